@@ -1,0 +1,125 @@
+//! What an Alertmanager notification asks for.
+//!
+//! Labels only select among the configured clusters: an address in a label is never used.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{history::AlertKey, reason::Reason};
+
+/// The labels of an alert.
+pub type Labels = BTreeMap<String, String>;
+
+/// A notification as Alertmanager's webhook (version 4) and Grafana's send it. Fields that decide
+/// nothing are left out, and unknown ones ignored: the format grows.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Notification {
+    /// The alerts of the group. A firing group may hold resolved ones.
+    pub alerts: Vec<Alert>,
+    /// How many alerts were cut off by the sender's limit.
+    #[serde(rename = "truncatedAlerts", default)]
+    pub truncated_alerts: u64,
+}
+
+/// Whether an alert fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertStatus {
+    /// It does.
+    Firing,
+    /// It no longer does.
+    Resolved,
+}
+
+/// One alert.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Alert {
+    /// Its own status, which may differ from its group's.
+    pub status: AlertStatus,
+    /// Its labels.
+    pub labels: Labels,
+    /// When it began to fire.
+    #[serde(rename = "startsAt")]
+    pub starts_at: String,
+    /// Alertmanager's hash of the labels. Senders before 0.14 have none.
+    #[serde(default)]
+    pub fingerprint: String,
+}
+
+impl Alert {
+    /// What identifies this firing over repetitions and peers.
+    pub fn key(&self) -> AlertKey {
+        let fingerprint = if self.fingerprint.is_empty() {
+            self.labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect::<Vec<_>>().join(",")
+        } else {
+            self.fingerprint.clone()
+        };
+        AlertKey { fingerprint, starts_at: self.starts_at.clone() }
+    }
+}
+
+/// Which alerts concern a cluster: those that carry all labels of any one of the sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selector {
+    /// The cluster's name in the configuration.
+    pub cluster: String,
+    /// Alternatives.
+    pub any_of: Vec<Labels>,
+}
+
+impl Selector {
+    fn selects(&self, labels: &Labels) -> bool {
+        self.any_of.iter().any(|set| set.iter().all(|(name, value)| labels.get(name) == Some(value)))
+    }
+}
+
+/// The one cluster that an alert concerns, or why there is nothing to do.
+pub fn target<'a>(alert: &Alert, selectors: &'a [Selector]) -> Result<&'a str, Reason> {
+    let selected: Vec<&str> =
+        selectors.iter().filter(|selector| selector.selects(&alert.labels)).map(|s| s.cluster.as_str()).collect();
+    match selected[..] {
+        [] => Err(Reason::UnknownCluster),
+        [one] => Ok(one),
+        _ => Err(Reason::AmbiguousCluster { clusters: selected.join(", ") }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn alert(pairs: &[(&str, &str)]) -> Alert {
+        Alert {
+            status: AlertStatus::Firing,
+            labels: labels(pairs),
+            starts_at: "2026-11-23T10:00:00Z".to_owned(),
+            fingerprint: String::new(),
+        }
+    }
+
+    #[test]
+    fn labels_select_one_cluster_or_none() {
+        let selectors = [
+            Selector { cluster: "a".into(), any_of: vec![labels(&[("etcd_cluster", "a")]), labels(&[("job", "kube-etcd"), ("env", "a")])] },
+            Selector { cluster: "b".into(), any_of: vec![labels(&[("etcd_cluster", "b")])] },
+            Selector { cluster: "b2".into(), any_of: vec![labels(&[("etcd_cluster", "b")])] },
+        ];
+        let found = |pairs: &[(&str, &str)]| target(&alert(pairs), &selectors).map_err(|reason| reason.label());
+        assert_eq!(found(&[("etcd_cluster", "a"), ("severity", "warning")]), Ok("a"));
+        assert_eq!(found(&[("job", "kube-etcd"), ("env", "a")]), Ok("a"));
+        assert_eq!(found(&[("job", "kube-etcd")]), Err("unknown_cluster"));
+        assert_eq!(found(&[("etcd_cluster", "b")]), Err("ambiguous_cluster"));
+        assert_eq!(found(&[]), Err("unknown_cluster"));
+    }
+
+    #[test]
+    fn alerts_without_a_fingerprint_are_told_apart_by_their_labels() {
+        assert_ne!(alert(&[("a", "1")]).key(), alert(&[("a", "2")]).key());
+        assert_eq!(alert(&[("a", "1")]).key(), alert(&[("a", "1")]).key());
+    }
+}

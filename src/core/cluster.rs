@@ -1,0 +1,259 @@
+//! What was observed of a cluster at one moment, including what could not be observed.
+
+use std::{fmt, time::Duration};
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+/// Declares a newtype over the `u64` ids of etcd, shown in hexadecimal as etcdctl does.
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:x}", self.0)
+            }
+        }
+
+        // Hexadecimal text, not a number: JSON readers lose the low bits of integers above 2^53.
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                u64::from_str_radix(&text, 16).map(Self).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+hex_id!(
+    /// The id of an etcd member, unique in its cluster.
+    MemberId
+);
+hex_id!(
+    /// The id of an etcd cluster. Two clusters bootstrapped apart never share it.
+    ClusterId
+);
+
+/// One row of the member list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Unique in the cluster.
+    pub id: MemberId,
+    /// The human name; empty for a member that was added but never started.
+    pub name: String,
+    /// Where clients reach this member. May be empty for a member that never started.
+    pub client_urls: Vec<String>,
+    /// Learners do not vote, and refuse Defragment.
+    pub is_learner: bool,
+}
+
+impl Member {
+    /// The name, or the id for a member that has no name yet.
+    pub fn label(&self) -> String {
+        if self.name.is_empty() { self.id.to_string() } else { self.name.clone() }
+    }
+}
+
+/// What a member's `Status` said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Server version, like `3.5.16`.
+    pub version: String,
+    /// Storage version of 3.6 and later.
+    pub storage_version: Option<String>,
+    /// Size of the database file, bytes.
+    pub db_size: ByteSize,
+    /// The part of the file in use, bytes; page-granular.
+    pub db_size_in_use: ByteSize,
+    /// Backend quota, where `Status` (3.6) or the member's metrics told it.
+    pub quota: Option<ByteSize>,
+    /// Whom this member follows; `None` while it knows no leader.
+    pub leader: Option<MemberId>,
+    /// Raft term.
+    pub raft_term: u64,
+    /// Highest index in this member's log.
+    pub raft_index: u64,
+    /// Highest index applied to this member's store.
+    pub raft_applied_index: u64,
+    /// Whether the member itself says that it is a learner.
+    pub is_learner: bool,
+    /// `errors` of the response: speaks of the whole cluster, not of this member.
+    pub errors: Vec<String>,
+}
+
+impl Status {
+    /// What a defragmentation could give back at the most.
+    pub fn reclaimable(&self) -> ByteSize {
+        ByteSize(self.db_size.0.saturating_sub(self.db_size_in_use.0))
+    }
+
+    /// 1 − in use / total: 0 is a tight file, near 1 a mostly free one. 0 for an empty file.
+    pub fn fragmentation_ratio(&self) -> f64 {
+        ratio(self.reclaimable(), self.db_size)
+    }
+
+    /// File size / quota; `None` without a known, positive quota.
+    pub fn quota_usage_ratio(&self) -> Option<f64> {
+        self.quota.filter(|quota| quota.0 > 0).map(|quota| ratio(self.db_size, quota))
+    }
+}
+
+// Sizes of databases stay far below 2^52 bytes, where f64 is exact.
+#[expect(clippy::cast_precision_loss, reason = "exact below 2^52 bytes")]
+fn ratio(part: ByteSize, whole: ByteSize) -> f64 {
+    if whole.0 == 0 { 0.0 } else { part.0 as f64 / whole.0 as f64 }
+}
+
+/// What a member's own `/metrics` page said. It answers even while the member defragments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// `etcd_disk_defrag_inflight`; `None` before 3.4.18 and 3.5.2, which do not have it.
+    pub defrag_in_flight: Option<bool>,
+    /// `etcd_server_quota_backend_bytes`.
+    pub quota: Option<ByteSize>,
+    /// `etcd_mvcc_db_total_size_in_bytes`.
+    pub db_size: Option<ByteSize>,
+    /// `etcd_mvcc_db_total_size_in_use_in_bytes`.
+    pub db_size_in_use: Option<ByteSize>,
+}
+
+/// The alarms that etcd can raise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AlarmKind {
+    /// A member's file passed its quota: the cluster takes no more writes.
+    NoSpace,
+    /// A member's data differs from the others'.
+    Corrupt,
+}
+
+impl AlarmKind {
+    /// etcd's own spelling.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoSpace => "NOSPACE",
+            Self::Corrupt => "CORRUPT",
+        }
+    }
+}
+
+/// One armed alarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// Which one.
+    pub kind: AlarmKind,
+    /// Which member raised it; `None` where the server names none (CORRUPT may).
+    pub member: Option<MemberId>,
+}
+
+/// Why a fact is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownKind {
+    /// No connection: refused, reset, no route, a failed TLS handshake.
+    Unreachable,
+    /// Connected or connecting, but no answer within the limit. A member that defragments looks so.
+    TimedOut,
+    /// The member refused the credentials, or the user lacks the root role.
+    Denied,
+    /// Another member answered at this member's address.
+    WrongMember,
+    /// Anything else the member answered.
+    Other,
+}
+
+/// A fact that could not be learned. Unknown always counts as unsafe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{detail}")]
+pub struct Unknown {
+    /// The class, for decisions and metric labels.
+    pub kind: UnknownKind,
+    /// The detail, for people.
+    pub detail: String,
+}
+
+impl Unknown {
+    /// An unknown fact with its detail.
+    pub fn new(kind: UnknownKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into() }
+    }
+
+    /// No answer within `limit`.
+    pub fn timed_out(what: &str, limit: Duration) -> Self {
+        Self::new(UnknownKind::TimedOut, format!("{what}: no answer within {:.1} s", limit.as_secs_f64()))
+    }
+}
+
+/// Something observed, or why it could not be.
+pub type Fact<T> = Result<T, Unknown>;
+
+/// All that was observed of one member.
+#[derive(Clone, Debug)]
+pub struct MemberFacts {
+    /// Its row in the member list.
+    pub member: Member,
+    /// Its `Status`.
+    pub status: Fact<Status>,
+    /// Its own metrics page; not asked for in every observation.
+    pub gauges: Option<Fact<Gauges>>,
+    /// Whether a linearizable read through it succeeds; not asked for in every observation.
+    pub linearizable_read: Option<Fact<()>>,
+    /// How long the member took to answer, or to fail.
+    pub probe_duration: Duration,
+}
+
+impl MemberFacts {
+    /// Whether it is known that a defragmentation is under way on this member.
+    ///
+    /// A `Status` that answers is proof of the contrary: it hangs for the whole of a defragmentation.
+    pub fn defrag_in_flight(&self) -> Option<bool> {
+        match (&self.gauges, &self.status) {
+            (Some(Ok(Gauges { defrag_in_flight: Some(in_flight), .. })), _) => Some(*in_flight),
+            (_, Ok(_)) => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// All that was observed of a cluster at one moment.
+#[derive(Clone, Debug)]
+pub struct ClusterFacts {
+    /// From the header of the member list.
+    pub cluster_id: ClusterId,
+    /// In the order of the member list.
+    pub members: Vec<MemberFacts>,
+    /// Armed alarms.
+    pub alarms: Fact<Vec<Alarm>>,
+}
+
+impl ClusterFacts {
+    /// The members that vote.
+    pub fn voters(&self) -> impl Iterator<Item = &MemberFacts> {
+        self.members.iter().filter(|facts| !facts.member.is_learner)
+    }
+
+    /// The facts of one member.
+    pub fn member(&self, id: MemberId) -> Option<&MemberFacts> {
+        self.members.iter().find(|facts| facts.member.id == id)
+    }
+
+    /// The leader, if every voter that answered names the same one.
+    pub fn leader(&self) -> Option<MemberId> {
+        let mut named = self.voters().filter_map(|facts| facts.status.as_ref().ok()).map(|status| status.leader);
+        let first = named.next()??;
+        named.all(|other| other == Some(first)).then_some(first)
+    }
+
+    /// Whether an alarm of this kind is known to be armed anywhere.
+    pub fn has_alarm(&self, kind: AlarmKind) -> bool {
+        self.alarms.as_ref().is_ok_and(|alarms| alarms.iter().any(|alarm| alarm.kind == kind))
+    }
+}

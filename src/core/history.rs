@@ -1,0 +1,327 @@
+//! What the journal holds: the entries of a run, and the run as they tell it.
+
+use std::{fmt, time::Duration};
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    cluster::MemberId,
+    policy::{Mode, Need},
+    reason::Reason,
+    wire,
+};
+
+/// The number of a run, given when its request is accepted. Never used twice in one journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(pub i64);
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What asked for a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A firing alert.
+    Alert,
+    /// `defragd run`.
+    Manual,
+}
+
+impl Trigger {
+    /// All of them, so that counters can start at 0.
+    pub const ALL: [Self; 2] = [Self::Alert, Self::Manual];
+
+    /// A stable label for metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Alert => "alert",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+/// One firing of an alert: Alertmanager keeps fingerprint and start over all its repetitions and peers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AlertKey {
+    /// Alertmanager's hash of the labels.
+    pub fingerprint: String,
+    /// When it began to fire, as Alertmanager wrote it.
+    pub starts_at: String,
+}
+
+/// A wish for a run of one cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The cluster's name in the configuration.
+    pub cluster: String,
+    /// What asked.
+    pub trigger: Trigger,
+    /// The alerts behind it, if any.
+    pub alerts: Vec<AlertKey>,
+}
+
+/// A member's file at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sizes {
+    /// Of the file, bytes.
+    #[serde(rename = "db_size_bytes", with = "wire::bytes")]
+    pub db_size: ByteSize,
+    /// In use, bytes.
+    #[serde(rename = "db_size_in_use_bytes", with = "wire::bytes")]
+    pub db_size_in_use: ByteSize,
+}
+
+/// The decision to defragment a member, written down before the RPC is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The member.
+    pub member_id: MemberId,
+    /// Its name.
+    pub member: String,
+    /// Whether it led when the decision was made.
+    pub is_leader: bool,
+    /// Why it deserves it.
+    pub need: Need,
+    /// Measured just before.
+    pub before: Sizes,
+}
+
+/// How the attempt on one member ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub enum MemberEnd {
+    /// Defragmented, and the cluster is healthy again.
+    Defragmented {
+        /// Measured after the recovery.
+        after: Sizes,
+        /// From sending Defragment to its answer.
+        #[serde(rename = "took_seconds", with = "wire::seconds")]
+        took: Duration,
+    },
+    /// Something failed. The member may or may not have become smaller.
+    Failed {
+        /// What failed.
+        reason: Reason,
+        /// The last that was measured, if anything.
+        after: Option<Sizes>,
+    },
+    /// The run was stopped between the intent and the RPC: Defragment was not sent.
+    NotSent {
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// The attempt on one member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemberResult {
+    /// What was intended.
+    #[serde(flatten)]
+    pub intent: Intent,
+    /// How it ended.
+    #[serde(flatten)]
+    pub end: MemberEnd,
+}
+
+impl MemberResult {
+    /// The sizes afterwards, where they are known.
+    pub fn after(&self) -> Option<Sizes> {
+        match &self.end {
+            MemberEnd::Defragmented { after, .. } => Some(*after),
+            MemberEnd::Failed { after, .. } => *after,
+            MemberEnd::NotSent { .. } => None,
+        }
+    }
+
+    /// How much smaller the file became.
+    pub fn reclaimed(&self) -> ByteSize {
+        let after = self.after().map_or(self.intent.before.db_size, |after| after.db_size);
+        ByteSize(self.intent.before.db_size.0.saturating_sub(after.0))
+    }
+
+    /// A stable label for metrics: `no_gain` marks a defragmentation after which the file is not smaller.
+    pub fn label(&self) -> &'static str {
+        match self.end {
+            MemberEnd::Defragmented { .. } if self.reclaimed().0 == 0 => "no_gain",
+            MemberEnd::Defragmented { .. } => "succeeded",
+            MemberEnd::Failed { .. } => "failed",
+            MemberEnd::NotSent { .. } => "not_sent",
+        }
+    }
+
+    /// The values of [`MemberResult::label`].
+    pub const LABELS: [&str; 4] = ["succeeded", "no_gain", "failed", "not_sent"];
+}
+
+/// How a run ended. Each accepted request ends in exactly one of these.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every member that needed it was defragmented, and the cluster is healthy.
+    Succeeded,
+    /// No member needed it when it was measured again.
+    NothingToDo,
+    /// The mode is observe: these members would have been defragmented, in this order.
+    Observed {
+        /// Their names.
+        members: Vec<String>,
+    },
+    /// It was not safe to begin. Nothing was touched.
+    Refused {
+        /// Why.
+        reason: Reason,
+    },
+    /// Something failed on the way; the members after it were left alone.
+    Failed {
+        /// What.
+        reason: Reason,
+    },
+    /// Ended early on purpose; the members after it were left alone.
+    Stopped {
+        /// Why.
+        reason: Reason,
+    },
+    /// The process ended in the middle; what a later process could still learn is in the results.
+    Interrupted {
+        /// What is known.
+        reason: Reason,
+    },
+}
+
+impl Outcome {
+    /// A stable label for metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::NothingToDo => "nothing_to_do",
+            Self::Observed { .. } => "observed",
+            Self::Refused { .. } => "refused",
+            Self::Failed { .. } => "failed",
+            Self::Stopped { .. } => "stopped",
+            Self::Interrupted { .. } => "interrupted",
+        }
+    }
+
+    /// The values of [`Outcome::label`].
+    pub const LABELS: [&str; 7] =
+        ["succeeded", "nothing_to_do", "observed", "refused", "failed", "stopped", "interrupted"];
+
+    /// Why, where there is a reason to give.
+    pub const fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::Refused { reason }
+            | Self::Failed { reason }
+            | Self::Stopped { reason }
+            | Self::Interrupted { reason } => Some(reason),
+            Self::Succeeded | Self::NothingToDo | Self::Observed { .. } => None,
+        }
+    }
+}
+
+/// One line of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Entry {
+    /// The request was taken; only now is it acknowledged to whoever asked.
+    Accepted(Request),
+    /// Its turn came.
+    Started {
+        /// The policy's mode.
+        mode: Mode,
+    },
+    /// Defragment is about to be sent.
+    Intent(Intent),
+    /// The attempt on a member ended.
+    Result(MemberResult),
+    /// The run ended.
+    Finished(Outcome),
+}
+
+/// A line of the journal with its time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The run it belongs to.
+    pub run: RunId,
+    /// When it was written.
+    pub at: Timestamp,
+    /// What it says.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+/// A run as its records tell it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunView {
+    /// Its number.
+    pub id: RunId,
+    /// Which cluster, asked for by what.
+    #[serde(flatten)]
+    pub request: Request,
+    /// When the request was accepted.
+    pub accepted_at: Timestamp,
+    /// When its turn came.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// How it ended; `None` while it waits or runs.
+    #[serde(flatten)]
+    pub outcome: Option<Outcome>,
+    /// The intent that has no result yet: this member may be defragmenting.
+    pub open_intent: Option<Intent>,
+    /// The attempts, in order.
+    pub members: Vec<MemberResult>,
+}
+
+impl RunView {
+    /// Folds the records of one journal, in order, to its runs, in order.
+    pub fn fold(records: impl IntoIterator<Item = Record>) -> Vec<Self> {
+        let mut runs: Vec<Self> = Vec::new();
+        for Record { run, at, entry } in records {
+            if let Entry::Accepted(request) = entry {
+                runs.push(Self {
+                    id: run,
+                    request,
+                    accepted_at: at,
+                    started_at: None,
+                    finished_at: None,
+                    outcome: None,
+                    open_intent: None,
+                    members: Vec::new(),
+                });
+                continue;
+            }
+            let Some(view) = runs.iter_mut().rev().find(|view| view.id == run) else { continue };
+            match entry {
+                Entry::Accepted(_) => {}
+                Entry::Started { .. } => view.started_at = Some(at),
+                Entry::Intent(intent) => view.open_intent = Some(intent),
+                Entry::Result(result) => {
+                    view.open_intent = None;
+                    view.members.push(result);
+                }
+                Entry::Finished(outcome) => {
+                    view.finished_at = Some(at);
+                    view.outcome = Some(outcome);
+                }
+            }
+        }
+        runs
+    }
+
+    /// Bytes that the files of all members lost.
+    pub fn reclaimed(&self) -> ByteSize {
+        ByteSize(self.members.iter().map(|member| member.reclaimed().0).sum())
+    }
+
+    /// Whether any member was defragmented.
+    pub fn touched_a_member(&self) -> bool {
+        self.members.iter().any(|member| !matches!(member.end, MemberEnd::NotSent { .. })) || self.open_intent.is_some()
+    }
+}

@@ -1,0 +1,309 @@
+//! Why something is not done, in words for people and in labels for metrics.
+//!
+//! Every refusal, skip and failure of defragd is one of these: the log, the journal, the metric label,
+//! `defragd plan` and the API all show the same reason.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::wire;
+
+/// Why a cluster or a member is not defragmented now, or why a run stopped.
+#[derive(Clone, Debug, PartialEq, Error, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum Reason {
+    // ---- a member is left out, nothing is wrong ----
+    /// Neither fragmented enough nor under quota pressure.
+    #[error(
+        "not needed: fragmentation {fragmentation_ratio:.2} with {reclaimable} reclaimable (acts from {min_ratio:.2} and {min_reclaimable})"
+    )]
+    NotNeeded {
+        /// As measured now.
+        fragmentation_ratio: f64,
+        /// As measured now.
+        #[serde(rename = "reclaimable_bytes", with = "wire::bytes")]
+        reclaimable: ByteSize,
+        /// The policy's threshold.
+        min_ratio: f64,
+        /// The policy's threshold.
+        #[serde(rename = "min_reclaimable_bytes", with = "wire::bytes")]
+        min_reclaimable: ByteSize,
+    },
+    /// etcd refuses Defragment on a learner.
+    #[error("is a learner: etcd refuses Defragment on learners")]
+    Learner,
+    /// This run has dealt with the member.
+    #[error("already dealt with in this run")]
+    AlreadyDone,
+    /// The policy keeps the leader out.
+    #[error("is the leader, and the policy skips leaders")]
+    LeaderSkipped,
+
+    // ---- it would not be safe ----
+    /// No endpoint gave a member list.
+    #[error("no endpoint answered with a member list: {detail}")]
+    ClusterUnreachable {
+        /// What the endpoints said.
+        detail: String,
+    },
+    /// A voter's `Status` is unknown.
+    #[error("member {member} does not answer Status: {detail}")]
+    MemberUnreachable {
+        /// Its name.
+        member: String,
+        /// What was seen.
+        detail: String,
+    },
+    /// A voter cannot serve a linearizable read.
+    #[error("a linearizable read through member {member} fails: {detail}")]
+    ReadFailed {
+        /// Its name.
+        member: String,
+        /// What was seen.
+        detail: String,
+    },
+    /// etcd does not accept our credentials for something that is needed.
+    #[error("etcd refuses the credentials on member {member}: {detail}; with authentication on, defragd needs a user with the root role")]
+    Denied {
+        /// Its name.
+        member: String,
+        /// What the server said.
+        detail: String,
+    },
+    /// The client URL of one member leads to another.
+    #[error("the address of member {member} leads elsewhere: {detail}")]
+    WrongMember {
+        /// Its name.
+        member: String,
+        /// Who answered.
+        detail: String,
+    },
+    /// Some voter knows no leader.
+    #[error("member {member} sees no leader")]
+    NoLeader {
+        /// Its name.
+        member: String,
+    },
+    /// Voters name different leaders.
+    #[error("members disagree on the leader: {detail}")]
+    LeaderDisagreement {
+        /// Who names whom.
+        detail: String,
+    },
+    /// The loss of the member for the time of its defragmentation would cost the quorum.
+    #[error(
+        "{voters} voting member(s) cannot lose one and keep a quorum; set allow_without_quorum_slack to accept that the cluster stops for the time of the defragmentation"
+    )]
+    NoQuorumSlack {
+        /// How many members vote.
+        voters: usize,
+    },
+    /// The alarms could not be listed.
+    #[error("the alarms are not known: {detail}")]
+    AlarmsUnknown {
+        /// What was seen.
+        detail: String,
+    },
+    /// Data of the members differ: a person has to look first.
+    #[error("alarm CORRUPT is armed: compare the members' data and replace the corrupt one before anything else")]
+    CorruptAlarm,
+    /// Somebody's defragmentation is under way.
+    #[error("member {member} is being defragmented already")]
+    DefragInFlight {
+        /// Its name.
+        member: String,
+    },
+    /// A member lags behind the others.
+    #[error("member {member} is {behind} raft entries behind (limit {limit})")]
+    RaftLag {
+        /// Its name.
+        member: String,
+        /// Entries.
+        behind: u64,
+        /// Entries.
+        limit: u64,
+    },
+    /// A server version with a defect that makes defragmenting dangerous.
+    #[error("member {member} runs etcd {version}: {defect}; upgrade it first")]
+    DangerousVersion {
+        /// Its name.
+        member: String,
+        /// Its version.
+        version: String,
+        /// The defect.
+        defect: String,
+    },
+    /// A member joined or left since the run began.
+    #[error("the membership changed during the run: {detail}")]
+    MembershipChanged {
+        /// What changed.
+        detail: String,
+    },
+    /// The endpoints lead to another cluster than when the run began.
+    #[error("the cluster id changed during the run from {before} to {after}")]
+    ClusterChanged {
+        /// Hexadecimal.
+        before: String,
+        /// Hexadecimal.
+        after: String,
+    },
+
+    // ---- a run under way failed ----
+    /// The member answered Defragment with an error.
+    #[error("defragmenting member {member} failed: {detail}")]
+    DefragFailed {
+        /// Its name.
+        member: String,
+        /// What the server said.
+        detail: String,
+    },
+    /// The member's disk is full. Never retried: the next failure may crash the server.
+    #[error("member {member} has no disk space for the temporary copy: {detail}; free space on the disk of its data directory")]
+    DiskFull {
+        /// Its name.
+        member: String,
+        /// What the server said.
+        detail: String,
+    },
+    /// The answer to Defragment did not come in time; the server was followed until it was done.
+    #[error(
+        "defragmenting member {member} took longer than the deadline of {:.0} s; the server went on and was followed to its end", deadline.as_secs_f64()
+    )]
+    DeadlineExceeded {
+        /// Its name.
+        member: String,
+        /// The configured deadline.
+        #[serde(rename = "deadline_seconds", with = "wire::seconds")]
+        deadline: Duration,
+    },
+    /// The connection broke while the member was defragmenting.
+    #[error("the connection to member {member} broke during its defragmentation: {detail}")]
+    ConnectionLost {
+        /// Its name.
+        member: String,
+        /// What was seen.
+        detail: String,
+    },
+    /// The cluster was not healthy again in time.
+    #[error("the cluster was not healthy again within {:.0} s after member {member}: {detail}", waited.as_secs_f64())]
+    NotRecovered {
+        /// The member defragmented last.
+        member: String,
+        /// How long was waited.
+        #[serde(rename = "waited_seconds", with = "wire::seconds")]
+        waited: Duration,
+        /// The reason that still stood.
+        detail: String,
+    },
+    /// The journal did not take a record. Nothing is done that is not written down first.
+    #[error("the journal cannot be written: {detail}")]
+    JournalFailed {
+        /// What the store said.
+        detail: String,
+    },
+
+    // ---- the request is not taken up, or given up ----
+    /// The alert is no longer firing.
+    #[error("the alert is resolved")]
+    Resolved,
+    /// No configured cluster is selected by the alert's labels.
+    #[error("no configured cluster matches the alert's labels")]
+    UnknownCluster,
+    /// Several configured clusters are selected by the alert's labels.
+    #[error("the alert's labels select several clusters ({clusters}); make their match rules distinct")]
+    AmbiguousCluster {
+        /// Their names, separated by commas.
+        clusters: String,
+    },
+    /// The same alert was accepted before and its request is open or has just ended.
+    #[error("this alert was accepted already")]
+    DuplicateAlert,
+    /// A request for this cluster is open; one run serves them all.
+    #[error("a run of this cluster is requested already")]
+    AlreadyRequested,
+    /// The last run is too recent.
+    #[error("the cluster was defragmented recently: cooling down until {until}")]
+    Cooldown {
+        /// When runs are taken again.
+        until: Timestamp,
+    },
+    /// The process is stopping.
+    #[error("defragd is shutting down")]
+    ShuttingDown,
+    /// A person interrupted the command.
+    #[error("interrupted by the operator")]
+    OperatorStop,
+    /// An earlier process ended in the middle of this run.
+    #[error("defragd ended in the middle of this run")]
+    ProcessEnded,
+    /// The policy only observes.
+    #[error("the policy's mode is observe: nothing is changed")]
+    ObserveMode,
+    /// A defect of defragd itself: an answer came to a question that was not asked.
+    #[error("defragd lost track of the run, which is a defect of defragd: please report it with the journal")]
+    OutOfStep,
+}
+
+impl Reason {
+    /// A stable label for metrics and queries: the same text as `code` in JSON.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::NotNeeded { .. } => "not_needed",
+            Self::Learner => "learner",
+            Self::AlreadyDone => "already_done",
+            Self::LeaderSkipped => "leader_skipped",
+            Self::ClusterUnreachable { .. } => "cluster_unreachable",
+            Self::MemberUnreachable { .. } => "member_unreachable",
+            Self::ReadFailed { .. } => "read_failed",
+            Self::Denied { .. } => "denied",
+            Self::WrongMember { .. } => "wrong_member",
+            Self::NoLeader { .. } => "no_leader",
+            Self::LeaderDisagreement { .. } => "leader_disagreement",
+            Self::NoQuorumSlack { .. } => "no_quorum_slack",
+            Self::AlarmsUnknown { .. } => "alarms_unknown",
+            Self::CorruptAlarm => "corrupt_alarm",
+            Self::DefragInFlight { .. } => "defrag_in_flight",
+            Self::RaftLag { .. } => "raft_lag",
+            Self::DangerousVersion { .. } => "dangerous_version",
+            Self::MembershipChanged { .. } => "membership_changed",
+            Self::ClusterChanged { .. } => "cluster_changed",
+            Self::DefragFailed { .. } => "defrag_failed",
+            Self::DiskFull { .. } => "disk_full",
+            Self::DeadlineExceeded { .. } => "deadline_exceeded",
+            Self::ConnectionLost { .. } => "connection_lost",
+            Self::NotRecovered { .. } => "not_recovered",
+            Self::JournalFailed { .. } => "journal_failed",
+            Self::Resolved => "resolved",
+            Self::UnknownCluster => "unknown_cluster",
+            Self::AmbiguousCluster { .. } => "ambiguous_cluster",
+            Self::DuplicateAlert => "duplicate_alert",
+            Self::AlreadyRequested => "already_requested",
+            Self::Cooldown { .. } => "cooldown",
+            Self::ShuttingDown => "shutting_down",
+            Self::OperatorStop => "operator_stop",
+            Self::ProcessEnded => "process_ended",
+            Self::ObserveMode => "observe_mode",
+            Self::OutOfStep => "out_of_step",
+        }
+    }
+
+    /// Whether the trouble may pass by itself within seconds, so that looking again is worth it: one
+    /// lost answer or an election must not refuse a run. Nothing is started while the trouble stands.
+    pub const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::ClusterUnreachable { .. }
+                | Self::MemberUnreachable { .. }
+                | Self::ReadFailed { .. }
+                | Self::NoLeader { .. }
+                | Self::LeaderDisagreement { .. }
+                | Self::AlarmsUnknown { .. }
+                | Self::DefragInFlight { .. }
+                | Self::RaftLag { .. }
+        )
+    }
+}

@@ -1,0 +1,278 @@
+//! Golden scripts of runs, by hand; the simulation of whole clusters is in `tests/`.
+
+use bytesize::ByteSize;
+
+use super::*;
+use crate::core::{
+    cluster::{Gauges, Unknown, UnknownKind},
+    fixture,
+};
+
+const S: fn(u64) -> Duration = Duration::from_secs;
+
+fn policy() -> Policy {
+    Policy { mode: Mode::Enforce, pause_between_members: S(10), ..Policy::default() }
+}
+
+/// A run with a clock, and a cluster that shrinks a member when it is told to.
+struct Bench {
+    run: Run,
+    action: Action,
+    now: Duration,
+    facts: ClusterFacts,
+    order: Vec<u64>,
+}
+
+impl Bench {
+    fn new(policy: Policy) -> Self {
+        let (run, action) = Run::start(policy);
+        Self { run, action, now: Duration::ZERO, facts: fixture::cluster(3), order: Vec::new() }
+    }
+
+    fn give(&mut self, event: Event) -> &Action {
+        self.action = self.run.next(self.now, event);
+        &self.action
+    }
+
+    /// Performs the action as a healthy cluster would.
+    fn step(&mut self) {
+        let event = match self.action.clone() {
+            Action::Observe { after } => {
+                self.now += after;
+                Event::Observed(Ok(self.facts.clone()))
+            }
+            Action::RecordIntent(_) | Action::RecordResult(_) => Event::Recorded(Ok(())),
+            Action::Defragment { member, .. } => {
+                self.order.push(member.0);
+                self.now += S(2);
+                let index = usize::try_from(member.0).expect("small") - 1;
+                fixture::status_mut(&mut self.facts, index).db_size = ByteSize::mib(101);
+                Event::DefragReturned(Ok(()))
+            }
+            Action::Finish(_) => panic!("the run is over"),
+        };
+        self.give(event);
+    }
+
+    fn until(&mut self, what: impl Fn(&Action) -> bool) -> Action {
+        for _ in 0..20_000 {
+            if what(&self.action) {
+                return self.action.clone();
+            }
+            self.step();
+        }
+        panic!("never came; the last action is {:?}", self.action);
+    }
+
+    fn until_defragment(&mut self) {
+        self.until(|action| matches!(action, Action::Defragment { .. }));
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        match self.until(|action| matches!(action, Action::Finish(_))) {
+            Action::Finish(outcome) => outcome,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn label(&mut self) -> (&'static str, &'static str) {
+        let outcome = self.outcome();
+        (outcome.label(), outcome.reason().map_or("", Reason::label))
+    }
+}
+
+#[test]
+fn a_healthy_cluster_is_defragmented_leader_last_with_a_pause_after_each_member() {
+    let mut bench = Bench::new(policy());
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [2, 3, 1]);
+    assert_eq!(bench.now, S(3 * (2 + 10)));
+}
+
+#[test]
+fn leadership_that_moves_in_the_run_is_followed() {
+    let mut bench = Bench::new(policy());
+    bench.until_defragment();
+    bench.step();
+    for index in 0..3 {
+        fixture::status_mut(&mut bench.facts, index).leader = Some(MemberId(3));
+    }
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [2, 1, 3]);
+}
+
+#[test]
+fn observe_mode_names_the_members_and_sends_nothing() {
+    let mut bench = Bench::new(Policy::default());
+    let members = ["etcd-2", "etcd-3", "etcd-1"].map(str::to_owned).to_vec();
+    assert_eq!(bench.outcome(), Outcome::Observed { members });
+    assert!(bench.order.is_empty());
+}
+
+#[test]
+fn a_member_that_no_longer_needs_it_is_left_alone() {
+    let mut bench = Bench::new(policy());
+    fixture::status_mut(&mut bench.facts, 2).db_size = ByteSize::mib(110);
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [2, 1]);
+}
+
+#[test]
+fn nothing_is_done_when_no_member_needs_it() {
+    let mut bench = Bench::new(policy());
+    for index in 0..3 {
+        fixture::status_mut(&mut bench.facts, index).db_size = ByteSize::mib(110);
+    }
+    assert_eq!(bench.label(), ("nothing_to_do", ""));
+}
+
+#[test]
+fn a_member_that_is_down_before_the_run_refuses_it() {
+    let mut bench = Bench::new(policy());
+    bench.facts.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
+    assert_eq!(bench.label(), ("refused", "member_unreachable"));
+    assert!(bench.order.is_empty());
+}
+
+#[test]
+fn one_lost_answer_does_not_refuse_a_run() {
+    let mut bench = Bench::new(policy());
+    bench.give(Event::Observed(Err(Unknown::new(UnknownKind::TimedOut, "hangs"))));
+    assert_eq!(bench.label(), ("succeeded", ""));
+}
+
+#[test]
+fn a_member_that_dies_during_the_run_stops_it() {
+    let mut bench = Bench::new(policy());
+    bench.until_defragment();
+    bench.step();
+    bench.facts.members[2].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
+    assert_eq!(bench.label(), ("failed", "not_recovered"));
+    assert_eq!(bench.order, [2]);
+    assert!(bench.now >= policy().recovery_timeout);
+}
+
+#[test]
+fn a_stop_lets_the_member_under_way_finish_and_starts_no_other() {
+    let mut bench = Bench::new(policy());
+    bench.until_defragment();
+    bench.run.stop(Reason::ShuttingDown);
+    assert_eq!(bench.label(), ("stopped", "shutting_down"));
+    assert_eq!(bench.order, [2]);
+}
+
+#[test]
+fn a_stop_between_intent_and_rpc_sends_nothing_and_says_so() {
+    let mut bench = Bench::new(policy());
+    bench.until(|action| matches!(action, Action::RecordIntent(_)));
+    bench.run.stop(Reason::ShuttingDown);
+    bench.step();
+    let Action::RecordResult(result) = &bench.action else { panic!("{:?}", bench.action) };
+    assert_eq!(result.label(), "not_sent");
+    assert_eq!(bench.label(), ("stopped", "shutting_down"));
+    assert!(bench.order.is_empty());
+}
+
+#[test]
+fn an_intent_that_cannot_be_written_is_not_carried_out() {
+    let mut bench = Bench::new(policy());
+    bench.until(|action| matches!(action, Action::RecordIntent(_)));
+    bench.give(Event::Recorded(Err("disk full".to_owned())));
+    assert_eq!(bench.label(), ("refused", "journal_failed"));
+}
+
+#[test]
+fn an_error_of_the_server_stops_the_run_at_once() {
+    for (error, label) in [
+        (DefragError::Answered("auth: permission denied".into()), "defrag_failed"),
+        (DefragError::DiskFull("no space left on device".into()), "disk_full"),
+    ] {
+        let mut bench = Bench::new(policy());
+        bench.until_defragment();
+        bench.give(Event::DefragReturned(Err(error)));
+        assert_eq!(bench.label(), ("failed", label));
+        assert!(bench.order.is_empty());
+    }
+}
+
+/// Sends the first Defragment and loses its answer, with the member busy.
+fn past_the_deadline() -> Bench {
+    let mut bench = Bench::new(policy());
+    bench.until_defragment();
+    bench.now += policy().defrag_deadline;
+    bench.facts.members[1].status = Err(Unknown::new(UnknownKind::TimedOut, "hangs"));
+    bench.facts.members[1].gauges = Some(Ok(Gauges { defrag_in_flight: Some(true), ..Gauges::default() }));
+    bench.give(Event::DefragReturned(Err(DefragError::Deadline)));
+    bench
+}
+
+#[test]
+fn past_the_deadline_the_server_is_followed_to_its_end_and_the_run_stops() {
+    let mut bench = past_the_deadline();
+    for _ in 0..20_000 {
+        bench.step();
+        assert!(matches!(bench.action, Action::Observe { .. }), "{:?}", bench.action);
+    }
+    bench.facts.members[1] = fixture::cluster(3).members[1].clone();
+    fixture::status_mut(&mut bench.facts, 1).db_size = ByteSize::mib(101);
+    let Action::RecordResult(result) = bench.until(|action| matches!(action, Action::RecordResult(_))) else {
+        panic!("no result");
+    };
+    assert_eq!(result.reclaimed(), ByteSize::mib(899));
+    assert_eq!(bench.label(), ("failed", "deadline_exceeded"));
+    assert!(bench.order.is_empty(), "a second member was started");
+}
+
+#[test]
+fn a_member_that_vanishes_while_it_is_followed_ends_the_run_after_the_recovery_timeout() {
+    let mut bench = past_the_deadline();
+    bench.facts.members[1].gauges = Some(Err(Unknown::new(UnknownKind::Unreachable, "refused")));
+    bench.facts.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
+    let before = bench.now;
+    assert_eq!(bench.label(), ("failed", "deadline_exceeded"));
+    assert!(bench.now - before >= policy().recovery_timeout);
+}
+
+#[test]
+fn without_a_metrics_page_a_hanging_member_is_given_several_deadlines() {
+    let mut bench = past_the_deadline();
+    bench.facts.members[1].gauges = Some(Err(Unknown::new(UnknownKind::Unreachable, "refused")));
+    let before = bench.now;
+    assert_eq!(bench.label(), ("failed", "deadline_exceeded"));
+    assert!(bench.now - before >= policy().defrag_deadline * DEADLINES_TO_FOLLOW);
+}
+
+#[test]
+fn a_short_idle_look_after_a_lost_answer_is_not_the_end() {
+    let mut bench = past_the_deadline();
+    let busy = bench.facts.clone();
+    bench.facts = fixture::cluster(3);
+    bench.step();
+    bench.facts = busy;
+    for _ in 0..100 {
+        bench.step();
+    }
+    assert!(matches!(bench.action, Action::Observe { .. }), "{:?}", bench.action);
+}
+
+#[test]
+fn another_membership_or_another_cluster_stops_the_run() {
+    let mut bench = Bench::new(policy());
+    bench.until_defragment();
+    bench.step();
+    bench.facts.members.push(fixture::cluster(4).members[3].clone());
+    assert_eq!(bench.label(), ("failed", "membership_changed"));
+
+    let mut bench = Bench::new(policy());
+    bench.until_defragment();
+    bench.step();
+    bench.facts.cluster_id = ClusterId(1);
+    assert_eq!(bench.label(), ("failed", "cluster_changed"));
+}
+
+#[test]
+fn an_answer_to_nothing_ends_the_run() {
+    let mut bench = Bench::new(policy());
+    bench.give(Event::DefragReturned(Ok(())));
+    assert_eq!(bench.label(), ("failed", "out_of_step"));
+}

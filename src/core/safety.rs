@@ -1,0 +1,197 @@
+//! What forbids a defragmentation: every check that a careful operator would make, on observed facts.
+//!
+//! A fact that is not known counts as unsafe. Nothing here decides whether a defragmentation is wanted.
+
+use super::{
+    cluster::{AlarmKind, ClusterFacts, Fact, MemberFacts, Status, UnknownKind},
+    policy::Policy,
+    reason::Reason,
+    version,
+};
+
+/// How many raft entries a member may be behind the most advanced one and still count as caught up.
+///
+/// Members are asked one instant apart, and a busy cluster writes thousands of entries a second, so a
+/// small number would see lag where there is none. etcd itself keeps 5,000 entries for slow followers
+/// before it must send a whole snapshot, which is what must never meet a defragmentation (#20271).
+pub const MAX_RAFT_LAG_ENTRIES: u64 = 1_000;
+
+/// Why no member of this cluster may be defragmented now, whichever it is.
+pub fn cluster_danger(facts: &ClusterFacts, policy: &Policy) -> Option<Reason> {
+    quorum_slack(facts, policy).or_else(|| unhealthy(facts)).or_else(|| dangerous_version(facts))
+}
+
+/// Why this cluster does not count as healthy: any voter unknown, unread, behind or in disagreement, an
+/// alarm that needs a person, or a defragmentation under way.
+pub fn unhealthy(facts: &ClusterFacts) -> Option<Reason> {
+    in_flight(facts)
+        .or_else(|| facts.voters().find_map(unresponsive))
+        .or_else(|| leadership(facts))
+        .or_else(|| alarms(facts))
+        .or_else(|| lag(facts))
+}
+
+fn quorum_slack(facts: &ClusterFacts, policy: &Policy) -> Option<Reason> {
+    let voters = facts.voters().count();
+    // A quorum is more than half of the voters, and the one that is defragmented does not answer.
+    let quorum = voters / 2 + 1;
+    (voters.saturating_sub(1) < quorum && !policy.allow_without_quorum_slack).then_some(Reason::NoQuorumSlack { voters })
+}
+
+// Asked first: a member that is being defragmented also hangs on Status, and "is being defragmented" is
+// the reason that helps. Learners count too, though etcd lets nobody defragment them: the flag is known.
+fn in_flight(facts: &ClusterFacts) -> Option<Reason> {
+    let busy = facts.members.iter().find(|member| member.defrag_in_flight() == Some(true))?;
+    Some(Reason::DefragInFlight { member: busy.member.label() })
+}
+
+fn unresponsive(facts: &MemberFacts) -> Option<Reason> {
+    let member = facts.member.label();
+    if let Err(unknown) = &facts.status {
+        let detail = unknown.detail.clone();
+        return Some(match unknown.kind {
+            UnknownKind::Denied => Reason::Denied { member, detail },
+            UnknownKind::WrongMember => Reason::WrongMember { member, detail },
+            _ => Reason::MemberUnreachable { member, detail },
+        });
+    }
+    match &facts.linearizable_read {
+        Some(Ok(())) => None,
+        Some(Err(unknown)) => Some(Reason::ReadFailed { member, detail: unknown.detail.clone() }),
+        None => Some(Reason::ReadFailed { member, detail: "it was not tried".to_owned() }),
+    }
+}
+
+fn leadership(facts: &ClusterFacts) -> Option<Reason> {
+    let named = || facts.voters().filter_map(|facts| Some((facts, known(&facts.status)?)));
+    if let Some((lost, _)) = named().find(|(_, status)| status.leader.is_none()) {
+        return Some(Reason::NoLeader { member: lost.member.label() });
+    }
+    let mut views: Vec<_> = named().map(|(_, status)| (status.leader, status.raft_term)).collect();
+    views.sort_unstable();
+    views.dedup();
+    if views.len() == 1 && facts.leader().is_some_and(|leader| facts.voters().any(|voter| voter.member.id == leader)) {
+        return None;
+    }
+    let detail = named()
+        .filter_map(|(facts, status)| {
+            Some(format!("{} says {} in term {}", facts.member.label(), status.leader?, status.raft_term))
+        })
+        .collect::<Vec<_>>()
+        .join(", ");
+    Some(Reason::LeaderDisagreement { detail })
+}
+
+fn alarms(facts: &ClusterFacts) -> Option<Reason> {
+    match &facts.alarms {
+        Err(unknown) => Some(Reason::AlarmsUnknown { detail: unknown.detail.clone() }),
+        Ok(_) => facts.has_alarm(AlarmKind::Corrupt).then_some(Reason::CorruptAlarm),
+    }
+}
+
+fn lag(facts: &ClusterFacts) -> Option<Reason> {
+    let applied = |facts: &MemberFacts| known(&facts.status).map(|status| status.raft_applied_index);
+    let most = facts.voters().filter_map(applied).max()?;
+    facts.voters().find_map(|voter| {
+        let behind = most.saturating_sub(applied(voter)?);
+        (behind > MAX_RAFT_LAG_ENTRIES).then(|| Reason::RaftLag {
+            member: voter.member.label(),
+            behind,
+            limit: MAX_RAFT_LAG_ENTRIES,
+        })
+    })
+}
+
+fn dangerous_version(facts: &ClusterFacts) -> Option<Reason> {
+    facts.voters().find_map(|voter| {
+        let version = &known(&voter.status)?.version;
+        version::refusal(version).map(|defect| Reason::DangerousVersion {
+            member: voter.member.label(),
+            version: version.clone(),
+            defect: defect.to_owned(),
+        })
+    })
+}
+
+fn known(status: &Fact<Status>) -> Option<&Status> {
+    status.as_ref().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        cluster::{Alarm, Gauges, MemberId, Unknown},
+        fixture,
+    };
+
+    fn label(facts: &ClusterFacts) -> Option<&'static str> {
+        cluster_danger(facts, &Policy::default()).map(|reason| reason.label())
+    }
+
+    #[test]
+    fn a_healthy_cluster_of_three_is_safe() {
+        assert_eq!(label(&fixture::cluster(3)), None);
+        assert_eq!(label(&fixture::cluster(5)), None);
+    }
+
+    #[test]
+    fn each_single_trouble_has_its_own_reason() {
+        type Break = fn(&mut ClusterFacts);
+        let table: &[(&str, Break)] = &[
+            ("member_unreachable", |c| c.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"))),
+            ("member_unreachable", |c| c.members[1].status = Err(Unknown::new(UnknownKind::TimedOut, "hangs"))),
+            ("denied", |c| c.members[1].status = Err(Unknown::new(UnknownKind::Denied, "auth: permission denied"))),
+            ("wrong_member", |c| c.members[1].status = Err(Unknown::new(UnknownKind::WrongMember, "2 answered"))),
+            ("read_failed", |c| c.members[2].linearizable_read = Some(Err(Unknown::new(UnknownKind::TimedOut, "hangs")))),
+            ("read_failed", |c| c.members[2].linearizable_read = None),
+            ("no_leader", |c| fixture::status_mut(c, 2).leader = None),
+            ("leader_disagreement", |c| fixture::status_mut(c, 2).leader = Some(MemberId(2))),
+            ("leader_disagreement", |c| fixture::status_mut(c, 2).raft_term += 1),
+            ("leader_disagreement", |c| {
+                for index in 0..3 {
+                    fixture::status_mut(c, index).leader = Some(MemberId(99));
+                }
+            }),
+            ("alarms_unknown", |c| c.alarms = Err(Unknown::new(UnknownKind::TimedOut, "hangs"))),
+            ("corrupt_alarm", |c| c.alarms = Ok(vec![Alarm { kind: AlarmKind::Corrupt, member: None }])),
+            ("defrag_in_flight", |c| {
+                c.members[1].status = Err(Unknown::new(UnknownKind::TimedOut, "hangs"));
+                c.members[1].gauges = Some(Ok(Gauges { defrag_in_flight: Some(true), ..Gauges::default() }));
+            }),
+            ("raft_lag", |c| fixture::status_mut(c, 1).raft_applied_index -= MAX_RAFT_LAG_ENTRIES + 1),
+            ("dangerous_version", |c| fixture::status_mut(c, 1).version = "3.5.4".to_owned()),
+            ("no_quorum_slack", |c| c.members.truncate(2)),
+            ("no_quorum_slack", |c| c.members.truncate(1)),
+            ("no_quorum_slack", |c| c.members[2].member.is_learner = true),
+        ];
+        for (expected, break_it) in table {
+            let mut facts = fixture::cluster(3);
+            break_it(&mut facts);
+            assert_eq!(label(&facts), Some(*expected));
+        }
+    }
+
+    #[test]
+    fn nospace_does_not_forbid_a_defragmentation() {
+        let mut facts = fixture::cluster(3);
+        facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(1)) }]);
+        assert_eq!(label(&facts), None);
+    }
+
+    #[test]
+    fn a_single_member_is_allowed_only_when_the_policy_says_so() {
+        let mut facts = fixture::cluster(3);
+        facts.members.truncate(1);
+        let policy = Policy { allow_without_quorum_slack: true, ..Policy::default() };
+        assert_eq!(cluster_danger(&facts, &policy), None);
+    }
+
+    #[test]
+    fn a_learner_that_is_down_does_not_block_the_voters() {
+        let mut facts = fixture::cluster(4);
+        facts.members[3].member.is_learner = true;
+        facts.members[3].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
+        assert_eq!(label(&facts), None);
+    }
+}
