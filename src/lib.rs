@@ -1,2 +1,4 @@
 //! x
 pub mod core;
+pub mod ports;
+pub mod adapters;

@@ -1,0 +1,105 @@
+//! What an error of the client means for a fact, and for a defragmentation.
+
+use std::error::Error as StdError;
+
+use etcd_client::Error;
+use tonic::{Code, Status};
+
+use crate::core::{
+    cluster::{Unknown, UnknownKind},
+    run::DefragError,
+};
+
+/// The text of an error with its causes, each once: tonic's own text says only "transport error".
+pub(super) fn chain(error: &dyn StdError) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if parts.last().is_none_or(|last| !last.contains(&text)) {
+            parts.push(text);
+        }
+        next = error.source();
+    }
+    parts.join(": ")
+}
+
+/// A gRPC status for people: the message and what caused it, without the dump of metadata.
+fn describe(status: &Status) -> String {
+    match status.source() {
+        Some(source) => chain(source),
+        None if status.message().is_empty() => format!("{:?}", status.code()),
+        None => status.message().to_owned(),
+    }
+}
+
+/// Releases up to 3.5 send denials with code 2 (unknown), so the text has to count too.
+pub(super) fn is_permission_denied(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status)
+        if status.code() == Code::PermissionDenied || status.message().contains("auth: permission denied"))
+}
+
+fn is_denied(status: &Status) -> bool {
+    const TEXTS: [&str; 4] =
+        ["auth: ", "permission denied", "authentication failed", "invalid auth token"];
+    matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated)
+        || (status.source().is_none() && TEXTS.iter().any(|text| status.message().contains(text)))
+}
+
+/// Why a fact is not known.
+pub(super) fn unknown(error: &Error) -> Unknown {
+    let Error::GRpcStatus(status) = error else {
+        return Unknown::new(UnknownKind::Other, chain(error));
+    };
+    let kind = match status.code() {
+        _ if is_denied(status) => UnknownKind::Denied,
+        Code::DeadlineExceeded => UnknownKind::TimedOut,
+        _ if status.source().is_some() || status.code() == Code::Unavailable => UnknownKind::Unreachable,
+        _ => UnknownKind::Other,
+    };
+    Unknown::new(kind, describe(status))
+}
+
+/// Whether a failed Defragment has certainly ended on the server.
+pub(super) fn defrag(error: &Error) -> DefragError {
+    let Error::GRpcStatus(status) = error else {
+        return DefragError::Lost(chain(error));
+    };
+    let text = describe(status);
+    let from_server = status.source().is_none()
+        && !matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Internal);
+    if text.contains("no space left on device") {
+        DefragError::DiskFull(text)
+    } else if from_server {
+        DefragError::Answered(text)
+    } else {
+        DefragError::Lost(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_of_the_server_counts_as_an_end() {
+        let classify = |status: Status| defrag(&Error::GRpcStatus(status));
+        assert!(matches!(classify(Status::unknown("auth: permission denied")), DefragError::Answered(_)));
+        assert!(matches!(classify(Status::unavailable("etcdserver: server stopped")), DefragError::Lost(_)));
+        assert!(matches!(classify(Status::cancelled("h2 reset")), DefragError::Lost(_)));
+        let transport = Status::from_error(Box::new(std::io::Error::other("connection reset")));
+        assert!(matches!(classify(transport), DefragError::Lost(_)));
+        let full = Status::unknown("write /var/lib/etcd/member/snap/db.tmp: no space left on device");
+        assert!(matches!(classify(full), DefragError::DiskFull(_)));
+    }
+
+    #[test]
+    fn denials_are_known_by_code_and_by_text() {
+        let kind = |status: Status| unknown(&Error::GRpcStatus(status)).kind;
+        assert_eq!(kind(Status::unknown("auth: permission denied")), UnknownKind::Denied);
+        assert_eq!(kind(Status::permission_denied("etcdserver: permission denied")), UnknownKind::Denied);
+        assert_eq!(kind(Status::unauthenticated("etcdserver: invalid auth token")), UnknownKind::Denied);
+        assert_eq!(kind(Status::unavailable("etcdserver: no leader")), UnknownKind::Unreachable);
+        assert_eq!(kind(Status::unknown("etcdserver: something")), UnknownKind::Other);
+    }
+}

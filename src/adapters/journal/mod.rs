@@ -1,0 +1,187 @@
+//! [`Journal`] in an SQLite file in the data directory.
+//!
+//! Every write is one transaction with full synchronisation: when it returns, it is on the disk. A lock
+//! file keeps a second process out, so that two defragd with one data directory never run side by side.
+
+mod schema;
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::{
+    core::history::{Entry, Record, Request, RunId, RunView},
+    ports::{
+        clock::Clock,
+        journal::{Journal, JournalError},
+    },
+};
+
+/// The name of the file in the data directory.
+pub const FILE_NAME: &str = "journal.db";
+/// Held while the journal is open for writing.
+const LOCK_NAME: &str = "journal.lock";
+
+/// The journal of one data directory.
+#[derive(Clone)]
+pub struct SqliteJournal {
+    connection: Arc<Mutex<Connection>>,
+    clock: Arc<dyn Clock>,
+    // The lock lasts as long as the file is open.
+    _lock: Option<Arc<File>>,
+}
+
+impl SqliteJournal {
+    /// Opens the journal for writing, and makes it and the directory if there are none.
+    pub fn open(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, JournalError> {
+        let path = data_dir.join(FILE_NAME);
+        std::fs::create_dir_all(data_dir).map_err(|error| open_error(data_dir, &error))?;
+        let lock = take_lock(data_dir, &path)?;
+        let connection = Connection::open(&path).map_err(|error| open_error(&path, &error))?;
+        schema::prepare(&connection, &path)?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), clock, _lock: Some(Arc::new(lock)) })
+    }
+
+    /// Opens an existing journal for reading, also while another process writes it.
+    pub fn open_read_only(data_dir: &Path) -> Result<Self, JournalError> {
+        let path = data_dir.join(FILE_NAME);
+        // Not SQLite's own read-only mode: a reader of a write-ahead log must be able to make its index.
+        if !path.exists() {
+            return Err(open_error(&path, &"there is no journal here; give --data-dir"));
+        }
+        let connection = Connection::open(&path).map_err(|error| open_error(&path, &error))?;
+        schema::check(&connection, &path)?;
+        connection.pragma_update(None, "query_only", true).map_err(|error| open_error(&path, &error))?;
+        let clock = Arc::new(crate::ports::clock::SystemClock);
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), clock, _lock: None })
+    }
+
+    /// Runs `work` on a thread that may block: a synchronised write takes milliseconds, or seconds on a
+    /// disk in trouble.
+    async fn blocking<T, F>(&self, work: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> T + Send + 'static,
+    {
+        let connection = Arc::clone(&self.connection);
+        let work = move || work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner));
+        match tokio::task::spawn_blocking(work).await {
+            Ok(value) => value,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    async fn records(&self, filter: &'static str, parameter: i64) -> Result<Vec<RunView>, JournalError> {
+        self.blocking(move |connection| {
+            let query = format!("SELECT run, at, body FROM entry WHERE {filter} ORDER BY seq");
+            let mut statement = connection.prepare_cached(&query).map_err(read_error)?;
+            let rows = statement
+                .query_map(params![parameter], |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+                })
+                .map_err(read_error)?;
+            let mut records = Vec::new();
+            for row in rows {
+                let (run, at, body) = row.map_err(read_error)?;
+                let at = at.parse().map_err(|error| JournalError::Read(format!("run {run}: time {at:?}: {error}")))?;
+                let entry: Entry = serde_json::from_str(&body)
+                    .map_err(|error| JournalError::Read(format!("run {run}: entry {body}: {error}")))?;
+                records.push(Record { run: RunId(run), at, entry });
+            }
+            Ok(RunView::fold(records))
+        })
+        .await
+    }
+}
+
+impl Journal for SqliteJournal {
+    async fn accept(&self, request: Request) -> Result<RunId, JournalError> {
+        let at = self.clock.now().to_string();
+        self.blocking(move |connection| {
+            let transaction = connection.transaction().map_err(write_error)?;
+            transaction
+                .execute("INSERT INTO run (cluster) VALUES (?1)", params![request.cluster])
+                .map_err(write_error)?;
+            let run = RunId(transaction.last_insert_rowid());
+            insert(&transaction, run, &at, &Entry::Accepted(request))?;
+            transaction.commit().map_err(write_error)?;
+            Ok(run)
+        })
+        .await
+    }
+
+    async fn append(&self, run: RunId, entry: Entry) -> Result<(), JournalError> {
+        let at = self.clock.now().to_string();
+        self.blocking(move |connection| {
+            let transaction = connection.transaction().map_err(write_error)?;
+            insert(&transaction, run, &at, &entry)?;
+            if matches!(entry, Entry::Finished(_)) {
+                transaction.execute("UPDATE run SET open = 0 WHERE id = ?1", params![run.0]).map_err(write_error)?;
+            }
+            transaction.commit().map_err(write_error)
+        })
+        .await
+    }
+
+    async fn runs(&self, limit: usize) -> Result<Vec<RunView>, JournalError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.records("run IN (SELECT id FROM run ORDER BY id DESC LIMIT ?1)", limit).await
+    }
+
+    async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {
+        Ok(self.records("run = ?1", run.0).await?.pop())
+    }
+
+    async fn open_runs(&self) -> Result<Vec<RunView>, JournalError> {
+        self.records("run IN (SELECT id FROM run WHERE open = ?1)", 1).await
+    }
+}
+
+fn insert(connection: &Connection, run: RunId, at: &str, entry: &Entry) -> Result<(), JournalError> {
+    let body = serde_json::to_string(entry).map_err(|error| JournalError::Write(error.to_string()))?;
+    let known = connection
+        .query_row("SELECT 1 FROM run WHERE id = ?1", params![run.0], |_| Ok(()))
+        .optional()
+        .map_err(write_error)?;
+    if known.is_none() {
+        return Err(JournalError::Write(format!("there is no run {run}")));
+    }
+    connection
+        .execute("INSERT INTO entry (run, at, body) VALUES (?1, ?2, ?3)", params![run.0, at, body])
+        .map(|_| ())
+        .map_err(write_error)
+}
+
+fn take_lock(data_dir: &Path, journal: &Path) -> Result<File, JournalError> {
+    let path: PathBuf = data_dir.join(LOCK_NAME);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| open_error(&path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(JournalError::InUse { path: journal.display().to_string() }),
+        Err(TryLockError::Error(error)) => Err(open_error(&path, &error)),
+    }
+}
+
+fn open_error(path: &Path, detail: &dyn std::fmt::Display) -> JournalError {
+    JournalError::Open { path: path.display().to_string(), detail: detail.to_string() }
+}
+
+fn write_error(error: rusqlite::Error) -> JournalError {
+    JournalError::Write(error.to_string())
+}
+
+fn read_error(error: rusqlite::Error) -> JournalError {
+    JournalError::Read(error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

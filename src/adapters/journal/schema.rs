@@ -1,0 +1,60 @@
+//! The tables, and the version that they have.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::open_error;
+use crate::ports::journal::JournalError;
+
+/// Written to SQLite's `user_version`. Raise it with every change of the tables or of the entries' JSON.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE run (
+        id      INTEGER PRIMARY KEY AUTOINCREMENT,
+        cluster TEXT    NOT NULL,
+        open    INTEGER NOT NULL DEFAULT 1
+    ) STRICT;
+    CREATE INDEX run_open ON run (open) WHERE open = 1;
+    CREATE TABLE entry (
+        seq  INTEGER PRIMARY KEY AUTOINCREMENT,
+        run  INTEGER NOT NULL REFERENCES run (id),
+        at   TEXT    NOT NULL,
+        body TEXT    NOT NULL
+    ) STRICT;
+    CREATE INDEX entry_run ON entry (run);
+";
+
+/// Makes the tables of a new journal, and checks those of an old one.
+pub(super) fn prepare(connection: &Connection, path: &Path) -> Result<(), JournalError> {
+    let failed = |error: rusqlite::Error| open_error(path, &error);
+    // Readers (`defragd runs`) go on while we write; FULL makes each commit survive a power cut.
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
+    if version(connection, path)? == 0 {
+        let script = format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;");
+        connection.execute_batch(&script).map_err(failed)?;
+    }
+    check(connection, path)
+}
+
+/// Refuses a journal that is damaged or newer than this program.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), JournalError> {
+    let found = version(connection, path)?;
+    if found > VERSION {
+        return Err(JournalError::Newer { path: path.display().to_string(), found, known: VERSION });
+    }
+    let verdict: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| open_error(path, &error))?;
+    if verdict != "ok" {
+        return Err(open_error(path, &format!("it is damaged ({verdict}); move it away to begin a new one")));
+    }
+    Ok(())
+}
+
+fn version(connection: &Connection, path: &Path) -> Result<i64, JournalError> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| open_error(path, &error))
+}

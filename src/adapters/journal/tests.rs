@@ -1,0 +1,103 @@
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::*;
+use crate::{
+    core::{
+        cluster::MemberId,
+        history::{Intent, MemberEnd, MemberResult, Outcome, Sizes, Trigger},
+        policy::{Mode, Need},
+        reason::Reason,
+    },
+    ports::clock::SystemClock,
+};
+
+fn open(dir: &Path) -> SqliteJournal {
+    SqliteJournal::open(dir, Arc::new(SystemClock)).expect("the journal opens")
+}
+
+fn request() -> Request {
+    Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: Vec::new() }
+}
+
+fn intent() -> Intent {
+    let before = Sizes { db_size: ByteSize(1_000_000_007), db_size_in_use: ByteSize(77) };
+    Intent {
+        member_id: MemberId(u64::MAX),
+        member: "etcd-1".to_owned(),
+        is_leader: true,
+        need: Need::Fragmented,
+        before,
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_reopening() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = open(dir.path());
+    let run = journal.accept(request()).await.expect("accepted");
+    let after = Sizes { db_size: ByteSize(1_001), ..intent().before };
+    let end = MemberEnd::Defragmented { after, took: Duration::from_millis(1_500) };
+    let result = MemberResult { intent: intent(), end };
+    let outcome = Outcome::Failed { reason: Reason::CorruptAlarm };
+    journal.append(run, Entry::Started { mode: Mode::Enforce }).await.expect("written");
+    journal.append(run, Entry::Intent(intent())).await.expect("written");
+    journal.append(run, Entry::Result(result.clone())).await.expect("written");
+    assert_eq!(journal.open_runs().await.expect("read").len(), 1);
+    journal.append(run, Entry::Finished(outcome.clone())).await.expect("written");
+    drop(journal);
+
+    let journal = open(dir.path());
+    let view = journal.run(run).await.expect("read").expect("the run is there");
+    assert_eq!(view.members, [result]);
+    assert_eq!(view.outcome, Some(outcome));
+    assert_eq!(view.open_intent, None);
+    assert!(journal.open_runs().await.expect("read").is_empty());
+    assert_ne!(journal.accept(request()).await.expect("accepted"), run, "numbers are never used twice");
+}
+
+#[tokio::test]
+async fn every_reason_survives_the_journal_without_loss() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = open(dir.path());
+    let run = journal.accept(request()).await.expect("accepted");
+    let reason = Reason::NotNeeded {
+        fragmentation_ratio: 0.123_456,
+        reclaimable: ByteSize(123_456_789),
+        min_ratio: 0.45,
+        min_reclaimable: ByteSize::mib(100),
+    };
+    let end = MemberEnd::NotSent { reason: reason.clone() };
+    journal.append(run, Entry::Result(MemberResult { intent: intent(), end: end.clone() })).await.expect("written");
+    assert_eq!(journal.run(run).await.expect("read").expect("there").members[0].end, end);
+}
+
+#[test]
+fn a_second_process_is_kept_out_but_may_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _journal = open(dir.path());
+    let second = SqliteJournal::open(dir.path(), Arc::new(SystemClock));
+    assert!(matches!(second, Err(JournalError::InUse { .. })));
+    assert!(SqliteJournal::open_read_only(dir.path()).is_ok());
+}
+
+#[test]
+fn a_damaged_or_newer_journal_is_refused_with_its_path() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join(FILE_NAME);
+    std::fs::write(&path, "this is no database, however long it may be".repeat(100)).expect("written");
+    let error = SqliteJournal::open(dir.path(), Arc::new(SystemClock)).err().expect("refused").to_string();
+    assert!(error.contains("journal.db") && error.contains("not a database"), "{error}");
+
+    std::fs::remove_file(&path).expect("removed");
+    drop(open(dir.path()));
+    Connection::open(&path).expect("opens").pragma_update(None, "user_version", 99).expect("set");
+    assert!(matches!(SqliteJournal::open(dir.path(), Arc::new(SystemClock)), Err(JournalError::Newer { found: 99, .. })));
+}
+
+#[tokio::test]
+async fn an_entry_of_an_unknown_run_is_an_error() {
+    let dir = tempfile::tempdir().expect("a directory");
+    assert!(open(dir.path()).append(RunId(7), Entry::Started { mode: Mode::Observe }).await.is_err());
+}

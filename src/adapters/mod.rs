@@ -1,0 +1,5 @@
+//! The real outside world: the only place for etcd-client, reqwest, axum and files.
+
+pub mod etcd;
+pub mod http;
+pub mod journal;

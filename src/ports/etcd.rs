@@ -1,0 +1,43 @@
+//! One etcd cluster, RPC by RPC.
+//!
+//! Contract for every method: it talks to the member that it names and to no other, and an answer that
+//! comes from another member is an error. Methods do not retry. They may hang for as long as the server
+//! does (a member that is being defragmented does): the caller bounds each call, and dropping the future
+//! must release everything.
+
+use std::future::Future;
+
+use crate::core::{
+    cluster::{Alarm, ClusterId, Fact, Gauges, Member, Status},
+    run::DefragError,
+};
+
+/// The member list and the cluster that it is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// From the header of the response.
+    pub cluster_id: ClusterId,
+    /// In the server's order.
+    pub members: Vec<Member>,
+}
+
+/// See the module's contract.
+pub trait Etcd: Send + Sync + 'static {
+    /// The member list from any one endpoint; the first that answers is believed.
+    fn members(&self) -> impl Future<Output = Fact<Membership>> + Send;
+
+    /// The member's `Status`. A local read: a member cut off from the others still answers.
+    fn status(&self, member: &Member) -> impl Future<Output = Fact<Status>> + Send;
+
+    /// A linearizable read through the member: proof that it has a quorum behind it.
+    fn linearizable_read(&self, member: &Member) -> impl Future<Output = Fact<()>> + Send;
+
+    /// The member's own metrics page, which answers even while it defragments.
+    fn gauges(&self, member: &Member) -> impl Future<Output = Fact<Gauges>> + Send;
+
+    /// The armed alarms, through this member. Learners refuse; goes through raft.
+    fn alarms(&self, via: &Member) -> impl Future<Output = Fact<Vec<Alarm>>> + Send;
+
+    /// Defragments this member. Sends the RPC once. Dropping the future does **not** stop the server.
+    fn defragment(&self, member: &Member) -> impl Future<Output = Result<(), DefragError>> + Send;
+}

@@ -1,0 +1,63 @@
+//! The durable record of what was asked, intended and done.
+//!
+//! Contract: when a method returns `Ok`, the record survives a crash of the process and of the machine.
+//! It is append-only, one process at a time holds it, and it never lives in an etcd that defragd touches.
+
+use std::future::Future;
+
+use thiserror::Error;
+
+use crate::core::history::{Entry, Request, RunId, RunView};
+
+/// Why the journal did not do what it was asked. Nothing is half-written.
+#[derive(Clone, Debug, Error)]
+pub enum JournalError {
+    /// The store cannot be opened.
+    #[error("cannot open the journal {path}: {detail}")]
+    Open {
+        /// The file.
+        path: String,
+        /// What the store said.
+        detail: String,
+    },
+    /// Another process holds it.
+    #[error("the journal {path} is in use by another defragd")]
+    InUse {
+        /// The file.
+        path: String,
+    },
+    /// It was written by a newer defragd.
+    #[error("the journal {path} has schema version {found}, newer than this defragd's {known}: upgrade defragd")]
+    Newer {
+        /// The file.
+        path: String,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// A write failed.
+    #[error("cannot write the journal: {0}")]
+    Write(String),
+    /// A read failed.
+    #[error("cannot read the journal: {0}")]
+    Read(String),
+}
+
+/// See the module's contract.
+pub trait Journal: Send + Sync + 'static {
+    /// Takes a request and gives its run a number.
+    fn accept(&self, request: Request) -> impl Future<Output = Result<RunId, JournalError>> + Send;
+
+    /// Adds an entry to a run.
+    fn append(&self, run: RunId, entry: Entry) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// The newest `limit` runs, oldest first.
+    fn runs(&self, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
+
+    /// One run.
+    fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;
+
+    /// The runs that have no outcome yet, oldest first.
+    fn open_runs(&self) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
+}

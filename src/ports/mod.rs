@@ -1,0 +1,7 @@
+//! What the application needs of the outside world, as traits with their contracts.
+//!
+//! The real ones are in [`crate::adapters`]; tests put fakes here, and nowhere else.
+
+pub mod clock;
+pub mod etcd;
+pub mod journal;
