@@ -1,0 +1,199 @@
+//! Child processes that end with the test, however the test ends.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::{Instant, sleep};
+
+type Job = (Command, Sender<std::io::Result<Child>>);
+
+/// The one thread that starts every child. Linux sends the parent-death signal when the *thread* that
+/// started the child ends, and a test runtime's threads come and go: this one stays as long as the process.
+static SPAWNER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
+    let (jobs, inbox) = channel::<Job>();
+    thread::spawn(move || {
+        for (mut command, reply) in inbox {
+            // Nobody waiting for the answer any more is no reason to stop serving the others.
+            let _ = reply.send(command.spawn());
+        }
+    });
+    Mutex::new(jobs)
+});
+
+/// A running child process with its output in a log file. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    log: PathBuf,
+    pid: Pid,
+    child: Mutex<Child>,
+}
+
+impl Process {
+    /// Starts a program, appending its output to the log.
+    pub(crate) fn spawn(name: &str, program: &Path, args: &[String], envs: &[(String, String)], log: &Path) -> Result<Self> {
+        let out = File::options().create(true).append(true).open(log).context("failed to open the log")?;
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program)
+            .args(args)
+            .envs(envs.iter().map(|(k, v)| (k, v)))
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .process_group(0);
+        let (reply, answer) = channel();
+        SPAWNER
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .send((command, reply))
+            .map_err(|_| anyhow!("the thread that starts processes is gone"))?;
+        let child = answer.recv()?.with_context(|| format!("failed to start {name} ({})", program.display()))?;
+        let pid = Pid::from_raw(i32::try_from(child.id())?).context("a child has a pid")?;
+        Ok(Self { name: name.to_owned(), log: log.to_owned(), pid, child: Mutex::new(child) })
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn exited(&self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait()?)
+    }
+
+    /// Fails with the end of the log if it has ended.
+    pub(crate) fn ensure_running(&self) -> Result<()> {
+        match self.exited()? {
+            Some(status) => bail!("{} ended ({status}); the end of {}:\n{}", self.name, self.log.display(), self.tail(20)),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a signal; one to a process that has ended is no error.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        // Under the lock and only while not reaped, so that the pid cannot be another process's by now.
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        if child.try_wait()?.is_none() {
+            kill_process(self.pid, signal).with_context(|| format!("failed to signal {}", self.name))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn wait(&self, limit: Duration) -> Result<ExitStatus> {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.exited()? {
+                return Ok(status);
+            }
+            if Instant::now() >= end {
+                bail!("{} did not end within {limit:?}", self.name);
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// SIGKILL, then waits.
+    pub(crate) async fn kill(&self) -> Result<()> {
+        self.signal(Signal::KILL)?;
+        self.wait(Duration::from_secs(10)).await.map(drop)
+    }
+
+    /// SIGTERM, then waits; SIGKILL if that was not enough.
+    pub(crate) async fn stop(&self, limit: Duration) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        if self.wait(limit).await.is_err() {
+            self.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Where its output goes.
+    pub(crate) fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// The last lines of its log.
+    pub(crate) fn tail(&self, lines: usize) -> String {
+        tail(&self.log, lines)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Both fail only if it has ended already.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// The last lines of a file, or why it cannot be read. Reads at most its last 64 KiB.
+pub(crate) fn tail(path: &Path, lines: usize) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(path)?;
+        let size = fs::metadata(path)?.len();
+        file.seek(SeekFrom::Start(size.saturating_sub(64 * 1024)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    match read() {
+        Ok(text) => {
+            let all: Vec<&str> = text.lines().collect();
+            all[all.len().saturating_sub(lines)..].join("\n")
+        }
+        Err(error) => format!("(cannot read {}: {error})", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeper(log: &Path) -> Process {
+        Process::spawn("sleep", Path::new("/bin/sleep"), &["60".to_owned()], &[], log).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_child_outlives_the_thread_that_asked_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let child = thread::spawn({ let log = log.clone(); move || sleeper(&log) }).join().unwrap();
+        sleep(Duration::from_millis(100)).await;
+        child.ensure_running().unwrap();
+        child.kill().await.unwrap();
+        assert!(child.ensure_running().is_err());
+    }
+
+    #[tokio::test]
+    async fn dropping_a_stopped_child_ends_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let child = sleeper(&dir.path().join("log"));
+        let proc = PathBuf::from(format!("/proc/{}", child.pid()));
+        child.signal(Signal::STOP).unwrap();
+        assert!(proc.exists());
+        drop(child);
+        assert!(!proc.exists());
+    }
+
+    #[test]
+    fn tail_gives_the_last_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, "a\nb\nc\n").unwrap();
+        assert_eq!(tail(&path, 2), "b\nc");
+    }
+}

@@ -1,0 +1,130 @@
+//! Finds the binaries that `tests/testkit/tools` installed. It never looks on PATH: a test must not
+//! run against whatever version the machine happens to have.
+
+use std::env;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+
+/// An etcd release line that the tests run against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EtcdVersion {
+    /// Debian 12's 3.4.23.
+    V3_4,
+    /// Debian 13's 3.5.16.
+    V3_5,
+    /// Built with Go; absent where there is no Go.
+    V3_6,
+}
+
+impl EtcdVersion {
+    /// Every line that the tests know, oldest first.
+    pub const ALL: [Self; 3] = [Self::V3_4, Self::V3_5, Self::V3_6];
+
+    /// `3.4`, `3.5` or `3.6`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V3_4 => "3.4",
+            Self::V3_5 => "3.5",
+            Self::V3_6 => "3.6",
+        }
+    }
+}
+
+impl fmt::Display for EtcdVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The installed tools.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    bin: PathBuf,
+}
+
+impl Tools {
+    /// Finds `.tools` at the repository's root, or where `DEFRAGD_TOOLS` says.
+    ///
+    /// Fails if anything but etcd 3.6 is missing, naming the script that installs it.
+    pub fn find() -> Result<Self> {
+        let dir = env::var_os("DEFRAGD_TOOLS").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools"),
+            PathBuf::from,
+        );
+        Self::within(&dir.join("bin"))
+    }
+
+    fn within(bin: &Path) -> Result<Self> {
+        let missing: Vec<&str> = [
+            "etcd-3.4", "etcdctl-3.4", "etcd-3.5", "etcdctl-3.5", "prometheus", "promtool", "alertmanager", "amtool",
+        ]
+        .into_iter()
+        .filter(|name| !bin.join(name).is_file())
+        .collect();
+        ensure!(
+            missing.is_empty(),
+            "missing in {}: {}; install them with tests/testkit/tools",
+            bin.display(),
+            missing.join(", ")
+        );
+        Ok(Self { bin: bin.canonicalize()? })
+    }
+
+    /// The etcd lines that are present, oldest first.
+    pub fn etcd_versions(&self) -> Vec<EtcdVersion> {
+        EtcdVersion::ALL.into_iter().filter(|&version| self.etcd(version).is_file()).collect()
+    }
+
+    /// The etcd server of a line.
+    pub fn etcd(&self, version: EtcdVersion) -> PathBuf {
+        self.bin.join(format!("etcd-{version}"))
+    }
+
+    /// An etcdctl that speaks to a server of that line (3.5's does for 3.6, which Debian does not package).
+    pub fn etcdctl(&self, version: EtcdVersion) -> PathBuf {
+        let line = if version == EtcdVersion::V3_4 { "3.4" } else { "3.5" };
+        self.bin.join(format!("etcdctl-{line}"))
+    }
+
+    /// The Prometheus server.
+    pub fn prometheus(&self) -> PathBuf {
+        self.bin.join("prometheus")
+    }
+
+    /// Prometheus's checker of rules, configurations and metrics.
+    pub fn promtool(&self) -> PathBuf {
+        self.bin.join("promtool")
+    }
+
+    /// The Alertmanager server.
+    pub fn alertmanager(&self) -> PathBuf {
+        self.bin.join("alertmanager")
+    }
+
+    /// Alertmanager's command line client and checker.
+    pub fn amtool(&self) -> PathBuf {
+        self.bin.join("amtool")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_tools_are_named_with_the_script_that_installs_them() {
+        let empty = tempfile::tempdir().unwrap();
+        let error = Tools::within(empty.path()).unwrap_err().to_string();
+        assert!(error.contains("etcd-3.4"), "{error}");
+        assert!(error.contains("tests/testkit/tools"), "{error}");
+        assert!(!error.contains("etcd-3.6"), "3.6 is optional: {error}");
+    }
+
+    #[test]
+    fn etcd_36_is_driven_with_the_etcdctl_of_35() {
+        let tools = Tools { bin: PathBuf::from("/bin") };
+        assert_eq!(tools.etcdctl(EtcdVersion::V3_6), Path::new("/bin/etcdctl-3.5"));
+    }
+}
