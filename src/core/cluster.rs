@@ -101,6 +101,23 @@ impl Status {
         ratio(self.reclaimable(), self.db_size)
     }
 
+    /// The alarms that `errors` tells, like `memberID:10276657743932975437 alarm:NOSPACE `.
+    pub fn told_alarms(&self) -> impl Iterator<Item = Alarm> {
+        self.errors.iter().filter_map(|error| {
+            let mut member = None;
+            let mut kind = None;
+            for word in error.split_whitespace() {
+                match word.split_once(':') {
+                    Some(("memberID", id)) => member = id.parse().ok().map(MemberId),
+                    Some(("alarm", "NOSPACE")) => kind = Some(AlarmKind::NoSpace),
+                    Some(("alarm", "CORRUPT")) => kind = Some(AlarmKind::Corrupt),
+                    _ => {}
+                }
+            }
+            kind.map(|kind| Alarm { kind, member })
+        })
+    }
+
     /// File size / quota; `None` without a known, positive quota.
     pub fn quota_usage_ratio(&self) -> Option<f64> {
         self.quota.filter(|quota| quota.0 > 0).map(|quota| ratio(self.db_size, quota))
@@ -255,5 +272,28 @@ impl ClusterFacts {
     /// Whether an alarm of this kind is known to be armed anywhere.
     pub fn has_alarm(&self, kind: AlarmKind) -> bool {
         self.alarms.as_ref().is_ok_and(|alarms| alarms.iter().any(|alarm| alarm.kind == kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::fixture;
+
+    #[test]
+    fn alarms_are_read_from_the_errors_of_status() {
+        let mut status = fixture::status(1);
+        status.errors = ["etcdserver: no leader", "memberID:77 alarm:NOSPACE ", "alarm:CORRUPT "].map(str::to_owned).to_vec();
+        let told: Vec<_> = status.told_alarms().collect();
+        let expected = [
+            Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(77)) },
+            Alarm { kind: AlarmKind::Corrupt, member: None },
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn ids_are_written_as_etcdctl_writes_them() {
+        assert_eq!(MemberId(0x8e9e_05c5_2164_694d).to_string(), "8e9e05c52164694d");
     }
 }

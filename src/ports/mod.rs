@@ -5,3 +5,5 @@
 pub mod clock;
 pub mod etcd;
 pub mod journal;
+pub mod progress;
+pub mod service;

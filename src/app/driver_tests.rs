@@ -1,0 +1,90 @@
+use tokio::sync::watch;
+
+use super::*;
+use crate::{
+    app::fake::{FakeEtcd, FakeJournal},
+    core::{
+        history::{Request, Trigger},
+        policy::Mode,
+    },
+};
+
+struct Quiet;
+impl Progress for Quiet {}
+
+fn policy() -> Policy {
+    Policy { mode: Mode::Enforce, ..Policy::default() }
+}
+
+async fn accepted(journal: &FakeJournal) -> RunId {
+    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: Vec::new() };
+    journal.accept(request).await.expect("the journal works")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
+    let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
+    let run = accepted(&journal).await;
+    let (_stop, stopped) = watch::channel(None);
+    let outcome = drive(run, policy(), &etcd, &journal, &Quiet, stopped).await;
+    assert_eq!(outcome, Outcome::Succeeded);
+    assert_eq!(etcd.order(), [2, 3, 1]);
+    assert_eq!(etcd.most_in_flight(), 1);
+    let kinds: Vec<_> = journal
+        .entries()
+        .iter()
+        .map(|entry| match entry {
+            Entry::Accepted(_) => "accepted",
+            Entry::Started { .. } => "started",
+            Entry::Intent(_) => "intent",
+            Entry::Result(_) => "result",
+            Entry::Finished(_) => "finished",
+        })
+        .collect();
+    let expected =
+        ["accepted", "started", "intent", "result", "intent", "result", "intent", "result", "finished"];
+    assert_eq!(kinds, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_the_member_under_way_and_starts_no_other() {
+    let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
+    let run = accepted(&journal).await;
+    let (stop, stopped) = watch::channel(None);
+    let driven = drive(run, policy(), &etcd, &journal, &Quiet, stopped);
+    let stopping = async {
+        sleep(Duration::from_secs(1)).await;
+        stop.send(Some(Reason::ShuttingDown)).expect("the run listens");
+    };
+    let (outcome, ()) = tokio::join!(driven, stopping);
+    assert_eq!(outcome, Outcome::Stopped { reason: Reason::ShuttingDown });
+    assert_eq!(etcd.order(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_journal_nothing_is_started() {
+    let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
+    let run = accepted(&journal).await;
+    journal.break_down();
+    let (_stop, stopped) = watch::channel(None);
+    let outcome = drive(run, policy(), &etcd, &journal, &Quiet, stopped).await;
+    assert_eq!(outcome.reason().map(Reason::label), Some("journal_failed"));
+    assert!(etcd.order().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_ends_the_run_after_the_server_is_done() {
+    let (mut etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
+    etcd.takes = Duration::from_secs(3_600);
+    let run = accepted(&journal).await;
+    let (_stop, stopped) = watch::channel(None);
+    // The fake ends with its future, as a server that is killed does: the member stays busy for good.
+    let etcd = etcd;
+    let release = async {
+        sleep(Duration::from_secs(1_200)).await;
+        etcd.set_busy(2, false);
+    };
+    let (outcome, ()) = tokio::join!(drive(run, policy(), &etcd, &journal, &Quiet, stopped), release);
+    assert_eq!(outcome.reason().map(Reason::label), Some("deadline_exceeded"));
+    assert_eq!(etcd.order(), [2]);
+}

@@ -1,0 +1,185 @@
+//! Fakes at the ports for the tests of the application: an etcd that hangs as the real one does, and a
+//! journal in memory that can fail.
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use tokio::time::sleep;
+
+use crate::{
+    core::{
+        cluster::{Alarm, Fact, Gauges, Member, Status},
+        fixture,
+        history::{Entry, Record, Request, RunId, RunView},
+        run::DefragError,
+    },
+    ports::{
+        etcd::{Etcd, Membership},
+        journal::{Journal, JournalError},
+    },
+};
+
+#[derive(Default)]
+struct State {
+    hung: BTreeMap<u64, bool>,
+    busy: BTreeMap<u64, bool>,
+    statuses: BTreeMap<u64, Status>,
+    order: Vec<u64>,
+    in_flight: usize,
+    most_in_flight: usize,
+}
+
+/// Three (or more) fragmented members; `Status` and reads hang while one is busy or hung.
+pub(crate) struct FakeEtcd {
+    members: Vec<Member>,
+    state: Mutex<State>,
+    /// How long a defragmentation takes.
+    pub(crate) takes: Duration,
+}
+
+impl FakeEtcd {
+    pub(crate) fn new(size: u64) -> Self {
+        let facts = fixture::cluster(size);
+        let members: Vec<_> = facts.members.iter().map(|member| member.member.clone()).collect();
+        let statuses = (1..=size).map(|id| (id, fixture::status(7))).collect();
+        Self { members, state: Mutex::new(State { statuses, ..State::default() }), takes: Duration::from_secs(2) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics with the lock")
+    }
+
+    pub(crate) fn hang(&self, id: u64) {
+        self.state().hung.insert(id, true);
+    }
+
+    pub(crate) fn set_busy(&self, id: u64, busy: bool) {
+        self.state().busy.insert(id, busy);
+    }
+
+    pub(crate) fn order(&self) -> Vec<u64> {
+        self.state().order.clone()
+    }
+
+    pub(crate) fn most_in_flight(&self) -> usize {
+        self.state().most_in_flight
+    }
+
+    async fn answering(&self, member: &Member) {
+        let stuck = || {
+            let state = self.state();
+            let set = |map: &BTreeMap<u64, bool>| map.get(&member.id.0).copied().unwrap_or(false);
+            set(&state.hung) || set(&state.busy)
+        };
+        while stuck() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+impl Etcd for FakeEtcd {
+    async fn members(&self) -> Fact<Membership> {
+        if self.state().hung.len() == self.members.len() {
+            pending::<()>().await;
+        }
+        Ok(Membership { cluster_id: fixture::cluster(1).cluster_id, members: self.members.clone() })
+    }
+
+    async fn status(&self, member: &Member) -> Fact<Status> {
+        self.answering(member).await;
+        Ok(self.state().statuses[&member.id.0].clone())
+    }
+
+    async fn linearizable_read(&self, member: &Member) -> Fact<()> {
+        self.answering(member).await;
+        Ok(())
+    }
+
+    async fn gauges(&self, member: &Member) -> Fact<Gauges> {
+        if self.state().hung.contains_key(&member.id.0) {
+            pending::<()>().await;
+        }
+        let busy = self.state().busy.get(&member.id.0).copied().unwrap_or(false);
+        Ok(Gauges { defrag_in_flight: Some(busy), quota: Some(ByteSize::gib(2)), ..Gauges::default() })
+    }
+
+    async fn alarms(&self, via: &Member) -> Fact<Vec<Alarm>> {
+        self.answering(via).await;
+        Ok(Vec::new())
+    }
+
+    async fn defragment(&self, member: &Member) -> Result<(), DefragError> {
+        let id = member.id.0;
+        {
+            let mut state = self.state();
+            state.order.push(id);
+            state.busy.insert(id, true);
+            state.in_flight += 1;
+            state.most_in_flight = state.most_in_flight.max(state.in_flight);
+        }
+        sleep(self.takes).await;
+        let mut state = self.state();
+        state.in_flight -= 1;
+        state.busy.insert(id, false);
+        if let Some(status) = state.statuses.get_mut(&id) {
+            status.db_size = ByteSize(status.db_size_in_use.0 + 4096);
+        }
+        Ok(())
+    }
+}
+
+/// A journal in memory. After [`FakeJournal::break_down`] every write fails.
+#[derive(Default)]
+pub(crate) struct FakeJournal {
+    records: Mutex<Vec<Record>>,
+    broken: Mutex<bool>,
+}
+
+impl FakeJournal {
+    pub(crate) fn break_down(&self) {
+        *self.broken.lock().expect("no test panics with the lock") = true;
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.records.lock().expect("no test panics with the lock").iter().map(|record| record.entry.clone()).collect()
+    }
+
+    fn write(&self, run: Option<RunId>, entry: Entry) -> Result<RunId, JournalError> {
+        if *self.broken.lock().expect("no test panics with the lock") {
+            return Err(JournalError::Write("no space left on device".to_owned()));
+        }
+        let mut records = self.records.lock().expect("no test panics with the lock");
+        let next = records.iter().map(|record| record.run.0).max().unwrap_or(0) + 1;
+        let run = run.unwrap_or(RunId(next));
+        records.push(Record { run, at: Timestamp::UNIX_EPOCH, entry });
+        Ok(run)
+    }
+}
+
+impl Journal for FakeJournal {
+    async fn accept(&self, request: Request) -> Result<RunId, JournalError> {
+        self.write(None, Entry::Accepted(request))
+    }
+
+    async fn append(&self, run: RunId, entry: Entry) -> Result<(), JournalError> {
+        self.write(Some(run), entry).map(|_| ())
+    }
+
+    async fn runs(&self, _limit: usize) -> Result<Vec<RunView>, JournalError> {
+        Ok(RunView::fold(self.records.lock().expect("no test panics with the lock").clone()))
+    }
+
+    async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {
+        Ok(self.runs(usize::MAX).await?.into_iter().find(|view| view.id == run))
+    }
+
+    async fn open_runs(&self) -> Result<Vec<RunView>, JournalError> {
+        Ok(self.runs(usize::MAX).await?.into_iter().filter(|view| view.outcome.is_none()).collect())
+    }
+}

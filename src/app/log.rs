@@ -1,0 +1,96 @@
+//! Tells the log about a run: one line a step, the message constant, the facts in fields.
+
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use crate::{
+    core::{
+        history::{Intent, MemberEnd, MemberResult, Outcome, RunId},
+        plan::{Decision, Plan},
+        reason::Reason,
+        version,
+    },
+    ports::progress::Progress,
+};
+
+/// Writes the steps of one run to the log.
+pub struct LogProgress {
+    /// The cluster's name in the configuration.
+    pub cluster: String,
+    /// The run.
+    pub run: RunId,
+}
+
+impl Progress for LogProgress {
+    fn planned(&self, plan: &Plan) {
+        let (cluster, run) = (&self.cluster, self.run.0);
+        let order: Vec<_> = plan.pending().map(|(step, _)| step.member.as_str()).collect();
+        info!(cluster, run, order = order.join(","), "planned");
+        for step in &plan.steps {
+            if let Decision::Skip { reason } = &step.decision {
+                info!(cluster, run, member = step.member, code = reason.label(), %reason, "member is left alone");
+            }
+        }
+    }
+
+    fn defragmenting(&self, intent: &Intent) {
+        info!(
+            cluster = self.cluster,
+            run = self.run.0,
+            member = intent.member,
+            member_id = %intent.member_id,
+            leader = intent.is_leader,
+            db_size_bytes = intent.before.db_size.0,
+            db_size_in_use_bytes = intent.before.db_size_in_use.0,
+            "defragmenting"
+        );
+    }
+
+    fn still_defragmenting(&self, intent: &Intent, elapsed: Duration) {
+        info!(cluster = self.cluster, run = self.run.0, member = intent.member, seconds = elapsed.as_secs(), "still defragmenting");
+    }
+
+    fn waiting(&self, reason: &Reason) {
+        info!(cluster = self.cluster, run = self.run.0, code = reason.label(), %reason, "waiting");
+    }
+
+    fn member_ended(&self, result: &MemberResult) {
+        let (cluster, run, member) = (&self.cluster, self.run.0, &result.intent.member);
+        let before = result.intent.before.db_size.0;
+        match &result.end {
+            MemberEnd::Defragmented { after, took } => info!(
+                cluster,
+                run,
+                member,
+                before_bytes = before,
+                after_bytes = after.db_size.0,
+                seconds = took.as_secs_f64(),
+                "defragmented"
+            ),
+            MemberEnd::Failed { reason, .. } => {
+                error!(cluster, run, member, code = reason.label(), %reason, "member failed");
+            }
+            MemberEnd::NotSent { reason } => {
+                warn!(cluster, run, member, code = reason.label(), %reason, "Defragment was not sent");
+            }
+        }
+    }
+
+    fn finished(&self, outcome: &Outcome, took: Duration) {
+        let (cluster, run, seconds) = (&self.cluster, self.run.0, took.as_secs_f64());
+        match outcome.reason() {
+            Some(reason) => {
+                warn!(cluster, run, seconds, outcome = outcome.label(), code = reason.label(), %reason, "run ended");
+            }
+            None => info!(cluster, run, seconds, outcome = outcome.label(), "run ended"),
+        }
+    }
+}
+
+/// Warns once about each known defect of a member's version.
+pub fn version_warnings(cluster: &str, member: &str, version: &str) {
+    for defect in version::warnings(version) {
+        warn!(cluster, member, version, defect, "this version of etcd has a defect that bears on defragmentation");
+    }
+}

@@ -1,0 +1,198 @@
+//! Asks every member at once and gathers what is known when the time is up. Never fails as a whole
+//! because one member does; a fact that did not come in time is an unknown one.
+
+use std::{future::Future, time::Duration};
+
+use futures_util::future::{join, join_all, select, Either};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    core::cluster::{Alarm, ClusterFacts, Fact, Gauges, Member, MemberFacts, Status, Unknown, UnknownKind},
+    ports::etcd::{Etcd, Membership},
+};
+
+/// How long each RPC of a full observation may take. Longer than an election takes, and shorter than
+/// etcd's own limit of 7 s for a request, so that the reason is ours.
+const RPC_LIMIT: Duration = Duration::from_secs(5);
+/// On a scrape, a member whose `Status` takes longer than this is asked for its metrics page as well.
+const SUSPICIOUS_AFTER: Duration = Duration::from_millis(300);
+
+/// Everything that a run needs to know: `Status`, a linearizable read and the metrics page of each
+/// member, and the alarms.
+pub async fn observe<E: Etcd>(etcd: &E) -> Fact<ClusterFacts> {
+    let membership = limited("the member list", RPC_LIMIT, etcd.members()).await?;
+    let members = join_all(membership.members.iter().map(|member| observe_member(etcd, member)));
+    let (members, alarms) = join(members, list_alarms(etcd, &membership)).await;
+    Ok(ClusterFacts { cluster_id: membership.cluster_id, alarms: alarms.map(|a| with_told(a, &members)), members })
+}
+
+async fn observe_member<E: Etcd>(etcd: &E, member: &Member) -> MemberFacts {
+    let begun = Instant::now();
+    let status = async {
+        let status = limited("Status", RPC_LIMIT, etcd.status(member)).await;
+        (status, begun.elapsed())
+    };
+    let gauges = limited("the metrics page", RPC_LIMIT, etcd.gauges(member));
+    // Learners serve no linearizable reads, and need not: they are not defragmented and do not vote.
+    let read = async {
+        if member.is_learner { None } else { Some(limited("the read", RPC_LIMIT, etcd.linearizable_read(member)).await) }
+    };
+    let ((status, probe_duration), (gauges, linearizable_read)) = join(status, join(gauges, read)).await;
+    let status = status.map(|status| with_quota(status, &gauges));
+    MemberFacts { member: member.clone(), status, gauges: Some(gauges), linearizable_read, probe_duration }
+}
+
+/// The quota that `Status` tells since 3.6 stands; before, the metrics page tells it.
+fn with_quota(mut status: Status, gauges: &Fact<Gauges>) -> Status {
+    status.quota = status.quota.or_else(|| gauges.as_ref().ok()?.quota);
+    status
+}
+
+/// Voters are asked one after the other: the listing goes through raft, so once is enough.
+async fn list_alarms<E: Etcd>(etcd: &E, membership: &Membership) -> Fact<Vec<Alarm>> {
+    let mut last = Unknown::new(UnknownKind::Other, "there is no voting member");
+    for member in membership.members.iter().filter(|member| !member.is_learner) {
+        match limited("the alarm list", RPC_LIMIT, etcd.alarms(member)).await {
+            Ok(alarms) => return Ok(alarms),
+            Err(unknown) => last = Unknown::new(unknown.kind, format!("{}: {}", member.label(), unknown.detail)),
+        }
+    }
+    Err(last)
+}
+
+/// The listed alarms, and those that members tell in their `Status`: the dangerous one must not be missed.
+fn with_told(mut alarms: Vec<Alarm>, members: &[MemberFacts]) -> Vec<Alarm> {
+    for alarm in told_alarms(members).unwrap_or_default() {
+        if !alarms.contains(&alarm) {
+            alarms.push(alarm);
+        }
+    }
+    alarms
+}
+
+/// The alarms as the members' `Status` tells them; unknown if no member answered.
+fn told_alarms(members: &[MemberFacts]) -> Fact<Vec<Alarm>> {
+    let mut answered = members.iter().filter_map(|facts| facts.status.as_ref().ok()).peekable();
+    if answered.peek().is_none() {
+        return Err(Unknown::new(UnknownKind::Unreachable, "no member answered"));
+    }
+    let mut alarms: Vec<Alarm> = Vec::new();
+    for alarm in answered.flat_map(Status::told_alarms) {
+        if !alarms.contains(&alarm) {
+            alarms.push(alarm);
+        }
+    }
+    Ok(alarms)
+}
+
+/// What a scrape shows, within `budget`: local reads only, nothing that goes through raft. `known` is the
+/// membership of last time, shown as down when no endpoint answers; `quota` is what is remembered of a
+/// member's quota, and without it the metrics page is asked.
+pub async fn glance<E: Etcd>(
+    etcd: &E,
+    budget: Duration,
+    known: Option<Membership>,
+    quota: impl Fn(&Member) -> Option<bytesize::ByteSize>,
+) -> (bool, Option<(Membership, ClusterFacts)>) {
+    let begun = Instant::now();
+    // Half of the time at the most: the members must still be asked when no endpoint answers.
+    let listed = limited("the member list", budget / 2, etcd.members()).await;
+    let up = listed.is_ok();
+    let Some(membership) = listed.ok().or(known) else { return (false, None) };
+    let rest = budget.saturating_sub(begun.elapsed());
+    let members = membership.members.iter().map(|member| glance_member(etcd, member, rest, quota(member)));
+    let members = join_all(members).await;
+    let facts = ClusterFacts { cluster_id: membership.cluster_id, alarms: told_alarms(&members), members };
+    (up, Some((membership, facts)))
+}
+
+async fn glance_member<E: Etcd>(
+    etcd: &E,
+    member: &Member,
+    budget: Duration,
+    quota: Option<bytesize::ByteSize>,
+) -> MemberFacts {
+    let begun = Instant::now();
+    let status = Box::pin(limited("Status", budget, etcd.status(member)));
+    // Only a member that may be defragmenting, or whose quota is not known, is asked for its page too.
+    let page = Box::pin(async {
+        sleep(if quota.is_some() { SUSPICIOUS_AFTER } else { Duration::ZERO }).await;
+        limited("the metrics page", budget, etcd.gauges(member)).await
+    });
+    let (status, gauges) = match select(status, page).await {
+        Either::Left((Ok(status), page)) if status.quota.or(quota).is_none() => (Ok(status), Some(page.await)),
+        Either::Left((Ok(status), _)) => (Ok(status), None),
+        Either::Left((Err(unknown), page)) => {
+            let rest = budget.saturating_sub(begun.elapsed()).min(SUSPICIOUS_AFTER);
+            (Err(unknown), timeout(rest, page).await.ok())
+        }
+        // It is known to be busy: its `Status` will not come before the end of the defragmentation.
+        Either::Right((Ok(gauges), status)) if gauges.defrag_in_flight == Some(true) => {
+            (timeout(SUSPICIOUS_AFTER, status).await.unwrap_or_else(|_| Err(busy())), Some(Ok(gauges)))
+        }
+        Either::Right((gauges, status)) => (status.await, Some(gauges)),
+    };
+    let probe_duration = begun.elapsed();
+    let mut status = status;
+    if let Ok(status) = &mut status {
+        let told = gauges.as_ref().and_then(|gauges| gauges.as_ref().ok()?.quota);
+        status.quota = status.quota.or(told).or(quota);
+    }
+    MemberFacts { member: member.clone(), status, gauges, linearizable_read: None, probe_duration }
+}
+
+fn busy() -> Unknown {
+    Unknown::new(UnknownKind::TimedOut, "it is being defragmented")
+}
+
+async fn limited<T>(what: &str, limit: Duration, answer: impl Future<Output = Fact<T>>) -> Fact<T> {
+    timeout(limit, answer).await.unwrap_or_else(|_| Err(Unknown::timed_out(what, limit)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::fake::FakeEtcd;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hung_member_costs_a_scrape_no_more_than_its_budget() {
+        let etcd = FakeEtcd::new(3);
+        etcd.hang(2);
+        let begun = Instant::now();
+        let (up, facts) = glance(&etcd, Duration::from_secs(9), None, |_| None).await;
+        assert!(begun.elapsed() <= Duration::from_secs(9));
+        let (_, facts) = facts.expect("the others answered");
+        assert!(up);
+        assert_eq!(facts.members.iter().filter(|member| member.status.is_ok()).count(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_is_known_to_defragment_does_not_hold_up_a_scrape() {
+        let etcd = FakeEtcd::new(3);
+        etcd.set_busy(2, true);
+        let begun = Instant::now();
+        let (_, facts) = glance(&etcd, Duration::from_secs(9), None, |_| None).await;
+        assert!(begun.elapsed() <= Duration::from_secs(1));
+        assert_eq!(facts.expect("answered").1.members[1].defrag_in_flight(), Some(true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_an_endpoint_the_members_of_last_time_are_shown_as_down() {
+        let etcd = FakeEtcd::new(3);
+        let known = etcd.members().await.expect("it is up");
+        for id in 1..=3 {
+            etcd.hang(id);
+        }
+        let (up, facts) = glance(&etcd, Duration::from_secs(9), Some(known), |_| None).await;
+        assert!(!up);
+        assert!(facts.expect("remembered").1.members.iter().all(|member| member.status.is_err()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_alarms_are_listed_through_another_voter_when_one_hangs() {
+        let etcd = FakeEtcd::new(3);
+        etcd.hang(1);
+        let facts = observe(&etcd).await.expect("observed");
+        assert_eq!(facts.alarms, Ok(Vec::new()));
+    }
+}

@@ -1,0 +1,148 @@
+//! Answers the HTTP side: metrics, notifications, the API.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use tracing::{info, warn};
+
+use super::cluster::{Cluster, Shared};
+use crate::{
+    core::{
+        alert::{self, AlertStatus, Notification, Selector},
+        history::{AlertKey, RunId, RunView},
+        reason::Reason,
+    },
+    ports::{
+        etcd::Etcd,
+        journal::{Journal, JournalError},
+        service::{AlertAnswer, AlertDecision, ClusterSummary, Service},
+    },
+};
+
+/// The configured clusters and what they share.
+pub struct App<E, J> {
+    clusters: Vec<Arc<Cluster<E, J>>>,
+    selectors: Vec<Selector>,
+    shared: Arc<Shared<J>>,
+}
+
+impl<E: Etcd, J: Journal> App<E, J> {
+    /// Of these clusters.
+    pub fn new(clusters: Vec<Arc<Cluster<E, J>>>, shared: Arc<Shared<J>>) -> Self {
+        let selectors = clusters.iter().map(|cluster| cluster.settings().selector.clone()).collect();
+        Self { clusters, selectors, shared }
+    }
+
+    /// The configured clusters.
+    pub fn workers(&self) -> &[Arc<Cluster<E, J>>] {
+        &self.clusters
+    }
+
+    fn cluster(&self, name: &str) -> Option<&Arc<Cluster<E, J>>> {
+        self.clusters.iter().find(|cluster| cluster.settings().name == name)
+    }
+
+    /// Goes on where an earlier process ended: requests that were not begun are begun, runs that were in
+    /// the middle are closed. The members are measured again before anything is done to them.
+    pub async fn recover(&self) -> Result<(), JournalError> {
+        /// More than the members of any fleet have in last attempts; older ones are not shown.
+        const RUNS_TO_REMEMBER: usize = 1_000;
+        let runs = self.shared.journal.runs(RUNS_TO_REMEMBER).await?;
+        for cluster in &self.clusters {
+            cluster.remember(&runs);
+        }
+        for view in self.shared.journal.open_runs().await? {
+            match self.cluster(&view.request.cluster) {
+                Some(cluster) if view.started_at.is_none() => {
+                    info!(cluster = view.request.cluster, run = view.id.0, "taking up a request of an earlier process");
+                    cluster.requeue(view.id, view.request);
+                }
+                Some(cluster) => cluster.close_interrupted(&view).await?,
+                None => {
+                    let outcome = crate::core::history::Outcome::Stopped { reason: Reason::UnknownCluster };
+                    warn!(cluster = view.request.cluster, run = view.id.0, "closing a run of a cluster that is no longer configured");
+                    self.shared.journal.append(view.id, crate::core::history::Entry::Finished(outcome)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One request a cluster, for all the alerts that concern it.
+    async fn request_runs(
+        &self,
+        notification: &Notification,
+    ) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
+        let mut wanted: BTreeMap<&str, Vec<AlertKey>> = BTreeMap::new();
+        for alert in notification.alerts.iter().filter(|alert| alert.status == AlertStatus::Firing) {
+            if let Ok(cluster) = alert::target(alert, &self.selectors) {
+                wanted.entry(cluster).or_default().push(alert.key());
+            }
+        }
+        let mut decisions = BTreeMap::new();
+        for (name, keys) in wanted {
+            if let Some(cluster) = self.cluster(name) {
+                decisions.insert(name.to_owned(), cluster.request(keys).await?);
+            }
+        }
+        Ok(decisions)
+    }
+}
+
+impl<E: Etcd, J: Journal> Service for App<E, J> {
+    async fn scrape(&self, budget: Duration) -> String {
+        let samples = join_all(self.clusters.iter().map(|cluster| cluster.sample(budget))).await;
+        // Formatting into a String fails only if a metric's own code does.
+        self.shared.counters.render(samples).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot format the metrics");
+            "# EOF\n".to_owned()
+        })
+    }
+
+    async fn notify(&self, notification: Notification) -> Result<Vec<AlertAnswer>, JournalError> {
+        let decisions = self.request_runs(&notification).await?;
+        if notification.truncated_alerts > 0 {
+            warn!(alerts = notification.truncated_alerts, "Alertmanager cut alerts off: set max_alerts to 0 for this receiver");
+        }
+        let answer = |alert: &alert::Alert| {
+            let target = alert::target(alert, &self.selectors);
+            let decision = match (alert.status, target) {
+                (_, Err(reason)) => AlertDecision::Ignored { cluster: None, reason },
+                (AlertStatus::Resolved, Ok(cluster)) => {
+                    AlertDecision::Ignored { cluster: Some(cluster.to_owned()), reason: Reason::Resolved }
+                }
+                (AlertStatus::Firing, Ok(cluster)) => decisions.get(cluster).cloned().unwrap_or_else(|| {
+                    AlertDecision::Ignored { cluster: Some(cluster.to_owned()), reason: Reason::UnknownCluster }
+                }),
+            };
+            self.shared.counters.alert(&decision);
+            let (decided, code) = decision.labels();
+            let name = alert.labels.get("alertname").map_or("", String::as_str);
+            info!(alertname = name, fingerprint = alert.fingerprint, decision = decided, code, "alert received");
+            AlertAnswer { fingerprint: alert.key().fingerprint, status: alert.status, decision }
+        };
+        Ok(notification.alerts.iter().map(answer).collect())
+    }
+
+    fn count_webhook(&self, code: u16) {
+        self.shared.counters.webhook(code);
+    }
+
+    fn clusters(&self) -> Vec<ClusterSummary> {
+        self.clusters.iter().map(|cluster| cluster.summary()).collect()
+    }
+
+    async fn runs(&self, limit: usize) -> Result<Vec<RunView>, JournalError> {
+        let mut runs = self.shared.journal.runs(limit).await?;
+        runs.reverse();
+        Ok(runs)
+    }
+
+    async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {
+        self.shared.journal.run(run).await
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,114 @@
+//! The configuration file as it is written. Unknown keys are errors: a typing mistake in a safety limit
+//! must not fall back to a default.
+
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use jiff::SignedDuration;
+use serde::Deserialize;
+
+use crate::core::{alert::Labels, policy::Mode};
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// The fleet.
+    pub clusters: Vec<Cluster>,
+}
+
+/// One cluster.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// Any of its members' client URLs; one is enough.
+    pub endpoints: Vec<String>,
+    /// TLS files.
+    #[serde(default)]
+    pub tls: Tls,
+    /// etcd's own users.
+    pub auth: Option<Auth>,
+    /// Sets of labels; an alert that carries all of one set concerns this cluster.
+    #[serde(rename = "match")]
+    pub matches: Option<Vec<Labels>>,
+    /// When to act.
+    #[serde(default)]
+    pub policy: PolicyKeys,
+}
+
+/// TLS files.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Authorities to trust.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// etcd's own users.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// A user with the root role.
+    pub username: String,
+    /// The file with its password.
+    pub password_file: PathBuf,
+}
+
+/// What differs from the default policy. Durations like `10s`, `5m`, `6h`; sizes like `100MiB`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyKeys {
+    /// `observe` or `enforce`.
+    pub mode: Option<Mode>,
+    /// 0–1.
+    pub min_fragmentation_ratio: Option<f64>,
+    /// Size.
+    pub min_reclaimable: Option<ByteSize>,
+    /// 0–1.
+    pub quota_usage_ratio: Option<f64>,
+    /// Size.
+    pub quota_min_reclaimable: Option<ByteSize>,
+    /// Duration.
+    pub pause_between_members: Option<SignedDuration>,
+    /// Duration.
+    pub defrag_deadline: Option<SignedDuration>,
+    /// Duration.
+    pub recovery_timeout: Option<SignedDuration>,
+    /// Duration.
+    pub cooldown: Option<SignedDuration>,
+    /// Accept clusters of one or two members.
+    pub allow_without_quorum_slack: Option<bool>,
+}
+
+impl PolicyKeys {
+    /// These keys, with those of `over` in front.
+    #[must_use]
+    pub fn overridden_by(self, over: &Self) -> Self {
+        Self {
+            mode: over.mode.or(self.mode),
+            min_fragmentation_ratio: over.min_fragmentation_ratio.or(self.min_fragmentation_ratio),
+            min_reclaimable: over.min_reclaimable.or(self.min_reclaimable),
+            quota_usage_ratio: over.quota_usage_ratio.or(self.quota_usage_ratio),
+            quota_min_reclaimable: over.quota_min_reclaimable.or(self.quota_min_reclaimable),
+            pause_between_members: over.pause_between_members.or(self.pause_between_members),
+            defrag_deadline: over.defrag_deadline.or(self.defrag_deadline),
+            recovery_timeout: over.recovery_timeout.or(self.recovery_timeout),
+            cooldown: over.cooldown.or(self.cooldown),
+            allow_without_quorum_slack: over.allow_without_quorum_slack.or(self.allow_without_quorum_slack),
+        }
+    }
+}
+
+/// Reads the file's text. The error names line and column. The only place that knows the YAML library.
+pub fn parse(text: &str) -> Result<File, String> {
+    if text.trim().is_empty() {
+        return Err("the file is empty; it needs the key clusters with at least one cluster".to_owned());
+    }
+    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,256 @@
+//! From what is written to what it means, with every problem found on the way.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use jiff::SignedDuration;
+use url::Url;
+
+use super::{ClusterSettings, Problem, Settings, raw};
+use crate::core::{alert::Selector, policy::Policy};
+
+/// A longer deadline would not be a limit any more.
+const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
+
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, at: impl Into<String>, what: impl Into<String>) {
+        self.0.push(Problem { at: at.into(), what: what.into() });
+    }
+}
+
+pub(super) fn settings(file: raw::File) -> Result<Settings, Vec<Problem>> {
+    let mut problems = Problems::default();
+    if file.clusters.is_empty() {
+        problems.add("clusters", "needs at least one cluster");
+    }
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut clusters = Vec::new();
+    for (index, raw) in file.clusters.into_iter().enumerate() {
+        let at = format!("clusters[{index}]");
+        if let Some(first) = seen.insert(raw.name.clone(), index) {
+            problems.add(format!("{at}.name"), format!("{:?} is the name of clusters[{first}] already", raw.name));
+        }
+        clusters.push(cluster(&at, raw, &mut problems));
+    }
+    if problems.0.is_empty() { Ok(Settings { clusters }) } else { Err(problems.0) }
+}
+
+fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSettings {
+    if raw.name.trim().is_empty() {
+        problems.add(format!("{at}.name"), "must not be empty");
+    }
+    if raw.endpoints.is_empty() {
+        problems.add(format!("{at}.endpoints"), "needs at least one client URL, like https://10.0.0.1:2379");
+    }
+    let secure = raw.tls.ca_file.is_some() || raw.tls.cert_file.is_some();
+    let endpoints = raw
+        .endpoints
+        .iter()
+        .enumerate()
+        .filter_map(|(index, text)| {
+            endpoint(text, secure).map_err(|what| problems.add(format!("{at}.endpoints[{index}]"), what)).ok()
+        })
+        .collect();
+    let identity_files = identity(at, raw.tls.cert_file, raw.tls.key_file, problems);
+    if raw.auth.as_ref().is_some_and(|auth| auth.username.is_empty()) {
+        problems.add(format!("{at}.auth.username"), "must not be empty");
+    }
+    if raw.matches.as_ref().is_some_and(|sets| sets.iter().any(BTreeMap::is_empty)) {
+        problems.add(format!("{at}.match"), "an empty set of labels would match every alert; name at least one label");
+    }
+    let by_name = || vec![BTreeMap::from([("etcd_cluster".to_owned(), raw.name.clone())])];
+    let any_of = raw.matches.clone().unwrap_or_else(by_name);
+    ClusterSettings {
+        selector: Selector { cluster: raw.name.clone(), any_of },
+        endpoints,
+        ca_file: raw.tls.ca_file,
+        identity_files,
+        user: raw.auth.map(|auth| (auth.username, auth.password_file)),
+        policy: policy(&format!("{at}.policy"), raw.policy, problems),
+        name: raw.name,
+    }
+}
+
+fn identity(
+    at: &str,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    problems: &mut Problems,
+) -> Option<(PathBuf, PathBuf)> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        (Some(_), None) => {
+            problems.add(format!("{at}.tls.key_file"), "is missing, and cert_file needs it");
+            None
+        }
+        (None, Some(_)) => {
+            problems.add(format!("{at}.tls.cert_file"), "is missing, and key_file needs it");
+            None
+        }
+    }
+}
+
+/// As etcdctl reads endpoints: the scheme may be left out. The result has no path and no trailing slash.
+fn endpoint(text: &str, secure: bool) -> Result<String, String> {
+    let text = text.trim();
+    let with_scheme = match text.split_once("://") {
+        Some(_) => text.to_owned(),
+        None if secure => format!("https://{text}"),
+        None => format!("http://{text}"),
+    };
+    let hint = "write it like https://10.0.0.1:2379";
+    let url = Url::parse(&with_scheme).map_err(|error| format!("{text:?} is not a URL ({error}); {hint}"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("{text:?} has the scheme {}; {hint}", url.scheme()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("has a user or password in it: use auth.username and auth.password_file".to_owned());
+    }
+    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
+        return Err(format!("{text:?} has no host; {hint}"));
+    };
+    if url.path() != "/" || url.query().is_some() {
+        return Err(format!("{text:?} has more than a host and a port; {hint}"));
+    }
+    let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+    Ok(format!("{}://{host}{port}", url.scheme()))
+}
+
+fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
+    let default = Policy::default();
+    let mut ratio = |key: &str, value: Option<f64>, default: f64| match value {
+        Some(value) if !(0.0..=1.0).contains(&value) => {
+            problems.add(format!("{at}.{key}"), format!("is {value}, and must be between 0 and 1"));
+            default
+        }
+        value => value.unwrap_or(default),
+    };
+    let min_fragmentation_ratio =
+        ratio("min_fragmentation_ratio", keys.min_fragmentation_ratio, default.min_fragmentation_ratio);
+    let quota_usage_ratio = ratio("quota_usage_ratio", keys.quota_usage_ratio, default.quota_usage_ratio);
+    let mut duration = |key: &str, value: Option<SignedDuration>, least: Duration, default: Duration| {
+        let Some(value) = value else { return default };
+        match Duration::try_from(value) {
+            Ok(value) if value >= least && value <= MAX_DURATION => value,
+            _ => {
+                let least = SignedDuration::try_from(least).unwrap_or_default();
+                problems.add(format!("{at}.{key}"), format!("is {value:#}, and must be at least {least:#} and at most a year"));
+                default
+            }
+        }
+    };
+    let second = Duration::from_secs(1);
+    Policy {
+        mode: keys.mode.unwrap_or(default.mode),
+        min_fragmentation_ratio,
+        min_reclaimable: keys.min_reclaimable.unwrap_or(default.min_reclaimable),
+        quota_usage_ratio,
+        quota_min_reclaimable: keys.quota_min_reclaimable.unwrap_or(default.quota_min_reclaimable),
+        pause_between_members: duration(
+            "pause_between_members",
+            keys.pause_between_members,
+            Duration::ZERO,
+            default.pause_between_members,
+        ),
+        defrag_deadline: duration("defrag_deadline", keys.defrag_deadline, second, default.defrag_deadline),
+        recovery_timeout: duration("recovery_timeout", keys.recovery_timeout, second, default.recovery_timeout),
+        cooldown: duration("cooldown", keys.cooldown, Duration::ZERO, default.cooldown),
+        allow_without_quorum_slack: keys.allow_without_quorum_slack.unwrap_or(default.allow_without_quorum_slack),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings, String> {
+        let file = raw::parse(text)?;
+        Settings::from_raw(file).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let settings = read("clusters: [{name: a, endpoints: [10.0.0.1:2379]}]").expect("valid");
+        let cluster = &settings.clusters[0];
+        assert_eq!(cluster.endpoints, ["http://10.0.0.1:2379"]);
+        assert_eq!(cluster.policy, Policy::default());
+        assert_eq!(cluster.selector.any_of, [BTreeMap::from([("etcd_cluster".to_owned(), "a".to_owned())])]);
+    }
+
+    #[test]
+    fn every_key_is_taken() {
+        let text = "
+clusters:
+  - name: prod-a
+    endpoints: [etcd-1.example:2379, 'https://[::1]:2379/']
+    tls: {ca_file: /ca.crt, cert_file: /c.crt, key_file: /c.key}
+    auth: {username: root, password_file: /pw}
+    match: [{job: kube-etcd, env: a}, {etcd_cluster: prod-a}]
+    policy:
+      mode: enforce
+      min_fragmentation_ratio: 0.3
+      min_reclaimable: 1 GiB
+      quota_usage_ratio: 0.7
+      quota_min_reclaimable: 64MiB
+      pause_between_members: 0s
+      defrag_deadline: 8m
+      recovery_timeout: 90s
+      cooldown: 1h30m
+      allow_without_quorum_slack: true
+";
+        let settings = read(text).expect("valid");
+        let cluster = &settings.clusters[0];
+        assert_eq!(cluster.endpoints, ["https://etcd-1.example:2379", "https://[::1]:2379"]);
+        assert_eq!(cluster.policy.cooldown, Duration::from_mins(90));
+        assert_eq!(cluster.policy.min_reclaimable.0, 1 << 30);
+        assert_eq!(cluster.selector.any_of.len(), 2);
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once_with_its_key_path() {
+        let text = "
+clusters:
+  - name: a
+    endpoints: []
+    tls: {cert_file: /c.crt}
+    policy: {min_fragmentation_ratio: 45, defrag_deadline: 0s}
+  - name: a
+    endpoints: ['ftp://x:1', 'https://user:pw@x:2379', 'https://x:2379/v3']
+    match: [{}]
+";
+        let error = read(text).expect_err("invalid");
+        for expected in [
+            "clusters[0].endpoints: needs at least one",
+            "clusters[0].tls.key_file: is missing",
+            "clusters[0].policy.min_fragmentation_ratio: is 45, and must be between 0 and 1",
+            "clusters[0].policy.defrag_deadline: is 0s",
+            "clusters[1].name: \"a\" is the name of clusters[0] already",
+            "clusters[1].endpoints[0]: \"ftp://x:1\" has the scheme ftp",
+            "clusters[1].endpoints[1]: has a user or password in it",
+            "clusters[1].endpoints[2]: \"https://x:2379/v3\" has more than a host and a port",
+            "clusters[1].match: an empty set of labels",
+        ] {
+            assert!(error.contains(expected), "{expected:?} is not in:\n{error}");
+        }
+        assert!(!error.contains("pw@"), "a password is in:\n{error}");
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_refused_with_their_line() {
+        for (text, expected) in [
+            ("clusters:\n  - name: a\n    endpoints: [x:1]\n    polcy: {}\n", "polcy"),
+            ("clusters:\n  - name: a\n    endpoints: [x:1]\n    policy: {mode: yolo}\n", "yolo"),
+            ("clusters:\n  - name: a\n    endpoints: [x:1]\n    policy: {cooldown: soon}\n", "line 4"),
+            ("clusters:\n  - {name: a, endpoints: [x:1], policy: {min_reclaimable: lots}}\n", "line 2"),
+            ("clusters: 7\n", "line 1"),
+            ("", "clusters"),
+            ("clusters: [\n", "line"),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains(expected), "{expected:?} is not in:\n{error}");
+        }
+    }
+}

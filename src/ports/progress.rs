@@ -1,0 +1,55 @@
+//! Who watches a run: the log, the metrics, a terminal.
+//!
+//! Contract: a watcher never blocks and never fails; it cannot hold up a run.
+
+use std::time::Duration;
+
+use crate::core::{
+    history::{Intent, MemberResult, Outcome},
+    plan::Plan,
+    reason::Reason,
+};
+
+/// See the module's contract. Every method has an empty default: watchers take what they need.
+pub trait Progress: Send + Sync {
+    /// The first plan of the run.
+    fn planned(&self, _plan: &Plan) {}
+    /// The intent is in the journal, and Defragment goes out now.
+    fn defragmenting(&self, _intent: &Intent) {}
+    /// Defragment has been out for this long.
+    fn still_defragmenting(&self, _intent: &Intent, _elapsed: Duration) {}
+    /// The run waits because of this.
+    fn waiting(&self, _reason: &Reason) {}
+    /// The attempt on a member ended, and it is in the journal.
+    fn member_ended(&self, _result: &MemberResult) {}
+    /// The run ended.
+    fn finished(&self, _outcome: &Outcome, _took: Duration) {}
+}
+
+/// Tells several watchers.
+impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
+    fn planned(&self, plan: &Plan) {
+        self.0.planned(plan);
+        self.1.planned(plan);
+    }
+    fn defragmenting(&self, intent: &Intent) {
+        self.0.defragmenting(intent);
+        self.1.defragmenting(intent);
+    }
+    fn still_defragmenting(&self, intent: &Intent, elapsed: Duration) {
+        self.0.still_defragmenting(intent, elapsed);
+        self.1.still_defragmenting(intent, elapsed);
+    }
+    fn waiting(&self, reason: &Reason) {
+        self.0.waiting(reason);
+        self.1.waiting(reason);
+    }
+    fn member_ended(&self, result: &MemberResult) {
+        self.0.member_ended(result);
+        self.1.member_ended(result);
+    }
+    fn finished(&self, outcome: &Outcome, took: Duration) {
+        self.0.finished(outcome, took);
+        self.1.finished(outcome, took);
+    }
+}

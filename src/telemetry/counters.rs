@@ -1,0 +1,207 @@
+//! The metrics that outlive a scrape: counters of runs, decisions and webhook requests.
+
+use std::{fmt, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+use super::{
+    members::{ClusterSample, MemberCollector},
+    process::ProcessCollector,
+};
+use crate::{
+    core::{
+        history::{MemberResult, Outcome, Trigger},
+        plan::{Decision, Plan},
+        policy::Need,
+        reason::Reason,
+    },
+    ports::service::AlertDecision,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RunLabels {
+    etcd_cluster: String,
+    trigger: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClusterLabels {
+    etcd_cluster: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    etcd_cluster: String,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    etcd_cluster: String,
+    decision: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AlertLabels {
+    decision: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    code: u16,
+}
+
+type Histograms = Family<ClusterLabels, Histogram, fn() -> Histogram>;
+
+/// All counters of the process, and the registry that shows them.
+pub struct Counters {
+    registry: Registry,
+    process: Registry,
+    runs: Family<RunLabels, Counter>,
+    run_duration: Histograms,
+    reclaimed: Family<ClusterLabels, Counter>,
+    defrags: Family<ResultLabels, Counter>,
+    decisions: Family<DecisionLabels, Counter>,
+    webhook_requests: Family<CodeLabels, Counter>,
+    webhook_alerts: Family<AlertLabels, Counter>,
+}
+
+impl Counters {
+    /// Counters at 0 for these clusters: a counter that appears only with its first event hides that
+    /// event from `rate()`.
+    pub fn new<'a>(clusters: impl IntoIterator<Item = &'a str>) -> Self {
+        // 1 s to 2 h 16 min: one tiny member to a fleet's largest cluster with long pauses.
+        let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(1.0, 2.0, 14));
+        let mut counters = Self {
+            registry: Registry::with_prefix("defragd"),
+            process: Registry::default(),
+            runs: Family::default(),
+            run_duration: Family::new_with_constructor(histogram),
+            reclaimed: Family::default(),
+            defrags: Family::default(),
+            decisions: Family::default(),
+            webhook_requests: Family::default(),
+            webhook_alerts: Family::default(),
+        };
+        counters.register();
+        for cluster in clusters {
+            counters.initialise(cluster);
+        }
+        counters
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("runs", "Runs by what asked for them and how they ended", self.runs.clone());
+        registry.register("run_duration_seconds", "From a run's first observation to its end", self.run_duration.clone());
+        registry.register("reclaimed_bytes", "Bytes that members' files lost in runs", self.reclaimed.clone());
+        registry.register("member_defrags", "Attempts on single members by result", self.defrags.clone());
+        registry.register("decisions", "Decisions about members and runs, with their reason", self.decisions.clone());
+        registry.register("webhook_requests", "Webhook requests by HTTP status", self.webhook_requests.clone());
+        registry.register("webhook_alerts", "Alerts received, with the decision and its reason", self.webhook_alerts.clone());
+        let build: Family<Vec<(&str, &str)>, Gauge> = Family::default();
+        let version = env!("CARGO_PKG_VERSION");
+        let revision = option_env!("DEFRAGD_REVISION").unwrap_or("unknown");
+        build.get_or_create(&vec![("version", version), ("revision", revision)]).set(1);
+        registry.register("build_info", "Version of this program", build);
+        self.process.register_collector(Box::new(ProcessCollector));
+    }
+
+    fn initialise(&self, cluster: &str) {
+        let etcd_cluster = || cluster.to_owned();
+        for trigger in Trigger::ALL {
+            for outcome in Outcome::LABELS {
+                let labels = RunLabels { etcd_cluster: etcd_cluster(), trigger: trigger.label(), outcome };
+                let _ = self.runs.get_or_create(&labels);
+            }
+        }
+        for result in MemberResult::LABELS {
+            let _ = self.defrags.get_or_create(&ResultLabels { etcd_cluster: etcd_cluster(), result });
+        }
+        let _ = self.reclaimed.get_or_create(&ClusterLabels { etcd_cluster: etcd_cluster() });
+        let _ = self.run_duration.get_or_create(&ClusterLabels { etcd_cluster: etcd_cluster() });
+    }
+
+    fn decide(&self, cluster: &str, decision: &'static str, reason: &'static str) {
+        self.decisions.get_or_create(&DecisionLabels { etcd_cluster: cluster.to_owned(), decision, reason }).inc();
+    }
+
+    /// A plan was made: counts who is left alone, and why.
+    pub fn planned(&self, cluster: &str, plan: &Plan) {
+        for step in &plan.steps {
+            if let Decision::Skip { reason } = &step.decision {
+                self.decide(cluster, "skip", reason.label());
+            }
+        }
+    }
+
+    /// A member is started.
+    pub fn started(&self, cluster: &str, need: Need) {
+        let reason = match need {
+            Need::NoSpace => "no_space",
+            Need::QuotaPressure => "quota_pressure",
+            Need::Fragmented => "fragmented",
+        };
+        self.decide(cluster, "start", reason);
+    }
+
+    /// The attempt on a member ended.
+    pub fn member_ended(&self, cluster: &str, result: &MemberResult) {
+        let labels = ResultLabels { etcd_cluster: cluster.to_owned(), result: result.label() };
+        self.defrags.get_or_create(&labels).inc();
+        self.reclaimed.get_or_create(&ClusterLabels { etcd_cluster: cluster.to_owned() }).inc_by(result.reclaimed().0);
+    }
+
+    /// A run ended. `took` is `None` for one that never began.
+    pub fn run_ended(&self, cluster: &str, trigger: Trigger, outcome: &Outcome, took: Option<Duration>) {
+        let etcd_cluster = cluster.to_owned();
+        let labels = RunLabels { etcd_cluster, trigger: trigger.label(), outcome: outcome.label() };
+        self.runs.get_or_create(&labels).inc();
+        if let Some(took) = took {
+            let labels = ClusterLabels { etcd_cluster: cluster.to_owned() };
+            self.run_duration.get_or_create(&labels).observe(took.as_secs_f64());
+        }
+        let decision = if matches!(outcome, Outcome::Refused { .. }) { "refuse" } else { "stop" };
+        if let Some(reason) = outcome.reason().map(Reason::label) {
+            self.decide(cluster, decision, reason);
+        }
+        if matches!(outcome, Outcome::Observed { .. }) {
+            self.decide(cluster, "refuse", Reason::ObserveMode.label());
+        }
+    }
+
+    /// A webhook request was answered.
+    pub fn webhook(&self, code: u16) {
+        self.webhook_requests.get_or_create(&CodeLabels { code }).inc();
+    }
+
+    /// An alert of a webhook request was decided.
+    pub fn alert(&self, decision: &AlertDecision) {
+        let (decision, reason) = decision.labels();
+        self.webhook_alerts.get_or_create(&AlertLabels { decision, reason }).inc();
+    }
+
+    /// Everything in the OpenMetrics text format, with one observation of the clusters.
+    pub fn render(&self, clusters: Vec<ClusterSample>) -> Result<String, fmt::Error> {
+        let mut members = Registry::with_prefix("defragd");
+        members.register_collector(Box::new(MemberCollector::new(clusters)));
+        let mut page = String::with_capacity(16 << 10);
+        for registry in [&members, &self.registry, &self.process] {
+            text::encode_registry(&mut page, registry)?;
+        }
+        text::encode_eof(&mut page)?;
+        Ok(page)
+    }
+}

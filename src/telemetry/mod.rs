@@ -1,0 +1,6 @@
+//! Logs and metrics. Metric handles are owned by what they measure: there are no globals.
+
+pub mod counters;
+pub mod logging;
+pub mod members;
+pub mod process;
