@@ -31,6 +31,13 @@ impl Exposition {
         self.value(name, labels).with_context(|| format!("no sample {name}{labels:?} in the metrics"))
     }
 
+    /// The value of a counter, as the whole number that it is.
+    pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        let value = self.value(name, labels)?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within what a double holds exactly")]
+        (0.0..9e15).contains(&value).then_some(value as u64)
+    }
+
     /// Every sample of a metric: its labels and value.
     pub fn samples<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (BTreeMap<String, String>, f64)> + 'a {
         self.0.lines().filter_map(move |line| {

@@ -1,0 +1,123 @@
+//! What operators and accidents do to a cluster.
+
+use std::process::Stdio;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use etcd_client::PermissionType;
+use rustix::process::Signal;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::EtcdCluster;
+use crate::process::Process;
+use crate::until;
+
+/// etcd ends in well under a second unless a defrag or a snapshot is under way.
+const STOP: Duration = Duration::from_secs(20);
+/// A call that takes longer than this on an idle test cluster is hanging.
+const CALL: Duration = Duration::from_secs(20);
+
+impl EtcdCluster {
+    /// Runs etcdctl against every endpoint with the cluster's credentials; gives its standard output.
+    pub async fn etcdctl(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.etcdctl);
+        command.env("ETCDCTL_API", "3").args(self.connection_flags()).stdin(Stdio::null()).kill_on_drop(true);
+        if let Some(password) = self.root_password() {
+            command.env("ETCDCTL_USER", format!("root:{password}"));
+        }
+        let run = command.args(args).output();
+        let output = timeout(Duration::from_secs(120), run).await.with_context(|| format!("etcdctl {args:?} hangs"))??;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "etcdctl {args:?} failed ({}): {error}", output.status);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Sends Defragment to one member and waits for its answer, however long it takes.
+    pub async fn defragment(&self, index: usize) -> Result<()> {
+        self.client(index).await?.defragment().await?;
+        Ok(())
+    }
+
+    /// Makes a member the leader and waits until the cluster says so.
+    pub async fn move_leader(&self, to: usize) -> Result<()> {
+        let from = self.leader().await?;
+        if from == to {
+            return Ok(());
+        }
+        let id = self.status(to).await?.id;
+        let mut client = self.client(from).await?;
+        timeout(CALL, client.move_leader(id)).await.context("MoveLeader hangs")??;
+        until("the new leader", CALL, || async {
+            let now = self.leader().await?;
+            ensure!(now == to, "the leader is {now}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Turns authentication on with the user `root` and this password; every later client uses them.
+    pub async fn enable_auth(&self, root_password: &str) -> Result<()> {
+        let mut client = self.client(0).await?;
+        client.user_add("root", root_password, None).await?;
+        client.role_add("root").await?;
+        client.user_grant_role("root", "root").await?;
+        client.auth_enable().await?;
+        *self.root_password.lock().unwrap_or_else(PoisonError::into_inner) = Some(root_password.to_owned());
+        self.ready().await
+    }
+
+    /// Adds a user who may read and write everything but is not root (needs auth to be on, or comes before it).
+    pub async fn add_plain_user(&self, name: &str, password: &str) -> Result<()> {
+        let mut client = self.client(0).await?;
+        let role = format!("{name}-role");
+        client.role_add(role.clone()).await?;
+        let everything = etcd_client::Permission::new(PermissionType::Readwrite, "").with_all_keys();
+        client.role_grant_permission(role.clone(), everything).await?;
+        client.user_add(name, password, None).await?;
+        client.user_grant_role(name, role).await?;
+        Ok(())
+    }
+
+    /// Ends a member without warning (SIGKILL).
+    pub async fn kill(&self, index: usize) -> Result<()> {
+        let process = self.take(index)?;
+        process.kill().await
+    }
+
+    /// Ends a member in an orderly way (SIGTERM).
+    pub async fn stop(&self, index: usize) -> Result<()> {
+        let process = self.take(index)?;
+        process.stop(STOP).await
+    }
+
+    /// Starts a member again on its data, stopping it first if it runs, and waits until it serves.
+    pub async fn restart(&self, index: usize) -> Result<()> {
+        if self.member(index).pid().is_some() {
+            self.stop(index).await?;
+        }
+        self.member(index).start()?;
+        self.member_ready(index).await
+    }
+
+    /// Freezes a member (SIGSTOP): its connections stay open and nothing answers.
+    pub fn pause(&self, index: usize) -> Result<()> {
+        self.signal(index, Signal::STOP)
+    }
+
+    /// Lets a frozen member go on (SIGCONT).
+    pub fn resume(&self, index: usize) -> Result<()> {
+        self.signal(index, Signal::CONT)
+    }
+
+    fn signal(&self, index: usize, signal: Signal) -> Result<()> {
+        let member = self.member(index);
+        member.process().as_ref().with_context(|| format!("{} is stopped", member.name()))?.signal(signal)
+    }
+
+    fn take(&self, index: usize) -> Result<Process> {
+        let member = self.member(index);
+        member.process().take().with_context(|| format!("{} is stopped already", member.name()))
+    }
+}

@@ -1,0 +1,126 @@
+//! Fills a cluster's databases with space that only a defrag gives back.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use etcd_client::{Client, CompactionOptions, Txn, TxnOp};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::{EtcdCluster, until};
+
+/// bbolt stores two keys in three pages of 4 KiB at worst; values of nearly four pages waste little, and a
+/// transaction of 32 of them (512 KiB) stays well below the 1.5 MiB that a request may have.
+const VALUE_BYTES: u64 = 16_000;
+const OPS_PER_TXN: u64 = 32;
+/// Enough at once to keep two cores busy, few enough not to run into etcd's limit of unapplied requests.
+const WRITERS: u64 = 6;
+/// One transaction; an overloaded machine may take seconds.
+const TXN: Duration = Duration::from_secs(30);
+/// Compacting is in the background, 1000 revisions at a time.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// A member's size before or after something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberSize {
+    /// The file's size in bytes.
+    pub size: u64,
+    /// How much of it is in use, in bytes.
+    pub in_use: u64,
+}
+
+/// What `fragment` did.
+#[derive(Debug, Clone)]
+pub struct Fragmented {
+    /// Each member's size when it was done, in the cluster's order.
+    pub members: Vec<MemberSize>,
+    /// How many bytes of values were written.
+    pub written: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Overwrites about `live_bytes` of keys until each member's file has at least `target_bytes`, then compacts
+/// and waits until what is in use has fallen to about `live_bytes` on every member.
+///
+/// The quota must be above the target. Fails if the result is not as asked.
+pub async fn fragment(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<Fragmented> {
+    let begin = Instant::now();
+    let keys = (live_bytes / VALUE_BYTES).max(OPS_PER_TXN);
+    let batches = keys.div_ceil(OPS_PER_TXN);
+    let next = std::sync::Arc::new(AtomicU64::new(0));
+    let mut written = 0;
+    // The live set once, then rounds of overwriting, sized by what is still missing on the smallest member.
+    let mut round = batches;
+    while round > 0 {
+        let end = next.load(Ordering::Relaxed) + round;
+        write(cluster, &next, end, batches).await?;
+        next.store(end, Ordering::Relaxed);
+        written += round * OPS_PER_TXN * VALUE_BYTES;
+        let smallest = cluster.statuses().await?.iter().map(|s| s.size).min().unwrap_or(0);
+        round = target_bytes.saturating_sub(smallest).div_ceil(OPS_PER_TXN * VALUE_BYTES);
+        ensure!(begin.elapsed() < Duration::from_secs(300), "not fragmented after five minutes");
+    }
+    let members = compact_and_settle(cluster, target_bytes, live_bytes).await?;
+    Ok(Fragmented { members, written, took: begin.elapsed() })
+}
+
+/// Writes the transactions up to number `end`, several at a time, over all the members.
+async fn write(cluster: &EtcdCluster, next: &std::sync::Arc<AtomicU64>, end: u64, batches: u64) -> Result<()> {
+    let mut writers = JoinSet::new();
+    for n in 0..WRITERS {
+        let index = usize::try_from(n)? % cluster.len();
+        let (mut client, next) = (cluster.client(index).await?, std::sync::Arc::clone(next));
+        writers.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= end {
+                    return anyhow::Ok(());
+                }
+                put_batch(&mut client, number, batches).await?;
+            }
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done?.context("failed to write")?;
+    }
+    Ok(())
+}
+
+async fn put_batch(client: &mut Client, number: u64, batches: u64) -> Result<()> {
+    let batch = number % batches;
+    let value = vec![u8::try_from(number % 251)?; usize::try_from(VALUE_BYTES)?];
+    let puts: Vec<TxnOp> = (0..OPS_PER_TXN)
+        .map(|n| TxnOp::put(format!("fragment/{:08}", batch * OPS_PER_TXN + n), value.clone(), None))
+        .collect();
+    timeout(TXN, client.txn(Txn::new().and_then(puts))).await.context("a transaction hangs")??;
+    Ok(())
+}
+
+async fn compact_and_settle(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<Vec<MemberSize>> {
+    let mut client = cluster.client(0).await?;
+    let revision = client.get("fragment/", None).await?.header().context("a header")?.revision();
+    timeout(TXN, client.compact(revision, Some(CompactionOptions::new().with_physical())))
+        .await
+        .context("the compaction hangs")??;
+    // Page overhead, etcd's own buckets and the keys of others come on top of the values.
+    let most = live_bytes.max(OPS_PER_TXN * VALUE_BYTES) * 3 / 2 + 8 * 1024 * 1024;
+    let mut last: Vec<MemberSize> = Vec::new();
+    loop {
+        let now = until("in-use below the limit on every member", SETTLE, || async {
+            let now: Vec<MemberSize> =
+                cluster.statuses().await?.iter().map(|s| MemberSize { size: s.size, in_use: s.in_use }).collect();
+            ensure!(now.iter().all(|m| m.in_use <= most), "in use {now:?}, wanted at most {most}");
+            Ok(now)
+        })
+        .await?;
+        if now == last {
+            break;
+        }
+        last = now;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    ensure!(last.iter().all(|m| m.size >= target_bytes), "files shrank below {target_bytes}: {last:?}");
+    Ok(last)
+}

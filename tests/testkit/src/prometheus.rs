@@ -1,0 +1,138 @@
+//! A real Prometheus on a free port.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+
+use crate::process::Process;
+use crate::{Port, Tools, http, until};
+
+const READY: Duration = Duration::from_secs(30);
+
+/// A running Prometheus. Dropping it kills it and removes its data.
+#[derive(Debug)]
+pub struct Prometheus {
+    url: String,
+    http: reqwest::Client,
+    process: Process,
+    _dir: TempDir,
+}
+
+/// One series of an instant query's answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Its labels, the metric's name as `__name__`.
+    pub labels: BTreeMap<String, String>,
+    /// Its value.
+    pub value: f64,
+}
+
+/// An alert as Prometheus has it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct FiringAlert {
+    /// Its labels, with `alertname`.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// `pending` or `firing`.
+    pub state: String,
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    data: T,
+}
+
+#[derive(Deserialize)]
+struct Vector {
+    result: Vec<Series>,
+}
+
+#[derive(Deserialize)]
+struct Series {
+    metric: BTreeMap<String, String>,
+    value: (f64, String),
+}
+
+#[derive(Deserialize)]
+struct Alerts {
+    alerts: Vec<FiringAlert>,
+}
+
+impl Prometheus {
+    /// Starts it with this configuration (YAML; paths in it absolute), logging to a file, and waits until it is ready.
+    pub async fn start(tools: &Tools, config: &str, log: &Path) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("defragd-prometheus-").tempdir()?;
+        let file = dir.path().join("prometheus.yml");
+        fs::write(&file, config)?;
+        let mut port = Port::reserve()?;
+        let args = [
+            format!("--config.file={}", file.display()),
+            format!("--storage.tsdb.path={}", dir.path().join("data").display()),
+            format!("--web.listen-address={}", port.address()),
+            "--log.level=warn".to_owned(),
+        ];
+        let url = format!("http://{}", port.address());
+        port.release();
+        let process = Process::spawn("prometheus", &tools.prometheus(), &args, &[], log)?;
+        let http = http::client(None)?;
+        let ready = until("Prometheus to be ready", READY, || async {
+            process.ensure_running()?;
+            http::get(&http, &format!("{url}/-/ready")).await
+        });
+        ready.await.with_context(|| process.tail(20))?;
+        Ok(Self { url, http, process, _dir: dir })
+    }
+
+    /// Where it serves.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its log file.
+    pub fn log_path(&self) -> &Path {
+        self.process.log_path()
+    }
+
+    /// An instant query that gives a vector.
+    pub async fn query(&self, expression: &str) -> Result<Vec<Sample>> {
+        let mut url = reqwest::Url::parse(&format!("{}/api/v1/query", self.url))?;
+        url.query_pairs_mut().append_pair("query", expression);
+        let vector: Vector = self.api(url.as_str()).await?;
+        vector
+            .result
+            .into_iter()
+            .map(|series| Ok(Sample { labels: series.metric, value: series.value.1.parse()? }))
+            .collect()
+    }
+
+    /// Every alert that is pending or firing.
+    pub async fn alerts(&self) -> Result<Vec<FiringAlert>> {
+        let alerts: Alerts = self.api(&format!("{}/api/v1/alerts", self.url)).await?;
+        Ok(alerts.alerts)
+    }
+
+    /// Waits until an alert of that name fires; gives those that do.
+    pub async fn wait_firing(&self, alertname: &str, limit: Duration) -> Result<Vec<FiringAlert>> {
+        until(&format!("the alert {alertname} to fire"), limit, || async {
+            let mut firing = self.alerts().await?;
+            let all = firing.len();
+            firing.retain(|alert| alert.state == "firing" && alert.labels.get("alertname").is_some_and(|name| name == alertname));
+            ensure!(!firing.is_empty(), "it is not among the {all} alerts that fire or are pending");
+            Ok(firing)
+        })
+        .await
+    }
+
+    async fn api<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
+        let text = http::get(&self.http, url).await?;
+        let answer: Answer<T> = serde_json::from_str(&text).with_context(|| format!("{url} answered {text}"))?;
+        Ok(answer.data)
+    }
+}

@@ -1,0 +1,67 @@
+//! Each etcd version that is here: start, write, fragment, defragment, and the servers' own word for it.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use testkit::{DefragWatch, EtcdCluster, EtcdSpec, EtcdVersion, Tools, Transport, Writer, fragment};
+
+const MIB: u64 = 1024 * 1024;
+
+async fn smoke(version: EtcdVersion, transport: Transport) -> Result<()> {
+    let tools = Tools::find()?;
+    if !tools.etcd_versions().contains(&version) {
+        eprintln!("skipped: etcd {version} is not here");
+        return Ok(());
+    }
+    let cluster = EtcdCluster::start(&tools, &EtcdSpec::new(version).transport(transport)).await?;
+    assert!(cluster.status(0).await?.version.starts_with(version.as_str()));
+
+    let mut writer = Writer::start(&cluster).await?;
+    let fragmented = fragment(&cluster, 20 * MIB, 2 * MIB).await?;
+    eprintln!("{version}: {fragmented:?}");
+
+    let watch = DefragWatch::start(&cluster)?;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    cluster.move_leader(2).await?;
+    for index in [1, 0, 2] {
+        assert_eq!(cluster.defrags_done(index).await?, 0);
+        cluster.defragment(index).await?;
+        assert_eq!(cluster.defrags_done(index).await?, 1);
+        assert!(!cluster.defrag_inflight(index).await?);
+        assert!(cluster.status(index).await?.size < 20 * MIB);
+    }
+    let timeline = watch.stop().await;
+    assert_eq!(timeline.order(), [1, 0, 2]);
+    assert_eq!(timeline.max_in_flight(), 1);
+
+    let report = writer.stop().await?;
+    eprintln!("{version}: {report:?}");
+    assert!(report.acked > 0);
+    assert_eq!(writer.verify(&cluster).await?, report.acked);
+    assert!(cluster.etcdctl(&["member", "list"]).await?.contains("etcd-3"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_3_4_is_fragmented_and_defragmented() -> Result<()> {
+    smoke(EtcdVersion::V3_4, Transport::Tls).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_3_5_is_fragmented_and_defragmented() -> Result<()> {
+    smoke(EtcdVersion::V3_5, Transport::TlsEverywhere).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_3_6_is_fragmented_and_defragmented() -> Result<()> {
+    smoke(EtcdVersion::V3_6, Transport::Tls).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_member_without_tls_works() -> Result<()> {
+    let spec = EtcdSpec::new(EtcdVersion::V3_5).members(1).transport(Transport::Plain);
+    let cluster = EtcdCluster::start(&Tools::find()?, &spec).await?;
+    assert!(cluster.leader().await? == 0);
+    assert!(cluster.alarms().await?.is_empty());
+    Ok(())
+}
