@@ -8,7 +8,7 @@ pub mod cluster;
 pub mod driver;
 pub mod log;
 pub mod observer;
-//pub mod serve;
+pub mod serve;
 pub mod service;
 
 #[cfg(test)]

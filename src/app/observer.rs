@@ -106,6 +106,13 @@ pub async fn glance<E: Etcd>(
     (up, Some((membership, facts)))
 }
 
+/// One look for a person: what a scrape shows, or why no endpoint answered.
+pub async fn look<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFacts> {
+    let membership = limited("the member list", budget, etcd.members()).await?;
+    let members = join_all(membership.members.iter().map(|member| glance_member(etcd, member, budget, None))).await;
+    Ok(ClusterFacts { cluster_id: membership.cluster_id, alarms: told_alarms(&members), members })
+}
+
 async fn glance_member<E: Etcd>(
     etcd: &E,
     member: &Member,

@@ -19,7 +19,7 @@ use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, GetOptions, Resp
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{sleep, timeout};
 
-pub use connect::{ConnectError, Connection};
+pub use connect::{ConnectError, Connection, TlsFiles};
 
 use crate::{
     core::{

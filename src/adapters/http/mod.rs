@@ -1,1 +1,13 @@
-//! http
+//! The HTTP side: metrics, the webhook receiver, the API.
+//!
+//! Knows nothing of etcd: everything is asked of [`crate::ports::service::Service`].
+
+mod auth;
+mod exposition;
+mod routes;
+mod server;
+mod webhook;
+
+pub use auth::{Access, TokenError};
+pub use routes::{Options, router};
+pub use server::{ListenError, Listener};

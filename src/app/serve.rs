@@ -1,0 +1,138 @@
+//! `defragd serve`: puts the real parts together, and takes them apart in order.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+    time::timeout,
+};
+use tracing::{error, info, warn};
+
+use super::{
+    cluster::{Cluster, Shared, stop_channel},
+    service::App,
+};
+use crate::{
+    adapters::{
+        etcd::{Connection, EtcdCluster, TlsFiles},
+        http::{Access, Listener, Options, router},
+        journal::SqliteJournal,
+    },
+    config::{ClusterSettings, Settings},
+    core::reason::Reason,
+    ports::clock::SystemClock,
+    telemetry::counters::Counters,
+};
+
+/// Everything but the clusters.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Where to listen; at least one address.
+    pub listen: Vec<SocketAddr>,
+    /// The token that webhook senders must show.
+    pub bearer_token_file: Option<PathBuf>,
+    /// No receiver and no runs.
+    pub exporter_only: bool,
+    /// Where the metrics are.
+    pub telemetry_path: String,
+    /// Taken off each scrape's timeout.
+    pub timeout_offset: Duration,
+    /// Where the journal is.
+    pub data_dir: PathBuf,
+    /// How long to wait, on a signal, for the member that is being defragmented.
+    pub shutdown_grace: Duration,
+}
+
+/// Connects to one configured cluster, without sending anything yet.
+pub fn connect(settings: &ClusterSettings) -> anyhow::Result<EtcdCluster> {
+    let user = settings
+        .user
+        .as_ref()
+        .map(|(name, file)| {
+            let password = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read the password file {}", file.display()))?;
+            anyhow::Ok((name.clone(), password.trim_end_matches(['\r', '\n']).to_owned()))
+        })
+        .transpose()?;
+    let tls = TlsFiles { ca: settings.ca_file.clone(), identity: settings.identity_files.clone() };
+    let connection = Connection::new(settings.endpoints.clone(), &tls, user)
+        .with_context(|| format!("cluster {}", settings.name))?;
+    Ok(EtcdCluster::new(connection))
+}
+
+/// Runs until a signal. Returns whether the end was orderly.
+pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<()> {
+    let access = Access::new(!options.exporter_only, options.bearer_token_file.as_deref(), &options.listen)?;
+    let clock = Arc::new(SystemClock);
+    let journal = SqliteJournal::open(&options.data_dir, clock.clone())?;
+    let counters = Counters::new(settings.clusters.iter().map(|cluster| cluster.name.as_str()));
+    let shared = Arc::new(Shared { journal, counters, clock });
+    let mut clusters = Vec::new();
+    for cluster in settings.clusters {
+        let etcd = connect(&cluster)?;
+        info!(cluster = cluster.name, mode = ?cluster.policy.mode, endpoints = cluster.endpoints.join(","), "cluster configured");
+        clusters.push(Arc::new(Cluster::new(cluster, etcd, Arc::clone(&shared))));
+    }
+    let app = Arc::new(App::new(clusters, shared));
+    app.recover().await?;
+
+    // Bound before anything runs: a second defragd must fail here, not later.
+    let mut listeners = Vec::new();
+    for address in &options.listen {
+        listeners.push(Listener::bind(*address).await?);
+    }
+    let http = Options {
+        access,
+        telemetry_path: options.telemetry_path.clone(),
+        timeout_offset: options.timeout_offset,
+    };
+    let (stop, stopped) = stop_channel();
+    let mut servers = JoinSet::new();
+    for listener in listeners {
+        info!(address = %listener.address(), "listening");
+        let mut stopped = stopped.clone();
+        let router = router(Arc::clone(&app), http.clone());
+        servers.spawn(listener.serve(router, async move {
+            // An error means that the sender is gone, and with it the process.
+            let _ = stopped.wait_for(Option::is_some).await;
+        }));
+    }
+    let mut workers = JoinSet::new();
+    if !options.exporter_only {
+        for cluster in app.workers() {
+            let (cluster, stopped) = (Arc::clone(cluster), stopped.clone());
+            workers.spawn(async move { cluster.work(stopped).await });
+        }
+    }
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let early = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        // No task ends by itself before a stop: one that does has panicked, and what is left is not whole.
+        Some(ended) = servers.join_next() => Some(ended),
+        Some(ended) = workers.join_next() => Some(ended),
+    };
+    stop.send_replace(Some(Reason::ShuttingDown));
+    if let Some(ended) = early {
+        error!(?ended, "a task ended that never should; stopping");
+        anyhow::bail!("a task of defragd ended early: {ended:?}");
+    }
+    info!(grace_seconds = options.shutdown_grace.as_secs(), "stopping: no new member is started");
+    let drained = async {
+        while workers.join_next().await.is_some() {}
+        while servers.join_next().await.is_some() {}
+    };
+    tokio::select! {
+        ended = timeout(options.shutdown_grace, drained) => if ended.is_err() {
+            warn!("a member is still being defragmented; the server goes on by itself, and the next start looks after it");
+        },
+        _ = terminate.recv() => warn!("second signal: ending at once"),
+        _ = interrupt.recv() => warn!("second signal: ending at once"),
+    }
+    info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Flags that several commands share, and the settings that they make.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use bytesize::ByteSize;
+use clap::{ArgAction, Args, ValueEnum};
+use jiff::SignedDuration;
+use thiserror::Error;
+
+use crate::{
+    config::{ClusterSettings, ConfigError, Settings, raw},
+    core::policy::Mode,
+};
+
+/// The command line asks for something that cannot be.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub(super) struct UsageError(pub(super) String);
+
+/// How the result is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    #[default]
+    Table,
+    Json,
+}
+
+/// Where the clusters are: a file, or etcdctl's own flags for a single one.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(super) struct Connection {
+    /// Configuration file with one or more clusters, instead of the flags below
+    #[arg(long = "config", alias = "config.file", env = "DEFRAGD_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Client URLs; any one member is enough, the others are discovered
+    #[arg(long, env = "ETCDCTL_ENDPOINTS", value_delimiter = ',', value_name = "URL")]
+    endpoints: Vec<String>,
+    /// Certificates of the authorities to trust
+    #[arg(long, env = "ETCDCTL_CACERT", value_name = "FILE")]
+    cacert: Option<PathBuf>,
+    /// Client certificate
+    #[arg(long, env = "ETCDCTL_CERT", value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Its key
+    #[arg(long, env = "ETCDCTL_KEY", value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// etcd user with the root role
+    #[arg(long, env = "ETCDCTL_USER", value_name = "NAME")]
+    user: Option<String>,
+    /// File with the user's password
+    #[arg(long, env = "ETCDCTL_PASSWORD_FILE", value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Name of the cluster that the flags describe: the label `etcd_cluster`
+    #[arg(long, env = "DEFRAGD_CLUSTER_NAME", default_value = "etcd", value_name = "NAME")]
+    cluster_name: String,
+}
+
+/// What differs from the policy of the file, or from the default one.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Policy (overrides the file)")]
+pub(super) struct PolicyArgs {
+    /// observe: decide and log, change nothing; enforce: defragment
+    #[arg(long, env = "DEFRAGD_MODE", value_enum)]
+    pub(super) mode: Option<ModeArg>,
+    /// Act from this fragmentation ratio (0-1), default 0.45, …
+    #[arg(long, env = "DEFRAGD_MIN_FRAGMENTATION_RATIO", value_name = "RATIO")]
+    min_fragmentation_ratio: Option<f64>,
+    /// … if at least this much can be had back, default 100MiB
+    #[arg(long, env = "DEFRAGD_MIN_RECLAIMABLE", value_name = "SIZE")]
+    min_reclaimable: Option<ByteSize>,
+    /// Or from this file size / quota (0-1), default 0.8, …
+    #[arg(long, env = "DEFRAGD_QUOTA_USAGE_RATIO", value_name = "RATIO")]
+    quota_usage_ratio: Option<f64>,
+    /// … if at least this much can be had back, default 32MiB
+    #[arg(long, env = "DEFRAGD_QUOTA_MIN_RECLAIMABLE", value_name = "SIZE")]
+    quota_min_reclaimable: Option<ByteSize>,
+    /// How long the cluster must be healthy before the next member, default 10s
+    #[arg(long, env = "DEFRAGD_PAUSE_BETWEEN_MEMBERS", value_name = "TIME")]
+    pause_between_members: Option<SignedDuration>,
+    /// How long to wait for one member's answer, default 10m; past it the run ends after the server has
+    #[arg(long, env = "DEFRAGD_DEFRAG_DEADLINE", value_name = "TIME")]
+    defrag_deadline: Option<SignedDuration>,
+    /// How long the cluster may take to be healthy again after a member, default 5m
+    #[arg(long, env = "DEFRAGD_RECOVERY_TIMEOUT", value_name = "TIME")]
+    recovery_timeout: Option<SignedDuration>,
+    /// No further run of a cluster for this long after one, default 6h
+    #[arg(long, env = "DEFRAGD_COOLDOWN", value_name = "TIME")]
+    cooldown: Option<SignedDuration>,
+    /// Accept clusters of one or two members, which stop serving for the time of a defragmentation
+    #[arg(long, env = "DEFRAGD_ALLOW_WITHOUT_QUORUM_SLACK", action = ArgAction::SetTrue)]
+    allow_without_quorum_slack: bool,
+}
+
+/// [`Mode`] as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ModeArg {
+    Observe,
+    Enforce,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Observe => Self::Observe,
+            ModeArg::Enforce => Self::Enforce,
+        }
+    }
+}
+
+impl PolicyArgs {
+    fn keys(&self) -> raw::PolicyKeys {
+        raw::PolicyKeys {
+            mode: self.mode.map(Mode::from),
+            min_fragmentation_ratio: self.min_fragmentation_ratio,
+            min_reclaimable: self.min_reclaimable,
+            quota_usage_ratio: self.quota_usage_ratio,
+            quota_min_reclaimable: self.quota_min_reclaimable,
+            pause_between_members: self.pause_between_members,
+            defrag_deadline: self.defrag_deadline,
+            recovery_timeout: self.recovery_timeout,
+            cooldown: self.cooldown,
+            allow_without_quorum_slack: self.allow_without_quorum_slack.then_some(true),
+        }
+    }
+}
+
+impl Connection {
+    /// The settings of the file, or of the flags, under the policy's flags.
+    pub(super) fn settings(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<Settings> {
+        let mut file = match &self.config {
+            Some(_) if !self.endpoints.is_empty() => {
+                let what = "--config and --endpoints (or ETCDCTL_ENDPOINTS) exclude each other: the file names the endpoints";
+                return Err(UsageError(what.to_owned()).into());
+            }
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+                raw::parse(&text).map_err(|detail| ConfigError::Syntax { path: path.clone(), detail })?
+            }
+            None => raw::File { clusters: vec![self.cluster()?] },
+        };
+        if let Some(policy) = policy {
+            let over = policy.keys();
+            for cluster in &mut file.clusters {
+                cluster.policy = std::mem::take(&mut cluster.policy).overridden_by(&over);
+            }
+        }
+        Ok(Settings::from_raw(file)?)
+    }
+
+    fn cluster(&self) -> Result<raw::Cluster, UsageError> {
+        let auth = match (&self.user, &self.password_file) {
+            (Some(user), _) if user.contains(':') => {
+                let what = "--user takes a name only: put the password in a file and give --password-file";
+                return Err(UsageError(what.to_owned()));
+            }
+            (Some(user), Some(file)) => {
+                Some(raw::Auth { username: user.clone(), password_file: file.clone() })
+            }
+            (None, None) => None,
+            (Some(_), None) => return Err(UsageError("--user needs --password-file".to_owned())),
+            (None, Some(_)) => return Err(UsageError("--password-file needs --user".to_owned())),
+        };
+        // etcdctl's default.
+        let here = || vec!["127.0.0.1:2379".to_owned()];
+        Ok(raw::Cluster {
+            name: self.cluster_name.clone(),
+            endpoints: if self.endpoints.is_empty() { here() } else { self.endpoints.clone() },
+            tls: raw::Tls {
+                ca_file: self.cacert.clone(),
+                cert_file: self.cert.clone(),
+                key_file: self.key.clone(),
+            },
+            auth,
+            matches: None,
+            policy: raw::PolicyKeys::default(),
+        })
+    }
+}
+
+/// The one cluster that a command concerns.
+pub(super) fn one_cluster(settings: Settings, name: Option<&str>) -> anyhow::Result<ClusterSettings> {
+    let names: Vec<_> = settings.clusters.iter().map(|cluster| cluster.name.clone()).collect();
+    let mut chosen: Vec<_> =
+        settings.clusters.into_iter().filter(|cluster| name.is_none_or(|name| cluster.name == name)).collect();
+    match (chosen.len(), name) {
+        (1, _) => chosen.pop().context("one is there"),
+        (0, Some(name)) => {
+            Err(UsageError(format!("there is no cluster {name:?}; the file has: {}", names.join(", "))).into())
+        }
+        _ => Err(UsageError(format!("say which cluster: {}", names.join(", "))).into()),
+    }
+}
+
+/// Where the journal is, unless it is said: a system directory for root, else the user's own.
+pub(super) fn data_dir(given: Option<PathBuf>) -> PathBuf {
+    let state = || {
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        let state = std::env::var_os("XDG_STATE_HOME").filter(|state| !state.is_empty()).map(PathBuf::from);
+        state.or_else(|| home.map(|home| home.join(".local/state"))).map(|state| state.join("defragd"))
+    };
+    let is_root = procfs::process::Process::myself().and_then(|process| process.uid()).is_ok_and(|uid| uid == 0);
+    given
+        .or_else(|| if is_root { None } else { state() })
+        .unwrap_or_else(|| PathBuf::from("/var/lib/defragd"))
+}

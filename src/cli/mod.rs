@@ -1,0 +1,87 @@
+//! The command line: one file a command.
+
+mod args;
+mod check_config;
+mod plan;
+mod run;
+mod runs;
+mod serve;
+mod status;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ConfigError;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong usage or configuration; \
+                          3 refused, because it would not be safe or the mode is observe";
+
+/// The etcd fragmentation exporter that also cures what it measures.
+#[derive(Debug, Parser)]
+#[command(name = "defragd", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Export metrics, receive alerts, and defragment when they fire
+    Serve(serve::Args),
+    /// Show every member, as `etcdctl endpoint status --cluster -w table` does, with IN USE, FRAG and QUOTA
+    Status(status::Args),
+    /// Show what a run would do: in which order, and for each member why or why not
+    Plan(plan::Args),
+    /// Do one rolling defragmentation now: followers first, the leader last
+    Run(run::Args),
+    /// Show past runs from the journal
+    Runs(runs::Args),
+    /// Check a configuration file, and report every problem
+    CheckConfig(check_config::Args),
+}
+
+/// The program's result for the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    Done,
+    Failed,
+    Usage,
+    Refused,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Refused => 3,
+        })
+    }
+}
+
+impl Cli {
+    /// Runs the command to its end.
+    pub async fn run(self) -> ExitCode {
+        let result = match self.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Status(args) => status::run(args).await,
+            Command::Plan(args) => plan::run(args).await,
+            Command::Run(args) => run::run(args).await,
+            Command::Runs(args) => runs::run(args).await,
+            Command::CheckConfig(args) => check_config::run(&args),
+        };
+        result.unwrap_or_else(report).into()
+    }
+}
+
+fn report(error: anyhow::Error) -> Exit {
+    // The reader of a pipe that has seen enough is no failure.
+    if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+        return Exit::Done;
+    }
+    eprintln!("defragd: {error:#}");
+    if error.is::<ConfigError>() || error.is::<args::UsageError>() { Exit::Usage } else { Exit::Failed }
+}

@@ -1,0 +1,127 @@
+//! `defragd plan`
+
+use std::{collections::BTreeSet, io::Write};
+
+use anyhow::anyhow;
+use serde_json::json;
+
+use super::{
+    Exit,
+    args::{Connection, Output, PolicyArgs},
+    table,
+};
+use crate::{
+    app::{observer, serve::connect},
+    core::{
+        cluster::{ClusterFacts, MemberId},
+        plan::{Decision, Plan},
+        policy::Need,
+    },
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    let settings = args.connection.settings(Some(&args.policy))?;
+    let mut exit = Exit::Done;
+    let mut json_plans = Vec::new();
+    let mut out = std::io::stdout().lock();
+    let several = settings.clusters.len() > 1;
+    for cluster in settings.clusters {
+        let facts = match observer::observe(&connect(&cluster)?).await {
+            Ok(facts) => facts,
+            Err(unknown) if several => {
+                eprintln!("defragd: cluster {}: no endpoint answered: {unknown}", cluster.name);
+                json_plans.push(json!({ "cluster": cluster.name, "error": unknown.detail }));
+                exit = Exit::Failed;
+                continue;
+            }
+            Err(unknown) => return Err(anyhow!("no endpoint answered: {unknown}")),
+        };
+        let plan = Plan::new(&facts, &cluster.policy, &BTreeSet::new());
+        if plan.blocked.is_some() && exit == Exit::Done {
+            exit = Exit::Refused;
+        }
+        match args.output {
+            Output::Json => json_plans.push(json!({
+                "cluster": cluster.name,
+                "mode": cluster.policy.mode,
+                "blocked": plan.blocked,
+                "blocked_message": plan.blocked.as_ref().map(ToString::to_string),
+                "steps": plan.steps,
+            })),
+            Output::Table => {
+                if several {
+                    writeln!(out, "cluster {}:", cluster.name)?;
+                }
+                write_plan(&mut out, &plan, &facts)?;
+            }
+        }
+    }
+    if args.output == Output::Json {
+        writeln!(out, "{:#}", json!({ "plans": json_plans }))?;
+    }
+    Ok(exit)
+}
+
+/// The plan as a table, and in one sentence.
+pub(super) fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts) -> std::io::Result<()> {
+    let mut order = 0;
+    let rows = plan.steps.iter().map(|step| {
+        let (number, decision, why) = match &step.decision {
+            Decision::Defragment { need } => {
+                order += 1;
+                (order.to_string(), "defragment", describe(*need).to_owned())
+            }
+            Decision::Skip { reason } => ("-".to_owned(), "leave alone", reason.to_string()),
+        };
+        let (total, in_use, frag) = sizes(facts, step.member_id);
+        let role = role(facts, step.member_id, step.is_leader);
+        vec![number, step.member.clone(), step.member_id.to_string(), role, total, in_use, frag, decision.to_owned(), why]
+    });
+    let headings = ["ORDER>", "MEMBER", "ID", "ROLE", "DB SIZE>", "IN USE>", "FRAG>", "DECISION", "WHY"];
+    writeln!(out, "{}", table::table(&headings, rows.collect()))?;
+    match &plan.blocked {
+        Some(reason) => writeln!(out, "Refused, nothing would be started: {reason}"),
+        None if order == 0 => writeln!(out, "Nothing to do."),
+        None => writeln!(out, "{order} member(s) would be defragmented, one at a time, in this order."),
+    }
+}
+
+fn describe(need: Need) -> &'static str {
+    match need {
+        Need::NoSpace => "alarm NOSPACE is armed",
+        Need::QuotaPressure => "the file nears its quota",
+        Need::Fragmented => "much of the file is free",
+    }
+}
+
+fn sizes(facts: &ClusterFacts, member: MemberId) -> (String, String, String) {
+    match facts.member(member).map(|facts| &facts.status) {
+        Some(Ok(status)) => (
+            table::size(status.db_size),
+            table::size(status.db_size_in_use),
+            format!("{:.0}%", status.fragmentation_ratio() * 100.0),
+        ),
+        _ => ("-".to_owned(), "-".to_owned(), "-".to_owned()),
+    }
+}
+
+fn role(facts: &ClusterFacts, member: MemberId, is_leader: bool) -> String {
+    let learner = facts.member(member).is_some_and(|facts| facts.member.is_learner);
+    let role = match (is_leader, learner) {
+        (true, _) => "leader",
+        (_, true) => "learner",
+        _ => "follower",
+    };
+    role.to_owned()
+}

@@ -1,0 +1,207 @@
+//! `defragd run`
+
+use std::{
+    io::Write,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::Instant,
+};
+
+use super::{
+    Exit,
+    args::{self, Connection, ModeArg, Output, PolicyArgs},
+    table,
+};
+use crate::{
+    adapters::journal::SqliteJournal,
+    app::{cluster::stop_channel, driver, serve::connect},
+    core::{
+        history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Trigger},
+        plan::{Decision, Plan},
+        reason::Reason,
+    },
+    ports::{clock::SystemClock, journal::Journal, progress::Progress},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// Which cluster of the file
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Directory of the journal [default: /var/lib/defragd for root, else ~/.local/state/defragd]
+    #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Output format of the result; progress goes to standard error
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
+    if args.connection.config.is_none() && args.policy.mode.is_none() {
+        // A person who types `run` at a cluster means it; a file that says observe must be overruled aloud.
+        args.policy.mode = Some(ModeArg::Enforce);
+    }
+    let settings = args.connection.settings(Some(&args.policy))?;
+    let cluster = args::one_cluster(settings, args.cluster.as_deref())?;
+    let etcd = connect(&cluster)?;
+    let journal = SqliteJournal::open(&args::data_dir(args.data_dir), Arc::new(SystemClock))?;
+    let request = Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new() };
+    let run_id = journal.accept(request).await?;
+
+    let (stop, stopped) = stop_channel();
+    let progress = Terminal { begun: Instant::now(), last: Mutex::default() };
+    let driven = driver::drive(run_id, cluster.policy.clone(), &etcd, &journal, &progress, stopped);
+    tokio::pin!(driven);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut asked = false;
+    let outcome = loop {
+        let signalled = tokio::select! {
+            // Not cancelled by the other arms: it is pinned outside the loop.
+            outcome = &mut driven => break outcome,
+            _ = interrupt.recv() => (),
+            _ = terminate.recv() => (),
+        };
+        let () = signalled;
+        if asked {
+            progress.line("second signal: ending at once. A member that is being defragmented goes on by itself: look with `defragd status`.");
+            return Ok(Exit::Failed);
+        }
+        asked = true;
+        progress.line("stopping: no new member is started; waiting for the one under way (again to end at once)");
+        stop.send_replace(Some(Reason::OperatorStop));
+    };
+    let view = journal.run(run_id).await?;
+    write_result(args.output, view.as_ref(), &outcome)?;
+    Ok(match outcome {
+        Outcome::Succeeded | Outcome::NothingToDo => Exit::Done,
+        Outcome::Refused { .. } | Outcome::Observed { .. } => Exit::Refused,
+        Outcome::Failed { .. } | Outcome::Stopped { .. } | Outcome::Interrupted { .. } => Exit::Failed,
+    })
+}
+
+fn write_result(output: Output, view: Option<&RunView>, outcome: &Outcome) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if output == Output::Json {
+        writeln!(out, "{:#}", json!({ "run": view }))?;
+        return Ok(());
+    }
+    let members = view.map(|view| view.members.as_slice()).unwrap_or_default();
+    if !members.is_empty() {
+        let headings = ["MEMBER", "ID", "ROLE", "BEFORE>", "AFTER>", "IN USE>", "RECLAIMED>", "TOOK>", "RESULT"];
+        writeln!(out, "{}", table::table(&headings, members.iter().map(row).collect()))?;
+    }
+    writeln!(out, "{}", sentence(outcome))?;
+    Ok(())
+}
+
+fn row(result: &MemberResult) -> Vec<String> {
+    let dash = || "-".to_owned();
+    let (took, ended) = match &result.end {
+        MemberEnd::Defragmented { took, .. } => (format!("{:.1} s", took.as_secs_f64()), result.label().to_owned()),
+        MemberEnd::Failed { reason, .. } | MemberEnd::NotSent { reason } => (dash(), reason.to_string()),
+    };
+    vec![
+        result.intent.member.clone(),
+        result.intent.member_id.to_string(),
+        role(&result.intent).to_owned(),
+        table::size(result.intent.before.db_size),
+        result.after().map_or_else(dash, |after| table::size(after.db_size)),
+        result.after().map_or_else(dash, |after| table::size(after.db_size_in_use)),
+        table::size(result.reclaimed()),
+        took,
+        ended,
+    ]
+}
+
+fn role(intent: &Intent) -> &'static str {
+    if intent.is_leader { "leader" } else { "follower" }
+}
+
+/// How a run ended, in one sentence.
+pub(super) fn sentence(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Succeeded => "Succeeded.".to_owned(),
+        Outcome::NothingToDo => "Nothing to do: no member needs it (`defragd plan` says why).".to_owned(),
+        Outcome::Observed { members } => format!(
+            "The mode is observe, so nothing was changed; it would have defragmented {}. Give --mode enforce to do it.",
+            members.join(", ")
+        ),
+        Outcome::Refused { reason } => format!("Refused, nothing was touched: {reason}."),
+        Outcome::Failed { reason } => format!("Failed; the members after it were left alone: {reason}."),
+        Outcome::Stopped { reason } => format!("Stopped; the members after it were left alone: {reason}."),
+        Outcome::Interrupted { reason } => format!("Interrupted: {reason}."),
+    }
+}
+
+/// Tells a person at a terminal what happens, with the time since the start.
+struct Terminal {
+    begun: Instant,
+    last: Mutex<String>,
+}
+
+impl Terminal {
+    fn line(&self, text: &str) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != text {
+            eprintln!("[{:6.1} s] {text}", self.begun.elapsed().as_secs_f64());
+            text.clone_into(&mut last);
+        }
+    }
+}
+
+impl Progress for Terminal {
+    fn planned(&self, plan: &Plan) {
+        let order: Vec<_> = plan.pending().map(|(step, _)| step.member.as_str()).collect();
+        for step in &plan.steps {
+            if let Decision::Skip { reason } = &step.decision {
+                self.line(&format!("{} is left alone: {reason}", step.member));
+            }
+        }
+        if !order.is_empty() {
+            self.line(&format!("order: {}", order.join(", ")));
+        }
+    }
+
+    fn defragmenting(&self, intent: &Intent) {
+        self.line(&format!(
+            "defragmenting {} ({}): {}, of which {} in use",
+            intent.member,
+            role(intent),
+            table::size(intent.before.db_size),
+            table::size(intent.before.db_size_in_use)
+        ));
+    }
+
+    fn still_defragmenting(&self, intent: &Intent, elapsed: Duration) {
+        self.line(&format!("still defragmenting {}, {} s so far", intent.member, elapsed.as_secs()));
+    }
+
+    fn waiting(&self, reason: &Reason) {
+        self.line(&format!("waiting: {reason}"));
+    }
+
+    fn member_ended(&self, result: &MemberResult) {
+        let name = &result.intent.member;
+        match &result.end {
+            MemberEnd::Defragmented { after, took } => self.line(&format!(
+                "{name} is done: {} -> {} in {:.1} s, and the cluster is healthy",
+                table::size(result.intent.before.db_size),
+                table::size(after.db_size),
+                took.as_secs_f64()
+            )),
+            MemberEnd::Failed { reason, .. } => self.line(&format!("{name} failed: {reason}")),
+            MemberEnd::NotSent { reason } => self.line(&format!("{name} was not started: {reason}")),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `defragd serve`
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::ArgAction;
+use jiff::SignedDuration;
+
+use super::{
+    Exit,
+    args::{self, Connection, PolicyArgs, UsageError},
+};
+use crate::{
+    app::serve::{ServeOptions, serve},
+    telemetry::logging,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// Address to listen on; may be given several times
+    #[arg(long = "web.listen-address", env = "DEFRAGD_WEB_LISTEN_ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:9379", value_name = "ADDRESS", help_heading = "Web")]
+    listen: Vec<String>,
+    /// File with the bearer token that webhook senders must show; needed off loopback
+    #[arg(long = "web.bearer-token-file", env = "DEFRAGD_WEB_BEARER_TOKEN_FILE", value_name = "FILE", help_heading = "Web")]
+    bearer_token_file: Option<PathBuf>,
+    /// Where the metrics are
+    #[arg(long = "web.telemetry-path", env = "DEFRAGD_WEB_TELEMETRY_PATH", default_value = "/metrics", value_name = "PATH", help_heading = "Web")]
+    telemetry_path: String,
+    /// Seconds to take off the scrape's own timeout
+    #[arg(long = "timeout-offset", env = "DEFRAGD_TIMEOUT_OFFSET", default_value_t = 0.5, value_name = "SECONDS", help_heading = "Web")]
+    timeout_offset: f64,
+    /// Only export metrics: no receiver, no runs
+    #[arg(long, env = "DEFRAGD_EXPORTER_ONLY", action = ArgAction::SetTrue)]
+    exporter_only: bool,
+    /// Directory of the journal [default: /var/lib/defragd for root, else ~/.local/state/defragd]
+    #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// On a signal, how long to wait for the member that is being defragmented
+    #[arg(long, env = "DEFRAGD_SHUTDOWN_GRACE", default_value = "25s", value_name = "TIME")]
+    shutdown_grace: SignedDuration,
+    /// How much is logged
+    #[arg(long = "log.level", env = "DEFRAGD_LOG_LEVEL", value_enum, default_value_t, help_heading = "Log")]
+    log_level: logging::Level,
+    /// How a line of the log looks
+    #[arg(long = "log.format", env = "DEFRAGD_LOG_FORMAT", value_enum, default_value_t, help_heading = "Log")]
+    log_format: logging::Format,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    let settings = args.connection.settings(Some(&args.policy))?;
+    let listen = args.listen.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
+    let offset = Duration::try_from_secs_f64(args.timeout_offset)
+        .map_err(|_| UsageError("--timeout-offset must be a number of seconds from 0 on".to_owned()))?;
+    let grace = Duration::try_from(args.shutdown_grace)
+        .map_err(|_| UsageError("--shutdown-grace must not be negative".to_owned()))?;
+    if !is_plain_path(&args.telemetry_path) {
+        return Err(UsageError("--web.telemetry-path must be a plain path of its own, like /metrics".to_owned()).into());
+    }
+    logging::init(args.log_level, args.log_format);
+    let options = ServeOptions {
+        listen,
+        bearer_token_file: args.bearer_token_file,
+        exporter_only: args.exporter_only,
+        telemetry_path: args.telemetry_path,
+        timeout_offset: offset,
+        data_dir: args::data_dir(args.data_dir),
+        shutdown_grace: grace,
+    };
+    serve(settings, options).await?;
+    Ok(Exit::Done)
+}
+
+/// `:9379` means every address, as in other exporters.
+fn address(text: &str) -> Result<SocketAddr, UsageError> {
+    let full = if text.starts_with(':') { format!("[::]{text}") } else { text.replacen("localhost:", "127.0.0.1:", 1) };
+    full.parse().map_err(|_| UsageError(format!("--web.listen-address {text:?} is not ADDRESS:PORT, like 127.0.0.1:9379 or :9379")))
+}
+
+fn is_plain_path(path: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+    path.len() > 1 && path.starts_with('/') && path.chars().all(plain) && !path.starts_with("/api/") && !path.starts_with("/-/")
+}

@@ -1,0 +1,150 @@
+//! `defragd status`
+
+use std::{io::Write, time::Duration};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use super::{
+    Exit,
+    args::{Connection, Output},
+    table,
+};
+use crate::{
+    app::{observer, serve::connect},
+    core::cluster::{ClusterFacts, MemberFacts},
+};
+
+/// As etcdctl's default command timeout.
+const BUDGET: Duration = Duration::from_secs(5);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    connection: Connection,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    let settings = args.connection.settings(None)?;
+    let several = settings.clusters.len() > 1;
+    let etcds = settings
+        .clusters
+        .into_iter()
+        .map(|cluster| anyhow::Ok((connect(&cluster)?, cluster.name)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let observed = join_all(etcds.iter().map(|(etcd, name)| async {
+        (name.clone(), observer::look(etcd, BUDGET).await)
+    }))
+    .await;
+    let complete = observed.iter().all(|(_, facts)| {
+        facts.as_ref().is_ok_and(|facts| facts.members.iter().all(|member| member.status.is_ok()))
+    });
+    let mut out = std::io::stdout().lock();
+    match args.output {
+        Output::Json => {
+            let clusters: Vec<_> = observed.iter().map(|(name, facts)| cluster_json(name, facts.as_ref())).collect();
+            writeln!(out, "{:#}", json!({ "clusters": clusters }))?;
+        }
+        Output::Table => {
+            let mut headings = vec![
+                "ENDPOINT", "ID", "NAME", "VERSION", "DB SIZE>", "IN USE>", "FRAG>", "QUOTA>", "IS LEADER", "IS LEARNER",
+                "RAFT TERM>", "RAFT INDEX>", "RAFT APPLIED INDEX>", "ERRORS",
+            ];
+            let mut rows = Vec::new();
+            for (name, facts) in &observed {
+                match facts {
+                    Ok(facts) => rows.extend(facts.members.iter().map(|member| (name, row(facts, member)))),
+                    Err(unknown) => eprintln!("defragd: cluster {name}: no endpoint answered: {unknown}"),
+                }
+            }
+            if several {
+                headings.insert(0, "CLUSTER");
+            }
+            let rows: Vec<_> = rows
+                .into_iter()
+                .map(|(name, mut row)| {
+                    if several {
+                        row.insert(0, name.clone());
+                    }
+                    row
+                })
+                .collect();
+            if !rows.is_empty() {
+                writeln!(out, "{}", table::table(&headings, rows))?;
+            }
+        }
+    }
+    Ok(if complete { Exit::Done } else { Exit::Failed })
+}
+
+fn row(facts: &ClusterFacts, member: &MemberFacts) -> Vec<String> {
+    let mut row = vec![
+        member.member.client_urls.first().cloned().unwrap_or_default(),
+        member.member.id.to_string(),
+        member.member.name.clone(),
+    ];
+    match &member.status {
+        Ok(status) => row.extend([
+            status.version.clone(),
+            table::size(status.db_size),
+            table::size(status.db_size_in_use),
+            format!("{:.0}%", status.fragmentation_ratio() * 100.0),
+            status.quota.map_or("-".to_owned(), table::size),
+            (facts.leader() == Some(member.member.id)).to_string(),
+            member.member.is_learner.to_string(),
+            status.raft_term.to_string(),
+            status.raft_index.to_string(),
+            status.raft_applied_index.to_string(),
+            status.errors.iter().map(|error| error.trim()).collect::<Vec<_>>().join(", "),
+        ]),
+        Err(unknown) => {
+            row.extend(std::iter::repeat_n("-".to_owned(), 6));
+            row.push(member.member.is_learner.to_string());
+            row.extend(std::iter::repeat_n("-".to_owned(), 3));
+            let busy = member.defrag_in_flight() == Some(true);
+            row.push(if busy { "is being defragmented".to_owned() } else { unknown.detail.clone() });
+        }
+    }
+    row
+}
+
+fn cluster_json(name: &str, facts: Result<&ClusterFacts, &crate::core::cluster::Unknown>) -> Value {
+    match facts {
+        Err(unknown) => json!({ "cluster": name, "error": unknown.detail }),
+        Ok(facts) => json!({
+            "cluster": name,
+            "cluster_id": facts.cluster_id,
+            "alarms": facts.alarms.as_ref().ok().map(|alarms| alarms.iter().map(|alarm| json!({
+                "alarm": alarm.kind.as_str(), "member_id": alarm.member,
+            })).collect::<Vec<_>>()),
+            "members": facts.members.iter().map(|member| member_json(facts, member)).collect::<Vec<_>>(),
+        }),
+    }
+}
+
+fn member_json(facts: &ClusterFacts, member: &MemberFacts) -> Value {
+    let status = member.status.as_ref().ok();
+    json!({
+        "endpoint": member.member.client_urls.first(),
+        "member_id": member.member.id,
+        "member": member.member.name,
+        "is_learner": member.member.is_learner,
+        "is_leader": facts.leader() == Some(member.member.id),
+        "defrag_in_progress": member.defrag_in_flight(),
+        "version": status.map(|s| &s.version),
+        "storage_version": status.map(|s| &s.storage_version),
+        "db_size_bytes": status.map(|s| s.db_size.0),
+        "db_size_in_use_bytes": status.map(|s| s.db_size_in_use.0),
+        "db_quota_bytes": status.and_then(|s| s.quota).map(|quota| quota.0),
+        "fragmentation_ratio": status.map(crate::core::cluster::Status::fragmentation_ratio),
+        "quota_usage_ratio": status.and_then(crate::core::cluster::Status::quota_usage_ratio),
+        "raft_term": status.map(|s| s.raft_term),
+        "raft_index": status.map(|s| s.raft_index),
+        "raft_applied_index": status.map(|s| s.raft_applied_index),
+        "errors": status.map(|s| &s.errors),
+        "unreachable": member.status.as_ref().err().map(|unknown| &unknown.detail),
+    })
+}
