@@ -1,2 +1,126 @@
-//! x
-fn main(){}
+//! defragd's main job on real software, on one machine: three etcd members with TLS fill with free space
+//! under a client's load, Prometheus fires the shipped alert, Alertmanager posts it, defragd rolls over the
+//! followers and then the leader. What it then claims is read from the servers' own metrics, not from defragd.
+//!
+//! In reading order: `args`, `story` (what happens), `stack` (what runs), `config` (how it is wired),
+//! `report` (what is checked), `console`.
+
+mod args;
+mod config;
+mod console;
+mod report;
+mod stack;
+mod story;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use tokio::signal::unix::{SignalKind, signal};
+
+use args::{Args, Parsed};
+use console::Console;
+use story::Told;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = match Args::parse(std::env::args().skip(1)) {
+        Ok(Parsed::Run(args)) => args,
+        Ok(Parsed::Help) => {
+            println!("{}", args::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("demo: {error}\n\n{}", args::HELP);
+            return ExitCode::from(2);
+        }
+    };
+    let console = Console::start();
+    match Box::pin(run(&args, &console)).await {
+        Ok(code) => code,
+        Err(error) => {
+            console.say(&format!("FAILED: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tells the story until it ends or somebody ends it. Every child ends with this function's values.
+async fn run(args: &Args, console: &Console) -> Result<ExitCode> {
+    let logs = tempfile::Builder::new()
+        .prefix("defragd-demo-logs-")
+        .tempdir()?
+        .keep();
+    let told = tokio::select! {
+        told = story::tell(args, console, &logs) => Some(told),
+        interrupted = interruption() => {
+            interrupted?;
+            None
+        }
+    };
+    let code = match told {
+        Some(Ok(told)) => finish(args, console, told).await,
+        Some(Err(error)) => Err(error),
+        None => {
+            console.say("interrupted");
+            Ok(ExitCode::from(130)) // as a shell says it of a program that SIGINT ended
+        }
+    };
+    let code = code.unwrap_or_else(|error| {
+        console.say(&format!("FAILED: {error:#}"));
+        ExitCode::FAILURE
+    });
+    if code == ExitCode::FAILURE {
+        print_tails(&logs)?;
+    }
+    console.say(&format!(
+        "every process is ended, their data is removed; the logs stay in {}",
+        logs.display()
+    ));
+    Ok(code)
+}
+
+/// Stays up if that is wanted, then ends everything.
+async fn finish(args: &Args, console: &Console, mut told: Told) -> Result<ExitCode> {
+    let code = if told.holds {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    };
+    if !args.exit {
+        told.stay(console).await?;
+    }
+    told.end().await?;
+    Ok(code)
+}
+
+/// Waits for Ctrl-C, SIGTERM or the end of the terminal.
+pub(crate) async fn interruption() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(())
+}
+
+fn print_tails(logs: &Path) -> Result<()> {
+    let mut files: Vec<_> = fs::read_dir(logs)?.collect::<Result<_, _>>()?;
+    files.sort_by_key(fs::DirEntry::file_name);
+    for file in files {
+        let lines = if file.file_name() == "defragd.log" {
+            60
+        } else {
+            8
+        };
+        eprintln!(
+            "--- the end of {}\n{}",
+            file.path().display(),
+            testkit::tail(&file.path(), lines)
+        );
+    }
+    Ok(())
+}

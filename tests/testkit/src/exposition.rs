@@ -22,24 +22,36 @@ impl Exposition {
     /// The value of the first sample of a metric whose labels include these.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.samples(name)
-            .find(|(own, _)| labels.iter().all(|&(key, value)| own.get(key).is_some_and(|own| own == value)))
+            .find(|(own, _)| {
+                labels
+                    .iter()
+                    .all(|&(key, value)| own.get(key).is_some_and(|own| own == value))
+            })
             .map(|(_, value)| value)
     }
 
     /// The value, or an error naming what was looked for.
     pub fn require(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
-        self.value(name, labels).with_context(|| format!("no sample {name}{labels:?} in the metrics"))
+        self.value(name, labels)
+            .with_context(|| format!("no sample {name}{labels:?} in the metrics"))
     }
 
     /// The value of a counter, as the whole number that it is.
     pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
         let value = self.value(name, labels)?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within what a double holds exactly")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "within what a double holds exactly"
+        )]
         (0.0..9e15).contains(&value).then_some(value as u64)
     }
 
     /// Every sample of a metric: its labels and value.
-    pub fn samples<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (BTreeMap<String, String>, f64)> + 'a {
+    pub fn samples<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> impl Iterator<Item = (BTreeMap<String, String>, f64)> + 'a {
         self.0.lines().filter_map(move |line| {
             let rest = line.strip_prefix(name)?;
             if let Some(inner) = rest.strip_prefix('{') {

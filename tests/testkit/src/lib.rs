@@ -33,6 +33,7 @@ pub use fragment::{Fragmented, MemberSize, fragment};
 pub use http::Response;
 pub use pki::{Identity, Pki};
 pub use port::Port;
+pub use process::tail;
 pub use prometheus::{FiringAlert, Prometheus, Sample};
 pub use timeline::{Defrag, Timeline};
 pub use tools::{EtcdVersion, Tools};

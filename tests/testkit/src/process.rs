@@ -40,8 +40,18 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a program, appending its output to the log.
-    pub(crate) fn spawn(name: &str, program: &Path, args: &[String], envs: &[(String, String)], log: &Path) -> Result<Self> {
-        let out = File::options().create(true).append(true).open(log).context("failed to open the log")?;
+    pub(crate) fn spawn(
+        name: &str,
+        program: &Path,
+        args: &[String],
+        envs: &[(String, String)],
+        log: &Path,
+    ) -> Result<Self> {
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .context("failed to open the log")?;
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
@@ -58,9 +68,16 @@ impl Process {
             .unwrap_or_else(PoisonError::into_inner)
             .send((command, reply))
             .map_err(|_| anyhow!("the thread that starts processes is gone"))?;
-        let child = answer.recv()?.with_context(|| format!("failed to start {name} ({})", program.display()))?;
+        let child = answer
+            .recv()?
+            .with_context(|| format!("failed to start {name} ({})", program.display()))?;
         let pid = Pid::from_raw(i32::try_from(child.id())?).context("a child has a pid")?;
-        Ok(Self { name: name.to_owned(), log: log.to_owned(), pid, child: Mutex::new(child) })
+        Ok(Self {
+            name: name.to_owned(),
+            log: log.to_owned(),
+            pid,
+            child: Mutex::new(child),
+        })
     }
 
     /// The process id.
@@ -70,13 +87,22 @@ impl Process {
 
     /// How it ended, if it has.
     pub(crate) fn exited(&self) -> Result<Option<ExitStatus>> {
-        Ok(self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait()?)
+        Ok(self
+            .child
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .try_wait()?)
     }
 
     /// Fails with the end of the log if it has ended.
     pub(crate) fn ensure_running(&self) -> Result<()> {
         match self.exited()? {
-            Some(status) => bail!("{} ended ({status}); the end of {}:\n{}", self.name, self.log.display(), self.tail(20)),
+            Some(status) => bail!(
+                "{} ended ({status}); the end of {}:\n{}",
+                self.name,
+                self.log.display(),
+                self.tail(20)
+            ),
             None => Ok(()),
         }
     }
@@ -86,7 +112,8 @@ impl Process {
         // Under the lock and only while not reaped, so that the pid cannot be another process's by now.
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         if child.try_wait()?.is_none() {
-            kill_process(self.pid, signal).with_context(|| format!("failed to signal {}", self.name))?;
+            kill_process(self.pid, signal)
+                .with_context(|| format!("failed to signal {}", self.name))?;
         }
         Ok(())
     }
@@ -141,7 +168,7 @@ impl Drop for Process {
 }
 
 /// The last lines of a file, or why it cannot be read. Reads at most its last 64 KiB.
-pub(crate) fn tail(path: &Path, lines: usize) -> String {
+pub fn tail(path: &Path, lines: usize) -> String {
     let read = || -> std::io::Result<String> {
         let mut file = File::open(path)?;
         let size = fs::metadata(path)?.len();
@@ -164,14 +191,26 @@ mod tests {
     use super::*;
 
     fn sleeper(log: &Path) -> Process {
-        Process::spawn("sleep", Path::new("/bin/sleep"), &["60".to_owned()], &[], log).unwrap()
+        Process::spawn(
+            "sleep",
+            Path::new("/bin/sleep"),
+            &["60".to_owned()],
+            &[],
+            log,
+        )
+        .unwrap()
     }
 
     #[tokio::test]
     async fn a_child_outlives_the_thread_that_asked_for_it() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
-        let child = thread::spawn({ let log = log.clone(); move || sleeper(&log) }).join().unwrap();
+        let child = thread::spawn({
+            let log = log.clone();
+            move || sleeper(&log)
+        })
+        .join()
+        .unwrap();
         sleep(Duration::from_millis(100)).await;
         child.ensure_running().unwrap();
         child.kill().await.unwrap();

@@ -68,7 +68,9 @@ struct Alerts {
 impl Prometheus {
     /// Starts it with this configuration (YAML; paths in it absolute), logging to a file, and waits until it is ready.
     pub async fn start(tools: &Tools, config: &str, log: &Path) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("defragd-prometheus-").tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix("defragd-prometheus-")
+            .tempdir()?;
         let file = dir.path().join("prometheus.yml");
         fs::write(&file, config)?;
         let mut port = Port::reserve()?;
@@ -87,7 +89,12 @@ impl Prometheus {
             http::get(&http, &format!("{url}/-/ready")).await
         });
         ready.await.with_context(|| process.tail(20))?;
-        Ok(Self { url, http, process, _dir: dir })
+        Ok(Self {
+            url,
+            http,
+            process,
+            _dir: dir,
+        })
     }
 
     /// Where it serves.
@@ -108,7 +115,12 @@ impl Prometheus {
         vector
             .result
             .into_iter()
-            .map(|series| Ok(Sample { labels: series.metric, value: series.value.1.parse()? }))
+            .map(|series| {
+                Ok(Sample {
+                    labels: series.metric,
+                    value: series.value.1.parse()?,
+                })
+            })
             .collect()
     }
 
@@ -123,8 +135,17 @@ impl Prometheus {
         until(&format!("the alert {alertname} to fire"), limit, || async {
             let mut firing = self.alerts().await?;
             let all = firing.len();
-            firing.retain(|alert| alert.state == "firing" && alert.labels.get("alertname").is_some_and(|name| name == alertname));
-            ensure!(!firing.is_empty(), "it is not among the {all} alerts that fire or are pending");
+            firing.retain(|alert| {
+                alert.state == "firing"
+                    && alert
+                        .labels
+                        .get("alertname")
+                        .is_some_and(|name| name == alertname)
+            });
+            ensure!(
+                !firing.is_empty(),
+                "it is not among the {all} alerts that fire or are pending"
+            );
             Ok(firing)
         })
         .await
@@ -132,7 +153,8 @@ impl Prometheus {
 
     async fn api<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
         let text = http::get(&self.http, url).await?;
-        let answer: Answer<T> = serde_json::from_str(&text).with_context(|| format!("{url} answered {text}"))?;
+        let answer: Answer<T> =
+            serde_json::from_str(&text).with_context(|| format!("{url} answered {text}"))?;
         Ok(answer.data)
     }
 }

@@ -58,7 +58,14 @@ impl Tools {
 
     fn within(bin: &Path) -> Result<Self> {
         let missing: Vec<&str> = [
-            "etcd-3.4", "etcdctl-3.4", "etcd-3.5", "etcdctl-3.5", "prometheus", "promtool", "alertmanager", "amtool",
+            "etcd-3.4",
+            "etcdctl-3.4",
+            "etcd-3.5",
+            "etcdctl-3.5",
+            "prometheus",
+            "promtool",
+            "alertmanager",
+            "amtool",
         ]
         .into_iter()
         .filter(|name| !bin.join(name).is_file())
@@ -69,12 +76,17 @@ impl Tools {
             bin.display(),
             missing.join(", ")
         );
-        Ok(Self { bin: bin.canonicalize()? })
+        Ok(Self {
+            bin: bin.canonicalize()?,
+        })
     }
 
     /// The etcd lines that are present, oldest first.
     pub fn etcd_versions(&self) -> Vec<EtcdVersion> {
-        EtcdVersion::ALL.into_iter().filter(|&version| self.etcd(version).is_file()).collect()
+        EtcdVersion::ALL
+            .into_iter()
+            .filter(|&version| self.etcd(version).is_file())
+            .collect()
     }
 
     /// The etcd server of a line.
@@ -84,7 +96,11 @@ impl Tools {
 
     /// An etcdctl that speaks to a server of that line (3.5's does for 3.6, which Debian does not package).
     pub fn etcdctl(&self, version: EtcdVersion) -> PathBuf {
-        let line = if version == EtcdVersion::V3_4 { "3.4" } else { "3.5" };
+        let line = if version == EtcdVersion::V3_4 {
+            "3.4"
+        } else {
+            "3.5"
+        };
         self.bin.join(format!("etcdctl-{line}"))
     }
 
@@ -124,7 +140,12 @@ mod tests {
 
     #[test]
     fn etcd_36_is_driven_with_the_etcdctl_of_35() {
-        let tools = Tools { bin: PathBuf::from("/bin") };
-        assert_eq!(tools.etcdctl(EtcdVersion::V3_6), Path::new("/bin/etcdctl-3.5"));
+        let tools = Tools {
+            bin: PathBuf::from("/bin"),
+        };
+        assert_eq!(
+            tools.etcdctl(EtcdVersion::V3_6),
+            Path::new("/bin/etcdctl-3.5")
+        );
     }
 }

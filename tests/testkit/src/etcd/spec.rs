@@ -1,5 +1,7 @@
 //! What cluster a test wants.
 
+use std::path::{Path, PathBuf};
+
 use crate::EtcdVersion;
 
 /// How members are spoken to.
@@ -29,6 +31,7 @@ pub struct EtcdSpec {
     pub(crate) quota_bytes: Option<u64>,
     pub(crate) fsync: bool,
     pub(crate) log_level: String,
+    pub(crate) logs: Option<PathBuf>,
     pub(crate) extra_args: Vec<String>,
 }
 
@@ -42,6 +45,7 @@ impl EtcdSpec {
             quota_bytes: None,
             fsync: false,
             log_level: "info".to_owned(),
+            logs: None,
             extra_args: Vec::new(),
         }
     }
@@ -79,6 +83,13 @@ impl EtcdSpec {
     #[must_use]
     pub fn log_level(mut self, level: &str) -> Self {
         level.clone_into(&mut self.log_level);
+        self
+    }
+
+    /// Where the members' logs go, to outlast the cluster; beside its data by default.
+    #[must_use]
+    pub fn logs_in(mut self, dir: &Path) -> Self {
+        self.logs = Some(dir.to_owned());
         self
     }
 
