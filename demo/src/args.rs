@@ -42,23 +42,14 @@ pub(crate) enum Parsed {
 
 impl Args {
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Parsed> {
-        let mut args = Self {
-            exit: false,
-            size_mb: 400,
-            defragd: default_binary(),
-        };
+        let mut args = Self { exit: false, size_mb: 400, defragd: default_binary() };
         let mut words = words;
         while let Some(word) = words.next() {
             let (name, inline) = match word.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (word.as_str(), None),
             };
-            let mut value = || {
-                inline
-                    .clone()
-                    .or_else(|| words.next())
-                    .with_context(|| format!("{name} needs a value"))
-            };
+            let mut value = || inline.clone().or_else(|| words.next()).with_context(|| format!("{name} needs a value"));
             match name {
                 "--help" | "-h" => return Ok(Parsed::Help),
                 "--exit" => args.exit = true,
@@ -69,21 +60,13 @@ impl Args {
                 _ => bail!("unknown argument {word}"),
             }
         }
-        ensure!(
-            SIZE_MB.contains(&args.size_mb),
-            "--size-mb must be {} to {}",
-            SIZE_MB.start(),
-            SIZE_MB.end()
-        );
+        ensure!(SIZE_MB.contains(&args.size_mb), "--size-mb must be {} to {}", SIZE_MB.start(), SIZE_MB.end());
         Ok(Parsed::Run(args))
     }
 }
 
 fn default_binary() -> PathBuf {
-    std::env::var_os("DEFRAGD_BIN").map_or_else(
-        || repository().join("target/release/defragd"),
-        PathBuf::from,
-    )
+    std::env::var_os("DEFRAGD_BIN").map_or_else(|| repository().join("target/release/defragd"), PathBuf::from)
 }
 
 /// The repository's root, where the shipped alerts are.
@@ -101,15 +84,8 @@ mod tests {
 
     #[test]
     fn values_come_after_a_space_or_an_equals_sign() {
-        let expected = Parsed::Run(Args {
-            exit: true,
-            size_mb: 300,
-            defragd: PathBuf::from("/x"),
-        });
-        assert_eq!(
-            parse("--exit --size-mb 300 --defragd=/x").unwrap(),
-            expected
-        );
+        let expected = Parsed::Run(Args { exit: true, size_mb: 300, defragd: PathBuf::from("/x") });
+        assert_eq!(parse("--exit --size-mb 300 --defragd=/x").unwrap(), expected);
     }
 
     #[test]

@@ -84,21 +84,11 @@ mod tests {
 
     #[test]
     fn the_shipped_alertmanager_configuration_takes_this_runs_address() {
-        let copy = alertmanager(
-            &shipped("alertmanager.yml"),
-            "http://127.0.0.1:1/api/v1/alerts",
-            Path::new("/t"),
-        )
-        .unwrap();
-        assert!(
-            copy.contains("- url: http://127.0.0.1:1/api/v1/alerts\n"),
-            "{copy}"
-        );
+        let copy =
+            alertmanager(&shipped("alertmanager.yml"), "http://127.0.0.1:1/api/v1/alerts", Path::new("/t")).unwrap();
+        assert!(copy.contains("- url: http://127.0.0.1:1/api/v1/alerts\n"), "{copy}");
         assert!(copy.contains("credentials_file: /t\n"), "{copy}");
-        assert!(
-            !copy.contains("9379") && !copy.contains("group_wait: 30s"),
-            "{copy}"
-        );
+        assert!(!copy.contains("9379") && !copy.contains("group_wait: 30s"), "{copy}");
     }
 
     #[test]
@@ -112,11 +102,6 @@ mod tests {
 
     #[test]
     fn a_configuration_without_the_webhook_is_refused() {
-        assert!(
-            alertmanager("route: {}\n", "u", Path::new("/t"))
-                .unwrap_err()
-                .to_string()
-                .contains("- url:")
-        );
+        assert!(alertmanager("route: {}\n", "u", Path::new("/t")).unwrap_err().to_string().contains("- url:"));
     }
 }

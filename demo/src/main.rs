@@ -48,10 +48,7 @@ async fn main() -> ExitCode {
 
 /// Tells the story until it ends or somebody ends it. Every child ends with this function's values.
 async fn run(args: &Args, console: &Console) -> Result<ExitCode> {
-    let logs = tempfile::Builder::new()
-        .prefix("defragd-demo-logs-")
-        .tempdir()?
-        .keep();
+    let logs = tempfile::Builder::new().prefix("defragd-demo-logs-").tempdir()?.keep();
     let told = tokio::select! {
         told = story::tell(args, console, &logs) => Some(told),
         interrupted = interruption() => {
@@ -74,20 +71,13 @@ async fn run(args: &Args, console: &Console) -> Result<ExitCode> {
     if code == ExitCode::FAILURE {
         print_tails(&logs)?;
     }
-    console.say(&format!(
-        "every process is ended, their data is removed; the logs stay in {}",
-        logs.display()
-    ));
+    console.say(&format!("every process is ended, their data is removed; the logs stay in {}", logs.display()));
     Ok(code)
 }
 
 /// Stays up if that is wanted, then ends everything.
 async fn finish(args: &Args, console: &Console, mut told: Told) -> Result<ExitCode> {
-    let code = if told.holds {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    };
+    let code = if told.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if !args.exit {
         told.stay(console).await?;
     }
@@ -111,16 +101,8 @@ fn print_tails(logs: &Path) -> Result<()> {
     let mut files: Vec<_> = fs::read_dir(logs)?.collect::<Result<_, _>>()?;
     files.sort_by_key(fs::DirEntry::file_name);
     for file in files {
-        let lines = if file.file_name() == "defragd.log" {
-            60
-        } else {
-            8
-        };
-        eprintln!(
-            "--- the end of {}\n{}",
-            file.path().display(),
-            testkit::tail(&file.path(), lines)
-        );
+        let lines = if file.file_name() == "defragd.log" { 60 } else { 8 };
+        eprintln!("--- the end of {}\n{}", file.path().display(), testkit::tail(&file.path(), lines));
     }
     Ok(())
 }

@@ -20,9 +20,8 @@ pub(crate) struct Check {
 
 /// Each member before and after.
 pub(crate) fn table(names: &[String], before: &[MemberStatus], after: &[MemberStatus]) -> String {
-    let mut text = String::from(
-        "  MEMBER   ROLE        SIZE BEFORE       IN USE    SIZE AFTER       IN USE   GIVEN BACK\n",
-    );
+    let mut text =
+        String::from("  MEMBER   ROLE        SIZE BEFORE       IN USE    SIZE AFTER       IN USE   GIVEN BACK\n");
     for ((name, old), new) in names.iter().zip(before).zip(after) {
         let role = if old.is_leader { "leader" } else { "follower" };
         let back = old.size.saturating_sub(new.size);
@@ -52,21 +51,12 @@ pub(crate) fn writer(report: &WriterReport) -> String {
 }
 
 /// The checks on the databases and on the order that the servers' own metrics show.
-pub(crate) fn checks(
-    names: &[String],
-    before: &[MemberStatus],
-    after: &[MemberStatus],
-    seen: &Timeline,
-) -> Vec<Check> {
+pub(crate) fn checks(names: &[String], before: &[MemberStatus], after: &[MemberStatus], seen: &Timeline) -> Vec<Check> {
     let mut checks: Vec<Check> = names
         .iter()
         .zip(after)
         .map(|(name, new)| Check {
-            text: format!(
-                "{name} has {} with {} in use (less than 1.3 times that)",
-                mib(new.size),
-                mib(new.in_use)
-            ),
+            text: format!("{name} has {} with {} in use (less than 1.3 times that)", mib(new.size), mib(new.in_use)),
             holds: new.size * 100 < new.in_use * SIZE_PER_IN_USE_PERCENT,
         })
         .collect();
@@ -74,25 +64,16 @@ pub(crate) fn checks(
     let mut each_once = order.clone();
     each_once.sort_unstable();
     checks.push(Check {
-        text: format!(
-            "each member was defragmented once, in the order {}",
-            named(names, &order)
-        ),
+        text: format!("each member was defragmented once, in the order {}", named(names, &order)),
         holds: each_once.iter().copied().eq(0..names.len()),
     });
     let leader = before.iter().position(|status| status.is_leader);
     checks.push(Check {
-        text: format!(
-            "the leader ({}) came last",
-            leader.map_or("none", |index| names[index].as_str())
-        ),
+        text: format!("the leader ({}) came last", leader.map_or("none", |index| names[index].as_str())),
         holds: leader.is_some() && order.last().copied() == leader,
     });
     checks.push(Check {
-        text: format!(
-            "at most one member at a time was being defragmented ({})",
-            seen.max_in_flight()
-        ),
+        text: format!("at most one member at a time was being defragmented ({})", seen.max_in_flight()),
         holds: seen.max_in_flight() == 1,
     });
     checks
@@ -100,11 +81,7 @@ pub(crate) fn checks(
 
 /// Members' names in the order of their indexes.
 pub(crate) fn named(names: &[String], order: &[usize]) -> String {
-    order
-        .iter()
-        .map(|&index| names[index].as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
+    order.iter().map(|&index| names[index].as_str()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -142,19 +119,10 @@ mod tests {
     #[test]
     fn the_table_has_a_line_for_each_member() {
         let names = vec!["etcd-1".to_owned(), "etcd-2".to_owned()];
-        let before = [
-            status(400 << 20, 80 << 20, true),
-            status(400 << 20, 80 << 20, false),
-        ];
-        let after = [
-            status(80 << 20, 80 << 20, true),
-            status(80 << 20, 80 << 20, false),
-        ];
+        let before = [status(400 << 20, 80 << 20, true), status(400 << 20, 80 << 20, false)];
+        let after = [status(80 << 20, 80 << 20, true), status(80 << 20, 80 << 20, false)];
         let text = table(&names, &before, &after);
         assert_eq!(text.lines().count(), 3);
-        assert!(
-            text.contains("leader") && text.contains("320.0 MiB"),
-            "{text}"
-        );
+        assert!(text.contains("leader") && text.contains("320.0 MiB"), "{text}");
     }
 }

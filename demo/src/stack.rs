@@ -37,29 +37,21 @@ impl Stack {
         let dir = tempfile::Builder::new().prefix("defragd-demo-").tempdir()?;
 
         console.say("starting three etcd members with mutual TLS");
-        let etcd =
-            EtcdCluster::start(&tools, &EtcdSpec::new(EtcdVersion::V3_5).logs_in(logs)).await?;
+        let etcd = EtcdCluster::start(&tools, &EtcdSpec::new(EtcdVersion::V3_5).logs_in(logs)).await?;
+        // Not the last in any list: that the leader comes last must be a choice, not an accident.
+        etcd.move_leader(0).await?;
         for member in etcd.members() {
-            console.say(&format!(
-                "  {}       {}",
-                member.name(),
-                member.client_url()
-            ));
+            console.say(&format!("  {}       {}", member.name(), member.client_url()));
         }
 
         let token = token_file(dir.path())?;
-        let defragd = Defragd::start(
-            &args.defragd,
-            &defragd_args(&etcd, &token, dir.path()),
-            &logs.join("defragd.log"),
-        )
-        .await?;
+        let defragd =
+            Defragd::start(&args.defragd, &defragd_args(&etcd, &token, dir.path()), &logs.join("defragd.log")).await?;
         console.say(&format!("  defragd      {}", defragd.url()));
 
         let webhook = format!("{}/api/v1/alerts", defragd.url());
         let routes = config::alertmanager(&shipped("alertmanager.yml")?, &webhook, &token)?;
-        let alertmanager =
-            Alertmanager::start(&tools, &routes, &logs.join("alertmanager.log")).await?;
+        let alertmanager = Alertmanager::start(&tools, &routes, &logs.join("alertmanager.log")).await?;
         console.say(&format!("  Alertmanager {}", alertmanager.url()));
 
         let rules = dir.path().join("defragd.rules.yml");
@@ -68,13 +60,7 @@ impl Stack {
         let prometheus = Prometheus::start(&tools, &scraping, &logs.join("prometheus.log")).await?;
         console.say(&format!("  Prometheus   {}", prometheus.url()));
         console.say(&format!("  logs         {}", logs.display()));
-        Ok(Self {
-            prometheus,
-            alertmanager,
-            defragd,
-            etcd,
-            _dir: dir,
-        })
+        Ok(Self { prometheus, alertmanager, defragd, etcd, _dir: dir })
     }
 }
 
@@ -93,19 +79,12 @@ fn defragd_args(etcd: &EtcdCluster, token: &Path, dir: &Path) -> Vec<String> {
 /// A file with a token that only this run knows and only this user may read.
 fn token_file(dir: &Path) -> Result<PathBuf> {
     let path = dir.join("token");
-    let random =
-        fs::read_to_string("/proc/sys/kernel/random/uuid").context("failed to make a token")?;
-    File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?
-        .write_all(random.trim().as_bytes())?;
+    let random = fs::read_to_string("/proc/sys/kernel/random/uuid").context("failed to make a token")?;
+    File::options().write(true).create_new(true).mode(0o600).open(&path)?.write_all(random.trim().as_bytes())?;
     Ok(path)
 }
 
 fn shipped(file: &str) -> Result<String> {
     let path = repository().join("alerts").join(file);
-    fs::read_to_string(&path)
-        .with_context(|| format!("failed to read the shipped {}", path.display()))
+    fs::read_to_string(&path).with_context(|| format!("failed to read the shipped {}", path.display()))
 }

@@ -22,14 +22,7 @@ const RUN_WITHIN: Duration = Duration::from_secs(240);
 /// A fifth of the file stays in use: far more to reclaim than the alert asks for.
 const LIVE_SHARE: u64 = 5;
 /// How a run can end other than well.
-const BAD_OUTCOMES: [&str; 6] = [
-    "nothing_to_do",
-    "observed",
-    "refused",
-    "failed",
-    "interrupted",
-    "stopped",
-];
+const BAD_OUTCOMES: [&str; 6] = ["nothing_to_do", "observed", "refused", "failed", "interrupted", "stopped"];
 
 /// How it went, with everything still running.
 pub(crate) struct Told {
@@ -42,14 +35,9 @@ pub(crate) struct Told {
 /// Tells it, up to the checks.
 pub(crate) async fn tell(args: &Args, console: &Console, logs: &Path) -> Result<Told> {
     let stack = Stack::start(args, console, logs).await?;
-    let names: Vec<String> = stack
-        .etcd
-        .members()
-        .iter()
-        .map(|member| member.name().to_owned())
-        .collect();
+    let names: Vec<String> = stack.etcd.members().iter().map(|member| member.name().to_owned()).collect();
     let mut writer = Writer::start(&stack.etcd).await?;
-    console.say("a client writes all along, about a hundred keys a second");
+    console.say("a client writes keys all along, to every member in turn");
 
     let before = fill(args, console, &stack.etcd).await?;
     let watch = DefragWatch::start(&stack.etcd)?;
@@ -59,58 +47,30 @@ pub(crate) async fn tell(args: &Args, console: &Console, logs: &Path) -> Result<
     let after = stack.etcd.statuses().await?;
 
     let mut checks = report::checks(&names, &before, &after, &seen);
-    let report = if args.exit {
-        writer.stop().await?
-    } else {
-        writer.report()
-    };
+    let report = if args.exit { writer.stop().await? } else { writer.report() };
     checks.push(read_back(&writer, &stack.etcd).await);
 
     println!("\n{}", report::table(&names, &before, &after));
-    println!(
-        "  by the servers' own metrics: {}",
-        report::named(&names, &seen.order())
-    );
+    println!("  by the servers' own metrics: {}", report::named(&names, &seen.order()));
     println!("  {}\n", report::writer(&report));
     for check in &checks {
-        println!(
-            "  {} {}",
-            if check.holds { "ok    " } else { "FAILED" },
-            check.text
-        );
+        println!("  {} {}", if check.holds { "ok    " } else { "FAILED" }, check.text);
     }
     println!();
     let failed = checks.iter().filter(|check| !check.holds).count();
-    console.say(&if failed == 0 {
-        "every check holds".to_owned()
-    } else {
-        format!("{failed} checks FAILED")
-    });
+    console.say(&if failed == 0 { "every check holds".to_owned() } else { format!("{failed} checks FAILED") });
 
-    Ok(Told {
-        holds: failed == 0,
-        stack,
-        writer,
-    })
+    Ok(Told { holds: failed == 0, stack, writer })
 }
 
 /// Makes the databases large and mostly free.
 async fn fill(args: &Args, console: &Console, etcd: &EtcdCluster) -> Result<Vec<MemberStatus>> {
     let target = args.size_mb * 1024 * 1024;
-    console.say(&format!(
-        "overwriting keys until each database has {}, then compacting",
-        mib(target)
-    ));
-    let filled = fragment(etcd, target, target / LIVE_SHARE)
-        .await
-        .context("failed to fragment the databases")?;
+    console.say(&format!("overwriting keys until each database has {}, then compacting", mib(target)));
+    let filled = fragment(etcd, target, target / LIVE_SHARE).await.context("failed to fragment the databases")?;
     let before = etcd.statuses().await?;
     for (member, status) in etcd.members().iter().zip(&before) {
-        let role = if status.is_leader {
-            "leader"
-        } else {
-            "follower"
-        };
+        let role = if status.is_leader { "leader" } else { "follower" };
         console.say(&format!(
             "  {} ({role}): {}, of that {} in use",
             member.name(),
@@ -125,18 +85,9 @@ async fn fill(args: &Args, console: &Console, etcd: &EtcdCluster) -> Result<Vec<
 /// Prometheus fires, Alertmanager posts: each by its own word.
 async fn wait_for_post(console: &Console, stack: &Stack) -> Result<()> {
     let firing = stack.prometheus.wait_firing(ALERT, ALERT_WITHIN).await?;
-    let alert = firing.iter().find(|alert| {
-        alert
-            .labels
-            .get("etcd_cluster")
-            .is_some_and(|name| name == CLUSTER)
-    });
-    let alert =
-        alert.with_context(|| format!("{ALERT} fires, but not for the cluster {CLUSTER}"))?;
-    console.say(&format!(
-        "Prometheus fires {ALERT}: {}",
-        alert.annotations.get("summary").map_or("", String::as_str)
-    ));
+    let alert = firing.iter().find(|alert| alert.labels.get("etcd_cluster").is_some_and(|name| name == CLUSTER));
+    let alert = alert.with_context(|| format!("{ALERT} fires, but not for the cluster {CLUSTER}"))?;
+    console.say(&format!("Prometheus fires {ALERT}: {}", alert.annotations.get("summary").map_or("", String::as_str)));
 
     until("Alertmanager to post to defragd", POST_WITHIN, || async {
         let page = stack.alertmanager.metrics().await?;
@@ -144,17 +95,10 @@ async fn wait_for_post(console: &Console, stack: &Stack) -> Result<()> {
         let sent = page.require("alertmanager_notifications_total", &webhook)?;
         let failed: f64 = page
             .samples("alertmanager_notifications_failed_total")
-            .filter(|(labels, _)| {
-                labels
-                    .get("integration")
-                    .is_some_and(|name| name == "webhook")
-            })
+            .filter(|(labels, _)| labels.get("integration").is_some_and(|name| name == "webhook"))
             .map(|(_, value)| value)
             .sum();
-        ensure!(
-            sent > failed,
-            "{sent} notifications were sent, {failed} failed"
-        );
+        ensure!(sent > failed, "{sent} notifications were sent, {failed} failed");
         Ok(())
     })
     .await?;
@@ -163,12 +107,7 @@ async fn wait_for_post(console: &Console, stack: &Stack) -> Result<()> {
 }
 
 /// Reports each member as its own metrics count the defrag; ends when defragd says that the run has.
-async fn wait_for_run(
-    console: &Console,
-    stack: &Stack,
-    names: &[String],
-    watch: &DefragWatch,
-) -> Result<()> {
+async fn wait_for_run(console: &Console, stack: &Stack, names: &[String], watch: &DefragWatch) -> Result<()> {
     let mut told = 0;
     let end = tokio::time::Instant::now() + RUN_WITHIN;
     loop {
@@ -177,11 +116,8 @@ async fn wait_for_run(
         let over = run_succeeded(stack).await?;
         for defrag in watch.timeline().finished().iter().skip(told) {
             told += 1;
-            let size = stack
-                .etcd
-                .status(defrag.member)
-                .await
-                .map_or_else(|_| "not known yet".to_owned(), |s| mib(s.size));
+            let size =
+                stack.etcd.status(defrag.member).await.map_or_else(|_| "not known yet".to_owned(), |s| mib(s.size));
             console.say(&format!(
                 "  {} was defragmented in {}, its size is {size}",
                 names[defrag.member],
@@ -206,11 +142,7 @@ async fn run_succeeded(stack: &Stack) -> Result<bool> {
         let of_this = |(labels, _): &(std::collections::BTreeMap<String, String>, f64)| {
             labels.get("outcome").is_some_and(|o| o == outcome)
         };
-        page.samples("defragd_runs_total")
-            .filter(of_this)
-            .map(|(_, count)| count)
-            .sum::<f64>()
-            > 0.0
+        page.samples("defragd_runs_total").filter(of_this).map(|(_, count)| count).sum::<f64>() > 0.0
     };
     if let Some(bad) = BAD_OUTCOMES.into_iter().find(|&outcome| ended(outcome)) {
         bail!("defragd's run ended as {bad}");
@@ -220,14 +152,8 @@ async fn run_succeeded(stack: &Stack) -> Result<bool> {
 
 async fn read_back(writer: &Writer, etcd: &EtcdCluster) -> Check {
     match writer.verify(etcd).await {
-        Ok(keys) => Check {
-            text: format!("all {keys} acknowledged keys read back"),
-            holds: true,
-        },
-        Err(error) => Check {
-            text: format!("acknowledged keys read back: {error:#}"),
-            holds: false,
-        },
+        Ok(keys) => Check { text: format!("all {keys} acknowledged keys read back"), holds: true },
+        Err(error) => Check { text: format!("acknowledged keys read back: {error:#}"), holds: false },
     }
 }
 
@@ -251,11 +177,7 @@ impl Told {
 
     /// Ends defragd in its own way and everything else at once.
     pub(crate) async fn end(self) -> Result<()> {
-        self.stack
-            .defragd
-            .terminate(Duration::from_secs(30))
-            .await
-            .context("failed to end defragd")?;
+        self.stack.defragd.terminate(Duration::from_secs(30)).await.context("failed to end defragd")?;
         Ok(())
     }
 }

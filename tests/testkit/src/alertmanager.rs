@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::process::Process;
-use crate::{Port, Tools, http, until};
+use crate::{Port, Tools, http};
 
 const READY: Duration = Duration::from_secs(30);
 
@@ -38,9 +38,7 @@ pub struct PostedAlert {
 impl Alertmanager {
     /// Starts it with this configuration (YAML; paths in it absolute), logging to a file, and waits until it is ready.
     pub async fn start(tools: &Tools, config: &str, log: &Path) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("defragd-alertmanager-")
-            .tempdir()?;
+        let dir = tempfile::Builder::new().prefix("defragd-alertmanager-").tempdir()?;
         let file = dir.path().join("alertmanager.yml");
         fs::write(&file, config)?;
         let mut port = Port::reserve()?;
@@ -54,17 +52,8 @@ impl Alertmanager {
         port.release();
         let process = Process::spawn("alertmanager", &tools.alertmanager(), &args, &[], log)?;
         let http = http::client(None)?;
-        let ready = until("Alertmanager to be ready", READY, || async {
-            process.ensure_running()?;
-            http::get(&http, &format!("{url}/-/ready")).await
-        });
-        ready.await.with_context(|| process.tail(20))?;
-        Ok(Self {
-            url,
-            http,
-            process,
-            _dir: dir,
-        })
+        process.ready(READY, || async { http::get(&http, &format!("{url}/-/ready")).await }).await?;
+        Ok(Self { url, http, process, _dir: dir })
     }
 
     /// Where it serves.
@@ -90,25 +79,13 @@ impl Alertmanager {
 
     /// Gives it alerts as Prometheus would: a JSON array of objects with `labels`.
     pub async fn post(&self, alerts: &serde_json::Value) -> Result<()> {
-        let answer = http::send(
-            self.http
-                .post(format!("{}/api/v2/alerts", self.url))
-                .json(alerts),
-        )
-        .await?;
-        ensure!(
-            answer.status == 200,
-            "Alertmanager answered {}: {}",
-            answer.status,
-            answer.body
-        );
+        let answer = http::send(self.http.post(format!("{}/api/v2/alerts", self.url)).json(alerts)).await?;
+        ensure!(answer.status == 200, "Alertmanager answered {}: {}", answer.status, answer.body);
         Ok(())
     }
 
     /// Its own metrics, `alertmanager_notifications_total` among them.
     pub async fn metrics(&self) -> Result<crate::Exposition> {
-        Ok(crate::Exposition::new(
-            http::get(&self.http, &format!("{}/metrics", self.url)).await?,
-        ))
+        Ok(crate::Exposition::new(http::get(&self.http, &format!("{}/metrics", self.url)).await?))
     }
 }

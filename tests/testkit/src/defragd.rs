@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use crate::process::Process;
-use crate::{Exposition, Response, http, until};
+use crate::{Exposition, Response, http};
 
 const READY: Duration = Duration::from_secs(20);
 /// The address that lets the system choose the port; the "listening" line says which.
@@ -30,29 +30,20 @@ impl Defragd {
     pub async fn start(binary: &Path, args: &[String], log: &Path) -> Result<Self> {
         let mut all = vec!["serve".to_owned()];
         all.extend(args.iter().cloned());
-        if !args
-            .iter()
-            .any(|arg| arg.starts_with("--web.listen-address"))
-        {
+        if !args.iter().any(|arg| arg.starts_with("--web.listen-address")) {
             all.push(format!("--web.listen-address={ANY_PORT}"));
         }
         // A log that an earlier start wrote holds that one's address.
         let before = fs::metadata(log).map_or(0, |meta| meta.len());
         let process = Process::spawn("defragd", binary, &all, &[], log)?;
-        let address = until("defragd to listen", READY, || async {
-            process.ensure_running()?;
-            let text = fs::read_to_string(log)?;
-            let new = text.get(usize::try_from(before)?..).unwrap_or_default();
-            new.lines()
-                .find_map(listening)
-                .context("it has not said so yet")
-        });
-        let address = address.await.with_context(|| process.tail(20))?;
-        Ok(Self {
-            url: format!("http://{address}"),
-            http: http::client(None)?,
-            process,
-        })
+        let address = process
+            .ready(READY, || async {
+                let text = fs::read_to_string(log)?;
+                let new = text.get(usize::try_from(before)?..).unwrap_or_default();
+                new.lines().find_map(listening).context("it has not said that it listens")
+            })
+            .await?;
+        Ok(Self { url: format!("http://{address}"), http: http::client(None)?, process })
     }
 
     /// Where it serves.
@@ -83,19 +74,13 @@ impl Defragd {
 
     /// Its metrics.
     pub async fn metrics(&self) -> Result<Exposition> {
-        Ok(Exposition::new(
-            http::get(&self.http, &format!("{}/metrics", self.url)).await?,
-        ))
+        Ok(Exposition::new(http::get(&self.http, &format!("{}/metrics", self.url)).await?))
     }
 
     /// Posts a webhook's body as it is, with a bearer token if given.
     pub async fn post_raw(&self, body: impl Into<String>, token: Option<&str>) -> Result<Response> {
         let url = format!("{}/api/v1/alerts", self.url);
-        let mut request = self
-            .http
-            .post(url)
-            .header("content-type", "application/json")
-            .body(body.into());
+        let mut request = self.http.post(url).header("content-type", "application/json").body(body.into());
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
@@ -103,11 +88,7 @@ impl Defragd {
     }
 
     /// Posts a webhook as Alertmanager does, with a bearer token if given.
-    pub async fn post_alerts(
-        &self,
-        webhook: &serde_json::Value,
-        token: Option<&str>,
-    ) -> Result<Response> {
+    pub async fn post_alerts(&self, webhook: &serde_json::Value, token: Option<&str>) -> Result<Response> {
         self.post_raw(webhook.to_string(), token).await
     }
 
@@ -150,13 +131,7 @@ impl Defragd {
 
 /// The address in a line `… msg="listening" address=127.0.0.1:9379`, in logfmt or JSON.
 fn listening(line: &str) -> Option<String> {
-    let says = [
-        "msg=\"listening\"",
-        "msg=listening",
-        "message=listening",
-        "message=\"listening\"",
-        "\"listening\"",
-    ];
+    let says = ["msg=\"listening\"", "msg=listening", "message=listening", "message=\"listening\"", "\"listening\""];
     if !says.iter().any(|text| line.contains(text)) {
         return None;
     }
@@ -175,8 +150,7 @@ mod tests {
 
     #[test]
     fn the_address_is_read_from_the_listening_line() {
-        let logfmt =
-            "ts=2026-01-01T00:00:00Z level=info msg=\"listening\" address=127.0.0.1:41000 x=1";
+        let logfmt = "ts=2026-01-01T00:00:00Z level=info msg=\"listening\" address=127.0.0.1:41000 x=1";
         assert_eq!(listening(logfmt).as_deref(), Some("127.0.0.1:41000"));
         let json = r#"{"level":"INFO","message":"listening","address":"127.0.0.1:41000"}"#;
         assert_eq!(listening(json).as_deref(), Some("127.0.0.1:41000"));

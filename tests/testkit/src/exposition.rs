@@ -22,18 +22,13 @@ impl Exposition {
     /// The value of the first sample of a metric whose labels include these.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.samples(name)
-            .find(|(own, _)| {
-                labels
-                    .iter()
-                    .all(|&(key, value)| own.get(key).is_some_and(|own| own == value))
-            })
+            .find(|(own, _)| labels.iter().all(|&(key, value)| own.get(key).is_some_and(|own| own == value)))
             .map(|(_, value)| value)
     }
 
     /// The value, or an error naming what was looked for.
     pub fn require(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
-        self.value(name, labels)
-            .with_context(|| format!("no sample {name}{labels:?} in the metrics"))
+        self.value(name, labels).with_context(|| format!("no sample {name}{labels:?} in the metrics"))
     }
 
     /// The value of a counter, as the whole number that it is.
@@ -48,10 +43,7 @@ impl Exposition {
     }
 
     /// Every sample of a metric: its labels and value.
-    pub fn samples<'a>(
-        &'a self,
-        name: &'a str,
-    ) -> impl Iterator<Item = (BTreeMap<String, String>, f64)> + 'a {
+    pub fn samples<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (BTreeMap<String, String>, f64)> + 'a {
         self.0.lines().filter_map(move |line| {
             let rest = line.strip_prefix(name)?;
             if let Some(inner) = rest.strip_prefix('{') {
@@ -100,7 +92,8 @@ fn labels(mut text: &str) -> Option<(BTreeMap<String, String>, &str)> {
 mod tests {
     use super::*;
 
-    const PAGE: &str = "# HELP a_total x\na_total 3\na_total_more 9\nb{x=\"1\",y=\"q\\\"}\\n\"} 2.5e1 1700000000\nb{x=\"2\"} +Inf\n";
+    const PAGE: &str =
+        "# HELP a_total x\na_total 3\na_total_more 9\nb{x=\"1\",y=\"q\\\"}\\n\"} 2.5e1 1700000000\nb{x=\"2\"} +Inf\n";
 
     #[test]
     fn a_sample_is_found_by_its_whole_name() {

@@ -45,11 +45,7 @@ pub struct Fragmented {
 /// and waits until what is in use has fallen to about `live_bytes` on every member.
 ///
 /// The quota must be above the target. Fails if the result is not as asked.
-pub async fn fragment(
-    cluster: &EtcdCluster,
-    target_bytes: u64,
-    live_bytes: u64,
-) -> Result<Fragmented> {
+pub async fn fragment(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<Fragmented> {
     let begin = Instant::now();
     let keys = (live_bytes / VALUE_BYTES).max(OPS_PER_TXN);
     let batches = keys.div_ceil(OPS_PER_TXN);
@@ -62,36 +58,16 @@ pub async fn fragment(
         write(cluster, &next, end, batches).await?;
         next.store(end, Ordering::Relaxed);
         written += round * OPS_PER_TXN * VALUE_BYTES;
-        let smallest = cluster
-            .statuses()
-            .await?
-            .iter()
-            .map(|s| s.size)
-            .min()
-            .unwrap_or(0);
-        round = target_bytes
-            .saturating_sub(smallest)
-            .div_ceil(OPS_PER_TXN * VALUE_BYTES);
-        ensure!(
-            begin.elapsed() < Duration::from_secs(300),
-            "not fragmented after five minutes"
-        );
+        let smallest = cluster.statuses().await?.iter().map(|s| s.size).min().unwrap_or(0);
+        round = target_bytes.saturating_sub(smallest).div_ceil(OPS_PER_TXN * VALUE_BYTES);
+        ensure!(begin.elapsed() < Duration::from_secs(300), "not fragmented after five minutes");
     }
     let members = compact_and_settle(cluster, target_bytes, live_bytes).await?;
-    Ok(Fragmented {
-        members,
-        written,
-        took: begin.elapsed(),
-    })
+    Ok(Fragmented { members, written, took: begin.elapsed() })
 }
 
 /// Writes the transactions up to number `end`, several at a time, over all the members.
-async fn write(
-    cluster: &EtcdCluster,
-    next: &std::sync::Arc<AtomicU64>,
-    end: u64,
-    batches: u64,
-) -> Result<()> {
+async fn write(cluster: &EtcdCluster, next: &std::sync::Arc<AtomicU64>, end: u64, batches: u64) -> Result<()> {
     let mut writers = JoinSet::new();
     for n in 0..WRITERS {
         let index = usize::try_from(n)? % cluster.len();
@@ -116,62 +92,28 @@ async fn put_batch(client: &mut Client, number: u64, batches: u64) -> Result<()>
     let batch = number % batches;
     let value = vec![u8::try_from(number % 251)?; usize::try_from(VALUE_BYTES)?];
     let puts: Vec<TxnOp> = (0..OPS_PER_TXN)
-        .map(|n| {
-            TxnOp::put(
-                format!("fragment/{:08}", batch * OPS_PER_TXN + n),
-                value.clone(),
-                None,
-            )
-        })
+        .map(|n| TxnOp::put(format!("fragment/{:08}", batch * OPS_PER_TXN + n), value.clone(), None))
         .collect();
-    timeout(TXN, client.txn(Txn::new().and_then(puts)))
-        .await
-        .context("a transaction hangs")??;
+    timeout(TXN, client.txn(Txn::new().and_then(puts))).await.context("a transaction hangs")??;
     Ok(())
 }
 
-async fn compact_and_settle(
-    cluster: &EtcdCluster,
-    target_bytes: u64,
-    live_bytes: u64,
-) -> Result<Vec<MemberSize>> {
+async fn compact_and_settle(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<Vec<MemberSize>> {
     let mut client = cluster.client(0).await?;
-    let revision = client
-        .get("fragment/", None)
-        .await?
-        .header()
-        .context("a header")?
-        .revision();
-    timeout(
-        TXN,
-        client.compact(revision, Some(CompactionOptions::new().with_physical())),
-    )
-    .await
-    .context("the compaction hangs")??;
+    let revision = client.get("fragment/", None).await?.header().context("a header")?.revision();
+    timeout(TXN, client.compact(revision, Some(CompactionOptions::new().with_physical())))
+        .await
+        .context("the compaction hangs")??;
     // Page overhead, etcd's own buckets and the keys of others come on top of the values.
     let most = live_bytes.max(OPS_PER_TXN * VALUE_BYTES) * 3 / 2 + 8 * 1024 * 1024;
     let mut last: Vec<MemberSize> = Vec::new();
     loop {
         let now = until("in-use below the limit on every member", SETTLE, || async {
             // An idle etcd does not count its freed pages: that happens at the next commits.
-            timeout(
-                TXN,
-                cluster.client(0).await?.put("fragment-settle", "", None),
-            )
-            .await??;
-            let now: Vec<MemberSize> = cluster
-                .statuses()
-                .await?
-                .iter()
-                .map(|s| MemberSize {
-                    size: s.size,
-                    in_use: s.in_use,
-                })
-                .collect();
-            ensure!(
-                now.iter().all(|m| m.in_use <= most),
-                "in use {now:?}, wanted at most {most}"
-            );
+            timeout(TXN, cluster.client(0).await?.put("fragment-settle", "", None)).await??;
+            let now: Vec<MemberSize> =
+                cluster.statuses().await?.iter().map(|s| MemberSize { size: s.size, in_use: s.in_use }).collect();
+            ensure!(now.iter().all(|m| m.in_use <= most), "in use {now:?}, wanted at most {most}");
             Ok(now)
         })
         .await?;
@@ -184,9 +126,6 @@ async fn compact_and_settle(
         last = now;
         tokio::time::sleep(Duration::from_millis(400)).await;
     }
-    ensure!(
-        last.iter().all(|m| m.size >= target_bytes),
-        "files shrank below {target_bytes}: {last:?}"
-    );
+    ensure!(last.iter().all(|m| m.size >= target_bytes), "files shrank below {target_bytes}: {last:?}");
     Ok(last)
 }

@@ -44,22 +44,12 @@ pub(crate) fn client(pki: Option<&Pki>) -> Result<Client> {
 pub(crate) async fn send(request: reqwest::RequestBuilder) -> Result<Response> {
     let answer = request.send().await?;
     let status = answer.status().as_u16();
-    Ok(Response {
-        status,
-        body: answer.text().await?,
-    })
+    Ok(Response { status, body: answer.text().await? })
 }
 
 /// Gets a page that must be answered with 200.
 pub(crate) async fn get(client: &Client, url: &str) -> Result<String> {
-    let answer = send(client.get(url))
-        .await
-        .with_context(|| format!("failed to get {url}"))?;
-    ensure!(
-        answer.status == 200,
-        "{url} answered {}: {}",
-        answer.status,
-        answer.body
-    );
+    let answer = send(client.get(url)).await.with_context(|| format!("failed to get {url}"))?;
+    ensure!(answer.status == 200, "{url} answered {}: {}", answer.status, answer.body);
     Ok(answer.body)
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
 };
 
 /// Where a certificate and its key are.
@@ -41,35 +41,19 @@ impl Pki {
     pub fn create(dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let mut params = CertificateParams::new(Vec::new())?;
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "defragd test CA");
+        params.distinguished_name.push(DnType::CommonName, "defragd test CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::CrlSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)
-            .context("failed to make a CA")?;
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?).context("failed to make a CA")?;
         let ca = dir.join("ca.crt");
         fs::write(&ca, issuer.pem())?;
         // etcd's own gateway dials itself with the server's certificate, so that one is a client's too.
-        let both = [
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let server = sign(&issuer, dir, "server", "etcd-server", &both)?;
         let peer = sign(&issuer, dir, "peer", "etcd-peer", &both)?;
         let client = sign(&issuer, dir, "client", "defragd-test", &both[1..])?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            ca,
-            issuer,
-            server,
-            peer,
-            client,
-        })
+        Ok(Self { dir: dir.to_owned(), ca, issuer, server, peer, client })
     }
 
     /// A client certificate with this common name, which etcd takes for the user's name when auth is on.
@@ -113,18 +97,11 @@ fn sign(
 ) -> Result<Identity> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = usages.to_vec();
-    let cert = params
-        .signed_by(&key, issuer)
-        .with_context(|| format!("failed to sign {file}"))?;
-    let identity = Identity {
-        cert: dir.join(format!("{file}.crt")),
-        key: dir.join(format!("{file}.key")),
-    };
+    let cert = params.signed_by(&key, issuer).with_context(|| format!("failed to sign {file}"))?;
+    let identity = Identity { cert: dir.join(format!("{file}.crt")), key: dir.join(format!("{file}.key")) };
     fs::write(&identity.cert, cert.pem())?;
     fs::write(&identity.key, key.serialize_pem())?;
     Ok(identity)

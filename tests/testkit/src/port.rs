@@ -27,10 +27,7 @@ impl Port {
             let offset = u16::try_from((start + step) % span)?;
             let number = RANGE.start + offset;
             if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, number)) {
-                return Ok(Self {
-                    held: Some(listener),
-                    number,
-                });
+                return Ok(Self { held: Some(listener), number });
             }
         }
         bail!("no free port on 127.0.0.1 in {RANGE:?}")

@@ -14,6 +14,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
+use crate::until;
+
 type Job = (Command, Sender<std::io::Result<Child>>);
 
 /// The one thread that starts every child. Linux sends the parent-death signal when the *thread* that
@@ -47,11 +49,7 @@ impl Process {
         envs: &[(String, String)],
         log: &Path,
     ) -> Result<Self> {
-        let out = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .context("failed to open the log")?;
+        let out = File::options().create(true).append(true).open(log).context("failed to open the log")?;
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
@@ -68,16 +66,9 @@ impl Process {
             .unwrap_or_else(PoisonError::into_inner)
             .send((command, reply))
             .map_err(|_| anyhow!("the thread that starts processes is gone"))?;
-        let child = answer
-            .recv()?
-            .with_context(|| format!("failed to start {name} ({})", program.display()))?;
+        let child = answer.recv()?.with_context(|| format!("failed to start {name} ({})", program.display()))?;
         let pid = Pid::from_raw(i32::try_from(child.id())?).context("a child has a pid")?;
-        Ok(Self {
-            name: name.to_owned(),
-            log: log.to_owned(),
-            pid,
-            child: Mutex::new(child),
-        })
+        Ok(Self { name: name.to_owned(), log: log.to_owned(), pid, child: Mutex::new(child) })
     }
 
     /// The process id.
@@ -87,24 +78,36 @@ impl Process {
 
     /// How it ended, if it has.
     pub(crate) fn exited(&self) -> Result<Option<ExitStatus>> {
-        Ok(self
-            .child
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .try_wait()?)
+        Ok(self.child.lock().unwrap_or_else(PoisonError::into_inner).try_wait()?)
     }
 
     /// Fails with the end of the log if it has ended.
     pub(crate) fn ensure_running(&self) -> Result<()> {
         match self.exited()? {
-            Some(status) => bail!(
-                "{} ended ({status}); the end of {}:\n{}",
-                self.name,
-                self.log.display(),
-                self.tail(20)
-            ),
+            Some(status) => {
+                bail!("{} ended ({status}); the end of {}:\n{}", self.name, self.log.display(), self.tail(20))
+            }
             None => Ok(()),
         }
+    }
+
+    /// Tries until it is ready; fails at once, with the end of its log, if it ends instead.
+    pub(crate) async fn ready<T, F, Fut>(&self, limit: Duration, mut attempt: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let what = format!("{} to be ready", self.name);
+        let ready = until(&what, limit, || {
+            let (running, tried) = (self.ensure_running(), attempt());
+            async move {
+                match running {
+                    Ok(()) => tried.await.map(Ok),
+                    Err(ended) => Ok(Err(ended)),
+                }
+            }
+        });
+        ready.await.with_context(|| self.tail(20))?
     }
 
     /// Sends a signal; one to a process that has ended is no error.
@@ -112,8 +115,7 @@ impl Process {
         // Under the lock and only while not reaped, so that the pid cannot be another process's by now.
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         if child.try_wait()?.is_none() {
-            kill_process(self.pid, signal)
-                .with_context(|| format!("failed to signal {}", self.name))?;
+            kill_process(self.pid, signal).with_context(|| format!("failed to signal {}", self.name))?;
         }
         Ok(())
     }
@@ -191,14 +193,7 @@ mod tests {
     use super::*;
 
     fn sleeper(log: &Path) -> Process {
-        Process::spawn(
-            "sleep",
-            Path::new("/bin/sleep"),
-            &["60".to_owned()],
-            &[],
-            log,
-        )
-        .unwrap()
+        Process::spawn("sleep", Path::new("/bin/sleep"), &["60".to_owned()], &[], log).unwrap()
     }
 
     #[tokio::test]
@@ -215,6 +210,16 @@ mod tests {
         child.ensure_running().unwrap();
         child.kill().await.unwrap();
         assert!(child.ensure_running().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_child_that_ends_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let child = Process::spawn("false", Path::new("/bin/false"), &[], &[], &dir.path().join("log")).unwrap();
+        let begin = Instant::now();
+        let ready = child.ready(Duration::from_secs(60), || async { bail!("never") as Result<()> });
+        assert!(ready.await.is_err());
+        assert!(begin.elapsed() < Duration::from_secs(10));
     }
 
     #[tokio::test]

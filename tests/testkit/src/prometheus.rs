@@ -68,9 +68,7 @@ struct Alerts {
 impl Prometheus {
     /// Starts it with this configuration (YAML; paths in it absolute), logging to a file, and waits until it is ready.
     pub async fn start(tools: &Tools, config: &str, log: &Path) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("defragd-prometheus-")
-            .tempdir()?;
+        let dir = tempfile::Builder::new().prefix("defragd-prometheus-").tempdir()?;
         let file = dir.path().join("prometheus.yml");
         fs::write(&file, config)?;
         let mut port = Port::reserve()?;
@@ -84,17 +82,8 @@ impl Prometheus {
         port.release();
         let process = Process::spawn("prometheus", &tools.prometheus(), &args, &[], log)?;
         let http = http::client(None)?;
-        let ready = until("Prometheus to be ready", READY, || async {
-            process.ensure_running()?;
-            http::get(&http, &format!("{url}/-/ready")).await
-        });
-        ready.await.with_context(|| process.tail(20))?;
-        Ok(Self {
-            url,
-            http,
-            process,
-            _dir: dir,
-        })
+        process.ready(READY, || async { http::get(&http, &format!("{url}/-/ready")).await }).await?;
+        Ok(Self { url, http, process, _dir: dir })
     }
 
     /// Where it serves.
@@ -115,12 +104,7 @@ impl Prometheus {
         vector
             .result
             .into_iter()
-            .map(|series| {
-                Ok(Sample {
-                    labels: series.metric,
-                    value: series.value.1.parse()?,
-                })
-            })
+            .map(|series| Ok(Sample { labels: series.metric, value: series.value.1.parse()? }))
             .collect()
     }
 
@@ -136,16 +120,9 @@ impl Prometheus {
             let mut firing = self.alerts().await?;
             let all = firing.len();
             firing.retain(|alert| {
-                alert.state == "firing"
-                    && alert
-                        .labels
-                        .get("alertname")
-                        .is_some_and(|name| name == alertname)
+                alert.state == "firing" && alert.labels.get("alertname").is_some_and(|name| name == alertname)
             });
-            ensure!(
-                !firing.is_empty(),
-                "it is not among the {all} alerts that fire or are pending"
-            );
+            ensure!(!firing.is_empty(), "it is not among the {all} alerts that fire or are pending");
             Ok(firing)
         })
         .await
@@ -153,8 +130,7 @@ impl Prometheus {
 
     async fn api<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
         let text = http::get(&self.http, url).await?;
-        let answer: Answer<T> =
-            serde_json::from_str(&text).with_context(|| format!("{url} answered {text}"))?;
+        let answer: Answer<T> = serde_json::from_str(&text).with_context(|| format!("{url} answered {text}"))?;
         Ok(answer.data)
     }
 }

@@ -58,22 +58,14 @@ impl Timeline {
             }
             // A count that falls is a restarted member: a new beginning, not a defrag.
             let more = u32::try_from(after.done.saturating_sub(before.done)).unwrap_or(u32::MAX);
-            let took = Duration::try_from_secs_f64(
-                (after.seconds - before.seconds) / f64::from(more.max(1)),
-            )
-            .unwrap_or_default();
+            let took = Duration::try_from_secs_f64((after.seconds - before.seconds) / f64::from(more.max(1)))
+                .unwrap_or_default();
             if more == 1 {
                 // It ended after `before.asked` and began before `after.answered - took`.
-                self.certain
-                    .push((after.answered.saturating_sub(took), before.asked, member));
+                self.certain.push((after.answered.saturating_sub(took), before.asked, member));
             }
             for _ in 0..more {
-                self.finished.push(Defrag {
-                    member,
-                    ended_after: before.asked,
-                    ended_before: after.answered,
-                    took,
-                });
+                self.finished.push(Defrag { member, ended_after: before.asked, ended_before: after.answered, took });
             }
         }
         self.certain.retain(|(from, to, _)| from < to);
@@ -93,22 +85,13 @@ impl Timeline {
     /// at a member prove, so anything above one is an overlap and no artefact of the polling.
     pub fn max_in_flight(&self) -> usize {
         let members_at = |at: Duration| {
-            let mut members: Vec<usize> = self
-                .certain
-                .iter()
-                .filter(|(from, to, _)| *from <= at && at < *to)
-                .map(|span| span.2)
-                .collect();
+            let mut members: Vec<usize> =
+                self.certain.iter().filter(|(from, to, _)| *from <= at && at < *to).map(|span| span.2).collect();
             members.sort_unstable();
             members.dedup();
             members.len()
         };
-        let proven = self
-            .certain
-            .iter()
-            .map(|span| members_at(span.0))
-            .max()
-            .unwrap_or(0);
+        let proven = self.certain.iter().map(|span| members_at(span.0)).max().unwrap_or(0);
         proven.max(usize::from(!self.finished.is_empty()))
     }
 }
@@ -119,29 +102,15 @@ mod tests {
 
     fn look(at_ms: u64, inflight: bool, done: u64, seconds: f64) -> Look {
         let asked = Duration::from_millis(at_ms);
-        Look {
-            asked,
-            answered: asked + Duration::from_millis(2),
-            inflight,
-            done,
-            seconds,
-        }
+        Look { asked, answered: asked + Duration::from_millis(2), inflight, done, seconds }
     }
 
     #[test]
     fn one_after_the_other_is_one_in_flight() {
-        let first = vec![
-            look(0, false, 0, 0.0),
-            look(30, true, 0, 0.0),
-            look(60, true, 0, 0.0),
-            look(90, false, 1, 0.05),
-        ];
-        let second = vec![
-            look(0, false, 0, 0.0),
-            look(100, true, 0, 0.0),
-            look(130, true, 0, 0.0),
-            look(160, false, 1, 0.05),
-        ];
+        let first =
+            vec![look(0, false, 0, 0.0), look(30, true, 0, 0.0), look(60, true, 0, 0.0), look(90, false, 1, 0.05)];
+        let second =
+            vec![look(0, false, 0, 0.0), look(100, true, 0, 0.0), look(130, true, 0, 0.0), look(160, false, 1, 0.05)];
         let timeline = Timeline::build(&[second, first]);
         assert_eq!(timeline.order(), [1, 0]);
         assert_eq!(timeline.max_in_flight(), 1);
@@ -157,26 +126,14 @@ mod tests {
 
     #[test]
     fn overlapping_durations_are_an_overlap_even_if_never_seen_in_flight() {
-        let one = vec![
-            look(0, false, 0, 0.0),
-            look(400, false, 0, 0.0),
-            look(420, false, 1, 0.4),
-        ];
-        let two = vec![
-            look(0, false, 0, 0.0),
-            look(410, false, 0, 0.0),
-            look(430, false, 1, 0.4),
-        ];
+        let one = vec![look(0, false, 0, 0.0), look(400, false, 0, 0.0), look(420, false, 1, 0.4)];
+        let two = vec![look(0, false, 0, 0.0), look(410, false, 0, 0.0), look(430, false, 1, 0.4)];
         assert_eq!(Timeline::build(&[one, two]).max_in_flight(), 2);
     }
 
     #[test]
     fn a_quick_defrag_between_two_looks_is_counted_and_a_restart_is_not() {
-        let looks = vec![
-            look(0, false, 3, 9.0),
-            look(30, false, 0, 0.0),
-            look(60, false, 2, 0.02),
-        ];
+        let looks = vec![look(0, false, 3, 9.0), look(30, false, 0, 0.0), look(60, false, 2, 0.02)];
         let timeline = Timeline::build(&[looks]);
         assert_eq!(timeline.order(), [0, 0]);
         assert_eq!(timeline.max_in_flight(), 1);
@@ -184,9 +141,6 @@ mod tests {
 
     #[test]
     fn nothing_seen_is_nothing_in_flight() {
-        assert_eq!(
-            Timeline::build(&[vec![], vec![look(0, false, 5, 1.0)]]).max_in_flight(),
-            0
-        );
+        assert_eq!(Timeline::build(&[vec![], vec![look(0, false, 5, 1.0)]]).max_in_flight(), 0);
     }
 }

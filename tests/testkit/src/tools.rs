@@ -49,44 +49,29 @@ impl Tools {
     ///
     /// Fails if anything but etcd 3.6 is missing, naming the script that installs it.
     pub fn find() -> Result<Self> {
-        let dir = env::var_os("DEFRAGD_TOOLS").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools"),
-            PathBuf::from,
-        );
+        let dir = env::var_os("DEFRAGD_TOOLS")
+            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools"), PathBuf::from);
         Self::within(&dir.join("bin"))
     }
 
     fn within(bin: &Path) -> Result<Self> {
-        let missing: Vec<&str> = [
-            "etcd-3.4",
-            "etcdctl-3.4",
-            "etcd-3.5",
-            "etcdctl-3.5",
-            "prometheus",
-            "promtool",
-            "alertmanager",
-            "amtool",
-        ]
-        .into_iter()
-        .filter(|name| !bin.join(name).is_file())
-        .collect();
+        let missing: Vec<&str> =
+            ["etcd-3.4", "etcdctl-3.4", "etcd-3.5", "etcdctl-3.5", "prometheus", "promtool", "alertmanager", "amtool"]
+                .into_iter()
+                .filter(|name| !bin.join(name).is_file())
+                .collect();
         ensure!(
             missing.is_empty(),
             "missing in {}: {}; install them with tests/testkit/tools",
             bin.display(),
             missing.join(", ")
         );
-        Ok(Self {
-            bin: bin.canonicalize()?,
-        })
+        Ok(Self { bin: bin.canonicalize()? })
     }
 
     /// The etcd lines that are present, oldest first.
     pub fn etcd_versions(&self) -> Vec<EtcdVersion> {
-        EtcdVersion::ALL
-            .into_iter()
-            .filter(|&version| self.etcd(version).is_file())
-            .collect()
+        EtcdVersion::ALL.into_iter().filter(|&version| self.etcd(version).is_file()).collect()
     }
 
     /// The etcd server of a line.
@@ -96,11 +81,7 @@ impl Tools {
 
     /// An etcdctl that speaks to a server of that line (3.5's does for 3.6, which Debian does not package).
     pub fn etcdctl(&self, version: EtcdVersion) -> PathBuf {
-        let line = if version == EtcdVersion::V3_4 {
-            "3.4"
-        } else {
-            "3.5"
-        };
+        let line = if version == EtcdVersion::V3_4 { "3.4" } else { "3.5" };
         self.bin.join(format!("etcdctl-{line}"))
     }
 
@@ -140,12 +121,7 @@ mod tests {
 
     #[test]
     fn etcd_36_is_driven_with_the_etcdctl_of_35() {
-        let tools = Tools {
-            bin: PathBuf::from("/bin"),
-        };
-        assert_eq!(
-            tools.etcdctl(EtcdVersion::V3_6),
-            Path::new("/bin/etcdctl-3.5")
-        );
+        let tools = Tools { bin: PathBuf::from("/bin") };
+        assert_eq!(tools.etcdctl(EtcdVersion::V3_6), Path::new("/bin/etcdctl-3.5"));
     }
 }

@@ -44,13 +44,7 @@ mod tests {
         let got = until("third time", Duration::from_secs(1), || {
             tries += 1;
             let now = tries;
-            async move {
-                if now == 3 {
-                    Ok(now)
-                } else {
-                    Err(anyhow!("not yet"))
-                }
-            }
+            async move { if now == 3 { Ok(now) } else { Err(anyhow!("not yet")) } }
         })
         .await;
         assert_eq!(got.unwrap(), 3);
@@ -58,15 +52,10 @@ mod tests {
 
     #[tokio::test]
     async fn says_what_was_waited_for_and_why_it_failed_last() {
-        let error = until("a miracle", Duration::from_millis(200), || async {
-            Err::<(), _>(anyhow!("no wine"))
-        })
-        .await
-        .unwrap_err();
+        let error = until("a miracle", Duration::from_millis(200), || async { Err::<(), _>(anyhow!("no wine")) })
+            .await
+            .unwrap_err();
         let text = format!("{error:#}");
-        assert!(
-            text.contains("a miracle") && text.contains("no wine"),
-            "{text}"
-        );
+        assert!(text.contains("a miracle") && text.contains("no wine"), "{text}");
     }
 }

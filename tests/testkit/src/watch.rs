@@ -39,11 +39,7 @@ impl DefragWatch {
         let begin = Instant::now();
         let mut tasks = JoinSet::new();
         for (index, endpoint) in cluster.endpoints().into_iter().enumerate() {
-            let (looks, client, url) = (
-                Arc::clone(&looks),
-                client.clone(),
-                format!("{endpoint}/metrics"),
-            );
+            let (looks, client, url) = (Arc::clone(&looks), client.clone(), format!("{endpoint}/metrics"));
             tasks.spawn(async move {
                 loop {
                     let asked = begin.elapsed();
@@ -71,12 +67,7 @@ impl DefragWatch {
 }
 
 /// A member that does not answer gives no look: it may be stopped, and that is for others to notice.
-async fn look(
-    client: &reqwest::Client,
-    url: &str,
-    asked: Duration,
-    begin: Instant,
-) -> Option<Look> {
+async fn look(client: &reqwest::Client, url: &str, asked: Duration, begin: Instant) -> Option<Look> {
     let page = Exposition::new(http::get(client, url).await.ok()?);
     Some(Look {
         asked,

@@ -60,15 +60,8 @@ impl Writer {
         for index in 0..cluster.len() {
             clients.push(cluster.client(index).await?);
         }
-        let run = format!("{:?}", Instant::now())
-            .chars()
-            .filter(char::is_ascii_digit)
-            .collect();
-        let shared = Arc::new(Shared {
-            run,
-            stop: AtomicBool::new(false),
-            report: Mutex::default(),
-        });
+        let run = format!("{:?}", Instant::now()).chars().filter(char::is_ascii_digit).collect();
+        let shared = Arc::new(Shared { run, stop: AtomicBool::new(false), report: Mutex::default() });
         let task = tokio::spawn(load(Arc::clone(&shared), clients));
         Ok(Self { shared, task })
     }
@@ -81,9 +74,7 @@ impl Writer {
     /// Ends the load after the write under way and gives what was seen. `verify` still works afterwards.
     pub async fn stop(&mut self) -> Result<WriterReport> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        timeout(Duration::from_secs(30), &mut self.task)
-            .await
-            .context("the writer's last write never ended")??;
+        timeout(Duration::from_secs(30), &mut self.task).await.context("the writer's last write never ended")??;
         Ok(self.report())
     }
 
@@ -98,12 +89,9 @@ impl Writer {
         let mut from = key_prefix(&self.shared.run);
         loop {
             let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
-            let page = timeout(
-                Duration::from_secs(30),
-                client.get(from.clone(), Some(options)),
-            )
-            .await
-            .context("reading back hangs")??;
+            let page = timeout(Duration::from_secs(30), client.get(from.clone(), Some(options)))
+                .await
+                .context("reading back hangs")??;
             for pair in page.kvs() {
                 found.insert(pair.key_str()?.to_owned(), pair.value_str()?.to_owned());
             }

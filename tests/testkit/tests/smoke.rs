@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use testkit::{
-    DefragWatch, EtcdCluster, EtcdSpec, EtcdVersion, Tools, Transport, Writer, fragment,
-};
+use testkit::{DefragWatch, EtcdCluster, EtcdSpec, EtcdVersion, Tools, Transport, Writer, fragment};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -16,13 +14,7 @@ async fn smoke(version: EtcdVersion, transport: Transport) -> Result<()> {
         return Ok(());
     }
     let cluster = EtcdCluster::start(&tools, &EtcdSpec::new(version).transport(transport)).await?;
-    assert!(
-        cluster
-            .status(0)
-            .await?
-            .version
-            .starts_with(version.as_str())
-    );
+    assert!(cluster.status(0).await?.version.starts_with(version.as_str()));
 
     let mut writer = Writer::start(&cluster).await?;
     let fragmented = fragment(&cluster, 20 * MIB, 2 * MIB).await?;
@@ -46,12 +38,7 @@ async fn smoke(version: EtcdVersion, transport: Transport) -> Result<()> {
     eprintln!("{version}: {report:?}");
     assert!(report.acked > 0);
     assert_eq!(writer.verify(&cluster).await?, report.acked);
-    assert!(
-        cluster
-            .etcdctl(&["member", "list"])
-            .await?
-            .contains("etcd-3")
-    );
+    assert!(cluster.etcdctl(&["member", "list"]).await?.contains("etcd-3"));
     Ok(())
 }
 
@@ -72,9 +59,7 @@ async fn etcd_3_6_is_fragmented_and_defragmented() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_member_without_tls_works() -> Result<()> {
-    let spec = EtcdSpec::new(EtcdVersion::V3_5)
-        .members(1)
-        .transport(Transport::Plain);
+    let spec = EtcdSpec::new(EtcdVersion::V3_5).members(1).transport(Transport::Plain);
     let cluster = EtcdCluster::start(&Tools::find()?, &spec).await?;
     assert!(cluster.leader().await? == 0);
     assert!(cluster.alarms().await?.is_empty());

@@ -23,24 +23,15 @@ impl EtcdCluster {
     /// Runs etcdctl against every endpoint with the cluster's credentials; gives its standard output.
     pub async fn etcdctl(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.etcdctl);
-        command
-            .env("ETCDCTL_API", "3")
-            .args(self.connection_flags())
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+        command.env("ETCDCTL_API", "3").args(self.connection_flags()).stdin(Stdio::null()).kill_on_drop(true);
         if let Some(password) = self.root_password() {
             command.env("ETCDCTL_USER", format!("root:{password}"));
         }
         let run = command.args(args).output();
-        let output = timeout(Duration::from_secs(120), run)
-            .await
-            .with_context(|| format!("etcdctl {args:?} hangs"))??;
+        let output =
+            timeout(Duration::from_secs(120), run).await.with_context(|| format!("etcdctl {args:?} hangs"))??;
         let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success(),
-            "etcdctl {args:?} failed ({}): {error}",
-            output.status
-        );
+        ensure!(output.status.success(), "etcdctl {args:?} failed ({}): {error}", output.status);
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -58,9 +49,7 @@ impl EtcdCluster {
         }
         let id = self.status(to).await?.id;
         let mut client = self.client(from).await?;
-        timeout(CALL, client.move_leader(id))
-            .await
-            .context("MoveLeader hangs")??;
+        timeout(CALL, client.move_leader(id)).await.context("MoveLeader hangs")??;
         until("the new leader", CALL, || async {
             let now = self.leader().await?;
             ensure!(now == to, "the leader is {now}");
@@ -76,10 +65,7 @@ impl EtcdCluster {
         client.role_add("root").await?;
         client.user_grant_role("root", "root").await?;
         client.auth_enable().await?;
-        *self
-            .root_password
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(root_password.to_owned());
+        *self.root_password.lock().unwrap_or_else(PoisonError::into_inner) = Some(root_password.to_owned());
         self.ready().await
     }
 
@@ -88,11 +74,8 @@ impl EtcdCluster {
         let mut client = self.client(0).await?;
         let role = format!("{name}-role");
         client.role_add(role.clone()).await?;
-        let everything =
-            etcd_client::Permission::new(PermissionType::Readwrite, "").with_all_keys();
-        client
-            .role_grant_permission(role.clone(), everything)
-            .await?;
+        let everything = etcd_client::Permission::new(PermissionType::Readwrite, "").with_all_keys();
+        client.role_grant_permission(role.clone(), everything).await?;
         client.user_add(name, password, None).await?;
         client.user_grant_role(name, role).await?;
         Ok(())
@@ -131,18 +114,11 @@ impl EtcdCluster {
 
     fn signal(&self, index: usize, signal: Signal) -> Result<()> {
         let member = self.member(index);
-        member
-            .process()
-            .as_ref()
-            .with_context(|| format!("{} is stopped", member.name()))?
-            .signal(signal)
+        member.process().as_ref().with_context(|| format!("{} is stopped", member.name()))?.signal(signal)
     }
 
     fn take(&self, index: usize) -> Result<Process> {
         let member = self.member(index);
-        member
-            .process()
-            .take()
-            .with_context(|| format!("{} is stopped already", member.name()))
+        member.process().take().with_context(|| format!("{} is stopped already", member.name()))
     }
 }

@@ -30,23 +30,11 @@ impl Member {
         let name = format!("etcd-{}", n + 1);
         let (client, peer) = (Port::reserve()?, Port::reserve()?);
         let scheme = |tls: bool| if tls { "https" } else { "http" };
-        let client_url = format!(
-            "{}://{}",
-            scheme(spec.transport.client_tls()),
-            client.address()
-        );
-        let peer_url = format!(
-            "{}://{}",
-            scheme(spec.transport == Transport::TlsEverywhere),
-            peer.address()
-        );
+        let client_url = format!("{}://{}", scheme(spec.transport.client_tls()), client.address());
+        let peer_url = format!("{}://{}", scheme(spec.transport == Transport::TlsEverywhere), peer.address());
         Ok(Self {
             dir: dir.join(&name),
-            log: spec
-                .logs
-                .as_deref()
-                .unwrap_or(dir)
-                .join(format!("{name}.log")),
+            log: spec.logs.as_deref().unwrap_or(dir).join(format!("{name}.log")),
             program: program.to_owned(),
             args: Vec::new(),
             ports: Mutex::new([client, peer]),
@@ -98,12 +86,7 @@ impl Member {
 
     /// Starts it, new or again on the data it has.
     pub(super) fn start(&self) -> Result<()> {
-        for port in self
-            .ports
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter_mut()
-        {
+        for port in self.ports.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             port.release();
         }
         let process = Process::spawn(&self.name, &self.program, &self.args, &[], &self.log)?;
@@ -117,10 +100,7 @@ impl Member {
 
     /// Fails with the end of its log if it has ended.
     pub(super) fn ensure_running(&self) -> Result<()> {
-        self.process()
-            .as_ref()
-            .with_context(|| format!("{} is stopped", self.name))?
-            .ensure_running()
+        self.process().as_ref().with_context(|| format!("{} is stopped", self.name))?.ensure_running()
     }
 
     /// Its name, `etcd-1` and so on.

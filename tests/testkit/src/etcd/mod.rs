@@ -39,24 +39,14 @@ pub struct EtcdCluster {
 impl EtcdCluster {
     /// Starts a cluster and waits until every member answers a linearizable read.
     pub async fn start(tools: &Tools, spec: &EtcdSpec) -> Result<Self> {
-        ensure!(
-            (1..=5).contains(&spec.members),
-            "a test cluster has 1 to 5 members, not {}",
-            spec.members
-        );
+        ensure!((1..=5).contains(&spec.members), "a test cluster has 1 to 5 members, not {}", spec.members);
         let program = tools.etcd(spec.version);
-        ensure!(
-            program.is_file(),
-            "etcd {} is not here; install it with tests/testkit/tools",
-            spec.version
-        );
+        ensure!(program.is_file(), "etcd {} is not here; install it with tests/testkit/tools", spec.version);
         for attempt in 1.. {
             let cluster = Self::launch(tools, spec, &program)?;
             match cluster.ready().await {
                 Ok(()) => return Ok(cluster),
-                Err(error)
-                    if attempt < START_ATTEMPTS
-                        && format!("{error:#}").contains("address already in use") => {}
+                Err(error) if attempt < START_ATTEMPTS && format!("{error:#}").contains("address already in use") => {}
                 Err(error) => return Err(error),
             }
         }
@@ -65,19 +55,10 @@ impl EtcdCluster {
 
     fn launch(tools: &Tools, spec: &EtcdSpec, program: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("defragd-etcd-").tempdir()?;
-        let pki = spec
-            .transport
-            .client_tls()
-            .then(|| Pki::create(&dir.path().join("pki")))
-            .transpose()?;
-        let mut members = (0..spec.members)
-            .map(|n| Member::plan(n, program, spec, dir.path()))
-            .collect::<Result<Vec<_>>>()?;
-        let initial = members
-            .iter()
-            .map(|m| format!("{}={}", m.name(), m.peer_url()))
-            .collect::<Vec<_>>()
-            .join(",");
+        let pki = spec.transport.client_tls().then(|| Pki::create(&dir.path().join("pki"))).transpose()?;
+        let mut members =
+            (0..spec.members).map(|n| Member::plan(n, program, spec, dir.path())).collect::<Result<Vec<_>>>()?;
+        let initial = members.iter().map(|m| format!("{}={}", m.name(), m.peer_url())).collect::<Vec<_>>().join(",");
         for member in &mut members {
             member.configure(spec, &initial, pki.as_ref());
         }
@@ -114,8 +95,7 @@ impl EtcdCluster {
             tokio::time::timeout(Duration::from_secs(2), client.get("ready", None)).await??;
             Ok(())
         });
-        read.await
-            .with_context(|| format!("its log is {}", member.log_path().display()))?;
+        read.await.with_context(|| format!("its log is {}", member.log_path().display()))?;
         member.ensure_running()
     }
 
@@ -144,10 +124,7 @@ impl EtcdCluster {
 
     /// Every member's client URL.
     pub fn endpoints(&self) -> Vec<String> {
-        self.members
-            .iter()
-            .map(|m| m.client_url().to_owned())
-            .collect()
+        self.members.iter().map(|m| m.client_url().to_owned()).collect()
     }
 
     /// The version of the members.
@@ -183,10 +160,7 @@ impl EtcdCluster {
             // Not less than 10 s: etcd closes the connection of a client that pings more often than every 5 s.
             .with_keep_alive(Duration::from_secs(10), Duration::from_secs(60));
         if let Some(pki) = &self.pki {
-            let (cert, key) = (
-                std::fs::read(&pki.client().cert)?,
-                std::fs::read(&pki.client().key)?,
-            );
+            let (cert, key) = (std::fs::read(&pki.client().cert)?, std::fs::read(&pki.client().key)?);
             options = options.with_tls(
                 TlsOptions::new()
                     .ca_certificate(Certificate::from_pem(std::fs::read(pki.ca())?))
@@ -200,10 +174,7 @@ impl EtcdCluster {
     }
 
     fn root_password(&self) -> Option<String> {
-        self.root_password
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.root_password.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The connection flags that etcdctl and defragd share: endpoints and certificates.

@@ -50,13 +50,8 @@ impl EtcdCluster {
     pub async fn status(&self, index: usize) -> Result<MemberStatus> {
         let name = self.member(index).name();
         let ask = async { anyhow::Ok(self.client(index).await?.status().await?) };
-        let answer = timeout(STATUS, ask)
-            .await
-            .with_context(|| format!("status of {name} hangs"))??;
-        let id = answer
-            .header()
-            .context("a status has a header")?
-            .member_id();
+        let answer = timeout(STATUS, ask).await.with_context(|| format!("status of {name} hangs"))??;
+        let id = answer.header().context("a status has a header")?.member_id();
         Ok(MemberStatus {
             id,
             leader: answer.leader(),
@@ -98,17 +93,9 @@ impl EtcdCluster {
     pub async fn alarms(&self) -> Result<Vec<(u64, String)>> {
         use etcd_client::{AlarmAction, AlarmType};
         let mut client = self.balanced_client().await?;
-        let answer = timeout(
-            STATUS,
-            client.alarm(AlarmAction::Get, AlarmType::None, None),
-        )
-        .await
-        .context("alarms hang")??;
-        Ok(answer
-            .alarms()
-            .iter()
-            .map(|a| (a.member_id(), format!("{:?}", a.alarm()).to_uppercase()))
-            .collect())
+        let answer =
+            timeout(STATUS, client.alarm(AlarmAction::Get, AlarmType::None, None)).await.context("alarms hang")??;
+        Ok(answer.alarms().iter().map(|a| (a.member_id(), format!("{:?}", a.alarm()).to_uppercase())).collect())
     }
 
     /// A member's own `/metrics`, which it serves even while it defragments.
@@ -119,18 +106,11 @@ impl EtcdCluster {
 
     /// How many defrags a member has finished since it started, by its own count.
     pub async fn defrags_done(&self, index: usize) -> Result<u64> {
-        self.metrics(index)
-            .await?
-            .count(crate::watch::DONE, &[])
-            .with_context(|| format!("no {}", crate::watch::DONE))
+        self.metrics(index).await?.count(crate::watch::DONE, &[]).with_context(|| format!("no {}", crate::watch::DONE))
     }
 
     /// Whether a member is defragmenting, by its own word.
     pub async fn defrag_inflight(&self, index: usize) -> Result<bool> {
-        Ok(self
-            .metrics(index)
-            .await?
-            .require(crate::watch::INFLIGHT, &[])?
-            > 0.0)
+        Ok(self.metrics(index).await?.require(crate::watch::INFLIGHT, &[])? > 0.0)
     }
 }
