@@ -48,9 +48,10 @@ async fn main() -> ExitCode {
 
 /// Tells the story until it ends or somebody ends it. Every child ends with this function's values.
 async fn run(args: &Args, console: &Console) -> Result<ExitCode> {
+    let tools = stack::preflight(args)?;
     let logs = tempfile::Builder::new().prefix("defragd-demo-logs-").tempdir()?.keep();
     let told = tokio::select! {
-        told = story::tell(args, console, &logs) => Some(told),
+        told = story::tell(&tools, args, console, &logs) => Some(told),
         interrupted = interruption() => {
             interrupted?;
             None

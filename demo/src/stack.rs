@@ -25,19 +25,24 @@ pub(crate) struct Stack {
     _dir: TempDir,
 }
 
+/// What must be there before anything is started.
+pub(crate) fn preflight(args: &Args) -> Result<Tools> {
+    let tools = Tools::find()?;
+    ensure!(
+        args.defragd.is_file(),
+        "there is no {}: `cargo build --release` makes it (or name one with --defragd or DEFRAGD_BIN)",
+        args.defragd.display()
+    );
+    Ok(tools)
+}
+
 impl Stack {
     /// Starts all of it, the servers of others before what speaks to them.
-    pub(crate) async fn start(args: &Args, console: &Console, logs: &Path) -> Result<Self> {
-        let tools = Tools::find()?;
-        ensure!(
-            args.defragd.is_file(),
-            "there is no {}: `cargo build --release` makes it (or name one with --defragd or DEFRAGD_BIN)",
-            args.defragd.display()
-        );
+    pub(crate) async fn start(tools: &Tools, args: &Args, console: &Console, logs: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("defragd-demo-").tempdir()?;
 
         console.say("starting three etcd members with mutual TLS");
-        let etcd = EtcdCluster::start(&tools, &EtcdSpec::new(EtcdVersion::V3_5).logs_in(logs)).await?;
+        let etcd = EtcdCluster::start(tools, &EtcdSpec::new(EtcdVersion::V3_5).logs_in(logs)).await?;
         // Not the last in any list: that the leader comes last must be a choice, not an accident.
         etcd.move_leader(0).await?;
         for member in etcd.members() {
@@ -51,13 +56,13 @@ impl Stack {
 
         let webhook = format!("{}/api/v1/alerts", defragd.url());
         let routes = config::alertmanager(&shipped("alertmanager.yml")?, &webhook, &token)?;
-        let alertmanager = Alertmanager::start(&tools, &routes, &logs.join("alertmanager.log")).await?;
+        let alertmanager = Alertmanager::start(tools, &routes, &logs.join("alertmanager.log")).await?;
         console.say(&format!("  Alertmanager {}", alertmanager.url()));
 
         let rules = dir.path().join("defragd.rules.yml");
         fs::write(&rules, config::rules(&shipped("defragd.rules.yml")?)?)?;
         let scraping = config::prometheus(defragd.target(), alertmanager.target(), &rules);
-        let prometheus = Prometheus::start(&tools, &scraping, &logs.join("prometheus.log")).await?;
+        let prometheus = Prometheus::start(tools, &scraping, &logs.join("prometheus.log")).await?;
         console.say(&format!("  Prometheus   {}", prometheus.url()));
         console.say(&format!("  logs         {}", logs.display()));
         Ok(Self { prometheus, alertmanager, defragd, etcd, _dir: dir })

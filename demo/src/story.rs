@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use testkit::{DefragWatch, EtcdCluster, MemberStatus, Writer, fragment, until};
+use testkit::{DefragWatch, EtcdCluster, MemberStatus, Tools, Writer, fragment, until};
 
 use crate::args::Args;
 use crate::console::{Console, mib, seconds};
@@ -33,8 +33,8 @@ pub(crate) struct Told {
 }
 
 /// Tells it, up to the checks.
-pub(crate) async fn tell(args: &Args, console: &Console, logs: &Path) -> Result<Told> {
-    let stack = Stack::start(args, console, logs).await?;
+pub(crate) async fn tell(tools: &Tools, args: &Args, console: &Console, logs: &Path) -> Result<Told> {
+    let stack = Stack::start(tools, args, console, logs).await?;
     let names: Vec<String> = stack.etcd.members().iter().map(|member| member.name().to_owned()).collect();
     let mut writer = Writer::start(&stack.etcd).await?;
     console.say("a client writes keys all along, to every member in turn");
