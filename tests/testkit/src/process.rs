@@ -222,6 +222,41 @@ mod tests {
         assert!(begin.elapsed() < Duration::from_secs(10));
     }
 
+    /// Not a test: what the next one runs in a process of its own, to kill it.
+    #[test]
+    #[ignore = "never ends"]
+    fn a_test_process_with_a_child() {
+        let pid_file = PathBuf::from(std::env::var_os("TESTKIT_PID_FILE").unwrap());
+        let child = sleeper(&pid_file.with_extension("log"));
+        fs::write(&pid_file, child.pid().to_string()).unwrap();
+        thread::sleep(Duration::from_secs(60));
+    }
+
+    #[tokio::test]
+    async fn children_end_with_a_test_process_that_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid_file = dir.path().join("pid");
+        let mut parent = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "process::tests::a_test_process_with_a_child"])
+            .env("TESTKIT_PID_FILE", &pid_file)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let limit = Duration::from_secs(20);
+        let pid = until("the child's pid", limit, || async { Ok(fs::read_to_string(&pid_file)?.parse::<u32>()?) });
+        let stat = PathBuf::from(format!("/proc/{}/stat", pid.await.unwrap()));
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        until("the child's end", limit, || async {
+            // Gone, or dead and not yet collected by init.
+            let state = fs::read_to_string(&stat).unwrap_or_else(|_| "() Z".to_owned());
+            anyhow::ensure!(state.contains(") Z"), "it lives: {state}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+
     #[tokio::test]
     async fn dropping_a_stopped_child_ends_it() {
         let dir = tempfile::tempdir().unwrap();
