@@ -1,7 +1,7 @@
 //! One configured cluster at work: it takes requests, serves them one after the other, and shows itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -10,11 +10,7 @@ use bytesize::ByteSize;
 use jiff::Timestamp;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
-use super::{
-    driver, log,
-    log::LogProgress,
-    observer,
-};
+use super::{driver, log, log::LogProgress, observer};
 use crate::{
     config::ClusterSettings,
     core::{
@@ -79,7 +75,7 @@ struct Memory {
     membership: Option<Membership>,
     quotas: BTreeMap<MemberId, (ByteSize, Option<tokio::time::Instant>)>,
     last_defrags: BTreeMap<MemberId, LastDefrag>,
-    warned: BTreeMap<MemberId, String>,
+    warned: BTreeSet<String>,
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
@@ -254,9 +250,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             if let Some(quota) = status.quota.filter(|_| asked || !before.contains_key(&id)) {
                 memory.quotas.insert(id, (quota, Some(now)));
             }
-            if memory.warned.get(&id) != Some(&status.version) {
-                memory.warned.insert(id, status.version.clone());
-                log::version_warnings(self.name(), &member.member.label(), &status.version);
+            if memory.warned.insert(status.version.clone()) {
+                log::version_warnings(self.name(), &status.version);
             }
         }
     }

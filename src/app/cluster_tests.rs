@@ -20,11 +20,8 @@ fn cluster(policy: Policy) -> Cluster<FakeEtcd, FakeJournal> {
         selector: Selector { cluster: "a".to_owned(), any_of: Vec::new() },
         policy,
     };
-    let shared = Shared {
-        journal: FakeJournal::default(),
-        counters: Counters::new(["a"]),
-        clock: Arc::new(SystemClock),
-    };
+    let shared =
+        Shared { journal: FakeJournal::default(), counters: Counters::new(["a"]), clock: Arc::new(SystemClock) };
     Cluster::new(settings, FakeEtcd::new(3), Arc::new(shared))
 }
 
@@ -41,7 +38,7 @@ async fn serve(cluster: &Cluster<FakeEtcd, FakeJournal>) {
     let (_stop, stopped) = stop_channel();
     tokio::select! {
         () = cluster.work(stopped) => {}
-        () = sleep(Duration::from_secs(3_600)) => {}
+        () = sleep(Duration::from_hours(1)) => {}
     }
 }
 

@@ -41,8 +41,7 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
             Entry::Finished(_) => "finished",
         })
         .collect();
-    let expected =
-        ["accepted", "started", "intent", "result", "intent", "result", "intent", "result", "finished"];
+    let expected = ["accepted", "started", "intent", "result", "intent", "result", "intent", "result", "finished"];
     assert_eq!(kinds, expected);
 }
 
@@ -75,13 +74,13 @@ async fn without_a_journal_nothing_is_started() {
 #[tokio::test(start_paused = true)]
 async fn a_deadline_that_passes_ends_the_run_after_the_server_is_done() {
     let (mut etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
-    etcd.takes = Duration::from_secs(3_600);
+    etcd.takes = Duration::from_hours(1);
     let run = accepted(&journal).await;
     let (_stop, stopped) = watch::channel(None);
     // The fake ends with its future, as a server that is killed does: the member stays busy for good.
     let etcd = etcd;
     let release = async {
-        sleep(Duration::from_secs(1_200)).await;
+        sleep(Duration::from_mins(20)).await;
         etcd.set_busy(2, false);
     };
     let (outcome, ()) = tokio::join!(drive(run, policy(), &etcd, &journal, &Quiet, stopped), release);

@@ -48,7 +48,13 @@ impl Progress for LogProgress {
     }
 
     fn still_defragmenting(&self, intent: &Intent, elapsed: Duration) {
-        info!(cluster = self.cluster, run = self.run.0, member = intent.member, seconds = elapsed.as_secs(), "still defragmenting");
+        info!(
+            cluster = self.cluster,
+            run = self.run.0,
+            member = intent.member,
+            seconds = elapsed.as_secs(),
+            "still defragmenting"
+        );
     }
 
     fn waiting(&self, reason: &Reason) {
@@ -79,18 +85,17 @@ impl Progress for LogProgress {
 
     fn finished(&self, outcome: &Outcome, took: Duration) {
         let (cluster, run, seconds) = (&self.cluster, self.run.0, took.as_secs_f64());
-        match outcome.reason() {
-            Some(reason) => {
-                warn!(cluster, run, seconds, outcome = outcome.label(), code = reason.label(), %reason, "run ended");
-            }
-            None => info!(cluster, run, seconds, outcome = outcome.label(), "run ended"),
+        if let Some(reason) = outcome.reason() {
+            warn!(cluster, run, seconds, outcome = outcome.label(), code = reason.label(), %reason, "run ended");
+        } else {
+            info!(cluster, run, seconds, outcome = outcome.label(), "run ended")
         }
     }
 }
 
-/// Warns once about each known defect of a member's version.
-pub fn version_warnings(cluster: &str, member: &str, version: &str) {
+/// Warns about each known defect of a version that members run.
+pub fn version_warnings(cluster: &str, version: &str) {
     for defect in version::warnings(version) {
-        warn!(cluster, member, version, defect, "this version of etcd has a defect that bears on defragmentation");
+        warn!(cluster, version, defect, "this version of etcd has a defect that bears on defragmentation");
     }
 }

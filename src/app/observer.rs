@@ -3,7 +3,7 @@
 
 use std::{future::Future, time::Duration};
 
-use futures_util::future::{join, join_all, select, Either};
+use futures_util::future::{Either, join, join_all, select};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -35,7 +35,11 @@ async fn observe_member<E: Etcd>(etcd: &E, member: &Member) -> MemberFacts {
     let gauges = limited("the metrics page", RPC_LIMIT, etcd.gauges(member));
     // Learners serve no linearizable reads, and need not: they are not defragmented and do not vote.
     let read = async {
-        if member.is_learner { None } else { Some(limited("the read", RPC_LIMIT, etcd.linearizable_read(member)).await) }
+        if member.is_learner {
+            None
+        } else {
+            Some(limited("the read", RPC_LIMIT, etcd.linearizable_read(member)).await)
+        }
     };
     let ((status, probe_duration), (gauges, linearizable_read)) = join(status, join(gauges, read)).await;
     let status = status.map(|status| with_quota(status, &gauges));

@@ -83,11 +83,8 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
     for address in &options.listen {
         listeners.push(Listener::bind(*address).await?);
     }
-    let http = Options {
-        access,
-        telemetry_path: options.telemetry_path.clone(),
-        timeout_offset: options.timeout_offset,
-    };
+    let http =
+        Options { access, telemetry_path: options.telemetry_path.clone(), timeout_offset: options.timeout_offset };
     let (stop, stopped) = stop_channel();
     let mut servers = JoinSet::new();
     for listener in listeners {

@@ -60,7 +60,11 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 Some(cluster) => cluster.close_interrupted(&view).await?,
                 None => {
                     let outcome = crate::core::history::Outcome::Stopped { reason: Reason::UnknownCluster };
-                    warn!(cluster = view.request.cluster, run = view.id.0, "closing a run of a cluster that is no longer configured");
+                    warn!(
+                        cluster = view.request.cluster,
+                        run = view.id.0,
+                        "closing a run of a cluster that is no longer configured"
+                    );
                     self.shared.journal.append(view.id, crate::core::history::Entry::Finished(outcome)).await?;
                 }
             }
@@ -69,10 +73,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
     }
 
     /// One request a cluster, for all the alerts that concern it.
-    async fn request_runs(
-        &self,
-        notification: &Notification,
-    ) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
+    async fn request_runs(&self, notification: &Notification) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
         let mut wanted: BTreeMap<&str, Vec<AlertKey>> = BTreeMap::new();
         for alert in notification.alerts.iter().filter(|alert| alert.status == AlertStatus::Firing) {
             if let Ok(cluster) = alert::target(alert, &self.selectors) {
@@ -102,7 +103,10 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     async fn notify(&self, notification: Notification) -> Result<Vec<AlertAnswer>, JournalError> {
         let decisions = self.request_runs(&notification).await?;
         if notification.truncated_alerts > 0 {
-            warn!(alerts = notification.truncated_alerts, "Alertmanager cut alerts off: set max_alerts to 0 for this receiver");
+            warn!(
+                alerts = notification.truncated_alerts,
+                "Alertmanager cut alerts off: set max_alerts to 0 for this receiver"
+            );
         }
         let answer = |alert: &alert::Alert| {
             let target = alert::target(alert, &self.selectors);

@@ -130,7 +130,8 @@ impl Connection {
     pub(super) fn settings(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<Settings> {
         let mut file = match &self.config {
             Some(_) if !self.endpoints.is_empty() => {
-                let what = "--config and --endpoints (or ETCDCTL_ENDPOINTS) exclude each other: the file names the endpoints";
+                let what =
+                    "--config and --endpoints (or ETCDCTL_ENDPOINTS) exclude each other: the file names the endpoints";
                 return Err(UsageError(what.to_owned()).into());
             }
             Some(path) => {
@@ -155,9 +156,7 @@ impl Connection {
                 let what = "--user takes a name only: put the password in a file and give --password-file";
                 return Err(UsageError(what.to_owned()));
             }
-            (Some(user), Some(file)) => {
-                Some(raw::Auth { username: user.clone(), password_file: file.clone() })
-            }
+            (Some(user), Some(file)) => Some(raw::Auth { username: user.clone(), password_file: file.clone() }),
             (None, None) => None,
             (Some(_), None) => return Err(UsageError("--user needs --password-file".to_owned())),
             (None, Some(_)) => return Err(UsageError("--password-file needs --user".to_owned())),
@@ -167,11 +166,7 @@ impl Connection {
         Ok(raw::Cluster {
             name: self.cluster_name.clone(),
             endpoints: if self.endpoints.is_empty() { here() } else { self.endpoints.clone() },
-            tls: raw::Tls {
-                ca_file: self.cacert.clone(),
-                cert_file: self.cert.clone(),
-                key_file: self.key.clone(),
-            },
+            tls: raw::Tls { ca_file: self.cacert.clone(), cert_file: self.cert.clone(), key_file: self.key.clone() },
             auth,
             matches: None,
             policy: raw::PolicyKeys::default(),
@@ -201,7 +196,5 @@ pub(super) fn data_dir(given: Option<PathBuf>) -> PathBuf {
         state.or_else(|| home.map(|home| home.join(".local/state"))).map(|state| state.join("defragd"))
     };
     let is_root = procfs::process::Process::myself().and_then(|process| process.uid()).is_ok_and(|uid| uid == 0);
-    given
-        .or_else(|| if is_root { None } else { state() })
-        .unwrap_or_else(|| PathBuf::from("/var/lib/defragd"))
+    given.or_else(|| if is_root { None } else { state() }).unwrap_or_else(|| PathBuf::from("/var/lib/defragd"))
 }

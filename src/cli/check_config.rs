@@ -2,20 +2,27 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
+
 use super::Exit;
 use crate::{app::serve::connect, config::Settings};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The file
-    file: PathBuf,
+    #[arg(required_unless_present = "config")]
+    file: Option<PathBuf>,
+    /// The file, named as for the other commands
+    #[arg(long, env = "DEFRAGD_CONFIG", value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
     /// Do not look at the TLS and password files that it names
     #[arg(long)]
     syntax_only: bool,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let settings = Settings::from_file(&args.file)?;
+    let file = args.file.as_ref().or(args.config.as_ref()).context("a file is given")?;
+    let settings = Settings::from_file(file)?;
     let mut exit = Exit::Done;
     if !args.syntax_only {
         for cluster in &settings.clusters {
@@ -26,7 +33,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         }
     }
     if exit == Exit::Done {
-        println!("{}: valid, {} cluster(s)", args.file.display(), settings.clusters.len());
+        println!("{}: valid, {} cluster(s)", file.display(), settings.clusters.len());
     }
     Ok(exit)
 }

@@ -20,7 +20,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, or nothing to do; 1 failed; 2 wron
 
 /// The etcd fragmentation exporter that also cures what it measures.
 #[derive(Debug, Parser)]
-#[command(name = "defragd", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "defragd", version, about, after_help = EXIT_CODES, max_term_width = 100, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

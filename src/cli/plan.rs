@@ -86,7 +86,17 @@ pub(super) fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts
         };
         let (total, in_use, frag) = sizes(facts, step.member_id);
         let role = role(facts, step.member_id, step.is_leader);
-        vec![number, step.member.clone(), step.member_id.to_string(), role, total, in_use, frag, decision.to_owned(), why]
+        vec![
+            number,
+            step.member.clone(),
+            step.member_id.to_string(),
+            role,
+            total,
+            in_use,
+            frag,
+            decision.to_owned(),
+            why,
+        ]
     });
     let headings = ["ORDER>", "MEMBER", "ID", "ROLE", "DB SIZE>", "IN USE>", "FRAG>", "DECISION", "WHY"];
     writeln!(out, "{}", table::table(&headings, rows.collect()))?;

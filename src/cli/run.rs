@@ -66,13 +66,12 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut asked = false;
     let outcome = loop {
-        let signalled = tokio::select! {
+        tokio::select! {
             // Not cancelled by the other arms: it is pinned outside the loop.
             outcome = &mut driven => break outcome,
-            _ = interrupt.recv() => (),
-            _ = terminate.recv() => (),
-        };
-        let () = signalled;
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
         if asked {
             progress.line("second signal: ending at once. A member that is being defragmented goes on by itself: look with `defragd status`.");
             return Ok(Exit::Failed);

@@ -21,16 +21,40 @@ pub(super) struct Args {
     #[command(flatten)]
     policy: PolicyArgs,
     /// Address to listen on; may be given several times
-    #[arg(long = "web.listen-address", env = "DEFRAGD_WEB_LISTEN_ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:9379", value_name = "ADDRESS", help_heading = "Web")]
+    #[arg(
+        long = "web.listen-address",
+        env = "DEFRAGD_WEB_LISTEN_ADDRESS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:9379",
+        value_name = "ADDRESS",
+        help_heading = "Web"
+    )]
     listen: Vec<String>,
     /// File with the bearer token that webhook senders must show; needed off loopback
-    #[arg(long = "web.bearer-token-file", env = "DEFRAGD_WEB_BEARER_TOKEN_FILE", value_name = "FILE", help_heading = "Web")]
+    #[arg(
+        long = "web.bearer-token-file",
+        env = "DEFRAGD_WEB_BEARER_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Web"
+    )]
     bearer_token_file: Option<PathBuf>,
     /// Where the metrics are
-    #[arg(long = "web.telemetry-path", env = "DEFRAGD_WEB_TELEMETRY_PATH", default_value = "/metrics", value_name = "PATH", help_heading = "Web")]
+    #[arg(
+        long = "web.telemetry-path",
+        env = "DEFRAGD_WEB_TELEMETRY_PATH",
+        default_value = "/metrics",
+        value_name = "PATH",
+        help_heading = "Web"
+    )]
     telemetry_path: String,
     /// Seconds to take off the scrape's own timeout
-    #[arg(long = "timeout-offset", env = "DEFRAGD_TIMEOUT_OFFSET", default_value_t = 0.5, value_name = "SECONDS", help_heading = "Web")]
+    #[arg(
+        long = "timeout-offset",
+        env = "DEFRAGD_TIMEOUT_OFFSET",
+        default_value_t = 0.5,
+        value_name = "SECONDS",
+        help_heading = "Web"
+    )]
     timeout_offset: f64,
     /// Only export metrics: no receiver, no runs
     #[arg(long, env = "DEFRAGD_EXPORTER_ONLY", action = ArgAction::SetTrue)]
@@ -76,10 +100,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 /// `:9379` means every address, as in other exporters.
 fn address(text: &str) -> Result<SocketAddr, UsageError> {
     let full = if text.starts_with(':') { format!("[::]{text}") } else { text.replacen("localhost:", "127.0.0.1:", 1) };
-    full.parse().map_err(|_| UsageError(format!("--web.listen-address {text:?} is not ADDRESS:PORT, like 127.0.0.1:9379 or :9379")))
+    full.parse().map_err(|_| {
+        UsageError(format!("--web.listen-address {text:?} is not ADDRESS:PORT, like 127.0.0.1:9379 or :9379"))
+    })
 }
 
 fn is_plain_path(path: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
-    path.len() > 1 && path.starts_with('/') && path.chars().all(plain) && !path.starts_with("/api/") && !path.starts_with("/-/")
+    path.len() > 1
+        && path.starts_with('/')
+        && path.chars().all(plain)
+        && !path.starts_with("/api/")
+        && !path.starts_with("/-/")
 }

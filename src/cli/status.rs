@@ -35,13 +35,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         .into_iter()
         .map(|cluster| anyhow::Ok((connect(&cluster)?, cluster.name)))
         .collect::<Result<Vec<_>, _>>()?;
-    let observed = join_all(etcds.iter().map(|(etcd, name)| async {
-        (name.clone(), observer::look(etcd, BUDGET).await)
-    }))
-    .await;
-    let complete = observed.iter().all(|(_, facts)| {
-        facts.as_ref().is_ok_and(|facts| facts.members.iter().all(|member| member.status.is_ok()))
-    });
+    let observed =
+        join_all(etcds.iter().map(|(etcd, name)| async { (name.clone(), observer::look(etcd, BUDGET).await) })).await;
+    let complete = observed
+        .iter()
+        .all(|(_, facts)| facts.as_ref().is_ok_and(|facts| facts.members.iter().all(|member| member.status.is_ok())));
     let mut out = std::io::stdout().lock();
     match args.output {
         Output::Json => {
@@ -50,8 +48,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         }
         Output::Table => {
             let mut headings = vec![
-                "ENDPOINT", "ID", "NAME", "VERSION", "DB SIZE>", "IN USE>", "FRAG>", "QUOTA>", "IS LEADER", "IS LEARNER",
-                "RAFT TERM>", "RAFT INDEX>", "RAFT APPLIED INDEX>", "ERRORS",
+                "ENDPOINT",
+                "ID",
+                "NAME",
+                "VERSION",
+                "DB SIZE>",
+                "IN USE>",
+                "FRAG>",
+                "QUOTA>",
+                "IS LEADER",
+                "IS LEARNER",
+                "RAFT TERM>",
+                "RAFT INDEX>",
+                "RAFT APPLIED INDEX>",
+                "ERRORS",
             ];
             let mut rows = Vec::new();
             for (name, facts) in &observed {

@@ -137,7 +137,10 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
             Ok(value) if value >= least && value <= MAX_DURATION => value,
             _ => {
                 let least = SignedDuration::try_from(least).unwrap_or_default();
-                problems.add(format!("{at}.{key}"), format!("is {value:#}, and must be at least {least:#} and at most a year"));
+                problems.add(
+                    format!("{at}.{key}"),
+                    format!("is {value:#}, and must be at least {least:#} and at most a year"),
+                );
                 default
             }
         }

@@ -105,7 +105,10 @@ mod tests {
     #[test]
     fn labels_select_one_cluster_or_none() {
         let selectors = [
-            Selector { cluster: "a".into(), any_of: vec![labels(&[("etcd_cluster", "a")]), labels(&[("job", "kube-etcd"), ("env", "a")])] },
+            Selector {
+                cluster: "a".into(),
+                any_of: vec![labels(&[("etcd_cluster", "a")]), labels(&[("job", "kube-etcd"), ("env", "a")])],
+            },
             Selector { cluster: "b".into(), any_of: vec![labels(&[("etcd_cluster", "b")])] },
             Selector { cluster: "b2".into(), any_of: vec![labels(&[("etcd_cluster", "b")])] },
         ];

@@ -283,7 +283,8 @@ mod tests {
     #[test]
     fn alarms_are_read_from_the_errors_of_status() {
         let mut status = fixture::status(1);
-        status.errors = ["etcdserver: no leader", "memberID:77 alarm:NOSPACE ", "alarm:CORRUPT "].map(str::to_owned).to_vec();
+        status.errors =
+            ["etcdserver: no leader", "memberID:77 alarm:NOSPACE ", "alarm:CORRUPT "].map(str::to_owned).to_vec();
         let told: Vec<_> = status.told_alarms().collect();
         let expected = [
             Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(77)) },

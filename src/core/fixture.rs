@@ -37,7 +37,11 @@ pub(crate) fn cluster(size: u64) -> ClusterFacts {
         linearizable_read: Some(Ok(())),
         probe_duration: Duration::from_millis(3),
     };
-    ClusterFacts { cluster_id: ClusterId(0xc0ffee), members: (1..=size).map(member).collect(), alarms: Ok(Vec::new()) }
+    ClusterFacts {
+        cluster_id: ClusterId(0x00c0_ffee),
+        members: (1..=size).map(member).collect(),
+        alarms: Ok(Vec::new()),
+    }
 }
 
 /// The status of the member at `index`, to change it.

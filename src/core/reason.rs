@@ -67,7 +67,9 @@ pub enum Reason {
         detail: String,
     },
     /// etcd does not accept our credentials for something that is needed.
-    #[error("etcd refuses the credentials on member {member}: {detail}; with authentication on, defragd needs a user with the root role")]
+    #[error(
+        "etcd refuses the credentials on member {member}: {detail}; with authentication on, defragd needs a user with the root role"
+    )]
     Denied {
         /// Its name.
         member: String,
@@ -162,7 +164,9 @@ pub enum Reason {
         detail: String,
     },
     /// The member's disk is full. Never retried: the next failure may crash the server.
-    #[error("member {member} has no disk space for the temporary copy: {detail}; free space on the disk of its data directory")]
+    #[error(
+        "member {member} has no disk space for the temporary copy: {detail}; free space on the disk of its data directory"
+    )]
     DiskFull {
         /// Its name.
         member: String,

@@ -219,8 +219,7 @@ impl Run {
         let Some(before) = sizes(facts, step.member_id) else {
             return self.give_up(Reason::OutOfStep);
         };
-        let intent =
-            Intent { member_id: step.member_id, member: step.member, is_leader: step.is_leader, need, before };
+        let intent = Intent { member_id: step.member_id, member: step.member, is_leader: step.is_leader, need, before };
         self.phase = Phase::Intending(intent.clone());
         Action::RecordIntent(intent)
     }
@@ -297,9 +296,7 @@ impl Run {
             }
             Err(DefragError::DiskFull(detail)) => return self.fail(intent, Reason::DiskFull { member, detail }, None),
             Err(DefragError::Lost(detail)) => Reason::ConnectionLost { member, detail },
-            Err(DefragError::Deadline) => {
-                Reason::DeadlineExceeded { member, deadline: self.policy.defrag_deadline }
-            }
+            Err(DefragError::Deadline) => Reason::DeadlineExceeded { member, deadline: self.policy.defrag_deadline },
         };
         self.phase = Phase::Following { intent, cause, busy_at: now, idle_since: None };
         Action::Observe { after: LOOK_INTERVAL }
@@ -329,9 +326,9 @@ impl Run {
         }
         // A member that is gone defragments no more, and comes back, if at all, with its old file. One that
         // hangs may well be at work, so it gets longer; in either case no other member is started.
-        let hangs = member.is_some_and(|member| {
-            matches!(&member.status, Err(unknown) if unknown.kind == super::cluster::UnknownKind::TimedOut)
-        });
+        let hangs = member.is_some_and(
+            |member| matches!(&member.status, Err(unknown) if unknown.kind == super::cluster::UnknownKind::TimedOut),
+        );
         let patience = if hangs {
             self.policy.defrag_deadline.saturating_mul(DEADLINES_TO_FOLLOW)
         } else {

@@ -35,7 +35,8 @@ fn quorum_slack(facts: &ClusterFacts, policy: &Policy) -> Option<Reason> {
     let voters = facts.voters().count();
     // A quorum is more than half of the voters, and the one that is defragmented does not answer.
     let quorum = voters / 2 + 1;
-    (voters.saturating_sub(1) < quorum && !policy.allow_without_quorum_slack).then_some(Reason::NoQuorumSlack { voters })
+    (voters.saturating_sub(1) < quorum && !policy.allow_without_quorum_slack)
+        .then_some(Reason::NoQuorumSlack { voters })
 }
 
 // Asked first: a member that is being defragmented also hangs on Status, and "is being defragmented" is
@@ -143,7 +144,9 @@ mod tests {
             ("member_unreachable", |c| c.members[1].status = Err(Unknown::new(UnknownKind::TimedOut, "hangs"))),
             ("denied", |c| c.members[1].status = Err(Unknown::new(UnknownKind::Denied, "auth: permission denied"))),
             ("wrong_member", |c| c.members[1].status = Err(Unknown::new(UnknownKind::WrongMember, "2 answered"))),
-            ("read_failed", |c| c.members[2].linearizable_read = Some(Err(Unknown::new(UnknownKind::TimedOut, "hangs")))),
+            ("read_failed", |c| {
+                c.members[2].linearizable_read = Some(Err(Unknown::new(UnknownKind::TimedOut, "hangs")));
+            }),
             ("read_failed", |c| c.members[2].linearizable_read = None),
             ("no_leader", |c| fixture::status_mut(c, 2).leader = None),
             ("leader_disagreement", |c| fixture::status_mut(c, 2).leader = Some(MemberId(2))),

@@ -8,7 +8,7 @@ impl Version {
     /// Reads `3.5.16`, with or without a pre-release suffix. `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let plain = text.trim().split(['-', '+']).next()?;
-        let mut parts = plain.split('.').map(|part| part.parse::<u32>());
+        let mut parts = plain.split('.').map(str::parse::<u32>);
         let version = Self(parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
         parts.next().is_none().then_some(version)
     }
@@ -41,7 +41,10 @@ pub fn warnings(version: &str) -> Vec<&'static str> {
             "a full disk during a defragmentation crashes the server (#18810): watch the free space of its data directory",
             &[Version(3, 4, 35), Version(3, 5, 17)],
         ),
-        ("a defragmentation drops the database's tuning options until restart (#13713)", &[Version(3, 4, 19), Version(3, 5, 3)]),
+        (
+            "a defragmentation drops the database's tuning options until restart (#13713)",
+            &[Version(3, 4, 19), Version(3, 5, 3)],
+        ),
     ];
     let Some(version) = Version::parse(version) else { return Vec::new() };
     DEFECTS

@@ -105,12 +105,20 @@ impl Counters {
     fn register(&mut self) {
         let registry = &mut self.registry;
         registry.register("runs", "Runs by what asked for them and how they ended", self.runs.clone());
-        registry.register("run_duration_seconds", "From a run's first observation to its end", self.run_duration.clone());
+        registry.register(
+            "run_duration_seconds",
+            "From a run's first observation to its end",
+            self.run_duration.clone(),
+        );
         registry.register("reclaimed_bytes", "Bytes that members' files lost in runs", self.reclaimed.clone());
         registry.register("member_defrags", "Attempts on single members by result", self.defrags.clone());
         registry.register("decisions", "Decisions about members and runs, with their reason", self.decisions.clone());
         registry.register("webhook_requests", "Webhook requests by HTTP status", self.webhook_requests.clone());
-        registry.register("webhook_alerts", "Alerts received, with the decision and its reason", self.webhook_alerts.clone());
+        registry.register(
+            "webhook_alerts",
+            "Alerts received, with the decision and its reason",
+            self.webhook_alerts.clone(),
+        );
         let build: Family<Vec<(&str, &str)>, Gauge> = Family::default();
         let version = env!("CARGO_PKG_VERSION");
         let revision = option_env!("DEFRAGD_REVISION").unwrap_or("unknown");

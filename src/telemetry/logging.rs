@@ -46,7 +46,9 @@ pub fn init(level: Level, format: Format) {
             .with_writer(std::io::stderr)
             .with_filter(filter)
             .boxed(),
-        Format::Json => tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).with_filter(filter).boxed(),
+        Format::Json => {
+            tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).with_filter(filter).boxed()
+        }
     };
     let _ = tracing_subscriber::registry().with(layer).try_init();
 }

@@ -3,11 +3,7 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use prometheus_client::{
-    collector::Collector,
-    encoding::DescriptorEncoder,
-    metrics::MetricType,
-};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, metrics::MetricType};
 
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, MemberFacts},
@@ -90,7 +86,11 @@ impl ClusterSample {
             .map(|facts| {
                 let id = facts.member.id;
                 let raised = |alarms: &Vec<crate::core::cluster::Alarm>| {
-                    alarms.iter().filter(|alarm| alarm.member.is_none_or(|by| by == id)).map(|alarm| alarm.kind).collect()
+                    alarms
+                        .iter()
+                        .filter(|alarm| alarm.member.is_none_or(|by| by == id))
+                        .map(|alarm| alarm.kind)
+                        .collect()
                 };
                 MemberSample {
                     is_leader: leader == Some(id),
@@ -110,7 +110,9 @@ type ClusterValue = fn(&ClusterSample) -> f64;
 
 /// A gauge of members: name, help, value. A member without the value has no series.
 const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
-    ("member_up", "Whether the member answered Status (0 while it is defragmented, too)", |m| Some(flag(m.facts.status.is_ok()))),
+    ("member_up", "Whether the member answered Status (0 while it is defragmented, too)", |m| {
+        Some(flag(m.facts.status.is_ok()))
+    }),
     ("member_db_size_bytes", "Size of the database file", |m| Some(m.sizes()?.0)),
     ("member_db_size_in_use_bytes", "Part of the database file that is in use", |m| Some(m.sizes()?.1)),
     ("member_db_reclaimable_bytes", "What a defragmentation can give back at the most", |m| {
@@ -130,17 +132,24 @@ const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
         m.status(|s| whole(s.raft_applied_index))
     }),
     ("member_raft_term", "Raft term of the member", |m| m.status(|s| whole(s.raft_term))),
-    ("member_defrag_in_progress", "Whether the member is being defragmented, by whomever; absent while it is not known", |m| {
-        if m.defragmenting { Some(1.0) } else { m.facts.defrag_in_flight().map(flag) }
-    }),
+    (
+        "member_defrag_in_progress",
+        "Whether the member is being defragmented, by whomever; absent while it is not known",
+        |m| {
+            if m.defragmenting { Some(1.0) } else { m.facts.defrag_in_flight().map(flag) }
+        },
+    ),
     ("member_last_defrag_timestamp_seconds", "When defragd last ended an attempt on the member, as Unix time", |m| {
         Some(m.last_defrag.as_ref()?.at.as_duration().as_secs_f64())
     }),
-    ("member_last_defrag_duration_seconds", "How long defragd's last defragmentation of the member took", |m| {
-        match m.last_defrag.as_ref()?.result.end {
-            crate::core::history::MemberEnd::Defragmented { took, .. } => Some(took.as_secs_f64()),
-            _ => None,
-        }
+    ("member_last_defrag_duration_seconds", "How long defragd's last defragmentation of the member took", |m| match m
+        .last_defrag
+        .as_ref()?
+        .result
+        .end
+    {
+        crate::core::history::MemberEnd::Defragmented { took, .. } => Some(took.as_secs_f64()),
+        _ => None,
     }),
     ("member_last_defrag_reclaimed_bytes", "How much smaller defragd's last attempt made the member's file", |m| {
         Some(whole(m.last_defrag.as_ref()?.result.reclaimed().0))
@@ -177,7 +186,6 @@ impl MemberSample {
         quota.or_else(from_page).map(|quota| whole(quota.0)).filter(|quota| *quota > 0.0)
     }
 }
-
 
 /// Writes one observation of all clusters.
 #[derive(Debug)]
@@ -222,7 +230,8 @@ impl Collector for MemberCollector {
             labels.push(("storage_version", status.storage_version.clone().unwrap_or_default()));
             info.encode_family(&labels)?.encode_gauge(&1i64)?;
         }
-        let mut alarm = encoder.encode_descriptor("member_alarm", "Whether the alarm is armed", None, MetricType::Gauge)?;
+        let mut alarm =
+            encoder.encode_descriptor("member_alarm", "Whether the alarm is armed", None, MetricType::Gauge)?;
         for (sample, labels) in self.members() {
             let Some(armed) = &sample.alarms else { continue };
             for kind in [AlarmKind::NoSpace, AlarmKind::Corrupt] {

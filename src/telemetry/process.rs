@@ -2,12 +2,12 @@
 
 use std::sync::LazyLock;
 
+use procfs::{CurrentSI, WithCurrentSystemInfo, process::Process};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{counter::ConstCounter, gauge::ConstGauge},
 };
-use procfs::{CurrentSI, WithCurrentSystemInfo, process::Process};
 
 static BOOT_TIME_SECONDS: LazyLock<Option<u64>> =
     LazyLock::new(|| procfs::KernelStats::current().ok().map(|stats| stats.btime));
@@ -24,8 +24,7 @@ impl Collector for ProcessCollector {
         let Ok(stat) = process.stat() else { return Ok(()) };
         let ticks = procfs::ticks_per_second() as f64;
         let cpu = ConstCounter::new((stat.utime + stat.stime) as f64 / ticks);
-        let described =
-            encoder.encode_descriptor("process_cpu_seconds", "CPU time used", None, cpu.metric_type())?;
+        let described = encoder.encode_descriptor("process_cpu_seconds", "CPU time used", None, cpu.metric_type())?;
         cpu.encode(described)?;
         let open = process.fd_count().ok().map(|count| count as f64);
         let limit = process.limits().ok().and_then(|limits| match limits.max_open_files.soft_limit {

@@ -70,7 +70,8 @@ impl Connection {
         let mut http = plain();
         if let Some(path) = &files.ca {
             let pem = read("the CA certificate", path)?;
-            let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| pem_error("the CA certificate", path, &e))?;
+            let roots =
+                reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| pem_error("the CA certificate", path, &e))?;
             if roots.is_empty() {
                 let detail = "it holds no PEM certificate".to_owned();
                 return Err(ConnectError::Pem { what: "the CA certificate", path: path.clone(), detail });
@@ -84,8 +85,8 @@ impl Connection {
             let cert = read("the client certificate", cert_path)?;
             let key = read("the client key", key_path)?;
             let both = [cert.as_slice(), b"\n", &key].concat();
-            let identity =
-                reqwest::Identity::from_pem(&both).map_err(|e| pem_error("the client certificate or key", cert_path, &e))?;
+            let identity = reqwest::Identity::from_pem(&both)
+                .map_err(|e| pem_error("the client certificate or key", cert_path, &e))?;
             tls = tls.identity(Identity::from_pem(cert, key));
             http = http.identity(identity);
         }

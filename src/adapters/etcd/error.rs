@@ -40,8 +40,7 @@ pub(super) fn is_permission_denied(error: &Error) -> bool {
 }
 
 fn is_denied(status: &Status) -> bool {
-    const TEXTS: [&str; 4] =
-        ["auth: ", "permission denied", "authentication failed", "invalid auth token"];
+    const TEXTS: [&str; 4] = ["auth: ", "permission denied", "authentication failed", "invalid auth token"];
     matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated)
         || (status.source().is_none() && TEXTS.iter().any(|text| status.message().contains(text)))
 }

@@ -78,7 +78,7 @@ impl Access {
     /// Whether the request shows what it has to.
     pub fn allows(&self, headers: &HeaderMap) -> bool {
         let Self::Bearer(expected) = self else { return matches!(self, Self::Loopback) };
-        let shown = headers.get(AUTHORIZATION).map(|value| value.as_bytes()).unwrap_or_default();
+        let shown = headers.get(AUTHORIZATION).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
         let Some((scheme, token)) = shown.split_at_checked("Bearer ".len()) else { return false };
         scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(token.ct_eq(expected.as_bytes()))
     }
@@ -118,7 +118,9 @@ mod tests {
         };
         assert!(allowed("Bearer 0123456789abcdef"));
         assert!(allowed("bearer 0123456789abcdef"));
-        for wrong in ["Bearer 0123456789abcdeF", "Bearer 0123456789abcdef0", "Bearer ", "Basic 0123456789abcdef", "", "Bearer"] {
+        for wrong in
+            ["Bearer 0123456789abcdeF", "Bearer 0123456789abcdef0", "Bearer ", "Basic 0123456789abcdef", "", "Bearer"]
+        {
             assert!(!allowed(wrong), "{wrong:?}");
         }
         assert!(!access.allows(&HeaderMap::new()));

@@ -9,8 +9,10 @@ pub(super) const PLAIN_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) fn wants_open_metrics(accept: &str) -> bool {
     accept.split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
-        let is_open_metrics = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"));
-        let refused = parts.any(|parameter| matches!(parameter.strip_prefix("q="), Some("0" | "0.0" | "0.00" | "0.000")));
+        let is_open_metrics =
+            parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"));
+        let refused =
+            parts.any(|parameter| matches!(parameter.strip_prefix("q="), Some("0" | "0.0" | "0.00" | "0.000")));
         is_open_metrics && !refused
     })
 }
@@ -18,10 +20,8 @@ pub(super) fn wants_open_metrics(accept: &str) -> bool {
 /// Rewrites OpenMetrics to the text format 0.0.4: the families of counters are named with `_total`, units
 /// and the end mark are left out, `unknown` is `untyped`. Samples are the same in both.
 pub(super) fn to_plain_text(open_metrics: &str) -> String {
-    let types: std::collections::HashMap<&str, &str> = open_metrics
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
-        .collect();
+    let types: std::collections::HashMap<&str, &str> =
+        open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     let mut plain = String::with_capacity(open_metrics.len());
     for line in open_metrics.lines() {
         let Some(comment) = line.strip_prefix("# ") else {
@@ -66,7 +66,9 @@ mod tests {
 
     #[test]
     fn prometheus_gets_open_metrics_and_curl_does_not() {
-        assert!(wants_open_metrics("application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"));
+        assert!(wants_open_metrics(
+            "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+        ));
         assert!(!wants_open_metrics("*/*"));
         assert!(!wants_open_metrics(""));
         assert!(!wants_open_metrics("application/openmetrics-text;q=0"));

@@ -175,10 +175,12 @@ fn open_error(path: &Path, detail: &dyn std::fmt::Display) -> JournalError {
     JournalError::Open { path: path.display().to_string(), detail: detail.to_string() }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn write_error(error: rusqlite::Error) -> JournalError {
     JournalError::Write(error.to_string())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn read_error(error: rusqlite::Error) -> JournalError {
     JournalError::Read(error.to_string())
 }

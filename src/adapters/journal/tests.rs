@@ -93,7 +93,10 @@ fn a_damaged_or_newer_journal_is_refused_with_its_path() {
     std::fs::remove_file(&path).expect("removed");
     drop(open(dir.path()));
     Connection::open(&path).expect("opens").pragma_update(None, "user_version", 99).expect("set");
-    assert!(matches!(SqliteJournal::open(dir.path(), Arc::new(SystemClock)), Err(JournalError::Newer { found: 99, .. })));
+    assert!(matches!(
+        SqliteJournal::open(dir.path(), Arc::new(SystemClock)),
+        Err(JournalError::Newer { found: 99, .. })
+    ));
 }
 
 #[tokio::test]

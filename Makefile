@@ -1,0 +1,57 @@
+# defragd. `make` lists what there is; `make test` and `make demo` install what they need and say so.
+
+SHELL := /bin/bash
+TOOLS := $(CURDIR)/.tools
+export PATH := $(TOOLS)/bin:$(TOOLS)/cargo/bin:$(HOME)/.cargo/bin:$(PATH)
+# Where protoc is not installed on the machine, the tools script unpacks one.
+export PROTOC ?= $(shell PATH="$(PATH)" command -v protoc)
+CARGO_DENY_VERSION := 0.20.2
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: tools
+tools: ## Install what tests and demo run against: etcd 3.4/3.5/3.6, Prometheus, Alertmanager, protoc
+	tests/testkit/tools
+
+.PHONY: build
+build: tools ## Build the release binary: target/release/defragd
+	cargo build --release --locked --bin defragd
+
+.PHONY: demo
+demo: build ## The main job on real software, on this machine; EXIT=1 ends by itself, non-zero if it failed
+	cargo run --quiet --release --locked -p demo -- $(if $(EXIT),--exit)
+
+.PHONY: test
+test: tools check-shipped ## All tests, on real etcd, Prometheus and Alertmanager
+	cargo test --workspace --locked
+
+.PHONY: check-shipped
+check-shipped: tools ## Check the shipped rules, their tests, the Alertmanager and the defragd configuration
+	promtool check rules alerts/*.rules.yml
+	promtool test rules alerts/tests/*.test.yml
+	amtool check-config alerts/alertmanager.yml
+	cargo run --quiet --locked --bin defragd -- check-config --syntax-only deploy/examples/config.yaml
+
+.PHONY: lint
+lint: tools ## Formatting, clippy, dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(MAKE) deny
+
+.PHONY: deny
+deny: ## Licences, bans and sources of the dependencies
+	@cargo deny --version 2>/dev/null | grep -q ' $(CARGO_DENY_VERSION)$$' || { \
+	  echo "installing cargo-deny $(CARGO_DENY_VERSION) into $(TOOLS)/cargo"; \
+	  cargo install --quiet --locked --debug --root $(TOOLS)/cargo cargo-deny@$(CARGO_DENY_VERSION); }
+	cargo fetch --locked
+	cargo deny --offline --locked check bans licenses sources
+
+.PHONY: ci
+ci: ## What .ci/run does
+	bash .ci/run
+
+.PHONY: clean
+clean: ## Remove what was built; the tools stay
+	cargo clean

@@ -1,0 +1,114 @@
+//! The commands of an operator.
+
+use serde_json::Value;
+use testkit::EtcdVersion;
+
+use crate::rig::{Rig, binary};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_plan_run_and_runs_tell_the_same_story() {
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
+    let leader = rig.cluster.leader().await.unwrap();
+
+    let status = rig.command("status", &[]).await;
+    assert_eq!(status.status.code(), Some(0), "{}", text(&status.stderr));
+    let table = text(&status.stdout);
+    for column in [
+        "ENDPOINT",
+        "ID",
+        "VERSION",
+        "DB SIZE",
+        "IN USE",
+        "FRAG",
+        "QUOTA",
+        "IS LEADER",
+        "IS LEARNER",
+        "RAFT TERM",
+        "RAFT INDEX",
+        "RAFT APPLIED INDEX",
+        "ERRORS",
+    ] {
+        assert!(table.contains(column), "no column {column} in\n{table}");
+    }
+    assert_eq!(table.lines().map(|line| line.chars().count()).collect::<std::collections::HashSet<_>>().len(), 1);
+
+    let status: Value = serde_json::from_slice(&rig.command("status", &["-o", "json"]).await.stdout).unwrap();
+    let members = status["clusters"][0]["members"].as_array().unwrap().clone();
+    for (index, real) in rig.cluster.statuses().await.unwrap().iter().enumerate() {
+        let shown = members.iter().find(|m| m["member_id"] == format!("{:x}", real.id)).unwrap();
+        assert_eq!(shown["db_size_bytes"], real.size);
+        assert_eq!(shown["is_leader"], index == leader);
+        assert_eq!(shown["db_quota_bytes"], 2_147_483_648_u64, "learned from the member's own metrics");
+    }
+
+    let plan: Value = serde_json::from_slice(&rig.command("plan", &["-o", "json"]).await.stdout).unwrap();
+    let steps = plan["plans"][0]["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 3);
+    assert_eq!(steps[2]["is_leader"], true);
+    assert!(steps.iter().all(|step| step["decision"] == "defragment"), "{plan}");
+    assert_eq!(rig.defrags().await, [0, 0, 0], "a plan touches nothing");
+
+    let run = rig.command("run", &["-o", "json"]).await;
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    let progress = text(&run.stderr);
+    assert_eq!(progress.matches("] defragmenting ").count(), 3, "{progress}");
+    let result: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(result["run"]["outcome"], "succeeded");
+    for member in result["run"]["members"].as_array().unwrap() {
+        assert!(member["after"]["db_size_bytes"].as_u64() < member["before"]["db_size_bytes"].as_u64(), "{member}");
+    }
+    assert_eq!(rig.defrags().await, [1, 1, 1]);
+    rig.assert_tight().await;
+
+    let again = rig.command("run", &[]).await;
+    assert_eq!(again.status.code(), Some(0));
+    assert!(text(&again.stdout).contains("Nothing to do"), "{}", text(&again.stdout));
+    assert_eq!(rig.defrags().await, [1, 1, 1]);
+
+    let journal = format!("--data-dir={}", rig.path("journal").display());
+    let runs = std::process::Command::new(binary()).args(["runs", &journal, "-o", "json"]).output().unwrap();
+    let runs: Value = serde_json::from_slice(&runs.stdout).unwrap();
+    let outcomes: Vec<_> = runs["runs"].as_array().unwrap().iter().map(|run| run["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["nothing_to_do", "succeeded"], "newest first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_refuses_beside_a_serve_with_the_same_journal() {
+    let rig = Rig::new(EtcdVersion::V3_5).await;
+    let _defragd = rig.serve(&[]).await;
+    let run = rig.command("run", &[]).await;
+    assert_eq!(run.status.code(), Some(1));
+    assert!(text(&run.stderr).contains("in use by another defragd"), "{}", text(&run.stderr));
+}
+
+#[test]
+fn mistakes_on_the_command_line_are_answered_with_what_to_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = dir.path().join("bad.yaml");
+    std::fs::write(&bad, "clusters: [{name: a, endpoints: [], policy: {min_fragmentation_ratio: 45}}]").unwrap();
+    let bad = bad.to_str().unwrap();
+    let data = format!("--data-dir={}", dir.path().display());
+    for (args, expected) in [
+        (vec!["serve", "--web.listen-address=0.0.0.0:0", &data], "--web.bearer-token-file"),
+        (vec!["serve", "--web.listen-address=nonsense", &data], "ADDRESS:PORT"),
+        (vec!["status", "--user=root"], "--password-file"),
+        (vec!["status", "--user=root:pw"], "--password-file"),
+        (vec!["status", "--cert=/nowhere.crt"], "key_file"),
+        (vec!["status", "--cacert=/nowhere.crt"], "/nowhere.crt"),
+        (vec!["status", "--config=/nowhere.yaml"], "/nowhere.yaml"),
+        (vec!["check-config", bad], "clusters[0].endpoints"),
+        (vec!["check-config", bad], "clusters[0].policy.min_fragmentation_ratio"),
+        (vec!["plan", "--mode=yolo"], "possible values"),
+        (vec!["runs", "--data-dir=/nowhere"], "no journal here"),
+    ] {
+        let output = std::process::Command::new(binary()).args(&args).output().unwrap();
+        let error = text(&output.stderr);
+        assert_ne!(output.status.code(), Some(0), "{args:?}");
+        assert!(error.contains(expected), "{args:?} says\n{error}");
+        assert!(!error.contains("panicked"), "{args:?} says\n{error}");
+    }
+}

@@ -1,0 +1,75 @@
+//! `/metrics` for old and new scrapers, and that every metric that we name anywhere exists.
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use testkit::EtcdVersion;
+
+use crate::rig::{Rig, TOKEN, ended_run, firing};
+
+async fn get(url: &str, accept: &str) -> (String, String) {
+    let answer = reqwest::Client::new().get(url).header("accept", accept).send().await.unwrap();
+    let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+    (kind, answer.text().await.unwrap())
+}
+
+/// The names of families in `# TYPE` lines of the old format.
+fn families(page: &str) -> BTreeSet<String> {
+    page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_are_valid_and_every_name_in_rules_dashboards_and_readme_exists() {
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
+    let defragd = rig.serve(&["--mode=enforce"]).await;
+    let url = format!("{}/metrics", defragd.url());
+    // A run and some alerts bring every series to life.
+    defragd.post_raw("{", Some(TOKEN)).await.unwrap();
+    defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
+    ended_run(&defragd, 1).await;
+
+    let (kind, plain) = get(&url, "*/*").await;
+    assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
+    let mut check = Command::new(rig.tools.promtool())
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    check.stdin.take().unwrap().write_all(plain.as_bytes()).unwrap();
+    let checked = check.wait_with_output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+
+    let (kind, open) = get(&url, "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;q=0.5").await;
+    assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"), "{kind}");
+    assert!(open.ends_with("# EOF\n"));
+
+    let known = families(&plain);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![root.join("README.md")];
+    for dir in ["alerts", "alerts/tests", "dashboards", "deploy"] {
+        let entries = std::fs::read_dir(root.join(dir)).unwrap();
+        files.extend(entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
+    }
+    let mut named = 0;
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for name in metric_names(&text) {
+            let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+            let exists = known.contains(name) || family.is_some_and(|family| known.contains(family));
+            assert!(exists, "{} names {name}, which /metrics does not have", file.display());
+            named += 1;
+        }
+    }
+    assert!(named > 100, "only {named} names were found: the search is broken");
+}
+
+/// Words like `defragd_member_up`. A name that ends in `_` stands for several, as in `defragd_member_…`.
+fn metric_names(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("defragd_") && !word.ends_with('_'))
+}

@@ -1,0 +1,39 @@
+//! Leadership that moves during a run.
+
+use std::time::Duration;
+
+use testkit::{DefragWatch, EtcdVersion, until};
+
+use crate::rig::{MINUTE, Rig, TOKEN, ended_run, firing, members_of};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_hands_over_is_a_follower_from_then_on_and_the_new_one_is_last() {
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
+    let old = rig.cluster.leader().await.unwrap();
+    let followers: Vec<_> = (0..3).filter(|index| *index != old).collect();
+    let watch = DefragWatch::start(&rig.cluster).unwrap();
+    // A long pause leaves time to move leadership between the first follower and the next step.
+    let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=4s"]).await;
+    defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
+
+    let first = until("the first member to be defragmented", MINUTE, || async {
+        let order = watch.timeline().order();
+        order.first().copied().ok_or_else(|| anyhow::anyhow!("none yet"))
+    })
+    .await
+    .unwrap();
+    assert!(followers.contains(&first), "a follower is first");
+    let new = *followers.iter().find(|index| **index != first).unwrap();
+    rig.cluster.move_leader(new).await.unwrap();
+
+    let run = ended_run(&defragd, 1).await;
+    assert_eq!(run["outcome"], "succeeded", "{run}");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let timeline = watch.stop().await;
+    assert_eq!(timeline.order(), [first, old, new], "the new leader last, by the servers' metrics");
+    assert_eq!(timeline.max_in_flight(), 1);
+    let names = [first, old, new].map(|index| rig.cluster.member(index).name().to_owned());
+    assert_eq!(members_of(&run), names);
+    assert_eq!(run["members"][2]["is_leader"], true);
+    assert_eq!(run["members"][1]["is_leader"], false);
+}

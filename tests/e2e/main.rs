@@ -1,0 +1,15 @@
+//! defragd as its users run it, on real etcd, Prometheus and Alertmanager. What happened is judged by what
+//! the servers themselves say, never by defragd's word alone.
+//!
+//! Needs the tools that `tests/testkit/tools` installs; `make test` does both.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod auth;
+mod cli;
+mod exposition;
+mod leadership;
+mod rig;
+mod roll;
+mod trouble;
+mod webhook;
