@@ -21,7 +21,7 @@ build: tools ## Build the release binary: target/release/defragd
 
 .PHONY: demo
 demo: build ## The main job on real software, on this machine; EXIT=1 ends by itself, non-zero if it failed
-	cargo run --quiet --release --locked -p demo -- $(if $(EXIT),--exit)
+	cargo run --quiet --locked -p demo -- $(if $(EXIT),--exit)
 
 .PHONY: test
 test: tools check-shipped ## All tests, on real etcd, Prometheus and Alertmanager

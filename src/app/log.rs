@@ -88,7 +88,7 @@ impl Progress for LogProgress {
         if let Some(reason) = outcome.reason() {
             warn!(cluster, run, seconds, outcome = outcome.label(), code = reason.label(), %reason, "run ended");
         } else {
-            info!(cluster, run, seconds, outcome = outcome.label(), "run ended")
+            info!(cluster, run, seconds, outcome = outcome.label(), "run ended");
         }
     }
 }

@@ -69,7 +69,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Plan(args) => plan::run(args).await,
-            Command::Run(args) => run::run(args).await,
+            Command::Run(args) => Box::pin(run::run(args)).await,
             Command::Runs(args) => runs::run(args).await,
             Command::CheckConfig(args) => check_config::run(&args),
         };

@@ -18,6 +18,16 @@ pub enum Mode {
     Enforce,
 }
 
+impl Mode {
+    /// As it is written in the configuration.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
 /// The policy of one cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
