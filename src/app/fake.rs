@@ -114,6 +114,24 @@ impl Etcd for FakeEtcd {
         Ok(Vec::new())
     }
 
+    async fn disarm(&self, via: &Member, _alarm: Alarm) -> Fact<()> {
+        self.answering(via).await;
+        Ok(())
+    }
+
+    async fn compact(&self, via: &Member, _revision: u64) -> Fact<()> {
+        self.answering(via).await;
+        Ok(())
+    }
+
+    async fn move_leader(&self, leader: &Member, to: &Member) -> Fact<()> {
+        self.answering(leader).await;
+        for status in self.state().statuses.values_mut() {
+            status.leader = Some(to.id);
+        }
+        Ok(())
+    }
+
     async fn defragment(&self, member: &Member) -> Result<(), DefragError> {
         let id = member.id.0;
         {

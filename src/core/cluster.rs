@@ -78,6 +78,8 @@ pub struct Status {
     pub quota: Option<ByteSize>,
     /// Whom this member follows; `None` while it knows no leader.
     pub leader: Option<MemberId>,
+    /// The store's revision, from the header.
+    pub revision: u64,
     /// Raft term.
     pub raft_term: u64,
     /// Highest index in this member's log.

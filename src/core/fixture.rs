@@ -15,6 +15,7 @@ pub(crate) fn status(term: u64) -> Status {
         db_size_in_use: ByteSize::mib(100),
         quota: Some(ByteSize::gib(2)),
         leader: Some(MemberId(1)),
+        revision: 40_000,
         raft_term: term,
         raft_index: 50_000,
         raft_applied_index: 50_000,

@@ -38,6 +38,16 @@ pub trait Etcd: Send + Sync + 'static {
     /// The armed alarms, through this member. Learners refuse; goes through raft.
     fn alarms(&self, via: &Member) -> impl Future<Output = Fact<Vec<Alarm>>> + Send;
 
+    /// Disarms one alarm of one member, through `via`. Goes through raft.
+    fn disarm(&self, via: &Member, alarm: Alarm) -> impl Future<Output = Fact<()>> + Send;
+
+    /// Compacts the history up to a revision, through `via`. Returns before the pages are free: that shows
+    /// in each member's in-use size, at different times. A revision that is compacted already is no error.
+    fn compact(&self, via: &Member, revision: u64) -> impl Future<Output = Fact<()>> + Send;
+
+    /// Hands the leadership from `leader` to `to`, which must be a voter. Sent to the leader.
+    fn move_leader(&self, leader: &Member, to: &Member) -> impl Future<Output = Fact<()>> + Send;
+
     /// Defragments this member. Sends the RPC once. Dropping the future does **not** stop the server.
     fn defragment(&self, member: &Member) -> impl Future<Output = Result<(), DefragError>> + Send;
 }

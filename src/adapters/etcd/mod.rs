@@ -122,6 +122,7 @@ impl Etcd for EtcdCluster {
             // 0 where the server does not tell it; negative where the quota is switched off.
             quota: Some(size(response.db_size_quota())).filter(|quota| quota.0 > 0),
             leader: Some(MemberId(response.leader())).filter(|leader| leader.0 != 0),
+            revision: response.header().map_or(0, |header| u64::try_from(header.revision()).unwrap_or(0)),
             raft_term: response.raft_term(),
             raft_index: response.raft_index(),
             raft_applied_index: response.raft_applied_index(),
@@ -160,6 +161,35 @@ impl Etcd for EtcdCluster {
             Some(Alarm { kind, member: Some(MemberId(alarm.member_id())).filter(|member| member.0 != 0) })
         });
         Ok(alarms.collect())
+    }
+
+    async fn disarm(&self, via: &Member, alarm: Alarm) -> Fact<()> {
+        let kind = match alarm.kind {
+            AlarmKind::NoSpace => AlarmType::Nospace,
+            AlarmKind::Corrupt => AlarmType::Corrupt,
+        };
+        let mut options = AlarmOptions::new();
+        options.with_member(alarm.member.map_or(0, |member| member.0));
+        let mut client = self.member_client(via).await?;
+        client
+            .alarm(AlarmAction::Deactivate, kind, Some(options))
+            .await
+            .map(|_| ())
+            .map_err(|error| error::unknown(&error))
+    }
+
+    async fn compact(&self, via: &Member, revision: u64) -> Fact<()> {
+        let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+        match self.member_client(via).await?.compact(revision, None).await {
+            Ok(_) => Ok(()),
+            Err(error) if error::is_compacted_already(&error) => Ok(()),
+            Err(error) => Err(error::unknown(&error)),
+        }
+    }
+
+    async fn move_leader(&self, leader: &Member, to: &Member) -> Fact<()> {
+        let mut client = self.member_client(leader).await?;
+        client.move_leader(to.id.0).await.map(|_| ()).map_err(|error| error::unknown(&error))
     }
 
     async fn defragment(&self, member: &Member) -> Result<(), DefragError> {
