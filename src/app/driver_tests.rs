@@ -36,6 +36,7 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
         .map(|entry| match entry {
             Entry::Accepted(_) => "accepted",
             Entry::Started { .. } => "started",
+            Entry::Step(_) => "step",
             Entry::Intent(_) => "intent",
             Entry::Result(_) => "result",
             Entry::Finished(_) => "finished",

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::{
     config::{ClusterSettings, ConfigError, Settings, raw},
-    core::policy::Mode,
+    core::policy::{LeaderPolicy, Mode},
 };
 
 /// The command line asks for something that cannot be.
@@ -87,6 +87,9 @@ pub(super) struct PolicyArgs {
     /// No further run of a cluster for this long after one, default 6h
     #[arg(long, env = "DEFRAGD_COOLDOWN", value_name = "TIME")]
     cooldown: Option<SignedDuration>,
+    /// The leader: last (default), last-after-transfer (hands over first), skip
+    #[arg(long, env = "DEFRAGD_LEADER", value_enum)]
+    leader: Option<LeaderArg>,
     /// Accept clusters of one or two members, which stop serving for the time of a defragmentation
     #[arg(long, env = "DEFRAGD_ALLOW_WITHOUT_QUORUM_SLACK", action = ArgAction::SetTrue)]
     allow_without_quorum_slack: bool,
@@ -108,6 +111,24 @@ impl From<ModeArg> for Mode {
     }
 }
 
+/// [`LeaderPolicy`] as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LeaderArg {
+    Last,
+    LastAfterTransfer,
+    Skip,
+}
+
+impl From<LeaderArg> for LeaderPolicy {
+    fn from(leader: LeaderArg) -> Self {
+        match leader {
+            LeaderArg::Last => Self::Last,
+            LeaderArg::LastAfterTransfer => Self::LastAfterTransfer,
+            LeaderArg::Skip => Self::Skip,
+        }
+    }
+}
+
 impl PolicyArgs {
     fn keys(&self) -> raw::PolicyKeys {
         raw::PolicyKeys {
@@ -120,6 +141,9 @@ impl PolicyArgs {
             defrag_deadline: self.defrag_deadline,
             recovery_timeout: self.recovery_timeout,
             cooldown: self.cooldown,
+            leader: self.leader.map(LeaderPolicy::from),
+            compaction: None,
+            disarm_nospace: None,
             allow_without_quorum_slack: self.allow_without_quorum_slack.then_some(true),
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     adapters::journal::SqliteJournal,
     app::{cluster::stop_channel, driver, serve::connect},
     core::{
-        history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Trigger},
+        history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Step, Trigger},
         plan::{Decision, Plan},
         reason::Reason,
     },
@@ -108,6 +108,7 @@ fn row(result: &MemberResult) -> Vec<String> {
     let dash = || "-".to_owned();
     let (took, ended) = match &result.end {
         MemberEnd::Defragmented { took, .. } => (format!("{:.1} s", took.as_secs_f64()), result.label().to_owned()),
+        MemberEnd::Unconfirmed { .. } => (dash(), "unconfirmed: defragd ended meanwhile".to_owned()),
         MemberEnd::Failed { reason, .. } | MemberEnd::NotSent { reason } => (dash(), reason.to_string()),
     };
     vec![
@@ -172,6 +173,14 @@ impl Progress for Terminal {
         }
     }
 
+    fn step(&self, step: &Step) {
+        match step {
+            Step::Compact { revision } => self.line(&format!("compacting up to revision {revision}")),
+            Step::MoveLeader { member, .. } => self.line(&format!("handing leadership to {member}")),
+            Step::DisarmNoSpace { member, .. } => self.line(&format!("disarming NOSPACE of {member}")),
+        }
+    }
+
     fn defragmenting(&self, intent: &Intent) {
         self.line(&format!(
             "defragmenting {} ({}): {}, of which {} in use",
@@ -200,6 +209,9 @@ impl Progress for Terminal {
                 took.as_secs_f64()
             )),
             MemberEnd::Failed { reason, .. } => self.line(&format!("{name} failed: {reason}")),
+            MemberEnd::Unconfirmed { .. } => {
+                self.line(&format!("{name} is idle; an earlier process was defragmenting it"))
+            }
             MemberEnd::NotSent { reason } => self.line(&format!("{name} was not started: {reason}")),
         }
     }

@@ -6,7 +6,10 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::{ClusterSettings, Problem, Settings, raw};
-use crate::core::{alert::Selector, policy::Policy};
+use crate::core::{
+    alert::Selector,
+    policy::{Compaction, Policy},
+};
 
 /// A longer deadline would not be a limit any more.
 const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
@@ -161,6 +164,9 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
         defrag_deadline: duration("defrag_deadline", keys.defrag_deadline, second, default.defrag_deadline),
         recovery_timeout: duration("recovery_timeout", keys.recovery_timeout, second, default.recovery_timeout),
         cooldown: duration("cooldown", keys.cooldown, Duration::ZERO, default.cooldown),
+        leader: keys.leader.unwrap_or(default.leader),
+        compaction: keys.compaction.map(|keys| Compaction { keep_revisions: keys.keep_revisions }),
+        disarm_no_space: keys.disarm_nospace.unwrap_or(default.disarm_no_space),
         allow_without_quorum_slack: keys.allow_without_quorum_slack.unwrap_or(default.allow_without_quorum_slack),
     }
 }
@@ -202,6 +208,9 @@ clusters:
       defrag_deadline: 8m
       recovery_timeout: 90s
       cooldown: 1h30m
+      leader: last_after_transfer
+      compaction: {keep_revisions: 1000}
+      disarm_nospace: false
       allow_without_quorum_slack: true
 ";
         let settings = read(text).expect("valid");

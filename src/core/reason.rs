@@ -154,6 +154,23 @@ pub enum Reason {
         after: String,
     },
 
+    /// Another run is at work on the same etcd cluster, under another name.
+    #[error(
+        "the same etcd cluster (id {cluster_id}) is being dealt with as {other:?}: two entries of the configuration lead to it"
+    )]
+    SameCluster {
+        /// Hexadecimal.
+        cluster_id: String,
+        /// The other entry's name.
+        other: String,
+    },
+    /// The last look before the RPC showed another picture than the one that the member was chosen from.
+    #[error("at the last look, member {member} was no longer the one to defragment next")]
+    NoLongerNext {
+        /// Its name.
+        member: String,
+    },
+
     // ---- a run under way failed ----
     /// The member answered Defragment with an error.
     #[error("defragmenting member {member} failed: {detail}")]
@@ -209,6 +226,61 @@ pub enum Reason {
         /// What the store said.
         detail: String,
     },
+
+    /// The leader could not hand over.
+    #[error("leadership could not be handed to member {member}: {detail}")]
+    TransferFailed {
+        /// Who was to lead.
+        member: String,
+        /// What was seen.
+        detail: String,
+    },
+    /// Nobody can take leadership over.
+    #[error(
+        "no voter is fit to take leadership over before the leader is defragmented (caught up, and its file tight); set the policy's leader to last to defragment it as the leader"
+    )]
+    NoTransferTarget,
+    /// The history could not be compacted.
+    #[error("compacting up to revision {revision} failed: {detail}")]
+    CompactionFailed {
+        /// The revision.
+        revision: u64,
+        /// What the server said.
+        detail: String,
+    },
+    /// NOSPACE stays armed, because a member is too near to its quota or past it.
+    #[error(
+        "NOSPACE stays armed: member {member} still fills {:.0} % of its quota (must be below {:.0} %); delete and compact keys and defragment again, or raise --quota-backend-bytes on every member", usage * 100.0, limit * 100.0
+    )]
+    StillNearQuota {
+        /// Its name.
+        member: String,
+        /// File size / quota.
+        usage: f64,
+        /// The margin.
+        limit: f64,
+    },
+    /// NOSPACE stays armed, because a member's quota is not known.
+    #[error(
+        "NOSPACE stays armed: the quota of member {member} is not known (neither Status nor its metrics page tells it), so it cannot be shown to be below it; check it, then: etcdctl alarm disarm"
+    )]
+    QuotaUnknown {
+        /// Its name.
+        member: String,
+    },
+    /// The server did not disarm an alarm.
+    #[error("disarming NOSPACE of member {member} failed: {detail}")]
+    DisarmFailed {
+        /// Who raised it, by name or id.
+        member: String,
+        /// What the server said.
+        detail: String,
+    },
+    /// The alarm came back.
+    #[error(
+        "NOSPACE was disarmed and is armed again: a member is still over its quota; delete and compact keys, or raise --quota-backend-bytes on every member"
+    )]
+    NoSpaceAgain,
 
     // ---- the request is not taken up, or given up ----
     /// The alert is no longer firing.
@@ -275,12 +347,21 @@ impl Reason {
             Self::DangerousVersion { .. } => "dangerous_version",
             Self::MembershipChanged { .. } => "membership_changed",
             Self::ClusterChanged { .. } => "cluster_changed",
+            Self::SameCluster { .. } => "same_cluster",
+            Self::NoLongerNext { .. } => "no_longer_next",
             Self::DefragFailed { .. } => "defrag_failed",
             Self::DiskFull { .. } => "disk_full",
             Self::DeadlineExceeded { .. } => "deadline_exceeded",
             Self::ConnectionLost { .. } => "connection_lost",
             Self::NotRecovered { .. } => "not_recovered",
             Self::JournalFailed { .. } => "journal_failed",
+            Self::TransferFailed { .. } => "transfer_failed",
+            Self::NoTransferTarget => "no_transfer_target",
+            Self::CompactionFailed { .. } => "compaction_failed",
+            Self::StillNearQuota { .. } => "still_near_quota",
+            Self::QuotaUnknown { .. } => "quota_unknown",
+            Self::DisarmFailed { .. } => "disarm_failed",
+            Self::NoSpaceAgain => "no_space_again",
             Self::Resolved => "resolved",
             Self::UnknownCluster => "unknown_cluster",
             Self::AmbiguousCluster { .. } => "ambiguous_cluster",
