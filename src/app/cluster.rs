@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,12 +13,12 @@ use bytesize::ByteSize;
 use jiff::Timestamp;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
-use super::{driver, log, log::LogProgress, observer};
+use super::{claims::Claims, driver, log, log::LogProgress, observer};
 use crate::{
     config::ClusterSettings,
     core::{
         cluster::MemberId,
-        history::{AlertKey, Entry, Intent, MemberResult, Outcome, Request, RunId, RunView, Trigger},
+        history::{AlertKey, Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
         plan::Plan,
         reason::Reason,
     },
@@ -45,6 +48,8 @@ pub struct Shared<J> {
     pub counters: Counters,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// Which etcd clusters are being worked on.
+    pub claims: Claims,
 }
 
 /// See the module.
@@ -105,7 +110,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub fn remember(&self, runs: &[RunView]) {
         for run in runs.iter().filter(|run| run.request.cluster == self.name()) {
             let Some(ended) = run.finished_at else { continue };
-            for result in &run.members {
+            for result in run.members.iter().filter(|result| !matches!(result.end, MemberEnd::NotSent { .. })) {
                 let last = LastDefrag { at: ended, result: result.clone() };
                 lock(&self.memory).last_defrags.insert(result.intent.member_id, last);
             }
@@ -119,14 +124,45 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         lock(&self.desk).cooldown_until = ended.checked_add(self.settings.policy.cooldown).ok();
     }
 
-    /// Takes up a request that an earlier process accepted and did not begin.
-    pub fn requeue(&self, run: RunId, request: Request) {
-        lock(&self.desk).queued = Some((run, request));
-        self.wake.notify_one();
+    /// Takes up a run that an earlier process accepted. There is one at the most; should there be more, the
+    /// first serves for all, and the others end.
+    pub async fn requeue(&self, run: RunId, request: Request) -> Result<(), JournalError> {
+        let taken = {
+            let mut desk = lock(&self.desk);
+            let free = desk.queued.is_none();
+            if free {
+                desk.queued = Some((run, request.clone()));
+            }
+            free
+        };
+        if taken {
+            self.wake.notify_one();
+            return Ok(());
+        }
+        let outcome = Outcome::Stopped { reason: Reason::AlreadyRequested };
+        self.end_run(run, request.trigger, outcome).await
+    }
+
+    async fn end_run(&self, run: RunId, trigger: Trigger, outcome: Outcome) -> Result<(), JournalError> {
+        self.shared.journal.append(run, Entry::Finished(outcome.clone())).await?;
+        self.shared.counters.run_ended(self.name(), trigger, &outcome, None);
+        LogProgress { cluster: self.name().to_owned(), run }.finished(&outcome, Duration::ZERO);
+        Ok(())
     }
 
     /// Decides about alerts that concern this cluster. When it says accepted, the journal has it.
-    pub async fn request(&self, alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
+    ///
+    /// The work is a task of its own: a sender that goes away in the middle drops this future, and must not
+    /// leave a request in the journal that nobody serves.
+    pub async fn request(self: &Arc<Self>, alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
+        let cluster = Arc::clone(self);
+        match tokio::spawn(async move { cluster.decide(alerts).await }).await {
+            Ok(decision) => decision,
+            Err(error) => Err(JournalError::Write(format!("the request was not taken: {error}"))),
+        }
+    }
+
+    async fn decide(&self, alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
         let _one_at_a_time = self.admission.lock().await;
         let cluster = self.name().to_owned();
         if let Some(reason) = self.duplicate(&alerts) {
@@ -186,28 +222,26 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     async fn serve(&self, run: RunId, request: &Request, stop: driver::Stop) {
         let log = LogProgress { cluster: self.name().to_owned(), run };
-        let state = StateProgress { cluster: self, trigger: request.trigger };
+        let touched = AtomicBool::new(false);
+        let state = StateProgress { cluster: self, trigger: request.trigger, touched: &touched };
         let watchers = (&log as &dyn Progress, &state as &dyn Progress);
         let policy = self.settings.policy.clone();
-        let outcome = driver::drive(run, policy, &self.etcd, &self.shared.journal, &watchers, stop).await;
+        let (journal, claims) = (&self.shared.journal, &self.shared.claims);
+        driver::drive(run, policy, &self.etcd, journal, &watchers, claims, stop).await;
         let now = self.shared.clock.now();
-        let touched = matches!(self.shared.journal.run(run).await, Ok(Some(view)) if view.touched_a_member());
+        // All at once: an alert that comes in between must find either the run or the cooldown.
         let mut desk = lock(&self.desk);
         desk.active = None;
         desk.ended.extend(request.alerts.iter().map(|key| (key.clone(), now)));
-        drop(desk);
-        if touched || matches!(outcome, Outcome::Succeeded) {
-            self.cool_down_from(now);
+        if touched.load(Ordering::Relaxed) {
+            desk.cooldown_until = now.checked_add(self.settings.policy.cooldown).ok();
         }
     }
 
     /// Closes a run that an earlier process left open after its start.
     pub async fn close_interrupted(&self, view: &RunView) -> Result<(), JournalError> {
         let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
-        self.shared.journal.append(view.id, Entry::Finished(outcome.clone())).await?;
-        self.shared.counters.run_ended(self.name(), view.request.trigger, &outcome, None);
-        LogProgress { cluster: self.name().to_owned(), run: view.id }.finished(&outcome, Duration::ZERO);
-        Ok(())
+        self.end_run(view.id, view.request.trigger, outcome).await
     }
 
     /// What a scrape shows of this cluster, within `budget`.
@@ -274,6 +308,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 struct StateProgress<'a, E, J> {
     cluster: &'a Cluster<E, J>,
     trigger: Trigger,
+    touched: &'a AtomicBool,
 }
 
 impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
@@ -288,6 +323,10 @@ impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
 
     fn member_ended(&self, result: &MemberResult) {
         lock(&self.cluster.desk).defragmenting = None;
+        if matches!(result.end, MemberEnd::NotSent { .. }) {
+            return;
+        }
+        self.touched.store(true, Ordering::Relaxed);
         self.cluster.shared.counters.member_ended(self.cluster.name(), result);
         let last = LastDefrag { at: self.cluster.shared.clock.now(), result: result.clone() };
         lock(&self.cluster.memory).last_defrags.insert(result.intent.member_id, last);

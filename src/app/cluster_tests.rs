@@ -10,7 +10,7 @@ use crate::{
     ports::clock::SystemClock,
 };
 
-fn cluster(policy: Policy) -> Cluster<FakeEtcd, FakeJournal> {
+fn cluster(policy: Policy) -> Arc<Cluster<FakeEtcd, FakeJournal>> {
     let settings = ClusterSettings {
         name: "a".to_owned(),
         endpoints: Vec::new(),
@@ -20,12 +20,16 @@ fn cluster(policy: Policy) -> Cluster<FakeEtcd, FakeJournal> {
         selector: Selector { cluster: "a".to_owned(), any_of: Vec::new() },
         policy,
     };
-    let shared =
-        Shared { journal: FakeJournal::default(), counters: Counters::new(["a"]), clock: Arc::new(SystemClock) };
-    Cluster::new(settings, FakeEtcd::new(3), Arc::new(shared))
+    let shared = Shared {
+        journal: FakeJournal::default(),
+        counters: Counters::new(["a"]),
+        clock: Arc::new(SystemClock),
+        claims: Claims::default(),
+    };
+    Arc::new(Cluster::new(settings, FakeEtcd::new(3), Arc::new(shared)))
 }
 
-fn enforcing() -> Cluster<FakeEtcd, FakeJournal> {
+fn enforcing() -> Arc<Cluster<FakeEtcd, FakeJournal>> {
     cluster(Policy { mode: Mode::Enforce, ..Policy::default() })
 }
 
@@ -104,4 +108,32 @@ async fn a_stop_leaves_a_waiting_request_for_the_next_start() {
     cluster.work(stopped).await;
     assert!(cluster.etcd.order().is_empty());
     assert_eq!(cluster.shared.journal.open_runs().await.expect("read").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_goes_away_in_the_middle_leaves_no_request_that_nobody_serves() {
+    let cluster = enforcing();
+    // Polled once and dropped, as hyper drops a handler whose client is gone.
+    let mut asking = Box::pin(cluster.request(key("1")));
+    assert!(futures_util::poll!(&mut asking).is_pending());
+    drop(asking);
+    serve(&cluster).await;
+    let runs = cluster.shared.journal.runs(10).await.expect("read");
+    assert_eq!(runs.len(), 1);
+    assert_eq!(runs[0].outcome, Some(Outcome::Succeeded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_open_requests_of_one_cluster_all_end_and_are_served_once() {
+    let cluster = enforcing();
+    for fingerprint in ["1", "2"] {
+        let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: key(fingerprint) };
+        let run = cluster.shared.journal.accept(request.clone()).await.expect("taken");
+        cluster.requeue(run, request).await.expect("taken up");
+    }
+    serve(&cluster).await;
+    assert_eq!(cluster.etcd.order(), [2, 3, 1]);
+    let runs = cluster.shared.journal.runs(10).await.expect("read");
+    let outcomes: Vec<_> = runs.iter().filter_map(|run| Some(run.outcome.as_ref()?.label())).collect();
+    assert_eq!(outcomes, ["succeeded", "stopped"]);
 }

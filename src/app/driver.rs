@@ -11,7 +11,10 @@ use tokio::{
     time::{Instant, interval_at, sleep, timeout, timeout_at},
 };
 
-use super::observer;
+use super::{
+    claims::{Claim, Claims},
+    observer,
+};
 use crate::{
     core::{
         cluster::{Alarm, AlarmKind, Member, MemberId},
@@ -40,17 +43,15 @@ pub async fn drive<E: Etcd, J: Journal>(
     etcd: &E,
     journal: &J,
     progress: &dyn Progress,
+    claims: &Claims,
     mut stop: Stop,
 ) -> Outcome {
     let begun = Instant::now();
     let mode = policy.mode;
-    let view = match journal.run(run_id).await {
-        Ok(Some(view)) => view,
-        Ok(None) | Err(_) => {
-            let detail = format!("run {run_id} cannot be read back");
-            let outcome = Outcome::Refused { reason: Reason::JournalFailed { detail } };
-            return finish(run_id, journal, progress, outcome, begun).await;
-        }
+    let Ok(Some(view)) = journal.run(run_id).await else {
+        let detail = format!("run {run_id} cannot be read back");
+        let outcome = Outcome::Refused { reason: Reason::JournalFailed { detail } };
+        return finish(run_id, journal, progress, outcome, begun).await;
     };
     if let Err(error) = journal.append(run_id, Entry::Started { mode }).await {
         let outcome = Outcome::Refused { reason: Reason::JournalFailed { detail: error.to_string() } };
@@ -59,6 +60,7 @@ pub async fn drive<E: Etcd, J: Journal>(
     let (mut run, mut action) = Run::resume(policy, &view);
     let mut members: BTreeMap<MemberId, Member> = BTreeMap::new();
     let mut intent: Option<Intent> = view.open_intent.clone();
+    let mut claim: Option<Claim> = None;
     let mut planned = false;
     loop {
         let event = match action {
@@ -66,6 +68,12 @@ pub async fn drive<E: Etcd, J: Journal>(
                 pause(after, &mut stop).await;
                 let facts = observer::observe(etcd).await;
                 if let Ok(facts) = &facts {
+                    if claim.as_ref().is_none_or(|claim: &Claim| claim.id() != facts.cluster_id) {
+                        match claims.take(facts.cluster_id, &view.request.cluster) {
+                            Ok(taken) => claim = Some(taken),
+                            Err(reason) => run.forbid(reason),
+                        }
+                    }
                     members = facts.members.iter().map(|facts| (facts.member.id, facts.member.clone())).collect();
                 }
                 Event::Observed(facts)
@@ -177,7 +185,7 @@ async fn finish<J: Journal>(
         match journal.append(run_id, Entry::Finished(outcome.clone())).await {
             Ok(()) => break,
             Err(error) if attempt == FINISH_TRIES => {
-                tracing::error!(%run_id, %error, "cannot write the end of the run; the next start closes it as interrupted");
+                tracing::error!(%run_id, %error, "cannot write the end of the run; the next start takes it up again");
             }
             Err(_) => sleep(Duration::from_secs(1)).await,
         }

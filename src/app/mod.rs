@@ -4,6 +4,7 @@
 //! [`cluster`] keeps one cluster's requests and the worker that serves them, [`service`] answers the HTTP
 //! side, [`serve`] puts the real adapters together and ends them in order.
 
+pub mod claims;
 pub mod cluster;
 pub mod driver;
 pub mod log;

@@ -11,6 +11,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    claims::Claims,
     cluster::{Cluster, Shared, stop_channel},
     service::App,
 };
@@ -66,9 +67,13 @@ pub fn connect(settings: &ClusterSettings) -> anyhow::Result<EtcdCluster> {
 pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<()> {
     let access = Access::new(!options.exporter_only, options.bearer_token_file.as_deref(), &options.listen)?;
     let clock = Arc::new(SystemClock);
-    let journal = SqliteJournal::open(&options.data_dir, clock.clone())?;
+    let journal = if options.exporter_only {
+        SqliteJournal::in_memory(clock.clone())?
+    } else {
+        SqliteJournal::open(&options.data_dir, clock.clone())?
+    };
     let counters = Counters::new(settings.clusters.iter().map(|cluster| cluster.name.as_str()));
-    let shared = Arc::new(Shared { journal, counters, clock });
+    let shared = Arc::new(Shared { journal, counters, clock, claims: Claims::default() });
     let mut clusters = Vec::new();
     for cluster in settings.clusters {
         let etcd = connect(&cluster)?;
@@ -105,7 +110,7 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
     if !options.exporter_only {
         for cluster in app.workers() {
             let (cluster, stopped) = (Arc::clone(cluster), stopped.clone());
-            workers.spawn(async move { cluster.work(stopped).await });
+            workers.spawn(async move { Box::pin(cluster.work(stopped)).await });
         }
     }
 
@@ -130,7 +135,12 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
     };
     tokio::select! {
         ended = timeout(options.shutdown_grace, drained) => if ended.is_err() {
-            warn!("a member is still being defragmented; the server goes on by itself, and the next start looks after it");
+            for cluster in app.workers() {
+                if let Some(run) = cluster.summary().active_run {
+                    let name = &cluster.settings().name;
+                    warn!(cluster = name, run = run.0, "the run is not at its end: the server goes on by itself, and the next start takes the run up");
+                }
+            }
         },
         _ = terminate.recv() => warn!("second signal: ending at once"),
         _ = interrupt.recv() => warn!("second signal: ending at once"),

@@ -56,7 +56,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 // A person who typed `defragd run` sees that it ended, and decides anew.
                 Some(cluster) if view.request.trigger != Trigger::Manual => {
                     info!(cluster = view.request.cluster, run = view.id.0, "taking up a run of an earlier process");
-                    cluster.requeue(view.id, view.request);
+                    cluster.requeue(view.id, view.request).await?;
                 }
                 Some(cluster) => cluster.close_interrupted(&view).await?,
                 None => {

@@ -34,22 +34,22 @@ pub(super) struct Connection {
     #[arg(long = "config", alias = "config.file", env = "DEFRAGD_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Client URLs; any one member is enough, the others are discovered
-    #[arg(long, env = "ETCDCTL_ENDPOINTS", value_delimiter = ',', value_name = "URL")]
+    #[arg(long, env = "ETCDCTL_ENDPOINTS", hide_env_values = true, value_delimiter = ',', value_name = "URL")]
     endpoints: Vec<String>,
     /// Certificates of the authorities to trust
-    #[arg(long, env = "ETCDCTL_CACERT", value_name = "FILE")]
+    #[arg(long, env = "ETCDCTL_CACERT", hide_env_values = true, value_name = "FILE")]
     cacert: Option<PathBuf>,
     /// Client certificate
-    #[arg(long, env = "ETCDCTL_CERT", value_name = "FILE")]
+    #[arg(long, env = "ETCDCTL_CERT", hide_env_values = true, value_name = "FILE")]
     cert: Option<PathBuf>,
     /// Its key
-    #[arg(long, env = "ETCDCTL_KEY", value_name = "FILE")]
+    #[arg(long, env = "ETCDCTL_KEY", hide_env_values = true, value_name = "FILE")]
     key: Option<PathBuf>,
     /// etcd user with the root role
-    #[arg(long, env = "ETCDCTL_USER", value_name = "NAME")]
+    #[arg(long, env = "ETCDCTL_USER", hide_env_values = true, value_name = "NAME")]
     user: Option<String>,
     /// File with the user's password
-    #[arg(long, env = "ETCDCTL_PASSWORD_FILE", value_name = "FILE")]
+    #[arg(long, env = "ETCDCTL_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// Name of the cluster that the flags describe: the label `etcd_cluster`
     #[arg(long, env = "DEFRAGD_CLUSTER_NAME", default_value = "etcd", value_name = "NAME")]
@@ -153,12 +153,11 @@ impl Connection {
     /// The settings of the file, or of the flags, under the policy's flags.
     pub(super) fn settings(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<Settings> {
         let mut file = match &self.config {
-            Some(_) if !self.endpoints.is_empty() => {
-                let what =
-                    "--config and --endpoints (or ETCDCTL_ENDPOINTS) exclude each other: the file names the endpoints";
-                return Err(UsageError(what.to_owned()).into());
-            }
             Some(path) => {
+                if let Some(flag) = typed_connection_flag() {
+                    let what = format!("--config and {flag} exclude each other: the file says how to connect");
+                    return Err(UsageError(what).into());
+                }
                 let text = std::fs::read_to_string(path)
                     .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
                 raw::parse(&text).map_err(|detail| ConfigError::Syntax { path: path.clone(), detail })?
@@ -168,7 +167,7 @@ impl Connection {
         if let Some(policy) = policy {
             let over = policy.keys();
             for cluster in &mut file.clusters {
-                cluster.policy = std::mem::take(&mut cluster.policy).overridden_by(&over);
+                cluster.policy = cluster.policy.overridden_by(&over);
             }
         }
         Ok(Settings::from_raw(file)?)
@@ -196,6 +195,14 @@ impl Connection {
             policy: raw::PolicyKeys::default(),
         })
     }
+}
+
+/// A connection flag on the command line itself. Variables of an etcdctl shell are no contradiction to a
+/// file: whoever gives the file means the file.
+fn typed_connection_flag() -> Option<String> {
+    const FLAGS: [&str; 6] = ["--endpoints", "--cacert", "--cert", "--key", "--user", "--password-file"];
+    let typed = |argument: String| argument.split('=').next().map(str::to_owned);
+    std::env::args().filter_map(typed).find(|name| FLAGS.contains(&name.as_str()))
 }
 
 /// The one cluster that a command concerns.

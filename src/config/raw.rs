@@ -64,7 +64,7 @@ pub struct Auth {
 }
 
 /// What differs from the default policy. Durations like `10s`, `5m`, `6h`; sizes like `100MiB`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyKeys {
     /// `observe` or `enforce`.

@@ -36,6 +36,13 @@ pub(super) fn settings(file: raw::File) -> Result<Settings, Vec<Problem>> {
             problems.add(format!("{at}.name"), format!("{:?} is the name of clusters[{first}] already", raw.name));
         }
         clusters.push(cluster(&at, raw, &mut problems));
+        let (now, before) = (clusters.last(), &clusters[..index]);
+        let shared = |other: &&ClusterSettings| {
+            now.is_some_and(|now: &ClusterSettings| now.endpoints.iter().any(|url| other.endpoints.contains(url)))
+        };
+        if let Some(other) = before.iter().find(shared) {
+            problems.add(format!("{at}.endpoints"), format!("cluster {:?} has one of them already", other.name));
+        }
     }
     if problems.0.is_empty() { Ok(Settings { clusters }) } else { Err(problems.0) }
 }

@@ -2,6 +2,55 @@
 //!
 //! Every refusal, skip and failure of defragd is one of these: the log, the journal, the metric label,
 //! `defragd plan` and the API all show the same reason.
+//!
+//! # Every reason, its label, and what to do
+//! | label | what a person does |
+//! |---|---|
+//! | `not_needed` | nothing; lower the thresholds if you want it earlier |
+//! | `learner` | nothing; promote or remove a learner that stays |
+//! | `already_done` | nothing |
+//! | `leader_skipped` | set `leader` to `last` or `last_after_transfer` if its file grows |
+//! | `cluster_unreachable` | check endpoints, network, certificates; `defragd status` |
+//! | `member_unreachable` | bring the member back: `defragd status`, its log, its host |
+//! | `read_failed` | the member has no quorum behind it: look at its network and at the other members |
+//! | `denied` | give defragd a user with the root role, or mend the password file |
+//! | `wrong_member` | mend `--advertise-client-urls` of the member, or the load balancer before it |
+//! | `no_leader` | wait for the election; if it lasts, look for lost members or a partition |
+//! | `leader_disagreement` | the same |
+//! | `no_quorum_slack` | add members; or accept the stop with `allow_without_quorum_slack` |
+//! | `alarms_unknown` | the cluster cannot serve the listing: look at `etcdctl alarm list` |
+//! | `corrupt_alarm` | find and replace the corrupt member before anything else; never disarm first |
+//! | `defrag_in_flight` | wait: somebody, or an earlier run, is defragmenting it |
+//! | `raft_lag` | wait for the member to catch up; if it does not, look at its disk and network |
+//! | `dangerous_version` | upgrade etcd |
+//! | `membership_changed` | let the change finish; the next alert starts anew |
+//! | `cluster_changed` | the endpoints lead to another cluster: mend the configuration |
+//! | `same_cluster` | remove one of the two entries |
+//! | `no_longer_next` | nothing; it passes. If it stays, leadership keeps moving: look at the disks |
+//! | `defrag_failed` | read the member's log |
+//! | `disk_full` | free space on the disk of the member's data directory, then restart the member (its temporary file stays until then) |
+//! | `deadline_exceeded` | the member is well again; raise `defrag_deadline`, or look at its disk |
+//! | `connection_lost` | look whether the member restarted, and at the network or proxies between |
+//! | `not_recovered` | bring the cluster back to health: `defragd status` |
+//! | `journal_failed` | free space in `--data-dir`, make it writable |
+//! | `transfer_failed` | look at the voters' health and at the leader's log |
+//! | `no_transfer_target` | bring a voter to health, or set `leader` to `last` |
+//! | `compaction_failed` | look at the leader's log; compaction is off by default |
+//! | `still_near_quota` | delete and compact keys and run again, or raise the quota on every member |
+//! | `quota_unknown` | make the member's client URL serve `/metrics`, or disarm by hand |
+//! | `disarm_failed` | `etcdctl alarm list`, then `etcdctl alarm disarm` |
+//! | `no_space_again` | a member is over its quota: delete and compact keys, or raise the quota |
+//! | `resolved` | nothing |
+//! | `unknown_cluster` | compare the alert's labels with the clusters' `match` |
+//! | `ambiguous_cluster` | make the `match` rules distinct |
+//! | `duplicate_alert` | nothing |
+//! | `already_requested` | nothing: one run serves all alerts of the cluster |
+//! | `cooldown` | wait; or `defragd run`, which a cooldown does not hold back |
+//! | `shutting_down` | nothing: the next start goes on |
+//! | `operator_stop` | `defragd run` again when ready |
+//! | `process_ended` | read the log of the ended process; `defragd plan` shows what is left |
+//! | `observe_mode` | set `mode: enforce`, or `defragd run --mode enforce` |
+//! | `out_of_step` | report it, with the journal |
 
 use std::time::Duration;
 
@@ -390,5 +439,29 @@ impl Reason {
                 | Self::DefragInFlight { .. }
                 | Self::RaftLag { .. }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The labels in the table of the module's documentation, and those that `label` gives.
+    #[test]
+    fn the_table_lists_every_reason_and_no_other() {
+        let source = include_str!("reason.rs");
+        let table: BTreeSet<_> = source
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | `")?.split_once("` | "))
+            .inspect(|(label, advice)| assert!(advice.len() > "nothing".len(), "{label} says nothing to do"))
+            .map(|(label, _)| label)
+            .collect();
+        let given: BTreeSet<_> = source
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once("=> \"")?.1.strip_suffix("\","))
+            .collect();
+        assert_eq!(table, given);
+        let variants = source.lines().filter(|line| line.trim().starts_with("#[error(")).count();
+        assert_eq!(given.len(), variants, "each variant has a label of its own");
     }
 }

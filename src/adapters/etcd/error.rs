@@ -39,6 +39,11 @@ pub(super) fn is_permission_denied(error: &Error) -> bool {
         if status.code() == Code::PermissionDenied || status.message().contains("auth: permission denied"))
 }
 
+/// The server takes no logins.
+pub(super) fn is_auth_off(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status) if status.message().contains("authentication is not enabled"))
+}
+
 /// Somebody compacted further in the meantime: what was asked for is so.
 pub(super) fn is_compacted_already(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.message().contains("required revision has been compacted"))

@@ -74,6 +74,18 @@ impl EtcdCluster {
         Ok(Membership { cluster_id: ClusterId(cluster_id), members: members.collect() })
     }
 
+    /// A client that is denied may be one from before authentication was switched on: the next use makes a
+    /// new one, which logs in.
+    fn forget_if_denied(&self, member: &Member, failure: &etcd_client::Error) -> Unknown {
+        let unknown = error::unknown(failure);
+        if unknown.kind == UnknownKind::Denied {
+            for url in &member.client_urls {
+                lock(&self.clients).remove(url);
+            }
+        }
+        unknown
+    }
+
     /// The configured endpoints first, then the client URLs that the cluster itself has told.
     fn discovery_urls(&self) -> Vec<String> {
         let mut urls = self.connection.endpoints().to_vec();
@@ -111,7 +123,8 @@ impl Etcd for EtcdCluster {
     }
 
     async fn status(&self, member: &Member) -> Fact<Status> {
-        let response = self.member_client(member).await?.status().await.map_err(|error| error::unknown(&error))?;
+        let response =
+            self.member_client(member).await?.status().await.map_err(|error| self.forget_if_denied(member, &error))?;
         check_identity(member, response.header())?;
         Ok(Status {
             version: response.version().to_owned(),

@@ -12,7 +12,7 @@ use crate::core::{
 
 /// Every file must be below this part of its quota: a member that is not arms the alarm again with the
 /// next write.
-pub const QUOTA_MARGIN: f64 = 0.9;
+const QUOTA_MARGIN: f64 = 0.9;
 /// How long the alarm must stay clear. A member that is over its quota arms it at its next write, and a
 /// cluster that could not write for some time gets writes at once.
 const CLEAR_FOR: Duration = Duration::from_secs(5);
