@@ -7,6 +7,7 @@
 
 mod auth;
 mod cli;
+mod compaction;
 mod exposition;
 mod leadership;
 mod rig;
