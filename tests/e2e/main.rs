@@ -8,6 +8,7 @@
 mod auth;
 mod cli;
 mod compaction;
+mod dashboards;
 mod exposition;
 mod leadership;
 mod rig;
