@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Action, Phase, Run, known};
+use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, Fact},
     history::{Outcome, Step},
     reason::Reason,
-    safety,
 };
 
 /// Every file must be below this part of its quota: a member that is not arms the alarm again with the
@@ -49,10 +48,7 @@ impl Run {
     }
 
     pub(super) fn clear(&mut self, now: Duration, mut clearing: Clearing, facts: &Fact<ClusterFacts>) -> Action {
-        let trouble = match known(facts) {
-            Ok(facts) => self.other_cluster(facts).or_else(|| safety::unhealthy(facts)),
-            Err(reason) => Some(reason),
-        };
+        let trouble = self.trouble(facts);
         let waited = now.saturating_sub(clearing.since);
         if let Some(reason) = trouble {
             if !reason.may_pass() || waited >= self.policy.recovery_timeout {

@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Action, Phase, Run, known};
+use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{ClusterFacts, Fact, MemberId},
     history::Outcome,
     reason::Reason,
-    safety,
 };
 
 /// The in-use sizes must rest for this long. Members free their pages in batches, tenths of seconds apart,
@@ -47,10 +46,7 @@ impl Run {
         if let Some(reason) = self.stop.clone() {
             return self.finish(Outcome::Stopped { reason });
         }
-        let trouble = match known(facts) {
-            Ok(facts) => self.other_cluster(facts).or_else(|| safety::unhealthy(facts)),
-            Err(reason) => Some(reason),
-        };
+        let trouble = self.trouble(facts);
         if let Some(reason) = trouble {
             if !reason.may_pass() || now.saturating_sub(settling.since) >= self.policy.recovery_timeout {
                 return self.give_up(reason);

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Action, DEADLINES_TO_FOLLOW, DefragError, IDLE_BEFORE_DONE, LOOK_INTERVAL, Phase, Run, Watch, known, sizes,
-};
+use super::{Action, DEADLINES_TO_FOLLOW, DefragError, IDLE_BEFORE_DONE, LOOK_INTERVAL, Phase, Run, Watch, sizes};
 use crate::core::{
     cluster::{ClusterFacts, Fact, MemberFacts, UnknownKind},
     history::{Intent, MemberEnd, Outcome, Sizes},
@@ -116,10 +114,7 @@ impl Run {
         facts: &Fact<ClusterFacts>,
     ) -> Action {
         let after = facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id));
-        let trouble = match known(facts) {
-            Ok(facts) => self.other_cluster(facts).or_else(|| safety::unhealthy(facts)),
-            Err(reason) => Some(reason),
-        };
+        let trouble = self.trouble(facts);
         match (trouble, after) {
             (Some(reason), after) if !reason.may_pass() => return self.fail(intent, reason, after),
             (None, Some(after)) => {

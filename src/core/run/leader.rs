@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Action, Phase, Run, known};
+use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{ClusterFacts, Fact, MemberFacts, MemberId},
     history::{Outcome, Step},
     plan::{Decision, Plan, Step as Planned},
     reason::Reason,
-    safety,
 };
 
 /// How long the cluster must be healthy under its new leader before it is believed.
@@ -76,10 +75,7 @@ impl Run {
         if let Some(reason) = self.stop.clone() {
             return self.finish(Outcome::Stopped { reason });
         }
-        let trouble = match known(facts) {
-            Ok(facts) => self.other_cluster(facts).or_else(|| safety::unhealthy(facts)),
-            Err(reason) => Some(reason),
-        };
+        let trouble = self.trouble(facts);
         if let Some(reason) = trouble.as_ref().filter(|reason| !reason.may_pass()) {
             return self.give_up(reason.clone());
         }

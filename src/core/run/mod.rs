@@ -28,6 +28,7 @@ use super::{
     plan::Plan,
     policy::Policy,
     reason::Reason,
+    safety,
 };
 
 /// How often a trouble that may pass is looked at before the run is refused or stopped for it.
@@ -320,6 +321,14 @@ impl Run {
     fn fail(&mut self, intent: Intent, reason: Reason, after: Option<Sizes>) -> Action {
         let end = MemberEnd::Failed { reason: reason.clone(), after };
         self.record(intent, end, Some(Outcome::Failed { reason }))
+    }
+
+    /// Why the cluster does not count as the same healthy one, if it does not.
+    fn trouble(&mut self, facts: &Fact<ClusterFacts>) -> Option<Reason> {
+        match known(facts) {
+            Ok(facts) => self.other_cluster(facts).or_else(|| safety::unhealthy(facts)),
+            Err(reason) => Some(reason),
+        }
     }
 
     /// The first observation says which cluster this is; a later one must not say otherwise.
