@@ -10,6 +10,8 @@ mod cli;
 mod compaction;
 mod dashboards;
 mod exposition;
+mod faults;
+mod kill;
 mod leadership;
 mod rig;
 mod roll;

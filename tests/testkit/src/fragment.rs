@@ -98,6 +98,24 @@ async fn put_batch(client: &mut Client, number: u64, batches: u64) -> Result<()>
     Ok(())
 }
 
+/// Overwrites about `live_bytes` of keys until a member passes its quota and the cluster takes no more
+/// writes, then compacts and waits until what is in use has fallen on every member.
+pub async fn exhaust_quota(cluster: &EtcdCluster, live_bytes: u64) -> Result<Vec<MemberSize>> {
+    let batches = (live_bytes / VALUE_BYTES).max(OPS_PER_TXN).div_ceil(OPS_PER_TXN);
+    let mut client = cluster.client(0).await?;
+    let refused = async {
+        for number in 0.. {
+            if let Err(error) = put_batch(&mut client, number, batches).await {
+                return error;
+            }
+        }
+        anyhow::anyhow!("no more numbers")
+    };
+    let refused = timeout(Duration::from_secs(120), refused).await.context("the quota was never passed")?;
+    ensure!(format!("{refused:#}").contains("database space exceeded"), "{refused:#}");
+    compact_and_settle(cluster, 0, live_bytes).await
+}
+
 async fn compact_and_settle(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<Vec<MemberSize>> {
     let mut client = cluster.client(0).await?;
     let revision = client.get("fragment/", None).await?.header().context("a header")?.revision();
@@ -107,10 +125,11 @@ async fn compact_and_settle(cluster: &EtcdCluster, target_bytes: u64, live_bytes
     // Page overhead, etcd's own buckets and the keys of others come on top of the values.
     let most = live_bytes.max(OPS_PER_TXN * VALUE_BYTES) * 3 / 2 + 8 * 1024 * 1024;
     let mut last: Vec<MemberSize> = Vec::new();
+    let next = AtomicU64::new(0);
     loop {
         let now = until("in-use below the limit on every member", SETTLE, || async {
             // An idle etcd does not count its freed pages: that happens at the next commits.
-            timeout(TXN, cluster.client(0).await?.put("fragment-settle", "", None)).await??;
+            settle(&mut cluster.client(0).await?, &next).await?;
             let now: Vec<MemberSize> =
                 cluster.statuses().await?.iter().map(|s| MemberSize { size: s.size, in_use: s.in_use }).collect();
             ensure!(now.iter().all(|m| m.in_use <= most), "in use {now:?}, wanted at most {most}");
@@ -128,4 +147,13 @@ async fn compact_and_settle(cluster: &EtcdCluster, target_bytes: u64, live_bytes
     }
     ensure!(last.iter().all(|m| m.size >= target_bytes), "files shrank below {target_bytes}: {last:?}");
     Ok(last)
+}
+
+/// Makes every member commit: with a put, or with the delete of a key where the quota is used up.
+async fn settle(client: &mut Client, next: &AtomicU64) -> Result<()> {
+    let Err(error) = timeout(TXN, client.put("fragment-settle", "", None)).await? else { return Ok(()) };
+    ensure!(error.to_string().contains("database space exceeded"), "{error}");
+    let key = format!("fragment/{:08}", next.fetch_add(1, Ordering::Relaxed));
+    timeout(TXN, client.delete(key, None)).await??;
+    Ok(())
 }

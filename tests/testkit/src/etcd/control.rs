@@ -112,6 +112,17 @@ impl EtcdCluster {
         self.signal(index, Signal::CONT)
     }
 
+    /// Arms CORRUPT for a member, as its own check of the data would.
+    pub async fn arm_corrupt(&self, index: usize) -> Result<()> {
+        use etcd_client::{AlarmAction, AlarmOptions, AlarmType};
+        let mut member = AlarmOptions::new();
+        member.with_member(self.status(index).await?.id);
+        let mut client = self.client(index).await?;
+        let armed = client.alarm(AlarmAction::Activate, AlarmType::Corrupt, Some(member));
+        timeout(CALL, armed).await.context("arming CORRUPT hangs")??;
+        Ok(())
+    }
+
     fn signal(&self, index: usize, signal: Signal) -> Result<()> {
         let member = self.member(index);
         member.process().as_ref().with_context(|| format!("{} is stopped", member.name()))?.signal(signal)

@@ -1,14 +1,17 @@
 //! One member: where it is, how it is started, its process.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 
 use super::spec::{EtcdSpec, Transport};
+use crate::disk::SmallDisk;
+use crate::network::Host;
 use crate::process::Process;
-use crate::{Pki, Port};
+use crate::{DefragLog, Pki, Port, slow};
 
 /// A member of a running cluster.
 #[derive(Debug)]
@@ -21,7 +24,11 @@ pub struct Member {
     program: PathBuf,
     args: Vec<String>,
     ports: Mutex<[Port; 2]>,
-    process: Mutex<Option<Process>>,
+    process: Arc<Mutex<Option<Process>>>,
+    host: Host,
+    wal_dir: Option<PathBuf>,
+    // After the process, which must not outlive it.
+    disk: Option<SmallDisk>,
 }
 
 impl Member {
@@ -29,16 +36,25 @@ impl Member {
     pub(super) fn plan(n: usize, program: &Path, spec: &EtcdSpec, dir: &Path) -> Result<Self> {
         let name = format!("etcd-{}", n + 1);
         let (client, peer) = (Port::reserve()?, Port::reserve()?);
+        let host = spec.hosts.get(n).copied().unwrap_or(Host::LOOPBACK);
         let scheme = |tls: bool| if tls { "https" } else { "http" };
-        let client_url = format!("{}://{}", scheme(spec.transport.client_tls()), client.address());
-        let peer_url = format!("{}://{}", scheme(spec.transport == Transport::TlsEverywhere), peer.address());
+        let client_url =
+            format!("{}://{}", scheme(spec.transport.client_tls()), SocketAddr::new(host.client_ip, client.number()));
+        let peer_address = SocketAddr::new(host.peer_ip, peer.number());
+        let peer_url = format!("{}://{peer_address}", scheme(spec.transport == Transport::TlsEverywhere));
+        let data = dir.join(&name);
+        let size = spec.small_disk.filter(|(member, _)| *member == n).map(|(_, bytes)| bytes);
+        let disk = size.map(|bytes| SmallDisk::mount(&data, bytes)).transpose()?;
         Ok(Self {
-            dir: dir.join(&name),
+            wal_dir: disk.is_some().then(|| dir.join(format!("{name}-wal"))),
+            dir: data,
             log: spec.logs.as_deref().unwrap_or(dir).join(format!("{name}.log")),
             program: program.to_owned(),
             args: Vec::new(),
             ports: Mutex::new([client, peer]),
-            process: Mutex::new(None),
+            process: Arc::default(),
+            host,
+            disk,
             name,
             client_url,
             peer_url,
@@ -80,6 +96,9 @@ impl Member {
                 args.extend(tls("peer-", pki.peer()));
             }
         }
+        if let Some(dir) = &self.wal_dir {
+            args.push(format!("--wal-dir={}", dir.display()));
+        }
         args.extend(spec.extra_args.iter().cloned());
         self.args = args;
     }
@@ -89,7 +108,15 @@ impl Member {
         for port in self.ports.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             port.release();
         }
-        let process = Process::spawn(&self.name, &self.program, &self.args, &[], &self.log)?;
+        let process = match self.host.network_of {
+            None => Process::spawn(&self.name, &self.program, &self.args, &[], &self.log)?,
+            Some(pid) => {
+                let network =
+                    [format!("--net=/proc/{pid}/ns/net"), "--".to_owned(), self.program.display().to_string()];
+                let args = [network.as_slice(), &self.args].concat();
+                Process::spawn(&self.name, Path::new("nsenter"), &args, &[], &self.log)?
+            }
+        };
         *self.process() = Some(process);
         Ok(())
     }
@@ -101,6 +128,11 @@ impl Member {
     /// Fails with the end of its log if it has ended.
     pub(super) fn ensure_running(&self) -> Result<()> {
         self.process().as_ref().with_context(|| format!("{} is stopped", self.name))?.ensure_running()
+    }
+
+    /// For somebody who signals it, over its restarts.
+    pub(crate) fn process_handle(&self) -> Arc<Mutex<Option<Process>>> {
+        Arc::clone(&self.process)
     }
 
     /// Its name, `etcd-1` and so on.
@@ -136,6 +168,27 @@ impl Member {
     /// Everything it has logged.
     pub fn log(&self) -> Result<String> {
         Ok(fs::read_to_string(&self.log)?)
+    }
+
+    /// What its log says of its defrags.
+    pub fn defrag_log(&self) -> Result<DefragLog> {
+        Ok(DefragLog::read(&self.log()?))
+    }
+
+    /// Whether the copy that a defrag makes is there: true in the middle of one, also of a frozen member,
+    /// and after one that was cut off.
+    pub fn has_defrag_file(&self) -> bool {
+        slow::has_defrag_file(&self.dir)
+    }
+
+    /// Fills its small disk until only so many bytes are free.
+    pub fn fill_disk(&self, leave_bytes: u64) -> Result<()> {
+        self.disk.as_ref().context("it has no small disk")?.fill(leave_bytes)
+    }
+
+    /// Takes away what filled its small disk.
+    pub fn clear_disk(&self) -> Result<()> {
+        self.disk.as_ref().context("it has no small disk")?.clear()
     }
 
     /// The size of its database file, in bytes.

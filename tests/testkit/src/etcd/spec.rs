@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::EtcdVersion;
+use crate::network::Host;
 
 /// How members are spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct EtcdSpec {
     pub(crate) log_level: String,
     pub(crate) logs: Option<PathBuf>,
     pub(crate) extra_args: Vec<String>,
+    pub(crate) small_disk: Option<(usize, u64)>,
+    pub(crate) hosts: Vec<Host>,
 }
 
 impl EtcdSpec {
@@ -47,6 +50,8 @@ impl EtcdSpec {
             log_level: "info".to_owned(),
             logs: None,
             extra_args: Vec::new(),
+            small_disk: None,
+            hosts: Vec::new(),
         }
     }
 
@@ -97,6 +102,21 @@ impl EtcdSpec {
     #[must_use]
     pub fn arg(mut self, arg: &str) -> Self {
         self.extra_args.push(arg.to_owned());
+        self
+    }
+
+    /// Puts the database of one member, and nothing else of it, on a file system of its own with this size.
+    /// Only inside [`crate::in_namespaces`].
+    #[must_use]
+    pub fn small_disk(mut self, member: usize, bytes: u64) -> Self {
+        self.small_disk = Some((member, bytes));
+        self
+    }
+
+    /// Where each member runs, in order; those without one run on loopback.
+    #[must_use]
+    pub fn hosts(mut self, hosts: &[Host]) -> Self {
+        hosts.clone_into(&mut self.hosts);
         self
     }
 }

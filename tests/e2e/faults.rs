@@ -1,0 +1,85 @@
+//! What the tests of faults share.
+
+use std::{process::Command, time::Duration};
+
+use serde_json::Value;
+use testkit::{DefragLog, Defragd, EtcdCluster, EtcdVersion, Tools, Writer, until};
+
+use crate::rig::{MINUTE, Rig, binary};
+
+/// How many times as long a defrag takes, in tests that must hit the middle of one: about a second then.
+pub(crate) const SLOWED: u32 = 30;
+
+/// The etcd lines that are here, with a word about one that is not.
+pub(crate) fn versions() -> Vec<EtcdVersion> {
+    let versions = Tools::find().unwrap().etcd_versions();
+    if !versions.contains(&EtcdVersion::V3_6) {
+        eprintln!("SKIPPED: etcd 3.6 is built with Go, and there is no Go here");
+    }
+    versions
+}
+
+/// What each member's log says of its defrags.
+pub(crate) fn logs(cluster: &EtcdCluster) -> Vec<DefragLog> {
+    cluster.members().iter().map(|member| member.defrag_log().unwrap()).collect()
+}
+
+/// How many Defragment requests each member has received, by its own log.
+pub(crate) fn received(cluster: &EtcdCluster) -> Vec<usize> {
+    logs(cluster).iter().map(|log| log.started).collect()
+}
+
+/// The journal as `defragd runs` shows it, newest first; also while a defragd serves.
+pub(crate) fn journal(rig: &Rig) -> Vec<Value> {
+    let dir = format!("--data-dir={}", rig.path("journal").display());
+    let output = Command::new(binary()).args(["runs", &dir, "--limit=100000", "-o", "json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let runs: Value = serde_json::from_slice(&output.stdout).unwrap();
+    runs["runs"].as_array().unwrap().clone()
+}
+
+/// Waits until a member is in the middle of a defrag, and gives which.
+pub(crate) async fn defragmenting(cluster: &EtcdCluster) -> usize {
+    until("a defrag to be under way", MINUTE, || async {
+        let busy = (0..cluster.len()).find(|index| cluster.member(*index).has_defrag_file());
+        busy.ok_or_else(|| anyhow::anyhow!("none is"))
+    })
+    .await
+    .unwrap()
+}
+
+/// Waits until this member is in the middle of a defrag.
+pub(crate) async fn is_defragmenting(cluster: &EtcdCluster, index: usize) {
+    until("the member's defrag to be under way", MINUTE, || async {
+        anyhow::ensure!(cluster.member(index).has_defrag_file(), "it is not");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Writes are acknowledged from now on: the rest of the cluster serves.
+pub(crate) async fn serves(writer: &Writer) {
+    let before = writer.report().acked;
+    until("writes to be acknowledged", MINUTE, || async {
+        let now = writer.report().acked;
+        anyhow::ensure!(now >= before + 20, "{} more", now - before);
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Ends the load; every key that was acknowledged reads back.
+pub(crate) async fn reads_back(mut writer: Writer, cluster: &EtcdCluster) {
+    let report = writer.stop().await.unwrap();
+    eprintln!("the load: {report:?}");
+    assert_eq!(writer.verify(cluster).await.unwrap(), report.acked);
+}
+
+/// The run is still under way after this time.
+pub(crate) async fn still_under_way(defragd: &Defragd, id: i64, time: Duration) {
+    tokio::time::sleep(time).await;
+    let run = defragd.json(&format!("/api/v1/runs/{id}")).await.unwrap();
+    assert!(run["outcome"].is_null(), "it ended early: {run}");
+}

@@ -1,0 +1,232 @@
+//! `kill -9` of defragd at random moments of real runs: nothing that was accepted is lost, nothing happens
+//! twice at once, and in the end the cluster is defragmented.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
+};
+
+use serde_json::Value;
+use testkit::{DefragWatch, Defragd, EtcdSpec, EtcdVersion, SlowDefrags, Tools, Transport, until};
+
+use crate::{
+    faults::{journal, logs},
+    rig::{MINUTE, Rig, TOKEN, firing},
+};
+
+/// For each line of etcd: more than twenty altogether, also where 3.6 is not there.
+const KILLS: u32 = 11;
+/// For `make soak`.
+const MANY_KILLS: u32 = 150;
+/// A defrag of 40 MiB with 8 MiB in use then takes about half a second, as of some hundred megabytes.
+const SLOWED: u32 = 12;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_random_moments_lose_and_double_nothing_on_3_4() {
+    kills(EtcdVersion::V3_4, KILLS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_random_moments_lose_and_double_nothing_on_3_5() {
+    kills(EtcdVersion::V3_5, KILLS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_random_moments_lose_and_double_nothing_on_3_6() {
+    kills(EtcdVersion::V3_6, KILLS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "many minutes: `make soak`"]
+async fn soak_many_kills_lose_and_double_nothing() {
+    for version in EtcdVersion::ALL {
+        kills(version, MANY_KILLS).await;
+    }
+}
+
+/// The next number of a splitmix64 sequence.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// `DEFRAGD_SEED` repeats a sequence of moments; what the servers do in them is theirs.
+fn seed() -> u64 {
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+    let given = std::env::var("DEFRAGD_SEED").ok().map(|seed| seed.parse().unwrap());
+    given.unwrap_or_else(|| u64::try_from(now()).unwrap() % 1_000_000)
+}
+
+struct Victim {
+    rig: Rig,
+    random: u64,
+    /// The runs that a 202 has promised.
+    promised: BTreeSet<i64>,
+    posted: u32,
+    /// What the journal said of the newest run right after each kill.
+    hit: BTreeMap<&'static str, u32>,
+}
+
+impl Victim {
+    async fn start(&self) -> Defragd {
+        let flags = ["--mode=enforce", "--cooldown=0s", "--pause-between-members=200ms"];
+        self.rig.serve(&flags).await
+    }
+
+    /// Posts the alert as Alertmanager does again and again. A new firing (another start) each time: one
+    /// that has just been served is a duplicate for five minutes, and a test cannot wait so long.
+    async fn post(&mut self, defragd: &Defragd) {
+        self.posted += 1;
+        let mut alert = firing();
+        alert["alerts"][0]["startsAt"] = format!("2026-11-23T10:00:00.{:03}Z", self.posted).into();
+        let Ok(answer) = defragd.post_alerts(&alert, Some(TOKEN)).await else { return };
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        let body: Value = serde_json::from_str(&answer.body).unwrap();
+        let decided = &body["alerts"][0];
+        if decided["decision"] == "accepted" {
+            assert!(self.promised.insert(decided["run"].as_i64().unwrap()), "a number was given twice: {body}");
+        }
+    }
+
+    /// Every promised run has an outcome or is the one that is open now.
+    fn note(&mut self) {
+        let runs = journal(&self.rig);
+        let newest = runs.first();
+        let hit = match newest {
+            None => "before anything",
+            Some(run) if run["outcome"].is_string() => "after the end",
+            Some(run) if run["started_at"].is_null() => "before the start",
+            Some(run) if !run["open_intent"].is_null() => "with a member in hand",
+            Some(_) => "between members",
+        };
+        *self.hit.entry(hit).or_default() += 1;
+        let open = runs.iter().filter(|run| run["outcome"].is_null()).count();
+        assert!(open <= 1, "{open} runs are open at once: {runs:#?}");
+    }
+
+    fn in_a_run(&self) -> u32 {
+        self.hit.iter().filter(|(hit, _)| !["after the end", "before anything"].contains(*hit)).map(|(_, n)| n).sum()
+    }
+
+    /// Kills at one random moment: half of them as soon as a member is in the middle of a defrag and a bit.
+    async fn kill_once(&mut self) {
+        let defragd = self.start().await;
+        self.post(&defragd).await;
+        let dice = random(&mut self.random);
+        if dice.is_multiple_of(2) {
+            let any = || (0..3).any(|index| self.rig.cluster.member(index).has_defrag_file());
+            // A cluster that is tight already, or whose run is refused, has none.
+            let _ = until("a defrag", Duration::from_secs(2), || async {
+                anyhow::ensure!(any(), "none");
+                Ok(())
+            })
+            .await;
+            tokio::time::sleep(Duration::from_millis(dice / 2 % 400)).await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(dice / 2 % 3_000)).await;
+        }
+        defragd.kill().await.unwrap();
+        drop(defragd);
+        self.note();
+    }
+
+    async fn is_tight(&self) -> bool {
+        match self.rig.cluster.statuses().await {
+            Ok(all) => all.iter().all(|status| status.size * 10 < status.in_use * 13),
+            Err(_) => false, // One of them is being defragmented.
+        }
+    }
+
+    /// Each accepted request has exactly one outcome, and each attempt had its intent before.
+    fn check_journal(&self) {
+        let runs = journal(&self.rig);
+        let ids: BTreeSet<_> = runs.iter().map(|run| run["id"].as_i64().unwrap()).collect();
+        assert_eq!(ids.len(), runs.len(), "a run is there twice");
+        assert!(self.promised.is_subset(&ids), "lost: {:?}", self.promised.difference(&ids));
+        let path = self.rig.path("journal/journal.db");
+        let journal = rusqlite::Connection::open(path).unwrap();
+        for run in &runs {
+            assert!(run["outcome"].is_string(), "without an outcome: {run}");
+            let query = "SELECT count(*) FROM entry WHERE run = ?1 AND json_extract(body, '$.kind') = 'finished'";
+            let finished: i64 = journal.query_row(query, [run["id"].as_i64().unwrap()], |row| row.get(0)).unwrap();
+            assert_eq!(finished, 1, "{run}");
+        }
+        for member in self.rig.cluster.members() {
+            let query = "SELECT count(*) FROM entry WHERE json_extract(body, '$.kind') = 'intent' \
+                         AND json_extract(body, '$.member') = ?1";
+            let intents: i64 = journal.query_row(query, [member.name()], |row| row.get(0)).unwrap();
+            let received = member.defrag_log().unwrap().started;
+            assert!(
+                i64::try_from(received).unwrap() <= intents,
+                "{} got {received} Defragments for {intents} intents",
+                member.name()
+            );
+        }
+    }
+}
+
+async fn kills(version: EtcdVersion, kills: u32) {
+    if !Tools::find().unwrap().etcd_versions().contains(&version) {
+        eprintln!("SKIPPED: etcd {version} is not here");
+        return;
+    }
+    let seed = seed();
+    eprintln!("etcd {version}, DEFRAGD_SEED={seed}");
+    let rig = Rig::with(EtcdSpec::new(version).transport(Transport::Plain)).await;
+    let watch = DefragWatch::start(&rig.cluster).unwrap();
+    let mut victim = Victim { rig, random: seed, promised: BTreeSet::new(), posted: 0, hit: BTreeMap::new() };
+    for round in 1.. {
+        assert!(round < kills * 3, "too few of {round} rounds hit a run: {:?}", victim.hit);
+        victim.rig.fragment().await;
+        let slow = SlowDefrags::start(&victim.rig.cluster, SLOWED);
+        for _ in 0..4 {
+            victim.kill_once().await;
+        }
+        // Left to itself, with the alert posted again and again, it ends the work.
+        let defragd = victim.start().await;
+        for _ in 0..20 {
+            victim.post(&defragd).await;
+            until("the open run to end", MINUTE, || async {
+                let clusters = defragd.json("/api/v1/clusters").await?;
+                let cluster = &clusters["clusters"][0];
+                anyhow::ensure!(cluster["active_run"].is_null() && cluster["queued_run"].is_null(), "{cluster}");
+                Ok(())
+            })
+            .await
+            .unwrap();
+            if victim.is_tight().await {
+                break;
+            }
+        }
+        drop(slow);
+        victim.rig.assert_tight().await;
+        victim.check_journal_of(&defragd).await;
+        if victim.in_a_run() >= kills && victim.hit.contains_key("with a member in hand") {
+            break;
+        }
+    }
+    let timeline = watch.stop().await;
+    assert_eq!(timeline.max_in_flight(), 1, "two members at once, by their own metrics");
+    let logs = logs(&victim.rig.cluster);
+    assert!(logs.iter().all(|log| log.most_at_once == 1 && log.failed == 0), "{logs:?}");
+    let outcomes = journal(&victim.rig).iter().fold(BTreeMap::<String, u32>::new(), |mut all, run| {
+        *all.entry(run["outcome"].as_str().unwrap().to_owned()).or_default() += 1;
+        all
+    });
+    eprintln!(
+        "etcd {version}, seed {seed}: killed {:?}; {} requests promised; outcomes {outcomes:?}; Defragments {:?}",
+        victim.hit,
+        victim.promised.len(),
+        logs.iter().map(|log| log.started).collect::<Vec<_>>(),
+    );
+}
+
+impl Victim {
+    async fn check_journal_of(&self, defragd: &Defragd) {
+        defragd.terminate(Duration::from_secs(20)).await.unwrap();
+        self.check_journal();
+    }
+}

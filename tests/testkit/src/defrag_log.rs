@@ -1,0 +1,59 @@
+//! What a member's own log says of its defrags, in its own order: nothing that polls can miss.
+
+/// The Defragment requests that a member has taken up, by its log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DefragLog {
+    /// How many it has received.
+    pub started: usize,
+    /// How many ended well.
+    pub finished: usize,
+    /// How many it answered with an error.
+    pub failed: usize,
+    /// How many were there at once, at most: one queues behind another and then defragments again.
+    pub most_at_once: usize,
+}
+
+impl DefragLog {
+    /// Reads a log in zap's JSON.
+    pub(crate) fn read(log: &str) -> Self {
+        let (mut told, mut open) = (Self::default(), 0);
+        for line in log.lines() {
+            let says = |message: &str| line.contains(&format!("\"msg\":\"{message}\""));
+            if says("starting defragment") {
+                told.started += 1;
+                open += 1;
+                told.most_at_once = told.most_at_once.max(open);
+            } else if says("finished defragment") {
+                told.finished += 1;
+                open = open.saturating_sub(1);
+            } else if says("failed to defragment") {
+                told.failed += 1;
+                open = open.saturating_sub(1);
+            } else if says("starting an etcd server") {
+                open = 0; // What it was at ended with the process before.
+            }
+        }
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: &str = "{\"msg\":\"starting defragment\"}\n";
+    const END: &str = "{\"msg\":\"finished defragment\"}\n";
+    const BOOT: &str = "{\"msg\":\"starting an etcd server\"}\n";
+
+    #[test]
+    fn one_after_the_other_is_one_at_once() {
+        let told = DefragLog::read(&[START, END, START, END].concat());
+        assert_eq!(told, DefragLog { started: 2, finished: 2, failed: 0, most_at_once: 1 });
+    }
+
+    #[test]
+    fn a_queued_one_counts_as_two_at_once_and_a_restart_forgets() {
+        assert_eq!(DefragLog::read(&[START, START, END, END].concat()).most_at_once, 2);
+        assert_eq!(DefragLog::read(&[START, BOOT, START, END].concat()).most_at_once, 1);
+    }
+}

@@ -1,0 +1,63 @@
+//! Tests that change networks or mounts do it in namespaces of their own: the test program starts itself
+//! again inside them, and all that was made there ends with it.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::Process;
+
+/// Set for the test inside.
+const INSIDE: &str = "DEFRAGD_TEST_INSIDE";
+/// The longest of these tests takes about a minute on an idle machine.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Whether this process is the test program that [`in_namespaces`] started.
+pub fn is_inside() -> bool {
+    env::var_os(INSIDE).is_some()
+}
+
+/// Runs an `#[ignore]`d test of this test program, by its full name, as the only one, with a network
+/// (loopback only) and a mount table of its own. Gives why it cannot, if it cannot; fails as it fails.
+pub async fn in_namespaces(test: &str) -> Result<Option<String>> {
+    if let Some(why) = impossible() {
+        return Ok(Some(why));
+    }
+    let dir = tempfile::tempdir()?;
+    let log = dir.path().join("log");
+    let program = env::current_exe()?;
+    let mut args: Vec<String> = ["--net", "--mount", "--"].map(str::to_owned).to_vec();
+    args.push("sh".to_owned());
+    args.push("-c".to_owned());
+    args.push("ip link set lo up && exec \"$@\"".to_owned());
+    args.push("sh".to_owned());
+    args.push(program.display().to_string());
+    args.extend(["--exact", test, "--ignored", "--nocapture"].map(str::to_owned));
+    let envs = [(INSIDE.to_owned(), "1".to_owned())];
+    let process = Process::spawn(test, Path::new("unshare"), &args, &envs, &log)?;
+    let ended = process.wait(LIMIT).await;
+    let output = fs::read_to_string(&log).unwrap_or_default();
+    println!("{output}");
+    ensure!(ended.with_context(|| process.tail(40))?.success(), "{test} failed inside:\n{}", process.tail(40));
+    ensure!(output.contains("1 passed"), "{test} did not run inside:\n{output}");
+    Ok(None)
+}
+
+/// Why there can be no such namespaces here.
+fn impossible() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("namespaces, mounts and links need root".to_owned());
+    }
+    if std::process::Command::new("ip").arg("-V").output().is_err() {
+        return Some("there is no `ip` here: install iproute2".to_owned());
+    }
+    let output = std::process::Command::new("unshare").args(["--net", "--mount", "true"]).output();
+    match output {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(format!("unshare: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Some(format!("unshare: {error}")),
+    }
+}
