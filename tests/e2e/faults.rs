@@ -19,6 +19,11 @@ pub(crate) fn versions() -> Vec<EtcdVersion> {
     versions
 }
 
+/// The newest etcd line that is here.
+pub(crate) fn newest() -> EtcdVersion {
+    *versions().last().unwrap()
+}
+
 /// What each member's log says of its defrags.
 pub(crate) fn logs(cluster: &EtcdCluster) -> Vec<DefragLog> {
     cluster.members().iter().map(|member| member.defrag_log().unwrap()).collect()

@@ -1,0 +1,66 @@
+//! A defrag that outlasts the deadline: the server goes on, so the run follows it to its end, sends it
+//! nothing more, and then ends.
+
+use testkit::{EtcdVersion, SlowDefrags, Writer};
+
+use crate::{
+    faults::{self, logs, serves},
+    rig::{Rig, TOKEN, ended_run, firing},
+};
+
+/// Some fifty milliseconds become several seconds.
+const SLOWED: u32 = 80;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_defrag_past_the_deadline_is_followed_to_its_end_on_3_4() {
+    past_the_deadline(EtcdVersion::V3_4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_defrag_past_the_deadline_is_followed_to_its_end_on_3_5() {
+    past_the_deadline(EtcdVersion::V3_5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_defrag_past_the_deadline_is_followed_to_its_end_on_3_6() {
+    past_the_deadline(EtcdVersion::V3_6).await;
+}
+
+async fn past_the_deadline(version: EtcdVersion) {
+    if !faults::versions().contains(&version) {
+        return;
+    }
+    let rig = Rig::fragmented(version).await;
+    let writer = Writer::start(&rig.cluster).await.unwrap();
+    let slow = SlowDefrags::start(&rig.cluster, SLOWED);
+    let defragd = rig.serve(&["--mode=enforce", "--defrag-deadline=1s"]).await;
+    defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
+    let member = faults::defragmenting(&rig.cluster).await;
+    serves(&writer).await;
+    let run = ended_run(&defragd, 1).await;
+    // Judged at the moment when the run has ended.
+    let told = logs(&rig.cluster);
+    assert_eq!(run["outcome"], "failed", "{run}");
+    assert_eq!(run["reason"]["code"], "deadline_exceeded", "{run}");
+    assert_eq!(run["reason"]["member"], rig.cluster.member(member).name());
+    for (index, log) in told.iter().enumerate() {
+        let expected = usize::from(index == member);
+        assert_eq!((log.started, log.finished), (expected, expected), "member {index} of {told:?}");
+    }
+    assert_eq!(rig.cluster.defrags_done(member).await.unwrap(), 1);
+    let took = rig
+        .cluster
+        .metrics(member)
+        .await
+        .unwrap()
+        .require("etcd_disk_backend_defrag_duration_seconds_sum", &[])
+        .unwrap();
+    assert!(took > 1.0, "the defrag took {took} s only, so this has shown nothing");
+    let result = &run["members"][0];
+    let file = |when: &str| result[when]["db_size_bytes"].as_u64().unwrap();
+    assert!(file("after") < file("before"), "the end was measured: {result}");
+    drop(slow);
+    rig.cluster.ready().await.unwrap();
+    faults::reads_back(writer, &rig.cluster).await;
+    eprintln!("etcd {version}: the defrag took {took:.1} s under a deadline of 1 s");
+}

@@ -1,0 +1,173 @@
+//! Members that freeze (SIGSTOP: connections stay open, nothing answers) or die, before a run and in the
+//! middle of their own defrag. The run waits or stops; the rest of the cluster serves.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use testkit::{DefragWatch, EtcdVersion, SlowDefrags, Writer, until};
+
+use crate::{
+    faults::{self, SLOWED, received, serves, still_under_way},
+    rig::{MINUTE, Rig, TOKEN, ended_run, firing},
+};
+
+/// Which member a fault befalls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Follower,
+    Leader,
+}
+
+impl Role {
+    async fn of(self, rig: &Rig) -> usize {
+        let leader = rig.cluster.leader().await.unwrap();
+        if self == Self::Leader { leader } else { (leader + 1) % 3 }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_is_frozen_before_the_run_refuses_it() {
+    frozen_before(EtcdVersion::V3_4, Role::Follower).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_frozen_before_the_run_refuses_it() {
+    frozen_before(EtcdVersion::V3_5, Role::Leader).await;
+}
+
+async fn frozen_before(version: EtcdVersion, role: Role) {
+    let rig = Rig::fragmented(version).await;
+    let writer = Writer::start(&rig.cluster).await.unwrap();
+    let defragd = rig.serve(&["--mode=enforce"]).await;
+    let frozen = role.of(&rig).await;
+    rig.cluster.pause(frozen).unwrap();
+    defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
+    let run = ended_run(&defragd, 1).await;
+    assert_eq!(run["outcome"], "refused", "{run}");
+    assert_eq!(run["reason"]["code"], "member_unreachable", "{run}");
+    assert_eq!(run["reason"]["member"], rig.cluster.member(frozen).name());
+    assert_eq!(received(&rig.cluster), [0, 0, 0], "a member was touched");
+    serves(&writer).await;
+    rig.cluster.resume(frozen).unwrap();
+    rig.cluster.ready().await.unwrap();
+    faults::reads_back(writer, &rig.cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_freezes_between_two_others_stops_the_run() {
+    let rig = Rig::fragmented(faults::newest()).await;
+    let leader = rig.cluster.leader().await.unwrap();
+    let writer = Writer::start(&rig.cluster).await.unwrap();
+    let watch = DefragWatch::start(&rig.cluster).unwrap();
+    let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=4s"]).await;
+    defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
+    let first = until("the first member to be defragmented", MINUTE, || async {
+        watch.timeline().order().first().copied().ok_or_else(|| anyhow::anyhow!("none yet"))
+    })
+    .await
+    .unwrap();
+    // The leader, so that an election comes on top of it.
+    rig.cluster.pause(leader).unwrap();
+    let run = ended_run(&defragd, 1).await;
+    assert_eq!(run["outcome"], "failed", "{run}");
+    assert_eq!(run["reason"]["code"], "not_recovered", "{run}");
+    let detail = run["reason"]["detail"].as_str().unwrap();
+    assert!(detail.contains(rig.cluster.member(leader).name()), "{detail}");
+    assert_eq!(only(first), received(&rig.cluster), "only the first member was touched");
+    serves(&writer).await;
+    rig.cluster.resume(leader).unwrap();
+    rig.cluster.ready().await.unwrap();
+    faults::reads_back(writer, &rig.cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_freezes_while_it_defragments_is_waited_for_and_ends_the_run() {
+    let (run, touched, frozen, _) = frozen_in_its_defrag(EtcdVersion::V3_5, Role::Follower).await;
+    assert_eq!(touched, only(frozen), "only the frozen member was touched: {run}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_freezes_while_it_defragments_is_waited_for_and_ends_the_run() {
+    let (run, touched, ..) = frozen_in_its_defrag(EtcdVersion::V3_4, Role::Leader).await;
+    assert_eq!(touched, [1, 1, 1], "each once, the leader last: {run}");
+}
+
+/// Gives the run, how many Defragments each member got, the frozen one and the leader of the beginning.
+async fn frozen_in_its_defrag(version: EtcdVersion, role: Role) -> (Value, Vec<usize>, usize, usize) {
+    let rig = Rig::fragmented(version).await;
+    let leader = rig.cluster.leader().await.unwrap();
+    let writer = Writer::start(&rig.cluster).await.unwrap();
+    let slow = SlowDefrags::start(&rig.cluster, SLOWED);
+    let defragd = rig.serve(&["--mode=enforce", "--defrag-deadline=4s", "--recovery-timeout=10s"]).await;
+    defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
+    let frozen = match role {
+        Role::Follower => faults::defragmenting(&rig.cluster).await,
+        Role::Leader => {
+            faults::is_defragmenting(&rig.cluster, leader).await;
+            leader
+        }
+    };
+    slow.hold(frozen);
+    assert!(rig.cluster.member(frozen).has_defrag_file(), "it was over before it froze");
+    let before = received(&rig.cluster);
+    // Past the deadline and on: the member may be defragmenting, so nothing else begins and nothing ends.
+    still_under_way(&defragd, 1, Duration::from_secs(9)).await;
+    assert_eq!(received(&rig.cluster), before, "something was sent meanwhile");
+    serves(&writer).await;
+    slow.let_go(frozen);
+    let run = ended_run(&defragd, 1).await;
+    assert_eq!(run["outcome"], "failed", "{run}");
+    assert_eq!(run["reason"]["code"], "deadline_exceeded", "{run}");
+    assert_eq!(run["reason"]["member"], rig.cluster.member(frozen).name());
+    assert_eq!(rig.cluster.defrags_done(frozen).await.unwrap(), 1, "it was followed to its end");
+    let touched = received(&rig.cluster);
+    assert_eq!(touched, before);
+    drop(slow);
+    rig.cluster.ready().await.unwrap();
+    faults::reads_back(writer, &rig.cluster).await;
+    (run, touched, frozen, leader)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_3_4_that_is_killed_while_it_defragments_stops_the_run_and_comes_back_whole() {
+    killed_in_its_defrag(EtcdVersion::V3_4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_3_5_that_is_killed_while_it_defragments_stops_the_run_and_comes_back_whole() {
+    killed_in_its_defrag(EtcdVersion::V3_5).await;
+}
+
+async fn killed_in_its_defrag(version: EtcdVersion) {
+    let rig = Rig::fragmented(version).await;
+    let writer = Writer::start(&rig.cluster).await.unwrap();
+    let slow = SlowDefrags::start(&rig.cluster, SLOWED);
+    let flags = ["--mode=enforce", "--recovery-timeout=4s", "--cooldown=0s"];
+    let defragd = rig.serve(&flags).await;
+    defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
+    let dead = faults::defragmenting(&rig.cluster).await;
+    rig.cluster.kill(dead).await.unwrap();
+    let run = ended_run(&defragd, 1).await;
+    assert_eq!(run["outcome"], "failed", "{run}");
+    assert_eq!(run["reason"]["code"], "connection_lost", "{run}");
+    assert_eq!(run["reason"]["member"], rig.cluster.member(dead).name());
+    assert_eq!(received(&rig.cluster), only(dead), "only the dead member was touched");
+    serves(&writer).await;
+
+    // It comes back with what it had, and another firing then does the whole work.
+    drop(slow);
+    rig.cluster.restart(dead).await.unwrap();
+    rig.cluster.ready().await.unwrap();
+    let mut again = firing();
+    again["alerts"][0]["startsAt"] = "2026-11-23T11:00:00.000Z".into();
+    defragd.post_alerts(&again, Some(TOKEN)).await.unwrap();
+    let run = ended_run(&defragd, 2).await;
+    assert_eq!(run["outcome"], "succeeded", "{run}");
+    assert_eq!(rig.defrags().await, [1, 1, 1]);
+    rig.assert_tight().await;
+    faults::reads_back(writer, &rig.cluster).await;
+}
+
+fn only(member: usize) -> Vec<usize> {
+    (0..3).map(|index| usize::from(index == member)).collect()
+}
