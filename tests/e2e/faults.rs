@@ -88,3 +88,10 @@ pub(crate) async fn still_under_way(defragd: &Defragd, id: i64, time: Duration) 
     let run = defragd.json(&format!("/api/v1/runs/{id}")).await.unwrap();
     assert!(run["outcome"].is_null(), "it ended early: {run}");
 }
+
+/// Runs a test in namespaces of its own, or says why that cannot be here.
+pub(crate) async fn inside(test: &str) {
+    if let Some(why) = testkit::in_namespaces(test).await.unwrap() {
+        eprintln!("SKIPPED: {why}");
+    }
+}

@@ -1,0 +1,91 @@
+//! A disk too small for the copy that a defrag makes: the run ends with that reason, and nothing is tried again.
+
+use testkit::{EtcdSpec, EtcdVersion, Writer, is_inside};
+
+use crate::{
+    faults::{self, received, serves},
+    rig::{MIB, Rig, TOKEN, ended_run, firing},
+};
+
+/// Room for the database while it grows to 40 MiB.
+const DISK: u64 = 120 * MIB;
+/// Far less than the 8 MiB of the copy, and something for the member's own small files.
+const LEFT: u64 = MIB;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_the_run_and_is_never_tried_again_on_3_4() {
+    faults::inside("disk_full::inside_3_4").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_the_run_and_is_never_tried_again_on_3_5() {
+    faults::inside("disk_full::inside_3_5").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_the_run_and_is_never_tried_again_on_3_6() {
+    faults::inside("disk_full::inside_3_6").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "in namespaces of its own, by the test above"]
+async fn inside_3_4() {
+    disk_full(EtcdVersion::V3_4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "in namespaces of its own, by the test above"]
+async fn inside_3_5() {
+    disk_full(EtcdVersion::V3_5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "in namespaces of its own, by the test above"]
+async fn inside_3_6() {
+    disk_full(EtcdVersion::V3_6).await;
+}
+
+async fn disk_full(version: EtcdVersion) {
+    if !is_inside() || !faults::versions().contains(&version) {
+        return;
+    }
+    // Any member can become the leader; the one with the small disk must not, so that it is the first.
+    let small = 0;
+    let rig = Rig::with(EtcdSpec::new(version).small_disk(small, DISK)).await;
+    rig.fragment().await;
+    rig.cluster.move_leader(1).await.unwrap();
+    rig.cluster.member(small).fill_disk(LEFT).unwrap();
+    let defragd = rig.serve(&["--mode=enforce", "--cooldown=0s"]).await;
+    defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
+    let run = ended_run(&defragd, 1).await;
+    assert_eq!(run["outcome"], "failed", "{run}");
+    assert_eq!(run["reason"]["code"], "disk_full", "{run}");
+    assert_eq!(run["reason"]["member"], rig.cluster.member(small).name());
+    eprintln!("etcd {version} says: {}", run["reason"]["detail"]);
+    let metrics = defragd.metrics().await.unwrap();
+    let stopped = metrics.count("defragd_decisions_total", &[("decision", "stop"), ("reason", "disk_full")]);
+    assert_eq!(stopped, Some(1));
+    assert_eq!(received(&rig.cluster), [1, 0, 0], "it is tried once, and no other member is touched");
+    assert_eq!(rig.cluster.member(small).defrag_log().unwrap().failed, 1);
+
+    // Before 3.4.35 and 3.5.17 the next write panics the member (#18810): the others serve in any case.
+    let writer = Writer::start(&rig.cluster).await.unwrap();
+    serves(&writer).await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    serves(&writer).await;
+    assert_eq!(received(&rig.cluster), [1, 0, 0], "it is never tried again");
+    let survived = rig.cluster.status(small).await.is_ok();
+    eprintln!("etcd {version}: the member with the full disk {}", if survived { "lives on" } else { "is dead" });
+
+    // A person makes room and starts it again.
+    rig.cluster.member(small).clear_disk().unwrap();
+    rig.cluster.restart(small).await.unwrap();
+    rig.cluster.ready().await.unwrap();
+    let mut again = firing();
+    again["alerts"][0]["startsAt"] = "2026-11-23T11:00:00.000Z".into();
+    defragd.post_alerts(&again, Some(TOKEN)).await.unwrap();
+    let run = ended_run(&defragd, 2).await;
+    assert_eq!(run["outcome"], "succeeded", "{run}");
+    rig.assert_tight().await;
+    faults::reads_back(writer, &rig.cluster).await;
+}

@@ -1,0 +1,109 @@
+//! A quota that is used up: the cluster is made to take writes again without a hand. With CORRUPT armed,
+//! nothing at all is done.
+
+use testkit::{EtcdSpec, EtcdVersion, exhaust_quota, until};
+
+use crate::{
+    faults::{self, received},
+    rig::{MIB, MINUTE, Rig, TOKEN, ended_run, firing},
+};
+
+/// Small, so that it is used up soon.
+const QUOTA: u64 = 48 * MIB;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs disarm, which main is getting"]
+async fn a_cluster_of_3_4_without_space_takes_writes_again() {
+    recovers(EtcdVersion::V3_4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs disarm, which main is getting"]
+async fn a_cluster_of_3_5_without_space_takes_writes_again() {
+    recovers(EtcdVersion::V3_5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs disarm, which main is getting"]
+async fn a_cluster_of_3_6_without_space_takes_writes_again() {
+    recovers(EtcdVersion::V3_6).await;
+}
+
+async fn recovers(version: EtcdVersion) {
+    if !faults::versions().contains(&version) {
+        return;
+    }
+    let rig = without_space(version).await;
+    let defragd = rig.serve(&["--mode=enforce"]).await;
+    defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
+    let run = ended_run(&defragd, 1).await;
+    assert_eq!(run["outcome"], "succeeded", "{run}");
+    assert_eq!(received(&rig.cluster), [1, 1, 1]);
+    for status in rig.cluster.statuses().await.unwrap() {
+        assert!(status.size < QUOTA / 2, "{status:?}");
+    }
+    until("the alarm to be cleared", MINUTE, || async {
+        let alarms = rig.cluster.alarms().await?;
+        anyhow::ensure!(alarms.is_empty(), "{alarms:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    for index in 0..3 {
+        let mut client = rig.cluster.client(index).await.unwrap();
+        for number in 0..50 {
+            client.put(format!("after/{index}/{number}"), vec![b'x'; 4096], None).await.unwrap();
+        }
+    }
+    assert_eq!(rig.cluster.alarms().await.unwrap(), [], "it came back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_space_and_with_corrupt_armed_nothing_is_touched_on_3_4() {
+    corrupt(EtcdVersion::V3_4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_space_and_with_corrupt_armed_nothing_is_touched_on_3_5() {
+    corrupt(EtcdVersion::V3_5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_space_and_with_corrupt_armed_nothing_is_touched_on_3_6() {
+    corrupt(EtcdVersion::V3_6).await;
+}
+
+async fn corrupt(version: EtcdVersion) {
+    if !faults::versions().contains(&version) {
+        return;
+    }
+    let rig = without_space(version).await;
+    rig.cluster.arm_corrupt(1).await.unwrap();
+    let armed = sorted(rig.cluster.alarms().await.unwrap());
+    assert!(armed.iter().any(|(_, kind)| kind == "CORRUPT") && armed.iter().any(|(_, kind)| kind == "NOSPACE"));
+    let defragd = rig.serve(&["--mode=enforce"]).await;
+    defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
+    let run = ended_run(&defragd, 1).await;
+    assert_eq!(run["outcome"], "refused", "{run}");
+    assert_eq!(run["reason"]["code"], "corrupt_alarm", "{run}");
+    assert_eq!(received(&rig.cluster), [0, 0, 0], "a member was touched");
+    assert_eq!(sorted(rig.cluster.alarms().await.unwrap()), armed, "an alarm was touched");
+    let plan = rig.command("plan", &[]).await;
+    let text = String::from_utf8(plan.stdout).unwrap();
+    assert!(text.contains("CORRUPT"), "{text}");
+}
+
+/// A member has passed its quota, and what is in use is far below it since a compaction.
+async fn without_space(version: EtcdVersion) -> Rig {
+    let rig = Rig::with(EtcdSpec::new(version).quota_bytes(QUOTA)).await;
+    let sizes = exhaust_quota(&rig.cluster, 8 * MIB).await.unwrap();
+    eprintln!("etcd {version} without space: {sizes:?}");
+    let refused = rig.cluster.client(0).await.unwrap().put("x", "y", None).await.unwrap_err();
+    assert!(refused.to_string().contains("database space exceeded"), "{refused}");
+    rig
+}
+
+fn sorted(mut alarms: Vec<(u64, String)>) -> Vec<(u64, String)> {
+    alarms.sort();
+    alarms
+}
