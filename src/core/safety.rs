@@ -25,7 +25,10 @@ pub fn cluster_danger(facts: &ClusterFacts, policy: &Policy) -> Option<Reason> {
 /// alarm that needs a person, or a defragmentation under way.
 pub fn unhealthy(facts: &ClusterFacts) -> Option<Reason> {
     in_flight(facts)
+        // A read through a healthy member also fails while the others elect a new leader: the member that is
+        // gone is the reason that helps.
         .or_else(|| facts.voters().find_map(unresponsive))
+        .or_else(|| facts.voters().find_map(unread))
         .or_else(|| leadership(facts))
         .or_else(|| alarms(facts))
         .or_else(|| lag(facts))
@@ -58,9 +61,11 @@ pub(super) fn unknown_status(member: String, unknown: &Unknown) -> Reason {
 
 fn unresponsive(facts: &MemberFacts) -> Option<Reason> {
     let member = facts.member.label();
-    if let Err(unknown) = &facts.status {
-        return Some(unknown_status(member, unknown));
-    }
+    facts.status.as_ref().err().map(|unknown| unknown_status(member, unknown))
+}
+
+fn unread(facts: &MemberFacts) -> Option<Reason> {
+    let member = facts.member.label();
     match &facts.linearizable_read {
         Some(Ok(())) => None,
         Some(Err(unknown)) if unknown.kind == UnknownKind::Denied => {
@@ -181,6 +186,16 @@ mod tests {
             break_it(&mut facts);
             assert_eq!(label(&facts), Some(*expected));
         }
+    }
+
+    #[test]
+    fn a_member_that_is_gone_is_named_rather_than_a_read_that_fails_because_of_it() {
+        let mut facts = fixture::cluster(3);
+        facts.members[0].linearizable_read = Some(Err(Unknown::new(UnknownKind::Unreachable, "leader changed")));
+        facts.members[2].status = Err(Unknown::new(UnknownKind::TimedOut, "hangs"));
+        let gone = facts.members[2].member.label();
+        let reason = cluster_danger(&facts, &Policy::default());
+        assert!(matches!(reason, Some(Reason::MemberUnreachable { member, .. }) if member == gone));
     }
 
     #[test]
