@@ -29,6 +29,10 @@ demo: tools ## The main job on real software, on this machine; EXIT=1 ends by it
 test: tools check-shipped ## All tests, on real etcd, Prometheus and Alertmanager
 	cargo test --workspace --locked
 
+.PHONY: soak
+soak: tools ## The long tests: hundreds of kills of defragd on real etcd (about half an hour)
+	cargo test --locked --test e2e -- --ignored --nocapture soak_
+
 .PHONY: check-shipped
 check-shipped: tools ## Check the shipped rules, their tests, the Alertmanager and the defragd configuration
 	promtool check rules alerts/*.rules.yml

@@ -73,7 +73,7 @@ async fn inside_all_cut_in_the_run() {
     rig.cluster.move_leader(FAR).await.unwrap();
     let watch = DefragWatch::start(&rig.cluster).unwrap();
     let writer = Writer::start(&rig.cluster).await.unwrap();
-    let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=4s"]).await;
+    let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=15s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     let first = until("the first member to be defragmented", MINUTE, || async {
         watch.timeline().order().first().copied().ok_or_else(|| anyhow::anyhow!("none yet"))
@@ -98,8 +98,7 @@ async fn inside_all_cut_in_the_run() {
 }
 
 async fn rig_with_island(version: EtcdVersion) -> (Rig, Island) {
-    let dir = std::env::temp_dir();
-    let island = Island::create(&dir).await.unwrap();
+    let island = Island::create().await.unwrap();
     let hosts = [island.here(), island.here(), island.there()];
     // Certificates are for loopback only; what is tested here is the network.
     let spec = EtcdSpec::new(version).transport(Transport::Plain).hosts(&hosts);

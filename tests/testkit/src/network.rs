@@ -50,15 +50,17 @@ impl Host {
 #[derive(Debug)]
 pub struct Island {
     holder: Process,
+    _dir: tempfile::TempDir,
 }
 
 impl Island {
     /// Makes it, with both cables plugged in.
-    pub async fn create(dir: &Path) -> Result<Self> {
+    pub async fn create() -> Result<Self> {
         ensure!(is_inside(), "only in a network of one's own");
-        let log = dir.join("island.log");
+        let dir = tempfile::tempdir()?;
         let args = ["--net", "--", "sleep", "600"].map(str::to_owned);
-        let island = Self { holder: Process::spawn("island", Path::new("unshare"), &args, &[], &log)? };
+        let holder = Process::spawn("island", Path::new("unshare"), &args, &[], &dir.path().join("log"))?;
+        let island = Self { holder, _dir: dir };
         let own = std::fs::read_link("/proc/self/ns/net")?;
         let there = format!("/proc/{}/ns/net", island.holder.pid());
         until("the other network", Duration::from_secs(10), || async {
