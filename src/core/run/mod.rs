@@ -171,6 +171,8 @@ pub struct Run {
     disarmed: BTreeSet<Option<MemberId>>,
     looks: u32,
     changes_of_mind: u32,
+    /// Whether it has ended too many processes to go on.
+    exhausted: bool,
     forbidden: Option<Reason>,
     plan: Option<Plan>,
     waiting_for: Option<Reason>,
@@ -191,6 +193,7 @@ impl Run {
             disarmed: BTreeSet::new(),
             looks: 0,
             changes_of_mind: 0,
+            exhausted: false,
             forbidden: None,
             plan: None,
             waiting_for: None,

@@ -23,9 +23,9 @@ impl Run {
             match step {
                 Step::Compact { .. } => run.compacted = true,
                 Step::MoveLeader { .. } => run.transfers += 1,
-                Step::DisarmNoSpace { member_id, .. } => {
-                    run.disarmed.insert(*member_id);
-                }
+                // It may never have been sent. If the alarm is still armed it is disarmed once more, which
+                // does no harm: to leave it would leave the cluster without writes.
+                Step::DisarmNoSpace { .. } => {}
             }
         }
         // The process ended between the last result and the end of the run that follows from it.
@@ -39,19 +39,24 @@ impl Run {
             .filter(|member| matches!(member.end, MemberEnd::Defragmented { .. }))
             .map(|member| member.intent.member_id)
             .collect();
+        run.exhausted = view.starts >= MAX_STARTS;
         if let Some(intent) = &view.open_intent {
             let watch = Watch { busy_at: Duration::ZERO, idle_since: None };
             run.phase = Phase::Resuming { intent: intent.clone(), watch };
             return (run, first);
         }
-        let exhausted = (view.starts >= MAX_STARTS).then_some(Outcome::Interrupted { reason: Reason::ProcessEnded });
-        match ended.or(exhausted) {
+        match ended.or_else(|| run.end_of_patience()) {
             Some(outcome) => {
                 let action = run.finish(outcome);
                 (run, action)
             }
             None => (run, first),
         }
+    }
+
+    /// A run that ends the process each time must not do so for ever.
+    fn end_of_patience(&self) -> Option<Outcome> {
+        self.exhausted.then_some(Outcome::Interrupted { reason: Reason::ProcessEnded })
     }
 
     pub(super) fn look_back(
@@ -62,7 +67,10 @@ impl Run {
         facts: &Fact<ClusterFacts>,
     ) -> Action {
         match self.watch(now, &intent, watch, facts) {
-            Seen::Idle(after) => self.record(intent, MemberEnd::Unconfirmed { after }, None),
+            Seen::Idle(after) => {
+                let then = self.end_of_patience();
+                self.record(intent, MemberEnd::Unconfirmed { after }, then)
+            }
             Seen::Gone => {
                 let detail = "it stayed out of reach after a restart of defragd".to_owned();
                 let reason = Reason::MemberUnreachable { member: intent.member.clone(), detail };

@@ -488,4 +488,25 @@ fn a_resumed_run_does_not_repeat_what_is_done_and_ends_what_had_failed() {
 fn a_run_that_ends_process_after_process_is_ended_itself() {
     let mut bench = resumed(&RunView { starts: 5, ..view(Vec::new(), None) });
     assert_eq!(bench.label(), ("interrupted", "process_ended"));
+
+    // A member that was in hand is still awaited, but no further one is begun.
+    let mut bench = resumed(&RunView { starts: 5, ..view(Vec::new(), Some(intent(2))) });
+    assert_eq!(bench.label(), ("interrupted", "process_ended"));
+    assert!(bench.order.is_empty());
+}
+
+#[test]
+fn a_disarm_that_may_never_have_been_sent_is_sent_by_the_resumed_run() {
+    let after = Sizes { db_size: ByteSize::mib(101), db_size_in_use: ByteSize::mib(100) };
+    let done = |id| MemberResult { intent: intent(id), end: MemberEnd::Defragmented { after, took: S(1) } };
+    let disarm = Step::DisarmNoSpace { member_id: Some(MemberId(2)), member: "etcd-2".into() };
+    let view = RunView { steps: vec![disarm.clone()], ..view([2, 3, 1].map(done).to_vec(), None) };
+    let mut bench = resumed(&view);
+    no_space(&mut bench, ByteSize::mib(1000));
+    for index in 0..3 {
+        fixture::status_mut(&mut bench.facts, index).db_size = ByteSize::mib(101);
+    }
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.steps, [disarm]);
+    assert!(bench.order.is_empty());
 }
