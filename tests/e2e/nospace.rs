@@ -12,19 +12,16 @@ use crate::{
 const QUOTA: u64 = 48 * MIB;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs disarm, which main is getting"]
 async fn a_cluster_of_3_4_without_space_takes_writes_again() {
     recovers(EtcdVersion::V3_4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs disarm, which main is getting"]
 async fn a_cluster_of_3_5_without_space_takes_writes_again() {
     recovers(EtcdVersion::V3_5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs disarm, which main is getting"]
 async fn a_cluster_of_3_6_without_space_takes_writes_again() {
     recovers(EtcdVersion::V3_6).await;
 }
