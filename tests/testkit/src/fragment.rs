@@ -111,9 +111,9 @@ pub async fn exhaust_quota(cluster: &EtcdCluster, live_bytes: u64) -> Result<Vec
         }
         anyhow::anyhow!("no more numbers")
     };
-    let refused = timeout(Duration::from_secs(120), refused).await.context("the quota was never passed")?;
+    let refused = timeout(Duration::from_secs(120), Box::pin(refused)).await.context("the quota was never passed")?;
     ensure!(format!("{refused:#}").contains("database space exceeded"), "{refused:#}");
-    compact_and_settle(cluster, 0, live_bytes).await
+    Box::pin(compact_and_settle(cluster, 0, live_bytes)).await
 }
 
 async fn compact_and_settle(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<Vec<MemberSize>> {
