@@ -64,7 +64,10 @@ pub enum Fault {
 /// The end of one life of defragd.
 #[derive(Clone, Debug)]
 pub struct Death {
+    /// Not before.
     pub at: Duration,
+    /// So long after a Defragment is sent, if one still is.
+    pub after_send: Option<Duration>,
     /// With SIGTERM first, and so much time to end; without it, kill -9.
     pub grace: Option<Duration>,
     pub down: Duration,
@@ -79,6 +82,15 @@ pub struct Seedling {
     pub in_use: u64,
     pub has_page: bool,
     pub has_gauge: bool,
+}
+
+/// How far faults may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// What defragd is known to stand.
+    Stood,
+    /// Also what it is known not to stand: see [`crate::seeds::KNOWN_DEFECTS`].
+    All,
 }
 
 #[derive(Clone, Debug)]
@@ -100,11 +112,15 @@ pub struct Schedule {
 }
 
 const MIB: u64 = 1 << 20;
-/// The time in which faults begin: most runs of three members are over by then.
+/// The time in which faults begin: most runs are over by then.
 const FAULTS_WITHIN_SECS: u64 = 90;
+/// A write of the journal that takes longer lets the observation grow old on which a Defragment rests.
+const SLOWEST_WRITE_STOOD: Duration = Duration::from_secs(5);
+/// The time in which most runs have their members under way.
+const BUSY_WITHIN_SECS: u64 = 25;
 
 impl Schedule {
-    pub fn draw(seed: u64) -> Self {
+    pub fn draw(seed: u64, range: Range) -> Self {
         let mut rng = Rng::new(seed);
         let fault_free = rng.percent(8);
         let members = draw_members(&mut rng);
@@ -117,7 +133,7 @@ impl Schedule {
             // Few faults reach deep into a run; many meet each other.
             let count = if rng.percent(50) { rng.between(1, 2) } else { rng.between(2, 7) };
             for _ in 0..count {
-                faults.push((rng.millis(0, FAULTS_WITHIN_SECS * 1000), draw_fault(&mut rng)));
+                faults.push((draw_moment(&mut rng), draw_fault(&mut rng)));
             }
             faults.sort_by_key(|(at, _)| *at);
             deaths = draw_deaths(&mut rng);
@@ -126,7 +142,17 @@ impl Schedule {
         for _ in 0..rng.below(3) {
             requests.push(rng.seconds(0, FAULTS_WITHIN_SECS));
         }
+        for death in &deaths {
+            // Alertmanager repeats what still fires, and right after a restart is when it hurts most.
+            if rng.percent(80) {
+                let soon = if rng.percent(50) { 200 } else { 4_000 };
+                requests.push(death.at + death.down + rng.millis(0, soon));
+            }
+        }
         requests.sort();
+        if range == Range::Stood {
+            faults.iter_mut().for_each(|(_, fault)| soften(fault));
+        }
         Self {
             seed,
             policy,
@@ -142,9 +168,28 @@ impl Schedule {
         }
     }
 
+    pub fn fault_names(&self) -> Vec<String> {
+        let name = |fault: &Fault| format!("{fault:?}").split([' ', '{']).next().unwrap_or_default().to_owned();
+        let deaths = self.deaths.iter().map(|death| if death.grace.is_some() { "Sigterm" } else { "Crash" }.to_owned());
+        self.faults.iter().map(|(_, fault)| name(fault)).chain(deaths).collect()
+    }
+
     pub fn fault_free(&self) -> bool {
         self.faults.is_empty() && self.deaths.is_empty()
     }
+}
+
+/// Takes a fault back to what defragd stands.
+fn soften(fault: &mut Fault) {
+    if let Fault::JournalSlow { each, .. } = fault {
+        *each = (*each).min(SLOWEST_WRITE_STOOD);
+    }
+}
+
+/// Mostly while a run is likely to be under way.
+fn draw_moment(rng: &mut Rng) -> Duration {
+    let within = if rng.percent(70) { BUSY_WITHIN_SECS } else { FAULTS_WITHIN_SECS };
+    rng.millis(200, within * 1000)
 }
 
 fn draw_policy(rng: &mut Rng, voters: usize) -> Policy {
@@ -195,10 +240,11 @@ fn draw_deaths(rng: &mut Rng) -> Vec<Death> {
     };
     let mut deaths: Vec<_> = (0..count)
         .map(|_| Death {
-            at: rng.millis(200, FAULTS_WITHIN_SECS * 1000),
+            at: draw_moment(rng),
+            after_send: rng.percent(25).then(|| rng.millis(0, 2_000)),
             grace: rng.percent(45).then(|| rng.seconds(1, 60)),
             // As quick as a supervisor restarts it: what was sent must be seen again at once.
-            down: rng.millis(50, 8_000),
+            down: if rng.percent(50) { rng.millis(50, 500) } else { rng.millis(50, 8_000) },
         })
         .collect();
     deaths.sort_by_key(|death| death.at);
@@ -237,7 +283,10 @@ fn draw_fault(rng: &mut Rng) -> Fault {
         25 => Fault::LossyNet { drop: rng.between(0, 60), lose: rng.between(0, 60), time: long },
         26 => Fault::JournalDown { time: short, reads: rng.percent(30) },
         27 => Fault::JournalOnce,
-        28 => Fault::JournalSlow { each: rng.millis(10, 3_000), time: long },
+        28 => {
+            let most = *rng.pick(&[50, 3_000, 3_000, 90_000]);
+            Fault::JournalSlow { each: rng.millis(10, most), time: long }
+        }
         _ => Fault::ClockStep { seconds: i64::try_from(rng.between(0, 7_200)).unwrap() - 3_600 },
     }
 }

@@ -20,9 +20,9 @@ use crate::{
 
 /// A member may be this far behind: the limit that the design sets.
 const MOST_BEHIND: u64 = 1_000;
-/// What the decision to defragment rests on must not be older: an observation is bounded by 5 s for the member
-/// list, 5 s for the members and 5 s for each voter that the alarms are asked of.
-const FRESH: Duration = Duration::from_secs(45);
+/// Between the last answer of the observation that a Defragment rests on and the Defragment there is only the
+/// intent's way to the disk.
+const FRESH: Duration = Duration::from_secs(15);
 /// A file above this share of its quota would raise the alarm again.
 const DISARM_MARGIN: f64 = 0.9;
 
@@ -36,7 +36,8 @@ pub struct Violation {
 /// What the network delivered to defragd since it last asked for the member list.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    begun: Duration,
+    /// The last answer.
+    at: Duration,
     membership: Option<Membership>,
     status: BTreeMap<MemberId, Fact<Status>>,
     read: BTreeMap<MemberId, bool>,
@@ -103,26 +104,31 @@ impl World {
     // ---- what defragd could know ----
 
     pub fn forget_observation(&mut self) {
-        self.watch.seen = Seen { begun: self.now, ..Seen::default() };
+        self.watch.seen = Seen { at: self.now, ..Seen::default() };
     }
 
     pub fn observe_members(&mut self, membership: &Membership) {
+        self.watch.seen.at = self.now;
         self.watch.seen.membership = Some(membership.clone());
     }
 
     pub fn observe_status(&mut self, member: MemberId, answer: &Fact<Status>) {
+        self.watch.seen.at = self.now;
         self.watch.seen.status.insert(member, answer.clone());
     }
 
     pub fn observe_read(&mut self, member: MemberId, good: bool) {
+        self.watch.seen.at = self.now;
         self.watch.seen.read.insert(member, good);
     }
 
     pub fn observe_gauges(&mut self, member: MemberId, answer: &Fact<Gauges>) {
+        self.watch.seen.at = self.now;
         self.watch.seen.gauges.insert(member, answer.clone());
     }
 
     pub fn observe_alarms(&mut self, answer: &Fact<Vec<Alarm>>) {
+        self.watch.seen.at = self.now;
         if let Ok(alarms) = answer {
             self.watch.seen.alarms = Some(alarms.clone());
         }
@@ -262,7 +268,7 @@ impl World {
         let Some(membership) = &seen.membership else {
             return self.violate("I3", format!("Defragment to {target} without an observation"));
         };
-        let age = self.now.saturating_sub(seen.begun);
+        let age = self.now.saturating_sub(seen.at);
         if age > FRESH {
             self.violate("I7", format!("Defragment to {target} on an observation of {} s ago", age.as_secs()));
         }

@@ -20,7 +20,7 @@ use defragd::{
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::{
-    faults::{Schedule, wants},
+    faults::{Death, Range, Schedule, wants},
     invariants::{Violation, Watch},
     journal::{SimClock, SimJournal},
     model::{SimEtcd, World},
@@ -51,11 +51,14 @@ pub struct Report {
     pub trace: Vec<String>,
     /// Starts beyond the first that were needed at the end to close every run.
     pub extra_starts: u32,
+    /// The kinds of faults in its schedule.
+    pub faults: Vec<String>,
 }
 
 /// Plays the schedule of a seed from its beginning to its end.
-pub fn play(seed: u64, traced: bool) -> Report {
-    let schedule = Schedule::draw(seed);
+pub fn play(seed: u64, traced: bool, range: Range) -> Report {
+    let schedule = Schedule::draw(seed, range);
+    let faults = schedule.fault_names();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let mut watch = Watch::new(traced);
@@ -83,6 +86,7 @@ pub fn play(seed: u64, traced: bool) -> Report {
             virtual_time: world.now,
             trace: world.watch.trace.take().unwrap_or_default(),
             extra_starts,
+            faults,
         }
     })
 }
@@ -140,7 +144,7 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
         let mut serving = Box::pin(serve(sim, journal, stopped, Rc::clone(&asked)));
         tokio::select! {
             biased;
-            () = sleep_until(sim.at(death.at)) => {}
+            () = until(sim, &death) => {}
             () = &mut serving => {}
         }
         let now = sim.now();
@@ -182,6 +186,28 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
     }
     finale(sim, journal).await;
     extra
+}
+
+/// The moment of a death. One that waits for a Defragment waits until everything is mended at the most.
+async fn until(sim: &Sim, death: &Death) {
+    sleep_until(sim.at(death.at)).await;
+    let Some(after) = death.after_send else { return };
+    let sends = sim.world().watch.sends;
+    let mended_at = sim.world().schedule.mended_at;
+    let sent = async {
+        loop {
+            let changed = sim.changed.notified();
+            if sim.world().watch.sends > sends {
+                return sleep(after).await;
+            }
+            changed.await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = sent => {}
+        () = sleep_until(sim.at(mended_at)) => {}
+    }
 }
 
 /// One life: recovers, serves, and hears the alerts of the schedule.
@@ -249,7 +275,11 @@ async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
     if broken(sim) {
         return;
     }
-    // Members that were away have to catch up; how long a run waits for that is not what is asked here.
+    // What was sent to the servers, by whomever, has to end, and members that were away have to catch up: how
+    // long a run waits for that is not what is asked here.
+    while sim.world().jobs.iter().any(|job| job.state.open()) {
+        sleep(Duration::from_secs(10)).await;
+    }
     sleep(TO_CATCH_UP).await;
     let before = journal.views().len();
     let fault_free = sim.world().schedule.fault_free();

@@ -47,7 +47,7 @@ impl World {
         self.calls += 1;
         assert!(self.calls < MOST_CALLS, "busy loop: more than {MOST_CALLS} calls");
         let slow = self.net.slow > 0 && self.rng.permille(self.net.slow);
-        let quick = |rng: &mut crate::rng::Rng| if rng.percent(75) { Duration::ZERO } else { rng.millis(1, 8) };
+        let quick = |rng: &mut crate::rng::Rng| if rng.percent(90) { Duration::ZERO } else { rng.millis(1, 8) };
         let leg = |rng: &mut crate::rng::Rng| if slow { rng.millis(100, 6_000) } else { quick(rng) };
         let (there, back) = (leg(&mut self.rng), leg(&mut self.rng));
         let (drop, lose) = (self.net.drop, self.net.lose);
@@ -85,6 +85,18 @@ async fn travel(time: Duration) {
 }
 
 impl SimEtcd {
+    /// `Status` without a note that defragd has seen it.
+    async fn ask_status(&self, member: &Member) -> Fact<Status> {
+        self.call(member, |world, node| {
+            if world.nodes[node].defragmenting() {
+                return Served::NotYet;
+            }
+            let errors = world.errors(node);
+            Served::Answer(world.nodes[node].status(errors))
+        })
+        .await
+    }
+
     /// One call to one member. `serve` is asked again whenever something has changed at the servers.
     async fn call<T>(&self, member: &Member, serve: impl Fn(&mut World, usize) -> Served<T>) -> Fact<T> {
         let fate = self.0.world().fate();
@@ -168,15 +180,7 @@ impl Etcd for SimEtcd {
     }
 
     async fn status(&self, member: &Member) -> Fact<Status> {
-        let answer = self
-            .call(member, |world, node| {
-                if world.nodes[node].defragmenting() {
-                    return Served::NotYet;
-                }
-                let errors = world.errors(node);
-                Served::Answer(world.nodes[node].status(errors))
-            })
-            .await;
+        let answer = self.ask_status(member).await;
         self.0.world().observe_status(member.id, &answer);
         answer
     }
@@ -271,7 +275,7 @@ impl Etcd for SimEtcd {
         let look = self.0.world().schedule.look_before_defrag;
         if look {
             let not_sent = |unknown: Unknown| DefragError::Answered(format!("not sent: {}", unknown.detail));
-            timeout(IDENTITY_CHECK, self.status(member))
+            timeout(IDENTITY_CHECK, self.ask_status(member))
                 .await
                 .map_err(|_| DefragError::Answered("not sent: no Status".to_owned()))?
                 .map_err(not_sent)?;
@@ -282,12 +286,17 @@ impl Etcd for SimEtcd {
             let Some(node) = node else { return Err(DefragError::Answered("not sent: wrong member".to_owned())) };
             let job = world.new_job(node, true);
             world.check_send(job);
-            let fate = world.fate();
+            let mut fate = world.fate();
+            if world.now < world.schedule.mended_at && world.rng.percent(5) {
+                // A lost packet: TCP sends it again, even for a process that is gone by then.
+                fate.there = world.rng.millis(0, 2_500);
+            }
             if fate.dropped {
                 world.jobs[job].state = JobState::Gone;
             }
             (node, job, fate, world.nodes[node].connections)
         };
+        self.0.changed.notify_waiters();
         if fate.dropped {
             pending::<()>().await;
         }
@@ -328,9 +337,7 @@ async fn deliver(sim: &Sim, node: usize, job: usize, there: Duration) {
     travel(there.min(Duration::from_millis(2_500))).await;
     {
         let mut world = sim.world();
-        if world.nodes[node].deaf.is_some() {
-            world.jobs[job].state = JobState::Gone;
-        } else if world.nodes[node].member.is_learner {
+        if world.nodes[node].deaf.is_some() || world.nodes[node].member.is_learner {
             world.jobs[job].state = JobState::Gone;
         } else {
             world.arrive(job);
