@@ -29,6 +29,14 @@ demo: tools ## The main job on real software, on this machine; EXIT=1 ends by it
 test: tools check-shipped ## All tests, on real etcd, Prometheus and Alertmanager
 	cargo test --workspace --locked
 
+.PHONY: soak
+soak: tools ## A million simulated schedules; prints the seed of the first that breaks an invariant
+	SIM_SCHEDULES=$${SIM_SCHEDULES:-1000000} cargo test --release --locked --test sim every_schedule -- --nocapture
+
+.PHONY: mutants
+mutants: tools ## Put deliberate faults into a copy of src and see that the simulator catches each
+	tests/sim/mutants.sh
+
 .PHONY: check-shipped
 check-shipped: tools ## Check the shipped rules, their tests, the Alertmanager and the defragd configuration
 	promtool check rules alerts/*.rules.yml

@@ -11,54 +11,112 @@ use crate::rng::Rng;
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// kill -9 of an etcd member; it starts again after a while with its old file.
-    Kill { node: usize, down: Duration },
+    Kill {
+        node: usize,
+        down: Duration,
+    },
     /// SIGSTOP, later SIGCONT. What arrives in between waits in the socket.
-    Freeze { node: usize, time: Duration },
+    Freeze {
+        node: usize,
+        time: Duration,
+    },
     /// The member is alone: clients reach it, its peers do not.
-    Cut { node: usize, time: Duration },
+    Cut {
+        node: usize,
+        time: Duration,
+    },
     /// defragd cannot reach the member; its peers can.
-    Unreachable { node: usize, time: Duration, refused: bool },
+    Unreachable {
+        node: usize,
+        time: Duration,
+        refused: bool,
+    },
     /// All client connections to the member break; what it does goes on.
-    BreakConnections { node: usize },
+    BreakConnections {
+        node: usize,
+    },
     /// Connections to whichever member defragments break: a lost reply.
     LoseRunningReply,
     /// Whichever member defragments is killed.
-    KillRunning { down: Duration },
+    KillRunning {
+        down: Duration,
+    },
     /// Whichever member defragments is frozen.
-    FreezeRunning { time: Duration },
+    FreezeRunning {
+        time: Duration,
+    },
     /// The leader steps down by itself.
     Election,
     /// Somebody moves the leadership by hand.
-    OperatorMoveLeader { to: usize },
+    OperatorMoveLeader {
+        to: usize,
+    },
     /// Somebody defragments a member by hand.
-    OperatorDefrag { node: usize },
+    OperatorDefrag {
+        node: usize,
+    },
     /// The next defragmentation of this member finds a full disk.
-    DiskFull { node: usize },
+    DiskFull {
+        node: usize,
+    },
     /// Defragmentations of this member take this many times longer.
-    SlowDisk { node: usize, factor: u32, time: Duration },
+    SlowDisk {
+        node: usize,
+        factor: u32,
+        time: Duration,
+    },
     /// The metrics page is gone for a while.
-    PageLost { node: usize, time: Duration },
+    PageLost {
+        node: usize,
+        time: Duration,
+    },
     /// CORRUPT is armed; `named` tells whether the alarm names the member.
-    Corrupt { node: usize, named: bool, time: Duration },
-    AddMember { learner: bool },
-    RemoveMember { node: usize },
+    Corrupt {
+        node: usize,
+        named: bool,
+        time: Duration,
+    },
+    AddMember {
+        learner: bool,
+    },
+    RemoveMember {
+        node: usize,
+    },
     /// The endpoints lead to a new cluster from now on.
     ReplaceCluster,
     /// Somebody compacts the history: in-use falls, later and at different times.
     OperatorCompact,
     /// So many writes a second.
-    Load { entries: u64, time: Duration },
+    Load {
+        entries: u64,
+        time: Duration,
+    },
     /// A share of the answers is slow.
-    SlowNet { permille: u64, time: Duration },
+    SlowNet {
+        permille: u64,
+        time: Duration,
+    },
     /// A share of the requests is dropped, and a share of the answers is lost.
-    LossyNet { drop: u64, lose: u64, time: Duration },
+    LossyNet {
+        drop: u64,
+        lose: u64,
+        time: Duration,
+    },
     /// Every write of the journal fails, and every read if `reads`.
-    JournalDown { time: Duration, reads: bool },
+    JournalDown {
+        time: Duration,
+        reads: bool,
+    },
     /// One write fails.
     JournalOnce,
     /// Every write takes a while.
-    JournalSlow { each: Duration, time: Duration },
-    ClockStep { seconds: i64 },
+    JournalSlow {
+        each: Duration,
+        time: Duration,
+    },
+    ClockStep {
+        seconds: i64,
+    },
 }
 
 /// The end of one life of defragd.

@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, time::Duration};
 use bytesize::ByteSize;
 use defragd::{
     core::{
-        cluster::{Alarm, AlarmKind, Fact, Gauges, MemberId, Status},
+        cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, MemberId, Status},
         history::{Entry, MemberEnd, Outcome, RunId},
         policy::Mode,
+        reason::Reason,
     },
     ports::etcd::Membership,
 };
@@ -56,6 +57,10 @@ pub struct RunLog {
     sent: bool,
     failed: bool,
     journal_failed: bool,
+    /// A Defragment of this run has had no good answer (yet).
+    unanswered: bool,
+    /// The cluster and its members, as they were seen at the first Defragment.
+    identity: Option<(ClusterId, Vec<MemberId>)>,
 }
 
 /// All that is remembered for the checks.
@@ -144,7 +149,8 @@ impl World {
             .filter(|job| job.ours && job.state == JobState::Running)
             .map(|job| (self.nodes[job.node].cluster, self.nodes[job.node].id()))
             .collect();
-        let twice = busy.iter().enumerate().find(|(index, (cluster, _))| busy[..*index].iter().any(|(c, _)| c == cluster));
+        let twice =
+            busy.iter().enumerate().find(|(index, (cluster, _))| busy[..*index].iter().any(|(c, _)| c == cluster));
         if twice.is_some() {
             self.violate("I1", format!("several members defragment at once because of defragd: {busy:?}"));
         }
@@ -177,8 +183,12 @@ impl World {
         self.check_mutation("Defragment");
         self.check_intent(target);
         // I5: by the truth at the servers, over all lives of defragd.
-        let running = (0..self.jobs.len())
-            .find(|other| *other != job && self.jobs[*other].ours && self.jobs[*other].node == self.jobs[job].node && self.jobs[*other].state.open());
+        let running = (0..self.jobs.len()).find(|other| {
+            *other != job
+                && self.jobs[*other].ours
+                && self.jobs[*other].node == self.jobs[job].node
+                && self.jobs[*other].state.open()
+        });
         if let Some(other) = running {
             let state = self.jobs[other].state;
             self.violate("I5", format!("{target} still has a Defragment of ours ({state:?}) and gets another"));
@@ -191,7 +201,11 @@ impl World {
                 && !self.nodes[other.node].removed
         });
         if let Some(other) = elsewhere {
-            let what = format!("{} has a Defragment of ours ({:?}) when {target} gets one", self.nodes[other.node].id(), other.state);
+            let what = format!(
+                "{} has a Defragment of ours ({:?}) when {target} gets one",
+                self.nodes[other.node].id(),
+                other.state
+            );
             self.violate("I1", what);
         }
         let seen = self.watch.seen.clone();
@@ -211,12 +225,19 @@ impl World {
             return self.violate("I9", format!("Defragment to {target} without an intent in the journal"));
         };
         let (open, sent) = (run.open, std::mem::replace(&mut run.sent, true));
-        let (failed, journal_failed, over) = (run.failed, run.journal_failed, run.outcome.is_some() || !run.started);
+        let unanswered = std::mem::replace(&mut run.unanswered, true);
+        let (failed, journal_failed, over) =
+            (run.failed || unanswered, run.journal_failed, run.outcome.is_some() || !run.started);
         if open != Some(target) || sent {
-            self.violate("I9", format!("Defragment to {target} in run {id}, but its open intent is {open:?} (used: {sent})"));
+            self.violate(
+                "I9",
+                format!("Defragment to {target} in run {id}, but its open intent is {open:?} (used: {sent})"),
+            );
         }
         if failed || journal_failed || over {
-            let what = format!("member failed {failed}, journal failed {journal_failed}, not begun or over {over}");
+            let what = format!(
+                "a member failed or never answered {failed}, journal failed {journal_failed}, not begun or over {over}"
+            );
             self.violate("I4", format!("Defragment to {target} in run {id}: {what}"));
         }
     }
@@ -268,6 +289,7 @@ impl World {
         let Some(membership) = &seen.membership else {
             return self.violate("I3", format!("Defragment to {target} without an observation"));
         };
+        self.check_identity(membership);
         let age = self.now.saturating_sub(seen.at);
         if age > FRESH {
             self.violate("I7", format!("Defragment to {target} on an observation of {} s ago", age.as_secs()));
@@ -284,10 +306,9 @@ impl World {
         }
         let leader = seen.status.values().find_map(|status| status.as_ref().ok()?.leader);
         let run = self.watch.intending.and_then(|run| self.watch.runs.get(&run)).cloned().unwrap_or_default();
-        let waiting = membership
-            .members
-            .iter()
-            .find(|member| member.id != target && !member.is_learner && needs(member.id) && !run.dealt_with.contains(&member.id));
+        let waiting = membership.members.iter().find(|member| {
+            member.id != target && !member.is_learner && needs(member.id) && !run.dealt_with.contains(&member.id)
+        });
         if leader == Some(target)
             && let Some(waiting) = waiting
         {
@@ -296,6 +317,25 @@ impl World {
         }
         if membership.members.iter().any(|member| member.id == target && member.is_learner) {
             self.violate("I3", format!("{target} is a learner"));
+        }
+    }
+
+    /// Within one run the cluster and its members stay the same.
+    fn check_identity(&mut self, membership: &Membership) {
+        let mut members: Vec<_> = membership.members.iter().map(|member| member.id).collect();
+        members.sort();
+        let now = (membership.cluster_id, members);
+        let Some(run) = self.watch.intending.and_then(|run| self.watch.runs.get_mut(&run)) else { return };
+        let before = run.identity.get_or_insert_with(|| now.clone()).clone();
+        if before != now {
+            self.violate("I3", format!("the cluster changed within the run from {before:?} to {now:?}"));
+        }
+    }
+
+    /// Defragment was answered with success, and the answer arrived.
+    pub fn answered(&mut self) {
+        if let Some(run) = self.watch.intending.and_then(|run| self.watch.runs.get_mut(&run)) {
+            run.unanswered = false;
         }
     }
 
@@ -317,7 +357,10 @@ impl World {
         let seen = self.watch.seen.clone();
         let corrupt = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::Corrupt);
         if corrupt || alarm.kind == AlarmKind::Corrupt || seen.alarms.is_none() {
-            self.violate("I8", format!("{alarm:?} is disarmed: CORRUPT armed {corrupt}, alarms known {}", seen.alarms.is_some()));
+            self.violate(
+                "I8",
+                format!("{alarm:?} is disarmed: CORRUPT armed {corrupt}, alarms known {}", seen.alarms.is_some()),
+            );
         }
         for member in seen.membership.iter().flat_map(|membership| &membership.members) {
             let size = seen.status.get(&member.id).and_then(|status| Some(status.as_ref().ok()?.db_size.0));
@@ -389,13 +432,28 @@ impl World {
             Entry::Finished(outcome) => log.outcome = Some(outcome.clone()),
         }
         let said_done = match entry {
-            Entry::Result(result) if matches!(result.end, MemberEnd::Defragmented { .. }) => Some(result.intent.member_id),
+            Entry::Result(result) if matches!(result.end, MemberEnd::Defragmented { .. }) => {
+                Some(result.intent.member_id)
+            }
             _ => None,
         };
         if let Some((invariant, what)) = wrong {
             self.violate(invariant, format!("run {run}: {what}: {}", brief(entry)));
         }
-        // A result, good or bad, must not be written while the server is still at work and can be seen to be.
+        // A member that was last seen to be at work must be followed to the end of it.
+        let seen_busy = |id| {
+            let gauges = self.watch.seen.gauges.get(&id);
+            matches!(gauges, Some(Ok(Gauges { defrag_in_flight: Some(true), .. })))
+        };
+        if let Entry::Result(result) = entry
+            && matches!(
+                &result.end,
+                MemberEnd::Failed { reason: Reason::DeadlineExceeded { .. } | Reason::ConnectionLost { .. }, .. }
+            )
+            && seen_busy(result.intent.member_id)
+        {
+            self.violate("I5", format!("run {run} leaves {} while it is seen to defragment", result.intent.member_id));
+        }
         if let Some(id) = said_done
             && self.jobs.iter().any(|job| job.ours && job.state.open() && self.nodes[job.node].id() == id)
         {

@@ -46,7 +46,8 @@ fn range() -> Range {
 fn trouble(seed: u64, range: Range) -> Result<Report, String> {
     let report = catch_unwind(AssertUnwindSafe(|| play(seed, false, range))).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_else(|| "panic".to_owned())
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "panic".to_owned())
     })?;
     match &report.violation {
         Some(violation) => {

@@ -323,9 +323,13 @@ impl Etcd for SimEtcd {
         if fate.lost {
             return Err(DefragError::Lost("connection reset by peer".to_owned()));
         }
-        match self.0.world().jobs[job].state {
+        let state = self.0.world().jobs[job].state;
+        match state {
             JobState::DiskFull => Err(DefragError::DiskFull("no space left on device".to_owned())),
-            _ => Ok(()),
+            _ => {
+                self.0.world().answered();
+                Ok(())
+            }
         }
     }
 }

@@ -61,21 +61,49 @@ impl JobState {
 #[derive(Clone, Debug)]
 pub enum Happening {
     Fault(usize),
-    DefragEnds { node: usize, job: usize },
+    DefragEnds {
+        node: usize,
+        job: usize,
+    },
     /// The members notice that there is no leader.
-    LeaderMissed { election: u64 },
-    Elect { election: u64 },
+    LeaderMissed {
+        election: u64,
+    },
+    Elect {
+        election: u64,
+    },
     /// A member hears of the leader of this term.
-    View { node: usize, leader: MemberId, term: u64 },
-    Restart { node: usize },
-    Thaw { node: usize },
-    Rejoin { node: usize },
-    Reachable { node: usize },
-    PageBack { node: usize },
-    DiskFast { node: usize },
+    View {
+        node: usize,
+        leader: MemberId,
+        term: u64,
+    },
+    Restart {
+        node: usize,
+    },
+    Thaw {
+        node: usize,
+    },
+    Rejoin {
+        node: usize,
+    },
+    Reachable {
+        node: usize,
+    },
+    PageBack {
+        node: usize,
+    },
+    DiskFast {
+        node: usize,
+    },
     CorruptCleared,
-    CompactionSettles { node: usize, free: u64 },
-    CalmLoad { load: f64 },
+    CompactionSettles {
+        node: usize,
+        free: u64,
+    },
+    CalmLoad {
+        load: f64,
+    },
     CalmNet,
     Mend,
 }

@@ -18,7 +18,11 @@ impl World {
     fn busy(&self) -> Option<usize> {
         let running = |node: &usize| self.nodes[*node].running.map(|running| self.jobs[running.job].ours);
         let current = self.current();
-        current.iter().find(|node| running(node) == Some(true)).or_else(|| current.iter().find(|n| running(n).is_some())).copied()
+        current
+            .iter()
+            .find(|node| running(node) == Some(true))
+            .or_else(|| current.iter().find(|n| running(n).is_some()))
+            .copied()
     }
 
     pub(super) fn strike(&mut self, fault: Fault) {
