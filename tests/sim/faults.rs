@@ -126,6 +126,8 @@ pub struct Death {
     pub at: Duration,
     /// So long after a Defragment is sent, if one still is.
     pub after_send: Option<Duration>,
+    /// An alert that fires again so long after the next start.
+    pub ask_again: Option<Duration>,
     /// With SIGTERM first, and so much time to end; without it, kill -9.
     pub grace: Option<Duration>,
     pub down: Duration,
@@ -162,6 +164,8 @@ pub struct Schedule {
     /// Whether the adapter's own look at `Status` right before Defragment is there. The contract of the port
     /// does not promise it, so a run has to be safe without.
     pub look_before_defrag: bool,
+    /// How long a Defragment is on its way at the most.
+    pub longest_way: Duration,
     pub requests: Vec<Duration>,
     pub faults: Vec<(Duration, Fault)>,
     pub deaths: Vec<Death>,
@@ -172,6 +176,10 @@ pub struct Schedule {
 const MIB: u64 = 1 << 20;
 /// The time in which faults begin: most runs are over by then.
 const FAULTS_WITHIN_SECS: u64 = 90;
+/// A run waits 3 s for a Defragment on its way when a connection breaks.
+const LONGEST_WAY: Duration = Duration::from_millis(2_500);
+/// A restart waits for nothing: a Defragment on its way for longer than the restart takes is not seen.
+const LONGEST_WAY_STOOD: Duration = Duration::from_millis(40);
 /// A write of the journal that takes longer lets the observation grow old on which a Defragment rests.
 const SLOWEST_WRITE_STOOD: Duration = Duration::from_secs(5);
 /// The time in which most runs have their members under way.
@@ -208,12 +216,17 @@ impl Schedule {
             }
         }
         requests.sort();
+        let mut longest_way = LONGEST_WAY;
         if range == Range::Stood {
+            if !deaths.is_empty() {
+                longest_way = LONGEST_WAY_STOOD;
+            }
             faults.iter_mut().for_each(|(_, fault)| soften(fault));
         }
         Self {
             seed,
             policy,
+            longest_way,
             leader,
             quota: if rng.percent(15) { 1100 * MIB } else { 2048 * MIB },
             load: *rng.pick(&[0, 0, 20, 200, 1000, 3000]),
@@ -300,6 +313,7 @@ fn draw_deaths(rng: &mut Rng) -> Vec<Death> {
         .map(|_| Death {
             at: draw_moment(rng),
             after_send: rng.percent(25).then(|| rng.millis(0, 2_000)),
+            ask_again: rng.percent(60).then(|| rng.millis(0, 3_000)),
             grace: rng.percent(45).then(|| rng.seconds(1, 60)),
             // As quick as a supervisor restarts it: what was sent must be seen again at once.
             down: if rng.percent(50) { rng.millis(50, 500) } else { rng.millis(50, 8_000) },

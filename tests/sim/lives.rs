@@ -37,6 +37,9 @@ const RESEND: Duration = Duration::from_secs(10);
 /// After the end of all faults, until all members are level.
 const TO_CATCH_UP: Duration = Duration::from_mins(2);
 
+/// The first number of an alert that fires again after a start.
+const AGAIN: usize = 100;
+
 type Defragd = (Arc<Cluster<SimEtcd, SimJournal>>, App<SimEtcd, SimJournal>);
 
 /// What one schedule came to.
@@ -115,6 +118,17 @@ fn broken(sim: &Sim) -> bool {
     sim.world().watch.violation.is_some()
 }
 
+/// The alerts that were sent, over all lives.
+#[derive(Default)]
+struct Asked {
+    /// How many of the schedule's requests were taken.
+    of_schedule: Cell<usize>,
+    /// One that is to come after the next start.
+    again: Cell<Option<Duration>>,
+    /// How many of those came.
+    fired: Cell<usize>,
+}
+
 /// Ends soon after the first violation: what comes after it proves nothing.
 async fn until_broken(sim: &Sim) {
     while !broken(sim) {
@@ -135,7 +149,7 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
         let world = sim.world();
         (world.schedule.deaths.clone(), world.schedule.mended_at)
     };
-    let asked = Rc::new(Cell::new(0));
+    let asked = Rc::new(Asked::default());
     for death in deaths {
         if sim.now() >= death.at {
             continue;
@@ -157,6 +171,7 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
         }
         let now = sim.now();
         sim.world().watch.note(now, || "defragd is gone".to_owned());
+        asked.again.set(death.ask_again);
         // With everything that was under way in it; the servers go on.
         drop(serving);
         sleep(death.down).await;
@@ -211,7 +226,7 @@ async fn until(sim: &Sim, death: &Death) {
 }
 
 /// One life: recovers, serves, and hears the alerts of the schedule.
-async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driver::Stop, asked: Rc<Cell<usize>>) {
+async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driver::Stop, asked: Rc<Asked>) {
     let (cluster, app) = loop {
         let (cluster, app) = boot(sim, journal);
         match app.recover().await {
@@ -222,11 +237,18 @@ async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driv
     };
     let requests = sim.world().schedule.requests.clone();
     let alerts = async {
-        while asked.get() < requests.len() {
-            sleep_until(sim.at(requests[asked.get()])).await;
-            let taken = cluster.request(vec![key(asked.get())]).await;
+        if let Some(after) = asked.again.take() {
+            sleep(after).await;
+            let fired = asked.fired.replace(asked.fired.get() + 1);
+            // Not sent again where the journal refuses it: the others are.
+            let _ = cluster.request(vec![key(AGAIN + fired)]).await;
+        }
+        while asked.of_schedule.get() < requests.len() {
+            let number = asked.of_schedule.get();
+            sleep_until(sim.at(requests[number])).await;
+            let taken = cluster.request(vec![key(number)]).await;
             match taken {
-                Ok(_) => asked.set(asked.get() + 1),
+                Ok(_) => asked.of_schedule.set(number + 1),
                 Err(_) => sleep(RESEND).await,
             }
         }

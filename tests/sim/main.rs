@@ -64,6 +64,8 @@ struct Totals {
     calls: u64,
     virtual_seconds: u64,
     extra_starts: u64,
+    /// Some seeds in which a run stayed open until a start more.
+    left_open: Vec<u64>,
     faults: BTreeMap<String, u64>,
 }
 
@@ -95,6 +97,9 @@ fn every_schedule_keeps_every_invariant() {
                             totals.calls += report.calls;
                             totals.virtual_seconds += report.virtual_time.as_secs();
                             totals.extra_starts += u64::from(report.extra_starts);
+                            if report.extra_starts > 0 && totals.left_open.len() < 5 {
+                                totals.left_open.push(seed);
+                            }
                         }
                         Err(what) => {
                             let mut failures = failures.lock().unwrap();
@@ -119,6 +124,7 @@ fn every_schedule_keeps_every_invariant() {
         println!("{count:>8}  {outcome} {reason}");
     }
     println!("faults: {:?}", totals.faults);
+    println!("seeds that needed an extra start: {:?}", totals.left_open);
     let failures = failures.into_inner().unwrap();
     for (seed, what) in &failures {
         println!("seed {seed}: {what}");

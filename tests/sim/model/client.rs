@@ -336,9 +336,9 @@ impl Etcd for SimEtcd {
 
 /// Brings a Defragment to the member, after the time it is on its way.
 async fn deliver(sim: &Sim, node: usize, job: usize, there: Duration) {
-    // Never longer than the run waits for a request on its way after a broken connection (its IDLE_BEFORE_DONE):
-    // TCP bounds that in the field, see the report on TCP_USER_TIMEOUT.
-    travel(there.min(Duration::from_millis(2_500))).await;
+    // TCP sends what was lost again, also for a process that is gone. In the field TCP_USER_TIMEOUT bounds it.
+    let longest = sim.world().schedule.longest_way;
+    travel(there.min(longest)).await;
     {
         let mut world = sim.world();
         if world.nodes[node].deaf.is_some() || world.nodes[node].member.is_learner {
