@@ -30,8 +30,13 @@ test: tools check-shipped ## All tests, on real etcd, Prometheus and Alertmanage
 	cargo test --workspace --locked
 
 .PHONY: soak
-soak: tools ## The long tests: hundreds of kills of defragd on real etcd (about half an hour)
+soak: tools ## The long tests: a million simulated schedules, then hundreds of kills of defragd on real etcd
+	SIM_SCHEDULES=$${SIM_SCHEDULES:-1000000} cargo test --release --locked --test sim every_schedule -- --nocapture
 	cargo test --locked --test e2e -- --ignored --nocapture soak_
+
+.PHONY: mutants
+mutants: tools ## Put deliberate faults into a copy of src and see that the simulator catches each
+	tests/sim/mutants.sh
 
 .PHONY: check-shipped
 check-shipped: tools ## Check the shipped rules, their tests, the Alertmanager and the defragd configuration

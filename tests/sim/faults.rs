@@ -1,0 +1,377 @@
+//! What goes wrong in one schedule, and when: drawn from the seed before anything runs.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use defragd::core::policy::{Mode, Policy};
+
+use crate::rng::Rng;
+
+/// One thing that goes wrong at the servers, in the network or in the journal. `node` is an index that wraps.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// kill -9 of an etcd member; it starts again after a while with its old file.
+    Kill {
+        node: usize,
+        down: Duration,
+    },
+    /// SIGSTOP, later SIGCONT. What arrives in between waits in the socket.
+    Freeze {
+        node: usize,
+        time: Duration,
+    },
+    /// The member is alone: clients reach it, its peers do not.
+    Cut {
+        node: usize,
+        time: Duration,
+    },
+    /// defragd cannot reach the member; its peers can.
+    Unreachable {
+        node: usize,
+        time: Duration,
+        refused: bool,
+    },
+    /// All client connections to the member break; what it does goes on.
+    BreakConnections {
+        node: usize,
+    },
+    /// Connections to whichever member defragments break: a lost reply.
+    LoseRunningReply,
+    /// Whichever member defragments is killed.
+    KillRunning {
+        down: Duration,
+    },
+    /// Whichever member defragments is frozen.
+    FreezeRunning {
+        time: Duration,
+    },
+    /// The leader steps down by itself.
+    Election,
+    /// Somebody moves the leadership by hand.
+    OperatorMoveLeader {
+        to: usize,
+    },
+    /// Somebody defragments a member by hand.
+    OperatorDefrag {
+        node: usize,
+    },
+    /// The next defragmentation of this member finds a full disk.
+    DiskFull {
+        node: usize,
+    },
+    /// Defragmentations of this member take this many times longer.
+    SlowDisk {
+        node: usize,
+        factor: u32,
+        time: Duration,
+    },
+    /// The metrics page is gone for a while.
+    PageLost {
+        node: usize,
+        time: Duration,
+    },
+    /// CORRUPT is armed; `named` tells whether the alarm names the member.
+    Corrupt {
+        node: usize,
+        named: bool,
+        time: Duration,
+    },
+    AddMember {
+        learner: bool,
+    },
+    RemoveMember {
+        node: usize,
+    },
+    /// The endpoints lead to a new cluster from now on.
+    ReplaceCluster,
+    /// Somebody compacts the history: in-use falls, later and at different times.
+    OperatorCompact,
+    /// So many writes a second.
+    Load {
+        entries: u64,
+        time: Duration,
+    },
+    /// A share of the answers is slow.
+    SlowNet {
+        permille: u64,
+        time: Duration,
+    },
+    /// A share of the requests is dropped, and a share of the answers is lost.
+    LossyNet {
+        drop: u64,
+        lose: u64,
+        time: Duration,
+    },
+    /// Every write of the journal fails, and every read if `reads`.
+    JournalDown {
+        time: Duration,
+        reads: bool,
+    },
+    /// One write fails.
+    JournalOnce,
+    /// Every write takes a while.
+    JournalSlow {
+        each: Duration,
+        time: Duration,
+    },
+    ClockStep {
+        seconds: i64,
+    },
+}
+
+/// The end of one life of defragd.
+#[derive(Clone, Debug)]
+pub struct Death {
+    /// Not before.
+    pub at: Duration,
+    /// So long after a Defragment is sent, if one still is.
+    pub after_send: Option<Duration>,
+    /// An alert that fires again so long after the next start.
+    pub ask_again: Option<Duration>,
+    /// With SIGTERM first, and so much time to end; without it, kill -9.
+    pub grace: Option<Duration>,
+    pub down: Duration,
+}
+
+/// A member at the start.
+#[derive(Clone, Debug)]
+pub struct Seedling {
+    pub learner: bool,
+    pub version: &'static str,
+    pub size: u64,
+    pub in_use: u64,
+    pub has_page: bool,
+    pub has_gauge: bool,
+}
+
+/// How far faults may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// What defragd is known to stand.
+    Stood,
+    /// Also what it is known not to stand: see [`crate::seeds::KNOWN_DEFECTS`].
+    All,
+}
+
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    pub seed: u64,
+    pub policy: Policy,
+    pub members: Vec<Seedling>,
+    pub leader: usize,
+    pub quota: u64,
+    pub load: u64,
+    /// Whether the adapter's own look at `Status` right before Defragment is there. The contract of the port
+    /// does not promise it, so a run has to be safe without.
+    pub look_before_defrag: bool,
+    /// How long a Defragment is on its way at the most.
+    pub longest_way: Duration,
+    pub requests: Vec<Duration>,
+    pub faults: Vec<(Duration, Fault)>,
+    pub deaths: Vec<Death>,
+    /// From here on everything is mended.
+    pub mended_at: Duration,
+}
+
+const MIB: u64 = 1 << 20;
+/// The time in which faults begin: most runs are over by then.
+const FAULTS_WITHIN_SECS: u64 = 90;
+/// A run waits 3 s for a Defragment on its way when a connection breaks.
+const LONGEST_WAY: Duration = Duration::from_millis(2_500);
+/// A restart waits for nothing: a Defragment on its way for longer than the restart takes is not seen.
+const LONGEST_WAY_STOOD: Duration = Duration::from_millis(40);
+/// A write of the journal that takes longer lets the observation grow old on which a Defragment rests.
+const SLOWEST_WRITE_STOOD: Duration = Duration::from_secs(5);
+/// The time in which most runs have their members under way.
+const BUSY_WITHIN_SECS: u64 = 25;
+
+impl Schedule {
+    pub fn draw(seed: u64, range: Range) -> Self {
+        let mut rng = Rng::new(seed);
+        let fault_free = rng.percent(8);
+        let members = draw_members(&mut rng);
+        let voters = members.iter().filter(|member| !member.learner).count();
+        let policy = draw_policy(&mut rng, voters);
+        let leader = rng.index(voters);
+        let mut faults = Vec::new();
+        let mut deaths = Vec::new();
+        if !fault_free {
+            // Few faults reach deep into a run; many meet each other.
+            let count = if rng.percent(50) { rng.between(1, 2) } else { rng.between(2, 7) };
+            for _ in 0..count {
+                faults.push((draw_moment(&mut rng), draw_fault(&mut rng)));
+            }
+            faults.sort_by_key(|(at, _)| *at);
+            deaths = draw_deaths(&mut rng);
+        }
+        let mut requests = vec![rng.millis(0, 2_000)];
+        for _ in 0..rng.below(3) {
+            requests.push(rng.seconds(0, FAULTS_WITHIN_SECS));
+        }
+        for death in &deaths {
+            // Alertmanager repeats what still fires, and right after a restart is when it hurts most.
+            if rng.percent(80) {
+                let soon = if rng.percent(50) { 200 } else { 4_000 };
+                requests.push(death.at + death.down + rng.millis(0, soon));
+            }
+        }
+        requests.sort();
+        let mut longest_way = LONGEST_WAY;
+        if range == Range::Stood {
+            if !deaths.is_empty() {
+                longest_way = LONGEST_WAY_STOOD;
+            }
+            faults.iter_mut().for_each(|(_, fault)| soften(fault));
+        }
+        Self {
+            seed,
+            policy,
+            longest_way,
+            leader,
+            quota: if rng.percent(15) { 1100 * MIB } else { 2048 * MIB },
+            load: *rng.pick(&[0, 0, 20, 200, 1000, 3000]),
+            look_before_defrag: rng.percent(30),
+            members,
+            requests,
+            faults,
+            deaths,
+            mended_at: Duration::from_secs(FAULTS_WITHIN_SECS) + rng.seconds(1, 90),
+        }
+    }
+
+    pub fn fault_names(&self) -> Vec<String> {
+        let name = |fault: &Fault| format!("{fault:?}").split([' ', '{']).next().unwrap_or_default().to_owned();
+        let deaths = self.deaths.iter().map(|death| if death.grace.is_some() { "Sigterm" } else { "Crash" }.to_owned());
+        self.faults.iter().map(|(_, fault)| name(fault)).chain(deaths).collect()
+    }
+
+    pub fn fault_free(&self) -> bool {
+        self.faults.is_empty() && self.deaths.is_empty()
+    }
+}
+
+/// Takes a fault back to what defragd stands.
+fn soften(fault: &mut Fault) {
+    if let Fault::JournalSlow { each, .. } = fault {
+        *each = (*each).min(SLOWEST_WRITE_STOOD);
+    }
+}
+
+/// Mostly while a run is likely to be under way.
+fn draw_moment(rng: &mut Rng) -> Duration {
+    let within = if rng.percent(70) { BUSY_WITHIN_SECS } else { FAULTS_WITHIN_SECS };
+    rng.millis(200, within * 1000)
+}
+
+fn draw_policy(rng: &mut Rng, voters: usize) -> Policy {
+    Policy {
+        mode: if rng.percent(4) { Mode::Observe } else { Mode::Enforce },
+        pause_between_members: *rng.pick(&[0, 1, 3, 10].map(Duration::from_secs)),
+        defrag_deadline: *rng.pick(&[5, 20, 60, 600].map(Duration::from_secs)),
+        recovery_timeout: *rng.pick(&[15, 60, 300].map(Duration::from_secs)),
+        cooldown: *rng.pick(&[0, 5, 60].map(Duration::from_secs)),
+        allow_without_quorum_slack: voters < 3 && rng.percent(70),
+        ..Policy::default()
+    }
+}
+
+fn draw_members(rng: &mut Rng) -> Vec<Seedling> {
+    let (voters, learners) = match rng.below(100) {
+        0..=64 => (3, 0),
+        65..=74 => (5, 0),
+        75..=84 => (3, 1),
+        85..=89 => (4, 0),
+        90..=94 => (2, 0),
+        _ => (1, 0),
+    };
+    let version = *rng.pick(&["3.5.30", "3.5.30", "3.5.16", "3.4.23", "3.6.5", "3.5.30-custom"]);
+    let odd = rng.percent(3).then(|| *rng.pick(&["3.5.4", "3.4.3", "banana"]));
+    let bare = rng.percent(15);
+    (0..voters + learners)
+        .map(|index| {
+            let in_use = rng.between(30, 500);
+            let free = if rng.percent(85) { in_use + rng.between(110, 400) } else { rng.between(0, 20) };
+            Seedling {
+                learner: index >= voters,
+                version: odd.filter(|_| index == 0).unwrap_or(version),
+                size: (in_use + free) * MIB,
+                in_use: in_use * MIB,
+                has_page: !bare || rng.percent(50),
+                has_gauge: !bare || rng.percent(30),
+            }
+        })
+        .collect()
+}
+
+fn draw_deaths(rng: &mut Rng) -> Vec<Death> {
+    let count = match rng.below(100) {
+        0..=49 => 0,
+        50..=84 => 1,
+        _ => rng.between(2, 3),
+    };
+    let mut deaths: Vec<_> = (0..count)
+        .map(|_| Death {
+            at: draw_moment(rng),
+            after_send: rng.percent(25).then(|| rng.millis(0, 2_000)),
+            ask_again: rng.percent(60).then(|| rng.millis(0, 3_000)),
+            grace: rng.percent(45).then(|| rng.seconds(1, 60)),
+            // As quick as a supervisor restarts it: what was sent must be seen again at once.
+            down: if rng.percent(50) { rng.millis(50, 500) } else { rng.millis(50, 8_000) },
+        })
+        .collect();
+    deaths.sort_by_key(|death| death.at);
+    deaths
+}
+
+fn draw_fault(rng: &mut Rng) -> Fault {
+    let node = rng.index(8);
+    let short = rng.millis(500, 15_000);
+    let long = rng.seconds(5, 90);
+    match rng.below(30) {
+        0 => Fault::Kill { node, down: short },
+        1 => Fault::Kill { node, down: long },
+        2 | 3 => Fault::Freeze { node, time: if rng.percent(50) { short } else { long } },
+        4 | 5 => Fault::Cut { node, time: if rng.percent(50) { short } else { long } },
+        6 => Fault::Unreachable { node, time: long, refused: rng.percent(50) },
+        7 => Fault::BreakConnections { node },
+        8 | 9 => Fault::LoseRunningReply,
+        10 => Fault::KillRunning { down: short },
+        11 => Fault::FreezeRunning { time: long },
+        12 | 13 => Fault::Election,
+        14 => Fault::OperatorMoveLeader { to: node },
+        15 | 16 => Fault::OperatorDefrag { node },
+        17 => Fault::DiskFull { node },
+        18 => Fault::SlowDisk { node, factor: u32::try_from(rng.between(5, 60)).unwrap(), time: long },
+        19 => Fault::PageLost { node, time: long },
+        20 => Fault::Corrupt { node, named: rng.percent(50), time: long },
+        21 => Fault::AddMember { learner: rng.percent(50) },
+        22 => Fault::RemoveMember { node },
+        23 => match rng.below(3) {
+            0 => Fault::ReplaceCluster,
+            1 => Fault::OperatorCompact,
+            _ => Fault::Load { entries: rng.between(0, 4_000), time: long },
+        },
+        24 => Fault::SlowNet { permille: rng.between(20, 400), time: long },
+        25 => Fault::LossyNet { drop: rng.between(0, 60), lose: rng.between(0, 60), time: long },
+        26 => Fault::JournalDown { time: short, reads: rng.percent(30) },
+        27 => Fault::JournalOnce,
+        28 => {
+            let most = *rng.pick(&[50, 3_000, 3_000, 90_000]);
+            Fault::JournalSlow { each: rng.millis(10, most), time: long }
+        }
+        _ => Fault::ClockStep { seconds: i64::try_from(rng.between(0, 7_200)).unwrap() - 3_600 },
+    }
+}
+
+/// What a member's database would give back, by the thresholds of a policy.
+pub fn wants(policy: &Policy, size: u64, in_use: u64, quota: Option<u64>, no_space: bool) -> bool {
+    // Written anew and not taken from the policy: a fault there must show here.
+    let free = size.saturating_sub(in_use);
+    let at_least = |free: u64, limit: ByteSize| free >= limit.0;
+    #[expect(clippy::cast_precision_loss, reason = "sizes stay below 2^52")]
+    let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+    let pressed = quota.is_some_and(|quota| quota > 0 && share(size, quota) >= policy.quota_usage_ratio);
+    (no_space && free > 0)
+        || (pressed && at_least(free, policy.quota_min_reclaimable))
+        || (share(free, size) >= policy.min_fragmentation_ratio && at_least(free, policy.min_reclaimable))
+}

@@ -1,0 +1,484 @@
+//! The invariants I1–I10 of the design, checked at every event from what happened at the servers and in the
+//! journal, and from what the network really delivered to defragd: never from what defragd says.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytesize::ByteSize;
+use defragd::{
+    core::{
+        cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, MemberId, Status},
+        history::{Entry, MemberEnd, Outcome, RunId},
+        policy::Mode,
+        reason::Reason,
+    },
+    ports::etcd::Membership,
+};
+
+use crate::{
+    faults::wants,
+    model::{JobState, World},
+};
+
+/// A member may be this far behind: the limit that the design sets.
+const MOST_BEHIND: u64 = 1_000;
+/// Between the last answer of the observation that a Defragment rests on and the Defragment there is only the
+/// intent's way to the disk.
+const FRESH: Duration = Duration::from_secs(15);
+/// A file above this share of its quota would raise the alarm again.
+const DISARM_MARGIN: f64 = 0.9;
+
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub invariant: &'static str,
+    pub what: String,
+    pub at: Duration,
+}
+
+/// What the network delivered to defragd since it last asked for the member list.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The last answer.
+    at: Duration,
+    membership: Option<Membership>,
+    status: BTreeMap<MemberId, Fact<Status>>,
+    read: BTreeMap<MemberId, bool>,
+    gauges: BTreeMap<MemberId, Fact<Gauges>>,
+    alarms: Option<Vec<Alarm>>,
+}
+
+/// A run as the journal tells it.
+#[derive(Clone, Debug, Default)]
+pub struct RunLog {
+    pub started: bool,
+    pub outcome: Option<Outcome>,
+    dealt_with: Vec<MemberId>,
+    open: Option<MemberId>,
+    /// The open intent has had its RPC.
+    sent: bool,
+    failed: bool,
+    journal_failed: bool,
+    /// A Defragment of this run has had no good answer (yet).
+    unanswered: bool,
+    /// The cluster and its members, as they were seen at the first Defragment.
+    identity: Option<(ClusterId, Vec<MemberId>)>,
+}
+
+/// All that is remembered for the checks.
+#[derive(Debug, Default)]
+pub struct Watch {
+    pub violation: Option<Violation>,
+    pub seen: Seen,
+    pub runs: BTreeMap<i64, RunLog>,
+    pub stop_asked: bool,
+    /// Defragmentations that defragd caused, as `(member, it led at the start)`, in the order of their ends.
+    pub ended: Vec<(MemberId, bool)>,
+    pub sends: u64,
+    pub mutations: u64,
+    /// Of everything that happened, in order: two runs of one seed must agree.
+    pub digest: u64,
+    pub trace: Option<Vec<String>>,
+    intending: Option<i64>,
+}
+
+impl Watch {
+    pub fn new(traced: bool) -> Self {
+        Self { trace: traced.then(Vec::new), digest: 0xcbf2_9ce4_8422_2325, ..Self::default() }
+    }
+
+    pub fn note(&mut self, at: Duration, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>9.3}  {}", at.as_secs_f64(), line()));
+        }
+    }
+
+    fn mix(&mut self, at: Duration, values: &[u64]) {
+        let at = u64::try_from(at.as_micros()).unwrap();
+        for value in std::iter::once(&at).chain(values) {
+            self.digest = (self.digest ^ value).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(17);
+        }
+    }
+}
+
+impl World {
+    pub fn violate(&mut self, invariant: &'static str, what: String) {
+        let at = self.now;
+        self.watch.note(at, || format!("VIOLATION {invariant}: {what}"));
+        self.watch.violation.get_or_insert(Violation { invariant, what, at });
+    }
+
+    // ---- what defragd could know ----
+
+    pub fn forget_observation(&mut self) {
+        self.watch.seen = Seen { at: self.now, ..Seen::default() };
+    }
+
+    pub fn observe_members(&mut self, membership: &Membership) {
+        self.watch.seen.at = self.now;
+        self.watch.seen.membership = Some(membership.clone());
+    }
+
+    pub fn observe_status(&mut self, member: MemberId, answer: &Fact<Status>) {
+        self.watch.seen.at = self.now;
+        self.watch.seen.status.insert(member, answer.clone());
+    }
+
+    pub fn observe_read(&mut self, member: MemberId, good: bool) {
+        self.watch.seen.at = self.now;
+        self.watch.seen.read.insert(member, good);
+    }
+
+    pub fn observe_gauges(&mut self, member: MemberId, answer: &Fact<Gauges>) {
+        self.watch.seen.at = self.now;
+        self.watch.seen.gauges.insert(member, answer.clone());
+    }
+
+    pub fn observe_alarms(&mut self, answer: &Fact<Vec<Alarm>>) {
+        self.watch.seen.at = self.now;
+        if let Ok(alarms) = answer {
+            self.watch.seen.alarms = Some(alarms.clone());
+        }
+    }
+
+    // ---- at the servers ----
+
+    /// After every event: I1.
+    pub fn check_now(&mut self) {
+        let busy: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|job| job.ours && job.state == JobState::Running)
+            .map(|job| (self.nodes[job.node].cluster, self.nodes[job.node].id()))
+            .collect();
+        let twice =
+            busy.iter().enumerate().find(|(index, (cluster, _))| busy[..*index].iter().any(|(c, _)| c == cluster));
+        if twice.is_some() {
+            self.violate("I1", format!("several members defragment at once because of defragd: {busy:?}"));
+        }
+    }
+
+    pub fn on_defrag_start(&mut self, job: usize) {
+        let (now, node) = (self.now, self.jobs[job].node);
+        let (id, ours, leads) = (self.nodes[node].id(), self.jobs[job].ours, self.jobs[job].leader_at_start);
+        self.watch.mix(now, &[1, id.0, u64::from(ours), u64::from(leads)]);
+        self.watch.note(now, || format!("server {id}: defragmentation begins (ours {ours}, leads {leads})"));
+    }
+
+    pub fn on_defrag_end(&mut self, job: usize) {
+        let (now, node) = (self.now, self.jobs[job].node);
+        let (id, ours, state) = (self.nodes[node].id(), self.jobs[job].ours, self.jobs[job].state);
+        if ours {
+            self.watch.ended.push((id, self.jobs[job].leader_at_start));
+        }
+        self.watch.mix(now, &[2, id.0, u64::from(ours), state as u64]);
+        self.watch.note(now, || format!("server {id}: defragmentation ends: {state:?} (ours {ours})"));
+    }
+
+    /// When defragd sends Defragment: everything that must hold right then.
+    pub fn check_send(&mut self, job: usize) {
+        let target = self.nodes[self.jobs[job].node].id();
+        let now = self.now;
+        self.watch.sends += 1;
+        self.watch.mix(now, &[3, target.0]);
+        self.watch.note(now, || format!("defragd sends Defragment to {target}"));
+        self.check_mutation("Defragment");
+        self.check_intent(target);
+        // I5: by the truth at the servers, over all lives of defragd.
+        let running = (0..self.jobs.len()).find(|other| {
+            *other != job
+                && self.jobs[*other].ours
+                && self.jobs[*other].node == self.jobs[job].node
+                && self.jobs[*other].state.open()
+        });
+        if let Some(other) = running {
+            let state = self.jobs[other].state;
+            self.violate("I5", format!("{target} still has a Defragment of ours ({state:?}) and gets another"));
+        }
+        let elsewhere = self.jobs.iter().find(|other| {
+            other.ours
+                && other.state.open()
+                && self.nodes[other.node].id() != target
+                && self.nodes[other.node].cluster == self.cluster
+                && !self.nodes[other.node].removed
+        });
+        if let Some(other) = elsewhere {
+            let what = format!(
+                "{} has a Defragment of ours ({:?}) when {target} gets one",
+                self.nodes[other.node].id(),
+                other.state
+            );
+            self.violate("I1", what);
+        }
+        let seen = self.watch.seen.clone();
+        if let Some(what) = self.seen_danger(&seen) {
+            self.violate("I3", format!("Defragment to {target} although {what}"));
+        }
+        self.check_need(&seen, target);
+    }
+
+    /// I4 and I9: the journal allows this very RPC.
+    fn check_intent(&mut self, target: MemberId) {
+        if self.watch.stop_asked {
+            self.violate("I4", format!("Defragment to {target} after a stop was asked for"));
+        }
+        let run = self.watch.intending.and_then(|run| Some((run, self.watch.runs.get_mut(&run)?)));
+        let Some((id, run)) = run else {
+            return self.violate("I9", format!("Defragment to {target} without an intent in the journal"));
+        };
+        let (open, sent) = (run.open, std::mem::replace(&mut run.sent, true));
+        let unanswered = std::mem::replace(&mut run.unanswered, true);
+        let (failed, journal_failed, over) =
+            (run.failed || unanswered, run.journal_failed, run.outcome.is_some() || !run.started);
+        if open != Some(target) || sent {
+            self.violate(
+                "I9",
+                format!("Defragment to {target} in run {id}, but its open intent is {open:?} (used: {sent})"),
+            );
+        }
+        if failed || journal_failed || over {
+            let what = format!(
+                "a member failed or never answered {failed}, journal failed {journal_failed}, not begun or over {over}"
+            );
+            self.violate("I4", format!("Defragment to {target} in run {id}: {what}"));
+        }
+    }
+
+    /// I3: what a careful operator would see in the last observation.
+    fn seen_danger(&self, seen: &Seen) -> Option<String> {
+        let membership = seen.membership.as_ref()?;
+        let voters: Vec<_> = membership.members.iter().filter(|member| !member.is_learner).collect();
+        if !self.schedule.policy.allow_without_quorum_slack && voters.len() < 3 {
+            return Some(format!("{} voters have no slack", voters.len()));
+        }
+        let mut views = Vec::new();
+        let mut applied = Vec::new();
+        for voter in &voters {
+            let Some(Ok(status)) = seen.status.get(&voter.id) else {
+                return Some(format!("voter {} has not answered Status", voter.id));
+            };
+            if seen.read.get(&voter.id) != Some(&true) {
+                return Some(format!("no linearizable read through voter {} succeeded", voter.id));
+            }
+            if dangerous(&status.version) {
+                return Some(format!("voter {} runs {}", voter.id, status.version));
+            }
+            views.push((status.leader, status.raft_term));
+            applied.push(status.raft_applied_index);
+        }
+        let in_flight = |fact: &Fact<Gauges>| matches!(fact, Ok(Gauges { defrag_in_flight: Some(true), .. }));
+        if let Some((busy, _)) = seen.gauges.iter().find(|(_, fact)| in_flight(fact)) {
+            return Some(format!("{busy} was seen to defragment"));
+        }
+        views.dedup();
+        match views.as_slice() {
+            [(Some(leader), _)] if voters.iter().any(|voter| voter.id == *leader) => {}
+            _ => return Some(format!("the leader is not agreed on: {views:?}")),
+        }
+        match &seen.alarms {
+            None => return Some("the alarms are not known".to_owned()),
+            Some(alarms) if alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) => {
+                return Some("CORRUPT is armed".to_owned());
+            }
+            Some(_) => {}
+        }
+        let behind = applied.iter().max()? - applied.iter().min()?;
+        (behind > MOST_BEHIND).then(|| format!("a voter is {behind} entries behind"))
+    }
+
+    /// I2 and I7: the member needs it, as measured just now, and no follower comes before the leader.
+    fn check_need(&mut self, seen: &Seen, target: MemberId) {
+        let Some(membership) = &seen.membership else {
+            return self.violate("I3", format!("Defragment to {target} without an observation"));
+        };
+        self.check_identity(membership);
+        let age = self.now.saturating_sub(seen.at);
+        if age > FRESH {
+            self.violate("I7", format!("Defragment to {target} on an observation of {} s ago", age.as_secs()));
+        }
+        let no_space = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+        let needs = |id: MemberId| {
+            let Some(Ok(status)) = seen.status.get(&id) else { return false };
+            let told = seen.gauges.get(&id).and_then(|gauges| gauges.as_ref().ok()?.quota);
+            let quota = status.quota.or(told).map(|quota: ByteSize| quota.0);
+            wants(&self.schedule.policy, status.db_size.0, status.db_size_in_use.0, quota, no_space)
+        };
+        if !needs(target) {
+            return self.violate("I7", format!("{target} does not need a defragmentation"));
+        }
+        let leader = seen.status.values().find_map(|status| status.as_ref().ok()?.leader);
+        let run = self.watch.intending.and_then(|run| self.watch.runs.get(&run)).cloned().unwrap_or_default();
+        let waiting = membership.members.iter().find(|member| {
+            member.id != target && !member.is_learner && needs(member.id) && !run.dealt_with.contains(&member.id)
+        });
+        if leader == Some(target)
+            && let Some(waiting) = waiting
+        {
+            let waiting = waiting.id;
+            self.violate("I2", format!("the leader {target} is defragmented while {waiting} waits"));
+        }
+        if membership.members.iter().any(|member| member.id == target && member.is_learner) {
+            self.violate("I3", format!("{target} is a learner"));
+        }
+    }
+
+    /// Within one run the cluster and its members stay the same.
+    fn check_identity(&mut self, membership: &Membership) {
+        let mut members: Vec<_> = membership.members.iter().map(|member| member.id).collect();
+        members.sort();
+        let now = (membership.cluster_id, members);
+        let Some(run) = self.watch.intending.and_then(|run| self.watch.runs.get_mut(&run)) else { return };
+        let before = run.identity.get_or_insert_with(|| now.clone()).clone();
+        if before != now {
+            self.violate("I3", format!("the cluster changed within the run from {before:?} to {now:?}"));
+        }
+    }
+
+    /// Defragment was answered with success, and the answer arrived.
+    pub fn answered(&mut self) {
+        if let Some(run) = self.watch.intending.and_then(|run| self.watch.runs.get_mut(&run)) {
+            run.unanswered = false;
+        }
+    }
+
+    /// I10.
+    pub fn check_mutation(&mut self, what: &str) {
+        self.watch.mutations += 1;
+        let now = self.now;
+        if what != "Defragment" {
+            self.watch.note(now, || format!("defragd sends {what}"));
+        }
+        if self.schedule.policy.mode == Mode::Observe {
+            self.violate("I10", format!("{what} in mode observe"));
+        }
+    }
+
+    /// I8.
+    pub fn check_disarm(&mut self, alarm: Alarm) {
+        self.check_mutation("disarm");
+        let seen = self.watch.seen.clone();
+        let corrupt = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::Corrupt);
+        if corrupt || alarm.kind == AlarmKind::Corrupt || seen.alarms.is_none() {
+            self.violate(
+                "I8",
+                format!("{alarm:?} is disarmed: CORRUPT armed {corrupt}, alarms known {}", seen.alarms.is_some()),
+            );
+        }
+        for member in seen.membership.iter().flat_map(|membership| &membership.members) {
+            let size = seen.status.get(&member.id).and_then(|status| Some(status.as_ref().ok()?.db_size.0));
+            let quota = self.find(member.id).map_or(0, |node| self.nodes[node].quota);
+            #[expect(clippy::cast_precision_loss, reason = "sizes stay below 2^52")]
+            let above = size.is_none_or(|size| size as f64 > quota as f64 * DISARM_MARGIN);
+            if above && !member.is_learner {
+                self.violate("I8", format!("{alarm:?} is disarmed while {} is above the margin or unknown", member.id));
+            }
+        }
+    }
+
+    // ---- in the journal ----
+
+    pub fn on_journal_failure(&mut self, run: Option<RunId>) {
+        let now = self.now;
+        self.watch.mix(now, &[4]);
+        self.watch.note(now, || format!("journal: a write for run {run:?} fails"));
+        if let Some(log) = run.and_then(|run| self.watch.runs.get_mut(&run.0)) {
+            log.journal_failed = true;
+        }
+    }
+
+    pub fn on_journal_entry(&mut self, run: RunId, entry: &Entry) {
+        let now = self.now;
+        self.watch.note(now, || format!("journal {run}: {}", brief(entry)));
+        let kind = match entry {
+            Entry::Accepted(_) => 0,
+            Entry::Started { .. } => 1,
+            Entry::Intent(_) => 2,
+            Entry::Result(_) => 3,
+            Entry::Finished(_) => 4,
+        };
+        self.watch.mix(now, &[5, run.0.unsigned_abs(), kind]);
+        let observing = self.schedule.policy.mode == Mode::Observe;
+        let log = self.watch.runs.entry(run.0).or_default();
+        let mut wrong = None;
+        if log.outcome.is_some() {
+            wrong = Some(("I6", "an entry after the outcome"));
+        }
+        match entry {
+            Entry::Accepted(_) => {}
+            Entry::Started { .. } => {
+                if std::mem::replace(&mut log.started, true) {
+                    wrong = Some(("I6", "begun twice"));
+                }
+            }
+            Entry::Intent(intent) => {
+                if log.open.is_some() || !log.started {
+                    wrong = Some(("I9", "an intent while another is open, or before the start"));
+                }
+                if log.failed || log.journal_failed {
+                    wrong = Some(("I4", "an intent after a failure"));
+                }
+                if observing {
+                    wrong = Some(("I10", "an intent in mode observe"));
+                }
+                (log.open, log.sent) = (Some(intent.member_id), false);
+                self.watch.intending = Some(run.0);
+            }
+            Entry::Result(result) => {
+                if log.open != Some(result.intent.member_id) {
+                    wrong = Some(("I9", "a result without its intent"));
+                }
+                log.open = None;
+                log.dealt_with.push(result.intent.member_id);
+                log.failed |= matches!(result.end, MemberEnd::Failed { .. });
+            }
+            Entry::Finished(outcome) => log.outcome = Some(outcome.clone()),
+        }
+        let said_done = match entry {
+            Entry::Result(result) if matches!(result.end, MemberEnd::Defragmented { .. }) => {
+                Some(result.intent.member_id)
+            }
+            _ => None,
+        };
+        if let Some((invariant, what)) = wrong {
+            self.violate(invariant, format!("run {run}: {what}: {}", brief(entry)));
+        }
+        // A member that was last seen to be at work must be followed to the end of it.
+        let seen_busy = |id| {
+            let gauges = self.watch.seen.gauges.get(&id);
+            matches!(gauges, Some(Ok(Gauges { defrag_in_flight: Some(true), .. })))
+        };
+        if let Entry::Result(result) = entry
+            && matches!(
+                &result.end,
+                MemberEnd::Failed { reason: Reason::DeadlineExceeded { .. } | Reason::ConnectionLost { .. }, .. }
+            )
+            && seen_busy(result.intent.member_id)
+        {
+            self.violate("I5", format!("run {run} leaves {} while it is seen to defragment", result.intent.member_id));
+        }
+        if let Some(id) = said_done
+            && self.jobs.iter().any(|job| job.ours && job.state.open() && self.nodes[job.node].id() == id)
+        {
+            self.violate("I5", format!("run {run} says {id} is defragmented while it still is being"));
+        }
+    }
+}
+
+fn dangerous(version: &str) -> bool {
+    // The table of etcd-facts.md, written anew.
+    let numbers: Vec<u32> = version.split(['.', '-']).map_while(|part| part.parse().ok()).collect();
+    match numbers.as_slice() {
+        [3, 4, patch, ..] => *patch < 4,
+        [3, 5, patch, ..] => *patch <= 5,
+        [major, minor, _, ..] => (*major, *minor) < (3, 4),
+        _ => true,
+    }
+}
+
+fn brief(entry: &Entry) -> String {
+    match entry {
+        Entry::Accepted(request) => format!("accepted {:?}", request.alerts.first().map(|key| &key.fingerprint)),
+        Entry::Started { mode } => format!("started ({})", mode.label()),
+        Entry::Intent(intent) => format!("intent {} (leader {})", intent.member_id, intent.is_leader),
+        Entry::Result(result) => format!("result {} {}: {:?}", result.intent.member_id, result.label(), result.end),
+        Entry::Finished(outcome) => format!("finished {}: {outcome:?}", outcome.label()),
+    }
+}

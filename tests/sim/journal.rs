@@ -1,0 +1,118 @@
+//! A journal in memory that outlives defragd, can fail, and can be slow.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use defragd::{
+    core::history::{Entry, Record, Request, RunId, RunView},
+    ports::{
+        clock::Clock,
+        journal::{Journal, JournalError},
+    },
+};
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::sleep;
+
+use crate::sim::Sim;
+
+#[derive(Clone)]
+pub struct SimJournal {
+    sim: Arc<Sim>,
+    records: Arc<Mutex<Vec<Record>>>,
+}
+
+impl SimJournal {
+    pub fn new(sim: Arc<Sim>) -> Self {
+        Self { sim, records: Arc::default() }
+    }
+
+    pub fn views(&self) -> Vec<RunView> {
+        RunView::fold(self.records.lock().unwrap().clone())
+    }
+
+    /// Durable at some moment between the call and its answer, so that a crash in between leaves either.
+    async fn write(&self, run: Option<RunId>, entry: Entry) -> Result<RunId, JournalError> {
+        let (before, after) = {
+            let mut world = self.sim.world();
+            let mut each = Duration::ZERO;
+            if world.now < world.journal.slow_until {
+                each = world.journal.each;
+            } else if world.rng.percent(25) {
+                each = world.rng.millis(1, 20);
+            }
+            let early = world.rng.percent(50);
+            if early { (Duration::ZERO, each) } else { (each, Duration::ZERO) }
+        };
+        if !before.is_zero() {
+            sleep(before).await;
+        }
+        let written = self.put(run, entry);
+        if !after.is_zero() {
+            sleep(after).await;
+        }
+        written
+    }
+
+    fn put(&self, run: Option<RunId>, entry: Entry) -> Result<RunId, JournalError> {
+        let mut world = self.sim.world();
+        if world.now < world.journal.down_until || std::mem::take(&mut world.journal.fail_next) {
+            world.on_journal_failure(run);
+            return Err(JournalError::Write("no space left on device".to_owned()));
+        }
+        let mut records = self.records.lock().unwrap();
+        let next = records.iter().map(|record| record.run.0).max().unwrap_or(0) + 1;
+        let run = run.unwrap_or(RunId(next));
+        world.on_journal_entry(run, &entry);
+        let at = wall_clock(&world);
+        records.push(Record { run, at, entry });
+        Ok(run)
+    }
+
+    fn read(&self) -> Result<Vec<RunView>, JournalError> {
+        let world = self.sim.world();
+        if world.now < world.journal.reads_down_until {
+            return Err(JournalError::Read("input/output error".to_owned()));
+        }
+        drop(world);
+        Ok(self.views())
+    }
+}
+
+impl Journal for SimJournal {
+    async fn accept(&self, request: Request) -> Result<RunId, JournalError> {
+        self.write(None, Entry::Accepted(request)).await
+    }
+
+    async fn append(&self, run: RunId, entry: Entry) -> Result<(), JournalError> {
+        self.write(Some(run), entry).await.map(|_| ())
+    }
+
+    async fn runs(&self, limit: usize) -> Result<Vec<RunView>, JournalError> {
+        let mut runs = self.read()?;
+        Ok(runs.split_off(runs.len().saturating_sub(limit)))
+    }
+
+    async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {
+        Ok(self.read()?.into_iter().find(|view| view.id == run))
+    }
+
+    async fn open_runs(&self) -> Result<Vec<RunView>, JournalError> {
+        Ok(self.read()?.into_iter().filter(|view| view.outcome.is_none()).collect())
+    }
+}
+
+/// The wall clock of the schedule: it steps when the schedule says so.
+pub struct SimClock(pub Arc<Sim>);
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        wall_clock(&self.0.world())
+    }
+}
+
+fn wall_clock(world: &crate::model::World) -> Timestamp {
+    let elapsed = SignedDuration::try_from(world.now).unwrap() + SignedDuration::from_secs(world.clock_offset_seconds);
+    Timestamp::from_second(1_790_000_000).unwrap() + elapsed
+}

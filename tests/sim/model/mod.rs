@@ -1,0 +1,492 @@
+//! A model of an etcd cluster as `etcd-facts.md` describes it, in virtual time.
+//!
+//! The world moves only in [`World::settle`] (what changes steadily), in its own events ([`World::process_due`]),
+//! and in what requests do to it. It knows nothing of defragd.
+
+mod client;
+mod node;
+mod trouble;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use defragd::core::cluster::{Alarm, AlarmKind, ClusterId, Member, MemberId};
+
+pub use self::{
+    client::SimEtcd,
+    node::{Deaf, Door, Node, Process, Running},
+};
+use crate::{
+    faults::{Fault, Schedule},
+    invariants::Watch,
+    rng::Rng,
+};
+
+/// Bytes that an entry adds to the store.
+const BYTES_AN_ENTRY: f64 = 200.0;
+/// Entries a second that a member applies when it has some to catch up.
+const CATCH_UP: f64 = 8_000.0;
+
+/// One Defragment, whoever asked for it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub node: usize,
+    /// Sent by defragd, not by somebody else.
+    pub ours: bool,
+    pub state: JobState,
+    pub leader_at_start: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// On its way.
+    Flying,
+    /// In the socket of a frozen process.
+    Buffered,
+    /// Waits for the one under way.
+    Queued,
+    Running,
+    Done,
+    DiskFull,
+    /// It never came to an end: the process died, or the request never arrived.
+    Gone,
+}
+
+impl JobState {
+    pub fn open(self) -> bool {
+        matches!(self, Self::Flying | Self::Buffered | Self::Queued | Self::Running)
+    }
+}
+
+/// What happens at the servers at a time.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    Fault(usize),
+    DefragEnds {
+        node: usize,
+        job: usize,
+    },
+    /// The members notice that there is no leader.
+    LeaderMissed {
+        election: u64,
+    },
+    Elect {
+        election: u64,
+    },
+    /// A member hears of the leader of this term.
+    View {
+        node: usize,
+        leader: MemberId,
+        term: u64,
+    },
+    Restart {
+        node: usize,
+    },
+    Thaw {
+        node: usize,
+    },
+    Rejoin {
+        node: usize,
+    },
+    Reachable {
+        node: usize,
+    },
+    PageBack {
+        node: usize,
+    },
+    DiskFast {
+        node: usize,
+    },
+    CorruptCleared,
+    CompactionSettles {
+        node: usize,
+        free: u64,
+    },
+    CalmLoad {
+        load: f64,
+    },
+    CalmNet,
+    Mend,
+}
+
+/// The state of the network, in shares of a thousand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Net {
+    pub slow: u64,
+    pub drop: u64,
+    pub lose: u64,
+}
+
+pub struct World {
+    pub now: Duration,
+    pub rng: Rng,
+    pub schedule: Schedule,
+    pub cluster: ClusterId,
+    /// Of all clusters that ever were.
+    pub nodes: Vec<Node>,
+    /// All versions of the member list; the last one is in force.
+    pub rosters: Vec<Vec<Member>>,
+    pub leader: Option<usize>,
+    pub term: u64,
+    pub committed: f64,
+    pub load: f64,
+    pub alarms: Vec<Alarm>,
+    pub jobs: Vec<Job>,
+    pub net: Net,
+    pub journal: JournalHealth,
+    pub clock_offset_seconds: i64,
+    pub watch: Watch,
+    pub calls: u64,
+    pub(crate) election: Option<u64>,
+    elections: u64,
+    events: BTreeMap<(Duration, u64), Happening>,
+    sequence: u64,
+}
+
+/// What the schedule does to the journal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JournalHealth {
+    pub down_until: Duration,
+    pub reads_down_until: Duration,
+    pub fail_next: bool,
+    pub slow_until: Duration,
+    pub each: Duration,
+}
+
+impl World {
+    pub fn new(schedule: Schedule, watch: Watch) -> Self {
+        let mut world = Self {
+            now: Duration::ZERO,
+            rng: Rng::new(schedule.seed ^ 0xdead_beef),
+            cluster: ClusterId(0xc1),
+            nodes: Vec::new(),
+            rosters: Vec::new(),
+            leader: None,
+            term: 7,
+            committed: 50_000.0,
+            load: f64::from(u32::try_from(schedule.load).unwrap()),
+            alarms: Vec::new(),
+            jobs: Vec::new(),
+            net: Net::default(),
+            journal: JournalHealth::default(),
+            clock_offset_seconds: 0,
+            watch,
+            calls: 0,
+            election: None,
+            elections: 0,
+            events: BTreeMap::new(),
+            sequence: 0,
+            schedule,
+        };
+        world.found_cluster();
+        for index in 0..world.schedule.faults.len() {
+            let at = world.schedule.faults[index].0;
+            world.plan(at, Happening::Fault(index));
+        }
+        let mended_at = world.schedule.mended_at;
+        world.plan(mended_at, Happening::Mend);
+        world
+    }
+
+    /// A cluster of new members as the schedule describes them.
+    pub fn found_cluster(&mut self) {
+        let first = self.nodes.len();
+        self.cluster = ClusterId(self.cluster.0 + first as u64);
+        for (index, seedling) in self.schedule.members.clone().iter().enumerate() {
+            let id = MemberId((first + index + 1) as u64);
+            let member = Member {
+                id,
+                name: format!("etcd-{}", index + 1),
+                client_urls: vec![format!("http://etcd-{}:2379", index + 1)],
+                is_learner: seedling.learner,
+            };
+            self.nodes.push(Node {
+                cluster: self.cluster,
+                member,
+                version: seedling.version.to_owned(),
+                process: Process::Running,
+                cut: false,
+                deaf: None,
+                removed: false,
+                has_page: seedling.has_page,
+                has_gauge: seedling.has_gauge,
+                size: seedling.size,
+                in_use: seedling.in_use,
+                quota: self.schedule.quota,
+                view: (None, self.term),
+                index: self.committed,
+                applied: self.committed,
+                roster: 0,
+                running: None,
+                queue: std::collections::VecDeque::new(),
+                buffer: Vec::new(),
+                slow: 1,
+                disk_full: false,
+                connections: 0,
+            });
+        }
+        self.new_roster();
+        let leader = first + self.schedule.leader;
+        self.leader = Some(leader);
+        let id = self.nodes[leader].id();
+        for node in self.current() {
+            self.nodes[node].view = (Some(id), self.term);
+        }
+    }
+
+    /// The indices of the members of the cluster that the endpoints lead to.
+    pub fn current(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|n| self.nodes[*n].cluster == self.cluster && !self.nodes[*n].removed).collect()
+    }
+
+    /// The list in force; members in touch know it at once.
+    pub fn new_roster(&mut self) {
+        self.rosters.push(self.current().iter().map(|node| self.nodes[*node].member.clone()).collect());
+        self.spread_roster();
+    }
+
+    pub fn spread_roster(&mut self) {
+        let newest = self.rosters.len() - 1;
+        for node in self.current() {
+            if self.nodes[node].connected() {
+                self.nodes[node].roster = newest;
+            }
+        }
+    }
+
+    pub fn find(&self, id: MemberId) -> Option<usize> {
+        (0..self.nodes.len()).find(|node| self.nodes[*node].id() == id)
+    }
+
+    pub fn fault(&self, index: usize) -> Fault {
+        self.schedule.faults[index].1.clone()
+    }
+
+    pub fn plan(&mut self, at: Duration, happening: Happening) {
+        self.sequence += 1;
+        self.events.insert((at.max(self.now), self.sequence), happening);
+    }
+
+    pub fn plan_in(&mut self, after: Duration, happening: Happening) {
+        self.plan(self.now + after, happening);
+    }
+
+    pub fn next_event_at(&self) -> Option<Duration> {
+        self.events.keys().next().map(|(at, _)| *at)
+    }
+
+    /// Lets everything happen that is due.
+    pub fn process_due(&mut self, now: Duration) {
+        while let Some(((at, _), _)) = self.events.first_key_value()
+            && *at <= now
+        {
+            let at = *at;
+            let (_, happening) = self.events.pop_first().unwrap();
+            self.settle(at);
+            let quiet = matches!(&happening, Happening::DefragEnds { .. } | Happening::View { .. });
+            if !quiet {
+                match &happening {
+                    Happening::Fault(index) => {
+                        let fault = self.fault(*index);
+                        self.watch.note(at, || format!("FAULT {fault:?}"));
+                    }
+                    other => self.watch.note(at, || format!("world: {other:?}")),
+                }
+            }
+            self.happen(happening);
+            self.reconsider_leader();
+            self.check_now();
+        }
+        self.settle(now);
+    }
+
+    /// Moves what moves steadily: the log, the appliers, the files.
+    pub fn settle(&mut self, now: Duration) {
+        let seconds = now.saturating_sub(self.now).as_secs_f64();
+        self.now = self.now.max(now);
+        if seconds <= 0.0 {
+            return;
+        }
+        let writing = self.leader.is_some() && self.load > 0.0 && self.alarms.is_empty();
+        if writing {
+            self.committed += self.load * seconds;
+        }
+        let (committed, reach) = (self.committed, (CATCH_UP + self.load) * seconds);
+        for node in self.nodes.iter_mut().filter(|node| node.cluster == self.cluster && node.connected()) {
+            node.index = committed;
+            if !node.defragmenting() && node.applied < committed {
+                let step = (committed - node.applied).min(reach);
+                node.applied += step;
+                node.in_use += node::whole(step * BYTES_AN_ENTRY);
+                node.size = node.size.max(node.in_use);
+            }
+        }
+        if writing {
+            // A write meets a member above its quota: that member arms the alarm, and writes end.
+            for node in self.current() {
+                let node = &self.nodes[node];
+                let alarm = Alarm { kind: AlarmKind::NoSpace, member: Some(node.id()) };
+                if node.connected() && node.size > node.quota && !self.alarms.contains(&alarm) {
+                    self.alarms.push(alarm);
+                }
+            }
+        }
+    }
+
+    pub fn quorum(&self) -> bool {
+        let voters: Vec<_> = self.current().into_iter().filter(|node| self.nodes[*node].voter()).collect();
+        let connected = voters.iter().filter(|node| self.nodes[**node].connected()).count();
+        connected > voters.len() / 2
+    }
+
+    /// A linearizable request through the member can be served.
+    pub fn serves(&self, node: usize) -> bool {
+        let this = &self.nodes[node];
+        this.connected()
+            && !this.defragmenting()
+            && self.quorum()
+            && self.leader.is_some_and(|leader| this.view == (Some(self.nodes[leader].id()), self.term))
+    }
+
+    pub fn reconsider_leader(&mut self) {
+        let lost = self.leader.is_some_and(|leader| !self.nodes[leader].connected()) || !self.quorum();
+        if lost {
+            self.leader = None;
+        }
+        if self.leader.is_none() && self.election.is_none() {
+            self.elections += 1;
+            self.election = Some(self.elections);
+            let (missed, elected) = (self.rng.millis(900, 2_000), self.rng.millis(2_000, 3_000));
+            self.plan_in(missed, Happening::LeaderMissed { election: self.elections });
+            self.plan_in(elected, Happening::Elect { election: self.elections });
+        }
+    }
+
+    pub fn lead(&mut self, leader: usize) {
+        self.leader = Some(leader);
+        self.term += 1;
+        self.election = None;
+        let (id, term) = (self.nodes[leader].id(), self.term);
+        self.nodes[leader].view = (Some(id), term);
+        for node in self.current() {
+            if node != leader && self.nodes[node].connected() {
+                let delay = self.rng.millis(1, 300);
+                self.plan_in(delay, Happening::View { node, leader: id, term });
+            }
+        }
+    }
+
+    fn elect(&mut self) {
+        let candidates: Vec<_> = self
+            .current()
+            .into_iter()
+            .filter(|node| self.nodes[*node].voter() && self.nodes[*node].connected())
+            .collect();
+        if self.quorum() {
+            let leader = *self.rng.pick(&candidates);
+            self.lead(leader);
+        } else {
+            self.election = None;
+        }
+    }
+
+    /// A member is in touch again: it hears of the leader and of the member list.
+    pub fn greet(&mut self, node: usize) {
+        self.spread_roster();
+        if let Some(leader) = self.leader
+            && self.nodes[node].cluster == self.cluster
+        {
+            let delay = self.rng.millis(1, 1_000);
+            let (leader, term) = (self.nodes[leader].id(), self.term);
+            self.plan_in(delay, Happening::View { node, leader, term });
+        }
+    }
+
+    /// A Defragment reaches the member. Returns the number of the job.
+    pub fn arrive(&mut self, job: usize) {
+        let node = self.jobs[job].node;
+        match self.nodes[node].process {
+            Process::Down => self.jobs[job].state = JobState::Gone,
+            Process::Frozen => {
+                self.jobs[job].state = JobState::Buffered;
+                self.nodes[node].buffer.push(job);
+            }
+            Process::Running => {
+                self.jobs[job].state = JobState::Queued;
+                self.nodes[node].queue.push_back(job);
+                self.pump(node);
+            }
+        }
+    }
+
+    pub fn new_job(&mut self, node: usize, ours: bool) -> usize {
+        self.jobs.push(Job { node, ours, state: JobState::Flying, leader_at_start: false });
+        self.jobs.len() - 1
+    }
+
+    /// Begins the next defragmentation of a member, if one waits.
+    pub fn pump(&mut self, node: usize) {
+        if self.nodes[node].running.is_some() || self.nodes[node].process != Process::Running {
+            return;
+        }
+        let Some(job) = self.nodes[node].queue.pop_front() else { return };
+        // Upstream's rule is 1 s per 100 MB of what is in use, and it varies.
+        let share = self.rng.between(50, 150);
+        let this = &mut self.nodes[node];
+        let millis = 50 + (this.in_use >> 20) * 10 * share / 100 * u64::from(this.slow);
+        // On a mended cluster no deadline is too short, so that a run there has no excuse.
+        let millis = if self.now > self.schedule.mended_at { millis.min(4_000) } else { millis };
+        let left = Duration::from_millis(if this.disk_full { millis / 3 + 1 } else { millis });
+        this.running = Some(Running { job, left, since: self.now });
+        self.jobs[job].state = JobState::Running;
+        self.jobs[job].leader_at_start = self.leader == Some(node);
+        self.plan_in(left, Happening::DefragEnds { node, job });
+        self.on_defrag_start(job);
+        self.check_now();
+    }
+
+    fn defrag_ends(&mut self, node: usize, job: usize) {
+        let this = &mut self.nodes[node];
+        let Some(running) = this.running.filter(|running| running.job == job) else { return };
+        // Frozen in between, it ends later and has an event for that.
+        if this.process != Process::Running || running.since + running.left > self.now {
+            return;
+        }
+        this.running = None;
+        if this.disk_full {
+            this.disk_full = false;
+            self.jobs[job].state = JobState::DiskFull;
+        } else {
+            this.size = this.size.min(this.in_use + (1 << 20));
+            self.jobs[job].state = JobState::Done;
+        }
+        self.on_defrag_end(job);
+        self.pump(node);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Fault(index) => self.strike(self.fault(index)),
+            Happening::DefragEnds { node, job } => self.defrag_ends(node, job),
+            Happening::LeaderMissed { election } => {
+                if self.election == Some(election) {
+                    for node in self.current() {
+                        if self.nodes[node].connected() {
+                            self.nodes[node].view.0 = None;
+                        }
+                    }
+                }
+            }
+            Happening::Elect { election } => {
+                if self.election == Some(election) {
+                    self.elect();
+                }
+            }
+            Happening::View { node, leader, term } => {
+                if term == self.term && self.nodes[node].connected() {
+                    self.nodes[node].view = (Some(leader), term);
+                }
+            }
+            other => self.pass(other),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! One etcd member: its process, its file, its view of the cluster, and the defragmentations it was asked for.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytesize::ByteSize;
+use defragd::core::cluster::{ClusterId, Member, MemberId, Status};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    Running,
+    /// SIGSTOP: the kernel still takes connections and data.
+    Frozen,
+    Down,
+}
+
+/// How a member is out of defragd's reach while its peers have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deaf {
+    Refusing,
+    Silent,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Running {
+    pub job: usize,
+    pub left: Duration,
+    pub since: Duration,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub cluster: ClusterId,
+    pub member: Member,
+    pub version: String,
+    pub process: Process,
+    pub cut: bool,
+    pub deaf: Option<Deaf>,
+    pub removed: bool,
+    pub has_page: bool,
+    pub has_gauge: bool,
+    pub size: u64,
+    pub in_use: u64,
+    pub quota: u64,
+    pub view: (Option<MemberId>, u64),
+    pub index: f64,
+    pub applied: f64,
+    /// The version of the member list that it knows.
+    pub roster: usize,
+    pub running: Option<Running>,
+    pub queue: VecDeque<usize>,
+    /// Requests that arrived while the process was frozen.
+    pub buffer: Vec<usize>,
+    pub slow: u32,
+    pub disk_full: bool,
+    /// Rises when all client connections break.
+    pub connections: u64,
+}
+
+/// What a request meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Open,
+    Hangs,
+    Refuses,
+}
+
+impl Node {
+    pub fn id(&self) -> MemberId {
+        self.member.id
+    }
+
+    pub fn voter(&self) -> bool {
+        !self.member.is_learner && !self.removed
+    }
+
+    /// Whether it takes part in raft.
+    pub fn connected(&self) -> bool {
+        self.process == Process::Running && !self.cut && !self.removed
+    }
+
+    pub fn defragmenting(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub fn door(&self) -> Door {
+        match (self.deaf, self.process) {
+            (Some(Deaf::Refusing), _) | (None, Process::Down) => Door::Refuses,
+            (Some(Deaf::Silent), _) | (None, Process::Frozen) => Door::Hangs,
+            (None, Process::Running) => Door::Open,
+        }
+    }
+
+    /// `Status` as the server answers it; the caller has made sure that it can.
+    pub fn status(&self, errors: Vec<String>) -> Status {
+        // From 3.6 on the server tells its quota.
+        let quota = self.version.starts_with("3.6").then_some(ByteSize(self.quota));
+        Status {
+            version: self.version.clone(),
+            storage_version: quota.map(|_| "3.6.0".to_owned()),
+            db_size: ByteSize(self.size),
+            db_size_in_use: ByteSize(self.in_use),
+            quota,
+            leader: self.view.0,
+            revision: whole(self.applied),
+            raft_term: self.view.1,
+            raft_index: whole(self.index),
+            raft_applied_index: whole(self.applied),
+            is_learner: self.member.is_learner,
+            errors,
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "indices are positive and small")]
+pub fn whole(value: f64) -> u64 {
+    value as u64
+}

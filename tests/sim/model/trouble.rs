@@ -1,0 +1,288 @@
+//! Faults as they strike the world, and as they pass.
+
+use std::time::Duration;
+
+use defragd::core::cluster::{Alarm, AlarmKind, ClusterId, Member, MemberId};
+
+use super::{Deaf, Happening, JobState, Net, Node, Process, World};
+use crate::faults::Fault;
+
+impl World {
+    /// A fault's index names one of the members of now.
+    fn target(&self, node: usize) -> Option<usize> {
+        let current = self.current();
+        (!current.is_empty()).then(|| current[node % current.len()])
+    }
+
+    /// A member that defragments, because of defragd if possible.
+    fn busy(&self) -> Option<usize> {
+        let running = |node: &usize| self.nodes[*node].running.map(|running| self.jobs[running.job].ours);
+        let current = self.current();
+        current
+            .iter()
+            .find(|node| running(node) == Some(true))
+            .or_else(|| current.iter().find(|n| running(n).is_some()))
+            .copied()
+    }
+
+    pub(super) fn strike(&mut self, fault: Fault) {
+        match fault {
+            Fault::Kill { node, down } => self.on(node, |world, node| world.kill(node, Some(down))),
+            Fault::KillRunning { down } => {
+                if let Some(node) = self.busy() {
+                    self.kill(node, Some(down));
+                }
+            }
+            Fault::Freeze { node, time } => self.on(node, |world, node| world.freeze(node, time)),
+            Fault::FreezeRunning { time } => {
+                if let Some(node) = self.busy() {
+                    self.freeze(node, time);
+                }
+            }
+            Fault::Cut { node, time } => self.on(node, |world, node| {
+                world.nodes[node].cut = true;
+                world.plan_in(time, Happening::Rejoin { node });
+            }),
+            Fault::Unreachable { node, time, refused } => self.on(node, |world, node| {
+                world.nodes[node].deaf = Some(if refused { Deaf::Refusing } else { Deaf::Silent });
+                world.nodes[node].connections += u64::from(refused);
+                world.plan_in(time, Happening::Reachable { node });
+            }),
+            Fault::BreakConnections { node } => self.on(node, |world, node| world.nodes[node].connections += 1),
+            Fault::LoseRunningReply => {
+                if let Some(node) = self.busy() {
+                    self.nodes[node].connections += 1;
+                }
+            }
+            Fault::Election => self.leader = None,
+            Fault::OperatorMoveLeader { to } => self.on(to, |world, to| {
+                if world.leader.is_some() && world.nodes[to].voter() && world.nodes[to].connected() {
+                    world.lead(to);
+                }
+            }),
+            Fault::OperatorDefrag { node } => self.on(node, |world, node| {
+                if world.nodes[node].voter() && world.nodes[node].process == Process::Running {
+                    let job = world.new_job(node, false);
+                    world.arrive(job);
+                }
+            }),
+            Fault::DiskFull { node } => self.on(node, |world, node| world.nodes[node].disk_full = true),
+            Fault::SlowDisk { node, factor, time } => self.on(node, |world, node| {
+                world.nodes[node].slow = factor;
+                world.plan_in(time, Happening::DiskFast { node });
+            }),
+            Fault::PageLost { node, time } => self.on(node, |world, node| {
+                if std::mem::take(&mut world.nodes[node].has_page) {
+                    world.plan_in(time, Happening::PageBack { node });
+                }
+            }),
+            Fault::Corrupt { node, named, time } => self.on(node, |world, node| {
+                let member = named.then(|| world.nodes[node].id());
+                world.alarms.push(Alarm { kind: AlarmKind::Corrupt, member });
+                world.plan_in(time, Happening::CorruptCleared);
+            }),
+            Fault::AddMember { learner } => self.add_member(learner),
+            Fault::RemoveMember { node } => self.on(node, World::remove_member),
+            Fault::ReplaceCluster => {
+                self.cluster = ClusterId(self.cluster.0 + 1);
+                self.leader = None;
+                self.election = None;
+                self.alarms.clear();
+                self.found_cluster();
+            }
+            Fault::OperatorCompact => self.compact(),
+            Fault::Load { entries, time } => {
+                let before = self.load;
+                self.load = f64::from(u32::try_from(entries).unwrap());
+                self.plan_in(time, Happening::CalmLoad { load: before });
+            }
+            Fault::SlowNet { permille, time } => {
+                self.net.slow = permille;
+                self.plan_in(time, Happening::CalmNet);
+            }
+            Fault::LossyNet { drop, lose, time } => {
+                (self.net.drop, self.net.lose) = (drop, lose);
+                self.plan_in(time, Happening::CalmNet);
+            }
+            Fault::JournalDown { time, reads } => {
+                self.journal.down_until = self.now + time;
+                self.journal.reads_down_until = if reads { self.now + time } else { Duration::ZERO };
+            }
+            Fault::JournalOnce => self.journal.fail_next = true,
+            Fault::JournalSlow { each, time } => {
+                (self.journal.slow_until, self.journal.each) = (self.now + time, each);
+            }
+            Fault::ClockStep { seconds } => self.clock_offset_seconds += seconds,
+        }
+    }
+
+    fn on(&mut self, node: usize, strike: impl FnOnce(&mut Self, usize)) {
+        if let Some(node) = self.target(node) {
+            strike(self, node);
+        }
+    }
+
+    /// Everything in memory is gone; the file is as it was before.
+    fn kill(&mut self, node: usize, down: Option<Duration>) {
+        let this = &mut self.nodes[node];
+        this.process = Process::Down;
+        this.connections += 1;
+        let running = this.running.take().map(|running| running.job);
+        let lost: Vec<_> = running.into_iter().chain(this.queue.drain(..)).chain(this.buffer.drain(..)).collect();
+        for job in lost {
+            self.jobs[job].state = JobState::Gone;
+            self.on_defrag_end(job);
+        }
+        if let Some(down) = down {
+            self.plan_in(down, Happening::Restart { node });
+        }
+    }
+
+    fn freeze(&mut self, node: usize, time: Duration) {
+        let now = self.now;
+        let this = &mut self.nodes[node];
+        if this.process != Process::Running {
+            return;
+        }
+        this.process = Process::Frozen;
+        if let Some(running) = &mut this.running {
+            running.left = (running.since + running.left).saturating_sub(now);
+        }
+        self.plan_in(time, Happening::Thaw { node });
+    }
+
+    fn thaw(&mut self, node: usize) {
+        let now = self.now;
+        let this = &mut self.nodes[node];
+        if this.process != Process::Frozen {
+            return;
+        }
+        this.process = Process::Running;
+        let resumed = this.running.as_mut().map(|running| {
+            running.since = now;
+            (running.job, running.left)
+        });
+        if let Some((job, left)) = resumed {
+            self.plan_in(left, Happening::DefragEnds { node, job });
+        }
+        // What waited in the socket is served now, even if nobody waits for the answer.
+        for job in std::mem::take(&mut self.nodes[node].buffer) {
+            self.arrive(job);
+        }
+        self.greet(node);
+    }
+
+    fn restart(&mut self, node: usize) {
+        if self.nodes[node].process == Process::Down && !self.nodes[node].removed {
+            self.nodes[node].process = Process::Running;
+            self.nodes[node].view.0 = None;
+            if self.nodes[node].member.name.is_empty() {
+                // A member that was added publishes its name and its address when it starts.
+                self.nodes[node].member.name = format!("etcd-new-{node}");
+                self.nodes[node].member.client_urls = vec![format!("http://etcd-new-{node}:2379")];
+                self.nodes[node].applied = self.committed;
+                self.new_roster();
+            }
+            self.greet(node);
+        }
+    }
+
+    fn add_member(&mut self, learner: bool) {
+        let id = MemberId((self.nodes.len() + 1) as u64);
+        let Some(like) = self.current().first().copied() else { return };
+        let like = &self.nodes[like];
+        let node = Node {
+            cluster: self.cluster,
+            member: Member { id, name: String::new(), client_urls: Vec::new(), is_learner: learner },
+            version: like.version.clone(),
+            process: Process::Down,
+            cut: false,
+            deaf: None,
+            removed: false,
+            has_page: true,
+            has_gauge: true,
+            size: like.size,
+            in_use: like.in_use,
+            quota: like.quota,
+            view: (None, self.term),
+            index: 0.0,
+            applied: 0.0,
+            roster: 0,
+            running: None,
+            queue: std::collections::VecDeque::new(),
+            buffer: Vec::new(),
+            slow: 1,
+            disk_full: false,
+            connections: 0,
+        };
+        self.nodes.push(node);
+        self.new_roster();
+        let starts = self.rng.millis(500, 20_000);
+        self.plan_in(starts, Happening::Restart { node: self.nodes.len() - 1 });
+    }
+
+    fn remove_member(&mut self, node: usize) {
+        let voters = self.current().into_iter().filter(|node| self.nodes[*node].voter()).count();
+        // etcd refuses to remove the last voter, and without a quorum nothing is decided.
+        if voters > 1 && self.quorum() {
+            let id = self.nodes[node].id();
+            self.kill(node, None);
+            self.nodes[node].removed = true;
+            self.alarms.retain(|alarm| alarm.member != Some(id));
+            if self.leader == Some(node) {
+                self.leader = None;
+            }
+            self.new_roster();
+        }
+    }
+
+    /// The history goes: pages become free on each member in its own time.
+    pub(super) fn compact(&mut self) {
+        for node in self.current() {
+            let free = self.nodes[node].in_use / 100 * self.rng.between(0, 60);
+            let settles = self.rng.millis(10, 8_000);
+            self.plan_in(settles, Happening::CompactionSettles { node, free });
+        }
+    }
+
+    pub(super) fn pass(&mut self, happening: Happening) {
+        match happening {
+            Happening::Restart { node } => self.restart(node),
+            Happening::Thaw { node } => self.thaw(node),
+            Happening::Rejoin { node } => {
+                self.nodes[node].cut = false;
+                self.greet(node);
+            }
+            Happening::Reachable { node } => self.nodes[node].deaf = None,
+            Happening::PageBack { node } => self.nodes[node].has_page = true,
+            Happening::DiskFast { node } => self.nodes[node].slow = 1,
+            Happening::CorruptCleared => self.alarms.retain(|alarm| alarm.kind != AlarmKind::Corrupt),
+            Happening::CompactionSettles { node, free } => {
+                let this = &mut self.nodes[node];
+                this.in_use = this.in_use.saturating_sub(free);
+            }
+            Happening::CalmLoad { load } => self.load = load,
+            Happening::CalmNet => self.net = Net::default(),
+            Happening::Mend => self.mend(),
+            _ => {}
+        }
+    }
+
+    fn mend(&mut self) {
+        self.net = Net::default();
+        self.journal = super::JournalHealth::default();
+        self.clock_offset_seconds = 0;
+        self.alarms.retain(|alarm| alarm.kind != AlarmKind::Corrupt);
+        // Also of clusters that are no longer looked at: what was asked of them comes to its end.
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk_full = false;
+            self.nodes[node].slow = 1;
+            self.nodes[node].deaf = None;
+            self.nodes[node].cut = false;
+            self.thaw(node);
+            self.restart(node);
+            self.greet(node);
+        }
+        self.load = self.load.min(1_000.0);
+    }
+}

@@ -1,0 +1,72 @@
+#!/bin/bash
+# Puts deliberate faults into a scratch copy of src, one after the other, and looks whether the simulator
+# catches each. Prints one line a mutant; ends with 1 if any survived or no longer applies.
+#   tests/sim/mutants.sh [NAME...]      SIM_SCHEDULES=n schedules a mutant (default 3000)
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD
+scratch=$root/target/mutants
+work=$scratch/work
+export CARGO_TARGET_DIR=$scratch/target
+export SIM_SCHEDULES=${SIM_SCHEDULES:-3000}
+mkdir -p "$work/tests"
+if [ ! -d "$CARGO_TARGET_DIR" ] && [ -d target/debug/deps ]; then
+  # The dependencies are built already: links to them save minutes, and nothing writes through the links.
+  mkdir -p "$CARGO_TARGET_DIR/debug"
+  cp -al target/debug/{deps,build,.fingerprint} "$CARGO_TARGET_DIR/debug/"
+fi
+
+# name | file | perl substitution over the whole file
+mutants() { cat <<'LIST'
+leader_first|src/core/plan.rs|s/Skip \{ \.\. \}\), step\.is_leader/Skip { .. }), !step.is_leader/
+health_not_checked|src/core/safety.rs|s/\.or_else\(\|\| unhealthy\(facts\)\)//
+read_not_checked|src/core/safety.rs|s/Some\(Err\(unknown\)\) => Some\(Reason::ReadFailed[^\n]*/Some(Err(_)) => None,/
+unknown_counts_as_idle|src/core/safety.rs|s/if let Err\(unknown\) = &facts\.status \{/if let (Err(unknown), false) = (&facts.status, true) {/
+in_flight_not_followed|src/core/run.rs|s/Some\(true\) => \(busy_at, idle_since\) = \(now, None\),/Some(true) => idle_since = idle_since.or(Some(now)),/
+goes_on_after_deadline|src/core/run.rs|s/Ok\(\(\)\) => \{\n(\s+let took)/Ok(()) | Err(DefragError::Deadline) => {\n$1/
+journal_failure_ignored|src/core/run.rs|s/if let Err\(detail\) = written \{\n(\s+return self\.give_up)/if let (Err(detail), false) = (written, true) {\n$1/
+retries_after_lost_connection|src/core/run.rs|s/Err\(DefragError::Lost\(detail\)\) => Reason[^\n]*/Err(DefragError::Lost(_)) => {\n let member = intent.member_id;\n self.phase = Phase::Defragmenting { intent, sent_at };\n return Action::Defragment { member, deadline: self.policy.defrag_deadline };\n }/
+stop_ignored|src/core/run.rs|s/self\.stop\.get_or_insert\(reason\);/let _ = reason;/
+roster_not_checked|src/core/run.rs|s/\(!change\.is_empty\(\)\)\.then/(change.len() > 99).then/
+goes_on_after_failure|src/core/run.rs|s/self\.record\(intent, end, Some\(Outcome::Failed \{ reason \}\)\)/{ let _ = reason; self.record(intent, end, None) }/
+observe_mode_acts|src/core/run.rs|s/if self\.policy\.mode == Mode::Observe \{/if self.policy.mode == Mode::Observe && self.looks > 99 {/
+corrupt_ignored|src/core/safety.rs|s/has_alarm\(AlarmKind::Corrupt\)\.then_some/has_alarm(AlarmKind::Corrupt).then(|| Reason::CorruptAlarm).filter(|_| false).map(|_| true).unwrap_or(false).then_some/
+lag_ignored|src/core/safety.rs|s/\.or_else\(\|\| lag\(facts\)\)/.or_else(|| lag(facts).filter(|_| false))/
+need_not_measured|src/core/policy.rs|s/self\.min_fragmentation_ratio && reclaimable/self.min_fragmentation_ratio || reclaimable/
+request_forgotten_on_restart|src/app/cluster.rs|s/(pub fn requeue[^\n]*\n)[^\n]*\n/$1 let _ = (run, request);\n/
+interrupted_not_closed|src/app/cluster.rs|s/self\.shared\.journal\.append\(view\.id, Entry::Finished\(outcome\.clone\(\)\)\)\.await\?;//
+LIST
+}
+
+reset() {
+  rm -rf "$work/src" "$work/tests/sim"
+  cp -r "$root/src" "$work/src"
+  cp -r "$root/tests/sim" "$work/tests/sim"
+  cp "$root/Cargo.lock" "$work/"
+  # Only the library and the simulator: no binary to link, no other members.
+  rm -f "$work/src/main.rs"
+  perl -pe 's/^members = .*/members = []/; s/^default-run.*//; s/^testkit = .*//; s/^readme = .*//' \
+    "$root/Cargo.toml" > "$work/Cargo.toml"
+}
+
+survived=0
+wanted=" $* "
+while IFS='|' read -r name file patch; do
+  if [ $# -gt 0 ] && [[ $wanted != *" $name "* ]]; then continue; fi
+  reset
+  perl -0pi -e "$patch" "$work/$file"
+  if cmp -s "$root/$file" "$work/$file"; then
+    echo "STALE     $name: the patch no longer applies to $file"; survived=1; continue
+  fi
+  log=$scratch/$name.log
+  if ! (cd "$work" && nice cargo test --offline --test sim --no-run) > "$log" 2>&1; then
+    echo "BROKEN    $name: does not compile, see $log"; survived=1; continue
+  fi
+  if (cd "$work" && nice cargo test --offline --test sim every_schedule) >> "$log" 2>&1; then
+    echo "SURVIVED  $name"; survived=1
+  else
+    found=$(grep -m1 -E '^seed [0-9]+: ' "$log" || grep -m1 -i 'panicked' "$log" || true)
+    echo "caught    $name: $found"
+  fi
+done < <(mutants)
+exit $survived
