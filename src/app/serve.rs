@@ -72,7 +72,12 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
     let mut clusters = Vec::new();
     for cluster in settings.clusters {
         let etcd = connect(&cluster)?;
-        info!(cluster = cluster.name, mode = cluster.policy.mode.label(), endpoints = cluster.endpoints.join(","), "cluster configured");
+        info!(
+            cluster = cluster.name,
+            mode = cluster.policy.mode.label(),
+            endpoints = cluster.endpoints.join(","),
+            "cluster configured"
+        );
         clusters.push(Arc::new(Cluster::new(cluster, etcd, Arc::clone(&shared))));
     }
     let app = Arc::new(App::new(clusters, shared));

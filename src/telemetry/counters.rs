@@ -161,6 +161,7 @@ impl Counters {
             Need::NoSpace => "no_space",
             Need::QuotaPressure => "quota_pressure",
             Need::Fragmented => "fragmented",
+            Need::Rule => "rule",
         };
         self.decide(cluster, "start", reason);
     }
