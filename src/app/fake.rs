@@ -17,9 +17,11 @@ use crate::{
         cluster::{Alarm, Fact, Gauges, Member, Status},
         fixture,
         history::{Entry, Record, Request, RunId, RunView},
+        order::{Order, OrderRecord},
         run::DefragError,
     },
     ports::{
+        clock::Clock,
         etcd::{Etcd, Membership},
         journal::{Journal, JournalError},
     },
@@ -57,6 +59,16 @@ impl FakeEtcd {
 
     pub(crate) fn hang(&self, id: u64) {
         self.state().hung.insert(id, true);
+    }
+
+    pub(crate) fn recover(&self, id: u64) {
+        self.state().hung.remove(&id);
+    }
+
+    pub(crate) fn arm_no_space(&self) {
+        for status in self.state().statuses.values_mut() {
+            status.errors = vec!["memberID:1 alarm:NOSPACE ".to_owned()];
+        }
     }
 
     pub(crate) fn set_busy(&self, id: u64, busy: bool) {
@@ -156,10 +168,39 @@ impl Etcd for FakeEtcd {
 #[derive(Default)]
 pub(crate) struct FakeJournal {
     records: Mutex<Vec<Record>>,
+    orders: Mutex<Vec<OrderRecord>>,
     broken: Mutex<bool>,
+    clock: Option<VirtualClock>,
+}
+
+/// The time of day that goes with tokio's paused clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VirtualClock {
+    base: Timestamp,
+    since: tokio::time::Instant,
+}
+
+impl VirtualClock {
+    pub(crate) fn starting_at(time: &str) -> Self {
+        Self { base: time.parse().expect("a time"), since: tokio::time::Instant::now() }
+    }
+}
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Timestamp {
+        self.base + self.since.elapsed()
+    }
 }
 
 impl FakeJournal {
+    pub(crate) fn timed(clock: VirtualClock) -> Self {
+        Self { clock: Some(clock), ..Self::default() }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.map_or(Timestamp::UNIX_EPOCH, |clock| clock.now())
+    }
+
     pub(crate) fn break_down(&self) {
         *self.broken.lock().expect("no test panics with the lock") = true;
     }
@@ -175,7 +216,7 @@ impl FakeJournal {
         let mut records = self.records.lock().expect("no test panics with the lock");
         let next = records.iter().map(|record| record.run.0).max().unwrap_or(0) + 1;
         let run = run.unwrap_or(RunId(next));
-        records.push(Record { run, at: Timestamp::UNIX_EPOCH, entry });
+        records.push(Record { run, at: self.now(), entry });
         Ok(run)
     }
 }
@@ -191,6 +232,24 @@ impl Journal for FakeJournal {
 
     async fn runs(&self, _limit: usize) -> Result<Vec<RunView>, JournalError> {
         Ok(RunView::fold(self.records.lock().expect("no test panics with the lock").clone()))
+    }
+
+    async fn runs_of(&self, cluster: &str, limit: usize) -> Result<Vec<RunView>, JournalError> {
+        let mut runs = self.runs(limit).await?;
+        runs.retain(|run| run.request.cluster == cluster);
+        Ok(runs)
+    }
+
+    async fn order(&self, cluster: &str, order: Order) -> Result<(), JournalError> {
+        let record = OrderRecord { cluster: cluster.to_owned(), at: self.now(), order };
+        self.orders.lock().expect("no test panics with the lock").push(record);
+        Ok(())
+    }
+
+    async fn orders(&self, cluster: &str) -> Result<Vec<OrderRecord>, JournalError> {
+        let mut orders = self.orders.lock().expect("no test panics with the lock").clone();
+        orders.retain(|record| record.cluster == cluster);
+        Ok(orders)
     }
 
     async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::Semaphore,
     task::JoinSet,
     time::timeout,
 };
@@ -41,6 +42,8 @@ pub struct ServeOptions {
     pub timeout_offset: Duration,
     /// Where the journal is.
     pub data_dir: PathBuf,
+    /// How many clusters may have a run under way at the same time; at least one.
+    pub max_concurrent_runs: u32,
     /// How long to wait, on a signal, for the member that is being defragmented.
     pub shutdown_grace: Duration,
 }
@@ -68,7 +71,14 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
     let clock = Arc::new(SystemClock);
     let journal = SqliteJournal::open(&options.data_dir, clock.clone())?;
     let counters = Counters::new(settings.clusters.iter().map(|cluster| cluster.name.as_str()));
-    let shared = Arc::new(Shared { journal, counters, clock });
+    let slots = usize::try_from(options.max_concurrent_runs).unwrap_or(1);
+    let shared = Arc::new(Shared {
+        journal,
+        counters,
+        clock,
+        slots: Arc::new(Semaphore::new(slots)),
+        max_concurrent_runs: options.max_concurrent_runs,
+    });
     let mut clusters = Vec::new();
     for cluster in settings.clusters {
         let etcd = connect(&cluster)?;

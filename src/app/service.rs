@@ -15,7 +15,7 @@ use crate::{
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
-        service::{AlertAnswer, AlertDecision, ClusterSummary, Service},
+        service::{AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, Service},
     },
 };
 
@@ -50,6 +50,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
         let runs = self.shared.journal.runs(RUNS_TO_REMEMBER).await?;
         for cluster in &self.clusters {
             cluster.remember(&runs);
+            cluster.ledger().await?;
         }
         for view in self.shared.journal.open_runs().await? {
             match self.cluster(&view.request.cluster) {
@@ -72,19 +73,29 @@ impl<E: Etcd, J: Journal> App<E, J> {
         Ok(())
     }
 
-    /// One request a cluster, for all the alerts that concern it.
-    async fn request_runs(&self, notification: &Notification) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
+    /// One decision a cluster, for all the alerts that concern it and have this status.
+    async fn decide(
+        &self,
+        notification: &Notification,
+        status: AlertStatus,
+    ) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
         let mut wanted: BTreeMap<&str, Vec<AlertKey>> = BTreeMap::new();
-        for alert in notification.alerts.iter().filter(|alert| alert.status == AlertStatus::Firing) {
+        for alert in notification.alerts.iter().filter(|alert| alert.status == status) {
             if let Ok(cluster) = alert::target(alert, &self.selectors) {
                 wanted.entry(cluster).or_default().push(alert.key());
             }
         }
         let mut decisions = BTreeMap::new();
         for (name, keys) in wanted {
-            if let Some(cluster) = self.cluster(name) {
-                decisions.insert(name.to_owned(), cluster.request(keys).await?);
-            }
+            let Some(cluster) = self.cluster(name) else { continue };
+            let decision = match status {
+                AlertStatus::Firing => cluster.request(keys).await?,
+                AlertStatus::Resolved => match cluster.resolve(&keys).await? {
+                    Some(run) => AlertDecision::Cancelled { cluster: name.to_owned(), run },
+                    None => AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: Reason::Resolved },
+                },
+            };
+            decisions.insert(name.to_owned(), decision);
         }
         Ok(decisions)
     }
@@ -101,7 +112,9 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     }
 
     async fn notify(&self, notification: Notification) -> Result<Vec<AlertAnswer>, JournalError> {
-        let decisions = self.request_runs(&notification).await?;
+        // Firing first: an alert that takes over keeps the request of one that is resolved.
+        let firing = self.decide(&notification, AlertStatus::Firing).await?;
+        let resolved = self.decide(&notification, AlertStatus::Resolved).await?;
         if notification.truncated_alerts > 0 {
             warn!(
                 alerts = notification.truncated_alerts,
@@ -110,13 +123,12 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         }
         let answer = |alert: &alert::Alert| {
             let target = alert::target(alert, &self.selectors);
-            let decision = match (alert.status, target) {
-                (_, Err(reason)) => AlertDecision::Ignored { cluster: None, reason },
-                (AlertStatus::Resolved, Ok(cluster)) => {
-                    AlertDecision::Ignored { cluster: Some(cluster.to_owned()), reason: Reason::Resolved }
-                }
-                (AlertStatus::Firing, Ok(cluster)) => decisions.get(cluster).cloned().unwrap_or_else(|| {
-                    AlertDecision::Ignored { cluster: Some(cluster.to_owned()), reason: Reason::UnknownCluster }
+            let decisions = if alert.status == AlertStatus::Firing { &firing } else { &resolved };
+            let decision = match target {
+                Err(reason) => AlertDecision::Ignored { cluster: None, reason },
+                Ok(cluster) => decisions.get(cluster).cloned().unwrap_or_else(|| AlertDecision::Ignored {
+                    cluster: Some(cluster.to_owned()),
+                    reason: Reason::UnknownCluster,
                 }),
             };
             self.shared.counters.alert(&decision);
@@ -126,6 +138,17 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             AlertAnswer { fingerprint: alert.key().fingerprint, status: alert.status, decision }
         };
         Ok(notification.alerts.iter().map(answer).collect())
+    }
+
+    async fn command(&self, cluster: &str, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
+        let found = self.cluster(cluster).ok_or_else(|| CommandError::UnknownCluster(cluster.to_owned()))?;
+        found.command(by, command).await
+    }
+
+    async fn approve(&self, run: RunId, by: String) -> Result<(), CommandError> {
+        let view = self.shared.journal.run(run).await?.ok_or(CommandError::UnknownRun(run))?;
+        let cluster = self.cluster(&view.request.cluster);
+        cluster.ok_or(CommandError::UnknownCluster(view.request.cluster.clone()))?.approve(run, by).await
     }
 
     fn count_webhook(&self, code: u16) {

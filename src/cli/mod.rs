@@ -73,11 +73,11 @@ impl Cli {
             Command::Runs(args) => runs::run(args).await,
             Command::CheckConfig(args) => check_config::run(&args),
         };
-        result.unwrap_or_else(report).into()
+        result.unwrap_or_else(|error| report(&error)).into()
     }
 }
 
-fn report(error: anyhow::Error) -> Exit {
+fn report(error: &anyhow::Error) -> Exit {
     // The reader of a pipe that has seen enough is no failure.
     if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
         return Exit::Done;

@@ -62,6 +62,9 @@ pub(super) struct Args {
     /// Directory of the journal [default: /var/lib/defragd for root, else ~/.local/state/defragd]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// How many clusters may have a run under way at the same time
+    #[arg(long, env = "DEFRAGD_MAX_CONCURRENT_RUNS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
+    max_concurrent_runs: u32,
     /// On a signal, how long to wait for the member that is being defragmented
     #[arg(long, env = "DEFRAGD_SHUTDOWN_GRACE", default_value = "25s", value_name = "TIME")]
     shutdown_grace: SignedDuration,
@@ -91,6 +94,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         telemetry_path: args.telemetry_path,
         timeout_offset: offset,
         data_dir: args::data_dir(args.data_dir),
+        max_concurrent_runs: args.max_concurrent_runs,
         shutdown_grace: grace,
     };
     serve(settings, options).await?;

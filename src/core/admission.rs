@@ -21,7 +21,7 @@ use jiff::Timestamp;
 
 use super::{
     cluster::{AlarmKind, ClusterFacts, MemberId, Status},
-    history::{AlertKey, MemberResult, Outcome, RunView, Trigger},
+    history::{AlertKey, MemberResult, Outcome, RunId, RunView, Trigger},
     order::{Order, OrderRecord},
     policy::{Mode, Need, Policy},
     reason::Reason,
@@ -32,6 +32,8 @@ const DAY: Duration = Duration::from_hours(24);
 /// The waits after the first, second, … refusal in a row. The last one repeats.
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15), Duration::from_hours(1)];
+/// An alert whose run has just ended may still be on its way from a second Alertmanager.
+const DUPLICATES_FOR: Duration = Duration::from_mins(5);
 /// An alert that is not heard of for so long no longer stands: three times Alertmanager's default
 /// `repeat_interval`, for receivers that are not told of resolved alerts.
 const ALERT_STANDS_FOR: Duration = Duration::from_hours(12);
@@ -68,6 +70,8 @@ pub enum Hold {
 /// A refused run that is to be tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
+    /// Which one.
+    pub run: RunId,
     /// When.
     pub at: Timestamp,
     /// For which alerts.
@@ -75,6 +79,11 @@ pub struct Retry {
 }
 
 impl Ledger {
+    /// One of its runs.
+    pub fn run(&self, id: RunId) -> Option<&RunView> {
+        self.runs.iter().rev().find(|run| run.id == id)
+    }
+
     /// Why a new request is not taken.
     pub fn refusal(&self, trigger: Trigger, policy: &Policy, now: Timestamp) -> Option<Reason> {
         self.breaker(policy, now).or_else(|| {
@@ -86,6 +95,10 @@ impl Ledger {
 
     /// Why the request does not begin now. `emergency` is whether [`emergency`] was just observed.
     pub fn hold(&self, run: &RunView, policy: &Policy, emergency: bool, now: Timestamp) -> Option<Hold> {
+        // After a crash it goes on as what it is, a run under way: see [`Ledger::stop`].
+        if run.started_at.is_some() {
+            return None;
+        }
         if run.request.trigger != Trigger::Manual && policy.mode == Mode::Approve && run.approved.is_none() {
             let until = after(run.accepted_at, policy.approval_timeout);
             if now >= until {
@@ -193,7 +206,14 @@ impl Ledger {
         let heard = chain.iter().find(|run| run.request.trigger == Trigger::Alert).or(chain.last())?.accepted_at;
         let wait = RETRY_AFTER[(chain.len() - 1).min(RETRY_AFTER.len() - 1)];
         let at = after(last.finished_at?, wait);
-        (!alerts.is_empty() && at < after(heard, ALERT_STANDS_FOR)).then_some(Retry { at, alerts })
+        (!alerts.is_empty() && at < after(heard, ALERT_STANDS_FOR)).then_some(Retry { run: last.id, at, alerts })
+    }
+
+    /// Whether runs that ended just now served all of these alerts.
+    pub fn just_served(&self, alerts: &[AlertKey], now: Timestamp) -> bool {
+        let recent = |run: &&RunView| run.finished_at.is_some_and(|ended| after(ended, DUPLICATES_FOR) > now);
+        let recent: Vec<_> = self.runs.iter().rev().filter(recent).collect();
+        alerts.iter().all(|key| recent.iter().any(|run| run.request.alerts.contains(key)))
     }
 
     /// The last attempt on a member.

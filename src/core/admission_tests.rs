@@ -7,12 +7,12 @@ use crate::core::{
     window::{Schedule, Window},
 };
 
-const HOUR: i64 = 3_600;
+const HOUR: f64 = 3_600.0;
 
 /// Hours after a moment that is 2026-11-23 00:00 UTC.
 fn at(hours: f64) -> Timestamp {
     #[expect(clippy::cast_possible_truncation, reason = "whole seconds")]
-    let seconds = (hours * HOUR as f64) as i64;
+    let seconds = (hours * HOUR) as i64;
     Timestamp::from_second(1_795_392_000 + seconds).expect("in range")
 }
 

@@ -155,6 +155,16 @@ impl Counters {
         }
     }
 
+    /// A request is not taken.
+    pub fn not_taken(&self, cluster: &str, reason: &Reason) {
+        self.decide(cluster, "ignore", reason.label());
+    }
+
+    /// A request begins to wait for something.
+    pub fn waiting(&self, cluster: &str, reason: &Reason) {
+        self.decide(cluster, "wait", reason.label());
+    }
+
     /// A member is started.
     pub fn started(&self, cluster: &str, need: Need) {
         let reason = match need {
