@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::{
     cluster::{Cluster, Shared, stop_channel},
+    reconcile::reconcile,
     service::App,
 };
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
         etcd::{Connection, EtcdCluster, TlsFiles},
         http::{Access, Listener, Options, router},
         journal::SqliteJournal,
+        outgoing::Alertmanager,
     },
     config::{ClusterSettings, Settings},
     core::reason::Reason,
@@ -42,6 +44,8 @@ pub struct ServeOptions {
     pub timeout_offset: Duration,
     /// Where the journal is.
     pub data_dir: PathBuf,
+    /// Asked at the start which alerts fire.
+    pub alertmanagers: Vec<Alertmanager>,
     /// How many clusters may have a run under way at the same time; at least one.
     pub max_concurrent_runs: u32,
     /// How long to wait, on a signal, for the member that is being defragmented.
@@ -117,6 +121,12 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
             let (cluster, stopped) = (Arc::clone(cluster), stopped.clone());
             workers.spawn(async move { cluster.work(stopped).await });
         }
+    }
+
+    // Tasks that may end: they are not waited for, and end with the process.
+    let mut reconciliations = JoinSet::new();
+    for source in options.alertmanagers.iter().filter(|_| !options.exporter_only) {
+        reconciliations.spawn(reconcile(Arc::clone(&app), source.clone(), stopped.clone()));
     }
 
     let mut terminate = signal(SignalKind::terminate())?;

@@ -173,3 +173,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         None
     }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

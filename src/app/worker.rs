@@ -54,7 +54,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let next = self.next(slot.is_some()).await;
             let (time, wants_slot) = match next {
                 Next::Serve { run, request, emergency } => {
-                    self.serve(run, &request, stop.clone(), emergency).await;
+                    Box::pin(self.serve(run, &request, stop.clone(), emergency)).await;
                     slot = None;
                     continue;
                 }
