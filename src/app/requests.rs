@@ -151,6 +151,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Ok(());
         }
         let run = self.accept(Trigger::Retry, retry.alerts).await?;
+        if let Some(by) = retry.approved_by {
+            self.shared.journal.append(run, Entry::Approved { by }).await?;
+        }
         info!(cluster = self.name(), run = run.0, refused = retry.run.0, "trying a refused run again");
         Ok(())
     }

@@ -217,6 +217,19 @@ async fn a_refused_run_is_tried_again_with_new_requests_until_it_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_approval_holds_for_the_retries_of_its_run() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", Policy { mode: Mode::Approve, ..Policy::default() });
+    cluster.etcd.hang(2);
+    let AlertDecision::Accepted { run, .. } = cluster.request(key("1")).await.expect("taken") else { panic!() };
+    cluster.approve(run, "ann".to_owned()).await.expect("approved");
+    serve_for(&cluster, MINUTE).await;
+    cluster.etcd.recover(2);
+    serve_for(&cluster, 10 * MINUTE).await;
+    assert_eq!(outcomes(&world).await, [("refused", "member_unreachable"), ("succeeded", "")]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_run_is_not_tried_again_once_its_alert_is_resolved() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", enforcing());

@@ -13,14 +13,14 @@ use crate::adapters::outgoing::ControlClient;
 #[command(next_help_heading = "Server")]
 pub(super) struct Server {
     /// The running `defragd serve`
-    #[arg(long, env = "DEFRAGD_SERVER", default_value = "http://127.0.0.1:9379", value_name = "URL")]
-    server: String,
+    #[arg(long = "server", env = "DEFRAGD_SERVER", default_value = "http://127.0.0.1:9379", value_name = "URL")]
+    url: String,
     /// File with its bearer token
     #[arg(long, env = "DEFRAGD_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Certificates of the authorities to trust for https
-    #[arg(long, env = "DEFRAGD_SERVER_CA_FILE", value_name = "FILE")]
-    server_ca_file: Option<PathBuf>,
+    #[arg(long = "server-ca-file", env = "DEFRAGD_SERVER_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// Your name, for the journal [default: $USER]
     #[arg(long, value_name = "NAME")]
     by: Option<String>,
@@ -65,7 +65,7 @@ impl Server {
     async fn post(&self, path: [&str; 3], mut body: Value) -> anyhow::Result<Value> {
         let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
         body["by"] = json!(self.by.clone().unwrap_or_else(user));
-        let client = ControlClient::new(&self.server, self.token_file.as_ref(), self.server_ca_file.as_ref())?;
+        let client = ControlClient::new(&self.url, self.token_file.as_ref(), self.ca_file.as_ref())?;
         Ok(client.post(path, &body).await?)
     }
 }

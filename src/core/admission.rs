@@ -76,6 +76,8 @@ pub struct Retry {
     pub at: Timestamp,
     /// For which alerts.
     pub alerts: Vec<AlertKey>,
+    /// Who agreed to the refused run: that holds for its retry, too.
+    pub approved_by: Option<String>,
 }
 
 impl Ledger {
@@ -203,10 +205,16 @@ impl Ledger {
             .collect();
         let last = chain.first()?;
         let alerts: Vec<_> = last.standing_alerts().cloned().collect();
+        let approved_by = last.approved.as_ref().map(|approval| approval.by.clone());
         let heard = chain.iter().find(|run| run.request.trigger == Trigger::Alert).or(chain.last())?.accepted_at;
         let wait = RETRY_AFTER[(chain.len() - 1).min(RETRY_AFTER.len() - 1)];
         let at = after(last.finished_at?, wait);
-        (!alerts.is_empty() && at < after(heard, ALERT_STANDS_FOR)).then_some(Retry { run: last.id, at, alerts })
+        (!alerts.is_empty() && at < after(heard, ALERT_STANDS_FOR)).then_some(Retry {
+            run: last.id,
+            at,
+            alerts,
+            approved_by,
+        })
     }
 
     /// Whether runs that ended just now served all of these alerts.
