@@ -25,7 +25,7 @@ pub(in crate::app) fn shared(slots: u32) -> Arc<Shared<FakeJournal>> {
 }
 
 /// A cluster in the world of `shared`; another one of the same name is the next process.
-pub(in crate::app) fn cluster_in(shared: &Arc<Shared<FakeJournal>>, name: &str, policy: Policy) -> TestCluster {
+pub(in crate::app) fn cluster_in(shared: &Arc<Shared<FakeJournal>>, name: &str, policy: Policy) -> Arc<TestCluster> {
     let settings = ClusterSettings {
         name: name.to_owned(),
         endpoints: Vec::new(),
@@ -38,14 +38,14 @@ pub(in crate::app) fn cluster_in(shared: &Arc<Shared<FakeJournal>>, name: &str, 
         },
         policy,
     };
-    Cluster::new(settings, FakeEtcd::new(3), Arc::clone(shared))
+    Arc::new(Cluster::new(settings, FakeEtcd::new(3), Arc::clone(shared)))
 }
 
-fn cluster(policy: Policy) -> TestCluster {
+fn cluster(policy: Policy) -> Arc<TestCluster> {
     cluster_in(&shared(1), "a", policy)
 }
 
-fn enforcing() -> TestCluster {
+fn enforcing() -> Arc<TestCluster> {
     cluster(Policy { mode: Mode::Enforce, ..Policy::default() })
 }
 
@@ -128,4 +128,17 @@ async fn a_stop_leaves_a_waiting_request_for_the_next_start() {
     cluster.work(stopped).await;
     assert!(cluster.etcd.order().is_empty());
     assert_eq!(cluster.shared.journal.open_runs().await.expect("read").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_goes_away_in_the_middle_leaves_no_request_that_nobody_serves() {
+    let cluster = enforcing();
+    // Polled once and dropped, as hyper drops a handler whose client is gone.
+    let mut asking = Box::pin(cluster.request(key("1")));
+    assert!(futures_util::poll!(&mut asking).is_pending());
+    drop(asking);
+    serve(&cluster).await;
+    let runs = cluster.shared.journal.runs(10).await.expect("read");
+    assert_eq!(runs.len(), 1);
+    assert_eq!(runs[0].outcome, Some(Outcome::Succeeded));
 }

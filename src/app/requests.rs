@@ -1,6 +1,8 @@
 //! What is asked of a cluster: runs by alerts and by people, approvals, pauses. Each is in the journal before
 //! it is acknowledged, and every decision is made from what the journal says, not from memory.
 
+use std::{future::Future, sync::Arc};
+
 use tracing::info;
 
 use super::cluster::{Cluster, lock};
@@ -41,7 +43,30 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// Decides about alerts that concern this cluster. When it says accepted, the journal has it.
-    pub async fn request(&self, mut alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
+    pub async fn request(self: &Arc<Self>, alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
+        let cluster = Arc::clone(self);
+        to_its_end(async move { cluster.decide(alerts).await }).await?
+    }
+
+    /// Alerts no longer fire: a request that waits for nothing else is cancelled, a run under way goes on.
+    pub async fn resolve(self: &Arc<Self>, alerts: Vec<AlertKey>) -> Result<Option<RunId>, JournalError> {
+        let cluster = Arc::clone(self);
+        to_its_end(async move { cluster.resolve_now(&alerts).await }).await?
+    }
+
+    /// A person agrees to the run that waits.
+    pub async fn approve(self: &Arc<Self>, run: RunId, by: String) -> Result<(), CommandError> {
+        let cluster = Arc::clone(self);
+        to_its_end(async move { cluster.approve_now(run, by).await }).await?
+    }
+
+    /// Carries out a person's order.
+    pub async fn command(self: &Arc<Self>, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
+        let cluster = Arc::clone(self);
+        to_its_end(async move { cluster.command_now(by, command).await }).await?
+    }
+
+    async fn decide(&self, mut alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
         let _one_at_a_time = self.admission.lock().await;
         alerts.truncate(MAX_ALERTS);
         let cluster = self.name().to_owned();
@@ -95,8 +120,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(run)
     }
 
-    /// Alerts no longer fire: a request that waits for nothing else is cancelled, a run under way goes on.
-    pub async fn resolve(&self, alerts: &[AlertKey]) -> Result<Option<RunId>, JournalError> {
+    async fn resolve_now(&self, alerts: &[AlertKey]) -> Result<Option<RunId>, JournalError> {
         let _one_at_a_time = self.admission.lock().await;
         let ledger = self.ledger().await?;
         let open = {
@@ -158,8 +182,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
-    /// A person agrees to the run that waits.
-    pub async fn approve(&self, run: RunId, by: String) -> Result<(), CommandError> {
+    async fn approve_now(&self, run: RunId, by: String) -> Result<(), CommandError> {
         let _one_at_a_time = self.admission.lock().await;
         let ledger = self.ledger().await?;
         let view = ledger.run(run).ok_or(CommandError::UnknownRun(run))?;
@@ -175,8 +198,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
-    /// Carries out a person's order.
-    pub async fn command(&self, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
+    async fn command_now(&self, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
         let _one_at_a_time = self.admission.lock().await;
         let cluster = self.name();
         match command {
@@ -217,6 +239,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         Ok(run)
     }
+}
+
+/// Does the work in a task of its own: a sender that goes away in the middle drops the future that waits
+/// here, and must not leave a request in the journal that nobody serves.
+async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, JournalError> {
+    let ended = tokio::spawn(work).await;
+    ended.map_err(|error| JournalError::Write(format!("the request was not taken: {error}")))
 }
 
 #[cfg(test)]

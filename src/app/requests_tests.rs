@@ -77,7 +77,7 @@ async fn a_request_outside_the_window_waits_for_it_over_a_restart() {
 async fn the_end_of_the_window_ends_the_run_after_the_member_under_way() {
     let world = shared(1);
     let mut cluster = cluster_in(&world, "a", windowed((2, 1)));
-    cluster.etcd.takes = Duration::from_secs(45);
+    Arc::get_mut(&mut cluster).expect("nobody else has it").etcd.takes = Duration::from_secs(45);
     cluster.request(key("1")).await.expect("taken");
     serve_for(&cluster, 180 * MINUTE).await;
     assert_eq!(cluster.etcd.order(), [2, 3], "the second was under way at 02:01 and was let finish");
@@ -168,10 +168,10 @@ async fn a_resolved_alert_cancels_a_request_that_waits_for_nothing_else() {
     let cluster = cluster_in(&world, "a", windowed((5, 0)));
     cluster.request(key("1")).await.expect("taken");
     assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("duplicate", "already_requested"));
-    assert_eq!(cluster.resolve(&key("1")).await.expect("taken"), None, "the other alert still fires");
+    assert_eq!(cluster.resolve(key("1")).await.expect("taken"), None, "the other alert still fires");
     serve_for(&cluster, MINUTE).await;
-    assert!(cluster.resolve(&key("2")).await.expect("taken").is_some());
-    assert_eq!(cluster.resolve(&key("2")).await.expect("taken"), None);
+    assert!(cluster.resolve(key("2")).await.expect("taken").is_some());
+    assert_eq!(cluster.resolve(key("2")).await.expect("taken"), None);
     serve_for(&cluster, 300 * MINUTE).await;
     assert!(cluster.etcd.order().is_empty());
     assert_eq!(outcomes(&world).await, [("stopped", "resolved")]);
@@ -189,7 +189,7 @@ async fn a_resolved_alert_does_not_stop_a_run_under_way() {
             while cluster.etcd.order().is_empty() {
                 sleep(Duration::from_millis(100)).await;
             }
-            assert_eq!(cluster.resolve(&key("1")).await.expect("taken"), None);
+            assert_eq!(cluster.resolve(key("1")).await.expect("taken"), None);
             sleep(10 * MINUTE).await;
         } => {}
     }
@@ -237,7 +237,7 @@ async fn a_refused_run_is_not_tried_again_once_its_alert_is_resolved() {
     cluster.request(key("1")).await.expect("taken");
     serve_for(&cluster, Duration::from_secs(45)).await;
     assert_eq!(outcomes(&world).await.len(), 1);
-    cluster.resolve(&key("1")).await.expect("taken");
+    cluster.resolve(key("1")).await.expect("taken");
     serve_for(&cluster, 120 * MINUTE).await;
     assert_eq!(outcomes(&world).await, [("refused", "member_unreachable")]);
     assert_eq!(cluster.summary().retry_at, None);
@@ -248,7 +248,7 @@ async fn the_breaker_keeps_runs_away_until_a_person_resumes() {
     let world = shared(1);
     let policy = Policy { cooldown: Duration::ZERO, max_runs_per_day: 9, breaker_failures: 1, ..enforcing() };
     let mut cluster = cluster_in(&world, "a", Policy { defrag_deadline: Duration::from_secs(1), ..policy });
-    cluster.etcd.takes = Duration::from_secs(10);
+    Arc::get_mut(&mut cluster).expect("nobody else has it").etcd.takes = Duration::from_secs(10);
     cluster.request(key("1")).await.expect("taken");
     let server_ends = async {
         sleep(Duration::from_secs(20)).await;

@@ -90,7 +90,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             let Some(cluster) = self.cluster(name) else { continue };
             let decision = match status {
                 AlertStatus::Firing => cluster.request(keys).await?,
-                AlertStatus::Resolved => match cluster.resolve(&keys).await? {
+                AlertStatus::Resolved => match cluster.resolve(keys).await? {
                     Some(run) => AlertDecision::Cancelled { cluster: name.to_owned(), run },
                     None => AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: Reason::Resolved },
                 },

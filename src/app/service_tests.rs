@@ -25,7 +25,7 @@ const TOKEN: &str = "0123456789abcdef";
 fn site(mode: Mode, access: Access) -> (Arc<App<FakeEtcd, FakeJournal>>, Router) {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", Policy { mode, ..Policy::default() });
-    let app = Arc::new(App::new(vec![Arc::new(cluster)], world));
+    let app = Arc::new(App::new(vec![cluster], world));
     let options = Options { access, telemetry_path: "/metrics".to_owned(), timeout_offset: Duration::ZERO };
     let router = router(Arc::clone(&app), options);
     (app, router)
