@@ -51,7 +51,8 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 /// The code of a file without its comments.
 fn code(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap();
-    text.lines().filter(|line| !line.trim_start().starts_with("//")).flat_map(|line| [line, "\n"]).collect()
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    lines.join("\n")
 }
 
 /// The layers that the code names: `crate::ports::…`, and each of the branches of `use crate::{…}`.

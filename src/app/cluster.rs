@@ -10,13 +10,13 @@ use std::{
 use bytesize::ByteSize;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 
-use super::{driver, log, log::LogProgress, observer};
+use super::{claims::Claims, driver, log, observer};
 use crate::{
     config::ClusterSettings,
     core::{
         admission::Ledger,
         cluster::MemberId,
-        history::{Entry, Intent, MemberResult, Outcome, Request, RunId, RunView, Trigger},
+        history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
         plan::Plan,
         reason::Reason,
     },
@@ -48,6 +48,8 @@ pub struct Shared<J> {
     pub max_concurrent_runs: u32,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// Which etcd clusters are being worked on.
+    pub claims: Claims,
 }
 
 /// See the module.
@@ -110,7 +112,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub fn remember(&self, runs: &[RunView]) {
         for run in runs.iter().filter(|run| run.request.cluster == self.name()) {
             let Some(ended) = run.finished_at else { continue };
-            for result in &run.members {
+            for result in run.members.iter().filter(|result| !matches!(result.end, MemberEnd::NotSent { .. })) {
                 let last = LastDefrag { at: ended, result: result.clone() };
                 lock(&self.memory).last_defrags.insert(result.intent.member_id, last);
             }
@@ -120,10 +122,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Closes a run that an earlier process left open after its start.
     pub async fn close_interrupted(&self, view: &RunView) -> Result<(), JournalError> {
         let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
-        self.shared.journal.append(view.id, Entry::Finished(outcome.clone())).await?;
-        self.shared.counters.run_ended(self.name(), view.request.trigger, &outcome, None);
-        LogProgress { cluster: self.name().to_owned(), run: view.id }.finished(&outcome, Duration::ZERO);
-        Ok(())
+        self.end_run(view.id, view.request.trigger, outcome).await
     }
 
     /// What a scrape shows of this cluster, within `budget`.
@@ -221,6 +220,9 @@ impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
 
     fn member_ended(&self, result: &MemberResult) {
         lock(&self.cluster.desk).defragmenting = None;
+        if matches!(result.end, MemberEnd::NotSent { .. }) {
+            return;
+        }
         self.cluster.shared.counters.member_ended(self.cluster.name(), result);
         let last = LastDefrag { at: self.cluster.shared.clock.now(), result: result.clone() };
         lock(&self.cluster.memory).last_defrags.insert(result.intent.member_id, last);

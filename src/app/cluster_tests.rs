@@ -5,6 +5,7 @@ use crate::{
     app::fake::{FakeEtcd, FakeJournal, VirtualClock},
     core::{
         alert::Selector,
+        cluster::ClusterId,
         history::AlertKey,
         policy::{Mode, Policy},
     },
@@ -19,6 +20,7 @@ pub(in crate::app) fn shared(slots: u32) -> Arc<Shared<FakeJournal>> {
         journal: FakeJournal::timed(clock),
         counters: Counters::new(["a"]),
         clock: Arc::new(clock),
+        claims: Claims::default(),
         slots: Arc::new(Semaphore::new(slots as usize)),
         max_concurrent_runs: slots,
     })
@@ -38,7 +40,9 @@ pub(in crate::app) fn cluster_in(shared: &Arc<Shared<FakeJournal>>, name: &str, 
         },
         policy,
     };
-    Arc::new(Cluster::new(settings, FakeEtcd::new(3), Arc::clone(shared)))
+    let mut etcd = FakeEtcd::new(3);
+    etcd.cluster_id = ClusterId(name.bytes().map(u64::from).sum());
+    Arc::new(Cluster::new(settings, etcd, Arc::clone(shared)))
 }
 
 fn cluster(policy: Policy) -> Arc<TestCluster> {
@@ -141,4 +145,19 @@ async fn a_sender_that_goes_away_in_the_middle_leaves_no_request_that_nobody_ser
     let runs = cluster.shared.journal.runs(10).await.expect("read");
     assert_eq!(runs.len(), 1);
     assert_eq!(runs[0].outcome, Some(Outcome::Succeeded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_open_requests_of_one_cluster_all_end_and_are_served_once() {
+    let cluster = enforcing();
+    for fingerprint in ["1", "2"] {
+        let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: key(fingerprint) };
+        let run = cluster.shared.journal.accept(request.clone()).await.expect("taken");
+        cluster.requeue(run, request).await.expect("taken up");
+    }
+    serve(&cluster).await;
+    assert_eq!(cluster.etcd.order(), [2, 3, 1]);
+    let runs = cluster.shared.journal.runs(10).await.expect("read");
+    let outcomes: Vec<_> = runs.iter().filter_map(|run| Some(run.outcome.as_ref()?.label())).collect();
+    assert_eq!(outcomes, ["succeeded", "stopped"]);
 }

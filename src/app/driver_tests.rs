@@ -24,9 +24,9 @@ async fn accepted(journal: &FakeJournal) -> RunId {
 #[tokio::test(start_paused = true)]
 async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
     let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
-    let run = accepted(&journal).await;
+    let (run, claims) = (accepted(&journal).await, Claims::default());
     let (_stop, stopped) = watch::channel(None);
-    let outcome = drive(run, policy(), &etcd, &journal, &Quiet, stopped).await;
+    let outcome = drive(run, policy(), &etcd, &journal, &Quiet, &claims, stopped).await;
     assert_eq!(outcome, Outcome::Succeeded);
     assert_eq!(etcd.order(), [2, 3, 1]);
     assert_eq!(etcd.most_in_flight(), 1);
@@ -36,6 +36,7 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
         .map(|entry| match entry {
             Entry::Accepted(_) => "accepted",
             Entry::Started { .. } => "started",
+            Entry::Step(_) => "step",
             Entry::Intent(_) => "intent",
             Entry::Result(_) => "result",
             Entry::Finished(_) => "finished",
@@ -49,9 +50,9 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_waits_for_the_member_under_way_and_starts_no_other() {
     let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
-    let run = accepted(&journal).await;
+    let (run, claims) = (accepted(&journal).await, Claims::default());
     let (stop, stopped) = watch::channel(None);
-    let driven = drive(run, policy(), &etcd, &journal, &Quiet, stopped);
+    let driven = drive(run, policy(), &etcd, &journal, &Quiet, &claims, stopped);
     let stopping = async {
         sleep(Duration::from_secs(1)).await;
         stop.send(Some(Reason::ShuttingDown)).expect("the run listens");
@@ -64,10 +65,10 @@ async fn a_stop_waits_for_the_member_under_way_and_starts_no_other() {
 #[tokio::test(start_paused = true)]
 async fn without_a_journal_nothing_is_started() {
     let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
-    let run = accepted(&journal).await;
+    let (run, claims) = (accepted(&journal).await, Claims::default());
     journal.break_down();
     let (_stop, stopped) = watch::channel(None);
-    let outcome = drive(run, policy(), &etcd, &journal, &Quiet, stopped).await;
+    let outcome = drive(run, policy(), &etcd, &journal, &Quiet, &claims, stopped).await;
     assert_eq!(outcome.reason().map(Reason::label), Some("journal_failed"));
     assert!(etcd.order().is_empty());
 }
@@ -76,7 +77,7 @@ async fn without_a_journal_nothing_is_started() {
 async fn a_deadline_that_passes_ends_the_run_after_the_server_is_done() {
     let (mut etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
     etcd.takes = Duration::from_hours(1);
-    let run = accepted(&journal).await;
+    let (run, claims) = (accepted(&journal).await, Claims::default());
     let (_stop, stopped) = watch::channel(None);
     // The fake ends with its future, as a server that is killed does: the member stays busy for good.
     let etcd = etcd;
@@ -84,7 +85,19 @@ async fn a_deadline_that_passes_ends_the_run_after_the_server_is_done() {
         sleep(Duration::from_mins(20)).await;
         etcd.set_busy(2, false);
     };
-    let (outcome, ()) = tokio::join!(drive(run, policy(), &etcd, &journal, &Quiet, stopped), release);
+    let (outcome, ()) = tokio::join!(drive(run, policy(), &etcd, &journal, &Quiet, &claims, stopped), release);
     assert_eq!(outcome.reason().map(Reason::label), Some("deadline_exceeded"));
     assert_eq!(etcd.order(), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_another_entry_is_at_work_on_is_left_alone() {
+    let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
+    let (run, claims) = (accepted(&journal).await, Claims::default());
+    let id = etcd.members().await.expect("it is up").cluster_id;
+    let _other = claims.take(id, "b").expect("free");
+    let (_stop, stopped) = watch::channel(None);
+    let outcome = drive(run, policy(), &etcd, &journal, &Quiet, &claims, stopped).await;
+    assert_eq!((outcome.label(), outcome.reason().map(Reason::label)), ("refused", Some("same_cluster")));
+    assert!(etcd.order().is_empty());
 }

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::{
     core::{
-        cluster::{Alarm, Fact, Gauges, Member, Status},
+        cluster::{Alarm, ClusterId, Fact, Gauges, Member, Status},
         fixture,
         history::{Entry, Record, Request, RunId, RunView},
         order::{Order, OrderRecord},
@@ -41,6 +41,8 @@ struct State {
 pub(crate) struct FakeEtcd {
     members: Vec<Member>,
     state: Mutex<State>,
+    /// Clusters of different names must not look like one.
+    pub(crate) cluster_id: ClusterId,
     /// How long a defragmentation takes.
     pub(crate) takes: Duration,
 }
@@ -50,7 +52,12 @@ impl FakeEtcd {
         let facts = fixture::cluster(size);
         let members: Vec<_> = facts.members.iter().map(|member| member.member.clone()).collect();
         let statuses = (1..=size).map(|id| (id, fixture::status(7))).collect();
-        Self { members, state: Mutex::new(State { statuses, ..State::default() }), takes: Duration::from_secs(2) }
+        Self {
+            members,
+            cluster_id: facts.cluster_id,
+            state: Mutex::new(State { statuses, ..State::default() }),
+            takes: Duration::from_secs(2),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -100,7 +107,7 @@ impl Etcd for FakeEtcd {
         if self.state().hung.len() == self.members.len() {
             pending::<()>().await;
         }
-        Ok(Membership { cluster_id: fixture::cluster(1).cluster_id, members: self.members.clone() })
+        Ok(Membership { cluster_id: self.cluster_id, members: self.members.clone() })
     }
 
     async fn status(&self, member: &Member) -> Fact<Status> {
@@ -128,6 +135,9 @@ impl Etcd for FakeEtcd {
 
     async fn disarm(&self, via: &Member, _alarm: Alarm) -> Fact<()> {
         self.answering(via).await;
+        for status in self.state().statuses.values_mut() {
+            status.errors.clear();
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     core::{
-        history::{Intent, MemberEnd, MemberResult, Outcome, RunId},
+        history::{Intent, MemberEnd, MemberResult, Outcome, RunId, Step},
         plan::{Decision, Plan},
         reason::Reason,
         version,
@@ -31,6 +31,15 @@ impl Progress for LogProgress {
             if let Decision::Skip { reason } = &step.decision {
                 info!(cluster, run, member = step.member, code = reason.label(), %reason, "member is left alone");
             }
+        }
+    }
+
+    fn step(&self, step: &Step) {
+        let (cluster, run) = (&self.cluster, self.run.0);
+        match step {
+            Step::Compact { revision } => info!(cluster, run, revision, "compacting"),
+            Step::MoveLeader { from, member, .. } => info!(cluster, run, %from, to = member, "handing leadership over"),
+            Step::DisarmNoSpace { member, .. } => info!(cluster, run, member, "disarming NOSPACE"),
         }
     }
 
@@ -76,6 +85,17 @@ impl Progress for LogProgress {
             ),
             MemberEnd::Failed { reason, .. } => {
                 error!(cluster, run, member, code = reason.label(), %reason, "member failed");
+            }
+            MemberEnd::Unconfirmed { after } => {
+                let after_bytes = after.map(|after| after.db_size.0);
+                warn!(
+                    cluster,
+                    run,
+                    member,
+                    before_bytes = before,
+                    after_bytes,
+                    "member is idle; an earlier process was defragmenting it"
+                );
             }
             MemberEnd::NotSent { reason } => {
                 warn!(cluster, run, member, code = reason.label(), %reason, "Defragment was not sent");

@@ -4,6 +4,7 @@
 //! [`cluster`] keeps one cluster, [`requests`] takes what is asked of it, [`worker`] serves it one by one,
 //! [`service`] answers the HTTP side, [`reconcile`] asks Alertmanager at the start, [`serve`] puts the real adapters together and ends them in order.
 
+pub mod claims;
 pub mod cluster;
 pub mod driver;
 pub mod log;

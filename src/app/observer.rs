@@ -55,8 +55,11 @@ fn with_quota(mut status: Status, gauges: &Fact<Gauges>) -> Status {
 /// Voters are asked one after the other: the listing goes through raft, so once is enough.
 async fn list_alarms<E: Etcd>(etcd: &E, membership: &Membership) -> Fact<Vec<Alarm>> {
     let mut last = Unknown::new(UnknownKind::Other, "there is no voting member");
+    let begun = Instant::now();
     for member in membership.members.iter().filter(|member| !member.is_learner) {
-        match limited("the alarm list", RPC_LIMIT, etcd.alarms(member)).await {
+        // All of them together within the limit: an observation must not grow old while it is made.
+        let limit = (RPC_LIMIT / 3).min(RPC_LIMIT.saturating_sub(begun.elapsed()));
+        match limited("the alarm list", limit, etcd.alarms(member)).await {
             Ok(alarms) => return Ok(alarms),
             Err(unknown) => last = Unknown::new(unknown.kind, format!("{}: {}", member.label(), unknown.detail)),
         }

@@ -1,11 +1,14 @@
 //! What is asked of a cluster: runs by alerts and by people, approvals, pauses. Each is in the journal before
 //! it is acknowledged, and every decision is made from what the journal says, not from memory.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tracing::info;
 
-use super::cluster::{Cluster, lock};
+use super::{
+    cluster::{Cluster, lock},
+    log::LogProgress,
+};
 use crate::{
     core::{
         admission::Ledger,
@@ -36,10 +39,31 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(ledger)
     }
 
-    /// Takes up a request that an earlier process accepted and did not begin.
-    pub fn requeue(&self, run: RunId, request: Request) {
-        lock(&self.desk).queued = Some((run, request));
-        self.wake.notify_one();
+    /// Takes up a run that an earlier process accepted. There is one at the most; should there be more, the
+    /// first serves for all, and the others end.
+    pub async fn requeue(&self, run: RunId, request: Request) -> Result<(), JournalError> {
+        let taken = {
+            let mut desk = lock(&self.desk);
+            let free = desk.queued.is_none();
+            if free {
+                desk.queued = Some((run, request.clone()));
+            }
+            free
+        };
+        if taken {
+            self.wake.notify_one();
+            return Ok(());
+        }
+        let outcome = Outcome::Stopped { reason: Reason::AlreadyRequested };
+        self.end_run(run, request.trigger, outcome).await
+    }
+
+    /// Writes the end of a run that was not driven by this process.
+    pub(super) async fn end_run(&self, run: RunId, trigger: Trigger, outcome: Outcome) -> Result<(), JournalError> {
+        self.shared.journal.append(run, Entry::Finished(outcome.clone())).await?;
+        self.shared.counters.run_ended(self.name(), trigger, &outcome, None);
+        LogProgress { cluster: self.name().to_owned(), run }.finished(&outcome, Duration::ZERO);
+        Ok(())
     }
 
     /// Decides about alerts that concern this cluster. When it says accepted, the journal has it.
@@ -149,14 +173,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Ends a request that waits. The caller holds the admission.
     pub(super) async fn end_unbegun(&self, view: &RunView, outcome: Outcome) -> Result<(), JournalError> {
-        self.shared.journal.append(view.id, Entry::Finished(outcome.clone())).await?;
+        self.end_run(view.id, view.request.trigger, outcome).await?;
         let mut desk = lock(&self.desk);
         desk.queued = None;
         desk.waiting_for = None;
         drop(desk);
-        self.shared.counters.run_ended(self.name(), view.request.trigger, &outcome, None);
-        let log = super::log::LogProgress { cluster: self.name().to_owned(), run: view.id };
-        log.finished(&outcome, std::time::Duration::ZERO);
         self.wake.notify_one();
         Ok(())
     }

@@ -65,7 +65,7 @@ async fn a_request_outside_the_window_waits_for_it_over_a_restart() {
 
     let second = cluster_in(&world, "a", windowed((5, 0)));
     let view = world.journal.open_runs().await.expect("read").remove(0);
-    second.requeue(view.id, view.request);
+    second.requeue(view.id, view.request).await.expect("taken up");
     serve_for(&second, 89 * MINUTE).await;
     assert!(second.etcd.order().is_empty(), "01:59");
     serve_for(&second, 10 * MINUTE).await;

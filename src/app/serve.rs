@@ -12,6 +12,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
+    claims::Claims,
     cluster::{Cluster, Shared, stop_channel},
     reconcile::reconcile,
     service::App,
@@ -73,13 +74,18 @@ pub fn connect(settings: &ClusterSettings) -> anyhow::Result<EtcdCluster> {
 pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<()> {
     let access = Access::new(!options.exporter_only, options.bearer_token_file.as_deref(), &options.listen)?;
     let clock = Arc::new(SystemClock);
-    let journal = SqliteJournal::open(&options.data_dir, clock.clone())?;
+    let journal = if options.exporter_only {
+        SqliteJournal::in_memory(clock.clone())?
+    } else {
+        SqliteJournal::open(&options.data_dir, clock.clone())?
+    };
     let counters = Counters::new(settings.clusters.iter().map(|cluster| cluster.name.as_str()));
     let slots = usize::try_from(options.max_concurrent_runs).unwrap_or(1);
     let shared = Arc::new(Shared {
         journal,
         counters,
         clock,
+        claims: Claims::default(),
         slots: Arc::new(Semaphore::new(slots)),
         max_concurrent_runs: options.max_concurrent_runs,
     });
@@ -119,7 +125,7 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
     if !options.exporter_only {
         for cluster in app.workers() {
             let (cluster, stopped) = (Arc::clone(cluster), stopped.clone());
-            workers.spawn(async move { cluster.work(stopped).await });
+            workers.spawn(async move { Box::pin(cluster.work(stopped)).await });
         }
     }
 
@@ -150,7 +156,12 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
     };
     tokio::select! {
         ended = timeout(options.shutdown_grace, drained) => if ended.is_err() {
-            warn!("a member is still being defragmented; the server goes on by itself, and the next start looks after it");
+            for cluster in app.workers() {
+                if let Some(run) = cluster.summary().active_run {
+                    let name = &cluster.settings().name;
+                    warn!(cluster = name, run = run.0, "the run is not at its end: the server goes on by itself, and the next start takes the run up");
+                }
+            }
         },
         _ = terminate.recv() => warn!("second signal: ending at once"),
         _ = interrupt.recv() => warn!("second signal: ending at once"),

@@ -9,7 +9,7 @@ use super::cluster::{Cluster, Shared};
 use crate::{
     core::{
         alert::{self, AlertStatus, Notification, Selector},
-        history::{AlertKey, RunId, RunView},
+        history::{AlertKey, RunId, RunView, Trigger},
         reason::Reason,
     },
     ports::{
@@ -54,9 +54,11 @@ impl<E: Etcd, J: Journal> App<E, J> {
         }
         for view in self.shared.journal.open_runs().await? {
             match self.cluster(&view.request.cluster) {
-                Some(cluster) if view.started_at.is_none() => {
-                    info!(cluster = view.request.cluster, run = view.id.0, "taking up a request of an earlier process");
-                    cluster.requeue(view.id, view.request);
+                // A person who typed `defragd run` sees that it ended, and decides anew; one who asked through the
+                // API is written down as having agreed, and was told that it is accepted.
+                Some(cluster) if view.request.trigger != Trigger::Manual || view.approved.is_some() => {
+                    info!(cluster = view.request.cluster, run = view.id.0, "taking up a run of an earlier process");
+                    cluster.requeue(view.id, view.request).await?;
                 }
                 Some(cluster) => cluster.close_interrupted(&view).await?,
                 None => {

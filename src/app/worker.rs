@@ -185,7 +185,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let watchers = (&log as &dyn Progress, &state as &dyn Progress);
         let policy = self.settings.policy.clone();
         let (stop_run, stopped) = stop_channel();
-        let driven = driver::drive(run, policy, &self.etcd, &self.shared.journal, &watchers, stopped);
+        let (journal, claims) = (&self.shared.journal, &self.shared.claims);
+        let driven = driver::drive(run, policy, &self.etcd, journal, &watchers, claims, stopped);
         tokio::pin!(driven);
         tokio::select! {
             _ = &mut driven => {}

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::{
     config::{ClusterSettings, ConfigError, Settings, raw},
-    core::policy::Mode,
+    core::policy::{LeaderPolicy, Mode},
 };
 
 /// The command line asks for something that cannot be.
@@ -34,22 +34,22 @@ pub(super) struct Connection {
     #[arg(long = "config", alias = "config.file", env = "DEFRAGD_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Client URLs; any one member is enough, the others are discovered
-    #[arg(long, env = "ETCDCTL_ENDPOINTS", value_delimiter = ',', value_name = "URL")]
+    #[arg(long, env = "ETCDCTL_ENDPOINTS", hide_env_values = true, value_delimiter = ',', value_name = "URL")]
     endpoints: Vec<String>,
     /// Certificates of the authorities to trust
-    #[arg(long, env = "ETCDCTL_CACERT", value_name = "FILE")]
+    #[arg(long, env = "ETCDCTL_CACERT", hide_env_values = true, value_name = "FILE")]
     cacert: Option<PathBuf>,
     /// Client certificate
-    #[arg(long, env = "ETCDCTL_CERT", value_name = "FILE")]
+    #[arg(long, env = "ETCDCTL_CERT", hide_env_values = true, value_name = "FILE")]
     cert: Option<PathBuf>,
     /// Its key
-    #[arg(long, env = "ETCDCTL_KEY", value_name = "FILE")]
+    #[arg(long, env = "ETCDCTL_KEY", hide_env_values = true, value_name = "FILE")]
     key: Option<PathBuf>,
     /// etcd user with the root role
-    #[arg(long, env = "ETCDCTL_USER", value_name = "NAME")]
+    #[arg(long, env = "ETCDCTL_USER", hide_env_values = true, value_name = "NAME")]
     user: Option<String>,
     /// File with the user's password
-    #[arg(long, env = "ETCDCTL_PASSWORD_FILE", value_name = "FILE")]
+    #[arg(long, env = "ETCDCTL_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     password_file: Option<PathBuf>,
     /// Name of the cluster that the flags describe: the label `etcd_cluster`
     #[arg(long, env = "DEFRAGD_CLUSTER_NAME", default_value = "etcd", value_name = "NAME")]
@@ -87,6 +87,9 @@ pub(super) struct PolicyArgs {
     /// No further run of a cluster for this long after one, default 6h
     #[arg(long, env = "DEFRAGD_COOLDOWN", value_name = "TIME")]
     cooldown: Option<SignedDuration>,
+    /// The leader: last (default), last-after-transfer (hands over first), skip
+    #[arg(long, env = "DEFRAGD_LEADER", value_enum)]
+    leader: Option<LeaderArg>,
     /// Accept clusters of one or two members, which stop serving for the time of a defragmentation
     #[arg(long, env = "DEFRAGD_ALLOW_WITHOUT_QUORUM_SLACK", action = ArgAction::SetTrue)]
     allow_without_quorum_slack: bool,
@@ -128,6 +131,24 @@ impl From<ModeArg> for Mode {
     }
 }
 
+/// [`LeaderPolicy`] as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LeaderArg {
+    Last,
+    LastAfterTransfer,
+    Skip,
+}
+
+impl From<LeaderArg> for LeaderPolicy {
+    fn from(leader: LeaderArg) -> Self {
+        match leader {
+            LeaderArg::Last => Self::Last,
+            LeaderArg::LastAfterTransfer => Self::LastAfterTransfer,
+            LeaderArg::Skip => Self::Skip,
+        }
+    }
+}
+
 impl PolicyArgs {
     fn keys(&self) -> raw::PolicyKeys {
         raw::PolicyKeys {
@@ -140,6 +161,9 @@ impl PolicyArgs {
             defrag_deadline: self.defrag_deadline,
             recovery_timeout: self.recovery_timeout,
             cooldown: self.cooldown,
+            leader: self.leader.map(LeaderPolicy::from),
+            compaction: None,
+            disarm_nospace: None,
             allow_without_quorum_slack: self.allow_without_quorum_slack.then_some(true),
             rule: self.rule.clone(),
             windows: None,
@@ -156,12 +180,11 @@ impl Connection {
     /// The settings of the file, or of the flags, under the policy's flags.
     pub(super) fn settings(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<Settings> {
         let mut file = match &self.config {
-            Some(_) if !self.endpoints.is_empty() => {
-                let what =
-                    "--config and --endpoints (or ETCDCTL_ENDPOINTS) exclude each other: the file names the endpoints";
-                return Err(UsageError(what.to_owned()).into());
-            }
             Some(path) => {
+                if let Some(flag) = typed_connection_flag() {
+                    let what = format!("--config and {flag} exclude each other: the file says how to connect");
+                    return Err(UsageError(what).into());
+                }
                 let text = std::fs::read_to_string(path)
                     .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
                 raw::parse(&text).map_err(|detail| ConfigError::Syntax { path: path.clone(), detail })?
@@ -199,6 +222,14 @@ impl Connection {
             policy: raw::PolicyKeys::default(),
         })
     }
+}
+
+/// A connection flag on the command line itself. Variables of an etcdctl shell are no contradiction to a
+/// file: whoever gives the file means the file.
+fn typed_connection_flag() -> Option<String> {
+    const FLAGS: [&str; 6] = ["--endpoints", "--cacert", "--cert", "--key", "--user", "--password-file"];
+    let typed = |argument: String| argument.split('=').next().map(str::to_owned);
+    std::env::args().filter_map(typed).find(|name| FLAGS.contains(&name.as_str()))
 }
 
 /// The one cluster that a command concerns.

@@ -37,7 +37,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let mut out = std::io::stdout().lock();
     let several = settings.clusters.len() > 1;
     for cluster in settings.clusters {
-        let facts = match observer::observe(&connect(&cluster)?).await {
+        let facts = match Box::pin(observer::observe(&connect(&cluster)?)).await {
             Ok(facts) => facts,
             Err(unknown) if several => {
                 eprintln!("defragd: cluster {}: no endpoint answered: {unknown}", cluster.name);

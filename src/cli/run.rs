@@ -3,7 +3,10 @@
 use std::{
     io::Write,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{SyncSender, sync_channel},
+    },
     time::Duration,
 };
 
@@ -20,9 +23,9 @@ use super::{
 };
 use crate::{
     adapters::journal::SqliteJournal,
-    app::{cluster::stop_channel, driver, serve::connect},
+    app::{claims::Claims, cluster::stop_channel, driver, serve::connect},
     core::{
-        history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Trigger},
+        history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Step, Trigger},
         plan::{Decision, Plan},
         reason::Reason,
     },
@@ -55,15 +58,23 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let cluster = args::one_cluster(settings, args.cluster.as_deref())?;
     let etcd = connect(&cluster)?;
     let journal = SqliteJournal::open(&args::data_dir(args.data_dir), Arc::new(SystemClock))?;
+    // The journal is ours alone now, so a run by hand that it shows as open has lost its process.
+    for view in journal.open_runs().await?.iter().filter(|view| view.request.trigger == Trigger::Manual) {
+        let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
+        journal.append(view.id, Entry::Finished(outcome)).await?;
+    }
     let request = Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new() };
     let run_id = journal.accept(request).await?;
 
     let (stop, stopped) = stop_channel();
-    let progress = Terminal { begun: Instant::now(), last: Mutex::default() };
-    let driven = driver::drive(run_id, cluster.policy.clone(), &etcd, &journal, &progress, stopped);
+    let progress = Terminal::start();
+    let claims = Claims::default();
+    let driven = driver::drive(run_id, cluster.policy.clone(), &etcd, &journal, &progress, &claims, stopped);
     tokio::pin!(driven);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    // A connection that drops must not end the look-out in the middle of a member.
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut asked = false;
     let outcome = loop {
         tokio::select! {
@@ -71,6 +82,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
             outcome = &mut driven => break outcome,
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
         if asked {
             progress.line("second signal: ending at once. A member that is being defragmented goes on by itself: look with `defragd status`.");
@@ -80,6 +92,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         progress.line("stopping: no new member is started; waiting for the one under way (again to end at once)");
         stop.send_replace(Some(Reason::OperatorStop));
     };
+    progress.flush();
     let view = journal.run(run_id).await?;
     write_result(args.output, view.as_ref(), &outcome)?;
     Ok(match outcome {
@@ -108,6 +121,7 @@ fn row(result: &MemberResult) -> Vec<String> {
     let dash = || "-".to_owned();
     let (took, ended) = match &result.end {
         MemberEnd::Defragmented { took, .. } => (format!("{:.1} s", took.as_secs_f64()), result.label().to_owned()),
+        MemberEnd::Unconfirmed { .. } => (dash(), "unconfirmed: defragd ended meanwhile".to_owned()),
         MemberEnd::Failed { reason, .. } | MemberEnd::NotSent { reason } => (dash(), reason.to_string()),
     };
     vec![
@@ -144,16 +158,51 @@ pub(super) fn sentence(outcome: &Outcome) -> String {
 }
 
 /// Tells a person at a terminal what happens, with the time since the start.
+///
+/// The lines go through a thread of their own: a terminal that is paused, or a pipe whose reader is gone,
+/// must neither hold up a run nor end it.
 struct Terminal {
     begun: Instant,
     last: Mutex<String>,
+    lines: SyncSender<Line>,
 }
 
+enum Line {
+    Text(String),
+    /// Answer when everything before it is written.
+    Flush(SyncSender<()>),
+}
+
+/// More lines than a run has; what does not fit is not worth waiting for.
+const LINES_IN_HAND: usize = 1_000;
+
 impl Terminal {
+    fn start() -> Self {
+        let (lines, to_write) = sync_channel(LINES_IN_HAND);
+        std::thread::spawn(move || {
+            for line in to_write {
+                // Where nobody reads any more, the journal has it all.
+                let _ = match line {
+                    Line::Text(text) => writeln!(std::io::stderr(), "{text}").ok(),
+                    Line::Flush(answer) => answer.try_send(()).ok(),
+                };
+            }
+        });
+        Self { begun: Instant::now(), last: Mutex::default(), lines }
+    }
+
+    /// Waits a moment for the lines in hand, so that the result comes after them.
+    fn flush(&self) {
+        let (answer, written) = sync_channel(1);
+        if self.lines.try_send(Line::Flush(answer)).is_ok() {
+            let _ = written.recv_timeout(Duration::from_millis(500));
+        }
+    }
+
     fn line(&self, text: &str) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != text {
-            eprintln!("[{:6.1} s] {text}", self.begun.elapsed().as_secs_f64());
+            let _ = self.lines.try_send(Line::Text(format!("[{:6.1} s] {text}", self.begun.elapsed().as_secs_f64())));
             text.clone_into(&mut last);
         }
     }
@@ -169,6 +218,14 @@ impl Progress for Terminal {
         }
         if !order.is_empty() {
             self.line(&format!("order: {}", order.join(", ")));
+        }
+    }
+
+    fn step(&self, step: &Step) {
+        match step {
+            Step::Compact { revision } => self.line(&format!("compacting up to revision {revision}")),
+            Step::MoveLeader { member, .. } => self.line(&format!("handing leadership to {member}")),
+            Step::DisarmNoSpace { member, .. } => self.line(&format!("disarming NOSPACE of {member}")),
         }
     }
 
@@ -200,6 +257,9 @@ impl Progress for Terminal {
                 took.as_secs_f64()
             )),
             MemberEnd::Failed { reason, .. } => self.line(&format!("{name} failed: {reason}")),
+            MemberEnd::Unconfirmed { .. } => {
+                self.line(&format!("{name} is idle; an earlier process was defragmenting it"));
+            }
             MemberEnd::NotSent { reason } => self.line(&format!("{name} was not started: {reason}")),
         }
     }

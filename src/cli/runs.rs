@@ -29,7 +29,9 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let journal = SqliteJournal::open_read_only(&args::data_dir(args.data_dir))?;
+    let data_dir = args::data_dir(args.data_dir);
+    let held = SqliteJournal::is_held(&data_dir);
+    let journal = SqliteJournal::open_read_only(&data_dir)?;
     let mut runs = journal.runs(args.limit).await?;
     runs.reverse();
     let mut out = std::io::stdout().lock();
@@ -38,15 +40,17 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         Output::Table if runs.is_empty() => writeln!(out, "No runs yet.")?,
         Output::Table => {
             let headings = ["RUN>", "CLUSTER", "TRIGGER", "ACCEPTED", "OUTCOME", "MEMBERS>", "RECLAIMED>", "WHY"];
-            writeln!(out, "{}", table::table(&headings, runs.iter().map(row).collect()))?;
+            writeln!(out, "{}", table::table(&headings, runs.iter().map(|run| row(run, held)).collect()))?;
         }
     }
     Ok(Exit::Done)
 }
 
-fn row(run: &RunView) -> Vec<String> {
+/// `held` says whether any defragd works with this journal now.
+fn row(run: &RunView, held: bool) -> Vec<String> {
     let outcome = match (&run.outcome, run.started_at) {
         (Some(outcome), _) => outcome.label(),
+        (None, _) if !held => "open, but no defragd runs",
         (None, Some(_)) => "running",
         (None, None) => "waiting",
     };

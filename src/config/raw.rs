@@ -7,7 +7,10 @@ use bytesize::ByteSize;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-use crate::core::{alert::Labels, policy::Mode};
+use crate::core::{
+    alert::Labels,
+    policy::{LeaderPolicy, Mode},
+};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -82,6 +85,12 @@ pub struct PolicyKeys {
     pub recovery_timeout: Option<SignedDuration>,
     /// Duration.
     pub cooldown: Option<SignedDuration>,
+    /// `last`, `last_after_transfer` or `skip`.
+    pub leader: Option<LeaderPolicy>,
+    /// Compact before the first member; off where absent.
+    pub compaction: Option<CompactionKeys>,
+    /// Disarm NOSPACE once every member is well below its quota.
+    pub disarm_nospace: Option<bool>,
     /// Accept clusters of one or two members.
     pub allow_without_quorum_slack: Option<bool>,
     /// An expression.
@@ -115,6 +124,14 @@ pub struct Window {
     pub timezone: String,
 }
 
+/// Compaction before a run.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompactionKeys {
+    /// How many revisions before the present one stay readable.
+    pub keep_revisions: u64,
+}
+
 impl PolicyKeys {
     /// These keys, with those of `over` in front.
     #[must_use]
@@ -129,6 +146,9 @@ impl PolicyKeys {
             defrag_deadline: over.defrag_deadline.or(self.defrag_deadline),
             recovery_timeout: over.recovery_timeout.or(self.recovery_timeout),
             cooldown: over.cooldown.or(self.cooldown),
+            leader: over.leader.or(self.leader),
+            compaction: over.compaction.or(self.compaction),
+            disarm_nospace: over.disarm_nospace.or(self.disarm_nospace),
             allow_without_quorum_slack: over.allow_without_quorum_slack.or(self.allow_without_quorum_slack),
             rule: over.rule.clone().or(self.rule),
             windows: over.windows.clone().or(self.windows),

@@ -6,7 +6,11 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::{ClusterSettings, Problem, Settings, raw, windows};
-use crate::core::{alert::Selector, policy::Policy, rule::Rule};
+use crate::core::{
+    alert::Selector,
+    policy::{Compaction, Policy},
+    rule::Rule,
+};
 
 /// A longer deadline would not be a limit any more.
 const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
@@ -33,6 +37,13 @@ pub(super) fn settings(file: raw::File) -> Result<Settings, Vec<Problem>> {
             problems.add(format!("{at}.name"), format!("{:?} is the name of clusters[{first}] already", raw.name));
         }
         clusters.push(cluster(&at, raw, &mut problems));
+        let (now, before) = (clusters.last(), &clusters[..index]);
+        let shared = |other: &&ClusterSettings| {
+            now.is_some_and(|now: &ClusterSettings| now.endpoints.iter().any(|url| other.endpoints.contains(url)))
+        };
+        if let Some(other) = before.iter().find(shared) {
+            problems.add(format!("{at}.endpoints"), format!("cluster {:?} has one of them already", other.name));
+        }
     }
     if problems.0.is_empty() { Ok(Settings { clusters }) } else { Err(problems.0) }
 }
@@ -161,6 +172,9 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
         defrag_deadline: duration("defrag_deadline", keys.defrag_deadline, second, default.defrag_deadline),
         recovery_timeout: duration("recovery_timeout", keys.recovery_timeout, second, default.recovery_timeout),
         cooldown: duration("cooldown", keys.cooldown, Duration::ZERO, default.cooldown),
+        leader: keys.leader.unwrap_or(default.leader),
+        compaction: keys.compaction.map(|keys| Compaction { keep_revisions: keys.keep_revisions }),
+        disarm_no_space: keys.disarm_nospace.unwrap_or(default.disarm_no_space),
         allow_without_quorum_slack: keys.allow_without_quorum_slack.unwrap_or(default.allow_without_quorum_slack),
         emergency: keys.emergency.unwrap_or(default.emergency),
         max_runs_per_day: keys.max_runs_per_day.unwrap_or(default.max_runs_per_day),
@@ -223,6 +237,9 @@ clusters:
       defrag_deadline: 8m
       recovery_timeout: 90s
       cooldown: 1h30m
+      leader: last_after_transfer
+      compaction: {keep_revisions: 1000}
+      disarm_nospace: false
       allow_without_quorum_slack: true
       rule: dbQuotaUsage > 0.8 || dbSizeFree > 200*1024*1024
       windows: [{days: [sat, sun], start: '02:00', end: '05:00', timezone: Europe/Berlin}]

@@ -49,6 +49,8 @@ fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView
         outcome: Some(outcome),
         open_intent: None,
         members,
+        steps: Vec::new(),
+        starts: 0,
     }
 }
 

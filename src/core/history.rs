@@ -126,6 +126,12 @@ pub enum MemberEnd {
         /// The last that was measured, if anything.
         after: Option<Sizes>,
     },
+    /// defragd ended while Defragment was out. The member was found idle afterwards; whether the
+    /// defragmentation came to its end, the sizes tell.
+    Unconfirmed {
+        /// Measured when the member was idle; nothing if it stayed out of reach.
+        after: Option<Sizes>,
+    },
     /// The run was stopped between the intent and the RPC: Defragment was not sent.
     NotSent {
         /// Why.
@@ -149,7 +155,7 @@ impl MemberResult {
     pub fn after(&self) -> Option<Sizes> {
         match &self.end {
             MemberEnd::Defragmented { after, .. } => Some(*after),
-            MemberEnd::Failed { after, .. } => *after,
+            MemberEnd::Failed { after, .. } | MemberEnd::Unconfirmed { after } => *after,
             MemberEnd::NotSent { .. } => None,
         }
     }
@@ -166,12 +172,40 @@ impl MemberResult {
             MemberEnd::Defragmented { .. } if self.reclaimed().0 == 0 => "no_gain",
             MemberEnd::Defragmented { .. } => "succeeded",
             MemberEnd::Failed { .. } => "failed",
+            MemberEnd::Unconfirmed { .. } => "unconfirmed",
             MemberEnd::NotSent { .. } => "not_sent",
         }
     }
 
     /// The values of [`MemberResult::label`].
-    pub const LABELS: [&str; 4] = ["succeeded", "no_gain", "failed", "not_sent"];
+    pub const LABELS: [&str; 5] = ["succeeded", "no_gain", "failed", "unconfirmed", "not_sent"];
+}
+
+/// What a run does to a cluster besides defragmenting, written down before it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// The history is compacted.
+    Compact {
+        /// Up to this revision.
+        revision: u64,
+    },
+    /// Leadership is handed over.
+    MoveLeader {
+        /// The leader.
+        from: MemberId,
+        /// The voter that is to lead.
+        to: MemberId,
+        /// Its name.
+        member: String,
+    },
+    /// An alarm NOSPACE is disarmed.
+    DisarmNoSpace {
+        /// Who raised it.
+        member_id: Option<MemberId>,
+        /// Its name, or its id if it is no member any more.
+        member: String,
+    },
 }
 
 /// How a run ended. Each accepted request ends in exactly one of these.
@@ -265,6 +299,8 @@ pub enum Entry {
         /// The policy's mode.
         mode: Mode,
     },
+    /// Something other than Defragment is about to be sent.
+    Step(Step),
     /// Defragment is about to be sent.
     Intent(Intent),
     /// The attempt on a member ended.
@@ -319,6 +355,10 @@ pub struct RunView {
     pub open_intent: Option<Intent>,
     /// The attempts, in order.
     pub members: Vec<MemberResult>,
+    /// What else was done, in order.
+    pub steps: Vec<Step>,
+    /// How often it was begun: more than once after a crash.
+    pub starts: u32,
 }
 
 impl RunView {
@@ -338,6 +378,8 @@ impl RunView {
                     outcome: None,
                     open_intent: None,
                     members: Vec::new(),
+                    steps: Vec::new(),
+                    starts: 0,
                 });
                 continue;
             }
@@ -348,7 +390,11 @@ impl RunView {
                 Entry::Resolved { alerts } => view.resolved.extend(alerts),
                 // The first is the one that counted.
                 Entry::Approved { by } => view.approved = view.approved.take().or(Some(Approval { by, at })),
-                Entry::Started { .. } => view.started_at = Some(at),
+                Entry::Started { .. } => {
+                    view.started_at = view.started_at.or(Some(at));
+                    view.starts += 1;
+                }
+                Entry::Step(step) => view.steps.push(step),
                 Entry::Intent(intent) => view.open_intent = Some(intent),
                 Entry::Result(result) => {
                     view.open_intent = None;

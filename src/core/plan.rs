@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     cluster::{AlarmKind, ClusterFacts, MemberFacts, MemberId},
-    policy::{Need, Policy},
+    policy::{LeaderPolicy, Need, Policy},
     reason::Reason,
     safety,
 };
@@ -59,11 +59,13 @@ impl Plan {
         let mut steps: Vec<Step> = facts
             .members
             .iter()
-            .map(|member| Step {
-                member_id: member.member.id,
-                member: member.member.label(),
-                is_leader: leader == Some(member.member.id),
-                decision: decide(facts, member, policy, done),
+            .map(|member| {
+                let is_leader = leader == Some(member.member.id);
+                let mut decision = decide(facts, member, policy, done);
+                if is_leader && policy.leader == LeaderPolicy::Skip && matches!(decision, Decision::Defragment { .. }) {
+                    decision = Decision::Skip { reason: Reason::LeaderSkipped };
+                }
+                Step { member_id: member.member.id, member: member.member.label(), is_leader, decision }
             })
             .collect();
         // By name among equals: an order that a person can foretell.

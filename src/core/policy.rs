@@ -31,6 +31,28 @@ impl Mode {
     }
 }
 
+/// What becomes of the leader, which is dealt with when no other member is pending.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaderPolicy {
+    /// It is defragmented as the leader. Under writes, leases may expire meanwhile: they are kept alive
+    /// through the leader alone.
+    #[default]
+    Last,
+    /// It first hands leadership to a voter whose file is tight, and is defragmented as a follower.
+    LastAfterTransfer,
+    /// It is left alone.
+    Skip,
+}
+
+/// Compaction of the history before the first member. Off unless it is asked for: most clusters have
+/// somebody who compacts (the Kubernetes API server does), and what is compacted cannot be read any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// How many revisions before the present one stay readable.
+    pub keep_revisions: u64,
+}
+
 /// The policy of one cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
@@ -52,6 +74,12 @@ pub struct Policy {
     pub recovery_timeout: Duration,
     /// No further run of the cluster for so long after one that defragmented something.
     pub cooldown: Duration,
+    /// What becomes of the leader.
+    pub leader: LeaderPolicy,
+    /// Compact before the first member.
+    pub compaction: Option<Compaction>,
+    /// Disarm NOSPACE after a run, once every member is well below its quota.
+    pub disarm_no_space: bool,
     /// Accept that clusters of one or two members stop for the time of a defragmentation.
     pub allow_without_quorum_slack: bool,
     // ---- admission ----
@@ -84,6 +112,9 @@ impl Default for Policy {
             defrag_deadline: Duration::from_mins(10),
             recovery_timeout: Duration::from_mins(5),
             cooldown: Duration::from_hours(6),
+            leader: LeaderPolicy::Last,
+            compaction: None,
+            disarm_no_space: true,
             allow_without_quorum_slack: false,
             rule: None,
             windows: Schedule::default(),
@@ -95,6 +126,9 @@ impl Default for Policy {
         }
     }
 }
+
+/// Less than this is not worth a stall even under NOSPACE: it cannot bring a file below its quota.
+const MIN_GAIN_UNDER_NO_SPACE: ByteSize = ByteSize::mib(1);
 
 /// Why a member deserves a defragmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +148,7 @@ impl Policy {
     /// Whether a member needs a defragmentation, by what was measured just now.
     pub fn need(&self, status: &Status, no_space: bool) -> Result<Need, Reason> {
         let reclaimable = status.reclaimable();
-        if no_space && reclaimable.0 > 0 {
+        if no_space && reclaimable >= MIN_GAIN_UNDER_NO_SPACE {
             return Ok(Need::NoSpace);
         }
         if let Some(rule) = &self.rule {

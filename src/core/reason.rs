@@ -2,6 +2,67 @@
 //!
 //! Every refusal, skip and failure of defragd is one of these: the log, the journal, the metric label,
 //! `defragd plan` and the API all show the same reason.
+//!
+//! # Every reason, its label, and what to do
+//! | label | what a person does |
+//! |---|---|
+//! | `not_needed` | nothing; lower the thresholds if you want it earlier |
+//! | `learner` | nothing; promote or remove a learner that stays |
+//! | `already_done` | nothing |
+//! | `leader_skipped` | set `leader` to `last` or `last_after_transfer` if its file grows |
+//! | `cluster_unreachable` | check endpoints, network, certificates; `defragd status` |
+//! | `member_unreachable` | bring the member back: `defragd status`, its log, its host |
+//! | `read_failed` | the member has no quorum behind it: look at its network and at the other members |
+//! | `denied` | give defragd a user with the root role, or mend the password file |
+//! | `wrong_member` | mend `--advertise-client-urls` of the member, or the load balancer before it |
+//! | `no_leader` | wait for the election; if it lasts, look for lost members or a partition |
+//! | `leader_disagreement` | the same |
+//! | `no_quorum_slack` | add members; or accept the stop with `allow_without_quorum_slack` |
+//! | `alarms_unknown` | the cluster cannot serve the listing: look at `etcdctl alarm list` |
+//! | `corrupt_alarm` | find and replace the corrupt member before anything else; never disarm first |
+//! | `defrag_in_flight` | wait: somebody, or an earlier run, is defragmenting it |
+//! | `raft_lag` | wait for the member to catch up; if it does not, look at its disk and network |
+//! | `dangerous_version` | upgrade etcd |
+//! | `membership_changed` | let the change finish; the next alert starts anew |
+//! | `cluster_changed` | the endpoints lead to another cluster: mend the configuration |
+//! | `same_cluster` | remove one of the two entries |
+//! | `no_longer_next` | nothing; it passes. If it stays, leadership keeps moving: look at the disks |
+//! | `defrag_failed` | read the member's log |
+//! | `disk_full` | free space on the disk of the member's data directory, then restart the member (its temporary file stays until then) |
+//! | `deadline_exceeded` | the member is well again; raise `defrag_deadline`, or look at its disk |
+//! | `connection_lost` | look whether the member restarted, and at the network or proxies between |
+//! | `not_recovered` | bring the cluster back to health: `defragd status` |
+//! | `journal_failed` | free space in `--data-dir`, make it writable |
+//! | `transfer_failed` | look at the voters' health and at the leader's log |
+//! | `no_transfer_target` | bring a voter to health, or set `leader` to `last` |
+//! | `compaction_failed` | look at the leader's log; compaction is off by default |
+//! | `still_near_quota` | delete and compact keys and run again, or raise the quota on every member |
+//! | `quota_unknown` | make the member's client URL serve `/metrics`, or disarm by hand |
+//! | `disarm_failed` | `etcdctl alarm list`, then `etcdctl alarm disarm` |
+//! | `no_space_again` | a member is over its quota: delete and compact keys, or raise the quota |
+//! | `resolved` | nothing |
+//! | `unknown_cluster` | compare the alert's labels with the clusters' `match` |
+//! | `ambiguous_cluster` | make the `match` rules distinct |
+//! | `duplicate_alert` | nothing |
+//! | `already_requested` | nothing: one run serves all alerts of the cluster |
+//! | `cooldown` | wait; or `defragd run`, which a cooldown does not hold back |
+//! | `rule_not_met` | nothing; change `rule` if you want it earlier |
+//! | `rule_failed` | make the quota known (the member's `/metrics`), or leave it out of `rule` |
+//! | `no_gain` | look for long reads or snapshots under way, or compact; it is tried again when more is free |
+//! | `paused` | `defragd resume`, or wait for the end of the pause |
+//! | `outside_window` | wait for the window, or set `emergency: true` for NOSPACE and a full quota |
+//! | `window_closed` | make the window longer than a run takes; the next alert goes on |
+//! | `daily_limit` | find out what fragments the cluster so fast; or `defragd run` |
+//! | `breaker_open` | look at `defragd runs`, mend the cause, then `defragd resume` |
+//! | `awaiting_approval` | `defragd approve RUN` |
+//! | `approval_expired` | nothing: the next notification asks again |
+//! | `too_many_runs` | wait for the other clusters, or raise `--max-concurrent-runs` |
+//! | `retry_pending` | mend what refused the last run; it is tried again by itself |
+//! | `shutting_down` | nothing: the next start goes on |
+//! | `operator_stop` | `defragd run` again when ready |
+//! | `process_ended` | read the log of the ended process; `defragd plan` shows what is left |
+//! | `observe_mode` | set `mode: enforce`, or `defragd run --mode enforce` |
+//! | `out_of_step` | report it, with the journal |
 
 use std::time::Duration;
 
@@ -154,6 +215,23 @@ pub enum Reason {
         after: String,
     },
 
+    /// Another run is at work on the same etcd cluster, under another name.
+    #[error(
+        "the same etcd cluster (id {cluster_id}) is being dealt with as {other:?}: two entries of the configuration lead to it"
+    )]
+    SameCluster {
+        /// Hexadecimal.
+        cluster_id: String,
+        /// The other entry's name.
+        other: String,
+    },
+    /// The last look before the RPC showed another picture than the one that the member was chosen from.
+    #[error("at the last look, member {member} was no longer the one to defragment next")]
+    NoLongerNext {
+        /// Its name.
+        member: String,
+    },
+
     // ---- a run under way failed ----
     /// The member answered Defragment with an error.
     #[error("defragmenting member {member} failed: {detail}")]
@@ -209,6 +287,61 @@ pub enum Reason {
         /// What the store said.
         detail: String,
     },
+
+    /// The leader could not hand over.
+    #[error("leadership could not be handed to member {member}: {detail}")]
+    TransferFailed {
+        /// Who was to lead.
+        member: String,
+        /// What was seen.
+        detail: String,
+    },
+    /// Nobody can take leadership over.
+    #[error(
+        "no voter is fit to take leadership over before the leader is defragmented (caught up, and its file tight); set the policy's leader to last to defragment it as the leader"
+    )]
+    NoTransferTarget,
+    /// The history could not be compacted.
+    #[error("compacting up to revision {revision} failed: {detail}")]
+    CompactionFailed {
+        /// The revision.
+        revision: u64,
+        /// What the server said.
+        detail: String,
+    },
+    /// NOSPACE stays armed, because a member is too near to its quota or past it.
+    #[error(
+        "NOSPACE stays armed: member {member} still fills {:.0} % of its quota (must be below {:.0} %); delete and compact keys and defragment again, or raise --quota-backend-bytes on every member", usage * 100.0, limit * 100.0
+    )]
+    StillNearQuota {
+        /// Its name.
+        member: String,
+        /// File size / quota.
+        usage: f64,
+        /// The margin.
+        limit: f64,
+    },
+    /// NOSPACE stays armed, because a member's quota is not known.
+    #[error(
+        "NOSPACE stays armed: the quota of member {member} is not known (neither Status nor its metrics page tells it), so it cannot be shown to be below it; check it, then: etcdctl alarm disarm"
+    )]
+    QuotaUnknown {
+        /// Its name.
+        member: String,
+    },
+    /// The server did not disarm an alarm.
+    #[error("disarming NOSPACE of member {member} failed: {detail}")]
+    DisarmFailed {
+        /// Who raised it, by name or id.
+        member: String,
+        /// What the server said.
+        detail: String,
+    },
+    /// The alarm came back.
+    #[error(
+        "NOSPACE was disarmed and is armed again: a member is still over its quota; delete and compact keys, or raise --quota-backend-bytes on every member"
+    )]
+    NoSpaceAgain,
 
     // ---- the request is not taken up, or given up ----
     /// The alert is no longer firing.
@@ -387,12 +520,21 @@ impl Reason {
             Self::DangerousVersion { .. } => "dangerous_version",
             Self::MembershipChanged { .. } => "membership_changed",
             Self::ClusterChanged { .. } => "cluster_changed",
+            Self::SameCluster { .. } => "same_cluster",
+            Self::NoLongerNext { .. } => "no_longer_next",
             Self::DefragFailed { .. } => "defrag_failed",
             Self::DiskFull { .. } => "disk_full",
             Self::DeadlineExceeded { .. } => "deadline_exceeded",
             Self::ConnectionLost { .. } => "connection_lost",
             Self::NotRecovered { .. } => "not_recovered",
             Self::JournalFailed { .. } => "journal_failed",
+            Self::TransferFailed { .. } => "transfer_failed",
+            Self::NoTransferTarget => "no_transfer_target",
+            Self::CompactionFailed { .. } => "compaction_failed",
+            Self::StillNearQuota { .. } => "still_near_quota",
+            Self::QuotaUnknown { .. } => "quota_unknown",
+            Self::DisarmFailed { .. } => "disarm_failed",
+            Self::NoSpaceAgain => "no_space_again",
             Self::Resolved => "resolved",
             Self::UnknownCluster => "unknown_cluster",
             Self::AmbiguousCluster { .. } => "ambiguous_cluster",
@@ -433,5 +575,29 @@ impl Reason {
                 | Self::DefragInFlight { .. }
                 | Self::RaftLag { .. }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The labels in the table of the module's documentation, and those that `label` gives.
+    #[test]
+    fn the_table_lists_every_reason_and_no_other() {
+        let source = include_str!("reason.rs");
+        let table: BTreeSet<_> = source
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | `")?.split_once("` | "))
+            .inspect(|(label, advice)| assert!(advice.len() > "nothing".len(), "{label} says nothing to do"))
+            .map(|(label, _)| label)
+            .collect();
+        let given: BTreeSet<_> = source
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("Self::")?.split_once("=> \"")?.1.strip_suffix("\","))
+            .collect();
+        assert_eq!(table, given);
+        let variants = source.lines().filter(|line| line.trim().starts_with("#[error(")).count();
+        assert_eq!(given.len(), variants, "each variant has a label of its own");
     }
 }

@@ -3,7 +3,7 @@
 //! A fact that is not known counts as unsafe. Nothing here decides whether a defragmentation is wanted.
 
 use super::{
-    cluster::{AlarmKind, ClusterFacts, Fact, MemberFacts, Status, UnknownKind},
+    cluster::{AlarmKind, ClusterFacts, Fact, MemberFacts, Status, Unknown, UnknownKind},
     policy::Policy,
     reason::Reason,
     version,
@@ -46,18 +46,26 @@ fn in_flight(facts: &ClusterFacts) -> Option<Reason> {
     Some(Reason::DefragInFlight { member: busy.member.label() })
 }
 
+/// Why a member whose `Status` is not known must be left alone.
+pub(super) fn unknown_status(member: String, unknown: &Unknown) -> Reason {
+    let detail = unknown.detail.clone();
+    match unknown.kind {
+        UnknownKind::Denied => Reason::Denied { member, detail },
+        UnknownKind::WrongMember => Reason::WrongMember { member, detail },
+        _ => Reason::MemberUnreachable { member, detail },
+    }
+}
+
 fn unresponsive(facts: &MemberFacts) -> Option<Reason> {
     let member = facts.member.label();
     if let Err(unknown) = &facts.status {
-        let detail = unknown.detail.clone();
-        return Some(match unknown.kind {
-            UnknownKind::Denied => Reason::Denied { member, detail },
-            UnknownKind::WrongMember => Reason::WrongMember { member, detail },
-            _ => Reason::MemberUnreachable { member, detail },
-        });
+        return Some(unknown_status(member, unknown));
     }
     match &facts.linearizable_read {
         Some(Ok(())) => None,
+        Some(Err(unknown)) if unknown.kind == UnknownKind::Denied => {
+            Some(Reason::Denied { member, detail: unknown.detail.clone() })
+        }
         Some(Err(unknown)) => Some(Reason::ReadFailed { member, detail: unknown.detail.clone() }),
         None => Some(Reason::ReadFailed { member, detail: "it was not tried".to_owned() }),
     }
@@ -122,7 +130,7 @@ fn known(status: &Fact<Status>) -> Option<&Status> {
 mod tests {
     use super::*;
     use crate::core::{
-        cluster::{Alarm, Gauges, MemberId, Unknown},
+        cluster::{Alarm, Gauges, MemberId},
         fixture,
     };
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::core::{
-    history::{Intent, MemberResult, Outcome},
+    history::{Intent, MemberResult, Outcome, Step},
     plan::Plan,
     reason::Reason,
 };
@@ -14,6 +14,8 @@ use crate::core::{
 pub trait Progress: Send + Sync {
     /// The first plan of the run.
     fn planned(&self, _plan: &Plan) {}
+    /// The step is in the journal, and goes out now.
+    fn step(&self, _step: &Step) {}
     /// The intent is in the journal, and Defragment goes out now.
     fn defragmenting(&self, _intent: &Intent) {}
     /// Defragment has been out for this long.
@@ -31,6 +33,10 @@ impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
     fn planned(&self, plan: &Plan) {
         self.0.planned(plan);
         self.1.planned(plan);
+    }
+    fn step(&self, step: &Step) {
+        self.0.step(step);
+        self.1.step(step);
     }
     fn defragmenting(&self, intent: &Intent) {
         self.0.defragmenting(intent);

@@ -100,6 +100,7 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_write() {
         (vec!["status", "--cert=/nowhere.crt"], "key_file"),
         (vec!["status", "--cacert=/nowhere.crt"], "/nowhere.crt"),
         (vec!["status", "--config=/nowhere.yaml"], "/nowhere.yaml"),
+        (vec!["status", "--config", bad, "--cacert=/x"], "--config and --cacert exclude each other"),
         (vec!["check-config", bad], "clusters[0].endpoints"),
         (vec!["check-config", bad], "clusters[0].policy.min_fragmentation_ratio"),
         (vec!["plan", "--mode=yolo"], "possible values"),

@@ -37,3 +37,25 @@ async fn a_leader_that_hands_over_is_a_follower_from_then_on_and_the_new_one_is_
     assert_eq!(run["members"][2]["is_leader"], true);
     assert_eq!(run["members"][1]["is_leader"], false);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_last_after_transfer_nobody_is_defragmented_as_the_leader() {
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
+    let old = rig.cluster.leader().await.unwrap();
+    let watch = DefragWatch::start(&rig.cluster).unwrap();
+    let run = rig.command("run", &["--leader=last-after-transfer", "-o", "json"]).await;
+    let progress = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(0), "{progress}");
+    assert!(progress.contains("handing leadership to"), "{progress}");
+
+    let order = watch.stop().await.order();
+    assert_eq!(order.len(), 3, "{order:?}");
+    assert_eq!(order.last(), Some(&old), "the old leader is last, as a follower");
+    let new = rig.cluster.leader().await.unwrap();
+    assert_ne!(new, old);
+    let run: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert!(run["run"]["members"].as_array().unwrap().iter().all(|member| member["is_leader"] == false), "{run}");
+    assert_eq!(run["run"]["steps"][0]["step"], "move_leader");
+    assert_eq!(run["run"]["steps"][0]["member"], rig.cluster.member(new).name());
+    rig.assert_tight().await;
+}

@@ -7,6 +7,8 @@
 
 mod auth;
 mod cli;
+mod compaction;
+mod dashboards;
 mod exposition;
 mod leadership;
 mod rig;

@@ -66,6 +66,7 @@ async fn roll(version: EtcdVersion) {
     let labels = [("etcd_cluster", "demo"), ("trigger", "alert"), ("outcome", "succeeded")];
     assert_eq!(metrics.count("defragd_runs_total", &labels), Some(1));
     assert!(metrics.value("defragd_reclaimed_bytes_total", &[("etcd_cluster", "demo")]).unwrap() > 60.0 * 1_048_576.0);
+    crate::dashboards::assert_every_query_answers(&prometheus).await;
     until("the alert to resolve", MINUTE, || async {
         let firing = prometheus.alerts().await?.into_iter().any(|a| a.labels["alertname"] == "EtcdFragmentationHigh");
         anyhow::ensure!(!firing, "it fires on");

@@ -105,11 +105,9 @@ async fn a_request_survives_a_kill_and_is_served_by_the_next_start() {
 
     let defragd = rig.serve(&["--mode=enforce"]).await;
     let run = ended_run(&defragd, 1).await;
-    // Killed between the 202 and the start it is begun anew; killed after the start it is closed as interrupted.
-    let outcome = run["outcome"].as_str().unwrap();
-    assert!(["succeeded", "interrupted"].contains(&outcome), "{run}");
-    let done: u64 = rig.defrags().await.iter().sum();
-    assert_eq!(done, if outcome == "succeeded" { 3 } else { 0 });
+    // Killed between the 202 and the start, or after the start: it is begun, or gone on with.
+    assert_eq!(run["outcome"], "succeeded", "{run}");
+    assert_eq!(rig.defrags().await, [1, 1, 1]);
     until("exactly one run in the journal", MINUTE, || async {
         let runs = defragd.json("/api/v1/runs").await?;
         anyhow::ensure!(runs["runs"].as_array().is_some_and(|runs| runs.len() == 1), "{runs}");

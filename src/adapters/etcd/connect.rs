@@ -110,13 +110,20 @@ impl Connection {
         if url.starts_with("https://") {
             endpoint = endpoint.tls_config(self.tls.clone()).map_err(|e| bad(error::chain(&e)))?;
         }
-        let mut options = ConnectOptions::new().with_auto_token_refresh(true);
-        if let Some((name, password)) = &self.user {
-            options = options.with_user(name, password);
+        let channel = Channel::Tonic(endpoint.connect_lazy());
+        let options = ConnectOptions::new().with_auto_token_refresh(true);
+        let Some((name, password)) = &self.user else {
+            return Client::from_channel(channel, Some(options)).await.map_err(|failure| error::unknown(&failure));
+        };
+        match Client::from_channel(channel.clone(), Some(options.clone().with_user(name, password))).await {
+            // Somebody switched authentication off, perhaps in an emergency: that must not blind us.
+            Err(failure) if error::is_auth_off(&failure) => {
+                tracing::warn!(url, "authentication is off on this etcd: going on without the configured user");
+                Client::from_channel(channel, Some(options)).await
+            }
+            other => other,
         }
-        Client::from_channel(Channel::Tonic(endpoint.connect_lazy()), Some(options))
-            .await
-            .map_err(|failure| error::unknown(&failure))
+        .map_err(|failure| error::unknown(&failure))
     }
 
     /// The client for the metrics page at this address.

@@ -30,9 +30,9 @@ use crate::{
 };
 
 /// How long one endpoint has for the member list before the next one is asked as well.
-const NEXT_ENDPOINT_AFTER: Duration = Duration::from_millis(500);
+const NEXT_ENDPOINT_AFTER: Duration = Duration::from_millis(100);
 /// How long a member has to say who it is right before Defragment is sent to it.
-const IDENTITY_CHECK: Duration = Duration::from_secs(5);
+const IDENTITY_CHECK: Duration = Duration::from_secs(2);
 
 /// A connected cluster. Connections are made when first used, and kept.
 pub struct EtcdCluster {
@@ -61,10 +61,9 @@ impl EtcdCluster {
     }
 
     async fn members_from(&self, url: String) -> Fact<Membership> {
-        let response = self.client(&url).await?.member_list().await.map_err(|error| {
-            let unknown = error::unknown(&error);
-            Unknown::new(unknown.kind, format!("{url}: {}", unknown.detail))
-        })?;
+        let named = |unknown: Unknown| Unknown::new(unknown.kind, format!("{url}: {}", unknown.detail));
+        let mut client = self.client(&url).await.map_err(named)?;
+        let response = client.member_list().await.map_err(|error| named(error::unknown(&error)))?;
         let cluster_id = response.header().map_or(0, ResponseHeader::cluster_id);
         let members = response.members().iter().map(|member| Member {
             id: MemberId(member.id()),
@@ -73,6 +72,18 @@ impl EtcdCluster {
             is_learner: member.is_learner(),
         });
         Ok(Membership { cluster_id: ClusterId(cluster_id), members: members.collect() })
+    }
+
+    /// A client that is denied may be one from before authentication was switched on: the next use makes a
+    /// new one, which logs in.
+    fn forget_if_denied(&self, member: &Member, failure: &etcd_client::Error) -> Unknown {
+        let unknown = error::unknown(failure);
+        if unknown.kind == UnknownKind::Denied {
+            for url in &member.client_urls {
+                lock(&self.clients).remove(url);
+            }
+        }
+        unknown
     }
 
     /// The configured endpoints first, then the client URLs that the cluster itself has told.
@@ -112,7 +123,8 @@ impl Etcd for EtcdCluster {
     }
 
     async fn status(&self, member: &Member) -> Fact<Status> {
-        let response = self.member_client(member).await?.status().await.map_err(|error| error::unknown(&error))?;
+        let response =
+            self.member_client(member).await?.status().await.map_err(|error| self.forget_if_denied(member, &error))?;
         check_identity(member, response.header())?;
         Ok(Status {
             version: response.version().to_owned(),
@@ -195,7 +207,7 @@ impl Etcd for EtcdCluster {
     async fn defragment(&self, member: &Member) -> Result<(), DefragError> {
         // The last moment to notice that the address leads elsewhere, or that somebody else has begun:
         // `Status` hangs then. Nothing has been sent yet, so each of these is an answer, not a loss.
-        let not_sent = |unknown: Unknown| DefragError::Answered(format!("not sent: {}", unknown.detail));
+        let not_sent = DefragError::NotSent;
         timeout(IDENTITY_CHECK, self.status(member))
             .await
             .map_err(|_| not_sent(Unknown::timed_out("Status right before it", IDENTITY_CHECK)))?

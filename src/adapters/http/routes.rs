@@ -22,6 +22,8 @@ use crate::{core::history::RunId, ports::service::Service};
 pub(super) const MAX_BODY_BYTES: usize = 4 << 20;
 /// Prometheus's own default, for scrapers that send none.
 const DEFAULT_SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Prometheus's usual interval is below this; whoever asks for more would only hold a connection.
+const MAX_SCRAPE_TIMEOUT: Duration = Duration::from_secs(120);
 /// The list of runs is for people.
 const MAX_RUNS: usize = 1_000;
 
@@ -84,6 +86,7 @@ async fn metrics<S: Service>(State(site): State<Arc<Site<S>>>, headers: HeaderMa
         .and_then(|value| value.parse::<f64>().ok())
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .unwrap_or(DEFAULT_SCRAPE_TIMEOUT);
+    let timeout = timeout.min(MAX_SCRAPE_TIMEOUT);
     // A timeout that the offset would eat up still leaves half of it for the members.
     let budget = timeout.saturating_sub(site.options.timeout_offset).max(timeout / 2);
     let page = site.service.scrape(budget).await;

@@ -57,10 +57,13 @@ impl Listener {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         tokio::pin!(stop);
         loop {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
-            let accepted = tokio::select! {
-                // Cancel-safe: a connection that is not accepted stays in the kernel's queue.
-                accepted = self.listener.accept() => accepted,
+            let next = async {
+                let permit = Arc::clone(&permits).acquire_owned().await;
+                (permit, self.listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                // Cancel-safe: a permit is given back, a connection that is not accepted stays in the kernel's queue.
+                next = next => next,
                 () = &mut stop => break,
             };
             let stream = match accepted {

@@ -1,7 +1,7 @@
 //! `POST /api/v1/alerts`. Alertmanager repeats a notification only after 5xx, so 503 means "not written
 //! down yet", and whatever can never work gets a 4xx.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -10,6 +10,7 @@ use axum::{
     http::{Request, StatusCode},
     response::{IntoResponse, Response},
 };
+use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::{
@@ -17,6 +18,9 @@ use super::{
     routes::{MAX_BODY_BYTES, Site, problem},
 };
 use crate::{core::alert::Notification, ports::service::Service};
+
+/// A sender that takes longer for its body holds a connection that others need.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
     let response = answer(&site, request).await;
@@ -29,7 +33,10 @@ async fn answer<S: Service>(site: &Site<S>, request: Request<Body>) -> Response 
     if let Some(refusal) = refuse(site, &parts.headers) {
         return refusal;
     }
-    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
+    let Ok(body) = timeout(BODY_LIMIT, to_bytes(body, MAX_BODY_BYTES)).await else {
+        return problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+    };
+    let Ok(body) = body else {
         let what = format!("the body is longer than {MAX_BODY_BYTES} bytes, or ended too early");
         return problem(StatusCode::PAYLOAD_TOO_LARGE, &what);
     };

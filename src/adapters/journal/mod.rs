@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::{
     core::{
@@ -26,6 +26,9 @@ use crate::{
 
 /// The name of the file in the data directory.
 pub const FILE_NAME: &str = "journal.db";
+/// Takes the write lock at once: with a read first, SQLite would fail instead of waiting for another writer,
+/// such as somebody's sqlite3 shell.
+const IMMEDIATE: TransactionBehavior = TransactionBehavior::Immediate;
 /// Held while the journal is open for writing.
 const LOCK_NAME: &str = "journal.lock";
 
@@ -47,6 +50,20 @@ impl SqliteJournal {
         let connection = Connection::open(&path).map_err(|error| open_error(&path, &error))?;
         schema::prepare(&connection, &path)?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)), clock, _lock: Some(Arc::new(lock)) })
+    }
+
+    /// A journal that ends with the process, for one that only exports metrics.
+    pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self, JournalError> {
+        let path = Path::new(":memory:");
+        let connection = Connection::open_in_memory().map_err(|error| open_error(path, &error))?;
+        schema::prepare(&connection, path)?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), clock, _lock: None })
+    }
+
+    /// Whether a process holds the journal of this directory for writing.
+    pub fn is_held(data_dir: &Path) -> bool {
+        let file = OpenOptions::new().write(true).open(data_dir.join(LOCK_NAME));
+        file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     /// Opens an existing journal for reading, also while another process writes it.
@@ -83,20 +100,24 @@ impl SqliteJournal {
         P: rusqlite::Params + Send + 'static,
     {
         self.blocking(move |connection| {
-            let query = format!("SELECT run, at, body FROM entry WHERE {filter} ORDER BY seq");
+            let query = format!(
+                "SELECT run, at, body, (SELECT open FROM run WHERE id = run) FROM entry WHERE {filter} ORDER BY seq"
+            );
             let mut statement = connection.prepare_cached(&query).map_err(read_error)?;
             let rows = statement
                 .query_map(parameters, |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+                    Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, bool>(3)?))
                 })
                 .map_err(read_error)?;
             let mut records = Vec::new();
             for row in rows {
-                let (run, at, body) = row.map_err(read_error)?;
-                let at = at.parse().map_err(|error| JournalError::Read(format!("run {run}: time {at:?}: {error}")))?;
-                let entry: Entry = serde_json::from_str(&body)
-                    .map_err(|error| JournalError::Read(format!("run {run}: entry {body}: {error}")))?;
-                records.push(Record { run: RunId(run), at, entry });
+                let (run, at, body, open) = row.map_err(read_error)?;
+                match record(run, &at, &body) {
+                    Ok(record) => records.push(record),
+                    // History that a newer version wrote is not worth a blind fleet; a run under way is.
+                    Err(error) if !open => tracing::warn!(run, %error, "leaving out an entry of the journal"),
+                    Err(error) => return Err(error),
+                }
             }
             Ok(RunView::fold(records))
         })
@@ -108,7 +129,7 @@ impl Journal for SqliteJournal {
     async fn accept(&self, request: Request) -> Result<RunId, JournalError> {
         let at = self.clock.now().to_string();
         self.blocking(move |connection| {
-            let transaction = connection.transaction().map_err(write_error)?;
+            let transaction = connection.transaction_with_behavior(IMMEDIATE).map_err(write_error)?;
             transaction
                 .execute("INSERT INTO run (cluster) VALUES (?1)", params![request.cluster])
                 .map_err(write_error)?;
@@ -123,7 +144,7 @@ impl Journal for SqliteJournal {
     async fn append(&self, run: RunId, entry: Entry) -> Result<(), JournalError> {
         let at = self.clock.now().to_string();
         self.blocking(move |connection| {
-            let transaction = connection.transaction().map_err(write_error)?;
+            let transaction = connection.transaction_with_behavior(IMMEDIATE).map_err(write_error)?;
             insert(&transaction, run, &at, &entry)?;
             if matches!(entry, Entry::Finished(_)) {
                 transaction.execute("UPDATE run SET open = 0 WHERE id = ?1", params![run.0]).map_err(write_error)?;
@@ -185,6 +206,15 @@ impl Journal for SqliteJournal {
     async fn open_runs(&self) -> Result<Vec<RunView>, JournalError> {
         self.records("run IN (SELECT id FROM run WHERE open = ?1)", (1,)).await
     }
+}
+
+fn record(run: i64, at: &str, body: &str) -> Result<Record, JournalError> {
+    let unreadable = |what: &str, error: &dyn std::fmt::Display| {
+        JournalError::Read(format!("run {run}: {what}: {error}; was it written by a newer defragd?"))
+    };
+    let at = at.parse().map_err(|error| unreadable(at, &error))?;
+    let entry: Entry = serde_json::from_str(body).map_err(|error| unreadable(body, &error))?;
+    Ok(Record { run: RunId(run), at, entry })
 }
 
 fn insert(connection: &Connection, run: RunId, at: &str, entry: &Entry) -> Result<(), JournalError> {

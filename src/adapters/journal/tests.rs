@@ -129,3 +129,38 @@ async fn an_entry_of_an_unknown_run_is_an_error() {
     let dir = tempfile::tempdir().expect("a directory");
     assert!(open(dir.path()).append(RunId(7), Entry::Started { mode: Mode::Observe }).await.is_err());
 }
+
+#[tokio::test]
+async fn an_unreadable_entry_of_an_ended_run_is_left_out_and_of_an_open_one_is_an_error() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = open(dir.path());
+    let ended = journal.accept(request()).await.expect("accepted");
+    journal.append(ended, Entry::Finished(Outcome::Succeeded)).await.expect("written");
+    let strange = |run: RunId| {
+        let foreign = Connection::open(dir.path().join(FILE_NAME)).expect("opens");
+        let row = params![run.0, "2026-11-23T00:00:00Z", r#"{"kind":"of_the_future"}"#];
+        foreign.execute("INSERT INTO entry (run, at, body) VALUES (?1, ?2, ?3)", row).expect("written");
+    };
+    strange(ended);
+    assert_eq!(journal.runs(10).await.expect("read").len(), 1);
+    let open = journal.accept(request()).await.expect("accepted");
+    strange(open);
+    let error = journal.open_runs().await.expect_err("unreadable").to_string();
+    assert!(error.contains("of_the_future"), "{error}");
+}
+
+#[tokio::test]
+async fn a_write_waits_for_another_writer_of_the_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = open(dir.path());
+    let mut foreign = Connection::open(dir.path().join(FILE_NAME)).expect("opens");
+    let held = foreign.transaction_with_behavior(IMMEDIATE).expect("locked");
+    let writing = tokio::spawn({
+        let journal = journal.clone();
+        async move { journal.accept(request()).await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!writing.is_finished());
+    drop(held);
+    writing.await.expect("no panic").expect("accepted");
+}

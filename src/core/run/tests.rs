@@ -4,8 +4,10 @@ use bytesize::ByteSize;
 
 use super::*;
 use crate::core::{
-    cluster::{Gauges, Unknown, UnknownKind},
+    cluster::{Alarm, AlarmKind, Gauges, Unknown, UnknownKind},
     fixture,
+    history::{AlertKey, Request, RunId, RunView, Trigger},
+    policy::{Compaction, LeaderPolicy, Mode, Need},
 };
 
 const S: fn(u64) -> Duration = Duration::from_secs;
@@ -21,12 +23,13 @@ struct Bench {
     now: Duration,
     facts: ClusterFacts,
     order: Vec<u64>,
+    steps: Vec<Step>,
 }
 
 impl Bench {
     fn new(policy: Policy) -> Self {
         let (run, action) = Run::start(policy);
-        Self { run, action, now: Duration::ZERO, facts: fixture::cluster(3), order: Vec::new() }
+        Self { run, action, now: Duration::ZERO, facts: fixture::cluster(3), order: Vec::new(), steps: Vec::new() }
     }
 
     fn give(&mut self, event: Event) -> &Action {
@@ -41,7 +44,11 @@ impl Bench {
                 self.now += after;
                 Event::Observed(Ok(self.facts.clone()))
             }
-            Action::RecordIntent(_) | Action::RecordResult(_) => Event::Recorded(Ok(())),
+            Action::RecordStep(_) | Action::RecordIntent(_) | Action::RecordResult(_) => Event::Recorded(Ok(())),
+            Action::Perform(step) => {
+                self.perform(&step);
+                Event::Performed(Ok(()))
+            }
             Action::Defragment { member, .. } => {
                 self.order.push(member.0);
                 self.now += S(2);
@@ -52,6 +59,23 @@ impl Bench {
             Action::Finish(_) => panic!("the run is over"),
         };
         self.give(event);
+    }
+
+    fn perform(&mut self, step: &Step) {
+        match step {
+            Step::Compact { .. } => {}
+            Step::MoveLeader { to, .. } => {
+                for index in 0..3 {
+                    fixture::status_mut(&mut self.facts, index).leader = Some(*to);
+                }
+            }
+            Step::DisarmNoSpace { member_id, .. } => {
+                if let Ok(alarms) = &mut self.facts.alarms {
+                    alarms.retain(|alarm| alarm.member != *member_id);
+                }
+            }
+        }
+        self.steps.push(step.clone());
     }
 
     fn until(&mut self, what: impl Fn(&Action) -> bool) -> Action {
@@ -167,6 +191,7 @@ fn a_stop_between_intent_and_rpc_sends_nothing_and_says_so() {
     bench.until(|action| matches!(action, Action::RecordIntent(_)));
     bench.run.stop(Reason::ShuttingDown);
     bench.step();
+    bench.step();
     let Action::RecordResult(result) = &bench.action else { panic!("{:?}", bench.action) };
     assert_eq!(result.label(), "not_sent");
     assert_eq!(bench.label(), ("stopped", "shutting_down"));
@@ -275,4 +300,194 @@ fn an_answer_to_nothing_ends_the_run() {
     let mut bench = Bench::new(policy());
     bench.give(Event::DefragReturned(Ok(())));
     assert_eq!(bench.label(), ("failed", "out_of_step"));
+}
+
+#[test]
+fn a_change_while_the_intent_is_written_is_noticed_before_the_rpc() {
+    let mut bench = Bench::new(policy());
+    bench.until(|action| matches!(action, Action::RecordIntent(_)));
+    // etcd-2 was chosen as a follower; the disk is slow, and meanwhile it becomes the leader.
+    for index in 0..3 {
+        fixture::status_mut(&mut bench.facts, index).leader = Some(MemberId(2));
+    }
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [1, 3, 2]);
+}
+
+#[test]
+fn a_voter_that_dies_while_the_intent_is_written_keeps_the_rpc_from_being_sent() {
+    let mut bench = Bench::new(policy());
+    bench.until(|action| matches!(action, Action::RecordIntent(_)));
+    bench.facts.members[2].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
+    assert_eq!(bench.label(), ("refused", "member_unreachable"));
+    assert!(bench.order.is_empty());
+}
+
+#[test]
+fn a_leader_hands_over_to_a_tight_voter_and_is_then_a_follower() {
+    let mut bench = Bench::new(Policy { leader: LeaderPolicy::LastAfterTransfer, ..policy() });
+    bench.until(|action| matches!(action, Action::Perform(_)));
+    assert_eq!(bench.order, [2, 3]);
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [2, 3, 1]);
+    assert!(matches!(bench.steps[..], [Step::MoveLeader { from: MemberId(1), to: MemberId(3), .. }]));
+    assert_eq!(bench.facts.leader(), Some(MemberId(3)));
+}
+
+#[test]
+fn leadership_that_does_not_move_ends_the_run() {
+    let mut bench = Bench::new(Policy { leader: LeaderPolicy::LastAfterTransfer, ..policy() });
+    bench.until(|action| matches!(action, Action::Perform(_)));
+    bench.give(Event::Performed(Err("etcdserver: request timed out, leader transfer took too long".into())));
+    assert_eq!(bench.label(), ("failed", "transfer_failed"));
+    assert_eq!(bench.order, [2, 3]);
+}
+
+#[test]
+fn a_leader_that_is_skipped_is_left_alone() {
+    let mut bench = Bench::new(Policy { leader: LeaderPolicy::Skip, ..policy() });
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [2, 3]);
+}
+
+fn no_space(bench: &mut Bench, quota: ByteSize) {
+    bench.facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(2)) }]);
+    for index in 0..3 {
+        fixture::status_mut(&mut bench.facts, index).quota = Some(quota);
+    }
+}
+
+#[test]
+fn nospace_is_disarmed_after_every_member_is_well_below_its_quota() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [2, 3, 1]);
+    assert!(matches!(bench.steps[..], [Step::DisarmNoSpace { member_id: Some(MemberId(2)), .. }]));
+}
+
+#[test]
+fn nospace_stays_armed_while_a_member_is_near_its_quota_or_the_quota_is_not_known() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(110));
+    assert_eq!(bench.label(), ("failed", "still_near_quota"));
+    assert!(bench.steps.is_empty());
+
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    fixture::status_mut(&mut bench.facts, 0).quota = None;
+    assert_eq!(bench.label(), ("failed", "quota_unknown"));
+    assert!(bench.steps.is_empty());
+}
+
+#[test]
+fn nospace_that_comes_back_fails_the_run() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    bench.until(|action| matches!(action, Action::Perform(_)));
+    bench.step();
+    bench.step();
+    no_space(&mut bench, ByteSize::mib(1000));
+    assert_eq!(bench.label(), ("failed", "no_space_again"));
+}
+
+#[test]
+fn with_corrupt_armed_as_well_nothing_is_touched() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    bench.facts.alarms.as_mut().expect("known").push(Alarm { kind: AlarmKind::Corrupt, member: None });
+    assert_eq!(bench.label(), ("refused", "corrupt_alarm"));
+    assert!(bench.order.is_empty() && bench.steps.is_empty());
+}
+
+#[test]
+fn a_compaction_comes_first_and_its_end_is_awaited() {
+    let mut bench = Bench::new(Policy { compaction: Some(Compaction { keep_revisions: 1000 }), ..policy() });
+    for index in 0..3 {
+        fixture::status_mut(&mut bench.facts, index).db_size_in_use = ByteSize::mib(990);
+    }
+    bench.until(|action| matches!(action, Action::Perform(_)));
+    bench.step();
+    assert_eq!(bench.steps, [Step::Compact { revision: 39_000 }]);
+    // Each member frees its pages in its own time.
+    for index in 0..3 {
+        bench.step();
+        bench.step();
+        fixture::status_mut(&mut bench.facts, index).db_size_in_use = ByteSize::mib(100);
+    }
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [2, 3, 1]);
+}
+
+/// What the journal holds of a run whose process ended.
+fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
+    let key = AlertKey { fingerprint: "f".into(), starts_at: "t".into() };
+    RunView {
+        id: RunId(1),
+        request: Request { cluster: "a".into(), trigger: Trigger::Alert, alerts: vec![key] },
+        accepted_at: jiff::Timestamp::UNIX_EPOCH,
+        resolved: Vec::new(),
+        approved: None,
+        started_at: Some(jiff::Timestamp::UNIX_EPOCH),
+        finished_at: None,
+        outcome: None,
+        open_intent,
+        members,
+        steps: Vec::new(),
+        starts: 1,
+    }
+}
+
+fn intent(id: u64) -> Intent {
+    let before = Sizes { db_size: ByteSize::mib(1000), db_size_in_use: ByteSize::mib(100) };
+    Intent { member_id: MemberId(id), member: format!("etcd-{id}"), is_leader: false, need: Need::Fragmented, before }
+}
+
+fn resumed(view: &RunView) -> Bench {
+    let mut bench = Bench::new(policy());
+    (bench.run, bench.action) = Run::resume(policy(), view);
+    bench
+}
+
+#[test]
+fn a_resumed_run_waits_for_the_member_that_may_be_busy_and_measures_it_again() {
+    let mut bench = resumed(&view(Vec::new(), Some(intent(2))));
+    bench.facts.members[1].status = Err(Unknown::new(UnknownKind::TimedOut, "hangs"));
+    bench.facts.members[1].gauges = Some(Ok(Gauges { defrag_in_flight: Some(true), ..Gauges::default() }));
+    for _ in 0..1_000 {
+        bench.step();
+        assert!(matches!(bench.action, Action::Observe { .. }), "{:?}", bench.action);
+    }
+    bench.facts.members[1] = fixture::cluster(3).members[1].clone();
+    fixture::status_mut(&mut bench.facts, 1).db_size = ByteSize::mib(101);
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [3, 1], "etcd-2 had come to its end, and needs nothing more");
+}
+
+#[test]
+fn a_resumed_run_begins_again_with_a_member_that_was_killed_in_the_middle() {
+    let mut bench = resumed(&view(Vec::new(), Some(intent(2))));
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [2, 3, 1]);
+}
+
+#[test]
+fn a_resumed_run_does_not_repeat_what_is_done_and_ends_what_had_failed() {
+    let after = Sizes { db_size: ByteSize::mib(101), db_size_in_use: ByteSize::mib(100) };
+    let done = MemberResult { intent: intent(2), end: MemberEnd::Defragmented { after, took: S(1) } };
+    let mut bench = resumed(&view(vec![done.clone()], None));
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [3, 1]);
+
+    let failed =
+        MemberResult { intent: intent(3), end: MemberEnd::Failed { reason: Reason::CorruptAlarm, after: None } };
+    let mut bench = resumed(&view(vec![done, failed], None));
+    assert_eq!(bench.label(), ("failed", "corrupt_alarm"));
+    assert!(bench.order.is_empty());
+}
+
+#[test]
+fn a_run_that_ends_process_after_process_is_ended_itself() {
+    let mut bench = resumed(&RunView { starts: 5, ..view(Vec::new(), None) });
+    assert_eq!(bench.label(), ("interrupted", "process_ended"));
 }

@@ -1,0 +1,97 @@
+//! Disarming NOSPACE, when every member is well below its quota, and seeing that it stays clear.
+
+use std::time::Duration;
+
+use super::{Action, Phase, Run};
+use crate::core::{
+    cluster::{AlarmKind, ClusterFacts, Fact},
+    history::{Outcome, Step},
+    reason::Reason,
+};
+
+/// Every file must be below this part of its quota: a member that is not arms the alarm again with the
+/// next write.
+const QUOTA_MARGIN: f64 = 0.9;
+/// How long the alarm must stay clear. A member that is over its quota arms it at its next write, and a
+/// cluster that could not write for some time gets writes at once.
+const CLEAR_FOR: Duration = Duration::from_secs(5);
+
+/// The wait for the alarm to stay clear.
+#[derive(Clone, Debug)]
+pub(super) struct Clearing {
+    since: Duration,
+    clear_since: Option<Duration>,
+}
+
+impl Run {
+    /// Disarms the next alarm, or says why it must stay armed. CORRUPT is not armed: the plan would be blocked.
+    pub(super) fn disarm_next(&mut self, facts: &ClusterFacts) -> Action {
+        if let Some(reason) = near_quota(facts) {
+            return self.give_up(reason);
+        }
+        let alarms = facts.alarms.as_ref().map(Vec::as_slice).unwrap_or_default();
+        let armed = alarms.iter().filter(|alarm| alarm.kind == AlarmKind::NoSpace).map(|alarm| alarm.member);
+        let Some(member_id) = armed.into_iter().find(|member| !self.disarmed.contains(member)) else {
+            return self.give_up(Reason::NoSpaceAgain);
+        };
+        self.disarmed.insert(member_id);
+        let name = member_id.and_then(|id| facts.member(id)).map(|facts| facts.member.label());
+        let member = name.or_else(|| member_id.map(|id| id.to_string())).unwrap_or_default();
+        self.intend_step(Step::DisarmNoSpace { member_id, member })
+    }
+
+    pub(super) fn disarmed(&mut self, now: Duration, member: String, answer: Result<(), String>) -> Action {
+        match answer {
+            Err(detail) => self.give_up(Reason::DisarmFailed { member, detail }),
+            Ok(()) => self.look_at(Phase::Clearing(Clearing { since: now, clear_since: None })),
+        }
+    }
+
+    pub(super) fn clear(&mut self, now: Duration, mut clearing: Clearing, facts: &Fact<ClusterFacts>) -> Action {
+        let trouble = self.trouble(facts);
+        let waited = now.saturating_sub(clearing.since);
+        if let Some(reason) = trouble {
+            if !reason.may_pass() || waited >= self.policy.recovery_timeout {
+                return self.give_up(reason);
+            }
+            self.waiting_for = Some(reason);
+            clearing.clear_since = None;
+            return self.look_at(Phase::Clearing(clearing));
+        }
+        let armed: Vec<_> = facts
+            .iter()
+            .flat_map(|facts| facts.alarms.iter().flatten())
+            .filter(|alarm| alarm.kind == AlarmKind::NoSpace)
+            .collect();
+        // Another member's alarm is next; this one's may still be on its way through the members.
+        if armed.iter().any(|alarm| !self.disarmed.contains(&alarm.member)) {
+            return self.choose_next();
+        }
+        if armed.is_empty() {
+            if now.saturating_sub(*clearing.clear_since.get_or_insert(now)) >= CLEAR_FOR {
+                let stopped = self.stop.clone().map(|reason| Outcome::Stopped { reason });
+                return self.finish(stopped.unwrap_or(Outcome::Succeeded));
+            }
+        } else if clearing.clear_since.is_some() || waited >= CLEAR_FOR {
+            return self.give_up(Reason::NoSpaceAgain);
+        }
+        self.look_at(Phase::Clearing(clearing))
+    }
+}
+
+/// Why NOSPACE must stay armed. Learners have files and quotas too.
+fn near_quota(facts: &ClusterFacts) -> Option<Reason> {
+    facts.members.iter().find_map(|facts| {
+        let member = facts.member.label();
+        match &facts.status {
+            Err(unknown) => Some(Reason::MemberUnreachable { member, detail: unknown.detail.clone() }),
+            Ok(status) => match status.quota_usage_ratio() {
+                None => Some(Reason::QuotaUnknown { member }),
+                Some(usage) if usage >= QUOTA_MARGIN => {
+                    Some(Reason::StillNearQuota { member, usage, limit: QUOTA_MARGIN })
+                }
+                Some(_) => None,
+            },
+        }
+    })
+}

@@ -1,0 +1,130 @@
+//! What is next: a member, something that must come before it, or the end.
+
+use std::time::Duration;
+
+use super::{Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Phase, Run, known, sizes};
+use crate::core::{
+    cluster::{AlarmKind, ClusterFacts, Fact},
+    history::{Intent, MemberEnd, Outcome},
+    plan::{Plan, Step as Planned},
+    policy::{LeaderPolicy, Mode, Need},
+    reason::Reason,
+};
+
+impl Run {
+    pub(super) fn choose(&mut self, facts: &Fact<ClusterFacts>) -> Action {
+        if let Some(reason) = self.stop.clone() {
+            return self.finish(Outcome::Stopped { reason });
+        }
+        if let Some(reason) = self.forbidden.clone() {
+            return self.give_up(reason);
+        }
+        let facts = match known(facts) {
+            Ok(facts) => facts,
+            Err(reason) => return self.look_again(reason),
+        };
+        if let Some(reason) = self.other_cluster(facts) {
+            return self.give_up(reason);
+        }
+        let plan = Plan::new(facts, &self.policy, &self.done);
+        let blocked = plan.blocked.clone();
+        let next = plan.pending().next().map(|(step, need)| (step.clone(), need));
+        let members: Vec<_> = plan.pending().map(|(step, _)| step.member.clone()).collect();
+        self.plan = Some(plan);
+        if let Some(reason) = blocked {
+            return self.look_again(reason);
+        }
+        self.looks = 0;
+        if self.policy.mode == Mode::Observe {
+            return self.only_observed(members);
+        }
+        if let Some(revision) = self.revision_to_compact(facts) {
+            self.compacted = true;
+            return self.intend_step(crate::core::history::Step::Compact { revision });
+        }
+        match next {
+            Some((step, _)) if step.is_leader && self.policy.leader == LeaderPolicy::LastAfterTransfer => {
+                self.hand_over_first(facts, &step)
+            }
+            Some((step, need)) => self.intend(facts, step, need),
+            None if self.policy.disarm_no_space && facts.has_alarm(AlarmKind::NoSpace) => self.disarm_next(facts),
+            None => self.finish(if self.acted { Outcome::Succeeded } else { Outcome::NothingToDo }),
+        }
+    }
+
+    fn only_observed(&mut self, members: Vec<String>) -> Action {
+        let outcome = match (self.acted, members.is_empty()) {
+            // The mode was changed while the run was under way in an earlier process.
+            (true, _) => Outcome::Stopped { reason: Reason::ObserveMode },
+            (false, true) => Outcome::NothingToDo,
+            (false, false) => Outcome::Observed { members },
+        };
+        self.finish(outcome)
+    }
+
+    pub(super) fn intend(&mut self, facts: &ClusterFacts, step: Planned, need: Need) -> Action {
+        let Some(before) = sizes(facts, step.member_id) else {
+            return self.give_up(Reason::OutOfStep);
+        };
+        let Planned { member_id, member, is_leader, .. } = step;
+        let intent = Intent { member_id, member, is_leader, need, before };
+        self.phase = Phase::Intending(intent.clone());
+        Action::RecordIntent(intent)
+    }
+
+    pub(super) fn intended(&mut self, intent: Intent, written: Result<(), String>) -> Action {
+        if let Err(detail) = written {
+            return self.give_up(Reason::JournalFailed { detail });
+        }
+        self.phase = Phase::Confirming(intent);
+        Action::Observe { after: Duration::ZERO }
+    }
+
+    /// The last look: writing the intent may have taken any time, and much can change in it.
+    pub(super) fn confirm(&mut self, now: Duration, intent: Intent, facts: &Fact<ClusterFacts>) -> Action {
+        if let Some(reason) = self.stop.clone() {
+            let end = MemberEnd::NotSent { reason: reason.clone() };
+            return self.record(intent, end, Some(Outcome::Stopped { reason }));
+        }
+        let against = match known(facts) {
+            Ok(facts) => self.other_cluster(facts).or_else(|| self.no_longer_next(&intent, facts)),
+            Err(reason) => Some(reason),
+        };
+        if let Some(reason) = against {
+            self.changes_of_mind += 1;
+            let too_often = self.changes_of_mind >= CHANGES_OF_MIND_BEFORE_GIVING_UP;
+            let then = too_often.then(|| {
+                let reason = reason.clone();
+                if self.acted { Outcome::Failed { reason } } else { Outcome::Refused { reason } }
+            });
+            return self.record(intent, MemberEnd::NotSent { reason }, then);
+        }
+        self.acted = true;
+        let member = intent.member_id;
+        self.phase = Phase::Defragmenting { intent, sent_at: now };
+        Action::Defragment { member, deadline: self.policy.defrag_deadline }
+    }
+
+    fn no_longer_next(&self, intent: &Intent, facts: &ClusterFacts) -> Option<Reason> {
+        let plan = Plan::new(facts, &self.policy, &self.done);
+        let next = plan.pending().next();
+        if next.is_some_and(|(step, _)| step.member_id == intent.member_id && step.is_leader == intent.is_leader) {
+            return plan.blocked;
+        }
+        Some(plan.blocked.unwrap_or(Reason::NoLongerNext { member: intent.member.clone() }))
+    }
+
+    pub(super) fn recorded(
+        &mut self,
+        done: Option<crate::core::cluster::MemberId>,
+        then: Option<Outcome>,
+        written: Result<(), String>,
+    ) -> Action {
+        self.done.extend(done);
+        match (then, written) {
+            (Some(outcome), _) => self.finish(outcome),
+            (None, Err(detail)) => self.give_up(Reason::JournalFailed { detail }),
+            (None, Ok(())) => self.choose_next(),
+        }
+    }
+}

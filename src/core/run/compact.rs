@@ -1,0 +1,77 @@
+//! Compaction before the first member, and the wait until every member has freed its pages.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{Action, Phase, Run};
+use crate::core::{
+    cluster::{ClusterFacts, Fact, MemberId},
+    history::Outcome,
+    reason::Reason,
+};
+
+/// The in-use sizes must rest for this long. Members free their pages in batches, tenths of seconds apart,
+/// and count them at their next commit.
+const REST: Duration = Duration::from_secs(5);
+/// A difference below this is the clients' work, not the compaction's.
+const SAME_WITHIN_BYTES: u64 = 1 << 20;
+
+/// The wait for the in-use sizes to rest.
+#[derive(Clone, Debug)]
+pub(super) struct Settling {
+    since: Duration,
+    resting_since: Duration,
+    in_use: BTreeMap<MemberId, u64>,
+}
+
+impl Run {
+    /// The revision up to which this run has to compact yet, if any.
+    pub(super) fn revision_to_compact(&self, facts: &ClusterFacts) -> Option<u64> {
+        let keep = self.policy.compaction.filter(|_| !self.compacted && self.done.is_empty())?.keep_revisions;
+        // The lowest: what every voter has applied.
+        let newest = facts.voters().filter_map(|voter| Some(voter.status.as_ref().ok()?.revision)).min()?;
+        newest.checked_sub(keep).filter(|revision| *revision > 0)
+    }
+
+    pub(super) fn compacted_to(&mut self, now: Duration, revision: u64, answer: Result<(), String>) -> Action {
+        match answer {
+            Err(detail) => self.give_up(Reason::CompactionFailed { revision, detail }),
+            Ok(()) => {
+                let settling = Settling { since: now, resting_since: now, in_use: BTreeMap::new() };
+                self.look_at(Phase::Settling(settling))
+            }
+        }
+    }
+
+    pub(super) fn settle(&mut self, now: Duration, mut settling: Settling, facts: &Fact<ClusterFacts>) -> Action {
+        if let Some(reason) = self.stop.clone() {
+            return self.finish(Outcome::Stopped { reason });
+        }
+        let trouble = self.trouble(facts);
+        if let Some(reason) = trouble {
+            if !reason.may_pass() || now.saturating_sub(settling.since) >= self.policy.recovery_timeout {
+                return self.give_up(reason);
+            }
+            self.waiting_for = Some(reason);
+            settling.resting_since = now;
+            return self.look_at(Phase::Settling(settling));
+        }
+        let in_use: BTreeMap<_, _> = facts.iter().flat_map(|facts| &facts.members).filter_map(in_use).collect();
+        let rests = |(id, now): (&MemberId, &u64)| {
+            settling.in_use.get(id).is_some_and(|before| before.abs_diff(*now) < SAME_WITHIN_BYTES)
+        };
+        if !in_use.iter().all(rests) {
+            settling.resting_since = now;
+        }
+        settling.in_use = in_use;
+        // What does not come to rest is a cluster that grows all the time: it is measured again anyway.
+        let rested = now.saturating_sub(settling.resting_since) >= REST;
+        if rested || now.saturating_sub(settling.since) >= self.policy.recovery_timeout {
+            return self.choose_next();
+        }
+        self.look_at(Phase::Settling(settling))
+    }
+}
+
+fn in_use(facts: &crate::core::cluster::MemberFacts) -> Option<(MemberId, u64)> {
+    Some((facts.member.id, facts.status.as_ref().ok()?.db_size_in_use.0))
+}

@@ -1,0 +1,144 @@
+//! From the answer to Defragment, or its absence, to a cluster that is healthy again.
+
+use std::time::Duration;
+
+use super::{Action, DEADLINES_TO_FOLLOW, DefragError, IDLE_BEFORE_DONE, LOOK_INTERVAL, Phase, Run, Watch, sizes};
+use crate::core::{
+    cluster::{ClusterFacts, Fact, MemberFacts, UnknownKind},
+    history::{Intent, MemberEnd, Outcome, Sizes},
+    reason::Reason,
+    safety,
+};
+
+/// What the look-out saw.
+pub(super) enum Seen {
+    /// It has been idle for long enough: it is done. With its sizes.
+    Idle(Option<Sizes>),
+    /// It may still be at work.
+    Busy(Watch),
+    /// It has been out of reach for too long to go on waiting.
+    Gone,
+}
+
+impl Run {
+    pub(super) fn answered(
+        &mut self,
+        now: Duration,
+        intent: Intent,
+        sent_at: Duration,
+        answer: Result<(), DefragError>,
+    ) -> Action {
+        let member = intent.member.clone();
+        let cause = match answer {
+            Ok(()) => {
+                let took = now.saturating_sub(sent_at);
+                self.phase = Phase::Recovering { intent, took, since: now, healthy_since: None };
+                return Action::Observe { after: Duration::ZERO };
+            }
+            Err(DefragError::Answered(detail)) => {
+                return self.fail(intent, Reason::DefragFailed { member, detail }, None);
+            }
+            Err(DefragError::NotSent(unknown)) => {
+                return self.untouched(intent, safety::unknown_status(member, &unknown));
+            }
+            Err(DefragError::Denied(detail)) => return self.untouched(intent, Reason::Denied { member, detail }),
+            Err(DefragError::DiskFull(detail)) => return self.fail(intent, Reason::DiskFull { member, detail }, None),
+            Err(DefragError::Lost(detail)) => Reason::ConnectionLost { member, detail },
+            Err(DefragError::Deadline) => Reason::DeadlineExceeded { member, deadline: self.policy.defrag_deadline },
+        };
+        self.look_at(Phase::Following { intent, cause, watch: Watch { busy_at: now, idle_since: None } })
+    }
+
+    /// The member did not begin: the run ends all the same, but nothing happened to this one.
+    fn untouched(&mut self, intent: Intent, reason: Reason) -> Action {
+        let outcome = if self.done.is_empty() {
+            Outcome::Refused { reason: reason.clone() }
+        } else {
+            Outcome::Failed { reason: reason.clone() }
+        };
+        self.record(intent, MemberEnd::NotSent { reason }, Some(outcome))
+    }
+
+    /// The answer is lost but the server may be at work: wait for its end, then end the run.
+    pub(super) fn follow(
+        &mut self,
+        now: Duration,
+        intent: Intent,
+        cause: Reason,
+        watch: Watch,
+        facts: &Fact<ClusterFacts>,
+    ) -> Action {
+        match self.watch(now, &intent, watch, facts) {
+            Seen::Idle(after) => self.fail(intent, cause, after),
+            Seen::Gone => self.fail(intent, cause, None),
+            Seen::Busy(watch) => {
+                self.waiting_for = Some(cause.clone());
+                self.look_at(Phase::Following { intent, cause, watch })
+            }
+        }
+    }
+
+    /// Whether a member whose answer will not come is done.
+    pub(super) fn watch(&self, now: Duration, intent: &Intent, mut watch: Watch, facts: &Fact<ClusterFacts>) -> Seen {
+        let member = facts.as_ref().ok().and_then(|facts| facts.member(intent.member_id));
+        let answers = member.is_some_and(|member| member.status.is_ok());
+        match member.and_then(MemberFacts::defrag_in_flight) {
+            Some(true) => watch = Watch { busy_at: now, idle_since: None },
+            Some(false) if answers => watch.idle_since = watch.idle_since.or(Some(now)),
+            _ => watch.idle_since = None,
+        }
+        if watch.idle_since.is_some_and(|since| now.saturating_sub(since) >= IDLE_BEFORE_DONE) {
+            return Seen::Idle(facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id)));
+        }
+        // A member that is gone defragments no more, and comes back, if at all, with its old file. One that
+        // hangs may well be at work, so it gets longer; in either case no other member is started.
+        let hangs = member
+            .is_some_and(|member| matches!(&member.status, Err(unknown) if unknown.kind == UnknownKind::TimedOut));
+        let patience = if hangs {
+            self.policy.defrag_deadline.saturating_mul(DEADLINES_TO_FOLLOW)
+        } else {
+            self.policy.recovery_timeout
+        };
+        if watch.idle_since.is_none() && now.saturating_sub(watch.busy_at) >= patience {
+            return Seen::Gone;
+        }
+        Seen::Busy(watch)
+    }
+
+    pub(super) fn recover(
+        &mut self,
+        now: Duration,
+        intent: Intent,
+        took: Duration,
+        (since, mut healthy_since): (Duration, Option<Duration>),
+        facts: &Fact<ClusterFacts>,
+    ) -> Action {
+        let after = facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id));
+        let trouble = self.trouble(facts);
+        match (trouble, after) {
+            (Some(reason), after) if !reason.may_pass() => return self.fail(intent, reason, after),
+            (None, Some(after)) => {
+                let healthy_for = now.saturating_sub(*healthy_since.get_or_insert(now));
+                // After a stop nobody is next, so nobody needs the pause.
+                let pause = if self.stop.is_some() { Duration::ZERO } else { self.policy.pause_between_members };
+                if healthy_for >= pause {
+                    let then = self.stop.clone().map(|reason| Outcome::Stopped { reason });
+                    return self.record(intent, MemberEnd::Defragmented { after, took }, then);
+                }
+                self.phase = Phase::Recovering { intent, took, since, healthy_since };
+                return Action::Observe { after: LOOK_INTERVAL.min(pause.saturating_sub(healthy_for)) };
+            }
+            (trouble, after) => {
+                healthy_since = None;
+                let waited = now.saturating_sub(since);
+                if waited >= self.policy.recovery_timeout {
+                    let detail = trouble.map_or_else(|| "its sizes are not known".to_owned(), |t| t.to_string());
+                    let reason = Reason::NotRecovered { member: intent.member.clone(), waited, detail };
+                    return self.fail(intent, reason, after);
+                }
+                self.waiting_for = trouble;
+            }
+        }
+        self.look_at(Phase::Recovering { intent, took, since, healthy_since })
+    }
+}

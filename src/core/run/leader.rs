@@ -1,0 +1,97 @@
+//! Handing leadership to a voter whose file is tight, before the leader is defragmented as a follower.
+
+use std::time::Duration;
+
+use super::{Action, Phase, Run};
+use crate::core::{
+    cluster::{ClusterFacts, Fact, MemberFacts, MemberId},
+    history::{Outcome, Step},
+    plan::{Decision, Plan, Step as Planned},
+    reason::Reason,
+};
+
+/// How long the cluster must be healthy under its new leader before it is believed.
+const STEADY: Duration = Duration::from_secs(3);
+/// Leadership that keeps coming back has a cause that a person should look at.
+const MAX_TRANSFERS: u32 = 2;
+
+/// The wait for the new leader.
+#[derive(Clone, Debug)]
+pub(super) struct Handing {
+    from: MemberId,
+    to: String,
+    detail: String,
+    since: Duration,
+    steady_since: Option<Duration>,
+}
+
+impl Run {
+    pub(super) fn hand_over_first(&mut self, facts: &ClusterFacts, leader: &Planned) -> Action {
+        let Some(heir) = self.heir(facts, leader.member_id) else {
+            return self.give_up(Reason::NoTransferTarget);
+        };
+        let (to, member) = (heir.member.id, heir.member.label());
+        if self.transfers >= MAX_TRANSFERS {
+            let detail = format!("it was handed over {MAX_TRANSFERS} times and came back to {}", leader.member);
+            return self.give_up(Reason::TransferFailed { member, detail });
+        }
+        self.transfers += 1;
+        self.intend_step(Step::MoveLeader { from: leader.member_id, to, member })
+    }
+
+    /// The voter that is furthest, among those that need no defragmentation (any more).
+    fn heir<'a>(&self, facts: &'a ClusterFacts, leader: MemberId) -> Option<&'a MemberFacts> {
+        let plan = Plan::new(facts, &self.policy, &self.done);
+        let tight = |id: MemberId| {
+            plan.steps.iter().any(|step| {
+                step.member_id == id
+                    && matches!(
+                        step.decision,
+                        Decision::Skip { reason: Reason::AlreadyDone | Reason::NotNeeded { .. } }
+                    )
+            })
+        };
+        let applied = |facts: &MemberFacts| facts.status.as_ref().map_or(0, |status| status.raft_applied_index);
+        facts
+            .voters()
+            .filter(|voter| voter.member.id != leader && tight(voter.member.id))
+            // By id among equals, so that the choice does not depend on the order of the list.
+            .max_by_key(|voter| (applied(voter), voter.member.id))
+    }
+
+    pub(super) fn handed_over(
+        &mut self,
+        now: Duration,
+        from: MemberId,
+        to: String,
+        answer: Result<(), String>,
+    ) -> Action {
+        // A lost answer says nothing: what the members say afterwards counts.
+        let detail = answer.err().unwrap_or_else(|| "the leader did not change".to_owned());
+        self.look_at(Phase::Handing(Handing { from, to, detail, since: now, steady_since: None }))
+    }
+
+    pub(super) fn hand_over(&mut self, now: Duration, mut handing: Handing, facts: &Fact<ClusterFacts>) -> Action {
+        if let Some(reason) = self.stop.clone() {
+            return self.finish(Outcome::Stopped { reason });
+        }
+        let trouble = self.trouble(facts);
+        if let Some(reason) = trouble.as_ref().filter(|reason| !reason.may_pass()) {
+            return self.give_up(reason.clone());
+        }
+        let moved = facts.as_ref().is_ok_and(|facts| facts.leader().is_some_and(|leader| leader != handing.from));
+        if trouble.is_none() && moved {
+            if now.saturating_sub(*handing.steady_since.get_or_insert(now)) >= STEADY {
+                return self.choose_next();
+            }
+        } else {
+            handing.steady_since = None;
+        }
+        if now.saturating_sub(handing.since) >= self.policy.recovery_timeout {
+            let detail = trouble.map_or(handing.detail, |trouble| trouble.to_string());
+            return self.give_up(Reason::TransferFailed { member: handing.to, detail });
+        }
+        self.waiting_for = trouble;
+        self.look_at(Phase::Handing(handing))
+    }
+}

@@ -1,0 +1,367 @@
+//! One rolling defragmentation, as a state machine: events in, one action out.
+//!
+//! There is never more than one action under way, so a run cannot defragment two members at once. Every
+//! member is chosen from facts observed just before, by [`Plan`], which puts the leader last. Whoever
+//! drives it (`app::driver`) performs the action and comes back with what happened.
+//!
+//! ```text
+//! (Resuming) ─▶ Choosing ──intent──▶ Intending ──written──▶ Defragmenting ──answered──▶ Recovering ─▶ Recording ─┐
+//!               ▲  │  ▲                                          │ no answer                                    │
+//!               │  │  └──────────────────────────────────────────┼──────────────────────────────────────────────┘
+//!               │  │                                             ▼
+//!               │  └─ compact, hand over, disarm ─┐           Following ──ended──▶ Recording (failed) ──▶ Finish
+//!               └── Settling, Handing, Clearing ◀─┘
+//! ```
+
+mod alarms;
+mod choose;
+mod compact;
+mod defragment;
+mod leader;
+mod resume;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    cluster::{ClusterFacts, ClusterId, Fact, MemberId, Unknown, UnknownKind},
+    history::{Intent, MemberEnd, MemberResult, Outcome, Sizes, Step},
+    plan::Plan,
+    policy::Policy,
+    reason::Reason,
+    safety,
+};
+
+/// How often a trouble that may pass is looked at before the run is refused or stopped for it.
+const LOOKS_BEFORE_GIVING_UP: u32 = 3;
+/// How often a member may turn out, at the last look, not to be the next one after all.
+const CHANGES_OF_MIND_BEFORE_GIVING_UP: u32 = 5;
+/// The time between two looks at something that changes by itself.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a member must look idle, after an answer to Defragment that never came, to count as done.
+/// A request that was still on its way when the connection broke would have begun within it.
+const IDLE_BEFORE_DONE: Duration = Duration::from_secs(3);
+/// A member that hangs without saying whether it defragments is followed for so many deadlines.
+const DEADLINES_TO_FOLLOW: u32 = 6;
+
+/// What the driver must do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Wait, then observe everything: answer with [`Event::Observed`].
+    Observe {
+        /// How long to wait first.
+        after: Duration,
+    },
+    /// Write the step to the journal: answer with [`Event::Recorded`].
+    RecordStep(Step),
+    /// Do the step, once: answer with [`Event::Performed`].
+    Perform(Step),
+    /// Write the intent to the journal: answer with [`Event::Recorded`].
+    RecordIntent(Intent),
+    /// Send Defragment to this member alone: answer with [`Event::DefragReturned`].
+    Defragment {
+        /// The member.
+        member: MemberId,
+        /// How long to wait for the answer.
+        deadline: Duration,
+    },
+    /// Write the result to the journal: answer with [`Event::Recorded`].
+    RecordResult(MemberResult),
+    /// The run is over. No further action follows.
+    Finish(Outcome),
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The observation, complete with linearizable reads and the members' own metrics.
+    Observed(Fact<ClusterFacts>),
+    /// The journal took the record, or did not.
+    Recorded(Result<(), String>),
+    /// The step was answered, or its answer did not come.
+    Performed(Result<(), String>),
+    /// Defragment was answered, or its answer can no longer come.
+    DefragReturned(Result<(), DefragError>),
+}
+
+/// Why Defragment has no good answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DefragError {
+    /// The server answered with an error: it is not defragmenting.
+    #[error("{0}")]
+    Answered(String),
+    /// Nothing was sent: the last check of the member's identity failed.
+    #[error("{0}")]
+    NotSent(Unknown),
+    /// The server refused the credentials.
+    #[error("{0}")]
+    Denied(String),
+    /// The server answered that its disk is full.
+    #[error("{0}")]
+    DiskFull(String),
+    /// The connection broke: the server may be defragmenting.
+    #[error("{0}")]
+    Lost(String),
+    /// No answer within the deadline: the server may be defragmenting.
+    #[error("no answer within the deadline")]
+    Deadline,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// A Defragment of an earlier process may be under way.
+    Resuming {
+        intent: Intent,
+        watch: Watch,
+    },
+    Choosing,
+    StepIntending(Step),
+    StepPerforming(Step),
+    /// After a compaction, until the in-use sizes rest.
+    Settling(compact::Settling),
+    /// After a hand-over, until the cluster is healthy under its new leader.
+    Handing(leader::Handing),
+    /// After NOSPACE was disarmed, until it has stayed so.
+    Clearing(alarms::Clearing),
+    Intending(Intent),
+    /// The intent is written down; one more look, so that what is acted on is not as old as the disk is slow.
+    Confirming(Intent),
+    Defragmenting {
+        intent: Intent,
+        sent_at: Duration,
+    },
+    /// The answer is lost but the server may be at work.
+    Following {
+        intent: Intent,
+        cause: Reason,
+        watch: Watch,
+    },
+    Recovering {
+        intent: Intent,
+        took: Duration,
+        since: Duration,
+        healthy_since: Option<Duration>,
+    },
+    Recording {
+        done: Option<MemberId>,
+        then: Option<Outcome>,
+    },
+    Finished,
+}
+
+/// The look-out for the end of a defragmentation whose answer will not come.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    /// When the member was last seen to be, or rightly suspected of, defragmenting.
+    busy_at: Duration,
+    idle_since: Option<Duration>,
+}
+
+/// A run under way. Times are durations since any fixed moment, and never go back.
+#[derive(Clone, Debug)]
+pub struct Run {
+    policy: Policy,
+    phase: Phase,
+    stop: Option<Reason>,
+    identity: Option<(ClusterId, BTreeSet<MemberId>)>,
+    done: BTreeSet<MemberId>,
+    /// Whether anything was sent to the cluster that may have changed it.
+    acted: bool,
+    compacted: bool,
+    transfers: u32,
+    disarmed: BTreeSet<Option<MemberId>>,
+    looks: u32,
+    changes_of_mind: u32,
+    forbidden: Option<Reason>,
+    plan: Option<Plan>,
+    waiting_for: Option<Reason>,
+}
+
+impl Run {
+    /// A run of a cluster under its policy, and its first action.
+    pub fn start(policy: Policy) -> (Self, Action) {
+        let run = Self {
+            policy,
+            phase: Phase::Choosing,
+            stop: None,
+            identity: None,
+            done: BTreeSet::new(),
+            acted: false,
+            compacted: false,
+            transfers: 0,
+            disarmed: BTreeSet::new(),
+            looks: 0,
+            changes_of_mind: 0,
+            forbidden: None,
+            plan: None,
+            waiting_for: None,
+        };
+        (run, Action::Observe { after: Duration::ZERO })
+    }
+
+    /// Asks for an early end: no further member is started. The one under way is followed to its end.
+    pub fn stop(&mut self, reason: Reason) {
+        self.stop.get_or_insert(reason);
+    }
+
+    /// Says that the run must not go on, for a reason that only the driver can know: nothing further is sent.
+    pub fn forbid(&mut self, reason: Reason) {
+        self.forbidden.get_or_insert(reason);
+    }
+
+    /// The newest plan: what is to come, and who is left alone and why.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// What a wait is for, while there is one.
+    pub fn waiting_for(&self) -> Option<&Reason> {
+        self.waiting_for.as_ref()
+    }
+
+    /// The member whose defragmentation is, or may be, under way.
+    pub fn defragmenting(&self) -> Option<MemberId> {
+        match &self.phase {
+            Phase::Resuming { intent, .. } | Phase::Defragmenting { intent, .. } | Phase::Following { intent, .. } => {
+                Some(intent.member_id)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes what happened, and gives the next action. `now` must not go back.
+    pub fn next(&mut self, now: Duration, event: Event) -> Action {
+        self.waiting_for = None;
+        match (std::mem::replace(&mut self.phase, Phase::Finished), event) {
+            (Phase::Resuming { intent, watch }, Event::Observed(facts)) => self.look_back(now, intent, watch, &facts),
+            (Phase::Choosing, Event::Observed(facts)) => self.choose(&facts),
+            (Phase::StepIntending(step), Event::Recorded(written)) => self.begin_step(step, written),
+            (Phase::StepPerforming(step), Event::Performed(answer)) => self.performed(now, step, answer),
+            (Phase::Settling(settling), Event::Observed(facts)) => self.settle(now, settling, &facts),
+            (Phase::Handing(handing), Event::Observed(facts)) => self.hand_over(now, handing, &facts),
+            (Phase::Clearing(clearing), Event::Observed(facts)) => self.clear(now, clearing, &facts),
+            (Phase::Intending(intent), Event::Recorded(written)) => self.intended(intent, written),
+            (Phase::Confirming(intent), Event::Observed(facts)) => self.confirm(now, intent, &facts),
+            (Phase::Defragmenting { intent, sent_at }, Event::DefragReturned(answer)) => {
+                self.answered(now, intent, sent_at, answer)
+            }
+            (Phase::Following { intent, cause, watch }, Event::Observed(facts)) => {
+                self.follow(now, intent, cause, watch, &facts)
+            }
+            (Phase::Recovering { intent, took, since, healthy_since }, Event::Observed(facts)) => {
+                self.recover(now, intent, took, (since, healthy_since), &facts)
+            }
+            (Phase::Recording { done, then }, Event::Recorded(written)) => self.recorded(done, then, written),
+            _ => self.finish(Outcome::Failed { reason: Reason::OutOfStep }),
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome) -> Action {
+        self.phase = Phase::Finished;
+        Action::Finish(outcome)
+    }
+
+    /// Ends the run for this reason: as refused as long as nothing was sent, else as failed.
+    fn give_up(&mut self, reason: Reason) -> Action {
+        self.finish(if self.acted { Outcome::Failed { reason } } else { Outcome::Refused { reason } })
+    }
+
+    fn look_again(&mut self, reason: Reason) -> Action {
+        self.looks += 1;
+        if !reason.may_pass() || self.looks >= LOOKS_BEFORE_GIVING_UP {
+            return self.give_up(reason);
+        }
+        self.waiting_for = Some(reason);
+        self.phase = Phase::Choosing;
+        Action::Observe { after: LOOK_INTERVAL }
+    }
+
+    fn look_at(&mut self, phase: Phase) -> Action {
+        self.phase = phase;
+        Action::Observe { after: LOOK_INTERVAL }
+    }
+
+    fn choose_next(&mut self) -> Action {
+        self.phase = Phase::Choosing;
+        Action::Observe { after: Duration::ZERO }
+    }
+
+    /// Something other than Defragment is to be sent: it is written down first.
+    fn intend_step(&mut self, step: Step) -> Action {
+        self.phase = Phase::StepIntending(step.clone());
+        Action::RecordStep(step)
+    }
+
+    fn begin_step(&mut self, step: Step, written: Result<(), String>) -> Action {
+        if let Err(detail) = written {
+            return self.give_up(Reason::JournalFailed { detail });
+        }
+        if let Some(reason) = self.stop.clone() {
+            return self.finish(Outcome::Stopped { reason });
+        }
+        self.acted = true;
+        self.phase = Phase::StepPerforming(step.clone());
+        Action::Perform(step)
+    }
+
+    fn performed(&mut self, now: Duration, step: Step, answer: Result<(), String>) -> Action {
+        match step {
+            Step::Compact { revision } => self.compacted_to(now, revision, answer),
+            Step::MoveLeader { from, member, .. } => self.handed_over(now, from, member, answer),
+            Step::DisarmNoSpace { member, .. } => self.disarmed(now, member, answer),
+        }
+    }
+
+    fn record(&mut self, intent: Intent, end: MemberEnd, then: Option<Outcome>) -> Action {
+        // What is not known to have ended well is measured again before anything is said of it.
+        let done = matches!(end, MemberEnd::Defragmented { .. }).then_some(intent.member_id);
+        self.phase = Phase::Recording { done, then };
+        Action::RecordResult(MemberResult { intent, end })
+    }
+
+    fn fail(&mut self, intent: Intent, reason: Reason, after: Option<Sizes>) -> Action {
+        let end = MemberEnd::Failed { reason: reason.clone(), after };
+        self.record(intent, end, Some(Outcome::Failed { reason }))
+    }
+
+    /// Why the cluster does not count as the same healthy one, if it does not.
+    fn trouble(&mut self, facts: &Fact<ClusterFacts>) -> Option<Reason> {
+        match known(facts) {
+            Ok(facts) => self.other_cluster(facts).or_else(|| safety::unhealthy(facts)),
+            Err(reason) => Some(reason),
+        }
+    }
+
+    /// The first observation says which cluster this is; a later one must not say otherwise.
+    fn other_cluster(&mut self, facts: &ClusterFacts) -> Option<Reason> {
+        let roster: BTreeSet<_> = facts.members.iter().map(|member| member.member.id).collect();
+        let (id, members) = self.identity.get_or_insert((facts.cluster_id, roster.clone()));
+        if *id != facts.cluster_id {
+            return Some(Reason::ClusterChanged { before: id.to_string(), after: facts.cluster_id.to_string() });
+        }
+        let change: Vec<_> = members
+            .difference(&roster)
+            .map(|gone| format!("{gone} left"))
+            .chain(roster.difference(members).map(|new| format!("{new} joined")))
+            .collect();
+        (!change.is_empty()).then(|| Reason::MembershipChanged { detail: change.join(", ") })
+    }
+}
+
+/// The cluster's facts, or that there are none, as a reason.
+fn known(facts: &Fact<ClusterFacts>) -> Result<&ClusterFacts, Reason> {
+    facts.as_ref().map_err(|unknown| {
+        let detail = unknown.detail.clone();
+        match unknown.kind {
+            UnknownKind::Denied => Reason::Denied { member: "that answers for the member list".to_owned(), detail },
+            _ => Reason::ClusterUnreachable { detail },
+        }
+    })
+}
+
+fn sizes(facts: &ClusterFacts, member: MemberId) -> Option<Sizes> {
+    let status = facts.member(member)?.status.as_ref().ok()?;
+    Some(Sizes { db_size: status.db_size, db_size_in_use: status.db_size_in_use })
+}
+
+#[cfg(test)]
+mod tests;
