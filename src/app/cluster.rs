@@ -1,24 +1,22 @@
-//! One configured cluster at work: it takes requests, serves them one after the other, and shows itself.
+//! One configured cluster: what it shares with its requests ([`super::requests`]) and with the worker that
+//! serves them ([`super::worker`]), and how it shows itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytesize::ByteSize;
-use jiff::Timestamp;
-use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 
-use super::{claims::Claims, driver, log, log::LogProgress, observer};
+use super::{claims::Claims, driver, log, observer};
 use crate::{
     config::ClusterSettings,
     core::{
+        admission::Ledger,
         cluster::MemberId,
-        history::{AlertKey, Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
+        history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
         plan::Plan,
         reason::Reason,
     },
@@ -27,16 +25,14 @@ use crate::{
         etcd::{Etcd, Membership},
         journal::{Journal, JournalError},
         progress::Progress,
-        service::{AlertDecision, ClusterSummary},
+        service::{ClusterSummary, Told},
     },
     telemetry::{
         counters::Counters,
-        members::{ClusterSample, LastDefrag},
+        members::{AdmissionSample, ClusterSample, LastDefrag},
     },
 };
 
-/// An alert whose run has just ended may still be on its way from a second Alertmanager.
-const DUPLICATES_FOR: Duration = Duration::from_mins(5);
 /// A quota changes only with a restart of the member; this bounds how long the old one is shown.
 const QUOTA_REMEMBERED_FOR: Duration = Duration::from_mins(5);
 
@@ -46,6 +42,10 @@ pub struct Shared<J> {
     pub journal: J,
     /// The process's counters.
     pub counters: Counters,
+    /// One permit for each cluster that may have a run under way at the same time.
+    pub slots: Arc<Semaphore>,
+    /// How many there are.
+    pub max_concurrent_runs: u32,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Which etcd clusters are being worked on.
@@ -54,24 +54,26 @@ pub struct Shared<J> {
 
 /// See the module.
 pub struct Cluster<E, J> {
-    settings: ClusterSettings,
-    etcd: E,
-    shared: Arc<Shared<J>>,
-    desk: Mutex<Desk>,
-    // Held from the decision about a request to its record, so that two webhooks cannot both be first.
-    admission: AsyncMutex<()>,
-    wake: Notify,
+    pub(super) settings: ClusterSettings,
+    pub(super) etcd: E,
+    pub(super) shared: Arc<Shared<J>>,
+    pub(super) desk: Mutex<Desk>,
+    // Held from the decision about a request to its record, so that two webhooks cannot both be first, and a
+    // request is not cancelled while it begins.
+    pub(super) admission: AsyncMutex<()>,
+    pub(super) wake: Notify,
     memory: Mutex<Memory>,
 }
 
-/// The requests.
+/// The requests. There is one open request a cluster at the most, so the queue is as long as the fleet.
 #[derive(Default)]
-struct Desk {
-    queued: Option<(RunId, Request)>,
-    active: Option<(RunId, Request)>,
+pub(super) struct Desk {
+    pub(super) queued: Option<(RunId, Request)>,
+    pub(super) active: Option<(RunId, Request)>,
+    pub(super) waiting_for: Option<Reason>,
+    /// As it was last read: for what is shown, never for what is decided.
+    pub(super) ledger: Ledger,
     defragmenting: Option<MemberId>,
-    cooldown_until: Option<Timestamp>,
-    ended: Vec<(AlertKey, Timestamp)>,
 }
 
 /// What is remembered between observations.
@@ -102,11 +104,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         &self.settings
     }
 
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.settings.name
     }
 
-    /// Learns from the runs of earlier processes: last attempts, and whether it is cooling down.
+    /// Learns the last attempts on the members from the runs of earlier processes.
     pub fn remember(&self, runs: &[RunView]) {
         for run in runs.iter().filter(|run| run.request.cluster == self.name()) {
             let Some(ended) = run.finished_at else { continue };
@@ -114,127 +116,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 let last = LastDefrag { at: ended, result: result.clone() };
                 lock(&self.memory).last_defrags.insert(result.intent.member_id, last);
             }
-            if run.touched_a_member() {
-                self.cool_down_from(ended);
-            }
-        }
-    }
-
-    fn cool_down_from(&self, ended: Timestamp) {
-        lock(&self.desk).cooldown_until = ended.checked_add(self.settings.policy.cooldown).ok();
-    }
-
-    /// Takes up a run that an earlier process accepted. There is one at the most; should there be more, the
-    /// first serves for all, and the others end.
-    pub async fn requeue(&self, run: RunId, request: Request) -> Result<(), JournalError> {
-        let taken = {
-            let mut desk = lock(&self.desk);
-            let free = desk.queued.is_none();
-            if free {
-                desk.queued = Some((run, request.clone()));
-            }
-            free
-        };
-        if taken {
-            self.wake.notify_one();
-            return Ok(());
-        }
-        let outcome = Outcome::Stopped { reason: Reason::AlreadyRequested };
-        self.end_run(run, request.trigger, outcome).await
-    }
-
-    async fn end_run(&self, run: RunId, trigger: Trigger, outcome: Outcome) -> Result<(), JournalError> {
-        self.shared.journal.append(run, Entry::Finished(outcome.clone())).await?;
-        self.shared.counters.run_ended(self.name(), trigger, &outcome, None);
-        LogProgress { cluster: self.name().to_owned(), run }.finished(&outcome, Duration::ZERO);
-        Ok(())
-    }
-
-    /// Decides about alerts that concern this cluster. When it says accepted, the journal has it.
-    ///
-    /// The work is a task of its own: a sender that goes away in the middle drops this future, and must not
-    /// leave a request in the journal that nobody serves.
-    pub async fn request(self: &Arc<Self>, alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
-        let cluster = Arc::clone(self);
-        match tokio::spawn(async move { cluster.decide(alerts).await }).await {
-            Ok(decision) => decision,
-            Err(error) => Err(JournalError::Write(format!("the request was not taken: {error}"))),
-        }
-    }
-
-    async fn decide(&self, alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
-        let _one_at_a_time = self.admission.lock().await;
-        let cluster = self.name().to_owned();
-        if let Some(reason) = self.duplicate(&alerts) {
-            return Ok(AlertDecision::Duplicate { cluster, reason });
-        }
-        if let Some(until) = self.cooling_down() {
-            return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason: Reason::Cooldown { until } });
-        }
-        let request = Request { cluster: cluster.clone(), trigger: Trigger::Alert, alerts };
-        let run = self.shared.journal.accept(request.clone()).await?;
-        lock(&self.desk).queued = Some((run, request));
-        self.wake.notify_one();
-        Ok(AlertDecision::Accepted { cluster, run })
-    }
-
-    fn duplicate(&self, alerts: &[AlertKey]) -> Option<Reason> {
-        let now = self.shared.clock.now();
-        let mut desk = lock(&self.desk);
-        desk.ended.retain(|(_, ended)| now.duration_since(*ended).unsigned_abs() < DUPLICATES_FOR);
-        let open: Vec<_> = desk.queued.iter().chain(&desk.active).map(|(_, request)| request).collect();
-        let all_in = |known: &dyn Fn(&AlertKey) -> bool| alerts.iter().all(known);
-        if open.iter().any(|request| all_in(&|key| request.alerts.contains(key))) {
-            return Some(Reason::DuplicateAlert);
-        }
-        if !open.is_empty() {
-            return Some(Reason::AlreadyRequested);
-        }
-        all_in(&|key| desk.ended.iter().any(|(ended, _)| ended == key)).then_some(Reason::DuplicateAlert)
-    }
-
-    fn cooling_down(&self) -> Option<Timestamp> {
-        lock(&self.desk).cooldown_until.filter(|until| *until > self.shared.clock.now())
-    }
-
-    /// Serves requests until a stop is asked for. A run under way then ends as its rules say; a request
-    /// that waits stays in the journal for the next start.
-    pub async fn work(&self, mut stop: driver::Stop) {
-        loop {
-            if stop.borrow().is_some() {
-                return;
-            }
-            let next = {
-                let mut desk = lock(&self.desk);
-                desk.active = desk.queued.take();
-                desk.active.clone()
-            };
-            match next {
-                Some((run, request)) => self.serve(run, &request, stop.clone()).await,
-                None => tokio::select! {
-                    () = self.wake.notified() => {}
-                    // A closed channel means that the process is ending.
-                    changed = stop.changed() => if changed.is_err() { return },
-                },
-            }
-        }
-    }
-
-    async fn serve(&self, run: RunId, request: &Request, stop: driver::Stop) {
-        let log = LogProgress { cluster: self.name().to_owned(), run };
-        let touched = AtomicBool::new(false);
-        let state = StateProgress { cluster: self, trigger: request.trigger, touched: &touched };
-        let watchers = (&log as &dyn Progress, &state as &dyn Progress);
-        let policy = self.settings.policy.clone();
-        let (journal, claims) = (&self.shared.journal, &self.shared.claims);
-        driver::drive(run, policy, &self.etcd, journal, &watchers, claims, stop).await;
-        let now = self.shared.clock.now();
-        // All at once: an alert that comes in between must find either the run or the cooldown.
-        let mut desk = lock(&self.desk);
-        desk.active = None;
-        desk.ended.extend(request.alerts.iter().map(|key| (key.clone(), now)));
-        if touched.load(Ordering::Relaxed) {
-            desk.cooldown_until = now.checked_add(self.settings.policy.cooldown).ok();
         }
     }
 
@@ -257,14 +138,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             self.learn(membership, &facts, &quotas);
             facts
         });
-        let (defragmenting, run_active, queue_depth) = {
-            let desk = lock(&self.desk);
-            (desk.defragmenting, desk.active.is_some(), usize::from(desk.queued.is_some()))
+        let (now, policy) = (self.shared.clock.now(), &self.settings.policy);
+        let desk = lock(&self.desk);
+        let admission = AdmissionSample {
+            run_active: desk.active.is_some(),
+            queue_depth: usize::from(desk.queued.is_some()),
+            breaker_open: desk.ledger.breaker(policy, now).is_some(),
+            paused: desk.ledger.paused(now).is_some(),
+            next_window: policy.windows.next_opening(now),
         };
+        let defragmenting = desk.defragmenting;
+        drop(desk);
         let last = |id: MemberId| lock(&self.memory).last_defrags.get(&id).cloned();
         let mut sample = ClusterSample::new(self.name().to_owned(), up, facts, defragmenting, last);
-        sample.run_active = run_active;
-        sample.queue_depth = queue_depth;
+        sample.admission = admission;
         sample
     }
 
@@ -292,23 +179,33 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// For the API and the status page.
     pub fn summary(&self) -> ClusterSummary {
-        let cooldown_until = self.cooling_down();
+        let (now, policy) = (self.shared.clock.now(), &self.settings.policy);
         let desk = lock(&self.desk);
+        let cooldown_until = match desk.ledger.cooldown(policy, now) {
+            Some(Reason::Cooldown { until }) => Some(until),
+            _ => None,
+        };
+        let idle = desk.queued.is_none() && desk.active.is_none();
         ClusterSummary {
             name: self.name().to_owned(),
-            mode: self.settings.policy.mode,
+            mode: policy.mode,
             active_run: desk.active.as_ref().map(|(run, _)| *run),
             queued_run: desk.queued.as_ref().map(|(run, _)| *run),
+            waiting_for: desk.waiting_for.clone().map(Told::from),
             cooldown_until,
+            paused: desk.ledger.paused(now).map(Told::from),
+            breaker: desk.ledger.breaker(policy, now).map(Told::from),
+            next_window: policy.windows.next_opening(now),
+            window_open: policy.windows.open_at(now),
+            retry_at: desk.ledger.retry().filter(|_| idle).map(|retry| retry.at),
         }
     }
 }
 
 /// Keeps counters and the cluster's state up with a run.
-struct StateProgress<'a, E, J> {
-    cluster: &'a Cluster<E, J>,
-    trigger: Trigger,
-    touched: &'a AtomicBool,
+pub(super) struct StateProgress<'a, E, J> {
+    pub(super) cluster: &'a Cluster<E, J>,
+    pub(super) trigger: Trigger,
 }
 
 impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
@@ -326,7 +223,6 @@ impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
         if matches!(result.end, MemberEnd::NotSent { .. }) {
             return;
         }
-        self.touched.store(true, Ordering::Relaxed);
         self.cluster.shared.counters.member_ended(self.cluster.name(), result);
         let last = LastDefrag { at: self.cluster.shared.clock.now(), result: result.clone() };
         lock(&self.cluster.memory).last_defrags.insert(result.intent.member_id, last);
@@ -338,7 +234,7 @@ impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
 }
 
 // A panic elsewhere while the lock was held leaves these structures whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -349,4 +245,4 @@ pub fn stop_channel() -> (watch::Sender<Option<Reason>>, driver::Stop) {
 
 #[cfg(test)]
 #[path = "cluster_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -2,51 +2,75 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::{
-    app::fake::{FakeEtcd, FakeJournal},
+    app::fake::{FakeEtcd, FakeJournal, VirtualClock},
     core::{
         alert::Selector,
+        cluster::ClusterId,
+        history::AlertKey,
         policy::{Mode, Policy},
     },
-    ports::clock::SystemClock,
+    ports::service::AlertDecision,
 };
 
-fn cluster(policy: Policy) -> Arc<Cluster<FakeEtcd, FakeJournal>> {
+type TestCluster = Cluster<FakeEtcd, FakeJournal>;
+
+pub(in crate::app) fn shared(slots: u32) -> Arc<Shared<FakeJournal>> {
+    let clock = VirtualClock::starting_at("2026-11-23T00:00:00Z");
+    Arc::new(Shared {
+        journal: FakeJournal::timed(clock),
+        counters: Counters::new(["a"]),
+        clock: Arc::new(clock),
+        claims: Claims::default(),
+        slots: Arc::new(Semaphore::new(slots as usize)),
+        max_concurrent_runs: slots,
+    })
+}
+
+/// A cluster in the world of `shared`; another one of the same name is the next process.
+pub(in crate::app) fn cluster_in(shared: &Arc<Shared<FakeJournal>>, name: &str, policy: Policy) -> Arc<TestCluster> {
     let settings = ClusterSettings {
-        name: "a".to_owned(),
+        name: name.to_owned(),
         endpoints: Vec::new(),
         ca_file: None,
         identity_files: None,
         user: None,
-        selector: Selector { cluster: "a".to_owned(), any_of: Vec::new() },
+        selector: Selector {
+            cluster: name.to_owned(),
+            any_of: vec![[("etcd_cluster".to_owned(), name.to_owned())].into()],
+        },
         policy,
     };
-    let shared = Shared {
-        journal: FakeJournal::default(),
-        counters: Counters::new(["a"]),
-        clock: Arc::new(SystemClock),
-        claims: Claims::default(),
-    };
-    Arc::new(Cluster::new(settings, FakeEtcd::new(3), Arc::new(shared)))
+    let mut etcd = FakeEtcd::new(3);
+    etcd.cluster_id = ClusterId(name.bytes().map(u64::from).sum());
+    Arc::new(Cluster::new(settings, etcd, Arc::clone(shared)))
 }
 
-fn enforcing() -> Arc<Cluster<FakeEtcd, FakeJournal>> {
+fn cluster(policy: Policy) -> Arc<TestCluster> {
+    cluster_in(&shared(1), "a", policy)
+}
+
+fn enforcing() -> Arc<TestCluster> {
     cluster(Policy { mode: Mode::Enforce, ..Policy::default() })
 }
 
-fn key(text: &str) -> Vec<AlertKey> {
+pub(in crate::app) fn key(text: &str) -> Vec<AlertKey> {
     vec![AlertKey { fingerprint: text.to_owned(), starts_at: "t".to_owned() }]
 }
 
 /// Lets the worker serve for a virtual hour.
-async fn serve(cluster: &Cluster<FakeEtcd, FakeJournal>) {
+async fn serve(cluster: &TestCluster) {
+    serve_for(cluster, Duration::from_hours(1)).await;
+}
+
+pub(in crate::app) async fn serve_for(cluster: &TestCluster, time: Duration) {
     let (_stop, stopped) = stop_channel();
     tokio::select! {
         () = cluster.work(stopped) => {}
-        () = sleep(Duration::from_hours(1)) => {}
+        () = sleep(time) => {}
     }
 }
 
-fn label(decision: &AlertDecision) -> (&'static str, &'static str) {
+pub(in crate::app) fn label(decision: &AlertDecision) -> (&'static str, &'static str) {
     decision.labels()
 }
 
@@ -58,7 +82,7 @@ async fn an_alert_is_accepted_once_served_and_followed_by_a_cooldown() {
     assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("duplicate", "already_requested"));
     serve(&cluster).await;
     assert_eq!(cluster.etcd.order(), [2, 3, 1]);
-    assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("duplicate", "duplicate_alert"));
+    assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("ignored", "cooldown"));
     assert_eq!(label(&cluster.request(key("3")).await.expect("taken")), ("ignored", "cooldown"));
     let runs = cluster.shared.journal.runs(10).await.expect("read");
     assert_eq!(runs.len(), 1);
@@ -87,13 +111,13 @@ async fn observe_mode_ends_in_an_outcome_and_needs_no_cooldown() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cooldown_is_remembered_over_a_restart() {
-    let first = enforcing();
+    let world = shared(1);
+    let policy = Policy { mode: Mode::Enforce, ..Policy::default() };
+    let first = cluster_in(&world, "a", policy.clone());
     first.request(key("1")).await.expect("taken");
     serve(&first).await;
-    let mut runs = first.shared.journal.runs(10).await.expect("read");
-    runs[0].finished_at = Some(Timestamp::now());
-    let second = enforcing();
-    second.remember(&runs);
+    let second = cluster_in(&world, "a", policy);
+    second.remember(&world.journal.runs(10).await.expect("read"));
     assert_eq!(label(&second.request(key("2")).await.expect("taken")), ("ignored", "cooldown"));
     let sample = second.sample(Duration::from_secs(5)).await;
     assert!(sample.members.iter().all(|member| member.last_defrag.is_some()));

@@ -14,12 +14,14 @@ use tokio::time::sleep;
 
 use crate::{
     core::{
-        cluster::{Alarm, Fact, Gauges, Member, Status},
+        cluster::{Alarm, ClusterId, Fact, Gauges, Member, Status},
         fixture,
         history::{Entry, Record, Request, RunId, RunView},
+        order::{Order, OrderRecord},
         run::DefragError,
     },
     ports::{
+        clock::Clock,
         etcd::{Etcd, Membership},
         journal::{Journal, JournalError},
     },
@@ -39,6 +41,8 @@ struct State {
 pub(crate) struct FakeEtcd {
     members: Vec<Member>,
     state: Mutex<State>,
+    /// Clusters of different names must not look like one.
+    pub(crate) cluster_id: ClusterId,
     /// How long a defragmentation takes.
     pub(crate) takes: Duration,
 }
@@ -48,7 +52,12 @@ impl FakeEtcd {
         let facts = fixture::cluster(size);
         let members: Vec<_> = facts.members.iter().map(|member| member.member.clone()).collect();
         let statuses = (1..=size).map(|id| (id, fixture::status(7))).collect();
-        Self { members, state: Mutex::new(State { statuses, ..State::default() }), takes: Duration::from_secs(2) }
+        Self {
+            members,
+            cluster_id: facts.cluster_id,
+            state: Mutex::new(State { statuses, ..State::default() }),
+            takes: Duration::from_secs(2),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -57,6 +66,16 @@ impl FakeEtcd {
 
     pub(crate) fn hang(&self, id: u64) {
         self.state().hung.insert(id, true);
+    }
+
+    pub(crate) fn recover(&self, id: u64) {
+        self.state().hung.remove(&id);
+    }
+
+    pub(crate) fn arm_no_space(&self) {
+        for status in self.state().statuses.values_mut() {
+            status.errors = vec!["memberID:1 alarm:NOSPACE ".to_owned()];
+        }
     }
 
     pub(crate) fn set_busy(&self, id: u64, busy: bool) {
@@ -88,7 +107,7 @@ impl Etcd for FakeEtcd {
         if self.state().hung.len() == self.members.len() {
             pending::<()>().await;
         }
-        Ok(Membership { cluster_id: fixture::cluster(1).cluster_id, members: self.members.clone() })
+        Ok(Membership { cluster_id: self.cluster_id, members: self.members.clone() })
     }
 
     async fn status(&self, member: &Member) -> Fact<Status> {
@@ -116,6 +135,9 @@ impl Etcd for FakeEtcd {
 
     async fn disarm(&self, via: &Member, _alarm: Alarm) -> Fact<()> {
         self.answering(via).await;
+        for status in self.state().statuses.values_mut() {
+            status.errors.clear();
+        }
         Ok(())
     }
 
@@ -156,10 +178,39 @@ impl Etcd for FakeEtcd {
 #[derive(Default)]
 pub(crate) struct FakeJournal {
     records: Mutex<Vec<Record>>,
+    orders: Mutex<Vec<OrderRecord>>,
     broken: Mutex<bool>,
+    clock: Option<VirtualClock>,
+}
+
+/// The time of day that goes with tokio's paused clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VirtualClock {
+    base: Timestamp,
+    since: tokio::time::Instant,
+}
+
+impl VirtualClock {
+    pub(crate) fn starting_at(time: &str) -> Self {
+        Self { base: time.parse().expect("a time"), since: tokio::time::Instant::now() }
+    }
+}
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Timestamp {
+        self.base + self.since.elapsed()
+    }
 }
 
 impl FakeJournal {
+    pub(crate) fn timed(clock: VirtualClock) -> Self {
+        Self { clock: Some(clock), ..Self::default() }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.map_or(Timestamp::UNIX_EPOCH, |clock| clock.now())
+    }
+
     pub(crate) fn break_down(&self) {
         *self.broken.lock().expect("no test panics with the lock") = true;
     }
@@ -175,7 +226,7 @@ impl FakeJournal {
         let mut records = self.records.lock().expect("no test panics with the lock");
         let next = records.iter().map(|record| record.run.0).max().unwrap_or(0) + 1;
         let run = run.unwrap_or(RunId(next));
-        records.push(Record { run, at: Timestamp::UNIX_EPOCH, entry });
+        records.push(Record { run, at: self.now(), entry });
         Ok(run)
     }
 }
@@ -191,6 +242,24 @@ impl Journal for FakeJournal {
 
     async fn runs(&self, _limit: usize) -> Result<Vec<RunView>, JournalError> {
         Ok(RunView::fold(self.records.lock().expect("no test panics with the lock").clone()))
+    }
+
+    async fn runs_of(&self, cluster: &str, limit: usize) -> Result<Vec<RunView>, JournalError> {
+        let mut runs = self.runs(limit).await?;
+        runs.retain(|run| run.request.cluster == cluster);
+        Ok(runs)
+    }
+
+    async fn order(&self, cluster: &str, order: Order) -> Result<(), JournalError> {
+        let record = OrderRecord { cluster: cluster.to_owned(), at: self.now(), order };
+        self.orders.lock().expect("no test panics with the lock").push(record);
+        Ok(())
+    }
+
+    async fn orders(&self, cluster: &str) -> Result<Vec<OrderRecord>, JournalError> {
+        let mut orders = self.orders.lock().expect("no test panics with the lock").clone();
+        orders.retain(|record| record.cluster == cluster);
+        Ok(orders)
     }
 
     async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {

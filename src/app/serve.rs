@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::Semaphore,
     task::JoinSet,
     time::timeout,
 };
@@ -13,6 +14,7 @@ use tracing::{error, info, warn};
 use super::{
     claims::Claims,
     cluster::{Cluster, Shared, stop_channel},
+    reconcile::reconcile,
     service::App,
 };
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
         etcd::{Connection, EtcdCluster, TlsFiles},
         http::{Access, Listener, Options, router},
         journal::SqliteJournal,
+        outgoing::Alertmanager,
     },
     config::{ClusterSettings, Settings},
     core::reason::Reason,
@@ -42,6 +45,10 @@ pub struct ServeOptions {
     pub timeout_offset: Duration,
     /// Where the journal is.
     pub data_dir: PathBuf,
+    /// Asked at the start which alerts fire.
+    pub alertmanagers: Vec<Alertmanager>,
+    /// How many clusters may have a run under way at the same time; at least one.
+    pub max_concurrent_runs: u32,
     /// How long to wait, on a signal, for the member that is being defragmented.
     pub shutdown_grace: Duration,
 }
@@ -73,7 +80,15 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
         SqliteJournal::open(&options.data_dir, clock.clone())?
     };
     let counters = Counters::new(settings.clusters.iter().map(|cluster| cluster.name.as_str()));
-    let shared = Arc::new(Shared { journal, counters, clock, claims: Claims::default() });
+    let slots = usize::try_from(options.max_concurrent_runs).unwrap_or(1);
+    let shared = Arc::new(Shared {
+        journal,
+        counters,
+        clock,
+        claims: Claims::default(),
+        slots: Arc::new(Semaphore::new(slots)),
+        max_concurrent_runs: options.max_concurrent_runs,
+    });
     let mut clusters = Vec::new();
     for cluster in settings.clusters {
         let etcd = connect(&cluster)?;
@@ -112,6 +127,12 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
             let (cluster, stopped) = (Arc::clone(cluster), stopped.clone());
             workers.spawn(async move { Box::pin(cluster.work(stopped)).await });
         }
+    }
+
+    // Tasks that may end: they are not waited for, and end with the process.
+    let mut reconciliations = JoinSet::new();
+    for source in options.alertmanagers.iter().filter(|_| !options.exporter_only) {
+        reconciliations.spawn(reconcile(Arc::clone(&app), source.clone(), stopped.clone()));
     }
 
     let mut terminate = signal(SignalKind::terminate())?;

@@ -15,7 +15,7 @@ use crate::{
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
-        service::{AlertAnswer, AlertDecision, ClusterSummary, Service},
+        service::{AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, Service},
     },
 };
 
@@ -50,11 +50,13 @@ impl<E: Etcd, J: Journal> App<E, J> {
         let runs = self.shared.journal.runs(RUNS_TO_REMEMBER).await?;
         for cluster in &self.clusters {
             cluster.remember(&runs);
+            cluster.ledger().await?;
         }
         for view in self.shared.journal.open_runs().await? {
             match self.cluster(&view.request.cluster) {
-                // A person who typed `defragd run` sees that it ended, and decides anew.
-                Some(cluster) if view.request.trigger != Trigger::Manual => {
+                // A person who typed `defragd run` sees that it ended, and decides anew; one who asked through the
+                // API is written down as having agreed, and was told that it is accepted.
+                Some(cluster) if view.request.trigger != Trigger::Manual || view.approved.is_some() => {
                     info!(cluster = view.request.cluster, run = view.id.0, "taking up a run of an earlier process");
                     cluster.requeue(view.id, view.request).await?;
                 }
@@ -73,19 +75,29 @@ impl<E: Etcd, J: Journal> App<E, J> {
         Ok(())
     }
 
-    /// One request a cluster, for all the alerts that concern it.
-    async fn request_runs(&self, notification: &Notification) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
+    /// One decision a cluster, for all the alerts that concern it and have this status.
+    async fn decide(
+        &self,
+        notification: &Notification,
+        status: AlertStatus,
+    ) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
         let mut wanted: BTreeMap<&str, Vec<AlertKey>> = BTreeMap::new();
-        for alert in notification.alerts.iter().filter(|alert| alert.status == AlertStatus::Firing) {
+        for alert in notification.alerts.iter().filter(|alert| alert.status == status) {
             if let Ok(cluster) = alert::target(alert, &self.selectors) {
                 wanted.entry(cluster).or_default().push(alert.key());
             }
         }
         let mut decisions = BTreeMap::new();
         for (name, keys) in wanted {
-            if let Some(cluster) = self.cluster(name) {
-                decisions.insert(name.to_owned(), cluster.request(keys).await?);
-            }
+            let Some(cluster) = self.cluster(name) else { continue };
+            let decision = match status {
+                AlertStatus::Firing => cluster.request(keys).await?,
+                AlertStatus::Resolved => match cluster.resolve(keys).await? {
+                    Some(run) => AlertDecision::Cancelled { cluster: name.to_owned(), run },
+                    None => AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: Reason::Resolved },
+                },
+            };
+            decisions.insert(name.to_owned(), decision);
         }
         Ok(decisions)
     }
@@ -102,7 +114,9 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     }
 
     async fn notify(&self, notification: Notification) -> Result<Vec<AlertAnswer>, JournalError> {
-        let decisions = self.request_runs(&notification).await?;
+        // Firing first: an alert that takes over keeps the request of one that is resolved.
+        let firing = self.decide(&notification, AlertStatus::Firing).await?;
+        let resolved = self.decide(&notification, AlertStatus::Resolved).await?;
         if notification.truncated_alerts > 0 {
             warn!(
                 alerts = notification.truncated_alerts,
@@ -111,13 +125,12 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         }
         let answer = |alert: &alert::Alert| {
             let target = alert::target(alert, &self.selectors);
-            let decision = match (alert.status, target) {
-                (_, Err(reason)) => AlertDecision::Ignored { cluster: None, reason },
-                (AlertStatus::Resolved, Ok(cluster)) => {
-                    AlertDecision::Ignored { cluster: Some(cluster.to_owned()), reason: Reason::Resolved }
-                }
-                (AlertStatus::Firing, Ok(cluster)) => decisions.get(cluster).cloned().unwrap_or_else(|| {
-                    AlertDecision::Ignored { cluster: Some(cluster.to_owned()), reason: Reason::UnknownCluster }
+            let decisions = if alert.status == AlertStatus::Firing { &firing } else { &resolved };
+            let decision = match target {
+                Err(reason) => AlertDecision::Ignored { cluster: None, reason },
+                Ok(cluster) => decisions.get(cluster).cloned().unwrap_or_else(|| AlertDecision::Ignored {
+                    cluster: Some(cluster.to_owned()),
+                    reason: Reason::UnknownCluster,
                 }),
             };
             self.shared.counters.alert(&decision);
@@ -127,6 +140,17 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             AlertAnswer { fingerprint: alert.key().fingerprint, status: alert.status, decision }
         };
         Ok(notification.alerts.iter().map(answer).collect())
+    }
+
+    async fn command(&self, cluster: &str, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
+        let found = self.cluster(cluster).ok_or_else(|| CommandError::UnknownCluster(cluster.to_owned()))?;
+        found.command(by, command).await
+    }
+
+    async fn approve(&self, run: RunId, by: String) -> Result<(), CommandError> {
+        let view = self.shared.journal.run(run).await?.ok_or(CommandError::UnknownRun(run))?;
+        let cluster = self.cluster(&view.request.cluster);
+        cluster.ok_or(CommandError::UnknownCluster(view.request.cluster.clone()))?.approve(run, by).await
     }
 
     fn count_webhook(&self, code: u16) {
@@ -151,3 +175,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         None
     }
 }
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

@@ -60,7 +60,7 @@ pub(super) struct Connection {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Policy (overrides the file)")]
 pub(super) struct PolicyArgs {
-    /// observe: decide and log, change nothing; enforce: defragment
+    /// observe: decide and log, change nothing; approve: ask a person first; enforce: defragment
     #[arg(long, env = "DEFRAGD_MODE", value_enum)]
     pub(super) mode: Option<ModeArg>,
     /// Act from this fragmentation ratio (0-1), default 0.45, …
@@ -93,12 +93,31 @@ pub(super) struct PolicyArgs {
     /// Accept clusters of one or two members, which stop serving for the time of a defragmentation
     #[arg(long, env = "DEFRAGD_ALLOW_WITHOUT_QUORUM_SLACK", action = ArgAction::SetTrue)]
     allow_without_quorum_slack: bool,
+    /// When a member is worth it, instead of the thresholds: `dbQuotaUsage > 0.8 || dbSizeFree > 200*1024*1024`
+    #[arg(long, env = "DEFRAGD_RULE", value_name = "EXPRESSION")]
+    rule: Option<String>,
+    /// No further run after so many within 24 hours that touched a member, default 4
+    #[arg(long, env = "DEFRAGD_MAX_RUNS_PER_DAY", value_name = "NUMBER")]
+    max_runs_per_day: Option<u32>,
+    /// No further run after so many failed in a row, until `defragd resume`, default 3
+    #[arg(long, env = "DEFRAGD_BREAKER_FAILURES", value_name = "NUMBER")]
+    breaker_failures: Option<u32>,
+    /// One more try so long after the last failure, even without a person
+    #[arg(long, env = "DEFRAGD_BREAKER_RESET_AFTER", value_name = "TIME")]
+    breaker_reset_after: Option<SignedDuration>,
+    /// In mode approve, how long a request waits for a person, default 24h
+    #[arg(long, env = "DEFRAGD_APPROVAL_TIMEOUT", value_name = "TIME")]
+    approval_timeout: Option<SignedDuration>,
+    /// NOSPACE, or a file at 0.9 of its quota, overrides the maintenance windows
+    #[arg(long, env = "DEFRAGD_EMERGENCY", action = ArgAction::SetTrue)]
+    emergency: bool,
 }
 
 /// [`Mode`] as a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum ModeArg {
     Observe,
+    Approve,
     Enforce,
 }
 
@@ -106,6 +125,7 @@ impl From<ModeArg> for Mode {
     fn from(mode: ModeArg) -> Self {
         match mode {
             ModeArg::Observe => Self::Observe,
+            ModeArg::Approve => Self::Approve,
             ModeArg::Enforce => Self::Enforce,
         }
     }
@@ -145,6 +165,13 @@ impl PolicyArgs {
             compaction: None,
             disarm_nospace: None,
             allow_without_quorum_slack: self.allow_without_quorum_slack.then_some(true),
+            rule: self.rule.clone(),
+            windows: None,
+            emergency: self.emergency.then_some(true),
+            max_runs_per_day: self.max_runs_per_day,
+            breaker_failures: self.breaker_failures,
+            breaker_reset_after: self.breaker_reset_after,
+            approval_timeout: self.approval_timeout,
         }
     }
 }
@@ -167,7 +194,7 @@ impl Connection {
         if let Some(policy) = policy {
             let over = policy.keys();
             for cluster in &mut file.clusters {
-                cluster.policy = cluster.policy.overridden_by(&over);
+                cluster.policy = std::mem::take(&mut cluster.policy).overridden_by(&over);
             }
         }
         Ok(Settings::from_raw(file)?)

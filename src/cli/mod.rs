@@ -2,6 +2,7 @@
 
 mod args;
 mod check_config;
+mod control;
 mod plan;
 mod run;
 mod runs;
@@ -38,6 +39,12 @@ enum Command {
     Run(run::Args),
     /// Show past runs from the journal
     Runs(runs::Args),
+    /// Agree to a run that waits for a person (mode approve)
+    Approve(control::ApproveArgs),
+    /// Keep runs of a cluster from beginning; one under way starts no new member
+    Pause(control::PauseArgs),
+    /// End a pause, and close the breaker
+    Resume(control::ResumeArgs),
     /// Check a configuration file, and report every problem
     CheckConfig(check_config::Args),
 }
@@ -71,6 +78,9 @@ impl Cli {
             Command::Plan(args) => plan::run(args).await,
             Command::Run(args) => Box::pin(run::run(args)).await,
             Command::Runs(args) => runs::run(args).await,
+            Command::Approve(args) => control::approve(args).await,
+            Command::Pause(args) => control::pause(args).await,
+            Command::Resume(args) => control::resume(args).await,
             Command::CheckConfig(args) => check_config::run(&args),
         };
         result.unwrap_or_else(|error| report(&error)).into()

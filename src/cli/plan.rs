@@ -112,6 +112,7 @@ fn describe(need: Need) -> &'static str {
         Need::NoSpace => "alarm NOSPACE is armed",
         Need::QuotaPressure => "the file nears its quota",
         Need::Fragmented => "much of the file is free",
+        Need::Rule => "the rule holds",
     }
 }
 

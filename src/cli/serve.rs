@@ -10,6 +10,7 @@ use super::{
     args::{self, Connection, PolicyArgs, UsageError},
 };
 use crate::{
+    adapters::outgoing::Alertmanager,
     app::serve::{ServeOptions, serve},
     telemetry::logging,
 };
@@ -62,6 +63,34 @@ pub(super) struct Args {
     /// Directory of the journal [default: /var/lib/defragd for root, else ~/.local/state/defragd]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Alertmanager to ask at the start which alerts fire; may be given several times
+    #[arg(
+        long = "alertmanager.url",
+        env = "DEFRAGD_ALERTMANAGER_URL",
+        value_delimiter = ',',
+        value_name = "URL",
+        help_heading = "Alertmanager"
+    )]
+    alertmanager_url: Vec<String>,
+    /// File with the bearer token for it
+    #[arg(
+        long = "alertmanager.bearer-token-file",
+        env = "DEFRAGD_ALERTMANAGER_BEARER_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Alertmanager"
+    )]
+    alertmanager_token_file: Option<PathBuf>,
+    /// Certificates of the authorities to trust for it
+    #[arg(
+        long = "alertmanager.ca-file",
+        env = "DEFRAGD_ALERTMANAGER_CA_FILE",
+        value_name = "FILE",
+        help_heading = "Alertmanager"
+    )]
+    alertmanager_ca_file: Option<PathBuf>,
+    /// How many clusters may have a run under way at the same time
+    #[arg(long, env = "DEFRAGD_MAX_CONCURRENT_RUNS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
+    max_concurrent_runs: u32,
     /// On a signal, how long to wait for the member that is being defragmented
     #[arg(long, env = "DEFRAGD_SHUTDOWN_GRACE", default_value = "25s", value_name = "TIME")]
     shutdown_grace: SignedDuration,
@@ -83,6 +112,14 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     if !is_plain_path(&args.telemetry_path) {
         return Err(UsageError("--web.telemetry-path must be a plain path of its own, like /metrics".to_owned()).into());
     }
+    let alertmanagers = args
+        .alertmanager_url
+        .iter()
+        .map(|url| {
+            let (token, ca) = (args.alertmanager_token_file.clone(), args.alertmanager_ca_file.as_ref());
+            Alertmanager::new(url, token, ca).map_err(|error| UsageError(format!("--alertmanager.url: {error}")))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
     logging::init(args.log_level, args.log_format);
     let options = ServeOptions {
         listen,
@@ -91,6 +128,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         telemetry_path: args.telemetry_path,
         timeout_offset: offset,
         data_dir: args::data_dir(args.data_dir),
+        alertmanagers,
+        max_concurrent_runs: args.max_concurrent_runs,
         shutdown_grace: grace,
     };
     serve(settings, options).await?;

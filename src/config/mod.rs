@@ -5,6 +5,7 @@
 
 pub mod raw;
 mod validate;
+mod windows;
 
 use std::path::{Path, PathBuf};
 

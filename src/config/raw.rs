@@ -64,10 +64,10 @@ pub struct Auth {
 }
 
 /// What differs from the default policy. Durations like `10s`, `5m`, `6h`; sizes like `100MiB`.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyKeys {
-    /// `observe` or `enforce`.
+    /// `observe`, `approve` or `enforce`.
     pub mode: Option<Mode>,
     /// 0–1.
     pub min_fragmentation_ratio: Option<f64>,
@@ -93,6 +93,35 @@ pub struct PolicyKeys {
     pub disarm_nospace: Option<bool>,
     /// Accept clusters of one or two members.
     pub allow_without_quorum_slack: Option<bool>,
+    /// An expression.
+    pub rule: Option<String>,
+    /// When runs may begin.
+    pub windows: Option<Vec<Window>>,
+    /// Whether NOSPACE or a nearly full quota overrides the windows.
+    pub emergency: Option<bool>,
+    /// Number of runs.
+    pub max_runs_per_day: Option<u32>,
+    /// Number of runs.
+    pub breaker_failures: Option<u32>,
+    /// Duration.
+    pub breaker_reset_after: Option<SignedDuration>,
+    /// Duration.
+    pub approval_timeout: Option<SignedDuration>,
+}
+
+/// A weekly maintenance window.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// Like `sat` or `saturday`; none means every day.
+    #[serde(default)]
+    pub days: Vec<String>,
+    /// Like `02:00`.
+    pub start: String,
+    /// Like `05:00`; before `start`, it is on the next day.
+    pub end: String,
+    /// IANA name, like `Europe/Berlin`.
+    pub timezone: String,
 }
 
 /// Compaction before a run.
@@ -121,6 +150,13 @@ impl PolicyKeys {
             compaction: over.compaction.or(self.compaction),
             disarm_nospace: over.disarm_nospace.or(self.disarm_nospace),
             allow_without_quorum_slack: over.allow_without_quorum_slack.or(self.allow_without_quorum_slack),
+            rule: over.rule.clone().or(self.rule),
+            windows: over.windows.clone().or(self.windows),
+            emergency: over.emergency.or(self.emergency),
+            max_runs_per_day: over.max_runs_per_day.or(self.max_runs_per_day),
+            breaker_failures: over.breaker_failures.or(self.breaker_failures),
+            breaker_reset_after: over.breaker_reset_after.or(self.breaker_reset_after),
+            approval_timeout: over.approval_timeout.or(self.approval_timeout),
         }
     }
 }

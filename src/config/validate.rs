@@ -5,20 +5,21 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use jiff::SignedDuration;
 use url::Url;
 
-use super::{ClusterSettings, Problem, Settings, raw};
+use super::{ClusterSettings, Problem, Settings, raw, windows};
 use crate::core::{
     alert::Selector,
     policy::{Compaction, Policy},
+    rule::Rule,
 };
 
 /// A longer deadline would not be a limit any more.
 const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
 
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, at: impl Into<String>, what: impl Into<String>) {
+    pub(super) fn add(&mut self, at: impl Into<String>, what: impl Into<String>) {
         self.0.push(Problem { at: at.into(), what: what.into() });
     }
 }
@@ -156,7 +157,7 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
         }
     };
     let second = Duration::from_secs(1);
-    Policy {
+    let mut policy = Policy {
         mode: keys.mode.unwrap_or(default.mode),
         min_fragmentation_ratio,
         min_reclaimable: keys.min_reclaimable.unwrap_or(default.min_reclaimable),
@@ -175,7 +176,28 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
         compaction: keys.compaction.map(|keys| Compaction { keep_revisions: keys.keep_revisions }),
         disarm_no_space: keys.disarm_nospace.unwrap_or(default.disarm_no_space),
         allow_without_quorum_slack: keys.allow_without_quorum_slack.unwrap_or(default.allow_without_quorum_slack),
+        emergency: keys.emergency.unwrap_or(default.emergency),
+        max_runs_per_day: keys.max_runs_per_day.unwrap_or(default.max_runs_per_day),
+        breaker_failures: keys.breaker_failures.unwrap_or(default.breaker_failures),
+        breaker_reset_after: keys
+            .breaker_reset_after
+            .map(|time| duration("breaker_reset_after", Some(time), second, Duration::from_hours(1))),
+        approval_timeout: duration("approval_timeout", keys.approval_timeout, second, default.approval_timeout),
+        ..default
+    };
+    for (key, value) in [("max_runs_per_day", policy.max_runs_per_day), ("breaker_failures", policy.breaker_failures)] {
+        if value == 0 {
+            problems.add(format!("{at}.{key}"), "is 0, and must be at least 1; mode observe keeps runs from happening");
+        }
     }
+    if let Some(text) = keys.rule {
+        match Rule::parse(&text) {
+            Ok(rule) => policy.rule = Some(rule),
+            Err(error) => problems.add(format!("{at}.rule"), error.to_string()),
+        }
+    }
+    policy.windows = windows::schedule(&format!("{at}.windows"), keys.windows.unwrap_or_default(), problems);
+    policy
 }
 
 #[cfg(test)]
@@ -219,9 +241,18 @@ clusters:
       compaction: {keep_revisions: 1000}
       disarm_nospace: false
       allow_without_quorum_slack: true
+      rule: dbQuotaUsage > 0.8 || dbSizeFree > 200*1024*1024
+      windows: [{days: [sat, sun], start: '02:00', end: '05:00', timezone: Europe/Berlin}]
+      emergency: true
+      max_runs_per_day: 2
+      breaker_failures: 5
+      breaker_reset_after: 24h
+      approval_timeout: 8h
 ";
         let settings = read(text).expect("valid");
         let cluster = &settings.clusters[0];
+        assert!(cluster.policy.rule.is_some() && cluster.policy.windows.0.len() == 1);
+        assert_eq!(cluster.policy.breaker_reset_after, Some(Duration::from_hours(24)));
         assert_eq!(cluster.endpoints, ["https://etcd-1.example:2379", "https://[::1]:2379"]);
         assert_eq!(cluster.policy.cooldown, Duration::from_mins(90));
         assert_eq!(cluster.policy.min_reclaimable.0, 1 << 30);
@@ -239,6 +270,10 @@ clusters:
   - name: a
     endpoints: ['ftp://x:1', 'https://user:pw@x:2379', 'https://x:2379/v3']
     match: [{}]
+    policy:
+      rule: dbsize > 1
+      max_runs_per_day: 0
+      windows: [{days: [caturday], start: '25:00', end: '05:00', timezone: Europe/Berln}, {start: '02:00', end: '02:00', timezone: UTC}]
 ";
         let error = read(text).expect_err("invalid");
         for expected in [
@@ -251,6 +286,12 @@ clusters:
             "clusters[1].endpoints[1]: has a user or password in it",
             "clusters[1].endpoints[2]: \"https://x:2379/v3\" has more than a host and a port",
             "clusters[1].match: an empty set of labels",
+            "clusters[1].policy.rule: line 1, column 1: there is no variable dbsize",
+            "clusters[1].policy.max_runs_per_day: is 0",
+            "clusters[1].policy.windows[0].days[0]: \"caturday\" is no day",
+            "clusters[1].policy.windows[0].start: \"25:00\" is no time of day",
+            "clusters[1].policy.windows[0].timezone: \"Europe/Berln\" is not in the IANA",
+            "clusters[1].policy.windows[1].end: is the start",
         ] {
             assert!(error.contains(expected), "{expected:?} is not in:\n{error}");
         }

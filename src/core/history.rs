@@ -30,19 +30,22 @@ impl fmt::Display for RunId {
 pub enum Trigger {
     /// A firing alert.
     Alert,
-    /// `defragd run`.
+    /// A person: `defragd run`, or `POST /api/v1/clusters/{name}/run`.
     Manual,
+    /// A run was refused, and its alert still stands.
+    Retry,
 }
 
 impl Trigger {
     /// All of them, so that counters can start at 0.
-    pub const ALL: [Self; 2] = [Self::Alert, Self::Manual];
+    pub const ALL: [Self; 3] = [Self::Alert, Self::Manual, Self::Retry];
 
     /// A stable label for metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Alert => "alert",
             Self::Manual => "manual",
+            Self::Retry => "retry",
         }
     }
 }
@@ -65,6 +68,17 @@ pub struct Request {
     pub trigger: Trigger,
     /// The alerts behind it, if any.
     pub alerts: Vec<AlertKey>,
+}
+
+impl Request {
+    /// Adds alerts that it does not have yet.
+    pub fn join(&mut self, alerts: Vec<AlertKey>) {
+        for key in alerts {
+            if !self.alerts.contains(&key) {
+                self.alerts.push(key);
+            }
+        }
+    }
 }
 
 /// A member's file at one moment.
@@ -265,6 +279,21 @@ impl Outcome {
 pub enum Entry {
     /// The request was taken; only now is it acknowledged to whoever asked.
     Accepted(Request),
+    /// Further alerts that the run serves.
+    Joined {
+        /// Theirs.
+        alerts: Vec<AlertKey>,
+    },
+    /// Some of its alerts no longer fire. Also written after the end of a run that is to be tried again.
+    Resolved {
+        /// Theirs.
+        alerts: Vec<AlertKey>,
+    },
+    /// A person agreed to the run.
+    Approved {
+        /// Who, as they said.
+        by: String,
+    },
     /// Its turn came.
     Started {
         /// The policy's mode.
@@ -292,6 +321,15 @@ pub struct Record {
     pub entry: Entry,
 }
 
+/// That a person agreed to a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Approval {
+    /// Who, as they said.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// A run as its records tell it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunView {
@@ -302,6 +340,10 @@ pub struct RunView {
     pub request: Request,
     /// When the request was accepted.
     pub accepted_at: Timestamp,
+    /// The alerts of the request that no longer fire.
+    pub resolved: Vec<AlertKey>,
+    /// Who agreed to it, and when.
+    pub approved: Option<Approval>,
     /// When its turn came.
     pub started_at: Option<Timestamp>,
     /// When it ended.
@@ -329,6 +371,8 @@ impl RunView {
                     id: run,
                     request,
                     accepted_at: at,
+                    resolved: Vec::new(),
+                    approved: None,
                     started_at: None,
                     finished_at: None,
                     outcome: None,
@@ -342,6 +386,10 @@ impl RunView {
             let Some(view) = runs.iter_mut().rev().find(|view| view.id == run) else { continue };
             match entry {
                 Entry::Accepted(_) => {}
+                Entry::Joined { alerts } => view.request.join(alerts),
+                Entry::Resolved { alerts } => view.resolved.extend(alerts),
+                // The first is the one that counted.
+                Entry::Approved { by } => view.approved = view.approved.take().or(Some(Approval { by, at })),
                 Entry::Started { .. } => {
                     view.started_at = view.started_at.or(Some(at));
                     view.starts += 1;
@@ -359,6 +407,11 @@ impl RunView {
             }
         }
         runs
+    }
+
+    /// The alerts behind it that still fire, as far as is known.
+    pub fn standing_alerts(&self) -> impl Iterator<Item = &AlertKey> {
+        self.request.alerts.iter().filter(|key| !self.resolved.contains(key))
     }
 
     /// Bytes that the files of all members lost.

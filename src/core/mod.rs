@@ -3,18 +3,22 @@
 //! Nothing here may read a clock, the environment, a random number or a log, and nothing is async:
 //! facts and times come in as values, decisions go out as values. That is what lets a test run
 //! thousands of whole defragmentations in virtual time. Reading order: [`cluster`] (what was observed),
-//! [`policy`] (what is wanted), [`safety`] (what forbids it, as a [`reason`]), [`plan`] (who is next),
+//! [`policy`] (what is wanted), [`admission`] (whether and when a run may begin), [`safety`] (what forbids it, as a [`reason`]), [`plan`] (who is next),
 //! [`run`] (the procedure).
 
+pub mod admission;
 pub mod alert;
 pub mod cluster;
 pub mod history;
+pub mod order;
 pub mod plan;
 pub mod policy;
 pub mod reason;
+pub mod rule;
 pub mod run;
 pub mod safety;
 pub mod version;
+pub mod window;
 mod wire;
 
 #[cfg(test)]

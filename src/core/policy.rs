@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{cluster::Status, reason::Reason};
+use super::{cluster::Status, reason::Reason, rule::Rule, window::Schedule};
 
 /// How far defragd may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,8 @@ pub enum Mode {
     /// Everything but the RPCs that change something; the decision is logged and counted.
     #[default]
     Observe,
+    /// Runs for real, each only after a person agreed to it.
+    Approve,
     /// Runs for real.
     Enforce,
 }
@@ -23,6 +25,7 @@ impl Mode {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Observe => "observe",
+            Self::Approve => "approve",
             Self::Enforce => "enforce",
         }
     }
@@ -79,6 +82,21 @@ pub struct Policy {
     pub disarm_no_space: bool,
     /// Accept that clusters of one or two members stop for the time of a defragmentation.
     pub allow_without_quorum_slack: bool,
+    // ---- admission ----
+    /// When a member is worth it, instead of the thresholds above. NOSPACE is, in any case.
+    pub rule: Option<Rule>,
+    /// When runs may begin.
+    pub windows: Schedule,
+    /// Whether NOSPACE, or a file at 0.9 of its quota, overrides the windows.
+    pub emergency: bool,
+    /// No further run after so many within 24 hours that touched a member.
+    pub max_runs_per_day: u32,
+    /// No further run after so many that failed in a row, until a person resumes.
+    pub breaker_failures: u32,
+    /// One more try so long after the last failure, even without a person.
+    pub breaker_reset_after: Option<Duration>,
+    /// How long a request waits for a person in mode approve.
+    pub approval_timeout: Duration,
 }
 
 impl Default for Policy {
@@ -98,6 +116,13 @@ impl Default for Policy {
             compaction: None,
             disarm_no_space: true,
             allow_without_quorum_slack: false,
+            rule: None,
+            windows: Schedule::default(),
+            emergency: false,
+            max_runs_per_day: 4,
+            breaker_failures: 3,
+            breaker_reset_after: None,
+            approval_timeout: Duration::from_hours(24),
         }
     }
 }
@@ -115,6 +140,8 @@ pub enum Need {
     QuotaPressure,
     /// Much of the file is free pages.
     Fragmented,
+    /// The owner's rule holds.
+    Rule,
 }
 
 impl Policy {
@@ -123,6 +150,9 @@ impl Policy {
         let reclaimable = status.reclaimable();
         if no_space && reclaimable >= MIN_GAIN_UNDER_NO_SPACE {
             return Ok(Need::NoSpace);
+        }
+        if let Some(rule) = &self.rule {
+            return rule.holds(status).map(|()| Need::Rule);
         }
         let pressed = status.quota_usage_ratio().is_some_and(|usage| usage >= self.quota_usage_ratio);
         if pressed && reclaimable >= self.quota_min_reclaimable {
@@ -144,6 +174,19 @@ impl Policy {
 mod tests {
     use super::*;
     use crate::core::fixture;
+
+    #[test]
+    fn a_rule_replaces_the_thresholds_but_not_nospace() {
+        let rule = |text: &str| Policy { rule: Some(Rule::parse(text).expect("a rule")), ..Policy::default() };
+        // The thresholds would say yes to the first and no to the second.
+        let status = fixture::status(1);
+        assert_eq!(rule("dbSizeFree > 4e9").need(&status, false).map_err(|r| r.label()), Err("rule_not_met"));
+        assert_eq!(
+            rule("dbSize > 0").need(&Status { db_size_in_use: status.db_size, ..status.clone() }, false),
+            Ok(Need::Rule)
+        );
+        assert_eq!(rule("false").need(&status, true), Ok(Need::NoSpace));
+    }
 
     #[test]
     fn need_is_decided_at_the_thresholds() {

@@ -46,6 +46,18 @@
 //! | `duplicate_alert` | nothing |
 //! | `already_requested` | nothing: one run serves all alerts of the cluster |
 //! | `cooldown` | wait; or `defragd run`, which a cooldown does not hold back |
+//! | `rule_not_met` | nothing; change `rule` if you want it earlier |
+//! | `rule_failed` | make the quota known (the member's `/metrics`), or leave it out of `rule` |
+//! | `no_gain` | look for long reads or snapshots under way, or compact; it is tried again when more is free |
+//! | `paused` | `defragd resume`, or wait for the end of the pause |
+//! | `outside_window` | wait for the window, or set `emergency: true` for NOSPACE and a full quota |
+//! | `window_closed` | make the window longer than a run takes; the next alert goes on |
+//! | `daily_limit` | find out what fragments the cluster so fast; or `defragd run` |
+//! | `breaker_open` | look at `defragd runs`, mend the cause, then `defragd resume` |
+//! | `awaiting_approval` | `defragd approve RUN` |
+//! | `approval_expired` | nothing: the next notification asks again |
+//! | `too_many_runs` | wait for the other clusters, or raise `--max-concurrent-runs` |
+//! | `retry_pending` | mend what refused the last run; it is tried again by itself |
 //! | `shutting_down` | nothing: the next start goes on |
 //! | `operator_stop` | `defragd run` again when ready |
 //! | `process_ended` | read the log of the ended process; `defragd plan` shows what is left |
@@ -356,6 +368,118 @@ pub enum Reason {
         /// When runs are taken again.
         until: Timestamp,
     },
+
+    // ---- the admission of a run: core/admission.rs, core/window.rs, core/rule.rs ----
+    /// The owner's rule does not hold for the member.
+    #[error(
+        "the rule does not hold: {rule} (dbSize {}, dbSizeInUse {}, dbQuota {})", db_size.0, db_size_in_use.0, match quota { Some(quota) => quota.0.to_string(), None => "unknown".to_owned() }
+    )]
+    RuleNotMet {
+        /// As written.
+        rule: String,
+        /// As measured now.
+        #[serde(rename = "db_size_bytes", with = "wire::bytes")]
+        db_size: ByteSize,
+        /// As measured now.
+        #[serde(rename = "db_size_in_use_bytes", with = "wire::bytes")]
+        db_size_in_use: ByteSize,
+        /// As measured now.
+        #[serde(rename = "db_quota_bytes", with = "wire::maybe_bytes")]
+        quota: Option<ByteSize>,
+    },
+    /// The owner's rule cannot be decided for the member.
+    #[error("the rule cannot be decided: {detail}: {rule}")]
+    RuleFailed {
+        /// As written.
+        rule: String,
+        /// Why.
+        detail: String,
+    },
+    /// The last attempt gave nothing back, and nothing has changed since.
+    #[error(
+        "the last defragmentation gave back {reclaimed} of {expected}, and no more has become free since: it is tried again when {needed} are reclaimable ({reclaimable} now); a long read or a snapshot under way may hold pages, else `etcdctl compact` frees some"
+    )]
+    NoGain {
+        /// By how much the file became smaller.
+        #[serde(rename = "reclaimed_bytes", with = "wire::bytes")]
+        reclaimed: ByteSize,
+        /// What was free before.
+        #[serde(rename = "expected_bytes", with = "wire::bytes")]
+        expected: ByteSize,
+        /// What is free now.
+        #[serde(rename = "reclaimable_bytes", with = "wire::bytes")]
+        reclaimable: ByteSize,
+        /// What must be free for another attempt.
+        #[serde(rename = "needed_bytes", with = "wire::bytes")]
+        needed: ByteSize,
+    },
+    /// A person paused the cluster.
+    #[error("paused by {by}: {reason}{}; to go on: defragd resume", match until { Some(until) => format!(" (until {until})"), None => String::new() })]
+    Paused {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When it ends by itself.
+        until: Option<Timestamp>,
+    },
+    /// No maintenance window is open.
+    #[error("outside the maintenance windows; the next opens at {}", match opens { Some(opens) => opens.to_string(), None => "no known time".to_owned() })]
+    OutsideWindow {
+        /// When the next one opens.
+        opens: Option<Timestamp>,
+    },
+    /// The maintenance window closed during the run.
+    #[error("the maintenance window closed at {closed}")]
+    WindowClosed {
+        /// When.
+        closed: Timestamp,
+    },
+    /// So many runs touched the cluster within a day.
+    #[error("{limit} runs within 24 h are the most that max_runs_per_day allows; runs are taken again from {until}")]
+    DailyLimit {
+        /// The policy's limit.
+        limit: u32,
+        /// When runs are taken again.
+        until: Timestamp,
+    },
+    /// Too many runs failed in a row.
+    #[error(
+        "the breaker is open since {since}: {failures} runs failed in a row; look at `defragd runs`, then: defragd resume{}", match until { Some(until) => format!(" (one more try from {until} on in any case)"), None => String::new() }
+    )]
+    BreakerOpen {
+        /// How many failed.
+        failures: u32,
+        /// When the last of them ended.
+        since: Timestamp,
+        /// When one more is allowed without a person.
+        until: Option<Timestamp>,
+    },
+    /// A person has to agree to the run.
+    #[error("waits for `defragd approve`, until {until}")]
+    AwaitingApproval {
+        /// When it is given up.
+        until: Timestamp,
+    },
+    /// Nobody agreed in time.
+    #[error("nobody approved the run within {:.0} h (approval_timeout)", waited.as_secs_f64() / 3600.0)]
+    ApprovalExpired {
+        /// The policy's limit.
+        #[serde(rename = "waited_seconds", with = "wire::seconds")]
+        waited: Duration,
+    },
+    /// Other clusters' runs are under way.
+    #[error("waits for its turn: {limit} cluster(s) at once are the most that --max-concurrent-runs allows")]
+    TooManyRuns {
+        /// The limit.
+        limit: u32,
+    },
+    /// The last run was refused and is tried again.
+    #[error("the last run was refused; it is tried again at {at} while the alert stands")]
+    RetryPending {
+        /// When.
+        at: Timestamp,
+    },
     /// The process is stopping.
     #[error("defragd is shutting down")]
     ShuttingDown,
@@ -417,6 +541,18 @@ impl Reason {
             Self::DuplicateAlert => "duplicate_alert",
             Self::AlreadyRequested => "already_requested",
             Self::Cooldown { .. } => "cooldown",
+            Self::RuleNotMet { .. } => "rule_not_met",
+            Self::RuleFailed { .. } => "rule_failed",
+            Self::NoGain { .. } => "no_gain",
+            Self::Paused { .. } => "paused",
+            Self::OutsideWindow { .. } => "outside_window",
+            Self::WindowClosed { .. } => "window_closed",
+            Self::DailyLimit { .. } => "daily_limit",
+            Self::BreakerOpen { .. } => "breaker_open",
+            Self::AwaitingApproval { .. } => "awaiting_approval",
+            Self::ApprovalExpired { .. } => "approval_expired",
+            Self::TooManyRuns { .. } => "too_many_runs",
+            Self::RetryPending { .. } => "retry_pending",
             Self::ShuttingDown => "shutting_down",
             Self::OperatorStop => "operator_stop",
             Self::ProcessEnded => "process_ended",

@@ -15,6 +15,26 @@ pub(super) mod bytes {
     }
 }
 
+/// Sizes that may be unknown.
+pub(super) mod maybe_bytes {
+    use bytesize::ByteSize;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(in crate::core) fn serialize<S: Serializer>(
+        value: &Option<ByteSize>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.map(|size| size.0).serialize(serializer)
+    }
+
+    pub(in crate::core) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<ByteSize>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(ByteSize))
+    }
+}
+
 /// Durations as numbers of seconds.
 pub(super) mod seconds {
     use std::time::Duration;

@@ -7,7 +7,10 @@ use std::future::Future;
 
 use thiserror::Error;
 
-use crate::core::history::{Entry, Request, RunId, RunView};
+use crate::core::{
+    history::{Entry, Request, RunId, RunView},
+    order::{Order, OrderRecord},
+};
 
 /// Why the journal did not do what it was asked. Nothing is half-written.
 #[derive(Clone, Debug, Error)]
@@ -54,6 +57,15 @@ pub trait Journal: Send + Sync + 'static {
 
     /// The newest `limit` runs, oldest first.
     fn runs(&self, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
+
+    /// The newest `limit` runs of one cluster, oldest first.
+    fn runs_of(&self, cluster: &str, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
+
+    /// Writes down what a person ordered about a cluster.
+    fn order(&self, cluster: &str, order: Order) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// What people ordered about a cluster, oldest first.
+    fn orders(&self, cluster: &str) -> impl Future<Output = Result<Vec<OrderRecord>, JournalError>> + Send;
 
     /// One run.
     fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;

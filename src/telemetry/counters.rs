@@ -155,12 +155,23 @@ impl Counters {
         }
     }
 
+    /// A request is not taken.
+    pub fn not_taken(&self, cluster: &str, reason: &Reason) {
+        self.decide(cluster, "ignore", reason.label());
+    }
+
+    /// A request begins to wait for something.
+    pub fn waiting(&self, cluster: &str, reason: &Reason) {
+        self.decide(cluster, "wait", reason.label());
+    }
+
     /// A member is started.
     pub fn started(&self, cluster: &str, need: Need) {
         let reason = match need {
             Need::NoSpace => "no_space",
             Need::QuotaPressure => "quota_pressure",
             Need::Fragmented => "fragmented",
+            Need::Rule => "rule",
         };
         self.decide(cluster, "start", reason);
     }

@@ -34,6 +34,21 @@ pub struct MemberSample {
     pub last_defrag: Option<LastDefrag>,
 }
 
+/// A cluster's runs and requests at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AdmissionSample {
+    /// Whether a run is under way.
+    pub run_active: bool,
+    /// How many requests wait.
+    pub queue_depth: usize,
+    /// Whether too many runs failed in a row.
+    pub breaker_open: bool,
+    /// Whether a person paused it.
+    pub paused: bool,
+    /// When the next maintenance window opens.
+    pub next_window: Option<Timestamp>,
+}
+
 /// One cluster at one moment.
 #[derive(Clone, Debug)]
 pub struct ClusterSample {
@@ -47,10 +62,8 @@ pub struct ClusterSample {
     pub voters: usize,
     /// How many do not.
     pub learners: usize,
-    /// Whether a run is under way.
-    pub run_active: bool,
-    /// How many requests wait.
-    pub queue_depth: usize,
+    /// Its runs and requests.
+    pub admission: AdmissionSample,
     /// Its members.
     pub members: Vec<MemberSample>,
 }
@@ -70,8 +83,7 @@ impl ClusterSample {
             has_leader: false,
             voters: 0,
             learners: 0,
-            run_active: false,
-            queue_depth: 0,
+            admission: AdmissionSample::default(),
             members: Vec::new(),
         };
         let Some(facts) = facts else { return sample };
@@ -163,8 +175,12 @@ const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
 const CLUSTER_GAUGES: &[(&str, &str, ClusterValue)] = &[
     ("cluster_up", "Whether any endpoint answered with the member list", |c| flag(c.up)),
     ("cluster_has_leader", "Whether the voters that answered agree on a leader", |c| flag(c.has_leader)),
-    ("cluster_run_active", "Whether a rolling defragmentation is under way", |c| flag(c.run_active)),
-    ("queue_depth", "Requests for a run that wait for their turn", |c| whole(c.queue_depth as u64)),
+    ("cluster_run_active", "Whether a rolling defragmentation is under way", |c| flag(c.admission.run_active)),
+    ("cluster_breaker_open", "Whether so many runs failed in a row that a person must resume", |c| {
+        flag(c.admission.breaker_open)
+    }),
+    ("cluster_paused", "Whether a person paused the cluster", |c| flag(c.admission.paused)),
+    ("queue_depth", "Requests for a run that wait for their turn", |c| whole(c.admission.queue_depth as u64)),
 ];
 
 impl MemberSample {
@@ -245,6 +261,14 @@ impl Collector for MemberCollector {
             for cluster in &self.clusters {
                 metric.encode_family(&[("etcd_cluster", cluster.cluster.as_str())])?.encode_gauge(&value(cluster))?;
             }
+        }
+        let name = "cluster_next_window_timestamp_seconds";
+        let help = "When the next maintenance window opens, as Unix time; absent without windows";
+        let mut next = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for cluster in &self.clusters {
+            let Some(opens) = cluster.admission.next_window else { continue };
+            let opens = opens.as_duration().as_secs_f64();
+            next.encode_family(&[("etcd_cluster", cluster.cluster.as_str())])?.encode_gauge(&opens)?;
         }
         let mut members = encoder.encode_descriptor("cluster_members", "Members by role", None, MetricType::Gauge)?;
         for cluster in self.clusters.iter().filter(|cluster| !cluster.members.is_empty()) {

@@ -4,6 +4,7 @@
 
 mod auth;
 mod exposition;
+mod orders;
 mod routes;
 mod server;
 mod webhook;

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{
     auth::Access,
     exposition::{self, OPEN_METRICS, PLAIN_TEXT},
-    webhook,
+    orders, webhook,
 };
 use crate::{core::history::RunId, ports::service::Service};
 
@@ -52,6 +52,10 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&telemetry_path, get(metrics::<S>))
         .route("/api/v1/alerts", post(webhook::receive::<S>))
         .route("/api/v1/clusters", get(clusters::<S>))
+        .route("/api/v1/clusters/{name}/pause", post(orders::pause::<S>))
+        .route("/api/v1/clusters/{name}/resume", post(orders::resume::<S>))
+        .route("/api/v1/clusters/{name}/run", post(orders::run::<S>))
+        .route("/api/v1/runs/{id}/approve", post(orders::approve::<S>))
         .route("/api/v1/runs", get(runs::<S>))
         .route("/api/v1/runs/{id}", get(run::<S>))
         .route("/-/healthy", get(|| async { "defragd is healthy\n" }))

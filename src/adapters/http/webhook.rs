@@ -7,14 +7,14 @@ use axum::{
     Json,
     body::{Body, to_bytes},
     extract::State,
-    http::{HeaderMap, Request, StatusCode, header},
+    http::{Request, StatusCode},
     response::{IntoResponse, Response},
 };
 use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::{
-    auth::Access,
+    orders::refuse,
     routes::{MAX_BODY_BYTES, Site, problem},
 };
 use crate::{core::alert::Notification, ports::service::Service};
@@ -30,18 +30,8 @@ pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, reques
 
 async fn answer<S: Service>(site: &Site<S>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
-    if matches!(site.options.access, Access::Closed) {
-        return problem(StatusCode::FORBIDDEN, "the receiver is switched off (--exporter-only)");
-    }
-    if !site.options.access.allows(&parts.headers) {
-        warn!("webhook request without the right bearer token");
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return (challenge, problem(StatusCode::UNAUTHORIZED, "a valid bearer token is needed")).into_response();
-    }
-    if !is_json(&parts.headers) {
-        // Not only tidiness: a web page in an operator's browser cannot send this type to another site
-        // without being allowed to, so it cannot reach a receiver on loopback.
-        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json");
+    if let Some(refusal) = refuse(site, &parts.headers) {
+        return refusal;
     }
     let Ok(body) = timeout(BODY_LIMIT, to_bytes(body, MAX_BODY_BYTES)).await else {
         return problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
@@ -65,9 +55,4 @@ async fn answer<S: Service>(site: &Site<S>, request: Request<Body>) -> Response 
             problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string())
         }
     }
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }

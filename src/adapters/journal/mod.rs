@@ -14,7 +14,10 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::{
-    core::history::{Entry, Record, Request, RunId, RunView},
+    core::{
+        history::{Entry, Record, Request, RunId, RunView},
+        order::{Order, OrderRecord},
+    },
     ports::{
         clock::Clock,
         journal::{Journal, JournalError},
@@ -92,14 +95,17 @@ impl SqliteJournal {
         }
     }
 
-    async fn records(&self, filter: &'static str, parameter: i64) -> Result<Vec<RunView>, JournalError> {
+    async fn records<P>(&self, filter: &'static str, parameters: P) -> Result<Vec<RunView>, JournalError>
+    where
+        P: rusqlite::Params + Send + 'static,
+    {
         self.blocking(move |connection| {
             let query = format!(
                 "SELECT run, at, body, (SELECT open FROM run WHERE id = run) FROM entry WHERE {filter} ORDER BY seq"
             );
             let mut statement = connection.prepare_cached(&query).map_err(read_error)?;
             let rows = statement
-                .query_map(params![parameter], |row| {
+                .query_map(parameters, |row| {
                     Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, bool>(3)?))
                 })
                 .map_err(read_error)?;
@@ -150,15 +156,55 @@ impl Journal for SqliteJournal {
 
     async fn runs(&self, limit: usize) -> Result<Vec<RunView>, JournalError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.records("run IN (SELECT id FROM run ORDER BY id DESC LIMIT ?1)", limit).await
+        self.records("run IN (SELECT id FROM run ORDER BY id DESC LIMIT ?1)", (limit,)).await
+    }
+
+    async fn runs_of(&self, cluster: &str, limit: usize) -> Result<Vec<RunView>, JournalError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let filter = "run IN (SELECT id FROM run WHERE cluster = ?1 ORDER BY id DESC LIMIT ?2)";
+        self.records(filter, (cluster.to_owned(), limit)).await
+    }
+
+    async fn order(&self, cluster: &str, order: Order) -> Result<(), JournalError> {
+        let (cluster, at) = (cluster.to_owned(), self.clock.now().to_string());
+        let body = serde_json::to_string(&order).map_err(|error| JournalError::Write(error.to_string()))?;
+        self.blocking(move |connection| {
+            connection
+                .execute("INSERT INTO person_order (cluster, at, body) VALUES (?1, ?2, ?3)", params![cluster, at, body])
+                .map(|_| ())
+                .map_err(write_error)
+        })
+        .await
+    }
+
+    async fn orders(&self, cluster: &str) -> Result<Vec<OrderRecord>, JournalError> {
+        let cluster = cluster.to_owned();
+        self.blocking(move |connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT at, body FROM person_order WHERE cluster = ?1 ORDER BY seq")
+                .map_err(read_error)?;
+            let rows = statement
+                .query_map(params![cluster], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+                .map_err(read_error)?;
+            let mut orders = Vec::new();
+            for row in rows {
+                let (at, body) = row.map_err(read_error)?;
+                let unreadable = |error: &dyn std::fmt::Display| JournalError::Read(format!("order {body}: {error}"));
+                let order: Order = serde_json::from_str(&body).map_err(|error| unreadable(&error))?;
+                let at = at.parse().map_err(|error| unreadable(&error))?;
+                orders.push(OrderRecord { cluster: cluster.clone(), at, order });
+            }
+            Ok(orders)
+        })
+        .await
     }
 
     async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {
-        Ok(self.records("run = ?1", run.0).await?.pop())
+        Ok(self.records("run = ?1", (run.0,)).await?.pop())
     }
 
     async fn open_runs(&self) -> Result<Vec<RunView>, JournalError> {
-        self.records("run IN (SELECT id FROM run WHERE open = ?1)", 1).await
+        self.records("run IN (SELECT id FROM run WHERE open = ?1)", (1,)).await
     }
 }
 

@@ -24,6 +24,14 @@ const TABLES: &str = "
         body TEXT    NOT NULL
     ) STRICT;
     CREATE INDEX entry_run ON entry (run);
+    CREATE INDEX run_cluster ON run (cluster, id);
+    CREATE TABLE person_order (
+        seq     INTEGER PRIMARY KEY AUTOINCREMENT,
+        cluster TEXT NOT NULL,
+        at      TEXT NOT NULL,
+        body    TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX person_order_cluster ON person_order (cluster);
 ";
 
 /// Makes the tables of a new journal, and checks those of an old one.

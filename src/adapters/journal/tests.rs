@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     core::{
         cluster::MemberId,
-        history::{Intent, MemberEnd, MemberResult, Outcome, Sizes, Trigger},
+        history::{AlertKey, Intent, MemberEnd, MemberResult, Outcome, Sizes, Trigger},
         policy::{Mode, Need},
         reason::Reason,
     },
@@ -71,6 +71,31 @@ async fn every_reason_survives_the_journal_without_loss() {
     let end = MemberEnd::NotSent { reason: reason.clone() };
     journal.append(run, Entry::Result(MemberResult { intent: intent(), end: end.clone() })).await.expect("written");
     assert_eq!(journal.run(run).await.expect("read").expect("there").members[0].end, end);
+}
+
+#[tokio::test]
+async fn orders_and_approvals_are_there_after_reopening_and_clusters_are_kept_apart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = open(dir.path());
+    let run = journal.accept(request()).await.expect("accepted");
+    journal.accept(Request { cluster: "b".to_owned(), ..request() }).await.expect("accepted");
+    let alerts = vec![AlertKey { fingerprint: "f".to_owned(), starts_at: "t".to_owned() }];
+    journal.append(run, Entry::Joined { alerts: alerts.clone() }).await.expect("written");
+    journal.append(run, Entry::Approved { by: "ann".to_owned() }).await.expect("written");
+    journal.append(run, Entry::Resolved { alerts: alerts.clone() }).await.expect("written");
+    let pause = Order::Pause { by: "ann".to_owned(), reason: "upgrade".to_owned(), until: None };
+    journal.order("a", pause.clone()).await.expect("written");
+    drop(journal);
+
+    let journal = open(dir.path());
+    let runs = journal.runs_of("a", 10).await.expect("read");
+    assert_eq!(runs.len(), 1);
+    assert_eq!((&runs[0].request.alerts, &runs[0].resolved), (&alerts, &alerts));
+    assert_eq!(runs[0].approved.as_ref().map(|approval| approval.by.as_str()), Some("ann"));
+    assert_eq!(runs[0].standing_alerts().count(), 0);
+    let orders = journal.orders("a").await.expect("read");
+    assert_eq!(orders.into_iter().map(|record| record.order).collect::<Vec<_>>(), [pause]);
+    assert!(journal.orders("b").await.expect("read").is_empty());
 }
 
 #[test]

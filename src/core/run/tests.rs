@@ -426,6 +426,8 @@ fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
         id: RunId(1),
         request: Request { cluster: "a".into(), trigger: Trigger::Alert, alerts: vec![key] },
         accepted_at: jiff::Timestamp::UNIX_EPOCH,
+        resolved: Vec::new(),
+        approved: None,
         started_at: Some(jiff::Timestamp::UNIX_EPOCH),
         finished_at: None,
         outcome: None,

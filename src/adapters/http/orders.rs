@@ -1,0 +1,168 @@
+//! What people order: `POST /api/v1/clusters/{name}/pause|resume|run`, `POST /api/v1/runs/{id}/approve`.
+//!
+//! All of them need what the webhook needs: each can cause a write to etcd, or keep one from happening.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    body::{Body, to_bytes},
+    extract::{Path, State},
+    http::{HeaderMap, Request, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use jiff::SignedDuration;
+use serde::Deserialize;
+use tracing::{error, warn};
+
+use super::{
+    auth::Access,
+    routes::{Site, problem},
+};
+use crate::{
+    core::history::RunId,
+    ports::service::{Command, CommandError, Service},
+};
+
+/// A name and a sentence.
+const MAX_ORDER_BYTES: usize = 16 << 10;
+/// Names and reasons go to the journal, the log and the API.
+const MAX_TEXT_CHARS: usize = 500;
+
+/// The body, all of it optional but a pause's reason.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    /// Who, as they say.
+    #[serde(default)]
+    by: String,
+    /// Why.
+    #[serde(default)]
+    reason: String,
+    /// How long a pause lasts, like `2h`.
+    #[serde(rename = "for")]
+    lasts: Option<SignedDuration>,
+}
+
+/// Refuses whoever may not cause a write to etcd, and whatever a web page in an operator's browser could
+/// send to a receiver on loopback without being allowed to: it cannot send this content type.
+pub(super) fn refuse<S>(site: &Site<S>, headers: &HeaderMap) -> Option<Response> {
+    if matches!(site.options.access, Access::Closed) {
+        return Some(problem(StatusCode::FORBIDDEN, "the receiver is switched off (--exporter-only)"));
+    }
+    if !site.options.access.allows(headers) {
+        warn!("request without the right bearer token");
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+        return Some((challenge, problem(StatusCode::UNAUTHORIZED, "a valid bearer token is needed")).into_response());
+    }
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    (!is_json).then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"))
+}
+
+async fn said<S>(site: &Site<S>, request: Request<Body>) -> Result<Said, Response> {
+    let (parts, body) = request.into_parts();
+    if let Some(refusal) = refuse(site, &parts.headers) {
+        return Err(refusal);
+    }
+    let bad = |what: &str| problem(StatusCode::BAD_REQUEST, what);
+    let Ok(body) = to_bytes(body, MAX_ORDER_BYTES).await else {
+        return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or ended too early"));
+    };
+    let mut said = Said::default();
+    if !body.is_empty() {
+        said = serde_json::from_slice(&body)
+            .map_err(|error| bad(&format!("the body is not {{\"by\": …, \"reason\": …, \"for\": \"2h\"}}: {error}")))?;
+    }
+    if said.by.chars().count().max(said.reason.chars().count()) > MAX_TEXT_CHARS {
+        return Err(bad(&format!("by and reason may have {MAX_TEXT_CHARS} characters each")));
+    }
+    if said.by.trim().is_empty() {
+        "somebody with access to the API".clone_into(&mut said.by);
+    }
+    Ok(said)
+}
+
+pub(super) async fn pause<S: Service>(
+    State(site): State<Arc<Site<S>>>,
+    Path(cluster): Path<String>,
+    request: Request<Body>,
+) -> Response {
+    let said = match said(&site, request).await {
+        Ok(said) => said,
+        Err(response) => return response,
+    };
+    if said.reason.trim().is_empty() {
+        return problem(StatusCode::BAD_REQUEST, "a pause needs a reason, for whoever finds it later");
+    }
+    let lasts = match said.lasts.map(Duration::try_from) {
+        None => None,
+        Some(Ok(lasts)) if !lasts.is_zero() => Some(lasts),
+        Some(_) => return problem(StatusCode::BAD_REQUEST, "for must be a time above 0, like 2h"),
+    };
+    order(&site, &cluster, said.by, Command::Pause { reason: said.reason, lasts }).await
+}
+
+pub(super) async fn resume<S: Service>(
+    State(site): State<Arc<Site<S>>>,
+    Path(cluster): Path<String>,
+    request: Request<Body>,
+) -> Response {
+    match said(&site, request).await {
+        Ok(said) => order(&site, &cluster, said.by, Command::Resume { reason: said.reason }).await,
+        Err(response) => response,
+    }
+}
+
+pub(super) async fn run<S: Service>(
+    State(site): State<Arc<Site<S>>>,
+    Path(cluster): Path<String>,
+    request: Request<Body>,
+) -> Response {
+    match said(&site, request).await {
+        Ok(said) => order(&site, &cluster, said.by, Command::Run).await,
+        Err(response) => response,
+    }
+}
+
+pub(super) async fn approve<S: Service>(
+    State(site): State<Arc<Site<S>>>,
+    Path(id): Path<i64>,
+    request: Request<Body>,
+) -> Response {
+    let said = match said(&site, request).await {
+        Ok(said) => said,
+        Err(response) => return response,
+    };
+    match site.service.approve(RunId(id), said.by).await {
+        Ok(()) => Json(serde_json::json!({ "run": id })).into_response(),
+        Err(error) => refused(&error),
+    }
+}
+
+async fn order<S: Service>(site: &Site<S>, cluster: &str, by: String, command: Command) -> Response {
+    match site.service.command(cluster, by, command).await {
+        Ok(Some(run)) => (StatusCode::ACCEPTED, Json(serde_json::json!({ "run": run }))).into_response(),
+        Ok(None) => {
+            let summary = site.service.clusters().into_iter().find(|summary| summary.name == cluster);
+            Json(serde_json::json!({ "cluster": summary })).into_response()
+        }
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(failure: &CommandError) -> Response {
+    let status = match failure {
+        CommandError::UnknownCluster(_) | CommandError::UnknownRun(_) => StatusCode::NOT_FOUND,
+        CommandError::NotWaiting { .. } => StatusCode::CONFLICT,
+        CommandError::Refused(reason) => {
+            let body = Json(serde_json::json!({ "error": reason.to_string(), "reason": reason }));
+            return (StatusCode::CONFLICT, body).into_response();
+        }
+        CommandError::Journal(failure) => {
+            error!(error = %failure, "an order could not be written down");
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+    };
+    problem(status, &failure.to_string())
+}

@@ -1,0 +1,119 @@
+//! Alertmanager's API v2: the alerts that fire now, as its webhook would send them. Silenced and inhibited
+//! ones are left out, for their receivers are not told of them either.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{CallError, Remote, token};
+use crate::core::alert::{Alert, AlertStatus, Labels, Notification};
+
+/// One Alertmanager.
+#[derive(Clone, Debug)]
+pub struct Alertmanager {
+    remote: Remote,
+    token_file: Option<PathBuf>,
+}
+
+/// What is used of a `gettableAlert`.
+#[derive(Deserialize)]
+struct Gettable {
+    labels: Labels,
+    fingerprint: String,
+    #[serde(rename = "startsAt")]
+    starts_at: String,
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    state: String,
+}
+
+impl Alertmanager {
+    /// At this address, with its route prefix if it has one.
+    pub fn new(url: &str, token_file: Option<PathBuf>, ca_file: Option<&PathBuf>) -> Result<Self, CallError> {
+        Ok(Self { remote: Remote::new(url, ca_file)?, token_file })
+    }
+
+    /// Its address, for the log.
+    pub fn url(&self) -> &str {
+        self.remote.base.as_str()
+    }
+
+    /// The alerts that fire.
+    pub async fn firing(&self) -> Result<Notification, CallError> {
+        let mut url = self.remote.url("api/v2/alerts")?;
+        url.query_pairs_mut().extend_pairs([
+            ("active", "true"),
+            ("silenced", "false"),
+            ("inhibited", "false"),
+            ("unprocessed", "false"),
+        ]);
+        let mut request = self.remote.client.get(url.clone());
+        if let Some(path) = &self.token_file {
+            // Read anew each time: tokens of service accounts change.
+            request = request.bearer_auth(token(path)?);
+        }
+        let json = self.remote.call(request, &url).await?;
+        let alerts: Vec<Gettable> = serde_json::from_value(json)
+            .map_err(|error| CallError::NotUnderstood { url: url.to_string(), detail: error.to_string() })?;
+        // The query says so already; an Alertmanager that ignores it must not start runs.
+        let alerts = alerts.into_iter().filter(|alert| alert.status.state == "active").map(|alert| Alert {
+            status: AlertStatus::Firing,
+            labels: alert.labels,
+            starts_at: alert.starts_at,
+            fingerprint: alert.fingerprint,
+        });
+        Ok(Notification { alerts: alerts.collect(), truncated_alerts: 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, http::Uri, routing::get};
+
+    use super::*;
+
+    async fn serve(answer: &'static str) -> String {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let page = move |uri: Uri| async move {
+            let wanted = "active=true&silenced=false&inhibited=false&unprocessed=false";
+            if uri.query() == Some(wanted) { answer.to_owned() } else { format!("wrong query {uri}") }
+        };
+        let router = Router::new().route("/prefix/api/v2/alerts", get(page));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        format!("http://{address}/prefix")
+    }
+
+    #[tokio::test]
+    async fn firing_alerts_are_read_as_the_webhook_would_send_them_without_silenced_ones() {
+        let url = serve(
+            r#"[{"annotations":{},"endsAt":"2026-11-23T10:05:00Z","fingerprint":"f1","receivers":[{"name":"x"}],
+                 "startsAt":"2026-11-23T10:00:00Z","status":{"inhibitedBy":[],"silencedBy":[],"state":"active"},
+                 "updatedAt":"2026-11-23T10:01:00Z","labels":{"etcd_cluster":"a"}},
+                {"fingerprint":"f2","startsAt":"t","status":{"state":"suppressed"},"labels":{"etcd_cluster":"b"}}]"#,
+        )
+        .await;
+        let notification = Alertmanager::new(&url, None, None).expect("valid").firing().await.expect("alerts");
+        let keys: Vec<_> = notification.alerts.iter().map(Alert::key).collect();
+        assert_eq!(keys.len(), 1);
+        assert_eq!((keys[0].fingerprint.as_str(), keys[0].starts_at.as_str()), ("f1", "2026-11-23T10:00:00Z"));
+        assert_eq!(notification.alerts[0].labels["etcd_cluster"], "a");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_list_of_alerts_is_an_error_with_the_address() {
+        let url = serve("<html>").await;
+        let error = Alertmanager::new(&url, None, None).expect("valid").firing().await.expect_err("no alerts");
+        assert!(error.to_string().contains("/prefix/api/v2/alerts"), "{error}");
+        let nobody = Alertmanager::new("http://127.0.0.1:1", None, None).expect("valid").firing().await;
+        assert!(matches!(nobody, Err(CallError::Unreachable { .. })));
+        for bad in ["ftp://x", "x", "http://user:secret@x"] {
+            let error = Alertmanager::new(bad, None, None).expect_err(bad).to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Asks Alertmanager at the start which alerts fire. What came while no defragd listened would otherwise
+//! come again only after Alertmanager's `repeat_interval`, which is hours.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{driver::Stop, service::App};
+use crate::{
+    adapters::outgoing::Alertmanager,
+    core::reason::Reason,
+    ports::{etcd::Etcd, journal::Journal, service::Service},
+};
+
+/// The waits between tries. The last one repeats: an Alertmanager may be down for long.
+const RETRY_AFTER: [Duration; 4] =
+    [Duration::from_secs(5), Duration::from_secs(30), Duration::from_mins(2), Duration::from_mins(10)];
+
+/// Takes up the alerts of this Alertmanager once, as if they had just been received. Failures are logged and
+/// tried again, and never end the process.
+pub async fn reconcile<E: Etcd, J: Journal>(app: Arc<App<E, J>>, source: Alertmanager, mut stop: Stop) {
+    for attempt in 0.. {
+        let failure = match source.firing().await {
+            Ok(notification) => {
+                let alerts = notification.alerts.len();
+                match app.notify(notification).await {
+                    Ok(answers) => {
+                        let accepted = answers.iter().filter(|answer| answer.decision.labels().0 == "accepted").count();
+                        info!(alertmanager = source.url(), alerts, accepted, "asked Alertmanager which alerts fire");
+                        return;
+                    }
+                    Err(error) => error.to_string(),
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        warn!(alertmanager = source.url(), error = failure, "cannot ask Alertmanager which alerts fire; trying again");
+        tokio::select! {
+            () = sleep(RETRY_AFTER[attempt.min(RETRY_AFTER.len() - 1)]) => {}
+            // An error means that the process is ending.
+            _ = stop.wait_for(Option::<Reason>::is_some) => return,
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What is asked of a cluster: runs by alerts and by people, approvals, pauses. Each is in the journal before
+//! it is acknowledged, and every decision is made from what the journal says, not from memory.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use tracing::info;
+
+use super::{
+    cluster::{Cluster, lock},
+    log::LogProgress,
+};
+use crate::{
+    core::{
+        admission::Ledger,
+        history::{AlertKey, Entry, Outcome, Request, RunId, RunView, Trigger},
+        order::Order,
+        reason::Reason,
+    },
+    ports::{
+        etcd::Etcd,
+        journal::{Journal, JournalError},
+        progress::Progress,
+        service::{AlertDecision, Command, CommandError},
+    },
+};
+
+/// More than the runs of a day with hourly refusals, so that what counts in a row is among them.
+const RUNS_TO_READ: usize = 500;
+/// A group of more alerts about one cluster tells nothing more.
+const MAX_ALERTS: usize = 200;
+
+impl<E: Etcd, J: Journal> Cluster<E, J> {
+    /// What the journal says now.
+    pub(super) async fn ledger(&self) -> Result<Ledger, JournalError> {
+        let runs = self.shared.journal.runs_of(self.name(), RUNS_TO_READ).await?;
+        let orders = self.shared.journal.orders(self.name()).await?;
+        let ledger = Ledger { runs, orders };
+        lock(&self.desk).ledger = ledger.clone();
+        Ok(ledger)
+    }
+
+    /// Takes up a run that an earlier process accepted. There is one at the most; should there be more, the
+    /// first serves for all, and the others end.
+    pub async fn requeue(&self, run: RunId, request: Request) -> Result<(), JournalError> {
+        let taken = {
+            let mut desk = lock(&self.desk);
+            let free = desk.queued.is_none();
+            if free {
+                desk.queued = Some((run, request.clone()));
+            }
+            free
+        };
+        if taken {
+            self.wake.notify_one();
+            return Ok(());
+        }
+        let outcome = Outcome::Stopped { reason: Reason::AlreadyRequested };
+        self.end_run(run, request.trigger, outcome).await
+    }
+
+    /// Writes the end of a run that was not driven by this process.
+    pub(super) async fn end_run(&self, run: RunId, trigger: Trigger, outcome: Outcome) -> Result<(), JournalError> {
+        self.shared.journal.append(run, Entry::Finished(outcome.clone())).await?;
+        self.shared.counters.run_ended(self.name(), trigger, &outcome, None);
+        LogProgress { cluster: self.name().to_owned(), run }.finished(&outcome, Duration::ZERO);
+        Ok(())
+    }
+
+    /// Decides about alerts that concern this cluster. When it says accepted, the journal has it.
+    pub async fn request(self: &Arc<Self>, alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
+        let cluster = Arc::clone(self);
+        to_its_end(async move { cluster.decide(alerts).await }).await?
+    }
+
+    /// Alerts no longer fire: a request that waits for nothing else is cancelled, a run under way goes on.
+    pub async fn resolve(self: &Arc<Self>, alerts: Vec<AlertKey>) -> Result<Option<RunId>, JournalError> {
+        let cluster = Arc::clone(self);
+        to_its_end(async move { cluster.resolve_now(&alerts).await }).await?
+    }
+
+    /// A person agrees to the run that waits.
+    pub async fn approve(self: &Arc<Self>, run: RunId, by: String) -> Result<(), CommandError> {
+        let cluster = Arc::clone(self);
+        to_its_end(async move { cluster.approve_now(run, by).await }).await?
+    }
+
+    /// Carries out a person's order.
+    pub async fn command(self: &Arc<Self>, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
+        let cluster = Arc::clone(self);
+        to_its_end(async move { cluster.command_now(by, command).await }).await?
+    }
+
+    async fn decide(&self, mut alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
+        let _one_at_a_time = self.admission.lock().await;
+        alerts.truncate(MAX_ALERTS);
+        let cluster = self.name().to_owned();
+        if let Some(reason) = self.join_open_request(&alerts).await? {
+            return Ok(AlertDecision::Duplicate { cluster, reason });
+        }
+        let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
+        if let Some(retry) = ledger.retry().filter(|retry| alerts.iter().all(|key| retry.alerts.contains(key))) {
+            return Ok(AlertDecision::Duplicate { cluster, reason: Reason::RetryPending { at: retry.at } });
+        }
+        if ledger.just_served(&alerts, now) {
+            return Ok(AlertDecision::Duplicate { cluster, reason: Reason::DuplicateAlert });
+        }
+        if let Some(reason) = ledger.refusal(Trigger::Alert, &self.settings.policy, now) {
+            self.shared.counters.not_taken(&cluster, &reason);
+            return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason });
+        }
+        let run = self.accept(Trigger::Alert, alerts).await?;
+        Ok(AlertDecision::Accepted { cluster, run })
+    }
+
+    /// One run serves all alerts of a cluster: further ones join the request that is open.
+    async fn join_open_request(&self, alerts: &[AlertKey]) -> Result<Option<Reason>, JournalError> {
+        let open = {
+            let desk = lock(&self.desk);
+            desk.queued.as_ref().or(desk.active.as_ref()).cloned()
+        };
+        let Some((run, request)) = open else { return Ok(None) };
+        let new: Vec<_> = alerts.iter().filter(|key| !request.alerts.contains(key)).cloned().collect();
+        if new.is_empty() {
+            return Ok(Some(Reason::DuplicateAlert));
+        }
+        if request.alerts.len() + new.len() <= MAX_ALERTS {
+            self.shared.journal.append(run, Entry::Joined { alerts: new.clone() }).await?;
+            let mut desk = lock(&self.desk);
+            let desk = &mut *desk;
+            for (id, request) in desk.queued.iter_mut().chain(&mut desk.active) {
+                if *id == run {
+                    request.join(new.clone());
+                }
+            }
+        }
+        Ok(Some(Reason::AlreadyRequested))
+    }
+
+    async fn accept(&self, trigger: Trigger, alerts: Vec<AlertKey>) -> Result<RunId, JournalError> {
+        let request = Request { cluster: self.name().to_owned(), trigger, alerts };
+        let run = self.shared.journal.accept(request.clone()).await?;
+        lock(&self.desk).queued = Some((run, request));
+        self.wake.notify_one();
+        Ok(run)
+    }
+
+    async fn resolve_now(&self, alerts: &[AlertKey]) -> Result<Option<RunId>, JournalError> {
+        let _one_at_a_time = self.admission.lock().await;
+        let ledger = self.ledger().await?;
+        let open = {
+            let desk = lock(&self.desk);
+            desk.queued.as_ref().or(desk.active.as_ref()).map(|(run, _)| *run)
+        };
+        let Some(run) = open.or_else(|| ledger.retry().map(|retry| retry.run)) else { return Ok(None) };
+        let Some(view) = ledger.run(run) else { return Ok(None) };
+        let (gone, left): (Vec<_>, Vec<_>) = view.standing_alerts().cloned().partition(|key| alerts.contains(key));
+        if gone.is_empty() {
+            return Ok(None);
+        }
+        self.shared.journal.append(run, Entry::Resolved { alerts: gone }).await?;
+        if left.is_empty() && self.is_cancellable(view) {
+            self.end_unbegun(view, Outcome::Stopped { reason: Reason::Resolved }).await?;
+            return Ok(Some(run));
+        }
+        self.wake.notify_one();
+        Ok(None)
+    }
+
+    fn is_cancellable(&self, view: &RunView) -> bool {
+        let waits = lock(&self.desk).queued.as_ref().is_some_and(|(run, _)| *run == view.id);
+        waits && view.started_at.is_none() && view.request.trigger != Trigger::Manual
+    }
+
+    /// Ends a request that waits. The caller holds the admission.
+    pub(super) async fn end_unbegun(&self, view: &RunView, outcome: Outcome) -> Result<(), JournalError> {
+        self.end_run(view.id, view.request.trigger, outcome).await?;
+        let mut desk = lock(&self.desk);
+        desk.queued = None;
+        desk.waiting_for = None;
+        drop(desk);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Makes a new request for a refused run whose time has come.
+    pub(super) async fn retry_now(&self) -> Result<(), JournalError> {
+        let _one_at_a_time = self.admission.lock().await;
+        let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
+        let open = {
+            let desk = lock(&self.desk);
+            desk.queued.is_some() || desk.active.is_some()
+        };
+        let due = ledger.retry().filter(|retry| !open && retry.at <= now);
+        let Some(retry) = due else { return Ok(()) };
+        if ledger.refusal(Trigger::Retry, &self.settings.policy, now).is_some() {
+            return Ok(());
+        }
+        let run = self.accept(Trigger::Retry, retry.alerts).await?;
+        if let Some(by) = retry.approved_by {
+            self.shared.journal.append(run, Entry::Approved { by }).await?;
+        }
+        info!(cluster = self.name(), run = run.0, refused = retry.run.0, "trying a refused run again");
+        Ok(())
+    }
+
+    async fn approve_now(&self, run: RunId, by: String) -> Result<(), CommandError> {
+        let _one_at_a_time = self.admission.lock().await;
+        let ledger = self.ledger().await?;
+        let view = ledger.run(run).ok_or(CommandError::UnknownRun(run))?;
+        if let Some(outcome) = &view.outcome {
+            return Err(CommandError::NotWaiting { run, state: outcome.label() });
+        }
+        if view.started_at.is_some() || lock(&self.desk).queued.as_ref().is_none_or(|(queued, _)| *queued != run) {
+            return Err(CommandError::NotWaiting { run, state: "under way" });
+        }
+        info!(cluster = self.name(), run = run.0, by, "approved");
+        self.shared.journal.append(run, Entry::Approved { by }).await?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    async fn command_now(&self, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
+        let _one_at_a_time = self.admission.lock().await;
+        let cluster = self.name();
+        match command {
+            Command::Pause { reason, lasts } => {
+                let until = lasts.and_then(|lasts| self.shared.clock.now().checked_add(lasts).ok());
+                info!(cluster, by, reason, until = until.map(|until| until.to_string()), "paused");
+                self.shared.journal.order(cluster, Order::Pause { by, reason, until }).await?;
+            }
+            Command::Resume { reason } => {
+                info!(cluster, by, reason, "resumed");
+                self.shared.journal.order(cluster, Order::Resume { by, reason }).await?;
+            }
+            Command::Run => return self.run_for(by).await.map(Some),
+        }
+        self.ledger().await?;
+        self.wake.notify_one();
+        Ok(None)
+    }
+
+    async fn run_for(&self, by: String) -> Result<RunId, CommandError> {
+        let open = {
+            let desk = lock(&self.desk);
+            desk.queued.is_some() || desk.active.is_some()
+        };
+        if open {
+            return Err(CommandError::Refused(Reason::AlreadyRequested));
+        }
+        let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
+        if let Some(reason) = ledger.refusal(Trigger::Manual, &self.settings.policy, now) {
+            self.shared.counters.not_taken(self.name(), &reason);
+            return Err(CommandError::Refused(reason));
+        }
+        let run = self.accept(Trigger::Manual, Vec::new()).await?;
+        info!(cluster = self.name(), run = run.0, by, "a person asked for a run");
+        // Who asked; asking is agreeing. That the request itself is there is what counts.
+        if let Err(error) = self.shared.journal.append(run, Entry::Approved { by }).await {
+            tracing::error!(%error, run = run.0, "cannot write down who asked for the run");
+        }
+        Ok(run)
+    }
+}
+
+/// Does the work in a task of its own: a sender that goes away in the middle drops the future that waits
+/// here, and must not leave a request in the journal that nobody serves.
+async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, JournalError> {
+    let ended = tokio::spawn(work).await;
+    ended.map_err(|error| JournalError::Write(format!("the request was not taken: {error}")))
+}
+
+#[cfg(test)]
+#[path = "requests_tests.rs"]
+mod tests;

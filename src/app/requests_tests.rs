@@ -1,0 +1,308 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+
+use super::*;
+use crate::{
+    app::{
+        cluster::{
+            Shared, stop_channel,
+            tests::{cluster_in, key, label, serve_for, shared},
+        },
+        fake::{FakeEtcd, FakeJournal},
+    },
+    core::{
+        policy::{Mode, Policy},
+        window::{Schedule, Window},
+    },
+};
+
+type TestCluster = Cluster<FakeEtcd, FakeJournal>;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn enforcing() -> Policy {
+    Policy { mode: Mode::Enforce, ..Policy::default() }
+}
+
+/// Open every day from 02:00 UTC to this time; the tests begin at midnight.
+fn windowed(end: (i8, i8)) -> Policy {
+    let start = jiff::civil::time(2, 0, 0, 0);
+    let end = jiff::civil::time(end.0, end.1, 0, 0);
+    let window = Window { days: Vec::new(), start, end, timezone: jiff::tz::TimeZone::UTC };
+    Policy { windows: Schedule(vec![window]), ..enforcing() }
+}
+
+fn pause(lasts: Option<Duration>) -> Command {
+    Command::Pause { reason: "upgrade".to_owned(), lasts }
+}
+
+fn resume() -> Command {
+    Command::Resume { reason: "done".to_owned() }
+}
+
+async fn outcomes(world: &Arc<Shared<FakeJournal>>) -> Vec<(&'static str, &'static str)> {
+    let runs = world.journal.runs(100).await.expect("read");
+    let outcome = |run: &RunView| {
+        let outcome = run.outcome.as_ref()?;
+        Some((outcome.label(), outcome.reason().map_or("", Reason::label)))
+    };
+    runs.iter().map(|run| outcome(run).unwrap_or(("open", ""))).collect()
+}
+
+fn waiting_for(cluster: &TestCluster) -> Option<&'static str> {
+    cluster.summary().waiting_for.map(|told| told.reason.label())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_outside_the_window_waits_for_it_over_a_restart() {
+    let world = shared(1);
+    let first = cluster_in(&world, "a", windowed((5, 0)));
+    assert_eq!(label(&first.request(key("1")).await.expect("taken")).0, "accepted");
+    serve_for(&first, 30 * MINUTE).await;
+    assert_eq!(waiting_for(&first), Some("outside_window"));
+    assert!(first.etcd.order().is_empty());
+
+    let second = cluster_in(&world, "a", windowed((5, 0)));
+    let view = world.journal.open_runs().await.expect("read").remove(0);
+    second.requeue(view.id, view.request).await.expect("taken up");
+    serve_for(&second, 89 * MINUTE).await;
+    assert!(second.etcd.order().is_empty(), "01:59");
+    serve_for(&second, 10 * MINUTE).await;
+    assert_eq!(second.etcd.order(), [2, 3, 1]);
+    assert_eq!(outcomes(&world).await, [("succeeded", "")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_window_ends_the_run_after_the_member_under_way() {
+    let world = shared(1);
+    let mut cluster = cluster_in(&world, "a", windowed((2, 1)));
+    Arc::get_mut(&mut cluster).expect("nobody else has it").etcd.takes = Duration::from_secs(45);
+    cluster.request(key("1")).await.expect("taken");
+    serve_for(&cluster, 180 * MINUTE).await;
+    assert_eq!(cluster.etcd.order(), [2, 3], "the second was under way at 02:01 and was let finish");
+    assert_eq!(outcomes(&world).await, [("stopped", "window_closed")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emergency_does_not_wait_for_the_window_if_its_owner_says_so() {
+    for (emergency, expected) in [(false, "open"), (true, "succeeded")] {
+        let world = shared(1);
+        let cluster = cluster_in(&world, "a", Policy { emergency, ..windowed((5, 0)) });
+        cluster.etcd.arm_no_space();
+        cluster.request(key("1")).await.expect("taken");
+        serve_for(&cluster, 30 * MINUTE).await;
+        assert_eq!(outcomes(&world).await[0].0, expected, "emergency: {emergency}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_holds_requests_until_somebody_resumes_or_its_time_is_over() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", enforcing());
+    cluster.command("ann".to_owned(), pause(None)).await.expect("paused");
+    assert_eq!(label(&cluster.request(key("1")).await.expect("taken")).0, "accepted");
+    serve_for(&cluster, 600 * MINUTE).await;
+    assert_eq!(waiting_for(&cluster), Some("paused"));
+    assert!(cluster.summary().paused.is_some_and(|told| told.message.contains("paused by ann: upgrade")));
+    cluster.command("ann".to_owned(), resume()).await.expect("resumed");
+    serve_for(&cluster, 10 * MINUTE).await;
+    assert_eq!(outcomes(&world).await, [("succeeded", "")]);
+
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", enforcing());
+    cluster.command("ann".to_owned(), pause(Some(120 * MINUTE))).await.expect("paused");
+    cluster.request(key("1")).await.expect("taken");
+    serve_for(&cluster, 119 * MINUTE).await;
+    assert_eq!(outcomes(&world).await, [("open", "")]);
+    serve_for(&cluster, 10 * MINUTE).await;
+    assert_eq!(outcomes(&world).await, [("succeeded", "")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_stops_a_run_before_its_next_member() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", enforcing());
+    cluster.request(key("1")).await.expect("taken");
+    let (_stop, stopped) = stop_channel();
+    tokio::select! {
+        () = cluster.work(stopped) => {}
+        () = async {
+            while cluster.etcd.order().is_empty() {
+                sleep(Duration::from_millis(100)).await;
+            }
+            cluster.command("ann".to_owned(), pause(None)).await.expect("paused");
+            sleep(10 * MINUTE).await;
+        } => {}
+    }
+    assert_eq!(cluster.etcd.order(), [2]);
+    assert_eq!(outcomes(&world).await, [("stopped", "paused")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn approve_waits_for_a_person_and_expires() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", Policy { mode: Mode::Approve, ..Policy::default() });
+    let AlertDecision::Accepted { run, .. } = cluster.request(key("1")).await.expect("taken") else { panic!() };
+    serve_for(&cluster, 60 * MINUTE).await;
+    assert_eq!(waiting_for(&cluster), Some("awaiting_approval"));
+    cluster.approve(run, "ann".to_owned()).await.expect("approved");
+    serve_for(&cluster, 10 * MINUTE).await;
+    assert_eq!(cluster.etcd.order(), [2, 3, 1]);
+    let again = cluster.approve(run, "ann".to_owned()).await.expect_err("it has ended");
+    assert_eq!(again.to_string(), "run 1 does not wait: it is succeeded");
+    let approved = world.journal.run(run).await.expect("read").expect("there").approved;
+    assert_eq!(approved.map(|approval| approval.by), Some("ann".to_owned()));
+
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", Policy { mode: Mode::Approve, ..Policy::default() });
+    cluster.request(key("1")).await.expect("taken");
+    serve_for(&cluster, 25 * 60 * MINUTE).await;
+    assert!(cluster.etcd.order().is_empty());
+    assert_eq!(outcomes(&world).await, [("stopped", "approval_expired")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolved_alert_cancels_a_request_that_waits_for_nothing_else() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", windowed((5, 0)));
+    cluster.request(key("1")).await.expect("taken");
+    assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("duplicate", "already_requested"));
+    assert_eq!(cluster.resolve(key("1")).await.expect("taken"), None, "the other alert still fires");
+    serve_for(&cluster, MINUTE).await;
+    assert!(cluster.resolve(key("2")).await.expect("taken").is_some());
+    assert_eq!(cluster.resolve(key("2")).await.expect("taken"), None);
+    serve_for(&cluster, 300 * MINUTE).await;
+    assert!(cluster.etcd.order().is_empty());
+    assert_eq!(outcomes(&world).await, [("stopped", "resolved")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resolved_alert_does_not_stop_a_run_under_way() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", enforcing());
+    cluster.request(key("1")).await.expect("taken");
+    let (_stop, stopped) = stop_channel();
+    tokio::select! {
+        () = cluster.work(stopped) => {}
+        () = async {
+            while cluster.etcd.order().is_empty() {
+                sleep(Duration::from_millis(100)).await;
+            }
+            assert_eq!(cluster.resolve(key("1")).await.expect("taken"), None);
+            sleep(10 * MINUTE).await;
+        } => {}
+    }
+    assert_eq!(outcomes(&world).await, [("succeeded", "")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_run_is_tried_again_with_new_requests_until_it_succeeds() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", enforcing());
+    cluster.etcd.hang(2);
+    cluster.request(key("1")).await.expect("taken");
+    serve_for(&cluster, 4 * MINUTE).await;
+    assert_eq!(outcomes(&world).await, [("refused", "member_unreachable"); 2], "at once, and after a minute");
+    let repeated = cluster.request(key("1")).await.expect("taken");
+    assert_eq!(label(&repeated), ("duplicate", "retry_pending"));
+    assert!(cluster.summary().retry_at.is_some());
+    cluster.etcd.recover(2);
+    // The next process knows as much.
+    let next = cluster_in(&world, "a", enforcing());
+    serve_for(&next, 10 * MINUTE).await;
+    assert_eq!(outcomes(&world).await.last(), Some(&("succeeded", "")));
+    let runs = world.journal.runs(10).await.expect("read");
+    assert_eq!(runs.iter().map(|run| run.request.trigger.label()).collect::<Vec<_>>(), ["alert", "retry", "retry"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_holds_for_the_retries_of_its_run() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", Policy { mode: Mode::Approve, ..Policy::default() });
+    cluster.etcd.hang(2);
+    let AlertDecision::Accepted { run, .. } = cluster.request(key("1")).await.expect("taken") else { panic!() };
+    cluster.approve(run, "ann".to_owned()).await.expect("approved");
+    serve_for(&cluster, MINUTE).await;
+    cluster.etcd.recover(2);
+    serve_for(&cluster, 10 * MINUTE).await;
+    assert_eq!(outcomes(&world).await, [("refused", "member_unreachable"), ("succeeded", "")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_run_is_not_tried_again_once_its_alert_is_resolved() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", enforcing());
+    cluster.etcd.hang(2);
+    cluster.request(key("1")).await.expect("taken");
+    serve_for(&cluster, Duration::from_secs(45)).await;
+    assert_eq!(outcomes(&world).await.len(), 1);
+    cluster.resolve(key("1")).await.expect("taken");
+    serve_for(&cluster, 120 * MINUTE).await;
+    assert_eq!(outcomes(&world).await, [("refused", "member_unreachable")]);
+    assert_eq!(cluster.summary().retry_at, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_breaker_keeps_runs_away_until_a_person_resumes() {
+    let world = shared(1);
+    let policy = Policy { cooldown: Duration::ZERO, max_runs_per_day: 9, breaker_failures: 1, ..enforcing() };
+    let mut cluster = cluster_in(&world, "a", Policy { defrag_deadline: Duration::from_secs(1), ..policy });
+    Arc::get_mut(&mut cluster).expect("nobody else has it").etcd.takes = Duration::from_secs(10);
+    cluster.request(key("1")).await.expect("taken");
+    let server_ends = async {
+        sleep(Duration::from_secs(20)).await;
+        cluster.etcd.set_busy(2, false);
+    };
+    tokio::join!(serve_for(&cluster, 10 * MINUTE), server_ends);
+    assert_eq!(outcomes(&world).await, [("failed", "deadline_exceeded")]);
+    assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("ignored", "breaker_open"));
+    let refused = cluster.command("ann".to_owned(), Command::Run).await.expect_err("refused");
+    assert!(refused.to_string().contains("defragd resume"), "{refused}");
+    assert!(cluster.sample(MINUTE).await.admission.breaker_open);
+    sleep(Duration::from_secs(1)).await;
+    cluster.command("ann".to_owned(), resume()).await.expect("resumed");
+    assert_eq!(label(&cluster.request(key("2")).await.expect("taken")).0, "accepted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_persons_run_passes_the_cooldown_and_is_written_down_with_its_name() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", enforcing());
+    cluster.request(key("1")).await.expect("taken");
+    serve_for(&cluster, 10 * MINUTE).await;
+    assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("ignored", "cooldown"));
+    let run = cluster.command("ann".to_owned(), Command::Run).await.expect("taken").expect("a run");
+    let again = cluster.command("bob".to_owned(), Command::Run).await.expect_err("one is enough");
+    assert!(matches!(again, CommandError::Refused(Reason::AlreadyRequested)));
+    serve_for(&cluster, 10 * MINUTE).await;
+    let view = world.journal.run(run).await.expect("read").expect("there");
+    assert_eq!(view.approved.map(|approval| approval.by), Some("ann".to_owned()));
+    assert_eq!(view.outcome, Some(Outcome::NothingToDo));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_clusters_than_allowed_have_a_run_at_once() {
+    for (slots, expected) in [(1, 1), (2, 2)] {
+        let world = shared(slots);
+        let clusters = ["a", "b", "c"].map(|name| cluster_in(&world, name, enforcing()));
+        for cluster in &clusters {
+            cluster.request(key("1")).await.expect("taken");
+        }
+        let (_stop, stopped) = stop_channel();
+        let work = futures_util::future::join_all(clusters.iter().map(|cluster| cluster.work(stopped.clone())));
+        let mut most = 0;
+        let watch = async {
+            for _ in 0..6_000 {
+                most = most.max(clusters.iter().filter(|cluster| cluster.summary().active_run.is_some()).count());
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            _ = work => {}
+            () = watch => {}
+        }
+        assert_eq!(most, expected);
+        assert_eq!(outcomes(&world).await, [("succeeded", ""); 3]);
+    }
+}

@@ -1,0 +1,229 @@
+//! Serves the requests of one cluster, one after the other: waits for what holds them back, drives the run,
+//! and ends it early when its time is over.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{sleep, timeout},
+};
+use tracing::{error, info};
+
+use super::{
+    cluster::{Cluster, StateProgress, lock, stop_channel},
+    driver, log, observer,
+};
+use crate::{
+    core::{
+        admission::{Hold, Ledger, emergency},
+        history::{Request, RunId, RunView},
+        reason::Reason,
+    },
+    ports::{etcd::Etcd, journal::Journal, progress::Progress},
+};
+
+/// Times of day may jump, so that no wait for one is longer than this.
+const LOOK_INTERVAL: Duration = Duration::from_mins(1);
+/// With nothing to do, every change wakes the worker.
+const IDLE_INTERVAL: Duration = Duration::from_hours(1);
+/// How soon to try again to read a journal that failed.
+const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
+/// As etcdctl's default command timeout.
+const EMERGENCY_BUDGET: Duration = Duration::from_secs(5);
+
+/// What the worker does next.
+enum Next {
+    /// Look again after this, or when something happens.
+    Wait(Duration),
+    /// Wait for another cluster's run to end, or for something to happen.
+    WaitForSlot,
+    /// Drive this run.
+    Serve { run: RunId, request: Request, emergency: bool },
+}
+
+impl<E: Etcd, J: Journal> Cluster<E, J> {
+    /// Serves requests until a stop is asked for. A run under way then ends as its rules say; a request
+    /// that waits stays in the journal for the next start.
+    pub async fn work(&self, mut stop: driver::Stop) {
+        let mut slot: Option<OwnedSemaphorePermit> = None;
+        loop {
+            if stop.borrow().is_some() {
+                return;
+            }
+            let next = self.next(slot.is_some()).await;
+            let (time, wants_slot) = match next {
+                Next::Serve { run, request, emergency } => {
+                    Box::pin(self.serve(run, &request, stop.clone(), emergency)).await;
+                    slot = None;
+                    continue;
+                }
+                Next::Wait(time) => {
+                    // Others must not wait for a cluster that waits itself.
+                    slot = None;
+                    (time, false)
+                }
+                Next::WaitForSlot => (LOOK_INTERVAL, true),
+            };
+            tokio::select! {
+                // Cancel-safe: a permit that is not handed over is given back.
+                permit = self.shared.slots.clone().acquire_owned(), if wants_slot => slot = permit.ok(),
+                () = self.wake.notified() => {}
+                () = sleep(time) => {}
+                // A closed channel means that the process is ending.
+                changed = stop.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn next(&self, has_slot: bool) -> Next {
+        let ledger = match self.ledger().await {
+            Ok(ledger) => ledger,
+            Err(error) => {
+                error!(cluster = self.name(), %error, "cannot read the journal; nothing is begun");
+                return Next::Wait(JOURNAL_INTERVAL);
+            }
+        };
+        let queued = lock(&self.desk).queued.clone();
+        match queued {
+            None => self.idle(&ledger).await,
+            Some((run, _)) => match ledger.run(run) {
+                Some(view) if view.outcome.is_none() => self.consider(&ledger, view, has_slot).await,
+                _ => {
+                    lock(&self.desk).queued = None;
+                    Next::Wait(Duration::ZERO)
+                }
+            },
+        }
+    }
+
+    /// Nothing is queued: a refused run may be due again.
+    async fn idle(&self, ledger: &Ledger) -> Next {
+        let Some(retry) = ledger.retry() else { return Next::Wait(IDLE_INTERVAL) };
+        if retry.at > self.shared.clock.now() {
+            return Next::Wait(self.until(Some(retry.at)));
+        }
+        match self.retry_now().await {
+            Ok(()) if lock(&self.desk).queued.is_some() => Next::Wait(Duration::ZERO),
+            Ok(()) => Next::Wait(LOOK_INTERVAL),
+            Err(error) => {
+                error!(cluster = self.name(), %error, "a retry could not be written down");
+                Next::Wait(JOURNAL_INTERVAL)
+            }
+        }
+    }
+
+    async fn consider(&self, ledger: &Ledger, view: &RunView, has_slot: bool) -> Next {
+        let policy = &self.settings.policy;
+        let mut hold = ledger.hold(view, policy, false, self.shared.clock.now());
+        let mut urgent = false;
+        if matches!(&hold, Some(Hold::Wait { reason: Reason::OutsideWindow { .. }, .. })) && self.is_emergency().await {
+            urgent = true;
+            hold = ledger.hold(view, policy, true, self.shared.clock.now());
+        }
+        match hold {
+            Some(Hold::Wait { reason, until }) => {
+                self.waits_for(view.id, reason);
+                return Next::Wait(self.until(until));
+            }
+            Some(Hold::End(outcome)) => {
+                let _one_at_a_time = self.admission.lock().await;
+                return match self.end_unbegun(view, outcome).await {
+                    Ok(()) => Next::Wait(Duration::ZERO),
+                    Err(error) => {
+                        error!(cluster = self.name(), run = view.id.0, %error, "the end of the request could not be written down");
+                        Next::Wait(JOURNAL_INTERVAL)
+                    }
+                };
+            }
+            None => {}
+        }
+        if !has_slot && self.shared.slots.available_permits() == 0 {
+            self.waits_for(view.id, Reason::TooManyRuns { limit: self.shared.max_concurrent_runs });
+        }
+        if !has_slot {
+            return Next::WaitForSlot;
+        }
+        let _one_at_a_time = self.admission.lock().await;
+        let mut desk = lock(&self.desk);
+        // Cancelled while the slot was waited for.
+        let Some((run, request)) = desk.queued.take_if(|(run, _)| *run == view.id) else {
+            return Next::Wait(Duration::ZERO);
+        };
+        desk.waiting_for = None;
+        desk.active = Some((run, request.clone()));
+        Next::Serve { run, request, emergency: urgent }
+    }
+
+    fn waits_for(&self, run: RunId, reason: Reason) {
+        let mut desk = lock(&self.desk);
+        // Once for each cause: its times may move.
+        if desk.waiting_for.as_ref().is_none_or(|before| before.label() != reason.label()) {
+            info!(cluster = self.name(), run = run.0, code = reason.label(), %reason, "the request waits");
+            self.shared.counters.waiting(self.name(), &reason);
+        }
+        desk.waiting_for = Some(reason);
+    }
+
+    fn until(&self, time: Option<Timestamp>) -> Duration {
+        let left =
+            |time: Timestamp| Duration::try_from(time.duration_since(self.shared.clock.now())).unwrap_or_default();
+        time.map_or(LOOK_INTERVAL, left).min(LOOK_INTERVAL)
+    }
+
+    /// Whether the cluster cannot wait for its window, and its owner wants that to count.
+    async fn is_emergency(&self) -> bool {
+        self.settings.policy.emergency
+            && timeout(EMERGENCY_BUDGET * 2, observer::look(&self.etcd, EMERGENCY_BUDGET))
+                .await
+                .is_ok_and(|facts| facts.is_ok_and(|facts| emergency(&facts)))
+    }
+
+    async fn serve(&self, run: RunId, request: &Request, stop: driver::Stop, urgent: bool) {
+        let log = log::LogProgress { cluster: self.name().to_owned(), run };
+        let state = StateProgress { cluster: self, trigger: request.trigger };
+        let watchers = (&log as &dyn Progress, &state as &dyn Progress);
+        let policy = self.settings.policy.clone();
+        let (stop_run, stopped) = stop_channel();
+        let (journal, claims) = (&self.shared.journal, &self.shared.claims);
+        let driven = driver::drive(run, policy, &self.etcd, journal, &watchers, claims, stopped);
+        tokio::pin!(driven);
+        tokio::select! {
+            _ = &mut driven => {}
+            // Not cancelled by the other arm: it is pinned outside, and driven to its end here.
+            reason = self.stop_reason(stop, urgent) => {
+                stop_run.send_replace(Some(reason));
+                driven.await;
+            }
+        }
+        lock(&self.desk).active = None;
+        // For what is shown; what is decided is read anew.
+        if let Err(error) = self.ledger().await {
+            error!(cluster = self.name(), %error, "cannot read the journal after a run");
+        }
+    }
+
+    /// Returns when the run under way must start no new member: the process ends, a person pauses, or the
+    /// window closes.
+    async fn stop_reason(&self, mut stop: driver::Stop, mut urgent: bool) -> Reason {
+        loop {
+            if let Some(reason) = stop.borrow().clone() {
+                return reason;
+            }
+            let (now, policy) = (self.shared.clock.now(), &self.settings.policy);
+            // The cached ledger will do: every order refreshes it.
+            let reason = lock(&self.desk).ledger.stop(policy, urgent, now);
+            match reason {
+                Some(Reason::WindowClosed { .. }) if self.is_emergency().await => urgent = true,
+                Some(reason) => return reason,
+                None => {}
+            }
+            let time = self.until(Ledger::next_stop(policy, now));
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = sleep(time) => {}
+                changed = stop.changed() => if changed.is_err() { return Reason::ShuttingDown },
+            }
+        }
+    }
+}

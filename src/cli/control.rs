@@ -1,0 +1,95 @@
+//! `defragd approve`, `defragd pause`, `defragd resume`: orders to the running server.
+
+use std::{io::Write, path::PathBuf};
+
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use super::Exit;
+use crate::adapters::outgoing::ControlClient;
+
+/// Where the server is, and who speaks.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Server")]
+pub(super) struct Server {
+    /// The running `defragd serve`
+    #[arg(long = "server", env = "DEFRAGD_SERVER", default_value = "http://127.0.0.1:9379", value_name = "URL")]
+    url: String,
+    /// File with its bearer token
+    #[arg(long, env = "DEFRAGD_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificates of the authorities to trust for https
+    #[arg(long = "server-ca-file", env = "DEFRAGD_SERVER_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Your name, for the journal [default: $USER]
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ApproveArgs {
+    /// The run's number, from `defragd runs` or the log
+    run: i64,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PauseArgs {
+    /// Name of the cluster
+    #[arg(long, env = "DEFRAGD_CLUSTER_NAME", value_name = "NAME")]
+    cluster: String,
+    /// Why, for whoever finds it later
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// How long, like 2h; without it, until `defragd resume`
+    #[arg(long = "for", value_name = "TIME")]
+    lasts: Option<SignedDuration>,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ResumeArgs {
+    /// Name of the cluster
+    #[arg(long, env = "DEFRAGD_CLUSTER_NAME", value_name = "NAME")]
+    cluster: String,
+    /// What was found or done
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    server: Server,
+}
+
+impl Server {
+    async fn post(&self, path: [&str; 3], mut body: Value) -> anyhow::Result<Value> {
+        let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
+        body["by"] = json!(self.by.clone().unwrap_or_else(user));
+        let client = ControlClient::new(&self.url, self.token_file.as_ref(), self.ca_file.as_ref())?;
+        Ok(client.post(path, &body).await?)
+    }
+}
+
+pub(super) async fn approve(args: ApproveArgs) -> anyhow::Result<Exit> {
+    args.server.post(["runs", &args.run.to_string(), "approve"], json!({})).await?;
+    writeln!(std::io::stdout(), "Run {} is approved; it begins when nothing else holds it back.", args.run)?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<Exit> {
+    let mut body = json!({ "reason": args.reason });
+    if let Some(lasts) = args.lasts {
+        body["for"] = json!(lasts);
+    }
+    let answer = args.server.post(["clusters", &args.cluster, "pause"], body).await?;
+    let until = answer["cluster"]["paused"]["until"].as_str();
+    let until = until.map_or_else(|| "until `defragd resume`".to_owned(), |until| format!("until {until}"));
+    writeln!(std::io::stdout(), "Cluster {} is paused {until}: no member is started.", args.cluster)?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
+    args.server.post(["clusters", &args.cluster, "resume"], json!({ "reason": args.reason })).await?;
+    writeln!(std::io::stdout(), "Cluster {} goes on: no pause, and the breaker is closed.", args.cluster)?;
+    Ok(Exit::Done)
+}

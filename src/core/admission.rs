@@ -1,0 +1,281 @@
+//! Whether and when a run may begin, and what ends one early.
+//!
+//! Everything is derived from the [`Ledger`], which the journal can give again after a restart: nothing is
+//! remembered elsewhere. Whether a member needs it, and whether it is safe, is decided later and elsewhere.
+//!
+//! | | a new request is | a request that waits | a run under way |
+//! |---|---|---|---|
+//! | breaker open | not taken | is refused | |
+//! | cooldown, daily limit | not taken, unless a person asks | | |
+//! | paused | taken | goes on waiting | starts no new member |
+//! | no window is open | taken | goes on waiting | starts no new member |
+//! | mode approve | taken | waits for a person, then is given up | |
+//!
+//! A run that was refused has ended. While one of its alerts stands, a new request is made for it, after 1,
+//! 5 and 15 minutes and then every hour, so that each request keeps exactly one outcome.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+
+use super::{
+    cluster::{AlarmKind, ClusterFacts, MemberId, Status},
+    history::{AlertKey, MemberResult, Outcome, RunId, RunView, Trigger},
+    order::{Order, OrderRecord},
+    policy::{Mode, Need, Policy},
+    reason::Reason,
+};
+
+/// What `max_runs_per_day` counts over.
+const DAY: Duration = Duration::from_hours(24);
+/// The waits after the first, second, … refusal in a row. The last one repeats.
+const RETRY_AFTER: [Duration; 4] =
+    [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15), Duration::from_hours(1)];
+/// An alert whose run has just ended may still be on its way from a second Alertmanager.
+const DUPLICATES_FOR: Duration = Duration::from_mins(5);
+/// An alert that is not heard of for so long no longer stands: three times Alertmanager's default
+/// `repeat_interval`, for receivers that are not told of resolved alerts.
+const ALERT_STANDS_FOR: Duration = Duration::from_hours(12);
+/// From this file size / quota on, `emergency: true` overrides the windows.
+pub const EMERGENCY_QUOTA_USAGE: f64 = 0.9;
+/// Less than this part of what was free, given back, counts as nothing.
+const NO_GAIN_PART: u64 = 10;
+/// What must have become free for another attempt under NOSPACE, where every bit counts.
+const LEAST_GAIN_UNDER_NO_SPACE: ByteSize = ByteSize::mib(1);
+
+/// What the journal holds about one cluster, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// Its runs; the newest ones are enough.
+    pub runs: Vec<RunView>,
+    /// What people ordered.
+    pub orders: Vec<OrderRecord>,
+}
+
+/// Why a request does not begin now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Hold {
+    /// It waits.
+    Wait {
+        /// For what.
+        reason: Reason,
+        /// When to look again at the latest; `None` where only an event ends it.
+        until: Option<Timestamp>,
+    },
+    /// It ends with this outcome.
+    End(Outcome),
+}
+
+/// A refused run that is to be tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Which one.
+    pub run: RunId,
+    /// When.
+    pub at: Timestamp,
+    /// For which alerts.
+    pub alerts: Vec<AlertKey>,
+    /// Who agreed to the refused run: that holds for its retry, too.
+    pub approved_by: Option<String>,
+}
+
+impl Ledger {
+    /// One of its runs.
+    pub fn run(&self, id: RunId) -> Option<&RunView> {
+        self.runs.iter().rev().find(|run| run.id == id)
+    }
+
+    /// Why a new request is not taken.
+    pub fn refusal(&self, trigger: Trigger, policy: &Policy, now: Timestamp) -> Option<Reason> {
+        self.breaker(policy, now).or_else(|| {
+            // These two hold back automation; a person who asks knows of the last run.
+            (trigger != Trigger::Manual)
+                .then(|| self.cooldown(policy, now).or_else(|| self.daily_limit(policy, now)))?
+        })
+    }
+
+    /// Why the request does not begin now. `emergency` is whether [`emergency`] was just observed.
+    pub fn hold(&self, run: &RunView, policy: &Policy, emergency: bool, now: Timestamp) -> Option<Hold> {
+        // After a crash it goes on as what it is, a run under way: see [`Ledger::stop`].
+        if run.started_at.is_some() {
+            return None;
+        }
+        if run.request.trigger != Trigger::Manual && policy.mode == Mode::Approve && run.approved.is_none() {
+            let until = after(run.accepted_at, policy.approval_timeout);
+            if now >= until {
+                let reason = Reason::ApprovalExpired { waited: policy.approval_timeout };
+                return Some(Hold::End(Outcome::Stopped { reason }));
+            }
+            return Some(Hold::Wait { reason: Reason::AwaitingApproval { until }, until: Some(until) });
+        }
+        if let Some(reason) = self.breaker(policy, now) {
+            return Some(Hold::End(Outcome::Refused { reason }));
+        }
+        if let Some(reason) = self.paused(now) {
+            let until = if let Reason::Paused { until, .. } = &reason { *until } else { None };
+            return Some(Hold::Wait { reason, until });
+        }
+        // What observe would do is worth knowing at once, and touches nothing.
+        if policy.mode == Mode::Observe || emergency || policy.windows.open_at(now) {
+            return None;
+        }
+        let opens = policy.windows.next_opening(now);
+        Some(Hold::Wait { reason: Reason::OutsideWindow { opens }, until: opens })
+    }
+
+    /// Why a run under way starts no new member. The one in flight is followed to its end all the same.
+    pub fn stop(&self, policy: &Policy, emergency: bool, now: Timestamp) -> Option<Reason> {
+        self.paused(now).or_else(|| {
+            let open = policy.mode == Mode::Observe || emergency || policy.windows.open_at(now);
+            (!open).then_some(Reason::WindowClosed { closed: now })
+        })
+    }
+
+    /// When the state of [`Ledger::stop`] may change by itself.
+    pub fn next_stop(policy: &Policy, now: Timestamp) -> Option<Timestamp> {
+        policy.windows.closes_at(now)
+    }
+
+    /// The last run that touched a member is too recent.
+    pub fn cooldown(&self, policy: &Policy, now: Timestamp) -> Option<Reason> {
+        let ended = self.touched().max()?;
+        let until = after(ended, policy.cooldown);
+        (until > now).then_some(Reason::Cooldown { until })
+    }
+
+    /// As many runs as the policy allows touched a member within 24 hours.
+    pub fn daily_limit(&self, policy: &Policy, now: Timestamp) -> Option<Reason> {
+        let limit = policy.max_runs_per_day;
+        let mut recent: Vec<_> = self.touched().filter(|ended| after(*ended, DAY) > now).collect();
+        recent.sort_unstable();
+        // The one whose day must be over for the next run to be within the limit.
+        let blocking = recent.len().checked_sub(usize::try_from(limit).ok()?)?;
+        Some(Reason::DailyLimit { limit, until: after(*recent.get(blocking)?, DAY) })
+    }
+
+    /// Too many runs failed in a row since a person last resumed.
+    pub fn breaker(&self, policy: &Policy, now: Timestamp) -> Option<Reason> {
+        let resumed = self.orders.iter().filter(|record| matches!(record.order, Order::Resume { .. }));
+        let resumed = resumed.map(|record| record.at).max();
+        let (mut failures, mut since) = (0u32, None);
+        for run in &self.runs {
+            let Some(ended) = run.finished_at.filter(|ended| resumed.is_none_or(|resumed| *ended > resumed)) else {
+                continue;
+            };
+            match &run.outcome {
+                Some(Outcome::Failed { .. }) => (failures, since) = (failures.saturating_add(1), Some(ended)),
+                // Nobody knows how it would have ended, but it was under way.
+                Some(Outcome::Interrupted { .. }) if run.touched_a_member() => {
+                    (failures, since) = (failures.saturating_add(1), Some(ended));
+                }
+                Some(Outcome::Succeeded) => (failures, since) = (0, None),
+                // These say nothing about whether a run would succeed.
+                _ => {}
+            }
+        }
+        let since = since.filter(|_| failures >= policy.breaker_failures)?;
+        // The try after it that fails opens the breaker again at once, for the count goes on.
+        let until = policy.breaker_reset_after.map(|time| after(since, time));
+        until.is_none_or(|until| until > now).then_some(Reason::BreakerOpen { failures, since, until })
+    }
+
+    /// A person paused the cluster, and nobody resumed.
+    pub fn paused(&self, now: Timestamp) -> Option<Reason> {
+        match &self.orders.last()?.order {
+            Order::Pause { by, reason, until } if until.is_none_or(|until| until > now) => {
+                Some(Reason::Paused { by: by.clone(), reason: reason.clone(), until: *until })
+            }
+            _ => None,
+        }
+    }
+
+    /// The retry that is due, now or later.
+    pub fn retry(&self) -> Option<Retry> {
+        // A person's run that did nothing leaves the matter where it was.
+        let tells = |run: &&RunView| run.request.trigger != Trigger::Manual || run.touched_a_member();
+        let chain: Vec<_> = self
+            .runs
+            .iter()
+            .rev()
+            .filter(tells)
+            .take_while(|run| {
+                matches!(run.outcome, Some(Outcome::Refused { .. })) && run.request.trigger != Trigger::Manual
+            })
+            .collect();
+        let last = chain.first()?;
+        let alerts: Vec<_> = last.standing_alerts().cloned().collect();
+        let approved_by = last.approved.as_ref().map(|approval| approval.by.clone());
+        let heard = chain.iter().find(|run| run.request.trigger == Trigger::Alert).or(chain.last())?.accepted_at;
+        let wait = RETRY_AFTER[(chain.len() - 1).min(RETRY_AFTER.len() - 1)];
+        let at = after(last.finished_at?, wait);
+        (!alerts.is_empty() && at < after(heard, ALERT_STANDS_FOR)).then_some(Retry {
+            run: last.id,
+            at,
+            alerts,
+            approved_by,
+        })
+    }
+
+    /// Whether runs that ended just now served all of these alerts.
+    pub fn just_served(&self, alerts: &[AlertKey], now: Timestamp) -> bool {
+        let recent = |run: &&RunView| run.finished_at.is_some_and(|ended| after(ended, DUPLICATES_FOR) > now);
+        let recent: Vec<_> = self.runs.iter().rev().filter(recent).collect();
+        alerts.iter().all(|key| recent.iter().any(|run| run.request.alerts.contains(key)))
+    }
+
+    /// The last attempt on a member.
+    pub fn last_attempt(&self, member: MemberId) -> Option<&MemberResult> {
+        self.runs.iter().rev().flat_map(|run| run.members.iter().rev()).find(|result| {
+            result.intent.member_id == member && !matches!(result.end, super::history::MemberEnd::NotSent { .. })
+        })
+    }
+
+    fn touched(&self) -> impl Iterator<Item = Timestamp> {
+        self.runs.iter().filter(|run| run.touched_a_member()).map(|run| run.finished_at.unwrap_or(run.accepted_at))
+    }
+}
+
+/// Whether the cluster cannot wait for its window: it takes no writes, or soon will not.
+pub fn emergency(facts: &ClusterFacts) -> bool {
+    let mut known = facts.members.iter().filter_map(|member| member.status.as_ref().ok());
+    facts.has_alarm(AlarmKind::NoSpace)
+        || known.any(|status| {
+            status.quota_usage_ratio().is_some_and(|usage| usage >= EMERGENCY_QUOTA_USAGE)
+                || status.told_alarms().any(|alarm| alarm.kind == AlarmKind::NoSpace)
+        })
+}
+
+/// How much must have become free since an attempt without gain for another one.
+pub fn least_gain(policy: &Policy, need: Need) -> ByteSize {
+    match need {
+        Need::NoSpace => LEAST_GAIN_UNDER_NO_SPACE,
+        Need::QuotaPressure => policy.quota_min_reclaimable,
+        Need::Fragmented | Need::Rule => policy.min_reclaimable,
+    }
+}
+
+/// Why a member that needs it is left alone all the same: its last attempt gave nothing back, and since
+/// then no `least_gain` more has become free. Sizes that are not known back nothing off.
+pub fn backed_off(last: &MemberResult, status: &Status, least_gain: ByteSize) -> Option<Reason> {
+    let after = last.after()?;
+    let before = last.intent.before;
+    let expected = before.db_size.0.saturating_sub(before.db_size_in_use.0);
+    let reclaimed = last.reclaimed();
+    if reclaimed.0.saturating_mul(NO_GAIN_PART) >= expected {
+        return None;
+    }
+    let left = after.db_size.0.saturating_sub(after.db_size_in_use.0);
+    let needed = ByteSize(left.saturating_add(least_gain.0));
+    let reclaimable = status.reclaimable();
+    (reclaimable < needed).then_some(Reason::NoGain { reclaimed, expected: ByteSize(expected), reclaimable, needed })
+}
+
+/// Times beyond what a timestamp can hold are as far away as can be.
+fn after(time: Timestamp, wait: Duration) -> Timestamp {
+    time.checked_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+#[path = "admission_tests.rs"]
+mod tests;

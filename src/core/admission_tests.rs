@@ -1,0 +1,307 @@
+use jiff::tz::TimeZone;
+
+use super::*;
+use crate::core::{
+    fixture,
+    history::{Approval, Intent, MemberEnd, Request, RunId, Sizes},
+    window::{Schedule, Window},
+};
+
+const HOUR: f64 = 3_600.0;
+
+/// Hours after a moment that is 2026-11-23 00:00 UTC.
+fn at(hours: f64) -> Timestamp {
+    #[expect(clippy::cast_possible_truncation, reason = "whole seconds")]
+    let seconds = (hours * HOUR) as i64;
+    Timestamp::from_second(1_795_392_000 + seconds).expect("in range")
+}
+
+fn sizes(size: u64, in_use: u64) -> Sizes {
+    Sizes { db_size: ByteSize::mib(size), db_size_in_use: ByteSize::mib(in_use) }
+}
+
+fn result(before: Sizes, end: MemberEnd) -> MemberResult {
+    let member_id = MemberId(1);
+    let intent = Intent { member_id, member: "etcd-1".to_owned(), is_leader: false, need: Need::Fragmented, before };
+    MemberResult { intent, end }
+}
+
+fn defragmented(before: Sizes, after: Sizes) -> MemberResult {
+    result(before, MemberEnd::Defragmented { after, took: Duration::from_secs(1) })
+}
+
+fn keys(names: &[&str]) -> Vec<AlertKey> {
+    let key = |name: &&str| AlertKey { fingerprint: (*name).to_owned(), starts_at: "t".to_owned() };
+    names.iter().map(key).collect()
+}
+
+/// A run that was accepted six minutes before it ended.
+fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView {
+    let members = if touched { vec![defragmented(sizes(1000, 100), sizes(100, 100))] } else { Vec::new() };
+    RunView {
+        id: RunId(1),
+        request: Request { cluster: "a".to_owned(), trigger, alerts: keys(&["1"]) },
+        accepted_at: at(ended - 0.1),
+        resolved: Vec::new(),
+        approved: None,
+        started_at: None,
+        finished_at: Some(at(ended)),
+        outcome: Some(outcome),
+        open_intent: None,
+        members,
+        steps: Vec::new(),
+        starts: 0,
+    }
+}
+
+fn waiting(trigger: Trigger, accepted: f64) -> RunView {
+    let ended = run(trigger, accepted + 0.1, Outcome::Succeeded, false);
+    RunView { finished_at: None, outcome: None, accepted_at: at(accepted), ..ended }
+}
+
+fn failed() -> Outcome {
+    Outcome::Failed { reason: Reason::NoLeader { member: "etcd-1".to_owned() } }
+}
+
+fn refused() -> Outcome {
+    Outcome::Refused { reason: Reason::NoLeader { member: "etcd-1".to_owned() } }
+}
+
+fn ledger(runs: Vec<RunView>) -> Ledger {
+    Ledger { runs, orders: Vec::new() }
+}
+
+fn resume(hours: f64) -> OrderRecord {
+    let order = Order::Resume { by: "ann".to_owned(), reason: "looked at it".to_owned() };
+    OrderRecord { cluster: "a".to_owned(), at: at(hours), order }
+}
+
+fn pause(hours: f64, until: Option<f64>) -> OrderRecord {
+    let order = Order::Pause { by: "ann".to_owned(), reason: "upgrade".to_owned(), until: until.map(at) };
+    OrderRecord { cluster: "a".to_owned(), at: at(hours), order }
+}
+
+fn label(reason: Option<Reason>) -> Option<&'static str> {
+    reason.map(|reason| reason.label())
+}
+
+#[test]
+fn the_cooldown_follows_runs_that_touched_a_member_and_no_others() {
+    let policy = Policy::default();
+    let book =
+        ledger(vec![run(Trigger::Alert, 0.0, Outcome::Succeeded, true), run(Trigger::Alert, 5.0, refused(), false)]);
+    assert_eq!(book.refusal(Trigger::Alert, &policy, at(5.9)), Some(Reason::Cooldown { until: at(6.0) }));
+    assert_eq!(book.refusal(Trigger::Retry, &policy, at(5.9)), Some(Reason::Cooldown { until: at(6.0) }));
+    assert_eq!(book.refusal(Trigger::Manual, &policy, at(5.9)), None, "a person knows what was done");
+    assert_eq!(book.refusal(Trigger::Alert, &policy, at(6.0)), None);
+    assert_eq!(Ledger::default().refusal(Trigger::Alert, &policy, at(0.0)), None);
+}
+
+#[test]
+fn a_day_has_room_for_so_many_runs() {
+    let policy = Policy { cooldown: Duration::ZERO, max_runs_per_day: 2, ..Policy::default() };
+    let book = ledger(vec![
+        run(Trigger::Alert, 0.0, Outcome::Succeeded, true),
+        run(Trigger::Alert, 1.0, failed(), true),
+        run(Trigger::Alert, 2.0, Outcome::NothingToDo, false),
+    ]);
+    let limit = |hours| book.daily_limit(&policy, at(hours));
+    assert_eq!(limit(3.0), Some(Reason::DailyLimit { limit: 2, until: at(24.0) }));
+    assert_eq!(limit(23.9), Some(Reason::DailyLimit { limit: 2, until: at(24.0) }));
+    assert_eq!(limit(24.0), None);
+    let book = ledger([0.0, 1.0, 2.0].map(|hours| run(Trigger::Manual, hours, Outcome::Succeeded, true)).to_vec());
+    let until = book.daily_limit(&policy, at(3.0));
+    assert_eq!(until, Some(Reason::DailyLimit { limit: 2, until: at(25.0) }), "two must still be left in the day");
+}
+
+#[test]
+fn the_breaker_opens_after_failures_in_a_row_until_a_person_resumes() {
+    let policy = Policy::default();
+    let (ok, bad) = (|h| run(Trigger::Alert, h, Outcome::Succeeded, true), |h| run(Trigger::Alert, h, failed(), true));
+    let interrupted =
+        |touched| run(Trigger::Alert, 3.0, Outcome::Interrupted { reason: Reason::ProcessEnded }, touched);
+    let table = [
+        (vec![bad(1.0), bad(2.0)], None),
+        (vec![bad(1.0), bad(2.0), bad(3.0)], Some("breaker_open")),
+        (vec![bad(1.0), ok(2.0), bad(3.0), bad(4.0)], None),
+        (vec![bad(1.0), bad(2.0), run(Trigger::Alert, 3.0, refused(), false), bad(4.0)], Some("breaker_open")),
+        (vec![bad(1.0), bad(2.0), bad(3.0), ok(4.0)], None),
+        (vec![bad(1.0), bad(2.0), interrupted(true)], Some("breaker_open")),
+        (vec![bad(1.0), bad(2.0), interrupted(false)], None),
+    ];
+    for (runs, expected) in table {
+        assert_eq!(label(ledger(runs.clone()).breaker(&policy, at(1_000.0))), expected, "{runs:?}");
+    }
+    let mut book = ledger(vec![bad(1.0), bad(2.0), bad(3.0)]);
+    assert_eq!(label(book.refusal(Trigger::Manual, &policy, at(9.0))), Some("breaker_open"), "for a person too");
+    book.orders.push(resume(9.0));
+    assert_eq!(book.breaker(&policy, at(9.0)), None);
+    book.runs.extend([bad(10.0), bad(11.0)]);
+    assert_eq!(book.breaker(&policy, at(12.0)), None, "what was before a person looked is forgotten");
+    book.runs.push(bad(12.0));
+    assert_eq!(label(book.breaker(&policy, at(13.0))), Some("breaker_open"));
+}
+
+#[test]
+fn a_breaker_with_a_reset_allows_one_more_try_at_a_time() {
+    let policy = Policy { breaker_reset_after: Some(Duration::from_hours(24)), ..Policy::default() };
+    let mut book = ledger([1.0, 2.0, 3.0].map(|hours| run(Trigger::Alert, hours, failed(), true)).to_vec());
+    let open = Reason::BreakerOpen { failures: 3, since: at(3.0), until: Some(at(27.0)) };
+    assert_eq!(book.breaker(&policy, at(26.9)), Some(open));
+    assert_eq!(book.breaker(&policy, at(27.0)), None);
+    book.runs.push(run(Trigger::Alert, 27.5, failed(), true));
+    assert_eq!(label(book.breaker(&policy, at(28.0))), Some("breaker_open"));
+    book.runs.push(run(Trigger::Alert, 52.0, Outcome::Succeeded, true));
+    assert_eq!(book.breaker(&policy, at(52.0)), None);
+}
+
+#[test]
+fn a_pause_lasts_until_its_end_or_until_somebody_resumes() {
+    let paused = |orders: &[OrderRecord], hours| {
+        label(Ledger { runs: Vec::new(), orders: orders.to_vec() }.paused(at(hours))).is_some()
+    };
+    assert!(!paused(&[], 1.0));
+    assert!(paused(&[pause(0.0, None)], 1_000.0));
+    assert!(paused(&[pause(0.0, Some(2.0))], 1.9));
+    assert!(!paused(&[pause(0.0, Some(2.0))], 2.0));
+    assert!(!paused(&[pause(0.0, None), resume(1.0)], 1.0));
+    assert!(paused(&[pause(0.0, None), resume(1.0), pause(2.0, None)], 3.0));
+    assert!(!paused(&[pause(0.0, None), pause(1.0, Some(2.0))], 3.0), "the last word counts");
+}
+
+/// Open every day from 02:00 to 04:00 UTC.
+fn windowed(mode: Mode) -> Policy {
+    let clock = |hour| jiff::civil::time(hour, 0, 0, 0);
+    let window = Window { days: Vec::new(), start: clock(2), end: clock(4), timezone: TimeZone::UTC };
+    Policy { mode, windows: Schedule(vec![window]), ..Policy::default() }
+}
+
+#[test]
+fn a_request_waits_for_its_window_and_a_run_stops_at_its_end() {
+    let policy = windowed(Mode::Enforce);
+    let book = Ledger::default();
+    let request = waiting(Trigger::Alert, 0.0);
+    let wait = Hold::Wait { reason: Reason::OutsideWindow { opens: Some(at(2.0)) }, until: Some(at(2.0)) };
+    assert_eq!(book.hold(&request, &policy, false, at(1.0)), Some(wait));
+    assert_eq!(book.hold(&request, &policy, true, at(1.0)), None, "an emergency does not wait");
+    assert_eq!(book.hold(&request, &policy, false, at(2.0)), None);
+    assert_eq!(book.hold(&request, &windowed(Mode::Observe), false, at(1.0)), None);
+    assert_eq!(book.stop(&policy, false, at(3.9)), None);
+    assert_eq!(Ledger::next_stop(&policy, at(3.0)), Some(at(4.0)));
+    assert_eq!(label(book.stop(&policy, false, at(4.0))), Some("window_closed"));
+    assert_eq!(book.stop(&policy, true, at(4.0)), None);
+}
+
+#[test]
+fn a_pause_holds_requests_and_stops_runs_even_in_an_emergency() {
+    let policy = windowed(Mode::Enforce);
+    let book = Ledger { runs: Vec::new(), orders: vec![pause(0.0, Some(3.0))] };
+    let hold = book.hold(&waiting(Trigger::Manual, 0.0), &policy, true, at(2.5));
+    assert!(matches!(hold, Some(Hold::Wait { reason: Reason::Paused { .. }, until }) if until == Some(at(3.0))));
+    assert_eq!(label(book.stop(&policy, true, at(2.5))), Some("paused"));
+}
+
+#[test]
+fn approve_waits_for_a_person_and_gives_up_in_time() {
+    let policy = Policy { mode: Mode::Approve, ..Policy::default() };
+    let book = Ledger::default();
+    let mut request = waiting(Trigger::Alert, 0.0);
+    let wait = Hold::Wait { reason: Reason::AwaitingApproval { until: at(24.0) }, until: Some(at(24.0)) };
+    assert_eq!(book.hold(&request, &policy, true, at(1.0)), Some(wait));
+    let expired = book.hold(&request, &policy, false, at(24.0));
+    assert!(matches!(expired, Some(Hold::End(Outcome::Stopped { reason: Reason::ApprovalExpired { .. } }))));
+    assert_eq!(book.hold(&waiting(Trigger::Manual, 0.0), &policy, false, at(1.0)), None, "asking is agreeing");
+    request.approved = Some(Approval { by: "ann".to_owned(), at: at(0.5) });
+    assert_eq!(book.hold(&request, &policy, false, at(30.0)), None);
+}
+
+#[test]
+fn a_request_that_meets_an_open_breaker_is_refused() {
+    let book = ledger([1.0, 2.0, 3.0].map(|hours| run(Trigger::Alert, hours, failed(), true)).to_vec());
+    let policy = Policy { mode: Mode::Enforce, ..Policy::default() };
+    let hold = book.hold(&waiting(Trigger::Alert, 0.0), &policy, true, at(4.0));
+    assert!(matches!(hold, Some(Hold::End(Outcome::Refused { reason: Reason::BreakerOpen { .. } }))));
+}
+
+#[test]
+fn a_refused_run_is_tried_again_ever_more_slowly_while_its_alert_stands() {
+    let (alert, retry) = (|h| run(Trigger::Alert, h, refused(), false), |h| run(Trigger::Retry, h, refused(), false));
+    let minutes = |runs: Vec<RunView>| {
+        let ended = runs.last()?.finished_at?;
+        Some(ledger(runs).retry()?.at.duration_since(ended).as_mins())
+    };
+    assert_eq!(minutes(vec![alert(0.0)]), Some(1));
+    assert_eq!(minutes(vec![alert(0.0), retry(0.2)]), Some(5));
+    assert_eq!(minutes(vec![alert(0.0), retry(0.2), retry(0.4)]), Some(15));
+    assert_eq!(minutes(vec![alert(0.0), retry(0.2), retry(0.4), retry(1.0)]), Some(60));
+    assert_eq!(minutes(vec![alert(0.0), retry(0.2), retry(0.4), retry(1.0), retry(2.0)]), Some(60));
+    let succeeded = run(Trigger::Retry, 1.0, Outcome::Succeeded, true);
+    assert_eq!(minutes(vec![alert(0.0), succeeded.clone()]), None);
+    assert_eq!(minutes(vec![alert(0.0), succeeded, alert(9.0)]), Some(1), "a success begins anew");
+    assert_eq!(minutes(vec![run(Trigger::Manual, 0.0, refused(), false)]), None, "a person sees the refusal");
+    assert_eq!(minutes(vec![alert(0.0), retry(11.9)]), None, "nobody has spoken of the alert for half a day");
+    assert_eq!(minutes(vec![alert(0.0), alert(11.9)]), Some(5));
+}
+
+#[test]
+fn only_alerts_that_still_fire_are_tried_again() {
+    let mut last = run(Trigger::Alert, 0.0, refused(), false);
+    last.request.alerts = keys(&["1", "2"]);
+    last.resolved = keys(&["1"]);
+    assert_eq!(ledger(vec![last.clone()]).retry().map(|retry| retry.alerts), Some(keys(&["2"])));
+    last.resolved = keys(&["1", "2"]);
+    assert_eq!(ledger(vec![last]).retry(), None);
+}
+
+#[test]
+fn a_member_that_did_not_shrink_is_left_alone_until_more_is_free() {
+    let attempt = |after| defragmented(sizes(1000, 100), after);
+    // (sizes after the last attempt, sizes now) -> left alone
+    let table = [
+        ((100, 100), (1000, 100), false),
+        ((1000, 100), (1000, 100), true),
+        ((990, 100), (990, 100), true),
+        ((900, 100), (900, 100), false),
+        // 99 MiB more are free, and then 100.
+        ((1000, 100), (1000, 1), true),
+        ((1000, 200), (1000, 100), false),
+        ((1000, 200), (1000, 101), true),
+        // It grew meanwhile: more is free than then.
+        ((1000, 100), (1200, 100), false),
+    ];
+    for (after, now, expected) in table {
+        let last = attempt(sizes(after.0, after.1));
+        let status =
+            Status { db_size: ByteSize::mib(now.0), db_size_in_use: ByteSize::mib(now.1), ..fixture::status(1) };
+        let reason = backed_off(&last, &status, least_gain(&Policy::default(), Need::Fragmented));
+        assert_eq!(label(reason), expected.then_some("no_gain"), "{after:?}, {now:?}");
+    }
+    let unknown = result(sizes(1000, 100), MemberEnd::Failed { reason: Reason::OperatorStop, after: None });
+    assert_eq!(backed_off(&unknown, &fixture::status(1), ByteSize(0)), None);
+}
+
+#[test]
+fn the_last_attempt_is_the_newest_that_was_sent() {
+    let mut first = run(Trigger::Alert, 0.0, Outcome::Succeeded, true);
+    first.members.push(result(sizes(7, 7), MemberEnd::NotSent { reason: Reason::OperatorStop }));
+    let book = ledger(vec![first.clone()]);
+    assert_eq!(book.last_attempt(MemberId(1)), Some(&first.members[0]));
+    assert_eq!(book.last_attempt(MemberId(2)), None);
+}
+
+#[test]
+fn nospace_or_a_nearly_full_quota_is_an_emergency() {
+    use crate::core::cluster::{Alarm, AlarmKind};
+    let mut facts = fixture::cluster(3);
+    assert!(!emergency(&facts));
+    fixture::status_mut(&mut facts, 1).quota = Some(ByteSize::mib(1112));
+    assert!(!emergency(&facts), "1000 of 1112 MiB");
+    fixture::status_mut(&mut facts, 1).quota = Some(ByteSize::mib(1111));
+    assert!(emergency(&facts), "1000 of 1111 MiB");
+    let mut facts = fixture::cluster(3);
+    facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: None }]);
+    assert!(emergency(&facts));
+    let mut facts = fixture::cluster(3);
+    fixture::status_mut(&mut facts, 2).errors = vec!["memberID:77 alarm:NOSPACE ".to_owned()];
+    assert!(emergency(&facts));
+}

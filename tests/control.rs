@@ -1,0 +1,107 @@
+//! `defragd approve`, `pause` and `resume` against a running `defragd serve`, and what it asks Alertmanager at
+//! its start. No etcd is there: every run is refused, and tried again.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+use std::{path::Path, process::Output, time::Duration};
+
+use anyhow::ensure;
+use axum::{Router, routing::get};
+use serde_json::{Value, json};
+use testkit::{Defragd, until};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_defragd"))
+}
+
+/// An Alertmanager with one firing alert.
+async fn alertmanager() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let alerts = json!([{
+        "labels": {"etcd_cluster": "demo"}, "fingerprint": "f", "startsAt": "2026-11-23T10:00:00Z",
+        "status": {"state": "active", "silencedBy": [], "inhibitedBy": []},
+    }]);
+    let router = Router::new().route("/api/v2/alerts", get(move || async move { axum::Json(alerts) }));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+async fn serve(dir: &Path, alertmanager: &str) -> Defragd {
+    let args = [
+        "--endpoints=http://127.0.0.1:1".to_owned(),
+        "--cluster-name=demo".to_owned(),
+        "--mode=approve".to_owned(),
+        format!("--alertmanager.url={alertmanager}"),
+        format!("--web.bearer-token-file={}", dir.join("token").display()),
+        format!("--data-dir={}", dir.join("journal").display()),
+    ];
+    Defragd::start(binary(), &args, &dir.join("defragd.log")).await.unwrap()
+}
+
+async fn order(defragd: &Defragd, token: &Path, args: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new(binary());
+    command.args(args).args(["--server", defragd.url(), "--by", "ann", "--token-file"]).arg(token);
+    command.kill_on_drop(true).output().await.unwrap()
+}
+
+async fn cluster(defragd: &Defragd) -> anyhow::Result<Value> {
+    Ok(defragd.json("/api/v1/clusters").await?["clusters"][0].clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_reach_the_server_and_outlive_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "0123456789abcdef-test-token\n").unwrap();
+    let alertmanager = alertmanager().await;
+    let defragd = serve(dir.path(), &alertmanager).await;
+    until("the alert that Alertmanager knows of waits for approval", MINUTE, || async {
+        let cluster = cluster(&defragd).await?;
+        ensure!(cluster["waiting_for"]["code"] == "awaiting_approval", "{cluster}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    let wrong = dir.path().join("wrong");
+    std::fs::write(&wrong, "0123456789abcdef-wrong-token\n").unwrap();
+    let refused = order(&defragd, &wrong, &["approve", "1"]).await;
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(error.contains("401") && error.contains("bearer token") && !error.contains("wrong-token"), "{error}");
+
+    let approved = order(&defragd, &token, &["approve", "1"]).await;
+    assert_eq!(approved.status.code(), Some(0), "{}", String::from_utf8_lossy(&approved.stderr));
+    until("the refused run is to be tried again", MINUTE, || async {
+        let (cluster, run) = (cluster(&defragd).await?, defragd.json("/api/v1/runs/1").await?);
+        ensure!(run["outcome"] == "refused" && run["reason"]["code"] == "cluster_unreachable", "{run}");
+        ensure!(run["approved"]["by"] == "ann", "{run}");
+        ensure!(cluster["retry_at"].is_string(), "{cluster}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    let paused =
+        order(&defragd, &token, &["pause", "--cluster=demo", "--reason=upgrade of the rack", "--for=2h"]).await;
+    let said = String::from_utf8(paused.stdout).unwrap();
+    assert!(said.contains("Cluster demo is paused until 20"), "{said}{}", String::from_utf8_lossy(&paused.stderr));
+    let nobody = order(&defragd, &token, &["pause", "--cluster=other", "--reason=x"]).await;
+    assert!(String::from_utf8(nobody.stderr).unwrap().contains("there is no cluster \"other\""));
+    defragd.kill().await.unwrap();
+
+    let defragd = serve(dir.path(), &alertmanager).await;
+    let summary = cluster(&defragd).await.unwrap();
+    assert_eq!(summary["paused"]["reason"], "upgrade of the rack", "{summary}");
+    let gauge = [("etcd_cluster", "demo")];
+    assert_eq!(defragd.metrics().await.unwrap().count("defragd_cluster_paused", &gauge), Some(1));
+    let resumed = order(&defragd, &token, &["resume", "--cluster=demo"]).await;
+    assert_eq!(resumed.status.code(), Some(0), "{}", String::from_utf8_lossy(&resumed.stderr));
+    assert_eq!(defragd.metrics().await.unwrap().count("defragd_cluster_paused", &gauge), Some(0));
+    let log = defragd.log().unwrap();
+    assert!(log.contains("asked Alertmanager which alerts fire"), "{log}");
+    assert!(!log.contains("test-token"), "the token is in the log");
+}
