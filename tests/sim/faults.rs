@@ -144,15 +144,6 @@ pub struct Seedling {
     pub has_gauge: bool,
 }
 
-/// How far faults may go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Range {
-    /// What defragd is known to stand.
-    Stood,
-    /// Also what it is known not to stand: see [`crate::seeds::KNOWN_DEFECTS`].
-    All,
-}
-
 #[derive(Clone, Debug)]
 pub struct Schedule {
     pub seed: u64,
@@ -178,15 +169,11 @@ const MIB: u64 = 1 << 20;
 const FAULTS_WITHIN_SECS: u64 = 90;
 /// A run waits 3 s for a Defragment on its way when a connection breaks.
 const LONGEST_WAY: Duration = Duration::from_millis(2_500);
-/// A restart waits for nothing: a Defragment on its way for longer than the restart takes is not seen.
-const LONGEST_WAY_STOOD: Duration = Duration::from_millis(40);
-/// A write of the journal that takes longer lets the observation grow old on which a Defragment rests.
-const SLOWEST_WRITE_STOOD: Duration = Duration::from_secs(5);
 /// The time in which most runs have their members under way.
 const BUSY_WITHIN_SECS: u64 = 25;
 
 impl Schedule {
-    pub fn draw(seed: u64, range: Range) -> Self {
+    pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let fault_free = rng.percent(8);
         let members = draw_members(&mut rng);
@@ -216,17 +203,10 @@ impl Schedule {
             }
         }
         requests.sort();
-        let mut longest_way = LONGEST_WAY;
-        if range == Range::Stood {
-            if !deaths.is_empty() {
-                longest_way = LONGEST_WAY_STOOD;
-            }
-            faults.iter_mut().for_each(|(_, fault)| soften(fault));
-        }
         Self {
             seed,
             policy,
-            longest_way,
+            longest_way: LONGEST_WAY,
             leader,
             quota: if rng.percent(15) { 1100 * MIB } else { 2048 * MIB },
             load: *rng.pick(&[0, 0, 20, 200, 1000, 3000]),
@@ -250,13 +230,6 @@ impl Schedule {
     }
 }
 
-/// Takes a fault back to what defragd stands.
-fn soften(fault: &mut Fault) {
-    if let Fault::JournalSlow { each, .. } = fault {
-        *each = (*each).min(SLOWEST_WRITE_STOOD);
-    }
-}
-
 /// Mostly while a run is likely to be under way.
 fn draw_moment(rng: &mut Rng) -> Duration {
     let within = if rng.percent(70) { BUSY_WITHIN_SECS } else { FAULTS_WITHIN_SECS };
@@ -271,6 +244,9 @@ fn draw_policy(rng: &mut Rng, voters: usize) -> Policy {
         recovery_timeout: *rng.pick(&[15, 60, 300].map(Duration::from_secs)),
         cooldown: *rng.pick(&[0, 5, 60].map(Duration::from_secs)),
         allow_without_quorum_slack: voters < 3 && rng.percent(70),
+        // The last run of a schedule must be taken, however many failed before it.
+        max_runs_per_day: u32::MAX,
+        breaker_failures: u32::MAX,
         ..Policy::default()
     }
 }
@@ -371,7 +347,7 @@ pub fn wants(policy: &Policy, size: u64, in_use: u64, quota: Option<u64>, no_spa
     #[expect(clippy::cast_precision_loss, reason = "sizes stay below 2^52")]
     let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
     let pressed = quota.is_some_and(|quota| quota > 0 && share(size, quota) >= policy.quota_usage_ratio);
-    (no_space && free > 0)
+    (no_space && free >= MIB)
         || (pressed && at_least(free, policy.quota_min_reclaimable))
         || (share(free, size) >= policy.min_fragmentation_ratio && at_least(free, policy.min_reclaimable))
 }

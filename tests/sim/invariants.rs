@@ -393,21 +393,29 @@ impl World {
             Entry::Intent(_) => 2,
             Entry::Result(_) => 3,
             Entry::Finished(_) => 4,
+            Entry::Step(_) => 5,
+            Entry::Joined { .. } => 6,
+            Entry::Resolved { .. } => 7,
+            Entry::Approved { .. } => 8,
         };
         self.watch.mix(now, &[5, run.0.unsigned_abs(), kind]);
         let observing = self.schedule.policy.mode == Mode::Observe;
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;
-        if log.outcome.is_some() {
+        // An alert may join in the instant between a run's end and its worker's noticing; a refused run's
+        // retry serves it then.
+        if log.outcome.is_some() && !matches!(entry, Entry::Joined { .. } | Entry::Resolved { .. }) {
             wrong = Some(("I6", "an entry after the outcome"));
         }
         match entry {
-            Entry::Accepted(_) => {}
-            Entry::Started { .. } => {
-                if std::mem::replace(&mut log.started, true) {
-                    wrong = Some(("I6", "begun twice"));
-                }
-            }
+            Entry::Accepted(_)
+            | Entry::Step(_)
+            | Entry::Joined { .. }
+            | Entry::Resolved { .. }
+            | Entry::Approved { .. } => {}
+            // More than once after a crash: the run is gone on with, everything is measured anew, and the
+            // journal of the new process has not failed yet.
+            Entry::Started { .. } => (log.started, log.journal_failed, log.identity) = (true, false, None),
             Entry::Intent(intent) => {
                 if log.open.is_some() || !log.started {
                     wrong = Some(("I9", "an intent while another is open, or before the start"));
@@ -426,7 +434,13 @@ impl World {
                     wrong = Some(("I9", "a result without its intent"));
                 }
                 log.open = None;
-                log.dealt_with.push(result.intent.member_id);
+                match result.end {
+                    // Not sent, or found idle after a restart: it counts as if it had not been begun.
+                    MemberEnd::NotSent { .. } | MemberEnd::Unconfirmed { .. } => log.unanswered = false,
+                    MemberEnd::Defragmented { .. } | MemberEnd::Failed { .. } => {
+                        log.dealt_with.push(result.intent.member_id);
+                    }
+                }
                 log.failed |= matches!(result.end, MemberEnd::Failed { .. });
             }
             Entry::Finished(outcome) => log.outcome = Some(outcome.clone()),
@@ -479,6 +493,10 @@ fn brief(entry: &Entry) -> String {
         Entry::Started { mode } => format!("started ({})", mode.label()),
         Entry::Intent(intent) => format!("intent {} (leader {})", intent.member_id, intent.is_leader),
         Entry::Result(result) => format!("result {} {}: {:?}", result.intent.member_id, result.label(), result.end),
+        Entry::Step(step) => format!("step {step:?}"),
+        Entry::Joined { alerts } => format!("joined by {} alerts", alerts.len()),
+        Entry::Resolved { alerts } => format!("{} alerts resolved", alerts.len()),
+        Entry::Approved { by } => format!("approved by {by}"),
         Entry::Finished(outcome) => format!("finished {}: {outcome:?}", outcome.label()),
     }
 }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use defragd::{
-    core::history::{Entry, Record, Request, RunId, RunView},
+    core::{
+        history::{Entry, Record, Request, RunId, RunView},
+        order::{Order, OrderRecord},
+    },
     ports::{
         clock::Clock,
         journal::{Journal, JournalError},
@@ -58,7 +61,9 @@ impl SimJournal {
     fn put(&self, run: Option<RunId>, entry: Entry) -> Result<RunId, JournalError> {
         let mut world = self.sim.world();
         if world.now < world.journal.down_until || std::mem::take(&mut world.journal.fail_next) {
-            world.on_journal_failure(run);
+            // What joins a run from outside and is not written is answered with 503; the run is not concerned.
+            let of_the_run = !matches!(entry, Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. });
+            world.on_journal_failure(run.filter(|_| of_the_run));
             return Err(JournalError::Write("no space left on device".to_owned()));
         }
         let mut records = self.records.lock().unwrap();
@@ -92,6 +97,18 @@ impl Journal for SimJournal {
     async fn runs(&self, limit: usize) -> Result<Vec<RunView>, JournalError> {
         let mut runs = self.read()?;
         Ok(runs.split_off(runs.len().saturating_sub(limit)))
+    }
+
+    async fn runs_of(&self, _cluster: &str, limit: usize) -> Result<Vec<RunView>, JournalError> {
+        self.runs(limit).await
+    }
+
+    async fn order(&self, _cluster: &str, _order: Order) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    async fn orders(&self, _cluster: &str) -> Result<Vec<OrderRecord>, JournalError> {
+        Ok(Vec::new())
     }
 
     async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {

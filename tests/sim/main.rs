@@ -25,7 +25,6 @@ use std::{
     time::Instant,
 };
 
-use faults::Range;
 use lives::{Report, play};
 
 /// How many schedules a plain `cargo test` plays.
@@ -37,14 +36,9 @@ fn from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
 }
 
-/// `SIM_ALL=1` plays also the faults that defragd is known not to stand.
-fn range() -> Range {
-    if from_env("SIM_ALL").is_some() { Range::All } else { Range::Stood }
-}
-
 /// What is wrong with a seed, if anything.
-fn trouble(seed: u64, range: Range) -> Result<Report, String> {
-    let report = catch_unwind(AssertUnwindSafe(|| play(seed, false, range))).map_err(|panic| {
+fn trouble(seed: u64) -> Result<Report, String> {
+    let report = catch_unwind(AssertUnwindSafe(|| play(seed, false))).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
             .unwrap_or_else(|| "panic".to_owned())
@@ -75,7 +69,7 @@ fn every_schedule_keeps_every_invariant() {
     let most_failures = from_env("SIM_FAILURES").unwrap_or(1);
     let (next, stop) = (AtomicU64::new(first), AtomicBool::new(false));
     let (failures, totals) = (Mutex::new(Vec::new()), Mutex::new(Totals::default()));
-    let (begun, range) = (Instant::now(), range());
+    let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
@@ -84,7 +78,7 @@ fn every_schedule_keeps_every_invariant() {
                     if seed >= first + schedules {
                         return;
                     }
-                    match trouble(seed, range) {
+                    match trouble(seed) {
                         Ok(report) => {
                             let mut totals = totals.lock().unwrap();
                             for outcome in report.outcomes {
@@ -137,7 +131,7 @@ fn every_schedule_keeps_every_invariant() {
 #[test]
 fn seeds_that_failed_once_pass() {
     for (seed, was) in seeds::REGRESSIONS {
-        if let Err(what) = trouble(*seed, Range::All) {
+        if let Err(what) = trouble(*seed) {
             panic!("seed {seed} ({was}): {what}");
         }
     }
@@ -146,16 +140,8 @@ fn seeds_that_failed_once_pass() {
 #[test]
 fn a_seed_always_plays_the_same() {
     for seed in 1..=60 {
-        let (first, second) = (play(seed, false, Range::Stood), play(seed, false, Range::Stood));
+        let (first, second) = (play(seed, false), play(seed, false));
         assert_eq!((first.digest, first.calls), (second.digest, second.calls), "seed {seed}");
-    }
-}
-
-/// Fails when a known defect is mended: its seed then belongs to the regressions.
-#[test]
-fn known_defects_are_still_there() {
-    for (seed, what) in seeds::KNOWN_DEFECTS {
-        assert!(trouble(*seed, Range::All).is_err(), "seed {seed} passes now: {what}");
     }
 }
 
@@ -163,7 +149,7 @@ fn known_defects_are_still_there() {
 #[test]
 fn replay() {
     let Some(seed) = from_env("SIM_SEED") else { return };
-    let report = play(seed, true, range());
+    let report = play(seed, true);
     for line in &report.trace {
         println!("{line}");
     }

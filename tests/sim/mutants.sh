@@ -21,20 +21,21 @@ mutants() { cat <<'LIST'
 leader_first|src/core/plan.rs|s/Skip \{ \.\. \}\), step\.is_leader/Skip { .. }), !step.is_leader/
 health_not_checked|src/core/safety.rs|s/\.or_else\(\|\| unhealthy\(facts\)\)//
 read_not_checked|src/core/safety.rs|s/Some\(Err\(unknown\)\) => Some\(Reason::ReadFailed[^\n]*/Some(Err(_)) => None,/
-unknown_counts_as_idle|src/core/safety.rs|s/if let Err\(unknown\) = &facts\.status \{/if let (Err(unknown), false) = (&facts.status, true) {/
-in_flight_not_followed|src/core/run.rs|s/Some\(true\) => \(busy_at, idle_since\) = \(now, None\),/Some(true) => idle_since = idle_since.or(Some(now)),/
-goes_on_after_deadline|src/core/run.rs|s/Ok\(\(\)\) => \{\n(\s+let took)/Ok(()) | Err(DefragError::Deadline) => {\n$1/
-journal_failure_ignored|src/core/run.rs|s/if let Err\(detail\) = written \{\n(\s+return self\.give_up)/if let (Err(detail), false) = (written, true) {\n$1/
-retries_after_lost_connection|src/core/run.rs|s/Err\(DefragError::Lost\(detail\)\) => Reason[^\n]*/Err(DefragError::Lost(_)) => {\n let member = intent.member_id;\n self.phase = Phase::Defragmenting { intent, sent_at };\n return Action::Defragment { member, deadline: self.policy.defrag_deadline };\n }/
-stop_ignored|src/core/run.rs|s/self\.stop\.get_or_insert\(reason\);/let _ = reason;/
-roster_not_checked|src/core/run.rs|s/\(!change\.is_empty\(\)\)\.then/(change.len() > 99).then/
-goes_on_after_failure|src/core/run.rs|s/self\.record\(intent, end, Some\(Outcome::Failed \{ reason \}\)\)/{ let _ = reason; self.record(intent, end, None) }/
-observe_mode_acts|src/core/run.rs|s/if self\.policy\.mode == Mode::Observe \{/if self.policy.mode == Mode::Observe && self.looks > 99 {/
+unknown_counts_as_idle|src/core/safety.rs|s/facts\.status\.as_ref\(\)\.err\(\)\.map/facts.status.as_ref().err().filter(|_| false).map/
+in_flight_not_followed|src/core/run/defragment.rs|s/Some\(true\) => watch = Watch \{ busy_at: now, idle_since: None \},/Some(true) => watch.idle_since = watch.idle_since.or(Some(now)),/
+goes_on_after_deadline|src/core/run/defragment.rs|s/Ok\(\(\)\) => \{\n(\s+let took)/Ok(()) | Err(DefragError::Deadline) => {\n$1/
+journal_failure_ignored|src/core/run/choose.rs|s/if let Err\(detail\) = written \{\n(\s+return self\.give_up)/if let (Err(detail), false) = (written, true) {\n$1/
+retries_after_lost_connection|src/core/run/defragment.rs|s/Err\(DefragError::Lost\(detail\)\) => Reason[^\n]*/Err(DefragError::Lost(_)) => {\n let member = intent.member_id;\n self.phase = Phase::Defragmenting { intent, sent_at };\n return Action::Defragment { member, deadline: self.policy.defrag_deadline };\n }/
+stop_ignored|src/core/run/mod.rs|s/self\.stop\.get_or_insert\(reason\);/let _ = reason;/
+roster_not_checked|src/core/run/mod.rs|s/\(!change\.is_empty\(\)\)\.then/(change.len() > 99).then/
+goes_on_after_failure|src/core/run/mod.rs|s/self\.record\(intent, end, Some\(Outcome::Failed \{ reason \}\)\)/{ let _ = reason; self.record(intent, end, None) }/
+observe_mode_acts|src/core/run/choose.rs|s/if self\.policy\.mode == Mode::Observe \{/if self.policy.mode == Mode::Observe && self.looks > 99 {/
 corrupt_ignored|src/core/safety.rs|s/has_alarm\(AlarmKind::Corrupt\)\.then_some/has_alarm(AlarmKind::Corrupt).then(|| Reason::CorruptAlarm).filter(|_| false).map(|_| true).unwrap_or(false).then_some/
 lag_ignored|src/core/safety.rs|s/\.or_else\(\|\| lag\(facts\)\)/.or_else(|| lag(facts).filter(|_| false))/
 need_not_measured|src/core/policy.rs|s/self\.min_fragmentation_ratio && reclaimable/self.min_fragmentation_ratio || reclaimable/
-request_forgotten_on_restart|src/app/cluster.rs|s/(pub fn requeue[^\n]*\n)[^\n]*\n/$1 let _ = (run, request);\n/
-interrupted_not_closed|src/app/cluster.rs|s/self\.shared\.journal\.append\(view\.id, Entry::Finished\(outcome\.clone\(\)\)\)\.await\?;//
+request_forgotten_on_restart|src/app/service.rs|s/cluster\.requeue\([^\n]*\n/\n/
+no_last_look|src/core/run/choose.rs|s/self\.other_cluster\(facts\)\.or_else\(\|\| self\.no_longer_next\(&intent, facts\)\)/self.other_cluster(facts).filter(|_| false)/
+resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { Seen::Idle(None) } else { self.watch(now, &intent, watch, facts) }) {/
 LIST
 }
 
