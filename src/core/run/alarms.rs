@@ -80,7 +80,7 @@ impl Run {
 }
 
 /// Why NOSPACE must stay armed. Learners have files and quotas too.
-fn near_quota(facts: &ClusterFacts) -> Option<Reason> {
+pub(super) fn near_quota(facts: &ClusterFacts) -> Option<Reason> {
     facts.members.iter().find_map(|facts| {
         let member = facts.member.label();
         match &facts.status {

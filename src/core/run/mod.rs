@@ -115,6 +115,8 @@ enum Phase {
     },
     Choosing,
     StepIntending(Step),
+    /// As for a member: one more look after the record.
+    StepConfirming(Step),
     StepPerforming(Step),
     /// After a compaction, until the in-use sizes rest.
     Settling(compact::Settling),
@@ -237,7 +239,8 @@ impl Run {
         match (std::mem::replace(&mut self.phase, Phase::Finished), event) {
             (Phase::Resuming { intent, watch }, Event::Observed(facts)) => self.look_back(now, intent, watch, &facts),
             (Phase::Choosing, Event::Observed(facts)) => self.choose(&facts),
-            (Phase::StepIntending(step), Event::Recorded(written)) => self.begin_step(step, written),
+            (Phase::StepIntending(step), Event::Recorded(written)) => self.step_intended(step, written),
+            (Phase::StepConfirming(step), Event::Observed(facts)) => self.confirm_step(step, &facts),
             (Phase::StepPerforming(step), Event::Performed(answer)) => self.performed(now, step, answer),
             (Phase::Settling(settling), Event::Observed(facts)) => self.settle(now, settling, &facts),
             (Phase::Handing(handing), Event::Observed(facts)) => self.hand_over(now, handing, &facts),
@@ -294,12 +297,36 @@ impl Run {
         Action::RecordStep(step)
     }
 
-    fn begin_step(&mut self, step: Step, written: Result<(), String>) -> Action {
+    fn step_intended(&mut self, step: Step, written: Result<(), String>) -> Action {
         if let Err(detail) = written {
             return self.give_up(Reason::JournalFailed { detail });
         }
+        self.phase = Phase::StepConfirming(step);
+        Action::Observe { after: Duration::ZERO }
+    }
+
+    /// The last look: while the record was written, CORRUPT may have been armed, or a member have died.
+    fn confirm_step(&mut self, step: Step, facts: &Fact<ClusterFacts>) -> Action {
         if let Some(reason) = self.stop.clone() {
             return self.finish(Outcome::Stopped { reason });
+        }
+        let near_quota = || facts.as_ref().ok().and_then(alarms::near_quota);
+        let is_disarm = matches!(step, Step::DisarmNoSpace { .. });
+        let against = self.trouble(facts).or_else(|| near_quota().filter(|_| is_disarm));
+        if let Some(reason) = against {
+            self.changes_of_mind += 1;
+            if !reason.may_pass() || self.changes_of_mind >= CHANGES_OF_MIND_BEFORE_GIVING_UP {
+                return self.give_up(reason);
+            }
+            match step {
+                Step::Compact { .. } => self.compacted = false,
+                Step::MoveLeader { .. } => self.transfers = self.transfers.saturating_sub(1),
+                Step::DisarmNoSpace { member_id, .. } => {
+                    self.disarmed.remove(&member_id);
+                }
+            }
+            self.waiting_for = Some(reason);
+            return self.look_at(Phase::Choosing);
         }
         self.acted = true;
         self.phase = Phase::StepPerforming(step.clone());

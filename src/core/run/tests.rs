@@ -512,3 +512,25 @@ fn a_disarm_that_may_never_have_been_sent_is_sent_by_the_resumed_run() {
     assert_eq!(bench.steps, [disarm]);
     assert!(bench.order.is_empty());
 }
+
+#[test]
+fn corrupt_that_is_armed_while_the_disarm_is_written_down_keeps_it_from_being_sent() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    bench.until(|action| matches!(action, Action::RecordStep(_)));
+    bench.facts.alarms.as_mut().expect("known").push(Alarm { kind: AlarmKind::Corrupt, member: None });
+    assert_eq!(bench.label(), ("failed", "corrupt_alarm"));
+    assert!(bench.steps.is_empty());
+}
+
+#[test]
+fn a_trouble_that_passes_while_a_step_is_written_down_only_delays_it() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    bench.until(|action| matches!(action, Action::RecordStep(_)));
+    bench.step();
+    bench.give(Event::Observed(Err(Unknown::new(UnknownKind::TimedOut, "hangs"))));
+    assert!(bench.steps.is_empty());
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.steps.len(), 1);
+}
