@@ -80,7 +80,7 @@ pub(super) struct Desk {
 #[derive(Default)]
 struct Memory {
     membership: Option<Membership>,
-    quotas: BTreeMap<MemberId, (ByteSize, Option<tokio::time::Instant>)>,
+    quotas: BTreeMap<MemberId, (ByteSize, tokio::time::Instant)>,
     last_defrags: BTreeMap<MemberId, LastDefrag>,
     warned: BTreeSet<String>,
 }
@@ -131,7 +131,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let quotas = lock(&self.memory).quotas.clone();
         let remembered = |member: &crate::core::cluster::Member| {
             let (quota, seen) = quotas.get(&member.id)?;
-            seen.is_some_and(|seen| seen.elapsed() < QUOTA_REMEMBERED_FOR).then_some(*quota)
+            (seen.elapsed() < QUOTA_REMEMBERED_FOR).then_some(*quota)
         };
         let (up, observed) = observer::glance(&self.etcd, budget, known, remembered).await;
         let facts = observed.map(|(membership, facts)| {
@@ -159,7 +159,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         &self,
         membership: Membership,
         facts: &crate::core::cluster::ClusterFacts,
-        before: &BTreeMap<MemberId, (ByteSize, Option<tokio::time::Instant>)>,
+        before: &BTreeMap<MemberId, (ByteSize, tokio::time::Instant)>,
     ) {
         let now = tokio::time::Instant::now();
         let mut memory = lock(&self.memory);
@@ -169,7 +169,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let id = member.member.id;
             let asked = matches!(&member.gauges, Some(Ok(gauges)) if gauges.quota.is_some());
             if let Some(quota) = status.quota.filter(|_| asked || !before.contains_key(&id)) {
-                memory.quotas.insert(id, (quota, Some(now)));
+                memory.quotas.insert(id, (quota, now));
             }
             if memory.warned.insert(status.version.clone()) {
                 log::version_warnings(self.name(), &status.version);

@@ -42,8 +42,8 @@ impl<E: Etcd, J: Journal> App<E, J> {
         self.clusters.iter().find(|cluster| cluster.settings().name == name)
     }
 
-    /// Goes on where an earlier process ended: requests that were not begun are begun, runs that were in
-    /// the middle are closed. The members are measured again before anything is done to them.
+    /// Goes on where an earlier process ended: what alerts asked for is begun or gone on with, a run by hand is
+    /// closed. The members are measured again before anything is done to them.
     pub async fn recover(&self) -> Result<(), JournalError> {
         /// More than the members of any fleet have in last attempts; older ones are not shown.
         const RUNS_TO_REMEMBER: usize = 1_000;

@@ -23,7 +23,7 @@ use super::{
     cluster::{AlarmKind, ClusterFacts, MemberId, Status},
     history::{AlertKey, MemberResult, Outcome, RunId, RunView, Trigger},
     order::{Order, OrderRecord},
-    policy::{Mode, Need, Policy},
+    policy::{MIN_GAIN_UNDER_NO_SPACE, Mode, Need, Policy},
     reason::Reason,
 };
 
@@ -41,8 +41,6 @@ const ALERT_STANDS_FOR: Duration = Duration::from_hours(12);
 pub const EMERGENCY_QUOTA_USAGE: f64 = 0.9;
 /// Less than this part of what was free, given back, counts as nothing.
 const NO_GAIN_PART: u64 = 10;
-/// What must have become free for another attempt under NOSPACE, where every bit counts.
-const LEAST_GAIN_UNDER_NO_SPACE: ByteSize = ByteSize::mib(1);
 
 /// What the journal holds about one cluster, oldest first.
 #[derive(Clone, Debug, Default)]
@@ -249,7 +247,7 @@ pub fn emergency(facts: &ClusterFacts) -> bool {
 /// How much must have become free since an attempt without gain for another one.
 pub fn least_gain(policy: &Policy, need: Need) -> ByteSize {
     match need {
-        Need::NoSpace => LEAST_GAIN_UNDER_NO_SPACE,
+        Need::NoSpace => MIN_GAIN_UNDER_NO_SPACE,
         Need::QuotaPressure => policy.quota_min_reclaimable,
         Need::Fragmented | Need::Rule => policy.min_reclaimable,
     }

@@ -128,7 +128,7 @@ impl Default for Policy {
 }
 
 /// Less than this is not worth a stall even under NOSPACE: it cannot bring a file below its quota.
-const MIN_GAIN_UNDER_NO_SPACE: ByteSize = ByteSize::mib(1);
+pub(super) const MIN_GAIN_UNDER_NO_SPACE: ByteSize = ByteSize::mib(1);
 
 /// Why a member deserves a defragmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
