@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{DefragWatch, EtcdVersion, SlowDefrags, Writer, until};
+use testkit::{DefragWatch, EtcdVersion, SlowDefrags, Writer};
 
 use crate::{
     faults::{self, SLOWED, received, serves, still_under_way},
-    rig::{MINUTE, Rig, TOKEN, ended_run, firing},
+    rig::{Rig, TOKEN, ended_run, firing, first_defragmented},
 };
 
 /// Which member a fault befalls.
@@ -61,11 +61,7 @@ async fn a_member_that_freezes_between_two_others_stops_the_run() {
     let watch = DefragWatch::start(&rig.cluster).unwrap();
     let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=4s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    let first = until("the first member to be defragmented", MINUTE, || async {
-        watch.timeline().order().first().copied().ok_or_else(|| anyhow::anyhow!("none yet"))
-    })
-    .await
-    .unwrap();
+    let first = first_defragmented(&watch).await;
     // The leader, so that an election comes on top of it.
     rig.cluster.pause(leader).unwrap();
     let run = ended_run(&defragd, 1).await;

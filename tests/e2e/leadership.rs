@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use testkit::{DefragWatch, EtcdVersion, until};
+use testkit::{DefragWatch, EtcdVersion};
 
-use crate::rig::{MINUTE, Rig, TOKEN, ended_run, firing, members_of};
+use crate::rig::{Rig, TOKEN, ended_run, firing, first_defragmented, members_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_hands_over_is_a_follower_from_then_on_and_the_new_one_is_last() {
@@ -16,12 +16,7 @@ async fn a_leader_that_hands_over_is_a_follower_from_then_on_and_the_new_one_is_
     let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=4s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
 
-    let first = until("the first member to be defragmented", MINUTE, || async {
-        let order = watch.timeline().order();
-        order.first().copied().ok_or_else(|| anyhow::anyhow!("none yet"))
-    })
-    .await
-    .unwrap();
+    let first = first_defragmented(&watch).await;
     assert!(followers.contains(&first), "a follower is first");
     let new = *followers.iter().find(|index| **index != first).unwrap();
     rig.cluster.move_leader(new).await.unwrap();

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use testkit::{Defragd, EtcdCluster, EtcdSpec, EtcdVersion, Tools, fragment, until};
+use testkit::{DefragWatch, Defragd, EtcdCluster, EtcdSpec, EtcdVersion, Tools, fragment, until};
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const TOKEN: &str = "0123456789abcdef-test-token";
@@ -144,4 +144,13 @@ pub(crate) async fn ended_run(defragd: &Defragd, id: i64) -> Value {
 /// The names of the members in a run, in order.
 pub(crate) fn members_of(run: &Value) -> Vec<String> {
     run["members"].as_array().unwrap().iter().map(|member| member["member"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The member that was defragmented first, by the servers' own metrics.
+pub(crate) async fn first_defragmented(watch: &DefragWatch) -> usize {
+    until("the first member to be defragmented", MINUTE, || async {
+        watch.timeline().order().first().copied().ok_or_else(|| anyhow::anyhow!("none yet"))
+    })
+    .await
+    .unwrap()
 }

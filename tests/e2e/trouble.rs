@@ -1,8 +1,8 @@
 //! Members that are down before a run, and that die in it.
 
-use testkit::{DefragWatch, EtcdVersion, Exposition, until};
+use testkit::{DefragWatch, EtcdVersion, Exposition};
 
-use crate::rig::{MINUTE, Rig, TOKEN, ended_run, firing};
+use crate::rig::{Rig, TOKEN, ended_run, firing, first_defragmented};
 
 fn runs(metrics: &Exposition, outcome: &str) -> Option<u64> {
     metrics.count("defragd_runs_total", &[("etcd_cluster", "demo"), ("trigger", "alert"), ("outcome", outcome)])
@@ -50,11 +50,7 @@ async fn a_member_that_dies_in_the_run_stops_it_and_the_rest_is_left_alone() {
     let watch = DefragWatch::start(&rig.cluster).unwrap();
     let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=4s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    let first = until("the first member to be defragmented", MINUTE, || async {
-        watch.timeline().order().first().copied().ok_or_else(|| anyhow::anyhow!("none yet"))
-    })
-    .await
-    .unwrap();
+    let first = first_defragmented(&watch).await;
     let dies = (0..3).find(|index| *index != first && *index != leader).unwrap();
     rig.cluster.kill(dies).await.unwrap();
 
