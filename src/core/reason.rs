@@ -40,6 +40,7 @@
 //! | `quota_unknown` | make the member's client URL serve `/metrics`, or disarm by hand |
 //! | `disarm_failed` | `etcdctl alarm list`, then `etcdctl alarm disarm` |
 //! | `no_space_again` | a member is over its quota: delete and compact keys, or raise the quota |
+//! | `gate_failed` | look at what the gate looked at; `defragd gates` checks again |
 //! | `resolved` | nothing |
 //! | `unknown_cluster` | compare the alert's labels with the clusters' `match` |
 //! | `ambiguous_cluster` | make the `match` rules distinct |
@@ -71,7 +72,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::wire;
+use super::{gate::Moment, wire};
 
 /// Why a cluster or a member is not defragmented now, or why a run stopped.
 #[derive(Clone, Debug, PartialEq, Error, Serialize, Deserialize)]
@@ -343,6 +344,18 @@ pub enum Reason {
     )]
     NoSpaceAgain,
 
+    // ---- the world outside etcd ----
+    /// A gate says that all is not well.
+    #[error("gate {gate} failed {}: {detail}", moment.in_words())]
+    GateFailed {
+        /// Its name.
+        gate: String,
+        /// When it was checked.
+        moment: Moment,
+        /// What it saw.
+        detail: String,
+    },
+
     // ---- the request is not taken up, or given up ----
     /// The alert is no longer firing.
     #[error("the alert is resolved")]
@@ -535,6 +548,7 @@ impl Reason {
             Self::QuotaUnknown { .. } => "quota_unknown",
             Self::DisarmFailed { .. } => "disarm_failed",
             Self::NoSpaceAgain => "no_space_again",
+            Self::GateFailed { .. } => "gate_failed",
             Self::Resolved => "resolved",
             Self::UnknownCluster => "unknown_cluster",
             Self::AmbiguousCluster { .. } => "ambiguous_cluster",

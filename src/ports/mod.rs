@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod etcd;
+pub mod gate;
 pub mod journal;
 pub mod progress;
 pub mod service;

@@ -104,7 +104,9 @@ async fn disk_full(version: EtcdVersion, load: Load) {
     let stopped = metrics.count("defragd_decisions_total", &[("decision", "stop"), ("reason", reason)]);
     assert_eq!(stopped, Some(1));
     assert_eq!(received(&rig.cluster), [1, 0, 0], "it is tried once, and no other member is touched");
-    assert_eq!(rig.cluster.member(small).defrag_log().unwrap().failed, 1);
+    // A panic may come before the line about the failure is out, too.
+    let logged = rig.cluster.member(small).defrag_log().unwrap().failed;
+    assert!(logged == 1 || died_first, "{logged} failures in its log");
 
     // Whatever became of the member, the others serve, and nothing is tried again.
     let writer = match early {

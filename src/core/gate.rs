@@ -1,0 +1,134 @@
+//! Gates: checks outside etcd that an operator makes before, during and after the procedure. What one found,
+//! as the run, the journal and the metrics see it. How it is checked is an adapter's business.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{reason::Reason, wire};
+
+/// When a gate is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moment {
+    /// Before anything is sent to the cluster.
+    Before,
+    /// After each member, before the next one.
+    Between,
+    /// When all the work is done.
+    After,
+}
+
+impl Moment {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Before, Self::Between, Self::After];
+
+    /// As it is written in the configuration, and the metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Before => "before",
+            Self::Between => "between",
+            Self::After => "after",
+        }
+    }
+
+    /// For sentences.
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::Before => "before the first member",
+            Self::Between => "after a member",
+            Self::After => "at the end of the run",
+        }
+    }
+}
+
+/// What a gate that fails does to the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// It ends: refused as long as nothing was sent, failed afterwards.
+    #[default]
+    Stop,
+    /// It goes on; the failure is logged, counted and in the journal.
+    Warn,
+}
+
+/// What a gate looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateKind {
+    /// Pods that became unhealthy since the run began.
+    KubernetesPods,
+    /// The answer of a URL.
+    Http,
+    /// A connection, with or without TLS.
+    Tcp,
+    /// A query of Prometheus.
+    Promql,
+    /// Alerts that are active and not silenced.
+    Alertmanager,
+}
+
+impl GateKind {
+    /// As it is written in the configuration, and the metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::KubernetesPods => "kubernetes_pods",
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Promql => "promql",
+            Self::Alertmanager => "alertmanager",
+        }
+    }
+}
+
+/// A gate as the policy of a cluster has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateRule {
+    /// Unique within the cluster.
+    pub name: String,
+    /// What it looks at.
+    pub kind: GateKind,
+    /// When it is checked; never empty.
+    pub when: BTreeSet<Moment>,
+    /// What its failure does.
+    pub on_failure: OnFailure,
+}
+
+/// What one check of a gate found, as the journal holds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GateResult {
+    /// Its name.
+    pub gate: String,
+    /// What it looks at.
+    pub kind: GateKind,
+    /// When it was checked.
+    pub moment: Moment,
+    /// Whether all is well.
+    pub passed: bool,
+    /// What its failure does.
+    pub on_failure: OnFailure,
+    /// One line for people: what was seen and, if it failed, what was expected. Without secrets.
+    pub detail: String,
+    /// What was seen, for programs: status, excerpt, latency, names. Bounded, and without secrets.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub evidence: Map<String, Value>,
+    /// What later checks of the run are compared with, for gates that compare. From the check before the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Value>,
+    /// How long it took.
+    #[serde(rename = "took_seconds", with = "wire::seconds")]
+    pub took: Duration,
+}
+
+impl GateResult {
+    /// Why the run must not go on, if this result says so.
+    pub fn against(&self) -> Option<Reason> {
+        (!self.passed && self.on_failure == OnFailure::Stop).then(|| Reason::GateFailed {
+            gate: self.gate.clone(),
+            moment: self.moment,
+            detail: self.detail.clone(),
+        })
+    }
+}
