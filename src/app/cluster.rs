@@ -16,6 +16,7 @@ use crate::{
     core::{
         admission::Ledger,
         cluster::MemberId,
+        gate::GateResult,
         history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
         plan::Plan,
         reason::Reason,
@@ -23,6 +24,7 @@ use crate::{
     ports::{
         clock::Clock,
         etcd::{Etcd, Membership},
+        gate::Gate,
         journal::{Journal, JournalError},
         progress::Progress,
         service::{ClusterSummary, Told},
@@ -56,6 +58,7 @@ pub struct Shared<J> {
 pub struct Cluster<E, J> {
     pub(super) settings: ClusterSettings,
     pub(super) etcd: E,
+    pub(super) gates: Vec<Gate>,
     pub(super) shared: Arc<Shared<J>>,
     pub(super) desk: Mutex<Desk>,
     // Held from the decision about a request to its record, so that two webhooks cannot both be first, and a
@@ -91,12 +94,21 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Self {
             settings,
             etcd,
+            gates: Vec::new(),
             shared,
             desk: Mutex::default(),
             admission: AsyncMutex::default(),
             wake: Notify::new(),
             memory: Mutex::default(),
         }
+    }
+
+    /// The same, with checks of the world outside etcd.
+    #[must_use]
+    pub fn with_gates(mut self, gates: Vec<Gate>) -> Self {
+        self.shared.counters.expect_gates(self.name(), gates.iter().map(|gate| &gate.rule));
+        self.gates = gates;
+        self
     }
 
     /// Its configuration.
@@ -226,6 +238,10 @@ impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
         self.cluster.shared.counters.member_ended(self.cluster.name(), result);
         let last = LastDefrag { at: self.cluster.shared.clock.now(), result: result.clone() };
         lock(&self.cluster.memory).last_defrags.insert(result.intent.member_id, last);
+    }
+
+    fn gate(&self, result: &GateResult) {
+        self.cluster.shared.counters.gate(self.cluster.name(), result);
     }
 
     fn finished(&self, outcome: &Outcome, took: Duration) {

@@ -1,6 +1,6 @@
 //! `defragd plan`
 
-use std::{collections::BTreeSet, io::Write};
+use std::io::Write;
 
 use anyhow::anyhow;
 use serde_json::json;
@@ -14,7 +14,7 @@ use crate::{
     app::{observer, serve::connect},
     core::{
         cluster::{ClusterFacts, MemberId},
-        plan::{Decision, Plan},
+        plan::{Decision, Past, Plan},
         policy::Need,
     },
 };
@@ -47,7 +47,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             }
             Err(unknown) => return Err(anyhow!("no endpoint answered: {unknown}")),
         };
-        let plan = Plan::new(&facts, &cluster.policy, &BTreeSet::new());
+        let plan = Plan::new(&facts, &cluster.policy, &Past::default());
         if plan.blocked.is_some() && exit == Exit::Done {
             exit = Exit::Refused;
         }

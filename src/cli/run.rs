@@ -25,6 +25,7 @@ use crate::{
     adapters::journal::SqliteJournal,
     app::{claims::Claims, cluster::stop_channel, driver, serve::connect},
     core::{
+        gate::GateResult,
         history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Step, Trigger},
         plan::{Decision, Plan},
         reason::Reason,
@@ -69,7 +70,17 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let (stop, stopped) = stop_channel();
     let progress = Terminal::start();
     let claims = Claims::default();
-    let driven = driver::drive(run_id, cluster.policy.clone(), &etcd, &journal, &progress, &claims, stopped);
+    let drive = driver::Drive {
+        run: run_id,
+        policy: cluster.policy.clone(),
+        gates: &[],
+        old_revision: None,
+        etcd: &etcd,
+        journal: &journal,
+        progress: &progress,
+        claims: &claims,
+    };
+    let driven = drive.to_its_end(stopped);
     tokio::pin!(driven);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -241,6 +252,11 @@ impl Progress for Terminal {
 
     fn still_defragmenting(&self, intent: &Intent, elapsed: Duration) {
         self.line(&format!("still defragmenting {}, {} s so far", intent.member, elapsed.as_secs()));
+    }
+
+    fn gate(&self, result: &GateResult) {
+        let said = if result.passed { "passed" } else { "FAILED" };
+        self.line(&format!("gate {} {said} ({}): {}", result.gate, result.moment.in_words(), result.detail));
     }
 
     fn waiting(&self, reason: &Reason) {
