@@ -13,6 +13,7 @@ pub mod log;
 pub mod observer;
 pub mod reconcile;
 pub mod requests;
+mod revisions;
 pub mod serve;
 pub mod service;
 pub mod worker;

@@ -189,7 +189,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             run,
             policy,
             gates: &self.gates,
-            old_revision: None,
+            old_revision: self.old_revision(),
             etcd: &self.etcd,
             journal: &self.shared.journal,
             progress: &watchers,

@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     Exit,
     args::{self, Connection, ModeArg, Output, PolicyArgs},
-    table,
+    history, table,
 };
 use crate::{
     adapters::journal::SqliteJournal,
@@ -138,7 +138,7 @@ fn row(result: &MemberResult) -> Vec<String> {
     vec![
         result.intent.member.clone(),
         result.intent.member_id.to_string(),
-        role(&result.intent).to_owned(),
+        history::role(&result.intent).to_owned(),
         table::size(result.intent.before.db_size),
         result.after().map_or_else(dash, |after| table::size(after.db_size)),
         result.after().map_or_else(dash, |after| table::size(after.db_size_in_use)),
@@ -146,10 +146,6 @@ fn row(result: &MemberResult) -> Vec<String> {
         took,
         ended,
     ]
-}
-
-fn role(intent: &Intent) -> &'static str {
-    if intent.is_leader { "leader" } else { "follower" }
 }
 
 /// How a run ended, in one sentence.
@@ -233,18 +229,14 @@ impl Progress for Terminal {
     }
 
     fn step(&self, step: &Step) {
-        match step {
-            Step::Compact { revision } => self.line(&format!("compacting up to revision {revision}")),
-            Step::MoveLeader { member, .. } => self.line(&format!("handing leadership to {member}")),
-            Step::DisarmNoSpace { member, .. } => self.line(&format!("disarming NOSPACE of {member}")),
-        }
+        self.line(&history::about(step));
     }
 
     fn defragmenting(&self, intent: &Intent) {
         self.line(&format!(
             "defragmenting {} ({}): {}, of which {} in use",
             intent.member,
-            role(intent),
+            history::role(intent),
             table::size(intent.before.db_size),
             table::size(intent.before.db_size_in_use)
         ));
@@ -255,8 +247,7 @@ impl Progress for Terminal {
     }
 
     fn gate(&self, result: &GateResult) {
-        let said = if result.passed { "passed" } else { "FAILED" };
-        self.line(&format!("gate {} {said} ({}): {}", result.gate, result.moment.in_words(), result.detail));
+        self.line(&history::gate(result));
     }
 
     fn waiting(&self, reason: &Reason) {

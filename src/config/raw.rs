@@ -129,7 +129,9 @@ pub struct Window {
 #[serde(deny_unknown_fields)]
 pub struct CompactionKeys {
     /// How many revisions before the present one stay readable.
-    pub keep_revisions: u64,
+    pub keep_revisions: Option<u64>,
+    /// Duration: what was written within it stays readable.
+    pub older_than: Option<SignedDuration>,
 }
 
 impl PolicyKeys {

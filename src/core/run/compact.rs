@@ -6,6 +6,7 @@ use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{ClusterFacts, Fact, MemberId},
     history::Outcome,
+    policy::Compaction,
     reason::Reason,
 };
 
@@ -26,11 +27,12 @@ pub(super) struct Settling {
 impl Run {
     /// The revision up to which this run has to compact yet, if any.
     pub(super) fn revision_to_compact(&self, facts: &ClusterFacts) -> Option<u64> {
-        let keep =
-            self.brief.policy.compaction.filter(|_| !self.compacted && self.past.done.is_empty())?.keep_revisions;
-        // The lowest: what every voter has applied.
-        let newest = facts.voters().filter_map(|voter| Some(voter.status.as_ref().ok()?.revision)).min()?;
-        newest.checked_sub(keep).filter(|revision| *revision > 0)
+        let compaction = self.brief.policy.compaction.filter(|_| !self.compacted && self.past.done.is_empty())?;
+        let revision = match compaction {
+            Compaction::KeepRevisions(keep) => facts.oldest_revision()?.checked_sub(keep),
+            Compaction::OlderThan(_) => self.brief.old_revision,
+        };
+        revision.filter(|revision| *revision > 0)
     }
 
     pub(super) fn compacted_to(&mut self, now: Duration, revision: u64, answer: Result<(), String>) -> Action {

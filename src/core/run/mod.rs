@@ -193,6 +193,7 @@ struct Watch {
 
 /// A run under way. Times are durations since any fixed moment, and never go back.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the run that no other follows from")]
 pub struct Run {
     brief: Brief,
     phase: Phase,

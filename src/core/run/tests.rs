@@ -425,7 +425,7 @@ fn with_corrupt_armed_as_well_nothing_is_touched() {
 
 #[test]
 fn a_compaction_comes_first_and_its_end_is_awaited() {
-    let mut bench = Bench::new(Policy { compaction: Some(Compaction { keep_revisions: 1000 }), ..policy() });
+    let mut bench = Bench::new(Policy { compaction: Some(Compaction::KeepRevisions(1000)), ..policy() });
     for index in 0..3 {
         fixture::status_mut(&mut bench.facts, index).db_size_in_use = ByteSize::mib(990);
     }
@@ -440,6 +440,16 @@ fn a_compaction_comes_first_and_its_end_is_awaited() {
     }
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.order, [2, 3, 1]);
+}
+
+#[test]
+fn a_compaction_by_age_goes_up_to_the_revision_that_is_old_enough_and_without_one_there_is_none() {
+    let policy = Policy { compaction: Some(Compaction::OlderThan(Duration::from_hours(1))), ..policy() };
+    for (old_revision, steps) in [(Some(777), vec![Step::Compact { revision: 777 }]), (None, vec![])] {
+        let mut bench = Bench::with(Brief { policy: policy.clone(), old_revision, ..Brief::default() });
+        assert_eq!(bench.label(), ("succeeded", ""));
+        assert_eq!(bench.steps, steps);
+    }
 }
 
 /// What the journal holds of a run whose process ended.
@@ -587,8 +597,8 @@ fn gated(failing: Option<Moment>, on_failure: OnFailure) -> Bench {
 fn gates_are_checked_before_after_each_member_and_at_the_end() {
     let mut bench = gated(None, OnFailure::Stop);
     assert_eq!(bench.label(), ("succeeded", ""));
-    use Moment::{After, Before, Between};
-    assert_eq!(bench.moments, [Before, Between, Between, Between, After]);
+    let between = Moment::Between;
+    assert_eq!(bench.moments, [Moment::Before, between, between, between, Moment::After]);
 }
 
 #[test]
