@@ -7,6 +7,7 @@
 pub mod claims;
 pub mod cluster;
 pub mod driver;
+pub mod gates;
 pub mod log;
 pub mod observer;
 pub mod reconcile;

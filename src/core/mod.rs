@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod alert;
 pub mod cluster;
+pub mod expect;
 pub mod gate;
 pub mod history;
 pub mod order;
