@@ -10,6 +10,8 @@ pub mod tries;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, Instant};
 

@@ -157,7 +157,6 @@ impl Access {
             .http1_only()
             .user_agent(USER_AGENT)
             .redirect(self.redirects(vec![original.origin(), url.origin()], is_bound))
-            .timeout(self.timeout)
             .tls_backend_preconfigured(tls);
         if let (false, Some(name)) = (addresses.is_empty(), &self.tls.server_name) {
             builder = builder.resolve_to_addrs(name, addresses);

@@ -1,0 +1,125 @@
+//! The gates promql and alertmanager, from their configuration on, against a real Prometheus and a real
+//! Alertmanager.
+
+use std::time::Duration;
+
+use defragd::{
+    app::gates::gates,
+    config::{Settings, raw},
+    core::gate::Moment,
+    ports::gate::{Gate, Occasion, Reading},
+};
+use serde_json::json;
+use testkit::{Alertmanager, Prometheus, Tools, until};
+
+use crate::rig::MINUTE;
+
+/// The gates of a file with this list of them.
+fn configured(list: &str) -> Vec<Gate> {
+    // `defragd` itself does so in main.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let text = format!("clusters: [{{name: prod-a, endpoints: ['127.0.0.1:1'], gates: [{list}]}}]");
+    let settings = Settings::from_raw(raw::parse(&text).unwrap()).unwrap();
+    gates(&settings.clusters[0].gates).unwrap()
+}
+
+async fn check(gate: &Gate) -> Reading {
+    tokio::time::timeout(gate.limit, gate.probe.check(Occasion { moment: Moment::Before, baseline: None }))
+        .await
+        .unwrap_or_else(|_| panic!("{gate:?} took longer than its limit"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promql_judges_what_a_real_prometheus_answers() {
+    let (tools, dir) = (Tools::find().unwrap(), tempfile::tempdir().unwrap());
+    let rules = dir.path().join("rules.yml");
+    std::fs::write(
+        &rules,
+        "groups: [{name: a, interval: 1s, rules: [{record: disk_free, expr: vector(7), labels: {etcd_cluster: prod-a}}]}]",
+    )
+    .unwrap();
+    let config = format!("global: {{evaluation_interval: 1s}}\nrule_files: [{}]\n", rules.display());
+    let prometheus = Prometheus::start(&tools, &config, &dir.path().join("prometheus.log")).await.unwrap();
+    until("the recording rule", MINUTE, || async {
+        anyhow::ensure!(!prometheus.query("disk_free").await?.is_empty(), "no sample yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    let url = prometheus.url();
+    for (query, expect, passes, word) in [
+        ("disk_free{etcd_cluster=\"$etcd_cluster\"}", "{above: 6}", true, "1 sample(s), as expected"),
+        ("disk_free{etcd_cluster=\"$etcd_cluster\"}", "{above: 7}", false, "disk_free{etcd_cluster=\"prod-a\"} is 7"),
+        ("disk_free{etcd_cluster=\"$etcd_cluster\"} < 5", "empty", true, "0 sample(s)"),
+        ("disk_free{etcd_cluster=\"other\"}", "{above: 6}", false, "gave nothing"),
+        ("disk_free", "not_empty", true, "1 sample(s)"),
+        ("scalar(disk_free) / 0", "{below: 1}", false, "the scalar is inf"),
+        ("disk_free[5m]", "empty", false, "no instant vector"),
+        ("disk_free{", "empty", false, "answered 400: invalid parameter"),
+        // Label sets that clash: only an evaluation finds it.
+        (
+            "disk_free * on() group_left label_replace(vector(1) or disk_free, \"x\", \"$1\", \"y\", \"z\")",
+            "empty",
+            false,
+            "answered 422",
+        ),
+    ] {
+        let query = query.replace('\'', "''");
+        let list = format!("{{name: q, promql: {{url: '{url}', query: '{query}', expect: {expect}, attempts: 1}}}}");
+        let reading = check(&configured(&list)[0]).await;
+        assert_eq!(reading.passed, passes, "{query}, expected {expect}: {reading:?}");
+        assert!(reading.detail.contains(word), "{query}: {word:?} is not in {reading:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_firing_alert_fails_until_it_is_silenced() {
+    let (tools, dir) = (Tools::find().unwrap(), tempfile::tempdir().unwrap());
+    let config = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n";
+    let server = Alertmanager::start(&tools, config, &dir.path().join("alertmanager.log")).await.unwrap();
+    let list = |matchers: &str, more: &str| {
+        format!("{{name: a, alertmanager: {{url: '{}', matchers: {matchers}, attempts: 1{more}}}}}", server.url())
+    };
+    let gate = configured(&list("['severity=\"critical\"', 'alertname=~\"etcd.*\"']", "")).remove(0);
+    assert!(check(&gate).await.passed, "there is no alert yet");
+
+    let labels = json!({"alertname": "etcdNoLeader", "severity": "critical", "etcd_cluster": "prod-a"});
+    let other = json!({"alertname": "Watchdog", "severity": "none"});
+    server.post(&json!([{"labels": labels}, {"labels": other}])).await.unwrap();
+    until("the alerts to be active", MINUTE, || async {
+        anyhow::ensure!(server.alerts().await?.len() == 2, "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let reading = check(&gate).await;
+    assert!(!reading.passed, "{reading:?}");
+    assert_eq!(reading.evidence["alerts"], json!(["etcdNoLeader"]));
+
+    for (matchers, more, passes) in [
+        ("['severity=\"critical\"', 'etcd_cluster=\"other\"']", "", true),
+        ("['severity=~\"crit.*\"', 'etcd_cluster!=\"other\"']", "", false),
+        ("[severity=critical]", ", ignore: [etcdNoLeader]", true),
+        ("['alertname!~\"etcd.*\"']", "", false),
+    ] {
+        let reading = check(&configured(&list(matchers, more))[0]).await;
+        assert_eq!(reading.passed, passes, "{matchers}{more}: {reading:?}");
+    }
+
+    let at = |time: jiff::Timestamp| time.to_string();
+    let now = jiff::Timestamp::now();
+    let silence = json!({
+        "matchers": [{"name": "alertname", "value": "etcdNoLeader", "isRegex": false, "isEqual": true}],
+        "startsAt": at(now), "endsAt": at(now + Duration::from_mins(10)),
+        "createdBy": "test", "comment": "known",
+    });
+    server.silence(&silence).await.unwrap();
+    until("the silence to hold", MINUTE, || async {
+        let reading = check(&gate).await;
+        anyhow::ensure!(reading.passed, "{}", reading.detail);
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
