@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use defragd::{
     app::gates::gates,
-    config::{Settings, raw},
+    config::{Settings, gates::CheckSettings, raw},
     core::gate::Moment,
     ports::gate::{Gate, Occasion, Reading},
 };
@@ -122,4 +122,22 @@ async fn a_firing_alert_fails_until_it_is_silenced() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_shipped_query_is_understood_and_fails_where_there_is_no_data() {
+    let (tools, dir) = (Tools::find().unwrap(), tempfile::tempdir().unwrap());
+    let prometheus = Prometheus::start(&tools, "{}", &dir.path().join("prometheus.log")).await.unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/gates.yaml");
+    let settings = Settings::from_file(file.as_ref()).unwrap();
+    let mut queries = 0;
+    for mut gate in settings.clusters[0].gates.clone() {
+        let CheckSettings::Promql(promql) = &mut gate.check else { continue };
+        promql.url = prometheus.url().parse().unwrap();
+        promql.tries.attempts = 1;
+        queries += 1;
+        let reading = check(&gates(&[gate.clone()]).unwrap()[0]).await;
+        assert!(!reading.passed && reading.detail.contains("gave nothing"), "{}: {reading:?}", gate.rule.name);
+    }
+    assert!(queries >= 4, "only {queries} queries were found");
 }

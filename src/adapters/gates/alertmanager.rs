@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{Tries, failure, millis};
 use crate::{
-    adapters::outgoing::{Access, Alertmanager, CallError, excerpt, shown},
+    adapters::outgoing::{Access, Alertmanager, CallError, detail, excerpt, shown},
     ports::gate::{GateProbe, Occasion, Reading},
 };
 
@@ -63,7 +63,8 @@ impl AlertmanagerProbe {
             Reading::pass(format!("no active alert matches {matchers}"))
         } else {
             let more = if different.len() > shown.len() { ", …" } else { "" };
-            Reading::fail(format!("{count} active alert(s) match {matchers}: {}{more}", shown.join(", ")))
+            let names = detail(&shown.join(", "));
+            Reading::fail(format!("{count} active alert(s) match {matchers}: {names}{more}"))
                 .with("alerts", shown)
         };
         let reading = reading.with("url", self.url.as_str()).with("latency_ms", millis(began.elapsed()));

@@ -184,7 +184,8 @@ async fn drip(stream: &mut (impl AsyncWrite + Unpin), text: &str) {
     }
 }
 
-/// A TLS server with the PKI's server certificate, that says `ready` and the name that it was asked for.
+/// A TLS server with the PKI's server certificate, that says `ready`, the name that it was asked for and the
+/// header `Host`.
 /// `clients` is the authority of the clients that it lets in; without, all.
 pub(super) async fn tls_site(pki: &Pki, clients: Option<&Path>) -> SocketAddr {
     let pem = |path: &Path| std::fs::read(path).expect("a file");
@@ -209,8 +210,10 @@ pub(super) async fn tls_site(pki: &Pki, clients: Option<&Path>) -> SocketAddr {
         async move {
             let Ok(mut stream) = acceptor.accept(stream).await else { return };
             let name = stream.get_ref().1.server_name().unwrap_or("nobody").to_owned();
-            head(&mut stream).await;
-            let _ = stream.write_all(answer(200, "", &format!("ready, says {name}")).as_bytes()).await;
+            let head = head(&mut stream).await;
+            let host = head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or("nobody");
+            let body = format!("ready, says {name} to {host}");
+            let _ = stream.write_all(answer(200, "", &body).as_bytes()).await;
             let _ = stream.shutdown().await;
         }
     })

@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{Tries, millis};
 use crate::{
-    adapters::outgoing::{CallError, ClientTls},
+    adapters::outgoing::{CallError, ClientTls, detail},
     ports::gate::{GateProbe, Occasion, Reading},
 };
 
@@ -66,7 +66,7 @@ impl TcpProbe {
         let what = if self.check.tls.is_some() { "a TLS connection" } else { "a connection" };
         let reading = match result {
             Ok(()) => Reading::pass(format!("{what} to {address} stands")),
-            Err(error) => Reading::fail(format!("no {} to {address}: {error}", &what[2..])),
+            Err(error) => Reading::fail(format!("no {} to {address}: {}", &what[2..], detail(&error.to_string()))),
         };
         let reading = reading.with("address", address).with("latency_ms", latency);
         let unverified = self.check.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify);

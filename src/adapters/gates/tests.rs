@@ -210,8 +210,13 @@ async fn tls_is_verified_and_shows_our_certificate_where_it_is_asked_for() {
         assert_eq!(tcp.passed, passes, "tcp, {what}: {tcp:?}");
         assert_eq!(tcp.evidence.contains_key("tls_verified"), tls.insecure_skip_verify, "{tcp:?}");
     }
-    let reading = ask(secure(open, named("localhost"))).await;
-    assert_eq!(reading.evidence["body_excerpt"], "ready, says localhost");
+    let mut renamed = secure(open, named("localhost"));
+    let reading = ask(renamed.clone()).await;
+    assert_eq!(reading.evidence["body_excerpt"], format!("ready, says localhost to {open}"));
+    assert_eq!(reading.evidence["url"], format!("https://{open}/"));
+    renamed.access.credentials.headers = vec![("Host".to_owned(), "shop.example".to_owned())];
+    let reading = ask(renamed).await;
+    assert_eq!(reading.evidence["body_excerpt"], "ready, says localhost to ***");
 }
 
 #[tokio::test]
@@ -385,6 +390,9 @@ async fn parrot() -> super::fixture::Site {
         let said = said.join(" ");
         let body = if head.contains("api/v1") {
             json!({"status": "error", "error": said}).to_string()
+        } else if head.contains("odd/api/v2") {
+            // An error about it would quote it.
+            json!(said).to_string()
         } else if head.contains("api/v2") {
             json!([{"labels": {"alertname": said}, "fingerprint": "f", "startsAt": "t", "status": {"state": "active"}}])
                 .to_string()
@@ -421,11 +429,13 @@ async fn no_secret_is_ever_shown() {
         let promql = PromqlCheck { url: url.clone(), query, expect, access: access.clone(), tries: PATIENT };
         let (matchers, ignore) = (vec!["a=b".to_owned()], BTreeSet::new());
         let alerts = AlertmanagerCheck { url, matchers, ignore, access, tries: PATIENT };
+        let odd = AlertmanagerCheck { url: site.url("/odd"), ..alerts.clone() };
         let mut shown = format!("{http:?} {promql:?} {alerts:?}");
-        let probes: [Arc<dyn GateProbe>; 3] = [
+        let probes: [Arc<dyn GateProbe>; 4] = [
             Arc::new(HttpProbe::new(http).expect("usable")),
             Arc::new(PromqlProbe::new(promql).expect("usable")),
             Arc::new(AlertmanagerProbe::new(alerts).expect("usable")),
+            Arc::new(AlertmanagerProbe::new(odd).expect("usable")),
         ];
         for probe in probes {
             let reading = check(probe.as_ref()).await;

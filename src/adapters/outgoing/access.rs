@@ -14,7 +14,7 @@ use url::{Origin, Url};
 
 use super::{
     CallError, ClientTls, Credentials, Secrets,
-    text::{chain, shown},
+    text::{chain, detail, shown},
 };
 
 /// As many as any sane site needs.
@@ -91,7 +91,7 @@ impl Access {
         body: Option<&Value>,
         keep: usize,
     ) -> Result<Answer, CallError> {
-        let unreachable = |detail: String| CallError::Unreachable { url: shown(url), detail };
+        let unreachable = |error: String| CallError::Unreachable { url: shown(url), detail: detail(&error) };
         let failed = |error: reqwest::Error| unreachable(chain(&error.without_url()));
         let opened = self.open(url).await?;
         let mut request = opened.client.request(method, opened.url).headers(opened.headers);
@@ -116,7 +116,7 @@ impl Access {
     }
 
     async fn open(&self, url: &Url) -> Result<Opened, CallError> {
-        let unreachable = |detail: String| CallError::Unreachable { url: shown(url), detail };
+        let unreachable = |error: String| CallError::Unreachable { url: shown(url), detail: detail(&error) };
         let mut renamed = url.clone();
         let mut addresses = Vec::new();
         if let (Some(name), Some(host), Some(port)) = (&self.tls.server_name, url.host(), url.port_or_known_default()) {

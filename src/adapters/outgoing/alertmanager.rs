@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::{Access, CallError, Remote, Secrets, shown};
+use super::{Access, CallError, Remote, Secrets, excerpt, shown};
 use crate::core::alert::{Alert, AlertStatus, Labels, Notification};
 
 /// Thousands of alerts fit in.
@@ -67,8 +67,11 @@ impl Alertmanager {
         let wanted = [("active", "true"), ("silenced", "false"), ("inhibited", "false"), ("unprocessed", "false")];
         url.query_pairs_mut().extend_pairs(wanted).extend_pairs(matchers.iter().map(|matcher| ("filter", matcher)));
         let heard = self.remote.call(Method::GET, &url, None).await?;
-        let alerts: Vec<Gettable> = serde_json::from_value(heard.json)
-            .map_err(|error| CallError::NotUnderstood { url: shown(&url), detail: error.to_string() })?;
+        // The error may quote the answer, at any length.
+        let alerts: Vec<Gettable> = serde_json::from_value(heard.json).map_err(|error| CallError::NotUnderstood {
+            url: shown(&url),
+            detail: excerpt(&heard.secrets.mask(&error.to_string())),
+        })?;
         // The query says so already; an Alertmanager that ignores it must not start or stop runs.
         Ok((alerts.into_iter().filter(|alert| alert.status.state == "active").collect(), heard.secrets))
     }

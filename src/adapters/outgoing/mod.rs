@@ -23,7 +23,7 @@ pub use alertmanager::Alertmanager;
 pub use credentials::Credentials;
 pub(in crate::adapters) use credentials::Secrets;
 pub use defragd::ControlClient;
-pub(in crate::adapters) use text::{excerpt, shown};
+pub(in crate::adapters) use text::{detail, excerpt, shown};
 pub use tls::ClientTls;
 
 /// Long enough for a server in trouble, short enough for a person at a terminal.

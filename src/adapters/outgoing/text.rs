@@ -3,17 +3,28 @@
 use url::Url;
 
 /// Enough for the first sentence of an error page.
-const MAX_CHARS: usize = 200;
+const MAX_EXCERPT_CHARS: usize = 200;
+/// Errors wrap errors, and the last one says why.
+const MAX_DETAIL_CHARS: usize = 400;
 
 /// One printable line of at most 200 characters. Secrets are to be masked before: half of one would stay.
 pub(in crate::adapters) fn excerpt(text: &str) -> String {
+    line(text, MAX_EXCERPT_CHARS)
+}
+
+/// The same for what is longer than a body's beginning.
+pub(in crate::adapters) fn detail(text: &str) -> String {
+    line(text, MAX_DETAIL_CHARS)
+}
+
+fn line(text: &str, max_chars: usize) -> String {
     let shown: String = text.chars().map(|c| if c.is_whitespace() || is_invisible(c) { ' ' } else { c }).collect();
     let words: Vec<_> = shown.split(' ').filter(|word| !word.is_empty()).collect();
     let line = words.join(" ");
-    match line.char_indices().nth(MAX_CHARS) {
+    match line.char_indices().nth(max_chars) {
         None => line,
         // One less, for the mark.
-        Some(_) => line.chars().take(MAX_CHARS - 1).chain(['…']).collect(),
+        Some(_) => line.chars().take(max_chars - 1).chain(['…']).collect(),
     }
 }
 
