@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use defragd::{
     app::gates::gates,
-    config::{Settings, gates::CheckSettings, raw},
-    core::gate::Moment,
+    config::{GateSettings, Settings, gates::CheckSettings, raw},
+    core::{expect::Samples, gate::Moment},
     ports::gate::{Gate, Occasion, Reading},
 };
 use serde_json::json;
@@ -140,4 +140,95 @@ async fn every_shipped_query_is_understood_and_fails_where_there_is_no_data() {
         assert!(!reading.passed && reading.detail.contains("gave nothing"), "{}: {reading:?}", gate.rule.name);
     }
     assert!(queries >= 4, "only {queries} queries were found");
+}
+
+/// The shipped gates of that kind, as (name, query, what it must give).
+fn shipped_queries() -> Vec<(String, String, Samples)> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/gates.yaml");
+    let gates = Settings::from_file(file.as_ref()).unwrap().clusters.remove(0).gates;
+    let query = |gate: GateSettings| match gate.check {
+        CheckSettings::Promql(promql) => Some((gate.rule.name, promql.query, promql.expect)),
+        _ => None,
+    };
+    gates.into_iter().filter_map(query).collect()
+}
+
+/// Series for `promtool`, a sample a minute.
+type Series = (&'static str, &'static str);
+
+const DISKS: [Series; 3] = [
+    ("node_filesystem_avail_bytes{job='node-exporter',mountpoint='/var/lib/etcd',instance='a'}", "5e9x30"),
+    ("node_filesystem_avail_bytes{job='node-exporter',mountpoint='/var/lib/etcd',instance='b'}", "9e9x30"),
+    ("node_filesystem_avail_bytes{job='node-exporter',mountpoint='/',instance='a'}", "1x30"),
+];
+
+const fn in_use(bytes: &'static str) -> Series {
+    ("defragd_member_db_size_in_use_bytes{etcd_cluster='prod-a',member='a'}", bytes)
+}
+
+const fn member(series: &'static str) -> Series {
+    (series, "1x30")
+}
+
+#[test]
+fn the_shipped_queries_tell_good_from_bad() {
+    let (a, b) = (
+        member("defragd_member_up{etcd_cluster='prod-a',member='a'}"),
+        member("defragd_member_up{etcd_cluster='prod-a',member='b'}"),
+    );
+    let c = member("defragd_member_up{etcd_cluster='prod-a',member='c'}");
+    let disks = |more: &[Series]| [&DISKS, more].concat();
+    let leader = |values| vec![("etcd_server_leader_changes_seen_total{job='kube-etcd',instance='a'}", values)];
+    let fsync = |fast, slow| {
+        vec![
+            ("etcd_disk_wal_fsync_duration_seconds_bucket{job='kube-etcd',instance='a',le='0.01'}", fast),
+            ("etcd_disk_wal_fsync_duration_seconds_bucket{job='kube-etcd',instance='a',le='0.1'}", slow),
+            ("etcd_disk_wal_fsync_duration_seconds_bucket{job='kube-etcd',instance='a',le='+Inf'}", slow),
+        ]
+    };
+    let ok = ("apiserver_request_total{job='apiserver',code='200'}", "0+1000x30");
+    let errors = |values| vec![ok, ("apiserver_request_total{job='apiserver',code='503'}", values)];
+    let cases: Vec<(&str, Vec<Series>, bool)> = vec![
+        ("free-disk", disks(&[in_use("4e9x30"), a, b]), true),
+        ("free-disk", disks(&[in_use("4.2e9x30"), a, b]), false),
+        // A member whose node says nothing about its disk.
+        ("free-disk", disks(&[in_use("4e9x30"), a, b, c]), false),
+        ("free-disk", disks(&[a, b]), false),
+        ("leader-changes", leader("3x30"), true),
+        ("leader-changes", leader("3x20 4x10"), false),
+        ("wal-fsync", fsync("0+100x30", "0+100x30"), true),
+        ("wal-fsync", fsync("0+90x30", "0+100x30"), false),
+        // No writes at all.
+        ("wal-fsync", fsync("5x30", "5x30"), false),
+        ("apiserver-errors", vec![ok], true),
+        ("apiserver-errors", errors("0+5x30"), true),
+        ("apiserver-errors", errors("0+20x30"), false),
+    ];
+    let shipped = shipped_queries();
+    for (name, ..) in &shipped {
+        assert!(cases.iter().any(|(case, _, passes)| case == name && *passes), "there is no good case for {name}");
+        assert!(cases.iter().any(|(case, _, passes)| case == name && !*passes), "there is no bad case for {name}");
+    }
+    let tests: Vec<_> = cases
+        .into_iter()
+        .map(|(case, series, passes)| {
+            let (_, query, expect) = shipped.iter().find(|(name, ..)| name == case).unwrap();
+            let good = match expect {
+                Samples::Above(limit) => format!("count(({query}) > {limit})"),
+                Samples::Below(limit) => format!("count(({query}) < {limit})"),
+                other => panic!("{case} expects {other}"),
+            };
+            let series: Vec<_> =
+                series.iter().map(|(name, values)| json!({"series": name, "values": values})).collect();
+            let samples = if passes { json!([{"labels": "{}", "value": 1}]) } else { json!([]) };
+            let test = json!([{"expr": good, "eval_time": "25m", "exp_samples": samples}]);
+            json!({"interval": "1m", "name": case, "input_series": series, "promql_expr_test": test})
+        })
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gates.test.yml");
+    std::fs::write(&file, json!({"tests": tests}).to_string()).unwrap();
+    let promtool = Tools::find().unwrap().promtool();
+    let output = std::process::Command::new(promtool).args(["test", "rules"]).arg(file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
 }

@@ -64,8 +64,7 @@ impl AlertmanagerProbe {
         } else {
             let more = if different.len() > shown.len() { ", …" } else { "" };
             let names = detail(&shown.join(", "));
-            Reading::fail(format!("{count} active alert(s) match {matchers}: {names}{more}"))
-                .with("alerts", shown)
+            Reading::fail(format!("{count} active alert(s) match {matchers}: {names}{more}")).with("alerts", shown)
         };
         let reading = reading.with("url", self.url.as_str()).with("latency_ms", millis(began.elapsed()));
         reading.with("active_alerts", count)

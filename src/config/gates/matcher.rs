@@ -13,12 +13,11 @@ pub(super) fn checked(text: &str) -> Result<String, String> {
         return Err(format!("must be one line of at most {MAX_BYTES} bytes"));
     }
     let bad = |what: &str| format!("{text:?} {what}; {HINT}");
-    let (name, rest) = match text.starts_with('"') {
-        true => quoted(text).ok_or_else(|| bad("has a quote that does not end"))?,
-        false => {
-            let end = text.find(['=', '!']).ok_or_else(|| bad("has no =, !=, =~ or !~"))?;
-            (text[..end].trim().to_owned(), &text[end..])
-        }
+    let (name, rest) = if text.starts_with('"') {
+        quoted(text).ok_or_else(|| bad("has a quote that does not end"))?
+    } else {
+        let end = text.find(['=', '!']).ok_or_else(|| bad("has no =, !=, =~ or !~"))?;
+        (text[..end].trim().to_owned(), &text[end..])
     };
     let rest = rest.trim_start();
     let operator = OPERATORS
