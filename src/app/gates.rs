@@ -121,3 +121,52 @@ fn tls(rule: &GateRule, settings: &TlsSettings) -> ClientTls {
         insecure_skip_verify: settings.insecure_skip_verify,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Settings, raw};
+
+    fn built(list: &str) -> Result<Vec<Gate>, Vec<GateError>> {
+        let text = format!("clusters: [{{name: a, endpoints: ['127.0.0.1:1'], gates: [{list}]}}]");
+        let settings = Settings::from_raw(raw::parse(&text).expect("YAML")).expect("valid");
+        gates(&settings.clusters[0].gates)
+    }
+
+    #[test]
+    fn the_limit_holds_every_attempt_and_the_time_that_it_must_hold() {
+        let gates = built(
+            "{name: a, http: {url: 'http://h/', timeout: 2s, attempts: 4, interval: 3s, for: 1m}}, \
+             {name: b, tcp: {address: 'h:1', timeout: 2s, attempts: 1, interval: 3s}}",
+        )
+        .expect("usable");
+        let least = |gate: &Gate, seconds| {
+            let limit = gate.limit;
+            assert!(limit >= Duration::from_secs(seconds) && limit < Duration::from_secs(seconds + 30), "{gate:?}");
+        };
+        least(&gates[0], 4 * 2 + 3 * 3 + 60);
+        least(&gates[1], 2);
+    }
+
+    #[test]
+    fn every_gate_that_cannot_be_used_is_named() {
+        let errors = built(
+            "{name: one, http: {url: 'https://h/', tls: {ca_file: /nowhere/ca.crt}}}, \
+             {name: fine, tcp: {address: 'h:1'}}, \
+             {name: two, promql: {url: 'http://h', query: up, bearer_token_file: /nowhere/token}}",
+        )
+        .expect_err("no such files");
+        let words: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(words.len(), 2, "{words:?}");
+        assert!(
+            words[0].starts_with("the gate one cannot be used: ") && words[0].contains("/nowhere/ca.crt"),
+            "{words:?}"
+        );
+        assert!(
+            words[1].starts_with("the gate two cannot be used: ") && words[1].contains("/nowhere/token"),
+            "{words:?}"
+        );
+    }
+}
