@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use jiff::SignedDuration;
 use url::Url;
 
-use super::{ClusterSettings, Problem, Settings, raw, windows};
+use super::{ClusterSettings, Problem, Settings, gates, raw, windows};
 use crate::core::{
     alert::Selector,
     policy::{Compaction, Policy},
@@ -66,7 +66,7 @@ fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSetti
             endpoint(text, secure).map_err(|what| problems.add(format!("{at}.endpoints[{index}]"), what)).ok()
         })
         .collect();
-    let identity_files = identity(at, raw.tls.cert_file, raw.tls.key_file, problems);
+    let identity_files = identity(&format!("{at}.tls"), raw.tls.cert_file, raw.tls.key_file, problems);
     if raw.auth.as_ref().is_some_and(|auth| auth.username.is_empty()) {
         problems.add(format!("{at}.auth.username"), "must not be empty");
     }
@@ -82,11 +82,12 @@ fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSetti
         identity_files,
         user: raw.auth.map(|auth| (auth.username, auth.password_file)),
         policy: policy(&format!("{at}.policy"), raw.policy, problems),
+        gates: gates::list(&format!("{at}.gates"), &raw.name, raw.gates, problems),
         name: raw.name,
     }
 }
 
-fn identity(
+pub(super) fn identity(
     at: &str,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -96,11 +97,11 @@ fn identity(
         (Some(cert), Some(key)) => Some((cert, key)),
         (None, None) => None,
         (Some(_), None) => {
-            problems.add(format!("{at}.tls.key_file"), "is missing, and cert_file needs it");
+            problems.add(format!("{at}.key_file"), "is missing, and cert_file needs it");
             None
         }
         (None, Some(_)) => {
-            problems.add(format!("{at}.tls.cert_file"), "is missing, and key_file needs it");
+            problems.add(format!("{at}.cert_file"), "is missing, and key_file needs it");
             None
         }
     }

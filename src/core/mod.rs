@@ -11,6 +11,7 @@ pub mod admission;
 pub mod alert;
 pub mod backoff;
 pub mod cluster;
+pub mod expect;
 pub mod gate;
 pub mod history;
 pub mod order;
