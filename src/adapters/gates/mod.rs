@@ -1,0 +1,3 @@
+//! The gates' probes: each looks at one kind of thing outside etcd.
+
+pub mod kubernetes;
