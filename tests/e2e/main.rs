@@ -18,6 +18,7 @@ mod kill;
 mod leadership;
 mod nospace;
 mod partition;
+mod pods;
 mod rig;
 mod roll;
 mod trouble;

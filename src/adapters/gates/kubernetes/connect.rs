@@ -37,13 +37,28 @@ impl Connection {
         let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
         let server = format!("{}://{}{port}", url.scheme_str().unwrap_or("http"), url.host().unwrap_or_default());
         // On a thread that may wait: the plugin is run and files are read in there.
-        let made = tokio::task::spawn_blocking(move || Client::try_from(config)).await;
-        match made {
-            Ok(Ok(client)) => Ok(Self { client, server }),
-            Ok(Err(inner)) => Err(error::client(&inner, &server)),
+        let for_messages = server.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            read_token(&mut config, &for_messages)?;
+            Client::try_from(config).map_err(|inner| error::client(&inner, &for_messages))
+        });
+        match made.await {
+            Ok(made) => Ok(Self { client: made?, server }),
             Err(_) => Err(ListError::Credentials { server, detail: "they cannot be read".to_owned() }),
         }
     }
+}
+
+/// The library takes a token file as it is, and a line end makes a token that no header can have.
+fn read_token(config: &mut Config, server: &str) -> Result<(), ListError> {
+    if let Some(file) = config.auth_info.token_file.take() {
+        let token = std::fs::read_to_string(&file).map_err(|inner| ListError::Credentials {
+            server: server.to_owned(),
+            detail: format!("cannot read the token file {file}: {inner}"),
+        })?;
+        config.auth_info.token = Some(token.trim().to_owned().into());
+    }
+    Ok(())
 }
 
 async fn from_file(path: &PathBuf, context: Option<String>) -> Result<Config, ListError> {
