@@ -1,9 +1,9 @@
 //! The gate `kubernetes_pods` on a real kube-apiserver (1.35) with real RBAC, tokens, paging and etcd.
 //!
-//! To build one took 17 minutes, cold, on two busy cores (the binary has 98 MiB), so it is not among the tools
-//! that `make test` installs: without it these tests say SKIPPED. `tests/testkit/tools --with-kube-apiserver`
-//! builds it, if Go is there. What runs everywhere is `src/adapters/gates/kubernetes/tests`, against a server
-//! that speaks the same protocol.
+//! To build one, cold, took 7 minutes on two busy cores (400 s of processor time, 2 GiB of build cache, a binary
+//! of 98 MiB), so it is not among the tools that `make test` installs by itself: without it these tests say
+//! SKIPPED. `make tools-kube` builds it, if Go is there. What runs everywhere is
+//! `src/adapters/gates/kubernetes/tests`, against a server that speaks the same protocol.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ impl Kubernetes {
     async fn start() -> Option<Self> {
         let tools = Tools::find().unwrap();
         if tools.kube_apiserver().is_none() {
-            eprintln!("SKIPPED: no kube-apiserver here; tests/testkit/tools --with-kube-apiserver builds it");
+            eprintln!("SKIPPED: no kube-apiserver here; `make tools-kube` builds one");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -105,7 +105,7 @@ impl Tools {
         self.bin.join("amtool")
     }
 
-    /// Kubernetes' API server, where somebody built it: it takes many minutes, so it is not part of the tools.
+    /// Kubernetes' API server, where somebody built it: it takes minutes, so only on request.
     pub fn kube_apiserver(&self) -> Option<PathBuf> {
         Some(self.bin.join("kube-apiserver")).filter(|program| program.is_file())
     }

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A pod of a Deployment, StatefulSet, Job or nobody, made so many seconds after a fixed time.
+/// A pod of a Deployment, `StatefulSet`, Job or nobody, made so many seconds after a fixed time.
 fn pod(owner: (&str, &str), name: &str, made: i64, status: &Value) -> Pod {
     let made = Timestamp::from_second(1_795_000_000 + made).expect("in range").to_string();
     let mut pod = json!({"metadata": {"name": name, "namespace": "n", "creationTimestamp": made}, "status": status});

@@ -2,14 +2,16 @@
 //!
 //! Without a kubeconfig it is the service account of the pod that we run in. `$KUBECONFIG` and `~/.kube/config`
 //! are not looked at: they may well be another cluster's, and a gate that watches another cluster is none.
-//! Credential plugins (`exec`) of a kubeconfig are run, without a terminal. No proxy is used.
+//! Credential plugins (`exec`) of a kubeconfig are run, without a terminal; one that hangs is not waited for beyond
+//! the time limit, but nobody ends it. No proxy is used. `insecure-skip-tls-verify` does what it says.
 
-use std::path::PathBuf;
+use std::{path::Path, thread};
 
 use kube::{
     Client, Config,
     config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig},
 };
+use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{PodsSettings, error, error::ListError};
 
@@ -36,17 +38,32 @@ impl Connection {
         let url = &config.cluster_url;
         let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
         let server = format!("{}://{}{port}", url.scheme_str().unwrap_or("http"), url.host().unwrap_or_default());
-        // On a thread that may wait: the plugin is run and files are read in there.
         let for_messages = server.clone();
-        let made = tokio::task::spawn_blocking(move || {
+        let made = aside(move || {
             read_token(&mut config, &for_messages)?;
             Client::try_from(config).map_err(|inner| error::client(&inner, &for_messages))
         });
         match made.await {
-            Ok(made) => Ok(Self { client: made?, server }),
-            Err(_) => Err(ListError::Credentials { server, detail: "they cannot be read".to_owned() }),
+            Some(made) => Ok(Self { client: made?, server }),
+            None => Err(ListError::Credentials { server, detail: "they cannot be read".to_owned() }),
         }
     }
+}
+
+/// Does what may block, such as reading files and waiting for a credential plugin, on a thread of its own; nothing
+/// if that thread cannot be had or panics. Not one of the runtime's: the runtime would not end before it, so a
+/// plugin that hangs would keep defragd from ending.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    let runtime = Handle::current();
+    let thread = thread::Builder::new().name("kubeconfig".to_owned()).spawn(move || {
+        // A client starts a task of its own.
+        let _inside = runtime.enter();
+        // Nobody waits any more if the time was up.
+        let _ = done.send(work());
+    });
+    thread.ok()?;
+    result.await.ok()
 }
 
 /// The library takes a token file as it is, and a line end makes a token that no header can have.
@@ -61,12 +78,12 @@ fn read_token(config: &mut Config, server: &str) -> Result<(), ListError> {
     Ok(())
 }
 
-async fn from_file(path: &PathBuf, context: Option<String>) -> Result<Config, ListError> {
-    let bad = |detail: String| ListError::Config { kubeconfig: Some(path.clone()), detail };
-    let file = path.clone();
-    let mut kubeconfig = tokio::task::spawn_blocking(move || Kubeconfig::read_from(file))
+async fn from_file(path: &Path, context: Option<String>) -> Result<Config, ListError> {
+    let bad = |detail: String| ListError::Config { kubeconfig: Some(path.to_owned()), detail };
+    let file = path.to_owned();
+    let mut kubeconfig = aside(move || Kubeconfig::read_from(file))
         .await
-        .map_err(|_| bad("it cannot be read".to_owned()))?
+        .ok_or_else(|| bad("it cannot be read".to_owned()))?
         .map_err(|inner| bad(error::kubeconfig(&inner)))?;
     for cluster in kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref()) {
         if cluster.proxy_url.as_ref().is_some_and(|proxy| !proxy.is_empty()) {

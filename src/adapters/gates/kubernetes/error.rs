@@ -73,6 +73,7 @@ pub(super) fn kubeconfig(error: &KubeconfigError) -> String {
         KubeconfigError::LoadClusterOfContext(name) => format!("it has no cluster {name:?}"),
         KubeconfigError::MissingClusterUrl => "its cluster has no server".to_owned(),
         KubeconfigError::ParseClusterUrl(_) => "the server of its cluster is no URL".to_owned(),
+        KubeconfigError::ParseProxyUrl(_) => "the proxy in the environment is no URL (none is used)".to_owned(),
         KubeconfigError::LoadCertificateAuthority(error) => data("certificate authority", error),
         KubeconfigError::LoadClientCertificate(error) => data("client certificate", error),
         KubeconfigError::LoadClientKey(error) => data("client key", error),

@@ -101,7 +101,7 @@ fn why(status: &Status) -> String {
     // For a failed pod what was done to it (Evicted, NodeShutdown, …) says more than how its containers ended.
     let own = || status.reason.clone();
     let found = if failed { own() } else { None }
-        .or_else(|| init_first(status, |container| stuck(container)))
+        .or_else(|| init_first(status, stuck))
         .or_else(|| init_first(status, |container| Some(ended(bad_end(container)?))))
         .or_else(own)
         .or_else(|| not_true(status, "PodScheduled"))

@@ -8,7 +8,7 @@
 //! What follows from that, and is meant:
 //! - a rollout that takes longer than the grace looks like trouble, for its workload always has pods that start;
 //! - where the pods that are unhealthy change but not their number, only a workload whose pods keep their names
-//!   (StatefulSets, static pods, pods alone) shows it;
+//!   (`StatefulSets`, static pods, pods alone) shows it;
 //! - a selector that selects no pod passes: `field_selector: status.phase!=Running` is a way to spare a big
 //!   cluster. The detail says how many pods were seen.
 //!

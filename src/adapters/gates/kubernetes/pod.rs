@@ -121,10 +121,10 @@ pub(super) struct Terminated {
 impl Pod {
     /// Whose it is, so that a replacement under a new name is known as such: `namespace/Kind/name`.
     ///
-    /// - A Deployment's pods belong to the Deployment, not to one of its ReplicaSets: a rollout is no new workload.
-    /// - The Jobs of a CronJob are one workload. Only pods may be read, so that is known by the name alone: the
+    /// - A Deployment's pods belong to the Deployment, not to one of its `ReplicaSets`: a rollout is no new workload.
+    /// - The Jobs of a `CronJob` are one workload. Only pods may be read, so that is known by the name alone: the
     ///   minute, eight digits, at the end.
-    /// - A pod whose name is kept when it is made again is its own workload: those of a StatefulSet, the static
+    /// - A pod whose name is kept when it is made again is its own workload: those of a `StatefulSet`, the static
     ///   ones of a node (whose owner is the Node), and those without a controller.
     pub(super) fn workload(&self) -> String {
         let Metadata { name, namespace, labels, owner_references, .. } = &self.metadata;

@@ -2,7 +2,10 @@
 
 mod api_server;
 
-use std::{os::unix::fs::PermissionsExt, time::Duration};
+use std::{
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -155,8 +158,21 @@ async fn credentials_that_are_refused_or_cannot_be_had_are_said_without_showing_
     let failed = before(settings(shell("echo s3cret; echo s3cret >&2; exit 3"))).await;
     fails(&failed, &["the credential plugin failed (exit status: 3)"]);
     fails(&before(settings(shell("echo '{\"status\": s3cret'"))).await, &["the credential plugin gave no credentials"]);
-    let slow = PodsSettings { timeout: Duration::from_millis(300), ..settings(shell("sleep 3")) };
-    fails(&before(slow).await, &["did not list the pods within 0.3 s"]);
+}
+
+#[test]
+fn a_credential_plugin_that_hangs_does_not_keep_the_process() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("one");
+    let servers = runtime();
+    let server = servers.block_on(ApiServer::start(Vec::new()));
+    let user = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: sleep, args: ['60']}}";
+    let slow = PodsSettings { timeout: Duration::from_millis(300), ..settings(server.kubeconfig(user)) };
+    let begin = Instant::now();
+    let checks = runtime();
+    fails(&checks.block_on(before(slow)), &["did not list the pods within 0.3 s"]);
+    drop(checks);
+    // Half of what the plugin takes, so that a slow machine does not matter.
+    assert!(begin.elapsed() < Duration::from_secs(30), "the runtime waited for the plugin");
 }
 
 #[tokio::test]
