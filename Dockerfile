@@ -8,9 +8,8 @@
 #
 # Without arguments it listens on the container's own loopback only, so give the address and, with it, a token.
 #
-# The same commit gives the same binary: the lock file, no path and no time of the build in it. For the same image, pin both
-# images below by digest (--build-arg), and let the builder set the times (SOURCE_DATE_EPOCH with rewrite-timestamp=true in
-# BuildKit, --timestamp in buildah), as .github/workflows/release.yml does with the times.
+# Meant to be reproducible: the lock file, the same paths and no time in every build. Pin both images below by digest (--build-arg),
+# and let the builder set the times of files (SOURCE_DATE_EPOCH with rewrite-timestamp=true in BuildKit, --timestamp in buildah).
 
 # The same Debian in both stages, so that the glibc that is linked is the one that is there at run time.
 ARG RUST_IMAGE=rust:1-bookworm

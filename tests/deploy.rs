@@ -334,3 +334,26 @@ fn nowhere(config: &str) -> String {
     }
     changed + rest
 }
+
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let mut sources = String::new();
+    let mut dirs = vec![root().join("src"), root().join("tests")];
+    while let Some(dir) = dirs.pop() {
+        for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let model = read("deploy/THREAT-MODEL.md");
+    let is_sentence =
+        |word: &&str| word.matches('_').count() >= 3 && !word.contains(|c: char| c != '_' && !c.is_alphanumeric());
+    let named: BTreeSet<&str> = model.split('`').skip(1).step_by(2).filter(is_sentence).collect();
+    assert!(named.len() > 20, "only {named:?}");
+    for name in named {
+        assert!(sources.contains(&format!("fn {name}(")), "deploy/THREAT-MODEL.md names {name}, which is no test");
+    }
+}
