@@ -9,7 +9,7 @@ CARGO_DENY_VERSION := 0.20.2
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: tools
 tools: ## Install what tests and demo run against: etcd 3.4/3.5/3.6, Prometheus, Alertmanager, protoc
@@ -49,6 +49,16 @@ check-shipped: tools ## Check the shipped rules, their tests, the Alertmanager a
 	amtool check-config alerts/alertmanager.yml
 	@for file in deploy/examples/*.yaml; do \
 	  cargo run --quiet --locked --bin defragd -- check-config --syntax-only "$$file" || exit 1; done
+
+.PHONY: check-deploy
+check-deploy: ## Render chart and kustomizations, validate them, hold them to the program; needs Go, else SKIPPED
+	tests/testkit/tools --deploy
+	deploy/check
+
+.PHONY: deploy-generated
+deploy-generated: ## Write the parts of deploy/kustomize that are made from the chart
+	tests/testkit/tools --deploy
+	deploy/generate
 
 .PHONY: lint
 lint: tools ## Formatting, clippy, dependencies
