@@ -13,13 +13,13 @@ use crate::is_inside;
 
 /// A file system in memory with a limit. Dropping it unmounts it.
 #[derive(Debug)]
-pub(crate) struct SmallDisk {
+pub struct SmallDisk {
     at: PathBuf,
 }
 
 impl SmallDisk {
     /// Mounts one of this size on a directory, which is made.
-    pub(crate) fn mount(at: &Path, bytes: u64) -> Result<Self> {
+    pub fn mount(at: &Path, bytes: u64) -> Result<Self> {
         ensure!(is_inside(), "only with a mount table of one's own");
         fs::create_dir_all(at)?;
         let size = format!("size={bytes},mode=0700");
@@ -29,7 +29,7 @@ impl SmallDisk {
     }
 
     /// Fills it until only so many bytes are free.
-    pub(crate) fn fill(&self, leave_bytes: u64) -> Result<()> {
+    pub fn fill(&self, leave_bytes: u64) -> Result<()> {
         let mut filler = fs::File::options().create(true).append(true).open(self.at.join("filler"))?;
         let chunk = vec![0_u8; 64 * 1024];
         loop {
@@ -43,8 +43,16 @@ impl SmallDisk {
     }
 
     /// Takes away what filled it.
-    pub(crate) fn clear(&self) -> Result<()> {
+    pub fn clear(&self) -> Result<()> {
         Ok(fs::remove_file(self.at.join("filler"))?)
+    }
+
+    /// Lets nobody write any more, or again. No file may be open for writing.
+    pub fn set_read_only(&self, read_only: bool) -> Result<()> {
+        let option = if read_only { "remount,ro" } else { "remount,rw" };
+        let output = Command::new("mount").args(["-o", option]).arg(&self.at).output()?;
+        ensure!(output.status.success(), "mount: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 
     fn free(&self) -> Result<u64> {

@@ -35,6 +35,7 @@ mod writer;
 pub use alertmanager::{Alertmanager, PostedAlert};
 pub use defrag_log::DefragLog;
 pub use defragd::Defragd;
+pub use disk::SmallDisk;
 pub use etcd::{EtcdCluster, EtcdSpec, Member, MemberStatus, Transport};
 pub use exposition::Exposition;
 pub use fragment::{Fragmented, MemberSize, exhaust_quota, fragment};
