@@ -121,7 +121,7 @@ fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
         max_concurrent_runs: 1,
         claims: Claims::default(),
     });
-    let cluster = Arc::new(Cluster::new(settings, SimEtcd(Arc::clone(sim)), Arc::clone(&shared)));
+    let cluster = Arc::new(Cluster::new(settings, SimEtcd::new(Arc::clone(sim)), Arc::clone(&shared)));
     (Arc::clone(&cluster), App::new(vec![cluster], shared))
 }
 
