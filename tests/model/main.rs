@@ -22,9 +22,18 @@ mod faults;
 #[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/invariants.rs"]
 mod invariants;
+#[allow(dead_code, reason = "used by the simulator")]
+#[path = "../sim/journal.rs"]
+mod journal;
 #[allow(dead_code, unused_imports, reason = "used by the simulator")]
 #[path = "../sim/model/mod.rs"]
 mod model;
+#[allow(dead_code, reason = "used by the simulator")]
+#[path = "../sim/people.rs"]
+mod people;
+#[allow(dead_code, reason = "used by the simulator")]
+#[path = "../sim/policy.rs"]
+mod policy;
 #[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/rng.rs"]
 mod rng;

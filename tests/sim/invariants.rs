@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytesize::ByteSize;
 use defragd::{
     core::{
-        cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, MemberId, Status},
+        cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, Member, MemberId, Status},
         history::{Entry, MemberEnd, Outcome, RunId},
         policy::Mode,
         reason::Reason,
@@ -17,6 +17,7 @@ use defragd::{
 use crate::{
     faults::wants,
     model::{JobState, World},
+    policy::Orders,
 };
 
 /// A member may be this far behind: the limit that the design sets.
@@ -44,6 +45,22 @@ pub struct Seen {
     read: BTreeMap<MemberId, bool>,
     gauges: BTreeMap<MemberId, Fact<Gauges>>,
     alarms: Option<Vec<Alarm>>,
+}
+
+impl Seen {
+    pub fn leader(&self) -> Option<MemberId> {
+        self.statuses().find_map(|status| status.leader)
+    }
+
+    /// The answers that came.
+    pub fn statuses(&self) -> impl Iterator<Item = &Status> {
+        self.status.values().filter_map(|status| status.as_ref().ok())
+    }
+
+    pub fn is_voter(&self, id: MemberId) -> bool {
+        let members = self.membership.iter().flat_map(|membership| &membership.members);
+        members.into_iter().any(|member| member.id == id && !member.is_learner)
+    }
 }
 
 /// A run as the journal tells it.
@@ -77,12 +94,19 @@ pub struct Watch {
     /// Of everything that happened, in order: two runs of one seed must agree.
     pub digest: u64,
     pub trace: Option<Vec<String>>,
+    pub orders: Orders,
     intending: Option<i64>,
 }
 
 impl Watch {
     pub fn new(traced: bool) -> Self {
         Self { trace: traced.then(Vec::new), digest: 0xcbf2_9ce4_8422_2325, ..Self::default() }
+    }
+
+    /// Whether the run that last wrote an intent has an end for any member.
+    pub fn has_dealt_with_members(&self) -> bool {
+        let current = self.runs.values().filter(|run| run.started && run.outcome.is_none());
+        current.flat_map(|run| &run.dealt_with).next().is_some()
     }
 
     pub fn note(&mut self, at: Duration, line: impl FnOnce() -> String) {
@@ -120,6 +144,7 @@ impl World {
     pub fn observe_status(&mut self, member: MemberId, answer: &Fact<Status>) {
         self.watch.seen.at = self.now;
         self.watch.seen.status.insert(member, answer.clone());
+        self.watch_settling(member, answer);
     }
 
     pub fn observe_read(&mut self, member: MemberId, good: bool) {
@@ -182,6 +207,7 @@ impl World {
         self.watch.note(now, || format!("defragd sends Defragment to {target}"));
         self.check_mutation("Defragment");
         self.check_intent(target);
+        self.check_orders("Defragment");
         // I5: by the truth at the servers, over all lives of defragd.
         let running = (0..self.jobs.len()).find(|other| {
             *other != job
@@ -213,6 +239,7 @@ impl World {
             self.violate("I3", format!("Defragment to {target} although {what}"));
         }
         self.check_need(&seen, target);
+        self.check_leader(&seen, target);
     }
 
     /// I4 and I9: the journal allows this very RPC.
@@ -244,13 +271,31 @@ impl World {
 
     /// I3: what a careful operator would see in the last observation.
     fn seen_danger(&self, seen: &Seen) -> Option<String> {
-        let membership = seen.membership.as_ref()?;
-        let voters: Vec<_> = membership.members.iter().filter(|member| !member.is_learner).collect();
+        let voters: Vec<_> = seen.membership.as_ref()?.members.iter().filter(|member| !member.is_learner).collect();
         if !self.schedule.policy.allow_without_quorum_slack && voters.len() < 3 {
             return Some(format!("{} voters have no slack", voters.len()));
         }
+        if let Some(unhealthy) = self.seen_unhealthy(seen) {
+            return Some(unhealthy);
+        }
+        let status = |voter: &&Member| seen.status.get(&voter.id).and_then(|status| status.as_ref().ok());
+        if let Some(status) = voters.iter().filter_map(status).find(|status| dangerous(&status.version)) {
+            return Some(format!("a voter runs {}", status.version));
+        }
+        let in_flight = |fact: &Fact<Gauges>| matches!(fact, Ok(Gauges { defrag_in_flight: Some(true), .. }));
+        if let Some((busy, _)) = seen.gauges.iter().find(|(_, fact)| in_flight(fact)) {
+            return Some(format!("{busy} was seen to defragment"));
+        }
+        let applied: Vec<_> = voters.iter().filter_map(status).map(|status| status.raft_applied_index).collect();
+        let behind = applied.iter().max()? - applied.iter().min()?;
+        (behind > MOST_BEHIND).then(|| format!("a voter is {behind} entries behind"))
+    }
+
+    /// The part of it that holds for every step.
+    pub fn seen_unhealthy(&self, seen: &Seen) -> Option<String> {
+        let Some(membership) = &seen.membership else { return Some("the members are not known".to_owned()) };
+        let voters: Vec<_> = membership.members.iter().filter(|member| !member.is_learner).collect();
         let mut views = Vec::new();
-        let mut applied = Vec::new();
         for voter in &voters {
             let Some(Ok(status)) = seen.status.get(&voter.id) else {
                 return Some(format!("voter {} has not answered Status", voter.id));
@@ -258,15 +303,7 @@ impl World {
             if seen.read.get(&voter.id) != Some(&true) {
                 return Some(format!("no linearizable read through voter {} succeeded", voter.id));
             }
-            if dangerous(&status.version) {
-                return Some(format!("voter {} runs {}", voter.id, status.version));
-            }
             views.push((status.leader, status.raft_term));
-            applied.push(status.raft_applied_index);
-        }
-        let in_flight = |fact: &Fact<Gauges>| matches!(fact, Ok(Gauges { defrag_in_flight: Some(true), .. }));
-        if let Some((busy, _)) = seen.gauges.iter().find(|(_, fact)| in_flight(fact)) {
-            return Some(format!("{busy} was seen to defragment"));
         }
         views.dedup();
         match views.as_slice() {
@@ -274,14 +311,12 @@ impl World {
             _ => return Some(format!("the leader is not agreed on: {views:?}")),
         }
         match &seen.alarms {
-            None => return Some("the alarms are not known".to_owned()),
+            None => Some("the alarms are not known".to_owned()),
             Some(alarms) if alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) => {
-                return Some("CORRUPT is armed".to_owned());
+                Some("CORRUPT is armed".to_owned())
             }
-            Some(_) => {}
+            Some(_) => None,
         }
-        let behind = applied.iter().max()? - applied.iter().min()?;
-        (behind > MOST_BEHIND).then(|| format!("a voter is {behind} entries behind"))
     }
 
     /// I2 and I7: the member needs it, as measured just now, and no follower comes before the leader.
@@ -294,30 +329,36 @@ impl World {
         if age > FRESH {
             self.violate("I7", format!("Defragment to {target} on an observation of {} s ago", age.as_secs()));
         }
-        let no_space = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::NoSpace);
-        let needs = |id: MemberId| {
-            let Some(Ok(status)) = seen.status.get(&id) else { return false };
-            let told = seen.gauges.get(&id).and_then(|gauges| gauges.as_ref().ok()?.quota);
-            let quota = status.quota.or(told).map(|quota: ByteSize| quota.0);
-            wants(&self.schedule.policy, status.db_size.0, status.db_size_in_use.0, quota, no_space)
-        };
-        if !needs(target) {
+        if !self.needs(seen, target) {
             return self.violate("I7", format!("{target} does not need a defragmentation"));
         }
-        let leader = seen.status.values().find_map(|status| status.as_ref().ok()?.leader);
-        let run = self.watch.intending.and_then(|run| self.watch.runs.get(&run)).cloned().unwrap_or_default();
-        let waiting = membership.members.iter().find(|member| {
-            member.id != target && !member.is_learner && needs(member.id) && !run.dealt_with.contains(&member.id)
-        });
-        if leader == Some(target)
-            && let Some(waiting) = waiting
+        if seen.leader() == Some(target)
+            && let Some(waiting) = self.waiting(seen, target)
         {
-            let waiting = waiting.id;
             self.violate("I2", format!("the leader {target} is defragmented while {waiting} waits"));
         }
         if membership.members.iter().any(|member| member.id == target && member.is_learner) {
             self.violate("I3", format!("{target} is a learner"));
         }
+    }
+
+    fn needs(&self, seen: &Seen, id: MemberId) -> bool {
+        let no_space = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+        let Some(Ok(status)) = seen.status.get(&id) else { return false };
+        let told = seen.gauges.get(&id).and_then(|gauges| gauges.as_ref().ok()?.quota);
+        let quota = status.quota.or(told).map(|quota: ByteSize| quota.0);
+        wants(&self.schedule.policy, status.db_size.0, status.db_size_in_use.0, quota, no_space)
+    }
+
+    /// A voter other than this one that still needs a defragmentation in the run under way.
+    pub fn waiting(&self, seen: &Seen, but: MemberId) -> Option<MemberId> {
+        let started = self.watch.runs.iter().rev().find(|(_, run)| run.started && run.outcome.is_none());
+        let dealt_with = started.map(|(_, run)| run.dealt_with.clone()).unwrap_or_default();
+        let members = seen.membership.iter().flat_map(|membership| &membership.members);
+        let mut waiting = members.filter(|member| {
+            member.id != but && !member.is_learner && self.needs(seen, member.id) && !dealt_with.contains(&member.id)
+        });
+        waiting.next().map(|member| member.id)
     }
 
     /// Within one run the cluster and its members stay the same.
@@ -353,7 +394,7 @@ impl World {
 
     /// I8.
     pub fn check_disarm(&mut self, alarm: Alarm) {
-        self.check_mutation("disarm");
+        self.check_disarm_step(alarm);
         let seen = self.watch.seen.clone();
         let corrupt = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::Corrupt);
         if corrupt || alarm.kind == AlarmKind::Corrupt || seen.alarms.is_none() {
@@ -399,6 +440,7 @@ impl World {
             Entry::Approved { .. } => 8,
         };
         self.watch.mix(now, &[5, run.0.unsigned_abs(), kind]);
+        self.check_entry(run, entry);
         let observing = self.schedule.policy.mode == Mode::Observe;
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;

@@ -11,11 +11,12 @@ use defragd::{
     config::ClusterSettings,
     core::{
         alert::Selector,
+        cluster::AlarmKind,
         history::{AlertKey, Outcome},
-        policy::Mode,
+        policy::{LeaderPolicy, Mode},
         reason::Reason,
     },
-    ports::service::AlertDecision,
+    ports::service::{AlertDecision, Command},
     telemetry::counters::Counters,
 };
 use tokio::{
@@ -28,6 +29,7 @@ use crate::{
     invariants::{Violation, Watch},
     journal::{SimClock, SimJournal},
     model::{SimEtcd, World},
+    people::Person,
     sim::Sim,
 };
 
@@ -53,6 +55,9 @@ pub struct Report {
     pub outcomes: Vec<(&'static str, &'static str)>,
     pub sends: u64,
     pub calls: u64,
+    pub compactions: u64,
+    pub transfers: u64,
+    pub disarms: u64,
     pub digest: u64,
     pub virtual_time: Duration,
     pub trace: Vec<String>,
@@ -89,6 +94,9 @@ pub fn play(seed: u64, traced: bool) -> Report {
                 .collect(),
             sends: world.watch.sends,
             calls: world.calls,
+            compactions: world.watch.orders.compactions,
+            transfers: world.watch.orders.transfers,
+            disarms: world.watch.orders.disarms,
             digest: world.watch.digest,
             virtual_time: world.now,
             trace: world.watch.trace.take().unwrap_or_default(),
@@ -134,6 +142,8 @@ fn broken(sim: &Sim) -> bool {
 struct Asked {
     /// How many of the schedule's requests were taken.
     of_schedule: Cell<usize>,
+    /// How much of what people do is done.
+    of_people: Cell<usize>,
     /// One that is to come after the next start.
     again: Cell<Option<Duration>>,
     /// How many of those came.
@@ -264,15 +274,62 @@ async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driv
             }
         }
     };
-    tokio::pin!(alerts);
+    let done = |number: usize| asked.of_people.set(number + 1);
+    let people = people(sim, journal, &cluster, asked.of_people.get(), done);
+    let outside = async { tokio::join!(alerts, people) };
+    tokio::pin!(outside);
     let work = cluster.work(stopped);
     tokio::pin!(work);
     tokio::select! {
         biased;
         () = &mut work => {}
-        () = &mut alerts => work.await,
+        _ = &mut outside => work.await,
     }
     drop(app);
+}
+
+/// What people do in the time of the schedule. Nobody tries again what failed.
+async fn people(
+    sim: &Arc<Sim>,
+    journal: &SimJournal,
+    cluster: &Arc<Cluster<SimEtcd, SimJournal>>,
+    from: usize,
+    done: impl Fn(usize),
+) {
+    let people = sim.world().schedule.people.clone();
+    for (number, (at, person)) in people.into_iter().enumerate().skip(from) {
+        sleep_until(sim.at(at)).await;
+        done(number);
+        let now = sim.now();
+        sim.world().watch.note(now, || format!("a person: {person:?}"));
+        match person {
+            Person::Pause { lasts } => {
+                let pause = Command::Pause { reason: "r".to_owned(), lasts };
+                if cluster.command("p".to_owned(), pause).await.is_ok() {
+                    sim.world().on_paused(lasts.map(|lasts| now + lasts));
+                }
+            }
+            Person::Resume => resume(sim, cluster).await,
+            Person::Approve => approve(journal, cluster).await,
+            Person::Resolve { alert } => {
+                // It is sent again or not: a later notification would be of another alert.
+                let _ = cluster.resolve(vec![key(alert)]).await;
+            }
+        }
+    }
+}
+
+async fn resume(sim: &Sim, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
+    sim.world().on_resume();
+    // If it is not written down, the pause goes on: nothing is checked then that would not hold.
+    let _ = cluster.command("p".to_owned(), Command::Resume { reason: "r".to_owned() }).await;
+}
+
+async fn approve(journal: &SimJournal, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
+    let waiting = journal.views().into_iter().rev().find(|view| view.outcome.is_none() && view.started_at.is_none());
+    if let Some(view) = waiting {
+        let _ = cluster.approve(view.id, "p".to_owned()).await;
+    }
 }
 
 fn key(number: usize) -> AlertKey {
@@ -324,6 +381,11 @@ async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
     let asked = async {
         // What was sent to servers earlier comes to its end; clocks have stepped, so a cooldown may last.
         let mut number = 1_000;
+        resume(sim, &cluster).await;
+        if sim.world().schedule.policy.max_runs_per_day < u32::MAX {
+            // The day is used up, but not for a person who asks.
+            return cluster.command("p".to_owned(), Command::Run).await.ok().flatten();
+        }
         loop {
             match cluster.request(vec![key(number)]).await {
                 Ok(AlertDecision::Accepted { run, .. }) => break Some(run),
@@ -335,6 +397,7 @@ async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
     };
     let finished = async {
         let run = asked.await;
+        approve(journal, &cluster).await;
         let begun = sim.now();
         while run.is_some_and(|run| journal.views().iter().any(|view| view.id == run && view.outcome.is_none())) {
             sleep(Duration::from_secs(1)).await;
@@ -377,16 +440,27 @@ fn judge(world: &mut World, outcome: &Outcome, fault_free: bool) {
         }
         return;
     }
-    // With NOSPACE left armed by the faults, a quota that nobody tells or that is too small is for a person.
+    // With NOSPACE left armed, a quota that nobody tells or that is too small is for a person.
     if let Outcome::Failed { reason: Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } }
     | Outcome::Refused { reason: Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } } = outcome
     {
         return;
     }
+    // Nobody to hand over to, and a window that closes in the middle.
+    let alone = voters.len() == 1 && policy.leader == LeaderPolicy::LastAfterTransfer;
+    match outcome {
+        Outcome::Refused { reason: Reason::NoTransferTarget } if alone => return,
+        Outcome::Stopped { reason: Reason::WindowClosed { .. } } if !policy.windows.0.is_empty() => return,
+        _ => {}
+    }
     if !matches!(outcome, Outcome::Succeeded | Outcome::NothingToDo) {
         return world.violate("liveness", format!("a healthy cluster ends as {outcome:?}"));
     }
-    let loose = voters.iter().find(|node| {
+    if policy.disarm_no_space && world.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace) {
+        return world.violate("liveness", format!("the run ends as {outcome:?} and NOSPACE is still armed"));
+    }
+    let skipped = world.leader.filter(|_| policy.leader == LeaderPolicy::Skip);
+    let loose = voters.iter().filter(|node| Some(**node) != skipped).find(|node| {
         let node = &world.nodes[**node];
         wants(&policy, node.size, node.in_use, node.has_page.then_some(node.quota), false)
     });

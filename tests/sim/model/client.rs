@@ -106,7 +106,8 @@ impl SimEtcd {
         Self { sim, endpoint: None }
     }
 
-    /// With one member as its endpoint.
+    /// With one member as its endpoint. Only the comparison with real etcd asks one alone.
+    #[allow(dead_code, reason = "used by tests/model")]
     pub fn with_endpoint(sim: Arc<Sim>, endpoint: MemberId) -> Self {
         Self { sim, endpoint: Some(endpoint) }
     }
@@ -287,7 +288,7 @@ impl Etcd for SimEtcd {
     }
 
     async fn compact(&self, via: &Member, revision: u64) -> Fact<()> {
-        self.sim.world().check_mutation("compact");
+        self.sim.world().check_compact(revision);
         let answer = self
             .call(via, |world, node| {
                 if world.alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
@@ -302,12 +303,15 @@ impl Etcd for SimEtcd {
                 through_raft(world, node, |world| world.compact(revision))
             })
             .await;
+        if answer.is_ok() {
+            self.sim.world().compacted();
+        }
         self.sim.planned.notify_one();
         answer
     }
 
     async fn move_leader(&self, leader: &Member, to: &Member) -> Fact<()> {
-        self.sim.world().check_mutation("move_leader");
+        self.sim.world().check_transfer(leader.id, to.id);
         let answer = self
             .call(leader, |world, node| {
                 if world.nodes[node].member.is_learner {

@@ -185,7 +185,7 @@ impl World {
             sequence: 0,
             schedule,
         };
-        world.history_percent = world.rng.between(0, 60);
+        world.history_percent = world.schedule.history_percent;
         world.found_cluster();
         for index in 0..world.schedule.faults.len() {
             let at = world.schedule.faults[index].0;
@@ -234,6 +234,11 @@ impl World {
             });
         }
         self.new_roster();
+        if self.schedule.no_space {
+            // Whoever was written through when it was full.
+            let member = Some(self.nodes[first].id());
+            self.alarms.push(Alarm { kind: AlarmKind::NoSpace, member });
+        }
         let leader = first + self.schedule.leader;
         self.leader = Some(leader);
         let id = self.nodes[leader].id();
