@@ -282,13 +282,7 @@ impl World {
         if let Some(status) = voters.iter().filter_map(status).find(|status| dangerous(&status.version)) {
             return Some(format!("a voter runs {}", status.version));
         }
-        let in_flight = |fact: &Fact<Gauges>| matches!(fact, Ok(Gauges { defrag_in_flight: Some(true), .. }));
-        if let Some((busy, _)) = seen.gauges.iter().find(|(_, fact)| in_flight(fact)) {
-            return Some(format!("{busy} was seen to defragment"));
-        }
-        let applied: Vec<_> = voters.iter().filter_map(status).map(|status| status.raft_applied_index).collect();
-        let behind = applied.iter().max()? - applied.iter().min()?;
-        (behind > MOST_BEHIND).then(|| format!("a voter is {behind} entries behind"))
+        None
     }
 
     /// The part of it that holds for every step.
@@ -315,7 +309,7 @@ impl World {
             Some(alarms) if alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) => {
                 Some("CORRUPT is armed".to_owned())
             }
-            Some(_) => None,
+            Some(_) => busy_or_behind(seen, &voters),
         }
     }
 
@@ -516,6 +510,17 @@ impl World {
             self.violate("I5", format!("run {run} says {id} is defragmented while it still is being"));
         }
     }
+}
+
+fn busy_or_behind(seen: &Seen, voters: &[&Member]) -> Option<String> {
+    let in_flight = |fact: &Fact<Gauges>| matches!(fact, Ok(Gauges { defrag_in_flight: Some(true), .. }));
+    if let Some((busy, _)) = seen.gauges.iter().find(|(_, fact)| in_flight(fact)) {
+        return Some(format!("{busy} was seen to defragment"));
+    }
+    let status = |voter: &&Member| seen.status.get(&voter.id).and_then(|status| status.as_ref().ok());
+    let applied: Vec<_> = voters.iter().filter_map(status).map(|status| status.raft_applied_index).collect();
+    let behind = applied.iter().max()? - applied.iter().min()?;
+    (behind > MOST_BEHIND).then(|| format!("a voter is {behind} entries behind"))
 }
 
 fn dangerous(version: &str) -> bool {

@@ -11,7 +11,6 @@ use defragd::{
     config::ClusterSettings,
     core::{
         alert::Selector,
-        cluster::AlarmKind,
         history::{AlertKey, Outcome},
         policy::{LeaderPolicy, Mode},
         reason::Reason,
@@ -288,7 +287,7 @@ async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driv
     drop(app);
 }
 
-/// What people do in the time of the schedule. Nobody tries again what failed.
+/// What people do in the time of the schedule. What a crash cut short they do again.
 async fn people(
     sim: &Arc<Sim>,
     journal: &SimJournal,
@@ -299,7 +298,6 @@ async fn people(
     let people = sim.world().schedule.people.clone();
     for (number, (at, person)) in people.into_iter().enumerate().skip(from) {
         sleep_until(sim.at(at)).await;
-        done(number);
         let now = sim.now();
         sim.world().watch.note(now, || format!("a person: {person:?}"));
         match person {
@@ -316,13 +314,16 @@ async fn people(
                 let _ = cluster.resolve(vec![key(alert)]).await;
             }
         }
+        done(number);
     }
 }
 
 async fn resume(sim: &Sim, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
     sim.world().on_resume();
-    // If it is not written down, the pause goes on: nothing is checked then that would not hold.
-    let _ = cluster.command("p".to_owned(), Command::Resume { reason: "r".to_owned() }).await;
+    // Whoever paused sees to it that it ends.
+    while cluster.command("p".to_owned(), Command::Resume { reason: "r".to_owned() }).await.is_err() {
+        sleep(RESEND).await;
+    }
 }
 
 async fn approve(journal: &SimJournal, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
@@ -383,16 +384,24 @@ async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
         let mut number = 1_000;
         resume(sim, &cluster).await;
         if sim.world().schedule.policy.max_runs_per_day < u32::MAX {
-            // The day is used up, but not for a person who asks.
-            return cluster.command("p".to_owned(), Command::Run).await.ok().flatten();
-        }
-        loop {
-            match cluster.request(vec![key(number)]).await {
-                Ok(AlertDecision::Accepted { run, .. }) => break Some(run),
-                Ok(_) if number < 2_000 => sleep(Duration::from_secs(60)).await,
-                _ => break None,
+            // The day is used up, but not for a person who asks, and asks again while something is under way.
+            loop {
+                match cluster.command("p".to_owned(), Command::Run).await {
+                    Ok(run) => break run,
+                    Err(_) if number < 1_100 => sleep(Duration::from_secs(60)).await,
+                    Err(_) => break None,
+                }
+                number += 1;
             }
-            number += 1;
+        } else {
+            loop {
+                match cluster.request(vec![key(number)]).await {
+                    Ok(AlertDecision::Accepted { run, .. }) => break Some(run),
+                    Ok(_) if number < 2_000 => sleep(Duration::from_secs(60)).await,
+                    _ => break None,
+                }
+                number += 1;
+            }
         }
     };
     let finished = async {
@@ -449,14 +458,19 @@ fn judge(world: &mut World, outcome: &Outcome, fault_free: bool) {
     // Nobody to hand over to, and a window that closes in the middle.
     let alone = voters.len() == 1 && policy.leader == LeaderPolicy::LastAfterTransfer;
     match outcome {
-        Outcome::Refused { reason: Reason::NoTransferTarget } if alone => return,
+        Outcome::Refused { reason: Reason::NoTransferTarget }
+        | Outcome::Failed { reason: Reason::NoTransferTarget }
+            if alone =>
+        {
+            return;
+        }
         Outcome::Stopped { reason: Reason::WindowClosed { .. } } if !policy.windows.0.is_empty() => return,
         _ => {}
     }
     if !matches!(outcome, Outcome::Succeeded | Outcome::NothingToDo) {
         return world.violate("liveness", format!("a healthy cluster ends as {outcome:?}"));
     }
-    if policy.disarm_no_space && world.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace) {
+    if policy.disarm_no_space && world.watch.orders.armed_at_end {
         return world.violate("liveness", format!("the run ends as {outcome:?} and NOSPACE is still armed"));
     }
     let skipped = world.leader.filter(|_| policy.leader == LeaderPolicy::Skip);

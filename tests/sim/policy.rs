@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use defragd::core::{
-    cluster::{Alarm, Fact, MemberId, Status},
+    cluster::{Alarm, AlarmKind, Fact, MemberId, Status},
     history::{Entry, MemberEnd, Outcome, RunId, Step, Trigger},
     policy::{LeaderPolicy, Mode},
 };
@@ -28,12 +28,15 @@ pub struct Orders {
     /// The last step in the journal, and whether it was sent.
     step: Option<(i64, Step, bool)>,
     settling: Option<Settling>,
+    compacted: Vec<i64>,
     approved: Vec<i64>,
     /// Runs that ended after they touched a member.
     touched: Vec<(i64, Duration)>,
     /// Runs that failed in a row.
     failures: u32,
     last_failure: Duration,
+    /// NOSPACE was armed when the last run ended.
+    pub armed_at_end: bool,
     pub compactions: u64,
     pub transfers: u64,
     pub disarms: u64,
@@ -73,11 +76,14 @@ impl World {
         {
             self.violate("I4", format!("{what} although a pause was acknowledged {:?} ago", self.now - since));
         }
-        let (windows, now) = (&self.schedule.policy.windows, wall_clock(self));
-        let closed = !windows.open_at(now) && !windows.open_at(now - STILL_SENT);
-        if closed && self.clock_is_steady() {
+        if self.is_closed() && self.clock_is_steady() {
             self.violate("I4", format!("{what} although no window has been open for {STILL_SENT:?}"));
         }
+    }
+
+    fn is_closed(&self) -> bool {
+        let (windows, now) = (&self.schedule.policy.windows, wall_clock(self));
+        !windows.open_at(now) && !windows.open_at(now - STILL_SENT)
     }
 
     /// The leader is dealt with as the policy says.
@@ -120,6 +126,12 @@ impl World {
     pub fn check_compact(&mut self, revision: u64) {
         let seen = self.check_step(&Step::Compact { revision });
         self.watch.orders.compactions += 1;
+        if let Some((run, ..)) = self.watch.orders.step {
+            if self.watch.orders.compacted.contains(&run) {
+                self.violate("policy", format!("a second compaction in run {run}"));
+            }
+            self.watch.orders.compacted.push(run);
+        }
         let newest = seen.statuses().map(|status| status.revision).min().unwrap_or(0);
         let keep = self.schedule.policy.compaction.map(|compaction| compaction.keep_revisions);
         if keep.is_none_or(|keep| revision > newest.saturating_sub(keep)) {
@@ -165,6 +177,7 @@ impl World {
         if seen.leader() != Some(from) {
             self.violate("I2", format!("{from} is asked to hand over, but {:?} leads", seen.leader()));
         }
+        // A voter that waits itself is among these: the heir is tight.
         if let Some(waiting) = self.waiting(&seen, from) {
             self.violate("I2", format!("leadership is moved while {waiting} waits (the heir is {to})"));
         }
@@ -198,6 +211,10 @@ impl World {
                     let failures = self.watch.orders.failures;
                     self.violate("limits", format!("run {run} begins after {failures} failures in a row"));
                 }
+                let written_at_once = self.now >= self.journal.slow_until;
+                if fresh && steady && written_at_once && policy.mode != Mode::Observe && self.is_closed() {
+                    self.violate("policy", format!("run {run} begins while no window is open"));
+                }
                 if policy.mode == Mode::Approve && !self.watch.orders.approved.contains(&run.0) {
                     self.violate("approval", format!("run {run} begins, and nobody has approved it"));
                 }
@@ -209,6 +226,7 @@ impl World {
                 self.watch.orders.touched.push((run.0, self.now));
             }
             Entry::Finished(outcome) => {
+                self.watch.orders.armed_at_end = self.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
                 let touched = self.watch.orders.touched.iter_mut().filter(|(touched, _)| *touched == run.0);
                 for (_, at) in touched {
                     *at = self.now;
