@@ -9,13 +9,8 @@ use defragd::{
         service::App,
     },
     config::ClusterSettings,
-    core::{
-        alert::Selector,
-        history::{AlertKey, Outcome},
-        policy::{LeaderPolicy, Mode},
-        reason::Reason,
-    },
-    ports::service::{AlertDecision, Command},
+    core::{alert::Selector, history::AlertKey, reason::Reason},
+    ports::service::Command,
     telemetry::counters::Counters,
 };
 use tokio::{
@@ -24,7 +19,8 @@ use tokio::{
 };
 
 use crate::{
-    faults::{Death, Schedule, wants},
+    faults::{Death, Schedule},
+    finale::finale,
     invariants::{Violation, Watch},
     journal::{SimClock, SimJournal},
     model::{SimEtcd, World},
@@ -33,14 +29,11 @@ use crate::{
 };
 
 /// A run that is not over by then hangs: 6 deadlines of 10 min, waits for a recovery, and as much again.
-const BOUND: Duration = Duration::from_hours(4);
+pub const BOUND: Duration = Duration::from_hours(4);
 /// Starts that may be needed at the end until every request has its outcome.
 const STARTS_TO_CLOSE: u32 = 4;
 /// How long Alertmanager waits before it sends again what was not taken.
 const RESEND: Duration = Duration::from_secs(10);
-
-/// After the end of all faults, until all members are level.
-const TO_CATCH_UP: Duration = Duration::from_mins(2);
 
 /// The first number of an alert that fires again after a start.
 const AGAIN: usize = 100;
@@ -105,7 +98,7 @@ pub fn play(seed: u64, traced: bool) -> Report {
     })
 }
 
-fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
+pub fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
     let policy = sim.world().schedule.policy.clone();
     sim.world().watch.stop_asked = false;
     let now = sim.now();
@@ -132,7 +125,7 @@ fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
     (Arc::clone(&cluster), App::new(vec![cluster], shared))
 }
 
-fn broken(sim: &Sim) -> bool {
+pub fn broken(sim: &Sim) -> bool {
     sim.world().watch.violation.is_some()
 }
 
@@ -318,7 +311,7 @@ async fn people(
     }
 }
 
-async fn resume(sim: &Sim, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
+pub async fn resume(sim: &Sim, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
     sim.world().on_resume();
     // Whoever paused sees to it that it ends.
     while cluster.command("p".to_owned(), Command::Resume { reason: "r".to_owned() }).await.is_err() {
@@ -326,14 +319,14 @@ async fn resume(sim: &Sim, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
     }
 }
 
-async fn approve(journal: &SimJournal, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
+pub async fn approve(journal: &SimJournal, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
     let waiting = journal.views().into_iter().rev().find(|view| view.outcome.is_none() && view.started_at.is_none());
     if let Some(view) = waiting {
         let _ = cluster.approve(view.id, "p".to_owned()).await;
     }
 }
 
-fn key(number: usize) -> AlertKey {
+pub fn key(number: usize) -> AlertKey {
     AlertKey { fingerprint: format!("alert-{number}"), starts_at: "t".to_owned() }
 }
 
@@ -357,136 +350,6 @@ async fn settle(sim: &Arc<Sim>, journal: &SimJournal) -> bool {
         // Longer than any deadline: a Defragment that is out makes no calls.
         if idle > 24 {
             return false;
-        }
-    }
-}
-
-/// Everything is mended and every run is over: one more request must now do the whole work.
-async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
-    if broken(sim) {
-        return;
-    }
-    // What was sent to the servers, by whomever, has to end, and members that were away have to catch up: how
-    // long a run waits for that is not what is asked here.
-    while sim.world().jobs.iter().any(|job| job.state.open()) {
-        sleep(Duration::from_secs(10)).await;
-    }
-    sleep(TO_CATCH_UP).await;
-    let before = journal.views().len();
-    let fault_free = sim.world().schedule.fault_free();
-    let (_stop, stopped) = stop_channel();
-    let (cluster, app) = boot(sim, journal);
-    if app.recover().await.is_err() {
-        return sim.world().violate("liveness", "the journal is mended but defragd does not start".to_owned());
-    }
-    let asked = async {
-        // What was sent to servers earlier comes to its end; clocks have stepped, so a cooldown may last.
-        let mut number = 1_000;
-        resume(sim, &cluster).await;
-        if sim.world().schedule.policy.max_runs_per_day < u32::MAX {
-            // The day is used up, but not for a person who asks, and asks again while something is under way.
-            loop {
-                match cluster.command("p".to_owned(), Command::Run).await {
-                    Ok(run) => break run,
-                    Err(_) if number < 1_100 => sleep(Duration::from_secs(60)).await,
-                    Err(_) => break None,
-                }
-                number += 1;
-            }
-        } else {
-            loop {
-                match cluster.request(vec![key(number)]).await {
-                    Ok(AlertDecision::Accepted { run, .. }) => break Some(run),
-                    Ok(_) if number < 2_000 => sleep(Duration::from_secs(60)).await,
-                    _ => break None,
-                }
-                number += 1;
-            }
-        }
-    };
-    let finished = async {
-        let run = asked.await;
-        approve(journal, &cluster).await;
-        let begun = sim.now();
-        while run.is_some_and(|run| journal.views().iter().any(|view| view.id == run && view.outcome.is_none())) {
-            sleep(Duration::from_secs(1)).await;
-            if sim.now() - begun > BOUND {
-                break;
-            }
-        }
-        run
-    };
-    let run = tokio::select! {
-        biased;
-        run = finished => run,
-        () = cluster.work(stopped) => None,
-    };
-    let view = run.and_then(|run| journal.views().into_iter().find(|view| view.id == run));
-    let outcome = view.and_then(|view| view.outcome);
-    let mut world = sim.world();
-    let Some(outcome) = outcome else {
-        return world.violate("liveness", "the last run, on a mended cluster, has no end".to_owned());
-    };
-    judge(&mut world, &outcome, fault_free && before > 0);
-}
-
-/// What the last run has to come to.
-fn judge(world: &mut World, outcome: &Outcome, fault_free: bool) {
-    let policy = world.schedule.policy.clone();
-    let current = world.current();
-    let voters: Vec<_> = current.iter().filter(|node| world.nodes[**node].voter()).copied().collect();
-    let odd = voters.iter().any(|node| ["3.5.4", "3.4.3", "banana"].contains(&world.nodes[*node].version.as_str()));
-    let slack = voters.len() >= 3 || policy.allow_without_quorum_slack;
-    if policy.mode == Mode::Observe {
-        if !matches!(outcome, Outcome::Observed { .. } | Outcome::NothingToDo | Outcome::Refused { .. }) {
-            world.violate("I10", format!("mode observe ends as {outcome:?}"));
-        }
-        return;
-    }
-    if odd || !slack {
-        if !matches!(outcome, Outcome::Refused { .. }) {
-            world.violate("I3", format!("a cluster that must be refused ends as {outcome:?}"));
-        }
-        return;
-    }
-    // With NOSPACE left armed, a quota that nobody tells or that is too small is for a person.
-    if let Outcome::Failed { reason: Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } }
-    | Outcome::Refused { reason: Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } } = outcome
-    {
-        return;
-    }
-    // Nobody to hand over to, and a window that closes in the middle.
-    let alone = voters.len() == 1 && policy.leader == LeaderPolicy::LastAfterTransfer;
-    match outcome {
-        Outcome::Refused { reason: Reason::NoTransferTarget }
-        | Outcome::Failed { reason: Reason::NoTransferTarget }
-            if alone =>
-        {
-            return;
-        }
-        Outcome::Stopped { reason: Reason::WindowClosed { .. } } if !policy.windows.0.is_empty() => return,
-        _ => {}
-    }
-    if !matches!(outcome, Outcome::Succeeded | Outcome::NothingToDo) {
-        return world.violate("liveness", format!("a healthy cluster ends as {outcome:?}"));
-    }
-    if policy.disarm_no_space && world.watch.orders.armed_at_end {
-        return world.violate("liveness", format!("the run ends as {outcome:?} and NOSPACE is still armed"));
-    }
-    let skipped = world.leader.filter(|_| policy.leader == LeaderPolicy::Skip);
-    let loose = voters.iter().filter(|node| Some(**node) != skipped).find(|node| {
-        let node = &world.nodes[**node];
-        wants(&policy, node.size, node.in_use, node.has_page.then_some(node.quota), false)
-    });
-    if let Some(loose) = loose {
-        let id = world.nodes[*loose].id();
-        return world.violate("liveness", format!("the run ends as {outcome:?} and {id} is still fragmented"));
-    }
-    if fault_free {
-        let led: Vec<_> = world.watch.ended.iter().map(|(_, led)| *led).collect();
-        let first_run = led.iter().take(voters.len()).position(|led| *led);
-        if world.alarms.is_empty() && first_run.is_some_and(|at| at + 1 < led.len()) {
-            world.violate("I2", format!("without any fault the leader was not last: {led:?}"));
         }
     }
 }

@@ -9,6 +9,7 @@
 #![allow(clippy::unchecked_time_subtraction, reason = "virtual time does not go back")]
 
 mod faults;
+mod finale;
 mod invariants;
 mod journal;
 mod lives;

@@ -52,7 +52,7 @@ pause_ignored|src/core/admission.rs|s/self\.paused\(now\)\.or_else\(\|\| \{/self
 approval_ignored|src/core/admission.rs|s/&& run\.approved\.is_none\(\)/\&\& run.approved.is_none() \&\& emergency/
 breaker_opens_late|src/core/admission.rs|s/failures >= policy\.breaker_failures/failures > policy.breaker_failures/
 daily_limit_one_too_many|src/core/admission.rs|s/recent\.len\(\)\.checked_sub\(/recent.len().saturating_sub(1).checked_sub(/
-cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown/(until < now).then_some(Reason::Cooldown/
+cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
 LIST
 }
 
