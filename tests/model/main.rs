@@ -38,6 +38,9 @@ mod policy;
 #[path = "../sim/rng.rs"]
 mod rng;
 #[allow(dead_code, reason = "used by the simulator")]
+#[path = "../sim/seen.rs"]
+mod seen;
+#[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/sim.rs"]
 mod sim;
 

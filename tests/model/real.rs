@@ -126,7 +126,8 @@ impl Lab for Real {
         let others: Vec<_> =
             self.cluster.members().iter().map(|member| format!("{}={}", member.name(), member.peer_url())).collect();
         let dir = tempfile::tempdir().unwrap();
-        (client.release(), peer.release());
+        client.release();
+        peer.release();
         let learner = Command::new(self.tools.etcd(self.cluster.version()))
             .arg("--name=etcd-4")
             .arg(format!("--data-dir={}", dir.path().join("data").display()))

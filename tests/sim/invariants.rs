@@ -18,10 +18,9 @@ use crate::{
     faults::wants,
     model::{JobState, World},
     policy::Orders,
+    seen::Seen,
 };
 
-/// A member may be this far behind: the limit that the design sets.
-const MOST_BEHIND: u64 = 1_000;
 /// Between the last answer of the observation that a Defragment rests on and the Defragment there is only the
 /// intent's way to the disk.
 const FRESH: Duration = Duration::from_secs(15);
@@ -33,34 +32,6 @@ pub struct Violation {
     pub invariant: &'static str,
     pub what: String,
     pub at: Duration,
-}
-
-/// What the network delivered to defragd since it last asked for the member list.
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// The last answer.
-    at: Duration,
-    membership: Option<Membership>,
-    status: BTreeMap<MemberId, Fact<Status>>,
-    read: BTreeMap<MemberId, bool>,
-    gauges: BTreeMap<MemberId, Fact<Gauges>>,
-    alarms: Option<Vec<Alarm>>,
-}
-
-impl Seen {
-    pub fn leader(&self) -> Option<MemberId> {
-        self.statuses().find_map(|status| status.leader)
-    }
-
-    /// The answers that came.
-    pub fn statuses(&self) -> impl Iterator<Item = &Status> {
-        self.status.values().filter_map(|status| status.as_ref().ok())
-    }
-
-    pub fn is_voter(&self, id: MemberId) -> bool {
-        let members = self.membership.iter().flat_map(|membership| &membership.members);
-        members.into_iter().any(|member| member.id == id && !member.is_learner)
-    }
 }
 
 /// A run as the journal tells it.
@@ -103,10 +74,9 @@ impl Watch {
         Self { trace: traced.then(Vec::new), digest: 0xcbf2_9ce4_8422_2325, ..Self::default() }
     }
 
-    /// Whether the run that last wrote an intent has an end for any member.
-    pub fn has_dealt_with_members(&self) -> bool {
-        let current = self.runs.values().filter(|run| run.started && run.outcome.is_none());
-        current.flat_map(|run| &run.dealt_with).next().is_some()
+    /// Whether the run has an end for any member.
+    pub fn has_dealt_with_a_member(&self, run: i64) -> bool {
+        self.runs.get(&run).is_some_and(|run| !run.dealt_with.is_empty())
     }
 
     pub fn note(&mut self, at: Duration, line: impl FnOnce() -> String) {
@@ -275,7 +245,7 @@ impl World {
         if !self.schedule.policy.allow_without_quorum_slack && voters.len() < 3 {
             return Some(format!("{} voters have no slack", voters.len()));
         }
-        if let Some(unhealthy) = self.seen_unhealthy(seen) {
+        if let Some(unhealthy) = seen.unhealthy() {
             return Some(unhealthy);
         }
         let status = |voter: &&Member| seen.status.get(&voter.id).and_then(|status| status.as_ref().ok());
@@ -283,34 +253,6 @@ impl World {
             return Some(format!("a voter runs {}", status.version));
         }
         None
-    }
-
-    /// The part of it that holds for every step.
-    pub fn seen_unhealthy(&self, seen: &Seen) -> Option<String> {
-        let Some(membership) = &seen.membership else { return Some("the members are not known".to_owned()) };
-        let voters: Vec<_> = membership.members.iter().filter(|member| !member.is_learner).collect();
-        let mut views = Vec::new();
-        for voter in &voters {
-            let Some(Ok(status)) = seen.status.get(&voter.id) else {
-                return Some(format!("voter {} has not answered Status", voter.id));
-            };
-            if seen.read.get(&voter.id) != Some(&true) {
-                return Some(format!("no linearizable read through voter {} succeeded", voter.id));
-            }
-            views.push((status.leader, status.raft_term));
-        }
-        views.dedup();
-        match views.as_slice() {
-            [(Some(leader), _)] if voters.iter().any(|voter| voter.id == *leader) => {}
-            _ => return Some(format!("the leader is not agreed on: {views:?}")),
-        }
-        match &seen.alarms {
-            None => Some("the alarms are not known".to_owned()),
-            Some(alarms) if alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) => {
-                Some("CORRUPT is armed".to_owned())
-            }
-            Some(_) => busy_or_behind(seen, &voters),
-        }
     }
 
     /// I2 and I7: the member needs it, as measured just now, and no follower comes before the leader.
@@ -510,17 +452,6 @@ impl World {
             self.violate("I5", format!("run {run} says {id} is defragmented while it still is being"));
         }
     }
-}
-
-fn busy_or_behind(seen: &Seen, voters: &[&Member]) -> Option<String> {
-    let in_flight = |fact: &Fact<Gauges>| matches!(fact, Ok(Gauges { defrag_in_flight: Some(true), .. }));
-    if let Some((busy, _)) = seen.gauges.iter().find(|(_, fact)| in_flight(fact)) {
-        return Some(format!("{busy} was seen to defragment"));
-    }
-    let status = |voter: &&Member| seen.status.get(&voter.id).and_then(|status| status.as_ref().ok());
-    let applied: Vec<_> = voters.iter().filter_map(status).map(|status| status.raft_applied_index).collect();
-    let behind = applied.iter().max()? - applied.iter().min()?;
-    (behind > MOST_BEHIND).then(|| format!("a voter is {behind} entries behind"))
 }
 
 fn dangerous(version: &str) -> bool {

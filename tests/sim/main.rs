@@ -18,6 +18,7 @@ mod people;
 mod policy;
 mod rng;
 mod seeds;
+mod seen;
 mod sim;
 
 use std::{

@@ -9,7 +9,7 @@ use defragd::core::{
     policy::{LeaderPolicy, Mode},
 };
 
-use crate::{faults::Fault, invariants::Seen, journal::wall_clock, model::World};
+use crate::{faults::Fault, journal::wall_clock, model::World, seen::Seen};
 
 /// Between a closing window, or an acknowledged pause, and the last thing that is sent all the same there is only
 /// what was decided in the instant before: the adapter's look at the member, and a breath.
@@ -116,7 +116,7 @@ impl World {
             }
         }
         let seen = self.watch.seen.clone();
-        if let Some(danger) = self.seen_unhealthy(&seen) {
+        if let Some(danger) = seen.unhealthy() {
             self.violate("I3", format!("{what} although {danger}"));
         }
         seen
@@ -131,14 +131,14 @@ impl World {
                 self.violate("policy", format!("a second compaction in run {run}"));
             }
             self.watch.orders.compacted.push(run);
+            if self.watch.has_dealt_with_a_member(run) {
+                self.violate("policy", format!("compaction after the first member of run {run}"));
+            }
         }
         let newest = seen.statuses().map(|status| status.revision).min().unwrap_or(0);
         let keep = self.schedule.policy.compaction.map(|compaction| compaction.keep_revisions);
         if keep.is_none_or(|keep| revision > newest.saturating_sub(keep)) {
             self.violate("policy", format!("compaction up to {revision}, at {newest}, with {keep:?} to keep"));
-        }
-        if self.watch.has_dealt_with_members() {
-            self.violate("policy", "compaction after the first member".to_owned());
         }
     }
 
@@ -255,8 +255,9 @@ impl World {
         if recent.len() as u64 >= u64::from(policy.max_runs_per_day) {
             self.violate("limits", format!("run {run} is taken after {} in a day", recent.len()));
         }
-        let since = recent.values().max().map(|last| self.now - *last);
-        if since.is_some_and(|since| since < policy.cooldown) {
+        if let Some(since) = recent.values().max().map(|last| self.now - *last)
+            && since < policy.cooldown
+        {
             self.violate("limits", format!("run {run} is taken {since:?} after the last"));
         }
     }
