@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use defragd::core::policy::{Mode, Policy};
 
-use crate::rng::Rng;
+use crate::{
+    people::{self, Person},
+    rng::Rng,
+};
 
 /// One thing that goes wrong at the servers, in the network or in the journal. `node` is an index that wraps.
 #[derive(Clone, Debug)]
@@ -157,7 +160,13 @@ pub struct Schedule {
     pub look_before_defrag: bool,
     /// How long a Defragment is on its way at the most.
     pub longest_way: Duration,
+    /// The part of what is in use that a compaction frees.
+    pub history_percent: u64,
+    /// NOSPACE is armed from the start.
+    pub no_space: bool,
     pub requests: Vec<Duration>,
+    /// What people do, and alerts that resolve.
+    pub people: Vec<(Duration, Person)>,
     pub faults: Vec<(Duration, Fault)>,
     pub deaths: Vec<Death>,
     /// From here on everything is mended.
@@ -203,7 +212,7 @@ impl Schedule {
             }
         }
         requests.sort();
-        Self {
+        let mut schedule = Self {
             seed,
             policy,
             longest_way: LONGEST_WAY,
@@ -216,17 +225,24 @@ impl Schedule {
             faults,
             deaths,
             mended_at: Duration::from_secs(FAULTS_WITHIN_SECS) + rng.seconds(1, 90),
-        }
+            history_percent: 0,
+            no_space: false,
+            people: Vec::new(),
+        };
+        people::draw(&mut schedule);
+        schedule
     }
 
     pub fn fault_names(&self) -> Vec<String> {
         let name = |fault: &Fault| format!("{fault:?}").split([' ', '{']).next().unwrap_or_default().to_owned();
         let deaths = self.deaths.iter().map(|death| if death.grace.is_some() { "Sigterm" } else { "Crash" }.to_owned());
-        self.faults.iter().map(|(_, fault)| name(fault)).chain(deaths).collect()
+        self.faults.iter().map(|(_, fault)| name(fault)).chain(deaths).chain(people::names(self)).collect()
     }
 
     pub fn fault_free(&self) -> bool {
-        self.faults.is_empty() && self.deaths.is_empty()
+        let policy = &self.policy;
+        let undisturbed = self.faults.is_empty() && self.deaths.is_empty() && self.people.is_empty();
+        undisturbed && policy.windows.0.is_empty() && policy.compaction.is_none()
     }
 }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytesize::ByteSize;
 use defragd::{
     core::{
-        cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, MemberId, Status},
+        cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, Member, MemberId, Status},
         history::{Entry, MemberEnd, Outcome, RunId},
         policy::Mode,
         reason::Reason,
@@ -17,10 +17,10 @@ use defragd::{
 use crate::{
     faults::wants,
     model::{JobState, World},
+    policy::Orders,
+    seen::Seen,
 };
 
-/// A member may be this far behind: the limit that the design sets.
-const MOST_BEHIND: u64 = 1_000;
 /// Between the last answer of the observation that a Defragment rests on and the Defragment there is only the
 /// intent's way to the disk.
 const FRESH: Duration = Duration::from_secs(15);
@@ -32,18 +32,6 @@ pub struct Violation {
     pub invariant: &'static str,
     pub what: String,
     pub at: Duration,
-}
-
-/// What the network delivered to defragd since it last asked for the member list.
-#[derive(Clone, Debug, Default)]
-pub struct Seen {
-    /// The last answer.
-    at: Duration,
-    membership: Option<Membership>,
-    status: BTreeMap<MemberId, Fact<Status>>,
-    read: BTreeMap<MemberId, bool>,
-    gauges: BTreeMap<MemberId, Fact<Gauges>>,
-    alarms: Option<Vec<Alarm>>,
 }
 
 /// A run as the journal tells it.
@@ -77,12 +65,18 @@ pub struct Watch {
     /// Of everything that happened, in order: two runs of one seed must agree.
     pub digest: u64,
     pub trace: Option<Vec<String>>,
+    pub orders: Orders,
     intending: Option<i64>,
 }
 
 impl Watch {
     pub fn new(traced: bool) -> Self {
         Self { trace: traced.then(Vec::new), digest: 0xcbf2_9ce4_8422_2325, ..Self::default() }
+    }
+
+    /// Whether the run has an end for any member.
+    pub fn has_dealt_with_a_member(&self, run: i64) -> bool {
+        self.runs.get(&run).is_some_and(|run| !run.dealt_with.is_empty())
     }
 
     pub fn note(&mut self, at: Duration, line: impl FnOnce() -> String) {
@@ -120,6 +114,7 @@ impl World {
     pub fn observe_status(&mut self, member: MemberId, answer: &Fact<Status>) {
         self.watch.seen.at = self.now;
         self.watch.seen.status.insert(member, answer.clone());
+        self.watch_settling(member, answer);
     }
 
     pub fn observe_read(&mut self, member: MemberId, good: bool) {
@@ -182,6 +177,7 @@ impl World {
         self.watch.note(now, || format!("defragd sends Defragment to {target}"));
         self.check_mutation("Defragment");
         self.check_intent(target);
+        self.check_orders("Defragment");
         // I5: by the truth at the servers, over all lives of defragd.
         let running = (0..self.jobs.len()).find(|other| {
             *other != job
@@ -213,6 +209,7 @@ impl World {
             self.violate("I3", format!("Defragment to {target} although {what}"));
         }
         self.check_need(&seen, target);
+        self.check_leader(&seen, target);
     }
 
     /// I4 and I9: the journal allows this very RPC.
@@ -244,44 +241,18 @@ impl World {
 
     /// I3: what a careful operator would see in the last observation.
     fn seen_danger(&self, seen: &Seen) -> Option<String> {
-        let membership = seen.membership.as_ref()?;
-        let voters: Vec<_> = membership.members.iter().filter(|member| !member.is_learner).collect();
+        let voters: Vec<_> = seen.membership.as_ref()?.members.iter().filter(|member| !member.is_learner).collect();
         if !self.schedule.policy.allow_without_quorum_slack && voters.len() < 3 {
             return Some(format!("{} voters have no slack", voters.len()));
         }
-        let mut views = Vec::new();
-        let mut applied = Vec::new();
-        for voter in &voters {
-            let Some(Ok(status)) = seen.status.get(&voter.id) else {
-                return Some(format!("voter {} has not answered Status", voter.id));
-            };
-            if seen.read.get(&voter.id) != Some(&true) {
-                return Some(format!("no linearizable read through voter {} succeeded", voter.id));
-            }
-            if dangerous(&status.version) {
-                return Some(format!("voter {} runs {}", voter.id, status.version));
-            }
-            views.push((status.leader, status.raft_term));
-            applied.push(status.raft_applied_index);
+        if let Some(unhealthy) = seen.unhealthy() {
+            return Some(unhealthy);
         }
-        let in_flight = |fact: &Fact<Gauges>| matches!(fact, Ok(Gauges { defrag_in_flight: Some(true), .. }));
-        if let Some((busy, _)) = seen.gauges.iter().find(|(_, fact)| in_flight(fact)) {
-            return Some(format!("{busy} was seen to defragment"));
+        let status = |voter: &&Member| seen.status.get(&voter.id).and_then(|status| status.as_ref().ok());
+        if let Some(status) = voters.iter().filter_map(status).find(|status| dangerous(&status.version)) {
+            return Some(format!("a voter runs {}", status.version));
         }
-        views.dedup();
-        match views.as_slice() {
-            [(Some(leader), _)] if voters.iter().any(|voter| voter.id == *leader) => {}
-            _ => return Some(format!("the leader is not agreed on: {views:?}")),
-        }
-        match &seen.alarms {
-            None => return Some("the alarms are not known".to_owned()),
-            Some(alarms) if alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) => {
-                return Some("CORRUPT is armed".to_owned());
-            }
-            Some(_) => {}
-        }
-        let behind = applied.iter().max()? - applied.iter().min()?;
-        (behind > MOST_BEHIND).then(|| format!("a voter is {behind} entries behind"))
+        None
     }
 
     /// I2 and I7: the member needs it, as measured just now, and no follower comes before the leader.
@@ -294,30 +265,36 @@ impl World {
         if age > FRESH {
             self.violate("I7", format!("Defragment to {target} on an observation of {} s ago", age.as_secs()));
         }
-        let no_space = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::NoSpace);
-        let needs = |id: MemberId| {
-            let Some(Ok(status)) = seen.status.get(&id) else { return false };
-            let told = seen.gauges.get(&id).and_then(|gauges| gauges.as_ref().ok()?.quota);
-            let quota = status.quota.or(told).map(|quota: ByteSize| quota.0);
-            wants(&self.schedule.policy, status.db_size.0, status.db_size_in_use.0, quota, no_space)
-        };
-        if !needs(target) {
+        if !self.needs(seen, target) {
             return self.violate("I7", format!("{target} does not need a defragmentation"));
         }
-        let leader = seen.status.values().find_map(|status| status.as_ref().ok()?.leader);
-        let run = self.watch.intending.and_then(|run| self.watch.runs.get(&run)).cloned().unwrap_or_default();
-        let waiting = membership.members.iter().find(|member| {
-            member.id != target && !member.is_learner && needs(member.id) && !run.dealt_with.contains(&member.id)
-        });
-        if leader == Some(target)
-            && let Some(waiting) = waiting
+        if seen.leader() == Some(target)
+            && let Some(waiting) = self.waiting(seen, target)
         {
-            let waiting = waiting.id;
             self.violate("I2", format!("the leader {target} is defragmented while {waiting} waits"));
         }
         if membership.members.iter().any(|member| member.id == target && member.is_learner) {
             self.violate("I3", format!("{target} is a learner"));
         }
+    }
+
+    fn needs(&self, seen: &Seen, id: MemberId) -> bool {
+        let no_space = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+        let Some(Ok(status)) = seen.status.get(&id) else { return false };
+        let told = seen.gauges.get(&id).and_then(|gauges| gauges.as_ref().ok()?.quota);
+        let quota = status.quota.or(told).map(|quota: ByteSize| quota.0);
+        wants(&self.schedule.policy, status.db_size.0, status.db_size_in_use.0, quota, no_space)
+    }
+
+    /// A voter other than this one that still needs a defragmentation in the run under way.
+    pub fn waiting(&self, seen: &Seen, but: MemberId) -> Option<MemberId> {
+        let started = self.watch.runs.iter().rev().find(|(_, run)| run.started && run.outcome.is_none());
+        let dealt_with = started.map(|(_, run)| run.dealt_with.clone()).unwrap_or_default();
+        let members = seen.membership.iter().flat_map(|membership| &membership.members);
+        let mut waiting = members.filter(|member| {
+            member.id != but && !member.is_learner && self.needs(seen, member.id) && !dealt_with.contains(&member.id)
+        });
+        waiting.next().map(|member| member.id)
     }
 
     /// Within one run the cluster and its members stay the same.
@@ -353,7 +330,7 @@ impl World {
 
     /// I8.
     pub fn check_disarm(&mut self, alarm: Alarm) {
-        self.check_mutation("disarm");
+        self.check_disarm_step(alarm);
         let seen = self.watch.seen.clone();
         let corrupt = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::Corrupt);
         if corrupt || alarm.kind == AlarmKind::Corrupt || seen.alarms.is_none() {
@@ -400,6 +377,7 @@ impl World {
             Entry::Gate(_) => 9,
         };
         self.watch.mix(now, &[5, run.0.unsigned_abs(), kind]);
+        self.check_entry(run, entry);
         let observing = self.schedule.policy.mode == Mode::Observe;
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;

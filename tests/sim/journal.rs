@@ -24,11 +24,12 @@ use crate::sim::Sim;
 pub struct SimJournal {
     sim: Arc<Sim>,
     records: Arc<Mutex<Vec<Record>>>,
+    orders: Arc<Mutex<Vec<OrderRecord>>>,
 }
 
 impl SimJournal {
     pub fn new(sim: Arc<Sim>) -> Self {
-        Self { sim, records: Arc::default() }
+        Self { sim, records: Arc::default(), orders: Arc::default() }
     }
 
     pub fn views(&self) -> Vec<RunView> {
@@ -103,12 +104,22 @@ impl Journal for SimJournal {
         self.runs(limit).await
     }
 
-    async fn order(&self, _cluster: &str, _order: Order) -> Result<(), JournalError> {
+    async fn order(&self, cluster: &str, order: Order) -> Result<(), JournalError> {
+        let mut world = self.sim.world();
+        if world.now < world.journal.down_until || std::mem::take(&mut world.journal.fail_next) {
+            world.on_journal_failure(None);
+            return Err(JournalError::Write("no space left on device".to_owned()));
+        }
+        let now = world.now;
+        world.watch.note(now, || format!("journal: {order:?}"));
+        let record = OrderRecord { cluster: cluster.to_owned(), at: wall_clock(&world), order };
+        self.orders.lock().unwrap().push(record);
         Ok(())
     }
 
     async fn orders(&self, _cluster: &str) -> Result<Vec<OrderRecord>, JournalError> {
-        Ok(Vec::new())
+        self.read()?;
+        Ok(self.orders.lock().unwrap().clone())
     }
 
     async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {
@@ -129,7 +140,10 @@ impl Clock for SimClock {
     }
 }
 
-fn wall_clock(world: &crate::model::World) -> Timestamp {
+/// When every schedule begins.
+pub const EPOCH_SECOND: i64 = 1_790_000_000;
+
+pub fn wall_clock(world: &crate::model::World) -> Timestamp {
     let elapsed = SignedDuration::try_from(world.now).unwrap() + SignedDuration::from_secs(world.clock_offset_seconds);
-    Timestamp::from_second(1_790_000_000).unwrap() + elapsed
+    Timestamp::from_second(EPOCH_SECOND).unwrap() + elapsed
 }

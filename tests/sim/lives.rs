@@ -9,13 +9,8 @@ use defragd::{
         service::App,
     },
     config::ClusterSettings,
-    core::{
-        alert::Selector,
-        history::{AlertKey, Outcome},
-        policy::Mode,
-        reason::Reason,
-    },
-    ports::service::AlertDecision,
+    core::{alert::Selector, history::AlertKey, reason::Reason},
+    ports::service::Command,
     telemetry::counters::Counters,
 };
 use tokio::{
@@ -24,22 +19,21 @@ use tokio::{
 };
 
 use crate::{
-    faults::{Death, Schedule, wants},
+    faults::{Death, Schedule},
+    finale::finale,
     invariants::{Violation, Watch},
     journal::{SimClock, SimJournal},
     model::{SimEtcd, World},
+    people::Person,
     sim::Sim,
 };
 
 /// A run that is not over by then hangs: 6 deadlines of 10 min, waits for a recovery, and as much again.
-const BOUND: Duration = Duration::from_hours(4);
+pub const BOUND: Duration = Duration::from_hours(4);
 /// Starts that may be needed at the end until every request has its outcome.
 const STARTS_TO_CLOSE: u32 = 4;
 /// How long Alertmanager waits before it sends again what was not taken.
 const RESEND: Duration = Duration::from_secs(10);
-
-/// After the end of all faults, until all members are level.
-const TO_CATCH_UP: Duration = Duration::from_mins(2);
 
 /// The first number of an alert that fires again after a start.
 const AGAIN: usize = 100;
@@ -53,6 +47,9 @@ pub struct Report {
     pub outcomes: Vec<(&'static str, &'static str)>,
     pub sends: u64,
     pub calls: u64,
+    pub compactions: u64,
+    pub transfers: u64,
+    pub disarms: u64,
     pub digest: u64,
     pub virtual_time: Duration,
     pub trace: Vec<String>,
@@ -89,6 +86,9 @@ pub fn play(seed: u64, traced: bool) -> Report {
                 .collect(),
             sends: world.watch.sends,
             calls: world.calls,
+            compactions: world.watch.orders.compactions,
+            transfers: world.watch.orders.transfers,
+            disarms: world.watch.orders.disarms,
             digest: world.watch.digest,
             virtual_time: world.now,
             trace: world.watch.trace.take().unwrap_or_default(),
@@ -98,7 +98,7 @@ pub fn play(seed: u64, traced: bool) -> Report {
     })
 }
 
-fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
+pub fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
     let policy = sim.world().schedule.policy.clone();
     sim.world().watch.stop_asked = false;
     let now = sim.now();
@@ -122,11 +122,11 @@ fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
         max_concurrent_runs: 1,
         claims: Claims::default(),
     });
-    let cluster = Arc::new(Cluster::new(settings, SimEtcd(Arc::clone(sim)), Arc::clone(&shared)));
+    let cluster = Arc::new(Cluster::new(settings, SimEtcd::new(Arc::clone(sim)), Arc::clone(&shared)));
     (Arc::clone(&cluster), App::new(vec![cluster], shared))
 }
 
-fn broken(sim: &Sim) -> bool {
+pub fn broken(sim: &Sim) -> bool {
     sim.world().watch.violation.is_some()
 }
 
@@ -135,6 +135,8 @@ fn broken(sim: &Sim) -> bool {
 struct Asked {
     /// How many of the schedule's requests were taken.
     of_schedule: Cell<usize>,
+    /// How much of what people do is done.
+    of_people: Cell<usize>,
     /// One that is to come after the next start.
     again: Cell<Option<Duration>>,
     /// How many of those came.
@@ -265,18 +267,67 @@ async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driv
             }
         }
     };
-    tokio::pin!(alerts);
+    let done = |number: usize| asked.of_people.set(number + 1);
+    let people = people(sim, journal, &cluster, asked.of_people.get(), done);
+    let outside = async { tokio::join!(alerts, people) };
+    tokio::pin!(outside);
     let work = cluster.work(stopped);
     tokio::pin!(work);
     tokio::select! {
         biased;
         () = &mut work => {}
-        () = &mut alerts => work.await,
+        _ = &mut outside => work.await,
     }
     drop(app);
 }
 
-fn key(number: usize) -> AlertKey {
+/// What people do in the time of the schedule. What a crash cut short they do again.
+async fn people(
+    sim: &Arc<Sim>,
+    journal: &SimJournal,
+    cluster: &Arc<Cluster<SimEtcd, SimJournal>>,
+    from: usize,
+    done: impl Fn(usize),
+) {
+    let people = sim.world().schedule.people.clone();
+    for (number, (at, person)) in people.into_iter().enumerate().skip(from) {
+        sleep_until(sim.at(at)).await;
+        let now = sim.now();
+        sim.world().watch.note(now, || format!("a person: {person:?}"));
+        match person {
+            Person::Pause { lasts } => {
+                let pause = Command::Pause { reason: "r".to_owned(), lasts };
+                if cluster.command("p".to_owned(), pause).await.is_ok() {
+                    sim.world().on_paused(lasts.map(|lasts| now + lasts));
+                }
+            }
+            Person::Resume => resume(sim, cluster).await,
+            Person::Approve => approve(journal, cluster).await,
+            Person::Resolve { alert } => {
+                // It is sent again or not: a later notification would be of another alert.
+                let _ = cluster.resolve(vec![key(alert)]).await;
+            }
+        }
+        done(number);
+    }
+}
+
+pub async fn resume(sim: &Sim, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
+    sim.world().on_resume();
+    // Whoever paused sees to it that it ends.
+    while cluster.command("p".to_owned(), Command::Resume { reason: "r".to_owned() }).await.is_err() {
+        sleep(RESEND).await;
+    }
+}
+
+pub async fn approve(journal: &SimJournal, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
+    let waiting = journal.views().into_iter().rev().find(|view| view.outcome.is_none() && view.started_at.is_none());
+    if let Some(view) = waiting {
+        let _ = cluster.approve(view.id, "p".to_owned()).await;
+    }
+}
+
+pub fn key(number: usize) -> AlertKey {
     AlertKey { fingerprint: format!("alert-{number}"), starts_at: "t".to_owned() }
 }
 
@@ -300,106 +351,6 @@ async fn settle(sim: &Arc<Sim>, journal: &SimJournal) -> bool {
         // Longer than any deadline: a Defragment that is out makes no calls.
         if idle > 24 {
             return false;
-        }
-    }
-}
-
-/// Everything is mended and every run is over: one more request must now do the whole work.
-async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
-    if broken(sim) {
-        return;
-    }
-    // What was sent to the servers, by whomever, has to end, and members that were away have to catch up: how
-    // long a run waits for that is not what is asked here.
-    while sim.world().jobs.iter().any(|job| job.state.open()) {
-        sleep(Duration::from_secs(10)).await;
-    }
-    sleep(TO_CATCH_UP).await;
-    let before = journal.views().len();
-    let fault_free = sim.world().schedule.fault_free();
-    let (_stop, stopped) = stop_channel();
-    let (cluster, app) = boot(sim, journal);
-    if app.recover().await.is_err() {
-        return sim.world().violate("liveness", "the journal is mended but defragd does not start".to_owned());
-    }
-    let asked = async {
-        // What was sent to servers earlier comes to its end; clocks have stepped, so a cooldown may last.
-        let mut number = 1_000;
-        loop {
-            match cluster.request(vec![key(number)]).await {
-                Ok(AlertDecision::Accepted { run, .. }) => break Some(run),
-                Ok(_) if number < 2_000 => sleep(Duration::from_secs(60)).await,
-                _ => break None,
-            }
-            number += 1;
-        }
-    };
-    let finished = async {
-        let run = asked.await;
-        let begun = sim.now();
-        while run.is_some_and(|run| journal.views().iter().any(|view| view.id == run && view.outcome.is_none())) {
-            sleep(Duration::from_secs(1)).await;
-            if sim.now() - begun > BOUND {
-                break;
-            }
-        }
-        run
-    };
-    let run = tokio::select! {
-        biased;
-        run = finished => run,
-        () = cluster.work(stopped) => None,
-    };
-    let view = run.and_then(|run| journal.views().into_iter().find(|view| view.id == run));
-    let outcome = view.and_then(|view| view.outcome);
-    let mut world = sim.world();
-    let Some(outcome) = outcome else {
-        return world.violate("liveness", "the last run, on a mended cluster, has no end".to_owned());
-    };
-    judge(&mut world, &outcome, fault_free && before > 0);
-}
-
-/// What the last run has to come to.
-fn judge(world: &mut World, outcome: &Outcome, fault_free: bool) {
-    let policy = world.schedule.policy.clone();
-    let current = world.current();
-    let voters: Vec<_> = current.iter().filter(|node| world.nodes[**node].voter()).copied().collect();
-    let odd = voters.iter().any(|node| ["3.5.4", "3.4.3", "banana"].contains(&world.nodes[*node].version.as_str()));
-    let slack = voters.len() >= 3 || policy.allow_without_quorum_slack;
-    if policy.mode == Mode::Observe {
-        if !matches!(outcome, Outcome::Observed { .. } | Outcome::NothingToDo | Outcome::Refused { .. }) {
-            world.violate("I10", format!("mode observe ends as {outcome:?}"));
-        }
-        return;
-    }
-    if odd || !slack {
-        if !matches!(outcome, Outcome::Refused { .. }) {
-            world.violate("I3", format!("a cluster that must be refused ends as {outcome:?}"));
-        }
-        return;
-    }
-    // With NOSPACE left armed by the faults, a quota that nobody tells or that is too small is for a person.
-    if let Outcome::Failed { reason: Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } }
-    | Outcome::Refused { reason: Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } } = outcome
-    {
-        return;
-    }
-    if !matches!(outcome, Outcome::Succeeded | Outcome::NothingToDo) {
-        return world.violate("liveness", format!("a healthy cluster ends as {outcome:?}"));
-    }
-    let loose = voters.iter().find(|node| {
-        let node = &world.nodes[**node];
-        wants(&policy, node.size, node.in_use, node.has_page.then_some(node.quota), false)
-    });
-    if let Some(loose) = loose {
-        let id = world.nodes[*loose].id();
-        return world.violate("liveness", format!("the run ends as {outcome:?} and {id} is still fragmented"));
-    }
-    if fault_free {
-        let led: Vec<_> = world.watch.ended.iter().map(|(_, led)| *led).collect();
-        let first_run = led.iter().take(voters.len()).position(|led| *led);
-        if world.alarms.is_empty() && first_run.is_some_and(|at| at + 1 < led.len()) {
-            world.violate("I2", format!("without any fault the leader was not last: {led:?}"));
         }
     }
 }

@@ -9,12 +9,16 @@
 #![allow(clippy::unchecked_time_subtraction, reason = "virtual time does not go back")]
 
 mod faults;
+mod finale;
 mod invariants;
 mod journal;
 mod lives;
 mod model;
+mod people;
+mod policy;
 mod rng;
 mod seeds;
+mod seen;
 mod sim;
 
 use std::{
@@ -60,6 +64,9 @@ struct Totals {
     calls: u64,
     virtual_seconds: u64,
     extra_starts: u64,
+    compactions: u64,
+    transfers: u64,
+    disarms: u64,
     /// Some seeds in which a run stayed open until a start more.
     left_open: Vec<u64>,
     faults: BTreeMap<String, u64>,
@@ -91,6 +98,9 @@ fn every_schedule_keeps_every_invariant() {
                             }
                             totals.sends += report.sends;
                             totals.calls += report.calls;
+                            totals.compactions += report.compactions;
+                            totals.transfers += report.transfers;
+                            totals.disarms += report.disarms;
                             totals.virtual_seconds += report.virtual_time.as_secs();
                             totals.extra_starts += u64::from(report.extra_starts);
                             if report.extra_starts > 0 && totals.left_open.len() < 5 {
@@ -116,6 +126,7 @@ fn every_schedule_keeps_every_invariant() {
         totals.virtual_seconds / 3600,
         totals.extra_starts
     );
+    println!("{} compactions, {} transfers, {} disarms", totals.compactions, totals.transfers, totals.disarms);
     for ((outcome, reason), count) in &totals.outcomes {
         println!("{count:>8}  {outcome} {reason}");
     }

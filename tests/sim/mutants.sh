@@ -36,6 +36,23 @@ need_not_measured|src/core/policy.rs|s/self\.min_fragmentation_ratio && reclaima
 request_forgotten_on_restart|src/app/service.rs|s/cluster\.requeue\([^\n]*\n/\n/
 no_last_look|src/core/run/choose.rs|s/self\.other_cluster\(facts\)\.or_else\(\|\| self\.no_longer_next\(&intent, facts\)\)/self.other_cluster(facts).filter(|_| false)/
 resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { Seen::Idle(None) } else { self.watch(now, &intent, watch, facts) }) {/
+transfer_not_done|src/core/run/choose.rs|s/step\.is_leader && self\.policy\.leader == LeaderPolicy::LastAfterTransfer/step.is_leader && self.looks > 99/
+leader_not_skipped|src/core/plan.rs|s/is_leader && policy\.leader == LeaderPolicy::Skip/is_leader && facts.members.len() > 99/
+transfer_to_a_learner|src/core/run/leader.rs|s/Reason::AlreadyDone \|/Reason::AlreadyDone | Reason::Learner |/; s/facts\n\s+\.voters\(\)/facts.members.iter()/
+compaction_not_waited_for|src/core/run/compact.rs|s/let rested = [^;]*;/let rested = true;/
+keep_revisions_ignored|src/core/run/compact.rs|s/newest\.checked_sub\(keep\)/Some(newest).filter(|_| keep < u64::MAX)/
+compacted_again_after_a_restart|src/core/run/resume.rs|s/Step::Compact \{ \.\. \} => run\.compacted = true,/Step::Compact { .. } => {}/
+disarm_margin_ignored|src/core/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
+disarmed_unasked|src/core/run/choose.rs|s/None if self\.policy\.disarm_no_space && /None if /
+no_last_look_before_a_step|src/core/run/mod.rs|s/let against = self\.trouble\(facts\)\.or_else/let against = self.trouble(facts).filter(|_| false).or_else/
+step_without_a_record|src/core/run/mod.rs|s/if let Err\(detail\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(detail), false) = (written, true) {$1/
+window_ignored|src/core/admission.rs|s/if policy\.mode == Mode::Observe \|\| emergency \|\| policy\.windows\.open_at\(now\) \{/if policy.windows.open_at(now) || !emergency {/
+window_close_ignored|src/core/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
+pause_ignored|src/core/admission.rs|s/self\.paused\(now\)\.or_else\(\|\| \{/self.paused(now).filter(|_| false).or_else(|| {/
+approval_ignored|src/core/admission.rs|s/&& run\.approved\.is_none\(\)/\&\& run.approved.is_none() \&\& emergency/
+breaker_opens_late|src/core/admission.rs|s/failures >= policy\.breaker_failures/failures > policy.breaker_failures/
+daily_limit_one_too_many|src/core/admission.rs|s/recent\.len\(\)\.checked_sub\(/recent.len().saturating_sub(1).checked_sub(/
+cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
 LIST
 }
 

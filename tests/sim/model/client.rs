@@ -5,24 +5,28 @@ use std::{future::pending, sync::Arc, time::Duration};
 use bytesize::ByteSize;
 use defragd::{
     core::{
-        cluster::{Alarm, AlarmKind, Fact, Gauges, Member, Status, Unknown, UnknownKind},
+        cluster::{Alarm, AlarmKind, Fact, Gauges, Member, MemberId, Status, Unknown, UnknownKind},
         run::DefragError,
     },
     ports::etcd::{Etcd, Membership},
 };
 use tokio::time::{sleep, timeout};
 
-use super::{Door, JobState, World};
+use super::{Door, JobState, World, node::whole};
 use crate::sim::Sim;
 
 /// As the adapter has it.
-const IDENTITY_CHECK: Duration = Duration::from_secs(5);
+const IDENTITY_CHECK: Duration = Duration::from_secs(2);
 /// More calls than any schedule makes: one that makes more is in a busy loop.
 const MOST_CALLS: u64 = 2_000_000;
 
 /// The port's end at defragd; the servers are in the world.
 #[derive(Clone)]
-pub struct SimEtcd(pub Arc<Sim>);
+pub struct SimEtcd {
+    sim: Arc<Sim>,
+    /// The only endpoint, where not every member is one.
+    endpoint: Option<MemberId>,
+}
 
 /// What the network does to one call.
 struct Fate {
@@ -39,7 +43,19 @@ enum Served<T> {
     Answer(T),
     /// Not now: look again when something has changed.
     NotYet,
-    Refusal(String),
+    Refusal(Unknown),
+}
+
+impl<T> Served<T> {
+    /// With a code that says nothing else of the member.
+    fn no(text: &str) -> Self {
+        Self::Refusal(Unknown::new(UnknownKind::Other, text))
+    }
+
+    /// What a learner of this version says to all but `Status`.
+    fn learner(version: &str) -> Self {
+        Self::Refusal(not_for_learners(version))
+    }
 }
 
 impl World {
@@ -85,6 +101,17 @@ async fn travel(time: Duration) {
 }
 
 impl SimEtcd {
+    /// With every member as an endpoint.
+    pub fn new(sim: Arc<Sim>) -> Self {
+        Self { sim, endpoint: None }
+    }
+
+    /// With one member as its endpoint. Only the comparison with real etcd asks one alone.
+    #[allow(dead_code, reason = "used by tests/model")]
+    pub fn with_endpoint(sim: Arc<Sim>, endpoint: MemberId) -> Self {
+        Self { sim, endpoint: Some(endpoint) }
+    }
+
     /// `Status` without a note that defragd has seen it.
     async fn ask_status(&self, member: &Member) -> Fact<Status> {
         self.call(member, |world, node| {
@@ -99,16 +126,16 @@ impl SimEtcd {
 
     /// One call to one member. `serve` is asked again whenever something has changed at the servers.
     async fn call<T>(&self, member: &Member, serve: impl Fn(&mut World, usize) -> Served<T>) -> Fact<T> {
-        let fate = self.0.world().fate();
+        let fate = self.sim.world().fate();
         if fate.dropped {
             pending::<()>().await;
         }
         travel(fate.there).await;
         let mut connection = None;
         let answer = loop {
-            let changed = self.0.changed.notified();
+            let changed = self.sim.changed.notified();
             {
-                let mut world = self.0.world();
+                let mut world = self.sim.world();
                 let Some(node) = world.find(member.id) else { return Err(refused()) };
                 if member.client_urls.is_empty() {
                     return Err(Unknown::new(UnknownKind::Unreachable, "it has published no client URL"));
@@ -126,7 +153,7 @@ impl SimEtcd {
                     Door::Hangs => {}
                     Door::Open => match serve(&mut world, node) {
                         Served::Answer(answer) => break answer,
-                        Served::Refusal(text) => return Err(Unknown::new(UnknownKind::Other, text)),
+                        Served::Refusal(unknown) => return Err(unknown),
                         Served::NotYet => {}
                     },
                 }
@@ -143,22 +170,34 @@ fn through_raft<T>(world: &mut World, node: usize, answer: impl FnOnce(&mut Worl
     if world.serves(node) { Served::Answer(answer(world)) } else { Served::NotYet }
 }
 
-const LEARNER: &str = "etcdserver: rpc not supported for learner";
+/// Up to 3.5 with gRPC's code "unavailable", which a client takes for a member that is out of reach.
+fn not_for_learners(version: &str) -> Unknown {
+    let kind = if version.starts_with("3.6") { UnknownKind::Other } else { UnknownKind::Unreachable };
+    Unknown::new(kind, "etcdserver: rpc not supported for learner")
+}
 
 impl Etcd for SimEtcd {
     async fn members(&self) -> Fact<Membership> {
-        self.0.world().forget_observation();
-        let fate = self.0.world().fate();
+        self.sim.world().forget_observation();
+        let fate = self.sim.world().fate();
         if fate.dropped {
             pending::<()>().await;
         }
         travel(fate.there).await;
         let membership = loop {
-            let changed = self.0.changed.notified();
+            let changed = self.sim.changed.notified();
             {
-                let mut world = self.0.world();
-                let current = world.current();
+                let mut world = self.sim.world();
+                let asked = |node: &usize| self.endpoint.is_none_or(|only| world.nodes[*node].id() == only);
+                let current: Vec<_> = world.current().into_iter().filter(asked).collect();
                 let open: Vec<_> = current.iter().filter(|n| world.nodes[**n].door() == Door::Open).copied().collect();
+                let learner = |node: &usize| world.nodes[*node].member.is_learner;
+                let (learners, open): (Vec<_>, Vec<_>) = open.into_iter().partition(learner);
+                if learners.len() == current.len()
+                    && let Some(learner) = learners.first()
+                {
+                    return Err(not_for_learners(&world.nodes[*learner].version));
+                }
                 if !open.is_empty() {
                     // The first that answers is believed, and one that is cut off knows an old list.
                     let node = *world.rng.pick(&open);
@@ -175,19 +214,26 @@ impl Etcd for SimEtcd {
         if fate.lost {
             return Err(reset());
         }
-        self.0.world().observe_members(&membership);
+        self.sim.world().observe_members(&membership);
         Ok(membership)
     }
 
     async fn status(&self, member: &Member) -> Fact<Status> {
         let answer = self.ask_status(member).await;
-        self.0.world().observe_status(member.id, &answer);
+        self.sim.world().observe_status(member.id, &answer);
         answer
     }
 
     async fn linearizable_read(&self, member: &Member) -> Fact<()> {
-        let answer = self.call(member, |world, node| through_raft(world, node, |_| ())).await;
-        self.0.world().observe_read(member.id, answer.is_ok());
+        let answer = self
+            .call(member, |world, node| {
+                if world.nodes[node].member.is_learner {
+                    return Served::learner(&world.nodes[node].version);
+                }
+                through_raft(world, node, |_| ())
+            })
+            .await;
+        self.sim.world().observe_read(member.id, answer.is_ok());
         answer
     }
 
@@ -196,7 +242,7 @@ impl Etcd for SimEtcd {
             .call(member, |world, node| {
                 let node = &world.nodes[node];
                 if !node.has_page {
-                    return Served::Refusal("404 Not Found".to_owned());
+                    return Served::no("404 Not Found");
                 }
                 Served::Answer(Gauges {
                     defrag_in_flight: node.has_gauge.then_some(node.defragmenting()),
@@ -206,7 +252,7 @@ impl Etcd for SimEtcd {
                 })
             })
             .await;
-        self.0.world().observe_gauges(member.id, &answer);
+        self.sim.world().observe_gauges(member.id, &answer);
         answer
     }
 
@@ -214,76 +260,94 @@ impl Etcd for SimEtcd {
         let answer = self
             .call(via, |world, node| {
                 if world.nodes[node].member.is_learner {
-                    return Served::Refusal(LEARNER.to_owned());
+                    return Served::learner(&world.nodes[node].version);
+                }
+                // 3.4 touches the file only for writes, so that without any the list comes even from a busy member.
+                if world.nodes[node].version.starts_with("3.4.")
+                    && world.nodes[node].defragmenting()
+                    && world.idle(node)
+                {
+                    return Served::Answer(world.alarms.clone());
                 }
                 through_raft(world, node, |world| world.alarms.clone())
             })
             .await;
-        self.0.world().observe_alarms(&answer);
+        self.sim.world().observe_alarms(&answer);
         answer
     }
 
     async fn disarm(&self, via: &Member, alarm: Alarm) -> Fact<()> {
-        self.0.world().check_disarm(alarm);
+        self.sim.world().check_disarm(alarm);
         self.call(via, |world, node| {
             if world.nodes[node].member.is_learner {
-                return Served::Refusal(LEARNER.to_owned());
+                return Served::learner(&world.nodes[node].version);
             }
             through_raft(world, node, |world| world.alarms.retain(|armed| *armed != alarm))
         })
         .await
     }
 
-    async fn compact(&self, via: &Member, _revision: u64) -> Fact<()> {
-        self.0.world().check_mutation("compact");
+    async fn compact(&self, via: &Member, revision: u64) -> Fact<()> {
+        self.sim.world().check_compact(revision);
         let answer = self
             .call(via, |world, node| {
                 if world.alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
-                    return Served::Refusal("etcdserver: corrupt cluster".to_owned());
+                    return Served::no("etcdserver: corrupt cluster");
                 }
-                through_raft(world, node, World::compact)
+                if world.nodes[node].member.is_learner {
+                    return Served::learner(&world.nodes[node].version);
+                }
+                if revision > whole(world.committed) {
+                    return Served::no("etcdserver: mvcc: required revision is a future revision");
+                }
+                through_raft(world, node, |world| world.compact(revision))
             })
             .await;
-        self.0.planned.notify_one();
+        if answer.is_ok() {
+            self.sim.world().compacted();
+        }
+        self.sim.planned.notify_one();
         answer
     }
 
     async fn move_leader(&self, leader: &Member, to: &Member) -> Fact<()> {
-        self.0.world().check_mutation("move_leader");
+        self.sim.world().check_transfer(leader.id, to.id);
         let answer = self
             .call(leader, |world, node| {
-                if world.nodes[node].defragmenting() {
-                    return Served::NotYet;
+                if world.nodes[node].member.is_learner {
+                    return Served::learner(&world.nodes[node].version);
                 }
                 if world.leader != Some(node) {
-                    return Served::Refusal("etcdserver: not leader".to_owned());
+                    return Served::no("etcdserver: not leader");
                 }
                 match world.find(to.id) {
                     Some(to) if world.nodes[to].voter() && world.nodes[to].connected() => {
                         world.lead(to);
                         Served::Answer(())
                     }
-                    _ => Served::Refusal("etcdserver: bad leader transferee".to_owned()),
+                    _ => Served::no("etcdserver: bad leader transferee"),
                 }
             })
             .await;
-        self.0.planned.notify_one();
+        self.sim.planned.notify_one();
         answer
     }
 
     async fn defragment(&self, member: &Member) -> Result<(), DefragError> {
-        let look = self.0.world().schedule.look_before_defrag;
+        let look = self.sim.world().schedule.look_before_defrag;
         if look {
-            let not_sent = |unknown: Unknown| DefragError::Answered(format!("not sent: {}", unknown.detail));
             timeout(IDENTITY_CHECK, self.ask_status(member))
                 .await
-                .map_err(|_| DefragError::Answered("not sent: no Status".to_owned()))?
-                .map_err(not_sent)?;
+                .map_err(|_| DefragError::NotSent(Unknown::timed_out("Status right before it", IDENTITY_CHECK)))?
+                .map_err(DefragError::NotSent)?;
         }
         let (node, job, fate, connection) = {
-            let mut world = self.0.world();
+            let mut world = self.sim.world();
             let node = world.find(member.id).filter(|node| world.nodes[*node].cluster == world.cluster);
-            let Some(node) = node else { return Err(DefragError::Answered("not sent: wrong member".to_owned())) };
+            let Some(node) = node else {
+                let wrong = Unknown::new(UnknownKind::WrongMember, "another member answered");
+                return Err(DefragError::NotSent(wrong));
+            };
             let job = world.new_job(node, true);
             world.check_send(job);
             let mut fate = world.fate();
@@ -296,23 +360,24 @@ impl Etcd for SimEtcd {
             }
             (node, job, fate, world.nodes[node].connections)
         };
-        self.0.changed.notify_waiters();
+        self.sim.changed.notify_waiters();
         if fate.dropped {
             pending::<()>().await;
         }
         // Past this point the request is in the network: it arrives whether or not anybody waits for it.
-        let sim = Arc::clone(&self.0);
+        let sim = Arc::clone(&self.sim);
         tokio::spawn(async move { deliver(&sim, node, job, fate.there).await });
         loop {
-            let changed = self.0.changed.notified();
+            let changed = self.sim.changed.notified();
             {
-                let world = self.0.world();
+                let world = self.sim.world();
                 if world.nodes[node].connections != connection {
                     return Err(DefragError::Lost("connection reset by peer".to_owned()));
                 }
                 let reachable = world.nodes[node].door() == Door::Open;
                 match world.jobs[job].state {
                     JobState::Done | JobState::DiskFull if reachable => break,
+                    JobState::Refused => return Err(refusal_of_learner(&world.nodes[node].version)),
                     JobState::Gone => return Err(DefragError::Lost("connection refused".to_owned())),
                     _ => {}
                 }
@@ -323,14 +388,23 @@ impl Etcd for SimEtcd {
         if fate.lost {
             return Err(DefragError::Lost("connection reset by peer".to_owned()));
         }
-        let state = self.0.world().jobs[job].state;
+        let state = self.sim.world().jobs[job].state;
         match state {
             JobState::DiskFull => Err(DefragError::DiskFull("no space left on device".to_owned())),
             _ => {
-                self.0.world().answered();
+                self.sim.world().answered();
                 Ok(())
             }
         }
+    }
+}
+
+/// As the adapter tells refusals from lost answers.
+fn refusal_of_learner(version: &str) -> DefragError {
+    let unknown = not_for_learners(version);
+    match unknown.kind {
+        UnknownKind::Other => DefragError::Answered(unknown.detail),
+        _ => DefragError::Lost(unknown.detail),
     }
 }
 
@@ -341,8 +415,10 @@ async fn deliver(sim: &Sim, node: usize, job: usize, there: Duration) {
     travel(there.min(longest)).await;
     {
         let mut world = sim.world();
-        if world.nodes[node].deaf.is_some() || world.nodes[node].member.is_learner {
+        if world.nodes[node].deaf.is_some() {
             world.jobs[job].state = JobState::Gone;
+        } else if world.nodes[node].member.is_learner {
+            world.jobs[job].state = JobState::Refused;
         } else {
             world.arrive(job);
         }

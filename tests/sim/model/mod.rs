@@ -47,6 +47,8 @@ pub enum JobState {
     Running,
     Done,
     DiskFull,
+    /// By a learner.
+    Refused,
     /// It never came to an end: the process died, or the request never arrived.
     Gone,
 }
@@ -128,6 +130,10 @@ pub struct World {
     pub leader: Option<usize>,
     pub term: u64,
     pub committed: f64,
+    /// The revision up to which the history is gone.
+    pub compacted: u64,
+    /// The part of what is in use that a compaction frees.
+    pub history_percent: u64,
     pub load: f64,
     pub alarms: Vec<Alarm>,
     pub jobs: Vec<Job>,
@@ -163,6 +169,8 @@ impl World {
             leader: None,
             term: 7,
             committed: 50_000.0,
+            compacted: 0,
+            history_percent: 0,
             load: f64::from(u32::try_from(schedule.load).unwrap()),
             alarms: Vec::new(),
             jobs: Vec::new(),
@@ -177,6 +185,7 @@ impl World {
             sequence: 0,
             schedule,
         };
+        world.history_percent = world.schedule.history_percent;
         world.found_cluster();
         for index in 0..world.schedule.faults.len() {
             let at = world.schedule.faults[index].0;
@@ -225,6 +234,11 @@ impl World {
             });
         }
         self.new_roster();
+        if self.schedule.no_space {
+            // Whoever was written through when it was full.
+            let member = Some(self.nodes[first].id());
+            self.alarms.push(Alarm { kind: AlarmKind::NoSpace, member });
+        }
         let leader = first + self.schedule.leader;
         self.leader = Some(leader);
         let id = self.nodes[leader].id();
@@ -345,6 +359,13 @@ impl World {
             && !this.defragmenting()
             && self.quorum()
             && self.leader.is_some_and(|leader| this.view == (Some(self.nodes[leader].id()), self.term))
+    }
+
+    /// The member has a quorum and a leader behind it, and nothing to apply.
+    pub fn idle(&self, node: usize) -> bool {
+        let this = &self.nodes[node];
+        let follows = self.leader.is_some_and(|leader| this.view == (Some(self.nodes[leader].id()), self.term));
+        this.connected() && self.quorum() && follows && this.applied >= self.committed
     }
 
     pub fn reconsider_leader(&mut self) {

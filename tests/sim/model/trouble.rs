@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use defragd::core::cluster::{Alarm, AlarmKind, ClusterId, Member, MemberId};
 
-use super::{Deaf, Happening, JobState, Net, Node, Process, World};
+use super::{Deaf, Happening, JobState, Net, Node, Process, World, node};
 use crate::faults::Fault;
 
 impl World {
@@ -25,7 +25,7 @@ impl World {
             .copied()
     }
 
-    pub(super) fn strike(&mut self, fault: Fault) {
+    pub fn strike(&mut self, fault: Fault) {
         match fault {
             Fault::Kill { node, down } => self.on(node, |world, node| world.kill(node, Some(down))),
             Fault::KillRunning { down } => {
@@ -90,7 +90,7 @@ impl World {
                 self.alarms.clear();
                 self.found_cluster();
             }
-            Fault::OperatorCompact => self.compact(),
+            Fault::OperatorCompact => self.compact(node::whole(self.committed)),
             Fault::Load { entries, time } => {
                 let before = self.load;
                 self.load = f64::from(u32::try_from(entries).unwrap());
@@ -123,7 +123,7 @@ impl World {
     }
 
     /// Everything in memory is gone; the file is as it was before.
-    fn kill(&mut self, node: usize, down: Option<Duration>) {
+    pub fn kill(&mut self, node: usize, down: Option<Duration>) {
         let this = &mut self.nodes[node];
         this.process = Process::Down;
         this.connections += 1;
@@ -151,7 +151,7 @@ impl World {
         self.plan_in(time, Happening::Thaw { node });
     }
 
-    fn thaw(&mut self, node: usize) {
+    pub fn thaw(&mut self, node: usize) {
         let now = self.now;
         let this = &mut self.nodes[node];
         if this.process != Process::Frozen {
@@ -172,7 +172,7 @@ impl World {
         self.greet(node);
     }
 
-    fn restart(&mut self, node: usize) {
+    pub fn restart(&mut self, node: usize) {
         if self.nodes[node].process == Process::Down && !self.nodes[node].removed {
             self.nodes[node].process = Process::Running;
             self.nodes[node].view.0 = None;
@@ -236,10 +236,15 @@ impl World {
         }
     }
 
-    /// The history goes: pages become free on each member in its own time.
-    pub(super) fn compact(&mut self) {
+    /// The history goes: the same pages become free on each member, in its own time.
+    pub(super) fn compact(&mut self, revision: u64) {
+        if revision <= self.compacted {
+            return;
+        }
+        self.compacted = revision;
+        let percent = std::mem::replace(&mut self.history_percent, 0);
         for node in self.current() {
-            let free = self.nodes[node].in_use / 100 * self.rng.between(0, 60);
+            let free = self.nodes[node].in_use / 100 * percent;
             let settles = self.rng.millis(10, 8_000);
             self.plan_in(settles, Happening::CompactionSettles { node, free });
         }

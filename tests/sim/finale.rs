@@ -1,0 +1,157 @@
+//! The end of every schedule: everything is mended, and one more request must do the whole work.
+
+use std::{sync::Arc, time::Duration};
+
+use defragd::{
+    app::cluster::{Cluster, stop_channel},
+    core::{
+        history::{Outcome, RunId},
+        policy::{LeaderPolicy, Mode},
+        reason::Reason,
+    },
+    ports::service::{AlertDecision, Command},
+};
+use tokio::time::sleep;
+
+use crate::{
+    faults::wants,
+    journal::SimJournal,
+    lives::{BOUND, approve, boot, broken, key, resume},
+    model::{SimEtcd, World},
+    sim::Sim,
+};
+
+/// After the end of all faults, until all members are level.
+const TO_CATCH_UP: Duration = Duration::from_mins(2);
+/// The number of its first alert, above those of the schedule.
+const FIRST: usize = 1_000;
+/// A minute apart: longer than any cooldown and any step of the clock.
+const MOST_TRIES: usize = 300;
+
+/// Everything is mended and every run is over: one more request must now do the whole work.
+pub async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
+    if broken(sim) {
+        return;
+    }
+    // What was sent to the servers, by whomever, has to end, and members that were away have to catch up: how
+    // long a run waits for that is not what is asked here.
+    while sim.world().jobs.iter().any(|job| job.state.open()) {
+        sleep(Duration::from_secs(10)).await;
+    }
+    sleep(TO_CATCH_UP).await;
+    let before = journal.views().len();
+    let fault_free = sim.world().schedule.fault_free();
+    let (_stop, stopped) = stop_channel();
+    let (cluster, app) = boot(sim, journal);
+    if app.recover().await.is_err() {
+        return sim.world().violate("liveness", "the journal is mended but defragd does not start".to_owned());
+    }
+    let finished = async {
+        let run = ask(sim, &cluster).await;
+        approve(journal, &cluster).await;
+        let begun = sim.now();
+        while run.is_some_and(|run| journal.views().iter().any(|view| view.id == run && view.outcome.is_none())) {
+            sleep(Duration::from_secs(1)).await;
+            if sim.now() - begun > BOUND {
+                break;
+            }
+        }
+        run
+    };
+    let run = tokio::select! {
+        biased;
+        run = finished => run,
+        () = cluster.work(stopped) => None,
+    };
+    let view = run.and_then(|run| journal.views().into_iter().find(|view| view.id == run));
+    let outcome = view.and_then(|view| view.outcome);
+    let mut world = sim.world();
+    let Some(outcome) = outcome else {
+        return world.violate("liveness", "the last run, on a mended cluster, has no end".to_owned());
+    };
+    judge(&mut world, &outcome, fault_free && before > 0);
+}
+
+/// Asks until it is taken. After a day's limit only a person is heard.
+async fn ask(sim: &Arc<Sim>, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) -> Option<RunId> {
+    let limited = sim.world().schedule.policy.max_runs_per_day < u32::MAX;
+    for number in FIRST..FIRST + MOST_TRIES {
+        // Each time: where the clock was put back, failures lie in the future, and an order counts only against
+        // what ended before it by the clock.
+        resume(sim, cluster).await;
+        let taken = if limited {
+            cluster.command("p".to_owned(), Command::Run).await.ok().flatten()
+        } else {
+            match cluster.request(vec![key(number)]).await {
+                Ok(AlertDecision::Accepted { run, .. }) => Some(run),
+                _ => None,
+            }
+        };
+        if taken.is_some() {
+            return taken;
+        }
+        sleep(Duration::from_mins(1)).await;
+    }
+    None
+}
+
+/// What the last run has to come to.
+fn judge(world: &mut World, outcome: &Outcome, fault_free: bool) {
+    let policy = world.schedule.policy.clone();
+    let current = world.current();
+    let voters: Vec<_> = current.iter().filter(|node| world.nodes[**node].voter()).copied().collect();
+    let odd = voters.iter().any(|node| ["3.5.4", "3.4.3", "banana"].contains(&world.nodes[*node].version.as_str()));
+    let slack = voters.len() >= 3 || policy.allow_without_quorum_slack;
+    if policy.mode == Mode::Observe {
+        if !matches!(outcome, Outcome::Observed { .. } | Outcome::NothingToDo | Outcome::Refused { .. }) {
+            world.violate("I10", format!("mode observe ends as {outcome:?}"));
+        }
+        return;
+    }
+    if odd || !slack {
+        if !matches!(outcome, Outcome::Refused { .. }) {
+            world.violate("I3", format!("a cluster that must be refused ends as {outcome:?}"));
+        }
+        return;
+    }
+    // With NOSPACE left armed, a quota that nobody tells or that is too small is for a person.
+    if let Outcome::Failed { reason: Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } }
+    | Outcome::Refused { reason: Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } } = outcome
+    {
+        return;
+    }
+    // Nobody to hand over to, and a window that closes in the middle.
+    let alone = voters.len() == 1 && policy.leader == LeaderPolicy::LastAfterTransfer;
+    match outcome {
+        Outcome::Refused { reason: Reason::NoTransferTarget }
+        | Outcome::Failed { reason: Reason::NoTransferTarget }
+            if alone =>
+        {
+            return;
+        }
+        Outcome::Stopped { reason: Reason::WindowClosed { .. } } if !policy.windows.0.is_empty() => return,
+        _ => {}
+    }
+    if !matches!(outcome, Outcome::Succeeded | Outcome::NothingToDo) {
+        return world.violate("liveness", format!("a healthy cluster ends as {outcome:?}"));
+    }
+    if policy.disarm_no_space && world.watch.orders.armed_at_end {
+        return world.violate("liveness", format!("the run ends as {outcome:?} and NOSPACE is still armed"));
+    }
+    let skipped = world.leader.filter(|_| policy.leader == LeaderPolicy::Skip);
+    let loose = voters.iter().filter(|node| Some(**node) != skipped).find(|node| {
+        let node = &world.nodes[**node];
+        wants(&policy, node.size, node.in_use, node.has_page.then_some(node.quota), false)
+    });
+    if let Some(loose) = loose {
+        let id = world.nodes[*loose].id();
+        return world.violate("liveness", format!("the run ends as {outcome:?} and {id} is still fragmented"));
+    }
+    if fault_free {
+        let led: Vec<_> = world.watch.ended.iter().map(|(_, led)| *led).collect();
+        let first_run = led.iter().take(voters.len()).position(|led| *led);
+        if world.alarms.is_empty() && first_run.is_some_and(|at| at + 1 < led.len()) {
+            world.violate("I2", format!("without any fault the leader was not last: {led:?}"));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The checks of what the owner's policy and people's orders say: the leader, steps other than Defragment, windows,
+//! pauses, approvals and limits. As in [`crate::invariants`], from what happened and never from what defragd says.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use defragd::core::{
+    cluster::{Alarm, AlarmKind, Fact, MemberId, Status},
+    history::{Entry, MemberEnd, Outcome, RunId, Step, Trigger},
+    policy::{LeaderPolicy, Mode},
+};
+
+use crate::{faults::Fault, journal::wall_clock, model::World, seen::Seen};
+
+/// Between a closing window, or an acknowledged pause, and the last thing that is sent all the same there is only
+/// what was decided in the instant before: the adapter's look at the member, and a breath.
+const STILL_SENT: Duration = Duration::from_secs(3);
+/// The in-use sizes must have rested for this long after a compaction.
+const REST: Duration = Duration::from_secs(5);
+/// A difference below this is the clients' work, not the compaction's.
+const SAME_WITHIN_BYTES: u64 = 1 << 20;
+const DAY: Duration = Duration::from_hours(24);
+
+/// What is remembered for these checks.
+#[derive(Debug, Default)]
+pub struct Orders {
+    /// Since when, and until when if it ends by itself.
+    paused: Option<(Duration, Option<Duration>)>,
+    /// The last step in the journal, and whether it was sent.
+    step: Option<(i64, Step, bool)>,
+    settling: Option<Settling>,
+    compacted: Vec<i64>,
+    approved: Vec<i64>,
+    /// Runs that ended after they touched a member.
+    touched: Vec<(i64, Duration)>,
+    /// Runs that failed in a row.
+    failures: u32,
+    last_failure: Duration,
+    /// NOSPACE was armed when the last run ended.
+    pub armed_at_end: bool,
+    pub compactions: u64,
+    pub transfers: u64,
+    pub disarms: u64,
+}
+
+/// The rest after a compaction, as it was seen.
+#[derive(Debug)]
+struct Settling {
+    since: Duration,
+    resting_since: Duration,
+    in_use: BTreeMap<MemberId, u64>,
+}
+
+impl World {
+    /// Windows and limits are by the clock on the wall, and nobody can keep them to the second when that steps.
+    fn clock_is_steady(&self) -> bool {
+        !self.schedule.faults.iter().any(|(_, fault)| matches!(fault, Fault::ClockStep { .. }))
+    }
+
+    /// A pause was acknowledged to the person who ordered it.
+    pub fn on_paused(&mut self, until: Option<Duration>) {
+        self.watch.orders.paused = Some((self.now, until));
+    }
+
+    /// A person is about to resume.
+    pub fn on_resume(&mut self) {
+        self.watch.orders.paused = None;
+        self.watch.orders.failures = 0;
+    }
+
+    /// I4: no order stands against sending this.
+    pub fn check_orders(&mut self, what: &str) {
+        if let Some((since, until)) = self.watch.orders.paused
+            && self.now > since + STILL_SENT
+            && until.is_none_or(|until| self.now < until)
+            && self.clock_is_steady()
+        {
+            self.violate("I4", format!("{what} although a pause was acknowledged {:?} ago", self.now - since));
+        }
+        if self.is_closed() && self.clock_is_steady() {
+            self.violate("I4", format!("{what} although no window has been open for {STILL_SENT:?}"));
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        let (windows, now) = (&self.schedule.policy.windows, wall_clock(self));
+        !windows.open_at(now) && !windows.open_at(now - STILL_SENT)
+    }
+
+    /// The leader is dealt with as the policy says.
+    pub fn check_leader(&mut self, seen: &Seen, target: MemberId) {
+        if seen.leader() != Some(target) {
+            return;
+        }
+        match self.schedule.policy.leader {
+            LeaderPolicy::Last => {}
+            LeaderPolicy::LastAfterTransfer => {
+                self.violate("I2", format!("the leader {target} is defragmented without a transfer before"));
+            }
+            LeaderPolicy::Skip => self.violate("I2", format!("the leader {target} is defragmented, but to be skipped")),
+        }
+    }
+
+    /// What must hold for every step: it is in the journal, and the cluster was seen to be whole.
+    fn check_step(&mut self, sent: &Step) -> Seen {
+        let what = format!("{sent:?}");
+        self.check_mutation(&what);
+        self.check_orders(&what);
+        if self.watch.stop_asked {
+            self.violate("I4", format!("{what} after a stop was asked for"));
+        }
+        match &mut self.watch.orders.step {
+            Some((_, step, used)) if same(step, sent) && !*used => *used = true,
+            other => {
+                let other = format!("{other:?}");
+                self.violate("I9", format!("{what} is sent, but the last step in the journal is {other}"));
+            }
+        }
+        let seen = self.watch.seen.clone();
+        if let Some(danger) = seen.unhealthy() {
+            self.violate("I3", format!("{what} although {danger}"));
+        }
+        seen
+    }
+
+    /// Once a run, before the first member, and never what the owner wants to keep.
+    pub fn check_compact(&mut self, revision: u64) {
+        let seen = self.check_step(&Step::Compact { revision });
+        self.watch.orders.compactions += 1;
+        if let Some((run, ..)) = self.watch.orders.step {
+            if self.watch.orders.compacted.contains(&run) {
+                self.violate("policy", format!("a second compaction in run {run}"));
+            }
+            self.watch.orders.compacted.push(run);
+            if self.watch.has_dealt_with_a_member(run) {
+                self.violate("policy", format!("compaction after the first member of run {run}"));
+            }
+        }
+        let newest = seen.statuses().map(|status| status.revision).min().unwrap_or(0);
+        let keep = self.schedule.policy.compaction.map(|compaction| compaction.keep_revisions);
+        if keep.is_none_or(|keep| revision > newest.saturating_sub(keep)) {
+            self.violate("policy", format!("compaction up to {revision}, at {newest}, with {keep:?} to keep"));
+        }
+    }
+
+    /// The wait for the pages begins.
+    pub fn compacted(&mut self) {
+        let (since, resting_since) = (self.now, self.now);
+        self.watch.orders.settling = Some(Settling { since, resting_since, in_use: BTreeMap::new() });
+    }
+
+    pub fn watch_settling(&mut self, member: MemberId, answer: &Fact<Status>) {
+        let (now, longest) = (self.now, self.schedule.policy.recovery_timeout);
+        let Some(settling) = &mut self.watch.orders.settling else { return };
+        if now - settling.resting_since >= REST || now - settling.since >= longest {
+            self.watch.orders.settling = None;
+            return;
+        }
+        if let Ok(status) = answer {
+            let in_use = status.db_size_in_use.0;
+            let before = settling.in_use.insert(member, in_use);
+            if before.is_some_and(|before| before.abs_diff(in_use) >= SAME_WITHIN_BYTES) {
+                settling.resting_since = now;
+            }
+        }
+    }
+
+    /// To a voter whose file is tight, when only the leader is left.
+    pub fn check_transfer(&mut self, from: MemberId, to: MemberId) {
+        let seen = self.check_step(&Step::MoveLeader { from, to, member: String::new() });
+        self.watch.orders.transfers += 1;
+        if self.schedule.policy.leader != LeaderPolicy::LastAfterTransfer {
+            self.violate("policy", "leadership is moved, and nobody wanted that".to_owned());
+        }
+        if !seen.is_voter(to) {
+            self.violate("I2", format!("leadership goes to {to}, which is no voter"));
+        }
+        if seen.leader() != Some(from) {
+            self.violate("I2", format!("{from} is asked to hand over, but {:?} leads", seen.leader()));
+        }
+        // A voter that waits itself is among these: the heir is tight.
+        if let Some(waiting) = self.waiting(&seen, from) {
+            self.violate("I2", format!("leadership is moved while {waiting} waits (the heir is {to})"));
+        }
+    }
+
+    /// Beyond I8: only where the policy says so.
+    pub fn check_disarm_step(&mut self, alarm: Alarm) {
+        self.check_step(&Step::DisarmNoSpace { member_id: alarm.member, member: String::new() });
+        self.watch.orders.disarms += 1;
+        if !self.schedule.policy.disarm_no_space {
+            self.violate("policy", format!("{alarm:?} is disarmed, and nobody wanted that"));
+        }
+    }
+
+    /// Approvals and limits, and what they held back.
+    pub fn check_entry(&mut self, run: RunId, entry: &Entry) {
+        let steady = self.clock_is_steady();
+        let policy = self.schedule.policy.clone();
+        match entry {
+            Entry::Accepted(request) if request.trigger != Trigger::Manual && steady => self.check_limits(run),
+            Entry::Approved { .. } => self.watch.orders.approved.push(run.0),
+            Entry::Step(step) => self.watch.orders.step = Some((run.0, step.clone(), false)),
+            Entry::Started { .. } => {
+                // A new process does not know that a compaction has not settled, and measures anew.
+                self.watch.orders.settling = None;
+                let fresh = self.watch.runs.get(&run.0).is_none_or(|log| !log.started);
+                let since = self.now.saturating_sub(self.watch.orders.last_failure);
+                let open = self.watch.orders.failures >= policy.breaker_failures
+                    && policy.breaker_reset_after.is_none_or(|after| since < after);
+                if fresh && open && steady {
+                    let failures = self.watch.orders.failures;
+                    self.violate("limits", format!("run {run} begins after {failures} failures in a row"));
+                }
+                let written_at_once = self.now >= self.journal.slow_until;
+                if fresh && steady && written_at_once && policy.mode != Mode::Observe && self.is_closed() {
+                    self.violate("policy", format!("run {run} begins while no window is open"));
+                }
+                if policy.mode == Mode::Approve && !self.watch.orders.approved.contains(&run.0) {
+                    self.violate("approval", format!("run {run} begins, and nobody has approved it"));
+                }
+            }
+            Entry::Intent(intent) if self.watch.orders.settling.is_some() => {
+                self.violate("I7", format!("{} is chosen before the compaction has settled", intent.member));
+            }
+            Entry::Result(result) if !matches!(result.end, MemberEnd::NotSent { .. }) => {
+                self.watch.orders.touched.push((run.0, self.now));
+            }
+            Entry::Finished(outcome) => {
+                self.watch.orders.armed_at_end = self.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+                let touched = self.watch.orders.touched.iter_mut().filter(|(touched, _)| *touched == run.0);
+                for (_, at) in touched {
+                    *at = self.now;
+                }
+                match outcome {
+                    Outcome::Failed { .. } => {
+                        self.watch.orders.failures += 1;
+                        self.watch.orders.last_failure = self.now;
+                    }
+                    Outcome::Succeeded => self.watch.orders.failures = 0,
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_limits(&mut self, run: RunId) {
+        let mut recent: BTreeMap<i64, Duration> = BTreeMap::new();
+        for (run, at) in &self.watch.orders.touched {
+            if self.now.saturating_sub(*at) < DAY {
+                recent.insert(*run, *at);
+            }
+        }
+        let policy = self.schedule.policy.clone();
+        if recent.len() as u64 >= u64::from(policy.max_runs_per_day) {
+            self.violate("limits", format!("run {run} is taken after {} in a day", recent.len()));
+        }
+        if let Some(since) = recent.values().max().map(|last| self.now - *last)
+            && since < policy.cooldown
+        {
+            self.violate("limits", format!("run {run} is taken {since:?} after the last"));
+        }
+    }
+}
+
+/// The name in it is for people.
+fn same(a: &Step, b: &Step) -> bool {
+    match (a, b) {
+        (Step::Compact { revision: a }, Step::Compact { revision: b }) => a == b,
+        (Step::MoveLeader { from, to, .. }, Step::MoveLeader { from: f, to: t, .. }) => (from, to) == (f, t),
+        (Step::DisarmNoSpace { member_id: a, .. }, Step::DisarmNoSpace { member_id: b, .. }) => a == b,
+        _ => false,
+    }
+}

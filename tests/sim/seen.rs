@@ -1,0 +1,78 @@
+//! What defragd could know at a moment, from what the network really delivered to it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use defragd::{
+    core::cluster::{Alarm, AlarmKind, Fact, Gauges, Member, MemberId, Status},
+    ports::etcd::Membership,
+};
+
+/// A member may be this far behind: the limit that the design sets.
+const MOST_BEHIND: u64 = 1_000;
+
+/// What the network delivered to defragd since it last asked for the member list.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The last answer.
+    pub at: Duration,
+    pub membership: Option<Membership>,
+    pub status: BTreeMap<MemberId, Fact<Status>>,
+    pub read: BTreeMap<MemberId, bool>,
+    pub gauges: BTreeMap<MemberId, Fact<Gauges>>,
+    pub alarms: Option<Vec<Alarm>>,
+}
+
+impl Seen {
+    pub fn leader(&self) -> Option<MemberId> {
+        self.statuses().find_map(|status| status.leader)
+    }
+
+    /// The answers that came.
+    pub fn statuses(&self) -> impl Iterator<Item = &Status> {
+        self.status.values().filter_map(|status| status.as_ref().ok())
+    }
+
+    pub fn is_voter(&self, id: MemberId) -> bool {
+        let members = self.membership.iter().flat_map(|membership| &membership.members);
+        members.into_iter().any(|member| member.id == id && !member.is_learner)
+    }
+
+    /// Why a careful operator would send nothing at all, Defragment or not.
+    pub fn unhealthy(&self) -> Option<String> {
+        let Some(membership) = &self.membership else { return Some("the members are not known".to_owned()) };
+        let voters: Vec<_> = membership.members.iter().filter(|member| !member.is_learner).collect();
+        let mut views = Vec::new();
+        for voter in &voters {
+            let Some(Ok(status)) = self.status.get(&voter.id) else {
+                return Some(format!("voter {} has not answered Status", voter.id));
+            };
+            if self.read.get(&voter.id) != Some(&true) {
+                return Some(format!("no linearizable read through voter {} succeeded", voter.id));
+            }
+            views.push((status.leader, status.raft_term));
+        }
+        views.dedup();
+        match views.as_slice() {
+            [(Some(leader), _)] if voters.iter().any(|voter| voter.id == *leader) => {}
+            _ => return Some(format!("the leader is not agreed on: {views:?}")),
+        }
+        match &self.alarms {
+            None => Some("the alarms are not known".to_owned()),
+            Some(alarms) if alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) => {
+                Some("CORRUPT is armed".to_owned())
+            }
+            Some(_) => busy_or_behind(self, &voters),
+        }
+    }
+}
+
+fn busy_or_behind(seen: &Seen, voters: &[&Member]) -> Option<String> {
+    let in_flight = |fact: &Fact<Gauges>| matches!(fact, Ok(Gauges { defrag_in_flight: Some(true), .. }));
+    if let Some((busy, _)) = seen.gauges.iter().find(|(_, fact)| in_flight(fact)) {
+        return Some(format!("{busy} was seen to defragment"));
+    }
+    let status = |voter: &&Member| seen.status.get(&voter.id).and_then(|status| status.as_ref().ok());
+    let applied: Vec<_> = voters.iter().filter_map(status).map(|status| status.raft_applied_index).collect();
+    let behind = applied.iter().max()? - applied.iter().min()?;
+    (behind > MOST_BEHIND).then(|| format!("a voter is {behind} entries behind"))
+}
