@@ -53,7 +53,7 @@ fn draw_policy(schedule: &mut Schedule, rng: &mut Rng) {
     if rng.percent(25) {
         // More than there are: nothing to compact.
         let keep_revisions = *rng.pick(&[0, 100, 10_000, 1_000_000]);
-        policy.compaction = Some(Compaction { keep_revisions });
+        policy.compaction = Some(Compaction::KeepRevisions(keep_revisions));
     }
     policy.disarm_no_space = rng.percent(85);
     if rng.percent(10) && policy.mode == Mode::Enforce {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use defragd::core::{
     cluster::{Alarm, AlarmKind, Fact, MemberId, Status},
     history::{Entry, MemberEnd, Outcome, RunId, Step, Trigger},
-    policy::{LeaderPolicy, Mode},
+    policy::{Compaction, LeaderPolicy, Mode},
 };
 
 use crate::{faults::Fault, journal::wall_clock, model::World, seen::Seen};
@@ -136,7 +136,10 @@ impl World {
             }
         }
         let newest = seen.statuses().map(|status| status.revision).min().unwrap_or(0);
-        let keep = self.schedule.policy.compaction.map(|compaction| compaction.keep_revisions);
+        let keep = self.schedule.policy.compaction.map(|compaction| match compaction {
+            Compaction::KeepRevisions(keep) => keep,
+            Compaction::OlderThan(_) => unreachable!("the simulator does not draw it"),
+        });
         if keep.is_none_or(|keep| revision > newest.saturating_sub(keep)) {
             self.violate("policy", format!("compaction up to {revision}, at {newest}, with {keep:?} to keep"));
         }
