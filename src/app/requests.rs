@@ -227,7 +227,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
             Command::Resume { reason } => {
                 info!(cluster, by, reason, "resumed");
-                self.shared.journal.order(cluster, Order::Resume { by, reason }).await?;
+                let last_ended = self.ledger().await?.last_ended();
+                self.shared.journal.order(cluster, Order::Resume { by, reason, last_ended }).await?;
             }
             Command::Run => return self.run_for(by).await.map(Some),
         }

@@ -154,7 +154,7 @@ impl Ledger {
         let resumed = self.resumed();
         let (mut failures, mut since) = (0u32, None);
         for run in &self.runs {
-            let Some(ended) = run.finished_at.filter(|ended| resumed.is_none_or(|resumed| *ended > resumed)) else {
+            let Some(ended) = run.finished_at.filter(|_| resumed.is_none_or(|resumed| run.id > resumed)) else {
                 continue;
             };
             match &run.outcome {
@@ -221,19 +221,25 @@ impl Ledger {
     /// The last attempt on each member since a person last resumed: who resumes says that it may be tried again.
     pub fn attempts(&self) -> BTreeMap<MemberId, MemberResult> {
         let resumed = self.resumed();
-        let heard = |run: &&RunView| {
-            let last = run.finished_at.or(run.started_at).unwrap_or(run.accepted_at);
-            resumed.is_none_or(|resumed| last > resumed)
-        };
+        let heard = |run: &&RunView| resumed.is_none_or(|resumed| run.id > resumed);
         let sent = |result: &&MemberResult| !matches!(result.end, MemberEnd::NotSent { .. });
         let results = self.runs.iter().filter(heard).flat_map(|run| run.members.iter().filter(sent));
         // Oldest first: the last of each member stays.
         results.map(|result| (result.intent.member_id, result.clone())).collect()
     }
 
-    fn resumed(&self) -> Option<Timestamp> {
-        let resumed = self.orders.iter().filter(|record| matches!(record.order, Order::Resume { .. }));
-        resumed.map(|record| record.at).max()
+    /// The newest run that had ended when a person last resumed.
+    fn resumed(&self) -> Option<RunId> {
+        let resumed = self.orders.iter().filter_map(|record| match record.order {
+            Order::Resume { last_ended, .. } => last_ended,
+            Order::Pause { .. } => None,
+        });
+        resumed.max()
+    }
+
+    /// The newest run that has ended.
+    pub fn last_ended(&self) -> Option<RunId> {
+        self.runs.iter().filter(|run| run.finished_at.is_some()).map(|run| run.id).max()
     }
 
     fn touched(&self) -> impl Iterator<Item = Timestamp> {

@@ -74,9 +74,10 @@ fn ledger(runs: Vec<RunView>) -> Ledger {
     Ledger { runs, orders: Vec::new() }
 }
 
-fn resume(hours: f64) -> OrderRecord {
-    let order = Order::Resume { by: "ann".to_owned(), reason: "looked at it".to_owned() };
-    OrderRecord { cluster: "a".to_owned(), at: at(hours), order }
+fn resume(last_ended: i64) -> OrderRecord {
+    let last_ended = Some(RunId(last_ended));
+    let order = Order::Resume { by: "ann".to_owned(), reason: "looked at it".to_owned(), last_ended };
+    OrderRecord { cluster: "a".to_owned(), at: at(0.0), order }
 }
 
 fn pause(hours: f64, until: Option<f64>) -> OrderRecord {
@@ -137,11 +138,16 @@ fn the_breaker_opens_after_failures_in_a_row_until_a_person_resumes() {
     }
     let mut book = ledger(vec![bad(1.0), bad(2.0), bad(3.0)]);
     assert_eq!(label(book.refusal(Trigger::Manual, &policy, at(9.0))), Some("breaker_open"), "for a person too");
-    book.orders.push(resume(9.0));
+    for (run, id) in book.runs.iter_mut().zip(1..) {
+        run.id = RunId(id);
+    }
+    book.orders.push(resume(3));
     assert_eq!(book.breaker(&policy, at(9.0)), None);
-    book.runs.extend([bad(10.0), bad(11.0)]);
+    let later = |id, hours| RunView { id: RunId(id), ..bad(hours) };
+    // A clock that was set back makes no difference.
+    book.runs.extend([later(4, 1.0), later(5, 11.0)]);
     assert_eq!(book.breaker(&policy, at(12.0)), None, "what was before a person looked is forgotten");
-    book.runs.push(bad(12.0));
+    book.runs.push(later(6, 12.0));
     assert_eq!(label(book.breaker(&policy, at(13.0))), Some("breaker_open"));
 }
 
@@ -167,8 +173,8 @@ fn a_pause_lasts_until_its_end_or_until_somebody_resumes() {
     assert!(paused(&[pause(0.0, None)], 1_000.0));
     assert!(paused(&[pause(0.0, Some(2.0))], 1.9));
     assert!(!paused(&[pause(0.0, Some(2.0))], 2.0));
-    assert!(!paused(&[pause(0.0, None), resume(1.0)], 1.0));
-    assert!(paused(&[pause(0.0, None), resume(1.0), pause(2.0, None)], 3.0));
+    assert!(!paused(&[pause(0.0, None), resume(1)], 1.0));
+    assert!(paused(&[pause(0.0, None), resume(1), pause(2.0, None)], 3.0));
     assert!(!paused(&[pause(0.0, None), pause(1.0, Some(2.0))], 3.0), "the last word counts");
 }
 
@@ -262,7 +268,7 @@ fn the_last_attempt_is_the_newest_that_was_sent_since_a_person_resumed() {
     first.members.push(result(sizes(7, 7), MemberEnd::NotSent { reason: Reason::OperatorStop }));
     let mut book = ledger(vec![first.clone()]);
     assert_eq!(book.attempts(), BTreeMap::from([(MemberId(1), first.members[0].clone())]));
-    let order = Order::Resume { by: "ann".to_owned(), reason: String::new() };
+    let order = Order::Resume { by: "ann".to_owned(), reason: String::new(), last_ended: Some(RunId(1)) };
     book.orders.push(OrderRecord { cluster: "a".to_owned(), at: Timestamp::MAX, order });
     assert_eq!(book.attempts(), BTreeMap::new());
 }

@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::history::RunId;
+
 /// An order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
@@ -16,12 +18,14 @@ pub enum Order {
         /// When it ends by itself.
         until: Option<Timestamp>,
     },
-    /// Ends a pause and closes the breaker.
+    /// Ends a pause, closes the breaker, and lets automation try again what it left to a person.
     Resume {
         /// Who, as they said.
         by: String,
         /// Why.
         reason: String,
+        /// The newest run that had ended then. By its number, for clocks may be set back.
+        last_ended: Option<RunId>,
     },
 }
 

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use defragd::{
     core::{
         cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, Member, MemberId, Status},
-        history::{Entry, MemberEnd, Outcome, RunId},
+        history::{Entry, MemberEnd, MemberResult, Outcome, RunId, Sizes, Trigger},
         policy::Mode,
         reason::Reason,
     },
@@ -26,6 +26,8 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(15);
 /// A file above this share of its quota would raise the alarm again.
 const DISARM_MARGIN: f64 = 0.9;
+/// The least that any need asks for.
+const LEAST_GAIN: u64 = 1 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Violation {
@@ -38,6 +40,8 @@ pub struct Violation {
 #[derive(Clone, Debug, Default)]
 pub struct RunLog {
     pub started: bool,
+    /// A person asked for it: nothing but danger holds it back.
+    manual: bool,
     pub outcome: Option<Outcome>,
     dealt_with: Vec<MemberId>,
     open: Option<MemberId>,
@@ -66,6 +70,8 @@ pub struct Watch {
     pub digest: u64,
     pub trace: Option<Vec<String>>,
     pub orders: Orders,
+    /// The last attempt on each member, and whether a person has resumed since.
+    attempts: BTreeMap<MemberId, (MemberResult, bool)>,
     intending: Option<i64>,
 }
 
@@ -268,6 +274,10 @@ impl World {
         if !self.needs(seen, target) {
             return self.violate("I7", format!("{target} does not need a defragmentation"));
         }
+        let manual = self.watch.intending.and_then(|run| self.watch.runs.get(&run)).is_some_and(|run| run.manual);
+        if !manual && self.held_back(seen, target, true) {
+            self.violate("policy", format!("{target} is tried again after {:?}", self.watch.attempts.get(&target)));
+        }
         if seen.leader() == Some(target)
             && let Some(waiting) = self.waiting(seen, target)
         {
@@ -286,13 +296,46 @@ impl World {
         wants(&self.schedule.policy, status.db_size.0, status.db_size_in_use.0, quota, no_space)
     }
 
+    /// Whether automation leaves the member to a person, or to more that can be gained. `resumed` is whether a
+    /// person's word counts: at the moment that it is given, it may be on its way.
+    fn held_back(&self, seen: &Seen, id: MemberId, resumed: bool) -> bool {
+        let Some((last, forgiven)) = self.watch.attempts.get(&id) else { return false };
+        let Some(Ok(status)) = seen.status.get(&id) else { return false };
+        if resumed && *forgiven {
+            return false;
+        }
+        match &last.end {
+            MemberEnd::Failed { reason: Reason::DiskFull { .. }, .. } => true,
+            // The versions in the schedules that a full disk kills.
+            MemberEnd::Failed { reason: Reason::ConnectionLost { .. }, .. } => {
+                ["3.4.23", "3.5.16"].contains(&status.version.as_str())
+            }
+            MemberEnd::Defragmented { after, .. } => {
+                let (before, size) = (last.intent.before, |sizes: Sizes| sizes.db_size.0);
+                let free = |sizes: Sizes| sizes.db_size.0.saturating_sub(sizes.db_size_in_use.0);
+                let gained = size(before).saturating_sub(size(*after)).saturating_mul(10) >= free(before);
+                !gained && status.reclaimable().0 < free(*after).saturating_add(LEAST_GAIN)
+            }
+            _ => false,
+        }
+    }
+
+    /// A person's word goes out.
+    pub fn forgive(&mut self) {
+        self.watch.attempts.values_mut().for_each(|(_, forgiven)| *forgiven = true);
+    }
+
     /// A voter other than this one that still needs a defragmentation in the run under way.
     pub fn waiting(&self, seen: &Seen, but: MemberId) -> Option<MemberId> {
         let started = self.watch.runs.iter().rev().find(|(_, run)| run.started && run.outcome.is_none());
         let dealt_with = started.map(|(_, run)| run.dealt_with.clone()).unwrap_or_default();
         let members = seen.membership.iter().flat_map(|membership| &membership.members);
         let mut waiting = members.filter(|member| {
-            member.id != but && !member.is_learner && self.needs(seen, member.id) && !dealt_with.contains(&member.id)
+            member.id != but
+                && !member.is_learner
+                && self.needs(seen, member.id)
+                && !self.held_back(seen, member.id, false)
+                && !dealt_with.contains(&member.id)
         });
         waiting.next().map(|member| member.id)
     }
@@ -387,8 +430,8 @@ impl World {
             wrong = Some(("I6", "an entry after the outcome"));
         }
         match entry {
-            Entry::Accepted(_)
-            | Entry::Step(_)
+            Entry::Accepted(request) => log.manual = request.trigger == Trigger::Manual,
+            Entry::Step(_)
             | Entry::Gate(_)
             | Entry::Joined { .. }
             | Entry::Resolved { .. }
@@ -422,6 +465,9 @@ impl World {
                     }
                 }
                 log.failed |= matches!(result.end, MemberEnd::Failed { .. });
+                if !matches!(result.end, MemberEnd::NotSent { .. }) {
+                    self.watch.attempts.insert(result.intent.member_id, (result.clone(), false));
+                }
             }
             Entry::Finished(outcome) => log.outcome = Some(outcome.clone()),
         }

@@ -24,6 +24,13 @@ pub(super) struct Settling {
     in_use: BTreeMap<MemberId, u64>,
 }
 
+impl Settling {
+    /// The wait begins now.
+    pub(super) fn since(now: Duration) -> Self {
+        Self { since: now, resting_since: now, in_use: BTreeMap::new() }
+    }
+}
+
 impl Run {
     /// The revision up to which this run has to compact yet, if any.
     pub(super) fn revision_to_compact(&self, facts: &ClusterFacts) -> Option<u64> {
@@ -38,10 +45,7 @@ impl Run {
     pub(super) fn compacted_to(&mut self, now: Duration, revision: u64, answer: Result<(), String>) -> Action {
         match answer {
             Err(detail) => self.give_up(Reason::CompactionFailed { revision, detail }),
-            Ok(()) => {
-                let settling = Settling { since: now, resting_since: now, in_use: BTreeMap::new() };
-                self.look_at(Phase::Settling(settling))
-            }
+            Ok(()) => self.look_at(Phase::Settling(Settling::since(now))),
         }
     }
 

@@ -25,6 +25,13 @@ pub(super) struct Handing {
     steady_since: Option<Duration>,
 }
 
+/// Why a hand-over must not be sent: it is the leader's alone, and leadership has moved by itself.
+pub(super) fn led_by_another(step: &Step, facts: &ClusterFacts) -> Option<Reason> {
+    let Step::MoveLeader { from, .. } = step else { return None };
+    let member = facts.member(*from).map_or_else(|| from.to_string(), |facts| facts.member.label());
+    (facts.leader() != Some(*from)).then_some(Reason::NoLongerNext { member })
+}
+
 impl Run {
     pub(super) fn hand_over_first(&mut self, facts: &ClusterFacts, leader: &Planned) -> Action {
         let Some(heir) = self.heir(facts, leader.member_id) else {

@@ -356,7 +356,8 @@ impl Run {
         }
         let near_quota = || facts.as_ref().ok().and_then(alarms::near_quota);
         let is_disarm = matches!(step, Step::DisarmNoSpace { .. });
-        let against = self.trouble(facts).or_else(|| near_quota().filter(|_| is_disarm));
+        let led_by_another = || leader::led_by_another(&step, facts.as_ref().ok()?);
+        let against = self.trouble(facts).or_else(|| near_quota().filter(|_| is_disarm)).or_else(led_by_another);
         if let Some(reason) = against {
             self.changes_of_mind += 1;
             if !reason.may_pass() || self.changes_of_mind >= CHANGES_OF_MIND_BEFORE_GIVING_UP {

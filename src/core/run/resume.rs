@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Brief, Phase, Run, Watch, defragment::Seen};
+use super::{Action, Brief, Phase, Run, Watch, compact, defragment::Seen};
 use crate::core::{
     cluster::{ClusterFacts, Fact},
     history::{Intent, MemberEnd, Outcome, RunView, Step},
@@ -43,6 +43,10 @@ impl Run {
             let watch = Watch { busy_at: Duration::ZERO, idle_since: None };
             run.phase = Phase::Resuming { intent: intent.clone(), watch };
             return (run, first);
+        }
+        // Whether it was sent is not known; if it was, the pages are still being freed.
+        if run.compacted && view.members.is_empty() {
+            run.phase = Phase::Settling(compact::Settling::since(Duration::ZERO));
         }
         match ended.or_else(|| run.end_of_patience()) {
             Some(outcome) => {

@@ -13,7 +13,7 @@ use defragd::core::cluster::{Alarm, AlarmKind, ClusterId, Member, MemberId};
 
 pub use self::{
     client::SimEtcd,
-    node::{Deaf, Door, Node, Process, Running},
+    node::{Deaf, Door, Node, Process, Running, whole},
 };
 use crate::{
     faults::{Fault, Schedule},
