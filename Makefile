@@ -39,11 +39,12 @@ mutants: tools ## Put deliberate faults into a copy of src and see that the simu
 	tests/sim/mutants.sh
 
 .PHONY: check-shipped
-check-shipped: tools ## Check the shipped rules, their tests, the Alertmanager and the defragd configuration
+check-shipped: tools ## Check the shipped rules, their tests, the Alertmanager and the defragd configurations
 	promtool check rules alerts/*.rules.yml
 	promtool test rules alerts/tests/*.test.yml
 	amtool check-config alerts/alertmanager.yml
-	cargo run --quiet --locked --bin defragd -- check-config --syntax-only deploy/examples/config.yaml
+	@for file in deploy/examples/*.yaml; do \
+	  cargo run --quiet --locked --bin defragd -- check-config --syntax-only "$$file" || exit 1; done
 
 .PHONY: lint
 lint: tools ## Formatting, clippy, dependencies

@@ -1,6 +1,7 @@
-//! The real outside world: the only place for etcd-client, reqwest, axum and files.
+//! The real outside world: the only place for etcd-client, reqwest, axum, sockets and files.
 
 pub mod etcd;
+pub mod gates;
 pub mod http;
 pub mod journal;
 pub mod outgoing;

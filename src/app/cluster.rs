@@ -8,21 +8,28 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
+use tokio::{
+    sync::{Mutex as AsyncMutex, Notify, Semaphore, watch},
+    time::{Instant, sleep},
+};
+use tracing::info;
 
-use super::{claims::Claims, driver, log, observer};
+use super::{claims::Claims, driver, log, observer, revisions::Revisions};
 use crate::{
     config::ClusterSettings,
     core::{
         admission::Ledger,
-        cluster::MemberId,
+        cluster::{ClusterFacts, MemberId},
+        gate::GateResult,
         history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
         plan::Plan,
+        policy::Compaction,
         reason::Reason,
     },
     ports::{
         clock::Clock,
         etcd::{Etcd, Membership},
+        gate::Gate,
         journal::{Journal, JournalError},
         progress::Progress,
         service::{ClusterSummary, Told},
@@ -35,6 +42,9 @@ use crate::{
 
 /// A quota changes only with a restart of the member; this bounds how long the old one is shown.
 const QUOTA_REMEMBERED_FOR: Duration = Duration::from_mins(5);
+
+/// As etcdctl's default command timeout.
+const LOOK_BUDGET: Duration = Duration::from_secs(5);
 
 /// What the clusters of a process share.
 pub struct Shared<J> {
@@ -56,6 +66,7 @@ pub struct Shared<J> {
 pub struct Cluster<E, J> {
     pub(super) settings: ClusterSettings,
     pub(super) etcd: E,
+    pub(super) gates: Vec<Gate>,
     pub(super) shared: Arc<Shared<J>>,
     pub(super) desk: Mutex<Desk>,
     // Held from the decision about a request to its record, so that two webhooks cannot both be first, and a
@@ -80,23 +91,38 @@ pub(super) struct Desk {
 #[derive(Default)]
 struct Memory {
     membership: Option<Membership>,
-    quotas: BTreeMap<MemberId, (ByteSize, tokio::time::Instant)>,
+    quotas: BTreeMap<MemberId, (ByteSize, Instant)>,
     last_defrags: BTreeMap<MemberId, LastDefrag>,
+    revisions: Option<Revisions>,
     warned: BTreeSet<String>,
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// A cluster without requests.
     pub fn new(settings: ClusterSettings, etcd: E, shared: Arc<Shared<J>>) -> Self {
+        let revisions = match settings.policy.compaction {
+            Some(Compaction::OlderThan(age)) => Some(Revisions::new(age)),
+            _ => None,
+        };
+        let memory = Memory { revisions, ..Memory::default() };
         Self {
             settings,
             etcd,
+            gates: Vec::new(),
             shared,
             desk: Mutex::default(),
             admission: AsyncMutex::default(),
             wake: Notify::new(),
-            memory: Mutex::default(),
+            memory: Mutex::new(memory),
         }
+    }
+
+    /// The same, with checks of the world outside etcd.
+    #[must_use]
+    pub fn with_gates(mut self, gates: Vec<Gate>) -> Self {
+        self.shared.counters.expect_gates(self.name(), gates.iter().map(|gate| &gate.rule));
+        self.gates = gates;
+        self
     }
 
     /// Its configuration.
@@ -155,13 +181,36 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         sample
     }
 
-    fn learn(
-        &self,
-        membership: Membership,
-        facts: &crate::core::cluster::ClusterFacts,
-        before: &BTreeMap<MemberId, (ByteSize, tokio::time::Instant)>,
-    ) {
-        let now = tokio::time::Instant::now();
+    /// Looks at the cluster's revision again and again, for a compaction by age. Ends at once where there is none.
+    pub async fn watch_revisions(&self) {
+        loop {
+            let Some(interval) = lock(&self.memory).revisions.as_ref().map(Revisions::interval) else { return };
+            if let Ok(facts) = observer::look(&self.etcd, LOOK_BUDGET).await {
+                self.saw_revision(&facts);
+            }
+            sleep(interval).await;
+        }
+    }
+
+    fn saw_revision(&self, facts: &ClusterFacts) {
+        if let (Some(revisions), Some(revision)) = (&mut lock(&self.memory).revisions, facts.oldest_revision()) {
+            revisions.saw(Instant::now(), revision);
+        }
+    }
+
+    /// The newest revision that is old enough to be compacted, for a policy that says so by age.
+    pub(super) fn old_revision(&self) -> Option<u64> {
+        let memory = lock(&self.memory);
+        let revisions = memory.revisions.as_ref()?;
+        let old = revisions.old_enough(Instant::now());
+        if old.is_none() {
+            info!(cluster = self.name(), "not compacting: the cluster has not been watched for long enough yet");
+        }
+        old
+    }
+
+    fn learn(&self, membership: Membership, facts: &ClusterFacts, before: &BTreeMap<MemberId, (ByteSize, Instant)>) {
+        let now = Instant::now();
         let mut memory = lock(&self.memory);
         memory.membership = Some(membership);
         for member in &facts.members {
@@ -226,6 +275,10 @@ impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
         self.cluster.shared.counters.member_ended(self.cluster.name(), result);
         let last = LastDefrag { at: self.cluster.shared.clock.now(), result: result.clone() };
         lock(&self.cluster.memory).last_defrags.insert(result.intent.member_id, last);
+    }
+
+    fn gate(&self, result: &GateResult) {
+        self.cluster.shared.counters.gate(self.cluster.name(), result);
     }
 
     fn finished(&self, outcome: &Outcome, took: Duration) {

@@ -39,6 +39,7 @@ pub(in crate::app) fn cluster_in(shared: &Arc<Shared<FakeJournal>>, name: &str, 
             any_of: vec![[("etcd_cluster".to_owned(), name.to_owned())].into()],
         },
         policy,
+        gates: Vec::new(),
     };
     let mut etcd = FakeEtcd::new(3);
     etcd.cluster_id = ClusterId(name.bytes().map(u64::from).sum());

@@ -1,121 +1,221 @@
 //! Performs what a run asks for, one action at a time, and tells it what happened.
 //!
-//! Cancel-safety: the future of [`drive`] must not be dropped while a Defragment is out: the server goes
+//! Cancel-safety: the future of [`Drive::to_its_end`] must not be dropped while a Defragment is out: the server goes
 //! on all the same, and the journal would keep an open intent. That is what a crash looks like, and the
 //! next start treats it so.
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde_json::Value;
 use tokio::{
     sync::watch,
     time::{Instant, interval_at, sleep, timeout, timeout_at},
 };
 
 use super::{
+    checks,
     claims::{Claim, Claims},
-    observer,
+    ledger, observer,
 };
 use crate::{
     core::{
         cluster::{Alarm, AlarmKind, Member, MemberId},
-        history::{Entry, Intent, Outcome, RunId, Step},
+        gate::Moment,
+        history::{Entry, Intent, Outcome, RunId, RunView, Step, Trigger},
         policy::Policy,
         reason::Reason,
-        run::{Action, DefragError, Event, Run},
+        run::{Action, Brief, DefragError, Event, Run},
     },
-    ports::{etcd::Etcd, journal::Journal, progress::Progress},
+    ports::{
+        etcd::Etcd,
+        gate::Gate,
+        journal::{Journal, JournalError},
+        progress::Progress,
+    },
 };
 
 /// How often a watcher hears that a Defragment is still out.
 const REMINDER: Duration = Duration::from_secs(5);
 /// How long a step may take. etcd's own limit for a proposal is 7 s.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
-/// How often the end of a run is written before it is left to the next start to close it.
+/// How often a process that is to end tries to write the end of a run before it leaves it to the next start.
 const FINISH_TRIES: u32 = 3;
+/// The time between two such tries.
+const FINISH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Asks for an early end of a run: `Some` means no further member.
 pub type Stop = watch::Receiver<Option<Reason>>;
 
-/// Drives one run to its end. The request is in the journal already.
-pub async fn drive<E: Etcd, J: Journal>(
-    run_id: RunId,
-    policy: Policy,
-    etcd: &E,
-    journal: &J,
-    progress: &dyn Progress,
-    claims: &Claims,
-    mut stop: Stop,
-) -> Outcome {
-    let begun = Instant::now();
-    let mode = policy.mode;
-    let Ok(Some(view)) = journal.run(run_id).await else {
-        let detail = format!("run {run_id} cannot be read back");
-        let outcome = Outcome::Refused { reason: Reason::JournalFailed { detail } };
-        return finish(run_id, journal, progress, outcome, begun).await;
-    };
-    if let Err(error) = journal.append(run_id, Entry::Started { mode }).await {
-        let outcome = Outcome::Refused { reason: Reason::JournalFailed { detail: error.to_string() } };
-        return finish(run_id, journal, progress, outcome, begun).await;
-    }
-    let (mut run, mut action) = Run::resume(policy, &view);
-    let mut members: BTreeMap<MemberId, Member> = BTreeMap::new();
-    let mut intent: Option<Intent> = view.open_intent.clone();
-    let mut claim: Option<Claim> = None;
-    let mut planned = false;
-    loop {
-        let event = match action {
-            Action::Observe { after } => {
-                pause(after, &mut stop).await;
-                let facts = observer::observe(etcd).await;
-                if let Ok(facts) = &facts {
-                    if claim.as_ref().is_none_or(|claim: &Claim| claim.id() != facts.cluster_id) {
-                        match claims.take(facts.cluster_id, &view.request.cluster) {
-                            Ok(taken) => claim = Some(taken),
-                            Err(reason) => run.forbid(reason),
-                        }
-                    }
-                    members = facts.members.iter().map(|facts| (facts.member.id, facts.member.clone())).collect();
-                }
-                Event::Observed(facts)
-            }
-            Action::RecordStep(step) => {
-                let written = journal.append(run_id, Entry::Step(step)).await;
-                Event::Recorded(written.map_err(|error| error.to_string()))
-            }
-            Action::Perform(step) => {
-                progress.step(&step);
-                Event::Performed(perform(etcd, &members, &step).await)
-            }
-            Action::RecordIntent(decided) => {
-                let written = journal.append(run_id, Entry::Intent(decided.clone())).await;
-                intent = Some(decided);
-                Event::Recorded(written.map_err(|error| error.to_string()))
-            }
-            Action::Defragment { member, deadline } => match (members.get(&member), &intent) {
-                (Some(member), Some(intent)) => {
-                    progress.defragmenting(intent);
-                    Event::DefragReturned(defragment(etcd, member, intent, deadline, progress).await)
-                }
-                _ => Event::DefragReturned(Err(DefragError::Answered("not sent: the member is not known".to_owned()))),
-            },
-            Action::RecordResult(result) => {
-                let written = journal.append(run_id, Entry::Result(result.clone())).await;
-                progress.member_ended(&result);
-                Event::Recorded(written.map_err(|error| error.to_string()))
-            }
-            Action::Finish(outcome) => return finish(run_id, journal, progress, outcome, begun).await,
+/// What a run is driven with.
+pub struct Drive<'a, E, J> {
+    /// Its number; the request is in the journal already.
+    pub run: RunId,
+    /// What the cluster's owner wants.
+    pub policy: Policy,
+    /// What is checked outside etcd.
+    pub gates: &'a [Gate],
+    /// The newest revision that is old enough to be compacted, for a policy that says so by age.
+    pub old_revision: Option<u64>,
+    /// The cluster.
+    pub etcd: &'a E,
+    /// Where everything is written down first.
+    pub journal: &'a J,
+    /// Who watches.
+    pub progress: &'a dyn Progress,
+    /// Which clusters this process is at work on.
+    pub claims: &'a Claims,
+}
+
+impl<E: Etcd, J: Journal> Drive<'_, E, J> {
+    /// Drives the run to its end.
+    pub async fn to_its_end(self, mut stop: Stop) -> Outcome {
+        let begun = Instant::now();
+        let outcome = match self.begin().await {
+            Ok(view) => self.perform(view, begun, &mut stop).await,
+            Err(error) => Outcome::Refused { reason: Reason::JournalFailed { detail: error.to_string() } },
         };
-        if let Some(reason) = stop.borrow().clone() {
-            run.stop(reason);
+        self.finish(outcome, begun, &stop).await
+    }
+
+    /// Reads the run back, and writes that it starts.
+    async fn begin(&self) -> Result<RunView, JournalError> {
+        let view = self.journal.run(self.run).await?;
+        let view = view.ok_or_else(|| JournalError::Read(format!("run {} is not there", self.run)))?;
+        self.journal.append(self.run, Entry::Started { mode: self.policy.mode }).await?;
+        Ok(view)
+    }
+
+    async fn brief(&self, view: &RunView) -> Result<Brief, JournalError> {
+        let attempts = if view.request.trigger == Trigger::Manual {
+            BTreeMap::new()
+        } else {
+            ledger::read(self.journal, &view.request.cluster).await?.attempts()
+        };
+        Ok(Brief {
+            policy: self.policy.clone(),
+            gates: self.gates.iter().map(|gate| gate.rule.clone()).collect(),
+            attempts,
+            old_revision: self.old_revision,
+        })
+    }
+
+    async fn perform(&self, view: RunView, begun: Instant, stop: &mut Stop) -> Outcome {
+        let brief = match self.brief(&view).await {
+            Ok(brief) => brief,
+            Err(error) => return Outcome::Refused { reason: Reason::JournalFailed { detail: error.to_string() } },
+        };
+        let mut baselines = view.baselines();
+        let (mut run, mut action) = Run::resume(brief, &view);
+        let mut members: BTreeMap<MemberId, Member> = BTreeMap::new();
+        let mut intent: Option<Intent> = view.open_intent.clone();
+        let mut claim: Option<Claim> = None;
+        let mut planned = false;
+        loop {
+            let event = match action {
+                Action::Observe { after } => {
+                    pause(after, stop).await;
+                    let facts = observer::observe(self.etcd).await;
+                    if let Ok(facts) = &facts {
+                        if claim.as_ref().is_none_or(|claim: &Claim| claim.id() != facts.cluster_id) {
+                            match self.claims.take(facts.cluster_id, &view.request.cluster) {
+                                Ok(taken) => claim = Some(taken),
+                                Err(reason) => run.forbid(reason),
+                            }
+                        }
+                        members = facts.members.iter().map(|facts| (facts.member.id, facts.member.clone())).collect();
+                    }
+                    Event::Observed(facts)
+                }
+                Action::RecordStep(step) => Event::Recorded(self.write(Entry::Step(step)).await),
+                Action::Perform(step) => {
+                    self.progress.step(&step);
+                    Event::Performed(send(self.etcd, &members, &step).await)
+                }
+                Action::RecordIntent(decided) => {
+                    let written = self.write(Entry::Intent(decided.clone())).await;
+                    intent = Some(decided);
+                    Event::Recorded(written)
+                }
+                Action::Defragment { member, deadline } => match (members.get(&member), &intent) {
+                    (Some(member), Some(intent)) => {
+                        self.progress.defragmenting(intent);
+                        Event::DefragReturned(defragment(self.etcd, member, intent, deadline, self.progress).await)
+                    }
+                    _ => {
+                        let detail = "not sent: the member is not known".to_owned();
+                        Event::DefragReturned(Err(DefragError::Answered(detail)))
+                    }
+                },
+                Action::RecordResult(result) => {
+                    let written = self.write(Entry::Result(result.clone())).await;
+                    self.progress.member_ended(&result);
+                    Event::Recorded(written)
+                }
+                Action::CheckGates { moment } => self.check_gates(moment, &mut baselines, stop).await,
+                Action::Finish(outcome) => return outcome,
+            };
+            if let Some(reason) = stop.borrow().clone() {
+                run.stop(reason);
+            }
+            action = run.next(begun.elapsed(), event);
+            if let Some(plan) = run.plan().filter(|plan| !planned && plan.blocked.is_none()) {
+                self.progress.planned(plan);
+                planned = true;
+            }
+            if let Some(reason) = run.waiting_for() {
+                self.progress.waiting(reason);
+            }
         }
-        action = run.next(begun.elapsed(), event);
-        if let Some(plan) = run.plan().filter(|plan| !planned && plan.blocked.is_none()) {
-            progress.planned(plan);
-            planned = true;
+    }
+
+    async fn write(&self, entry: Entry) -> Result<(), String> {
+        self.journal.append(self.run, entry).await.map_err(|error| error.to_string())
+    }
+
+    /// All gates of the moment at once, until a stop is asked for: they only read.
+    async fn check_gates(&self, moment: Moment, baselines: &mut BTreeMap<String, Value>, stop: &mut Stop) -> Event {
+        let results = tokio::select! {
+            // Cancel-safe: a check that is dropped has changed nothing.
+            results = checks::run(self.gates, moment, baselines) => results,
+            () = stopped(stop) => Vec::new(),
+        };
+        let mut written = Ok(());
+        for result in &results {
+            self.progress.gate(result);
+            if let Err(error) = self.write(Entry::Gate(result.clone())).await {
+                written = Err(error);
+            }
+            if let Some(baseline) = &result.baseline {
+                baselines.insert(result.gate.clone(), baseline.clone());
+            }
         }
-        if let Some(reason) = run.waiting_for() {
-            progress.waiting(reason);
+        Event::GatesChecked { results, written }
+    }
+
+    /// Writes the end of the run, for as long as it takes: until then the cluster counts as dealt with. Only a
+    /// process that is to end leaves it to the next start.
+    async fn finish(&self, outcome: Outcome, begun: Instant, stop: &Stop) -> Outcome {
+        self.progress.finished(&outcome, begun.elapsed());
+        let mut attempts = 0u32;
+        while let Err(error) = self.journal.append(self.run, Entry::Finished(outcome.clone())).await {
+            attempts = attempts.saturating_add(1);
+            if attempts == 1 {
+                tracing::error!(run = self.run.0, %error, "cannot write the end of the run; trying again until it is written");
+            }
+            if attempts >= FINISH_TRIES && stop.borrow().is_some() {
+                tracing::error!(run = self.run.0, %error, "the end of the run is not written; the next start takes it up again");
+                break;
+            }
+            sleep(FINISH_INTERVAL).await;
         }
+        outcome
+    }
+}
+
+/// Returns when a stop is asked for; never if nobody can ask any more.
+async fn stopped(stop: &mut Stop) {
+    if stop.wait_for(Option::is_some).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -138,7 +238,7 @@ async fn pause(time: Duration, stop: &mut Stop) {
 }
 
 /// Sends a step once, through the member that it concerns or else any voter.
-async fn perform<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &Step) -> Result<(), String> {
+async fn send<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &Step) -> Result<(), String> {
     let voter = || members.values().find(|member| !member.is_learner).ok_or("no voter is known");
     let member = |id: &MemberId| members.get(id).ok_or("the member is not known");
     let sent = async {
@@ -172,26 +272,6 @@ async fn defragment<E: Etcd>(
             _ = reminder.tick() => progress.still_defragmenting(intent, begun.elapsed()),
         }
     }
-}
-
-async fn finish<J: Journal>(
-    run_id: RunId,
-    journal: &J,
-    progress: &dyn Progress,
-    outcome: Outcome,
-    begun: Instant,
-) -> Outcome {
-    for attempt in 1..=FINISH_TRIES {
-        match journal.append(run_id, Entry::Finished(outcome.clone())).await {
-            Ok(()) => break,
-            Err(error) if attempt == FINISH_TRIES => {
-                tracing::error!(%run_id, %error, "cannot write the end of the run; the next start takes it up again");
-            }
-            Err(_) => sleep(Duration::from_secs(1)).await,
-        }
-    }
-    progress.finished(&outcome, begun.elapsed());
-    outcome
 }
 
 #[cfg(test)]

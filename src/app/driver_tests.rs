@@ -12,8 +12,14 @@ use crate::{
 struct Quiet;
 impl Progress for Quiet {}
 
-fn policy() -> Policy {
-    Policy { mode: Mode::Enforce, ..Policy::default() }
+fn drive<'a>(
+    run: RunId,
+    etcd: &'a FakeEtcd,
+    journal: &'a FakeJournal,
+    claims: &'a Claims,
+) -> Drive<'a, FakeEtcd, FakeJournal> {
+    let policy = Policy { mode: Mode::Enforce, ..Policy::default() };
+    Drive { run, policy, gates: &[], old_revision: None, etcd, journal, progress: &Quiet, claims }
 }
 
 async fn accepted(journal: &FakeJournal) -> RunId {
@@ -26,7 +32,7 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
     let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
     let (run, claims) = (accepted(&journal).await, Claims::default());
     let (_stop, stopped) = watch::channel(None);
-    let outcome = drive(run, policy(), &etcd, &journal, &Quiet, &claims, stopped).await;
+    let outcome = drive(run, &etcd, &journal, &claims).to_its_end(stopped).await;
     assert_eq!(outcome, Outcome::Succeeded);
     assert_eq!(etcd.order(), [2, 3, 1]);
     assert_eq!(etcd.most_in_flight(), 1);
@@ -37,6 +43,7 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
             Entry::Accepted(_) => "accepted",
             Entry::Started { .. } => "started",
             Entry::Step(_) => "step",
+            Entry::Gate(_) => "gate",
             Entry::Intent(_) => "intent",
             Entry::Result(_) => "result",
             Entry::Finished(_) => "finished",
@@ -52,7 +59,7 @@ async fn a_stop_waits_for_the_member_under_way_and_starts_no_other() {
     let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
     let (run, claims) = (accepted(&journal).await, Claims::default());
     let (stop, stopped) = watch::channel(None);
-    let driven = drive(run, policy(), &etcd, &journal, &Quiet, &claims, stopped);
+    let driven = drive(run, &etcd, &journal, &claims).to_its_end(stopped);
     let stopping = async {
         sleep(Duration::from_secs(1)).await;
         stop.send(Some(Reason::ShuttingDown)).expect("the run listens");
@@ -67,10 +74,29 @@ async fn without_a_journal_nothing_is_started() {
     let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
     let (run, claims) = (accepted(&journal).await, Claims::default());
     journal.break_down();
-    let (_stop, stopped) = watch::channel(None);
-    let outcome = drive(run, policy(), &etcd, &journal, &Quiet, &claims, stopped).await;
+    // A process that is to end leaves the end of the run to the next start; another one goes on trying.
+    let (_stop, stopped) = watch::channel(Some(Reason::ShuttingDown));
+    let outcome = drive(run, &etcd, &journal, &claims).to_its_end(stopped).await;
     assert_eq!(outcome.reason().map(Reason::label), Some("journal_failed"));
     assert!(etcd.order().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_run_is_written_as_soon_as_the_journal_works_again() {
+    let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
+    let (run, claims) = (accepted(&journal).await, Claims::default());
+    let (_stop, stopped) = watch::channel(None);
+    let trouble = async {
+        sleep(Duration::from_secs(1)).await;
+        journal.break_down();
+        sleep(Duration::from_mins(10)).await;
+        assert_eq!(journal.open_runs().await.expect("read").len(), 1);
+        journal.mend();
+    };
+    let (outcome, ()) = tokio::join!(drive(run, &etcd, &journal, &claims).to_its_end(stopped), trouble);
+    assert_eq!(outcome.reason().map(Reason::label), Some("journal_failed"));
+    assert!(journal.open_runs().await.expect("read").is_empty());
+    assert_eq!(etcd.order(), [2]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,7 +111,7 @@ async fn a_deadline_that_passes_ends_the_run_after_the_server_is_done() {
         sleep(Duration::from_mins(20)).await;
         etcd.set_busy(2, false);
     };
-    let (outcome, ()) = tokio::join!(drive(run, policy(), &etcd, &journal, &Quiet, &claims, stopped), release);
+    let (outcome, ()) = tokio::join!(drive(run, &etcd, &journal, &claims).to_its_end(stopped), release);
     assert_eq!(outcome.reason().map(Reason::label), Some("deadline_exceeded"));
     assert_eq!(etcd.order(), [2]);
 }
@@ -97,7 +123,7 @@ async fn a_cluster_that_another_entry_is_at_work_on_is_left_alone() {
     let id = etcd.members().await.expect("it is up").cluster_id;
     let _other = claims.take(id, "b").expect("free");
     let (_stop, stopped) = watch::channel(None);
-    let outcome = drive(run, policy(), &etcd, &journal, &Quiet, &claims, stopped).await;
+    let outcome = drive(run, &etcd, &journal, &claims).to_its_end(stopped).await;
     assert_eq!((outcome.label(), outcome.reason().map(Reason::label)), ("refused", Some("same_cluster")));
     assert!(etcd.order().is_empty());
 }

@@ -215,6 +215,10 @@ impl FakeJournal {
         *self.broken.lock().expect("no test panics with the lock") = true;
     }
 
+    pub(crate) fn mend(&self) {
+        *self.broken.lock().expect("no test panics with the lock") = false;
+    }
+
     pub(crate) fn entries(&self) -> Vec<Entry> {
         self.records.lock().expect("no test panics with the lock").iter().map(|record| record.entry.clone()).collect()
     }

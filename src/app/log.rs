@@ -6,6 +6,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     core::{
+        gate::{GateResult, OnFailure},
         history::{Intent, MemberEnd, MemberResult, Outcome, RunId, Step},
         plan::{Decision, Plan},
         reason::Reason,
@@ -100,6 +101,16 @@ impl Progress for LogProgress {
             MemberEnd::NotSent { reason } => {
                 warn!(cluster, run, member, code = reason.label(), %reason, "Defragment was not sent");
             }
+        }
+    }
+
+    fn gate(&self, result: &GateResult) {
+        let (cluster, run, gate, moment) = (&self.cluster, self.run.0, &result.gate, result.moment.label());
+        let (detail, seconds) = (&result.detail, result.took.as_secs_f64());
+        match (result.passed, result.on_failure) {
+            (true, _) => info!(cluster, run, gate, moment, seconds, detail, "gate passed"),
+            (false, OnFailure::Warn) => warn!(cluster, run, gate, moment, seconds, detail, "gate failed; going on"),
+            (false, OnFailure::Stop) => error!(cluster, run, gate, moment, seconds, detail, "gate failed"),
         }
     }
 

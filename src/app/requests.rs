@@ -7,6 +7,7 @@ use tracing::info;
 
 use super::{
     cluster::{Cluster, lock},
+    ledger,
     log::LogProgress,
 };
 use crate::{
@@ -24,17 +25,13 @@ use crate::{
     },
 };
 
-/// More than the runs of a day with hourly refusals, so that what counts in a row is among them.
-const RUNS_TO_READ: usize = 500;
 /// A group of more alerts about one cluster tells nothing more.
 const MAX_ALERTS: usize = 200;
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// What the journal says now.
     pub(super) async fn ledger(&self) -> Result<Ledger, JournalError> {
-        let runs = self.shared.journal.runs_of(self.name(), RUNS_TO_READ).await?;
-        let orders = self.shared.journal.orders(self.name()).await?;
-        let ledger = Ledger { runs, orders };
+        let ledger = ledger::read(&self.shared.journal, self.name()).await?;
         lock(&self.desk).ledger = ledger.clone();
         Ok(ledger)
     }

@@ -130,6 +130,11 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
     }
 
     // Tasks that may end: they are not waited for, and end with the process.
+    let mut watches = JoinSet::new();
+    for cluster in app.workers().iter().filter(|_| !options.exporter_only) {
+        let cluster = Arc::clone(cluster);
+        watches.spawn(async move { cluster.watch_revisions().await });
+    }
     let mut reconciliations = JoinSet::new();
     for source in options.alertmanagers.iter().filter(|_| !options.exporter_only) {
         reconciliations.spawn(reconcile(Arc::clone(&app), source.clone(), stopped.clone()));

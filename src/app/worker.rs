@@ -185,8 +185,17 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let watchers = (&log as &dyn Progress, &state as &dyn Progress);
         let policy = self.settings.policy.clone();
         let (stop_run, stopped) = stop_channel();
-        let (journal, claims) = (&self.shared.journal, &self.shared.claims);
-        let driven = driver::drive(run, policy, &self.etcd, journal, &watchers, claims, stopped);
+        let drive = driver::Drive {
+            run,
+            policy,
+            gates: &self.gates,
+            old_revision: self.old_revision(),
+            etcd: &self.etcd,
+            journal: &self.shared.journal,
+            progress: &watchers,
+            claims: &self.shared.claims,
+        };
+        let driven = drive.to_its_end(stopped);
         tokio::pin!(driven);
         tokio::select! {
             _ = &mut driven => {}

@@ -220,6 +220,7 @@ impl Connection {
             auth,
             matches: None,
             policy: raw::PolicyKeys::default(),
+            gates: Vec::new(),
         })
     }
 }

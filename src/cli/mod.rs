@@ -3,6 +3,7 @@
 mod args;
 mod check_config;
 mod control;
+mod history;
 mod plan;
 mod run;
 mod runs;
@@ -37,7 +38,7 @@ enum Command {
     Plan(plan::Args),
     /// Do one rolling defragmentation now: followers first, the leader last
     Run(run::Args),
-    /// Show past runs from the journal
+    /// Show past runs from the journal, or one of them step by step
     Runs(runs::Args),
     /// Agree to a run that waits for a person (mode approve)
     Approve(control::ApproveArgs),

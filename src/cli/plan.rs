@@ -1,6 +1,6 @@
 //! `defragd plan`
 
-use std::{collections::BTreeSet, io::Write};
+use std::io::Write;
 
 use anyhow::anyhow;
 use serde_json::json;
@@ -8,14 +8,13 @@ use serde_json::json;
 use super::{
     Exit,
     args::{Connection, Output, PolicyArgs},
-    table,
+    history, table,
 };
 use crate::{
     app::{observer, serve::connect},
     core::{
         cluster::{ClusterFacts, MemberId},
-        plan::{Decision, Plan},
-        policy::Need,
+        plan::{Decision, Past, Plan},
     },
 };
 
@@ -47,7 +46,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             }
             Err(unknown) => return Err(anyhow!("no endpoint answered: {unknown}")),
         };
-        let plan = Plan::new(&facts, &cluster.policy, &BTreeSet::new());
+        let plan = Plan::new(&facts, &cluster.policy, &Past::default());
         if plan.blocked.is_some() && exit == Exit::Done {
             exit = Exit::Refused;
         }
@@ -80,7 +79,7 @@ pub(super) fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts
         let (number, decision, why) = match &step.decision {
             Decision::Defragment { need } => {
                 order += 1;
-                (order.to_string(), "defragment", describe(*need).to_owned())
+                (order.to_string(), "defragment", history::why(*need).to_owned())
             }
             Decision::Skip { reason } => ("-".to_owned(), "leave alone", reason.to_string()),
         };
@@ -104,15 +103,6 @@ pub(super) fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts
         Some(reason) => writeln!(out, "Refused, nothing would be started: {reason}"),
         None if order == 0 => writeln!(out, "Nothing to do."),
         None => writeln!(out, "{order} member(s) would be defragmented, one at a time, in this order."),
-    }
-}
-
-fn describe(need: Need) -> &'static str {
-    match need {
-        Need::NoSpace => "alarm NOSPACE is armed",
-        Need::QuotaPressure => "the file nears its quota",
-        Need::Fragmented => "much of the file is free",
-        Need::Rule => "the rule holds",
     }
 }
 

@@ -19,12 +19,13 @@ use tokio::{
 use super::{
     Exit,
     args::{self, Connection, ModeArg, Output, PolicyArgs},
-    table,
+    history, table,
 };
 use crate::{
     adapters::journal::SqliteJournal,
     app::{claims::Claims, cluster::stop_channel, driver, serve::connect},
     core::{
+        gate::GateResult,
         history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Step, Trigger},
         plan::{Decision, Plan},
         reason::Reason,
@@ -69,7 +70,17 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let (stop, stopped) = stop_channel();
     let progress = Terminal::start();
     let claims = Claims::default();
-    let driven = driver::drive(run_id, cluster.policy.clone(), &etcd, &journal, &progress, &claims, stopped);
+    let drive = driver::Drive {
+        run: run_id,
+        policy: cluster.policy.clone(),
+        gates: &[],
+        old_revision: None,
+        etcd: &etcd,
+        journal: &journal,
+        progress: &progress,
+        claims: &claims,
+    };
+    let driven = drive.to_its_end(stopped);
     tokio::pin!(driven);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -127,7 +138,7 @@ fn row(result: &MemberResult) -> Vec<String> {
     vec![
         result.intent.member.clone(),
         result.intent.member_id.to_string(),
-        role(&result.intent).to_owned(),
+        history::role(&result.intent).to_owned(),
         table::size(result.intent.before.db_size),
         result.after().map_or_else(dash, |after| table::size(after.db_size)),
         result.after().map_or_else(dash, |after| table::size(after.db_size_in_use)),
@@ -135,10 +146,6 @@ fn row(result: &MemberResult) -> Vec<String> {
         took,
         ended,
     ]
-}
-
-fn role(intent: &Intent) -> &'static str {
-    if intent.is_leader { "leader" } else { "follower" }
 }
 
 /// How a run ended, in one sentence.
@@ -222,18 +229,14 @@ impl Progress for Terminal {
     }
 
     fn step(&self, step: &Step) {
-        match step {
-            Step::Compact { revision } => self.line(&format!("compacting up to revision {revision}")),
-            Step::MoveLeader { member, .. } => self.line(&format!("handing leadership to {member}")),
-            Step::DisarmNoSpace { member, .. } => self.line(&format!("disarming NOSPACE of {member}")),
-        }
+        self.line(&history::about(step));
     }
 
     fn defragmenting(&self, intent: &Intent) {
         self.line(&format!(
             "defragmenting {} ({}): {}, of which {} in use",
             intent.member,
-            role(intent),
+            history::role(intent),
             table::size(intent.before.db_size),
             table::size(intent.before.db_size_in_use)
         ));
@@ -241,6 +244,10 @@ impl Progress for Terminal {
 
     fn still_defragmenting(&self, intent: &Intent, elapsed: Duration) {
         self.line(&format!("still defragmenting {}, {} s so far", intent.member, elapsed.as_secs()));
+    }
+
+    fn gate(&self, result: &GateResult) {
+        self.line(&history::gate(result));
     }
 
     fn waiting(&self, reason: &Reason) {

@@ -1,37 +1,53 @@
-//! `defragd runs`
+//! `defragd runs`, `defragd runs show`
 
 use std::{io::Write, path::PathBuf};
 
+use anyhow::bail;
 use serde_json::json;
 
 use super::{
     Exit,
     args::{self, Output},
-    table,
+    history, table,
 };
 use crate::{
     adapters::journal::SqliteJournal,
-    core::history::{Outcome, RunView},
+    core::history::{Outcome, RunId, RunView},
     ports::journal::Journal,
 };
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = false)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Directory of the journal [default: /var/lib/defragd for root, else ~/.local/state/defragd]
-    #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
     /// How many of the newest runs
     #[arg(long, default_value_t = 20)]
     limit: usize,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_enum, default_value_t, global = true)]
     output: Output,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show everything that is written down about one run, step by step
+    Show {
+        /// Its number
+        run: i64,
+    },
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let data_dir = args::data_dir(args.data_dir);
     let held = SqliteJournal::is_held(&data_dir);
     let journal = SqliteJournal::open_read_only(&data_dir)?;
+    if let Some(Command::Show { run }) = args.command {
+        return show(&journal, RunId(run), args.output).await;
+    }
     let mut runs = journal.runs(args.limit).await?;
     runs.reverse();
     let mut out = std::io::stdout().lock();
@@ -41,6 +57,32 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         Output::Table => {
             let headings = ["RUN>", "CLUSTER", "TRIGGER", "ACCEPTED", "OUTCOME", "MEMBERS>", "RECLAIMED>", "WHY"];
             writeln!(out, "{}", table::table(&headings, runs.iter().map(|run| row(run, held)).collect()))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Result<Exit> {
+    let records = journal.history(id).await?;
+    let Some(view) = RunView::fold(records.clone()).pop() else {
+        bail!("there is no run {id} in this journal; `defragd runs` lists them");
+    };
+    let mut out = std::io::stdout().lock();
+    match output {
+        Output::Json => writeln!(out, "{:#}", json!({ "run": view, "records": records }))?,
+        Output::Table => {
+            writeln!(
+                out,
+                "run {id} of cluster {}, asked for by {}",
+                view.request.cluster,
+                view.request.trigger.label()
+            )?;
+            for record in &records {
+                writeln!(out, "{:.3}  {}", record.at, history::line(&record.entry))?;
+            }
+            if view.outcome.is_none() {
+                writeln!(out, "It has no outcome yet.")?;
+            }
         }
     }
     Ok(Exit::Done)

@@ -3,6 +3,7 @@
 //! Every problem is reported at once, each with its key path. Secrets come from files only, and are
 //! read when they are needed, never kept in these structures.
 
+pub mod gates;
 pub mod raw;
 mod validate;
 mod windows;
@@ -10,6 +11,8 @@ mod windows;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+
+pub use gates::GateSettings;
 
 use crate::core::{alert::Selector, policy::Policy};
 
@@ -30,6 +33,8 @@ pub struct ClusterSettings {
     pub selector: Selector,
     /// When to act, and how carefully.
     pub policy: Policy,
+    /// What is checked outside etcd before, during and after a run.
+    pub gates: Vec<GateSettings>,
 }
 
 /// A configuration that passed every check.

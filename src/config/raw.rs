@@ -1,6 +1,8 @@
 //! The configuration file as it is written. Unknown keys are errors: a typing mistake in a safety limit
 //! must not fall back to a default.
 
+pub mod gates;
+
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
@@ -39,6 +41,9 @@ pub struct Cluster {
     /// When to act.
     #[serde(default)]
     pub policy: PolicyKeys,
+    /// What is checked outside etcd.
+    #[serde(default)]
+    pub gates: Vec<gates::Gate>,
 }
 
 /// TLS files.
@@ -129,7 +134,9 @@ pub struct Window {
 #[serde(deny_unknown_fields)]
 pub struct CompactionKeys {
     /// How many revisions before the present one stay readable.
-    pub keep_revisions: u64,
+    pub keep_revisions: Option<u64>,
+    /// Duration: what was written within it stays readable.
+    pub older_than: Option<SignedDuration>,
 }
 
 impl PolicyKeys {

@@ -5,13 +5,15 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use jiff::SignedDuration;
 use url::Url;
 
-use super::{ClusterSettings, Problem, Settings, raw, windows};
+use super::{ClusterSettings, Problem, Settings, gates, raw, windows};
 use crate::core::{
     alert::Selector,
     policy::{Compaction, Policy},
     rule::Rule,
 };
 
+/// The revisions of a younger time are not told apart: the cluster is looked at some seconds apart.
+const MIN_COMPACTION_AGE: Duration = Duration::from_mins(1);
 /// A longer deadline would not be a limit any more.
 const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
 
@@ -64,7 +66,7 @@ fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSetti
             endpoint(text, secure).map_err(|what| problems.add(format!("{at}.endpoints[{index}]"), what)).ok()
         })
         .collect();
-    let identity_files = identity(at, raw.tls.cert_file, raw.tls.key_file, problems);
+    let identity_files = identity(&format!("{at}.tls"), raw.tls.cert_file, raw.tls.key_file, problems);
     if raw.auth.as_ref().is_some_and(|auth| auth.username.is_empty()) {
         problems.add(format!("{at}.auth.username"), "must not be empty");
     }
@@ -80,11 +82,12 @@ fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSetti
         identity_files,
         user: raw.auth.map(|auth| (auth.username, auth.password_file)),
         policy: policy(&format!("{at}.policy"), raw.policy, problems),
+        gates: gates::list(&format!("{at}.gates"), &raw.name, raw.gates, problems),
         name: raw.name,
     }
 }
 
-fn identity(
+pub(super) fn identity(
     at: &str,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -94,11 +97,11 @@ fn identity(
         (Some(cert), Some(key)) => Some((cert, key)),
         (None, None) => None,
         (Some(_), None) => {
-            problems.add(format!("{at}.tls.key_file"), "is missing, and cert_file needs it");
+            problems.add(format!("{at}.key_file"), "is missing, and cert_file needs it");
             None
         }
         (None, Some(_)) => {
-            problems.add(format!("{at}.tls.cert_file"), "is missing, and key_file needs it");
+            problems.add(format!("{at}.cert_file"), "is missing, and key_file needs it");
             None
         }
     }
@@ -173,7 +176,6 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
         recovery_timeout: duration("recovery_timeout", keys.recovery_timeout, second, default.recovery_timeout),
         cooldown: duration("cooldown", keys.cooldown, Duration::ZERO, default.cooldown),
         leader: keys.leader.unwrap_or(default.leader),
-        compaction: keys.compaction.map(|keys| Compaction { keep_revisions: keys.keep_revisions }),
         disarm_no_space: keys.disarm_nospace.unwrap_or(default.disarm_no_space),
         allow_without_quorum_slack: keys.allow_without_quorum_slack.unwrap_or(default.allow_without_quorum_slack),
         emergency: keys.emergency.unwrap_or(default.emergency),
@@ -196,8 +198,26 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
             Err(error) => problems.add(format!("{at}.rule"), error.to_string()),
         }
     }
+    if let Some(keys) = keys.compaction {
+        policy.compaction = compaction(&format!("{at}.compaction"), keys, problems);
+    }
     policy.windows = windows::schedule(&format!("{at}.windows"), keys.windows.unwrap_or_default(), problems);
     policy
+}
+
+fn compaction(at: &str, keys: raw::CompactionKeys, problems: &mut Problems) -> Option<Compaction> {
+    match (keys.keep_revisions, keys.older_than.map(Duration::try_from)) {
+        (Some(keep), None) => Some(Compaction::KeepRevisions(keep)),
+        (None, Some(Ok(age))) if (MIN_COMPACTION_AGE..=MAX_DURATION).contains(&age) => Some(Compaction::OlderThan(age)),
+        (None, Some(_)) => {
+            problems.add(format!("{at}.older_than"), "must be at least 1m and at most a year");
+            None
+        }
+        _ => {
+            problems.add(at, "needs either keep_revisions, a number, or older_than, like 1h");
+            None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -266,13 +286,14 @@ clusters:
   - name: a
     endpoints: []
     tls: {cert_file: /c.crt}
-    policy: {min_fragmentation_ratio: 45, defrag_deadline: 0s}
+    policy: {min_fragmentation_ratio: 45, defrag_deadline: 0s, compaction: {}}
   - name: a
     endpoints: ['ftp://x:1', 'https://user:pw@x:2379', 'https://x:2379/v3']
     match: [{}]
     policy:
       rule: dbsize > 1
       max_runs_per_day: 0
+      compaction: {older_than: 1s}
       windows: [{days: [caturday], start: '25:00', end: '05:00', timezone: Europe/Berln}, {start: '02:00', end: '02:00', timezone: UTC}]
 ";
         let error = read(text).expect_err("invalid");
@@ -281,6 +302,8 @@ clusters:
             "clusters[0].tls.key_file: is missing",
             "clusters[0].policy.min_fragmentation_ratio: is 45, and must be between 0 and 1",
             "clusters[0].policy.defrag_deadline: is 0s",
+            "clusters[0].policy.compaction: needs either",
+            "clusters[1].policy.compaction.older_than: must be at least 1m",
             "clusters[1].name: \"a\" is the name of clusters[0] already",
             "clusters[1].endpoints[0]: \"ftp://x:1\" has the scheme ftp",
             "clusters[1].endpoints[1]: has a user or password in it",

@@ -14,16 +14,15 @@
 //! A run that was refused has ended. While one of its alerts stands, a new request is made for it, after 1,
 //! 5 and 15 minutes and then every hour, so that each request keeps exactly one outcome.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use bytesize::ByteSize;
 use jiff::Timestamp;
 
 use super::{
-    cluster::{AlarmKind, ClusterFacts, MemberId, Status},
-    history::{AlertKey, MemberResult, Outcome, RunId, RunView, Trigger},
+    cluster::{AlarmKind, ClusterFacts, MemberId},
+    history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
     order::{Order, OrderRecord},
-    policy::{MIN_GAIN_UNDER_NO_SPACE, Mode, Need, Policy},
+    policy::{Mode, Policy},
     reason::Reason,
 };
 
@@ -39,8 +38,6 @@ const DUPLICATES_FOR: Duration = Duration::from_mins(5);
 const ALERT_STANDS_FOR: Duration = Duration::from_hours(12);
 /// From this file size / quota on, `emergency: true` overrides the windows.
 pub const EMERGENCY_QUOTA_USAGE: f64 = 0.9;
-/// Less than this part of what was free, given back, counts as nothing.
-const NO_GAIN_PART: u64 = 10;
 
 /// What the journal holds about one cluster, oldest first.
 #[derive(Clone, Debug, Default)]
@@ -154,8 +151,7 @@ impl Ledger {
 
     /// Too many runs failed in a row since a person last resumed.
     pub fn breaker(&self, policy: &Policy, now: Timestamp) -> Option<Reason> {
-        let resumed = self.orders.iter().filter(|record| matches!(record.order, Order::Resume { .. }));
-        let resumed = resumed.map(|record| record.at).max();
+        let resumed = self.resumed();
         let (mut failures, mut since) = (0u32, None);
         for run in &self.runs {
             let Some(ended) = run.finished_at.filter(|ended| resumed.is_none_or(|resumed| *ended > resumed)) else {
@@ -222,11 +218,22 @@ impl Ledger {
         alerts.iter().all(|key| recent.iter().any(|run| run.request.alerts.contains(key)))
     }
 
-    /// The last attempt on a member.
-    pub fn last_attempt(&self, member: MemberId) -> Option<&MemberResult> {
-        self.runs.iter().rev().flat_map(|run| run.members.iter().rev()).find(|result| {
-            result.intent.member_id == member && !matches!(result.end, super::history::MemberEnd::NotSent { .. })
-        })
+    /// The last attempt on each member since a person last resumed: who resumes says that it may be tried again.
+    pub fn attempts(&self) -> BTreeMap<MemberId, MemberResult> {
+        let resumed = self.resumed();
+        let heard = |run: &&RunView| {
+            let last = run.finished_at.or(run.started_at).unwrap_or(run.accepted_at);
+            resumed.is_none_or(|resumed| last > resumed)
+        };
+        let sent = |result: &&MemberResult| !matches!(result.end, MemberEnd::NotSent { .. });
+        let results = self.runs.iter().filter(heard).flat_map(|run| run.members.iter().filter(sent));
+        // Oldest first: the last of each member stays.
+        results.map(|result| (result.intent.member_id, result.clone())).collect()
+    }
+
+    fn resumed(&self) -> Option<Timestamp> {
+        let resumed = self.orders.iter().filter(|record| matches!(record.order, Order::Resume { .. }));
+        resumed.map(|record| record.at).max()
     }
 
     fn touched(&self) -> impl Iterator<Item = Timestamp> {
@@ -242,31 +249,6 @@ pub fn emergency(facts: &ClusterFacts) -> bool {
             status.quota_usage_ratio().is_some_and(|usage| usage >= EMERGENCY_QUOTA_USAGE)
                 || status.told_alarms().any(|alarm| alarm.kind == AlarmKind::NoSpace)
         })
-}
-
-/// How much must have become free since an attempt without gain for another one.
-pub fn least_gain(policy: &Policy, need: Need) -> ByteSize {
-    match need {
-        Need::NoSpace => MIN_GAIN_UNDER_NO_SPACE,
-        Need::QuotaPressure => policy.quota_min_reclaimable,
-        Need::Fragmented | Need::Rule => policy.min_reclaimable,
-    }
-}
-
-/// Why a member that needs it is left alone all the same: its last attempt gave nothing back, and since
-/// then no `least_gain` more has become free. Sizes that are not known back nothing off.
-pub fn backed_off(last: &MemberResult, status: &Status, least_gain: ByteSize) -> Option<Reason> {
-    let after = last.after()?;
-    let before = last.intent.before;
-    let expected = before.db_size.0.saturating_sub(before.db_size_in_use.0);
-    let reclaimed = last.reclaimed();
-    if reclaimed.0.saturating_mul(NO_GAIN_PART) >= expected {
-        return None;
-    }
-    let left = after.db_size.0.saturating_sub(after.db_size_in_use.0);
-    let needed = ByteSize(left.saturating_add(least_gain.0));
-    let reclaimable = status.reclaimable();
-    (reclaimable < needed).then_some(Reason::NoGain { reclaimed, expected: ByteSize(expected), reclaimable, needed })
 }
 
 /// Times beyond what a timestamp can hold are as far away as can be.

@@ -1,9 +1,11 @@
+use bytesize::ByteSize;
 use jiff::tz::TimeZone;
 
 use super::*;
 use crate::core::{
     fixture,
     history::{Approval, Intent, MemberEnd, Request, RunId, Sizes},
+    policy::Need,
     window::{Schedule, Window},
 };
 
@@ -50,6 +52,7 @@ fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView
         open_intent: None,
         members,
         steps: Vec::new(),
+        gates: Vec::new(),
         starts: 0,
     }
 }
@@ -254,39 +257,14 @@ fn only_alerts_that_still_fire_are_tried_again() {
 }
 
 #[test]
-fn a_member_that_did_not_shrink_is_left_alone_until_more_is_free() {
-    let attempt = |after| defragmented(sizes(1000, 100), after);
-    // (sizes after the last attempt, sizes now) -> left alone
-    let table = [
-        ((100, 100), (1000, 100), false),
-        ((1000, 100), (1000, 100), true),
-        ((990, 100), (990, 100), true),
-        ((900, 100), (900, 100), false),
-        // 99 MiB more are free, and then 100.
-        ((1000, 100), (1000, 1), true),
-        ((1000, 200), (1000, 100), false),
-        ((1000, 200), (1000, 101), true),
-        // It grew meanwhile: more is free than then.
-        ((1000, 100), (1200, 100), false),
-    ];
-    for (after, now, expected) in table {
-        let last = attempt(sizes(after.0, after.1));
-        let status =
-            Status { db_size: ByteSize::mib(now.0), db_size_in_use: ByteSize::mib(now.1), ..fixture::status(1) };
-        let reason = backed_off(&last, &status, least_gain(&Policy::default(), Need::Fragmented));
-        assert_eq!(label(reason), expected.then_some("no_gain"), "{after:?}, {now:?}");
-    }
-    let unknown = result(sizes(1000, 100), MemberEnd::Failed { reason: Reason::OperatorStop, after: None });
-    assert_eq!(backed_off(&unknown, &fixture::status(1), ByteSize(0)), None);
-}
-
-#[test]
-fn the_last_attempt_is_the_newest_that_was_sent() {
+fn the_last_attempt_is_the_newest_that_was_sent_since_a_person_resumed() {
     let mut first = run(Trigger::Alert, 0.0, Outcome::Succeeded, true);
     first.members.push(result(sizes(7, 7), MemberEnd::NotSent { reason: Reason::OperatorStop }));
-    let book = ledger(vec![first.clone()]);
-    assert_eq!(book.last_attempt(MemberId(1)), Some(&first.members[0]));
-    assert_eq!(book.last_attempt(MemberId(2)), None);
+    let mut book = ledger(vec![first.clone()]);
+    assert_eq!(book.attempts(), BTreeMap::from([(MemberId(1), first.members[0].clone())]));
+    let order = Order::Resume { by: "ann".to_owned(), reason: String::new() };
+    book.orders.push(OrderRecord { cluster: "a".to_owned(), at: Timestamp::MAX, order });
+    assert_eq!(book.attempts(), BTreeMap::new());
 }
 
 #[test]

@@ -271,6 +271,11 @@ impl ClusterFacts {
         named.all(|other| other == Some(first)).then_some(first)
     }
 
+    /// The revision that every voter that answered has applied.
+    pub fn oldest_revision(&self) -> Option<u64> {
+        self.voters().filter_map(|voter| Some(voter.status.as_ref().ok()?.revision)).min()
+    }
+
     /// Whether an alarm of this kind is known to be armed anywhere.
     pub fn has_alarm(&self, kind: AlarmKind) -> bool {
         self.alarms.as_ref().is_ok_and(|alarms| alarms.iter().any(|alarm| alarm.kind == kind))

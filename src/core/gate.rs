@@ -123,6 +123,18 @@ pub struct GateResult {
 }
 
 impl GateResult {
+    /// The values of [`GateResult::label`].
+    pub const LABELS: [&str; 3] = ["passed", "failed", "warned"];
+
+    /// A stable label for metrics: `warned` is a failure that does not end the run.
+    pub const fn label(&self) -> &'static str {
+        match (self.passed, self.on_failure) {
+            (true, _) => "passed",
+            (false, OnFailure::Stop) => "failed",
+            (false, OnFailure::Warn) => "warned",
+        }
+    }
+
     /// Why the run must not go on, if this result says so.
     pub fn against(&self) -> Option<Reason> {
         (!self.passed && self.on_failure == OnFailure::Stop).then(|| Reason::GateFailed {

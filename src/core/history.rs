@@ -1,6 +1,6 @@
 //! What the journal holds: the entries of a run, and the run as they tell it.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     cluster::MemberId,
+    gate::GateResult,
     policy::{Mode, Need},
     reason::Reason,
     wire,
@@ -305,6 +306,8 @@ pub enum Entry {
     Intent(Intent),
     /// The attempt on a member ended.
     Result(MemberResult),
+    /// A gate was checked.
+    Gate(GateResult),
     /// The run ended.
     Finished(Outcome),
 }
@@ -357,6 +360,8 @@ pub struct RunView {
     pub members: Vec<MemberResult>,
     /// What else was done, in order.
     pub steps: Vec<Step>,
+    /// What the checks outside etcd found, in order.
+    pub gates: Vec<GateResult>,
     /// How often it was begun: more than once after a crash.
     pub starts: u32,
 }
@@ -379,6 +384,7 @@ impl RunView {
                     open_intent: None,
                     members: Vec::new(),
                     steps: Vec::new(),
+                    gates: Vec::new(),
                     starts: 0,
                 });
                 continue;
@@ -395,6 +401,7 @@ impl RunView {
                     view.starts += 1;
                 }
                 Entry::Step(step) => view.steps.push(step),
+                Entry::Gate(result) => view.gates.push(result),
                 Entry::Intent(intent) => view.open_intent = Some(intent),
                 Entry::Result(result) => {
                     view.open_intent = None;
@@ -412,6 +419,12 @@ impl RunView {
     /// The alerts behind it that still fire, as far as is known.
     pub fn standing_alerts(&self) -> impl Iterator<Item = &AlertKey> {
         self.request.alerts.iter().filter(|key| !self.resolved.contains(key))
+    }
+
+    /// What the gates gave before the run, for later checks to be compared with.
+    pub fn baselines(&self) -> BTreeMap<String, serde_json::Value> {
+        let given = self.gates.iter().filter_map(|result| Some((result.gate.clone(), result.baseline.clone()?)));
+        given.collect()
     }
 
     /// Bytes that the files of all members lost.

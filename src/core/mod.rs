@@ -3,12 +3,15 @@
 //! Nothing here may read a clock, the environment, a random number or a log, and nothing is async:
 //! facts and times come in as values, decisions go out as values. That is what lets a test run
 //! thousands of whole defragmentations in virtual time. Reading order: [`cluster`] (what was observed),
-//! [`policy`] (what is wanted), [`admission`] (whether and when a run may begin), [`safety`] (what forbids it, as a [`reason`]), [`plan`] (who is next),
+//! [`policy`] (what is wanted), [`admission`] (whether and when a run may begin), [`safety`] (what forbids it, as a [`reason`]),
+//! [`backoff`] (what the last attempt says against another), [`plan`] (who is next), [`gate`] (checks outside etcd),
 //! [`run`] (the procedure).
 
 pub mod admission;
 pub mod alert;
+pub mod backoff;
 pub mod cluster;
+pub mod expect;
 pub mod gate;
 pub mod history;
 pub mod order;

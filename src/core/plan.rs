@@ -2,16 +2,27 @@
 //!
 //! `defragd plan` shows this; the run asks for it anew before every member and takes the first row only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::{
+    backoff,
     cluster::{AlarmKind, ClusterFacts, MemberFacts, MemberId},
+    history::MemberResult,
     policy::{LeaderPolicy, Need, Policy},
     reason::Reason,
     safety,
 };
+
+/// What happened before, as far as a plan has to know.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// The members that this run has dealt with.
+    pub done: BTreeSet<MemberId>,
+    /// The last attempt on each member in earlier runs, for automation to learn from.
+    pub attempts: BTreeMap<MemberId, MemberResult>,
+}
 
 /// What is to happen with one member.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -53,15 +64,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans from what was observed. `done` are the members that this run has dealt with.
-    pub fn new(facts: &ClusterFacts, policy: &Policy, done: &BTreeSet<MemberId>) -> Self {
+    /// Plans from what was observed, and from what happened before.
+    pub fn new(facts: &ClusterFacts, policy: &Policy, past: &Past) -> Self {
         let leader = facts.leader();
         let mut steps: Vec<Step> = facts
             .members
             .iter()
             .map(|member| {
                 let is_leader = leader == Some(member.member.id);
-                let mut decision = decide(facts, member, policy, done);
+                let mut decision = decide(facts, member, policy, past);
                 if is_leader && policy.leader == LeaderPolicy::Skip && matches!(decision, Decision::Defragment { .. }) {
                     decision = Decision::Skip { reason: Reason::LeaderSkipped };
                 }
@@ -86,14 +97,17 @@ impl Plan {
     }
 }
 
-fn decide(facts: &ClusterFacts, member: &MemberFacts, policy: &Policy, done: &BTreeSet<MemberId>) -> Decision {
-    let wanted = if done.contains(&member.member.id) {
+fn decide(facts: &ClusterFacts, member: &MemberFacts, policy: &Policy, past: &Past) -> Decision {
+    let last = past.attempts.get(&member.member.id);
+    let wanted = if past.done.contains(&member.member.id) {
         Err(Reason::AlreadyDone)
     } else if member.member.is_learner {
         Err(Reason::Learner)
     } else {
         match &member.status {
-            Ok(status) => policy.need(status, facts.has_alarm(AlarmKind::NoSpace)),
+            Ok(status) => policy.need(status, facts.has_alarm(AlarmKind::NoSpace)).and_then(|need| {
+                last.and_then(|last| backoff::held_back(last, status, policy, need)).map_or(Ok(need), Err)
+            }),
             Err(unknown) => {
                 Err(Reason::MemberUnreachable { member: member.member.label(), detail: unknown.detail.clone() })
             }
@@ -116,7 +130,7 @@ mod tests {
 
     #[test]
     fn followers_come_first_by_name_and_the_leader_last() {
-        let plan = Plan::new(&fixture::cluster(3), &Policy::default(), &BTreeSet::new());
+        let plan = Plan::new(&fixture::cluster(3), &Policy::default(), &Past::default());
         assert_eq!(order(&plan), ["etcd-2", "etcd-3", "etcd-1"]);
         assert_eq!(plan.blocked, None);
     }
@@ -125,14 +139,15 @@ mod tests {
     fn a_learner_is_never_chosen() {
         let mut facts = fixture::cluster(4);
         facts.members[3].member.is_learner = true;
-        let plan = Plan::new(&facts, &Policy::default(), &BTreeSet::new());
+        let plan = Plan::new(&facts, &Policy::default(), &Past::default());
         assert_eq!(order(&plan), ["etcd-2", "etcd-3", "etcd-1"]);
         assert_eq!(plan.steps[3].decision, Decision::Skip { reason: Reason::Learner });
     }
 
     #[test]
     fn members_that_were_dealt_with_are_not_chosen_again() {
-        let plan = Plan::new(&fixture::cluster(3), &Policy::default(), &BTreeSet::from([MemberId(2), MemberId(1)]));
+        let past = Past { done: BTreeSet::from([MemberId(2), MemberId(1)]), ..Past::default() };
+        let plan = Plan::new(&fixture::cluster(3), &Policy::default(), &past);
         assert_eq!(order(&plan), ["etcd-3"]);
     }
 }

@@ -48,9 +48,12 @@ pub enum LeaderPolicy {
 /// Compaction of the history before the first member. Off unless it is asked for: most clusters have
 /// somebody who compacts (the Kubernetes API server does), and what is compacted cannot be read any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Compaction {
-    /// How many revisions before the present one stay readable.
-    pub keep_revisions: u64,
+pub enum Compaction {
+    /// So many revisions before the present one stay readable.
+    KeepRevisions(u64),
+    /// What was written within this time stays readable. The process must have watched the cluster for so long:
+    /// etcd does not tell when a revision was made.
+    OlderThan(Duration),
 }
 
 /// The policy of one cluster.

@@ -50,6 +50,7 @@
 //! | `rule_not_met` | nothing; change `rule` if you want it earlier |
 //! | `rule_failed` | make the quota known (the member's `/metrics`), or leave it out of `rule` |
 //! | `no_gain` | look for long reads or snapshots under way, or compact; it is tried again when more is free |
+//! | `needs_person` | mend what the last attempt failed of (most often: free space on the member's disk and restart it), then `defragd resume` |
 //! | `paused` | `defragd resume`, or wait for the end of the pause |
 //! | `outside_window` | wait for the window, or set `emergency: true` for NOSPACE and a full quota |
 //! | `window_closed` | make the window longer than a run takes; the next alert goes on |
@@ -426,6 +427,16 @@ pub enum Reason {
         #[serde(rename = "needed_bytes", with = "wire::bytes")]
         needed: ByteSize,
     },
+    /// The last attempt failed of something that does not mend itself.
+    #[error(
+        "member {member} is left alone since its last attempt until a person mends the cause and says `defragd resume`: {detail}"
+    )]
+    NeedsPerson {
+        /// Its name.
+        member: String,
+        /// How the last attempt failed.
+        detail: String,
+    },
     /// A person paused the cluster.
     #[error("paused by {by}: {reason}{}; to go on: defragd resume", match until { Some(until) => format!(" (until {until})"), None => String::new() })]
     Paused {
@@ -558,6 +569,7 @@ impl Reason {
             Self::RuleNotMet { .. } => "rule_not_met",
             Self::RuleFailed { .. } => "rule_failed",
             Self::NoGain { .. } => "no_gain",
+            Self::NeedsPerson { .. } => "needs_person",
             Self::Paused { .. } => "paused",
             Self::OutsideWindow { .. } => "outside_window",
             Self::WindowClosed { .. } => "window_closed",

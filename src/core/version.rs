@@ -12,7 +12,15 @@ impl Version {
         let version = Self(parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
         parts.next().is_none().then_some(version)
     }
+
+    /// Whether it is older than `first`, in the same release line.
+    fn is_before(self, first: Self) -> bool {
+        (first.0, first.1) == (self.0, self.1) && self < first
+    }
 }
+
+/// The first patch releases that survive a full disk during a defragmentation (#18810).
+const MENDED_FULL_DISK: [Version; 2] = [Version(3, 4, 35), Version(3, 5, 17)];
 
 /// Why this version must not be defragmented at all. The numbers in the texts are etcd's issues.
 pub fn refusal(version: &str) -> Option<&'static str> {
@@ -29,6 +37,11 @@ pub fn refusal(version: &str) -> Option<&'static str> {
     None
 }
 
+/// Whether a full disk during a defragmentation crashes this version, before it can answer (#18810).
+pub fn dies_of_a_full_disk(version: &str) -> bool {
+    Version::parse(version).is_some_and(|version| MENDED_FULL_DISK.iter().any(|first| version.is_before(*first)))
+}
+
 /// Defects that are worth a word but do not forbid a defragmentation.
 pub fn warnings(version: &str) -> Vec<&'static str> {
     /// A defect, and for each release line the first patch release without it.
@@ -39,7 +52,7 @@ pub fn warnings(version: &str) -> Vec<&'static str> {
         ),
         (
             "a full disk during a defragmentation crashes the server (#18810): watch the free space of its data directory",
-            &[Version(3, 4, 35), Version(3, 5, 17)],
+            &MENDED_FULL_DISK,
         ),
         (
             "a defragmentation drops the database's tuning options until restart (#13713)",
@@ -49,7 +62,7 @@ pub fn warnings(version: &str) -> Vec<&'static str> {
     let Some(version) = Version::parse(version) else { return Vec::new() };
     DEFECTS
         .iter()
-        .filter(|(_, mended)| mended.iter().any(|first| first.1 == version.1 && version < *first))
+        .filter(|(_, mended)| mended.iter().any(|first| version.is_before(*first)))
         .map(|(text, _)| *text)
         .collect()
 }

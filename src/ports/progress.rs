@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::core::{
+    gate::GateResult,
     history::{Intent, MemberResult, Outcome, Step},
     plan::Plan,
     reason::Reason,
@@ -24,6 +25,8 @@ pub trait Progress: Send + Sync {
     fn waiting(&self, _reason: &Reason) {}
     /// The attempt on a member ended, and it is in the journal.
     fn member_ended(&self, _result: &MemberResult) {}
+    /// A gate was checked.
+    fn gate(&self, _result: &GateResult) {}
     /// The run ended.
     fn finished(&self, _outcome: &Outcome, _took: Duration) {}
 }
@@ -53,6 +56,10 @@ impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
     fn member_ended(&self, result: &MemberResult) {
         self.0.member_ended(result);
         self.1.member_ended(result);
+    }
+    fn gate(&self, result: &GateResult) {
+        self.0.gate(result);
+        self.1.gate(result);
     }
     fn finished(&self, outcome: &Outcome, took: Duration) {
         self.0.finished(outcome, took);

@@ -1,6 +1,6 @@
 //! The metrics that outlive a scrape: counters of runs, decisions and webhook requests.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     core::{
+        gate::{GateResult, GateRule},
         history::{MemberResult, Outcome, Trigger},
         plan::{Decision, Plan},
         policy::Need,
@@ -53,6 +54,20 @@ struct DecisionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GateLabels {
+    etcd_cluster: String,
+    gate: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckLabels {
+    etcd_cluster: String,
+    gate: String,
+    moment: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AlertLabels {
     decision: &'static str,
     reason: &'static str,
@@ -74,6 +89,9 @@ pub struct Counters {
     reclaimed: Family<ClusterLabels, Counter>,
     defrags: Family<ResultLabels, Counter>,
     decisions: Family<DecisionLabels, Counter>,
+    gate_checks: Family<CheckLabels, Counter>,
+    gate_passed: Family<GateLabels, Gauge>,
+    gate_duration: Family<GateLabels, Gauge<f64, AtomicU64>>,
     webhook_requests: Family<CodeLabels, Counter>,
     webhook_alerts: Family<AlertLabels, Counter>,
 }
@@ -92,6 +110,9 @@ impl Counters {
             reclaimed: Family::default(),
             defrags: Family::default(),
             decisions: Family::default(),
+            gate_checks: Family::default(),
+            gate_passed: Family::default(),
+            gate_duration: Family::default(),
             webhook_requests: Family::default(),
             webhook_alerts: Family::default(),
         };
@@ -113,6 +134,9 @@ impl Counters {
         registry.register("reclaimed_bytes", "Bytes that members' files lost in runs", self.reclaimed.clone());
         registry.register("member_defrags", "Attempts on single members by result", self.defrags.clone());
         registry.register("decisions", "Decisions about members and runs, with their reason", self.decisions.clone());
+        registry.register("gate_checks", "Checks of gates by moment and result", self.gate_checks.clone());
+        registry.register("gate_passed", "Whether the gate's last check passed", self.gate_passed.clone());
+        registry.register("gate_duration_seconds", "How long the gate's last check took", self.gate_duration.clone());
         registry.register("webhook_requests", "Webhook requests by HTTP status", self.webhook_requests.clone());
         registry.register(
             "webhook_alerts",
@@ -174,6 +198,28 @@ impl Counters {
             Need::Rule => "rule",
         };
         self.decide(cluster, "start", reason);
+    }
+
+    /// Counters at 0 for a cluster's gates, at the moments that they have.
+    pub fn expect_gates<'a>(&self, cluster: &str, gates: impl IntoIterator<Item = &'a GateRule>) {
+        for gate in gates {
+            for (moment, result) in
+                gate.when.iter().flat_map(|moment| GateResult::LABELS.map(|result| (moment, result)))
+            {
+                let (etcd_cluster, gate, moment) = (cluster.to_owned(), gate.name.clone(), moment.label());
+                let _ = self.gate_checks.get_or_create(&CheckLabels { etcd_cluster, gate, moment, result });
+            }
+        }
+    }
+
+    /// A gate was checked.
+    pub fn gate(&self, cluster: &str, result: &GateResult) {
+        let (moment, label) = (result.moment.label(), result.label());
+        let labels = GateLabels { etcd_cluster: cluster.to_owned(), gate: result.gate.clone() };
+        self.gate_passed.get_or_create(&labels).set(i64::from(result.passed));
+        self.gate_duration.get_or_create(&labels).set(result.took.as_secs_f64());
+        let GateLabels { etcd_cluster, gate } = labels;
+        self.gate_checks.get_or_create(&CheckLabels { etcd_cluster, gate, moment, result: label }).inc();
     }
 
     /// The attempt on a member ended.

@@ -74,6 +74,23 @@ async fn status_plan_run_and_runs_tell_the_same_story() {
     let runs: Value = serde_json::from_slice(&runs.stdout).unwrap();
     let outcomes: Vec<_> = runs["runs"].as_array().unwrap().iter().map(|run| run["outcome"].clone()).collect();
     assert_eq!(outcomes, ["nothing_to_do", "succeeded"], "newest first");
+
+    // What an operator reads: each member is announced before it is touched, the leader last.
+    let show = |id: &str| std::process::Command::new(binary()).args(["runs", "show", id, &journal]).output().unwrap();
+    let story = text(&show("1").stdout);
+    let leader = rig.cluster.member(rig.cluster.leader().await.unwrap()).name().to_owned();
+    let at = |what: &str| story.find(what).unwrap_or_else(|| panic!("{what:?} is not in:\n{story}"));
+    let lines = [
+        "(follower) is next",
+        &format!("{leader} (leader) is next"),
+        &format!("{leader} is defragmented"),
+        "ends: succeeded",
+    ];
+    let places: Vec<_> = lines.iter().map(|line| at(line)).collect();
+    assert!(places.is_sorted(), "{story}");
+    let unknown = show("77");
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(text(&unknown.stderr).contains("no run 77"), "{}", text(&unknown.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use serde_json::Value;
 use testkit::{DefragLog, Defragd, EtcdCluster, EtcdVersion, Tools, Writer, until};
 
-use crate::rig::{MINUTE, Rig, binary};
+use crate::rig::{MINUTE, Rig, TOKEN, binary, ended_run, firing};
 
 /// How many times as long a defrag takes, in tests that must hit the middle of one: about a second then.
 pub(crate) const SLOWED: u32 = 30;
@@ -87,6 +87,20 @@ pub(crate) async fn still_under_way(defragd: &Defragd, id: i64, time: Duration) 
     tokio::time::sleep(time).await;
     let run = defragd.json(&format!("/api/v1/runs/{id}")).await.unwrap();
     assert!(run["outcome"].is_null(), "it ended early: {run}");
+}
+
+/// The alert fires anew, and the run with this number serves it.
+pub(crate) async fn fires_again(defragd: &Defragd, id: i64) -> Value {
+    let mut again = firing();
+    again["alerts"][0]["startsAt"] = format!("2026-11-23T11:00:00.{id:03}Z").into();
+    defragd.post_alerts(&again, Some(TOKEN)).await.unwrap();
+    ended_run(defragd, id).await
+}
+
+/// A person says that the cause is mended.
+pub(crate) async fn resume(defragd: &Defragd) {
+    let answer = defragd.post("/api/v1/clusters/demo/resume", r#"{"by": "ann"}"#, Some(TOKEN)).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.body);
 }
 
 /// Runs a test in namespaces of its own, or says why that cannot be here.

@@ -73,7 +73,14 @@ struct Victim {
 
 impl Victim {
     async fn start(&self) -> Defragd {
-        let flags = ["--mode=enforce", "--cooldown=0s", "--pause-between-members=200ms"];
+        // Each round is a day's work and more: what holds automation back is not the matter here.
+        let flags = [
+            "--mode=enforce",
+            "--cooldown=0s",
+            "--pause-between-members=200ms",
+            "--max-runs-per-day=10000",
+            "--breaker-failures=10000",
+        ];
         self.rig.serve(&flags).await
     }
 

@@ -14,6 +14,7 @@ mod disk_full;
 mod exposition;
 mod faults;
 mod frozen;
+mod gates_probes;
 mod kill;
 mod leadership;
 mod nospace;

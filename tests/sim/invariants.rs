@@ -397,6 +397,7 @@ impl World {
             Entry::Joined { .. } => 6,
             Entry::Resolved { .. } => 7,
             Entry::Approved { .. } => 8,
+            Entry::Gate(_) => 9,
         };
         self.watch.mix(now, &[5, run.0.unsigned_abs(), kind]);
         let observing = self.schedule.policy.mode == Mode::Observe;
@@ -410,6 +411,7 @@ impl World {
         match entry {
             Entry::Accepted(_)
             | Entry::Step(_)
+            | Entry::Gate(_)
             | Entry::Joined { .. }
             | Entry::Resolved { .. }
             | Entry::Approved { .. } => {}
@@ -494,6 +496,7 @@ fn brief(entry: &Entry) -> String {
         Entry::Intent(intent) => format!("intent {} (leader {})", intent.member_id, intent.is_leader),
         Entry::Result(result) => format!("result {} {}: {:?}", result.intent.member_id, result.label(), result.end),
         Entry::Step(step) => format!("step {step:?}"),
+        Entry::Gate(result) => format!("gate {} {}: {}", result.gate, result.label(), result.detail),
         Entry::Joined { alerts } => format!("joined by {} alerts", alerts.len()),
         Entry::Resolved { alerts } => format!("{} alerts resolved", alerts.len()),
         Entry::Approved { by } => format!("approved by {by}"),

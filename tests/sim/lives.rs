@@ -111,6 +111,7 @@ fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
         user: None,
         selector: Selector { cluster: "a".to_owned(), any_of: Vec::new() },
         policy,
+        gates: Vec::new(),
     };
     let clock = Arc::new(SimClock(Arc::clone(sim)));
     let shared = Arc::new(Shared {

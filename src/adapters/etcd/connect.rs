@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use etcd_client::{Channel, Client, ConnectOptions};
+use hyper_util::client::legacy::connect::HttpConnector;
 use thiserror::Error;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
@@ -15,6 +16,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// A peer that answers no ping in this time is gone, however long its RPC may take.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a member does not acknowledge within this time is never delivered. The kernel would else go on sending
+/// what was written to a broken connection, and a Defragment would begin long after its run is over.
+const UNDELIVERED_AFTER: Duration = Duration::from_secs(20);
 
 /// A TLS file or an endpoint that cannot be used.
 #[derive(Debug, Error)]
@@ -110,7 +115,7 @@ impl Connection {
         if url.starts_with("https://") {
             endpoint = endpoint.tls_config(self.tls.clone()).map_err(|e| bad(error::chain(&e)))?;
         }
-        let channel = Channel::Tonic(endpoint.connect_lazy());
+        let channel = Channel::Tonic(endpoint.connect_with_connector_lazy(connector()));
         let options = ConnectOptions::new().with_auto_token_refresh(true);
         let Some((name, password)) = &self.user else {
             return Client::from_channel(channel, Some(options)).await.map_err(|failure| error::unknown(&failure));
@@ -130,6 +135,14 @@ impl Connection {
     pub(super) fn http(&self, url: &str) -> &reqwest::Client {
         if url.starts_with("https://") { &self.http_tls } else { &self.http_plain }
     }
+}
+
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_tcp_user_timeout(Some(UNDELIVERED_AFTER));
+    connector
 }
 
 fn read(what: &'static str, path: &PathBuf) -> Result<Vec<u8>, ConnectError> {

@@ -95,7 +95,19 @@ impl SqliteJournal {
         }
     }
 
-    async fn records<P>(&self, filter: &'static str, parameters: P) -> Result<Vec<RunView>, JournalError>
+    /// Everything that is written down about one run, in order.
+    pub async fn history(&self, run: RunId) -> Result<Vec<Record>, JournalError> {
+        self.records("run = ?1", (run.0,)).await
+    }
+
+    async fn views<P>(&self, filter: &'static str, parameters: P) -> Result<Vec<RunView>, JournalError>
+    where
+        P: rusqlite::Params + Send + 'static,
+    {
+        self.records(filter, parameters).await.map(RunView::fold)
+    }
+
+    async fn records<P>(&self, filter: &'static str, parameters: P) -> Result<Vec<Record>, JournalError>
     where
         P: rusqlite::Params + Send + 'static,
     {
@@ -119,7 +131,7 @@ impl SqliteJournal {
                     Err(error) => return Err(error),
                 }
             }
-            Ok(RunView::fold(records))
+            Ok(records)
         })
         .await
     }
@@ -156,13 +168,13 @@ impl Journal for SqliteJournal {
 
     async fn runs(&self, limit: usize) -> Result<Vec<RunView>, JournalError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.records("run IN (SELECT id FROM run ORDER BY id DESC LIMIT ?1)", (limit,)).await
+        self.views("run IN (SELECT id FROM run ORDER BY id DESC LIMIT ?1)", (limit,)).await
     }
 
     async fn runs_of(&self, cluster: &str, limit: usize) -> Result<Vec<RunView>, JournalError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let filter = "run IN (SELECT id FROM run WHERE cluster = ?1 ORDER BY id DESC LIMIT ?2)";
-        self.records(filter, (cluster.to_owned(), limit)).await
+        self.views(filter, (cluster.to_owned(), limit)).await
     }
 
     async fn order(&self, cluster: &str, order: Order) -> Result<(), JournalError> {
@@ -200,11 +212,11 @@ impl Journal for SqliteJournal {
     }
 
     async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {
-        Ok(self.records("run = ?1", (run.0,)).await?.pop())
+        Ok(self.views("run = ?1", (run.0,)).await?.pop())
     }
 
     async fn open_runs(&self) -> Result<Vec<RunView>, JournalError> {
-        self.records("run IN (SELECT id FROM run WHERE open = ?1)", (1,)).await
+        self.views("run IN (SELECT id FROM run WHERE open = ?1)", (1,)).await
     }
 }
 

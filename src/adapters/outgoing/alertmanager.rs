@@ -3,22 +3,25 @@
 
 use std::path::PathBuf;
 
+use reqwest::Method;
 use serde::Deserialize;
 
-use super::{CallError, Remote, token};
+use super::{Access, CallError, Remote, Secrets, excerpt, shown};
 use crate::core::alert::{Alert, AlertStatus, Labels, Notification};
+
+/// Thousands of alerts fit in.
+const MAX_CHECKED_BYTES: usize = 4 << 20;
 
 /// One Alertmanager.
 #[derive(Clone, Debug)]
 pub struct Alertmanager {
     remote: Remote,
-    token_file: Option<PathBuf>,
 }
 
 /// What is used of a `gettableAlert`.
 #[derive(Deserialize)]
-struct Gettable {
-    labels: Labels,
+pub(in crate::adapters) struct Gettable {
+    pub(in crate::adapters) labels: Labels,
     fingerprint: String,
     #[serde(rename = "startsAt")]
     starts_at: String,
@@ -33,7 +36,12 @@ struct Status {
 impl Alertmanager {
     /// At this address, with its route prefix if it has one.
     pub fn new(url: &str, token_file: Option<PathBuf>, ca_file: Option<&PathBuf>) -> Result<Self, CallError> {
-        Ok(Self { remote: Remote::new(url, ca_file)?, token_file })
+        Ok(Self { remote: Remote::plain(url, token_file, ca_file.cloned())? })
+    }
+
+    /// The same for a check, with whatever it takes to reach it.
+    pub(in crate::adapters) fn checked(url: &str, access: Access) -> Result<Self, CallError> {
+        Ok(Self { remote: Remote::new(url, access, MAX_CHECKED_BYTES)? })
     }
 
     /// Its address, for the log.
@@ -41,31 +49,31 @@ impl Alertmanager {
         self.remote.base.as_str()
     }
 
-    /// The alerts that fire.
+    /// The alerts that fire, as a notification.
     pub async fn firing(&self) -> Result<Notification, CallError> {
-        let mut url = self.remote.url("api/v2/alerts")?;
-        url.query_pairs_mut().extend_pairs([
-            ("active", "true"),
-            ("silenced", "false"),
-            ("inhibited", "false"),
-            ("unprocessed", "false"),
-        ]);
-        let mut request = self.remote.client.get(url.clone());
-        if let Some(path) = &self.token_file {
-            // Read anew each time: tokens of service accounts change.
-            request = request.bearer_auth(token(path)?);
-        }
-        let json = self.remote.call(request, &url).await?;
-        let alerts: Vec<Gettable> = serde_json::from_value(json)
-            .map_err(|error| CallError::NotUnderstood { url: url.to_string(), detail: error.to_string() })?;
-        // The query says so already; an Alertmanager that ignores it must not start runs.
-        let alerts = alerts.into_iter().filter(|alert| alert.status.state == "active").map(|alert| Alert {
+        let (alerts, _) = self.active(&[]).await?;
+        let alerts = alerts.into_iter().map(|alert| Alert {
             status: AlertStatus::Firing,
             labels: alert.labels,
             starts_at: alert.starts_at,
             fingerprint: alert.fingerprint,
         });
         Ok(Notification { alerts: alerts.collect(), truncated_alerts: 0 })
+    }
+
+    /// The alerts that fire and that all of the matchers match.
+    pub(in crate::adapters) async fn active(&self, matchers: &[String]) -> Result<(Vec<Gettable>, Secrets), CallError> {
+        let mut url = self.remote.url("api/v2/alerts")?;
+        let wanted = [("active", "true"), ("silenced", "false"), ("inhibited", "false"), ("unprocessed", "false")];
+        url.query_pairs_mut().extend_pairs(wanted).extend_pairs(matchers.iter().map(|matcher| ("filter", matcher)));
+        let heard = self.remote.call(Method::GET, &url, None).await?;
+        // The error may quote the answer, at any length.
+        let alerts: Vec<Gettable> = serde_json::from_value(heard.json).map_err(|error| CallError::NotUnderstood {
+            url: shown(&url),
+            detail: excerpt(&heard.secrets.mask(&error.to_string())),
+        })?;
+        // The query says so already; an Alertmanager that ignores it must not start or stop runs.
+        Ok((alerts.into_iter().filter(|alert| alert.status.state == "active").collect(), heard.secrets))
     }
 }
 

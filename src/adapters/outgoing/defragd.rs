@@ -2,20 +2,20 @@
 
 use std::path::PathBuf;
 
+use reqwest::Method;
 use serde_json::Value;
 
-use super::{CallError, Remote, token};
+use super::{CallError, Remote};
 
 /// Gives orders to a running defragd.
 pub struct ControlClient {
     remote: Remote,
-    token: Option<String>,
 }
 
 impl ControlClient {
-    /// For the server at this address. The token is read now.
+    /// For the server at this address. The token is read when an order is given.
     pub fn new(server: &str, token_file: Option<&PathBuf>, ca_file: Option<&PathBuf>) -> Result<Self, CallError> {
-        Ok(Self { remote: Remote::new(server, ca_file)?, token: token_file.map(token).transpose()? })
+        Ok(Self { remote: Remote::plain(server, token_file.cloned(), ca_file.cloned())? })
     }
 
     /// Posts an order. The parts of the path are escaped.
@@ -24,10 +24,6 @@ impl ControlClient {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        let mut request = self.remote.client.post(url.clone()).json(body);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
-        self.remote.call(request, &url).await
+        Ok(self.remote.call(Method::POST, &url, Some(body)).await?.json)
     }
 }

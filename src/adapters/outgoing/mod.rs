@@ -1,20 +1,30 @@
-//! The HTTP that we speak as a client: to a running defragd, and to Alertmanager.
+//! The HTTP that we speak as a client: to a running defragd, to Alertmanager, and to what the gates look at.
 //!
-//! Each call has a deadline and a limit on its answer, follows no redirect, and uses no proxy: a token must
-//! not go anywhere but where it was meant for.
+//! Each call has a deadline and a limit on its answer, follows no redirect unless it is asked to, and uses no
+//! proxy: a token must not go anywhere but where it was meant for. [`access`] is how a server is spoken to.
 
+pub mod access;
 mod alertmanager;
+mod credentials;
 mod defragd;
+mod file;
+mod text;
+mod tls;
 
 use std::{path::PathBuf, time::Duration};
 
-use reqwest::redirect::Policy;
+use reqwest::Method;
 use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 
+pub use access::Access;
 pub use alertmanager::Alertmanager;
+pub use credentials::Credentials;
+pub(in crate::adapters) use credentials::Secrets;
 pub use defragd::ControlClient;
+pub(in crate::adapters) use text::{detail, excerpt, shown};
+pub use tls::ClientTls;
 
 /// Long enough for a server in trouble, short enough for a person at a terminal.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -34,6 +44,12 @@ pub enum CallError {
         /// Why not.
         detail: String,
     },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
+    /// A header cannot be sent.
+    #[error("the header {0:?} has a name or a value that cannot be sent")]
+    Header(String),
     /// The address is none.
     #[error("{url:?} is not an http:// or https:// URL: {detail}")]
     Url {
@@ -72,13 +88,33 @@ pub enum CallError {
 
 /// An address that is called, with what it takes to do so.
 #[derive(Clone, Debug)]
-struct Remote {
+pub(in crate::adapters) struct Remote {
     base: Url,
-    client: reqwest::Client,
+    access: Access,
+    max_answer_bytes: usize,
+}
+
+/// The JSON of a good answer.
+pub(in crate::adapters) struct Heard {
+    pub(in crate::adapters) json: Value,
+    /// What was sent and must not be shown.
+    pub(in crate::adapters) secrets: Secrets,
 }
 
 impl Remote {
-    fn new(url: &str, ca_file: Option<&PathBuf>) -> Result<Self, CallError> {
+    /// At this address, for our own commands.
+    fn plain(url: &str, token_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Result<Self, CallError> {
+        let access = Access {
+            credentials: Credentials::bearer(token_file),
+            tls: ClientTls { ca_file, ..ClientTls::default() },
+            timeout: DEADLINE,
+            follow_redirects: false,
+        };
+        Self::new(url, access, MAX_ANSWER_BYTES)
+    }
+
+    /// Looks at the address and the TLS files; the credentials are read when they are needed.
+    pub(in crate::adapters) fn new(url: &str, access: Access, max_answer_bytes: usize) -> Result<Self, CallError> {
         let bad = |detail: &str| CallError::Url { url: url.to_owned(), detail: detail.to_owned() };
         let mut base = Url::parse(url).map_err(|error| bad(&error.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
@@ -93,72 +129,37 @@ impl Remote {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        let mut builder = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(Policy::none())
-            .timeout(DEADLINE)
-            .connect_timeout(DEADLINE / 2);
-        if let Some(path) = ca_file {
-            let file =
-                |detail: String| CallError::File { what: "the certificate authorities", path: path.clone(), detail };
-            let pem = std::fs::read(path).map_err(|error| file(error.to_string()))?;
-            let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| file(chain(&error)))?;
-            builder = builder.tls_certs_only(roots);
-        } else if base.scheme() == "http" {
-            // A bare machine has no authorities to load, and needs none here.
-            builder = builder.tls_certs_only([]);
-        }
-        let client = builder.build().map_err(|error| bad(&chain(&error)))?;
-        Ok(Self { base, client })
+        access.try_tls(&base)?;
+        Ok(Self { base, access, max_answer_bytes })
     }
 
-    fn url(&self, path: &str) -> Result<Url, CallError> {
+    pub(in crate::adapters) fn url(&self, path: &str) -> Result<Url, CallError> {
         let bad =
             |error: url::ParseError| CallError::Url { url: format!("{}{path}", self.base), detail: error.to_string() };
         self.base.join(path).map_err(bad)
     }
 
     /// Sends, and reads the JSON of a good answer.
-    async fn call(&self, request: reqwest::RequestBuilder, url: &Url) -> Result<Value, CallError> {
-        let url = || url.to_string();
-        let unreachable = |error: &reqwest::Error| CallError::Unreachable { url: url(), detail: chain(error) };
-        let mut answer = request.send().await.map_err(|error| unreachable(&error))?;
-        let status = answer.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| unreachable(&error))? {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                let detail = format!("it is longer than {MAX_ANSWER_BYTES} bytes");
-                return Err(CallError::NotUnderstood { url: url(), detail });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let json = serde_json::from_slice::<Value>(&body);
-        if !status.is_success() {
+    pub(in crate::adapters) async fn call(
+        &self,
+        method: Method,
+        url: &Url,
+        body: Option<&Value>,
+    ) -> Result<Heard, CallError> {
+        let answer = self.access.ask(method, url, body, self.max_answer_bytes).await?;
+        let url = || shown(url);
+        let json = serde_json::from_slice::<Value>(&answer.body);
+        if !(200..300).contains(&answer.status) {
             let said = json.ok().and_then(|json| Some(json.get("error")?.as_str()?.to_owned()));
-            let text = || String::from_utf8_lossy(&body).trim().chars().take(200).collect();
-            return Err(CallError::Refused { url: url(), status: status.as_u16(), detail: said.unwrap_or_else(text) });
+            let text = said.unwrap_or_else(|| String::from_utf8_lossy(&answer.body).into_owned());
+            let detail = excerpt(&answer.secrets.mask(&text));
+            return Err(CallError::Refused { url: url(), status: answer.status, detail });
         }
-        json.map_err(|error| CallError::NotUnderstood { url: url(), detail: error.to_string() })
+        if answer.is_cut {
+            let detail = format!("it is longer than {} bytes", self.max_answer_bytes);
+            return Err(CallError::NotUnderstood { url: url(), detail });
+        }
+        let json = json.map_err(|error| CallError::NotUnderstood { url: url(), detail: error.to_string() })?;
+        Ok(Heard { json, secrets: answer.secrets })
     }
-}
-
-/// The token in a file.
-fn token(path: &PathBuf) -> Result<String, CallError> {
-    let text = std::fs::read_to_string(path).map_err(|error| CallError::File {
-        what: "the token file",
-        path: path.clone(),
-        detail: error.to_string(),
-    })?;
-    Ok(text.trim().to_owned())
-}
-
-/// An error with its causes: reqwest's own text often ends before the one that helps.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, Fact},
+    gate::Moment,
     history::{Outcome, Step},
     reason::Reason,
 };
@@ -43,15 +44,21 @@ impl Run {
     pub(super) fn disarmed(&mut self, now: Duration, member: String, answer: Result<(), String>) -> Action {
         match answer {
             Err(detail) => self.give_up(Reason::DisarmFailed { member, detail }),
-            Ok(()) => self.look_at(Phase::Clearing(Clearing { since: now, clear_since: None })),
+            Ok(()) => self.watch_alarms(now),
         }
+    }
+
+    /// A disarmed alarm counts as such when it has stayed so.
+    pub(super) fn watch_alarms(&mut self, now: Duration) -> Action {
+        self.unproven = false;
+        self.look_at(Phase::Clearing(Clearing { since: now, clear_since: None }))
     }
 
     pub(super) fn clear(&mut self, now: Duration, mut clearing: Clearing, facts: &Fact<ClusterFacts>) -> Action {
         let trouble = self.trouble(facts);
         let waited = now.saturating_sub(clearing.since);
         if let Some(reason) = trouble {
-            if !reason.may_pass() || waited >= self.policy.recovery_timeout {
+            if !reason.may_pass() || waited >= self.brief.policy.recovery_timeout {
                 return self.give_up(reason);
             }
             self.waiting_for = Some(reason);
@@ -69,8 +76,10 @@ impl Run {
         }
         if armed.is_empty() {
             if now.saturating_sub(*clearing.clear_since.get_or_insert(now)) >= CLEAR_FOR {
-                let stopped = self.stop.clone().map(|reason| Outcome::Stopped { reason });
-                return self.finish(stopped.unwrap_or(Outcome::Succeeded));
+                return match self.stop.clone() {
+                    Some(reason) => self.finish(Outcome::Stopped { reason }),
+                    None => self.pass_gates(Moment::After),
+                };
             }
         } else if clearing.clear_since.is_some() || waited >= CLEAR_FOR {
             return self.give_up(Reason::NoSpaceAgain);

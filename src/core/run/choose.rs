@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Phase, Run, known, sizes};
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, Fact},
+    gate::Moment,
     history::{Intent, MemberEnd, Outcome},
     plan::{Plan, Step as Planned},
     policy::{LeaderPolicy, Mode, Need},
@@ -12,7 +13,7 @@ use crate::core::{
 };
 
 impl Run {
-    pub(super) fn choose(&mut self, facts: &Fact<ClusterFacts>) -> Action {
+    pub(super) fn choose(&mut self, now: Duration, facts: &Fact<ClusterFacts>) -> Action {
         if let Some(reason) = self.stop.clone() {
             return self.finish(Outcome::Stopped { reason });
         }
@@ -26,7 +27,7 @@ impl Run {
         if let Some(reason) = self.other_cluster(facts) {
             return self.give_up(reason);
         }
-        let plan = Plan::new(facts, &self.policy, &self.done);
+        let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let blocked = plan.blocked.clone();
         let next = plan.pending().next().map(|(step, need)| (step.clone(), need));
         let members: Vec<_> = plan.pending().map(|(step, _)| step.member.clone()).collect();
@@ -35,20 +36,28 @@ impl Run {
             return self.look_again(reason);
         }
         self.looks = 0;
-        if self.policy.mode == Mode::Observe {
+        let compact_to = self.revision_to_compact(facts);
+        let disarm = self.brief.policy.disarm_no_space && facts.has_alarm(AlarmKind::NoSpace);
+        let has_work = compact_to.is_some() || next.is_some() || disarm;
+        if has_work && !self.entered {
+            return self.pass_gates(self.moment_of_entry());
+        }
+        if self.brief.policy.mode == Mode::Observe {
             return self.only_observed(members);
         }
-        if let Some(revision) = self.revision_to_compact(facts) {
+        if let Some(revision) = compact_to {
             self.compacted = true;
             return self.intend_step(crate::core::history::Step::Compact { revision });
         }
         match next {
-            Some((step, _)) if step.is_leader && self.policy.leader == LeaderPolicy::LastAfterTransfer => {
+            Some((step, _)) if step.is_leader && self.brief.policy.leader == LeaderPolicy::LastAfterTransfer => {
                 self.hand_over_first(facts, &step)
             }
             Some((step, need)) => self.intend(facts, step, need),
-            None if self.policy.disarm_no_space && facts.has_alarm(AlarmKind::NoSpace) => self.disarm_next(facts),
-            None => self.finish(if self.acted { Outcome::Succeeded } else { Outcome::NothingToDo }),
+            None if disarm => self.disarm_next(facts),
+            None if self.unproven => self.watch_alarms(now),
+            None if self.acted => self.pass_gates(Moment::After),
+            None => self.finish(Outcome::NothingToDo),
         }
     }
 
@@ -102,11 +111,11 @@ impl Run {
         self.acted = true;
         let member = intent.member_id;
         self.phase = Phase::Defragmenting { intent, sent_at: now };
-        Action::Defragment { member, deadline: self.policy.defrag_deadline }
+        Action::Defragment { member, deadline: self.brief.policy.defrag_deadline }
     }
 
     fn no_longer_next(&self, intent: &Intent, facts: &ClusterFacts) -> Option<Reason> {
-        let plan = Plan::new(facts, &self.policy, &self.done);
+        let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let next = plan.pending().next();
         if next.is_some_and(|(step, _)| step.member_id == intent.member_id && step.is_leader == intent.is_leader) {
             return plan.blocked;
@@ -120,10 +129,12 @@ impl Run {
         then: Option<Outcome>,
         written: Result<(), String>,
     ) -> Action {
-        self.done.extend(done);
+        let ended_well = done.is_some();
+        self.past.done.extend(done);
         match (then, written) {
             (Some(outcome), _) => self.finish(outcome),
             (None, Err(detail)) => self.give_up(Reason::JournalFailed { detail }),
+            (None, Ok(())) if ended_well => self.pass_gates(Moment::Between),
             (None, Ok(())) => self.choose_next(),
         }
     }

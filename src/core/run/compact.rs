@@ -6,6 +6,7 @@ use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{ClusterFacts, Fact, MemberId},
     history::Outcome,
+    policy::Compaction,
     reason::Reason,
 };
 
@@ -26,10 +27,12 @@ pub(super) struct Settling {
 impl Run {
     /// The revision up to which this run has to compact yet, if any.
     pub(super) fn revision_to_compact(&self, facts: &ClusterFacts) -> Option<u64> {
-        let keep = self.policy.compaction.filter(|_| !self.compacted && self.done.is_empty())?.keep_revisions;
-        // The lowest: what every voter has applied.
-        let newest = facts.voters().filter_map(|voter| Some(voter.status.as_ref().ok()?.revision)).min()?;
-        newest.checked_sub(keep).filter(|revision| *revision > 0)
+        let compaction = self.brief.policy.compaction.filter(|_| !self.compacted && self.past.done.is_empty())?;
+        let revision = match compaction {
+            Compaction::KeepRevisions(keep) => facts.oldest_revision()?.checked_sub(keep),
+            Compaction::OlderThan(_) => self.brief.old_revision,
+        };
+        revision.filter(|revision| *revision > 0)
     }
 
     pub(super) fn compacted_to(&mut self, now: Duration, revision: u64, answer: Result<(), String>) -> Action {
@@ -48,7 +51,7 @@ impl Run {
         }
         let trouble = self.trouble(facts);
         if let Some(reason) = trouble {
-            if !reason.may_pass() || now.saturating_sub(settling.since) >= self.policy.recovery_timeout {
+            if !reason.may_pass() || now.saturating_sub(settling.since) >= self.brief.policy.recovery_timeout {
                 return self.give_up(reason);
             }
             self.waiting_for = Some(reason);
@@ -65,7 +68,7 @@ impl Run {
         settling.in_use = in_use;
         // What does not come to rest is a cluster that grows all the time: it is measured again anyway.
         let rested = now.saturating_sub(settling.resting_since) >= REST;
-        if rested || now.saturating_sub(settling.since) >= self.policy.recovery_timeout {
+        if rested || now.saturating_sub(settling.since) >= self.brief.policy.recovery_timeout {
             return self.choose_next();
         }
         self.look_at(Phase::Settling(settling))

@@ -44,14 +44,16 @@ impl Run {
             Err(DefragError::Denied(detail)) => return self.untouched(intent, Reason::Denied { member, detail }),
             Err(DefragError::DiskFull(detail)) => return self.fail(intent, Reason::DiskFull { member, detail }, None),
             Err(DefragError::Lost(detail)) => Reason::ConnectionLost { member, detail },
-            Err(DefragError::Deadline) => Reason::DeadlineExceeded { member, deadline: self.policy.defrag_deadline },
+            Err(DefragError::Deadline) => {
+                Reason::DeadlineExceeded { member, deadline: self.brief.policy.defrag_deadline }
+            }
         };
         self.look_at(Phase::Following { intent, cause, watch: Watch { busy_at: now, idle_since: None } })
     }
 
     /// The member did not begin: the run ends all the same, but nothing happened to this one.
     fn untouched(&mut self, intent: Intent, reason: Reason) -> Action {
-        let outcome = if self.done.is_empty() {
+        let outcome = if self.past.done.is_empty() {
             Outcome::Refused { reason: reason.clone() }
         } else {
             Outcome::Failed { reason: reason.clone() }
@@ -95,9 +97,9 @@ impl Run {
         let hangs = member
             .is_some_and(|member| matches!(&member.status, Err(unknown) if unknown.kind == UnknownKind::TimedOut));
         let patience = if hangs {
-            self.policy.defrag_deadline.saturating_mul(DEADLINES_TO_FOLLOW)
+            self.brief.policy.defrag_deadline.saturating_mul(DEADLINES_TO_FOLLOW)
         } else {
-            self.policy.recovery_timeout
+            self.brief.policy.recovery_timeout
         };
         if watch.idle_since.is_none() && now.saturating_sub(watch.busy_at) >= patience {
             return Seen::Gone;
@@ -120,7 +122,7 @@ impl Run {
             (None, Some(after)) => {
                 let healthy_for = now.saturating_sub(*healthy_since.get_or_insert(now));
                 // After a stop nobody is next, so nobody needs the pause.
-                let pause = if self.stop.is_some() { Duration::ZERO } else { self.policy.pause_between_members };
+                let pause = if self.stop.is_some() { Duration::ZERO } else { self.brief.policy.pause_between_members };
                 if healthy_for >= pause {
                     let then = self.stop.clone().map(|reason| Outcome::Stopped { reason });
                     return self.record(intent, MemberEnd::Defragmented { after, took }, then);
@@ -131,7 +133,7 @@ impl Run {
             (trouble, after) => {
                 healthy_since = None;
                 let waited = now.saturating_sub(since);
-                if waited >= self.policy.recovery_timeout {
+                if waited >= self.brief.policy.recovery_timeout {
                     let detail = trouble.map_or_else(|| "its sizes are not known".to_owned(), |t| t.to_string());
                     let reason = Reason::NotRecovered { member: intent.member.clone(), waited, detail };
                     return self.fail(intent, reason, after);

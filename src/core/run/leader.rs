@@ -41,7 +41,7 @@ impl Run {
 
     /// The voter that is furthest, among those that need no defragmentation (any more).
     fn heir<'a>(&self, facts: &'a ClusterFacts, leader: MemberId) -> Option<&'a MemberFacts> {
-        let plan = Plan::new(facts, &self.policy, &self.done);
+        let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let tight = |id: MemberId| {
             plan.steps.iter().any(|step| {
                 step.member_id == id
@@ -87,7 +87,7 @@ impl Run {
         } else {
             handing.steady_since = None;
         }
-        if now.saturating_sub(handing.since) >= self.policy.recovery_timeout {
+        if now.saturating_sub(handing.since) >= self.brief.policy.recovery_timeout {
             let detail = trouble.map_or(handing.detail, |trouble| trouble.to_string());
             return self.give_up(Reason::TransferFailed { member: handing.to, detail });
         }

@@ -12,20 +12,26 @@
 //!               │  └─ compact, hand over, disarm ─┐           Following ──ended──▶ Recording (failed) ──▶ Finish
 //!               └── Settling, Handing, Clearing ◀─┘
 //! ```
+//! Gates are checked before anything is sent, after each member, and at the end: `Gating`.
 
 mod alarms;
 mod choose;
 mod compact;
 mod defragment;
+mod gates;
 mod leader;
 mod resume;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     cluster::{ClusterFacts, ClusterId, Fact, MemberId, Unknown, UnknownKind},
+    gate::{GateResult, GateRule, Moment},
     history::{Intent, MemberEnd, MemberResult, Outcome, Sizes, Step},
-    plan::Plan,
+    plan::{Past, Plan},
     policy::Policy,
     reason::Reason,
     safety,
@@ -42,6 +48,19 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const IDLE_BEFORE_DONE: Duration = Duration::from_secs(3);
 /// A member that hangs without saying whether it defragments is followed for so many deadlines.
 const DEADLINES_TO_FOLLOW: u32 = 6;
+
+/// What a run is to do, and what it must know of earlier ones.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Brief {
+    /// What the cluster's owner wants.
+    pub policy: Policy,
+    /// What is checked outside etcd, and when.
+    pub gates: Vec<GateRule>,
+    /// The last attempt on each member in earlier runs. Empty where a person asks: they know of it.
+    pub attempts: BTreeMap<MemberId, MemberResult>,
+    /// The newest revision that is old enough to be compacted, for a policy that says so by age.
+    pub old_revision: Option<u64>,
+}
 
 /// What the driver must do next.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +85,12 @@ pub enum Action {
     },
     /// Write the result to the journal: answer with [`Event::Recorded`].
     RecordResult(MemberResult),
+    /// Check all gates of this moment, all at once, and write the results to the journal: answer with
+    /// [`Event::GatesChecked`].
+    CheckGates {
+        /// When in the run.
+        moment: Moment,
+    },
     /// The run is over. No further action follows.
     Finish(Outcome),
 }
@@ -81,6 +106,13 @@ pub enum Event {
     Performed(Result<(), String>),
     /// Defragment was answered, or its answer can no longer come.
     DefragReturned(Result<(), DefragError>),
+    /// The gates were checked, or a stop cut that short.
+    GatesChecked {
+        /// One for each gate of the moment.
+        results: Vec<GateResult>,
+        /// Whether the journal took them.
+        written: Result<(), String>,
+    },
 }
 
 /// Why Defragment has no good answer.
@@ -147,6 +179,7 @@ enum Phase {
         done: Option<MemberId>,
         then: Option<Outcome>,
     },
+    Gating(Moment),
     Finished,
 }
 
@@ -160,17 +193,22 @@ struct Watch {
 
 /// A run under way. Times are durations since any fixed moment, and never go back.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of the run that no other follows from")]
 pub struct Run {
-    policy: Policy,
+    brief: Brief,
     phase: Phase,
     stop: Option<Reason>,
     identity: Option<(ClusterId, BTreeSet<MemberId>)>,
-    done: BTreeSet<MemberId>,
+    past: Past,
+    /// Whether the gates let the run begin, or go on after a crash.
+    entered: bool,
     /// Whether anything was sent to the cluster that may have changed it.
     acted: bool,
     compacted: bool,
     transfers: u32,
     disarmed: BTreeSet<Option<MemberId>>,
+    /// Whether an earlier process disarmed NOSPACE and did not see it stay so.
+    unproven: bool,
     looks: u32,
     changes_of_mind: u32,
     /// Whether it has ended too many processes to go on.
@@ -181,18 +219,21 @@ pub struct Run {
 }
 
 impl Run {
-    /// A run of a cluster under its policy, and its first action.
-    pub fn start(policy: Policy) -> (Self, Action) {
+    /// A run, and its first action.
+    pub fn start(mut brief: Brief) -> (Self, Action) {
+        let past = Past { done: BTreeSet::new(), attempts: std::mem::take(&mut brief.attempts) };
         let run = Self {
-            policy,
+            brief,
             phase: Phase::Choosing,
             stop: None,
             identity: None,
-            done: BTreeSet::new(),
+            past,
+            entered: false,
             acted: false,
             compacted: false,
             transfers: 0,
             disarmed: BTreeSet::new(),
+            unproven: false,
             looks: 0,
             changes_of_mind: 0,
             exhausted: false,
@@ -238,7 +279,7 @@ impl Run {
         self.waiting_for = None;
         match (std::mem::replace(&mut self.phase, Phase::Finished), event) {
             (Phase::Resuming { intent, watch }, Event::Observed(facts)) => self.look_back(now, intent, watch, &facts),
-            (Phase::Choosing, Event::Observed(facts)) => self.choose(&facts),
+            (Phase::Choosing, Event::Observed(facts)) => self.choose(now, &facts),
             (Phase::StepIntending(step), Event::Recorded(written)) => self.step_intended(step, written),
             (Phase::StepConfirming(step), Event::Observed(facts)) => self.confirm_step(step, &facts),
             (Phase::StepPerforming(step), Event::Performed(answer)) => self.performed(now, step, answer),
@@ -257,6 +298,9 @@ impl Run {
                 self.recover(now, intent, took, (since, healthy_since), &facts)
             }
             (Phase::Recording { done, then }, Event::Recorded(written)) => self.recorded(done, then, written),
+            (Phase::Gating(moment), Event::GatesChecked { results, written }) => {
+                self.gates_checked(moment, &results, written)
+            }
             _ => self.finish(Outcome::Failed { reason: Reason::OutOfStep }),
         }
     }

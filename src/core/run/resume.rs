@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use super::{Action, Phase, Run, Watch, defragment::Seen};
+use super::{Action, Brief, Phase, Run, Watch, defragment::Seen};
 use crate::core::{
     cluster::{ClusterFacts, Fact},
     history::{Intent, MemberEnd, Outcome, RunView, Step},
-    policy::Policy,
     reason::Reason,
 };
 
@@ -16,8 +15,8 @@ const MAX_STARTS: u32 = 5;
 
 impl Run {
     /// Goes on where the journal ends; the same as [`Run::start`] for a run that was not begun.
-    pub fn resume(policy: Policy, view: &RunView) -> (Self, Action) {
-        let (mut run, first) = Self::start(policy);
+    pub fn resume(brief: Brief, view: &RunView) -> (Self, Action) {
+        let (mut run, first) = Self::start(brief);
         run.acted = view.touched_a_member() || !view.steps.is_empty();
         for step in &view.steps {
             match step {
@@ -25,7 +24,7 @@ impl Run {
                 Step::MoveLeader { .. } => run.transfers += 1,
                 // It may never have been sent. If the alarm is still armed it is disarmed once more, which
                 // does no harm: to leave it would leave the cluster without writes.
-                Step::DisarmNoSpace { .. } => {}
+                Step::DisarmNoSpace { .. } => run.unproven = true,
             }
         }
         // The process ended between the last result and the end of the run that follows from it.
@@ -33,7 +32,7 @@ impl Run {
             MemberEnd::Failed { reason, .. } => Some(Outcome::Failed { reason: reason.clone() }),
             MemberEnd::Defragmented { .. } | MemberEnd::Unconfirmed { .. } | MemberEnd::NotSent { .. } => None,
         });
-        run.done = view
+        run.past.done = view
             .members
             .iter()
             .filter(|member| matches!(member.end, MemberEnd::Defragmented { .. }))

@@ -6,6 +6,7 @@ use super::*;
 use crate::core::{
     cluster::{Alarm, AlarmKind, Gauges, Unknown, UnknownKind},
     fixture,
+    gate::{GateKind, OnFailure},
     history::{AlertKey, Request, RunId, RunView, Trigger},
     policy::{Compaction, LeaderPolicy, Mode, Need},
 };
@@ -24,12 +25,28 @@ struct Bench {
     facts: ClusterFacts,
     order: Vec<u64>,
     steps: Vec<Step>,
+    moments: Vec<Moment>,
+    /// When the gates fail.
+    failing: Option<Moment>,
 }
 
 impl Bench {
     fn new(policy: Policy) -> Self {
-        let (run, action) = Run::start(policy);
-        Self { run, action, now: Duration::ZERO, facts: fixture::cluster(3), order: Vec::new(), steps: Vec::new() }
+        Self::with(Brief { policy, ..Brief::default() })
+    }
+
+    fn with(brief: Brief) -> Self {
+        let (run, action) = Run::start(brief);
+        Self {
+            run,
+            action,
+            now: Duration::ZERO,
+            facts: fixture::cluster(3),
+            order: Vec::new(),
+            steps: Vec::new(),
+            moments: Vec::new(),
+            failing: None,
+        }
     }
 
     fn give(&mut self, event: Event) -> &Action {
@@ -55,6 +72,12 @@ impl Bench {
                 let index = usize::try_from(member.0).expect("small") - 1;
                 fixture::status_mut(&mut self.facts, index).db_size = ByteSize::mib(101);
                 Event::DefragReturned(Ok(()))
+            }
+            Action::CheckGates { moment } => {
+                self.moments.push(moment);
+                let results = self.run.brief.gates.iter().filter(|gate| gate.when.contains(&moment));
+                let results = results.map(|gate| found(gate, moment, self.failing != Some(moment))).collect();
+                Event::GatesChecked { results, written: Ok(()) }
             }
             Action::Finish(_) => panic!("the run is over"),
         };
@@ -402,7 +425,7 @@ fn with_corrupt_armed_as_well_nothing_is_touched() {
 
 #[test]
 fn a_compaction_comes_first_and_its_end_is_awaited() {
-    let mut bench = Bench::new(Policy { compaction: Some(Compaction { keep_revisions: 1000 }), ..policy() });
+    let mut bench = Bench::new(Policy { compaction: Some(Compaction::KeepRevisions(1000)), ..policy() });
     for index in 0..3 {
         fixture::status_mut(&mut bench.facts, index).db_size_in_use = ByteSize::mib(990);
     }
@@ -417,6 +440,16 @@ fn a_compaction_comes_first_and_its_end_is_awaited() {
     }
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.order, [2, 3, 1]);
+}
+
+#[test]
+fn a_compaction_by_age_goes_up_to_the_revision_that_is_old_enough_and_without_one_there_is_none() {
+    let policy = Policy { compaction: Some(Compaction::OlderThan(Duration::from_hours(1))), ..policy() };
+    for (old_revision, steps) in [(Some(777), vec![Step::Compact { revision: 777 }]), (None, vec![])] {
+        let mut bench = Bench::with(Brief { policy: policy.clone(), old_revision, ..Brief::default() });
+        assert_eq!(bench.label(), ("succeeded", ""));
+        assert_eq!(bench.steps, steps);
+    }
 }
 
 /// What the journal holds of a run whose process ended.
@@ -434,6 +467,7 @@ fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
         open_intent,
         members,
         steps: Vec::new(),
+        gates: Vec::new(),
         starts: 1,
     }
 }
@@ -445,7 +479,7 @@ fn intent(id: u64) -> Intent {
 
 fn resumed(view: &RunView) -> Bench {
     let mut bench = Bench::new(policy());
-    (bench.run, bench.action) = Run::resume(policy(), view);
+    (bench.run, bench.action) = Run::resume(Brief { policy: policy(), ..Brief::default() }, view);
     bench
 }
 
@@ -533,4 +567,117 @@ fn a_trouble_that_passes_while_a_step_is_written_down_only_delays_it() {
     assert!(bench.steps.is_empty());
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.steps.len(), 1);
+}
+
+fn gate(on_failure: OnFailure) -> GateRule {
+    GateRule { name: "ingress".to_owned(), kind: GateKind::Http, when: Moment::ALL.into(), on_failure }
+}
+
+fn found(gate: &GateRule, moment: Moment, passed: bool) -> GateResult {
+    GateResult {
+        gate: gate.name.clone(),
+        kind: gate.kind,
+        moment,
+        passed,
+        on_failure: gate.on_failure,
+        detail: "503".to_owned(),
+        evidence: serde_json::Map::new(),
+        baseline: None,
+        took: S(1),
+    }
+}
+
+fn gated(failing: Option<Moment>, on_failure: OnFailure) -> Bench {
+    let mut bench = Bench::with(Brief { policy: policy(), gates: vec![gate(on_failure)], ..Brief::default() });
+    bench.failing = failing;
+    bench
+}
+
+#[test]
+fn gates_are_checked_before_after_each_member_and_at_the_end() {
+    let mut bench = gated(None, OnFailure::Stop);
+    assert_eq!(bench.label(), ("succeeded", ""));
+    let between = Moment::Between;
+    assert_eq!(bench.moments, [Moment::Before, between, between, between, Moment::After]);
+}
+
+#[test]
+fn a_gate_that_fails_refuses_a_run_stops_it_or_marks_it_failed_by_its_moment() {
+    for (moment, expected, order) in [
+        (Moment::Before, ("refused", "gate_failed"), &[][..]),
+        (Moment::Between, ("failed", "gate_failed"), &[2]),
+        (Moment::After, ("failed", "gate_failed"), &[2, 3, 1]),
+    ] {
+        let mut bench = gated(Some(moment), OnFailure::Stop);
+        assert_eq!(bench.label(), expected, "{moment:?}");
+        assert_eq!(bench.order, order, "{moment:?}");
+        let mut warned = gated(Some(moment), OnFailure::Warn);
+        assert_eq!(warned.label(), ("succeeded", ""), "{moment:?}");
+    }
+}
+
+#[test]
+fn a_gate_without_an_answer_and_one_that_is_not_in_the_journal_let_nothing_pass() {
+    let mut lost = gated(None, OnFailure::Stop);
+    lost.until(|action| matches!(action, Action::CheckGates { .. }));
+    lost.give(Event::GatesChecked { results: Vec::new(), written: Ok(()) });
+    assert_eq!(lost.label(), ("refused", "gate_failed"));
+    let mut unwritten = gated(None, OnFailure::Stop);
+    unwritten.until(|action| matches!(action, Action::CheckGates { .. }));
+    let results = vec![found(&gate(OnFailure::Stop), Moment::Before, true)];
+    unwritten.give(Event::GatesChecked { results, written: Err("full".to_owned()) });
+    assert_eq!(unwritten.label(), ("refused", "journal_failed"));
+}
+
+#[test]
+fn gates_are_not_asked_when_nothing_is_to_be_done() {
+    let mut bench = gated(Some(Moment::Before), OnFailure::Stop);
+    for index in 0..3 {
+        fixture::status_mut(&mut bench.facts, index).db_size = ByteSize::mib(110);
+    }
+    assert_eq!(bench.label(), ("nothing_to_do", ""));
+}
+
+#[test]
+fn a_resumed_run_that_touched_a_member_compares_with_how_things_were_before_it() {
+    let done = MemberEnd::Defragmented { after: intent(2).before, took: S(1) };
+    let view = view(vec![MemberResult { intent: intent(2), end: done }], None);
+    let mut bench = gated(None, OnFailure::Stop);
+    let brief = Brief { policy: policy(), gates: vec![gate(OnFailure::Stop)], ..Brief::default() };
+    (bench.run, bench.action) = Run::resume(brief, &view);
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.moments.first(), Some(&Moment::Between));
+}
+
+#[test]
+fn a_member_whose_last_attempt_gave_nothing_is_left_alone() {
+    let before = Sizes { db_size: ByteSize::mib(1000), db_size_in_use: ByteSize::mib(100) };
+    let end = MemberEnd::Defragmented { after: before, took: S(1) };
+    let last = MemberResult { intent: Intent { before, ..intent(3) }, end };
+    let attempts = BTreeMap::from([(MemberId(3), last)]);
+    let mut bench = Bench::with(Brief { policy: policy(), attempts, ..Brief::default() });
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [2, 1]);
+}
+
+#[test]
+fn a_disarm_of_an_earlier_process_is_watched_until_it_has_stayed_clear() {
+    let mut view = view(Vec::new(), None);
+    view.steps = vec![Step::DisarmNoSpace { member_id: Some(MemberId(1)), member: "etcd-1".to_owned() }];
+    let tight = |bench: &mut Bench| {
+        for index in 0..3 {
+            fixture::status_mut(&mut bench.facts, index).db_size = ByteSize::mib(110);
+        }
+    };
+    let mut bench = resumed(&view);
+    tight(&mut bench);
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert!(bench.now >= S(5), "it was watched");
+    let mut again = resumed(&view);
+    tight(&mut again);
+    again.until(|action| matches!(action, Action::Observe { after } if *after > Duration::ZERO));
+    again.step();
+    again.facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: None }]);
+    assert_eq!(again.label(), ("succeeded", ""));
+    assert_eq!(again.steps.len(), 1, "it came back, and is disarmed once more by this process");
 }

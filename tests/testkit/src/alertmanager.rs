@@ -84,6 +84,13 @@ impl Alertmanager {
         Ok(())
     }
 
+    /// Silences alerts: `matchers`, `startsAt`, `endsAt`, `createdBy` and `comment`, as its API has them.
+    pub async fn silence(&self, silence: &serde_json::Value) -> Result<()> {
+        let answer = http::send(self.http.post(format!("{}/api/v2/silences", self.url)).json(silence)).await?;
+        ensure!(answer.status == 200, "Alertmanager answered {}: {}", answer.status, answer.body);
+        Ok(())
+    }
+
     /// Its own metrics, `alertmanager_notifications_total` among them.
     pub async fn metrics(&self) -> Result<crate::Exposition> {
         Ok(crate::Exposition::new(http::get(&self.http, &format!("{}/metrics", self.url)).await?))

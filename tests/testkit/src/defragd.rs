@@ -79,7 +79,12 @@ impl Defragd {
 
     /// Posts a webhook's body as it is, with a bearer token if given.
     pub async fn post_raw(&self, body: impl Into<String>, token: Option<&str>) -> Result<Response> {
-        let url = format!("{}/api/v1/alerts", self.url);
+        self.post("/api/v1/alerts", body, token).await
+    }
+
+    /// Posts JSON to any path, with a bearer token if given.
+    pub async fn post(&self, path: &str, body: impl Into<String>, token: Option<&str>) -> Result<Response> {
+        let url = format!("{}{path}", self.url);
         let mut request = self.http.post(url).header("content-type", "application/json").body(body.into());
         if let Some(token) = token {
             request = request.bearer_auth(token);

@@ -1,0 +1,103 @@
+//! The answer of a URL: its status, and what is in its body.
+
+use std::time::Instant;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use reqwest::Method;
+use url::Url;
+
+use super::{Tries, failure, millis};
+use crate::{
+    adapters::outgoing::{Access, CallError, excerpt, shown},
+    core::expect::{Pattern, Statuses},
+    ports::gate::{GateProbe, Occasion, Reading},
+};
+
+/// Health pages are shorter; what is behind it is not looked at.
+const MAX_BODY_BYTES: usize = 64 << 10;
+
+/// What is asked and what is expected.
+#[derive(Clone, Debug)]
+pub struct HttpCheck {
+    /// Where.
+    pub url: Url,
+    /// Like `GET`.
+    pub method: String,
+    /// How.
+    pub access: Access,
+    /// What its status must be.
+    pub expect_status: Statuses,
+    /// What must be found in the first 64 KiB of its body.
+    pub expect_body: Option<Pattern>,
+    /// How often and how long.
+    pub tries: Tries,
+}
+
+/// Asks a URL.
+#[derive(Clone, Debug)]
+pub struct HttpProbe {
+    check: HttpCheck,
+    method: Method,
+}
+
+impl HttpProbe {
+    /// Looks whether its files can be used.
+    pub fn new(check: HttpCheck) -> Result<Self, CallError> {
+        let bad = |detail: &str| CallError::Url { url: shown(&check.url), detail: detail.to_owned() };
+        let method = check.method.parse().map_err(|_| bad("its method is none"))?;
+        check.access.try_files(&check.url)?;
+        Ok(Self { check, method })
+    }
+
+    async fn once(&self) -> Reading {
+        let (check, began) = (&self.check, Instant::now());
+        let answer = match check.access.ask(self.method.clone(), &check.url, None, MAX_BODY_BYTES).await {
+            Ok(answer) => answer,
+            Err(error) => return failure(&error, began),
+        };
+        let (url, status, method) = (shown(&check.url), answer.status, &self.method);
+        let text = String::from_utf8_lossy(&answer.body);
+        let body = excerpt(&answer.secrets.mask(&text));
+        let latency = millis(began.elapsed());
+        let sentence = format!("{method} {url} answered {status} in {latency} ms");
+        let location = answer.location.map(|location| match check.url.join(&location) {
+            Ok(target) => excerpt(&answer.secrets.mask(&shown(&target))),
+            Err(_) => "nowhere".to_owned(),
+        });
+        let found = check.expect_body.as_ref().is_none_or(|pattern| pattern.is_in(&text));
+        let mut reading = if !check.expect_status.contains(status) {
+            let to = location.as_ref().map_or(String::new(), |to| format!(", a redirect to {to}"));
+            Reading::fail(format!("{sentence}{to}, and not {}", check.expect_status))
+        } else if let (false, Some(pattern)) = (found, &check.expect_body) {
+            let part = if answer.is_cut {
+                format!("the first {MAX_BODY_BYTES} bytes of its body")
+            } else {
+                "its body".to_owned()
+            };
+            Reading::fail(format!(
+                "{sentence}, and {part} has nothing that matches {pattern:?}",
+                pattern = pattern.to_string()
+            ))
+        } else {
+            Reading::pass(sentence)
+        };
+        reading =
+            reading.with("url", url).with("status", status).with("latency_ms", latency).with("body_excerpt", body);
+        if answer.is_cut {
+            reading = reading.with("body_is_cut", true);
+        }
+        if let Some(location) = location {
+            reading = reading.with("location", location);
+        }
+        if check.access.tls.insecure_skip_verify {
+            reading = reading.with("tls_verified", false);
+        }
+        reading
+    }
+}
+
+impl GateProbe for HttpProbe {
+    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+        self.check.tries.run(|| self.once()).boxed()
+    }
+}

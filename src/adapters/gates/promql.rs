@@ -1,0 +1,168 @@
+//! A query of Prometheus, or of what speaks its API, and what it must give.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use reqwest::Method;
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Value, json};
+use url::Url;
+
+use super::{Tries, failure, millis};
+use crate::{
+    adapters::outgoing::{Access, CallError, Heard, Remote, excerpt, shown},
+    core::expect::{Samples, Verdict},
+    ports::gate::{GateProbe, Occasion, Reading},
+};
+
+/// Some ten thousand samples. A query that gives more is not a check.
+const MAX_ANSWER_BYTES: usize = 4 << 20;
+/// Enough to know where to look.
+const MAX_SHOWN_SAMPLES: usize = 5;
+
+/// What is asked and what is expected.
+#[derive(Clone, Debug)]
+pub struct PromqlCheck {
+    /// The base, without query.
+    pub url: Url,
+    /// PromQL.
+    pub query: String,
+    /// What it must give.
+    pub expect: Samples,
+    /// How.
+    pub access: Access,
+    /// How often and how long.
+    pub tries: Tries,
+}
+
+/// Asks Prometheus.
+#[derive(Clone, Debug)]
+pub struct PromqlProbe {
+    remote: Remote,
+    query: String,
+    expect: Samples,
+    tries: Tries,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    status: String,
+    #[serde(default)]
+    error: String,
+    data: Option<Data>,
+    #[serde(default)]
+    warnings: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "resultType", content = "result", rename_all = "snake_case")]
+enum Data {
+    Vector(Vec<Series>),
+    Scalar((Value, String)),
+    String(IgnoredAny),
+    Matrix(IgnoredAny),
+}
+
+#[derive(Deserialize)]
+struct Series {
+    #[serde(default)]
+    metric: BTreeMap<String, String>,
+    /// Absent for histograms.
+    value: Option<(Value, String)>,
+}
+
+/// A sample with its labels in Prometheus's own notation.
+struct Sample {
+    series: String,
+    value: f64,
+}
+
+impl PromqlProbe {
+    /// Looks whether its files can be used.
+    pub fn new(check: PromqlCheck) -> Result<Self, CallError> {
+        check.access.try_files(&check.url)?;
+        let remote = Remote::new(check.url.as_str(), check.access, MAX_ANSWER_BYTES)?;
+        Ok(Self { remote, query: check.query, expect: check.expect, tries: check.tries })
+    }
+
+    async fn once(&self) -> Reading {
+        let began = Instant::now();
+        let asked = async {
+            let mut url = self.remote.url("api/v1/query")?;
+            // So that Prometheus gives up when we do.
+            let limit = format!("{}ms", self.tries.timeout.as_millis());
+            url.query_pairs_mut().append_pair("query", &self.query).append_pair("timeout", &limit);
+            let heard = self.remote.call(Method::GET, &url, None).await?;
+            Ok((shown(&url), heard))
+        };
+        match asked.await {
+            Ok((url, heard)) => self.judge(heard).with("url", url).with("latency_ms", millis(began.elapsed())),
+            Err(error) => failure(&error, began),
+        }
+    }
+
+    fn judge(&self, heard: Heard) -> Reading {
+        let Heard { json, secrets } = heard;
+        let clean = |text: &str| excerpt(&secrets.mask(text));
+        let samples = match samples(json) {
+            Ok(samples) => samples,
+            Err(what) => return Reading::fail(format!("the answer to the query {}", clean(&what))),
+        };
+        let values: Vec<_> = samples.iter().map(|sample| sample.value).collect();
+        let count = samples.len();
+        let reading = match self.expect.judge(&values) {
+            Verdict::Met => Reading::pass(format!("the query gave {count} sample(s), as expected: {}", self.expect)),
+            Verdict::Missing => Reading::fail(format!("the query gave nothing, and must give {}", self.expect)),
+            Verdict::Unmet(bad) => {
+                let shown: Vec<_> = bad.iter().take(MAX_SHOWN_SAMPLES).map(|index| &samples[*index]).collect();
+                let words: Vec<_> =
+                    shown.iter().map(|sample| format!("{} is {}", sample.series, sample.value)).collect();
+                let detail = format!("{} of {count} sample(s) are not as expected ({}): ", bad.len(), self.expect);
+                let evidence: Vec<_> = shown
+                    .iter()
+                    .map(|sample| json!({"series": clean(&sample.series), "value": sample.value.to_string()}))
+                    .collect();
+                Reading::fail(detail + &clean(&words.join(", "))).with("failing_samples", evidence)
+            }
+        };
+        reading.with("samples", count)
+    }
+}
+
+/// The samples of an answer that is whole, or what is wrong with it.
+fn samples(json: Value) -> Result<Vec<Sample>, String> {
+    let answer: Answer = serde_json::from_value(json).map_err(|error| format!("is not understood: {error}"))?;
+    if answer.status != "success" {
+        return Err(format!("has the status {}: {}", answer.status, answer.error));
+    }
+    // A warning says that data may be missing. Before 2.54, infos were among them.
+    if let Some(warning) = answer.warnings.iter().find(|warning| !warning.starts_with("PromQL info")) {
+        return Err(format!("has a warning, so it may not be whole: {warning}"));
+    }
+    let number = |text: &str| text.parse::<f64>().map_err(|_| format!("has {text:?} for a value"));
+    match answer.data {
+        None => Err("has no data".to_owned()),
+        Some(Data::Matrix(_) | Data::String(_)) => Err("is no instant vector: the query must give one".to_owned()),
+        Some(Data::Scalar((_, value))) => Ok(vec![Sample { series: "the scalar".to_owned(), value: number(&value)? }]),
+        Some(Data::Vector(series)) => series
+            .into_iter()
+            .map(|series| {
+                // A histogram satisfies no threshold.
+                let value = series.value.as_ref().map_or(Ok(f64::NAN), |(_, value)| number(value))?;
+                Ok(Sample { series: notation(&series.metric), value })
+            })
+            .collect(),
+    }
+}
+
+fn notation(labels: &BTreeMap<String, String>) -> String {
+    let name = labels.get("__name__").map_or("", String::as_str);
+    let others = labels.iter().filter(|(key, _)| *key != "__name__").map(|(key, value)| format!("{key}={value:?}"));
+    format!("{name}{{{}}}", others.collect::<Vec<_>>().join(","))
+}
+
+impl GateProbe for PromqlProbe {
+    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+        self.tries.run(|| self.once()).boxed()
+    }
+}

@@ -1,0 +1,113 @@
+//! A connection, with a TLS handshake if one is wanted.
+//!
+//! A load balancer without a server behind it accepts connections and closes them, and with TLS 1.3 a server
+//! refuses our certificate only after the handshake. So the connection is watched for a moment.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    net::TcpStream,
+    task::spawn_blocking,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{Tries, millis};
+use crate::{
+    adapters::outgoing::{CallError, ClientTls, detail},
+    ports::gate::{GateProbe, Occasion, Reading},
+};
+
+/// A round trip to the other end of the world; who has sent nothing by then waits for us, as it should.
+const WATCH: Duration = Duration::from_millis(300);
+
+/// Where, and how.
+#[derive(Clone, Debug)]
+pub struct TcpCheck {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// A handshake too.
+    pub tls: Option<ClientTls>,
+    /// How often and how long.
+    pub tries: Tries,
+}
+
+/// Connects.
+#[derive(Clone, Debug)]
+pub struct TcpProbe {
+    check: TcpCheck,
+}
+
+impl TcpProbe {
+    /// Looks whether its files can be used.
+    pub fn new(check: TcpCheck) -> Result<Self, CallError> {
+        if let Some(tls) = &check.tls {
+            tls.config()?;
+            check.name().map_err(|error| CallError::Tls(error.to_string()))?;
+        }
+        Ok(Self { check })
+    }
+
+    async fn once(&self) -> Reading {
+        let (began, limit) = (Instant::now(), self.check.tries.timeout);
+        let address = self.check.address();
+        let late = || Err(io::Error::other(format!("not done within {limit:?}")));
+        let result = timeout(limit, self.check.connect()).await.unwrap_or_else(|_| late());
+        let latency = millis(began.elapsed());
+        let what = if self.check.tls.is_some() { "a TLS connection" } else { "a connection" };
+        let reading = match result {
+            Ok(()) => Reading::pass(format!("{what} to {address} stands")),
+            Err(error) => Reading::fail(format!("no {} to {address}: {}", &what[2..], detail(&error.to_string()))),
+        };
+        let reading = reading.with("address", address).with("latency_ms", latency);
+        let unverified = self.check.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify);
+        if unverified { reading.with("tls_verified", false) } else { reading }
+    }
+}
+
+impl TcpCheck {
+    fn address(&self) -> String {
+        let host = &self.host;
+        if host.contains(':') { format!("[{host}]:{}", self.port) } else { format!("{host}:{}", self.port) }
+    }
+
+    fn name(&self) -> Result<ServerName<'static>, rustls::pki_types::InvalidDnsNameError> {
+        let name = self.tls.as_ref().and_then(|tls| tls.server_name.as_ref()).unwrap_or(&self.host);
+        ServerName::try_from(name.trim_end_matches('.').to_owned())
+    }
+
+    async fn connect(&self) -> io::Result<()> {
+        let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let Some(tls) = self.tls.clone() else { return stays(&mut stream).await };
+        let config = spawn_blocking(move || tls.config()).await?.map_err(io::Error::other)?;
+        let name = self.name().map_err(io::Error::other)?;
+        let handshake = |error: io::Error| io::Error::other(format!("the TLS handshake failed: {error}"));
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(handshake)?;
+        stays(&mut stream).await
+    }
+}
+
+/// Whether the other side neither closes the connection nor breaks it. What it sends is thrown away.
+async fn stays(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    match timeout(WATCH, stream.read(&mut [0; 1])).await {
+        // Nothing came, or a greeting.
+        Err(_) | Ok(Ok(1..)) => Ok(()),
+        Ok(Ok(0)) => Err(io::Error::other("it was accepted and closed at once")),
+        Ok(Err(error)) => Err(io::Error::other(format!("it was accepted and broken off: {error}"))),
+    }
+}
+
+impl GateProbe for TcpProbe {
+    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+        self.check.tries.run(|| self.once()).boxed()
+    }
+}

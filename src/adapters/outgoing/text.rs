@@ -1,0 +1,80 @@
+//! What others said, and where, fit to be shown.
+
+use url::Url;
+
+/// Enough for the first sentence of an error page.
+const MAX_EXCERPT_CHARS: usize = 200;
+/// Errors wrap errors, and the last one says why.
+const MAX_DETAIL_CHARS: usize = 400;
+
+/// One printable line of at most 200 characters. Secrets are to be masked before: half of one would stay.
+pub(in crate::adapters) fn excerpt(text: &str) -> String {
+    line(text, MAX_EXCERPT_CHARS)
+}
+
+/// The same for what is longer than a body's beginning.
+pub(in crate::adapters) fn detail(text: &str) -> String {
+    line(text, MAX_DETAIL_CHARS)
+}
+
+fn line(text: &str, max_chars: usize) -> String {
+    let shown: String = text.chars().map(|c| if c.is_whitespace() || is_invisible(c) { ' ' } else { c }).collect();
+    let words: Vec<_> = shown.split(' ').filter(|word| !word.is_empty()).collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(max_chars) {
+        None => line,
+        // One less, for the mark.
+        Some(_) => line.chars().take(max_chars - 1).chain(['…']).collect(),
+    }
+}
+
+/// Control characters, and those that turn or hide text.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The URL without user information, query and fragment.
+pub(in crate::adapters) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // Fails for URLs without a host only, which hold neither.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.into()
+}
+
+/// An error with its causes: reqwest's own text often ends before the one that helps.
+pub(in crate::adapters) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Some wrap an error only to say the same.
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_one_printable_line_of_bounded_length() {
+        assert_eq!(excerpt("  a\r\n\tb \u{202e}c\u{0}\u{1b}[31md  "), "a b c [31md");
+        let long = excerpt(&"ü".repeat(1_000));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (200, true));
+        assert_eq!(excerpt(&"x".repeat(200)).len(), 200);
+    }
+
+    #[test]
+    fn a_url_is_shown_without_what_may_be_secret() {
+        let url = Url::parse("https://user:pw@host:1/path?token=x#y").expect("valid");
+        assert_eq!(shown(&url), "https://host:1/path");
+    }
+}

@@ -1,0 +1,172 @@
+//! The gates of a cluster, put together from its configuration.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use tracing::warn;
+
+use crate::{
+    adapters::{
+        gates::{
+            AlertmanagerProbe, HttpProbe, PromqlProbe, TcpProbe, Tries, alertmanager::AlertmanagerCheck,
+            http::HttpCheck, promql::PromqlCheck, tcp::TcpCheck,
+        },
+        outgoing::{Access, CallError, ClientTls, Credentials},
+    },
+    config::gates::{AccessSettings, CheckSettings, GateSettings, TlsSettings, TrySettings},
+    core::gate::GateRule,
+    ports::gate::{Gate, GateProbe},
+};
+
+/// Why a gate cannot be checked.
+#[derive(Debug, Error)]
+#[error("the gate {gate} cannot be used: {detail}")]
+pub struct GateError {
+    /// Its name.
+    pub gate: String,
+    /// Why.
+    pub detail: String,
+}
+
+/// Builds them all, and looks whether their files can be used. Blocks while it reads them. Every gate that
+/// cannot be used is named, not the first one alone.
+pub fn gates(settings: &[GateSettings]) -> Result<Vec<Gate>, Vec<GateError>> {
+    let mut gates = Vec::new();
+    let mut errors = Vec::new();
+    for GateSettings { rule, check } in settings {
+        match gate(rule, check) {
+            Ok(gate) => gates.push(gate),
+            Err(detail) => errors.push(GateError { gate: rule.name.clone(), detail }),
+        }
+    }
+    if errors.is_empty() { Ok(gates) } else { Err(errors) }
+}
+
+fn gate(rule: &GateRule, check: &CheckSettings) -> Result<Gate, String> {
+    let of = |tries: Tries, probe: Arc<dyn GateProbe>| Gate { rule: rule.clone(), limit: tries.limit(), probe };
+    let words = |error: CallError| error.to_string();
+    Ok(match check {
+        CheckSettings::Http(settings) => {
+            let tries = tries(settings.tries);
+            let check = HttpCheck {
+                url: settings.url.clone(),
+                method: settings.method.clone(),
+                access: access(rule, &settings.access, tries, settings.follow_redirects),
+                expect_status: settings.expect_status.clone(),
+                expect_body: settings.expect_body.clone(),
+                tries,
+            };
+            of(tries, Arc::new(HttpProbe::new(check).map_err(words)?))
+        }
+        CheckSettings::Tcp(settings) => {
+            let tries = tries(settings.tries);
+            let tls = settings.tls.as_ref().map(|settings| tls(rule, settings));
+            let check = TcpCheck { host: settings.host.clone(), port: settings.port, tls, tries };
+            of(tries, Arc::new(TcpProbe::new(check).map_err(words)?))
+        }
+        CheckSettings::Promql(settings) => {
+            let tries = tries(settings.tries);
+            let check = PromqlCheck {
+                url: settings.url.clone(),
+                query: settings.query.clone(),
+                expect: settings.expect,
+                access: access(rule, &settings.access, tries, false),
+                tries,
+            };
+            of(tries, Arc::new(PromqlProbe::new(check).map_err(words)?))
+        }
+        CheckSettings::Alertmanager(settings) => {
+            let tries = tries(settings.tries);
+            let check = AlertmanagerCheck {
+                url: settings.url.clone(),
+                matchers: settings.matchers.clone(),
+                ignore: settings.ignore.clone(),
+                access: access(rule, &settings.access, tries, false),
+                tries,
+            };
+            of(tries, Arc::new(AlertmanagerProbe::new(check).map_err(words)?))
+        }
+        // A gate that nothing checks must not look like one that passes.
+        CheckSettings::KubernetesPods(_) => return Err("this build has no kubernetes_pods".to_owned()),
+    })
+}
+
+fn tries(settings: TrySettings) -> Tries {
+    let TrySettings { timeout, attempts, interval, hold } = settings;
+    Tries { timeout, attempts, interval, hold }
+}
+
+fn access(rule: &GateRule, settings: &AccessSettings, tries: Tries, follow_redirects: bool) -> Access {
+    Access {
+        credentials: Credentials {
+            headers: settings.headers.clone().into_iter().collect(),
+            header_files: settings.header_files.clone().into_iter().collect(),
+            bearer_token_file: settings.bearer_token_file.clone(),
+            basic_auth: settings.basic_auth.clone(),
+        },
+        tls: tls(rule, &settings.tls),
+        timeout: tries.timeout,
+        follow_redirects,
+    }
+}
+
+fn tls(rule: &GateRule, settings: &TlsSettings) -> ClientTls {
+    if settings.insecure_skip_verify {
+        warn!(gate = rule.name, "insecure_skip_verify: this gate believes whoever answers");
+    }
+    ClientTls {
+        ca_file: settings.ca_file.clone(),
+        identity_files: settings.identity_files.clone(),
+        server_name: settings.server_name.clone(),
+        insecure_skip_verify: settings.insecure_skip_verify,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Settings, raw};
+
+    fn built(list: &str) -> Result<Vec<Gate>, Vec<GateError>> {
+        let text = format!("clusters: [{{name: a, endpoints: ['127.0.0.1:1'], gates: [{list}]}}]");
+        let settings = Settings::from_raw(raw::parse(&text).expect("YAML")).expect("valid");
+        gates(&settings.clusters[0].gates)
+    }
+
+    #[test]
+    fn the_limit_holds_every_attempt_and_the_time_that_it_must_hold() {
+        let gates = built(
+            "{name: a, http: {url: 'http://h/', timeout: 2s, attempts: 4, interval: 3s, for: 1m}}, \
+             {name: b, tcp: {address: 'h:1', timeout: 2s, attempts: 1, interval: 3s}}",
+        )
+        .expect("usable");
+        let least = |gate: &Gate, seconds| {
+            let limit = gate.limit;
+            assert!(limit >= Duration::from_secs(seconds) && limit < Duration::from_secs(seconds + 30), "{gate:?}");
+        };
+        least(&gates[0], 4 * 2 + 3 * 3 + 60);
+        least(&gates[1], 2);
+    }
+
+    #[test]
+    fn every_gate_that_cannot_be_used_is_named() {
+        let errors = built(
+            "{name: one, http: {url: 'https://h/', tls: {ca_file: /nowhere/ca.crt}}}, \
+             {name: fine, tcp: {address: 'h:1'}}, \
+             {name: two, promql: {url: 'http://h', query: up, bearer_token_file: /nowhere/token}}",
+        )
+        .expect_err("no such files");
+        let words: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(words.len(), 2, "{words:?}");
+        assert!(
+            words[0].starts_with("the gate one cannot be used: ") && words[0].contains("/nowhere/ca.crt"),
+            "{words:?}"
+        );
+        assert!(
+            words[1].starts_with("the gate two cannot be used: ") && words[1].contains("/nowhere/token"),
+            "{words:?}"
+        );
+    }
+}

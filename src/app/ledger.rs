@@ -1,0 +1,16 @@
+//! Reads what the journal holds about one cluster, as the admission needs it.
+
+use crate::{
+    core::admission::Ledger,
+    ports::journal::{Journal, JournalError},
+};
+
+/// More than the runs of a day with hourly refusals, so that what counts in a row is among them.
+const RUNS_TO_READ: usize = 500;
+
+/// The newest runs of a cluster, and what people ordered about it.
+pub async fn read<J: Journal>(journal: &J, cluster: &str) -> Result<Ledger, JournalError> {
+    let runs = journal.runs_of(cluster, RUNS_TO_READ).await?;
+    let orders = journal.orders(cluster).await?;
+    Ok(Ledger { runs, orders })
+}

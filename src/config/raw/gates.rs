@@ -1,0 +1,222 @@
+//! Gates as they are written. Exactly one of the kinds is to be there; [`crate::config::gates`] sees to that.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use jiff::SignedDuration;
+use serde::{Deserialize, de::IgnoredAny};
+
+use crate::core::gate::{Moment, OnFailure};
+
+/// One gate.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gate {
+    /// Unique within the cluster.
+    pub name: String,
+    /// `before`, `between`, `after`; all where absent.
+    pub when: Option<Vec<Moment>>,
+    /// `stop` or `warn`.
+    pub on_failure: Option<OnFailure>,
+    /// A kind.
+    pub http: Option<Http>,
+    /// A kind.
+    pub tcp: Option<Tcp>,
+    /// A kind.
+    pub promql: Option<Promql>,
+    /// A kind.
+    pub alertmanager: Option<Alertmanager>,
+    /// A kind.
+    pub kubernetes_pods: Option<KubernetesPods>,
+    /// Only here to be refused with its reason, whatever stands in it.
+    pub exec: Option<IgnoredAny>,
+}
+
+/// TLS, as in blackbox exporter's modules.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Authorities to trust.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
+    /// The name to ask for and to verify.
+    pub server_name: Option<String>,
+    /// Talk to anybody.
+    #[serde(default)]
+    pub insecure_skip_verify: bool,
+}
+
+/// A user and a file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BasicAuth {
+    /// Name.
+    pub username: String,
+    /// The file with its password.
+    pub password_file: PathBuf,
+}
+
+/// A status code, or a class of them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Status {
+    /// Like 200.
+    Code(i64),
+    /// Like `2xx`.
+    Class(String),
+}
+
+/// The answer of a URL.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Where.
+    pub url: String,
+    /// `GET` where absent.
+    pub method: Option<String>,
+    /// Sent as they are.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Sent with what the files hold.
+    #[serde(default)]
+    pub header_files: BTreeMap<String, PathBuf>,
+    /// `Authorization: Bearer …` with what the file holds.
+    pub bearer_token_file: Option<PathBuf>,
+    /// `Authorization: Basic …`.
+    pub basic_auth: Option<BasicAuth>,
+    /// `2xx` where absent.
+    pub expect_status: Option<Vec<Status>>,
+    /// A regular expression.
+    pub expect_body: Option<String>,
+    /// TLS.
+    #[serde(default)]
+    pub tls: Tls,
+    /// Of one attempt.
+    pub timeout: Option<SignedDuration>,
+    /// How often to try.
+    pub attempts: Option<u32>,
+    /// Between attempts.
+    pub interval: Option<SignedDuration>,
+    /// How long it must keep succeeding.
+    #[serde(rename = "for")]
+    pub hold: Option<SignedDuration>,
+    /// Whether to go where it sends us.
+    #[serde(default)]
+    pub follow_redirects: bool,
+}
+
+/// A connection.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tcp {
+    /// Host and port.
+    pub address: String,
+    /// A handshake too.
+    pub tls: Option<Tls>,
+    /// Of one attempt.
+    pub timeout: Option<SignedDuration>,
+    /// How often to try.
+    pub attempts: Option<u32>,
+    /// Between attempts.
+    pub interval: Option<SignedDuration>,
+}
+
+/// A query of Prometheus.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promql {
+    /// Prometheus, with its route prefix if it has one.
+    pub url: String,
+    /// PromQL.
+    pub query: String,
+    /// `empty` where absent.
+    pub expect: Option<Expect>,
+    /// Sent as they are.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Sent with what the files hold.
+    #[serde(default)]
+    pub header_files: BTreeMap<String, PathBuf>,
+    /// `Authorization: Bearer …` with what the file holds.
+    pub bearer_token_file: Option<PathBuf>,
+    /// `Authorization: Basic …`.
+    pub basic_auth: Option<BasicAuth>,
+    /// TLS.
+    #[serde(default)]
+    pub tls: Tls,
+    /// Of one attempt.
+    pub timeout: Option<SignedDuration>,
+    /// How often to try.
+    pub attempts: Option<u32>,
+    /// Between attempts.
+    pub interval: Option<SignedDuration>,
+}
+
+/// What a query must give: `empty`, `not_empty`, `{above: 1}` or `{below: 1}`.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expect {
+    /// No sample.
+    Empty,
+    /// A sample.
+    NotEmpty,
+    /// Samples above.
+    Above(f64),
+    /// Samples below.
+    Below(f64),
+}
+
+/// Alerts.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alertmanager {
+    /// Alertmanager, with its route prefix if it has one.
+    pub url: String,
+    /// An alert that all of them match is a failure.
+    pub matchers: Vec<String>,
+    /// Names of alerts that are none.
+    #[serde(default)]
+    pub ignore: Vec<String>,
+    /// Sent as they are.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Sent with what the files hold.
+    #[serde(default)]
+    pub header_files: BTreeMap<String, PathBuf>,
+    /// `Authorization: Bearer …` with what the file holds.
+    pub bearer_token_file: Option<PathBuf>,
+    /// `Authorization: Basic …`.
+    pub basic_auth: Option<BasicAuth>,
+    /// TLS.
+    #[serde(default)]
+    pub tls: Tls,
+    /// Of one attempt.
+    pub timeout: Option<SignedDuration>,
+    /// How often to try.
+    pub attempts: Option<u32>,
+    /// Between attempts.
+    pub interval: Option<SignedDuration>,
+}
+
+/// Pods.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KubernetesPods {
+    /// In the cluster itself where absent.
+    pub kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's current one where absent.
+    pub context: Option<String>,
+    /// All where empty.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+    /// As `kubectl --selector`.
+    pub label_selector: Option<String>,
+    /// As `kubectl --field-selector`.
+    pub field_selector: Option<String>,
+    /// How long a pod may be unhealthy.
+    pub grace: Option<SignedDuration>,
+    /// Of one request.
+    pub timeout: Option<SignedDuration>,
+}

@@ -1,0 +1,217 @@
+//! What the gates expect of an answer: status codes, a pattern in a text, samples of a query.
+
+use std::fmt;
+
+use regex::{Regex, RegexBuilder};
+use thiserror::Error;
+
+/// Longer ones are programs.
+const MAX_PATTERN_BYTES: usize = 1_000;
+/// Compiled. `regex` runs in linear time, so only the memory needs a limit.
+const MAX_COMPILED_BYTES: usize = 1 << 20;
+
+/// Why what is expected cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct ExpectError(String);
+
+/// Some HTTP status codes: single ones, and classes like `2xx`. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statuses(Vec<Span>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    first: u16,
+    last: u16,
+}
+
+impl Default for Statuses {
+    fn default() -> Self {
+        Self(vec![Span { first: 200, last: 299 }])
+    }
+}
+
+impl Statuses {
+    /// From words like `200` and `2xx`.
+    pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, ExpectError> {
+        let spans = words.into_iter().map(span).collect::<Result<Vec<_>, _>>()?;
+        if spans.is_empty() {
+            return Err(ExpectError("is empty; leave it out for 2xx".to_owned()));
+        }
+        Ok(Self(spans))
+    }
+
+    /// Whether this code is one of them.
+    pub fn contains(&self, status: u16) -> bool {
+        self.0.iter().any(|span| (span.first..=span.last).contains(&status))
+    }
+}
+
+fn span(word: &str) -> Result<Span, ExpectError> {
+    let bad = || ExpectError(format!("{word:?} is no HTTP status; write 200, or 2xx for all of 200 to 299"));
+    let word = word.trim();
+    if let Some(class) = word.strip_suffix("xx").or_else(|| word.strip_suffix("XX")) {
+        let class = class.parse::<u16>().ok().filter(|class| (1..=5).contains(class)).ok_or_else(bad)?;
+        return Ok(Span { first: class * 100, last: class * 100 + 99 });
+    }
+    let code = word.parse::<u16>().ok().filter(|code| (100..=599).contains(code)).ok_or_else(bad)?;
+    Ok(Span { first: code, last: code })
+}
+
+impl fmt::Display for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, span) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str(" or ")?;
+            }
+            if span.first == span.last {
+                write!(f, "{}", span.first)?;
+            } else {
+                write!(f, "{}xx", span.first / 100)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A regular expression that is found somewhere in a text.
+#[derive(Clone, Debug)]
+pub struct Pattern(Regex);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+impl Pattern {
+    /// Reads one.
+    pub fn parse(text: &str) -> Result<Self, ExpectError> {
+        if text.is_empty() {
+            return Err(ExpectError("is empty, and would be found in every body; leave it out".to_owned()));
+        }
+        if text.len() > MAX_PATTERN_BYTES {
+            return Err(ExpectError(format!("is longer than {MAX_PATTERN_BYTES} bytes")));
+        }
+        let compiled =
+            RegexBuilder::new(text).size_limit(MAX_COMPILED_BYTES).dfa_size_limit(MAX_COMPILED_BYTES).build();
+        // The library draws a picture over several lines; the last one says what is wrong.
+        let last = |error: &regex::Error| error.to_string().lines().last().unwrap_or_default().to_owned();
+        compiled.map(Self).map_err(|error| ExpectError(format!("is no regular expression: {}", last(&error))))
+    }
+
+    /// Whether it is found.
+    pub fn is_in(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+/// What the answer of a query must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Samples {
+    /// None at all: the query says what is bad.
+    #[default]
+    Empty,
+    /// At least one: the query says what is good.
+    NotEmpty,
+    /// At least one, and each above this.
+    Above(f64),
+    /// At least one, and each below this.
+    Below(f64),
+}
+
+/// How the samples of an answer compare with what is expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As expected.
+    Met,
+    /// There is none, and there must be.
+    Missing,
+    /// These are not as expected, by their index.
+    Unmet(Vec<usize>),
+}
+
+impl Samples {
+    /// Judges the values. A value that is no number (NaN) satisfies no threshold.
+    pub fn judge(self, values: &[f64]) -> Verdict {
+        let unmet = |good: &dyn Fn(f64) -> bool| {
+            let bad: Vec<_> = (0..values.len()).filter(|index| !good(values[*index])).collect();
+            if bad.is_empty() { Verdict::Met } else { Verdict::Unmet(bad) }
+        };
+        match self {
+            Self::Empty => unmet(&|_| false),
+            _ if values.is_empty() => Verdict::Missing,
+            Self::NotEmpty => Verdict::Met,
+            Self::Above(limit) => unmet(&|value| value > limit),
+            Self::Below(limit) => unmet(&|value| value < limit),
+        }
+    }
+}
+
+impl fmt::Display for Samples {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("no sample"),
+            Self::NotEmpty => f.write_str("at least one sample"),
+            Self::Above(limit) => write!(f, "samples above {limit}, and at least one"),
+            Self::Below(limit) => write!(f, "samples below {limit}, and at least one"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_codes_and_classes() {
+        let some = Statuses::parse(["200", "4xx"]).expect("valid");
+        assert!(some.contains(200) && some.contains(401) && !some.contains(204) && !some.contains(500));
+        assert_eq!(some.to_string(), "200 or 4xx");
+        assert!(Statuses::default().contains(204) && !Statuses::default().contains(302));
+        for bad in ["0", "99", "600", "6xx", "xx", "ok", "-200", "2x", "٢xx"] {
+            assert!(Statuses::parse([bad]).is_err(), "{bad}");
+        }
+        assert!(Statuses::parse([]).is_err());
+    }
+
+    #[test]
+    fn patterns_are_bounded() {
+        assert!(Pattern::parse("^ok$").expect("valid").is_in("ok"));
+        assert!(!Pattern::parse("^ok$").expect("valid").is_in("not ok"));
+        for (bad, why) in [
+            ("", "every body"),
+            ("(", "unclosed group"),
+            (&*"x".repeat(1_001), "longer than"),
+            ("(?:(?:(?:x{100}){100}){100}){100}", "size limit"),
+        ] {
+            let error = Pattern::parse(bad).expect_err("invalid").to_string();
+            assert!(error.contains(why) && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_or_not_there_satisfies_no_threshold() {
+        use Verdict::{Met, Missing, Unmet};
+        for (expected, values, verdict) in [
+            (Samples::Empty, &[][..], Met),
+            (Samples::Empty, &[0.0, 1.0], Unmet(vec![0, 1])),
+            (Samples::NotEmpty, &[], Missing),
+            (Samples::NotEmpty, &[0.0], Met),
+            (Samples::Above(1.0), &[], Missing),
+            (Samples::Above(1.0), &[2.0, f64::INFINITY], Met),
+            (Samples::Above(1.0), &[2.0, 1.0, f64::NAN], Unmet(vec![1, 2])),
+            (Samples::Below(1.0), &[], Missing),
+            (Samples::Below(1.0), &[0.5, f64::NEG_INFINITY], Met),
+            (Samples::Below(1.0), &[0.5, 1.0, f64::NAN], Unmet(vec![1, 2])),
+        ] {
+            assert_eq!(expected.judge(values), verdict, "{expected} of {values:?}");
+        }
+    }
+}
