@@ -15,6 +15,10 @@ help: ## Show this list
 tools: ## Install what tests and demo run against: etcd 3.4/3.5/3.6, Prometheus, Alertmanager, protoc
 	tests/testkit/tools
 
+.PHONY: tools-kube
+tools-kube: ## Also build a kube-apiserver with Go, some minutes, for the tests in tests/e2e/pods.rs
+	tests/testkit/tools --with-kube-apiserver
+
 .PHONY: build
 build: tools ## Build the release binary: target/release/defragd
 	cargo build --release --locked --bin defragd

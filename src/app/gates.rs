@@ -8,12 +8,19 @@ use tracing::warn;
 use crate::{
     adapters::{
         gates::{
-            AlertmanagerProbe, HttpProbe, PromqlProbe, TcpProbe, Tries, alertmanager::AlertmanagerCheck,
-            http::HttpCheck, promql::PromqlCheck, tcp::TcpCheck,
+            AlertmanagerProbe, HttpProbe, PromqlProbe, TcpProbe, Tries,
+            alertmanager::AlertmanagerCheck,
+            http::HttpCheck,
+            kubernetes::{PodsProbe, PodsSettings},
+            promql::PromqlCheck,
+            tcp::TcpCheck,
         },
         outgoing::{Access, CallError, ClientTls, Credentials},
     },
-    config::gates::{AccessSettings, CheckSettings, GateSettings, TlsSettings, TrySettings},
+    config::{
+        ClusterSettings,
+        gates::{AccessSettings, CheckSettings, GateSettings, KubernetesPodsSettings, TlsSettings, TrySettings},
+    },
     core::gate::GateRule,
     ports::gate::{Gate, GateProbe},
 };
@@ -26,6 +33,14 @@ pub struct GateError {
     pub gate: String,
     /// Why.
     pub detail: String,
+}
+
+/// Those of one cluster, or all that is wrong with them in one error.
+pub fn of(cluster: &ClusterSettings) -> anyhow::Result<Vec<Gate>> {
+    gates(&cluster.gates).map_err(|errors| {
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("cluster {}: {}", cluster.name, errors.join("; "))
+    })
 }
 
 /// Builds them all, and looks whether their files can be used. Blocks while it reads them. Every gate that
@@ -86,9 +101,23 @@ fn gate(rule: &GateRule, check: &CheckSettings) -> Result<Gate, String> {
             };
             of(tries, Arc::new(AlertmanagerProbe::new(check).map_err(words)?))
         }
-        // A gate that nothing checks must not look like one that passes.
-        CheckSettings::KubernetesPods(_) => return Err("this build has no kubernetes_pods".to_owned()),
+        CheckSettings::KubernetesPods(settings) => {
+            let settings = pods(settings.clone());
+            Gate { rule: rule.clone(), limit: settings.limit(), probe: Arc::new(PodsProbe::new(settings)) }
+        }
     })
+}
+
+fn pods(settings: KubernetesPodsSettings) -> PodsSettings {
+    PodsSettings {
+        kubeconfig: settings.kubeconfig,
+        context: settings.context,
+        namespaces: settings.namespaces.into_iter().collect(),
+        label_selector: settings.label_selector,
+        field_selector: settings.field_selector,
+        grace: settings.grace,
+        timeout: settings.timeout,
+    }
 }
 
 fn tries(settings: TrySettings) -> Tries {

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::{
     claims::Claims,
     cluster::{Cluster, Shared, stop_channel},
+    gates,
     reconcile::reconcile,
     service::App,
 };
@@ -98,7 +99,8 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
             endpoints = cluster.endpoints.join(","),
             "cluster configured"
         );
-        clusters.push(Arc::new(Cluster::new(cluster, etcd, Arc::clone(&shared))));
+        let gates = gates::of(&cluster)?;
+        clusters.push(Arc::new(Cluster::new(cluster, etcd, Arc::clone(&shared)).with_gates(gates)));
     }
     let app = Arc::new(App::new(clusters, shared));
     app.recover().await?;

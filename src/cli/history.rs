@@ -43,6 +43,20 @@ pub(super) fn gate(result: &GateResult) -> String {
     format!("gate {} {said} ({}): {}", result.gate, result.moment.in_words(), result.detail)
 }
 
+/// What gates found, as a table.
+pub(super) fn gate_table(results: &[GateResult]) -> String {
+    let row = |result: &GateResult| {
+        vec![
+            result.gate.clone(),
+            result.kind.label().to_owned(),
+            result.label().to_owned(),
+            format!("{:.1} s", result.took.as_secs_f64()),
+            result.detail.clone(),
+        ]
+    };
+    table::table(&["GATE", "KIND", "RESULT", "TOOK>", "WHAT IT SAW"], results.iter().map(row).collect())
+}
+
 /// Why a member deserves a defragmentation.
 pub(super) const fn why(need: Need) -> &'static str {
     match need {

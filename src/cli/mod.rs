@@ -3,6 +3,7 @@
 mod args;
 mod check_config;
 mod control;
+mod gates;
 mod history;
 mod plan;
 mod run;
@@ -36,6 +37,8 @@ enum Command {
     Status(status::Args),
     /// Show what a run would do: in which order, and for each member why or why not
     Plan(plan::Args),
+    /// Check the gates now, alone: pods, API server, ingress, Prometheus, Alertmanager
+    Gates(gates::Args),
     /// Do one rolling defragmentation now: followers first, the leader last
     Run(run::Args),
     /// Show past runs from the journal, or one of them step by step
@@ -77,6 +80,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Plan(args) => plan::run(args).await,
+            Command::Gates(args) => gates::run(args).await,
             Command::Run(args) => Box::pin(run::run(args)).await,
             Command::Runs(args) => runs::run(args).await,
             Command::Approve(args) => control::approve(args).await,

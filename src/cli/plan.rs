@@ -1,19 +1,21 @@
 //! `defragd plan`
 
-use std::io::Write;
+use std::{collections::BTreeMap, io::Write, path::PathBuf};
 
 use anyhow::anyhow;
 use serde_json::json;
 
 use super::{
     Exit,
-    args::{Connection, Output, PolicyArgs},
+    args::{self, Connection, Output, PolicyArgs},
     history, table,
 };
 use crate::{
-    app::{observer, serve::connect},
+    adapters::journal::SqliteJournal,
+    app::{checks, gates, ledger, observer, serve::connect},
     core::{
         cluster::{ClusterFacts, MemberId},
+        gate::{GateResult, Moment},
         plan::{Decision, Past, Plan},
     },
 };
@@ -24,6 +26,9 @@ pub(super) struct Args {
     connection: Connection,
     #[command(flatten)]
     policy: PolicyArgs,
+    /// Directory of the journal, to consider earlier attempts [default: as of `defragd run`]
+    #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -46,8 +51,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             }
             Err(unknown) => return Err(anyhow!("no endpoint answered: {unknown}")),
         };
-        let plan = Plan::new(&facts, &cluster.policy, &Past::default());
-        if plan.blocked.is_some() && exit == Exit::Done {
+        let plan = Plan::new(&facts, &cluster.policy, &past(&args.data_dir, &cluster.name).await);
+        let gates = checks::run(&gates::of(&cluster)?, Moment::Before, &BTreeMap::new()).await;
+        let against = plan.blocked.is_some() || gates.iter().any(|gate| gate.against().is_some());
+        if against && exit == Exit::Done {
             exit = Exit::Refused;
         }
         match args.output {
@@ -57,12 +64,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
                 "blocked": plan.blocked,
                 "blocked_message": plan.blocked.as_ref().map(ToString::to_string),
                 "steps": plan.steps,
+                "gates": gates,
             })),
             Output::Table => {
                 if several {
                     writeln!(out, "cluster {}:", cluster.name)?;
                 }
-                write_plan(&mut out, &plan, &facts)?;
+                write_plan(&mut out, &plan, &facts, &gates)?;
             }
         }
     }
@@ -72,8 +80,21 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
+/// What the journal says of earlier attempts, if there is one here that can be read: automation learns from it.
+async fn past(data_dir: &Option<PathBuf>, cluster: &str) -> Past {
+    let dir = args::data_dir(data_dir.clone());
+    let Ok(journal) = SqliteJournal::open_read_only(&dir) else { return Past::default() };
+    match ledger::read(&journal, cluster).await {
+        Ok(ledger) => Past { attempts: ledger.attempts(), ..Past::default() },
+        Err(error) => {
+            eprintln!("defragd: {error}; earlier attempts are not considered");
+            Past::default()
+        }
+    }
+}
+
 /// The plan as a table, and in one sentence.
-pub(super) fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts) -> std::io::Result<()> {
+fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[GateResult]) -> std::io::Result<()> {
     let mut order = 0;
     let rows = plan.steps.iter().map(|step| {
         let (number, decision, why) = match &step.decision {
@@ -99,7 +120,11 @@ pub(super) fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts
     });
     let headings = ["ORDER>", "MEMBER", "ID", "ROLE", "DB SIZE>", "IN USE>", "FRAG>", "DECISION", "WHY"];
     writeln!(out, "{}", table::table(&headings, rows.collect()))?;
-    match &plan.blocked {
+    if !gates.is_empty() {
+        writeln!(out, "{}", history::gate_table(gates))?;
+    }
+    let against = plan.blocked.clone().or_else(|| gates.iter().find_map(GateResult::against));
+    match &against {
         Some(reason) => writeln!(out, "Refused, nothing would be started: {reason}"),
         None if order == 0 => writeln!(out, "Nothing to do."),
         None => writeln!(out, "{order} member(s) would be defragmented, one at a time, in this order."),

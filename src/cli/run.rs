@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     adapters::journal::SqliteJournal,
-    app::{claims::Claims, cluster::stop_channel, driver, serve::connect},
+    app::{claims::Claims, cluster::stop_channel, driver, gates, serve::connect},
     core::{
         gate::GateResult,
         history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Step, Trigger},
@@ -58,6 +58,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let settings = args.connection.settings(Some(&args.policy))?;
     let cluster = args::one_cluster(settings, args.cluster.as_deref())?;
     let etcd = connect(&cluster)?;
+    let gates = gates::of(&cluster)?;
     let journal = SqliteJournal::open(&args::data_dir(args.data_dir), Arc::new(SystemClock))?;
     // The journal is ours alone now, so a run by hand that it shows as open has lost its process.
     for view in journal.open_runs().await?.iter().filter(|view| view.request.trigger == Trigger::Manual) {
@@ -73,7 +74,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let drive = driver::Drive {
         run: run_id,
         policy: cluster.policy.clone(),
-        gates: &[],
+        gates: &gates,
         old_revision: None,
         etcd: &etcd,
         journal: &journal,

@@ -36,7 +36,8 @@ pub fn init(level: Level, format: Format) {
         Level::Error => "error",
     };
     // Libraries speak from `warn` on: their `info` is not about etcd.
-    let filter = EnvFilter::new(format!("warn,defragd={level}"));
+    // The Kubernetes client logs each failed request, which the gate reports itself, and whole answers at times.
+    let filter = EnvFilter::new(format!("warn,kube_client=off,defragd={level}"));
     let layer = match format {
         Format::Logfmt => tracing_logfmt::builder()
             .with_target(false)

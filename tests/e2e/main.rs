@@ -19,6 +19,7 @@ mod kill;
 mod leadership;
 mod nospace;
 mod partition;
+mod pods;
 mod rig;
 mod roll;
 mod trouble;

@@ -4,6 +4,7 @@
 
 pub mod alertmanager;
 pub mod http;
+pub mod kubernetes;
 pub mod promql;
 pub mod tcp;
 pub mod tries;

@@ -5,7 +5,7 @@
 //! throw-away certificates, [`EtcdCluster`] starts members and does to them what operators and accidents do,
 //! [`fragment`] fills a cluster with reclaimable space, [`Writer`] is the client load that must not notice,
 //! [`DefragWatch`] reads from the servers' own metrics who was defragmented when, and [`Prometheus`],
-//! [`Alertmanager`] and [`Defragd`] complete the loop. For faults there are [`SlowDefrags`], [`Island`] and
+//! [`Alertmanager`] and [`Defragd`] complete the loop, [`KubeApiserver`] is what a gate looks at. For faults there are [`SlowDefrags`], [`Island`] and
 //! [`in_namespaces`].
 //!
 //! Nothing here knows defragd's code: what it does is judged by what the servers say.
@@ -18,6 +18,7 @@ mod etcd;
 mod exposition;
 mod fragment;
 mod http;
+mod kube_apiserver;
 mod network;
 mod pki;
 mod port;
@@ -38,6 +39,7 @@ pub use etcd::{EtcdCluster, EtcdSpec, Member, MemberStatus, Transport};
 pub use exposition::Exposition;
 pub use fragment::{Fragmented, MemberSize, exhaust_quota, fragment};
 pub use http::Response;
+pub use kube_apiserver::KubeApiserver;
 pub use network::{Cable, Host, Island};
 pub use pki::{Identity, Pki};
 pub use port::Port;

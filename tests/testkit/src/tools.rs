@@ -104,6 +104,11 @@ impl Tools {
     pub fn amtool(&self) -> PathBuf {
         self.bin.join("amtool")
     }
+
+    /// Kubernetes' API server, where somebody built it: it takes minutes, so only on request.
+    pub fn kube_apiserver(&self) -> Option<PathBuf> {
+        Some(self.bin.join("kube-apiserver")).filter(|program| program.is_file())
+    }
 }
 
 #[cfg(test)]

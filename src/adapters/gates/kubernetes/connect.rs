@@ -1,0 +1,99 @@
+//! From the settings to a client. Done anew for each check, and after each failure: credentials change.
+//!
+//! Without a kubeconfig it is the service account of the pod that we run in. `$KUBECONFIG` and `~/.kube/config`
+//! are not looked at: they may well be another cluster's, and a gate that watches another cluster is none.
+//! Credential plugins (`exec`) of a kubeconfig are run, without a terminal; one that hangs is not waited for beyond
+//! the time limit, but nobody ends it. No proxy is used. `insecure-skip-tls-verify` does what it says.
+
+use std::{path::Path, thread};
+
+use kube::{
+    Client, Config,
+    config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig},
+};
+use tokio::{runtime::Handle, sync::oneshot};
+
+use super::{PodsSettings, error, error::ListError};
+
+/// A client, and the server that it is for, for messages.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    /// `scheme://host:port`, without anything that could be a secret.
+    pub(super) server: String,
+}
+
+impl Connection {
+    /// Reads files, and may run a credential plugin: bound it by a timeout.
+    pub(super) async fn open(settings: &PodsSettings) -> Result<Self, ListError> {
+        let mut config = match &settings.kubeconfig {
+            Some(path) => from_file(path, settings.context.clone()).await?,
+            None => Config::incluster()
+                .map_err(|inner| ListError::Config { kubeconfig: None, detail: error::chain(&inner) })?,
+        };
+        // From the environment: a kubeconfig's own was refused above.
+        config.proxy_url = None;
+        // The listing as a whole has its limit, and the gate its own repetitions.
+        config.default_retry = false;
+        config.connect_timeout = Some(settings.timeout);
+        let url = &config.cluster_url;
+        let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+        let server = format!("{}://{}{port}", url.scheme_str().unwrap_or("http"), url.host().unwrap_or_default());
+        let for_messages = server.clone();
+        let made = aside(move || {
+            read_token(&mut config, &for_messages)?;
+            Client::try_from(config).map_err(|inner| error::client(&inner, &for_messages))
+        });
+        match made.await {
+            Some(made) => Ok(Self { client: made?, server }),
+            None => Err(ListError::Credentials { server, detail: "they cannot be read".to_owned() }),
+        }
+    }
+}
+
+/// Does what may block, such as reading files and waiting for a credential plugin, on a thread of its own; nothing
+/// if that thread cannot be had or panics. Not one of the runtime's: the runtime would not end before it, so a
+/// plugin that hangs would keep defragd from ending.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    let runtime = Handle::current();
+    let thread = thread::Builder::new().name("kubeconfig".to_owned()).spawn(move || {
+        // A client starts a task of its own.
+        let _inside = runtime.enter();
+        // Nobody waits any more if the time was up.
+        let _ = done.send(work());
+    });
+    thread.ok()?;
+    result.await.ok()
+}
+
+/// The library takes a token file as it is, and a line end makes a token that no header can have.
+fn read_token(config: &mut Config, server: &str) -> Result<(), ListError> {
+    if let Some(file) = config.auth_info.token_file.take() {
+        let token = std::fs::read_to_string(&file).map_err(|inner| ListError::Credentials {
+            server: server.to_owned(),
+            detail: format!("cannot read the token file {file}: {inner}"),
+        })?;
+        config.auth_info.token = Some(token.trim().to_owned().into());
+    }
+    Ok(())
+}
+
+async fn from_file(path: &Path, context: Option<String>) -> Result<Config, ListError> {
+    let bad = |detail: String| ListError::Config { kubeconfig: Some(path.to_owned()), detail };
+    let file = path.to_owned();
+    let mut kubeconfig = aside(move || Kubeconfig::read_from(file))
+        .await
+        .ok_or_else(|| bad("it cannot be read".to_owned()))?
+        .map_err(|inner| bad(error::kubeconfig(&inner)))?;
+    for cluster in kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref()) {
+        if cluster.proxy_url.as_ref().is_some_and(|proxy| !proxy.is_empty()) {
+            return Err(bad("it has a proxy-url, which is not supported".to_owned()));
+        }
+    }
+    for exec in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()?.exec.as_mut()) {
+        // There is nobody to ask, and what a plugin writes to its standard error is not for our log.
+        exec.interactive_mode = Some(ExecInteractiveMode::Never);
+    }
+    let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+    Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|inner| bad(error::kubeconfig(&inner)))
+}

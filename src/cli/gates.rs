@@ -1,0 +1,91 @@
+//! `defragd gates`
+
+use std::{collections::BTreeMap, io::Write};
+
+use serde_json::json;
+
+use super::{
+    Exit,
+    args::{self, Connection, Output},
+    history,
+};
+use crate::{
+    app::{checks, gates},
+    core::gate::{GateResult, Moment},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    connection: Connection,
+    /// Only this cluster of the file
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// As at which moment of a run: gates that compare have nothing to compare with here
+    #[arg(long, value_enum, default_value = "before")]
+    moment: MomentArg,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// [`Moment`] as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum MomentArg {
+    Before,
+    Between,
+    After,
+}
+
+impl From<MomentArg> for Moment {
+    fn from(moment: MomentArg) -> Self {
+        match moment {
+            MomentArg::Before => Self::Before,
+            MomentArg::Between => Self::Between,
+            MomentArg::After => Self::After,
+        }
+    }
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    let settings = args.connection.settings(None)?;
+    let mut clusters = settings.clusters;
+    if let Some(name) = &args.cluster {
+        clusters.retain(|cluster| cluster.name == *name);
+        if clusters.is_empty() {
+            return Err(args::UsageError(format!("there is no cluster {name:?} in the file")).into());
+        }
+    }
+    let several = clusters.len() > 1;
+    let (mut exit, mut found) = (Exit::Done, Vec::new());
+    let mut out = std::io::stdout().lock();
+    for cluster in clusters {
+        let results = checks::run(&gates::of(&cluster)?, args.moment.into(), &BTreeMap::new()).await;
+        if results.iter().any(|result| result.against().is_some()) {
+            exit = Exit::Refused;
+        }
+        match args.output {
+            Output::Json => found.push(json!({ "cluster": cluster.name, "gates": results })),
+            Output::Table => {
+                if several {
+                    writeln!(out, "cluster {}:", cluster.name)?;
+                }
+                writeln!(out, "{}", said(&results))?;
+            }
+        }
+    }
+    if args.output == Output::Json {
+        writeln!(out, "{:#}", json!({ "clusters": found }))?;
+    }
+    Ok(exit)
+}
+
+fn said(results: &[GateResult]) -> String {
+    if results.is_empty() {
+        return "No gate is configured for this moment: see `gates` in the configuration file.".to_owned();
+    }
+    let against = results.iter().find_map(GateResult::against);
+    let sentence =
+        against.map_or_else(|| "Nothing stands against a run.".to_owned(), |reason| format!("Refused: {reason}"));
+    format!("{}\n{sentence}", history::gate_table(results))
+}
