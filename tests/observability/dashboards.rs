@@ -119,7 +119,7 @@ fn each_query_asks_counters_for_their_increase_over_grafanas_intervals_and_names
                 let ranges: Vec<_> = query.split('[').skip(1).map(|rest| rest.split(']').next().unwrap()).collect();
                 let grafanas = |range: &&str| ["$__rate_interval", "$__range"].contains(range);
                 // A slope is over a day or a week, however long the graph is.
-                assert!(!rated || ranges.iter().all(|range| grafanas(range)), "{at}");
+                assert!(!rated || ranges.iter().all(grafanas), "{at}");
                 assert!(query.contains("$etcd_cluster") || !query.contains("defragd_cluster_"), "{at}");
                 assert!(query.contains("$etcd_cluster") || !query.contains("defragd_member_"), "{at}");
             }
