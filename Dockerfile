@@ -1,15 +1,21 @@
-# defragd's image. It has not been built yet: the place where this was written has no container engine. Checked there without
-# one, on Debian 12: that the build needs both packages below, and that the binary wants no library but glibc and libgcc.
+# defragd's image: Debian 12, one binary, user 65532. How far it is proven: deploy/README.md.
 #
 #   docker build --build-arg REVISION="$(git rev-parse HEAD)" -t defragd .
-#   docker run --rm -v /etc/defragd:/etc/defragd:ro -v defragd:/var/lib/defragd -p 127.0.0.1:9379:9379 defragd \
+#   docker run --rm --read-only --cap-drop ALL --security-opt no-new-privileges \
+#     -v /etc/defragd:/etc/defragd:ro -v defragd:/var/lib/defragd -p 127.0.0.1:9379:9379 defragd \
 #     serve --config /etc/defragd/config.yaml --data-dir /var/lib/defragd \
 #     --web.listen-address 0.0.0.0:9379 --web.bearer-token-file /etc/defragd/token
 #
 # Without arguments it listens on the container's own loopback only, so give the address and, with it, a token.
+#
+# Meant to be reproducible: the lock file, the same paths and no time in every build. Pin both images below by digest (--build-arg),
+# and let the builder set the times of files (SOURCE_DATE_EPOCH with rewrite-timestamp=true in BuildKit, --timestamp in buildah).
 
 # The same Debian in both stages, so that the glibc that is linked is the one that is there at run time.
-FROM rust:1-bookworm AS build
+ARG RUST_IMAGE=rust:1-bookworm
+ARG BASE_IMAGE=debian:12-slim
+
+FROM ${RUST_IMAGE} AS build
 
 # etcd-client compiles etcd's .proto files: the compiler, and libprotobuf-dev for the types of Google's that they import.
 RUN apt-get update \
@@ -19,13 +25,14 @@ RUN apt-get update \
 WORKDIR /src
 COPY . .
 ARG REVISION=unknown
-RUN DEFRAGD_REVISION="${REVISION}" cargo build --release --locked --bin defragd
+RUN DEFRAGD_REVISION="${REVISION}" RUSTFLAGS="--remap-path-prefix=${CARGO_HOME}=/cargo" \
+    cargo build --release --locked --bin defragd
 # The final image's files with their owners, so that its stage has nothing to run.
 RUN mkdir -p /image/usr/local/bin /image/var/lib/defragd \
  && install -m 0755 target/release/defragd /image/usr/local/bin/defragd \
  && chown -R 65532:65532 /image/var/lib/defragd
 
-FROM debian:12-slim
+FROM ${BASE_IMAGE}
 
 ARG VERSION=0.1.0
 ARG REVISION=unknown
@@ -33,7 +40,8 @@ LABEL org.opencontainers.image.title="defragd" \
       org.opencontainers.image.description="The etcd fragmentation exporter that also cures what it measures" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="debian:12-slim"
 
 # Public CAs, for gates that ask a public URL. etcd's own CA comes with the configuration.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
@@ -46,6 +54,6 @@ COPY LICENSE /usr/share/doc/defragd/LICENSE
 USER 65532:65532
 WORKDIR /var/lib/defragd
 EXPOSE 9379
-# No HEALTHCHECK: the image holds nothing that could ask /-/healthy. Let the orchestrator ask.
+# No HEALTHCHECK: the image holds nothing that could ask /-/healthy, and defragd has no command for it. Let the orchestrator ask.
 ENTRYPOINT ["/usr/local/bin/defragd"]
 CMD ["serve"]

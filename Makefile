@@ -9,7 +9,7 @@ CARGO_DENY_VERSION := 0.20.2
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: tools
 tools: ## Install what tests and demo run against: etcd 3.4/3.5/3.6, Prometheus, Alertmanager, protoc
@@ -60,6 +60,16 @@ lint-observability: tools ## Lint rules and Alertmanager's configuration; the da
 .PHONY: dashboards
 dashboards: ## Write dashboards/*.json anew from dashboards/source
 	python3 dashboards/generate.py
+
+.PHONY: check-deploy
+check-deploy: ## Render chart and kustomizations, validate them, hold them to the program; needs Go, else SKIPPED
+	tests/testkit/tools --deploy
+	deploy/check
+
+.PHONY: deploy-generated
+deploy-generated: ## Write the parts of deploy/kustomize that are made from the chart
+	tests/testkit/tools --deploy
+	deploy/generate
 
 .PHONY: lint
 lint: tools ## Formatting, clippy, dependencies

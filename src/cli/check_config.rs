@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::Exit;
-use crate::{app::serve::connect, config::Settings};
+use crate::{
+    app::{gates, serve::connect},
+    config::Settings,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -15,7 +18,7 @@ pub(super) struct Args {
     /// The file, named as for the other commands
     #[arg(long, env = "DEFRAGD_CONFIG", value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
-    /// Do not look at the TLS and password files that it names
+    /// Do not look at the files that it names: certificates, keys, passwords, tokens
     #[arg(long)]
     syntax_only: bool,
 }
@@ -26,7 +29,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let mut exit = Exit::Done;
     if !args.syntax_only {
         for cluster in &settings.clusters {
-            if let Err(error) = connect(cluster) {
+            for error in [connect(cluster).err(), gates::of(cluster).err()].into_iter().flatten() {
                 eprintln!("defragd: {error:#}");
                 exit = Exit::Usage;
             }

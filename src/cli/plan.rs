@@ -1,6 +1,10 @@
 //! `defragd plan`
 
-use std::{collections::BTreeMap, io::Write, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::anyhow;
 use serde_json::json;
@@ -40,6 +44,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let mut json_plans = Vec::new();
     let mut out = std::io::stdout().lock();
     let several = settings.clusters.len() > 1;
+    let data_dir = args::data_dir(args.data_dir);
     for cluster in settings.clusters {
         let facts = match Box::pin(observer::observe(&connect(&cluster)?)).await {
             Ok(facts) => facts,
@@ -51,7 +56,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             }
             Err(unknown) => return Err(anyhow!("no endpoint answered: {unknown}")),
         };
-        let plan = Plan::new(&facts, &cluster.policy, &past(&args.data_dir, &cluster.name).await);
+        let plan = Plan::new(&facts, &cluster.policy, &past(&data_dir, &cluster.name).await);
         let gates = checks::run(&gates::of(&cluster)?, Moment::Before, &BTreeMap::new()).await;
         let against = plan.blocked.is_some() || gates.iter().any(|gate| gate.against().is_some());
         if against && exit == Exit::Done {
@@ -81,9 +86,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 /// What the journal says of earlier attempts, if there is one here that can be read: automation learns from it.
-async fn past(data_dir: &Option<PathBuf>, cluster: &str) -> Past {
-    let dir = args::data_dir(data_dir.clone());
-    let Ok(journal) = SqliteJournal::open_read_only(&dir) else { return Past::default() };
+async fn past(data_dir: &Path, cluster: &str) -> Past {
+    let Ok(journal) = SqliteJournal::open_read_only(data_dir) else { return Past::default() };
     match ledger::read(&journal, cluster).await {
         Ok(ledger) => Past { attempts: ledger.attempts(), ..Past::default() },
         Err(error) => {

@@ -238,6 +238,9 @@ fn gate(at: &str, cluster: &str, raw: raw::Gate, problems: &mut Problems) -> Opt
         problems.add(at, format!("says not what to check; write one of: {kinds}"));
         return None;
     };
+    if kind == GateKind::KubernetesPods && !when.is_empty() && !when.contains(&Moment::Before) {
+        problems.add(format!("{at}.when"), "needs before: what pods are later compared with is seen then");
+    }
     let rule = GateRule { name: raw.name, kind, when, on_failure: raw.on_failure.unwrap_or_default() };
     Some(GateSettings { rule, check: check? })
 }

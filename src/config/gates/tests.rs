@@ -178,6 +178,7 @@ const BAD: &[(&str, &str)] = &[
         "alertmanager: {url: 'http://a', matchers: ['a=b'], ignore: ['x=\"y\"']}",
         "alertmanager.ignore[0]: is no alert's name",
     ),
+    ("when: [between], kubernetes_pods: {}", "when: needs before"),
     ("kubernetes_pods: {context: a}", "kubernetes_pods.context: needs kubeconfig"),
     ("kubernetes_pods: {namespaces: [Default]}", "kubernetes_pods.namespaces[0]: \"Default\" is no namespace's name"),
     ("kubernetes_pods: {label_selector: ''}", "kubernetes_pods.label_selector: must be one line"),

@@ -67,7 +67,7 @@ pub struct PodsSettings {
 impl PodsSettings {
     /// Within this a check has ended by itself, whatever happens.
     pub fn limit(&self) -> Duration {
-        // Two graces, see `Patience` and `Progress`; a pause that is as long as a listing; and the last listing.
+        // Two graces, see `patience` and `after`; a pause that is as long as a listing; and the last listing.
         2 * self.grace + 2 * self.timeout + POLL
     }
 }

@@ -1,0 +1,359 @@
+//! What `deploy/` and the Dockerfile say of the program is true: flags, port, paths, times, rules. It reads
+//! deploy/kustomize as it stands, and the manifests in the folder that `DEFRAGD_RENDERED` names, where
+//! `make check-deploy` puts those of the chart; it starts the program with the pods' own arguments. Whether
+//! Kubernetes takes them, `make check-deploy` knows.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use testkit::{Defragd, Pki};
+
+fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_defragd"))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// A file of manifests, as it is applied.
+struct Rendered {
+    path: PathBuf,
+    objects: Vec<Value>,
+}
+
+impl Rendered {
+    fn read(path: PathBuf) -> Self {
+        let text = fs::read_to_string(&path).unwrap();
+        let documents = text.split("\n---").filter(|part| part.lines().any(|line| !line.starts_with(['#', '-'])));
+        let objects = documents.map(|part| yaml(part, &path)).filter(|object| !object.is_null()).collect();
+        Self { path, objects }
+    }
+
+    fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        self.objects.iter().filter(move |object| object["kind"] == kind)
+    }
+
+    fn pod(&self) -> Option<&Value> {
+        self.of_kind("Deployment").next().map(|deployment| &deployment["spec"]["template"]["spec"])
+    }
+}
+
+fn yaml(text: &str, path: &Path) -> Value {
+    serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The base that is checked in, and what was rendered before.
+fn rendered() -> Vec<Rendered> {
+    let mut paths = vec![root().join("deploy/kustomize/base/defragd.yaml")];
+    if let Some(dir) = std::env::var_os("DEFRAGD_RENDERED") {
+        let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let before = paths.len();
+        paths.extend(files.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")));
+        assert!(paths.len() > before + 5, "little was rendered: {paths:?}");
+    }
+    let all: Vec<_> = paths.into_iter().map(Rendered::read).collect();
+    assert!(all.iter().all(|file| file.pod().is_some()), "each has a Deployment");
+    all
+}
+
+fn array(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+fn arguments(pod: &Value) -> Vec<String> {
+    array(&pod["containers"][0]["args"]).iter().map(|argument| text(argument).to_owned()).collect()
+}
+
+/// The value of `--flag=value`.
+fn flag<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    arguments.iter().find_map(|argument| argument.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn help() -> String {
+    let output = Command::new(binary()).args(["serve", "--help"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Words like `--data-dir`.
+fn flags(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || "-._".contains(c)))
+        .filter(|word| word.len() > 3 && word.starts_with("--") && !word.starts_with("---"))
+        .map(|word| word.trim_end_matches('.'))
+        .collect()
+}
+
+#[test]
+fn every_flag_of_a_service_is_one_of_the_program() {
+    let help = help();
+    let known = flags(&help);
+    let unit = read("deploy/systemd/defragd.service");
+    let unit_flags =
+        unit.lines().filter(|line| line.starts_with("ExecStart=") || line.contains("--web.")).collect::<String>();
+    let dockerfile = read("Dockerfile");
+    let run = dockerfile.lines().skip_while(|line| !line.contains(" serve ")).take(2).collect::<String>();
+    let mut named: Vec<_> = flags(&unit_flags).into_iter().chain(flags(&run)).map(str::to_owned).collect();
+    assert!(named.len() >= 8, "{named:?}");
+    for file in rendered() {
+        let arguments = arguments(file.pod().unwrap());
+        assert_eq!(arguments[0], "serve");
+        named.extend(arguments[1..].iter().map(|argument| argument.split('=').next().unwrap().to_owned()));
+    }
+    for flag in named {
+        assert!(known.contains(flag.as_str()), "`defragd serve` has no {flag}");
+    }
+}
+
+#[test]
+fn the_port_that_is_listened_on_is_the_one_that_is_opened_probed_and_served() {
+    let help = help();
+    for file in rendered() {
+        let path = file.path.display();
+        let pod = file.pod().unwrap();
+        let container = &pod["containers"][0];
+        let arguments = arguments(pod);
+        let listened = flag(&arguments, "--web.listen-address").unwrap().rsplit_once(':').unwrap().1;
+        let opened = &container["ports"][0];
+        assert_eq!(opened["containerPort"].to_string(), listened, "{path}");
+        let name = text(&opened["name"]);
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            assert_eq!(container[probe]["httpGet"]["port"], name, "{path}: {probe}");
+        }
+        for policy in file.of_kind("NetworkPolicy") {
+            assert_eq!(policy["spec"]["ingress"][0]["ports"][0]["port"], name, "{path}");
+        }
+        let service = file.of_kind("Service").next().unwrap();
+        assert_eq!(service["spec"]["ports"][0]["targetPort"], name, "{path}");
+        // The program's own port, as in every example of Prometheus and Alertmanager.
+        let port = service["spec"]["ports"][0]["port"].to_string();
+        assert!(help.contains(&format!("127.0.0.1:{port}]")), "{path}: {port} is not the program's default");
+        for monitor in file.of_kind("ServiceMonitor") {
+            let endpoint = &monitor["spec"]["endpoints"][0];
+            assert_eq!(endpoint["port"], service["spec"]["ports"][0]["name"], "{path}");
+            assert!(help.contains(&format!("[default: {}]", text(&endpoint["path"]))), "{path}");
+            let job = text(&monitor["spec"]["jobLabel"]);
+            assert_eq!(
+                service["metadata"]["labels"][job], "defragd",
+                "{path}: the alert DefragdDown asks for this job"
+            );
+        }
+        for config in file.of_kind("AlertmanagerConfig") {
+            let url = text(&config["spec"]["receivers"][0]["webhookConfigs"][0]["url"]);
+            let (name, namespace) = (text(&service["metadata"]["name"]), text(&service["metadata"]["namespace"]));
+            assert_eq!(url, format!("http://{name}.{namespace}.svc:{port}/api/v1/alerts"), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_pod_may_write_nothing_but_its_journal_and_is_nobody() {
+    for file in rendered() {
+        let path = file.path.display();
+        let pod = file.pod().unwrap();
+        let container = &pod["containers"][0];
+        let security = &container["securityContext"];
+        assert_eq!(security["allowPrivilegeEscalation"], false, "{path}");
+        assert_eq!(security["readOnlyRootFilesystem"], true, "{path}");
+        assert_eq!(security["capabilities"], serde_json::json!({"drop": ["ALL"]}), "{path}");
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{path}");
+        let writable: Vec<_> = array(&container["volumeMounts"])
+            .iter()
+            .filter(|mount| mount["readOnly"] != true)
+            .map(|mount| &mount["mountPath"])
+            .collect();
+        let arguments = arguments(pod);
+        assert_eq!(writable, flag(&arguments, "--data-dir").into_iter().collect::<Vec<_>>(), "{path}");
+        // Only who reads the keys of root's own must be root.
+        let root_reads =
+            array(&pod["volumes"]).iter().any(|volume| volume["hostPath"]["path"] == "/etc/kubernetes/pki/etcd");
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], !root_reads, "{path}");
+        assert_eq!(pod["securityContext"]["runAsUser"] == 0, root_reads, "{path}");
+        // No token of Kubernetes without a right that needs it, and no right but that one.
+        let rights: Vec<_> =
+            file.of_kind("ClusterRole").chain(file.of_kind("Role")).map(|role| &role["rules"]).collect();
+        assert_eq!(pod["automountServiceAccountToken"], !rights.is_empty(), "{path}");
+        let pods = serde_json::json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]);
+        assert!(rights.into_iter().all(|rules| *rules == pods), "{path}");
+    }
+}
+
+#[test]
+fn a_pod_waits_for_its_member_for_as_long_as_the_program_does() {
+    for file in rendered() {
+        let deployment = file.of_kind("Deployment").next().unwrap();
+        let pod = file.pod().unwrap();
+        let arguments = arguments(pod);
+        let path = file.path.display();
+        let Some(grace) = flag(&arguments, "--shutdown-grace") else {
+            assert!(arguments.contains(&"--exporter-only".to_owned()), "{path}");
+            continue;
+        };
+        let grace: u64 = grace.strip_suffix('s').unwrap().parse().unwrap();
+        assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > grace, "{path}");
+        // Until replicas know of each other.
+        assert_eq!(deployment["spec"]["replicas"], 1, "{path}");
+        assert_eq!(deployment["spec"]["strategy"], serde_json::json!({"type": "Recreate"}), "{path}");
+    }
+    let unit = read("deploy/systemd/defragd.service");
+    assert!(unit.contains("--shutdown-grace 10m") && unit.contains("\nTimeoutStopSec=11min"));
+}
+
+#[test]
+fn the_rules_of_the_operator_are_those_of_alerts() {
+    let file = "deploy/kustomize/components/prometheus-operator/prometheus-operator.yaml";
+    let mut files = rendered();
+    files.push(Rendered::read(root().join(file)));
+    let shipped = yaml(&read("alerts/defragd.rules.yml"), Path::new("alerts/defragd.rules.yml"));
+    let rules: Vec<_> = files.iter().flat_map(|file| file.of_kind("PrometheusRule")).collect();
+    assert!(!rules.is_empty());
+    for rule in rules {
+        assert!(rule["spec"] == shipped, "the PrometheusRule has other rules than alerts/: make deploy-generated");
+    }
+}
+
+#[test]
+fn the_version_is_the_programs() {
+    let version = env!("CARGO_PKG_VERSION");
+    let chart = yaml(&read("deploy/helm/defragd/Chart.yaml"), Path::new("Chart.yaml"));
+    assert_eq!(chart["appVersion"], version);
+    let label = format!("app.kubernetes.io/version: \"{version}\"");
+    assert!(read("deploy/kustomize/base/defragd.yaml").contains(&label), "make deploy-generated");
+    assert!(read("Dockerfile").contains(&format!("ARG VERSION={version}\n")));
+}
+
+/// Starts the program with a pod's arguments, below a directory that holds what the pod has mounted.
+async fn start(file: &Rendered, config: &str, dir: &Path, pki: &Pki) -> Defragd {
+    let here = |path: &str| {
+        path.replace("/etc/defragd/", &format!("{}/etc/", dir.display()))
+            .replace("/var/lib/defragd", &format!("{}/journal", dir.display()))
+    };
+    let put = |path: &str, content: &[u8]| {
+        let path = here(path);
+        fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    let pod = file.pod().unwrap();
+    let mounted = |path: &str| {
+        let mounts = array(&pod["containers"][0]["volumeMounts"]);
+        let below = mounts.iter().any(|mount| path.starts_with(&format!("{}/", text(&mount["mountPath"]))));
+        assert!(below, "{}: {path} is on no volume", file.path.display());
+    };
+    let values = yaml(config, &file.path);
+    for cluster in array(&values["clusters"]) {
+        let (tls, auth) = (&cluster["tls"], &cluster["auth"]);
+        let client = pki.client();
+        for (key, content) in [("ca_file", pki.ca()), ("cert_file", &client.cert), ("key_file", &client.key)] {
+            if let Some(path) = tls[key].as_str() {
+                mounted(path);
+                put(path, &fs::read(content).unwrap());
+            }
+        }
+        if let Some(path) = auth["password_file"].as_str() {
+            mounted(path);
+            put(path, b"secret\n");
+        }
+    }
+    put("/etc/defragd/config/config.yaml", here(config).as_bytes());
+    let mut arguments = arguments(pod);
+    arguments.remove(0);
+    for argument in &mut arguments {
+        let (name, value) =
+            argument.split_once('=').map_or((argument.clone(), None), |(name, value)| (name.to_owned(), Some(value)));
+        match (name.as_str(), value) {
+            ("--web.listen-address", _) => *argument = format!("{name}=127.0.0.1:0"),
+            (_, Some(path)) if path.starts_with("/etc/") => {
+                mounted(path);
+                let content =
+                    if name.ends_with("ca-file") { fs::read(pki.ca()).unwrap() } else { b"0123456789abcdef".to_vec() };
+                if name != "--config" {
+                    put(path, &content);
+                }
+                *argument = here(argument);
+            }
+            _ => *argument = here(argument),
+        }
+    }
+    Defragd::start(binary(), &arguments, &dir.join("log")).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_starts_with_each_pods_arguments_and_answers_its_probes() {
+    let example = "clusters: [{name: etcd, endpoints: [\"http://127.0.0.1:1\"]}]".to_owned();
+    let pki_dir = tempfile::tempdir().unwrap();
+    let pki = Pki::create(pki_dir.path()).unwrap();
+    for file in rendered() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = file.of_kind("ConfigMap").find_map(|map| map["data"]["config.yaml"].as_str());
+        // The base has none: an overlay adds it.
+        assert!(config.is_some() || file.path.ends_with("base/defragd.yaml"), "{}", file.path.display());
+        if let Some(config) = config {
+            let path = dir.path().join("config.yaml");
+            fs::write(&path, config).unwrap();
+            let checked = Command::new(binary()).args(["check-config", "--syntax-only"]).arg(&path).output().unwrap();
+            assert!(checked.status.success(), "{}: {}", file.path.display(), String::from_utf8_lossy(&checked.stderr));
+        }
+        // No member is to be asked: addresses of the examples are somebody's.
+        let config = config.map_or(example.clone(), nowhere);
+        let defragd = start(&file, &config, dir.path(), &pki).await;
+        let container = &file.pod().unwrap()["containers"][0];
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let path = text(&container[probe]["httpGet"]["path"]);
+            assert_eq!(defragd.get(path).await.unwrap().status, 200, "{}: {path}", file.path.display());
+        }
+        assert_eq!(defragd.get("/-/no-such-page").await.unwrap().status, 404);
+    }
+}
+
+/// The configuration with a port of this machine that nobody listens on instead of every host, another one for each.
+fn nowhere(config: &str) -> String {
+    let mut changed = String::new();
+    let mut ports = 1..;
+    let mut rest = config;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || ".:-".contains(c))).unwrap_or(after.len());
+        changed.push_str(before);
+        changed.push_str("127.0.0.1:");
+        changed.push_str(&ports.next().unwrap().to_string());
+        rest = &after[end..];
+    }
+    changed + rest
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let mut sources = String::new();
+    let mut dirs = vec![root().join("src"), root().join("tests")];
+    while let Some(dir) = dirs.pop() {
+        for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let model = read("deploy/THREAT-MODEL.md");
+    let is_sentence =
+        |word: &&str| word.matches('_').count() >= 3 && !word.contains(|c: char| c != '_' && !c.is_alphanumeric());
+    let named: BTreeSet<&str> = model.split('`').skip(1).step_by(2).filter(is_sentence).collect();
+    assert!(named.len() > 20, "only {named:?}");
+    for name in named {
+        assert!(sources.contains(&format!("fn {name}(")), "deploy/THREAT-MODEL.md names {name}, which is no test");
+    }
+}
