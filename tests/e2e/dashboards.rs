@@ -5,12 +5,18 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use serde_json::Value;
 use testkit::{Prometheus, until};
 
+/// What a minute's run without maintenance windows can not show, by a part of the query, and why. These are
+/// asked too, but an empty answer is no failure. `tests/observability.rs` plays the days to full with series of days.
+const NO_DATA: &[(&str, &str)] = &[
+    ("offset 18h", "wants a day of samples"),
+    ("offset 5d", "wants a week of samples"),
+    ("defragd_cluster_next_window_timestamp_seconds", "no maintenance window is configured"),
+];
+
 pub(crate) async fn assert_every_query_answers(prometheus: &Prometheus) {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
     let mut asked = 0;
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let mut excused = BTreeSet::new();
+    for (name, dashboard) in shipped() {
         let mut queries = BTreeSet::new();
         collect(&dashboard, &mut queries);
         for query in queries {
@@ -18,8 +24,13 @@ pub(crate) async fn assert_every_query_answers(prometheus: &Prometheus) {
             let filled = substitute(&query);
             // At some moment of the last minutes: an annotation of a run is gone with the run.
             let at_some_moment = format!("last_over_time(({filled})[5m:1s])");
+            if let Some((part, _)) = NO_DATA.iter().find(|(part, _)| query.contains(part)) {
+                prometheus.query(&at_some_moment).await.unwrap();
+                excused.insert(*part);
+                continue;
+            }
             // Rates need a second sample; a query that is wrong stays wrong.
-            until(&format!("{} to answer {filled}", path.display()), Duration::from_secs(20), || async {
+            until(&format!("{name} to answer {filled}"), Duration::from_secs(20), || async {
                 let samples = prometheus.query(&at_some_moment).await?;
                 anyhow::ensure!(!samples.is_empty(), "no data");
                 Ok(())
@@ -28,7 +39,19 @@ pub(crate) async fn assert_every_query_answers(prometheus: &Prometheus) {
             .unwrap();
         }
     }
-    assert!(asked > 30, "only {asked} queries were found: the search is broken");
+    assert!(asked > 80, "only {asked} queries were found: the search is broken");
+    assert_eq!(excused.len(), NO_DATA.len(), "an excuse that no query needs any more: only {excused:?} are");
+}
+
+fn shipped() -> Vec<(String, Value)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards");
+    let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let json = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    json.map(|path| {
+        let dashboard = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        (path.file_name().unwrap().to_string_lossy().into_owned(), dashboard)
+    })
+    .collect()
 }
 
 fn collect(node: &Value, queries: &mut BTreeSet<String>) {

@@ -25,9 +25,9 @@ fn families(page: &str) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metrics_are_valid_and_every_name_in_rules_dashboards_and_readme_exists() {
     let rig = Rig::fragmented(EtcdVersion::V3_5).await;
-    let defragd = rig.serve(&["--mode=enforce"]).await;
+    let defragd = rig.serve_with_a_gate().await;
     let url = format!("{}/metrics", defragd.url());
-    // A run and some alerts bring every series to life.
+    // A run with a gate and some alerts bring every series to life.
     defragd.post_raw("{", Some(TOKEN)).await.unwrap();
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     ended_run(&defragd, 1).await;

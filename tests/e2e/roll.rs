@@ -31,7 +31,7 @@ async fn roll(version: EtcdVersion) {
     let mut writer = Writer::start(&rig.cluster).await.unwrap();
     let watch = DefragWatch::start(&rig.cluster).unwrap();
 
-    let defragd = rig.serve(&["--mode=enforce"]).await;
+    let defragd = rig.serve_with_a_gate().await;
     let alertmanager = start_alertmanager(&rig, &defragd).await;
     let prometheus = start_prometheus(&rig, &defragd, &alertmanager).await;
     prometheus.wait_firing("EtcdFragmentationHigh", MINUTE).await.unwrap();

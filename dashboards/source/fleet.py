@@ -1,0 +1,215 @@
+"""All clusters on one page: is anything wrong, and where."""
+
+from grafana import dashboard, now, query, stat, table, timeseries, words
+from queries import (
+    ANNOTATIONS, BAD_FROM_1, BUSY_FROM_1, CLUSTER, CLUSTER_VARIABLE, CLUSTERS, FULLNESS, ODD_FROM_1, SHARE,
+    clusters, members, since_last_defrag, worst,
+)
+
+PRESENT = [
+    (4, 4, stat(
+        "Clusters reached",
+        "Clusters of which at least one member answers defragd, out of all that are configured.",
+        "none",
+        now(f"sum({clusters('up')})", "reached"),
+        now(f"count({clusters('up')})", "of"),
+    )),
+    (4, 4, stat(
+        "Members up",
+        "Members that answer Status, out of all known. A member that is being defragmented does not answer.",
+        "none",
+        now(f"sum({members('up', CLUSTERS)})", "up"),
+        now(f"count({members('up', CLUSTERS)})", "of"),
+    )),
+    (4, 4, stat(
+        "Alarms raised",
+        "NOSPACE and CORRUPT alarms that etcd holds, counted per member. With either of them a cluster refuses writes.",
+        "none",
+        now(f"sum(max by (etcd_cluster, member, member_id, alarm) (defragd_member_alarm{{{CLUSTERS}}}))"),
+        thresholds=BAD_FROM_1,
+    )),
+    (4, 4, stat(
+        "Clusters without a leader",
+        "Clusters that are reached but have no leader: no writes, and no defragmentation either.",
+        "none",
+        now(f"count({clusters('has_leader')} == 0) or vector(0)"),
+        thresholds=BAD_FROM_1,
+    )),
+    (4, 4, stat(
+        "Breakers open",
+        "Clusters in which so many runs failed in a row that defragd starts nothing until a person types "
+        "`defragd resume`.",
+        "none",
+        now(f"sum({clusters('breaker_open')})"),
+        thresholds=BAD_FROM_1,
+    )),
+    (4, 4, stat(
+        "Clusters paused",
+        "Clusters that a person has paused. `defragd resume` ends it, or the end of the pause.",
+        "none",
+        now(f"sum({clusters('paused')})"),
+        thresholds=ODD_FROM_1,
+    )),
+    (4, 4, stat(
+        "Worst fragmentation",
+        "The highest share of free space in any member's database file (1 - in use / size). From 45 % on, and with "
+        "100 MiB or more to reclaim, defragd's default policy acts.",
+        "percentunit",
+        now(f"max(defragd_member_fragmentation_ratio{{{CLUSTERS}}})"),
+        thresholds=SHARE,
+        decimals=1,
+    )),
+    (4, 4, stat(
+        "Reclaimable",
+        "What a defragmentation of every member would give back to the file systems, all members together.",
+        "bytes",
+        now(f"sum({members('db_reclaimable_bytes', CLUSTERS)})"),
+        decimals=1,
+    )),
+    (4, 4, stat(
+        "Highest quota usage",
+        "Database size over quota, of the fullest member. At 100 % its cluster stops taking writes.",
+        "percentunit",
+        now(f"max(defragd_member_quota_usage_ratio{{{CLUSTERS}}})"),
+        thresholds=FULLNESS,
+        decimals=1,
+    )),
+    (4, 4, stat(
+        "Runs under way",
+        "Rolling defragmentations that are going on now; at most one in each cluster.",
+        "none",
+        now(f"sum({clusters('run_active')})"),
+        thresholds=BUSY_FROM_1,
+    )),
+    (4, 4, stat(
+        "Requests waiting",
+        "Accepted requests that have not begun: for a window, an approval, or another cluster's run.",
+        "none",
+        now(f"sum(max by (etcd_cluster) (defragd_queue_depth{{{CLUSTERS}}}))"),
+        thresholds=BUSY_FROM_1,
+    )),
+    (4, 4, stat(
+        "Members under a defragmentation",
+        "Members that are being defragmented, by whomever: for their own clients they are away meanwhile.",
+        "none",
+        now(f"sum({members('defrag_in_progress', CLUSTERS)})"),
+        thresholds=BUSY_FROM_1,
+    )),
+]
+
+GAUGE = {"type": "gauge", "mode": "basic"}
+BYTES = {"unit": "bytes", "decimals": 1}
+TO_MEMBERS = [{
+    "title": "Its members",
+    "url": "/d/defragd-fragmentation?var-etcd_cluster=${__value.raw}&${datasource:queryparam}&${__url_time_range}",
+}]
+EACH = [
+    (24, 9, table(
+        "Clusters",
+        "Each cluster now, by the member that is worst off. The name leads to its members.",
+        [
+            ("etcd_cluster", "Cluster", {"links": TO_MEMBERS}),
+            ("Reached", clusters("up"), words(_0=("no", "red"), _1=("yes", "green"))),
+            ("Leader", clusters("has_leader"), words(_0=("none", "red"), _1=("yes", "green"))),
+            ("Voters", f'max by (etcd_cluster) (defragd_cluster_members{{{CLUSTERS}, role="voter"}})', {}),
+            ("Size", worst("db_size_bytes"), BYTES),
+            ("In use", worst("db_size_in_use_bytes"), BYTES),
+            ("Reclaimable", worst("db_reclaimable_bytes"), BYTES),
+            ("Fragmentation", worst("fragmentation_ratio"), {
+                "unit": "percentunit", "decimals": 1, "min": 0, "max": 1, "thresholds": SHARE,
+                "custom.cellOptions": GAUGE,
+            }),
+            ("Quota used", worst("quota_usage_ratio"), {
+                "unit": "percentunit", "decimals": 1, "min": 0, "max": 1, "thresholds": FULLNESS,
+                "custom.cellOptions": GAUGE,
+            }),
+            ("Run", clusters("run_active"), words(_0=("", "text"), _1=("under way", "blue"))),
+            ("Breaker", clusters("breaker_open"), words(_0=("", "text"), _1=("open", "red"))),
+            ("Paused", clusters("paused"), words(_0=("", "text"), _1=("paused", "orange"))),
+            ("Since last defrag", since_last_defrag("etcd_cluster", CLUSTERS), {
+                "unit": "s", "decimals": 1, "noValue": "-",
+            }),
+        ],
+        sort="Fragmentation",
+    )),
+    (24, 7, table(
+        "Alerts that fire",
+        "The alerts of alerts/defragd.rules.yml that fire now. What each means and what to do: alerts/runbooks.md.",
+        [
+            ("alertname", "Alert", {}),
+            ("etcd_cluster", "Cluster", {}),
+            ("member", "Member", {}),
+            ("severity", "Severity", {}),
+            (None, "max by (alertname, etcd_cluster, member, severity) "
+                   f'(ALERTS{{alertname=~"(Etcd|Defragd).+", alertstate="firing", {CLUSTERS}}})', {}),
+        ],
+        no_value="none",
+    )),
+]
+
+OVER_TIME = [
+    (12, 8, timeseries(
+        "Fragmentation, the ten worst clusters",
+        "The free share of the most fragmented member's database file.",
+        "percentunit",
+        query(f"topk(10, {worst('fragmentation_ratio')})", CLUSTER),
+        thresholds=SHARE,
+        high=1,
+    )),
+    (12, 8, timeseries(
+        "Quota usage, the ten fullest clusters",
+        "Database size over quota of the fullest member. From 80 % on a defragmentation is asked for, 90 % wakes "
+        "somebody.",
+        "percentunit",
+        query(f"topk(10, {worst('quota_usage_ratio')})", CLUSTER),
+        thresholds=FULLNESS,
+        high=1,
+    )),
+]
+
+ITSELF = [
+    (6, 7, timeseries(
+        "Duration of a scrape",
+        "How long Prometheus waited for each defragd, which asks all members at once. A member that hangs makes it "
+        "as long as the scrape's timeout allows.",
+        "s",
+        query('scrape_duration_seconds{job="defragd"}', "{{instance}}"),
+    )),
+    (6, 7, timeseries(
+        "Memory of defragd",
+        "Resident memory of each defragd.",
+        "bytes",
+        query('process_resident_memory_bytes{job="defragd"}', "{{instance}}"),
+    )),
+    (6, 7, timeseries(
+        "CPU of defragd",
+        "CPU seconds per second of each defragd.",
+        "none",
+        query('rate(process_cpu_seconds_total{job="defragd"}[$__rate_interval])', "{{instance}}"),
+    )),
+    (6, 7, table(
+        "Versions of defragd",
+        "Each running defragd with its version and revision.",
+        [
+            ("instance", "Instance", {}),
+            ("version", "Version", {}),
+            ("revision", "Revision", {}),
+            (None, "max by (instance, version, revision) (defragd_build_info)", {}),
+        ],
+    )),
+]
+
+DASHBOARD = dashboard(
+    "defragd-fleet",
+    "etcd fleet (defragd)",
+    "All etcd clusters that defragd watches: which need attention, which are worked on, which alerts fire.",
+    "now-6h",
+    [CLUSTER_VARIABLE],
+    ANNOTATIONS,
+    [
+        ("Now", PRESENT),
+        ("Each cluster", EACH),
+        ("The worst over time", OVER_TIME),
+        ("defragd itself", ITSELF),
+    ],
+)

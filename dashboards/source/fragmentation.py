@@ -1,0 +1,160 @@
+"""The members of some clusters: what their files hold, how they fare, what was done to them."""
+
+from grafana import bars, dashboard, query, states, steps, table, timeseries, words
+from queries import (
+    ANNOTATIONS, CLUSTER, CLUSTER_VARIABLE, DEADLINE_SECONDS, FULLNESS, MEMBER, MEMBER_VARIABLE, MEMBERS, RECLAIMABLE,
+    SHARE, CLUSTERS, members, since_last_defrag,
+)
+
+GAUGE = {"type": "gauge", "mode": "basic"}
+BYTES = {"unit": "bytes", "decimals": 1}
+EACH = [
+    (24, 9, table(
+        "Members",
+        "Each member now: what its database holds, what a defragmentation would give back, and how near the quota is.",
+        [
+            ("etcd_cluster", "Cluster", {}),
+            ("member", "Member", {}),
+            ("member_id", "ID", {}),
+            ("version", "Version", {}),
+            ("Answers", members("up"), words(_0=("no", "red"), _1=("yes", "green"))),
+            ("Leader", members("is_leader"), words(_0=("", "text"), _1=("leader", "blue"))),
+            ("Size", members("db_size_bytes"), BYTES),
+            ("In use", members("db_size_in_use_bytes"), BYTES),
+            ("Reclaimable", members("db_reclaimable_bytes"), BYTES),
+            ("Fragmentation", members("fragmentation_ratio"), {
+                "unit": "percentunit", "decimals": 1, "min": 0, "max": 1, "thresholds": SHARE,
+                "custom.cellOptions": GAUGE,
+            }),
+            ("Quota used", members("quota_usage_ratio"), {
+                "unit": "percentunit", "decimals": 1, "min": 0, "max": 1, "thresholds": FULLNESS,
+                "custom.cellOptions": GAUGE,
+            }),
+            ("Since last defrag", since_last_defrag(), {"unit": "s", "decimals": 1, "noValue": "-"}),
+            # Only for its label.
+            (None, f"max by (etcd_cluster, member, member_id, version) (defragd_member_info{{{MEMBERS}}})", {}),
+        ],
+        sort="Reclaimable",
+    )),
+]
+
+FILES = [
+    (12, 9, timeseries(
+        "Fragmentation",
+        "The free share of each member's database file. The line is the 45 % from which on the default policy acts.",
+        "percentunit",
+        query(members("fragmentation_ratio"), MEMBER),
+        thresholds=steps("transparent", (0.45, "orange")),
+        high=1,
+    )),
+    (12, 9, timeseries(
+        "Reclaimable",
+        "Size less in use of each member. The line is the 100 MiB below which the default policy leaves a member "
+        "alone.",
+        "bytes",
+        query(members("db_reclaimable_bytes"), MEMBER),
+        thresholds=steps("transparent", (RECLAIMABLE, "orange")),
+    )),
+    (12, 9, timeseries(
+        "Database size and in use",
+        "The file's size (what the quota counts) and the part of it in use (what a defragmentation leaves).",
+        "bytes",
+        query(members("db_size_bytes"), MEMBER + " size"),
+        query(members("db_size_in_use_bytes"), MEMBER + " in use"),
+    )),
+    (12, 9, timeseries(
+        "Quota usage",
+        "Database size over quota of each member. The lines: 80 % asks for a defragmentation, 90 % wakes somebody.",
+        "percentunit",
+        query(members("quota_usage_ratio"), MEMBER),
+        thresholds=steps("transparent", (0.8, "orange"), (0.9, "red")),
+        high=1,
+    )),
+]
+
+DEFRAGMENTATIONS = [
+    (12, 7, states(
+        "Leader",
+        "Which member leads its cluster. A run defragments the leader last; a change in the middle of a run is worth a "
+        "look.",
+        members("is_leader"), MEMBER,
+        _0=("follower", "rgba(128, 128, 128, 0.25)"), _1=("leader", "blue"),
+    )),
+    (12, 7, states(
+        "Defragmentation in progress",
+        "Which member is defragmenting: never two of one cluster at a time. Those shorter than the scrape interval may "
+        "leave no trace here; the annotations do.",
+        members("defrag_in_progress"), MEMBER,
+        _0=("no", "rgba(128, 128, 128, 0.25)"), _1=("defragmenting", "orange"),
+    )),
+    (8, 8, bars(
+        "Time since the last defragmentation",
+        "For each member that defragd has defragmented, whether alone or as part of a run.",
+        "s",
+        f"sort_desc({since_last_defrag()})", MEMBER,
+        no_value="no member yet", thresholds=steps("blue"),
+    )),
+    (8, 8, timeseries(
+        "Reclaimed by the last defragmentation",
+        "What each member gave back the last time. Near zero again and again: the data is live, compaction or the "
+        "quota is the matter, not fragmentation.",
+        "bytes",
+        query(members("last_defrag_reclaimed_bytes"), MEMBER),
+    )),
+    (8, 8, timeseries(
+        "Duration of the last defragmentation",
+        "How long each member was away for its own clients the last time. The line is the default deadline of 10 "
+        "minutes.",
+        "s",
+        query(members("last_defrag_duration_seconds"), MEMBER),
+        thresholds=steps("transparent", (DEADLINE_SECONDS, "red")),
+    )),
+]
+
+HEALTH = [
+    (6, 8, timeseries(
+        "Probe duration",
+        "How long each member took to answer, or to fail. A member that is defragmenting takes all the time it is "
+        "given: Status hangs then.",
+        "s",
+        query(members("probe_duration_seconds"), MEMBER),
+    )),
+    (6, 8, timeseries(
+        "Raft entries not applied",
+        "Entries a member has in its log but not yet in its database. A member that lags is not defragmented.",
+        "none",
+        query(
+            "max by (etcd_cluster, member, member_id) "
+            f"(defragd_member_raft_index{{{MEMBERS}}} - defragd_member_raft_applied_index{{{MEMBERS}}})",
+            MEMBER,
+        ),
+    )),
+    (6, 8, timeseries(
+        "Raft term",
+        "One step up is one leader election. Steps during runs mean that the runs disturb the cluster.",
+        "none",
+        query(f"max by (etcd_cluster) (defragd_member_raft_term{{{MEMBERS}}})", CLUSTER),
+        low=None,
+    )),
+    (6, 8, timeseries(
+        "Voters and learners",
+        "Members of each cluster by role. With fewer than three voters defragd refuses, unless the policy allows it.",
+        "none",
+        query(f"max by (etcd_cluster, role) (defragd_cluster_members{{{CLUSTERS}}})", CLUSTER + " {{role}}"),
+    )),
+]
+
+DASHBOARD = dashboard(
+    "defragd-fragmentation",
+    "etcd fragmentation (defragd)",
+    "The members of the etcd clusters that defragd watches: fragmentation, sizes, defragmentations, health.",
+    "now-6h",
+    [CLUSTER_VARIABLE, MEMBER_VARIABLE],
+    ANNOTATIONS,
+    [
+        ("Each member", EACH),
+        ("Database files", FILES),
+        ("Defragmentations", DEFRAGMENTATIONS),
+        ("Members' health", HEALTH),
+    ],
+)
