@@ -8,7 +8,7 @@ use defragd::{
     core::{
         cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, Member, MemberId, Status},
         history::{Entry, MemberEnd, MemberResult, Outcome, RunId, Sizes, Trigger},
-        policy::Mode,
+        policy::{LeaderPolicy, Mode},
         reason::Reason,
     },
     ports::etcd::Membership,
@@ -28,6 +28,8 @@ const FRESH: Duration = Duration::from_secs(15);
 const DISARM_MARGIN: f64 = 0.9;
 /// The least that any need asks for.
 const LEAST_GAIN: u64 = 1 << 20;
+/// Of the clients' leases.
+const LEASE_TTL: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub struct Violation {
@@ -65,6 +67,11 @@ pub struct Watch {
     /// Defragmentations that defragd caused, as `(member, it led at the start)`, in the order of their ends.
     pub ended: Vec<(MemberId, bool)>,
     pub sends: u64,
+    /// Times that a client's lease of five seconds ran out because its keepalives, which only the leader answers,
+    /// met a leader that was being defragmented by us.
+    pub leases_lost: u64,
+    /// Such a leader, under writes, and since when.
+    busy_leader: Option<(usize, Duration)>,
     pub mutations: u64,
     /// Of everything that happened, in order: two runs of one seed must agree.
     pub digest: u64,
@@ -162,6 +169,9 @@ impl World {
         let (id, ours, leads) = (self.nodes[node].id(), self.jobs[job].ours, self.jobs[job].leader_at_start);
         self.watch.mix(now, &[1, id.0, u64::from(ours), u64::from(leads)]);
         self.watch.note(now, || format!("server {id}: defragmentation begins (ours {ours}, leads {leads})"));
+        if ours && leads && self.load > 0.0 {
+            self.watch.busy_leader = Some((job, now));
+        }
     }
 
     pub fn on_defrag_end(&mut self, job: usize) {
@@ -170,8 +180,22 @@ impl World {
         if ours {
             self.watch.ended.push((id, self.jobs[job].leader_at_start));
         }
+        if let Some((_, since)) = self.watch.busy_leader.take_if(|(busy, _)| *busy == job)
+            && now.saturating_sub(since) > LEASE_TTL
+        {
+            self.lose_leases(id);
+        }
         self.watch.mix(now, &[2, id.0, u64::from(ours), state as u64]);
         self.watch.note(now, || format!("server {id}: defragmentation ends: {state:?} (ours {ours})"));
+    }
+
+    /// Who asks for the leadership to be handed over first asks for this not to happen. Where leadership moves by
+    /// itself right then, nobody can promise it.
+    fn lose_leases(&mut self, leader: MemberId) {
+        self.watch.leases_lost += 1;
+        if self.schedule.policy.leader != LeaderPolicy::Last && self.schedule.fault_free() {
+            self.violate("policy", format!("clients' leases ran out while the leader {leader} was defragmented"));
+        }
     }
 
     /// When defragd sends Defragment: everything that must hold right then.

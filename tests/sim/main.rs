@@ -64,6 +64,7 @@ struct Totals {
     calls: u64,
     virtual_seconds: u64,
     extra_starts: u64,
+    leases_lost: u64,
     compactions: u64,
     transfers: u64,
     disarms: u64,
@@ -98,6 +99,7 @@ fn every_schedule_keeps_every_invariant() {
                             }
                             totals.sends += report.sends;
                             totals.calls += report.calls;
+                            totals.leases_lost += report.leases_lost;
                             totals.compactions += report.compactions;
                             totals.transfers += report.transfers;
                             totals.disarms += report.disarms;
@@ -127,6 +129,7 @@ fn every_schedule_keeps_every_invariant() {
         totals.extra_starts
     );
     println!("{} compactions, {} transfers, {} disarms", totals.compactions, totals.transfers, totals.disarms);
+    println!("clients' leases ran out {} times", totals.leases_lost);
     for ((outcome, reason), count) in &totals.outcomes {
         println!("{count:>8}  {outcome} {reason}");
     }
