@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use defragd::core::policy::{Mode, Policy};
 
 use crate::{
+    gates::Outages,
     people::{self, Person},
     rng::Rng,
 };
@@ -167,6 +168,8 @@ pub struct Schedule {
     pub requests: Vec<Duration>,
     /// What people do, and alerts that resolve.
     pub people: Vec<(Duration, Person)>,
+    /// What is checked outside etcd.
+    pub gate: Option<Outages>,
     pub faults: Vec<(Duration, Fault)>,
     pub deaths: Vec<Death>,
     /// From here on everything is mended.
@@ -228,6 +231,7 @@ impl Schedule {
             history_percent: 0,
             no_space: false,
             people: Vec::new(),
+            gate: None,
         };
         people::draw(&mut schedule);
         schedule
@@ -241,7 +245,8 @@ impl Schedule {
 
     pub fn fault_free(&self) -> bool {
         let policy = &self.policy;
-        let undisturbed = self.faults.is_empty() && self.deaths.is_empty() && self.people.is_empty();
+        let undisturbed =
+            self.faults.is_empty() && self.deaths.is_empty() && self.people.is_empty() && self.gate.is_none();
         undisturbed && policy.windows.0.is_empty() && policy.compaction.is_none()
     }
 }

@@ -16,6 +16,7 @@ use defragd::{
 
 use crate::{
     faults::wants,
+    gates::Said,
     model::{JobState, World},
     policy::Orders,
     seen::Seen,
@@ -51,6 +52,7 @@ pub struct RunLog {
     sent: bool,
     failed: bool,
     journal_failed: bool,
+    gates: Said,
     /// A Defragment of this run has had no good answer (yet).
     unanswered: bool,
     /// The cluster and its members, as they were seen at the first Defragment.
@@ -253,6 +255,7 @@ impl World {
         };
         let (open, sent) = (run.open, std::mem::replace(&mut run.sent, true));
         let unanswered = std::mem::replace(&mut run.unanswered, true);
+        let gates = run.gates.clone();
         let (failed, journal_failed, over) =
             (run.failed || unanswered, run.journal_failed, run.outcome.is_some() || !run.started);
         if open != Some(target) || sent {
@@ -267,6 +270,7 @@ impl World {
             );
             self.violate("I4", format!("Defragment to {target} in run {id}: {what}"));
         }
+        self.check_gates(&gates, &format!("Defragment to {target} in run {id}"));
     }
 
     /// I3: what a careful operator would see in the last observation.
@@ -455,14 +459,14 @@ impl World {
         }
         match entry {
             Entry::Accepted(request) => log.manual = request.trigger == Trigger::Manual,
-            Entry::Step(_)
-            | Entry::Gate(_)
-            | Entry::Joined { .. }
-            | Entry::Resolved { .. }
-            | Entry::Approved { .. } => {}
+            Entry::Gate(result) => log.gates.on_result(result),
+            Entry::Step(_) | Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. } => {}
             // More than once after a crash: the run is gone on with, everything is measured anew, and the
             // journal of the new process has not failed yet.
-            Entry::Started { .. } => (log.started, log.journal_failed, log.identity) = (true, false, None),
+            Entry::Started { .. } => {
+                (log.started, log.journal_failed, log.identity) = (true, false, None);
+                log.gates.on_start();
+            }
             Entry::Intent(intent) => {
                 if log.open.is_some() || !log.started {
                     wrong = Some(("I9", "an intent while another is open, or before the start"));
@@ -481,6 +485,9 @@ impl World {
                     wrong = Some(("I9", "a result without its intent"));
                 }
                 log.open = None;
+                if matches!(result.end, MemberEnd::Defragmented { .. }) {
+                    log.gates.on_member();
+                }
                 match result.end {
                     // Not sent, or found idle after a restart: it counts as if it had not been begun.
                     MemberEnd::NotSent { .. } | MemberEnd::Unconfirmed { .. } => log.unanswered = false,

@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     faults::{Death, Schedule},
     finale::finale,
+    gates::gates,
     invariants::{Violation, Watch},
     journal::{SimClock, SimJournal},
     model::{SimEtcd, World},
@@ -124,7 +125,8 @@ pub fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
         max_concurrent_runs: 1,
         claims: Claims::default(),
     });
-    let cluster = Arc::new(Cluster::new(settings, SimEtcd::new(Arc::clone(sim)), Arc::clone(&shared)));
+    let cluster = Cluster::new(settings, SimEtcd::new(Arc::clone(sim)), Arc::clone(&shared)).with_gates(gates(sim));
+    let cluster = Arc::new(cluster);
     (Arc::clone(&cluster), App::new(vec![cluster], shared))
 }
 

@@ -10,6 +10,7 @@
 
 mod faults;
 mod finale;
+mod gates;
 mod invariants;
 mod journal;
 mod lives;

@@ -29,21 +29,25 @@ retries_after_lost_connection|src/core/run/defragment.rs|s/Err\(DefragError::Los
 stop_ignored|src/core/run/mod.rs|s/self\.stop\.get_or_insert\(reason\);/let _ = reason;/
 roster_not_checked|src/core/run/mod.rs|s/\(!change\.is_empty\(\)\)\.then/(change.len() > 99).then/
 goes_on_after_failure|src/core/run/mod.rs|s/self\.record\(intent, end, Some\(Outcome::Failed \{ reason \}\)\)/{ let _ = reason; self.record(intent, end, None) }/
-observe_mode_acts|src/core/run/choose.rs|s/if self\.policy\.mode == Mode::Observe \{/if self.policy.mode == Mode::Observe && self.looks > 99 {/
+observe_mode_acts|src/core/run/choose.rs|s/if self\.brief\.policy\.mode == Mode::Observe \{/if self.brief.policy.mode == Mode::Observe && self.looks > 99 {/
 corrupt_ignored|src/core/safety.rs|s/has_alarm\(AlarmKind::Corrupt\)\.then_some/has_alarm(AlarmKind::Corrupt).then(|| Reason::CorruptAlarm).filter(|_| false).map(|_| true).unwrap_or(false).then_some/
 lag_ignored|src/core/safety.rs|s/\.or_else\(\|\| lag\(facts\)\)/.or_else(|| lag(facts).filter(|_| false))/
 need_not_measured|src/core/policy.rs|s/self\.min_fragmentation_ratio && reclaimable/self.min_fragmentation_ratio || reclaimable/
 request_forgotten_on_restart|src/app/service.rs|s/cluster\.requeue\([^\n]*\n/\n/
 no_last_look|src/core/run/choose.rs|s/self\.other_cluster\(facts\)\.or_else\(\|\| self\.no_longer_next\(&intent, facts\)\)/self.other_cluster(facts).filter(|_| false)/
+gates_not_asked_before|src/core/run/choose.rs|s/if has_work && !self\.entered \{/if has_work \&\& !self.entered \&\& self.looks > 99 {/
+gates_not_asked_between|src/core/run/choose.rs|s/if ended_well => self\.pass_gates\(Moment::Between\)/if ended_well => self.choose_next()/
+gate_failure_ignored|src/core/run/gates.rs|s/find_map\(GateResult::against\)/find_map(GateResult::against).filter(|_| false)/
+tries_again_after_a_full_disk|src/core/backoff.rs|s/Reason::DiskFull \{ \.\. \} => true/Reason::DiskFull { .. } => false/
 resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { Seen::Idle(None) } else { self.watch(now, &intent, watch, facts) }) {/
-transfer_not_done|src/core/run/choose.rs|s/step\.is_leader && self\.policy\.leader == LeaderPolicy::LastAfterTransfer/step.is_leader && self.looks > 99/
+transfer_not_done|src/core/run/choose.rs|s/step\.is_leader && self\.brief\.policy\.leader == LeaderPolicy::LastAfterTransfer/step.is_leader && self.looks > 99/
 leader_not_skipped|src/core/plan.rs|s/is_leader && policy\.leader == LeaderPolicy::Skip/is_leader && facts.members.len() > 99/
 transfer_to_a_learner|src/core/run/leader.rs|s/Reason::AlreadyDone \|/Reason::AlreadyDone | Reason::Learner |/; s/facts\n\s+\.voters\(\)/facts.members.iter()/
 compaction_not_waited_for|src/core/run/compact.rs|s/let rested = [^;]*;/let rested = true;/
-keep_revisions_ignored|src/core/run/compact.rs|s/newest\.checked_sub\(keep\)/Some(newest).filter(|_| keep < u64::MAX)/
+keep_revisions_ignored|src/core/run/compact.rs|s/facts\.oldest_revision\(\)\?\.checked_sub\(keep\)/facts.oldest_revision().filter(|_| keep < u64::MAX)/
 compacted_again_after_a_restart|src/core/run/resume.rs|s/Step::Compact \{ \.\. \} => run\.compacted = true,/Step::Compact { .. } => {}/
 disarm_margin_ignored|src/core/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
-disarmed_unasked|src/core/run/choose.rs|s/None if self\.policy\.disarm_no_space && /None if /
+disarmed_unasked|src/core/run/choose.rs|s/let disarm = self\.brief\.policy\.disarm_no_space && /let disarm = /
 no_last_look_before_a_step|src/core/run/mod.rs|s/let against = self\.trouble\(facts\)\.or_else/let against = self.trouble(facts).filter(|_| false).or_else/
 step_without_a_record|src/core/run/mod.rs|s/if let Err\(detail\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(detail), false) = (written, true) {$1/
 window_ignored|src/core/admission.rs|s/if policy\.mode == Mode::Observe \|\| emergency \|\| policy\.windows\.open_at\(now\) \{/if policy.windows.open_at(now) || !emergency {/

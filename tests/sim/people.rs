@@ -10,7 +10,7 @@ use defragd::core::{
 };
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::{faults::Schedule, journal::EPOCH_SECOND, rng::Rng};
+use crate::{faults::Schedule, gates, journal::EPOCH_SECOND, rng::Rng};
 
 /// Something that a person does, or that happens to an alert.
 #[derive(Clone, Debug)]
@@ -41,6 +41,7 @@ pub fn draw(schedule: &mut Schedule) {
     draw_policy(schedule, &mut rng);
     draw_no_space(schedule, &mut rng);
     draw_people(schedule, &mut rng);
+    schedule.gate = gates::draw(&mut rng);
 }
 
 fn draw_policy(schedule: &mut Schedule, rng: &mut Rng) {
@@ -132,6 +133,7 @@ pub fn names(schedule: &Schedule) -> Vec<String> {
         (policy.max_runs_per_day < u32::MAX, "with:daily_limit"),
         (policy.breaker_failures < u32::MAX, "with:breaker"),
         (schedule.no_space, "with:no_space"),
+        (schedule.gate.is_some(), "with:gate"),
     ];
     names.extend(with.into_iter().filter(|(there, _)| *there).map(|(_, name)| name.to_owned()));
     names
