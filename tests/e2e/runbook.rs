@@ -247,7 +247,7 @@ async fn p6_the_shipped_example_asks_pods_api_server_and_ingress_after_every_mem
 const POLICY: [&str; 5] = [
     "--mode=enforce",
     "--min-reclaimable=4MiB",
-    "--pause-between-members=2s",
+    "--pause-between-members=3s",
     "--recovery-timeout=20s",
     "--cooldown=0s",
 ];
