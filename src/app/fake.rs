@@ -230,6 +230,9 @@ impl FakeJournal {
         let mut records = self.records.lock().expect("no test panics with the lock");
         let next = records.iter().map(|record| record.run.0).max().unwrap_or(0) + 1;
         let run = run.unwrap_or(RunId(next));
+        // As the real one: what cannot be read back must fail in tests, too.
+        let written = serde_json::to_string(&entry).expect("an entry can be written");
+        let entry = serde_json::from_str(&written).unwrap_or_else(|error| panic!("{written}: {error}"));
         records.push(Record { run, at: self.now(), entry });
         Ok(run)
     }

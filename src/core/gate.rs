@@ -101,7 +101,8 @@ pub struct GateRule {
 pub struct GateResult {
     /// Its name.
     pub gate: String,
-    /// What it looks at.
+    /// What it looks at. Not `kind` in JSON: that says what a line of the journal is.
+    #[serde(rename = "gate_kind")]
     pub kind: GateKind,
     /// When it was checked.
     pub moment: Moment,

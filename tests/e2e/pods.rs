@@ -37,23 +37,8 @@ impl Kubernetes {
         Some(Self { api, etcd, dir })
     }
 
-    /// What a newcomer does with the shipped manifest; gives a token of the account in it.
     async fn apply_manifest(&self) -> String {
-        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "defragd"}});
-        self.api.create("/api/v1/namespaces", &namespace).await.unwrap();
-        let manifest = include_str!("../../deploy/rbac/gate-pods.yaml");
-        let rbac = "/apis/rbac.authorization.k8s.io/v1";
-        let collections = [
-            "/api/v1/namespaces/defragd/serviceaccounts".to_owned(),
-            format!("{rbac}/clusterroles"),
-            format!("{rbac}/clusterrolebindings"),
-        ];
-        let documents: Vec<_> = manifest.split("\n---\n").collect();
-        assert_eq!(documents.len(), collections.len(), "one collection for each document");
-        for (collection, document) in collections.iter().zip(documents) {
-            self.api.create_yaml(collection, document).await.unwrap();
-        }
-        self.api.token("defragd", "defragd").await.unwrap()
+        apply_manifest(&self.api).await
     }
 
     fn probe(&self, token: &str, grace: Duration) -> PodsProbe {
@@ -70,12 +55,31 @@ impl Kubernetes {
     }
 }
 
-fn good() -> Value {
+/// What a newcomer does with the shipped manifest; gives a token of the account in it.
+pub(crate) async fn apply_manifest(api: &KubeApiserver) -> String {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "defragd"}});
+    api.create("/api/v1/namespaces", &namespace).await.unwrap();
+    let manifest = include_str!("../../deploy/rbac/gate-pods.yaml");
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let collections = [
+        "/api/v1/namespaces/defragd/serviceaccounts".to_owned(),
+        format!("{rbac}/clusterroles"),
+        format!("{rbac}/clusterrolebindings"),
+    ];
+    let documents: Vec<_> = manifest.split("\n---\n").collect();
+    assert_eq!(documents.len(), collections.len(), "one collection for each document");
+    for (collection, document) in collections.iter().zip(documents) {
+        api.create_yaml(collection, document).await.unwrap();
+    }
+    api.token("defragd", "defragd").await.unwrap()
+}
+
+pub(crate) fn good() -> Value {
     json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}],
         "containerStatuses": [container(true, &json!({"running": {"startedAt": "2026-11-24T09:00:00Z"}}), 0)]})
 }
 
-fn crashing() -> Value {
+pub(crate) fn crashing() -> Value {
     let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}});
     json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "False", "reason": "ContainersNotReady"}],
         "containerStatuses": [container(false, &waiting, 5)]})

@@ -74,33 +74,6 @@ impl Rig {
         Defragd::start(binary(), &args, &self.path("defragd.log")).await.unwrap()
     }
 
-    /// The same in mode enforce from a file, which alone can have a gate: here one that always passes.
-    pub(crate) async fn serve_with_a_gate(&self) -> Defragd {
-        let (token, config) = (self.path("token"), self.path("config.yaml"));
-        std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
-        let endpoints = self.cluster.endpoints();
-        let pki = self.cluster.pki().unwrap();
-        let text = json!({"clusters": [{
-            "name": "demo",
-            "endpoints": endpoints,
-            "tls": {"ca_file": pki.ca(), "cert_file": pki.client().cert, "key_file": pki.client().key},
-            "policy": {
-                "mode": "enforce",
-                "min_reclaimable": "4MiB",
-                "pause_between_members": "1s",
-                "recovery_timeout": "20s",
-            },
-            "gates": [{"name": "port", "tcp": {"address": endpoints[0].trim_start_matches("https://")}}],
-        }]});
-        std::fs::write(&config, text.to_string()).unwrap(); // JSON is YAML
-        let args = [
-            format!("--config={}", config.display()),
-            format!("--data-dir={}", self.path("journal").display()),
-            format!("--web.bearer-token-file={}", token.display()),
-        ];
-        Defragd::start(binary(), &args, &self.path("defragd.log")).await.unwrap()
-    }
-
     /// Runs a command of defragd to its end.
     pub(crate) async fn command(&self, command: &str, extra: &[&str]) -> Output {
         let mut args = vec![command.to_owned()];

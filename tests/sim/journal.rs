@@ -72,6 +72,9 @@ impl SimJournal {
         let run = run.unwrap_or(RunId(next));
         world.on_journal_entry(run, &entry);
         let at = wall_clock(&world);
+        // As the real one: what cannot be read back must fail here, too.
+        let written = serde_json::to_string(&entry).unwrap();
+        let entry = serde_json::from_str(&written).unwrap_or_else(|error| panic!("{written}: {error}"));
         records.push(Record { run, at, entry });
         Ok(run)
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     core::{
         cluster::MemberId,
+        gate::{GateKind, GateResult, Moment, OnFailure},
         history::{AlertKey, Intent, MemberEnd, MemberResult, Outcome, Sizes, Trigger},
         policy::{Mode, Need},
         reason::Reason,
@@ -71,6 +72,28 @@ async fn every_reason_survives_the_journal_without_loss() {
     let end = MemberEnd::NotSent { reason: reason.clone() };
     journal.append(run, Entry::Result(MemberResult { intent: intent(), end: end.clone() })).await.expect("written");
     assert_eq!(journal.run(run).await.expect("read").expect("there").members[0].end, end);
+}
+
+#[tokio::test]
+async fn what_a_gate_saw_survives_the_journal_while_the_run_is_under_way_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = open(dir.path());
+    let run = journal.accept(request()).await.expect("accepted");
+    let result = GateResult {
+        gate: "pods".to_owned(),
+        kind: GateKind::KubernetesPods,
+        moment: Moment::Before,
+        passed: true,
+        on_failure: OnFailure::Warn,
+        detail: "3 pods".to_owned(),
+        evidence: [("pods".to_owned(), 3.into())].into_iter().collect(),
+        baseline: Some(serde_json::json!({"kind": "any"})),
+        took: Duration::from_millis(1_500),
+    };
+    journal.append(run, Entry::Gate(result.clone())).await.expect("written");
+    let view = journal.run(run).await.expect("an open run can be read").expect("it is there");
+    assert_eq!(view.gates, [result]);
+    assert_eq!(view.baselines()["pods"], serde_json::json!({"kind": "any"}));
 }
 
 #[tokio::test]

@@ -45,18 +45,19 @@ impl Alertmanager {
     }
 
     /// Its address, for the log.
-    pub fn url(&self) -> &str {
-        self.remote.base.as_str()
+    pub fn url(&self) -> String {
+        shown(&self.remote.base)
     }
 
     /// The alerts that fire, as a notification.
     pub async fn firing(&self) -> Result<Notification, CallError> {
-        let (alerts, _) = self.active(&[]).await?;
+        let (alerts, secrets) = self.active(&[]).await?;
+        // What an alert says goes to the log and the journal.
         let alerts = alerts.into_iter().map(|alert| Alert {
             status: AlertStatus::Firing,
-            labels: alert.labels,
-            starts_at: alert.starts_at,
-            fingerprint: alert.fingerprint,
+            labels: alert.labels.into_iter().map(|(name, value)| (name, secrets.mask(&value))).collect(),
+            starts_at: secrets.mask(&alert.starts_at),
+            fingerprint: secrets.mask(&alert.fingerprint),
         });
         Ok(Notification { alerts: alerts.collect(), truncated_alerts: 0 })
     }

@@ -87,9 +87,7 @@ impl Credentials {
             secrets.add(&password);
             secrets.add(&encoded);
         }
-        // A secret that contains another one goes first, or its rest would stay.
-        secrets.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Ok((headers, secrets))
+        Ok((headers, secrets.in_order()))
     }
 }
 
@@ -110,6 +108,19 @@ fn bad_header(name: &str) -> CallError {
 }
 
 impl Secrets {
+    /// What others than [`Credentials`] send.
+    pub(in crate::adapters) fn of<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut all = Self::default();
+        secrets.into_iter().for_each(|secret| all.add(secret));
+        all.in_order()
+    }
+
+    /// A secret that contains another one goes first, or its rest would stay.
+    fn in_order(mut self) -> Self {
+        self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        self
+    }
+
     fn add(&mut self, secret: &str) {
         // As it stands in JSON, too.
         let quoted = serde_json::Value::from(secret).to_string();

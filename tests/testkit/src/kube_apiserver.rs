@@ -28,7 +28,7 @@ pub struct KubeApiserver {
 }
 
 impl KubeApiserver {
-    /// Starts it on that etcd (plain HTTP, one member suffices), logging to a file, and waits until it is ready.
+    /// Starts it on that etcd (one member suffices), logging to a file, and waits until it is ready.
     pub async fn start(tools: &Tools, etcd: &EtcdCluster, log: &Path) -> Result<Self> {
         let program = tools.kube_apiserver().context("there is no kube-apiserver here")?;
         let dir = tempfile::Builder::new().prefix("defragd-kube-").tempdir()?;
@@ -37,7 +37,7 @@ impl KubeApiserver {
         fs::write(&tokens, format!("{ADMIN_TOKEN},admin,admin,\"system:masters\"\n"))?;
         let mut port = Port::reserve()?;
         let path = |path: &Path| path.display().to_string();
-        let args = [
+        let mut args = vec![
             format!("--etcd-servers={}", etcd.endpoints().join(",")),
             "--bind-address=127.0.0.1".to_owned(),
             "--advertise-address=127.0.0.1".to_owned(),
@@ -57,6 +57,11 @@ impl KubeApiserver {
             // It waits for accounts that a controller would make.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
         ];
+        if let Some(pki) = etcd.pki() {
+            args.push(format!("--etcd-cafile={}", path(pki.ca())));
+            args.push(format!("--etcd-certfile={}", path(&pki.client().cert)));
+            args.push(format!("--etcd-keyfile={}", path(&pki.client().key)));
+        }
         let url = format!("https://{}", port.address());
         port.release();
         let process = Process::spawn("kube-apiserver", &program, &args, &[], log)?;

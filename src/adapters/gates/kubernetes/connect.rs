@@ -9,17 +9,20 @@ use std::{path::Path, thread};
 
 use kube::{
     Client, Config,
-    config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig},
+    config::{AuthInfo, ExecInteractiveMode, KubeConfigOptions, Kubeconfig},
 };
 use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{PodsSettings, error, error::ListError};
+use crate::adapters::outgoing::Secrets;
 
 /// A client, and the server that it is for, for messages.
 pub(super) struct Connection {
     pub(super) client: Client,
     /// `scheme://host:port`, without anything that could be a secret.
     pub(super) server: String,
+    /// What is sent and must not be shown; nothing where a credential plugin gives it, which the library keeps to itself.
+    pub(super) secrets: Option<Secrets>,
 }
 
 impl Connection {
@@ -41,10 +44,13 @@ impl Connection {
         let for_messages = server.clone();
         let made = aside(move || {
             read_token(&mut config, &for_messages)?;
-            Client::try_from(config).map_err(|inner| error::client(&inner, &for_messages))
+            let secrets = secrets(&config.auth_info);
+            let client = Client::try_from(config).map_err(|inner| error::client(&inner, &for_messages))?;
+            Ok((client, secrets))
         });
         match made.await {
-            Some(made) => Ok(Self { client: made?, server }),
+            Some(Ok((client, secrets))) => Ok(Self { client, server, secrets }),
+            Some(Err(error)) => Err(error),
             None => Err(ListError::Credentials { server, detail: "they cannot be read".to_owned() }),
         }
     }
@@ -76,6 +82,13 @@ fn read_token(config: &mut Config, server: &str) -> Result<(), ListError> {
         config.auth_info.token = Some(token.trim().to_owned().into());
     }
     Ok(())
+}
+
+/// The token and the password, which the library shows in a kubeconfig's JSON alone.
+fn secrets(auth: &AuthInfo) -> Option<Secrets> {
+    let json = serde_json::to_value(auth).ok()?;
+    let plugin = auth.exec.is_some() || auth.auth_provider.is_some();
+    (!plugin).then(|| Secrets::of(["token", "password"].iter().filter_map(|key| json.get(key)?.as_str())))
 }
 
 async fn from_file(path: &Path, context: Option<String>) -> Result<Config, ListError> {

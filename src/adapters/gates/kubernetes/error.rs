@@ -12,6 +12,8 @@ use kube::{
 };
 use thiserror::Error;
 
+use super::connect::Connection;
+
 /// The API server's own words are a sentence; what a proxy answers may be a page.
 const MAX_WORDS_CHARS: usize = 240;
 
@@ -135,14 +137,20 @@ pub(super) fn transport(error: &kube::Error, server: &str) -> ListError {
 }
 
 /// What a bad answer means.
-pub(super) fn answer(code: u16, body: &[u8], server: &str, scope: &str) -> ListError {
-    // Only what is a Status of Kubernetes' is shown: anything else is not the API server's.
+pub(super) fn answer(code: u16, body: &[u8], connection: &Connection, scope: &str) -> ListError {
+    let Connection { server, secrets, .. } = connection;
+    // Only what is a Status of Kubernetes' is shown: anything else is not the API server's. What stands before it may
+    // say back what it was told.
     let said = serde_json::from_slice::<Status>(body).ok().map(|status| status.message).filter(|said| !said.is_empty());
-    let said: String = said.unwrap_or_else(|| "nothing more".to_owned()).chars().take(MAX_WORDS_CHARS).collect();
+    let said = match (said, secrets) {
+        (None, _) => "nothing more".to_owned(),
+        (Some(_), None) => "what is not shown, for the credential plugin's token may be in it".to_owned(),
+        (Some(said), Some(secrets)) => secrets.mask(&said).chars().take(MAX_WORDS_CHARS).collect(),
+    };
     match code {
-        401 => ListError::Unauthorized { server: server.to_owned() },
+        401 => ListError::Unauthorized { server: server.clone() },
         403 => ListError::Denied { scope: scope.to_owned(), said },
-        _ => ListError::Refused { server: server.to_owned(), code, said },
+        _ => ListError::Refused { server: server.clone(), code, said },
     }
 }
 

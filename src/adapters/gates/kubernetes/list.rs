@@ -76,7 +76,7 @@ async fn list(
             return Ok(false);
         }
         if code != 200 {
-            return Err(error::answer(code, &body, &connection.server, scope));
+            return Err(error::answer(code, &body, connection, scope));
         }
         let page = read(&body, &connection.server)?;
         for pod in page.items.iter().flatten() {

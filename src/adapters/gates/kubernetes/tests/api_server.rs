@@ -46,6 +46,8 @@ pub(super) struct Behaviour {
     pub(super) instead: Option<String>,
     /// Nothing is answered at all.
     pub(super) hangs: bool,
+    /// Everything is denied, with the credentials in the words.
+    pub(super) indiscreet: bool,
 }
 
 pub(super) struct ApiServer {
@@ -164,6 +166,9 @@ async fn answer(
     let bearer = headers.get(header::AUTHORIZATION).is_some_and(|value| *value == format!("Bearer {TOKEN}"));
     if !known && !bearer {
         return status(401, "Unauthorized", "Unauthorized");
+    }
+    if behaviour.indiscreet {
+        return status(403, "Forbidden", &format!("{:?} may not", headers.get(header::AUTHORIZATION)));
     }
     if let Some(instead) = &behaviour.instead {
         return instead.clone().into_response();

@@ -160,6 +160,22 @@ async fn credentials_that_are_refused_or_cannot_be_had_are_said_without_showing_
     fails(&before(settings(shell("echo '{\"status\": s3cret'"))).await, &["the credential plugin gave no credentials"]);
 }
 
+#[tokio::test]
+async fn what_an_api_server_says_back_is_shown_without_the_token() {
+    let server = ApiServer::start(Vec::new()).await;
+    server.behave().indiscreet = true;
+    let credential =
+        json!({"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1", "status": {"token": TOKEN}});
+    let script = format!("echo '{credential}'");
+    let api = "apiVersion: client.authentication.k8s.io/v1";
+    let plugin = format!("{{exec: {{{api}, command: sh, args: [-c, {script:?}]}}}}");
+    for (user, said) in [(format!("{{token: {TOKEN}}}"), "Bearer ***\") may not"), (plugin, "what is not shown")] {
+        let reading = before(settings(server.kubeconfig(&user))).await;
+        fails(&reading, &["403", said]);
+        assert!(!format!("{reading:?}").contains(TOKEN), "{reading:?}");
+    }
+}
+
 #[test]
 fn a_credential_plugin_that_hangs_does_not_keep_the_process() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("one");
