@@ -223,7 +223,7 @@ impl FakeJournal {
         self.records.lock().expect("no test panics with the lock").iter().map(|record| record.entry.clone()).collect()
     }
 
-    fn write(&self, run: Option<RunId>, entry: Entry) -> Result<RunId, JournalError> {
+    fn write(&self, run: Option<RunId>, entry: &Entry) -> Result<RunId, JournalError> {
         if *self.broken.lock().expect("no test panics with the lock") {
             return Err(JournalError::Write("no space left on device".to_owned()));
         }
@@ -231,7 +231,7 @@ impl FakeJournal {
         let next = records.iter().map(|record| record.run.0).max().unwrap_or(0) + 1;
         let run = run.unwrap_or(RunId(next));
         // As the real one: what cannot be read back must fail in tests, too.
-        let written = serde_json::to_string(&entry).expect("an entry can be written");
+        let written = serde_json::to_string(entry).expect("an entry can be written");
         let entry = serde_json::from_str(&written).unwrap_or_else(|error| panic!("{written}: {error}"));
         records.push(Record { run, at: self.now(), entry });
         Ok(run)
@@ -240,11 +240,11 @@ impl FakeJournal {
 
 impl Journal for FakeJournal {
     async fn accept(&self, request: Request) -> Result<RunId, JournalError> {
-        self.write(None, Entry::Accepted(request))
+        self.write(None, &Entry::Accepted(request))
     }
 
     async fn append(&self, run: RunId, entry: Entry) -> Result<(), JournalError> {
-        self.write(Some(run), entry).map(|_| ())
+        self.write(Some(run), &entry).map(|_| ())
     }
 
     async fn runs(&self, _limit: usize) -> Result<Vec<RunView>, JournalError> {

@@ -20,6 +20,9 @@ mod simulated;
 #[path = "../sim/faults.rs"]
 mod faults;
 #[allow(dead_code, reason = "used by the simulator")]
+#[path = "../sim/gates.rs"]
+mod gates;
+#[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/invariants.rs"]
 mod invariants;
 #[allow(dead_code, reason = "used by the simulator")]

@@ -60,6 +60,7 @@ fn schedule(version: String, seed: u64) -> Schedule {
         history_percent: 0,
         no_space: false,
         requests: Vec::new(),
+        gate: None,
         people: Vec::new(),
         faults: Vec::new(),
         deaths: Vec::new(),
