@@ -202,7 +202,8 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
             if attempts == 1 {
                 tracing::error!(run = self.run.0, %error, "cannot write the end of the run; trying again until it is written");
             }
-            if attempts >= FINISH_TRIES && stop.borrow().is_some() {
+            let process_ends = stop.borrow().as_ref().is_some_and(Reason::ends_the_process);
+            if attempts >= FINISH_TRIES && process_ends {
                 tracing::error!(run = self.run.0, %error, "the end of the run is not written; the next start takes it up again");
                 break;
             }

@@ -128,6 +128,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
             Some(Hold::End(outcome)) => {
                 let _one_at_a_time = self.admission.lock().await;
+                // Cancelled while the other side was writing that down.
+                if lock(&self.desk).queued.as_ref().is_none_or(|(run, _)| *run != view.id) {
+                    return Next::Wait(Duration::ZERO);
+                }
                 return match self.end_unbegun(view, outcome).await {
                     Ok(()) => Next::Wait(Duration::ZERO),
                     Err(error) => {
@@ -197,12 +201,23 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         };
         let driven = drive.to_its_end(stopped);
         tokio::pin!(driven);
-        tokio::select! {
-            _ = &mut driven => {}
-            // Not cancelled by the other arm: it is pinned outside, and driven to its end here.
+        let mut process = stop.clone();
+        let ended = tokio::select! {
+            _ = &mut driven => true,
+            // Not cancelled by the other arm: it is pinned outside, and driven to its end below.
             reason = self.stop_reason(stop, urgent) => {
                 stop_run.send_replace(Some(reason));
-                driven.await;
+                false
+            }
+        };
+        if !ended {
+            tokio::select! {
+                _ = &mut driven => {}
+                // A run that stops for a pause or a window must still hear that the process ends.
+                reason = process_end(&mut process) => {
+                    stop_run.send_replace(Some(reason));
+                    driven.await;
+                }
             }
         }
         lock(&self.desk).active = None;
@@ -234,5 +249,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 changed = stop.changed() => if changed.is_err() { return Reason::ShuttingDown },
             }
         }
+    }
+}
+
+/// Returns when the process is to end; a closed channel says so, too.
+async fn process_end(stop: &mut driver::Stop) -> Reason {
+    match stop.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+        Ok(Some(reason)) => reason,
+        _ => Reason::ShuttingDown,
     }
 }

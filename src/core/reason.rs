@@ -587,6 +587,11 @@ impl Reason {
         }
     }
 
+    /// Whether it stops not only a run but the process that drives it.
+    pub const fn ends_the_process(&self) -> bool {
+        matches!(self, Self::ShuttingDown | Self::OperatorStop)
+    }
+
     /// Whether the trouble may pass by itself within seconds, so that looking again is worth it: one
     /// lost answer or an election must not refuse a run. Nothing is started while the trouble stands.
     pub const fn may_pass(&self) -> bool {

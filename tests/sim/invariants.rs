@@ -18,7 +18,7 @@ use crate::{
     faults::wants,
     gates::Said,
     model::{JobState, World},
-    policy::Orders,
+    policy::{Orders, STILL_SENT},
     seen::Seen,
 };
 
@@ -65,7 +65,8 @@ pub struct Watch {
     pub violation: Option<Violation>,
     pub seen: Seen,
     pub runs: BTreeMap<i64, RunLog>,
-    pub stop_asked: bool,
+    /// Since when no new member may be started in this life.
+    pub stop_asked: Option<Duration>,
     /// Defragmentations that defragd caused, as `(member, it led at the start)`, in the order of their ends.
     pub ended: Vec<(MemberId, bool)>,
     pub sends: u64,
@@ -246,7 +247,8 @@ impl World {
 
     /// I4 and I9: the journal allows this very RPC.
     fn check_intent(&mut self, target: MemberId) {
-        if self.watch.stop_asked {
+        // The adapter's last look comes between the decision and the RPC.
+        if self.watch.stop_asked.is_some_and(|asked| self.now > asked + STILL_SENT) {
             self.violate("I4", format!("Defragment to {target} after a stop was asked for"));
         }
         let run = self.watch.intending.and_then(|run| Some((run, self.watch.runs.get_mut(&run)?)));
@@ -452,9 +454,10 @@ impl World {
         let observing = self.schedule.policy.mode == Mode::Observe;
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;
-        // An alert may join in the instant between a run's end and its worker's noticing; a refused run's
+        // An alert may join, and a person's word may be on its way to the disk, in the instant between a run's end and its worker's noticing; a refused run's
         // retry serves it then.
-        if log.outcome.is_some() && !matches!(entry, Entry::Joined { .. } | Entry::Resolved { .. }) {
+        let from_outside = matches!(entry, Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. });
+        if log.outcome.is_some() && !from_outside {
             wrong = Some(("I6", "an entry after the outcome"));
         }
         match entry {

@@ -25,11 +25,27 @@ pub struct SimJournal {
     sim: Arc<Sim>,
     records: Arc<Mutex<Vec<Record>>>,
     orders: Arc<Mutex<Vec<OrderRecord>>>,
+    /// Which life of defragd holds it: what an earlier one left under way dies with that.
+    life: u64,
 }
 
 impl SimJournal {
     pub fn new(sim: Arc<Sim>) -> Self {
-        Self { sim, records: Arc::default(), orders: Arc::default() }
+        Self { sim, records: Arc::default(), orders: Arc::default(), life: 0 }
+    }
+
+    /// The journal of a new life.
+    pub fn reopened(&self) -> Self {
+        let mut world = self.sim.world();
+        world.journal.life += 1;
+        Self { life: world.journal.life, ..self.clone() }
+    }
+
+    /// A task of a process that is gone does nothing more.
+    async fn alive(&self) {
+        if self.sim.world().journal.life != self.life {
+            std::future::pending::<()>().await;
+        }
     }
 
     pub fn views(&self) -> Vec<RunView> {
@@ -52,6 +68,7 @@ impl SimJournal {
         if !before.is_zero() {
             sleep(before).await;
         }
+        self.alive().await;
         let written = self.put(run, entry);
         if !after.is_zero() {
             sleep(after).await;
@@ -108,6 +125,7 @@ impl Journal for SimJournal {
     }
 
     async fn order(&self, cluster: &str, order: Order) -> Result<(), JournalError> {
+        self.alive().await;
         let mut world = self.sim.world();
         if world.now < world.journal.down_until || std::mem::take(&mut world.journal.fail_next) {
             world.on_journal_failure(None);
@@ -115,6 +133,9 @@ impl Journal for SimJournal {
         }
         let now = world.now;
         world.watch.note(now, || format!("journal: {order:?}"));
+        if matches!(order, Order::Resume { .. }) {
+            world.on_resume();
+        }
         let record = OrderRecord { cluster: cluster.to_owned(), at: wall_clock(&world), order };
         self.orders.lock().unwrap().push(record);
         Ok(())

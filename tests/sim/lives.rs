@@ -103,7 +103,7 @@ pub fn play(seed: u64, traced: bool) -> Report {
 
 pub fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
     let policy = sim.world().schedule.policy.clone();
-    sim.world().watch.stop_asked = false;
+    sim.world().watch.stop_asked = None;
     let now = sim.now();
     sim.world().watch.note(now, || "defragd starts".to_owned());
     let settings = ClusterSettings {
@@ -118,7 +118,7 @@ pub fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
     };
     let clock = Arc::new(SimClock(Arc::clone(sim)));
     let shared = Arc::new(Shared {
-        journal: journal.clone(),
+        journal: journal.reopened(),
         counters: Counters::new(["a"]),
         clock,
         slots: Arc::new(Semaphore::new(1)),
@@ -182,7 +182,7 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
         let now = sim.now();
         if let Some(grace) = death.grace {
             sim.world().watch.note(now, || "SIGTERM to defragd".to_owned());
-            sim.world().watch.stop_asked = true;
+            sim.world().watch.stop_asked = Some(now);
             stop.send_replace(Some(Reason::ShuttingDown));
             // In defragd only the work ends by itself; here the alerts stop being heard with it.
             let _ = timeout(grace, &mut serving).await;
@@ -192,6 +192,7 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
         asked.again.set(death.ask_again);
         // With everything that was under way in it; the servers go on.
         drop(serving);
+        let _ = journal.reopened();
         sleep(death.down).await;
     }
     // The last life goes on past the end of all faults.

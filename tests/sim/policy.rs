@@ -18,7 +18,7 @@ use crate::{
 
 /// Between a closing window, or an acknowledged pause, and the last thing that is sent all the same there is only
 /// what was decided in the instant before: the adapter's look at the member, and a breath.
-const STILL_SENT: Duration = Duration::from_secs(3);
+pub const STILL_SENT: Duration = Duration::from_secs(3);
 /// The in-use sizes must have rested for this long after a compaction.
 const REST: Duration = Duration::from_secs(5);
 /// A difference below this is the clients' work, not the compaction's.
@@ -111,7 +111,7 @@ impl World {
         let what = format!("{sent:?}");
         self.check_mutation(&what);
         self.check_orders(&what);
-        if self.watch.stop_asked {
+        if self.watch.stop_asked.is_some_and(|asked| self.now > asked + STILL_SENT) {
             self.violate("I4", format!("{what} after a stop was asked for"));
         }
         match &mut self.watch.orders.step {
@@ -217,7 +217,8 @@ impl World {
                     let failures = self.watch.orders.failures;
                     self.violate("limits", format!("run {run} begins after {failures} failures in a row"));
                 }
-                let written_at_once = self.now >= self.journal.slow_until;
+                let slow = |(_, fault): &(Duration, Fault)| matches!(fault, Fault::JournalSlow { .. });
+                let written_at_once = !self.schedule.faults.iter().any(slow);
                 if fresh && steady && written_at_once && policy.mode != Mode::Observe && self.is_closed() {
                     self.violate("policy", format!("run {run} begins while no window is open"));
                 }

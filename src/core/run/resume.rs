@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Action, Brief, Phase, Run, Watch, compact, defragment::Seen};
 use crate::core::{
     cluster::{ClusterFacts, Fact},
+    gate::GateResult,
     history::{Intent, MemberEnd, Outcome, RunView, Step},
     reason::Reason,
 };
@@ -31,6 +32,12 @@ impl Run {
         let ended = view.members.last().and_then(|last| match &last.end {
             MemberEnd::Failed { reason, .. } => Some(Outcome::Failed { reason: reason.clone() }),
             MemberEnd::Defragmented { .. } | MemberEnd::Unconfirmed { .. } | MemberEnd::NotSent { .. } => None,
+        });
+        // … or between a gate that failed and the end that follows from that.
+        let against = view.gates.iter().find_map(GateResult::against);
+        let ended = ended.or_else(|| {
+            let acted = run.acted;
+            against.map(|reason| if acted { Outcome::Failed { reason } } else { Outcome::Refused { reason } })
         });
         run.past.done = view
             .members

@@ -155,6 +155,8 @@ pub struct JournalHealth {
     pub reads_down_until: Duration,
     pub fail_next: bool,
     pub slow_until: Duration,
+    /// Which life of defragd holds it.
+    pub life: u64,
     pub each: Duration,
 }
 
