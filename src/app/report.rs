@@ -30,8 +30,6 @@ pub struct Question {
     pub range: Duration,
     /// The time between two samples; by the range if it is not given.
     pub step: Option<Duration>,
-    /// Only this cluster.
-    pub cluster: Option<String>,
 }
 
 /// All clusters' reviews.
@@ -90,11 +88,13 @@ pub async fn report(
     Ok(Report { frame, clusters })
 }
 
+/// Where the samples of one of [`MEMBER_METRICS`] go.
+type Field = fn(&mut MemberHistory) -> &mut Vec<(i64, f64)>;
+
 fn histories(members: Vec<RangeSeries>, reclaimed: RangeSeries, runs: RangeSeries) -> BTreeMap<String, History> {
     let of = |labels: &SeriesLabels, name: &str| labels.get(name).cloned().unwrap_or_default();
     let mut by_member: BTreeMap<SeriesLabels, MemberHistory> = BTreeMap::new();
-    let fields: [fn(&mut MemberHistory) -> &mut Vec<(i64, f64)>; 3] =
-        [|member| &mut member.size, |member| &mut member.in_use, |member| &mut member.quota];
+    let fields: [Field; 3] = [|member| &mut member.size, |member| &mut member.in_use, |member| &mut member.quota];
     for (series, field) in members.into_iter().zip(fields) {
         for (labels, points) in series {
             *field(by_member.entry(labels).or_default()) = points;
@@ -124,7 +124,6 @@ mod tests {
             to: 1_700_000_123,
             range: Duration::from_secs(days * 86_400),
             step: step.map(Duration::from_secs),
-            cluster: None,
         };
         let frame = question(30, None).frame().unwrap();
         assert_eq!((frame.step, frame.to % 3_600, frame.to - frame.from), (3_600, 0, 30 * 86_400));

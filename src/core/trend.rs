@@ -211,7 +211,9 @@ fn sen(parts: &[&[Bucket]]) -> ((f64, Vec<f64>), Vec<Vec<f64>>) {
         .map(|part| {
             let mut flat: Vec<_> = part.iter().map(|bucket| bucket.value - slope * bucket.at).collect();
             let centre = median(&mut flat.clone());
-            flat.iter_mut().for_each(|value| *value -= centre);
+            for value in &mut flat {
+                *value -= centre;
+            }
             flat
         })
         .collect();

@@ -21,6 +21,7 @@ mod leadership;
 mod nospace;
 mod partition;
 mod pods;
+mod report;
 mod rig;
 mod roll;
 mod signals;
