@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 use super::{Exit, args::UsageError};
 use crate::{
@@ -80,10 +80,10 @@ pub(super) struct Args {
     #[command(flatten)]
     source: Source,
     /// How far to look back, like 30d
-    #[arg(long, default_value = "30d", value_name = "TIME")]
+    #[arg(long, default_value = "30d", value_parser = time, value_name = "TIME")]
     range: SignedDuration,
     /// Time between two samples [default: a 720th of the range]
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_parser = time, value_name = "TIME")]
     step: Option<SignedDuration>,
     /// Where the range ends, like 2026-01-31T00:00:00Z [default: now]
     #[arg(long, value_name = "TIME")]
@@ -108,6 +108,11 @@ enum Format {
     Html,
     Csv,
     Json,
+}
+
+/// Days and weeks, too, which have 24 hours here, as they have for Prometheus.
+fn time(text: &str) -> Result<SignedDuration, jiff::Error> {
+    text.parse::<Span>()?.to_duration(SpanRelativeTo::days_are_24_hours())
 }
 
 impl Source {

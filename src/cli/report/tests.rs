@@ -76,3 +76,11 @@ fn csv_and_json_have_the_same_figures() {
     assert_eq!(json["clusters"][1]["outlook"], "stable");
     assert_eq!(json["clusters"][1]["recommendations"][0]["kind"], "stable");
 }
+
+#[test]
+fn a_range_may_be_in_days_and_weeks() {
+    for (text, hours) in [("30d", 720), ("2w", 336), ("36h", 36), ("1d 12h", 36)] {
+        assert_eq!(time(text).unwrap(), SignedDuration::from_hours(hours), "{text}");
+    }
+    assert!(time("1mo").is_err() && time("30").is_err());
+}

@@ -77,8 +77,9 @@ impl Prometheus {
         let dir = tempfile::Builder::new().prefix("defragd-prometheus-").tempdir()?;
         let (input, data) = (dir.path().join("history.om"), dir.path().join("data"));
         fs::write(&input, open_metrics)?;
+        // Blocks of two hours would make promtool read the whole input hundreds of times.
         let made = tokio::process::Command::new(tools.promtool())
-            .args(["tsdb", "create-blocks-from", "openmetrics", "--quiet"])
+            .args(["tsdb", "create-blocks-from", "--max-block-duration=480h", "openmetrics", "--quiet"])
             .args([&input, &data])
             .output()
             .await?;
