@@ -195,18 +195,18 @@ async fn days_to_quota_are_within_5_percent_of_the_truth_and_what_does_not_grow_
 #[tokio::test(flavor = "multi_thread")]
 async fn the_report_is_written_for_people_and_what_cannot_be_had_is_said() {
     let asked = Asked::new().await;
-    let page = asked.good(&[]).await;
+    let page = asked.good(&["--step=1h"]).await;
     assert!(page.starts_with("# etcd capacity review") && page.contains("## compacted"), "{page}");
     assert!(page.contains("1 of 8 runs failed"), "{page}");
-    let one = asked.good(&["--cluster=flat"]).await;
+    let one = asked.good(&["--step=1h", "--cluster=flat"]).await;
     assert!(one.contains("## flat") && !one.contains("busy"), "{one}");
 
     let file = asked.dir.path().join("report.html");
-    let nothing = asked.good(&["-o", "html", "--output-file", file.to_str().unwrap()]).await;
+    let nothing = asked.good(&["--step=1h", "-o", "html", "--output-file", file.to_str().unwrap()]).await;
     assert_eq!(nothing, "");
     let html = std::fs::read_to_string(&file).unwrap();
     assert_eq!(html.matches("<svg").count(), 4);
-    assert_eq!(asked.good(&["-o", "csv"]).await.matches("\r\n").count(), 5);
+    assert_eq!(asked.good(&["--step=1h", "-o", "csv"]).await.matches("\r\n").count(), 5);
 
     for (flags, code, words) in [
         (&["--cluster=nobody"][..], 1, "nobody"),
