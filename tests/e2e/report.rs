@@ -65,7 +65,7 @@ impl Past {
             let name = &family[0].0;
             let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
             writeln!(page, "# TYPE {} {kind}", name.trim_end_matches("_total")).unwrap();
-            family.iter().for_each(|(_, text)| page.push_str(text));
+            page.extend(family.iter().map(|(_, text)| text.as_str()));
         }
         page + "# EOF\n"
     }
