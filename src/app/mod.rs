@@ -3,7 +3,7 @@
 //! [`observer`] gathers facts through the etcd port, [`driver`] performs what a run asks for,
 //! [`gates`] builds a cluster's gates and [`checks`] asks them, [`cluster`] keeps one cluster, [`requests`] takes what is
 //! asked of it, [`worker`] serves it one by one, [`ledger`] reads what the journal says of it, [`service`] answers the HTTP
-//! side, [`reconcile`] asks Alertmanager at the start, [`serve`] puts the real adapters together and ends them in order.
+//! side, [`reconcile`] asks Alertmanager at the start, [`report`] reviews the past, [`serve`] puts the real adapters together and ends them in order.
 
 pub mod checks;
 pub mod claims;
@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod log;
 pub mod observer;
 pub mod reconcile;
+pub mod report;
 pub mod requests;
 mod revisions;
 pub mod serve;

@@ -6,6 +6,7 @@ mod control;
 mod gates;
 mod history;
 mod plan;
+mod report;
 mod run;
 mod runs;
 mod serve;
@@ -43,6 +44,8 @@ enum Command {
     Run(run::Args),
     /// Show past runs from the journal, or one of them step by step
     Runs(runs::Args),
+    /// Review capacity from Prometheus' history: growth, days to quota, fragmentation, runs, what to do
+    Report(report::Args),
     /// Agree to a run that waits for a person (mode approve)
     Approve(control::ApproveArgs),
     /// Keep runs of a cluster from beginning; one under way starts no new member
@@ -83,16 +86,17 @@ impl Cli {
             Command::Gates(args) => gates::run(args).await,
             Command::Run(args) => Box::pin(run::run(args)).await,
             Command::Runs(args) => runs::run(args).await,
+            Command::Report(args) => Box::pin(report::run(args)).await,
             Command::Approve(args) => control::approve(args).await,
             Command::Pause(args) => control::pause(args).await,
             Command::Resume(args) => control::resume(args).await,
             Command::CheckConfig(args) => check_config::run(&args),
         };
-        result.unwrap_or_else(|error| report(&error)).into()
+        result.unwrap_or_else(|error| told(&error)).into()
     }
 }
 
-fn report(error: &anyhow::Error) -> Exit {
+fn told(error: &anyhow::Error) -> Exit {
     // The reader of a pipe that has seen enough is no failure.
     if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
         return Exit::Done;

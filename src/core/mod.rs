@@ -5,7 +5,7 @@
 //! thousands of whole defragmentations in virtual time. Reading order: [`cluster`] (what was observed),
 //! [`policy`] (what is wanted), [`admission`] (whether and when a run may begin), [`safety`] (what forbids it, as a [`reason`]),
 //! [`backoff`] (what the last attempt says against another), [`plan`] (who is next), [`gate`] (checks outside etcd),
-//! [`run`] (the procedure).
+//! [`run`] (the procedure). Apart from them: [`trend`] and [`review`], what a capacity review tells from history.
 
 pub mod admission;
 pub mod alert;
@@ -18,9 +18,11 @@ pub mod order;
 pub mod plan;
 pub mod policy;
 pub mod reason;
+pub mod review;
 pub mod rule;
 pub mod run;
 pub mod safety;
+pub mod trend;
 pub mod version;
 pub mod window;
 mod wire;

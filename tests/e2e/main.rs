@@ -23,6 +23,7 @@ mod leadership;
 mod nospace;
 mod partition;
 mod pods;
+mod report;
 mod rig;
 mod roll;
 mod runbook;

@@ -4,13 +4,16 @@ use std::{collections::BTreeMap, time::Instant};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::Method;
-use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 use url::Url;
 
 use super::{Tries, failure, millis};
 use crate::{
-    adapters::outgoing::{Access, CallError, Heard, Remote, excerpt, shown},
+    adapters::outgoing::{
+        Access, CallError, Heard, Remote, excerpt,
+        prometheus::{self, Data, number},
+        shown,
+    },
     core::expect::{Samples, Verdict},
     ports::gate::{GateProbe, Occasion, Reading},
 };
@@ -42,33 +45,6 @@ pub struct PromqlProbe {
     query: String,
     expect: Samples,
     tries: Tries,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    status: String,
-    #[serde(default)]
-    error: String,
-    data: Option<Data>,
-    #[serde(default)]
-    warnings: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "resultType", content = "result", rename_all = "snake_case")]
-enum Data {
-    Vector(Vec<Series>),
-    Scalar((Value, String)),
-    String(IgnoredAny),
-    Matrix(IgnoredAny),
-}
-
-#[derive(Deserialize)]
-struct Series {
-    #[serde(default)]
-    metric: BTreeMap<String, String>,
-    /// Absent for histograms.
-    value: Option<(Value, String)>,
 }
 
 /// A sample with its labels in Prometheus's own notation.
@@ -131,20 +107,10 @@ impl PromqlProbe {
 
 /// The samples of an answer that is whole, or what is wrong with it.
 fn samples(json: Value) -> Result<Vec<Sample>, String> {
-    let answer: Answer = serde_json::from_value(json).map_err(|error| format!("is not understood: {error}"))?;
-    if answer.status != "success" {
-        return Err(format!("has the status {}: {}", answer.status, answer.error));
-    }
-    // A warning says that data may be missing. Before 2.54, infos were among them.
-    if let Some(warning) = answer.warnings.iter().find(|warning| !warning.starts_with("PromQL info")) {
-        return Err(format!("has a warning, so it may not be whole: {warning}"));
-    }
-    let number = |text: &str| text.parse::<f64>().map_err(|_| format!("has {text:?} for a value"));
-    match answer.data {
-        None => Err("has no data".to_owned()),
-        Some(Data::Matrix(_) | Data::String(_)) => Err("is no instant vector: the query must give one".to_owned()),
-        Some(Data::Scalar((_, value))) => Ok(vec![Sample { series: "the scalar".to_owned(), value: number(&value)? }]),
-        Some(Data::Vector(series)) => series
+    match prometheus::data(json)? {
+        Data::Matrix(_) | Data::String(_) => Err("is no instant vector: the query must give one".to_owned()),
+        Data::Scalar((_, value)) => Ok(vec![Sample { series: "the scalar".to_owned(), value: number(&value)? }]),
+        Data::Vector(series) => series
             .into_iter()
             .map(|series| {
                 // A histogram satisfies no threshold.

@@ -8,6 +8,7 @@ mod alertmanager;
 mod credentials;
 mod defragd;
 mod file;
+pub(in crate::adapters) mod prometheus;
 mod text;
 mod tls;
 
@@ -23,6 +24,7 @@ pub use alertmanager::Alertmanager;
 pub use credentials::Credentials;
 pub(in crate::adapters) use credentials::Secrets;
 pub use defragd::ControlClient;
+pub use prometheus::{Grid, Prometheus, RangeSeries, SeriesLabels};
 pub(in crate::adapters) use text::{detail, excerpt, shown};
 pub use tls::ClientTls;
 

@@ -68,7 +68,26 @@ struct Alerts {
 impl Prometheus {
     /// Starts it with this configuration (YAML; paths in it absolute), logging to a file, and waits until it is ready.
     pub async fn start(tools: &Tools, config: &str, log: &Path) -> Result<Self> {
+        Self::start_in(tempfile::Builder::new().prefix("defragd-prometheus-").tempdir()?, tools, config, log).await
+    }
+
+    /// Starts it without anything to scrape, and with this past (OpenMetrics with times, in their order by series),
+    /// which promtool makes blocks of.
+    pub async fn with_history(tools: &Tools, open_metrics: &str, log: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("defragd-prometheus-").tempdir()?;
+        let (input, data) = (dir.path().join("history.om"), dir.path().join("data"));
+        fs::write(&input, open_metrics)?;
+        // Blocks of two hours would make promtool read the whole input hundreds of times.
+        let made = tokio::process::Command::new(tools.promtool())
+            .args(["tsdb", "create-blocks-from", "--max-block-duration=480h", "openmetrics", "--quiet"])
+            .args([&input, &data])
+            .output()
+            .await?;
+        ensure!(made.status.success(), "promtool made no blocks: {}", String::from_utf8_lossy(&made.stderr));
+        Self::start_in(dir, tools, "scrape_configs: []", log).await
+    }
+
+    async fn start_in(dir: TempDir, tools: &Tools, config: &str, log: &Path) -> Result<Self> {
         let file = dir.path().join("prometheus.yml");
         fs::write(&file, config)?;
         let mut port = Port::reserve()?;
@@ -76,6 +95,8 @@ impl Prometheus {
             format!("--config.file={}", file.display()),
             format!("--storage.tsdb.path={}", dir.path().join("data").display()),
             format!("--web.listen-address={}", port.address()),
+            // Its own default would delete a month's history at the start.
+            "--storage.tsdb.retention.time=400d".to_owned(),
             "--log.level=warn".to_owned(),
         ];
         let url = format!("http://{}", port.address());

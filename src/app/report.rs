@@ -1,0 +1,135 @@
+//! The capacity review: asks Prometheus for what defragd exported, and reviews each cluster.
+//!
+//! It reads only Prometheus: neither etcd nor the journal.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    adapters::outgoing::{CallError, Grid, Prometheus, RangeSeries, SeriesLabels},
+    core::review::{Frame, History, MemberHistory, Review, review},
+};
+
+/// The label of a cluster in all of our metrics.
+const CLUSTER: &str = "etcd_cluster";
+/// What is asked, each once. `max by` folds replicas that observe the same member.
+const MEMBER_METRICS: [&str; 3] =
+    ["defragd_member_db_size_bytes", "defragd_member_db_size_in_use_bytes", "defragd_member_db_quota_bytes"];
+const RECLAIMED: &str = "defragd_reclaimed_bytes_total";
+const RUNS: &str = "defragd_runs_total";
+/// Beyond it a step is to be longer.
+const MAX_POINTS: i64 = 200_000;
+/// A month by the hour: enough for the trend, and a second's work for Prometheus.
+const USUAL_POINTS: i64 = 720;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Where it ends, in seconds since 1970.
+    pub to: i64,
+    /// How long it is.
+    pub range: Duration,
+    /// The time between two samples; by the range if it is not given.
+    pub step: Option<Duration>,
+}
+
+/// All clusters' reviews.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Report {
+    /// The times that were looked at.
+    pub frame: Frame,
+    /// The reviews, by the clusters' names.
+    pub clusters: Vec<Review>,
+}
+
+impl Question {
+    /// The times, on whole steps, so that a report of tomorrow meets the same samples.
+    pub fn frame(&self) -> Result<Frame, String> {
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let range = seconds(self.range);
+        let step = self.step.map_or_else(|| (range / USUAL_POINTS).max(60), seconds);
+        if step < 1 || range < step {
+            return Err(format!(
+                "a range of {range} s and a step of {step} s: the step is at least a second, the range at least a step"
+            ));
+        }
+        if range / step > MAX_POINTS {
+            return Err(format!("{} points are too many: at most {MAX_POINTS}, with a longer --step", range / step));
+        }
+        let to = self.to - self.to.rem_euclid(step);
+        Ok(Frame { from: to.saturating_sub(range / step * step).max(0), to, step })
+    }
+}
+
+/// Asks and reviews. `progress` is told how many of how many pieces have come.
+pub async fn report(
+    prometheus: &Prometheus,
+    frame: Frame,
+    cluster: Option<&str>,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Report, CallError> {
+    let grid = Grid { start: frame.from, end: frame.to, step: frame.step };
+    let all = grid.pieces() * (MEMBER_METRICS.len() + 2);
+    let mut done = 0;
+    let mut piece_done = || {
+        done += 1;
+        progress(done, all);
+    };
+    // As a JSON string, which is one of PromQL, too.
+    let filter = cluster.map_or_else(String::new, |name| format!("{{{CLUSTER}={}}}", serde_json::Value::from(name)));
+    let mut members = Vec::new();
+    for metric in MEMBER_METRICS {
+        let query = format!("max by ({CLUSTER}, member, member_id) ({metric}{filter})");
+        members.push(prometheus.range(&query, grid, &mut piece_done).await?);
+    }
+    let reclaimed = prometheus.range(&format!("{RECLAIMED}{filter}"), grid, &mut piece_done).await?;
+    let runs = prometheus.range(&format!("{RUNS}{filter}"), grid, &mut piece_done).await?;
+    let histories = histories(members, reclaimed, runs);
+    let clusters = histories.iter().filter_map(|(name, history)| review(name, history, frame)).collect();
+    Ok(Report { frame, clusters })
+}
+
+/// Where the samples of one of [`MEMBER_METRICS`] go.
+type Field = fn(&mut MemberHistory) -> &mut Vec<(i64, f64)>;
+
+fn histories(members: Vec<RangeSeries>, reclaimed: RangeSeries, runs: RangeSeries) -> BTreeMap<String, History> {
+    let of = |labels: &SeriesLabels, name: &str| labels.get(name).cloned().unwrap_or_default();
+    let mut by_member: BTreeMap<SeriesLabels, MemberHistory> = BTreeMap::new();
+    let fields: [Field; 3] = [|member| &mut member.size, |member| &mut member.in_use, |member| &mut member.quota];
+    for (series, field) in members.into_iter().zip(fields) {
+        for (labels, points) in series {
+            *field(by_member.entry(labels).or_default()) = points;
+        }
+    }
+    let mut histories: BTreeMap<String, History> = BTreeMap::new();
+    for (labels, member) in by_member {
+        let name = of(&labels, "member");
+        histories.entry(of(&labels, CLUSTER)).or_default().members.push(MemberHistory { name, ..member });
+    }
+    for (labels, points) in reclaimed {
+        histories.entry(of(&labels, CLUSTER)).or_default().reclaimed.push(points);
+    }
+    for (labels, points) in runs {
+        histories.entry(of(&labels, CLUSTER)).or_default().runs.push((of(&labels, "outcome"), points));
+    }
+    histories
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_step_follows_the_range_and_the_times_are_whole_steps() {
+        let question = |days: u64, step: Option<u64>| Question {
+            to: 1_700_000_123,
+            range: Duration::from_secs(days * 86_400),
+            step: step.map(Duration::from_secs),
+        };
+        let frame = question(30, None).frame().unwrap();
+        assert_eq!((frame.step, frame.to % 3_600, frame.to - frame.from), (3_600, 0, 30 * 86_400));
+        assert_eq!(question(365, Some(300)).frame().unwrap().step, 300);
+        assert!(question(365, Some(1)).frame().unwrap_err().contains("too many"));
+        assert!(question(1, Some(0)).frame().unwrap_err().contains("at least a second"));
+        assert!(question(1, Some(100_000)).frame().unwrap_err().contains("at least a step"));
+    }
+}

@@ -1,0 +1,68 @@
+//! The report as one HTML file: nothing is fetched, nothing runs, light or dark as the reader's system.
+
+use std::fmt::Write;
+
+use super::{chart, words};
+use crate::{app::report::Report, core::review::Review};
+
+const STYLE: &str = "
+:root{color-scheme:light dark;--back:#fff;--text:#1c2024;--dim:#60646c;--line:#d9d9e0}
+@media (prefers-color-scheme:dark){:root{--back:#111113;--text:#edeef0;--dim:#b0b4ba;--line:#43484e}}
+body{font:15px/1.5 system-ui,sans-serif;background:var(--back);color:var(--text);max-width:72rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}.wide{overflow-x:auto}
+th,td{border-bottom:1px solid var(--line);padding:.3rem .6rem;text-align:right;vertical-align:top}
+th:first-child,td:first-child{text-align:left}p,.remarks,figcaption{color:var(--dim)}
+figure{margin:1rem 0}svg{max-width:100%;height:auto}svg text{fill:var(--dim)}
+.key{display:inline-block;width:1em;height:.2em;margin:0 .3em 0 1em;vertical-align:middle}";
+
+pub(super) fn page(report: &Report) -> anyhow::Result<String> {
+    // The policy keeps even a mistake of ours from fetching or running anything.
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>etcd capacity review</title>\
+         <style>{STYLE}</style></head><body>\n<h1>etcd capacity review</h1>\n<p>{}</p>\n<div class=\"wide\"><table><tr>",
+        escaped(&words::introduction(report))
+    );
+    for head in words::HEADS {
+        write!(page, "<th>{}</th>", escaped(head))?;
+    }
+    page.push_str("</tr>\n");
+    for review in &report.clusters {
+        page.push_str("<tr>");
+        for cell in words::row(review) {
+            write!(page, "<td>{}</td>", escaped(&cell))?;
+        }
+        page.push_str("</tr>\n");
+    }
+    page.push_str("</table></div>\n");
+    for review in &report.clusters {
+        section(&mut page, report, review)?;
+    }
+    page.push_str("</body></html>\n");
+    Ok(page)
+}
+
+fn section(page: &mut String, report: &Report, review: &Review) -> anyhow::Result<()> {
+    write!(page, "<h2>{}</h2>\n<ul>", escaped(&review.cluster))?;
+    for one in &review.recommendations {
+        write!(page, "<li><b>{}</b>: {}</li>", escaped(&one.action), escaped(&one.reason))?;
+    }
+    page.push_str("</ul>\n<figure>");
+    page.push_str(&chart::sizes(review, report.frame)?);
+    page.push_str("<figcaption>");
+    for (name, colour) in chart::KEYS {
+        write!(page, "<span class=\"key\" style=\"background:{colour}\"></span>{name}")?;
+    }
+    page.push_str("</figcaption></figure>\n<ul class=\"remarks\">");
+    for remark in words::remarks(review) {
+        write!(page, "<li>{}</li>", escaped(&remark))?;
+    }
+    page.push_str("</ul>\n");
+    Ok(())
+}
+
+/// Names come from labels.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,206 @@
+//! `defragd report`
+
+mod chart;
+mod csv;
+mod html;
+mod markdown;
+mod words;
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+
+use super::{Exit, args::UsageError};
+use crate::{
+    adapters::outgoing::{Access, ClientTls, Credentials, Prometheus},
+    app::report::{Question, Report, report},
+};
+
+/// A person who waits longer wants to know for what.
+const PROGRESS_AFTER: Duration = Duration::from_secs(2);
+/// Between two lines of progress where there is no terminal.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+/// For one piece of a range; Prometheus itself gives up after two minutes.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+/// Which Prometheus, and what is shown to it.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Prometheus")]
+struct Source {
+    /// The Prometheus that scrapes defragd, or what speaks its API
+    #[arg(long = "prometheus.url", env = "DEFRAGD_PROMETHEUS_URL", value_name = "URL")]
+    url: String,
+    /// File with the bearer token for it
+    #[arg(
+        long = "prometheus.bearer-token-file",
+        env = "DEFRAGD_PROMETHEUS_BEARER_TOKEN_FILE",
+        conflicts_with = "user",
+        value_name = "FILE"
+    )]
+    token_file: Option<PathBuf>,
+    /// User for basic authentication
+    #[arg(long = "prometheus.user", env = "DEFRAGD_PROMETHEUS_USER", requires = "password_file", value_name = "NAME")]
+    user: Option<String>,
+    /// File with the user's password
+    #[arg(
+        long = "prometheus.password-file",
+        env = "DEFRAGD_PROMETHEUS_PASSWORD_FILE",
+        requires = "user",
+        value_name = "FILE"
+    )]
+    password_file: Option<PathBuf>,
+    /// Certificates of the authorities to trust for it
+    #[arg(long = "prometheus.ca-file", env = "DEFRAGD_PROMETHEUS_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Client certificate
+    #[arg(
+        long = "prometheus.cert-file",
+        env = "DEFRAGD_PROMETHEUS_CERT_FILE",
+        requires = "key_file",
+        value_name = "FILE"
+    )]
+    cert_file: Option<PathBuf>,
+    /// Its key
+    #[arg(
+        long = "prometheus.key-file",
+        env = "DEFRAGD_PROMETHEUS_KEY_FILE",
+        requires = "cert_file",
+        value_name = "FILE"
+    )]
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// How far to look back, like 30d
+    #[arg(long, default_value = "30d", value_parser = time, value_name = "TIME")]
+    range: SignedDuration,
+    /// Time between two samples [default: a 720th of the range]
+    #[arg(long, value_parser = time, value_name = "TIME")]
+    step: Option<SignedDuration>,
+    /// Where the range ends, like 2026-01-31T00:00:00Z [default: now]
+    #[arg(long, value_name = "TIME")]
+    end: Option<Timestamp>,
+    /// Only this cluster: its label `etcd_cluster`
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Write it there instead of to standard output
+    #[arg(long, value_name = "FILE")]
+    output_file: Option<PathBuf>,
+}
+
+/// How the report is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    #[default]
+    #[value(alias = "table")]
+    Markdown,
+    Html,
+    Csv,
+    Json,
+}
+
+/// Days and weeks, too, which have 24 hours here, as they have for Prometheus.
+fn time(text: &str) -> Result<SignedDuration, jiff::Error> {
+    text.parse::<Span>()?.to_duration(SpanRelativeTo::days_are_24_hours())
+}
+
+impl Source {
+    fn open(self) -> Result<Prometheus, UsageError> {
+        let access = Access {
+            credentials: Credentials {
+                bearer_token_file: self.token_file,
+                basic_auth: self.user.zip(self.password_file),
+                ..Credentials::default()
+            },
+            tls: ClientTls {
+                ca_file: self.ca_file,
+                identity_files: self.cert_file.zip(self.key_file),
+                ..ClientTls::default()
+            },
+            timeout: DEADLINE,
+            follow_redirects: false,
+        };
+        Prometheus::new(&self.url, access).map_err(|error| UsageError(format!("--prometheus.url: {error}")))
+    }
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    let positive = |what: &str, time: SignedDuration| {
+        Duration::try_from(time).map_err(|_| UsageError(format!("--{what} must not be negative")))
+    };
+    let question = Question {
+        to: args.end.unwrap_or_else(Timestamp::now).as_second(),
+        range: positive("range", args.range)?,
+        step: args.step.map(|step| positive("step", step)).transpose()?,
+    };
+    let frame = question.frame().map_err(UsageError)?;
+    let prometheus = args.source.open()?;
+    let mut progress = Progress::new();
+    let found = report(&prometheus, frame, args.cluster.as_deref(), |done, all| progress.tell(done, all)).await;
+    progress.end();
+    let report = found?;
+    if report.clusters.is_empty() {
+        let which = args.cluster.map_or_else(|| "any cluster".to_owned(), |name| format!("the cluster {name:?}"));
+        anyhow::bail!("Prometheus has no defragd_member_db_size_in_use_bytes of {which} in the last {:#}", args.range);
+    }
+    let text = written(&report, args.output)?;
+    match args.output_file {
+        Some(path) => {
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        None => std::io::stdout().lock().write_all(text.as_bytes())?,
+    }
+    Ok(Exit::Done)
+}
+
+fn written(report: &Report, format: Format) -> anyhow::Result<String> {
+    Ok(match format {
+        Format::Markdown => markdown::page(report),
+        Format::Html => html::page(report)?,
+        Format::Csv => csv::table(report),
+        Format::Json => format!("{:#}\n", serde_json::to_value(report)?),
+    })
+}
+
+/// Lines on standard error, once it takes long.
+struct Progress {
+    began: Instant,
+    told: Option<Instant>,
+    is_terminal: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { began: Instant::now(), told: None, is_terminal: std::io::stderr().is_terminal() }
+    }
+
+    fn tell(&mut self, done: usize, all: usize) {
+        let every = if self.is_terminal { Duration::ZERO } else { PROGRESS_EVERY };
+        if self.began.elapsed() < PROGRESS_AFTER || self.told.is_some_and(|told| told.elapsed() < every) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let (begin, end) = if self.is_terminal { ("\r", "") } else { ("", "\n") };
+        eprint!("{begin}defragd: {done} of {all} answers of Prometheus, {} %{end}", done * 100 / all.max(1));
+    }
+
+    fn end(&self) {
+        if self.told.is_some() && self.is_terminal {
+            eprintln!();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+//! A capacity review: what a cluster's history says about its future, and what to do; pure.
+//!
+//! What is fitted is the size *in use*: the file's own size jumps with every defragmentation and says only when
+//! the last one was. The fullest member decides, at each moment anew ([`fullest`]), so that a replaced member or a
+//! quota that differs is no break. [`fragmentation`] looks at single members, [`tally`] at the counters.
+
+mod advice;
+mod fragmentation;
+mod fullest;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+pub use advice::Recommendation;
+pub use fragmentation::Fragmentation;
+pub use fullest::{Moment, QuotaChange};
+pub use tally::Runs;
+
+use super::trend::{DAY, Point, Slope, Step, days_until, trend};
+
+/// Growth that would take longer is none that anybody can act on.
+const MAX_DAYS: f64 = 3_650.0;
+/// Shorter holes are a restart of Prometheus or defragd.
+const MIN_GAP_SECONDS: i64 = 3_600;
+
+/// The times that are looked at, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Frame {
+    /// The first.
+    pub from: i64,
+    /// The last: now.
+    pub to: i64,
+    /// In between.
+    pub step: i64,
+}
+
+/// What one member measured.
+#[derive(Clone, Debug, Default)]
+pub struct MemberHistory {
+    /// Its name.
+    pub name: String,
+    /// Bytes of the file.
+    pub size: Vec<Point>,
+    /// Bytes of it in use.
+    pub in_use: Vec<Point>,
+    /// Bytes that it may have.
+    pub quota: Vec<Point>,
+}
+
+/// What is known of one cluster.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Its members, those that are gone too.
+    pub members: Vec<MemberHistory>,
+    /// The counter of reclaimed bytes, a series for each process that counted.
+    pub reclaimed: Vec<Vec<Point>>,
+    /// The counters of runs with their outcome.
+    pub runs: Vec<(String, Vec<Point>)>,
+}
+
+/// How it goes on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "outlook", rename_all = "snake_case")]
+pub enum Outlook {
+    /// It will be full.
+    Growing {
+        /// Days until what is in use reaches the quota.
+        days_to_quota: f64,
+        /// The same at the upper end of the growth's interval.
+        days_at_least: f64,
+        /// The same at the lower end.
+        days_at_most: f64,
+    },
+    /// It grows, and nobody knows up to where.
+    GrowingWithoutQuota,
+    /// It does not grow, it shrinks, or so slowly that it does not matter.
+    Stable,
+    /// It cannot be told.
+    Unknown {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Where there is no data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Gaps {
+    /// How many of more than an hour.
+    pub count: usize,
+    /// The longest.
+    pub longest_seconds: i64,
+    /// How old the last sample is.
+    pub last_sample_age_seconds: i64,
+}
+
+/// The review of one cluster.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Review {
+    /// Its name.
+    pub cluster: String,
+    /// The member that was the fullest at last, and its figures.
+    pub now: Moment,
+    /// Members that were seen at last.
+    pub members: Vec<String>,
+    /// Members that were seen, and are no more.
+    pub former_members: Vec<String>,
+    /// Bytes that defragmentation would give back on all members.
+    pub reclaimable_bytes: f64,
+    /// Bytes a day of what is in use, with the 99 % interval.
+    pub growth: Option<Slope>,
+    /// What comes of it.
+    #[serde(flatten)]
+    pub outlook: Outlook,
+    /// Sudden changes of what is in use that the growth leaves out.
+    pub steps: Vec<Step>,
+    /// Sudden changes that come again and again, and are part of the growth.
+    pub recurring_steps: usize,
+    /// Changes of the quota.
+    pub quota_changes: Vec<QuotaChange>,
+    /// Missing data.
+    pub gaps: Gaps,
+    /// How the file fragments.
+    pub fragmentation: Fragmentation,
+    /// What defragd did.
+    pub runs: Runs,
+    /// What to do, the most urgent first.
+    pub recommendations: Vec<Recommendation>,
+    /// The history of the fullest member, for charts.
+    #[serde(skip)]
+    pub history: Vec<(i64, Moment)>,
+}
+
+/// Reviews a cluster; `None` if no member has a sample.
+pub fn review(cluster: &str, history: &History, frame: Frame) -> Option<Review> {
+    let moments = fullest::moments(&history.members);
+    let (last, now) = moments.last()?.clone();
+    let in_use: Vec<Point> = moments.iter().map(|(at, moment)| (*at, moment.in_use_bytes)).collect();
+    let trend = trend(&in_use);
+    let (growth, steps, recurring_steps) = match &trend {
+        Ok(trend) => (Some(trend.slope), trend.steps.clone(), trend.recurring_steps),
+        Err(_) => (None, Vec::new(), 0),
+    };
+    let outlook = match &trend {
+        Err(error) => Outlook::Unknown { why: error.to_string() },
+        Ok(trend) => {
+            // It went on growing after the last sample.
+            let level = trend.level + trend.slope.per_day.max(0.0) * days(frame.to - trend.last);
+            outlook(level, trend.slope, now.quota_bytes)
+        }
+    };
+    let fresh = |member: &&MemberHistory| {
+        member.in_use.last().is_some_and(|(at, _)| last - at <= MIN_GAP_SECONDS.max(2 * frame.step))
+    };
+    let (present, gone): (Vec<_>, Vec<_>) =
+        history.members.iter().filter(|member| !member.in_use.is_empty()).partition(fresh);
+    let names = |members: &[&MemberHistory]| members.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
+    let mut review = Review {
+        cluster: cluster.to_owned(),
+        members: names(&present),
+        former_members: names(&gone),
+        reclaimable_bytes: present.iter().filter_map(|member| reclaimable(member)).sum(),
+        growth,
+        outlook,
+        steps,
+        recurring_steps,
+        quota_changes: fullest::quota_changes(&moments),
+        gaps: gaps(&in_use, frame),
+        fragmentation: fragmentation::of(&history.members, &present),
+        runs: tally::of(history, frame),
+        recommendations: Vec::new(),
+        now,
+        history: moments,
+    };
+    review.recommendations = advice::of(&review);
+    Some(review)
+}
+
+fn outlook(level: f64, slope: Slope, quota: Option<f64>) -> Outlook {
+    let grows = slope.low > 0.0;
+    let Some(quota) = quota else { return if grows { Outlook::GrowingWithoutQuota } else { Outlook::Stable } };
+    let until = |per_day| days_until(quota, level, per_day);
+    match until(slope.per_day) {
+        Some(days) if (grows && days <= MAX_DAYS) || days == 0.0 => Outlook::Growing {
+            days_to_quota: days,
+            days_at_least: until(slope.high).unwrap_or(days),
+            days_at_most: until(slope.low).unwrap_or(f64::INFINITY),
+        },
+        _ => Outlook::Stable,
+    }
+}
+
+fn reclaimable(member: &MemberHistory) -> Option<f64> {
+    Some((member.size.last()?.1 - member.in_use.last()?.1).max(0.0))
+}
+
+fn gaps(points: &[Point], frame: Frame) -> Gaps {
+    let limit = MIN_GAP_SECONDS.max(2 * frame.step);
+    let holes = points.windows(2).map(|pair| pair[1].0 - pair[0].0).filter(|hole| *hole > limit);
+    let holes: Vec<_> = holes.collect();
+    Gaps {
+        count: holes.len(),
+        longest_seconds: holes.into_iter().max().unwrap_or(0),
+        last_sample_age_seconds: points.last().map_or(0, |(at, _)| frame.to - at),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds of some years")]
+fn days(seconds: i64) -> f64 {
+    seconds as f64 / DAY
+}
+
+/// A series by its times.
+fn by_time(points: &[Point]) -> BTreeMap<i64, f64> {
+    points.iter().copied().collect()
+}

@@ -1,0 +1,58 @@
+//! What the counters grew by, across restarts of the processes that count.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Frame, History};
+use crate::core::trend::Point;
+
+/// What defragd did in the range.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Runs {
+    /// Runs by how they ended; outcomes without a run are left out.
+    pub outcomes: BTreeMap<String, f64>,
+    /// Bytes that files lost in runs.
+    pub reclaimed_bytes: f64,
+    /// The same for each run that succeeded, or failed on the way.
+    pub reclaimed_per_run_bytes: Option<f64>,
+}
+
+impl Runs {
+    /// How many ended so.
+    pub fn count(&self, outcomes: &[&str]) -> f64 {
+        outcomes.iter().filter_map(|outcome| self.outcomes.get(*outcome)).sum()
+    }
+
+    /// All that ended.
+    pub fn all(&self) -> f64 {
+        self.outcomes.values().sum()
+    }
+}
+
+/// Those in which a member may have been touched.
+pub(super) const ACTED: [&str; 4] = ["succeeded", "failed", "stopped", "interrupted"];
+
+pub(super) fn of(history: &History, frame: Frame) -> Runs {
+    let series = || history.reclaimed.iter().chain(history.runs.iter().map(|(_, points)| points));
+    // Whoever counts later than that began at 0 while Prometheus was already looking.
+    let watched_from = series().filter_map(|points| Some(points.first()?.0)).min().unwrap_or(frame.to) + 2 * frame.step;
+    let mut runs = Runs::default();
+    for (outcome, points) in &history.runs {
+        let count = increase(points, watched_from);
+        if count > 0.0 {
+            *runs.outcomes.entry(outcome.clone()).or_default() += count;
+        }
+    }
+    runs.reclaimed_bytes = history.reclaimed.iter().map(|points| increase(points, watched_from)).sum();
+    let acted = runs.count(&ACTED);
+    runs.reclaimed_per_run_bytes = (acted > 0.0).then(|| runs.reclaimed_bytes / acted);
+    runs
+}
+
+/// A counter that falls began anew at 0.
+fn increase(points: &[Point], watched_from: i64) -> f64 {
+    let first = points.first().filter(|(at, _)| *at > watched_from).map_or(0.0, |(_, value)| *value);
+    let grown = |pair: &[Point]| if pair[1].1 >= pair[0].1 { pair[1].1 - pair[0].1 } else { pair[1].1 };
+    first + points.windows(2).map(grown).sum::<f64>()
+}
