@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    faults::{Death, Schedule},
+    faults::{Death, Fault, Schedule},
     finale::finale,
     gates::gates,
     invariants::{Violation, Watch},
@@ -353,8 +353,10 @@ async fn settle(sim: &Arc<Sim>, journal: &SimJournal) -> bool {
             sim.world().violate("liveness", format!("a run is still under way after {} h", BOUND.as_secs() / 3600));
             return true;
         }
-        // Longer than any deadline: a Defragment that is out makes no calls.
-        if idle > 24 {
+        // Longer than any deadline: a Defragment that is out makes no calls. A wait for a time of day lasts longer
+        // by as much as clocks were put back.
+        let stepped = sim.world().schedule.faults.iter().any(|(_, fault)| matches!(fault, Fault::ClockStep { .. }));
+        if idle > if stepped { 300 } else { 24 } {
             return false;
         }
     }
