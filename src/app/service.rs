@@ -1,11 +1,16 @@
 //! Answers the HTTP side: metrics, notifications, the API.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
+use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 use tracing::{info, warn};
 
-use super::cluster::{Cluster, Shared};
+use super::cluster::{Cluster, Shared, lock};
 use crate::{
     core::{
         alert::{self, AlertStatus, Notification, Selector},
@@ -24,13 +29,45 @@ pub struct App<E, J> {
     clusters: Vec<Arc<Cluster<E, J>>>,
     selectors: Vec<Selector>,
     shared: Arc<Shared<J>>,
+    phase: Mutex<Phase>,
+    journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
+}
+
+/// How far the process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Serving,
+    Stopping,
 }
 
 impl<E: Etcd, J: Journal> App<E, J> {
     /// Of these clusters.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>, shared: Arc<Shared<J>>) -> Self {
         let selectors = clusters.iter().map(|cluster| cluster.settings().selector.clone()).collect();
-        Self { clusters, selectors, shared }
+        let phase = Mutex::new(Phase::Starting);
+        Self { clusters, selectors, shared, phase, journal_seen: AsyncMutex::default() }
+    }
+
+    /// From now on it is not ready any more.
+    pub fn stopping(&self) {
+        *lock(&self.phase) = Phase::Stopping;
+    }
+
+    /// Why the journal cannot be written, if it cannot. Each look writes to the disk, so that not every caller may
+    /// cause one.
+    async fn journal_trouble(&self) -> Option<String> {
+        /// More often than Kubernetes asks.
+        const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+        let mut seen = self.journal_seen.lock().await;
+        match &*seen {
+            Some((at, trouble)) if at.elapsed() < LOOK_AGAIN_AFTER => trouble.clone(),
+            _ => {
+                let trouble = self.shared.journal.writable().await.err().map(|error| error.to_string());
+                *seen = Some((Instant::now(), trouble.clone()));
+                trouble
+            }
+        }
     }
 
     /// The configured clusters.
@@ -72,6 +109,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 }
             }
         }
+        *lock(&self.phase) = Phase::Serving;
         Ok(())
     }
 
@@ -171,8 +209,13 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         self.shared.journal.run(run).await
     }
 
-    fn not_ready(&self) -> Option<String> {
-        None
+    async fn not_ready(&self) -> Option<String> {
+        let phase = *lock(&self.phase);
+        match phase {
+            Phase::Starting => Some("the journal of earlier processes is being taken up".to_owned()),
+            Phase::Stopping => Some("defragd is shutting down".to_owned()),
+            Phase::Serving => self.journal_trouble().await,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use tower::util::ServiceExt;
 
 use super::*;
 use crate::{
-    adapters::http::{Access, Options, router},
+    adapters::http::{Access, Options, Web, router},
     app::{
         cluster::tests::{cluster_in, serve_for, shared},
         fake::{FakeEtcd, FakeJournal},
@@ -26,7 +26,15 @@ fn site(mode: Mode, access: Access) -> (Arc<App<FakeEtcd, FakeJournal>>, Router)
     let world = shared(1);
     let cluster = cluster_in(&world, "a", Policy { mode, ..Policy::default() });
     let app = Arc::new(App::new(vec![cluster], world));
-    let options = Options { access, telemetry_path: "/metrics".to_owned(), timeout_offset: Duration::ZERO };
+    let options = Options {
+        access,
+        telemetry_path: "/metrics".to_owned(),
+        timeout_offset: Duration::ZERO,
+        max_requests: 40,
+        route_prefix: String::new(),
+        link_prefix: String::new(),
+        web: Arc::new(Web::plain()),
+    };
     let router = router(Arc::clone(&app), options);
     (app, router)
 }
@@ -59,7 +67,7 @@ fn notification(status: &str) -> Value {
 #[tokio::test(start_paused = true)]
 async fn every_order_needs_the_token_and_the_content_type() {
     let paths = ["clusters/a/pause", "clusters/a/resume", "clusters/a/run", "runs/1/approve"];
-    let (app, router) = site(Mode::Enforce, Access::Bearer(TOKEN.to_owned()));
+    let (app, router) = site(Mode::Enforce, Access::tokens(Some(TOKEN.to_owned()), None));
     for path in paths {
         let path = format!("/api/v1/{path}");
         assert_eq!(ask(&router, "POST", &path, &json!({"reason": "x"}), "wrong-wrong-wrong").await.0, 401, "{path}");
@@ -68,7 +76,7 @@ async fn every_order_needs_the_token_and_the_content_type() {
         let plain = plain.body(Body::from("{}")).expect("a request");
         assert_eq!(router.clone().oneshot(plain).await.expect("an answer").status(), 415, "{path}");
     }
-    let (_, closed) = site(Mode::Enforce, Access::Closed);
+    let (_, closed) = site(Mode::Enforce, Access::closed());
     for path in paths {
         assert_eq!(post(&closed, &format!("/api/v1/{path}"), &json!({"reason": "x"})).await.0, 403, "{path}");
     }
@@ -77,7 +85,7 @@ async fn every_order_needs_the_token_and_the_content_type() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_is_paused_shown_so_and_resumed() {
-    let (_app, router) = site(Mode::Enforce, Access::Bearer(TOKEN.to_owned()));
+    let (_app, router) = site(Mode::Enforce, Access::tokens(Some(TOKEN.to_owned()), None));
     let order = json!({"by": "ann", "reason": "upgrade", "for": "2h"});
     let (status, answer) = post(&router, "/api/v1/clusters/a/pause", &order).await;
     assert_eq!((status, &answer["cluster"]["paused"]["by"]), (200, &json!("ann")), "{answer}");
@@ -96,7 +104,7 @@ async fn a_cluster_is_paused_shown_so_and_resumed() {
 
 #[tokio::test(start_paused = true)]
 async fn orders_that_cannot_be_carried_out_say_why() {
-    let (_app, router) = site(Mode::Enforce, Access::Loopback);
+    let (_app, router) = site(Mode::Enforce, Access::tokens(None, None));
     for (path, body, status, text) in [
         ("clusters/b/run", json!({}), 404, "there is no cluster \"b\""),
         ("clusters/a/pause", json!({}), 400, "needs a reason"),
@@ -116,7 +124,7 @@ async fn orders_that_cannot_be_carried_out_say_why() {
 
 #[tokio::test(start_paused = true)]
 async fn an_alert_waits_for_approval_and_is_cancelled_or_approved() {
-    let (app, router) = site(Mode::Approve, Access::Loopback);
+    let (app, router) = site(Mode::Approve, Access::tokens(None, None));
     let (status, answer) = post(&router, "/api/v1/alerts", &notification("firing")).await;
     assert_eq!((status, &answer["alerts"][0]["decision"]), (202, &json!("accepted")), "{answer}");
     serve_for(&app.clusters[0], Duration::from_mins(1)).await;

@@ -6,6 +6,7 @@
 pub mod gates;
 pub mod raw;
 mod validate;
+pub mod web;
 mod windows;
 
 use std::path::{Path, PathBuf};

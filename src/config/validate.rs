@@ -20,6 +20,12 @@ const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
 #[derive(Default)]
 pub(super) struct Problems(Vec<Problem>);
 
+impl From<Problems> for Vec<Problem> {
+    fn from(problems: Problems) -> Self {
+        problems.0
+    }
+}
+
 impl Problems {
     pub(super) fn add(&mut self, at: impl Into<String>, what: impl Into<String>) {
         self.0.push(Problem { at: at.into(), what: what.into() });

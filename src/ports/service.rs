@@ -193,5 +193,5 @@ pub trait Service: Send + Sync + 'static {
     fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;
 
     /// Why the process cannot do its work now, if it cannot.
-    fn not_ready(&self) -> Option<String>;
+    fn not_ready(&self) -> impl Future<Output = Option<String>> + Send;
 }

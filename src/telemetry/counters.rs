@@ -94,6 +94,7 @@ pub struct Counters {
     gate_duration: Family<GateLabels, Gauge<f64, AtomicU64>>,
     webhook_requests: Family<CodeLabels, Counter>,
     webhook_alerts: Family<AlertLabels, Counter>,
+    web_config_read: Gauge,
 }
 
 impl Counters {
@@ -115,6 +116,7 @@ impl Counters {
             gate_duration: Family::default(),
             webhook_requests: Family::default(),
             webhook_alerts: Family::default(),
+            web_config_read: Gauge::default(),
         };
         counters.register();
         for cluster in clusters {
@@ -125,6 +127,13 @@ impl Counters {
 
     fn register(&mut self) {
         let registry = &mut self.registry;
+        // What is not good at the start ends the start.
+        self.web_config_read.set(1);
+        registry.register(
+            "web_config_last_reload_successful",
+            "Whether --web.config.file and its certificates were whole when they last changed",
+            self.web_config_read.clone(),
+        );
         registry.register("runs", "Runs by what asked for them and how they ended", self.runs.clone());
         registry.register(
             "run_duration_seconds",
@@ -210,6 +219,11 @@ impl Counters {
                 let _ = self.gate_checks.get_or_create(&CheckLabels { etcd_cluster, gate, moment, result });
             }
         }
+    }
+
+    /// The web configuration changed, and was taken up or not.
+    pub fn web_config_read(&self, taken: bool) {
+        self.web_config_read.set(i64::from(taken));
     }
 
     /// A gate was checked.
