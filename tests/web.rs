@@ -1,5 +1,6 @@
 //! `--web.config.file` against the running program, key by key, from a client's side; that changed files are taken up
-//! without a restart and broken ones are not; and what the port withstands. No etcd is there.
+//! without a restart and broken ones are not; how `/metrics` is negotiated; `/-/reload`; and what the port withstands.
+//! No etcd is there.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
@@ -14,7 +15,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 use tempfile::TempDir;
-use testkit::{Defragd, Pki, until};
+use testkit::{Defragd, Pki, Prometheus, Tools, until};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -62,12 +63,14 @@ impl Site {
 
     async fn try_start(&self, config: &str, extra: &[&str]) -> Result<Defragd> {
         self.write(config);
-        let mut args = vec![
-            "--endpoints=http://127.0.0.1:1".to_owned(),
-            "--cluster-name=demo".to_owned(),
+        let mut args = match extra.iter().any(|flag| flag.starts_with("--config=")) {
+            true => vec![],
+            false => vec!["--endpoints=http://127.0.0.1:1".to_owned(), "--cluster-name=demo".to_owned()],
+        };
+        args.extend([
             format!("--web.config.file={}", self.path("web.yml")),
             format!("--data-dir={}", self.path("journal")),
-        ];
+        ]);
         args.extend(extra.iter().map(|flag| (*flag).to_owned()));
         Defragd::start(Path::new(env!("CARGO_BIN_EXE_defragd")), &args, self.dir.path().join("defragd.log").as_path())
             .await
@@ -399,6 +402,153 @@ async fn renewed_certificates_and_passwords_are_taken_up_and_broken_ones_are_not
     let log = defragd.log().unwrap();
     assert!(log.contains("tls_server_config.key: does not belong to the certificate"), "{log}");
     assert!(log.contains("tls_server_config is gone: to go on without it, restart defragd"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_and_curl_scrape_over_tls_with_a_password() {
+    let site = Site::new();
+    let defragd = site.start(&format!("{}basic_auth_users:\n  ann: {}\n", site.tls(""), hash()), &[]).await;
+    fs::write(site.path("password"), "correct horse").unwrap();
+    let tools = Tools::find().unwrap();
+    let config = format!(
+        "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: defragd\n  scheme: https\n  \
+         tls_config: {{ca_file: {}}}\n  basic_auth: {{username: ann, password_file: {}}}\n  static_configs: [{{targets: ['{}']}}]\n",
+        site.pki.ca().display(),
+        site.path("password"),
+        defragd.target()
+    );
+    let prometheus = Prometheus::start(&tools, &config, &site.dir.path().join("prometheus.log")).await.unwrap();
+    until("Prometheus to have scraped", MINUTE, || async {
+        let (up, build) = (prometheus.query("up == 1").await?, prometheus.query("defragd_build_info").await?);
+        ensure!(up.len() == 1 && build.len() == 1, "{up:?} {build:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    let curl = |password: &str| {
+        std::process::Command::new("curl")
+            .args(["--silent", "--fail", "--compressed", "--cacert"])
+            .arg(site.pki.ca())
+            .args([
+                "--user",
+                &format!("ann:{password}"),
+                "--write-out",
+                "%{http_version}",
+                &https(&defragd, "/metrics"),
+            ])
+            .output()
+    };
+    let Ok(answer) = curl("correct horse") else { return println!("SKIPPED the rest: no curl here") };
+    let page = String::from_utf8(answer.stdout).unwrap();
+    assert!(answer.status.success() && page.contains("defragd_build_info"), "{page}");
+    assert!(!curl("wrong horse").unwrap().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prefixes_compression_and_the_limit_of_scrapes_are_as_in_other_exporters() {
+    let site = Site::new();
+    // An etcd that takes connections and never answers: a scrape of it lasts as long as its timeout.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoints = format!("--endpoints=http://{}", mute.local_addr().unwrap());
+    let config = site.path("config.yml");
+    fs::write(
+        &config,
+        format!("clusters: [{{name: demo, endpoints: ['{}']}}]", endpoints.trim_start_matches("--endpoints=")),
+    )
+    .unwrap();
+    let flags = [
+        format!("--config={config}"),
+        "--web.max-requests=2".to_owned(),
+        "--web.route-prefix=/inside".to_owned(),
+        "--web.external-url=https://proxy.example/outside/".to_owned(),
+    ];
+    let defragd = site.start("", &flags.each_ref().map(String::as_str)).await;
+    let _ = aws_lc_rs::default_provider().install_default();
+    let client = Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let url = |path: &str| format!("{}{path}", defragd.url());
+
+    let to = client.get(url("/")).send().await.unwrap();
+    assert_eq!((to.status().as_u16(), &to.headers()["location"]), (307, &"/outside/".parse().unwrap()));
+    let landing = client.get(url("/inside/")).send().await.unwrap().text().await.unwrap();
+    for link in ["metrics", "api/v1/clusters", "api/v1/runs", "-/healthy", "-/ready"] {
+        assert!(landing.contains(&format!("href=\"/outside/{link}\"")), "{landing}");
+        let head = client.head(url(&format!("/inside/{link}"))).header("x-prometheus-scrape-timeout-seconds", "0.2");
+        assert_eq!(head.send().await.unwrap().status(), StatusCode::OK, "{link}");
+    }
+    assert_eq!(status(&client, &url("/metrics")).await, Some(StatusCode::NOT_FOUND));
+
+    let scrape = |seconds: &'static str| {
+        let request = client.get(url("/inside/metrics")).header("x-prometheus-scrape-timeout-seconds", seconds);
+        request.header("accept-encoding", "gzip").send()
+    };
+    let packed = scrape("0.2").await.unwrap();
+    assert_eq!((packed.status(), &packed.headers()["content-encoding"]), (StatusCode::OK, &"gzip".parse().unwrap()));
+    let packed = packed.bytes().await.unwrap();
+    let mut page = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed[..]), &mut page).unwrap();
+    assert!(page.contains("defragd_cluster_up{etcd_cluster=\"demo\"} 0"), "{page}");
+
+    let long: Vec<_> = (0..2).map(|_| tokio::spawn(scrape("5"))).collect();
+    until("a third scrape to be turned away", MINUTE, || async {
+        let third = scrape("0.2").await?;
+        ensure!(third.status() == StatusCode::SERVICE_UNAVAILABLE, "let in");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    for scrape in long {
+        let status = scrape.await.unwrap().unwrap().status();
+        // One of the two may have met a third that was let in before.
+        assert!([StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].contains(&status));
+    }
+    assert_eq!(scrape("0.2").await.unwrap().status(), StatusCode::OK, "and afterwards");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_configuration_is_taken_over_by_signal_or_request_and_a_bad_one_is_not() {
+    let site = Site::new();
+    let path = site.path("config.yml");
+    let write = |policy: &str| {
+        fs::write(
+            &path,
+            format!("clusters: [{{name: demo, endpoints: ['http://127.0.0.1:1'], policy: {{{policy}}}}}]"),
+        )
+        .unwrap();
+    };
+    write("mode: observe");
+    let tokens = [format!("--web.bearer-token-file={}", site.path("token")), format!("--config={path}")];
+    let defragd = site.start("", &tokens.each_ref().map(String::as_str)).await;
+    let mode =
+        async || defragd.json("/api/v1/clusters").await.unwrap()["clusters"][0]["mode"].as_str().unwrap().to_owned();
+    let gauge = async |name: &str| defragd.metrics().await.unwrap().value(&format!("defragd_config_last_{name}"), &[]);
+    let started = gauge("reload_success_timestamp_seconds").await.unwrap();
+    assert!(started > 1.7e9 && gauge("reload_successful").await == Some(1.0));
+
+    write("mode: approve");
+    assert_eq!(defragd.get("/-/reload").await.unwrap().status, 405);
+    assert_eq!(defragd.post("/-/reload", "", None).await.unwrap().status, 401);
+    assert_eq!(mode().await, "observe");
+    assert_eq!(defragd.post("/-/reload", "", Some(TOKEN)).await.unwrap().status, 200);
+    assert_eq!(mode().await, "approve");
+
+    write("mode: enforc, min_fragmentation_ratio: 2");
+    let refused = defragd.post("/-/reload", "", Some(TOKEN)).await.unwrap();
+    assert!(refused.status == 500 && refused.body.contains("enforc"), "{}", refused.body);
+    assert_eq!(gauge("reload_successful").await, Some(0.0));
+    let then = gauge("reload_success_timestamp_seconds").await.unwrap();
+    assert!(then > started, "it is the time of the last good one");
+    assert_eq!(mode().await, "approve");
+
+    write("mode: enforce");
+    defragd.signal_hup().unwrap();
+    until("the signal to be followed", MINUTE, || async {
+        ensure!(mode().await == "enforce" && gauge("reload_successful").await == Some(1.0), "not yet");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    defragd.ensure_running().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@
 //! [`gates`] builds a cluster's gates and [`checks`] asks them, [`cluster`] keeps one cluster, [`requests`] takes what is
 //! asked of it, [`worker`] serves it one by one, [`ledger`] reads what the journal says of it, [`service`] answers the HTTP
 //! side, [`web`] reads its security again and again,
-//! [`reconcile`] asks Alertmanager at the start, [`serve`] puts the real adapters together and ends them in order.
+//! [`reconcile`] asks Alertmanager at the start, [`reload`] swaps the rules, [`serve`] puts the real adapters together and ends them in order.
 
 pub mod checks;
 pub mod claims;
@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod log;
 pub mod observer;
 pub mod reconcile;
+pub mod reload;
 pub mod requests;
 mod revisions;
 pub mod serve;

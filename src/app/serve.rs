@@ -16,6 +16,7 @@ use super::{
     cluster::{Cluster, Shared, stop_channel},
     gates,
     reconcile::reconcile,
+    reload::Reader,
     service::App,
     web::WebFile,
 };
@@ -28,7 +29,7 @@ use crate::{
     },
     config::{ClusterSettings, Settings},
     core::reason::Reason,
-    ports::clock::SystemClock,
+    ports::{clock::SystemClock, service::Service},
     telemetry::counters::Counters,
 };
 
@@ -82,6 +83,28 @@ pub fn connect(settings: &ClusterSettings) -> anyhow::Result<EtcdCluster> {
     Ok(EtcdCluster::new(connection))
 }
 
+/// A cluster for each that is configured, without sending anything yet.
+fn configured(
+    settings: Settings,
+    shared: &Arc<Shared<SqliteJournal>>,
+) -> anyhow::Result<Vec<Arc<Cluster<EtcdCluster, SqliteJournal>>>> {
+    let mut clusters = Vec::new();
+    for cluster in settings.clusters {
+        let etcd = connect(&cluster)?;
+        info!(
+            cluster = cluster.name,
+            mode = cluster.policy.mode.label(),
+            endpoints = cluster.endpoints.join(","),
+            "cluster configured"
+        );
+        let gates = gates::of(&cluster)?;
+        clusters.push(Arc::new(Cluster::new(cluster, etcd, Arc::clone(shared)).with_gates(gates)));
+    }
+    // What is not good at the start ends the start.
+    shared.counters.config_read(Some(shared.clock.now()));
+    Ok(clusters)
+}
+
 /// Who may do what, and in the log what of that may surprise.
 fn access(options: &ServeOptions, web: &Web) -> anyhow::Result<Access> {
     if options.exporter_only {
@@ -97,8 +120,20 @@ fn access(options: &ServeOptions, web: &Web) -> anyhow::Result<Access> {
     Ok(access)
 }
 
+fn http_options(options: &ServeOptions, access: Access, web: Arc<Web>) -> Options {
+    Options {
+        access,
+        telemetry_path: options.telemetry_path.clone(),
+        timeout_offset: options.timeout_offset,
+        max_requests: options.max_requests,
+        route_prefix: options.route_prefix.clone(),
+        link_prefix: options.link_prefix.clone(),
+        web,
+    }
+}
+
 /// Runs until a signal. Returns whether the end was orderly.
-pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<()> {
+pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Reader>) -> anyhow::Result<()> {
     let clock = Arc::new(SystemClock);
     let journal = if options.exporter_only {
         SqliteJournal::in_memory(clock.clone())?
@@ -120,19 +155,8 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
         None => Web::plain(),
     });
     let access = access(&options, &web)?;
-    let mut clusters = Vec::new();
-    for cluster in settings.clusters {
-        let etcd = connect(&cluster)?;
-        info!(
-            cluster = cluster.name,
-            mode = cluster.policy.mode.label(),
-            endpoints = cluster.endpoints.join(","),
-            "cluster configured"
-        );
-        let gates = gates::of(&cluster)?;
-        clusters.push(Arc::new(Cluster::new(cluster, etcd, Arc::clone(&shared)).with_gates(gates)));
-    }
-    let app = Arc::new(App::new(clusters, shared));
+    let clusters = configured(settings, &shared)?;
+    let app = Arc::new(App::new(clusters, shared).with_reader(reader));
     app.recover().await?;
 
     // Bound before anything runs: a second defragd must fail here, not later.
@@ -140,20 +164,11 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
     for address in &options.listen {
         listeners.push(Listener::bind(*address).await?);
     }
-    let http = Options {
-        access,
-        telemetry_path: options.telemetry_path.clone(),
-        timeout_offset: options.timeout_offset,
-        max_requests: options.max_requests,
-        route_prefix: options.route_prefix.clone(),
-        link_prefix: options.link_prefix.clone(),
-        web: Arc::clone(&web),
-    };
     let (stop, stopped) = stop_channel();
     // The HTTP side outlives the runs: whoever asks while the process ends is told so, and sees the run's end.
     let (end_http, http_ends) = watch::channel(false);
     let mut servers = JoinSet::new();
-    let router = router(Arc::clone(&app), http);
+    let router = router(Arc::clone(&app), http_options(&options, access, Arc::clone(&web)));
     for listener in listeners {
         info!(address = %listener.address(), tls = web.is_tls(), "listening");
         let mut http_ends = http_ends.clone();
@@ -188,7 +203,8 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
         tokio::select! {
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
-            _ = hang_up.recv() => warn!("SIGHUP: the configuration is not read again; restart defragd for that"),
+            // Logged and counted there. Short: it reads some files.
+            _ = hang_up.recv() => drop(app.reload().await),
             // No task ends by itself before a stop: one that does has panicked, and what is left is not whole.
             Some(ended) = servers.join_next() => break Some(ended),
             Some(ended) = workers.join_next() => break Some(ended),

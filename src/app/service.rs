@@ -8,9 +8,12 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::cluster::{Cluster, Shared, lock};
+use super::{
+    cluster::{Cluster, Shared, lock},
+    reload::Reader,
+};
 use crate::{
     core::{
         alert::{self, AlertStatus, Notification, Selector},
@@ -27,7 +30,9 @@ use crate::{
 /// The configured clusters and what they share.
 pub struct App<E, J> {
     clusters: Vec<Arc<Cluster<E, J>>>,
-    selectors: Vec<Selector>,
+    pub(super) selectors: Mutex<Arc<Vec<Selector>>>,
+    reader: Option<Reader>,
+    reloads: AsyncMutex<()>,
     shared: Arc<Shared<J>>,
     phase: Mutex<Phase>,
     journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
@@ -44,9 +49,25 @@ enum Phase {
 impl<E: Etcd, J: Journal> App<E, J> {
     /// Of these clusters.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>, shared: Arc<Shared<J>>) -> Self {
-        let selectors = clusters.iter().map(|cluster| cluster.settings().selector.clone()).collect();
+        let selectors = clusters.iter().map(|cluster| cluster.rules().selector.clone()).collect();
+        let selectors = Mutex::new(Arc::new(selectors));
         let phase = Mutex::new(Phase::Starting);
-        Self { clusters, selectors, shared, phase, journal_seen: AsyncMutex::default() }
+        Self {
+            clusters,
+            selectors,
+            reader: None,
+            reloads: AsyncMutex::default(),
+            shared,
+            phase,
+            journal_seen: AsyncMutex::default(),
+        }
+    }
+
+    /// The same, with a configuration that can be read again.
+    #[must_use]
+    pub fn with_reader(mut self, reader: Option<Reader>) -> Self {
+        self.reader = reader;
+        self
     }
 
     /// From now on it is not ready any more.
@@ -117,11 +138,12 @@ impl<E: Etcd, J: Journal> App<E, J> {
     async fn decide(
         &self,
         notification: &Notification,
+        selectors: &[Selector],
         status: AlertStatus,
     ) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
         let mut wanted: BTreeMap<&str, Vec<AlertKey>> = BTreeMap::new();
         for alert in notification.alerts.iter().filter(|alert| alert.status == status) {
-            if let Ok(cluster) = alert::target(alert, &self.selectors) {
+            if let Ok(cluster) = alert::target(alert, selectors) {
                 wanted.entry(cluster).or_default().push(alert.key());
             }
         }
@@ -153,8 +175,9 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
 
     async fn notify(&self, notification: Notification) -> Result<Vec<AlertAnswer>, JournalError> {
         // Firing first: an alert that takes over keeps the request of one that is resolved.
-        let firing = self.decide(&notification, AlertStatus::Firing).await?;
-        let resolved = self.decide(&notification, AlertStatus::Resolved).await?;
+        let selectors = Arc::clone(&lock(&self.selectors));
+        let firing = self.decide(&notification, &selectors, AlertStatus::Firing).await?;
+        let resolved = self.decide(&notification, &selectors, AlertStatus::Resolved).await?;
         if notification.truncated_alerts > 0 {
             warn!(
                 alerts = notification.truncated_alerts,
@@ -162,7 +185,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             );
         }
         let answer = |alert: &alert::Alert| {
-            let target = alert::target(alert, &self.selectors);
+            let target = alert::target(alert, &selectors);
             let decisions = if alert.status == AlertStatus::Firing { &firing } else { &resolved };
             let decision = match target {
                 Err(reason) => AlertDecision::Ignored { cluster: None, reason },
@@ -193,6 +216,27 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
 
     fn count_webhook(&self, code: u16) {
         self.shared.counters.webhook(code);
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        // One after the other, so that the newest file wins.
+        let _one_at_a_time = self.reloads.lock().await;
+        let Some(reader) = &self.reader else {
+            info!("nothing to read again: there is no --config");
+            return Ok(());
+        };
+        let reader = Arc::clone(reader);
+        let read = tokio::task::spawn_blocking(move || reader()).await;
+        let reloaded = read.map_err(|error| error.to_string()).flatten().and_then(|settings| self.take_over(settings));
+        self.shared.counters.config_read(reloaded.is_ok().then(|| self.shared.clock.now()));
+        match &reloaded {
+            Ok(()) => info!("configuration read again"),
+            Err(problems) => error!(
+                problems = problems.replace('\n', "; "),
+                "the configuration is not taken over: going on with the one before"
+            ),
+        }
+        reloaded
     }
 
     fn clusters(&self) -> Vec<ClusterSummary> {

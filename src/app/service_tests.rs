@@ -17,6 +17,7 @@ use crate::{
         cluster::tests::{cluster_in, serve_for, shared},
         fake::{FakeEtcd, FakeJournal},
     },
+    config::Settings,
     core::policy::{Mode, Policy},
 };
 
@@ -142,4 +143,62 @@ async fn an_alert_waits_for_approval_and_is_cancelled_or_approved() {
     serve_for(&app.clusters[0], Duration::from_mins(10)).await;
     let (_, run) = ask(&router, "GET", "/api/v1/runs/2", &json!({}), "").await;
     assert_eq!((&run["outcome"], &run["approved"]["by"]), (&json!("succeeded"), &json!("ann")), "{run}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_ready_only_while_it_can_do_its_work() {
+    let (app, router) = site(Mode::Enforce, Access::tokens(None, None));
+    let ready = async || {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (code, why) = ask(&router, "GET", "/-/ready", &json!({}), "").await;
+        assert_eq!(ask(&router, "HEAD", "/-/ready", &json!({}), "").await.0, code);
+        assert_eq!(ask(&router, "HEAD", "/-/healthy", &json!({}), "").await.0, 200, "alive in any case");
+        (code, why.as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(ready().await, (503, "the journal of earlier processes is being taken up\n".to_owned()));
+    app.recover().await.expect("recovered");
+    assert_eq!(ready().await.0, 200);
+    app.shared.journal.break_down();
+    assert_eq!(ready().await, (503, "cannot write the journal: disk full\n".to_owned()));
+    app.shared.journal.mend();
+    assert_eq!(ready().await.0, 200, "without a write from elsewhere");
+    app.stopping();
+    assert_eq!(ready().await, (503, "defragd is shutting down\n".to_owned()));
+}
+
+fn settings(text: &str) -> Result<Settings, String> {
+    crate::config::raw::parse(text).and_then(|file| Settings::from_raw(file).map_err(|error| error.to_string()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_swaps_the_rules_and_leaves_a_run_under_way_with_its_own() {
+    const PLAIN: &str = "clusters: [{name: a, endpoints: ['http://127.0.0.1:1'], policy: {mode: enforce}}]";
+    let world = shared(1);
+    let before = settings(PLAIN).expect("good").clusters.remove(0);
+    let cluster = Arc::new(Cluster::new(before, FakeEtcd::new(), Arc::clone(&world)));
+    let app = App::new(vec![Arc::clone(&cluster)], world);
+    let with = |rest: &str| format!("clusters: [{{name: a, endpoints: ['http://127.0.0.1:1'], {rest}}}]");
+    let read = |text: String| app.take_over(settings(&text)?);
+
+    for (what, text) in [
+        ("clusters: were a and would be b", "clusters: [{name: b, endpoints: ['http://127.0.0.1:1']}]".to_owned()),
+        ("cluster a: endpoints changed", PLAIN.replace("127.0.0.1:1", "127.0.0.1:9")),
+        ("cluster a: tls changed", with("tls: {ca_file: /nowhere}")),
+        ("cluster a: auth changed", with("auth: {username: root, password_file: /nowhere}")),
+        ("cluster a: policy.compaction.older_than changed", with("policy: {compaction: {older_than: 1h}}")),
+    ] {
+        let refused = read(text).expect_err(what);
+        assert!(refused.contains(what), "{refused}");
+        assert_eq!(cluster.summary().mode, Mode::Enforce, "nothing of it is taken over");
+    }
+
+    cluster.request(Vec::new()).await.expect("accepted");
+    let held = cluster.rules();
+    read(with("policy: {mode: observe}, match: [{job: other}]")).expect("good");
+    assert_eq!((held.policy.mode, cluster.summary().mode), (Mode::Enforce, Mode::Observe));
+    let ignored = app.notify(serde_json::from_value(notification("firing")).expect("one")).await.expect("decided");
+    assert!(
+        matches!(ignored[0].decision, AlertDecision::Ignored { reason: Reason::UnknownCluster, .. }),
+        "{ignored:?}"
+    );
 }

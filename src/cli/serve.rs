@@ -1,6 +1,6 @@
 //! `defragd serve`
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::ArgAction;
 use jiff::SignedDuration;
@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     adapters::outgoing::Alertmanager,
-    app::serve::{ServeOptions, serve},
+    app::{
+        reload::Reader,
+        serve::{ServeOptions, serve},
+    },
     telemetry::logging,
 };
 
@@ -165,7 +168,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         max_concurrent_runs: args.max_concurrent_runs,
         shutdown_grace: grace,
     };
-    serve(settings, options).await?;
+    let reader = args.connection.config.is_some().then(|| {
+        let (connection, policy) = (args.connection, args.policy);
+        let read = move || connection.settings(Some(&policy)).map_err(|error| format!("{error:#}"));
+        Arc::new(read) as Reader
+    });
+    serve(settings, options, reader).await?;
     Ok(Exit::Done)
 }
 
@@ -189,7 +197,8 @@ fn prefixes(external_url: Option<&str>, route_prefix: Option<&str>) -> Result<(S
     let route_prefix = route_prefix.map_or(link_prefix.clone(), trimmed);
     for (flag, prefix) in [("--web.route-prefix", &route_prefix), ("the path of --web.external-url", &link_prefix)] {
         let plain = prefix.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.".contains(c));
-        if !prefix.is_empty() && !(plain && prefix.starts_with('/')) {
+        let is_path = plain && prefix.starts_with('/');
+        if !prefix.is_empty() && !is_path {
             return Err(UsageError(format!("{flag} must be a plain path, like /defragd")));
         }
     }

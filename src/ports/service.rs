@@ -183,6 +183,9 @@ pub trait Service: Send + Sync + 'static {
     /// Counts an answer to a webhook request, whatever it was.
     fn count_webhook(&self, code: u16);
 
+    /// Reads the configuration again, and takes it over if all of it is good. The error is for people.
+    fn reload(&self) -> impl Future<Output = Result<(), String>> + Send;
+
     /// The configured clusters.
     fn clusters(&self) -> Vec<ClusterSummary>;
 

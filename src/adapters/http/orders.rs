@@ -50,9 +50,22 @@ struct Said {
 /// Refuses whoever may not cause a write to etcd, and whatever a web page in an operator's browser could
 /// send to a receiver on loopback without being allowed to: it cannot send this content type.
 pub(super) fn refuse<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Response> {
+    if site.options.access.is_closed() {
+        return Some(problem(StatusCode::FORBIDDEN, "the receiver is switched off (--exporter-only)"));
+    }
+    if let Some(refusal) = forbid(site, deed, parts) {
+        return Some(refusal);
+    }
+    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    (!is_json).then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"))
+}
+
+/// Refuses whoever does not show what this needs. Where there is no receiver, nothing can cause a write.
+pub(super) fn forbid<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Response> {
     let (access, headers) = (&site.options.access, &parts.headers);
     if access.is_closed() {
-        return Some(problem(StatusCode::FORBIDDEN, "the receiver is switched off (--exporter-only)"));
+        return None;
     }
     let proof = parts.extensions.get::<Proof>().copied().unwrap_or_default();
     if !access.allows(deed, headers, proof) {
@@ -63,9 +76,7 @@ pub(super) fn refuse<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Res
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
         return Some((challenge, problem(StatusCode::UNAUTHORIZED, "a valid bearer token is needed")).into_response());
     }
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let is_json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-    (!is_json).then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"))
+    None
 }
 
 async fn said<S>(site: &Site<S>, request: Request<Body>) -> Result<Said, Response> {

@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::{DefaultBodyLimit, Path, Query, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, Request, StatusCode, header},
     middleware::from_fn_with_state,
     response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
@@ -14,7 +15,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::{
-    auth::Access,
+    auth::{Access, Deed},
     exposition::{self, Format},
     guard, orders,
     web::Web,
@@ -83,7 +84,8 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/api/v1/runs"), get(runs::<S>))
         .route(&at("/api/v1/runs/{id}"), get(run::<S>))
         .route(&at("/-/healthy"), get(|| async { "defragd is healthy\n" }))
-        .route(&at("/-/ready"), get(ready::<S>));
+        .route(&at("/-/ready"), get(ready::<S>))
+        .route(&at("/-/reload"), post(reload::<S>));
     if !site.options.route_prefix.is_empty() {
         let to_landing = Redirect::temporary(&format!("{}/", site.options.link_prefix));
         let also = to_landing.clone();
@@ -141,6 +143,18 @@ async fn ready<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
     match site.service.not_ready().await {
         None => "defragd is ready\n".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+/// As people's orders, but for the content type: those who call it send none.
+async fn reload<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
+    let (parts, _) = request.into_parts();
+    if let Some(refusal) = orders::forbid(&site, Deed::Order, &parts) {
+        return refusal;
+    }
+    match site.service.reload().await {
+        Ok(()) => "configuration read again\n".into_response(),
+        Err(problems) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{problems}\n")).into_response(),
     }
 }
 

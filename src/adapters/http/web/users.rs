@@ -5,7 +5,7 @@
 //! or the time would tell the two apart.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -44,8 +44,8 @@ pub(in crate::adapters::http) struct Users {
     /// Stands in for the hash of an unknown user; the dearest one there is.
     decoy: PasswordHash,
     // Apart, so that guesses cannot push those who are known out.
-    known: Mutex<HashMap<Key, ()>>,
-    unknown: Mutex<HashMap<Key, ()>>,
+    known: Mutex<HashSet<Key>>,
+    unknown: Mutex<HashSet<Key>>,
     checks: Arc<Semaphore>,
 }
 
@@ -68,10 +68,10 @@ impl Users {
         let found = self.hashes.get(&user);
         let hash = found.unwrap_or(&self.decoy).0.clone();
         let key = key(&user, &hash, &password);
-        if lock(&self.known).contains_key(&key) {
+        if lock(&self.known).contains(&key) {
             return Checked::Known;
         }
-        if lock(&self.unknown).contains_key(&key) {
+        if lock(&self.unknown).contains(&key) {
             return Checked::Unknown;
         }
         let Ok(Ok(permit)) = timeout(MAX_WAIT, Arc::clone(&self.checks).acquire_owned()).await else {
@@ -88,14 +88,14 @@ impl Users {
     }
 }
 
-fn remember(results: &mut HashMap<Key, ()>, key: Key) {
+fn remember(results: &mut HashSet<Key>, key: Key) {
     if results.len() >= MAX_REMEMBERED {
-        // The map's order is random: so is who goes.
-        if let Some(any) = results.keys().next().copied() {
+        // The set's order is random: so is who goes.
+        if let Some(any) = results.iter().next().copied() {
             results.remove(&any);
         }
     }
-    results.insert(key, ());
+    results.insert(key);
 }
 
 /// Each part with its length, so that no two sets of parts give the same text.
