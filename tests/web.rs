@@ -489,19 +489,13 @@ async fn prefixes_compression_and_the_limit_of_scrapes_are_as_in_other_exporters
     std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed[..]), &mut page).unwrap();
     assert!(page.contains("defragd_cluster_up{etcd_cluster=\"demo\"} 0"), "{page}");
 
-    let long: Vec<_> = (0..2).map(|_| tokio::spawn(scrape("5"))).collect();
-    until("a third scrape to be turned away", MINUTE, || async {
-        let third = scrape("0.2").await?;
-        ensure!(third.status() == StatusCode::SERVICE_UNAVAILABLE, "let in");
-        Ok(())
-    })
-    .await
-    .unwrap();
-    for scrape in long {
-        let status = scrape.await.unwrap().unwrap().status();
-        // One of the two may have met a third that was let in before.
-        assert!([StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].contains(&status));
+    let together: Vec<_> = (0..5).map(|_| tokio::spawn(scrape("5"))).collect();
+    let mut answered = Vec::new();
+    for scrape in together {
+        answered.push(scrape.await.unwrap().unwrap().status().as_u16());
     }
+    answered.sort_unstable();
+    assert_eq!(answered, [200, 200, 503, 503, 503]);
     assert_eq!(scrape("0.2").await.unwrap().status(), StatusCode::OK, "and afterwards");
 }
 
@@ -584,12 +578,13 @@ async fn ten_thousand_idle_slow_and_lying_clients_keep_nobody_out() {
     let grown = status_of("VmRSS:").saturating_sub(before);
     assert!(grown < 64 << 10, "{grown} KiB more");
 
-    for (what, bytes, expected) in [
+    let cases = [
         ("long headers", format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "x".repeat(1 << 20)), "431"),
         ("many headers", format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "x: x\r\n".repeat(500)), "431"),
         ("a long path", format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(32 << 10)), "404"),
+        ("a request that never ends", "GET /-/healthy HT".to_owned(), ""),
         ("no HTTP", "\u{0}\u{1}\u{2}\r\n\r\n".to_owned(), "400"),
-        ("HTTP/2 in the clear", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), "400"),
+        ("HTTP/2 in the clear", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), ""),
         (
             "a body that never comes",
             "POST /api/v1/alerts HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{"
@@ -602,20 +597,26 @@ async fn ten_thousand_idle_slow_and_lying_clients_keep_nobody_out() {
                 .to_owned(),
             "400",
         ),
-    ] {
-        let mut stream = TcpStream::connect(defragd.target()).await.unwrap();
-        let _ = stream.write_all(bytes.as_bytes()).await;
-        let mut answer = vec![0; 64];
-        let read = timeout(Duration::from_secs(25), stream.read(&mut answer)).await;
-        let read = read.unwrap_or_else(|_| panic!("{what}: no answer and no end")).unwrap_or(0);
-        let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
-        assert!(answer.contains(expected) || (what != "a body that never comes" && read == 0), "{what}: {answer}");
-        assert_eq!(status(&client, &healthy).await, Some(StatusCode::OK), "after {what}");
+    ];
+    let mut asked = Vec::new();
+    for (what, bytes, expected) in cases {
+        let target = defragd.target().to_owned();
+        asked.push(tokio::spawn(async move {
+            let mut stream = TcpStream::connect(target).await.unwrap();
+            let _ = stream.write_all(bytes.as_bytes()).await;
+            let mut answer = vec![0; 64];
+            let read = timeout(Duration::from_secs(25), stream.read(&mut answer)).await;
+            let read = read.unwrap_or_else(|_| panic!("{what}: no answer and no end")).unwrap_or(0);
+            let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+            // Whoever is still sending when the answer comes may not get to see it.
+            let unseen = read == 0 && (expected.is_empty() || what == "long headers");
+            assert!(unseen || (!expected.is_empty() && answer.contains(expected)), "{what}: {answer}");
+        }));
     }
-    let mut slow = TcpStream::connect(defragd.target()).await.unwrap();
-    slow.write_all(b"GET /-/healthy HT").await.unwrap();
-    let ended = timeout(Duration::from_secs(25), slow.read(&mut [0; 256])).await;
-    assert!(ended.is_ok(), "a slow client is kept for ever");
+    for case in asked {
+        case.await.unwrap();
+        assert_eq!(status(&client, &healthy).await, Some(StatusCode::OK));
+    }
     defragd.ensure_running().unwrap();
     assert!(!defragd.log().unwrap().contains("panicked"));
 }

@@ -175,7 +175,7 @@ async fn a_reload_swaps_the_rules_and_leaves_a_run_under_way_with_its_own() {
     const PLAIN: &str = "clusters: [{name: a, endpoints: ['http://127.0.0.1:1'], policy: {mode: enforce}}]";
     let world = shared(1);
     let before = settings(PLAIN).expect("good").clusters.remove(0);
-    let cluster = Arc::new(Cluster::new(before, FakeEtcd::new(), Arc::clone(&world)));
+    let cluster = Arc::new(Cluster::new(before, FakeEtcd::new(3), Arc::clone(&world)));
     let app = App::new(vec![Arc::clone(&cluster)], world);
     let with = |rest: &str| format!("clusters: [{{name: a, endpoints: ['http://127.0.0.1:1'], {rest}}}]");
     let read = |text: String| app.take_over(settings(&text)?);
