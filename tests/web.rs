@@ -52,9 +52,9 @@ impl Site {
     }
 
     /// With the server's certificate and these lines under `tls_server_config`.
-    fn tls(&self, lines: &str) -> String {
-        let lines: String = lines.lines().map(|line| format!("  {}\n", line.trim())).collect();
-        format!("tls_server_config:\n  cert_file: pki/server.crt\n  key_file: pki/server.key\n{lines}")
+    fn tls(lines: &str) -> String {
+        let own = ["tls_server_config:", "cert_file: pki/server.crt", "key_file: pki/server.key"];
+        own.into_iter().chain(lines.lines()).collect::<Vec<_>>().join("\n  ") + "\n"
     }
 
     fn write(&self, config: &str) {
@@ -63,10 +63,10 @@ impl Site {
 
     async fn try_start(&self, config: &str, extra: &[&str]) -> Result<Defragd> {
         self.write(config);
-        let mut args = match extra.iter().any(|flag| flag.starts_with("--config=")) {
-            true => vec![],
-            false => vec!["--endpoints=http://127.0.0.1:1".to_owned(), "--cluster-name=demo".to_owned()],
-        };
+        let mut args = Vec::new();
+        if !extra.iter().any(|flag| flag.starts_with("--config=")) {
+            args.extend(["--endpoints=http://127.0.0.1:1".to_owned(), "--cluster-name=demo".to_owned()]);
+        }
         args.extend([
             format!("--web.config.file={}", self.path("web.yml")),
             format!("--data-dir={}", self.path("journal")),
@@ -109,7 +109,7 @@ async fn each_way_of_client_authentication_lets_in_whom_it_says() {
     let unknown = site.client().identity(Site::identity(stranger.client())).build().unwrap();
     let ca = "client_ca_file: pki/ca.crt";
     for (lines, expected) in [
-        ("".to_owned(), [true, true, true]),
+        (String::new(), [true, true, true]),
         ("client_auth_type: NoClientCert".to_owned(), [true, true, true]),
         ("client_auth_type: RequestClientCert".to_owned(), [true, true, true]),
         ("client_auth_type: RequireAnyClientCert".to_owned(), [false, true, true]),
@@ -129,7 +129,7 @@ async fn each_way_of_client_authentication_lets_in_whom_it_says() {
         ),
         ("client_auth_type: RequireAnyClientCert\nclient_allowed_sans: [other]".to_owned(), [false, false, false]),
     ] {
-        let defragd = site.start(&site.tls(&lines), &[]).await;
+        let defragd = site.start(&Site::tls(&lines), &[]).await;
         let url = https(&defragd, "/-/healthy");
         let mut let_in = [false; 3];
         for (client, entered) in [&anonymous, &known, &unknown].into_iter().zip(&mut let_in) {
@@ -208,13 +208,15 @@ async fn versions_suites_curves_and_http2_are_what_the_file_says() {
         site.client().tls_version_min(tls::Version::TLS_1_3).build().unwrap(),
     );
 
-    let defragd = site.start(&site.tls("min_version: TLS13"), &[]).await;
+    let defragd = site.start(&Site::tls("min_version: TLS13"), &[]).await;
     let url = https(&defragd, "/-/healthy");
     assert_eq!([status(&tls12, &url).await, status(&tls13, &url).await], [None, Some(StatusCode::OK)]);
     assert_eq!(shake(&site, &defragd, &[], &[]).await.unwrap().1.as_deref(), Some("h2"), "the default");
     defragd.kill().await.unwrap();
 
-    let config = site.tls("max_version: TLS12\ncipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]");
+    let config = Site::tls(
+        "max_version: TLS12\ncipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]",
+    );
     let defragd = site.start(&format!("{config}http_server_config: {{http2: false}}\n"), &[]).await;
     let url = https(&defragd, "/-/healthy");
     assert_eq!([status(&tls12, &url).await, status(&tls13, &url).await], [Some(StatusCode::OK), None]);
@@ -226,7 +228,7 @@ async fn versions_suites_curves_and_http2_are_what_the_file_says() {
     assert_eq!(shake(&site, &defragd, &[AES_128, AES_256], &[]).await.unwrap().0, AES_128, "the client's order");
     defragd.kill().await.unwrap();
 
-    let config = site.tls("cipher_suites: [TLS_AES_256_GCM_SHA384]\ncurve_preferences: [CurveP384]");
+    let config = Site::tls("cipher_suites: [TLS_AES_256_GCM_SHA384]\ncurve_preferences: [CurveP384]");
     let defragd = site.start(&config, &[]).await;
     assert_eq!(shake(&site, &defragd, &[NEW_128, NEW_256], &[]).await.unwrap().0, NEW_256);
     assert!(shake(&site, &defragd, &[NEW_128], &[]).await.is_none(), "a suite that is not named");
@@ -293,9 +295,9 @@ async fn inline_certificates_passwords_headers_and_the_rate_limit_hold_on_every_
 async fn a_password_or_a_client_certificate_is_enough_off_loopback_and_nothing_is_not() {
     let site = Site::new();
     let everywhere = "--web.listen-address=0.0.0.0:0";
-    let refused = site.try_start(&site.tls(""), &[everywhere]).await.unwrap_err();
+    let refused = site.try_start(&Site::tls(""), &[everywhere]).await.unwrap_err();
     assert!(format!("{refused:#}").contains("the webhook would be open to the network"), "{refused:#}");
-    let given = site.tls("client_auth_type: VerifyClientCertIfGiven\nclient_ca_file: pki/ca.crt");
+    let given = Site::tls("client_auth_type: VerifyClientCertIfGiven\nclient_ca_file: pki/ca.crt");
     assert!(site.try_start(&given, &[everywhere]).await.is_err(), "who shows none comes in");
 
     let hash = hash();
@@ -309,7 +311,7 @@ async fn a_password_or_a_client_certificate_is_enough_off_loopback_and_nothing_i
     assert_eq!(post().basic_auth("ann", Some("correct horse")).send().await.unwrap().status(), StatusCode::OK);
     defragd.kill().await.unwrap();
 
-    let verified = site.tls("client_auth_type: RequireAndVerifyClientCert\nclient_ca_file: pki/ca.crt");
+    let verified = Site::tls("client_auth_type: RequireAndVerifyClientCert\nclient_ca_file: pki/ca.crt");
     let defragd = site.start(&verified, &[everywhere]).await;
     let port = defragd.target().rsplit_once(':').unwrap().1.to_owned();
     let known = site.client().identity(Site::identity(site.pki.client())).build().unwrap();
@@ -407,7 +409,7 @@ async fn renewed_certificates_and_passwords_are_taken_up_and_broken_ones_are_not
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_and_curl_scrape_over_tls_with_a_password() {
     let site = Site::new();
-    let defragd = site.start(&format!("{}basic_auth_users:\n  ann: {}\n", site.tls(""), hash()), &[]).await;
+    let defragd = site.start(&format!("{}basic_auth_users:\n  ann: {}\n", Site::tls(""), hash()), &[]).await;
     fs::write(site.path("password"), "correct horse").unwrap();
     let tools = Tools::find().unwrap();
     let config = format!(
@@ -471,7 +473,7 @@ async fn prefixes_compression_and_the_limit_of_scrapes_are_as_in_other_exporters
     let to = client.get(url("/")).send().await.unwrap();
     assert_eq!((to.status().as_u16(), &to.headers()["location"]), (307, &"/outside/".parse().unwrap()));
     let landing = client.get(url("/inside/")).send().await.unwrap().text().await.unwrap();
-    for link in ["metrics", "api/v1/clusters", "api/v1/runs", "-/healthy", "-/ready"] {
+    for link in ["metrics", "api/v1/clusters", "api/v1/runs", "config", "-/healthy", "-/ready"] {
         assert!(landing.contains(&format!("href=\"/outside/{link}\"")), "{landing}");
         let head = client.head(url(&format!("/inside/{link}"))).header("x-prometheus-scrape-timeout-seconds", "0.2");
         assert_eq!(head.send().await.unwrap().status(), StatusCode::OK, "{link}");
@@ -523,8 +525,15 @@ async fn a_good_configuration_is_taken_over_by_signal_or_request_and_a_bad_one_i
     assert_eq!(defragd.get("/-/reload").await.unwrap().status, 405);
     assert_eq!(defragd.post("/-/reload", "", None).await.unwrap().status, 401);
     assert_eq!(mode().await, "observe");
+    let gate = "{name: site, http: {url: 'http://127.0.0.1:1', headers: {X-Key: s3cret}}}";
+    let good = fs::read_to_string(&path).unwrap().replace("}}]", &format!("}}, gates: [{gate}]}}]"));
+    fs::write(&path, good).unwrap();
     assert_eq!(defragd.post("/-/reload", "", Some(TOKEN)).await.unwrap().status, 200);
     assert_eq!(mode().await, "approve");
+    let shown = defragd.json("/config").await.unwrap();
+    assert_eq!(shown["clusters"][0]["policy"], serde_json::json!({"mode": "approve"}), "{shown}");
+    assert_eq!(shown["clusters"][0]["gates"][0]["http"]["headers"]["X-Key"], "***", "{shown}");
+    assert!(!shown.to_string().contains("s3cret"), "{shown}");
 
     write("mode: enforc, min_fragmentation_ratio: 2");
     let refused = defragd.post("/-/reload", "", Some(TOKEN)).await.unwrap();

@@ -275,9 +275,7 @@ impl Journal for FakeJournal {
     }
 
     async fn writable(&self) -> Result<(), JournalError> {
-        match *self.broken.lock().expect("no test panics with the lock") {
-            true => Err(JournalError::Write("disk full".to_owned())),
-            false => Ok(()),
-        }
+        let broken = *self.broken.lock().expect("no test panics with the lock");
+        if broken { Err(JournalError::Write("disk full".to_owned())) } else { Ok(()) }
     }
 }

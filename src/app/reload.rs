@@ -61,6 +61,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
         for (cluster, rules) in swaps {
             cluster.follow(rules);
         }
+        *lock(&self.shown) = settings.shown;
         *selectors = Arc::new(self.workers().iter().map(|cluster| cluster.rules().selector.clone()).collect());
         Ok(())
     }

@@ -155,8 +155,9 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
         None => Web::plain(),
     });
     let access = access(&options, &web)?;
+    let shown = settings.shown.clone();
     let clusters = configured(settings, &shared)?;
-    let app = Arc::new(App::new(clusters, shared).with_reader(reader));
+    let app = Arc::new(App::new(clusters, shared).configured(shown, reader));
     app.recover().await?;
 
     // Bound before anything runs: a second defragd must fail here, not later.

@@ -32,6 +32,7 @@ pub struct App<E, J> {
     clusters: Vec<Arc<Cluster<E, J>>>,
     pub(super) selectors: Mutex<Arc<Vec<Selector>>>,
     reader: Option<Reader>,
+    pub(super) shown: Mutex<serde_json::Value>,
     reloads: AsyncMutex<()>,
     shared: Arc<Shared<J>>,
     phase: Mutex<Phase>,
@@ -56,6 +57,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             clusters,
             selectors,
             reader: None,
+            shown: Mutex::default(),
             reloads: AsyncMutex::default(),
             shared,
             phase,
@@ -63,10 +65,11 @@ impl<E: Etcd, J: Journal> App<E, J> {
         }
     }
 
-    /// The same, with a configuration that can be read again.
+    /// The same, with a configuration that can be shown, and perhaps be read again.
     #[must_use]
-    pub fn with_reader(mut self, reader: Option<Reader>) -> Self {
+    pub fn configured(mut self, shown: serde_json::Value, reader: Option<Reader>) -> Self {
         self.reader = reader;
+        self.shown = Mutex::new(shown);
         self
     }
 
@@ -237,6 +240,10 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             ),
         }
         reloaded
+    }
+
+    fn configuration(&self) -> serde_json::Value {
+        lock(&self.shown).clone()
     }
 
     fn clusters(&self) -> Vec<ClusterSummary> {

@@ -34,6 +34,7 @@ impl Problems {
 
 pub(super) fn settings(file: raw::File) -> Result<Settings, Vec<Problem>> {
     let mut problems = Problems::default();
+    let shown = file.shown();
     if file.clusters.is_empty() {
         problems.add("clusters", "needs at least one cluster");
     }
@@ -53,7 +54,7 @@ pub(super) fn settings(file: raw::File) -> Result<Settings, Vec<Problem>> {
             problems.add(format!("{at}.endpoints"), format!("cluster {:?} has one of them already", other.name));
         }
     }
-    if problems.0.is_empty() { Ok(Settings { clusters }) } else { Err(problems.0) }
+    if problems.0.is_empty() { Ok(Settings { clusters, shown }) } else { Err(problems.0) }
 }
 
 fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSettings {

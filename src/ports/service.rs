@@ -186,6 +186,9 @@ pub trait Service: Send + Sync + 'static {
     /// Reads the configuration again, and takes it over if all of it is good. The error is for people.
     fn reload(&self) -> impl Future<Output = Result<(), String>> + Send;
 
+    /// The configuration in use, without secrets.
+    fn configuration(&self) -> serde_json::Value;
+
     /// The configured clusters.
     fn clusters(&self) -> Vec<ClusterSummary>;
 

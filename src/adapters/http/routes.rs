@@ -85,6 +85,7 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/api/v1/runs/{id}"), get(run::<S>))
         .route(&at("/-/healthy"), get(|| async { "defragd is healthy\n" }))
         .route(&at("/-/ready"), get(ready::<S>))
+        .route(&at("/config"), get(config::<S>))
         .route(&at("/-/reload"), post(reload::<S>));
     if !site.options.route_prefix.is_empty() {
         let to_landing = Redirect::temporary(&format!("{}/", site.options.link_prefix));
@@ -111,7 +112,8 @@ async fn landing<S: Service>(State(site): State<Arc<Site<S>>>) -> Html<String> {
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>defragd</title>\
          <h1>defragd {version}</h1><p>etcd fragmentation exporter and remediation.</p><ul>\
          <li><a href=\"{at}{telemetry_path}\">Metrics</a><li><a href=\"{at}/api/v1/clusters\">Clusters</a>\
-         <li><a href=\"{at}/api/v1/runs\">Runs</a><li><a href=\"{at}/-/healthy\">Health</a>\
+         <li><a href=\"{at}/api/v1/runs\">Runs</a><li><a href=\"{at}/config\">Configuration</a>\
+         <li><a href=\"{at}/-/healthy\">Health</a>\
          <li><a href=\"{at}/-/ready\">Readiness</a></ul></html>\n"
     ))
 }
@@ -155,6 +157,13 @@ async fn reload<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<B
     match site.service.reload().await {
         Ok(()) => "configuration read again\n".into_response(),
         Err(problems) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{problems}\n")).into_response(),
+    }
+}
+
+async fn config<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
+    match serde_json::to_string_pretty(&site.service.configuration()) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 
