@@ -406,6 +406,27 @@ async fn renewed_certificates_and_passwords_are_taken_up_and_broken_ones_are_not
     assert!(log.contains("tls_server_config is gone: to go on without it, restart defragd"), "{log}");
 }
 
+#[test]
+fn a_bad_web_configuration_is_found_before_a_start() {
+    let site = Site::new();
+    let config = site.path("config.yml");
+    fs::write(&config, "clusters: [{name: demo, endpoints: ['http://127.0.0.1:1']}]").unwrap();
+    let check = |web: &str, extra: &[&str]| {
+        site.write(web);
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_defragd"));
+        let output = command.args(["check-config", &config, "--web.config.file", &site.path("web.yml")]).args(extra);
+        let output = output.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(check(&Site::tls(""), &[]), (Some(0), String::new()));
+    let (code, said) = check("tls_server_config: {cert_file: none.crt, key_file: web.yml}", &[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("tls_server_config.cert_file: cannot read"), "{said}");
+    assert!(said.contains("tls_server_config.key_file: holds no private key in PEM"), "{said}");
+    assert_eq!(check("tls_server_config: {cert_file: none.crt, key_file: web.yml}", &["--syntax-only"]).0, Some(0));
+    assert_eq!(check("tls_server_config: {cert_file: none.crt}", &["--syntax-only"]).0, Some(2));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_and_curl_scrape_over_tls_with_a_password() {
     let site = Site::new();

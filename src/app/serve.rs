@@ -151,7 +151,11 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
         max_concurrent_runs: options.max_concurrent_runs,
     });
     let web = Arc::new(match options.web_config_file.clone() {
-        Some(path) => Web::open(WebFile::new(path, Arc::clone(&shared))).map_err(anyhow::Error::msg)?,
+        Some(path) => {
+            let shared = Arc::clone(&shared);
+            let tell = move |taken| shared.counters.web_config_read(taken);
+            Web::open(WebFile::new(path, tell)).map_err(anyhow::Error::msg)?
+        }
         None => Web::plain(),
     });
     let access = access(&options, &web)?;

@@ -1,30 +1,32 @@
-//! `--web.config.file` as the HTTP side asks for it: read by [`crate::config::web`], counted in the metrics.
+//! `--web.config.file` as the HTTP side asks for it: read by [`crate::config::web`], its fate told to whoever counts.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
-use super::cluster::Shared;
 use crate::{
+    adapters::http::Web,
     config::web::from_file,
     ports::web::{WebConfig, WebSource},
 };
 
 /// See the module.
-pub struct WebFile<J> {
+pub struct WebFile<F> {
     path: PathBuf,
-    shared: Arc<Shared<J>>,
+    tell: F,
 }
 
-impl<J> WebFile<J> {
-    /// Of this file.
-    pub fn new(path: PathBuf, shared: Arc<Shared<J>>) -> Self {
-        Self { path, shared }
+impl<F: Fn(bool) + Send + Sync + 'static> WebFile<F> {
+    /// Of this file; `tell` hears whether a changed one was taken up.
+    pub fn new(path: PathBuf, tell: F) -> Self {
+        Self { path, tell }
+    }
+
+    /// Whether the file and the certificates that it names are good. The error is for people, one problem a line.
+    pub fn check(self) -> Result<(), String> {
+        Web::open(self).map(drop)
     }
 }
 
-impl<J: Send + Sync + 'static> WebSource for WebFile<J> {
+impl<F: Fn(bool) + Send + Sync + 'static> WebSource for WebFile<F> {
     fn path(&self) -> &Path {
         &self.path
     }
@@ -34,6 +36,6 @@ impl<J: Send + Sync + 'static> WebSource for WebFile<J> {
     }
 
     fn reloaded(&self, taken: bool) {
-        self.shared.counters.web_config_read(taken);
+        (self.tell)(taken);
     }
 }
