@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("ports", &["core"]),
-    ("config", &["core"]),
+    ("config", &["core", "ports"]),
     ("telemetry", &["core", "ports"]),
     ("adapters", &["core", "ports"]),
     ("app", &["core", "ports", "config", "telemetry", "adapters"]),

@@ -19,11 +19,12 @@ use crate::{
     config::ClusterSettings,
     core::{
         admission::Ledger,
+        alert::Selector,
         cluster::{ClusterFacts, MemberId},
         gate::GateResult,
         history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
         plan::Plan,
-        policy::Compaction,
+        policy::{Compaction, Policy},
         reason::Reason,
     },
     ports::{
@@ -64,9 +65,10 @@ pub struct Shared<J> {
 
 /// See the module.
 pub struct Cluster<E, J> {
-    pub(super) settings: ClusterSettings,
+    /// As it started; for what may change meanwhile, see the rules.
+    settings: ClusterSettings,
+    rules: Mutex<Arc<Rules>>,
     pub(super) etcd: E,
-    pub(super) gates: Vec<Gate>,
     pub(super) shared: Arc<Shared<J>>,
     pub(super) desk: Mutex<Desk>,
     // Held from the decision about a request to its record, so that two webhooks cannot both be first, and a
@@ -74,6 +76,16 @@ pub struct Cluster<E, J> {
     pub(super) admission: AsyncMutex<()>,
     pub(super) wake: Notify,
     memory: Mutex<Memory>,
+}
+
+/// What the next request asks, and a reload may change.
+pub struct Rules {
+    /// When to act, and how carefully.
+    pub policy: Policy,
+    /// Which alerts concern this cluster.
+    pub selector: Selector,
+    /// What is checked outside etcd.
+    pub gates: Vec<Gate>,
 }
 
 /// The requests. There is one open request a cluster at the most, so the queue is as long as the fleet.
@@ -105,10 +117,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             _ => None,
         };
         let memory = Memory { revisions, ..Memory::default() };
+        let (policy, selector) = (settings.policy.clone(), settings.selector.clone());
         Self {
             settings,
+            rules: Mutex::new(Arc::new(Rules { policy, selector, gates: Vec::new() })),
             etcd,
-            gates: Vec::new(),
             shared,
             desk: Mutex::default(),
             admission: AsyncMutex::default(),
@@ -119,13 +132,26 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// The same, with checks of the world outside etcd.
     #[must_use]
-    pub fn with_gates(mut self, gates: Vec<Gate>) -> Self {
-        self.shared.counters.expect_gates(self.name(), gates.iter().map(|gate| &gate.rule));
-        self.gates = gates;
+    pub fn with_gates(self, gates: Vec<Gate>) -> Self {
+        let rules = self.rules();
+        self.follow(Rules { policy: rules.policy.clone(), selector: rules.selector.clone(), gates });
         self
     }
 
-    /// Its configuration.
+    /// What holds from the next decision on.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&lock(&self.rules))
+    }
+
+    /// New rules. A run under way keeps those that it began with.
+    pub(super) fn follow(&self, rules: Rules) {
+        self.shared.counters.expect_gates(self.name(), rules.gates.iter().map(|gate| &gate.rule));
+        *lock(&self.rules) = Arc::new(rules);
+        // Whoever waits for a window or an approval looks again.
+        self.wake.notify_one();
+    }
+
+    /// Its configuration, as it started.
     pub fn settings(&self) -> &ClusterSettings {
         &self.settings
     }
@@ -164,7 +190,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             self.learn(membership, &facts, &quotas);
             facts
         });
-        let (now, policy) = (self.shared.clock.now(), &self.settings.policy);
+        let (now, rules) = (self.shared.clock.now(), self.rules());
+        let policy = &rules.policy;
         let desk = lock(&self.desk);
         let admission = AdmissionSample {
             run_active: desk.active.is_some(),
@@ -228,7 +255,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// For the API and the status page.
     pub fn summary(&self) -> ClusterSummary {
-        let (now, policy) = (self.shared.clock.now(), &self.settings.policy);
+        let (now, rules) = (self.shared.clock.now(), self.rules());
+        let policy = &rules.policy;
         let desk = lock(&self.desk);
         let cooldown_until = match desk.ledger.cooldown(policy, now) {
             Some(Reason::Cooldown { until }) => Some(until),

@@ -276,4 +276,9 @@ impl Journal for FakeJournal {
     async fn open_runs(&self) -> Result<Vec<RunView>, JournalError> {
         Ok(self.runs(usize::MAX).await?.into_iter().filter(|view| view.outcome.is_none()).collect())
     }
+
+    async fn writable(&self) -> Result<(), JournalError> {
+        let broken = *self.broken.lock().expect("no test panics with the lock");
+        if broken { Err(JournalError::Write("disk full".to_owned())) } else { Ok(()) }
+    }
 }

@@ -101,7 +101,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if ledger.just_served(&alerts, now) {
             return Ok(AlertDecision::Duplicate { cluster, reason: Reason::DuplicateAlert });
         }
-        if let Some(reason) = ledger.refusal(Trigger::Alert, &self.settings.policy, now) {
+        if let Some(reason) = ledger.refusal(Trigger::Alert, &self.rules().policy, now) {
             self.shared.counters.not_taken(&cluster, &reason);
             return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason });
         }
@@ -189,7 +189,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         };
         let due = ledger.retry().filter(|retry| !open && retry.at <= now);
         let Some(retry) = due else { return Ok(()) };
-        if ledger.refusal(Trigger::Retry, &self.settings.policy, now).is_some() {
+        if ledger.refusal(Trigger::Retry, &self.rules().policy, now).is_some() {
             return Ok(());
         }
         let run = self.accept(Trigger::Retry, retry.alerts).await?;
@@ -246,7 +246,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Err(CommandError::Refused(Reason::AlreadyRequested));
         }
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        if let Some(reason) = ledger.refusal(Trigger::Manual, &self.settings.policy, now) {
+        if let Some(reason) = ledger.refusal(Trigger::Manual, &self.rules().policy, now) {
             self.shared.counters.not_taken(self.name(), &reason);
             return Err(CommandError::Refused(reason));
         }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -16,18 +16,20 @@ use super::{
     cluster::{Cluster, Shared, stop_channel},
     gates,
     reconcile::reconcile,
+    reload::Reader,
     service::App,
+    web::WebFile,
 };
 use crate::{
     adapters::{
         etcd::{Connection, EtcdCluster, TlsFiles},
-        http::{Access, Listener, Options, router},
+        http::{Access, Listener, Options, Web, router},
         journal::SqliteJournal,
         outgoing::Alertmanager,
     },
     config::{ClusterSettings, Settings},
     core::reason::Reason,
-    ports::clock::SystemClock,
+    ports::{clock::SystemClock, service::Service},
     telemetry::counters::Counters,
 };
 
@@ -36,12 +38,22 @@ use crate::{
 pub struct ServeOptions {
     /// Where to listen; at least one address.
     pub listen: Vec<SocketAddr>,
+    /// TLS, passwords and limits, in exporter-toolkit's format.
+    pub web_config_file: Option<PathBuf>,
     /// The token that webhook senders must show.
     pub bearer_token_file: Option<PathBuf>,
+    /// The token that people's orders must show; the senders' where absent.
+    pub admin_token_file: Option<PathBuf>,
     /// No receiver and no runs.
     pub exporter_only: bool,
     /// Where the metrics are.
     pub telemetry_path: String,
+    /// How many scrapes are answered at the same time; 0 is no limit.
+    pub max_requests: usize,
+    /// Before every path: empty, or like `/defragd`.
+    pub route_prefix: String,
+    /// Before every path in links.
+    pub link_prefix: String,
     /// Taken off each scrape's timeout.
     pub timeout_offset: Duration,
     /// Where the journal is.
@@ -71,9 +83,57 @@ pub fn connect(settings: &ClusterSettings) -> anyhow::Result<EtcdCluster> {
     Ok(EtcdCluster::new(connection))
 }
 
+/// A cluster for each that is configured, without sending anything yet.
+fn configured(
+    settings: Settings,
+    shared: &Arc<Shared<SqliteJournal>>,
+) -> anyhow::Result<Vec<Arc<Cluster<EtcdCluster, SqliteJournal>>>> {
+    let mut clusters = Vec::new();
+    for cluster in settings.clusters {
+        let etcd = connect(&cluster)?;
+        info!(
+            cluster = cluster.name,
+            mode = cluster.policy.mode.label(),
+            endpoints = cluster.endpoints.join(","),
+            "cluster configured"
+        );
+        let gates = gates::of(&cluster)?;
+        clusters.push(Arc::new(Cluster::new(cluster, etcd, Arc::clone(shared)).with_gates(gates)));
+    }
+    // What is not good at the start ends the start.
+    shared.counters.config_read(Some(shared.clock.now()));
+    Ok(clusters)
+}
+
+/// Who may do what, and in the log what of that may surprise.
+fn access(options: &ServeOptions, web: &Web) -> anyhow::Result<Access> {
+    if options.exporter_only {
+        return Ok(Access::closed());
+    }
+    let (webhook, admin) = (options.bearer_token_file.as_deref(), options.admin_token_file.as_deref());
+    let access = Access::new(webhook, admin, &options.listen, web.authenticates())?;
+    if access.orders_are_open_to_webhooks() {
+        info!(
+            "whoever may send webhooks may also order runs, approve, pause and resume: --web.admin-token-file parts the two"
+        );
+    }
+    Ok(access)
+}
+
+fn http_options(options: &ServeOptions, access: Access, web: Arc<Web>) -> Options {
+    Options {
+        access,
+        telemetry_path: options.telemetry_path.clone(),
+        timeout_offset: options.timeout_offset,
+        max_requests: options.max_requests,
+        route_prefix: options.route_prefix.clone(),
+        link_prefix: options.link_prefix.clone(),
+        web,
+    }
+}
+
 /// Runs until a signal. Returns whether the end was orderly.
-pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<()> {
-    let access = Access::new(!options.exporter_only, options.bearer_token_file.as_deref(), &options.listen)?;
+pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Reader>) -> anyhow::Result<()> {
     let clock = Arc::new(SystemClock);
     let journal = if options.exporter_only {
         SqliteJournal::in_memory(clock.clone())?
@@ -90,19 +150,18 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
         slots: Arc::new(Semaphore::new(slots)),
         max_concurrent_runs: options.max_concurrent_runs,
     });
-    let mut clusters = Vec::new();
-    for cluster in settings.clusters {
-        let etcd = connect(&cluster)?;
-        info!(
-            cluster = cluster.name,
-            mode = cluster.policy.mode.label(),
-            endpoints = cluster.endpoints.join(","),
-            "cluster configured"
-        );
-        let gates = gates::of(&cluster)?;
-        clusters.push(Arc::new(Cluster::new(cluster, etcd, Arc::clone(&shared)).with_gates(gates)));
-    }
-    let app = Arc::new(App::new(clusters, shared));
+    let web = Arc::new(match options.web_config_file.clone() {
+        Some(path) => {
+            let shared = Arc::clone(&shared);
+            let tell = move |taken| shared.counters.web_config_read(taken);
+            Web::open(WebFile::new(path, tell)).map_err(anyhow::Error::msg)?
+        }
+        None => Web::plain(),
+    });
+    let access = access(&options, &web)?;
+    let shown = settings.shown.clone();
+    let clusters = configured(settings, &shared)?;
+    let app = Arc::new(App::new(clusters, shared).configured(shown, reader));
     app.recover().await?;
 
     // Bound before anything runs: a second defragd must fail here, not later.
@@ -110,17 +169,17 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
     for address in &options.listen {
         listeners.push(Listener::bind(*address).await?);
     }
-    let http =
-        Options { access, telemetry_path: options.telemetry_path.clone(), timeout_offset: options.timeout_offset };
     let (stop, stopped) = stop_channel();
+    // The HTTP side outlives the runs: whoever asks while the process ends is told so, and sees the run's end.
+    let (end_http, http_ends) = watch::channel(false);
     let mut servers = JoinSet::new();
+    let router = router(Arc::clone(&app), http_options(&options, access, Arc::clone(&web)));
     for listener in listeners {
-        info!(address = %listener.address(), "listening");
-        let mut stopped = stopped.clone();
-        let router = router(Arc::clone(&app), http.clone());
-        servers.spawn(listener.serve(router, async move {
+        info!(address = %listener.address(), tls = web.is_tls(), "listening");
+        let mut http_ends = http_ends.clone();
+        servers.spawn(listener.serve(router.clone(), Arc::clone(&web), async move {
             // An error means that the sender is gone, and with it the process.
-            let _ = stopped.wait_for(Option::is_some).await;
+            let _ = http_ends.wait_for(|ends| *ends).await;
         }));
     }
     let mut workers = JoinSet::new();
@@ -144,13 +203,19 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let early = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        // No task ends by itself before a stop: one that does has panicked, and what is left is not whole.
-        Some(ended) = servers.join_next() => Some(ended),
-        Some(ended) = workers.join_next() => Some(ended),
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let early = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            // Logged and counted there. Short: it reads some files.
+            _ = hang_up.recv() => drop(app.reload().await),
+            // No task ends by itself before a stop: one that does has panicked, and what is left is not whole.
+            Some(ended) = servers.join_next() => break Some(ended),
+            Some(ended) = workers.join_next() => break Some(ended),
+        }
     };
+    app.stopping();
     stop.send_replace(Some(Reason::ShuttingDown));
     if let Some(ended) = early {
         error!(?ended, "a task ended that never should; stopping");
@@ -159,6 +224,7 @@ pub async fn serve(settings: Settings, options: ServeOptions) -> anyhow::Result<
     info!(grace_seconds = options.shutdown_grace.as_secs(), "stopping: no new member is started");
     let drained = async {
         while workers.join_next().await.is_some() {}
+        end_http.send_replace(true);
         while servers.join_next().await.is_some() {}
     };
     tokio::select! {

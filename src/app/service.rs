@@ -1,11 +1,19 @@
 //! Answers the HTTP side: metrics, notifications, the API.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
-use tracing::{info, warn};
+use tokio::{sync::Mutex as AsyncMutex, time::Instant};
+use tracing::{error, info, warn};
 
-use super::cluster::{Cluster, Shared};
+use super::{
+    cluster::{Cluster, Shared, lock},
+    reload::Reader,
+};
 use crate::{
     core::{
         alert::{self, AlertStatus, Notification, Selector},
@@ -22,15 +30,68 @@ use crate::{
 /// The configured clusters and what they share.
 pub struct App<E, J> {
     clusters: Vec<Arc<Cluster<E, J>>>,
-    selectors: Vec<Selector>,
+    pub(super) selectors: Mutex<Arc<Vec<Selector>>>,
+    reader: Option<Reader>,
+    pub(super) shown: Mutex<serde_json::Value>,
+    reloads: AsyncMutex<()>,
     shared: Arc<Shared<J>>,
+    phase: Mutex<Phase>,
+    journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
+}
+
+/// How far the process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Serving,
+    Stopping,
 }
 
 impl<E: Etcd, J: Journal> App<E, J> {
     /// Of these clusters.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>, shared: Arc<Shared<J>>) -> Self {
-        let selectors = clusters.iter().map(|cluster| cluster.settings().selector.clone()).collect();
-        Self { clusters, selectors, shared }
+        let selectors = clusters.iter().map(|cluster| cluster.rules().selector.clone()).collect();
+        let selectors = Mutex::new(Arc::new(selectors));
+        let phase = Mutex::new(Phase::Starting);
+        Self {
+            clusters,
+            selectors,
+            reader: None,
+            shown: Mutex::default(),
+            reloads: AsyncMutex::default(),
+            shared,
+            phase,
+            journal_seen: AsyncMutex::default(),
+        }
+    }
+
+    /// The same, with a configuration that can be shown, and perhaps be read again.
+    #[must_use]
+    pub fn configured(mut self, shown: serde_json::Value, reader: Option<Reader>) -> Self {
+        self.reader = reader;
+        self.shown = Mutex::new(shown);
+        self
+    }
+
+    /// From now on it is not ready any more.
+    pub fn stopping(&self) {
+        *lock(&self.phase) = Phase::Stopping;
+    }
+
+    /// Why the journal cannot be written, if it cannot. Each look writes to the disk, so that not every caller may
+    /// cause one.
+    async fn journal_trouble(&self) -> Option<String> {
+        /// More often than Kubernetes asks.
+        const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+        let mut seen = self.journal_seen.lock().await;
+        match &*seen {
+            Some((at, trouble)) if at.elapsed() < LOOK_AGAIN_AFTER => trouble.clone(),
+            _ => {
+                let trouble = self.shared.journal.writable().await.err().map(|error| error.to_string());
+                *seen = Some((Instant::now(), trouble.clone()));
+                trouble
+            }
+        }
     }
 
     /// The configured clusters.
@@ -72,6 +133,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 }
             }
         }
+        *lock(&self.phase) = Phase::Serving;
         Ok(())
     }
 
@@ -79,11 +141,12 @@ impl<E: Etcd, J: Journal> App<E, J> {
     async fn decide(
         &self,
         notification: &Notification,
+        selectors: &[Selector],
         status: AlertStatus,
     ) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
         let mut wanted: BTreeMap<&str, Vec<AlertKey>> = BTreeMap::new();
         for alert in notification.alerts.iter().filter(|alert| alert.status == status) {
-            if let Ok(cluster) = alert::target(alert, &self.selectors) {
+            if let Ok(cluster) = alert::target(alert, selectors) {
                 wanted.entry(cluster).or_default().push(alert.key());
             }
         }
@@ -115,8 +178,9 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
 
     async fn notify(&self, notification: Notification) -> Result<Vec<AlertAnswer>, JournalError> {
         // Firing first: an alert that takes over keeps the request of one that is resolved.
-        let firing = self.decide(&notification, AlertStatus::Firing).await?;
-        let resolved = self.decide(&notification, AlertStatus::Resolved).await?;
+        let selectors = Arc::clone(&lock(&self.selectors));
+        let firing = self.decide(&notification, &selectors, AlertStatus::Firing).await?;
+        let resolved = self.decide(&notification, &selectors, AlertStatus::Resolved).await?;
         if notification.truncated_alerts > 0 {
             warn!(
                 alerts = notification.truncated_alerts,
@@ -124,7 +188,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             );
         }
         let answer = |alert: &alert::Alert| {
-            let target = alert::target(alert, &self.selectors);
+            let target = alert::target(alert, &selectors);
             let decisions = if alert.status == AlertStatus::Firing { &firing } else { &resolved };
             let decision = match target {
                 Err(reason) => AlertDecision::Ignored { cluster: None, reason },
@@ -157,6 +221,31 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         self.shared.counters.webhook(code);
     }
 
+    async fn reload(&self) -> Result<(), String> {
+        // One after the other, so that the newest file wins.
+        let _one_at_a_time = self.reloads.lock().await;
+        let Some(reader) = &self.reader else {
+            info!("nothing to read again: there is no --config");
+            return Ok(());
+        };
+        let reader = Arc::clone(reader);
+        let read = tokio::task::spawn_blocking(move || reader()).await;
+        let reloaded = read.map_err(|error| error.to_string()).flatten().and_then(|settings| self.take_over(settings));
+        self.shared.counters.config_read(reloaded.is_ok().then(|| self.shared.clock.now()));
+        match &reloaded {
+            Ok(()) => info!("configuration read again"),
+            Err(problems) => error!(
+                problems = problems.replace('\n', "; "),
+                "the configuration is not taken over: going on with the one before"
+            ),
+        }
+        reloaded
+    }
+
+    fn configuration(&self) -> serde_json::Value {
+        lock(&self.shown).clone()
+    }
+
     fn clusters(&self) -> Vec<ClusterSummary> {
         self.clusters.iter().map(|cluster| cluster.summary()).collect()
     }
@@ -171,8 +260,13 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         self.shared.journal.run(run).await
     }
 
-    fn not_ready(&self) -> Option<String> {
-        None
+    async fn not_ready(&self) -> Option<String> {
+        let phase = *lock(&self.phase);
+        match phase {
+            Phase::Starting => Some("the journal of earlier processes is being taken up".to_owned()),
+            Phase::Stopping => Some("defragd is shutting down".to_owned()),
+            Phase::Serving => self.journal_trouble().await,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     core::{
         admission::{Hold, Ledger, emergency},
         history::{Request, RunId, RunView},
+        policy::Policy,
         reason::Reason,
     },
     ports::{etcd::Etcd, journal::Journal, progress::Progress},
@@ -114,10 +115,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn consider(&self, ledger: &Ledger, view: &RunView, has_slot: bool) -> Next {
-        let policy = &self.settings.policy;
+        let rules = self.rules();
+        let policy = &rules.policy;
         let mut hold = ledger.hold(view, policy, false, self.shared.clock.now());
         let mut urgent = false;
-        if matches!(&hold, Some(Hold::Wait { reason: Reason::OutsideWindow { .. }, .. })) && self.is_emergency().await {
+        if matches!(&hold, Some(Hold::Wait { reason: Reason::OutsideWindow { .. }, .. }))
+            && self.is_emergency(policy).await
+        {
             urgent = true;
             hold = ledger.hold(view, policy, true, self.shared.clock.now());
         }
@@ -176,8 +180,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// Whether the cluster cannot wait for its window, and its owner wants that to count.
-    async fn is_emergency(&self) -> bool {
-        self.settings.policy.emergency
+    async fn is_emergency(&self, policy: &Policy) -> bool {
+        policy.emergency
             && timeout(EMERGENCY_BUDGET * 2, observer::look(&self.etcd, EMERGENCY_BUDGET))
                 .await
                 .is_ok_and(|facts| facts.is_ok_and(|facts| emergency(&facts)))
@@ -187,12 +191,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let log = log::LogProgress { cluster: self.name().to_owned(), run };
         let state = StateProgress { cluster: self, trigger: request.trigger };
         let watchers = (&log as &dyn Progress, &state as &dyn Progress);
-        let policy = self.settings.policy.clone();
+        // To its end, whatever a reload brings meanwhile.
+        let rules = self.rules();
         let (stop_run, stopped) = stop_channel();
         let drive = driver::Drive {
             run,
-            policy,
-            gates: &self.gates,
+            policy: rules.policy.clone(),
+            gates: &rules.gates,
             old_revision: self.old_revision(),
             etcd: &self.etcd,
             journal: &self.shared.journal,
@@ -205,7 +210,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let ended = tokio::select! {
             _ = &mut driven => true,
             // Not cancelled by the other arm: it is pinned outside, and driven to its end below.
-            reason = self.stop_reason(stop, urgent) => {
+            reason = self.stop_reason(stop, &rules.policy, urgent) => {
                 stop_run.send_replace(Some(reason));
                 false
             }
@@ -229,16 +234,16 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Returns when the run under way must start no new member: the process ends, a person pauses, or the
     /// window closes.
-    async fn stop_reason(&self, mut stop: driver::Stop, mut urgent: bool) -> Reason {
+    async fn stop_reason(&self, mut stop: driver::Stop, policy: &Policy, mut urgent: bool) -> Reason {
         loop {
             if let Some(reason) = stop.borrow().clone() {
                 return reason;
             }
-            let (now, policy) = (self.shared.clock.now(), &self.settings.policy);
+            let now = self.shared.clock.now();
             // The cached ledger will do: every order refreshes it.
             let reason = lock(&self.desk).ledger.stop(policy, urgent, now);
             match reason {
-                Some(Reason::WindowClosed { .. }) if self.is_emergency().await => urgent = true,
+                Some(Reason::WindowClosed { .. }) if self.is_emergency(policy).await => urgent = true,
                 Some(reason) => return reason,
                 None => {}
             }

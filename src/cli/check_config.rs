@@ -6,8 +6,8 @@ use anyhow::Context;
 
 use super::Exit;
 use crate::{
-    app::{gates, serve::connect},
-    config::Settings,
+    app::{gates, serve::connect, web::WebFile},
+    config::{Settings, web},
 };
 
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,9 @@ pub(super) struct Args {
     /// The file, named as for the other commands
     #[arg(long, env = "DEFRAGD_CONFIG", value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
+    /// Also check this file of `defragd serve`
+    #[arg(long = "web.config.file", env = "DEFRAGD_WEB_CONFIG_FILE", value_name = "FILE")]
+    web_config_file: Option<PathBuf>,
     /// Do not look at the files that it names: certificates, keys, passwords, tokens
     #[arg(long)]
     syntax_only: bool,
@@ -33,6 +36,17 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
                 eprintln!("defragd: {error:#}");
                 exit = Exit::Usage;
             }
+        }
+    }
+    if let Some(path) = &args.web_config_file {
+        let checked = if args.syntax_only {
+            web::from_file(path).map(drop).map_err(|error| error.to_string())
+        } else {
+            WebFile::new(path.clone(), |_| {}).check()
+        };
+        if let Err(problems) = checked {
+            eprintln!("defragd: {problems}");
+            exit = Exit::Usage;
         }
     }
     if exit == Exit::Done {

@@ -33,7 +33,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Export metrics, receive alerts, and defragment when they fire
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Show every member, as `etcdctl endpoint status --cluster -w table` does, with IN USE, FRAG and QUOTA
     Status(status::Args),
     /// Show what a run would do: in which order, and for each member why or why not
@@ -80,7 +80,7 @@ impl Cli {
     /// Runs the command to its end.
     pub async fn run(self) -> ExitCode {
         let result = match self.command {
-            Command::Serve(args) => serve::run(args).await,
+            Command::Serve(args) => serve::run(*args).await,
             Command::Status(args) => status::run(args).await,
             Command::Plan(args) => plan::run(args).await,
             Command::Gates(args) => gates::run(args).await,

@@ -1,6 +1,6 @@
 //! `defragd serve`
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::ArgAction;
 use jiff::SignedDuration;
@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     adapters::outgoing::Alertmanager,
-    app::serve::{ServeOptions, serve},
+    app::{
+        reload::Reader,
+        serve::{ServeOptions, serve},
+    },
     telemetry::logging,
 };
 
@@ -31,7 +34,11 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     listen: Vec<String>,
-    /// File with the bearer token that webhook senders must show; needed off loopback
+    /// File with TLS, users, headers and a rate limit, in exporter-toolkit's format; read again when it changes
+    #[arg(long = "web.config.file", env = "DEFRAGD_WEB_CONFIG_FILE", value_name = "FILE", help_heading = "Web")]
+    web_config_file: Option<PathBuf>,
+    /// File with the bearer token that webhook senders must show; needed off loopback, unless --web.config.file asks
+    /// for a password or a client certificate
     #[arg(
         long = "web.bearer-token-file",
         env = "DEFRAGD_WEB_BEARER_TOKEN_FILE",
@@ -39,6 +46,14 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     bearer_token_file: Option<PathBuf>,
+    /// File with the bearer token that run, approve, pause and resume must show [default: the webhook senders']
+    #[arg(
+        long = "web.admin-token-file",
+        env = "DEFRAGD_WEB_ADMIN_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Web"
+    )]
+    admin_token_file: Option<PathBuf>,
     /// Where the metrics are
     #[arg(
         long = "web.telemetry-path",
@@ -48,6 +63,21 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     telemetry_path: String,
+    /// How many scrapes are answered at the same time, 503 beyond; 0 is no limit
+    #[arg(
+        long = "web.max-requests",
+        env = "DEFRAGD_WEB_MAX_REQUESTS",
+        default_value_t = 40,
+        value_name = "NUMBER",
+        help_heading = "Web"
+    )]
+    max_requests: usize,
+    /// URL under which defragd is reached from outside, for links
+    #[arg(long = "web.external-url", env = "DEFRAGD_WEB_EXTERNAL_URL", value_name = "URL", help_heading = "Web")]
+    external_url: Option<String>,
+    /// Prefix of all paths [default: the path of --web.external-url]
+    #[arg(long = "web.route-prefix", env = "DEFRAGD_WEB_ROUTE_PREFIX", value_name = "PATH", help_heading = "Web")]
+    route_prefix: Option<String>,
     /// Seconds to take off the scrape's own timeout
     #[arg(
         long = "timeout-offset",
@@ -112,6 +142,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     if !is_plain_path(&args.telemetry_path) {
         return Err(UsageError("--web.telemetry-path must be a plain path of its own, like /metrics".to_owned()).into());
     }
+    let (route_prefix, link_prefix) = prefixes(args.external_url.as_deref(), args.route_prefix.as_deref())?;
     let alertmanagers = args
         .alertmanager_url
         .iter()
@@ -123,16 +154,26 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     logging::init(args.log_level, args.log_format);
     let options = ServeOptions {
         listen,
+        web_config_file: args.web_config_file,
         bearer_token_file: args.bearer_token_file,
+        admin_token_file: args.admin_token_file,
         exporter_only: args.exporter_only,
         telemetry_path: args.telemetry_path,
+        max_requests: args.max_requests,
+        route_prefix,
+        link_prefix,
         timeout_offset: offset,
         data_dir: args::data_dir(args.data_dir),
         alertmanagers,
         max_concurrent_runs: args.max_concurrent_runs,
         shutdown_grace: grace,
     };
-    serve(settings, options).await?;
+    let reader = args.connection.config.is_some().then(|| {
+        let (connection, policy) = (args.connection, args.policy);
+        let read = move || connection.settings(Some(&policy)).map_err(|error| format!("{error:#}"));
+        Arc::new(read) as Reader
+    });
+    serve(settings, options, reader).await?;
     Ok(Exit::Done)
 }
 
@@ -142,6 +183,26 @@ fn address(text: &str) -> Result<SocketAddr, UsageError> {
     full.parse().map_err(|_| {
         UsageError(format!("--web.listen-address {text:?} is not ADDRESS:PORT, like 127.0.0.1:9379 or :9379"))
     })
+}
+
+/// Where we answer, and where the world finds it: without a slash at the end, so empty for the root.
+fn prefixes(external_url: Option<&str>, route_prefix: Option<&str>) -> Result<(String, String), UsageError> {
+    let outside = external_url.map(|text| match url::Url::parse(text) {
+        Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => Ok(url.path().to_owned()),
+        _ => Err(UsageError(format!("--web.external-url {text:?} is not a URL like https://example.com/defragd"))),
+    });
+    let outside = outside.transpose()?;
+    let trimmed = |path: &str| path.trim_end_matches('/').to_owned();
+    let link_prefix = trimmed(outside.as_deref().or(route_prefix).unwrap_or_default());
+    let route_prefix = route_prefix.map_or(link_prefix.clone(), trimmed);
+    for (flag, prefix) in [("--web.route-prefix", &route_prefix), ("the path of --web.external-url", &link_prefix)] {
+        let plain = prefix.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.".contains(c));
+        let is_path = plain && prefix.starts_with('/');
+        if !prefix.is_empty() && !is_path {
+            return Err(UsageError(format!("{flag} must be a plain path, like /defragd")));
+        }
+    }
+    Ok((route_prefix, link_prefix))
 }
 
 fn is_plain_path(path: &str) -> bool {

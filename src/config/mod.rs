@@ -6,6 +6,7 @@
 pub mod gates;
 pub mod raw;
 mod validate;
+pub mod web;
 mod windows;
 
 use std::path::{Path, PathBuf};
@@ -42,6 +43,8 @@ pub struct ClusterSettings {
 pub struct Settings {
     /// At least one.
     pub clusters: Vec<ClusterSettings>,
+    /// As it is shown to people: see [`raw::File::shown`].
+    pub shown: serde_json::Value,
 }
 
 /// One thing that is wrong.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use jiff::SignedDuration;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::core::{
     alert::Labels,
@@ -15,7 +15,7 @@ use crate::core::{
 };
 
 /// The whole file.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// The fleet.
@@ -23,7 +23,7 @@ pub struct File {
 }
 
 /// One cluster.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
     /// Its name.
@@ -47,7 +47,7 @@ pub struct Cluster {
 }
 
 /// TLS files.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// Authorities to trust.
@@ -59,7 +59,7 @@ pub struct Tls {
 }
 
 /// etcd's own users.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
     /// A user with the root role.
@@ -69,7 +69,7 @@ pub struct Auth {
 }
 
 /// What differs from the default policy. Durations like `10s`, `5m`, `6h`; sizes like `100MiB`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyKeys {
     /// `observe`, `approve` or `enforce`.
@@ -115,7 +115,7 @@ pub struct PolicyKeys {
 }
 
 /// A weekly maintenance window.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
     /// Like `sat` or `saturday`; none means every day.
@@ -130,7 +130,7 @@ pub struct Window {
 }
 
 /// Compaction before a run.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CompactionKeys {
     /// How many revisions before the present one stay readable.
@@ -174,4 +174,27 @@ pub fn parse(text: &str) -> Result<File, String> {
         return Err("the file is empty; it needs the key clusters with at least one cluster".to_owned());
     }
     serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}
+
+impl File {
+    /// What is written, under the flags that override it: without what is not, and without any secret. Those are in
+    /// files, of which it has the paths, and in gates' headers, of which it has the names.
+    pub fn shown(&self) -> serde_json::Value {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        without_nothing(&mut value);
+        value
+    }
+}
+
+/// Leaves out what is null or empty.
+fn without_nothing(value: &mut serde_json::Value) {
+    use serde_json::Value::{Array, Null, Object};
+    match value {
+        Object(map) => {
+            map.values_mut().for_each(without_nothing);
+            map.retain(|_, value| !matches!(value, Null) && value.as_object().is_none_or(|map| !map.is_empty()));
+        }
+        Array(list) => list.iter_mut().for_each(without_nothing),
+        _ => {}
+    }
 }

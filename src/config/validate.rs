@@ -20,6 +20,12 @@ const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
 #[derive(Default)]
 pub(super) struct Problems(Vec<Problem>);
 
+impl From<Problems> for Vec<Problem> {
+    fn from(problems: Problems) -> Self {
+        problems.0
+    }
+}
+
 impl Problems {
     pub(super) fn add(&mut self, at: impl Into<String>, what: impl Into<String>) {
         self.0.push(Problem { at: at.into(), what: what.into() });
@@ -28,6 +34,7 @@ impl Problems {
 
 pub(super) fn settings(file: raw::File) -> Result<Settings, Vec<Problem>> {
     let mut problems = Problems::default();
+    let shown = file.shown();
     if file.clusters.is_empty() {
         problems.add("clusters", "needs at least one cluster");
     }
@@ -47,7 +54,7 @@ pub(super) fn settings(file: raw::File) -> Result<Settings, Vec<Problem>> {
             problems.add(format!("{at}.endpoints"), format!("cluster {:?} has one of them already", other.name));
         }
     }
-    if problems.0.is_empty() { Ok(Settings { clusters }) } else { Err(problems.0) }
+    if problems.0.is_empty() { Ok(Settings { clusters, shown }) } else { Err(problems.0) }
 }
 
 fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSettings {

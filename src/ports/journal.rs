@@ -72,4 +72,9 @@ pub trait Journal: Send + Sync + 'static {
 
     /// The runs that have no outcome yet, oldest first.
     fn open_runs(&self) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
+
+    /// Whether it can be written now. Stores nothing that can be read.
+    fn writable(&self) -> impl Future<Output = Result<(), JournalError>> + Send {
+        async { Ok(()) }
+    }
 }

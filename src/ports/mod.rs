@@ -8,3 +8,4 @@ pub mod gate;
 pub mod journal;
 pub mod progress;
 pub mod service;
+pub mod web;

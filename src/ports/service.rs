@@ -183,6 +183,12 @@ pub trait Service: Send + Sync + 'static {
     /// Counts an answer to a webhook request, whatever it was.
     fn count_webhook(&self, code: u16);
 
+    /// Reads the configuration again, and takes it over if all of it is good. The error is for people.
+    fn reload(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// The configuration in use, without secrets.
+    fn configuration(&self) -> serde_json::Value;
+
     /// The configured clusters.
     fn clusters(&self) -> Vec<ClusterSummary>;
 
@@ -193,5 +199,5 @@ pub trait Service: Send + Sync + 'static {
     fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;
 
     /// Why the process cannot do its work now, if it cannot.
-    fn not_ready(&self) -> Option<String>;
+    fn not_ready(&self) -> impl Future<Output = Option<String>> + Send;
 }

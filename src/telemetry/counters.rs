@@ -94,6 +94,9 @@ pub struct Counters {
     gate_duration: Family<GateLabels, Gauge<f64, AtomicU64>>,
     webhook_requests: Family<CodeLabels, Counter>,
     webhook_alerts: Family<AlertLabels, Counter>,
+    web_config_read: Gauge,
+    config_read: Gauge,
+    config_read_at: Gauge<f64, AtomicU64>,
 }
 
 impl Counters {
@@ -115,6 +118,9 @@ impl Counters {
             gate_duration: Family::default(),
             webhook_requests: Family::default(),
             webhook_alerts: Family::default(),
+            web_config_read: Gauge::default(),
+            config_read: Gauge::default(),
+            config_read_at: Gauge::default(),
         };
         counters.register();
         for cluster in clusters {
@@ -125,6 +131,24 @@ impl Counters {
 
     fn register(&mut self) {
         let registry = &mut self.registry;
+        // What is not good at the start ends the start.
+        self.web_config_read.set(1);
+        self.config_read.set(1);
+        registry.register(
+            "config_last_reload_successful",
+            "Whether the configuration was taken over when it was last read",
+            self.config_read.clone(),
+        );
+        registry.register(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration was last taken over",
+            self.config_read_at.clone(),
+        );
+        registry.register(
+            "web_config_last_reload_successful",
+            "Whether --web.config.file and its certificates were whole when they last changed",
+            self.web_config_read.clone(),
+        );
         registry.register("runs", "Runs by what asked for them and how they ended", self.runs.clone());
         registry.register(
             "run_duration_seconds",
@@ -210,6 +234,19 @@ impl Counters {
                 let _ = self.gate_checks.get_or_create(&CheckLabels { etcd_cluster, gate, moment, result });
             }
         }
+    }
+
+    /// The configuration was read, and taken over at this time if it was good.
+    pub fn config_read(&self, taken_over_at: Option<jiff::Timestamp>) {
+        self.config_read.set(i64::from(taken_over_at.is_some()));
+        if let Some(at) = taken_over_at {
+            self.config_read_at.set(at.as_duration().as_secs_f64());
+        }
+    }
+
+    /// The web configuration changed, and was taken up or not.
+    pub fn web_config_read(&self, taken: bool) {
+        self.web_config_read.set(i64::from(taken));
     }
 
     /// A gate was checked.

@@ -1,4 +1,7 @@
-//! Who may ask for a run.
+//! Who may do what: notify (Alertmanager's webhook) and order (people's approve, pause, resume and run).
+//!
+//! A token that is configured for a deed is what the deed needs, whatever else was shown. Where there is none, a
+//! password or a verified certificate (`--web.config.file`) does, or that every listener is on loopback.
 
 use std::{
     net::SocketAddr,
@@ -35,7 +38,7 @@ pub enum TokenError {
     },
     /// Anybody on the network could ask for a run.
     #[error(
-        "the webhook would be open to the network on {address}: give --web.bearer-token-file, or listen on loopback only (--web.listen-address 127.0.0.1:{port}), or run without the receiver (--exporter-only)", port = address.port()
+        "the webhook would be open to the network on {address}: give --web.bearer-token-file, or --web.config.file with basic_auth_users or client_auth_type RequireAndVerifyClientCert, or listen on loopback only (--web.listen-address 127.0.0.1:{port}), or run without the receiver (--exporter-only)", port = address.port()
     )]
     OpenToTheNetwork {
         /// The address.
@@ -43,86 +46,185 @@ pub enum TokenError {
     },
 }
 
+/// What a request wants to cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// Alertmanager tells of alerts.
+    Notify,
+    /// A person orders something.
+    Order,
+}
+
+/// What the connection and the guard found out about who asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// A certificate that the client CA signed.
+    pub(super) certificate: bool,
+    /// A user's password.
+    pub(super) password: bool,
+}
+
 /// What a request that may cause a write to etcd has to show.
-#[derive(Clone)]
-pub enum Access {
-    /// The receiver is switched off.
-    Closed,
-    /// Nothing: every listener is on loopback.
-    Loopback,
-    /// This bearer token.
-    Bearer(String),
+#[derive(Clone, Default)]
+pub struct Access {
+    receiver: bool,
+    /// Whether whoever shows nothing may come in, too, where there is no token.
+    open: bool,
+    webhook: Option<String>,
+    admin: Option<String>,
 }
 
 impl Access {
-    /// Decides from the options, and refuses an open receiver on the network.
-    pub fn new(receiver: bool, token_file: Option<&Path>, listen: &[SocketAddr]) -> Result<Self, TokenError> {
-        if !receiver {
-            return Ok(Self::Closed);
-        }
-        if let Some(path) = token_file {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })?;
-            let token = text.trim();
-            if token.len() < MIN_TOKEN_BYTES {
-                return Err(TokenError::TooShort { path: path.to_owned(), found: token.len() });
+    /// The receiver is switched off.
+    pub fn closed() -> Self {
+        Self::default()
+    }
+
+    /// These tokens; whoever shows nothing may do that for which there is none.
+    pub fn tokens(webhook: Option<String>, admin: Option<String>) -> Self {
+        Self { receiver: true, open: true, webhook, admin }
+    }
+
+    /// Reads the tokens, and refuses an open receiver on the network. `authenticated`: nobody reaches a route
+    /// without a password or a certificate.
+    pub fn new(
+        webhook_file: Option<&Path>,
+        admin_file: Option<&Path>,
+        listen: &[SocketAddr],
+        authenticated: bool,
+    ) -> Result<Self, TokenError> {
+        let (webhook, admin) = (webhook_file.map(token).transpose()?, admin_file.map(token).transpose()?);
+        let network = listen.iter().find(|address| !address.ip().is_loopback());
+        match network {
+            Some(address) if webhook.is_none() && !authenticated => {
+                Err(TokenError::OpenToTheNetwork { address: *address })
             }
-            return Ok(Self::Bearer(token.to_owned()));
-        }
-        match listen.iter().find(|address| !address.ip().is_loopback()) {
-            Some(address) => Err(TokenError::OpenToTheNetwork { address: *address }),
-            None => Ok(Self::Loopback),
+            _ => Ok(Self { open: network.is_none(), ..Self::tokens(webhook, admin) }),
         }
     }
 
-    /// Whether the request shows what it has to.
-    pub fn allows(&self, headers: &HeaderMap) -> bool {
-        let Self::Bearer(expected) = self else { return matches!(self, Self::Loopback) };
-        let shown = headers.get(AUTHORIZATION).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
-        let Some((scheme, token)) = shown.split_at_checked("Bearer ".len()) else { return false };
-        scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(token.ct_eq(expected.as_bytes()))
+    /// Whether there is a receiver.
+    pub fn is_closed(&self) -> bool {
+        !self.receiver
     }
+
+    /// Whether whoever may notify may order, too.
+    pub fn orders_are_open_to_webhooks(&self) -> bool {
+        self.receiver && self.admin.is_none()
+    }
+
+    /// Whether the request shows what this needs.
+    pub(super) fn allows(&self, deed: Deed, headers: &HeaderMap, proof: Proof) -> bool {
+        let needed = match deed {
+            Deed::Notify => self.webhook.as_deref(),
+            Deed::Order => self.admin.as_deref().or(self.webhook.as_deref()),
+        };
+        match needed {
+            _ if !self.receiver => false,
+            Some(token) => shows(headers, token),
+            None => self.open || proof.password || proof.certificate,
+        }
+    }
+
+    /// Whether any of the tokens is shown. There is one header for a password or a token, so a token must pass
+    /// where passwords are asked for.
+    pub(super) fn knows(&self, headers: &HeaderMap) -> bool {
+        // Both are compared, so that the time does not tell which.
+        let [webhook, admin] =
+            [&self.webhook, &self.admin].map(|token| token.as_ref().is_some_and(|token| shows(headers, token)));
+        webhook | admin
+    }
+}
+
+fn token(path: &Path) -> Result<String, TokenError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })?;
+    let token = text.trim();
+    if token.len() < MIN_TOKEN_BYTES {
+        return Err(TokenError::TooShort { path: path.to_owned(), found: token.len() });
+    }
+    Ok(token.to_owned())
+}
+
+fn shows(headers: &HeaderMap, expected: &str) -> bool {
+    let shown = headers.get(AUTHORIZATION).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
+    let Some((scheme, token)) = shown.split_at_checked("Bearer ".len()) else { return false };
+    scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(token.ct_eq(expected.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn access(token: Option<&str>, listen: &[&str]) -> Result<Access, TokenError> {
+    const TOKEN: &str = "0123456789abcdef";
+    const ADMIN: &str = "fedcba9876543210";
+
+    fn access(token: Option<&str>, listen: &[&str], authenticated: bool) -> Result<Access, TokenError> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("token");
         if let Some(token) = token {
             std::fs::write(&path, token).expect("written");
         }
         let listen: Vec<SocketAddr> = listen.iter().map(|text| text.parse().expect("an address")).collect();
-        Access::new(true, token.map(|_| path.as_path()), &listen)
+        Access::new(token.map(|_| path.as_path()), None, &listen, authenticated)
+    }
+
+    fn bearer(token: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, token.parse().expect("a header"));
+        headers
     }
 
     #[test]
     fn an_open_receiver_on_the_network_is_refused() {
         for listen in ["0.0.0.0:9379", "[::]:9379", "10.0.0.1:9379"] {
-            assert!(matches!(access(None, &["127.0.0.1:1", listen]), Err(TokenError::OpenToTheNetwork { .. })));
+            let refused = access(None, &["127.0.0.1:1", listen], false);
+            assert!(matches!(refused, Err(TokenError::OpenToTheNetwork { .. })));
         }
-        assert!(matches!(access(None, &["127.0.0.1:1", "[::1]:1"]), Ok(Access::Loopback)));
-        assert!(access(Some("0123456789abcdef\n"), &["0.0.0.0:1"]).is_ok());
-        assert!(matches!(access(Some("short"), &["127.0.0.1:1"]), Err(TokenError::TooShort { found: 5, .. })));
+        let loopback = access(None, &["127.0.0.1:1", "[::1]:1"], false).expect("fine");
+        assert!(loopback.allows(Deed::Notify, &HeaderMap::new(), Proof::default()));
+        assert!(access(Some("0123456789abcdef\n"), &["0.0.0.0:1"], false).is_ok());
+        assert!(matches!(access(Some("short"), &["127.0.0.1:1"], false), Err(TokenError::TooShort { found: 5, .. })));
+    }
+
+    #[test]
+    fn a_password_or_a_certificate_opens_what_no_token_guards() {
+        let passwords = access(None, &["0.0.0.0:1"], true).expect("authenticated");
+        let both = access(Some(TOKEN), &["0.0.0.0:1"], true).expect("authenticated");
+        let nothing = HeaderMap::new();
+        for deed in [Deed::Notify, Deed::Order] {
+            assert!(!passwords.allows(deed, &nothing, Proof::default()));
+            for proof in [Proof { certificate: true, password: false }, Proof { certificate: false, password: true }] {
+                assert!(passwords.allows(deed, &nothing, proof));
+                assert!(!both.allows(deed, &nothing, proof), "the scraper's password must not open the webhook");
+            }
+            assert!(both.allows(deed, &bearer("Bearer 0123456789abcdef"), Proof::default()));
+        }
     }
 
     #[test]
     fn only_the_token_itself_opens() {
-        let access = access(Some("0123456789abcdef\n"), &["0.0.0.0:1"]).expect("valid");
-        let allowed = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(AUTHORIZATION, value.parse().expect("a header"));
-            access.allows(&headers)
-        };
+        let access = Access::tokens(Some(TOKEN.to_owned()), None);
+        let allowed = |value: &str| access.allows(Deed::Notify, &bearer(value), Proof::default());
         assert!(allowed("Bearer 0123456789abcdef"));
         assert!(allowed("bearer 0123456789abcdef"));
         for wrong in
             ["Bearer 0123456789abcdeF", "Bearer 0123456789abcdef0", "Bearer ", "Basic 0123456789abcdef", "", "Bearer"]
         {
             assert!(!allowed(wrong), "{wrong:?}");
+            assert!(!access.knows(&bearer(wrong)), "{wrong:?}");
         }
-        assert!(!access.allows(&HeaderMap::new()));
+        assert!(!access.allows(Deed::Notify, &HeaderMap::new(), Proof::default()));
+    }
+
+    #[test]
+    fn with_a_token_for_orders_each_token_opens_its_own_deed() {
+        let access = Access::tokens(Some(TOKEN.to_owned()), Some(ADMIN.to_owned()));
+        let allowed = |deed, token| access.allows(deed, &bearer(&format!("Bearer {token}")), Proof::default());
+        assert!(allowed(Deed::Notify, TOKEN) && allowed(Deed::Order, ADMIN));
+        assert!(!allowed(Deed::Order, TOKEN) && !allowed(Deed::Notify, ADMIN));
+        let one = Access::tokens(Some(TOKEN.to_owned()), None);
+        assert!(one.allows(Deed::Order, &bearer(&format!("Bearer {TOKEN}")), Proof::default()));
+        assert!(one.orders_are_open_to_webhooks() && !access.orders_are_open_to_webhooks());
     }
 }

@@ -1,25 +1,97 @@
-//! The format of the metrics: OpenMetrics for whoever asks for it, the old text format for everybody else.
+//! The format of the metrics, and whether they are compressed: what the scraper asks for, as far as it is known here.
 
-/// OpenMetrics, as the registry writes it.
-pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// What every scraper since 2014 understands.
-pub(super) const PLAIN_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+use std::io::Write;
 
-/// Whether an `Accept` header asks for OpenMetrics at all. Prometheus puts it first when it can read it.
-pub(super) fn wants_open_metrics(accept: &str) -> bool {
-    accept.split(',').any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let is_open_metrics =
-            parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"));
-        let refused =
-            parts.any(|parameter| matches!(parameter.strip_prefix("q="), Some("0" | "0.0" | "0.00" | "0.000")));
-        is_open_metrics && !refused
-    })
+use flate2::{Compression, write::GzEncoder};
+
+/// A format that can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    OpenMetrics1,
+    OpenMetrics0,
+    Text1,
+    Text0,
+}
+
+impl Format {
+    /// What the header asks for most; the oldest, which every scraper since 2014 understands, if it asks for nothing
+    /// that we know.
+    pub(super) fn of(accept: &str) -> Self {
+        let mut best = (0.0, Self::Text0);
+        for range in accept.split(',') {
+            let Some(range) = Range::parse(range) else { continue };
+            let format = match (range.kind.as_str(), range.version) {
+                ("application/openmetrics-text", Some("1.0.0")) => Self::OpenMetrics1,
+                ("application/openmetrics-text", None | Some("0.0.1")) => Self::OpenMetrics0,
+                ("text/plain", Some("1.0.0")) => Self::Text1,
+                ("text/plain", None | Some("0.0.4")) | ("text/*" | "*/*", None) => Self::Text0,
+                _ => continue,
+            };
+            // Among equals the first.
+            if range.weight > best.0 {
+                best = (range.weight, format);
+            }
+        }
+        best.1
+    }
+
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics1 => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::OpenMetrics0 => "application/openmetrics-text; version=0.0.1; charset=utf-8",
+            Self::Text1 => "text/plain; version=1.0.0; charset=utf-8",
+            Self::Text0 => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+
+    /// The registry's page, which is in OpenMetrics.
+    pub(super) fn page(self, open_metrics: String) -> String {
+        match self {
+            Self::OpenMetrics1 | Self::OpenMetrics0 => open_metrics,
+            // All names are classic ones, for which both are the same.
+            Self::Text1 | Self::Text0 => to_plain_text(&open_metrics),
+        }
+    }
+}
+
+/// One of the parts of an `Accept` header.
+struct Range<'a> {
+    kind: String,
+    version: Option<&'a str>,
+    weight: f32,
+}
+
+impl<'a> Range<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.split(';').map(str::trim);
+        let kind = parts.next()?.to_ascii_lowercase();
+        let (mut version, mut weight) = (None, 1.0);
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            match name.trim().to_ascii_lowercase().as_str() {
+                "version" => version = Some(value.trim().trim_matches('"')),
+                "q" => weight = value.trim().parse().unwrap_or(0.0),
+                _ => {}
+            }
+        }
+        Some(Self { kind, version, weight })
+    }
+}
+
+/// Whether an `Accept-Encoding` header has gzip.
+pub(super) fn takes_gzip(accept_encoding: &str) -> bool {
+    accept_encoding.split(',').filter_map(Range::parse).any(|range| range.kind == "gzip" && range.weight > 0.0)
+}
+
+/// Compressed, fast rather than small.
+pub(super) fn gzip(page: &str) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(page.len() / 8), Compression::fast());
+    encoder.write_all(page.as_bytes())?;
+    encoder.finish()
 }
 
 /// Rewrites OpenMetrics to the text format 0.0.4: the families of counters are named with `_total`, units
 /// and the end mark are left out, `unknown` is `untyped`. Samples are the same in both.
-pub(super) fn to_plain_text(open_metrics: &str) -> String {
+fn to_plain_text(open_metrics: &str) -> String {
     let types: std::collections::HashMap<&str, &str> =
         open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
     let mut plain = String::with_capacity(open_metrics.len());
@@ -65,13 +137,43 @@ mod tests {
     }
 
     #[test]
-    fn prometheus_gets_open_metrics_and_curl_does_not() {
-        assert!(wants_open_metrics(
-            "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
-        ));
-        assert!(!wants_open_metrics("*/*"));
-        assert!(!wants_open_metrics(""));
-        assert!(!wants_open_metrics("application/openmetrics-text;q=0"));
-        assert!(!wants_open_metrics("text/plain;version=0.0.4"));
+    fn every_scraper_gets_the_newest_format_that_it_prefers() {
+        let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+            application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+            text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        for (accept, format) in [
+            (prometheus_3, Format::OpenMetrics1),
+            (
+                "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                Format::OpenMetrics0,
+            ),
+            ("application/openmetrics-text", Format::OpenMetrics0),
+            ("application/openmetrics-text;version=2.0.0,text/plain;version=0.0.4;q=0.5", Format::Text0),
+            ("text/plain;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3", Format::Text1),
+            ("text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.9", Format::Text0),
+            ("application/openmetrics-text;version=1.0.0;q=0", Format::Text0),
+            ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily", Format::Text0),
+            ("*/*", Format::Text0),
+            ("", Format::Text0),
+            (";;;=,,q=;", Format::Text0),
+        ] {
+            assert_eq!(Format::of(accept), format, "{accept}");
+        }
+    }
+
+    #[test]
+    fn gzip_is_for_those_who_ask_for_it_and_unpacks_to_the_same() {
+        for (header, takes) in
+            [("gzip", true), ("deflate, gzip;q=0.5", true), ("gzip;q=0", false), ("identity", false), ("", false)]
+        {
+            assert_eq!(takes_gzip(header), takes, "{header}");
+        }
+        let page = "# TYPE a gauge\na 1\n".repeat(1000);
+        let packed = gzip(&page).expect("packed");
+        assert!(packed.len() < page.len() / 10);
+        let mut unpacked = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut unpacked)
+            .expect("gzip");
+        assert_eq!(unpacked, page);
     }
 }

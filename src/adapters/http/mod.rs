@@ -3,12 +3,16 @@
 //! Knows nothing of etcd: everything is asked of [`crate::ports::service::Service`].
 
 mod auth;
+mod crowd;
 mod exposition;
+mod guard;
 mod orders;
 mod routes;
 mod server;
+mod web;
 mod webhook;
 
 pub use auth::{Access, TokenError};
 pub use routes::{Options, router};
 pub use server::{ListenError, Listener};
+pub use web::Web;

@@ -1,6 +1,7 @@
 //! What people order: `POST /api/v1/clusters/{name}/pause|resume|run`, `POST /api/v1/runs/{id}/approve`.
 //!
-//! All of them need what the webhook needs: each can cause a write to etcd, or keep one from happening.
+//! All of them need the token for orders, or where there is none, what the webhook needs: each can cause a write to
+//! etcd, or keep one from happening.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,16 +9,18 @@ use axum::{
     Json,
     body::{Body, to_bytes},
     extract::{Path, State},
-    http::{HeaderMap, Request, StatusCode, header},
+    http::{Request, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use jiff::SignedDuration;
 use serde::Deserialize;
+use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::{
-    auth::Access,
+    auth::{Deed, Proof},
     routes::{Site, problem},
+    webhook::BODY_LIMIT,
 };
 use crate::{
     core::history::RunId,
@@ -46,27 +49,46 @@ struct Said {
 
 /// Refuses whoever may not cause a write to etcd, and whatever a web page in an operator's browser could
 /// send to a receiver on loopback without being allowed to: it cannot send this content type.
-pub(super) fn refuse<S>(site: &Site<S>, headers: &HeaderMap) -> Option<Response> {
-    if matches!(site.options.access, Access::Closed) {
+pub(super) fn refuse<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Response> {
+    if site.options.access.is_closed() {
         return Some(problem(StatusCode::FORBIDDEN, "the receiver is switched off (--exporter-only)"));
     }
-    if !site.options.access.allows(headers) {
-        warn!("request without the right bearer token");
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return Some((challenge, problem(StatusCode::UNAUTHORIZED, "a valid bearer token is needed")).into_response());
+    if let Some(refusal) = forbid(site, deed, parts) {
+        return Some(refusal);
     }
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
     (!is_json).then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"))
 }
 
+/// Refuses whoever does not show what this needs. Where there is no receiver, nothing can cause a write.
+pub(super) fn forbid<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Response> {
+    let (access, headers) = (&site.options.access, &parts.headers);
+    if access.is_closed() {
+        return None;
+    }
+    let proof = parts.extensions.get::<Proof>().copied().unwrap_or_default();
+    if !access.allows(deed, headers, proof) {
+        warn!(path = parts.uri.path(), "request without the right bearer token");
+        if access.knows(headers) {
+            return Some(problem(StatusCode::FORBIDDEN, "this bearer token is not for this"));
+        }
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+        return Some((challenge, problem(StatusCode::UNAUTHORIZED, "a valid bearer token is needed")).into_response());
+    }
+    None
+}
+
 async fn said<S>(site: &Site<S>, request: Request<Body>) -> Result<Said, Response> {
     let (parts, body) = request.into_parts();
-    if let Some(refusal) = refuse(site, &parts.headers) {
+    if let Some(refusal) = refuse(site, Deed::Order, &parts) {
         return Err(refusal);
     }
     let bad = |what: &str| problem(StatusCode::BAD_REQUEST, what);
-    let Ok(body) = to_bytes(body, MAX_ORDER_BYTES).await else {
+    let Ok(body) = timeout(BODY_LIMIT, to_bytes(body, MAX_ORDER_BYTES)).await else {
+        return Err(problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"));
+    };
+    let Ok(body) = body else {
         return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or ended too early"));
     };
     let mut said = Said::default();

@@ -4,17 +4,22 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::{DefaultBodyLimit, Path, Query, State},
-    http::{HeaderMap, StatusCode, header},
-    response::{Html, IntoResponse, Response},
+    http::{HeaderMap, Request, StatusCode, header},
+    middleware::from_fn_with_state,
+    response::{Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use super::{
-    auth::Access,
-    exposition::{self, OPEN_METRICS, PLAIN_TEXT},
-    orders, webhook,
+    auth::{Access, Deed},
+    exposition::{self, Format},
+    guard, orders,
+    web::Web,
+    webhook,
 };
 use crate::{core::history::RunId, ports::service::Service};
 
@@ -36,31 +41,62 @@ pub struct Options {
     pub telemetry_path: String,
     /// Taken off the scrape's own timeout, for the way back.
     pub timeout_offset: Duration,
+    /// How many scrapes are answered at the same time; 0 is no limit.
+    pub max_requests: usize,
+    /// Before every path: empty, or like `/defragd`.
+    pub route_prefix: String,
+    /// Before every path in links, which may differ behind a proxy.
+    pub link_prefix: String,
+    /// TLS, passwords, limits.
+    pub web: Arc<Web>,
 }
 
 pub(super) struct Site<S> {
     pub(super) service: Arc<S>,
     pub(super) options: Options,
+    scrapes: Semaphore,
+}
+
+impl<S> Site<S> {
+    /// Where something is answered.
+    pub(super) fn path(&self, route: &str) -> String {
+        format!("{}{route}", self.options.route_prefix)
+    }
 }
 
 /// The router over the application.
 pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
-    let telemetry_path = options.telemetry_path.clone();
-    let site = Arc::new(Site { service, options });
-    Router::new()
-        .route("/", get(landing::<S>))
-        .route(&telemetry_path, get(metrics::<S>))
-        .route("/api/v1/alerts", post(webhook::receive::<S>))
-        .route("/api/v1/clusters", get(clusters::<S>))
-        .route("/api/v1/clusters/{name}/pause", post(orders::pause::<S>))
-        .route("/api/v1/clusters/{name}/resume", post(orders::resume::<S>))
-        .route("/api/v1/clusters/{name}/run", post(orders::run::<S>))
-        .route("/api/v1/runs/{id}/approve", post(orders::approve::<S>))
-        .route("/api/v1/runs", get(runs::<S>))
-        .route("/api/v1/runs/{id}", get(run::<S>))
-        .route("/-/healthy", get(|| async { "defragd is healthy\n" }))
-        .route("/-/ready", get(ready::<S>))
+    let scrapes = Semaphore::new(match options.max_requests {
+        0 => Semaphore::MAX_PERMITS,
+        max => max.min(Semaphore::MAX_PERMITS),
+    });
+    let site = Arc::new(Site { service, options, scrapes });
+    let at = |route: &str| site.path(route);
+    let mut router = Router::new()
+        .route(&at("/"), get(landing::<S>))
+        .route(&at(&site.options.telemetry_path), get(metrics::<S>))
+        .route(&at("/api/v1/alerts"), post(webhook::receive::<S>))
+        .route(&at("/api/v1/clusters"), get(clusters::<S>))
+        .route(&at("/api/v1/clusters/{name}/pause"), post(orders::pause::<S>))
+        .route(&at("/api/v1/clusters/{name}/resume"), post(orders::resume::<S>))
+        .route(&at("/api/v1/clusters/{name}/run"), post(orders::run::<S>))
+        .route(&at("/api/v1/runs/{id}/approve"), post(orders::approve::<S>))
+        .route(&at("/api/v1/runs"), get(runs::<S>))
+        .route(&at("/api/v1/runs/{id}"), get(run::<S>))
+        .route(&at("/-/healthy"), get(|| async { "defragd is healthy\n" }))
+        .route(&at("/-/ready"), get(ready::<S>))
+        .route(&at("/config"), get(config::<S>))
+        .route(&at("/-/reload"), post(reload::<S>));
+    if !site.options.route_prefix.is_empty() {
+        let to_landing = Redirect::temporary(&format!("{}/", site.options.link_prefix));
+        let also = to_landing.clone();
+        router = router
+            .route("/", get(move || async move { to_landing }))
+            .route(&site.options.route_prefix, get(move || async move { also }));
+    }
+    router
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(Arc::clone(&site), guard::pass::<S>))
         .with_state(site)
 }
 
@@ -71,16 +107,22 @@ pub(super) fn problem(status: StatusCode, what: &str) -> Response {
 
 async fn landing<S: Service>(State(site): State<Arc<Site<S>>>) -> Html<String> {
     let version = env!("CARGO_PKG_VERSION");
-    let metrics = &site.options.telemetry_path;
+    let Options { telemetry_path, link_prefix: at, .. } = &site.options;
     Html(format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>defragd</title>\
          <h1>defragd {version}</h1><p>etcd fragmentation exporter and remediation.</p><ul>\
-         <li><a href=\"{metrics}\">Metrics</a><li><a href=\"/api/v1/clusters\">Clusters</a>\
-         <li><a href=\"/api/v1/runs\">Runs</a><li><a href=\"/-/ready\">Readiness</a></ul></html>\n"
+         <li><a href=\"{at}{telemetry_path}\">Metrics</a><li><a href=\"{at}/api/v1/clusters\">Clusters</a>\
+         <li><a href=\"{at}/api/v1/runs\">Runs</a><li><a href=\"{at}/config\">Configuration</a>\
+         <li><a href=\"{at}/-/healthy\">Health</a>\
+         <li><a href=\"{at}/-/ready\">Readiness</a></ul></html>\n"
     ))
 }
 
 async fn metrics<S: Service>(State(site): State<Arc<Site<S>>>, headers: HeaderMap) -> Response {
+    let Ok(_permit) = site.scrapes.try_acquire() else {
+        let what = format!("{} scrapes are under way already (--web.max-requests)", site.options.max_requests);
+        return problem(StatusCode::SERVICE_UNAVAILABLE, &what);
+    };
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let timeout = text("x-prometheus-scrape-timeout-seconds")
         .and_then(|value| value.parse::<f64>().ok())
@@ -90,17 +132,38 @@ async fn metrics<S: Service>(State(site): State<Arc<Site<S>>>, headers: HeaderMa
     // A timeout that the offset would eat up still leaves half of it for the members.
     let budget = timeout.saturating_sub(site.options.timeout_offset).max(timeout / 2);
     let page = site.service.scrape(budget).await;
-    if text("accept").is_some_and(exposition::wants_open_metrics) {
-        ([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response()
-    } else {
-        ([(header::CONTENT_TYPE, PLAIN_TEXT)], exposition::to_plain_text(&page)).into_response()
+    let format = Format::of(text("accept").unwrap_or_default());
+    let page = format.page(page);
+    let head = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept, Accept-Encoding")];
+    match text("accept-encoding").is_some_and(exposition::takes_gzip).then(|| exposition::gzip(&page)) {
+        Some(Ok(packed)) => (head, [(header::CONTENT_ENCODING, "gzip")], packed).into_response(),
+        _ => (head, page).into_response(),
     }
 }
 
 async fn ready<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
-    match site.service.not_ready() {
+    match site.service.not_ready().await {
         None => "defragd is ready\n".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+/// As people's orders, but for the content type: those who call it send none.
+async fn reload<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
+    let (parts, _) = request.into_parts();
+    if let Some(refusal) = orders::forbid(&site, Deed::Order, &parts) {
+        return refusal;
+    }
+    match site.service.reload().await {
+        Ok(()) => "configuration read again\n".into_response(),
+        Err(problems) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{problems}\n")).into_response(),
+    }
+}
+
+async fn config<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
+    match serde_json::to_string_pretty(&site.service.configuration()) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 

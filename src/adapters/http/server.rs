@@ -1,26 +1,37 @@
 //! Accepts connections, with a limit on everything, and ends in order.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, extract::Request};
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
 };
 use thiserror::Error;
 use tokio::{
-    net::TcpListener,
-    sync::Semaphore,
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
+use tower::util::ServiceExt;
 use tracing::{debug, warn};
 
-/// Scrapers, Alertmanagers and a few people; anything beyond waits in the kernel's queue.
-const MAX_CONNECTIONS: usize = 512;
-/// A client that takes longer to send its headers is not one of ours.
+use super::{
+    auth::Proof,
+    crowd::{Crowd, Seat, Ticket},
+    web::Web,
+};
+
+/// A client that takes longer to send its headers, or for TLS's handshake, is not one of ours.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Tokens, passwords and trace headers fit in many times.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+/// Of one connection with HTTP/2; Prometheus needs one.
+const MAX_STREAMS: u32 = 32;
 /// How long answers under way may take when the process ends.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -52,18 +63,16 @@ impl Listener {
     }
 
     /// Serves until `stop` is ready, then lets answers under way finish.
-    pub async fn serve(self, router: Router, stop: impl Future<Output = ()>) {
-        let graceful = GracefulShutdown::new();
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    pub async fn serve(self, router: Router, web: Arc<Web>, stop: impl Future<Output = ()>) {
+        let crowd = Arc::new(Crowd::default());
+        let (stopping, stopped) = watch::channel(());
+        let mut connections = JoinSet::new();
         tokio::pin!(stop);
         loop {
-            let next = async {
-                let permit = Arc::clone(&permits).acquire_owned().await;
-                (permit, self.listener.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
-                // Cancel-safe: a permit is given back, a connection that is not accepted stays in the kernel's queue.
-                next = next => next,
+            // Cancel-safe: a connection that is not accepted stays in the kernel's queue, a task that has ended in the set.
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
                 () = &mut stop => break,
             };
             let stream = match accepted {
@@ -75,21 +84,87 @@ impl Listener {
                     continue;
                 }
             };
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-            let connection = graceful.watch(connection);
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    debug!(%error, "connection ended");
-                }
-                drop(permit);
-            });
+            // Nobody is idle: whoever comes now is turned away, and tries again.
+            let Some(ticket) = crowd.enter() else { continue };
+            let (router, web, stopped) = (router.clone(), Arc::clone(&web), stopped.clone());
+            connections.spawn(async move { greet(stream, &ticket, router, &web, stopped).await });
         }
         drop(self.listener);
-        if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        drop(stopping);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if timeout(DRAIN, drained).await.is_err() {
             warn!("answers were still under way when the process ended");
+        }
+    }
+}
+
+/// One connection, from its first byte to its last.
+async fn greet(stream: TcpStream, ticket: &Ticket, router: Router, web: &Arc<Web>, stopped: watch::Receiver<()>) {
+    let active = web.current().await;
+    let Some(tls) = &active.tls else {
+        return talk(stream, &ticket.seat, router, Proof::default(), false, stopped).await;
+    };
+    let handshake = timeout(HEADER_TIMEOUT, TlsAcceptor::from(Arc::clone(tls)).accept(stream));
+    let accepted = tokio::select! {
+        accepted = handshake => accepted,
+        () = ticket.seat.over() => return,
+    };
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return debug!(%error, "no TLS with this client"),
+        Err(_) => return,
+    };
+    let connection = stream.get_ref().1;
+    let certificate = active.client_auth.verifies() && connection.peer_certificates().is_some();
+    let http2 = connection.alpn_protocol() == Some(b"h2");
+    talk(stream, &ticket.seat, router, Proof { certificate, password: false }, http2, stopped).await;
+}
+
+async fn talk<I>(
+    stream: I,
+    seat: &Arc<Seat>,
+    router: Router,
+    proof: Proof,
+    http2: bool,
+    mut stopped: watch::Receiver<()>,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let busy = seat.begin();
+        let mut request: Request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(proof);
+        let answer = router.clone().oneshot(request);
+        async move {
+            let answer = answer.await;
+            drop(busy);
+            answer.map_err(|never: Infallible| never)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Chosen, not guessed from the first bytes: a client that sends none would be waited for forever.
+    builder = if http2 { builder.http2_only() } else { builder.http1_only() };
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEADER_BYTES);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(HEADER_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let over = seat.over();
+    tokio::pin!(over);
+    let mut asked_to_end = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    debug!(%error, "connection ended");
+                }
+                return;
+            }
+            () = &mut over => return debug!("connection was idle for too long, or in the way of others"),
+            // An error: the sender is gone, which is how it says so.
+            _ = stopped.changed(), if !asked_to_end => {
+                asked_to_end = true;
+                connection.as_mut().graceful_shutdown();
+            }
         }
     }
 }

@@ -14,23 +14,18 @@ use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::{
+    auth::Deed,
     orders::refuse,
     routes::{MAX_BODY_BYTES, Site, problem},
 };
 use crate::{core::alert::Notification, ports::service::Service};
 
 /// A sender that takes longer for its body holds a connection that others need.
-const BODY_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const BODY_LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
-    let response = answer(&site, request).await;
-    site.service.count_webhook(response.status().as_u16());
-    response
-}
-
-async fn answer<S: Service>(site: &Site<S>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
-    if let Some(refusal) = refuse(site, &parts.headers) {
+    if let Some(refusal) = refuse(&site, Deed::Notify, &parts) {
         return refusal;
     }
     let Ok(body) = timeout(BODY_LIMIT, to_bytes(body, MAX_BODY_BYTES)).await else {

@@ -218,6 +218,10 @@ impl Journal for SqliteJournal {
     async fn open_runs(&self) -> Result<Vec<RunView>, JournalError> {
         self.views("run IN (SELECT id FROM run WHERE open = ?1)", (1,)).await
     }
+
+    async fn writable(&self) -> Result<(), JournalError> {
+        self.blocking(|connection| schema::touch(connection).map_err(write_error)).await
+    }
 }
 
 fn record(run: i64, at: &str, body: &str) -> Result<Record, JournalError> {

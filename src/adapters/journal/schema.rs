@@ -63,6 +63,11 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), JournalE
     Ok(())
 }
 
+/// Writes the version that is there already: all the way to the disk, and without a trace.
+pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "user_version", VERSION)
+}
+
 fn version(connection: &Connection, path: &Path) -> Result<i64, JournalError> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| open_error(path, &error))
 }

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use jiff::SignedDuration;
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::core::gate::{Moment, OnFailure};
 
 /// One gate.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
     /// Unique within the cluster.
@@ -28,11 +28,12 @@ pub struct Gate {
     /// A kind.
     pub kubernetes_pods: Option<KubernetesPods>,
     /// Only here to be refused with its reason, whatever stands in it.
+    #[serde(skip_serializing)]
     pub exec: Option<IgnoredAny>,
 }
 
 /// TLS, as in blackbox exporter's modules.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// Authorities to trust.
@@ -49,7 +50,7 @@ pub struct Tls {
 }
 
 /// A user and a file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BasicAuth {
     /// Name.
@@ -59,7 +60,7 @@ pub struct BasicAuth {
 }
 
 /// A status code, or a class of them.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Status {
     /// Like 200.
@@ -69,7 +70,7 @@ pub enum Status {
 }
 
 /// The answer of a URL.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
     /// Where.
@@ -77,7 +78,7 @@ pub struct Http {
     /// `GET` where absent.
     pub method: Option<String>,
     /// Sent as they are.
-    #[serde(default)]
+    #[serde(default, serialize_with = "names_only")]
     pub headers: BTreeMap<String, String>,
     /// Sent with what the files hold.
     #[serde(default)]
@@ -108,7 +109,7 @@ pub struct Http {
 }
 
 /// A connection.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tcp {
     /// Host and port.
@@ -124,7 +125,7 @@ pub struct Tcp {
 }
 
 /// A query of Prometheus.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Promql {
     /// Prometheus, with its route prefix if it has one.
@@ -134,7 +135,7 @@ pub struct Promql {
     /// `empty` where absent.
     pub expect: Option<Expect>,
     /// Sent as they are.
-    #[serde(default)]
+    #[serde(default, serialize_with = "names_only")]
     pub headers: BTreeMap<String, String>,
     /// Sent with what the files hold.
     #[serde(default)]
@@ -155,7 +156,7 @@ pub struct Promql {
 }
 
 /// What a query must give: `empty`, `not_empty`, `{above: 1}` or `{below: 1}`.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expect {
     /// No sample.
@@ -169,7 +170,7 @@ pub enum Expect {
 }
 
 /// Alerts.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alertmanager {
     /// Alertmanager, with its route prefix if it has one.
@@ -180,7 +181,7 @@ pub struct Alertmanager {
     #[serde(default)]
     pub ignore: Vec<String>,
     /// Sent as they are.
-    #[serde(default)]
+    #[serde(default, serialize_with = "names_only")]
     pub headers: BTreeMap<String, String>,
     /// Sent with what the files hold.
     #[serde(default)]
@@ -201,7 +202,7 @@ pub struct Alertmanager {
 }
 
 /// Pods.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct KubernetesPods {
     /// In the cluster itself where absent.
@@ -219,4 +220,9 @@ pub struct KubernetesPods {
     pub grace: Option<SignedDuration>,
     /// Of one request.
     pub timeout: Option<SignedDuration>,
+}
+
+/// Values of headers are often secrets.
+fn names_only<S: serde::Serializer>(headers: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(headers.keys().map(|name| (name, "***")))
 }

@@ -1,0 +1,214 @@
+//! `--web.config.file` in use: TLS, who may come in, how often, and which headers are added.
+//!
+//! The file and the certificates are looked at again while defragd runs. A new version that is not whole never
+//! replaces one that is, and none may take a lock away: that needs a restart, where the rules of a start hold.
+
+mod limit;
+mod tls;
+mod users;
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use rustls::ServerConfig;
+use tracing::{error, info};
+
+pub(super) use self::users::Checked;
+use self::{limit::Bucket, users::Users};
+use crate::ports::web::{ClientAuth, Pem, WebConfig, WebSource};
+
+/// How old what is in use may be when a file changes. Looking costs some system calls.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What is in use.
+pub(super) struct Active {
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) client_auth: ClientAuth,
+    pub(super) headers: HeaderMap,
+    pub(super) users: Option<Users>,
+    pub(super) bucket: Option<Arc<Bucket>>,
+}
+
+/// See the module.
+pub struct Web {
+    source: Option<Box<dyn WebSource>>,
+    active: Mutex<Arc<Active>>,
+    looked_at: Mutex<Instant>,
+    watched: Mutex<Watched>,
+}
+
+/// The files, and how they were when they were last read.
+#[derive(Default)]
+struct Watched {
+    files: Vec<PathBuf>,
+    stamps: Vec<Option<Stamp>>,
+}
+
+/// Tells a changed file from an unchanged one, through links: Kubernetes and certificate managers swap those.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Web {
+    /// Plain HTTP for everybody.
+    pub fn plain() -> Self {
+        let active =
+            Active { tls: None, client_auth: ClientAuth::None, headers: HeaderMap::new(), users: None, bucket: None };
+        Self::with(None, active, Watched::default())
+    }
+
+    /// What the file says now. The error is for people, one problem a line. Blocks while it reads.
+    pub fn open(source: impl WebSource) -> Result<Self, String> {
+        let mut watched = Watched { files: vec![source.path().to_owned()], stamps: Vec::new() };
+        let active = read(&source, &mut watched, None)?;
+        Ok(Self::with(Some(Box::new(source)), active, watched))
+    }
+
+    fn with(source: Option<Box<dyn WebSource>>, active: Active, watched: Watched) -> Self {
+        Self {
+            source,
+            active: Mutex::new(Arc::new(active)),
+            looked_at: Mutex::new(Instant::now()),
+            watched: Mutex::new(watched),
+        }
+    }
+
+    /// Whether nobody comes in without proving who they are.
+    pub fn authenticates(&self) -> bool {
+        let active = self.active();
+        active.users.is_some() || (active.tls.is_some() && active.client_auth == ClientAuth::RequireAndVerify)
+    }
+
+    /// Whether it is HTTPS.
+    pub fn is_tls(&self) -> bool {
+        self.active().tls.is_some()
+    }
+
+    /// Takes up what changed, at most once a second, and gives what is in use.
+    pub(super) async fn current(self: &Arc<Self>) -> Arc<Active> {
+        if self.source.is_some() && self.is_due() {
+            let web = Arc::clone(self);
+            // An error means that it panicked: what was in use still is.
+            let _ = tokio::task::spawn_blocking(move || web.look_again()).await;
+        }
+        self.active()
+    }
+
+    fn active(&self) -> Arc<Active> {
+        Arc::clone(&lock(&self.active))
+    }
+
+    fn is_due(&self) -> bool {
+        let mut looked_at = lock(&self.looked_at);
+        let due = looked_at.elapsed() >= LOOK_AGAIN_AFTER;
+        if due {
+            *looked_at = Instant::now();
+        }
+        due
+    }
+
+    fn look_again(&self) {
+        let Some(source) = &self.source else { return };
+        let mut watched = lock(&self.watched);
+        if stamps(&watched.files) == watched.stamps {
+            return;
+        }
+        let old = self.active();
+        let taken = read(source.as_ref(), &mut watched, Some(&old)).and_then(|new| {
+            takes_no_lock_away(&old, &new)?;
+            Ok(new)
+        });
+        source.reloaded(taken.is_ok());
+        match taken {
+            Ok(new) => {
+                *lock(&self.active) = Arc::new(new);
+                info!(file = %source.path().display(), "web configuration read again");
+            }
+            Err(problems) => error!(
+                file = %source.path().display(),
+                problems = problems.replace('\n', "; "),
+                "the changed web configuration is not whole: going on with the one before"
+            ),
+        }
+    }
+}
+
+/// Reads everything. The stamps are taken before, so that what changes meanwhile is seen the next time; they are
+/// taken whatever happens, so that the same bad files are not read again and again.
+fn read(source: &dyn WebSource, watched: &mut Watched, old: Option<&Active>) -> Result<Active, String> {
+    watched.stamps = stamps(&watched.files);
+    let config = source.load()?;
+    watched.files = files(source.path(), &config);
+    watched.stamps = stamps(&watched.files);
+    let tls = config.tls.as_ref().map(|tls| tls::server_config(tls, config.http2)).transpose()?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in &config.headers {
+        let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) else {
+            return Err(format!("http_server_config.headers.{name}: cannot be sent"));
+        };
+        headers.insert(name, value);
+    }
+    let bucket = config.rate_limit.map(|limit| {
+        // Whoever used up the old one's tokens has none of the new one's either.
+        let kept = old.and_then(|old| old.bucket.clone()).filter(|bucket| bucket.limit() == limit);
+        kept.unwrap_or_else(|| Arc::new(Bucket::new(limit)))
+    });
+    Ok(Active {
+        tls: tls.map(Arc::new),
+        client_auth: config.tls.as_ref().map_or(ClientAuth::None, |tls| tls.client_auth),
+        headers,
+        users: (!config.users.is_empty()).then(|| Users::new(config.users)),
+        bucket,
+    })
+}
+
+fn takes_no_lock_away(old: &Active, new: &Active) -> Result<(), String> {
+    let lost = if old.tls.is_some() && new.tls.is_none() {
+        "tls_server_config"
+    } else if old.users.is_some() && new.users.is_none() {
+        "basic_auth_users"
+    } else if old.client_auth == ClientAuth::RequireAndVerify && new.client_auth != ClientAuth::RequireAndVerify {
+        "client_auth_type: RequireAndVerifyClientCert"
+    } else {
+        return Ok(());
+    };
+    Err(format!("{lost} is gone: to go on without it, restart defragd"))
+}
+
+fn files(path: &Path, config: &WebConfig) -> Vec<PathBuf> {
+    let tls = config.tls.iter().flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
+    let of_tls = tls.flatten().filter_map(|pem| match pem {
+        Pem::File(path) => Some(path.clone()),
+        Pem::Inline(_) => None,
+    });
+    std::iter::once(path.to_owned()).chain(of_tls).collect()
+}
+
+fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
+    let stamp = |path: &PathBuf| {
+        let meta = std::fs::metadata(path).ok()?;
+        Some(Stamp {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        })
+    };
+    files.iter().map(stamp).collect()
+}
+
+// A panic elsewhere while the lock was held leaves these structures whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

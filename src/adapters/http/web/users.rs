@@ -1,0 +1,164 @@
+//! Basic authentication against bcrypt hashes.
+//!
+//! A check takes a tenth of a second of a core by design. So checks run beside the event loop, few at a time, and
+//! their results are remembered: as hashes, never the passwords. An unknown user is checked like a known one,
+//! or the time would tell the two apart.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+use axum::http::HeaderValue;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::lock;
+use crate::ports::web::PasswordHash;
+
+/// Guesses must leave a core for the work.
+const MAX_CHECKS: usize = 2;
+/// Whoever waits longer is told that too many others are waiting.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// A scraper or two with their passwords, and the latest guesses.
+const MAX_REMEMBERED: usize = 100;
+
+type Key = [u8; SHA256_OUTPUT_LEN];
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::adapters::http) enum Checked {
+    /// A user with the right password.
+    Known,
+    /// Anybody else.
+    Unknown,
+    /// Too many are being checked.
+    Busy,
+}
+
+/// Who may come in.
+pub(in crate::adapters::http) struct Users {
+    hashes: BTreeMap<String, PasswordHash>,
+    /// Stands in for the hash of an unknown user; the dearest one there is.
+    decoy: PasswordHash,
+    // Apart, so that guesses cannot push those who are known out.
+    known: Mutex<HashSet<Key>>,
+    unknown: Mutex<HashSet<Key>>,
+    checks: Arc<Semaphore>,
+}
+
+impl Users {
+    pub(super) fn new(hashes: BTreeMap<String, PasswordHash>) -> Self {
+        // `$2y$10$…`: with the same prefix, the order of text is the order of cost.
+        let decoy = hashes.values().max_by_key(|hash| hash.0.get(4..6).map(str::to_owned)).cloned();
+        Self {
+            hashes,
+            decoy: decoy.unwrap_or_else(|| PasswordHash(String::new())),
+            known: Mutex::default(),
+            unknown: Mutex::default(),
+            checks: Arc::new(Semaphore::new(MAX_CHECKS)),
+        }
+    }
+
+    /// Checks an `Authorization` header.
+    pub(in crate::adapters::http) async fn check(&self, shown: Option<&HeaderValue>) -> Checked {
+        let Some((user, password)) = shown.and_then(credentials) else { return Checked::Unknown };
+        let found = self.hashes.get(&user);
+        let hash = found.unwrap_or(&self.decoy).0.clone();
+        let key = key(&user, &hash, &password);
+        if lock(&self.known).contains(&key) {
+            return Checked::Known;
+        }
+        if lock(&self.unknown).contains(&key) {
+            return Checked::Unknown;
+        }
+        let Ok(Ok(permit)) = timeout(MAX_WAIT, Arc::clone(&self.checks).acquire_owned()).await else {
+            return Checked::Busy;
+        };
+        let checked = tokio::task::spawn_blocking(move || {
+            let right = bcrypt::verify(password, &hash).unwrap_or(false);
+            drop(permit);
+            right
+        });
+        let right = checked.await.unwrap_or(false) && found.is_some();
+        remember(&mut lock(if right { &self.known } else { &self.unknown }), key);
+        if right { Checked::Known } else { Checked::Unknown }
+    }
+}
+
+fn remember(results: &mut HashSet<Key>, key: Key) {
+    if results.len() >= MAX_REMEMBERED {
+        // The set's order is random: so is who goes.
+        if let Some(any) = results.iter().next().copied() {
+            results.remove(&any);
+        }
+    }
+    results.insert(key);
+}
+
+/// Each part with its length, so that no two sets of parts give the same text.
+fn key(user: &str, hash: &str, password: &[u8]) -> Key {
+    let mut context = Context::new(&SHA256);
+    for part in [user.as_bytes(), hash.as_bytes(), password] {
+        context.update(&part.len().to_be_bytes());
+        context.update(part);
+    }
+    let mut key = [0; SHA256_OUTPUT_LEN];
+    key.copy_from_slice(context.finish().as_ref());
+    key
+}
+
+fn credentials(header: &HeaderValue) -> Option<(String, Vec<u8>)> {
+    let (scheme, encoded) = header.as_bytes().split_at_checked("Basic ".len())?;
+    if !scheme.eq_ignore_ascii_case(b"Basic ") {
+        return None;
+    }
+    let decoded = STANDARD.decode(encoded.trim_ascii()).ok()?;
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    let user = String::from_utf8(decoded[..colon].to_vec()).ok()?;
+    Some((user, decoded[colon + 1..].to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(user: &str, password: &str) -> HeaderValue {
+        let encoded = STANDARD.encode(format!("{user}:{password}"));
+        HeaderValue::from_str(&format!("Basic {encoded}")).expect("a header")
+    }
+
+    fn users() -> Users {
+        let hash = |password: &str, cost| PasswordHash(bcrypt::hash(password, cost).expect("a hash"));
+        Users::new([("ann".to_owned(), hash("p:w", 5)), ("bob".to_owned(), hash("other", 4))].into())
+    }
+
+    #[tokio::test]
+    async fn only_a_user_with_their_own_password_is_known() {
+        let users = users();
+        for _ in 0..2 {
+            assert_eq!(users.check(Some(&header("ann", "p:w"))).await, Checked::Known);
+            for (user, password) in [("ann", "other"), ("bob", "p:w"), ("eve", "p:w"), ("", ""), ("ann", "")] {
+                assert_eq!(users.check(Some(&header(user, password))).await, Checked::Unknown, "{user} {password}");
+            }
+        }
+        assert_eq!(users.check(None).await, Checked::Unknown);
+        for bad in ["Basic", "Basic !!", "Bearer YW5uOnA6dw==", "Basic YW5u"] {
+            assert_eq!(users.check(Some(&HeaderValue::from_static(bad))).await, Checked::Unknown, "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unknown_user_is_checked_against_the_dearest_hash_and_guesses_are_forgotten() {
+        let users = users();
+        assert!(users.decoy.0.starts_with("$2b$05$"), "{}", users.decoy.0);
+        assert_eq!(users.check(Some(&header("ann", "p:w"))).await, Checked::Known);
+        for guess in 0..MAX_REMEMBERED + 20 {
+            users.check(Some(&header("eve", &guess.to_string()))).await;
+        }
+        assert_eq!(lock(&users.unknown).len(), MAX_REMEMBERED);
+        assert_eq!(lock(&users.known).len(), 1);
+    }
+}

@@ -1,0 +1,266 @@
+//! `--web.config.file`, in exporter-toolkit's format: from what is written to what it means.
+//!
+//! What that format allows and rustls cannot do (TLS 1.0 and 1.1, CBC, `CurveP521`) is refused with what can
+//! be had. Stricter than the original where it is silent: a key that would have no effect is an error.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+
+use super::{ConfigError, Problem, validate::Problems};
+use crate::ports::web::{
+    CIPHER_SUITES, CURVES, ClientAuth, PasswordHash, Pem, RateLimit, TlsVersion, WebConfig, WebTls,
+};
+
+/// bcrypt's time doubles with each step; at 16 one check takes some seconds.
+const MAX_BCRYPT_COST: u32 = 16;
+/// What may be added to answers, and the values where they are limited.
+const HEADERS: [(&str, &[&str]); 5] = [
+    ("Content-Security-Policy", &[]),
+    ("Strict-Transport-Security", &[]),
+    ("X-Content-Type-Options", &["nosniff"]),
+    ("X-Frame-Options", &["deny", "sameorigin"]),
+    ("X-XSS-Protection", &[]),
+];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    tls_server_config: Option<Tls>,
+    http_server_config: Option<Http>,
+    basic_auth_users: Option<BTreeMap<String, String>>,
+    rate_limit: Option<Limit>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Tls {
+    cert: String,
+    key: String,
+    client_ca: String,
+    cert_file: String,
+    key_file: String,
+    client_ca_file: String,
+    client_auth_type: String,
+    client_allowed_sans: Option<Vec<String>>,
+    min_version: Option<String>,
+    max_version: Option<String>,
+    cipher_suites: Option<Vec<String>>,
+    prefer_server_cipher_suites: Option<bool>,
+    curve_preferences: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Http {
+    http2: Option<bool>,
+    headers: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Limit {
+    interval: Option<String>,
+    burst: Option<u32>,
+}
+
+/// Reads and checks the file. Relative paths in it start at its folder.
+pub fn from_file(path: &Path) -> Result<WebConfig, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    let dir = path.parent().unwrap_or(Path::new(""));
+    // An empty file is a valid one: plain HTTP for everybody.
+    let blank = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
+    let file = if blank { File::default() } else { parse(&text, path)? };
+    let mut problems = Problems::default();
+    let config = check(file, dir, &mut problems);
+    let problems: Vec<Problem> = problems.into();
+    if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(problems)) }
+}
+
+fn parse(text: &str, path: &Path) -> Result<File, ConfigError> {
+    serde_saphyr::from_str(text)
+        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), detail: first_line(&error.to_string()) })
+}
+
+/// What follows quotes the file, and that may be a key.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+fn check(file: File, dir: &Path, problems: &mut Problems) -> WebConfig {
+    let http = file.http_server_config.unwrap_or_default();
+    WebConfig {
+        tls: file.tls_server_config.and_then(|raw| tls(raw, dir, problems)),
+        http2: http.http2.unwrap_or(true),
+        headers: headers(http.headers.unwrap_or_default(), problems),
+        users: users(file.basic_auth_users.unwrap_or_default(), problems),
+        rate_limit: file.rate_limit.and_then(|raw| rate_limit(&raw, problems)),
+    }
+}
+
+fn tls(raw: Tls, dir: &Path, problems: &mut Problems) -> Option<WebTls> {
+    let at = |key: &str| format!("tls_server_config.{key}");
+    let client_auth = client_auth(&raw.client_auth_type);
+    if let Err(what) = &client_auth {
+        problems.add(at("client_auth_type"), what);
+    }
+    let is = |judge: fn(ClientAuth) -> bool| client_auth.as_ref().is_ok_and(|auth| judge(*auth));
+    let is_not = |judge: fn(ClientAuth) -> bool| client_auth.as_ref().is_ok_and(|auth| !judge(*auth));
+    let mut version = |key: &str, text: Option<&str>, default| match text {
+        None | Some("") => default,
+        Some("TLS12") => TlsVersion::Tls12,
+        Some("TLS13") => TlsVersion::Tls13,
+        Some(other) => {
+            problems.add(at(key), format!("{other:?} cannot be had: write TLS12 or TLS13"));
+            default
+        }
+    };
+    let min_version = version("min_version", raw.min_version.as_deref(), TlsVersion::Tls12);
+    let max_version = version("max_version", raw.max_version.as_deref(), TlsVersion::Tls13);
+    if min_version > max_version {
+        problems.add(at("max_version"), "is older than min_version");
+    }
+    let mut known = |key: &str, names: &[String], all: &[&str]| {
+        for (index, name) in names.iter().enumerate().filter(|(_, name)| !all.contains(&name.as_str())) {
+            problems
+                .add(format!("{}[{index}]", at(key)), format!("{name:?} cannot be had: there are {}", all.join(", ")));
+        }
+    };
+    let cipher_suites = raw.cipher_suites.unwrap_or_default();
+    let curve_preferences = raw.curve_preferences.unwrap_or_default();
+    known("cipher_suites", &cipher_suites, &CIPHER_SUITES);
+    known("curve_preferences", &curve_preferences, &CURVES);
+
+    let mut pem = |key: &str, inline: String, file: String| match (inline.is_empty(), file.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(Pem::Inline(inline)),
+        (true, false) => Some(Pem::File(dir.join(PathBuf::from(file)))),
+        (false, false) => {
+            problems.add(at(key), format!("exclude each other: {key} and {key}_file"));
+            Some(Pem::Inline(inline))
+        }
+    };
+    let cert = pem("cert", raw.cert, raw.cert_file);
+    let key = pem("key", raw.key, raw.key_file);
+    let client_ca = pem("client_ca", raw.client_ca, raw.client_ca_file);
+    let sans_given = raw.client_allowed_sans.is_some();
+    if client_ca.is_some() && is_not(ClientAuth::verifies) {
+        let what = "has no effect: client_auth_type must be VerifyClientCertIfGiven or RequireAndVerifyClientCert";
+        problems.add(at("client_ca"), what);
+    }
+    if client_ca.is_none() && is(ClientAuth::verifies) {
+        problems.add(at("client_ca_file"), "is missing: whom shall clients' certificates be signed by?");
+    }
+    if sans_given && is_not(ClientAuth::requires) {
+        let what = "needs client_auth_type RequireAndVerifyClientCert or RequireAnyClientCert";
+        problems.add(at("client_allowed_sans"), what);
+    }
+    let client_allowed_sans = raw.client_allowed_sans.unwrap_or_default();
+    if sans_given && client_allowed_sans.is_empty() {
+        problems.add(at("client_allowed_sans"), "is empty: nobody could come in; leave it out to let everybody in");
+    }
+    for (name, part) in [("cert", &cert), ("key", &key)] {
+        if part.is_none() {
+            problems.add(at(&format!("{name}_file")), format!("is missing (or {name}, with the text itself)"));
+        }
+    }
+    Some(WebTls {
+        cert: cert?,
+        key: key?,
+        client_ca,
+        client_auth: client_auth.ok()?,
+        client_allowed_sans,
+        min_version,
+        max_version,
+        cipher_suites,
+        prefer_server_cipher_suites: raw.prefer_server_cipher_suites.unwrap_or(true),
+        curve_preferences,
+    })
+}
+
+fn client_auth(text: &str) -> Result<ClientAuth, String> {
+    Ok(match text {
+        "" | "NoClientCert" => ClientAuth::None,
+        "RequestClientCert" => ClientAuth::Request,
+        "RequireAnyClientCert" | "RequireClientCert" => ClientAuth::RequireAny,
+        "VerifyClientCertIfGiven" => ClientAuth::VerifyIfGiven,
+        "RequireAndVerifyClientCert" => ClientAuth::RequireAndVerify,
+        other => {
+            return Err(format!(
+                "{other:?} is none of NoClientCert, RequestClientCert, RequireAnyClientCert, VerifyClientCertIfGiven, RequireAndVerifyClientCert"
+            ));
+        }
+    })
+}
+
+fn headers(raw: BTreeMap<String, String>, problems: &mut Problems) -> BTreeMap<String, String> {
+    for (name, value) in &raw {
+        let at = format!("http_server_config.headers.{name}");
+        let Some((_, allowed)) = HEADERS.iter().find(|(known, _)| known == name) else {
+            let names: Vec<_> = HEADERS.iter().map(|(name, _)| *name).collect();
+            problems.add(at, format!("cannot be set: only {}", names.join(", ")));
+            continue;
+        };
+        if !allowed.is_empty() && !value.is_empty() && !allowed.contains(&value.as_str()) {
+            problems.add(at, format!("{value:?} is not allowed: write {}", allowed.join(" or ")));
+        } else if !value.chars().all(|c| matches!(c, ' '..='~')) {
+            problems.add(at, "must be one line of plain characters");
+        }
+    }
+    raw.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+}
+
+fn users(raw: BTreeMap<String, String>, problems: &mut Problems) -> BTreeMap<String, PasswordHash> {
+    for (name, hash) in &raw {
+        let at = format!("basic_auth_users.{name}");
+        if name.is_empty() || name.contains(':') {
+            problems.add(at, "a user's name must not be empty and must not have a colon");
+        } else {
+            match bcrypt_cost(hash) {
+                None => problems.add(at, "is not a bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'"),
+                Some(cost) if !(4..=MAX_BCRYPT_COST).contains(&cost) => {
+                    problems.add(at, format!("has cost {cost}, which must be from 4 to {MAX_BCRYPT_COST}"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    raw.into_iter().map(|(name, hash)| (name, PasswordHash(hash))).collect()
+}
+
+/// Of `$2y$10$` and 53 characters of bcrypt's own base 64.
+fn bcrypt_cost(hash: &str) -> Option<u32> {
+    let rest = ["$2a$", "$2b$", "$2x$", "$2y$"].iter().find_map(|prefix| hash.strip_prefix(prefix))?;
+    let (cost, digest) = rest.split_once('$')?;
+    let fits = digest.len() == 53 && digest.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '/');
+    (fits && cost.len() == 2).then(|| cost.parse().ok())?
+}
+
+fn rate_limit(raw: &Limit, problems: &mut Problems) -> Option<RateLimit> {
+    let text = raw.interval.as_deref().unwrap_or_default();
+    if matches!(text, "" | "0" | "0s") {
+        return None;
+    }
+    let interval = match text.parse::<SignedDuration>().ok().and_then(|interval| Duration::try_from(interval).ok()) {
+        Some(interval) if !interval.is_zero() => interval,
+        _ => {
+            problems.add("rate_limit.interval", format!("{text:?} is not a time like 1s or 100ms; 0 is no limit"));
+            return None;
+        }
+    };
+    let burst = raw.burst.unwrap_or_default();
+    if burst == 0 {
+        problems.add("rate_limit.burst", "must be at least 1, or nobody could come in");
+    }
+    Some(RateLimit { interval, burst })
+}
+
+#[cfg(test)]
+#[path = "web_tests.rs"]
+mod tests;
