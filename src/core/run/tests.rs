@@ -681,3 +681,13 @@ fn a_disarm_of_an_earlier_process_is_watched_until_it_has_stayed_clear() {
     assert_eq!(again.label(), ("succeeded", ""));
     assert_eq!(again.steps.len(), 1, "it came back, and is disarmed once more by this process");
 }
+
+#[test]
+fn a_gate_that_failed_ends_the_run_after_a_crash_too() {
+    let mut failed = view(Vec::new(), None);
+    failed.gates = vec![found(&gate(OnFailure::Stop), Moment::Before, false)];
+    assert_eq!(resumed(&failed).label(), ("refused", "gate_failed"));
+    let done = MemberEnd::Defragmented { after: intent(2).before, took: S(1) };
+    failed.members = vec![MemberResult { intent: intent(2), end: done }];
+    assert_eq!(resumed(&failed).label(), ("failed", "gate_failed"));
+}
