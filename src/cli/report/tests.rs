@@ -35,6 +35,7 @@ fn the_table_has_a_row_for_each_cluster_and_a_name_cannot_break_it() {
     let cells = |row: &str| row.replace("\\|", "").matches('|').count();
     assert!(rows.iter().all(|row| cells(row) == 11), "{rows:#?}");
     assert!(rows[2].contains("32.5 (32.5 to 32.5)"), "{}", rows[2]);
+    assert!(rows[3].ends_with("| - | 0 (0) |"), "{}", rows[3]);
     assert!(rows[3].contains("stable") && page.contains("**stable: nothing to do**"), "{page}");
 }
 

@@ -162,7 +162,7 @@ pub fn review(cluster: &str, history: &History, frame: Frame) -> Option<Review> 
         cluster: cluster.to_owned(),
         members: names(&present),
         former_members: names(&gone),
-        reclaimable_bytes: present.iter().filter_map(|member| reclaimable(member)).sum(),
+        reclaimable_bytes: tally::total(present.iter().filter_map(|member| reclaimable(member))),
         growth,
         outlook,
         steps,

@@ -21,12 +21,12 @@ pub struct Runs {
 impl Runs {
     /// How many ended so.
     pub fn count(&self, outcomes: &[&str]) -> f64 {
-        outcomes.iter().filter_map(|outcome| self.outcomes.get(*outcome)).sum()
+        total(outcomes.iter().filter_map(|outcome| self.outcomes.get(*outcome).copied()))
     }
 
     /// All that ended.
     pub fn all(&self) -> f64 {
-        self.outcomes.values().sum()
+        total(self.outcomes.values().copied())
     }
 }
 
@@ -44,10 +44,15 @@ pub(super) fn of(history: &History, frame: Frame) -> Runs {
             *runs.outcomes.entry(outcome.clone()).or_default() += count;
         }
     }
-    runs.reclaimed_bytes = history.reclaimed.iter().map(|points| increase(points, watched_from)).sum();
+    runs.reclaimed_bytes = total(history.reclaimed.iter().map(|points| increase(points, watched_from)));
     let acted = runs.count(&ACTED);
     runs.reclaimed_per_run_bytes = (acted > 0.0).then(|| runs.reclaimed_bytes / acted);
     runs
+}
+
+/// `sum` of nothing is -0, and people would see its sign.
+pub(super) fn total(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |sum, value| sum + value)
 }
 
 /// A counter that falls began anew at 0.
