@@ -218,12 +218,14 @@ impl Ledger {
         alerts.iter().all(|key| recent.iter().any(|run| run.request.alerts.contains(key)))
     }
 
-    /// The last attempt on each member since a person last resumed: who resumes says that it may be tried again.
+    /// The last attempt on each member that says anything, since a person last resumed: who resumes says that it may
+    /// be tried again. One that a crash left open says nothing.
     pub fn attempts(&self) -> BTreeMap<MemberId, MemberResult> {
         let resumed = self.resumed();
         let heard = |run: &&RunView| resumed.is_none_or(|resumed| run.id > resumed);
-        let sent = |result: &&MemberResult| !matches!(result.end, MemberEnd::NotSent { .. });
-        let results = self.runs.iter().filter(heard).flat_map(|run| run.members.iter().filter(sent));
+        let tells =
+            |result: &&MemberResult| matches!(result.end, MemberEnd::Defragmented { .. } | MemberEnd::Failed { .. });
+        let results = self.runs.iter().filter(heard).flat_map(|run| run.members.iter().filter(tells));
         // Oldest first: the last of each member stays.
         results.map(|result| (result.intent.member_id, result.clone())).collect()
     }

@@ -499,7 +499,8 @@ impl World {
                     }
                 }
                 log.failed |= matches!(result.end, MemberEnd::Failed { .. });
-                if !matches!(result.end, MemberEnd::NotSent { .. }) {
+                // One that a crash left open says nothing.
+                if matches!(result.end, MemberEnd::Defragmented { .. } | MemberEnd::Failed { .. }) {
                     self.watch.attempts.insert(result.intent.member_id, (result.clone(), false));
                 }
             }

@@ -275,7 +275,7 @@ impl World {
 
     fn mend(&mut self) {
         self.net = Net::default();
-        self.journal = super::JournalHealth::default();
+        self.journal = super::JournalHealth { life: self.journal.life, ..super::JournalHealth::default() };
         self.clock_offset_seconds = 0;
         self.alarms.retain(|alarm| alarm.kind != AlarmKind::Corrupt);
         // Also of clusters that are no longer looked at: what was asked of them comes to its end.
