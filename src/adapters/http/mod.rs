@@ -3,6 +3,7 @@
 //! Knows nothing of etcd: everything is asked of [`crate::ports::service::Service`].
 
 mod auth;
+mod body;
 mod crowd;
 mod exposition;
 mod guard;

@@ -7,20 +7,19 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{Path, State},
     http::{Request, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use jiff::SignedDuration;
 use serde::Deserialize;
-use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::{
     auth::{Deed, Proof},
+    body::{BodyError, discard, read},
     routes::{Site, problem},
-    webhook::BODY_LIMIT,
 };
 use crate::{
     core::history::RunId,
@@ -82,15 +81,14 @@ pub(super) fn forbid<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Res
 async fn said<S>(site: &Site<S>, request: Request<Body>) -> Result<Said, Response> {
     let (parts, body) = request.into_parts();
     if let Some(refusal) = refuse(site, Deed::Order, &parts) {
+        discard(body).await;
         return Err(refusal);
     }
     let bad = |what: &str| problem(StatusCode::BAD_REQUEST, what);
-    let Ok(body) = timeout(BODY_LIMIT, to_bytes(body, MAX_ORDER_BYTES)).await else {
-        return Err(problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"));
-    };
-    let Ok(body) = body else {
-        return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or ended too early"));
-    };
+    let body = read(body, MAX_ORDER_BYTES).await.map_err(|error| match error {
+        BodyError::Late => problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+        BodyError::Unusable => problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or ended too early"),
+    })?;
     let mut said = Said::default();
     if !body.is_empty() {
         said = serde_json::from_slice(&body)

@@ -1,39 +1,38 @@
 //! `POST /api/v1/alerts`. Alertmanager repeats a notification only after 5xx, so 503 means "not written
 //! down yet", and whatever can never work gets a 4xx.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json,
-    body::{Body, to_bytes},
+    body::Body,
     extract::State,
     http::{Request, StatusCode},
     response::{IntoResponse, Response},
 };
-use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::{
     auth::Deed,
+    body::{BodyError, discard, read},
     orders::refuse,
     routes::{MAX_BODY_BYTES, Site, problem},
 };
 use crate::{core::alert::Notification, ports::service::Service};
 
-/// A sender that takes longer for its body holds a connection that others need.
-pub(super) const BODY_LIMIT: Duration = Duration::from_secs(10);
-
 pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     if let Some(refusal) = refuse(&site, Deed::Notify, &parts) {
+        discard(body).await;
         return refusal;
     }
-    let Ok(body) = timeout(BODY_LIMIT, to_bytes(body, MAX_BODY_BYTES)).await else {
-        return problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
-    };
-    let Ok(body) = body else {
-        let what = format!("the body is longer than {MAX_BODY_BYTES} bytes, or ended too early");
-        return problem(StatusCode::PAYLOAD_TOO_LARGE, &what);
+    let body = match read(body, MAX_BODY_BYTES).await {
+        Ok(body) => body,
+        Err(BodyError::Late) => return problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+        Err(BodyError::Unusable) => {
+            let what = format!("the body is longer than {MAX_BODY_BYTES} bytes, or ended too early");
+            return problem(StatusCode::PAYLOAD_TOO_LARGE, &what);
+        }
     };
     let notification: Notification = match serde_json::from_slice(&body) {
         Ok(notification) => notification,

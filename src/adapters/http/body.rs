@@ -1,0 +1,62 @@
+//! Reads the bodies of requests, within bounds. A body that is not wanted is read to its end all the same, up to a
+//! bound: a connection that is closed while its sender still writes takes the answer with it, and the sender sees a
+//! broken connection instead of a reason.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use http_body_util::BodyExt;
+use tokio::time::timeout;
+
+/// A sender that takes longer for its body holds a connection that others need.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+/// How long an answer waits for the rest of a body that is not wanted.
+const DISCARD_LIMIT: Duration = Duration::from_secs(1);
+/// How much of it is read: twice the longest that is wanted anywhere.
+const DISCARD_BYTES: usize = 2 * super::routes::MAX_BODY_BYTES;
+
+/// Why there is no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyError {
+    /// It did not come in time.
+    Late,
+    /// It is longer than the limit, or ended too early.
+    Unusable,
+}
+
+/// The body, of at most `limit` bytes.
+pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
+    let collected = timeout(BODY_LIMIT, collect(&mut body, limit)).await.map_err(|_| BodyError::Late)?;
+    if collected.is_none() {
+        discard(body).await;
+    }
+    collected.ok_or(BodyError::Unusable)
+}
+
+/// Reads on to the end of a body that is not wanted.
+pub(super) async fn discard(mut body: Body) {
+    // Whatever comes of it: the answer goes out now.
+    let _ = timeout(DISCARD_LIMIT, async {
+        let mut left = DISCARD_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+async fn collect(body: &mut Body, limit: usize) -> Option<Bytes> {
+    let mut all = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.ok()?;
+        let Some(data) = frame.data_ref() else { continue };
+        if all.len() + data.len() > limit {
+            return None;
+        }
+        all.extend_from_slice(data);
+    }
+    Some(all.into())
+}
