@@ -52,6 +52,8 @@ use testkit::{EtcdVersion, Tools};
 
 /// The model draws its delays from a seed: it has to answer alike whatever they are.
 const SEEDS: u64 = 30;
+/// How often a scenario that differs is played.
+const TRIES: u32 = 3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_model_answers_as_etcd_3_4_does() {
@@ -80,28 +82,43 @@ async fn compare(line: EtcdVersion) {
         if only.as_ref().is_some_and(|only| *only != format!("{scenario:?}")) {
             continue;
         }
-        let begun = std::time::Instant::now();
-        let (version, real) = Box::pin(real::play(line, scenario)).await;
-        println!("etcd {version}, {scenario:?}, {:.1} s:", begun.elapsed().as_secs_f64());
-        for line in &real {
-            println!("    {line}");
-        }
-        for seed in 1..=SEEDS {
-            let model = simulated::play(version.clone(), scenario, seed).await;
-            let lines = real.len().max(model.len());
-            let missing = "(nothing)".to_owned();
-            let pair = |line: usize| (real.get(line).unwrap_or(&missing), model.get(line).unwrap_or(&missing));
-            let differ = (0..lines).map(pair).filter(|(real, model)| real != model);
-            let found: Vec<_> = differ
-                .map(|(real, model)| {
-                    format!("{scenario:?}, etcd {version}, seed {seed}:\n  real:  {real}\n  model: {model}")
-                })
-                .collect();
-            if !found.is_empty() {
-                differences.extend(found);
+        // A machine under load makes real members elect a leader that nobody asked for. What a model gets wrong
+        // is wrong each time.
+        let mut found = Vec::new();
+        for _ in 0..TRIES {
+            found = Box::pin(differences_in(line, scenario)).await;
+            if found.is_empty() {
                 break;
             }
+            println!("they differ; once more:\n{}", found.join("\n"));
         }
+        differences.extend(found);
     }
     assert!(differences.is_empty(), "the model is not as etcd is:\n{}", differences.join("\n"));
+}
+
+/// Plays a scenario on real members, and on the model until a seed of it differs.
+async fn differences_in(line: EtcdVersion, scenario: Scenario) -> Vec<String> {
+    let begun = std::time::Instant::now();
+    let (version, real) = Box::pin(real::play(line, scenario)).await;
+    println!("etcd {version}, {scenario:?}, {:.1} s:", begun.elapsed().as_secs_f64());
+    for line in &real {
+        println!("    {line}");
+    }
+    for seed in 1..=SEEDS {
+        let model = simulated::play(version.clone(), scenario, seed).await;
+        let lines = real.len().max(model.len());
+        let missing = "(nothing)".to_owned();
+        let pair = |line: usize| (real.get(line).unwrap_or(&missing), model.get(line).unwrap_or(&missing));
+        let differ = (0..lines).map(pair).filter(|(real, model)| real != model);
+        let found: Vec<_> = differ
+            .map(|(real, model)| {
+                format!("{scenario:?}, etcd {version}, seed {seed}:\n  real:  {real}\n  model: {model}")
+            })
+            .collect();
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    Vec::new()
 }
