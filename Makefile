@@ -19,6 +19,10 @@ tools: ## Install what tests and demo run against: etcd 3.4/3.5/3.6, Prometheus,
 tools-kube: ## Also build a kube-apiserver with Go, some minutes, for the tests in tests/e2e/pods.rs
 	tests/testkit/tools --with-kube-apiserver
 
+.PHONY: tools-browser
+tools-browser: ## Also get Chromium, its driver and axe-core, for tests/browser; where they are not to be had, SKIPPED
+	tests/testkit/tools --browser
+
 .PHONY: build
 build: tools ## Build the release binary: target/release/defragd
 	cargo build --release --locked --bin defragd
@@ -35,10 +39,48 @@ test: tools check-shipped ## All tests, on real etcd, Prometheus and Alertmanage
 
 .PHONY: soak
 soak: tools ## The long tests: a million simulated schedules, then hundreds of kills of defragd on real etcd
-	# Optimised, but not across crates: that takes minutes to build and gains nothing here.
-	SIM_SCHEDULES=$${SIM_SCHEDULES:-1000000} CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-	  cargo test --release --locked --test sim every_schedule -- --nocapture
+	# Optimised for speed, and not across crates: that takes minutes to build and gains nothing here.
+	SIM_SCHEDULES=$${SIM_SCHEDULES:-1000000} CARGO_PROFILE_RELEASE_OPT_LEVEL=3 CARGO_PROFILE_RELEASE_LTO=off \
+	  CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo test --release --locked --test sim every_schedule -- --nocapture
 	cargo test --locked --test e2e -- --ignored --nocapture soak_
+	$(MAKE) bench-soak
+
+# The figures are those of the release binary, in processes of its own; load on the machine falsifies times, and little else.
+FLEET := target/release/fleet
+
+.PHONY: bench-build
+bench-build: build
+	cargo build --release --locked -p fleet
+
+.PHONY: bench-fleet
+bench-fleet: bench-build ## What a scrape of 10 to 1,000 simulated clusters costs; writes benches/FLEET.md; ARGS='-o json'
+	$(FLEET) growth --write benches/FLEET.md $(ARGS)
+	$(FLEET) idle --write benches/FLEET.md $(ARGS)
+
+.PHONY: bench-idle
+bench-idle: bench-build ## Memory at rest and time to the first good scrape with one real cluster; writes benches/FLEET.md
+	$(FLEET) idle --write benches/FLEET.md $(ARGS)
+
+.PHONY: bench-soak
+bench-soak: bench-build ## 100,000 scrapes of members that hang, refuse and restart; writes benches/FLEET.md
+	$(FLEET) soak --write benches/FLEET.md $(ARGS)
+
+# perf (Debian: linux-perf) on a build with symbols, made beside the shipped one.
+.PHONY: bench-profile
+bench-profile: bench-build ## Where the processor time of a scrape of 1,000 clusters goes; writes benches/fleet/profile.txt
+	CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \
+	  cargo build --release --locked --bin defragd --target-dir target/profile
+	$(FLEET) growth --defragd target/profile/release/defragd --sizes 1000 --scrapes 40 --tls-clusters 0 \
+	  --faults-per-mille 0 --profile benches/fleet/profile.txt
+
+.PHONY: fuzz
+fuzz: ## Hostile input for everything that reads what others wrote, FUZZ_CASES of each; failing ones are kept
+	FUZZ_CASES=$${FUZZ_CASES:-20000} cargo test --locked --test fuzz -- --nocapture
+
+.PHONY: bench
+bench: build ## A roll by defragd side by side with etcdctl under load; BENCH_RUNS=5 BENCH_LOADS=… ; hours in full
+	cargo build --release --locked -p bench-roll
+	target/release/bench-roll
 
 .PHONY: mutants
 mutants: tools ## Put deliberate faults into a copy of src and see that the simulator catches each
@@ -56,12 +98,18 @@ check-shipped: tools lint-observability ## Check the shipped rules, their tests,
 lint-observability: tools ## Lint rules and Alertmanager's configuration; the dashboards are what their source says
 	promtool check rules --lint=all --lint-fatal alerts/*.rules.yml
 	amtool check-config alerts/alertmanager.yml
+	promtool check config --syntax-only deploy/examples/prometheus-probe.yml
 	@if command -v python3 >/dev/null; then python3 dashboards/generate.py --check; \
 	  else echo "dashboards: SKIPPED, there is no python3 here to compare them with their source"; fi
 
 .PHONY: dashboards
 dashboards: ## Write dashboards/*.json anew from dashboards/source
 	python3 dashboards/generate.py
+
+.PHONY: docs
+docs: ## Write manual pages and completions into target/docs, from a debug build
+	cargo build --quiet --locked --bin defragd
+	deploy/docs target/debug/defragd target/docs
 
 .PHONY: check-deploy
 check-deploy: ## Render chart and kustomizations, validate them, hold them to the program; needs Go, else SKIPPED

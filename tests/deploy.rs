@@ -45,8 +45,13 @@ impl Rendered {
         self.objects.iter().filter(move |object| object["kind"] == kind)
     }
 
+    /// What makes the pods: a Deployment, or a `StatefulSet` of several replicas.
+    fn workload(&self) -> Option<&Value> {
+        self.of_kind("Deployment").chain(self.of_kind("StatefulSet")).next()
+    }
+
     fn pod(&self) -> Option<&Value> {
-        self.of_kind("Deployment").next().map(|deployment| &deployment["spec"]["template"]["spec"])
+        self.workload().map(|workload| &workload["spec"]["template"]["spec"])
     }
 }
 
@@ -64,7 +69,7 @@ fn rendered() -> Vec<Rendered> {
         assert!(paths.len() > before + 5, "little was rendered: {paths:?}");
     }
     let all: Vec<_> = paths.into_iter().map(Rendered::read).collect();
-    assert!(all.iter().all(|file| file.pod().is_some()), "each has a Deployment");
+    assert!(all.iter().all(|file| file.pod().is_some()), "each has a Deployment or a StatefulSet");
     all
 }
 
@@ -184,18 +189,23 @@ fn a_pod_may_write_nothing_but_its_journal_and_is_nobody() {
         assert_eq!(pod["securityContext"]["runAsNonRoot"], !root_reads, "{path}");
         assert_eq!(pod["securityContext"]["runAsUser"] == 0, root_reads, "{path}");
         // No token of Kubernetes without a right that needs it, and no right but that one.
-        let rights: Vec<_> =
-            file.of_kind("ClusterRole").chain(file.of_kind("Role")).map(|role| &role["rules"]).collect();
-        assert_eq!(pod["automountServiceAccountToken"], !rights.is_empty(), "{path}");
+        let everywhere: Vec<_> = file.of_kind("ClusterRole").map(|role| &role["rules"]).collect();
+        let here: Vec<_> = file.of_kind("Role").map(|role| &role["rules"]).collect();
+        assert_eq!(pod["automountServiceAccountToken"], !(everywhere.is_empty() && here.is_empty()), "{path}");
         let pods = serde_json::json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]);
-        assert!(rights.into_iter().all(|rules| *rules == pods), "{path}");
+        assert!(everywhere.into_iter().all(|rules| *rules == pods), "{path}");
+        // Leases of one namespace, where the lock is made of them: what adapters/lock/kubernetes.rs asks for.
+        let verbs = ["get", "create", "update"];
+        let leases =
+            serde_json::json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": verbs}]);
+        let wanted = flag(&arguments, "--lock.kind") == Some("kubernetes");
+        assert_eq!(here, [&leases].into_iter().filter(|_| wanted).collect::<Vec<_>>(), "{path}");
     }
 }
 
 #[test]
 fn a_pod_waits_for_its_member_for_as_long_as_the_program_does() {
     for file in rendered() {
-        let deployment = file.of_kind("Deployment").next().unwrap();
         let pod = file.pod().unwrap();
         let arguments = arguments(pod);
         let path = file.path.display();
@@ -205,12 +215,83 @@ fn a_pod_waits_for_its_member_for_as_long_as_the_program_does() {
         };
         let grace: u64 = grace.strip_suffix('s').unwrap().parse().unwrap();
         assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > grace, "{path}");
-        // Until replicas know of each other.
-        assert_eq!(deployment["spec"]["replicas"], 1, "{path}");
-        assert_eq!(deployment["spec"]["strategy"], serde_json::json!({"type": "Recreate"}), "{path}");
     }
     let unit = read("deploy/systemd/defragd.service");
     assert!(unit.contains("--shutdown-grace 10m") && unit.contains("\nTimeoutStopSec=11min"));
+}
+
+#[test]
+fn one_pod_acts_or_there_is_a_lock_and_a_journal_for_each() {
+    let help = help();
+    let mut with_lock = 0;
+    for file in rendered() {
+        let (path, spec, pod) = (file.path.display(), &file.workload().unwrap()["spec"], file.pod().unwrap());
+        let arguments = arguments(pod);
+        if arguments.contains(&"--exporter-only".to_owned()) {
+            continue;
+        }
+        let env = array(&pod["containers"][0]["env"]);
+        let variables: Vec<_> = env.iter().map(|variable| text(&variable["name"])).collect();
+        for ours in variables.iter().filter(|name| name.starts_with("DEFRAGD_")) {
+            assert!(help.contains(&format!("[env: {ours}=")), "{path}: {ours}");
+        }
+        let Some(kind) = flag(&arguments, "--lock.kind") else {
+            assert_eq!(spec["replicas"], 1, "{path}");
+            assert_eq!(spec["strategy"], serde_json::json!({"type": "Recreate"}), "{path}");
+            continue;
+        };
+        with_lock += 1;
+        assert!(["etcd", "kubernetes"].contains(&kind), "{path}");
+        let value = |name: &str| &env.iter().find(|variable| variable["name"] == name).unwrap()["value"];
+        assert!(text(value("DEFRAGD_LOCK_URL")).starts_with("http://$(POD_IP):"), "{path}");
+        let at = |name: &str| variables.iter().position(|variable| *variable == name).unwrap();
+        assert!(at("POD_IP") < at("DEFRAGD_LOCK_URL"), "{path}: only what comes before is put in");
+        let claims: Vec<_> =
+            array(&spec["volumeClaimTemplates"]).iter().map(|claim| &claim["metadata"]["name"]).collect();
+        assert_eq!(claims, ["journal"], "{path}");
+        assert_eq!(file.of_kind("PersistentVolumeClaim").count(), 0, "{path}");
+        // They reach each other.
+        let policy = &file.of_kind("NetworkPolicy").next().unwrap()["spec"];
+        let (each_other, own) =
+            (serde_json::json!({"podSelector": policy["podSelector"]}), &policy["ingress"][0]["from"]);
+        assert!(array(own).contains(&each_other), "{path}: {own}");
+        let out = array(&policy["egress"]).iter().any(|rule| array(&rule["to"]).contains(&each_other));
+        assert!(out, "{path}: {}", policy["egress"]);
+    }
+    assert!(with_lock >= 2 || std::env::var_os("DEFRAGD_RENDERED").is_none(), "{with_lock} have one");
+}
+
+#[test]
+fn the_units_port_is_the_programs_and_its_watchdog_waits_longer_than_the_program_is_silent() {
+    let (unit, socket, help) = (read("deploy/systemd/defragd.service"), read("deploy/systemd/defragd.socket"), help());
+    let setting = |text: &str, name: &str| {
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(&format!("{name}=")));
+        let value = lines.next().unwrap_or_else(|| panic!("there is no {name}")).to_owned();
+        assert_eq!(lines.next(), None, "{name} is there twice");
+        value
+    };
+    assert!(help.contains(&format!("[default: {}]", setting(&socket, "ListenStream"))), "{socket}");
+    assert!(socket.contains("--web.systemd-socket") && help.contains("--web.systemd-socket"));
+    // The way to the socket is the unit's own command and one flag more.
+    assert!(socket.contains(&format!("ExecStart={} --web.systemd-socket", setting(&unit, "ExecStart"))), "{socket}");
+    assert_eq!((setting(&unit, "Type").as_str(), setting(&unit, "NotifyAccess").as_str()), ("notify", "main"));
+    let watchdog: u64 = setting(&unit, "WatchdogSec").strip_suffix('s').unwrap().parse().unwrap();
+    assert!(watchdog >= 30, "it hears from the program every 10 s, or on a busy machine some seconds later");
+}
+
+#[test]
+fn the_images_health_check_is_a_command_of_the_program() {
+    let dockerfile = read("Dockerfile");
+    let (_, check) = dockerfile.split_once("HEALTHCHECK ").unwrap();
+    let (_, command) = check.lines().next().unwrap().split_once(" CMD ").unwrap();
+    let words: Vec<String> = serde_json::from_str(command).unwrap();
+    assert!(dockerfile.contains(&format!("ENTRYPOINT [\"{}\"]", words[0])), "it is the image's program");
+    // Nobody is there: unhealthy, which is 1, and not a mistake in the command, which would be 2.
+    let ended = Command::new(binary()).args(&words[1..]).env("DEFRAGD_SERVER", "http://127.0.0.1:1").output().unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{}", String::from_utf8_lossy(&ended.stderr));
+    let help = Command::new(binary()).args(&words[1..]).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("[default: http://127.0.0.1:9379]") && help.contains("env: DEFRAGD_SERVER"), "{help}");
 }
 
 #[test]

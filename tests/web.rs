@@ -440,14 +440,21 @@ async fn prometheus_and_curl_scrape_over_tls_with_a_password() {
         site.path("password"),
         defragd.target()
     );
-    let prometheus = Prometheus::start(&tools, &config, &site.dir.path().join("prometheus.log")).await.unwrap();
-    until("Prometheus to have scraped", MINUTE, || async {
-        let (up, build) = (prometheus.query("up == 1").await?, prometheus.query("defragd_build_info").await?);
-        ensure!(up.len() == 1 && build.len() == 1, "{up:?} {build:?}");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    let programs = [Some(tools.prometheus()), tools.prometheus_3()];
+    if programs[1].is_none() {
+        println!("SKIPPED Prometheus 3: not here");
+    }
+    for program in programs.into_iter().flatten() {
+        let log = site.dir.path().join("prometheus.log");
+        let prometheus = Prometheus::start_program(&program, &config, &log).await.unwrap();
+        until("Prometheus to have scraped", MINUTE, || async {
+            let (up, build) = (prometheus.query("up == 1").await?, prometheus.query("defragd_build_info").await?);
+            ensure!(up.len() == 1 && build.len() == 1, "{up:?} {build:?}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
 
     let curl = |password: &str| {
         std::process::Command::new("curl")
@@ -602,7 +609,13 @@ async fn ten_thousand_idle_slow_and_lying_clients_keep_nobody_out() {
         }
         if number % 1000 == 999 {
             assert_eq!(status(&client, &healthy).await, Some(StatusCode::OK), "after {number}");
-            assert!(descriptors() < 600, "{} descriptors", descriptors());
+            // Whoever was just pushed out is closed when its task next runs, which may be a moment later.
+            until("connections to be closed", MINUTE, || async {
+                ensure!(descriptors() < 600, "{} descriptors", descriptors());
+                Ok(())
+            })
+            .await
+            .unwrap();
         }
     }
     let grown = status_of("VmRSS:").saturating_sub(before);
@@ -649,4 +662,37 @@ async fn ten_thousand_idle_slow_and_lying_clients_keep_nobody_out() {
     }
     defragd.ensure_running().unwrap();
     assert!(!defragd.log().unwrap().contains("panicked"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_command_shows_what_the_web_configuration_asks_for_and_ends_with_what_it_heard() {
+    let site = Site::new();
+    let defragd = site.start(&format!("{}basic_auth_users:\n  ann: {}\n", Site::tls(""), hash()), &[]).await;
+    fs::write(site.path("password"), "correct horse").unwrap();
+    fs::write(site.path("wrong"), "wrong horse").unwrap();
+    let url = format!("--url={}", https(&defragd, ""));
+    let (ca, user) = (format!("--server-ca-file={}", site.pki.ca().display()), "--user=ann".to_owned());
+    let password = |file: &str| format!("--password-file={}", site.path(file));
+    let health = async |args: &[&String]| {
+        let program = env!("CARGO_BIN_EXE_defragd");
+        let output = tokio::process::Command::new(program).arg("health").args(args).output().await.unwrap();
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        (output.status.code().unwrap(), said)
+    };
+    let ready = "--ready".to_owned();
+    assert_eq!(health(&[&url, &ca, &user, &password("password")]).await, (0, "defragd is healthy\n".to_owned()));
+    assert_eq!(health(&[&url, &ca, &user, &password("password"), &ready]).await, (0, "defragd is ready\n".to_owned()));
+    let nobody = "--url=http://127.0.0.1:1".to_owned();
+    for (args, code, says) in [
+        (vec![&url, &ca], 1, "answered 401"),
+        (vec![&url, &ca, &user, &password("wrong")], 1, "answered 401"),
+        (vec![&url], 1, "certificate"),
+        (vec![&nobody], 1, "cannot reach"),
+        (vec![&"--url=ftp://x".to_owned()], 2, "--url"),
+    ] {
+        let (ended, said) = health(&args).await;
+        assert!(ended == code && said.contains(says) && !said.contains("horse"), "{args:?}: {ended} {said}");
+    }
+    defragd.kill().await.unwrap();
+    assert_eq!(health(&[&url, &ca, &user, &password("password")]).await.0, 1);
 }

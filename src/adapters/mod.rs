@@ -4,4 +4,8 @@ pub mod etcd;
 pub mod gates;
 pub mod http;
 pub mod journal;
+pub mod lock;
 pub mod outgoing;
+pub mod systemd;
+mod tls;
+pub mod turns;

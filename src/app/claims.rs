@@ -1,16 +1,36 @@
-//! Which etcd cluster a run of this process is at work on. Two entries of a configuration may lead to the
-//! same cluster by different endpoints; only the cluster's own id tells.
+//! Which etcd cluster each entry of the configuration leads to, and which a run of this process is at work on. Two
+//! entries may lead to the same cluster by different endpoints; only the cluster's own id tells.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::core::{cluster::ClusterId, reason::Reason};
 
-/// The clusters under way in this process.
+/// See the module.
 #[derive(Clone, Debug, Default)]
-pub struct Claims(Arc<Mutex<BTreeMap<ClusterId, String>>>);
+pub struct Claims(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    under_way: BTreeMap<ClusterId, String>,
+    leads_to: BTreeMap<String, ClusterId>,
+    /// The same, the other way round: every scrape asks for every entry.
+    entries: BTreeMap<ClusterId, BTreeSet<String>>,
+}
+
+impl Known {
+    fn forget(&mut self, entry: &str) {
+        let Some(id) = self.leads_to.remove(entry) else { return };
+        if let Entry::Occupied(mut entries) = self.entries.entry(id) {
+            entries.get_mut().remove(entry);
+            if entries.get().is_empty() {
+                entries.remove();
+            }
+        }
+    }
+}
 
 /// The right to work on one cluster, until it is dropped.
 #[derive(Debug)]
@@ -22,7 +42,7 @@ pub struct Claim {
 impl Claims {
     /// Takes the right for the entry `owner`, unless another entry has it.
     pub fn take(&self, id: ClusterId, owner: &str) -> Result<Claim, Reason> {
-        let mut claimed = self.lock();
+        let claimed = &mut self.lock().under_way;
         if let Some(other) = claimed.get(&id) {
             return Err(Reason::SameCluster { cluster_id: id.to_string(), other: other.clone() });
         }
@@ -30,7 +50,31 @@ impl Claims {
         Ok(Claim { claims: self.clone(), id })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ClusterId, String>> {
+    /// The entry leads to this cluster, as it says itself. Gives the other entries that lead there too.
+    pub fn saw(&self, id: ClusterId, entry: &str) -> Vec<String> {
+        let mut known = self.lock();
+        if known.leads_to.get(entry) != Some(&id) {
+            known.forget(entry);
+            known.leads_to.insert(entry.to_owned(), id);
+            known.entries.entry(id).or_default().insert(entry.to_owned());
+        }
+        drop(known);
+        self.same_as(entry)
+    }
+
+    /// The other entries that lead where this one does.
+    pub fn same_as(&self, entry: &str) -> Vec<String> {
+        let known = self.lock();
+        let entries = known.leads_to.get(entry).and_then(|id| known.entries.get(id));
+        entries.into_iter().flatten().filter(|other| *other != entry).cloned().collect()
+    }
+
+    /// The entry is gone, or leads elsewhere from now on.
+    pub fn forget(&self, entry: &str) {
+        self.lock().forget(entry);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -44,7 +88,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.claims.lock().remove(&self.id);
+        self.claims.lock().under_way.remove(&self.id);
     }
 }
 
@@ -60,5 +104,18 @@ mod tests {
         assert!(claims.take(ClusterId(2), "b").is_ok());
         drop(claim);
         assert!(claims.take(ClusterId(1), "b").is_ok());
+    }
+
+    #[test]
+    fn entries_that_lead_to_one_cluster_know_of_each_other_until_one_is_gone() {
+        let claims = Claims::default();
+        assert!(claims.saw(ClusterId(1), "a").is_empty());
+        assert!(claims.saw(ClusterId(2), "b").is_empty());
+        assert_eq!(claims.saw(ClusterId(1), "c"), ["a"]);
+        assert_eq!(claims.same_as("a"), ["c"]);
+        assert_eq!(claims.saw(ClusterId(2), "c"), ["b"], "it leads elsewhere now");
+        assert!(claims.same_as("a").is_empty());
+        claims.forget("c");
+        assert!(claims.same_as("b").is_empty() && claims.same_as("c").is_empty());
     }
 }

@@ -3,37 +3,53 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use bytesize::ByteSize;
 use tokio::{
     sync::{Mutex as AsyncMutex, Notify, Semaphore, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
-use tracing::info;
+use tracing::{info, warn};
 
-use super::{claims::Claims, driver, log, observer, revisions::Revisions};
+use super::{
+    claims::Claims,
+    driver,
+    handover::Handover,
+    live::{Changes, Stage},
+    lock::{Lock, Round},
+    log,
+    notify::Notifications,
+    observer,
+    overview::Sight,
+    revisions::Revisions,
+    troubles::Troubles,
+};
 use crate::{
     config::ClusterSettings,
     core::{
         admission::Ledger,
         alert::Selector,
-        cluster::{ClusterFacts, MemberId},
+        cluster::{ClusterFacts, Fact, MemberId},
         gate::GateResult,
         history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
+        lock::Change as LockChange,
         plan::Plan,
         policy::{Compaction, Policy},
         reason::Reason,
     },
     ports::{
         clock::Clock,
-        etcd::{Etcd, Membership},
+        etcd::{Etcd, Membership, Renewal},
         gate::Gate,
         journal::{Journal, JournalError},
+        lock::LockStore,
+        peers::Peers,
         progress::Progress,
-        service::{ClusterSummary, Told},
+        service::{ClusterSummary, LockSummary, Told},
     },
     telemetry::{
         counters::Counters,
@@ -42,10 +58,10 @@ use crate::{
 };
 
 /// A quota changes only with a restart of the member; this bounds how long the old one is shown.
-const QUOTA_REMEMBERED_FOR: Duration = Duration::from_mins(5);
+pub(super) const QUOTA_REMEMBERED_FOR: Duration = Duration::from_mins(5);
 
-/// As etcdctl's default command timeout.
-const LOOK_BUDGET: Duration = Duration::from_secs(5);
+/// Small files: whatever takes longer hangs, and the other clusters' turn comes.
+const RENEWAL_LIMIT: Duration = Duration::from_secs(2);
 
 /// What the clusters of a process share.
 pub struct Shared<J> {
@@ -61,20 +77,36 @@ pub struct Shared<J> {
     pub clock: Arc<dyn Clock>,
     /// Which etcd clusters are being worked on.
     pub claims: Claims,
+    /// Tells those who watch.
+    pub changes: Changes,
+    /// Tells others of runs.
+    pub notifications: Notifications,
 }
 
 /// See the module.
 pub struct Cluster<E, J> {
-    /// As it started; for what may change meanwhile, see the rules.
-    settings: ClusterSettings,
+    name: String,
+    settings: Mutex<Arc<ClusterSettings>>,
     rules: Mutex<Arc<Rules>>,
-    pub(super) etcd: E,
+    /// A run has that of its begin to its end, whatever a reload brings.
+    etcd: Mutex<Arc<E>>,
+    /// Those of before, as long as a run has them.
+    older: Mutex<Vec<Weak<E>>>,
     pub(super) shared: Arc<Shared<J>>,
     pub(super) desk: Mutex<Desk>,
     // Held from the decision about a request to its record, so that two webhooks cannot both be first, and a
     // request is not cancelled while it begins.
     pub(super) admission: AsyncMutex<()>,
+    /// Held while the journal is read for the desk.
+    pub(super) reading: AsyncMutex<()>,
     pub(super) wake: Notify,
+    /// What is watched may be another thing.
+    watch_anew: Notify,
+    pub(super) lock: Lock,
+    pub(super) peers: Option<Arc<dyn Peers>>,
+    pub(super) handover: Handover,
+    pub(super) stage: Stage,
+    pub(super) sight: Arc<Sight>,
     memory: Mutex<Memory>,
 }
 
@@ -96,6 +128,10 @@ pub(super) struct Desk {
     pub(super) waiting_for: Option<Reason>,
     /// As it was last read: for what is shown, never for what is decided.
     pub(super) ledger: Ledger,
+    /// It was taken out of the configuration: nothing new is taken.
+    pub(super) retired: bool,
+    /// Why the holder of the lock was not reached when that was last tried.
+    pub(super) peer_trouble: Option<String>,
     defragmenting: Option<MemberId>,
 }
 
@@ -107,25 +143,52 @@ struct Memory {
     last_defrags: BTreeMap<MemberId, LastDefrag>,
     revisions: Option<Revisions>,
     warned: BTreeSet<String>,
+    troubles: Troubles,
+    same_as: Vec<String>,
+    /// Why the changed credentials are not taken.
+    refused: Option<String>,
+}
+
+impl Memory {
+    fn new(policy: &Policy) -> Self {
+        let revisions = match policy.compaction {
+            Some(Compaction::OlderThan(age)) => Some(Revisions::new(age)),
+            _ => None,
+        };
+        Self { revisions, ..Self::default() }
+    }
+}
+
+/// What a reload brings to a cluster.
+pub(super) struct Change<E> {
+    pub(super) settings: ClusterSettings,
+    pub(super) gates: Vec<Gate>,
+    /// Where endpoints or credentials are others.
+    pub(super) etcd: Option<E>,
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// A cluster without requests.
     pub fn new(settings: ClusterSettings, etcd: E, shared: Arc<Shared<J>>) -> Self {
-        let revisions = match settings.policy.compaction {
-            Some(Compaction::OlderThan(age)) => Some(Revisions::new(age)),
-            _ => None,
-        };
-        let memory = Memory { revisions, ..Memory::default() };
+        let memory = Memory::new(&settings.policy);
         let (policy, selector) = (settings.policy.clone(), settings.selector.clone());
         Self {
-            settings,
+            name: settings.name.clone(),
+            settings: Mutex::new(Arc::new(settings)),
             rules: Mutex::new(Arc::new(Rules { policy, selector, gates: Vec::new() })),
-            etcd,
+            etcd: Mutex::new(Arc::new(etcd)),
+            older: Mutex::default(),
             shared,
             desk: Mutex::default(),
             admission: AsyncMutex::default(),
+            reading: AsyncMutex::default(),
             wake: Notify::new(),
+            watch_anew: Notify::new(),
+            lock: Lock::none(),
+            peers: None,
+            handover: Handover::default(),
+            stage: Stage::default(),
+            sight: Arc::default(),
             memory: Mutex::new(memory),
         }
     }
@@ -134,8 +197,47 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     #[must_use]
     pub fn with_gates(self, gates: Vec<Gate>) -> Self {
         let rules = self.rules();
-        self.follow(Rules { policy: rules.policy.clone(), selector: rules.selector.clone(), gates });
+        self.set_rules(Rules { policy: rules.policy.clone(), selector: rules.selector.clone(), gates });
         self
+    }
+
+    /// The same, acting only while it holds the lock in this store: see [`Cluster::keep_lock`]. `name` is this
+    /// replica's.
+    #[must_use]
+    pub fn with_lock(mut self, store: Arc<dyn LockStore>, name: &str) -> Self {
+        self.lock = Lock::over(store, name);
+        self
+    }
+
+    /// The same, acting on nothing: it only looks.
+    #[must_use]
+    pub fn without_acting(mut self) -> Self {
+        self.lock = Lock::never();
+        self
+    }
+
+    /// Gives the lock up: from here on nothing begins, and another replica may act.
+    pub async fn release_lock(&self) {
+        if let Some(term) = self.lock.view().held() {
+            info!(cluster = self.name(), term = term.0, "giving the lock up");
+        }
+        self.lock.release().await;
+    }
+
+    pub(super) fn lock_told(&self, round: &Round) {
+        let cluster = self.name();
+        match (round.change, &round.trouble) {
+            (LockChange::Gained(term), _) => info!(cluster, term = term.0, "this replica holds the cluster's lock now"),
+            (LockChange::Lost(term), trouble) => {
+                let detail = trouble.as_deref().unwrap_or("another replica holds it");
+                warn!(cluster, term = term.0, detail, "the cluster's lock is lost: no new member is started");
+            }
+            (LockChange::Same, Some(trouble)) => warn!(cluster, detail = trouble, "the cluster's lock was not renewed"),
+            (LockChange::Same, None) => {}
+        }
+        self.shared.counters.lock(cluster, round.change != LockChange::Same, round.trouble.is_some());
+        // Whoever waits for it, or acts under it, looks again.
+        self.wake.notify_one();
     }
 
     /// What holds from the next decision on.
@@ -143,21 +245,78 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Arc::clone(&lock(&self.rules))
     }
 
-    /// New rules. A run under way keeps those that it began with.
-    pub(super) fn follow(&self, rules: Rules) {
+    /// What is used from now on to reach it.
+    pub fn etcd(&self) -> Arc<E> {
+        Arc::clone(&lock(&self.etcd))
+    }
+
+    /// Goes on as this says. A run under way keeps what it began with.
+    pub(super) fn follow(&self, change: Change<E>) {
+        let Change { settings, gates, etcd } = change;
+        let old = self.settings();
+        if let Some(etcd) = etcd {
+            let before = std::mem::replace(&mut *lock(&self.etcd), Arc::new(etcd));
+            lock(&self.older).push(Arc::downgrade(&before));
+            lock(&self.memory).refused = None;
+            info!(cluster = self.name(), endpoints = settings.endpoints.join(","), "reached otherwise from now on");
+        }
+        if old.endpoints != settings.endpoints || old.discovery != settings.discovery {
+            // It may be another cluster: nothing that was seen of the one before counts any more.
+            let mut memory = lock(&self.memory);
+            let last_defrags = std::mem::take(&mut memory.last_defrags);
+            *memory = Memory { last_defrags, ..Memory::new(&settings.policy) };
+            self.shared.claims.forget(self.name());
+        } else if compaction_age(&old.policy) != compaction_age(&settings.policy) {
+            lock(&self.memory).revisions = Memory::new(&settings.policy).revisions;
+        }
+        self.watch_anew.notify_one();
+        self.set_rules(Rules { policy: settings.policy.clone(), selector: settings.selector.clone(), gates });
+        *lock(&self.settings) = Arc::new(settings);
+    }
+
+    /// Looks whether the files with the credentials changed. Never fails: what is not whole is not taken, and said once.
+    pub async fn renew(&self) {
+        let mut older: Vec<_> = lock(&self.older).iter().filter_map(Weak::upgrade).collect();
+        lock(&self.older).retain(|etcd| etcd.strong_count() > 0);
+        older.retain(|etcd| Arc::strong_count(etcd) > 1);
+        for etcd in older {
+            let _ = timeout(RENEWAL_LIMIT, etcd.renew()).await;
+        }
+        let renewal = timeout(RENEWAL_LIMIT, self.etcd().renew()).await;
+        let mut memory = lock(&self.memory);
+        match renewal.unwrap_or_else(|_| Renewal::Refused("the files cannot be read within 2 s".to_owned())) {
+            Renewal::Unchanged => memory.refused = None,
+            Renewal::Taken => {
+                memory.refused = None;
+                info!(cluster = self.name(), "the credentials changed: new connections are made with them");
+            }
+            Renewal::Refused(detail) => {
+                if memory.refused.as_ref() != Some(&detail) {
+                    warn!(
+                        cluster = self.name(),
+                        detail, "the changed credentials are not taken: going on with those before"
+                    );
+                }
+                memory.refused = Some(detail);
+            }
+        }
+    }
+
+    fn set_rules(&self, rules: Rules) {
         self.shared.counters.expect_gates(self.name(), rules.gates.iter().map(|gate| &gate.rule));
         *lock(&self.rules) = Arc::new(rules);
         // Whoever waits for a window or an approval looks again.
         self.wake.notify_one();
     }
 
-    /// Its configuration, as it started.
-    pub fn settings(&self) -> &ClusterSettings {
-        &self.settings
+    /// Its configuration.
+    pub fn settings(&self) -> Arc<ClusterSettings> {
+        Arc::clone(&lock(&self.settings))
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.settings.name
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Learns the last attempts on the members from the runs of earlier processes.
@@ -177,19 +336,31 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.end_run(view.id, view.request.trigger, outcome).await
     }
 
-    /// What a scrape shows of this cluster, within `budget`.
-    pub async fn sample(&self, budget: Duration) -> ClusterSample {
+    /// A cheap look at all members, within `budget`; remembered for whoever asks next.
+    pub(super) async fn glance(&self, budget: Duration) -> (Fact<()>, Option<ClusterFacts>) {
         let known = lock(&self.memory).membership.clone();
         let quotas = lock(&self.memory).quotas.clone();
         let remembered = |member: &crate::core::cluster::Member| {
             let (quota, seen) = quotas.get(&member.id)?;
             (seen.elapsed() < QUOTA_REMEMBERED_FOR).then_some(*quota)
         };
-        let (up, observed) = observer::glance(&self.etcd, budget, known, remembered).await;
+        let etcd = self.etcd();
+        let (listed, observed) = observer::glance(&*etcd, budget, known, remembered).await;
         let facts = observed.map(|(membership, facts)| {
-            self.learn(membership, &facts, &quotas);
+            // What a connection of before saw is shown once more, and not remembered.
+            if Arc::ptr_eq(&etcd, &self.etcd()) {
+                self.learn(membership, &facts, &quotas);
+            }
             facts
         });
+        lock(&self.memory).troubles.saw(self.name(), listed.as_ref().err(), facts.as_ref());
+        self.sight.saw(listed.is_ok(), facts.as_ref());
+        (listed, facts)
+    }
+
+    /// What a scrape shows of this cluster, within `budget`.
+    pub async fn sample(&self, budget: Duration) -> ClusterSample {
+        let (listed, facts) = self.glance(budget).await;
         let (now, rules) = (self.shared.clock.now(), self.rules());
         let policy = &rules.policy;
         let desk = lock(&self.desk);
@@ -199,23 +370,41 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             breaker_open: desk.ledger.breaker(policy, now).is_some(),
             paused: desk.ledger.paused(now).is_some(),
             next_window: policy.windows.next_opening(now),
+            lock_held: self.lock.view().held().is_some(),
         };
         let defragmenting = desk.defragmenting;
         drop(desk);
         let last = |id: MemberId| lock(&self.memory).last_defrags.get(&id).cloned();
-        let mut sample = ClusterSample::new(self.name().to_owned(), up, facts, defragmenting, last);
-        sample.admission = admission;
+        let cluster_id = facts.as_ref().map(|facts| facts.cluster_id);
+        let mut sample = ClusterSample::new(self.name().to_owned(), listed.is_ok(), facts, defragmenting, last);
+        sample.admission = Some(admission);
+        sample.error = listed.err().map(|unknown| unknown.kind);
+        sample.cluster_id = cluster_id;
+        sample.is_duplicate = !self.shared.claims.same_as(self.name()).is_empty();
+        sample.credentials_refused = lock(&self.memory).refused.is_some();
         sample
     }
 
-    /// Looks at the cluster's revision again and again, for a compaction by age. Ends at once where there is none.
-    pub async fn watch_revisions(&self) {
+    /// Looks at the cluster's revision again and again, for a compaction by age. Never ends, but has nothing to do
+    /// where there is none.
+    pub async fn watch_revisions(&self) -> Infallible {
         loop {
-            let Some(interval) = lock(&self.memory).revisions.as_ref().map(Revisions::interval) else { return };
-            if let Ok(facts) = observer::look(&self.etcd, LOOK_BUDGET).await {
+            let interval = lock(&self.memory).revisions.as_ref().map(Revisions::interval);
+            let Some(interval) = interval else {
+                self.watch_anew.notified().await;
+                continue;
+            };
+            let etcd = self.etcd();
+            if let Ok(facts) = observer::look(&*etcd, observer::LOOK_BUDGET).await
+                && Arc::ptr_eq(&etcd, &self.etcd())
+            {
                 self.saw_revision(&facts);
             }
-            sleep(interval).await;
+            drop(etcd);
+            tokio::select! {
+                () = sleep(interval) => {}
+                () = self.watch_anew.notified() => {}
+            }
         }
     }
 
@@ -238,7 +427,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     fn learn(&self, membership: Membership, facts: &ClusterFacts, before: &BTreeMap<MemberId, (ByteSize, Instant)>) {
         let now = Instant::now();
+        let same_as = self.shared.claims.saw(membership.cluster_id, self.name());
         let mut memory = lock(&self.memory);
+        // Once, by the last of the entries.
+        if memory.same_as != same_as && same_as.iter().all(|other| other.as_str() < self.name()) && !same_as.is_empty()
+        {
+            let (id, others) = (membership.cluster_id.to_string(), same_as.join(", "));
+            warn!(
+                cluster = self.name(),
+                others,
+                cluster_id = id,
+                "several entries of the configuration lead to one etcd cluster: keep one of them"
+            );
+        }
+        memory.same_as = same_as;
         memory.membership = Some(membership);
         for member in &facts.members {
             let Ok(status) = &member.status else { continue };
@@ -251,6 +453,35 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 log::version_warnings(self.name(), &status.version);
             }
         }
+    }
+
+    /// The term of the lock, while this replica certainly holds it.
+    pub fn held_term(&self) -> Option<crate::core::lock::Term> {
+        self.lock.view().held()
+    }
+
+    /// Whether this replica is the one that acts.
+    pub(super) fn acts(&self) -> bool {
+        self.lock.view().held().is_some()
+    }
+
+    /// Why it is not.
+    pub(super) fn acts_not(&self) -> Reason {
+        let detail = || "the lock is just changing hands".to_owned();
+        self.lock.view().may_begin().err().unwrap_or_else(|| Reason::LockUnknown { detail: detail() })
+    }
+
+    fn lock_summary(&self) -> Option<LockSummary> {
+        let view = self.lock.view();
+        self.lock.is_needed().then(|| {
+            let (term, other) = (view.held(), view.holder());
+            LockSummary {
+                held: term.is_some(),
+                term,
+                holder: other.as_ref().map(|holder| holder.name.clone()),
+                url: other.and_then(|holder| holder.url),
+            }
+        })
     }
 
     /// For the API and the status page.
@@ -275,6 +506,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             next_window: policy.windows.next_opening(now),
             window_open: policy.windows.open_at(now),
             retry_at: desk.ledger.retry().filter(|_| idle).map(|retry| retry.at),
+            same_as: self.shared.claims.same_as(self.name()),
+            leaving: desk.retired,
+            lock: self.lock_summary(),
         }
     }
 }
@@ -295,6 +529,12 @@ impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
         self.cluster.shared.counters.started(self.cluster.name(), intent.need);
     }
 
+    /// What comes now is the recovery. A member that does not answer any more is down, and alerts must say so. Where
+    /// no answer came, the server may still be at it, and the mark stays.
+    fn defragmented(&self, _intent: &Intent) {
+        lock(&self.cluster.desk).defragmenting = None;
+    }
+
     fn member_ended(&self, result: &MemberResult) {
         lock(&self.cluster.desk).defragmenting = None;
         if matches!(result.end, MemberEnd::NotSent { .. }) {
@@ -311,6 +551,13 @@ impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
 
     fn finished(&self, outcome: &Outcome, took: Duration) {
         self.cluster.shared.counters.run_ended(self.cluster.name(), self.trigger, outcome, Some(took));
+    }
+}
+
+fn compaction_age(policy: &Policy) -> Option<Duration> {
+    match policy.compaction {
+        Some(Compaction::OlderThan(age)) => Some(age),
+        _ => None,
     }
 }
 

@@ -21,6 +21,8 @@ pub(in crate::app) fn shared(slots: u32) -> Arc<Shared<FakeJournal>> {
         counters: Counters::new(["a"]),
         clock: Arc::new(clock),
         claims: Claims::default(),
+        changes: Changes::default(),
+        notifications: Notifications::default(),
         slots: Arc::new(Semaphore::new(slots as usize)),
         max_concurrent_runs: slots,
     })
@@ -28,9 +30,22 @@ pub(in crate::app) fn shared(slots: u32) -> Arc<Shared<FakeJournal>> {
 
 /// A cluster in the world of `shared`; another one of the same name is the next process.
 pub(in crate::app) fn cluster_in(shared: &Arc<Shared<FakeJournal>>, name: &str, policy: Policy) -> Arc<TestCluster> {
+    let mut etcd = FakeEtcd::new(3);
+    etcd.cluster_id = ClusterId(name.bytes().map(u64::from).sum());
+    Arc::new(cluster_of(shared, name, policy, etcd))
+}
+
+/// The same over this etcd.
+pub(in crate::app) fn cluster_of<E: Etcd>(
+    shared: &Arc<Shared<FakeJournal>>,
+    name: &str,
+    policy: Policy,
+    etcd: E,
+) -> Cluster<E, FakeJournal> {
     let settings = ClusterSettings {
         name: name.to_owned(),
         endpoints: Vec::new(),
+        discovery: None,
         ca_file: None,
         identity_files: None,
         user: None,
@@ -41,9 +56,7 @@ pub(in crate::app) fn cluster_in(shared: &Arc<Shared<FakeJournal>>, name: &str, 
         policy,
         gates: Vec::new(),
     };
-    let mut etcd = FakeEtcd::new(3);
-    etcd.cluster_id = ClusterId(name.bytes().map(u64::from).sum());
-    Arc::new(Cluster::new(settings, etcd, Arc::clone(shared)))
+    Cluster::new(settings, etcd, Arc::clone(shared))
 }
 
 fn cluster(policy: Policy) -> Arc<TestCluster> {
@@ -82,7 +95,7 @@ async fn an_alert_is_accepted_once_served_and_followed_by_a_cooldown() {
     assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("duplicate", "duplicate_alert"));
     assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("duplicate", "already_requested"));
     serve(&cluster).await;
-    assert_eq!(cluster.etcd.order(), [2, 3, 1]);
+    assert_eq!(cluster.etcd().order(), [2, 3, 1]);
     assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("ignored", "cooldown"));
     assert_eq!(label(&cluster.request(key("3")).await.expect("taken")), ("ignored", "cooldown"));
     let runs = cluster.shared.journal.runs(10).await.expect("read");
@@ -96,7 +109,7 @@ async fn a_request_that_the_journal_does_not_take_is_not_accepted() {
     cluster.shared.journal.break_down();
     assert!(cluster.request(key("1")).await.is_err());
     serve(&cluster).await;
-    assert!(cluster.etcd.order().is_empty());
+    assert!(cluster.etcd().order().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,7 +117,7 @@ async fn observe_mode_ends_in_an_outcome_and_needs_no_cooldown() {
     let cluster = cluster(Policy::default());
     cluster.request(key("1")).await.expect("taken");
     serve(&cluster).await;
-    assert!(cluster.etcd.order().is_empty());
+    assert!(cluster.etcd().order().is_empty());
     assert_eq!(cluster.summary().cooldown_until, None);
     let runs = cluster.shared.journal.runs(10).await.expect("read");
     assert_eq!(runs[0].outcome.as_ref().map(Outcome::label), Some("observed"));
@@ -131,7 +144,7 @@ async fn a_stop_leaves_a_waiting_request_for_the_next_start() {
     let (stop, stopped) = stop_channel();
     stop.send(Some(Reason::ShuttingDown)).expect("heard");
     cluster.work(stopped).await;
-    assert!(cluster.etcd.order().is_empty());
+    assert!(cluster.etcd().order().is_empty());
     assert_eq!(cluster.shared.journal.open_runs().await.expect("read").len(), 1);
 }
 
@@ -157,7 +170,7 @@ async fn several_open_requests_of_one_cluster_all_end_and_are_served_once() {
         cluster.requeue(run, request).await.expect("taken up");
     }
     serve(&cluster).await;
-    assert_eq!(cluster.etcd.order(), [2, 3, 1]);
+    assert_eq!(cluster.etcd().order(), [2, 3, 1]);
     let runs = cluster.shared.journal.runs(10).await.expect("read");
     let outcomes: Vec<_> = runs.iter().filter_map(|run| Some(run.outcome.as_ref()?.label())).collect();
     assert_eq!(outcomes, ["succeeded", "stopped"]);

@@ -22,12 +22,13 @@ use crate::{
         cluster::{Alarm, AlarmKind, Member, MemberId},
         gate::Moment,
         history::{Entry, Intent, Outcome, RunId, RunView, Step, Trigger},
+        lock::Term,
         policy::Policy,
         reason::Reason,
         run::{Action, Brief, DefragError, Event, Run},
     },
     ports::{
-        etcd::Etcd,
+        etcd::{Etcd, Permit},
         gate::Gate,
         journal::{Journal, JournalError},
         progress::Progress,
@@ -64,6 +65,11 @@ pub struct Drive<'a, E, J> {
     pub progress: &'a dyn Progress,
     /// Which clusters this process is at work on.
     pub claims: &'a Claims,
+    /// Under which term of the lock; `None` where there is no lock.
+    pub term: Option<Term>,
+    /// Whether what changes something may still go out: the lock's word, asked right before each RPC. A stop is
+    /// looked at besides.
+    pub permit: &'a dyn Permit,
 }
 
 impl<E: Etcd, J: Journal> Drive<'_, E, J> {
@@ -81,7 +87,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
     async fn begin(&self) -> Result<RunView, JournalError> {
         let view = self.journal.run(self.run).await?;
         let view = view.ok_or_else(|| JournalError::Read(format!("run {} is not there", self.run)))?;
-        self.journal.append(self.run, Entry::Started { mode: self.policy.mode }).await?;
+        self.journal.append(self.run, Entry::Started { mode: self.policy.mode, term: self.term }).await?;
         Ok(view)
     }
 
@@ -129,7 +135,10 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                 Action::RecordStep(step) => Event::Recorded(self.write(Entry::Step(step)).await),
                 Action::Perform(step) => {
                     self.progress.step(&step);
-                    Event::Performed(send(self.etcd, &members, &step).await)
+                    match self.withheld(stop) {
+                        Some(reason) => Event::Withheld(reason),
+                        None => Event::Performed(send(self.etcd, &members, &step).await),
+                    }
                 }
                 Action::RecordIntent(decided) => {
                     let written = self.write(Entry::Intent(decided.clone())).await;
@@ -139,7 +148,14 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                 Action::Defragment { member, deadline } => match (members.get(&member), &intent) {
                     (Some(member), Some(intent)) => {
                         self.progress.defragmenting(intent);
-                        Event::DefragReturned(defragment(self.etcd, member, intent, deadline, self.progress).await)
+                        let stop = stop.clone();
+                        let permit = || self.withheld(&stop);
+                        let sent = defragment(self.etcd, member, &permit, deadline, self.watcher(intent));
+                        let answer = sent.await;
+                        if answer.is_ok() {
+                            self.progress.defragmented(intent);
+                        }
+                        Event::DefragReturned(answer)
                     }
                     _ => {
                         let detail = "not sent: the member is not known".to_owned();
@@ -166,6 +182,15 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                 self.progress.waiting(reason);
             }
         }
+    }
+
+    /// Why nothing that changes something may go out now: also what was asked for since the run was last told.
+    fn withheld(&self, stop: &Stop) -> Option<Reason> {
+        stop.borrow().clone().or_else(|| self.permit.refusal())
+    }
+
+    fn watcher<'b>(&'b self, intent: &'b Intent) -> impl Fn(Duration) + 'b {
+        move |elapsed| self.progress.still_defragmenting(intent, elapsed)
     }
 
     async fn write(&self, entry: Entry) -> Result<(), String> {
@@ -258,19 +283,19 @@ async fn send<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &St
 async fn defragment<E: Etcd>(
     etcd: &E,
     member: &Member,
-    intent: &Intent,
+    permit: &dyn Permit,
     deadline: Duration,
-    progress: &dyn Progress,
+    still_out: impl Fn(Duration),
 ) -> Result<(), DefragError> {
     let begun = Instant::now();
     let mut reminder = interval_at(begun + REMINDER, REMINDER);
-    let answer = timeout_at(begun + deadline, etcd.defragment(member));
+    let answer = timeout_at(begun + deadline, etcd.defragment(member, permit));
     tokio::pin!(answer);
     loop {
         tokio::select! {
             // Not cancelled by the other arm: it is pinned outside the loop.
             answer = &mut answer => return answer.unwrap_or(Err(DefragError::Deadline)),
-            _ = reminder.tick() => progress.still_defragmenting(intent, begun.elapsed()),
+            _ = reminder.tick() => still_out(begun.elapsed()),
         }
     }
 }

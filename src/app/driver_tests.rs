@@ -7,6 +7,7 @@ use crate::{
         history::{Request, Trigger},
         policy::Mode,
     },
+    ports::etcd::Permitted,
 };
 
 struct Quiet;
@@ -19,7 +20,18 @@ fn drive<'a>(
     claims: &'a Claims,
 ) -> Drive<'a, FakeEtcd, FakeJournal> {
     let policy = Policy { mode: Mode::Enforce, ..Policy::default() };
-    Drive { run, policy, gates: &[], old_revision: None, etcd, journal, progress: &Quiet, claims }
+    Drive {
+        run,
+        policy,
+        gates: &[],
+        old_revision: None,
+        etcd,
+        journal,
+        progress: &Quiet,
+        claims,
+        term: None,
+        permit: &Permitted,
+    }
 }
 
 async fn accepted(journal: &FakeJournal) -> RunId {
@@ -47,7 +59,9 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
             Entry::Intent(_) => "intent",
             Entry::Result(_) => "result",
             Entry::Finished(_) => "finished",
-            Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. } => "admission",
+            Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::HandedOver(_) => {
+                "admission"
+            }
         })
         .collect();
     let expected = ["accepted", "started", "intent", "result", "intent", "result", "intent", "result", "finished"];
@@ -101,12 +115,11 @@ async fn the_end_of_a_run_is_written_as_soon_as_the_journal_works_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_that_passes_ends_the_run_after_the_server_is_done() {
-    let (mut etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
-    etcd.takes = Duration::from_hours(1);
+    let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
+    etcd.take(Duration::from_hours(1));
     let (run, claims) = (accepted(&journal).await, Claims::default());
     let (_stop, stopped) = watch::channel(None);
     // The fake ends with its future, as a server that is killed does: the member stays busy for good.
-    let etcd = etcd;
     let release = async {
         sleep(Duration::from_mins(20)).await;
         etcd.set_busy(2, false);

@@ -16,13 +16,14 @@ use crate::{
     core::{
         cluster::{Alarm, ClusterId, Fact, Gauges, Member, Status},
         fixture,
+        handover::Digest,
         history::{Entry, Record, Request, RunId, RunView},
         order::{Order, OrderRecord},
         run::DefragError,
     },
     ports::{
         clock::Clock,
-        etcd::{Etcd, Membership},
+        etcd::{Etcd, Membership, Permit},
         journal::{Journal, JournalError},
     },
 };
@@ -33,8 +34,10 @@ struct State {
     busy: BTreeMap<u64, bool>,
     statuses: BTreeMap<u64, Status>,
     order: Vec<u64>,
+    takes: Duration,
     in_flight: usize,
     most_in_flight: usize,
+    listed: usize,
 }
 
 /// Three (or more) fragmented members; `Status` and reads hang while one is busy or hung.
@@ -43,8 +46,8 @@ pub(crate) struct FakeEtcd {
     state: Mutex<State>,
     /// Clusters of different names must not look like one.
     pub(crate) cluster_id: ClusterId,
-    /// How long a defragmentation takes.
-    pub(crate) takes: Duration,
+    /// How long the last look before Defragment takes.
+    pub(crate) looks_for: Duration,
 }
 
 impl FakeEtcd {
@@ -55,13 +58,18 @@ impl FakeEtcd {
         Self {
             members,
             cluster_id: facts.cluster_id,
-            state: Mutex::new(State { statuses, ..State::default() }),
-            takes: Duration::from_secs(2),
+            state: Mutex::new(State { statuses, takes: Duration::from_secs(2), ..State::default() }),
+            looks_for: Duration::ZERO,
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics with the lock")
+    }
+
+    /// How long a defragmentation takes from now on.
+    pub(crate) fn take(&self, time: Duration) {
+        self.state().takes = time;
     }
 
     pub(crate) fn hang(&self, id: u64) {
@@ -86,6 +94,10 @@ impl FakeEtcd {
         self.state().order.clone()
     }
 
+    pub(crate) fn times_listed(&self) -> usize {
+        self.state().listed
+    }
+
     pub(crate) fn most_in_flight(&self) -> usize {
         self.state().most_in_flight
     }
@@ -104,6 +116,7 @@ impl FakeEtcd {
 
 impl Etcd for FakeEtcd {
     async fn members(&self) -> Fact<Membership> {
+        self.state().listed += 1;
         if self.state().hung.len() == self.members.len() {
             pending::<()>().await;
         }
@@ -154,8 +167,13 @@ impl Etcd for FakeEtcd {
         Ok(())
     }
 
-    async fn defragment(&self, member: &Member) -> Result<(), DefragError> {
+    async fn defragment(&self, member: &Member, permit: &dyn Permit) -> Result<(), DefragError> {
         let id = member.id.0;
+        // As the real one's last look at who answers.
+        sleep(self.looks_for).await;
+        if let Some(reason) = permit.refusal() {
+            return Err(DefragError::Withheld(reason));
+        }
         {
             let mut state = self.state();
             state.order.push(id);
@@ -163,7 +181,8 @@ impl Etcd for FakeEtcd {
             state.in_flight += 1;
             state.most_in_flight = state.most_in_flight.max(state.in_flight);
         }
-        sleep(self.takes).await;
+        let takes = self.state().takes;
+        sleep(takes).await;
         let mut state = self.state();
         state.in_flight -= 1;
         state.busy.insert(id, false);
@@ -179,7 +198,9 @@ impl Etcd for FakeEtcd {
 pub(crate) struct FakeJournal {
     records: Mutex<Vec<Record>>,
     orders: Mutex<Vec<OrderRecord>>,
+    inherited: Mutex<Option<Digest>>,
     broken: Mutex<bool>,
+    slow: Mutex<Duration>,
     clock: Option<VirtualClock>,
 }
 
@@ -219,6 +240,16 @@ impl FakeJournal {
         *self.broken.lock().expect("no test panics with the lock") = false;
     }
 
+    /// From now on requests are written half as long after they were asked for, and runs are given as they were so
+    /// long ago.
+    pub(crate) fn slow(&self, time: Duration) {
+        *self.slow.lock().expect("no test panics with the lock") = time;
+    }
+
+    fn takes(&self) -> Duration {
+        *self.slow.lock().expect("no test panics with the lock")
+    }
+
     pub(crate) fn entries(&self) -> Vec<Entry> {
         self.records.lock().expect("no test panics with the lock").iter().map(|record| record.entry.clone()).collect()
     }
@@ -240,6 +271,7 @@ impl FakeJournal {
 
 impl Journal for FakeJournal {
     async fn accept(&self, request: Request) -> Result<RunId, JournalError> {
+        sleep(self.takes() / 2).await;
         self.write(None, &Entry::Accepted(request))
     }
 
@@ -248,7 +280,9 @@ impl Journal for FakeJournal {
     }
 
     async fn runs(&self, _limit: usize) -> Result<Vec<RunView>, JournalError> {
-        Ok(RunView::fold(self.records.lock().expect("no test panics with the lock").clone()))
+        let runs = RunView::fold(self.records.lock().expect("no test panics with the lock").clone());
+        sleep(self.takes()).await;
+        Ok(runs)
     }
 
     async fn runs_of(&self, cluster: &str, limit: usize) -> Result<Vec<RunView>, JournalError> {
@@ -269,8 +303,23 @@ impl Journal for FakeJournal {
         Ok(orders)
     }
 
+    async fn inherit(&self, _cluster: &str, digest: Digest) -> Result<(), JournalError> {
+        *self.inherited.lock().expect("no test panics with the lock") = Some(digest);
+        Ok(())
+    }
+
+    async fn inherited(&self, _cluster: &str) -> Result<Option<Digest>, JournalError> {
+        Ok(self.inherited.lock().expect("no test panics with the lock").clone())
+    }
+
     async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {
         Ok(self.runs(usize::MAX).await?.into_iter().find(|view| view.id == run))
+    }
+
+    async fn records(&self, run: RunId) -> Result<Vec<Record>, JournalError> {
+        let mut records = self.records.lock().expect("no test panics with the lock").clone();
+        records.retain(|record| record.run == run);
+        Ok(records)
     }
 
     async fn open_runs(&self) -> Result<Vec<RunView>, JournalError> {

@@ -1,6 +1,6 @@
 //! The gates of a cluster, put together from its configuration.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tracing::warn;
@@ -66,7 +66,7 @@ fn gate(rule: &GateRule, check: &CheckSettings) -> Result<Gate, String> {
             let check = HttpCheck {
                 url: settings.url.clone(),
                 method: settings.method.clone(),
-                access: access(rule, &settings.access, tries, settings.follow_redirects),
+                access: access(&rule.name, &settings.access, tries.timeout, settings.follow_redirects),
                 expect_status: settings.expect_status.clone(),
                 expect_body: settings.expect_body.clone(),
                 tries,
@@ -75,7 +75,7 @@ fn gate(rule: &GateRule, check: &CheckSettings) -> Result<Gate, String> {
         }
         CheckSettings::Tcp(settings) => {
             let tries = tries(settings.tries);
-            let tls = settings.tls.as_ref().map(|settings| tls(rule, settings));
+            let tls = settings.tls.as_ref().map(|settings| tls(&rule.name, settings));
             let check = TcpCheck { host: settings.host.clone(), port: settings.port, tls, tries };
             of(tries, Arc::new(TcpProbe::new(check).map_err(words)?))
         }
@@ -85,7 +85,7 @@ fn gate(rule: &GateRule, check: &CheckSettings) -> Result<Gate, String> {
                 url: settings.url.clone(),
                 query: settings.query.clone(),
                 expect: settings.expect,
-                access: access(rule, &settings.access, tries, false),
+                access: access(&rule.name, &settings.access, tries.timeout, false),
                 tries,
             };
             of(tries, Arc::new(PromqlProbe::new(check).map_err(words)?))
@@ -96,7 +96,7 @@ fn gate(rule: &GateRule, check: &CheckSettings) -> Result<Gate, String> {
                 url: settings.url.clone(),
                 matchers: settings.matchers.clone(),
                 ignore: settings.ignore.clone(),
-                access: access(rule, &settings.access, tries, false),
+                access: access(&rule.name, &settings.access, tries.timeout, false),
                 tries,
             };
             of(tries, Arc::new(AlertmanagerProbe::new(check).map_err(words)?))
@@ -125,7 +125,8 @@ fn tries(settings: TrySettings) -> Tries {
     Tries { timeout, attempts, interval, hold }
 }
 
-fn access(rule: &GateRule, settings: &AccessSettings, tries: Tries, follow_redirects: bool) -> Access {
+/// How a server is spoken to. `name` is for the log.
+pub(super) fn access(name: &str, settings: &AccessSettings, timeout: Duration, follow_redirects: bool) -> Access {
     Access {
         credentials: Credentials {
             headers: settings.headers.clone().into_iter().collect(),
@@ -133,15 +134,15 @@ fn access(rule: &GateRule, settings: &AccessSettings, tries: Tries, follow_redir
             bearer_token_file: settings.bearer_token_file.clone(),
             basic_auth: settings.basic_auth.clone(),
         },
-        tls: tls(rule, &settings.tls),
-        timeout: tries.timeout,
+        tls: tls(name, &settings.tls),
+        timeout,
         follow_redirects,
     }
 }
 
-fn tls(rule: &GateRule, settings: &TlsSettings) -> ClientTls {
+fn tls(name: &str, settings: &TlsSettings) -> ClientTls {
     if settings.insecure_skip_verify {
-        warn!(gate = rule.name, "insecure_skip_verify: this gate believes whoever answers");
+        warn!(name, "insecure_skip_verify: this gate or target believes whoever answers");
     }
     ClientTls {
         ca_file: settings.ca_file.clone(),

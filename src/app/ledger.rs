@@ -12,5 +12,6 @@ const RUNS_TO_READ: usize = 500;
 pub async fn read<J: Journal>(journal: &J, cluster: &str) -> Result<Ledger, JournalError> {
     let runs = journal.runs_of(cluster, RUNS_TO_READ).await?;
     let orders = journal.orders(cluster).await?;
-    Ok(Ledger { runs, orders })
+    let inherited = journal.inherited(cluster).await?;
+    Ok(Ledger { runs, orders, inherited })
 }

@@ -11,6 +11,8 @@ use crate::{
     ports::etcd::{Etcd, Membership},
 };
 
+/// For a [`look`] that no scrape bounds: as etcdctl's default command timeout.
+pub const LOOK_BUDGET: Duration = Duration::from_secs(5);
 /// How long each RPC of a full observation may take. Longer than an election takes, and shorter than
 /// etcd's own limit of 7 s for a request, so that the reason is ours.
 const RPC_LIMIT: Duration = Duration::from_secs(5);
@@ -94,19 +96,37 @@ fn told_alarms(members: &[MemberFacts]) -> Fact<Vec<Alarm>> {
 
 /// What a scrape shows, within `budget`: local reads only, nothing that goes through raft. `known` is the
 /// membership of last time, shown as down when no endpoint answers; `quota` is what is remembered of a
-/// member's quota, and without it the metrics page is asked.
+/// member's quota, and without it the metrics page is asked. The first part of the answer is why no endpoint answered,
+/// if none did.
 pub async fn glance<E: Etcd>(
     etcd: &E,
     budget: Duration,
     known: Option<Membership>,
     quota: impl Fn(&Member) -> Option<bytesize::ByteSize>,
-) -> (bool, Option<(Membership, ClusterFacts)>) {
+) -> (Fact<()>, Option<(Membership, ClusterFacts)>) {
     let begun = Instant::now();
-    // Half of the time at the most: the members must still be asked when no endpoint answers.
-    let listed = limited("the member list", budget / 2, etcd.members()).await;
-    let up = listed.is_ok();
-    let Some(membership) = listed.ok().or(known) else { return (false, None) };
-    let rest = budget.saturating_sub(begun.elapsed());
+    let listed = list(etcd, budget).await;
+    glance_at(etcd, listed, budget.saturating_sub(begun.elapsed()), known, quota).await
+}
+
+/// The member list, or why no endpoint answered. In half of the time at the most: the members must still be asked then.
+pub(super) async fn list<E: Etcd>(etcd: &E, budget: Duration) -> Fact<Membership> {
+    limited("the member list", budget / 2, etcd.members()).await
+}
+
+/// The same as [`glance`], after the listing.
+pub(super) async fn glance_at<E: Etcd>(
+    etcd: &E,
+    listed: Fact<Membership>,
+    rest: Duration,
+    known: Option<Membership>,
+    quota: impl Fn(&Member) -> Option<bytesize::ByteSize>,
+) -> (Fact<()>, Option<(Membership, ClusterFacts)>) {
+    let (up, listed) = match listed {
+        Ok(membership) => (Ok(()), Some(membership)),
+        Err(unknown) => (Err(unknown), None),
+    };
+    let Some(membership) = listed.or(known) else { return (up, None) };
     let members = membership.members.iter().map(|member| glance_member(etcd, member, rest, quota(member)));
     let members = join_all(members).await;
     let facts = ClusterFacts { cluster_id: membership.cluster_id, alarms: told_alarms(&members), members };
@@ -128,13 +148,18 @@ async fn glance_member<E: Etcd>(
 ) -> MemberFacts {
     let begun = Instant::now();
     let status = Box::pin(limited("Status", budget, etcd.status(member)));
-    // Only a member that may be defragmenting, or whose quota is not known, is asked for its page too.
+    // Only a member that may be defragmenting is asked for its page too ...
     let page = Box::pin(async {
-        sleep(if quota.is_some() { SUSPICIOUS_AFTER } else { Duration::ZERO }).await;
+        sleep(SUSPICIOUS_AFTER).await;
         limited("the metrics page", budget, etcd.gauges(member)).await
     });
     let (status, gauges) = match select(status, page).await {
-        Either::Left((Ok(status), page)) if status.quota.or(quota).is_none() => (Ok(status), Some(page.await)),
+        // ... or one whose quota nobody has told yet.
+        Either::Left((Ok(status), page)) if status.quota.or(quota).is_none() => {
+            drop(page);
+            let rest = budget.saturating_sub(begun.elapsed());
+            (Ok(status), Some(limited("the metrics page", rest, etcd.gauges(member)).await))
+        }
         Either::Left((Ok(status), _)) => (Ok(status), None),
         Either::Left((Err(unknown), page)) => {
             let rest = budget.saturating_sub(begun.elapsed()).min(SUSPICIOUS_AFTER);
@@ -176,7 +201,7 @@ mod tests {
         let (up, facts) = glance(&etcd, Duration::from_secs(9), None, |_| None).await;
         assert!(begun.elapsed() <= Duration::from_secs(9));
         let (_, facts) = facts.expect("the others answered");
-        assert!(up);
+        assert!(up.is_ok());
         assert_eq!(facts.members.iter().filter(|member| member.status.is_ok()).count(), 2);
     }
 
@@ -198,7 +223,7 @@ mod tests {
             etcd.hang(id);
         }
         let (up, facts) = glance(&etcd, Duration::from_secs(9), Some(known), |_| None).await;
-        assert!(!up);
+        assert!(up.is_err());
         assert!(facts.expect("remembered").1.members.iter().all(|member| member.status.is_err()));
     }
 

@@ -1,87 +1,133 @@
 //! The configuration read again, on SIGHUP or `POST /-/reload`: all of it or nothing.
 //!
-//! What is swapped is what a later request asks: policy, gates and which alerts concern a cluster. A run under way keeps
-//! what it began with. Clusters that come, go or move need a restart, and are refused with the reason.
+//! Clusters come, go, and are reached otherwise. A run under way keeps what it began with: its policy, its gates, its
+//! connections. One whose cluster goes starts no further member. Everything that can fail is done before the first
+//! thing is changed.
 
 use std::sync::Arc;
 
 use super::{
-    cluster::{Rules, lock},
+    cluster::{Change, Cluster, lock},
+    fleet::Roster,
     gates,
-    service::App,
+    service::{App, RUNS_TO_REMEMBER},
 };
 use crate::{
-    config::{ClusterSettings, Settings},
-    core::policy::Compaction,
+    config::{ClusterSettings, LockSettings, Settings},
     ports::{etcd::Etcd, journal::Journal},
 };
 
 /// Reads and checks the configuration, as it is now. The error is for people, one problem a line. May block.
 pub type Reader = Arc<dyn Fn() -> Result<Settings, String> + Send + Sync>;
 
+/// Makes what a cluster is reached with. Sends nothing. May block.
+pub type Connect<E> = Arc<dyn Fn(&ClusterSettings) -> anyhow::Result<E> + Send + Sync>;
+
+/// Gives a new cluster its lock and the way to the other replicas. Sends nothing. May block.
+pub type Equip<E, J> = Arc<dyn Fn(Cluster<E, J>) -> anyhow::Result<Cluster<E, J>> + Send + Sync>;
+
+/// What becomes of one entry of the configuration.
+enum Step<E, J> {
+    Keep { cluster: Arc<Cluster<E, J>>, change: Box<Change<E>> },
+    Come(Arc<Cluster<E, J>>),
+}
+
 impl<E: Etcd, J: Journal> App<E, J> {
-    /// Swaps the rules of every cluster, or of none.
-    pub(super) fn take_over(&self, settings: Settings) -> Result<(), String> {
+    /// Takes over all of it, or nothing.
+    pub(super) async fn take_over(&self, settings: Settings) -> Result<(), String> {
+        let before = self.fleet().now();
+        let mut steps = Vec::new();
         let mut problems = Vec::new();
-        let names = |clusters: &mut dyn Iterator<Item = &ClusterSettings>| {
-            let mut names: Vec<_> = clusters.map(|cluster| cluster.name.clone()).collect();
-            names.sort();
-            names
-        };
-        let before = names(&mut self.workers().iter().map(|cluster| cluster.settings()));
-        let after = names(&mut settings.clusters.iter());
-        if before != after {
-            problems.push(format!(
-                "clusters: were {} and would be {}: restart defragd for that",
-                before.join(", "),
-                after.join(", ")
-            ));
+        // A lock that moves would be held in the old place and the new one at once.
+        let moves = |lock: &LockSettings| *lock != settings.lock;
+        if self.lock.as_ref().is_some_and(moves) {
+            problems.push("lock: changes of it need a restart".to_owned());
         }
-        let mut swaps = Vec::new();
+        // Each target has a task of its own since the start.
+        if lock(&self.shown).get("notify") != settings.shown.get("notify") {
+            problems.push("notify: changes of it need a restart".to_owned());
+        }
         for new in settings.clusters {
-            let Some(cluster) = self.workers().iter().find(|cluster| cluster.settings().name == new.name) else {
-                continue;
-            };
-            if let Some(what) = needs_a_restart(cluster.settings(), &new) {
-                problems.push(format!("cluster {}: {what} changed: restart defragd for that", new.name));
+            match self.step(&before, new) {
+                Ok(step) => steps.push(step),
+                Err(problem) => problems.push(problem),
             }
-            match gates::of(&new) {
-                Ok(gates) => {
-                    let rules = Rules { policy: new.policy, selector: new.selector, gates };
-                    swaps.push((Arc::clone(cluster), rules));
-                }
-                Err(error) => problems.push(format!("{error:#}")),
-            }
+        }
+        if let Err(problem) = self.look_back(&steps).await {
+            problems.push(problem);
         }
         if !problems.is_empty() {
             return Err(problems.join("\n"));
         }
-        // Whoever decides about alerts sees the selectors of before or those of after, never some of each.
-        let mut selectors = lock(&self.selectors);
-        for (cluster, rules) in swaps {
-            cluster.follow(rules);
-        }
+        let take = |step| match step {
+            Step::Come(cluster) => {
+                self.shared.counters.expect_cluster(cluster.name());
+                cluster
+            }
+            Step::Keep { cluster, change } => {
+                cluster.follow(*change);
+                cluster
+            }
+        };
+        let clusters = steps.into_iter().map(take).collect();
+        self.probes.follow(settings.modules);
         *lock(&self.shown) = settings.shown;
-        *selectors = Arc::new(self.workers().iter().map(|cluster| cluster.rules().selector.clone()).collect());
+        self.fleet().swap(Roster::new(clusters));
+        Ok(())
+    }
+
+    fn step(&self, before: &Roster<E, J>, new: ClusterSettings) -> Result<Step<E, J>, String> {
+        let gates = gates::of(&new).map_err(|error| format!("{error:#}"))?;
+        let connect = || match &self.connect {
+            Some(connect) => connect(&new).map_err(|error| format!("{error:#}")),
+            None => Err(format!("cluster {}: cannot be connected to without a restart", new.name)),
+        };
+        if let Some(cluster) = before.find(&new.name) {
+            let moves = is_reached_otherwise(&cluster.settings(), &new);
+            if moves && self.lock.as_ref().is_some_and(LockSettings::is_in_the_target) {
+                let name = &new.name;
+                return Err(format!(
+                    "cluster {name}: is reached otherwise, and its lock is kept there: this needs a restart"
+                ));
+            }
+            let etcd = moves.then(connect).transpose()?;
+            let change = Box::new(Change { settings: new, gates, etcd });
+            return Ok(Step::Keep { cluster: Arc::clone(cluster), change });
+        }
+        if self.fleet().is_leaving(&new.name) {
+            let name = &new.name;
+            return Err(format!(
+                "cluster {name}: was taken out, and its run is not at its end yet: reload again when it is"
+            ));
+        }
+        let etcd = connect()?;
+        let cluster = Cluster::new(new, etcd, Arc::clone(&self.shared)).with_gates(gates);
+        let cluster = match &self.equip {
+            Some(equip) => equip(cluster).map_err(|error| format!("{error:#}"))?,
+            None => cluster,
+        };
+        Ok(Step::Come(Arc::new(cluster)))
+    }
+
+    /// What the journal knows of clusters that come: they may have been here before.
+    async fn look_back(&self, steps: &[Step<E, J>]) -> Result<(), String> {
+        let come = || steps.iter().filter_map(|step| if let Step::Come(cluster) = step { Some(cluster) } else { None });
+        if come().next().is_none() {
+            return Ok(());
+        }
+        let runs = self.shared.journal.runs(RUNS_TO_REMEMBER).await.map_err(|error| error.to_string())?;
+        for cluster in come() {
+            cluster.remember(&runs);
+            cluster.ledger().await.map_err(|error| error.to_string())?;
+        }
         Ok(())
     }
 }
 
-/// What differs in what is set up once.
-fn needs_a_restart(old: &ClusterSettings, new: &ClusterSettings) -> Option<&'static str> {
-    let age = |settings: &ClusterSettings| match settings.policy.compaction {
-        Some(Compaction::OlderThan(age)) => Some(age),
-        _ => None,
-    };
-    if old.endpoints != new.endpoints {
-        Some("endpoints")
-    } else if old.ca_file != new.ca_file || old.identity_files != new.identity_files {
-        Some("tls")
-    } else if old.user != new.user {
-        Some("auth")
-    } else if age(old) != age(new) {
-        Some("policy.compaction.older_than")
-    } else {
-        None
-    }
+fn is_reached_otherwise(old: &ClusterSettings, new: &ClusterSettings) -> bool {
+    old.endpoints != new.endpoints
+        || old.discovery != new.discovery
+        || old.ca_file != new.ca_file
+        || old.identity_files != new.identity_files
+        || old.user != new.user
 }

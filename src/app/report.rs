@@ -16,6 +16,8 @@ const MEMBER_METRICS: [&str; 3] =
     ["defragd_member_db_size_bytes", "defragd_member_db_size_in_use_bytes", "defragd_member_db_quota_bytes"];
 const RECLAIMED: &str = "defragd_reclaimed_bytes_total";
 const RUNS: &str = "defragd_runs_total";
+/// How far back Prometheus itself looks for a sample.
+const LOOKBACK_SECONDS: i64 = 300;
 /// Beyond it a step is to be longer.
 const MAX_POINTS: i64 = 200_000;
 /// A month by the hour: enough for the trend, and a second's work for Prometheus.
@@ -42,7 +44,8 @@ pub struct Report {
 }
 
 impl Question {
-    /// The times, on whole steps, so that a report of tomorrow meets the same samples.
+    /// The times, on whole steps, so that a report of tomorrow meets the same samples. The last step may not be over
+    /// yet: what was scraped within the last minutes counts, for a new Prometheus has nothing else.
     pub fn frame(&self) -> Result<Frame, String> {
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         let range = seconds(self.range);
@@ -55,7 +58,7 @@ impl Question {
         if range / step > MAX_POINTS {
             return Err(format!("{} points are too many: at most {MAX_POINTS}, with a longer --step", range / step));
         }
-        let to = self.to - self.to.rem_euclid(step);
+        let to = self.to.saturating_add((-self.to).rem_euclid(step));
         Ok(Frame { from: to.saturating_sub(range / step * step).max(0), to, step })
     }
 }
@@ -76,13 +79,16 @@ pub async fn report(
     };
     // As a JSON string, which is one of PromQL, too.
     let filter = cluster.map_or_else(String::new, |name| format!("{{{CLUSTER}={}}}", serde_json::Value::from(name)));
+    // The newest sample of the whole step: those that are scraped, or kept, more seldom than Prometheus looks back
+    // would be missed by most steps, or by all.
+    let newest = |metric: &str| format!("last_over_time({metric}{filter}[{}s])", frame.step.max(LOOKBACK_SECONDS));
     let mut members = Vec::new();
     for metric in MEMBER_METRICS {
-        let query = format!("max by ({CLUSTER}, member, member_id) ({metric}{filter})");
+        let query = format!("max by ({CLUSTER}, member, member_id) ({})", newest(metric));
         members.push(prometheus.range(&query, grid, &mut piece_done).await?);
     }
-    let reclaimed = prometheus.range(&format!("{RECLAIMED}{filter}"), grid, &mut piece_done).await?;
-    let runs = prometheus.range(&format!("{RUNS}{filter}"), grid, &mut piece_done).await?;
+    let reclaimed = prometheus.range(&newest(RECLAIMED), grid, &mut piece_done).await?;
+    let runs = prometheus.range(&newest(RUNS), grid, &mut piece_done).await?;
     let histories = histories(members, reclaimed, runs);
     let clusters = histories.iter().filter_map(|(name, history)| review(name, history, frame)).collect();
     Ok(Report { frame, clusters })
@@ -126,7 +132,9 @@ mod tests {
             step: step.map(Duration::from_secs),
         };
         let frame = question(30, None).frame().unwrap();
-        assert_eq!((frame.step, frame.to % 3_600, frame.to - frame.from), (3_600, 0, 30 * 86_400));
+        assert_eq!((frame.step, frame.to, frame.to - frame.from), (3_600, 1_700_002_800, 30 * 86_400));
+        let whole = Question { to: 1_700_002_800, ..question(30, None) };
+        assert_eq!(whole.frame().unwrap(), frame);
         assert_eq!(question(365, Some(300)).frame().unwrap().step, 300);
         assert!(question(365, Some(1)).frame().unwrap_err().contains("too many"));
         assert!(question(1, Some(0)).frame().unwrap_err().contains("at least a second"));

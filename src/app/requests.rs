@@ -3,12 +3,15 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tracing::info;
+use tokio::time::sleep;
+use tracing::{error, info};
 
 use super::{
     cluster::{Cluster, lock},
+    driver::Stop,
     ledger,
     log::LogProgress,
+    worker::process_end,
 };
 use crate::{
     core::{
@@ -27,12 +30,18 @@ use crate::{
 
 /// A group of more alerts about one cluster tells nothing more.
 const MAX_ALERTS: usize = 200;
+/// How soon to try again to write to a journal that failed.
+const CLOSE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// What the journal says now.
     pub(super) async fn ledger(&self) -> Result<Ledger, JournalError> {
+        // One after the other: what was read first must not be what is remembered last.
+        let _one_at_a_time = self.reading.lock().await;
         let ledger = ledger::read(&self.shared.journal, self.name()).await?;
         lock(&self.desk).ledger = ledger.clone();
+        // It is read after every change.
+        self.shared.changes.tell();
         Ok(ledger)
     }
 
@@ -87,21 +96,67 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         to_its_end(async move { cluster.command_now(by, command).await }).await?
     }
 
+    /// From now on nothing new is taken: it is no longer configured.
+    pub(super) fn retire(&self) {
+        lock(&self.desk).retired = true;
+    }
+
+    fn is_retired(&self) -> bool {
+        lock(&self.desk).retired
+    }
+
+    /// Ends what waits, if the cluster is no longer configured; at the end of the process it stays in the journal.
+    pub(super) async fn close(&self, mut stop: Stop) {
+        let mut told = false;
+        let leaves = |stop: &Stop| stop.borrow().as_ref().is_some_and(|reason| !reason.ends_the_process());
+        while leaves(&stop) {
+            let Err(error) = self.end_what_waits().await else { return };
+            if !told {
+                error!(cluster = self.name(), %error, "the end of the request could not be written down; trying again");
+            }
+            told = true;
+            tokio::select! {
+                () = sleep(CLOSE_AGAIN_AFTER) => {}
+                _ = process_end(&mut stop) => {}
+            }
+        }
+    }
+
+    async fn end_what_waits(&self) -> Result<(), JournalError> {
+        let _one_at_a_time = self.admission.lock().await;
+        let waiting = lock(&self.desk).queued.clone();
+        if let Some((run, request)) = waiting {
+            self.end_run(run, request.trigger, Outcome::Stopped { reason: Reason::Removed }).await?;
+            lock(&self.desk).queued = None;
+        }
+        Ok(())
+    }
+
     async fn decide(&self, mut alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
         let _one_at_a_time = self.admission.lock().await;
         alerts.truncate(MAX_ALERTS);
         let cluster = self.name().to_owned();
-        if let Some(reason) = self.join_open_request(&alerts).await? {
-            return Ok(AlertDecision::Duplicate { cluster, reason });
+        if self.is_retired() {
+            return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason: Reason::Removed });
+        }
+        if let Some((run, reason)) = self.join_open_request(&alerts).await? {
+            return Ok(AlertDecision::Duplicate { cluster, run, reason });
         }
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        if let Some(retry) = ledger.retry().filter(|retry| alerts.iter().all(|key| retry.alerts.contains(key))) {
-            return Ok(AlertDecision::Duplicate { cluster, reason: Reason::RetryPending { at: retry.at } });
+        // Whether the cluster cools down or failed too often, the holder of its lock knows.
+        let decides = !self.lock.is_needed() || self.may_begin().is_ok();
+        let refusal = ledger.refusal(Trigger::Alert, &self.rules().policy, now).filter(|_| decides);
+        // What holds a retry back for longer than its own time is the better answer.
+        let comes = |at| at > now || refusal.is_none();
+        let retry = ledger.retry().filter(|retry| comes(retry.at));
+        if let Some(retry) = retry.filter(|retry| alerts.iter().all(|key| retry.alerts.contains(key))) {
+            let reason = Reason::RetryPending { at: retry.at };
+            return Ok(AlertDecision::Duplicate { cluster, run: retry.run, reason });
         }
-        if ledger.just_served(&alerts, now) {
-            return Ok(AlertDecision::Duplicate { cluster, reason: Reason::DuplicateAlert });
+        if let Some(run) = ledger.just_served(&alerts, now) {
+            return Ok(AlertDecision::Duplicate { cluster, run, reason: Reason::DuplicateAlert });
         }
-        if let Some(reason) = ledger.refusal(Trigger::Alert, &self.rules().policy, now) {
+        if let Some(reason) = refusal {
             self.shared.counters.not_taken(&cluster, &reason);
             return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason });
         }
@@ -110,7 +165,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// One run serves all alerts of a cluster: further ones join the request that is open.
-    async fn join_open_request(&self, alerts: &[AlertKey]) -> Result<Option<Reason>, JournalError> {
+    async fn join_open_request(&self, alerts: &[AlertKey]) -> Result<Option<(RunId, Reason)>, JournalError> {
         let open = {
             let desk = lock(&self.desk);
             desk.queued.as_ref().or(desk.active.as_ref()).cloned()
@@ -118,7 +173,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let Some((run, request)) = open else { return Ok(None) };
         let new: Vec<_> = alerts.iter().filter(|key| !request.alerts.contains(key)).cloned().collect();
         if new.is_empty() {
-            return Ok(Some(Reason::DuplicateAlert));
+            return Ok(Some((run, Reason::DuplicateAlert)));
         }
         if request.alerts.len() + new.len() <= MAX_ALERTS {
             self.shared.journal.append(run, Entry::Joined { alerts: new.clone() }).await?;
@@ -130,7 +185,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 }
             }
         }
-        Ok(Some(Reason::AlreadyRequested))
+        Ok(Some((run, Reason::AlreadyRequested)))
     }
 
     async fn accept(&self, trigger: Trigger, alerts: Vec<AlertKey>) -> Result<RunId, JournalError> {
@@ -154,7 +209,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if gone.is_empty() {
             return Ok(None);
         }
-        self.shared.journal.append(run, Entry::Resolved { alerts: gone }).await?;
+        self.shared.journal.append(run, Entry::Resolved { alerts: gone.clone() }).await?;
+        self.pass_resolved(view, &gone);
         if left.is_empty() && self.is_cancellable(view) {
             self.end_unbegun(view, Outcome::Stopped { reason: Reason::Resolved }).await?;
             return Ok(Some(run));
@@ -187,7 +243,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let desk = lock(&self.desk);
             desk.queued.is_some() || desk.active.is_some()
         };
-        let due = ledger.retry().filter(|retry| !open && retry.at <= now);
+        let due = ledger.retry().filter(|retry| !open && !self.is_retired() && retry.at <= now);
         let Some(retry) = due else { return Ok(()) };
         if ledger.refusal(Trigger::Retry, &self.rules().policy, now).is_some() {
             return Ok(());
@@ -219,6 +275,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     async fn command_now(&self, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
         let _one_at_a_time = self.admission.lock().await;
         let cluster = self.name();
+        if self.is_retired() {
+            return Err(CommandError::UnknownCluster(cluster.to_owned()));
+        }
         match command {
             Command::Pause { reason, lasts } => {
                 let until = lasts.and_then(|lasts| self.shared.clock.now().checked_add(lasts).ok());
@@ -234,6 +293,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         self.ledger().await?;
         self.wake.notify_one();
+        self.tell_successor();
         Ok(None)
     }
 

@@ -1,43 +1,57 @@
 //! `defragd serve`: puts the real parts together, and takes them apart in order.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::pending, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{Semaphore, watch},
-    task::JoinSet,
-    time::timeout,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Semaphore, mpsc::UnboundedReceiver, watch},
+    task::{JoinError, JoinSet},
+    time::{interval, sleep, timeout},
 };
 use tracing::{error, info, warn};
 
 use super::{
     claims::Claims,
     cluster::{Cluster, Shared, stop_channel},
+    driver::Stop,
+    fleet::Unit,
     gates,
+    live::Changes,
+    locks,
+    notify::{self, Notifications},
+    probe::{Connector, Probes},
     reconcile::reconcile,
-    reload::Reader,
+    reload::{Equip, Reader},
     service::App,
     web::WebFile,
 };
 use crate::{
     adapters::{
-        etcd::{Connection, EtcdCluster, TlsFiles},
+        etcd::{CredentialFiles, Discovery, EtcdCluster, Sources},
         http::{Access, Listener, Options, Web, router},
         journal::SqliteJournal,
         outgoing::Alertmanager,
+        systemd::{self, Manager},
     },
-    config::{ClusterSettings, Settings},
-    core::reason::Reason,
-    ports::{clock::SystemClock, service::Service},
+    config::{ClusterSettings, LockSettings, ModuleSettings, Settings},
+    core::{alert::Selector, policy::Policy, reason::Reason},
+    ports::{clock::SystemClock, notifier::Notifier, peers::Peers, service::Service},
     telemetry::counters::Counters,
 };
+
+/// How old the credentials in use may be when their files change. Looking reads some small files for each cluster.
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
+/// For notifications of runs that ended with the process.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Everything but the clusters.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
     /// Where to listen; at least one address.
     pub listen: Vec<SocketAddr>,
+    /// Listen on the sockets of systemd instead.
+    pub systemd_socket: bool,
     /// TLS, passwords and limits, in exporter-toolkit's format.
     pub web_config_file: Option<PathBuf>,
     /// The token that webhook senders must show.
@@ -54,6 +68,8 @@ pub struct ServeOptions {
     pub route_prefix: String,
     /// Before every path in links.
     pub link_prefix: String,
+    /// How browsers reach it, where that is known.
+    pub external_url: Option<url::Url>,
     /// Taken off each scrape's timeout.
     pub timeout_offset: Duration,
     /// Where the journal is.
@@ -66,27 +82,51 @@ pub struct ServeOptions {
     pub shutdown_grace: Duration,
 }
 
-/// Connects to one configured cluster, without sending anything yet.
+/// What a configured cluster is reached with. Reads its files, and sends nothing yet.
 pub fn connect(settings: &ClusterSettings) -> anyhow::Result<EtcdCluster> {
-    let user = settings
-        .user
-        .as_ref()
-        .map(|(name, file)| {
-            let password = std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read the password file {}", file.display()))?;
-            anyhow::Ok((name.clone(), password.trim_end_matches(['\r', '\n']).to_owned()))
-        })
-        .transpose()?;
-    let tls = TlsFiles { ca: settings.ca_file.clone(), identity: settings.identity_files.clone() };
-    let connection = Connection::new(settings.endpoints.clone(), &tls, user)
-        .with_context(|| format!("cluster {}", settings.name))?;
-    Ok(EtcdCluster::new(connection))
+    EtcdCluster::open(sources(settings)).with_context(|| format!("cluster {}", settings.name))
+}
+
+/// Where a configured cluster is, and with what it is reached.
+pub(super) fn sources(settings: &ClusterSettings) -> Sources {
+    let files = CredentialFiles {
+        ca: settings.ca_file.clone(),
+        identity: settings.identity_files.clone(),
+        user: settings.user.clone(),
+    };
+    let discovery = settings.discovery.clone().map(|found| Discovery {
+        domain: found.domain,
+        name: found.name,
+        insecure: found.insecure,
+        nameserver: found.nameserver,
+    });
+    Sources { endpoints: settings.endpoints.clone(), discovery, files }
+}
+
+/// Connects to a cluster that a module may probe, without sending anything yet: nothing else is dialled, whatever the
+/// cluster says of its members.
+pub fn connect_module(module: &ModuleSettings, endpoints: Vec<String>) -> anyhow::Result<EtcdCluster> {
+    let settings = ClusterSettings {
+        name: module.name.clone(),
+        endpoints,
+        discovery: None,
+        ca_file: module.ca_file.clone(),
+        identity_files: module.identity_files.clone(),
+        user: module.user.clone(),
+        selector: Selector { cluster: module.name.clone(), any_of: Vec::new() },
+        policy: Policy::default(),
+        gates: Vec::new(),
+    };
+    let allowed = module.allowed.clone();
+    let cluster = connect(&settings).with_context(|| format!("module {}", module.name))?;
+    Ok(cluster.within(Box::new(move |url| allowed.permits_url(url))))
 }
 
 /// A cluster for each that is configured, without sending anything yet.
 fn configured(
     settings: Settings,
     shared: &Arc<Shared<SqliteJournal>>,
+    equip: &Equip<EtcdCluster, SqliteJournal>,
 ) -> anyhow::Result<Vec<Arc<Cluster<EtcdCluster, SqliteJournal>>>> {
     let mut clusters = Vec::new();
     for cluster in settings.clusters {
@@ -98,20 +138,35 @@ fn configured(
             "cluster configured"
         );
         let gates = gates::of(&cluster)?;
-        clusters.push(Arc::new(Cluster::new(cluster, etcd, Arc::clone(shared)).with_gates(gates)));
+        clusters.push(Arc::new(equip(Cluster::new(cluster, etcd, Arc::clone(shared)).with_gates(gates))?));
     }
     // What is not good at the start ends the start.
     shared.counters.config_read(Some(shared.clock.now()));
     Ok(clusters)
 }
 
+/// Gives a cluster its lock and the way to the other replicas, where there are any.
+fn equip(lock: &LockSettings, exporter_only: bool) -> Equip<EtcdCluster, SqliteJournal> {
+    let peers: Arc<dyn Peers> = Arc::new(locks::peers(lock));
+    let (lock, me) = (lock.clone(), locks::holder(lock).name);
+    Arc::new(move |cluster| {
+        // What only exports acts on nothing, and must keep nobody from it.
+        let store = if exporter_only { None } else { locks::store(&lock, &cluster.settings())? };
+        Ok(match store {
+            _ if exporter_only => cluster.without_acting(),
+            Some(store) => cluster.with_lock(store, &me).with_peers(Arc::clone(&peers)),
+            None => cluster,
+        })
+    })
+}
+
 /// Who may do what, and in the log what of that may surprise.
-fn access(options: &ServeOptions, web: &Web) -> anyhow::Result<Access> {
+fn access(options: &ServeOptions, listen: &[SocketAddr], web: &Web) -> anyhow::Result<Access> {
     if options.exporter_only {
         return Ok(Access::closed());
     }
     let (webhook, admin) = (options.bearer_token_file.as_deref(), options.admin_token_file.as_deref());
-    let access = Access::new(webhook, admin, &options.listen, web.authenticates())?;
+    let access = Access::new(webhook, admin, listen, web.authenticates())?;
     if access.orders_are_open_to_webhooks() {
         info!(
             "whoever may send webhooks may also order runs, approve, pause and resume: --web.admin-token-file parts the two"
@@ -128,47 +183,171 @@ fn http_options(options: &ServeOptions, access: Access, web: Arc<Web>) -> Option
         max_requests: options.max_requests,
         route_prefix: options.route_prefix.clone(),
         link_prefix: options.link_prefix.clone(),
+        external_url: options.external_url.clone(),
         web,
     }
 }
 
+fn web(options: &ServeOptions, shared: &Arc<Shared<SqliteJournal>>) -> anyhow::Result<Web> {
+    let Some(path) = options.web_config_file.clone() else { return Ok(Web::plain()) };
+    let shared = Arc::clone(shared);
+    let tell = move |taken| shared.counters.web_config_read(taken);
+    Web::open(WebFile::new(path, tell)).map_err(anyhow::Error::msg)
+}
+
+/// Those that were handed over, or one bound for each address.
+async fn listeners(handed: Vec<Listener>, options: &ServeOptions) -> anyhow::Result<Vec<Listener>> {
+    let mut listeners = handed;
+    for address in options.listen.iter().filter(|_| !options.systemd_socket) {
+        listeners.push(Listener::bind(*address).await?);
+    }
+    Ok(listeners)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The process is to end. Cancel-safe, as its parts are.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => (),
+            _ = self.interrupt.recv() => (),
+        }
+    }
+}
+
+/// The tasks that go on until they are told to end.
+struct Tasks {
+    servers: JoinSet<()>,
+    /// Each gives its name.
+    workers: JoinSet<String>,
+    units: UnboundedReceiver<Unit<EtcdCluster, SqliteJournal>>,
+    /// Whether requests are served.
+    serves: bool,
+}
+
+/// Until a signal to end, or until a task ends that never should: `Some`.
+async fn look_on(
+    app: &App<EtcdCluster, SqliteJournal>,
+    manager: &Manager,
+    addresses: &str,
+    signals: &mut Signals,
+    tasks: &mut Tasks,
+) -> Option<Result<String, JoinError>> {
+    let status = || app.status_line(addresses);
+    manager.ready(&status());
+    let mut ticks = manager.interval().map(interval);
+    loop {
+        // Part of this loop, so that systemd hears nothing any more when this loop hangs.
+        let tick = async {
+            match &mut ticks {
+                Some(ticks) => drop(ticks.tick().await),
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = tick => manager.alive(&status()),
+            _ = signals.terminate.recv() => return None,
+            _ = signals.interrupt.recv() => return None,
+            // Logged and counted there. Short: it reads some files.
+            _ = signals.hang_up.recv() => {
+                manager.reloading();
+                let _ = app.reload().await;
+                manager.ready(&status());
+            }
+            // No task ends by itself before a stop: one that does has panicked, and what is left is not whole.
+            Some(ended) = tasks.servers.join_next() => return Some(ended.map(|()| "a listener".to_owned())),
+            Some(ended) = tasks.workers.join_next() => match ended {
+                // But for those of a cluster that is no longer configured.
+                Ok(cluster) if app.ended(&cluster) => {}
+                ended => return Some(ended),
+            },
+            Some(unit) = tasks.units.recv() => drop(tasks.workers.spawn(Box::pin(unit.live(tasks.serves)))),
+        }
+    }
+}
+
+/// Looks at all clusters' certificates, keys and passwords again and again, until a stop.
+async fn keep_credentials(app: Arc<App<EtcdCluster, SqliteJournal>>, mut stop: Stop) -> String {
+    loop {
+        tokio::select! {
+            () = sleep(RENEWAL_INTERVAL) => {}
+            // A closed channel says that the process is ending, too.
+            ended = async { stop.wait_for(Option::is_some).await.is_ok() } => {
+                return format!("the look at the credentials: {ended}");
+            }
+        }
+        app.renew().await;
+    }
+}
+
+/// An exporter writes nothing down.
+fn journal(options: &ServeOptions, clock: Arc<SystemClock>) -> anyhow::Result<SqliteJournal> {
+    let opened = if options.exporter_only {
+        SqliteJournal::in_memory(clock)
+    } else {
+        SqliteJournal::open(&options.data_dir, clock)
+    };
+    Ok(opened?)
+}
+
+/// Whom runs are told to.
+fn notifications(settings: &Settings, options: &ServeOptions, counters: &Counters) -> anyhow::Result<Notifications> {
+    let targets = notify::targets(&settings.notify)?.into_iter().map(|target| Arc::new(target) as Arc<dyn Notifier>);
+    Ok(Notifications::start(targets, counters.notifications(), options.external_url.as_ref()))
+}
+
 /// Runs until a signal. Returns whether the end was orderly.
 pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Reader>) -> anyhow::Result<()> {
+    let manager = Manager::from_env();
+    manager.starting("taking up the journal");
+    // Taken before anything else is opened: they are known by their numbers.
+    let inherited = if options.systemd_socket { systemd::sockets()? } else { Vec::new() };
     let clock = Arc::new(SystemClock);
-    let journal = if options.exporter_only {
-        SqliteJournal::in_memory(clock.clone())?
-    } else {
-        SqliteJournal::open(&options.data_dir, clock.clone())?
-    };
+    let journal = journal(&options, Arc::clone(&clock))?;
     let counters = Counters::new(settings.clusters.iter().map(|cluster| cluster.name.as_str()));
+    let notifications = notifications(&settings, &options, &counters)?;
     let slots = usize::try_from(options.max_concurrent_runs).unwrap_or(1);
     let shared = Arc::new(Shared {
         journal,
         counters,
         clock,
         claims: Claims::default(),
+        changes: Changes::default(),
+        notifications,
         slots: Arc::new(Semaphore::new(slots)),
         max_concurrent_runs: options.max_concurrent_runs,
     });
-    let web = Arc::new(match options.web_config_file.clone() {
-        Some(path) => {
-            let shared = Arc::clone(&shared);
-            let tell = move |taken| shared.counters.web_config_read(taken);
-            Web::open(WebFile::new(path, tell)).map_err(anyhow::Error::msg)?
-        }
-        None => Web::plain(),
-    });
-    let access = access(&options, &web)?;
+    let web = Arc::new(web(&options, &shared)?);
+    let handed = inherited.into_iter().map(Listener::inherited).collect::<Result<Vec<_>, _>>()?;
+    let addresses: Vec<_> = handed.iter().map(Listener::address).collect();
+    let listen = if options.systemd_socket { &addresses } else { &options.listen };
+    let access = access(&options, listen, &web)?;
     let shown = settings.shown.clone();
-    let clusters = configured(settings, &shared)?;
-    let app = Arc::new(App::new(clusters, shared).configured(shown, reader));
+    let connector: Connector<EtcdCluster> = Arc::new(connect_module);
+    let probes = Arc::new(Probes::new(settings.modules.clone(), connector));
+    let (lock, equip) = (settings.lock.clone(), equip(&settings.lock, options.exporter_only));
+    let clusters = configured(settings, &shared, &equip)?;
+    let app = App::new(clusters, shared).configured(shown, reader, Arc::new(connect)).locking(lock, equip);
+    let app = Arc::new(app.probing(Arc::clone(&probes)));
     app.recover().await?;
 
     // Bound before anything runs: a second defragd must fail here, not later.
-    let mut listeners = Vec::new();
-    for address in &options.listen {
-        listeners.push(Listener::bind(*address).await?);
-    }
+    let listeners = listeners(handed, &options).await?;
+    let addresses: Vec<_> = listeners.iter().map(|listener| listener.address().to_string()).collect();
+    let addresses = addresses.join(", ");
     let (stop, stopped) = stop_channel();
     // The HTTP side outlives the runs: whoever asks while the process ends is told so, and sees the run's end.
     let (end_http, http_ends) = watch::channel(false);
@@ -183,61 +362,47 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
         }));
     }
     let mut workers = JoinSet::new();
-    if !options.exporter_only {
-        for cluster in app.workers() {
-            let (cluster, stopped) = (Arc::clone(cluster), stopped.clone());
-            workers.spawn(async move { Box::pin(cluster.work(stopped)).await });
-        }
+    workers.spawn(keep_credentials(Arc::clone(&app), stopped.clone()));
+    let units = app.fleet().units().context("the units are run once")?;
+    let mut tasks = Tasks { servers, workers, units, serves: !options.exporter_only };
+    for cluster in &app.fleet().now().clusters {
+        app.fleet().spawn(cluster);
     }
 
     // Tasks that may end: they are not waited for, and end with the process.
     let mut watches = JoinSet::new();
-    for cluster in app.workers().iter().filter(|_| !options.exporter_only) {
-        let cluster = Arc::clone(cluster);
-        watches.spawn(async move { cluster.watch_revisions().await });
-    }
+    watches.spawn(async move { probes.sweep().await });
     let mut reconciliations = JoinSet::new();
     for source in options.alertmanagers.iter().filter(|_| !options.exporter_only) {
         reconciliations.spawn(reconcile(Arc::clone(&app), source.clone(), stopped.clone()));
     }
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    let early = loop {
-        tokio::select! {
-            _ = terminate.recv() => break None,
-            _ = interrupt.recv() => break None,
-            // Logged and counted there. Short: it reads some files.
-            _ = hang_up.recv() => drop(app.reload().await),
-            // No task ends by itself before a stop: one that does has panicked, and what is left is not whole.
-            Some(ended) = servers.join_next() => break Some(ended),
-            Some(ended) = workers.join_next() => break Some(ended),
-        }
-    };
+    let mut signals = Signals::new()?;
+    let early = look_on(&app, &manager, &addresses, &mut signals, &mut tasks).await;
     app.stopping();
+    manager.stopping(&format!("stopping: {}", app.status_line(&addresses)));
     stop.send_replace(Some(Reason::ShuttingDown));
+    app.fleet().stop(&Reason::ShuttingDown);
     if let Some(ended) = early {
         error!(?ended, "a task ended that never should; stopping");
         anyhow::bail!("a task of defragd ended early: {ended:?}");
     }
     info!(grace_seconds = options.shutdown_grace.as_secs(), "stopping: no new member is started");
     let drained = async {
-        while workers.join_next().await.is_some() {}
+        while tasks.workers.join_next().await.is_some() {}
+        app.shared.notifications.finish(LAST_WORDS).await;
         end_http.send_replace(true);
-        while servers.join_next().await.is_some() {}
+        while tasks.servers.join_next().await.is_some() {}
     };
     tokio::select! {
         ended = timeout(options.shutdown_grace, drained) => if ended.is_err() {
-            for cluster in app.workers() {
+            for cluster in app.fleet().all() {
                 if let Some(run) = cluster.summary().active_run {
-                    let name = &cluster.settings().name;
-                    warn!(cluster = name, run = run.0, "the run is not at its end: the server goes on by itself, and the next start takes the run up");
+                    warn!(cluster = cluster.name(), run = run.0, "the run is not at its end: the server goes on by itself, and the next start takes the run up");
                 }
             }
         },
-        _ = terminate.recv() => warn!("second signal: ending at once"),
-        _ = interrupt.recv() => warn!("second signal: ending at once"),
+        () = signals.end() => warn!("second signal: ending at once"),
     }
     info!("stopped");
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::{self, Write},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -12,31 +13,53 @@ use tracing::{error, info, warn};
 
 use super::{
     cluster::{Cluster, Shared, lock},
-    reload::Reader,
+    fleet::{Fleet, Roster},
+    overview::Lookout,
+    probe::Probes,
+    reload::{Connect, Equip, Reader},
 };
 use crate::{
+    adapters::turns::Turns,
+    config::LockSettings,
     core::{
-        alert::{self, AlertStatus, Notification, Selector},
+        alert::{self, AlertStatus, Notification},
         history::{AlertKey, RunId, RunView, Trigger},
         reason::Reason,
+        reserve::Reserve,
     },
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
-        service::{AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, Service},
+        service::{
+            AlertAnswer, AlertDecision, Carried, ClusterSummary, Command, CommandError, ProbeRefusal, ProbeRequest,
+            ScrapePage, Service,
+        },
     },
 };
 
+/// More than the members of any fleet have in last attempts; older ones are not shown.
+pub(super) const RUNS_TO_REMEMBER: usize = 1_000;
+/// So many clusters are looked at at the same time in a scrape: more keep two processors no busier, and what all the
+/// calls to a thousand clusters need at once would be most of the process's memory for good.
+const CLUSTERS_AT_ONCE: usize = 64;
+/// A cluster that takes longer no longer keeps others from being looked at.
+const TURN: Duration = Duration::from_millis(100);
+
 /// The configured clusters and what they share.
 pub struct App<E, J> {
-    clusters: Vec<Arc<Cluster<E, J>>>,
-    pub(super) selectors: Mutex<Arc<Vec<Selector>>>,
+    fleet: Fleet<E, J>,
+    pub(super) probes: Arc<Probes<E>>,
     reader: Option<Reader>,
+    pub(super) connect: Option<Connect<E>>,
+    pub(super) lock: Option<LockSettings>,
+    pub(super) equip: Option<Equip<E, J>>,
     pub(super) shown: Mutex<serde_json::Value>,
     reloads: AsyncMutex<()>,
-    shared: Arc<Shared<J>>,
+    pub(super) shared: Arc<Shared<J>>,
+    pub(super) lookout: Lookout,
     phase: Mutex<Phase>,
     journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
+    formatting: Reserve,
 }
 
 /// How far the process is.
@@ -50,27 +73,61 @@ enum Phase {
 impl<E: Etcd, J: Journal> App<E, J> {
     /// Of these clusters.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>, shared: Arc<Shared<J>>) -> Self {
-        let selectors = clusters.iter().map(|cluster| cluster.rules().selector.clone()).collect();
-        let selectors = Mutex::new(Arc::new(selectors));
         let phase = Mutex::new(Phase::Starting);
         Self {
-            clusters,
-            selectors,
+            fleet: Fleet::new(clusters),
+            probes: Arc::new(Probes::none()),
             reader: None,
+            connect: None,
+            lock: None,
+            equip: None,
             shown: Mutex::default(),
             reloads: AsyncMutex::default(),
             shared,
+            lookout: Lookout::default(),
             phase,
             journal_seen: AsyncMutex::default(),
+            formatting: Reserve::default(),
         }
     }
 
-    /// The same, with a configuration that can be shown, and perhaps be read again.
+    /// The same, and clusters that come are given a lock as the others have.
     #[must_use]
-    pub fn configured(mut self, shown: serde_json::Value, reader: Option<Reader>) -> Self {
+    pub fn locking(mut self, lock: LockSettings, equip: Equip<E, J>) -> Self {
+        self.lock = Some(lock);
+        self.equip = Some(equip);
+        self
+    }
+
+    /// The same, with a configuration that can be shown, and perhaps be read again. `connect` is for clusters that come
+    /// or move.
+    #[must_use]
+    pub fn configured(mut self, shown: serde_json::Value, reader: Option<Reader>, connect: Connect<E>) -> Self {
         self.reader = reader;
+        self.connect = Some(connect);
         self.shown = Mutex::new(shown);
         self
+    }
+
+    /// The same, and clusters that are not configured can be probed.
+    #[must_use]
+    pub fn probing(mut self, probes: Arc<Probes<E>>) -> Self {
+        self.probes = probes;
+        self
+    }
+
+    /// One line for people: what it looks after, and what is under way.
+    pub fn status_line(&self, addresses: &str) -> String {
+        let mut line = format!("{} cluster(s) on {addresses}", self.fleet.now().clusters.len());
+        for summary in self.clusters() {
+            let name = &summary.name;
+            if let Some(run) = summary.active_run {
+                let _ = write!(line, "; run {run} of {name} under way");
+            } else if let Some(run) = summary.queued_run {
+                let _ = write!(line, "; run {run} of {name} waits");
+            }
+        }
+        line
     }
 
     /// From now on it is not ready any more.
@@ -94,27 +151,41 @@ impl<E: Etcd, J: Journal> App<E, J> {
         }
     }
 
-    /// The configured clusters.
-    pub fn workers(&self) -> &[Arc<Cluster<E, J>>] {
-        &self.clusters
+    /// The configured clusters, and what runs for them.
+    pub fn fleet(&self) -> &Fleet<E, J> {
+        &self.fleet
     }
 
-    fn cluster(&self, name: &str) -> Option<&Arc<Cluster<E, J>>> {
-        self.clusters.iter().find(|cluster| cluster.settings().name == name)
+    /// Looks at each cluster's certificates, keys and passwords again, one cluster after the other.
+    pub async fn renew(&self) {
+        for cluster in self.fleet.all() {
+            cluster.renew().await;
+        }
+    }
+
+    /// What ran for a cluster ended. Gives whether it was to: the cluster was taken out of the configuration, and
+    /// nothing is left of it now.
+    pub fn ended(&self, cluster: &str) -> bool {
+        let gone = self.fleet.ended(cluster);
+        if gone {
+            self.shared.claims.forget(cluster);
+            self.shared.counters.forget_cluster(cluster);
+            info!(cluster, "nothing runs for the cluster any more");
+        }
+        gone
     }
 
     /// Goes on where an earlier process ended: what alerts asked for is begun or gone on with, a run by hand is
     /// closed. The members are measured again before anything is done to them.
     pub async fn recover(&self) -> Result<(), JournalError> {
-        /// More than the members of any fleet have in last attempts; older ones are not shown.
-        const RUNS_TO_REMEMBER: usize = 1_000;
         let runs = self.shared.journal.runs(RUNS_TO_REMEMBER).await?;
-        for cluster in &self.clusters {
+        let fleet = self.fleet.now();
+        for cluster in &fleet.clusters {
             cluster.remember(&runs);
             cluster.ledger().await?;
         }
         for view in self.shared.journal.open_runs().await? {
-            match self.cluster(&view.request.cluster) {
+            match fleet.find(&view.request.cluster) {
                 // A person who typed `defragd run` sees that it ended, and decides anew; one who asked through the
                 // API is written down as having agreed, and was told that it is accepted.
                 Some(cluster) if view.request.trigger != Trigger::Manual || view.approved.is_some() => {
@@ -123,7 +194,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 }
                 Some(cluster) => cluster.close_interrupted(&view).await?,
                 None => {
-                    let outcome = crate::core::history::Outcome::Stopped { reason: Reason::UnknownCluster };
+                    let outcome = crate::core::history::Outcome::Stopped { reason: Reason::Removed };
                     warn!(
                         cluster = view.request.cluster,
                         run = view.id.0,
@@ -141,19 +212,22 @@ impl<E: Etcd, J: Journal> App<E, J> {
     async fn decide(
         &self,
         notification: &Notification,
-        selectors: &[Selector],
+        fleet: &Roster<E, J>,
         status: AlertStatus,
     ) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
         let mut wanted: BTreeMap<&str, Vec<AlertKey>> = BTreeMap::new();
         for alert in notification.alerts.iter().filter(|alert| alert.status == status) {
-            if let Ok(cluster) = alert::target(alert, selectors) {
+            if let Ok(cluster) = target(notification, alert, &fleet.selectors) {
                 wanted.entry(cluster).or_default().push(alert.key());
             }
         }
         let mut decisions = BTreeMap::new();
         for (name, keys) in wanted {
-            let Some(cluster) = self.cluster(name) else { continue };
+            let Some(cluster) = fleet.find(name) else { continue };
             let decision = match status {
+                _ if notification.forwarded && !cluster.acts() => {
+                    AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: cluster.acts_not() }
+                }
                 AlertStatus::Firing => cluster.request(keys).await?,
                 AlertStatus::Resolved => match cluster.resolve(keys).await? {
                     Some(run) => AlertDecision::Cancelled { cluster: name.to_owned(), run },
@@ -166,21 +240,48 @@ impl<E: Etcd, J: Journal> App<E, J> {
     }
 }
 
+/// Which cluster an alert concerns, by whoever sent it.
+fn target<'a>(
+    notification: &Notification,
+    alert: &alert::Alert,
+    selectors: &'a [alert::Selector],
+) -> Result<&'a str, Reason> {
+    if notification.forwarded { alert::forwarded_target(alert, selectors) } else { alert::target(alert, selectors) }
+}
+
 impl<E: Etcd, J: Journal> Service for App<E, J> {
-    async fn scrape(&self, budget: Duration) -> String {
-        let samples = join_all(self.clusters.iter().map(|cluster| cluster.sample(budget))).await;
-        // Formatting into a String fails only if a metric's own code does.
-        self.shared.counters.render(samples).unwrap_or_else(|error| {
-            tracing::error!(%error, "cannot format the metrics");
-            "# EOF\n".to_owned()
-        })
+    async fn scrape(&self, budget: Duration, page: &mut (dyn fmt::Write + Send)) -> Result<(), fmt::Error> {
+        let (begun, members) = (Instant::now(), self.formatting.leave(budget));
+        let turns = Turns::new(CLUSTERS_AT_ONCE, TURN);
+        let fleet = self.fleet.all();
+        let samples =
+            fleet.iter().map(|cluster| turns.take(move || cluster.sample(members.saturating_sub(begun.elapsed()))));
+        let samples = join_all(samples).await;
+        let waited = begun.elapsed().min(members);
+        let rendered = self.shared.counters.render(samples, page);
+        let rest = begun.elapsed().saturating_sub(waited);
+        self.formatting.took(rest);
+        tracing::debug!(?budget, ?members, ?waited, ?rest, "scraped");
+        rendered
+    }
+
+    async fn probe(&self, request: ProbeRequest, budget: Duration) -> Result<String, ProbeRefusal> {
+        self.probes.probe(request, budget).await
+    }
+
+    fn scrape_began(&self, page: ScrapePage) {
+        self.shared.counters.scrapes.began(page);
+    }
+
+    fn scrape_ended(&self, page: ScrapePage, code: u16, took: Duration) {
+        self.shared.counters.scrapes.ended(page, code, took);
     }
 
     async fn notify(&self, notification: Notification) -> Result<Vec<AlertAnswer>, JournalError> {
         // Firing first: an alert that takes over keeps the request of one that is resolved.
-        let selectors = Arc::clone(&lock(&self.selectors));
-        let firing = self.decide(&notification, &selectors, AlertStatus::Firing).await?;
-        let resolved = self.decide(&notification, &selectors, AlertStatus::Resolved).await?;
+        let fleet = self.fleet.now();
+        let firing = self.decide(&notification, &fleet, AlertStatus::Firing).await?;
+        let resolved = self.decide(&notification, &fleet, AlertStatus::Resolved).await?;
         if notification.truncated_alerts > 0 {
             warn!(
                 alerts = notification.truncated_alerts,
@@ -188,7 +289,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             );
         }
         let answer = |alert: &alert::Alert| {
-            let target = alert::target(alert, &selectors);
+            let target = target(&notification, alert, &fleet.selectors);
             let decisions = if alert.status == AlertStatus::Firing { &firing } else { &resolved };
             let decision = match target {
                 Err(reason) => AlertDecision::Ignored { cluster: None, reason },
@@ -206,15 +307,30 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         Ok(notification.alerts.iter().map(answer).collect())
     }
 
-    async fn command(&self, cluster: &str, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
-        let found = self.cluster(cluster).ok_or_else(|| CommandError::UnknownCluster(cluster.to_owned()))?;
-        found.command(by, command).await
+    async fn command(
+        &self,
+        cluster: &str,
+        by: String,
+        command: Command,
+        forwarded: bool,
+    ) -> Result<Carried, CommandError> {
+        let fleet = self.fleet.now();
+        let found = fleet.find(cluster).ok_or_else(|| CommandError::UnknownCluster(cluster.to_owned()))?;
+        if let Some(passed) = found.pass_order(&by, &command, forwarded).await {
+            return passed;
+        }
+        found.command(by, command).await.map(Carried::Here)
     }
 
-    async fn approve(&self, run: RunId, by: String) -> Result<(), CommandError> {
+    async fn approve(&self, run: RunId, by: String, forwarded: bool) -> Result<Carried, CommandError> {
         let view = self.shared.journal.run(run).await?.ok_or(CommandError::UnknownRun(run))?;
-        let cluster = self.cluster(&view.request.cluster);
-        cluster.ok_or(CommandError::UnknownCluster(view.request.cluster.clone()))?.approve(run, by).await
+        let fleet = self.fleet.now();
+        let cluster = fleet.find(&view.request.cluster);
+        let cluster = cluster.ok_or(CommandError::UnknownCluster(view.request.cluster.clone()))?;
+        if let Some(passed) = cluster.pass_approve(&view, &by, forwarded).await {
+            return passed;
+        }
+        cluster.approve(run, by).await.map(|()| Carried::Here(Some(run)))
     }
 
     fn count_webhook(&self, code: u16) {
@@ -230,7 +346,12 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         };
         let reader = Arc::clone(reader);
         let read = tokio::task::spawn_blocking(move || reader()).await;
-        let reloaded = read.map_err(|error| error.to_string()).flatten().and_then(|settings| self.take_over(settings));
+        let reloaded = match read.map_err(|error| error.to_string()).flatten() {
+            Ok(_) if *lock(&self.phase) == Phase::Stopping => Err("defragd is shutting down".to_owned()),
+            Ok(settings) => self.take_over(settings).await,
+            Err(problems) => Err(problems),
+        };
+        self.renew().await;
         self.shared.counters.config_read(reloaded.is_ok().then(|| self.shared.clock.now()));
         match &reloaded {
             Ok(()) => info!("configuration read again"),
@@ -247,7 +368,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     }
 
     fn clusters(&self) -> Vec<ClusterSummary> {
-        self.clusters.iter().map(|cluster| cluster.summary()).collect()
+        self.fleet.all().iter().map(|cluster| cluster.summary()).collect()
     }
 
     async fn runs(&self, limit: usize) -> Result<Vec<RunView>, JournalError> {

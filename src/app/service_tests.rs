@@ -17,8 +17,12 @@ use crate::{
         cluster::tests::{cluster_in, serve_for, shared},
         fake::{FakeEtcd, FakeJournal},
     },
-    config::Settings,
-    core::policy::{Mode, Policy},
+    config::{ClusterSettings, Settings},
+    core::{
+        cluster::ClusterId,
+        history::Outcome,
+        policy::{Mode, Policy},
+    },
 };
 
 const TOKEN: &str = "0123456789abcdef";
@@ -34,10 +38,17 @@ fn site(mode: Mode, access: Access) -> (Arc<App<FakeEtcd, FakeJournal>>, Router)
         max_requests: 40,
         route_prefix: String::new(),
         link_prefix: String::new(),
+        external_url: None,
         web: Arc::new(Web::plain()),
     };
     let router = router(Arc::clone(&app), options);
     (app, router)
+}
+
+async fn scrape(app: &App<FakeEtcd, FakeJournal>) -> String {
+    let mut page = String::new();
+    app.scrape(Duration::from_secs(5), &mut page).await.expect("metrics");
+    page
 }
 
 async fn ask(router: &Router, method: &str, path: &str, body: &Value, token: &str) -> (u16, Value) {
@@ -87,13 +98,13 @@ async fn every_order_needs_the_token_and_the_content_type() {
 #[tokio::test(start_paused = true)]
 async fn a_cluster_is_paused_shown_so_and_resumed() {
     let (_app, router) = site(Mode::Enforce, Access::tokens(Some(TOKEN.to_owned()), None));
-    let order = json!({"by": "ann", "reason": "upgrade", "for": "2h"});
+    let order = json!({"by": "ann", "reason": "upgrade", "for": "1d12h"});
     let (status, answer) = post(&router, "/api/v1/clusters/a/pause", &order).await;
     assert_eq!((status, &answer["cluster"]["paused"]["by"]), (200, &json!("ann")), "{answer}");
     let (_, clusters) = ask(&router, "GET", "/api/v1/clusters", &json!({}), "").await;
     let paused = &clusters["clusters"][0]["paused"];
     assert_eq!((&paused["code"], &paused["reason"]), (&json!("paused"), &json!("upgrade")), "{clusters}");
-    assert_eq!(paused["until"], "2026-11-23T02:00:00Z");
+    assert_eq!(paused["until"], "2026-11-24T12:00:00Z");
     let (_, metrics) = ask(&router, "GET", "/metrics", &json!({}), "").await;
     let metrics = metrics.as_str().expect("text");
     assert!(metrics.contains("defragd_cluster_paused{etcd_cluster=\"a\"} 1"), "{metrics}");
@@ -109,7 +120,9 @@ async fn orders_that_cannot_be_carried_out_say_why() {
     for (path, body, status, text) in [
         ("clusters/b/run", json!({}), 404, "there is no cluster \"b\""),
         ("clusters/a/pause", json!({}), 400, "needs a reason"),
-        ("clusters/a/pause", json!({"reason": "x", "for": "-2h"}), 400, "above 0"),
+        ("clusters/a/pause", json!({"reason": "x", "for": "-2h"}), 400, "must not be negative"),
+        ("clusters/a/pause", json!({"reason": "x", "for": "0s"}), 400, "above 0"),
+        ("clusters/a/pause", json!({"reason": "x", "for": "1mo"}), 400, "days or weeks"),
         ("clusters/a/pause", json!({"reason": "x", "fro": "2h"}), 400, "fro"),
         ("clusters/a/pause", json!({"reason": "x".repeat(501)}), 400, "500 characters"),
         ("runs/7/approve", json!({}), 404, "there is no run 7"),
@@ -128,7 +141,7 @@ async fn an_alert_waits_for_approval_and_is_cancelled_or_approved() {
     let (app, router) = site(Mode::Approve, Access::tokens(None, None));
     let (status, answer) = post(&router, "/api/v1/alerts", &notification("firing")).await;
     assert_eq!((status, &answer["alerts"][0]["decision"]), (202, &json!("accepted")), "{answer}");
-    serve_for(&app.clusters[0], Duration::from_mins(1)).await;
+    serve_for(&app.fleet().now().clusters[0], Duration::from_mins(1)).await;
     let (_, clusters) = ask(&router, "GET", "/api/v1/clusters", &json!({}), "").await;
     assert_eq!(clusters["clusters"][0]["waiting_for"]["code"], "awaiting_approval", "{clusters}");
     let (_, answer) = post(&router, "/api/v1/alerts", &notification("resolved")).await;
@@ -140,7 +153,7 @@ async fn an_alert_waits_for_approval_and_is_cancelled_or_approved() {
     let (_, answer) = post(&router, "/api/v1/alerts", &notification("firing")).await;
     assert_eq!(answer["alerts"][0]["run"], 2, "{answer}");
     assert_eq!(post(&router, "/api/v1/runs/2/approve", &json!({"by": "ann"})).await.0, 200);
-    serve_for(&app.clusters[0], Duration::from_mins(10)).await;
+    serve_for(&app.fleet().now().clusters[0], Duration::from_mins(10)).await;
     let (_, run) = ask(&router, "GET", "/api/v1/runs/2", &json!({}), "").await;
     assert_eq!((&run["outcome"], &run["approved"]["by"]), (&json!("succeeded"), &json!("ann")), "{run}");
 }
@@ -170,35 +183,200 @@ fn settings(text: &str) -> Result<Settings, String> {
     crate::config::raw::parse(text).and_then(|file| Settings::from_raw(file).map_err(|error| error.to_string()))
 }
 
+type TestApp = App<FakeEtcd, FakeJournal>;
+
+/// An application of the clusters in this text, which is connected with fakes that answer as the first endpoint's port
+/// says: it is the cluster's id.
+fn configured(text: &str) -> Arc<TestApp> {
+    let world = shared(2);
+    let connect: Connect<FakeEtcd> = Arc::new(|cluster: &ClusterSettings| {
+        let port = cluster.endpoints[0].rsplit(':').next().and_then(|port| port.parse().ok());
+        let mut etcd = FakeEtcd::new(3);
+        etcd.cluster_id = ClusterId(port.expect("a port"));
+        anyhow::ensure!(etcd.cluster_id != ClusterId(666), "cluster {}: cannot read the client key", cluster.name);
+        Ok(etcd)
+    });
+    let of = |settings| {
+        let etcd = connect(&settings).expect("a fake");
+        Arc::new(Cluster::new(settings, etcd, Arc::clone(&world)))
+    };
+    let clusters = settings(text).expect("good").clusters.into_iter().map(of).collect();
+    Arc::new(App::new(clusters, world).configured(Value::Null, None, connect))
+}
+
+async fn reload(app: &TestApp, text: &str) -> Result<(), String> {
+    app.take_over(settings(text)?).await
+}
+
+fn names(app: &TestApp) -> Vec<String> {
+    app.clusters().into_iter().map(|cluster| cluster.name).collect()
+}
+
+/// Runs all units of the fleet, as `serve` does, until the future ends.
+async fn with_units<T>(app: &Arc<TestApp>, work: impl Future<Output = T>) -> T {
+    let mut units = app.fleet().units().expect("the first who asks");
+    for cluster in &app.fleet().now().clusters {
+        app.fleet().spawn(cluster);
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            Some(unit) = units.recv() => drop(tasks.spawn(Box::pin(unit.live(true)))),
+            Some(ended) = tasks.join_next() => assert!(app.ended(&ended.expect("no panic")), "a unit ended early"),
+        }
+    }
+}
+
+const A: &str = "{name: a, endpoints: ['http://127.0.0.1:1'], policy: {mode: enforce}}";
+const B: &str = "{name: b, endpoints: ['http://127.0.0.1:2'], policy: {mode: enforce}}";
+
+fn file(clusters: &[&str]) -> String {
+    format!("clusters: [{}]", clusters.join(", "))
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reload_swaps_the_rules_and_leaves_a_run_under_way_with_its_own() {
-    const PLAIN: &str = "clusters: [{name: a, endpoints: ['http://127.0.0.1:1'], policy: {mode: enforce}}]";
-    let world = shared(1);
-    let before = settings(PLAIN).expect("good").clusters.remove(0);
-    let cluster = Arc::new(Cluster::new(before, FakeEtcd::new(3), Arc::clone(&world)));
-    let app = App::new(vec![Arc::clone(&cluster)], world);
-    let with = |rest: &str| format!("clusters: [{{name: a, endpoints: ['http://127.0.0.1:1'], {rest}}}]");
-    let read = |text: String| app.take_over(settings(&text)?);
-
-    for (what, text) in [
-        ("clusters: were a and would be b", "clusters: [{name: b, endpoints: ['http://127.0.0.1:1']}]".to_owned()),
-        ("cluster a: endpoints changed", PLAIN.replace("127.0.0.1:1", "127.0.0.1:9")),
-        ("cluster a: tls changed", with("tls: {ca_file: /nowhere}")),
-        ("cluster a: auth changed", with("auth: {username: root, password_file: /nowhere}")),
-        ("cluster a: policy.compaction.older_than changed", with("policy: {compaction: {older_than: 1h}}")),
-    ] {
-        let refused = read(text).expect_err(what);
-        assert!(refused.contains(what), "{refused}");
-        assert_eq!(cluster.summary().mode, Mode::Enforce, "nothing of it is taken over");
-    }
-
+    let app = configured(&file(&[A]));
+    let cluster = Arc::clone(&app.fleet().now().clusters[0]);
     cluster.request(Vec::new()).await.expect("accepted");
     let held = cluster.rules();
-    read(with("policy: {mode: observe}, match: [{job: other}]")).expect("good");
+    let text = "{name: a, endpoints: ['http://127.0.0.1:1'], policy: {mode: observe}, match: [{job: other}]}";
+    reload(&app, &file(&[text])).await.expect("good");
     assert_eq!((held.policy.mode, cluster.summary().mode), (Mode::Enforce, Mode::Observe));
     let ignored = app.notify(serde_json::from_value(notification("firing")).expect("one")).await.expect("decided");
     assert!(
         matches!(ignored[0].decision, AlertDecision::Ignored { reason: Reason::UnknownCluster, .. }),
         "{ignored:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_takes_over_all_of_it_or_nothing() {
+    let app = configured(&file(&[A]));
+    let etcd = app.fleet().now().clusters[0].etcd();
+    let moved = A.replace(":1'", ":9'").replace("enforce", "observe");
+    let broken = "{name: c, endpoints: ['http://127.0.0.1:666']}";
+    let refused = reload(&app, &file(&[&moved, B, broken])).await.expect_err("c has no key");
+    assert_eq!(refused, "cluster c: cannot read the client key");
+    assert_eq!(names(&app), ["a"]);
+    assert_eq!(app.clusters()[0].mode, Mode::Enforce);
+    assert!(Arc::ptr_eq(&etcd, &app.fleet().now().clusters[0].etcd()), "it is reached as before");
+
+    app.shared.journal.break_down();
+    reload(&app, &file(&[&moved])).await.expect("needs no journal");
+    assert!(!Arc::ptr_eq(&etcd, &app.fleet().now().clusters[0].etcd()), "it is reached otherwise");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_comes_is_served_and_shown() {
+    let app = configured(&file(&[A]));
+    with_units(&app, async {
+        let page = scrape(&app).await;
+        assert!(!page.contains("etcd_cluster=\"b\""));
+        reload(&app, &file(&[A, B])).await.expect("good");
+        let page = scrape(&app).await;
+        for series in
+            ["defragd_cluster_up{etcd_cluster=\"b\"} 1", "defragd_reclaimed_bytes_total{etcd_cluster=\"b\"} 0"]
+        {
+            assert!(page.contains(series), "no {series} in\n{page}");
+        }
+        app.command("b", "ann".to_owned(), Command::Run, false).await.expect("taken");
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        let runs = app.runs(1).await.expect("read");
+        assert_eq!(runs[0].outcome.as_ref().map(Outcome::label), Some("succeeded"), "{runs:?}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_goes_ends_its_run_after_the_member_in_hand_and_its_series_go_with_it() {
+    let app = configured(&file(&[A, B]));
+    with_units(&app, async {
+        let cluster = Arc::clone(&app.fleet().now().clusters[0]);
+        cluster.etcd().take(Duration::from_mins(5));
+        app.command("a", "ann".to_owned(), Command::Run, false).await.expect("taken");
+        while cluster.etcd().order().is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        reload(&app, &file(&[B])).await.expect("good");
+        assert_eq!(names(&app), ["b", "a"], "it is shown until it is at its end");
+        assert!(app.clusters()[1].leaving);
+        let again = reload(&app, &file(&[A, B])).await.expect_err("its run goes on");
+        assert!(again.contains("cluster a: was taken out, and its run is not at its end yet"), "{again}");
+        let order = app.command("a", "ann".to_owned(), Command::Run, false).await;
+        assert!(matches!(order, Err(CommandError::UnknownCluster(_))), "{order:?}");
+        let late = cluster.request(Vec::new()).await.expect("decided");
+        assert_eq!(late.labels(), ("ignored", "removed"), "who looked it up before it went");
+
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        assert_eq!(cluster.etcd().order(), [2], "the member in hand, and no other");
+        let run = &app.runs(1).await.expect("read")[0];
+        assert_eq!(run.outcome, Some(Outcome::Stopped { reason: Reason::Removed }));
+        assert_eq!(names(&app), ["b"]);
+        let page = scrape(&app).await;
+        assert!(!page.contains("etcd_cluster=\"a\""), "{page}");
+        reload(&app, &file(&[A, B])).await.expect("its name is free again");
+        assert_eq!(names(&app), ["a", "b"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_ends_with_its_cluster() {
+    let app = configured(&file(&[A, B]));
+    let waiting = A.replace("enforce", "approve");
+    with_units(&app, async {
+        reload(&app, &file(&[&waiting, B])).await.expect("good");
+        app.notify(serde_json::from_value(notification("firing")).expect("one")).await.expect("accepted");
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        app.shared.journal.break_down();
+        reload(&app, &file(&[B])).await.expect("good");
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert_eq!(names(&app), ["b", "a"], "its end is not written down yet");
+        app.shared.journal.mend();
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert_eq!(names(&app), ["b"]);
+        let run = &app.runs(1).await.expect("read")[0];
+        assert_eq!(run.outcome, Some(Outcome::Stopped { reason: Reason::Removed }));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_under_way_keeps_its_connections_when_the_cluster_is_reached_otherwise() {
+    let app = configured(&file(&[A]));
+    with_units(&app, async {
+        let cluster = Arc::clone(&app.fleet().now().clusters[0]);
+        let old = cluster.etcd();
+        old.take(Duration::from_mins(1));
+        app.command("a", "ann".to_owned(), Command::Run, false).await.expect("taken");
+        while old.order().is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        reload(&app, &file(&[&A.replace(":1'", ":9'")])).await.expect("good");
+        assert!(!Arc::ptr_eq(&old, &cluster.etcd()));
+        tokio::time::sleep(Duration::from_mins(20)).await;
+        assert_eq!(old.order(), [2, 3, 1], "all of it");
+        assert!(cluster.etcd().order().is_empty());
+        let page = scrape(&app).await;
+        assert!(page.contains("defragd_cluster_info{etcd_cluster=\"a\",cluster_id=\"9\"} 1"), "{page}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_lead_to_one_cluster_are_told_while_exporting() {
+    let app = configured(&file(&[A, &B.replace(":2'", "1.1:1'").replace("127.0.0", "127.0")]));
+    scrape(&app).await;
+    let page = scrape(&app).await;
+    for cluster in ["a", "b"] {
+        let series = format!("defragd_cluster_duplicate{{etcd_cluster=\"{cluster}\"}} 1");
+        assert!(page.contains(&series), "no {series} in\n{page}");
+    }
+    assert_eq!(app.clusters()[0].same_as, ["b"]);
+    reload(&app, &file(&[A])).await.expect("good");
+    app.ended("b");
+    assert!(app.clusters()[0].same_as.is_empty());
 }

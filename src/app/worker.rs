@@ -12,12 +12,17 @@ use tracing::{error, info};
 
 use super::{
     cluster::{Cluster, StateProgress, lock, stop_channel},
-    driver, log, observer,
+    driver,
+    live::LiveProgress,
+    log,
+    notify::NotifyProgress,
+    observer,
 };
 use crate::{
     core::{
         admission::{Hold, Ledger, emergency},
-        history::{Request, RunId, RunView},
+        history::{Outcome, Request, RunId, RunView, Trigger},
+        lock::Term,
         policy::Policy,
         reason::Reason,
     },
@@ -30,8 +35,6 @@ const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 const IDLE_INTERVAL: Duration = Duration::from_hours(1);
 /// How soon to try again to read a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
-/// As etcdctl's default command timeout.
-const EMERGENCY_BUDGET: Duration = Duration::from_secs(5);
 
 /// What the worker does next.
 enum Next {
@@ -40,7 +43,7 @@ enum Next {
     /// Wait for another cluster's run to end, or for something to happen.
     WaitForSlot,
     /// Drive this run.
-    Serve { run: RunId, request: Request, emergency: bool },
+    Serve { run: RunId, request: Request, emergency: bool, term: Term },
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
@@ -52,10 +55,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             if stop.borrow().is_some() {
                 return;
             }
-            let next = self.next(slot.is_some()).await;
+            let next = Box::pin(self.next(slot.is_some())).await;
             let (time, wants_slot) = match next {
-                Next::Serve { run, request, emergency } => {
-                    Box::pin(self.serve(run, &request, stop.clone(), emergency)).await;
+                Next::Serve { run, request, emergency, term } => {
+                    Box::pin(self.serve(run, &request, term, stop.clone(), emergency)).await;
                     slot = None;
                     continue;
                 }
@@ -67,6 +70,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 Next::WaitForSlot => (LOOK_INTERVAL, true),
             };
             tokio::select! {
+                biased;
                 // Cancel-safe: a permit that is not handed over is given back.
                 permit = self.shared.slots.clone().acquire_owned(), if wants_slot => slot = permit.ok(),
                 () = self.wake.notified() => {}
@@ -78,6 +82,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn next(&self, has_slot: bool) -> Next {
+        // Before the journal is read: what is queued is in it already, and one that comes meanwhile wakes again.
+        let queued = lock(&self.desk).queued.clone();
         let ledger = match self.ledger().await {
             Ok(ledger) => ledger,
             Err(error) => {
@@ -85,13 +91,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 return Next::Wait(JOURNAL_INTERVAL);
             }
         };
-        let queued = lock(&self.desk).queued.clone();
         match queued {
             None => self.idle(&ledger).await,
             Some((run, _)) => match ledger.run(run) {
                 Some(view) if view.outcome.is_none() => self.consider(&ledger, view, has_slot).await,
                 _ => {
-                    lock(&self.desk).queued = None;
+                    lock(&self.desk).queued.take_if(|(queued, _)| *queued == run);
                     Next::Wait(Duration::ZERO)
                 }
             },
@@ -115,9 +120,27 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn consider(&self, ledger: &Ledger, view: &RunView, has_slot: bool) -> Next {
+        // First: a replica that does not hold the lock knows neither of pauses nor of failed runs.
+        let term = match self.may_begin() {
+            Ok(term) => term,
+            Err(reason) => {
+                self.waits_for(view.id, reason);
+                // Looks again as soon as the lock comes or goes.
+                let look = self.lock.view().changes_in().unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL);
+                return Next::Wait(self.hand_over(view).await.min(look));
+            }
+        };
         let rules = self.rules();
         let policy = &rules.policy;
-        let mut hold = ledger.hold(view, policy, false, self.shared.clock.now());
+        let now = self.shared.clock.now();
+        // What was taken without the lock was taken without a decision.
+        let undecided = || {
+            let trigger = view.request.trigger;
+            let reason = ledger.refusal(trigger, policy, now).filter(|_| self.lock.is_needed())?;
+            let waits = view.started_at.is_none() && trigger != Trigger::Manual;
+            waits.then_some(Hold::End(Outcome::Refused { reason }))
+        };
+        let mut hold = undecided().or_else(|| ledger.hold(view, policy, false, now));
         let mut urgent = false;
         if matches!(&hold, Some(Hold::Wait { reason: Reason::OutsideWindow { .. }, .. }))
             && self.is_emergency(policy).await
@@ -160,7 +183,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         };
         desk.waiting_for = None;
         desk.active = Some((run, request.clone()));
-        Next::Serve { run, request, emergency: urgent }
+        Next::Serve { run, request, emergency: urgent, term }
     }
 
     fn waits_for(&self, run: RunId, reason: Reason) {
@@ -171,6 +194,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             self.shared.counters.waiting(self.name(), &reason);
         }
         desk.waiting_for = Some(reason);
+        drop(desk);
+        self.shared.changes.tell();
     }
 
     fn until(&self, time: Option<Timestamp>) -> Duration {
@@ -182,28 +207,38 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Whether the cluster cannot wait for its window, and its owner wants that to count.
     async fn is_emergency(&self, policy: &Policy) -> bool {
         policy.emergency
-            && timeout(EMERGENCY_BUDGET * 2, observer::look(&self.etcd, EMERGENCY_BUDGET))
+            && timeout(observer::LOOK_BUDGET * 2, observer::look(&*self.etcd(), observer::LOOK_BUDGET))
                 .await
                 .is_ok_and(|facts| facts.is_ok_and(|facts| emergency(&facts)))
     }
 
-    async fn serve(&self, run: RunId, request: &Request, stop: driver::Stop, urgent: bool) {
+    async fn serve(&self, run: RunId, request: &Request, term: Term, stop: driver::Stop, urgent: bool) {
         let log = log::LogProgress { cluster: self.name().to_owned(), run };
         let state = StateProgress { cluster: self, trigger: request.trigger };
-        let watchers = (&log as &dyn Progress, &state as &dyn Progress);
+        let so_far = lock(&self.desk).ledger.run(run).cloned();
+        let live = LiveProgress::begin(self, run, request.trigger, so_far.as_ref());
+        let told = NotifyProgress::begin(self, run, request.trigger, so_far.as_ref());
+        let followed = (&live as &dyn Progress, &told as &dyn Progress);
+        let shown = (&state as &dyn Progress, &followed as &dyn Progress);
+        let watchers = (&log as &dyn Progress, &shown as &dyn Progress);
         // To its end, whatever a reload brings meanwhile.
-        let rules = self.rules();
+        let (rules, etcd) = (self.rules(), self.etcd());
         let (stop_run, stopped) = stop_channel();
+        let held = self.lock.view();
+        let permit = held.permit(term);
         let drive = driver::Drive {
             run,
             policy: rules.policy.clone(),
             gates: &rules.gates,
             old_revision: self.old_revision(),
-            etcd: &self.etcd,
+            etcd: &*etcd,
             journal: &self.shared.journal,
             progress: &watchers,
             claims: &self.shared.claims,
+            term: self.lock.is_needed().then_some(term),
+            permit: &permit,
         };
+        self.tell_successor();
         let driven = drive.to_its_end(stopped);
         tokio::pin!(driven);
         let mut process = stop.clone();
@@ -214,11 +249,15 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 stop_run.send_replace(Some(reason));
                 false
             }
+            reason = held.lost(term) => {
+                stop_run.send_replace(Some(reason));
+                false
+            }
         };
         if !ended {
             tokio::select! {
                 _ = &mut driven => {}
-                // A run that stops for a pause or a window must still hear that the process ends.
+                // A run that stops for something else must still hear that the process ends.
                 reason = process_end(&mut process) => {
                     stop_run.send_replace(Some(reason));
                     driven.await;
@@ -230,6 +269,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if let Err(error) = self.ledger().await {
             error!(cluster = self.name(), %error, "cannot read the journal after a run");
         }
+        self.tell_successor();
     }
 
     /// Returns when the run under way must start no new member: the process ends, a person pauses, or the
@@ -258,8 +298,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 }
 
 /// Returns when the process is to end; a closed channel says so, too.
-async fn process_end(stop: &mut driver::Stop) -> Reason {
-    match stop.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+pub(super) async fn process_end(stop: &mut driver::Stop) -> Reason {
+    let ends = |reason: &Option<Reason>| reason.as_ref().is_some_and(Reason::ends_the_process);
+    match stop.wait_for(ends).await.map(|reason| reason.clone()) {
         Ok(Some(reason)) => reason,
         _ => Reason::ShuttingDown,
     }

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{ArgAction, Args, ValueEnum};
-use jiff::SignedDuration;
 use thiserror::Error;
 
+use super::lock::LockArgs;
 use crate::{
-    config::{ClusterSettings, ConfigError, Settings, raw},
-    core::policy::{LeaderPolicy, Mode},
+    config::{ClusterSettings, Settings, Source, raw},
+    core::{
+        policy::{LeaderPolicy, Mode},
+        time::Time,
+    },
 };
 
 /// The command line asks for something that cannot be.
@@ -36,6 +39,19 @@ pub(super) struct Connection {
     /// Client URLs; any one member is enough, the others are discovered
     #[arg(long, env = "ETCDCTL_ENDPOINTS", hide_env_values = true, value_delimiter = ',', value_name = "URL")]
     endpoints: Vec<String>,
+    /// Domain whose SRV records name client URLs: _etcd-client-ssl._tcp, _etcd-client._tcp
+    #[arg(long, short = 'd', env = "ETCDCTL_DISCOVERY_SRV", hide_env_values = true, value_name = "DOMAIN")]
+    discovery_srv: Option<String>,
+    /// Service name in the records, for domains of several clusters
+    #[arg(long, env = "ETCDCTL_DISCOVERY_SRV_NAME", hide_env_values = true, value_name = "NAME")]
+    discovery_srv_name: Option<String>,
+    /// Take records without TLS, too; with false, servers must prove the domain
+    #[arg(long, env = "ETCDCTL_INSECURE_DISCOVERY", hide_env_values = true, default_value_t = true,
+          default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_name = "BOOL")]
+    insecure_discovery: bool,
+    /// Name server to ask instead of the system's, for the records and for addresses
+    #[arg(long, env = "DEFRAGD_DISCOVERY_NAMESERVER", value_name = "IP:PORT")]
+    discovery_nameserver: Option<std::net::SocketAddr>,
     /// Certificates of the authorities to trust
     #[arg(long, env = "ETCDCTL_CACERT", hide_env_values = true, value_name = "FILE")]
     cacert: Option<PathBuf>,
@@ -77,16 +93,16 @@ pub(super) struct PolicyArgs {
     quota_min_reclaimable: Option<ByteSize>,
     /// How long the cluster must be healthy before the next member, default 10s
     #[arg(long, env = "DEFRAGD_PAUSE_BETWEEN_MEMBERS", value_name = "TIME")]
-    pause_between_members: Option<SignedDuration>,
+    pause_between_members: Option<Time>,
     /// How long to wait for one member's answer, default 10m; past it the run ends after the server has
     #[arg(long, env = "DEFRAGD_DEFRAG_DEADLINE", value_name = "TIME")]
-    defrag_deadline: Option<SignedDuration>,
+    defrag_deadline: Option<Time>,
     /// How long the cluster may take to be healthy again after a member, default 5m
     #[arg(long, env = "DEFRAGD_RECOVERY_TIMEOUT", value_name = "TIME")]
-    recovery_timeout: Option<SignedDuration>,
+    recovery_timeout: Option<Time>,
     /// No further run of a cluster for this long after one, default 6h
     #[arg(long, env = "DEFRAGD_COOLDOWN", value_name = "TIME")]
-    cooldown: Option<SignedDuration>,
+    cooldown: Option<Time>,
     /// The leader: last (default), last-after-transfer (hands over first), skip
     #[arg(long, env = "DEFRAGD_LEADER", value_enum)]
     leader: Option<LeaderArg>,
@@ -104,10 +120,10 @@ pub(super) struct PolicyArgs {
     breaker_failures: Option<u32>,
     /// One more try so long after the last failure, even without a person
     #[arg(long, env = "DEFRAGD_BREAKER_RESET_AFTER", value_name = "TIME")]
-    breaker_reset_after: Option<SignedDuration>,
+    breaker_reset_after: Option<Time>,
     /// In mode approve, how long a request waits for a person, default 24h
     #[arg(long, env = "DEFRAGD_APPROVAL_TIMEOUT", value_name = "TIME")]
-    approval_timeout: Option<SignedDuration>,
+    approval_timeout: Option<Time>,
     /// NOSPACE, or a file at 0.9 of its quota, overrides the maintenance windows
     #[arg(long, env = "DEFRAGD_EMERGENCY", action = ArgAction::SetTrue)]
     emergency: bool,
@@ -179,25 +195,30 @@ impl PolicyArgs {
 impl Connection {
     /// The settings of the file, or of the flags, under the policy's flags.
     pub(super) fn settings(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<Settings> {
-        let mut file = match &self.config {
-            Some(path) => {
-                if let Some(flag) = typed_connection_flag() {
-                    let what = format!("--config and {flag} exclude each other: the file says how to connect");
-                    return Err(UsageError(what).into());
-                }
-                let text = std::fs::read_to_string(path)
-                    .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-                raw::parse(&text).map_err(|detail| ConfigError::Syntax { path: path.clone(), detail })?
-            }
-            None => raw::File { clusters: vec![self.cluster()?] },
-        };
-        if let Some(policy) = policy {
-            let over = policy.keys();
+        self.settings_with(policy, &LockArgs::default())
+    }
+
+    /// The same, under the lock's flags too.
+    pub(super) fn settings_with(&self, policy: Option<&PolicyArgs>, lock: &LockArgs) -> anyhow::Result<Settings> {
+        let over = policy.map(PolicyArgs::keys).unwrap_or_default();
+        let change = |file: &mut raw::File| {
             for cluster in &mut file.clusters {
                 cluster.policy = std::mem::take(&mut cluster.policy).overridden_by(&over);
             }
+            if let Some(over) = lock.keys() {
+                file.lock = Some(file.lock.take().unwrap_or_default().overridden_by(over));
+            }
+        };
+        let Some(path) = &self.config else {
+            let mut file = raw::File { clusters: vec![self.cluster()?], ..raw::File::default() };
+            change(&mut file);
+            return Ok(Settings::from_raw(file)?);
+        };
+        if let Some(flag) = typed_connection_flag() {
+            let what = format!("--config and {flag} exclude each other: the file says how to connect");
+            return Err(UsageError(what).into());
         }
-        Ok(Settings::from_raw(file)?)
+        Ok(Settings::from_source(&mut Source::open(path)?, change)?)
     }
 
     fn cluster(&self) -> Result<raw::Cluster, UsageError> {
@@ -213,9 +234,16 @@ impl Connection {
         };
         // etcdctl's default.
         let here = || vec!["127.0.0.1:2379".to_owned()];
+        let nowhere = self.endpoints.is_empty() && self.discovery_srv.is_none();
         Ok(raw::Cluster {
             name: self.cluster_name.clone(),
-            endpoints: if self.endpoints.is_empty() { here() } else { self.endpoints.clone() },
+            endpoints: if nowhere { here() } else { self.endpoints.clone() },
+            discovery_srv: self.discovery_srv.clone().map(|domain| raw::DiscoverySrv {
+                domain,
+                name: self.discovery_srv_name.clone(),
+                insecure: self.insecure_discovery,
+                nameserver: self.discovery_nameserver,
+            }),
             tls: raw::Tls { ca_file: self.cacert.clone(), cert_file: self.cert.clone(), key_file: self.key.clone() },
             auth,
             matches: None,
@@ -228,7 +256,8 @@ impl Connection {
 /// A connection flag on the command line itself. Variables of an etcdctl shell are no contradiction to a
 /// file: whoever gives the file means the file.
 fn typed_connection_flag() -> Option<String> {
-    const FLAGS: [&str; 6] = ["--endpoints", "--cacert", "--cert", "--key", "--user", "--password-file"];
+    const FLAGS: [&str; 7] =
+        ["--endpoints", "--discovery-srv", "--cacert", "--cert", "--key", "--user", "--password-file"];
     let typed = |argument: String| argument.split('=').next().map(str::to_owned);
     std::env::args().filter_map(typed).find(|name| FLAGS.contains(&name.as_str()))
 }

@@ -1,13 +1,21 @@
-//! `defragd check-config`
+//! `defragd check-config`: everything that is wrong with the configurations and with the files that they name, at once.
 
-use std::path::PathBuf;
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context;
+use serde_json::json;
 
-use super::Exit;
+use super::{Exit, args::Output};
 use crate::{
-    app::{gates, serve::connect, web::WebFile},
-    config::{Settings, web},
+    app::{
+        gates, locks,
+        serve::{connect, connect_module},
+        web::WebFile,
+    },
+    config::{ConfigError, Problem, Settings, Source, web},
 };
 
 #[derive(Debug, clap::Args)]
@@ -24,33 +32,144 @@ pub(super) struct Args {
     /// Do not look at the files that it names: certificates, keys, passwords, tokens
     #[arg(long)]
     syntax_only: bool,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let file = args.file.as_ref().or(args.config.as_ref()).context("a file is given")?;
-    let settings = Settings::from_file(file)?;
-    let mut exit = Exit::Done;
-    if !args.syntax_only {
-        for cluster in &settings.clusters {
-            for error in [connect(cluster).err(), gates::of(cluster).err()].into_iter().flatten() {
-                eprintln!("defragd: {error:#}");
-                exit = Exit::Usage;
+    let mut errors = Vec::new();
+    let counted = main_file(file, args.syntax_only).map_err(|error| errors.push(error)).ok();
+    if let Some(path) = &args.web_config_file {
+        errors.extend(web_file(path, args.syntax_only).err());
+    }
+    let exit = if errors.is_empty() { Exit::Done } else { Exit::Usage };
+    match args.output {
+        Output::Json => {
+            let problems: Vec<_> = errors.iter().flat_map(shown).collect();
+            let (clusters, modules) = counted.unzip();
+            let told = json!({
+                "valid": errors.is_empty(), "clusters": clusters, "modules": modules, "problems": problems,
+            });
+            writeln!(std::io::stdout(), "{told:#}")?;
+        }
+        Output::Table => {
+            errors.iter().for_each(super::told_config);
+            if let (Some((clusters, modules)), Exit::Done) = (counted, exit) {
+                let modules = if modules == 0 { String::new() } else { format!(", {modules} module(s)") };
+                writeln!(std::io::stdout(), "{}: valid, {clusters} cluster(s){modules}", file.display())?;
             }
         }
     }
-    if let Some(path) = &args.web_config_file {
-        let checked = if args.syntax_only {
-            web::from_file(path).map(drop).map_err(|error| error.to_string())
-        } else {
-            WebFile::new(path.clone(), |_| {}).check()
-        };
-        if let Err(problems) = checked {
-            eprintln!("defragd: {problems}");
-            exit = Exit::Usage;
+    Ok(exit)
+}
+
+fn shown(error: &ConfigError) -> Vec<serde_json::Value> {
+    match error {
+        ConfigError::Unreadable { path, source } => {
+            let what = format!("cannot be read: {source}");
+            vec![json!({ "file": path, "line": null, "column": null, "key": "", "problem": what })]
+        }
+        ConfigError::Invalid { path, problems } => {
+            let one = |problem: &Problem| {
+                let (line, column) = problem.place.map(|place| (place.line, place.column)).unzip();
+                json!({ "file": path, "line": line, "column": column, "key": problem.at, "problem": problem.what })
+            };
+            problems.iter().map(one).collect()
         }
     }
-    if exit == Exit::Done {
-        println!("{}: valid, {} cluster(s)", file.display(), settings.clusters.len());
+}
+
+/// The numbers of its clusters and modules.
+fn main_file(path: &Path, syntax_only: bool) -> Result<(usize, usize), ConfigError> {
+    let mut source = Source::open(path)?;
+    let settings = Settings::from_source(&mut source, |_| ());
+    if syntax_only {
+        return settings.map(|settings| counts(&settings));
     }
-    Ok(exit)
+    let mut problems = unreadable_files(&mut source);
+    for (index, cluster) in settings.iter().flat_map(|settings| &settings.clusters).enumerate() {
+        let at = format!("clusters[{index}]");
+        if problems.iter().any(|problem| problem.at.starts_with(&format!("{at}."))) {
+            continue;
+        }
+        let add = |at: String, what: String| problems.push(Problem { at, place: None, what });
+        of_cluster(&at, cluster, add);
+    }
+    let is_named = |problems: &[Problem], at: &str| problems.iter().any(|problem| problem.at.starts_with(at));
+    if let Ok(settings) = &settings {
+        for (name, module) in &settings.modules {
+            let at = format!("modules.{name}");
+            if let (false, Err(error)) = (is_named(&problems, &at), connect_module(module, Vec::new())) {
+                problems.push(Problem { at: format!("{at}.tls"), place: None, what: causes(&error) });
+            }
+        }
+        // The lock of one cluster is made as those of all; what is wrong with the cluster itself is told above.
+        let own = settings.clusters.first().filter(|_| !settings.lock.is_in_the_target());
+        if let (false, Some(Err(error))) =
+            (is_named(&problems, "lock"), own.map(|cluster| locks::store(&settings.lock, cluster)))
+        {
+            problems.push(Problem { at: "lock".to_owned(), place: None, what: causes(&error) });
+        }
+    }
+    match settings {
+        Ok(settings) if problems.is_empty() => Ok(counts(&settings)),
+        Err(error) if problems.is_empty() => Err(error),
+        _ => Err(source.error(problems)),
+    }
+}
+
+fn counts(settings: &Settings) -> (usize, usize) {
+    (settings.clusters.len(), settings.modules.len())
+}
+
+/// In one line. What it is of, the key path says.
+fn causes(error: &anyhow::Error) -> String {
+    let named = |cause: &String| ["cluster ", "module ", "lock.etcd"].iter().any(|name| cause.starts_with(name));
+    error.chain().map(ToString::to_string).filter(|cause| !named(cause)).collect::<Vec<_>>().join(": ")
+}
+
+/// What is in the files that it names, or what they are for, can be no good.
+fn of_cluster(at: &str, cluster: &crate::config::ClusterSettings, mut add: impl FnMut(String, String)) {
+    if let Err(error) = connect(cluster) {
+        add(format!("{at}.tls"), causes(&error));
+    }
+    for error in gates::gates(&cluster.gates).err().into_iter().flatten() {
+        let index = cluster.gates.iter().position(|gate| gate.rule.name == error.gate).unwrap_or_default();
+        add(format!("{at}.gates[{index}]"), error.detail);
+    }
+}
+
+fn unreadable_files(source: &mut Source) -> Vec<Problem> {
+    let here = std::env::current_dir().unwrap_or_default();
+    let judge = |(at, name): (String, String)| {
+        let what = match std::fs::File::open(&name).and_then(|file| file.metadata()) {
+            Ok(meta) if meta.is_dir() => format!("{name} is a folder, and must be a file"),
+            Ok(_) => return None,
+            Err(_) if name.is_empty() => "is empty: name a file, or leave the key out".to_owned(),
+            Err(error) if Path::new(&name).is_absolute() => format!("cannot read {name}: {error}"),
+            Err(error) => {
+                let from = here.display();
+                format!("cannot read {name}: {error}; it is looked for in {from}, where defragd is started")
+            }
+        };
+        Some(Problem { at, place: None, what })
+    };
+    source.named_files().into_iter().filter_map(judge).collect()
+}
+
+fn web_file(path: &Path, syntax_only: bool) -> Result<(), ConfigError> {
+    let mut source = Source::open(path)?;
+    web::from_source(&mut source, path.parent().unwrap_or(Path::new("")))?;
+    if syntax_only {
+        return Ok(());
+    }
+    WebFile::new(path.to_owned(), |_| {}).check().map_err(|problems| {
+        let problem = |line: &str| {
+            let (at, what) = line.split_once(": ").unwrap_or(("", line));
+            Problem { at: at.to_owned(), place: None, what: what.to_owned() }
+        };
+        source.error(problems.lines().map(problem).collect())
+    })
 }

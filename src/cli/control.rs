@@ -2,11 +2,10 @@
 
 use std::{io::Write, path::PathBuf};
 
-use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::Exit;
-use crate::adapters::outgoing::ControlClient;
+use crate::{adapters::outgoing::ControlClient, core::time::Time};
 
 /// Where the server is, and who speaks.
 #[derive(Debug, clap::Args)]
@@ -44,7 +43,7 @@ pub(super) struct PauseArgs {
     reason: String,
     /// How long, like 2h; without it, until `defragd resume`
     #[arg(long = "for", value_name = "TIME")]
-    lasts: Option<SignedDuration>,
+    lasts: Option<Time>,
     #[command(flatten)]
     server: Server,
 }

@@ -3,8 +3,12 @@
 mod args;
 mod check_config;
 mod control;
+mod docs;
 mod gates;
+mod health;
 mod history;
+mod lock;
+mod lock_run;
 mod plan;
 mod report;
 mod run;
@@ -54,6 +58,12 @@ enum Command {
     Resume(control::ResumeArgs),
     /// Check a configuration file, and report every problem
     CheckConfig(check_config::Args),
+    /// Ask a running `defragd serve` how it is: exit code 0 if it is well, 1 if not
+    Health(health::Args),
+    /// Write a completion script for a shell to standard output
+    Completions(docs::CompletionsArgs),
+    /// Write the manual page, in roff, to standard output
+    Man(docs::ManArgs),
 }
 
 /// The program's result for the shell.
@@ -91,6 +101,9 @@ impl Cli {
             Command::Pause(args) => control::pause(args).await,
             Command::Resume(args) => control::resume(args).await,
             Command::CheckConfig(args) => check_config::run(&args),
+            Command::Health(args) => health::run(args).await,
+            Command::Completions(args) => docs::completions(&args),
+            Command::Man(args) => docs::man(&args),
         };
         result.unwrap_or_else(|error| told(&error)).into()
     }
@@ -101,6 +114,22 @@ fn told(error: &anyhow::Error) -> Exit {
     if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
         return Exit::Done;
     }
-    eprintln!("defragd: {error:#}");
+    if let Some(error) = error.downcast_ref::<ConfigError>() {
+        told_config(error);
+    } else {
+        eprintln!("defragd: {error:#}");
+    }
     if error.is::<ConfigError>() || error.is::<args::UsageError>() { Exit::Usage } else { Exit::Failed }
+}
+
+/// With nothing before the lines that name a place in a file: editors and CI jump to it.
+fn told_config(error: &ConfigError) {
+    match error {
+        ConfigError::Invalid { path: Some(path), problems } => {
+            let many =
+                if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
+            eprintln!("defragd: {} is not valid, {many}:\n{error}", path.display());
+        }
+        _ => eprintln!("defragd: {error}"),
+    }
 }

@@ -19,18 +19,26 @@ use tokio::{
 use super::{
     Exit,
     args::{self, Connection, ModeArg, Output, PolicyArgs},
-    history, table,
+    history,
+    lock::LockArgs,
+    lock_run::RunLock,
+    table,
 };
 use crate::{
     adapters::journal::SqliteJournal,
-    app::{claims::Claims, cluster::stop_channel, driver, gates, serve::connect},
+    app::{
+        claims::Claims,
+        cluster::stop_channel,
+        driver, gates,
+        serve::{RENEWAL_INTERVAL, connect},
+    },
     core::{
         gate::GateResult,
         history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Step, Trigger},
         plan::{Decision, Plan},
         reason::Reason,
     },
-    ports::{clock::SystemClock, journal::Journal, progress::Progress},
+    ports::{clock::SystemClock, etcd::Etcd, journal::Journal, progress::Progress},
 };
 
 #[derive(Debug, clap::Args)]
@@ -39,6 +47,8 @@ pub(super) struct Args {
     connection: Connection,
     #[command(flatten)]
     policy: PolicyArgs,
+    #[command(flatten)]
+    lock: LockArgs,
     /// Which cluster of the file
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
@@ -55,7 +65,8 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         // A person who types `run` at a cluster means it; a file that says observe must be overruled aloud.
         args.policy.mode = Some(ModeArg::Enforce);
     }
-    let settings = args.connection.settings(Some(&args.policy))?;
+    let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
+    let lock_settings = settings.lock.clone();
     let cluster = args::one_cluster(settings, args.cluster.as_deref())?;
     let etcd = connect(&cluster)?;
     let gates = gates::of(&cluster)?;
@@ -65,12 +76,23 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
         journal.append(view.id, Entry::Finished(outcome)).await?;
     }
+    let progress = Terminal::start();
+    // Before the request: one that is refused for the lock is none.
+    let lock = match RunLock::take(&lock_settings, &cluster, |reason| progress.waiting(reason)).await? {
+        Ok(lock) => lock,
+        Err(reason) => {
+            progress.flush();
+            writeln!(std::io::stdout(), "Refused, nothing was touched: {reason}.")?;
+            return Ok(Exit::Refused);
+        }
+    };
     let request = Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new() };
     let run_id = journal.accept(request).await?;
 
     let (stop, stopped) = stop_channel();
-    let progress = Terminal::start();
     let claims = Claims::default();
+    let view = lock.view();
+    let permit = view.permit(lock.acts_under());
     let drive = driver::Drive {
         run: run_id,
         policy: cluster.policy.clone(),
@@ -80,6 +102,8 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         journal: &journal,
         progress: &progress,
         claims: &claims,
+        term: lock.term,
+        permit: &permit,
     };
     let driven = drive.to_its_end(stopped);
     tokio::pin!(driven);
@@ -87,7 +111,8 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let mut terminate = signal(SignalKind::terminate())?;
     // A connection that drops must not end the look-out in the middle of a member.
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut asked = false;
+    let (mut asked, mut lost) = (false, false);
+    let mut look_at_files = tokio::time::interval(RENEWAL_INTERVAL);
     let outcome = loop {
         tokio::select! {
             // Not cancelled by the other arms: it is pinned outside the loop.
@@ -95,6 +120,17 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
+            _ = look_at_files.tick() => {
+                // A certificate may run out before a long run does. One that is not whole is looked at again.
+                let _ = tokio::time::timeout(Duration::from_secs(1), etcd.renew()).await;
+                continue;
+            }
+            reason = view.lost(lock.acts_under()), if !lost => {
+                progress.line(&format!("{reason}: no new member is started; waiting for the one under way"));
+                stop.send_if_modified(|stop| stop.is_none() && stop.replace(reason.clone()).is_none());
+                lost = true;
+                continue;
+            }
         }
         if asked {
             progress.line("second signal: ending at once. A member that is being defragmented goes on by itself: look with `defragd status`.");
@@ -104,13 +140,16 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         progress.line("stopping: no new member is started; waiting for the one under way (again to end at once)");
         stop.send_replace(Some(Reason::OperatorStop));
     };
+    lock.release().await;
     progress.flush();
     let view = journal.run(run_id).await?;
     write_result(args.output, view.as_ref(), &outcome)?;
     Ok(match outcome {
         Outcome::Succeeded | Outcome::NothingToDo => Exit::Done,
         Outcome::Refused { .. } | Outcome::Observed { .. } => Exit::Refused,
-        Outcome::Failed { .. } | Outcome::Stopped { .. } | Outcome::Interrupted { .. } => Exit::Failed,
+        Outcome::Failed { .. } | Outcome::Stopped { .. } | Outcome::Interrupted { .. } | Outcome::Elsewhere { .. } => {
+            Exit::Failed
+        }
     })
 }
 
@@ -162,6 +201,10 @@ pub(super) fn sentence(outcome: &Outcome) -> String {
         Outcome::Failed { reason } => format!("Failed; the members after it were left alone: {reason}."),
         Outcome::Stopped { reason } => format!("Stopped; the members after it were left alone: {reason}."),
         Outcome::Interrupted { reason } => format!("Interrupted: {reason}."),
+        Outcome::Elsewhere { holder, ended, detail, .. } => {
+            let detail = detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
+            format!("Dealt with by replica {holder} ({ended}){detail}.")
+        }
     }
 }
 

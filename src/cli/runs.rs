@@ -53,7 +53,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let mut out = std::io::stdout().lock();
     match args.output {
         Output::Json => writeln!(out, "{:#}", json!({ "runs": runs }))?,
-        Output::Table if runs.is_empty() => writeln!(out, "No runs yet.")?,
+        Output::Table if runs.is_empty() => writeln!(out, "No runs yet in the journal of {}.", data_dir.display())?,
         Output::Table => {
             let headings = ["RUN>", "CLUSTER", "TRIGGER", "ACCEPTED", "OUTCOME", "MEMBERS>", "RECLAIMED>", "WHY"];
             writeln!(out, "{}", table::table(&headings, runs.iter().map(|run| row(run, held)).collect()))?;
@@ -63,7 +63,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Result<Exit> {
-    let records = journal.history(id).await?;
+    let records = journal.records(id).await?;
     let Some(view) = RunView::fold(records.clone()).pop() else {
         bail!("there is no run {id} in this journal; `defragd runs` lists them");
     };
@@ -104,6 +104,16 @@ fn row(run: &RunView, held: bool) -> Vec<String> {
         outcome.to_owned(),
         run.members.len().to_string(),
         table::size(run.reclaimed()),
-        run.outcome.as_ref().and_then(Outcome::reason).map_or_else(|| "-".to_owned(), ToString::to_string),
+        run.outcome.as_ref().and_then(why).unwrap_or_else(|| "-".to_owned()),
     ]
+}
+
+fn why(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Elsewhere { holder, ended, detail, .. } => {
+            let detail = detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
+            Some(format!("{ended} by {holder}{detail}"))
+        }
+        outcome => outcome.reason().map(ToString::to_string),
+    }
 }

@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::ArgAction;
-use jiff::SignedDuration;
 
 use super::{
     Exit,
     args::{self, Connection, PolicyArgs, UsageError},
+    lock::LockArgs,
 };
 use crate::{
     adapters::outgoing::Alertmanager,
@@ -15,6 +15,7 @@ use crate::{
         reload::Reader,
         serve::{ServeOptions, serve},
     },
+    core::time::Time,
     telemetry::logging,
 };
 
@@ -24,6 +25,8 @@ pub(super) struct Args {
     connection: Connection,
     #[command(flatten)]
     policy: PolicyArgs,
+    #[command(flatten)]
+    lock: LockArgs,
     /// Address to listen on; may be given several times
     #[arg(
         long = "web.listen-address",
@@ -34,6 +37,14 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     listen: Vec<String>,
+    /// Listen on the sockets that systemd hands over, instead of the addresses
+    #[arg(
+        long = "web.systemd-socket",
+        env = "DEFRAGD_WEB_SYSTEMD_SOCKET",
+        action = ArgAction::SetTrue,
+        help_heading = "Web"
+    )]
+    systemd_socket: bool,
     /// File with TLS, users, headers and a rate limit, in exporter-toolkit's format; read again when it changes
     #[arg(long = "web.config.file", env = "DEFRAGD_WEB_CONFIG_FILE", value_name = "FILE", help_heading = "Web")]
     web_config_file: Option<PathBuf>,
@@ -123,7 +134,7 @@ pub(super) struct Args {
     max_concurrent_runs: u32,
     /// On a signal, how long to wait for the member that is being defragmented
     #[arg(long, env = "DEFRAGD_SHUTDOWN_GRACE", default_value = "25s", value_name = "TIME")]
-    shutdown_grace: SignedDuration,
+    shutdown_grace: Time,
     /// How much is logged
     #[arg(long = "log.level", env = "DEFRAGD_LOG_LEVEL", value_enum, default_value_t, help_heading = "Log")]
     log_level: logging::Level,
@@ -133,12 +144,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let settings = args.connection.settings(Some(&args.policy))?;
+    let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
     let listen = args.listen.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
     let offset = Duration::try_from_secs_f64(args.timeout_offset)
         .map_err(|_| UsageError("--timeout-offset must be a number of seconds from 0 on".to_owned()))?;
-    let grace = Duration::try_from(args.shutdown_grace)
-        .map_err(|_| UsageError("--shutdown-grace must not be negative".to_owned()))?;
     if !is_plain_path(&args.telemetry_path) {
         return Err(UsageError("--web.telemetry-path must be a plain path of its own, like /metrics".to_owned()).into());
     }
@@ -154,6 +163,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     logging::init(args.log_level, args.log_format);
     let options = ServeOptions {
         listen,
+        systemd_socket: args.systemd_socket,
         web_config_file: args.web_config_file,
         bearer_token_file: args.bearer_token_file,
         admin_token_file: args.admin_token_file,
@@ -162,15 +172,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         max_requests: args.max_requests,
         route_prefix,
         link_prefix,
+        external_url: args.external_url.as_deref().and_then(|text| url::Url::parse(text).ok()),
         timeout_offset: offset,
         data_dir: args::data_dir(args.data_dir),
         alertmanagers,
         max_concurrent_runs: args.max_concurrent_runs,
-        shutdown_grace: grace,
+        shutdown_grace: args.shutdown_grace.into(),
     };
     let reader = args.connection.config.is_some().then(|| {
-        let (connection, policy) = (args.connection, args.policy);
-        let read = move || connection.settings(Some(&policy)).map_err(|error| format!("{error:#}"));
+        let (connection, policy, lock) = (args.connection, args.policy, args.lock);
+        let read = move || connection.settings_with(Some(&policy), &lock).map_err(|error| format!("{error:#}"));
         Arc::new(read) as Reader
     });
     serve(settings, options, reader).await?;
@@ -205,11 +216,16 @@ fn prefixes(external_url: Option<&str>, route_prefix: Option<&str>) -> Result<(S
     Ok((route_prefix, link_prefix))
 }
 
+/// What is answered there is something else.
+const TAKEN: [&str; 10] =
+    ["/api", "/-", "/config", "/probe", "/events", "/assets", "/clusters", "/runs", "/login", "/logout"];
+
 fn is_plain_path(path: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
     path.len() > 1
         && path.starts_with('/')
         && path.chars().all(plain)
-        && !path.starts_with("/api/")
-        && !path.starts_with("/-/")
+        && !TAKEN
+            .iter()
+            .any(|taken| path.strip_prefix(taken).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }

@@ -1,6 +1,5 @@
 //! Aligned tables in etcdctl's style, readable without colour.
 
-use bytesize::ByteSize;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 /// A table under these headings. Columns whose heading ends in `>` are aligned to the right.
@@ -18,7 +17,4 @@ pub(super) fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
     table.to_string()
 }
 
-/// A size for people, like `1.5 GiB`.
-pub(super) fn size(size: ByteSize) -> String {
-    size.display().iec().to_string()
-}
+pub(super) use crate::core::story::size;

@@ -4,6 +4,7 @@
 
 mod keys;
 mod matcher;
+pub mod notify;
 #[cfg(test)]
 mod tests;
 

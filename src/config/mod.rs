@@ -1,19 +1,28 @@
 //! The configuration: the file as it is written ([`raw`]) and what it means once it is checked.
 //!
-//! Every problem is reported at once, each with its key path. Secrets come from files only, and are
+//! Every problem is reported at once, each with its line and key path ([`source`]). Secrets come from files only, and are
 //! read when they are needed, never kept in these structures.
 
 pub mod gates;
+pub mod lock;
+pub mod modules;
 pub mod raw;
+pub mod source;
 mod validate;
 pub mod web;
 mod windows;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
 pub use gates::GateSettings;
+pub use lock::{LockKind, LockSettings};
+pub use modules::ModuleSettings;
+pub use source::Source;
 
 use crate::core::{alert::Selector, policy::Policy};
 
@@ -22,8 +31,10 @@ use crate::core::{alert::Selector, policy::Policy};
 pub struct ClusterSettings {
     /// Unique; the metric label `etcd_cluster`.
     pub name: String,
-    /// URLs with a scheme.
+    /// URLs with a scheme. At least one, or a discovery.
     pub endpoints: Vec<String>,
+    /// Finds endpoints by SRV records.
+    pub discovery: Option<DiscoverySettings>,
     /// The authorities to trust; the system's where absent.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its key.
@@ -38,20 +49,50 @@ pub struct ClusterSettings {
     pub gates: Vec<GateSettings>,
 }
 
+/// Where endpoints are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoverySettings {
+    /// Of the SRV records.
+    pub domain: String,
+    /// The last part of the service's name.
+    pub name: Option<String>,
+    /// Whether endpoints without TLS count, and names out of the records are enough of a proof.
+    pub insecure: bool,
+    /// Asked instead of the system's name servers.
+    pub nameserver: Option<std::net::SocketAddr>,
+}
+
 /// A configuration that passed every check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// At least one.
+    /// At least one, or there are modules.
     pub clusters: Vec<ClusterSettings>,
+    /// Which of several replicas acts.
+    pub lock: LockSettings,
+    /// How clusters that are not configured may be probed, by name.
+    pub modules: BTreeMap<String, ModuleSettings>,
+    /// Whom runs are told to.
+    pub notify: Vec<gates::notify::NotifySettings>,
     /// As it is shown to people: see [`raw::File::shown`].
     pub shown: serde_json::Value,
+}
+
+/// A place in a file, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Line.
+    pub line: usize,
+    /// Character in it.
+    pub column: usize,
 }
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where, like `clusters[0].policy.mode`.
+    /// The key path, like `clusters[0].policy.mode`; empty for the file as a whole.
     pub at: String,
+    /// Where in the file, if it is from one.
+    pub place: Option<Place>,
     /// What, and what to write instead.
     pub what: String,
 }
@@ -67,35 +108,53 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not YAML, or has an unknown or missing key.
-    #[error("{}: {detail}", path.display())]
-    Syntax {
-        /// Where.
-        path: PathBuf,
-        /// What, with line and column.
-        detail: String,
+    /// All that is wrong with it, in the order of the file.
+    #[error("{}", list(path.as_deref(), problems))]
+    Invalid {
+        /// The file, if it is not from flags.
+        path: Option<PathBuf>,
+        /// At least one.
+        problems: Vec<Problem>,
     },
-    /// All that is wrong with the values.
-    #[error("{}", list(.0))]
-    Invalid(Vec<Problem>),
 }
 
-fn list(problems: &[Problem]) -> String {
-    let lines: Vec<_> = problems.iter().map(|problem| format!("{}: {}", problem.at, problem.what)).collect();
-    lines.join("\n")
+/// Like `config.yaml:4:7: clusters[0].name: is missing`, as compilers do: editors jump to it.
+fn list(path: Option<&Path>, problems: &[Problem]) -> String {
+    let place = |problem: &Problem| {
+        let mut words: Vec<String> = path.iter().map(|path| path.display().to_string()).collect();
+        words.extend(problem.place.into_iter().flat_map(|place| [place.line.to_string(), place.column.to_string()]));
+        words.iter().fold(String::new(), |all, word| all + word + ":")
+    };
+    let places: Vec<_> = problems.iter().map(place).collect();
+    let width = places.iter().map(|place| place.chars().count()).max().unwrap_or_default();
+    let lines = problems.iter().zip(places).map(|(problem, place)| {
+        let blank = if place.is_empty() { "" } else { " " };
+        let at = if problem.at.is_empty() { String::new() } else { format!("{}: ", problem.at) };
+        plain(&format!("{place:width$}{blank}{at}{}", problem.what))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// One line, whatever a key is called: a terminal or a log does not obey what is in a file.
+fn plain(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
 impl Settings {
     /// Reads and checks a file.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let file = raw::parse(&text).map_err(|detail| ConfigError::Syntax { path: path.to_owned(), detail })?;
-        Self::from_raw(file)
+        Self::from_source(&mut Source::open(path)?, |_| ())
     }
 
-    /// Checks what was read.
+    /// Reads and checks what is written, once it is changed so.
+    pub fn from_source(source: &mut Source, change: impl FnOnce(&mut raw::File)) -> Result<Self, ConfigError> {
+        let Some(mut file) = source.read::<raw::File>() else { return Err(source.error(Vec::new())) };
+        change(&mut file);
+        source.judge(validate::settings(file))
+    }
+
+    /// Checks what is in no file.
     pub fn from_raw(file: raw::File) -> Result<Self, ConfigError> {
-        validate::settings(file).map_err(ConfigError::Invalid)
+        validate::settings(file).map_err(|problems| ConfigError::Invalid { path: None, problems })
     }
 }

@@ -2,16 +2,19 @@
 //! must not fall back to a default.
 
 pub mod gates;
+pub mod lock;
+pub mod modules;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use bytesize::ByteSize;
-use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use super::{Source, gates::notify::NotifyKeys};
 use crate::core::{
     alert::Labels,
     policy::{LeaderPolicy, Mode},
+    time::Time,
 };
 
 /// The whole file.
@@ -19,7 +22,16 @@ use crate::core::{
 #[serde(deny_unknown_fields)]
 pub struct File {
     /// The fleet.
+    #[serde(default)]
     pub clusters: Vec<Cluster>,
+    /// Which of several replicas acts.
+    pub lock: Option<lock::Lock>,
+    /// How `/probe` speaks to clusters that are not in it.
+    #[serde(default)]
+    pub modules: BTreeMap<String, modules::Module>,
+    /// Whom runs are told to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<NotifyKeys>,
 }
 
 /// One cluster.
@@ -29,7 +41,10 @@ pub struct Cluster {
     /// Its name.
     pub name: String,
     /// Any of its members' client URLs; one is enough.
+    #[serde(default)]
     pub endpoints: Vec<String>,
+    /// Finds them by SRV records.
+    pub discovery_srv: Option<DiscoverySrv>,
     /// TLS files.
     #[serde(default)]
     pub tls: Tls,
@@ -44,6 +59,25 @@ pub struct Cluster {
     /// What is checked outside etcd.
     #[serde(default)]
     pub gates: Vec<gates::Gate>,
+}
+
+/// SRV records, as etcdctl's flags of these names.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiscoverySrv {
+    /// `--discovery-srv`
+    pub domain: String,
+    /// `--discovery-srv-name`
+    pub name: Option<String>,
+    /// `--insecure-discovery`, with its default.
+    #[serde(default = "yes")]
+    pub insecure: bool,
+    /// Like `127.0.0.1:8600`; the system's where absent.
+    pub nameserver: Option<std::net::SocketAddr>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// TLS files.
@@ -68,7 +102,7 @@ pub struct Auth {
     pub password_file: PathBuf,
 }
 
-/// What differs from the default policy. Durations like `10s`, `5m`, `6h`; sizes like `100MiB`.
+/// What differs from the default policy. Durations like `10s`, `6h`, `1d12h`, `2w`; sizes like `100MiB`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyKeys {
@@ -83,13 +117,13 @@ pub struct PolicyKeys {
     /// Size.
     pub quota_min_reclaimable: Option<ByteSize>,
     /// Duration.
-    pub pause_between_members: Option<SignedDuration>,
+    pub pause_between_members: Option<Time>,
     /// Duration.
-    pub defrag_deadline: Option<SignedDuration>,
+    pub defrag_deadline: Option<Time>,
     /// Duration.
-    pub recovery_timeout: Option<SignedDuration>,
+    pub recovery_timeout: Option<Time>,
     /// Duration.
-    pub cooldown: Option<SignedDuration>,
+    pub cooldown: Option<Time>,
     /// `last`, `last_after_transfer` or `skip`.
     pub leader: Option<LeaderPolicy>,
     /// Compact before the first member; off where absent.
@@ -109,9 +143,9 @@ pub struct PolicyKeys {
     /// Number of runs.
     pub breaker_failures: Option<u32>,
     /// Duration.
-    pub breaker_reset_after: Option<SignedDuration>,
+    pub breaker_reset_after: Option<Time>,
     /// Duration.
-    pub approval_timeout: Option<SignedDuration>,
+    pub approval_timeout: Option<Time>,
 }
 
 /// A weekly maintenance window.
@@ -136,7 +170,7 @@ pub struct CompactionKeys {
     /// How many revisions before the present one stay readable.
     pub keep_revisions: Option<u64>,
     /// Duration: what was written within it stays readable.
-    pub older_than: Option<SignedDuration>,
+    pub older_than: Option<Time>,
 }
 
 impl PolicyKeys {
@@ -168,12 +202,11 @@ impl PolicyKeys {
     }
 }
 
-/// Reads the file's text. The error names line and column. The only place that knows the YAML library.
+/// Reads a text that is in no file. The error has all that is wrong with its shape.
 pub fn parse(text: &str) -> Result<File, String> {
-    if text.trim().is_empty() {
-        return Err("the file is empty; it needs the key clusters with at least one cluster".to_owned());
-    }
-    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    let mut source = Source::from_text(text);
+    let file = source.read().ok_or_else(Vec::new);
+    source.judge(file).map_err(|error| error.to_string())
 }
 
 impl File {

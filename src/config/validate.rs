@@ -1,19 +1,27 @@
 //! From what is written to what it means, with every problem found on the way.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    time::Duration,
+};
 
-use jiff::SignedDuration;
 use url::Url;
 
-use super::{ClusterSettings, Problem, Settings, gates, raw, windows};
+use super::{ClusterSettings, DiscoverySettings, Problem, Settings, gates, lock, modules, raw, windows};
 use crate::core::{
     alert::Selector,
     policy::{Compaction, Policy},
     rule::Rule,
+    time::Time,
 };
 
 /// The revisions of a younger time are not told apart: the cluster is looked at some seconds apart.
 const MIN_COMPACTION_AGE: Duration = Duration::from_mins(1);
+/// So many labels have 255 sets of some of them, to be looked for among the other clusters'.
+const MAX_COMPARED_LABELS: usize = 8;
+/// etcd frees and uses pages of this size.
+const PAGE_BYTES: u64 = 4096;
 /// A longer deadline would not be a limit any more.
 const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
 
@@ -28,40 +36,80 @@ impl From<Problems> for Vec<Problem> {
 
 impl Problems {
     pub(super) fn add(&mut self, at: impl Into<String>, what: impl Into<String>) {
-        self.0.push(Problem { at: at.into(), what: what.into() });
+        self.0.push(Problem { at: at.into(), place: None, what: what.into() });
     }
 }
 
 pub(super) fn settings(file: raw::File) -> Result<Settings, Vec<Problem>> {
     let mut problems = Problems::default();
     let shown = file.shown();
-    if file.clusters.is_empty() {
+    if file.clusters.is_empty() && file.modules.is_empty() {
         problems.add("clusters", "needs at least one cluster");
     }
-    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let notify = gates::notify::list(file.notify, &mut problems);
     let mut clusters = Vec::new();
     for (index, raw) in file.clusters.into_iter().enumerate() {
+        clusters.push(cluster(&format!("clusters[{index}]"), raw, &mut problems));
+    }
+    apart(&clusters, &mut problems);
+    let modules = modules::modules(file.modules, &mut problems);
+    let lock = lock::settings(file.lock, &mut problems);
+    if problems.0.is_empty() { Ok(Settings { clusters, lock, modules, notify, shown }) } else { Err(problems.0) }
+}
+
+/// Clusters have names, endpoints and alerts of their own.
+fn apart(clusters: &[ClusterSettings], problems: &mut Problems) {
+    let (mut names, mut endpoints, mut sets) = (HashMap::new(), HashMap::new(), HashMap::new());
+    for (index, cluster) in clusters.iter().enumerate() {
         let at = format!("clusters[{index}]");
-        if let Some(first) = seen.insert(raw.name.clone(), index) {
-            problems.add(format!("{at}.name"), format!("{:?} is the name of clusters[{first}] already", raw.name));
+        let first = *names.entry(&cluster.name).or_insert(index);
+        if first != index {
+            problems.add(format!("{at}.name"), format!("{:?} is the name of clusters[{first}] already", cluster.name));
+            // The rest is most likely a copy, too.
+            continue;
         }
-        clusters.push(cluster(&at, raw, &mut problems));
-        let (now, before) = (clusters.last(), &clusters[..index]);
-        let shared = |other: &&ClusterSettings| {
-            now.is_some_and(|now: &ClusterSettings| now.endpoints.iter().any(|url| other.endpoints.contains(url)))
-        };
-        if let Some(other) = before.iter().find(shared) {
-            problems.add(format!("{at}.endpoints"), format!("cluster {:?} has one of them already", other.name));
+        let shared = cluster.endpoints.iter().find_map(|url| endpoints.get(url));
+        if let Some(other) = shared {
+            problems.add(format!("{at}.endpoints"), format!("cluster {other:?} has one of them already"));
+        }
+        endpoints.extend(cluster.endpoints.iter().map(|url| (url, &cluster.name)));
+        for set in &cluster.selector.any_of {
+            sets.entry(set).or_insert(index);
         }
     }
-    if problems.0.is_empty() { Ok(Settings { clusters, shown }) } else { Err(problems.0) }
+    // A set that has all of another's labels and more is only for alerts that both want, and then neither gets them.
+    for (index, cluster) in clusters.iter().enumerate().filter(|(index, cluster)| names[&cluster.name] == *index) {
+        for (number, set) in cluster.selector.any_of.iter().enumerate() {
+            let within = |other: &BTreeMap<String, String>| sets.get(other).filter(|other| **other != index);
+            if let Some(other) = subsets(set).iter().find_map(within) {
+                let other = &clusters[*other].name;
+                let what = format!(
+                    "is for alerts that cluster {other:?} wants too, and an alert of two clusters is nobody's: name a \
+                     label that tells them apart"
+                );
+                problems.add(format!("clusters[{index}].match[{number}]"), what);
+            }
+        }
+    }
+}
+
+/// All sets of some of these labels, if they are not too many.
+fn subsets(labels: &BTreeMap<String, String>) -> Vec<BTreeMap<String, String>> {
+    if labels.len() > MAX_COMPARED_LABELS {
+        return vec![labels.clone()];
+    }
+    let chosen = |mask: u32| {
+        let labels = labels.iter().enumerate().filter(|(bit, _)| mask >> bit & 1 == 1);
+        labels.map(|(_, (name, value))| (name.clone(), value.clone())).collect()
+    };
+    (1..1_u32 << labels.len()).map(chosen).collect()
 }
 
 fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSettings {
     if raw.name.trim().is_empty() {
         problems.add(format!("{at}.name"), "must not be empty");
     }
-    if raw.endpoints.is_empty() {
+    if raw.endpoints.is_empty() && raw.discovery_srv.is_none() {
         problems.add(format!("{at}.endpoints"), "needs at least one client URL, like https://10.0.0.1:2379");
     }
     let secure = raw.tls.ca_file.is_some() || raw.tls.cert_file.is_some();
@@ -77,14 +125,22 @@ fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSetti
     if raw.auth.as_ref().is_some_and(|auth| auth.username.is_empty()) {
         problems.add(format!("{at}.auth.username"), "must not be empty");
     }
-    if raw.matches.as_ref().is_some_and(|sets| sets.iter().any(BTreeMap::is_empty)) {
-        problems.add(format!("{at}.match"), "an empty set of labels would match every alert; name at least one label");
+    for (index, set) in raw.matches.iter().flatten().enumerate() {
+        if set.is_empty() {
+            let what = "an empty set of labels would match every alert; name at least one label";
+            problems.add(format!("{at}.match[{index}]"), what);
+        }
+    }
+    if raw.matches.as_ref().is_some_and(Vec::is_empty) {
+        let what = "is empty, so no alert would concern this cluster; leave it out for etcd_cluster: its name";
+        problems.add(format!("{at}.match"), what);
     }
     let by_name = || vec![BTreeMap::from([("etcd_cluster".to_owned(), raw.name.clone())])];
     let any_of = raw.matches.clone().unwrap_or_else(by_name);
     ClusterSettings {
         selector: Selector { cluster: raw.name.clone(), any_of },
         endpoints,
+        discovery: raw.discovery_srv.map(|raw| discovery(&format!("{at}.discovery_srv"), raw, problems)),
         ca_file: raw.tls.ca_file,
         identity_files,
         user: raw.auth.map(|auth| (auth.username, auth.password_file)),
@@ -92,6 +148,20 @@ fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSetti
         gates: gates::list(&format!("{at}.gates"), &raw.name, raw.gates, problems),
         name: raw.name,
     }
+}
+
+fn discovery(at: &str, raw: raw::DiscoverySrv, problems: &mut Problems) -> DiscoverySettings {
+    let is_name = |text: &str| {
+        !text.is_empty() && text.split('.').all(|label| !label.is_empty() && label.len() < 64) && text.len() < 254
+    };
+    if !is_name(raw.domain.trim_end_matches('.')) {
+        problems.add(format!("{at}.domain"), format!("{:?} is no domain name; write it like example.com", raw.domain));
+    }
+    if raw.name.as_ref().is_some_and(|name| !is_name(name) || name.contains('.')) {
+        problems.add(format!("{at}.name"), "must be one part of a name, like prod for _etcd-client-ssl-prod");
+    }
+    let domain = raw.domain.trim_end_matches('.').to_owned();
+    DiscoverySettings { domain, name: raw.name, insecure: raw.insecure, nameserver: raw.nameserver }
 }
 
 pub(super) fn identity(
@@ -115,7 +185,7 @@ pub(super) fn identity(
 }
 
 /// As etcdctl reads endpoints: the scheme may be left out. The result has no path and no trailing slash.
-fn endpoint(text: &str, secure: bool) -> Result<String, String> {
+pub(super) fn endpoint(text: &str, secure: bool) -> Result<String, String> {
     let text = text.trim();
     let with_scheme = match text.split_once("://") {
         Some(_) => text.to_owned(),
@@ -136,6 +206,9 @@ fn endpoint(text: &str, secure: bool) -> Result<String, String> {
     if url.path() != "/" || url.query().is_some() {
         return Err(format!("{text:?} has more than a host and a port; {hint}"));
     }
+    if secure && url.scheme() == "http" {
+        return Err(format!("{text:?} begins with http://, and tls is set: write https://, or leave tls out"));
+    }
     let port = url.port().map_or(String::new(), |port| format!(":{port}"));
     Ok(format!("{}://{host}{port}", url.scheme()))
 }
@@ -152,19 +225,23 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
     let min_fragmentation_ratio =
         ratio("min_fragmentation_ratio", keys.min_fragmentation_ratio, default.min_fragmentation_ratio);
     let quota_usage_ratio = ratio("quota_usage_ratio", keys.quota_usage_ratio, default.quota_usage_ratio);
-    let mut duration = |key: &str, value: Option<SignedDuration>, least: Duration, default: Duration| {
-        let Some(value) = value else { return default };
-        match Duration::try_from(value) {
-            Ok(value) if value >= least && value <= MAX_DURATION => value,
-            _ => {
-                let least = SignedDuration::try_from(least).unwrap_or_default();
-                problems.add(
-                    format!("{at}.{key}"),
-                    format!("is {value:#}, and must be at least {least:#} and at most a year"),
-                );
-                default
-            }
+    for (key, size) in
+        [("min_reclaimable", keys.min_reclaimable), ("quota_min_reclaimable", keys.quota_min_reclaimable)]
+    {
+        if let Some(size) = size.filter(|size| (1..PAGE_BYTES).contains(&size.0)) {
+            let what = format!("is {} bytes, less than one page of etcd's file: write a unit, like {0}MiB", size.0);
+            problems.add(format!("{at}.{key}"), what);
         }
+    }
+    let mut duration = |key: &str, value: Option<Time>, least: Duration, default: Duration| {
+        let Some(value) = value else { return default };
+        let time = Duration::from(value);
+        if (least..=MAX_DURATION).contains(&time) {
+            return time;
+        }
+        let what = format!("is {value}, and must be at least {} and at most a year", Time::from(least));
+        problems.add(format!("{at}.{key}"), what);
+        default
     };
     let second = Duration::from_secs(1);
     let mut policy = Policy {
@@ -213,9 +290,9 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
 }
 
 fn compaction(at: &str, keys: raw::CompactionKeys, problems: &mut Problems) -> Option<Compaction> {
-    match (keys.keep_revisions, keys.older_than.map(Duration::try_from)) {
+    match (keys.keep_revisions, keys.older_than.map(Duration::from)) {
         (Some(keep), None) => Some(Compaction::KeepRevisions(keep)),
-        (None, Some(Ok(age))) if (MIN_COMPACTION_AGE..=MAX_DURATION).contains(&age) => Some(Compaction::OlderThan(age)),
+        (None, Some(age)) if (MIN_COMPACTION_AGE..=MAX_DURATION).contains(&age) => Some(Compaction::OlderThan(age)),
         (None, Some(_)) => {
             problems.add(format!("{at}.older_than"), "must be at least 1m and at most a year");
             None
@@ -230,10 +307,10 @@ fn compaction(at: &str, keys: raw::CompactionKeys, problems: &mut Problems) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Source;
 
     fn read(text: &str) -> Result<Settings, String> {
-        let file = raw::parse(text)?;
-        Settings::from_raw(file).map_err(|error| error.to_string())
+        Settings::from_source(&mut Source::from_text(text), |_| ()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -243,6 +320,25 @@ mod tests {
         assert_eq!(cluster.endpoints, ["http://10.0.0.1:2379"]);
         assert_eq!(cluster.policy, Policy::default());
         assert_eq!(cluster.selector.any_of, [BTreeMap::from([("etcd_cluster".to_owned(), "a".to_owned())])]);
+    }
+
+    #[test]
+    fn endpoints_may_be_found_by_srv_records_instead() {
+        let found = |keys: &str| read(&format!("clusters: [{{name: a, discovery_srv: {{{keys}}}}}]"));
+        let settings = found("domain: example.com., name: prod, insecure: false, nameserver: '127.0.0.1:8600'");
+        let discovery = settings.expect("valid").clusters[0].discovery.clone().expect("it is there");
+        assert_eq!((discovery.domain.as_str(), discovery.insecure), ("example.com", false));
+        let settings = found("domain: example.com").expect("valid");
+        assert!(settings.clusters[0].discovery.as_ref().is_some_and(|discovery| discovery.insecure), "as etcdctl");
+        for (keys, problem) in [
+            ("domain: ''", "clusters[0].discovery_srv.domain: \"\" is no domain name"),
+            ("domain: a..b", "clusters[0].discovery_srv.domain"),
+            ("domain: a.b, name: c.d", "clusters[0].discovery_srv.name: must be one part"),
+            ("domain: a.b, nameserver: ns1", "socket address"),
+        ] {
+            let error = found(keys).expect_err(keys);
+            assert!(error.contains(problem), "{error}");
+        }
     }
 
     #[test]
@@ -273,13 +369,14 @@ clusters:
       emergency: true
       max_runs_per_day: 2
       breaker_failures: 5
-      breaker_reset_after: 24h
-      approval_timeout: 8h
+      breaker_reset_after: 1d12h
+      approval_timeout: 2w
 ";
         let settings = read(text).expect("valid");
         let cluster = &settings.clusters[0];
         assert!(cluster.policy.rule.is_some() && cluster.policy.windows.0.len() == 1);
-        assert_eq!(cluster.policy.breaker_reset_after, Some(Duration::from_hours(24)));
+        assert_eq!(cluster.policy.breaker_reset_after, Some(Duration::from_hours(36)));
+        assert_eq!(cluster.policy.approval_timeout, Duration::from_hours(14 * 24));
         assert_eq!(cluster.endpoints, ["https://etcd-1.example:2379", "https://[::1]:2379"]);
         assert_eq!(cluster.policy.cooldown, Duration::from_mins(90));
         assert_eq!(cluster.policy.min_reclaimable.0, 1 << 30);
@@ -315,7 +412,7 @@ clusters:
             "clusters[1].endpoints[0]: \"ftp://x:1\" has the scheme ftp",
             "clusters[1].endpoints[1]: has a user or password in it",
             "clusters[1].endpoints[2]: \"https://x:2379/v3\" has more than a host and a port",
-            "clusters[1].match: an empty set of labels",
+            "clusters[1].match[0]: an empty set of labels",
             "clusters[1].policy.rule: line 1, column 1: there is no variable dbsize",
             "clusters[1].policy.max_runs_per_day: is 0",
             "clusters[1].policy.windows[0].days[0]: \"caturday\" is no day",
@@ -333,11 +430,17 @@ clusters:
         for (text, expected) in [
             ("clusters:\n  - name: a\n    endpoints: [x:1]\n    polcy: {}\n", "polcy"),
             ("clusters:\n  - name: a\n    endpoints: [x:1]\n    policy: {mode: yolo}\n", "yolo"),
-            ("clusters:\n  - name: a\n    endpoints: [x:1]\n    policy: {cooldown: soon}\n", "line 4"),
-            ("clusters:\n  - {name: a, endpoints: [x:1], policy: {min_reclaimable: lots}}\n", "line 2"),
-            ("clusters: 7\n", "line 1"),
-            ("", "clusters"),
-            ("clusters: [\n", "line"),
+            (
+                "clusters:\n  - name: a\n    endpoints: [x:1]\n    policy: {cooldown: soon}\n",
+                "4:24: clusters[0].policy.cooldown: is",
+            ),
+            (
+                "clusters:\n  - {name: a, endpoints: [x:1], policy: {min_reclaimable: lots}}\n",
+                "2:59: clusters[0].policy.min_reclaimable: is \"lots\", and must be a size",
+            ),
+            ("clusters: 7\n", "1:11: clusters: is a single value, and must be a list"),
+            ("", "clusters: needs at least one cluster"),
+            ("clusters: [\n", "is not YAML"),
         ] {
             let error = read(text).expect_err(text);
             assert!(error.contains(expected), "{expected:?} is not in:\n{error}");

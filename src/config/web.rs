@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use jiff::SignedDuration;
 use serde::Deserialize;
 
-use super::{ConfigError, Problem, validate::Problems};
-use crate::ports::web::{
-    CIPHER_SUITES, CURVES, ClientAuth, PasswordHash, Pem, RateLimit, TlsVersion, WebConfig, WebTls,
+use super::{ConfigError, Problem, Source, validate::Problems};
+use crate::{
+    core::time::Time,
+    ports::web::{CIPHER_SUITES, CURVES, ClientAuth, PasswordHash, Pem, RateLimit, TlsVersion, WebConfig, WebTls},
 };
 
 /// bcrypt's time doubles with each step; at 16 one check takes some seconds.
@@ -71,26 +71,18 @@ struct Limit {
 
 /// Reads and checks the file. Relative paths in it start at its folder.
 pub fn from_file(path: &Path) -> Result<WebConfig, ConfigError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    let dir = path.parent().unwrap_or(Path::new(""));
+    from_source(&mut Source::open(path)?, path.parent().unwrap_or(Path::new("")))
+}
+
+/// Reads and checks what is written.
+pub fn from_source(source: &mut Source, dir: &Path) -> Result<WebConfig, ConfigError> {
     // An empty file is a valid one: plain HTTP for everybody.
-    let blank = text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
-    let file = if blank { File::default() } else { parse(&text, path)? };
+    let file = if source.is_blank() { Some(File::default()) } else { source.read() };
+    let Some(file) = file else { return Err(source.error(Vec::new())) };
     let mut problems = Problems::default();
     let config = check(file, dir, &mut problems);
     let problems: Vec<Problem> = problems.into();
-    if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(problems)) }
-}
-
-fn parse(text: &str, path: &Path) -> Result<File, ConfigError> {
-    serde_saphyr::from_str(text)
-        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), detail: first_line(&error.to_string()) })
-}
-
-/// What follows quotes the file, and that may be a key.
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+    source.judge(if problems.is_empty() { Ok(config) } else { Err(problems) })
 }
 
 fn check(file: File, dir: &Path, problems: &mut Problems) -> WebConfig {
@@ -247,8 +239,8 @@ fn rate_limit(raw: &Limit, problems: &mut Problems) -> Option<RateLimit> {
     if matches!(text, "" | "0" | "0s") {
         return None;
     }
-    let interval = match text.parse::<SignedDuration>().ok().and_then(|interval| Duration::try_from(interval).ok()) {
-        Some(interval) if !interval.is_zero() => interval,
+    let interval = match text.parse::<Time>().map(Duration::from) {
+        Ok(interval) if !interval.is_zero() => interval,
         _ => {
             problems.add("rate_limit.interval", format!("{text:?} is not a time like 1s or 100ms; 0 is no limit"));
             return None;

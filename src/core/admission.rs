@@ -14,12 +14,16 @@
 //! A run that was refused has ended. While one of its alerts stands, a new request is made for it, after 1,
 //! 5 and 15 minutes and then every hour, so that each request keeps exactly one outcome.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
 use super::{
     cluster::{AlarmKind, ClusterFacts, MemberId},
+    handover::Digest,
     history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
     order::{Order, OrderRecord},
     policy::{Mode, Policy},
@@ -46,6 +50,8 @@ pub struct Ledger {
     pub runs: Vec<RunView>,
     /// What people ordered.
     pub orders: Vec<OrderRecord>,
+    /// What other replicas left when they held the lock.
+    pub inherited: Option<Digest>,
 }
 
 /// Why a request does not begin now.
@@ -149,25 +155,46 @@ impl Ledger {
         Some(Reason::DailyLimit { limit, until: after(*recent.get(blocking)?, DAY) })
     }
 
-    /// Too many runs failed in a row since a person last resumed.
-    pub fn breaker(&self, policy: &Policy, now: Timestamp) -> Option<Reason> {
+    /// What this journal and those of other holders tell together, for the next holder and for what follows here.
+    pub fn digest(&self) -> Digest {
+        let own = Digest::of(self);
+        match &self.inherited {
+            Some(inherited) => own.merged(inherited),
+            None => own,
+        }
+    }
+
+    /// When the runs of this journal failed, since the last that succeeded and the last resume; and when that was.
+    pub(super) fn failures_in_a_row(&self) -> (Vec<Timestamp>, Option<Timestamp>) {
         let resumed = self.resumed();
-        let (mut failures, mut since) = (0u32, None);
+        let (mut failures, mut succeeded) = (Vec::new(), None);
         for run in &self.runs {
             let Some(ended) = run.finished_at.filter(|_| resumed.is_none_or(|resumed| run.id > resumed)) else {
                 continue;
             };
             match &run.outcome {
-                Some(Outcome::Failed { .. }) => (failures, since) = (failures.saturating_add(1), Some(ended)),
+                Some(Outcome::Failed { .. }) => failures.push(ended),
                 // Nobody knows how it would have ended, but it was under way.
-                Some(Outcome::Interrupted { .. }) if run.touched_a_member() => {
-                    (failures, since) = (failures.saturating_add(1), Some(ended));
+                Some(Outcome::Interrupted { .. }) if run.touched_a_member() => failures.push(ended),
+                Some(Outcome::Succeeded) => {
+                    failures.clear();
+                    succeeded = Some(ended);
                 }
-                Some(Outcome::Succeeded) => (failures, since) = (0, None),
                 // These say nothing about whether a run would succeed.
                 _ => {}
             }
         }
+        (failures, succeeded)
+    }
+
+    /// Too many runs failed in a row since a person last resumed.
+    pub fn breaker(&self, policy: &Policy, now: Timestamp) -> Option<Reason> {
+        let failures = match self.inherited {
+            None => self.failures_in_a_row().0,
+            Some(_) => self.digest().failures.into_iter().collect(),
+        };
+        let since = failures.last().copied();
+        let failures = u32::try_from(failures.len()).unwrap_or(u32::MAX);
         let since = since.filter(|_| failures >= policy.breaker_failures)?;
         // The try after it that fails opens the breaker again at once, for the count goes on.
         let until = policy.breaker_reset_after.map(|time| after(since, time));
@@ -176,7 +203,12 @@ impl Ledger {
 
     /// A person paused the cluster, and nobody resumed.
     pub fn paused(&self, now: Timestamp) -> Option<Reason> {
-        match &self.orders.last()?.order {
+        let inherited = self.inherited.as_ref().and_then(|inherited| inherited.order.as_ref());
+        let newest = match (self.orders.last(), inherited) {
+            (Some(own), Some(other)) if other.at > own.at => other,
+            (own, other) => own.or(other)?,
+        };
+        match &newest.order {
             Order::Pause { by, reason, until } if until.is_none_or(|until| until > now) => {
                 Some(Reason::Paused { by: by.clone(), reason: reason.clone(), until: *until })
             }
@@ -194,7 +226,8 @@ impl Ledger {
             .rev()
             .filter(tells)
             .take_while(|run| {
-                matches!(run.outcome, Some(Outcome::Refused { .. })) && run.request.trigger != Trigger::Manual
+                (matches!(run.outcome, Some(Outcome::Refused { .. })) || is_left_to_others(run))
+                    && run.request.trigger != Trigger::Manual
             })
             .collect();
         let last = chain.first()?;
@@ -211,23 +244,40 @@ impl Ledger {
         })
     }
 
-    /// Whether runs that ended just now served all of these alerts.
-    pub fn just_served(&self, alerts: &[AlertKey], now: Timestamp) -> bool {
-        let recent = |run: &&RunView| run.finished_at.is_some_and(|ended| after(ended, DUPLICATES_FOR) > now);
+    /// The newest of the runs that ended just now, if they served all of these alerts.
+    pub fn just_served(&self, alerts: &[AlertKey], now: Timestamp) -> Option<RunId> {
+        let recent = |run: &&RunView| {
+            !is_left_to_others(run) && run.finished_at.is_some_and(|ended| after(ended, DUPLICATES_FOR) > now)
+        };
         let recent: Vec<_> = self.runs.iter().rev().filter(recent).collect();
-        alerts.iter().all(|key| recent.iter().any(|run| run.request.alerts.contains(key)))
+        let serves = |key: &AlertKey| recent.iter().find(|run| run.request.alerts.contains(key)).map(|run| run.id);
+        let served: Option<Vec<_>> = alerts.iter().map(serves).collect();
+        // Without an alert there is nothing that could have been served.
+        served?.into_iter().max()
     }
 
     /// The last attempt on each member that says anything, since a person last resumed: who resumes says that it may
     /// be tried again. One that a crash left open says nothing.
     pub fn attempts(&self) -> BTreeMap<MemberId, MemberResult> {
+        if self.inherited.is_some() {
+            let attempts = self.digest().attempts.into_iter();
+            return attempts.map(|attempt| (attempt.result.intent.member_id, attempt.result)).collect();
+        }
+        self.attempts_of_its_own().into_iter().map(|(member, (_, result))| (member, result)).collect()
+    }
+
+    /// The same of this journal alone, with the ends of their runs.
+    pub(super) fn attempts_of_its_own(&self) -> BTreeMap<MemberId, (Timestamp, MemberResult)> {
         let resumed = self.resumed();
         let heard = |run: &&RunView| resumed.is_none_or(|resumed| run.id > resumed);
         let tells =
             |result: &&MemberResult| matches!(result.end, MemberEnd::Defragmented { .. } | MemberEnd::Failed { .. });
-        let results = self.runs.iter().filter(heard).flat_map(|run| run.members.iter().filter(tells));
+        let results = self.runs.iter().filter(heard).flat_map(|run| {
+            let at = run.finished_at.unwrap_or(run.accepted_at);
+            run.members.iter().filter(tells).map(move |result| (at, result))
+        });
         // Oldest first: the last of each member stays.
-        results.map(|result| (result.intent.member_id, result.clone())).collect()
+        results.map(|(at, result)| (result.intent.member_id, (at, result.clone()))).collect()
     }
 
     /// The newest run that had ended when a person last resumed.
@@ -245,7 +295,17 @@ impl Ledger {
     }
 
     fn touched(&self) -> impl Iterator<Item = Timestamp> {
-        self.runs.iter().filter(|run| run.touched_a_member()).map(|run| run.finished_at.unwrap_or(run.accepted_at))
+        // A run of ours that came back to us from another holder is the same run.
+        let inherited = self.inherited.iter().flat_map(|inherited| &inherited.touched).copied();
+        self.touched_of_its_own().chain(inherited).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    pub(super) fn touched_of_its_own(&self) -> impl Iterator<Item = Timestamp> {
+        // A run that lost its lock is gone on with, by whoever holds it then.
+        self.runs
+            .iter()
+            .filter(|run| run.touched_a_member() && !is_left_to_others(run))
+            .map(|run| run.finished_at.unwrap_or(run.accepted_at))
     }
 }
 
@@ -257,6 +317,11 @@ pub fn emergency(facts: &ClusterFacts) -> bool {
             status.quota_usage_ratio().is_some_and(|usage| usage >= EMERGENCY_QUOTA_USAGE)
                 || status.told_alarms().any(|alarm| alarm.kind == AlarmKind::NoSpace)
         })
+}
+
+/// Whether a run ended in the middle for the lock alone.
+fn is_left_to_others(run: &RunView) -> bool {
+    matches!(run.outcome, Some(Outcome::Stopped { reason: Reason::LockLost { .. } }))
 }
 
 /// Times beyond what a timestamp can hold are as far away as can be.

@@ -46,6 +46,7 @@ fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView
         accepted_at: at(ended - 0.1),
         resolved: Vec::new(),
         approved: None,
+        handed_over: None,
         started_at: None,
         finished_at: Some(at(ended)),
         outcome: Some(outcome),
@@ -71,7 +72,7 @@ fn refused() -> Outcome {
 }
 
 fn ledger(runs: Vec<RunView>) -> Ledger {
-    Ledger { runs, orders: Vec::new() }
+    Ledger { runs, ..Ledger::default() }
 }
 
 fn resume(last_ended: i64) -> OrderRecord {
@@ -167,7 +168,7 @@ fn a_breaker_with_a_reset_allows_one_more_try_at_a_time() {
 #[test]
 fn a_pause_lasts_until_its_end_or_until_somebody_resumes() {
     let paused = |orders: &[OrderRecord], hours| {
-        label(Ledger { runs: Vec::new(), orders: orders.to_vec() }.paused(at(hours))).is_some()
+        label(Ledger { orders: orders.to_vec(), ..Ledger::default() }.paused(at(hours))).is_some()
     };
     assert!(!paused(&[], 1.0));
     assert!(paused(&[pause(0.0, None)], 1_000.0));
@@ -204,7 +205,7 @@ fn a_request_waits_for_its_window_and_a_run_stops_at_its_end() {
 #[test]
 fn a_pause_holds_requests_and_stops_runs_even_in_an_emergency() {
     let policy = windowed(Mode::Enforce);
-    let book = Ledger { runs: Vec::new(), orders: vec![pause(0.0, Some(3.0))] };
+    let book = Ledger { orders: vec![pause(0.0, Some(3.0))], ..Ledger::default() };
     let hold = book.hold(&waiting(Trigger::Manual, 0.0), &policy, true, at(2.5));
     assert!(matches!(hold, Some(Hold::Wait { reason: Reason::Paused { .. }, until }) if until == Some(at(3.0))));
     assert_eq!(label(book.stop(&policy, true, at(2.5))), Some("paused"));

@@ -8,18 +8,24 @@ use serde::{Deserialize, Serialize};
 
 use super::{history::AlertKey, reason::Reason};
 
+/// The label of an alert that another replica passes on: the cluster that it was about there, by its name.
+pub const FORWARDED_CLUSTER: &str = "defragd_cluster";
+
 /// The labels of an alert.
 pub type Labels = BTreeMap<String, String>;
 
 /// A notification as Alertmanager's webhook (version 4) and Grafana's send it. Fields that decide
 /// nothing are left out, and unknown ones ignored: the format grows.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Notification {
     /// The alerts of the group. A firing group may hold resolved ones.
     pub alerts: Vec<Alert>,
     /// How many alerts were cut off by the sender's limit.
     #[serde(rename = "truncatedAlerts", default)]
     pub truncated_alerts: u64,
+    /// Whether another replica passed it on: it says itself which cluster it means, and is not passed on again.
+    #[serde(skip)]
+    pub forwarded: bool,
 }
 
 /// Whether an alert fires.
@@ -33,7 +39,7 @@ pub enum AlertStatus {
 }
 
 /// One alert.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Alert {
     /// Its own status, which may differ from its group's.
     pub status: AlertStatus,
@@ -72,6 +78,13 @@ impl Selector {
     fn selects(&self, labels: &Labels) -> bool {
         self.any_of.iter().any(|set| set.iter().all(|(name, value)| labels.get(name) == Some(value)))
     }
+}
+
+/// The one cluster that an alert of another replica concerns.
+pub fn forwarded_target<'a>(alert: &Alert, selectors: &'a [Selector]) -> Result<&'a str, Reason> {
+    let named = alert.labels.get(FORWARDED_CLUSTER).ok_or(Reason::UnknownCluster)?;
+    let found = selectors.iter().find(|selector| selector.cluster == *named);
+    found.map(|selector| selector.cluster.as_str()).ok_or(Reason::UnknownCluster)
 }
 
 /// The one cluster that an alert concerns, or why there is nothing to do.

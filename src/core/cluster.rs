@@ -177,16 +177,43 @@ pub struct Alarm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownKind {
-    /// No connection: refused, reset, no route, a failed TLS handshake.
+    /// No connection: refused, reset, no route.
     Unreachable,
+    /// The TLS handshake failed: one side does not accept the other's certificate.
+    Tls,
     /// Connected or connecting, but no answer within the limit. A member that defragments looks so.
     TimedOut,
-    /// The member refused the credentials, or the user lacks the root role.
+    /// The user may not do this, or its login is no longer known.
     Denied,
+    /// etcd does not let the user log in: a wrong password, or no such user.
+    LoginRefused,
+    /// Authentication is on, and no user is configured.
+    LoginMissing,
     /// Another member answered at this member's address.
     WrongMember,
     /// Anything else the member answered.
     Other,
+}
+
+impl UnknownKind {
+    /// Whether etcd itself turned us away.
+    pub const fn is_denial(self) -> bool {
+        matches!(self, Self::Denied | Self::LoginRefused | Self::LoginMissing)
+    }
+
+    /// Stable, for metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
+            Self::TimedOut => "timed_out",
+            Self::Denied => "denied",
+            Self::LoginRefused => "login_refused",
+            Self::LoginMissing => "login_missing",
+            Self::WrongMember => "wrong_member",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// A fact that could not be learned. Unknown always counts as unsafe.

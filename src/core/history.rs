@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     cluster::MemberId,
     gate::GateResult,
+    lock::{Holder, Term},
     policy::{Mode, Need},
     reason::Reason,
     wire,
@@ -242,6 +243,17 @@ pub enum Outcome {
         /// What is known.
         reason: Reason,
     },
+    /// The replica that holds the cluster's lock dealt with it.
+    Elsewhere {
+        /// Its name.
+        holder: String,
+        /// Its run, where there was one.
+        holders_run: Option<RunId>,
+        /// How that ended: one of [`Outcome::LABELS`], `ignored` or `refused`.
+        ended: String,
+        /// Its words.
+        detail: Option<String>,
+    },
 }
 
 impl Outcome {
@@ -255,12 +267,18 @@ impl Outcome {
             Self::Failed { .. } => "failed",
             Self::Stopped { .. } => "stopped",
             Self::Interrupted { .. } => "interrupted",
+            Self::Elsewhere { .. } => "elsewhere",
         }
     }
 
     /// The values of [`Outcome::label`].
-    pub const LABELS: [&str; 7] =
-        ["succeeded", "nothing_to_do", "observed", "refused", "failed", "stopped", "interrupted"];
+    pub const LABELS: [&str; 8] =
+        ["succeeded", "nothing_to_do", "observed", "refused", "failed", "stopped", "interrupted", "elsewhere"];
+
+    /// Whether it says nothing about the cluster: whoever may act on it now goes on.
+    pub const fn is_broken_off(&self) -> bool {
+        matches!(self, Self::Stopped { reason: Reason::LockLost { .. } | Reason::ShuttingDown })
+    }
 
     /// Why, where there is a reason to give.
     pub const fn reason(&self) -> Option<&Reason> {
@@ -269,7 +287,7 @@ impl Outcome {
             | Self::Failed { reason }
             | Self::Stopped { reason }
             | Self::Interrupted { reason } => Some(reason),
-            Self::Succeeded | Self::NothingToDo | Self::Observed { .. } => None,
+            Self::Succeeded | Self::NothingToDo | Self::Observed { .. } | Self::Elsewhere { .. } => None,
         }
     }
 }
@@ -295,10 +313,15 @@ pub enum Entry {
         /// Who, as they said.
         by: String,
     },
+    /// The replica that holds the cluster's lock has it in its journal.
+    HandedOver(HandedOver),
     /// Its turn came.
     Started {
         /// The policy's mode.
         mode: Mode,
+        /// Under which term of the lock; nothing where there is no lock.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        term: Option<Term>,
     },
     /// Something other than Defragment is about to be sent.
     Step(Step),
@@ -324,6 +347,16 @@ pub struct Record {
     pub entry: Entry,
 }
 
+/// That the replica that holds the lock has a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOver {
+    /// Which.
+    pub holder: Holder,
+    /// The run's number in its journal.
+    #[serde(rename = "holders_run")]
+    pub run: RunId,
+}
+
 /// That a person agreed to a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Approval {
@@ -347,6 +380,8 @@ pub struct RunView {
     pub resolved: Vec<AlertKey>,
     /// Who agreed to it, and when.
     pub approved: Option<Approval>,
+    /// Who else has it.
+    pub handed_over: Option<HandedOver>,
     /// When its turn came.
     pub started_at: Option<Timestamp>,
     /// When it ended.
@@ -378,6 +413,7 @@ impl RunView {
                     accepted_at: at,
                     resolved: Vec::new(),
                     approved: None,
+                    handed_over: None,
                     started_at: None,
                     finished_at: None,
                     outcome: None,
@@ -396,6 +432,7 @@ impl RunView {
                 Entry::Resolved { alerts } => view.resolved.extend(alerts),
                 // The first is the one that counted.
                 Entry::Approved { by } => view.approved = view.approved.take().or(Some(Approval { by, at })),
+                Entry::HandedOver(to) => view.handed_over = Some(to),
                 Entry::Started { .. } => {
                     view.started_at = view.started_at.or(Some(at));
                     view.starts += 1;

@@ -5,7 +5,9 @@
 //! thousands of whole defragmentations in virtual time. Reading order: [`cluster`] (what was observed),
 //! [`policy`] (what is wanted), [`admission`] (whether and when a run may begin), [`safety`] (what forbids it, as a [`reason`]),
 //! [`backoff`] (what the last attempt says against another), [`plan`] (who is next), [`gate`] (checks outside etcd),
-//! [`run`] (the procedure). Apart from them: [`trend`] and [`review`], what a capacity review tells from history.
+//! [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which replica may), [`handover`] (what its successor
+//! must know). Apart from them: [`trend`] and [`review`], what a capacity review tells from history, and [`time`], how people
+//! write how long.
 
 pub mod admission;
 pub mod alert;
@@ -13,15 +15,20 @@ pub mod backoff;
 pub mod cluster;
 pub mod expect;
 pub mod gate;
+pub mod handover;
 pub mod history;
+pub mod lock;
 pub mod order;
 pub mod plan;
 pub mod policy;
 pub mod reason;
+pub mod reserve;
 pub mod review;
 pub mod rule;
 pub mod run;
 pub mod safety;
+pub mod story;
+pub mod time;
 pub mod trend;
 pub mod version;
 pub mod window;

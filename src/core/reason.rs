@@ -42,6 +42,7 @@
 //! | `no_space_again` | a member is over its quota: delete and compact keys, or raise the quota |
 //! | `gate_failed` | look at what the gate looked at; `defragd gates` checks again |
 //! | `resolved` | nothing |
+//! | `removed` | nothing, or put the cluster back into the configuration |
 //! | `unknown_cluster` | compare the alert's labels with the clusters' `match` |
 //! | `ambiguous_cluster` | make the `match` rules distinct |
 //! | `duplicate_alert` | nothing |
@@ -60,6 +61,10 @@
 //! | `approval_expired` | nothing: the next notification asks again |
 //! | `too_many_runs` | wait for the other clusters, or raise `--max-concurrent-runs` |
 //! | `retry_pending` | mend what refused the last run; it is tried again by itself |
+//! | `lock_held_elsewhere` | nothing: the replica that holds the lock serves the request |
+//! | `lock_unknown` | look at the lock's store: its endpoints, network, credentials, and its disk |
+//! | `lock_settling` | nothing: a new holder begins half a minute after it took the lock over |
+//! | `lock_lost` | nothing: the new holder goes on; if it comes often, raise `lock.ttl`, or look at the network and the store |
 //! | `shutting_down` | nothing: the next start goes on |
 //! | `operator_stop` | `defragd run` again when ready |
 //! | `process_ended` | read the log of the ended process; `defragd plan` shows what is left |
@@ -130,9 +135,7 @@ pub enum Reason {
         detail: String,
     },
     /// etcd does not accept our credentials for something that is needed.
-    #[error(
-        "etcd refuses the credentials on member {member}: {detail}; with authentication on, defragd needs a user with the root role"
-    )]
+    #[error("etcd refuses the credentials on member {member}: {detail}")]
     Denied {
         /// Its name.
         member: String,
@@ -364,6 +367,9 @@ pub enum Reason {
     /// No configured cluster is selected by the alert's labels.
     #[error("no configured cluster matches the alert's labels")]
     UnknownCluster,
+    /// A reload took the cluster out of the configuration.
+    #[error("the cluster is no longer in the configuration")]
+    Removed,
     /// Several configured clusters are selected by the alert's labels.
     #[error("the alert's labels select several clusters ({clusters}); make their match rules distinct")]
     AmbiguousCluster {
@@ -377,7 +383,7 @@ pub enum Reason {
     #[error("a run of this cluster is requested already")]
     AlreadyRequested,
     /// The last run is too recent.
-    #[error("the cluster was defragmented recently: cooling down until {until}")]
+    #[error("the cluster was defragmented recently: cooling down until {until:.0}")]
     Cooldown {
         /// When runs are taken again.
         until: Timestamp,
@@ -438,7 +444,7 @@ pub enum Reason {
         detail: String,
     },
     /// A person paused the cluster.
-    #[error("paused by {by}: {reason}{}; to go on: defragd resume", match until { Some(until) => format!(" (until {until})"), None => String::new() })]
+    #[error("paused by {by}: {reason}{}; to go on: defragd resume", match until { Some(until) => format!(" (until {until:.0})"), None => String::new() })]
     Paused {
         /// Who.
         by: String,
@@ -454,13 +460,13 @@ pub enum Reason {
         opens: Option<Timestamp>,
     },
     /// The maintenance window closed during the run.
-    #[error("the maintenance window closed at {closed}")]
+    #[error("the maintenance window closed at {closed:.0}")]
     WindowClosed {
         /// When.
         closed: Timestamp,
     },
     /// So many runs touched the cluster within a day.
-    #[error("{limit} runs within 24 h are the most that max_runs_per_day allows; runs are taken again from {until}")]
+    #[error("{limit} runs within 24 h are the most that max_runs_per_day allows; runs are taken again from {until:.0}")]
     DailyLimit {
         /// The policy's limit.
         limit: u32,
@@ -469,7 +475,7 @@ pub enum Reason {
     },
     /// Too many runs failed in a row.
     #[error(
-        "the breaker is open since {since}: {failures} runs failed in a row; look at `defragd runs`, then: defragd resume{}", match until { Some(until) => format!(" (one more try from {until} on in any case)"), None => String::new() }
+        "the breaker is open since {since:.0}: {failures} runs failed in a row; look at `defragd runs`, then: defragd resume{}", match until { Some(until) => format!(" (one more try from {until:.0} on in any case)"), None => String::new() }
     )]
     BreakerOpen {
         /// How many failed.
@@ -480,7 +486,7 @@ pub enum Reason {
         until: Option<Timestamp>,
     },
     /// A person has to agree to the run.
-    #[error("waits for `defragd approve`, until {until}")]
+    #[error("waits for `defragd approve`, until {until:.0}")]
     AwaitingApproval {
         /// When it is given up.
         until: Timestamp,
@@ -503,6 +509,33 @@ pub enum Reason {
     RetryPending {
         /// When.
         at: Timestamp,
+    },
+    /// Another replica of defragd acts on the cluster.
+    #[error("replica {holder} holds the cluster's lock")]
+    LockHeldElsewhere {
+        /// Its name.
+        holder: String,
+    },
+    /// It cannot be shown that no other replica acts on the cluster.
+    #[error("whose the cluster's lock is, is not known: {detail}")]
+    LockUnknown {
+        /// What was seen.
+        detail: String,
+    },
+    /// The lock is new.
+    #[error(
+        "the cluster's lock was taken over just now; in {:.0} s nothing of its last holder can be on its way any more", left.as_secs_f64()
+    )]
+    LockSettling {
+        /// How long to wait yet.
+        #[serde(rename = "left_seconds", with = "wire::seconds")]
+        left: Duration,
+    },
+    /// Another replica may act on the cluster from now on.
+    #[error("the cluster's lock was lost: {detail}")]
+    LockLost {
+        /// How.
+        detail: String,
     },
     /// The process is stopping.
     #[error("defragd is shutting down")]
@@ -562,6 +595,7 @@ impl Reason {
             Self::GateFailed { .. } => "gate_failed",
             Self::Resolved => "resolved",
             Self::UnknownCluster => "unknown_cluster",
+            Self::Removed => "removed",
             Self::AmbiguousCluster { .. } => "ambiguous_cluster",
             Self::DuplicateAlert => "duplicate_alert",
             Self::AlreadyRequested => "already_requested",
@@ -579,6 +613,10 @@ impl Reason {
             Self::ApprovalExpired { .. } => "approval_expired",
             Self::TooManyRuns { .. } => "too_many_runs",
             Self::RetryPending { .. } => "retry_pending",
+            Self::LockHeldElsewhere { .. } => "lock_held_elsewhere",
+            Self::LockUnknown { .. } => "lock_unknown",
+            Self::LockSettling { .. } => "lock_settling",
+            Self::LockLost { .. } => "lock_lost",
             Self::ShuttingDown => "shutting_down",
             Self::OperatorStop => "operator_stop",
             Self::ProcessEnded => "process_ended",

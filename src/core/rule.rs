@@ -29,6 +29,8 @@ pub const VARIABLES: [(&str, &str); 5] = [
 const MAX_LENGTH_BYTES: usize = 1_000;
 /// Brackets within brackets. The parser takes some 100 KiB of stack for each.
 const MAX_DEPTH: usize = 8;
+/// Brackets that are opened, all together. Where they make no sense, the parser is as deep in them as they are many.
+const MAX_BRACKETS: usize = 12;
 /// Operators, each sign of them counted: a sum is parsed as deep as it is long.
 const MAX_OPERATORS: usize = 30;
 /// CEL's doubles have no `%`; the name cannot be written in a rule.
@@ -71,6 +73,31 @@ impl fmt::Display for Rule {
     }
 }
 
+/// How many brackets are within each other. One that closes another kind than was opened is no good: to the parser it
+/// closes nothing, so that what follows would be deeper than it looks.
+fn deepest_bracket(text: &str) -> Result<usize, RuleError> {
+    let (mut open, mut deepest) = (Vec::new(), 0);
+    if text.matches(['(', '[', '{']).count() > MAX_BRACKETS {
+        return Err(RuleError { line: 1, column: 1, what: format!("the rule has more than {MAX_BRACKETS} brackets") });
+    }
+    let (mut line, mut column) = (1, 0);
+    for c in text.chars() {
+        column += 1;
+        match c {
+            '(' => open.push(')'),
+            '[' => open.push(']'),
+            '{' => open.push('}'),
+            ')' | ']' | '}' if open.pop() != Some(c) => {
+                return Err(RuleError { line, column, what: format!("the bracket {c} closes none that is open") });
+            }
+            '\n' => (line, column) = (line + 1, 0),
+            _ => {}
+        }
+        deepest = deepest.max(open.len());
+    }
+    Ok(deepest)
+}
+
 impl Rule {
     /// Reads and checks a rule.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
@@ -81,15 +108,7 @@ impl Rule {
         if text.len() > MAX_LENGTH_BYTES {
             return Err(start(format!("the rule is longer than {MAX_LENGTH_BYTES} bytes")));
         }
-        let (mut depth, mut deepest) = (0usize, 0usize);
-        for c in text.chars() {
-            match c {
-                '(' | '[' | '{' => depth += 1,
-                ')' | ']' | '}' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            deepest = deepest.max(depth);
-        }
+        let deepest = deepest_bracket(text)?;
         // A choice stands for as much as ten others.
         let weight = |c: char| if c == '?' { 10 } else { usize::from("+-*/%!<>=&|".contains(c)) };
         if text.chars().map(weight).sum::<usize>() > MAX_OPERATORS {

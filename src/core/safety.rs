@@ -53,7 +53,7 @@ fn in_flight(facts: &ClusterFacts) -> Option<Reason> {
 pub(super) fn unknown_status(member: String, unknown: &Unknown) -> Reason {
     let detail = unknown.detail.clone();
     match unknown.kind {
-        UnknownKind::Denied => Reason::Denied { member, detail },
+        kind if kind.is_denial() => Reason::Denied { member, detail },
         UnknownKind::WrongMember => Reason::WrongMember { member, detail },
         _ => Reason::MemberUnreachable { member, detail },
     }
@@ -68,7 +68,7 @@ fn unread(facts: &MemberFacts) -> Option<Reason> {
     let member = facts.member.label();
     match &facts.linearizable_read {
         Some(Ok(())) => None,
-        Some(Err(unknown)) if unknown.kind == UnknownKind::Denied => {
+        Some(Err(unknown)) if unknown.kind.is_denial() => {
             Some(Reason::Denied { member, detail: unknown.detail.clone() })
         }
         Some(Err(unknown)) => Some(Reason::ReadFailed { member, detail: unknown.detail.clone() }),

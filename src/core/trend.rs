@@ -25,7 +25,8 @@ const Z: f64 = 2.576;
 const MAD_SCALE: f64 = 1.482_6;
 /// A change from one bucket to the next that is so many deviations from the usual one is no noise.
 const STEP_DEVIATIONS: f64 = 8.0;
-/// Nor is a smaller step worth a cut: relative to the level.
+/// Nor is a smaller step worth a cut: relative to the level. One that a bucket catches in its middle shows as two halves,
+/// each of which has to be as large.
 const MIN_STEP_RATIO: f64 = 0.01;
 /// A step stays, a spike goes: so many buckets before and after are compared, …
 const STEP_WINDOW: usize = 6;

@@ -115,6 +115,9 @@ proptest! {
     ) {
         let truth: f64 = per_day * MIB;
         let by: f64 = step * base * MIB;
+        // What is not worth a cut stays in and bends the slope: up to twice MIN_STEP_RATIO of the level, where a bucket
+        // catches the step in its middle. Beside a day's growth or less it does not matter.
+        prop_assume!(step.abs() > 0.03 || by.abs() < truth);
         let mut points = series(0.1 * truth, |day| base * MIB + per_day * MIB * day + is_step(day, step_day, by));
         points.retain(|(at, _)| { let day = number(*at) / DAY; !(gap_day..gap_day + 3.0).contains(&day) });
         let trend = trend(&points).unwrap();

@@ -5,10 +5,11 @@
 //! does (a member that is being defragmented does): the caller bounds each call, and dropping the future
 //! must release everything.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use crate::core::{
     cluster::{Alarm, ClusterId, Fact, Gauges, Member, Status},
+    reason::Reason,
     run::DefragError,
 };
 
@@ -19,6 +20,40 @@ pub struct Membership {
     pub cluster_id: ClusterId,
     /// In the server's order.
     pub members: Vec<Member>,
+}
+
+/// What came of looking at the credentials again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// They are those in use.
+    Unchanged,
+    /// They changed, and new connections are made with them.
+    Taken,
+    /// They changed, and are not whole: those of before stay in use. The text is for people.
+    Refused(String),
+}
+
+/// Whether an RPC that changes something may go out. Asked at the last moment before it does, so that it must answer
+/// from memory: a stop, or a lost lock, a millisecond before still counts.
+pub trait Permit: Send + Sync {
+    /// Why it must not.
+    fn refusal(&self) -> Option<Reason>;
+}
+
+impl<F: Fn() -> Option<Reason> + Send + Sync> Permit for F {
+    fn refusal(&self) -> Option<Reason> {
+        self()
+    }
+}
+
+/// Always.
+#[derive(Clone, Copy, Debug)]
+pub struct Permitted;
+
+impl Permit for Permitted {
+    fn refusal(&self) -> Option<Reason> {
+        None
+    }
 }
 
 /// See the module's contract.
@@ -48,6 +83,55 @@ pub trait Etcd: Send + Sync + 'static {
     /// Hands the leadership from `leader` to `to`, which must be a voter. Sent to the leader.
     fn move_leader(&self, leader: &Member, to: &Member) -> impl Future<Output = Fact<()>> + Send;
 
-    /// Defragments this member. Sends the RPC once. Dropping the future does **not** stop the server.
-    fn defragment(&self, member: &Member) -> impl Future<Output = Result<(), DefragError>> + Send;
+    /// Defragments this member. Sends the RPC once, after everything else that it does, and only if `permit` lets it at
+    /// that moment; else it is [`DefragError::Withheld`]. Dropping the future does **not** stop the server.
+    fn defragment(&self, member: &Member, permit: &dyn Permit) -> impl Future<Output = Result<(), DefragError>> + Send;
+
+    /// Looks whether the files with certificates, keys and passwords changed. RPCs that are out are left alone.
+    fn renew(&self) -> impl Future<Output = Renewal> + Send {
+        async { Renewal::Unchanged }
+    }
+}
+
+/// Several may share a connection to one cluster.
+impl<E: Etcd> Etcd for Arc<E> {
+    fn members(&self) -> impl Future<Output = Fact<Membership>> + Send {
+        self.as_ref().members()
+    }
+
+    fn status(&self, member: &Member) -> impl Future<Output = Fact<Status>> + Send {
+        self.as_ref().status(member)
+    }
+
+    fn linearizable_read(&self, member: &Member) -> impl Future<Output = Fact<()>> + Send {
+        self.as_ref().linearizable_read(member)
+    }
+
+    fn gauges(&self, member: &Member) -> impl Future<Output = Fact<Gauges>> + Send {
+        self.as_ref().gauges(member)
+    }
+
+    fn alarms(&self, via: &Member) -> impl Future<Output = Fact<Vec<Alarm>>> + Send {
+        self.as_ref().alarms(via)
+    }
+
+    fn disarm(&self, via: &Member, alarm: Alarm) -> impl Future<Output = Fact<()>> + Send {
+        self.as_ref().disarm(via, alarm)
+    }
+
+    fn compact(&self, via: &Member, revision: u64) -> impl Future<Output = Fact<()>> + Send {
+        self.as_ref().compact(via, revision)
+    }
+
+    fn move_leader(&self, leader: &Member, to: &Member) -> impl Future<Output = Fact<()>> + Send {
+        self.as_ref().move_leader(leader, to)
+    }
+
+    fn defragment(&self, member: &Member, permit: &dyn Permit) -> impl Future<Output = Result<(), DefragError>> + Send {
+        self.as_ref().defragment(member, permit)
+    }
+
+    fn renew(&self) -> impl Future<Output = Renewal> + Send {
+        self.as_ref().renew()
+    }
 }

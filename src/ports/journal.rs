@@ -8,7 +8,8 @@ use std::future::Future;
 use thiserror::Error;
 
 use crate::core::{
-    history::{Entry, Request, RunId, RunView},
+    handover::Digest,
+    history::{Entry, Record, Request, RunId, RunView},
     order::{Order, OrderRecord},
 };
 
@@ -67,8 +68,17 @@ pub trait Journal: Send + Sync + 'static {
     /// What people ordered about a cluster, oldest first.
     fn orders(&self, cluster: &str) -> impl Future<Output = Result<Vec<OrderRecord>, JournalError>> + Send;
 
+    /// Writes down what other holders of a cluster's lock left, in the place of what they left before.
+    fn inherit(&self, cluster: &str, digest: Digest) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// What other holders of a cluster's lock left, if anything.
+    fn inherited(&self, cluster: &str) -> impl Future<Output = Result<Option<Digest>, JournalError>> + Send;
+
     /// One run.
     fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;
+
+    /// Everything that is written down about one run, in order; nothing if there is no such run.
+    fn records(&self, run: RunId) -> impl Future<Output = Result<Vec<Record>, JournalError>> + Send;
 
     /// The runs that have no outcome yet, oldest first.
     fn open_runs(&self) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;

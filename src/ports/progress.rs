@@ -21,6 +21,8 @@ pub trait Progress: Send + Sync {
     fn defragmenting(&self, _intent: &Intent) {}
     /// Defragment has been out for this long.
     fn still_defragmenting(&self, _intent: &Intent, _elapsed: Duration) {}
+    /// The server answered Defragment with success; whether the cluster is well is to be seen.
+    fn defragmented(&self, _intent: &Intent) {}
     /// The run waits because of this.
     fn waiting(&self, _reason: &Reason) {}
     /// The attempt on a member ended, and it is in the journal.
@@ -48,6 +50,10 @@ impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
     fn still_defragmenting(&self, intent: &Intent, elapsed: Duration) {
         self.0.still_defragmenting(intent, elapsed);
         self.1.still_defragmenting(intent, elapsed);
+    }
+    fn defragmented(&self, intent: &Intent) {
+        self.0.defragmented(intent);
+        self.1.defragmented(intent);
     }
     fn waiting(&self, reason: &Reason) {
         self.0.waiting(reason);

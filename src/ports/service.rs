@@ -1,14 +1,15 @@
 //! What the HTTP side asks of the application.
 
-use std::{future::Future, time::Duration};
+use std::{fmt, future::Future, time::Duration};
 
 use serde::Serialize;
 use thiserror::Error;
 
-use super::journal::JournalError;
+use super::{journal::JournalError, overview::Overview};
 use crate::core::{
     alert::{AlertStatus, Notification},
     history::{RunId, RunView},
+    lock::Term,
     reason::Reason,
 };
 
@@ -39,6 +40,8 @@ pub enum AlertDecision {
     Duplicate {
         /// Of which cluster.
         cluster: String,
+        /// The run's number.
+        run: RunId,
         /// Which rule says so.
         reason: Reason,
     },
@@ -95,6 +98,25 @@ pub struct ClusterSummary {
     pub window_open: bool,
     /// When the last run, which was refused, is tried again.
     pub retry_at: Option<jiff::Timestamp>,
+    /// Other entries of the configuration that lead to the same etcd cluster.
+    pub same_as: Vec<String>,
+    /// It is no longer in the configuration, and a run is not at its end yet.
+    pub leaving: bool,
+    /// Which replica acts on it; nothing where there is no lock.
+    pub lock: Option<LockSummary>,
+}
+
+/// Which replica acts on a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LockSummary {
+    /// This one.
+    pub held: bool,
+    /// Since when, if it is this one.
+    pub term: Option<Term>,
+    /// Which other one, if it is known.
+    pub holder: Option<String>,
+    /// Where that is reached.
+    pub url: Option<String>,
 }
 
 /// A reason with its words, for programs and people.
@@ -132,6 +154,20 @@ pub enum Command {
     Run,
 }
 
+/// What came of an order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Carried {
+    /// It was carried out. With the number of the run that was asked for.
+    Here(Option<RunId>),
+    /// The replica that holds the lock carried it out.
+    Elsewhere {
+        /// Its name.
+        holder: String,
+        /// Its answer.
+        answer: serde_json::Value,
+    },
+}
+
 /// Why an order is not carried out.
 #[derive(Clone, Debug, Error)]
 pub enum CommandError {
@@ -152,33 +188,152 @@ pub enum CommandError {
     /// Something stands against it.
     #[error("{0}")]
     Refused(Reason),
+    /// The replica that holds the lock does not carry it out.
+    #[error("replica {holder}, which holds the cluster's lock, says: {detail}")]
+    Peer {
+        /// Which.
+        holder: String,
+        /// Its HTTP status.
+        status: u16,
+        /// Its words.
+        detail: String,
+    },
+    /// Nobody can be asked who holds the lock.
+    #[error("this replica does not hold the cluster's lock, and the order could not be passed on: {detail}")]
+    NoHolder {
+        /// Why not.
+        detail: String,
+    },
     /// It cannot be written down.
     #[error(transparent)]
     Journal(#[from] JournalError),
 }
 
+/// A page of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScrapePage {
+    /// Of the configured clusters and the process.
+    Metrics,
+    /// Of one other cluster.
+    Probe,
+}
+
+impl ScrapePage {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Metrics, Self::Probe];
+
+    /// Its stable label for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+/// A cluster that somebody wants to see the metrics of, though it is not configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeRequest {
+    /// Which of the configured modules says how to speak to it, and that it may be spoken to.
+    pub module: String,
+    /// Endpoints of the cluster, as they were written.
+    pub targets: Vec<String>,
+    /// Its name in the series; the first target where absent.
+    pub cluster: Option<String>,
+}
+
+/// Why there is no probe.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ProbeRefusal {
+    /// The module is not configured.
+    #[error("there is no module {name:?}; {}", known_modules(.known))]
+    UnknownModule {
+        /// As it was asked for.
+        name: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// The target is not what a target must be.
+    #[error("target {target:?}: {detail}")]
+    BadTarget {
+        /// As it was written, or its beginning.
+        target: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The configuration does not let it be dialled.
+    #[error("target {target:?}: {detail}")]
+    NotAllowed {
+        /// As it is understood.
+        target: String,
+        /// Which key says so.
+        detail: String,
+    },
+    /// The module's own files cannot be used.
+    #[error("module {module}: {detail}")]
+    Unusable {
+        /// Which.
+        module: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// As many others are being probed as there may be.
+    #[error("as many clusters are being probed as may be at the same time")]
+    Full,
+}
+
+fn known_modules(known: &[String]) -> String {
+    match known {
+        [] => "the configuration has none: see modules in deploy/examples/config.yaml".to_owned(),
+        known => format!("there are: {}", known.join(", ")),
+    }
+}
+
 /// The application, as HTTP sees it.
-pub trait Service: Send + Sync + 'static {
-    /// All metrics in the OpenMetrics text format, within `budget`: what has not answered by then is
-    /// shown as down.
-    fn scrape(&self, budget: Duration) -> impl Future<Output = String> + Send;
+pub trait Service: Overview {
+    /// Writes all metrics in the OpenMetrics text format, within `budget`: what has not answered by then is
+    /// shown as down. `Err` if a metric or the writer failed; what is written then is no page.
+    fn scrape(
+        &self,
+        budget: Duration,
+        page: &mut (dyn fmt::Write + Send),
+    ) -> impl Future<Output = Result<(), fmt::Error>> + Send;
+
+    /// The metrics of a cluster that is not configured, in the OpenMetrics text format, within `budget`.
+    fn probe(
+        &self,
+        request: ProbeRequest,
+        budget: Duration,
+    ) -> impl Future<Output = Result<String, ProbeRefusal>> + Send;
+
+    /// Somebody asks for a page of metrics.
+    fn scrape_began(&self, page: ScrapePage);
+
+    /// The page was answered with this HTTP status; `took` is since it was asked for.
+    fn scrape_ended(&self, page: ScrapePage, code: u16, took: Duration);
 
     /// Decides about every alert of a notification. `Err` only if the journal did not take a request;
     /// then the sender must be told to try again.
     fn notify(&self, notification: Notification)
     -> impl Future<Output = Result<Vec<AlertAnswer>, JournalError>> + Send;
 
-    /// Carries out a person's order about a cluster. `by` is who, as they say. Gives the number of the run
-    /// that was asked for.
+    /// Carries out a person's order about a cluster, or passes it to the replica that holds its lock, unless another
+    /// one did so already (`forwarded`). `by` is who, as they say.
     fn command(
         &self,
         cluster: &str,
         by: String,
         command: Command,
-    ) -> impl Future<Output = Result<Option<RunId>, CommandError>> + Send;
+        forwarded: bool,
+    ) -> impl Future<Output = Result<Carried, CommandError>> + Send;
 
     /// A person agrees to a run.
-    fn approve(&self, run: RunId, by: String) -> impl Future<Output = Result<(), CommandError>> + Send;
+    fn approve(
+        &self,
+        run: RunId,
+        by: String,
+        forwarded: bool,
+    ) -> impl Future<Output = Result<Carried, CommandError>> + Send;
 
     /// Counts an answer to a webhook request, whatever it was.
     fn count_webhook(&self, code: u16);

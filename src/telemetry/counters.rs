@@ -1,6 +1,11 @@
 //! The metrics that outlive a scrape: counters of runs, decisions and webhook requests.
 
-use std::{fmt, sync::atomic::AtomicU64, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -16,10 +21,12 @@ use prometheus_client::{
 use super::{
     members::{ClusterSample, MemberCollector},
     process::ProcessCollector,
+    runtime::RuntimeCollector,
+    scrapes::Scrapes,
 };
 use crate::{
     core::{
-        gate::{GateResult, GateRule},
+        gate::{GateResult, GateRule, Moment},
         history::{MemberResult, Outcome, Trigger},
         plan::{Decision, Plan},
         policy::Need,
@@ -74,6 +81,33 @@ struct AlertLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotificationLabels {
+    target: String,
+    result: &'static str,
+}
+
+/// What became of notifications; all clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct NotificationCounter(Family<NotificationLabels, Counter>);
+
+impl NotificationCounter {
+    /// What there is to count.
+    pub const RESULTS: [&'static str; 3] = ["sent", "failed", "dropped"];
+
+    /// This target may be told of runs: its counters begin at 0.
+    pub fn expect(&self, target: &str) {
+        for result in Self::RESULTS {
+            let _ = self.0.get_or_create(&NotificationLabels { target: target.to_owned(), result });
+        }
+    }
+
+    /// One of [`Self::RESULTS`].
+    pub fn count(&self, target: &str, result: &'static str) {
+        self.0.get_or_create(&NotificationLabels { target: target.to_owned(), result }).inc();
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabels {
     code: u16,
 }
@@ -82,6 +116,8 @@ type Histograms = Family<ClusterLabels, Histogram, fn() -> Histogram>;
 
 /// All counters of the process, and the registry that shows them.
 pub struct Counters {
+    /// How the metrics are asked for.
+    pub scrapes: Scrapes,
     registry: Registry,
     process: Registry,
     runs: Family<RunLabels, Counter>,
@@ -93,10 +129,21 @@ pub struct Counters {
     gate_passed: Family<GateLabels, Gauge>,
     gate_duration: Family<GateLabels, Gauge<f64, AtomicU64>>,
     webhook_requests: Family<CodeLabels, Counter>,
+    notifications: NotificationCounter,
     webhook_alerts: Family<AlertLabels, Counter>,
     web_config_read: Gauge,
+    lock_transitions: Family<ClusterLabels, Counter>,
+    lock_errors: Family<ClusterLabels, Counter>,
     config_read: Gauge,
     config_read_at: Gauge<f64, AtomicU64>,
+    seen: Mutex<BTreeMap<String, Seen>>,
+}
+
+/// Which series a cluster has beyond those that every cluster has: a family does not tell.
+#[derive(Default)]
+struct Seen {
+    decisions: BTreeSet<(&'static str, &'static str)>,
+    gates: BTreeSet<String>,
 }
 
 impl Counters {
@@ -105,8 +152,10 @@ impl Counters {
     pub fn new<'a>(clusters: impl IntoIterator<Item = &'a str>) -> Self {
         // 1 s to 2 h 16 min: one tiny member to a fleet's largest cluster with long pauses.
         let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(1.0, 2.0, 14));
+        let mut registry = Registry::with_prefix("defragd");
         let mut counters = Self {
-            registry: Registry::with_prefix("defragd"),
+            scrapes: Scrapes::new(&mut registry),
+            registry,
             process: Registry::default(),
             runs: Family::default(),
             run_duration: Family::new_with_constructor(histogram),
@@ -117,14 +166,18 @@ impl Counters {
             gate_passed: Family::default(),
             gate_duration: Family::default(),
             webhook_requests: Family::default(),
+            notifications: NotificationCounter::default(),
             webhook_alerts: Family::default(),
             web_config_read: Gauge::default(),
+            lock_transitions: Family::default(),
+            lock_errors: Family::default(),
             config_read: Gauge::default(),
             config_read_at: Gauge::default(),
+            seen: Mutex::default(),
         };
         counters.register();
         for cluster in clusters {
-            counters.initialise(cluster);
+            counters.expect_cluster(cluster);
         }
         counters
     }
@@ -161,7 +214,14 @@ impl Counters {
         registry.register("gate_checks", "Checks of gates by moment and result", self.gate_checks.clone());
         registry.register("gate_passed", "Whether the gate's last check passed", self.gate_passed.clone());
         registry.register("gate_duration_seconds", "How long the gate's last check took", self.gate_duration.clone());
+        registry.register(
+            "lock_transitions",
+            "How often this replica won or lost the cluster's lock",
+            self.lock_transitions.clone(),
+        );
+        registry.register("lock_errors", "Renewals of the cluster's lock that failed", self.lock_errors.clone());
         registry.register("webhook_requests", "Webhook requests by HTTP status", self.webhook_requests.clone());
+        registry.register("notifications", "Notifications of runs by target and result", self.notifications.0.clone());
         registry.register(
             "webhook_alerts",
             "Alerts received, with the decision and its reason",
@@ -172,10 +232,12 @@ impl Counters {
         let revision = option_env!("DEFRAGD_REVISION").unwrap_or("unknown");
         build.get_or_create(&vec![("version", version), ("revision", revision)]).set(1);
         registry.register("build_info", "Version of this program", build);
+        self.registry.register_collector(Box::new(RuntimeCollector));
         self.process.register_collector(Box::new(ProcessCollector));
     }
 
-    fn initialise(&self, cluster: &str) {
+    /// Counters at 0 for one more cluster.
+    pub fn expect_cluster(&self, cluster: &str) {
         let etcd_cluster = || cluster.to_owned();
         for trigger in Trigger::ALL {
             for outcome in Outcome::LABELS {
@@ -188,9 +250,49 @@ impl Counters {
         }
         let _ = self.reclaimed.get_or_create(&ClusterLabels { etcd_cluster: etcd_cluster() });
         let _ = self.run_duration.get_or_create(&ClusterLabels { etcd_cluster: etcd_cluster() });
+        let _ = self.lock_transitions.get_or_create(&ClusterLabels { etcd_cluster: etcd_cluster() });
+        let _ = self.lock_errors.get_or_create(&ClusterLabels { etcd_cluster: etcd_cluster() });
+    }
+
+    /// The cluster is gone, and its series with it.
+    pub fn forget_cluster(&self, cluster: &str) {
+        let seen = self.seen().remove(cluster).unwrap_or_default();
+        let etcd_cluster = || cluster.to_owned();
+        for trigger in Trigger::ALL {
+            for outcome in Outcome::LABELS {
+                self.runs.remove(&RunLabels { etcd_cluster: etcd_cluster(), trigger: trigger.label(), outcome });
+            }
+        }
+        for result in MemberResult::LABELS {
+            self.defrags.remove(&ResultLabels { etcd_cluster: etcd_cluster(), result });
+        }
+        self.reclaimed.remove(&ClusterLabels { etcd_cluster: etcd_cluster() });
+        self.run_duration.remove(&ClusterLabels { etcd_cluster: etcd_cluster() });
+        self.lock_transitions.remove(&ClusterLabels { etcd_cluster: etcd_cluster() });
+        self.lock_errors.remove(&ClusterLabels { etcd_cluster: etcd_cluster() });
+        for (decision, reason) in seen.decisions {
+            self.decisions.remove(&DecisionLabels { etcd_cluster: etcd_cluster(), decision, reason });
+        }
+        for gate in seen.gates {
+            let labels = GateLabels { etcd_cluster: etcd_cluster(), gate: gate.clone() };
+            self.gate_passed.remove(&labels);
+            self.gate_duration.remove(&labels);
+            for moment in Moment::ALL.map(Moment::label) {
+                for result in GateResult::LABELS {
+                    let (etcd_cluster, gate) = (etcd_cluster(), gate.clone());
+                    self.gate_checks.remove(&CheckLabels { etcd_cluster, gate, moment, result });
+                }
+            }
+        }
+    }
+
+    // A panic elsewhere while the lock was held leaves the sets whole.
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn decide(&self, cluster: &str, decision: &'static str, reason: &'static str) {
+        self.seen().entry(cluster.to_owned()).or_default().decisions.insert((decision, reason));
         self.decisions.get_or_create(&DecisionLabels { etcd_cluster: cluster.to_owned(), decision, reason }).inc();
     }
 
@@ -227,6 +329,7 @@ impl Counters {
     /// Counters at 0 for a cluster's gates, at the moments that they have.
     pub fn expect_gates<'a>(&self, cluster: &str, gates: impl IntoIterator<Item = &'a GateRule>) {
         for gate in gates {
+            self.seen().entry(cluster.to_owned()).or_default().gates.insert(gate.name.clone());
             for (moment, result) in
                 gate.when.iter().flat_map(|moment| GateResult::LABELS.map(|result| (moment, result)))
             {
@@ -284,6 +387,18 @@ impl Counters {
         }
     }
 
+    /// The lock was renewed, or that failed; and it may have come or gone.
+    pub fn lock(&self, cluster: &str, changed: bool, failed: bool) {
+        let labels = ClusterLabels { etcd_cluster: cluster.to_owned() };
+        self.lock_transitions.get_or_create(&labels).inc_by(u64::from(changed));
+        self.lock_errors.get_or_create(&labels).inc_by(u64::from(failed));
+    }
+
+    /// Counts notifications.
+    pub fn notifications(&self) -> NotificationCounter {
+        self.notifications.clone()
+    }
+
     /// A webhook request was answered.
     pub fn webhook(&self, code: u16) {
         self.webhook_requests.get_or_create(&CodeLabels { code }).inc();
@@ -295,15 +410,14 @@ impl Counters {
         self.webhook_alerts.get_or_create(&AlertLabels { decision, reason }).inc();
     }
 
-    /// Everything in the OpenMetrics text format, with one observation of the clusters.
-    pub fn render(&self, clusters: Vec<ClusterSample>) -> Result<String, fmt::Error> {
+    /// Writes everything in the OpenMetrics text format, with one observation of the clusters, in small pieces. A large
+    /// fleet's page has megabytes: whoever packs it need not have it whole.
+    pub fn render(&self, clusters: Vec<ClusterSample>, mut page: &mut dyn fmt::Write) -> Result<(), fmt::Error> {
         let mut members = Registry::with_prefix("defragd");
         members.register_collector(Box::new(MemberCollector::new(clusters)));
-        let mut page = String::with_capacity(16 << 10);
         for registry in [&members, &self.registry, &self.process] {
             text::encode_registry(&mut page, registry)?;
         }
-        text::encode_eof(&mut page)?;
-        Ok(page)
+        text::encode_eof(&mut page)
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, metrics::MetricType};
 
 use crate::core::{
-    cluster::{AlarmKind, ClusterFacts, MemberFacts},
+    cluster::{AlarmKind, ClusterFacts, ClusterId, MemberFacts, UnknownKind},
     history::MemberResult,
 };
 
@@ -36,6 +36,7 @@ pub struct MemberSample {
 
 /// A cluster's runs and requests at one moment.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a gauge of its own")]
 pub struct AdmissionSample {
     /// Whether a run is under way.
     pub run_active: bool,
@@ -47,9 +48,12 @@ pub struct AdmissionSample {
     pub paused: bool,
     /// When the next maintenance window opens.
     pub next_window: Option<Timestamp>,
+    /// Whether this replica holds the cluster's lock, or there is none.
+    pub lock_held: bool,
 }
 
 /// One cluster at one moment.
+#[expect(clippy::struct_excessive_bools, reason = "each is a metric of its own")]
 #[derive(Clone, Debug)]
 pub struct ClusterSample {
     /// Its name in the configuration.
@@ -62,10 +66,18 @@ pub struct ClusterSample {
     pub voters: usize,
     /// How many do not.
     pub learners: usize,
-    /// Its runs and requests.
-    pub admission: AdmissionSample,
+    /// Its runs and requests; `None` for a cluster that is only measured.
+    pub admission: Option<AdmissionSample>,
     /// Its members.
     pub members: Vec<MemberSample>,
+    /// Why no endpoint gave the member list.
+    pub error: Option<UnknownKind>,
+    /// etcd's own id of it.
+    pub cluster_id: Option<ClusterId>,
+    /// Whether another entry of the configuration leads there, too.
+    pub is_duplicate: bool,
+    /// Whether the credentials' files changed, and are not whole.
+    pub credentials_refused: bool,
 }
 
 impl ClusterSample {
@@ -83,8 +95,12 @@ impl ClusterSample {
             has_leader: false,
             voters: 0,
             learners: 0,
-            admission: AdmissionSample::default(),
+            admission: None,
             members: Vec::new(),
+            error: None,
+            cluster_id: None,
+            is_duplicate: false,
+            credentials_refused: false,
         };
         let Some(facts) = facts else { return sample };
         let leader = facts.leader();
@@ -118,7 +134,7 @@ impl ClusterSample {
 }
 
 type MemberValue = fn(&MemberSample) -> Option<f64>;
-type ClusterValue = fn(&ClusterSample) -> f64;
+type ClusterValue = fn(&ClusterSample) -> Option<f64>;
 
 /// A gauge of members: name, help, value. A member without the value has no series.
 const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
@@ -171,16 +187,27 @@ const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
     }),
 ];
 
-/// A gauge of clusters: name, help, value.
+/// A gauge of clusters: name, help, value. A cluster without the value has no series.
 const CLUSTER_GAUGES: &[(&str, &str, ClusterValue)] = &[
-    ("cluster_up", "Whether any endpoint answered with the member list", |c| flag(c.up)),
-    ("cluster_has_leader", "Whether the voters that answered agree on a leader", |c| flag(c.has_leader)),
-    ("cluster_run_active", "Whether a rolling defragmentation is under way", |c| flag(c.admission.run_active)),
+    ("cluster_up", "Whether any endpoint answered with the member list", |c| Some(flag(c.up))),
+    ("cluster_has_leader", "Whether the voters that answered agree on a leader", |c| Some(flag(c.has_leader))),
+    ("cluster_run_active", "Whether a rolling defragmentation is under way", |c| Some(flag(c.admission?.run_active))),
     ("cluster_breaker_open", "Whether so many runs failed in a row that a person must resume", |c| {
-        flag(c.admission.breaker_open)
+        Some(flag(c.admission?.breaker_open))
     }),
-    ("cluster_paused", "Whether a person paused the cluster", |c| flag(c.admission.paused)),
-    ("queue_depth", "Requests for a run that wait for their turn", |c| whole(c.admission.queue_depth as u64)),
+    ("cluster_paused", "Whether a person paused the cluster", |c| Some(flag(c.admission?.paused))),
+    ("cluster_duplicate", "Whether another entry of the configuration leads to the same etcd cluster", |c| {
+        c.admission.map(|_| flag(c.is_duplicate))
+    }),
+    (
+        "etcd_credentials_last_reload_successful",
+        "Whether certificates, keys and password of the cluster were whole when they were last looked at",
+        |c| c.admission.map(|_| flag(!c.credentials_refused)),
+    ),
+    ("cluster_lock_held", "Whether this replica holds the cluster's lock, or there is none", |c| {
+        Some(flag(c.admission?.lock_held))
+    }),
+    ("queue_depth", "Requests for a run that wait for their turn", |c| Some(whole(c.admission?.queue_depth as u64))),
 ];
 
 impl MemberSample {
@@ -194,6 +221,13 @@ impl MemberSample {
         let gauges = || self.facts.gauges.as_ref()?.as_ref().ok();
         let from_page = || gauges().and_then(|g| Some((g.db_size?, g.db_size_in_use?)));
         from_status.or_else(from_page).map(|(total, in_use)| (whole(total.0), whole(in_use.0)))
+    }
+
+    /// Why its `Status` is not known, as a label.
+    fn error(&self) -> Option<&'static str> {
+        let unknown = self.facts.status.as_ref().err()?;
+        let busy = self.defragmenting || self.facts.defrag_in_flight() == Some(true);
+        Some(if busy { "defragmenting" } else { unknown.kind.label() })
     }
 
     fn quota(&self) -> Option<f64> {
@@ -215,58 +249,107 @@ impl MemberCollector {
         Self { clusters }
     }
 
-    fn members(&self) -> impl Iterator<Item = (&MemberSample, Vec<(&'static str, String)>)> {
-        self.clusters.iter().flat_map(|cluster| {
-            cluster.members.iter().map(|sample| {
-                let labels = vec![
-                    ("etcd_cluster", cluster.cluster.clone()),
-                    ("member", sample.facts.member.label()),
-                    ("member_id", sample.facts.member.id.to_string()),
-                ];
-                (sample, labels)
-            })
-        })
+    // Once for all families: of a large fleet, labels are most of the page.
+    fn members(&self) -> Vec<(&MemberSample, Labels)> {
+        let of = |cluster: &ClusterSample, sample: &MemberSample| {
+            [
+                ("etcd_cluster", cluster.cluster.clone()),
+                ("member", sample.facts.member.label()),
+                ("member_id", sample.facts.member.id.to_string()),
+            ]
+        };
+        let members = |cluster| {
+            let cluster: &ClusterSample = cluster;
+            cluster.members.iter().map(move |sample| (sample, of(cluster, sample)))
+        };
+        self.clusters.iter().flat_map(members).collect()
+    }
+}
+
+type Labels = [(&'static str, String); 3];
+
+/// The member's labels and those of one family.
+fn more<const N: usize>(labels: &Labels, own: [(&'static str, &str); N]) -> Vec<(&'static str, String)> {
+    let own = own.into_iter().map(|(name, value)| (name, value.to_owned()));
+    labels.iter().cloned().chain(own).collect()
+}
+
+impl MemberCollector {
+    /// Why something does not answer; no series for what does.
+    fn encode_errors(
+        &self,
+        encoder: &mut DescriptorEncoder,
+        members: &[(&MemberSample, Labels)],
+    ) -> Result<(), fmt::Error> {
+        let mut error = encoder.encode_descriptor(
+            "member_error",
+            "Why the member does not answer Status",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (sample, labels) in members {
+            let Some(reason) = sample.error() else { continue };
+            let labels = more(labels, [("reason", reason)]);
+            error.encode_family(&labels)?.encode_gauge(&1i64)?;
+        }
+        let help = "Why no endpoint answers with the member list";
+        let mut error = encoder.encode_descriptor("cluster_error", help, None, MetricType::Gauge)?;
+        for cluster in &self.clusters {
+            let Some(reason) = cluster.error else { continue };
+            let labels = [("etcd_cluster", cluster.cluster.as_str()), ("reason", reason.label())];
+            error.encode_family(&labels)?.encode_gauge(&1i64)?;
+        }
+        let mut info =
+            encoder.encode_descriptor("cluster_info", "etcd's id of the cluster", None, MetricType::Gauge)?;
+        for cluster in &self.clusters {
+            let Some(id) = cluster.cluster_id else { continue };
+            let labels = [("etcd_cluster", cluster.cluster.clone()), ("cluster_id", id.to_string())];
+            info.encode_family(&labels)?.encode_gauge(&1i64)?;
+        }
+        Ok(())
     }
 }
 
 impl Collector for MemberCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let members = self.members();
         for (name, help, value) in MEMBER_GAUGES {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for (sample, labels) in self.members() {
+            for (sample, labels) in &members {
                 if let Some(value) = value(sample) {
-                    metric.encode_family(&labels)?.encode_gauge(&value)?;
+                    metric.encode_family(labels)?.encode_gauge(&value)?;
                 }
             }
         }
         let mut info = encoder.encode_descriptor("member_info", "Versions of the member", None, MetricType::Gauge)?;
-        for (sample, mut labels) in self.members() {
+        for (sample, labels) in &members {
             let Ok(status) = &sample.facts.status else { continue };
-            labels.push(("version", status.version.clone()));
-            labels.push(("storage_version", status.storage_version.clone().unwrap_or_default()));
+            let storage_version = status.storage_version.as_deref().unwrap_or_default();
+            let labels = more(labels, [("version", &status.version), ("storage_version", storage_version)]);
             info.encode_family(&labels)?.encode_gauge(&1i64)?;
         }
         let mut alarm =
             encoder.encode_descriptor("member_alarm", "Whether the alarm is armed", None, MetricType::Gauge)?;
-        for (sample, labels) in self.members() {
+        for (sample, labels) in &members {
             let Some(armed) = &sample.alarms else { continue };
             for kind in [AlarmKind::NoSpace, AlarmKind::Corrupt] {
-                let mut labels = labels.clone();
-                labels.push(("alarm", kind.as_str().to_owned()));
+                let labels = more(labels, [("alarm", kind.as_str())]);
                 alarm.encode_family(&labels)?.encode_gauge(&i64::from(armed.contains(&kind)))?;
             }
         }
         for (name, help, value) in CLUSTER_GAUGES {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for cluster in &self.clusters {
-                metric.encode_family(&[("etcd_cluster", cluster.cluster.as_str())])?.encode_gauge(&value(cluster))?;
+                let Some(value) = value(cluster) else { continue };
+                metric.encode_family(&[("etcd_cluster", cluster.cluster.as_str())])?.encode_gauge(&value)?;
             }
         }
+        self.encode_errors(&mut encoder, &members)?;
         let name = "cluster_next_window_timestamp_seconds";
         let help = "When the next maintenance window opens, as Unix time; absent without windows";
         let mut next = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for cluster in &self.clusters {
-            let Some(opens) = cluster.admission.next_window else { continue };
+            let Some(opens) = cluster.admission.and_then(|admission| admission.next_window) else { continue };
             let opens = opens.as_duration().as_secs_f64();
             next.encode_family(&[("etcd_cluster", cluster.cluster.as_str())])?.encode_gauge(&opens)?;
         }

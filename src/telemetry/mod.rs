@@ -3,4 +3,7 @@
 pub mod counters;
 pub mod logging;
 pub mod members;
+pub mod probe;
 pub mod process;
+pub mod runtime;
+pub mod scrapes;

@@ -1,6 +1,8 @@
 //! A defrag that outlasts the deadline: the server goes on, so the run follows it to its end, sends it
 //! nothing more, and then ends.
 
+use std::time::Duration;
+
 use testkit::{EtcdVersion, SlowDefrags, Writer};
 
 use crate::{
@@ -9,7 +11,7 @@ use crate::{
 };
 
 /// Some fifty milliseconds become several seconds.
-const SLOWED: u32 = 80;
+const SLOWED: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_defrag_past_the_deadline_is_followed_to_its_end_on_3_4() {

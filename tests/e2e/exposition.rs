@@ -48,7 +48,8 @@ async fn the_metrics_are_valid_and_every_name_in_rules_dashboards_and_readme_exi
     assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"), "{kind}");
     assert!(open.ends_with("# EOF\n"));
 
-    let known = families(&plain);
+    let mut known = families(&plain);
+    known.extend(families(&probed(&rig).await));
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![root.join("README.md")];
     for dir in ["alerts", "alerts/tests", "dashboards", "deploy"] {
@@ -66,6 +67,26 @@ async fn the_metrics_are_valid_and_every_name_in_rules_dashboards_and_readme_exi
         }
     }
     assert!(named > 100, "only {named} names were found: the search is broken");
+}
+
+/// The pages of a second defragd that only exports.
+async fn probed(rig: &Rig) -> String {
+    let endpoint = rig.cluster.endpoints()[0].clone();
+    let port = endpoint.rsplit_once(':').unwrap().1;
+    let pki = rig.cluster.pki().unwrap();
+    let (ca, client) = (pki.ca().display(), pki.client());
+    let config = format!(
+        "notify: [{{name: chat, webhook: {{url: 'http://127.0.0.1:9/'}}}}]\n\
+         modules: {{m: {{tls: {{ca_file: {ca}, cert_file: {}, key_file: {}}}, allowed_targets: [127.0.0.1], allowed_ports: [{port}]}}}}",
+        client.cert.display(),
+        client.key.display()
+    );
+    std::fs::write(rig.path("probe.yaml"), config).unwrap();
+    let args = [format!("--config={}", rig.path("probe.yaml").display()), "--exporter-only".to_owned()];
+    let defragd = testkit::Defragd::start(crate::rig::binary(), &args, &rig.path("probe.log")).await.unwrap();
+    let probe = get(&format!("{}/probe?module=m&target={endpoint}", defragd.url()), "*/*").await.1;
+    // It also has somebody to tell of runs, whose series are there from the start.
+    probe + &get(&format!("{}/metrics", defragd.url()), "*/*").await.1
 }
 
 /// Words like `defragd_member_up`. A name that ends in `_` stands for several, as in `defragd_member_…`.

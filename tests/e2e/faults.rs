@@ -7,8 +7,8 @@ use testkit::{DefragLog, Defragd, EtcdCluster, EtcdVersion, Tools, Writer, until
 
 use crate::rig::{MINUTE, Rig, TOKEN, binary, ended_run, firing};
 
-/// How many times as long a defrag takes, in tests that must hit the middle of one: about a second then.
-pub(crate) const SLOWED: u32 = 30;
+/// How much longer a defrag takes, in tests that must hit the middle of one.
+pub(crate) const SLOWED: Duration = Duration::from_secs(2);
 
 /// The etcd lines that are here, with a word about one that is not.
 pub(crate) fn versions() -> Vec<EtcdVersion> {

@@ -61,7 +61,7 @@ async fn a_member_that_freezes_between_two_others_stops_the_run() {
     let watch = DefragWatch::start(&rig.cluster).unwrap();
     let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=4s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    let first = first_defragmented(&watch).await;
+    let first = first_defragmented(&watch, &defragd).await;
     // The leader, so that an election comes on top of it.
     rig.cluster.pause(leader).unwrap();
     let run = ended_run(&defragd, 1).await;

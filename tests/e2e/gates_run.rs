@@ -171,7 +171,7 @@ async fn after_a_kill_pods_are_compared_with_how_they_were_before_the_run() {
     // Killed while the cluster is watched after the first member.
     let defragd = rig.serve_file(&config, &["--pause-between-members=5s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    let first = first_defragmented(&watch).await;
+    let first = first_defragmented(&watch, &defragd).await;
     defragd.kill().await.unwrap();
     let begun = crate::faults::journal(&rig).remove(0);
     assert!(begun["outcome"].is_null() && checked(&begun, "pods").len() == 1, "{begun}");

@@ -19,8 +19,8 @@ const KILLS: u32 = 10;
 /// For `make soak`.
 const MANY_KILLS: u32 = 150;
 const IN_A_DEFRAG: &str = "in the middle of a defrag";
-/// A defrag of 40 MiB with 8 MiB in use then takes about half a second, as of some hundred megabytes.
-const SLOWED: u32 = 12;
+/// A defrag of 40 MiB with 8 MiB in use then takes as long as one of some hundred megabytes.
+const SLOWED: Duration = Duration::from_millis(600);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_at_random_moments_lose_and_double_nothing_on_3_4() {
@@ -46,7 +46,7 @@ async fn soak_many_kills_lose_and_double_nothing() {
 }
 
 /// The next number of a splitmix64 sequence.
-fn random(state: &mut u64) -> u64 {
+pub(crate) fn random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -55,7 +55,7 @@ fn random(state: &mut u64) -> u64 {
 }
 
 /// `DEFRAGD_SEED` repeats a sequence of moments; what the servers do in them is theirs.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
     let given = std::env::var("DEFRAGD_SEED").ok().map(|seed| seed.parse().unwrap());
     given.unwrap_or_else(|| u64::try_from(now()).unwrap() % 1_000_000)

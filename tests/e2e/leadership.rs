@@ -16,7 +16,7 @@ async fn a_leader_that_hands_over_is_a_follower_from_then_on_and_the_new_one_is_
     let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=4s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
 
-    let first = first_defragmented(&watch).await;
+    let first = first_defragmented(&watch, &defragd).await;
     assert!(followers.contains(&first), "a follower is first");
     let new = *followers.iter().find(|index| **index != first).unwrap();
     rig.cluster.move_leader(new).await.unwrap();

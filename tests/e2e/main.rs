@@ -5,14 +5,17 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
+mod alerts;
 mod auth;
 mod cli;
 mod compaction;
 mod dashboards;
 mod deadline;
 mod disk_full;
+mod dns;
 mod exposition;
 mod faults;
+mod fleet;
 mod frozen;
 mod gated;
 mod gates_probes;
@@ -20,12 +23,20 @@ mod gates_run;
 mod journal;
 mod kill;
 mod leadership;
+mod lock_stores;
 mod nospace;
 mod partition;
 mod pods;
+mod probe;
+mod replica_faults;
+mod replica_slow;
+mod replica_world;
+mod replicas;
 mod report;
+mod report_access;
 mod rig;
 mod roll;
+mod rotation;
 mod runbook;
 mod secrets;
 mod signals;

@@ -1,11 +1,11 @@
 //! A member on another machine (a network namespace) whose cables are pulled: the one to the other members,
 //! which leaves a `Status` that answers as if nothing were wrong, or both.
 
-use testkit::{Cable, DefragWatch, EtcdSpec, EtcdVersion, Island, Transport, Writer, is_inside, until};
+use testkit::{Cable, DefragWatch, EtcdSpec, EtcdVersion, Island, Transport, Writer, is_inside};
 
 use crate::{
     faults::{self, received, serves},
-    rig::{MINUTE, Rig, TOKEN, ended_run, firing},
+    rig::{Rig, TOKEN, ended_run, firing, first_defragmented},
 };
 
 /// The member on the island.
@@ -75,11 +75,7 @@ async fn inside_all_cut_in_the_run() {
     let writer = Writer::start(&rig.cluster).await.unwrap();
     let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=15s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    let first = until("the first member to be defragmented", MINUTE, || async {
-        watch.timeline().order().first().copied().ok_or_else(|| anyhow::anyhow!("none yet"))
-    })
-    .await
-    .unwrap();
+    let first = first_defragmented(&watch, &defragd).await;
     island.cut(Cable::Clients).unwrap();
     island.cut(Cable::Peers).unwrap();
     let run = ended_run(&defragd, 1).await;

@@ -10,29 +10,41 @@ use testkit::{Prometheus, Tools};
 use crate::rig::binary;
 
 const MIB: f64 = 1_048_576.0;
-const DAY: i64 = 86_400;
+pub(crate) const DAY: i64 = 86_400;
 /// Between two samples.
 const STEP: i64 = 1_800;
-const DAYS: i64 = 35;
+pub(crate) const DAYS: i64 = 35;
 /// `metric`, labels without the cluster, value at a day, first day, last day.
 type Line<'a> = (&'a str, &'a str, Box<dyn Fn(f64) -> f64 + 'a>, f64, f64);
 
 /// A cluster's history in OpenMetrics, a metric after the other.
-struct Past {
+pub(crate) struct Past {
     end: i64,
+    /// Between two samples.
+    every: i64,
     lines: Vec<(String, String)>,
 }
 
 impl Past {
     fn new(end: i64) -> Self {
-        Self { end, lines: Vec::new() }
+        Self { end, every: STEP, lines: Vec::new() }
+    }
+
+    /// A cluster with the growth of [`BUSY`] and a member, a quota and a counter, sampled so seldom.
+    pub(crate) fn sparse(end: i64, every: i64) -> Self {
+        let mut past = Self { every, ..Self::new(end) };
+        let (base, per_day, quota) = BUSY;
+        let in_use = move |day: f64| base + per_day * day;
+        let never = 99.0..99.0;
+        past.member("busy", ("a", 0.0..=35.0), &never, [&in_use, &|day| file(in_use(day), day), &|_| quota]);
+        past
     }
 
     #[expect(clippy::cast_precision_loss, reason = "seconds of a month")]
     fn add(&mut self, cluster: &str, gap: std::ops::Range<f64>, (metric, labels, value, from, to): &Line<'_>) {
         let begin = self.end - DAYS * DAY;
         let mut text = String::new();
-        for at in (begin..=self.end).step_by(usize::try_from(STEP).unwrap()) {
+        for at in (begin..=self.end).step_by(usize::try_from(self.every).unwrap()) {
             let day = (at - begin) as f64 / DAY as f64;
             if day >= *from && day <= *to && !gap.contains(&day) {
                 writeln!(text, "{metric}{{etcd_cluster=\"{cluster}\",{labels}}} {} {at}", value(day)).unwrap();
@@ -58,7 +70,7 @@ impl Past {
         }
     }
 
-    fn text(mut self) -> String {
+    pub(crate) fn text(mut self) -> String {
         self.lines.sort_by(|a, b| a.0.cmp(&b.0));
         let mut page = String::new();
         for family in self.lines.chunk_by(|a, b| a.0 == b.0) {
@@ -84,7 +96,7 @@ fn file(in_use: f64, day: f64) -> f64 {
 /// What is true of the cluster `busy`, in MiB and MiB a day.
 const BUSY: (f64, f64, f64) = (700.0, 24.0, 4_096.0);
 
-fn history(end: i64) -> String {
+fn history(end: i64) -> Past {
     let mut past = Past::new(end);
     let never = 99.0..99.0;
     // All at once: defragmentations, a quota that was doubled, a member that was replaced, four days without data.
@@ -114,7 +126,7 @@ fn history(end: i64) -> String {
     past.add("busy", never.clone(), &all(failed, runs, "trigger=\"alert\",outcome=\"failed\""));
     let reclaimed = Box::new(move |day: f64| count(day) * 1_950.0 * MIB);
     past.add("busy", never, &all(reclaimed, "defragd_reclaimed_bytes_total", "instance=\"x\""));
-    past.text()
+    past
 }
 
 struct Asked {
@@ -125,11 +137,15 @@ struct Asked {
 
 impl Asked {
     async fn new() -> Self {
+        Self::of(history).await
+    }
+
+    async fn of(past: impl FnOnce(i64) -> Past) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::now().as_second();
         let end = now - now.rem_euclid(3_600);
         let tools = Tools::find().unwrap();
-        let prometheus = Prometheus::with_history(&tools, &history(end), &dir.path().join("log")).await.unwrap();
+        let prometheus = Prometheus::with_history(&tools, &past(end).text(), &dir.path().join("log")).await.unwrap();
         Self { prometheus, end, dir }
     }
 
@@ -189,6 +205,21 @@ async fn days_to_quota_are_within_5_percent_of_the_truth_and_what_does_not_grow_
         for name in ["flat", "shrinking"] {
             assert_eq!(cluster(&report, name)["outlook"], "stable", "{:#}", cluster(&report, name));
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_that_are_sparse_are_no_gaps() {
+    // Every 50 minutes and a step of an hour: most steps have none within Prometheus' own five minutes. And every
+    // four hours: most steps have none at all.
+    for every in [3_000, 14_400] {
+        let asked = Asked::of(|end| Past::sparse(end, every)).await;
+        let report: Value = serde_json::from_str(&asked.good(&["-o", "json", "--step=1h"]).await).unwrap();
+        let busy = cluster(&report, "busy");
+        assert_eq!(busy["gaps"]["count"], 0, "every {every} s: {:#}", busy["gaps"]);
+        assert_eq!(busy["members"], serde_json::json!(["a"]), "{busy:#}");
+        let (base, per_day, quota) = BUSY;
+        assert_near("days to quota", number(busy, "/days_to_quota"), (quota - base - per_day * 35.0) / per_day, 0.05);
     }
 }
 

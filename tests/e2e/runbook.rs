@@ -61,7 +61,7 @@ async fn p1_a_pod_that_begins_to_crash_in_the_run_stops_it_and_one_that_did_befo
     // The pause leaves the time to change the pod.
     let defragd = rig.serve_file(&config, &["--pause-between-members=3s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    let first = first_defragmented(&watch).await;
+    let first = first_defragmented(&watch, &defragd).await;
     api.pod_status("web", &crashing()).await.unwrap();
 
     let run = ended_run(&defragd, 1).await;

@@ -50,7 +50,7 @@ async fn a_member_that_dies_in_the_run_stops_it_and_the_rest_is_left_alone() {
     let watch = DefragWatch::start(&rig.cluster).unwrap();
     let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=4s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    let first = first_defragmented(&watch).await;
+    let first = first_defragmented(&watch, &defragd).await;
     let dies = (0..3).find(|index| *index != first && *index != leader).unwrap();
     rig.cluster.kill(dies).await.unwrap();
 

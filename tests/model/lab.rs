@@ -86,7 +86,7 @@ pub fn end(answer: &Result<(), DefragError>) -> &'static str {
     match answer {
         Ok(()) => "done",
         Err(DefragError::Answered(_)) => "an error",
-        Err(DefragError::NotSent(_)) => "not sent",
+        Err(DefragError::NotSent(_) | DefragError::Withheld(_)) => "not sent",
         Err(DefragError::Denied(_)) => "denied",
         Err(DefragError::DiskFull(_)) => "disk full",
         Err(DefragError::Lost(_)) => "no answer, it may run",

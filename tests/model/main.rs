@@ -20,6 +20,9 @@ mod simulated;
 #[path = "../sim/faults.rs"]
 mod faults;
 #[allow(dead_code, reason = "used by the simulator")]
+#[path = "../sim/fleet.rs"]
+mod fleet;
+#[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/gates.rs"]
 mod gates;
 #[allow(dead_code, reason = "used by the simulator")]
@@ -28,9 +31,15 @@ mod invariants;
 #[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/journal.rs"]
 mod journal;
+#[allow(dead_code, reason = "used by the simulator")]
+#[path = "../sim/lock.rs"]
+mod lock;
 #[allow(dead_code, unused_imports, reason = "used by the simulator")]
 #[path = "../sim/model/mod.rs"]
 mod model;
+#[allow(dead_code, reason = "used by the simulator")]
+#[path = "../sim/peers.rs"]
+mod peers;
 #[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/people.rs"]
 mod people;
@@ -46,6 +55,12 @@ mod seen;
 #[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/sim.rs"]
 mod sim;
+#[allow(dead_code, reason = "used by the simulator")]
+#[path = "../sim/stopped.rs"]
+mod stopped;
+#[allow(dead_code, reason = "used by the simulator")]
+#[path = "../sim/succession.rs"]
+mod succession;
 
 use scenarios::Scenario;
 use testkit::{EtcdVersion, Tools};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use defragd::{
-    adapters::etcd::{Connection, EtcdCluster as Adapter, TlsFiles},
+    adapters::etcd::{EtcdCluster as Adapter, Sources},
     core::cluster::Member,
 };
 use testkit::{
@@ -27,8 +27,10 @@ use crate::{
 const MIB: u64 = 1 << 20;
 /// Small, so that a scenario that uses it up is soon there; others stay below it.
 const SMALL_QUOTA: u64 = 48 * MIB;
-/// 0.4 s of silence at a time, below an election, while a copy of some ten MiB takes seconds.
-const SLOWED: u32 = 80;
+/// Until the scenario lets go …
+const SLOWED: Duration = Duration::from_mins(1);
+/// … with so much silence at a time, below an election, that a copy of some ten MiB takes as long as that needs.
+const SILENCE: Duration = Duration::from_millis(400);
 
 /// Plays a scenario on three members of this line. Also gives the version that they say they are.
 pub async fn play(line: EtcdVersion, scenario: Scenario) -> (String, Vec<String>) {
@@ -47,7 +49,7 @@ pub async fn play(line: EtcdVersion, scenario: Scenario) -> (String, Vec<String>
 }
 
 fn adapter(endpoints: Vec<String>) -> Arc<Adapter> {
-    Arc::new(Adapter::new(Connection::new(endpoints, &TlsFiles::default(), None).unwrap()))
+    Arc::new(Adapter::open(Sources { endpoints, ..Sources::default() }).unwrap())
 }
 
 struct Real {
@@ -82,7 +84,7 @@ impl Lab for Real {
     }
 
     fn slow_defrags(&self, slow: bool) {
-        *self.slow.lock().unwrap() = slow.then(|| SlowDefrags::start(&self.cluster, SLOWED));
+        *self.slow.lock().unwrap() = slow.then(|| SlowDefrags::with_silence(&self.cluster, SLOWED, SILENCE));
     }
 
     async fn defrags_done(&self, member: &Member) -> u64 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use defragd::{
     core::cluster::{AlarmKind, Member},
-    ports::etcd::Etcd,
+    ports::etcd::{Etcd, Permitted},
 };
 use tokio::time::sleep;
 
@@ -123,7 +123,7 @@ async fn follower<L: Lab>(lab: &L, seen: &mut Seen) {
     lab.slow_defrags(true);
     let sent = {
         let (etcd, busy) = (lab.etcd(), busy.clone());
-        tokio::spawn(async move { etcd.defragment(&busy).await })
+        tokio::spawn(async move { etcd.defragment(&busy, &Permitted).await })
     };
     until_in_flight(lab, busy, true).await;
     Box::pin(probe(lab, busy, "the busy member", seen)).await;
@@ -132,7 +132,7 @@ async fn follower<L: Lab>(lab: &L, seen: &mut Seen) {
     Box::pin(probe(lab, &leader, "the leader", seen)).await;
     let second = {
         let (etcd, busy) = (lab.etcd(), busy.clone());
-        tokio::spawn(async move { etcd.defragment(&busy).await })
+        tokio::spawn(async move { etcd.defragment(&busy, &Permitted).await })
     };
     seen.note("Defragment that looks first, of a busy member", end(&second.await.unwrap()));
     let queued = lab.defragment_blindly(busy);
@@ -153,7 +153,7 @@ async fn follower<L: Lab>(lab: &L, seen: &mut Seen) {
     seen.note("the other's file is as it was", before_other.db_size == after_other.db_size);
     let now = roles(lab, &all).await;
     seen.note("the leader is the same, in the same term", now.leader.id == leader.id && now.term == term);
-    let again = etcd.defragment(busy).await;
+    let again = etcd.defragment(busy, &Permitted).await;
     seen.note("Defragment of a tight member", end(&again));
     Box::pin(probe(lab, busy, "the member afterwards", seen)).await;
 }
@@ -225,7 +225,7 @@ async fn learner<L: Lab>(lab: &L, seen: &mut Seen) {
     until("an answer of the learner", || async { asked(etcd.status(learner)).await.is_ok() }).await;
     seen.note("Status says that it is one", status(lab, learner).await.is_learner);
     Box::pin(probe(lab, learner, "a learner", seen)).await;
-    seen.note("Defragment of a learner", end(&etcd.defragment(learner).await));
+    seen.note("Defragment of a learner", end(&etcd.defragment(learner, &Permitted).await));
     seen.note("Compact through a learner", kind(&asked(etcd.compact(learner, 1)).await));
     seen.note("MoveLeader to a learner", kind(&asked(etcd.move_leader(&leader, learner)).await));
     seen.note("MoveLeader sent to a learner", kind(&asked(etcd.move_leader(learner, &followers[0])).await));
@@ -283,7 +283,7 @@ async fn no_space<L: Lab>(lab: &L, seen: &mut Seen) {
     armed(lab, via, seen).await;
 
     for member in followers.iter().chain([&leader]) {
-        seen.note(&format!("Defragment of {}", role(member, &leader)), end(&etcd.defragment(member).await));
+        seen.note(&format!("Defragment of {}", role(member, &leader)), end(&etcd.defragment(member, &Permitted).await));
         let status = status(lab, member).await;
         let quota = asked(etcd.gauges(member)).await.unwrap().quota.unwrap();
         seen.note("its file is below the quota", status.db_size < quota);
@@ -331,8 +331,8 @@ async fn corrupt<L: Lab>(lab: &L, seen: &mut Seen) {
     Box::pin(probe(lab, via, "a member", seen)).await;
     let revision = status(lab, via).await.revision;
     seen.note("Compact", kind(&asked(etcd.compact(via, revision)).await));
-    seen.note("Defragment of a follower", end(&etcd.defragment(&followers[1]).await));
-    seen.note("Defragment of the leader", end(&etcd.defragment(&leader).await));
+    seen.note("Defragment of a follower", end(&etcd.defragment(&followers[1], &Permitted).await));
+    seen.note("Defragment of the leader", end(&etcd.defragment(&leader, &Permitted).await));
     seen.note("MoveLeader", kind(&asked(etcd.move_leader(&leader, via)).await));
     let now = roles(lab, &all).await;
     seen.note("the heir leads", now.leader.id == via.id);
@@ -348,7 +348,7 @@ async fn killed<L: Lab>(lab: &L, seen: &mut Seen) {
     let [first, last] = [&before.followers[0], &before.followers[1]];
     lab.kill(first).await;
     Box::pin(probe(lab, first, "a dead member", seen)).await;
-    seen.note("Defragment of a dead member", end(&etcd.defragment(first).await));
+    seen.note("Defragment of a dead member", end(&etcd.defragment(first, &Permitted).await));
     Box::pin(probe(lab, last, "the other follower", seen)).await;
     seen.note("the member list has it still", etcd.members().await.unwrap().members.len());
     let two = [before.leader.clone(), last.clone()];
@@ -365,7 +365,7 @@ async fn killed<L: Lab>(lab: &L, seen: &mut Seen) {
     seen.note("writes are taken by one of three", lab.write(last).await);
     seen.note("Compact through it", kind(&asked(etcd.compact(last, 1)).await));
     seen.note("MoveLeader sent to it", kind(&asked(etcd.move_leader(last, first)).await));
-    seen.note("Defragment of it", end(&etcd.defragment(last).await));
+    seen.note("Defragment of it", end(&etcd.defragment(last, &Permitted).await));
 
     lab.restart(first).await;
     let two = [first.clone(), last.clone()];
@@ -395,7 +395,7 @@ async fn killed_at_work<L: Lab>(lab: &L, seen: &mut Seen) {
     lab.slow_defrags(true);
     let sent = {
         let (etcd, busy) = (lab.etcd(), busy.clone());
-        tokio::spawn(async move { etcd.defragment(&busy).await })
+        tokio::spawn(async move { etcd.defragment(&busy, &Permitted).await })
     };
     until_in_flight(lab, busy, true).await;
     sleep(Duration::from_millis(500)).await;
@@ -414,7 +414,7 @@ async fn killed_at_work<L: Lab>(lab: &L, seen: &mut Seen) {
     seen.note("its file is as large as it was", after.db_size >= before.db_size);
     seen.note("its page tells whether it defragments", in_flight(lab, busy).await);
     seen.note("runs since its start", lab.defrags_done(busy).await);
-    seen.note("Defragment once more", end(&etcd.defragment(busy).await));
+    seen.note("Defragment once more", end(&etcd.defragment(busy, &Permitted).await));
     let after = status(lab, busy).await;
     seen.note("its file has shrunk to what is in use", after.db_size.0 < before.db_size_in_use.0 * 13 / 10);
 }
@@ -427,7 +427,7 @@ async fn frozen<L: Lab>(lab: &L, seen: &mut Seen) {
     let [frozen, other] = [&before.followers[0], &before.followers[1]];
     lab.freeze(frozen);
     Box::pin(probe(lab, frozen, "a frozen member", seen)).await;
-    seen.note("Defragment that looks first", end(&etcd.defragment(frozen).await));
+    seen.note("Defragment that looks first", end(&etcd.defragment(frozen, &Permitted).await));
     Box::pin(probe(lab, other, "the other follower", seen)).await;
     Box::pin(probe(lab, &before.leader, "the leader", seen)).await;
     lab.thaw(frozen);

@@ -7,7 +7,7 @@ use defragd::{
         cluster::{Alarm, AlarmKind, Member},
         policy::Policy,
     },
-    ports::etcd::Etcd,
+    ports::etcd::{Etcd, Permitted},
 };
 use tokio::{task::JoinHandle, time::sleep};
 
@@ -65,6 +65,7 @@ fn schedule(version: String, seed: u64) -> Schedule {
         faults: Vec::new(),
         deaths: Vec::new(),
         mended_at: NEVER,
+        fleet: None,
     }
 }
 
@@ -106,7 +107,7 @@ impl Lab for Simulated {
             // Read at the call's first step, which is the next thing that happens.
             sim.world().schedule.look_before_defrag = false;
             let etcd = SimEtcd::new(Arc::clone(&sim));
-            let call = etcd.defragment(&member);
+            let call = etcd.defragment(&member, &Permitted);
             tokio::pin!(call);
             let first = futures_util::poll!(&mut call);
             sim.world().schedule.look_before_defrag = true;

@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use defragd::core::policy::{Mode, Policy};
 
 use crate::{
+    fleet::Fleet,
     gates::Outages,
     people::{self, Person},
     rng::Rng,
@@ -174,6 +175,8 @@ pub struct Schedule {
     pub deaths: Vec<Death>,
     /// From here on everything is mended.
     pub mended_at: Duration,
+    /// Several replicas and their lock.
+    pub fleet: Option<Fleet>,
 }
 
 const MIB: u64 = 1 << 20;
@@ -232,22 +235,38 @@ impl Schedule {
             no_space: false,
             people: Vec::new(),
             gate: None,
+            fleet: None,
         };
         people::draw(&mut schedule);
         schedule
     }
 
+    /// With several replicas in so many of a hundred seeds.
+    pub fn with_replicas(mut self, percent: u64) -> Self {
+        self.fleet = Fleet::draw(&self, percent);
+        if self.fleet.is_some() {
+            Fleet::put_off(&mut self);
+        }
+        self
+    }
+
     pub fn fault_names(&self) -> Vec<String> {
         let name = |fault: &Fault| format!("{fault:?}").split([' ', '{']).next().unwrap_or_default().to_owned();
         let deaths = self.deaths.iter().map(|death| if death.grace.is_some() { "Sigterm" } else { "Crash" }.to_owned());
-        self.faults.iter().map(|(_, fault)| name(fault)).chain(deaths).chain(people::names(self)).collect()
+        self.faults
+            .iter()
+            .map(|(_, fault)| name(fault))
+            .chain(deaths)
+            .chain(people::names(self))
+            .chain(self.fleet.iter().flat_map(Fleet::fault_names))
+            .collect()
     }
 
     pub fn fault_free(&self) -> bool {
         let policy = &self.policy;
         let undisturbed =
             self.faults.is_empty() && self.deaths.is_empty() && self.people.is_empty() && self.gate.is_none();
-        undisturbed && policy.windows.0.is_empty() && policy.compaction.is_none()
+        undisturbed && self.fleet.is_none() && policy.windows.0.is_empty() && policy.compaction.is_none()
     }
 }
 

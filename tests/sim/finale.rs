@@ -3,9 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use defragd::{
-    app::cluster::{Cluster, stop_channel},
+    app::{
+        cluster::{Cluster, stop_channel},
+        service::App,
+    },
     core::{
         history::{Outcome, RunId},
+        lock::SETTLING,
         policy::{LeaderPolicy, Mode},
         reason::Reason,
     },
@@ -41,14 +45,25 @@ pub async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
     sleep(TO_CATCH_UP).await;
     let before = journal.views().len();
     let fault_free = sim.world().schedule.fault_free();
+    let begun = sim.now();
     let (_stop, stopped) = stop_channel();
-    let (cluster, app) = boot(sim, journal);
+    let (cluster, app) = boot(sim, journal, None);
     if app.recover().await.is_err() {
         return sim.world().violate("liveness", "the journal is mended but defragd does not start".to_owned());
     }
     let finished = async {
-        let run = ask(sim, &cluster).await;
-        approve(journal, &cluster).await;
+        // What is taken without the lock is refused later, should it come too early.
+        while cluster.summary().lock.is_some_and(|lock| !lock.held) {
+            if sim.now() - begun > BOUND {
+                return None;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        if cluster.summary().lock.is_some() {
+            sleep(SETTLING * 2).await;
+        }
+        let run = ask(sim, &cluster, &app).await;
+        approve(journal, &app).await;
         let begun = sim.now();
         while run.is_some_and(|run| journal.views().iter().any(|view| view.id == run && view.outcome.is_none())) {
             sleep(Duration::from_secs(1)).await;
@@ -62,10 +77,16 @@ pub async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
         biased;
         run = finished => run,
         () = cluster.work(stopped) => None,
+        // Where there is no lock, nothing is done.
+        () = cluster.keep_lock() => None,
     };
     let view = run.and_then(|run| journal.views().into_iter().find(|view| view.id == run));
     let outcome = view.and_then(|view| view.outcome);
     let mut world = sim.world();
+    if world.lock.is_some() && world.locked_out() {
+        world.watch.succession.locked_out = true;
+        return;
+    }
     let Some(outcome) = outcome else {
         return world.violate("liveness", "the last run, on a mended cluster, has no end".to_owned());
     };
@@ -73,12 +94,16 @@ pub async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
 }
 
 /// Asks until it is taken. After a day's limit only a person is heard.
-async fn ask(sim: &Arc<Sim>, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) -> Option<RunId> {
+async fn ask(
+    sim: &Arc<Sim>,
+    cluster: &Arc<Cluster<SimEtcd, SimJournal>>,
+    app: &Arc<App<SimEtcd, SimJournal>>,
+) -> Option<RunId> {
     let limited = sim.world().schedule.policy.max_runs_per_day < u32::MAX;
     for number in FIRST..FIRST + MOST_TRIES {
         // Each time: where the clock was put back, failures lie in the future, and an order counts only against
         // what ended before it by the clock.
-        resume(sim, cluster).await;
+        resume(sim, app).await;
         let taken = if limited {
             cluster.command("p".to_owned(), Command::Run).await.ok().flatten()
         } else {

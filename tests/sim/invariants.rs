@@ -1,25 +1,34 @@
 //! The invariants I1–I10 of the design, checked at every event from what happened at the servers and in the
 //! journal, and from what the network really delivered to defragd: never from what defragd says.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use defragd::{
     core::{
         cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, Member, MemberId, Status},
         history::{Entry, MemberEnd, MemberResult, Outcome, RunId, Sizes, Trigger},
+        lock::Term,
         policy::{LeaderPolicy, Mode},
         reason::Reason,
     },
     ports::etcd::Membership,
 };
 
+use jiff::Timestamp;
+
 use crate::{
     faults::wants,
     gates::Said,
+    journal::wall_clock,
     model::{JobState, World},
     policy::{Orders, STILL_SENT},
     seen::Seen,
+    succession::Succession,
 };
 
 /// Between the last answer of the observation that a Defragment rests on and the Defragment there is only the
@@ -43,6 +52,10 @@ pub struct Violation {
 #[derive(Clone, Debug, Default)]
 pub struct RunLog {
     pub started: bool,
+    /// Since when it is in the journal.
+    pub accepted_at: Duration,
+    /// Of the lock, under which it was started last.
+    pub term: Option<Term>,
     /// A person asked for it: nothing but danger holds it back.
     manual: bool,
     pub outcome: Option<Outcome>,
@@ -59,17 +72,16 @@ pub struct RunLog {
     identity: Option<(ClusterId, Vec<MemberId>)>,
 }
 
-/// All that is remembered for the checks.
-#[derive(Debug, Default)]
+/// All that is remembered for the checks. What is of one replica is [`Own`], and reads as if it were here: of the
+/// replica that acts.
+#[derive(Debug)]
 pub struct Watch {
     pub violation: Option<Violation>,
-    pub seen: Seen,
-    pub runs: BTreeMap<i64, RunLog>,
-    /// Since when no new member may be started in this life.
-    pub stop_asked: Option<Duration>,
+    own: Vec<Own>,
+    /// The replica through whose port the world is looked at.
+    pub acting: usize,
     /// Defragmentations that defragd caused, as `(member, it led at the start)`, in the order of their ends.
     pub ended: Vec<(MemberId, bool)>,
-    pub sends: u64,
     /// Times that a client's lease of five seconds ran out because its keepalives, which only the leader answers,
     /// met a leader that was being defragmented by us.
     pub leases_lost: u64,
@@ -79,15 +91,98 @@ pub struct Watch {
     /// Of everything that happened, in order: two runs of one seed must agree.
     pub digest: u64,
     pub trace: Option<Vec<String>>,
+    /// Of the lock, from one replica to the next.
+    pub succession: Succession,
+}
+
+/// What is remembered of one replica.
+#[derive(Debug, Default)]
+pub struct Own {
+    pub seen: Seen,
+    pub runs: BTreeMap<i64, RunLog>,
+    /// Since when no new member may be started in this life.
+    pub stop_asked: Option<Duration>,
+    pub sends: u64,
+    pub calls: u64,
+    /// Under which term the last note was left that its journal has.
+    pub inherited: Option<Term>,
     pub orders: Orders,
     /// The last attempt on each member, and whether a person has resumed since.
-    attempts: BTreeMap<MemberId, (MemberResult, bool)>,
+    attempts: BTreeMap<MemberId, LastAttempt>,
     intending: Option<i64>,
+}
+
+/// The last attempt on a member, as far as a replica knows.
+#[derive(Clone, Debug)]
+struct LastAttempt {
+    at: Timestamp,
+    result: MemberResult,
+    /// A person has resumed since.
+    forgiven: bool,
+}
+
+impl Deref for Watch {
+    type Target = Own;
+
+    fn deref(&self) -> &Own {
+        &self.own[self.acting]
+    }
+}
+
+impl DerefMut for Watch {
+    fn deref_mut(&mut self) -> &mut Own {
+        &mut self.own[self.acting]
+    }
 }
 
 impl Watch {
     pub fn new(traced: bool) -> Self {
-        Self { trace: traced.then(Vec::new), digest: 0xcbf2_9ce4_8422_2325, ..Self::default() }
+        Self {
+            violation: None,
+            own: vec![Own::default()],
+            acting: 0,
+            ended: Vec::new(),
+            leases_lost: 0,
+            busy_leader: None,
+            mutations: 0,
+            digest: 0xcbf2_9ce4_8422_2325,
+            trace: traced.then(Vec::new),
+            succession: Succession::default(),
+        }
+    }
+
+    pub fn count_replicas(&mut self, count: usize) {
+        self.own.resize_with(count, Own::default);
+    }
+
+    pub fn all(&self) -> &[Own] {
+        &self.own
+    }
+
+    /// The journal of the replica that acts is gone, and with it what follows from what was in it.
+    pub fn journal_lost(&mut self) {
+        let before = std::mem::take(&mut **self);
+        (self.sends, self.calls) = (before.sends, before.calls);
+        let orders = &mut self.orders;
+        (orders.compactions, orders.transfers, orders.disarms) =
+            (before.orders.compactions, before.orders.transfers, before.orders.disarms);
+    }
+
+    /// What another replica did last to a member. Whether it may be tried again is left open, for its clock is another.
+    pub fn inherit_attempt(&mut self, at: Timestamp, result: &MemberResult) {
+        let id = result.intent.member_id;
+        if self.attempts.get(&id).is_none_or(|own| own.at < at) {
+            self.attempts.insert(id, LastAttempt { at, result: result.clone(), forgiven: true });
+        }
+    }
+
+    pub fn is_manual(&self, run: i64) -> bool {
+        self.runs.get(&run).is_some_and(|run| run.manual)
+    }
+
+    /// The run whose intent is the last in the journal.
+    pub fn run_under_way(&self) -> Option<i64> {
+        self.intending
     }
 
     /// Whether the run has an end for any member.
@@ -97,11 +192,12 @@ impl Watch {
 
     pub fn note(&mut self, at: Duration, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
-            trace.push(format!("{:>9.3}  {}", at.as_secs_f64(), line()));
+            let who = if self.own.len() > 1 { format!("[{}] ", self.acting) } else { String::new() };
+            trace.push(format!("{:>9.3}  {who}{}", at.as_secs_f64(), line()));
         }
     }
 
-    fn mix(&mut self, at: Duration, values: &[u64]) {
+    pub fn mix(&mut self, at: Duration, values: &[u64]) {
         let at = u64::try_from(at.as_micros()).unwrap();
         for value in std::iter::once(&at).chain(values) {
             self.digest = (self.digest ^ value).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(17);
@@ -116,10 +212,15 @@ impl World {
         self.watch.violation.get_or_insert(Violation { invariant, what, at });
     }
 
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        let now = self.now;
+        self.watch.note(now, line);
+    }
+
     // ---- what defragd could know ----
 
     pub fn forget_observation(&mut self) {
-        self.watch.seen = Seen { at: self.now, ..Seen::default() };
+        self.watch.seen = Seen { began: self.now, at: self.now, ..Seen::default() };
     }
 
     pub fn observe_members(&mut self, membership: &Membership) {
@@ -157,7 +258,7 @@ impl World {
         let busy: Vec<_> = self
             .jobs
             .iter()
-            .filter(|job| job.ours && job.state == JobState::Running)
+            .filter(|job| job.ours && !job.stray && job.state == JobState::Running)
             .map(|job| (self.nodes[job.node].cluster, self.nodes[job.node].id()))
             .collect();
         let twice =
@@ -210,7 +311,12 @@ impl World {
         self.watch.note(now, || format!("defragd sends Defragment to {target}"));
         self.check_mutation("Defragment");
         self.check_intent(target);
-        self.check_orders("Defragment");
+        let held_up = self.jobs[job].stray || self.jobs[job].held_up;
+        if !held_up {
+            // One that was stopped after its last look knows of nothing since.
+            self.check_orders("Defragment");
+        }
+        self.check_lock(job, target);
         // I5: by the truth at the servers, over all lives of defragd.
         let running = (0..self.jobs.len()).find(|other| {
             *other != job
@@ -218,18 +324,24 @@ impl World {
                 && self.jobs[*other].node == self.jobs[job].node
                 && self.jobs[*other].state.open()
         });
-        if let Some(other) = running {
+        // What a process sent that was stopped with the permit in its hand nobody can promise, see `succession`.
+        if let Some(other) = running
+            && !self.excused(job, other)
+        {
             let state = self.jobs[other].state;
             self.violate("I5", format!("{target} still has a Defragment of ours ({state:?}) and gets another"));
         }
-        let elsewhere = self.jobs.iter().find(|other| {
+        let elsewhere = (0..self.jobs.len()).find(|index| {
+            let other = &self.jobs[*index];
             other.ours
                 && other.state.open()
                 && self.nodes[other.node].id() != target
                 && self.nodes[other.node].cluster == self.cluster
                 && !self.nodes[other.node].removed
+                && !self.excused(job, *index)
         });
         if let Some(other) = elsewhere {
+            let other = &self.jobs[other];
             let what = format!(
                 "{} has a Defragment of ours ({:?}) when {target} gets one",
                 self.nodes[other.node].id(),
@@ -241,7 +353,7 @@ impl World {
         if let Some(what) = self.seen_danger(&seen) {
             self.violate("I3", format!("Defragment to {target} although {what}"));
         }
-        self.check_need(&seen, target);
+        self.check_need(&seen, target, held_up);
         self.check_leader(&seen, target);
     }
 
@@ -292,13 +404,16 @@ impl World {
     }
 
     /// I2 and I7: the member needs it, as measured just now, and no follower comes before the leader.
-    fn check_need(&mut self, seen: &Seen, target: MemberId) {
+    fn check_need(&mut self, seen: &Seen, target: MemberId, held_up: bool) {
         let Some(membership) = &seen.membership else {
             return self.violate("I3", format!("Defragment to {target} without an observation"));
         };
         self.check_identity(membership);
         let age = self.now.saturating_sub(seen.at);
-        if age > FRESH {
+        if held_up {
+            // It looked, and was stopped before it could send.
+            self.watch.succession.stale += u64::from(age > FRESH);
+        } else if age > FRESH {
             self.violate("I7", format!("Defragment to {target} on an observation of {} s ago", age.as_secs()));
         }
         if !self.needs(seen, target) {
@@ -329,7 +444,7 @@ impl World {
     /// Whether automation leaves the member to a person, or to more that can be gained. `resumed` is whether a
     /// person's word counts: at the moment that it is given, it may be on its way.
     fn held_back(&self, seen: &Seen, id: MemberId, resumed: bool) -> bool {
-        let Some((last, forgiven)) = self.watch.attempts.get(&id) else { return false };
+        let Some(LastAttempt { result: last, forgiven, .. }) = self.watch.attempts.get(&id) else { return false };
         let Some(Ok(status)) = seen.status.get(&id) else { return false };
         if resumed && *forgiven {
             return false;
@@ -352,7 +467,7 @@ impl World {
 
     /// A person's word goes out.
     pub fn forgive(&mut self) {
-        self.watch.attempts.values_mut().for_each(|(_, forgiven)| *forgiven = true);
+        self.watch.attempts.values_mut().for_each(|last| last.forgiven = true);
     }
 
     /// A voter other than this one that still needs a defragmentation in the run under way.
@@ -448,10 +563,13 @@ impl World {
             Entry::Resolved { .. } => 7,
             Entry::Approved { .. } => 8,
             Entry::Gate(_) => 9,
+            Entry::HandedOver(_) => 10,
         };
         self.watch.mix(now, &[5, run.0.unsigned_abs(), kind]);
         self.check_entry(run, entry);
-        let observing = self.schedule.policy.mode == Mode::Observe;
+        self.on_begun(run, entry);
+        self.check_elsewhere(run, entry);
+        let (observing, wall) = (self.schedule.policy.mode == Mode::Observe, wall_clock(self));
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;
         // An alert may join, and a person's word may be on its way to the disk, in the instant between a run's end and its worker's noticing; a refused run's
@@ -461,13 +579,21 @@ impl World {
             wrong = Some(("I6", "an entry after the outcome"));
         }
         match entry {
-            Entry::Accepted(request) => log.manual = request.trigger == Trigger::Manual,
+            Entry::Accepted(request) => {
+                log.manual = request.trigger == Trigger::Manual;
+                log.accepted_at = now;
+            }
             Entry::Gate(result) => log.gates.on_result(result),
-            Entry::Step(_) | Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. } => {}
+            Entry::Step(_)
+            | Entry::Joined { .. }
+            | Entry::Resolved { .. }
+            | Entry::Approved { .. }
+            | Entry::HandedOver(_) => {}
             // More than once after a crash: the run is gone on with, everything is measured anew, and the
             // journal of the new process has not failed yet.
-            Entry::Started { .. } => {
+            Entry::Started { term, .. } => {
                 (log.started, log.journal_failed, log.identity) = (true, false, None);
+                log.term = *term;
                 log.gates.on_start();
             }
             Entry::Intent(intent) => {
@@ -501,20 +627,26 @@ impl World {
                 log.failed |= matches!(result.end, MemberEnd::Failed { .. });
                 // One that a crash left open says nothing.
                 if matches!(result.end, MemberEnd::Defragmented { .. } | MemberEnd::Failed { .. }) {
-                    self.watch.attempts.insert(result.intent.member_id, (result.clone(), false));
+                    let last = LastAttempt { at: wall, result: result.clone(), forgiven: false };
+                    self.watch.attempts.insert(result.intent.member_id, last);
                 }
             }
             Entry::Finished(outcome) => log.outcome = Some(outcome.clone()),
         }
+        if let Some((invariant, what)) = wrong {
+            self.violate(invariant, format!("run {run}: {what}: {}", brief(entry)));
+        }
+        self.check_followed(run, entry);
+    }
+
+    /// I5: nothing is said to be over that is not.
+    fn check_followed(&mut self, run: RunId, entry: &Entry) {
         let said_done = match entry {
             Entry::Result(result) if matches!(result.end, MemberEnd::Defragmented { .. }) => {
                 Some(result.intent.member_id)
             }
             _ => None,
         };
-        if let Some((invariant, what)) = wrong {
-            self.violate(invariant, format!("run {run}: {what}: {}", brief(entry)));
-        }
         // A member that was last seen to be at work must be followed to the end of it.
         let seen_busy = |id| {
             let gauges = self.watch.seen.gauges.get(&id);
@@ -529,8 +661,15 @@ impl World {
         {
             self.violate("I5", format!("run {run} leaves {} while it is seen to defragment", result.intent.member_id));
         }
+        // Another holder may have sent its own meanwhile, to a process that was stopped after its own had ended.
         if let Some(id) = said_done
-            && self.jobs.iter().any(|job| job.ours && job.state.open() && self.nodes[job.node].id() == id)
+            && self.jobs.iter().any(|job| {
+                job.ours
+                    && job.replica == self.watch.acting
+                    && !job.stray
+                    && job.state.open()
+                    && self.nodes[job.node].id() == id
+            })
         {
             self.violate("I5", format!("run {run} says {id} is defragmented while it still is being"));
         }
@@ -551,7 +690,7 @@ fn dangerous(version: &str) -> bool {
 fn brief(entry: &Entry) -> String {
     match entry {
         Entry::Accepted(request) => format!("accepted {:?}", request.alerts.first().map(|key| &key.fingerprint)),
-        Entry::Started { mode } => format!("started ({})", mode.label()),
+        Entry::Started { mode, .. } => format!("started ({})", mode.label()),
         Entry::Intent(intent) => format!("intent {} (leader {})", intent.member_id, intent.is_leader),
         Entry::Result(result) => format!("result {} {}: {:?}", result.intent.member_id, result.label(), result.end),
         Entry::Step(step) => format!("step {step:?}"),
@@ -559,6 +698,7 @@ fn brief(entry: &Entry) -> String {
         Entry::Joined { alerts } => format!("joined by {} alerts", alerts.len()),
         Entry::Resolved { alerts } => format!("{} alerts resolved", alerts.len()),
         Entry::Approved { by } => format!("approved by {by}"),
+        Entry::HandedOver(to) => format!("handed over to {} as run {}", to.holder.name, to.run),
         Entry::Finished(outcome) => format!("finished {}: {outcome:?}", outcome.label()),
     }
 }

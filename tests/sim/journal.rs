@@ -7,6 +7,7 @@ use std::{
 
 use defragd::{
     core::{
+        handover::Digest,
         history::{Entry, Record, Request, RunId, RunView},
         order::{Order, OrderRecord},
     },
@@ -18,32 +19,38 @@ use defragd::{
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::sleep;
 
-use crate::sim::Sim;
+use crate::{sim::Sim, stopped::while_stopped};
+
+/// More than any schedule writes.
+const MOST_RECORDS: usize = 3_000;
 
 #[derive(Clone)]
 pub struct SimJournal {
     sim: Arc<Sim>,
     records: Arc<Mutex<Vec<Record>>>,
     orders: Arc<Mutex<Vec<OrderRecord>>>,
+    /// What other holders of the lock left.
+    inherited: Arc<Mutex<Option<Digest>>>,
     /// Which life of defragd holds it: what an earlier one left under way dies with that.
     life: u64,
 }
 
 impl SimJournal {
     pub fn new(sim: Arc<Sim>) -> Self {
-        Self { sim, records: Arc::default(), orders: Arc::default(), life: 0 }
+        Self { sim, records: Arc::default(), orders: Arc::default(), inherited: Arc::default(), life: 0 }
     }
 
     /// The journal of a new life.
     pub fn reopened(&self) -> Self {
         let mut world = self.sim.world();
-        world.journal.life += 1;
-        Self { life: world.journal.life, ..self.clone() }
+        world.host_mut().journal.life += 1;
+        Self { life: world.host().journal.life, ..self.clone() }
     }
 
-    /// A task of a process that is gone does nothing more.
+    /// A task of a process that is gone does nothing more, and one of a process that is stopped nothing for now.
     async fn alive(&self) {
-        if self.sim.world().journal.life != self.life {
+        while_stopped(&self.sim).await;
+        if self.sim.world().host().journal.life != self.life {
             std::future::pending::<()>().await;
         }
     }
@@ -57,8 +64,8 @@ impl SimJournal {
         let (before, after) = {
             let mut world = self.sim.world();
             let mut each = Duration::ZERO;
-            if world.now < world.journal.slow_until {
-                each = world.journal.each;
+            if world.now < world.host().journal.slow_until {
+                each = world.host().journal.each;
             } else if world.rng.percent(25) {
                 each = world.rng.millis(1, 20);
             }
@@ -78,13 +85,17 @@ impl SimJournal {
 
     fn put(&self, run: Option<RunId>, entry: Entry) -> Result<RunId, JournalError> {
         let mut world = self.sim.world();
-        if world.now < world.journal.down_until || std::mem::take(&mut world.journal.fail_next) {
+        if world.now < world.host().journal.down_until || std::mem::take(&mut world.host_mut().journal.fail_next) {
             // What joins a run from outside and is not written is answered with 503; the run is not concerned.
             let of_the_run = !matches!(entry, Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. });
             world.on_journal_failure(run.filter(|_| of_the_run));
             return Err(JournalError::Write("no space left on device".to_owned()));
         }
         let mut records = self.records.lock().unwrap();
+        if records.len() > MOST_RECORDS {
+            world.violate("liveness", format!("busy loop: more than {MOST_RECORDS} records"));
+            return Err(JournalError::Write("full".to_owned()));
+        }
         let next = records.iter().map(|record| record.run.0).max().unwrap_or(0) + 1;
         let run = run.unwrap_or(RunId(next));
         world.on_journal_entry(run, &entry);
@@ -96,13 +107,30 @@ impl SimJournal {
         Ok(run)
     }
 
-    fn read(&self) -> Result<Vec<RunView>, JournalError> {
-        let world = self.sim.world();
-        if world.now < world.journal.reads_down_until {
-            return Err(JournalError::Read("input/output error".to_owned()));
+    /// What was true at some moment between the call and its answer: others write meanwhile.
+    async fn read<T>(&self, look: impl FnOnce(&Self) -> T) -> Result<T, JournalError> {
+        let (before, after) = {
+            let mut world = self.sim.world();
+            let slow = world.now < world.host().journal.slow_until || world.rng.percent(10);
+            match slow.then(|| world.rng.millis(1, 30)) {
+                None => (Duration::ZERO, Duration::ZERO),
+                Some(each) if world.rng.percent(50) => (Duration::ZERO, each),
+                Some(each) => (each, Duration::ZERO),
+            }
+        };
+        if !before.is_zero() {
+            sleep(before).await;
         }
-        drop(world);
-        Ok(self.views())
+        self.alive().await;
+        let down = {
+            let world = self.sim.world();
+            world.now < world.host().journal.reads_down_until
+        };
+        let read = if down { Err(JournalError::Read("input/output error".to_owned())) } else { Ok(look(self)) };
+        if !after.is_zero() {
+            sleep(after).await;
+        }
+        read
     }
 }
 
@@ -116,7 +144,7 @@ impl Journal for SimJournal {
     }
 
     async fn runs(&self, limit: usize) -> Result<Vec<RunView>, JournalError> {
-        let mut runs = self.read()?;
+        let mut runs = self.read(Self::views).await?;
         Ok(runs.split_off(runs.len().saturating_sub(limit)))
     }
 
@@ -127,7 +155,7 @@ impl Journal for SimJournal {
     async fn order(&self, cluster: &str, order: Order) -> Result<(), JournalError> {
         self.alive().await;
         let mut world = self.sim.world();
-        if world.now < world.journal.down_until || std::mem::take(&mut world.journal.fail_next) {
+        if world.now < world.host().journal.down_until || std::mem::take(&mut world.host_mut().journal.fail_next) {
             world.on_journal_failure(None);
             return Err(JournalError::Write("no space left on device".to_owned()));
         }
@@ -142,16 +170,37 @@ impl Journal for SimJournal {
     }
 
     async fn orders(&self, _cluster: &str) -> Result<Vec<OrderRecord>, JournalError> {
-        self.read()?;
-        Ok(self.orders.lock().unwrap().clone())
+        self.read(|journal| journal.orders.lock().unwrap().clone()).await
+    }
+
+    async fn inherit(&self, _cluster: &str, digest: Digest) -> Result<(), JournalError> {
+        self.alive().await;
+        let mut world = self.sim.world();
+        if world.now < world.host().journal.down_until || std::mem::take(&mut world.host_mut().journal.fail_next) {
+            return Err(JournalError::Write("no space left on device".to_owned()));
+        }
+        world.on_inherited(&digest);
+        *self.inherited.lock().unwrap() = Some(digest);
+        Ok(())
+    }
+
+    async fn inherited(&self, _cluster: &str) -> Result<Option<Digest>, JournalError> {
+        self.read(|journal| journal.inherited.lock().unwrap().clone()).await
     }
 
     async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {
-        Ok(self.read()?.into_iter().find(|view| view.id == run))
+        Ok(self.read(Self::views).await?.into_iter().find(|view| view.id == run))
+    }
+
+    async fn records(&self, run: RunId) -> Result<Vec<Record>, JournalError> {
+        let of_run = |journal: &Self| {
+            journal.records.lock().unwrap().iter().filter(|record| record.run == run).cloned().collect()
+        };
+        self.read(of_run).await
     }
 
     async fn open_runs(&self) -> Result<Vec<RunView>, JournalError> {
-        Ok(self.read()?.into_iter().filter(|view| view.outcome.is_none()).collect())
+        Ok(self.read(Self::views).await?.into_iter().filter(|view| view.outcome.is_none()).collect())
     }
 }
 
@@ -168,6 +217,7 @@ impl Clock for SimClock {
 pub const EPOCH_SECOND: i64 = 1_790_000_000;
 
 pub fn wall_clock(world: &crate::model::World) -> Timestamp {
-    let elapsed = SignedDuration::try_from(world.now).unwrap() + SignedDuration::from_secs(world.clock_offset_seconds);
+    let elapsed =
+        SignedDuration::try_from(world.now).unwrap() + SignedDuration::from_secs(world.host().clock_offset_seconds);
     Timestamp::from_second(EPOCH_SECOND).unwrap() + elapsed
 }

@@ -1,16 +1,26 @@
 //! The lives of defragd in one schedule: it starts, serves, is stopped or killed, and starts again.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use defragd::{
     app::{
         claims::Claims,
         cluster::{Cluster, Shared, stop_channel},
+        live::Changes,
+        notify::Notifications,
         service::App,
     },
     config::ClusterSettings,
     core::{alert::Selector, history::AlertKey, reason::Reason},
-    ports::service::Command,
+    ports::{
+        peers::Peers,
+        service::{Carried, Command, Service},
+    },
     telemetry::counters::Counters,
 };
 use tokio::{
@@ -22,11 +32,15 @@ use crate::{
     faults::{Death, Fault, Schedule},
     finale::finale,
     gates::gates,
-    invariants::{Violation, Watch},
+    invariants::{Own, Violation, Watch},
     journal::{SimClock, SimJournal},
+    lock::lock_of,
     model::{SimEtcd, World},
+    peers::number as number_of,
     people::Person,
+    replicas::all_replicas,
     sim::Sim,
+    succession::How,
 };
 
 /// A run that is not over by then hangs: 6 deadlines of 10 min, waits for a recovery, and as much again.
@@ -34,12 +48,14 @@ pub const BOUND: Duration = Duration::from_hours(4);
 /// Starts that may be needed at the end until every request has its outcome.
 const STARTS_TO_CLOSE: u32 = 4;
 /// How long Alertmanager waits before it sends again what was not taken.
-const RESEND: Duration = Duration::from_secs(10);
+pub const RESEND: Duration = Duration::from_secs(10);
 
+/// Longer than any outage of a schedule.
+const TRIES_TO_RESUME: u32 = 60;
 /// The first number of an alert that fires again after a start.
-const AGAIN: usize = 100;
+pub const AGAIN: usize = 100;
 
-type Defragd = (Arc<Cluster<SimEtcd, SimJournal>>, App<SimEtcd, SimJournal>);
+pub type Defragd = (Arc<Cluster<SimEtcd, SimJournal>>, Arc<App<SimEtcd, SimJournal>>);
 
 /// What one schedule came to.
 #[derive(Debug)]
@@ -59,11 +75,26 @@ pub struct Report {
     pub extra_starts: u32,
     /// The kinds of faults in its schedule.
     pub faults: Vec<String>,
+    /// With several replicas.
+    pub fleet: Option<FleetReport>,
+}
+
+/// What came of the lock.
+#[derive(Debug)]
+pub struct FleetReport {
+    pub ttl: Duration,
+    pub gains: Vec<(How, Duration)>,
+    pub acts: Vec<(How, Duration)>,
+    /// Stray Defragments, those without the lock, overlaps, and those on old facts.
+    pub strays: [u64; 4],
+    /// Pauses that were acknowledged, and those that got into a note.
+    pub pauses: [u64; 3],
+    pub locked_out: bool,
 }
 
 /// Plays the schedule of a seed from its beginning to its end.
-pub fn play(seed: u64, traced: bool) -> Report {
-    let schedule = Schedule::draw(seed);
+pub fn play(seed: u64, traced: bool, replicas_percent: u64) -> Report {
+    let schedule = Schedule::draw(seed).with_replicas(replicas_percent);
     let faults = schedule.fault_names();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
@@ -71,8 +102,8 @@ pub fn play(seed: u64, traced: bool) -> Report {
         watch.note(Duration::ZERO, || format!("{schedule:#?}"));
         let sim = Sim::new(World::new(schedule, watch));
         let moving = tokio::spawn(Arc::clone(&sim).run());
-        let journal = SimJournal::new(Arc::clone(&sim));
-        let extra_starts = live(&sim, &journal).await;
+        let journals = RefCell::default();
+        let extra_starts = live(&sim, &journals).await;
         moving.abort();
         let mut world = sim.world();
         if let Some(trace) = &mut world.watch.trace {
@@ -80,28 +111,47 @@ pub fn play(seed: u64, traced: bool) -> Report {
         }
         Report {
             violation: world.watch.violation.clone(),
-            outcomes: journal
-                .views()
+            outcomes: journals
+                .borrow()
                 .iter()
-                .filter_map(|view| view.outcome.as_ref())
+                .flat_map(SimJournal::views)
+                .filter_map(|view| view.outcome)
                 .map(|outcome| (outcome.label(), outcome.reason().map_or("none", Reason::label)))
                 .collect(),
-            sends: world.watch.sends,
+            sends: of_all(&world, |own| own.sends),
             calls: world.calls,
             leases_lost: world.watch.leases_lost,
-            compactions: world.watch.orders.compactions,
-            transfers: world.watch.orders.transfers,
-            disarms: world.watch.orders.disarms,
+            compactions: of_all(&world, |own| own.orders.compactions),
+            transfers: of_all(&world, |own| own.orders.transfers),
+            disarms: of_all(&world, |own| own.orders.disarms),
             digest: world.watch.digest,
             virtual_time: world.now,
             trace: world.watch.trace.take().unwrap_or_default(),
             extra_starts,
             faults,
+            fleet: fleet_report(&world),
         }
     })
 }
 
-pub fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
+fn of_all(world: &World, count: impl Fn(&Own) -> u64) -> u64 {
+    world.watch.all().iter().map(count).sum()
+}
+
+fn fleet_report(world: &World) -> Option<FleetReport> {
+    let succession = &world.watch.succession;
+    Some(FleetReport {
+        ttl: world.schedule.fleet.as_ref()?.lock.ttl,
+        gains: succession.gains.clone(),
+        acts: succession.acts.clone(),
+        strays: [succession.strays, succession.strays_without_lock, succession.overlaps, succession.stale],
+        pauses: world.pauses(),
+        locked_out: succession.locked_out,
+    })
+}
+
+/// `peers` are the other replicas, where there are some.
+pub fn boot(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>) -> Defragd {
     let policy = sim.world().schedule.policy.clone();
     sim.world().watch.stop_asked = None;
     let now = sim.now();
@@ -109,6 +159,7 @@ pub fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
     let settings = ClusterSettings {
         name: "a".to_owned(),
         endpoints: Vec::new(),
+        discovery: None,
         ca_file: None,
         identity_files: None,
         user: None,
@@ -124,10 +175,18 @@ pub fn boot(sim: &Arc<Sim>, journal: &SimJournal) -> Defragd {
         slots: Arc::new(Semaphore::new(1)),
         max_concurrent_runs: 1,
         claims: Claims::default(),
+        changes: Changes::default(),
+        notifications: Notifications::default(),
     });
     let cluster = Cluster::new(settings, SimEtcd::new(Arc::clone(sim)), Arc::clone(&shared)).with_gates(gates(sim));
-    let cluster = Arc::new(cluster);
-    (Arc::clone(&cluster), App::new(vec![cluster], shared))
+    let cluster = Arc::new(match lock_of(sim) {
+        Some((lock, name)) => match peers {
+            Some(peers) => cluster.with_lock(lock, &name).with_peers(peers),
+            None => cluster.with_lock(lock, &name),
+        },
+        None => cluster,
+    });
+    (Arc::clone(&cluster), Arc::new(App::new(vec![cluster], shared)))
 }
 
 pub fn broken(sim: &Sim) -> bool {
@@ -136,15 +195,15 @@ pub fn broken(sim: &Sim) -> bool {
 
 /// The alerts that were sent, over all lives.
 #[derive(Default)]
-struct Asked {
+pub struct Asked {
     /// How many of the schedule's requests were taken.
-    of_schedule: Cell<usize>,
+    pub of_schedule: Cell<usize>,
     /// How much of what people do is done.
-    of_people: Cell<usize>,
+    pub of_people: Cell<usize>,
     /// One that is to come after the next start.
-    again: Cell<Option<Duration>>,
+    pub again: Cell<Option<Duration>>,
     /// How many of those came.
-    fired: Cell<usize>,
+    pub fired: Cell<usize>,
 }
 
 /// Ends soon after the first violation: what comes after it proves nothing.
@@ -154,10 +213,20 @@ async fn until_broken(sim: &Sim) {
     }
 }
 
-async fn live(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
+async fn live(sim: &Arc<Sim>, journals: &RefCell<Vec<SimJournal>>) -> u32 {
+    let fleet = sim.world().schedule.fleet.clone();
+    let lives = async {
+        if let Some(fleet) = fleet {
+            all_replicas(sim, &fleet, journals).await;
+            return 0;
+        }
+        let journal = SimJournal::new(Arc::clone(sim));
+        journals.borrow_mut().push(journal.clone());
+        all_lives(sim, &journal).await
+    };
     tokio::select! {
         biased;
-        extra = all_lives(sim, journal) => extra,
+        extra = Box::pin(lives) => extra,
         () = until_broken(sim) => 0,
     }
 }
@@ -223,7 +292,7 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
 }
 
 /// The moment of a death. One that waits for a Defragment waits until everything is mended at the most.
-async fn until(sim: &Sim, death: &Death) {
+pub async fn until(sim: &Sim, death: &Death) {
     sleep_until(sim.at(death.at)).await;
     let Some(after) = death.after_send else { return };
     let sends = sim.world().watch.sends;
@@ -246,14 +315,8 @@ async fn until(sim: &Sim, death: &Death) {
 
 /// One life: recovers, serves, and hears the alerts of the schedule.
 async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driver::Stop, asked: Rc<Asked>) {
-    let (cluster, app) = loop {
-        let (cluster, app) = boot(sim, journal);
-        match app.recover().await {
-            Ok(()) => break (cluster, app),
-            // The process ends with an error, and its supervisor starts it again.
-            Err(_) => sleep(Duration::from_secs(5)).await,
-        }
-    };
+    let defragd = started(sim, journal, None).await;
+    let cluster = &defragd.0;
     let requests = sim.world().schedule.requests.clone();
     let alerts = async {
         if let Some(after) = asked.again.take() {
@@ -273,7 +336,8 @@ async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driv
         }
     };
     let done = |number: usize| asked.of_people.set(number + 1);
-    let people = people(sim, journal, &cluster, asked.of_people.get(), done);
+    let all = sim.world().schedule.people.clone();
+    let people = people(sim, journal, &defragd, (&all, asked.of_people.get()), done);
     let outside = async { tokio::join!(alerts, people) };
     tokio::pin!(outside);
     let work = cluster.work(stopped);
@@ -283,31 +347,49 @@ async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driv
         () = &mut work => {}
         _ = &mut outside => work.await,
     }
-    drop(app);
+}
+
+/// A process that has taken up what the one before left.
+pub async fn started(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>) -> Defragd {
+    loop {
+        let (cluster, app) = boot(sim, journal, peers.clone());
+        match app.recover().await {
+            Ok(()) => return (cluster, app),
+            // The process ends with an error, and its supervisor starts it again.
+            Err(_) => sleep(Duration::from_secs(5)).await,
+        }
+    }
 }
 
 /// What people do in the time of the schedule. What a crash cut short they do again.
-async fn people(
+pub async fn people(
     sim: &Arc<Sim>,
     journal: &SimJournal,
-    cluster: &Arc<Cluster<SimEtcd, SimJournal>>,
-    from: usize,
+    (cluster, app): &Defragd,
+    (people, from): (&[(Duration, Person)], usize),
     done: impl Fn(usize),
 ) {
-    let people = sim.world().schedule.people.clone();
-    for (number, (at, person)) in people.into_iter().enumerate().skip(from) {
+    for (number, (at, person)) in people.iter().cloned().enumerate().skip(from) {
         sleep_until(sim.at(at)).await;
         let now = sim.now();
         sim.world().watch.note(now, || format!("a person: {person:?}"));
         match person {
             Person::Pause { lasts } => {
                 let pause = Command::Pause { reason: "r".to_owned(), lasts };
-                if cluster.command("p".to_owned(), pause).await.is_ok() {
-                    sim.world().on_paused(lasts.map(|lasts| now + lasts));
+                match app.command("a", "p".to_owned(), pause, false).await {
+                    Ok(Carried::Here(_)) => sim.world().on_paused(lasts.map(|lasts| now + lasts)),
+                    Ok(Carried::Elsewhere { holder, .. }) => {
+                        let holder = sim.of_replica(number_of(&holder));
+                        holder.world().on_paused(lasts.map(|lasts| now + lasts));
+                    }
+                    Err(_) => {}
                 }
             }
-            Person::Resume => resume(sim, cluster).await,
-            Person::Approve => approve(journal, cluster).await,
+            Person::Resume => resume(sim, app).await,
+            Person::Approve => approve(journal, app).await,
+            Person::Run => {
+                let _ = app.command("a", "p".to_owned(), Command::Run, false).await;
+            }
             Person::Resolve { alert } => {
                 // It is sent again or not: a later notification would be of another alert.
                 let _ = cluster.resolve(vec![key(alert)]).await;
@@ -317,18 +399,23 @@ async fn people(
     }
 }
 
-pub async fn resume(sim: &Sim, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
+pub async fn resume(sim: &Sim, app: &Arc<App<SimEtcd, SimJournal>>) {
     sim.world().on_resume();
     // Whoever paused sees to it that it ends.
-    while cluster.command("p".to_owned(), Command::Resume { reason: "r".to_owned() }).await.is_err() {
+    // Where the lock is locked out for good there is nobody to take it.
+    for _ in 0..TRIES_TO_RESUME {
+        let order = Command::Resume { reason: "r".to_owned() };
+        if app.command("a", "p".to_owned(), order, false).await.is_ok() {
+            return;
+        }
         sleep(RESEND).await;
     }
 }
 
-pub async fn approve(journal: &SimJournal, cluster: &Arc<Cluster<SimEtcd, SimJournal>>) {
+pub async fn approve(journal: &SimJournal, app: &Arc<App<SimEtcd, SimJournal>>) {
     let waiting = journal.views().into_iter().rev().find(|view| view.outcome.is_none() && view.started_at.is_none());
     if let Some(view) = waiting {
-        let _ = cluster.approve(view.id, "p".to_owned()).await;
+        let _ = app.approve(view.id, "p".to_owned(), false).await;
     }
 }
 

@@ -33,6 +33,7 @@ observe_mode_acts|src/core/run/choose.rs|s/if self\.brief\.policy\.mode == Mode:
 corrupt_ignored|src/core/safety.rs|s/has_alarm\(AlarmKind::Corrupt\)\.then_some/has_alarm(AlarmKind::Corrupt).then(|| Reason::CorruptAlarm).filter(|_| false).map(|_| true).unwrap_or(false).then_some/
 lag_ignored|src/core/safety.rs|s/\.or_else\(\|\| lag\(facts\)\)/.or_else(|| lag(facts).filter(|_| false))/
 need_not_measured|src/core/policy.rs|s/self\.min_fragmentation_ratio && reclaimable/self.min_fragmentation_ratio || reclaimable/
+request_forgotten_while_reading|src/app/worker.rs|s/( +let queued = lock\(&self\.desk\)\.queued\.clone\(\);\n)( +let ledger = match self\.ledger\(\)\.await \{.*?\n {8}\};\n)/$2$1/s
 request_forgotten_on_restart|src/app/service.rs|s/cluster\.requeue\([^\n]*\n/\n/
 no_last_look|src/core/run/choose.rs|s/self\.other_cluster\(facts\)\.or_else\(\|\| self\.no_longer_next\(&intent, facts\)\)/self.other_cluster(facts).filter(|_| false)/
 gates_not_asked_before|src/core/run/choose.rs|s/if has_work && !self\.entered \{/if has_work \&\& !self.entered \&\& self.looks > 99 {/
@@ -56,6 +57,16 @@ pause_ignored|src/core/admission.rs|s/self\.paused\(now\)\.or_else\(\|\| \{/self
 approval_ignored|src/core/admission.rs|s/&& run\.approved\.is_none\(\)/\&\& run.approved.is_none() \&\& emergency/
 breaker_opens_late|src/core/admission.rs|s/failures >= policy\.breaker_failures/failures > policy.breaker_failures/
 daily_limit_one_too_many|src/core/admission.rs|s/recent\.len\(\)\.checked_sub\(/recent.len().saturating_sub(1).checked_sub(/
+lock_permit_always_granted|src/app/lock.rs|s/self\.view\.state\.borrow\(\)\.lost\(self\.term, self\.view\.now\(\)\)/self.view.state.borrow().lost(self.term, self.view.now()).filter(|_| false)/
+lock_validity_counts_from_the_answer|src/app/lock.rs|s/self\.heard\(sent_at, &answer\)/self.heard(sent_at.max(self.epoch.elapsed()), \&answer)/
+lock_validity_without_a_margin|src/core/lock.rs|s/ttl\.saturating_sub\(\*ttl \/ MARGIN_PART\)/ttl.saturating_sub(*ttl \/ MARGIN_PART \/ 1000)/
+lock_held_past_its_end|src/core/lock.rs|s/if now < \*until => Some\(\*term\)/if now < *until + *until => Some(*term)/
+lock_won_anew_counts_as_never_lost|src/core/lock.rs|s/if self\.held\(now\) == Some\(term\) => return None/if self.held(now) >= Some(term) => return None/
+lock_begins_at_once_after_a_takeover|src/app/lock.rs|s/me, SETTLING, State/me, SETTLING \/ 1000, State/
+lock_note_not_counted_in|src/app/handover.rs|s/self\.shared\.journal\.inherit\(self\.name\(\), digest\)\.await\.map_err\(\|error\| error\.to_string\(\)\)\?;/drop(digest);/
+lock_begins_without_the_note|src/app/handover.rs|s/if !self\.lock\.is_needed\(\) \{\n(\s+return Ok\(term\))/if term > Term(0) {\n$1/
+handed_over_counts_as_done|src/app/forward.rs|s/Some\(PeerRun \{ outcome: None, \.\. \}\) => return Ok\(Ok\(Fares::Open\)\)/Some(PeerRun { outcome: None, .. }) => return Ok(Ok(Fares::Ended(elsewhere(holder, handed.run, &Outcome::Succeeded))))/
+handed_over_and_forgotten|src/app/forward.rs|s/!outcome\.is_broken_off\(\) => \{/outcome.is_broken_off() => {/
 cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
 LIST
 }
@@ -67,7 +78,7 @@ reset() {
   cp "$root/Cargo.lock" "$work/"
   # Only the library and the simulator: no binary to link, no other members.
   rm -f "$work/src/main.rs"
-  perl -pe 's/^members = .*/members = []/; s/^default-run.*//; s/^testkit = .*//; s/^readme = .*//' \
+  perl -pe 's/^members = .*/members = []/; s/^default-run.*//; s/^(testkit|fleet) = .*//; s/^readme = .*//' \
     "$root/Cargo.toml" > "$work/Cargo.toml"
 }
 

@@ -21,6 +21,8 @@ pub enum Person {
     Resume,
     /// Approves whatever waits.
     Approve,
+    /// Asks for a run. Only of one of several replicas.
+    Run,
     /// An alert of the schedule no longer fires.
     Resolve {
         alert: usize,

@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use defragd::core::{
     cluster::{Alarm, AlarmKind, Fact, MemberId, Status},
+    handover::Digest,
     history::{Entry, MemberEnd, Outcome, RunId, Step, Trigger},
+    order::Order,
     policy::{Compaction, LeaderPolicy, Mode},
+    reason::Reason,
 };
 
 use crate::{
@@ -57,24 +60,47 @@ struct Settling {
 
 impl World {
     /// Windows and limits are by the clock on the wall, and nobody can keep them to the second when that steps.
-    fn clock_is_steady(&self) -> bool {
+    pub fn clock_is_steady(&self) -> bool {
         !self.schedule.faults.iter().any(|(_, fault)| matches!(fault, Fault::ClockStep { .. }))
     }
 
     /// A pause was acknowledged to the person who ordered it.
     pub fn on_paused(&mut self, until: Option<Duration>) {
         self.watch.orders.paused = Some((self.now, until));
+        self.on_pause_acknowledged();
     }
 
     /// A person is about to resume.
     pub fn on_resume(&mut self) {
+        self.on_resumed_somewhere();
         self.watch.orders.paused = None;
         self.watch.orders.failures = 0;
         self.forgive();
     }
 
+    /// Another holder's orders and runs are in the journal of the replica that acts.
+    pub fn on_inherited(&mut self, digest: &Digest) {
+        let now = self.now;
+        self.watch.note(now, || format!("inherits {digest:?}"));
+        self.watch.inherited = Some(digest.term);
+        let last = digest.order.as_ref().map(|record| &record.order);
+        if matches!(last, Some(Order::Resume { .. })) {
+            self.watch.orders.paused = None;
+        }
+        if digest.resumed_at.is_some() {
+            self.forgive();
+        }
+        if digest.cleared_at.is_some() {
+            self.watch.orders.failures = 0;
+        }
+        for attempt in &digest.attempts {
+            self.watch.inherit_attempt(attempt.at, &attempt.result);
+        }
+    }
+
     /// I4: no order stands against sending this.
     pub fn check_orders(&mut self, what: &str) {
+        self.check_note(what);
         if let Some((since, until)) = self.watch.orders.paused
             && self.now > since + STILL_SENT
             && until.is_none_or(|until| self.now < until)
@@ -203,13 +229,19 @@ impl World {
         let steady = self.clock_is_steady();
         let policy = self.schedule.policy.clone();
         match entry {
-            Entry::Accepted(request) if request.trigger != Trigger::Manual && steady => self.check_limits(run),
+            Entry::Accepted(request) if request.trigger != Trigger::Manual && steady && self.lock.is_none() => {
+                self.check_limits(run);
+            }
             Entry::Approved { .. } => self.watch.orders.approved.push(run.0),
             Entry::Step(step) => self.watch.orders.step = Some((run.0, step.clone(), false)),
             Entry::Started { .. } => {
                 // A new process does not know that a compaction has not settled, and measures anew.
                 self.watch.orders.settling = None;
                 let fresh = self.watch.runs.get(&run.0).is_none_or(|log| !log.started);
+                // Under a lock, what the holder decides is decided when it begins.
+                if fresh && steady && self.lock.is_some() && !self.watch.is_manual(run.0) {
+                    self.check_limits(run);
+                }
                 let since = self.now.saturating_sub(self.watch.orders.last_failure);
                 let open = self.watch.orders.failures >= policy.breaker_failures
                     && policy.breaker_reset_after.is_none_or(|after| since < after);
@@ -239,6 +271,10 @@ impl World {
                     *at = self.now;
                 }
                 match outcome {
+                    // It is gone on with by whoever holds the lock.
+                    Outcome::Stopped { reason: Reason::LockLost { .. } } => {
+                        self.watch.orders.touched.retain(|(touched, _)| *touched != run.0);
+                    }
                     Outcome::Failed { .. } => {
                         self.watch.orders.failures += 1;
                         self.watch.orders.last_failure = self.now;

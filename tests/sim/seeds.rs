@@ -1,11 +1,29 @@
 //! Seeds that showed a defect, each with what it showed. They stay as tests.
 
-/// Mended: the seed, and what was wrong.
+/// Mended: the seed, and what was wrong. Played with one replica.
 pub const REGRESSIONS: &[(u64, &str)] = &[
     (71, "I7: while the journal is slow to take the intent, the observation grows old, and Defragment goes out on it"),
     (2773, "I7: the same, 33 s old"),
     (1746, "I5: killed right after a send and restarted at once, while the Defragment is still on its way"),
     (105_555, "I2: a run whose end could not be written while its window was closed stayed open beside the next one"),
     (113_158, "I6: a request that was cancelled while the journal was slow was ended once more, as not approved"),
+    (2, "liveness: a request that came while the journal was read was forgotten until the next start"),
     (323_072, "gates: killed between a gate's failure and the end of the run, it went on after the restart"),
+];
+
+/// The same, played with several replicas.
+pub const OF_REPLICAS: &[(u64, &str)] = &[
+    (
+        299,
+        "liveness: a replica whose candidacy ran out under NOSPACE did not learn who holds the lock, and handed nothing over",
+    ),
+    (1541, "liveness: a pause from a holder whose clock was an hour ahead could not be lifted at the next holder"),
+    (
+        6652,
+        "I6: a run by hand that was handed over, and joined by an alert since, was asked for again every 3 s, for ever",
+    ),
+    (
+        19915,
+        "liveness: what the daily limit held back was said to be tried again, and the other replica waited for that for a day",
+    ),
 ];

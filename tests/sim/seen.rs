@@ -13,6 +13,8 @@ const MOST_BEHIND: u64 = 1_000;
 /// What the network delivered to defragd since it last asked for the member list.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
+    /// When the members were asked for.
+    pub began: Duration,
     /// The last answer.
     pub at: Duration,
     pub membership: Option<Membership>,

@@ -1,4 +1,4 @@
-//! The world, shared by defragd's ports and the task that moves it.
+//! The world, shared by defragd's ports and the task that moves it. A [`Sim`] is one party's handle on it.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,23 +13,47 @@ use tokio::{
 use crate::model::World;
 
 pub struct Sim {
-    world: Mutex<World>,
+    world: Arc<Mutex<World>>,
     epoch: Instant,
     /// Something changed at the servers: calls that hang look again.
-    pub changed: Notify,
+    pub changed: Arc<Notify>,
     /// A new event is planned, perhaps before the one that is waited for.
-    pub planned: Notify,
+    pub planned: Arc<Notify>,
+    /// A replica heard from the lock's store.
+    pub lock_told: Arc<Notify>,
+    /// Whose handle this is. What is done through it is written down for that one.
+    replica: usize,
 }
 
 impl Sim {
+    /// The handle of the first replica, which is the only one in most schedules.
     pub fn new(world: World) -> Arc<Self> {
-        let (changed, planned) = (Notify::new(), Notify::new());
-        Arc::new(Self { world: Mutex::new(world), epoch: Instant::now(), changed, planned })
+        Arc::new(Self {
+            world: Arc::new(Mutex::new(world)),
+            epoch: Instant::now(),
+            changed: Arc::default(),
+            planned: Arc::default(),
+            lock_told: Arc::default(),
+            replica: 0,
+        })
+    }
+
+    /// The same world through the ports of another replica.
+    pub fn of_replica(&self, replica: usize) -> Arc<Self> {
+        Arc::new(Self {
+            world: Arc::clone(&self.world),
+            epoch: self.epoch,
+            changed: Arc::clone(&self.changed),
+            planned: Arc::clone(&self.planned),
+            lock_told: Arc::clone(&self.lock_told),
+            replica,
+        })
     }
 
     /// The world as it is now. Never held over an await.
     pub fn world(&self) -> MutexGuard<'_, World> {
         let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        world.watch.acting = self.replica;
         world.settle(self.epoch.elapsed());
         world
     }
@@ -40,6 +64,16 @@ impl Sim {
 
     pub fn at(&self, time: Duration) -> Instant {
         self.epoch + time
+    }
+
+    pub fn replica(&self) -> usize {
+        self.replica
+    }
+
+    /// Until when this replica's process is stopped, if it is.
+    pub fn stopped_until(&self) -> Option<Duration> {
+        let until = self.world().host().stopped_until;
+        (until > self.now()).then_some(until)
     }
 
     /// Lets the servers live on, whether or not defragd does.

@@ -1,30 +1,36 @@
 //! How members are reached: TLS, credentials, limits.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock, OnceLock},
+};
 
-use etcd_client::{Channel, Client, ConnectOptions};
-use hyper_util::client::legacy::connect::HttpConnector;
+use etcd_client::{Client, ConnectOptions};
+use hyper::Uri;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    sign::CertifiedKey,
+};
 use thiserror::Error;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use super::error;
-use crate::core::cluster::{Fact, Unknown, UnknownKind};
-
-/// A member that accepts no connection in this time is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// etcd's servers drop clients that ping more often than every 5 s.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// A peer that answers no ping in this time is gone, however long its RPC may take.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// What a member does not acknowledge within this time is never delivered. The kernel would else go on sending
-/// what was written to a broken connection, and a Defragment would begin long after its run is over.
-const UNDELIVERED_AFTER: Duration = Duration::from_secs(20);
+use super::{
+    channel::{CONNECT_TIMEOUT, Dial},
+    credentials::{CredentialFiles, Credentials},
+    denied::Who,
+    discovery::Discovery,
+    error,
+    names::Names,
+};
+use crate::{
+    adapters::tls,
+    core::cluster::{Fact, Unknown, UnknownKind},
+};
 
 /// A TLS file or an endpoint that cannot be used.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// A certificate or key cannot be read.
+    /// A file cannot be read.
     #[error("cannot read {what} {}: {source}", path.display())]
     File {
         /// Its part.
@@ -34,9 +40,9 @@ pub enum ConnectError {
         /// Why.
         source: std::io::Error,
     },
-    /// A certificate or key is not what it should be.
+    /// A file does not hold what it should.
     #[error("{what} {} is not usable: {detail}", path.display())]
-    Pem {
+    Unusable {
         /// Its part.
         what: &'static str,
         /// Where.
@@ -44,81 +50,91 @@ pub enum ConnectError {
         /// Why.
         detail: String,
     },
-    /// The client for the members' metrics pages cannot be made.
-    #[error("cannot set up TLS for the members' metrics pages: {0}")]
-    Http(String),
+    /// The parts do not make a client.
+    #[error("cannot set up TLS for the members: {0}")]
+    Tls(String),
 }
 
-/// Paths of the TLS files, as etcdctl's `--cacert`, `--cert` and `--key`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificates of the authorities to trust; the system's where absent.
-    pub ca: Option<PathBuf>,
-    /// Our certificate and its key.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-/// All that is needed to reach any member of one cluster.
-pub struct Connection {
-    endpoints: Vec<String>,
-    tls: ClientTlsConfig,
-    user: Option<(String, String)>,
-    http_tls: reqwest::Client,
+/// All that is needed to reach any member of one cluster, with the credentials of one moment.
+pub(super) struct Connection {
+    pub(super) credentials: Credentials,
+    pub(super) who: Who,
+    server_name: Option<String>,
+    tls: Lazy<Arc<ClientConfig>>,
+    names: Names,
+    http_tls: Lazy<reqwest::Client>,
     http_plain: reqwest::Client,
 }
 
-impl Connection {
-    /// Reads the TLS files. `endpoints` are URLs with a scheme; `user` is a name and a password.
-    pub fn new(endpoints: Vec<String>, files: &TlsFiles, user: Option<(String, String)>) -> Result<Self, ConnectError> {
-        let plain = || reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT);
-        let mut tls = ClientTlsConfig::new();
-        let mut http = plain();
-        if let Some(path) = &files.ca {
-            let pem = read("the CA certificate", path)?;
-            let roots =
-                reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| pem_error("the CA certificate", path, &e))?;
-            if roots.is_empty() {
-                let detail = "it holds no PEM certificate".to_owned();
-                return Err(ConnectError::Pem { what: "the CA certificate", path: path.clone(), detail });
-            }
-            tls = tls.ca_certificate(Certificate::from_pem(pem));
-            http = http.tls_certs_only(roots);
-        } else {
-            tls = tls.with_native_roots();
-        }
-        if let Some((cert_path, key_path)) = &files.identity {
-            let cert = read("the client certificate", cert_path)?;
-            let key = read("the client key", key_path)?;
-            let both = [cert.as_slice(), b"\n", &key].concat();
-            let identity = reqwest::Identity::from_pem(&both)
-                .map_err(|e| pem_error("the client certificate or key", cert_path, &e))?;
-            tls = tls.identity(Identity::from_pem(cert, key));
-            http = http.identity(identity);
-        }
-        let build = |builder: reqwest::ClientBuilder| builder.build().map_err(|e| ConnectError::Http(error::chain(&e)));
-        Ok(Self { endpoints, tls, user, http_tls: build(http)?, http_plain: build(plain())? })
-    }
+// Made when first needed: with the system's authorities in it, it takes longer and more memory than all the rest of a
+// cluster, and a bare machine has none.
+type Lazy<T> = LazyLock<Result<T, String>, Box<dyn FnOnce() -> Result<T, String> + Send>>;
 
-    /// The configured endpoints.
-    pub fn endpoints(&self) -> &[String] {
-        &self.endpoints
+impl Connection {
+    /// Checks that the credentials are whole and fit together; `files` is where they come from, for the words.
+    /// With a `discovery`, servers may have to prove its domain.
+    pub(super) fn new(
+        files: &CredentialFiles,
+        credentials: Credentials,
+        discovery: Option<&Discovery>,
+    ) -> Result<Self, ConnectError> {
+        let names = Names { nameserver: discovery.and_then(|discovery| discovery.nameserver) };
+        let named = |builder: reqwest::ClientBuilder| {
+            if names.nameserver.is_some() { builder.dns_resolver(Arc::new(names)) } else { builder }
+        };
+        let server_name = discovery.and_then(Discovery::server_name).map(ToOwned::to_owned);
+        let mut http = named(http_builder());
+        let mut identity = None;
+        let mut who = Who { user: credentials.user.as_ref().map(|(name, _)| name.clone()), common_name: None };
+        if let Some(pem) = &credentials.ca {
+            let unusable = |detail| unusable("the CA certificate", files.ca.as_deref(), detail);
+            let roots = reqwest::Certificate::from_pem_bundle(pem).map_err(|e| unusable(error::chain(&e)))?;
+            if roots.is_empty() {
+                return Err(unusable("it holds no PEM certificate".to_owned()));
+            }
+            http = http.tls_certs_only(roots);
+        }
+        if let Some((cert, key)) = &credentials.identity {
+            let path = files.identity.as_ref().map(|(cert, _)| cert.as_path());
+            let unusable = |detail| unusable("the client certificate or key", path, detail);
+            let own = Identity::new(cert, key).map_err(&unusable)?;
+            who.common_name = own.common_name();
+            identity = Some(own);
+            let both = [cert.as_slice(), b"\n", key].concat();
+            http = http.identity(reqwest::Identity::from_pem(&both).map_err(|e| unusable(error::chain(&e)))?);
+        }
+        let http_tls: Lazy<_> = LazyLock::new(Box::new(move || http.build().map_err(|e| error::chain(&e))));
+        let ca = credentials.ca.clone();
+        let tls: Lazy<_> = LazyLock::new(Box::new(move || client_config(ca.as_deref(), identity).map(Arc::new)));
+        if credentials.ca.is_some() || credentials.identity.is_some() {
+            // Most likely needed, and what is wrong with the files is better said now.
+            let made = (*http_tls).as_ref().map(drop).and_then(|()| (*tls).as_ref().map(drop));
+            made.map_err(|detail| ConnectError::Tls(detail.clone()))?;
+        }
+        let http_plain = if names.nameserver.is_some() {
+            let own = named(http_builder()).tls_certs_only([]).build();
+            own.map_err(|failure| ConnectError::Tls(error::chain(&failure)))?
+        } else {
+            plain_http()?
+        };
+        Ok(Self { credentials, who, server_name, tls, names, http_tls, http_plain })
     }
 
     /// A client for this one address. With a user it authenticates right away; else nothing is sent yet.
-    pub(super) async fn client(&self, url: &str) -> Fact<Client> {
+    pub(in crate::adapters) async fn client(&self, url: &str) -> Fact<Client> {
         let bad = |detail: String| Unknown::new(UnknownKind::Other, format!("cannot use the address {url}: {detail}"));
-        let mut endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|e| bad(error::chain(&e)))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-        if url.starts_with("https://") {
-            endpoint = endpoint.tls_config(self.tls.clone()).map_err(|e| bad(error::chain(&e)))?;
-        }
-        let channel = Channel::Tonic(endpoint.connect_with_connector_lazy(connector()));
+        let address: Uri = url.parse().map_err(|failure| bad(error::chain(&failure)))?;
+        let dial = if url.starts_with("https://") {
+            let config = (*self.tls).as_ref().map_err(|detail| bad(detail.clone()))?;
+            Dial::tls(address, self.names, Arc::clone(config), self.server_name.as_deref())
+        } else {
+            Dial::plain(address, self.names)
+        };
+        let channel = dial.map_err(bad)?.channel();
         let options = ConnectOptions::new().with_auto_token_refresh(true);
-        let Some((name, password)) = &self.user else {
-            return Client::from_channel(channel, Some(options)).await.map_err(|failure| error::unknown(&failure));
+        let told = |failure: &etcd_client::Error| error::unknown("Authenticate", &self.who, failure);
+        let Some((name, password)) = &self.credentials.user else {
+            return Client::from_channel(channel, Some(options)).await.map_err(|failure| told(&failure));
         };
         match Client::from_channel(channel.clone(), Some(options.clone().with_user(name, password))).await {
             // Somebody switched authentication off, perhaps in an emergency: that must not blind us.
@@ -128,27 +144,84 @@ impl Connection {
             }
             other => other,
         }
-        .map_err(|failure| error::unknown(&failure))
+        .map_err(|failure| told(&failure))
     }
 
     /// The client for the metrics page at this address.
-    pub(super) fn http(&self, url: &str) -> &reqwest::Client {
-        if url.starts_with("https://") { &self.http_tls } else { &self.http_plain }
+    pub(super) fn http(&self, url: &str) -> Fact<&reqwest::Client> {
+        if !url.starts_with("https://") {
+            return Ok(&self.http_plain);
+        }
+        (*self.http_tls).as_ref().map_err(|detail| Unknown::new(UnknownKind::Other, detail.clone()))
     }
 }
 
-fn connector() -> HttpConnector {
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_tcp_user_timeout(Some(UNDELIVERED_AFTER));
-    connector
+fn http_builder() -> reqwest::ClientBuilder {
+    // Pages are seldom asked for, and a kept connection holds buffers as large as the page: of a whole fleet, that is
+    // more than all the connections for gRPC.
+    reqwest::Client::builder()
+        .no_proxy()
+        // A member's page is where it is: whoever answers with another address is none of them.
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(0)
 }
 
-fn read(what: &'static str, path: &PathBuf) -> Result<Vec<u8>, ConnectError> {
-    std::fs::read(path).map_err(|source| ConnectError::File { what, path: path.clone(), source })
+/// One for all clusters: it knows nothing of any. Without authorities, since it never speaks TLS.
+fn plain_http() -> Result<reqwest::Client, ConnectError> {
+    static SHARED: OnceLock<reqwest::Client> = OnceLock::new();
+    if let Some(client) = SHARED.get() {
+        return Ok(client.clone());
+    }
+    let client =
+        http_builder().tls_certs_only([]).build().map_err(|failure| ConnectError::Tls(error::chain(&failure)))?;
+    Ok(SHARED.get_or_init(|| client).clone())
 }
 
-fn pem_error(what: &'static str, path: &std::path::Path, error: &reqwest::Error) -> ConnectError {
-    ConnectError::Pem { what, path: path.to_owned(), detail: error::chain(error) }
+/// Who we are: a certificate and its key, which belong together.
+struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// In the moment between the writes of the two files they do not belong together.
+    fn new(cert: &[u8], key: &[u8]) -> Result<Self, String> {
+        let chain = tls::certificates(cert)?;
+        let key = tls::key(key).map_err(|error| format!("the key: {error}"))?;
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider)
+            .map_err(|error| format!("certificate and key do not belong together, or are not whole: {error}"))?;
+        Ok(Self { chain, key })
+    }
+
+    /// The certificate's.
+    fn common_name(&self) -> Option<String> {
+        let (_, leaf) = x509_parser::parse_x509_certificate(self.chain.first()?).ok()?;
+        let name = leaf.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
+        Some(name)
+    }
+}
+
+/// Whom we trust, and who we are, over HTTP/2.
+fn client_config(ca: Option<&[u8]>, identity: Option<Identity>) -> Result<ClientConfig, String> {
+    let roots = ca.map(|pem| {
+        let mut roots = RootCertStore::empty();
+        // A bundle may hold what this library does not take; one that it takes is enough.
+        roots.add_parsable_certificates(tls::certificates(pem)?);
+        Ok::<_, String>(roots)
+    });
+    let builder = tls::trusting(roots.transpose()?)?;
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(Identity { chain, key }) => {
+            builder.with_client_auth_cert(chain, key).map_err(|failure| error::chain(&failure))?
+        }
+    };
+    config.alpn_protocols.push(b"h2".to_vec());
+    Ok(config)
+}
+
+fn unusable(what: &'static str, path: Option<&Path>, detail: String) -> ConnectError {
+    ConnectError::Unusable { what, path: path.unwrap_or(Path::new("")).to_owned(), detail }
 }

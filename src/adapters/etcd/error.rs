@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use etcd_client::Error;
 use tonic::{Code, Status};
 
+use super::denied::{self, Who};
 use crate::core::{
     cluster::{Unknown, UnknownKind},
     run::DefragError,
@@ -49,35 +50,32 @@ pub(super) fn is_compacted_already(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.message().contains("required revision has been compacted"))
 }
 
-fn is_denied(status: &Status) -> bool {
-    const TEXTS: [&str; 6] = [
-        "auth: ",
-        "permission denied",
-        "authentication failed",
-        "invalid auth token",
-        "user name is empty",
-        "user name not found",
-    ];
-    matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated)
-        || (status.source().is_none() && TEXTS.iter().any(|text| status.message().contains(text)))
-}
-
-/// Why a fact is not known.
-pub(super) fn unknown(error: &Error) -> Unknown {
+/// Why a fact is not known. `rpc` and `who` are for the words about a denial.
+pub(super) fn unknown(rpc: &str, who: &Who, error: &Error) -> Unknown {
     let Error::GRpcStatus(status) = error else {
         return Unknown::new(UnknownKind::Other, chain(error));
     };
+    let said = describe(status);
+    if let Some(kind) = denied::kind(status) {
+        return Unknown::new(kind, denied::explain(kind, rpc, who, &said));
+    }
     let kind = match status.code() {
-        _ if is_denied(status) => UnknownKind::Denied,
         Code::DeadlineExceeded => UnknownKind::TimedOut,
+        _ if is_tls(status, &said) => UnknownKind::Tls,
         _ if status.source().is_some() || status.code() == Code::Unavailable => UnknownKind::Unreachable,
         _ => UnknownKind::Other,
     };
-    Unknown::new(kind, describe(status))
+    Unknown::new(kind, said)
+}
+
+/// A handshake that failed on our side, or on the server's, which says so in an alert.
+fn is_tls(status: &Status, said: &str) -> bool {
+    const TEXTS: [&str; 3] = ["invalid peer certificate", "received fatal alert", "received corrupt message"];
+    status.source().is_some() && TEXTS.iter().any(|text| said.contains(text))
 }
 
 /// Whether a failed Defragment has certainly ended on the server.
-pub(super) fn defrag(error: &Error) -> DefragError {
+pub(super) fn defrag(who: &Who, error: &Error) -> DefragError {
     // Only what etcd itself says, in its own words, proves that it is done: a proxy on the way, or a stream
     // that just ends, looks the same by code. To follow an idle member costs seconds, no more.
     const ETCD_SAYS: [&str; 5] =
@@ -88,8 +86,8 @@ pub(super) fn defrag(error: &Error) -> DefragError {
     let text = describe(status);
     if text.contains("no space left on device") {
         DefragError::DiskFull(text)
-    } else if is_denied(status) {
-        DefragError::Denied(text)
+    } else if let Some(kind) = denied::kind(status) {
+        DefragError::Denied(denied::explain(kind, "Defragment", who, &text))
     } else if status.source().is_none()
         && status.code() != Code::Unavailable
         && ETCD_SAYS.iter().any(|start| text.contains(start))
@@ -106,7 +104,7 @@ mod tests {
 
     #[test]
     fn only_an_answer_of_the_server_counts_as_an_end() {
-        let classify = |status: Status| defrag(&Error::GRpcStatus(status));
+        let classify = |status: Status| defrag(&Who::default(), &Error::GRpcStatus(status));
         assert!(matches!(classify(Status::unknown("auth: permission denied")), DefragError::Denied(_)));
         let learner = Status::unavailable("etcdserver: rpc not supported for learner");
         assert!(matches!(classify(learner), DefragError::Lost(_)));
@@ -127,7 +125,7 @@ mod tests {
 
     #[test]
     fn denials_are_known_by_code_and_by_text() {
-        let kind = |status: Status| unknown(&Error::GRpcStatus(status)).kind;
+        let kind = |status: Status| unknown("Status", &Who::default(), &Error::GRpcStatus(status)).kind;
         assert_eq!(kind(Status::unknown("auth: permission denied")), UnknownKind::Denied);
         assert_eq!(kind(Status::permission_denied("etcdserver: permission denied")), UnknownKind::Denied);
         assert_eq!(kind(Status::unauthenticated("etcdserver: invalid auth token")), UnknownKind::Denied);

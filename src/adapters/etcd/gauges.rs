@@ -5,15 +5,29 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::error::chain;
-use crate::core::cluster::{Fact, Gauges, Unknown, UnknownKind};
+use crate::{
+    adapters::turns::Turns,
+    core::cluster::{Fact, Gauges, Unknown, UnknownKind},
+};
 
 /// etcd's page is about 100 kB; whatever sends more than this is not etcd.
 const MAX_PAGE_BYTES: usize = 8 << 20;
 /// The page is made from memory: slower than this is not an answer.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// No line of etcd's that matters is this long.
+const MAX_LINE_BYTES: usize = 64 << 10;
+/// Of a whole fleet, so many pages come at the same time: each takes a connection and its buffers, and all at once on
+/// the first scrape they would be most of the process's memory for good.
+/// A page that is not there by the end of its turn no longer keeps others from theirs: its member hangs.
+static PAGES: Turns = Turns::new(32, Duration::from_millis(250));
+
 /// Gets and reads the page below a client URL.
 pub(super) async fn fetch(client: &reqwest::Client, url: &str) -> Fact<Gauges> {
+    PAGES.take(|| read_page(client, url)).await
+}
+
+async fn read_page(client: &reqwest::Client, url: &str) -> Fact<Gauges> {
     let failed = |error: &reqwest::Error| {
         let kind = if error.is_timeout() { UnknownKind::TimedOut } else { UnknownKind::Unreachable };
         Unknown::new(kind, chain(error))
@@ -23,22 +37,64 @@ pub(super) async fn fetch(client: &reqwest::Client, url: &str) -> Fact<Gauges> {
     if !response.status().is_success() {
         return Err(Unknown::new(UnknownKind::Other, format!("{page} answered {}", response.status())));
     }
-    let mut body = Vec::new();
+    let (mut reader, mut length) = (Reader::default(), 0);
     while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error))? {
-        if body.len() + chunk.len() > MAX_PAGE_BYTES {
+        length += chunk.len();
+        if length > MAX_PAGE_BYTES {
             return Err(Unknown::new(UnknownKind::Other, format!("{page} is longer than {MAX_PAGE_BYTES} bytes")));
         }
-        body.extend_from_slice(&chunk);
+        reader.take(&chunk);
     }
-    Ok(read(&String::from_utf8_lossy(&body)))
+    Ok(reader.end())
 }
 
-/// Reads the unlabelled samples that matter.
-fn read(page: &str) -> Gauges {
-    let mut gauges = Gauges::default();
-    for line in page.lines() {
-        let Some((name, value)) = line.split_once(' ') else { continue };
-        let value = || value.split(' ').next().and_then(|value| value.parse::<f64>().ok());
+/// Reads a page that is there as a whole.
+pub fn read(page: &str) -> Gauges {
+    let mut reader = Reader::default();
+    reader.take(page.as_bytes());
+    reader.end()
+}
+
+/// Reads the unlabelled samples that matter, as the page comes, without keeping it.
+#[derive(Default)]
+struct Reader {
+    gauges: Gauges,
+    /// The beginning of a line whose end has not come yet.
+    begun: Vec<u8>,
+}
+
+impl Reader {
+    fn take(&mut self, chunk: &[u8]) {
+        let mut lines = chunk.split(|byte| *byte == b'\n');
+        let last = lines.next_back().unwrap_or_default();
+        for line in lines {
+            if self.begun.is_empty() {
+                self.line(line);
+            } else {
+                self.begun.extend_from_slice(line);
+                let whole = std::mem::take(&mut self.begun);
+                self.line(&whole);
+            }
+        }
+        if self.begun.len() + last.len() <= MAX_LINE_BYTES {
+            self.begun.extend_from_slice(last);
+        }
+    }
+
+    fn end(mut self) -> Gauges {
+        let last = std::mem::take(&mut self.begun);
+        self.line(&last);
+        self.gauges
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        // Most lines are of other metrics: they are passed by unread.
+        if !line.starts_with(b"etcd_") {
+            return;
+        }
+        let Some((name, value)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(' ')) else { return };
+        let gauges = &mut self.gauges;
+        let value = || value.split_whitespace().next().and_then(|value| value.parse::<f64>().ok());
         match name {
             "etcd_disk_defrag_inflight" => gauges.defrag_in_flight = value().map(|value| value > 0.0),
             "etcd_server_quota_backend_bytes" => gauges.quota = value().and_then(bytes),
@@ -47,7 +103,6 @@ fn read(page: &str) -> Gauges {
             _ => {}
         }
     }
-    gauges
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be positive and finite")]
@@ -58,6 +113,22 @@ fn bytes(value: f64) -> Option<ByteSize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_is_the_same_however_it_is_cut() {
+        let page = "# HELP x y\netcd_disk_defrag_inflight 1\r\n\netcd_mvcc_db_total_size_in_bytes 5\n\
+                    etcd_server_quota_backend_bytes 7";
+        let whole = read(page);
+        assert_eq!(
+            (whole.defrag_in_flight, whole.db_size, whole.quota),
+            (Some(true), Some(ByteSize(5)), Some(ByteSize(7)))
+        );
+        for size in 1..page.len() {
+            let mut reader = Reader::default();
+            page.as_bytes().chunks(size).for_each(|chunk| reader.take(chunk));
+            assert_eq!(reader.end(), whole, "in pieces of {size}");
+        }
+    }
 
     #[test]
     fn the_page_of_a_busy_member_is_read() {
@@ -72,6 +143,31 @@ mod tests {
         assert_eq!(gauges.quota, Some(ByteSize::gib(2)));
         assert_eq!(gauges.db_size, Some(ByteSize(1_480_000_000)));
         assert_eq!(gauges.db_size_in_use, None);
+    }
+
+    #[tokio::test]
+    async fn a_page_that_leads_elsewhere_is_not_followed() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let bind = || async { tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound") };
+        let (member, elsewhere) = (bind().await, bind().await);
+        let to = elsewhere.local_addr().expect("an address");
+        let url = format!("http://{}", member.local_addr().expect("an address"));
+        let answering = tokio::spawn(async move {
+            let (mut stream, _) = member.accept().await.expect("asked");
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            let answer = format!("HTTP/1.1 302 Found\r\nlocation: http://{to}/metrics\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.expect("sent");
+        });
+        let files = super::super::CredentialFiles::default();
+        let read = files.read().expect("no files");
+        let connection = super::super::Connection::new(&files, read, None).expect("no files");
+        let answer = fetch(connection.http(&url).expect("plain"), &url).await.expect_err("not followed");
+        assert!(answer.detail.contains("answered 302"), "{}", answer.detail);
+        answering.await.expect("no panic");
+        let asked = tokio::time::timeout(Duration::from_millis(100), elsewhere.accept()).await;
+        assert!(asked.is_err(), "somebody went there");
     }
 
     #[test]

@@ -64,6 +64,21 @@ pub(super) struct Proof {
     pub(super) password: bool,
 }
 
+/// What orders need of whoever gives them with what the connection shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Orders {
+    /// There are none.
+    Closed,
+    /// The token for orders.
+    Token,
+    /// Nothing more: a password or a certificate was shown.
+    Known,
+    /// Nothing: everything listens on loopback.
+    Open,
+    /// A password or a certificate, which is not there.
+    Unknown,
+}
+
 /// What a request that may cause a write to etcd has to show.
 #[derive(Clone, Default)]
 pub struct Access {
@@ -113,13 +128,37 @@ impl Access {
         self.receiver && self.admin.is_none()
     }
 
-    /// Whether the request shows what this needs.
-    pub(super) fn allows(&self, deed: Deed, headers: &HeaderMap, proof: Proof) -> bool {
-        let needed = match deed {
+    fn token_for(&self, deed: Deed) -> Option<&str> {
+        match deed {
             Deed::Notify => self.webhook.as_deref(),
             Deed::Order => self.admin.as_deref().or(self.webhook.as_deref()),
-        };
-        match needed {
+        }
+    }
+
+    /// What orders need, besides what the connection shows.
+    pub(super) fn orders(&self, proof: Proof) -> Orders {
+        match self.token_for(Deed::Order) {
+            _ if !self.receiver => Orders::Closed,
+            Some(_) => Orders::Token,
+            None if proof.password || proof.certificate => Orders::Known,
+            None if self.open => Orders::Open,
+            None => Orders::Unknown,
+        }
+    }
+
+    /// Whether this is the token that orders need.
+    pub(super) fn is_order_token(&self, shown: &str) -> bool {
+        self.token_for(Deed::Order).is_some_and(|token| bool::from(token.as_bytes().ct_eq(shown.as_bytes())))
+    }
+
+    /// Whether this is allowed only because everything listens on loopback.
+    pub(super) fn is_free(&self, deed: Deed, proof: Proof) -> bool {
+        self.token_for(deed).is_none() && !proof.password && !proof.certificate
+    }
+
+    /// Whether the request shows what this needs.
+    pub(super) fn allows(&self, deed: Deed, headers: &HeaderMap, proof: Proof) -> bool {
+        match self.token_for(deed) {
             _ if !self.receiver => false,
             Some(token) => shows(headers, token),
             None => self.open || proof.password || proof.certificate,

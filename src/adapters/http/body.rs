@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use http_body_util::BodyExt;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 /// A sender that takes longer for its body holds a connection that others need.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
@@ -14,6 +14,11 @@ const BODY_LIMIT: Duration = Duration::from_secs(10);
 const DISCARD_LIMIT: Duration = Duration::from_secs(1);
 /// How much of it is read: twice the longest that is wanted anywhere.
 const DISCARD_BYTES: usize = 2 * super::routes::MAX_BODY_BYTES;
+
+/// Longer bodies are kept in memory for a few senders at a time only: a notification of some twenty alerts.
+const SMALL_BYTES: usize = 16 << 10;
+/// How many long ones. Others wait, within their time.
+static LONG_BODIES: Semaphore = Semaphore::const_new(8);
 
 /// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +55,13 @@ pub(super) async fn discard(mut body: Body) {
 
 async fn collect(body: &mut Body, limit: usize) -> Option<Bytes> {
     let mut all = Vec::new();
+    let mut place = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.ok()?;
         let Some(data) = frame.data_ref() else { continue };
+        if place.is_none() && all.len() + data.len() > SMALL_BYTES {
+            place = Some(LONG_BODIES.acquire().await.ok()?);
+        }
         if all.len() + data.len() > limit {
             return None;
         }

@@ -1,11 +1,15 @@
-//! The connections that are open: never more than so many, and never idle ones in the way of others.
+//! The connections that are open: never more than so many, and never idle ones in the way of others. Those whose request
+//! has not come to the end of its body are no better: else whoever sends slowly enough would keep everybody out.
 
 use std::{
     collections::BTreeMap,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{sync::Notify, time::Instant};
 
 /// Scrapers, Alertmanagers and a few people; well below the usual 1,024 file descriptors.
@@ -33,7 +37,10 @@ pub(super) struct Seat {
 
 struct State {
     busy: usize,
-    idle_since: Instant,
+    /// How many of the busy are requests that have not come to their end yet.
+    coming: usize,
+    /// When the last request ended, or the first of those under way began.
+    since: Instant,
 }
 
 /// Gives the place back when it is dropped.
@@ -46,6 +53,15 @@ pub(super) struct Ticket {
 /// A request under way, until it is dropped.
 pub(super) struct Busy(Arc<Seat>);
 
+/// A request whose body is still to come, until it is dropped.
+struct Coming(Arc<Seat>);
+
+/// A body, and that it has not come to its end yet.
+pub(super) struct Body<B> {
+    body: B,
+    coming: Option<Coming>,
+}
+
 impl Default for Crowd {
     fn default() -> Self {
         Self { max: MAX_CONNECTIONS, seats: Mutex::default() }
@@ -53,19 +69,20 @@ impl Default for Crowd {
 }
 
 impl Crowd {
-    /// A place; where all are taken, that of whoever has been idle for the longest. None if nobody is idle.
+    /// A place; where all are taken, that of whoever has been idle for the longest, or has been sending a request for the
+    /// longest. None if all are waiting for answers.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Ticket> {
         let mut seats = lock(&self.seats);
         if seats.taken.len() >= self.max {
-            let idle = seats.taken.iter().filter_map(|(number, seat)| Some((seat.idle_since()?, *number)));
-            let (_, longest) = idle.min()?;
+            let in_the_way = seats.taken.iter().filter_map(|(number, seat)| Some((seat.gives_way()?, *number)));
+            let (_, longest) = in_the_way.min()?;
             if let Some(seat) = seats.taken.remove(&longest) {
                 seat.evicted.notify_one();
             }
         }
         let number = seats.next;
         seats.next += 1;
-        let state = Mutex::new(State { busy: 0, idle_since: Instant::now() });
+        let state = Mutex::new(State { busy: 0, coming: 0, since: Instant::now() });
         let seat = Arc::new(Seat { state, evicted: Notify::new() });
         seats.taken.insert(number, Arc::clone(&seat));
         drop(seats);
@@ -82,13 +99,38 @@ impl Drop for Ticket {
 impl Seat {
     /// A request begins.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
-        lock(&self.state).busy += 1;
+        let mut state = lock(&self.state);
+        if state.busy == 0 {
+            state.since = Instant::now();
+        }
+        state.busy += 1;
         Busy(Arc::clone(self))
+    }
+
+    /// Its body.
+    pub(super) fn receive<B: HttpBody>(self: &Arc<Self>, body: B) -> Body<B> {
+        let coming = (!body.is_end_stream()).then(|| {
+            lock(&self.state).coming += 1;
+            Coming(Arc::clone(self))
+        });
+        Body { body, coming }
+    }
+
+    /// Ends the connection, whatever is under way on it.
+    pub(super) fn hang_up(&self) {
+        self.evicted.notify_one();
     }
 
     fn idle_since(&self) -> Option<Instant> {
         let state = lock(&self.state);
-        (state.busy == 0).then_some(state.idle_since)
+        (state.busy == 0).then_some(state.since)
+    }
+
+    /// Since when it has been idle, or sending: whoever has just come in is not idle for long, and has its turn. None of
+    /// whoever waits for an answer.
+    fn gives_way(&self) -> Option<Instant> {
+        let state = lock(&self.state);
+        (state.busy <= state.coming).then_some(state.since)
     }
 
     /// Ends when the connection must give way, or has been idle for too long.
@@ -113,7 +155,37 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let mut state = lock(&self.0.state);
         state.busy -= 1;
-        state.idle_since = Instant::now();
+        state.since = Instant::now();
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        lock(&self.0.state).coming -= 1;
+    }
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Body<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream() {
+            self.coming = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -143,6 +215,26 @@ mod tests {
         drop(busy);
         assert!(crowd.enter().is_some(), "the first is idle now");
         assert!(lock(&crowd.seats).taken.len() <= 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_sends_for_the_longest_gives_way_and_who_waits_for_an_answer_does_not() {
+        use axum::body::Bytes;
+        use http_body_util::{BodyExt, Full};
+        let crowd = Arc::new(Crowd { max: 3, seats: Mutex::default() });
+        let waits = crowd.enter().expect("a place");
+        let _answer = waits.seat.begin();
+        let whole = waits.seat.receive(Full::<Bytes>::from("whole")).collect().await.expect("it comes");
+        assert_eq!(whole.to_bytes(), "whole");
+        let sends = crowd.enter().expect("a place");
+        let _request = sends.seat.begin();
+        let _slow = sends.seat.receive(Full::<Bytes>::from("not polled"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let has_just_come = crowd.enter().expect("a place");
+        let _another = crowd.enter().expect("the sender's place");
+        assert!(sends.seat.over().now_or_never().is_some(), "it was still sending");
+        assert!(has_just_come.seat.over().now_or_never().is_none(), "its request may be on its way");
+        assert!(waits.seat.over().now_or_never().is_none(), "it waits for its answer");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,14 @@
 //! The format of the metrics, and whether they are compressed: what the scraper asks for, as far as it is known here.
 
-use std::io::Write;
+use std::{
+    fmt,
+    io::{self, BufWriter, IntoInnerError, Write},
+};
 
 use flate2::{Compression, write::GzEncoder};
+
+/// The packer works on pieces of this size: one call of it for each word would cost more than the packing.
+const PIECE_BYTES: usize = 32 << 10;
 
 /// A format that can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +50,14 @@ impl Format {
         }
     }
 
+    fn is_open_metrics(self) -> bool {
+        matches!(self, Self::OpenMetrics1 | Self::OpenMetrics0)
+    }
+
     /// The registry's page, which is in OpenMetrics.
-    pub(super) fn page(self, open_metrics: String) -> String {
-        match self {
-            Self::OpenMetrics1 | Self::OpenMetrics0 => open_metrics,
-            // All names are classic ones, for which both are the same.
-            Self::Text1 | Self::Text0 => to_plain_text(&open_metrics),
-        }
+    fn page(self, open_metrics: String) -> String {
+        // All names are classic ones, for which both text formats are the same.
+        if self.is_open_metrics() { open_metrics } else { to_plain_text(&open_metrics) }
     }
 }
 
@@ -78,15 +85,71 @@ impl<'a> Range<'a> {
 }
 
 /// Whether an `Accept-Encoding` header has gzip.
-pub(super) fn takes_gzip(accept_encoding: &str) -> bool {
+fn takes_gzip(accept_encoding: &str) -> bool {
     accept_encoding.split(',').filter_map(Range::parse).any(|range| range.kind == "gzip" && range.weight > 0.0)
 }
 
-/// Compressed, fast rather than small.
-pub(super) fn gzip(page: &str) -> std::io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(page.len() / 8), Compression::fast());
-    encoder.write_all(page.as_bytes())?;
-    encoder.finish()
+/// A page that is being written in OpenMetrics, as its scraper wants it. What is wanted packed is packed as it comes, so
+/// that the megabytes of a large fleet are never there as text.
+pub(super) struct Page {
+    format: Format,
+    gzip: bool,
+    body: Body,
+}
+
+enum Body {
+    Text(String),
+    Packed(BufWriter<GzEncoder<Vec<u8>>>),
+}
+
+impl Page {
+    pub(super) fn new(accept: &str, accept_encoding: &str) -> Self {
+        let (format, gzip) = (Format::of(accept), takes_gzip(accept_encoding));
+        let body = if gzip && format.is_open_metrics() { Body::Packed(packer()) } else { Body::Text(String::new()) };
+        Self { format, gzip, body }
+    }
+
+    pub(super) fn content_type(&self) -> &'static str {
+        self.format.content_type()
+    }
+
+    /// Whether [`Page::finish`] gives it packed.
+    pub(super) fn is_gzip(&self) -> bool {
+        self.gzip
+    }
+
+    /// The whole page.
+    pub(super) fn finish(self) -> io::Result<Vec<u8>> {
+        let mut packer = match self.body {
+            Body::Packed(packer) => packer,
+            Body::Text(text) => {
+                let text = self.format.page(text);
+                if !self.gzip {
+                    return Ok(text.into_bytes());
+                }
+                let mut packer = packer();
+                packer.write_all(text.as_bytes())?;
+                packer
+            }
+        };
+        packer.flush()?;
+        packer.into_inner().map_err(IntoInnerError::into_error)?.finish()
+    }
+}
+
+impl fmt::Write for Page {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        match &mut self.body {
+            Body::Text(page) => page.write_str(text),
+            // Into memory: it does not fail.
+            Body::Packed(packer) => packer.write_all(text.as_bytes()).map_err(|_| fmt::Error),
+        }
+    }
+}
+
+/// Fast rather than small.
+fn packer() -> BufWriter<GzEncoder<Vec<u8>>> {
+    BufWriter::with_capacity(PIECE_BYTES, GzEncoder::new(Vec::new(), Compression::fast()))
 }
 
 /// Rewrites OpenMetrics to the text format 0.0.4: the families of counters are named with `_total`, units
@@ -168,12 +231,25 @@ mod tests {
         {
             assert_eq!(takes_gzip(header), takes, "{header}");
         }
-        let page = "# TYPE a gauge\na 1\n".repeat(1000);
-        let packed = gzip(&page).expect("packed");
-        assert!(packed.len() < page.len() / 10);
-        let mut unpacked = String::new();
-        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut unpacked)
-            .expect("gzip");
-        assert_eq!(unpacked, page);
+        // In one piece, in pieces of some bytes, and more than one of the packer's own.
+        let metrics = "# TYPE a gauge\na 1\n".repeat(4000);
+        for (accept, whole) in [("application/openmetrics-text", metrics.clone()), ("", to_plain_text(&metrics))] {
+            let mut page = Page::new(accept, "gzip");
+            for piece in metrics.split_inclusive(' ') {
+                fmt::Write::write_str(&mut page, piece).expect("written");
+            }
+            assert!(page.is_gzip());
+            let packed = page.finish().expect("packed");
+            assert!(packed.len() < metrics.len() / 10);
+            let mut unpacked = String::new();
+            io::Read::read_to_string(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut unpacked)
+                .expect("gzip");
+            assert_eq!(unpacked, whole);
+
+            let mut page = Page::new(accept, "");
+            fmt::Write::write_str(&mut page, &metrics).expect("written");
+            assert!(!page.is_gzip());
+            assert_eq!(page.finish().expect("text"), whole.as_bytes());
+        }
     }
 }

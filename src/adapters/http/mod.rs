@@ -1,4 +1,4 @@
-//! The HTTP side: metrics, the webhook receiver, the API.
+//! The HTTP side: metrics, the webhook receiver, the API, the status page.
 //!
 //! Knows nothing of etcd: everything is asked of [`crate::ports::service::Service`].
 
@@ -8,7 +8,9 @@ mod crowd;
 mod exposition;
 mod guard;
 mod orders;
+mod page;
 mod routes;
+mod scrape;
 mod server;
 mod web;
 mod webhook;

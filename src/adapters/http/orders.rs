@@ -12,18 +12,21 @@ use axum::{
     http::{Request, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use jiff::SignedDuration;
 use serde::Deserialize;
 use tracing::{error, warn};
 
 use super::{
     auth::{Deed, Proof},
     body::{BodyError, discard, read},
+    page::origin::is_rebound,
     routes::{Site, problem},
 };
 use crate::{
-    core::history::RunId,
-    ports::service::{Command, CommandError, Service},
+    core::{history::RunId, time::Time},
+    ports::{
+        peers::FORWARDED_HEADER,
+        service::{Carried, Command, CommandError, Service},
+    },
 };
 
 /// A name and a sentence.
@@ -41,9 +44,12 @@ struct Said {
     /// Why.
     #[serde(default)]
     reason: String,
-    /// How long a pause lasts, like `2h`.
+    /// How long a pause lasts, like `2h` or `1d`.
     #[serde(rename = "for")]
-    lasts: Option<SignedDuration>,
+    lasts: Option<Time>,
+    /// Whether another replica passes it on.
+    #[serde(skip)]
+    forwarded: bool,
 }
 
 /// Refuses whoever may not cause a write to etcd, and whatever a web page in an operator's browser could
@@ -75,6 +81,12 @@ pub(super) fn forbid<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Res
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
         return Some((challenge, problem(StatusCode::UNAUTHORIZED, "a valid bearer token is needed")).into_response());
     }
+    // A web page whose name somebody points at 127.0.0.1 would be let in otherwise, whatever the content type.
+    if access.is_free(deed, proof) && is_rebound(parts, site.options.external_url.as_ref()) {
+        warn!(path = parts.uri.path(), "a browser was led here under a name that is not ours");
+        let what = "a browser is let in without a token only under a loopback name, or that of --web.external-url";
+        return Some(problem(StatusCode::FORBIDDEN, what));
+    }
     None
 }
 
@@ -100,6 +112,7 @@ async fn said<S>(site: &Site<S>, request: Request<Body>) -> Result<Said, Respons
     if said.by.trim().is_empty() {
         "somebody with access to the API".clone_into(&mut said.by);
     }
+    said.forwarded = is_forwarded(&parts);
     Ok(said)
 }
 
@@ -108,19 +121,19 @@ pub(super) async fn pause<S: Service>(
     Path(cluster): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    let said = match said(&site, request).await {
+    let mut said = match said(&site, request).await {
         Ok(said) => said,
         Err(response) => return response,
     };
     if said.reason.trim().is_empty() {
         return problem(StatusCode::BAD_REQUEST, "a pause needs a reason, for whoever finds it later");
     }
-    let lasts = match said.lasts.map(Duration::try_from) {
-        None => None,
-        Some(Ok(lasts)) if !lasts.is_zero() => Some(lasts),
-        Some(_) => return problem(StatusCode::BAD_REQUEST, "for must be a time above 0, like 2h"),
-    };
-    order(&site, &cluster, said.by, Command::Pause { reason: said.reason, lasts }).await
+    let lasts = said.lasts.map(Duration::from);
+    if lasts.is_some_and(|lasts| lasts.is_zero()) {
+        return problem(StatusCode::BAD_REQUEST, "for must be a time above 0, like 2h");
+    }
+    let command = Command::Pause { reason: std::mem::take(&mut said.reason), lasts };
+    order(&site, &cluster, said, command).await
 }
 
 pub(super) async fn resume<S: Service>(
@@ -129,7 +142,10 @@ pub(super) async fn resume<S: Service>(
     request: Request<Body>,
 ) -> Response {
     match said(&site, request).await {
-        Ok(said) => order(&site, &cluster, said.by, Command::Resume { reason: said.reason }).await,
+        Ok(mut said) => {
+            let command = Command::Resume { reason: std::mem::take(&mut said.reason) };
+            order(&site, &cluster, said, command).await
+        }
         Err(response) => response,
     }
 }
@@ -140,7 +156,7 @@ pub(super) async fn run<S: Service>(
     request: Request<Body>,
 ) -> Response {
     match said(&site, request).await {
-        Ok(said) => order(&site, &cluster, said.by, Command::Run).await,
+        Ok(said) => order(&site, &cluster, said, Command::Run).await,
         Err(response) => response,
     }
 }
@@ -154,21 +170,36 @@ pub(super) async fn approve<S: Service>(
         Ok(said) => said,
         Err(response) => return response,
     };
-    match site.service.approve(RunId(id), said.by).await {
-        Ok(()) => Json(serde_json::json!({ "run": id })).into_response(),
+    match site.service.approve(RunId(id), said.by, said.forwarded).await {
+        Ok(Carried::Elsewhere { holder, answer }) => passed(&holder, answer),
+        Ok(Carried::Here(_)) => Json(serde_json::json!({ "run": id })).into_response(),
         Err(error) => refused(&error),
     }
 }
 
-async fn order<S: Service>(site: &Site<S>, cluster: &str, by: String, command: Command) -> Response {
-    match site.service.command(cluster, by, command).await {
-        Ok(Some(run)) => (StatusCode::ACCEPTED, Json(serde_json::json!({ "run": run }))).into_response(),
-        Ok(None) => {
+/// Whether another replica passes this on.
+pub(super) fn is_forwarded(parts: &Parts) -> bool {
+    parts.headers.contains_key(FORWARDED_HEADER)
+}
+
+async fn order<S: Service>(site: &Site<S>, cluster: &str, said: Said, command: Command) -> Response {
+    match site.service.command(cluster, said.by, command, said.forwarded).await {
+        Ok(Carried::Elsewhere { holder, answer }) => passed(&holder, answer),
+        Ok(Carried::Here(Some(run))) => (StatusCode::ACCEPTED, Json(serde_json::json!({ "run": run }))).into_response(),
+        Ok(Carried::Here(None)) => {
             let summary = site.service.clusters().into_iter().find(|summary| summary.name == cluster);
             Json(serde_json::json!({ "cluster": summary })).into_response()
         }
         Err(error) => refused(&error),
     }
+}
+
+/// The holder's answer, with its name.
+fn passed(holder: &str, mut answer: serde_json::Value) -> Response {
+    let status =
+        if answer["run"].is_number() && answer["cluster"].is_null() { StatusCode::ACCEPTED } else { StatusCode::OK };
+    answer["holder"] = holder.into();
+    (status, Json(answer)).into_response()
 }
 
 fn refused(failure: &CommandError) -> Response {
@@ -179,6 +210,8 @@ fn refused(failure: &CommandError) -> Response {
             let body = Json(serde_json::json!({ "error": reason.to_string(), "reason": reason }));
             return (StatusCode::CONFLICT, body).into_response();
         }
+        CommandError::Peer { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY),
+        CommandError::NoHolder { .. } => StatusCode::SERVICE_UNAVAILABLE,
         CommandError::Journal(failure) => {
             error!(error = %failure, "an order could not be written down");
             StatusCode::SERVICE_UNAVAILABLE

@@ -6,29 +6,28 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{DefaultBodyLimit, Path, Query, State},
-    http::{HeaderMap, Request, StatusCode, header},
+    http::{Request, StatusCode, header},
     middleware::from_fn_with_state,
-    response::{Html, IntoResponse, Redirect, Response},
+    response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use serde::Deserialize;
 use tokio::sync::Semaphore;
+use url::Url;
 
 use super::{
     auth::{Access, Deed},
-    exposition::{self, Format},
-    guard, orders,
+    guard, orders, page, scrape,
     web::Web,
     webhook,
 };
-use crate::{core::history::RunId, ports::service::Service};
+use crate::{
+    core::{history::RunId, reserve::Reserve},
+    ports::service::Service,
+};
 
 /// A group of a thousand alerts with long annotations fits in.
 pub(super) const MAX_BODY_BYTES: usize = 4 << 20;
-/// Prometheus's own default, for scrapers that send none.
-const DEFAULT_SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Prometheus's usual interval is below this; whoever asks for more would only hold a connection.
-const MAX_SCRAPE_TIMEOUT: Duration = Duration::from_secs(120);
 /// The list of runs is for people.
 const MAX_RUNS: usize = 1_000;
 
@@ -47,6 +46,8 @@ pub struct Options {
     pub route_prefix: String,
     /// Before every path in links, which may differ behind a proxy.
     pub link_prefix: String,
+    /// How browsers reach us, where that was said.
+    pub external_url: Option<Url>,
     /// TLS, passwords, limits.
     pub web: Arc<Web>,
 }
@@ -54,13 +55,26 @@ pub struct Options {
 pub(super) struct Site<S> {
     pub(super) service: Arc<S>,
     pub(super) options: Options,
-    scrapes: Semaphore,
+    pub(super) scrapes: Semaphore,
+    pub(super) page: page::State,
+    pub(super) packing: Reserve,
 }
 
 impl<S> Site<S> {
     /// Where something is answered.
     pub(super) fn path(&self, route: &str) -> String {
         format!("{}{route}", self.options.route_prefix)
+    }
+
+    /// How the world outside gets there.
+    pub(super) fn link(&self, route: &str) -> String {
+        format!("{}{route}", self.options.link_prefix)
+    }
+
+    /// Whether browsers get here encrypted, be it through a proxy.
+    pub(super) fn is_https(&self) -> bool {
+        let external = self.options.external_url.as_ref();
+        external.map_or_else(|| self.options.web.is_tls(), |external| external.scheme() == "https")
     }
 }
 
@@ -70,11 +84,11 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         0 => Semaphore::MAX_PERMITS,
         max => max.min(Semaphore::MAX_PERMITS),
     });
-    let site = Arc::new(Site { service, options, scrapes });
+    let site = Arc::new(Site { service, options, scrapes, page: page::State::default(), packing: Reserve::default() });
     let at = |route: &str| site.path(route);
-    let mut router = Router::new()
-        .route(&at("/"), get(landing::<S>))
-        .route(&at(&site.options.telemetry_path), get(metrics::<S>))
+    let mut router = page::routes(Router::new(), at)
+        .route(&at(&site.options.telemetry_path), get(scrape::metrics::<S>))
+        .route(&at("/probe"), get(scrape::probe::<S>))
         .route(&at("/api/v1/alerts"), post(webhook::receive::<S>))
         .route(&at("/api/v1/clusters"), get(clusters::<S>))
         .route(&at("/api/v1/clusters/{name}/pause"), post(orders::pause::<S>))
@@ -103,42 +117,6 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
 /// An answer that says what was wrong, for programs and people.
 pub(super) fn problem(status: StatusCode, what: &str) -> Response {
     (status, Json(serde_json::json!({ "error": what }))).into_response()
-}
-
-async fn landing<S: Service>(State(site): State<Arc<Site<S>>>) -> Html<String> {
-    let version = env!("CARGO_PKG_VERSION");
-    let Options { telemetry_path, link_prefix: at, .. } = &site.options;
-    Html(format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>defragd</title>\
-         <h1>defragd {version}</h1><p>etcd fragmentation exporter and remediation.</p><ul>\
-         <li><a href=\"{at}{telemetry_path}\">Metrics</a><li><a href=\"{at}/api/v1/clusters\">Clusters</a>\
-         <li><a href=\"{at}/api/v1/runs\">Runs</a><li><a href=\"{at}/config\">Configuration</a>\
-         <li><a href=\"{at}/-/healthy\">Health</a>\
-         <li><a href=\"{at}/-/ready\">Readiness</a></ul></html>\n"
-    ))
-}
-
-async fn metrics<S: Service>(State(site): State<Arc<Site<S>>>, headers: HeaderMap) -> Response {
-    let Ok(_permit) = site.scrapes.try_acquire() else {
-        let what = format!("{} scrapes are under way already (--web.max-requests)", site.options.max_requests);
-        return problem(StatusCode::SERVICE_UNAVAILABLE, &what);
-    };
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let timeout = text("x-prometheus-scrape-timeout-seconds")
-        .and_then(|value| value.parse::<f64>().ok())
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .unwrap_or(DEFAULT_SCRAPE_TIMEOUT);
-    let timeout = timeout.min(MAX_SCRAPE_TIMEOUT);
-    // A timeout that the offset would eat up still leaves half of it for the members.
-    let budget = timeout.saturating_sub(site.options.timeout_offset).max(timeout / 2);
-    let page = site.service.scrape(budget).await;
-    let format = Format::of(text("accept").unwrap_or_default());
-    let page = format.page(page);
-    let head = [(header::CONTENT_TYPE, format.content_type()), (header::VARY, "Accept, Accept-Encoding")];
-    match text("accept-encoding").is_some_and(exposition::takes_gzip).then(|| exposition::gzip(&page)) {
-        Some(Ok(packed)) => (head, [(header::CONTENT_ENCODING, "gzip")], packed).into_response(),
-        _ => (head, page).into_response(),
-    }
 }
 
 async fn ready<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {

@@ -43,6 +43,10 @@ pub struct ListenError {
     source: std::io::Error,
 }
 
+/// In each request: ends, or changes, when the server ends and whoever holds a connection for long is to let it go.
+#[derive(Clone)]
+pub(super) struct Stopped(pub(super) watch::Receiver<()>);
+
 /// A bound address.
 pub struct Listener {
     listener: TcpListener,
@@ -54,6 +58,14 @@ impl Listener {
     pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
         let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
         let address = listener.local_addr().map_err(|source| ListenError { address, source })?;
+        Ok(Self { listener, address })
+    }
+
+    /// On a socket that somebody else has bound, and listens with.
+    pub fn inherited(listener: std::net::TcpListener) -> std::io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }
 
@@ -84,7 +96,7 @@ impl Listener {
                     continue;
                 }
             };
-            // Nobody is idle: whoever comes now is turned away, and tries again.
+            // All wait for answers: whoever comes now is turned away, and tries again.
             let Some(ticket) = crowd.enter() else { continue };
             let (router, web, stopped) = (router.clone(), Arc::clone(&web), stopped.clone());
             connections.spawn(async move { greet(stream, &ticket, router, &web, stopped).await });
@@ -130,10 +142,13 @@ async fn talk<I>(
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let stopping = Stopped(stopped.clone());
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let busy = seat.begin();
-        let mut request: Request = request.map(axum::body::Body::new);
+        let mut request: Request = request.map(|body| axum::body::Body::new(seat.receive(body)));
         request.extensions_mut().insert(proof);
+        request.extensions_mut().insert(stopping.clone());
+        request.extensions_mut().insert(Arc::clone(seat));
         let answer = router.clone().oneshot(request);
         async move {
             let answer = answer.await;

@@ -15,7 +15,7 @@ use tracing::{error, warn};
 use super::{
     auth::Deed,
     body::{BodyError, discard, read},
-    orders::refuse,
+    orders::{self, refuse},
     routes::{MAX_BODY_BYTES, Site, problem},
 };
 use crate::{core::alert::Notification, ports::service::Service};
@@ -34,7 +34,7 @@ pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, reques
             return problem(StatusCode::PAYLOAD_TOO_LARGE, &what);
         }
     };
-    let notification: Notification = match serde_json::from_slice(&body) {
+    let mut notification: Notification = match serde_json::from_slice(&body) {
         Ok(notification) => notification,
         Err(error) => {
             let what = format!("the body is not an Alertmanager notification: {error}");
@@ -42,6 +42,7 @@ pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, reques
             return problem(StatusCode::BAD_REQUEST, &what);
         }
     };
+    notification.forwarded = orders::is_forwarded(&parts);
     match site.service.notify(notification).await {
         Ok(alerts) => (StatusCode::ACCEPTED, Json(serde_json::json!({ "alerts": alerts }))).into_response(),
         Err(failure) => {

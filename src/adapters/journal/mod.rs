@@ -6,7 +6,8 @@
 mod schema;
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -15,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::{
     core::{
+        handover::Digest,
         history::{Entry, Record, Request, RunId, RunView},
         order::{Order, OrderRecord},
     },
@@ -29,6 +31,9 @@ pub const FILE_NAME: &str = "journal.db";
 /// Takes the write lock at once: with a read first, SQLite would fail instead of waiting for another writer,
 /// such as somebody's sqlite3 shell.
 const IMMEDIATE: TransactionBehavior = TransactionBehavior::Immediate;
+/// Of the files and the directory, where we make them: whoever writes them decides what we believe of the past.
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
 /// Held while the journal is open for writing.
 const LOCK_NAME: &str = "journal.lock";
 
@@ -45,8 +50,11 @@ impl SqliteJournal {
     /// Opens the journal for writing, and makes it and the directory if there are none.
     pub fn open(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, JournalError> {
         let path = data_dir.join(FILE_NAME);
-        std::fs::create_dir_all(data_dir).map_err(|error| open_error(data_dir, &error))?;
+        let made = DirBuilder::new().recursive(true).mode(DIR_MODE).create(data_dir);
+        made.map_err(|error| open_error(data_dir, &error))?;
         let lock = take_lock(data_dir, &path)?;
+        // SQLite would make it as the umask has it, and gives its other files the mode of this one.
+        own_file(&path).map_err(|error| open_error(&path, &error))?;
         let connection = Connection::open(&path).map_err(|error| open_error(&path, &error))?;
         schema::prepare(&connection, &path)?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)), clock, _lock: Some(Arc::new(lock)) })
@@ -95,19 +103,14 @@ impl SqliteJournal {
         }
     }
 
-    /// Everything that is written down about one run, in order.
-    pub async fn history(&self, run: RunId) -> Result<Vec<Record>, JournalError> {
-        self.records("run = ?1", (run.0,)).await
-    }
-
     async fn views<P>(&self, filter: &'static str, parameters: P) -> Result<Vec<RunView>, JournalError>
     where
         P: rusqlite::Params + Send + 'static,
     {
-        self.records(filter, parameters).await.map(RunView::fold)
+        self.matching(filter, parameters).await.map(RunView::fold)
     }
 
-    async fn records<P>(&self, filter: &'static str, parameters: P) -> Result<Vec<Record>, JournalError>
+    async fn matching<P>(&self, filter: &'static str, parameters: P) -> Result<Vec<Record>, JournalError>
     where
         P: rusqlite::Params + Send + 'static,
     {
@@ -211,8 +214,40 @@ impl Journal for SqliteJournal {
         .await
     }
 
+    async fn inherit(&self, cluster: &str, digest: Digest) -> Result<(), JournalError> {
+        let (cluster, at) = (cluster.to_owned(), self.clock.now().to_string());
+        let body = serde_json::to_string(&digest).map_err(|error| JournalError::Write(error.to_string()))?;
+        self.blocking(move |connection| {
+            let statement = "INSERT INTO inherited (cluster, at, body) VALUES (?1, ?2, ?3) \
+                             ON CONFLICT (cluster) DO UPDATE SET at = ?2, body = ?3";
+            connection.execute(statement, params![cluster, at, body]).map(|_| ()).map_err(write_error)
+        })
+        .await
+    }
+
+    async fn inherited(&self, cluster: &str) -> Result<Option<Digest>, JournalError> {
+        let cluster = cluster.to_owned();
+        self.blocking(move |connection| {
+            let query = "SELECT body FROM inherited WHERE cluster = ?1";
+            let found = connection.query_row(query, params![cluster], |row| row.get::<_, String>(0)).optional();
+            let found = match found {
+                // `defragd plan` reads journals of the version before as they are.
+                Err(error) if error.to_string().contains("no such table: inherited") => return Ok(None),
+                found => found.map_err(read_error)?,
+            };
+            let Some(body) = found else { return Ok(None) };
+            let digest = Digest::read(&body);
+            digest.map(Some).map_err(|error| JournalError::Read(format!("what other holders left: {error}")))
+        })
+        .await
+    }
+
     async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {
         Ok(self.views("run = ?1", (run.0,)).await?.pop())
+    }
+
+    async fn records(&self, run: RunId) -> Result<Vec<Record>, JournalError> {
+        self.matching("run = ?1", (run.0,)).await
     }
 
     async fn open_runs(&self) -> Result<Vec<RunView>, JournalError> {
@@ -248,14 +283,14 @@ fn insert(connection: &Connection, run: RunId, at: &str, entry: &Entry) -> Resul
         .map_err(write_error)
 }
 
+/// The file, made if there is none. The mode of one that is there is its owner's choice.
+fn own_file(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).mode(FILE_MODE).open(path)
+}
+
 fn take_lock(data_dir: &Path, journal: &Path) -> Result<File, JournalError> {
     let path: PathBuf = data_dir.join(LOCK_NAME);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|error| open_error(&path, &error))?;
+    let file = own_file(&path).map_err(|error| open_error(&path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(JournalError::InUse { path: journal.display().to_string() }),

@@ -8,7 +8,7 @@ use super::open_error;
 use crate::ports::journal::JournalError;
 
 /// Written to SQLite's `user_version`. Raise it with every change of the tables or of the entries' JSON.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
     CREATE TABLE run (
@@ -34,6 +34,15 @@ const TABLES: &str = "
     CREATE INDEX person_order_cluster ON person_order (cluster);
 ";
 
+/// What each version added to the one before it, from version 2 on.
+const ADDED: [&str; 1] = ["
+    CREATE TABLE inherited (
+        cluster TEXT PRIMARY KEY,
+        at      TEXT NOT NULL,
+        body    TEXT NOT NULL
+    ) STRICT;
+"];
+
 /// Makes the tables of a new journal, and checks those of an old one.
 pub(super) fn prepare(connection: &Connection, path: &Path) -> Result<(), JournalError> {
     let failed = |error: rusqlite::Error| open_error(path, &error);
@@ -41,8 +50,13 @@ pub(super) fn prepare(connection: &Connection, path: &Path) -> Result<(), Journa
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
-    if version(connection, path)? == 0 {
-        let script = format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;");
+    let found = version(connection, path)?;
+    if found < VERSION {
+        let first = if found == 0 { TABLES } else { "" };
+        let had = usize::try_from(found.saturating_sub(1)).unwrap_or(0);
+        let added = ADDED.get(had..).unwrap_or_default().concat();
+        // All or nothing: a crash in the middle leaves the version as it was.
+        let script = format!("BEGIN IMMEDIATE; {first} {added} PRAGMA user_version = {VERSION}; COMMIT;");
         connection.execute_batch(&script).map_err(failed)?;
     }
     check(connection, path)

@@ -42,7 +42,7 @@ async fn what_was_written_is_there_after_reopening() {
     let end = MemberEnd::Defragmented { after, took: Duration::from_millis(1_500) };
     let result = MemberResult { intent: intent(), end };
     let outcome = Outcome::Failed { reason: Reason::CorruptAlarm };
-    journal.append(run, Entry::Started { mode: Mode::Enforce }).await.expect("written");
+    journal.append(run, Entry::Started { mode: Mode::Enforce, term: None }).await.expect("written");
     journal.append(run, Entry::Intent(intent())).await.expect("written");
     journal.append(run, Entry::Result(result.clone())).await.expect("written");
     assert_eq!(journal.open_runs().await.expect("read").len(), 1);
@@ -150,7 +150,7 @@ fn a_damaged_or_newer_journal_is_refused_with_its_path() {
 #[tokio::test]
 async fn an_entry_of_an_unknown_run_is_an_error() {
     let dir = tempfile::tempdir().expect("a directory");
-    assert!(open(dir.path()).append(RunId(7), Entry::Started { mode: Mode::Observe }).await.is_err());
+    assert!(open(dir.path()).append(RunId(7), Entry::Started { mode: Mode::Observe, term: None }).await.is_err());
 }
 
 #[tokio::test]
@@ -186,4 +186,85 @@ async fn a_write_waits_for_another_writer_of_the_file() {
     assert!(!writing.is_finished());
     drop(held);
     writing.await.expect("no panic").expect("accepted");
+}
+
+#[tokio::test]
+async fn what_is_made_here_is_its_owners_alone_and_what_was_there_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    let parent = tempfile::tempdir().expect("a directory");
+    let dir = parent.path().join("new/journal");
+    let journal = open(&dir);
+    journal.accept(request()).await.expect("accepted");
+    assert_eq!(mode(&dir), 0o700);
+    let files: Vec<_> = std::fs::read_dir(&dir).expect("listed").map(|entry| entry.expect("listed").path()).collect();
+    assert!(files.len() >= 3, "the journal, its log and the lock: {files:?}");
+    assert!(files.iter().all(|file| mode(file) == 0o600), "{files:?}");
+    drop(journal);
+
+    let shared = dir.join(FILE_NAME);
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o640)).expect("changed");
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o750)).expect("changed");
+    drop(open(&dir));
+    assert_eq!((mode(&dir), mode(&shared)), (0o750, 0o640));
+}
+
+/// The tables of version 1, as they were.
+const VERSION_1: &str = "
+    CREATE TABLE run (id INTEGER PRIMARY KEY AUTOINCREMENT, cluster TEXT NOT NULL, open INTEGER NOT NULL DEFAULT 1) STRICT;
+    CREATE INDEX run_open ON run (open) WHERE open = 1;
+    CREATE TABLE entry (seq INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL REFERENCES run (id),
+                        at TEXT NOT NULL, body TEXT NOT NULL) STRICT;
+    CREATE INDEX entry_run ON entry (run);
+    CREATE INDEX run_cluster ON run (cluster, id);
+    CREATE TABLE person_order (seq INTEGER PRIMARY KEY AUTOINCREMENT, cluster TEXT NOT NULL, at TEXT NOT NULL,
+                               body TEXT NOT NULL) STRICT;
+    CREATE INDEX person_order_cluster ON person_order (cluster);
+    INSERT INTO run (cluster) VALUES ('a');
+    INSERT INTO entry (run, at, body) VALUES
+        (1, '2026-11-23T00:00:00Z', '{\"kind\":\"accepted\",\"cluster\":\"a\",\"trigger\":\"manual\",\"alerts\":[]}'),
+        (1, '2026-11-23T00:00:01Z', '{\"kind\":\"started\",\"mode\":\"enforce\"}');
+    PRAGMA user_version = 1;
+";
+
+fn digest(holder: &str) -> Digest {
+    let note = Digest::default().write(holder, crate::core::lock::Term(7), None);
+    // As it comes from the store.
+    Digest::read(&note).expect("readable")
+}
+
+#[tokio::test]
+async fn what_other_holders_left_is_kept_and_replaced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = open(dir.path());
+    assert_eq!(journal.inherited("a").await.expect("read"), None);
+    journal.inherit("a", digest("one")).await.expect("written");
+    journal.inherit("b", digest("two")).await.expect("written");
+    journal.inherit("a", digest("three")).await.expect("written");
+    drop(journal);
+    let journal = open(dir.path());
+    assert_eq!(journal.inherited("a").await.expect("read"), Some(digest("three")));
+    assert_eq!(journal.inherited("b").await.expect("read"), Some(digest("two")));
+}
+
+#[tokio::test]
+async fn a_journal_of_version_1_is_brought_to_version_2_with_all_that_is_in_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let old = Connection::open(dir.path().join(FILE_NAME)).expect("opens");
+    old.execute_batch(VERSION_1).expect("written");
+    drop(old);
+    // A reader takes it as it is.
+    let reader = SqliteJournal::open_read_only(dir.path()).expect("opens");
+    assert_eq!(reader.inherited("a").await.expect("read"), None);
+    assert_eq!(reader.open_runs().await.expect("read").len(), 1);
+    drop(reader);
+    for _ in 0..2 {
+        let journal = open(dir.path());
+        let runs = journal.open_runs().await.expect("read");
+        assert!(runs[0].started_at.is_some(), "{runs:?}");
+        journal.inherit("a", digest("one")).await.expect("written");
+    }
+    let now = Connection::open(dir.path().join(FILE_NAME)).expect("opens");
+    let version: i64 = now.pragma_query_value(None, "user_version", |row| row.get(0)).expect("read");
+    assert_eq!(version, 2);
 }

@@ -1,11 +1,14 @@
-//! A running defragd, for `defragd approve`, `pause` and `resume`.
+//! A running defragd, for `defragd approve`, `pause`, `resume` and `health`.
 
 use std::path::PathBuf;
 
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{CallError, Remote};
+use super::{Access, CallError, Remote, excerpt, shown};
+
+/// The answers are one line.
+const MAX_HEALTH_BYTES: usize = 4 << 10;
 
 /// Gives orders to a running defragd.
 pub struct ControlClient {
@@ -25,5 +28,28 @@ impl ControlClient {
             segments.pop_if_empty().extend(path);
         }
         Ok(self.remote.call(Method::POST, &url, Some(body)).await?.json)
+    }
+}
+
+/// Asks a running defragd how it is.
+pub struct HealthClient {
+    remote: Remote,
+}
+
+impl HealthClient {
+    /// For the server at this address. Looks at the TLS files.
+    pub fn new(server: &str, access: Access) -> Result<Self, CallError> {
+        Ok(Self { remote: Remote::new(server, access, MAX_HEALTH_BYTES)? })
+    }
+
+    /// What it says on a page, if it says so with 200.
+    pub async fn ask(&self, page: &str) -> Result<String, CallError> {
+        let url = self.remote.url(page)?;
+        let answer = self.remote.access.ask(Method::GET, &url, None, MAX_HEALTH_BYTES).await?;
+        let said = excerpt(&answer.secrets.mask(&String::from_utf8_lossy(&answer.body)));
+        match answer.status {
+            200 => Ok(said),
+            status => Err(CallError::Refused { url: shown(&url), status, detail: said }),
+        }
     }
 }

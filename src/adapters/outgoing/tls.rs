@@ -10,12 +10,12 @@ use std::{
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::{CallError, file};
+use crate::adapters::tls;
 
 /// Whom we trust and who we are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,33 +33,24 @@ pub struct ClientTls {
 impl ClientTls {
     /// Reads the files. Blocks while it does so.
     pub(in crate::adapters) fn config(&self) -> Result<ClientConfig, CallError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| CallError::Tls(error.to_string()))?;
         let builder = if self.insecure_skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        } else if let Some(path) = &self.ca_file {
-            builder.with_root_certificates(roots(path)?)
+            let builder = tls::builder().map_err(CallError::Tls)?;
+            let anybody = Anybody(Arc::clone(builder.crypto_provider()));
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(anybody))
         } else {
-            let none = |error: rustls::Error| CallError::Tls(format!("no authorities of the system: {error}"));
-            builder.with_platform_verifier().map_err(none)?
+            tls::trusting(self.ca_file.as_deref().map(roots).transpose()?).map_err(CallError::Tls)?
         };
         let Some((cert_path, key_path)) = &self.identity_files else { return Ok(builder.with_no_client_auth()) };
         let chain = certificates("the client certificate", cert_path)?;
         let what = "the client key";
-        // The library's error could show what it stumbled over, and this is a key.
-        let key = PrivateKeyDer::from_pem_slice(&file::read(what, key_path)?)
-            .map_err(|_| file::error(what, key_path, "it holds no private key in PEM"))?;
+        let key = tls::key(&file::read(what, key_path)?).map_err(|detail| file::error(what, key_path, &detail))?;
         builder.with_client_auth_cert(chain, key).map_err(|error| file::error(what, key_path, &error.to_string()))
     }
 
     /// Without any trust, for `http://`: a bare machine has no authorities to load, and needs none there.
     pub(super) fn nobody() -> Result<ClientConfig, CallError> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| CallError::Tls(error.to_string()))?;
-        Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+        let builder = tls::trusting(Some(RootCertStore::empty())).map_err(CallError::Tls)?;
+        Ok(builder.with_no_client_auth())
     }
 }
 
@@ -73,11 +64,7 @@ fn roots(path: &Path) -> Result<RootCertStore, CallError> {
 }
 
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, CallError> {
-    let pem = file::read(what, path)?;
-    let found: Vec<_> = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| file::error(what, path, &error.to_string()))?;
-    if found.is_empty() { Err(file::error(what, path, "it holds no PEM certificate")) } else { Ok(found) }
+    tls::certificates(&file::read(what, path)?).map_err(|detail| file::error(what, path, &detail))
 }
 
 /// Trusts anybody. Only for those who asked for it, and never together with a secret.

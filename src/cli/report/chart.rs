@@ -33,6 +33,8 @@ pub(super) fn sizes(review: &Review, frame: Frame) -> anyhow::Result<String> {
         let failed = |error: &dyn std::fmt::Display| anyhow!("cannot draw the chart of {}: {error}", review.cluster);
         let mut chart = ChartBuilder::on(&area)
             .margin(8)
+            // Half a date, which would be cut off otherwise.
+            .margin_right(40)
             .x_label_area_size(24)
             .y_label_area_size(64)
             .build_cartesian_2d(frame.from..end, 0.0..top)
@@ -55,7 +57,7 @@ pub(super) fn sizes(review: &Review, frame: Frame) -> anyhow::Result<String> {
             let points = review.history.iter().step_by(stride).filter_map(|(at, m)| Some((*at, line(m)? / GIB)));
             let points: Vec<_> = points.collect();
             // A gap stays one.
-            let hole = 3_600.max(2 * frame.step) + frame.step * i64::try_from(stride).unwrap_or(1);
+            let hole = review.gaps.over_seconds + frame.step * i64::try_from(stride).unwrap_or(1);
             for part in points.chunk_by(|a, b| b.0 - a.0 <= hole) {
                 let series = LineSeries::new(part.iter().copied(), colour.stroke_width(2));
                 chart.draw_series(series).map_err(|error| failed(&error))?;
@@ -69,6 +71,11 @@ pub(super) fn sizes(review: &Review, frame: Frame) -> anyhow::Result<String> {
         area.present().map_err(|error| failed(&error))?;
     }
     Ok(svg)
+}
+
+/// Whether there is growth to draw.
+pub(super) fn goes_somewhere(review: &Review) -> bool {
+    matches!(review.outlook, Outlook::Growing { .. }) && review.growth.is_some()
 }
 
 /// From now to the quota, or for a third of the range.

@@ -12,8 +12,9 @@ body{font:15px/1.5 system-ui,sans-serif;background:var(--back);color:var(--text)
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}.wide{overflow-x:auto}
 th,td{border-bottom:1px solid var(--line);padding:.3rem .6rem;text-align:right;vertical-align:top}
 th:first-child,td:first-child{text-align:left}p,.remarks,figcaption{color:var(--dim)}
-figure{margin:1rem 0}svg{max-width:100%;height:auto}svg text{fill:var(--dim)}
-.key{display:inline-block;width:1em;height:.2em;margin:0 .3em 0 1em;vertical-align:middle}";
+figure{margin:1rem 0}svg{min-width:40rem;max-width:100%;height:auto}svg text{fill:var(--dim)}
+figcaption{display:flex;flex-wrap:wrap;gap:0 1rem}.key{display:inline-block;width:1.2em;height:.25em;margin-right:.4em;vertical-align:middle}
+td{white-space:nowrap}h1,h2,li{overflow-wrap:anywhere}.wide:focus-visible{outline:3px solid #3b7dd8}";
 
 pub(super) fn page(report: &Report) -> anyhow::Result<String> {
     // The policy keeps even a mistake of ours from fetching or running anything.
@@ -21,17 +22,19 @@ pub(super) fn page(report: &Report) -> anyhow::Result<String> {
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>etcd capacity review</title>\
-         <style>{STYLE}</style></head><body>\n<h1>etcd capacity review</h1>\n<p>{}</p>\n<div class=\"wide\"><table><tr>",
+         <style>{STYLE}</style></head><body><main>\n<h1>etcd capacity review</h1>\n<p>{}</p>\n\
+         <div class=\"wide\" role=\"region\" aria-label=\"All clusters\" tabindex=\"0\"><table><thead><tr>",
         escaped(&words::introduction(report))
     );
     for head in words::HEADS {
-        write!(page, "<th>{}</th>", escaped(head))?;
+        write!(page, "<th scope=\"col\">{}</th>", escaped(head))?;
     }
-    page.push_str("</tr>\n");
+    page.push_str("</tr></thead>\n");
     for review in &report.clusters {
         page.push_str("<tr>");
-        for cell in words::row(review) {
-            write!(page, "<td>{}</td>", escaped(&cell))?;
+        for (index, cell) in words::row(review).into_iter().enumerate() {
+            let (open, close) = if index == 0 { ("th scope=\"row\"", "th") } else { ("td", "td") };
+            write!(page, "<{open}>{}</{close}>", escaped(&cell))?;
         }
         page.push_str("</tr>\n");
     }
@@ -39,7 +42,7 @@ pub(super) fn page(report: &Report) -> anyhow::Result<String> {
     for review in &report.clusters {
         section(&mut page, report, review)?;
     }
-    page.push_str("</body></html>\n");
+    page.push_str("</main></body></html>\n");
     Ok(page)
 }
 
@@ -48,11 +51,15 @@ fn section(page: &mut String, report: &Report, review: &Review) -> anyhow::Resul
     for one in &review.recommendations {
         write!(page, "<li><b>{}</b>: {}</li>", escaped(&one.action), escaped(&one.reason))?;
     }
-    page.push_str("</ul>\n<figure>");
-    page.push_str(&chart::sizes(review, report.frame)?);
-    page.push_str("<figcaption>");
-    for (name, colour) in chart::KEYS {
-        write!(page, "<span class=\"key\" style=\"background:{colour}\"></span>{name}")?;
+    let label = escaped(&format!("Chart of {}", review.cluster));
+    write!(page, "</ul>\n<figure><div class=\"wide\" role=\"region\" aria-label=\"{label}\" tabindex=\"0\">")?;
+    page.push_str(&named(&chart::sizes(review, report.frame)?, &review.cluster));
+    page.push_str("</div><figcaption>");
+    for (index, (name, colour)) in chart::KEYS.into_iter().enumerate() {
+        // The last one is drawn only where it goes somewhere.
+        if index + 1 < chart::KEYS.len() || chart::goes_somewhere(review) {
+            write!(page, "<span><span class=\"key\" style=\"background:{colour}\"></span>{name}</span>")?;
+        }
     }
     page.push_str("</figcaption></figure>\n<ul class=\"remarks\">");
     for remark in words::remarks(review) {
@@ -60,6 +67,12 @@ fn section(page: &mut String, report: &Report, review: &Review) -> anyhow::Resul
     }
     page.push_str("</ul>\n");
     Ok(())
+}
+
+/// The chart with a name, for those who do not see it; the figures are in the table.
+fn named(svg: &str, cluster: &str) -> String {
+    let name = format!("Quota, file and part in use of the fullest member of {cluster} over time");
+    svg.replacen("<svg ", &format!("<svg role=\"img\" aria-label=\"{}\" ", escaped(&name)), 1)
 }
 
 /// Names come from labels.

@@ -2,6 +2,7 @@
 
 mod chart;
 mod csv;
+mod hints;
 mod html;
 mod markdown;
 mod words;
@@ -13,12 +14,13 @@ use std::{
 };
 
 use anyhow::Context;
-use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+use jiff::Timestamp;
 
 use super::{Exit, args::UsageError};
 use crate::{
     adapters::outgoing::{Access, ClientTls, Credentials, Prometheus},
     app::report::{Question, Report, report},
+    core::time::Time,
 };
 
 /// A person who waits longer wants to know for what.
@@ -80,11 +82,11 @@ pub(super) struct Args {
     #[command(flatten)]
     source: Source,
     /// How far to look back, like 30d
-    #[arg(long, default_value = "30d", value_parser = time, value_name = "TIME")]
-    range: SignedDuration,
+    #[arg(long, default_value = "30d", value_name = "TIME")]
+    range: Time,
     /// Time between two samples [default: a 720th of the range]
-    #[arg(long, value_parser = time, value_name = "TIME")]
-    step: Option<SignedDuration>,
+    #[arg(long, value_name = "TIME")]
+    step: Option<Time>,
     /// Where the range ends, like 2026-01-31T00:00:00Z [default: now]
     #[arg(long, value_name = "TIME")]
     end: Option<Timestamp>,
@@ -110,11 +112,6 @@ enum Format {
     Json,
 }
 
-/// Days and weeks, too, which have 24 hours here, as they have for Prometheus.
-fn time(text: &str) -> Result<SignedDuration, jiff::Error> {
-    text.parse::<Span>()?.to_duration(SpanRelativeTo::days_are_24_hours())
-}
-
 impl Source {
     fn open(self) -> Result<Prometheus, UsageError> {
         let access = Access {
@@ -136,23 +133,28 @@ impl Source {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let positive = |what: &str, time: SignedDuration| {
-        Duration::try_from(time).map_err(|_| UsageError(format!("--{what} must not be negative")))
-    };
     let question = Question {
         to: args.end.unwrap_or_else(Timestamp::now).as_second(),
-        range: positive("range", args.range)?,
-        step: args.step.map(|step| positive("step", step)).transpose()?,
+        range: args.range.into(),
+        step: args.step.map(Duration::from),
     };
     let frame = question.frame().map_err(UsageError)?;
+    let shows_something = args.source.user.is_some() || args.source.token_file.is_some();
     let prometheus = args.source.open()?;
     let mut progress = Progress::new();
     let found = report(&prometheus, frame, args.cluster.as_deref(), |done, all| progress.tell(done, all)).await;
     progress.end();
-    let report = found?;
+    let report = found.map_err(|error| match hints::of(&error, shows_something) {
+        Some(hint) => anyhow::anyhow!("{error}\n  {hint}"),
+        None => error.into(),
+    })?;
     if report.clusters.is_empty() {
         let which = args.cluster.map_or_else(|| "any cluster".to_owned(), |name| format!("the cluster {name:?}"));
-        anyhow::bail!("Prometheus has no defragd_member_db_size_in_use_bytes of {which} in the last {:#}", args.range);
+        anyhow::bail!(
+            "Prometheus has no defragd_member_db_size_in_use_bytes of {which} in the last {}\n  \
+             Does it scrape defragd? Did it by then? `up{{job=\"defragd\"}}` in its own page tells.",
+            args.range
+        );
     }
     let text = written(&report, args.output)?;
     match args.output_file {

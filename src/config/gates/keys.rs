@@ -8,11 +8,10 @@ use std::{
     time::Duration,
 };
 
-use jiff::SignedDuration;
 use url::Url;
 
 use super::{AccessSettings, MAX_CHECK, Problems, TlsSettings, TrySettings, raw};
-use crate::config::validate::identity;
+use crate::{config::validate::identity, core::time::Time};
 
 /// Shorter ones fail for a busy machine alone.
 const MIN_TIME: Duration = Duration::from_millis(100);
@@ -116,32 +115,29 @@ impl<'a> At<'a> {
     pub(super) fn duration(
         &mut self,
         key: &str,
-        value: Option<SignedDuration>,
+        value: Option<Time>,
         (least, most): (Duration, Duration),
         default: Duration,
     ) -> Duration {
         let Some(value) = value else { return default };
-        match Duration::try_from(value) {
-            Ok(value) if value >= least && value <= most => value,
-            _ => {
-                let words = |time: Duration| SignedDuration::try_from(time).unwrap_or_default();
-                let what = format!("is {value:#}, and must be from {:#} to {:#}", words(least), words(most));
-                self.add(key, what);
-                default
-            }
+        let time = Duration::from(value);
+        if (least..=most).contains(&time) {
+            return time;
         }
+        self.add(key, format!("is {value}, and must be from {} to {}", Time::from(least), Time::from(most)));
+        default
     }
 
-    pub(super) fn timeout(&mut self, value: Option<SignedDuration>, default: Duration) -> Duration {
+    pub(super) fn timeout(&mut self, value: Option<Time>, default: Duration) -> Duration {
         self.duration("timeout", value, (MIN_TIME, MAX_TIMEOUT), default)
     }
 
     pub(super) fn tries(
         &mut self,
-        timeout: Option<SignedDuration>,
+        timeout: Option<Time>,
         attempts: Option<u32>,
-        interval: Option<SignedDuration>,
-        hold: Option<SignedDuration>,
+        interval: Option<Time>,
+        hold: Option<Time>,
     ) -> TrySettings {
         let timeout = self.timeout(timeout, Duration::from_secs(5));
         let interval = self.duration("interval", interval, (MIN_TIME, MAX_INTERVAL), Duration::from_secs(1));

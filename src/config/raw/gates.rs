@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use jiff::SignedDuration;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-use crate::core::gate::{Moment, OnFailure};
+use crate::core::{
+    gate::{Moment, OnFailure},
+    time::Time,
+};
 
 /// One gate.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -95,14 +97,14 @@ pub struct Http {
     #[serde(default)]
     pub tls: Tls,
     /// Of one attempt.
-    pub timeout: Option<SignedDuration>,
+    pub timeout: Option<Time>,
     /// How often to try.
     pub attempts: Option<u32>,
     /// Between attempts.
-    pub interval: Option<SignedDuration>,
+    pub interval: Option<Time>,
     /// How long it must keep succeeding.
     #[serde(rename = "for")]
-    pub hold: Option<SignedDuration>,
+    pub hold: Option<Time>,
     /// Whether to go where it sends us.
     #[serde(default)]
     pub follow_redirects: bool,
@@ -117,11 +119,11 @@ pub struct Tcp {
     /// A handshake too.
     pub tls: Option<Tls>,
     /// Of one attempt.
-    pub timeout: Option<SignedDuration>,
+    pub timeout: Option<Time>,
     /// How often to try.
     pub attempts: Option<u32>,
     /// Between attempts.
-    pub interval: Option<SignedDuration>,
+    pub interval: Option<Time>,
 }
 
 /// A query of Prometheus.
@@ -148,11 +150,11 @@ pub struct Promql {
     #[serde(default)]
     pub tls: Tls,
     /// Of one attempt.
-    pub timeout: Option<SignedDuration>,
+    pub timeout: Option<Time>,
     /// How often to try.
     pub attempts: Option<u32>,
     /// Between attempts.
-    pub interval: Option<SignedDuration>,
+    pub interval: Option<Time>,
 }
 
 /// What a query must give: `empty`, `not_empty`, `{above: 1}` or `{below: 1}`.
@@ -194,11 +196,11 @@ pub struct Alertmanager {
     #[serde(default)]
     pub tls: Tls,
     /// Of one attempt.
-    pub timeout: Option<SignedDuration>,
+    pub timeout: Option<Time>,
     /// How often to try.
     pub attempts: Option<u32>,
     /// Between attempts.
-    pub interval: Option<SignedDuration>,
+    pub interval: Option<Time>,
 }
 
 /// Pods.
@@ -217,9 +219,9 @@ pub struct KubernetesPods {
     /// As `kubectl --field-selector`.
     pub field_selector: Option<String>,
     /// How long a pod may be unhealthy.
-    pub grace: Option<SignedDuration>,
+    pub grace: Option<Time>,
     /// Of one request.
-    pub timeout: Option<SignedDuration>,
+    pub timeout: Option<Time>,
 }
 
 /// Values of headers are often secrets.

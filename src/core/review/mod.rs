@@ -26,6 +26,8 @@ use super::trend::{DAY, Point, Slope, Step, days_until, trend};
 const MAX_DAYS: f64 = 3_650.0;
 /// Shorter holes are a restart of Prometheus or defragd.
 const MIN_GAP_SECONDS: i64 = 3_600;
+/// Fewer points have no usual distance.
+const MIN_USUAL_POINTS: usize = 12;
 
 /// The times that are looked at, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -89,7 +91,9 @@ pub enum Outlook {
 /// Where there is no data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Gaps {
-    /// How many of more than an hour.
+    /// What is called a gap: more than this, an hour unless samples are sparse.
+    pub over_seconds: i64,
+    /// How many.
     pub count: usize,
     /// The longest.
     pub longest_seconds: i64,
@@ -152,9 +156,8 @@ pub fn review(cluster: &str, history: &History, frame: Frame) -> Option<Review> 
             outlook(level, trend.slope, now.quota_bytes)
         }
     };
-    let fresh = |member: &&MemberHistory| {
-        member.in_use.last().is_some_and(|(at, _)| last - at <= MIN_GAP_SECONDS.max(2 * frame.step))
-    };
+    let gaps = gaps(&in_use, frame);
+    let fresh = |member: &&MemberHistory| member.in_use.last().is_some_and(|(at, _)| last - at <= gaps.over_seconds);
     let (present, gone): (Vec<_>, Vec<_>) =
         history.members.iter().filter(|member| !member.in_use.is_empty()).partition(fresh);
     let names = |members: &[&MemberHistory]| members.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
@@ -168,7 +171,7 @@ pub fn review(cluster: &str, history: &History, frame: Frame) -> Option<Review> 
         steps,
         recurring_steps,
         quota_changes: fullest::quota_changes(&moments),
-        gaps: gaps(&in_use, frame),
+        gaps,
         fragmentation: fragmentation::of(&history.members, &present),
         runs: tally::of(history, frame),
         recommendations: Vec::new(),
@@ -198,14 +201,26 @@ fn reclaimable(member: &MemberHistory) -> Option<f64> {
 }
 
 fn gaps(points: &[Point], frame: Frame) -> Gaps {
-    let limit = MIN_GAP_SECONDS.max(2 * frame.step);
-    let holes = points.windows(2).map(|pair| pair[1].0 - pair[0].0).filter(|hole| *hole > limit);
-    let holes: Vec<_> = holes.collect();
+    let distances: Vec<_> = points.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+    // One sample that is missing is no gap, also where they are sparser than the steps.
+    let over_seconds = MIN_GAP_SECONDS.max(2 * frame.step.max(usual(&distances)));
+    let holes = || distances.iter().copied().filter(|distance| *distance > over_seconds);
     Gaps {
-        count: holes.len(),
-        longest_seconds: holes.into_iter().max().unwrap_or(0),
+        over_seconds,
+        count: holes().count(),
+        longest_seconds: holes().max().unwrap_or(0),
         last_sample_age_seconds: points.last().map_or(0, |(at, _)| frame.to - at),
     }
+}
+
+/// The median, which a gap does not move; 0 where there is none.
+fn usual(distances: &[i64]) -> i64 {
+    if distances.len() < MIN_USUAL_POINTS {
+        return 0;
+    }
+    let mut sorted = distances.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
 }
 
 #[expect(clippy::cast_precision_loss, reason = "seconds of some years")]

@@ -78,7 +78,8 @@ fn gaps_old_data_and_too_little_of_it_are_said() {
     gone.in_use.retain(|(at, _)| !(10 * 24 * HOUR..12 * 24 * HOUR).contains(at));
     let history = History { members: vec![gone], ..History::default() };
     let review = super::review("x", &history, FRAME).unwrap();
-    let expected = Gaps { count: 1, longest_seconds: 49 * HOUR, last_sample_age_seconds: 5 * 24 * HOUR };
+    let expected =
+        Gaps { over_seconds: 2 * HOUR, count: 1, longest_seconds: 49 * HOUR, last_sample_age_seconds: 5 * 24 * HOUR };
     assert_eq!((review.gaps, kinds(&review)), (expected, vec!["no_recent_data"]));
     let history = History { members: vec![member("a", 30, 30, |_| 5.0, |_| 6.0, 9.0)], ..History::default() };
     assert_eq!(kinds(&super::review("x", &history, FRAME).unwrap()), ["too_little_data"]);

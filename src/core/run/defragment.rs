@@ -41,6 +41,10 @@ impl Run {
             Err(DefragError::NotSent(unknown)) => {
                 return self.untouched(intent, safety::unknown_status(member, &unknown));
             }
+            Err(DefragError::Withheld(reason)) => {
+                let then = Outcome::Stopped { reason: reason.clone() };
+                return self.record(intent, MemberEnd::NotSent { reason }, Some(then));
+            }
             Err(DefragError::Denied(detail)) => return self.untouched(intent, Reason::Denied { member, detail }),
             Err(DefragError::DiskFull(detail)) => return self.fail(intent, Reason::DiskFull { member, detail }, None),
             Err(DefragError::Lost(detail)) => Reason::ConnectionLost { member, detail },
@@ -141,6 +145,7 @@ impl Run {
                 self.waiting_for = trouble;
             }
         }
-        self.look_at(Phase::Recovering { intent, took, since, healthy_since })
+        let waited = now.saturating_sub(since);
+        self.look_soon_at(Phase::Recovering { intent, took, since, healthy_since }, waited)
     }
 }

@@ -10,7 +10,7 @@ use crate::core::{
     reason::Reason,
 };
 
-/// How long the cluster must be healthy under its new leader before it is believed.
+/// How long the cluster must be healthy under its new leader before it is believed; no longer than between members.
 const STEADY: Duration = Duration::from_secs(3);
 /// Leadership that keeps coming back has a cause that a person should look at.
 const MAX_TRANSFERS: u32 = 2;
@@ -75,7 +75,7 @@ impl Run {
     ) -> Action {
         // A lost answer says nothing: what the members say afterwards counts.
         let detail = answer.err().unwrap_or_else(|| "the leader did not change".to_owned());
-        self.look_at(Phase::Handing(Handing { from, to, detail, since: now, steady_since: None }))
+        self.look_soon_at(Phase::Handing(Handing { from, to, detail, since: now, steady_since: None }), Duration::ZERO)
     }
 
     pub(super) fn hand_over(&mut self, now: Duration, mut handing: Handing, facts: &Fact<ClusterFacts>) -> Action {
@@ -88,7 +88,8 @@ impl Run {
         }
         let moved = facts.as_ref().is_ok_and(|facts| facts.leader().is_some_and(|leader| leader != handing.from));
         if trouble.is_none() && moved {
-            if now.saturating_sub(*handing.steady_since.get_or_insert(now)) >= STEADY {
+            let steady = STEADY.min(self.brief.policy.pause_between_members);
+            if now.saturating_sub(*handing.steady_since.get_or_insert(now)) >= steady {
                 return self.choose_next();
             }
         } else {
@@ -99,6 +100,7 @@ impl Run {
             return self.give_up(Reason::TransferFailed { member: handing.to, detail });
         }
         self.waiting_for = trouble;
-        self.look_at(Phase::Handing(handing))
+        let waited = now.saturating_sub(handing.since);
+        self.look_soon_at(Phase::Handing(handing), waited)
     }
 }

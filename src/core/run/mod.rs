@@ -28,7 +28,7 @@ use std::{
 };
 
 use super::{
-    cluster::{ClusterFacts, ClusterId, Fact, MemberId, Unknown, UnknownKind},
+    cluster::{ClusterFacts, ClusterId, Fact, MemberId, Unknown},
     gate::{GateResult, GateRule, Moment},
     history::{Intent, MemberEnd, MemberResult, Outcome, Sizes, Step},
     plan::{Past, Plan},
@@ -43,6 +43,9 @@ const LOOKS_BEFORE_GIVING_UP: u32 = 3;
 const CHANGES_OF_MIND_BEFORE_GIVING_UP: u32 = 5;
 /// The time between two looks at something that changes by itself.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The time between the first looks at something that mostly takes no second: what is waited for here keeps the next
+/// member waiting, too.
+const FIRST_LOOK_INTERVAL: Duration = Duration::from_millis(25);
 /// How long a member must look idle, after an answer to Defragment that never came, to count as done.
 /// A request that was still on its way when the connection broke would have begun within it.
 const IDLE_BEFORE_DONE: Duration = Duration::from_secs(3);
@@ -104,6 +107,8 @@ pub enum Event {
     Recorded(Result<(), String>),
     /// The step was answered, or its answer did not come.
     Performed(Result<(), String>),
+    /// The step was not sent: at the last moment it was not permitted any more.
+    Withheld(Reason),
     /// Defragment was answered, or its answer can no longer come.
     DefragReturned(Result<(), DefragError>),
     /// The gates were checked, or a stop cut that short.
@@ -116,7 +121,7 @@ pub enum Event {
 }
 
 /// Why Defragment has no good answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DefragError {
     /// The server answered with an error: it is not defragmenting.
     #[error("{0}")]
@@ -124,6 +129,9 @@ pub enum DefragError {
     /// Nothing was sent: the last check of the member's identity failed.
     #[error("{0}")]
     NotSent(Unknown),
+    /// Nothing was sent: at the last moment it was not permitted any more.
+    #[error("{0}")]
+    Withheld(Reason),
     /// The server refused the credentials.
     #[error("{0}")]
     Denied(String),
@@ -283,6 +291,7 @@ impl Run {
             (Phase::StepIntending(step), Event::Recorded(written)) => self.step_intended(step, written),
             (Phase::StepConfirming(step), Event::Observed(facts)) => self.confirm_step(step, &facts),
             (Phase::StepPerforming(step), Event::Performed(answer)) => self.performed(now, step, answer),
+            (Phase::StepPerforming(_), Event::Withheld(reason)) => self.finish(Outcome::Stopped { reason }),
             (Phase::Settling(settling), Event::Observed(facts)) => self.settle(now, settling, &facts),
             (Phase::Handing(handing), Event::Observed(facts)) => self.hand_over(now, handing, &facts),
             (Phase::Clearing(clearing), Event::Observed(facts)) => self.clear(now, clearing, &facts),
@@ -328,6 +337,12 @@ impl Run {
     fn look_at(&mut self, phase: Phase) -> Action {
         self.phase = phase;
         Action::Observe { after: LOOK_INTERVAL }
+    }
+
+    /// As [`Run::look_at`], but often at first, then ever more seldom.
+    fn look_soon_at(&mut self, phase: Phase, waited: Duration) -> Action {
+        self.phase = phase;
+        Action::Observe { after: (waited / 2).clamp(FIRST_LOOK_INTERVAL, LOOK_INTERVAL) }
     }
 
     fn choose_next(&mut self) -> Action {
@@ -427,7 +442,9 @@ fn known(facts: &Fact<ClusterFacts>) -> Result<&ClusterFacts, Reason> {
     facts.as_ref().map_err(|unknown| {
         let detail = unknown.detail.clone();
         match unknown.kind {
-            UnknownKind::Denied => Reason::Denied { member: "that answers for the member list".to_owned(), detail },
+            kind if kind.is_denial() => {
+                Reason::Denied { member: "that answers for the member list".to_owned(), detail }
+            }
             _ => Reason::ClusterUnreachable { detail },
         }
     })

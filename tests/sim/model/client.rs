@@ -8,12 +8,15 @@ use defragd::{
         cluster::{Alarm, AlarmKind, Fact, Gauges, Member, MemberId, Status, Unknown, UnknownKind},
         run::DefragError,
     },
-    ports::etcd::{Etcd, Membership},
+    ports::etcd::{Etcd, Membership, Permit},
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
 
 use super::{Door, JobState, World, node::whole};
-use crate::sim::Sim;
+use crate::{fleet::Place, sim::Sim, stopped::Outside};
 
 /// As the adapter has it.
 const IDENTITY_CHECK: Duration = Duration::from_secs(2);
@@ -61,6 +64,7 @@ impl<T> Served<T> {
 impl World {
     fn fate(&mut self) -> Fate {
         self.calls += 1;
+        self.watch.calls += 1;
         assert!(self.calls < MOST_CALLS, "busy loop: more than {MOST_CALLS} calls");
         let slow = self.net.slow > 0 && self.rng.permille(self.net.slow);
         let quick = |rng: &mut crate::rng::Rng| if rng.percent(90) { Duration::ZERO } else { rng.millis(1, 8) };
@@ -114,7 +118,7 @@ impl SimEtcd {
 
     /// `Status` without a note that defragd has seen it.
     async fn ask_status(&self, member: &Member) -> Fact<Status> {
-        self.call(member, |world, node| {
+        self.call(member, |world: &mut World, node| {
             if world.nodes[node].defragmenting() {
                 return Served::NotYet;
             }
@@ -125,44 +129,63 @@ impl SimEtcd {
     }
 
     /// One call to one member. `serve` is asked again whenever something has changed at the servers.
-    async fn call<T>(&self, member: &Member, serve: impl Fn(&mut World, usize) -> Served<T>) -> Fact<T> {
-        let fate = self.sim.world().fate();
-        if fate.dropped {
-            pending::<()>().await;
-        }
-        travel(fate.there).await;
-        let mut connection = None;
-        let answer = loop {
-            let changed = self.sim.changed.notified();
-            {
-                let mut world = self.sim.world();
-                let Some(node) = world.find(member.id) else { return Err(refused()) };
-                if member.client_urls.is_empty() {
-                    return Err(Unknown::new(UnknownKind::Unreachable, "it has published no client URL"));
-                }
-                // The address of a member of a replaced cluster leads to one of the new cluster.
-                if world.nodes[node].cluster != world.cluster {
-                    return Err(Unknown::new(UnknownKind::WrongMember, "another member answered"));
-                }
-                let broken = *connection.get_or_insert(world.nodes[node].connections) != world.nodes[node].connections;
-                if broken {
-                    return Err(reset());
-                }
-                match world.nodes[node].door() {
-                    Door::Refuses => return Err(refused()),
-                    Door::Hangs => {}
-                    Door::Open => match serve(&mut world, node) {
-                        Served::Answer(answer) => break answer,
-                        Served::Refusal(unknown) => return Err(unknown),
-                        Served::NotYet => {}
-                    },
-                }
-            }
-            changed.await;
+    async fn call<T: Send + 'static>(
+        &self,
+        member: &Member,
+        serve: impl Fn(&mut World, usize) -> Served<T> + Send + 'static,
+    ) -> Fact<T> {
+        let (fate, several) = {
+            let mut world = self.sim.world();
+            (world.fate(), world.lock.is_some())
         };
-        travel(fate.back).await;
-        if fate.lost { Err(reset()) } else { Ok(answer) }
+        let sent = carry(Arc::clone(&self.sim), member.clone(), fate, serve);
+        // A process that is stopped has sent it all the same.
+        if several { Outside::of(sent).answer().await } else { sent.await }
     }
+}
+
+/// To the member and back, wherever the caller is meanwhile.
+async fn carry<T>(
+    sim: Arc<Sim>,
+    member: Member,
+    fate: Fate,
+    serve: impl Fn(&mut World, usize) -> Served<T>,
+) -> Fact<T> {
+    if fate.dropped {
+        pending::<()>().await;
+    }
+    travel(fate.there).await;
+    let mut connection = None;
+    let answer = loop {
+        let changed = sim.changed.notified();
+        {
+            let mut world = sim.world();
+            let Some(node) = world.find(member.id) else { return Err(refused()) };
+            if member.client_urls.is_empty() {
+                return Err(Unknown::new(UnknownKind::Unreachable, "it has published no client URL"));
+            }
+            // The address of a member of a replaced cluster leads to one of the new cluster.
+            if world.nodes[node].cluster != world.cluster {
+                return Err(Unknown::new(UnknownKind::WrongMember, "another member answered"));
+            }
+            let broken = *connection.get_or_insert(world.nodes[node].connections) != world.nodes[node].connections;
+            if broken {
+                return Err(reset());
+            }
+            match world.nodes[node].door() {
+                Door::Refuses => return Err(refused()),
+                Door::Hangs => {}
+                Door::Open => match serve(&mut world, node) {
+                    Served::Answer(answer) => break answer,
+                    Served::Refusal(unknown) => return Err(unknown),
+                    Served::NotYet => {}
+                },
+            }
+        }
+        changed.await;
+    };
+    travel(fate.back).await;
+    if fate.lost { Err(reset()) } else { Ok(answer) }
 }
 
 /// A linearizable request: hangs while the member defragments or has no quorum behind it.
@@ -278,7 +301,7 @@ impl Etcd for SimEtcd {
 
     async fn disarm(&self, via: &Member, alarm: Alarm) -> Fact<()> {
         self.sim.world().check_disarm(alarm);
-        self.call(via, |world, node| {
+        self.call(via, move |world, node| {
             if world.nodes[node].member.is_learner {
                 return Served::learner(&world.nodes[node].version);
             }
@@ -290,7 +313,7 @@ impl Etcd for SimEtcd {
     async fn compact(&self, via: &Member, revision: u64) -> Fact<()> {
         self.sim.world().check_compact(revision);
         let answer = self
-            .call(via, |world, node| {
+            .call(via, move |world, node| {
                 if world.alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
                     return Served::no("etcdserver: corrupt cluster");
                 }
@@ -311,16 +334,17 @@ impl Etcd for SimEtcd {
     }
 
     async fn move_leader(&self, leader: &Member, to: &Member) -> Fact<()> {
-        self.sim.world().check_transfer(leader.id, to.id);
+        let to = to.id;
+        self.sim.world().check_transfer(leader.id, to);
         let answer = self
-            .call(leader, |world, node| {
+            .call(leader, move |world, node| {
                 if world.nodes[node].member.is_learner {
                     return Served::learner(&world.nodes[node].version);
                 }
                 if world.leader != Some(node) {
                     return Served::no("etcdserver: not leader");
                 }
-                match world.find(to.id) {
+                match world.find(to) {
                     Some(to) if world.nodes[to].voter() && world.nodes[to].connected() => {
                         world.lead(to);
                         Served::Answer(())
@@ -333,13 +357,25 @@ impl Etcd for SimEtcd {
         answer
     }
 
-    async fn defragment(&self, member: &Member) -> Result<(), DefragError> {
+    async fn defragment(&self, member: &Member, permit: &dyn Permit) -> Result<(), DefragError> {
         let look = self.sim.world().schedule.look_before_defrag;
         if look {
             timeout(IDENTITY_CHECK, self.ask_status(member))
                 .await
                 .map_err(|_| DefragError::NotSent(Unknown::timed_out("Status right before it", IDENTITY_CHECK)))?
                 .map_err(DefragError::NotSent)?;
+        }
+        let held_up = self.sim.world().comes_by(Place::BeforePermit);
+        if held_up {
+            yield_now().await;
+        }
+        if let Some(reason) = permit.refusal() {
+            return Err(DefragError::Withheld(reason));
+        }
+        let stray = self.sim.world().comes_by(Place::BetweenPermitAndSend);
+        if stray {
+            // Nothing more is polled until it wakes.
+            yield_now().await;
         }
         let (node, job, fate, connection) = {
             let mut world = self.sim.world();
@@ -349,9 +385,11 @@ impl Etcd for SimEtcd {
                 return Err(DefragError::NotSent(wrong));
             };
             let job = world.new_job(node, true);
+            (world.jobs[job].stray, world.jobs[job].held_up) = (stray, held_up);
             world.check_send(job);
             let mut fate = world.fate();
-            if world.now < world.schedule.mended_at && world.rng.percent(5) {
+            let often = if world.lock.is_some() { 25 } else { 5 };
+            if world.now < world.schedule.mended_at && world.rng.percent(often) {
                 // A lost packet: TCP sends it again, even for a process that is gone by then.
                 fate.there = world.rng.millis(0, 2_500);
             }
@@ -367,6 +405,9 @@ impl Etcd for SimEtcd {
         // Past this point the request is in the network: it arrives whether or not anybody waits for it.
         let sim = Arc::clone(&self.sim);
         tokio::spawn(async move { deliver(&sim, node, job, fate.there).await });
+        if self.sim.world().comes_by(Place::AfterSend) {
+            yield_now().await;
+        }
         loop {
             let changed = self.sim.changed.notified();
             {
@@ -413,9 +454,13 @@ async fn deliver(sim: &Sim, node: usize, job: usize, there: Duration) {
     // TCP sends what was lost again, also for a process that is gone. In the field TCP_USER_TIMEOUT bounds it.
     let longest = sim.world().schedule.longest_way;
     travel(there.min(longest)).await;
+    let connection = sim.world().nodes[node].connections;
+    let lingers = std::mem::take(&mut sim.world().jobs[job].lingers);
+    travel(lingers).await;
     {
         let mut world = sim.world();
-        if world.nodes[node].deaf.is_some() {
+        let broken = !lingers.is_zero() && world.nodes[node].connections != connection;
+        if world.nodes[node].deaf.is_some() || broken {
             world.jobs[job].state = JobState::Gone;
         } else if world.nodes[node].member.is_learner {
             world.jobs[job].state = JobState::Refused;

@@ -17,12 +17,16 @@ pub use self::{
 };
 use crate::{
     faults::{Fault, Schedule},
+    fleet::{Place, Stop},
     invariants::Watch,
+    lock::LockServer,
     rng::Rng,
 };
 
 /// Bytes that an entry adds to the store.
 const BYTES_AN_ENTRY: f64 = 200.0;
+/// When the first holder of a lock begins to act, or soon after.
+const FIRST_HOLDER_ACTS: Duration = Duration::from_secs(32);
 /// Entries a second that a member applies when it has some to catch up.
 const CATCH_UP: f64 = 8_000.0;
 
@@ -34,6 +38,16 @@ pub struct Job {
     pub ours: bool,
     pub state: JobState,
     pub leader_at_start: bool,
+    /// Which replica sent it.
+    pub replica: usize,
+    /// Since when who looks at the member can see it.
+    pub arrived_at: Option<Duration>,
+    /// Its sender was stopped between the permit and the sending.
+    pub stray: bool,
+    /// … or just before the permit, which may be its to have all the same when it wakes.
+    pub held_up: bool,
+    /// It is on its way for so much longer, because its sender died with it in the socket.
+    pub lingers: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +122,12 @@ pub enum Happening {
     },
     CalmNet,
     Mend,
+    /// NOSPACE, where it would else be armed before anybody stands for the lock.
+    ArmNoSpace,
+    LockFault(usize),
+    /// Calls of the lock that hang look again.
+    LockChanges,
+    Stop(usize),
 }
 
 /// The state of the network, in shares of a thousand.
@@ -138,14 +158,29 @@ pub struct World {
     pub alarms: Vec<Alarm>,
     pub jobs: Vec<Job>,
     pub net: Net,
-    pub journal: JournalHealth,
-    pub clock_offset_seconds: i64,
+    /// Where the replicas of defragd run.
+    pub hosts: Vec<Host>,
+    /// The lock's server, with several replicas.
+    pub lock: Option<LockServer>,
     pub watch: Watch,
     pub calls: u64,
     pub(crate) election: Option<u64>,
     elections: u64,
     events: BTreeMap<(Duration, u64), Happening>,
     sequence: u64,
+}
+
+/// Where one replica of defragd runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Host {
+    pub journal: JournalHealth,
+    pub clock_offset_seconds: i64,
+    /// What of that is not a fault.
+    pub skew_seconds: i64,
+    /// SIGSTOP, until then.
+    pub stopped_until: Duration,
+    /// To be stopped when it next comes there, for so long.
+    pub stops: [Option<Duration>; 3],
 }
 
 /// What the schedule does to the journal.
@@ -177,8 +212,8 @@ impl World {
             alarms: Vec::new(),
             jobs: Vec::new(),
             net: Net::default(),
-            journal: JournalHealth::default(),
-            clock_offset_seconds: 0,
+            hosts: vec![Host::default()],
+            lock: None,
             watch,
             calls: 0,
             election: None,
@@ -195,7 +230,80 @@ impl World {
         }
         let mended_at = world.schedule.mended_at;
         world.plan(mended_at, Happening::Mend);
+        world.settle_fleet();
         world
+    }
+
+    /// Where the replicas run, their lock, and what befalls them.
+    fn settle_fleet(&mut self) {
+        let Some(fleet) = self.schedule.fleet.clone() else { return };
+        let skewed = |seconds| Host { skew_seconds: seconds, clock_offset_seconds: seconds, ..Host::default() };
+        self.hosts = fleet.replicas.iter().map(|replica| skewed(replica.skew_seconds)).collect();
+        self.watch.count_replicas(self.hosts.len());
+        self.lock = Some(LockServer::new(fleet.lock, self.hosts.len()));
+        for (index, (at, _)) in fleet.lock_faults.iter().enumerate() {
+            self.plan(*at, Happening::LockFault(index));
+        }
+        for (index, (at, _)) in fleet.stops.iter().enumerate() {
+            self.plan(*at, Happening::Stop(index));
+        }
+    }
+
+    /// Of the replica that acts.
+    pub fn host(&self) -> &Host {
+        &self.hosts[self.watch.acting]
+    }
+
+    pub fn host_mut(&mut self) -> &mut Host {
+        &mut self.hosts[self.watch.acting]
+    }
+
+    fn stop_replica(&mut self, stop: Stop) {
+        match stop.place {
+            Place::Now => self.stop_now(stop.replica, stop.time),
+            Place::BetweenPermitAndSend => self.hosts[stop.replica].stops[0] = Some(stop.time),
+            Place::AfterSend => self.hosts[stop.replica].stops[1] = Some(stop.time),
+            Place::BeforePermit => self.hosts[stop.replica].stops[2] = Some(stop.time),
+        }
+    }
+
+    /// SIGSTOP for so long, but not past the end of all faults.
+    pub fn stop_now(&mut self, replica: usize, time: Duration) {
+        let now = self.now;
+        let until = (now + time).min(self.schedule.mended_at);
+        if until <= now {
+            return;
+        }
+        self.hosts[replica].stopped_until = until;
+        self.watch.note(now, || format!("SIGSTOP to replica {replica} until {:.3}", until.as_secs_f64()));
+        self.on_replica_stopped(replica);
+    }
+
+    /// The replica comes by a place where it may have to be stopped.
+    pub fn comes_by(&mut self, place: Place) -> bool {
+        let index = match place {
+            Place::BetweenPermitAndSend => 0,
+            Place::AfterSend => 1,
+            Place::BeforePermit => 2,
+            Place::Now => return false,
+        };
+        let Some(time) = self.host_mut().stops[index].take() else { return false };
+        if self.now >= self.schedule.mended_at {
+            return false;
+        }
+        self.stop_now(self.watch.acting, time);
+        true
+    }
+
+    /// kill -9: what is still in its sockets may be on its way for as long as TCP tries.
+    pub fn on_killed(&mut self, replica: usize) {
+        self.hosts[replica].stopped_until = Duration::ZERO;
+        for job in 0..self.jobs.len() {
+            let flies = self.jobs[job].state == JobState::Flying && self.jobs[job].ours;
+            if flies && self.jobs[job].replica == replica && self.rng.percent(80) {
+                self.jobs[job].lingers = self.rng.millis(2_000, 17_000);
+            }
+        }
     }
 
     /// A cluster of new members as the schedule describes them.
@@ -236,10 +344,10 @@ impl World {
             });
         }
         self.new_roster();
-        if self.schedule.no_space {
-            // Whoever was written through when it was full.
-            let member = Some(self.nodes[first].id());
-            self.alarms.push(Alarm { kind: AlarmKind::NoSpace, member });
+        if self.schedule.no_space && self.schedule.fleet.is_none() {
+            self.arm_no_space(first);
+        } else if self.schedule.no_space && first == 0 {
+            self.plan(FIRST_HOLDER_ACTS, Happening::ArmNoSpace);
         }
         let leader = first + self.schedule.leader;
         self.leader = Some(leader);
@@ -247,6 +355,12 @@ impl World {
         for node in self.current() {
             self.nodes[node].view = (Some(id), self.term);
         }
+    }
+
+    /// Names whoever was written through when it was full.
+    fn arm_no_space(&mut self, node: usize) {
+        let member = Some(self.nodes[node].id());
+        self.alarms.push(Alarm { kind: AlarmKind::NoSpace, member });
     }
 
     /// The indices of the members of the cluster that the endpoints lead to.
@@ -427,6 +541,7 @@ impl World {
     /// A Defragment reaches the member. Returns the number of the job.
     pub fn arrive(&mut self, job: usize) {
         let node = self.jobs[job].node;
+        self.jobs[job].arrived_at = Some(self.now);
         match self.nodes[node].process {
             Process::Down => self.jobs[job].state = JobState::Gone,
             Process::Frozen => {
@@ -442,7 +557,19 @@ impl World {
     }
 
     pub fn new_job(&mut self, node: usize, ours: bool) -> usize {
-        self.jobs.push(Job { node, ours, state: JobState::Flying, leader_at_start: false });
+        let (replica, lingers) = (self.watch.acting, Duration::ZERO);
+        let state = JobState::Flying;
+        self.jobs.push(Job {
+            node,
+            ours,
+            state,
+            leader_at_start: false,
+            replica,
+            arrived_at: None,
+            stray: false,
+            held_up: false,
+            lingers,
+        });
         self.jobs.len() - 1
     }
 
@@ -488,7 +615,26 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Fault(index) => self.strike(self.fault(index)),
+            Happening::Fault(index) => {
+                // Of a replica, where it concerns one.
+                self.watch.acting = index % self.hosts.len();
+                self.strike(self.fault(index));
+            }
+            Happening::LockFault(index) => {
+                if let Some(fleet) = &self.schedule.fleet {
+                    self.strike_lock(fleet.lock_faults[index].1.clone());
+                }
+            }
+            Happening::Stop(index) => {
+                if let Some(fleet) = &self.schedule.fleet {
+                    self.stop_replica(fleet.stops[index].1);
+                }
+            }
+            Happening::ArmNoSpace => {
+                if let Some(node) = self.current().first() {
+                    self.arm_no_space(*node);
+                }
+            }
             Happening::DefragEnds { node, job } => self.defrag_ends(node, job),
             Happening::LeaderMissed { election } => {
                 if self.election == Some(election) {

@@ -105,14 +105,18 @@ impl World {
                 self.plan_in(time, Happening::CalmNet);
             }
             Fault::JournalDown { time, reads } => {
-                self.journal.down_until = self.now + time;
-                self.journal.reads_down_until = if reads { self.now + time } else { Duration::ZERO };
+                let until = self.now + time;
+                let journal = &mut self.host_mut().journal;
+                journal.down_until = until;
+                journal.reads_down_until = if reads { until } else { Duration::ZERO };
             }
-            Fault::JournalOnce => self.journal.fail_next = true,
+            Fault::JournalOnce => self.host_mut().journal.fail_next = true,
             Fault::JournalSlow { each, time } => {
-                (self.journal.slow_until, self.journal.each) = (self.now + time, each);
+                let until = self.now + time;
+                let journal = &mut self.host_mut().journal;
+                (journal.slow_until, journal.each) = (until, each);
             }
-            Fault::ClockStep { seconds } => self.clock_offset_seconds += seconds,
+            Fault::ClockStep { seconds } => self.host_mut().clock_offset_seconds += seconds,
         }
     }
 
@@ -275,8 +279,11 @@ impl World {
 
     fn mend(&mut self) {
         self.net = Net::default();
-        self.journal = super::JournalHealth { life: self.journal.life, ..super::JournalHealth::default() };
-        self.clock_offset_seconds = 0;
+        for host in &mut self.hosts {
+            host.journal = super::JournalHealth { life: host.journal.life, ..super::JournalHealth::default() };
+            host.clock_offset_seconds = host.skew_seconds;
+        }
+        self.mend_lock();
         self.alarms.retain(|alarm| alarm.kind != AlarmKind::Corrupt);
         // Also of clusters that are no longer looked at: what was asked of them comes to its end.
         for node in 0..self.nodes.len() {

@@ -37,6 +37,24 @@ impl DefragLog {
     }
 }
 
+/// From when to when a member defragmented, by its log: each with the log's own time, which sorts as text.
+pub(crate) fn spans(log: &str) -> Vec<(String, String)> {
+    let (mut begun, mut spans) = (None, Vec::new());
+    for line in log.lines() {
+        let says = |message: &str| line.contains(&format!("\"msg\":\"{message}\""));
+        let at =
+            || line.split_once("\"ts\":\"").and_then(|(_, rest)| rest.split_once('"')).map(|(at, _)| at.to_owned());
+        if says("starting defragment") {
+            begun = begun.or_else(at);
+        } else if (says("finished defragment") || says("failed to defragment") || says("starting an etcd server"))
+            && let (Some(from), Some(to)) = (begun.take(), at())
+        {
+            spans.push((from, to));
+        }
+    }
+    spans
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +67,13 @@ mod tests {
     fn one_after_the_other_is_one_at_once() {
         let told = DefragLog::read(&[START, END, START, END].concat());
         assert_eq!(told, DefragLog { started: 2, finished: 2, failed: 0, most_at_once: 1 });
+    }
+
+    #[test]
+    fn a_span_goes_from_the_start_to_the_end() {
+        let line = |at: &str, msg: &str| format!("{{\"level\":\"info\",\"ts\":\"{at}\",\"msg\":\"{msg}\"}}\n");
+        let log = [line("1", "starting defragment"), line("2", "x"), line("3", "finished defragment")].concat();
+        assert_eq!(spans(&log), [("1".to_owned(), "3".to_owned())]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use crate::process::Process;
-use crate::{Exposition, Response, http};
+use crate::{Exposition, Host, Response, http};
 
 const READY: Duration = Duration::from_secs(20);
 /// The address that lets the system choose the port; the "listening" line says which.
@@ -28,6 +28,11 @@ impl Defragd {
     ///
     /// Without a `--web.listen-address` among the arguments it listens on a port that the system chooses.
     pub async fn start(binary: &Path, args: &[String], log: &Path) -> Result<Self> {
+        Self::start_at(&Host::LOOPBACK, binary, args, log).await
+    }
+
+    /// The same on a machine of its own, on whose address it must be told to listen.
+    pub async fn start_at(host: &Host, binary: &Path, args: &[String], log: &Path) -> Result<Self> {
         let mut all = vec!["serve".to_owned()];
         all.extend(args.iter().cloned());
         if !args.iter().any(|arg| arg.starts_with("--web.listen-address")) {
@@ -35,7 +40,15 @@ impl Defragd {
         }
         // A log that an earlier start wrote holds that one's address.
         let before = fs::metadata(log).map_or(0, |meta| meta.len());
-        let process = Process::spawn("defragd", binary, &all, &[], log)?;
+        let process = match host.network_of {
+            None => Process::spawn("defragd", binary, &all, &[], log)?,
+            Some(pid) => {
+                let mut inside =
+                    vec![format!("--net=/proc/{pid}/ns/net"), "--".to_owned(), binary.display().to_string()];
+                inside.append(&mut all);
+                Process::spawn("defragd", Path::new("nsenter"), &inside, &[], log)?
+            }
+        };
         let address = process
             .ready(READY, || async {
                 let text = fs::read_to_string(log)?;
@@ -120,6 +133,16 @@ impl Defragd {
     /// Asks it to re-read its configuration (SIGHUP).
     pub fn signal_hup(&self) -> Result<()> {
         self.process.signal(Signal::HUP)
+    }
+
+    /// Stops it (SIGSTOP): its connections stay open and nothing answers.
+    pub fn pause(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)
+    }
+
+    /// Lets a stopped one go on (SIGCONT).
+    pub fn resume(&self) -> Result<()> {
+        self.process.signal(Signal::CONT)
     }
 
     /// Asks it to end (SIGTERM) and waits for it.

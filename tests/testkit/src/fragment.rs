@@ -18,8 +18,9 @@ const OPS_PER_TXN: u64 = 32;
 const WRITERS: u64 = 6;
 /// One transaction; an overloaded machine may take seconds.
 const TXN: Duration = Duration::from_secs(30);
-/// Compacting is in the background, 1000 revisions at a time.
+/// Compacting is in the background, 1000 revisions at a time: of gigabytes, that takes minutes.
 const SETTLE: Duration = Duration::from_secs(60);
+const COMPACT: Duration = Duration::from_mins(10);
 
 /// A member's size before or after something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +120,7 @@ pub async fn exhaust_quota(cluster: &EtcdCluster, live_bytes: u64) -> Result<Vec
 async fn compact_and_settle(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<Vec<MemberSize>> {
     let mut client = cluster.client(0).await?;
     let revision = client.get("fragment/", None).await?.header().context("a header")?.revision();
-    timeout(TXN, client.compact(revision, Some(CompactionOptions::new().with_physical())))
+    timeout(COMPACT, client.compact(revision, Some(CompactionOptions::new().with_physical())))
         .await
         .context("the compaction hangs")??;
     // Page overhead, etcd's own buckets and the keys of others come on top of the values.

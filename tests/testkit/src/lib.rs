@@ -5,20 +5,24 @@
 //! throw-away certificates, [`EtcdCluster`] starts members and does to them what operators and accidents do,
 //! [`fragment`] fills a cluster with reclaimable space, [`Writer`] is the client load that must not notice,
 //! [`DefragWatch`] reads from the servers' own metrics who was defragmented when, and [`Prometheus`],
-//! [`Alertmanager`] and [`Defragd`] complete the loop, [`KubeApiserver`] is what a gate looks at. For faults there are [`SlowDefrags`], [`Island`] and
+//! [`Alertmanager`] and [`Defragd`] complete the loop, [`KubeApiserver`] is what a gate looks at, [`Browser`] looks at pages. For faults there are [`SlowDefrags`], [`Island`], [`Lan`] and
 //! [`in_namespaces`].
 //!
 //! Nothing here knows defragd's code: what it does is judged by what the servers say.
 
 mod alertmanager;
+mod browser;
 mod defrag_log;
 mod defragd;
 mod disk;
+mod dns;
 mod etcd;
 mod exposition;
 mod fragment;
+mod guarded;
 mod http;
 mod kube_apiserver;
+mod lan;
 mod network;
 mod pki;
 mod port;
@@ -33,20 +37,24 @@ mod watch;
 mod writer;
 
 pub use alertmanager::{Alertmanager, PostedAlert};
+pub use browser::Browser;
 pub use defrag_log::DefragLog;
 pub use defragd::Defragd;
 pub use disk::SmallDisk;
+pub use dns::Dns;
 pub use etcd::{EtcdCluster, EtcdSpec, Member, MemberStatus, Transport};
 pub use exposition::Exposition;
 pub use fragment::{Fragmented, MemberSize, exhaust_quota, fragment};
+pub use guarded::GuardedPrometheus;
 pub use http::Response;
 pub use kube_apiserver::KubeApiserver;
+pub use lan::{Cut, Lan};
 pub use network::{Cable, Host, Island};
 pub use pki::{Identity, Pki};
 pub use port::Port;
-pub use process::tail;
+pub use process::{processor_time, tail};
 pub use prometheus::{FiringAlert, Prometheus, Sample};
-pub use sandbox::{in_namespaces, is_inside};
+pub use sandbox::{in_namespaces, in_namespaces_for, is_inside};
 pub use slow::SlowDefrags;
 pub use timeline::{Defrag, Timeline};
 pub use tools::{EtcdVersion, Tools};

@@ -41,6 +41,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Where clients reach what runs there.
+    pub fn ip(&self) -> IpAddr {
+        self.client_ip
+    }
+
     /// The test's own network, on loopback.
     pub(crate) const LOOPBACK: Self =
         Self { network_of: None, client_ip: IpAddr::V4(Ipv4Addr::LOCALHOST), peer_ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
@@ -112,11 +117,11 @@ fn address(net: u8, host: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 77, net, host))
 }
 
-fn ip(args: &[&str]) -> Result<()> {
+pub(crate) fn ip(args: &[&str]) -> Result<()> {
     run(Command::new("ip").args(args))
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("failed to start {command:?}"))?;
     ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())

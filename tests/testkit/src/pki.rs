@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, date_time_ymd,
 };
+
+/// What every certificate is good for. The last is what SRV records of a test are below.
+const NAMES: [&str; 3] = ["127.0.0.1", "localhost", "example.test"];
 
 /// Where a certificate and its key are.
 #[derive(Debug, Clone)]
@@ -67,6 +70,15 @@ impl Pki {
         )
     }
 
+    /// A client certificate that was good some decades ago.
+    pub fn expired_client(&self) -> Result<Identity> {
+        let usages = [ExtendedKeyUsagePurpose::ClientAuth];
+        sign_for(&self.issuer, &self.dir, "client-expired", "defragd-test", &usages, |params| {
+            params.not_before = date_time_ymd(1999, 1, 1);
+            params.not_after = date_time_ymd(2000, 1, 1);
+        })
+    }
+
     /// The CA's certificate, PEM.
     pub fn ca(&self) -> &Path {
         &self.ca
@@ -95,11 +107,23 @@ fn sign(
     common_name: &str,
     usages: &[ExtendedKeyUsagePurpose],
 ) -> Result<Identity> {
+    sign_for(issuer, dir, file, common_name, usages, |_| {})
+}
+
+fn sign_for(
+    issuer: &CertifiedIssuer<'static, KeyPair>,
+    dir: &Path,
+    file: &str,
+    common_name: &str,
+    usages: &[ExtendedKeyUsagePurpose],
+    change: impl FnOnce(&mut CertificateParams),
+) -> Result<Identity> {
     let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+    let mut params = CertificateParams::new(NAMES.map(str::to_owned))?;
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = usages.to_vec();
+    change(&mut params);
     let cert = params.signed_by(&key, issuer).with_context(|| format!("failed to sign {file}"))?;
     let identity = Identity { cert: dir.join(format!("{file}.crt")), key: dir.join(format!("{file}.key")) };
     fs::write(&identity.cert, cert.pem())?;

@@ -188,6 +188,18 @@ pub fn tail(path: &Path, lines: usize) -> String {
     }
 }
 
+/// The processor time that the threads which a process has now have had, to the nanosecond: `/proc/PID/stat` counts in
+/// hundredths of a second. `None` once it is gone.
+pub fn processor_time(pid: u32) -> Option<Duration> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let spent = threads.filter_map(|thread| {
+        // A thread may end meanwhile.
+        let times = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        times.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+    });
+    Some(spent.sum())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

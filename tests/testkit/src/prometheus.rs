@@ -68,26 +68,23 @@ struct Alerts {
 impl Prometheus {
     /// Starts it with this configuration (YAML; paths in it absolute), logging to a file, and waits until it is ready.
     pub async fn start(tools: &Tools, config: &str, log: &Path) -> Result<Self> {
-        Self::start_in(tempfile::Builder::new().prefix("defragd-prometheus-").tempdir()?, tools, config, log).await
+        Self::start_program(&tools.prometheus(), config, log).await
+    }
+
+    /// The same with a Prometheus of another version.
+    pub async fn start_program(program: &Path, config: &str, log: &Path) -> Result<Self> {
+        Self::start_in(tempfile::Builder::new().prefix("defragd-prometheus-").tempdir()?, program, config, log).await
     }
 
     /// Starts it without anything to scrape, and with this past (OpenMetrics with times, in their order by series),
     /// which promtool makes blocks of.
     pub async fn with_history(tools: &Tools, open_metrics: &str, log: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("defragd-prometheus-").tempdir()?;
-        let (input, data) = (dir.path().join("history.om"), dir.path().join("data"));
-        fs::write(&input, open_metrics)?;
-        // Blocks of two hours would make promtool read the whole input hundreds of times.
-        let made = tokio::process::Command::new(tools.promtool())
-            .args(["tsdb", "create-blocks-from", "--max-block-duration=480h", "openmetrics", "--quiet"])
-            .args([&input, &data])
-            .output()
-            .await?;
-        ensure!(made.status.success(), "promtool made no blocks: {}", String::from_utf8_lossy(&made.stderr));
-        Self::start_in(dir, tools, "scrape_configs: []", log).await
+        backfill(tools, open_metrics, dir.path()).await?;
+        Self::start_in(dir, &tools.prometheus(), "scrape_configs: []", log).await
     }
 
-    async fn start_in(dir: TempDir, tools: &Tools, config: &str, log: &Path) -> Result<Self> {
+    async fn start_in(dir: TempDir, program: &Path, config: &str, log: &Path) -> Result<Self> {
         let file = dir.path().join("prometheus.yml");
         fs::write(&file, config)?;
         let mut port = Port::reserve()?;
@@ -101,7 +98,7 @@ impl Prometheus {
         ];
         let url = format!("http://{}", port.address());
         port.release();
-        let process = Process::spawn("prometheus", &tools.prometheus(), &args, &[], log)?;
+        let process = Process::spawn("prometheus", program, &args, &[], log)?;
         let http = http::client(None)?;
         process.ready(READY, || async { http::get(&http, &format!("{url}/-/ready")).await }).await?;
         Ok(Self { url, http, process, _dir: dir })
@@ -154,4 +151,18 @@ impl Prometheus {
         let answer: Answer<T> = serde_json::from_str(&text).with_context(|| format!("{url} answered {text}"))?;
         Ok(answer.data)
     }
+}
+
+/// Makes blocks of this past in the folder `data` of this one.
+pub(crate) async fn backfill(tools: &Tools, open_metrics: &str, dir: &Path) -> Result<()> {
+    let (input, data) = (dir.join("history.om"), dir.join("data"));
+    fs::write(&input, open_metrics)?;
+    // Blocks of two hours would make promtool read the whole input hundreds of times.
+    let made = tokio::process::Command::new(tools.promtool())
+        .args(["tsdb", "create-blocks-from", "--max-block-duration=480h", "openmetrics", "--quiet"])
+        .args([&input, &data])
+        .output()
+        .await?;
+    ensure!(made.status.success(), "promtool made no blocks: {}", String::from_utf8_lossy(&made.stderr));
+    Ok(())
 }

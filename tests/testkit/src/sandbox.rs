@@ -23,6 +23,11 @@ pub fn is_inside() -> bool {
 /// Runs an `#[ignore]`d test of this test program, by its full name, as the only one, with a network
 /// (loopback only) and a mount table of its own. Gives why it cannot, if it cannot; fails as it fails.
 pub async fn in_namespaces(test: &str) -> Result<Option<String>> {
+    in_namespaces_for(test, LIMIT).await
+}
+
+/// The same for one that may take as long as this.
+pub async fn in_namespaces_for(test: &str, limit: Duration) -> Result<Option<String>> {
     if let Some(why) = impossible() {
         return Ok(Some(why));
     }
@@ -38,7 +43,7 @@ pub async fn in_namespaces(test: &str) -> Result<Option<String>> {
     args.extend(["--exact", test, "--ignored", "--nocapture"].map(str::to_owned));
     let envs = [(INSIDE.to_owned(), "1".to_owned())];
     let process = Process::spawn(test, Path::new("unshare"), &args, &envs, &log)?;
-    let ended = process.wait(LIMIT).await;
+    let ended = process.wait(limit).await;
     let output = fs::read_to_string(&log).unwrap_or_default();
     println!("{output}");
     ensure!(ended.with_context(|| process.tail(40))?.success(), "{test} failed inside:\n{}", process.tail(40));

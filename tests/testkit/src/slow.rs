@@ -5,20 +5,27 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::EtcdCluster;
-use crate::process::Process;
+use crate::process::{Process, processor_time};
 
-/// How long a slowed member runs at a stretch. Ten times it is far below an election's second.
+/// How long a slowed member is stopped at a time: far below an election's second.
+const SILENCE: Duration = Duration::from_millis(250);
+/// How long it runs in between, at the least …
 const STRETCH: Duration = Duration::from_millis(5);
+/// … and on a busy machine until it has had this much of a processor …
+const STRETCH_CPU: Duration = Duration::from_millis(3);
+/// … but no longer than this, for it may be waiting for the disk.
+const STRETCH_AT_MOST: Duration = Duration::from_millis(60);
 /// How often a member is looked at for a defrag: a small one takes some fifty milliseconds.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Slows members down while they defragment, and only then: they are stopped (SIGSTOP) for most of each
-/// short stretch of time. A slowed member behaves as one on an overloaded disk. Dropping it ends that.
+/// Slows members down while they defragment, and only then: for a given time they are stopped (SIGSTOP) and let
+/// run in turn, mostly stopped, and after it they run as they can, so that a busy machine adds little. A slowed
+/// member behaves as one on an overloaded disk. Dropping it ends that.
 #[derive(Debug)]
 pub struct SlowDefrags {
     end: Arc<AtomicBool>,
@@ -39,20 +46,44 @@ impl Slowed {
         }
     }
 
+    /// The processor time that its threads have had so far.
+    fn cpu(&self) -> Option<Duration> {
+        let pid = self.process.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.pid();
+        processor_time(pid)
+    }
+
+    /// Lets it run for a stretch of its own progress.
+    fn run_a_stretch(&self) {
+        let (begun, before) = (Instant::now(), self.cpu());
+        self.signal(Signal::CONT);
+        thread::sleep(STRETCH);
+        while begun.elapsed() < STRETCH_AT_MOST
+            && let (Some(before), Some(now)) = (before, self.cpu())
+            && now.saturating_sub(before) < STRETCH_CPU
+        {
+            thread::sleep(LOOK);
+        }
+    }
+
     fn is_held(&self) -> bool {
         self.held.load(Ordering::SeqCst)
     }
 }
 
 impl SlowDefrags {
-    /// Every member of the cluster, each also after a restart. Its defrags take `times` as long; 20 is far
-    /// enough from an election, 100 is about half a second of silence at a time.
-    pub fn start(cluster: &EtcdCluster, times: u32) -> Self {
+    /// Every member of the cluster, each also after a restart. Each of its defrags takes about so much longer, if
+    /// it has some ten milliseconds of work for each second of it.
+    pub fn start(cluster: &EtcdCluster, by: Duration) -> Self {
+        Self::with_silence(cluster, by, SILENCE)
+    }
+
+    /// As [`SlowDefrags::start`], but stopped for this long at a time: the work for a second is less then.
+    pub fn with_silence(cluster: &EtcdCluster, by: Duration, silence: Duration) -> Self {
         let end = Arc::new(AtomicBool::new(false));
         let members = cluster.members().iter().map(|member| {
             let slowed = Arc::new(Slowed { process: member.process_handle(), held: AtomicBool::new(false) });
             let (end, own, dir) = (Arc::clone(&end), Arc::clone(&slowed), member.data_dir().to_owned());
-            (slowed, Some(thread::spawn(move || slow(&end, &own, &dir, times))))
+            (slowed, Some(thread::spawn(move || slow(&end, &own, &dir, by, silence))))
         });
         Self { members: members.collect(), end }
     }
@@ -86,21 +117,22 @@ impl Drop for SlowDefrags {
     }
 }
 
-fn slow(end: &AtomicBool, member: &Slowed, dir: &Path, times: u32) {
+fn slow(end: &AtomicBool, member: &Slowed, dir: &Path, by: Duration, silence: Duration) {
+    let mut defrag_seen = None;
     while !end.load(Ordering::SeqCst) {
         if member.is_held() {
             member.signal(Signal::STOP);
-            thread::sleep(LOOK);
-        } else if has_defrag_file(dir) {
+        } else if !has_defrag_file(dir) {
+            defrag_seen = None;
+        } else if defrag_seen.get_or_insert_with(Instant::now).elapsed() < by {
             member.signal(Signal::STOP);
-            thread::sleep(STRETCH * times.saturating_sub(1));
+            thread::sleep(silence);
             if !member.is_held() {
-                member.signal(Signal::CONT);
+                member.run_a_stretch();
             }
-            thread::sleep(STRETCH);
-        } else {
-            thread::sleep(LOOK);
+            continue;
         }
+        thread::sleep(LOOK);
     }
 }
 

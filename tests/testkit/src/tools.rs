@@ -90,6 +90,11 @@ impl Tools {
         self.bin.join("prometheus")
     }
 
+    /// A Prometheus 3, where a Debian that has one could be reached.
+    pub fn prometheus_3(&self) -> Option<PathBuf> {
+        Some(self.bin.join("prometheus-3")).filter(|program| program.is_file())
+    }
+
     /// Prometheus's checker of rules, configurations and metrics.
     pub fn promtool(&self) -> PathBuf {
         self.bin.join("promtool")
@@ -108,6 +113,13 @@ impl Tools {
     /// Kubernetes' API server, where somebody built it: it takes minutes, so only on request.
     pub fn kube_apiserver(&self) -> Option<PathBuf> {
         Some(self.bin.join("kube-apiserver")).filter(|program| program.is_file())
+    }
+
+    /// What drives a browser, where somebody installed it with `make tools-browser`: the browser, its driver, and the
+    /// accessibility checker's script.
+    pub fn browser(&self) -> Option<[PathBuf; 3]> {
+        let parts = ["chromium", "chromedriver", "axe.min.js"].map(|name| self.bin.join(name));
+        parts.iter().all(|part| part.is_file()).then_some(parts)
     }
 }
 

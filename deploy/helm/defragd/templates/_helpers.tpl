@@ -50,10 +50,43 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* A volume for a journal. */}}
+{{- define "defragd.claim" -}}
+spec:
+  accessModes:
+    {{- toYaml .Values.persistence.pvc.accessModes | nindent 4 }}
+  {{- with .Values.persistence.pvc.storageClassName }}
+  storageClassName: {{ . }}
+  {{- end }}
+  resources:
+    requests:
+      storage: {{ .Values.persistence.pvc.size }}
+{{- end -}}
+
+{{/* Whether several replicas may act, one at a time: then each has a name and a journal of its own. */}}
+{{- define "defragd.several" -}}
+{{- if and (gt (int .Values.replicas) 1) (not .Values.exporterOnly) -}}yes{{- end -}}
+{{- end -}}
+
+{{/* Whether there is a lock: what only exports has none. */}}
+{{- define "defragd.lock" -}}
+{{- if and (ne .Values.lock.kind "none") (not .Values.exporterOnly) -}}yes{{- end -}}
+{{- end -}}
+
+{{/* Whether the lock is made of Leases. */}}
+{{- define "defragd.leases" -}}
+{{- if and (include "defragd.lock" .) (eq .Values.lock.kind "kubernetes") -}}yes{{- end -}}
+{{- end -}}
+
 {{/* What must not be installed, with what to do instead. */}}
 {{- define "defragd.refusals" -}}
-{{- if and (gt (int .Values.replicas) 1) (not .Values.exporterOnly) -}}
-{{- fail "replicas: more than one defragd could defragment two members of one etcd at once, as replicas do not know of each other yet; set replicas to 1, or exporterOnly to true" -}}
+{{- if include "defragd.several" . -}}
+{{- if not (include "defragd.lock" .) -}}
+{{- fail "replicas: without a lock, more than one defragd could defragment two members of one etcd at once; set lock.kind to etcd or kubernetes, or replicas to 1, or exporterOnly to true" -}}
+{{- end -}}
+{{- if or (ne .Values.persistence.type "pvc") .Values.persistence.pvc.existingClaim -}}
+{{- fail "replicas: each of several needs a journal of its own; use persistence.type pvc without existingClaim" -}}
+{{- end -}}
 {{- end -}}
 {{- if not .Values.existingConfigMap -}}
 {{- if not .Values.config.clusters -}}

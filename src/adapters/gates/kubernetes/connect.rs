@@ -17,8 +17,8 @@ use super::{PodsSettings, error, error::ListError};
 use crate::adapters::outgoing::Secrets;
 
 /// A client, and the server that it is for, for messages.
-pub(super) struct Connection {
-    pub(super) client: Client,
+pub(in crate::adapters) struct Connection {
+    pub(in crate::adapters) client: Client,
     /// `scheme://host:port`, without anything that could be a secret.
     pub(super) server: String,
     /// What is sent and must not be shown; nothing where a credential plugin gives it, which the library keeps to itself.
@@ -27,7 +27,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Reads files, and may run a credential plugin: bound it by a timeout.
-    pub(super) async fn open(settings: &PodsSettings) -> Result<Self, ListError> {
+    pub(in crate::adapters) async fn open(settings: &PodsSettings) -> Result<Self, ListError> {
         let mut config = match &settings.kubeconfig {
             Some(path) => from_file(path, settings.context.clone()).await?,
             None => Config::incluster()

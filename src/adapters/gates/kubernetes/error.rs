@@ -19,7 +19,7 @@ const MAX_WORDS_CHARS: usize = 240;
 
 /// Why there is no list of pods.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(super) enum ListError {
+pub(in crate::adapters) enum ListError {
     /// How to reach the API server is not known.
     #[error("cannot use {}: {detail}", source_of(kubeconfig.as_ref()))]
     Config { kubeconfig: Option<PathBuf>, detail: String },

@@ -29,9 +29,9 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
+pub(in crate::adapters) use self::connect::Connection;
 use self::{
     census::{Baseline, Census, Worse},
-    connect::Connection,
     error::ListError,
     patience::{Look, Patience},
 };

@@ -15,7 +15,7 @@ pub(in crate::adapters::http) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) fn new(limit: RateLimit) -> Self {
+    pub(in crate::adapters::http) fn new(limit: RateLimit) -> Self {
         Self { limit, full_at: Mutex::new(Instant::now()) }
     }
 

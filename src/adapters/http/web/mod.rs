@@ -18,8 +18,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use rustls::ServerConfig;
 use tracing::{error, info};
 
-pub(super) use self::users::Checked;
-use self::{limit::Bucket, users::Users};
+use self::users::Users;
+pub(super) use self::{limit::Bucket, users::Checked};
 use crate::ports::web::{ClientAuth, Pem, WebConfig, WebSource};
 
 /// How old what is in use may be when a file changes. Looking costs some system calls.
@@ -209,6 +209,6 @@ fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
 }
 
 // A panic elsewhere while the lock was held leaves these structures whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -102,6 +102,22 @@ impl EtcdCluster {
         self.member_ready(index).await
     }
 
+    /// Ends all members in an orderly way, so that their data can be copied.
+    pub async fn stop_all(&self) -> Result<()> {
+        for index in 0..self.len() {
+            self.stop(index).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts all members again on their data, and waits until they serve.
+    pub async fn start_all(&self) -> Result<()> {
+        for member in self.members() {
+            member.start()?;
+        }
+        self.ready().await
+    }
+
     /// Freezes a member (SIGSTOP): its connections stay open and nothing answers.
     pub fn pause(&self, index: usize) -> Result<()> {
         self.signal(index, Signal::STOP)

@@ -11,7 +11,7 @@ use super::spec::{EtcdSpec, Transport};
 use crate::disk::SmallDisk;
 use crate::network::Host;
 use crate::process::Process;
-use crate::{DefragLog, Pki, Port, slow};
+use crate::{DefragLog, Pki, Port, defrag_log, slow};
 
 /// A member of a running cluster.
 #[derive(Debug)]
@@ -173,6 +173,11 @@ impl Member {
     /// What its log says of its defrags.
     pub fn defrag_log(&self) -> Result<DefragLog> {
         Ok(DefragLog::read(&self.log()?))
+    }
+
+    /// From when to when it defragmented, by its log: times that sort as text, of members of one version.
+    pub fn defrag_spans(&self) -> Result<Vec<(String, String)>> {
+        Ok(defrag_log::spans(&self.log()?))
     }
 
     /// Whether the copy that a defrag makes is there: true in the middle of one, also of a frozen member,

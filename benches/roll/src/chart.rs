@@ -1,0 +1,55 @@
+//! What clients feel during a roll, as a picture: one panel a contender.
+
+use std::path::Path;
+
+use anyhow::Result;
+use plotters::prelude::*;
+
+use crate::{contender::Contender, load::Kind, trial::Trial};
+
+const WIDTH: u32 = 900;
+const PANEL_HEIGHT: u32 = 220;
+/// Below this nobody cares, and a logarithmic axis needs a beginning.
+const FLOOR_MS: f64 = 1.0;
+
+/// Draws one trial of each.
+pub(crate) fn draw(path: &Path, title: &str, trials: &[(Contender, Trial)]) -> Result<()> {
+    let height = PANEL_HEIGHT * u32::try_from(trials.len())? + 40;
+    let root = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let root = root.titled(title, ("sans-serif", 18))?;
+    let end = trials
+        .iter()
+        .map(|(_, trial)| trial.window.1.saturating_sub(trial.window.0))
+        .max()
+        .unwrap_or_default()
+        .as_secs_f64();
+    let took = |sample: &crate::load::Sample| (sample.took.as_secs_f64() * 1e3).max(FLOOR_MS);
+    let most = trials.iter().flat_map(|(_, trial)| trial.clients.samples.iter().map(took)).fold(10.0, f64::max);
+    for ((who, trial), panel) in trials.iter().zip(root.split_evenly((trials.len(), 1))) {
+        let from = trial.window.0.as_secs_f64();
+        let mut chart = ChartBuilder::on(&panel)
+            .caption(who.label(), ("sans-serif", 14))
+            .margin(6)
+            .x_label_area_size(26)
+            .y_label_area_size(60)
+            .build_cartesian_2d(-2.0..end + 2.0, (FLOOR_MS..most * 1.2).log_scale())?;
+        chart.configure_mesh().x_desc("seconds since the tool's start").y_desc("latency, ms").draw()?;
+        let spans = trial.defrags.iter().map(|(begin, end)| {
+            let (begin, end) = (begin.as_secs_f64() - from, end.as_secs_f64() - from);
+            Rectangle::new([(begin, FLOOR_MS), (end, most * 1.2)], RGBColor(120, 120, 120).mix(0.2).filled())
+        });
+        chart.draw_series(spans)?;
+        for (failover, colour) in [(false, RGBColor(200, 110, 0)), (true, RGBColor(0, 90, 180))] {
+            let of = |kind| if failover { kind == Kind::FailoverPut } else { kind == Kind::Put };
+            let points = trial.clients.samples.iter().filter(|sample| of(sample.kind));
+            let dots =
+                points.map(|sample| Circle::new((sample.due.as_secs_f64() - from, took(sample)), 2, colour.filled()));
+            let name = if failover { "puts, failover clients" } else { "puts, through one certain member" };
+            chart.draw_series(dots)?.label(name).legend(move |(x, y)| Circle::new((x + 8, y), 3, colour.filled()));
+        }
+        chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+    }
+    root.present()?;
+    Ok(())
+}

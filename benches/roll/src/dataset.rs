@@ -1,0 +1,81 @@
+//! A fragmented cluster that is put back into the same state before every trial.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, MemberSize, Tools, fragment};
+use tokio::process::Command;
+
+const MIB: u64 = 1 << 20;
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Size {
+    /// A file as a fragmented Kubernetes cluster of some dozens of nodes has it.
+    Small,
+    /// 1 GiB in use: each member is away for many seconds.
+    Large,
+}
+
+impl Size {
+    fn file_bytes(self) -> u64 {
+        match self {
+            Self::Small => 400 * MIB,
+            Self::Large => 2200 * MIB,
+        }
+    }
+
+    fn live_bytes(self) -> u64 {
+        match self {
+            Self::Small => 60 * MIB,
+            Self::Large => 1100 * MIB,
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Dataset {
+    /// The members, stopped or as a trial left them.
+    pub(crate) cluster: EtcdCluster,
+    /// Their sizes at the start of every trial.
+    pub(crate) sizes: Vec<MemberSize>,
+    copies: PathBuf,
+}
+
+impl Dataset {
+    /// Fills a new cluster, and keeps a copy of it under `dir`.
+    pub(crate) async fn prepare(tools: &Tools, version: EtcdVersion, size: Size, dir: &Path) -> Result<Self> {
+        let quota = 8 << 30;
+        // Synced writes are the disk's business, and this disk is shared with the copies.
+        let spec = EtcdSpec::new(version).quota_bytes(quota).log_level("info");
+        let cluster = EtcdCluster::start(tools, &spec).await?;
+        let sizes = fragment(&cluster, size.file_bytes(), size.live_bytes()).await?.members;
+        cluster.stop_all().await?;
+        let copies = dir.join(format!("{size:?}"));
+        std::fs::create_dir_all(&copies)?;
+        for member in cluster.members() {
+            copy(member.data_dir(), &copies.join(member.name())).await?;
+        }
+        Ok(Self { cluster, sizes, copies })
+    }
+
+    /// Puts the copy back and starts the members.
+    pub(crate) async fn restore(&self) -> Result<()> {
+        for (index, member) in self.cluster.members().iter().enumerate() {
+            if member.pid().is_some() {
+                self.cluster.kill(index).await?;
+            }
+        }
+        for member in self.cluster.members() {
+            std::fs::remove_dir_all(member.data_dir()).context("failed to remove the last trial's data")?;
+            copy(&self.copies.join(member.name()), member.data_dir()).await?;
+        }
+        self.cluster.start_all().await
+    }
+}
+
+async fn copy(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("cp").args(["-a", "--reflink=auto", "--"]).args([from, to]).status().await?;
+    ensure!(status.success(), "cp {} {} failed", from.display(), to.display());
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! Tables for people, in the terminal and in `benches/RESULTS.md`: the same text.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::{
+    contender::Contender,
+    figures::{self, Figure, Spread},
+    scenario::Scenario,
+    trial::Trial,
+};
+
+/// All trials of one scenario.
+#[derive(Default)]
+pub(crate) struct Results {
+    figures: BTreeMap<(Scenario, Contender), Vec<Vec<Figure>>>,
+    failures: BTreeMap<(Scenario, Contender), Vec<String>>,
+}
+
+/// One figure of one contender under one load, for `-o json`.
+#[derive(Serialize)]
+pub(crate) struct Line {
+    load: &'static str,
+    tool: &'static str,
+    figure: String,
+    runs: usize,
+    #[serde(flatten)]
+    spread: Spread,
+}
+
+impl Results {
+    /// Takes one trial's figures.
+    pub(crate) fn add(&mut self, scenario: Scenario, who: Contender, trial: &Trial) {
+        self.figures.entry((scenario, who)).or_default().push(figures::of(trial));
+    }
+
+    /// A contender that did not come to its end is a result, too.
+    pub(crate) fn failed(&mut self, scenario: Scenario, who: Contender, why: String) {
+        self.failures.entry((scenario, who)).or_default().push(why);
+    }
+
+    /// How many trials came to their end.
+    pub(crate) fn measured(&self) -> usize {
+        self.figures.values().map(Vec::len).sum()
+    }
+
+    /// Whether anything came of this load, be it that somebody failed.
+    pub(crate) fn knows(&self, scenario: Scenario) -> bool {
+        self.figures.keys().chain(self.failures.keys()).any(|(of, _)| *of == scenario)
+    }
+
+    /// The middle value of a figure.
+    pub(crate) fn spread(&self, scenario: Scenario, who: Contender, name: &str) -> Option<Spread> {
+        let trials = self.figures.get(&(scenario, who))?;
+        let value = |trial: &Vec<Figure>| trial.iter().find(|figure| figure.name == name).map(|figure| figure.value);
+        Spread::of(trials.iter().filter_map(value))
+    }
+
+    fn names(&self, scenario: Scenario) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for ((_, _), trials) in self.figures.iter().filter(|((of, _), _)| *of == scenario) {
+            for figure in trials.iter().flatten() {
+                if !names.contains(&figure.name) {
+                    names.push(figure.name.clone());
+                }
+            }
+        }
+        names
+    }
+
+    /// For programs.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        let mut lines = Vec::new();
+        for ((scenario, who), trials) in &self.figures {
+            for name in self.names(*scenario) {
+                let Some(spread) = self.spread(*scenario, *who, &name) else { continue };
+                lines.push(Line {
+                    load: scenario.label(),
+                    tool: who.label(),
+                    figure: name,
+                    runs: trials.len(),
+                    spread,
+                });
+            }
+        }
+        lines
+    }
+
+    /// The scenario's table: a row a figure, a column a contender; the middle of all runs, and both ends.
+    pub(crate) fn table(&self, scenario: Scenario) -> String {
+        let contenders: Vec<_> = self.figures.keys().filter(|(of, _)| *of == scenario).map(|(_, who)| *who).collect();
+        let mut table = Table::new();
+        table.load_style(presets::ASCII_MARKDOWN);
+        let mut header = vec!["median (min–max)".to_owned()];
+        for who in &contenders {
+            let runs = self.figures.get(&(scenario, *who)).map_or(0, Vec::len);
+            header.push(format!("{}, {runs} runs", who.label()));
+        }
+        table.set_header(header);
+        for name in self.names(scenario) {
+            let mut row = vec![name.clone()];
+            row.extend(contenders.iter().map(|who| self.spread(scenario, *who, &name).map_or("–".to_owned(), shown)));
+            table.add_row(row);
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        let mut text = format!("### {}\n\n{}.\n\n{table}\n", scenario.label(), scenario.description());
+        for ((_, who), failures) in self.failures.iter().filter(|((of, _), _)| *of == scenario) {
+            for failure in failures {
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "\n{} did not come to its end once:\n\n```\n{failure}\n```", who.label());
+            }
+        }
+        text
+    }
+
+    /// Each goal, met or missed, with its figures.
+    pub(crate) fn goals(&self) -> String {
+        let mut text = String::from("### Goals\n\n");
+        let mut goal = |says: String, met: Option<bool>| {
+            let word = match met {
+                Some(true) => "met",
+                Some(false) => "MISSED",
+                None => "not measured",
+            };
+            let _ = writeln!(text, "- {word}: {says}");
+        };
+        for (scenario, who) in self.figures.keys().filter(|(_, who)| who.is_ours()) {
+            let at = format!("{}, {}", scenario.label(), who.label());
+            let find = |name: &str| self.spread(*scenario, *who, name);
+            if let Some(ratio) = find("roll / servers' sum") {
+                goal(
+                    format!("{at}: roll time {:.2} × the servers' own sum (at most 1.10)", ratio.median),
+                    Some(ratio.median <= 1.10),
+                );
+            }
+            if let Some(cpu) = find("CPU of the tool while it waits, %") {
+                let says = format!("{at}: {:.2} % of one core while members defragment (less than 1)", cpu.median);
+                goal(says, Some(cpu.median < 1.0));
+            }
+            if let Some(failed) = find("failed, failover") {
+                goal(
+                    format!("{at}: at most {} failed requests through failover clients (none)", failed.max),
+                    Some(failed.max < 1.0),
+                );
+            }
+            if let (Some(lost), Contender::DefragdTransfer) = (find("leases lost, failover"), *who) {
+                goal(
+                    format!("{at}: at most {} leases lost through failover clients (none)", lost.max),
+                    Some(lost.max < 1.0),
+                );
+            }
+            let gap = "longest gap without a write, failover, s";
+            if let Some(ours) = find(gap) {
+                let peers = [Contender::EtcdctlLoop, Contender::EtcdctlCluster, Contender::EtcdDefrag];
+                let best = peers.iter().filter_map(|peer| self.spread(*scenario, *peer, gap)).map(|gap| gap.median);
+                let best = best.min_by(f64::total_cmp);
+                let says = format!(
+                    "{at}: longest gap without a write {:.2} s, best peer {} (below it)",
+                    ours.median,
+                    best.map_or("not measured".to_owned(), |best| format!("{best:.2} s"))
+                );
+                goal(says, best.map(|best| ours.median < best));
+            }
+        }
+        text
+    }
+}
+
+fn shown(spread: Spread) -> String {
+    let number = |value: f64| match value {
+        value if value.fract() == 0.0 && value < 1e6 => format!("{value:.0}"),
+        value if value < 10.0 => format!("{value:.2}"),
+        value if value < 100.0 => format!("{value:.1}"),
+        value => format!("{value:.0}"),
+    };
+    if (spread.max - spread.min).abs() < 1e-9 {
+        return number(spread.median);
+    }
+    format!("{} ({}–{})", number(spread.median), number(spread.min), number(spread.max))
+}

@@ -1,0 +1,367 @@
+//! One HTTP/2 connection to one member, for all calls to it: made when first used, and anew after it broke.
+//!
+//! In place of tonic's own channel, which keeps two queues of 32 requests, two tasks and their buffers for each
+//! connection: with thousands of members, more memory than all else together, and a wake-up more for each call. Here a
+//! call goes straight to h2. What has been written to a connection is never sent again: whether a Defragment was begun
+//! is for the caller to find out.
+
+use std::{
+    error::Error as StdError,
+    fmt, io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use etcd_client::Channel;
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared, poll_fn},
+};
+use h2::{RecvStream, SendStream, client::SendRequest};
+use http_body_util::BodyExt;
+use hyper::{
+    Request, Response, Uri,
+    body::{Body as HttpBody, Bytes, Frame},
+    header::{HeaderValue, USER_AGENT},
+    http::uri::{Authority, Scheme},
+};
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tonic::{Status, body::Body};
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+
+use super::names::Names;
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Who we are in the logs of proxies.
+const US: HeaderValue = HeaderValue::from_static(concat!("defragd/", env!("CARGO_PKG_VERSION")));
+/// A member that accepts no connection in this time is not there; all handshakes together.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// etcd's servers drop clients that ping more often than every 5 s, or without a call under way.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// A peer that answers no ping in this time is gone, however long its RPC may take.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// What a member does not acknowledge within this time is never delivered. The kernel would else go on sending
+/// what was written to a broken connection, and a Defragment would begin long after its run is over.
+const UNDELIVERED_AFTER: Duration = Duration::from_secs(20);
+/// A status with its text and details fits; whoever sends more is no etcd.
+const MAX_HEADERS_BYTES: u32 = 64 << 10;
+
+/// Where a member is, and how it proves that it is it.
+pub(super) struct Dial {
+    address: Uri,
+    scheme: Scheme,
+    authority: Authority,
+    names: Names,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+impl Dial {
+    /// Without TLS.
+    pub(super) fn plain(address: Uri, names: Names) -> Result<Self, String> {
+        let authority = address.authority().cloned().ok_or("it names no host")?;
+        Ok(Self { address, scheme: Scheme::HTTP, authority, names, tls: None })
+    }
+
+    /// With TLS; `server_name` is what the certificate must be for, where it is not the address's host.
+    pub(super) fn tls(
+        address: Uri,
+        names: Names,
+        config: Arc<ClientConfig>,
+        server_name: Option<&str>,
+    ) -> Result<Self, String> {
+        let host = address.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let name = server_name.unwrap_or(host);
+        let name = ServerName::try_from(name).map_err(|error| format!("{name}: {error}"))?.to_owned();
+        Ok(Self { tls: Some((config, name)), scheme: Scheme::HTTPS, ..Self::plain(address, names)? })
+    }
+
+    /// The channel that dials it at the first call.
+    pub(super) fn channel(self) -> Channel {
+        let link = Link(Arc::new(Inner { dial: Arc::new(self), current: Mutex::default() }));
+        Channel::Custom(BoxCloneSyncService::new(link))
+    }
+
+    async fn open(self: Arc<Self>) -> Result<Pipe, Failure> {
+        let opened = timeout(CONNECT_TIMEOUT, async {
+            let mut connector = HttpConnector::new_with_resolver(self.names);
+            connector.enforce_http(false);
+            connector.set_nodelay(true);
+            connector.set_tcp_user_timeout(Some(UNDELIVERED_AFTER));
+            let socket = connector.oneshot(self.address.clone()).await?.into_inner();
+            let Some((config, name)) = &self.tls else { return Pipe::begin(socket).await };
+            let secured = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name.clone(), socket).await?;
+            if secured.get_ref().1.alpn_protocol() != Some(b"h2") {
+                return Err("the server does not offer HTTP/2, as etcd does".into());
+            }
+            Pipe::begin(secured).await
+        });
+        let opened = opened.await.unwrap_or_else(|_| {
+            let detail = format!("no connection within {:.1} s", CONNECT_TIMEOUT.as_secs_f64());
+            Err(io::Error::new(io::ErrorKind::TimedOut, detail).into())
+        });
+        opened.map_err(|error| Failure(error.into()))
+    }
+}
+
+/// Why there is no connection: one try may fail many calls.
+#[derive(Clone, Debug)]
+struct Failure(Arc<dyn StdError + Send + Sync>);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for Failure {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
+/// A failed call as tonic's clients hand it on: with the cause, which says that it is no answer of the member.
+fn broken(cause: impl Into<BoxError>) -> Status {
+    let cause = cause.into();
+    let mut status = Status::unavailable(cause.to_string());
+    status.set_source(cause.into());
+    status
+}
+
+type Opening = Shared<BoxFuture<'static, Result<Pipe, Failure>>>;
+
+struct Inner {
+    dial: Arc<Dial>,
+    current: Mutex<Option<Opening>>,
+}
+
+impl Inner {
+    /// The connection that is there, or the one that is being made: by one task for all calls, and to its end, even if
+    /// all who wait for it give up before.
+    fn opening(&self) -> Opening {
+        // A panic elsewhere leaves it whole.
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let serves = |opening: &&Opening| match opening.peek() {
+            Some(Ok(pipe)) => !pipe.is_over(),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        if let Some(opening) = current.as_ref().filter(serves) {
+            return opening.clone();
+        }
+        let opening = Arc::clone(&self.dial).open().boxed().shared();
+        tokio::spawn(opening.clone());
+        *current = Some(opening.clone());
+        opening
+    }
+
+    async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let (mut parts, body) = request.into_parts();
+        let mut uri = std::mem::take(&mut parts.uri).into_parts();
+        uri.scheme = Some(self.dial.scheme.clone());
+        uri.authority = Some(self.dial.authority.clone());
+        parts.uri = Uri::from_parts(uri).map_err(broken)?;
+        parts.headers.insert(USER_AGENT, US);
+        let request = Request::from_parts(parts, ());
+        let pipe = self.opening().await.map_err(broken)?;
+        let (pipe, sender) = match pipe.sender.clone().ready().await {
+            Ok(sender) => (pipe, sender),
+            // It was closed while nobody looked: nothing has been sent, so that another one may be tried, once.
+            Err(_) => {
+                pipe.traffic.over.store(true, Ordering::Relaxed);
+                let pipe = self.opening().await.map_err(broken)?;
+                let sender = pipe.sender.clone().ready().await.map_err(broken)?;
+                (pipe, sender)
+            }
+        };
+        pipe.send(sender, request, body).await
+    }
+}
+
+/// See the module.
+#[derive(Clone)]
+struct Link(Arc<Inner>);
+
+impl Service<Request<Body>> for Link {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move { inner.call(request).await.map_err(Into::into) })
+    }
+}
+
+/// What the task of a connection and its calls know of each other.
+#[derive(Default)]
+struct Traffic {
+    calls: AtomicUsize,
+    /// The first of some calls has begun.
+    begun: Notify,
+    over: AtomicBool,
+}
+
+/// A connection. It is closed when the last of these, and the last call, is gone.
+#[derive(Clone)]
+struct Pipe {
+    sender: SendRequest<Bytes>,
+    traffic: Arc<Traffic>,
+}
+
+impl Pipe {
+    async fn begin<T>(socket: T) -> Result<Self, BoxError>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut settings = h2::client::Builder::new();
+        let handshake = settings.enable_push(false).max_header_list_size(MAX_HEADERS_BYTES).handshake(socket);
+        let (sender, mut connection) = handshake.await?;
+        let traffic = Arc::new(Traffic::default());
+        let (pings, shared) = (connection.ping_pong(), Arc::clone(&traffic));
+        tokio::spawn(async move {
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection to a member broke");
+                },
+                // With the connection all its calls fail.
+                () = silence(pings, &shared) => tracing::debug!("a member answers no ping: closing the connection"),
+            }
+            shared.over.store(true, Ordering::Relaxed);
+        });
+        Ok(Self { sender, traffic })
+    }
+
+    fn is_over(&self) -> bool {
+        self.traffic.over.load(Ordering::Relaxed)
+    }
+
+    async fn send(
+        &self,
+        mut sender: SendRequest<Bytes>,
+        request: Request<()>,
+        body: Body,
+    ) -> Result<Response<Body>, Status> {
+        let call = Call::begin(&self.traffic);
+        let (answer, stream) = sender.send_request(request, body.is_end_stream()).map_err(broken)?;
+        if !body.is_end_stream() {
+            let mut sending = Box::pin(send_body(body, stream));
+            // Of most calls it is all there. Streams go on beside the answer.
+            if sending.as_mut().now_or_never().is_none() {
+                tokio::spawn(sending);
+            }
+        }
+        let (parts, stream) = answer.await.map_err(broken)?.into_parts();
+        Ok(Response::from_parts(parts, Body::new(Answer { stream, data_is_over: false, _call: call })))
+    }
+}
+
+/// One that is under way, until its answer is read or given up.
+struct Call(Arc<Traffic>);
+
+impl Call {
+    fn begin(traffic: &Arc<Traffic>) -> Self {
+        if traffic.calls.fetch_add(1, Ordering::Relaxed) == 0 {
+            traffic.begun.notify_one();
+        }
+        Self(Arc::clone(traffic))
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Returns when the member has not answered a ping in time. Pings only while calls are under way.
+async fn silence(pings: Option<h2::PingPong>, traffic: &Traffic) {
+    // There is always one for who asks first.
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        if traffic.calls.load(Ordering::Relaxed) == 0 {
+            traffic.begun.notified().await;
+        }
+        sleep(KEEPALIVE_INTERVAL).await;
+        if traffic.calls.load(Ordering::Relaxed) == 0 {
+            continue;
+        }
+        match timeout(KEEPALIVE_TIMEOUT, pings.ping(h2::Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            // The connection broke, and says so itself.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return,
+        }
+    }
+}
+
+/// Requests to etcd are small: what the connection's window does not take at once, h2 keeps.
+async fn send_body(mut body: Body, mut stream: SendStream<Bytes>) {
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            // The member has ended the call.
+            _ = poll_fn(|context| stream.poll_reset(context)) => return,
+        };
+        let (data, last) = match frame {
+            None => (Bytes::new(), true),
+            // Clients send no trailers.
+            Some(Ok(frame)) => (frame.into_data().unwrap_or_default(), body.is_end_stream()),
+            Some(Err(_)) => return stream.send_reset(h2::Reason::CANCEL),
+        };
+        if stream.send_data(data, last).is_err() || last {
+            return;
+        }
+    }
+}
+
+/// The body of an answer: its data, then its trailers, which hold the status.
+struct Answer {
+    stream: RecvStream,
+    data_is_over: bool,
+    _call: Call,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if !self.data_is_over {
+            match ready!(self.stream.poll_data(context)) {
+                Some(Ok(data)) => {
+                    // It is ours now: the member may send more.
+                    let released = self.stream.flow_control().release_capacity(data.len());
+                    return Poll::Ready(Some(released.map(|()| Frame::data(data)).map_err(broken)));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(broken(error)))),
+                None => self.data_is_over = true,
+            }
+        }
+        let trailers = ready!(self.stream.poll_trailers(context));
+        Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)).map_err(broken).transpose())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data_is_over && self.stream.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+#[path = "channel_tests.rs"]
+mod tests;

@@ -1,0 +1,124 @@
+//! What etcd means when it does not let us: in words that say who was denied what, and what to do.
+//!
+//! Releases say it differently: up to 3.5 maintenance calls are denied with code 2 (unknown) and text that begins with
+//! `auth: `, later ones with a code of their own and `etcdserver: `. The text is what tells.
+
+use tonic::{Code, Status};
+
+use crate::core::cluster::UnknownKind;
+
+/// Whether the server turned us away, and how.
+pub(super) fn kind(status: &Status) -> Option<UnknownKind> {
+    let text = status.message();
+    // What the transport made up is no word of etcd's.
+    if std::error::Error::source(status).is_some() {
+        return None;
+    }
+    if text.contains("authentication failed") {
+        Some(UnknownKind::LoginRefused)
+    } else if text.contains("user name is empty") {
+        Some(UnknownKind::LoginMissing)
+    } else if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated)
+        || ["auth: ", "permission denied", "invalid auth token", "user name not found", "revision of auth store is old"]
+            .iter()
+            .any(|denial| text.contains(denial))
+    {
+        Some(UnknownKind::Denied)
+    } else {
+        None
+    }
+}
+
+/// Who we are for etcd.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Who {
+    /// The configured user.
+    pub(super) user: Option<String>,
+    /// The common name of our certificate, which etcd takes for a user's name where none logs in.
+    pub(super) common_name: Option<String>,
+}
+
+impl Who {
+    fn words(&self) -> String {
+        match (&self.user, &self.common_name) {
+            (Some(user), _) => format!("the user {user:?}"),
+            (None, Some(name)) => format!("the user {name:?} (the common name of the client certificate)"),
+            (None, None) => "a client without a user".to_owned(),
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.user.as_deref().or(self.common_name.as_deref()).unwrap_or("NAME")
+    }
+}
+
+/// In one sentence: which RPC was denied, to whom, and what to do. `said` is etcd's own text.
+pub(super) fn explain(kind: UnknownKind, rpc: &str, who: &Who, said: &str) -> String {
+    let (user, name) = (who.words(), who.name());
+    match kind {
+        UnknownKind::LoginRefused => format!(
+            "{rpc}: etcd does not let {user} log in ({said}): the password is wrong, or there is no such user; \
+             compare the password file with `etcdctl user get {name}`"
+        ),
+        UnknownKind::LoginMissing => format!(
+            "{rpc} was denied to {user} ({said}): authentication is on, and defragd must log in: \
+             configure a user with the role root (auth.username, auth.password_file)"
+        ),
+        _ if said.contains("token") || said.contains("revision of auth store is old") => {
+            format!("{rpc}: etcd no longer knows the login of {user} ({said}); logging in again")
+        }
+        _ => format!(
+            "{rpc} was denied to {user} ({said}): defragd needs the role root, as Defragment does in every version: \
+             `etcdctl user grant-role {name} root`"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(status: &Status, who: &Who) -> (Option<UnknownKind>, String) {
+        let kind = kind(status);
+        (kind, kind.map_or(String::new(), |kind| explain(kind, "Status", who, status.message())))
+    }
+
+    #[test]
+    fn each_release_s_denial_is_told_with_who_and_what_to_do() {
+        let plain = Who { user: Some("plain".to_owned()), common_name: Some("cn".to_owned()) };
+        for status in
+            [Status::unknown("auth: permission denied"), Status::permission_denied("etcdserver: permission denied")]
+        {
+            let (kind, words) = told(&status, &plain);
+            assert_eq!(kind, Some(UnknownKind::Denied));
+            assert!(words.contains("Status was denied to the user \"plain\""), "{words}");
+            assert!(words.contains("etcdctl user grant-role plain root"), "{words}");
+        }
+        let wrong = Status::invalid_argument("etcdserver: authentication failed, invalid user ID or password");
+        let (kind, words) = told(&wrong, &plain);
+        assert_eq!(kind, Some(UnknownKind::LoginRefused));
+        assert!(words.contains("the password is wrong, or there is no such user"), "{words}");
+        for text in ["etcdserver: user name is empty", "auth: user name is empty"] {
+            let (kind, words) = told(&Status::invalid_argument(text), &Who::default());
+            assert_eq!(kind, Some(UnknownKind::LoginMissing), "{text}");
+            assert!(words.contains("auth.username"), "{words}");
+        }
+        let (kind, words) = told(&Status::unauthenticated("etcdserver: invalid auth token"), &plain);
+        assert_eq!(kind, Some(UnknownKind::Denied));
+        assert!(words.contains("logging in again") && !words.contains("grant-role"), "{words}");
+    }
+
+    #[test]
+    fn a_certificate_s_name_is_told_where_no_user_is_configured() {
+        let who = Who { user: None, common_name: Some("reader".to_owned()) };
+        let (_, words) = told(&Status::unknown("auth: permission denied"), &who);
+        assert!(words.contains("\"reader\" (the common name of the client certificate)"), "{words}");
+    }
+
+    #[test]
+    fn what_the_transport_says_is_no_denial() {
+        let error = Status::from_error(Box::new(std::io::Error::other("permission denied")));
+        assert_eq!(kind(&error), None);
+        assert_eq!(kind(&Status::unavailable("etcdserver: no leader")), None);
+    }
+}

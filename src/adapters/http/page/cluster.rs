@@ -1,0 +1,219 @@
+//! `/clusters/{name}`: one cluster in full, and the orders that a person may give.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, Query, State as Extract},
+    http::{StatusCode, request::Parts},
+    response::Response,
+};
+use jiff::Timestamp;
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::{
+    layout::{Links, Page},
+    live, members, overview, refusal, runs,
+    session::{FormToken, Standing, Visitor},
+    state,
+};
+use crate::{
+    adapters::http::routes::Site,
+    core::history::RunId,
+    ports::{overview::ClusterView, service::Service},
+};
+
+/// The last ones.
+const RUNS: usize = 20;
+
+/// What has just been done, to say so. One of few words: an address must not put text on the page.
+#[derive(Deserialize)]
+pub(super) struct Done {
+    #[serde(default)]
+    pub(super) done: String,
+}
+
+/// What a form held, for a form that is shown again because something was wrong with it.
+pub(super) struct Typed {
+    pub(super) by: String,
+    pub(super) reason: String,
+    pub(super) lasts: String,
+    pub(super) problem: Option<String>,
+}
+
+impl Default for Typed {
+    fn default() -> Self {
+        // A pause that is forgotten ends.
+        Self { by: String::new(), reason: String::new(), lasts: "4h".to_owned(), problem: None }
+    }
+}
+
+pub(super) async fn page<S: Service>(
+    Extract(site): Extract<Arc<Site<S>>>,
+    Path(name): Path<String>,
+    Query(done): Query<Done>,
+    parts: Parts,
+) -> Response {
+    let visitor = Visitor::of(&site, &parts);
+    show(&site, &visitor, &name, StatusCode::OK, &Typed::default(), &done.done).await
+}
+
+/// The page, also after an order that was not taken.
+pub(super) async fn show<S: Service>(
+    site: &Site<S>,
+    visitor: &Visitor,
+    name: &str,
+    status: StatusCode,
+    typed: &Typed,
+    done: &str,
+) -> Response {
+    site.service.look(&[name.to_owned()]).await;
+    let Some(view) = site.service.view(name) else {
+        let what = format!("No cluster is called {name:?}.");
+        return refusal::answer(site, visitor, StatusCode::NOT_FOUND, "There is no such cluster", &what);
+    };
+    let (now, links) = (site.service.now(), Links(&site.options.link_prefix));
+    let runs = site.service.runs_of(name, RUNS).await;
+    let form = visitor.form(site);
+    let main = html! {
+        p.crumbs { a href=(links.to("/")) { "All clusters" } }
+        div #head data-live="" {
+            h1 { (name) " " (state::of(&view).badge()) }
+            p { "Mode " b { (view.summary.mode.label()) } "." }
+            (overview::trouble(&view))
+        }
+        (said(done))
+        div #live data-live="" {
+            @if let Some(one) = &view.live { h2 { "Under way" } (live::card(one, now, &links)) }
+        }
+        section aria-labelledby="members-title" {
+            h2 #members-title { "Members" }
+            div #members data-live="" {
+                div.found { (overview::age(view.seen.as_ref())) (members::key()) }
+                (members::table(&view, &format!("Members of {name}")))
+            }
+        }
+        div #why data-live="" { (why(&view, now, &links)) }
+        section aria-labelledby="orders-title" { h2 #orders-title { "Orders" } (orders(&view, visitor, form.as_ref(), typed, &links)) }
+        section aria-labelledby="runs-title" {
+            h2 #runs-title { "Runs" }
+            div #runs data-live="" {
+                @match &runs {
+                    Ok(runs) => (runs::table(runs, &format!("Runs of {name}, newest first"), false, now, &links)),
+                    Err(error) => p.problem role="alert" { "The runs cannot be read: " (error) },
+                }
+            }
+        }
+    };
+    let mut page = Page::live(name, main);
+    // What answers a form has no address that could be fetched again.
+    (page.status, page.form, page.follows) = (status, form, status == StatusCode::OK);
+    page.answer(site, visitor)
+}
+
+fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
+    let reasons = state::why_idle(view, now, links);
+    html! {
+        @if !reasons.is_empty() {
+            section aria-labelledby="why-title" {
+                h2 #why-title { "Why nothing runs now" }
+                ul.plain { @for reason in reasons { li { (reason) } } }
+            }
+        }
+    }
+}
+
+/// What was done. Words of ours only.
+pub(super) fn said(done: &str) -> Markup {
+    let words = match done {
+        "paused" => "The cluster is paused.",
+        "resumed" => "The cluster is resumed.",
+        "approved" => "The run is approved.",
+        _ => return html! {},
+    };
+    html! { p.done role="status" { (words) } }
+}
+
+fn orders(view: &ClusterView, visitor: &Visitor, form: Option<&FormToken>, typed: &Typed, links: &Links) -> Markup {
+    let Some(form) = form else { return no_orders(visitor.standing, links) };
+    let name = &view.summary.name;
+    html! {
+        @if let Some(problem) = &typed.problem { p.problem #problem role="alert" { (problem) } }
+        @if let Some(run) = waits_for_approval(view) { (approve(run, form, typed, links)) }
+        @if view.summary.paused.is_some() || view.summary.breaker.is_some() {
+            form.order method="post" action=(links.to(&format!("{}/resume", links_path(name)))) {
+                h3 { "Resume" }
+                p.dim { "Ends a pause, closes the breaker, and lets automation try again what it left to a person." }
+                (hidden(form)) (by(typed, "resume"))
+                label for="resume-reason" { "Why (optional)" }
+                input #resume-reason name="reason" maxlength="500" value=(typed.reason);
+                button type="submit" { "Resume " (name) }
+            }
+        }
+        @if view.summary.paused.is_none() { (pause(name, form, typed, links)) }
+    }
+}
+
+fn pause(name: &str, form: &FormToken, typed: &Typed, links: &Links) -> Markup {
+    let times =
+        [("1h", "1 hour"), ("4h", "4 hours"), ("24h", "1 day"), ("168h", "1 week"), ("", "until somebody resumes")];
+    html! {
+        form.order method="post" action=(links.to(&format!("{}/pause", links_path(name)))) {
+            h3 { "Pause" }
+            p.dim { "No run begins, and one under way starts no further member. The one that is being defragmented goes on to its end." }
+            (hidden(form)) (by(typed, "pause"))
+            label for="pause-reason" { "Why, for whoever finds it later" }
+            input #pause-reason name="reason" required maxlength="500" value=(typed.reason);
+            label for="pause-for" { "For how long" }
+            select #pause-for name="for" {
+                @for (value, words) in times { option value=(value) selected[value == typed.lasts] { (words) } }
+            }
+            button type="submit" { "Pause " (name) }
+        }
+    }
+}
+
+/// The form for a run that waits for a person.
+pub(super) fn approve(run: RunId, form: &FormToken, typed: &Typed, links: &Links) -> Markup {
+    html! {
+        form.order method="post" action=(links.to(&format!("/runs/{run}/approve"))) {
+            h3 { "Approve run " (run) }
+            p.dim { "It begins as soon as nothing else holds it back. Everything is measured and checked again before each member." }
+            (hidden(form)) (by(typed, "approve"))
+            button type="submit" { "Approve run " (run) }
+        }
+    }
+}
+
+/// The run that a person is asked about.
+pub(super) fn waits_for_approval(view: &ClusterView) -> Option<RunId> {
+    let waits = view.summary.waiting_for.as_ref().is_some_and(|told| told.reason.label() == "awaiting_approval");
+    view.summary.queued_run.filter(|_| waits)
+}
+
+/// Why there are no forms.
+pub(super) fn no_orders(standing: Standing, links: &Links) -> Markup {
+    html! {
+        @match standing {
+            Standing::Closed => p { "This defragd only exports metrics: it takes no orders." },
+            Standing::Stranger => p { a href=(links.to("/login")) { "Log in" } " with the token for orders to approve, pause and resume." },
+            _ => p { "Whoever asks must show a password or a client certificate to give orders." },
+        }
+    }
+}
+
+fn links_path(name: &str) -> String {
+    format!("/clusters/{}", super::words::segment(name))
+}
+
+fn hidden(form: &FormToken) -> Markup {
+    html! { input type="hidden" name="form" value=(form.token); }
+}
+
+fn by(typed: &Typed, order: &str) -> Markup {
+    let id = format!("{order}-by");
+    html! {
+        label for=(id) { "Your name, for the journal" }
+        input id=(id) name="by" required maxlength="100" autocomplete="name" value=(typed.by);
+    }
+}

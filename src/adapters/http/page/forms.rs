@@ -1,0 +1,287 @@
+//! The orders of the page, and `/login`. What each request must show is in the module's header above this one.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{Path, State as Extract},
+    http::{HeaderValue, Request, StatusCode, header, request::Parts},
+    response::{IntoResponse, Redirect, Response},
+};
+use maud::html;
+use tracing::{error, info, warn};
+
+use super::{
+    cluster::{self, Typed},
+    layout::{Links, Page, decorate},
+    origin, refusal, run,
+    session::{Standing, Visitor},
+};
+use crate::{
+    adapters::http::{
+        body::{discard, read},
+        routes::Site,
+    },
+    core::{history::RunId, time::Time},
+    ports::service::{Command, CommandError, Service},
+};
+
+/// A name, a sentence and a token, escaped.
+const MAX_FORM_BYTES: usize = 16 << 10;
+/// As the API.
+const MAX_REASON_CHARS: usize = 500;
+/// Names are shorter.
+const MAX_NAME_CHARS: usize = 100;
+
+type Fields = BTreeMap<String, String>;
+
+/// A form that may be carried out.
+struct Order {
+    visitor: Visitor,
+    fields: Fields,
+}
+
+impl Order {
+    fn typed(&self, problem: impl Into<String>) -> Typed {
+        let field = |name: &str| self.fields.get(name).cloned().unwrap_or_default();
+        Typed { by: field("by"), reason: field("reason"), lasts: field("for"), problem: Some(problem.into()) }
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.fields.get(name).map(|text| text.trim().to_owned()).unwrap_or_default()
+    }
+
+    /// Who, as they say.
+    fn by(&self) -> Result<String, String> {
+        let by = self.text("by");
+        match by.chars().count() {
+            0 => Err("Please say who you are: it goes to the journal.".to_owned()),
+            1..=MAX_NAME_CHARS => Ok(by),
+            _ => Err(format!("A name may have {MAX_NAME_CHARS} characters.")),
+        }
+    }
+
+    fn reason(&self) -> Result<String, String> {
+        let reason = self.text("reason");
+        if reason.chars().count() > MAX_REASON_CHARS {
+            return Err(format!("The reason may have {MAX_REASON_CHARS} characters."));
+        }
+        Ok(reason)
+    }
+
+    fn pause(&self) -> Result<(String, Command), String> {
+        let (by, reason) = (self.by()?, self.reason()?);
+        if reason.is_empty() {
+            return Err("A pause needs a reason, for whoever finds it later.".to_owned());
+        }
+        let lasts = self.text("for");
+        let parsed = lasts.parse::<Time>().map(Duration::from).ok();
+        match parsed.filter(|time| !time.is_zero()) {
+            None if !lasts.is_empty() => Err("For how long must be a time above 0, like 2h.".to_owned()),
+            lasts => Ok((by, Command::Pause { reason, lasts })),
+        }
+    }
+}
+
+/// Reads a form that our own page sent, or refuses it.
+async fn fields<S>(site: &Site<S>, parts: &Parts, body: Body) -> Result<Fields, Response> {
+    let visitor = Visitor::of(site, parts);
+    let no = |status, what: &str| {
+        warn!(path = parts.uri.path(), why = what, "a form is not taken");
+        refusal::answer(site, &visitor, status, "Nothing was done", what)
+    };
+    let external = site.options.external_url.as_ref();
+    let refusal = if let Some(why) = origin::is_foreign(parts, external) {
+        Some(no(StatusCode::FORBIDDEN, why))
+    } else if visitor.standing == Standing::Open && !origin::is_local(parts, external) {
+        let what = "This page is reached under a name that is not of this machine: say --web.external-url, or open it as localhost";
+        Some(no(StatusCode::FORBIDDEN, what))
+    } else {
+        let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let is_form = kind.split(';').next().is_some_and(|kind| kind.trim() == "application/x-www-form-urlencoded");
+        (!is_form).then(|| no(StatusCode::UNSUPPORTED_MEDIA_TYPE, "This is not what the page's forms send"))
+    };
+    if let Some(refusal) = refusal {
+        discard(body).await;
+        return Err(refusal);
+    }
+    let body = read(body, MAX_FORM_BYTES).await;
+    let body = body.map_err(|_| no(StatusCode::BAD_REQUEST, "The form is too long, or did not come to its end"))?;
+    Ok(url::form_urlencoded::parse(&body).into_owned().collect())
+}
+
+/// The same, from somebody who may order.
+async fn order<S>(site: &Site<S>, request: Request<Body>) -> Result<Order, Response> {
+    let (parts, body) = request.into_parts();
+    let fields = fields(site, &parts, body).await?;
+    let visitor = Visitor::of(site, &parts);
+    let no = |status, what| refusal::answer(site, &visitor, status, "Nothing was done", what);
+    match visitor.standing {
+        Standing::Closed => {
+            return Err(no(StatusCode::FORBIDDEN, "This defragd only exports metrics: it takes no orders."));
+        }
+        Standing::Stranger => {
+            return Err(no(StatusCode::UNAUTHORIZED, "You are not logged in, or no longer: log in and try again."));
+        }
+        Standing::Unknown => {
+            return Err(no(StatusCode::UNAUTHORIZED, "Orders need a password or a client certificate."));
+        }
+        Standing::LoggedIn | Standing::Known | Standing::Open => {}
+    }
+    if !visitor.sent(site, fields.get("form").map_or("", String::as_str)) {
+        warn!(path = parts.uri.path(), "a form without the token of this page");
+        let what = "The form is too old, or does not come from this page: go back, load the page again and repeat it.";
+        return Err(no(StatusCode::FORBIDDEN, what));
+    }
+    Ok(Order { visitor, fields })
+}
+
+pub(super) async fn pause<S: Service>(
+    Extract(site): Extract<Arc<Site<S>>>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Response {
+    let order = match order(&site, request).await {
+        Ok(order) => order,
+        Err(refusal) => return refusal,
+    };
+    let command = order.pause();
+    carry_out(&site, &name, order, command, "paused").await
+}
+
+pub(super) async fn resume<S: Service>(
+    Extract(site): Extract<Arc<Site<S>>>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Response {
+    let order = match order(&site, request).await {
+        Ok(order) => order,
+        Err(refusal) => return refusal,
+    };
+    let command = order.by().and_then(|by| Ok((by, Command::Resume { reason: order.reason()? })));
+    carry_out(&site, &name, order, command, "resumed").await
+}
+
+async fn carry_out<S: Service>(
+    site: &Site<S>,
+    name: &str,
+    order: Order,
+    command: Result<(String, Command), String>,
+    done: &str,
+) -> Response {
+    let (by, command) = match command {
+        Ok(command) => command,
+        Err(problem) => {
+            let typed = order.typed(problem);
+            return cluster::show(site, &order.visitor, name, StatusCode::BAD_REQUEST, &typed, "").await;
+        }
+    };
+    match site.service.command(name, by, command, false).await {
+        Ok(_) => see(site, &format!("{}?done={done}", Links("").cluster(name)), None),
+        Err(failure) => {
+            let typed = order.typed(failure.to_string());
+            cluster::show(site, &order.visitor, name, status(&failure), &typed, "").await
+        }
+    }
+}
+
+pub(super) async fn approve<S: Service>(
+    Extract(site): Extract<Arc<Site<S>>>,
+    Path(id): Path<i64>,
+    request: Request<Body>,
+) -> Response {
+    let order = match order(&site, request).await {
+        Ok(order) => order,
+        Err(refusal) => return refusal,
+    };
+    let id = RunId(id);
+    let by = match order.by() {
+        Ok(by) => by,
+        Err(problem) => {
+            return run::show(&site, &order.visitor, id, StatusCode::BAD_REQUEST, &order.typed(problem), "").await;
+        }
+    };
+    match site.service.approve(id, by, false).await {
+        Ok(_) => see(&site, &format!("{}?done=approved", Links("").run(id)), None),
+        Err(failure) => {
+            refusal::answer(&site, &order.visitor, status(&failure), "The run is not approved", &failure.to_string())
+        }
+    }
+}
+
+fn status(failure: &CommandError) -> StatusCode {
+    match failure {
+        CommandError::UnknownCluster(_) | CommandError::UnknownRun(_) => StatusCode::NOT_FOUND,
+        CommandError::NotWaiting { .. } | CommandError::Refused(_) => StatusCode::CONFLICT,
+        CommandError::Peer { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY),
+        CommandError::NoHolder { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        CommandError::Journal(failure) => {
+            error!(error = %failure, "an order could not be written down");
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+    }
+}
+
+/// Sends the browser on, so that loading the page again does not order again.
+fn see<S>(site: &Site<S>, path: &str, cookie: Option<HeaderValue>) -> Response {
+    let mut response = Redirect::to(&site.link(path)).into_response();
+    decorate(&mut response);
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+pub(super) async fn login_page<S: Service>(Extract(site): Extract<Arc<Site<S>>>, parts: Parts) -> Response {
+    ask_for_token(&site, &Visitor::of(&site, &parts), StatusCode::OK, None)
+}
+
+fn ask_for_token<S>(site: &Site<S>, visitor: &Visitor, status: StatusCode, problem: Option<&str>) -> Response {
+    if visitor.standing != Standing::Stranger {
+        return see(site, "/", None);
+    }
+    let links = Links(&site.options.link_prefix);
+    let main = html! {
+        h1 { "Log in" }
+        p { "Anybody may look. To approve, pause and resume, show the token that orders need: the one of "
+            code { "--web.admin-token-file" } ", or without it that of " code { "--web.bearer-token-file" } "." }
+        @if let Some(problem) = problem { p.problem #problem role="alert" { (problem) } }
+        form.order method="post" action=(links.to("/login")) {
+            label for="token" { "Token" }
+            input #token type="password" name="token" required autocomplete="off" aria-describedby=[problem.map(|_| "problem")];
+            button type="submit" { "Log in" }
+        }
+        @if !site.is_https() { p.dim { "This page is not encrypted: use it on this machine, or through something that encrypts." } }
+    };
+    Page::still("Log in", status, main).answer(site, visitor)
+}
+
+pub(super) async fn login<S: Service>(Extract(site): Extract<Arc<Site<S>>>, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let fields = match fields(&site, &parts, body).await {
+        Ok(fields) => fields,
+        Err(refusal) => return refusal,
+    };
+    let visitor = Visitor::of(&site, &parts);
+    if visitor.standing != Standing::Stranger {
+        return see(&site, "/", None);
+    }
+    // Before it is looked at: whoever tries often is not told whether it was right.
+    if !site.page.sessions.may_try() {
+        let what = "Too many wrong tokens just now: wait some seconds.";
+        return ask_for_token(&site, &visitor, StatusCode::TOO_MANY_REQUESTS, Some(what));
+    }
+    if !site.options.access.is_order_token(fields.get("token").map_or("", |token| token.trim())) {
+        warn!("somebody tried to log in to the status page with a wrong token");
+        return ask_for_token(&site, &visitor, StatusCode::UNAUTHORIZED, Some("This is not the token for orders."));
+    }
+    info!("somebody logged in to the status page");
+    see(&site, "/", Visitor::log_in(&site))
+}
+
+pub(super) async fn logout<S: Service>(Extract(site): Extract<Arc<Site<S>>>, request: Request<Body>) -> Response {
+    match order(&site, request).await {
+        Ok(order) => see(&site, "/", order.visitor.log_out(&site)),
+        Err(refusal) => refusal,
+    }
+}

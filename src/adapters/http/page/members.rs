@@ -1,0 +1,172 @@
+//! The members of a cluster, with bars that show what their files are made of.
+
+use bytesize::ByteSize;
+use maud::{Markup, PreEscaped, html};
+
+use super::{state, words};
+use crate::{
+    core::cluster::{Alarm, ClusterFacts, MemberFacts},
+    ports::overview::ClusterView,
+};
+
+/// A member's file.
+#[derive(Clone, Copy)]
+pub(super) struct File {
+    size: ByteSize,
+    in_use: ByteSize,
+    quota: Option<ByteSize>,
+}
+
+impl File {
+    /// From `Status`, or from the metrics page while `Status` hangs.
+    pub(super) fn of(member: &MemberFacts) -> Option<Self> {
+        if let Ok(status) = &member.status {
+            return Some(Self { size: status.db_size, in_use: status.db_size_in_use, quota: status.quota });
+        }
+        let gauges = member.gauges.as_ref()?.as_ref().ok()?;
+        Some(Self { size: gauges.db_size?, in_use: gauges.db_size_in_use?, quota: gauges.quota })
+    }
+
+    fn reclaimable(self) -> ByteSize {
+        ByteSize(self.size.0.saturating_sub(self.in_use.0))
+    }
+
+    /// Of the file.
+    pub(super) fn fragmentation(self) -> f64 {
+        share(self.reclaimable(), self.size)
+    }
+
+    /// Of the quota.
+    pub(super) fn usage(self) -> Option<f64> {
+        self.quota.filter(|quota| quota.0 > 0).map(|quota| share(self.size, quota))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes of databases stay below 2^52 bytes")]
+fn share(part: ByteSize, whole: ByteSize) -> f64 {
+    if whole.0 == 0 { 0.0 } else { (part.0 as f64 / whole.0 as f64).min(1.0) }
+}
+
+/// The hatching of what can be reclaimed, once a page: bars refer to it. Not colour alone tells the parts apart.
+pub(super) fn patterns() -> Markup {
+    PreEscaped(
+        "<svg class=\"defs\" width=\"0\" height=\"0\" aria-hidden=\"true\" focusable=\"false\"><defs>\
+         <pattern id=\"hatch\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
+         <rect class=\"hatch-back\" width=\"6\" height=\"6\"/><rect class=\"hatch-line\" width=\"2.5\" height=\"6\"/>\
+         </pattern></defs></svg>"
+            .to_owned(),
+    )
+}
+
+/// What the parts of a bar are.
+pub(super) fn key() -> Markup {
+    html! {
+        ul.key aria-label="What the bars show" {
+            li { (swatch("used", None)) "in use" }
+            li { (swatch("gap", Some("url(#hatch)"))) "reclaimable" }
+            li { (swatch("free", None)) "free to quota" }
+        }
+    }
+}
+
+fn swatch(class: &str, fill: Option<&str>) -> Markup {
+    html! { svg.swatch aria-hidden="true" focusable="false" { rect class=(class) fill=[fill] width="100%" height="100%" {} } }
+}
+
+/// In use, reclaimable, free to quota. The text beside it says the same.
+pub(super) fn bar(file: File) -> Markup {
+    let whole = file.quota.filter(|quota| quota.0 > 0).unwrap_or(file.size);
+    let used = share(file.in_use, whole) * 100.0;
+    let gap = (share(file.reclaimable(), whole) * 100.0).min(100.0 - used);
+    html! {
+        svg.bar aria-hidden="true" focusable="false" {
+            rect.free width="100%" height="100%" {}
+            rect.used width=(format!("{used:.2}%")) height="100%" {}
+            rect.gap fill="url(#hatch)" x=(format!("{used:.2}%")) width=(format!("{gap:.2}%")) height="100%" {}
+        }
+    }
+}
+
+/// The file alone: in use, and what it could lose.
+pub(super) fn fragmented(file: File) -> Markup {
+    let whole = File { quota: None, ..file };
+    html! { (words::percent(file.fragmentation())) (bar(whole)) }
+}
+
+/// The bar and its figures.
+pub(super) fn file(file: File) -> Markup {
+    html! {
+        (bar(file))
+        div.figures {
+            span { b { (words::size(file.in_use)) } " in use" }
+            span { b { (words::size(file.reclaimable())) } " reclaimable" }
+            @if let (Some(quota), Some(usage)) = (file.quota, file.usage()) {
+                span { "file fills " b { (words::percent(usage)) } " of " (words::size(quota)) }
+            } @else {
+                span { "quota not known" }
+            }
+        }
+    }
+}
+
+/// All members of a cluster, as far as they are known.
+pub(super) fn table(view: &ClusterView, caption: &str) -> Markup {
+    let Some(facts) = view.seen.as_ref().and_then(|seen| seen.facts.as_deref()) else {
+        return html! { p.dim { "Its members are not known: no endpoint has told them yet." } };
+    };
+    html! {
+        table.reflow.members role="table" {
+            caption.visually-hidden { (caption) }
+            thead role="rowgroup" {
+                tr role="row" {
+                    th scope="col" role="columnheader" { "Member" }
+                    th.wide scope="col" role="columnheader" { "Database file" }
+                    th scope="col" role="columnheader" { "Size" }
+                    th scope="col" role="columnheader" { "Fragmented" }
+                    th scope="col" role="columnheader" { "etcd" }
+                    th scope="col" role="columnheader" { "State" }
+                }
+            }
+            tbody role="rowgroup" {
+                @for member in &facts.members { (row(view, facts, member)) }
+            }
+        }
+    }
+}
+
+fn row(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> Markup {
+    let size = File::of(member);
+    html! {
+        tr role="row" {
+            th scope="row" role="rowheader" {
+                (member.member.label())
+                @if facts.leader() == Some(member.member.id) { " " span.chip { "leader" } }
+                @if member.member.is_learner { " " span.chip { "learner" } }
+            }
+            td.wide role="cell" { @if let Some(size) = size { (file(size)) } @else { span.dim { "not known" } } }
+            td role="cell" data-label="Size" { @if let Some(size) = size { (words::size(size.size)) } @else { "–" } }
+            td role="cell" data-label="Fragmented" {
+                @if let Some(size) = size { (fragmented(size)) } @else { "–" }
+            }
+            td role="cell" data-label="etcd" { @if let Ok(status) = &member.status { (status.version) } @else { "–" } }
+            td role="cell" data-label="State" { (condition(view, facts, member)) }
+        }
+    }
+}
+
+fn condition(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> Markup {
+    let id = member.member.id;
+    let raised = |alarm: &&Alarm| alarm.member.is_none_or(|by| by == id);
+    let alarms: Vec<_> = facts.alarms.iter().flatten().filter(raised).map(|alarm| alarm.kind.as_str()).collect();
+    html! {
+        @if state::is_defragmenting(view, member) {
+            span.badge.running { span aria-hidden="true" { "▶ " } "defragmenting" } " "
+        } @else if let Err(unknown) = &member.status {
+            span.badge.trouble { span aria-hidden="true" { "! " } "does not answer" }
+            span.detail { (unknown) }
+        } @else if alarms.is_empty() {
+            span.badge.fine { span aria-hidden="true" { "✓ " } "answers" }
+        }
+        @for alarm in alarms { span.badge.trouble { span aria-hidden="true" { "! " } "alarm " (alarm) } " " }
+    }
+}

@@ -1,0 +1,21 @@
+//! What a person sees where there is nothing to see, or nothing is done.
+
+use axum::{http::StatusCode, response::Response};
+use maud::html;
+
+use super::{
+    layout::{Links, Page},
+    session::Visitor,
+};
+use crate::adapters::http::routes::Site;
+
+/// A page with a sentence, and the way back.
+pub(super) fn answer<S>(site: &Site<S>, visitor: &Visitor, status: StatusCode, title: &str, what: &str) -> Response {
+    let links = Links(&site.options.link_prefix);
+    let main = html! {
+        h1 { (title) }
+        p.problem role="alert" { (what) }
+        p { a href=(links.to("/")) { "To the status page" } }
+    };
+    Page::still(title, status, main).answer(site, visitor)
+}

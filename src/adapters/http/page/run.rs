@@ -1,0 +1,151 @@
+//! `/runs/{id}`: one run, step by step, as the journal has it.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, Query, State as Extract},
+    http::{StatusCode, request::Parts},
+    response::Response,
+};
+use maud::{Markup, html};
+
+use super::{
+    cluster::{self, Done, Typed},
+    layout::{Links, Page},
+    live, refusal, runs,
+    session::{FormToken, Visitor},
+    words,
+};
+use crate::{
+    adapters::http::routes::Site,
+    core::{
+        history::{Entry, Record, RunId, RunView},
+        story,
+    },
+    ports::service::Service,
+};
+
+pub(super) async fn page<S: Service>(
+    Extract(site): Extract<Arc<Site<S>>>,
+    Path(id): Path<String>,
+    Query(done): Query<Done>,
+    parts: Parts,
+) -> Response {
+    let visitor = Visitor::of(&site, &parts);
+    // An address that somebody mistyped leads nowhere, too.
+    let run = RunId(id.parse().unwrap_or(0));
+    show(&site, &visitor, run, StatusCode::OK, &Typed::default(), &done.done).await
+}
+
+/// The page, also after an order that was not taken.
+pub(super) async fn show<S: Service>(
+    site: &Site<S>,
+    visitor: &Visitor,
+    id: RunId,
+    status: StatusCode,
+    typed: &Typed,
+    done: &str,
+) -> Response {
+    let records = match site.service.records(id).await {
+        Ok(records) => records,
+        Err(error) => {
+            let what = format!("The journal cannot be read: {error}");
+            return refusal::answer(site, visitor, StatusCode::INTERNAL_SERVER_ERROR, "The run cannot be shown", &what);
+        }
+    };
+    let Some(run) = RunView::fold(records.clone()).pop() else {
+        return refusal::answer(
+            site,
+            visitor,
+            StatusCode::NOT_FOUND,
+            "There is no such run",
+            "No run has this number.",
+        );
+    };
+    let view = site.service.view(&run.request.cluster);
+    let form = visitor.form(site);
+    let waits = view.as_ref().and_then(cluster::waits_for_approval) == Some(id);
+    let (now, links) = (site.service.now(), Links(&site.options.link_prefix));
+    let one = view.as_ref().and_then(|view| view.live.as_ref()).filter(|one| one.run == id);
+    let title = format!("Run {id}");
+    let main = html! {
+        p.crumbs {
+            a href=(links.to("/")) { "All clusters" } " / "
+            a href=(links.cluster(&run.request.cluster)) { (run.request.cluster) }
+        }
+        h1 { "Run " (id) " of " (run.request.cluster) }
+        (cluster::said(done))
+        div #live data-live="" { @if let Some(one) = one { (live::card(one, now, &links)) } @else { (facts(&run)) } }
+        @if waits { (orders(id, form.as_ref(), visitor, typed, &links)) }
+        section aria-labelledby="steps-title" {
+            h2 #steps-title { "Step by step" }
+            div #steps data-live="" { (steps(&records)) }
+        }
+    };
+    let mut page = Page::live(&title, main);
+    (page.status, page.form, page.follows) = (status, form.filter(|_| waits), status == StatusCode::OK);
+    page.answer(site, visitor)
+}
+
+fn facts(run: &RunView) -> Markup {
+    html! {
+        dl.facts {
+            dt { "Outcome" }
+            dd {
+                @match (&run.outcome, run.started_at) {
+                    (Some(ended), _) => { (runs::outcome(ended)) @if let Some(reason) = ended.reason() { " " (reason) } },
+                    (None, Some(_)) => "under way",
+                    (None, None) => "none yet: it waits",
+                }
+            }
+            dt { "Asked for by" } dd { (run.request.trigger.label()) ", " (words::at(run.accepted_at)) }
+            @if let Some(approval) = &run.approved { dt { "Approved by" } dd { (approval.by) ", " (words::at(approval.at)) } }
+            @if let (Some(from), Some(to)) = (run.started_at, run.finished_at) {
+                dt { "Took" } dd { (words::span(words::between(from, to))) }
+            }
+            @if run.touched_a_member() { dt { "Reclaimed" } dd { (words::size(run.reclaimed())) } }
+        }
+        @if !run.members.is_empty() {
+            table.reflow role="table" {
+                caption.visually-hidden { "Members of run " (run.id) ", in order" }
+                (live::heads())
+                tbody role="rowgroup" { @for result in &run.members { (live::ended(result)) } }
+            }
+        }
+    }
+}
+
+fn orders(id: RunId, form: Option<&FormToken>, visitor: &Visitor, typed: &Typed, links: &Links) -> Markup {
+    html! {
+        section aria-labelledby="orders-title" {
+            h2 #orders-title { "It waits for a person" }
+            @if let Some(problem) = &typed.problem { p.problem #problem role="alert" { (problem) } }
+            @if let Some(form) = form { (cluster::approve(id, form, typed, links)) }
+            @else { (cluster::no_orders(visitor.standing, links)) }
+        }
+    }
+}
+
+fn steps(records: &[Record]) -> Markup {
+    html! {
+        ol.steps {
+            @for record in records {
+                li class=[is_bad(&record.entry).then_some("bad")] {
+                    (words::at(record.at)) " "
+                    @if is_bad(&record.entry) { span.badge.trouble { span aria-hidden="true" { "! " } "not well" } " " }
+                    span { (story::line(&record.entry)) }
+                }
+            }
+        }
+    }
+}
+
+fn is_bad(entry: &Entry) -> bool {
+    use crate::core::history::{MemberEnd, Outcome};
+    match entry {
+        Entry::Gate(result) => !result.passed,
+        Entry::Result(result) => matches!(result.end, MemberEnd::Failed { .. }),
+        Entry::Finished(outcome) => matches!(outcome, Outcome::Failed { .. } | Outcome::Interrupted { .. }),
+        _ => false,
+    }
+}

@@ -1,0 +1,100 @@
+//! Which clusters of the fleet are shown, and in which order: trouble first. A thousand clusters are read in pages.
+
+use std::cmp::Reverse;
+
+use serde::Deserialize;
+
+use super::{
+    members::File,
+    state::{self, State},
+};
+use crate::ports::overview::ClusterView;
+
+/// A row a cluster.
+const ROWS_ON_A_PAGE: usize = 50;
+/// With all its members, a cluster takes as much room as many rows.
+const CARDS_ON_A_PAGE: usize = 10;
+/// Up to here the members are shown unless rows are asked for.
+const SMALL_FLEET: usize = 10;
+
+/// What the address asks for. All of it is text: an address that somebody mistyped still shows something.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Wanted {
+    /// A part of the name, in any case.
+    pub(super) q: String,
+    /// A state's name; all where empty.
+    pub(super) state: String,
+    /// `members` or `clusters`.
+    pub(super) show: String,
+    /// From 1 on.
+    pub(super) page: String,
+}
+
+/// What is shown.
+pub(super) struct Selection {
+    /// In order.
+    pub(super) shown: Vec<(State, ClusterView)>,
+    /// How many of the whole fleet are in each state, in the order of [`State::ALL`].
+    pub(super) counts: [usize; 6],
+    /// How many there are.
+    pub(super) fleet: usize,
+    /// How many fit what was asked for.
+    pub(super) found: usize,
+    /// From 1 on.
+    pub(super) page: usize,
+    /// At least 1.
+    pub(super) pages: usize,
+    /// Whether the members are shown.
+    pub(super) with_members: bool,
+}
+
+/// See the module.
+pub(super) fn select(views: Vec<ClusterView>, wanted: &Wanted) -> Selection {
+    let fleet = views.len();
+    let mut all: Vec<_> = views.into_iter().map(|view| (state::of(&view), view)).collect();
+    let counts = State::ALL.map(|state| all.iter().filter(|(its, _)| *its == state).count());
+    let query = wanted.q.trim().to_lowercase();
+    let state = State::ALL.into_iter().find(|state| state.name() == wanted.state);
+    all.retain(|(its, view)| {
+        state.is_none_or(|state| *its == state) && view.summary.name.to_lowercase().contains(&query)
+    });
+    // Of those alike, the most fragmented first.
+    all.sort_by_cached_key(|(state, view)| {
+        (*state, Reverse(thousandths(fragmentation(view))), view.summary.name.clone())
+    });
+    let with_members = match wanted.show.as_str() {
+        "members" => true,
+        "clusters" => false,
+        _ => all.len() <= SMALL_FLEET,
+    };
+    let size = if with_members { CARDS_ON_A_PAGE } else { ROWS_ON_A_PAGE };
+    let found = all.len();
+    let pages = found.div_ceil(size).max(1);
+    let page = wanted.page.parse().unwrap_or(1).clamp(1, pages);
+    let shown = all.into_iter().skip((page - 1) * size).take(size).collect();
+    Selection { shown, counts, fleet, found, page, pages, with_members }
+}
+
+/// Of the worst member.
+pub(super) fn fragmentation(view: &ClusterView) -> f64 {
+    files(view).map(File::fragmentation).fold(0.0, f64::max)
+}
+
+/// The member that is nearest to its quota; where no quota is known, the most fragmented one.
+pub(super) fn fullest(view: &ClusterView) -> Option<File> {
+    files(view).max_by(|a, b| {
+        let order = a.usage().unwrap_or(0.0).total_cmp(&b.usage().unwrap_or(0.0));
+        order.then(a.fragmentation().total_cmp(&b.fragmentation()))
+    })
+}
+
+fn files(view: &ClusterView) -> impl Iterator<Item = File> {
+    let facts = view.seen.as_ref().and_then(|seen| seen.facts.as_deref());
+    facts.into_iter().flat_map(|facts| facts.members.iter().filter_map(File::of))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of one")]
+fn thousandths(share: f64) -> u32 {
+    (share * 1_000.0) as u32
+}

@@ -1,0 +1,247 @@
+//! Who is at the page, and that a form comes from it.
+//!
+//! A session is a random number in a cookie; on this side only a keyed hash of it is kept, with its end. The key is
+//! drawn at the start and never leaves the process, so a restart ends all sessions. The token that a form must carry
+//! is another keyed hash of the same cookie: nothing is kept for people who only look.
+
+use std::{
+    collections::BTreeMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::{hmac, rand};
+use axum::http::{HeaderMap, HeaderValue, header, request::Parts};
+use subtle::ConstantTimeEq;
+
+use super::words::hex;
+use crate::{
+    adapters::http::{
+        auth::{Orders, Proof},
+        routes::Site,
+        web::{Bucket, lock},
+    },
+    ports::web::RateLimit,
+};
+
+/// A working day.
+const LASTS: Duration = Duration::from_hours(8);
+/// More than there are operators; the one that ends first gives way.
+const MAX_SESSIONS: usize = 256;
+/// Wrong tokens: so many at once, then one a second. A token of 16 bytes or more is not guessed like that, and whoever
+/// keeps the form busy on purpose keeps nobody from the API.
+const WRONG_TRIES: RateLimit = RateLimit { interval: Duration::from_secs(1), burst: 10 };
+/// As many bytes as nobody guesses.
+const ID_BYTES: usize = 32;
+
+/// See the module.
+pub(super) struct Sessions {
+    key: hmac::Key,
+    open: Mutex<BTreeMap<Vec<u8>, Instant>>,
+    wrong: Bucket,
+}
+
+/// What somebody may do here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// There are no orders.
+    Closed,
+    /// Orders, once the token has been shown.
+    Stranger,
+    /// Orders: this browser showed the token.
+    LoggedIn,
+    /// Orders: the browser shows a password or a certificate.
+    Known,
+    /// Orders: everybody may, for all listen on loopback only.
+    Open,
+    /// No orders: neither token nor password nor certificate is there.
+    Unknown,
+}
+
+impl Standing {
+    /// Whether orders are taken.
+    pub(super) const fn may_order(self) -> bool {
+        matches!(self, Self::LoggedIn | Self::Known | Self::Open)
+    }
+}
+
+/// Who asks for a page.
+pub(super) struct Visitor {
+    pub(super) standing: Standing,
+    cookie: Option<String>,
+}
+
+/// A cookie to set, and the token that forms must carry with it.
+pub(super) struct FormToken {
+    pub(super) token: String,
+    pub(super) set_cookie: Option<HeaderValue>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &random()),
+            open: Mutex::default(),
+            wrong: Bucket::new(WRONG_TRIES),
+        }
+    }
+}
+
+impl Sessions {
+    /// Whether a wrong token may be tried now. Counts as one if it is.
+    pub(super) fn may_try(&self) -> bool {
+        self.wrong.allows(Instant::now())
+    }
+
+    /// Opens a session, and gives its cookie's value.
+    pub(super) fn open(&self, now: Instant) -> String {
+        let id = hex(&random());
+        let mut open = lock(&self.open);
+        open.retain(|_, ends| *ends > now);
+        if open.len() >= MAX_SESSIONS
+            && let Some(first) = open.iter().min_by_key(|(_, ends)| **ends).map(|(id, _)| id.clone())
+        {
+            open.remove(&first);
+        }
+        open.insert(self.hash("session", &id), now + LASTS);
+        id
+    }
+
+    /// Ends it.
+    fn close(&self, id: &str) {
+        lock(&self.open).remove(&self.hash("session", id));
+    }
+
+    fn is_open(&self, id: &str, now: Instant) -> bool {
+        lock(&self.open).get(&self.hash("session", id)).is_some_and(|ends| *ends > now)
+    }
+
+    fn token(&self, id: &str) -> String {
+        hex(&self.hash("form", id))
+    }
+
+    fn hash(&self, what: &str, id: &str) -> Vec<u8> {
+        hmac::sign(&self.key, format!("{what}:{id}").as_bytes()).as_ref().to_vec()
+    }
+}
+
+impl Visitor {
+    /// By what the request shows.
+    pub(super) fn of<S>(site: &Site<S>, parts: &Parts) -> Self {
+        let proof = parts.extensions.get::<Proof>().copied().unwrap_or_default();
+        let cookie = cookie(&parts.headers, name(site));
+        let logged_in = || cookie.as_ref().is_some_and(|id| site.page.sessions.is_open(id, Instant::now()));
+        let standing = match site.options.access.orders(proof) {
+            Orders::Closed => Standing::Closed,
+            Orders::Token if logged_in() => Standing::LoggedIn,
+            Orders::Token => Standing::Stranger,
+            Orders::Known => Standing::Known,
+            Orders::Open => Standing::Open,
+            Orders::Unknown => Standing::Unknown,
+        };
+        Self { standing, cookie }
+    }
+
+    /// For a page with forms. Whoever has no cookie gets one; a stranger has no forms and gets none, so that a visit
+    /// from another site's link, which brings no cookie, ends no session.
+    pub(super) fn form<S>(&self, site: &Site<S>) -> Option<FormToken> {
+        if !self.standing.may_order() {
+            return None;
+        }
+        let sessions = &site.page.sessions;
+        Some(match &self.cookie {
+            Some(id) => FormToken { token: sessions.token(id), set_cookie: None },
+            None => {
+                let id = hex(&random());
+                FormToken { token: sessions.token(&id), set_cookie: set_cookie(site, &id, None) }
+            }
+        })
+    }
+
+    /// Whether the form comes from a page that this browser got.
+    pub(super) fn sent<S>(&self, site: &Site<S>, token: &str) -> bool {
+        let expected = self.cookie.as_ref().map(|id| site.page.sessions.token(id));
+        expected.is_some_and(|expected| bool::from(expected.as_bytes().ct_eq(token.as_bytes())))
+    }
+
+    /// Opens a session under a new number, whatever cookie came with the token.
+    pub(super) fn log_in<S>(site: &Site<S>) -> Option<HeaderValue> {
+        set_cookie(site, &site.page.sessions.open(Instant::now()), None)
+    }
+
+    /// Ends the session on both sides.
+    pub(super) fn log_out<S>(&self, site: &Site<S>) -> Option<HeaderValue> {
+        if let Some(id) = &self.cookie {
+            site.page.sessions.close(id);
+        }
+        set_cookie(site, "", Some(0))
+    }
+}
+
+/// `__Host-` where it is to be had: another host of the same domain cannot set such a cookie.
+fn name<S>(site: &Site<S>) -> &'static str {
+    if site.is_https() { "__Host-defragd" } else { "defragd" }
+}
+
+fn set_cookie<S>(site: &Site<S>, value: &str, max_age_seconds: Option<u32>) -> Option<HeaderValue> {
+    // `__Host-` asks for this path.
+    let (path, secure) = if site.is_https() { ("/".to_owned(), "; Secure") } else { (site.link("/"), "") };
+    let age = max_age_seconds.map_or(String::new(), |seconds| format!("; Max-Age={seconds}"));
+    let cookie = format!("{}={value}; Path={path}; HttpOnly; SameSite=Strict{secure}{age}", name(site));
+    HeaderValue::from_str(&cookie).ok()
+}
+
+fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
+    let all = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = all.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let value = pairs.find(|(its, _)| *its == name)?.1;
+    let is_ours = value.len() == 2 * ID_BYTES && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_ours.then(|| value.to_owned())
+}
+
+fn random() -> [u8; ID_BYTES] {
+    let mut bytes = [0; ID_BYTES];
+    // The library's generator fails only if the system has no randomness at all, and then nothing here may go on.
+    #[expect(clippy::expect_used, reason = "see above")]
+    rand::fill(&mut bytes).expect("the system gives random numbers");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_ends_by_itself_and_their_number_is_bounded() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let first = sessions.open(now);
+        assert!(sessions.is_open(&first, now) && !sessions.is_open("00", now));
+        assert!(!sessions.is_open(&first, now + LASTS), "eight hours later");
+        let others: Vec<_> = (1..=MAX_SESSIONS).map(|n| sessions.open(now + Duration::from_millis(n as u64))).collect();
+        assert_eq!(lock(&sessions.open).len(), MAX_SESSIONS);
+        assert!(!sessions.is_open(&first, now) && others.iter().all(|id| sessions.is_open(id, now)));
+    }
+
+    #[test]
+    fn a_forms_token_is_of_one_cookie_and_one_process() {
+        let (one, other) = (Sessions::default(), Sessions::default());
+        assert_eq!(one.token("a"), one.token("a"));
+        assert_ne!(one.token("a"), one.token("b"));
+        assert_ne!(one.token("a"), other.token("a"));
+        assert_ne!(one.hash("session", "a"), one.hash("form", "a"), "the one does not tell the other");
+    }
+
+    #[test]
+    fn a_cookie_is_taken_only_as_we_make_it() {
+        let id = hex(&random());
+        let headers = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::COOKIE, text.parse().expect("a header"));
+            headers
+        };
+        assert_eq!(cookie(&headers(&format!("a=b; defragd={id}; c=d")), "defragd"), Some(id.clone()));
+        for bad in ["defragd=", "defragd=short", "other=1", &format!("defragd={id}0"), &format!("xdefragd={id}")] {
+            assert_eq!(cookie(&headers(bad), "defragd"), None, "{bad}");
+        }
+    }
+}

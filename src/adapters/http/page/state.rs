@@ -1,0 +1,218 @@
+//! How a cluster is, in one word, and why nothing runs on it now.
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+use super::{layout::Links, words};
+use crate::{
+    core::{
+        admission::EMERGENCY_QUOTA_USAGE,
+        cluster::{ClusterFacts, MemberFacts, Status},
+        history::Outcome,
+        policy::Mode,
+    },
+    ports::overview::ClusterView,
+};
+
+/// What comes first on the page. The order is that of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum State {
+    /// Somebody should look.
+    Trouble,
+    /// A run is under way.
+    Running,
+    /// A request waits, perhaps for a person.
+    Waiting,
+    /// A person paused it.
+    Paused,
+    /// Nobody has looked yet.
+    Unknown,
+    /// Nothing to say.
+    Fine,
+}
+
+impl State {
+    /// In the order of the page.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Trouble, Self::Running, Self::Waiting, Self::Paused, Self::Unknown, Self::Fine];
+
+    /// As it stands in addresses and in the style.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Trouble => "trouble",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
+            Self::Unknown => "unknown",
+            Self::Fine => "fine",
+        }
+    }
+
+    /// For people.
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Trouble => "in trouble",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Paused => "paused",
+            Self::Unknown => "not looked at yet",
+            Self::Fine => "fine",
+        }
+    }
+
+    /// Beside the word, so that it is seen at a glance without its colour.
+    const fn mark(self) -> &'static str {
+        match self {
+            Self::Trouble => "!",
+            Self::Running => "▶",
+            Self::Waiting => "…",
+            Self::Paused => "‖",
+            Self::Unknown => "?",
+            Self::Fine => "✓",
+        }
+    }
+
+    /// Mark and word.
+    pub(super) fn badge(self) -> Markup {
+        html! { span class={ "badge " (self.name()) } { span aria-hidden="true" { (self.mark()) " " } (self.words()) } }
+    }
+}
+
+/// See the module.
+pub(super) fn of(view: &ClusterView) -> State {
+    let summary = &view.summary;
+    if !troubles(view).is_empty() {
+        State::Trouble
+    } else if summary.active_run.is_some() {
+        State::Running
+    } else if summary.queued_run.is_some() {
+        State::Waiting
+    } else if summary.paused.is_some() {
+        State::Paused
+    } else if view.seen.is_none() {
+        State::Unknown
+    } else {
+        State::Fine
+    }
+}
+
+/// What somebody should look at.
+pub(super) fn troubles(view: &ClusterView) -> Vec<String> {
+    let mut troubles = Vec::new();
+    if let Some(seen) = &view.seen {
+        if !seen.up {
+            troubles.push("no endpoint answers with a member list".to_owned());
+        }
+        if let Some(facts) = seen.facts.as_deref().filter(|_| seen.up) {
+            of_members(facts, view, &mut troubles);
+        }
+    }
+    if let Some(breaker) = &view.summary.breaker {
+        troubles.push(breaker.message.clone());
+    }
+    if let Some(Outcome::Failed { reason } | Outcome::Interrupted { reason }) =
+        view.last.as_ref().map(|last| &last.outcome)
+        && let Some(last) = &view.last
+    {
+        troubles.push(format!("the last run, {}, ended {}: {reason}", last.run, last.outcome.label()));
+    }
+    troubles
+}
+
+fn of_members(facts: &ClusterFacts, view: &ClusterView, troubles: &mut Vec<String>) {
+    for member in &facts.members {
+        let name = member.member.label();
+        if let Err(unknown) = &member.status
+            && !is_defragmenting(view, member)
+        {
+            troubles.push(format!("member {name} does not answer: {unknown}"));
+        }
+        let usage = member.status.as_ref().ok().and_then(Status::quota_usage_ratio);
+        if let Some(usage) = usage.filter(|usage| *usage >= EMERGENCY_QUOTA_USAGE) {
+            troubles.push(format!("the file of member {name} fills {} of its quota", words::percent(usage)));
+        }
+    }
+    for alarm in facts.alarms.iter().flatten() {
+        let by = alarm.member.map(|id| facts.member(id).map_or_else(|| id.to_string(), |by| by.member.label()));
+        let by = by.map_or(String::new(), |by| format!(", raised by member {by}"));
+        troubles.push(format!("alarm {} is armed{by}", alarm.kind.as_str()));
+    }
+    let answered = facts.voters().any(|voter| voter.status.is_ok());
+    // A member that is being defragmented is silent, and the others speak for it.
+    if answered && facts.leader().is_none() {
+        troubles.push("the members do not agree on a leader".to_owned());
+    }
+}
+
+/// Whether the member is being defragmented, by whomever.
+pub(super) fn is_defragmenting(view: &ClusterView, member: &MemberFacts) -> bool {
+    use crate::ports::overview::Doing;
+    let ours = view.live.as_ref().is_some_and(
+        |live| matches!(&live.doing, Doing::Defragmenting { intent } if intent.member_id == member.member.id),
+    );
+    ours || member.defrag_in_flight() == Some(true)
+}
+
+/// Why nothing runs now, the nearest cause first. Empty while something runs.
+pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec<Markup> {
+    let summary = &view.summary;
+    let mut why = Vec::new();
+    if summary.active_run.is_some() {
+        return why;
+    }
+    if let Some(lock) = summary.lock.as_ref().filter(|lock| !lock.held) {
+        why.push(match &lock.holder {
+            Some(holder) => {
+                html! { "Replica " (holder) " holds the cluster's lock and acts on it; orders given here go to it." }
+            }
+            None => html! { "Which replica holds the cluster's lock is not known: nothing begins." },
+        });
+    }
+    let waits = summary.waiting_for.as_ref();
+    if let Some(run) = summary.queued_run {
+        let what = waits.map_or("waits for its turn", |told| told.message.as_str());
+        let is_asked = waits.is_some_and(|told| told.reason.label() == "awaiting_approval");
+        why.push(html! {
+            a href=(links.run(run)) { "Run " (run) } " is requested. " (sentence(what))
+            @if is_asked { " " a href=(links.run(run)) { "Look at it and approve" } "." }
+        });
+    }
+    let said = |message: &str| waits.is_some_and(|told| told.message == message);
+    for told in [&summary.paused, &summary.breaker].into_iter().flatten().filter(|told| !said(&told.message)) {
+        why.push(html! { (sentence(&told.message)) });
+    }
+    if !summary.window_open && waits.is_none_or(|told| told.reason.label() != "outside_window") {
+        why.push(match summary.next_window {
+            Some(opens) => {
+                html! { "No maintenance window is open; the next one opens at " (words::from_now(opens, now)) "." }
+            }
+            None => html! { "No maintenance window is open, and none will be." },
+        });
+    }
+    if let Some(until) = summary.cooldown_until {
+        why.push(html! { "It was defragmented recently: automation takes no further run until " (words::from_now(until, now)) "." });
+    }
+    if let Some(at) = summary.retry_at {
+        why.push(html! { "The last run was refused; it is tried again at " (words::from_now(at, now)) "." });
+    }
+    match summary.mode {
+        Mode::Observe => {
+            why.push(html! { "Mode observe: runs are thought through and written down, and nothing is sent to etcd." });
+        }
+        Mode::Approve if summary.queued_run.is_none() => {
+            why.push(html! { "Mode approve: a run begins only after a person has agreed to it." });
+        }
+        _ => {}
+    }
+    if summary.queued_run.is_none() && summary.retry_at.is_none() {
+        why.push(html! { "Nobody asks for a run: no alert for this cluster fires, as far as is known." });
+    }
+    why
+}
+
+/// With a capital letter and a full stop.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", chars.as_str().trim_end_matches('.'))
+}

@@ -1,0 +1,112 @@
+//! Times and shares for people.
+
+use std::{fmt::Write, time::Duration};
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+pub(super) use crate::core::story::size;
+
+/// Like `42 s`, `3 min`, `2 h 5 min`, `4 d`.
+pub(super) fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{minutes} min"),
+        3_600..86_400 if minutes % 60 == 0 => format!("{hours} h"),
+        3_600..86_400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d"),
+    }
+}
+
+/// From one time to a later one; nothing if the clock was set back in between.
+pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
+/// In full, in UTC as the log and the command line have it.
+pub(super) fn at(time: Timestamp) -> Markup {
+    html! { time datetime=(format!("{time:.0}")) { (time.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
+}
+
+/// How long ago it was, and in full for whoever points at it.
+pub(super) fn ago(time: Timestamp, now: Timestamp) -> Markup {
+    html! {
+        time datetime=(format!("{time:.0}")) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) {
+            (span(between(time, now))) " ago"
+        }
+    }
+}
+
+/// When it will be.
+pub(super) fn from_now(time: Timestamp, now: Timestamp) -> Markup {
+    html! { (at(time)) " (in " (span(between(now, time))) ")" }
+}
+
+/// A share of a hundred, without a fraction unless it is small.
+pub(super) fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    if percent > 0.0 && percent < 10.0 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+}
+
+/// With marks between thousands, for fleets.
+pub(super) fn count(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 cluster`, `2 clusters`.
+pub(super) fn many(number: usize, what: &str) -> String {
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// A part of a path. What is not plain is escaped, so that any name leads back to us.
+pub(super) fn segment(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing into a String does not fail.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+/// Bytes as text.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing into a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_counts_are_short() {
+        let table = [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3_600, "1 h"), (7_500, "2 h 5 min"), (345_600, "4 d")];
+        for (seconds, text) in table {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!([count(7), count(1_000), count(1_234_567)], ["7", "1,000", "1,234,567"]);
+        assert_eq!([percent(0.0), percent(0.006), percent(0.456)], ["0 %", "0.6 %", "46 %"]);
+    }
+
+    #[test]
+    fn a_name_with_marks_stays_one_part_of_a_path() {
+        assert_eq!(segment("a/b c?<é"), "a%2Fb%20c%3F%3C%C3%A9");
+    }
+}

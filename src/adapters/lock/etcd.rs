@@ -1,0 +1,339 @@
+//! The lock in an etcd: each replica keeps one key alive with a lease, and the oldest key holds the lock.
+//!
+//! This is the recipe of etcd's own election, but without its Campaign call, because of NOSPACE, which is when defragd
+//! is needed most: then `LeaseGrant`, `Put` and every `Txn` with a put are refused, while `KeepAlive`, reads,
+//! deletes and `LeaseRevoke` work. So every replica writes its key when it starts, and takes over by having become the oldest, which
+//! needs no write. The term is the key's create revision.
+//!
+//! Why it holds: a key is never older than before, and goes only with its lease (or by a hand, which the read after
+//! each renewal sees). So once our key is the oldest it stays so for as long as the lease lives, and that is what a
+//! renewal says. A leader of etcd that does not know yet that it was deposed can answer one, but not for longer than
+//! an election takes, by which the new leader prolongs every lease in turn.
+//!
+//! A member that is being defragmented answers no renewal: each call has a short limit, and the next endpoint is
+//! tried. While *the leader* is defragmented under writes, no endpoint can renew (measured: `shared/etcd-facts.md`);
+//! the TTL has to be longer than that, or leadership be handed over before (`leader: last_after_transfer`), or the lock
+//! lives in another etcd. Otherwise the lock is lost in the middle: no new member is started, and the next holder sees
+//! the one under way and waits for it.
+
+use std::{
+    future::Future,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use etcd_client::{
+    Client, Compare, CompareOp, Error, GetOptions, KeyValue, PutOptions, SortOrder, SortTarget, Txn, TxnOp,
+    TxnOpResponse,
+};
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    adapters::etcd::EtcdCluster,
+    core::{
+        cluster::{Fact, Unknown, UnknownKind},
+        lock::{Holder, Standing, Term},
+    },
+    ports::{
+        etcd::{Etcd, Renewal},
+        lock::LockStore,
+    },
+};
+
+/// One call to one endpoint. A member that is well answers within milliseconds, and one that is not must not cost the
+/// validity of the lock.
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// How often the cluster is asked for further addresses of its own.
+const LEARN_EVERY: Duration = Duration::from_mins(5);
+
+/// What the lock is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdLockSettings {
+    /// Before the keys of all clusters, like `/defragd/lock/`.
+    pub prefix: String,
+    /// The cluster that it is for.
+    pub cluster: String,
+    /// Who we are.
+    pub me: Holder,
+    /// How long a replica that is gone still holds it.
+    pub ttl: Duration,
+}
+
+/// See the module.
+pub struct EtcdLock {
+    etcd: EtcdCluster,
+    settings: EtcdLockSettings,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    learned: Vec<String>,
+    learned_at: Option<Instant>,
+    /// The endpoint that answered last: the others are not asked as long as it does.
+    good: Option<String>,
+    lease: Option<i64>,
+    /// Of our key.
+    created: Option<i64>,
+}
+
+impl EtcdLock {
+    /// In this etcd. Nothing is sent yet.
+    pub fn new(etcd: EtcdCluster, settings: EtcdLockSettings) -> Self {
+        Self { etcd, settings, state: Mutex::default() }
+    }
+
+    // A panic elsewhere while it was held leaves it whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn candidates(&self) -> String {
+        format!("{}{}/candidates/", self.settings.prefix, escaped(&self.settings.cluster))
+    }
+
+    fn key(&self, lease: i64) -> String {
+        format!("{}{lease:016x}", self.candidates())
+    }
+
+    fn note(&self) -> String {
+        format!("{}{}/note", self.settings.prefix, escaped(&self.settings.cluster))
+    }
+
+    /// The endpoints, the one that answered last in front.
+    fn endpoints(&self) -> Vec<String> {
+        let state = self.state();
+        let mut all = Vec::new();
+        for url in state.good.iter().chain(self.etcd.endpoints()).chain(&state.learned) {
+            if !all.contains(url) {
+                all.push(url.clone());
+            }
+        }
+        all
+    }
+
+    /// One call, through the first endpoint that answers it. What the cluster itself says no to is an answer.
+    async fn call<T, F: Future<Output = Result<T, Error>>>(&self, what: &str, ask: impl Fn(Client) -> F) -> Fact<T> {
+        let mut failures = Vec::new();
+        let mut kind = UnknownKind::Other;
+        for url in self.endpoints() {
+            let asked = async {
+                let client = self.etcd.client_at(&url).await?;
+                ask(client).await.map_err(|failure| self.etcd.failed(what, &url, &failure))
+            };
+            let answer = timeout(CALL_LIMIT, asked).await.unwrap_or_else(|_| Err(Unknown::timed_out(what, CALL_LIMIT)));
+            match answer {
+                Ok(answer) => {
+                    self.state().good = Some(url);
+                    return Ok(answer);
+                }
+                Err(unknown) => {
+                    kind = unknown.kind;
+                    failures.push(format!("{url}: {}", unknown.detail));
+                    if !matches!(unknown.kind, UnknownKind::TimedOut | UnknownKind::Unreachable) {
+                        break;
+                    }
+                }
+            }
+        }
+        // Perhaps the certificates or the password are not those of before.
+        if let Renewal::Refused(detail) = self.etcd.renew().await {
+            failures.push(detail);
+        }
+        Err(Unknown::new(kind, failures.join("; ")))
+    }
+
+    /// The addresses that the members tell of themselves: one endpoint alone may be the member that is defragmented.
+    async fn learn(&self) {
+        if self.state().learned_at.is_some_and(|at| at.elapsed() < LEARN_EVERY) {
+            return;
+        }
+        let listed = self.call("the member list", |mut client| async move { client.member_list().await }).await;
+        if let Ok(list) = listed {
+            let urls = list.members().iter().filter(|member| !member.is_learner());
+            let urls = urls.flat_map(|member| member.client_urls().to_vec()).collect();
+            let mut state = self.state();
+            state.learned = urls;
+            state.learned_at = Some(Instant::now());
+        }
+    }
+
+    /// Renews our lease, or takes a new one; gives what is left of it in any case.
+    async fn renew(&self) -> Fact<(i64, Duration)> {
+        let lease = self.state().lease;
+        if let Some(lease) = lease {
+            let renewed = self
+                .call("the renewal", move |mut client| async move {
+                    // Its own answer to the first renewal is read, and thrown away, by the client library.
+                    let (mut keeper, mut answers) = match client.lease_keep_alive(lease).await {
+                        Err(Error::LeaseKeepAliveError(_)) => return Ok(0),
+                        other => other?,
+                    };
+                    keeper.keep_alive().await?;
+                    Ok(answers.message().await?.map_or(0, |answer| answer.ttl()))
+                })
+                .await?;
+            if let Ok(left) = u64::try_from(renewed)
+                && left > 0
+            {
+                return Ok((lease, Duration::from_secs(left)));
+            }
+            let mut state = self.state();
+            (state.lease, state.created) = (None, None);
+        }
+        let ttl = i64::try_from(self.settings.ttl.as_secs()).unwrap_or(i64::MAX);
+        let granted =
+            self.call("the lease", move |mut client| async move { client.lease_grant(ttl, None).await }).await?;
+        let mut state = self.state();
+        (state.lease, state.created) = (Some(granted.id()), None);
+        Ok((granted.id(), Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0))))
+    }
+
+    /// Writes our key, unless it is there.
+    async fn candidate(&self, lease: i64) -> Fact<i64> {
+        let created = self.state().created;
+        if let Some(created) = created {
+            return Ok(created);
+        }
+        let (key, value) = (self.key(lease), serde_json::to_string(&self.settings.me).unwrap_or_default());
+        let txn = Txn::new()
+            .when([Compare::create_revision(key.clone(), CompareOp::Equal, 0)])
+            .and_then([TxnOp::put(key.clone(), value, Some(PutOptions::new().with_lease(lease)))])
+            .or_else([TxnOp::get(key, None)]);
+        let answer = self
+            .call("the candidacy", move |mut client| {
+                let txn = txn.clone();
+                async move { client.txn(txn).await }
+            })
+            .await?;
+        let created = if answer.succeeded() {
+            answer.header().map(etcd_client::ResponseHeader::revision)
+        } else {
+            // The answer to an earlier try was lost.
+            answer.op_responses().into_iter().find_map(|op| match op {
+                TxnOpResponse::Get(got) => got.kvs().first().map(KeyValue::create_revision),
+                _ => None,
+            })
+        };
+        let created = created.filter(|revision| *revision > 0).ok_or_else(|| other("our candidacy has no revision"))?;
+        self.state().created = Some(created);
+        Ok(created)
+    }
+
+    /// All candidates, the oldest first, by a read that has a quorum behind it.
+    async fn row(&self) -> Fact<Vec<KeyValue>> {
+        let prefix = self.candidates();
+        let answer = self
+            .call("the candidates", move |mut client| {
+                let prefix = prefix.clone();
+                let oldest_first = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend);
+                async move { client.get(prefix, Some(oldest_first)).await }
+            })
+            .await?;
+        Ok(answer.kvs().to_vec())
+    }
+
+    /// Where nothing new can be written (NOSPACE), a candidacy that ran out does not come back, but who holds the lock
+    /// can be read, and has to be known: requests and orders go there.
+    async fn elsewhere(&self, refusal: Unknown) -> Fact<Standing> {
+        if refusal.kind != UnknownKind::Other {
+            return Err(refusal);
+        }
+        let row = self.row().await?;
+        let oldest = row.first().and_then(|oldest| serde_json::from_slice::<Holder>(oldest.value()).ok());
+        // One of ours, from a lease that we do not know any more, is not ours to act under.
+        let other = oldest.filter(|holder| holder.name != self.settings.me.name).ok_or(refusal)?;
+        Ok(Standing::Elsewhere { holder: other })
+    }
+
+    async fn stand_anew_or_renew(&self) -> Fact<(i64, Duration, i64)> {
+        let (lease, ttl) = self.renew().await?;
+        Ok((lease, ttl, self.candidate(lease).await?))
+    }
+
+    async fn look(&self) -> Fact<Standing> {
+        let (lease, ttl, created) = match self.stand_anew_or_renew().await {
+            Ok(candidacy) => candidacy,
+            Err(refusal) => return self.elsewhere(refusal).await,
+        };
+        let row = self.row().await?;
+        let ours = self.key(lease);
+        if row.iter().all(|candidate| candidate.key() != ours.as_bytes() || candidate.create_revision() != created) {
+            // Somebody deleted it. Whoever is next may have begun: we stand anew, at the end of the row.
+            self.state().created = None;
+            return Err(other("our candidacy was deleted; standing anew"));
+        }
+        self.learn().await;
+        let Some(oldest) = row.first() else { return Err(other("there is no candidate")) };
+        if oldest.create_revision() == created {
+            let term = Term(u64::try_from(created).unwrap_or(0));
+            return Ok(Standing::Held { term, ttl: ttl.min(self.settings.ttl) });
+        }
+        // Keys of another make are candidates all the same: the oldest holds.
+        let unnamed = || Holder { name: String::from_utf8_lossy(oldest.key()).into_owned(), url: None };
+        Ok(Standing::Elsewhere { holder: serde_json::from_slice(oldest.value()).unwrap_or_else(|_| unnamed()) })
+    }
+}
+
+impl LockStore for EtcdLock {
+    fn stand(&self) -> BoxFuture<'_, Fact<Standing>> {
+        Box::pin(self.look())
+    }
+
+    fn release(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let Some(lease) = self.state().lease.take() else { return };
+            self.state().created = None;
+            let revoked =
+                self.call("the end of the lease", move |mut client| async move { client.lease_revoke(lease).await });
+            if let Err(unknown) = revoked.await {
+                tracing::warn!(detail = unknown.detail, "the lock could not be given up: it ends with its TTL");
+            }
+        })
+    }
+
+    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+        Box::pin(async move {
+            let (lease, created) = {
+                let state = self.state();
+                (state.lease, state.created)
+            };
+            let ours = created.filter(|created| u64::try_from(*created).is_ok_and(|created| created == term.0));
+            let (Some(lease), Some(created)) = (lease, ours) else { return Err(other("the lock is not ours")) };
+            // The key was the oldest under this term, so it still is if it is there.
+            let txn = Txn::new()
+                .when([Compare::create_revision(self.key(lease), CompareOp::Equal, created)])
+                .and_then([TxnOp::put(self.note(), note, None)]);
+            let answer = self
+                .call("the note", move |mut client| {
+                    let txn = txn.clone();
+                    async move { client.txn(txn).await }
+                })
+                .await?;
+            if answer.succeeded() { Ok(()) } else { Err(other("the lock is another's")) }
+        })
+    }
+
+    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+        Box::pin(async {
+            let key = self.note();
+            let answer = self
+                .call("the last holder's note", move |mut client| {
+                    let key = key.clone();
+                    async move { client.get(key, None).await }
+                })
+                .await?;
+            Ok(answer.kvs().first().map(|note| String::from_utf8_lossy(note.value()).into_owned()))
+        })
+    }
+}
+
+fn other(what: &str) -> Unknown {
+    Unknown::new(UnknownKind::Other, what)
+}
+
+/// A name as one part of a path: `/` parts keys, and `%` begins what stands for it.
+fn escaped(name: &str) -> String {
+    name.replace('%', "%25").replace('/', "%2F")
+}

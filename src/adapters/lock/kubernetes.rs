@@ -1,0 +1,331 @@
+//! The lock as a Lease of Kubernetes, by the rules of client-go's leader election.
+//!
+//! - A record counts as expired when *we* have seen no change of it for its whole duration on our monotonic clock:
+//!   clocks are never compared, and the times in the record are for people.
+//! - Every write carries the `resourceVersion` that was read, so that of two replicas that want it one gets a conflict.
+//! - The term is `leaseTransitions`. The note for the next holder, and who the holder is for the other replicas, are
+//!   annotations of the same object.
+//!
+//! A renewal is a write to the etcd behind the API server. If that is the very etcd that defragd looks after, then
+//! under NOSPACE no renewal comes through, and nobody may act when it is needed most: use the kind `etcd` there.
+
+use std::{
+    path::PathBuf,
+    sync::{Mutex as SyncMutex, PoisonError},
+    time::Duration,
+};
+
+use aws_lc_rs::rand;
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, Limited};
+use jiff::Timestamp;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    adapters::gates::kubernetes::{Connection, PodsSettings},
+    core::{
+        cluster::{Fact, Unknown, UnknownKind},
+        lock::{Holder, Standing, Term},
+    },
+    ports::lock::LockStore,
+};
+
+/// One call. An API server that is well answers within milliseconds.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// The token of a service account is renewed under our feet.
+const CLIENT_FOR: Duration = Duration::from_mins(5);
+/// A Lease is some hundred bytes, and a note some kilobytes.
+const MAX_BODY_BYTES: usize = 2 << 20;
+/// Who holds it, as JSON.
+const HOLDER: &str = "defragd.io/holder";
+/// For the next holder.
+const NOTE: &str = "defragd.io/note";
+
+/// What the lock is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesLockSettings {
+    /// How to reach the API server; without one, as the pod that defragd runs in.
+    pub kubeconfig: Option<PathBuf>,
+    /// Which of its contexts.
+    pub context: Option<String>,
+    /// Where the Leases are; the pod's own where absent.
+    pub namespace: Option<String>,
+    /// Before the cluster's name in theirs.
+    pub name_prefix: String,
+    /// The cluster that it is for.
+    pub cluster: String,
+    /// Who we are.
+    pub me: Holder,
+    /// How long a replica that is gone still holds it.
+    pub ttl: Duration,
+}
+
+/// See the module.
+pub struct KubernetesLock {
+    settings: KubernetesLockSettings,
+    /// Another one in each process: two of one name must not take each other's Lease for their own.
+    identity: String,
+    client: SyncMutex<Option<(kube::Client, Instant)>>,
+    /// Our own calls must not be in conflict with each other.
+    seen: Mutex<Option<(Value, Instant)>>,
+}
+
+impl KubernetesLock {
+    /// With these settings. Nothing is sent yet.
+    pub fn new(settings: KubernetesLockSettings) -> Self {
+        let mut random = [0u8; 8];
+        // Without randomness the name alone must do.
+        let _ = rand::fill(&mut random);
+        let suffix = u64::from_be_bytes(random);
+        let identity = format!("{}_{suffix:016x}", settings.me.name);
+        Self { settings, identity, client: SyncMutex::default(), seen: Mutex::default() }
+    }
+
+    fn cached(&self) -> std::sync::MutexGuard<'_, Option<(kube::Client, Instant)>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn client(&self) -> Fact<kube::Client> {
+        let known =
+            self.cached().as_ref().filter(|(_, made)| made.elapsed() < CLIENT_FOR).map(|(client, _)| client.clone());
+        if let Some(client) = known {
+            return Ok(client);
+        }
+        let settings = PodsSettings {
+            kubeconfig: self.settings.kubeconfig.clone(),
+            context: self.settings.context.clone(),
+            namespaces: Vec::new(),
+            label_selector: None,
+            field_selector: None,
+            grace: Duration::ZERO,
+            timeout: CALL_LIMIT,
+        };
+        let opened = Connection::open(&settings).await;
+        let client = opened.map_err(|error| Unknown::new(UnknownKind::Other, error.to_string()))?.client;
+        *self.cached() = Some((client.clone(), Instant::now()));
+        Ok(client)
+    }
+
+    /// A name that the API server takes; names that it would not are told apart by what was changed in them.
+    fn name(&self) -> String {
+        let cluster = &self.settings.cluster;
+        let plain: String =
+            cluster.chars().map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' }).collect();
+        let changed = plain != *cluster || plain.starts_with('-') || plain.ends_with('-') || plain.len() > 150;
+        let name = format!("{}{}", self.settings.name_prefix, plain.chars().take(150).collect::<String>());
+        if !changed {
+            return name;
+        }
+        // FNV-1a: it must be the same in every release.
+        let hash = cluster
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        format!("{name}-{hash:016x}")
+    }
+
+    /// One call; the status and the JSON of its answer.
+    async fn call(&self, method: &str, body: Option<&Value>) -> Fact<(u16, Value)> {
+        let sent = timeout(CALL_LIMIT, self.send(method, body)).await;
+        let answer = sent.unwrap_or_else(|_| Err(Unknown::timed_out("the API server", CALL_LIMIT)));
+        if !matches!(answer, Ok((200 | 201 | 404 | 409, _))) {
+            // Its credentials may be old.
+            *self.cached() = None;
+        }
+        match answer? {
+            (200 | 201, json) if json["kind"] != "Lease" => Err(other("the API server answered what is no Lease")),
+            (code @ (200 | 201 | 404 | 409), json) => Ok((code, json)),
+            (code, json) => {
+                let said: String = json["message"].as_str().unwrap_or_default().chars().take(240).collect();
+                let kind = if matches!(code, 401 | 403) { UnknownKind::Denied } else { UnknownKind::Other };
+                Err(Unknown::new(kind, format!("the API server answered {code}: {said}")))
+            }
+        }
+    }
+
+    async fn send(&self, method: &str, body: Option<&Value>) -> Fact<(u16, Value)> {
+        let client = self.client().await?;
+        let namespace = self.settings.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if namespace.is_empty() || !namespace.chars().all(fits) {
+            return Err(other("lock.kubernetes.namespace is no name of a namespace"));
+        }
+        let mut path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
+        if method != "POST" {
+            path = format!("{path}/{}", self.name());
+        }
+        let request = axum::http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .header("accept", "application/json")
+            .body(Body::from(body.map(|body| body.to_string().into_bytes()).unwrap_or_default()))
+            .map_err(|error| other(&error.to_string()))?;
+        let unreachable = |detail: String| Unknown::new(UnknownKind::Unreachable, detail);
+        let answer = client.send(request).await.map_err(|error| unreachable(words(&error)))?;
+        let code = answer.status().as_u16();
+        let body = Limited::new(answer.into_body(), MAX_BODY_BYTES).collect().await;
+        let body = body.map_err(|error| unreachable(error.to_string()))?.to_bytes();
+        Ok((code, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+
+    async fn get(&self) -> Fact<Option<Value>> {
+        let (code, lease) = self.call("GET", None).await?;
+        Ok((code == 200).then_some(lease))
+    }
+
+    /// Writes the Lease as it was read and changed; not if another has changed it since.
+    async fn put(&self, lease: &Value) -> Fact<Value> {
+        match self.call("PUT", Some(lease)).await? {
+            (200 | 201, lease) => Ok(lease),
+            _ => Err(other("another replica changed the Lease meanwhile")),
+        }
+    }
+
+    async fn create(&self) -> Fact<Value> {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": { "name": self.name(), "annotations": { HOLDER: json!(self.settings.me).to_string() } },
+            "spec": self.spec(1, &now(), &now()),
+        });
+        match self.call("POST", Some(&lease)).await? {
+            (200 | 201, lease) => Ok(lease),
+            (404, _) => Err(other("the namespace of the Lease does not exist")),
+            _ => Err(other("another replica made the Lease meanwhile")),
+        }
+    }
+
+    fn spec(&self, transitions: u64, acquired: &str, renewed: &str) -> Value {
+        json!({
+            "holderIdentity": self.identity,
+            "leaseDurationSeconds": self.settings.ttl.as_secs(),
+            "acquireTime": acquired,
+            "renewTime": renewed,
+            "leaseTransitions": transitions,
+        })
+    }
+
+    async fn look(&self) -> Fact<Standing> {
+        let mut seen = self.seen.lock().await;
+        let Some(mut lease) = self.get().await? else {
+            let made = self.create().await?;
+            return Ok(self.won(&made));
+        };
+        let spec = lease["spec"].clone();
+        let now = now();
+        if spec["holderIdentity"] == self.identity {
+            let acquired = spec["acquireTime"].as_str().unwrap_or(&now).to_owned();
+            lease["spec"] = self.spec(transitions(&spec), &acquired, &now);
+            return Ok(self.won(&self.put(&lease).await?));
+        }
+        let since = match &*seen {
+            Some((before, since)) if *before == spec => *since,
+            _ => {
+                let since = Instant::now();
+                *seen = Some((spec.clone(), since));
+                since
+            }
+        };
+        let is_free = spec["holderIdentity"].as_str().is_none_or(str::is_empty);
+        let duration = Duration::from_secs(spec["leaseDurationSeconds"].as_u64().unwrap_or(0)).max(self.shortest());
+        if is_free || since.elapsed() >= duration {
+            lease["spec"] = self.spec(transitions(&spec).saturating_add(1), &now, &now);
+            lease["metadata"]["annotations"][HOLDER] = json!(json!(self.settings.me).to_string());
+            return Ok(self.won(&self.put(&lease).await?));
+        }
+        let told = lease["metadata"]["annotations"][HOLDER].as_str();
+        let told = told.and_then(|text| serde_json::from_str::<Holder>(text).ok());
+        let unnamed = || Holder { name: spec["holderIdentity"].as_str().unwrap_or_default().to_owned(), url: None };
+        // Of another make, or of the holder before: only the identity is certain.
+        let fits = |holder: &Holder| unnamed().name.starts_with(&format!("{}_", holder.name));
+        Ok(Standing::Elsewhere { holder: told.filter(fits).unwrap_or_else(unnamed) })
+    }
+
+    /// A record without a duration, or with one that a hand wrote, must not be an open door.
+    fn shortest(&self) -> Duration {
+        self.settings.ttl.min(Duration::from_secs(10))
+    }
+
+    fn won(&self, lease: &Value) -> Standing {
+        Standing::Held { term: Term(transitions(&lease["spec"])), ttl: self.settings.ttl }
+    }
+
+    /// The Lease, if it is ours under this term.
+    async fn ours(&self, term: Option<Term>) -> Fact<Option<Value>> {
+        let lease = self.get().await?;
+        Ok(lease.filter(|lease| {
+            let spec = &lease["spec"];
+            spec["holderIdentity"] == self.identity && term.is_none_or(|term| transitions(spec) == term.0)
+        }))
+    }
+
+    async fn give_up(&self) -> Fact<()> {
+        let _ours_alone = self.seen.lock().await;
+        let Some(mut lease) = self.ours(None).await? else { return Ok(()) };
+        // As client-go does it: nobody's, and short, should anybody look at the duration all the same.
+        lease["spec"]["holderIdentity"] = json!("");
+        lease["spec"]["leaseDurationSeconds"] = json!(1);
+        lease["spec"]["renewTime"] = json!(now());
+        self.put(&lease).await.map(drop)
+    }
+}
+
+impl LockStore for KubernetesLock {
+    fn stand(&self) -> BoxFuture<'_, Fact<Standing>> {
+        Box::pin(self.look())
+    }
+
+    fn release(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let Err(unknown) = self.give_up().await {
+                tracing::warn!(detail = unknown.detail, "the lock could not be given up: it ends with its duration");
+            }
+        })
+    }
+
+    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+        Box::pin(async move {
+            let _ours_alone = self.seen.lock().await;
+            let Some(mut lease) = self.ours(Some(term)).await? else { return Err(other("the lock is another's")) };
+            lease["metadata"]["annotations"][NOTE] = json!(note);
+            self.put(&lease).await.map(drop)
+        })
+    }
+
+    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+        Box::pin(async {
+            let lease = self.get().await?;
+            Ok(lease.and_then(|lease| Some(lease["metadata"]["annotations"][NOTE].as_str()?.to_owned())))
+        })
+    }
+}
+
+fn transitions(spec: &Value) -> u64 {
+    spec["leaseTransitions"].as_u64().unwrap_or(0)
+}
+
+/// As Kubernetes writes a `MicroTime`.
+fn now() -> String {
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
+/// The client library's words without what they were caused by in detail: that may quote credentials.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Auth(_) => "the credentials cannot be used".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn other(what: &str) -> Unknown {
+    Unknown::new(UnknownKind::Other, what)
+}
+
+#[cfg(test)]
+#[path = "kubernetes_tests.rs"]
+mod tests;

@@ -1,0 +1,7 @@
+//! Where replicas agree on which of them acts: in an etcd, or in a Lease of Kubernetes.
+
+mod etcd;
+mod kubernetes;
+
+pub use etcd::{EtcdLock, EtcdLockSettings};
+pub use kubernetes::{KubernetesLock, KubernetesLockSettings};

@@ -1,0 +1,165 @@
+//! [`Peers`]: the other replicas, over their own API.
+//!
+//! The address comes from the lock's store, so whoever may write there decides where our token goes: the store must be
+//! as well guarded as the token, and `https` with `lock.peers.tls.ca_file` keeps it from strangers in any case.
+
+use std::{path::PathBuf, time::Duration};
+
+use futures_util::future::BoxFuture;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Access, CallError, ClientTls, Credentials, Remote};
+use crate::{
+    core::{
+        alert::Notification,
+        history::{Outcome, Request, RunId},
+        lock::Holder,
+    },
+    ports::peers::{FORWARDED_HEADER, PeerError, PeerOrder, PeerRun, Peers, Verdict},
+};
+
+/// The other replica only writes to its journal.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// A run with all its members and gates is some kilobytes.
+const MAX_ANSWER_BYTES: usize = 4 << 20;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct HttpPeers {
+    /// Who we are, for the other replicas' logs.
+    pub name: String,
+    /// Opens their webhook.
+    pub token_file: Option<PathBuf>,
+    /// Opens their orders.
+    pub admin_token_file: Option<PathBuf>,
+    /// Whom we trust, and what we show.
+    pub tls: ClientTls,
+}
+
+/// What is used of the answer to a notification.
+#[derive(Deserialize)]
+struct Answers {
+    alerts: Vec<Answer>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    decision: String,
+    run: Option<RunId>,
+    reason: Option<Value>,
+}
+
+/// What is used of a run.
+#[derive(Deserialize)]
+struct ShownRun {
+    #[serde(flatten)]
+    request: Request,
+}
+
+impl HttpPeers {
+    fn remote(&self, holder: &Holder, token_file: Option<&PathBuf>) -> Result<Remote, PeerError> {
+        let url = holder.url.as_ref().ok_or_else(|| PeerError::NoAddress(holder.name.clone()))?;
+        let name: String = self.name.chars().filter(char::is_ascii_graphic).collect();
+        let mut credentials = Credentials::bearer(token_file.cloned());
+        credentials.headers.push((FORWARDED_HEADER.to_owned(), name));
+        let access = Access { credentials, tls: self.tls.clone(), timeout: DEADLINE, follow_redirects: false };
+        Remote::new(url, access, MAX_ANSWER_BYTES).map_err(|error| unreachable(holder, &error))
+    }
+
+    async fn call(
+        &self,
+        holder: &Holder,
+        token_file: Option<&PathBuf>,
+        method: Method,
+        path: &[String],
+        body: Option<&Value>,
+    ) -> Result<Value, PeerError> {
+        let remote = self.remote(holder, token_file)?;
+        let mut url = remote.url("api/v1/").map_err(|error| unreachable(holder, &error))?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        match remote.call(method, &url, body).await {
+            Ok(heard) => Ok(heard.json),
+            Err(CallError::Refused { status, detail, .. }) => {
+                Err(PeerError::Refused { holder: holder.name.clone(), status, detail })
+            }
+            Err(error) => Err(unreachable(holder, &error)),
+        }
+    }
+
+    async fn ask_run(&self, of: &Holder, run: RunId) -> Result<Option<PeerRun>, PeerError> {
+        let path = ["runs".to_owned(), run.to_string()];
+        // Reading needs no token, but a proxy before it may, and it is no secret to the holder.
+        let json = match self.call(of, self.token_file.as_ref(), Method::GET, &path, None).await {
+            Ok(json) => json,
+            Err(PeerError::Refused { status: 404, .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let bad = |error: serde_json::Error| not_understood(of, &error.to_string());
+        let shown: ShownRun = serde_json::from_value(json.clone()).map_err(bad)?;
+        let outcome = json["outcome"].as_str().map(|label| outcome(&json, label));
+        Ok(Some(PeerRun { request: shown.request, outcome }))
+    }
+
+    async fn hand_over(&self, to: &Holder, alerts: &Notification) -> Result<Verdict, PeerError> {
+        let mut body = json!(alerts);
+        body["version"] = json!("4");
+        let path = ["alerts".to_owned()];
+        let answer = self.call(to, self.token_file.as_ref(), Method::POST, &path, Some(&body)).await?;
+        let answers: Answers =
+            serde_json::from_value(answer).map_err(|error| not_understood(to, &error.to_string()))?;
+        // All of them are of one cluster, so that all have the same decision.
+        let Some(answer) = answers.alerts.into_iter().next() else {
+            return Ok(Verdict::Ignored { detail: "there was no alert left".to_owned() });
+        };
+        let reason = answer.reason.unwrap_or_default();
+        let code = reason["code"].as_str().unwrap_or_default();
+        Ok(match (answer.decision.as_str(), answer.run) {
+            ("accepted" | "duplicate" | "cancelled", Some(run)) => Verdict::Taken(run),
+            (_, _) if code.starts_with("lock_") => Verdict::NotTheHolder,
+            _ => Verdict::Ignored { detail: words(&reason).unwrap_or(answer.decision) },
+        })
+    }
+}
+
+impl Peers for HttpPeers {
+    fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<Verdict, PeerError>> {
+        Box::pin(self.hand_over(to, alerts))
+    }
+
+    fn run<'a>(&'a self, of: &'a Holder, run: RunId) -> BoxFuture<'a, Result<Option<PeerRun>, PeerError>> {
+        Box::pin(self.ask_run(of, run))
+    }
+
+    fn order<'a>(&'a self, to: &'a Holder, order: &'a PeerOrder) -> BoxFuture<'a, Result<Value, PeerError>> {
+        let token = self.admin_token_file.as_ref().or(self.token_file.as_ref());
+        Box::pin(self.call(to, token, Method::POST, &order.path, Some(&order.body)))
+    }
+}
+
+/// The outcome in a run's JSON. One of a newer release is known by its label alone.
+fn outcome(json: &Value, label: &str) -> Outcome {
+    serde_json::from_value(json.clone()).unwrap_or_else(|_| Outcome::Elsewhere {
+        holder: String::new(),
+        holders_run: None,
+        ended: label.to_owned(),
+        detail: words(&json["reason"]),
+    })
+}
+
+/// A reason as a person reads it; of a newer release, its code.
+fn words(reason: &Value) -> Option<String> {
+    let known = serde_json::from_value::<crate::core::reason::Reason>(reason.clone());
+    known.map(|reason| reason.to_string()).ok().or_else(|| reason["code"].as_str().map(str::to_owned))
+}
+
+fn unreachable(holder: &Holder, error: &CallError) -> PeerError {
+    PeerError::Unreachable { holder: holder.name.clone(), detail: error.to_string() }
+}
+
+fn not_understood(holder: &Holder, detail: &str) -> PeerError {
+    PeerError::Unreachable { holder: holder.name.clone(), detail: format!("its answer is not understood: {detail}") }
+}

@@ -1,0 +1,143 @@
+//! A lock's store in memory, in virtual time: candidates stand in a row with their leases, as in etcd.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    core::{
+        cluster::{Fact, Unknown, UnknownKind},
+        lock::{Holder, Standing, Term},
+    },
+    ports::lock::LockStore,
+};
+
+/// As `lock.ttl` has it by default.
+pub(crate) const TTL: Duration = Duration::from_secs(60);
+/// A store that is cut off is noticed after this.
+const CUT_AFTER: Duration = Duration::from_secs(4);
+
+#[derive(Default)]
+struct State {
+    row: Vec<(Term, Holder, Instant)>,
+    revision: u64,
+    note: Option<String>,
+    cut: BTreeSet<String>,
+    full: bool,
+}
+
+/// What all replicas share.
+#[derive(Clone, Default)]
+pub(crate) struct FakeLocks(Arc<Mutex<State>>);
+
+/// One replica's way to it.
+pub(crate) struct FakeLock {
+    all: FakeLocks,
+    me: Holder,
+}
+
+impl FakeLocks {
+    pub(crate) fn replica(&self, name: &str) -> Arc<FakeLock> {
+        let url = Some(format!("http://{name}"));
+        Arc::new(FakeLock { all: self.clone(), me: Holder { name: name.to_owned(), url } })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no test panics with the lock")
+    }
+
+    /// The replica's calls get no answer.
+    pub(crate) fn cut(&self, name: &str) {
+        self.state().cut.insert(name.to_owned());
+    }
+
+    pub(crate) fn mend(&self, name: &str) {
+        self.state().cut.remove(name);
+    }
+
+    /// NOSPACE: nothing new can be written.
+    pub(crate) fn fill(&self, full: bool) {
+        self.state().full = full;
+    }
+
+    pub(crate) fn write_note(&self, note: &str) {
+        self.state().note = Some(note.to_owned());
+    }
+
+    pub(crate) fn note(&self) -> Option<String> {
+        self.state().note.clone()
+    }
+}
+
+impl FakeLock {
+    async fn reach(&self) -> Fact<()> {
+        sleep(Duration::from_millis(5)).await;
+        let cut = self.all.state().cut.contains(&self.me.name);
+        if cut {
+            sleep(CUT_AFTER).await;
+            return Err(Unknown::new(UnknownKind::TimedOut, "the store does not answer"));
+        }
+        Ok(())
+    }
+}
+
+fn full() -> Unknown {
+    Unknown::new(UnknownKind::Other, "etcdserver: mvcc: database space exceeded")
+}
+
+impl LockStore for FakeLock {
+    fn stand(&self) -> BoxFuture<'_, Fact<Standing>> {
+        Box::pin(async {
+            self.reach().await?;
+            let mut state = self.all.state();
+            let now = Instant::now();
+            state.row.retain(|(_, _, ends)| *ends > now);
+            if let Some((_, _, ends)) = state.row.iter_mut().find(|(_, who, _)| *who == self.me) {
+                *ends = now + TTL;
+            } else if state.full {
+                return Err(full());
+            } else {
+                state.revision += 1;
+                let term = Term(state.revision);
+                state.row.push((term, self.me.clone(), now + TTL));
+            }
+            let (term, holder, _) = state.row[0].clone();
+            Ok(if holder == self.me { Standing::Held { term, ttl: TTL } } else { Standing::Elsewhere { holder } })
+        })
+    }
+
+    fn release(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if self.reach().await.is_ok() {
+                self.all.state().row.retain(|(_, who, _)| *who != self.me);
+            }
+        })
+    }
+
+    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+        Box::pin(async move {
+            self.reach().await?;
+            let mut state = self.all.state();
+            if state.full {
+                return Err(full());
+            }
+            if state.row.first().is_none_or(|(held, _, _)| *held != term) {
+                return Err(Unknown::new(UnknownKind::Other, "the lock is another's"));
+            }
+            state.note = Some(note.to_owned());
+            Ok(())
+        })
+    }
+
+    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+        Box::pin(async {
+            self.reach().await?;
+            Ok(self.all.note())
+        })
+    }
+}

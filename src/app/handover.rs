@@ -1,0 +1,182 @@
+//! What goes from one holder of a cluster's lock to the next: read and counted in before anything begins under a new
+//! term, and left after every order and every run.
+//!
+//! A note that cannot be read keeps this replica from beginning anything. One that cannot be left keeps nothing up: it
+//! is tried again with each renewal.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{info, warn};
+
+use super::cluster::{Cluster, lock};
+use crate::{
+    core::{
+        cluster::{Fact, Unknown},
+        handover::Digest,
+        lock::Term,
+        reason::Reason,
+    },
+    ports::{etcd::Etcd, journal::Journal, lock::LockStore},
+};
+
+/// The renewals must not wait for longer.
+const NOTE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How far the handover is.
+#[derive(Default)]
+pub(super) struct Handover {
+    /// The last holders' note is counted in for this term.
+    inherited: std::sync::Mutex<Inherited>,
+    /// What is known here is not left yet.
+    due: AtomicBool,
+    wake: Notify,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Inherited {
+    #[default]
+    Nothing,
+    Under(Term),
+    Failed(String),
+}
+
+impl Handover {
+    /// There is something new to be left.
+    fn note_due(&self) {
+        self.due.store(true, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+}
+
+impl<E: Etcd, J: Journal> Cluster<E, J> {
+    /// Stands for the cluster's lock, renews it, and keeps the note beside it. Never ends; to be dropped when the
+    /// process ends, before [`Cluster::release_lock`].
+    pub async fn keep_lock(&self) {
+        let Some(store) = self.lock.store().cloned() else { return std::future::pending().await };
+        loop {
+            let round = self.lock.round().await;
+            self.lock_told(&round);
+            let next = Instant::now() + round.again_after;
+            loop {
+                let settled = match self.lock.view().held() {
+                    Some(term) => {
+                        self.inherit(store.as_ref(), term).await && self.leave_note(store.as_ref(), term).await
+                    }
+                    None => false,
+                };
+                tokio::select! {
+                    () = sleep_until(next) => break,
+                    // What failed is tried again after the next renewal.
+                    () = self.handover.wake.notified(), if settled => {}
+                }
+            }
+        }
+    }
+
+    /// Reads and counts in what the last holders left, once for each term.
+    async fn inherit(&self, store: &dyn LockStore, term: Term) -> bool {
+        if matches!(*lock(&self.handover.inherited), Inherited::Under(under) if under == term) {
+            return true;
+        }
+        let state = match self.try_to_inherit(store, term).await {
+            Ok(()) => Inherited::Under(term),
+            Err(detail) => {
+                warn!(
+                    cluster = self.name(),
+                    term = term.0,
+                    detail,
+                    "what the last holder of the lock left cannot be taken over; nothing begins"
+                );
+                self.shared.counters.lock(self.name(), false, true);
+                Inherited::Failed(detail)
+            }
+        };
+        let done = matches!(state, Inherited::Under(_));
+        *lock(&self.handover.inherited) = state;
+        if done {
+            // The next one shall find who holds it now.
+            self.handover.note_due();
+            self.wake.notify_one();
+        }
+        done
+    }
+
+    async fn try_to_inherit(&self, store: &dyn LockStore, term: Term) -> Result<(), String> {
+        let read = timeout(NOTE_LIMIT, store.left()).await;
+        let note: Fact<_> = read.unwrap_or_else(|_| Err(Unknown::timed_out("the last holder's note", NOTE_LIMIT)));
+        let Some(note) = note.map_err(|unknown| unknown.detail)? else { return Ok(()) };
+        let digest = Digest::read(&note).map_err(|error| format!("it is not understood: {error}"))?;
+        let digest = digest.not_after(self.shared.clock.now());
+        info!(
+            cluster = self.name(),
+            term = term.0,
+            last_holder = digest.holder,
+            last_term = digest.term.0,
+            run_since = digest.run_since.map(|since| since.to_string()),
+            "took over what the last holder of the lock left"
+        );
+        self.shared.journal.inherit(self.name(), digest).await.map_err(|error| error.to_string())?;
+        self.ledger().await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Leaves what is known here, if that is new.
+    async fn leave_note(&self, store: &dyn LockStore, term: Term) -> bool {
+        if !self.handover.due.swap(false, Ordering::SeqCst) {
+            return true;
+        }
+        let Err(detail) = self.try_to_leave(store, term).await else { return true };
+        warn!(
+            cluster = self.name(),
+            term = term.0,
+            detail,
+            "pauses, failures and cooldowns are not left for the next holder of the lock; trying again"
+        );
+        self.shared.counters.lock(self.name(), false, true);
+        self.handover.due.store(true, Ordering::SeqCst);
+        false
+    }
+
+    async fn try_to_leave(&self, store: &dyn LockStore, term: Term) -> Result<(), String> {
+        let ledger = self.ledger().await.map_err(|error| error.to_string())?;
+        let run_since = self.run_since(&ledger);
+        let note = ledger.digest().write(self.lock.me(), term, run_since);
+        let left = timeout(NOTE_LIMIT, store.leave(term, &note)).await;
+        left.unwrap_or_else(|_| Err(Unknown::timed_out("leaving the note", NOTE_LIMIT)))
+            .map_err(|unknown| unknown.detail)
+    }
+
+    fn run_since(&self, ledger: &crate::core::admission::Ledger) -> Option<Timestamp> {
+        let active = lock(&self.desk).active.as_ref().map(|(run, _)| *run)?;
+        ledger.run(active)?.started_at
+    }
+
+    /// Something happened that the next holder must know: an order, the start or the end of a run.
+    pub(super) fn tell_successor(&self) {
+        if self.lock.is_needed() {
+            self.handover.note_due();
+        }
+    }
+
+    /// The term under which something may begin now, or why nothing may: the lock is not ours, or it is not known yet
+    /// what its last holders did under it.
+    pub(super) fn may_begin(&self) -> Result<Term, Reason> {
+        let term = self.lock.view().may_begin()?;
+        if !self.lock.is_needed() {
+            return Ok(term);
+        }
+        let detail = match &*lock(&self.handover.inherited) {
+            Inherited::Under(under) if *under == term => return Ok(term),
+            Inherited::Failed(detail) => format!("what its last holder left cannot be read: {detail}"),
+            _ => "what its last holder left is not read yet".to_owned(),
+        };
+        Err(Reason::LockUnknown { detail })
+    }
+}

@@ -1,0 +1,136 @@
+//! The run under way, for those who watch it, and the signal that there is something new to see.
+//!
+//! Only what is shown is kept here: nothing is decided by it.
+
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::cluster::{Cluster, lock};
+use crate::{
+    core::{
+        gate::GateResult,
+        history::{Intent, MemberResult, RunId, RunView, Step, Trigger},
+        plan::Plan,
+        reason::Reason,
+    },
+    ports::{
+        etcd::Etcd,
+        journal::Journal,
+        overview::{Doing, Live},
+        progress::Progress,
+    },
+};
+
+/// Tells watchers that something changed. They look for themselves what it was.
+#[derive(Debug, Default)]
+pub struct Changes(watch::Sender<u64>);
+
+impl Changes {
+    /// Something did.
+    pub fn tell(&self) {
+        self.0.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    /// Changes with each.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+}
+
+/// The run under way of one cluster.
+#[derive(Debug, Default)]
+pub(super) struct Stage(Mutex<Option<Live>>);
+
+impl Stage {
+    pub(super) fn get(&self) -> Option<Live> {
+        lock(&self.0).clone()
+    }
+
+    fn change(&self, now: Timestamp, doing: Option<Doing>, change: impl FnOnce(&mut Live)) {
+        if let Some(live) = lock(&self.0).as_mut() {
+            change(live);
+            if let Some(doing) = doing.filter(|doing| !is_same(doing, &live.doing)) {
+                (live.doing, live.since) = (doing, now);
+            }
+        }
+    }
+}
+
+/// A wait for the same thing goes on, though its words may change with its figures.
+fn is_same(a: &Doing, b: &Doing) -> bool {
+    match (a, b) {
+        (Doing::Waiting { code: a, .. }, Doing::Waiting { code: b, .. }) => a == b,
+        (a, b) => a == b,
+    }
+}
+
+/// Keeps the stage up with a run; when it is dropped, the stage is empty.
+pub(super) struct LiveProgress<'a, E: Etcd, J: Journal>(&'a Cluster<E, J>);
+
+impl<'a, E: Etcd, J: Journal> LiveProgress<'a, E, J> {
+    /// `view` is what an earlier process did of the run.
+    pub(super) fn begin(cluster: &'a Cluster<E, J>, run: RunId, trigger: Trigger, view: Option<&RunView>) -> Self {
+        let now = cluster.shared.clock.now();
+        *lock(&cluster.stage.0) = Some(Live {
+            cluster: cluster.name().to_owned(),
+            run,
+            trigger,
+            began_at: now,
+            doing: Doing::Checking,
+            since: now,
+            pending: Vec::new(),
+            members: view.map(|view| view.members.clone()).unwrap_or_default(),
+            steps: view.map(|view| view.steps.clone()).unwrap_or_default(),
+            gates: view.map(|view| view.gates.clone()).unwrap_or_default(),
+        });
+        cluster.shared.changes.tell();
+        Self(cluster)
+    }
+
+    fn change(&self, doing: Option<Doing>, change: impl FnOnce(&mut Live)) {
+        self.0.stage.change(self.0.shared.clock.now(), doing, change);
+        self.0.shared.changes.tell();
+    }
+}
+
+impl<E: Etcd, J: Journal> Drop for LiveProgress<'_, E, J> {
+    fn drop(&mut self) {
+        *lock(&self.0.stage.0) = None;
+        self.0.shared.changes.tell();
+    }
+}
+
+impl<E: Etcd, J: Journal> Progress for LiveProgress<'_, E, J> {
+    fn planned(&self, plan: &Plan) {
+        let pending = plan.pending().map(|(step, _)| step.member.clone()).collect();
+        self.change(None, |live| live.pending = pending);
+    }
+
+    fn step(&self, step: &Step) {
+        self.change(Some(Doing::Step { step: step.clone() }), |live| live.steps.push(step.clone()));
+    }
+
+    fn defragmenting(&self, intent: &Intent) {
+        self.change(Some(Doing::Defragmenting { intent: intent.clone() }), |live| {
+            live.pending.retain(|name| *name != intent.member);
+        });
+    }
+
+    fn defragmented(&self, intent: &Intent) {
+        self.change(Some(Doing::Settling { intent: intent.clone() }), |_| {});
+    }
+
+    fn waiting(&self, reason: &Reason) {
+        self.change(Some(Doing::waiting(reason)), |_| {});
+    }
+
+    fn member_ended(&self, result: &MemberResult) {
+        self.change(Some(Doing::Checking), |live| live.members.push(result.clone()));
+    }
+
+    fn gate(&self, result: &GateResult) {
+        self.change(Some(Doing::Gates), |live| live.gates.push(result.clone()));
+    }
+}

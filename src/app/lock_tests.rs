@@ -1,0 +1,581 @@
+//! Two replicas over one etcd and one lock, in virtual time.
+
+use std::{collections::BTreeMap, sync::Weak};
+
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::{task::JoinHandle, time::advance};
+
+use super::*;
+use crate::{
+    app::{
+        cluster::{
+            Cluster, Shared, stop_channel,
+            tests::{cluster_of, key, shared},
+        },
+        fake::{FakeEtcd, FakeJournal},
+        fake_lock::{FakeLocks, TTL},
+        service::App,
+    },
+    core::{
+        alert::Notification,
+        history::{Entry, MemberResult, Outcome, RunId, RunView},
+        policy::{Mode, Policy},
+    },
+    ports::{
+        journal::{Journal, JournalError},
+        peers::{PeerError, PeerOrder, PeerRun, Peers, Verdict},
+        service::{AlertDecision, Carried, Command, CommandError, Service},
+    },
+};
+
+const S: Duration = Duration::from_secs(1);
+
+type Etcd = Arc<FakeEtcd>;
+
+type TestApp = App<Etcd, FakeJournal>;
+
+/// The replicas by their names: what one sends to another arrives, unless that one is gone.
+#[derive(Clone, Default)]
+struct Net(Arc<Mutex<BTreeMap<String, Weak<TestApp>>>>);
+
+impl Net {
+    fn find(&self, holder: &Holder) -> Result<Arc<TestApp>, PeerError> {
+        let found = self.0.lock().expect("no test panics with it").get(&holder.name).and_then(Weak::upgrade);
+        found.ok_or_else(|| PeerError::Unreachable { holder: holder.name.clone(), detail: "refused".to_owned() })
+    }
+
+    fn cut(&self, name: &str) -> Weak<TestApp> {
+        self.0.lock().expect("no test panics with it").remove(name).expect("it was there")
+    }
+}
+
+/// As the HTTP API would have it.
+impl Peers for Net {
+    fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<Verdict, PeerError>> {
+        Box::pin(async move {
+            let app = self.find(to)?;
+            assert!(alerts.forwarded);
+            let unwritten = |error: JournalError| PeerError::Refused {
+                holder: to.name.clone(),
+                status: 503,
+                detail: error.to_string(),
+            };
+            let answers = app.notify(alerts.clone()).await.map_err(unwritten)?;
+            Ok(match answers.into_iter().next().expect("an answer for each alert").decision {
+                AlertDecision::Accepted { run, .. }
+                | AlertDecision::Duplicate { run, .. }
+                | AlertDecision::Cancelled { run, .. } => Verdict::Taken(run),
+                AlertDecision::Ignored { reason, .. } if reason.label().starts_with("lock_") => Verdict::NotTheHolder,
+                AlertDecision::Ignored { reason, .. } => Verdict::Ignored { detail: reason.to_string() },
+            })
+        })
+    }
+
+    fn run<'a>(&'a self, of: &'a Holder, run: RunId) -> BoxFuture<'a, Result<Option<PeerRun>, PeerError>> {
+        Box::pin(async move {
+            let view = self.find(of)?.run(run).await.expect("read");
+            Ok(view.map(|view| PeerRun { request: view.request, outcome: view.outcome }))
+        })
+    }
+
+    fn order<'a>(&'a self, to: &'a Holder, order: &'a PeerOrder) -> BoxFuture<'a, Result<Value, PeerError>> {
+        Box::pin(async move {
+            let app = self.find(to)?;
+            let text = |key: &str| order.body[key].as_str().unwrap_or_default().to_owned();
+            let command = match order.path[2].as_str() {
+                "pause" => Command::Pause { reason: text("reason"), lasts: None },
+                "resume" => Command::Resume { reason: text("reason") },
+                "run" => Command::Run,
+                "approve" => {
+                    let run = RunId(order.path[1].parse().expect("a number"));
+                    app.approve(run, text("by"), true).await.expect("approved");
+                    return Ok(json!({ "run": run }));
+                }
+                other => panic!("{other}"),
+            };
+            match app.command(&order.path[1], text("by"), command, true).await {
+                Ok(Carried::Here(run)) => Ok(json!({ "run": run })),
+                Ok(other) => panic!("it is passed on again: {other:?}"),
+                Err(error) => {
+                    Err(PeerError::Refused { holder: to.name.clone(), status: 409, detail: error.to_string() })
+                }
+            }
+        })
+    }
+}
+
+/// What the replicas of a test share.
+struct World {
+    etcd: Etcd,
+    locks: FakeLocks,
+    net: Net,
+}
+
+impl World {
+    fn new(etcd: FakeEtcd) -> Self {
+        Self { etcd: Arc::new(etcd), locks: FakeLocks::default(), net: Net::default() }
+    }
+
+    fn start(&self, name: &str) -> Replica {
+        self.start_with(name, shared(1), Mode::Enforce)
+    }
+
+    /// With the journal of an earlier life, or a new one.
+    fn start_with(&self, name: &str, shared: Arc<Shared<FakeJournal>>, mode: Mode) -> Replica {
+        let policy = Policy { mode, ..Policy::default() };
+        let cluster = cluster_of(&shared, "a", policy, Arc::clone(&self.etcd));
+        let cluster =
+            Arc::new(cluster.with_lock(self.locks.replica(name), name).with_peers(Arc::new(self.net.clone())));
+        let app = Arc::new(App::new(vec![Arc::clone(&cluster)], Arc::clone(&shared)));
+        self.net.0.lock().expect("no test panics with it").insert(name.to_owned(), Arc::downgrade(&app));
+        let (starter, worker, keeper) = (Arc::clone(&app), Arc::clone(&cluster), Arc::clone(&cluster));
+        let works = async move {
+            starter.recover().await.expect("read");
+            drop(starter);
+            let (_stop, stopped) = stop_channel();
+            worker.work(stopped).await;
+        };
+        let tasks = vec![tokio::spawn(works), tokio::spawn(async move { keeper.keep_lock().await })];
+        Replica { cluster, app, shared, tasks }
+    }
+}
+
+/// A process: what it knows, and its tasks.
+struct Replica {
+    cluster: Arc<Cluster<Etcd, FakeJournal>>,
+    app: Arc<TestApp>,
+    shared: Arc<Shared<FakeJournal>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+fn etcd() -> FakeEtcd {
+    FakeEtcd::new(3)
+}
+
+impl Replica {
+    fn holds(&self) -> bool {
+        self.cluster.summary().lock.is_some_and(|lock| lock.held)
+    }
+
+    fn waits_for(&self) -> Option<&'static str> {
+        self.cluster.summary().waiting_for.map(|told| told.reason.label())
+    }
+
+    async fn ask(&self, fingerprint: &str) {
+        self.cluster.request(key(fingerprint)).await.expect("taken");
+    }
+
+    async fn runs(&self) -> Vec<RunView> {
+        self.shared.journal.runs(100).await.expect("read")
+    }
+
+    async fn outcomes(&self) -> Vec<(&'static str, &'static str)> {
+        let outcome = |run: &RunView| {
+            let outcome = run.outcome.as_ref()?;
+            Some((outcome.label(), outcome.reason().map_or("", Reason::label)))
+        };
+        self.runs().await.iter().map(|run| outcome(run).unwrap_or(("open", ""))).collect()
+    }
+
+    /// As `kill -9`: nothing of it runs any more.
+    fn kill(self) -> Arc<Shared<FakeJournal>> {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.shared
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_two_replicas_acts_and_its_journal_says_under_which_term() {
+    let world = World::new(etcd());
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 10).await;
+    assert!(first.holds() && !second.holds());
+    let lock = second.cluster.summary().lock.expect("there is one");
+    assert_eq!((lock.holder.as_deref(), lock.url.as_deref()), (Some("one"), Some("http://one")));
+    first.ask("1").await;
+    second.ask("1").await;
+    sleep(S * 5).await;
+    assert_eq!(first.waits_for(), Some("lock_settling"));
+    assert_eq!(second.waits_for(), Some("lock_held_elsewhere"));
+    assert!(world.etcd.order().is_empty());
+    sleep(S * 600).await;
+    assert_eq!(world.etcd.order(), [2, 3, 1]);
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+    let started = first.shared.journal.entries().into_iter().find(|entry| matches!(entry, Entry::Started { .. }));
+    assert_eq!(started, Some(Entry::Started { mode: Mode::Enforce, term: Some(Term(1)) }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_dies_is_succeeded_after_the_ttl_and_a_time_to_settle() {
+    let world = World::new(etcd());
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    world.net.cut("one");
+    first.kill();
+    second.ask("1").await;
+    let died = Instant::now();
+    while !second.holds() {
+        sleep(S / 10).await;
+    }
+    assert!(died.elapsed() + S * 6 >= TTL && died.elapsed() <= TTL + S * 6, "{:?}", died.elapsed());
+    while world.etcd.order().is_empty() {
+        sleep(S / 10).await;
+    }
+    assert!(died.elapsed() + S * 6 >= TTL + SETTLING, "{:?}", died.elapsed());
+    sleep(S * 600).await;
+    assert_eq!(world.etcd.order(), [2, 3, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orderly_end_hands_over_within_seconds() {
+    let world = World::new(etcd());
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    first.cluster.release_lock().await;
+    assert!(!first.holds());
+    first.kill();
+    sleep(S * 6).await;
+    assert!(second.holds());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_cannot_be_renewed_stops_the_run_after_the_member_under_way() {
+    let fake = etcd();
+    fake.take(S * 90);
+    let world = World::new(fake);
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    first.ask("1").await;
+    while world.etcd.order().is_empty() {
+        sleep(S / 10).await;
+    }
+    world.locks.cut("one");
+    sleep(S * 70).await;
+    assert!(!first.holds() && second.holds());
+    assert_eq!(first.outcomes().await, [("open", "")], "the member under way is followed to its end");
+    sleep(S * 60).await;
+    assert_eq!(world.etcd.order(), [2]);
+    assert_eq!(first.outcomes().await, [("stopped", "lock_lost")]);
+    assert_eq!(world.etcd.most_in_flight(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_stopped_past_the_ttl_sends_nothing_when_it_wakes() {
+    let mut fake = etcd();
+    // Longer than the validity: the decision is made under a lock that is gone when the RPC would go out.
+    fake.looks_for = S * 2;
+    let world = World::new(fake);
+    let first = world.start("one");
+    sleep(S * 40).await;
+    first.ask("1").await;
+    while first.runs().await[0].open_intent.is_none() {
+        sleep(S / 100).await;
+    }
+    // The intent is written, and the last look is under way: then nothing runs for a minute.
+    world.locks.cut("one");
+    sleep(S / 2).await;
+    advance(TTL).await;
+    sleep(S * 60).await;
+    assert!(world.etcd.order().is_empty());
+    let runs = first.runs().await;
+    assert_eq!(first.outcomes().await, [("stopped", "lock_lost")]);
+    assert_eq!(runs[0].members.iter().map(MemberResult::label).collect::<Vec<_>>(), ["not_sent"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_without_an_answer_keeps_requests_waiting_and_loses_none() {
+    let world = World::new(etcd());
+    world.locks.cut("one");
+    let first = world.start("one");
+    first.ask("1").await;
+    sleep(S * 600).await;
+    assert_eq!(first.waits_for(), Some("lock_unknown"));
+    assert!(world.etcd.order().is_empty());
+    world.locks.mend("one");
+    sleep(S * 600).await;
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_candidate_from_before_takes_over_while_nothing_can_be_written() {
+    let world = World::new(etcd());
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    world.locks.fill(true);
+    first.kill();
+    sleep(TTL + S * 10).await;
+    assert!(second.holds());
+    second.ask("1").await;
+    sleep(S * 600).await;
+    assert_eq!(second.outcomes().await, [("succeeded", "")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_at_a_follower_is_served_by_the_holder_and_ends_with_its_outcome() {
+    let world = World::new(etcd());
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    second.ask("1").await;
+    sleep(S * 3).await;
+    assert_eq!(first.outcomes().await, [("open", "")], "it is in the holder's journal");
+    sleep(S * 600).await;
+    assert_eq!(world.etcd.order(), [2, 3, 1]);
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+    let expected = Outcome::Elsewhere {
+        holder: "one".to_owned(),
+        holders_run: Some(RunId(1)),
+        ended: "succeeded".to_owned(),
+        detail: None,
+    };
+    assert_eq!(second.runs().await[0].outcome, Some(expected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_that_both_replicas_get_is_one_run() {
+    let world = World::new(etcd());
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    first.ask("1").await;
+    second.ask("1").await;
+    sleep(S * 600).await;
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+    assert_eq!(second.outcomes().await, [("elsewhere", "")]);
+    assert_eq!(world.etcd.order(), [2, 3, 1]);
+    // Late, from another Alertmanager: the holder cools down, and says so.
+    second.ask("2").await;
+    sleep(S * 60).await;
+    let Some(Outcome::Elsewhere { ended, detail: Some(detail), .. }) = second.runs().await[1].outcome.clone() else {
+        panic!("{:?}", second.runs().await[1])
+    };
+    assert!(ended == "ignored" && detail.contains("cooling down"), "{ended}: {detail}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_holder_dies_is_served_by_whoever_accepted_it() {
+    let fake = etcd();
+    fake.take(S * 20);
+    let world = World::new(fake);
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    second.ask("1").await;
+    while world.etcd.order().is_empty() {
+        sleep(S / 10).await;
+    }
+    let journal = first.kill();
+    world.net.cut("one");
+    // The server goes on by itself.
+    sleep(S * 30).await;
+    world.etcd.set_busy(2, false);
+    sleep(S * 900).await;
+    assert_eq!(second.outcomes().await, [("succeeded", "")]);
+    assert_eq!(world.etcd.order(), [2, 2, 3, 1], "the first was cut off in the middle");
+    // The dead one comes back as a follower with a run that it never ended.
+    let first = world.start_with("one", journal, Mode::Enforce);
+    sleep(S * 600).await;
+    assert!(!first.holds());
+    assert_eq!(first.outcomes().await, [("elsewhere", "")]);
+    assert_eq!(world.etcd.order().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_lost_its_lock_is_gone_on_with_by_the_new_holder() {
+    let fake = etcd();
+    fake.take(S * 90);
+    let world = World::new(fake);
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    first.ask("1").await;
+    while world.etcd.order().is_empty() {
+        sleep(S / 10).await;
+    }
+    world.locks.cut("one");
+    sleep(S * 200).await;
+    assert_eq!(first.outcomes().await[0], ("stopped", "lock_lost"));
+    world.locks.mend("one");
+    sleep(S * 1200).await;
+    // The old holder still had the alert: after a minute it asks the new one.
+    assert_eq!(first.outcomes().await, [("stopped", "lock_lost"), ("elsewhere", "")]);
+    assert_eq!(second.outcomes().await, [("succeeded", "")]);
+    assert_eq!(world.etcd.order(), [2, 3, 1]);
+    assert_eq!(world.etcd.most_in_flight(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_at_a_follower_are_the_holders_and_an_answer_is_passed_back() {
+    let world = World::new(etcd());
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    let pause = Command::Pause { reason: "upgrade".to_owned(), lasts: None };
+    let carried = second.app.command("a", "ann".to_owned(), pause.clone(), false).await.expect("carried");
+    assert!(matches!(carried, Carried::Elsewhere { holder, .. } if holder == "one"));
+    assert!(first.cluster.summary().paused.is_some_and(|told| told.message.contains("paused by ann: upgrade")));
+    let resume = Command::Resume { reason: String::new() };
+    second.app.command("a", "ann".to_owned(), resume, false).await.expect("carried");
+    let run = second.app.command("a", "ann".to_owned(), Command::Run, false).await.expect("carried");
+    assert!(matches!(run, Carried::Elsewhere { answer, .. } if answer["run"] == 1));
+    let again = second.app.command("a", "ann".to_owned(), Command::Run, false).await.expect_err("one is enough");
+    assert!(matches!(again, CommandError::Peer { status: 409, .. }), "{again}");
+    sleep(S * 600).await;
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+
+    world.net.cut("one");
+    let nobody = second.app.command("a", "ann".to_owned(), pause.clone(), false).await.expect_err("out of reach");
+    assert!(nobody.to_string().contains("replica one cannot be reached"), "{nobody}");
+    let marked = second.app.command("a", "ann".to_owned(), pause, true).await.expect_err("never passed on twice");
+    assert!(matches!(marked, CommandError::Refused(Reason::LockHeldElsewhere { .. })), "{marked}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_at_a_follower_reaches_the_run_of_the_holder() {
+    let world = World::new(etcd());
+    let first = world.start_with("one", shared(1), Mode::Approve);
+    sleep(S).await;
+    let second = world.start_with("two", shared(1), Mode::Approve);
+    sleep(S * 40).await;
+    second.ask("1").await;
+    sleep(S * 20).await;
+    assert_eq!(first.waits_for(), Some("awaiting_approval"));
+    second.app.approve(RunId(1), "ann".to_owned(), false).await.expect("passed on");
+    sleep(S * 600).await;
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+    assert_eq!(second.outcomes().await, [("elsewhere", "")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_that_is_resolved_at_a_follower_is_cancelled_at_the_holder() {
+    let world = World::new(etcd());
+    let first = world.start_with("one", shared(1), Mode::Approve);
+    sleep(S).await;
+    let second = world.start_with("two", shared(1), Mode::Approve);
+    sleep(S * 40).await;
+    second.ask("1").await;
+    sleep(S * 20).await;
+    second.cluster.resolve(key("1")).await.expect("taken");
+    sleep(S * 20).await;
+    assert_eq!(first.outcomes().await, [("stopped", "resolved")]);
+    assert_eq!(second.outcomes().await, [("stopped", "resolved")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_does_not_hold_the_lock_takes_nothing_that_another_passes_on() {
+    let world = World::new(etcd());
+    let _first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    let labels = [("defragd_cluster".to_owned(), "a".to_owned())].into();
+    let alert = crate::core::alert::Alert {
+        status: crate::core::alert::AlertStatus::Firing,
+        labels,
+        starts_at: "t".to_owned(),
+        fingerprint: "1".to_owned(),
+    };
+    let notification = Notification { alerts: vec![alert], truncated_alerts: 0, forwarded: true };
+    let answers = second.app.notify(notification).await.expect("decided");
+    assert_eq!(answers[0].decision.labels(), ("ignored", "lock_held_elsewhere"));
+    assert!(second.runs().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_and_what_was_done_go_to_the_next_holder_and_back() {
+    let world = World::new(etcd());
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    first.ask("1").await;
+    sleep(S * 300).await;
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+    let pause = Command::Pause { reason: "upgrade".to_owned(), lasts: None };
+    first.app.command("a", "ann".to_owned(), pause, false).await.expect("carried");
+    // Without a moment for anything but the note.
+    sleep(S / 10).await;
+    let journal = first.kill();
+    world.net.cut("one");
+    second.ask("2").await;
+    sleep(S * 600).await;
+    assert!(second.holds());
+    assert!(second.cluster.summary().paused.is_some_and(|told| told.message.contains("paused by ann: upgrade")));
+    assert!(second.cluster.summary().cooldown_until.is_some(), "the other's run counts");
+    assert_eq!(second.outcomes().await, [("refused", "cooldown")], "it was taken without a decision");
+    assert_eq!(world.etcd.order().len(), 3);
+
+    // The second one resumes and dies; the first one comes back to its own, older pause.
+    let resume = Command::Resume { reason: "done".to_owned() };
+    second.app.command("a", "ann".to_owned(), resume, false).await.expect("carried");
+    sleep(S / 10).await;
+    second.kill();
+    let first = world.start_with("one", journal, Mode::Enforce);
+    sleep(S * 120).await;
+    assert!(first.holds());
+    assert_eq!(first.cluster.summary().paused, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_begins_while_what_the_last_holder_left_cannot_be_read() {
+    let world = World::new(etcd());
+    world.locks.write_note("{}");
+    let first = world.start("one");
+    first.ask("1").await;
+    sleep(S * 300).await;
+    assert!(first.holds());
+    assert_eq!(first.waits_for(), Some("lock_unknown"));
+    assert_eq!(world.locks.note().as_deref(), Some("{}"), "and it is not written over");
+    world.locks.write_note(&crate::core::handover::Digest::default().write("nobody", Term(0), None));
+    sleep(S * 300).await;
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_note_that_cannot_be_left_keeps_nothing_up_and_is_left_later() {
+    let world = World::new(etcd());
+    let first = world.start("one");
+    sleep(S * 40).await;
+    world.locks.fill(true);
+    let pause = Command::Pause { reason: "upgrade".to_owned(), lasts: None };
+    first.app.command("a", "ann".to_owned(), pause, false).await.expect("the pause holds here in any case");
+    sleep(S * 120).await;
+    assert!(first.holds(), "and the lock is renewed");
+    assert!(!world.locks.note().is_some_and(|note| note.contains("upgrade")));
+    world.locks.fill(false);
+    sleep(S * 10).await;
+    assert!(world.locks.note().is_some_and(|note| note.contains("upgrade")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_that_came_between_two_renewals_is_told() {
+    let locks = FakeLocks::default();
+    let lock = Lock::over(locks.replica("one"), "one");
+    assert_eq!(lock.round().await.change, Change::Gained(Term(1)));
+    assert_eq!(lock.round().await.change, Change::Same);
+    // Stopped past the validity; the other one has it by now.
+    advance(TTL * 2).await;
+    let other = Lock::over(locks.replica("two"), "two");
+    assert_eq!(other.round().await.change, Change::Gained(Term(2)));
+    assert_eq!(lock.view().held(), None);
+    assert_eq!(lock.round().await.change, Change::Lost(Term(1)));
+    assert_eq!(lock.round().await.change, Change::Same);
+}

@@ -1,0 +1,188 @@
+//! Tells others of runs, without ever holding one up: each target has a bounded queue and a task of its own. Who does
+//! not keep up loses notices, which are counted, and nothing else.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use tokio::{
+    sync::mpsc::{Receiver, Sender, channel},
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tracing::{info, warn};
+use url::Url;
+
+use super::{
+    cluster::{Cluster, lock},
+    gates,
+};
+use crate::{
+    adapters::outgoing::{Format, NotifyTarget},
+    config::gates::notify::{NotifyKind, NotifySettings},
+    core::history::{MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
+    ports::{
+        etcd::Etcd,
+        journal::Journal,
+        notifier::{End, Notice, Notifier},
+        progress::Progress,
+    },
+    telemetry::counters::NotificationCounter,
+};
+
+/// Runs of an hour, in a large fleet.
+const QUEUE: usize = 100;
+/// The waits before the second and the third try; there is no fourth.
+const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+
+/// The targets. Without any it does nothing.
+#[derive(Default)]
+pub struct Notifications {
+    queues: Vec<Queue>,
+    deliveries: Mutex<Vec<JoinHandle<()>>>,
+    counter: NotificationCounter,
+    /// Before `/runs/{id}`.
+    external_url: Option<String>,
+}
+
+struct Queue {
+    target: Arc<dyn Notifier>,
+    sender: Mutex<Option<Sender<Notice>>>,
+}
+
+/// The targets of the configuration, or all that is wrong with them. Blocks while it reads their files.
+pub fn targets(settings: &[NotifySettings]) -> anyhow::Result<Vec<NotifyTarget>> {
+    let target = |settings: &NotifySettings| {
+        let format = match settings.kind {
+            NotifyKind::Grafana => Format::Grafana,
+            NotifyKind::Webhook => Format::Webhook,
+        };
+        let access = gates::access(&settings.name, &settings.access, settings.timeout, false);
+        NotifyTarget::new(settings.name.clone(), format, &settings.url, access)
+            .map_err(|error| anyhow::anyhow!("notify {}: {error}", settings.name))
+    };
+    settings.iter().map(target).collect()
+}
+
+impl Notifications {
+    /// Starts a task for each target.
+    pub fn start(
+        targets: impl IntoIterator<Item = Arc<dyn Notifier>>,
+        counter: NotificationCounter,
+        external_url: Option<&Url>,
+    ) -> Self {
+        let (mut queues, mut deliveries) = (Vec::new(), Vec::new());
+        for target in targets {
+            counter.expect(target.name());
+            let (sender, receiver) = channel(QUEUE);
+            deliveries.push(tokio::spawn(deliver(Arc::clone(&target), receiver, counter.clone())));
+            queues.push(Queue { target, sender: Mutex::new(Some(sender)) });
+        }
+        let external_url = external_url.map(|url| url.as_str().trim_end_matches('/').to_owned());
+        Self { queues, deliveries: Mutex::new(deliveries), counter, external_url }
+    }
+
+    /// Puts it into the queues. Returns at once, whatever the targets do.
+    fn tell(&self, notice: &Notice) {
+        for queue in self.queues.iter().filter(|queue| queue.target.wants(notice)) {
+            let sender = lock(&queue.sender);
+            let is_taken = sender.as_ref().is_some_and(|sender| sender.try_send(notice.clone()).is_ok());
+            if !is_taken {
+                let target = queue.target.name();
+                warn!(
+                    target_name = target,
+                    run = notice.run.0,
+                    "a notification is dropped: the target does not keep up"
+                );
+                self.counter.count(target, "dropped");
+            }
+        }
+    }
+
+    /// At the end of the process: what is queued goes out if it can within this time.
+    pub async fn finish(&self, limit: Duration) {
+        for queue in &self.queues {
+            drop(lock(&queue.sender).take());
+        }
+        let deliveries = std::mem::take(&mut *lock(&self.deliveries));
+        if timeout(limit, join_all(deliveries)).await.is_err() {
+            warn!("some notifications were not delivered before the process ended");
+        }
+    }
+}
+
+async fn deliver(target: Arc<dyn Notifier>, mut queue: Receiver<Notice>, counter: NotificationCounter) {
+    while let Some(notice) = queue.recv().await {
+        let mut waits = AGAIN_AFTER.into_iter();
+        let (name, run) = (target.name(), notice.run.0);
+        let result = loop {
+            match (target.deliver(&notice).await, waits.next()) {
+                (Ok(()), _) => break "sent",
+                (Err(failure), Some(wait)) if failure.may_pass => {
+                    info!(target_name = name, run, detail = failure.detail, "a notification failed; trying again");
+                    sleep(wait).await;
+                }
+                (Err(failure), _) => {
+                    warn!(target_name = name, run, detail = failure.detail, "a notification is not delivered");
+                    break "failed";
+                }
+            }
+        };
+        counter.count(name, result);
+    }
+}
+
+/// Tells of one run.
+pub(super) struct NotifyProgress<'a, E: Etcd, J: Journal> {
+    cluster: &'a Cluster<E, J>,
+    run: RunId,
+    trigger: Trigger,
+    started_at: Timestamp,
+    members: Mutex<Vec<MemberResult>>,
+}
+
+impl<'a, E: Etcd, J: Journal> NotifyProgress<'a, E, J> {
+    /// Tells of its start. `view` is what an earlier process did of the run.
+    pub(super) fn begin(cluster: &'a Cluster<E, J>, run: RunId, trigger: Trigger, view: Option<&RunView>) -> Self {
+        let members = Mutex::new(view.map(|view| view.members.clone()).unwrap_or_default());
+        let this = Self { cluster, run, trigger, started_at: cluster.shared.clock.now(), members };
+        this.tell("run_started", None);
+        this
+    }
+
+    fn tell(&self, event: &'static str, end: Option<End>) {
+        let notifications = &self.cluster.shared.notifications;
+        let link = notifications.external_url.as_ref().map(|base| format!("{base}/runs/{}", self.run));
+        let cluster = self.cluster.name().to_owned();
+        let (run, trigger, started_at) = (self.run, self.trigger, self.started_at);
+        notifications.tell(&Notice { event, cluster, run, trigger, started_at, link, end });
+    }
+}
+
+impl<E: Etcd, J: Journal> Progress for NotifyProgress<'_, E, J> {
+    fn member_ended(&self, result: &MemberResult) {
+        if !matches!(result.end, MemberEnd::NotSent { .. }) {
+            lock(&self.members).push(result.clone());
+        }
+    }
+
+    fn finished(&self, outcome: &Outcome, _took: Duration) {
+        let members = lock(&self.members).clone();
+        let end = End {
+            finished_at: self.cluster.shared.clock.now(),
+            outcome: outcome.label(),
+            reason_code: outcome.reason().map(crate::core::reason::Reason::label),
+            reason: outcome.reason().map(ToString::to_string),
+            reclaimed_bytes: members.iter().map(|member| member.reclaimed().0).sum(),
+            members: members.into_iter().map(|member| member.intent.member).collect(),
+        };
+        self.tell("run_finished", Some(end));
+    }
+}
+
+#[cfg(test)]
+#[path = "notify_tests.rs"]
+mod tests;

@@ -1,0 +1,209 @@
+//! `/probe`: the metrics of clusters that are not configured. They are only measured, never acted upon.
+//!
+//! Connections are kept from one scrape to the next, for so many clusters and so long; whoever asks for ever new
+//! targets pushes out those that were asked for longest ago, and costs no more than that.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, error};
+
+use super::{
+    cluster::{QUOTA_REMEMBERED_FOR, lock},
+    observer,
+};
+use crate::{
+    config::{
+        ModuleSettings,
+        modules::{Denied, Target, shown},
+    },
+    core::cluster::{ClusterFacts, MemberId},
+    ports::{
+        etcd::{Etcd, Membership},
+        service::{ProbeRefusal, ProbeRequest},
+    },
+    telemetry::{members::ClusterSample, probe},
+};
+
+/// Three to six connections each: together with those of scrapers below the 1,024 file descriptors that most processes
+/// are given.
+const MAX_KEPT: usize = 128;
+/// Longer than any sane scrape interval.
+const KEPT_FOR: Duration = Duration::from_mins(5);
+/// How often what is no longer used is looked for.
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
+
+/// Makes the connection to a cluster at these URLs. Reads files.
+pub type Connector<E> = Arc<dyn Fn(&ModuleSettings, Vec<String>) -> anyhow::Result<E> + Send + Sync>;
+
+/// See the module.
+pub struct Probes<E> {
+    modules: Mutex<Arc<BTreeMap<String, ModuleSettings>>>,
+    connector: Connector<E>,
+    kept: Mutex<HashMap<Key, Kept<E>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    module: String,
+    urls: Vec<String>,
+}
+
+struct Kept<E> {
+    probed: Arc<Probed<E>>,
+    used: Instant,
+}
+
+/// A cluster, and what is remembered of it from one scrape to the next.
+struct Probed<E> {
+    etcd: E,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    membership: Option<Membership>,
+    quotas: BTreeMap<MemberId, (ByteSize, Instant)>,
+}
+
+impl<E: Etcd> Probes<E> {
+    /// With these modules, and no connection yet.
+    pub fn new(modules: BTreeMap<String, ModuleSettings>, connector: Connector<E>) -> Self {
+        Self { modules: Mutex::new(Arc::new(modules)), connector, kept: Mutex::default() }
+    }
+
+    /// Without any: every probe is refused.
+    pub fn none() -> Self {
+        Self::new(BTreeMap::new(), Arc::new(|_, _| anyhow::bail!("there are no modules")))
+    }
+
+    /// From now on these modules hold. Connections are made anew, with the files as they are then.
+    pub fn follow(&self, modules: BTreeMap<String, ModuleSettings>) {
+        *lock(&self.modules) = Arc::new(modules);
+        lock(&self.kept).clear();
+    }
+
+    /// The page for one cluster, within `budget`.
+    pub async fn probe(&self, request: ProbeRequest, budget: Duration) -> Result<String, ProbeRefusal> {
+        let began = Instant::now();
+        let modules = Arc::clone(&lock(&self.modules));
+        let module = modules.get(&request.module).ok_or_else(|| ProbeRefusal::UnknownModule {
+            name: request.module.clone(),
+            known: modules.keys().cloned().collect(),
+        })?;
+        let mut targets = Vec::new();
+        for text in &request.targets {
+            targets.push(allowed(module, text)?);
+        }
+        let name = request.cluster.or_else(|| targets.first().map(|target| target.authority.clone()));
+        let name = name.unwrap_or_default();
+        let probed = self.probed(module, targets).await?;
+        let sample = probed.sample(name, &request.module, budget.saturating_sub(began.elapsed())).await;
+        // Formatting into a String fails only if a metric's own code does.
+        Ok(probe::page(sample, began.elapsed()).unwrap_or_else(|error| {
+            error!(%error, "cannot format the metrics of a probe");
+            "# EOF\n".to_owned()
+        }))
+    }
+
+    /// Gives up connections that nobody asks for any more. Never ends.
+    pub async fn sweep(&self) {
+        loop {
+            sleep(SWEEP_EVERY).await;
+            lock(&self.kept).retain(|_, kept| kept.used.elapsed() < KEPT_FOR);
+        }
+    }
+
+    async fn probed(&self, module: &ModuleSettings, targets: Vec<Target>) -> Result<Arc<Probed<E>>, ProbeRefusal> {
+        let mut urls: Vec<_> = targets.into_iter().map(|target| target.url).collect();
+        urls.sort();
+        urls.dedup();
+        let key = Key { module: module.name.clone(), urls };
+        if let Some(kept) = lock(&self.kept).get_mut(&key) {
+            kept.used = Instant::now();
+            return Ok(Arc::clone(&kept.probed));
+        }
+        let unusable = |detail| ProbeRefusal::Unusable { module: module.name.clone(), detail };
+        let (connector, own, urls) = (Arc::clone(&self.connector), module.clone(), key.urls.clone());
+        let made = tokio::task::spawn_blocking(move || connector(&own, urls)).await;
+        let etcd =
+            made.map_err(|error| unusable(error.to_string()))?.map_err(|error| unusable(format!("{error:#}")))?;
+        let mut all = lock(&self.kept);
+        if all.len() >= MAX_KEPT && !all.contains_key(&key) {
+            let idle = all.iter().filter(|(_, kept)| Arc::strong_count(&kept.probed) == 1);
+            let oldest = idle.min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
+            all.remove(&oldest.ok_or(ProbeRefusal::Full)?);
+        }
+        // Who came at the same time for the same cluster was perhaps first.
+        let fresh = || Kept { probed: Arc::new(Probed { etcd, memory: Mutex::default() }), used: Instant::now() };
+        Ok(Arc::clone(&all.entry(key).or_insert_with(fresh).probed))
+    }
+}
+
+fn allowed(module: &ModuleSettings, text: &str) -> Result<Target, ProbeRefusal> {
+    // Somebody's password may stand before the @.
+    let target = || shown(text.rsplit_once('@').map_or(text, |(_, rest)| rest));
+    module.allowed.target(text).map_err(|denied| match denied {
+        Denied::NotATarget(detail) => ProbeRefusal::BadTarget { target: target(), detail },
+        Denied::Outside(detail) => {
+            ProbeRefusal::NotAllowed { target: target(), detail: format!("module {}: {detail}", module.name) }
+        }
+    })
+}
+
+impl<E: Etcd> Probed<E> {
+    async fn sample(&self, name: String, module: &str, budget: Duration) -> ClusterSample {
+        let (known, quotas) = {
+            let memory = lock(&self.memory);
+            (memory.membership.clone(), memory.quotas.clone())
+        };
+        let remembered = |member: &crate::core::cluster::Member| {
+            let (quota, seen) = quotas.get(&member.id)?;
+            (seen.elapsed() < QUOTA_REMEMBERED_FOR).then_some(*quota)
+        };
+        let began = Instant::now();
+        let listed = observer::list(&self.etcd, budget).await;
+        if let Err(unknown) = &listed {
+            debug!(module, cluster = name, error = unknown.detail, "probe: no target answered with the member list");
+        }
+        let rest = budget.saturating_sub(began.elapsed());
+        let (up, observed) = observer::glance_at(&self.etcd, listed, rest, known, remembered).await;
+        let facts = observed.map(|(membership, facts)| {
+            self.learn(membership, &facts);
+            facts
+        });
+        for (member, unknown) in facts
+            .iter()
+            .flat_map(|facts| &facts.members)
+            .filter_map(|member| member.status.as_ref().err().map(|unknown| (member.member.label(), &unknown.detail)))
+        {
+            debug!(module, cluster = name, member, error = unknown, "probe: a member did not answer");
+        }
+        let mut sample = ClusterSample::new(name, up.is_ok(), facts, None, |_| None);
+        sample.error = up.err().map(|unknown| unknown.kind);
+        sample
+    }
+
+    fn learn(&self, membership: Membership, facts: &ClusterFacts) {
+        let mut memory = lock(&self.memory);
+        memory.membership = Some(membership);
+        let now = Instant::now();
+        for member in &facts.members {
+            let asked = matches!(&member.gauges, Some(Ok(gauges)) if gauges.quota.is_some());
+            let quota = member.status.as_ref().ok().and_then(|status| status.quota);
+            // One that was only remembered does not become younger by it.
+            if let Some(quota) = quota.filter(|_| asked || !memory.quotas.contains_key(&member.member.id)) {
+                memory.quotas.insert(member.member.id, (quota, now));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "probe_tests.rs"]
+mod tests;

@@ -1,0 +1,72 @@
+//! `defragd health`: asks a running `defragd serve` how it is. For an image without a shell, and for probes.
+
+use std::{io::Write, path::PathBuf};
+
+use super::{Exit, args::UsageError};
+use crate::{
+    adapters::outgoing::{Access, ClientTls, Credentials, HealthClient},
+    core::time::Time,
+};
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Server")]
+pub(super) struct Args {
+    /// The running `defragd serve`, with its route prefix if it has one
+    #[arg(
+        long = "url",
+        visible_alias = "server",
+        env = "DEFRAGD_SERVER",
+        default_value = "http://127.0.0.1:9379",
+        value_name = "URL"
+    )]
+    url: String,
+    /// Ask whether it can do its work (/-/ready), not only whether it answers (/-/healthy)
+    #[arg(long)]
+    ready: bool,
+    /// How long the answer may take
+    #[arg(long, default_value = "3s", value_name = "TIME")]
+    timeout: Time,
+    /// Certificates of the authorities to trust for https
+    #[arg(long = "server-ca-file", env = "DEFRAGD_SERVER_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// The name in its certificate, where it is not that of the URL
+    #[arg(long = "server-name", env = "DEFRAGD_SERVER_NAME", value_name = "NAME")]
+    server_name: Option<String>,
+    /// Client certificate
+    #[arg(long, env = "DEFRAGD_SERVER_CERT_FILE", requires = "key_file", value_name = "FILE")]
+    cert_file: Option<PathBuf>,
+    /// Its key
+    #[arg(long, env = "DEFRAGD_SERVER_KEY_FILE", requires = "cert_file", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// File with a bearer token, where the web configuration asks for a password
+    #[arg(long, env = "DEFRAGD_TOKEN_FILE", conflicts_with = "user", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// User for basic authentication
+    #[arg(long, env = "DEFRAGD_SERVER_USER", requires = "password_file", value_name = "NAME")]
+    user: Option<String>,
+    /// File with the user's password
+    #[arg(long, env = "DEFRAGD_SERVER_PASSWORD_FILE", requires = "user", value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    let access = Access {
+        credentials: Credentials {
+            bearer_token_file: args.token_file,
+            basic_auth: args.user.zip(args.password_file),
+            ..Credentials::default()
+        },
+        tls: ClientTls {
+            ca_file: args.ca_file,
+            identity_files: args.cert_file.zip(args.key_file),
+            server_name: args.server_name,
+            ..ClientTls::default()
+        },
+        timeout: args.timeout.into(),
+        follow_redirects: false,
+    };
+    let client = HealthClient::new(&args.url, access).map_err(|error| UsageError(format!("--url: {error}")))?;
+    let said = client.ask(if args.ready { "-/ready" } else { "-/healthy" }).await?;
+    writeln!(std::io::stdout(), "{said}")?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,156 @@
+//! Reads a tree again and again: what is wrong is noted and mended, until the rest can be read.
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    Place, Problem, Source,
+    de::De,
+    fault::{Fault, What, words},
+    tree::{self, Key, Kind, Node, Parsed},
+};
+
+/// Whoever has as many to mend will look again afterwards.
+const MAX_PROBLEMS: usize = 50;
+/// Names that are less alike have nothing to do with each other.
+const MIN_LIKENESS: f64 = 0.75;
+
+/// The rest of what is written; what is wrong, and what was mended, is added to the source.
+pub(super) fn read<T: DeserializeOwned>(source: &mut Source) -> Option<T> {
+    let start = Place { line: 1, column: 1 };
+    let parsed = match tree::parse(&source.text) {
+        _ if source.is_blank() => {
+            Parsed { root: Node { place: start, kind: Kind::Plain(String::new()) }, problems: vec![] }
+        }
+        Ok(parsed) => parsed,
+        Err(problem) => {
+            source.problems.push(problem);
+            return None;
+        }
+    };
+    source.problems.extend(parsed.problems);
+    let mut root = parsed.root;
+    if root.is_null() {
+        source.problems.push(Problem { at: String::new(), place: Some(root.place), what: "is empty".to_owned() });
+        root.kind = Kind::Map(Vec::new());
+    }
+    let before = source.problems.len();
+    let read = loop {
+        match T::deserialize(De(&root)) {
+            Ok(value) => break Some(value),
+            Err(_) if source.problems.len() - before >= MAX_PROBLEMS => {
+                source.is_cut = true;
+                break None;
+            }
+            Err(fault) => {
+                if !mend(&mut root, fault, source) {
+                    break None;
+                }
+            }
+        }
+    };
+    source.tree = Some(root);
+    read
+}
+
+/// Notes what is wrong and puts something in its place that can be read. False if that is not to be had.
+fn mend(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
+    fault.way.reverse();
+    let mut path = String::new();
+    let steps = fault.way.len() - usize::from(fault.of_key);
+    let mut node = &mut *root;
+    for step in &fault.way[..steps] {
+        node = match &mut node.kind {
+            Kind::List(items) => {
+                tree::push_index(&mut path, *step);
+                &mut items[*step]
+            }
+            Kind::Map(entries) => {
+                tree::push_key(&mut path, &entries[*step].0.name);
+                &mut entries[*step].1
+            }
+            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole => return false,
+        };
+    }
+    let said = words(&fault.what, node);
+    match (&fault.what, &mut node.kind) {
+        (What::UnknownKey(known), Kind::Map(entries)) => {
+            let index = fault.way.last().copied().unwrap_or_default();
+            let (key, _) = &entries[index];
+            let (name, place) = (key.name.clone(), key.place);
+            let free: Vec<_> =
+                known.iter().filter(|known| entries.iter().all(|(key, _)| key.name != **known)).collect();
+            let meant = like(&name, free.into_iter().copied());
+            let mut at = path.clone();
+            tree::push_key(&mut at, &name);
+            let what = match meant {
+                Some(meant) => format!("is not known; did you mean {meant}?"),
+                None => said,
+            };
+            source.problems.push(Problem { at, place: Some(place), what });
+            source.disturbed.insert(path);
+            match meant {
+                Some(meant) => meant.clone_into(&mut entries[index].0.name),
+                None => drop(entries.remove(index)),
+            }
+            true
+        }
+        (What::MissingKey(name), Kind::Map(_) | Kind::Hole) => {
+            let is_news = !super::above(&path).any(|at| source.holes.contains(at));
+            if is_news {
+                let mut at = path.clone();
+                tree::push_key(&mut at, name);
+                source.problems.push(Problem { at: at.clone(), place: Some(node.place), what: said });
+                source.holes.insert(at);
+            }
+            let place = node.place;
+            let entry = (Key { name: (*name).to_owned(), place }, Node { place, kind: Kind::Hole });
+            match &mut node.kind {
+                Kind::Map(entries) => entries.push(entry),
+                kind => *kind = Kind::Map(vec![entry]),
+            }
+            true
+        }
+        // What stands in for it is no good, either: some types can only be read from a text.
+        (_, Kind::Hole) => {
+            node.kind = Kind::Quoted(String::new());
+            true
+        }
+        _ if source.holes.contains(&path) => false,
+        (what, _) => {
+            let meant = match (what, &node.kind) {
+                (What::Word(known), Kind::Plain(text) | Kind::Quoted(text)) if !known.contains(&text.as_str()) => {
+                    like(text, known.iter().copied())
+                }
+                _ => None,
+            };
+            let what = meant.map_or_else(|| said.clone(), |meant| format!("{said}; did you mean {meant}?"));
+            let is_single = matches!(node.kind, Kind::Plain(_) | Kind::Quoted(_)) && !node.is_null();
+            let place = is_single.then_some(node.place);
+            node.kind = Kind::Hole;
+            source.problems.push(Problem { at: path.clone(), place, what });
+            if let Some(parent) = super::above(&path).nth(1) {
+                source.disturbed.insert(parent.to_owned());
+            }
+            source.holes.insert(path);
+            true
+        }
+    }
+}
+
+/// The name that was most likely meant.
+fn like<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Whoever writes half of a name means it: `quota_ratio`, `namespace`.
+    let likeness = |known: &str| {
+        let (a, b) = (name.to_lowercase(), known.to_lowercase());
+        let whole = a.len() >= 3 && (b.starts_with(&a) || a.starts_with(&b));
+        let alike = strsim::normalized_damerau_levenshtein(&a, &b).max(strsim::jaro_winkler(&a, &b) - 0.1);
+        if whole { alike.max(0.8) } else { alike }
+    };
+    // Only so much of a name is worth the time that it takes.
+    (name.len() <= 100).then_some(())?;
+    known
+        .map(|known| (likeness(known), known))
+        .filter(|(likeness, _)| *likeness >= MIN_LIKENESS)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, known)| known)
+}

@@ -1,0 +1,165 @@
+//! What the next holder of a cluster's lock must know of what was ordered and done under the last ones.
+//!
+//! It is a digest of a [`Ledger`] in times and facts, for the numbers of runs are a journal's own. The holder leaves it
+//! beside the lock after every order and every run; whoever takes over puts it in its journal and counts it in. It
+//! holds what was inherited, too, so that it goes on from holder to holder. Times are those of several machines: they
+//! must agree to within minutes, as those of etcd's members should.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    admission::Ledger,
+    cluster::MemberId,
+    history::MemberResult,
+    lock::Term,
+    order::{Order, OrderRecord},
+};
+
+/// Raised with every change that an older release would misunderstand.
+const VERSION: u32 = 1;
+/// A day's runs and more than any breaker counts; the newest are kept.
+const MAX_TIMES: usize = 100;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Digest {
+    version: u32,
+    /// Who left it.
+    pub holder: String,
+    /// Under which term.
+    pub term: Term,
+    /// Since when it has had a run under way, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_since: Option<Timestamp>,
+    /// The newest order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderRecord>,
+    /// When a person last resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_at: Option<Timestamp>,
+    /// When runs that touched a member ended.
+    #[serde(default)]
+    pub touched: BTreeSet<Timestamp>,
+    /// When runs failed, since the last that succeeded and the last resume.
+    #[serde(default)]
+    pub failures: BTreeSet<Timestamp>,
+    /// When a run last succeeded, or a person resumed: failures from before do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleared_at: Option<Timestamp>,
+    /// The last attempt on each member, with its end.
+    #[serde(default)]
+    pub attempts: Vec<Attempt>,
+}
+
+/// The last attempt on a member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When its run ended.
+    pub at: Timestamp,
+    /// How.
+    #[serde(flatten)]
+    pub result: MemberResult,
+}
+
+impl Digest {
+    /// Of what one journal holds, without what it inherited.
+    pub(super) fn of(ledger: &Ledger) -> Self {
+        let order = ledger.orders.last().cloned();
+        let resumed = ledger.orders.iter().filter(|record| matches!(record.order, Order::Resume { .. }));
+        let resumed_at = resumed.map(|record| record.at).max();
+        let (failures, succeeded_at) = ledger.failures_in_a_row();
+        let attempts = ledger.attempts_of_its_own().into_values();
+        Self {
+            version: VERSION,
+            order,
+            resumed_at,
+            touched: ledger.touched_of_its_own().collect(),
+            failures: failures.into_iter().collect(),
+            cleared_at: succeeded_at.max(resumed_at),
+            attempts: attempts.map(|(at, result)| Attempt { at, result }).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Both, as if one journal had held it all.
+    #[must_use]
+    pub fn merged(self, other: &Self) -> Self {
+        let newer = |one: Option<OrderRecord>, two: &Option<OrderRecord>| match (one, two) {
+            (Some(one), Some(two)) if two.at > one.at => Some(two.clone()),
+            (one, two) => one.or_else(|| two.clone()),
+        };
+        let cleared_at = self.cleared_at.max(other.cleared_at);
+        let resumed_at = self.resumed_at.max(other.resumed_at);
+        let counts = |at: &Timestamp| cleared_at.is_none_or(|cleared| *at > cleared);
+        let failures = self.failures.union(&other.failures).copied().filter(counts).collect();
+        let mut last: BTreeMap<MemberId, Attempt> = BTreeMap::new();
+        for attempt in self.attempts.iter().chain(&other.attempts) {
+            // Who resumes says that it may be tried again.
+            if resumed_at.is_some_and(|resumed| attempt.at <= resumed) {
+                continue;
+            }
+            let known = last.get(&attempt.result.intent.member_id);
+            if known.is_none_or(|known| known.at < attempt.at) {
+                last.insert(attempt.result.intent.member_id, attempt.clone());
+            }
+        }
+        Self {
+            version: VERSION,
+            order: newer(self.order, &other.order),
+            resumed_at,
+            touched: self.touched.union(&other.touched).copied().collect(),
+            failures,
+            cleared_at,
+            attempts: last.into_values().collect(),
+            holder: self.holder,
+            term: self.term,
+            run_since: self.run_since,
+        }
+    }
+
+    /// As this replica's clock has it: whatever it tells of is over, so that nothing in it may count as later than what
+    /// is ordered or done here from now on. A resume would not end a pause from a clock that is ahead.
+    #[must_use]
+    pub fn not_after(mut self, now: Timestamp) -> Self {
+        let clamp = |times: BTreeSet<Timestamp>| times.into_iter().map(|at| at.min(now)).collect();
+        (self.touched, self.failures) = (clamp(self.touched), clamp(self.failures));
+        for at in [&mut self.run_since, &mut self.resumed_at, &mut self.cleared_at].into_iter().flatten() {
+            *at = now.min(*at);
+        }
+        for at in
+            self.order.iter_mut().map(|order| &mut order.at).chain(self.attempts.iter_mut().map(|one| &mut one.at))
+        {
+            *at = now.min(*at);
+        }
+        self
+    }
+
+    /// As it is left beside the lock.
+    pub fn write(mut self, holder: &str, term: Term, run_since: Option<Timestamp>) -> String {
+        holder.clone_into(&mut self.holder);
+        (self.term, self.run_since) = (term, run_since);
+        for times in [&mut self.touched, &mut self.failures] {
+            while times.len() > MAX_TIMES {
+                times.pop_first();
+            }
+        }
+        // It has nothing in it that JSON could not hold.
+        serde_json::to_string(&self).unwrap_or_default()
+    }
+
+    /// Reads what was left. The error is for people.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let digest: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if digest.version > VERSION {
+            return Err(format!("it has version {}, and this defragd knows {VERSION}: upgrade it", digest.version));
+        }
+        Ok(digest)
+    }
+}
+
+#[cfg(test)]
+#[path = "handover_tests.rs"]
+mod tests;

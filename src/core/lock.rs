@@ -1,0 +1,281 @@
+//! Who may act on a cluster, as one replica knows it: answers of the lock's store in, a state out.
+//!
+//! What counts is not that the lock was won once but that it is certainly still ours: [`State::Held`] ends by itself
+//! at a moment of the monotonic clock that is reckoned from when the renewal was *sent*, so that a process that was
+//! stopped, or cut off, finds at its next look that it holds nothing. Times are durations since any fixed moment.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{cluster::Fact, reason::Reason};
+
+/// A new holder keeps still for so long. What the last one sent may be on its way for 20 s (what the kernel does not
+/// get acknowledged in that time is dropped, see `adapters/etcd/connect.rs`), after 5 s in which a connection is made.
+/// Only then does a look at the members show all that the last holder began.
+pub const SETTLING: Duration = Duration::from_secs(30);
+/// The validity ends this part of the TTL before the store may give the lock away: for clocks that run at different
+/// speeds, and for the way of an RPC that is let out at the last moment.
+const MARGIN_PART: u32 = 10;
+
+/// Grows with each change of the holder: what is done under it, the journal says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Term(pub u64);
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A replica, as it names itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Unique among the replicas.
+    pub name: String,
+    /// Where the others reach its HTTP API, with its route prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// What a store says, having renewed our candidacy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The lock is ours.
+    Held {
+        /// Since when.
+        term: Term,
+        /// For so long after the renewal was sent, nobody else can get it.
+        ttl: Duration,
+    },
+    /// It is another's.
+    Elsewhere {
+        /// Whose.
+        holder: Holder,
+    },
+}
+
+/// What this replica knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The store has not answered.
+    Unknown {
+        /// What was seen instead.
+        detail: String,
+    },
+    /// It is another's.
+    Elsewhere {
+        /// Whose.
+        holder: Holder,
+    },
+    /// It is ours, up to a moment.
+    Held {
+        /// Since when.
+        term: Term,
+        /// From here on it may be another's.
+        until: Duration,
+        /// From here on nothing of the last holder can be on its way any more.
+        acts_from: Duration,
+        /// Why it was not renewed when that was last tried.
+        trouble: Option<String>,
+    },
+}
+
+/// Whether the lock came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is ours now, and was not.
+    Gained(Term),
+    /// It was ours, and is not any more.
+    Lost(Term),
+    /// Ours or not ours as before.
+    Same,
+}
+
+impl State {
+    /// Before the first answer.
+    pub fn unknown() -> Self {
+        Self::Unknown { detail: "its store has not been asked yet".to_owned() }
+    }
+
+    /// Held for good: where there is no lock.
+    pub fn always() -> Self {
+        Self::Held { term: Term(0), until: Duration::MAX, acts_from: Duration::ZERO, trouble: None }
+    }
+
+    /// The state after the store answered, or did not. A store that does not answer takes nothing away: the validity
+    /// runs out by itself.
+    #[must_use]
+    pub fn heard(&self, sent_at: Duration, now: Duration, settling: Duration, answer: &Fact<Standing>) -> Self {
+        match answer {
+            Ok(Standing::Held { term, ttl }) => {
+                let until = sent_at.saturating_add(ttl.saturating_sub(*ttl / MARGIN_PART));
+                // Under the same term nobody else can have held it meanwhile, even if we did not know for a while.
+                let acts_from = match self {
+                    Self::Held { term: before, acts_from, .. } if before == term => *acts_from,
+                    _ => now.saturating_add(settling),
+                };
+                Self::Held { term: *term, until, acts_from, trouble: None }
+            }
+            Ok(Standing::Elsewhere { holder }) => Self::Elsewhere { holder: holder.clone() },
+            Err(unknown) => match self {
+                Self::Held { term, until, acts_from, .. } => {
+                    let trouble = Some(unknown.detail.clone());
+                    Self::Held { term: *term, until: *until, acts_from: *acts_from, trouble }
+                }
+                _ => Self::Unknown { detail: unknown.detail.clone() },
+            },
+        }
+    }
+
+    /// The term, while it is certainly ours.
+    pub fn held(&self, now: Duration) -> Option<Term> {
+        match self {
+            Self::Held { term, until, .. } if now < *until => Some(*term),
+            _ => None,
+        }
+    }
+
+    /// The term under which something may begin now, or why nothing may.
+    pub fn may_begin(&self, now: Duration) -> Result<Term, Reason> {
+        match self {
+            Self::Held { term, until, acts_from, .. } if now < *until => {
+                let left = acts_from.saturating_sub(now);
+                if left.is_zero() { Ok(*term) } else { Err(Reason::LockSettling { left }) }
+            }
+            Self::Held { .. } => Err(Reason::LockUnknown { detail: self.overdue() }),
+            Self::Elsewhere { holder } => Err(Reason::LockHeldElsewhere { holder: holder.name.clone() }),
+            Self::Unknown { detail } => Err(Reason::LockUnknown { detail: detail.clone() }),
+        }
+    }
+
+    /// Why what began under this term must send nothing more.
+    pub fn lost(&self, term: Term, now: Duration) -> Option<Reason> {
+        let detail = match self {
+            Self::Held { .. } if self.held(now) == Some(term) => return None,
+            Self::Held { term: other, .. } if *other != term => "it was lost, and won anew since".to_owned(),
+            Self::Held { .. } => self.overdue(),
+            Self::Elsewhere { holder } => format!("{} holds it", holder.name),
+            Self::Unknown { detail } => detail.clone(),
+        };
+        Some(Reason::LockLost { detail })
+    }
+
+    /// When the state changes by itself.
+    pub fn next(&self, now: Duration) -> Option<Duration> {
+        match self {
+            Self::Held { until, acts_from, .. } => [acts_from, until].into_iter().find(|at| **at > now).copied(),
+            _ => None,
+        }
+    }
+
+    /// Whether the lock came or went between the two states, each at its time.
+    pub fn change(before: Option<Term>, after: Option<Term>) -> Change {
+        match (before, after) {
+            (before, Some(term)) if before != Some(term) => Change::Gained(term),
+            (Some(term), None) => Change::Lost(term),
+            _ => Change::Same,
+        }
+    }
+
+    fn overdue(&self) -> String {
+        match self {
+            Self::Held { trouble: Some(trouble), .. } => format!("it could not be renewed in time: {trouble}"),
+            _ => "it was not renewed in time; was this process, or its machine, stopped?".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::cluster::{Unknown, UnknownKind};
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[expect(clippy::unnecessary_wraps, reason = "as the store answers")]
+    fn won(term: u64) -> Fact<Standing> {
+        Ok(Standing::Held { term: Term(term), ttl: S * 60 })
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as the store answers")]
+    fn elsewhere() -> Fact<Standing> {
+        Ok(Standing::Elsewhere { holder: Holder { name: "b".to_owned(), url: None } })
+    }
+
+    fn silent() -> Fact<Standing> {
+        Err(Unknown::new(UnknownKind::TimedOut, "no answer"))
+    }
+
+    fn label(result: Result<Term, Reason>) -> Result<u64, &'static str> {
+        result.map(|term| term.0).map_err(|reason| reason.label())
+    }
+
+    #[test]
+    fn the_validity_counts_from_when_the_renewal_was_sent() {
+        let state = State::unknown().heard(S * 100, S * 130, S * 30, &won(7));
+        assert_eq!(state.held(S * 153), Some(Term(7)));
+        assert_eq!(state.held(S * 154), None, "60 s after 100 s, less a tenth");
+        let late = State::unknown().heard(S * 100, S * 155, S * 30, &won(7));
+        assert_eq!(late.held(S * 155), None, "an answer that took longer than the validity is worth nothing");
+    }
+
+    #[test]
+    fn a_new_term_waits_until_nothing_of_the_last_holder_is_on_its_way() {
+        let first = State::unknown().heard(S, S, S * 30, &won(7));
+        assert_eq!(label(first.may_begin(S * 30)), Err("lock_settling"));
+        assert_eq!(label(first.may_begin(S * 31)), Ok(7));
+        let renewed = first.heard(S * 40, S * 41, S * 30, &won(7));
+        assert_eq!(label(renewed.may_begin(S * 41)), Ok(7), "a renewal is no new term");
+        let anew = renewed.heard(S * 50, S * 51, S * 30, &elsewhere()).heard(S * 60, S * 61, S * 30, &won(9));
+        assert_eq!(label(anew.may_begin(S * 62)), Err("lock_settling"));
+        assert_eq!(anew.next(S * 62), Some(S * 91));
+    }
+
+    #[test]
+    fn a_store_that_does_not_answer_takes_nothing_away_before_the_validity_ends() {
+        let state = State::unknown().heard(S, S, S * 30, &won(7)).heard(S * 10, S * 12, S * 30, &silent());
+        assert_eq!(label(state.may_begin(S * 54)), Ok(7));
+        assert_eq!(label(state.may_begin(S * 55)), Err("lock_unknown"));
+        assert!(state.may_begin(S * 55).is_err_and(|reason| reason.to_string().contains("no answer")));
+        // The lease lived on after all, and with it the term.
+        let back = state.heard(S * 56, S * 57, S * 30, &won(7));
+        assert_eq!(label(back.may_begin(S * 57)), Ok(7));
+        assert_eq!(label(State::unknown().heard(S, S, S, &silent()).may_begin(S)), Err("lock_unknown"));
+    }
+
+    #[test]
+    fn what_began_under_a_term_ends_with_it() {
+        let state = State::unknown().heard(S, S, S * 30, &won(7));
+        assert_eq!(state.lost(Term(7), S * 54), None);
+        assert!(state.lost(Term(7), S * 55).is_some_and(|reason| reason.label() == "lock_lost"));
+        let other = state.heard(S * 20, S * 20, S * 30, &elsewhere());
+        assert!(other.lost(Term(7), S * 20).is_some_and(|reason| reason.to_string().contains("b holds it")));
+        assert_eq!(label(other.may_begin(S * 20)), Err("lock_held_elsewhere"));
+        let anew = other.heard(S * 30, S * 30, S * 30, &won(9));
+        assert!(anew.lost(Term(7), S * 31).is_some(), "another may have acted in between");
+        assert_eq!(anew.lost(Term(9), S * 31), None);
+    }
+
+    #[test]
+    fn without_a_lock_everything_may_begin() {
+        let state = State::always();
+        assert_eq!(label(state.may_begin(Duration::ZERO)), Ok(0));
+        assert_eq!(state.lost(Term(0), Duration::from_secs(u64::MAX)), None);
+    }
+
+    #[test]
+    fn gains_and_losses_are_told_from_renewals() {
+        let table = [
+            (None, None, Change::Same),
+            (None, Some(7), Change::Gained(Term(7))),
+            (Some(7), Some(7), Change::Same),
+            (Some(7), Some(9), Change::Gained(Term(9))),
+            (Some(7), None, Change::Lost(Term(7))),
+        ];
+        for (before, after, expected) in table {
+            assert_eq!(State::change(before.map(Term), after.map(Term)), expected, "{before:?} {after:?}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! How much of a scrape's time is kept for what comes after the members' answers: to format and to pack the page of a
+//! large fleet takes a good part of a second, and the page must be there in time whatever hangs.
+//!
+//! Learnt from the scrapes before; times come in as values.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// A machine that is busy is late by this much, even with a small page.
+const SLACK: Duration = Duration::from_millis(15);
+/// … and the same page takes this part of its time longer now and then.
+const SPREAD: u32 = 4;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Reserve {
+    lately_micros: AtomicU64,
+}
+
+impl Reserve {
+    /// What of this budget is left for the members. Never less than half: members matter more than the last digits.
+    pub fn leave(&self, budget: Duration) -> Duration {
+        let lately = Duration::from_micros(self.lately_micros.load(Ordering::Relaxed));
+        budget.saturating_sub(SLACK + lately + lately / SPREAD).max(budget / 2)
+    }
+
+    /// How long the rest took this time. The longest counts, and fades with the scrapes after it.
+    pub fn took(&self, rest: Duration) {
+        let rest = u64::try_from(rest.as_micros()).unwrap_or(u64::MAX);
+        let faded = self.lately_micros.load(Ordering::Relaxed) / 16 * 15;
+        // Two scrapes at the same time: either one's time will do.
+        self.lately_micros.store(rest.max(faded), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_took_long_leaves_the_members_less_next_time_and_less_and_less_so() {
+        let (reserve, budget) = (Reserve::default(), Duration::from_secs(2));
+        assert_eq!(reserve.leave(budget) + SLACK, budget);
+        reserve.took(Duration::from_millis(400));
+        assert_eq!(reserve.leave(budget) + SLACK, Duration::from_millis(1_500));
+        for _ in 0..100 {
+            reserve.took(Duration::from_millis(1));
+        }
+        assert!(reserve.leave(budget) + Duration::from_millis(20) > budget);
+    }
+
+    #[test]
+    fn the_members_keep_at_least_half() {
+        let reserve = Reserve::default();
+        reserve.took(Duration::from_secs(60));
+        assert_eq!(reserve.leave(Duration::from_secs(1)), Duration::from_millis(500));
+        assert_eq!(Reserve::default().leave(Duration::from_millis(20)), Duration::from_millis(10));
+    }
+}

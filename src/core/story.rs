@@ -1,0 +1,108 @@
+//! The journal's entries as sentences, for an operator who checks what was done and why.
+
+use bytesize::ByteSize;
+
+use super::{
+    gate::GateResult,
+    history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Sizes, Step},
+    policy::Need,
+};
+
+/// What an entry says, in one line.
+pub fn line(entry: &Entry) -> String {
+    match entry {
+        Entry::Accepted(request) if request.alerts.is_empty() => "accepted".to_owned(),
+        Entry::Accepted(request) => format!("accepted, for {} alert(s)", request.alerts.len()),
+        Entry::Joined { alerts } => format!("{} more alert(s) joined", alerts.len()),
+        Entry::Resolved { alerts } => format!("{} alert(s) no longer fire", alerts.len()),
+        Entry::Approved { by } => format!("approved by {by}"),
+        Entry::HandedOver(to) => format!("is handed over to {}, which has it as run {}", to.holder.name, to.run),
+        Entry::Started { mode, term: None } => format!("begins, in mode {}", mode.label()),
+        Entry::Started { mode, term: Some(term) } => format!("begins, in mode {}, under term {term}", mode.label()),
+        Entry::Step(step) => about(step),
+        Entry::Intent(intent) => intended(intent),
+        Entry::Result(result) => ended(result),
+        Entry::Gate(result) => gate(result),
+        Entry::Finished(outcome) => finished(outcome),
+    }
+}
+
+/// What a step does.
+pub fn about(step: &Step) -> String {
+    match step {
+        Step::Compact { revision } => format!("compacting up to revision {revision}"),
+        Step::MoveLeader { member, .. } => format!("handing leadership to {member}"),
+        Step::DisarmNoSpace { member, .. } => format!("disarming NOSPACE of {member}"),
+    }
+}
+
+/// What a gate found.
+pub fn gate(result: &GateResult) -> String {
+    let said = match result.label() {
+        "warned" => "FAILED, going on",
+        "failed" => "FAILED",
+        _ => "passed",
+    };
+    format!("gate {} {said} ({}): {}", result.gate, result.moment.in_words(), result.detail)
+}
+
+/// Why a member deserves a defragmentation.
+pub const fn why(need: Need) -> &'static str {
+    match need {
+        Need::NoSpace => "alarm NOSPACE is armed",
+        Need::QuotaPressure => "the file nears its quota",
+        Need::Fragmented => "much of the file is free",
+        Need::Rule => "the rule holds",
+    }
+}
+
+/// Whether a member led when it was chosen.
+pub const fn role(intent: &Intent) -> &'static str {
+    if intent.is_leader { "leader" } else { "follower" }
+}
+
+/// A size for people, like `1.5 GiB`.
+pub fn size(size: ByteSize) -> String {
+    size.display().iec().to_string()
+}
+
+fn intended(intent: &Intent) -> String {
+    format!("{} ({}) is next, for {}: {}", intent.member, role(intent), why(intent.need), sizes(intent.before))
+}
+
+fn sizes(sizes: Sizes) -> String {
+    format!("{}, of which {} in use", size(sizes.db_size), size(sizes.db_size_in_use))
+}
+
+fn ended(result: &MemberResult) -> String {
+    let name = &result.intent.member;
+    match &result.end {
+        MemberEnd::Defragmented { after, took } => {
+            format!(
+                "{name} is defragmented in {:.1} s, and the cluster is healthy: {}",
+                took.as_secs_f64(),
+                sizes(*after)
+            )
+        }
+        MemberEnd::Failed { reason, .. } => format!("{name} failed: {reason}"),
+        MemberEnd::Unconfirmed { after: Some(after) } => {
+            format!("{name} is idle after a restart of defragd in the middle of it: {}", sizes(*after))
+        }
+        MemberEnd::Unconfirmed { after: None } => format!("{name} stayed out of reach after a restart of defragd"),
+        MemberEnd::NotSent { reason } => format!("{name} was not started: {reason}"),
+    }
+}
+
+fn finished(outcome: &Outcome) -> String {
+    let label = outcome.label().replace('_', " ");
+    match (outcome, outcome.reason()) {
+        (Outcome::Observed { members }, _) => format!("ends: {label}; would have been next: {}", members.join(", ")),
+        (Outcome::Elsewhere { holder, holders_run, ended, detail }, _) => {
+            let run = holders_run.map_or_else(String::new, |run| format!(" as its run {run}"));
+            let detail = detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
+            format!("ends: dealt with by {holder}{run}, {ended}{detail}")
+        }
+        (_, Some(reason)) => format!("ends: {label}: {reason}"),
+        (_, None) => format!("ends: {label}"),
+    }
+}

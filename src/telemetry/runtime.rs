@@ -1,0 +1,42 @@
+//! `defragd_runtime_*`: what the asynchronous runtime is busy with. A queue that grows, or tasks that only become more,
+//! are seen here first.
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+};
+use tokio::runtime::Handle;
+
+/// Reads the runtime that it is asked in. Shows nothing outside of one.
+#[derive(Debug)]
+pub struct RuntimeCollector;
+
+#[expect(clippy::cast_precision_loss, reason = "numbers of threads and tasks are exact far below 2^52")]
+impl Collector for RuntimeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let Ok(runtime) = Handle::try_current() else { return Ok(()) };
+        let metrics = runtime.metrics();
+        let workers = metrics.num_workers();
+        for (name, help, value) in [
+            ("runtime_workers", "Threads that run tasks", workers),
+            ("runtime_alive_tasks", "Tasks that have not ended", metrics.num_alive_tasks()),
+            (
+                "runtime_global_queue_depth",
+                "Tasks that are ready and that no thread has taken yet",
+                metrics.global_queue_depth(),
+            ),
+        ] {
+            let gauge = ConstGauge::new(value as f64);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        #[cfg(target_has_atomic = "64")]
+        {
+            let busy: std::time::Duration = (0..workers).map(|worker| metrics.worker_total_busy_duration(worker)).sum();
+            let counter = ConstCounter::new(busy.as_secs_f64());
+            let help = "Time that the threads spent on tasks, together";
+            counter.encode(encoder.encode_descriptor("runtime_busy_seconds", help, None, counter.metric_type())?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! How the pages of metrics are asked for: how often, how long they take, how many at once.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::ports::service::ScrapePage;
+
+/// From an idle cluster on loopback to the longest timeout that anybody gives a scrape.
+const BUCKETS_SECONDS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PageLabels {
+    page: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    page: &'static str,
+    code: u16,
+}
+
+/// The metrics about the pages of metrics.
+pub struct Scrapes {
+    answered: Family<CodeLabels, Counter>,
+    duration: Family<PageLabels, Histogram, fn() -> Histogram>,
+    in_flight: Family<PageLabels, Gauge>,
+}
+
+impl Scrapes {
+    /// At 0 for every page.
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS_SECONDS);
+        let scrapes = Self {
+            answered: Family::default(),
+            duration: Family::new_with_constructor(histogram),
+            in_flight: Family::default(),
+        };
+        for page in ScrapePage::ALL.map(ScrapePage::label) {
+            for code in [200, 503] {
+                let _ = scrapes.answered.get_or_create(&CodeLabels { page, code });
+            }
+            let _ = scrapes.duration.get_or_create(&PageLabels { page });
+            let _ = scrapes.in_flight.get_or_create(&PageLabels { page });
+        }
+        registry.register(
+            "scrapes",
+            "Requests for metrics by page and HTTP status; 499 is a scraper that went away before its answer",
+            scrapes.answered.clone(),
+        );
+        registry.register(
+            "scrape_duration_seconds",
+            "How long requests for metrics took, those that are shown with this page excepted",
+            scrapes.duration.clone(),
+        );
+        registry.register(
+            "scrapes_in_flight",
+            "Requests for metrics that are being answered, this one included",
+            scrapes.in_flight.clone(),
+        );
+        scrapes
+    }
+
+    /// A request is being answered.
+    pub fn began(&self, page: ScrapePage) {
+        self.in_flight.get_or_create(&PageLabels { page: page.label() }).inc();
+    }
+
+    /// It is answered, or whoever asked is gone.
+    pub fn ended(&self, page: ScrapePage, code: u16, took: Duration) {
+        let page = page.label();
+        self.in_flight.get_or_create(&PageLabels { page }).dec();
+        self.answered.get_or_create(&CodeLabels { page, code }).inc();
+        self.duration.get_or_create(&PageLabels { page }).observe(took.as_secs_f64());
+    }
+}

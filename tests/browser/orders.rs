@@ -1,0 +1,82 @@
+//! Pause and resume on the page, on a cluster that is away; and all of it without scripts.
+
+use serde_json::Value;
+use testkit::{Browser, Defragd};
+
+use crate::rig::{MINUTE, assert_no_complaints, browser, inspect, nowhere, serve};
+
+async fn cluster(defragd: &Defragd) -> Value {
+    defragd.json("/api/v1/clusters").await.unwrap()["clusters"][0].clone()
+}
+
+/// On loopback without a token nobody logs in.
+async fn pause_and_resume(browser: &Browser, defragd: &Defragd, name: &str) {
+    browser.open(&format!("{}/clusters/demo", defragd.url())).await.unwrap();
+    browser.wait_for("no endpoint answers with a member list", MINUTE).await.unwrap();
+    inspect(browser, &format!("{name}-away")).await;
+    browser.enter("#pause-by", "ann").await.unwrap();
+    browser.enter("#pause-reason", "   ").await.unwrap();
+    browser.click("form[action$='/pause'] button").await.unwrap();
+    browser.wait_for("A pause needs a reason", MINUTE).await.unwrap();
+    inspect(browser, &format!("{name}-no-reason")).await;
+    assert_eq!(cluster(defragd).await["paused"], Value::Null);
+    browser.enter("#pause-reason", "upgrade of <i>rack</i> 7").await.unwrap();
+    browser.enter("#pause-for", "4 hours").await.unwrap();
+    browser.click("form[action$='/pause'] button").await.unwrap();
+    browser.wait_for("The cluster is paused.", MINUTE).await.unwrap();
+    let paused = cluster(defragd).await["paused"].clone();
+    assert_eq!((paused["by"].as_str(), paused["reason"].as_str()), (Some("ann"), Some("upgrade of <i>rack</i> 7")));
+    assert!(paused["until"].is_string(), "{paused}");
+    browser.wait_for("upgrade of <i>rack</i> 7", MINUTE).await.unwrap();
+    inspect(browser, &format!("{name}-paused")).await;
+    browser.enter("#resume-by", "bob").await.unwrap();
+    browser.click("form[action$='/resume'] button").await.unwrap();
+    browser.wait_for("The cluster is resumed.", MINUTE).await.unwrap();
+    assert_eq!(cluster(defragd).await["paused"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_away_is_shown_so_and_is_paused_and_resumed() {
+    let Some(browser) = browser().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let defragd = serve(&dir, &nowhere()).await;
+    pause_and_resume(&browser, &defragd, "cluster").await;
+    // The very same form once more: an order is not repeated by loading the page again.
+    browser.open(&format!("{}/nowhere/at/all", defragd.url())).await.unwrap();
+    browser.open(&format!("{}/clusters/nobody", defragd.url())).await.unwrap();
+    browser.wait_for("There is no such cluster", MINUTE).await.unwrap();
+    inspect(&browser, "no-cluster").await;
+    browser.open(&format!("{}/runs/77", defragd.url())).await.unwrap();
+    browser.wait_for("There is no such run", MINUTE).await.unwrap();
+    assert_no_complaints(&browser).await;
+
+    // The page says that what it shows is old once nobody answers.
+    browser.open(defragd.url()).await.unwrap();
+    browser.wait_for("in trouble", MINUTE).await.unwrap();
+    defragd.kill().await.unwrap();
+    browser.wait_for("Not connected: what you see is old", MINUTE).await.unwrap();
+    inspect(&browser, "not-connected").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_scripts_everything_can_be_read_and_ordered() {
+    let Some(browser) = browser().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut flags = nowhere();
+    // Behind a prefix, for a change: every link and every form must have it.
+    flags.push("--web.route-prefix=/ops/defragd".to_owned());
+    let defragd = serve(&dir, &flags).await;
+    browser.scripts(false).await.unwrap();
+    let base = format!("{}/ops/defragd", defragd.url());
+    browser.open(&format!("{base}/")).await.unwrap();
+    browser.wait_for("Why nothing runs now", MINUTE).await.unwrap();
+    browser.wait_for("Without scripts this page stays as it is", MINUTE).await.unwrap();
+    browser.click("#fleet h3 a").await.unwrap();
+    assert_eq!(browser.address().await.unwrap(), format!("{base}/clusters/demo"));
+    browser.enter("#pause-by", "ann").await.unwrap();
+    browser.enter("#pause-reason", "no scripts").await.unwrap();
+    browser.click("form[action$='/pause'] button").await.unwrap();
+    browser.wait_for("The cluster is paused.", MINUTE).await.unwrap();
+    let summary = defragd.json("/ops/defragd/api/v1/clusters").await.unwrap();
+    assert_eq!(summary["clusters"][0]["paused"]["reason"], "no scripts");
+}

@@ -1,0 +1,70 @@
+//! What the tests start from: a browser, a defragd, and a look at a page from all sides.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use testkit::{Browser, Defragd, Tools};
+
+pub(crate) const MINUTE: Duration = Duration::from_mins(1);
+pub(crate) const TOKEN: &str = "0123456789abcdef-test-token";
+pub(crate) const ADMIN: &str = "0123456789abcdef-admin-token";
+
+pub(crate) async fn browser() -> Option<Browser> {
+    Browser::start(&Tools::find().unwrap(), 1280).await.unwrap()
+}
+
+pub(crate) fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_defragd"))
+}
+
+/// With tokens in a directory, and these flags besides.
+pub(crate) async fn serve(dir: &TempDir, flags: &[String]) -> Defragd {
+    for (name, token) in [("token", TOKEN), ("admin", ADMIN)] {
+        std::fs::write(dir.path().join(name), token).unwrap();
+    }
+    let mut args = vec![format!("--data-dir={}", dir.path().join("journal").display())];
+    args.extend(flags.iter().cloned());
+    Defragd::start(binary(), &args, &dir.path().join("defragd.log")).await.unwrap()
+}
+
+/// The flags that ask for tokens.
+pub(crate) fn guarded(dir: &TempDir) -> Vec<String> {
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    vec![format!("--web.bearer-token-file={}", file("token")), format!("--web.admin-token-file={}", file("admin"))]
+}
+
+/// A cluster that is not there.
+pub(crate) fn nowhere() -> Vec<String> {
+    vec!["--endpoints=http://127.0.0.1:1".to_owned(), "--cluster-name=demo".to_owned()]
+}
+
+fn picture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/browser").join(format!("{name}.png"))
+}
+
+/// Light and dark, on a desk and on phones: takes pictures, and holds the page to what must be true of any.
+pub(crate) async fn inspect(browser: &Browser, name: &str) {
+    for scheme in ["light", "dark"] {
+        browser.scheme(scheme).await.unwrap();
+        for width in [1280, 390, 320] {
+            browser.width(width).await.unwrap();
+            browser.picture(&picture(&format!("{name}-{scheme}-{width}"))).await.unwrap();
+            assert_eq!(browser.overflow().await.unwrap(), 0, "{name} is wider than a window of {width} pixels");
+            let barriers = browser.barriers().await.unwrap();
+            assert!(barriers.is_empty(), "{name}, {scheme}, {width}: {barriers:#?}");
+        }
+    }
+    browser.scheme("light").await.unwrap();
+    browser.width(1280).await.unwrap();
+}
+
+/// What the browser complained of, but for answers that a test provoked: those say their status.
+pub(crate) async fn assert_no_complaints(browser: &Browser) {
+    let complaints = browser.complaints().await.unwrap();
+    let unexpected: Vec<_> =
+        complaints.iter().filter(|line| !line.contains("the server responded with a status")).collect();
+    assert!(unexpected.is_empty(), "{unexpected:#?}");
+}

@@ -1,0 +1,122 @@
+//! The page during a real run on real etcd, approved from the page.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::json;
+use testkit::{Browser, EtcdCluster, EtcdSpec, EtcdVersion, Tools, fragment, until};
+
+use crate::rig::{ADMIN, MINUTE, TOKEN, assert_no_complaints, browser, guarded, inspect, serve};
+
+const MIB: u64 = 1 << 20;
+
+async fn live(browser: &Browser) -> String {
+    browser.text_of("#live").await.unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
+    let Some(browser) = browser().await else { return };
+    let tools = Tools::find().unwrap();
+    let cluster = EtcdCluster::start(&tools, &EtcdSpec::new(EtcdVersion::V3_5)).await.unwrap();
+    fragment(&cluster, 40 * MIB, 8 * MIB).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut flags = cluster.connection_flags();
+    let own = ["--cluster-name=demo", "--mode=approve", "--min-reclaimable=4MiB", "--pause-between-members=4s"];
+    flags.extend(own.map(str::to_owned));
+    flags.extend(guarded(&dir));
+    let defragd = serve(&dir, &flags).await;
+
+    browser.open(defragd.url()).await.unwrap();
+    browser.wait_for("Nobody asks for a run", MINUTE).await.unwrap();
+    browser.wait_for("3.5", MINUTE).await.unwrap();
+    inspect(&browser, "fleet-idle").await;
+    // A mark that loading the page again would lose.
+    browser.script("window.stayed = true").await.unwrap();
+
+    let alert = json!({"status": "firing", "labels": {"etcd_cluster": "demo"}, "startsAt": "t", "fingerprint": "f"});
+    let accepted = defragd.post_alerts(&json!({"version": "4", "alerts": [alert]}), Some(TOKEN)).await.unwrap();
+    assert_eq!(accepted.status, 202, "{}", accepted.body);
+    browser.wait_for("Run 1 is requested. Waits for `defragd approve`", MINUTE).await.unwrap();
+    assert_eq!(browser.script("return window.stayed").await.unwrap(), true, "the page followed by itself");
+
+    browser.click("#runs a[href='/runs/1']").await.unwrap();
+    browser.wait_for("It waits for a person", MINUTE).await.unwrap();
+    assert!(!browser.text().await.unwrap().contains("Approve run 1"), "a stranger is offered nothing");
+    log_in(&browser).await;
+    browser.open(&format!("{}/runs/1", defragd.url())).await.unwrap();
+    inspect(&browser, "run-waits").await;
+    browser.enter("#approve-by", "Ann <b>").await.unwrap();
+    browser.click("form[action='/runs/1/approve'] button").await.unwrap();
+    browser.wait_for("The run is approved.", MINUTE).await.unwrap();
+    let run = defragd.json("/api/v1/runs/1").await.unwrap();
+    assert_eq!(run["approved"]["by"], "Ann <b>");
+
+    follow(&browser, defragd.url()).await;
+
+    let run = defragd.json("/api/v1/runs/1").await.unwrap();
+    assert_eq!(run["outcome"], "succeeded", "{run}");
+    browser.open(&format!("{}/runs/1", defragd.url())).await.unwrap();
+    browser.wait_for("ends: succeeded", MINUTE).await.unwrap();
+    let text = browser.text().await.unwrap();
+    assert!(text.contains("approved by Ann <b>") && text.contains("is next, for much of the file is free"), "{text}");
+    inspect(&browser, "run-ended").await;
+    assert_no_complaints(&browser).await;
+}
+
+async fn log_in(browser: &Browser) {
+    browser.click("a[href='/login']").await.unwrap();
+    inspect(browser, "login").await;
+    browser.enter("#token", "wrong-wrong-wrong-wrong").await.unwrap();
+    browser.click("main button").await.unwrap();
+    browser.wait_for("This is not the token for orders.", MINUTE).await.unwrap();
+    browser.enter("#token", TOKEN).await.unwrap();
+    browser.click("main button").await.unwrap();
+    browser.wait_for("This is not the token for orders.", MINUTE).await.unwrap();
+    inspect(browser, "login-wrong").await;
+    assert!(browser.cookies().await.unwrap().as_array().unwrap().is_empty(), "nobody is logged in");
+    browser.enter("#token", ADMIN).await.unwrap();
+    browser.click("main button").await.unwrap();
+    browser.wait_for("Log out", MINUTE).await.unwrap();
+    let cookies = browser.cookies().await.unwrap();
+    assert_eq!((&cookies[0]["httpOnly"], &cookies[0]["sameSite"]), (&json!(true), &json!("Strict")), "{cookies}");
+    assert!(!cookies.to_string().contains(ADMIN), "the token itself is in no cookie");
+}
+
+/// The page of the fleet, from the run's beginning to its end, without loading it again.
+async fn follow(browser: &Browser, url: &str) {
+    browser.open(url).await.unwrap();
+    browser.script("window.stayed = true").await.unwrap();
+    // A person reads with the keyboard meanwhile: the focus must stay where it is.
+    browser.script("document.querySelector('#runs a').focus()").await.unwrap();
+    let (mut busy, mut members, mut pictured) = (false, 0, false);
+    for _ in 0..1_200 {
+        let text = live(browser).await;
+        // What is under way; a member of a small cluster may be done before anybody looks.
+        busy |= !text.is_empty();
+        let now = text.matches("succeeded").count();
+        if now > members {
+            members = now;
+            assert!(text.contains("MiB") && text.contains("After"), "before and after: {text}");
+        }
+        if members == 1 && !pictured {
+            pictured = true;
+            assert_eq!(browser.script("return document.activeElement.getAttribute('href')").await.unwrap(), "/runs/1");
+            inspect(browser, "fleet-live").await;
+        }
+        if busy && text.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(busy && members >= 2, "members were seen as they ended: {members}");
+    until("the end to be on the page", MINUTE, || async {
+        let runs = browser.text_of("#runs").await?;
+        ensure!(runs.contains("succeeded"), "{runs}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(browser.script("return window.stayed").await.unwrap(), true, "it was never loaded again");
+    inspect(browser, "fleet-after").await;
+}

@@ -1,0 +1,147 @@
+//! `defragd check-config` on the files in `tests/config`: each bad one against the whole of what is said, and every
+//! configuration that ships, those in the documentation included, is good.
+//!
+//! `UPDATE=1 cargo test --test check_config` writes what is said into the `.txt` beside each bad file; read the difference
+//! before you commit it.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn check(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_defragd"));
+    for name in ["DEFRAGD_CONFIG", "DEFRAGD_WEB_CONFIG_FILE"] {
+        command.env_remove(name);
+    }
+    command.current_dir(dir).arg("check-config").args(args).output().unwrap()
+}
+
+/// Each file of that folder whose name begins so, without its ending.
+fn stems(dir: &Path, prefix: &str, ending: &str) -> BTreeSet<String> {
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    files
+        .filter_map(|name| name.strip_suffix(ending).filter(|name| name.starts_with(prefix)).map(str::to_owned))
+        .collect()
+}
+
+/// The bad files of a folder, each with all that is said of it.
+fn each_is_answered_as_is_written_beside_it(dir: &Path, ending: &str, args: impl Fn(&str) -> Vec<String>) -> usize {
+    let files = stems(dir, "bad_", ending);
+    let update = std::env::var_os("UPDATE").is_some();
+    let mut differences = Vec::new();
+    for stem in &files {
+        let args = args(&format!("{stem}{ending}"));
+        let output = check(dir, &args.iter().map(String::as_str).collect::<Vec<_>>());
+        let said = String::from_utf8(output.stderr).unwrap().replace(&dir.display().to_string(), "DIR");
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{stem}: {said}");
+        assert!(!said.contains("secret") || said.contains("looks like a secret"), "a secret is shown: {said}");
+        let beside = dir.join(format!("{stem}.txt"));
+        let expected = fs::read_to_string(&beside).unwrap_or_default();
+        if said != expected && update {
+            fs::write(&beside, &said).unwrap();
+        } else if said != expected {
+            differences.push(format!("{stem}: expected\n{expected}and it said\n{said}"));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    assert_eq!(stems(dir, "", ".txt"), files, "each bad file has its .txt, and each .txt its file");
+    files.len()
+}
+
+#[test]
+fn every_bad_file_is_answered_with_all_that_is_wrong_with_it() {
+    let dir = root().join("tests/config");
+    let files = each_is_answered_as_is_written_beside_it(&dir, ".yaml", |name| vec![name.to_owned()]);
+    assert!(files >= 30, "{files} files");
+}
+
+#[test]
+fn every_bad_web_file_is_answered_with_all_that_is_wrong_with_it() {
+    let dir = root().join("tests/config/web");
+    let args = |name: &str| vec!["../good_small.yaml".to_owned(), format!("--web.config.file={name}")];
+    each_is_answered_as_is_written_beside_it(&dir, ".yml", args);
+}
+
+#[test]
+fn what_is_read_by_programs_says_the_same() {
+    let dir = root().join("tests/config");
+    let said = |output: Output| serde_json::from_slice::<Value>(&output.stdout).unwrap();
+    let output = check(&dir, &["bad_units.yaml", "-o", "json"]);
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(2), &b""[..]));
+    let bad = said(output);
+    assert_eq!((&bad["valid"], &bad["clusters"]), (&Value::Bool(false), &Value::Null));
+    let first = &bad["problems"][0];
+    assert_eq!((&first["file"], &first["line"], &first["column"]), (&"bad_units.yaml".into(), &5.into(), &30.into()));
+    assert_eq!(first["key"], "clusters[0].policy.pause_between_members");
+    assert!(first["problem"].as_str().unwrap().contains("10s, 10m or 10h"), "{first}");
+    let good = said(check(&dir, &["good_small.yaml", "-o", "json"]));
+    assert_eq!(good, serde_json::json!({"valid": true, "clusters": 1, "modules": 0, "problems": []}));
+    let absent = said(check(&dir, &["/nowhere.yaml", "-o", "json"]));
+    assert!(absent["problems"][0]["problem"].as_str().unwrap().starts_with("cannot be read: No such file"), "{absent}");
+}
+
+/// All below that folder with that ending.
+fn below(dir: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            found.extend(below(&entry, ending));
+        } else if entry.to_str().unwrap().ends_with(ending) {
+            found.push(entry);
+        }
+    }
+    found
+}
+
+/// The YAML blocks of a page that are whole configurations.
+fn blocks(page: &str) -> Vec<String> {
+    let parts = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
+    parts.filter(|block| block.lines().any(|line| line.starts_with("clusters:"))).collect()
+}
+
+#[test]
+fn every_configuration_that_ships_is_good() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut files = Vec::new();
+    for dir in ["deploy", "demo", "tests/config"] {
+        let own = |path: &PathBuf| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.lines().any(|line| line.starts_with("clusters:"))
+                && !path.file_name().unwrap().to_str().unwrap().starts_with("bad_")
+        };
+        files.extend(below(&root().join(dir), ".yaml").into_iter().filter(own));
+    }
+    assert!(files.iter().any(|file| file.ends_with("deploy/examples/kubespray.yaml")), "{files:?}");
+    let pages =
+        [below(&root().join("deploy"), ".md"), below(&root().join("alerts"), ".md"), vec![root().join("README.md")]];
+    let mut in_pages = 0;
+    for page in pages.iter().flatten() {
+        for block in blocks(&fs::read_to_string(page).unwrap()) {
+            let path = temp.path().join(format!("{in_pages}.yaml"));
+            fs::write(&path, block).unwrap();
+            files.push(path);
+            in_pages += 1;
+        }
+    }
+    assert!(in_pages >= 1, "the README has one");
+    for file in files {
+        let output = check(temp.path(), &["--syntax-only", file.to_str().unwrap()]);
+        assert!(output.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+    }
+    for (web, good) in [("good_empty", true), ("good_everything", true), ("bad_values", false)] {
+        let web = root().join(format!("tests/config/web/{web}.yml"));
+        let args = ["--syntax-only", "good_small.yaml", "--web.config.file", web.to_str().unwrap()];
+        assert_eq!(check(&root().join("tests/config"), &args).status.success(), good, "{}", web.display());
+    }
+}

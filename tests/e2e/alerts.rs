@@ -1,0 +1,344 @@
+//! Each shipped alert fires from its real cause: one etcd cluster, three defragd that look after it under names of
+//! their own, and a Prometheus with the shipped rules. Not one sample is made up.
+//!
+//! | alert | made by |
+//! |---|---|
+//! | `EtcdQuotaExhaustionPredicted` | keys that are written and kept |
+//! | `EtcdFragmentationHigh`, `EtcdQuotaUsageHigh`, `EtcdQuotaUsageCritical` | 180 MiB overwritten and compacted, under a quota of 192 MiB |
+//! | `DefragdRemediationStalled` | that, and mode observe |
+//! | `DefragdRunStuck`, `DefragdMemberUnreachable` | a member that freezes (SIGSTOP) when another one of the run is done |
+//! | `DefragdRunFailed`, `DefragdBreakerOpen` | the same run, once `recovery_timeout` is over; `breaker_failures: 1` |
+//! | `DefragdDefragOverdue` | a member that freezes within its defragmentation; `DefragdMemberUnreachable` keeps silent |
+//! | `EtcdFragmentationReturns`, `EtcdNoSpace` | overwritten until the quota is passed, after a run that helped |
+//! | `DefragdNoGain` | a member that was defragmented a moment ago is again, by a rule that is always true |
+//! | `EtcdCorrupt` | the alarm, armed as etcd's own check of the data does |
+//! | `DefragdWebhookRejected` | a notification with another token |
+//! | `DefragdDown` | a defragd that is killed |
+//! | `DefragdClusterUnreachable` | all members stopped |
+//!
+//! Of the rules only times are changed, see [`hastened`]; the thresholds are the shipped ones.
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use testkit::{DefragWatch, Defragd, EtcdSpec, FiringAlert, Prometheus, SlowDefrags, exhaust_quota, fragment, until};
+use tokio::time::sleep;
+
+use crate::{
+    faults::{self, SLOWED},
+    rig::{MIB, MINUTE, Rig, TOKEN, ended_run, first_defragmented, notification},
+};
+
+/// 0.9 of it and 100 MiB of free space fit in, and writing it takes seconds.
+const QUOTA: u64 = 192 * MIB;
+const FILE: u64 = 180 * MIB;
+const LIVE: u64 = 8 * MIB;
+/// What grows: 2.5 MiB a second, which fill the quota within four of the days of [`hastened`].
+const GROWTH_BYTES: usize = 256 << 10;
+const GROWTH_EVERY: Duration = Duration::from_millis(100);
+/// Some scrapes and evaluations: whatever fires without a cause does so within it.
+const A_WHILE: Duration = Duration::from_secs(6);
+
+/// In mode observe: it only looks.
+const WATCHED: &str = "watched";
+/// Its run fails.
+const BROKEN: &str = "broken";
+/// Its runs succeed.
+const ENFORCED: &str = "enforced";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_alert_fires_from_its_real_cause() {
+    let mut story = Story::begin().await;
+    story.nothing_fires_while_all_is_well().await;
+    story.data_grows().await;
+    story.space_is_free_and_nobody_takes_it().await;
+    story.a_member_freezes_in_a_run().await;
+    story.a_member_freezes_in_its_defragmentation().await;
+    story.the_quota_is_passed().await;
+    story.there_is_nothing_left_to_gain().await;
+    story.members_disagree().await;
+    story.a_token_is_wrong().await;
+    story.defragd_goes_down().await;
+    story.the_cluster_goes_down().await;
+    assert_eq!(story.shown, alertnames(), "alerts that have fired, and alerts");
+}
+
+struct Story {
+    rig: Rig,
+    watched: Defragd,
+    broken: Defragd,
+    enforced: Defragd,
+    prometheus: Prometheus,
+    /// The alerts that have fired.
+    shown: BTreeSet<String>,
+}
+
+impl Story {
+    async fn begin() -> Self {
+        let rig = Rig::with(EtcdSpec::new(faults::newest()).quota_bytes(QUOTA)).await;
+        let watched = serve(&rig, WATCHED, &["--mode=observe"]).await;
+        let stops = ["--breaker-failures=1", "--recovery-timeout=15s", "--pause-between-members=5s"];
+        let broken = serve(&rig, BROKEN, &[&["--mode=enforce"], &stops[..]].concat()).await;
+        let always = ["--rule=dbSize > 0", "--pause-between-members=1s", "--cooldown=0s", "--max-runs-per-day=100"];
+        let enforced = serve(&rig, ENFORCED, &[&["--mode=enforce"], &always[..]].concat()).await;
+        let rules = rig.path("defragd.rules.yml");
+        std::fs::write(&rules, hastened(&shipped())).unwrap();
+        let config = format!(
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
+             rule_files: ['{}']\n\
+             scrape_configs:\n  - job_name: defragd\n    static_configs: [{{targets: ['{}', '{}', '{}']}}]\n",
+            rules.display(),
+            watched.target(),
+            broken.target(),
+            enforced.target(),
+        );
+        let prometheus = Prometheus::start(&rig.tools, &config, &rig.path("prometheus.log")).await.unwrap();
+        Self { rig, watched, broken, enforced, prometheus, shown: BTreeSet::new() }
+    }
+
+    async fn nothing_fires_while_all_is_well(&self) {
+        until("every defragd to be scraped", MINUTE, || async {
+            let up = self.prometheus.query("up{job=\"defragd\"} == 1").await?;
+            anyhow::ensure!(up.len() == 3, "{up:?}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        sleep(A_WHILE).await;
+        let firing: Vec<_> = self.firing().await;
+        assert!(firing.is_empty(), "without a cause: {firing:?}");
+    }
+
+    async fn data_grows(&mut self) {
+        let mut client = self.rig.cluster.client(0).await.unwrap();
+        let writes = tokio::spawn(async move {
+            for number in 0.. {
+                client.put(format!("growth/{number}"), vec![b'x'; GROWTH_BYTES], None).await.unwrap();
+                sleep(GROWTH_EVERY).await;
+            }
+        });
+        self.fires("EtcdQuotaExhaustionPredicted", WATCHED).await;
+        writes.abort();
+        let all = etcd_client::DeleteOptions::new().with_prefix();
+        self.rig.cluster.client(1).await.unwrap().delete("growth/", Some(all)).await.unwrap();
+    }
+
+    async fn space_is_free_and_nobody_takes_it(&mut self) {
+        let now =
+            ["EtcdFragmentationHigh", "EtcdQuotaUsageHigh", "EtcdQuotaUsageCritical", "DefragdRemediationStalled"];
+        self.is_silent(&now, WATCHED).await;
+        fragment(&self.rig.cluster, FILE, LIVE).await.unwrap();
+        for name in now {
+            self.fires(name, WATCHED).await;
+        }
+    }
+
+    async fn a_member_freezes_in_a_run(&mut self) {
+        self.is_silent(&["DefragdRunStuck", "DefragdRunFailed", "DefragdBreakerOpen"], BROKEN).await;
+        self.is_silent(&["DefragdMemberUnreachable"], WATCHED).await;
+        let leader = self.rig.cluster.leader().await.unwrap();
+        let watch = DefragWatch::start(&self.rig.cluster).unwrap();
+        ask(&self.broken, BROKEN).await;
+        let first = first_defragmented(&watch, &self.broken).await;
+        let frozen = (0..3).find(|index| ![first, leader].contains(index)).unwrap();
+        self.rig.cluster.pause(frozen).unwrap();
+        self.fires("DefragdRunStuck", BROKEN).await;
+        let run = self.broken.json("/api/v1/runs/1").await.unwrap();
+        assert!(run["outcome"].is_null(), "it had ended: {run}");
+        let unreachable = self.fires("DefragdMemberUnreachable", WATCHED).await;
+        assert_eq!(unreachable.labels["member"], self.rig.cluster.member(frozen).name());
+        let run = ended_run(&self.broken, 1).await;
+        assert_eq!(run["outcome"], "failed", "{run}");
+        self.fires("DefragdRunFailed", BROKEN).await;
+        self.fires("DefragdBreakerOpen", BROKEN).await;
+        self.rig.cluster.resume(frozen).unwrap();
+        self.rig.cluster.ready().await.unwrap();
+        until("the member to be well for everybody", MINUTE, || async {
+            let down = self.prometheus.query("defragd_member_up == 0").await?;
+            anyhow::ensure!(down.is_empty(), "{down:?}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+
+    async fn a_member_freezes_in_its_defragmentation(&mut self) {
+        until("the alerts of the frozen member to resolve", MINUTE, || async {
+            let firing = self.prometheus.alerts().await?;
+            anyhow::ensure!(!firing.iter().any(|alert| is(alert, "DefragdMemberUnreachable", ENFORCED)));
+            Ok(())
+        })
+        .await
+        .unwrap();
+        self.is_silent(&["DefragdDefragOverdue", "DefragdNoGain"], ENFORCED).await;
+        let slow = SlowDefrags::start(&self.rig.cluster, SLOWED);
+        ask(&self.enforced, ENFORCED).await;
+        let frozen = faults::defragmenting(&self.rig.cluster).await;
+        slow.hold(frozen);
+        assert!(self.rig.cluster.member(frozen).has_defrag_file(), "it was over before it froze");
+        let overdue = self.fires("DefragdDefragOverdue", ENFORCED).await;
+        let member = self.rig.cluster.member(frozen).name();
+        assert_eq!(overdue.labels["member"], member);
+        // It does not answer, and that is as it should be.
+        sleep(A_WHILE).await;
+        let labels = format!("etcd_cluster=\"{ENFORCED}\",member=\"{member}\"");
+        let silence = format!("sum_over_time((defragd_member_up{{{labels}}} == bool 0)[{}s:1s])", A_WHILE.as_secs());
+        let silent = self.prometheus.query(&silence).await.unwrap();
+        assert!(silent[0].value >= 4.0, "it was not even silent: {silent:?}");
+        let told = format!("ALERTS{{alertname=\"DefragdMemberUnreachable\",{labels}}}");
+        let told = self.prometheus.query(&told).await.unwrap();
+        assert!(told.is_empty(), "the alarm is false, it is being defragmented: {told:?}");
+        slow.let_go(frozen);
+        drop(slow);
+        let run = ended_run(&self.enforced, 1).await;
+        assert_eq!(run["outcome"], "succeeded", "{run}");
+    }
+
+    async fn the_quota_is_passed(&mut self) {
+        self.is_silent(&["EtcdFragmentationReturns"], ENFORCED).await;
+        self.is_silent(&["EtcdNoSpace"], WATCHED).await;
+        exhaust_quota(&self.rig.cluster, LIVE).await.unwrap();
+        self.fires("EtcdNoSpace", WATCHED).await;
+        self.fires("EtcdFragmentationReturns", ENFORCED).await;
+        assert!(!self.is_firing("EtcdFragmentationReturns", WATCHED).await, "that one has never defragmented");
+    }
+
+    /// A run takes what there is; the one after it finds files that get no smaller. (The first one may have met such a
+    /// file, too: that of the member which the broken run had been at.)
+    async fn there_is_nothing_left_to_gain(&mut self) {
+        for id in 2..=3 {
+            let path = format!("/api/v1/clusters/{ENFORCED}/run");
+            let answer = self.enforced.post(&path, r#"{"by": "ann"}"#, Some(TOKEN)).await.unwrap();
+            assert!(answer.status < 300, "{answer:?}");
+            let run = ended_run(&self.enforced, id).await;
+            assert_eq!(run["outcome"], "succeeded", "{run}");
+        }
+        self.fires("DefragdNoGain", ENFORCED).await;
+    }
+
+    async fn members_disagree(&mut self) {
+        self.is_silent(&["EtcdCorrupt"], WATCHED).await;
+        self.rig.cluster.arm_corrupt(1).await.unwrap();
+        self.fires("EtcdCorrupt", WATCHED).await;
+    }
+
+    async fn a_token_is_wrong(&mut self) {
+        let alerts = self.prometheus.alerts().await.unwrap();
+        assert!(!alerts.iter().any(|alert| alert.labels["alertname"] == "DefragdWebhookRejected"), "{alerts:?}");
+        let alert = notification("firing", &[("alertname", "X"), ("etcd_cluster", WATCHED)], "f9");
+        let answer = self.watched.post_alerts(&alert, Some("another-token-than-that")).await.unwrap();
+        assert_eq!(answer.status, 401);
+        let rejected = self.fires_with("DefragdWebhookRejected", "code", "401").await;
+        assert!(rejected.annotations["summary"].contains("HTTP 401"), "{rejected:?}");
+    }
+
+    async fn defragd_goes_down(&mut self) {
+        let gone = self.broken.target().to_owned();
+        self.broken.kill().await.unwrap();
+        self.fires_with("DefragdDown", "instance", &gone).await;
+    }
+
+    async fn the_cluster_goes_down(&mut self) {
+        self.is_silent(&["DefragdClusterUnreachable"], WATCHED).await;
+        for index in 0..3 {
+            self.rig.cluster.kill(index).await.unwrap();
+        }
+        self.fires("DefragdClusterUnreachable", WATCHED).await;
+    }
+
+    async fn firing(&self) -> Vec<FiringAlert> {
+        self.prometheus.alerts().await.unwrap()
+    }
+
+    async fn is_firing(&self, name: &str, cluster: &str) -> bool {
+        self.firing().await.iter().any(|alert| is(alert, name, cluster) && alert.state == "firing")
+    }
+
+    /// So that what fires afterwards does so for what comes now.
+    async fn is_silent(&self, names: &[&str], cluster: &str) {
+        for name in names {
+            assert!(!self.is_firing(name, cluster).await, "{name} fires without its cause");
+        }
+    }
+
+    async fn fires(&mut self, name: &str, cluster: &str) -> FiringAlert {
+        self.fires_with(name, "etcd_cluster", cluster).await
+    }
+
+    async fn fires_with(&mut self, name: &str, label: &str, value: &str) -> FiringAlert {
+        let begin = std::time::Instant::now();
+        let found = until(&format!("{name} to fire with {label}={value}"), MINUTE, || async {
+            let mut alerts = self.prometheus.alerts().await?;
+            let here = alerts.iter().position(|alert| {
+                alert.labels["alertname"] == name
+                    && alert.state == "firing"
+                    && alert.labels.get(label).is_some_and(|own| own == value)
+            });
+            let index = here.ok_or_else(|| anyhow::anyhow!("it is not among {alerts:?}"))?;
+            Ok(alerts.swap_remove(index))
+        })
+        .await
+        .unwrap();
+        eprintln!("{name} after {:.1} s: {}", begin.elapsed().as_secs_f64(), found.annotations["summary"]);
+        self.shown.insert(name.to_owned());
+        found
+    }
+}
+
+fn is(alert: &FiringAlert, name: &str, cluster: &str) -> bool {
+    alert.labels["alertname"] == name && alert.labels.get("etcd_cluster").is_some_and(|own| own == cluster)
+}
+
+/// A defragd that knows the rig's cluster under this name, with a journal of its own.
+async fn serve(rig: &Rig, name: &str, extra: &[&str]) -> Defragd {
+    let token = rig.path("token");
+    std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
+    let mut args = rig.cluster.connection_flags();
+    args.push(format!("--cluster-name={name}"));
+    args.push(format!("--data-dir={}", rig.path(name).display()));
+    args.push(format!("--web.bearer-token-file={}", token.display()));
+    args.extend(extra.iter().map(|flag| (*flag).to_owned()));
+    Defragd::start(crate::rig::binary(), &args, &rig.path(&format!("{name}.log"))).await.unwrap()
+}
+
+/// What Alertmanager would send.
+async fn ask(defragd: &Defragd, cluster: &str) {
+    let alert = notification("firing", &[("alertname", "EtcdFragmentationHigh"), ("etcd_cluster", cluster)], "f1");
+    let answer = defragd.post_alerts(&alert, Some(TOKEN)).await.unwrap();
+    assert_eq!(answer.status, 202, "{answer:?}");
+}
+
+fn shipped() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("alerts/defragd.rules.yml")).unwrap()
+}
+
+fn alertnames() -> BTreeSet<String> {
+    let names = shipped();
+    let names = names.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    names.map(str::to_owned).collect()
+}
+
+/// Every `for:` is 2 seconds, the looks back of the two rules about runs 4 seconds, and in the forecast an hour is
+/// a second: its windows, the samples that they must have, the interval between those, and the days to full.
+fn hastened(rules: &str) -> String {
+    let mut text = rules.to_owned();
+    for (from, to) in [
+        ("_timestamp_seconds) < 900", "_timestamp_seconds) < 4"),
+        ("_timestamp_seconds) < 3600", "_timestamp_seconds) < 4"),
+        ("interval: 5m", "interval: 1s"),
+        ("max[6h]", "max[6s]"),
+        ("max[1d]", "max[24s]"),
+        ("max[7d]", "max[168s]"),
+        (">= 0.75 * 72\n", ">= 0.75 * 6\n"),
+        (">= 0.75 * 288\n", ">= 0.75 * 24\n"),
+        (">= 0.75 * 2016\n", ">= 0.75 * 168\n"),
+        (" / 86400 < 4", " / 24 < 4"),
+    ] {
+        assert!(text.contains(from), "a rule is written otherwise now: {from}");
+        text = text.replace(from, to);
+    }
+    let short = |line: &str| match line.trim_start().strip_prefix("for:") {
+        Some(_) => format!("{}for: 2s\n", &line[..line.len() - line.trim_start().len()]),
+        None => format!("{line}\n"),
+    };
+    text.lines().map(short).collect()
+}

@@ -1,0 +1,239 @@
+//! The stores of the lock on real servers: each line of etcd, and a real kube-apiserver where there is one.
+
+use std::{sync::Arc, time::Duration};
+
+use defragd::{
+    adapters::{
+        etcd::{EtcdCluster as Etcd, Sources},
+        lock::{EtcdLock, EtcdLockSettings, KubernetesLock, KubernetesLockSettings},
+    },
+    core::lock::{Holder, Standing, Term},
+    ports::lock::LockStore,
+};
+use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, KubeApiserver, Tools, Transport, exhaust_quota, until};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    faults,
+    rig::{MIB, MINUTE},
+};
+
+/// The least that the configuration allows.
+const TTL: Duration = Duration::from_secs(10);
+
+fn me(name: &str) -> Holder {
+    Holder { name: name.to_owned(), url: Some(format!("https://{name}.example/defragd")) }
+}
+
+fn replica(cluster: &EtcdCluster, name: &str) -> EtcdLock {
+    replica_at(cluster.endpoints(), name)
+}
+
+fn replica_at(endpoints: Vec<String>, name: &str) -> EtcdLock {
+    let etcd = Etcd::open(Sources { endpoints, ..Sources::default() }).unwrap();
+    let settings =
+        EtcdLockSettings { prefix: "/defragd/lock/".to_owned(), cluster: "a/b".to_owned(), me: me(name), ttl: TTL };
+    EtcdLock::new(etcd, settings)
+}
+
+async fn term(store: &dyn LockStore) -> Term {
+    match store.stand().await.unwrap() {
+        Standing::Held { term, ttl } => {
+            assert_eq!(ttl, TTL);
+            term
+        }
+        Standing::Elsewhere { holder } => panic!("{holder:?} holds it"),
+    }
+}
+
+async fn holder(store: &dyn LockStore) -> Holder {
+    match store.stand().await.unwrap() {
+        Standing::Held { term, .. } => panic!("it holds it under term {term}"),
+        Standing::Elsewhere { holder } => holder,
+    }
+}
+
+/// Renews for both in turn until the second one holds; gives how long that took.
+async fn taken_over(second: &dyn LockStore) -> Duration {
+    let since = Instant::now();
+    until("the takeover", MINUTE, || async {
+        match second.stand().await {
+            Ok(Standing::Held { .. }) => Ok(()),
+            other => anyhow::bail!("{other:?}"),
+        }
+    })
+    .await
+    .unwrap();
+    since.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_candidate_holds_on_3_4() {
+    Box::pin(oldest(EtcdVersion::V3_4)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_candidate_holds_on_3_5() {
+    Box::pin(oldest(EtcdVersion::V3_5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_candidate_holds_on_3_6() {
+    Box::pin(oldest(EtcdVersion::V3_6)).await;
+}
+
+async fn oldest(version: EtcdVersion) {
+    if !faults::versions().contains(&version) {
+        return;
+    }
+    let tools = Tools::find().unwrap();
+    let spec = EtcdSpec::new(version).transport(Transport::Plain).quota_bytes(32 * MIB);
+    let cluster = EtcdCluster::start(&tools, &spec).await.unwrap();
+    let [one, two, three] = ["one", "two", "three"].map(|name| replica(&cluster, name));
+    let first = term(&one).await;
+    assert_eq!(holder(&two).await, me("one"));
+    assert_eq!(holder(&three).await, me("one"));
+    assert_eq!(term(&one).await, first, "a renewal is no new term");
+
+    // The note is for whoever holds the lock to write, and for everybody to read.
+    assert_eq!(two.left().await.unwrap(), None);
+    one.leave(first, "paused").await.unwrap();
+    assert!(two.leave(first, "forged").await.is_err());
+    assert!(one.leave(Term(first.0 + 1), "of another term").await.is_err());
+    assert_eq!(two.left().await.unwrap().as_deref(), Some("paused"));
+
+    // An orderly end: at once.
+    one.release().await;
+    let second = term(&two).await;
+    assert!(second > first);
+    assert_eq!(holder(&three).await, me("two"));
+    assert_eq!(holder(&one).await, me("two"), "it stands anew, behind the others");
+    assert!(one.leave(first, "of a holder that was").await.is_err());
+
+    // A hand that deletes the holder's key takes the lock away, and the holder notices at its next renewal.
+    let mut client = cluster.client(0).await.unwrap();
+    let keys = client.get("/defragd/lock/a%2Fb/candidates/", Some(etcd_client::GetOptions::new().with_prefix())).await;
+    let keys: Vec<_> = keys.unwrap().kvs().iter().map(|kv| (kv.create_revision(), kv.key().to_vec())).collect();
+    let (_, oldest) = keys.iter().min().unwrap();
+    client.delete(oldest.clone(), None).await.unwrap();
+    assert!(two.stand().await.is_err());
+    let third = term(&three).await;
+    assert_eq!(holder(&two).await, me("three"));
+
+    // Without space: renewals, takeovers and ends go on; what is new is refused.
+    exhaust_quota(&cluster, 4 * MIB).await.unwrap();
+    assert_eq!(term(&three).await, third);
+    assert!(three.leave(third, "under NOSPACE").await.is_err());
+    assert_eq!(holder(&replica(&cluster, "four")).await, me("three"), "it cannot stand, and knows who holds");
+    // A replica that is gone: its lease ends.
+    let mut row = vec![one, two];
+    drop(three);
+    let waited = {
+        let since = Instant::now();
+        until("the takeover", MINUTE, || async {
+            for store in &row {
+                if let Ok(Standing::Held { .. }) = store.stand().await {
+                    return Ok(());
+                }
+            }
+            anyhow::bail!("nobody holds it")
+        })
+        .await
+        .unwrap();
+        since.elapsed()
+    };
+    eprintln!("etcd {version}: taken over {:.1} s after the holder was last seen", waited.as_secs_f64());
+    assert!(waited + Duration::from_secs(2) >= TTL && waited < TTL * 2, "{waited:?}");
+    let next = row.remove(0);
+    assert!(term(&next).await > third || holder(&next).await == me("two"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_member_that_hangs_does_not_cost_the_lock() {
+    let tools = Tools::find().unwrap();
+    let spec = EtcdSpec::new(faults::newest()).transport(Transport::Plain);
+    let cluster = EtcdCluster::start(&tools, &spec).await.unwrap();
+    let leader = cluster.leader().await.unwrap();
+    let hung = (leader + 1) % 3;
+    // Only this one is configured; the others' addresses are learned from it.
+    let one = replica_at(vec![cluster.endpoints()[hung].clone()], "one");
+    let first = term(&one).await;
+    cluster.pause(hung).unwrap();
+    for _ in 0..10 {
+        let since = Instant::now();
+        assert_eq!(term(&one).await, first);
+        assert!(since.elapsed() < TTL / 2, "{:?}", since.elapsed());
+        sleep(Duration::from_secs(2)).await;
+    }
+    cluster.resume(hung).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_of_kubernetes_is_held_by_one_given_up_and_taken_over() {
+    let tools = Tools::find().unwrap();
+    if tools.kube_apiserver().is_none() {
+        eprintln!("SKIPPED: no kube-apiserver here; `make tools-kube` builds one");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let spec = EtcdSpec::new(EtcdVersion::V3_5).members(1).transport(Transport::Plain);
+    let etcd = EtcdCluster::start(&tools, &spec).await.unwrap();
+    let api = KubeApiserver::start(&tools, &etcd, &dir.path().join("kube-apiserver.log")).await.unwrap();
+    let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "locks"}});
+    api.create("/api/v1/namespaces", &namespace).await.unwrap();
+    let account = serde_json::json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "defragd"}});
+    api.create("/api/v1/namespaces/locks/serviceaccounts", &account).await.unwrap();
+    let token = api.token("locks", "defragd").await.unwrap();
+    let kubeconfig = api.kubeconfig(dir.path().join("kubeconfig"), &token).unwrap();
+    let replica = |name: &str| {
+        KubernetesLock::new(KubernetesLockSettings {
+            kubeconfig: Some(kubeconfig.clone()),
+            context: None,
+            namespace: Some("locks".to_owned()),
+            name_prefix: "defragd-".to_owned(),
+            cluster: "Prod A".to_owned(),
+            me: me(name),
+            ttl: TTL,
+        })
+    };
+    let [one, two] = ["one", "two"].map(replica);
+    let denied = one.stand().await.unwrap_err();
+    assert!(denied.detail.contains("403"), "{denied:?}");
+    // What the README says that it needs, and no more.
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/locks";
+    let role = serde_json::json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "defragd-lock"},
+        "rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}],
+    });
+    api.create(&format!("{rbac}/roles"), &role).await.unwrap();
+    let binding = serde_json::json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "defragd-lock"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "defragd-lock"},
+        "subjects": [{"kind": "ServiceAccount", "name": "defragd", "namespace": "locks"}],
+    });
+    api.create(&format!("{rbac}/rolebindings"), &binding).await.unwrap();
+    until("the permission to be known", MINUTE, || async {
+        one.stand().await.map(drop).map_err(|unknown| anyhow::anyhow!("{}", unknown.detail))
+    })
+    .await
+    .unwrap();
+
+    let first = term(&one).await;
+    assert_eq!(holder(&two).await, me("one"));
+    one.leave(first, "paused").await.unwrap();
+    assert!(two.leave(first, "forged").await.is_err());
+    assert_eq!(two.left().await.unwrap().as_deref(), Some("paused"));
+    assert_eq!(term(&one).await, first);
+
+    let one = Arc::new(one);
+    one.release().await;
+    let second = term(&two).await;
+    assert!(second > first);
+    assert_eq!(holder(one.as_ref()).await, me("two"));
+    // The dead one's: as long as it is seen without a change.
+    drop(two);
+    let waited = taken_over(one.as_ref()).await;
+    eprintln!("the Lease is taken over {:.1} s after its holder was last seen", waited.as_secs_f64());
+    assert!(waited + Duration::from_secs(1) >= TTL && waited < TTL * 2, "{waited:?}");
+    assert!(term(one.as_ref()).await > second);
+}

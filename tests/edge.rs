@@ -1,0 +1,405 @@
+//! What the port withstands, against the real program: each attack goes on while ordinary clients scrape, who must all be
+//! served; afterwards its descriptors are back, its memory has not grown by much, and nothing has panicked. No etcd is there.
+//!
+//! `tests/web.rs` has ten thousand idle connections and single malformed requests.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    path::Path,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use futures_util::future::join_all;
+use reqwest::{Certificate, Client};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use tempfile::TempDir;
+use testkit::{Defragd, Pki, until};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsConnector;
+
+/// More than the server has places for.
+const CROWD: usize = 600;
+/// Of each attack.
+const LONG: Duration = Duration::from_secs(6);
+/// The whole server needs some 20 MiB; what the attacks send adds up to gigabytes.
+const MOST_GROWTH_KIB: u64 = 192 << 10;
+const TOKEN: &str = "0123456789abcdef-test-token";
+
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
+struct Arena {
+    dir: TempDir,
+    pki: Option<Pki>,
+    defragd: Defragd,
+    client: Client,
+}
+
+impl Arena {
+    async fn new(with_tls: bool) -> Self {
+        let _ = aws_lc_rs::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("token"), TOKEN).unwrap();
+        let mut args = vec![
+            "--endpoints=http://127.0.0.1:1".to_owned(),
+            format!("--data-dir={}", dir.path().join("journal").display()),
+            format!("--web.bearer-token-file={}", dir.path().join("token").display()),
+        ];
+        let mut builder =
+            Client::builder().tls_certs_only([]).pool_max_idle_per_host(0).timeout(Duration::from_secs(15));
+        let pki = with_tls.then(|| Pki::create(&dir.path().join("pki")).unwrap());
+        if let Some(pki) = &pki {
+            let web = dir.path().join("web.yml");
+            fs::write(&web, "tls_server_config: {cert_file: pki/server.crt, key_file: pki/server.key}").unwrap();
+            args.push(format!("--web.config.file={}", web.display()));
+            builder = builder.tls_certs_only([Certificate::from_pem(&fs::read(pki.ca()).unwrap()).unwrap()]);
+        }
+        let log = dir.path().join("defragd.log");
+        let defragd = Defragd::start(Path::new(env!("CARGO_BIN_EXE_defragd")), &args, &log).await.unwrap();
+        Self { dir, pki, defragd, client: builder.build().unwrap() }
+    }
+
+    fn url(&self, path: &str) -> String {
+        let scheme = if self.pki.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.defragd.target())
+    }
+
+    async fn tcp(&self) -> Result<TcpStream> {
+        Ok(TcpStream::connect(self.defragd.target()).await?)
+    }
+
+    /// Over TLS with HTTP/2 if the arena has it.
+    async fn http2(&self) -> Result<Box<dyn Wire>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.pki.as_ref().unwrap().ca())?)?;
+        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = self.tcp().await?;
+        let mut stream = TlsConnector::from(Arc::new(config)).connect("localhost".try_into()?, stream).await?;
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+        stream.write_all(&frame(4, 0, 0, &[])).await?;
+        Ok(Box::new(stream))
+    }
+
+    fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.defragd.pid())).unwrap().count()
+    }
+
+    fn memory_kib(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.defragd.pid())).unwrap();
+        let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Lets `CROWD` attackers begin again and again, while others scrape.
+    async fn withstands<'a>(&'a self, what: &str, attack: impl Fn(&'a Self, Instant) -> Attack<'a>) {
+        let (memory, descriptors) = (self.memory_kib(), self.descriptors());
+        let end = Instant::now() + LONG;
+        let over = AtomicBool::new(false);
+        let (served, attacks) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let attackers = async {
+            let one = async |number: usize| {
+                // Not all in the same instant.
+                sleep(Duration::from_millis(number as u64)).await;
+                while Instant::now() < end {
+                    // It is turned away or cut off: that is how it ought to be.
+                    let _ = timeout(end.saturating_duration_since(Instant::now()), attack(self, end)).await;
+                    attacks.fetch_add(1, Ordering::Relaxed);
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            join_all((0..CROWD).map(one)).await;
+            over.store(true, Ordering::Relaxed);
+        };
+        let others = async {
+            // Until all attackers are there.
+            sleep(Duration::from_secs(1)).await;
+            while !over.load(Ordering::Relaxed) {
+                let answer = self.client.get(self.url("/metrics")).send().await;
+                let answer = answer.unwrap_or_else(|error| panic!("{what}: a scrape after {served:?}: {error:?}"));
+                assert_eq!(answer.status().as_u16(), 200, "{what}: a scrape");
+                assert!(answer.text().await.unwrap().contains("defragd_build_info"), "{what}: the whole page");
+                served.fetch_add(1, Ordering::Relaxed);
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::join!(attackers, others);
+        self.defragd.ensure_running().unwrap();
+        // An assertion of h2's that only debug builds have fails when a connection with open streams is dropped: it ends
+        // the task of that connection, which is over anyway.
+        let of_h2 = |line: &str| line.contains("/h2-") && line.contains("/proto/streams/counts.rs");
+        let log = self.defragd.log().unwrap();
+        assert!(!log.lines().any(|line| line.contains("panicked") && !of_h2(line)), "{what}: {log}");
+        assert!(served.load(Ordering::Relaxed) >= 1, "{what}: {served:?} scrapes");
+        until("the descriptors to be back", Duration::from_secs(90), || async {
+            let now = self.descriptors();
+            ensure!(now <= descriptors + 8, "{what}: {descriptors} before, {now} now");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        let grown = self.memory_kib().saturating_sub(memory);
+        assert!(grown < MOST_GROWTH_KIB, "{what}: {grown} KiB more");
+        println!("{what}: {attacks:?} attacks, {served:?} scrapes served, {grown} KiB more");
+        let _ = &self.dir;
+    }
+}
+
+type Attack<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+
+/// Reads and throws away, until the other side ends.
+async fn drain(stream: &mut (impl AsyncRead + Unpin)) -> Result<()> {
+    let mut buffer = [0; 4096];
+    while stream.read(&mut buffer).await? > 0 {}
+    Ok(())
+}
+
+/// Each byte after a while.
+async fn drip(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8], pause: Duration) -> Result<()> {
+    for byte in bytes {
+        stream.write_all(&[*byte]).await?;
+        sleep(pause).await;
+    }
+    Ok(())
+}
+
+const POST: &str = "POST /api/v1/alerts HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrapes_are_served_while_others_misuse_http() {
+    let arena = Arena::new(false).await;
+    let pause = Duration::from_millis(200);
+
+    arena
+        .withstands("headers byte by byte", |arena, _| {
+            Box::pin(async move {
+                let request = format!("GET /metrics HTTP/1.1\r\nhost: x\r\nx-slow: {}\r\n\r\n", "x".repeat(1_000));
+                drip(&mut arena.tcp().await?, request.as_bytes(), pause).await
+            })
+        })
+        .await;
+
+    arena
+        .withstands("bodies byte by byte, with a good token", |arena, _| {
+            Box::pin(async move {
+                let mut stream = arena.tcp().await?;
+                let head = format!("{POST}authorization: Bearer {TOKEN}\r\ncontent-length: 100000\r\n\r\n");
+                stream.write_all(head.as_bytes()).await?;
+                drip(&mut stream, &[b' '; 1_000], pause).await
+            })
+        })
+        .await;
+
+    arena
+        .withstands("bodies byte by byte, of strangers", |arena, _| {
+            Box::pin(async move {
+                let mut stream = arena.tcp().await?;
+                stream.write_all(format!("{POST}transfer-encoding: chunked\r\n\r\n").as_bytes()).await?;
+                drip(&mut stream, "1\r\n \r\n".repeat(200).as_bytes(), pause).await
+            })
+        })
+        .await;
+
+    arena
+        .withstands("bodies without end", |arena, _| {
+            Box::pin(async move {
+                let mut stream = arena.tcp().await?;
+                let head = format!("{POST}authorization: Bearer {TOKEN}\r\ntransfer-encoding: chunked\r\n\r\n");
+                stream.write_all(head.as_bytes()).await?;
+                let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+                loop {
+                    stream.write_all(chunk.as_bytes()).await?;
+                }
+            })
+        })
+        .await;
+
+    arena
+        .withstands("chunks with endless extensions, trailers and headers", |arena, end| {
+            Box::pin(async move {
+                let mut stream = arena.tcp().await?;
+                let heads = [
+                    format!("{POST}authorization: Bearer {TOKEN}\r\ntransfer-encoding: chunked\r\n\r\n1;"),
+                    format!("{POST}authorization: Bearer {TOKEN}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"),
+                    "GET /metrics HTTP/1.1\r\n".to_owned(),
+                ];
+                let which = end.saturating_duration_since(Instant::now()).as_millis() as usize % heads.len();
+                stream.write_all(heads[which].as_bytes()).await?;
+                let more = if which == 0 { "x=y;".repeat(4_000) } else { "x-a: b\r\n".repeat(2_000) };
+                loop {
+                    stream.write_all(more.as_bytes()).await?;
+                }
+            })
+        })
+        .await;
+
+    arena
+        .withstands("many requests at once, and no answer read", |arena, _| {
+            Box::pin(async move {
+                let mut stream = arena.tcp().await?;
+                let requests = "GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n".repeat(500);
+                loop {
+                    stream.write_all(requests.as_bytes()).await?;
+                }
+            })
+        })
+        .await;
+
+    arena
+        .withstands("sockets half closed", |arena, _| {
+            Box::pin(async move {
+                let mut stream = arena.tcp().await?;
+                stream.write_all(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+                stream.shutdown().await?;
+                drain(&mut stream).await
+            })
+        })
+        .await;
+
+    arena
+        .withstands("garbage", |arena, end| {
+            Box::pin(async move {
+                let mut stream = arena.tcp().await?;
+                // Other bytes each time.
+                let seed = end.saturating_duration_since(Instant::now()).subsec_nanos() | 1;
+                let mut state = u64::from(seed);
+                let garbage: Vec<u8> = (0..4_096)
+                    .map(|_| {
+                        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        state.to_be_bytes()[1]
+                    })
+                    .collect();
+                stream.write_all(&garbage).await?;
+                drain(&mut stream).await
+            })
+        })
+        .await;
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// `GET https://x/` in HPACK's static table.
+const GET: [u8; 6] = [0x82, 0x87, 0x84, 0x41, 1, b'x'];
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// The numbers of a client's streams.
+fn streams() -> impl Iterator<Item = u32> {
+    (1..0x7fff_ffff).step_by(2)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrapes_are_served_while_others_misuse_tls_and_http2() {
+    let arena = Arena::new(true).await;
+
+    arena
+        .withstands("handshakes that do not go on", |arena, _| {
+            Box::pin(async move {
+                let mut stream = arena.tcp().await?;
+                // The beginning of a ClientHello of 512 bytes.
+                drip(&mut stream, &[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], Duration::from_millis(200)).await?;
+                drain(&mut stream).await
+            })
+        })
+        .await;
+
+    arena
+        .withstands("plain HTTP and garbage where TLS is spoken", |arena, _| {
+            Box::pin(async move {
+                let mut stream = arena.tcp().await?;
+                stream.write_all(&b"GET / HTTP/1.1\r\n\r\n\xff\x00".repeat(100)).await?;
+                drain(&mut stream).await
+            })
+        })
+        .await;
+
+    arena
+        .withstands("streams that are opened and reset", |arena, _| {
+            Box::pin(async move {
+                let mut stream = arena.http2().await?;
+                for id in streams() {
+                    let mut bytes = frame(1, END_HEADERS | END_STREAM, id, &GET);
+                    bytes.extend(frame(3, 0, id, &8_u32.to_be_bytes()));
+                    stream.write_all(&bytes).await?;
+                }
+                Ok(())
+            })
+        })
+        .await;
+
+    arena
+        .withstands("streams beyond all limits", |arena, _| {
+            Box::pin(async move {
+                let mut stream = arena.http2().await?;
+                for id in streams() {
+                    // Each has a body that never comes.
+                    stream.write_all(&frame(1, END_HEADERS, id, &GET)).await?;
+                }
+                Ok(())
+            })
+        })
+        .await;
+
+    arena
+        .withstands("headers that go on and on", |arena, _| {
+            Box::pin(async move {
+                let mut stream = arena.http2().await?;
+                stream.write_all(&frame(1, 0, 1, &GET)).await?;
+                // `x: yyy…`, not put into the table.
+                let mut header = vec![0, 1, b'x', 0x7f, 0xe1, 0x0f];
+                header.resize(header.len() + 2_144, b'y');
+                loop {
+                    stream.write_all(&frame(9, 0, 1, &header)).await?;
+                }
+            })
+        })
+        .await;
+
+    arena
+        .withstands("pings and settings, and no answer read", |arena, _| {
+            Box::pin(async move {
+                let mut stream = arena.http2().await?;
+                let mut bytes = frame(6, 0, 0, &[0; 8]).repeat(100);
+                bytes.extend(frame(4, 0, 0, &[0, 3, 0, 0, 0, 1]).repeat(100));
+                loop {
+                    stream.write_all(&bytes).await?;
+                }
+            })
+        })
+        .await;
+
+    arena
+        .withstands("garbage where HTTP/2 is spoken", |arena, _| {
+            Box::pin(async move {
+                let mut stream = arena.http2().await?;
+                for kind in 0..=255 {
+                    stream.write_all(&frame(kind, kind, u32::from(kind), &[kind; 300])).await?;
+                }
+                drain(&mut stream).await
+            })
+        })
+        .await;
+}

@@ -1,0 +1,100 @@
+//! A fleet in which clusters are in trouble: the others are in every scrape, and nothing piles up. The members are
+//! simulated (`benches/fleet`); what a scrape costs is measured there, not here.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+use std::{fmt::Write, path::Path, time::Duration};
+
+use fleet::{Fault, Fleet, Plan, plan::MEMBERS};
+use tempfile::TempDir;
+use testkit::{Defragd, Exposition, Port};
+use tokio::time::{Instant, timeout};
+
+/// Ten clusters of three members, of which two hang and one is not there.
+async fn in_trouble(dir: &TempDir) -> (Plan, Fleet, Defragd) {
+    const CLUSTERS: usize = 10;
+    let mut port = Port::reserve().unwrap();
+    let plan = Plan::new(CLUSTERS, port.number(), false, 2, 1);
+    port.release();
+    let fleet = Fleet::start(plan.clone(), dir.path()).await.unwrap();
+    let mut config = "clusters:\n".to_owned();
+    for cluster in 0..CLUSTERS {
+        let urls: Vec<_> = (0..MEMBERS).map(|member| plan.url(cluster, member)).collect();
+        writeln!(config, "  - {{name: {}, endpoints: {urls:?}}}", Plan::name(cluster)).unwrap();
+    }
+    let file = dir.path().join("config.yaml");
+    std::fs::write(&file, config).unwrap();
+    let args = ["--exporter-only".to_owned(), format!("--config={}", file.display())];
+    let binary = Path::new(env!("CARGO_BIN_EXE_defragd"));
+    let defragd = Defragd::start(binary, &args, &dir.path().join("log")).await.unwrap();
+    (plan, fleet, defragd)
+}
+
+async fn scrape(http: &reqwest::Client, defragd: &Defragd, timeout_seconds: &str) -> Exposition {
+    let request = http
+        .get(format!("{}/metrics", defragd.url()))
+        .header("x-prometheus-scrape-timeout-seconds", timeout_seconds)
+        .send();
+    let answer = timeout(Duration::from_mins(1), request).await.expect("answered at all").unwrap();
+    assert!(answer.status().is_success());
+    Exposition::new(answer.text().await.unwrap())
+}
+
+fn up(page: &Exposition, cluster: usize, member: usize) -> f64 {
+    let (cluster, member) = (Plan::name(cluster), format!("etcd-{member}"));
+    page.require("defragd_member_up", &[("etcd_cluster", &cluster), ("member", &member)]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_hang_or_refuse_take_no_other_from_any_scrape() {
+    let dir = tempfile::tempdir().unwrap();
+    let (plan, _fleet, defragd) = in_trouble(&dir).await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    for _ in 0..3 {
+        // Far above what the others need, far below the minute that ends the test.
+        let page = scrape(&http, &defragd, "6").await;
+        for (cluster, member) in (0..plan.clusters).flat_map(|cluster| (0..MEMBERS).map(move |m| (cluster, m))) {
+            let well = plan.fault(cluster, member) == Fault::None;
+            let found = up(&page, cluster, member);
+            assert!((found - f64::from(u8::from(well))).abs() < 0.1, "cluster {cluster}, member {member}: {found}");
+        }
+        let hung: Vec<_> = (0..plan.clusters)
+            .flat_map(|cluster| (0..MEMBERS).map(move |member| (cluster, member)))
+            .filter(|(cluster, member)| plan.fault(*cluster, *member) == Fault::Frozen)
+            .collect();
+        assert!(!hung.is_empty(), "the plan has members that hang");
+        // What was waited for is the members' own bound: the scrapes' timeout less the offset.
+        for (cluster, member) in hung {
+            let (cluster, member) = (Plan::name(cluster), format!("etcd-{member}"));
+            let labels = [("etcd_cluster", cluster.as_str()), ("member", member.as_str())];
+            let took = page.require("defragd_member_probe_duration_seconds", &labels).unwrap();
+            assert!(took < 6.0, "{cluster} {member} took {took} s");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_scrapes_while_members_restart_leave_no_file_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, mut fleet, defragd) = in_trouble(&dir).await;
+    let restarts = tokio::spawn(async move { fleet.restart_members(Duration::from_millis(100)).await });
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", defragd.pid())).unwrap().count();
+    let (begun, mut early) = (Instant::now(), 0);
+    for number in 0..1_000 {
+        let page = scrape(&http, &defragd, "0.06").await;
+        assert!(page.text().ends_with("# EOF\n") || page.text().contains("defragd_cluster_up"));
+        if number < 200 {
+            early = early.max(files());
+        }
+        // A loaded machine makes fewer, and shows the same.
+        if begun.elapsed() > Duration::from_mins(3) {
+            break;
+        }
+    }
+    assert!(!restarts.is_finished(), "the members restart all the while");
+    let late = files();
+    // One for each member, and what serves; pages of members come and go.
+    assert!(late <= early + 8, "{early} files were open at first, {late} in the end");
+    restarts.abort();
+}

@@ -1,0 +1,129 @@
+//! The configuration file, and that what is said of a bad one can be relied on.
+
+use defragd::config::{ConfigError, Settings, Source};
+use serde_json::Value;
+
+use crate::target::Target;
+
+const WORDS: [&str; 44] = [
+    "clusters",
+    "name",
+    "endpoints",
+    "tls",
+    "ca_file",
+    "cert_file",
+    "key_file",
+    "auth",
+    "username",
+    "match",
+    "policy",
+    "mode",
+    "enforce",
+    "min_reclaimable",
+    "100MiB",
+    "cooldown",
+    "6h",
+    "10",
+    "-1s",
+    "rule",
+    "dbSize > 1",
+    "windows",
+    "days",
+    "sat",
+    "start",
+    "02:00",
+    "24:00",
+    "timezone",
+    "Europe/Berlin",
+    "gates",
+    "when",
+    "http",
+    "url",
+    "https://x:1",
+    "kubernetes_pods",
+    "promql",
+    "expect",
+    "above",
+    "<<",
+    "&a",
+    "*a",
+    "!!str",
+    "|",
+    "---",
+];
+
+pub(crate) fn seeds() -> Vec<String> {
+    let own = ["deploy/examples/config.yaml", "deploy/examples/gates.yaml", "deploy/examples/kubeadm.yaml"];
+    let read = |path: &str| std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    own.into_iter().chain(["tests/config/bad_merged.yaml", "tests/config/bad_types.yaml"]).map(read).collect()
+}
+
+fn tree(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap()
+}
+
+/// What every report of problems must be.
+pub(crate) fn is_sound<T>(text: &str, result: Result<T, ConfigError>) -> Result<(), String> {
+    let Err(error) = result else { return Ok(()) };
+    let said = error.to_string();
+    let ConfigError::Invalid { problems, .. } = error else { return Err(format!("another error: {said}")) };
+    if problems.is_empty() || said.lines().count() != problems.len() {
+        return Err(format!("{} problems in {} lines: {said}", problems.len(), said.lines().count()));
+    }
+    if said.chars().any(|c| c.is_control() && c != '\n') {
+        return Err(format!("control characters: {said:?}"));
+    }
+    // A carriage return alone ends a line in YAML.
+    let lines = text.split(['\n', '\r']).count();
+    if let Some(problem) =
+        problems.iter().find(|problem| problem.place.is_some_and(|at| at.line == 0 || at.line > lines))
+    {
+        return Err(format!("{problem:?} of {lines} lines"));
+    }
+    if problems.iter().any(|problem| problem.what.is_empty()) {
+        return Err(format!("nothing is said: {problems:?}"));
+    }
+    Ok(())
+}
+
+#[test]
+fn whatever_the_configuration_is_it_is_read_or_refused_in_order() {
+    let seeds = seeds();
+    let trees = seeds.iter().take(3).map(|text| tree(text)).collect();
+    let target = Target {
+        name: "config",
+        seeds: seeds.into_iter().map(String::into_bytes).collect(),
+        trees,
+        words: &WORDS,
+        cost: 1,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    target.attack(|bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            let path = dir.path().join("config.yaml");
+            std::fs::write(&path, bytes).unwrap();
+            return is_sound(&"\n".repeat(bytes.len()), Settings::from_file(&path));
+        };
+        let result = Settings::from_source(&mut Source::from_text(text), |_| ());
+        if result.is_ok() {
+            agrees_with_the_library(text)?;
+        }
+        is_sound(text, result)
+    });
+}
+
+/// What explains bad files must find nothing wrong with good ones: one unknown key more, and that alone is told.
+fn agrees_with_the_library(text: &str) -> Result<(), String> {
+    let Ok(Value::Object(mut tree)) = serde_saphyr::from_str::<Value>(text) else { return Ok(()) };
+    let again = serde_json::to_string(&tree).unwrap();
+    if Settings::from_source(&mut Source::from_text(again), |_| ()).is_err() {
+        // Times, sizes and numbers may be written in ways that JSON has not.
+        return Ok(());
+    }
+    tree.insert("zzz".to_owned(), Value::Null);
+    let text = serde_json::to_string(&tree).unwrap();
+    match Settings::from_source(&mut Source::from_text(text), |_| ()) {
+        Err(ConfigError::Invalid { problems, .. }) if problems.len() == 1 && problems[0].at == "zzz" => Ok(()),
+        other => Err(format!("with one unknown key more: {other:?}")),
+    }
+}

@@ -1,0 +1,171 @@
+//! Entries of a journal that somebody else, a newer program or a bad disk wrote.
+
+use std::{sync::Arc, time::Duration};
+
+use bytesize::ByteSize;
+use defragd::{
+    adapters::journal::SqliteJournal,
+    core::{
+        cluster::MemberId,
+        gate::{GateKind, GateResult, Moment, OnFailure},
+        history::{
+            AlertKey, Entry, Intent, MemberEnd, MemberResult, Outcome, Record, Request, RunId, RunView, Sizes, Step,
+            Trigger,
+        },
+        lock::Term,
+        order::Order,
+        policy::{Mode, Need},
+        reason::Reason,
+    },
+    ports::{clock::SystemClock, journal::Journal},
+};
+use serde_json::Value;
+
+use crate::target::Target;
+
+const WORDS: [&str; 30] = [
+    "kind",
+    "accepted",
+    "joined",
+    "resolved",
+    "approved",
+    "started",
+    "step",
+    "intent",
+    "result",
+    "gate",
+    "finished",
+    "outcome",
+    "succeeded",
+    "failed",
+    "reason",
+    "corrupt_alarm",
+    "member_id",
+    "ffffffffffffffff",
+    "before",
+    "after",
+    "db_size",
+    "took",
+    "secs",
+    "nanos",
+    "4294967295",
+    "18446744073709551615",
+    "compact",
+    "order",
+    "pause",
+    "resume",
+];
+
+fn entries() -> Vec<Entry> {
+    let before = Sizes { db_size: ByteSize(1_000_000_007), db_size_in_use: ByteSize(77) };
+    let intent = || Intent {
+        member_id: MemberId(u64::MAX),
+        member: "etcd-1".to_owned(),
+        is_leader: true,
+        need: Need::Fragmented,
+        before,
+    };
+    let after = Sizes { db_size: ByteSize(1_001), ..before };
+    let alerts = vec![AlertKey { fingerprint: "f".to_owned(), starts_at: "2026-01-01T00:00:00Z".to_owned() }];
+    let gate = GateResult {
+        gate: "pods".to_owned(),
+        kind: GateKind::KubernetesPods,
+        moment: Moment::Before,
+        passed: true,
+        on_failure: OnFailure::Warn,
+        detail: "3 pods".to_owned(),
+        evidence: [("pods".to_owned(), 3.into())].into_iter().collect(),
+        baseline: Some(serde_json::json!({"kind": "any"})),
+        took: Duration::from_millis(1_500),
+    };
+    vec![
+        Entry::Accepted(Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: alerts.clone() }),
+        Entry::Joined { alerts: alerts.clone() },
+        Entry::Resolved { alerts },
+        Entry::Approved { by: "ann".to_owned() },
+        Entry::Started { mode: Mode::Enforce, term: Some(Term(7)) },
+        Entry::Gate(gate),
+        Entry::Step(Step::Compact { revision: u64::MAX }),
+        Entry::Intent(intent()),
+        Entry::Result(MemberResult {
+            intent: intent(),
+            end: MemberEnd::Defragmented { after, took: Duration::from_millis(1_500) },
+        }),
+        Entry::Result(MemberResult { intent: intent(), end: MemberEnd::NotSent { reason: Reason::CorruptAlarm } }),
+        Entry::Finished(Outcome::Failed { reason: Reason::CorruptAlarm }),
+    ]
+}
+
+/// A journal's lines, one JSON text each, as a tree: a list of them.
+fn trees() -> Vec<Value> {
+    vec![entries().iter().map(|entry| serde_json::to_value(entry).unwrap()).collect()]
+}
+
+fn lines(bytes: &[u8]) -> Vec<String> {
+    match serde_json::from_slice::<Value>(bytes) {
+        Ok(Value::Array(lines)) => lines.iter().map(Value::to_string).collect(),
+        _ => String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect(),
+    }
+}
+
+fn look(views: &[RunView]) {
+    for view in views {
+        let _ = (view.reclaimed(), view.touched_a_member(), view.baselines(), view.standing_alerts().count());
+        for member in &view.members {
+            let _ = (member.label(), member.reclaimed());
+        }
+        let _ = view.outcome.as_ref().and_then(Outcome::reason).map(ToString::to_string);
+        let _ = serde_json::to_string(view).unwrap();
+    }
+}
+
+#[test]
+fn whatever_the_entries_of_a_journal_are_they_make_runs_or_are_refused() {
+    let trees = trees();
+    let seeds = trees.iter().map(|tree| tree.to_string().into_bytes()).collect();
+    Target { name: "journal", seeds, trees, words: &WORDS, cost: 1 }.attack(|bytes| {
+        let mut records = Vec::new();
+        for line in lines(bytes) {
+            let _ = serde_json::from_str::<Order>(&line);
+            let Ok(entry) = serde_json::from_str::<Entry>(&line) else { continue };
+            let again: Entry =
+                serde_json::from_str(&serde_json::to_string(&entry).unwrap()).map_err(|e| e.to_string())?;
+            if again != entry {
+                return Err(format!("{entry:?} became {again:?}"));
+            }
+            records.push(Record { run: RunId(1), at: "2026-01-01T00:00:00Z".parse().unwrap(), entry });
+        }
+        look(&RunView::fold(records));
+        Ok(())
+    });
+}
+
+#[test]
+fn whatever_is_in_the_journals_tables_it_is_read_or_refused() {
+    let trees = trees();
+    let seeds = trees.iter().map(|tree| tree.to_string().into_bytes()).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let journal = SqliteJournal::open(dir.path(), Arc::new(SystemClock)).unwrap();
+    let other = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
+    // Speed: nobody cuts the power here.
+    other.pragma_update(None, "synchronous", "OFF").unwrap();
+    Target { name: "tables", seeds, trees, words: &WORDS, cost: 8 }.attack(|bytes| {
+        other.execute_batch("DELETE FROM entry; DELETE FROM run; DELETE FROM person_order;").unwrap();
+        let open = i64::from(bytes.len() % 2 == 1);
+        other.execute("INSERT INTO run (id, cluster, open) VALUES (1, 'a', ?1)", [open]).unwrap();
+        for (number, line) in lines(bytes).into_iter().enumerate() {
+            let at = if number == 7 { line.as_str() } else { "2026-01-01T00:00:00Z" };
+            other.execute("INSERT INTO entry (run, at, body) VALUES (1, ?1, ?2)", (at, &line)).unwrap();
+            other.execute("INSERT INTO person_order (cluster, at, body) VALUES ('a', ?1, ?2)", (at, &line)).unwrap();
+        }
+        runtime.block_on(async {
+            // An error says what is wrong: the program does not start with it.
+            look(&journal.open_runs().await.unwrap_or_default());
+            look(&journal.runs_of("a", 10).await.unwrap_or_default());
+            let _ = journal.records(RunId(1)).await;
+            let _ = journal.orders("a").await;
+        });
+        Ok(())
+    });
+}

@@ -1,0 +1,92 @@
+//! Whom `notify:` tells of runs, by a server's side; with one beside it that never answers. No etcd is there: the run is
+//! refused, which is an end like any other.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::ensure;
+use axum::{Json, Router, extract::State, http::HeaderMap, http::Uri, routing::any};
+use serde_json::{Value, json};
+use testkit::{Defragd, until};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// Path, bearer token, body.
+type Heard = Arc<Mutex<Vec<(String, String, Value)>>>;
+
+async fn listener() -> (Heard, String) {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
+    let heard = Heard::default();
+    let hear = |State(heard): State<Heard>, uri: Uri, headers: HeaderMap, Json(body): Json<Value>| async move {
+        let token = headers.get("authorization").map_or("", |value| value.to_str().unwrap()).to_owned();
+        heard.lock().unwrap().push((uri.to_string(), token, body));
+        "thank you, in no JSON"
+    };
+    let router = Router::new().fallback(any(hear)).with_state(Arc::clone(&heard));
+    tokio::spawn(async move { axum::serve(socket, router).await });
+    (heard, url)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_and_grafana_hear_of_a_run_while_another_target_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (heard, url) = listener().await;
+    // It takes connections, and that is all.
+    let hung = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    std::fs::write(dir.path().join("notify-token"), "a-secret-of-the-target\n").unwrap();
+    let config = format!(
+        "clusters: [{{name: demo, endpoints: [\"http://127.0.0.1:1\"]}}]\nnotify:\n\
+         - {{name: hung, webhook: {{url: \"http://{}/\", timeout: 1m}}}}\n\
+         - {{name: chat, webhook: {{url: \"{url}/hook?room=7\", bearer_token_file: {:?}}}}}\n\
+         - {{name: graphs, grafana: {{url: \"{url}/grafana/\"}}}}\n",
+        hung.local_addr().unwrap(),
+        dir.path().join("notify-token"),
+    );
+    let path = dir.path().join("config.yaml");
+    std::fs::write(&path, config).unwrap();
+    let args = [
+        format!("--config={}", path.display()),
+        format!("--data-dir={}", dir.path().join("journal").display()),
+        "--web.external-url=https://ops.example.org/defragd".to_owned(),
+        "--web.route-prefix=/".to_owned(),
+    ];
+    let binary = Path::new(env!("CARGO_BIN_EXE_defragd"));
+    let defragd = Defragd::start(binary, &args, &dir.path().join("defragd.log")).await.unwrap();
+    let alert = json!({"status": "firing", "labels": {"etcd_cluster": "demo"}, "startsAt": "t", "fingerprint": "f"});
+    let accepted = defragd.post_alerts(&json!({"version": "4", "alerts": [alert]}), None).await.unwrap();
+    assert_eq!(accepted.status, 202, "{}", accepted.body);
+
+    until("all to be told", MINUTE, || async {
+        let heard = heard.lock().unwrap().clone();
+        ensure!(heard.len() == 3, "{heard:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let heard = heard.lock().unwrap().clone();
+    let hooks: Vec<_> = heard.iter().filter(|(path, ..)| path == "/hook?room=7").collect();
+    assert!(hooks.iter().all(|(_, token, _)| token == "Bearer a-secret-of-the-target"), "{heard:?}");
+    assert_eq!(hooks[0].2["event"], "run_started");
+    let end = &hooks[1].2;
+    assert_eq!((&end["event"], &end["cluster"], &end["run"]), (&json!("run_finished"), &json!("demo"), &json!(1)));
+    assert_eq!((&end["outcome"], &end["reason_code"]), (&json!("refused"), &json!("cluster_unreachable")));
+    assert_eq!(end["link"], "https://ops.example.org/defragd/runs/1");
+    let (_, _, graph) = heard.iter().find(|(path, ..)| path == "/grafana/api/annotations").unwrap();
+    assert!(graph["time"].as_i64().unwrap() <= graph["timeEnd"].as_i64().unwrap(), "{graph}");
+    assert_eq!(graph["tags"], json!(["defragd", "etcd_cluster:demo", "outcome:refused"]));
+
+    let metrics = defragd.metrics().await.unwrap();
+    let count =
+        |target, result| metrics.count("defragd_notifications_total", &[("target", target), ("result", result)]);
+    assert_eq!([count("chat", "sent"), count("graphs", "sent"), count("hung", "sent")], [Some(2), Some(1), Some(0)]);
+    let run = defragd.json("/api/v1/runs/1").await.unwrap();
+    assert_eq!(run["outcome"], "refused", "the hung target holds nothing up: {run}");
+    assert!(!defragd.log().unwrap().contains("a-secret-of-the-target"));
+    assert!(defragd.terminate(Duration::from_secs(15)).await.unwrap().success(), "nor the end");
+}

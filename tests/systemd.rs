@@ -1,0 +1,260 @@
+//! What systemd is told and hands over, with a socket of ours in its place: `READY=1` only when it is true, reloads,
+//! the end, the watchdog, and sockets that were bound before. No etcd is there.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+use std::{
+    fs::{self, File},
+    io::ErrorKind,
+    net::TcpListener,
+    os::{fd::OwnedFd, unix::net::UnixDatagram},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// A minute is long for anything here, also on two busy cores.
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_defragd")
+}
+
+/// A folder with a configuration, a journal and the socket that systemd would listen at.
+struct Host {
+    dir: TempDir,
+    notify: UnixDatagram,
+}
+
+/// A started program, which ends with the test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Started {
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Host {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.yaml"), "clusters: [{name: demo, endpoints: ['http://127.0.0.1:1']}]")
+            .unwrap();
+        let notify = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+        Self { dir, notify }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn args(&self) -> Vec<String> {
+        vec![
+            "serve".to_owned(),
+            format!("--config={}", self.path("config.yaml").display()),
+            format!("--data-dir={}", self.path("journal").display()),
+        ]
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
+        command
+            .env("NOTIFY_SOCKET", self.path("notify"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        command
+    }
+
+    /// `sh` puts what is its standard input where systemd puts its first socket, and becomes the program.
+    fn handing_over(&self, fd: OwnedFd, extra: &[&str]) -> Command {
+        let mut command = self.command("sh");
+        let script = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$@\" 3<&0 0</dev/null";
+        command.args(["-c", script, "sh", binary()]).args(self.args()).args(extra).stdin(fd);
+        command
+    }
+
+    /// The next message, if one comes in this time.
+    fn hear(&self, limit: Duration) -> Option<String> {
+        self.notify.set_read_timeout(Some(limit)).unwrap();
+        let mut buffer = [0; 4096];
+        match self.notify.recv(&mut buffer) {
+            Ok(length) => Some(String::from_utf8(buffer[..length].to_vec()).unwrap()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// All messages until one has this line, that one included.
+    fn until(&self, line: &str) -> Vec<String> {
+        let mut heard: Vec<String> = Vec::new();
+        let end = Instant::now() + MINUTE;
+        while Instant::now() < end {
+            if let Some(message) = self.hear(Duration::from_secs(1)) {
+                let is_it = message.lines().any(|said| said == line);
+                heard.push(message);
+                if is_it {
+                    return heard;
+                }
+            }
+        }
+        panic!("no {line} among {heard:?}; log: {}", self.log());
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+}
+
+/// Where it says that it listens.
+fn address(ready: &[String]) -> String {
+    let last = ready.last().unwrap();
+    last.split_once("STATUS=1 cluster(s) on ").unwrap_or_else(|| panic!("{last}")).1.trim().to_owned()
+}
+
+async fn get(address: &str, path: &str) -> (u16, String) {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let answer = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_hears_of_the_start_the_reloads_and_the_end_when_they_are_so() {
+    let host = Host::new();
+    let mut command = host.command(binary());
+    let mut defragd = Started(command.args(host.args()).arg("--web.listen-address=127.0.0.1:0").spawn().unwrap());
+    let heard = host.until("READY=1");
+    assert!(heard[0].starts_with("STATUS=taking up the journal"), "{heard:?}");
+    assert!(!heard.iter().any(|message| message.contains("WATCHDOG=1")), "nobody asked for it: {heard:?}");
+    // Ready means ready: no waiting here.
+    let address = address(&heard);
+    assert_eq!(get(&address, "/-/ready").await.0, 200);
+
+    for (config, successful) in [("clusters: [{name: demo, endpoints: ['http://127.0.0.1:1']}]", 1), ("clusters: 7", 0)]
+    {
+        fs::write(host.path("config.yaml"), config).unwrap();
+        defragd.signal("HUP");
+        let began = host.until("RELOADING=1").pop().unwrap();
+        let at = began.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
+        assert!(at.parse::<u64>().unwrap() > 0, "{began}");
+        // A reload that fails ends as well: the old configuration goes on.
+        host.until("READY=1");
+        let metric = format!("defragd_config_last_reload_successful {successful}\n");
+        assert!(get(&address, "/metrics").await.1.contains(&metric));
+    }
+
+    defragd.signal("TERM");
+    let heard = host.until("STOPPING=1");
+    assert!(heard.last().unwrap().contains("STATUS=stopping: 1 cluster(s) on "), "{heard:?}");
+    assert!(defragd.0.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watchdog_is_fed_until_the_loop_hangs() {
+    let host = Host::new();
+    let mut command = host.command(binary());
+    command.env("WATCHDOG_USEC", "400000").args(host.args()).arg("--web.listen-address=127.0.0.1:0");
+    let defragd = Started(command.spawn().unwrap());
+    host.until("READY=1");
+    for _ in 0..3 {
+        host.until("WATCHDOG=1");
+    }
+    // A configuration that can be opened and never read: the reload hangs, and the loop with it.
+    fs::remove_file(host.path("config.yaml")).unwrap();
+    assert!(Command::new("mkfifo").arg(host.path("config.yaml")).status().unwrap().success());
+    defragd.signal("HUP");
+    host.until("RELOADING=1");
+    assert_eq!(host.hear(Duration::from_secs(2)), None, "it hangs, and says that it does not");
+    // It goes on once it can: the writer's end brings the end of the file.
+    fs::write(host.path("config.yaml"), "clusters: [{name: demo, endpoints: ['http://127.0.0.1:1']}]").unwrap();
+    host.until("READY=1");
+    host.until("WATCHDOG=1");
+}
+
+#[test]
+fn what_does_not_start_never_says_that_it_is_ready() {
+    let host = Host::new();
+    fs::create_dir(host.path("journal")).unwrap();
+    fs::write(host.path("journal/journal.db"), "this is no database, but a text of some length".repeat(99)).unwrap();
+    let ended = host.command(binary()).args(host.args()).arg("--web.listen-address=127.0.0.1:0").status().unwrap();
+    assert!(!ended.success());
+    while let Some(message) = host.hear(Duration::from_millis(200)) {
+        assert!(!message.contains("READY"), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_is_handed_over_is_listened_on_instead_of_the_address() {
+    let host = Host::new();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let bound = socket.local_addr().unwrap().to_string();
+    // An address that it could not bind, to see that it does not try.
+    let taken = format!("--web.listen-address={bound}");
+    let mut command = host.handing_over(socket.into(), &["--web.systemd-socket", &taken]);
+    let mut defragd = Started(command.spawn().unwrap());
+    // Nothing is lost of what comes before it is there: the socket holds it. `socket` itself is gone from this process.
+    drop(command);
+    assert_eq!(get(&bound, "/-/healthy").await.0, 200);
+    assert_eq!(address(&host.until("READY=1")), bound);
+    defragd.signal("TERM");
+    assert!(defragd.0.wait().unwrap().success());
+}
+
+#[test]
+fn without_a_usable_socket_it_does_not_start_and_says_why() {
+    let host = Host::new();
+    let run =
+        |mut command: Command| -> Output { command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap() };
+    let mut none = host.command(binary());
+    none.args(host.args()).arg("--web.systemd-socket").env("LISTEN_FDS", "1").env("LISTEN_PID", "1");
+    let file = File::open(host.path("config.yaml")).unwrap();
+    let anywhere = TcpListener::bind("0.0.0.0:0").unwrap();
+    for (command, says) in [
+        (none, "no socket was handed over"),
+        (host.handing_over(file.into(), &["--web.systemd-socket"]), "socket 0 cannot be used"),
+        // The addresses that count are those of the sockets.
+        (
+            host.handing_over(anywhere.into(), &["--web.systemd-socket"]),
+            "the webhook would be open to the network on 0.0.0.0:",
+        ),
+    ] {
+        let output = run(command);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains(says), "{says:?} is not in {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn systemds_own_launcher_starts_it_with_the_first_connection() {
+    let launcher = Path::new("/usr/bin/systemd-socket-activate");
+    if !launcher.exists() {
+        return println!("SKIPPED: no systemd-socket-activate here");
+    }
+    let host = Host::new();
+    // A free port: the launcher must bind it itself.
+    let bound = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut command = host.command(launcher.to_str().unwrap());
+    command.args([&format!("--listen={bound}"), "--setenv=NOTIFY_SOCKET", binary()]).args(host.args());
+    let started = Started(command.arg("--web.systemd-socket").spawn().unwrap());
+    let end = Instant::now() + MINUTE;
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let url = format!("http://{bound}/-/healthy");
+    while !reqwest::get(&url).await.is_ok_and(|answer| answer.status() == 200) {
+        assert!(Instant::now() < end, "{}", host.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(address(&host.until("READY=1")), bound);
+    drop(started);
+}
