@@ -29,8 +29,10 @@ const MIB: u64 = 1 << 20;
 const SMALL_QUOTA: u64 = 48 * MIB;
 /// Until the scenario lets go …
 const SLOWED: Duration = Duration::from_mins(1);
-/// … with so much silence at a time, below an election, that a copy of some ten MiB takes as long as that needs.
+/// … with so much silence at a time that a copy of some ten MiB takes as long as that needs.
 const SILENCE: Duration = Duration::from_millis(400);
+/// etcd's own is a second, too close to the silence.
+const PATIENT_ELECTION: &str = "--election-timeout=6000";
 
 /// Plays a scenario on three members of this line. Also gives the version that they say they are.
 pub async fn play(line: EtcdVersion, scenario: Scenario) -> (String, Vec<String>) {
@@ -38,6 +40,9 @@ pub async fn play(line: EtcdVersion, scenario: Scenario) -> (String, Vec<String>
     let mut spec = EtcdSpec::new(line).transport(Transport::Plain);
     if scenario.wants_small_quota() {
         spec = spec.quota_bytes(SMALL_QUOTA);
+    }
+    if scenario.wants_patient_members() {
+        spec = spec.arg(PATIENT_ELECTION);
     }
     let cluster = Arc::new(EtcdCluster::start(&tools, &spec).await.unwrap());
     let version = cluster.status(0).await.unwrap().version;

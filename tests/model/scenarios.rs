@@ -52,6 +52,12 @@ impl Scenario {
         Self::Frozen,
     ];
 
+    /// Whether nobody is to be elected in it without being asked for. Members that are slowed are silent much of
+    /// the time, and on a busy machine long enough that the others would elect a leader of their own.
+    pub fn wants_patient_members(self) -> bool {
+        matches!(self, Self::Follower | Self::Leader | Self::Transfer | Self::KilledAtWork)
+    }
+
     pub fn wants_small_quota(self) -> bool {
         self == Self::NoSpace
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, Fact},
-    gate::Moment,
     history::{Outcome, Step},
     reason::Reason,
 };
@@ -78,7 +77,7 @@ impl Run {
             if now.saturating_sub(*clearing.clear_since.get_or_insert(now)) >= CLEAR_FOR {
                 return match self.stop.clone() {
                     Some(reason) => self.finish(Outcome::Stopped { reason }),
-                    None => self.pass_gates(Moment::After),
+                    None => self.succeed(),
                 };
             }
         } else if clearing.clear_since.is_some() || waited >= CLEAR_FOR {

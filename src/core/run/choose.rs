@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Phase, Run, known, sizes};
+use super::{Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Done, LOOK_INTERVAL, Phase, Run, known, sizes};
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, Fact},
     gate::Moment,
@@ -40,7 +40,10 @@ impl Run {
         let disarm = self.brief.policy.disarm_no_space && facts.has_alarm(AlarmKind::NoSpace);
         let has_work = compact_to.is_some() || next.is_some() || disarm;
         if has_work && !self.entered {
-            return self.pass_gates(self.moment_of_entry());
+            if self.has_gates(self.moment_of_entry()) {
+                return self.check_gates(self.moment_of_entry());
+            }
+            self.entered = true;
         }
         if self.brief.policy.mode == Mode::Observe {
             return self.only_observed(members);
@@ -56,7 +59,7 @@ impl Run {
             Some((step, need)) => self.intend(facts, step, need),
             None if disarm => self.disarm_next(facts),
             None if self.unproven => self.watch_alarms(now),
-            None if self.acted => self.pass_gates(Moment::After),
+            None if self.acted => self.succeed(),
             None => self.finish(Outcome::NothingToDo),
         }
     }
@@ -125,17 +128,21 @@ impl Run {
 
     pub(super) fn recorded(
         &mut self,
-        done: Option<crate::core::cluster::MemberId>,
+        now: Duration,
+        done: Option<Done>,
         then: Option<Outcome>,
         written: Result<(), String>,
     ) -> Action {
-        let ended_well = done.is_some();
-        self.past.done.extend(done);
-        match (then, written) {
-            (Some(outcome), _) => self.finish(outcome),
-            (None, Err(detail)) => self.give_up(Reason::JournalFailed { detail }),
-            (None, Ok(())) if ended_well => self.pass_gates(Moment::Between),
-            (None, Ok(())) => self.choose_next(),
+        self.past.done.extend(done.as_ref().map(|done| done.member));
+        match (then, written, done) {
+            (Some(outcome), _, _) => self.finish(outcome),
+            (None, Err(detail), _) => self.give_up(Reason::JournalFailed { detail }),
+            (None, Ok(()), Some(_)) if self.has_gates(Moment::Between) => self.check_gates(Moment::Between),
+            // Not looked at twice in a row: the choice is confirmed by a look of its own anyway.
+            (None, Ok(()), Some(Done { seen_at, facts, .. })) if now.saturating_sub(seen_at) <= LOOK_INTERVAL => {
+                self.choose(now, &Ok(*facts))
+            }
+            (None, Ok(()), _) => self.choose_next(),
         }
     }
 }

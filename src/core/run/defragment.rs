@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Action, DEADLINES_TO_FOLLOW, DefragError, IDLE_BEFORE_DONE, LOOK_INTERVAL, Phase, Run, Watch, sizes};
+use super::{
+    Action, DEADLINES_TO_FOLLOW, DefragError, Done, IDLE_BEFORE_DONE, LOOK_INTERVAL, Phase, Run, Watch, sizes,
+};
 use crate::core::{
     cluster::{ClusterFacts, Fact, MemberFacts, UnknownKind},
-    history::{Intent, MemberEnd, Outcome, Sizes},
+    history::{Intent, MemberEnd, MemberResult, Outcome, Sizes},
     reason::Reason,
     safety,
 };
@@ -121,20 +123,24 @@ impl Run {
     ) -> Action {
         let after = facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id));
         let trouble = self.trouble(facts);
-        match (trouble, after) {
-            (Some(reason), after) if !reason.may_pass() => return self.fail(intent, reason, after),
-            (None, Some(after)) => {
+        match (trouble, after, facts) {
+            (Some(reason), after, _) if !reason.may_pass() => return self.fail(intent, reason, after),
+            (None, Some(after), Ok(facts)) => {
                 let healthy_for = now.saturating_sub(*healthy_since.get_or_insert(now));
                 // After a stop nobody is next, so nobody needs the pause.
                 let pause = if self.stop.is_some() { Duration::ZERO } else { self.brief.policy.pause_between_members };
                 if healthy_for >= pause {
                     let then = self.stop.clone().map(|reason| Outcome::Stopped { reason });
-                    return self.record(intent, MemberEnd::Defragmented { after, took }, then);
+                    let facts = Box::new(facts.clone());
+                    self.phase =
+                        Phase::Recording { done: Some(Done { member: intent.member_id, seen_at: now, facts }), then };
+                    let end = MemberEnd::Defragmented { after, took };
+                    return Action::RecordResult(MemberResult { intent, end });
                 }
                 self.phase = Phase::Recovering { intent, took, since, healthy_since };
                 return Action::Observe { after: LOOK_INTERVAL.min(pause.saturating_sub(healthy_for)) };
             }
-            (trouble, after) => {
+            (trouble, after, _) => {
                 healthy_since = None;
                 let waited = now.saturating_sub(since);
                 if waited >= self.brief.policy.recovery_timeout {

@@ -8,13 +8,18 @@ use crate::core::{
 };
 
 impl Run {
-    /// Checks the gates of this moment, if there are any; else goes on at once.
-    pub(super) fn pass_gates(&mut self, moment: Moment) -> Action {
-        if self.brief.gates.iter().any(|gate| gate.when.contains(&moment)) {
-            self.phase = Phase::Gating(moment);
-            return Action::CheckGates { moment };
-        }
-        self.passed(moment)
+    pub(super) fn has_gates(&self, moment: Moment) -> bool {
+        self.brief.gates.iter().any(|gate| gate.when.contains(&moment))
+    }
+
+    pub(super) fn check_gates(&mut self, moment: Moment) -> Action {
+        self.phase = Phase::Gating(moment);
+        Action::CheckGates { moment }
+    }
+
+    /// Everything is done: what is left are the gates of the end.
+    pub(super) fn succeed(&mut self) -> Action {
+        if self.has_gates(Moment::After) { self.check_gates(Moment::After) } else { self.finish(Outcome::Succeeded) }
     }
 
     /// Nothing is sent before the gates were passed. After a crash in the middle of a run, things are compared
@@ -45,10 +50,6 @@ impl Run {
             let detail = "it was not checked".to_owned();
             return self.give_up(Reason::GateFailed { gate: lost.name.clone(), moment, detail });
         }
-        self.passed(moment)
-    }
-
-    fn passed(&mut self, moment: Moment) -> Action {
         match moment {
             Moment::Before | Moment::Between => {
                 self.entered = true;

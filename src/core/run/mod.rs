@@ -184,11 +184,19 @@ enum Phase {
         healthy_since: Option<Duration>,
     },
     Recording {
-        done: Option<MemberId>,
+        done: Option<Done>,
         then: Option<Outcome>,
     },
     Gating(Moment),
     Finished,
+}
+
+/// A member that is defragmented, and the look that found its cluster healthy after it.
+#[derive(Clone, Debug)]
+struct Done {
+    member: MemberId,
+    seen_at: Duration,
+    facts: Box<ClusterFacts>,
 }
 
 /// The look-out for the end of a defragmentation whose answer will not come.
@@ -306,7 +314,7 @@ impl Run {
             (Phase::Recovering { intent, took, since, healthy_since }, Event::Observed(facts)) => {
                 self.recover(now, intent, took, (since, healthy_since), &facts)
             }
-            (Phase::Recording { done, then }, Event::Recorded(written)) => self.recorded(done, then, written),
+            (Phase::Recording { done, then }, Event::Recorded(written)) => self.recorded(now, done, then, written),
             (Phase::Gating(moment), Event::GatesChecked { results, written }) => {
                 self.gates_checked(moment, &results, written)
             }
@@ -403,8 +411,7 @@ impl Run {
 
     fn record(&mut self, intent: Intent, end: MemberEnd, then: Option<Outcome>) -> Action {
         // What is not known to have ended well is measured again before anything is said of it.
-        let done = matches!(end, MemberEnd::Defragmented { .. }).then_some(intent.member_id);
-        self.phase = Phase::Recording { done, then };
+        self.phase = Phase::Recording { done: None, then };
         Action::RecordResult(MemberResult { intent, end })
     }
 
