@@ -39,18 +39,17 @@ test: tools check-shipped ## All tests, on real etcd, Prometheus and Alertmanage
 
 .PHONY: soak
 soak: tools ## The long tests: a million simulated schedules, then hundreds of kills of defragd on real etcd
-	# Optimised for speed, and not across crates: that takes minutes to build and gains nothing here.
-	SIM_SCHEDULES=$${SIM_SCHEDULES:-1000000} CARGO_PROFILE_RELEASE_OPT_LEVEL=3 CARGO_PROFILE_RELEASE_LTO=off \
-	  CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo test --release --locked --test sim every_schedule -- --nocapture
+	SIM_SCHEDULES=$${SIM_SCHEDULES:-1000000} \
+	  cargo test --profile tools --locked --test sim every_schedule -- --nocapture
 	cargo test --locked --test e2e -- --ignored --nocapture soak_
 	$(MAKE) bench-soak
 
 # The figures are those of the release binary, in processes of its own; load on the machine falsifies times, and little else.
-FLEET := target/release/fleet
+FLEET := target/tools/fleet
 
 .PHONY: bench-build
 bench-build: build
-	cargo build --release --locked -p fleet
+	cargo build --profile tools --locked -p fleet
 
 .PHONY: bench-fleet
 bench-fleet: bench-build ## What a scrape of 10 to 1,000 simulated clusters costs; writes benches/FLEET.md; ARGS='-o json'
@@ -79,8 +78,8 @@ fuzz: ## Hostile input for everything that reads what others wrote, FUZZ_CASES o
 
 .PHONY: bench
 bench: build ## A roll by defragd side by side with etcdctl under load; BENCH_RUNS=5 BENCH_LOADS=… ; hours in full
-	cargo build --release --locked -p bench-roll
-	target/release/bench-roll
+	cargo build --profile tools --locked -p bench-roll
+	target/tools/bench-roll
 
 .PHONY: mutants
 mutants: tools ## Put deliberate faults into a copy of src and see that the simulator catches each

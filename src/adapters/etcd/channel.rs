@@ -230,8 +230,10 @@ impl Pipe {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut settings = h2::client::Builder::new();
-        let handshake = settings.enable_push(false).max_header_list_size(MAX_HEADERS_BYTES).handshake(socket);
-        let (sender, mut connection) = handshake.await?;
+        settings.enable_push(false).max_header_list_size(MAX_HEADERS_BYTES);
+        // No headers are remembered: each would keep the whole buffer that it was read into, for some bytes saved.
+        settings.header_table_size(0);
+        let (sender, mut connection) = settings.handshake(socket).await?;
         let traffic = Arc::new(Traffic::default());
         let (pings, shared) = (connection.ping_pong(), Arc::clone(&traffic));
         tokio::spawn(async move {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, LazyLock, OnceLock},
 };
 
-use etcd_client::{Client, ConnectOptions};
+use etcd_client::{Channel, Client, ConnectOptions};
 use hyper::Uri;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -120,8 +120,8 @@ impl Connection {
         Ok(Self { credentials, who, server_name, tls, names, http_tls, http_plain })
     }
 
-    /// A client for this one address. With a user it authenticates right away; else nothing is sent yet.
-    pub(in crate::adapters) async fn client(&self, url: &str) -> Fact<Client> {
+    /// The line to this one address. With a user it authenticates right away; else nothing is sent yet.
+    pub(super) async fn line(&self, url: &str) -> Fact<Line> {
         let bad = |detail: String| Unknown::new(UnknownKind::Other, format!("cannot use the address {url}: {detail}"));
         let address: Uri = url.parse().map_err(|failure| bad(error::chain(&failure)))?;
         let dial = if url.starts_with("https://") {
@@ -131,20 +131,17 @@ impl Connection {
             Dial::plain(address, self.names)
         };
         let channel = dial.map_err(bad)?.channel();
-        let options = ConnectOptions::new().with_auto_token_refresh(true);
-        let told = |failure: &etcd_client::Error| error::unknown("Authenticate", &self.who, failure);
-        let Some((name, password)) = &self.credentials.user else {
-            return Client::from_channel(channel, Some(options)).await.map_err(|failure| told(&failure));
-        };
-        match Client::from_channel(channel.clone(), Some(options.clone().with_user(name, password))).await {
+        let Some((name, password)) = &self.credentials.user else { return Ok(Line::Open(channel)) };
+        let options = ConnectOptions::new().with_auto_token_refresh(true).with_user(name, password);
+        match Client::from_channel(channel.clone(), Some(options)).await {
+            Ok(client) => Ok(Line::LoggedIn(Arc::new(client))),
             // Somebody switched authentication off, perhaps in an emergency: that must not blind us.
             Err(failure) if error::is_auth_off(&failure) => {
                 tracing::warn!(url, "authentication is off on this etcd: going on without the configured user");
-                Client::from_channel(channel, Some(options)).await
+                Ok(Line::Open(channel))
             }
-            other => other,
+            Err(failure) => Err(error::unknown("Authenticate", &self.who, &failure)),
         }
-        .map_err(|failure| told(&failure))
     }
 
     /// The client for the metrics page at this address.
@@ -153,6 +150,28 @@ impl Connection {
             return Ok(&self.http_plain);
         }
         (*self.http_tls).as_ref().map_err(|detail| Unknown::new(UnknownKind::Other, detail.clone()))
+    }
+}
+
+/// How one address is spoken to, to be kept. etcd-client's client is eight clients, some kilobytes: of a whole fleet it
+/// is made for each call, where there is no login to keep.
+#[derive(Clone)]
+pub(super) enum Line {
+    /// Without a user.
+    Open(Channel),
+    /// With a user's token.
+    LoggedIn(Arc<Client>),
+}
+
+impl Line {
+    pub(super) async fn client(self) -> Fact<Client> {
+        match self {
+            // Sends nothing.
+            Self::Open(channel) => Client::from_channel(channel, None)
+                .await
+                .map_err(|failure| Unknown::new(UnknownKind::Other, error::chain(&failure))),
+            Self::LoggedIn(client) => Ok(Client::clone(&client)),
+        }
     }
 }
 

@@ -40,7 +40,7 @@ use crate::{
     ports::etcd::{Etcd, Membership, Permit, Renewal},
 };
 
-use connect::Connection;
+use connect::{Connection, Line};
 use discovery::Discovered;
 
 /// How long one endpoint has for the member list before the next one is asked as well.
@@ -80,24 +80,24 @@ pub struct EtcdCluster {
 /// The connections that were made with one version of the credentials.
 struct Connected {
     connection: Connection,
-    // Each of some kilobytes, of which a table would have empty places.
-    clients: Mutex<HashMap<String, Arc<Client>>>,
+    lines: Mutex<HashMap<String, Line>>,
 }
 
 impl Connected {
     fn new(sources: &Sources, credentials: credentials::Credentials) -> Result<Arc<Self>, ConnectError> {
         let connection = Connection::new(&sources.files, credentials, sources.discovery.as_ref())?;
-        Ok(Arc::new(Self { connection, clients: Mutex::default() }))
+        Ok(Arc::new(Self { connection, lines: Mutex::default() }))
     }
 
     async fn client(&self, url: &str) -> Fact<Client> {
-        if let Some(client) = lock(&self.clients).get(url) {
-            return Ok(Client::clone(client));
+        let kept = lock(&self.lines).get(url).cloned();
+        if let Some(line) = kept {
+            return line.client().await;
         }
         // Boxed here and below: what is seldom under way, or not for long, would else be room in each look at each member.
-        let client = Box::pin(self.connection.client(url)).await?;
-        lock(&self.clients).insert(url.to_owned(), Arc::new(client.clone()));
-        Ok(client)
+        let line = Box::pin(self.connection.line(url)).await?;
+        lock(&self.lines).insert(url.to_owned(), line.clone());
+        line.client().await
     }
 }
 
@@ -143,7 +143,7 @@ impl EtcdCluster {
     pub(in crate::adapters) fn failed(&self, rpc: &str, url: &str, failure: &etcd_client::Error) -> Unknown {
         let unknown = self.told(rpc, failure);
         if unknown.kind.is_denial() {
-            lock(&self.connected().clients).remove(url);
+            lock(&self.connected().lines).remove(url);
         }
         unknown
     }
@@ -157,7 +157,7 @@ impl EtcdCluster {
         self.is_within(url)?;
         // A login goes through raft, and hangs on a member that is being defragmented as all else does.
         let needs_login =
-            connected.connection.credentials.user.is_some() && !lock(&connected.clients).contains_key(url);
+            connected.connection.credentials.user.is_some() && !lock(&connected.lines).contains_key(url);
         if needs_login && lock(&self.defragmenting).contains(&member.id) {
             let what = "it is being defragmented: not logging in through it";
             return Err(Unknown::new(UnknownKind::TimedOut, what));
@@ -178,7 +178,7 @@ impl EtcdCluster {
         let response = Box::pin(client.member_list()).await.map_err(|error| {
             let unknown = self.told("MemberList", &error);
             if unknown.kind.is_denial() {
-                lock(&connected.clients).remove(&url);
+                lock(&connected.lines).remove(&url);
             }
             named(unknown)
         })?;
@@ -199,7 +199,7 @@ impl EtcdCluster {
         if unknown.kind.is_denial() {
             let connected = self.connected();
             for url in &member.client_urls {
-                lock(&connected.clients).remove(url);
+                lock(&connected.lines).remove(url);
             }
         }
         unknown
@@ -209,7 +209,7 @@ impl EtcdCluster {
     fn learn(&self, membership: &Membership, endpoints: &[String]) {
         let told: BTreeSet<String> = membership.members.iter().flat_map(|member| member.client_urls.clone()).collect();
         let connected = self.connected();
-        lock(&connected.clients).retain(|url, _| told.contains(url) || endpoints.contains(url));
+        lock(&connected.lines).retain(|url, _| told.contains(url) || endpoints.contains(url));
         *lock(&self.learned_urls) = told;
     }
 
