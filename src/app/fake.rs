@@ -23,7 +23,7 @@ use crate::{
     },
     ports::{
         clock::Clock,
-        etcd::{Etcd, Membership, Permit},
+        etcd::{Etcd, Membership, Permit, Visit},
         journal::{Journal, JournalError},
     },
 };
@@ -133,7 +133,7 @@ impl Etcd for FakeEtcd {
         Ok(())
     }
 
-    async fn gauges(&self, member: &Member) -> Fact<Gauges> {
+    async fn gauges(&self, member: &Member, _: Visit) -> Fact<Gauges> {
         if self.state().hung.contains_key(&member.id.0) {
             pending::<()>().await;
         }

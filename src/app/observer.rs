@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     core::cluster::{Alarm, ClusterFacts, Fact, Gauges, Member, MemberFacts, Status, Unknown, UnknownKind},
-    ports::etcd::{Etcd, Membership},
+    ports::etcd::{Etcd, Membership, Visit},
 };
 
 /// For a [`look`] that no scrape bounds: as etcdctl's default command timeout.
@@ -34,7 +34,7 @@ async fn observe_member<E: Etcd>(etcd: &E, member: &Member) -> MemberFacts {
         let status = limited("Status", RPC_LIMIT, etcd.status(member)).await;
         (status, begun.elapsed())
     };
-    let gauges = limited("the metrics page", RPC_LIMIT, etcd.gauges(member));
+    let gauges = limited("the metrics page", RPC_LIMIT, etcd.gauges(member, Visit::Repeated));
     // Learners serve no linearizable reads, and need not: they are not defragmented and do not vote.
     let read = async {
         if member.is_learner {
@@ -151,14 +151,14 @@ async fn glance_member<E: Etcd>(
     // Only a member that may be defragmenting is asked for its page too ...
     let page = Box::pin(async {
         sleep(SUSPICIOUS_AFTER).await;
-        limited("the metrics page", budget, etcd.gauges(member)).await
+        limited("the metrics page", budget, etcd.gauges(member, Visit::Single)).await
     });
     let (status, gauges) = match select(status, page).await {
         // ... or one whose quota nobody has told yet.
         Either::Left((Ok(status), page)) if status.quota.or(quota).is_none() => {
             drop(page);
             let rest = budget.saturating_sub(begun.elapsed());
-            (Ok(status), Some(limited("the metrics page", rest, etcd.gauges(member)).await))
+            (Ok(status), Some(limited("the metrics page", rest, etcd.gauges(member, Visit::Single)).await))
         }
         Either::Left((Ok(status), _)) => (Ok(status), None),
         Either::Left((Err(unknown), page)) => {

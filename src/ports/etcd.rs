@@ -33,6 +33,15 @@ pub enum Renewal {
     Refused(String),
 }
 
+/// Whether a member's metrics page will soon be asked for again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// Not before long: nothing is kept for it.
+    Single,
+    /// Within seconds: the connection is kept so long.
+    Repeated,
+}
+
 /// Whether an RPC that changes something may go out. Asked at the last moment before it does, so that it must answer
 /// from memory: a stop, or a lost lock, a millisecond before still counts.
 pub trait Permit: Send + Sync {
@@ -68,7 +77,7 @@ pub trait Etcd: Send + Sync + 'static {
     fn linearizable_read(&self, member: &Member) -> impl Future<Output = Fact<()>> + Send;
 
     /// The member's own metrics page, which answers even while it defragments.
-    fn gauges(&self, member: &Member) -> impl Future<Output = Fact<Gauges>> + Send;
+    fn gauges(&self, member: &Member, visit: Visit) -> impl Future<Output = Fact<Gauges>> + Send;
 
     /// The armed alarms, through this member. Learners refuse; goes through raft.
     fn alarms(&self, via: &Member) -> impl Future<Output = Fact<Vec<Alarm>>> + Send;
@@ -107,8 +116,8 @@ impl<E: Etcd> Etcd for Arc<E> {
         self.as_ref().linearizable_read(member)
     }
 
-    fn gauges(&self, member: &Member) -> impl Future<Output = Fact<Gauges>> + Send {
-        self.as_ref().gauges(member)
+    fn gauges(&self, member: &Member, visit: Visit) -> impl Future<Output = Fact<Gauges>> + Send {
+        self.as_ref().gauges(member, visit)
     }
 
     fn alarms(&self, via: &Member) -> impl Future<Output = Fact<Vec<Alarm>>> + Send {

@@ -7,7 +7,7 @@ use defragd::{
         cluster::{Fact, Member, Status, Unknown, UnknownKind},
         run::DefragError,
     },
-    ports::etcd::Etcd,
+    ports::etcd::{Etcd, Visit},
 };
 use tokio::{
     task::JoinHandle,
@@ -142,7 +142,7 @@ pub async fn status<L: Lab>(lab: &L, member: &Member) -> Status {
 pub async fn until_in_flight<L: Lab>(lab: &L, member: &Member, wanted: bool) {
     let etcd = lab.etcd();
     until("the gauge", || async {
-        let gauges = asked(etcd.gauges(member)).await;
+        let gauges = asked(etcd.gauges(member, Visit::Repeated)).await;
         gauges.is_ok_and(|gauges| gauges.defrag_in_flight == Some(wanted))
     })
     .await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use defragd::{
     core::cluster::{AlarmKind, Member},
-    ports::etcd::{Etcd, Permitted},
+    ports::etcd::{Etcd, Permitted, Visit},
 };
 use tokio::time::sleep;
 
@@ -92,7 +92,7 @@ async fn healthy<L: Lab>(lab: &L, seen: &mut Seen) {
         seen.note(&format!("Status of {role} says learner"), status.is_learner);
         seen.note("the part in use is within the file", status.db_size_in_use <= status.db_size);
         seen.note("it has applied no more than it has", status.raft_applied_index <= status.raft_index);
-        let gauges = asked(etcd.gauges(member)).await.unwrap();
+        let gauges = asked(etcd.gauges(member, Visit::Repeated)).await.unwrap();
         seen.note("its page tells the quota", gauges.quota.is_some());
         seen.note("its page tells the sizes", gauges.db_size.is_some() && gauges.db_size_in_use.is_some());
         seen.note("its page tells whether it defragments", format!("{:?}", gauges.defrag_in_flight));
@@ -108,7 +108,7 @@ async fn probe<L: Lab>(lab: &L, member: &Member, role: &str, seen: &mut Seen) {
         asked(alone.members()),
         asked(etcd.status(member)),
         asked(etcd.linearizable_read(member)),
-        asked(etcd.gauges(member)),
+        asked(etcd.gauges(member, Visit::Repeated)),
         asked(etcd.alarms(member)),
     );
     seen.note(&format!("member list through {role}"), kind(&members));
@@ -170,7 +170,7 @@ async fn still_busy<L: Lab>(lab: &L, member: &Member) {
 }
 
 async fn in_flight<L: Lab>(lab: &L, member: &Member) -> String {
-    format!("{:?}", asked(lab.etcd().gauges(member)).await.unwrap().defrag_in_flight)
+    format!("{:?}", asked(lab.etcd().gauges(member, Visit::Repeated)).await.unwrap().defrag_in_flight)
 }
 
 async fn leader<L: Lab>(lab: &L, seen: &mut Seen) {
@@ -291,7 +291,7 @@ async fn no_space<L: Lab>(lab: &L, seen: &mut Seen) {
     for member in followers.iter().chain([&leader]) {
         seen.note(&format!("Defragment of {}", role(member, &leader)), end(&etcd.defragment(member, &Permitted).await));
         let status = status(lab, member).await;
-        let quota = asked(etcd.gauges(member)).await.unwrap().quota.unwrap();
+        let quota = asked(etcd.gauges(member, Visit::Repeated)).await.unwrap().quota.unwrap();
         seen.note("its file is below the quota", status.db_size < quota);
     }
     seen.note("writes are taken before the alarm is disarmed", lab.write(via).await);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use clap::ValueEnum;
 use testkit::{EtcdCluster, EtcdVersion, Tools};
 use tokio::process::Command;
@@ -19,6 +20,10 @@ pub(crate) enum Contender {
     Defragd,
     /// `defragd run --leader last-after-transfer`.
     DefragdTransfer,
+    /// `defragd run` with a pause of 5 s between members.
+    DefragdPause,
+    /// `defragd run` that compacts first.
+    DefragdCompact,
 }
 
 impl Contender {
@@ -30,11 +35,18 @@ impl Contender {
             Self::EtcdDefrag => "etcd-defrag",
             Self::Defragd => "defragd",
             Self::DefragdTransfer => "defragd, transfer",
+            Self::DefragdPause => "defragd, pause of 5 s",
+            Self::DefragdCompact => "defragd, compaction first",
         }
     }
 
     /// Whether it is ours.
     pub(crate) const fn is_ours(self) -> bool {
+        matches!(self, Self::Defragd | Self::DefragdTransfer | Self::DefragdPause | Self::DefragdCompact)
+    }
+
+    /// Whether the goals are its: the others are there to learn from.
+    pub(crate) const fn has_goals(self) -> bool {
         matches!(self, Self::Defragd | Self::DefragdTransfer)
     }
 
@@ -48,7 +60,13 @@ impl Contender {
     }
 
     /// Its command line against this cluster.
-    pub(crate) fn command(self, cluster: &EtcdCluster, tools: &Tools, defragd: &Path, journal: &Path) -> Command {
+    pub(crate) fn command(
+        self,
+        cluster: &EtcdCluster,
+        tools: &Tools,
+        defragd: &Path,
+        journal: &Path,
+    ) -> Result<Command> {
         let etcdctl = tools.etcdctl(EtcdVersion::V3_5);
         let mut command = match self {
             Self::EtcdctlLoop => {
@@ -58,27 +76,51 @@ impl Contender {
             }
             Self::EtcdctlCluster => Command::new(etcdctl),
             Self::EtcdDefrag => Command::new("etcd-defrag"),
-            Self::Defragd | Self::DefragdTransfer => Command::new(defragd),
+            _ => Command::new(defragd),
         };
         if self.is_ours() {
             command.arg("run");
         }
-        command.args(cluster.connection_flags()).env("ETCDCTL_API", "3");
+        if self == Self::DefragdCompact {
+            let file = journal.join("config.yaml");
+            std::fs::write(&file, compacting(cluster))?;
+            command.arg("--config").arg(file);
+        } else {
+            command.args(cluster.connection_flags()).env("ETCDCTL_API", "3");
+        }
         match self {
             Self::EtcdctlLoop => {}
             Self::EtcdctlCluster => drop(command.args(["defrag", "--cluster", "--command-timeout=600s"])),
             Self::EtcdDefrag => drop(command.args(["--cluster", "--command-timeout=600s"])),
-            Self::Defragd | Self::DefragdTransfer => {
-                let leader = if self == Self::Defragd { "last" } else { "last-after-transfer" };
-                command.args(["--mode=enforce", "--pause-between-members=0s"]);
+            _ => {
+                let leader = if self == Self::DefragdTransfer { "last-after-transfer" } else { "last" };
+                let pause = if self == Self::DefragdPause { "5s" } else { "0s" };
+                command.args(["--mode=enforce", "--pause-between-members", pause]);
                 // Every member, as the others do: heavy writes fill a file again while the members before it are away.
                 command.args(["--min-fragmentation-ratio=0", "--min-reclaimable=1MiB"]);
                 command.args(["--leader", leader, "--data-dir"]).arg(journal);
             }
         }
         command.kill_on_drop(true);
-        command
+        Ok(command)
     }
+}
+
+/// What the flags say, and what none of them says.
+fn compacting(cluster: &EtcdCluster) -> String {
+    let mut text = String::from("clusters:\n- name: etcd\n  endpoints:\n");
+    let mut tls = String::new();
+    for flag in cluster.connection_flags() {
+        match flag.trim_start_matches('-').split_once('=') {
+            Some(("endpoints", urls)) => text.extend(urls.split(',').map(|url| format!("  - {url}\n"))),
+            Some((key, file)) => {
+                let key = if key == "cacert" { "ca" } else { key };
+                tls.push_str(&format!("    {key}_file: {file}\n"));
+            }
+            None => {}
+        }
+    }
+    format!("{text}  tls:\n{tls}  policy:\n    compaction: {{keep_revisions: 1000}}\n")
 }
 
 fn in_path(program: &str) -> Option<PathBuf> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, MemberSize, Tools, fragment};
+use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, MemberSize, Tools, fragment, overwrite};
 use tokio::process::Command;
 
 const MIB: u64 = 1 << 20;
@@ -13,22 +13,24 @@ const MIB: u64 = 1 << 20;
 pub(crate) enum Size {
     /// A file as a fragmented Kubernetes cluster of some dozens of nodes has it.
     Small,
-    /// 1 GiB in use: each member is away for many seconds.
+    /// As large, and nobody has compacted: what was overwritten is in use, too.
+    History,
+    /// More than 1 GB in use: each member is away for many seconds.
     Large,
 }
 
 impl Size {
     fn file_bytes(self) -> u64 {
         match self {
-            Self::Small => 400 * MIB,
-            Self::Large => 2200 * MIB,
+            Self::Small | Self::History => 400 * MIB,
+            Self::Large => 1500 * MIB,
         }
     }
 
     fn live_bytes(self) -> u64 {
         match self {
-            Self::Small => 60 * MIB,
-            Self::Large => 1100 * MIB,
+            Self::Small | Self::History => 60 * MIB,
+            Self::Large => 1000 * MIB,
         }
     }
 }
@@ -49,7 +51,17 @@ impl Dataset {
         // Synced writes are the disk's business, and this disk is shared with the copies.
         let spec = EtcdSpec::new(version).quota_bytes(quota).log_level("info");
         let cluster = EtcdCluster::start(tools, &spec).await?;
-        let sizes = fragment(&cluster, size.file_bytes(), size.live_bytes()).await?.members;
+        let sizes = if size == Size::History {
+            overwrite(&cluster, size.file_bytes(), size.live_bytes()).await?;
+            cluster
+                .statuses()
+                .await?
+                .iter()
+                .map(|status| MemberSize { size: status.size, in_use: status.in_use })
+                .collect()
+        } else {
+            fragment(&cluster, size.file_bytes(), size.live_bytes()).await?.members
+        };
         cluster.stop_all().await?;
         let copies = dir.join(format!("{size:?}"));
         std::fs::create_dir_all(&copies)?;

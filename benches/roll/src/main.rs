@@ -79,7 +79,7 @@ async fn main() -> Result<()> {
 
     let mut bench = Bench { begin: Instant::now(), results: Results::default(), pictures: Vec::new(), latencies: None };
     let mut unmeasured = Vec::new();
-    for size in [Size::Small, Size::Large] {
+    for size in [Size::Small, Size::History, Size::Large] {
         let scenarios: Vec<_> = args.loads.iter().copied().filter(|scenario| scenario.size() == size).collect();
         if scenarios.is_empty() {
             continue;

@@ -128,7 +128,7 @@ impl Results {
             };
             let _ = writeln!(text, "- {word}: {says}");
         };
-        for (scenario, who) in self.figures.keys().filter(|(_, who)| who.is_ours()) {
+        for (scenario, who) in self.figures.keys().filter(|(_, who)| who.has_goals()) {
             let at = format!("{}, {}", scenario.label(), who.label());
             let find = |name: &str| self.spread(*scenario, *who, name);
             if let Some(ratio) = find("roll / servers' sum") {

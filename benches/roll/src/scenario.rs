@@ -9,11 +9,13 @@ use crate::{dataset::Size, load::Spec};
 pub(crate) enum Scenario {
     /// As Kubernetes: puts, transactions, ranges, watches, leases, through every member and through failover clients.
     Kubernetes,
+    /// The same on a cluster that nobody compacts.
+    History,
     /// No clients: what the tool itself asks for is all there is.
     Idle,
-    /// Many large writes, more than 1 GiB in use.
+    /// Many large writes, more than 1 GB in use.
     WriteHeavy,
-    /// Leases of 5 s, more than 1 GiB in use, some writes.
+    /// Leases of 5 s, more than 1 GB in use, some writes.
     ShortLeases,
 }
 
@@ -22,6 +24,7 @@ impl Scenario {
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Kubernetes => "kubernetes",
+            Self::History => "history",
             Self::Idle => "idle",
             Self::WriteHeavy => "write-heavy",
             Self::ShortLeases => "short-leases",
@@ -35,13 +38,16 @@ impl Scenario {
                 "2 KiB values; through each member 15 puts, 10 transactions, 10 ranges of 100 keys a second, a watcher \
                  and 3 leases of 15 s; through failover clients 15 puts and 15 ranges a second and 3 leases"
             }
+            Self::History => {
+                "the clients of kubernetes; nobody has compacted, so that what was overwritten is in use, too"
+            }
             Self::Idle => "no clients",
             Self::WriteHeavy => {
-                "16 KiB values, more than 1 GiB in use; through each member 20 puts and 2 ranges a second; through \
+                "16 KiB values, more than 1 GB in use; through each member 20 puts and 2 ranges a second; through \
                  failover clients 30 puts and 30 ranges a second"
             }
             Self::ShortLeases => {
-                "more than 1 GiB in use; 10 leases of 5 s through each member, 10 through failover clients; 2 KiB \
+                "more than 1 GB in use; 10 leases of 5 s through each member, 10 through failover clients; 2 KiB \
                  values, 15 puts a second through each member and through failover clients"
             }
         }
@@ -51,6 +57,7 @@ impl Scenario {
     pub(crate) const fn size(self) -> Size {
         match self {
             Self::Kubernetes | Self::Idle => Size::Small,
+            Self::History => Size::History,
             Self::WriteHeavy | Self::ShortLeases => Size::Large,
         }
     }
@@ -68,7 +75,7 @@ impl Scenario {
             watches: false,
         };
         match self {
-            Self::Kubernetes => {
+            Self::Kubernetes | Self::History => {
                 Spec { puts: 15.0, txns: 10.0, ranges: 10.0, failover: 15.0, leases: 3, watches: true, ..none }
             }
             Self::Idle => none,

@@ -74,7 +74,7 @@ pub(crate) async fn run(data: &Dataset, who: Contender, load: &Spec, tools: &Too
     let term = cluster.status(0).await?.term;
     let counters = Counters::read(data).await?;
     let cpu = children_cpu()?;
-    let mut command = who.command(cluster, tools, defragd, journal.path());
+    let mut command = who.command(cluster, tools, defragd, journal.path())?;
     let log = std::fs::File::create(journal.path().join("output"))?;
     let from = load.now();
     let mut child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, OnceLock},
+    time::Duration,
 };
 
 use etcd_client::{Channel, Client, ConnectOptions};
@@ -26,6 +27,9 @@ use crate::{
     adapters::tls,
     core::cluster::{Fact, Unknown, UnknownKind},
 };
+
+/// How long a connection to a metrics page is kept that is to be used again: a run looks several times around a member.
+const KEPT_FOR: Duration = Duration::from_secs(5);
 
 /// A TLS file or an endpoint that cannot be used.
 #[derive(Debug, Error)]
@@ -176,14 +180,13 @@ impl Line {
 }
 
 fn http_builder() -> reqwest::ClientBuilder {
-    // Pages are seldom asked for, and a kept connection holds buffers as large as the page: of a whole fleet, that is
-    // more than all the connections for gRPC.
     reqwest::Client::builder()
         .no_proxy()
         // A member's page is where it is: whoever answers with another address is none of them.
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(0)
+        .pool_max_idle_per_host(1)
+        .pool_idle_timeout(KEPT_FOR)
 }
 
 /// One for all clusters: it knows nothing of any. Without authorities, since it never speaks TLS.

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use hyper::header::CONNECTION;
 
 use super::error::chain;
 use crate::{
     adapters::turns::Turns,
     core::cluster::{Fact, Gauges, Unknown, UnknownKind},
+    ports::etcd::Visit,
 };
 
 /// etcd's page is about 100 kB; whatever sends more than this is not etcd.
@@ -23,17 +25,23 @@ const MAX_LINE_BYTES: usize = 64 << 10;
 static PAGES: Turns = Turns::new(32, Duration::from_millis(250));
 
 /// Gets and reads the page below a client URL.
-pub(super) async fn fetch(client: &reqwest::Client, url: &str) -> Fact<Gauges> {
-    PAGES.take(|| read_page(client, url)).await
+pub(super) async fn fetch(client: &reqwest::Client, url: &str, visit: Visit) -> Fact<Gauges> {
+    PAGES.take(|| read_page(client, url, visit)).await
 }
 
-async fn read_page(client: &reqwest::Client, url: &str) -> Fact<Gauges> {
+async fn read_page(client: &reqwest::Client, url: &str, visit: Visit) -> Fact<Gauges> {
     let failed = |error: &reqwest::Error| {
         let kind = if error.is_timeout() { UnknownKind::TimedOut } else { UnknownKind::Unreachable };
         Unknown::new(kind, chain(error))
     };
     let page = format!("{}/metrics", url.trim_end_matches('/'));
-    let mut response = client.get(&page).timeout(PAGE_TIMEOUT).send().await.map_err(|error| failed(&error))?;
+    let mut request = client.get(&page).timeout(PAGE_TIMEOUT);
+    if visit == Visit::Single {
+        // A kept connection holds buffers as large as the page: of a whole fleet, that is more than all the connections
+        // for gRPC.
+        request = request.header(CONNECTION, "close");
+    }
+    let mut response = request.send().await.map_err(|error| failed(&error))?;
     if !response.status().is_success() {
         return Err(Unknown::new(UnknownKind::Other, format!("{page} answered {}", response.status())));
     }
@@ -163,11 +171,43 @@ mod tests {
         let files = super::super::CredentialFiles::default();
         let read = files.read().expect("no files");
         let connection = super::super::Connection::new(&files, read, None).expect("no files");
-        let answer = fetch(connection.http(&url).expect("plain"), &url).await.expect_err("not followed");
+        let answer = fetch(connection.http(&url).expect("plain"), &url, Visit::Single).await.expect_err("not followed");
         assert!(answer.detail.contains("answered 302"), "{}", answer.detail);
         answering.await.expect("no panic");
         let asked = tokio::time::timeout(Duration::from_millis(100), elsewhere.accept()).await;
         assert!(asked.is_err(), "somebody went there");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_only_where_the_next_visit_is_near() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let member = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let url = format!("http://{}", member.local_addr().expect("an address"));
+        let accepted = std::sync::Arc::new(AtomicUsize::new(0));
+        let count = std::sync::Arc::clone(&accepted);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = member.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(async move {
+                    let mut request = [0; 1024];
+                    while stream.read(&mut request).await.is_ok_and(|length| length > 0) {
+                        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.expect("sent");
+                    }
+                });
+            }
+        });
+        let files = super::super::CredentialFiles::default();
+        let read = files.read().expect("no files");
+        let connection = super::super::Connection::new(&files, read, None).expect("no files");
+        let visits = [Visit::Repeated, Visit::Repeated, Visit::Single, Visit::Single, Visit::Repeated];
+        let mut connections = Vec::new();
+        for visit in visits {
+            fetch(connection.http(&url).expect("plain"), &url, visit).await.expect("a page");
+            connections.push(accepted.load(Ordering::SeqCst));
+        }
+        assert_eq!(connections, [1, 1, 1, 2, 3], "so many so far, after {visits:?}");
     }
 
     #[test]

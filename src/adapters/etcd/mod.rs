@@ -37,7 +37,7 @@ use crate::{
         cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, Member, MemberId, Status, Unknown, UnknownKind},
         run::DefragError,
     },
-    ports::etcd::{Etcd, Membership, Permit, Renewal},
+    ports::etcd::{Etcd, Membership, Permit, Renewal, Visit},
 };
 
 use connect::{Connection, Line};
@@ -156,8 +156,7 @@ impl EtcdCluster {
         let (url, connected) = (client_url(member)?, self.connected());
         self.is_within(url)?;
         // A login goes through raft, and hangs on a member that is being defragmented as all else does.
-        let needs_login =
-            connected.connection.credentials.user.is_some() && !lock(&connected.lines).contains_key(url);
+        let needs_login = connected.connection.credentials.user.is_some() && !lock(&connected.lines).contains_key(url);
         if needs_login && lock(&self.defragmenting).contains(&member.id) {
             let what = "it is being defragmented: not logging in through it";
             return Err(Unknown::new(UnknownKind::TimedOut, what));
@@ -291,10 +290,10 @@ impl Etcd for EtcdCluster {
         }
     }
 
-    async fn gauges(&self, member: &Member) -> Fact<Gauges> {
+    async fn gauges(&self, member: &Member, visit: Visit) -> Fact<Gauges> {
         let url = client_url(member)?;
         self.is_within(url)?;
-        Box::pin(gauges::fetch(self.connected().connection.http(url)?, url)).await
+        Box::pin(gauges::fetch(self.connected().connection.http(url)?, url, visit)).await
     }
 
     async fn alarms(&self, via: &Member) -> Fact<Vec<Alarm>> {

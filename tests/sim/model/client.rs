@@ -8,7 +8,7 @@ use defragd::{
         cluster::{Alarm, AlarmKind, Fact, Gauges, Member, MemberId, Status, Unknown, UnknownKind},
         run::DefragError,
     },
-    ports::etcd::{Etcd, Membership, Permit},
+    ports::etcd::{Etcd, Membership, Permit, Visit},
 };
 use tokio::{
     task::yield_now,
@@ -260,7 +260,7 @@ impl Etcd for SimEtcd {
         answer
     }
 
-    async fn gauges(&self, member: &Member) -> Fact<Gauges> {
+    async fn gauges(&self, member: &Member, _: Visit) -> Fact<Gauges> {
         let answer = self
             .call(member, |world, node| {
                 let node = &world.nodes[node];

@@ -48,6 +48,15 @@ pub struct Fragmented {
 /// The quota must be above the target. Fails if the result is not as asked.
 pub async fn fragment(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<Fragmented> {
     let begin = Instant::now();
+    let written = overwrite(cluster, target_bytes, live_bytes).await?;
+    let members = compact_and_settle(cluster, target_bytes, live_bytes).await?;
+    Ok(Fragmented { members, written, took: begin.elapsed() })
+}
+
+/// The first half of [`fragment`]: all that was overwritten is still there, as history that nobody has compacted. Gives
+/// how many bytes were written.
+pub async fn overwrite(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<u64> {
+    let begin = Instant::now();
     let keys = (live_bytes / VALUE_BYTES).max(OPS_PER_TXN);
     let batches = keys.div_ceil(OPS_PER_TXN);
     let next = std::sync::Arc::new(AtomicU64::new(0));
@@ -63,8 +72,7 @@ pub async fn fragment(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64)
         round = target_bytes.saturating_sub(smallest).div_ceil(OPS_PER_TXN * VALUE_BYTES);
         ensure!(begin.elapsed() < Duration::from_secs(300), "not fragmented after five minutes");
     }
-    let members = compact_and_settle(cluster, target_bytes, live_bytes).await?;
-    Ok(Fragmented { members, written, took: begin.elapsed() })
+    Ok(written)
 }
 
 /// Writes the transactions up to number `end`, several at a time, over all the members.
