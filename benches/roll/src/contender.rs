@@ -108,19 +108,17 @@ impl Contender {
 
 /// What the flags say, and what none of them says.
 fn compacting(cluster: &EtcdCluster) -> String {
-    let mut text = String::from("clusters:\n- name: etcd\n  endpoints:\n");
-    let mut tls = String::new();
-    for flag in cluster.connection_flags() {
-        match flag.trim_start_matches('-').split_once('=') {
-            Some(("endpoints", urls)) => text.extend(urls.split(',').map(|url| format!("  - {url}\n"))),
-            Some((key, file)) => {
-                let key = if key == "cacert" { "ca" } else { key };
-                tls.push_str(&format!("    {key}_file: {file}\n"));
-            }
-            None => {}
-        }
-    }
-    format!("{text}  tls:\n{tls}  policy:\n    compaction: {{keep_revisions: 1000}}\n")
+    let flags = cluster.connection_flags();
+    let flags: Vec<_> = flags.iter().filter_map(|flag| flag.trim_start_matches('-').split_once('=')).collect();
+    let value = |wanted: &str| flags.iter().find(|(key, _)| *key == wanted).map_or("", |(_, value)| value);
+    format!(
+        "clusters:\n- name: etcd\n  endpoints: [{endpoints}]\n  tls: {{ca_file: {ca}, cert_file: {cert}, key_file: {key}}}\n  \
+         policy: {{compaction: {{keep_revisions: 1000}}}}\n",
+        endpoints = value("endpoints"),
+        ca = value("cacert"),
+        cert = value("cert"),
+        key = value("key"),
+    )
 }
 
 fn in_path(program: &str) -> Option<PathBuf> {
