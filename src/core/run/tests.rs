@@ -137,6 +137,19 @@ fn a_healthy_cluster_is_defragmented_leader_last_with_a_pause_after_each_member(
 }
 
 #[test]
+fn the_look_after_a_member_chooses_the_next_one_unless_it_is_old_by_then() {
+    for (write_takes, looks_again) in [(Duration::ZERO, false), (S(2), true)] {
+        let mut bench = Bench::new(policy());
+        bench.until(|action| matches!(action, Action::RecordResult(_)));
+        bench.now += write_takes;
+        bench.step();
+        assert_eq!(matches!(bench.action, Action::Observe { .. }), looks_again, "{:?}", bench.action);
+        assert_eq!(bench.label(), ("succeeded", ""));
+        assert_eq!(bench.order, [2, 3, 1]);
+    }
+}
+
+#[test]
 fn leadership_that_moves_in_the_run_is_followed() {
     let mut bench = Bench::new(policy());
     bench.until_defragment();
