@@ -81,6 +81,11 @@ bench: build ## A roll by defragd side by side with etcdctl under load; BENCH_RU
 	cargo build --profile tools --locked -p bench-roll
 	target/tools/bench-roll
 
+.PHONY: bench-policies
+bench-policies: ## Policies of defragd side by side, on the load of kubernetes and on a cluster that nobody compacts
+	BENCH_LOADS=$${BENCH_LOADS:-kubernetes,history} BENCH_WEBHOOKS=0 BENCH_RESULTS=$${BENCH_RESULTS:-benches/POLICIES.md} \
+	  BENCH_TOOLS=etcdctl-loop,defragd,defragd-transfer,defragd-pause,defragd-compact $(MAKE) bench
+
 .PHONY: mutants
 mutants: tools ## Put deliberate faults into a copy of src and see that the simulator catches each
 	tests/sim/mutants.sh

@@ -97,7 +97,7 @@ impl Contender {
                 let pause = if self == Self::DefragdPause { "5s" } else { "0s" };
                 command.args(["--mode=enforce", "--pause-between-members", pause]);
                 // Every member, as the others do: heavy writes fill a file again while the members before it are away.
-                command.args(["--min-fragmentation-ratio=0", "--min-reclaimable=1MiB"]);
+                command.args(["--min-fragmentation-ratio=0", "--min-reclaimable=4KiB"]);
                 command.args(["--leader", leader, "--data-dir"]).arg(journal);
             }
         }
@@ -113,7 +113,7 @@ fn compacting(cluster: &EtcdCluster) -> String {
     let value = |wanted: &str| flags.iter().find(|(key, _)| *key == wanted).map_or("", |(_, value)| value);
     format!(
         "clusters:\n- name: etcd\n  endpoints: [{endpoints}]\n  tls: {{ca_file: {ca}, cert_file: {cert}, key_file: {key}}}\n  \
-         policy: {{compaction: {{keep_revisions: 1000}}}}\n",
+         policy: {{compaction: {{keep_revisions: 10}}}}\n",
         endpoints = value("endpoints"),
         ca = value("cacert"),
         cert = value("cert"),

@@ -200,6 +200,8 @@ impl Bench {
         let commit = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
         let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
         let tools: Vec<_> = contenders.iter().map(|who| who.label()).collect();
+        let names: Vec<_> =
+            contenders.iter().filter_map(|who| Some(who.to_possible_value()?.get_name().to_owned())).collect();
         let loads: Vec<_> = self.measured(args).iter().map(|scenario| scenario.label()).collect();
         let mut page = format!(
             "# A roll by defragd, and by what people use instead\n\n\
@@ -207,7 +209,7 @@ impl Bench {
              - Machine: {cpus} × {model}, {memory}, load average {load} at the end\n\
              - Members: three of {etcd}, mutual TLS, one machine, `--unsafe-no-fsync`\n\
              - Peers: {etcdctl}; {tools}\n\
-             - Command: `BENCH_RUNS={runs} BENCH_ETCD={version} BENCH_LOADS={loads} make bench`\n\
+             - Command: `BENCH_RUNS={runs} BENCH_ETCD={version} BENCH_LOADS={loads} BENCH_TOOLS={names} make bench`\n\
              - All three members, their clients and the tool share the machine's cores: compare columns, not machines.\n\
              - Latencies count from when a request was due, so that a stalled client's waiting requests count, too. A\n\
              \x20 failover client tries the next member after a second.\n\n",
@@ -220,6 +222,7 @@ impl Bench {
             tools = tools.join(", "),
             runs = args.runs,
             loads = loads.join(","),
+            names = names.join(","),
             version = args.etcd,
         );
         for picture in &self.pictures {
