@@ -150,7 +150,8 @@ impl Bench {
             }
             let trials: Vec<(Contender, Trial)> = last.into_iter().collect();
             if trials.iter().any(|(_, trial)| !trial.clients.samples.is_empty()) {
-                let path = args.results.with_file_name(format!("latency-{}.svg", scenario.label()));
+                let stem = args.results.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+                let path = args.results.with_file_name(format!("{stem}-{}.svg", scenario.label()));
                 chart::draw(&path, &format!("Puts during a roll, load {}", scenario.label()), &trials)?;
                 self.pictures.push(path);
             }
