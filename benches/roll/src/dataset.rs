@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, MemberSize, Tools, fragment, overwrite};
+use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, MemberSize, Tools, fragment, overwrite, sizes};
 use tokio::process::Command;
 
 const MIB: u64 = 1 << 20;
@@ -53,12 +53,7 @@ impl Dataset {
         let cluster = EtcdCluster::start(tools, &spec).await?;
         let sizes = if size == Size::History {
             overwrite(&cluster, size.file_bytes(), size.live_bytes()).await?;
-            cluster
-                .statuses()
-                .await?
-                .iter()
-                .map(|status| MemberSize { size: status.size, in_use: status.in_use })
-                .collect()
+            sizes(&cluster).await?
         } else {
             fragment(&cluster, size.file_bytes(), size.live_bytes()).await?.members
         };

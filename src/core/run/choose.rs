@@ -40,8 +40,9 @@ impl Run {
         let disarm = self.brief.policy.disarm_no_space && facts.has_alarm(AlarmKind::NoSpace);
         let has_work = compact_to.is_some() || next.is_some() || disarm;
         if has_work && !self.entered {
-            if self.has_gates(self.moment_of_entry()) {
-                return self.check_gates(self.moment_of_entry());
+            let moment = self.moment_of_entry();
+            if self.has_gates(moment) {
+                return self.check_gates(moment);
             }
             self.entered = true;
         }

@@ -125,6 +125,11 @@ pub async fn exhaust_quota(cluster: &EtcdCluster, live_bytes: u64) -> Result<Vec
     Box::pin(compact_and_settle(cluster, 0, live_bytes)).await
 }
 
+/// What each member says of its file now.
+pub async fn sizes(cluster: &EtcdCluster) -> Result<Vec<MemberSize>> {
+    Ok(cluster.statuses().await?.iter().map(|s| MemberSize { size: s.size, in_use: s.in_use }).collect())
+}
+
 async fn compact_and_settle(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<Vec<MemberSize>> {
     let mut client = cluster.client(0).await?;
     let revision = client.get("fragment/", None).await?.header().context("a header")?.revision();
@@ -139,8 +144,7 @@ async fn compact_and_settle(cluster: &EtcdCluster, target_bytes: u64, live_bytes
         let now = until("in-use below the limit on every member", SETTLE, || async {
             // An idle etcd does not count its freed pages: that happens at the next commits.
             settle(&mut cluster.client(0).await?, &next).await?;
-            let now: Vec<MemberSize> =
-                cluster.statuses().await?.iter().map(|s| MemberSize { size: s.size, in_use: s.in_use }).collect();
+            let now = sizes(cluster).await?;
             ensure!(now.iter().all(|m| m.in_use <= most), "in use {now:?}, wanted at most {most}");
             Ok(now)
         })

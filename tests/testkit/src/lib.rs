@@ -44,7 +44,7 @@ pub use disk::SmallDisk;
 pub use dns::Dns;
 pub use etcd::{EtcdCluster, EtcdSpec, Member, MemberStatus, Transport};
 pub use exposition::Exposition;
-pub use fragment::{Fragmented, MemberSize, exhaust_quota, fragment, overwrite};
+pub use fragment::{Fragmented, MemberSize, exhaust_quota, fragment, overwrite, sizes};
 pub use guarded::GuardedPrometheus;
 pub use http::Response;
 pub use kube_apiserver::KubeApiserver;

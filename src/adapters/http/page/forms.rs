@@ -140,26 +140,20 @@ pub(super) async fn pause<S: Service>(
     Extract(site): Extract<Arc<Site<S>>>,
     Path(name): Path<String>,
     request: Request<Body>,
-) -> Response {
-    let order = match order(&site, request).await {
-        Ok(order) => order,
-        Err(refusal) => return refusal,
-    };
+) -> Result<Response, Response> {
+    let order = order(&site, request).await?;
     let command = order.pause();
-    carry_out(&site, &name, order, command, "paused").await
+    Ok(carry_out(&site, &name, order, command, "paused").await)
 }
 
 pub(super) async fn resume<S: Service>(
     Extract(site): Extract<Arc<Site<S>>>,
     Path(name): Path<String>,
     request: Request<Body>,
-) -> Response {
-    let order = match order(&site, request).await {
-        Ok(order) => order,
-        Err(refusal) => return refusal,
-    };
+) -> Result<Response, Response> {
+    let order = order(&site, request).await?;
     let command = order.by().and_then(|by| Ok((by, Command::Resume { reason: order.reason()? })));
-    carry_out(&site, &name, order, command, "resumed").await
+    Ok(carry_out(&site, &name, order, command, "resumed").await)
 }
 
 async fn carry_out<S: Service>(
@@ -189,24 +183,22 @@ pub(super) async fn approve<S: Service>(
     Extract(site): Extract<Arc<Site<S>>>,
     Path(id): Path<i64>,
     request: Request<Body>,
-) -> Response {
-    let order = match order(&site, request).await {
-        Ok(order) => order,
-        Err(refusal) => return refusal,
-    };
+) -> Result<Response, Response> {
+    let order = order(&site, request).await?;
     let id = RunId(id);
     let by = match order.by() {
         Ok(by) => by,
         Err(problem) => {
-            return run::show(&site, &order.visitor, id, StatusCode::BAD_REQUEST, &order.typed(problem), "").await;
+            let typed = order.typed(problem);
+            return Ok(run::show(&site, &order.visitor, id, StatusCode::BAD_REQUEST, &typed, "").await);
         }
     };
-    match site.service.approve(id, by, false).await {
+    Ok(match site.service.approve(id, by, false).await {
         Ok(_) => see(&site, &format!("{}?done=approved", Links("").run(id)), None),
         Err(failure) => {
             refusal::answer(&site, &order.visitor, status(&failure), "The run is not approved", &failure.to_string())
         }
-    }
+    })
 }
 
 fn status(failure: &CommandError) -> StatusCode {
