@@ -95,7 +95,7 @@ async fn an_alert_is_accepted_once_served_and_followed_by_a_cooldown() {
     assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("duplicate", "duplicate_alert"));
     assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("duplicate", "already_requested"));
     serve(&cluster).await;
-    assert_eq!(cluster.etcd().order(), [2, 3, 1]);
+    assert_eq!(cluster.etcd().order(), [3, 2, 1]);
     assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("ignored", "cooldown"));
     assert_eq!(label(&cluster.request(key("3")).await.expect("taken")), ("ignored", "cooldown"));
     let runs = cluster.shared.journal.runs(10).await.expect("read");
@@ -170,7 +170,7 @@ async fn several_open_requests_of_one_cluster_all_end_and_are_served_once() {
         cluster.requeue(run, request).await.expect("taken up");
     }
     serve(&cluster).await;
-    assert_eq!(cluster.etcd().order(), [2, 3, 1]);
+    assert_eq!(cluster.etcd().order(), [3, 2, 1]);
     let runs = cluster.shared.journal.runs(10).await.expect("read");
     let outcomes: Vec<_> = runs.iter().filter_map(|run| Some(run.outcome.as_ref()?.label())).collect();
     assert_eq!(outcomes, ["succeeded", "stopped"]);

@@ -46,7 +46,7 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
     let (_stop, stopped) = watch::channel(None);
     let outcome = drive(run, &etcd, &journal, &claims).to_its_end(stopped).await;
     assert_eq!(outcome, Outcome::Succeeded);
-    assert_eq!(etcd.order(), [2, 3, 1]);
+    assert_eq!(etcd.order(), [3, 2, 1]);
     assert_eq!(etcd.most_in_flight(), 1);
     let kinds: Vec<_> = journal
         .entries()
@@ -80,7 +80,7 @@ async fn a_stop_waits_for_the_member_under_way_and_starts_no_other() {
     };
     let (outcome, ()) = tokio::join!(driven, stopping);
     assert_eq!(outcome, Outcome::Stopped { reason: Reason::ShuttingDown });
-    assert_eq!(etcd.order(), [2]);
+    assert_eq!(etcd.order(), [3]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,7 +110,7 @@ async fn the_end_of_a_run_is_written_as_soon_as_the_journal_works_again() {
     let (outcome, ()) = tokio::join!(drive(run, &etcd, &journal, &claims).to_its_end(stopped), trouble);
     assert_eq!(outcome.reason().map(Reason::label), Some("journal_failed"));
     assert!(journal.open_runs().await.expect("read").is_empty());
-    assert_eq!(etcd.order(), [2]);
+    assert_eq!(etcd.order(), [3]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,11 +122,11 @@ async fn a_deadline_that_passes_ends_the_run_after_the_server_is_done() {
     // The fake ends with its future, as a server that is killed does: the member stays busy for good.
     let release = async {
         sleep(Duration::from_mins(20)).await;
-        etcd.set_busy(2, false);
+        etcd.set_busy(3, false);
     };
     let (outcome, ()) = tokio::join!(drive(run, &etcd, &journal, &claims).to_its_end(stopped), release);
     assert_eq!(outcome.reason().map(Reason::label), Some("deadline_exceeded"));
-    assert_eq!(etcd.order(), [2]);
+    assert_eq!(etcd.order(), [3]);
 }
 
 #[tokio::test(start_paused = true)]

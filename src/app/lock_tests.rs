@@ -204,7 +204,7 @@ async fn one_of_two_replicas_acts_and_its_journal_says_under_which_term() {
     assert_eq!(second.waits_for(), Some("lock_held_elsewhere"));
     assert!(world.etcd.order().is_empty());
     sleep(S * 600).await;
-    assert_eq!(world.etcd.order(), [2, 3, 1]);
+    assert_eq!(world.etcd.order(), [3, 2, 1]);
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
     let started = first.shared.journal.entries().into_iter().find(|entry| matches!(entry, Entry::Started { .. }));
     assert_eq!(started, Some(Entry::Started { mode: Mode::Enforce, term: Some(Term(1)) }));
@@ -230,7 +230,7 @@ async fn a_replica_that_dies_is_succeeded_after_the_ttl_and_a_time_to_settle() {
     }
     assert!(died.elapsed() + S * 6 >= TTL + SETTLING, "{:?}", died.elapsed());
     sleep(S * 600).await;
-    assert_eq!(world.etcd.order(), [2, 3, 1]);
+    assert_eq!(world.etcd.order(), [3, 2, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -265,7 +265,7 @@ async fn a_lock_that_cannot_be_renewed_stops_the_run_after_the_member_under_way(
     assert!(!first.holds() && second.holds());
     assert_eq!(first.outcomes().await, [("open", "")], "the member under way is followed to its end");
     sleep(S * 60).await;
-    assert_eq!(world.etcd.order(), [2]);
+    assert_eq!(world.etcd.order(), [3]);
     assert_eq!(first.outcomes().await, [("stopped", "lock_lost")]);
     assert_eq!(world.etcd.most_in_flight(), 1);
 }
@@ -334,7 +334,7 @@ async fn a_request_at_a_follower_is_served_by_the_holder_and_ends_with_its_outco
     sleep(S * 3).await;
     assert_eq!(first.outcomes().await, [("open", "")], "it is in the holder's journal");
     sleep(S * 600).await;
-    assert_eq!(world.etcd.order(), [2, 3, 1]);
+    assert_eq!(world.etcd.order(), [3, 2, 1]);
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
     let expected = Outcome::Elsewhere {
         holder: "one".to_owned(),
@@ -357,7 +357,7 @@ async fn an_alert_that_both_replicas_get_is_one_run() {
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
     assert_eq!(second.outcomes().await, [("elsewhere", "")]);
-    assert_eq!(world.etcd.order(), [2, 3, 1]);
+    assert_eq!(world.etcd.order(), [3, 2, 1]);
     // Late, from another Alertmanager: the holder cools down, and says so.
     second.ask("2").await;
     sleep(S * 60).await;
@@ -384,10 +384,10 @@ async fn a_request_whose_holder_dies_is_served_by_whoever_accepted_it() {
     world.net.cut("one");
     // The server goes on by itself.
     sleep(S * 30).await;
-    world.etcd.set_busy(2, false);
+    world.etcd.set_busy(3, false);
     sleep(S * 900).await;
     assert_eq!(second.outcomes().await, [("succeeded", "")]);
-    assert_eq!(world.etcd.order(), [2, 2, 3, 1], "the first was cut off in the middle");
+    assert_eq!(world.etcd.order(), [3, 3, 2, 1], "the first was cut off in the middle");
     // The dead one comes back as a follower with a run that it never ended.
     let first = world.start_with("one", journal, Mode::Enforce);
     sleep(S * 600).await;
@@ -417,7 +417,7 @@ async fn a_run_that_lost_its_lock_is_gone_on_with_by_the_new_holder() {
     // The old holder still had the alert: after a minute it asks the new one.
     assert_eq!(first.outcomes().await, [("stopped", "lock_lost"), ("elsewhere", "")]);
     assert_eq!(second.outcomes().await, [("succeeded", "")]);
-    assert_eq!(world.etcd.order(), [2, 3, 1]);
+    assert_eq!(world.etcd.order(), [3, 2, 1]);
     assert_eq!(world.etcd.most_in_flight(), 1);
 }
 

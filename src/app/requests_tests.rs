@@ -69,7 +69,7 @@ async fn a_request_outside_the_window_waits_for_it_over_a_restart() {
     serve_for(&second, 89 * MINUTE).await;
     assert!(second.etcd().order().is_empty(), "01:59");
     serve_for(&second, 10 * MINUTE).await;
-    assert_eq!(second.etcd().order(), [2, 3, 1]);
+    assert_eq!(second.etcd().order(), [3, 2, 1]);
     assert_eq!(outcomes(&world).await, [("succeeded", "")]);
 }
 
@@ -99,7 +99,7 @@ async fn the_end_of_the_window_ends_the_run_after_the_member_under_way() {
     cluster.etcd().take(Duration::from_secs(45));
     cluster.request(key("1")).await.expect("taken");
     serve_for(&cluster, 180 * MINUTE).await;
-    assert_eq!(cluster.etcd().order(), [2, 3], "the second was under way at 02:01 and was let finish");
+    assert_eq!(cluster.etcd().order(), [3, 2], "the second was under way at 02:01 and was let finish");
     assert_eq!(outcomes(&world).await, [("stopped", "window_closed")]);
 }
 
@@ -154,7 +154,7 @@ async fn a_pause_stops_a_run_before_its_next_member() {
             sleep(10 * MINUTE).await;
         } => {}
     }
-    assert_eq!(cluster.etcd().order(), [2]);
+    assert_eq!(cluster.etcd().order(), [3]);
     assert_eq!(outcomes(&world).await, [("stopped", "paused")]);
 }
 
@@ -167,7 +167,7 @@ async fn approve_waits_for_a_person_and_expires() {
     assert_eq!(waiting_for(&cluster), Some("awaiting_approval"));
     cluster.approve(run, "ann".to_owned()).await.expect("approved");
     serve_for(&cluster, 10 * MINUTE).await;
-    assert_eq!(cluster.etcd().order(), [2, 3, 1]);
+    assert_eq!(cluster.etcd().order(), [3, 2, 1]);
     let again = cluster.approve(run, "ann".to_owned()).await.expect_err("it has ended");
     assert_eq!(again.to_string(), "run 1 does not wait: it is succeeded");
     let approved = world.journal.run(run).await.expect("read").expect("there").approved;
@@ -271,7 +271,7 @@ async fn the_breaker_keeps_runs_away_until_a_person_resumes() {
     cluster.request(key("1")).await.expect("taken");
     let server_ends = async {
         sleep(Duration::from_secs(20)).await;
-        cluster.etcd().set_busy(2, false);
+        cluster.etcd().set_busy(3, false);
     };
     tokio::join!(serve_for(&cluster, 10 * MINUTE), server_ends);
     assert_eq!(outcomes(&world).await, [("failed", "deadline_exceeded")]);

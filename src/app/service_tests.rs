@@ -311,7 +311,7 @@ async fn a_cluster_that_goes_ends_its_run_after_the_member_in_hand_and_its_serie
         assert_eq!(late.labels(), ("ignored", "removed"), "who looked it up before it went");
 
         tokio::time::sleep(Duration::from_mins(10)).await;
-        assert_eq!(cluster.etcd().order(), [2], "the member in hand, and no other");
+        assert_eq!(cluster.etcd().order(), [3], "the member in hand, and no other");
         let run = &app.runs(1).await.expect("read")[0];
         assert_eq!(run.outcome, Some(Outcome::Stopped { reason: Reason::Removed }));
         assert_eq!(names(&app), ["b"]);
@@ -358,7 +358,7 @@ async fn a_run_under_way_keeps_its_connections_when_the_cluster_is_reached_other
         reload(&app, &file(&[&A.replace(":1'", ":9'")])).await.expect("good");
         assert!(!Arc::ptr_eq(&old, &cluster.etcd()));
         tokio::time::sleep(Duration::from_mins(20)).await;
-        assert_eq!(old.order(), [2, 3, 1], "all of it");
+        assert_eq!(old.order(), [3, 2, 1], "all of it");
         assert!(cluster.etcd().order().is_empty());
         let page = scrape(&app).await;
         assert!(page.contains("defragd_cluster_info{etcd_cluster=\"a\",cluster_id=\"9\"} 1"), "{page}");

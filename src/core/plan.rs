@@ -2,7 +2,10 @@
 //!
 //! `defragd plan` shows this; the run asks for it anew before every member and takes the first row only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde::Serialize;
 
@@ -79,13 +82,9 @@ impl Plan {
                 Step { member_id: member.member.id, member: member.member.label(), is_leader, decision }
             })
             .collect();
-        // By name among equals: an order that a person can foretell.
-        steps.sort_by(|a, b| Self::rank(a).cmp(&Self::rank(b)));
+        let leader = steps.iter().find(|step| step.is_leader).map(|step| step.member.clone());
+        steps.sort_by(|a, b| Place::of(a, leader.as_deref()).cmp(&Place::of(b, leader.as_deref())));
         Self { blocked: safety::cluster_danger(facts, policy), steps }
-    }
-
-    fn rank(step: &Step) -> (bool, bool, &str, MemberId) {
-        (matches!(step.decision, Decision::Skip { .. }), step.is_leader, &step.member, step.member_id)
     }
 
     /// The members to defragment, in order.
@@ -94,6 +93,34 @@ impl Plan {
             Decision::Defragment { need } => Some((step, need)),
             Decision::Skip { .. } => None,
         })
+    }
+}
+
+/// Where a member stands in the plan.
+///
+/// Followers are taken backwards from the leader, by name and around the end: of four that the second leads, 1, 4, 3,
+/// then 2. A client that leaves a stalling member for the next of its list, and stays there, so comes to one that is
+/// done, or to the leader. Forwards, it would meet the next stall, and all such clients the last, the leader's, where
+/// nobody is left who could write (measured: `benches/ROLL.md`).
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Place<'a> {
+    Follower { beyond_leader: bool, name: Reverse<&'a str>, id: Reverse<MemberId> },
+    Leader,
+    LeftAlone { name: &'a str, id: MemberId },
+}
+
+impl<'a> Place<'a> {
+    fn of(step: &'a Step, leader: Option<&str>) -> Self {
+        let (name, id) = (step.member.as_str(), step.member_id);
+        match step.decision {
+            Decision::Skip { .. } => Self::LeftAlone { name, id },
+            Decision::Defragment { .. } if step.is_leader => Self::Leader,
+            Decision::Defragment { .. } => Self::Follower {
+                beyond_leader: leader.is_some_and(|leader| name > leader),
+                name: Reverse(name),
+                id: Reverse(id),
+            },
+        }
     }
 }
 
@@ -129,10 +156,45 @@ mod tests {
     }
 
     #[test]
-    fn followers_come_first_by_name_and_the_leader_last() {
-        let plan = Plan::new(&fixture::cluster(3), &Policy::default(), &Past::default());
-        assert_eq!(order(&plan), ["etcd-2", "etcd-3", "etcd-1"]);
-        assert_eq!(plan.blocked, None);
+    fn followers_come_first_backwards_from_the_leader_and_the_leader_last() {
+        for (leader, expected) in [
+            (1, ["etcd-4", "etcd-3", "etcd-2", "etcd-1"]),
+            (2, ["etcd-1", "etcd-4", "etcd-3", "etcd-2"]),
+            (4, ["etcd-3", "etcd-2", "etcd-1", "etcd-4"]),
+        ] {
+            let mut facts = fixture::cluster(4);
+            for index in 0..4 {
+                fixture::status_mut(&mut facts, index).leader = Some(MemberId(leader));
+            }
+            let plan = Plan::new(&facts, &Policy::default(), &Past::default());
+            assert_eq!(order(&plan), expected);
+            assert_eq!(plan.blocked, None);
+        }
+    }
+
+    #[test]
+    fn clients_that_go_on_to_the_next_member_of_their_list_never_all_meet_at_one_that_stalls() {
+        for (size, leader) in (3..=7).flat_map(|size| (1..=size).map(move |leader| (size, leader))) {
+            let mut facts = fixture::cluster(size);
+            for index in 0..facts.members.len() {
+                fixture::status_mut(&mut facts, index).leader = Some(MemberId(leader));
+            }
+            let plan = Plan::new(&facts, &Policy::default(), &Past::default());
+            let mut clients: Vec<u64> = (1..=size).collect();
+            for (step, _) in plan.pending() {
+                let stalls = step.member_id.0;
+                assert!(clients.iter().any(|at| *at != stalls), "all at {stalls} of {size}, {leader} leads");
+                clients.iter_mut().filter(|at| **at == stalls).for_each(|at| *at = *at % size + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_left_alone_is_named_in_order() {
+        let past = Past { done: (1..=3).map(MemberId).collect(), ..Past::default() };
+        let plan = Plan::new(&fixture::cluster(4), &Policy::default(), &past);
+        let names: Vec<_> = plan.steps.iter().map(|step| step.member.as_str()).collect();
+        assert_eq!(names, ["etcd-4", "etcd-1", "etcd-2", "etcd-3"]);
     }
 
     #[test]
@@ -140,7 +202,7 @@ mod tests {
         let mut facts = fixture::cluster(4);
         facts.members[3].member.is_learner = true;
         let plan = Plan::new(&facts, &Policy::default(), &Past::default());
-        assert_eq!(order(&plan), ["etcd-2", "etcd-3", "etcd-1"]);
+        assert_eq!(order(&plan), ["etcd-3", "etcd-2", "etcd-1"]);
         assert_eq!(plan.steps[3].decision, Decision::Skip { reason: Reason::Learner });
     }
 

@@ -90,7 +90,8 @@ impl Run {
         if trouble.is_none() && moved {
             let steady = STEADY.min(self.brief.policy.pause_between_members);
             if now.saturating_sub(*handing.steady_since.get_or_insert(now)) >= steady {
-                return self.choose_next();
+                // This look chooses: not looked at twice in a row, as after a member.
+                return self.choose(now, facts);
             }
         } else {
             handing.steady_since = None;

@@ -132,7 +132,7 @@ impl Bench {
 fn a_healthy_cluster_is_defragmented_leader_last_with_a_pause_after_each_member() {
     let mut bench = Bench::new(policy());
     assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [2, 3, 1]);
+    assert_eq!(bench.order, [3, 2, 1]);
     assert_eq!(bench.now, S(3 * (2 + 10)));
 }
 
@@ -145,7 +145,7 @@ fn the_look_after_a_member_chooses_the_next_one_unless_it_is_old_by_then() {
         bench.step();
         assert_eq!(matches!(bench.action, Action::Observe { .. }), looks_again, "{:?}", bench.action);
         assert_eq!(bench.label(), ("succeeded", ""));
-        assert_eq!(bench.order, [2, 3, 1]);
+        assert_eq!(bench.order, [3, 2, 1]);
     }
 }
 
@@ -155,16 +155,16 @@ fn leadership_that_moves_in_the_run_is_followed() {
     bench.until_defragment();
     bench.step();
     for index in 0..3 {
-        fixture::status_mut(&mut bench.facts, index).leader = Some(MemberId(3));
+        fixture::status_mut(&mut bench.facts, index).leader = Some(MemberId(2));
     }
     assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [2, 1, 3]);
+    assert_eq!(bench.order, [3, 1, 2]);
 }
 
 #[test]
 fn observe_mode_names_the_members_and_sends_nothing() {
     let mut bench = Bench::new(Policy::default());
-    let members = ["etcd-2", "etcd-3", "etcd-1"].map(str::to_owned).to_vec();
+    let members = ["etcd-3", "etcd-2", "etcd-1"].map(str::to_owned).to_vec();
     assert_eq!(bench.outcome(), Outcome::Observed { members });
     assert!(bench.order.is_empty());
 }
@@ -206,9 +206,9 @@ fn a_member_that_dies_during_the_run_stops_it() {
     let mut bench = Bench::new(policy());
     bench.until_defragment();
     bench.step();
-    bench.facts.members[2].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
+    bench.facts.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
     assert_eq!(bench.label(), ("failed", "not_recovered"));
-    assert_eq!(bench.order, [2]);
+    assert_eq!(bench.order, [3]);
     assert!(bench.now >= policy().recovery_timeout);
 }
 
@@ -218,7 +218,7 @@ fn a_stop_lets_the_member_under_way_finish_and_starts_no_other() {
     bench.until_defragment();
     bench.run.stop(Reason::ShuttingDown);
     assert_eq!(bench.label(), ("stopped", "shutting_down"));
-    assert_eq!(bench.order, [2]);
+    assert_eq!(bench.order, [3]);
 }
 
 #[test]
@@ -261,8 +261,8 @@ fn past_the_deadline() -> Bench {
     let mut bench = Bench::new(policy());
     bench.until_defragment();
     bench.now += policy().defrag_deadline;
-    bench.facts.members[1].status = Err(Unknown::new(UnknownKind::TimedOut, "hangs"));
-    bench.facts.members[1].gauges = Some(Ok(Gauges { defrag_in_flight: Some(true), ..Gauges::default() }));
+    bench.facts.members[2].status = Err(Unknown::new(UnknownKind::TimedOut, "hangs"));
+    bench.facts.members[2].gauges = Some(Ok(Gauges { defrag_in_flight: Some(true), ..Gauges::default() }));
     bench.give(Event::DefragReturned(Err(DefragError::Deadline)));
     bench
 }
@@ -274,8 +274,8 @@ fn past_the_deadline_the_server_is_followed_to_its_end_and_the_run_stops() {
         bench.step();
         assert!(matches!(bench.action, Action::Observe { .. }), "{:?}", bench.action);
     }
-    bench.facts.members[1] = fixture::cluster(3).members[1].clone();
-    fixture::status_mut(&mut bench.facts, 1).db_size = ByteSize::mib(101);
+    bench.facts.members[2] = fixture::cluster(3).members[2].clone();
+    fixture::status_mut(&mut bench.facts, 2).db_size = ByteSize::mib(101);
     let Action::RecordResult(result) = bench.until(|action| matches!(action, Action::RecordResult(_))) else {
         panic!("no result");
     };
@@ -287,8 +287,8 @@ fn past_the_deadline_the_server_is_followed_to_its_end_and_the_run_stops() {
 #[test]
 fn a_member_that_vanishes_while_it_is_followed_ends_the_run_after_the_recovery_timeout() {
     let mut bench = past_the_deadline();
-    bench.facts.members[1].gauges = Some(Err(Unknown::new(UnknownKind::Unreachable, "refused")));
-    bench.facts.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
+    bench.facts.members[2].gauges = Some(Err(Unknown::new(UnknownKind::Unreachable, "refused")));
+    bench.facts.members[2].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
     let before = bench.now;
     assert_eq!(bench.label(), ("failed", "deadline_exceeded"));
     assert!(bench.now.checked_sub(before).unwrap() >= policy().recovery_timeout);
@@ -297,7 +297,7 @@ fn a_member_that_vanishes_while_it_is_followed_ends_the_run_after_the_recovery_t
 #[test]
 fn without_a_metrics_page_a_hanging_member_is_given_several_deadlines() {
     let mut bench = past_the_deadline();
-    bench.facts.members[1].gauges = Some(Err(Unknown::new(UnknownKind::Unreachable, "refused")));
+    bench.facts.members[2].gauges = Some(Err(Unknown::new(UnknownKind::Unreachable, "refused")));
     let before = bench.now;
     assert_eq!(bench.label(), ("failed", "deadline_exceeded"));
     assert!(bench.now.checked_sub(before).unwrap() >= policy().defrag_deadline * DEADLINES_TO_FOLLOW);
@@ -342,19 +342,19 @@ fn an_answer_to_nothing_ends_the_run() {
 fn a_change_while_the_intent_is_written_is_noticed_before_the_rpc() {
     let mut bench = Bench::new(policy());
     bench.until(|action| matches!(action, Action::RecordIntent(_)));
-    // etcd-2 was chosen as a follower; the disk is slow, and meanwhile it becomes the leader.
+    // etcd-3 was chosen as a follower; the disk is slow, and meanwhile it becomes the leader.
     for index in 0..3 {
-        fixture::status_mut(&mut bench.facts, index).leader = Some(MemberId(2));
+        fixture::status_mut(&mut bench.facts, index).leader = Some(MemberId(3));
     }
     assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [1, 3, 2]);
+    assert_eq!(bench.order, [2, 1, 3]);
 }
 
 #[test]
 fn a_voter_that_dies_while_the_intent_is_written_keeps_the_rpc_from_being_sent() {
     let mut bench = Bench::new(policy());
     bench.until(|action| matches!(action, Action::RecordIntent(_)));
-    bench.facts.members[2].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
+    bench.facts.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
     assert_eq!(bench.label(), ("refused", "member_unreachable"));
     assert!(bench.order.is_empty());
 }
@@ -363,9 +363,9 @@ fn a_voter_that_dies_while_the_intent_is_written_keeps_the_rpc_from_being_sent()
 fn a_leader_hands_over_to_a_tight_voter_and_is_then_a_follower() {
     let mut bench = Bench::new(Policy { leader: LeaderPolicy::LastAfterTransfer, ..policy() });
     bench.until(|action| matches!(action, Action::Perform(_)));
-    assert_eq!(bench.order, [2, 3]);
+    assert_eq!(bench.order, [3, 2]);
     assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [2, 3, 1]);
+    assert_eq!(bench.order, [3, 2, 1]);
     assert!(matches!(bench.steps[..], [Step::MoveLeader { from: MemberId(1), to: MemberId(3), .. }]));
     assert_eq!(bench.facts.leader(), Some(MemberId(3)));
 }
@@ -376,14 +376,14 @@ fn leadership_that_does_not_move_ends_the_run() {
     bench.until(|action| matches!(action, Action::Perform(_)));
     bench.give(Event::Performed(Err("etcdserver: request timed out, leader transfer took too long".into())));
     assert_eq!(bench.label(), ("failed", "transfer_failed"));
-    assert_eq!(bench.order, [2, 3]);
+    assert_eq!(bench.order, [3, 2]);
 }
 
 #[test]
 fn a_leader_that_is_skipped_is_left_alone() {
     let mut bench = Bench::new(Policy { leader: LeaderPolicy::Skip, ..policy() });
     assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [2, 3]);
+    assert_eq!(bench.order, [3, 2]);
 }
 
 fn no_space(bench: &mut Bench, quota: ByteSize) {
@@ -398,7 +398,7 @@ fn nospace_is_disarmed_after_every_member_is_well_below_its_quota() {
     let mut bench = Bench::new(policy());
     no_space(&mut bench, ByteSize::mib(1000));
     assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [2, 3, 1]);
+    assert_eq!(bench.order, [3, 2, 1]);
     assert!(matches!(bench.steps[..], [Step::DisarmNoSpace { member_id: Some(MemberId(2)), .. }]));
 }
 
@@ -452,7 +452,7 @@ fn a_compaction_comes_first_and_its_end_is_awaited() {
         fixture::status_mut(&mut bench.facts, index).db_size_in_use = ByteSize::mib(100);
     }
     assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [2, 3, 1]);
+    assert_eq!(bench.order, [3, 2, 1]);
 }
 
 #[test]
@@ -516,7 +516,7 @@ fn a_resumed_run_waits_for_the_member_that_may_be_busy_and_measures_it_again() {
 fn a_resumed_run_begins_again_with_a_member_that_was_killed_in_the_middle() {
     let mut bench = resumed(&view(Vec::new(), Some(intent(2))));
     assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [2, 3, 1]);
+    assert_eq!(bench.order, [3, 2, 1]);
 }
 
 #[test]
@@ -550,7 +550,7 @@ fn a_disarm_that_may_never_have_been_sent_is_sent_by_the_resumed_run() {
     let after = Sizes { db_size: ByteSize::mib(101), db_size_in_use: ByteSize::mib(100) };
     let done = |id| MemberResult { intent: intent(id), end: MemberEnd::Defragmented { after, took: S(1) } };
     let disarm = Step::DisarmNoSpace { member_id: Some(MemberId(2)), member: "etcd-2".into() };
-    let view = RunView { steps: vec![disarm.clone()], ..view([2, 3, 1].map(done).to_vec(), None) };
+    let view = RunView { steps: vec![disarm.clone()], ..view([3, 2, 1].map(done).to_vec(), None) };
     let mut bench = resumed(&view);
     no_space(&mut bench, ByteSize::mib(1000));
     for index in 0..3 {
@@ -619,8 +619,8 @@ fn gates_are_checked_before_after_each_member_and_at_the_end() {
 fn a_gate_that_fails_refuses_a_run_stops_it_or_marks_it_failed_by_its_moment() {
     for (moment, expected, order) in [
         (Moment::Before, ("refused", "gate_failed"), &[][..]),
-        (Moment::Between, ("failed", "gate_failed"), &[2]),
-        (Moment::After, ("failed", "gate_failed"), &[2, 3, 1]),
+        (Moment::Between, ("failed", "gate_failed"), &[3]),
+        (Moment::After, ("failed", "gate_failed"), &[3, 2, 1]),
     ] {
         let mut bench = gated(Some(moment), OnFailure::Stop);
         assert_eq!(bench.label(), expected, "{moment:?}");
