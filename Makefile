@@ -126,9 +126,10 @@ deploy-generated: ## Write the parts of deploy/kustomize that are made from the 
 	deploy/generate
 
 .PHONY: lint
-lint: tools ## Formatting, clippy, dependencies
+lint: tools ## Formatting, clippy, whether the deliberate faults still apply, dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	tests/sim/mutants.sh --check
 	$(MAKE) deny
 
 .PHONY: deny

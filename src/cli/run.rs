@@ -1,6 +1,7 @@
 //! `defragd run`
 
 use std::{
+    convert::Infallible,
     io::Write,
     path::PathBuf,
     sync::{
@@ -13,7 +14,7 @@ use std::{
 use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::Instant,
+    time::{Instant, sleep},
 };
 
 use super::{
@@ -105,14 +106,19 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         term: lock.term,
         permit: &permit,
     };
-    let driven = drive.to_its_end(stopped);
+    let driven = async {
+        tokio::select! {
+            outcome = drive.to_its_end(stopped) => outcome,
+            // Cancel-safe: files are only read.
+            never = keep_credentials_fresh(&etcd) => match never {},
+        }
+    };
     tokio::pin!(driven);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     // A connection that drops must not end the look-out in the middle of a member.
     let mut hangup = signal(SignalKind::hangup())?;
     let (mut asked, mut lost) = (false, false);
-    let mut look_at_files = tokio::time::interval(RENEWAL_INTERVAL);
     let outcome = loop {
         tokio::select! {
             // Not cancelled by the other arms: it is pinned outside the loop.
@@ -120,11 +126,6 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
-            _ = look_at_files.tick() => {
-                // A certificate may run out before a long run does. One that is not whole is looked at again.
-                let _ = tokio::time::timeout(Duration::from_secs(1), etcd.renew()).await;
-                continue;
-            }
             reason = view.lost(lock.acts_under()), if !lost => {
                 progress.line(&format!("{reason}: no new member is started; waiting for the one under way"));
                 stop.send_if_modified(|stop| stop.is_none() && stop.replace(reason.clone()).is_none());
@@ -151,6 +152,14 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
             Exit::Failed
         }
     })
+}
+
+/// A certificate may run out before a long run does. One that is not whole is looked at again.
+async fn keep_credentials_fresh(etcd: &impl Etcd) -> Infallible {
+    loop {
+        sleep(RENEWAL_INTERVAL).await;
+        let _ = etcd.renew().await;
+    }
 }
 
 fn write_result(output: Output, view: Option<&RunView>, outcome: &Outcome) -> anyhow::Result<()> {

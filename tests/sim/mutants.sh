@@ -2,30 +2,22 @@
 # Puts deliberate faults into a scratch copy of src, one after the other, and looks whether the simulator
 # catches each. Prints one line a mutant; ends with 1 if any survived or no longer applies.
 #   tests/sim/mutants.sh [NAME...]      SIM_SCHEDULES=n schedules a mutant (default 3000)
+#   tests/sim/mutants.sh --check        only whether each still applies; takes no time
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
-scratch=$root/target/mutants
-work=$scratch/work
-export CARGO_TARGET_DIR=$scratch/target
-export SIM_SCHEDULES=${SIM_SCHEDULES:-3000}
-mkdir -p "$work/tests"
-if [ ! -d "$CARGO_TARGET_DIR" ] && [ -d target/debug/deps ]; then
-  # The dependencies are built already: links to them save minutes, and nothing writes through the links.
-  mkdir -p "$CARGO_TARGET_DIR/debug"
-  cp -al target/debug/{deps,build,.fingerprint} "$CARGO_TARGET_DIR/debug/"
-fi
-
+check=
+if [ "${1:-}" = --check ]; then check=yes; shift; fi
 # name | file | perl substitution over the whole file
 mutants() { cat <<'LIST'
-leader_first|src/core/plan.rs|s/Skip \{ \.\. \}\), step\.is_leader/Skip { .. }), !step.is_leader/
+leader_first|src/core/plan.rs|s/(    Follower \{.*?\},\n)(    Leader,\n)/$2$1/s
 health_not_checked|src/core/safety.rs|s/\.or_else\(\|\| unhealthy\(facts\)\)//
 read_not_checked|src/core/safety.rs|s/Some\(Err\(unknown\)\) => Some\(Reason::ReadFailed[^\n]*/Some(Err(_)) => None,/
 unknown_counts_as_idle|src/core/safety.rs|s/facts\.status\.as_ref\(\)\.err\(\)\.map/facts.status.as_ref().err().filter(|_| false).map/
 in_flight_not_followed|src/core/run/defragment.rs|s/Some\(true\) => watch = Watch \{ busy_at: now, idle_since: None \},/Some(true) => watch.idle_since = watch.idle_since.or(Some(now)),/
 goes_on_after_deadline|src/core/run/defragment.rs|s/Ok\(\(\)\) => \{\n(\s+let took)/Ok(()) | Err(DefragError::Deadline) => {\n$1/
 journal_failure_ignored|src/core/run/choose.rs|s/if let Err\(detail\) = written \{\n(\s+return self\.give_up)/if let (Err(detail), false) = (written, true) {\n$1/
-retries_after_lost_connection|src/core/run/defragment.rs|s/Err\(DefragError::Lost\(detail\)\) => Reason[^\n]*/Err(DefragError::Lost(_)) => {\n let member = intent.member_id;\n self.phase = Phase::Defragmenting { intent, sent_at };\n return Action::Defragment { member, deadline: self.policy.defrag_deadline };\n }/
+retries_after_lost_connection|src/core/run/defragment.rs|s/Err\(DefragError::Lost\(detail\)\) => Reason[^\n]*/Err(DefragError::Lost(_)) => {\n let member = intent.member_id;\n self.phase = Phase::Defragmenting { intent, sent_at };\n return Action::Defragment { member, deadline: self.brief.policy.defrag_deadline };\n }/
 stop_ignored|src/core/run/mod.rs|s/self\.stop\.get_or_insert\(reason\);/let _ = reason;/
 roster_not_checked|src/core/run/mod.rs|s/\(!change\.is_empty\(\)\)\.then/(change.len() > 99).then/
 goes_on_after_failure|src/core/run/mod.rs|s/self\.record\(intent, end, Some\(Outcome::Failed \{ reason \}\)\)/{ let _ = reason; self.record(intent, end, None) }/
@@ -37,7 +29,7 @@ request_forgotten_while_reading|src/app/worker.rs|s/( +let queued = lock\(&self\
 request_forgotten_on_restart|src/app/service.rs|s/cluster\.requeue\([^\n]*\n/\n/
 no_last_look|src/core/run/choose.rs|s/self\.other_cluster\(facts\)\.or_else\(\|\| self\.no_longer_next\(&intent, facts\)\)/self.other_cluster(facts).filter(|_| false)/
 gates_not_asked_before|src/core/run/choose.rs|s/if has_work && !self\.entered \{/if has_work \&\& !self.entered \&\& self.looks > 99 {/
-gates_not_asked_between|src/core/run/choose.rs|s/if ended_well => self\.pass_gates\(Moment::Between\)/if ended_well => self.choose_next()/
+gates_not_asked_between|src/core/run/choose.rs|s/if self\.has_gates\(Moment::Between\) => self\.check_gates/if self.has_gates(Moment::Between) \&\& self.looks > 99 => self.check_gates/
 gate_failure_ignored|src/core/run/gates.rs|s/find_map\(GateResult::against\)/find_map(GateResult::against).filter(|_| false)/
 tries_again_after_a_full_disk|src/core/backoff.rs|s/Reason::DiskFull \{ \.\. \} => true/Reason::DiskFull { .. } => false/
 resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { Seen::Idle(None) } else { self.watch(now, &intent, watch, facts) }) {/
@@ -71,6 +63,27 @@ cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Coo
 LIST
 }
 
+applies() { ! perl -0pe "$2" "$root/$1" | cmp -s - "$root/$1"; }
+
+if [ -n "$check" ]; then
+  stale=0
+  while IFS='|' read -r name file patch; do
+    applies "$file" "$patch" || { echo "STALE     $name: the patch no longer applies to $file"; stale=1; }
+  done < <(mutants)
+  exit $stale
+fi
+
+scratch=$root/target/mutants
+work=$scratch/work
+export CARGO_TARGET_DIR=$scratch/target
+export SIM_SCHEDULES=${SIM_SCHEDULES:-3000}
+mkdir -p "$work/tests"
+if [ ! -d "$CARGO_TARGET_DIR" ] && [ -d target/debug/deps ]; then
+  # The dependencies are built already: links to them save minutes, and nothing writes through the links.
+  mkdir -p "$CARGO_TARGET_DIR/debug"
+  cp -al target/debug/{deps,build,.fingerprint} "$CARGO_TARGET_DIR/debug/"
+fi
+
 reset() {
   rm -rf "$work/src" "$work/tests/sim"
   cp -r "$root/src" "$work/src"
@@ -86,11 +99,11 @@ survived=0
 wanted=" $* "
 while IFS='|' read -r name file patch; do
   if [ $# -gt 0 ] && [[ $wanted != *" $name "* ]]; then continue; fi
-  reset
-  perl -0pi -e "$patch" "$work/$file"
-  if cmp -s "$root/$file" "$work/$file"; then
+  if ! applies "$file" "$patch"; then
     echo "STALE     $name: the patch no longer applies to $file"; survived=1; continue
   fi
+  reset
+  perl -0pi -e "$patch" "$work/$file"
   log=$scratch/$name.log
   if ! (cd "$work" && nice cargo test --offline --test sim --no-run) > "$log" 2>&1; then
     echo "BROKEN    $name: does not compile, see $log"; survived=1; continue
