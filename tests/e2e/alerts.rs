@@ -12,6 +12,8 @@
 //! | `EtcdFragmentationReturns`, `EtcdNoSpace` | overwritten until the quota is passed, after a run that helped |
 //! | `DefragdNoGain` | a member that was defragmented a moment ago is again, by a rule that is always true |
 //! | `EtcdCorrupt` | the alarm, armed as etcd's own check of the data does |
+//! | `DefragdClusterDuplicate` | a second entry for the cluster, taken up by a reload |
+//! | `DefragdReloadFailed` | a reload of a file that ends in the middle of a line |
 //! | `DefragdWebhookRejected` | a notification with another token |
 //! | `DefragdDown` | a defragd that is killed |
 //! | `DefragdClusterUnreachable` | all members stopped |
@@ -20,6 +22,7 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
+use serde_json::json;
 use testkit::{DefragWatch, Defragd, EtcdSpec, FiringAlert, Prometheus, SlowDefrags, exhaust_quota, fragment, until};
 use tokio::time::sleep;
 
@@ -38,12 +41,13 @@ const GROWTH_EVERY: Duration = Duration::from_millis(100);
 /// Some scrapes and evaluations: whatever fires without a cause does so within it.
 const A_WHILE: Duration = Duration::from_secs(6);
 
-/// In mode observe: it only looks.
+/// In mode observe: it only looks. The only one with a file.
 const WATCHED: &str = "watched";
 /// Its run fails.
 const BROKEN: &str = "broken";
 /// Its runs succeed.
 const ENFORCED: &str = "enforced";
+const CONFIGURATION: &str = "watched.yaml";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_alert_fires_from_its_real_cause() {
@@ -56,6 +60,7 @@ async fn each_alert_fires_from_its_real_cause() {
     story.the_quota_is_passed().await;
     story.there_is_nothing_left_to_gain().await;
     story.members_disagree().await;
+    story.the_configuration_changes().await;
     story.a_token_is_wrong().await;
     story.defragd_goes_down().await;
     story.the_cluster_goes_down().await;
@@ -75,7 +80,9 @@ struct Story {
 impl Story {
     async fn begin() -> Self {
         let rig = Rig::with(EtcdSpec::new(faults::newest()).quota_bytes(QUOTA)).await;
-        let watched = serve(&rig, WATCHED, &["--mode=observe"]).await;
+        configure(&rig, &[WATCHED]);
+        let file = format!("--config={}", rig.path(CONFIGURATION).display());
+        let watched = start(&rig, WATCHED, &[file.as_str()]).await;
         let stops = ["--breaker-failures=1", "--recovery-timeout=15s", "--pause-between-members=5s"];
         let broken = serve(&rig, BROKEN, &[&["--mode=enforce"], &stops[..]].concat()).await;
         let always = ["--rule=dbSize > 0", "--pause-between-members=1s", "--cooldown=0s", "--max-runs-per-day=100"];
@@ -221,6 +228,22 @@ impl Story {
         self.fires("EtcdCorrupt", WATCHED).await;
     }
 
+    async fn the_configuration_changes(&mut self) {
+        self.is_silent(&["DefragdClusterDuplicate"], WATCHED).await;
+        configure(&self.rig, &[WATCHED, "watched-too"]);
+        let answer = self.watched.post("/-/reload", "", Some(TOKEN)).await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        self.fires("DefragdClusterDuplicate", WATCHED).await;
+        let alerts = self.prometheus.alerts().await.unwrap();
+        assert!(!alerts.iter().any(|alert| alert.labels["alertname"] == "DefragdReloadFailed"), "{alerts:?}");
+        std::fs::write(self.rig.path(CONFIGURATION), "clusters: [{name: wat").unwrap();
+        let answer = self.watched.post("/-/reload", "", Some(TOKEN)).await.unwrap();
+        assert!(answer.status >= 400, "{answer:?}");
+        let instance = self.watched.target().to_owned();
+        let failed = self.fires_with("DefragdReloadFailed", "instance", &instance).await;
+        assert_eq!(failed.labels["what"], "its configuration");
+    }
+
     async fn a_token_is_wrong(&mut self) {
         let alerts = self.prometheus.alerts().await.unwrap();
         assert!(!alerts.iter().any(|alert| alert.labels["alertname"] == "DefragdWebhookRejected"), "{alerts:?}");
@@ -288,15 +311,29 @@ fn is(alert: &FiringAlert, name: &str, cluster: &str) -> bool {
     alert.labels["alertname"] == name && alert.labels.get("etcd_cluster").is_some_and(|own| own == cluster)
 }
 
-/// A defragd that knows the rig's cluster under this name, with a journal of its own.
+/// A file in which the rig's cluster has each of these names, in mode observe.
+fn configure(rig: &Rig, names: &[&str]) {
+    let pki = rig.cluster.pki().unwrap();
+    let tls = json!({"ca_file": pki.ca(), "cert_file": pki.client().cert, "key_file": pki.client().key});
+    let entry = |name| json!({"name": name, "endpoints": rig.cluster.endpoints(), "tls": tls});
+    let entries: Vec<_> = names.iter().map(entry).collect();
+    std::fs::write(rig.path(CONFIGURATION), json!({"clusters": entries}).to_string()).unwrap();
+}
+
+/// A defragd that knows the rig's cluster under this name, by flags.
 async fn serve(rig: &Rig, name: &str, extra: &[&str]) -> Defragd {
+    let flags = [rig.cluster.connection_flags(), vec![format!("--cluster-name={name}")]].concat();
+    let flags: Vec<_> = flags.iter().map(String::as_str).chain(extra.iter().copied()).collect();
+    start(rig, name, &flags).await
+}
+
+/// A defragd with a journal of its own.
+async fn start(rig: &Rig, name: &str, flags: &[&str]) -> Defragd {
     let token = rig.path("token");
     std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
-    let mut args = rig.cluster.connection_flags();
-    args.push(format!("--cluster-name={name}"));
+    let mut args: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
     args.push(format!("--data-dir={}", rig.path(name).display()));
     args.push(format!("--web.bearer-token-file={}", token.display()));
-    args.extend(extra.iter().map(|flag| (*flag).to_owned()));
     Defragd::start(crate::rig::binary(), &args, &rig.path(&format!("{name}.log"))).await.unwrap()
 }
 
