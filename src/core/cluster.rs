@@ -50,7 +50,7 @@ pub struct Member {
     pub id: MemberId,
     /// The human name; empty for a member that was added but never started.
     pub name: String,
-    /// Where clients reach this member. May be empty for a member that never started.
+    /// Where clients reach this member; the first is what is dialled. May be empty for a member that never started.
     pub client_urls: Vec<String>,
     /// Learners do not vote, and refuse Defragment.
     pub is_learner: bool,

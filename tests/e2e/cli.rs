@@ -1,7 +1,7 @@
 //! The commands of an operator.
 
 use serde_json::Value;
-use testkit::EtcdVersion;
+use testkit::{EtcdSpec, EtcdVersion};
 
 use crate::rig::{Rig, binary};
 
@@ -91,6 +91,22 @@ async fn status_plan_run_and_runs_tell_the_same_story() {
     let unknown = show("77");
     assert_eq!(unknown.status.code(), Some(1));
     assert!(text(&unknown.stderr).contains("no run 77"), "{}", text(&unknown.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_that_every_member_publishes_is_not_taken_for_any_of_them() {
+    // etcd tells a member's URLs in the order of the alphabet: this one is the first.
+    let shared = "https://127.0.0.1:1";
+    let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).publishes_also(shared)).await;
+    let listed = rig.cluster.client(0).await.unwrap().member_list().await.unwrap();
+    assert!(listed.members().iter().all(|member| member.client_urls()[0] == shared), "{listed:?}");
+    let status = rig.command("status", &["-o", "json"]).await;
+    assert_eq!(status.status.code(), Some(0), "{}", text(&status.stdout));
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    for member in status["clusters"][0]["members"].as_array().unwrap() {
+        assert_ne!(member["endpoint"], shared, "{member}");
+        assert!(member["db_size_bytes"].is_u64(), "{member}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 //! for. Every answer's header is checked for the member's id, because a client URL in the member list is
 //! only what somebody once configured.
 
+mod advertised;
 mod channel;
 mod connect;
 mod credentials;
@@ -188,7 +189,9 @@ impl EtcdCluster {
             client_urls: member.client_urls().to_vec(),
             is_learner: member.is_learner(),
         });
-        Ok(Membership { cluster_id: ClusterId(cluster_id), members: members.collect() })
+        let mut members: Vec<_> = members.collect();
+        advertised::best_first(&mut members);
+        Ok(Membership { cluster_id: ClusterId(cluster_id), members })
     }
 
     /// A client that is denied may be one from before authentication was switched on: the next use makes a

@@ -36,6 +36,7 @@ pub struct EtcdSpec {
     pub(crate) extra_args: Vec<String>,
     pub(crate) small_disk: Option<(usize, u64)>,
     pub(crate) hosts: Vec<Host>,
+    pub(crate) publishes_also: Option<String>,
 }
 
 impl EtcdSpec {
@@ -52,6 +53,7 @@ impl EtcdSpec {
             extra_args: Vec::new(),
             small_disk: None,
             hosts: Vec::new(),
+            publishes_also: None,
         }
     }
 
@@ -102,6 +104,13 @@ impl EtcdSpec {
     #[must_use]
     pub fn arg(mut self, arg: &str) -> Self {
         self.extra_args.push(arg.to_owned());
+        self
+    }
+
+    /// A client URL that every member publishes besides its own, as behind a Service.
+    #[must_use]
+    pub fn publishes_also(mut self, url: &str) -> Self {
+        self.publishes_also = Some(url.to_owned());
         self
     }
 
