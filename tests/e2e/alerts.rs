@@ -311,12 +311,13 @@ fn is(alert: &FiringAlert, name: &str, cluster: &str) -> bool {
     alert.labels["alertname"] == name && alert.labels.get("etcd_cluster").is_some_and(|own| own == cluster)
 }
 
-/// A file in which the rig's cluster has each of these names, in mode observe.
+/// A file in which the rig's cluster has each of these names, in mode observe. Each goes through a member of its own:
+/// entries that share an endpoint are refused.
 fn configure(rig: &Rig, names: &[&str]) {
     let pki = rig.cluster.pki().unwrap();
     let tls = json!({"ca_file": pki.ca(), "cert_file": pki.client().cert, "key_file": pki.client().key});
-    let entry = |name| json!({"name": name, "endpoints": rig.cluster.endpoints(), "tls": tls});
-    let entries: Vec<_> = names.iter().map(entry).collect();
+    let entry = |(name, endpoint)| json!({"name": name, "endpoints": [endpoint], "tls": tls});
+    let entries: Vec<_> = names.iter().zip(rig.cluster.endpoints()).map(entry).collect();
     std::fs::write(rig.path(CONFIGURATION), json!({"clusters": entries}).to_string()).unwrap();
 }
 
