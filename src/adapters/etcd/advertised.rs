@@ -52,7 +52,8 @@ mod tests {
     #[test]
     fn loopback_and_what_leads_to_any_member_come_after_what_leads_to_this_one() {
         let own = ["https://192.0.2.1:2379", "https://192.0.2.2:2379"];
-        for elsewhere in ["https://127.0.0.1:2379", "https://[::1]:2379", "https://localhost:2379", "https://0.0.0.0:2379"]
+        for elsewhere in
+            ["https://127.0.0.1:2379", "https://[::1]:2379", "https://localhost:2379", "https://0.0.0.0:2379"]
         {
             assert_eq!(chosen(&[&[elsewhere, own[0]], &[elsewhere, own[1]]]), own, "{elsewhere}");
         }
