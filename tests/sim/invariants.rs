@@ -549,6 +549,15 @@ impl World {
         }
     }
 
+    /// I4: what is known of a stop keeps a run from choosing a member, not only from sending.
+    pub fn on_journal_wanted(&mut self, entry: &Entry) {
+        if let (Entry::Intent(intent), Some(asked)) = (entry, self.watch.stop_asked)
+            && self.now > asked
+        {
+            self.violate("I4", format!("{} is chosen {:?} after a stop was asked for", intent.member, self.now - asked));
+        }
+    }
+
     pub fn on_journal_entry(&mut self, run: RunId, entry: &Entry) {
         let now = self.now;
         self.watch.note(now, || format!("journal {run}: {}", brief(entry)));

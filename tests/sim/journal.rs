@@ -63,6 +63,8 @@ impl SimJournal {
     async fn write(&self, run: Option<RunId>, entry: Entry) -> Result<RunId, JournalError> {
         let (before, after) = {
             let mut world = self.sim.world();
+            // Now it is decided; writing it may take any time.
+            world.on_journal_wanted(&entry);
             let mut each = Duration::ZERO;
             if world.now < world.host().journal.slow_until {
                 each = world.host().journal.each;
