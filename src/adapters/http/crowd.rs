@@ -17,6 +17,9 @@ const MAX_CONNECTIONS: usize = 512;
 /// A minute is more than most scrape intervals.
 const MAX_IDLE: Duration = Duration::from_mins(1);
 
+/// Whoever has come in has so long for its first request before it counts as idle.
+const TO_BEGIN: Duration = Duration::from_secs(3);
+
 /// See the module.
 pub(super) struct Crowd {
     max: usize,
@@ -39,6 +42,8 @@ struct State {
     busy: usize,
     /// How many of the busy are requests that have not come to their end yet.
     coming: usize,
+    /// Whether a request has been answered on it.
+    served: bool,
     /// When the last request ended, or the first of those under way began.
     since: Instant,
 }
@@ -70,7 +75,8 @@ impl Default for Crowd {
 
 impl Crowd {
     /// A place; where all are taken, that of whoever has been idle for the longest, or has been sending a request for the
-    /// longest. None if all are waiting for answers.
+    /// longest. None if all are waiting for answers. Whoever has just come in is the last to go: a client whose connection
+    /// ends between two requests makes a new one, and one whose first request is on its way sees it fail.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Ticket> {
         let mut seats = lock(&self.seats);
         if seats.taken.len() >= self.max {
@@ -82,7 +88,7 @@ impl Crowd {
         }
         let number = seats.next;
         seats.next += 1;
-        let state = Mutex::new(State { busy: 0, coming: 0, since: Instant::now() });
+        let state = Mutex::new(State { busy: 0, coming: 0, served: false, since: Instant::now() });
         let seat = Arc::new(Seat { state, evicted: Notify::new() });
         seats.taken.insert(number, Arc::clone(&seat));
         drop(seats);
@@ -126,11 +132,11 @@ impl Seat {
         (state.busy == 0).then_some(state.since)
     }
 
-    /// Since when it has been idle, or sending: whoever has just come in is not idle for long, and has its turn. None of
-    /// whoever waits for an answer.
-    fn gives_way(&self) -> Option<Instant> {
+    /// Whether it has just come in, and since when it has been idle, or sending. None of whoever waits for an answer.
+    fn gives_way(&self) -> Option<(bool, Instant)> {
         let state = lock(&self.state);
-        (state.busy <= state.coming).then_some(state.since)
+        let begins = !state.served && state.busy == 0 && state.since.elapsed() < TO_BEGIN;
+        (state.busy <= state.coming).then_some((begins, state.since))
     }
 
     /// Ends when the connection must give way, or has been idle for too long.
@@ -155,6 +161,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let mut state = lock(&self.0.state);
         state.busy -= 1;
+        state.served = true;
         state.since = Instant::now();
     }
 }
@@ -215,6 +222,23 @@ mod tests {
         drop(busy);
         assert!(crowd.enter().is_some(), "the first is idle now");
         assert!(lock(&crowd.seats).taken.len() <= 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_just_come_in_is_not_put_out_by_those_who_ask_again_and_again() {
+        let crowd = Arc::new(Crowd { max: 2, seats: Mutex::default() });
+        let asks = crowd.enter().expect("a place");
+        let has_just_come = crowd.enter().expect("a place");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        drop(asks.seat.begin());
+        let another = crowd.enter().expect("the place of who has been served");
+        assert!(asks.seat.over().now_or_never().is_some(), "it has had its answer");
+        assert!(has_just_come.seat.over().now_or_never().is_none(), "its request may be on its way");
+        drop(another.seat.begin());
+        tokio::time::advance(TO_BEGIN).await;
+        drop(another.seat.begin());
+        let _next = crowd.enter().expect("the place of who asks nothing");
+        assert!(has_just_come.seat.over().now_or_never().is_some(), "it has had its time");
     }
 
     #[tokio::test(start_paused = true)]
