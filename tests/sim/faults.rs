@@ -262,6 +262,11 @@ impl Schedule {
             .collect()
     }
 
+    /// Drawn by itself, so that the other draws of a seed stay what they were.
+    pub fn a_step_is_not_written(&self) -> bool {
+        !self.faults.is_empty() && Rng::new(self.seed ^ 0x57e9).percent(10)
+    }
+
     pub fn fault_free(&self) -> bool {
         let policy = &self.policy;
         let undisturbed =

@@ -87,7 +87,11 @@ impl SimJournal {
 
     fn put(&self, run: Option<RunId>, entry: Entry) -> Result<RunId, JournalError> {
         let mut world = self.sim.world();
-        if world.now < world.host().journal.down_until || std::mem::take(&mut world.host_mut().journal.fail_next) {
+        let of_a_step = matches!(entry, Entry::Step(_));
+        if world.now < world.host().journal.down_until
+            || std::mem::take(&mut world.host_mut().journal.fail_next)
+            || (of_a_step && std::mem::take(&mut world.host_mut().journal.fail_step))
+        {
             // What joins a run from outside and is not written is answered with 503; the run is not concerned.
             let of_the_run = !matches!(entry, Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. });
             world.on_journal_failure(run.filter(|_| of_the_run));

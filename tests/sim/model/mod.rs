@@ -189,6 +189,8 @@ pub struct JournalHealth {
     pub down_until: Duration,
     pub reads_down_until: Duration,
     pub fail_next: bool,
+    /// The record of the next step other than Defragment: between that and what came before is next to no time.
+    pub fail_step: bool,
     pub slow_until: Duration,
     /// Which life of defragd holds it.
     pub life: u64,
@@ -231,6 +233,8 @@ impl World {
         let mended_at = world.schedule.mended_at;
         world.plan(mended_at, Happening::Mend);
         world.settle_fleet();
+        let fail_step = world.schedule.a_step_is_not_written();
+        world.hosts.iter_mut().for_each(|host| host.journal.fail_step = fail_step);
         world
     }
 
