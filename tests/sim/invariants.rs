@@ -554,7 +554,10 @@ impl World {
         if let (Entry::Intent(intent), Some(asked)) = (entry, self.watch.stop_asked)
             && self.now > asked
         {
-            self.violate("I4", format!("{} is chosen {:?} after a stop was asked for", intent.member, self.now - asked));
+            self.violate(
+                "I4",
+                format!("{} is chosen {:?} after a stop was asked for", intent.member, self.now - asked),
+            );
         }
     }
 
