@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 root=$PWD
 check=
 if [ "${1:-}" = --check ]; then check=yes; shift; fi
+
 # name | file | perl substitution over the whole file
 mutants() { cat <<'LIST'
 leader_first|src/core/plan.rs|s/(    Follower \{.*?\},\n)(    Leader,\n)/$2$1/s
