@@ -1,17 +1,12 @@
 //! A defrag that outlasts the deadline: the server goes on, so the run follows it to its end, sends it
 //! nothing more, and then ends.
 
-use std::time::Duration;
-
-use testkit::{EtcdVersion, SlowDefrags, Writer};
+use testkit::{EtcdVersion, Writer};
 
 use crate::{
     faults::{self, logs, serves},
-    rig::{Rig, TOKEN, ended_run, firing},
+    rig::{MINUTE, Rig, TOKEN, ended_run, firing},
 };
-
-/// Some fifty milliseconds become several seconds.
-const SLOWED: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_defrag_past_the_deadline_is_followed_to_its_end_on_3_4() {
@@ -34,11 +29,13 @@ async fn past_the_deadline(version: EtcdVersion) {
     }
     let rig = Rig::fragmented(version).await;
     let writer = Writer::start(&rig.cluster).await.unwrap();
-    let slow = SlowDefrags::start(&rig.cluster, SLOWED);
+    let held = faults::hold(&rig).await;
     let defragd = rig.serve(&["--mode=enforce", "--defrag-deadline=1s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     let member = faults::defragmenting(&rig.cluster).await;
     serves(&writer).await;
+    defragd.logs("code=deadline_exceeded", MINUTE).await.unwrap();
+    drop(held);
     let run = ended_run(&defragd, 1).await;
     // Judged at the moment when the run has ended.
     let told = logs(&rig.cluster);
@@ -61,7 +58,6 @@ async fn past_the_deadline(version: EtcdVersion) {
     let result = &run["members"][0];
     let file = |when: &str| result[when]["db_size_bytes"].as_u64().unwrap();
     assert!(file("after") < file("before"), "the end was measured: {result}");
-    drop(slow);
     rig.cluster.ready().await.unwrap();
     faults::reads_back(writer, &rig.cluster).await;
     eprintln!("etcd {version}: the defrag took {took:.1} s under a deadline of 1 s");

@@ -3,12 +3,9 @@
 use std::{process::Command, time::Duration};
 
 use serde_json::Value;
-use testkit::{DefragLog, Defragd, EtcdCluster, EtcdVersion, Tools, Writer, until};
+use testkit::{DefragLog, Defragd, EtcdCluster, EtcdVersion, HeldDefrags, Tools, Writer, until};
 
 use crate::rig::{MINUTE, Rig, TOKEN, binary, ended_run, firing};
-
-/// How much longer a defrag takes, in tests that must hit the middle of one.
-pub(crate) const SLOWED: Duration = Duration::from_secs(2);
 
 /// The etcd lines that are here, with a word about one that is not.
 pub(crate) fn versions() -> Vec<EtcdVersion> {
@@ -41,6 +38,11 @@ pub(crate) fn journal(rig: &Rig) -> Vec<Value> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let runs: Value = serde_json::from_slice(&output.stdout).unwrap();
     runs["runs"].as_array().unwrap().clone()
+}
+
+/// Holds the defragmentations of all members from now on.
+pub(crate) async fn hold(rig: &Rig) -> HeldDefrags {
+    HeldDefrags::start(&rig.cluster).await.unwrap()
 }
 
 /// Waits until a member is in the middle of a defrag, and gives which.

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, fs, time::Duration};
 
 use serde_json::{Value, json};
-use testkit::{Defragd, EtcdCluster, EtcdSpec, EtcdVersion, SlowDefrags, Transport, until};
+use testkit::{Defragd, EtcdCluster, EtcdSpec, EtcdVersion, Transport, until};
 
 use crate::{
-    faults::{self, SLOWED, received},
+    faults::{self, received},
     rig::{MINUTE, Rig, TOKEN, binary, ended_run, firing, notification},
 };
 
@@ -59,10 +59,9 @@ async fn a_reload_adds_moves_and_removes_clusters_while_a_run_goes_on() {
     let (second, third) = (other(&rig).await, other(&rig).await);
     write(&rig, &[entry("demo", &rig.cluster)]);
     let defragd = serve(&rig).await;
-    let slow = SlowDefrags::start(&rig.cluster, SLOWED);
+    let held = faults::hold(&rig).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    let first = faults::defragmenting(&rig.cluster).await;
-    slow.hold(first);
+    faults::defragmenting(&rig.cluster).await;
 
     // One that cannot be: nothing of the file is taken.
     let mut broken = entry("broken", &third);
@@ -83,8 +82,7 @@ async fn a_reload_adds_moves_and_removes_clusters_while_a_run_goes_on() {
     assert_eq!(metrics.value("defragd_cluster_run_active", &[("etcd_cluster", "demo")]), Some(1.0));
     let answer = defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     assert!(answer.body.contains("unknown_cluster"), "{}", answer.body);
-    slow.let_go(first);
-    drop(slow);
+    drop(held);
     let run = ended_run(&defragd, 1).await;
     assert_eq!((&run["outcome"], &run["reason"]["code"]), (&json!("stopped"), &json!("removed")), "{run}");
     assert_eq!(received(&rig.cluster).iter().sum::<usize>(), 1, "the member in hand, and no other");

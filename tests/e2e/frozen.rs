@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{DefragWatch, EtcdVersion, SlowDefrags, Writer};
+use testkit::{DefragWatch, EtcdVersion, Writer};
 
 use crate::{
-    faults::{self, SLOWED, received, serves, still_under_way},
-    rig::{Rig, TOKEN, ended_run, firing, first_defragmented},
+    faults::{self, received, serves, still_under_way},
+    rig::{MINUTE, Rig, TOKEN, ended_run, firing, first_defragmented},
 };
 
 /// Which member a fault befalls.
@@ -93,7 +93,10 @@ async fn frozen_in_its_defrag(version: EtcdVersion, role: Role) -> (Value, Vec<u
     let rig = Rig::fragmented(version).await;
     let leader = rig.cluster.leader().await.unwrap();
     let writer = Writer::start(&rig.cluster).await.unwrap();
-    let slow = SlowDefrags::start(&rig.cluster, SLOWED);
+    let held = faults::hold(&rig).await;
+    if role == Role::Leader {
+        (0..3).filter(|index| *index != leader).for_each(|follower| held.release(follower));
+    }
     let defragd = rig.serve(&["--mode=enforce", "--defrag-deadline=4s", "--recovery-timeout=10s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     let frozen = match role {
@@ -103,14 +106,17 @@ async fn frozen_in_its_defrag(version: EtcdVersion, role: Role) -> (Value, Vec<u
             leader
         }
     };
-    slow.hold(frozen);
+    rig.cluster.pause(frozen).unwrap();
     assert!(rig.cluster.member(frozen).has_defrag_file(), "it was over before it froze");
     let before = received(&rig.cluster);
-    // Past the deadline and on: the member may be defragmenting, so nothing else begins and nothing ends.
-    still_under_way(&defragd, 1, Duration::from_secs(9)).await;
+    // Past the deadline and on, but not for the six deadlines for which it is followed: the member may be
+    // defragmenting, so nothing else begins and nothing ends.
+    defragd.logs("code=deadline_exceeded", MINUTE).await.unwrap();
+    still_under_way(&defragd, 1, Duration::from_secs(5)).await;
     assert_eq!(received(&rig.cluster), before, "something was sent meanwhile");
     serves(&writer).await;
-    slow.let_go(frozen);
+    rig.cluster.resume(frozen).unwrap();
+    drop(held);
     let run = ended_run(&defragd, 1).await;
     assert_eq!(run["outcome"], "failed", "{run}");
     assert_eq!(run["reason"]["code"], "deadline_exceeded", "{run}");
@@ -118,7 +124,6 @@ async fn frozen_in_its_defrag(version: EtcdVersion, role: Role) -> (Value, Vec<u
     assert_eq!(rig.cluster.defrags_done(frozen).await.unwrap(), 1, "it was followed to its end");
     let touched = received(&rig.cluster);
     assert_eq!(touched, before);
-    drop(slow);
     rig.cluster.ready().await.unwrap();
     faults::reads_back(writer, &rig.cluster).await;
     (run, touched, frozen, leader)
@@ -137,7 +142,7 @@ async fn a_member_of_3_5_that_is_killed_while_it_defragments_stops_the_run_and_c
 async fn killed_in_its_defrag(version: EtcdVersion) {
     let rig = Rig::fragmented(version).await;
     let writer = Writer::start(&rig.cluster).await.unwrap();
-    let slow = SlowDefrags::start(&rig.cluster, SLOWED);
+    let held = faults::hold(&rig).await;
     let flags = ["--mode=enforce", "--recovery-timeout=4s", "--cooldown=0s"];
     let defragd = rig.serve(&flags).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
@@ -152,7 +157,7 @@ async fn killed_in_its_defrag(version: EtcdVersion) {
 
     // It comes back with what it had. These versions die so of a full disk, which would kill it again and again:
     // automation deals with the others, and leaves this one to a person.
-    drop(slow);
+    drop(held);
     rig.cluster.restart(dead).await.unwrap();
     rig.cluster.ready().await.unwrap();
     let run = faults::fires_again(&defragd, 2).await;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use testkit::{DefragWatch, Defragd, EtcdSpec, EtcdVersion, Member, SlowDefrags, Tools, Transport, until};
+use testkit::{DefragWatch, Defragd, EtcdSpec, EtcdVersion, HeldDefrags, Member, Tools, Transport, until};
 
 use crate::{
     faults::{journal, logs},
@@ -19,8 +19,8 @@ const KILLS: u32 = 10;
 /// For `make soak`.
 const MANY_KILLS: u32 = 150;
 const IN_A_DEFRAG: &str = "in the middle of a defrag";
-/// A defrag of 40 MiB with 8 MiB in use then takes as long as one of some hundred megabytes.
-const SLOWED: Duration = Duration::from_millis(600);
+/// Each defrag lasts at least as long as one of some hundred megabytes.
+const HELD: Duration = Duration::from_millis(600);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_at_random_moments_lose_and_double_nothing_on_3_4() {
@@ -195,7 +195,7 @@ async fn kills(version: EtcdVersion, kills: u32) {
     for round in 1.. {
         assert!(round < kills * 3, "too few of {round} rounds hit a run: {:?}", victim.hit);
         victim.rig.fragment().await;
-        let slow = SlowDefrags::start(&victim.rig.cluster, SLOWED);
+        let held = HeldDefrags::start_for(&victim.rig.cluster, HELD).await.unwrap();
         // A run goes on over some kills, and gives up after five starts: both must be seen.
         for _ in 0..4 + random(&mut victim.random) % 4 {
             victim.kill_once().await;
@@ -216,7 +216,7 @@ async fn kills(version: EtcdVersion, kills: u32) {
                 break;
             }
         }
-        drop(slow);
+        drop(held);
         victim.rig.assert_tight().await;
         victim.check_journal_of(&defragd).await;
         if victim.in_a_run() >= kills && victim.hit.contains_key(IN_A_DEFRAG) {

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use testkit::{DefragWatch, EtcdSpec, EtcdVersion, SlowDefrags, Transport, Writer, fragment, until};
+use testkit::{DefragWatch, EtcdSpec, EtcdVersion, Transport, Writer, fragment, until};
 
 use crate::{
-    faults::{self, is_defragmenting, logs, received},
+    faults::{self, hold, is_defragmenting, logs, received},
     replicas::{Replica, TTL},
     rig::{MIB, MINUTE, Rig},
 };
@@ -18,10 +18,9 @@ enum Holder {
     IsKilled,
 }
 
-/// With this much in use a defrag takes some hundred milliseconds …
 const IN_USE: u64 = 48 * MIB;
-/// … and so much more, which is silence of a fraction of a second at a time: it stays the leader.
-const SLOWED: Duration = TTL.saturating_add(Duration::from_secs(6));
+/// How long the leader's defragmentation is held.
+const HELD: Duration = TTL.saturating_add(Duration::from_secs(6));
 const FINE: [&str; 3] = ["elsewhere", "succeeded", "nothing_to_do"];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,19 +43,15 @@ async fn outlasts(fate: Holder) {
     let two = Replica::start(&rig, "two").await;
     two.follows("one").await;
     let leader = rig.cluster.leader().await.unwrap();
+    let held = hold(&rig).await;
+    (0..3).filter(|index| *index != leader).for_each(|follower| held.release(follower));
     let (first, second) = (one.post(1).await, two.post(1).await);
-    until("the two before the leader", MINUTE * 2, || async {
-        let done = watch.timeline().order();
-        anyhow::ensure!(done.len() >= 2, "{done:?}");
-        Ok(())
-    })
-    .await
-    .unwrap();
-    let slow = SlowDefrags::start(&rig.cluster, SLOWED);
     is_defragmenting(&rig.cluster, leader).await;
     if fate == Holder::IsKilled {
         one.defragd.kill().await.unwrap();
     }
+    tokio::time::sleep(HELD).await;
+    drop(held);
     let mut lost = false;
     until("the leader's defrag to end", MINUTE * 3, || async {
         anyhow::ensure!(!rig.cluster.member(leader).has_defrag_file(), "it is under way");
@@ -76,7 +71,6 @@ async fn outlasts(fate: Holder) {
     assert!(waited || FINE.contains(&ended["outcome"].as_str().unwrap()), "{ended}");
     let again = two.ended(two.post(2).await).await;
     assert!(FINE.contains(&again["outcome"].as_str().unwrap()), "{again}");
-    drop(slow);
     let took = until("the leader's metrics to count its defrag", MINUTE, || async {
         let timeline = watch.timeline();
         let defrag = timeline.finished().iter().find(|defrag| defrag.member == leader);

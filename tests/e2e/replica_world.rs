@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 use testkit::{
-    Cut, DefragWatch, Defragd, EtcdSpec, EtcdVersion, Lan, Member, SlowDefrags, Transport, exhaust_quota, until,
+    Cut, DefragWatch, Defragd, EtcdSpec, EtcdVersion, HeldDefrags, Lan, Member, Transport, exhaust_quota, until,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -23,8 +23,8 @@ use crate::{
 pub(crate) const TTL: Duration = Duration::from_secs(10);
 /// A takeover, half a minute in which the new holder keeps still, and a run, on a machine with other work.
 const LONG: Duration = Duration::from_mins(5);
-/// A defrag of 40 MiB with 8 MiB in use then takes as long as one of some hundred megabytes.
-const SLOWED: Duration = Duration::from_millis(600);
+/// Each defrag lasts at least as long as one of some hundred megabytes.
+const HELD: Duration = Duration::from_millis(600);
 const QUOTA: u64 = 48 * MIB;
 const PORT: u16 = 9379;
 
@@ -167,7 +167,7 @@ impl World {
         } else {
             self.rig.fragment().await;
         }
-        let slow = SlowDefrags::start(&self.rig.cluster, SLOWED);
+        let held = HeldDefrags::start_for(&self.rig.cluster, HELD).await.unwrap();
         // Without space a replica whose candidacy is gone cannot stand anew: one must be left that does.
         let most = if self.plan.without_space { self.plan.replicas as u64 - 1 } else { 3 };
         for turn in 0..most {
@@ -181,7 +181,7 @@ impl World {
             }
         }
         self.settle().await;
-        drop(slow);
+        drop(held);
         self.rig.assert_tight().await;
         assert_eq!(self.rig.cluster.alarms().await.unwrap(), [], "{}", self.label());
     }

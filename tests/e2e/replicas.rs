@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::{DefragWatch, Defragd, EtcdSpec, EtcdVersion, Port, SlowDefrags, exhaust_quota, until};
+use testkit::{DefragWatch, Defragd, EtcdSpec, EtcdVersion, Port, exhaust_quota, until};
 use tokio::time::Instant;
 
 use crate::{
-    faults::{SLOWED, defragmenting, newest, received},
+    faults::{defragmenting, hold, newest, received},
     rig::{MIB, MINUTE, Rig, TOKEN, binary, firing},
 };
 
@@ -179,7 +179,7 @@ async fn without_space_a_follower_still_takes_over_and_cures_the_cluster() {
 async fn a_holder_that_is_stopped_past_the_ttl_in_a_run_starts_no_member_when_it_wakes() {
     let rig = Rig::fragmented(newest()).await;
     let watch = DefragWatch::start(&rig.cluster).unwrap();
-    let slow = SlowDefrags::start(&rig.cluster, SLOWED);
+    let held = hold(&rig).await;
     let one = Replica::start(&rig, "one").await;
     one.holds().await;
     let two = Replica::start(&rig, "two").await;
@@ -188,6 +188,7 @@ async fn a_holder_that_is_stopped_past_the_ttl_in_a_run_starts_no_member_when_it
     defragmenting(&rig.cluster).await;
     one.defragd.pause().unwrap();
     two.holds().await;
+    drop(held);
     // Long enough for it to be at work itself when the old holder wakes.
     until("the new holder to act", LONG, || async {
         anyhow::ensure!(received(&rig.cluster).iter().sum::<usize>() > 1, "only the old one has");
@@ -201,7 +202,6 @@ async fn a_holder_that_is_stopped_past_the_ttl_in_a_run_starts_no_member_when_it
     let ended = two.ended(second).await;
     assert_eq!(ended["outcome"], "succeeded", "{ended}");
     assert_eq!(received(&rig.cluster), [1, 1, 1], "what the first one did needs nothing more");
-    drop(slow);
     assert_eq!(watch.stop().await.max_in_flight(), 1);
     rig.assert_tight().await;
 }

@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use testkit::{Defragd, EtcdSpec, EtcdVersion, Identity, Pki, SlowDefrags, Transport, until};
+use testkit::{Defragd, EtcdSpec, EtcdVersion, Identity, Pki, Transport, until};
 
 use crate::{
-    faults::{self, SLOWED, received},
+    faults::{self, received},
     rig::{MINUTE, Rig, TOKEN, binary, ended_run, firing},
 };
 
@@ -141,10 +141,9 @@ async fn a_run_goes_on_when_the_certificates_change_in_the_middle_of_a_member() 
     let mut extra: Vec<&str> = flags.iter().map(String::as_str).collect();
     extra.push("--mode=enforce");
     let defragd = rig.serve(&extra).await;
-    let slow = SlowDefrags::start(&rig.cluster, SLOWED);
+    let held = faults::hold(&rig).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
-    let first = faults::defragmenting(&rig.cluster).await;
-    slow.hold(first);
+    faults::defragmenting(&rig.cluster).await;
     mount.publish(pki.ca(), &pki.client_named("next").unwrap());
     until("the change to be taken", MINUTE, || async {
         anyhow::ensure!(defragd.log()?.contains("the credentials changed"), "it is not");
@@ -152,8 +151,7 @@ async fn a_run_goes_on_when_the_certificates_change_in_the_middle_of_a_member() 
     })
     .await
     .unwrap();
-    slow.let_go(first);
-    drop(slow);
+    drop(held);
     let run = ended_run(&defragd, 1).await;
     assert_eq!(run["outcome"], "succeeded", "{run}");
     assert_eq!(received(&rig.cluster), [1, 1, 1]);

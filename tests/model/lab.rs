@@ -14,8 +14,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// What has not answered by then hangs: below the seven seconds after which etcd gives a read up. Real members that
-/// are slowed answer within a second, on a busy machine within some.
+/// What has not answered by then hangs: below the seven seconds after which etcd gives a read up.
 pub const PATIENCE: Duration = Duration::from_secs(6);
 /// What comes by itself (an election, a compaction's pages) comes within this.
 const COMES_WITHIN: Duration = Duration::from_secs(60);
@@ -31,8 +30,12 @@ pub trait Lab: Sync {
     fn with_endpoint(&self, member: &Member) -> Arc<Self::Etcd>;
     /// Defragment by a client that looks at nothing first, as etcdctl.
     fn defragment_blindly(&self, member: &Member) -> JoinHandle<bool>;
-    /// Defragmentations that begin from now on take many times as long, or no longer.
-    fn slow_defrags(&self, slow: bool);
+    /// The next defragmentation of each member lasts until it is released: longer than any scenario needs.
+    fn hold_defrags(&self) -> impl Future<Output = ()> + Send;
+    /// Lets them end.
+    fn release_defrags(&self);
+    /// How many Defragments have reached the member since it was made, those that wait for another included.
+    fn defrags_received(&self, member: &Member) -> usize;
     /// How many the member has finished since it started, by its own metrics.
     fn defrags_done(&self, member: &Member) -> impl Future<Output = u64> + Send;
     /// kill -9.

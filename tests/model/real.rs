@@ -11,7 +11,7 @@ use defragd::{
     core::cluster::Member,
 };
 use testkit::{
-    EtcdCluster, EtcdSpec, EtcdVersion, Port, SlowDefrags, Tools, Transport, exhaust_quota, fragment, until,
+    EtcdCluster, EtcdSpec, EtcdVersion, HeldDefrags, Port, Tools, Transport, exhaust_quota, fragment, until,
 };
 use tokio::{
     process::{Child, Command},
@@ -27,11 +27,7 @@ use crate::{
 const MIB: u64 = 1 << 20;
 /// Small, so that a scenario that uses it up is soon there; others stay below it.
 const SMALL_QUOTA: u64 = 48 * MIB;
-/// Until the scenario lets go …
-const SLOWED: Duration = Duration::from_mins(1);
-/// … with so much silence at a time that a copy of some ten MiB takes as long as that needs.
-const SILENCE: Duration = Duration::from_millis(400);
-/// etcd's own is a second, too close to the silence.
+/// etcd's own is a second, which a machine with other work does not always give a member.
 const PATIENT_ELECTION: &str = "--election-timeout=6000";
 
 /// Plays a scenario on three members of this line. Also gives the version that they say they are.
@@ -47,7 +43,7 @@ pub async fn play(line: EtcdVersion, scenario: Scenario) -> (String, Vec<String>
     let cluster = Arc::new(EtcdCluster::start(&tools, &spec).await.unwrap());
     let version = cluster.status(0).await.unwrap().version;
     let lab =
-        Real { etcd: adapter(cluster.endpoints()), tools, cluster, slow: Mutex::default(), learner: Mutex::default() };
+        Real { etcd: adapter(cluster.endpoints()), tools, cluster, held: Mutex::default(), learner: Mutex::default() };
     let mut seen = Seen::default();
     Box::pin(scenario.play(&lab, &mut seen)).await;
     (version, seen.0)
@@ -61,7 +57,7 @@ struct Real {
     tools: Tools,
     cluster: Arc<EtcdCluster>,
     etcd: Arc<Adapter>,
-    slow: Mutex<Option<SlowDefrags>>,
+    held: Mutex<Option<HeldDefrags>>,
     /// With its data, which must outlive it.
     learner: Mutex<Option<(Child, tempfile::TempDir)>>,
 }
@@ -88,8 +84,17 @@ impl Lab for Real {
         tokio::spawn(async move { cluster.defragment(index).await.is_ok() })
     }
 
-    fn slow_defrags(&self, slow: bool) {
-        *self.slow.lock().unwrap() = slow.then(|| SlowDefrags::with_silence(&self.cluster, SLOWED, SILENCE));
+    async fn hold_defrags(&self) {
+        let held = HeldDefrags::start(&self.cluster).await.unwrap();
+        *self.held.lock().unwrap() = Some(held);
+    }
+
+    fn release_defrags(&self) {
+        *self.held.lock().unwrap() = None;
+    }
+
+    fn defrags_received(&self, member: &Member) -> usize {
+        self.cluster.member(self.index(member)).defrag_log().unwrap().started
     }
 
     async fn defrags_done(&self, member: &Member) -> u64 {
@@ -106,18 +111,11 @@ impl Lab for Real {
     }
 
     fn freeze(&self, member: &Member) {
-        match self.slow.lock().unwrap().as_ref() {
-            // What slows it would wake it again.
-            Some(slow) => slow.hold(self.index(member)),
-            None => self.cluster.pause(self.index(member)).unwrap(),
-        }
+        self.cluster.pause(self.index(member)).unwrap();
     }
 
     fn thaw(&self, member: &Member) {
-        match self.slow.lock().unwrap().as_ref() {
-            Some(slow) => slow.let_go(self.index(member)),
-            None => self.cluster.resume(self.index(member)).unwrap(),
-        }
+        self.cluster.resume(self.index(member)).unwrap();
     }
 
     async fn add_learner(&self) {

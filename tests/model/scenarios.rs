@@ -52,8 +52,8 @@ impl Scenario {
         Self::Frozen,
     ];
 
-    /// Whether nobody is to be elected in it without being asked for. Members that are slowed are silent much of
-    /// the time, and on a busy machine long enough that the others would elect a leader of their own.
+    /// Whether nobody is to be elected in it without being asked for: not even on a busy machine, where a member may
+    /// be silent for longer than an election takes.
     pub fn wants_patient_members(self) -> bool {
         matches!(self, Self::Follower | Self::Leader | Self::Transfer | Self::KilledAtWork)
     }
@@ -126,7 +126,7 @@ async fn follower<L: Lab>(lab: &L, seen: &mut Seen) {
     let [busy, other] = [&followers[0], &followers[1]];
     let (before, before_other) = (status(lab, busy).await, status(lab, other).await);
 
-    lab.slow_defrags(true);
+    lab.hold_defrags().await;
     let sent = {
         let (etcd, busy) = (lab.etcd(), busy.clone());
         tokio::spawn(async move { etcd.defragment(&busy, &Permitted).await })
@@ -142,14 +142,14 @@ async fn follower<L: Lab>(lab: &L, seen: &mut Seen) {
     };
     seen.note("Defragment that looks first, of a busy member", end(&second.await.unwrap()));
     let queued = lab.defragment_blindly(busy);
-    sleep(Duration::from_millis(500)).await;
+    until("the second Defragment at the member", || async { lab.defrags_received(busy) == 2 }).await;
     still_busy(lab, busy).await;
-    // The client goes away; the server goes on.
+    // The client goes away, which no page of the server tells; the server continues.
     sent.abort();
     sleep(Duration::from_millis(500)).await;
     seen.note("after its client is gone it defragments", in_flight(lab, busy).await);
     seen.note("runs until then", lab.defrags_done(busy).await);
-    lab.slow_defrags(false);
+    lab.release_defrags();
     seen.note("the second Defragment, sent blindly, succeeds", queued.await.unwrap());
     until_in_flight(lab, busy, false).await;
     seen.note("runs in all", lab.defrags_done(busy).await);
@@ -177,14 +177,14 @@ async fn leader<L: Lab>(lab: &L, seen: &mut Seen) {
     lab.fragment().await;
     let all = voters(lab).await;
     let Roles { leader, followers, term } = roles(lab, &all).await;
-    lab.slow_defrags(true);
+    lab.hold_defrags().await;
     let sent = lab.defragment_blindly(&leader);
     until_in_flight(lab, &leader, true).await;
     Box::pin(probe(lab, &leader, "the busy leader", seen)).await;
     still_busy(lab, &leader).await;
     Box::pin(probe(lab, &followers[0], "a follower of it", seen)).await;
     still_busy(lab, &leader).await;
-    lab.slow_defrags(false);
+    lab.release_defrags();
     seen.note("Defragment", sent.await.unwrap());
     let now = roles(lab, &all).await;
     seen.note("the leader is the same, in the same term", now.leader.id == leader.id && now.term == term);
@@ -204,12 +204,12 @@ async fn transfer<L: Lab>(lab: &L, seen: &mut Seen) {
 
     // Away from a leader that defragments: the way out when it takes too long.
     lab.fragment().await;
-    lab.slow_defrags(true);
+    lab.hold_defrags().await;
     let sent = lab.defragment_blindly(heir);
     until_in_flight(lab, heir, true).await;
     seen.note("MoveLeader sent to a busy leader", kind(&asked(etcd.move_leader(heir, other)).await));
     still_busy(lab, heir).await;
-    lab.slow_defrags(false);
+    lab.release_defrags();
     seen.note("its defragmentation succeeds", sent.await.unwrap());
     let now = roles(lab, &all).await;
     seen.note("the next heir leads", now.leader.id == other.id);
@@ -398,19 +398,17 @@ async fn killed_at_work<L: Lab>(lab: &L, seen: &mut Seen) {
     let Roles { leader, followers, .. } = roles(lab, &all).await;
     let [busy, other] = [&followers[0], &followers[1]];
     let before = status(lab, busy).await;
-    lab.slow_defrags(true);
+    lab.hold_defrags().await;
     let sent = {
         let (etcd, busy) = (lab.etcd(), busy.clone());
         tokio::spawn(async move { etcd.defragment(&busy, &Permitted).await })
     };
     until_in_flight(lab, busy, true).await;
-    sleep(Duration::from_millis(500)).await;
-    still_busy(lab, busy).await;
     lab.kill(busy).await;
     seen.note("Defragment", end(&sent.await.unwrap()));
     Box::pin(probe(lab, busy, "the dead member", seen)).await;
     Box::pin(probe(lab, other, "another follower", seen)).await;
-    lab.slow_defrags(false);
+    lab.release_defrags();
     lab.restart(busy).await;
     let now = roles(lab, &all).await;
     seen.note("the leader is the same", now.leader.id == leader.id);
@@ -443,7 +441,7 @@ async fn frozen<L: Lab>(lab: &L, seen: &mut Seen) {
     seen.note("runs", lab.defrags_done(frozen).await);
 
     // Frozen in the middle of its work, it goes on where it was, and its answer comes.
-    lab.slow_defrags(true);
+    lab.hold_defrags().await;
     let sent = lab.defragment_blindly(frozen);
     until_in_flight(lab, frozen, true).await;
     lab.freeze(frozen);
@@ -451,7 +449,7 @@ async fn frozen<L: Lab>(lab: &L, seen: &mut Seen) {
     seen.note("a frozen member has answered Defragment", sent.is_finished());
     Box::pin(probe(lab, frozen, "a member that is frozen at work", seen)).await;
     lab.thaw(frozen);
-    lab.slow_defrags(false);
+    lab.release_defrags();
     seen.note("Defragment", sent.await.unwrap());
     seen.note("runs", lab.defrags_done(frozen).await);
 

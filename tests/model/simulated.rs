@@ -118,8 +118,19 @@ impl Lab for Simulated {
         })
     }
 
-    fn slow_defrags(&self, slow: bool) {
-        self.act(|world| world.nodes.iter_mut().for_each(|node| node.slow = if slow { 200 } else { 1 }));
+    async fn hold_defrags(&self) {
+        self.act(|world| world.nodes.iter_mut().for_each(|node| node.slow = 200));
+    }
+
+    /// Those under way still take their time, which costs nothing here.
+    fn release_defrags(&self) {
+        self.act(|world| world.nodes.iter_mut().for_each(|node| node.slow = 1));
+    }
+
+    fn defrags_received(&self, member: &Member) -> usize {
+        let node = self.node(member);
+        let on_its_way = [JobState::Flying, JobState::Buffered];
+        self.sim.world().jobs.iter().filter(|job| job.node == node && !on_its_way.contains(&job.state)).count()
     }
 
     async fn defrags_done(&self, member: &Member) -> u64 {

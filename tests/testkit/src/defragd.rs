@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::process::Process;
-use crate::{Exposition, Host, Response, http};
+use crate::{Exposition, Host, Response, http, until};
 
 const READY: Duration = Duration::from_secs(20);
 /// The address that lets the system choose the port; the "listening" line says which.
@@ -148,7 +148,21 @@ impl Defragd {
     /// Asks it to end (SIGTERM) and waits for it.
     pub async fn terminate(&self, limit: Duration) -> Result<ExitStatus> {
         self.signal_term()?;
+        self.ended(limit).await
+    }
+
+    /// Waits until it has ended.
+    pub async fn ended(&self, limit: Duration) -> Result<ExitStatus> {
         self.process.wait(limit).await
+    }
+
+    /// Waits until its log contains this text.
+    pub async fn logs(&self, text: &str, limit: Duration) -> Result<()> {
+        until(&format!("the log to contain {text:?}"), limit, || async {
+            ensure!(self.log()?.contains(text), "the end of the log:\n{}", self.process.tail(10));
+            Ok(())
+        })
+        .await
     }
 
     /// Ends it without warning (SIGKILL).

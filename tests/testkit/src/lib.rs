@@ -5,8 +5,8 @@
 //! throw-away certificates, [`EtcdCluster`] starts members and does to them what operators and accidents do,
 //! [`fragment`] fills a cluster with reclaimable space, [`Writer`] is the client load that must not notice,
 //! [`DefragWatch`] reads from the servers' own metrics who was defragmented when, and [`Prometheus`],
-//! [`Alertmanager`] and [`Defragd`] complete the loop, [`KubeApiserver`] is what a gate looks at, [`Browser`] looks at pages. For faults there are [`SlowDefrags`], [`Island`], [`Lan`] and
-//! [`in_namespaces`].
+//! [`Alertmanager`] and [`Defragd`] complete the loop, [`KubeApiserver`] is what a gate looks at, [`Browser`] looks at
+//! pages. For faults there are [`HeldDefrags`], [`Island`], [`Lan`] and [`in_namespaces`].
 //!
 //! Nothing here knows defragd's code: what it does is judged by what the servers say.
 
@@ -20,6 +20,7 @@ mod etcd;
 mod exposition;
 mod fragment;
 mod guarded;
+mod hold;
 mod http;
 mod kube_apiserver;
 mod lan;
@@ -29,7 +30,6 @@ mod port;
 mod process;
 mod prometheus;
 mod sandbox;
-mod slow;
 mod timeline;
 mod tools;
 mod wait;
@@ -46,6 +46,7 @@ pub use etcd::{EtcdCluster, EtcdSpec, Member, MemberStatus, Transport};
 pub use exposition::Exposition;
 pub use fragment::{Fragmented, MemberSize, exhaust_quota, fragment, overwrite, sizes};
 pub use guarded::GuardedPrometheus;
+pub use hold::HeldDefrags;
 pub use http::Response;
 pub use kube_apiserver::KubeApiserver;
 pub use lan::{Cut, Lan};
@@ -55,7 +56,6 @@ pub use port::Port;
 pub use process::{processor_time, tail};
 pub use prometheus::{FiringAlert, Prometheus, Sample};
 pub use sandbox::{in_namespaces, in_namespaces_for, is_inside};
-pub use slow::SlowDefrags;
 pub use timeline::{Defrag, Timeline};
 pub use tools::{EtcdVersion, Tools};
 pub use wait::until;

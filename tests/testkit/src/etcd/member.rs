@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -11,7 +11,7 @@ use super::spec::{EtcdSpec, Transport};
 use crate::disk::SmallDisk;
 use crate::network::Host;
 use crate::process::Process;
-use crate::{DefragLog, Pki, Port, defrag_log, slow};
+use crate::{DefragLog, Pki, Port, defrag_log, hold};
 
 /// A member of a running cluster.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Member {
     program: PathBuf,
     args: Vec<String>,
     ports: Mutex<[Port; 2]>,
-    process: Arc<Mutex<Option<Process>>>,
+    process: Mutex<Option<Process>>,
     host: Host,
     wal_dir: Option<PathBuf>,
     // After the process, which must not outlive it.
@@ -52,7 +52,7 @@ impl Member {
             program: program.to_owned(),
             args: Vec::new(),
             ports: Mutex::new([client, peer]),
-            process: Arc::default(),
+            process: Mutex::default(),
             host,
             disk,
             name,
@@ -131,11 +131,6 @@ impl Member {
         self.process().as_ref().with_context(|| format!("{} is stopped", self.name))?.ensure_running()
     }
 
-    /// For somebody who signals it, over its restarts.
-    pub(crate) fn process_handle(&self) -> Arc<Mutex<Option<Process>>> {
-        Arc::clone(&self.process)
-    }
-
     /// Its name, `etcd-1` and so on.
     pub fn name(&self) -> &str {
         &self.name
@@ -184,7 +179,7 @@ impl Member {
     /// Whether the copy that a defrag makes is there: true in the middle of one, also of a frozen member,
     /// and after one that was cut off.
     pub fn has_defrag_file(&self) -> bool {
-        slow::has_defrag_file(&self.dir)
+        hold::has_defrag_file(&self.dir)
     }
 
     /// Fills its small disk until only so many bytes are free.

@@ -153,7 +153,7 @@ impl EtcdCluster {
         Ok(Client::connect(self.endpoints(), Some(self.connect_options()?)).await?)
     }
 
-    fn connect_options(&self) -> Result<ConnectOptions> {
+    pub(crate) fn connect_options(&self) -> Result<ConnectOptions> {
         http::use_tls();
         let mut options = ConnectOptions::new()
             .with_connect_timeout(Duration::from_secs(2))
@@ -171,6 +171,10 @@ impl EtcdCluster {
             options = options.with_user("root", password);
         }
         Ok(options)
+    }
+
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
     }
 
     fn root_password(&self) -> Option<String> {
