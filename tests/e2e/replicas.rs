@@ -19,6 +19,7 @@ const LONG: Duration = Duration::from_mins(3);
 pub(crate) struct Replica {
     name: &'static str,
     pub(crate) defragd: Defragd,
+    _port: Port,
 }
 
 impl Replica {
@@ -43,7 +44,7 @@ impl Replica {
         ]);
         port.release();
         let defragd = Defragd::start(binary(), &args, &rig.path(&format!("{name}.log"))).await.unwrap();
-        Self { name, defragd }
+        Self { name, defragd, _port: port }
     }
 
     async fn lock(&self) -> anyhow::Result<Value> {

@@ -1,20 +1,24 @@
 //! Free loopback ports that nobody else takes between their choice and their use.
 
 use std::collections::hash_map::RandomState;
+use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
 
 /// Below Linux's ephemeral range (32768 and up): a port from `bind(0)` can be taken by any outgoing
 /// connection while a stopped server of ours waits to be restarted on it.
 const RANGE: std::ops::Range<u16> = 10_240..32_768;
 
-/// A port of 127.0.0.1, held until it is released to the server that is to listen on it.
+/// A port of 127.0.0.1, held until it is released to the server that is to listen on it. As long as this lives, no
+/// other test process takes it, not even between the release and the server's bind or while the server is down.
 #[derive(Debug)]
 pub struct Port {
     held: Option<TcpListener>,
     number: u16,
+    _claim: File,
 }
 
 impl Port {
@@ -26,8 +30,9 @@ impl Port {
         for step in 0..span {
             let offset = u16::try_from((start + step) % span)?;
             let number = RANGE.start + offset;
+            let Some(claim) = claim(number)? else { continue };
             if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, number)) {
-                return Ok(Self { held: Some(listener), number });
+                return Ok(Self { held: Some(listener), number, _claim: claim });
             }
         }
         bail!("no free port on 127.0.0.1 in {RANGE:?}")
@@ -49,6 +54,16 @@ impl Port {
     }
 }
 
+/// The file whose lock says that a port is taken, unless another process, or this one, has it. It is empty, and stays.
+fn claim(number: u16) -> Result<Option<File>> {
+    let user = rustix::process::getuid().as_raw();
+    let dir = std::env::temp_dir().join(format!("defragd-test-ports-{user}"));
+    fs::create_dir_all(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
+    let path = dir.join(number.to_string());
+    let file = File::create(&path).with_context(|| format!("failed to open {}", path.display()))?;
+    Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +74,10 @@ mod tests {
         assert!(TcpListener::bind(port.address()).is_err());
         port.release();
         assert!(TcpListener::bind(port.address()).is_ok());
+        assert!(claim(port.number()).unwrap().is_none(), "no other process takes it meanwhile");
+        let number = port.number();
+        drop(port);
+        assert!(claim(number).unwrap().is_some());
     }
 
     #[test]
