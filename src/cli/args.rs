@@ -11,7 +11,7 @@ use super::lock::LockArgs;
 use crate::{
     config::{ClusterSettings, Settings, Source, raw},
     core::{
-        policy::{LeaderPolicy, Mode},
+        policy::{LeaderPolicy, Mode, OpenSnapshotPolicy},
         time::Time,
     },
 };
@@ -106,6 +106,9 @@ pub(super) struct PolicyArgs {
     /// The leader: last (default), last-after-transfer (hands over first), skip
     #[arg(long, env = "DEFRAGD_LEADER", value_enum)]
     leader: Option<LeaderArg>,
+    /// A member that is sending a snapshot, which holds up its defragmentation: ignore (default) defragments it
+    #[arg(long, env = "DEFRAGD_ON_OPEN_SNAPSHOT", value_enum)]
+    on_open_snapshot: Option<OpenSnapshotArg>,
     /// Accept clusters of one or two members, which stop serving for the time of a defragmentation
     #[arg(long, env = "DEFRAGD_ALLOW_WITHOUT_QUORUM_SLACK", action = ArgAction::SetTrue)]
     allow_without_quorum_slack: bool,
@@ -165,6 +168,20 @@ impl From<LeaderArg> for LeaderPolicy {
     }
 }
 
+/// [`OpenSnapshotPolicy`] as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OpenSnapshotArg {
+    Ignore,
+}
+
+impl From<OpenSnapshotArg> for OpenSnapshotPolicy {
+    fn from(policy: OpenSnapshotArg) -> Self {
+        match policy {
+            OpenSnapshotArg::Ignore => Self::Ignore,
+        }
+    }
+}
+
 impl PolicyArgs {
     fn keys(&self) -> raw::PolicyKeys {
         raw::PolicyKeys {
@@ -178,6 +195,7 @@ impl PolicyArgs {
             recovery_timeout: self.recovery_timeout,
             cooldown: self.cooldown,
             leader: self.leader.map(LeaderPolicy::from),
+            on_open_snapshot: self.on_open_snapshot.map(OpenSnapshotPolicy::from),
             compaction: None,
             disarm_nospace: None,
             allow_without_quorum_slack: self.allow_without_quorum_slack.then_some(true),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Source, gates::notify::NotifyKeys};
 use crate::core::{
     alert::Labels,
-    policy::{LeaderPolicy, Mode},
+    policy::{LeaderPolicy, Mode, OpenSnapshotPolicy},
     time::Time,
 };
 
@@ -126,6 +126,8 @@ pub struct PolicyKeys {
     pub cooldown: Option<Time>,
     /// `last`, `last_after_transfer` or `skip`.
     pub leader: Option<LeaderPolicy>,
+    /// `ignore`.
+    pub on_open_snapshot: Option<OpenSnapshotPolicy>,
     /// Compact before the first member; off where absent.
     pub compaction: Option<CompactionKeys>,
     /// Disarm NOSPACE once every member is well below its quota.
@@ -188,6 +190,7 @@ impl PolicyKeys {
             recovery_timeout: over.recovery_timeout.or(self.recovery_timeout),
             cooldown: over.cooldown.or(self.cooldown),
             leader: over.leader.or(self.leader),
+            on_open_snapshot: over.on_open_snapshot.or(self.on_open_snapshot),
             compaction: over.compaction.or(self.compaction),
             disarm_nospace: over.disarm_nospace.or(self.disarm_nospace),
             allow_without_quorum_slack: over.allow_without_quorum_slack.or(self.allow_without_quorum_slack),

@@ -260,6 +260,7 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
         recovery_timeout: duration("recovery_timeout", keys.recovery_timeout, second, default.recovery_timeout),
         cooldown: duration("cooldown", keys.cooldown, Duration::ZERO, default.cooldown),
         leader: keys.leader.unwrap_or(default.leader),
+        on_open_snapshot: keys.on_open_snapshot.unwrap_or(default.on_open_snapshot),
         disarm_no_space: keys.disarm_nospace.unwrap_or(default.disarm_no_space),
         allow_without_quorum_slack: keys.allow_without_quorum_slack.unwrap_or(default.allow_without_quorum_slack),
         emergency: keys.emergency.unwrap_or(default.emergency),

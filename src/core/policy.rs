@@ -45,6 +45,16 @@ pub enum LeaderPolicy {
     Skip,
 }
 
+/// What is done with a member that is sending a snapshot: it cannot finish a defragmentation before the stream ends,
+/// and serves nobody in between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OpenSnapshotPolicy {
+    /// It is defragmented all the same.
+    #[default]
+    Ignore,
+}
+
 /// Compaction of the history before the first member. Off unless it is asked for: most clusters have
 /// somebody who compacts (the Kubernetes API server does), and what is compacted cannot be read any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +89,8 @@ pub struct Policy {
     pub cooldown: Duration,
     /// What becomes of the leader.
     pub leader: LeaderPolicy,
+    /// What is done with a member that is sending a snapshot.
+    pub on_open_snapshot: OpenSnapshotPolicy,
     /// Compact before the first member.
     pub compaction: Option<Compaction>,
     /// Disarm NOSPACE after a run, once every member is well below its quota.
@@ -116,6 +128,7 @@ impl Default for Policy {
             recovery_timeout: Duration::from_mins(5),
             cooldown: Duration::from_hours(6),
             leader: LeaderPolicy::Last,
+            on_open_snapshot: OpenSnapshotPolicy::Ignore,
             compaction: None,
             disarm_no_space: true,
             allow_without_quorum_slack: false,

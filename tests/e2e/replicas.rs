@@ -24,6 +24,10 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) async fn start(rig: &Rig, name: &'static str) -> Self {
+        Self::start_with_ttl(rig, name, TTL).await
+    }
+
+    async fn start_with_ttl(rig: &Rig, name: &'static str, ttl: Duration) -> Self {
         let mut port = Port::reserve().unwrap();
         let token = rig.path("token");
         std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
@@ -37,7 +41,7 @@ impl Replica {
             format!("--web.listen-address={}", port.address()),
             format!("--web.bearer-token-file={token}"),
             "--lock.kind=etcd".to_owned(),
-            "--lock.ttl=10s".to_owned(),
+            format!("--lock.ttl={}s", ttl.as_secs()),
             format!("--lock.name={name}"),
             format!("--lock.url=http://{}", port.address()),
             format!("--lock.token-file={token}"),
@@ -123,22 +127,22 @@ async fn an_alert_at_the_follower_is_a_run_of_the_holder_and_a_killed_holder_is_
     let paused = one.defragd.json("/api/v1/clusters").await.unwrap()["clusters"][0]["paused"].clone();
     assert_eq!(paused["by"], "ann", "{paused}");
 
-    // Without warning.
+    // Without warning. How soon the other takes over, `app/lock_tests.rs` holds in virtual time.
     one.defragd.kill().await.unwrap();
     let died = Instant::now();
     two.holds().await;
-    let took = died.elapsed();
-    eprintln!("taken over {:.1} s after kill -9, with a TTL of {} s", took.as_secs_f64(), TTL.as_secs());
-    assert!(took < TTL + Duration::from_secs(8), "{took:?}");
+    eprintln!("taken over {:.1} s after kill -9, with a TTL of {} s", died.elapsed().as_secs_f64(), TTL.as_secs());
     assert_eq!(watch.stop().await.max_in_flight(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orderly_end_hands_the_lock_over_at_once() {
     let rig = Rig::new(EtcdVersion::V3_5).await;
-    let one = Replica::start(&rig, "one").await;
+    // Far longer than the test waits for the successor: it does not come by the lease's end.
+    let ttl = MINUTE * 20;
+    let one = Replica::start_with_ttl(&rig, "one", ttl).await;
     one.holds().await;
-    let two = Replica::start(&rig, "two").await;
+    let two = Replica::start_with_ttl(&rig, "two", ttl).await;
     two.follows("one").await;
     // A person's own command stands like any replica.
     let run =
@@ -148,9 +152,7 @@ async fn an_orderly_end_hands_the_lock_over_at_once() {
     assert!(said.contains("replica one holds the cluster's lock"), "{said}");
     let status = one.defragd.terminate(MINUTE).await.unwrap();
     assert!(status.success());
-    let ended = Instant::now();
     two.holds().await;
-    assert!(ended.elapsed() < Duration::from_secs(5), "{:?}", ended.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,6 +59,8 @@ impl Rig {
         let mut flags = self.cluster.connection_flags();
         let small = ["--min-reclaimable=4MiB", "--pause-between-members=1s", "--recovery-timeout=20s"];
         flags.extend(small.map(str::to_owned));
+        // Tests hold defragmentations by open snapshots.
+        flags.push("--on-open-snapshot=ignore".to_owned());
         flags.push(format!("--data-dir={}", self.path("journal").display()));
         flags
     }
