@@ -17,7 +17,7 @@ const MAX_CONNECTIONS: usize = 512;
 /// A minute is more than most scrape intervals.
 const MAX_IDLE: Duration = Duration::from_mins(1);
 
-/// Whoever has come in has so long for its first request before it counts as idle.
+/// Whoever has come in has so long for its first request before it counts as idle, and whoever sends one for its body.
 const TO_BEGIN: Duration = Duration::from_secs(3);
 
 /// See the module.
@@ -75,8 +75,8 @@ impl Default for Crowd {
 
 impl Crowd {
     /// A place; where all are taken, that of whoever has been idle for the longest, or has been sending a request for the
-    /// longest. None if all are waiting for answers. Whoever has just come in is the last to go: a client whose connection
-    /// ends between two requests makes a new one, and one whose first request is on its way sees it fail.
+    /// longest. None if all are waiting for answers. Whoever has just come in, or begun to send, is the last to go: a client
+    /// whose connection ends between two requests makes a new one, and one whose request is on its way sees it fail.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Ticket> {
         let mut seats = lock(&self.seats);
         if seats.taken.len() >= self.max {
@@ -132,10 +132,12 @@ impl Seat {
         (state.busy == 0).then_some(state.since)
     }
 
-    /// Whether it has just come in, and since when it has been idle, or sending. None of whoever waits for an answer.
+    /// Whether it has just come in or begun to send, and since when it has been idle, or sending. None of whoever waits for
+    /// an answer.
     fn gives_way(&self) -> Option<(bool, Instant)> {
         let state = lock(&self.state);
-        let begins = !state.served && state.busy == 0 && state.since.elapsed() < TO_BEGIN;
+        // One that sends must not go before those that have just come in and say nothing, who may be many.
+        let begins = (!state.served || state.busy > 0) && state.since.elapsed() < TO_BEGIN;
         (state.busy <= state.coming).then_some((begins, state.since))
     }
 
@@ -239,6 +241,31 @@ mod tests {
         drop(another.seat.begin());
         let _next = crowd.enter().expect("the place of who asks nothing");
         assert!(has_just_come.seat.over().now_or_never().is_some(), "it has had its time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_just_begun_to_send_is_not_put_out_before_those_who_came_earlier_and_say_nothing() {
+        use axum::body::Bytes;
+        use http_body_util::Full;
+        for has_been_served in [false, true] {
+            let crowd = Arc::new(Crowd { max: 2, seats: Mutex::default() });
+            let sends = crowd.enter().expect("a place");
+            if has_been_served {
+                drop(sends.seat.begin());
+            }
+            let silent = crowd.enter().expect("a place");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let _request = sends.seat.begin();
+            let _slow = sends.seat.receive(Full::<Bytes>::from("not polled"));
+            let another = crowd.enter().expect("the place of who says nothing");
+            assert!(silent.seat.over().now_or_never().is_some(), "it says nothing");
+            assert!(sends.seat.over().now_or_never().is_none(), "its body is on its way");
+            tokio::time::advance(TO_BEGIN).await;
+            drop(another);
+            let _silent_too = crowd.enter().expect("a place");
+            let _last = crowd.enter().expect("the place of who sends so slowly");
+            assert!(sends.seat.over().now_or_never().is_some(), "it has had its time");
+        }
     }
 
     #[tokio::test(start_paused = true)]
