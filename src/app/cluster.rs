@@ -505,7 +505,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             breaker: desk.ledger.breaker(policy, now).map(Told::from),
             next_window: policy.windows.next_opening(now),
             window_open: policy.windows.open_at(now),
-            retry_at: desk.ledger.retry().filter(|_| idle).map(|retry| retry.at),
+            retry_at: desk.ledger.retry(now).filter(|_| idle).map(|retry| retry.at),
             same_as: self.shared.claims.same_as(self.name()),
             leaving: desk.retired,
             lock: self.lock_summary(),

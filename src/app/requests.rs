@@ -148,7 +148,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let refusal = ledger.refusal(Trigger::Alert, &self.rules().policy, now).filter(|_| decides);
         // What holds a retry back for longer than its own time is the better answer.
         let comes = |at| at > now || refusal.is_none();
-        let retry = ledger.retry().filter(|retry| comes(retry.at));
+        let retry = ledger.retry(now).filter(|retry| comes(retry.at));
         if let Some(retry) = retry.filter(|retry| alerts.iter().all(|key| retry.alerts.contains(key))) {
             let reason = Reason::RetryPending { at: retry.at };
             return Ok(AlertDecision::Duplicate { cluster, run: retry.run, reason });
@@ -203,7 +203,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let desk = lock(&self.desk);
             desk.queued.as_ref().or(desk.active.as_ref()).map(|(run, _)| *run)
         };
-        let Some(run) = open.or_else(|| ledger.retry().map(|retry| retry.run)) else { return Ok(None) };
+        let Some(run) = open.or_else(|| ledger.retry(self.shared.clock.now()).map(|retry| retry.run)) else { return Ok(None) };
         let Some(view) = ledger.run(run) else { return Ok(None) };
         let (gone, left): (Vec<_>, Vec<_>) = view.standing_alerts().cloned().partition(|key| alerts.contains(key));
         if gone.is_empty() {
@@ -243,7 +243,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let desk = lock(&self.desk);
             desk.queued.is_some() || desk.active.is_some()
         };
-        let due = ledger.retry().filter(|retry| !open && !self.is_retired() && retry.at <= now);
+        let due = ledger.retry(now).filter(|retry| !open && !self.is_retired() && retry.at <= now);
         let Some(retry) = due else { return Ok(()) };
         if ledger.refusal(Trigger::Retry, &self.rules().policy, now).is_some() {
             return Ok(());

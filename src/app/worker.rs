@@ -105,8 +105,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Nothing is queued: a refused run may be due again.
     async fn idle(&self, ledger: &Ledger) -> Next {
-        let Some(retry) = ledger.retry() else { return Next::Wait(IDLE_INTERVAL) };
-        if retry.at > self.shared.clock.now() {
+        let now = self.shared.clock.now();
+        let Some(retry) = ledger.retry(now) else { return Next::Wait(IDLE_INTERVAL) };
+        if retry.at > now {
             return Next::Wait(self.until(Some(retry.at)));
         }
         match self.retry_now().await {

@@ -25,7 +25,7 @@ use super::{
     cluster::{AlarmKind, ClusterFacts, MemberId},
     handover::Digest,
     history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
-    order::{Order, OrderRecord},
+    order::{self, Order, OrderRecord},
     policy::{Mode, Policy},
     reason::Reason,
 };
@@ -40,6 +40,8 @@ const DUPLICATES_FOR: Duration = Duration::from_mins(5);
 /// An alert that is not heard of for so long no longer stands: three times Alertmanager's default
 /// `repeat_interval`, for receivers that are not told of resolved alerts.
 const ALERT_STANDS_FOR: Duration = Duration::from_hours(12);
+/// Clocks are corrected by small steps all the time.
+const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 /// From this file size / quota on, `emergency: true` overrides the windows.
 pub const EMERGENCY_QUOTA_USAGE: f64 = 0.9;
 
@@ -140,7 +142,7 @@ impl Ledger {
 
     /// The last run that touched a member is too recent.
     pub fn cooldown(&self, policy: &Policy, now: Timestamp) -> Option<Reason> {
-        let ended = self.touched().max()?;
+        let ended = self.touched().filter(|ended| has_been(*ended, now)).max()?;
         let until = after(ended, policy.cooldown);
         (until > now).then_some(Reason::Cooldown { until })
     }
@@ -148,7 +150,8 @@ impl Ledger {
     /// As many runs as the policy allows touched a member within 24 hours.
     pub fn daily_limit(&self, policy: &Policy, now: Timestamp) -> Option<Reason> {
         let limit = policy.max_runs_per_day;
-        let mut recent: Vec<_> = self.touched().filter(|ended| after(*ended, DAY) > now).collect();
+        let within_a_day = |ended: &Timestamp| has_been(*ended, now) && after(*ended, DAY) > now;
+        let mut recent: Vec<_> = self.touched().filter(within_a_day).collect();
         recent.sort_unstable();
         // The one whose day must be over for the next run to be within the limit.
         let blocking = recent.len().checked_sub(usize::try_from(limit).ok()?)?;
@@ -197,18 +200,18 @@ impl Ledger {
         let failures = u32::try_from(failures.len()).unwrap_or(u32::MAX);
         let since = since.filter(|_| failures >= policy.breaker_failures)?;
         // The try after it that fails opens the breaker again at once, for the count goes on.
-        let until = policy.breaker_reset_after.map(|time| after(since, time));
+        let until = policy.breaker_reset_after.map(|time| if has_been(since, now) { after(since, time) } else { now });
         until.is_none_or(|until| until > now).then_some(Reason::BreakerOpen { failures, since, until })
     }
 
     /// A person paused the cluster, and nobody resumed.
     pub fn paused(&self, now: Timestamp) -> Option<Reason> {
         let inherited = self.inherited.as_ref().and_then(|inherited| inherited.order.as_ref());
-        let newest = match (self.orders.last(), inherited) {
-            (Some(own), Some(other)) if other.at > own.at => other,
+        let in_force = match (order::in_force(&self.orders), inherited) {
+            (Some(own), Some(other)) => own.or_other(other),
             (own, other) => own.or(other)?,
         };
-        match &newest.order {
+        match &in_force.order {
             Order::Pause { by, reason, until } if until.is_none_or(|until| until > now) => {
                 Some(Reason::Paused { by: by.clone(), reason: reason.clone(), until: *until })
             }
@@ -217,7 +220,7 @@ impl Ledger {
     }
 
     /// The retry that is due, now or later.
-    pub fn retry(&self) -> Option<Retry> {
+    pub fn retry(&self, now: Timestamp) -> Option<Retry> {
         // A person's run that did nothing leaves the matter where it was.
         let tells = |run: &&RunView| run.request.trigger != Trigger::Manual || run.touched_a_member();
         let chain: Vec<_> = self
@@ -235,7 +238,8 @@ impl Ledger {
         let approved_by = last.approved.as_ref().map(|approval| approval.by.clone());
         let heard = chain.iter().find(|run| run.request.trigger == Trigger::Alert).or(chain.last())?.accepted_at;
         let wait = RETRY_AFTER[(chain.len() - 1).min(RETRY_AFTER.len() - 1)];
-        let at = after(last.finished_at?, wait);
+        let ended = last.finished_at?;
+        let at = after(if has_been(ended, now) { ended } else { now }, wait);
         (!alerts.is_empty() && at < after(heard, ALERT_STANDS_FOR)).then_some(Retry {
             run: last.id,
             at,
@@ -244,13 +248,16 @@ impl Ledger {
         })
     }
 
-    /// The newest of the runs that ended just now, if they served all of these alerts.
+    /// The newest of the runs that ended just now, if they served all of these alerts. One that was stopped served
+    /// none, nor does any run serve an alert that was resolved during it and fires again.
     pub fn just_served(&self, alerts: &[AlertKey], now: Timestamp) -> Option<RunId> {
         let recent = |run: &&RunView| {
-            !is_left_to_others(run) && run.finished_at.is_some_and(|ended| after(ended, DUPLICATES_FOR) > now)
+            !matches!(run.outcome, Some(Outcome::Stopped { .. }))
+                && run.finished_at.is_some_and(|ended| has_been(ended, now) && after(ended, DUPLICATES_FOR) > now)
         };
         let recent: Vec<_> = self.runs.iter().rev().filter(recent).collect();
-        let serves = |key: &AlertKey| recent.iter().find(|run| run.request.alerts.contains(key)).map(|run| run.id);
+        let serves =
+            |key: &AlertKey| recent.iter().find(|run| run.standing_alerts().any(|own| own == key)).map(|run| run.id);
         let served: Option<Vec<_>> = alerts.iter().map(serves).collect();
         // Without an alert there is nothing that could have been served.
         served?.into_iter().max()
@@ -322,6 +329,12 @@ pub fn emergency(facts: &ClusterFacts) -> bool {
 /// Whether a run ended in the middle for the lock alone.
 fn is_left_to_others(run: &RunView) -> bool {
     matches!(run.outcome, Some(Outcome::Stopped { reason: Reason::LockLost { .. } }))
+}
+
+/// Whether a recorded time can be believed. One that lies ahead was written before the clock was set back, and no limit
+/// must last until it comes again.
+fn has_been(time: Timestamp, now: Timestamp) -> bool {
+    time <= after(now, CLOCK_TOLERANCE)
 }
 
 /// Times beyond what a timestamp can hold are as far away as can be.

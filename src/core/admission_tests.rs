@@ -33,7 +33,7 @@ fn defragmented(before: Sizes, after: Sizes) -> MemberResult {
 }
 
 fn keys(names: &[&str]) -> Vec<AlertKey> {
-    let key = |name: &&str| AlertKey { fingerprint: (*name).to_owned(), starts_at: "t".to_owned() };
+    let key = |name: &&str| AlertKey::new((*name).to_owned(), "t");
     names.iter().map(key).collect()
 }
 
@@ -100,6 +100,41 @@ fn the_cooldown_follows_runs_that_touched_a_member_and_no_others() {
     assert_eq!(book.refusal(Trigger::Manual, &policy, at(5.9)), None, "a person knows what was done");
     assert_eq!(book.refusal(Trigger::Alert, &policy, at(6.0)), None);
     assert_eq!(Ledger::default().refusal(Trigger::Alert, &policy, at(0.0)), None);
+}
+
+#[test]
+fn a_time_that_lies_ahead_holds_nothing_back() {
+    let policy = Policy { max_runs_per_day: 1, ..Policy::default() };
+    let book = ledger(vec![run(Trigger::Alert, 1_000.0, Outcome::Succeeded, true)]);
+    assert_eq!(book.cooldown(&policy, at(1.0)), None);
+    assert_eq!(book.daily_limit(&policy, at(1.0)), None);
+    assert_eq!(book.just_served(&keys(&["1"]), at(1.0)), None);
+    let refused = ledger(vec![run(Trigger::Alert, 1_000.0, refused(), false)]);
+    assert!(refused.retry(at(1.0)).is_some_and(|retry| retry.at < at(1.1)));
+    let policy = Policy { breaker_reset_after: Some(Duration::from_hours(24)), ..policy };
+    let failing = ledger([1.0, 2.0, 1_000.0].map(|hours| run(Trigger::Alert, hours, failed(), true)).to_vec());
+    assert_eq!(failing.breaker(&policy, at(3.0)), None);
+}
+
+#[test]
+fn an_alert_that_was_resolved_and_fires_again_was_not_just_served() {
+    let mut last = run(Trigger::Alert, 1.0, Outcome::Succeeded, true);
+    assert_eq!(ledger(vec![last.clone()]).just_served(&keys(&["1"]), at(1.05)), Some(RunId(1)));
+    last.resolved = keys(&["1"]);
+    assert_eq!(ledger(vec![last]).just_served(&keys(&["1"]), at(1.05)), None);
+    let cancelled = run(Trigger::Alert, 1.0, Outcome::Stopped { reason: Reason::Resolved }, false);
+    assert_eq!(ledger(vec![cancelled]).just_served(&keys(&["1"]), at(1.05)), None);
+}
+
+#[test]
+fn alertmanagers_two_spellings_of_a_time_are_one() {
+    let key = |starts_at: &str| AlertKey::new("f".to_owned(), starts_at);
+    assert_eq!(key("2026-11-23T10:00:00.12Z"), key("2026-11-23T10:00:00.120Z"));
+    assert_eq!(key("2026-11-23T10:00:00Z"), key("2026-11-23T11:00:00.000+01:00"));
+    assert_ne!(key("2026-11-23T10:00:00.12Z"), key("2026-11-23T10:00:00.121Z"));
+    let journalled: AlertKey =
+        serde_json::from_str(r#"{"fingerprint": "f", "starts_at": "2026-11-23T10:00:00.120Z"}"#).expect("a key");
+    assert_eq!(journalled, key("2026-11-23T10:00:00.12Z"));
 }
 
 #[test]
@@ -176,7 +211,14 @@ fn a_pause_lasts_until_its_end_or_until_somebody_resumes() {
     assert!(!paused(&[pause(0.0, Some(2.0))], 2.0));
     assert!(!paused(&[pause(0.0, None), resume(1)], 1.0));
     assert!(paused(&[pause(0.0, None), resume(1), pause(2.0, None)], 3.0));
-    assert!(!paused(&[pause(0.0, None), pause(1.0, Some(2.0))], 3.0), "the last word counts");
+    assert!(!paused(&[pause(0.0, None), pause(1.0, Some(2.0))], 3.0), "a person's last word counts");
+    let by_bob = |hours, until| {
+        let order = Order::Pause { by: "bob".to_owned(), reason: "backup".to_owned(), until };
+        OrderRecord { order, ..pause(hours, None) }
+    };
+    assert!(paused(&[pause(0.0, None), by_bob(1.0, Some(at(2.0)))], 3.0), "but not over another person's");
+    assert!(paused(&[by_bob(0.0, Some(at(2.0))), pause(1.0, None)], 3.0));
+    assert!(!paused(&[pause(0.0, None), by_bob(1.0, None), resume(1)], 3.0), "a resume ends them all");
 }
 
 /// Open every day from 02:00 to 04:00 UTC.
@@ -238,7 +280,7 @@ fn a_refused_run_is_tried_again_ever_more_slowly_while_its_alert_stands() {
     let (alert, retry) = (|h| run(Trigger::Alert, h, refused(), false), |h| run(Trigger::Retry, h, refused(), false));
     let minutes = |runs: Vec<RunView>| {
         let ended = runs.last()?.finished_at?;
-        Some(ledger(runs).retry()?.at.duration_since(ended).as_mins())
+        Some(ledger(runs).retry(ended)?.at.duration_since(ended).as_mins())
     };
     assert_eq!(minutes(vec![alert(0.0)]), Some(1));
     assert_eq!(minutes(vec![alert(0.0), retry(0.2)]), Some(5));
@@ -258,9 +300,9 @@ fn only_alerts_that_still_fire_are_tried_again() {
     let mut last = run(Trigger::Alert, 0.0, refused(), false);
     last.request.alerts = keys(&["1", "2"]);
     last.resolved = keys(&["1"]);
-    assert_eq!(ledger(vec![last.clone()]).retry().map(|retry| retry.alerts), Some(keys(&["2"])));
+    assert_eq!(ledger(vec![last.clone()]).retry(at(0.0)).map(|retry| retry.alerts), Some(keys(&["2"])));
     last.resolved = keys(&["1", "2"]);
-    assert_eq!(ledger(vec![last]).retry(), None);
+    assert_eq!(ledger(vec![last]).retry(at(0.0)), None);
 }
 
 #[test]

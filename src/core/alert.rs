@@ -61,7 +61,7 @@ impl Alert {
         } else {
             self.fingerprint.clone()
         };
-        AlertKey { fingerprint, starts_at: self.starts_at.clone() }
+        AlertKey::new(fingerprint, &self.starts_at)
     }
 }
 

@@ -47,7 +47,7 @@ fn no_gain(last: &MemberResult, status: &Status, least_gain: ByteSize) -> Option
     let before = last.intent.before;
     let expected = before.db_size.0.saturating_sub(before.db_size_in_use.0);
     let reclaimed = last.reclaimed();
-    if reclaimed.0.saturating_mul(NO_GAIN_PART) >= expected {
+    if reclaimed.0 > 0 && reclaimed.0.saturating_mul(NO_GAIN_PART) >= expected {
         return None;
     }
     let left = after.db_size.0.saturating_sub(after.db_size_in_use.0);

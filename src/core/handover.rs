@@ -15,7 +15,7 @@ use super::{
     cluster::MemberId,
     history::MemberResult,
     lock::Term,
-    order::{Order, OrderRecord},
+    order::{self, Order, OrderRecord},
 };
 
 /// Raised with every change that an older release would misunderstand.
@@ -34,7 +34,7 @@ pub struct Digest {
     /// Since when it has had a run under way, if it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_since: Option<Timestamp>,
-    /// The newest order.
+    /// The order in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderRecord>,
     /// When a person last resumed.
@@ -67,7 +67,7 @@ pub struct Attempt {
 impl Digest {
     /// Of what one journal holds, without what it inherited.
     pub(super) fn of(ledger: &Ledger) -> Self {
-        let order = ledger.orders.last().cloned();
+        let order = order::in_force(&ledger.orders).cloned();
         let resumed = ledger.orders.iter().filter(|record| matches!(record.order, Order::Resume { .. }));
         let resumed_at = resumed.map(|record| record.at).max();
         let (failures, succeeded_at) = ledger.failures_in_a_row();
@@ -87,9 +87,9 @@ impl Digest {
     /// Both, as if one journal had held it all.
     #[must_use]
     pub fn merged(self, other: &Self) -> Self {
-        let newer = |one: Option<OrderRecord>, two: &Option<OrderRecord>| match (one, two) {
-            (Some(one), Some(two)) if two.at > one.at => Some(two.clone()),
-            (one, two) => one.or_else(|| two.clone()),
+        let order = match (&self.order, &other.order) {
+            (Some(own), Some(other)) => Some(own.or_other(other).clone()),
+            (own, other) => own.clone().or_else(|| other.clone()),
         };
         let cleared_at = self.cleared_at.max(other.cleared_at);
         let resumed_at = self.resumed_at.max(other.resumed_at);
@@ -108,7 +108,7 @@ impl Digest {
         }
         Self {
             version: VERSION,
-            order: newer(self.order, &other.order),
+            order,
             resumed_at,
             touched: self.touched.union(&other.touched).copied().collect(),
             failures,

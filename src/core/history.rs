@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     cluster::MemberId,
@@ -57,8 +57,23 @@ impl Trigger {
 pub struct AlertKey {
     /// Alertmanager's hash of the labels.
     pub fingerprint: String,
-    /// When it began to fire, as Alertmanager wrote it.
+    /// When it began to fire. Alertmanager writes `.12Z` in webhooks and `.120Z` in its API for the same time; here it
+    /// has one spelling. What is no time is kept as it came.
+    #[serde(deserialize_with = "one_spelling")]
     pub starts_at: String,
+}
+
+impl AlertKey {
+    /// A key whose time has the one spelling.
+    pub fn new(fingerprint: String, starts_at: &str) -> Self {
+        let starts_at = starts_at.parse::<Timestamp>().map_or_else(|_| starts_at.to_owned(), |at| at.to_string());
+        Self { fingerprint, starts_at }
+    }
+}
+
+/// Journals of earlier versions have times as Alertmanager wrote them.
+fn one_spelling<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error> {
+    Ok(AlertKey::new(String::new(), &String::deserialize(source)?).starts_at)
 }
 
 /// A wish for a run of one cluster.

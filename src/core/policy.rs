@@ -143,6 +143,10 @@ impl Default for Policy {
     }
 }
 
+/// NOSPACE is disarmed when every file is below this part of its quota: a member that is not would arm it again with
+/// the next write.
+pub(super) const QUOTA_MARGIN: f64 = 0.9;
+
 /// Less than this is not worth a stall even under NOSPACE: it cannot bring a file below its quota.
 pub(super) const MIN_GAIN_UNDER_NO_SPACE: ByteSize = ByteSize::mib(1);
 
@@ -164,7 +168,10 @@ impl Policy {
     /// Whether a member needs a defragmentation, by what was measured just now.
     pub fn need(&self, status: &Status, no_space: bool) -> Result<Need, Reason> {
         let reclaimable = status.reclaimable();
-        if no_space && reclaimable >= MIN_GAIN_UNDER_NO_SPACE {
+        // etcd counts what is in use when it commits, and under NOSPACE nothing is written: the figure may be from
+        // before the compaction. The file's size is true at any time.
+        let too_large = || status.quota_usage_ratio().is_some_and(|usage| usage >= QUOTA_MARGIN);
+        if no_space && (reclaimable >= MIN_GAIN_UNDER_NO_SPACE || too_large()) {
             return Ok(Need::NoSpace);
         }
         if let Some(rule) = &self.rule {
@@ -221,6 +228,9 @@ mod tests {
             ((799, 700, Some(1000), false), None),
             ((1000, 999, None, true), Some(Need::NoSpace)),
             ((1000, 1000, None, true), None),
+            // What is in use may have been counted before the compaction.
+            ((1000, 1000, Some(1111), true), Some(Need::NoSpace)),
+            ((1000, 1000, Some(1112), true), None),
             ((0, 0, Some(0), false), None),
         ];
         for ((size, in_use, quota, no_space), expected) in table {

@@ -392,7 +392,8 @@ pub fn wants(policy: &Policy, size: u64, in_use: u64, quota: Option<u64>, no_spa
     #[expect(clippy::cast_precision_loss, reason = "sizes stay below 2^52")]
     let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
     let pressed = quota.is_some_and(|quota| quota > 0 && share(size, quota) >= policy.quota_usage_ratio);
-    (no_space && free >= MIB)
+    let too_large = quota.is_some_and(|quota| quota > 0 && share(size, quota) >= 0.9);
+    (no_space && (free >= MIB || too_large))
         || (pressed && at_least(free, policy.quota_min_reclaimable))
         || (share(free, size) >= policy.min_fragmentation_ratio && at_least(free, policy.min_reclaimable))
 }

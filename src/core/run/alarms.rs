@@ -6,12 +6,10 @@ use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, Fact},
     history::{Outcome, Step},
+    policy::QUOTA_MARGIN,
     reason::Reason,
 };
 
-/// Every file must be below this part of its quota: a member that is not arms the alarm again with the
-/// next write.
-const QUOTA_MARGIN: f64 = 0.9;
 /// How long the alarm must stay clear. A member that is over its quota arms it at its next write, and a
 /// cluster that could not write for some time gets writes at once.
 const CLEAR_FOR: Duration = Duration::from_secs(5);

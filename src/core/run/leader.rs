@@ -54,7 +54,12 @@ impl Run {
                 step.member_id == id
                     && matches!(
                         step.decision,
-                        Decision::Skip { reason: Reason::AlreadyDone | Reason::NotNeeded { .. } }
+                        Decision::Skip {
+                            reason: Reason::AlreadyDone
+                                | Reason::NotNeeded { .. }
+                                | Reason::RuleNotMet { .. }
+                                | Reason::NoGain { .. }
+                        }
                     )
             })
         };
