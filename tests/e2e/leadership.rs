@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testkit::{DefragWatch, EtcdVersion};
 
-use crate::rig::{Rig, TOKEN, ended_run, firing, first_defragmented, members_of};
+use crate::rig::{MIB, Rig, TOKEN, ended_run, firing, first_defragmented, members_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_hands_over_is_a_follower_from_then_on_and_the_new_one_is_last() {
@@ -31,6 +31,24 @@ async fn a_leader_that_hands_over_is_a_follower_from_then_on_and_the_new_one_is_
     assert_eq!(members_of(&run), names);
     assert_eq!(run["members"][2]["is_leader"], true);
     assert_eq!(run["members"][1]["is_leader"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_6_leadership_goes_to_a_voter_that_the_rule_spares() {
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
+    let leader = rig.cluster.leader().await.unwrap();
+    for follower in (0..3).filter(|index| *index != leader) {
+        rig.cluster.defragment(follower).await.unwrap();
+    }
+    // Only the leader meets it.
+    let rule = format!("--rule=dbSizeFree > {}", 16 * MIB);
+    let run = rig.command("run", &["--leader=last-after-transfer", &rule, "-o", "json"]).await;
+    let progress = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(0), "{progress}");
+    let run: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(members_of(&run["run"]), [rig.cluster.member(leader).name()], "{run}");
+    assert_eq!(run["run"]["members"][0]["is_leader"], false, "{run}");
+    rig.assert_tight().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
