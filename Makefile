@@ -6,6 +6,8 @@ export PATH := $(TOOLS)/bin:$(TOOLS)/cargo/bin:$(HOME)/.cargo/bin:$(PATH)
 # Where protoc is not installed on the machine, the tools script unpacks one.
 export PROTOC ?= $(shell PATH="$(PATH)" command -v protoc)
 CARGO_DENY_VERSION := 0.20.2
+# Not the newest, which has half as many crates again to build, for functions that are not used here.
+NEXTEST_VERSION := 0.9.95
 
 .PHONY: help
 help: ## Show this list
@@ -14,6 +16,15 @@ help: ## Show this list
 .PHONY: tools
 tools: ## Install what tests and demo run against: etcd 3.4/3.5/3.6, Prometheus, Alertmanager, protoc
 	tests/testkit/tools
+
+# $(call cargo_tool,NAME,VERSION,FLAGS) installs a subcommand of cargo's, unless it is there. Built to be built fast, and
+# in one place, for the crates that such tools have in common.
+define cargo_tool
+@cargo $(1:cargo-%=%) --version 2>/dev/null | grep -q '^$(1) $(2)\b' || { \
+  echo "installing $(1) $(2) into $(TOOLS)/cargo, some minutes"; \
+  CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR=$(TOOLS)/cargo/build \
+    cargo install --quiet --locked --debug --root $(TOOLS)/cargo $(3) $(1)@$(2); }
+endef
 
 .PHONY: tools-kube
 tools-kube: ## Also build a kube-apiserver with Go, some minutes, for the tests in tests/e2e/pods.rs
@@ -33,9 +44,25 @@ demo: tools ## The main job on real software, on this machine; EXIT=1 ends by it
 	cargo build --locked -p defragd -p demo
 	DEFRAGD_BIN=target/debug/defragd target/debug/demo $(if $(EXIT),--exit)
 
+# Where .config/nextest.toml says how tests run. It runs no doctests; there are none.
+JUNIT := target/nextest/default/junit.xml
+
 .PHONY: test
-test: tools check-shipped ## All tests, on real etcd, Prometheus and Alertmanager
-	cargo test --workspace --locked
+test: tools check-shipped nextest ## All tests, on real etcd, Prometheus and Alertmanager; ARGS='-E "binary(edge)"' for some
+	@rm -f $(JUNIT)
+	cargo nextest run --workspace --locked $(ARGS); status=$$?; \
+	  if [ -e $(JUNIT) ]; then printf 'The slowest tests, in seconds:\n'; \
+	    sed -n 's/.*<testcase name="\([^"]*\)" classname="\([^"]*\)".* time="\([^"]*\)".*/\3\t\2 \1/p' $(JUNIT) | \
+	    sort -rn | head -n 10; fi; \
+	  exit $$status
+
+.PHONY: nextest
+nextest: tools ## The program that runs the tests
+	$(call cargo_tool,cargo-nextest,$(NEXTEST_VERSION),--no-default-features --features default-no-update)
+
+.PHONY: test-soak
+test-soak: tools nextest ## The tests again and again: quiet, beside four busy loops, on half a core; tests/soak has the variables
+	tests/soak
 
 .PHONY: soak
 soak: tools ## The long tests: a million simulated schedules, then hundreds of kills of defragd on real etcd
@@ -134,9 +161,7 @@ lint: tools ## Formatting, clippy, whether the deliberate faults still apply, de
 
 .PHONY: deny
 deny: ## Licences, bans and sources of the dependencies
-	@cargo deny --version 2>/dev/null | grep -q ' $(CARGO_DENY_VERSION)$$' || { \
-	  echo "installing cargo-deny $(CARGO_DENY_VERSION) into $(TOOLS)/cargo"; \
-	  cargo install --quiet --locked --debug --root $(TOOLS)/cargo cargo-deny@$(CARGO_DENY_VERSION); }
+	$(call cargo_tool,cargo-deny,$(CARGO_DENY_VERSION))
 	cargo fetch --locked
 	cargo deny --offline --locked check bans licenses sources
 
