@@ -13,7 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use testkit::Port;
 
 /// A minute is long for anything here, also on two busy cores.
 const MINUTE: Duration = Duration::from_mins(1);
@@ -40,9 +42,9 @@ impl Drop for Started {
 }
 
 impl Started {
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+    fn signal(&self, signal: Signal) {
+        // Not waited for so far, so the number is still its own.
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 }
 
@@ -145,7 +147,7 @@ async fn systemd_hears_of_the_start_the_reloads_and_the_end_when_they_are_so() {
     for (config, successful) in [("clusters: [{name: demo, endpoints: ['http://127.0.0.1:1']}]", 1), ("clusters: 7", 0)]
     {
         fs::write(host.path("config.yaml"), config).unwrap();
-        defragd.signal("HUP");
+        defragd.signal(Signal::HUP);
         let began = host.until("RELOADING=1").pop().unwrap();
         let at = began.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
         assert!(at.parse::<u64>().unwrap() > 0, "{began}");
@@ -155,7 +157,7 @@ async fn systemd_hears_of_the_start_the_reloads_and_the_end_when_they_are_so() {
         assert!(get(&address, "/metrics").await.1.contains(&metric));
     }
 
-    defragd.signal("TERM");
+    defragd.signal(Signal::TERM);
     let heard = host.until("STOPPING=1");
     assert!(heard.last().unwrap().contains("STATUS=stopping: 1 cluster(s) on "), "{heard:?}");
     assert!(defragd.0.wait().unwrap().success());
@@ -174,12 +176,14 @@ async fn a_watchdog_is_fed_until_the_loop_hangs() {
     // A configuration that can be opened and never read: the reload hangs, and the loop with it.
     fs::remove_file(host.path("config.yaml")).unwrap();
     assert!(Command::new("mkfifo").arg(host.path("config.yaml")).status().unwrap().success());
-    defragd.signal("HUP");
+    defragd.signal(Signal::HUP);
     host.until("RELOADING=1");
+    // Long enough for ten messages of a loop that goes round. One that hangs has none to send, however long it takes.
     assert_eq!(host.hear(Duration::from_secs(2)), None, "it hangs, and says that it does not");
     // It goes on once it can: the writer's end brings the end of the file.
     fs::write(host.path("config.yaml"), "clusters: [{name: demo, endpoints: ['http://127.0.0.1:1']}]").unwrap();
-    host.until("READY=1");
+    let heard = host.until("READY=1");
+    assert_eq!(heard.len(), 1, "nothing before that: {heard:?}");
     host.until("WATCHDOG=1");
 }
 
@@ -190,7 +194,8 @@ fn what_does_not_start_never_says_that_it_is_ready() {
     fs::write(host.path("journal/journal.db"), "this is no database, but a text of some length".repeat(99)).unwrap();
     let ended = host.command(binary()).args(host.args()).arg("--web.listen-address=127.0.0.1:0").status().unwrap();
     assert!(!ended.success());
-    while let Some(message) = host.hear(Duration::from_millis(200)) {
+    // It has ended: what it has said waits in the socket.
+    while let Some(message) = host.hear(Duration::from_millis(1)) {
         assert!(!message.contains("READY"), "{message}");
     }
 }
@@ -208,7 +213,7 @@ async fn a_socket_that_is_handed_over_is_listened_on_instead_of_the_address() {
     drop(command);
     assert_eq!(get(&bound, "/-/healthy").await.0, 200);
     assert_eq!(address(&host.until("READY=1")), bound);
-    defragd.signal("TERM");
+    defragd.signal(Signal::TERM);
     assert!(defragd.0.wait().unwrap().success());
 }
 
@@ -243,10 +248,12 @@ async fn systemds_own_launcher_starts_it_with_the_first_connection() {
         return println!("SKIPPED: no systemd-socket-activate here");
     }
     let host = Host::new();
-    // A free port: the launcher must bind it itself.
-    let bound = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // A free port that nobody gets by chance: the launcher must bind it itself.
+    let mut port = Port::reserve().unwrap();
+    let bound = port.address().to_string();
     let mut command = host.command(launcher.to_str().unwrap());
     command.args([&format!("--listen={bound}"), "--setenv=NOTIFY_SOCKET", binary()]).args(host.args());
+    port.release();
     let started = Started(command.arg("--web.systemd-socket").spawn().unwrap());
     let end = Instant::now() + MINUTE;
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -203,7 +203,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let desk = lock(&self.desk);
             desk.queued.as_ref().or(desk.active.as_ref()).map(|(run, _)| *run)
         };
-        let Some(run) = open.or_else(|| ledger.retry(self.shared.clock.now()).map(|retry| retry.run)) else { return Ok(None) };
+        let Some(run) = open.or_else(|| ledger.retry(self.shared.clock.now()).map(|retry| retry.run)) else {
+            return Ok(None);
+        };
         let Some(view) = ledger.run(run) else { return Ok(None) };
         let (gone, left): (Vec<_>, Vec<_>) = view.standing_alerts().cloned().partition(|key| alerts.contains(key));
         if gone.is_empty() {

@@ -44,9 +44,7 @@ pub use disk::SmallDisk;
 pub use dns::Dns;
 pub use etcd::{EtcdCluster, EtcdSpec, Member, MemberStatus, Transport};
 pub use exposition::Exposition;
-pub use fragment::{
-    Fragmented, MemberSize, exhaust_quota, exhaust_quota_with_stale_sizes, fragment, overwrite, sizes,
-};
+pub use fragment::{Fragmented, MemberSize, exhaust_quota, exhaust_quota_with_stale_sizes, fragment, overwrite, sizes};
 pub use guarded::GuardedPrometheus;
 pub use hold::HeldDefrags;
 pub use http::Response;

@@ -16,6 +16,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::until;
 
+/// The kernel tears down a process that has written gigabytes in seconds, on a busy machine in some more.
+const KILLED: Duration = Duration::from_mins(1);
+
 type Job = (Command, Sender<std::io::Result<Child>>);
 
 /// The one thread that starts every child. Linux sends the parent-death signal when the *thread* that
@@ -137,7 +140,7 @@ impl Process {
     /// SIGKILL, then waits.
     pub(crate) async fn kill(&self) -> Result<()> {
         self.signal(Signal::KILL)?;
-        self.wait(Duration::from_secs(10)).await.map(drop)
+        self.wait(KILLED).await.map(drop)
     }
 
     /// SIGTERM, then waits; SIGKILL if that was not enough.
@@ -204,21 +207,43 @@ pub fn processor_time(pid: u32) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    /// Long for anything here, also on half a processor.
+    const MINUTE: Duration = Duration::from_mins(1);
+
     fn sleeper(log: &Path) -> Process {
-        Process::spawn("sleep", Path::new("/bin/sleep"), &["60".to_owned()], &[], log).unwrap()
+        Process::spawn("sleep", Path::new("/bin/sleep"), &["600".to_owned()], &[], log).unwrap()
     }
 
     #[tokio::test]
     async fn a_child_outlives_the_thread_that_asked_for_it() {
         let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("log");
-        let child = thread::spawn({
-            let log = log.clone();
-            move || sleeper(&log)
+        let (go, lives) = (dir.path().join("go"), dir.path().join("lives"));
+        // It does something once it is told to: if it were ended with the thread, it would not.
+        let script =
+            format!("until [ -e '{}' ]; do sleep 0.05; done; : > '{}'; exec sleep 600", go.display(), lives.display());
+        let (child, thread) = thread::spawn({
+            let log = dir.path().join("log");
+            move || {
+                let args = ["-c".to_owned(), script];
+                let child = Process::spawn("sh", Path::new("/bin/sh"), &args, &[], &log).unwrap();
+                (child, fs::read_link("/proc/thread-self").unwrap())
+            }
         })
         .join()
         .unwrap();
-        sleep(Duration::from_millis(100)).await;
+        // The kernel sends what it has to send at a thread's end before it forgets the thread.
+        until("the thread's end", MINUTE, || async {
+            anyhow::ensure!(!Path::new("/proc").join(&thread).exists(), "it is there");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        fs::write(&go, "").unwrap();
+        let seen = child.ready(MINUTE, || async {
+            anyhow::ensure!(lives.exists(), "not yet");
+            Ok(())
+        });
+        seen.await.unwrap();
         child.ensure_running().unwrap();
         child.kill().await.unwrap();
         assert!(child.ensure_running().is_err());
@@ -228,10 +253,9 @@ mod tests {
     async fn a_child_that_ends_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let child = Process::spawn("false", Path::new("/bin/false"), &[], &[], &dir.path().join("log")).unwrap();
-        let begin = Instant::now();
-        let ready = child.ready(Duration::from_secs(60), || async { bail!("never") as Result<()> });
-        assert!(ready.await.is_err());
-        assert!(begin.elapsed() < Duration::from_secs(10));
+        let ready = child.ready(MINUTE, || async { bail!("never") as Result<()> });
+        let error = format!("{:#}", ready.await.unwrap_err());
+        assert!(error.contains("false ended") && !error.contains("not within"), "{error}");
     }
 
     /// Not a test: what the next one runs in a process of its own, to kill it.
@@ -241,7 +265,7 @@ mod tests {
         let pid_file = PathBuf::from(std::env::var_os("TESTKIT_PID_FILE").unwrap());
         let child = sleeper(&pid_file.with_extension("log"));
         fs::write(&pid_file, child.pid().to_string()).unwrap();
-        thread::sleep(Duration::from_secs(60));
+        thread::sleep(MINUTE * 10);
     }
 
     #[tokio::test]
@@ -254,12 +278,11 @@ mod tests {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let limit = Duration::from_secs(20);
-        let pid = until("the child's pid", limit, || async { Ok(fs::read_to_string(&pid_file)?.parse::<u32>()?) });
+        let pid = until("the child's pid", MINUTE, || async { Ok(fs::read_to_string(&pid_file)?.parse::<u32>()?) });
         let stat = PathBuf::from(format!("/proc/{}/stat", pid.await.unwrap()));
         parent.kill().unwrap();
         parent.wait().unwrap();
-        until("the child's end", limit, || async {
+        until("the child's end", MINUTE, || async {
             // Gone, or dead and not yet collected by init.
             let state = fs::read_to_string(&stat).unwrap_or_else(|_| "() Z".to_owned());
             anyhow::ensure!(state.contains(") Z"), "it lives: {state}");

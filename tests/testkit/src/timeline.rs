@@ -1,32 +1,23 @@
-//! Which member defragmented when, from samples of the members' own metrics. Pure.
+//! Which member defragmented when, from the members' own logs. Pure.
+//!
+//! etcd logs the begin of each Defragment before it does anything, and its end before it answers the client, each with
+//! the time. The members of a cluster are on one machine with one clock, so what their logs say can be compared, and
+//! nothing is missed, however quick a defrag is and however busy the machine.
 
 use std::time::Duration;
 
-/// What one look at a member's metrics showed. Times count from the start of the watch.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Look {
-    /// When the question was sent.
-    pub(crate) asked: Duration,
-    /// When the answer was there.
-    pub(crate) answered: Duration,
-    /// `etcd_disk_defrag_inflight` was 1.
-    pub(crate) inflight: bool,
-    /// `…_defrag_duration_seconds_count`.
-    pub(crate) done: u64,
-    /// `…_defrag_duration_seconds_sum`.
-    pub(crate) seconds: f64,
-}
+use jiff::Timestamp;
 
 /// One defrag that a member finished while it was watched. Times count from the start of the watch.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Defrag {
     /// The member's index.
     pub member: usize,
-    /// When it ended at the earliest: the last look that did not count it yet.
-    pub ended_after: Duration,
-    /// When it ended at the latest: the first look that counted it.
-    pub ended_before: Duration,
-    /// How long it took, by the member's own clock.
+    /// When the member began it.
+    pub began: Duration,
+    /// When the member had finished it.
+    pub ended: Duration,
+    /// How long it took.
     pub took: Duration,
 }
 
@@ -34,41 +25,45 @@ pub struct Defrag {
 #[derive(Debug, Clone, Default)]
 pub struct Timeline {
     finished: Vec<Defrag>,
-    /// Spans in which a member was certainly defragmenting: (from, to, member).
-    certain: Vec<(Duration, Duration, usize)>,
+    /// In which a member was certainly defragmenting, whatever became of it.
+    spans: Vec<(Duration, Duration, usize)>,
 }
 
 impl Timeline {
-    /// Builds it from each member's looks, which must be in the order of time.
-    pub(crate) fn build(members: &[Vec<Look>]) -> Self {
+    /// Builds it from what each member has logged since the watch began, at that time of the Unix epoch.
+    pub(crate) fn build(begin: Duration, logs: &[String]) -> Self {
         let mut timeline = Self::default();
-        for (member, looks) in members.iter().enumerate() {
-            timeline.add(member, looks);
+        for (member, log) in logs.iter().enumerate() {
+            timeline.add(begin, member, log);
         }
-        timeline.finished.sort_by_key(|defrag| defrag.ended_before);
+        timeline.finished.sort_by_key(|defrag| (defrag.ended, defrag.began));
         timeline
     }
 
-    fn add(&mut self, member: usize, looks: &[Look]) {
-        for pair in looks.windows(2) {
-            let (before, after) = (pair[0], pair[1]);
-            if before.inflight && after.inflight && after.done <= before.done {
-                // Seen at both looks with none finished in between: it ran all the time.
-                self.certain.push((before.answered, after.asked, member));
+    fn add(&mut self, begin: Duration, member: usize, log: &str) {
+        // Those under way. A second one queues behind the first and then defragments again.
+        let mut open: Vec<Duration> = Vec::new();
+        let mut last = Duration::ZERO;
+        for line in log.lines() {
+            let Some(at) = time(line).map(|at| at.saturating_sub(begin)) else { continue };
+            let says = |message: &str| line.contains(&format!("\"msg\":\"{message}\""));
+            if says("starting defragment") {
+                open.push(at);
+            } else if says("finished defragment") {
+                // Without a begin: it was under way when the watch began.
+                let began = if open.is_empty() { Duration::ZERO } else { open.remove(0) };
+                self.finished.push(Defrag { member, began, ended: at, took: at.saturating_sub(began) });
+                self.spans.push((began, at, member));
+            } else if says("failed to defragment") {
+                let began = if open.is_empty() { Duration::ZERO } else { open.remove(0) };
+                self.spans.push((began, at, member));
+            } else if says("starting an etcd server") {
+                // What was under way ended with the process before, which lived at least to its last line.
+                self.spans.extend(open.drain(..).map(|began| (began, last, member)));
             }
-            // A count that falls is a restarted member: a new beginning, not a defrag.
-            let more = u32::try_from(after.done.saturating_sub(before.done)).unwrap_or(u32::MAX);
-            let took = Duration::try_from_secs_f64((after.seconds - before.seconds) / f64::from(more.max(1)))
-                .unwrap_or_default();
-            if more == 1 {
-                // It ended after `before.asked` and began before `after.answered - took`.
-                self.certain.push((after.answered.saturating_sub(took), before.asked, member));
-            }
-            for _ in 0..more {
-                self.finished.push(Defrag { member, ended_after: before.asked, ended_before: after.answered, took });
-            }
+            last = at;
         }
-        self.certain.retain(|(from, to, _)| from < to);
+        self.spans.extend(open.into_iter().map(|began| (began, last, member)));
     }
 
     /// Every finished defrag, in the order of their ends.
@@ -81,66 +76,88 @@ impl Timeline {
         self.finished.iter().map(|defrag| defrag.member).collect()
     }
 
-    /// How many members were certainly defragmenting at the same time, at most. Counts only what two looks
-    /// at a member prove, so anything above one is an overlap and no artefact of the polling.
+    /// How many members were defragmenting at the same time, at most, also those whose defrag failed or was cut off.
     pub fn max_in_flight(&self) -> usize {
         let members_at = |at: Duration| {
-            let mut members: Vec<usize> =
-                self.certain.iter().filter(|(from, to, _)| *from <= at && at < *to).map(|span| span.2).collect();
+            let within = |(from, to, _): &&(Duration, Duration, usize)| *from <= at && at < *to;
+            let mut members: Vec<usize> = self.spans.iter().filter(within).map(|span| span.2).collect();
             members.sort_unstable();
             members.dedup();
             members.len()
         };
-        let proven = self.certain.iter().map(|span| members_at(span.0)).max().unwrap_or(0);
-        proven.max(usize::from(!self.finished.is_empty()))
+        let most = self.spans.iter().map(|span| members_at(span.0)).max().unwrap_or(0);
+        most.max(usize::from(!self.spans.is_empty()))
     }
+}
+
+/// The time of a line of zap's JSON, since the Unix epoch: `"ts":"2026-11-29T05:41:07.123Z"`, or with an offset as `+0100`.
+fn time(line: &str) -> Option<Duration> {
+    let (_, rest) = line.split_once("\"ts\":\"")?;
+    let (text, _) = rest.split_once('"')?;
+    let at = text.parse().or_else(|_| Timestamp::strptime("%Y-%m-%dT%H:%M:%S%.f%z", text)).ok()?;
+    Duration::try_from(at.duration_since(Timestamp::UNIX_EPOCH)).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn look(at_ms: u64, inflight: bool, done: u64, seconds: f64) -> Look {
-        let asked = Duration::from_millis(at_ms);
-        Look { asked, answered: asked + Duration::from_millis(2), inflight, done, seconds }
+    /// A log whose lines are so many milliseconds after the watch began.
+    fn log(lines: &[(u64, &str)]) -> String {
+        let line = |(at, msg): &(u64, &str)| {
+            format!(
+                "{{\"level\":\"info\",\"ts\":\"1970-01-01T00:00:{:02}.{:03}Z\",\"msg\":\"{msg}\"}}\n",
+                at / 1000,
+                at % 1000
+            )
+        };
+        lines.iter().map(line).collect()
     }
+
+    fn build(logs: &[&[(u64, &str)]]) -> Timeline {
+        Timeline::build(Duration::ZERO, &logs.iter().map(|lines| log(lines)).collect::<Vec<_>>())
+    }
+
+    const START: &str = "starting defragment";
+    const END: &str = "finished defragment";
+    const BOOT: &str = "starting an etcd server";
 
     #[test]
     fn one_after_the_other_is_one_in_flight() {
-        let first =
-            vec![look(0, false, 0, 0.0), look(30, true, 0, 0.0), look(60, true, 0, 0.0), look(90, false, 1, 0.05)];
-        let second =
-            vec![look(0, false, 0, 0.0), look(100, true, 0, 0.0), look(130, true, 0, 0.0), look(160, false, 1, 0.05)];
-        let timeline = Timeline::build(&[second, first]);
+        let timeline = build(&[&[(60, START), (90, "x"), (110, END)], &[(10, START), (60, END)]]);
         assert_eq!(timeline.order(), [1, 0]);
         assert_eq!(timeline.max_in_flight(), 1);
-        assert_eq!(timeline.finished()[0].took, Duration::from_millis(50));
+        let took = Duration::from_millis(50);
+        assert_eq!(timeline.finished()[0], Defrag { member: 1, began: took / 5, ended: took * 6 / 5, took });
     }
 
     #[test]
-    fn members_seen_in_flight_at_once_are_an_overlap() {
-        let one = vec![look(0, true, 0, 0.0), look(50, true, 0, 0.0)];
-        let two = vec![look(10, true, 0, 0.0), look(40, true, 0, 0.0)];
-        assert_eq!(Timeline::build(&[one, two]).max_in_flight(), 2);
+    fn members_in_flight_at_once_are_an_overlap_also_when_one_fails_or_is_cut_off_or_goes_on() {
+        for end in ["failed to defragment", END, "x"] {
+            let timeline = build(&[&[(10, START), (60, END)], &[(59, START), (70, end)]]);
+            assert_eq!(timeline.max_in_flight(), 2, "{end}");
+        }
+        let cut = build(&[&[(10, START), (60, END)], &[(20, START), (30, "x"), (90, BOOT)]]);
+        assert_eq!((cut.max_in_flight(), cut.order()), (2, vec![0]));
+        // It died by 30 at the earliest, so nothing is proven from then on.
+        let dead = build(&[&[(40, START), (60, END)], &[(20, START), (30, "x"), (90, BOOT)]]);
+        assert_eq!(dead.max_in_flight(), 1);
     }
 
     #[test]
-    fn overlapping_durations_are_an_overlap_even_if_never_seen_in_flight() {
-        let one = vec![look(0, false, 0, 0.0), look(400, false, 0, 0.0), look(420, false, 1, 0.4)];
-        let two = vec![look(0, false, 0, 0.0), look(410, false, 0, 0.0), look(430, false, 1, 0.4)];
-        assert_eq!(Timeline::build(&[one, two]).max_in_flight(), 2);
+    fn one_that_queues_behind_another_ends_after_it_on_the_same_member() {
+        let timeline = build(&[&[(10, START), (20, START), (60, END), (90, END)]]);
+        assert_eq!((timeline.order(), timeline.max_in_flight()), (vec![0, 0], 1));
     }
 
     #[test]
-    fn a_quick_defrag_between_two_looks_is_counted_and_a_restart_is_not() {
-        let looks = vec![look(0, false, 3, 9.0), look(30, false, 0, 0.0), look(60, false, 2, 0.02)];
-        let timeline = Timeline::build(&[looks]);
-        assert_eq!(timeline.order(), [0, 0]);
-        assert_eq!(timeline.max_in_flight(), 1);
-    }
-
-    #[test]
-    fn nothing_seen_is_nothing_in_flight() {
-        assert_eq!(Timeline::build(&[vec![], vec![look(0, false, 5, 1.0)]]).max_in_flight(), 0);
+    fn nothing_logged_is_nothing_in_flight_and_a_time_is_read_with_its_offset() {
+        assert_eq!(build(&[&[], &[(5, "x")]]).max_in_flight(), 0);
+        let at = |ts: &str| time(&format!("{{\"ts\":\"{ts}\"}}")).map(|at| at.as_millis());
+        assert_eq!(at("2026-11-29T05:41:07.123Z"), Some(1_795_930_867_123));
+        assert_eq!(at("2026-11-29T06:41:07.123+0100"), at("2026-11-29T05:41:07.123456Z"));
+        assert_eq!(at("2026-11-29T00:41:07.123-05:00"), at("2026-11-29T05:41:07.123Z"));
+        assert_eq!(at("2000-02-29T00:00:00.000Z"), Some(951_782_400_000));
+        assert_eq!((at("yesterday"), time("plain text")), (None, None));
     }
 }

@@ -41,7 +41,7 @@ mod tests {
     #[tokio::test]
     async fn tries_again_until_it_succeeds() {
         let mut tries = 0;
-        let got = until("third time", Duration::from_secs(1), || {
+        let got = until("third time", Duration::from_mins(1), || {
             tries += 1;
             let now = tries;
             async move { if now == 3 { Ok(now) } else { Err(anyhow!("not yet")) } }
@@ -52,6 +52,7 @@ mod tests {
 
     #[tokio::test]
     async fn says_what_was_waited_for_and_why_it_failed_last() {
+        // However late the first try is, it is made to its end.
         let error = until("a miracle", Duration::from_millis(200), || async { Err::<(), _>(anyhow!("no wine")) })
             .await
             .unwrap_err();

@@ -1,79 +1,67 @@
-//! Watches a cluster's defrags through the members' own metrics, independent of who asked for them.
+//! Watches a cluster's defrags through the members' own logs, independent of who asked for them.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
 
-use crate::timeline::Look;
-use crate::{EtcdCluster, Exposition, Timeline, http};
+use crate::{EtcdCluster, Timeline};
 
 /// How many defrags a member has finished since it started.
 pub(crate) const DONE: &str = "etcd_disk_backend_defrag_duration_seconds_count";
-/// How long they took together.
-const SECONDS: &str = "etcd_disk_backend_defrag_duration_seconds_sum";
 /// Whether it is defragmenting now.
 pub(crate) const INFLIGHT: &str = "etcd_disk_defrag_inflight";
 
-/// Often enough to order the defrags of small databases (a tenth of a second), light enough for two cores.
-const PAUSE: Duration = Duration::from_millis(30);
-/// A look that takes longer says nothing about when; the next one will.
-const LOOK: Duration = Duration::from_secs(2);
-
-type Looks = Arc<Mutex<Vec<Vec<Look>>>>;
-
-/// A watch in progress. Dropping it ends it.
+/// What the members of a cluster log from a moment on, also over their restarts. They must log at level info.
 #[derive(Debug)]
 pub struct DefragWatch {
-    looks: Looks,
-    tasks: JoinSet<()>,
+    /// Since the Unix epoch.
+    begin: Duration,
+    logs: Vec<Log>,
+}
+
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    /// What was there before.
+    skip: u64,
 }
 
 impl DefragWatch {
-    /// Starts to look at every member; it holds nothing of the cluster, which may be stopped meanwhile.
+    /// Watches from now on. It holds nothing of the cluster, which may be stopped meanwhile.
     pub fn start(cluster: &EtcdCluster) -> Result<Self> {
-        let client = http::client(cluster.pki())?;
-        let looks: Looks = Arc::new(Mutex::new(vec![Vec::new(); cluster.len()]));
-        let begin = Instant::now();
-        let mut tasks = JoinSet::new();
-        for (index, endpoint) in cluster.endpoints().into_iter().enumerate() {
-            let (looks, client, url) = (Arc::clone(&looks), client.clone(), format!("{endpoint}/metrics"));
-            tasks.spawn(async move {
-                loop {
-                    let asked = begin.elapsed();
-                    if let Ok(Some(look)) = timeout(LOOK, look(&client, &url, asked, begin)).await {
-                        looks.lock().unwrap_or_else(PoisonError::into_inner)[index].push(look);
-                    }
-                    sleep(PAUSE).await;
-                }
-            });
-        }
-        Ok(Self { looks, tasks })
+        let begin = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let logs = cluster.members().iter().map(|member| {
+            let path = member.log_path().to_owned();
+            Ok(Log { skip: fs::metadata(&path)?.len(), path })
+        });
+        Ok(Self { begin, logs: logs.collect::<Result<_>>()? })
     }
 
-    /// What has been seen so far.
+    /// What has happened so far.
     pub fn timeline(&self) -> Timeline {
-        Timeline::build(&self.looks.lock().unwrap_or_else(PoisonError::into_inner))
+        Timeline::build(self.begin, &self.logs.iter().map(Log::read).collect::<Vec<_>>())
     }
 
-    /// Looks a last time and ends the watch.
-    pub async fn stop(mut self) -> Timeline {
-        sleep(PAUSE * 4).await;
-        self.tasks.shutdown().await;
+    /// What has happened. Nothing has to be waited for: a member logs the end of a defrag before it answers.
+    #[expect(clippy::unused_async, reason = "whoever watches need not know how")]
+    pub async fn stop(self) -> Timeline {
         self.timeline()
     }
 }
 
-/// A member that does not answer gives no look: it may be stopped, and that is for others to notice.
-async fn look(client: &reqwest::Client, url: &str, asked: Duration, begin: Instant) -> Option<Look> {
-    let page = Exposition::new(http::get(client, url).await.ok()?);
-    Some(Look {
-        asked,
-        answered: begin.elapsed(),
-        inflight: page.value(INFLIGHT, &[])? > 0.0,
-        done: page.count(DONE, &[])?,
-        seconds: page.value(SECONDS, &[])?,
-    })
+impl Log {
+    /// A log that cannot be read is gone with its cluster.
+    fn read(&self) -> String {
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(self.skip))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+    }
 }

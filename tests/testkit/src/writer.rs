@@ -17,6 +17,8 @@ const PREFIX: &str = "writer/";
 const ATTEMPT: Duration = Duration::from_secs(1);
 /// Between two writes: about a hundred a second, a load that leaves two cores to the servers.
 const PAUSE: Duration = Duration::from_millis(8);
+/// What takes longer than this, also on a busy machine, hangs.
+const HANGS: Duration = Duration::from_mins(1);
 /// How many keys one page of the read-back has.
 const PAGE: i64 = 5_000;
 
@@ -74,7 +76,7 @@ impl Writer {
     /// Ends the load after the write under way and gives what was seen. `verify` still works afterwards.
     pub async fn stop(&mut self) -> Result<WriterReport> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        timeout(Duration::from_secs(30), &mut self.task).await.context("the writer's last write never ended")??;
+        timeout(HANGS, &mut self.task).await.context("the writer's last write never ended")??;
         Ok(self.report())
     }
 
@@ -89,9 +91,8 @@ impl Writer {
         let mut from = key_prefix(&self.shared.run);
         loop {
             let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
-            let page = timeout(Duration::from_secs(30), client.get(from.clone(), Some(options)))
-                .await
-                .context("reading back hangs")??;
+            let page =
+                timeout(HANGS, client.get(from.clone(), Some(options))).await.context("reading back hangs")??;
             for pair in page.kvs() {
                 found.insert(pair.key_str()?.to_owned(), pair.value_str()?.to_owned());
             }

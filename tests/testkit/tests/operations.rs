@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use testkit::{Alertmanager, EtcdCluster, EtcdSpec, EtcdVersion, Prometheus, Tools, Transport, until};
+
+/// Long for anything here, also on half a processor.
+const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_are_killed_restarted_frozen_and_thawed() -> Result<()> {
@@ -18,7 +21,7 @@ async fn members_are_killed_restarted_frozen_and_thawed() -> Result<()> {
     cluster.pause(2)?;
     assert!(cluster.status(2).await.is_err());
     cluster.resume(2)?;
-    until("the thawed member", Duration::from_secs(20), || cluster.status(2)).await?;
+    until("the thawed member", MINUTE, || cluster.status(2)).await?;
     cluster.ready().await
 }
 
@@ -55,13 +58,18 @@ async fn prometheus_and_alertmanager_serve() -> Result<()> {
     let routes = "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n";
     let alertmanager = Alertmanager::start(&tools, routes, &dir.path().join("alertmanager.log")).await?;
     alertmanager.post(&serde_json::json!([{"labels": {"alertname": "Test"}}])).await?;
-    assert_eq!(alertmanager.alerts().await?[0].labels["alertname"], "Test");
+    // It takes an alert in before it shows it.
+    let alert = until("the alert", MINUTE, || async {
+        alertmanager.alerts().await?.into_iter().next().context("there is none yet")
+    })
+    .await?;
+    assert_eq!(alert.labels["alertname"], "Test");
 
     let rules = dir.path().join("rules.yml");
     std::fs::write(&rules, "groups: [{name: g, rules: [{alert: Always, expr: vector(1)}]}]\n")?;
     let config = format!("global: {{evaluation_interval: 1s}}\nrule_files: ['{}']\n", rules.display());
     let prometheus = Prometheus::start(&tools, &config, &dir.path().join("prometheus.log")).await?;
     assert!((prometheus.query("1 + 1 + vector(0)").await?[0].value - 2.0).abs() < f64::EPSILON);
-    prometheus.wait_firing("Always", Duration::from_secs(20)).await?;
+    prometheus.wait_firing("Always", MINUTE).await?;
     Ok(())
 }
