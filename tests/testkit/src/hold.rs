@@ -38,7 +38,7 @@ impl HeldDefrags {
             let stream = Target::of(cluster, index)?.open().await?;
             held.members.push(tokio::spawn(async move {
                 let _unread = stream;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }));
         }
         Ok(held)
