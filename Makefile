@@ -17,13 +17,11 @@ help: ## Show this list
 tools: ## Install what tests and demo run against: etcd 3.4/3.5/3.6, Prometheus, Alertmanager, protoc
 	tests/testkit/tools
 
-# $(call cargo_tool,NAME,VERSION,FLAGS) installs a subcommand of cargo's, unless it is there. Built to be built fast, and
-# in one place, for the crates that such tools have in common.
+# $(call cargo_tool,NAME,VERSION,FLAGS) installs a subcommand of cargo's, unless it is there: in the way that is built fastest.
 define cargo_tool
 @cargo $(1:cargo-%=%) --version 2>/dev/null | grep -q '^$(1) $(2)\b' || { \
   echo "installing $(1) $(2) into $(TOOLS)/cargo, some minutes"; \
-  CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR=$(TOOLS)/cargo/build \
-    cargo install --quiet --locked --debug --root $(TOOLS)/cargo $(3) $(1)@$(2); }
+  CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root $(TOOLS)/cargo $(3) $(1)@$(2); }
 endef
 
 .PHONY: tools-kube
