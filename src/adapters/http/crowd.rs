@@ -17,7 +17,7 @@ const MAX_CONNECTIONS: usize = 512;
 /// A minute is more than most scrape intervals.
 const MAX_IDLE: Duration = Duration::from_mins(1);
 
-/// Whoever has come in has so long for its first request before it counts as idle, and whoever sends one for its body.
+/// How long a new connection has for its first request before it counts as idle, and a request for its body.
 const TO_BEGIN: Duration = Duration::from_secs(3);
 
 /// See the module.
@@ -75,8 +75,9 @@ impl Default for Crowd {
 
 impl Crowd {
     /// A place; where all are taken, that of whoever has been idle for the longest, or has been sending a request for the
-    /// longest. None if all are waiting for answers. Whoever has just come in, or begun to send, is the last to go: a client
-    /// whose connection ends between two requests makes a new one, and one whose request is on its way sees it fail.
+    /// longest. None if all are waiting for answers. A connection that is new, or has just begun to send, is the last to go:
+    /// a client whose connection ends between two requests makes a new one, and one whose request is on its way sees it
+    /// fail.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Ticket> {
         let mut seats = lock(&self.seats);
         if seats.taken.len() >= self.max {
@@ -137,8 +138,8 @@ impl Seat {
         (state.busy == 0).then_some(state.since)
     }
 
-    /// Whether it has just come in or begun to send, and since when it has been idle, or sending. None of whoever waits for
-    /// an answer.
+    /// Whether it is new or has just begun to send, and since when it has been idle, or sending. None while it waits for an
+    /// answer.
     fn gives_way(&self) -> Option<(bool, Instant)> {
         let state = lock(&self.state);
         // One that sends must not go before those that have just come in and say nothing, who may be many.
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_has_just_begun_to_send_is_not_put_out_before_those_who_came_earlier_and_say_nothing() {
+    async fn a_connection_that_has_just_begun_to_send_goes_after_silent_ones_that_came_earlier() {
         use axum::body::Bytes;
         use http_body_util::Full;
         for has_been_served in [false, true] {

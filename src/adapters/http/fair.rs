@@ -1,6 +1,6 @@
-//! No connection keeps a thread for long: one that sends a lot is read piece by piece, with the others in between. Else
-//! hundreds of clients that send without end, pings of HTTP/2 say, would each be read for as long as something is there,
-//! and whoever asks something would wait for all of them, again and again.
+//! No connection keeps a thread for long: one that sends a lot is read piece by piece, with the other connections in
+//! between. Otherwise each of hundreds of clients that send without end, HTTP/2 pings for example, would be read for as
+//! long as it has something to read, and a scrape would wait for all of them.
 
 use std::{
     io::{IoSlice, Result},
@@ -10,15 +10,15 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// How much is read before it is the others' turn: more than the head of an ordinary request, and some hundred frames of
-/// HTTP/2 at the most.
+/// How much is read before it is the others' turn: more than the head of an ordinary request, and some hundred
+/// frames of HTTP/2.
 const TURN_BYTES: usize = 2 << 10;
 
-/// A stream that is read in turns. Above TLS: below it, what waits would be taken for what is not there yet, and asked for
-/// again at once.
+/// A stream that is read in turns. It belongs above TLS: below it, TLS would take bytes that wait for their turn for bytes
+/// that have not arrived, and read again at once.
 pub(super) struct Fair<S> {
     stream: S,
-    /// Of this turn.
+    /// Bytes left of this turn.
     left: usize,
 }
 
@@ -32,7 +32,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Fair<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         if self.left == 0 {
             self.left = TURN_BYTES;
-            // It goes on behind all tasks that can.
+            // Its next turn comes after all other tasks that are ready.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -41,7 +41,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Fair<S> {
         let read = Pin::new(&mut self.stream).poll_read(context, &mut piece);
         let length = piece.filled().len();
         buffer.advance(length);
-        // Whoever has nothing to say for the moment has had its turn.
+        // A stream that has nothing to read at the moment has had its turn.
         self.left = if read.is_pending() { TURN_BYTES } else { self.left - length };
         read
     }

@@ -153,7 +153,7 @@ async fn talk<I>(
         request.extensions_mut().insert(Arc::clone(seat));
         let answer = router.clone().oneshot(request);
         async move {
-            // Of requests that come in one piece, the others' are answered in between.
+            // Pipelined requests of one connection take turns with the requests of others.
             if asks_again {
                 yield_now().await;
             }

@@ -218,7 +218,7 @@ mod tests {
     async fn a_child_outlives_the_thread_that_asked_for_it() {
         let dir = tempfile::tempdir().unwrap();
         let (go, lives) = (dir.path().join("go"), dir.path().join("lives"));
-        // It does something once it is told to: if it were ended with the thread, it would not.
+        // It waits for a file and then makes another: a child that ended with the thread would not.
         let script =
             format!("until [ -e '{}' ]; do sleep 0.05; done; : > '{}'; exec sleep 600", go.display(), lives.display());
         let (child, thread) = thread::spawn({

@@ -46,7 +46,7 @@ impl DefragWatch {
     }
 
     /// What has happened. Nothing has to be waited for: a member logs the end of a defrag before it answers.
-    #[expect(clippy::unused_async, reason = "whoever watches need not know how")]
+    #[expect(clippy::unused_async, reason = "callers need not know how it watches")]
     pub async fn stop(self) -> Timeline {
         self.timeline()
     }
