@@ -166,10 +166,10 @@ async fn p4_followers_come_first_the_leader_last_one_at_a_time_with_a_pause_in_b
     assert_eq!(rig.defrags().await, [1, 1, 1]);
 }
 
-/// From the end of each to the earliest possible begin of the next.
+/// From the end of each to the begin of the next.
 fn assert_paused(timeline: &Timeline, pause: Duration) {
     for pair in timeline.finished().windows(2) {
-        let gap = pair[1].ended_before.saturating_sub(pair[1].took).saturating_sub(pair[0].ended_after);
+        let gap = pair[1].began.saturating_sub(pair[0].ended);
         assert!(gap >= pause, "{gap:?} between {pair:?}");
     }
 }
