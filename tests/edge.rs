@@ -11,12 +11,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
+use futures_util::future::join_all;
 use reqwest::{Certificate, Client};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -28,56 +29,26 @@ use testkit::{Defragd, Pki, until};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    runtime::{self, Runtime},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
 
 /// More than the server has places for.
 const CROWD: usize = 600;
-/// Each attack lasts at least so long, and at least so many scrapes.
+/// Of each attack.
 const LONG: Duration = Duration::from_secs(6);
-const SCRAPES: usize = 3;
-/// Long for a scrape or the end of an attack, also on half a processor that 600 attackers share with the server.
-const HANGS: Duration = Duration::from_mins(2);
 /// The whole server needs some 20 MiB; what the attacks send adds up to gigabytes.
 const MOST_GROWTH_KIB: u64 = 192 << 10;
-/// Between the bytes of those who send them one by one.
-const PAUSE: Duration = Duration::from_millis(200);
 const TOKEN: &str = "0123456789abcdef-test-token";
 
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 struct Arena {
-    _dir: TempDir,
+    dir: TempDir,
+    pki: Option<Pki>,
     defragd: Defragd,
     client: Client,
-    target: Arc<Target>,
-}
-
-/// What is attacked.
-struct Target {
-    address: String,
-    roots: Option<Arc<RootCertStore>>,
-}
-
-impl Target {
-    async fn tcp(&self) -> Result<TcpStream> {
-        Ok(TcpStream::connect(&self.address).await?)
-    }
-
-    /// Over TLS, with HTTP/2.
-    async fn http2(&self) -> Result<Box<dyn Wire>> {
-        let roots = Arc::clone(self.roots.as_ref().unwrap());
-        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = self.tcp().await?;
-        let mut stream = TlsConnector::from(Arc::new(config)).connect("localhost".try_into()?, stream).await?;
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
-        stream.write_all(&frame(4, 0, 0, &[])).await?;
-        Ok(Box::new(stream))
-    }
 }
 
 impl Arena {
@@ -90,13 +61,10 @@ impl Arena {
             format!("--data-dir={}", dir.path().join("journal").display()),
             format!("--web.bearer-token-file={}", dir.path().join("token").display()),
         ];
-        let mut builder = Client::builder().tls_certs_only([]).pool_max_idle_per_host(0).timeout(HANGS);
-        let mut roots = None;
-        if with_tls {
-            let pki = Pki::create(&dir.path().join("pki")).unwrap();
-            let mut store = RootCertStore::empty();
-            store.add(CertificateDer::from_pem_file(pki.ca()).unwrap()).unwrap();
-            roots = Some(Arc::new(store));
+        let mut builder =
+            Client::builder().tls_certs_only([]).pool_max_idle_per_host(0).timeout(Duration::from_secs(15));
+        let pki = with_tls.then(|| Pki::create(&dir.path().join("pki")).unwrap());
+        if let Some(pki) = &pki {
             let web = dir.path().join("web.yml");
             fs::write(&web, "tls_server_config: {cert_file: pki/server.crt, key_file: pki/server.key}").unwrap();
             args.push(format!("--web.config.file={}", web.display()));
@@ -104,13 +72,29 @@ impl Arena {
         }
         let log = dir.path().join("defragd.log");
         let defragd = Defragd::start(Path::new(env!("CARGO_BIN_EXE_defragd")), &args, &log).await.unwrap();
-        let target = Arc::new(Target { address: defragd.target().to_owned(), roots });
-        Self { _dir: dir, defragd, client: builder.build().unwrap(), target }
+        Self { dir, pki, defragd, client: builder.build().unwrap() }
     }
 
     fn url(&self, path: &str) -> String {
-        let scheme = if self.target.roots.is_some() { "https" } else { "http" };
+        let scheme = if self.pki.is_some() { "https" } else { "http" };
         format!("{scheme}://{}{path}", self.defragd.target())
+    }
+
+    async fn tcp(&self) -> Result<TcpStream> {
+        Ok(TcpStream::connect(self.defragd.target()).await?)
+    }
+
+    /// Over TLS with HTTP/2 if the arena has it.
+    async fn http2(&self) -> Result<Box<dyn Wire>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.pki.as_ref().unwrap().ca())?)?;
+        let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = self.tcp().await?;
+        let mut stream = TlsConnector::from(Arc::new(config)).connect("localhost".try_into()?, stream).await?;
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+        stream.write_all(&frame(4, 0, 0, &[])).await?;
+        Ok(Box::new(stream))
     }
 
     fn descriptors(&self) -> usize {
@@ -123,34 +107,47 @@ impl Arena {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Lets `CROWD` attackers begin again and again, while others scrape. The attacks are counted from 0.
-    async fn withstands(&self, what: &str, attack: impl Fn(Arc<Target>, usize) -> Attack + Send + Sync + 'static) {
+    /// Lets `CROWD` attackers begin again and again, while others scrape.
+    async fn withstands<'a>(&'a self, what: &str, attack: impl Fn(&'a Self, Instant) -> Attack<'a>) {
         let (memory, descriptors) = (self.memory_kib(), self.descriptors());
-        let attackers = Attackers::start(&self.target, attack);
-        until("all attackers to be there", HANGS, || async {
-            let there = attackers.there.load(Ordering::Relaxed);
-            ensure!(there == CROWD, "{there} are");
-            Ok(())
-        })
-        .await
-        .unwrap();
-        let (long_enough, mut served) = (Instant::now() + LONG, 0);
-        while Instant::now() < long_enough || served < SCRAPES {
-            let answer = self.client.get(self.url("/metrics")).send().await;
-            let answer = answer.unwrap_or_else(|error| panic!("{what}: a scrape after {served}: {error:?}"));
-            assert_eq!(answer.status().as_u16(), 200, "{what}: a scrape");
-            assert!(answer.text().await.unwrap().contains("defragd_build_info"), "{what}: the whole page");
-            served += 1;
-            sleep(Duration::from_millis(50)).await;
-        }
-        let attacks = attackers.end();
+        let end = Instant::now() + LONG;
+        let over = AtomicBool::new(false);
+        let (served, attacks) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let attackers = async {
+            let one = async |number: usize| {
+                // Not all in the same instant.
+                sleep(Duration::from_millis(number as u64)).await;
+                while Instant::now() < end {
+                    // It is turned away or cut off: that is how it ought to be.
+                    let _ = timeout(end.saturating_duration_since(Instant::now()), attack(self, end)).await;
+                    attacks.fetch_add(1, Ordering::Relaxed);
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            join_all((0..CROWD).map(one)).await;
+            over.store(true, Ordering::Relaxed);
+        };
+        let others = async {
+            // Until all attackers are there.
+            sleep(Duration::from_secs(1)).await;
+            while !over.load(Ordering::Relaxed) {
+                let answer = self.client.get(self.url("/metrics")).send().await;
+                let answer = answer.unwrap_or_else(|error| panic!("{what}: a scrape after {served:?}: {error:?}"));
+                assert_eq!(answer.status().as_u16(), 200, "{what}: a scrape");
+                assert!(answer.text().await.unwrap().contains("defragd_build_info"), "{what}: the whole page");
+                served.fetch_add(1, Ordering::Relaxed);
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::join!(attackers, others);
         self.defragd.ensure_running().unwrap();
         // An assertion of h2's that only debug builds have fails when a connection with open streams is dropped: it ends
         // the task of that connection, which is over anyway.
         let of_h2 = |line: &str| line.contains("/h2-") && line.contains("/proto/streams/counts.rs");
         let log = self.defragd.log().unwrap();
         assert!(!log.lines().any(|line| line.contains("panicked") && !of_h2(line)), "{what}: {log}");
-        until("the descriptors to be back", HANGS, || async {
+        assert!(served.load(Ordering::Relaxed) >= 1, "{what}: {served:?} scrapes");
+        until("the descriptors to be back", Duration::from_secs(90), || async {
             let now = self.descriptors();
             ensure!(now <= descriptors + 8, "{what}: {descriptors} before, {now} now");
             Ok(())
@@ -159,53 +156,12 @@ impl Arena {
         .unwrap();
         let grown = self.memory_kib().saturating_sub(memory);
         assert!(grown < MOST_GROWTH_KIB, "{what}: {grown} KiB more");
-        println!("{what}: {attacks} attacks, {served} scrapes served, {grown} KiB more");
+        println!("{what}: {attacks:?} attacks, {served:?} scrapes served, {grown} KiB more");
+        let _ = &self.dir;
     }
 }
 
-type Attack = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
-
-/// Attackers on a thread of their own: they are in the way of others at the server, not in this process.
-struct Attackers {
-    runtime: Option<Runtime>,
-    there: Arc<AtomicUsize>,
-    attacks: Arc<AtomicUsize>,
-}
-
-impl Attackers {
-    fn start(target: &Arc<Target>, attack: impl Fn(Arc<Target>, usize) -> Attack + Send + Sync + 'static) -> Self {
-        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (there, attacks, attack) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default(), Arc::new(attack));
-        for number in 0..CROWD {
-            let (target, there, attacks, attack) =
-                (Arc::clone(target), Arc::clone(&there), Arc::clone(&attacks), Arc::clone(&attack));
-            runtime.spawn(async move {
-                // Not all in the same instant.
-                sleep(Duration::from_millis(number as u64)).await;
-                there.fetch_add(1, Ordering::Relaxed);
-                loop {
-                    // It is turned away or cut off: that is how it ought to be.
-                    let _ = attack(Arc::clone(&target), attacks.fetch_add(1, Ordering::Relaxed)).await;
-                    sleep(Duration::from_millis(20)).await;
-                }
-            });
-        }
-        Self { runtime: Some(runtime), there, attacks }
-    }
-
-    /// Ends them, wherever they are; gives how many attacks were begun.
-    fn end(self) -> usize {
-        self.attacks.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Attackers {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
+type Attack<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 
 /// Reads and throws away, until the other side ends.
 async fn drain(stream: &mut (impl AsyncRead + Unpin)) -> Result<()> {
@@ -228,40 +184,42 @@ const POST: &str = "POST /api/v1/alerts HTTP/1.1\r\nhost: x\r\ncontent-type: app
 #[tokio::test(flavor = "multi_thread")]
 async fn scrapes_are_served_while_others_misuse_http() {
     let arena = Arena::new(false).await;
+    let pause = Duration::from_millis(200);
+
     arena
-        .withstands("headers byte by byte", |target, _| {
+        .withstands("headers byte by byte", |arena, _| {
             Box::pin(async move {
                 let request = format!("GET /metrics HTTP/1.1\r\nhost: x\r\nx-slow: {}\r\n\r\n", "x".repeat(1_000));
-                drip(&mut target.tcp().await?, request.as_bytes(), PAUSE).await
+                drip(&mut arena.tcp().await?, request.as_bytes(), pause).await
             })
         })
         .await;
 
     arena
-        .withstands("bodies byte by byte, with a good token", |target, _| {
+        .withstands("bodies byte by byte, with a good token", |arena, _| {
             Box::pin(async move {
-                let mut stream = target.tcp().await?;
+                let mut stream = arena.tcp().await?;
                 let head = format!("{POST}authorization: Bearer {TOKEN}\r\ncontent-length: 100000\r\n\r\n");
                 stream.write_all(head.as_bytes()).await?;
-                drip(&mut stream, &[b' '; 1_000], PAUSE).await
+                drip(&mut stream, &[b' '; 1_000], pause).await
             })
         })
         .await;
 
     arena
-        .withstands("bodies byte by byte, of strangers", |target, _| {
+        .withstands("bodies byte by byte, of strangers", |arena, _| {
             Box::pin(async move {
-                let mut stream = target.tcp().await?;
+                let mut stream = arena.tcp().await?;
                 stream.write_all(format!("{POST}transfer-encoding: chunked\r\n\r\n").as_bytes()).await?;
-                drip(&mut stream, "1\r\n \r\n".repeat(200).as_bytes(), PAUSE).await
+                drip(&mut stream, "1\r\n \r\n".repeat(200).as_bytes(), pause).await
             })
         })
         .await;
 
     arena
-        .withstands("bodies without end", |target, _| {
+        .withstands("bodies without end", |arena, _| {
             Box::pin(async move {
-                let mut stream = target.tcp().await?;
+                let mut stream = arena.tcp().await?;
                 let head = format!("{POST}authorization: Bearer {TOKEN}\r\ntransfer-encoding: chunked\r\n\r\n");
                 stream.write_all(head.as_bytes()).await?;
                 let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
@@ -273,15 +231,15 @@ async fn scrapes_are_served_while_others_misuse_http() {
         .await;
 
     arena
-        .withstands("chunks with endless extensions, trailers and headers", |target, number| {
+        .withstands("chunks with endless extensions, trailers and headers", |arena, end| {
             Box::pin(async move {
-                let mut stream = target.tcp().await?;
+                let mut stream = arena.tcp().await?;
                 let heads = [
                     format!("{POST}authorization: Bearer {TOKEN}\r\ntransfer-encoding: chunked\r\n\r\n1;"),
                     format!("{POST}authorization: Bearer {TOKEN}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"),
                     "GET /metrics HTTP/1.1\r\n".to_owned(),
                 ];
-                let which = number % heads.len();
+                let which = end.saturating_duration_since(Instant::now()).as_millis() as usize % heads.len();
                 stream.write_all(heads[which].as_bytes()).await?;
                 let more = if which == 0 { "x=y;".repeat(4_000) } else { "x-a: b\r\n".repeat(2_000) };
                 loop {
@@ -292,9 +250,9 @@ async fn scrapes_are_served_while_others_misuse_http() {
         .await;
 
     arena
-        .withstands("many requests at once, and no answer read", |target, _| {
+        .withstands("many requests at once, and no answer read", |arena, _| {
             Box::pin(async move {
-                let mut stream = target.tcp().await?;
+                let mut stream = arena.tcp().await?;
                 let requests = "GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n".repeat(500);
                 loop {
                     stream.write_all(requests.as_bytes()).await?;
@@ -304,9 +262,9 @@ async fn scrapes_are_served_while_others_misuse_http() {
         .await;
 
     arena
-        .withstands("sockets half closed", |target, _| {
+        .withstands("sockets half closed", |arena, _| {
             Box::pin(async move {
-                let mut stream = target.tcp().await?;
+                let mut stream = arena.tcp().await?;
                 stream.write_all(b"GET /-/healthy HTTP/1.1\r\nhost: x\r\n\r\n").await?;
                 stream.shutdown().await?;
                 drain(&mut stream).await
@@ -315,11 +273,12 @@ async fn scrapes_are_served_while_others_misuse_http() {
         .await;
 
     arena
-        .withstands("garbage", |target, number| {
+        .withstands("garbage", |arena, end| {
             Box::pin(async move {
-                let mut stream = target.tcp().await?;
+                let mut stream = arena.tcp().await?;
                 // Other bytes each time.
-                let mut state = number as u64;
+                let seed = end.saturating_duration_since(Instant::now()).subsec_nanos() | 1;
+                let mut state = u64::from(seed);
                 let garbage: Vec<u8> = (0..4_096)
                     .map(|_| {
                         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -357,20 +316,20 @@ async fn scrapes_are_served_while_others_misuse_tls_and_http2() {
     let arena = Arena::new(true).await;
 
     arena
-        .withstands("handshakes that do not go on", |target, _| {
+        .withstands("handshakes that do not go on", |arena, _| {
             Box::pin(async move {
-                let mut stream = target.tcp().await?;
+                let mut stream = arena.tcp().await?;
                 // The beginning of a ClientHello of 512 bytes.
-                drip(&mut stream, &[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], PAUSE).await?;
+                drip(&mut stream, &[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], Duration::from_millis(200)).await?;
                 drain(&mut stream).await
             })
         })
         .await;
 
     arena
-        .withstands("plain HTTP and garbage where TLS is spoken", |target, _| {
+        .withstands("plain HTTP and garbage where TLS is spoken", |arena, _| {
             Box::pin(async move {
-                let mut stream = target.tcp().await?;
+                let mut stream = arena.tcp().await?;
                 stream.write_all(&b"GET / HTTP/1.1\r\n\r\n\xff\x00".repeat(100)).await?;
                 drain(&mut stream).await
             })
@@ -378,9 +337,9 @@ async fn scrapes_are_served_while_others_misuse_tls_and_http2() {
         .await;
 
     arena
-        .withstands("streams that are opened and reset", |target, _| {
+        .withstands("streams that are opened and reset", |arena, _| {
             Box::pin(async move {
-                let mut stream = target.http2().await?;
+                let mut stream = arena.http2().await?;
                 for id in streams() {
                     let mut bytes = frame(1, END_HEADERS | END_STREAM, id, &GET);
                     bytes.extend(frame(3, 0, id, &8_u32.to_be_bytes()));
@@ -392,9 +351,9 @@ async fn scrapes_are_served_while_others_misuse_tls_and_http2() {
         .await;
 
     arena
-        .withstands("streams beyond all limits", |target, _| {
+        .withstands("streams beyond all limits", |arena, _| {
             Box::pin(async move {
-                let mut stream = target.http2().await?;
+                let mut stream = arena.http2().await?;
                 for id in streams() {
                     // Each has a body that never comes.
                     stream.write_all(&frame(1, END_HEADERS, id, &GET)).await?;
@@ -405,9 +364,9 @@ async fn scrapes_are_served_while_others_misuse_tls_and_http2() {
         .await;
 
     arena
-        .withstands("headers that go on and on", |target, _| {
+        .withstands("headers that go on and on", |arena, _| {
             Box::pin(async move {
-                let mut stream = target.http2().await?;
+                let mut stream = arena.http2().await?;
                 stream.write_all(&frame(1, 0, 1, &GET)).await?;
                 // `x: yyy…`, not put into the table.
                 let mut header = vec![0, 1, b'x', 0x7f, 0xe1, 0x0f];
@@ -420,9 +379,9 @@ async fn scrapes_are_served_while_others_misuse_tls_and_http2() {
         .await;
 
     arena
-        .withstands("pings and settings, and no answer read", |target, _| {
+        .withstands("pings and settings, and no answer read", |arena, _| {
             Box::pin(async move {
-                let mut stream = target.http2().await?;
+                let mut stream = arena.http2().await?;
                 let mut bytes = frame(6, 0, 0, &[0; 8]).repeat(100);
                 bytes.extend(frame(4, 0, 0, &[0, 3, 0, 0, 0, 1]).repeat(100));
                 loop {
@@ -433,9 +392,9 @@ async fn scrapes_are_served_while_others_misuse_tls_and_http2() {
         .await;
 
     arena
-        .withstands("garbage where HTTP/2 is spoken", |target, _| {
+        .withstands("garbage where HTTP/2 is spoken", |arena, _| {
             Box::pin(async move {
-                let mut stream = target.http2().await?;
+                let mut stream = arena.http2().await?;
                 for kind in 0..=255 {
                     stream.write_all(&frame(kind, kind, u32::from(kind), &[kind; 300])).await?;
                 }

@@ -114,11 +114,6 @@ impl Seat {
         Busy(Arc::clone(self))
     }
 
-    /// Whether a request has been answered on it.
-    pub(super) fn has_been_served(&self) -> bool {
-        lock(&self.state).served
-    }
-
     /// Its body.
     pub(super) fn receive<B: HttpBody>(self: &Arc<Self>, body: B) -> Body<B> {
         let coming = (!body.is_end_stream()).then(|| {

@@ -6,7 +6,6 @@ mod auth;
 mod body;
 mod crowd;
 mod exposition;
-mod fair;
 mod guard;
 mod orders;
 mod page;

@@ -13,7 +13,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::{JoinSet, yield_now},
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -23,7 +23,6 @@ use tracing::{debug, warn};
 use super::{
     auth::Proof,
     crowd::{Crowd, Seat, Ticket},
-    fair::Fair,
     web::Web,
 };
 
@@ -145,7 +144,6 @@ async fn talk<I>(
 {
     let stopping = Stopped(stopped.clone());
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let asks_again = seat.has_been_served();
         let busy = seat.begin();
         let mut request: Request = request.map(|body| axum::body::Body::new(seat.receive(body)));
         request.extensions_mut().insert(proof);
@@ -153,10 +151,6 @@ async fn talk<I>(
         request.extensions_mut().insert(Arc::clone(seat));
         let answer = router.clone().oneshot(request);
         async move {
-            // Pipelined requests of one connection take turns with the requests of others.
-            if asks_again {
-                yield_now().await;
-            }
             let answer = answer.await;
             drop(busy);
             answer.map_err(|never: Infallible| never)
@@ -167,7 +161,7 @@ async fn talk<I>(
     builder = if http2 { builder.http2_only() } else { builder.http1_only() };
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEADER_BYTES);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(HEADER_TIMEOUT);
-    let connection = builder.serve_connection(TokioIo::new(Fair::new(stream)), service);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let over = seat.over();
     tokio::pin!(over);
