@@ -130,9 +130,11 @@ pub(super) struct Desk {
     pub(super) ledger: Ledger,
     /// It was taken out of the configuration: nothing new is taken.
     pub(super) retired: bool,
-    /// Why the holder of the lock was not reached when that was last tried.
-    pub(super) peer_trouble: Option<String>,
+    /// How often in a row the lock holder did not accept the waiting request.
+    pub(super) failed_forwards: u32,
     defragmenting: Option<MemberId>,
+    /// Whether the active run last observed an emergency.
+    pub(super) emergency: bool,
 }
 
 /// What is remembered between observations.
@@ -220,6 +222,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub async fn release_lock(&self) {
         if let Some(term) = self.lock.view().held() {
             info!(cluster = self.name(), term = term.0, "giving the lock up");
+            self.leave_last_note(term).await;
         }
         self.lock.release().await;
     }
@@ -402,6 +405,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
             drop(etcd);
             tokio::select! {
+                biased;
                 () = sleep(interval) => {}
                 () = self.watch_anew.notified() => {}
             }
@@ -505,7 +509,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             breaker: desk.ledger.breaker(policy, now).map(Told::from),
             next_window: policy.windows.next_opening(now),
             window_open: policy.windows.open_at(now),
-            retry_at: desk.ledger.retry(now).filter(|_| idle).map(|retry| retry.at),
+            retry_at: desk.ledger.next_attempt(now).filter(|_| idle).map(|next| next.at),
             same_as: self.shared.claims.same_as(self.name()),
             leaving: desk.retired,
             lock: self.lock_summary(),
@@ -521,6 +525,7 @@ pub(super) struct StateProgress<'a, E, J> {
 
 impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
     fn planned(&self, plan: &Plan) {
+        lock(&self.cluster.desk).emergency = plan.emergency;
         self.cluster.shared.counters.planned(self.cluster.name(), plan);
     }
 

@@ -96,11 +96,12 @@ async fn an_alert_is_accepted_once_served_and_followed_by_a_cooldown() {
     assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("duplicate", "already_requested"));
     serve(&cluster).await;
     assert_eq!(cluster.etcd().order(), [3, 2, 1]);
-    assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("ignored", "cooldown"));
-    assert_eq!(label(&cluster.request(key("3")).await.expect("taken")), ("ignored", "cooldown"));
+    assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("accepted", "none"));
+    assert_eq!(label(&cluster.request(key("3")).await.expect("taken")), ("duplicate", "already_requested"));
+    serve(&cluster).await;
     let runs = cluster.shared.journal.runs(10).await.expect("read");
-    assert_eq!(runs.len(), 1);
-    assert_eq!(runs[0].outcome, Some(Outcome::Succeeded));
+    let outcomes: Vec<_> = runs.into_iter().map(|run| run.outcome).collect();
+    assert_eq!(outcomes, [Some(Outcome::Succeeded), Some(Outcome::NothingToDo)], "it is measured, in the cooldown too");
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,7 +133,9 @@ async fn a_cooldown_is_remembered_over_a_restart() {
     serve(&first).await;
     let second = cluster_in(&world, "a", policy);
     second.remember(&world.journal.runs(10).await.expect("read"));
-    assert_eq!(label(&second.request(key("2")).await.expect("taken")), ("ignored", "cooldown"));
+    assert_eq!(label(&second.request(key("2")).await.expect("taken")), ("accepted", "none"));
+    serve(&second).await;
+    assert_eq!(second.summary().waiting_for.map(|told| told.reason.label()), Some("cooldown"));
     let sample = second.sample(Duration::from_secs(5)).await;
     assert!(sample.members.iter().all(|member| member.last_defrag.is_some()));
 }

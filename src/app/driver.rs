@@ -200,6 +200,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
     /// All gates of the moment at once, until a stop is asked for: they only read.
     async fn check_gates(&self, moment: Moment, baselines: &mut BTreeMap<String, Value>, stop: &mut Stop) -> Event {
         let results = tokio::select! {
+            biased;
             // Cancel-safe: a check that is dropped has changed nothing.
             results = checks::run(self.gates, moment, baselines) => results,
             () = stopped(stop) => Vec::new(),
@@ -257,6 +258,7 @@ async fn pause(time: Duration, stop: &mut Stop) {
         return;
     }
     tokio::select! {
+        biased;
         () = sleep(time) => {}
         // Cancel-safe: a watch keeps its value. A closed channel is no stop.
         changed = stop.changed() => if changed.is_err() { sleep(time).await },
@@ -293,6 +295,7 @@ async fn defragment<E: Etcd>(
     tokio::pin!(answer);
     loop {
         tokio::select! {
+            biased;
             // Not cancelled by the other arm: it is pinned outside the loop.
             answer = &mut answer => return answer.unwrap_or(Err(DefragError::Deadline)),
             _ = reminder.tick() => still_out(begun.elapsed()),

@@ -59,9 +59,11 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
             Entry::Intent(_) => "intent",
             Entry::Result(_) => "result",
             Entry::Finished(_) => "finished",
-            Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::HandedOver(_) => {
-                "admission"
-            }
+            Entry::Joined { .. }
+            | Entry::Resolved { .. }
+            | Entry::Approved { .. }
+            | Entry::HandedOver(_)
+            | Entry::Repeats { .. } => "admission",
         })
         .collect();
     let expected = ["accepted", "started", "intent", "result", "intent", "result", "intent", "result", "finished"];

@@ -29,8 +29,10 @@ use crate::{
 
 /// How often the holder is asked for the end of a run: runs take minutes.
 const ASK_EVERY: Duration = Duration::from_secs(5);
-/// How soon to try again to reach it.
+/// How soon to try again after a failed forward; the wait doubles with each failure, up to the longest. A wrong token
+/// stays wrong until an operator fixes it.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// How often the lock itself is looked at while there is nobody to hand to.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -52,28 +54,43 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self
     }
 
-    /// Takes a request that waits one step further at the holder. Gives when to look again.
-    pub(super) async fn hand_over(&self, view: &RunView) -> Duration {
-        let (Some(holder), Some(peers)) = (self.lock.view().holder(), &self.peers) else { return LOOK_INTERVAL };
-        let (told, wait) = match self.ask_holder(peers.as_ref(), &holder, view).await {
-            Ok(Ok(Fares::Open)) => (None, ASK_EVERY),
-            Ok(Ok(Fares::Nowhere)) => (None, TRY_AGAIN_AFTER),
-            Ok(Ok(Fares::Ended(outcome))) => {
-                let _one_at_a_time = self.admission.lock().await;
-                // Cancelled while the other side answered.
-                if lock(&self.desk).queued.as_ref().is_none_or(|(run, _)| *run != view.id) {
-                    return Duration::ZERO;
-                }
-                match self.end_unbegun(view, outcome).await {
-                    Ok(()) => return Duration::ZERO,
-                    Err(error) => (Some(error.to_string()), TRY_AGAIN_AFTER),
+    /// Takes a waiting request one step further at the lock holder. Returns when to look again, and the reason if the
+    /// holder did not accept it.
+    pub(super) async fn hand_over(&self, view: &RunView) -> (Duration, Option<Reason>) {
+        let (Some(holder), Some(peers)) = (self.lock.view().holder(), &self.peers) else {
+            return (LOOK_INTERVAL, None);
+        };
+        let failure = match self.ask_holder(peers.as_ref(), &holder, view).await {
+            Ok(Ok(fares)) => {
+                lock(&self.desk).failed_forwards = 0;
+                match fares {
+                    Fares::Open => return (ASK_EVERY, None),
+                    Fares::Nowhere => return (TRY_AGAIN_AFTER, None),
+                    Fares::Ended(outcome) => match self.end_handed_over(view, outcome).await {
+                        Ok(()) => return (Duration::ZERO, None),
+                        Err(error) => error.to_string(),
+                    },
                 }
             }
-            Ok(Err(error)) => (Some(error.to_string()), TRY_AGAIN_AFTER),
-            Err(error) => (Some(error.to_string()), TRY_AGAIN_AFTER),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
         };
-        self.tell_peer_trouble(view.id, told);
-        wait
+        let refused = {
+            let mut desk = lock(&self.desk);
+            desk.failed_forwards = desk.failed_forwards.saturating_add(1);
+            desk.failed_forwards
+        };
+        let again = TRY_AGAIN_AFTER.saturating_mul(1 << (refused - 1).min(8)).min(LONGEST_WAIT);
+        (again, Some(Reason::NotForwarded { holder: holder.name, detail: failure }))
+    }
+
+    async fn end_handed_over(&self, view: &RunView, outcome: Outcome) -> Result<(), JournalError> {
+        let _one_at_a_time = self.admission.lock().await;
+        // Cancelled while the other side answered.
+        if lock(&self.desk).queued.as_ref().is_none_or(|(run, _)| *run != view.id) {
+            return Ok(());
+        }
+        self.end_unbegun(view, outcome).await
     }
 
     /// The outer error is the other replica's, the inner one our journal's.
@@ -144,15 +161,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Ok(_) | Err(PeerError::Refused { status: 409 | 404, .. }) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    /// Once for each trouble: it is tried again and again.
-    fn tell_peer_trouble(&self, run: RunId, trouble: Option<String>) {
-        let mut desk = lock(&self.desk);
-        if let Some(detail) = trouble.as_ref().filter(|_| desk.peer_trouble != trouble) {
-            warn!(cluster = self.name(), run = run.0, detail, "the request is not handed over; trying again");
-        }
-        desk.peer_trouble = trouble;
     }
 
     /// Alerts as the other replica takes them: our labels would select there what they select there.

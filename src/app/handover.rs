@@ -73,6 +73,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                     None => false,
                 };
                 tokio::select! {
+                    biased;
                     () = sleep_until(next) => break,
                     // What failed is tried again after the next renewal.
                     () = self.handover.wake.notified(), if settled => {}
@@ -123,8 +124,21 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             run_since = digest.run_since.map(|since| since.to_string()),
             "took over what the last holder of the lock left"
         );
+        let request = digest.request.clone();
         self.shared.journal.inherit(self.name(), digest).await.map_err(|error| error.to_string())?;
+        if let Some(request) = request {
+            self.take_over(request).await.map_err(|error| error.to_string())?;
+        }
         self.ledger().await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Leaves what is known here before the lock is given up, if it is new.
+    pub(super) async fn leave_last_note(&self, term: Term) {
+        let inherited = matches!(*lock(&self.handover.inherited), Inherited::Under(under) if under == term);
+        // What the last holders left must not be replaced by what is known without it.
+        if let (true, Some(store)) = (inherited, self.lock.store().cloned()) {
+            self.leave_note(store.as_ref(), term).await;
+        }
     }
 
     /// Leaves what is known here, if that is new.
@@ -147,7 +161,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     async fn try_to_leave(&self, store: &dyn LockStore, term: Term) -> Result<(), String> {
         let ledger = self.ledger().await.map_err(|error| error.to_string())?;
         let run_since = self.run_since(&ledger);
-        let note = ledger.digest().write(self.lock.me(), term, run_since);
+        let request = ledger.standing(self.shared.clock.now());
+        let note = ledger.digest().write(self.lock.me(), term, run_since, request);
         let left = timeout(NOTE_LIMIT, store.leave(term, &note)).await;
         left.unwrap_or_else(|_| Err(Unknown::timed_out("leaving the note", NOTE_LIMIT)))
             .map_err(|unknown| unknown.detail)

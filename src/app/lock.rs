@@ -198,6 +198,7 @@ impl LockView {
             // For good where there is no lock, and then for longer than any timer goes.
             let left = self.changes_in().unwrap_or(MAX_INTERVAL).min(Duration::from_hours(24));
             tokio::select! {
+                biased;
                 changed = state.changed() => if changed.is_err() {
                     // Nobody renews any more: what is known runs out by itself.
                     sleep(left).await;

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     core::{
         admission::Ledger,
+        handover::StandingRequest,
         history::{AlertKey, Entry, Outcome, Request, RunId, RunView, Trigger},
         order::Order,
         reason::Reason,
@@ -116,6 +117,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
             told = true;
             tokio::select! {
+                biased;
                 () = sleep(CLOSE_AGAIN_AFTER) => {}
                 _ = process_end(&mut stop) => {}
             }
@@ -143,22 +145,16 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Ok(AlertDecision::Duplicate { cluster, run, reason });
         }
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        // Whether the cluster cools down or failed too often, the holder of its lock knows.
-        let decides = !self.lock.is_needed() || self.may_begin().is_ok();
-        let refusal = ledger.refusal(Trigger::Alert, &self.rules().policy, now).filter(|_| decides);
-        // What holds a retry back for longer than its own time is the better answer.
-        let comes = |at| at > now || refusal.is_none();
-        let retry = ledger.retry(now).filter(|retry| comes(retry.at));
-        if let Some(retry) = retry.filter(|retry| alerts.iter().all(|key| retry.alerts.contains(key))) {
-            let reason = Reason::RetryPending { at: retry.at };
-            return Ok(AlertDecision::Duplicate { cluster, run: retry.run, reason });
-        }
-        if let Some(run) = ledger.just_served(&alerts, now) {
+        if let Some(next) = ledger.next_attempt(now) {
+            let new: Vec<_> = alerts.iter().filter(|key| !next.alerts.contains(key)).cloned().collect();
+            if new.is_empty() {
+                let reason = Reason::RetryPending { at: next.at };
+                return Ok(AlertDecision::Duplicate { cluster, run: next.run, reason });
+            }
+            // The request stands already, and is tried at once for what is new.
+            alerts = next.alerts.into_iter().chain(new).take(MAX_ALERTS).collect();
+        } else if let Some(run) = ledger.just_served(&alerts, now) {
             return Ok(AlertDecision::Duplicate { cluster, run, reason: Reason::DuplicateAlert });
-        }
-        if let Some(reason) = refusal {
-            self.shared.counters.not_taken(&cluster, &reason);
-            return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason });
         }
         let run = self.accept(Trigger::Alert, alerts).await?;
         Ok(AlertDecision::Accepted { cluster, run })
@@ -171,7 +167,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             desk.queued.as_ref().or(desk.active.as_ref()).cloned()
         };
         let Some((run, request)) = open else { return Ok(None) };
-        let new: Vec<_> = alerts.iter().filter(|key| !request.alerts.contains(key)).cloned().collect();
+        let ledger = self.ledger().await?;
+        // One that was resolved, and fires again, stands again.
+        let stands = |key: &AlertKey| {
+            let resolved = ledger.run(run).is_some_and(|view| view.resolved.contains(key));
+            request.alerts.contains(key) && !resolved
+        };
+        let new: Vec<_> = alerts.iter().filter(|key| !stands(key)).cloned().collect();
         if new.is_empty() {
             return Ok(Some((run, Reason::DuplicateAlert)));
         }
@@ -184,8 +186,28 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                     request.join(new.clone());
                 }
             }
+            // Another alert may tell of an emergency.
+            self.wake.notify_one();
         }
         Ok(Some((run, Reason::AlreadyRequested)))
+    }
+
+    /// Keeps a request that another replica leaves, unless one stands here already.
+    pub(super) async fn take_over(&self, left: StandingRequest) -> Result<(), JournalError> {
+        let _one_at_a_time = self.admission.lock().await;
+        let open = {
+            let desk = lock(&self.desk);
+            desk.queued.is_some() || desk.active.is_some()
+        };
+        if open || self.is_retired() || self.ledger().await?.next_attempt(self.shared.clock.now()).is_some() {
+            return Ok(());
+        }
+        let run = self.accept(left.trigger, left.alerts).await?;
+        if let Some(by) = left.approved_by {
+            self.shared.journal.append(run, Entry::Approved { by }).await?;
+        }
+        info!(cluster = self.name(), run = run.0, "the last holder's request still stands");
+        Ok(())
     }
 
     async fn accept(&self, trigger: Trigger, alerts: Vec<AlertKey>) -> Result<RunId, JournalError> {
@@ -203,9 +225,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let desk = lock(&self.desk);
             desk.queued.as_ref().or(desk.active.as_ref()).map(|(run, _)| *run)
         };
-        let Some(run) = open.or_else(|| ledger.retry(self.shared.clock.now()).map(|retry| retry.run)) else {
-            return Ok(None);
-        };
+        let next = || ledger.next_attempt(self.shared.clock.now()).map(|next| next.run);
+        let Some(run) = open.or_else(next) else { return Ok(None) };
         let Some(view) = ledger.run(run) else { return Ok(None) };
         let (gone, left): (Vec<_>, Vec<_>) = view.standing_alerts().cloned().partition(|key| alerts.contains(key));
         if gone.is_empty() {
@@ -237,24 +258,21 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
-    /// Makes a new request for a refused run whose time has come.
-    pub(super) async fn retry_now(&self) -> Result<(), JournalError> {
+    /// Makes the next run for a request that still stands, once its time has come.
+    pub(super) async fn try_again(&self) -> Result<(), JournalError> {
         let _one_at_a_time = self.admission.lock().await;
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
         let open = {
             let desk = lock(&self.desk);
             desk.queued.is_some() || desk.active.is_some()
         };
-        let due = ledger.retry(now).filter(|retry| !open && !self.is_retired() && retry.at <= now);
-        let Some(retry) = due else { return Ok(()) };
-        if ledger.refusal(Trigger::Retry, &self.rules().policy, now).is_some() {
-            return Ok(());
-        }
-        let run = self.accept(Trigger::Retry, retry.alerts).await?;
-        if let Some(by) = retry.approved_by {
+        let due = ledger.next_attempt(now).filter(|next| !open && !self.is_retired() && next.at <= now);
+        let Some(next) = due else { return Ok(()) };
+        let run = self.accept(next.trigger, next.alerts).await?;
+        if let Some(by) = next.approved_by {
             self.shared.journal.append(run, Entry::Approved { by }).await?;
         }
-        info!(cluster = self.name(), run = run.0, refused = retry.run.0, "trying a refused run again");
+        info!(cluster = self.name(), run = run.0, last_run = next.run.0, "the request still stands: next run");
         Ok(())
     }
 
@@ -265,7 +283,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if let Some(outcome) = &view.outcome {
             return Err(CommandError::NotWaiting { run, state: outcome.label() });
         }
-        if view.started_at.is_some() || lock(&self.desk).queued.as_ref().is_none_or(|(queued, _)| *queued != run) {
+        if lock(&self.desk).queued.as_ref().is_none_or(|(queued, _)| *queued != run) {
             return Err(CommandError::NotWaiting { run, state: "under way" });
         }
         info!(cluster = self.name(), run = run.0, by, "approved");
@@ -300,17 +318,29 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn run_for(&self, by: String) -> Result<RunId, CommandError> {
-        let open = {
+        let (queued, active) = {
             let desk = lock(&self.desk);
-            desk.queued.is_some() || desk.active.is_some()
+            (desk.queued.clone(), desk.active.is_some())
         };
-        if open {
+        if active {
             return Err(CommandError::Refused(Reason::AlreadyRequested));
         }
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        if let Some(reason) = ledger.refusal(Trigger::Manual, &self.rules().policy, now) {
+        if let Some(reason) = ledger.breaker(&self.rules().policy, now) {
             self.shared.counters.not_taken(self.name(), &reason);
             return Err(CommandError::Refused(reason));
+        }
+        if let Some((run, request)) = queued {
+            let agreed = ledger.run(run).is_some_and(|view| view.approved.is_some());
+            if agreed || request.trigger == Trigger::Manual {
+                return Err(CommandError::Refused(Reason::AlreadyRequested));
+            }
+            // The request that waits is the operator's, too, from now on: there is one at a time.
+            info!(cluster = self.name(), run = run.0, by, "an operator started the run that waits");
+            self.shared.journal.append(run, Entry::Approved { by }).await?;
+            self.ledger().await?;
+            self.wake.notify_one();
+            return Ok(run);
         }
         let run = self.accept(Trigger::Manual, Vec::new()).await?;
         info!(cluster = self.name(), run = run.0, by, "a person asked for a run");

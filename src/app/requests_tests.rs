@@ -100,7 +100,10 @@ async fn the_end_of_the_window_ends_the_run_after_the_member_under_way() {
     cluster.request(key("1")).await.expect("taken");
     serve_for(&cluster, 180 * MINUTE).await;
     assert_eq!(cluster.etcd().order(), [3, 2], "the second was under way at 02:01 and was let finish");
-    assert_eq!(outcomes(&world).await, [("stopped", "window_closed")]);
+    assert_eq!(outcomes(&world).await, [("stopped", "window_closed"), ("open", "")]);
+    assert_eq!(waiting_for(&cluster), Some("outside_window"), "what is left waits for the next window");
+    serve_for(&cluster, 24 * 60 * MINUTE).await;
+    assert_eq!(cluster.etcd().order(), [3, 2, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,7 +158,12 @@ async fn a_pause_stops_a_run_before_its_next_member() {
         } => {}
     }
     assert_eq!(cluster.etcd().order(), [3]);
-    assert_eq!(outcomes(&world).await, [("stopped", "paused")]);
+    assert_eq!(outcomes(&world).await, [("stopped", "paused"), ("open", "")]);
+    assert_eq!(waiting_for(&cluster), Some("paused"));
+    cluster.command("ann".to_owned(), resume()).await.expect("resumed");
+    serve_for(&cluster, 10 * MINUTE).await;
+    assert_eq!(cluster.etcd().order(), [3, 2, 1], "the rest follows without a new request");
+    assert_eq!(outcomes(&world).await, [("stopped", "paused"), ("succeeded", "")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,14 +282,17 @@ async fn the_breaker_keeps_runs_away_until_a_person_resumes() {
         cluster.etcd().set_busy(3, false);
     };
     tokio::join!(serve_for(&cluster, 10 * MINUTE), server_ends);
-    assert_eq!(outcomes(&world).await, [("failed", "deadline_exceeded")]);
-    assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("ignored", "breaker_open"));
+    assert_eq!(outcomes(&world).await, [("failed", "deadline_exceeded"), ("open", "")]);
+    assert_eq!(waiting_for(&cluster), Some("breaker_open"), "the request stands, and needs an operator");
+    assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("duplicate", "already_requested"));
     let refused = cluster.command("ann".to_owned(), Command::Run).await.expect_err("refused");
     assert!(refused.to_string().contains("defragd resume"), "{refused}");
     assert!(cluster.sample(MINUTE).await.admission.expect("it is looked after").breaker_open);
     sleep(Duration::from_secs(1)).await;
     cluster.command("ann".to_owned(), resume()).await.expect("resumed");
-    assert_eq!(label(&cluster.request(key("2")).await.expect("taken")).0, "accepted");
+    cluster.etcd().take(Duration::from_millis(1));
+    serve_for(&cluster, 10 * MINUTE).await;
+    assert_eq!(outcomes(&world).await.last(), Some(&("succeeded", "")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -290,7 +301,7 @@ async fn a_persons_run_passes_the_cooldown_and_is_written_down_with_its_name() {
     let cluster = cluster_in(&world, "a", enforcing());
     cluster.request(key("1")).await.expect("taken");
     serve_for(&cluster, 10 * MINUTE).await;
-    assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("ignored", "cooldown"));
+    assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("accepted", "none"));
     let run = cluster.command("ann".to_owned(), Command::Run).await.expect("taken").expect("a run");
     let again = cluster.command("bob".to_owned(), Command::Run).await.expect_err("one is enough");
     assert!(matches!(again, CommandError::Refused(Reason::AlreadyRequested)));

@@ -30,7 +30,7 @@ use crate::{
     adapters::{
         etcd::{CredentialFiles, Discovery, EtcdCluster, Sources},
         http::{Access, Listener, Options, Web, router},
-        journal::SqliteJournal,
+        journal::{Retention, SqliteJournal},
         outgoing::Alertmanager,
         systemd::{self, Manager},
     },
@@ -42,6 +42,8 @@ use crate::{
 
 /// How old the credentials in use may be when their files change. Looking reads some small files for each cluster.
 pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
+/// How often old runs are deleted from the journal.
+const PRUNE_INTERVAL: Duration = Duration::from_hours(1);
 /// For notifications of runs that ended with the process.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -74,6 +76,8 @@ pub struct ServeOptions {
     pub timeout_offset: Duration,
     /// Where the journal is.
     pub data_dir: PathBuf,
+    /// How much history it keeps.
+    pub retention: Retention,
     /// Asked at the start which alerts fire.
     pub alertmanagers: Vec<Alertmanager>,
     /// How many clusters may have a run under way at the same time; at least one.
@@ -293,6 +297,29 @@ async fn keep_credentials(app: Arc<App<EtcdCluster, SqliteJournal>>, mut stop: S
     }
 }
 
+/// Checks the journal's integrity once, and deletes old runs now and then, until a stop.
+async fn tend(journal: SqliteJournal, retention: Retention, mut stop: Stop) -> String {
+    let work = async {
+        if let Err(error) = journal.verify().await {
+            error!(%error, "the journal is damaged: no run starts");
+        }
+        loop {
+            match journal.prune(retention).await {
+                Ok(0) => {}
+                Ok(runs) => info!(runs, "deleted old runs from the journal"),
+                Err(error) => warn!(%error, "cannot delete old runs from the journal; trying again in an hour"),
+            }
+            sleep(PRUNE_INTERVAL).await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        // A closed channel says that the process is ending, too.
+        _ = stop.wait_for(Option::is_some) => {}
+    }
+    "the maintenance of the journal".to_owned()
+}
+
 /// An exporter writes nothing down.
 fn journal(options: &ServeOptions, clock: Arc<SystemClock>) -> anyhow::Result<SqliteJournal> {
     let opened = if options.exporter_only {
@@ -340,6 +367,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let probes = Arc::new(Probes::new(settings.modules.clone(), connector));
     let (lock, equip) = (settings.lock.clone(), equip(&settings.lock, options.exporter_only));
     let clusters = configured(settings, &shared, &equip)?;
+    let journal = shared.journal.clone();
     let app = App::new(clusters, shared).configured(shown, reader, Arc::new(connect)).locking(lock, equip);
     let app = Arc::new(app.probing(Arc::clone(&probes)));
     app.recover().await?;
@@ -363,6 +391,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     }
     let mut workers = JoinSet::new();
     workers.spawn(keep_credentials(Arc::clone(&app), stopped.clone()));
+    workers.spawn(tend(journal, options.retention, stopped.clone()));
     let units = app.fleet().units().context("the units are run once")?;
     let mut tasks = Tasks { servers, workers, units, serves: !options.exporter_only };
     for cluster in &app.fleet().now().clusters {

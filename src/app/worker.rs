@@ -21,8 +21,10 @@ use super::{
 use crate::{
     core::{
         admission::{Hold, Ledger, emergency},
-        history::{Outcome, Request, RunId, RunView, Trigger},
+        cluster::{AlarmKind, ClusterFacts},
+        history::{Outcome, Request, RunId, RunView},
         lock::Term,
+        plan::{Past, Plan},
         policy::Policy,
         reason::Reason,
     },
@@ -103,18 +105,18 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
     }
 
-    /// Nothing is queued: a refused run may be due again.
+    /// Nothing is queued: a request that still stands may be due again.
     async fn idle(&self, ledger: &Ledger) -> Next {
         let now = self.shared.clock.now();
-        let Some(retry) = ledger.retry(now) else { return Next::Wait(IDLE_INTERVAL) };
-        if retry.at > now {
-            return Next::Wait(self.until(Some(retry.at)));
+        let Some(next) = ledger.next_attempt(now) else { return Next::Wait(IDLE_INTERVAL) };
+        if next.at > now {
+            return Next::Wait(self.until(Some(next.at)));
         }
-        match self.retry_now().await {
+        match self.try_again().await {
             Ok(()) if lock(&self.desk).queued.is_some() => Next::Wait(Duration::ZERO),
             Ok(()) => Next::Wait(LOOK_INTERVAL),
             Err(error) => {
-                error!(cluster = self.name(), %error, "a retry could not be written down");
+                error!(cluster = self.name(), %error, "the next run of a request that still stands could not be recorded");
                 Next::Wait(JOURNAL_INTERVAL)
             }
         }
@@ -125,29 +127,33 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let term = match self.may_begin() {
             Ok(term) => term,
             Err(reason) => {
-                self.waits_for(view.id, reason);
+                if lock(&self.desk).waiting_for.is_none() {
+                    self.waits_for(view.id, reason.clone());
+                }
+                let (again, trouble) = self.hand_over(view).await;
+                if !again.is_zero() {
+                    self.waits_for(view.id, trouble.unwrap_or(reason));
+                }
                 // Looks again as soon as the lock comes or goes.
-                let look = self.lock.view().changes_in().unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL);
-                return Next::Wait(self.hand_over(view).await.min(look));
+                return Next::Wait(again.min(self.lock.view().changes_in().unwrap_or(LOOK_INTERVAL)));
             }
         };
         let rules = self.rules();
         let policy = &rules.policy;
         let now = self.shared.clock.now();
-        // What was taken without the lock was taken without a decision.
-        let undecided = || {
-            let trigger = view.request.trigger;
-            let reason = ledger.refusal(trigger, policy, now).filter(|_| self.lock.is_needed())?;
-            let waits = view.started_at.is_none() && trigger != Trigger::Manual;
-            waits.then_some(Hold::End(Outcome::Refused { reason }))
-        };
-        let mut hold = undecided().or_else(|| ledger.hold(view, policy, false, now));
+        let mut hold = ledger.hold(view, policy, false, now);
         let mut urgent = false;
-        if matches!(&hold, Some(Hold::Wait { reason: Reason::OutsideWindow { .. }, .. }))
-            && self.is_emergency(policy).await
+        if let Some(Hold::Wait { reason, .. }) = &hold
+            && let Reason::Cooldown { .. } | Reason::DailyLimit { .. } | Reason::OutsideWindow { .. } = reason
+            && let Some(facts) = self.look().await
         {
-            urgent = true;
-            hold = ledger.hold(view, policy, true, self.shared.clock.now());
+            if policy.emergency && emergency(&facts) {
+                urgent = true;
+                hold = ledger.hold(view, policy, true, self.shared.clock.now());
+            } else if !matches!(reason, Reason::OutsideWindow { .. }) && is_satisfied(ledger, policy, &facts) {
+                // An alert that keeps firing after a run is answered by measuring, not by waiting.
+                hold = Some(Hold::End(Outcome::NothingToDo));
+            }
         }
         match hold {
             Some(Hold::Wait { reason, until }) => {
@@ -183,6 +189,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Next::Wait(Duration::ZERO);
         };
         desk.waiting_for = None;
+        desk.emergency = false;
         desk.active = Some((run, request.clone()));
         Next::Serve { run, request, emergency: urgent, term }
     }
@@ -205,12 +212,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         time.map_or(LOOK_INTERVAL, left).min(LOOK_INTERVAL)
     }
 
-    /// Whether the cluster cannot wait for its window, and its owner wants that to count.
-    async fn is_emergency(&self, policy: &Policy) -> bool {
-        policy.emergency
-            && timeout(observer::LOOK_BUDGET * 2, observer::look(&*self.etcd(), observer::LOOK_BUDGET))
-                .await
-                .is_ok_and(|facts| facts.is_ok_and(|facts| emergency(&facts)))
+    /// What the members report now, or nothing if that is not known in time.
+    async fn look(&self) -> Option<ClusterFacts> {
+        let etcd = self.etcd();
+        timeout(observer::LOOK_BUDGET * 2, observer::look(&*etcd, observer::LOOK_BUDGET)).await.ok()?.ok()
     }
 
     async fn serve(&self, run: RunId, request: &Request, term: Term, stop: driver::Stop, urgent: bool) {
@@ -244,9 +249,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         tokio::pin!(driven);
         let mut process = stop.clone();
         let ended = tokio::select! {
+            biased;
             _ = &mut driven => true,
             // Not cancelled by the other arm: it is pinned outside, and driven to its end below.
-            reason = self.stop_reason(stop, &rules.policy, urgent) => {
+            reason = self.stop_reason(run, stop, &rules.policy, urgent) => {
                 stop_run.send_replace(Some(reason));
                 false
             }
@@ -257,6 +263,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         };
         if !ended {
             tokio::select! {
+                biased;
                 _ = &mut driven => {}
                 // A run that stops for something else must still hear that the process ends.
                 reason = process_end(&mut process) => {
@@ -275,27 +282,35 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Returns when the run under way must start no new member: the process ends, a person pauses, or the
     /// window closes.
-    async fn stop_reason(&self, mut stop: driver::Stop, policy: &Policy, mut urgent: bool) -> Reason {
+    async fn stop_reason(&self, run: RunId, mut stop: driver::Stop, policy: &Policy, mut urgent: bool) -> Reason {
         loop {
             if let Some(reason) = stop.borrow().clone() {
                 return reason;
             }
             let now = self.shared.clock.now();
-            // The cached ledger will do: every order refreshes it.
-            let reason = lock(&self.desk).ledger.stop(policy, urgent, now);
-            match reason {
-                Some(Reason::WindowClosed { .. }) if self.is_emergency(policy).await => urgent = true,
-                Some(reason) => return reason,
-                None => {}
+            {
+                // The cached ledger will do: every order refreshes it.
+                let desk = lock(&self.desk);
+                urgent |= policy.emergency && desk.emergency;
+                if let Some(reason) = desk.ledger.stop(run, policy, urgent, now) {
+                    return reason;
+                }
             }
             let time = self.until(Ledger::next_stop(policy, now));
             tokio::select! {
+                biased;
                 () = self.wake.notified() => {}
                 () = sleep(time) => {}
                 changed = stop.changed() => if changed.is_err() { return Reason::ShuttingDown },
             }
         }
     }
+}
+
+/// Whether it was measured just now that nothing is left to do.
+fn is_satisfied(ledger: &Ledger, policy: &Policy, facts: &ClusterFacts) -> bool {
+    let past = Past { attempts: ledger.attempts(), ..Past::default() };
+    !facts.has_alarm(AlarmKind::NoSpace) && Plan::new(facts, policy, &past).is_satisfied()
 }
 
 /// Returns when the process is to end; a closed channel says so, too.

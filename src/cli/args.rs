@@ -127,9 +127,9 @@ pub(super) struct PolicyArgs {
     /// In mode approve, how long a request waits for a person, default 24h
     #[arg(long, env = "DEFRAGD_APPROVAL_TIMEOUT", value_name = "TIME")]
     approval_timeout: Option<Time>,
-    /// NOSPACE, or a file at 0.9 of its quota, overrides the maintenance windows
-    #[arg(long, env = "DEFRAGD_EMERGENCY", action = ArgAction::SetTrue)]
-    emergency: bool,
+    /// Whether NOSPACE, or a file at 0.9 of its quota, overrides windows, cooldown and daily limit, default true
+    #[arg(long, env = "DEFRAGD_EMERGENCY", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    emergency: Option<bool>,
 }
 
 /// [`Mode`] as a flag.
@@ -201,7 +201,7 @@ impl PolicyArgs {
             allow_without_quorum_slack: self.allow_without_quorum_slack.then_some(true),
             rule: self.rule.clone(),
             windows: None,
-            emergency: self.emergency.then_some(true),
+            emergency: self.emergency,
             max_runs_per_day: self.max_runs_per_day,
             breaker_failures: self.breaker_failures,
             breaker_reset_after: self.breaker_reset_after,

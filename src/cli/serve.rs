@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use bytesize::ByteSize;
 use clap::ArgAction;
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
     lock::LockArgs,
 };
 use crate::{
-    adapters::outgoing::Alertmanager,
+    adapters::{journal::Retention, outgoing::Alertmanager},
     app::{
         reload::Reader,
         serve::{ServeOptions, serve},
@@ -104,6 +105,34 @@ pub(super) struct Args {
     /// Directory of the journal [default: /var/lib/defragd for root, else ~/.local/state/defragd]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// How long the journal keeps runs; it always keeps the newest one of each cluster
+    #[arg(
+        long = "journal.retention",
+        env = "DEFRAGD_JOURNAL_RETENTION",
+        default_value = "365d",
+        value_name = "TIME",
+        help_heading = "Journal"
+    )]
+    retention: Time,
+    /// How many runs of each cluster the journal keeps
+    #[arg(
+        long = "journal.max-runs",
+        env = "DEFRAGD_JOURNAL_MAX_RUNS",
+        default_value_t = Retention::default().runs_of_a_cluster,
+        value_parser = clap::value_parser!(u32).range(500..),
+        value_name = "NUMBER",
+        help_heading = "Journal"
+    )]
+    max_runs: u32,
+    /// Size at which the journal deletes its oldest runs
+    #[arg(
+        long = "journal.max-size",
+        env = "DEFRAGD_JOURNAL_MAX_SIZE",
+        default_value = "256MiB",
+        value_name = "SIZE",
+        help_heading = "Journal"
+    )]
+    max_size: ByteSize,
     /// Alertmanager to ask at the start which alerts fire; may be given several times
     #[arg(
         long = "alertmanager.url",
@@ -175,6 +204,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         external_url: args.external_url.as_deref().and_then(|text| url::Url::parse(text).ok()),
         timeout_offset: offset,
         data_dir: args::data_dir(args.data_dir),
+        retention: Retention { age: args.retention.into(), runs_of_a_cluster: args.max_runs, size: args.max_size.0 },
         alertmanagers,
         max_concurrent_runs: args.max_concurrent_runs,
         shutdown_grace: args.shutdown_grace.into(),

@@ -138,7 +138,7 @@ pub struct PolicyKeys {
     pub rule: Option<String>,
     /// When runs may begin.
     pub windows: Option<Vec<Window>>,
-    /// Whether NOSPACE or a nearly full quota overrides the windows.
+    /// Whether NOSPACE or a nearly full quota overrides windows, cooldown and daily limit.
     pub emergency: Option<bool>,
     /// Number of runs.
     pub max_runs_per_day: Option<u32>,

@@ -3,16 +3,17 @@
 //! Everything is derived from the [`Ledger`], which the journal can give again after a restart: nothing is
 //! remembered elsewhere. Whether a member needs it, and whether it is safe, is decided later and elsewhere.
 //!
-//! | | a new request is | a request that waits | a run under way |
-//! |---|---|---|---|
-//! | breaker open | not taken | is refused | |
-//! | cooldown, daily limit | not taken, unless a person asks | | |
-//! | paused | taken | goes on waiting | starts no new member |
-//! | no window is open | taken | goes on waiting | starts no new member |
-//! | mode approve | taken | waits for a person, then is given up | |
+//! | | a request that waits | a run under way |
+//! |---|---|---|
+//! | mode approve | waits for an operator, then is given up | |
+//! | breaker open | waits for an operator, or until the reset; an operator's own request is refused | |
+//! | paused | waits | starts no new member |
+//! | cooldown, daily limit | waits, unless an operator started it or there is an emergency | |
+//! | no window is open | waits, unless there is an emergency | starts no new member |
 //!
-//! A run that was refused has ended. While one of its alerts stands, a new request is made for it, after 1,
-//! 5 and 15 minutes and then every hour, so that each request keeps exactly one outcome.
+//! A run that was refused, that failed, or that ended early for a reason that is not the cluster's (a shutdown, a
+//! lost lock, a pause, a closed window) leaves its request standing: [`Ledger::next_attempt`] says when the next run
+//! is made for it. Each run keeps exactly one outcome.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +24,7 @@ use jiff::Timestamp;
 
 use super::{
     cluster::{AlarmKind, ClusterFacts, MemberId},
-    handover::Digest,
+    handover::{Digest, StandingRequest},
     history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
     order::{self, Order, OrderRecord},
     policy::{Mode, Policy},
@@ -32,14 +33,11 @@ use super::{
 
 /// What `max_runs_per_day` counts over.
 const DAY: Duration = Duration::from_hours(24);
-/// The waits after the first, second, … refusal in a row. The last one repeats.
+/// The waits after the first, second, … refusal or failure in a row. The last one repeats.
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15), Duration::from_hours(1)];
 /// An alert whose run has just ended may still be on its way from a second Alertmanager.
 const DUPLICATES_FOR: Duration = Duration::from_mins(5);
-/// An alert that is not heard of for so long no longer stands: three times Alertmanager's default
-/// `repeat_interval`, for receivers that are not told of resolved alerts.
-const ALERT_STANDS_FOR: Duration = Duration::from_hours(12);
 /// Clocks are corrected by small steps all the time.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 /// From this file size / quota on, `emergency: true` overrides the windows.
@@ -70,16 +68,18 @@ pub enum Hold {
     End(Outcome),
 }
 
-/// A refused run that is to be tried again.
+/// A request whose last run has ended without satisfying it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retry {
-    /// Which one.
+pub struct NextAttempt {
+    /// The last run.
     pub run: RunId,
-    /// When.
+    /// When the next one is made.
     pub at: Timestamp,
-    /// For which alerts.
+    /// What it is made for: an operator's run is continued as such.
+    pub trigger: Trigger,
+    /// The alerts that still fire.
     pub alerts: Vec<AlertKey>,
-    /// Who agreed to the refused run: that holds for its retry, too.
+    /// Who agreed to the last run: that holds for the next one, too, unless the last one failed.
     pub approved_by: Option<String>,
 }
 
@@ -89,22 +89,15 @@ impl Ledger {
         self.runs.iter().rev().find(|run| run.id == id)
     }
 
-    /// Why a new request is not taken.
-    pub fn refusal(&self, trigger: Trigger, policy: &Policy, now: Timestamp) -> Option<Reason> {
-        self.breaker(policy, now).or_else(|| {
-            // These two hold back automation; a person who asks knows of the last run.
-            (trigger != Trigger::Manual)
-                .then(|| self.cooldown(policy, now).or_else(|| self.daily_limit(policy, now)))?
-        })
-    }
-
     /// Why the request does not begin now. `emergency` is whether [`emergency`] was just observed.
     pub fn hold(&self, run: &RunView, policy: &Policy, emergency: bool, now: Timestamp) -> Option<Hold> {
-        // After a crash it goes on as what it is, a run under way: see [`Ledger::stop`].
-        if run.started_at.is_some() {
+        // After a crash it continues as what it is, a run under way: see [`Ledger::stop`]. A member that may be
+        // defragmenting is followed in any case.
+        let lacks_approval = lacks_approval(run, policy);
+        if run.started_at.is_some() && (!lacks_approval || run.open_intent.is_some()) {
             return None;
         }
-        if run.request.trigger != Trigger::Manual && policy.mode == Mode::Approve && run.approved.is_none() {
+        if lacks_approval {
             let until = after(run.accepted_at, policy.approval_timeout);
             if now >= until {
                 let reason = Reason::ApprovalExpired { waited: policy.approval_timeout };
@@ -113,10 +106,23 @@ impl Ledger {
             return Some(Hold::Wait { reason: Reason::AwaitingApproval { until }, until: Some(until) });
         }
         if let Some(reason) = self.breaker(policy, now) {
-            return Some(Hold::End(Outcome::Refused { reason }));
+            let until = if let Reason::BreakerOpen { until, .. } = &reason { *until } else { None };
+            return Some(Hold::Wait { reason, until });
         }
         if let Some(reason) = self.paused(now) {
             let until = if let Reason::Paused { until, .. } = &reason { *until } else { None };
+            return Some(Hold::Wait { reason, until });
+        }
+        // These two hold back automation; an operator who starts or approves a run knows of the last one.
+        let by_operator = run.request.trigger == Trigger::Manual || run.approved.is_some();
+        if !by_operator
+            && !emergency
+            && let Some(reason) = self.cooldown(policy, now).or_else(|| self.daily_limit(policy, now))
+        {
+            let until = match &reason {
+                Reason::Cooldown { until } | Reason::DailyLimit { until, .. } => Some(*until),
+                _ => None,
+            };
             return Some(Hold::Wait { reason, until });
         }
         // What observe would do is worth knowing at once, and touches nothing.
@@ -128,8 +134,12 @@ impl Ledger {
     }
 
     /// Why a run under way starts no new member. The one in flight is followed to its end all the same.
-    pub fn stop(&self, policy: &Policy, emergency: bool, now: Timestamp) -> Option<Reason> {
-        self.paused(now).or_else(|| {
+    pub fn stop(&self, run: RunId, policy: &Policy, emergency: bool, now: Timestamp) -> Option<Reason> {
+        let unapproved = self
+            .run(run)
+            .filter(|run| lacks_approval(run, policy))
+            .map(|run| Reason::AwaitingApproval { until: after(run.accepted_at, policy.approval_timeout) });
+        unapproved.or_else(|| self.paused(now)).or_else(|| {
             let open = policy.mode == Mode::Observe || emergency || policy.windows.open_at(now);
             (!open).then_some(Reason::WindowClosed { closed: now })
         })
@@ -219,33 +229,53 @@ impl Ledger {
         }
     }
 
-    /// The retry that is due, now or later.
-    pub fn retry(&self, now: Timestamp) -> Option<Retry> {
-        // A person's run that did nothing leaves the matter where it was.
-        let tells = |run: &&RunView| run.request.trigger != Trigger::Manual || run.touched_a_member();
-        let chain: Vec<_> = self
-            .runs
-            .iter()
-            .rev()
-            .filter(tells)
-            .take_while(|run| {
-                (matches!(run.outcome, Some(Outcome::Refused { .. })) || is_left_to_others(run))
-                    && run.request.trigger != Trigger::Manual
-            })
-            .collect();
-        let last = chain.first()?;
-        let alerts: Vec<_> = last.standing_alerts().cloned().collect();
-        let approved_by = last.approved.as_ref().map(|approval| approval.by.clone());
-        let heard = chain.iter().find(|run| run.request.trigger == Trigger::Alert).or(chain.last())?.accepted_at;
-        let wait = RETRY_AFTER[(chain.len() - 1).min(RETRY_AFTER.len() - 1)];
+    /// The next run for a request that still stands, now or later.
+    pub fn next_attempt(&self, now: Timestamp) -> Option<NextAttempt> {
+        // The operator saw how their run ended. It leaves an alert's request as it was, unless it did the work.
+        let is_typed = |run: &RunView| {
+            let by_operator = run.request.trigger == Trigger::Manual && run.standing_alerts().next().is_none();
+            by_operator && !(is_broken_off(run) && run.approved.is_some())
+        };
+        let tells = |run: &&RunView| !is_typed(run) || is_satisfied(run);
+        let chain: Vec<_> = self.runs.iter().rev().filter(tells).take_while(|run| leaves_standing(run)).collect();
+        let last = *chain.first()?;
         let ended = last.finished_at?;
-        let at = after(if has_been(ended, now) { ended } else { now }, wait);
-        (!alerts.is_empty() && at < after(heard, ALERT_STANDS_FOR)).then_some(Retry {
-            run: last.id,
-            at,
-            alerts,
-            approved_by,
-        })
+        let alerts = alerts_of(&chain);
+        // Nobody agreed to try again what failed.
+        let agreed = last.approved.as_ref().filter(|_| !matches!(last.outcome, Some(Outcome::Failed { .. })));
+        let approved_by = agreed.map(|approval| approval.by.clone());
+        let next = |trigger, at, alerts| NextAttempt { run: last.id, at, trigger, alerts, approved_by };
+        if last.request.trigger == Trigger::Manual && is_broken_off(last) {
+            return Some(next(Trigger::Manual, now.min(ended), alerts));
+        }
+        let tries: usize = chain
+            .iter()
+            .filter(|run| !is_broken_off(run))
+            .map(|run| 1 + usize::try_from(run.repeats).unwrap_or(0))
+            .sum();
+        let at = match tries.checked_sub(1) {
+            Some(tries) if !is_broken_off(last) && has_been(ended, now) => {
+                after(ended, RETRY_AFTER[tries.min(RETRY_AFTER.len() - 1)])
+            }
+            _ => now.min(ended),
+        };
+        (!alerts.is_empty()).then(|| next(Trigger::Retry, at, alerts))
+    }
+
+    /// The request that stands, for whichever replica attempts it next.
+    pub fn standing(&self, now: Timestamp) -> Option<StandingRequest> {
+        let open = self.runs.iter().rev().find(|run| run.outcome.is_none());
+        let of = |run: &RunView| StandingRequest {
+            trigger: run.request.trigger,
+            alerts: run.standing_alerts().cloned().collect(),
+            approved_by: run.approved.as_ref().map(|approval| approval.by.clone()),
+        };
+        let next = |next: NextAttempt| StandingRequest {
+            trigger: next.trigger,
+            alerts: next.alerts,
+            approved_by: next.approved_by,
+        };
+        open.map(of).or_else(|| self.next_attempt(now).map(next))
     }
 
     /// The newest of the runs that ended just now, if they served all of these alerts. One that was stopped served
@@ -308,10 +338,10 @@ impl Ledger {
     }
 
     pub(super) fn touched_of_its_own(&self) -> impl Iterator<Item = Timestamp> {
-        // A run that lost its lock is gone on with, by whoever holds it then.
+        // A run that was broken off costs nothing: the next one does the rest of its work.
         self.runs
             .iter()
-            .filter(|run| run.touched_a_member() && !is_left_to_others(run))
+            .filter(|run| run.touched_a_member() && !is_broken_off(run))
             .map(|run| run.finished_at.unwrap_or(run.accepted_at))
     }
 }
@@ -326,9 +356,47 @@ pub fn emergency(facts: &ClusterFacts) -> bool {
         })
 }
 
-/// Whether a run ended in the middle for the lock alone.
-fn is_left_to_others(run: &RunView) -> bool {
-    matches!(run.outcome, Some(Outcome::Stopped { reason: Reason::LockLost { .. } }))
+/// Whether a run ended before its work was done, for a reason that is not the cluster's.
+fn is_broken_off(run: &RunView) -> bool {
+    matches!(
+        run.outcome,
+        Some(Outcome::Stopped {
+            reason: Reason::LockLost { .. }
+                | Reason::ShuttingDown
+                | Reason::Paused { .. }
+                | Reason::AwaitingApproval { .. }
+                | Reason::WindowClosed { .. }
+        })
+    )
+}
+
+/// Whether an operator has yet to agree: a run that began in another mode is no exception.
+fn lacks_approval(run: &RunView, policy: &Policy) -> bool {
+    run.request.trigger != Trigger::Manual && policy.mode == Mode::Approve && run.approved.is_none()
+}
+
+/// The alerts behind the newest of these runs, newest first, that has any which nobody said to be resolved since.
+fn alerts_of(chain: &[&RunView]) -> Vec<AlertKey> {
+    let mut resolved = Vec::new();
+    for run in chain {
+        let standing: Vec<_> = run.standing_alerts().filter(|key| !resolved.contains(key)).cloned().collect();
+        if !standing.is_empty() {
+            return standing;
+        }
+        resolved.extend(&run.resolved);
+    }
+    Vec::new()
+}
+
+/// Whether a run left its request standing.
+fn leaves_standing(run: &RunView) -> bool {
+    use Outcome::{Failed, Interrupted, Refused};
+    matches!(run.outcome, Some(Refused { .. } | Failed { .. } | Interrupted { .. })) || is_broken_off(run)
+}
+
+/// Whether a run measured that nothing is left to do, or that its mode lets it do nothing.
+fn is_satisfied(run: &RunView) -> bool {
+    matches!(run.outcome, Some(Outcome::Succeeded | Outcome::NothingToDo | Outcome::Observed { .. }))
 }
 
 /// Whether a recorded time can be believed. One that lies ahead was written before the clock was set back, and no limit

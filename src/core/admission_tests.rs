@@ -55,6 +55,8 @@ fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView
         steps: Vec::new(),
         gates: Vec::new(),
         starts: 0,
+        repeats: 0,
+        repeats_since: None,
     }
 }
 
@@ -95,11 +97,15 @@ fn the_cooldown_follows_runs_that_touched_a_member_and_no_others() {
     let policy = Policy::default();
     let book =
         ledger(vec![run(Trigger::Alert, 0.0, Outcome::Succeeded, true), run(Trigger::Alert, 5.0, refused(), false)]);
-    assert_eq!(book.refusal(Trigger::Alert, &policy, at(5.9)), Some(Reason::Cooldown { until: at(6.0) }));
-    assert_eq!(book.refusal(Trigger::Retry, &policy, at(5.9)), Some(Reason::Cooldown { until: at(6.0) }));
-    assert_eq!(book.refusal(Trigger::Manual, &policy, at(5.9)), None, "a person knows what was done");
-    assert_eq!(book.refusal(Trigger::Alert, &policy, at(6.0)), None);
-    assert_eq!(Ledger::default().refusal(Trigger::Alert, &policy, at(0.0)), None);
+    let policy = Policy { mode: Mode::Enforce, ..policy };
+    let hold = |trigger, emergency, hours| book.hold(&waiting(trigger, 5.5), &policy, emergency, at(hours));
+    let cooldown = Some(Hold::Wait { reason: Reason::Cooldown { until: at(6.0) }, until: Some(at(6.0)) });
+    assert_eq!(hold(Trigger::Alert, false, 5.9), cooldown);
+    assert_eq!(hold(Trigger::Retry, false, 5.9), cooldown);
+    assert_eq!(hold(Trigger::Alert, true, 5.9), None, "an emergency does not wait");
+    assert_eq!(hold(Trigger::Manual, false, 5.9), None, "an operator knows what was done");
+    assert_eq!(hold(Trigger::Alert, false, 6.0), None);
+    assert_eq!(Ledger::default().hold(&waiting(Trigger::Alert, 0.0), &policy, false, at(0.0)), None);
 }
 
 #[test]
@@ -110,10 +116,37 @@ fn a_time_that_lies_ahead_holds_nothing_back() {
     assert_eq!(book.daily_limit(&policy, at(1.0)), None);
     assert_eq!(book.just_served(&keys(&["1"]), at(1.0)), None);
     let refused = ledger(vec![run(Trigger::Alert, 1_000.0, refused(), false)]);
-    assert!(refused.retry(at(1.0)).is_some_and(|retry| retry.at < at(1.1)));
+    assert!(refused.next_attempt(at(1.0)).is_some_and(|next| next.at < at(1.1)));
     let policy = Policy { breaker_reset_after: Some(Duration::from_hours(24)), ..policy };
     let failing = ledger([1.0, 2.0, 1_000.0].map(|hours| run(Trigger::Alert, hours, failed(), true)).to_vec());
     assert_eq!(failing.breaker(&policy, at(3.0)), None);
+}
+
+#[test]
+fn a_run_that_was_broken_off_is_continued_at_once_and_costs_nothing() {
+    let paused = || Reason::Paused { by: "ann".to_owned(), reason: "upgrade".to_owned(), until: None };
+    let lost = || Reason::LockLost { detail: "another replica holds it".to_owned() };
+    for reason in [Reason::ShuttingDown, paused(), lost(), Reason::WindowClosed { closed: at(1.0) }] {
+        for trigger in [Trigger::Alert, Trigger::Retry, Trigger::Manual] {
+            let stopped = RunView {
+                approved: Some(Approval { by: "ann".to_owned(), at: at(0.9) }),
+                ..run(trigger, 1.0, Outcome::Stopped { reason: reason.clone() }, true)
+            };
+            let book = ledger(vec![stopped]);
+            let next = book.next_attempt(at(1.0)).unwrap_or_else(|| panic!("{reason}, {trigger:?}"));
+            assert_eq!(
+                (next.at, next.alerts.clone(), next.approved_by.as_deref()),
+                (at(1.0), keys(&["1"]), Some("ann"))
+            );
+            assert_eq!(next.trigger == Trigger::Manual, trigger == Trigger::Manual);
+            assert_eq!(book.cooldown(&Policy::default(), at(1.0)), None, "{reason}");
+            assert_eq!(book.just_served(&keys(&["1"]), at(1.0)), None, "{reason}");
+        }
+    }
+    for reason in [Reason::Resolved, Reason::Removed, Reason::OperatorStop] {
+        let ended = run(Trigger::Alert, 1.0, Outcome::Stopped { reason: reason.clone() }, true);
+        assert_eq!(ledger(vec![ended]).next_attempt(at(1.0)), None, "{reason}");
+    }
 }
 
 #[test]
@@ -173,7 +206,7 @@ fn the_breaker_opens_after_failures_in_a_row_until_a_person_resumes() {
         assert_eq!(label(ledger(runs.clone()).breaker(&policy, at(1_000.0))), expected, "{runs:?}");
     }
     let mut book = ledger(vec![bad(1.0), bad(2.0), bad(3.0)]);
-    assert_eq!(label(book.refusal(Trigger::Manual, &policy, at(9.0))), Some("breaker_open"), "for a person too");
+    assert_eq!(label(book.breaker(&policy, at(9.0))), Some("breaker_open"));
     for (run, id) in book.runs.iter_mut().zip(1..) {
         run.id = RunId(id);
     }
@@ -238,10 +271,10 @@ fn a_request_waits_for_its_window_and_a_run_stops_at_its_end() {
     assert_eq!(book.hold(&request, &policy, true, at(1.0)), None, "an emergency does not wait");
     assert_eq!(book.hold(&request, &policy, false, at(2.0)), None);
     assert_eq!(book.hold(&request, &windowed(Mode::Observe), false, at(1.0)), None);
-    assert_eq!(book.stop(&policy, false, at(3.9)), None);
+    assert_eq!(book.stop(RunId(1), &policy, false, at(3.9)), None);
     assert_eq!(Ledger::next_stop(&policy, at(3.0)), Some(at(4.0)));
-    assert_eq!(label(book.stop(&policy, false, at(4.0))), Some("window_closed"));
-    assert_eq!(book.stop(&policy, true, at(4.0)), None);
+    assert_eq!(label(book.stop(RunId(1), &policy, false, at(4.0))), Some("window_closed"));
+    assert_eq!(book.stop(RunId(1), &policy, true, at(4.0)), None);
 }
 
 #[test]
@@ -250,7 +283,7 @@ fn a_pause_holds_requests_and_stops_runs_even_in_an_emergency() {
     let book = Ledger { orders: vec![pause(0.0, Some(3.0))], ..Ledger::default() };
     let hold = book.hold(&waiting(Trigger::Manual, 0.0), &policy, true, at(2.5));
     assert!(matches!(hold, Some(Hold::Wait { reason: Reason::Paused { .. }, until }) if until == Some(at(3.0))));
-    assert_eq!(label(book.stop(&policy, true, at(2.5))), Some("paused"));
+    assert_eq!(label(book.stop(RunId(1), &policy, true, at(2.5))), Some("paused"));
 }
 
 #[test]
@@ -263,16 +296,32 @@ fn approve_waits_for_a_person_and_gives_up_in_time() {
     let expired = book.hold(&request, &policy, false, at(24.0));
     assert!(matches!(expired, Some(Hold::End(Outcome::Stopped { reason: Reason::ApprovalExpired { .. } }))));
     assert_eq!(book.hold(&waiting(Trigger::Manual, 0.0), &policy, false, at(1.0)), None, "asking is agreeing");
+    // One that began in another mode, before the process ended.
+    request.started_at = Some(at(0.2));
+    assert_eq!(label_of(book.hold(&request, &policy, false, at(1.0))), Some("awaiting_approval"));
+    let book = ledger(vec![request.clone()]);
+    assert_eq!(label(book.stop(RunId(1), &policy, false, at(1.0))), Some("awaiting_approval"));
+    let intent = result(sizes(2, 1), MemberEnd::NotSent { reason: Reason::OperatorStop }).intent;
+    request.open_intent = Some(intent);
+    assert_eq!(book.hold(&request, &policy, false, at(1.0)), None, "a member that may be at it is followed");
     request.approved = Some(Approval { by: "ann".to_owned(), at: at(0.5) });
     assert_eq!(book.hold(&request, &policy, false, at(30.0)), None);
+    assert_eq!(ledger(vec![request]).stop(RunId(1), &policy, false, at(1.0)), None);
+}
+
+fn label_of(hold: Option<Hold>) -> Option<&'static str> {
+    match hold? {
+        Hold::Wait { reason, .. } => Some(reason.label()),
+        Hold::End(outcome) => Some(outcome.label()),
+    }
 }
 
 #[test]
-fn a_request_that_meets_an_open_breaker_is_refused() {
+fn a_request_that_meets_an_open_breaker_waits_for_an_operator_even_in_an_emergency() {
     let book = ledger([1.0, 2.0, 3.0].map(|hours| run(Trigger::Alert, hours, failed(), true)).to_vec());
     let policy = Policy { mode: Mode::Enforce, ..Policy::default() };
     let hold = book.hold(&waiting(Trigger::Alert, 0.0), &policy, true, at(4.0));
-    assert!(matches!(hold, Some(Hold::End(Outcome::Refused { reason: Reason::BreakerOpen { .. } }))));
+    assert!(matches!(hold, Some(Hold::Wait { reason: Reason::BreakerOpen { .. }, until: None })));
 }
 
 #[test]
@@ -280,7 +329,7 @@ fn a_refused_run_is_tried_again_ever_more_slowly_while_its_alert_stands() {
     let (alert, retry) = (|h| run(Trigger::Alert, h, refused(), false), |h| run(Trigger::Retry, h, refused(), false));
     let minutes = |runs: Vec<RunView>| {
         let ended = runs.last()?.finished_at?;
-        Some(ledger(runs).retry(ended)?.at.duration_since(ended).as_mins())
+        Some(ledger(runs).next_attempt(ended)?.at.duration_since(ended).as_mins())
     };
     assert_eq!(minutes(vec![alert(0.0)]), Some(1));
     assert_eq!(minutes(vec![alert(0.0), retry(0.2)]), Some(5));
@@ -290,9 +339,26 @@ fn a_refused_run_is_tried_again_ever_more_slowly_while_its_alert_stands() {
     let succeeded = run(Trigger::Retry, 1.0, Outcome::Succeeded, true);
     assert_eq!(minutes(vec![alert(0.0), succeeded.clone()]), None);
     assert_eq!(minutes(vec![alert(0.0), succeeded, alert(9.0)]), Some(1), "a success begins anew");
-    assert_eq!(minutes(vec![run(Trigger::Manual, 0.0, refused(), false)]), None, "a person sees the refusal");
-    assert_eq!(minutes(vec![alert(0.0), retry(11.9)]), None, "nobody has spoken of the alert for half a day");
-    assert_eq!(minutes(vec![alert(0.0), alert(11.9)]), Some(5));
+    let by_operator = |hours, outcome, touched| {
+        let mut run = run(Trigger::Manual, hours, outcome, touched);
+        run.request.alerts.clear();
+        run
+    };
+    assert_eq!(minutes(vec![by_operator(0.0, refused(), false)]), None, "an operator sees the refusal");
+    for (outcome, next) in [(refused(), Some(1)), (failed(), Some(1)), (Outcome::Succeeded, None)] {
+        let book = ledger(vec![alert(0.0), by_operator(0.2, outcome.clone(), true)]);
+        let next_at = book.next_attempt(at(0.0)).map(|next| next.at.duration_since(at(0.0)).as_mins());
+        assert_eq!(
+            next_at, next,
+            "the alert's request stands as before, unless the operator's run did the work: {outcome:?}"
+        );
+    }
+    assert_eq!(minutes(vec![alert(0.0), retry(100.0)]), Some(5), "however long ago the alert was received");
+    let many = RunView { repeats: 7, ..retry(0.2) };
+    assert_eq!(minutes(vec![alert(0.0), many]), Some(60), "deleted runs with the same result count");
+    let failure = |hours| run(Trigger::Alert, hours, failed(), true);
+    assert_eq!(minutes(vec![failure(0.0)]), Some(1), "what failed is still needed");
+    assert_eq!(minutes(vec![failure(0.0), retry(0.2), failure(0.4)]), Some(15));
 }
 
 #[test]
@@ -300,9 +366,12 @@ fn only_alerts_that_still_fire_are_tried_again() {
     let mut last = run(Trigger::Alert, 0.0, refused(), false);
     last.request.alerts = keys(&["1", "2"]);
     last.resolved = keys(&["1"]);
-    assert_eq!(ledger(vec![last.clone()]).retry(at(0.0)).map(|retry| retry.alerts), Some(keys(&["2"])));
+    assert_eq!(ledger(vec![last.clone()]).next_attempt(at(0.0)).map(|next| next.alerts), Some(keys(&["2"])));
     last.resolved = keys(&["1", "2"]);
-    assert_eq!(ledger(vec![last]).retry(at(0.0)), None);
+    assert_eq!(ledger(vec![last.clone()]).next_attempt(at(0.0)), None);
+    // What was resolved does not come back from a run before.
+    let before = RunView { resolved: Vec::new(), ..last.clone() };
+    assert_eq!(ledger(vec![before, last]).next_attempt(at(0.0)), None);
 }
 
 #[test]

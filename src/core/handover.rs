@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     admission::Ledger,
     cluster::MemberId,
-    history::MemberResult,
+    history::{AlertKey, MemberResult, Trigger},
     lock::Term,
     order::{self, Order, OrderRecord},
 };
@@ -37,6 +37,9 @@ pub struct Digest {
     /// The order in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderRecord>,
+    /// The request that stands, whoever attempts it next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<StandingRequest>,
     /// When a person last resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_at: Option<Timestamp>,
@@ -52,6 +55,18 @@ pub struct Digest {
     /// The last attempt on each member, with its end.
     #[serde(default)]
     pub attempts: Vec<Attempt>,
+}
+
+/// A request whose work is not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandingRequest {
+    /// What requested it.
+    pub trigger: Trigger,
+    /// The alerts that still fire.
+    pub alerts: Vec<AlertKey>,
+    /// Who agreed to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
 }
 
 /// The last attempt on a member.
@@ -109,6 +124,7 @@ impl Digest {
         Self {
             version: VERSION,
             order,
+            request: self.request,
             resumed_at,
             touched: self.touched.union(&other.touched).copied().collect(),
             failures,
@@ -138,9 +154,15 @@ impl Digest {
     }
 
     /// As it is left beside the lock.
-    pub fn write(mut self, holder: &str, term: Term, run_since: Option<Timestamp>) -> String {
+    pub fn write(
+        mut self,
+        holder: &str,
+        term: Term,
+        run_since: Option<Timestamp>,
+        request: Option<StandingRequest>,
+    ) -> String {
         holder.clone_into(&mut self.holder);
-        (self.term, self.run_since) = (term, run_since);
+        (self.term, self.run_since, self.request) = (term, run_since, request);
         for times in [&mut self.touched, &mut self.failures] {
             while times.len() > MAX_TIMES {
                 times.pop_first();

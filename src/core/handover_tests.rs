@@ -49,6 +49,8 @@ fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> Run
         steps: Vec::new(),
         gates: Vec::new(),
         starts: 1,
+        repeats: 0,
+        repeats_since: None,
     }
 }
 
@@ -73,7 +75,7 @@ fn resume(hours: i64, last_ended: Option<i64>) -> OrderRecord {
 
 /// What a successor with an empty journal makes of it: through the store and back.
 fn heir(ledger: &Ledger) -> Ledger {
-    let note = ledger.digest().write("one", Term(7), None);
+    let note = ledger.digest().write("one", Term(7), None, None);
     let inherited = Digest::read(&note).expect("it can be read back");
     assert_eq!((inherited.holder.as_str(), inherited.term), ("one", Term(7)));
     Ledger { inherited: Some(inherited), ..Ledger::default() }
@@ -156,7 +158,7 @@ fn a_note_of_a_newer_release_is_not_guessed_at() {
 #[test]
 fn a_note_stays_small() {
     let many = (0..10_000).map(|id| failed(id, id)).collect();
-    let note = Ledger { runs: many, ..Ledger::default() }.digest().write("one", Term(7), Some(at(0)));
+    let note = Ledger { runs: many, ..Ledger::default() }.digest().write("one", Term(7), Some(at(0)), None);
     // Kubernetes takes 256 KiB of annotations, etcd 1.5 MiB.
     assert!(note.len() < 20_000, "{} bytes", note.len());
     let digest = Digest::read(&note).expect("readable");

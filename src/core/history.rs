@@ -348,6 +348,13 @@ pub enum Entry {
     Gate(GateResult),
     /// The run ended.
     Finished(Outcome),
+    /// Earlier runs had the same result, changed nothing, and were deleted.
+    Repeats {
+        /// How many.
+        times: u32,
+        /// When the first of them was accepted.
+        since: Timestamp,
+    },
 }
 
 /// A line of the journal with its time.
@@ -414,6 +421,11 @@ pub struct RunView {
     pub gates: Vec<GateResult>,
     /// How often it was begun: more than once after a crash.
     pub starts: u32,
+    /// How many earlier runs had the same result, changed nothing, and were deleted.
+    pub repeats: u32,
+    /// When the first of them was accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeats_since: Option<Timestamp>,
 }
 
 impl RunView {
@@ -437,13 +449,18 @@ impl RunView {
                     steps: Vec::new(),
                     gates: Vec::new(),
                     starts: 0,
+                    repeats: 0,
+                    repeats_since: None,
                 });
                 continue;
             }
             let Some(view) = runs.iter_mut().rev().find(|view| view.id == run) else { continue };
             match entry {
                 Entry::Accepted(_) => {}
-                Entry::Joined { alerts } => view.request.join(alerts),
+                Entry::Joined { alerts } => {
+                    view.resolved.retain(|key| !alerts.contains(key));
+                    view.request.join(alerts);
+                }
                 Entry::Resolved { alerts } => view.resolved.extend(alerts),
                 // The first is the one that counted.
                 Entry::Approved { by } => view.approved = view.approved.take().or(Some(Approval { by, at })),
@@ -462,6 +479,10 @@ impl RunView {
                 Entry::Finished(outcome) => {
                     view.finished_at = Some(at);
                     view.outcome = Some(outcome);
+                }
+                Entry::Repeats { times, since } => {
+                    view.repeats = times;
+                    view.repeats_since = Some(since);
                 }
             }
         }

@@ -10,6 +10,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
+    admission::emergency,
     backoff,
     cluster::{AlarmKind, ClusterFacts, MemberFacts, MemberId},
     history::MemberResult,
@@ -62,6 +63,8 @@ pub struct Step {
 pub struct Plan {
     /// Why nothing at all may start now, whatever the steps say.
     pub blocked: Option<Reason>,
+    /// Whether it cannot wait for a window: see [`emergency`].
+    pub emergency: bool,
     /// First those to defragment, in order and with the leader last, then those left alone.
     pub steps: Vec<Step>,
 }
@@ -84,7 +87,23 @@ impl Plan {
             .collect();
         let leader = steps.iter().find(|step| step.is_leader).map(|step| step.member.clone());
         steps.sort_by(|a, b| Place::of(a, leader.as_deref()).cmp(&Place::of(b, leader.as_deref())));
-        Self { blocked: safety::cluster_danger(facts, policy), steps }
+        Self { blocked: safety::cluster_danger(facts, policy), emergency: emergency(facts), steps }
+    }
+
+    /// Whether it was measured that nothing is left to do: no member needs it, and none is left out for want of an
+    /// answer or for an operator.
+    pub fn is_satisfied(&self) -> bool {
+        let settled = |reason: &Reason| {
+            matches!(
+                reason,
+                Reason::NotNeeded { .. }
+                    | Reason::RuleNotMet { .. }
+                    | Reason::NoGain { .. }
+                    | Reason::LeaderSkipped
+                    | Reason::Learner
+            )
+        };
+        self.steps.iter().all(|step| matches!(&step.decision, Decision::Skip { reason } if settled(reason)))
     }
 
     /// The members to defragment, in order.

@@ -102,7 +102,7 @@ pub struct Policy {
     pub rule: Option<Rule>,
     /// When runs may begin.
     pub windows: Schedule,
-    /// Whether NOSPACE, or a file at 0.9 of its quota, overrides the windows.
+    /// Whether NOSPACE, or a file at 0.9 of its quota, overrides windows, cooldown and daily limit.
     pub emergency: bool,
     /// No further run after so many within 24 hours that touched a member.
     pub max_runs_per_day: u32,
@@ -134,7 +134,7 @@ impl Default for Policy {
             allow_without_quorum_slack: false,
             rule: None,
             windows: Schedule::default(),
-            emergency: false,
+            emergency: true,
             max_runs_per_day: 4,
             breaker_failures: 3,
             breaker_reset_after: None,

@@ -47,25 +47,26 @@
 //! | `ambiguous_cluster` | make the `match` rules distinct |
 //! | `duplicate_alert` | nothing |
 //! | `already_requested` | nothing: one run serves all alerts of the cluster |
-//! | `cooldown` | wait; or `defragd run`, which a cooldown does not hold back |
+//! | `cooldown` | nothing: the request waits; NOSPACE and a nearly full quota do not; `defragd run` begins at once |
 //! | `rule_not_met` | nothing; change `rule` if you want it earlier |
 //! | `rule_failed` | make the quota known (the member's `/metrics`), or leave it out of `rule` |
 //! | `no_gain` | look for long reads or snapshots under way, or compact; it is tried again when more is free |
 //! | `needs_person` | mend what the last attempt failed of (most often: free space on the member's disk and restart it), then `defragd resume` |
 //! | `paused` | `defragd resume`, or wait for the end of the pause |
-//! | `outside_window` | wait for the window, or set `emergency: true` for NOSPACE and a full quota |
-//! | `window_closed` | make the window longer than a run takes; the next alert goes on |
-//! | `daily_limit` | find out what fragments the cluster so fast; or `defragd run` |
+//! | `outside_window` | wait for the window; NOSPACE and a nearly full quota do not, unless `emergency: false` is set |
+//! | `window_closed` | nothing: the next window is used for the rest; if that is not enough, make it longer |
+//! | `daily_limit` | find out what fragments the cluster so fast; the request waits; `defragd run` begins at once |
 //! | `breaker_open` | look at `defragd runs`, mend the cause, then `defragd resume` |
 //! | `awaiting_approval` | `defragd approve RUN` |
 //! | `approval_expired` | nothing: the next notification asks again |
 //! | `too_many_runs` | wait for the other clusters, or raise `--max-concurrent-runs` |
-//! | `retry_pending` | mend what refused the last run; it is tried again by itself |
+//! | `retry_pending` | fix the cause: `defragd runs` shows it; defragd tries again by itself |
 //! | `lock_held_elsewhere` | nothing: the replica that holds the lock serves the request |
+//! | `not_forwarded` | 401 or 403: put the other replica's token into `lock.token_file`; 404: configure the same clusters on all replicas; defragd tries again within a minute |
 //! | `lock_unknown` | look at the lock's store: its endpoints, network, credentials, and its disk |
 //! | `lock_settling` | nothing: a new holder begins half a minute after it took the lock over |
 //! | `lock_lost` | nothing: the new holder goes on; if it comes often, raise `lock.ttl`, or look at the network and the store |
-//! | `shutting_down` | nothing: the next start goes on |
+//! | `shutting_down` | nothing: the next start does the rest |
 //! | `operator_stop` | `defragd run` again when ready |
 //! | `process_ended` | read the log of the ended process; `defragd plan` shows what is left |
 //! | `observe_mode` | set `mode: enforce`, or `defragd run --mode enforce` |
@@ -504,8 +505,8 @@ pub enum Reason {
         /// The limit.
         limit: u32,
     },
-    /// The last run was refused and is tried again.
-    #[error("the last run was refused; it is tried again at {at} while the alert stands")]
+    /// The last run was refused or failed, and the request still stands.
+    #[error("the last run did not finish the work; the next one starts at {at} if the alert still fires")]
     RetryPending {
         /// When.
         at: Timestamp,
@@ -515,6 +516,14 @@ pub enum Reason {
     LockHeldElsewhere {
         /// Its name.
         holder: String,
+    },
+    /// The replica that acts on the cluster does not have the request.
+    #[error("replica {holder} holds the cluster's lock and does not accept the request: {detail}")]
+    NotForwarded {
+        /// Its name.
+        holder: String,
+        /// What it said, or why it was not reached.
+        detail: String,
     },
     /// It cannot be shown that no other replica acts on the cluster.
     #[error("whose the cluster's lock is, is not known: {detail}")]
@@ -614,6 +623,7 @@ impl Reason {
             Self::TooManyRuns { .. } => "too_many_runs",
             Self::RetryPending { .. } => "retry_pending",
             Self::LockHeldElsewhere { .. } => "lock_held_elsewhere",
+            Self::NotForwarded { .. } => "not_forwarded",
             Self::LockUnknown { .. } => "lock_unknown",
             Self::LockSettling { .. } => "lock_settling",
             Self::LockLost { .. } => "lock_lost",

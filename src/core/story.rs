@@ -24,6 +24,9 @@ pub fn line(entry: &Entry) -> String {
         Entry::Result(result) => ended(result),
         Entry::Gate(result) => gate(result),
         Entry::Finished(outcome) => finished(outcome),
+        Entry::Repeats { times, since } => {
+            format!("same result as {times} earlier {}, the first at {since}", if *times == 1 { "run" } else { "runs" })
+        }
     }
 }
 

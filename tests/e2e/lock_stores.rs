@@ -1,6 +1,10 @@
 //! The stores of the lock on real servers: each line of etcd, and a real kube-apiserver where there is one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use defragd::{
     adapters::{
@@ -10,6 +14,7 @@ use defragd::{
     core::lock::{Holder, Standing, Term},
     ports::lock::LockStore,
 };
+use serde_json::json;
 use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, KubeApiserver, Tools, Transport, exhaust_quota, until};
 use tokio::time::{Instant, sleep};
 
@@ -168,6 +173,35 @@ async fn one_member_that_hangs_does_not_cost_the_lock() {
     cluster.resume(hung).unwrap();
 }
 
+/// The name of the namespace with the Leases.
+pub(crate) const NAMESPACE: &str = "locks";
+
+/// A namespace, an account in it that may do nothing yet, and how it is reached.
+pub(crate) async fn kubeconfig(api: &KubeApiserver, dir: &Path) -> PathBuf {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    api.create("/api/v1/namespaces", &namespace).await.unwrap();
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "defragd"}});
+    api.create(&format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts"), &account).await.unwrap();
+    let token = api.token(NAMESPACE, "defragd").await.unwrap();
+    api.kubeconfig(dir.join("kubeconfig"), &token).unwrap()
+}
+
+/// What the README says that the account needs, and no more.
+pub(crate) async fn grant_leases(api: &KubeApiserver) {
+    let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}");
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "defragd-lock"},
+        "rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}],
+    });
+    api.create(&format!("{rbac}/roles"), &role).await.unwrap();
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "defragd-lock"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "defragd-lock"},
+        "subjects": [{"kind": "ServiceAccount", "name": "defragd", "namespace": NAMESPACE}],
+    });
+    api.create(&format!("{rbac}/rolebindings"), &binding).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lease_of_kubernetes_is_held_by_one_given_up_and_taken_over() {
     let tools = Tools::find().unwrap();
@@ -179,17 +213,12 @@ async fn a_lease_of_kubernetes_is_held_by_one_given_up_and_taken_over() {
     let spec = EtcdSpec::new(EtcdVersion::V3_5).members(1).transport(Transport::Plain);
     let etcd = EtcdCluster::start(&tools, &spec).await.unwrap();
     let api = KubeApiserver::start(&tools, &etcd, &dir.path().join("kube-apiserver.log")).await.unwrap();
-    let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "locks"}});
-    api.create("/api/v1/namespaces", &namespace).await.unwrap();
-    let account = serde_json::json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "defragd"}});
-    api.create("/api/v1/namespaces/locks/serviceaccounts", &account).await.unwrap();
-    let token = api.token("locks", "defragd").await.unwrap();
-    let kubeconfig = api.kubeconfig(dir.path().join("kubeconfig"), &token).unwrap();
+    let kubeconfig = kubeconfig(&api, dir.path()).await;
     let replica = |name: &str| {
         KubernetesLock::new(KubernetesLockSettings {
             kubeconfig: Some(kubeconfig.clone()),
             context: None,
-            namespace: Some("locks".to_owned()),
+            namespace: Some(NAMESPACE.to_owned()),
             name_prefix: "defragd-".to_owned(),
             cluster: "Prod A".to_owned(),
             me: me(name),
@@ -199,19 +228,7 @@ async fn a_lease_of_kubernetes_is_held_by_one_given_up_and_taken_over() {
     let [one, two] = ["one", "two"].map(replica);
     let denied = one.stand().await.unwrap_err();
     assert!(denied.detail.contains("403"), "{denied:?}");
-    // What the README says that it needs, and no more.
-    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/locks";
-    let role = serde_json::json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "defragd-lock"},
-        "rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}],
-    });
-    api.create(&format!("{rbac}/roles"), &role).await.unwrap();
-    let binding = serde_json::json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "defragd-lock"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "defragd-lock"},
-        "subjects": [{"kind": "ServiceAccount", "name": "defragd", "namespace": "locks"}],
-    });
-    api.create(&format!("{rbac}/rolebindings"), &binding).await.unwrap();
+    grant_leases(&api).await;
     until("the permission to be known", MINUTE, || async {
         one.stand().await.map(drop).map_err(|unknown| anyhow::anyhow!("{}", unknown.detail))
     })

@@ -41,5 +41,6 @@ mod runbook;
 mod secrets;
 mod signals;
 mod site;
+mod standing;
 mod trouble;
 mod webhook;

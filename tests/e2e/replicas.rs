@@ -28,23 +28,31 @@ impl Replica {
     }
 
     async fn start_with_ttl(rig: &Rig, name: &'static str, ttl: Duration) -> Self {
+        let kind = "--lock.kind=etcd".to_owned();
+        Self::start_with_lock(rig, name, vec![kind, format!("--lock.ttl={}s", ttl.as_secs())]).await
+    }
+
+    /// The lock is the one of these flags; with a file among them, so is the cluster.
+    pub(crate) async fn start_with_lock(rig: &Rig, name: &'static str, lock: Vec<String>) -> Self {
         let mut port = Port::reserve().unwrap();
         let token = rig.path("token");
         std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
         let token = token.display().to_string();
-        let mut args = rig.flags();
-        args.retain(|flag| !flag.starts_with("--data-dir"));
+        let mut args = Vec::new();
+        if !lock.iter().any(|flag| flag.starts_with("--config=")) {
+            args.extend(rig.flags().into_iter().filter(|flag| !flag.starts_with("--data-dir")));
+            args.extend(["--cluster-name=demo".to_owned(), "--mode=enforce".to_owned()]);
+        }
+        if !lock.iter().any(|flag| flag.starts_with("--lock.token-file=")) {
+            args.push(format!("--lock.token-file={token}"));
+        }
+        args.extend(lock);
         args.extend([
-            "--cluster-name=demo".to_owned(),
-            "--mode=enforce".to_owned(),
             format!("--data-dir={}", rig.path(name).display()),
             format!("--web.listen-address={}", port.address()),
             format!("--web.bearer-token-file={token}"),
-            "--lock.kind=etcd".to_owned(),
-            format!("--lock.ttl={}s", ttl.as_secs()),
             format!("--lock.name={name}"),
             format!("--lock.url=http://{}", port.address()),
-            format!("--lock.token-file={token}"),
         ]);
         port.release();
         let defragd = Defragd::start(binary(), &args, &rig.path(&format!("{name}.log"))).await.unwrap();

@@ -46,6 +46,8 @@ mod people;
 #[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/policy.rs"]
 mod policy;
+#[path = "../sim/requests.rs"]
+mod requests;
 #[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/rng.rs"]
 mod rng;

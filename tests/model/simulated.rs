@@ -66,6 +66,9 @@ fn schedule(version: String, seed: u64) -> Schedule {
         deaths: Vec::new(),
         mended_at: NEVER,
         fleet: None,
+        sent_twice: false,
+        stale_sizes: false,
+        modes: Vec::new(),
     }
 }
 

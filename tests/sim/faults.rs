@@ -9,6 +9,7 @@ use crate::{
     fleet::Fleet,
     gates::Outages,
     people::{self, Person},
+    requests,
     rng::Rng,
 };
 
@@ -122,6 +123,22 @@ pub enum Fault {
     ClockStep {
         seconds: i64,
     },
+    /// The clock on the wall stands still.
+    ClockStops {
+        time: Duration,
+    },
+    /// etcd denies the credentials.
+    Denied {
+        time: Duration,
+    },
+    /// The next defragmentation of this member succeeds, and its file is as large as before.
+    NoShrink {
+        node: usize,
+    },
+    /// Other clusters' runs take all slots.
+    SlotsTaken {
+        time: Duration,
+    },
 }
 
 /// The end of one life of defragd.
@@ -177,6 +194,12 @@ pub struct Schedule {
     pub mended_at: Duration,
     /// Several replicas and their lock.
     pub fleet: Option<Fleet>,
+    /// Two Alertmanagers send each alert, with two spellings of its start.
+    pub sent_twice: bool,
+    /// Under NOSPACE, members report an in-use size from before the compaction.
+    pub stale_sizes: bool,
+    /// The mode after each death, where it changes.
+    pub modes: Vec<Mode>,
 }
 
 const MIB: u64 = 1 << 20;
@@ -236,8 +259,12 @@ impl Schedule {
             people: Vec::new(),
             gate: None,
             fleet: None,
+            sent_twice: false,
+            stale_sizes: false,
+            modes: Vec::new(),
         };
         people::draw(&mut schedule);
+        requests::draw(&mut schedule);
         schedule
     }
 

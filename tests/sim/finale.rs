@@ -21,7 +21,7 @@ use crate::{
     faults::wants,
     journal::SimJournal,
     lives::{BOUND, approve, boot, broken, key, resume},
-    model::{SimEtcd, World},
+    model::{Node, SimEtcd, World},
     sim::Sim,
 };
 
@@ -108,7 +108,10 @@ async fn ask(
             cluster.command("p".to_owned(), Command::Run).await.ok().flatten()
         } else {
             match cluster.request(vec![key(number)]).await {
-                Ok(AlertDecision::Accepted { run, .. }) => Some(run),
+                Ok(
+                    AlertDecision::Accepted { run, .. }
+                    | AlertDecision::Duplicate { run, reason: Reason::AlreadyRequested, .. },
+                ) => Some(run),
                 _ => None,
             }
         };
@@ -120,13 +123,32 @@ async fn ask(
     None
 }
 
+/// Whether a run on a mended cluster may end so, again and again: the cluster or its policy is to be changed.
+pub fn may_end_so(world: &World, outcome: &Outcome) -> bool {
+    let policy = &world.schedule.policy;
+    let voters = world.current().into_iter().filter(|node| world.nodes[*node].voter()).count();
+    let slack = voters >= 3 || policy.allow_without_quorum_slack;
+    let (Outcome::Refused { reason } | Outcome::Failed { reason }) = outcome else { return false };
+    match reason {
+        // With NOSPACE left armed, a quota that nobody tells or that is too small is for a person.
+        Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } | Reason::NeedsPerson { .. } => true,
+        // Nobody to hand over to.
+        Reason::NoTransferTarget => voters == 1 && policy.leader == LeaderPolicy::LastAfterTransfer,
+        _ => matches!(outcome, Outcome::Refused { .. }) && (has_odd_voter(world) || !slack),
+    }
+}
+
+fn has_odd_voter(world: &World) -> bool {
+    let odd = |node: &Node| node.voter() && ["3.5.4", "3.4.3", "banana"].contains(&node.version.as_str());
+    world.current().into_iter().any(|node| odd(&world.nodes[node]))
+}
+
 /// What the last run has to come to.
 fn judge(world: &mut World, outcome: &Outcome, fault_free: bool) {
     let policy = world.schedule.policy.clone();
     let current = world.current();
     let voters: Vec<_> = current.iter().filter(|node| world.nodes[**node].voter()).copied().collect();
-    let odd = voters.iter().any(|node| ["3.5.4", "3.4.3", "banana"].contains(&world.nodes[*node].version.as_str()));
-    let slack = voters.len() >= 3 || policy.allow_without_quorum_slack;
+    let (odd, slack) = (has_odd_voter(world), voters.len() >= 3 || policy.allow_without_quorum_slack);
     if policy.mode == Mode::Observe {
         if !matches!(outcome, Outcome::Observed { .. } | Outcome::NothingToDo | Outcome::Refused { .. }) {
             world.violate("I10", format!("mode observe ends as {outcome:?}"));
@@ -139,23 +161,11 @@ fn judge(world: &mut World, outcome: &Outcome, fault_free: bool) {
         }
         return;
     }
-    // With NOSPACE left armed, a quota that nobody tells or that is too small is for a person.
-    if let Outcome::Failed { reason: Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } }
-    | Outcome::Refused { reason: Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } } = outcome
-    {
+    if may_end_so(world, outcome) {
         return;
     }
-    // Nobody to hand over to, and a window that closes in the middle.
-    let alone = voters.len() == 1 && policy.leader == LeaderPolicy::LastAfterTransfer;
-    match outcome {
-        Outcome::Refused { reason: Reason::NoTransferTarget }
-        | Outcome::Failed { reason: Reason::NoTransferTarget }
-            if alone =>
-        {
-            return;
-        }
-        Outcome::Stopped { reason: Reason::WindowClosed { .. } } if !policy.windows.0.is_empty() => return,
-        _ => {}
+    if matches!(outcome, Outcome::Stopped { reason: Reason::WindowClosed { .. } }) && !policy.windows.0.is_empty() {
+        return;
     }
     if !matches!(outcome, Outcome::Succeeded | Outcome::NothingToDo) {
         return world.violate("liveness", format!("a healthy cluster ends as {outcome:?}"));

@@ -60,7 +60,7 @@ pub struct RunLog {
     manual: bool,
     pub outcome: Option<Outcome>,
     dealt_with: Vec<MemberId>,
-    open: Option<MemberId>,
+    pub open: Option<MemberId>,
     /// The open intent has had its RPC.
     sent: bool,
     failed: bool,
@@ -576,6 +576,7 @@ impl World {
             Entry::Approved { .. } => 8,
             Entry::Gate(_) => 9,
             Entry::HandedOver(_) => 10,
+            Entry::Repeats { .. } => 11,
         };
         self.watch.mix(now, &[5, run.0.unsigned_abs(), kind]);
         self.check_entry(run, entry);
@@ -644,6 +645,7 @@ impl World {
                 }
             }
             Entry::Finished(outcome) => log.outcome = Some(outcome.clone()),
+            Entry::Repeats { .. } => unreachable!("the simulator's journal leaves nothing out"),
         }
         if let Some((invariant, what)) = wrong {
             self.violate(invariant, format!("run {run}: {what}: {}", brief(entry)));
@@ -712,5 +714,6 @@ fn brief(entry: &Entry) -> String {
         Entry::Approved { by } => format!("approved by {by}"),
         Entry::HandedOver(to) => format!("handed over to {} as run {}", to.holder.name, to.run),
         Entry::Finished(outcome) => format!("finished {}: {outcome:?}", outcome.label()),
+        Entry::Repeats { times, .. } => format!("stands for {times} before it"),
     }
 }

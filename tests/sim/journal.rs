@@ -7,8 +7,9 @@ use std::{
 
 use defragd::{
     core::{
+        admission::Ledger,
         handover::Digest,
-        history::{Entry, Record, Request, RunId, RunView},
+        history::{Entry, Record, Request, RunId, RunView, Trigger},
         order::{Order, OrderRecord},
     },
     ports::{
@@ -19,7 +20,7 @@ use defragd::{
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::sleep;
 
-use crate::{sim::Sim, stopped::while_stopped};
+use crate::{model::World, policy::STILL_SENT, sim::Sim, stopped::while_stopped};
 
 /// More than any schedule writes.
 const MOST_RECORDS: usize = 3_000;
@@ -57,6 +58,12 @@ impl SimJournal {
 
     pub fn views(&self) -> Vec<RunView> {
         RunView::fold(self.records.lock().unwrap().clone())
+    }
+
+    /// What it holds, as the page and the API are shown it.
+    pub fn ledger(&self) -> Ledger {
+        let (orders, inherited) = (self.orders.lock().unwrap().clone(), self.inherited.lock().unwrap().clone());
+        Ledger { runs: self.views(), orders, inherited }
     }
 
     /// Durable at some moment between the call and its answer, so that a crash in between leaves either.
@@ -104,6 +111,8 @@ impl SimJournal {
         }
         let next = records.iter().map(|record| record.run.0).max().unwrap_or(0) + 1;
         let run = run.unwrap_or(RunId(next));
+        let views = RunView::fold(records.iter().cloned());
+        check_requests(&mut world, run, &entry, &views);
         world.on_journal_entry(run, &entry);
         let at = wall_clock(&world);
         // As the real one: what cannot be read back must fail here, too.
@@ -137,6 +146,28 @@ impl SimJournal {
             sleep(after).await;
         }
         read
+    }
+}
+
+/// L4: there is one request at a time, and none is begun that nobody wants any more.
+fn check_requests(world: &mut World, run: RunId, entry: &Entry, views: &[RunView]) {
+    match entry {
+        Entry::Accepted(_) => {
+            if let Some(open) = views.iter().find(|view| view.outcome.is_none()) {
+                world.violate("L4", format!("run {run} is accepted while run {} is open", open.id));
+            }
+        }
+        Entry::Started { .. } if world.lock.is_none() => {
+            let Some(view) = views.iter().find(|view| view.id == run && view.started_at.is_none()) else { return };
+            let (now, resolved) = (world.now, &world.watch.orders.resolved);
+            let known = |since: &Duration| now > *since + STILL_SENT;
+            let alerts = &view.request.alerts;
+            let gone = alerts.iter().all(|key| resolved.get(&key.fingerprint).is_some_and(known));
+            if view.request.trigger != Trigger::Manual && gone {
+                world.violate("withdrawn", format!("run {run} begins although none of its alerts fires: {alerts:?}"));
+            }
+        }
+        _ => {}
     }
 }
 
@@ -223,7 +254,8 @@ impl Clock for SimClock {
 pub const EPOCH_SECOND: i64 = 1_790_000_000;
 
 pub fn wall_clock(world: &crate::model::World) -> Timestamp {
-    let elapsed =
-        SignedDuration::try_from(world.now).unwrap() + SignedDuration::from_secs(world.host().clock_offset_seconds);
+    let stopped = world.host().clock_stops.map_or(Duration::ZERO, |(since, until)| world.now.min(until) - since);
+    let elapsed = SignedDuration::try_from(world.now - stopped).unwrap()
+        + SignedDuration::from_secs(world.host().clock_offset_seconds);
     Timestamp::from_second(EPOCH_SECOND).unwrap() + elapsed
 }

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -16,13 +16,21 @@ use defragd::{
         service::App,
     },
     config::ClusterSettings,
-    core::{alert::Selector, history::AlertKey, reason::Reason},
+    core::{
+        admission::{Hold, Ledger},
+        alert::Selector,
+        cluster::AlarmKind,
+        history::{AlertKey, Outcome, RunView},
+        policy::Policy,
+        reason::Reason,
+    },
     ports::{
         peers::Peers,
         service::{Carried, Command, Service},
     },
     telemetry::counters::Counters,
 };
+use jiff::Timestamp;
 use tokio::{
     sync::Semaphore,
     time::{sleep, sleep_until, timeout},
@@ -30,10 +38,10 @@ use tokio::{
 
 use crate::{
     faults::{Death, Fault, Schedule},
-    finale::finale,
+    finale::{finale, may_end_so},
     gates::gates,
     invariants::{Own, Violation, Watch},
-    journal::{SimClock, SimJournal},
+    journal::{SimClock, SimJournal, wall_clock},
     lock::lock_of,
     model::{SimEtcd, World},
     peers::number as number_of,
@@ -172,7 +180,7 @@ pub fn boot(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>)
         journal: journal.reopened(),
         counters: Counters::new(["a"]),
         clock,
-        slots: Arc::new(Semaphore::new(1)),
+        slots: shared_slots(sim),
         max_concurrent_runs: 1,
         claims: Claims::default(),
         changes: Changes::default(),
@@ -187,6 +195,24 @@ pub fn boot(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>)
         None => cluster,
     });
     (Arc::clone(&cluster), Arc::new(App::new(vec![cluster], shared)))
+}
+
+/// The slots of the process, which other clusters' runs take now and then.
+fn shared_slots(sim: &Arc<Sim>) -> Arc<Semaphore> {
+    let slots = Arc::new(Semaphore::new(1));
+    let (sim, others) = (Arc::clone(sim), Arc::downgrade(&slots));
+    tokio::spawn(async move {
+        loop {
+            sim.changed.notified().await;
+            let Some(slots) = others.upgrade() else { return };
+            let until = sim.world().slots_taken_until;
+            if until > sim.now() {
+                let _taken = slots.acquire_owned().await;
+                sleep_until(sim.at(until)).await;
+            }
+        }
+    });
+    slots
 }
 
 pub fn broken(sim: &Sim) -> bool {
@@ -204,6 +230,8 @@ pub struct Asked {
     pub again: Cell<Option<Duration>>,
     /// How many of those came.
     pub fired: Cell<usize>,
+    /// What lives now.
+    cluster: RefCell<Weak<Cluster<SimEtcd, SimJournal>>>,
 }
 
 /// Ends soon after the first violation: what comes after it proves nothing.
@@ -237,7 +265,7 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
         (world.schedule.deaths.clone(), world.schedule.mended_at)
     };
     let asked = Rc::new(Asked::default());
-    for death in deaths {
+    for (number, death) in deaths.into_iter().enumerate() {
         if sim.now() >= death.at {
             continue;
         }
@@ -263,6 +291,10 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
         drop(serving);
         let _ = journal.reopened();
         sleep(death.down).await;
+        let mode = sim.world().schedule.modes.get(number).copied();
+        if let Some(mode) = mode {
+            sim.world().change_mode(mode);
+        }
     }
     // The last life goes on past the end of all faults.
     let mut extra = 0;
@@ -271,7 +303,7 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
         let serving = serve(sim, journal, stopped, Rc::clone(&asked));
         let closed = async {
             sleep_until(sim.at(mended_at + Duration::from_secs(5))).await;
-            settle(sim, journal).await
+            settle(sim, journal, &asked).await
         };
         let closed = tokio::select! {
             biased;
@@ -317,21 +349,22 @@ pub async fn until(sim: &Sim, death: &Death) {
 async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driver::Stop, asked: Rc<Asked>) {
     let defragd = started(sim, journal, None).await;
     let cluster = &defragd.0;
+    asked.cluster.replace(Arc::downgrade(cluster));
     let requests = sim.world().schedule.requests.clone();
     let alerts = async {
         if let Some(after) = asked.again.take() {
             sleep(after).await;
             let fired = asked.fired.replace(asked.fired.get() + 1);
             // Not sent again where the journal refuses it: the others are.
-            let _ = cluster.request(vec![key(AGAIN + fired)]).await;
+            alert(sim, cluster, AGAIN + fired).await;
         }
         while asked.of_schedule.get() < requests.len() {
             let number = asked.of_schedule.get();
             sleep_until(sim.at(requests[number])).await;
-            let taken = cluster.request(vec![key(number)]).await;
-            match taken {
-                Ok(_) => asked.of_schedule.set(number + 1),
-                Err(_) => sleep(RESEND).await,
+            if alert(sim, cluster, number).await {
+                asked.of_schedule.set(number + 1);
+            } else {
+                sleep(RESEND).await;
             }
         }
     };
@@ -374,13 +407,13 @@ pub async fn people(
         let now = sim.now();
         sim.world().watch.note(now, || format!("a person: {person:?}"));
         match person {
-            Person::Pause { lasts } => {
+            Person::Pause { by, lasts } => {
                 let pause = Command::Pause { reason: "r".to_owned(), lasts };
-                match app.command("a", "p".to_owned(), pause, false).await {
-                    Ok(Carried::Here(_)) => sim.world().on_paused(lasts.map(|lasts| now + lasts)),
+                match app.command("a", by.to_owned(), pause, false).await {
+                    Ok(Carried::Here(_)) => sim.world().on_paused(by, lasts.map(|lasts| now + lasts)),
                     Ok(Carried::Elsewhere { holder, .. }) => {
                         let holder = sim.of_replica(number_of(&holder));
-                        holder.world().on_paused(lasts.map(|lasts| now + lasts));
+                        holder.world().on_paused(by, lasts.map(|lasts| now + lasts));
                     }
                     Err(_) => {}
                 }
@@ -392,7 +425,11 @@ pub async fn people(
             }
             Person::Resolve { alert } => {
                 // It is sent again or not: a later notification would be of another alert.
-                let _ = cluster.resolve(vec![key(alert)]).await;
+                let key = key_in_other_words(alert);
+                if cluster.resolve(vec![key.clone()]).await.is_ok() {
+                    let now = sim.now();
+                    sim.world().watch.orders.resolved.insert(key.fingerprint, now);
+                }
             }
         }
         done(number);
@@ -413,38 +450,183 @@ pub async fn resume(sim: &Sim, app: &Arc<App<SimEtcd, SimJournal>>) {
 }
 
 pub async fn approve(journal: &SimJournal, app: &Arc<App<SimEtcd, SimJournal>>) {
-    let waiting = journal.views().into_iter().rev().find(|view| view.outcome.is_none() && view.started_at.is_none());
+    let waiting = journal.views().into_iter().rev().find(|view| view.outcome.is_none());
     if let Some(view) = waiting {
         let _ = app.approve(view.id, "p".to_owned(), false).await;
     }
 }
 
 pub fn key(number: usize) -> AlertKey {
-    AlertKey { fingerprint: format!("alert-{number}"), starts_at: "t".to_owned() }
+    AlertKey::new(format!("alert-{number}"), "2026-09-21T14:00:00.12Z")
 }
 
-/// Waits until every accepted request has its outcome. `false` if this life of defragd does not get there.
-async fn settle(sim: &Arc<Sim>, journal: &SimJournal) -> bool {
+/// The same as another Alertmanager writes it.
+fn key_in_other_words(number: usize) -> AlertKey {
+    AlertKey::new(format!("alert-{number}"), "2026-09-21T14:00:00.120Z")
+}
+
+/// Sends an alert once or twice, as the schedule has it.
+pub async fn alert(sim: &Sim, cluster: &Arc<Cluster<SimEtcd, SimJournal>>, number: usize) -> bool {
+    sim.world().watch.orders.resolved.remove(&key(number).fingerprint);
+    let taken = cluster.request(vec![key(number)]).await.is_ok();
+    let twice = sim.world().schedule.sent_twice;
+    if taken && twice {
+        let soon = sim.world().rng.millis(1, 2_000);
+        sleep(soon).await;
+        let _ = cluster.request(vec![key_in_other_words(number)]).await;
+    }
+    taken
+}
+
+/// What is left of the requests, as the page and the API show it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    Nothing,
+    /// Work that is under way, or due.
+    Work,
+    /// It is gone on with by itself, at a time that is not too far.
+    Waits,
+    /// Only an operator shortens this.
+    ForAnOperator,
+}
+
+pub fn left(sim: &Sim, journal: &SimJournal) -> Left {
+    let (policy, now) = {
+        let world = sim.world();
+        (world.schedule.policy.clone(), wall_clock(&world))
+    };
+    let ledger = journal.ledger();
+    check_limits(sim, &ledger, &policy, now);
+    let within_bound = |at: Timestamp| at.duration_since(now).as_secs_f64() < BOUND.as_secs_f64();
+    let Some(open) = ledger.runs.iter().find(|run| run.outcome.is_none()) else {
+        return match ledger.next_attempt(now) {
+            None => Left::Nothing,
+            Some(next) if next.at <= now => Left::Work,
+            Some(next) if within_bound(next.at) => Left::Waits,
+            Some(_) => Left::ForAnOperator,
+        };
+    };
+    match hold(sim, &ledger, open, &policy, now) {
+        Some(Hold::Wait { until: Some(until), .. }) if within_bound(until) => Left::Waits,
+        Some(Hold::Wait { .. }) => Left::ForAnOperator,
+        Some(Hold::End(_)) | None => Left::Work,
+    }
+}
+
+/// What holds an open request. NOSPACE waits for no window, cooldown or limit.
+fn hold(sim: &Sim, ledger: &Ledger, open: &RunView, policy: &Policy, now: Timestamp) -> Option<Hold> {
+    let no_space = sim.world().alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+    ledger.hold(open, policy, policy.emergency && no_space, now)
+}
+
+/// L2: no limit outlives its cause.
+fn check_limits(sim: &Sim, ledger: &Ledger, policy: &Policy, now: Timestamp) {
+    const SLACK: Duration = Duration::from_mins(1);
+    const LONGEST_RETRY: Duration = Duration::from_hours(1);
+    const DAY: Duration = Duration::from_hours(24);
+    let cooldown = match ledger.cooldown(policy, now) {
+        Some(Reason::Cooldown { until }) => Some(("cooldown", until, policy.cooldown)),
+        _ => None,
+    };
+    let daily = match ledger.daily_limit(policy, now) {
+        Some(Reason::DailyLimit { until, .. }) => Some(("daily limit", until, DAY)),
+        _ => None,
+    };
+    let retry = ledger.next_attempt(now).map(|next| ("next run", next.at, LONGEST_RETRY));
+    for (what, until, longest) in [cooldown, daily, retry].into_iter().flatten() {
+        if until.duration_since(now).as_secs_f64() > (longest + SLACK).as_secs_f64() {
+            sim.world().violate("L2", format!("the {what} lasts until {until}, at {now}"));
+        }
+    }
+}
+
+/// Whether what the page and the API show is not what holds the request.
+fn shows_another_hold(sim: &Sim, journal: &SimJournal, asked: &Asked) -> Option<String> {
+    let cluster = asked.cluster.borrow().upgrade()?;
+    let (policy, now) = {
+        let world = sim.world();
+        (world.schedule.policy.clone(), wall_clock(&world))
+    };
+    let ledger = journal.ledger();
+    let open = ledger.runs.iter().find(|run| run.outcome.is_none())?;
+    let Some(Hold::Wait { reason, .. }) = hold(sim, &ledger, open, &policy, now) else { return None };
+    let shown = cluster.summary().waiting_for.map(|told| told.reason.label());
+    (shown != Some(reason.label())).then(|| format!("{reason} holds run {}, and {shown:?} is shown", open.id))
+}
+
+/// Waits until every accepted request is satisfied, or needs an operator. `false` if this life of defragd does not get
+/// there.
+async fn settle(sim: &Arc<Sim>, journal: &SimJournal, asked: &Asked) -> bool {
     let begun = sim.now();
-    let mut idle = 0;
+    let (mut idle, mut wrong) = (0, 0);
     loop {
-        let open = journal.views().into_iter().filter(|view| view.outcome.is_none()).count();
-        if open == 0 {
+        let left = left(sim, journal);
+        // It looks once a minute.
+        let another = shows_another_hold(sim, journal, asked);
+        wrong = if another.is_some() { wrong + 1 } else { 0 };
+        if let (Some(what), 4..) = (another, wrong) {
+            sim.world().violate("L3", what);
+        }
+        if wrong > 0 {
+            sleep(Duration::from_secs(30)).await;
+            continue;
+        }
+        if left == Left::Nothing {
+            check_forgotten(sim, journal);
+        }
+        if matches!(left, Left::Nothing | Left::ForAnOperator) || (left == Left::Waits && is_refused(sim, journal)) {
             return true;
         }
         // An active run writes or asks all the time; one that asks for nothing at all is forgotten.
         let calls = sim.world().calls;
         sleep(Duration::from_secs(30)).await;
-        idle = if sim.world().calls == calls { idle + 1 } else { 0 };
+        idle = if sim.world().calls == calls && left == Left::Work { idle + 1 } else { 0 };
         if sim.now() - begun > BOUND {
-            sim.world().violate("liveness", format!("a run is still under way after {} h", BOUND.as_secs() / 3600));
+            let last = journal.views().pop();
+            let what = format!("L1: after {} h a request still stands: {last:?}", BOUND.as_secs() / 3600);
+            sim.world().violate("liveness", what);
             return true;
         }
         // Longer than any deadline: a Defragment that is out makes no calls. A wait for a time of day lasts longer
         // by as much as clocks were put back.
-        let stepped = sim.world().schedule.faults.iter().any(|(_, fault)| matches!(fault, Fault::ClockStep { .. }));
+        let stepped = sim
+            .world()
+            .schedule
+            .faults
+            .iter()
+            .any(|(_, fault)| matches!(fault, Fault::ClockStep { .. } | Fault::ClockStops { .. }));
         if idle > if stepped { 300 } else { 24 } {
             return false;
         }
     }
+}
+
+/// L1: a request that is over was satisfied, withdrawn or expired.
+fn check_forgotten(sim: &Sim, journal: &SimJournal) {
+    let views = journal.views();
+    let Some(last) = views.iter().rev().find(|view| !view.request.alerts.is_empty()) else { return };
+    let over = match &last.outcome {
+        Some(Outcome::Succeeded | Outcome::NothingToDo | Outcome::Observed { .. }) => true,
+        Some(Outcome::Stopped { reason }) => {
+            matches!(reason, Reason::Resolved | Reason::ApprovalExpired { .. } | Reason::ObserveMode)
+        }
+        _ => false,
+    };
+    // An operator's run without alerts may have done the work.
+    let done =
+        views.iter().rev().take_while(|view| view.id != last.id).any(|view| {
+            matches!(view.outcome, Some(Outcome::Succeeded | Outcome::NothingToDo | Outcome::Observed { .. }))
+        });
+    let mut world = sim.world();
+    let fires = |key: &AlertKey| !world.watch.orders.resolved.contains_key(&key.fingerprint);
+    if !over && !done && last.request.alerts.iter().any(fires) {
+        let what = format!("L1: the request of run {} is forgotten after {:?}", last.id, last.outcome);
+        world.violate("liveness", what);
+    }
+}
+
+/// Whether the newest run ended for something that time does not mend: its reason is what an operator is told.
+fn is_refused(sim: &Sim, journal: &SimJournal) -> bool {
+    let Some(outcome) = journal.views().pop().and_then(|run| run.outcome) else { return false };
+    may_end_so(&sim.world(), &outcome)
 }

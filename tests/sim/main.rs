@@ -22,6 +22,7 @@ mod peers;
 mod people;
 mod policy;
 mod replicas;
+mod requests;
 mod rng;
 mod seeds;
 mod seen;

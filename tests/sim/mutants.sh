@@ -46,7 +46,7 @@ no_last_look_before_a_step|src/core/run/mod.rs|s/let against = self\.trouble\(fa
 step_without_a_record|src/core/run/mod.rs|s/if let Err\(detail\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(detail), false) = (written, true) {$1/
 window_ignored|src/core/admission.rs|s/if policy\.mode == Mode::Observe \|\| emergency \|\| policy\.windows\.open_at\(now\) \{/if policy.windows.open_at(now) || !emergency {/
 window_close_ignored|src/core/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
-pause_ignored|src/core/admission.rs|s/self\.paused\(now\)\.or_else\(\|\| \{/self.paused(now).filter(|_| false).or_else(|| {/
+pause_ignored|src/core/admission.rs|s/unapproved\.or_else\(\|\| self\.paused\(now\)\)/unapproved.or_else(|| self.paused(now).filter(|_| false))/
 approval_ignored|src/core/admission.rs|s/&& run\.approved\.is_none\(\)/\&\& run.approved.is_none() \&\& emergency/
 breaker_opens_late|src/core/admission.rs|s/failures >= policy\.breaker_failures/failures > policy.breaker_failures/
 daily_limit_one_too_many|src/core/admission.rs|s/recent\.len\(\)\.checked_sub\(/recent.len().saturating_sub(1).checked_sub(/
@@ -60,6 +60,19 @@ lock_note_not_counted_in|src/app/handover.rs|s/self\.shared\.journal\.inherit\(s
 lock_begins_without_the_note|src/app/handover.rs|s/if !self\.lock\.is_needed\(\) \{\n(\s+return Ok\(term\))/if term > Term(0) {\n$1/
 handed_over_counts_as_done|src/app/forward.rs|s/Some\(PeerRun \{ outcome: None, \.\. \}\) => return Ok\(Ok\(Fares::Open\)\)/Some(PeerRun { outcome: None, .. }) => return Ok(Ok(Fares::Ended(elsewhere(holder, handed.run, &Outcome::Succeeded))))/
 handed_over_and_forgotten|src/app/forward.rs|s/!outcome\.is_broken_off\(\) => \{/outcome.is_broken_off() => {/
+shutdown_forgets_the_request|src/core/admission.rs|s/\| Reason::ShuttingDown\n/\n/
+pause_forgets_the_request|src/core/admission.rs|s/\| Reason::Paused \{ \.\. \}\n(\s+\| Reason::AwaitingApproval)/\n$1/
+closed_window_forgets_the_request|src/core/admission.rs|s/\n\s+\| Reason::WindowClosed \{ \.\. \}(\n\s+\}\)\n\s+\))/$1/
+failure_forgets_the_request|src/core/admission.rs|s/Refused \{ \.\. \} \| Failed \{ \.\. \} \| Interrupted \{ \.\. \}/Refused { .. } | Interrupted { .. }/; s/use Outcome::\{Failed, Interrupted, Refused\};/use Outcome::{Interrupted, Refused};/
+emergency_waits_for_the_cooldown|src/core/admission.rs|s/&& !emergency\n(\s+&& let Some\(reason\) = self\.cooldown)/$1/
+stale_sizes_are_believed|src/core/policy.rs|s/MIN_GAIN_UNDER_NO_SPACE \|\| too_large\(\)/MIN_GAIN_UNDER_NO_SPACE \|\| (too_large() \&\& reclaimable.0 > u64::MAX \/ 2)/
+failure_leaves_nospace_armed|src/core/run/mod.rs|s/if self\.ending\.is_none\(\) && disarm/if self.ending.is_none() \&\& disarm \&\& self.looks > 99/
+times_ahead_count|src/core/admission.rs|s/time <= after\(now, CLOCK_TOLERANCE\)/time <= after(now, CLOCK_TOLERANCE) || now < time/
+each_spelling_is_an_alert|src/core/history.rs|s/starts_at\.parse::<Timestamp>\(\)\.map_or_else/starts_at.parse::<Timestamp>().map(|_| starts_at).map_or_else/
+approval_of_a_run_under_way_not_asked_for|src/core/admission.rs|s/run\.started_at\.is_some\(\) && \(!lacks_approval \|\| run\.open_intent\.is_some\(\)\)/run.started_at.is_some()/
+a_pause_replaces_all_pauses|src/core/order.rs|s/pauses\.insert\(by, record\);/pauses.clear();\n                pauses.insert(by, record);/
+without_gain_no_heir|src/core/run/leader.rs|s/\n\s+\| Reason::NoGain \{ \.\. \}//
+another_hold_is_shown|src/app/worker.rs|s/desk\.waiting_for = Some\(reason\);/desk.waiting_for.get_or_insert(reason);/
 cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
 LIST
 }

@@ -16,6 +16,7 @@ use crate::{faults::Schedule, gates, journal::EPOCH_SECOND, rng::Rng};
 #[derive(Clone, Debug)]
 pub enum Person {
     Pause {
+        by: &'static str,
         lasts: Option<Duration>,
     },
     Resume,
@@ -69,6 +70,7 @@ fn draw_policy(schedule: &mut Schedule, rng: &mut Rng) {
     if rng.percent(15) {
         policy.max_runs_per_day = u32::try_from(rng.between(1, 3)).unwrap();
     }
+    policy.emergency = !Rng::new(schedule.seed ^ 0xe3e6).percent(30);
     if rng.percent(20) {
         policy.breaker_failures = u32::try_from(rng.between(1, 3)).unwrap();
         policy.breaker_reset_after = rng.percent(50).then(|| rng.seconds(10, 100));
@@ -105,7 +107,7 @@ fn draw_people(schedule: &mut Schedule, rng: &mut Rng) {
     if rng.percent(20) {
         let lasts = rng.percent(30).then(|| rng.seconds(1, 40));
         let paused = busy(rng);
-        people.push((paused, Person::Pause { lasts }));
+        people.push((paused, Person::Pause { by: "ann", lasts }));
         people.push((paused + rng.seconds(1, 50), Person::Resume));
     }
     if rng.percent(15) {
@@ -136,6 +138,9 @@ pub fn names(schedule: &Schedule) -> Vec<String> {
         (policy.breaker_failures < u32::MAX, "with:breaker"),
         (schedule.no_space, "with:no_space"),
         (schedule.gate.is_some(), "with:gate"),
+        (schedule.sent_twice, "with:two_alertmanagers"),
+        (schedule.stale_sizes && schedule.no_space, "with:stale_sizes"),
+        (!schedule.modes.is_empty(), "with:mode_changes"),
     ];
     names.extend(with.into_iter().filter(|(there, _)| *there).map(|(_, name)| name.to_owned()));
     names

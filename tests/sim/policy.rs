@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use defragd::core::{
     cluster::{Alarm, AlarmKind, Fact, MemberId, Status},
     handover::Digest,
-    history::{Entry, MemberEnd, Outcome, RunId, Step, Trigger},
+    history::{Entry, MemberEnd, Outcome, RunId, Step},
     order::Order,
     policy::{Compaction, LeaderPolicy, Mode},
     reason::Reason,
@@ -27,17 +27,23 @@ const REST: Duration = Duration::from_secs(5);
 /// A difference below this is the clients' work, not the compaction's.
 const SAME_WITHIN_BYTES: u64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
+/// Between the look that finds an emergency and what is sent because of it there may be a slow network and journal.
+const EMERGENCY_SEEN_FOR: Duration = Duration::from_mins(2);
 
 /// What is remembered for these checks.
 #[derive(Debug, Default)]
 pub struct Orders {
-    /// Since when, and until when if it ends by itself.
-    paused: Option<(Duration, Option<Duration>)>,
+    /// By whom, since when, and until when if it ends by itself.
+    paused: BTreeMap<&'static str, (Duration, Option<Duration>)>,
     /// The last step in the journal, and whether it was sent.
     step: Option<(i64, Step, bool)>,
     settling: Option<Settling>,
     compacted: Vec<i64>,
     approved: Vec<i64>,
+    /// The alerts that no longer fire, and since when defragd knows.
+    pub resolved: BTreeMap<String, Duration>,
+    /// The run under way began in an emergency.
+    urgent: bool,
     /// Runs that ended after they touched a member.
     touched: Vec<(i64, Duration)>,
     /// Runs that failed in a row.
@@ -61,19 +67,24 @@ struct Settling {
 impl World {
     /// Windows and limits are by the clock on the wall, and nobody can keep them to the second when that steps.
     pub fn clock_is_steady(&self) -> bool {
-        !self.schedule.faults.iter().any(|(_, fault)| matches!(fault, Fault::ClockStep { .. }))
+        !self
+            .schedule
+            .faults
+            .iter()
+            .any(|(_, fault)| matches!(fault, Fault::ClockStep { .. } | Fault::ClockStops { .. }))
     }
 
     /// A pause was acknowledged to the person who ordered it.
-    pub fn on_paused(&mut self, until: Option<Duration>) {
-        self.watch.orders.paused = Some((self.now, until));
+    pub fn on_paused(&mut self, by: &'static str, until: Option<Duration>) {
+        let now = self.now;
+        self.watch.orders.paused.insert(by, (now, until));
         self.on_pause_acknowledged();
     }
 
     /// A person is about to resume.
     pub fn on_resume(&mut self) {
         self.on_resumed_somewhere();
-        self.watch.orders.paused = None;
+        self.watch.orders.paused.clear();
         self.watch.orders.failures = 0;
         self.forgive();
     }
@@ -85,7 +96,7 @@ impl World {
         self.watch.inherited = Some(digest.term);
         let last = digest.order.as_ref().map(|record| &record.order);
         if matches!(last, Some(Order::Resume { .. })) {
-            self.watch.orders.paused = None;
+            self.watch.orders.paused.clear();
         }
         if digest.resumed_at.is_some() {
             self.forgive();
@@ -98,15 +109,24 @@ impl World {
         }
     }
 
+    /// The configuration says so from the next start on.
+    pub fn change_mode(&mut self, mode: Mode) {
+        let now = self.now;
+        self.watch.note(now, || format!("mode {}", mode.label()));
+        self.schedule.policy.mode = mode;
+    }
+
     /// I4: no order stands against sending this.
     pub fn check_orders(&mut self, what: &str) {
         self.check_note(what);
-        if let Some((since, until)) = self.watch.orders.paused
-            && self.now > since + STILL_SENT
-            && until.is_none_or(|until| self.now < until)
+        let now = self.now;
+        let counts = |(since, until): &&(Duration, Option<Duration>)| {
+            now > *since + STILL_SENT && until.is_none_or(|until| now < until)
+        };
+        if let Some((since, _)) = self.watch.orders.paused.values().copied().find(|pause| counts(&pause))
             && self.clock_is_steady()
         {
-            self.violate("I4", format!("{what} although a pause was acknowledged {:?} ago", self.now - since));
+            self.violate("I4", format!("{what} although a pause was acknowledged {:?} ago", now - since));
         }
         if self.is_closed() && self.clock_is_steady() {
             self.violate("I4", format!("{what} although no window has been open for {STILL_SENT:?}"));
@@ -114,8 +134,9 @@ impl World {
     }
 
     fn is_closed(&self) -> bool {
-        let (windows, now) = (&self.schedule.policy.windows, wall_clock(self));
-        !windows.open_at(now) && !windows.open_at(now - STILL_SENT)
+        let (policy, now) = (&self.schedule.policy, wall_clock(self));
+        let closed = !policy.windows.open_at(now) && !policy.windows.open_at(now - STILL_SENT);
+        closed && !self.overrides_limits()
     }
 
     /// The leader is dealt with as the policy says.
@@ -229,17 +250,18 @@ impl World {
         let steady = self.clock_is_steady();
         let policy = self.schedule.policy.clone();
         match entry {
-            Entry::Accepted(request) if request.trigger != Trigger::Manual && steady && self.lock.is_none() => {
-                self.check_limits(run);
-            }
             Entry::Approved { .. } => self.watch.orders.approved.push(run.0),
             Entry::Step(step) => self.watch.orders.step = Some((run.0, step.clone(), false)),
             Entry::Started { .. } => {
                 // A new process does not know that a compaction has not settled, and measures anew.
                 self.watch.orders.settling = None;
                 let fresh = self.watch.runs.get(&run.0).is_none_or(|log| !log.started);
-                // Under a lock, what the holder decides is decided when it begins.
-                if fresh && steady && self.lock.is_some() && !self.watch.is_manual(run.0) {
+                if fresh {
+                    self.watch.orders.urgent = false;
+                    self.watch.orders.urgent = self.overrides_limits();
+                }
+                let by_operator = self.watch.is_manual(run.0) || self.watch.orders.approved.contains(&run.0);
+                if fresh && steady && !by_operator && !self.overrides_limits() {
                     self.check_limits(run);
                 }
                 let since = self.now.saturating_sub(self.watch.orders.last_failure);
@@ -254,9 +276,18 @@ impl World {
                 if fresh && steady && written_at_once && policy.mode != Mode::Observe && self.is_closed() {
                     self.violate("policy", format!("run {run} begins while no window is open"));
                 }
-                if policy.mode == Mode::Approve && !self.watch.orders.approved.contains(&run.0) {
+                // A member that may be defragmenting is followed to its end.
+                let follows = self.watch.runs.get(&run.0).is_some_and(|log| log.open.is_some());
+                if policy.mode == Mode::Approve && !follows && !by_operator {
                     self.violate("approval", format!("run {run} begins, and nobody has approved it"));
                 }
+            }
+            Entry::Intent(intent)
+                if policy.mode == Mode::Approve
+                    && !self.watch.is_manual(run.0)
+                    && !self.watch.orders.approved.contains(&run.0) =>
+            {
+                self.violate("approval", format!("run {run} chooses {}, and nobody has approved it", intent.member));
             }
             Entry::Intent(intent) if self.watch.orders.settling.is_some() => {
                 self.violate("I7", format!("{} is chosen before the compaction has settled", intent.member));
@@ -271,11 +302,19 @@ impl World {
                     *at = self.now;
                 }
                 match outcome {
-                    // It is gone on with by whoever holds the lock.
-                    Outcome::Stopped { reason: Reason::LockLost { .. } } => {
+                    // It costs nothing: the next run does the rest.
+                    Outcome::Stopped {
+                        reason:
+                            Reason::LockLost { .. }
+                            | Reason::ShuttingDown
+                            | Reason::Paused { .. }
+                            | Reason::WindowClosed { .. }
+                            | Reason::AwaitingApproval { .. },
+                    } => {
                         self.watch.orders.touched.retain(|(touched, _)| *touched != run.0);
                     }
-                    Outcome::Failed { .. } => {
+                    Outcome::Failed { reason } => {
+                        self.check_left_armed(run, reason);
                         self.watch.orders.failures += 1;
                         self.watch.orders.last_failure = self.now;
                     }
@@ -284,6 +323,49 @@ impl World {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// NOSPACE is armed, or a file is near its quota.
+    pub fn is_emergency(&self) -> bool {
+        let near_quota = |node: usize| self.nodes[node].size * 10 >= self.nodes[node].quota * 9;
+        self.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace) || self.current().into_iter().any(near_quota)
+    }
+
+    /// Windows, cooldown and daily limit do not count now, for a run that began in an emergency or may have seen one.
+    fn overrides_limits(&self) -> bool {
+        let seen = |at: Duration| self.now.saturating_sub(at) < EMERGENCY_SEEN_FOR;
+        let emergency = self.is_emergency() || self.emergency_at.is_some_and(seen);
+        self.schedule.policy.emergency && (emergency || self.watch.orders.urgent)
+    }
+
+    /// A run that failed leaves NOSPACE armed only if a file is too large for it to be disarmed, or trouble is in the way.
+    fn check_left_armed(&mut self, run: RunId, reason: &Reason) {
+        let policy = &self.schedule.policy;
+        let in_the_way = matches!(
+            reason,
+            Reason::JournalFailed { .. }
+                | Reason::DisarmFailed { .. }
+                | Reason::NoSpaceAgain
+                | Reason::MembershipChanged { .. }
+                | Reason::ClusterChanged { .. }
+        );
+        let stops = self.watch.stop_asked.is_some() || self.lock.is_some() || !self.watch.orders.paused.is_empty();
+        let stops = stops || !policy.windows.0.is_empty() || policy.mode != Mode::Enforce;
+        let tried = matches!(&self.watch.orders.step, Some((of, Step::DisarmNoSpace { .. }, _)) if *of == run.0);
+        if in_the_way || stops || tried || !policy.disarm_no_space || self.schedule.a_step_is_not_written() {
+            return;
+        }
+        let seen = &self.watch.seen;
+        let armed = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+        let members = seen.membership.iter().flat_map(|membership| &membership.members);
+        let small = members.into_iter().all(|member| {
+            let Some(Ok(status)) = seen.status.get(&member.id) else { return false };
+            let told = seen.gauges.get(&member.id).and_then(|gauges| gauges.as_ref().ok()?.quota);
+            status.quota.or(told).is_some_and(|quota| status.db_size.0 * 10 < quota.0 * 9)
+        });
+        if armed && small && seen.unhealthy().is_none() {
+            self.violate("L1", format!("run {run} fails and leaves NOSPACE armed, and every file is small: {reason}"));
         }
     }
 

@@ -21,7 +21,7 @@ use crate::{
     finale::finale,
     fleet::{Back, Fleet, Replica},
     journal::SimJournal,
-    lives::{AGAIN, Asked, BOUND, RESEND, key, people, resume, started, until},
+    lives::{AGAIN, Asked, BOUND, Left, RESEND, alert, left, people, resume, started, until},
     peers::{Directory, SimPeers},
     sim::Sim,
     stopped::Process,
@@ -207,13 +207,14 @@ async fn life(seat: &Seat, plan: &Replica, stopped: driver::Stop, asked: Rc<Aske
         if let Some(after) = asked.again.take() {
             sleep(after).await;
             let fired = asked.fired.replace(asked.fired.get() + 1);
-            let _ = cluster.request(vec![key(AGAIN + fired)]).await;
+            alert(sim, cluster, AGAIN + fired).await;
         }
         while let Some((at, number)) = plan.alerts.get(asked.of_schedule.get()) {
             sleep_until(sim.at(*at)).await;
-            match cluster.request(vec![key(*number)]).await {
-                Ok(_) => asked.of_schedule.set(asked.of_schedule.get() + 1),
-                Err(_) => sleep(RESEND).await,
+            if alert(sim, cluster, *number).await {
+                asked.of_schedule.set(asked.of_schedule.get() + 1);
+            } else {
+                sleep(RESEND).await;
             }
         }
     };
@@ -308,7 +309,7 @@ async fn holder<'a>(sim: &Sim, seats: &'a [Seat]) -> Option<&'a Seat> {
 }
 
 enum Served {
-    /// Every request has its outcome.
+    /// Every request has its outcome, or waits for an operator.
     All,
     /// The lock went elsewhere before.
     Lost,
@@ -324,6 +325,10 @@ async fn serve(sim: &Sim, holder: &Seat, seats: &[Seat]) -> Served {
     let stepped = !sim.world().clock_is_steady();
     loop {
         if open() == 0 {
+            return Served::All;
+        }
+        // It says so; those that do not hold the lock wait with it.
+        if left(&holder.sim, &holder.journal.borrow()) == Left::ForAnOperator {
             return Served::All;
         }
         sleep(LOOK).await;

@@ -19,6 +19,9 @@ const DISCARD_BYTES: usize = 2 * super::routes::MAX_BODY_BYTES;
 const SMALL_BYTES: usize = 16 << 10;
 /// How many long ones. Others wait, within their time.
 static LONG_BODIES: Semaphore = Semaphore::const_new(8);
+/// Above this there is place for one alone: a notification of some thousand alerts.
+const LONGEST_BYTES: usize = 2 << 20;
+static LONGEST_BODY: Semaphore = Semaphore::const_new(1);
 
 /// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,15 +58,19 @@ pub(super) async fn discard(mut body: Body) {
 
 async fn collect(body: &mut Body, limit: usize) -> Option<Bytes> {
     let mut all = Vec::new();
-    let mut place = None;
+    let (mut long, mut longest) = (None, None);
     while let Some(frame) = body.frame().await {
         let frame = frame.ok()?;
         let Some(data) = frame.data_ref() else { continue };
-        if place.is_none() && all.len() + data.len() > SMALL_BYTES {
-            place = Some(LONG_BODIES.acquire().await.ok()?);
-        }
-        if all.len() + data.len() > limit {
+        let length = all.len() + data.len();
+        if length > limit {
             return None;
+        }
+        if long.is_none() && length > SMALL_BYTES {
+            long = Some(LONG_BODIES.acquire().await.ok()?);
+        }
+        if longest.is_none() && length > LONGEST_BYTES {
+            longest = Some(LONGEST_BODY.acquire().await.ok()?);
         }
         all.extend_from_slice(data);
     }

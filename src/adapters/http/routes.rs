@@ -26,8 +26,8 @@ use crate::{
     ports::service::Service,
 };
 
-/// A group of a thousand alerts with long annotations fits in.
-pub(super) const MAX_BODY_BYTES: usize = 4 << 20;
+/// A group of twenty thousand alerts fits in: Alertmanager does not send again what is refused for its length.
+pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
 /// The list of runs is for people.
 const MAX_RUNS: usize = 1_000;
 

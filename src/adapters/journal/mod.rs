@@ -3,17 +3,20 @@
 //! Every write is one transaction with full synchronisation: when it returns, it is on the disk. A lock
 //! file keeps a second process out, so that two defragd with one data directory never run side by side.
 
+mod retention;
 mod schema;
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
+pub use self::retention::Retention;
 use crate::{
     core::{
         handover::Digest,
@@ -37,11 +40,18 @@ const DIR_MODE: u32 = 0o700;
 /// Held while the journal is open for writing.
 const LOCK_NAME: &str = "journal.lock";
 
+/// The pause between two steps of [`SqliteJournal::prune`], in which runs can use the journal.
+const STEP_INTERVAL: Duration = Duration::from_millis(20);
+
 /// The journal of one data directory.
 #[derive(Clone)]
 pub struct SqliteJournal {
     connection: Arc<Mutex<Connection>>,
     clock: Arc<dyn Clock>,
+    /// What is wrong with the file.
+    damage: Arc<OnceLock<String>>,
+    /// `None` in memory.
+    path: Option<PathBuf>,
     // The lock lasts as long as the file is open.
     _lock: Option<Arc<File>>,
 }
@@ -57,7 +67,7 @@ impl SqliteJournal {
         own_file(&path).map_err(|error| open_error(&path, &error))?;
         let connection = Connection::open(&path).map_err(|error| open_error(&path, &error))?;
         schema::prepare(&connection, &path)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), clock, _lock: Some(Arc::new(lock)) })
+        Ok(Self::over(connection, clock, Some(path), Some(lock)))
     }
 
     /// A journal that ends with the process, for one that only exports metrics.
@@ -65,7 +75,7 @@ impl SqliteJournal {
         let path = Path::new(":memory:");
         let connection = Connection::open_in_memory().map_err(|error| open_error(path, &error))?;
         schema::prepare(&connection, path)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), clock, _lock: None })
+        Ok(Self::over(connection, clock, None, None))
     }
 
     /// Whether a process holds the journal of this directory for writing.
@@ -84,8 +94,54 @@ impl SqliteJournal {
         let connection = Connection::open(&path).map_err(|error| open_error(&path, &error))?;
         schema::check(&connection, &path)?;
         connection.pragma_update(None, "query_only", true).map_err(|error| open_error(&path, &error))?;
-        let clock = Arc::new(crate::ports::clock::SystemClock);
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), clock, _lock: None })
+        Ok(Self::over(connection, Arc::new(crate::ports::clock::SystemClock), Some(path), None))
+    }
+
+    fn over(connection: Connection, clock: Arc<dyn Clock>, path: Option<PathBuf>, lock: Option<File>) -> Self {
+        let connection = Arc::new(Mutex::new(connection));
+        Self { connection, clock, damage: Arc::default(), path, _lock: lock.map(Arc::new) }
+    }
+
+    /// Checks the file's integrity. A damaged journal accepts no further writes.
+    pub async fn verify(&self) -> Result<(), JournalError> {
+        let Some(path) = self.path.clone() else { return Ok(()) };
+        let look = tokio::task::spawn_blocking(move || retention::damage(&path));
+        let found = look.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        found.map_or(Ok(()), |detail| Err(self.damaged(self.damage.get_or_init(|| detail))))
+    }
+
+    fn damaged(&self, detail: &str) -> JournalError {
+        let path = self.path.as_deref().unwrap_or(Path::new(":memory:")).display();
+        JournalError::Write(format!("{path} is damaged ({detail}); stop defragd and move it away to begin a new one"))
+    }
+
+    /// Deletes runs past their retention, returns the space to the file system, and returns how many were deleted.
+    pub async fn prune(&self, retention: Retention) -> Result<usize, JournalError> {
+        let (mut gone, mut cutting) = (0, false);
+        loop {
+            let now = self.clock.now();
+            let step = self.blocking(move |connection| {
+                let size = retention::used(connection)?;
+                cutting = size > if cutting { retention::cut_size(&retention) } else { retention.size };
+                let limits = Retention { size: if cutting { 0 } else { retention.size }, ..retention };
+                let gone = retention::prune(connection, &limits, now, size)?;
+                Ok((gone, cutting))
+            });
+            let (step, still_cutting) = step.await.map_err(write_error)?;
+            (gone, cutting) = (gone + step, still_cutting);
+            if step == 0 {
+                break;
+            }
+            tokio::time::sleep(STEP_INTERVAL).await;
+        }
+        let adopted = self.blocking(|connection| {
+            schema::lacks_vacuum(connection)?.then(|| schema::adopt_vacuum(connection)).transpose()
+        });
+        adopted.await.map_err(write_error)?;
+        while self.blocking(|connection| retention::shrink(connection)).await.map_err(write_error)? {
+            tokio::time::sleep(STEP_INTERVAL).await;
+        }
+        Ok(gone)
     }
 
     /// Runs `work` on a thread that may block: a synchronised write takes milliseconds, or seconds on a
@@ -100,6 +156,18 @@ impl SqliteJournal {
         match tokio::task::spawn_blocking(work).await {
             Ok(value) => value,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// As [`Self::blocking`], for writes: fails if the file is damaged.
+    async fn writing<T, F>(&self, work: F) -> Result<T, JournalError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T, JournalError> + Send + 'static,
+    {
+        match self.damage.get() {
+            Some(detail) => Err(self.damaged(detail)),
+            None => self.blocking(work).await,
         }
     }
 
@@ -143,7 +211,7 @@ impl SqliteJournal {
 impl Journal for SqliteJournal {
     async fn accept(&self, request: Request) -> Result<RunId, JournalError> {
         let at = self.clock.now().to_string();
-        self.blocking(move |connection| {
+        self.writing(move |connection| {
             let transaction = connection.transaction_with_behavior(IMMEDIATE).map_err(write_error)?;
             transaction
                 .execute("INSERT INTO run (cluster) VALUES (?1)", params![request.cluster])
@@ -157,12 +225,15 @@ impl Journal for SqliteJournal {
     }
 
     async fn append(&self, run: RunId, entry: Entry) -> Result<(), JournalError> {
-        let at = self.clock.now().to_string();
-        self.blocking(move |connection| {
+        let at = self.clock.now();
+        self.writing(move |connection| {
             let transaction = connection.transaction_with_behavior(IMMEDIATE).map_err(write_error)?;
-            insert(&transaction, run, &at, &entry)?;
-            if matches!(entry, Entry::Finished(_)) {
+            insert(&transaction, run, &at.to_string(), &entry)?;
+            if let Entry::Finished(outcome) = &entry {
                 transaction.execute("UPDATE run SET open = 0 WHERE id = ?1", params![run.0]).map_err(write_error)?;
+                if let Some(repeats) = retention::collapse(&transaction, run.0, outcome, at).map_err(write_error)? {
+                    insert(&transaction, run, &at.to_string(), &repeats)?;
+                }
             }
             transaction.commit().map_err(write_error)
         })
@@ -183,7 +254,7 @@ impl Journal for SqliteJournal {
     async fn order(&self, cluster: &str, order: Order) -> Result<(), JournalError> {
         let (cluster, at) = (cluster.to_owned(), self.clock.now().to_string());
         let body = serde_json::to_string(&order).map_err(|error| JournalError::Write(error.to_string()))?;
-        self.blocking(move |connection| {
+        self.writing(move |connection| {
             connection
                 .execute("INSERT INTO person_order (cluster, at, body) VALUES (?1, ?2, ?3)", params![cluster, at, body])
                 .map(|_| ())
@@ -217,7 +288,7 @@ impl Journal for SqliteJournal {
     async fn inherit(&self, cluster: &str, digest: Digest) -> Result<(), JournalError> {
         let (cluster, at) = (cluster.to_owned(), self.clock.now().to_string());
         let body = serde_json::to_string(&digest).map_err(|error| JournalError::Write(error.to_string()))?;
-        self.blocking(move |connection| {
+        self.writing(move |connection| {
             let statement = "INSERT INTO inherited (cluster, at, body) VALUES (?1, ?2, ?3) \
                              ON CONFLICT (cluster) DO UPDATE SET at = ?2, body = ?3";
             connection.execute(statement, params![cluster, at, body]).map(|_| ()).map_err(write_error)
@@ -255,7 +326,7 @@ impl Journal for SqliteJournal {
     }
 
     async fn writable(&self) -> Result<(), JournalError> {
-        self.blocking(|connection| schema::touch(connection).map_err(write_error)).await
+        self.writing(|connection| schema::touch(connection).map_err(write_error)).await
     }
 }
 

@@ -8,7 +8,10 @@ use super::open_error;
 use crate::ports::journal::JournalError;
 
 /// Written to SQLite's `user_version`. Raise it with every change of the tables or of the entries' JSON.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
+
+/// The size to which the write-ahead log's file is cut after a checkpoint.
+const LOG_BYTES: u32 = 8 << 20;
 
 const TABLES: &str = "
     CREATE TABLE run (
@@ -34,21 +37,28 @@ const TABLES: &str = "
     CREATE INDEX person_order_cluster ON person_order (cluster);
 ";
 
-/// What each version added to the one before it, from version 2 on.
-const ADDED: [&str; 1] = ["
+/// What each version added to the one before it, from version 2 on. Version 3 has entries of kind `repeats`, and
+/// returns space (`auto_vacuum`).
+const ADDED: [&str; 2] = [
+    "
     CREATE TABLE inherited (
         cluster TEXT PRIMARY KEY,
         at      TEXT NOT NULL,
         body    TEXT NOT NULL
     ) STRICT;
-"];
+",
+    "",
+];
 
 /// Makes the tables of a new journal, and checks those of an old one.
 pub(super) fn prepare(connection: &Connection, path: &Path) -> Result<(), JournalError> {
     let failed = |error: rusqlite::Error| open_error(path, &error);
+    // Takes effect only before the first table exists; `adopt_vacuum` converts older journals.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
     // Readers (`defragd runs`) go on while we write; FULL makes each commit survive a power cut.
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES).map_err(failed)?;
     connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
     let found = version(connection, path)?;
     if found < VERSION {
@@ -62,17 +72,22 @@ pub(super) fn prepare(connection: &Connection, path: &Path) -> Result<(), Journa
     check(connection, path)
 }
 
-/// Refuses a journal that is damaged or newer than this program.
+/// Whether the journal needs [`adopt_vacuum`] before it can return space.
+pub(super) fn lacks_vacuum(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i64>(0)).map(|mode| mode != 2)
+}
+
+/// Rewrites a journal from before version 3 so that it can return space.
+pub(super) fn adopt_vacuum(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL; VACUUM")
+}
+
+/// Rejects a file that is not a journal, or is newer than this program. [`super::SqliteJournal::verify`] checks the
+/// rest, which takes seconds for a large file.
 pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), JournalError> {
     let found = version(connection, path)?;
     if found > VERSION {
         return Err(JournalError::Newer { path: path.display().to_string(), found, known: VERSION });
-    }
-    let verdict: String = connection
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(|error| open_error(path, &error))?;
-    if verdict != "ok" {
-        return Err(open_error(path, &format!("it is damaged ({verdict}); move it away to begin a new one")));
     }
     Ok(())
 }

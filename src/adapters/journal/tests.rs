@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use jiff::Timestamp;
 
 use super::*;
 use crate::{
@@ -228,7 +229,7 @@ const VERSION_1: &str = "
 ";
 
 fn digest(holder: &str) -> Digest {
-    let note = Digest::default().write(holder, crate::core::lock::Term(7), None);
+    let note = Digest::default().write(holder, crate::core::lock::Term(7), None, None);
     // As it comes from the store.
     Digest::read(&note).expect("readable")
 }
@@ -247,24 +248,162 @@ async fn what_other_holders_left_is_kept_and_replaced() {
     assert_eq!(journal.inherited("b").await.expect("read"), Some(digest("two")));
 }
 
+/// What version 2 added to them.
+const VERSION_2: &str = "
+    CREATE TABLE inherited (cluster TEXT PRIMARY KEY, at TEXT NOT NULL, body TEXT NOT NULL) STRICT;
+    PRAGMA user_version = 2;
+";
+
 #[tokio::test]
-async fn a_journal_of_version_1_is_brought_to_version_2_with_all_that_is_in_it() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let old = Connection::open(dir.path().join(FILE_NAME)).expect("opens");
-    old.execute_batch(VERSION_1).expect("written");
-    drop(old);
-    // A reader takes it as it is.
-    let reader = SqliteJournal::open_read_only(dir.path()).expect("opens");
-    assert_eq!(reader.inherited("a").await.expect("read"), None);
-    assert_eq!(reader.open_runs().await.expect("read").len(), 1);
-    drop(reader);
-    for _ in 0..2 {
-        let journal = open(dir.path());
-        let runs = journal.open_runs().await.expect("read");
-        assert!(runs[0].started_at.is_some(), "{runs:?}");
-        journal.inherit("a", digest("one")).await.expect("written");
+async fn journals_of_earlier_versions_are_brought_to_this_one_with_all_that_is_in_them() {
+    for added in ["", VERSION_2] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let old = Connection::open(dir.path().join(FILE_NAME)).expect("opens");
+        old.execute_batch(&format!("{VERSION_1}{added}")).expect("written");
+        drop(old);
+        // A reader takes it as it is.
+        let reader = SqliteJournal::open_read_only(dir.path()).expect("opens");
+        assert_eq!(reader.inherited("a").await.expect("read"), None);
+        assert_eq!(reader.open_runs().await.expect("read").len(), 1);
+        drop(reader);
+        for _ in 0..2 {
+            let journal = open(dir.path());
+            journal.prune(Retention::default()).await.expect("pruned");
+            let runs = journal.open_runs().await.expect("read");
+            assert!(runs[0].started_at.is_some(), "{runs:?}");
+            journal.inherit("a", digest("one")).await.expect("written");
+        }
+        let now = Connection::open(dir.path().join(FILE_NAME)).expect("opens");
+        let number = |pragma| now.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).expect("read");
+        assert_eq!((number("user_version"), number("auto_vacuum")), (3, 2));
     }
-    let now = Connection::open(dir.path().join(FILE_NAME)).expect("opens");
-    let version: i64 = now.pragma_query_value(None, "user_version", |row| row.get(0)).expect("read");
-    assert_eq!(version, 2);
+}
+
+/// A clock that a test sets.
+struct Hand(Mutex<Timestamp>);
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().expect("not poisoned")
+    }
+}
+
+impl Hand {
+    fn on(&self, time: Duration) {
+        *self.0.lock().expect("not poisoned") += time;
+    }
+}
+
+fn by_hand(dir: &Path) -> (Arc<Hand>, SqliteJournal) {
+    let clock = Arc::new(Hand(Mutex::new("2026-01-01T00:00:00Z".parse().expect("a time"))));
+    (Arc::clone(&clock), SqliteJournal::open(dir, clock).expect("the journal opens"))
+}
+
+async fn ended(journal: &SqliteJournal, cluster: &str, outcome: Outcome) -> RunId {
+    let request = Request { cluster: cluster.to_owned(), ..request() };
+    let run = journal.accept(request).await.expect("accepted");
+    journal.append(run, Entry::Finished(outcome)).await.expect("written");
+    run
+}
+
+fn numbers(runs: &[RunView]) -> Vec<i64> {
+    runs.iter().map(|run| run.id.0).collect()
+}
+
+#[tokio::test]
+async fn what_is_past_its_retention_goes_but_the_newest_run_of_each_cluster_and_what_is_open() {
+    const DAY: Duration = Duration::from_hours(24);
+    let dir = tempfile::tempdir().expect("a directory");
+    let (clock, journal) = by_hand(dir.path());
+    let open = journal.accept(request()).await.expect("accepted");
+    for cluster in ["a", "a", "b", "b"] {
+        ended(&journal, cluster, Outcome::Succeeded).await;
+    }
+    clock.on(DAY * 10);
+    ended(&journal, "a", Outcome::Succeeded).await;
+    let retention = Retention { age: DAY * 5, ..Retention::default() };
+    assert_eq!(journal.prune(retention).await.expect("pruned"), 3);
+    assert_eq!(numbers(&journal.runs(100).await.expect("read")), [open.0, 5, 6], "5 is the newest of b");
+    assert_eq!(journal.records(RunId(2)).await.expect("read"), []);
+    assert_eq!(journal.prune(retention).await.expect("pruned"), 0);
+
+    for _ in 0..9 {
+        ended(&journal, "a", Outcome::Succeeded).await;
+    }
+    let retention = Retention { runs_of_a_cluster: 3, ..Retention::default() };
+    assert_eq!(journal.prune(retention).await.expect("pruned"), 7);
+    assert_eq!(numbers(&journal.runs(100).await.expect("read")), [open.0, 5, 13, 14, 15]);
+    assert_eq!(ended(&journal, "a", Outcome::Succeeded).await.0, 16, "numbers are never used twice");
+}
+
+#[tokio::test]
+async fn a_journal_that_grew_too_large_is_cut_and_its_file_gets_smaller() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_, journal) = by_hand(dir.path());
+    let detail = "x".repeat(10_000);
+    for _ in 0..700 {
+        ended(&journal, "a", Outcome::Failed { reason: Reason::ClusterUnreachable { detail: detail.clone() } }).await;
+    }
+    let size = || std::fs::metadata(dir.path().join(FILE_NAME)).expect("it is there").len();
+    // What is in the log is in no file yet.
+    let settle =
+        || journal.blocking(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+    settle().await.expect("written");
+    let before = size();
+    let limit = 2_000_000;
+    assert!(before > 3 * limit, "{before}");
+    let retention = Retention { size: limit, ..Retention::default() };
+    assert!(journal.prune(retention).await.expect("pruned") > 400);
+    assert!(size() <= limit, "{} of {limit}, {before} before", size());
+    assert!(!journal.runs(1).await.expect("read").is_empty());
+    assert_eq!(journal.prune(retention).await.expect("pruned"), 0);
+}
+
+#[tokio::test]
+async fn runs_that_found_the_same_are_one_with_a_count() {
+    const HOUR: Duration = Duration::from_hours(1);
+    let observed = |member: &str| Outcome::Observed { members: vec![member.to_owned()] };
+    let dir = tempfile::tempdir().expect("a directory");
+    let (clock, journal) = by_hand(dir.path());
+    let begun = clock.now();
+    for _ in 0..3 {
+        ended(&journal, "a", observed("m1")).await;
+        ended(&journal, "b", observed("m1")).await;
+        clock.on(HOUR);
+    }
+    let runs = journal.runs(100).await.expect("read");
+    assert_eq!(numbers(&runs), [5, 6]);
+    assert_eq!((runs[0].repeats, runs[0].repeats_since), (2, Some(begun)));
+    // Another result, one that changed something, and one that was only just found.
+    for outcome in [observed("m2"), Outcome::Succeeded, Outcome::Succeeded, Outcome::NothingToDo] {
+        ended(&journal, "a", outcome).await;
+        clock.on(HOUR);
+    }
+    ended(&journal, "a", Outcome::NothingToDo).await;
+    ended(&journal, "a", Outcome::NothingToDo).await;
+    let runs = journal.runs_of("a", 100).await.expect("read");
+    assert_eq!(numbers(&runs), [5, 7, 8, 9, 11, 12]);
+    assert_eq!(runs.iter().map(|run| run.repeats).collect::<Vec<_>>(), [2, 0, 0, 0, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_damaged_inside_takes_nothing_more_once_that_is_known() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = open(dir.path());
+    for _ in 0..200 {
+        ended(&journal, "a", Outcome::Failed { reason: Reason::ClusterUnreachable { detail: "x".repeat(500) } }).await;
+    }
+    journal.verify().await.expect("it is whole");
+    drop(journal);
+    let path = dir.path().join(FILE_NAME);
+    let mut bytes = std::fs::read(&path).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 8192].fill(0x55);
+    std::fs::write(&path, bytes).expect("written");
+    let journal = open(dir.path());
+    let error = journal.verify().await.expect_err("damaged").to_string();
+    assert!(error.contains("journal.db is damaged") && error.contains("move it away"), "{error}");
+    let refused = journal.accept(request()).await.expect_err("damaged").to_string();
+    assert_eq!(refused, error);
+    assert!(journal.writable().await.is_err());
 }

@@ -20,6 +20,9 @@ impl Run {
         if let Some(reason) = self.forbidden.clone() {
             return self.give_up(reason);
         }
+        if let Some(outcome) = self.ending.clone() {
+            return self.end(outcome, facts);
+        }
         let facts = match known(facts) {
             Ok(facts) => facts,
             Err(reason) => return self.look_again(reason),
@@ -37,7 +40,8 @@ impl Run {
         }
         self.looks = 0;
         let compact_to = self.revision_to_compact(facts);
-        let disarm = self.brief.policy.disarm_no_space && facts.has_alarm(AlarmKind::NoSpace);
+        self.no_space = facts.has_alarm(AlarmKind::NoSpace);
+        let disarm = self.brief.policy.disarm_no_space && self.no_space;
         let has_work = compact_to.is_some() || next.is_some() || disarm;
         if has_work && !self.entered {
             let moment = self.moment_of_entry();
@@ -112,7 +116,6 @@ impl Run {
             });
             return self.record(intent, MemberEnd::NotSent { reason }, then);
         }
-        self.acted = true;
         let member = intent.member_id;
         self.phase = Phase::Defragmenting { intent, sent_at: now };
         Action::Defragment { member, deadline: self.brief.policy.defrag_deadline }

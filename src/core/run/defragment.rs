@@ -31,6 +31,14 @@ impl Run {
         answer: Result<(), DefragError>,
     ) -> Action {
         let member = intent.member.clone();
+        let sent = match &answer {
+            Err(DefragError::NotSent(_) | DefragError::Withheld(_) | DefragError::Denied(_)) => false,
+            Ok(())
+            | Err(DefragError::Answered(_) | DefragError::DiskFull(_) | DefragError::Lost(_) | DefragError::Deadline) => {
+                true
+            }
+        };
+        self.acted |= sent;
         let cause = match answer {
             Ok(()) => {
                 let took = now.saturating_sub(sent_at);
@@ -59,11 +67,8 @@ impl Run {
 
     /// The member did not begin: the run ends all the same, but nothing happened to this one.
     fn untouched(&mut self, intent: Intent, reason: Reason) -> Action {
-        let outcome = if self.past.done.is_empty() {
-            Outcome::Refused { reason: reason.clone() }
-        } else {
-            Outcome::Failed { reason: reason.clone() }
-        };
+        let cause = reason.clone();
+        let outcome = if self.acted { Outcome::Failed { reason: cause } } else { Outcome::Refused { reason: cause } };
         self.record(intent, MemberEnd::NotSent { reason }, Some(outcome))
     }
 

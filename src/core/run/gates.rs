@@ -19,7 +19,11 @@ impl Run {
 
     /// Everything is done: what is left are the gates of the end.
     pub(super) fn succeed(&mut self) -> Action {
-        if self.has_gates(Moment::After) { self.check_gates(Moment::After) } else { self.finish(Outcome::Succeeded) }
+        if self.ending.is_none() && self.has_gates(Moment::After) {
+            self.check_gates(Moment::After)
+        } else {
+            self.finish(Outcome::Succeeded)
+        }
     }
 
     /// Nothing is sent before the gates were passed. After a crash in the middle of a run, things are compared

@@ -28,7 +28,7 @@ use std::{
 };
 
 use super::{
-    cluster::{ClusterFacts, ClusterId, Fact, MemberId, Unknown},
+    cluster::{AlarmKind, ClusterFacts, ClusterId, Fact, MemberId, Unknown},
     gate::{GateResult, GateRule, Moment},
     history::{Intent, MemberEnd, MemberResult, Outcome, Sizes, Step},
     plan::{Past, Plan},
@@ -225,6 +225,10 @@ pub struct Run {
     disarmed: BTreeSet<Option<MemberId>>,
     /// Whether an earlier process disarmed NOSPACE and did not see it stay so.
     unproven: bool,
+    /// Whether NOSPACE was armed at the last choice.
+    no_space: bool,
+    /// How the run ends, once NOSPACE has had its turn.
+    ending: Option<Outcome>,
     looks: u32,
     changes_of_mind: u32,
     /// Whether it has ended too many processes to go on.
@@ -250,6 +254,8 @@ impl Run {
             transfers: 0,
             disarmed: BTreeSet::new(),
             unproven: false,
+            no_space: false,
+            ending: None,
             looks: 0,
             changes_of_mind: 0,
             exhausted: false,
@@ -323,8 +329,22 @@ impl Run {
     }
 
     fn finish(&mut self, outcome: Outcome) -> Action {
+        // A cluster that takes no writes must not stay so for a member that failed, if every file is small enough.
+        let disarm = self.no_space && self.brief.policy.disarm_no_space && self.stop.is_none();
+        if self.ending.is_none() && disarm && matches!(outcome, Outcome::Failed { .. }) {
+            self.ending = Some(outcome);
+            return self.choose_next();
+        }
         self.phase = Phase::Finished;
-        Action::Finish(outcome)
+        Action::Finish(self.ending.take().unwrap_or(outcome))
+    }
+
+    /// No member is chosen any more: NOSPACE is disarmed if that can be done, and the run ends.
+    fn end(&mut self, outcome: Outcome, facts: &Fact<ClusterFacts>) -> Action {
+        match (self.trouble(facts), facts) {
+            (None, Ok(facts)) if facts.has_alarm(AlarmKind::NoSpace) => self.disarm_next(facts),
+            _ => self.finish(outcome),
+        }
     }
 
     /// Ends the run for this reason: as refused as long as nothing was sent, else as failed.

@@ -428,6 +428,42 @@ fn nospace_that_comes_back_fails_the_run() {
 }
 
 #[test]
+fn nospace_is_disarmed_after_a_failure_too_if_every_file_is_small_enough() {
+    // The quota, in MiB, of members with 1000 each, and how many alarms are disarmed.
+    for (quota, disarmed) in [(2000, 1), (1000, 0)] {
+        let mut bench = Bench::new(policy());
+        no_space(&mut bench, ByteSize::mib(quota));
+        bench.until_defragment();
+        bench.give(Event::DefragReturned(Err(DefragError::Answered("no".to_owned()))));
+        assert_eq!(bench.label(), ("failed", "defrag_failed"));
+        assert_eq!((bench.order.len(), bench.steps.len()), (0, disarmed), "quota {quota} MiB");
+    }
+    // A stop counts at once.
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(2000));
+    bench.until_defragment();
+    bench.run.stop(Reason::ShuttingDown);
+    bench.give(Event::DefragReturned(Err(DefragError::Answered("no".to_owned()))));
+    assert_eq!(bench.label(), ("failed", "defrag_failed"));
+    assert!(bench.steps.is_empty());
+}
+
+#[test]
+fn refused_says_that_nothing_was_changed_and_failed_that_something_was() {
+    let denied = || Event::DefragReturned(Err(DefragError::Denied("no".to_owned())));
+    let mut bench = Bench::new(policy());
+    bench.until_defragment();
+    bench.give(denied());
+    assert_eq!(bench.label(), ("refused", "denied"));
+
+    let mut bench = Bench::new(Policy { compaction: Some(Compaction::KeepRevisions(1000)), ..policy() });
+    bench.until_defragment();
+    assert_eq!(bench.steps.len(), 1, "it was compacted before");
+    bench.give(denied());
+    assert_eq!(bench.label(), ("failed", "denied"));
+}
+
+#[test]
 fn with_corrupt_armed_as_well_nothing_is_touched() {
     let mut bench = Bench::new(policy());
     no_space(&mut bench, ByteSize::mib(1000));
@@ -483,6 +519,8 @@ fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
         steps: Vec::new(),
         gates: Vec::new(),
         starts: 1,
+        repeats: 0,
+        repeats_since: None,
     }
 }
 

@@ -76,6 +76,10 @@ impl World {
         Fate { there, back, dropped, lost }
     }
 
+    fn is_denied(&self) -> bool {
+        self.now < self.denied_until
+    }
+
     fn errors(&self, node: usize) -> Vec<String> {
         let mut errors = Vec::new();
         if self.nodes[node].view.0.is_none() {
@@ -91,6 +95,10 @@ impl World {
 
 fn refused() -> Unknown {
     Unknown::new(UnknownKind::Unreachable, "connection refused")
+}
+
+fn denied() -> Unknown {
+    Unknown::new(UnknownKind::Denied, "etcdserver: permission denied")
 }
 
 fn reset() -> Unknown {
@@ -175,6 +183,7 @@ async fn carry<T>(
             match world.nodes[node].door() {
                 Door::Refuses => return Err(refused()),
                 Door::Hangs => {}
+                Door::Open if world.is_denied() => return Err(denied()),
                 Door::Open => match serve(&mut world, node) {
                     Served::Answer(answer) => break answer,
                     Served::Refusal(unknown) => return Err(unknown),
@@ -207,6 +216,9 @@ impl Etcd for SimEtcd {
             pending::<()>().await;
         }
         travel(fate.there).await;
+        if self.sim.world().is_denied() {
+            return Err(denied());
+        }
         let membership = loop {
             let changed = self.sim.changed.notified();
             {
@@ -271,7 +283,7 @@ impl Etcd for SimEtcd {
                     defrag_in_flight: node.has_gauge.then_some(node.defragmenting()),
                     quota: Some(ByteSize(node.quota)),
                     db_size: Some(ByteSize(node.size)),
-                    db_size_in_use: Some(ByteSize(node.in_use)),
+                    db_size_in_use: Some(ByteSize(node.reported_in_use())),
                 })
             })
             .await;
@@ -305,7 +317,11 @@ impl Etcd for SimEtcd {
             if world.nodes[node].member.is_learner {
                 return Served::learner(&world.nodes[node].version);
             }
-            through_raft(world, node, |world| world.alarms.retain(|armed| *armed != alarm))
+            through_raft(world, node, |world| {
+                world.alarms.retain(|armed| *armed != alarm);
+                // The order itself is committed.
+                world.nodes.iter_mut().for_each(|node| node.stale_in_use = None);
+            })
         })
         .await
     }
@@ -392,6 +408,10 @@ impl Etcd for SimEtcd {
             if world.now < world.schedule.mended_at && world.rng.percent(often) {
                 // A lost packet: TCP sends it again, even for a process that is gone by then.
                 fate.there = world.rng.millis(0, 2_500);
+            }
+            if world.is_denied() {
+                world.jobs[job].state = JobState::Gone;
+                return Err(DefragError::Denied("etcdserver: permission denied".to_owned()));
             }
             if fate.dropped {
                 world.jobs[job].state = JobState::Gone;

@@ -156,6 +156,12 @@ pub struct World {
     pub history_percent: u64,
     pub load: f64,
     pub alarms: Vec<Alarm>,
+    /// etcd denies all calls until then.
+    pub denied_until: Duration,
+    /// Other clusters' runs take the slots until then.
+    pub slots_taken_until: Duration,
+    /// When there last was an emergency.
+    pub emergency_at: Option<Duration>,
     pub jobs: Vec<Job>,
     pub net: Net,
     /// Where the replicas of defragd run.
@@ -177,6 +183,8 @@ pub struct Host {
     pub clock_offset_seconds: i64,
     /// What of that is not a fault.
     pub skew_seconds: i64,
+    /// Since when the clock stands still, and until when.
+    pub clock_stops: Option<(Duration, Duration)>,
     /// SIGSTOP, until then.
     pub stopped_until: Duration,
     /// To be stopped when it next comes there, for so long.
@@ -212,6 +220,9 @@ impl World {
             history_percent: 0,
             load: f64::from(u32::try_from(schedule.load).unwrap()),
             alarms: Vec::new(),
+            denied_until: Duration::ZERO,
+            slots_taken_until: Duration::ZERO,
+            emergency_at: None,
             jobs: Vec::new(),
             net: Net::default(),
             hosts: vec![Host::default()],
@@ -344,6 +355,8 @@ impl World {
                 buffer: Vec::new(),
                 slow: 1,
                 disk_full: false,
+                no_shrink: false,
+                stale_in_use: None,
                 connections: 0,
             });
         }
@@ -435,6 +448,9 @@ impl World {
 
     /// Moves what moves steadily: the log, the appliers, the files.
     pub fn settle(&mut self, now: Duration) {
+        if self.is_emergency() {
+            self.emergency_at = Some(self.now);
+        }
         let seconds = now.saturating_sub(self.now).as_secs_f64();
         self.now = self.now.max(now);
         if seconds <= 0.0 {
@@ -451,6 +467,7 @@ impl World {
                 let step = (committed - node.applied).min(reach);
                 node.applied += step;
                 node.in_use += node::whole(step * BYTES_AN_ENTRY);
+                node.stale_in_use = None;
                 node.size = node.size.max(node.in_use);
             }
         }
@@ -610,7 +627,10 @@ impl World {
             this.disk_full = false;
             self.jobs[job].state = JobState::DiskFull;
         } else {
-            this.size = this.size.min(this.in_use + (1 << 20));
+            if !std::mem::take(&mut this.no_shrink) {
+                this.size = this.size.min(this.in_use + (1 << 20));
+            }
+            this.stale_in_use = None;
             self.jobs[job].state = JobState::Done;
         }
         self.on_defrag_end(job);

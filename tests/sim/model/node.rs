@@ -52,6 +52,10 @@ pub struct Node {
     pub buffer: Vec<usize>,
     pub slow: u32,
     pub disk_full: bool,
+    /// The next defragmentation makes the file no smaller.
+    pub no_shrink: bool,
+    /// What it still reports as in use.
+    pub stale_in_use: Option<u64>,
     /// Rises when all client connections break.
     pub connections: u64,
 }
@@ -82,6 +86,10 @@ impl Node {
         self.running.is_some()
     }
 
+    pub fn reported_in_use(&self) -> u64 {
+        self.stale_in_use.unwrap_or(self.in_use)
+    }
+
     pub fn door(&self) -> Door {
         match (self.deaf, self.process) {
             (Some(Deaf::Refusing), _) | (None, Process::Down) => Door::Refuses,
@@ -98,7 +106,7 @@ impl Node {
             version: self.version.clone(),
             storage_version: quota.map(|_| "3.6.0".to_owned()),
             db_size: ByteSize(self.size),
-            db_size_in_use: ByteSize(self.in_use),
+            db_size_in_use: ByteSize(self.reported_in_use()),
             quota,
             leader: self.view.0,
             revision: whole(self.applied),

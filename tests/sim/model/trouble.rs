@@ -104,6 +104,15 @@ impl World {
                 (self.net.drop, self.net.lose) = (drop, lose);
                 self.plan_in(time, Happening::CalmNet);
             }
+            Fault::Denied { time } => self.denied_until = (self.now + time).min(self.schedule.mended_at),
+            Fault::NoShrink { node } => self.on(node, |world, node| world.nodes[node].no_shrink = true),
+            other => self.strike_elsewhere(other),
+        }
+    }
+
+    /// What is no fault of the servers or of the network to them.
+    fn strike_elsewhere(&mut self, fault: Fault) {
+        match fault {
             Fault::JournalDown { time, reads } => {
                 let until = self.now + time;
                 let journal = &mut self.host_mut().journal;
@@ -117,6 +126,15 @@ impl World {
                 (journal.slow_until, journal.each) = (until, each);
             }
             Fault::ClockStep { seconds } => self.host_mut().clock_offset_seconds += seconds,
+            Fault::ClockStops { time } => {
+                let until = self.now + time;
+                let host = self.host_mut();
+                if host.clock_stops.is_none() {
+                    host.clock_stops = Some((until - time, until));
+                }
+            }
+            Fault::SlotsTaken { time } => self.slots_taken_until = (self.now + time).min(self.schedule.mended_at),
+            _ => unreachable!("{fault:?} strikes the servers"),
         }
     }
 
@@ -217,6 +235,8 @@ impl World {
             buffer: Vec::new(),
             slow: 1,
             disk_full: false,
+            no_shrink: false,
+            stale_in_use: None,
             connections: 0,
         };
         self.nodes.push(node);
@@ -267,7 +287,13 @@ impl World {
             Happening::DiskFast { node } => self.nodes[node].slow = 1,
             Happening::CorruptCleared => self.alarms.retain(|alarm| alarm.kind != AlarmKind::Corrupt),
             Happening::CompactionSettles { node, free } => {
+                // Without writes nothing is committed after it, and in-use is counted at a commit.
+                let stale =
+                    self.schedule.stale_sizes && self.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
                 let this = &mut self.nodes[node];
+                if stale {
+                    this.stale_in_use.get_or_insert(this.in_use);
+                }
                 this.in_use = this.in_use.saturating_sub(free);
             }
             Happening::CalmLoad { load } => self.load = load,
@@ -282,12 +308,14 @@ impl World {
         for host in &mut self.hosts {
             host.journal = super::JournalHealth { life: host.journal.life, ..super::JournalHealth::default() };
             host.clock_offset_seconds = host.skew_seconds;
+            host.clock_stops = None;
         }
         self.mend_lock();
         self.alarms.retain(|alarm| alarm.kind != AlarmKind::Corrupt);
         // Also of clusters that are no longer looked at: what was asked of them comes to its end.
         for node in 0..self.nodes.len() {
             self.nodes[node].disk_full = false;
+            self.nodes[node].no_shrink = false;
             self.nodes[node].slow = 1;
             self.nodes[node].deaf = None;
             self.nodes[node].cut = false;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use etcd_client::{Client, CompactionOptions, Txn, TxnOp};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions, Txn, TxnOp};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -123,7 +123,7 @@ pub async fn exhaust_quota_with_stale_sizes(cluster: &EtcdCluster) -> Result<Vec
     anyhow::bail!("the quota was never passed")
 }
 
-/// Overwrites about `live_bytes` of keys until a member passes its quota and the cluster takes no more
+/// Overwrites about `live_bytes` of keys until a member's file has passed its quota and the cluster takes no more
 /// writes, then compacts and waits until what is in use has fallen on every member.
 pub async fn exhaust_quota(cluster: &EtcdCluster, live_bytes: u64) -> Result<Vec<MemberSize>> {
     let batches = (live_bytes / VALUE_BYTES).max(OPS_PER_TXN).div_ceil(OPS_PER_TXN);
@@ -138,7 +138,34 @@ pub async fn exhaust_quota(cluster: &EtcdCluster, live_bytes: u64) -> Result<Vec
     };
     let refused = timeout(Duration::from_secs(120), Box::pin(refused)).await.context("the quota was never passed")?;
     ensure!(format!("{refused:#}").contains("database space exceeded"), "{refused:#}");
+    // etcd refuses a request that would not fit: the file may still be smaller by the size of that.
+    for bytes in [VALUE_BYTES, 1_000, 100] {
+        disarm_no_space(&mut client).await?;
+        put_until_refused(&mut client, bytes).await?;
+    }
     Box::pin(compact_and_settle(cluster, 0, live_bytes)).await
+}
+
+async fn disarm_no_space(client: &mut Client) -> Result<()> {
+    let armed = timeout(TXN, client.alarm(AlarmAction::Get, AlarmType::None, None)).await??;
+    for alarm in armed.alarms() {
+        let mut member = AlarmOptions::new();
+        member.with_member(alarm.member_id());
+        timeout(TXN, client.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(member))).await??;
+    }
+    Ok(())
+}
+
+/// Overwrites one key with so many bytes again and again.
+async fn put_until_refused(client: &mut Client, bytes: u64) -> Result<()> {
+    for _ in 0..10_000 {
+        let value = vec![b'x'; usize::try_from(bytes)?];
+        if let Err(error) = timeout(TXN, client.put("fragment/last", value, None)).await? {
+            ensure!(error.to_string().contains("database space exceeded"), "{error}");
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the quota was never passed")
 }
 
 async fn compact(cluster: &EtcdCluster) -> Result<()> {

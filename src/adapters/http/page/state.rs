@@ -190,10 +190,10 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
         });
     }
     if let Some(until) = summary.cooldown_until {
-        why.push(html! { "It was defragmented recently: automation takes no further run until " (words::from_now(until, now)) "." });
+        why.push(html! { "It was defragmented recently: alerts start no further run until " (words::from_now(until, now)) ", unless the quota is used up." });
     }
     if let Some(at) = summary.retry_at {
-        why.push(html! { "The last run was refused; it is tried again at " (words::from_now(at, now)) "." });
+        why.push(html! { "The last run did not finish the work; the next one starts at " (words::from_now(at, now)) " if the alert still fires." });
     }
     match summary.mode {
         Mode::Observe => {

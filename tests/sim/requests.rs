@@ -1,0 +1,60 @@
+//! What becomes of requests beyond the faults of [`crate::faults`]: alerts that come twice, limits that change, clocks
+//! that lie, credentials that are denied for a time.
+//!
+//! Drawn from a stream of its own, so that a seed's other draws do not depend on it.
+
+use std::time::Duration;
+
+use defragd::core::policy::Mode;
+
+use crate::{
+    faults::{Fault, Schedule},
+    people::Person,
+    rng::Rng,
+};
+
+const DAY_SECONDS: i64 = 86_400;
+const WITHIN_SECS: u64 = 60;
+
+pub fn draw(schedule: &mut Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ 0x57a4_d1f6);
+    schedule.sent_twice = rng.percent(30);
+    schedule.stale_sizes = rng.percent(50);
+    // Those without any fault are to show what is without any.
+    if schedule.faults.is_empty() || rng.percent(50) {
+        return;
+    }
+    for _ in 0..rng.between(1, 3) {
+        let at = rng.millis(200, WITHIN_SECS * 1_000);
+        let time = if rng.percent(50) { rng.seconds(1, 15) } else { rng.seconds(15, 90) };
+        schedule.faults.push((at, draw_fault(&mut rng, time)));
+    }
+    schedule.faults.sort_by_key(|(at, _)| *at);
+    if rng.percent(25) {
+        let lasts = rng.percent(60).then(|| rng.seconds(1, 20));
+        let at = rng.seconds(1, 30);
+        schedule.people.push((at, Person::Pause { by: "bob", lasts }));
+        schedule.people.push((at + rng.seconds(5, 60), Person::Resume));
+        schedule.people.sort_by_key(|(at, _)| *at);
+    }
+    if rng.percent(30) && schedule.fault_names().iter().all(|name| name != "with:gate") {
+        schedule.modes =
+            schedule.deaths.iter().map(|_| *rng.pick(&[Mode::Observe, Mode::Approve, Mode::Enforce])).collect();
+        // Somebody is there to approve.
+        schedule.people.push((Duration::from_secs(80), Person::Approve));
+        schedule.people.sort_by_key(|(at, _)| *at);
+    }
+}
+
+fn draw_fault(rng: &mut Rng, time: Duration) -> Fault {
+    match rng.below(6) {
+        0 | 1 => Fault::Denied { time },
+        2 => Fault::NoShrink { node: rng.index(8) },
+        3 => Fault::SlotsTaken { time },
+        4 => Fault::ClockStops { time },
+        _ => {
+            let days = i64::try_from(rng.between(1, 3)).unwrap();
+            Fault::ClockStep { seconds: if rng.percent(50) { days } else { -days } * DAY_SECONDS }
+        }
+    }
+}
