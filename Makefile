@@ -106,6 +106,10 @@ bench: build ## A roll by defragd side by side with etcdctl under load; BENCH_RU
 	cargo build --profile tools --locked -p bench-roll
 	target/tools/bench-roll
 
+.PHONY: bench-journal
+bench-journal: tools ## What a year of 1,000 clusters leaves in the journal; JOURNAL_CLUSTERS=… JOURNAL_DAYS=…
+	cargo bench --profile tools --locked --bench journal
+
 .PHONY: bench-policies
 bench-policies: ## Policies of defragd side by side, on the load of kubernetes and on a cluster that nobody compacts
 	BENCH_LOADS=$${BENCH_LOADS:-kubernetes,history} BENCH_WEBHOOKS=0 BENCH_RESULTS=$${BENCH_RESULTS:-benches/POLICIES.md} \

@@ -132,10 +132,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.ledger().await.map(drop).map_err(|error| error.to_string())
     }
 
-    /// Leaves what is known here before the lock is given up, if it is new.
+    /// Updates the note before the lock is released.
     pub(super) async fn leave_last_note(&self, term: Term) {
         let inherited = matches!(*lock(&self.handover.inherited), Inherited::Under(under) if under == term);
-        // What the last holders left must not be replaced by what is known without it.
+        // Without the last holders' note merged in, a new note would lose it.
         if let (true, Some(store)) = (inherited, self.lock.store().cloned()) {
             self.leave_note(store.as_ref(), term).await;
         }

@@ -151,10 +151,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 let reason = Reason::RetryPending { at: next.at };
                 return Ok(AlertDecision::Duplicate { cluster, run: next.run, reason });
             }
-            // The request stands already, and is tried at once for what is new.
+            // The request stands already. A new alert starts its next run at once.
             alerts = next.alerts.into_iter().chain(new).take(MAX_ALERTS).collect();
-        } else if let Some(run) = ledger.just_served(&alerts, now) {
-            return Ok(AlertDecision::Duplicate { cluster, run, reason: Reason::DuplicateAlert });
         }
         let run = self.accept(Trigger::Alert, alerts).await?;
         Ok(AlertDecision::Accepted { cluster, run })
@@ -168,7 +166,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         };
         let Some((run, request)) = open else { return Ok(None) };
         let ledger = self.ledger().await?;
-        // One that was resolved, and fires again, stands again.
+        // An alert that was resolved and fires again counts again.
         let stands = |key: &AlertKey| {
             let resolved = ledger.run(run).is_some_and(|view| view.resolved.contains(key));
             request.alerts.contains(key) && !resolved
@@ -186,13 +184,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                     request.join(new.clone());
                 }
             }
-            // Another alert may tell of an emergency.
+            // The new alert may be about an emergency.
             self.wake.notify_one();
         }
         Ok(Some((run, Reason::AlreadyRequested)))
     }
 
-    /// Keeps a request that another replica leaves, unless one stands here already.
+    /// Adopts the request that the last lock holder left, unless one stands here already.
     pub(super) async fn take_over(&self, left: StandingRequest) -> Result<(), JournalError> {
         let _one_at_a_time = self.admission.lock().await;
         let open = {
@@ -206,7 +204,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if let Some(by) = left.approved_by {
             self.shared.journal.append(run, Entry::Approved { by }).await?;
         }
-        info!(cluster = self.name(), run = run.0, "the last holder's request still stands");
+        info!(cluster = self.name(), run = run.0, "adopted the last lock holder's request");
         Ok(())
     }
 
@@ -258,7 +256,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
-    /// Makes the next run for a request that still stands, once its time has come.
+    /// Creates the next run of a standing request when it is due.
     pub(super) async fn try_again(&self) -> Result<(), JournalError> {
         let _one_at_a_time = self.admission.lock().await;
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
@@ -335,8 +333,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             if agreed || request.trigger == Trigger::Manual {
                 return Err(CommandError::Refused(Reason::AlreadyRequested));
             }
-            // The request that waits is the operator's, too, from now on: there is one at a time.
-            info!(cluster = self.name(), run = run.0, by, "an operator started the run that waits");
+            // There is one request at a time: this approves the waiting one.
+            info!(cluster = self.name(), run = run.0, by, "an operator started the waiting run");
             self.shared.journal.append(run, Entry::Approved { by }).await?;
             self.ledger().await?;
             self.wake.notify_one();

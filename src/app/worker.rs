@@ -105,7 +105,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
     }
 
-    /// Nothing is queued: a request that still stands may be due again.
+    /// Nothing is queued: the next run of a standing request may be due.
     async fn idle(&self, ledger: &Ledger) -> Next {
         let now = self.shared.clock.now();
         let Some(next) = ledger.next_attempt(now) else { return Next::Wait(IDLE_INTERVAL) };
@@ -116,7 +116,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Ok(()) if lock(&self.desk).queued.is_some() => Next::Wait(Duration::ZERO),
             Ok(()) => Next::Wait(LOOK_INTERVAL),
             Err(error) => {
-                error!(cluster = self.name(), %error, "the next run of a request that still stands could not be recorded");
+                error!(cluster = self.name(), %error, "cannot record the next run of the standing request");
                 Next::Wait(JOURNAL_INTERVAL)
             }
         }
@@ -151,7 +151,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 urgent = true;
                 hold = ledger.hold(view, policy, true, self.shared.clock.now());
             } else if !matches!(reason, Reason::OutsideWindow { .. }) && is_satisfied(ledger, policy, &facts) {
-                // An alert that keeps firing after a run is answered by measuring, not by waiting.
+                // The alert kept firing after the last run; measuring shows that the work is done.
                 hold = Some(Hold::End(Outcome::NothingToDo));
             }
         }
@@ -212,7 +212,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         time.map_or(LOOK_INTERVAL, left).min(LOOK_INTERVAL)
     }
 
-    /// What the members report now, or nothing if that is not known in time.
+    /// Observes all members; `None` if they do not answer in time.
     async fn look(&self) -> Option<ClusterFacts> {
         let etcd = self.etcd();
         timeout(observer::LOOK_BUDGET * 2, observer::look(&*etcd, observer::LOOK_BUDGET)).await.ok()?.ok()
@@ -307,7 +307,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 }
 
-/// Whether it was measured just now that nothing is left to do.
+/// Whether these facts show that nothing is left to do.
 fn is_satisfied(ledger: &Ledger, policy: &Policy, facts: &ClusterFacts) -> bool {
     let past = Past { attempts: ledger.attempts(), ..Past::default() };
     !facts.has_alarm(AlarmKind::NoSpace) && Plan::new(facts, policy, &past).is_satisfied()

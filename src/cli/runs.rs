@@ -104,8 +104,13 @@ fn row(run: &RunView, held: bool) -> Vec<String> {
         outcome.to_owned(),
         run.members.len().to_string(),
         table::size(run.reclaimed()),
-        run.outcome.as_ref().and_then(why).unwrap_or_else(|| "-".to_owned()),
+        why_of(run),
     ]
+}
+
+fn why_of(run: &RunView) -> String {
+    let why: Vec<_> = run.outcome.as_ref().and_then(why).into_iter().chain(history::repeats_of(run)).collect();
+    if why.is_empty() { "-".to_owned() } else { why.join("; ") }
 }
 
 fn why(outcome: &Outcome) -> Option<String> {

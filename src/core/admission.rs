@@ -11,9 +11,9 @@
 //! | cooldown, daily limit | waits, unless an operator started it or there is an emergency | |
 //! | no window is open | waits, unless there is an emergency | starts no new member |
 //!
-//! A run that was refused, that failed, or that ended early for a reason that is not the cluster's (a shutdown, a
-//! lost lock, a pause, a closed window) leaves its request standing: [`Ledger::next_attempt`] says when the next run
-//! is made for it. Each run keeps exactly one outcome.
+//! A request stands until it is satisfied. A run that was refused, failed or was broken off (shutdown, lost lock, pause,
+//! closed window) leaves it standing, and [`Ledger::next_attempt`] says when the next run starts. Each run has exactly
+//! one outcome.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,8 +36,6 @@ const DAY: Duration = Duration::from_hours(24);
 /// The waits after the first, second, … refusal or failure in a row. The last one repeats.
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15), Duration::from_hours(1)];
-/// An alert whose run has just ended may still be on its way from a second Alertmanager.
-const DUPLICATES_FOR: Duration = Duration::from_mins(5);
 /// Clocks are corrected by small steps all the time.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 /// From this file size / quota on, `emergency: true` overrides the windows.
@@ -73,13 +71,13 @@ pub enum Hold {
 pub struct NextAttempt {
     /// The last run.
     pub run: RunId,
-    /// When the next one is made.
+    /// When the next run is created.
     pub at: Timestamp,
-    /// What it is made for: an operator's run is continued as such.
+    /// An operator's run is continued as such.
     pub trigger: Trigger,
     /// The alerts that still fire.
     pub alerts: Vec<AlertKey>,
-    /// Who agreed to the last run: that holds for the next one, too, unless the last one failed.
+    /// Who approved the last run. The approval covers the next run, unless the last one failed.
     pub approved_by: Option<String>,
 }
 
@@ -91,8 +89,8 @@ impl Ledger {
 
     /// Why the request does not begin now. `emergency` is whether [`emergency`] was just observed.
     pub fn hold(&self, run: &RunView, policy: &Policy, emergency: bool, now: Timestamp) -> Option<Hold> {
-        // After a crash it continues as what it is, a run under way: see [`Ledger::stop`]. A member that may be
-        // defragmenting is followed in any case.
+        // A run that a crash interrupted continues: see [`Ledger::stop`]. A member that may be defragmenting is always
+        // followed to its end.
         let lacks_approval = lacks_approval(run, policy);
         if run.started_at.is_some() && (!lacks_approval || run.open_intent.is_some()) {
             return None;
@@ -113,7 +111,7 @@ impl Ledger {
             let until = if let Reason::Paused { until, .. } = &reason { *until } else { None };
             return Some(Hold::Wait { reason, until });
         }
-        // These two hold back automation; an operator who starts or approves a run knows of the last one.
+        // Limits for automation. An operator who starts or approves a run knows about the last one.
         let by_operator = run.request.trigger == Trigger::Manual || run.approved.is_some();
         if !by_operator
             && !emergency
@@ -229,32 +227,32 @@ impl Ledger {
         }
     }
 
-    /// The next run for a request that still stands, now or later.
+    /// The next run of a request that still stands: due now or later.
     pub fn next_attempt(&self, now: Timestamp) -> Option<NextAttempt> {
-        // The operator saw how their run ended. It leaves an alert's request as it was, unless it did the work.
+        // An operator saw how their own run ended. Unless it did the work, an alert's request stands as before.
         let is_typed = |run: &RunView| {
             let by_operator = run.request.trigger == Trigger::Manual && run.standing_alerts().next().is_none();
-            by_operator && !(is_broken_off(run) && run.approved.is_some())
+            by_operator && !(run.is_broken_off() && run.approved.is_some())
         };
         let tells = |run: &&RunView| !is_typed(run) || is_satisfied(run);
         let chain: Vec<_> = self.runs.iter().rev().filter(tells).take_while(|run| leaves_standing(run)).collect();
         let last = *chain.first()?;
         let ended = last.finished_at?;
         let alerts = alerts_of(&chain);
-        // Nobody agreed to try again what failed.
+        // The approval does not cover another attempt at what failed.
         let agreed = last.approved.as_ref().filter(|_| !matches!(last.outcome, Some(Outcome::Failed { .. })));
         let approved_by = agreed.map(|approval| approval.by.clone());
         let next = |trigger, at, alerts| NextAttempt { run: last.id, at, trigger, alerts, approved_by };
-        if last.request.trigger == Trigger::Manual && is_broken_off(last) {
+        if last.request.trigger == Trigger::Manual && last.is_broken_off() {
             return Some(next(Trigger::Manual, now.min(ended), alerts));
         }
         let tries: usize = chain
             .iter()
-            .filter(|run| !is_broken_off(run))
+            .filter(|run| !run.is_broken_off())
             .map(|run| 1 + usize::try_from(run.repeats).unwrap_or(0))
             .sum();
         let at = match tries.checked_sub(1) {
-            Some(tries) if !is_broken_off(last) && has_been(ended, now) => {
+            Some(tries) if !last.is_broken_off() && has_been(ended, now) => {
                 after(ended, RETRY_AFTER[tries.min(RETRY_AFTER.len() - 1)])
             }
             _ => now.min(ended),
@@ -262,7 +260,7 @@ impl Ledger {
         (!alerts.is_empty()).then(|| next(Trigger::Retry, at, alerts))
     }
 
-    /// The request that stands, for whichever replica attempts it next.
+    /// The standing request, for the next lock holder.
     pub fn standing(&self, now: Timestamp) -> Option<StandingRequest> {
         let open = self.runs.iter().rev().find(|run| run.outcome.is_none());
         let of = |run: &RunView| StandingRequest {
@@ -276,21 +274,6 @@ impl Ledger {
             approved_by: next.approved_by,
         };
         open.map(of).or_else(|| self.next_attempt(now).map(next))
-    }
-
-    /// The newest of the runs that ended just now, if they served all of these alerts. One that was stopped served
-    /// none, nor does any run serve an alert that was resolved during it and fires again.
-    pub fn just_served(&self, alerts: &[AlertKey], now: Timestamp) -> Option<RunId> {
-        let recent = |run: &&RunView| {
-            !matches!(run.outcome, Some(Outcome::Stopped { .. }))
-                && run.finished_at.is_some_and(|ended| has_been(ended, now) && after(ended, DUPLICATES_FOR) > now)
-        };
-        let recent: Vec<_> = self.runs.iter().rev().filter(recent).collect();
-        let serves =
-            |key: &AlertKey| recent.iter().find(|run| run.standing_alerts().any(|own| own == key)).map(|run| run.id);
-        let served: Option<Vec<_>> = alerts.iter().map(serves).collect();
-        // Without an alert there is nothing that could have been served.
-        served?.into_iter().max()
     }
 
     /// The last attempt on each member that says anything, since a person last resumed: who resumes says that it may
@@ -341,7 +324,7 @@ impl Ledger {
         // A run that was broken off costs nothing: the next one does the rest of its work.
         self.runs
             .iter()
-            .filter(|run| run.touched_a_member() && !is_broken_off(run))
+            .filter(|run| run.touched_a_member() && !run.is_broken_off())
             .map(|run| run.finished_at.unwrap_or(run.accepted_at))
     }
 }
@@ -356,26 +339,12 @@ pub fn emergency(facts: &ClusterFacts) -> bool {
         })
 }
 
-/// Whether a run ended before its work was done, for a reason that is not the cluster's.
-fn is_broken_off(run: &RunView) -> bool {
-    matches!(
-        run.outcome,
-        Some(Outcome::Stopped {
-            reason: Reason::LockLost { .. }
-                | Reason::ShuttingDown
-                | Reason::Paused { .. }
-                | Reason::AwaitingApproval { .. }
-                | Reason::WindowClosed { .. }
-        })
-    )
-}
-
-/// Whether an operator has yet to agree: a run that began in another mode is no exception.
+/// Whether the run needs an approval first, also one that started in another mode.
 fn lacks_approval(run: &RunView, policy: &Policy) -> bool {
     run.request.trigger != Trigger::Manual && policy.mode == Mode::Approve && run.approved.is_none()
 }
 
-/// The alerts behind the newest of these runs, newest first, that has any which nobody said to be resolved since.
+/// The unresolved alerts of the newest of these runs that has any. The runs come newest first.
 fn alerts_of(chain: &[&RunView]) -> Vec<AlertKey> {
     let mut resolved = Vec::new();
     for run in chain {
@@ -391,10 +360,10 @@ fn alerts_of(chain: &[&RunView]) -> Vec<AlertKey> {
 /// Whether a run left its request standing.
 fn leaves_standing(run: &RunView) -> bool {
     use Outcome::{Failed, Interrupted, Refused};
-    matches!(run.outcome, Some(Refused { .. } | Failed { .. } | Interrupted { .. })) || is_broken_off(run)
+    matches!(run.outcome, Some(Refused { .. } | Failed { .. } | Interrupted { .. })) || run.is_broken_off()
 }
 
-/// Whether a run measured that nothing is left to do, or that its mode lets it do nothing.
+/// Whether a run measured that nothing is left to do, or its mode allows nothing.
 fn is_satisfied(run: &RunView) -> bool {
     matches!(run.outcome, Some(Outcome::Succeeded | Outcome::NothingToDo | Outcome::Observed { .. }))
 }

@@ -114,7 +114,6 @@ fn a_time_that_lies_ahead_holds_nothing_back() {
     let book = ledger(vec![run(Trigger::Alert, 1_000.0, Outcome::Succeeded, true)]);
     assert_eq!(book.cooldown(&policy, at(1.0)), None);
     assert_eq!(book.daily_limit(&policy, at(1.0)), None);
-    assert_eq!(book.just_served(&keys(&["1"]), at(1.0)), None);
     let refused = ledger(vec![run(Trigger::Alert, 1_000.0, refused(), false)]);
     assert!(refused.next_attempt(at(1.0)).is_some_and(|next| next.at < at(1.1)));
     let policy = Policy { breaker_reset_after: Some(Duration::from_hours(24)), ..policy };
@@ -140,23 +139,12 @@ fn a_run_that_was_broken_off_is_continued_at_once_and_costs_nothing() {
             );
             assert_eq!(next.trigger == Trigger::Manual, trigger == Trigger::Manual);
             assert_eq!(book.cooldown(&Policy::default(), at(1.0)), None, "{reason}");
-            assert_eq!(book.just_served(&keys(&["1"]), at(1.0)), None, "{reason}");
         }
     }
     for reason in [Reason::Resolved, Reason::Removed, Reason::OperatorStop] {
         let ended = run(Trigger::Alert, 1.0, Outcome::Stopped { reason: reason.clone() }, true);
         assert_eq!(ledger(vec![ended]).next_attempt(at(1.0)), None, "{reason}");
     }
-}
-
-#[test]
-fn an_alert_that_was_resolved_and_fires_again_was_not_just_served() {
-    let mut last = run(Trigger::Alert, 1.0, Outcome::Succeeded, true);
-    assert_eq!(ledger(vec![last.clone()]).just_served(&keys(&["1"]), at(1.05)), Some(RunId(1)));
-    last.resolved = keys(&["1"]);
-    assert_eq!(ledger(vec![last]).just_served(&keys(&["1"]), at(1.05)), None);
-    let cancelled = run(Trigger::Alert, 1.0, Outcome::Stopped { reason: Reason::Resolved }, false);
-    assert_eq!(ledger(vec![cancelled]).just_served(&keys(&["1"]), at(1.05)), None);
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub struct Digest {
     /// The order in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderRecord>,
-    /// The request that stands, whoever attempts it next.
+    /// The standing request, for the next lock holder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<StandingRequest>,
     /// When a person last resumed.
@@ -64,7 +64,7 @@ pub struct StandingRequest {
     pub trigger: Trigger,
     /// The alerts that still fire.
     pub alerts: Vec<AlertKey>,
-    /// Who agreed to it.
+    /// Who approved it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
 }

@@ -290,9 +290,18 @@ impl Outcome {
     pub const LABELS: [&str; 8] =
         ["succeeded", "nothing_to_do", "observed", "refused", "failed", "stopped", "interrupted", "elsewhere"];
 
-    /// Whether it says nothing about the cluster: whoever may act on it now goes on.
+    /// Whether it ended early for a reason that is not the cluster's: the next run continues with the remaining members.
     pub const fn is_broken_off(&self) -> bool {
-        matches!(self, Self::Stopped { reason: Reason::LockLost { .. } | Reason::ShuttingDown })
+        matches!(
+            self,
+            Self::Stopped {
+                reason: Reason::LockLost { .. }
+                    | Reason::ShuttingDown
+                    | Reason::Paused { .. }
+                    | Reason::AwaitingApproval { .. }
+                    | Reason::WindowClosed { .. }
+            }
+        )
     }
 
     /// Why, where there is a reason to give.
@@ -503,6 +512,11 @@ impl RunView {
     /// Bytes that the files of all members lost.
     pub fn reclaimed(&self) -> ByteSize {
         ByteSize(self.members.iter().map(|member| member.reclaimed().0).sum())
+    }
+
+    /// See [`Outcome::is_broken_off`].
+    pub fn is_broken_off(&self) -> bool {
+        self.outcome.as_ref().is_some_and(Outcome::is_broken_off)
     }
 
     /// Whether any member was defragmented.

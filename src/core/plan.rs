@@ -63,7 +63,7 @@ pub struct Step {
 pub struct Plan {
     /// Why nothing at all may start now, whatever the steps say.
     pub blocked: Option<Reason>,
-    /// Whether it cannot wait for a window: see [`emergency`].
+    /// Whether NOSPACE is armed or a file is near its quota: see [`emergency`].
     pub emergency: bool,
     /// First those to defragment, in order and with the leader last, then those left alone.
     pub steps: Vec<Step>,
@@ -90,8 +90,7 @@ impl Plan {
         Self { blocked: safety::cluster_danger(facts, policy), emergency: emergency(facts), steps }
     }
 
-    /// Whether it was measured that nothing is left to do: no member needs it, and none is left out for want of an
-    /// answer or for an operator.
+    /// Whether nothing is left to do: no member needs it, and no skip is for a missing answer or an operator.
     pub fn is_satisfied(&self) -> bool {
         let settled = |reason: &Reason| {
             matches!(

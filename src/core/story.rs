@@ -1,10 +1,11 @@
 //! The journal's entries as sentences, for an operator who checks what was done and why.
 
 use bytesize::ByteSize;
+use jiff::Timestamp;
 
 use super::{
     gate::GateResult,
-    history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Sizes, Step},
+    history::{Entry, Intent, MemberEnd, MemberResult, Outcome, RunView, Sizes, Step},
     policy::Need,
 };
 
@@ -24,10 +25,18 @@ pub fn line(entry: &Entry) -> String {
         Entry::Result(result) => ended(result),
         Entry::Gate(result) => gate(result),
         Entry::Finished(outcome) => finished(outcome),
-        Entry::Repeats { times, since } => {
-            format!("same result as {times} earlier {}, the first at {since}", if *times == 1 { "run" } else { "runs" })
-        }
+        Entry::Repeats { times, since } => repeats(*times, *since),
     }
+}
+
+/// The earlier runs that this one stands for.
+fn repeats(times: u32, since: Timestamp) -> String {
+    format!("same result as {times} earlier {}, the first at {since:.0}", if times == 1 { "run" } else { "runs" })
+}
+
+/// As [`line`] says it, for a run that stands for earlier ones.
+pub fn repeats_of(run: &RunView) -> Option<String> {
+    run.repeats_since.map(|since| repeats(run.repeats, since))
 }
 
 /// What a step does.

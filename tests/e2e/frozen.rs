@@ -59,7 +59,8 @@ async fn a_member_that_freezes_between_two_others_stops_the_run() {
     let leader = rig.cluster.leader().await.unwrap();
     let writer = Writer::start(&rig.cluster).await.unwrap();
     let watch = DefragWatch::start(&rig.cluster).unwrap();
-    let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=4s"]).await;
+    // Far longer than an election takes, also on a busy machine: the run ends for the frozen member.
+    let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=20s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     let first = first_defragmented(&watch, &defragd).await;
     // The leader, so that an election comes on top of it.

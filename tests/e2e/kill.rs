@@ -84,8 +84,7 @@ impl Victim {
         self.rig.serve(&flags).await
     }
 
-    /// Posts the alert as Alertmanager does again and again. A new firing (another start) each time: one
-    /// that has just been served is a duplicate for five minutes, and a test cannot wait so long.
+    /// Posts the alert as Alertmanager does again and again, with another start each time.
     async fn post(&mut self, defragd: &Defragd) {
         self.posted += 1;
         let mut alert = firing();

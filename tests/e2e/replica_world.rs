@@ -340,7 +340,7 @@ impl World {
     async fn post_somewhere(&mut self) {
         self.posted += 1;
         let mut alert = firing();
-        // A new firing each time: one that has just been served is a duplicate for five minutes.
+        // A new firing each time.
         alert["alerts"][0]["startsAt"] =
             format!("2026-11-23T10:{:02}:{:02}.000Z", self.posted / 60 % 60, self.posted % 60).into();
         let count = self.replicas.len();

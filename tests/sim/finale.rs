@@ -123,14 +123,14 @@ async fn ask(
     None
 }
 
-/// Whether a run on a mended cluster may end so, again and again: the cluster or its policy is to be changed.
+/// Whether a run on a healthy cluster may always end so: an operator must change the cluster or its policy.
 pub fn may_end_so(world: &World, outcome: &Outcome) -> bool {
     let policy = &world.schedule.policy;
     let voters = world.current().into_iter().filter(|node| world.nodes[*node].voter()).count();
     let slack = voters >= 3 || policy.allow_without_quorum_slack;
     let (Outcome::Refused { reason } | Outcome::Failed { reason }) = outcome else { return false };
     match reason {
-        // With NOSPACE left armed, a quota that nobody tells or that is too small is for a person.
+        // An operator must act on a quota that is unknown or too small.
         Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } | Reason::NeedsPerson { .. } => true,
         // Nobody to hand over to.
         Reason::NoTransferTarget => voters == 1 && policy.leader == LeaderPolicy::LastAfterTransfer,

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::{Arc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
@@ -230,8 +230,6 @@ pub struct Asked {
     pub again: Cell<Option<Duration>>,
     /// How many of those came.
     pub fired: Cell<usize>,
-    /// What lives now.
-    cluster: RefCell<Weak<Cluster<SimEtcd, SimJournal>>>,
 }
 
 /// Ends soon after the first violation: what comes after it proves nothing.
@@ -303,7 +301,7 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
         let serving = serve(sim, journal, stopped, Rc::clone(&asked));
         let closed = async {
             sleep_until(sim.at(mended_at + Duration::from_secs(5))).await;
-            settle(sim, journal, &asked).await
+            settle(sim, journal).await
         };
         let closed = tokio::select! {
             biased;
@@ -349,7 +347,6 @@ pub async fn until(sim: &Sim, death: &Death) {
 async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driver::Stop, asked: Rc<Asked>) {
     let defragd = started(sim, journal, None).await;
     let cluster = &defragd.0;
-    asked.cluster.replace(Arc::downgrade(cluster));
     let requests = sim.world().schedule.requests.clone();
     let alerts = async {
         if let Some(after) = asked.again.take() {
@@ -373,7 +370,14 @@ async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driv
     let people = people(sim, journal, &defragd, (&all, asked.of_people.get()), done);
     let outside = async { tokio::join!(alerts, people) };
     tokio::pin!(outside);
-    let work = cluster.work(stopped);
+    let watched = holds_are_shown(sim, journal, cluster);
+    let work = async {
+        tokio::select! {
+            biased;
+            () = cluster.work(stopped) => {}
+            () = watched => {}
+        }
+    };
     tokio::pin!(work);
     tokio::select! {
         biased;
@@ -484,7 +488,7 @@ pub enum Left {
     Nothing,
     /// Work that is under way, or due.
     Work,
-    /// It is gone on with by itself, at a time that is not too far.
+    /// It continues by itself within `BOUND`.
     Waits,
     /// Only an operator shortens this.
     ForAnOperator,
@@ -540,9 +544,21 @@ fn check_limits(sim: &Sim, ledger: &Ledger, policy: &Policy, now: Timestamp) {
     }
 }
 
-/// Whether what the page and the API show is not what holds the request.
-fn shows_another_hold(sim: &Sim, journal: &SimJournal, asked: &Asked) -> Option<String> {
-    let cluster = asked.cluster.borrow().upgrade()?;
+/// L3: what the page and the API show is what holds the request.
+async fn holds_are_shown(sim: &Sim, journal: &SimJournal, cluster: &Cluster<SimEtcd, SimJournal>) {
+    let mut wrong = 0;
+    loop {
+        sleep(Duration::from_secs(15)).await;
+        let another = shows_another_hold(sim, journal, cluster);
+        wrong = if another.is_some() { wrong + 1 } else { 0 };
+        // The worker looks once a minute, if nothing else wakes it.
+        if let (Some(what), 6..) = (another, wrong) {
+            sim.world().violate("L3", what);
+        }
+    }
+}
+
+fn shows_another_hold(sim: &Sim, journal: &SimJournal, cluster: &Cluster<SimEtcd, SimJournal>) -> Option<String> {
     let (policy, now) = {
         let world = sim.world();
         (world.schedule.policy.clone(), wall_clock(&world))
@@ -556,21 +572,11 @@ fn shows_another_hold(sim: &Sim, journal: &SimJournal, asked: &Asked) -> Option<
 
 /// Waits until every accepted request is satisfied, or needs an operator. `false` if this life of defragd does not get
 /// there.
-async fn settle(sim: &Arc<Sim>, journal: &SimJournal, asked: &Asked) -> bool {
+async fn settle(sim: &Arc<Sim>, journal: &SimJournal) -> bool {
     let begun = sim.now();
-    let (mut idle, mut wrong) = (0, 0);
+    let mut idle = 0;
     loop {
         let left = left(sim, journal);
-        // It looks once a minute.
-        let another = shows_another_hold(sim, journal, asked);
-        wrong = if another.is_some() { wrong + 1 } else { 0 };
-        if let (Some(what), 4..) = (another, wrong) {
-            sim.world().violate("L3", what);
-        }
-        if wrong > 0 {
-            sleep(Duration::from_secs(30)).await;
-            continue;
-        }
         if left == Left::Nothing {
             check_forgotten(sim, journal);
         }
@@ -625,7 +631,7 @@ fn check_forgotten(sim: &Sim, journal: &SimJournal) {
     }
 }
 
-/// Whether the newest run ended for something that time does not mend: its reason is what an operator is told.
+/// Whether the newest run ended for a reason that an operator must act on.
 fn is_refused(sim: &Sim, journal: &SimJournal) -> bool {
     let Some(outcome) = journal.views().pop().and_then(|run| run.outcome) else { return false };
     may_end_so(&sim.world(), &outcome)

@@ -60,9 +60,9 @@ lock_note_not_counted_in|src/app/handover.rs|s/self\.shared\.journal\.inherit\(s
 lock_begins_without_the_note|src/app/handover.rs|s/if !self\.lock\.is_needed\(\) \{\n(\s+return Ok\(term\))/if term > Term(0) {\n$1/
 handed_over_counts_as_done|src/app/forward.rs|s/Some\(PeerRun \{ outcome: None, \.\. \}\) => return Ok\(Ok\(Fares::Open\)\)/Some(PeerRun { outcome: None, .. }) => return Ok(Ok(Fares::Ended(elsewhere(holder, handed.run, &Outcome::Succeeded))))/
 handed_over_and_forgotten|src/app/forward.rs|s/!outcome\.is_broken_off\(\) => \{/outcome.is_broken_off() => {/
-shutdown_forgets_the_request|src/core/admission.rs|s/\| Reason::ShuttingDown\n/\n/
-pause_forgets_the_request|src/core/admission.rs|s/\| Reason::Paused \{ \.\. \}\n(\s+\| Reason::AwaitingApproval)/\n$1/
-closed_window_forgets_the_request|src/core/admission.rs|s/\n\s+\| Reason::WindowClosed \{ \.\. \}(\n\s+\}\)\n\s+\))/$1/
+shutdown_forgets_the_request|src/core/history.rs|s/\| Reason::ShuttingDown\n/\n/
+pause_forgets_the_request|src/core/history.rs|s/\| Reason::Paused \{ \.\. \}\n(\s+\| Reason::AwaitingApproval)/\n$1/
+closed_window_forgets_the_request|src/core/history.rs|s/\n\s+\| Reason::WindowClosed \{ \.\. \}(\n\s+\}\n\s+\))/$1/
 failure_forgets_the_request|src/core/admission.rs|s/Refused \{ \.\. \} \| Failed \{ \.\. \} \| Interrupted \{ \.\. \}/Refused { .. } | Interrupted { .. }/; s/use Outcome::\{Failed, Interrupted, Refused\};/use Outcome::{Interrupted, Refused};/
 emergency_waits_for_the_cooldown|src/core/admission.rs|s/&& !emergency\n(\s+&& let Some\(reason\) = self\.cooldown)/$1/
 stale_sizes_are_believed|src/core/policy.rs|s/MIN_GAIN_UNDER_NO_SPACE \|\| too_large\(\)/MIN_GAIN_UNDER_NO_SPACE \|\| (too_large() \&\& reclaimable.0 > u64::MAX \/ 2)/
@@ -105,8 +105,8 @@ reset() {
   cp "$root/Cargo.lock" "$work/"
   # Only the library and the simulator: no binary to link, no other members.
   rm -f "$work/src/main.rs"
-  perl -pe 's/^members = .*/members = []/; s/^default-run.*//; s/^(testkit|fleet) = .*//; s/^readme = .*//' \
-    "$root/Cargo.toml" > "$work/Cargo.toml"
+  perl -0pe 's/^members = .*/members = []/m; s/^default-run.*//m; s/^(testkit|fleet) = .*//mg; s/^readme = .*//m;
+    s/^\[\[bench\]\]\n[^\[]*//m' "$root/Cargo.toml" > "$work/Cargo.toml"
 }
 
 survived=0

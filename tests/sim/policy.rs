@@ -33,7 +33,7 @@ const EMERGENCY_SEEN_FOR: Duration = Duration::from_mins(2);
 /// What is remembered for these checks.
 #[derive(Debug, Default)]
 pub struct Orders {
-    /// By whom, since when, and until when if it ends by itself.
+    /// Who paused, since when, and until when.
     paused: BTreeMap<&'static str, (Duration, Option<Duration>)>,
     /// The last step in the journal, and whether it was sent.
     step: Option<(i64, Step, bool)>,

@@ -33,6 +33,9 @@ pub fn draw(schedule: &mut Schedule) {
     if rng.percent(25) {
         let lasts = rng.percent(60).then(|| rng.seconds(1, 20));
         let at = rng.seconds(1, 30);
+        if rng.percent(50) {
+            schedule.people.push((at - rng.millis(100, 900), Person::Pause { by: "ann", lasts: None }));
+        }
         schedule.people.push((at, Person::Pause { by: "bob", lasts }));
         schedule.people.push((at + rng.seconds(5, 60), Person::Resume));
         schedule.people.sort_by_key(|(at, _)| *at);

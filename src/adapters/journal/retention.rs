@@ -144,7 +144,7 @@ fn orders(transaction: &Transaction<'_>) -> rusqlite::Result<usize> {
     transaction.execute(statement, params![ORDERS_OF_A_CLUSTER])
 }
 
-/// Deletes the run before this one if it had the same result, and returns the entry that counts it.
+/// Deletes the runs before this one that had the same result, and returns the entry that counts them.
 pub(super) fn collapse(
     transaction: &Transaction<'_>,
     run: i64,
@@ -156,14 +156,31 @@ pub(super) fn collapse(
     }
     let query = "SELECT id FROM run WHERE cluster = (SELECT cluster FROM run WHERE id = ?1) AND id < ?1 AND open = 0 \
                  ORDER BY id DESC LIMIT 1";
-    let before: Option<i64> = transaction.query_row(query, params![run], |row| row.get(0)).optional()?;
-    let Some(before) = before else { return Ok(None) };
+    let (mut all, mut first) = (0, None);
+    loop {
+        let before: Option<i64> = transaction.query_row(query, params![run], |row| row.get(0)).optional()?;
+        let Some(before) = before else { break };
+        let Some((times, since)) = same_result(transaction, before, outcome, now)? else { break };
+        transaction.execute("DELETE FROM entry WHERE run = ?1", params![before])?;
+        transaction.execute("DELETE FROM run WHERE id = ?1", params![before])?;
+        (all, first) = (all + times, Some(since));
+    }
+    Ok(first.map(|since| Entry::Repeats { times: all, since }))
+}
+
+/// How many runs this one stands for and when the first was accepted, if it had this result long enough ago.
+fn same_result(
+    transaction: &Transaction<'_>,
+    run: i64,
+    outcome: &Outcome,
+    now: Timestamp,
+) -> rusqlite::Result<Option<(u32, Timestamp)>> {
     let mut entries = transaction.prepare_cached("SELECT at, body FROM entry WHERE run = ?1 ORDER BY seq")?;
     let entries: Vec<(String, String)> =
-        entries.query_map(params![before], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+        entries.query_map(params![run], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     let (mut ended, mut same, mut times, mut since) = (None, false, 1, None);
     for (at, body) in &entries {
-        // One that cannot be read stays as it is.
+        // An entry that cannot be read keeps its run.
         let (Ok(entry), Ok(at)) = (serde_json::from_str(body), at.parse::<Timestamp>()) else { return Ok(None) };
         match entry {
             Entry::Accepted(_) => since = Some(at),
@@ -173,10 +190,7 @@ pub(super) fn collapse(
         }
     }
     let long_ago = ended.is_some_and(|ended| now.duration_since(ended).unsigned_abs() >= COLLAPSE_AFTER);
-    let (true, true, Some(since)) = (same, long_ago, since) else { return Ok(None) };
-    transaction.execute("DELETE FROM entry WHERE run = ?1", params![before])?;
-    transaction.execute("DELETE FROM run WHERE id = ?1", params![before])?;
-    Ok(Some(Entry::Repeats { times, since }))
+    Ok(since.filter(|_| same && long_ago).map(|since| (times, since)))
 }
 
 /// Refusals are the same if their reasons have the same code: sizes and times in them differ.

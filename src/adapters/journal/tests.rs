@@ -379,11 +379,17 @@ async fn runs_that_found_the_same_are_one_with_a_count() {
         ended(&journal, "a", outcome).await;
         clock.on(HOUR);
     }
+    // Two Alertmanagers.
     ended(&journal, "a", Outcome::NothingToDo).await;
     ended(&journal, "a", Outcome::NothingToDo).await;
     let runs = journal.runs_of("a", 100).await.expect("read");
     assert_eq!(numbers(&runs), [5, 7, 8, 9, 11, 12]);
     assert_eq!(runs.iter().map(|run| run.repeats).collect::<Vec<_>>(), [2, 0, 0, 0, 1, 0]);
+    clock.on(HOUR);
+    ended(&journal, "a", Outcome::NothingToDo).await;
+    let runs = journal.runs_of("a", 100).await.expect("read");
+    assert_eq!(numbers(&runs), [5, 7, 8, 9, 13]);
+    assert_eq!(runs.last().map(|run| run.repeats), Some(3));
 }
 
 #[tokio::test]

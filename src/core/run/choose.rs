@@ -30,6 +30,7 @@ impl Run {
         if let Some(reason) = self.other_cluster(facts) {
             return self.give_up(reason);
         }
+        self.no_space = facts.has_alarm(AlarmKind::NoSpace);
         let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let blocked = plan.blocked.clone();
         let next = plan.pending().next().map(|(step, need)| (step.clone(), need));
@@ -40,7 +41,6 @@ impl Run {
         }
         self.looks = 0;
         let compact_to = self.revision_to_compact(facts);
-        self.no_space = facts.has_alarm(AlarmKind::NoSpace);
         let disarm = self.brief.policy.disarm_no_space && self.no_space;
         let has_work = compact_to.is_some() || next.is_some() || disarm;
         if has_work && !self.entered {

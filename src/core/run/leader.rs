@@ -35,7 +35,7 @@ pub(super) fn led_by_another(step: &Step, facts: &ClusterFacts) -> Option<Reason
 impl Run {
     pub(super) fn hand_over_first(&mut self, facts: &ClusterFacts, leader: &Planned) -> Action {
         let Some(heir) = self.heir(facts, leader.member_id) else {
-            // An operator has to act on a voter first: that is what they must read.
+            // If an operator must fix a voter first, report that.
             let by_operator = self.plan.iter().flat_map(|plan| &plan.steps).find_map(|step| match &step.decision {
                 Decision::Skip { reason: reason @ Reason::NeedsPerson { .. } } => Some(reason.clone()),
                 _ => None,

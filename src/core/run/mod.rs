@@ -227,7 +227,7 @@ pub struct Run {
     unproven: bool,
     /// Whether NOSPACE was armed at the last choice.
     no_space: bool,
-    /// How the run ends, once NOSPACE has had its turn.
+    /// The outcome of a failed run, while it still disarms NOSPACE.
     ending: Option<Outcome>,
     looks: u32,
     changes_of_mind: u32,
@@ -329,7 +329,7 @@ impl Run {
     }
 
     fn finish(&mut self, outcome: Outcome) -> Action {
-        // A cluster that takes no writes must not stay so for a member that failed, if every file is small enough.
+        // If every file is small enough, the cluster can take writes again although a member failed.
         let disarm = self.no_space && self.brief.policy.disarm_no_space && self.stop.is_none();
         if self.ending.is_none() && disarm && matches!(outcome, Outcome::Failed { .. }) {
             self.ending = Some(outcome);
@@ -339,7 +339,7 @@ impl Run {
         Action::Finish(self.ending.take().unwrap_or(outcome))
     }
 
-    /// No member is chosen any more: NOSPACE is disarmed if that can be done, and the run ends.
+    /// Ends a failed run: disarms NOSPACE first if that is safe, and chooses no further member.
     fn end(&mut self, outcome: Outcome, facts: &Fact<ClusterFacts>) -> Action {
         match (self.trouble(facts), facts) {
             (None, Ok(facts)) if facts.has_alarm(AlarmKind::NoSpace) => self.disarm_next(facts),

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::{layout::Links, words};
-use crate::core::history::{Outcome, RunView};
+use crate::core::{
+    history::{Outcome, RunView},
+    story,
+};
 
 /// How it ended, with a mark.
 pub(super) fn outcome(outcome: &Outcome) -> Markup {
@@ -72,5 +75,6 @@ fn why(run: &RunView) -> Markup {
             Some(ended) => @if let Some(reason) = ended.reason() { (reason) } @else { "–" },
             None => "–",
         }
+        @if let Some(repeats) = story::repeats_of(run) { "; " (repeats) }
     }
 }
