@@ -520,7 +520,15 @@ pub fn left(sim: &Sim, journal: &SimJournal) -> Left {
 /// What holds an open request. NOSPACE waits for no window, cooldown or limit.
 fn hold(sim: &Sim, ledger: &Ledger, open: &RunView, policy: &Policy, now: Timestamp) -> Option<Hold> {
     let no_space = sim.world().alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
-    ledger.hold(open, policy, policy.emergency && no_space, now)
+    let emergency = policy.emergency && no_space;
+    let hold = ledger.hold(open, policy, emergency, now);
+    if let Some(Hold::Wait { reason, .. }) = &hold
+        && emergency
+        && matches!(reason.label(), "cooldown" | "daily_limit" | "outside_window")
+    {
+        sim.world().violate("L2", format!("run {} waits without space: {reason}", open.id));
+    }
+    hold
 }
 
 /// L2: no limit outlives its cause.
