@@ -193,19 +193,34 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Adopts the request that the last lock holder left, unless one stands here already.
     pub(super) async fn take_over(&self, left: StandingRequest) -> Result<(), JournalError> {
         let _one_at_a_time = self.admission.lock().await;
-        let open = {
-            let desk = lock(&self.desk);
-            desk.queued.is_some() || desk.active.is_some()
-        };
-        if open || self.is_retired() || self.ledger().await?.next_attempt(self.shared.clock.now()).is_some() {
+        if self.has_open_run()
+            || self.is_retired()
+            || self.ledger().await?.next_attempt(self.shared.clock.now()).is_some()
+        {
             return Ok(());
         }
-        let run = self.accept(left.trigger, left.alerts).await?;
-        if let Some(by) = left.approved_by {
-            self.shared.journal.append(run, Entry::Approved { by }).await?;
-        }
+        let run = self.accept_approved(left.trigger, left.alerts, left.approved_by).await?;
         info!(cluster = self.name(), run = run.0, "adopted the last lock holder's request");
         Ok(())
+    }
+
+    fn has_open_run(&self) -> bool {
+        let desk = lock(&self.desk);
+        desk.queued.is_some() || desk.active.is_some()
+    }
+
+    /// The next run of a request, with the approval of the last one.
+    async fn accept_approved(
+        &self,
+        trigger: Trigger,
+        alerts: Vec<AlertKey>,
+        approved_by: Option<String>,
+    ) -> Result<RunId, JournalError> {
+        let run = self.accept(trigger, alerts).await?;
+        if let Some(by) = approved_by {
+            self.shared.journal.append(run, Entry::Approved { by }).await?;
+        }
+        Ok(run)
     }
 
     async fn accept(&self, trigger: Trigger, alerts: Vec<AlertKey>) -> Result<RunId, JournalError> {
@@ -260,16 +275,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub(super) async fn try_again(&self) -> Result<(), JournalError> {
         let _one_at_a_time = self.admission.lock().await;
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        let open = {
-            let desk = lock(&self.desk);
-            desk.queued.is_some() || desk.active.is_some()
-        };
-        let due = ledger.next_attempt(now).filter(|next| !open && !self.is_retired() && next.at <= now);
+        let due = ledger.next_attempt(now).filter(|next| !self.has_open_run() && !self.is_retired() && next.at <= now);
         let Some(next) = due else { return Ok(()) };
-        let run = self.accept(next.trigger, next.alerts).await?;
-        if let Some(by) = next.approved_by {
-            self.shared.journal.append(run, Entry::Approved { by }).await?;
-        }
+        let run = self.accept_approved(next.trigger, next.alerts, next.approved_by).await?;
         info!(cluster = self.name(), run = run.0, last_run = next.run.0, "the request still stands: next run");
         Ok(())
     }

@@ -37,7 +37,7 @@ use tokio::{
 };
 
 use crate::{
-    faults::{Death, Fault, Schedule},
+    faults::{Death, Schedule},
     finale::{finale, may_end_so},
     gates::gates,
     invariants::{Own, Violation, Watch},
@@ -603,12 +603,7 @@ async fn settle(sim: &Arc<Sim>, journal: &SimJournal) -> bool {
         }
         // Longer than any deadline: a Defragment that is out makes no calls. A wait for a time of day lasts longer
         // by as much as clocks were put back.
-        let stepped = sim
-            .world()
-            .schedule
-            .faults
-            .iter()
-            .any(|(_, fault)| matches!(fault, Fault::ClockStep { .. } | Fault::ClockStops { .. }));
+        let stepped = !sim.world().clock_is_steady();
         if idle > if stepped { 300 } else { 24 } {
             return false;
         }

@@ -110,10 +110,7 @@ impl Run {
         if let Some(reason) = against {
             self.changes_of_mind += 1;
             let too_often = self.changes_of_mind >= CHANGES_OF_MIND_BEFORE_GIVING_UP;
-            let then = too_often.then(|| {
-                let reason = reason.clone();
-                if self.acted { Outcome::Failed { reason } } else { Outcome::Refused { reason } }
-            });
+            let then = too_often.then(|| self.given_up(reason.clone()));
             return self.record(intent, MemberEnd::NotSent { reason }, then);
         }
         let member = intent.member_id;

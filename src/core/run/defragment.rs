@@ -67,8 +67,7 @@ impl Run {
 
     /// The member did not begin: the run ends all the same, but nothing happened to this one.
     fn untouched(&mut self, intent: Intent, reason: Reason) -> Action {
-        let cause = reason.clone();
-        let outcome = if self.acted { Outcome::Failed { reason: cause } } else { Outcome::Refused { reason: cause } };
+        let outcome = self.given_up(reason.clone());
         self.record(intent, MemberEnd::NotSent { reason }, Some(outcome))
     }
 

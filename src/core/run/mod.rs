@@ -347,9 +347,13 @@ impl Run {
         }
     }
 
-    /// Ends the run for this reason: as refused as long as nothing was sent, else as failed.
     fn give_up(&mut self, reason: Reason) -> Action {
-        self.finish(if self.acted { Outcome::Failed { reason } } else { Outcome::Refused { reason } })
+        self.finish(self.given_up(reason))
+    }
+
+    /// The end for this reason: refused as long as nothing was sent, else failed.
+    fn given_up(&self, reason: Reason) -> Outcome {
+        if self.acted { Outcome::Failed { reason } } else { Outcome::Refused { reason } }
     }
 
     fn look_again(&mut self, reason: Reason) -> Action {
