@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::{
     claims::Claims,
     driver,
+    forward::LastOffer,
     handover::Handover,
     live::{Changes, Stage},
     lock::{Lock, Round},
@@ -130,8 +131,7 @@ pub(super) struct Desk {
     pub(super) ledger: Ledger,
     /// It was taken out of the configuration: nothing new is taken.
     pub(super) retired: bool,
-    /// How often in a row the lock holder did not accept the waiting request.
-    pub(super) failed_forwards: u32,
+    pub(super) last_offer: Option<LastOffer>,
     defragmenting: Option<MemberId>,
     /// Whether the active run last observed an emergency.
     pub(super) emergency: bool,

@@ -1,13 +1,14 @@
-//! What a replica does with requests and orders for a cluster whose lock is another's: requests are durably handed
-//! over and followed to their end, orders are passed on at once.
+//! What a replica does with requests and orders for a cluster whose lock another one holds: it offers its standing
+//! request to the holder again and again, and passes orders on at once.
 //!
-//! A request is in this replica's journal before anybody was told that it is accepted, and stays open there until the
-//! holder says how it ended. If the lock moves meanwhile it is handed over anew, or served here: everything is measured
-//! again, so that a request that is served twice does nothing the second time.
+//! A request is in this replica's journal before anybody was told that it is accepted, and stands there until the holder
+//! says that nothing of it stands there any more. If the lock moves or the holder loses its journal, it is offered anew,
+//! or served here: everything is measured again, so that a request that is served twice does nothing the second time.
 
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::cluster::{Cluster, lock};
@@ -22,28 +23,47 @@ use crate::{
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
-        peers::{PeerError, PeerOrder, PeerRun, Peers, Verdict},
+        peers::{PeerError, PeerOrder, Peers, Verdict},
         service::{Carried, Command, CommandError},
     },
 };
 
-/// How often the holder is asked for the end of a run: runs take minutes.
-const ASK_EVERY: Duration = Duration::from_secs(5);
-/// How soon to try again after a failed forward; the wait doubles with each failure, up to the longest. A wrong token
+/// How often a request that the holder has is offered to it again.
+const OFFER_INTERVAL: Duration = Duration::from_secs(15);
+/// How soon to try again after a failed offer; the wait doubles with each failure, up to the longest. A wrong token
 /// stays wrong until an operator fixes it.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
-/// How often the lock itself is looked at while there is nobody to hand to.
+/// How often the lock itself is looked at while there is nobody to offer to.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 
-/// How a request fares at the holder.
-enum Fares {
-    /// It has it.
-    Open,
+/// What is offered to whom.
+#[derive(Clone, PartialEq, Eq)]
+struct Offer {
+    to: Holder,
+    run: RunId,
+    alerts: Vec<AlertKey>,
+    approved: bool,
+}
+
+/// The last offer of the request that waits.
+pub(super) struct LastOffer {
+    what: Offer,
+    /// When it is made again, if nothing of it changes.
+    again_at: Instant,
+    /// How often in a row it failed.
+    failures: u32,
+    trouble: Option<Reason>,
+}
+
+/// What came of an offer.
+enum Offered {
+    /// The request stands at the holder, too.
+    Taken(HandedOver),
     /// It does not hold the lock either: the next look at the lock tells.
-    Nowhere,
-    /// It has ended there.
-    Ended(Outcome),
+    NotTheHolder,
+    /// Nothing of the request is left to be done.
+    Over(Outcome),
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
@@ -54,104 +74,106 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self
     }
 
-    /// Takes a waiting request one step further at the lock holder. Returns when to look again, and the reason if the
-    /// holder did not accept it.
+    /// Offers a waiting request to the lock holder, unless the next offer is not due yet. Returns when to look again,
+    /// and the reason if the holder did not accept it.
     pub(super) async fn hand_over(&self, view: &RunView) -> (Duration, Option<Reason>) {
         let (Some(holder), Some(peers)) = (self.lock.view().holder(), &self.peers) else {
             return (LOOK_INTERVAL, None);
         };
-        let failure = match self.ask_holder(peers.as_ref(), &holder, view).await {
-            Ok(Ok(fares)) => {
-                lock(&self.desk).failed_forwards = 0;
-                match fares {
-                    Fares::Open => return (ASK_EVERY, None),
-                    Fares::Nowhere => return (TRY_AGAIN_AFTER, None),
-                    Fares::Ended(outcome) => match self.end_handed_over(view, outcome).await {
-                        Ok(()) => return (Duration::ZERO, None),
-                        Err(error) => error.to_string(),
-                    },
-                }
+        let what = Offer {
+            to: holder.clone(),
+            run: view.id,
+            alerts: view.standing_alerts().cloned().collect(),
+            approved: view.approved.is_some(),
+        };
+        let mut failures = 0;
+        if let Some(last) = lock(&self.desk).last_offer.as_ref().filter(|last| last.what == what) {
+            failures = last.failures;
+            let left = last.again_at.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                return (left, last.trouble.clone());
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+        }
+        let recorded = match self.offer(peers.as_ref(), &what, view).await {
+            Ok(offered) => self.record_offer(view, offered).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         };
-        let refused = {
-            let mut desk = lock(&self.desk);
-            desk.failed_forwards = desk.failed_forwards.saturating_add(1);
-            desk.failed_forwards
+        let (again, failures, trouble) = match recorded {
+            Ok(again) => (again, 0, None),
+            Err(detail) => {
+                let again = TRY_AGAIN_AFTER.saturating_mul(1 << failures.min(8)).min(LONGEST_WAIT);
+                (again, failures + 1, Some(Reason::NotForwarded { holder: holder.name, detail }))
+            }
         };
-        let again = TRY_AGAIN_AFTER.saturating_mul(1 << (refused - 1).min(8)).min(LONGEST_WAIT);
-        (again, Some(Reason::NotForwarded { holder: holder.name, detail: failure }))
+        let again_at = Instant::now() + again;
+        lock(&self.desk).last_offer = Some(LastOffer { what, again_at, failures, trouble: trouble.clone() });
+        (again, trouble)
     }
 
-    async fn end_handed_over(&self, view: &RunView, outcome: Outcome) -> Result<(), JournalError> {
-        let _one_at_a_time = self.admission.lock().await;
-        // Cancelled while the other side answered.
-        if lock(&self.desk).queued.as_ref().is_none_or(|(run, _)| *run != view.id) {
-            return Ok(());
-        }
-        self.end_unbegun(view, outcome).await
-    }
-
-    /// The outer error is the other replica's, the inner one our journal's.
-    async fn ask_holder(
-        &self,
-        peers: &dyn Peers,
-        holder: &Holder,
-        view: &RunView,
-    ) -> Result<Result<Fares, JournalError>, PeerError> {
-        if let Some(handed) = view.handed_over.as_ref().filter(|handed| handed.holder == *holder) {
-            match peers.run(holder, handed.run).await? {
-                Some(run) if !is_ours(&run, view) => {}
-                Some(PeerRun { outcome: None, .. }) => return Ok(Ok(Fares::Open)),
-                Some(PeerRun { outcome: Some(outcome), .. }) if !outcome.is_broken_off() => {
-                    return Ok(Ok(Fares::Ended(elsewhere(holder, handed.run, &outcome))));
+    async fn offer(&self, peers: &dyn Peers, what: &Offer, view: &RunView) -> Result<Offered, PeerError> {
+        let holder = &what.to;
+        let taken = view.handed_over.as_ref().filter(|handed| handed.holder == *holder);
+        let is_known = |key: &AlertKey| taken.is_some_and(|taken| taken.alerts.contains(key));
+        let new: Vec<_> = what.alerts.iter().filter(|key| !is_known(key)).cloned().collect();
+        let over = |run| {
+            let reason = Reason::HandedOver { holder: holder.name.clone(), run };
+            Offered::Over(Outcome::Stopped { reason })
+        };
+        let run = match taken {
+            None if view.request.trigger == Trigger::Manual => {
+                let by = view.approved.as_ref().map_or("somebody", |approval| approval.by.as_str());
+                match peers.order(holder, &self.order("run", json!({ "by": by }))).await {
+                    Ok(answer) => RunId(answer["run"].as_i64().unwrap_or_default()),
+                    // An order is not repeated.
+                    Err(PeerError::Refused { status: 409, detail, .. }) => {
+                        let reason = Reason::NotForwarded { holder: holder.name.clone(), detail };
+                        return Ok(Offered::Over(Outcome::Refused { reason }));
+                    }
+                    Err(error) => return Err(error),
                 }
-                // Broken off, or not known: it is handed over anew.
-                _ => {}
             }
-        }
-        let run = if view.request.trigger == Trigger::Manual {
-            let by = view.approved.as_ref().map_or("somebody", |approval| approval.by.as_str());
-            let order = self.order("run", json!({ "by": by }));
-            match peers.order(holder, &order).await {
-                Ok(answer) => RunId(answer["run"].as_i64().unwrap_or_default()),
-                // What it says no to has ended; everything else is tried again.
-                Err(PeerError::Refused { status: 409, detail, .. }) => {
-                    return Ok(Ok(Fares::Ended(ignored(holder, "refused", detail))));
+            // Only an operator's request has no alerts.
+            Some(taken) if what.alerts.is_empty() => return Ok(over(taken.run)),
+            _ => {
+                let taken_as = taken.filter(|_| new.is_empty()).map(|taken| taken.run);
+                let alerts = if taken_as.is_none() { new } else { what.alerts.clone() };
+                let offer = Notification { taken_as, ..self.forwarded(alerts, AlertStatus::Firing) };
+                match peers.notify(holder, &offer).await? {
+                    Verdict::Taken(run) => run,
+                    Verdict::Over(run) => return Ok(over(run)),
+                    Verdict::NotTheHolder => return Ok(Offered::NotTheHolder),
                 }
-                Err(error) => return Err(error),
-            }
-        } else {
-            let alerts: Vec<_> = view.standing_alerts().cloned().collect();
-            match peers.notify(holder, &self.forwarded(alerts, AlertStatus::Firing)).await? {
-                Verdict::Taken(run) => run,
-                Verdict::NotTheHolder => return Ok(Ok(Fares::Nowhere)),
-                Verdict::Ignored { detail } => return Ok(Ok(Fares::Ended(ignored(holder, "ignored", detail)))),
             }
         };
-        let handed = HandedOver { holder: holder.clone(), run };
-        if view.handed_over.as_ref() != Some(&handed) {
-            let _one_at_a_time = self.admission.lock().await;
-            // Cancelled while the other side answered.
-            if lock(&self.desk).queued.as_ref().is_none_or(|(run, _)| *run != view.id) {
-                return Ok(Ok(Fares::Open));
-            }
-            if let Err(error) = self.shared.journal.append(view.id, Entry::HandedOver(handed)).await {
-                return Ok(Err(error));
-            }
-            info!(
-                cluster = self.name(),
-                run = view.id.0,
-                holder = holder.name,
-                holders_run = run.0,
-                "the request is handed over"
-            );
-        }
-        if let (Some(approval), true) = (&view.approved, view.request.trigger != Trigger::Manual) {
+        if let (Some(approval), true) =
+            (&view.approved, view.request.trigger != Trigger::Manual && taken.is_none_or(|taken| taken.run != run))
+        {
             self.pass_approval(peers, holder, run, &approval.by).await?;
         }
-        Ok(Ok(Fares::Open))
+        // A run that an operator started there knows nothing of the alerts that joined it here.
+        let ordered = taken.is_none() && view.request.trigger == Trigger::Manual;
+        let alerts = if ordered { Vec::new() } else { what.alerts.clone() };
+        Ok(Offered::Taken(HandedOver { holder: holder.clone(), run, alerts }))
+    }
+
+    /// Writes down what came of an offer, unless the request was cancelled while the other side answered.
+    async fn record_offer(&self, view: &RunView, offered: Offered) -> Result<Duration, JournalError> {
+        let _one_at_a_time = self.admission.lock().await;
+        if lock(&self.desk).queued.as_ref().is_none_or(|(run, _)| *run != view.id) {
+            return Ok(Duration::ZERO);
+        }
+        match offered {
+            Offered::Taken(handed) => {
+                if view.handed_over.as_ref() != Some(&handed) {
+                    self.shared.journal.append(view.id, Entry::HandedOver(handed.clone())).await?;
+                    let (cluster, run, holder) = (self.name(), view.id.0, handed.holder.name);
+                    info!(cluster, run, holder, holders_run = handed.run.0, "the request is handed over");
+                }
+                Ok(OFFER_INTERVAL)
+            }
+            Offered::NotTheHolder => Ok(TRY_AGAIN_AFTER),
+            Offered::Over(outcome) => self.end_unbegun(view, outcome).await.map(|()| Duration::ZERO),
+        }
     }
 
     async fn pass_approval(&self, peers: &dyn Peers, to: &Holder, run: RunId, by: &str) -> Result<(), PeerError> {
@@ -168,7 +190,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let labels = Labels::from([(FORWARDED_CLUSTER.to_owned(), self.name().to_owned())]);
         let alert =
             |AlertKey { fingerprint, starts_at }| Alert { status, labels: labels.clone(), starts_at, fingerprint };
-        Notification { alerts: alerts.into_iter().map(alert).collect(), truncated_alerts: 0, forwarded: true }
+        Notification { alerts: alerts.into_iter().map(alert).collect(), forwarded: true, ..Notification::default() }
     }
 
     /// Tells the holder that alerts of a request that it has no longer fire. As good as it goes: it measures anyway.
@@ -251,30 +273,4 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Err(error) => Err(CommandError::NoHolder { detail: error.to_string() }),
         })
     }
-}
-
-/// The numbers of runs are a journal's own: one that was lost gives them anew. A run by hand has no alerts there, even
-/// if some joined it here: to take it for another's would ask for it again and again.
-fn is_ours(run: &PeerRun, view: &RunView) -> bool {
-    run.request.cluster == view.request.cluster
-        && (view.request.alerts.is_empty()
-            || (view.request.trigger == Trigger::Manual && run.request.trigger == Trigger::Manual)
-            || run.request.alerts.iter().any(|key| view.request.alerts.contains(key)))
-}
-
-fn elsewhere(holder: &Holder, run: RunId, outcome: &Outcome) -> Outcome {
-    let detail = match outcome {
-        // It was handed on.
-        Outcome::Elsewhere { detail, .. } => detail.clone(),
-        outcome => outcome.reason().map(ToString::to_string),
-    };
-    let ended = match outcome {
-        Outcome::Elsewhere { ended, .. } => ended.clone(),
-        outcome => outcome.label().to_owned(),
-    };
-    Outcome::Elsewhere { holder: holder.name.clone(), holders_run: Some(run), ended, detail }
-}
-
-fn ignored(holder: &Holder, ended: &str, detail: String) -> Outcome {
-    Outcome::Elsewhere { holder: holder.name.clone(), holders_run: None, ended: ended.to_owned(), detail: Some(detail) }
 }

@@ -24,7 +24,7 @@ use crate::{
     },
     ports::{
         journal::{Journal, JournalError},
-        peers::{PeerError, PeerOrder, PeerRun, Peers, Verdict},
+        peers::{PeerError, PeerOrder, Peers, Verdict},
         service::{AlertDecision, Carried, Command, CommandError, Service},
     },
 };
@@ -62,20 +62,16 @@ impl Peers for Net {
                 detail: error.to_string(),
             };
             let answers = app.notify(alerts.clone()).await.map_err(unwritten)?;
-            Ok(match answers.into_iter().next().expect("an answer for each alert").decision {
+            match answers.into_iter().next().expect("an answer for each alert").decision {
+                AlertDecision::Duplicate { run, reason: Reason::HandedOver { .. }, .. } => Ok(Verdict::Over(run)),
                 AlertDecision::Accepted { run, .. }
                 | AlertDecision::Duplicate { run, .. }
-                | AlertDecision::Cancelled { run, .. } => Verdict::Taken(run),
-                AlertDecision::Ignored { reason, .. } if reason.label().starts_with("lock_") => Verdict::NotTheHolder,
-                AlertDecision::Ignored { reason, .. } => Verdict::Ignored { detail: reason.to_string() },
-            })
-        })
-    }
-
-    fn run<'a>(&'a self, of: &'a Holder, run: RunId) -> BoxFuture<'a, Result<Option<PeerRun>, PeerError>> {
-        Box::pin(async move {
-            let view = self.find(of)?.run(run).await.expect("read");
-            Ok(view.map(|view| PeerRun { request: view.request, outcome: view.outcome }))
+                | AlertDecision::Cancelled { run, .. } => Ok(Verdict::Taken(run)),
+                AlertDecision::Ignored { reason, .. } if reason.label().starts_with("lock_") => {
+                    Ok(Verdict::NotTheHolder)
+                }
+                AlertDecision::Ignored { reason, .. } => Err(PeerError::Ignored(reason.to_string())),
+            }
         })
     }
 
@@ -324,7 +320,7 @@ async fn a_candidate_from_before_takes_over_while_nothing_can_be_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_at_a_follower_is_served_by_the_holder_and_ends_with_its_outcome() {
+async fn a_request_at_a_follower_is_served_by_the_holder_and_ends_with_it() {
     let world = World::new(etcd());
     let first = world.start("one");
     sleep(S).await;
@@ -336,13 +332,8 @@ async fn a_request_at_a_follower_is_served_by_the_holder_and_ends_with_its_outco
     sleep(S * 600).await;
     assert_eq!(world.etcd.order(), [3, 2, 1]);
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
-    let expected = Outcome::Elsewhere {
-        holder: "one".to_owned(),
-        holders_run: Some(RunId(1)),
-        ended: "succeeded".to_owned(),
-        detail: None,
-    };
-    assert_eq!(second.runs().await[0].outcome, Some(expected));
+    let reason = Reason::HandedOver { holder: "one".to_owned(), run: RunId(1) };
+    assert_eq!(second.runs().await[0].outcome, Some(Outcome::Stopped { reason }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,13 +347,13 @@ async fn an_alert_that_both_replicas_get_is_one_run() {
     second.ask("1").await;
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
-    assert_eq!(second.outcomes().await, [("elsewhere", "")]);
+    assert_eq!(second.outcomes().await, [("stopped", "handed_over")]);
     assert_eq!(world.etcd.order(), [3, 2, 1]);
     // Late, from another Alertmanager: the holder cools down, and measures that nothing is left to do.
     second.ask("2").await;
     sleep(S * 60).await;
     assert_eq!(first.outcomes().await, [("succeeded", ""), ("nothing_to_do", "")]);
-    assert_eq!(second.outcomes().await, [("elsewhere", ""), ("elsewhere", "")]);
+    assert_eq!(second.outcomes().await, [("stopped", "handed_over"), ("stopped", "handed_over")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -390,7 +381,7 @@ async fn a_request_whose_holder_dies_is_served_by_whoever_accepted_it() {
     let first = world.start_with("one", journal, Mode::Enforce);
     sleep(S * 600).await;
     assert!(!first.holds());
-    assert_eq!(first.outcomes().await, [("elsewhere", "")]);
+    assert_eq!(first.outcomes().await, [("stopped", "handed_over")]);
     assert_eq!(world.etcd.order().len(), 4);
 }
 
@@ -413,7 +404,7 @@ async fn a_run_that_lost_its_lock_is_gone_on_with_by_the_new_holder() {
     world.locks.mend("one");
     sleep(S * 1200).await;
     // The old holder still had the alert: after a minute it asks the new one.
-    assert_eq!(first.outcomes().await, [("stopped", "lock_lost"), ("elsewhere", "")]);
+    assert_eq!(first.outcomes().await, [("stopped", "lock_lost"), ("stopped", "handed_over")]);
     assert_eq!(second.outcomes().await, [("succeeded", "")]);
     assert_eq!(world.etcd.order(), [3, 2, 1]);
     assert_eq!(world.etcd.most_in_flight(), 1);
@@ -459,7 +450,7 @@ async fn an_approval_at_a_follower_reaches_the_run_of_the_holder() {
     second.app.approve(RunId(1), "ann".to_owned(), false).await.expect("passed on");
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
-    assert_eq!(second.outcomes().await, [("elsewhere", "")]);
+    assert_eq!(second.outcomes().await, [("stopped", "handed_over")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -478,6 +469,83 @@ async fn an_alert_that_is_resolved_at_a_follower_is_cancelled_at_the_holder() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_is_withdrawn_at_the_holder_is_not_requested_anew_by_a_follower() {
+    let world = World::new(etcd());
+    let first = world.start_with("one", shared(1), Mode::Approve);
+    sleep(S).await;
+    let second = world.start_with("two", shared(1), Mode::Approve);
+    sleep(S * 40).await;
+    second.ask("1").await;
+    sleep(S * 20).await;
+    first.cluster.resolve(key("1")).await.expect("taken");
+    sleep(S * 600).await;
+    assert_eq!(first.outcomes().await, [("stopped", "resolved")]);
+    assert_eq!(second.outcomes().await, [("stopped", "handed_over")]);
+    // Alertmanager itself says that it fires again.
+    first.ask("1").await;
+    sleep(S * 20).await;
+    assert_eq!(first.outcomes().await, [("stopped", "resolved"), ("open", "")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_keeps_its_request_while_the_holder_tries_again() {
+    let fake = etcd();
+    fake.set_busy(3, true);
+    let world = World::new(fake);
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    second.ask("1").await;
+    while first.outcomes().await != [("refused", "defrag_in_flight")] {
+        sleep(S).await;
+    }
+    sleep(S * 30).await;
+    assert_eq!(first.outcomes().await, [("refused", "defrag_in_flight")], "the next run is due after a minute");
+    assert_eq!(second.outcomes().await, [("open", "")]);
+    world.etcd.set_busy(3, false);
+    sleep(S * 600).await;
+    assert_eq!(first.outcomes().await, [("refused", "defrag_in_flight"), ("succeeded", "")]);
+    assert_eq!(second.outcomes().await, [("stopped", "handed_over")]);
+    assert_eq!(world.etcd.order(), [3, 2, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_lost_its_journal_is_offered_the_request_anew() {
+    let world = World::new(etcd());
+    let first = world.start_with("one", shared(1), Mode::Approve);
+    sleep(S).await;
+    let second = world.start_with("two", shared(1), Mode::Approve);
+    sleep(S * 40).await;
+    second.ask("1").await;
+    sleep(S * 20).await;
+    assert_eq!(first.outcomes().await, [("open", "")]);
+    first.kill();
+    world.net.cut("one");
+    // It comes back before its lease ends, and gets the lock again.
+    let first = world.start_with("one", shared(1), Mode::Enforce);
+    sleep(S * 900).await;
+    let (one, two) = (first.outcomes().await, second.outcomes().await);
+    assert!(one.contains(&("succeeded", "")) || two.contains(&("succeeded", "")), "{one:?} {two:?}");
+    assert!(!one.contains(&("open", "")) && !two.contains(&("open", "")), "{one:?} {two:?}");
+    assert_eq!(world.etcd.order(), [3, 2, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_the_holder_ignores_stands_and_says_so() {
+    let world = World::new(etcd());
+    let first = world.start("one");
+    sleep(S).await;
+    let second = world.start("two");
+    sleep(S * 40).await;
+    first.cluster.retire();
+    second.ask("1").await;
+    sleep(S * 600).await;
+    assert_eq!(second.outcomes().await, [("open", "")]);
+    assert_eq!(second.waits_for(), Some("not_forwarded"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_that_does_not_hold_the_lock_takes_nothing_that_another_passes_on() {
     let world = World::new(etcd());
     let _first = world.start("one");
@@ -491,7 +559,7 @@ async fn a_replica_that_does_not_hold_the_lock_takes_nothing_that_another_passes
         starts_at: "t".to_owned(),
         fingerprint: "1".to_owned(),
     };
-    let notification = Notification { alerts: vec![alert], truncated_alerts: 0, forwarded: true };
+    let notification = Notification { alerts: vec![alert], forwarded: true, ..Notification::default() };
     let answers = second.app.notify(notification).await.expect("decided");
     assert_eq!(answers[0].decision.labels(), ("ignored", "lock_held_elsewhere"));
     assert!(second.runs().await.is_empty());

@@ -75,8 +75,17 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Decides about alerts that concern this cluster. When it says accepted, the journal has it.
     pub async fn request(self: &Arc<Self>, alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
+        self.offered(alerts, None).await
+    }
+
+    /// The same; `taken_as` is for what another replica offers again: see [`Ledger::left_of_offer`].
+    pub(super) async fn offered(
+        self: &Arc<Self>,
+        alerts: Vec<AlertKey>,
+        taken_as: Option<RunId>,
+    ) -> Result<AlertDecision, JournalError> {
         let cluster = Arc::clone(self);
-        to_its_end(async move { cluster.decide(alerts).await }).await?
+        to_its_end(async move { cluster.decide(alerts, taken_as).await }).await?
     }
 
     /// Alerts no longer fire: a request that waits for nothing else is cancelled, a run under way goes on.
@@ -134,17 +143,24 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
-    async fn decide(&self, mut alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
+    async fn decide(&self, mut alerts: Vec<AlertKey>, taken_as: Option<RunId>) -> Result<AlertDecision, JournalError> {
         let _one_at_a_time = self.admission.lock().await;
         alerts.truncate(MAX_ALERTS);
         let cluster = self.name().to_owned();
         if self.is_retired() {
             return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason: Reason::Removed });
         }
-        if let Some((run, reason)) = self.join_open_request(&alerts).await? {
+        let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
+        if let Some(run) = taken_as {
+            alerts = ledger.left_of_offer(alerts, run, now);
+            if alerts.is_empty() {
+                let reason = Reason::HandedOver { holder: self.lock.me().to_owned(), run };
+                return Ok(AlertDecision::Duplicate { cluster, run, reason });
+            }
+        }
+        if let Some((run, reason)) = self.join_open_request(&ledger, &alerts).await? {
             return Ok(AlertDecision::Duplicate { cluster, run, reason });
         }
-        let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
         if let Some(next) = ledger.next_attempt(now) {
             let new: Vec<_> = alerts.iter().filter(|key| !next.alerts.contains(key)).cloned().collect();
             if new.is_empty() {
@@ -159,13 +175,16 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// One run serves all alerts of a cluster: further ones join the request that is open.
-    async fn join_open_request(&self, alerts: &[AlertKey]) -> Result<Option<(RunId, Reason)>, JournalError> {
+    async fn join_open_request(
+        &self,
+        ledger: &Ledger,
+        alerts: &[AlertKey],
+    ) -> Result<Option<(RunId, Reason)>, JournalError> {
         let open = {
             let desk = lock(&self.desk);
             desk.queued.as_ref().or(desk.active.as_ref()).cloned()
         };
         let Some((run, request)) = open else { return Ok(None) };
-        let ledger = self.ledger().await?;
         // An alert that was resolved and fires again counts again.
         let stands = |key: &AlertKey| {
             let resolved = ledger.run(run).is_some_and(|view| view.resolved.contains(key));

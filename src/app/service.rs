@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     cluster::{Cluster, Shared, lock},
@@ -228,7 +228,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 _ if notification.forwarded && !cluster.acts() => {
                     AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: cluster.acts_not() }
                 }
-                AlertStatus::Firing => cluster.request(keys).await?,
+                AlertStatus::Firing => cluster.offered(keys, notification.taken_as).await?,
                 AlertStatus::Resolved => match cluster.resolve(keys).await? {
                     Some(run) => AlertDecision::Cancelled { cluster: name.to_owned(), run },
                     None => AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: Reason::Resolved },
@@ -261,7 +261,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         let rendered = self.shared.counters.render(samples, page);
         let rest = begun.elapsed().saturating_sub(waited);
         self.formatting.took(rest);
-        tracing::debug!(?budget, ?members, ?waited, ?rest, "scraped");
+        debug!(?budget, ?members, ?waited, ?rest, "scraped");
         rendered
     }
 
@@ -301,7 +301,12 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             self.shared.counters.alert(&decision);
             let (decided, code) = decision.labels();
             let name = alert.labels.get("alertname").map_or("", String::as_str);
-            info!(alertname = name, fingerprint = alert.fingerprint, decision = decided, code, "alert received");
+            // Other replicas offer again and again what stands.
+            if notification.taken_as.is_some() {
+                debug!(fingerprint = alert.fingerprint, decision = decided, code, "alert offered again");
+            } else {
+                info!(alertname = name, fingerprint = alert.fingerprint, decision = decided, code, "alert received");
+            }
             AlertAnswer { fingerprint: alert.key().fingerprint, status: alert.status, decision }
         };
         Ok(notification.alerts.iter().map(answer).collect())

@@ -148,9 +148,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     Ok(match outcome {
         Outcome::Succeeded | Outcome::NothingToDo => Exit::Done,
         Outcome::Refused { .. } | Outcome::Observed { .. } => Exit::Refused,
-        Outcome::Failed { .. } | Outcome::Stopped { .. } | Outcome::Interrupted { .. } | Outcome::Elsewhere { .. } => {
-            Exit::Failed
-        }
+        Outcome::Failed { .. } | Outcome::Stopped { .. } | Outcome::Interrupted { .. } => Exit::Failed,
     })
 }
 
@@ -210,10 +208,6 @@ pub(super) fn sentence(outcome: &Outcome) -> String {
         Outcome::Failed { reason } => format!("Failed; the members after it were left alone: {reason}."),
         Outcome::Stopped { reason } => format!("Stopped; the members after it were left alone: {reason}."),
         Outcome::Interrupted { reason } => format!("Interrupted: {reason}."),
-        Outcome::Elsewhere { holder, ended, detail, .. } => {
-            let detail = detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
-            format!("Dealt with by replica {holder} ({ended}){detail}.")
-        }
     }
 }
 

@@ -109,16 +109,7 @@ fn row(run: &RunView, held: bool) -> Vec<String> {
 }
 
 fn why_of(run: &RunView) -> String {
-    let why: Vec<_> = run.outcome.as_ref().and_then(why).into_iter().chain(history::repeats_of(run)).collect();
+    let reason = run.outcome.as_ref().and_then(Outcome::reason).map(ToString::to_string);
+    let why: Vec<_> = reason.into_iter().chain(history::repeats_of(run)).collect();
     if why.is_empty() { "-".to_owned() } else { why.join("; ") }
-}
-
-fn why(outcome: &Outcome) -> Option<String> {
-    match outcome {
-        Outcome::Elsewhere { holder, ended, detail, .. } => {
-            let detail = detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
-            Some(format!("{ended} by {holder}{detail}"))
-        }
-        outcome => outcome.reason().map(ToString::to_string),
-    }
 }

@@ -276,6 +276,17 @@ impl Ledger {
         open.map(of).or_else(|| self.next_attempt(now).map(next))
     }
 
+    /// Of alerts that another replica offers again, those that still stand: what was served or resolved since `run` was to
+    /// serve them is over, and its next offer must not request it anew. If no such run of these alerts is known, this
+    /// journal is not the one that it was in, and all of them count.
+    pub fn left_of_offer(&self, mut alerts: Vec<AlertKey>, run: RunId, now: Timestamp) -> Vec<AlertKey> {
+        if self.run(run).is_some_and(|taken| alerts.iter().any(|key| taken.request.alerts.contains(key))) {
+            let standing = self.standing(now).map(|request| request.alerts).unwrap_or_default();
+            alerts.retain(|key| standing.contains(key));
+        }
+        alerts
+    }
+
     /// The last attempt on each member that says anything, since a person last resumed: who resumes says that it may
     /// be tried again. One that a crash left open says nothing.
     pub fn attempts(&self) -> BTreeMap<MemberId, MemberResult> {

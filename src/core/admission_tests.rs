@@ -389,3 +389,25 @@ fn nospace_or_a_nearly_full_quota_is_an_emergency() {
     fixture::status_mut(&mut facts, 2).errors = vec!["memberID:77 alarm:NOSPACE ".to_owned()];
     assert!(emergency(&facts));
 }
+
+#[test]
+fn an_offer_that_comes_again_counts_for_what_still_stands() {
+    let offered = |runs: Vec<RunView>, alerts: &[&str], run: i64| {
+        let left = ledger(runs).left_of_offer(keys(alerts), RunId(run), at(12.0));
+        left.into_iter().map(|key| key.fingerprint).collect::<Vec<_>>()
+    };
+    let served = run(Trigger::Alert, 11.0, Outcome::Succeeded, true);
+    assert_eq!(offered(vec![served.clone()], &["1"], 1), [""; 0]);
+    assert_eq!(offered(vec![served.clone()], &["1", "2"], 1), [""; 0], "2 was in an earlier run, and not in this one");
+    assert_eq!(offered(vec![served.clone()], &["1"], 2), ["1"], "it was in another journal");
+    assert_eq!(offered(vec![served], &["3"], 1), ["3"], "the number is that of another journal's run");
+    let tried = run(Trigger::Alert, 11.9, refused(), false);
+    assert_eq!(offered(vec![tried.clone()], &["1"], 1), ["1"], "it is tried again");
+    let again = RunView { id: RunId(2), ..run(Trigger::Retry, 11.95, Outcome::Succeeded, true) };
+    assert_eq!(offered(vec![tried, again], &["1"], 1), [""; 0]);
+    let mut waits = waiting(Trigger::Alert, 11.0);
+    assert_eq!(offered(vec![waits.clone()], &["1"], 1), ["1"]);
+    waits.request.alerts = keys(&["1", "2"]);
+    waits.resolved = keys(&["1"]);
+    assert_eq!(offered(vec![waits], &["1"], 1), [""; 0], "it was resolved here");
+}

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{history::AlertKey, reason::Reason};
+use super::{
+    history::{AlertKey, RunId},
+    reason::Reason,
+};
 
 /// The label of an alert that another replica passes on: the cluster that it was about there, by its name.
 pub const FORWARDED_CLUSTER: &str = "defragd_cluster";
@@ -16,7 +19,7 @@ pub type Labels = BTreeMap<String, String>;
 
 /// A notification as Alertmanager's webhook (version 4) and Grafana's send it. Fields that decide
 /// nothing are left out, and unknown ones ignored: the format grows.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Notification {
     /// The alerts of the group. A firing group may hold resolved ones.
     pub alerts: Vec<Alert>,
@@ -26,6 +29,10 @@ pub struct Notification {
     /// Whether another replica passed it on: it says itself which cluster it means, and is not passed on again.
     #[serde(skip)]
     pub forwarded: bool,
+    /// The run of this replica that was to serve the alerts when another one offered them before. Without `forwarded` it
+    /// counts for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_as: Option<RunId>,
 }
 
 /// Whether an alert fires.

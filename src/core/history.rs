@@ -258,17 +258,6 @@ pub enum Outcome {
         /// What is known.
         reason: Reason,
     },
-    /// The replica that holds the cluster's lock dealt with it.
-    Elsewhere {
-        /// Its name.
-        holder: String,
-        /// Its run, where there was one.
-        holders_run: Option<RunId>,
-        /// How that ended: one of [`Outcome::LABELS`], `ignored` or `refused`.
-        ended: String,
-        /// Its words.
-        detail: Option<String>,
-    },
 }
 
 impl Outcome {
@@ -282,13 +271,12 @@ impl Outcome {
             Self::Failed { .. } => "failed",
             Self::Stopped { .. } => "stopped",
             Self::Interrupted { .. } => "interrupted",
-            Self::Elsewhere { .. } => "elsewhere",
         }
     }
 
     /// The values of [`Outcome::label`].
-    pub const LABELS: [&str; 8] =
-        ["succeeded", "nothing_to_do", "observed", "refused", "failed", "stopped", "interrupted", "elsewhere"];
+    pub const LABELS: [&str; 7] =
+        ["succeeded", "nothing_to_do", "observed", "refused", "failed", "stopped", "interrupted"];
 
     /// Whether it ended early for a reason that is not the cluster's: the next run continues with the remaining members.
     pub const fn is_broken_off(&self) -> bool {
@@ -311,7 +299,7 @@ impl Outcome {
             | Self::Failed { reason }
             | Self::Stopped { reason }
             | Self::Interrupted { reason } => Some(reason),
-            Self::Succeeded | Self::NothingToDo | Self::Observed { .. } | Self::Elsewhere { .. } => None,
+            Self::Succeeded | Self::NothingToDo | Self::Observed { .. } => None,
         }
     }
 }
@@ -386,6 +374,9 @@ pub struct HandedOver {
     /// The run's number in its journal.
     #[serde(rename = "holders_run")]
     pub run: RunId,
+    /// Those that were offered; one that joins later is offered by itself.
+    #[serde(default)]
+    pub alerts: Vec<AlertKey>,
 }
 
 /// That a person agreed to a run.

@@ -63,6 +63,7 @@
 //! | `retry_pending` | fix the cause: `defragd runs` shows it; defragd tries again by itself |
 //! | `lock_held_elsewhere` | nothing: the replica that holds the lock serves the request |
 //! | `not_forwarded` | 401 or 403: put the other replica's token into `lock.token_file`; 404: configure the same clusters on all replicas; defragd tries again within a minute |
+//! | `handed_over` | nothing: `defragd runs` at the replica that is named shows the run |
 //! | `lock_unknown` | look at the lock's store: its endpoints, network, credentials, and its disk |
 //! | `lock_settling` | nothing: a new holder begins half a minute after it took the lock over |
 //! | `lock_lost` | nothing: the new holder goes on; if it comes often, raise `lock.ttl`, or look at the network and the store |
@@ -79,7 +80,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{gate::Moment, wire};
+use super::{gate::Moment, history::RunId, wire};
 
 /// Why a cluster or a member is not defragmented now, or why a run stopped.
 #[derive(Clone, Debug, PartialEq, Error, Serialize, Deserialize)]
@@ -525,6 +526,14 @@ pub enum Reason {
         /// What it said, or why it was not reached.
         detail: String,
     },
+    /// The replica that acts on the cluster had the request, and nothing of it is left to be done.
+    #[error("handed over to replica {holder}, which holds the cluster's lock: its run {run}")]
+    HandedOver {
+        /// Its name.
+        holder: String,
+        /// A run of its journal.
+        run: RunId,
+    },
     /// It cannot be shown that no other replica acts on the cluster.
     #[error("whose the cluster's lock is, is not known: {detail}")]
     LockUnknown {
@@ -624,6 +633,7 @@ impl Reason {
             Self::RetryPending { .. } => "retry_pending",
             Self::LockHeldElsewhere { .. } => "lock_held_elsewhere",
             Self::NotForwarded { .. } => "not_forwarded",
+            Self::HandedOver { .. } => "handed_over",
             Self::LockUnknown { .. } => "lock_unknown",
             Self::LockSettling { .. } => "lock_settling",
             Self::LockLost { .. } => "lock_lost",

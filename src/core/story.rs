@@ -109,11 +109,6 @@ fn finished(outcome: &Outcome) -> String {
     let label = outcome.label().replace('_', " ");
     match (outcome, outcome.reason()) {
         (Outcome::Observed { members }, _) => format!("ends: {label}; would have been next: {}", members.join(", ")),
-        (Outcome::Elsewhere { holder, holders_run, ended, detail }, _) => {
-            let run = holders_run.map_or_else(String::new, |run| format!(" as its run {run}"));
-            let detail = detail.as_ref().map_or_else(String::new, |detail| format!(": {detail}"));
-            format!("ends: dealt with by {holder}{run}, {ended}{detail}")
-        }
         (_, Some(reason)) => format!("ends: {label}: {reason}"),
         (_, None) => format!("ends: {label}"),
     }

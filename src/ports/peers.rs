@@ -8,11 +8,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::core::{
-    alert::Notification,
-    history::{Outcome, Request, RunId},
-    lock::Holder,
-};
+use crate::core::{alert::Notification, history::RunId, lock::Holder};
 
 /// Marks what one replica passes on to another; its value is the sender's name.
 pub const FORWARDED_HEADER: &str = "x-defragd-forwarded";
@@ -31,6 +27,9 @@ pub enum PeerError {
         /// What was seen.
         detail: String,
     },
+    /// It has nothing to do with the alerts.
+    #[error("it ignores the alert: {0}")]
+    Ignored(String),
     /// It says no.
     #[error("replica {holder} answered {status}: {detail}")]
     Refused {
@@ -48,22 +47,10 @@ pub enum PeerError {
 pub enum Verdict {
     /// This run of it serves them.
     Taken(RunId),
+    /// It had them in this run before, and nothing of it is left to be done.
+    Over(RunId),
     /// It does not hold the lock either.
     NotTheHolder,
-    /// Nothing is to be done.
-    Ignored {
-        /// Its words.
-        detail: String,
-    },
-}
-
-/// What became of a run of another replica.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PeerRun {
-    /// What it is for.
-    pub request: Request,
-    /// How it ended; `None` while it waits or runs.
-    pub outcome: Option<Outcome>,
 }
 
 /// An order to be passed on.
@@ -77,11 +64,8 @@ pub struct PeerOrder {
 
 /// See the module's contract.
 pub trait Peers: Send + Sync + 'static {
-    /// Hands alerts over, all of one cluster.
+    /// Offers alerts, all of one cluster. Alerts that it ignores are an error: the same clusters must be configured there.
     fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<Verdict, PeerError>>;
-
-    /// Asks what became of a run; `Ok(None)` if it knows none of this number.
-    fn run<'a>(&'a self, of: &'a Holder, run: RunId) -> BoxFuture<'a, Result<Option<PeerRun>, PeerError>>;
 
     /// Passes an order on, and gives the answer.
     fn order<'a>(&'a self, to: &'a Holder, order: &'a PeerOrder) -> BoxFuture<'a, Result<Value, PeerError>>;

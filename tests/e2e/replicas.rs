@@ -119,11 +119,11 @@ async fn an_alert_at_the_follower_is_a_run_of_the_holder_and_a_killed_holder_is_
     let run = two.post(1).await;
     let ended = two.ended(run).await;
     assert_eq!(
-        (&ended["outcome"], &ended["ended"], &ended["holder"]),
-        (&json!("elsewhere"), &json!("succeeded"), &json!("one")),
+        (&ended["outcome"], &ended["reason"]["code"], &ended["reason"]["holder"]),
+        (&json!("stopped"), &json!("handed_over"), &json!("one")),
         "{ended}"
     );
-    let served = one.ended(ended["holders_run"].as_i64().unwrap()).await;
+    let served = one.ended(ended["reason"]["run"].as_i64().unwrap()).await;
     assert_eq!(served["outcome"], "succeeded", "{served}");
     assert_eq!(received(&rig.cluster), [1, 1, 1]);
     rig.assert_tight().await;

@@ -57,7 +57,7 @@ pub struct RunLog {
     /// Of the lock, under which it was started last.
     pub term: Option<Term>,
     /// A person asked for it: nothing but danger holds it back.
-    manual: bool,
+    pub manual: bool,
     pub outcome: Option<Outcome>,
     dealt_with: Vec<MemberId>,
     pub open: Option<MemberId>,
@@ -581,7 +581,7 @@ impl World {
         self.watch.mix(now, &[5, run.0.unsigned_abs(), kind]);
         self.check_entry(run, entry);
         self.on_begun(run, entry);
-        self.check_elsewhere(run, entry);
+        self.check_handed_over(run, entry);
         let (observing, wall) = (self.schedule.policy.mode == Mode::Observe, wall_clock(self));
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;

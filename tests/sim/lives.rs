@@ -635,7 +635,7 @@ fn check_forgotten(sim: &Sim, journal: &SimJournal) {
 }
 
 /// Whether the newest run ended for a reason that an operator must act on.
-fn is_refused(sim: &Sim, journal: &SimJournal) -> bool {
+pub fn is_refused(sim: &Sim, journal: &SimJournal) -> bool {
     let Some(outcome) = journal.views().pop().and_then(|run| run.outcome) else { return false };
     may_end_so(&sim.world(), &outcome)
 }

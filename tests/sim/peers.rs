@@ -11,7 +11,7 @@ use defragd::{
     app::service::App,
     core::{alert::Notification, history::RunId, lock::Holder, reason::Reason, time::Time},
     ports::{
-        peers::{PeerError, PeerOrder, PeerRun, Peers, Verdict},
+        peers::{PeerError, PeerOrder, Peers, Verdict},
         service::{AlertDecision, Carried, Command, CommandError, Service},
     },
 };
@@ -102,23 +102,18 @@ impl Peers for SimPeers {
             let answers = answers?;
             let answers = answers.map_err(|error| refusal(to, 503, &error.to_string()))?;
             let Some(answer) = answers.into_iter().next() else {
-                return Ok(Verdict::Ignored { detail: "there was no alert left".to_owned() });
+                return Err(PeerError::Ignored("there was no alert left".to_owned()));
             };
-            Ok(match answer.decision {
+            match answer.decision {
+                AlertDecision::Duplicate { run, reason: Reason::HandedOver { .. }, .. } => Ok(Verdict::Over(run)),
                 AlertDecision::Accepted { run, .. }
                 | AlertDecision::Duplicate { run, .. }
-                | AlertDecision::Cancelled { run, .. } => Verdict::Taken(run),
-                AlertDecision::Ignored { reason, .. } if reason.label().starts_with("lock_") => Verdict::NotTheHolder,
-                AlertDecision::Ignored { reason, .. } => Verdict::Ignored { detail: Reason::to_string(&reason) },
-            })
-        })
-    }
-
-    fn run<'a>(&'a self, of: &'a Holder, run: RunId) -> BoxFuture<'a, Result<Option<PeerRun>, PeerError>> {
-        Box::pin(async move {
-            let view = self.call(of, move |app| async move { app.run(run).await }).await?;
-            let view = view.map_err(|error| refusal(of, 503, &error.to_string()))?;
-            Ok(view.map(|view| PeerRun { request: view.request, outcome: view.outcome }))
+                | AlertDecision::Cancelled { run, .. } => Ok(Verdict::Taken(run)),
+                AlertDecision::Ignored { reason, .. } if reason.label().starts_with("lock_") => {
+                    Ok(Verdict::NotTheHolder)
+                }
+                AlertDecision::Ignored { reason, .. } => Err(PeerError::Ignored(reason.to_string())),
+            }
         })
     }
 

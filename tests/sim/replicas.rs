@@ -21,7 +21,7 @@ use crate::{
     finale::finale,
     fleet::{Back, Fleet, Replica},
     journal::SimJournal,
-    lives::{AGAIN, Asked, BOUND, Left, RESEND, alert, left, people, resume, started, until},
+    lives::{AGAIN, Asked, BOUND, Left, RESEND, alert, is_refused, left, people, resume, started, until},
     peers::{Directory, SimPeers},
     sim::Sim,
     stopped::Process,
@@ -318,9 +318,9 @@ enum Served {
 }
 
 async fn serve(sim: &Sim, holder: &Seat, seats: &[Seat]) -> Served {
-    // Those that hold no lock follow what they handed over to its end.
+    // Those that hold no lock keep what they handed over until nothing of it stands.
     let open = || seats.iter().filter(|seat| !seat.gone.get()).map(Seat::open).sum::<usize>();
-    let (mut idle, mut calls) = (0, 0);
+    let (begun, mut idle, mut calls) = (sim.now(), 0, 0);
     // What waits for a time of day waits longer by as much as clocks were put back.
     let stepped = !sim.world().clock_is_steady();
     loop {
@@ -328,7 +328,12 @@ async fn serve(sim: &Sim, holder: &Seat, seats: &[Seat]) -> Served {
             return Served::All;
         }
         // It says so; those that do not hold the lock wait with it.
-        if left(&holder.sim, &holder.journal.borrow()) == Left::ForAnOperator {
+        let left = left(&holder.sim, &holder.journal.borrow());
+        if left == Left::ForAnOperator || (left == Left::Waits && is_refused(&holder.sim, &holder.journal.borrow())) {
+            return Served::All;
+        }
+        if sim.now() - begun > BOUND {
+            sim.world().violate("liveness", format!("L1: after {BOUND:?} with one holder there are open requests"));
             return Served::All;
         }
         sleep(LOOK).await;

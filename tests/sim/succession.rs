@@ -13,6 +13,7 @@ use defragd::core::{
     history::{Entry, Outcome, RunId},
     lock::Term,
     order::Order,
+    reason::Reason,
 };
 
 use crate::{journal::wall_clock, model::World, peers, policy::STILL_SENT};
@@ -217,9 +218,10 @@ impl World {
         self.watch.journal_lost();
     }
 
-    /// I6: what was handed over ends as the other replica's run did, and not before it.
-    pub fn check_elsewhere(&mut self, run: RunId, entry: &Entry) {
-        let Entry::Finished(Outcome::Elsewhere { holder, holders_run: Some(theirs), ended, .. }) = entry else {
+    /// I6: what was handed over stands until the other replica's run has ended; an operator's request, until that run is
+    /// accepted.
+    pub fn check_handed_over(&mut self, run: RunId, entry: &Entry) {
+        let Entry::Finished(Outcome::Stopped { reason: Reason::HandedOver { holder, run: theirs } }) = entry else {
             return;
         };
         let holder = peers::number(holder);
@@ -227,14 +229,12 @@ impl World {
         if self.watch.succession.forgot.contains(&holder) {
             return;
         }
-        let outcome = self.watch.all()[holder].runs.get(&theirs.0).and_then(|log| log.outcome.clone());
-        let same = match &outcome {
-            None => false,
-            Some(Outcome::Elsewhere { ended: handed_on, .. }) => handed_on == ended,
-            Some(outcome) => outcome.label() == ended,
-        };
-        if !same {
-            let what = format!("run {run} ends as {ended} in run {theirs} of replica {holder}, which is {outcome:?}");
+        let by_operator = self.watch.runs.get(&run.0).is_some_and(|log| log.manual);
+        let there = self.watch.all()[holder].runs.get(&theirs.0);
+        if there.is_none_or(|log| log.outcome.is_none() && !by_operator) {
+            let outcome = there.map(|log| log.outcome.clone());
+            let what =
+                format!("run {run} ends as handed over to run {theirs} of replica {holder}, which is {outcome:?}");
             self.violate("I6", what);
         }
     }

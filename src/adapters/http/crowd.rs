@@ -12,13 +12,16 @@ use std::{
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{sync::Notify, time::Instant};
 
+use super::server::HEADER_TIMEOUT;
+
 /// Scrapers, Alertmanagers and a few people; well below the usual 1,024 file descriptors.
 const MAX_CONNECTIONS: usize = 512;
 /// A minute is more than most scrape intervals.
 const MAX_IDLE: Duration = Duration::from_mins(1);
 
-/// How long a new connection has for its first request before it counts as idle, and a request for its body.
-const TO_BEGIN: Duration = Duration::from_secs(3);
+/// How long a new connection has for its first request before it counts as idle, and a request for its body: as long as
+/// its handshake and headers may take, which on a busy machine take seconds without any fault of the client's.
+const TO_BEGIN: Duration = HEADER_TIMEOUT;
 
 /// See the module.
 pub(super) struct Crowd {

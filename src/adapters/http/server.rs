@@ -27,7 +27,7 @@ use super::{
 };
 
 /// A client that takes longer to send its headers, or for TLS's handshake, is not one of ours.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Tokens, passwords and trace headers fit in many times.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Of one connection with HTTP/2; Prometheus needs one.

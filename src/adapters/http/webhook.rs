@@ -43,6 +43,7 @@ pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, reques
         }
     };
     notification.forwarded = orders::is_forwarded(&parts);
+    notification.taken_as.take_if(|_| !notification.forwarded);
     match site.service.notify(notification).await {
         Ok(alerts) => (StatusCode::ACCEPTED, Json(serde_json::json!({ "alerts": alerts }))).into_response(),
         Err(failure) => {

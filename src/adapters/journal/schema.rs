@@ -8,7 +8,7 @@ use super::open_error;
 use crate::ports::journal::JournalError;
 
 /// Written to SQLite's `user_version`. Raise it with every change of the tables or of the entries' JSON.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// The size to which the write-ahead log's file is cut after a checkpoint.
 const LOG_BYTES: u32 = 8 << 20;
@@ -38,8 +38,8 @@ const TABLES: &str = "
 ";
 
 /// What each version added to the one before it, from version 2 on. Version 3 has entries of kind `repeats`, and
-/// returns space (`auto_vacuum`).
-const ADDED: [&str; 2] = [
+/// returns space (`auto_vacuum`). Version 4 has no outcome `elsewhere`.
+const ADDED: [&str; 3] = [
     "
     CREATE TABLE inherited (
         cluster TEXT PRIMARY KEY,
@@ -48,6 +48,14 @@ const ADDED: [&str; 2] = [
     ) STRICT;
 ",
     "",
+    "
+    UPDATE entry SET body = json_object('kind', 'finished', 'outcome', 'stopped', 'reason', json_object(
+            'code', 'handed_over', 'holder', body ->> 'holder', 'run', body ->> 'holders_run'))
+        WHERE body ->> 'outcome' = 'elsewhere' AND body ->> 'holders_run' IS NOT NULL;
+    UPDATE entry SET body = json_object('kind', 'finished', 'outcome', 'refused', 'reason', json_object(
+            'code', 'not_forwarded', 'holder', body ->> 'holder', 'detail', ifnull(body ->> 'detail', body ->> 'ended')))
+        WHERE body ->> 'outcome' = 'elsewhere';
+",
 ];
 
 /// Makes the tables of a new journal, and checks those of an old one.

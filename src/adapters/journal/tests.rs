@@ -251,6 +251,12 @@ async fn what_other_holders_left_is_kept_and_replaced() {
 /// What version 2 added to them.
 const VERSION_2: &str = "
     CREATE TABLE inherited (cluster TEXT PRIMARY KEY, at TEXT NOT NULL, body TEXT NOT NULL) STRICT;
+    INSERT INTO run (cluster, open) VALUES ('b', 0), ('b', 0);
+    INSERT INTO entry (run, at, body) VALUES
+        (2, '2026-11-23T00:00:00Z', '{\"kind\":\"accepted\",\"cluster\":\"b\",\"trigger\":\"alert\",\"alerts\":[]}'),
+        (2, '2026-11-23T00:00:01Z', '{\"kind\":\"finished\",\"outcome\":\"elsewhere\",\"holder\":\"one\",\"holders_run\":7,\"ended\":\"succeeded\",\"detail\":null}'),
+        (3, '2026-11-23T00:00:00Z', '{\"kind\":\"accepted\",\"cluster\":\"b\",\"trigger\":\"manual\",\"alerts\":[]}'),
+        (3, '2026-11-23T00:00:01Z', '{\"kind\":\"finished\",\"outcome\":\"elsewhere\",\"holder\":\"one\",\"holders_run\":null,\"ended\":\"refused\",\"detail\":\"busy\"}');
     PRAGMA user_version = 2;
 ";
 
@@ -271,11 +277,18 @@ async fn journals_of_earlier_versions_are_brought_to_this_one_with_all_that_is_i
             journal.prune(Retention::default()).await.expect("pruned");
             let runs = journal.open_runs().await.expect("read");
             assert!(runs[0].started_at.is_some(), "{runs:?}");
+            let handed_over = journal.runs_of("b", 9).await.expect("read");
+            let outcomes: Vec<_> = handed_over.into_iter().map(|run| run.outcome).collect();
+            let holder = || "one".to_owned();
+            let taken = Outcome::Stopped { reason: Reason::HandedOver { holder: holder(), run: RunId(7) } };
+            let reason = Reason::NotForwarded { holder: holder(), detail: "busy".to_owned() };
+            let expected = [Some(taken), Some(Outcome::Refused { reason })];
+            assert_eq!(outcomes, if added.is_empty() { &[][..] } else { &expected });
             journal.inherit("a", digest("one")).await.expect("written");
         }
         let now = Connection::open(dir.path().join(FILE_NAME)).expect("opens");
         let number = |pragma| now.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).expect("read");
-        assert_eq!((number("user_version"), number("auto_vacuum")), (3, 2));
+        assert_eq!((number("user_version"), number("auto_vacuum")), (4, 2));
     }
 }
 

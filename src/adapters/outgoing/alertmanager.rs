@@ -59,7 +59,7 @@ impl Alertmanager {
             starts_at: secrets.mask(&alert.starts_at),
             fingerprint: secrets.mask(&alert.fingerprint),
         });
-        Ok(Notification { alerts: alerts.collect(), truncated_alerts: 0, forwarded: false })
+        Ok(Notification { alerts: alerts.collect(), ..Notification::default() })
     }
 
     /// The alerts that fire and that all of the matchers match.

@@ -12,12 +12,8 @@ use serde_json::{Value, json};
 
 use super::{Access, CallError, ClientTls, Credentials, Remote};
 use crate::{
-    core::{
-        alert::Notification,
-        history::{Outcome, Request, RunId},
-        lock::Holder,
-    },
-    ports::peers::{FORWARDED_HEADER, PeerError, PeerOrder, PeerRun, Peers, Verdict},
+    core::{alert::Notification, history::RunId, lock::Holder},
+    ports::peers::{FORWARDED_HEADER, PeerError, PeerOrder, Peers, Verdict},
 };
 
 /// The other replica only writes to its journal.
@@ -49,13 +45,6 @@ struct Answer {
     decision: String,
     run: Option<RunId>,
     reason: Option<Value>,
-}
-
-/// What is used of a run.
-#[derive(Deserialize)]
-struct ShownRun {
-    #[serde(flatten)]
-    request: Request,
 }
 
 impl HttpPeers {
@@ -90,20 +79,6 @@ impl HttpPeers {
         }
     }
 
-    async fn ask_run(&self, of: &Holder, run: RunId) -> Result<Option<PeerRun>, PeerError> {
-        let path = ["runs".to_owned(), run.to_string()];
-        // Reading needs no token, but a proxy before it may, and it is no secret to the holder.
-        let json = match self.call(of, self.token_file.as_ref(), Method::GET, &path, None).await {
-            Ok(json) => json,
-            Err(PeerError::Refused { status: 404, .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let bad = |error: serde_json::Error| not_understood(of, &error.to_string());
-        let shown: ShownRun = serde_json::from_value(json.clone()).map_err(bad)?;
-        let outcome = json["outcome"].as_str().map(|label| outcome(&json, label));
-        Ok(Some(PeerRun { request: shown.request, outcome }))
-    }
-
     async fn hand_over(&self, to: &Holder, alerts: &Notification) -> Result<Verdict, PeerError> {
         let mut body = json!(alerts);
         body["version"] = json!("4");
@@ -113,15 +88,16 @@ impl HttpPeers {
             serde_json::from_value(answer).map_err(|error| not_understood(to, &error.to_string()))?;
         // All of them are of one cluster, so that all have the same decision.
         let Some(answer) = answers.alerts.into_iter().next() else {
-            return Ok(Verdict::Ignored { detail: "there was no alert left".to_owned() });
+            return Err(PeerError::Ignored("there was no alert left".to_owned()));
         };
         let reason = answer.reason.unwrap_or_default();
         let code = reason["code"].as_str().unwrap_or_default();
-        Ok(match (answer.decision.as_str(), answer.run) {
-            ("accepted" | "duplicate" | "cancelled", Some(run)) => Verdict::Taken(run),
-            (_, _) if code.starts_with("lock_") => Verdict::NotTheHolder,
-            _ => Verdict::Ignored { detail: words(&reason).unwrap_or(answer.decision) },
-        })
+        match (answer.decision.as_str(), answer.run) {
+            ("duplicate", Some(run)) if code == "handed_over" => Ok(Verdict::Over(run)),
+            ("accepted" | "duplicate" | "cancelled", Some(run)) => Ok(Verdict::Taken(run)),
+            (_, _) if code.starts_with("lock_") => Ok(Verdict::NotTheHolder),
+            _ => Err(PeerError::Ignored(words(&reason).unwrap_or(answer.decision))),
+        }
     }
 }
 
@@ -130,24 +106,10 @@ impl Peers for HttpPeers {
         Box::pin(self.hand_over(to, alerts))
     }
 
-    fn run<'a>(&'a self, of: &'a Holder, run: RunId) -> BoxFuture<'a, Result<Option<PeerRun>, PeerError>> {
-        Box::pin(self.ask_run(of, run))
-    }
-
     fn order<'a>(&'a self, to: &'a Holder, order: &'a PeerOrder) -> BoxFuture<'a, Result<Value, PeerError>> {
         let token = self.admin_token_file.as_ref().or(self.token_file.as_ref());
         Box::pin(self.call(to, token, Method::POST, &order.path, Some(&order.body)))
     }
-}
-
-/// The outcome in a run's JSON. One of a newer release is known by its label alone.
-fn outcome(json: &Value, label: &str) -> Outcome {
-    serde_json::from_value(json.clone()).unwrap_or_else(|_| Outcome::Elsewhere {
-        holder: String::new(),
-        holders_run: None,
-        ended: label.to_owned(),
-        detail: words(&json["reason"]),
-    })
 }
 
 /// A reason as a person reads it; of a newer release, its code.

@@ -13,7 +13,7 @@ use crate::core::{
 pub(super) fn outcome(outcome: &Outcome) -> Markup {
     let (class, mark) = match outcome {
         Outcome::Succeeded => ("fine", "✓"),
-        Outcome::NothingToDo | Outcome::Observed { .. } | Outcome::Elsewhere { .. } => ("unknown", "○"),
+        Outcome::NothingToDo | Outcome::Observed { .. } => ("unknown", "○"),
         Outcome::Refused { .. } | Outcome::Stopped { .. } => ("paused", "‖"),
         Outcome::Failed { .. } | Outcome::Interrupted { .. } => ("trouble", "!"),
     };
