@@ -3,10 +3,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use crate::core::{cluster::ClusterId, reason::Reason};
+use parking_lot::{Mutex, MutexGuard};
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +76,7 @@ impl Claims {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -95,7 +95,7 @@ async fn an_alert_is_accepted_once_served_and_followed_by_a_cooldown() {
     assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("duplicate", "duplicate_alert"));
     assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("duplicate", "already_requested"));
     serve(&cluster).await;
-    assert_eq!(cluster.etcd().order(), [3, 2, 1]);
+    assert_eq!(cluster.target.etcd().order(), [3, 2, 1]);
     assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("accepted", "none"));
     assert_eq!(label(&cluster.request(key("3")).await.expect("taken")), ("duplicate", "already_requested"));
     serve(&cluster).await;
@@ -110,7 +110,7 @@ async fn a_request_that_the_journal_does_not_take_is_not_accepted() {
     cluster.shared.journal.break_down();
     assert!(cluster.request(key("1")).await.is_err());
     serve(&cluster).await;
-    assert!(cluster.etcd().order().is_empty());
+    assert!(cluster.target.etcd().order().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +118,7 @@ async fn observe_mode_ends_in_an_outcome_and_needs_no_cooldown() {
     let cluster = cluster(Policy::default());
     cluster.request(key("1")).await.expect("taken");
     serve(&cluster).await;
-    assert!(cluster.etcd().order().is_empty());
+    assert!(cluster.target.etcd().order().is_empty());
     assert_eq!(cluster.summary().cooldown_until, None);
     let runs = cluster.shared.journal.runs(10).await.expect("read");
     assert_eq!(runs[0].outcome.as_ref().map(Outcome::label), Some("observed"));
@@ -147,7 +147,7 @@ async fn a_stop_leaves_a_waiting_request_for_the_next_start() {
     let (stop, stopped) = stop_channel();
     stop.send(Some(Reason::ShuttingDown)).expect("heard");
     cluster.work(stopped).await;
-    assert!(cluster.etcd().order().is_empty());
+    assert!(cluster.target.etcd().order().is_empty());
     assert_eq!(cluster.shared.journal.open_runs().await.expect("read").len(), 1);
 }
 
@@ -173,7 +173,7 @@ async fn several_open_requests_of_one_cluster_all_end_and_are_served_once() {
         cluster.requeue(run, request).await.expect("taken up");
     }
     serve(&cluster).await;
-    assert_eq!(cluster.etcd().order(), [3, 2, 1]);
+    assert_eq!(cluster.target.etcd().order(), [3, 2, 1]);
     let runs = cluster.shared.journal.runs(10).await.expect("read");
     let outcomes: Vec<_> = runs.iter().filter_map(|run| Some(run.outcome.as_ref()?.label())).collect();
     assert_eq!(outcomes, ["succeeded", "stopped"]);

@@ -1,15 +1,11 @@
 //! Fakes at the ports for the tests of the application: an etcd that hangs as the real one does, and a
 //! journal in memory that can fail.
 
-use std::{
-    collections::BTreeMap,
-    future::pending,
-    sync::{Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::pending, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
 use crate::{
@@ -64,7 +60,7 @@ impl FakeEtcd {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no test panics with the lock")
+        self.state.lock()
     }
 
     /// How long a defragmentation takes from now on.
@@ -233,32 +229,32 @@ impl FakeJournal {
     }
 
     pub(crate) fn break_down(&self) {
-        *self.broken.lock().expect("no test panics with the lock") = true;
+        *self.broken.lock() = true;
     }
 
     pub(crate) fn mend(&self) {
-        *self.broken.lock().expect("no test panics with the lock") = false;
+        *self.broken.lock() = false;
     }
 
     /// From now on requests are written half as long after they were asked for, and runs are given as they were so
     /// long ago.
     pub(crate) fn slow(&self, time: Duration) {
-        *self.slow.lock().expect("no test panics with the lock") = time;
+        *self.slow.lock() = time;
     }
 
     fn takes(&self) -> Duration {
-        *self.slow.lock().expect("no test panics with the lock")
+        *self.slow.lock()
     }
 
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        self.records.lock().expect("no test panics with the lock").iter().map(|record| record.entry.clone()).collect()
+        self.records.lock().iter().map(|record| record.entry.clone()).collect()
     }
 
     fn write(&self, run: Option<RunId>, entry: &Entry) -> Result<RunId, JournalError> {
-        if *self.broken.lock().expect("no test panics with the lock") {
+        if *self.broken.lock() {
             return Err(JournalError::Write("no space left on device".to_owned()));
         }
-        let mut records = self.records.lock().expect("no test panics with the lock");
+        let mut records = self.records.lock();
         let next = records.iter().map(|record| record.run.0).max().unwrap_or(0) + 1;
         let run = run.unwrap_or(RunId(next));
         // As the real one: what cannot be read back must fail in tests, too.
@@ -280,7 +276,7 @@ impl Journal for FakeJournal {
     }
 
     async fn runs(&self, _limit: usize) -> Result<Vec<RunView>, JournalError> {
-        let runs = RunView::fold(self.records.lock().expect("no test panics with the lock").clone());
+        let runs = RunView::fold(self.records.lock().clone());
         sleep(self.takes()).await;
         Ok(runs)
     }
@@ -293,23 +289,23 @@ impl Journal for FakeJournal {
 
     async fn order(&self, cluster: &str, order: Order) -> Result<(), JournalError> {
         let record = OrderRecord { cluster: cluster.to_owned(), at: self.now(), order };
-        self.orders.lock().expect("no test panics with the lock").push(record);
+        self.orders.lock().push(record);
         Ok(())
     }
 
     async fn orders(&self, cluster: &str) -> Result<Vec<OrderRecord>, JournalError> {
-        let mut orders = self.orders.lock().expect("no test panics with the lock").clone();
+        let mut orders = self.orders.lock().clone();
         orders.retain(|record| record.cluster == cluster);
         Ok(orders)
     }
 
     async fn inherit(&self, _cluster: &str, digest: Digest) -> Result<(), JournalError> {
-        *self.inherited.lock().expect("no test panics with the lock") = Some(digest);
+        *self.inherited.lock() = Some(digest);
         Ok(())
     }
 
     async fn inherited(&self, _cluster: &str) -> Result<Option<Digest>, JournalError> {
-        Ok(self.inherited.lock().expect("no test panics with the lock").clone())
+        Ok(self.inherited.lock().clone())
     }
 
     async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {
@@ -317,7 +313,7 @@ impl Journal for FakeJournal {
     }
 
     async fn records(&self, run: RunId) -> Result<Vec<Record>, JournalError> {
-        let mut records = self.records.lock().expect("no test panics with the lock").clone();
+        let mut records = self.records.lock().clone();
         records.retain(|record| record.run == run);
         Ok(records)
     }
@@ -327,7 +323,7 @@ impl Journal for FakeJournal {
     }
 
     async fn writable(&self) -> Result<(), JournalError> {
-        let broken = *self.broken.lock().expect("no test panics with the lock");
+        let broken = *self.broken.lock();
         if broken { Err(JournalError::Write("disk full".to_owned())) } else { Ok(()) }
     }
 }

@@ -5,16 +5,14 @@
 //! ends early is seen. A cluster that is taken out of the configuration *leaves*: its run under way starts no further
 //! member and goes to its end, what waits is ended, and until then its name is not free.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use super::{
-    cluster::{Cluster, lock, stop_channel},
+    cluster::{Cluster, stop_channel},
     driver::Stop,
 };
 use crate::{
@@ -98,44 +96,44 @@ impl<E: Etcd, J: Journal> Fleet<E, J> {
 
     /// What is configured now.
     pub fn now(&self) -> Arc<Roster<E, J>> {
-        Arc::clone(&lock(&self.now))
+        Arc::clone(&self.now.lock())
     }
 
     /// What is configured now, and what is not at its end yet.
     pub fn all(&self) -> Vec<Arc<Cluster<E, J>>> {
         let mut all = self.now().clusters.clone();
-        all.extend(lock(&self.leaving).iter().cloned());
+        all.extend(self.leaving.lock().iter().cloned());
         all
     }
 
     /// Whether a cluster with this name is taken out, and not at its end yet.
     pub fn is_leaving(&self, name: &str) -> bool {
-        lock(&self.leaving).iter().any(|cluster| cluster.name() == name)
+        self.leaving.lock().iter().any(|cluster| cluster.name() == name)
     }
 
     /// The units that are to be run, now and whenever clusters come. Only the first who asks gets them.
     pub fn units(&self) -> Option<mpsc::UnboundedReceiver<Unit<E, J>>> {
-        lock(&self.units_to_run).take()
+        self.units_to_run.lock().take()
     }
 
     /// Begins what runs for a cluster.
     pub fn spawn(&self, cluster: &Arc<Cluster<E, J>>) {
         let (stop, stopped) = stop_channel();
-        lock(&self.stops).insert(cluster.name().to_owned(), stop);
+        self.stops.lock().insert(cluster.name().to_owned(), stop);
         // Where nobody runs units, as in tests, there is nothing to begin.
         let _ = self.units.send(Unit { cluster: Arc::clone(cluster), stop: stopped });
     }
 
     /// From now on these clusters are configured. Those that are not among them any more leave.
     pub fn swap(&self, next: Roster<E, J>) {
-        let mut now = lock(&self.now);
+        let mut now = self.now.lock();
         let gone: Vec<_> = now.clusters.iter().filter(|old| next.find(old.name()).is_none()).cloned().collect();
         let come: Vec<_> = next.clusters.iter().filter(|new| now.find(new.name()).is_none()).cloned().collect();
         for cluster in gone {
             info!(cluster = cluster.name(), "the cluster is no longer in the configuration");
             cluster.retire();
-            lock(&self.leaving).push(Arc::clone(&cluster));
-            if let Some(stop) = lock(&self.stops).get(cluster.name()) {
+            self.leaving.lock().push(Arc::clone(&cluster));
+            if let Some(stop) = self.stops.lock().get(cluster.name()) {
                 stop.send_replace(Some(Reason::Removed));
             }
         }
@@ -147,19 +145,19 @@ impl<E: Etcd, J: Journal> Fleet<E, J> {
 
     /// The unit of a cluster ended. Gives whether it was to: the cluster was leaving, and is gone now.
     pub fn ended(&self, name: &str) -> bool {
-        let mut leaving = lock(&self.leaving);
+        let mut leaving = self.leaving.lock();
         let before = leaving.len();
         leaving.retain(|cluster| cluster.name() != name);
         let gone = leaving.len() < before;
         if gone {
-            lock(&self.stops).remove(name);
+            self.stops.lock().remove(name);
         }
         gone
     }
 
     /// Asks all that runs to end.
     pub fn stop(&self, reason: &Reason) {
-        for stop in lock(&self.stops).values() {
+        for stop in self.stops.lock().values() {
             stop.send_replace(Some(reason.clone()));
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::cluster::{Cluster, lock};
+use super::cluster::Cluster;
 use crate::{
     core::{
         alert::{Alert, AlertStatus, FORWARDED_CLUSTER, Labels, Notification},
@@ -70,14 +70,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// The same, knowing the other replicas.
     #[must_use]
     pub fn with_peers(mut self, peers: Arc<dyn Peers>) -> Self {
-        self.peers = Some(peers);
+        self.succession.peers = Some(peers);
         self
     }
 
     /// Offers a waiting request to the lock holder, unless the next offer is not due yet. Returns when to look again,
     /// and the reason if the holder did not accept it.
     pub(super) async fn hand_over(&self, view: &RunView) -> (Duration, Option<Reason>) {
-        let (Some(holder), Some(peers)) = (self.lock.view().holder(), &self.peers) else {
+        let (Some(holder), Some(peers)) = (self.succession.lock.view().holder(), &self.succession.peers) else {
             return (LOOK_INTERVAL, None);
         };
         let what = Offer {
@@ -87,7 +87,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             approved: view.approved.is_some(),
         };
         let mut failures = 0;
-        if let Some(last) = lock(&self.desk).last_offer.as_ref().filter(|last| last.what == what) {
+        if let Some(last) = self.requests.desk.lock().last_offer.as_ref().filter(|last| last.what == what) {
             failures = last.failures;
             let left = last.again_at.saturating_duration_since(Instant::now());
             if !left.is_zero() {
@@ -106,7 +106,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
         };
         let again_at = Instant::now() + again;
-        lock(&self.desk).last_offer = Some(LastOffer { what, again_at, failures, trouble: trouble.clone() });
+        self.requests.desk.lock().last_offer = Some(LastOffer { what, again_at, failures, trouble: trouble.clone() });
         (again, trouble)
     }
 
@@ -158,8 +158,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Writes down what came of an offer, unless the request was cancelled while the other side answered.
     async fn record_offer(&self, view: &RunView, offered: Offered) -> Result<Duration, JournalError> {
-        let _one_at_a_time = self.admission.lock().await;
-        if lock(&self.desk).queued.as_ref().is_none_or(|(run, _)| *run != view.id) {
+        let _one_at_a_time = self.requests.admission.lock().await;
+        if self.requests.desk.lock().queued.as_ref().is_none_or(|(run, _)| *run != view.id) {
             return Ok(Duration::ZERO);
         }
         match offered {
@@ -195,7 +195,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Tells the holder that alerts of a request that it has no longer fire. As good as it goes: it measures anyway.
     pub(super) fn pass_resolved(&self, view: &RunView, alerts: &[AlertKey]) {
-        let (Some(handed), Some(peers)) = (view.handed_over.clone(), self.peers.clone()) else { return };
+        let (Some(handed), Some(peers)) = (view.handed_over.clone(), self.succession.peers.clone()) else { return };
         let notification = self.forwarded(alerts.to_vec(), AlertStatus::Resolved);
         let cluster = self.name().to_owned();
         tokio::spawn(async move {
@@ -244,8 +244,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn pass(&self, order: PeerOrder, forwarded: bool) -> Option<Result<Carried, CommandError>> {
-        let view = self.lock.view();
-        if !self.lock.is_needed() || view.held().is_some() {
+        let view = self.succession.lock.view();
+        if !self.succession.lock.is_needed() || view.held().is_some() {
             return None;
         }
         let known = view.holder();
@@ -253,7 +253,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let holder = known.map_or_else(|| "another replica".to_owned(), |holder| holder.name);
             return Some(Err(CommandError::Refused(Reason::LockHeldElsewhere { holder })));
         }
-        let (Some(holder), Some(peers)) = (known, &self.peers) else {
+        let (Some(holder), Some(peers)) = (known, &self.succession.peers) else {
             let detail = match view.may_begin() {
                 Err(reason) => reason.to_string(),
                 Ok(_) => "the lock is just changing hands".to_owned(),

@@ -4,25 +4,18 @@
 //! A note that cannot be read keeps this replica from beginning anything. One that cannot be left keeps nothing up: it
 //! is tried again with each renewal.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use super::cluster::{Cluster, lock};
+use super::{cluster::Cluster, succession::Inherited};
 use crate::{
     core::{
         cluster::{Fact, Unknown},
         handover::Digest,
         lock::Term,
-        reason::Reason,
     },
     ports::{etcd::Etcd, journal::Journal, lock::LockStore},
 };
@@ -30,43 +23,17 @@ use crate::{
 /// The renewals must not wait for longer.
 const NOTE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How far the handover is.
-#[derive(Default)]
-pub(super) struct Handover {
-    /// The last holders' note is counted in for this term.
-    inherited: std::sync::Mutex<Inherited>,
-    /// What is known here is not left yet.
-    due: AtomicBool,
-    wake: Notify,
-}
-
-#[derive(Clone, Debug, Default)]
-enum Inherited {
-    #[default]
-    Nothing,
-    Under(Term),
-    Failed(String),
-}
-
-impl Handover {
-    /// There is something new to be left.
-    fn note_due(&self) {
-        self.due.store(true, Ordering::SeqCst);
-        self.wake.notify_one();
-    }
-}
-
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Stands for the cluster's lock, renews it, and keeps the note beside it. Never ends; to be dropped when the
     /// process ends, before [`Cluster::release_lock`].
     pub async fn keep_lock(&self) {
-        let Some(store) = self.lock.store().cloned() else { return std::future::pending().await };
+        let Some(store) = self.succession.lock.store().cloned() else { return std::future::pending().await };
         loop {
-            let round = self.lock.round().await;
+            let round = self.succession.lock.round().await;
             self.lock_told(&round);
             let next = Instant::now() + round.again_after;
             loop {
-                let settled = match self.lock.view().held() {
+                let settled = match self.succession.lock.view().held() {
                     Some(term) => {
                         self.inherit(store.as_ref(), term).await && self.leave_note(store.as_ref(), term).await
                     }
@@ -76,7 +43,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                     biased;
                     () = sleep_until(next) => break,
                     // What failed is tried again after the next renewal.
-                    () = self.handover.wake.notified(), if settled => {}
+                    () = self.succession.wake.notified(), if settled => {}
                 }
             }
         }
@@ -84,7 +51,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Reads and counts in what the last holders left, once for each term.
     async fn inherit(&self, store: &dyn LockStore, term: Term) -> bool {
-        if matches!(*lock(&self.handover.inherited), Inherited::Under(under) if under == term) {
+        if self.succession.has_inherited(term) {
             return true;
         }
         let state = match self.try_to_inherit(store, term).await {
@@ -101,11 +68,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
         };
         let done = matches!(state, Inherited::Under(_));
-        *lock(&self.handover.inherited) = state;
+        *self.succession.inherited.lock() = state;
         if done {
             // The next one shall find who holds it now.
-            self.handover.note_due();
-            self.wake.notify_one();
+            self.succession.tell_successor();
+            self.requests.wake.notify_one();
         }
         done
     }
@@ -134,16 +101,16 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Updates the note before the lock is released.
     pub(super) async fn leave_last_note(&self, term: Term) {
-        let inherited = matches!(*lock(&self.handover.inherited), Inherited::Under(under) if under == term);
+        let inherited = self.succession.has_inherited(term);
         // Without the last holders' note merged in, a new note would lose it.
-        if let (true, Some(store)) = (inherited, self.lock.store().cloned()) {
+        if let (true, Some(store)) = (inherited, self.succession.lock.store().cloned()) {
             self.leave_note(store.as_ref(), term).await;
         }
     }
 
     /// Leaves what is known here, if that is new.
     async fn leave_note(&self, store: &dyn LockStore, term: Term) -> bool {
-        if !self.handover.due.swap(false, Ordering::SeqCst) {
+        if !self.succession.note_due.swap(false, Ordering::SeqCst) {
             return true;
         }
         let Err(detail) = self.try_to_leave(store, term).await else { return true };
@@ -154,7 +121,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             "pauses, failures and cooldowns are not left for the next holder of the lock; trying again"
         );
         self.shared.counters.lock(self.name(), false, true);
-        self.handover.due.store(true, Ordering::SeqCst);
+        self.succession.note_due.store(true, Ordering::SeqCst);
         false
     }
 
@@ -162,36 +129,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let ledger = self.ledger().await.map_err(|error| error.to_string())?;
         let run_since = self.run_since(&ledger);
         let request = ledger.standing(self.shared.clock.now());
-        let note = ledger.digest().write(self.lock.me(), term, run_since, request);
+        let note = ledger.digest().write(self.succession.lock.me(), term, run_since, request);
         let left = timeout(NOTE_LIMIT, store.leave(term, &note)).await;
         left.unwrap_or_else(|_| Err(Unknown::timed_out("leaving the note", NOTE_LIMIT)))
             .map_err(|unknown| unknown.detail)
     }
 
     fn run_since(&self, ledger: &crate::core::admission::Ledger) -> Option<Timestamp> {
-        let active = lock(&self.desk).active.as_ref().map(|(run, _)| *run)?;
+        let active = self.requests.desk.lock().active.as_ref().map(|(run, _)| *run)?;
         ledger.run(active)?.started_at
-    }
-
-    /// Something happened that the next holder must know: an order, the start or the end of a run.
-    pub(super) fn tell_successor(&self) {
-        if self.lock.is_needed() {
-            self.handover.note_due();
-        }
-    }
-
-    /// The term under which something may begin now, or why nothing may: the lock is not ours, or it is not known yet
-    /// what its last holders did under it.
-    pub(super) fn may_begin(&self) -> Result<Term, Reason> {
-        let term = self.lock.view().may_begin()?;
-        if !self.lock.is_needed() {
-            return Ok(term);
-        }
-        let detail = match &*lock(&self.handover.inherited) {
-            Inherited::Under(under) if *under == term => return Ok(term),
-            Inherited::Failed(detail) => format!("what its last holder left cannot be read: {detail}"),
-            _ => "what its last holder left is not read yet".to_owned(),
-        };
-        Err(Reason::LockUnknown { detail })
     }
 }

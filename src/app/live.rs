@@ -2,12 +2,11 @@
 //!
 //! Only what is shown is kept here: nothing is decided by it.
 
-use std::sync::Mutex;
-
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::cluster::{Cluster, lock};
+use super::cluster::Cluster;
 use crate::{
     core::{
         gate::GateResult,
@@ -45,11 +44,11 @@ pub(super) struct Stage(Mutex<Option<Live>>);
 
 impl Stage {
     pub(super) fn get(&self) -> Option<Live> {
-        lock(&self.0).clone()
+        self.0.lock().clone()
     }
 
     fn change(&self, now: Timestamp, doing: Option<Doing>, change: impl FnOnce(&mut Live)) {
-        if let Some(live) = lock(&self.0).as_mut() {
+        if let Some(live) = self.0.lock().as_mut() {
             change(live);
             if let Some(doing) = doing.filter(|doing| !is_same(doing, &live.doing)) {
                 (live.doing, live.since) = (doing, now);
@@ -73,7 +72,7 @@ impl<'a, E: Etcd, J: Journal> LiveProgress<'a, E, J> {
     /// `view` is what an earlier process did of the run.
     pub(super) fn begin(cluster: &'a Cluster<E, J>, run: RunId, trigger: Trigger, view: Option<&RunView>) -> Self {
         let now = cluster.shared.clock.now();
-        *lock(&cluster.stage.0) = Some(Live {
+        *cluster.stage.0.lock() = Some(Live {
             cluster: cluster.name().to_owned(),
             run,
             trigger,
@@ -97,7 +96,7 @@ impl<'a, E: Etcd, J: Journal> LiveProgress<'a, E, J> {
 
 impl<E: Etcd, J: Journal> Drop for LiveProgress<'_, E, J> {
     fn drop(&mut self) {
-        *lock(&self.0.stage.0) = None;
+        *self.0.stage.0.lock() = None;
         self.0.shared.changes.tell();
     }
 }

@@ -4,11 +4,9 @@
 //! from the monotonic clock. The two are apart on purpose: a task that hangs, or a process that was stopped, must not
 //! be able to make the view say yes for longer than the store promised.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -123,7 +121,7 @@ impl Lock {
         let now = self.epoch.elapsed();
         let after = self.state.borrow().heard(sent_at, now, self.settling, answer);
         // Against what was told, not against what was so: a process that was stopped past the validity has a loss to tell.
-        let before = std::mem::replace(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner), after.held(now));
+        let before = std::mem::replace(&mut *self.told.lock(), after.held(now));
         let change = State::change(before, after.held(now));
         let interval = match answer {
             Ok(Standing::Held { ttl, .. }) => (*ttl / RENEWALS_PER_TTL).clamp(MIN_INTERVAL, MAX_INTERVAL),

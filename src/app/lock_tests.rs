@@ -41,12 +41,12 @@ struct Net(Arc<Mutex<BTreeMap<String, Weak<TestApp>>>>);
 
 impl Net {
     fn find(&self, holder: &Holder) -> Result<Arc<TestApp>, PeerError> {
-        let found = self.0.lock().expect("no test panics with it").get(&holder.name).and_then(Weak::upgrade);
+        let found = self.0.lock().get(&holder.name).and_then(Weak::upgrade);
         found.ok_or_else(|| PeerError::Unreachable { holder: holder.name.clone(), detail: "refused".to_owned() })
     }
 
     fn cut(&self, name: &str) -> Weak<TestApp> {
-        self.0.lock().expect("no test panics with it").remove(name).expect("it was there")
+        self.0.lock().remove(name).expect("it was there")
     }
 }
 
@@ -124,7 +124,7 @@ impl World {
         let cluster =
             Arc::new(cluster.with_lock(self.locks.replica(name), name).with_peers(Arc::new(self.net.clone())));
         let app = Arc::new(App::new(vec![Arc::clone(&cluster)], Arc::clone(&shared)));
-        self.net.0.lock().expect("no test panics with it").insert(name.to_owned(), Arc::downgrade(&app));
+        self.net.0.lock().insert(name.to_owned(), Arc::downgrade(&app));
         let (starter, worker, keeper) = (Arc::clone(&app), Arc::clone(&cluster), Arc::clone(&cluster));
         let works = async move {
             starter.recover().await.expect("read");

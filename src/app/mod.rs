@@ -1,7 +1,8 @@
 //! The application: observes clusters, drives runs, serves.
 //!
 //! [`observer`] gathers facts through the etcd port, [`driver`] performs what a run asks for,
-//! [`gates`] builds a cluster's gates and [`checks`] asks them, [`cluster`] keeps one cluster, [`requests`] takes what is
+//! [`gates`] builds a cluster's gates and [`checks`] asks them, [`cluster`] keeps one cluster, of its `target` (the
+//! etcd), its requests and its `succession` (which replica acts), [`requests`] takes what is
 //! asked of it, [`worker`] serves it one by one, [`ledger`] reads what the journal says of it, [`lock`] keeps the lock
 //! ([`locks`] builds them) and [`forward`] hands to its holder, [`handover`] tells the next one, [`service`] answers the HTTP
 //! side and `overview` the status page, with [`live`] for the run under way, [`web`] reads its security again and again,
@@ -33,6 +34,8 @@ pub mod requests;
 mod revisions;
 pub mod serve;
 pub mod service;
+mod succession;
+mod target;
 mod troubles;
 pub mod web;
 pub mod worker;

@@ -1,13 +1,11 @@
 //! Tells others of runs, without ever holding one up: each target has a bounded queue and a task of its own. Who does
 //! not keep up loses notices, which are counted, and nothing else.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::{
     sync::mpsc::{Receiver, Sender, channel},
     task::JoinHandle,
@@ -16,10 +14,7 @@ use tokio::{
 use tracing::{info, warn};
 use url::Url;
 
-use super::{
-    cluster::{Cluster, lock},
-    gates,
-};
+use super::{cluster::Cluster, gates};
 use crate::{
     adapters::outgoing::{Format, NotifyTarget},
     config::gates::notify::{NotifyKind, NotifySettings},
@@ -88,7 +83,7 @@ impl Notifications {
     /// Puts it into the queues. Returns at once, whatever the targets do.
     fn tell(&self, notice: &Notice) {
         for queue in self.queues.iter().filter(|queue| queue.target.wants(notice)) {
-            let sender = lock(&queue.sender);
+            let sender = queue.sender.lock();
             let is_taken = sender.as_ref().is_some_and(|sender| sender.try_send(notice.clone()).is_ok());
             if !is_taken {
                 let target = queue.target.name();
@@ -105,9 +100,9 @@ impl Notifications {
     /// At the end of the process: what is queued goes out if it can within this time.
     pub async fn finish(&self, limit: Duration) {
         for queue in &self.queues {
-            drop(lock(&queue.sender).take());
+            drop(queue.sender.lock().take());
         }
-        let deliveries = std::mem::take(&mut *lock(&self.deliveries));
+        let deliveries = std::mem::take(&mut *self.deliveries.lock());
         if timeout(limit, join_all(deliveries)).await.is_err() {
             warn!("some notifications were not delivered before the process ended");
         }
@@ -165,12 +160,12 @@ impl<'a, E: Etcd, J: Journal> NotifyProgress<'a, E, J> {
 impl<E: Etcd, J: Journal> Progress for NotifyProgress<'_, E, J> {
     fn member_ended(&self, result: &MemberResult) {
         if !matches!(result.end, MemberEnd::NotSent { .. }) {
-            lock(&self.members).push(result.clone());
+            self.members.lock().push(result.clone());
         }
     }
 
     fn finished(&self, outcome: &Outcome, _took: Duration) {
-        let members = lock(&self.members).clone();
+        let members = self.members.lock().clone();
         let end = End {
             finished_at: self.cluster.shared.clock.now(),
             outcome: outcome.label(),

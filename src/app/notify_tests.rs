@@ -42,7 +42,7 @@ impl Notifier for Target {
             match (self.answer)(self.tries.fetch_add(1, Ordering::Relaxed)) {
                 None => std::future::pending().await,
                 Some(answer) => {
-                    lock(&self.heard).push(notice.clone());
+                    self.heard.lock().push(notice.clone());
                     answer
                 }
             }
@@ -88,7 +88,7 @@ async fn a_target_that_hangs_holds_up_no_run_and_others_hear_of_it() {
     let (with_them, world) = took(vec![Arc::clone(&hung), Arc::clone(&good)]).await;
     assert_eq!(alone, with_them, "not a moment longer");
     assert_eq!(hung.tries.load(Ordering::Relaxed), 1, "it still hangs in the first");
-    let heard = lock(&good.heard).clone();
+    let heard = good.heard.lock().clone();
     assert_eq!(heard.iter().map(|notice| notice.event).collect::<Vec<_>>(), ["run_started", "run_finished"]);
     let end = heard[1].end.as_ref().expect("an end");
     assert_eq!((end.outcome, end.members.len()), ("succeeded", 3));

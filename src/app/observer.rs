@@ -105,23 +105,9 @@ pub async fn glance<E: Etcd>(
     quota: impl Fn(&Member) -> Option<bytesize::ByteSize>,
 ) -> (Fact<()>, Option<(Membership, ClusterFacts)>) {
     let begun = Instant::now();
-    let listed = list(etcd, budget).await;
-    glance_at(etcd, listed, budget.saturating_sub(begun.elapsed()), known, quota).await
-}
-
-/// The member list, or why no endpoint answered. In half of the time at the most: the members must still be asked then.
-pub(super) async fn list<E: Etcd>(etcd: &E, budget: Duration) -> Fact<Membership> {
-    limited("the member list", budget / 2, etcd.members()).await
-}
-
-/// The same as [`glance`], after the listing.
-pub(super) async fn glance_at<E: Etcd>(
-    etcd: &E,
-    listed: Fact<Membership>,
-    rest: Duration,
-    known: Option<Membership>,
-    quota: impl Fn(&Member) -> Option<bytesize::ByteSize>,
-) -> (Fact<()>, Option<(Membership, ClusterFacts)>) {
+    // In half of the time at the most: the members must still be asked then.
+    let listed = limited("the member list", budget / 2, etcd.members()).await;
+    let rest = budget.saturating_sub(begun.elapsed());
     let (up, listed) = match listed {
         Ok(membership) => (Ok(()), Some(membership)),
         Err(unknown) => (Err(unknown), None),

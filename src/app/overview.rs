@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,15 +14,13 @@ use std::{
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, timeout},
 };
 
-use super::{
-    cluster::{Cluster, lock},
-    service::App,
-};
+use super::{cluster::Cluster, service::App};
 use crate::{
     core::{
         cluster::ClusterFacts,
@@ -74,16 +72,16 @@ impl Default for Lookout {
 impl Sight {
     pub(super) fn saw(&self, up: bool, facts: Option<&ClusterFacts>) {
         let facts = facts.cloned().map(Arc::new);
-        *lock(&self.last) = Some(Look { at: Instant::now(), up, facts });
+        *self.last.lock() = Some(Look { at: Instant::now(), up, facts });
     }
 
     fn seen(&self) -> Option<Seen> {
-        let last = lock(&self.last);
+        let last = self.last.lock();
         last.as_ref().map(|look| Seen { age: look.at.elapsed(), up: look.up, facts: look.facts.clone() })
     }
 
     fn is_older_than(&self, limit: Duration) -> bool {
-        lock(&self.last).as_ref().is_none_or(|look| look.at.elapsed() >= limit)
+        self.last.lock().as_ref().is_none_or(|look| look.at.elapsed() >= limit)
     }
 
     /// Whoever gets it looks; until it is dropped, nobody else does.
@@ -114,7 +112,7 @@ async fn look<E: Etcd, J: Journal>(cluster: Arc<Cluster<E, J>>, places: Arc<Sema
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     fn view(&self) -> ClusterView {
         let summary = self.summary();
-        let last = lock(&self.desk).ledger.runs.iter().rev().find_map(|run| {
+        let last = self.requests.desk.lock().ledger.runs.iter().rev().find_map(|run| {
             let outcome = run.outcome.clone()?;
             Some(LastRun { run: run.id, outcome, at: run.finished_at, reclaimed: run.reclaimed() })
         });
@@ -125,7 +123,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 impl<E: Etcd, J: Journal> App<E, J> {
     /// The part of the fleet that is not on the page, in the background.
     fn sweep(&self) {
-        let mut swept = lock(&self.lookout.swept);
+        let mut swept = self.lookout.swept.lock();
         if swept.is_some_and(|at| at.elapsed() < SWEEP_AFTER) {
             return;
         }

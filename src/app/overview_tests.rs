@@ -23,13 +23,13 @@ async fn a_thousand_visitors_cause_one_look() {
     let shown = ["a".to_owned()];
     let visits = (0..1_000).map(|_| app.look(&shown));
     join_all(visits).await;
-    assert_eq!(app.fleet().all()[0].etcd().times_listed(), 1);
+    assert_eq!(app.fleet().all()[0].target.etcd().times_listed(), 1);
     tokio::time::advance(FRESH_FOR / 2).await;
     app.look(&shown).await;
-    assert_eq!(app.fleet().all()[0].etcd().times_listed(), 1, "it is fresh enough");
+    assert_eq!(app.fleet().all()[0].target.etcd().times_listed(), 1, "it is fresh enough");
     tokio::time::advance(FRESH_FOR).await;
     app.look(&shown).await;
-    assert_eq!(app.fleet().all()[0].etcd().times_listed(), 2);
+    assert_eq!(app.fleet().all()[0].target.etcd().times_listed(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -37,7 +37,7 @@ async fn a_scrape_serves_the_page_too() {
     let app = fleet(&["a"]);
     app.fleet().all()[0].sample(Duration::from_secs(5)).await;
     app.look(&["a".to_owned()]).await;
-    assert_eq!(app.fleet().all()[0].etcd().times_listed(), 1);
+    assert_eq!(app.fleet().all()[0].target.etcd().times_listed(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -45,7 +45,7 @@ async fn a_cluster_that_hangs_holds_no_page_up_and_is_shown_with_its_age() {
     let app = fleet(&["a", "b"]);
     app.look(&["a".to_owned()]).await;
     for id in 1..=3 {
-        app.fleet().all()[0].etcd().hang(id);
+        app.fleet().all()[0].target.etcd().hang(id);
     }
     tokio::time::advance(FRESH_FOR * 2).await;
     let begun = Instant::now();
@@ -64,10 +64,10 @@ async fn the_rest_of_the_fleet_is_looked_at_once_a_minute_while_somebody_looks()
         app.look(&["a".to_owned()]).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
-    assert_eq!(app.fleet().all()[1].etcd().times_listed(), 1);
+    assert_eq!(app.fleet().all()[1].target.etcd().times_listed(), 1);
     tokio::time::sleep(SWEEP_AFTER * 3).await;
-    assert_eq!(app.fleet().all()[1].etcd().times_listed(), 1, "nobody looks");
+    assert_eq!(app.fleet().all()[1].target.etcd().times_listed(), 1, "nobody looks");
     app.look(&["a".to_owned()]).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(app.fleet().all()[1].etcd().times_listed(), 2);
+    assert_eq!(app.fleet().all()[1].target.etcd().times_listed(), 2);
 }

@@ -318,7 +318,7 @@ async fn a_thousand_clusters_make_a_page_that_a_phone_can_load() {
     let names: Vec<_> = (0..1_000).map(|number| format!("cluster-{number:04}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let site = site_of(&names, Access::tokens(None, None));
-    site.app.fleet().all()[777].etcd().arm_no_space();
+    site.app.fleet().all()[777].target.etcd().arm_no_space();
     // The first view knows nothing yet and looks at the fleet.
     site.get("/", "").await;
     tokio::time::sleep(Duration::from_millis(500)).await;

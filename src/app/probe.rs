@@ -5,26 +5,22 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
-use bytesize::ByteSize;
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error};
 
-use super::{
-    cluster::{QUOTA_REMEMBERED_FOR, lock},
-    observer,
-};
+use super::target::{Glance, Target};
 use crate::{
     config::{
         ModuleSettings,
-        modules::{Denied, Target, shown},
+        modules::{self, Denied, shown},
     },
-    core::cluster::{ClusterFacts, MemberId},
     ports::{
-        etcd::{Etcd, Membership},
+        etcd::Etcd,
         service::{ProbeRefusal, ProbeRequest},
     },
     telemetry::{members::ClusterSample, probe},
@@ -55,20 +51,8 @@ struct Key {
 }
 
 struct Kept<E> {
-    probed: Arc<Probed<E>>,
+    target: Arc<Target<E>>,
     used: Instant,
-}
-
-/// A cluster, and what is remembered of it from one scrape to the next.
-struct Probed<E> {
-    etcd: E,
-    memory: Mutex<Memory>,
-}
-
-#[derive(Default)]
-struct Memory {
-    membership: Option<Membership>,
-    quotas: BTreeMap<MemberId, (ByteSize, Instant)>,
 }
 
 impl<E: Etcd> Probes<E> {
@@ -84,14 +68,14 @@ impl<E: Etcd> Probes<E> {
 
     /// From now on these modules hold. Connections are made anew, with the files as they are then.
     pub fn follow(&self, modules: BTreeMap<String, ModuleSettings>) {
-        *lock(&self.modules) = Arc::new(modules);
-        lock(&self.kept).clear();
+        *self.modules.lock() = Arc::new(modules);
+        self.kept.lock().clear();
     }
 
     /// The page for one cluster, within `budget`.
     pub async fn probe(&self, request: ProbeRequest, budget: Duration) -> Result<String, ProbeRefusal> {
         let began = Instant::now();
-        let modules = Arc::clone(&lock(&self.modules));
+        let modules = Arc::clone(&self.modules.lock());
         let module = modules.get(&request.module).ok_or_else(|| ProbeRefusal::UnknownModule {
             name: request.module.clone(),
             known: modules.keys().cloned().collect(),
@@ -102,8 +86,8 @@ impl<E: Etcd> Probes<E> {
         }
         let name = request.cluster.or_else(|| targets.first().map(|target| target.authority.clone()));
         let name = name.unwrap_or_default();
-        let probed = self.probed(module, targets).await?;
-        let sample = probed.sample(name, &request.module, budget.saturating_sub(began.elapsed())).await;
+        let target = self.target(module, targets).await?;
+        let sample = sample(&target, name, &request.module, budget.saturating_sub(began.elapsed())).await;
         // Formatting into a String fails only if a metric's own code does.
         Ok(probe::page(sample, began.elapsed()).unwrap_or_else(|error| {
             error!(%error, "cannot format the metrics of a probe");
@@ -115,37 +99,41 @@ impl<E: Etcd> Probes<E> {
     pub async fn sweep(&self) {
         loop {
             sleep(SWEEP_EVERY).await;
-            lock(&self.kept).retain(|_, kept| kept.used.elapsed() < KEPT_FOR);
+            self.kept.lock().retain(|_, kept| kept.used.elapsed() < KEPT_FOR);
         }
     }
 
-    async fn probed(&self, module: &ModuleSettings, targets: Vec<Target>) -> Result<Arc<Probed<E>>, ProbeRefusal> {
+    async fn target(
+        &self,
+        module: &ModuleSettings,
+        targets: Vec<modules::Target>,
+    ) -> Result<Arc<Target<E>>, ProbeRefusal> {
         let mut urls: Vec<_> = targets.into_iter().map(|target| target.url).collect();
         urls.sort();
         urls.dedup();
         let key = Key { module: module.name.clone(), urls };
-        if let Some(kept) = lock(&self.kept).get_mut(&key) {
+        if let Some(kept) = self.kept.lock().get_mut(&key) {
             kept.used = Instant::now();
-            return Ok(Arc::clone(&kept.probed));
+            return Ok(Arc::clone(&kept.target));
         }
         let unusable = |detail| ProbeRefusal::Unusable { module: module.name.clone(), detail };
         let (connector, own, urls) = (Arc::clone(&self.connector), module.clone(), key.urls.clone());
         let made = tokio::task::spawn_blocking(move || connector(&own, urls)).await;
         let etcd =
             made.map_err(|error| unusable(error.to_string()))?.map_err(|error| unusable(format!("{error:#}")))?;
-        let mut all = lock(&self.kept);
+        let mut all = self.kept.lock();
         if all.len() >= MAX_KEPT && !all.contains_key(&key) {
-            let idle = all.iter().filter(|(_, kept)| Arc::strong_count(&kept.probed) == 1);
+            let idle = all.iter().filter(|(_, kept)| Arc::strong_count(&kept.target) == 1);
             let oldest = idle.min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
             all.remove(&oldest.ok_or(ProbeRefusal::Full)?);
         }
         // Who came at the same time for the same cluster was perhaps first.
-        let fresh = || Kept { probed: Arc::new(Probed { etcd, memory: Mutex::default() }), used: Instant::now() };
-        Ok(Arc::clone(&all.entry(key).or_insert_with(fresh).probed))
+        let fresh = || Kept { target: Arc::new(Target::new(module.name.clone(), etcd)), used: Instant::now() };
+        Ok(Arc::clone(&all.entry(key).or_insert_with(fresh).target))
     }
 }
 
-fn allowed(module: &ModuleSettings, text: &str) -> Result<Target, ProbeRefusal> {
+fn allowed(module: &ModuleSettings, text: &str) -> Result<modules::Target, ProbeRefusal> {
     // Somebody's password may stand before the @.
     let target = || shown(text.rsplit_once('@').map_or(text, |(_, rest)| rest));
     module.allowed.target(text).map_err(|denied| match denied {
@@ -156,52 +144,21 @@ fn allowed(module: &ModuleSettings, text: &str) -> Result<Target, ProbeRefusal> 
     })
 }
 
-impl<E: Etcd> Probed<E> {
-    async fn sample(&self, name: String, module: &str, budget: Duration) -> ClusterSample {
-        let (known, quotas) = {
-            let memory = lock(&self.memory);
-            (memory.membership.clone(), memory.quotas.clone())
-        };
-        let remembered = |member: &crate::core::cluster::Member| {
-            let (quota, seen) = quotas.get(&member.id)?;
-            (seen.elapsed() < QUOTA_REMEMBERED_FOR).then_some(*quota)
-        };
-        let began = Instant::now();
-        let listed = observer::list(&self.etcd, budget).await;
-        if let Err(unknown) = &listed {
-            debug!(module, cluster = name, error = unknown.detail, "probe: no target answered with the member list");
-        }
-        let rest = budget.saturating_sub(began.elapsed());
-        let (up, observed) = observer::glance_at(&self.etcd, listed, rest, known, remembered).await;
-        let facts = observed.map(|(membership, facts)| {
-            self.learn(membership, &facts);
-            facts
-        });
-        for (member, unknown) in facts
-            .iter()
-            .flat_map(|facts| &facts.members)
-            .filter_map(|member| member.status.as_ref().err().map(|unknown| (member.member.label(), &unknown.detail)))
-        {
-            debug!(module, cluster = name, member, error = unknown, "probe: a member did not answer");
-        }
-        let mut sample = ClusterSample::new(name, up.is_ok(), facts, None, |_| None);
-        sample.error = up.err().map(|unknown| unknown.kind);
-        sample
+async fn sample<E: Etcd>(target: &Target<E>, name: String, module: &str, budget: Duration) -> ClusterSample {
+    let Glance { listed, facts, .. } = target.glance(budget).await;
+    if let Err(unknown) = &listed {
+        debug!(module, cluster = name, error = unknown.detail, "probe: no target answered with the member list");
     }
-
-    fn learn(&self, membership: Membership, facts: &ClusterFacts) {
-        let mut memory = lock(&self.memory);
-        memory.membership = Some(membership);
-        let now = Instant::now();
-        for member in &facts.members {
-            let asked = matches!(&member.gauges, Some(Ok(gauges)) if gauges.quota.is_some());
-            let quota = member.status.as_ref().ok().and_then(|status| status.quota);
-            // One that was only remembered does not become younger by it.
-            if let Some(quota) = quota.filter(|_| asked || !memory.quotas.contains_key(&member.member.id)) {
-                memory.quotas.insert(member.member.id, (quota, now));
-            }
-        }
+    for (member, unknown) in facts
+        .iter()
+        .flat_map(|facts| &facts.members)
+        .filter_map(|member| member.status.as_ref().err().map(|unknown| (member.member.label(), &unknown.detail)))
+    {
+        debug!(module, cluster = name, member, error = unknown, "probe: a member did not answer");
     }
+    let mut sample = ClusterSample::new(name, listed.is_ok(), facts, None, |_| None);
+    sample.error = listed.err().map(|unknown| unknown.kind);
+    sample
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{
-    cluster::{Change, Cluster, lock},
+    cluster::{Change, Cluster},
     fleet::Roster,
     gates,
     service::{App, RUNS_TO_REMEMBER},
@@ -44,7 +44,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             problems.push("lock: changes of it need a restart".to_owned());
         }
         // Each target has a task of its own since the start.
-        if lock(&self.shown).get("notify") != settings.shown.get("notify") {
+        if self.shown.lock().get("notify") != settings.shown.get("notify") {
             problems.push("notify: changes of it need a restart".to_owned());
         }
         for new in settings.clusters {
@@ -71,7 +71,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
         };
         let clusters = steps.into_iter().map(take).collect();
         self.probes.follow(settings.modules);
-        *lock(&self.shown) = settings.shown;
+        *self.shown.lock() = settings.shown;
         self.fleet().swap(Roster::new(clusters));
         Ok(())
     }

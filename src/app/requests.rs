@@ -6,13 +6,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use super::{
-    cluster::{Cluster, lock},
-    driver::Stop,
-    ledger,
-    log::LogProgress,
-    worker::process_end,
-};
+use super::{cluster::Cluster, driver::Stop, ledger, log::LogProgress, worker::process_end};
 use crate::{
     core::{
         admission::Ledger,
@@ -38,9 +32,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// What the journal says now.
     pub(super) async fn ledger(&self) -> Result<Ledger, JournalError> {
         // One after the other: what was read first must not be what is remembered last.
-        let _one_at_a_time = self.reading.lock().await;
+        let _one_at_a_time = self.requests.reading.lock().await;
         let ledger = ledger::read(&self.shared.journal, self.name()).await?;
-        lock(&self.desk).ledger = ledger.clone();
+        self.requests.desk.lock().ledger = ledger.clone();
         // It is read after every change.
         self.shared.changes.tell();
         Ok(ledger)
@@ -50,7 +44,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// first serves for all, and the others end.
     pub async fn requeue(&self, run: RunId, request: Request) -> Result<(), JournalError> {
         let taken = {
-            let mut desk = lock(&self.desk);
+            let mut desk = self.requests.desk.lock();
             let free = desk.queued.is_none();
             if free {
                 desk.queued = Some((run, request.clone()));
@@ -58,7 +52,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             free
         };
         if taken {
-            self.wake.notify_one();
+            self.requests.wake.notify_one();
             return Ok(());
         }
         let outcome = Outcome::Stopped { reason: Reason::AlreadyRequested };
@@ -108,11 +102,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// From now on nothing new is taken: it is no longer configured.
     pub(super) fn retire(&self) {
-        lock(&self.desk).retired = true;
+        self.requests.desk.lock().retired = true;
     }
 
     fn is_retired(&self) -> bool {
-        lock(&self.desk).retired
+        self.requests.desk.lock().retired
     }
 
     /// Ends what waits, if the cluster is no longer configured; at the end of the process it stays in the journal.
@@ -134,17 +128,17 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn end_what_waits(&self) -> Result<(), JournalError> {
-        let _one_at_a_time = self.admission.lock().await;
-        let waiting = lock(&self.desk).queued.clone();
+        let _one_at_a_time = self.requests.admission.lock().await;
+        let waiting = self.requests.desk.lock().queued.clone();
         if let Some((run, request)) = waiting {
             self.end_run(run, request.trigger, Outcome::Stopped { reason: Reason::Removed }).await?;
-            lock(&self.desk).queued = None;
+            self.requests.desk.lock().queued = None;
         }
         Ok(())
     }
 
     async fn decide(&self, mut alerts: Vec<AlertKey>, taken_as: Option<RunId>) -> Result<AlertDecision, JournalError> {
-        let _one_at_a_time = self.admission.lock().await;
+        let _one_at_a_time = self.requests.admission.lock().await;
         alerts.truncate(MAX_ALERTS);
         let cluster = self.name().to_owned();
         if self.is_retired() {
@@ -154,7 +148,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if let Some(run) = taken_as {
             alerts = ledger.left_of_offer(alerts, run, now);
             if alerts.is_empty() {
-                let reason = Reason::HandedOver { holder: self.lock.me().to_owned(), run };
+                let reason = Reason::HandedOver { holder: self.succession.lock.me().to_owned(), run };
                 return Ok(AlertDecision::Duplicate { cluster, run, reason });
             }
         }
@@ -181,7 +175,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         alerts: &[AlertKey],
     ) -> Result<Option<(RunId, Reason)>, JournalError> {
         let open = {
-            let desk = lock(&self.desk);
+            let desk = self.requests.desk.lock();
             desk.queued.as_ref().or(desk.active.as_ref()).cloned()
         };
         let Some((run, request)) = open else { return Ok(None) };
@@ -196,7 +190,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         if request.alerts.len() + new.len() <= MAX_ALERTS {
             self.shared.journal.append(run, Entry::Joined { alerts: new.clone() }).await?;
-            let mut desk = lock(&self.desk);
+            let mut desk = self.requests.desk.lock();
             let desk = &mut *desk;
             for (id, request) in desk.queued.iter_mut().chain(&mut desk.active) {
                 if *id == run {
@@ -204,14 +198,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 }
             }
             // The new alert may be about an emergency.
-            self.wake.notify_one();
+            self.requests.wake.notify_one();
         }
         Ok(Some((run, Reason::AlreadyRequested)))
     }
 
     /// Adopts the request that the last lock holder left, unless one stands here already.
     pub(super) async fn take_over(&self, left: StandingRequest) -> Result<(), JournalError> {
-        let _one_at_a_time = self.admission.lock().await;
+        let _one_at_a_time = self.requests.admission.lock().await;
         if self.has_open_run()
             || self.is_retired()
             || self.ledger().await?.next_attempt(self.shared.clock.now()).is_some()
@@ -224,7 +218,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     fn has_open_run(&self) -> bool {
-        let desk = lock(&self.desk);
+        let desk = self.requests.desk.lock();
         desk.queued.is_some() || desk.active.is_some()
     }
 
@@ -245,16 +239,16 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     async fn accept(&self, trigger: Trigger, alerts: Vec<AlertKey>) -> Result<RunId, JournalError> {
         let request = Request { cluster: self.name().to_owned(), trigger, alerts };
         let run = self.shared.journal.accept(request.clone()).await?;
-        lock(&self.desk).queued = Some((run, request));
-        self.wake.notify_one();
+        self.requests.desk.lock().queued = Some((run, request));
+        self.requests.wake.notify_one();
         Ok(run)
     }
 
     async fn resolve_now(&self, alerts: &[AlertKey]) -> Result<Option<RunId>, JournalError> {
-        let _one_at_a_time = self.admission.lock().await;
+        let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
         let open = {
-            let desk = lock(&self.desk);
+            let desk = self.requests.desk.lock();
             desk.queued.as_ref().or(desk.active.as_ref()).map(|(run, _)| *run)
         };
         let next = || ledger.next_attempt(self.shared.clock.now()).map(|next| next.run);
@@ -270,29 +264,29 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             self.end_unbegun(view, Outcome::Stopped { reason: Reason::Resolved }).await?;
             return Ok(Some(run));
         }
-        self.wake.notify_one();
+        self.requests.wake.notify_one();
         Ok(None)
     }
 
     fn is_cancellable(&self, view: &RunView) -> bool {
-        let waits = lock(&self.desk).queued.as_ref().is_some_and(|(run, _)| *run == view.id);
+        let waits = self.requests.desk.lock().queued.as_ref().is_some_and(|(run, _)| *run == view.id);
         waits && view.started_at.is_none() && view.request.trigger != Trigger::Manual
     }
 
     /// Ends a request that waits. The caller holds the admission.
     pub(super) async fn end_unbegun(&self, view: &RunView, outcome: Outcome) -> Result<(), JournalError> {
         self.end_run(view.id, view.request.trigger, outcome).await?;
-        let mut desk = lock(&self.desk);
+        let mut desk = self.requests.desk.lock();
         desk.queued = None;
         desk.waiting_for = None;
         drop(desk);
-        self.wake.notify_one();
+        self.requests.wake.notify_one();
         Ok(())
     }
 
     /// Creates the next run of a standing request when it is due.
     pub(super) async fn try_again(&self) -> Result<(), JournalError> {
-        let _one_at_a_time = self.admission.lock().await;
+        let _one_at_a_time = self.requests.admission.lock().await;
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
         let due = ledger.next_attempt(now).filter(|next| !self.has_open_run() && !self.is_retired() && next.at <= now);
         let Some(next) = due else { return Ok(()) };
@@ -302,23 +296,23 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn approve_now(&self, run: RunId, by: String) -> Result<(), CommandError> {
-        let _one_at_a_time = self.admission.lock().await;
+        let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
         let view = ledger.run(run).ok_or(CommandError::UnknownRun(run))?;
         if let Some(outcome) = &view.outcome {
             return Err(CommandError::NotWaiting { run, state: outcome.label() });
         }
-        if lock(&self.desk).queued.as_ref().is_none_or(|(queued, _)| *queued != run) {
+        if self.requests.desk.lock().queued.as_ref().is_none_or(|(queued, _)| *queued != run) {
             return Err(CommandError::NotWaiting { run, state: "under way" });
         }
         info!(cluster = self.name(), run = run.0, by, "approved");
         self.shared.journal.append(run, Entry::Approved { by }).await?;
-        self.wake.notify_one();
+        self.requests.wake.notify_one();
         Ok(())
     }
 
     async fn command_now(&self, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
-        let _one_at_a_time = self.admission.lock().await;
+        let _one_at_a_time = self.requests.admission.lock().await;
         let cluster = self.name();
         if self.is_retired() {
             return Err(CommandError::UnknownCluster(cluster.to_owned()));
@@ -337,14 +331,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Command::Run => return self.run_for(by).await.map(Some),
         }
         self.ledger().await?;
-        self.wake.notify_one();
-        self.tell_successor();
+        self.requests.wake.notify_one();
+        self.succession.tell_successor();
         Ok(None)
     }
 
     async fn run_for(&self, by: String) -> Result<RunId, CommandError> {
         let (queued, active) = {
-            let desk = lock(&self.desk);
+            let desk = self.requests.desk.lock();
             (desk.queued.clone(), desk.active.is_some())
         };
         if active {
@@ -364,7 +358,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             info!(cluster = self.name(), run = run.0, by, "an operator started the waiting run");
             self.shared.journal.append(run, Entry::Approved { by }).await?;
             self.ledger().await?;
-            self.wake.notify_one();
+            self.requests.wake.notify_one();
             return Ok(run);
         }
         let run = self.accept(Trigger::Manual, Vec::new()).await?;

@@ -61,15 +61,15 @@ async fn a_request_outside_the_window_waits_for_it_over_a_restart() {
     assert_eq!(label(&first.request(key("1")).await.expect("taken")).0, "accepted");
     serve_for(&first, 30 * MINUTE).await;
     assert_eq!(waiting_for(&first), Some("outside_window"));
-    assert!(first.etcd().order().is_empty());
+    assert!(first.target.etcd().order().is_empty());
 
     let second = cluster_in(&world, "a", windowed((5, 0)));
     let view = world.journal.open_runs().await.expect("read").remove(0);
     second.requeue(view.id, view.request).await.expect("taken up");
     serve_for(&second, 89 * MINUTE).await;
-    assert!(second.etcd().order().is_empty(), "01:59");
+    assert!(second.target.etcd().order().is_empty(), "01:59");
     serve_for(&second, 10 * MINUTE).await;
-    assert_eq!(second.etcd().order(), [3, 2, 1]);
+    assert_eq!(second.target.etcd().order(), [3, 2, 1]);
     assert_eq!(outcomes(&world).await, [("succeeded", "")]);
 }
 
@@ -84,7 +84,7 @@ async fn what_is_asked_for_while_the_journal_is_read_is_served() {
         let woken = async {
             // Read until 2 s from now, as it was 1 s from now; the request is there in between.
             sleep(Duration::from_millis(500)).await;
-            cluster.wake.notify_one();
+            cluster.requests.wake.notify_one();
         };
         assert_eq!(label(&tokio::join!(request, woken).0.expect("taken")).0, "accepted");
     };
@@ -96,14 +96,14 @@ async fn what_is_asked_for_while_the_journal_is_read_is_served() {
 async fn the_end_of_the_window_ends_the_run_after_the_member_under_way() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", windowed((2, 1)));
-    cluster.etcd().take(Duration::from_secs(45));
+    cluster.target.etcd().take(Duration::from_secs(45));
     cluster.request(key("1")).await.expect("taken");
     serve_for(&cluster, 180 * MINUTE).await;
-    assert_eq!(cluster.etcd().order(), [3, 2], "the second was under way at 02:01 and was let finish");
+    assert_eq!(cluster.target.etcd().order(), [3, 2], "the second was under way at 02:01 and was let finish");
     assert_eq!(outcomes(&world).await, [("stopped", "window_closed"), ("open", "")]);
     assert_eq!(waiting_for(&cluster), Some("outside_window"), "what is left waits for the next window");
     serve_for(&cluster, 24 * 60 * MINUTE).await;
-    assert_eq!(cluster.etcd().order(), [3, 2, 1]);
+    assert_eq!(cluster.target.etcd().order(), [3, 2, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +111,7 @@ async fn an_emergency_does_not_wait_for_the_window_if_its_owner_says_so() {
     for (emergency, expected) in [(false, "open"), (true, "succeeded")] {
         let world = shared(1);
         let cluster = cluster_in(&world, "a", Policy { emergency, ..windowed((5, 0)) });
-        cluster.etcd().arm_no_space();
+        cluster.target.etcd().arm_no_space();
         cluster.request(key("1")).await.expect("taken");
         serve_for(&cluster, 30 * MINUTE).await;
         assert_eq!(outcomes(&world).await[0].0, expected, "emergency: {emergency}");
@@ -150,19 +150,19 @@ async fn a_pause_stops_a_run_before_its_next_member() {
     tokio::select! {
         () = cluster.work(stopped) => {}
         () = async {
-            while cluster.etcd().order().is_empty() {
+            while cluster.target.etcd().order().is_empty() {
                 sleep(Duration::from_millis(100)).await;
             }
             cluster.command("ann".to_owned(), pause(None)).await.expect("paused");
             sleep(10 * MINUTE).await;
         } => {}
     }
-    assert_eq!(cluster.etcd().order(), [3]);
+    assert_eq!(cluster.target.etcd().order(), [3]);
     assert_eq!(outcomes(&world).await, [("stopped", "paused"), ("open", "")]);
     assert_eq!(waiting_for(&cluster), Some("paused"));
     cluster.command("ann".to_owned(), resume()).await.expect("resumed");
     serve_for(&cluster, 10 * MINUTE).await;
-    assert_eq!(cluster.etcd().order(), [3, 2, 1], "the rest follows without a new request");
+    assert_eq!(cluster.target.etcd().order(), [3, 2, 1], "the rest follows without a new request");
     assert_eq!(outcomes(&world).await, [("stopped", "paused"), ("succeeded", "")]);
 }
 
@@ -175,7 +175,7 @@ async fn approve_waits_for_a_person_and_expires() {
     assert_eq!(waiting_for(&cluster), Some("awaiting_approval"));
     cluster.approve(run, "ann".to_owned()).await.expect("approved");
     serve_for(&cluster, 10 * MINUTE).await;
-    assert_eq!(cluster.etcd().order(), [3, 2, 1]);
+    assert_eq!(cluster.target.etcd().order(), [3, 2, 1]);
     let again = cluster.approve(run, "ann".to_owned()).await.expect_err("it has ended");
     assert_eq!(again.to_string(), "run 1 does not wait: it is succeeded");
     let approved = world.journal.run(run).await.expect("read").expect("there").approved;
@@ -185,7 +185,7 @@ async fn approve_waits_for_a_person_and_expires() {
     let cluster = cluster_in(&world, "a", Policy { mode: Mode::Approve, ..Policy::default() });
     cluster.request(key("1")).await.expect("taken");
     serve_for(&cluster, 25 * 60 * MINUTE).await;
-    assert!(cluster.etcd().order().is_empty());
+    assert!(cluster.target.etcd().order().is_empty());
     assert_eq!(outcomes(&world).await, [("stopped", "approval_expired")]);
 }
 
@@ -200,7 +200,7 @@ async fn a_resolved_alert_cancels_a_request_that_waits_for_nothing_else() {
     assert!(cluster.resolve(key("2")).await.expect("taken").is_some());
     assert_eq!(cluster.resolve(key("2")).await.expect("taken"), None);
     serve_for(&cluster, 300 * MINUTE).await;
-    assert!(cluster.etcd().order().is_empty());
+    assert!(cluster.target.etcd().order().is_empty());
     assert_eq!(outcomes(&world).await, [("stopped", "resolved")]);
 }
 
@@ -213,7 +213,7 @@ async fn a_resolved_alert_does_not_stop_a_run_under_way() {
     tokio::select! {
         () = cluster.work(stopped) => {}
         () = async {
-            while cluster.etcd().order().is_empty() {
+            while cluster.target.etcd().order().is_empty() {
                 sleep(Duration::from_millis(100)).await;
             }
             assert_eq!(cluster.resolve(key("1")).await.expect("taken"), None);
@@ -227,14 +227,14 @@ async fn a_resolved_alert_does_not_stop_a_run_under_way() {
 async fn a_refused_run_is_tried_again_with_new_requests_until_it_succeeds() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", enforcing());
-    cluster.etcd().hang(2);
+    cluster.target.etcd().hang(2);
     cluster.request(key("1")).await.expect("taken");
     serve_for(&cluster, 4 * MINUTE).await;
     assert_eq!(outcomes(&world).await, [("refused", "member_unreachable"); 2], "at once, and after a minute");
     let repeated = cluster.request(key("1")).await.expect("taken");
     assert_eq!(label(&repeated), ("duplicate", "retry_pending"));
     assert!(cluster.summary().retry_at.is_some());
-    cluster.etcd().recover(2);
+    cluster.target.etcd().recover(2);
     // The next process knows as much.
     let next = cluster_in(&world, "a", enforcing());
     serve_for(&next, 10 * MINUTE).await;
@@ -247,11 +247,11 @@ async fn a_refused_run_is_tried_again_with_new_requests_until_it_succeeds() {
 async fn an_approval_holds_for_the_retries_of_its_run() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", Policy { mode: Mode::Approve, ..Policy::default() });
-    cluster.etcd().hang(2);
+    cluster.target.etcd().hang(2);
     let AlertDecision::Accepted { run, .. } = cluster.request(key("1")).await.expect("taken") else { panic!() };
     cluster.approve(run, "ann".to_owned()).await.expect("approved");
     serve_for(&cluster, MINUTE).await;
-    cluster.etcd().recover(2);
+    cluster.target.etcd().recover(2);
     serve_for(&cluster, 10 * MINUTE).await;
     assert_eq!(outcomes(&world).await, [("refused", "member_unreachable"), ("succeeded", "")]);
 }
@@ -260,7 +260,7 @@ async fn an_approval_holds_for_the_retries_of_its_run() {
 async fn a_refused_run_is_not_tried_again_once_its_alert_is_resolved() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", enforcing());
-    cluster.etcd().hang(2);
+    cluster.target.etcd().hang(2);
     cluster.request(key("1")).await.expect("taken");
     serve_for(&cluster, Duration::from_secs(45)).await;
     assert_eq!(outcomes(&world).await.len(), 1);
@@ -275,11 +275,11 @@ async fn the_breaker_keeps_runs_away_until_a_person_resumes() {
     let world = shared(1);
     let policy = Policy { cooldown: Duration::ZERO, max_runs_per_day: 9, breaker_failures: 1, ..enforcing() };
     let cluster = cluster_in(&world, "a", Policy { defrag_deadline: Duration::from_secs(1), ..policy });
-    cluster.etcd().take(Duration::from_secs(10));
+    cluster.target.etcd().take(Duration::from_secs(10));
     cluster.request(key("1")).await.expect("taken");
     let server_ends = async {
         sleep(Duration::from_secs(20)).await;
-        cluster.etcd().set_busy(3, false);
+        cluster.target.etcd().set_busy(3, false);
     };
     tokio::join!(serve_for(&cluster, 10 * MINUTE), server_ends);
     assert_eq!(outcomes(&world).await, [("failed", "deadline_exceeded"), ("open", "")]);
@@ -290,7 +290,7 @@ async fn the_breaker_keeps_runs_away_until_a_person_resumes() {
     assert!(cluster.sample(MINUTE).await.admission.expect("it is looked after").breaker_open);
     sleep(Duration::from_secs(1)).await;
     cluster.command("ann".to_owned(), resume()).await.expect("resumed");
-    cluster.etcd().take(Duration::from_millis(1));
+    cluster.target.etcd().take(Duration::from_millis(1));
     serve_for(&cluster, 10 * MINUTE).await;
     assert_eq!(outcomes(&world).await.last(), Some(&("succeeded", "")));
 }

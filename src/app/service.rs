@@ -3,16 +3,17 @@
 use std::{
     collections::BTreeMap,
     fmt::{self, Write},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    cluster::{Cluster, Shared, lock},
+    cluster::{Cluster, Shared},
     fleet::{Fleet, Roster},
     overview::Lookout,
     probe::Probes,
@@ -132,7 +133,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
 
     /// From now on it is not ready any more.
     pub fn stopping(&self) {
-        *lock(&self.phase) = Phase::Stopping;
+        *self.phase.lock() = Phase::Stopping;
     }
 
     /// Why the journal cannot be written, if it cannot. Each look writes to the disk, so that not every caller may
@@ -204,7 +205,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 }
             }
         }
-        *lock(&self.phase) = Phase::Serving;
+        *self.phase.lock() = Phase::Serving;
         Ok(())
     }
 
@@ -225,8 +226,8 @@ impl<E: Etcd, J: Journal> App<E, J> {
         for (name, keys) in wanted {
             let Some(cluster) = fleet.find(name) else { continue };
             let decision = match status {
-                _ if notification.forwarded && !cluster.acts() => {
-                    AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: cluster.acts_not() }
+                _ if notification.forwarded && cluster.held_term().is_none() => {
+                    AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: cluster.succession.acts_not() }
                 }
                 AlertStatus::Firing => cluster.offered(keys, notification.taken_as).await?,
                 AlertStatus::Resolved => match cluster.resolve(keys).await? {
@@ -352,7 +353,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         let reader = Arc::clone(reader);
         let read = tokio::task::spawn_blocking(move || reader()).await;
         let reloaded = match read.map_err(|error| error.to_string()).flatten() {
-            Ok(_) if *lock(&self.phase) == Phase::Stopping => Err("defragd is shutting down".to_owned()),
+            Ok(_) if *self.phase.lock() == Phase::Stopping => Err("defragd is shutting down".to_owned()),
             Ok(settings) => self.take_over(settings).await,
             Err(problems) => Err(problems),
         };
@@ -369,7 +370,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     }
 
     fn configuration(&self) -> serde_json::Value {
-        lock(&self.shown).clone()
+        self.shown.lock().clone()
     }
 
     fn clusters(&self) -> Vec<ClusterSummary> {
@@ -387,7 +388,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     }
 
     async fn not_ready(&self) -> Option<String> {
-        let phase = *lock(&self.phase);
+        let phase = *self.phase.lock();
         match phase {
             Phase::Starting => Some("the journal of earlier processes is being taken up".to_owned()),
             Phase::Stopping => Some("defragd is shutting down".to_owned()),

@@ -255,18 +255,18 @@ async fn a_reload_swaps_the_rules_and_leaves_a_run_under_way_with_its_own() {
 #[tokio::test(start_paused = true)]
 async fn a_reload_takes_over_all_of_it_or_nothing() {
     let app = configured(&file(&[A]));
-    let etcd = app.fleet().now().clusters[0].etcd();
+    let etcd = app.fleet().now().clusters[0].target.etcd();
     let moved = A.replace(":1'", ":9'").replace("enforce", "observe");
     let broken = "{name: c, endpoints: ['http://127.0.0.1:666']}";
     let refused = reload(&app, &file(&[&moved, B, broken])).await.expect_err("c has no key");
     assert_eq!(refused, "cluster c: cannot read the client key");
     assert_eq!(names(&app), ["a"]);
     assert_eq!(app.clusters()[0].mode, Mode::Enforce);
-    assert!(Arc::ptr_eq(&etcd, &app.fleet().now().clusters[0].etcd()), "it is reached as before");
+    assert!(Arc::ptr_eq(&etcd, &app.fleet().now().clusters[0].target.etcd()), "it is reached as before");
 
     app.shared.journal.break_down();
     reload(&app, &file(&[&moved])).await.expect("needs no journal");
-    assert!(!Arc::ptr_eq(&etcd, &app.fleet().now().clusters[0].etcd()), "it is reached otherwise");
+    assert!(!Arc::ptr_eq(&etcd, &app.fleet().now().clusters[0].target.etcd()), "it is reached otherwise");
 }
 
 #[tokio::test(start_paused = true)]
@@ -295,9 +295,9 @@ async fn a_cluster_that_goes_ends_its_run_after_the_member_in_hand_and_its_serie
     let app = configured(&file(&[A, B]));
     with_units(&app, async {
         let cluster = Arc::clone(&app.fleet().now().clusters[0]);
-        cluster.etcd().take(Duration::from_mins(5));
+        cluster.target.etcd().take(Duration::from_mins(5));
         app.command("a", "ann".to_owned(), Command::Run, false).await.expect("taken");
-        while cluster.etcd().order().is_empty() {
+        while cluster.target.etcd().order().is_empty() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         reload(&app, &file(&[B])).await.expect("good");
@@ -311,7 +311,7 @@ async fn a_cluster_that_goes_ends_its_run_after_the_member_in_hand_and_its_serie
         assert_eq!(late.labels(), ("ignored", "removed"), "who looked it up before it went");
 
         tokio::time::sleep(Duration::from_mins(10)).await;
-        assert_eq!(cluster.etcd().order(), [3], "the member in hand, and no other");
+        assert_eq!(cluster.target.etcd().order(), [3], "the member in hand, and no other");
         let run = &app.runs(1).await.expect("read")[0];
         assert_eq!(run.outcome, Some(Outcome::Stopped { reason: Reason::Removed }));
         assert_eq!(names(&app), ["b"]);
@@ -349,17 +349,17 @@ async fn a_run_under_way_keeps_its_connections_when_the_cluster_is_reached_other
     let app = configured(&file(&[A]));
     with_units(&app, async {
         let cluster = Arc::clone(&app.fleet().now().clusters[0]);
-        let old = cluster.etcd();
+        let old = cluster.target.etcd();
         old.take(Duration::from_mins(1));
         app.command("a", "ann".to_owned(), Command::Run, false).await.expect("taken");
         while old.order().is_empty() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         reload(&app, &file(&[&A.replace(":1'", ":9'")])).await.expect("good");
-        assert!(!Arc::ptr_eq(&old, &cluster.etcd()));
+        assert!(!Arc::ptr_eq(&old, &cluster.target.etcd()));
         tokio::time::sleep(Duration::from_mins(20)).await;
         assert_eq!(old.order(), [3, 2, 1], "all of it");
-        assert!(cluster.etcd().order().is_empty());
+        assert!(cluster.target.etcd().order().is_empty());
         let page = scrape(&app).await;
         assert!(page.contains("defragd_cluster_info{etcd_cluster=\"a\",cluster_id=\"9\"} 1"), "{page}");
     })

@@ -1,17 +1,44 @@
 //! What stands between us and a cluster and does not pass by itself, each told in the log once when it begins and once
 //! when it is over. Members that are merely away are not among it: their metrics tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{info, warn};
 
+use super::log;
 use crate::core::cluster::{ClusterFacts, Unknown, UnknownKind};
 
-/// Those of one cluster: who, and which kind.
+/// Those of one cluster.
 #[derive(Debug, Default)]
-pub(super) struct Troubles(BTreeMap<String, UnknownKind>);
+pub(super) struct Troubles {
+    /// Who cannot be observed, and what kind of trouble it is.
+    unobserved: BTreeMap<String, UnknownKind>,
+    /// The other entries of the configuration that lead to the same etcd cluster.
+    same_as: Vec<String>,
+    /// Of servers; each is looked at once.
+    versions: BTreeSet<String>,
+}
 
 impl Troubles {
+    /// Takes which etcd cluster the endpoints lead to, and which other entries' do so, too.
+    pub(super) fn leads_to(&mut self, cluster: &str, facts: &ClusterFacts, same_as: Vec<String>) {
+        // Told once, by the last of the entries.
+        let is_last = !same_as.is_empty() && same_as.iter().all(|other| other.as_str() < cluster);
+        if self.same_as != same_as && is_last {
+            let (cluster_id, others) = (facts.cluster_id.to_string(), same_as.join(", "));
+            warn!(
+                cluster,
+                others, cluster_id, "several entries of the configuration lead to one etcd cluster: keep one of them"
+            );
+        }
+        self.same_as = same_as;
+        for status in facts.members.iter().filter_map(|member| member.status.as_ref().ok()) {
+            if self.versions.insert(status.version.clone()) {
+                log::version_warnings(cluster, &status.version);
+            }
+        }
+    }
+
     /// Takes what an observation brought: why no endpoint gave the member list, and what each member said.
     pub(super) fn saw(&mut self, cluster: &str, listed: Option<&Unknown>, facts: Option<&ClusterFacts>) {
         let members = facts.iter().flat_map(|facts| &facts.members);
@@ -20,14 +47,14 @@ impl Troubles {
         let now: BTreeMap<String, &Unknown> =
             of_list.into_iter().chain(of_members).filter(|(_, unknown)| needs_a_person(unknown.kind)).collect();
         for (who, unknown) in &now {
-            if self.0.get(who) != Some(&unknown.kind) {
+            if self.unobserved.get(who) != Some(&unknown.kind) {
                 warn!(cluster, who, reason = unknown.kind.label(), detail = unknown.detail, "cannot observe it");
             }
         }
-        for who in self.0.keys().filter(|who| !now.contains_key(*who)) {
+        for who in self.unobserved.keys().filter(|who| !now.contains_key(*who)) {
             info!(cluster, who, "what kept it from being observed is over");
         }
-        self.0 = now.into_iter().map(|(who, unknown)| (who, unknown.kind)).collect();
+        self.unobserved = now.into_iter().map(|(who, unknown)| (who, unknown.kind)).collect();
     }
 }
 

@@ -4,19 +4,15 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{sleep, timeout},
-};
+use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 use tracing::{error, info};
 
 use super::{
-    cluster::{Cluster, StateProgress, lock, stop_channel},
+    cluster::{Cluster, StateProgress, stop_channel},
     driver,
     live::LiveProgress,
     log,
     notify::NotifyProgress,
-    observer,
 };
 use crate::{
     core::{
@@ -75,7 +71,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 biased;
                 // Cancel-safe: a permit that is not handed over is given back.
                 permit = self.shared.slots.clone().acquire_owned(), if wants_slot => slot = permit.ok(),
-                () = self.wake.notified() => {}
+                () = self.requests.wake.notified() => {}
                 () = sleep(time) => {}
                 // A closed channel means that the process is ending.
                 changed = stop.changed() => if changed.is_err() { return },
@@ -85,7 +81,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     async fn next(&self, has_slot: bool) -> Next {
         // Before the journal is read: what is queued is in it already, and one that comes meanwhile wakes again.
-        let queued = lock(&self.desk).queued.clone();
+        let queued = self.requests.desk.lock().queued.clone();
         let ledger = match self.ledger().await {
             Ok(ledger) => ledger,
             Err(error) => {
@@ -98,7 +94,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Some((run, _)) => match ledger.run(run) {
                 Some(view) if view.outcome.is_none() => self.consider(&ledger, view, has_slot).await,
                 _ => {
-                    lock(&self.desk).queued.take_if(|(queued, _)| *queued == run);
+                    self.requests.desk.lock().queued.take_if(|(queued, _)| *queued == run);
                     Next::Wait(Duration::ZERO)
                 }
             },
@@ -113,7 +109,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Next::Wait(self.until(Some(next.at)));
         }
         match self.try_again().await {
-            Ok(()) if lock(&self.desk).queued.is_some() => Next::Wait(Duration::ZERO),
+            Ok(()) if self.requests.desk.lock().queued.is_some() => Next::Wait(Duration::ZERO),
             Ok(()) => Next::Wait(LOOK_INTERVAL),
             Err(error) => {
                 error!(cluster = self.name(), %error, "cannot record the next run of the standing request");
@@ -124,10 +120,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     async fn consider(&self, ledger: &Ledger, view: &RunView, has_slot: bool) -> Next {
         // First: a replica that does not hold the lock knows neither of pauses nor of failed runs.
-        let term = match self.may_begin() {
+        let term = match self.succession.may_begin() {
             Ok(term) => term,
             Err(reason) => {
-                if lock(&self.desk).waiting_for.is_none() {
+                if self.requests.desk.lock().waiting_for.is_none() {
                     self.waits_for(view.id, reason.clone());
                 }
                 let (again, trouble) = self.hand_over(view).await;
@@ -135,7 +131,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                     self.waits_for(view.id, trouble.unwrap_or(reason));
                 }
                 // Looks again as soon as the lock comes or goes.
-                return Next::Wait(again.min(self.lock.view().changes_in().unwrap_or(LOOK_INTERVAL)));
+                return Next::Wait(again.min(self.succession.lock.view().changes_in().unwrap_or(LOOK_INTERVAL)));
             }
         };
         let rules = self.rules();
@@ -145,7 +141,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let mut urgent = false;
         if let Some(Hold::Wait { reason, .. }) = &hold
             && let Reason::Cooldown { .. } | Reason::DailyLimit { .. } | Reason::OutsideWindow { .. } = reason
-            && let Some(facts) = self.look().await
+            && let Some(facts) = self.target.look().await
         {
             if policy.emergency && emergency(&facts) {
                 urgent = true;
@@ -161,9 +157,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 return Next::Wait(self.until(until));
             }
             Some(Hold::End(outcome)) => {
-                let _one_at_a_time = self.admission.lock().await;
+                let _one_at_a_time = self.requests.admission.lock().await;
                 // Cancelled while the other side was writing that down.
-                if lock(&self.desk).queued.as_ref().is_none_or(|(run, _)| *run != view.id) {
+                if self.requests.desk.lock().queued.as_ref().is_none_or(|(run, _)| *run != view.id) {
                     return Next::Wait(Duration::ZERO);
                 }
                 return match self.end_unbegun(view, outcome).await {
@@ -182,8 +178,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if !has_slot {
             return Next::WaitForSlot;
         }
-        let _one_at_a_time = self.admission.lock().await;
-        let mut desk = lock(&self.desk);
+        let _one_at_a_time = self.requests.admission.lock().await;
+        let mut desk = self.requests.desk.lock();
         // Cancelled while the slot was waited for.
         let Some((run, request)) = desk.queued.take_if(|(run, _)| *run == view.id) else {
             return Next::Wait(Duration::ZERO);
@@ -195,7 +191,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     fn waits_for(&self, run: RunId, reason: Reason) {
-        let mut desk = lock(&self.desk);
+        let mut desk = self.requests.desk.lock();
         // Once for each cause: its times may move.
         if desk.waiting_for.as_ref().is_none_or(|before| before.label() != reason.label()) {
             info!(cluster = self.name(), run = run.0, code = reason.label(), %reason, "the request waits");
@@ -212,39 +208,33 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         time.map_or(LOOK_INTERVAL, left).min(LOOK_INTERVAL)
     }
 
-    /// Observes all members; `None` if they do not answer in time.
-    async fn look(&self) -> Option<ClusterFacts> {
-        let etcd = self.etcd();
-        timeout(observer::LOOK_BUDGET * 2, observer::look(&*etcd, observer::LOOK_BUDGET)).await.ok()?.ok()
-    }
-
     async fn serve(&self, run: RunId, request: &Request, term: Term, stop: driver::Stop, urgent: bool) {
         let log = log::LogProgress { cluster: self.name().to_owned(), run };
         let state = StateProgress { cluster: self, trigger: request.trigger };
-        let so_far = lock(&self.desk).ledger.run(run).cloned();
+        let so_far = self.requests.desk.lock().ledger.run(run).cloned();
         let live = LiveProgress::begin(self, run, request.trigger, so_far.as_ref());
         let told = NotifyProgress::begin(self, run, request.trigger, so_far.as_ref());
         let followed = (&live as &dyn Progress, &told as &dyn Progress);
         let shown = (&state as &dyn Progress, &followed as &dyn Progress);
         let watchers = (&log as &dyn Progress, &shown as &dyn Progress);
         // To its end, whatever a reload brings meanwhile.
-        let (rules, etcd) = (self.rules(), self.etcd());
+        let (rules, etcd) = (self.rules(), self.target.etcd());
         let (stop_run, stopped) = stop_channel();
-        let held = self.lock.view();
+        let held = self.succession.lock.view();
         let permit = held.permit(term);
         let drive = driver::Drive {
             run,
             policy: rules.policy.clone(),
             gates: &rules.gates,
-            old_revision: self.old_revision(),
+            old_revision: self.target.old_revision(),
             etcd: &*etcd,
             journal: &self.shared.journal,
             progress: &watchers,
             claims: &self.shared.claims,
-            term: self.lock.is_needed().then_some(term),
+            term: self.succession.lock.is_needed().then_some(term),
             permit: &permit,
         };
-        self.tell_successor();
+        self.succession.tell_successor();
         let driven = drive.to_its_end(stopped);
         tokio::pin!(driven);
         let mut process = stop.clone();
@@ -272,12 +262,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 }
             }
         }
-        lock(&self.desk).active = None;
+        self.requests.desk.lock().active = None;
         // For what is shown; what is decided is read anew.
         if let Err(error) = self.ledger().await {
             error!(cluster = self.name(), %error, "cannot read the journal after a run");
         }
-        self.tell_successor();
+        self.succession.tell_successor();
     }
 
     /// Returns when the run under way must start no new member: the process ends, a person pauses, or the
@@ -290,7 +280,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let now = self.shared.clock.now();
             {
                 // The cached ledger will do: every order refreshes it.
-                let desk = lock(&self.desk);
+                let desk = self.requests.desk.lock();
                 urgent |= policy.emergency && desk.emergency;
                 if let Some(reason) = desk.ledger.stop(run, policy, urgent, now) {
                     return reason;
@@ -299,7 +289,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let time = self.until(Ledger::next_stop(policy, now));
             tokio::select! {
                 biased;
-                () = self.wake.notified() => {}
+                () = self.requests.wake.notified() => {}
                 () = sleep(time) => {}
                 changed = stop.changed() => if changed.is_err() { return Reason::ShuttingDown },
             }

@@ -5,12 +5,13 @@ use std::{
     io::Write,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         mpsc::{SyncSender, sync_channel},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -254,7 +255,7 @@ impl Terminal {
     }
 
     fn line(&self, text: &str) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         if *last != text {
             let _ = self.lines.try_send(Line::Text(format!("[{:6.1} s] {text}", self.begun.elapsed().as_secs_f64())));
             text.clone_into(&mut last);

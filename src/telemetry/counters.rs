@@ -3,10 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::atomic::AtomicU64,
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{
@@ -288,7 +289,7 @@ impl Counters {
 
     // A panic elsewhere while the lock was held leaves the sets whole.
     fn seen(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 
     fn decide(&self, cluster: &str, decision: &'static str, reason: &'static str) {

@@ -9,14 +9,15 @@ use testkit::{EtcdVersion, is_inside};
 use crate::{
     faults,
     kill::seed,
-    replica_world::{Told, World, Worlds},
+    replica_world::{Kind, Told, World, Worlds},
 };
 
 /// A short one has at least so many in its three worlds, most of them while the new holder keeps still.
 const FEW: usize = 6;
-/// A soak has so many in the middle of runs in each of its five worlds, and some more at other moments.
-const MANY: u32 = 11;
-const SOAK_LIMIT: Duration = Duration::from_mins(60);
+/// A soak has so many in the middle of runs in each of its five worlds, and some more at other moments. A quarter are
+/// kills, a quarter ends in order.
+const MANY: u32 = 110;
+const SOAK_LIMIT: Duration = Duration::from_hours(4);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_pauses_and_partitions_of_replicas_lose_and_double_nothing() {
@@ -54,8 +55,10 @@ async fn inside_many_faults() {
         (2, faults::newest(), false),
         (2, EtcdVersion::V3_5, true),
     ];
-    let in_runs = all_of(&worlds, MANY, false).await.iter().filter(|fault| fault.in_a_run()).count();
-    assert!(in_runs >= 50, "{in_runs} faults in runs");
+    let told = all_of(&worlds, MANY, false).await;
+    let in_runs = |kinds: &[Kind]| told.iter().filter(|fault| fault.in_a_run() && kinds.contains(&fault.kind)).count();
+    let (killed, in_order) = (in_runs(&[Kind::Kill, Kind::KillAndLose]), in_runs(&[Kind::Terminate]));
+    assert!(killed >= 100 && in_order >= 100, "in runs: {killed} killed, {in_order} ended in order");
 }
 
 /// Several clusters at the same time, each with its own replicas: most of the time all wait for something.

@@ -46,6 +46,7 @@ pub(crate) struct Worlds {
 pub(crate) enum Kind {
     Kill,
     KillAndLose,
+    Terminate,
     Pause,
     Cut(Cut),
 }
@@ -55,6 +56,7 @@ impl Kind {
         match self {
             Self::Kill => "killed",
             Self::KillAndLose => "killed, its journal lost",
+            Self::Terminate => "ended in order",
             Self::Pause => "stopped past the TTL",
             Self::Cut(Cut::Silent) => "cut off in silence",
             Self::Cut(Cut::Unplugged) => "unplugged",
@@ -212,19 +214,20 @@ impl World {
             (false, false) if self.is_tight().await => "with nothing to do",
             (false, false) => "before the holder began",
         };
-        let kind = match self.dice(8) {
+        let kind = match self.dice(11) {
             // In each `cargo test`: without space, the holder gone in the run, the run gone on with by another.
             _ if self.plan.short && self.plan.without_space && turn == 0 => Kind::Kill,
             0 | 1 => Kind::Kill,
             2 => Kind::KillAndLose,
             3 | 4 => Kind::Pause,
             5 | 6 => Kind::Cut(Cut::Silent),
-            _ => Kind::Cut(Cut::Unplugged),
+            7 => Kind::Cut(Cut::Unplugged),
+            _ => Kind::Terminate,
         };
         // A killed one is back before its TTL has ended, or after.
         let long = Duration::from_millis(12_000 + self.dice(8_000));
         let lasted = match kind {
-            Kind::Kill | Kind::KillAndLose => Duration::from_millis(self.dice(15_000)),
+            Kind::Kill | Kind::KillAndLose | Kind::Terminate => Duration::from_millis(self.dice(15_000)),
             _ => long,
         };
         eprintln!("{}: replica {victim} (holder {holder:?}) {} {moment} for {lasted:?}", self.label(), kind.label());
@@ -264,6 +267,9 @@ impl World {
                     self.lost += std::mem::take(&mut replica.promised).len();
                 }
             }
+            Kind::Terminate => {
+                self.replicas[victim].defragd.take().unwrap().terminate(MINUTE).await.unwrap();
+            }
             Kind::Pause => self.replicas[victim].defragd.as_ref().unwrap().pause().unwrap(),
             Kind::Cut(how) => self.lan.cut(victim, how).unwrap(),
         }
@@ -271,7 +277,7 @@ impl World {
 
     async fn end(&mut self, victim: usize, kind: Kind) {
         match kind {
-            Kind::Kill | Kind::KillAndLose => self.start(victim).await,
+            Kind::Kill | Kind::KillAndLose | Kind::Terminate => self.start(victim).await,
             Kind::Pause => self.replicas[victim].defragd.as_ref().unwrap().resume().unwrap(),
             Kind::Cut(_) => self.lan.mend(victim).unwrap(),
         }

@@ -240,7 +240,7 @@ async fn row_5_nospace_is_disarmed_after_a_member_that_failed_too_if_every_file_
         rig.cluster.client(index).await.unwrap().defragment().await.unwrap();
     }
     // Deletions are taken without space, too: there is something to gain in small files.
-    delete_all(&rig.cluster).await;
+    Box::pin(delete_all(&rig.cluster)).await;
     let before = received(&rig.cluster);
     let held = faults::hold(&rig).await;
     let defragd = rig.serve(&["--mode=enforce", "--defrag-deadline=2s"]).await;

@@ -10,7 +10,7 @@ use std::{
     fmt, io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
@@ -31,6 +31,7 @@ use hyper::{
     http::uri::{Authority, Scheme},
 };
 use hyper_util::client::legacy::connect::HttpConnector;
+use parking_lot::Mutex;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -151,7 +152,7 @@ impl Inner {
     /// all who wait for it give up before.
     fn opening(&self) -> Opening {
         // A panic elsewhere leaves it whole.
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         let serves = |opening: &&Opening| match opening.peek() {
             Some(Ok(pipe)) => !pipe.is_over(),
             Some(Err(_)) => false,

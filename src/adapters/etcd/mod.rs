@@ -16,13 +16,14 @@ mod names;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use bytesize::ByteSize;
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, GetOptions, ResponseHeader};
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use parking_lot::Mutex;
 use tokio::{
     sync::Mutex as AsyncMutex,
     time::{sleep, timeout},
@@ -91,13 +92,13 @@ impl Connected {
     }
 
     async fn client(&self, url: &str) -> Fact<Client> {
-        let kept = lock(&self.lines).get(url).cloned();
+        let kept = self.lines.lock().get(url).cloned();
         if let Some(line) = kept {
             return line.client().await;
         }
         // Boxed here and below: what is seldom under way, or not for long, would else be room in each look at each member.
         let line = Box::pin(self.connection.line(url)).await?;
-        lock(&self.lines).insert(url.to_owned(), line.clone());
+        self.lines.lock().insert(url.to_owned(), line.clone());
         line.client().await
     }
 }
@@ -144,21 +145,21 @@ impl EtcdCluster {
     pub(in crate::adapters) fn failed(&self, rpc: &str, url: &str, failure: &etcd_client::Error) -> Unknown {
         let unknown = self.told(rpc, failure);
         if unknown.kind.is_denial() {
-            lock(&self.connected().lines).remove(url);
+            self.connected().lines.lock().remove(url);
         }
         unknown
     }
 
     fn connected(&self) -> Arc<Connected> {
-        Arc::clone(&lock(&self.connected))
+        Arc::clone(&self.connected.lock())
     }
 
     async fn member_client(&self, member: &Member) -> Fact<Client> {
         let (url, connected) = (client_url(member)?, self.connected());
         self.is_within(url)?;
         // A login goes through raft, and hangs on a member that is being defragmented as all else does.
-        let needs_login = connected.connection.credentials.user.is_some() && !lock(&connected.lines).contains_key(url);
-        if needs_login && lock(&self.defragmenting).contains(&member.id) {
+        let needs_login = connected.connection.credentials.user.is_some() && !connected.lines.lock().contains_key(url);
+        if needs_login && self.defragmenting.lock().contains(&member.id) {
             let what = "it is being defragmented: not logging in through it";
             return Err(Unknown::new(UnknownKind::TimedOut, what));
         }
@@ -178,7 +179,7 @@ impl EtcdCluster {
         let response = Box::pin(client.member_list()).await.map_err(|error| {
             let unknown = self.told("MemberList", &error);
             if unknown.kind.is_denial() {
-                lock(&connected.lines).remove(&url);
+                connected.lines.lock().remove(&url);
             }
             named(unknown)
         })?;
@@ -201,7 +202,7 @@ impl EtcdCluster {
         if unknown.kind.is_denial() {
             let connected = self.connected();
             for url in &member.client_urls {
-                lock(&connected.lines).remove(url);
+                connected.lines.lock().remove(url);
             }
         }
         unknown
@@ -211,14 +212,14 @@ impl EtcdCluster {
     fn learn(&self, membership: &Membership, endpoints: &[String]) {
         let told: BTreeSet<String> = membership.members.iter().flat_map(|member| member.client_urls.clone()).collect();
         let connected = self.connected();
-        lock(&connected.lines).retain(|url, _| told.contains(url) || endpoints.contains(url));
-        *lock(&self.learned_urls) = told;
+        connected.lines.lock().retain(|url, _| told.contains(url) || endpoints.contains(url));
+        *self.learned_urls.lock() = told;
     }
 
     /// The endpoints first, then the client URLs that the cluster itself has told.
     fn with_learned(&self, endpoints: &[String]) -> Vec<String> {
         let mut urls = endpoints.to_vec();
-        urls.extend(lock(&self.learned_urls).iter().filter(|url| !endpoints.contains(url)).cloned());
+        urls.extend(self.learned_urls.lock().iter().filter(|url| !endpoints.contains(url)).cloned());
         urls
     }
 }
@@ -384,7 +385,7 @@ impl Etcd for EtcdCluster {
         match looked.await {
             Ok(Ok(None)) => Renewal::Unchanged,
             Ok(Ok(Some(new))) => {
-                *lock(&self.connected) = new;
+                *self.connected.lock() = new;
                 Renewal::Taken
             }
             Ok(Err(error)) => Renewal::Refused(error.to_string()),
@@ -401,14 +402,14 @@ struct Marked<'a> {
 
 impl<'a> Marked<'a> {
     fn new(set: &'a Mutex<BTreeSet<MemberId>>, id: MemberId) -> Self {
-        lock(set).insert(id);
+        set.lock().insert(id);
         Self { set, id }
     }
 }
 
 impl Drop for Marked<'_> {
     fn drop(&mut self) {
-        lock(self.set).remove(&self.id);
+        self.set.lock().remove(&self.id);
     }
 }
 
@@ -429,9 +430,4 @@ fn check_identity(member: &Member, header: Option<&ResponseHeader>) -> Fact<()> 
 
 fn size(bytes: i64) -> ByteSize {
     ByteSize(u64::try_from(bytes).unwrap_or(0))
-}
-
-// A panic elsewhere while the lock was held leaves a cache that is still whole.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

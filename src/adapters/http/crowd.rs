@@ -4,12 +4,13 @@
 use std::{
     collections::BTreeMap,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::server::HEADER_TIMEOUT;
@@ -82,7 +83,7 @@ impl Crowd {
     /// a client whose connection ends between two requests makes a new one, and one whose request is on its way sees it
     /// fail.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Ticket> {
-        let mut seats = lock(&self.seats);
+        let mut seats = self.seats.lock();
         if seats.taken.len() >= self.max {
             let in_the_way = seats.taken.iter().filter_map(|(number, seat)| Some((seat.gives_way()?, *number)));
             let (_, longest) = in_the_way.min()?;
@@ -102,14 +103,14 @@ impl Crowd {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        lock(&self.crowd.seats).taken.remove(&self.number);
+        self.crowd.seats.lock().taken.remove(&self.number);
     }
 }
 
 impl Seat {
     /// A request begins.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.busy == 0 {
             state.since = Instant::now();
         }
@@ -120,7 +121,7 @@ impl Seat {
     /// Its body.
     pub(super) fn receive<B: HttpBody>(self: &Arc<Self>, body: B) -> Body<B> {
         let coming = (!body.is_end_stream()).then(|| {
-            lock(&self.state).coming += 1;
+            self.state.lock().coming += 1;
             Coming(Arc::clone(self))
         });
         Body { body, coming }
@@ -132,14 +133,14 @@ impl Seat {
     }
 
     fn idle_since(&self) -> Option<Instant> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         (state.busy == 0).then_some(state.since)
     }
 
     /// Whether it is new or has just begun to send, and since when it has been idle, or sending. None while it waits for an
     /// answer.
     fn gives_way(&self) -> Option<(bool, Instant)> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         // One that sends must not go before those that have just come in and say nothing, who may be many.
         let begins = (!state.served || state.busy > 0) && state.since.elapsed() < TO_BEGIN;
         (state.busy <= state.coming).then_some((begins, state.since))
@@ -165,7 +166,7 @@ impl Seat {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let mut state = lock(&self.0.state);
+        let mut state = self.0.state.lock();
         state.busy -= 1;
         state.served = true;
         state.since = Instant::now();
@@ -174,7 +175,7 @@ impl Drop for Busy {
 
 impl Drop for Coming {
     fn drop(&mut self) {
-        lock(&self.0.state).coming -= 1;
+        self.0.state.lock().coming -= 1;
     }
 }
 
@@ -202,11 +203,6 @@ impl<B: HttpBody + Unpin> HttpBody for Body<B> {
     }
 }
 
-// A panic elsewhere while the lock was held leaves these structures whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
@@ -227,7 +223,7 @@ mod tests {
         assert!(crowd.enter().is_none(), "nobody is idle");
         drop(busy);
         assert!(crowd.enter().is_some(), "the first is idle now");
-        assert!(lock(&crowd.seats).taken.len() <= 2);
+        assert!(crowd.seats.lock().taken.len() <= 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,10 +10,11 @@ use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 pub use self::retention::Retention;
@@ -152,7 +153,7 @@ impl SqliteJournal {
         F: FnOnce(&mut Connection) -> T + Send + 'static,
     {
         let connection = Arc::clone(&self.connection);
-        let work = move || work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner));
+        let work = move || work(&mut connection.lock());
         match tokio::task::spawn_blocking(work).await {
             Ok(value) => value,
             Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -16,17 +16,14 @@
 //! lives in another etcd. Otherwise the lock is lost in the middle: no new member is started, and the next holder sees
 //! the one under way and waits for it.
 
-use std::{
-    future::Future,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{future::Future, time::Duration};
 
 use etcd_client::{
     Client, Compare, CompareOp, Error, GetOptions, KeyValue, PutOptions, SortOrder, SortTarget, Txn, TxnOp,
     TxnOpResponse,
 };
 use futures_util::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -86,7 +83,7 @@ impl EtcdLock {
 
     // A panic elsewhere while it was held leaves it whole.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn candidates(&self) -> String {

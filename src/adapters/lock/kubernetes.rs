@@ -9,17 +9,14 @@
 //! A renewal is a write to the etcd behind the API server. If that is the very etcd that defragd looks after, then
 //! under NOSPACE no renewal comes through, and nobody may act when it is needed most: use the kind `etcd` there.
 
-use std::{
-    path::PathBuf,
-    sync::{Mutex as SyncMutex, PoisonError},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use aws_lc_rs::rand;
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 use kube::client::Body;
+use parking_lot::Mutex as SyncMutex;
 use serde_json::{Value, json};
 use tokio::{
     sync::Mutex,
@@ -86,8 +83,8 @@ impl KubernetesLock {
         Self { settings, identity, client: SyncMutex::default(), seen: Mutex::default() }
     }
 
-    fn cached(&self) -> std::sync::MutexGuard<'_, Option<(kube::Client, Instant)>> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cached(&self) -> parking_lot::MutexGuard<'_, Option<(kube::Client, Instant)>> {
+        self.client.lock()
     }
 
     async fn client(&self) -> Fact<kube::Client> {

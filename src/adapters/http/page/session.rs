@@ -6,12 +6,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use aws_lc_rs::{hmac, rand};
 use axum::http::{HeaderMap, HeaderValue, header, request::Parts};
+use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
 use super::words::hex;
@@ -19,7 +19,7 @@ use crate::{
     adapters::http::{
         auth::{Orders, Proof},
         routes::Site,
-        web::{Bucket, lock},
+        web::Bucket,
     },
     ports::web::RateLimit,
 };
@@ -96,7 +96,7 @@ impl Sessions {
     /// Opens a session, and gives its cookie's value.
     pub(super) fn open(&self, now: Instant) -> String {
         let id = hex(&random());
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         open.retain(|_, ends| *ends > now);
         if open.len() >= MAX_SESSIONS
             && let Some(first) = open.iter().min_by_key(|(_, ends)| **ends).map(|(id, _)| id.clone())
@@ -109,11 +109,11 @@ impl Sessions {
 
     /// Ends it.
     fn close(&self, id: &str) {
-        lock(&self.open).remove(&self.hash("session", id));
+        self.open.lock().remove(&self.hash("session", id));
     }
 
     fn is_open(&self, id: &str, now: Instant) -> bool {
-        lock(&self.open).get(&self.hash("session", id)).is_some_and(|ends| *ends > now)
+        self.open.lock().get(&self.hash("session", id)).is_some_and(|ends| *ends > now)
     }
 
     fn token(&self, id: &str) -> String {
@@ -218,7 +218,7 @@ mod tests {
         assert!(sessions.is_open(&first, now) && !sessions.is_open("00", now));
         assert!(!sessions.is_open(&first, now + LASTS), "eight hours later");
         let others: Vec<_> = (1..=MAX_SESSIONS).map(|n| sessions.open(now + Duration::from_millis(n as u64))).collect();
-        assert_eq!(lock(&sessions.open).len(), MAX_SESSIONS);
+        assert_eq!(sessions.open.lock().len(), MAX_SESSIONS);
         assert!(!sessions.is_open(&first, now) && others.iter().all(|id| sessions.is_open(id, now)));
     }
 

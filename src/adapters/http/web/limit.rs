@@ -1,11 +1,9 @@
 //! A token bucket for all requests together.
 
-use std::{
-    sync::Mutex,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use super::lock;
+use parking_lot::Mutex;
+
 use crate::ports::web::RateLimit;
 
 /// See the module. It is kept as the time at which it will be full, so nothing has to be filled up.
@@ -25,7 +23,7 @@ impl Bucket {
 
     /// Takes a token, if there is one.
     pub(in crate::adapters::http) fn allows(&self, now: Instant) -> bool {
-        let mut full_at = lock(&self.full_at);
+        let mut full_at = self.full_at.lock();
         let after = (*full_at).max(now).checked_add(self.limit.interval);
         let room = self.limit.interval.saturating_mul(self.limit.burst);
         match after {

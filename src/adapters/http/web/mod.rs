@@ -10,11 +10,12 @@ mod users;
 use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tracing::{error, info};
 
@@ -105,11 +106,11 @@ impl Web {
     }
 
     fn active(&self) -> Arc<Active> {
-        Arc::clone(&lock(&self.active))
+        Arc::clone(&self.active.lock())
     }
 
     fn is_due(&self) -> bool {
-        let mut looked_at = lock(&self.looked_at);
+        let mut looked_at = self.looked_at.lock();
         let due = looked_at.elapsed() >= LOOK_AGAIN_AFTER;
         if due {
             *looked_at = Instant::now();
@@ -119,7 +120,7 @@ impl Web {
 
     fn look_again(&self) {
         let Some(source) = &self.source else { return };
-        let mut watched = lock(&self.watched);
+        let mut watched = self.watched.lock();
         if stamps(&watched.files) == watched.stamps {
             return;
         }
@@ -131,7 +132,7 @@ impl Web {
         source.reloaded(taken.is_ok());
         match taken {
             Ok(new) => {
-                *lock(&self.active) = Arc::new(new);
+                *self.active.lock() = Arc::new(new);
                 info!(file = %source.path().display(), "web configuration read again");
             }
             Err(problems) => error!(
@@ -206,9 +207,4 @@ fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
         })
     };
     files.iter().map(stamp).collect()
-}
-
-// A panic elsewhere while the lock was held leaves these structures whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

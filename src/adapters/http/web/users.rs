@@ -6,16 +6,16 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use axum::http::HeaderValue;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::lock;
 use crate::ports::web::PasswordHash;
 
 /// Guesses must leave a core for the work.
@@ -68,10 +68,10 @@ impl Users {
         let found = self.hashes.get(&user);
         let hash = found.unwrap_or(&self.decoy).0.clone();
         let key = key(&user, &hash, &password);
-        if lock(&self.known).contains(&key) {
+        if self.known.lock().contains(&key) {
             return Checked::Known;
         }
-        if lock(&self.unknown).contains(&key) {
+        if self.unknown.lock().contains(&key) {
             return Checked::Unknown;
         }
         let Ok(Ok(permit)) = timeout(MAX_WAIT, Arc::clone(&self.checks).acquire_owned()).await else {
@@ -83,7 +83,7 @@ impl Users {
             right
         });
         let right = checked.await.unwrap_or(false) && found.is_some();
-        remember(&mut lock(if right { &self.known } else { &self.unknown }), key);
+        remember(&mut if right { &self.known } else { &self.unknown }.lock(), key);
         if right { Checked::Known } else { Checked::Unknown }
     }
 }
@@ -158,7 +158,7 @@ mod tests {
         for guess in 0..MAX_REMEMBERED + 20 {
             users.check(Some(&header("eve", &guess.to_string()))).await;
         }
-        assert_eq!(lock(&users.unknown).len(), MAX_REMEMBERED);
-        assert_eq!(lock(&users.known).len(), 1);
+        assert_eq!(users.unknown.lock().len(), MAX_REMEMBERED);
+        assert_eq!(users.known.lock().len(), 1);
     }
 }

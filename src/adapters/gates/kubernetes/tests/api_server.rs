@@ -4,7 +4,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use axum::{
 };
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use parking_lot::{Mutex, MutexGuard};
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -83,7 +84,7 @@ impl ApiServer {
     }
 
     pub(super) fn behave(&self) -> MutexGuard<'_, Behaviour> {
-        self.behaviour.lock().unwrap_or_else(PoisonError::into_inner)
+        self.behaviour.lock()
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -154,10 +155,10 @@ async fn answer(
     uri: Uri,
     headers: header::HeaderMap,
 ) -> Response {
-    if behaviour.lock().unwrap_or_else(PoisonError::into_inner).hangs {
+    if behaviour.lock().hangs {
         std::future::pending::<()>().await;
     }
-    let mut behaviour = behaviour.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut behaviour = behaviour.lock();
     behaviour.requests.push(uri.to_string());
     if behaviour.unavailable > 0 {
         behaviour.unavailable -= 1;
