@@ -26,7 +26,7 @@ observe_mode_acts|src/core/run/choose.rs|s/if self\.brief\.policy\.mode == Mode:
 corrupt_ignored|src/core/safety.rs|s/has_alarm\(AlarmKind::Corrupt\)\.then_some/has_alarm(AlarmKind::Corrupt).then(|| Reason::CorruptAlarm).filter(|_| false).map(|_| true).unwrap_or(false).then_some/
 lag_ignored|src/core/safety.rs|s/\.or_else\(\|\| lag\(facts\)\)/.or_else(|| lag(facts).filter(|_| false))/
 need_not_measured|src/core/policy.rs|s/self\.min_fragmentation_ratio && reclaimable/self.min_fragmentation_ratio || reclaimable/
-request_forgotten_while_reading|src/app/worker.rs|s/( +let queued = lock\(&self\.desk\)\.queued\.clone\(\);\n)( +let ledger = match self\.ledger\(\)\.await \{.*?\n {8}\};\n)/$2$1/s
+request_forgotten_while_reading|src/app/worker.rs|s/( +let queued = self\.requests\.desk\.lock\(\)\.queued\.clone\(\);\n)( +let ledger = match self\.ledger\(\)\.await \{.*?\n {8}\};\n)/$2$1/s
 request_forgotten_on_restart|src/app/service.rs|s/cluster\.requeue\([^\n]*\n/\n/
 no_last_look|src/core/run/choose.rs|s/self\.other_cluster\(facts\)\.or_else\(\|\| self\.no_longer_next\(&intent, facts\)\)/self.other_cluster(facts).filter(|_| false)/
 gates_not_asked_before|src/core/run/choose.rs|s/if has_work && !self\.entered \{/if has_work \&\& !self.entered \&\& self.looks > 99 {/
@@ -57,9 +57,11 @@ lock_held_past_its_end|src/core/lock.rs|s/if now < \*until => Some\(\*term\)/if 
 lock_won_anew_counts_as_never_lost|src/core/lock.rs|s/if self\.held\(now\) == Some\(term\) => return None/if self.held(now) >= Some(term) => return None/
 lock_begins_at_once_after_a_takeover|src/app/lock.rs|s/me, SETTLING, State/me, SETTLING \/ 1000, State/
 lock_note_not_counted_in|src/app/handover.rs|s/self\.shared\.journal\.inherit\(self\.name\(\), digest\)\.await\.map_err\(\|error\| error\.to_string\(\)\)\?;/drop(digest);/
-lock_begins_without_the_note|src/app/handover.rs|s/if !self\.lock\.is_needed\(\) \{\n(\s+return Ok\(term\))/if term > Term(0) {\n$1/
-handed_over_counts_as_done|src/app/forward.rs|s/Some\(PeerRun \{ outcome: None, \.\. \}\) => return Ok\(Ok\(Fares::Open\)\)/Some(PeerRun { outcome: None, .. }) => return Ok(Ok(Fares::Ended(elsewhere(holder, handed.run, &Outcome::Succeeded))))/
-handed_over_and_forgotten|src/app/forward.rs|s/!outcome\.is_broken_off\(\) => \{/outcome.is_broken_off() => {/
+lock_begins_without_the_note|src/app/succession.rs|s/if !self\.lock\.is_needed\(\) \{\n(\s+return Ok\(term\))/if term > Term(0) {\n$1/
+handed_over_counts_as_done|src/core/admission.rs|s/alerts\.retain\(\|key\| standing\.contains\(key\)\)/alerts.retain(|key| standing.contains(key) \&\& self.runs.is_empty())/
+handed_over_and_forgotten|src/app/forward.rs|s/Verdict::Taken\(run\) => run,/Verdict::Taken(run) => return Ok(over(run)),/
+what_is_over_is_offered_anew|src/core/admission.rs|s/if self\.run\(run\)\.is_some_and\(\|taken\|/if self.run(run).filter(|_| false).is_some_and(|taken|/
+offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0 {/
 shutdown_forgets_the_request|src/core/history.rs|s/\| Reason::ShuttingDown\n/\n/
 pause_forgets_the_request|src/core/history.rs|s/\| Reason::Paused \{ \.\. \}\n(\s+\| Reason::AwaitingApproval)/\n$1/
 closed_window_forgets_the_request|src/core/history.rs|s/\n\s+\| Reason::WindowClosed \{ \.\. \}(\n\s+\}\n\s+\))/$1/

@@ -18,6 +18,9 @@ use defragd::core::{
 
 use crate::{journal::wall_clock, model::World, peers, policy::STILL_SENT};
 
+/// How long before an answer is written down it may have been given: whoever heard it may have been stopped.
+const HEARD_BEFORE: Duration = Duration::from_mins(5);
+
 /// How a holder came to hold no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum How {
@@ -64,7 +67,7 @@ pub struct Succession {
     pauses: u64,
     pub pauses_left: u64,
     /// Replicas whose journal was lost.
-    forgot: Vec<usize>,
+    forgot: Vec<(usize, Duration)>,
     /// Times that a person had to resume once more.
     pub resumed_again: u64,
     /// NOSPACE armed in the cluster that keeps the lock, and nobody stands for it.
@@ -214,7 +217,8 @@ impl World {
 
     pub fn on_journal_lost(&mut self) {
         let replica = self.watch.acting;
-        self.watch.succession.forgot.push(replica);
+        let at = self.now;
+        self.watch.succession.forgot.push((replica, at));
         self.watch.journal_lost();
     }
 
@@ -225,8 +229,9 @@ impl World {
             return;
         };
         let holder = peers::number(holder);
-        // Nobody can say what was in a journal that is gone.
-        if self.watch.succession.forgot.contains(&holder) {
+        // Nobody can say what was in a journal that is gone. An answer of before may be written down a while after it.
+        let is_recent = |at: Duration| self.now < at + HEARD_BEFORE;
+        if self.watch.succession.forgot.iter().any(|(replica, at)| *replica == holder && is_recent(*at)) {
             return;
         }
         let by_operator = self.watch.runs.get(&run.0).is_some_and(|log| log.manual);
