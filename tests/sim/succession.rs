@@ -222,8 +222,8 @@ impl World {
         self.watch.journal_lost();
     }
 
-    /// I6: what was handed over stands until the other replica's run has ended; an operator's request, until that run is
-    /// accepted.
+    /// I6: what was handed over stands until the other replica's run has ended or the alert is resolved; an operator's
+    /// request, until that run is accepted.
     pub fn check_handed_over(&mut self, run: RunId, entry: &Entry) {
         let Entry::Finished(Outcome::Stopped { reason: Reason::HandedOver { holder, run: theirs } }) = entry else {
             return;
@@ -235,8 +235,10 @@ impl World {
             return;
         }
         let by_operator = self.watch.runs.get(&run.0).is_some_and(|log| log.manual);
+        // The run may be under way for other alerts.
+        let resolved = self.watch.all().iter().any(|replica| !replica.orders.resolved.is_empty());
         let there = self.watch.all()[holder].runs.get(&theirs.0);
-        if there.is_none_or(|log| log.outcome.is_none() && !by_operator) {
+        if there.is_none_or(|log| log.outcome.is_none() && !by_operator && !resolved) {
             let outcome = there.map(|log| log.outcome.clone());
             let what =
                 format!("run {run} ends as handed over to run {theirs} of replica {holder}, which is {outcome:?}");
