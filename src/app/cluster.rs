@@ -121,11 +121,13 @@ pub(super) struct Desk {
 }
 
 /// What a reload brings to a cluster.
-pub(super) struct Change<E> {
-    pub(super) settings: ClusterSettings,
-    pub(super) gates: Vec<Gate>,
+pub struct Change<E> {
+    /// All of them.
+    pub settings: ClusterSettings,
+    /// Made of them.
+    pub gates: Vec<Gate>,
     /// Where endpoints or credentials are others.
-    pub(super) etcd: Option<E>,
+    pub etcd: Option<E>,
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
@@ -201,7 +203,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// Goes on as this says. A run under way keeps what it began with.
-    pub(super) fn follow(&self, change: Change<E>) {
+    pub fn follow(&self, change: Change<E>) {
         let Change { settings, gates, etcd } = change;
         let (old, age) = (self.settings(), compaction_age(&settings.policy));
         if let Some(etcd) = etcd {

@@ -15,6 +15,7 @@ use crate::{
     core::{
         cluster::{Fact, Unknown},
         handover::Digest,
+        history::RunId,
         lock::Term,
     },
     ports::{etcd::Etcd, journal::Journal, lock::LockStore},
@@ -82,7 +83,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let note: Fact<_> = read.unwrap_or_else(|_| Err(Unknown::timed_out("the last holder's note", NOTE_LIMIT)));
         let Some(note) = note.map_err(|unknown| unknown.detail)? else { return Ok(()) };
         let digest = Digest::read(&note).map_err(|error| format!("it is not understood: {error}"))?;
-        let digest = digest.not_after(self.shared.clock.now());
+        let mut digest = digest.not_after(self.shared.clock.now());
+        let ledger = self.ledger().await.map_err(|error| error.to_string())?;
+        let started = ledger.runs.iter().rev().find(|run| run.started_at.is_some());
+        digest.inherited_after = Some(started.map_or(RunId(0), |run| run.id));
         info!(
             cluster = self.name(),
             term = term.0,

@@ -169,9 +169,14 @@ impl Ledger {
     /// What this journal and those of other holders tell together, for the next holder and for what follows here.
     pub fn digest(&self) -> Digest {
         let own = Digest::of(self);
-        match &self.inherited {
-            Some(inherited) => own.merged(inherited),
-            None => own,
+        let Some(inherited) = &self.inherited else { return own };
+        // Where the clock was set back since, the times alone would tell another order.
+        let later = self.runs.iter().filter(|run| inherited.inherited_after.is_some_and(|newest| run.id > newest));
+        let first = later.flat_map(|run| [run.started_at, run.finished_at]).flatten().min();
+        let before = first.and_then(|first| first.checked_sub(Duration::from_nanos(1)).ok());
+        match before {
+            Some(before) => own.merged(&inherited.clone().not_after(before)),
+            None => own.merged(inherited),
         }
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     admission::Ledger,
     cluster::MemberId,
-    history::{AlertKey, MemberResult, Trigger},
+    history::{AlertKey, MemberResult, RunId, Trigger},
     lock::Term,
     order::{self, Order, OrderRecord},
 };
@@ -55,6 +55,9 @@ pub struct Digest {
     /// The last attempt on each member, with its end.
     #[serde(default)]
     pub attempts: Vec<Attempt>,
+    /// The newest run that had started in the journal that it was put in. All that it tells of was over before the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherited_after: Option<RunId>,
 }
 
 /// A request whose work is not done.
@@ -133,6 +136,7 @@ impl Digest {
             holder: self.holder,
             term: self.term,
             run_since: self.run_since,
+            inherited_after: None,
         }
     }
 

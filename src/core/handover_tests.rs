@@ -146,6 +146,18 @@ fn the_newer_attempt_on_a_member_counts() {
 }
 
 #[test]
+fn what_was_inherited_was_over_before_the_next_run_whatever_the_clock_says() {
+    let policy = Policy { breaker_failures: 2, ..Policy::default() };
+    let mut ledger = heir(&Ledger { runs: vec![failed(1, 8), failed(2, 9)], ..Ledger::default() });
+    ledger.inherited.as_mut().expect("there").inherited_after = Some(RunId(0));
+    assert_eq!(label(ledger.breaker(&policy, at(10))), Some("breaker_open"));
+    // The clock is set back by some hours.
+    ledger.runs.push(succeeded(1, 5));
+    assert_eq!(ledger.attempts()[&MemberId(1)].label(), "succeeded");
+    assert_eq!(ledger.breaker(&policy, at(6)), None);
+}
+
+#[test]
 fn a_note_of_a_newer_release_is_not_guessed_at() {
     let error = Digest::read(r#"{"version": 99, "holder": "x", "term": 1}"#).expect_err("newer");
     assert!(error.contains("version 99"), "{error}");

@@ -265,6 +265,7 @@ impl Schedule {
         };
         people::draw(&mut schedule);
         requests::draw(&mut schedule);
+        requests::draw_reloads(&mut schedule);
         schedule
     }
 

@@ -253,7 +253,9 @@ fn spread(schedule: &Schedule, replicas: &mut [Replica], rng: &mut Rng) {
             }
         }
     }
-    for (at, person) in &schedule.people {
+    // Replicas that read another configuration at other times are no matter here.
+    let people = schedule.people.iter().filter(|(_, person)| !matches!(person, Person::Reload { .. }));
+    for (at, person) in people {
         let replica = rng.index(replicas.len());
         let (at, person) = (*at + HEAD_START, person.clone());
         // Whoever resumes does so wherever somebody may have paused.

@@ -56,6 +56,8 @@ pub struct RunLog {
     pub accepted_at: Duration,
     /// Of the lock, under which it was started last.
     pub term: Option<Term>,
+    /// The configuration's mode when it was started last, which it keeps.
+    pub mode: Option<Mode>,
     /// A person asked for it: nothing but danger holds it back.
     pub manual: bool,
     pub outcome: Option<Outcome>,
@@ -511,7 +513,9 @@ impl World {
         if what != "Defragment" {
             self.watch.note(now, || format!("defragd sends {what}"));
         }
-        if self.schedule.policy.mode == Mode::Observe {
+        let open = |log: &&RunLog| log.started && log.outcome.is_none();
+        let mode = self.watch.runs.values().rev().find(open).and_then(|log| log.mode);
+        if mode.unwrap_or(self.schedule.policy.mode) == Mode::Observe {
             self.violate("I10", format!("{what} in mode observe"));
         }
     }
@@ -582,7 +586,7 @@ impl World {
         self.check_entry(run, entry);
         self.on_begun(run, entry);
         self.check_handed_over(run, entry);
-        let (observing, wall) = (self.schedule.policy.mode == Mode::Observe, wall_clock(self));
+        let (configured, wall) = (self.schedule.policy.mode, wall_clock(self));
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;
         // An alert may join, and a person's word may be on its way to the disk, in the instant between a run's end and its worker's noticing; a refused run's
@@ -604,7 +608,11 @@ impl World {
             | Entry::HandedOver(_) => {}
             // More than once after a crash: the run is gone on with, everything is measured anew, and the
             // journal of the new process has not failed yet.
-            Entry::Started { term, .. } => {
+            Entry::Started { term, mode } => {
+                if *mode != configured && self.mode_changed_at.is_none_or(|at| now > at + crate::policy::STILL_SENT) {
+                    wrong = Some(("policy", "a start in another mode than the configuration's"));
+                }
+                log.mode = Some(*mode);
                 (log.started, log.journal_failed, log.identity) = (true, false, None);
                 log.term = *term;
                 log.gates.on_start();
@@ -616,7 +624,7 @@ impl World {
                 if log.failed || log.journal_failed {
                     wrong = Some(("I4", "an intent after a failure"));
                 }
-                if observing {
+                if log.mode == Some(Mode::Observe) {
                     wrong = Some(("I10", "an intent in mode observe"));
                 }
                 (log.open, log.sent) = (Some(intent.member_id), false);

@@ -10,7 +10,7 @@ use std::{
 use defragd::{
     app::{
         claims::Claims,
-        cluster::{Cluster, Shared, stop_channel},
+        cluster::{Change, Cluster, Shared, stop_channel},
         live::Changes,
         notify::Notifications,
         service::App,
@@ -160,21 +160,9 @@ fn fleet_report(world: &World) -> Option<FleetReport> {
 
 /// `peers` are the other replicas, where there are some.
 pub fn boot(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>) -> Defragd {
-    let policy = sim.world().schedule.policy.clone();
     sim.world().watch.stop_asked = None;
     let now = sim.now();
     sim.world().watch.note(now, || "defragd starts".to_owned());
-    let settings = ClusterSettings {
-        name: "a".to_owned(),
-        endpoints: Vec::new(),
-        discovery: None,
-        ca_file: None,
-        identity_files: None,
-        user: None,
-        selector: Selector { cluster: "a".to_owned(), any_of: Vec::new() },
-        policy,
-        gates: Vec::new(),
-    };
     let clock = Arc::new(SimClock(Arc::clone(sim)));
     let shared = Arc::new(Shared {
         journal: journal.reopened(),
@@ -186,7 +174,8 @@ pub fn boot(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>)
         changes: Changes::default(),
         notifications: Notifications::default(),
     });
-    let cluster = Cluster::new(settings, SimEtcd::new(Arc::clone(sim)), Arc::clone(&shared)).with_gates(gates(sim));
+    let cluster =
+        Cluster::new(settings(sim), SimEtcd::new(Arc::clone(sim)), Arc::clone(&shared)).with_gates(gates(sim));
     let cluster = Arc::new(match lock_of(sim) {
         Some((lock, name)) => match peers {
             Some(peers) => cluster.with_lock(lock, &name).with_peers(peers),
@@ -195,6 +184,21 @@ pub fn boot(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>)
         None => cluster,
     });
     (Arc::clone(&cluster), Arc::new(App::new(vec![cluster], shared)))
+}
+
+/// The configuration of now.
+fn settings(sim: &Sim) -> ClusterSettings {
+    ClusterSettings {
+        name: "a".to_owned(),
+        endpoints: Vec::new(),
+        discovery: None,
+        ca_file: None,
+        identity_files: None,
+        user: None,
+        selector: Selector { cluster: "a".to_owned(), any_of: Vec::new() },
+        policy: sim.world().schedule.policy.clone(),
+        gates: Vec::new(),
+    }
 }
 
 /// The slots of the process, which other clusters' runs take now and then.
@@ -423,6 +427,11 @@ pub async fn people(
                 }
             }
             Person::Resume => resume(sim, app).await,
+            Person::Reload { mode } => {
+                sim.world().change_mode(mode);
+                let settings = settings(sim);
+                cluster.follow(Change { settings, gates: gates(sim), etcd: None });
+            }
             Person::Approve => approve(journal, app).await,
             Person::Run => {
                 let _ = app.command("a", "p".to_owned(), Command::Run, false).await;

@@ -62,6 +62,8 @@ handed_over_counts_as_done|src/core/admission.rs|s/alerts\.retain\(\|key\| stand
 handed_over_and_forgotten|src/app/forward.rs|s/Verdict::Taken\(run\) => run,/Verdict::Taken(run) => return Ok(over(run)),/
 what_is_over_is_offered_anew|src/core/admission.rs|s/if self\.run\(run\)\.is_some_and\(\|taken\|/if self.run(run).filter(|_| false).is_some_and(|taken|/
 offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0 {/
+a_reload_changes_nothing|src/app/cluster.rs|s/self\.set_rules\(Rules \{ policy: settings\.policy\.clone\(\)/drop(Rules { policy: settings.policy.clone()/
+a_set_back_clock_reorders_what_was_inherited|src/core/admission.rs|s/Some\(before\) => own\.merged\(&inherited\.clone\(\)\.not_after\(before\)\)/Some(_) => own.merged(inherited)/
 shutdown_forgets_the_request|src/core/history.rs|s/\| Reason::ShuttingDown\n/\n/
 pause_forgets_the_request|src/core/history.rs|s/\| Reason::Paused \{ \.\. \}\n(\s+\| Reason::AwaitingApproval)/\n$1/
 closed_window_forgets_the_request|src/core/history.rs|s/\n\s+\| Reason::WindowClosed \{ \.\. \}(\n\s+\}\n\s+\))/$1/

@@ -28,6 +28,10 @@ pub enum Person {
     Resolve {
         alert: usize,
     },
+    /// Writes another mode into the configuration and has it read again. Only of a single replica.
+    Reload {
+        mode: Mode,
+    },
 }
 
 /// Most of this is to meet runs, and those are in the first half minute.

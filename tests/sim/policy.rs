@@ -109,11 +109,12 @@ impl World {
         }
     }
 
-    /// The configuration says so from the next start on.
+    /// The configuration says so from the next start, or from now, on.
     pub fn change_mode(&mut self, mode: Mode) {
         let now = self.now;
         self.watch.note(now, || format!("mode {}", mode.label()));
         self.schedule.policy.mode = mode;
+        self.mode_changed_at = Some(now);
     }
 
     /// I4: no order stands against sending this.
@@ -252,7 +253,7 @@ impl World {
         match entry {
             Entry::Approved { .. } => self.watch.orders.approved.push(run.0),
             Entry::Step(step) => self.watch.orders.step = Some((run.0, step.clone(), false)),
-            Entry::Started { .. } => {
+            Entry::Started { mode, .. } => {
                 // A new process does not know that a compaction has not settled, and measures anew.
                 self.watch.orders.settling = None;
                 let fresh = self.watch.runs.get(&run.0).is_none_or(|log| !log.started);
@@ -278,12 +279,12 @@ impl World {
                 }
                 // A member that may be defragmenting is followed to its end.
                 let follows = self.watch.runs.get(&run.0).is_some_and(|log| log.open.is_some());
-                if policy.mode == Mode::Approve && !follows && !by_operator {
+                if *mode == Mode::Approve && !follows && !by_operator {
                     self.violate("approval", format!("run {run} begins, and nobody has approved it"));
                 }
             }
             Entry::Intent(intent)
-                if policy.mode == Mode::Approve
+                if self.watch.runs.get(&run.0).and_then(|log| log.mode) == Some(Mode::Approve)
                     && !self.watch.is_manual(run.0)
                     && !self.watch.orders.approved.contains(&run.0) =>
             {

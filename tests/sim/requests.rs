@@ -49,6 +49,21 @@ pub fn draw(schedule: &mut Schedule) {
     }
 }
 
+/// Modes that change while defragd runs.
+pub fn draw_reloads(schedule: &mut Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ 0x4e10_ad00);
+    if !rng.percent(8) || schedule.fault_names().iter().any(|name| name == "with:gate") {
+        return;
+    }
+    for _ in 0..rng.between(1, 3) {
+        let mode = *rng.pick(&[Mode::Observe, Mode::Approve, Mode::Enforce]);
+        schedule.people.push((rng.millis(500, 60_000), Person::Reload { mode }));
+    }
+    // Somebody is there to approve.
+    schedule.people.push((Duration::from_secs(85), Person::Approve));
+    schedule.people.sort_by_key(|(at, _)| *at);
+}
+
 fn draw_fault(rng: &mut Rng, time: Duration) -> Fault {
     match rng.below(6) {
         0 | 1 => Fault::Denied { time },

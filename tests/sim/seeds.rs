@@ -29,4 +29,6 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
         19915,
         "liveness: what the daily limit held back was said to be tried again, and the other replica waited for that for a day",
     ),
+    (110, "L1: alerts that joined a request one by one were each taken for new by turns, and offered anew for ever"),
+    (20819, "policy: an attempt without gain was tried again, as the clock was set back behind an inherited attempt"),
 ];

@@ -162,6 +162,8 @@ pub struct World {
     pub slots_taken_until: Duration,
     /// When there last was an emergency.
     pub emergency_at: Option<Duration>,
+    /// When the configuration was given another mode.
+    pub mode_changed_at: Option<Duration>,
     pub jobs: Vec<Job>,
     pub net: Net,
     /// Where the replicas of defragd run.
@@ -223,6 +225,7 @@ impl World {
             denied_until: Duration::ZERO,
             slots_taken_until: Duration::ZERO,
             emergency_at: None,
+            mode_changed_at: None,
             jobs: Vec::new(),
             net: Net::default(),
             hosts: vec![Host::default()],
