@@ -1,4 +1,4 @@
-//! `defragd approve`, `pause` and `resume` against a running `defragd serve`, and what it asks Alertmanager at
+//! `defragd approve`, `pause`, `resume` and `cancel` against a running `defragd serve`, and what it asks Alertmanager at
 //! its start. No etcd is there: every run is refused, and tried again.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
@@ -101,6 +101,19 @@ async fn orders_reach_the_server_and_outlive_it() {
     let resumed = order(&defragd, &token, &["resume", "--cluster=demo"]).await;
     assert_eq!(resumed.status.code(), Some(0), "{}", String::from_utf8_lossy(&resumed.stderr));
     assert_eq!(defragd.metrics().await.unwrap().count("defragd_cluster_paused", &gauge), Some(0));
+
+    let cancelled = order(&defragd, &token, &["cancel", "--cluster=demo", "--reason=not tonight"]).await;
+    assert_eq!(cancelled.status.code(), Some(0), "{}", String::from_utf8_lossy(&cancelled.stderr));
+    until("nothing stands any more", MINUTE, || async {
+        let cluster = cluster(&defragd).await?;
+        let stands = ["active_run", "queued_run", "retry_at"].iter().any(|key| !cluster[*key].is_null());
+        ensure!(!stands, "{cluster}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let nothing = order(&defragd, &token, &["cancel", "--cluster=demo"]).await;
+    assert!(String::from_utf8(nothing.stderr).unwrap().contains("there is nothing to cancel"));
     let log = defragd.log().unwrap();
     assert!(log.contains("asked Alertmanager which alerts fire"), "{log}");
     assert!(!log.contains("test-token"), "the token is in the log");

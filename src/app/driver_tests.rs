@@ -62,6 +62,7 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
             Entry::Joined { .. }
             | Entry::Resolved { .. }
             | Entry::Approved { .. }
+            | Entry::Cancelled(_)
             | Entry::HandedOver(_)
             | Entry::Repeats { .. } => "admission",
         })

@@ -226,6 +226,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
             Command::Resume { reason } => ("resume", json!({ "reason": reason })),
             Command::Run => ("run", json!({})),
+            Command::Cancel { reason } => ("cancel", json!({ "reason": reason })),
         };
         body["by"] = json!(by);
         self.pass(self.order(what, body), forwarded).await

@@ -83,6 +83,7 @@ impl Peers for Net {
                 "pause" => Command::Pause { reason: text("reason"), lasts: None },
                 "resume" => Command::Resume { reason: text("reason") },
                 "run" => Command::Run,
+                "cancel" => Command::Cancel { reason: text("reason") },
                 "approve" => {
                     let run = RunId(order.path[1].parse().expect("a number"));
                     app.approve(run, text("by"), true).await.expect("approved");

@@ -11,7 +11,7 @@ use crate::{
     core::{
         admission::Ledger,
         handover::StandingRequest,
-        history::{AlertKey, Entry, Outcome, Request, RunId, RunView, Trigger},
+        history::{AlertKey, Cancellation, Entry, Outcome, Request, RunId, RunView, Trigger},
         order::Order,
         reason::Reason,
     },
@@ -329,11 +329,27 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 self.shared.journal.order(cluster, Order::Resume { by, reason, last_ended }).await?;
             }
             Command::Run => return self.run_for(by).await.map(Some),
+            Command::Cancel { reason } => {
+                let run = self.standing_run().await?;
+                let run = run.ok_or_else(|| CommandError::NothingToCancel(cluster.to_owned()))?;
+                info!(cluster, run = run.0, by, reason, "the request is cancelled");
+                self.shared.journal.append(run, Entry::Cancelled(Cancellation { by, reason })).await?;
+            }
         }
         self.ledger().await?;
         self.requests.wake.notify_one();
         self.succession.tell_successor();
         Ok(None)
+    }
+
+    /// The run of the request that stands: one that waits or is under way, or the last, if it is to be tried again.
+    async fn standing_run(&self) -> Result<Option<RunId>, JournalError> {
+        let open = {
+            let desk = self.requests.desk.lock();
+            desk.queued.as_ref().or(desk.active.as_ref()).map(|(run, _)| *run)
+        };
+        let next = self.ledger().await?.next_attempt(self.shared.clock.now());
+        Ok(open.or(next.map(|next| next.run)))
     }
 
     async fn run_for(&self, by: String) -> Result<RunId, CommandError> {

@@ -223,6 +223,57 @@ async fn a_resolved_alert_does_not_stop_a_run_under_way() {
     assert_eq!(outcomes(&world).await, [("succeeded", "")]);
 }
 
+fn cancel() -> Command {
+    Command::Cancel { reason: "not tonight".to_owned() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_or_is_to_be_tried_again_ends_when_it_is_cancelled() {
+    for refused_first in [false, true] {
+        let world = shared(1);
+        let cluster = cluster_in(&world, "a", if refused_first { enforcing() } else { windowed((5, 0)) });
+        cluster.target.etcd().hang(2);
+        let nothing = cluster.command("ann".to_owned(), cancel()).await.expect_err("nothing stands");
+        assert_eq!(nothing.to_string(), "cluster a has no standing request: there is nothing to cancel");
+        cluster.request(key("1")).await.expect("taken");
+        serve_for(&cluster, MINUTE / 2).await;
+        cluster.command("ann".to_owned(), cancel()).await.expect("cancelled");
+        cluster.target.etcd().recover(2);
+        serve_for(&cluster, 24 * 60 * MINUTE).await;
+        assert!(cluster.target.etcd().order().is_empty());
+        let ended = if refused_first { ("refused", "member_unreachable") } else { ("stopped", "cancelled") };
+        assert_eq!(outcomes(&world).await, [ended]);
+        assert_eq!(cluster.summary().retry_at, None);
+        // An alert that still fires requests anew.
+        assert_eq!(label(&cluster.request(key("1")).await.expect("taken")).0, "accepted");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_under_way_that_is_cancelled_ends_after_the_member_in_hand() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", enforcing());
+    cluster.request(key("1")).await.expect("taken");
+    let (_stop, stopped) = stop_channel();
+    tokio::select! {
+        () = cluster.work(stopped) => {}
+        () = async {
+            while cluster.target.etcd().order().is_empty() {
+                sleep(Duration::from_millis(100)).await;
+            }
+            cluster.command("ann".to_owned(), cancel()).await.expect("cancelled");
+            sleep(24 * 60 * MINUTE).await;
+        } => {}
+    }
+    assert_eq!(cluster.target.etcd().order(), [3]);
+    assert_eq!(outcomes(&world).await, [("stopped", "cancelled")]);
+    let run = &world.journal.runs(1).await.expect("read")[0];
+    assert_eq!(
+        run.outcome.as_ref().and_then(Outcome::reason).map(ToString::to_string).as_deref(),
+        Some("cancelled by ann: not tonight")
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_run_is_tried_again_with_new_requests_until_it_succeeds() {
     let world = shared(1);

@@ -1,4 +1,4 @@
-//! `defragd approve`, `defragd pause`, `defragd resume`: orders to the running server.
+//! `defragd approve`, `defragd pause`, `defragd resume`, `defragd cancel`: orders to the running server.
 
 use std::{io::Write, path::PathBuf};
 
@@ -60,6 +60,18 @@ pub(super) struct ResumeArgs {
     server: Server,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct CancelArgs {
+    /// Name of the cluster
+    #[arg(long, env = "DEFRAGD_CLUSTER_NAME", value_name = "NAME")]
+    cluster: String,
+    /// Why, for whoever finds it later
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    server: Server,
+}
+
 impl Server {
     async fn post(&self, path: [&str; 3], mut body: Value) -> anyhow::Result<Value> {
         let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
@@ -90,5 +102,16 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<Exit> {
 pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
     args.server.post(["clusters", &args.cluster, "resume"], json!({ "reason": args.reason })).await?;
     writeln!(std::io::stdout(), "Cluster {} goes on: no pause, and the breaker is closed.", args.cluster)?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn cancel(args: CancelArgs) -> anyhow::Result<Exit> {
+    args.server.post(["clusters", &args.cluster, "cancel"], json!({ "reason": args.reason })).await?;
+    writeln!(
+        std::io::stdout(),
+        "The request of cluster {} is cancelled: no member is started. An alert that still fires requests anew with its \
+         next notification; `defragd pause` keeps it waiting.",
+        args.cluster
+    )?;
     Ok(Exit::Done)
 }

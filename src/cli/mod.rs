@@ -56,6 +56,8 @@ enum Command {
     Pause(control::PauseArgs),
     /// End a pause, and close the breaker
     Resume(control::ResumeArgs),
+    /// Withdraw the standing request of a cluster; a run under way starts no new member
+    Cancel(control::CancelArgs),
     /// Check a configuration file, and report every problem
     CheckConfig(check_config::Args),
     /// Ask a running `defragd serve` how it is: exit code 0 if it is well, 1 if not
@@ -100,6 +102,7 @@ impl Cli {
             Command::Approve(args) => control::approve(args).await,
             Command::Pause(args) => control::pause(args).await,
             Command::Resume(args) => control::resume(args).await,
+            Command::Cancel(args) => control::cancel(args).await,
             Command::CheckConfig(args) => check_config::run(&args),
             Command::Health(args) => health::run(args).await,
             Command::Completions(args) => docs::completions(&args),

@@ -58,7 +58,7 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     bearer_token_file: Option<PathBuf>,
-    /// File with the bearer token that run, approve, pause and resume must show [default: the webhook senders']
+    /// File with the bearer token that run, approve, pause, resume and cancel must show [default: the webhook senders']
     #[arg(
         long = "web.admin-token-file",
         env = "DEFRAGD_WEB_ADMIN_TOKEN_FILE",

@@ -5,6 +5,7 @@
 //!
 //! | | a request that waits | a run under way |
 //! |---|---|---|
+//! | cancelled | ends | starts no new member, and ends |
 //! | mode approve | waits for an operator, then is given up | |
 //! | breaker open | waits for an operator, or until the reset; an operator's own request is refused | |
 //! | paused | waits | starts no new member |
@@ -89,6 +90,9 @@ impl Ledger {
 
     /// Why the request does not begin now. `emergency` is whether [`emergency`] was just observed.
     pub fn hold(&self, run: &RunView, policy: &Policy, emergency: bool, now: Timestamp) -> Option<Hold> {
+        if let Some(reason) = run.withdrawn().filter(|_| run.started_at.is_none()) {
+            return Some(Hold::End(Outcome::Stopped { reason }));
+        }
         // A run that a crash interrupted continues: see [`Ledger::stop`]. A member that may be defragmenting is always
         // followed to its end.
         let lacks_approval = lacks_approval(run, policy);
@@ -133,11 +137,12 @@ impl Ledger {
 
     /// Why a run under way starts no new member. The one in flight is followed to its end all the same.
     pub fn stop(&self, run: RunId, policy: &Policy, emergency: bool, now: Timestamp) -> Option<Reason> {
-        let unapproved = self
-            .run(run)
+        let run = self.run(run);
+        let withdrawn = run.and_then(RunView::withdrawn);
+        let unapproved = run
             .filter(|run| lacks_approval(run, policy))
             .map(|run| Reason::AwaitingApproval { until: after(run.accepted_at, policy.approval_timeout) });
-        unapproved.or_else(|| self.paused(now)).or_else(|| {
+        withdrawn.or(unapproved).or_else(|| self.paused(now)).or_else(|| {
             let open = policy.mode == Mode::Observe || emergency || policy.windows.open_at(now);
             (!open).then_some(Reason::WindowClosed { closed: now })
         })
@@ -267,7 +272,7 @@ impl Ledger {
 
     /// The standing request, for the next lock holder.
     pub fn standing(&self, now: Timestamp) -> Option<StandingRequest> {
-        let open = self.runs.iter().rev().find(|run| run.outcome.is_none());
+        let open = self.runs.iter().rev().find(|run| run.outcome.is_none() && run.cancelled.is_none());
         let of = |run: &RunView| StandingRequest {
             trigger: run.request.trigger,
             alerts: run.standing_alerts().cloned().collect(),
@@ -376,7 +381,9 @@ fn alerts_of(chain: &[&RunView]) -> Vec<AlertKey> {
 /// Whether a run left its request standing.
 fn leaves_standing(run: &RunView) -> bool {
     use Outcome::{Failed, Interrupted, Refused};
-    matches!(run.outcome, Some(Refused { .. } | Failed { .. } | Interrupted { .. })) || run.is_broken_off()
+    let undone =
+        matches!(run.outcome, Some(Refused { .. } | Failed { .. } | Interrupted { .. })) || run.is_broken_off();
+    undone && run.cancelled.is_none()
 }
 
 /// Whether a run measured that nothing is left to do, or its mode allows nothing.

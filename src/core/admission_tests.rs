@@ -46,6 +46,7 @@ fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView
         accepted_at: at(ended - 0.1),
         resolved: Vec::new(),
         approved: None,
+        cancelled: None,
         handed_over: None,
         started_at: None,
         finished_at: Some(at(ended)),

@@ -40,6 +40,7 @@ fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> Run
         accepted_at: at(ended),
         resolved: Vec::new(),
         approved: None,
+        cancelled: None,
         handed_over: None,
         started_at: Some(at(ended)),
         finished_at: Some(at(ended)),

@@ -325,6 +325,8 @@ pub enum Entry {
         /// Who, as they said.
         by: String,
     },
+    /// An operator withdrew the request. Also written after the end of a run that is to be tried again.
+    Cancelled(Cancellation),
     /// The replica that holds the cluster's lock has it in its journal.
     HandedOver(HandedOver),
     /// Its turn came.
@@ -388,6 +390,15 @@ pub struct Approval {
     pub at: Timestamp,
 }
 
+/// That an operator withdrew a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancellation {
+    /// Who, as they said.
+    pub by: String,
+    /// Why, as they said.
+    pub reason: String,
+}
+
 /// A run as its records tell it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunView {
@@ -402,6 +413,9 @@ pub struct RunView {
     pub resolved: Vec<AlertKey>,
     /// Who agreed to it, and when.
     pub approved: Option<Approval>,
+    /// Who withdrew the request, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<Cancellation>,
     /// Who else has it.
     pub handed_over: Option<HandedOver>,
     /// When its turn came.
@@ -440,6 +454,7 @@ impl RunView {
                     accepted_at: at,
                     resolved: Vec::new(),
                     approved: None,
+                    cancelled: None,
                     handed_over: None,
                     started_at: None,
                     finished_at: None,
@@ -458,12 +473,15 @@ impl RunView {
             match entry {
                 Entry::Accepted(_) => {}
                 Entry::Joined { alerts } => {
+                    // What fires since nobody has withdrawn.
+                    view.cancelled = None;
                     view.resolved.retain(|key| !alerts.contains(key));
                     view.request.join(alerts);
                 }
                 Entry::Resolved { alerts } => view.resolved.extend(alerts),
                 // The first is the one that counted.
                 Entry::Approved { by } => view.approved = view.approved.take().or(Some(Approval { by, at })),
+                Entry::Cancelled(cancellation) => view.cancelled = view.cancelled.take().or(Some(cancellation)),
                 Entry::HandedOver(to) => view.handed_over = Some(to),
                 Entry::Started { .. } => {
                     view.started_at = view.started_at.or(Some(at));
@@ -487,6 +505,12 @@ impl RunView {
             }
         }
         runs
+    }
+
+    /// That the request is withdrawn, if it is.
+    pub fn withdrawn(&self) -> Option<Reason> {
+        let Cancellation { by, reason } = self.cancelled.clone()?;
+        Some(Reason::Cancelled { by, reason })
     }
 
     /// The alerts behind it that still fire, as far as is known.

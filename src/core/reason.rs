@@ -42,6 +42,7 @@
 //! | `no_space_again` | a member is over its quota: delete and compact keys, or raise the quota |
 //! | `gate_failed` | look at what the gate looked at; `defragd gates` checks again |
 //! | `resolved` | nothing |
+//! | `cancelled` | nothing: an operator withdrew the request; an alert that still fires requests anew with its next notification |
 //! | `removed` | nothing, or put the cluster back into the configuration |
 //! | `unknown_cluster` | compare the alert's labels with the clusters' `match` |
 //! | `ambiguous_cluster` | make the `match` rules distinct |
@@ -366,6 +367,14 @@ pub enum Reason {
     /// The alert is no longer firing.
     #[error("the alert is resolved")]
     Resolved,
+    /// An operator withdrew the request.
+    #[error("cancelled by {by}{}", if reason.is_empty() { String::new() } else { format!(": {reason}") })]
+    Cancelled {
+        /// Who, as they said.
+        by: String,
+        /// Why, as they said.
+        reason: String,
+    },
     /// No configured cluster is selected by the alert's labels.
     #[error("no configured cluster matches the alert's labels")]
     UnknownCluster,
@@ -612,6 +621,7 @@ impl Reason {
             Self::NoSpaceAgain => "no_space_again",
             Self::GateFailed { .. } => "gate_failed",
             Self::Resolved => "resolved",
+            Self::Cancelled { .. } => "cancelled",
             Self::UnknownCluster => "unknown_cluster",
             Self::Removed => "removed",
             Self::AmbiguousCluster { .. } => "ambiguous_cluster",

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{
     gate::GateResult,
-    history::{Entry, Intent, MemberEnd, MemberResult, Outcome, RunView, Sizes, Step},
+    history::{Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, RunView, Sizes, Step},
     policy::Need,
 };
 
@@ -16,6 +16,8 @@ pub fn line(entry: &Entry) -> String {
         Entry::Accepted(request) => format!("accepted, for {} alert(s)", request.alerts.len()),
         Entry::Joined { alerts } => format!("{} more alert(s) joined", alerts.len()),
         Entry::Resolved { alerts } => format!("{} alert(s) no longer fire", alerts.len()),
+        Entry::Cancelled(Cancellation { by, reason }) if reason.is_empty() => format!("cancelled by {by}"),
+        Entry::Cancelled(Cancellation { by, reason }) => format!("cancelled by {by}: {reason}"),
         Entry::Approved { by } => format!("approved by {by}"),
         Entry::HandedOver(to) => format!("is handed over to {}, which has it as run {}", to.holder.name, to.run),
         Entry::Started { mode, term: None } => format!("begins, in mode {}", mode.label()),

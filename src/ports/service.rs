@@ -152,6 +152,11 @@ pub enum Command {
     },
     /// Asks for a run.
     Run,
+    /// Withdraws the standing request. A run under way starts no new member.
+    Cancel {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What came of an order.
@@ -185,6 +190,9 @@ pub enum CommandError {
         /// `under way`, or its outcome.
         state: &'static str,
     },
+    /// No request stands.
+    #[error("cluster {0} has no standing request: there is nothing to cancel")]
+    NothingToCancel(String),
     /// Something stands against it.
     #[error("{0}")]
     Refused(Reason),

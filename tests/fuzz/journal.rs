@@ -9,8 +9,8 @@ use defragd::{
         cluster::MemberId,
         gate::{GateKind, GateResult, Moment, OnFailure},
         history::{
-            AlertKey, Entry, Intent, MemberEnd, MemberResult, Outcome, Record, Request, RunId, RunView, Sizes, Step,
-            Trigger,
+            AlertKey, Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, Record, Request, RunId, RunView,
+            Sizes, Step, Trigger,
         },
         lock::Term,
         order::Order,
@@ -83,6 +83,7 @@ fn entries() -> Vec<Entry> {
         Entry::Joined { alerts: alerts.clone() },
         Entry::Resolved { alerts },
         Entry::Approved { by: "ann".to_owned() },
+        Entry::Cancelled(Cancellation { by: "ann".to_owned(), reason: String::new() }),
         Entry::Started { mode: Mode::Enforce, term: Some(Term(7)) },
         Entry::Gate(gate),
         Entry::Step(Step::Compact { revision: u64::MAX }),

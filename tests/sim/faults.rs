@@ -266,6 +266,7 @@ impl Schedule {
         people::draw(&mut schedule);
         requests::draw(&mut schedule);
         requests::draw_reloads(&mut schedule);
+        requests::draw_cancels(&mut schedule);
         schedule
     }
 

@@ -71,7 +71,14 @@ pub struct RunLog {
     /// A Defragment of this run has had no good answer (yet).
     unanswered: bool,
     /// The cluster and its members, as they were seen at the first Defragment.
-    identity: Option<(ClusterId, Vec<MemberId>)>,
+    pub identity: Option<(ClusterId, Vec<MemberId>)>,
+}
+
+/// The cluster and its members.
+pub fn identity(membership: &Membership) -> (ClusterId, Vec<MemberId>) {
+    let mut members: Vec<_> = membership.members.iter().map(|member| member.id).collect();
+    members.sort();
+    (membership.cluster_id, members)
 }
 
 /// All that is remembered for the checks. What is of one replica is [`Own`], and reads as if it were here: of the
@@ -489,9 +496,7 @@ impl World {
 
     /// Within one run the cluster and its members stay the same.
     fn check_identity(&mut self, membership: &Membership) {
-        let mut members: Vec<_> = membership.members.iter().map(|member| member.id).collect();
-        members.sort();
-        let now = (membership.cluster_id, members);
+        let now = identity(membership);
         let Some(run) = self.watch.intending.and_then(|run| self.watch.runs.get_mut(&run)) else { return };
         let before = run.identity.get_or_insert_with(|| now.clone()).clone();
         if before != now {
@@ -581,6 +586,7 @@ impl World {
             Entry::Gate(_) => 9,
             Entry::HandedOver(_) => 10,
             Entry::Repeats { .. } => 11,
+            Entry::Cancelled(_) => 12,
         };
         self.watch.mix(now, &[5, run.0.unsigned_abs(), kind]);
         self.check_entry(run, entry);
@@ -591,7 +597,10 @@ impl World {
         let mut wrong = None;
         // An alert may join, and a person's word may be on its way to the disk, in the instant between a run's end and its worker's noticing; a refused run's
         // retry serves it then.
-        let from_outside = matches!(entry, Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. });
+        let from_outside = matches!(
+            entry,
+            Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::Cancelled(_)
+        );
         if log.outcome.is_some() && !from_outside {
             wrong = Some(("I6", "an entry after the outcome"));
         }
@@ -605,6 +614,7 @@ impl World {
             | Entry::Joined { .. }
             | Entry::Resolved { .. }
             | Entry::Approved { .. }
+            | Entry::Cancelled(_)
             | Entry::HandedOver(_) => {}
             // More than once after a crash: the run is gone on with, everything is measured anew, and the
             // journal of the new process has not failed yet.
@@ -720,6 +730,7 @@ fn brief(entry: &Entry) -> String {
         Entry::Joined { alerts } => format!("joined by {} alerts", alerts.len()),
         Entry::Resolved { alerts } => format!("{} alerts resolved", alerts.len()),
         Entry::Approved { by } => format!("approved by {by}"),
+        Entry::Cancelled(cancellation) => format!("cancelled by {}", cancellation.by),
         Entry::HandedOver(to) => format!("handed over to {} as run {}", to.holder.name, to.run),
         Entry::Finished(outcome) => format!("finished {}: {outcome:?}", outcome.label()),
         Entry::Repeats { times, .. } => format!("stands for {times} before it"),

@@ -100,7 +100,10 @@ impl SimJournal {
             || (of_a_step && std::mem::take(&mut world.host_mut().journal.fail_step))
         {
             // What joins a run from outside and is not written is answered with 503; the run is not concerned.
-            let of_the_run = !matches!(entry, Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. });
+            let of_the_run = !matches!(
+                entry,
+                Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::Cancelled(_)
+            );
             world.on_journal_failure(run.filter(|_| of_the_run));
             return Err(JournalError::Write("no space left on device".to_owned()));
         }

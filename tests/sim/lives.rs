@@ -427,6 +427,12 @@ pub async fn people(
                 }
             }
             Person::Resume => resume(sim, app).await,
+            Person::Cancel => {
+                let cancel = Command::Cancel { reason: "r".to_owned() };
+                if app.command("a", "p".to_owned(), cancel, false).await.is_ok() {
+                    sim.world().watch.orders.withdrawn = true;
+                }
+            }
             Person::Reload { mode } => {
                 sim.world().change_mode(mode);
                 let settings = settings(sim);
@@ -624,9 +630,13 @@ fn check_forgotten(sim: &Sim, journal: &SimJournal) {
     let views = journal.views();
     let Some(last) = views.iter().rev().find(|view| !view.request.alerts.is_empty()) else { return };
     let over = match &last.outcome {
+        _ if last.cancelled.is_some() => true,
         Some(Outcome::Succeeded | Outcome::NothingToDo | Outcome::Observed { .. }) => true,
         Some(Outcome::Stopped { reason }) => {
-            matches!(reason, Reason::Resolved | Reason::ApprovalExpired { .. } | Reason::ObserveMode)
+            matches!(
+                reason,
+                Reason::Resolved | Reason::ApprovalExpired { .. } | Reason::ObserveMode | Reason::Cancelled { .. }
+            )
         }
         _ => false,
     };

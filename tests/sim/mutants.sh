@@ -46,7 +46,7 @@ no_last_look_before_a_step|src/core/run/mod.rs|s/let against = self\.trouble\(fa
 step_without_a_record|src/core/run/mod.rs|s/if let Err\(detail\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(detail), false) = (written, true) {$1/
 window_ignored|src/core/admission.rs|s/if policy\.mode == Mode::Observe \|\| emergency \|\| policy\.windows\.open_at\(now\) \{/if policy.windows.open_at(now) || !emergency {/
 window_close_ignored|src/core/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
-pause_ignored|src/core/admission.rs|s/unapproved\.or_else\(\|\| self\.paused\(now\)\)/unapproved.or_else(|| self.paused(now).filter(|_| false))/
+pause_ignored|src/core/admission.rs|s/\.or\(unapproved\)\.or_else\(\|\| self\.paused\(now\)\)/.or(unapproved).or_else(|| self.paused(now).filter(|_| false))/
 approval_ignored|src/core/admission.rs|s/&& run\.approved\.is_none\(\)/\&\& run.approved.is_none() \&\& emergency/
 breaker_opens_late|src/core/admission.rs|s/failures >= policy\.breaker_failures/failures > policy.breaker_failures/
 daily_limit_one_too_many|src/core/admission.rs|s/recent\.len\(\)\.checked_sub\(/recent.len().saturating_sub(1).checked_sub(/
@@ -62,8 +62,9 @@ handed_over_counts_as_done|src/core/admission.rs|s/alerts\.retain\(\|key\| stand
 handed_over_and_forgotten|src/app/forward.rs|s/Verdict::Taken\(run\) => run,/Verdict::Taken(run) => return Ok(over(run)),/
 what_is_over_is_offered_anew|src/core/admission.rs|s/if self\.run\(run\)\.is_some_and\(\|taken\|/if self.run(run).filter(|_| false).is_some_and(|taken|/
 offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0 {/
+cancelled_and_gone_on_with|src/core/admission.rs|s/withdrawn\.or\(unapproved\)/withdrawn.filter(|_| false).or(unapproved)/
+cancelled_and_tried_again|src/core/admission.rs|s/undone && run\.cancelled\.is_none\(\)/undone/
 a_reload_changes_nothing|src/app/cluster.rs|s/self\.set_rules\(Rules \{ policy: settings\.policy\.clone\(\)/drop(Rules { policy: settings.policy.clone()/
-a_set_back_clock_reorders_what_was_inherited|src/core/admission.rs|s/Some\(before\) => own\.merged\(&inherited\.clone\(\)\.not_after\(before\)\)/Some(_) => own.merged(inherited)/
 shutdown_forgets_the_request|src/core/history.rs|s/\| Reason::ShuttingDown\n/\n/
 pause_forgets_the_request|src/core/history.rs|s/\| Reason::Paused \{ \.\. \}\n(\s+\| Reason::AwaitingApproval)/\n$1/
 closed_window_forgets_the_request|src/core/history.rs|s/\n\s+\| Reason::WindowClosed \{ \.\. \}(\n\s+\}\n\s+\))/$1/

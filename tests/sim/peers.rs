@@ -145,6 +145,7 @@ async fn carry_out(app: &Replica, order: &PeerOrder) -> Result<Carried, CommandE
         }
         "resume" => Command::Resume { reason: text("reason") },
         "run" => Command::Run,
+        "cancel" => Command::Cancel { reason: text("reason") },
         other => panic!("no such order: {other}"),
     };
     app.command(what, text("by"), command, true).await
@@ -154,7 +155,7 @@ async fn carry_out(app: &Replica, order: &PeerOrder) -> Result<Carried, CommandE
 fn status(error: &CommandError) -> u16 {
     match error {
         CommandError::UnknownCluster(_) | CommandError::UnknownRun(_) => 404,
-        CommandError::NotWaiting { .. } | CommandError::Refused(_) => 409,
+        CommandError::NotWaiting { .. } | CommandError::NothingToCancel(_) | CommandError::Refused(_) => 409,
         CommandError::Peer { status, .. } => *status,
         CommandError::NoHolder { .. } | CommandError::Journal(_) => 503,
     }

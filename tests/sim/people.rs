@@ -28,6 +28,8 @@ pub enum Person {
     Resolve {
         alert: usize,
     },
+    /// Withdraws what stands.
+    Cancel,
     /// Writes another mode into the configuration and has it read again. Only of a single replica.
     Reload {
         mode: Mode,

@@ -40,6 +40,10 @@ pub struct Orders {
     settling: Option<Settling>,
     compacted: Vec<i64>,
     approved: Vec<i64>,
+    /// The run that an operator cancelled last, and when.
+    cancelled: Option<(i64, Duration)>,
+    /// A request was cancelled at some time.
+    pub withdrawn: bool,
     /// The alerts that no longer fire, and since when defragd knows.
     pub resolved: BTreeMap<String, Duration>,
     /// The run under way began in an emergency.
@@ -252,6 +256,19 @@ impl World {
         let policy = self.schedule.policy.clone();
         match entry {
             Entry::Approved { .. } => self.watch.orders.approved.push(run.0),
+            Entry::Cancelled(_) => self.watch.orders.cancelled = Some((run.0, self.now)),
+            Entry::Joined { .. } => {
+                self.watch.orders.cancelled.take_if(|(cancelled, _)| *cancelled == run.0);
+            }
+            Entry::Intent(_)
+                if self
+                    .watch
+                    .orders
+                    .cancelled
+                    .is_some_and(|(cancelled, at)| cancelled == run.0 && self.now > at + STILL_SENT) =>
+            {
+                self.violate("I4", format!("run {run} chooses a member although it is cancelled"));
+            }
             Entry::Step(step) => self.watch.orders.step = Some((run.0, step.clone(), false)),
             Entry::Started { mode, .. } => {
                 // A new process does not know that a compaction has not settled, and measures anew.
@@ -352,6 +369,7 @@ impl World {
                 | Reason::ClusterChanged { .. }
         );
         let stops = self.watch.stop_asked.is_some() || self.lock.is_some() || !self.watch.orders.paused.is_empty();
+        let stops = stops || self.watch.orders.cancelled.is_some_and(|(cancelled, _)| cancelled == run.0);
         let stops = stops || !policy.windows.0.is_empty() || policy.mode != Mode::Enforce;
         let tried = matches!(&self.watch.orders.step, Some((of, Step::DisarmNoSpace { .. }, _)) if *of == run.0);
         if in_the_way || stops || tried || !policy.disarm_no_space || self.schedule.a_step_is_not_written() {
@@ -359,6 +377,12 @@ impl World {
         }
         let seen = &self.watch.seen;
         let armed = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+        let begun_with = self.watch.runs.get(&run.0).and_then(|log| log.identity.as_ref());
+        let now = seen.membership.as_ref().map(crate::invariants::identity);
+        if begun_with.is_some() && begun_with != now.as_ref() {
+            // Nothing is changed in a cluster whose membership changes.
+            return;
+        }
         let members = seen.membership.iter().flat_map(|membership| &membership.members);
         let small = members.into_iter().all(|member| {
             let Some(Ok(status)) = seen.status.get(&member.id) else { return false };

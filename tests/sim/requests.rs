@@ -49,6 +49,15 @@ pub fn draw(schedule: &mut Schedule) {
     }
 }
 
+/// Requests that an operator withdraws.
+pub fn draw_cancels(schedule: &mut Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ 0xca2c_e115);
+    if rng.percent(8) {
+        schedule.people.push((rng.millis(500, 70_000), Person::Cancel));
+        schedule.people.sort_by_key(|(at, _)| *at);
+    }
+}
+
 /// Modes that change while defragd runs.
 pub fn draw_reloads(schedule: &mut Schedule) {
     let mut rng = Rng::new(schedule.seed ^ 0x4e10_ad00);

@@ -236,7 +236,7 @@ impl World {
         }
         let by_operator = self.watch.runs.get(&run.0).is_some_and(|log| log.manual);
         // The run may be under way for other alerts.
-        let resolved = self.watch.all().iter().any(|replica| !replica.orders.resolved.is_empty());
+        let resolved = self.watch.all().iter().any(|own| !own.orders.resolved.is_empty() || own.orders.withdrawn);
         let there = self.watch.all()[holder].runs.get(&theirs.0);
         if there.is_none_or(|log| log.outcome.is_none() && !by_operator && !resolved) {
             let outcome = there.map(|log| log.outcome.clone());

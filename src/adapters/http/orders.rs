@@ -1,4 +1,4 @@
-//! What people order: `POST /api/v1/clusters/{name}/pause|resume|run`, `POST /api/v1/runs/{id}/approve`.
+//! What people order: `POST /api/v1/clusters/{name}/pause|resume|run|cancel`, `POST /api/v1/runs/{id}/approve`.
 //!
 //! All of them need the token for orders, or where there is none, what the webhook needs: each can cause a write to
 //! etcd, or keep one from happening.
@@ -150,6 +150,20 @@ pub(super) async fn resume<S: Service>(
     }
 }
 
+pub(super) async fn cancel<S: Service>(
+    State(site): State<Arc<Site<S>>>,
+    Path(cluster): Path<String>,
+    request: Request<Body>,
+) -> Response {
+    match said(&site, request).await {
+        Ok(mut said) => {
+            let command = Command::Cancel { reason: std::mem::take(&mut said.reason) };
+            order(&site, &cluster, said, command).await
+        }
+        Err(response) => response,
+    }
+}
+
 pub(super) async fn run<S: Service>(
     State(site): State<Arc<Site<S>>>,
     Path(cluster): Path<String>,
@@ -203,12 +217,18 @@ fn passed(holder: &str, mut answer: serde_json::Value) -> Response {
 }
 
 fn refused(failure: &CommandError) -> Response {
-    let status = match failure {
+    if let CommandError::Refused(reason) = failure {
+        let body = Json(serde_json::json!({ "error": reason.to_string(), "reason": reason }));
+        return (StatusCode::CONFLICT, body).into_response();
+    }
+    problem(status(failure), &failure.to_string())
+}
+
+pub(super) fn status(failure: &CommandError) -> StatusCode {
+    match failure {
         CommandError::UnknownCluster(_) | CommandError::UnknownRun(_) => StatusCode::NOT_FOUND,
-        CommandError::NotWaiting { .. } => StatusCode::CONFLICT,
-        CommandError::Refused(reason) => {
-            let body = Json(serde_json::json!({ "error": reason.to_string(), "reason": reason }));
-            return (StatusCode::CONFLICT, body).into_response();
+        CommandError::NotWaiting { .. } | CommandError::NothingToCancel(_) | CommandError::Refused(_) => {
+            StatusCode::CONFLICT
         }
         CommandError::Peer { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY),
         CommandError::NoHolder { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -216,6 +236,5 @@ fn refused(failure: &CommandError) -> Response {
             error!(error = %failure, "an order could not be written down");
             StatusCode::SERVICE_UNAVAILABLE
         }
-    };
-    problem(status, &failure.to_string())
+    }
 }

@@ -93,6 +93,7 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/api/v1/clusters"), get(clusters::<S>))
         .route(&at("/api/v1/clusters/{name}/pause"), post(orders::pause::<S>))
         .route(&at("/api/v1/clusters/{name}/resume"), post(orders::resume::<S>))
+        .route(&at("/api/v1/clusters/{name}/cancel"), post(orders::cancel::<S>))
         .route(&at("/api/v1/clusters/{name}/run"), post(orders::run::<S>))
         .route(&at("/api/v1/runs/{id}/approve"), post(orders::approve::<S>))
         .route(&at("/api/v1/runs"), get(runs::<S>))

@@ -510,6 +510,7 @@ fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
         accepted_at: jiff::Timestamp::UNIX_EPOCH,
         resolved: Vec::new(),
         approved: None,
+        cancelled: None,
         handed_over: None,
         started_at: Some(jiff::Timestamp::UNIX_EPOCH),
         finished_at: None,

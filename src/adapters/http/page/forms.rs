@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use maud::html;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
     cluster::{self, Typed},
@@ -20,10 +20,11 @@ use super::{
 use crate::{
     adapters::http::{
         body::{discard, read},
+        orders::status,
         routes::Site,
     },
     core::{history::RunId, time::Time},
-    ports::service::{Command, CommandError, Service},
+    ports::service::{Command, Service},
 };
 
 /// A name, a sentence and a token, escaped.
@@ -199,19 +200,6 @@ pub(super) async fn approve<S: Service>(
             refusal::answer(&site, &order.visitor, status(&failure), "The run is not approved", &failure.to_string())
         }
     })
-}
-
-fn status(failure: &CommandError) -> StatusCode {
-    match failure {
-        CommandError::UnknownCluster(_) | CommandError::UnknownRun(_) => StatusCode::NOT_FOUND,
-        CommandError::NotWaiting { .. } | CommandError::Refused(_) => StatusCode::CONFLICT,
-        CommandError::Peer { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY),
-        CommandError::NoHolder { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        CommandError::Journal(failure) => {
-            error!(error = %failure, "an order could not be written down");
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-    }
 }
 
 /// Sends the browser on, so that loading the page again does not order again.
