@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use defragd::core::{
     cluster::{Alarm, AlarmKind, Fact, MemberId, Status},
     handover::Digest,
-    history::{Entry, MemberEnd, Outcome, RunId, Step},
+    history::{Entry, MemberEnd, Outcome, RunId, Step, Trigger},
     order::Order,
     policy::{Compaction, LeaderPolicy, Mode},
     reason::Reason,
@@ -257,6 +257,12 @@ impl World {
         match entry {
             Entry::Approved { .. } => self.watch.orders.approved.push(run.0),
             Entry::Cancelled(_) => self.watch.orders.cancelled = Some((run.0, self.now)),
+            Entry::Accepted(request)
+                if request.trigger == Trigger::Retry
+                    && self.watch.orders.cancelled.is_some_and(|(cancelled, _)| cancelled + 1 == run.0) =>
+            {
+                self.violate("withdrawn", format!("run {run} is accepted, and the request was cancelled"));
+            }
             Entry::Joined { .. } => {
                 self.watch.orders.cancelled.take_if(|(cancelled, _)| *cancelled == run.0);
             }

@@ -53,7 +53,9 @@ pub fn draw(schedule: &mut Schedule) {
 pub fn draw_cancels(schedule: &mut Schedule) {
     let mut rng = Rng::new(schedule.seed ^ 0xca2c_e115);
     if rng.percent(8) {
-        schedule.people.push((rng.millis(500, 70_000), Person::Cancel));
+        // In a run, or between one that was refused and the next.
+        let within = if rng.percent(50) { 40_000 } else { 150_000 };
+        schedule.people.push((rng.millis(500, within), Person::Cancel));
         schedule.people.sort_by_key(|(at, _)| *at);
     }
 }
