@@ -364,6 +364,9 @@ impl World {
         }
         self.check_need(&seen, target, held_up);
         self.check_leader(&seen, target);
+        if !held_up {
+            self.check_truth(target);
+        }
     }
 
     /// I4 and I9: the journal allows this very RPC.
@@ -492,6 +495,12 @@ impl World {
                 && !dealt_with.contains(&member.id)
         });
         waiting.next().map(|member| member.id)
+    }
+
+    /// By the run under way, or left to a person.
+    pub fn is_dealt_with(&self, id: MemberId) -> bool {
+        let started = self.watch.runs.values().rev().find(|run| run.started && run.outcome.is_none());
+        started.is_some_and(|run| run.dealt_with.contains(&id)) || self.held_back(&self.watch.seen, id, false)
     }
 
     /// Within one run the cluster and its members stay the same.

@@ -49,6 +49,7 @@ use crate::{
     replicas::all_replicas,
     sim::Sim,
     succession::How,
+    truth,
 };
 
 /// A run that is not over by then hangs: 6 deadlines of 10 min, waits for a recovery, and as much again.
@@ -110,9 +111,11 @@ pub fn play(seed: u64, traced: bool, replicas_percent: u64) -> Report {
         watch.note(Duration::ZERO, || format!("{schedule:#?}"));
         let sim = Sim::new(World::new(schedule, watch));
         let moving = tokio::spawn(Arc::clone(&sim).run());
+        let watching = tokio::spawn(truth::watch(Arc::clone(&sim)));
         let journals = RefCell::default();
         let extra_starts = live(&sim, &journals).await;
         moving.abort();
+        watching.abort();
         let mut world = sim.world();
         if let Some(trace) = &mut world.watch.trace {
             trace.push("end".to_owned());

@@ -29,6 +29,7 @@ mod seen;
 mod sim;
 mod stopped;
 mod succession;
+mod truth;
 
 use std::{
     collections::BTreeMap,

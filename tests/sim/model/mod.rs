@@ -21,6 +21,7 @@ use crate::{
     invariants::Watch,
     lock::LockServer,
     rng::Rng,
+    truth::Steady,
 };
 
 /// Bytes that an entry adds to the store.
@@ -162,6 +163,7 @@ pub struct World {
     pub slots_taken_until: Duration,
     /// When there last was an emergency.
     pub emergency_at: Option<Duration>,
+    pub steady: Steady,
     /// When the configuration was given another mode.
     pub mode_changed_at: Option<Duration>,
     pub jobs: Vec<Job>,
@@ -225,6 +227,7 @@ impl World {
             denied_until: Duration::ZERO,
             slots_taken_until: Duration::ZERO,
             emergency_at: None,
+            steady: Steady::default(),
             mode_changed_at: None,
             jobs: Vec::new(),
             net: Net::default(),

@@ -1,0 +1,89 @@
+//! The servers' true state, whatever an observation told of it: what had been so for a while when a Defragment was sent
+//! is no race, and must have been seen.
+
+use std::{sync::Arc, time::Duration};
+
+use defragd::core::cluster::{AlarmKind, MemberId};
+use tokio::time::sleep;
+
+use crate::{
+    faults::wants,
+    model::{Door, Node, World},
+    sim::Sim,
+};
+
+/// How often it is looked at, besides right before each Defragment.
+const LOOK: Duration = Duration::from_secs(5);
+/// Longer than an observation may be old.
+const STEADY: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Truth {
+    leader: Option<MemberId>,
+    /// Voters that take no part, or do not answer.
+    down: Vec<MemberId>,
+    /// Voters that need a defragmentation.
+    wanting: Vec<MemberId>,
+}
+
+/// Since when it has been so.
+#[derive(Debug, Default)]
+pub struct Steady {
+    truth: Truth,
+    since: Duration,
+}
+
+/// Looks again and again. Never ends.
+pub async fn watch(sim: Arc<Sim>) {
+    loop {
+        sleep(LOOK).await;
+        sim.world().look_at_truth();
+    }
+}
+
+impl World {
+    fn truth(&self) -> Truth {
+        let no_space = self.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+        let wants = |node: &Node| {
+            let quota = (node.has_page || node.version.starts_with("3.6")).then_some(node.quota);
+            wants(&self.schedule.policy, node.size, node.in_use, quota, no_space)
+        };
+        let voters = || self.current().into_iter().map(|node| &self.nodes[node]).filter(|node| node.voter());
+        let ids = |is: &dyn Fn(&Node) -> bool| voters().filter(|node| is(node)).map(Node::id).collect();
+        Truth {
+            leader: self.leader.map(|leader| self.nodes[leader].id()),
+            down: ids(&|node| !node.connected() || node.door() != Door::Open),
+            wanting: ids(&wants),
+        }
+    }
+
+    fn look_at_truth(&mut self) {
+        let truth = self.truth();
+        if self.steady.truth != truth {
+            self.steady = Steady { truth, since: self.now };
+        }
+    }
+
+    /// I2, I3 and I7 by the truth.
+    pub fn check_truth(&mut self, target: MemberId) {
+        self.look_at_truth();
+        // What servers report of their sizes may be from before.
+        let stale = self.nodes.iter().any(|node| node.stale_in_use.is_some());
+        if self.now < self.steady.since + STEADY || stale {
+            return;
+        }
+        let Truth { leader, down, wanting } = self.steady.truth.clone();
+        if !down.is_empty() {
+            self.violate("I3", format!("Defragment to {target} although {down:?} have been down for {STEADY:?}"));
+        }
+        if !wanting.contains(&target) {
+            self.violate("I7", format!("{target} has not needed a defragmentation for {STEADY:?}"));
+        }
+        if leader == Some(target) {
+            let waiting = wanting.into_iter().find(|id| *id != target && !self.is_dealt_with(*id));
+            if let Some(waiting) = waiting {
+                self.violate("I2", format!("the leader of {STEADY:?} is defragmented while {waiting} waits"));
+            }
+        }
+    }
+}
