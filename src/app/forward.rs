@@ -159,8 +159,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Writes down what came of an offer, unless the request was cancelled while the other side answered.
     async fn record_offer(&self, view: &RunView, offered: Offered) -> Result<Duration, JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
-        if self.requests.desk.lock().queued.as_ref().is_none_or(|(run, _)| *run != view.id) {
-            return Ok(Duration::ZERO);
+        match &self.requests.desk.lock().queued {
+            // An alert that joined meanwhile was not offered.
+            Some((run, request)) if *run == view.id && request.alerts != view.request.alerts => {
+                return Ok(TRY_AGAIN_AFTER);
+            }
+            Some((run, _)) if *run == view.id => {}
+            _ => return Ok(Duration::ZERO),
         }
         match offered {
             Offered::Taken(handed) => {

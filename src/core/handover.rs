@@ -111,14 +111,14 @@ impl Digest {
         };
         let cleared_at = self.cleared_at.max(other.cleared_at);
         let resumed_at = self.resumed_at.max(other.resumed_at);
-        let counts = |at: &Timestamp| cleared_at.is_none_or(|cleared| *at > cleared);
-        let failures = self.failures.union(&other.failures).copied().filter(counts).collect();
+        // What one cleared itself is not in it any more: by the order of its journal, whatever the clock says.
+        let counts = |at: &Timestamp, cleared: Option<Timestamp>| cleared.is_none_or(|cleared| *at > cleared);
+        let own = self.failures.iter().filter(|at| counts(at, other.cleared_at));
+        let failures = own.chain(other.failures.iter().filter(|at| counts(at, self.cleared_at))).copied().collect();
         let mut last: BTreeMap<MemberId, Attempt> = BTreeMap::new();
-        for attempt in self.attempts.iter().chain(&other.attempts) {
-            // Who resumes says that it may be tried again.
-            if resumed_at.is_some_and(|resumed| attempt.at <= resumed) {
-                continue;
-            }
+        // Who resumes says that it may be tried again.
+        let own = self.attempts.iter().filter(|attempt| counts(&attempt.at, other.resumed_at));
+        for attempt in own.chain(other.attempts.iter().filter(|attempt| counts(&attempt.at, self.resumed_at))) {
             let known = last.get(&attempt.result.intent.member_id);
             if known.is_none_or(|known| known.at < attempt.at) {
                 last.insert(attempt.result.intent.member_id, attempt.clone());

@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use defragd::{
     core::{
         cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, Member, MemberId, Status},
-        history::{Entry, MemberEnd, MemberResult, Outcome, RunId, Sizes, Trigger},
+        history::{AlertKey, Entry, MemberEnd, MemberResult, Outcome, RunId, Sizes, Trigger},
         lock::Term,
         policy::{LeaderPolicy, Mode},
         reason::Reason,
@@ -58,6 +58,9 @@ pub struct RunLog {
     pub term: Option<Term>,
     /// The configuration's mode when it was started last, which it keeps.
     pub mode: Option<Mode>,
+    /// Those behind it, and those of them that were offered to another replica.
+    pub alerts: Vec<AlertKey>,
+    pub offered: Vec<AlertKey>,
     /// A person asked for it: nothing but danger holds it back.
     pub manual: bool,
     pub outcome: Option<Outcome>,
@@ -616,15 +619,13 @@ impl World {
         match entry {
             Entry::Accepted(request) => {
                 log.manual = request.trigger == Trigger::Manual;
+                log.alerts.clone_from(&request.alerts);
                 log.accepted_at = now;
             }
             Entry::Gate(result) => log.gates.on_result(result),
-            Entry::Step(_)
-            | Entry::Joined { .. }
-            | Entry::Resolved { .. }
-            | Entry::Approved { .. }
-            | Entry::Cancelled(_)
-            | Entry::HandedOver(_) => {}
+            Entry::Joined { alerts } => log.alerts.extend(alerts.iter().cloned()),
+            Entry::HandedOver(handed) => log.offered.clone_from(&handed.alerts),
+            Entry::Step(_) | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::Cancelled(_) => {}
             // More than once after a crash: the run is gone on with, everything is measured anew, and the
             // journal of the new process has not failed yet.
             Entry::Started { term, mode } => {

@@ -61,6 +61,7 @@ lock_begins_without_the_note|src/app/succession.rs|s/if !self\.lock\.is_needed\(
 handed_over_counts_as_done|src/core/admission.rs|s/alerts\.retain\(\|key\| standing\.contains\(key\)\)/alerts.retain(|key| standing.contains(key) \&\& self.runs.is_empty())/
 handed_over_and_forgotten|src/app/forward.rs|s/Verdict::Taken\(run\) => run,/Verdict::Taken(run) => return Ok(over(run)),/
 what_is_over_is_offered_anew|src/core/admission.rs|s/if self\.run\(run\)\.is_some_and\(\|taken\|/if self.run(run).filter(|_| false).is_some_and(|taken|/
+joined_alert_not_offered|src/app/forward.rs|s/if \*run == view\.id && request\.alerts != view\.request\.alerts => \{/if *run == view.id \&\& request.alerts.len() > 99 => {/
 offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0 {/
 cancelled_and_gone_on_with|src/core/admission.rs|s/withdrawn\.or\(unapproved\)/withdrawn.filter(|_| false).or(unapproved)/
 cancelled_and_tried_again|src/core/admission.rs|s/undone && run\.cancelled\.is_none\(\)/undone/

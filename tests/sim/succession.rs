@@ -237,6 +237,14 @@ impl World {
         let by_operator = self.watch.runs.get(&run.0).is_some_and(|log| log.manual);
         // The run may be under way for other alerts.
         let resolved = self.watch.all().iter().any(|own| !own.orders.resolved.is_empty() || own.orders.withdrawn);
+        let unoffered = self.watch.runs.get(&run.0).and_then(|log| {
+            let unoffered = log.alerts.iter().find(|key| !log.offered.contains(key));
+            unoffered.filter(|_| !log.manual).cloned()
+        });
+        if let Some(unoffered) = unoffered.filter(|_| !resolved) {
+            let what = format!("run {run} ends as handed over, and {} was not offered", unoffered.fingerprint);
+            self.violate("I6", what);
+        }
         let there = self.watch.all()[holder].runs.get(&theirs.0);
         if there.is_none_or(|log| log.outcome.is_none() && !by_operator && !resolved) {
             let outcome = there.map(|log| log.outcome.clone());
