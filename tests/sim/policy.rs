@@ -258,7 +258,9 @@ impl World {
             Entry::Approved { .. } => self.watch.orders.approved.push(run.0),
             Entry::Cancelled(_) => self.watch.orders.cancelled = Some((run.0, self.now)),
             Entry::Accepted(request)
+                // Another replica may not have heard of it when the holder dies.
                 if request.trigger == Trigger::Retry
+                    && self.lock.is_none()
                     && self.watch.orders.cancelled.is_some_and(|(cancelled, _)| cancelled + 1 == run.0) =>
             {
                 self.violate("withdrawn", format!("run {run} is accepted, and the request was cancelled"));

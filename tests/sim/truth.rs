@@ -74,7 +74,13 @@ impl World {
         }
         let Truth { leader, down, wanting } = self.steady.truth.clone();
         if !down.is_empty() {
-            self.violate("I3", format!("Defragment to {target} although {down:?} have been down for {STEADY:?}"));
+            self.violate(
+                "I3",
+                format!(
+                    "Defragment to {target} although {down:?} have been down for {STEADY:?}: {:?}",
+                    self.watch.seen
+                ),
+            );
         }
         if !wanting.contains(&target) {
             self.violate("I7", format!("{target} has not needed a defragmentation for {STEADY:?}"));

@@ -25,9 +25,12 @@ pub(super) fn of(error: &CallError, shows_something: bool) -> Option<&'static st
         {
             Some("Its certificate is signed by nobody that we trust: --prometheus.ca-file names the authority.")
         }
-        // Servers that speak TLS 1.2, 1.3 and Go's own words for "none was shown".
+        // Servers that speak TLS 1.2, 1.3 and Go's own words for "none was shown". With 1.3 the handshake is over for us
+        // before the server says no, and its word may come after the end of the connection has been noticed.
         CallError::Unreachable { detail, .. }
-            if ["CertificateRequired", "BadCertificate", "HandshakeFailure"].iter().any(|why| detail.contains(why)) =>
+            if ["CertificateRequired", "BadCertificate", "HandshakeFailure", "connection was not ready"]
+                .iter()
+                .any(|why| detail.contains(why)) =>
         {
             Some("It asks for a client certificate that it knows: --prometheus.cert-file and --prometheus.key-file.")
         }
