@@ -63,6 +63,9 @@ mod stopped;
 #[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/succession.rs"]
 mod succession;
+#[allow(dead_code, reason = "used by the simulator")]
+#[path = "../sim/truth.rs"]
+mod truth;
 
 use scenarios::Scenario;
 use testkit::{EtcdVersion, Tools};
