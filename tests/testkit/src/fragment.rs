@@ -68,11 +68,23 @@ pub async fn overwrite(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64
         write(cluster, &next, end, batches).await?;
         next.store(end, Ordering::Relaxed);
         written += round * OPS_PER_TXN * VALUE_BYTES;
-        let smallest = cluster.statuses().await?.iter().map(|s| s.size).min().unwrap_or(0);
+        // A member tells its size as it was at its last commit. What was written is in its file soon, and too much more
+        // could pass a quota.
+        let smallest = smallest(cluster).await?.max(written);
         round = target_bytes.saturating_sub(smallest).div_ceil(OPS_PER_TXN * VALUE_BYTES);
         ensure!(begin.elapsed() < Duration::from_secs(300), "not fragmented after five minutes");
     }
+    until("the members' files to have grown", Duration::from_secs(60), || async {
+        let smallest = smallest(cluster).await?;
+        ensure!(smallest >= target_bytes, "{smallest} of {target_bytes} bytes");
+        Ok(())
+    })
+    .await?;
     Ok(written)
+}
+
+async fn smallest(cluster: &EtcdCluster) -> Result<u64> {
+    Ok(cluster.statuses().await?.iter().map(|status| status.size).min().unwrap_or(0))
 }
 
 /// Writes the transactions up to number `end`, several at a time, over all the members.
