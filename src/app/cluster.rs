@@ -103,7 +103,7 @@ pub struct Rules {
     pub gates: Vec<Gate>,
 }
 
-/// There is one open request a cluster at the most, so the queue is as long as the fleet.
+/// A cluster has at most one open request, so the queue is never longer than the fleet.
 #[derive(Default)]
 pub(super) struct Desk {
     pub(super) queued: Option<(RunId, Request)>,

@@ -105,7 +105,7 @@ pub async fn glance<E: Etcd>(
     quota: impl Fn(&Member) -> Option<bytesize::ByteSize>,
 ) -> (Fact<()>, Option<(Membership, ClusterFacts)>) {
     let begun = Instant::now();
-    // In half of the time at the most: the members must still be asked then.
+    // At most half of the budget: the members must be asked, too.
     let listed = limited("the member list", budget / 2, etcd.members()).await;
     let rest = budget.saturating_sub(begun.elapsed());
     let (up, listed) = match listed {

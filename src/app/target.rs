@@ -32,7 +32,7 @@ pub(super) struct Target<E> {
     name: String,
     /// A run has that of its begin to its end, whatever a reload brings.
     etcd: Mutex<Arc<E>>,
-    /// Those of before, as long as a run has them.
+    /// Earlier connections that a run still uses.
     older: Mutex<Vec<Weak<E>>>,
     memory: Mutex<Memory>,
     /// What is watched may be another thing.
@@ -55,8 +55,7 @@ pub(super) struct Glance {
     pub(super) listed: Fact<()>,
     /// Of the members of now or, without a list, of last time.
     pub(super) facts: Option<ClusterFacts>,
-    /// The endpoints are the same as when it began: what a connection of before saw is shown once more, and not
-    /// remembered.
+    /// The connection was not replaced meanwhile. What an earlier connection saw is shown, but not remembered.
     pub(super) is_current: bool,
 }
 

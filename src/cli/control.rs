@@ -65,7 +65,7 @@ pub(super) struct CancelArgs {
     /// Name of the cluster
     #[arg(long, env = "DEFRAGD_CLUSTER_NAME", value_name = "NAME")]
     cluster: String,
-    /// Why, for whoever finds it later
+    /// Why, for the journal
     #[arg(long, default_value = "", value_name = "TEXT")]
     reason: String,
     #[command(flatten)]

@@ -18,7 +18,7 @@ use defragd::core::{
 
 use crate::{journal::wall_clock, model::World, peers, policy::STILL_SENT};
 
-/// How long before an answer is written down it may have been given: whoever heard it may have been stopped.
+/// An answer may be written down this long after it was given: the process that heard it may have been stopped.
 const HEARD_BEFORE: Duration = Duration::from_mins(5);
 
 /// How a holder came to hold no more.
@@ -229,7 +229,7 @@ impl World {
             return;
         };
         let holder = peers::number(holder);
-        // Nobody can say what was in a journal that is gone. An answer of before may be written down a while after it.
+        // A lost journal cannot be checked, and an answer from before the loss may be written down later.
         let is_recent = |at: Duration| self.now < at + HEARD_BEFORE;
         if self.watch.succession.forgot.iter().any(|(replica, at)| *replica == holder && is_recent(*at)) {
             return;
