@@ -6,8 +6,9 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
+
 use crate::core::{cluster::ClusterId, reason::Reason};
-use parking_lot::{Mutex, MutexGuard};
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +44,7 @@ pub struct Claim {
 impl Claims {
     /// Takes the right for the entry `owner`, unless another entry has it.
     pub fn take(&self, id: ClusterId, owner: &str) -> Result<Claim, Reason> {
-        let claimed = &mut self.lock().under_way;
+        let claimed = &mut self.0.lock().under_way;
         if let Some(other) = claimed.get(&id) {
             return Err(Reason::SameCluster { cluster_id: id.to_string(), other: other.clone() });
         }
@@ -53,7 +54,7 @@ impl Claims {
 
     /// The entry leads to this cluster, as it says itself. Gives the other entries that lead there too.
     pub fn saw(&self, id: ClusterId, entry: &str) -> Vec<String> {
-        let mut known = self.lock();
+        let mut known = self.0.lock();
         if known.leads_to.get(entry) != Some(&id) {
             known.forget(entry);
             known.leads_to.insert(entry.to_owned(), id);
@@ -65,18 +66,14 @@ impl Claims {
 
     /// The other entries that lead where this one does.
     pub fn same_as(&self, entry: &str) -> Vec<String> {
-        let known = self.lock();
+        let known = self.0.lock();
         let entries = known.leads_to.get(entry).and_then(|id| known.entries.get(id));
         entries.into_iter().flatten().filter(|other| *other != entry).cloned().collect()
     }
 
     /// The entry is gone, or leads elsewhere from now on.
     pub fn forget(&self, entry: &str) {
-        self.lock().forget(entry);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock()
+        self.0.lock().forget(entry);
     }
 }
 
@@ -89,7 +86,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.claims.lock().under_way.remove(&self.id);
+        self.claims.0.lock().under_way.remove(&self.id);
     }
 }
 

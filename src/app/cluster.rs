@@ -120,6 +120,18 @@ pub(super) struct Desk {
     pub(super) emergency: bool,
 }
 
+impl Desk {
+    /// The run that waits or is under way.
+    pub(super) fn open(&self) -> Option<&(RunId, Request)> {
+        self.queued.as_ref().or(self.active.as_ref())
+    }
+
+    /// Whether this run waits.
+    pub(super) fn waits(&self, run: RunId) -> bool {
+        self.queued.as_ref().is_some_and(|(queued, _)| *queued == run)
+    }
+}
+
 /// What a reload brings to a cluster.
 pub struct Change<E> {
     /// All of them.
@@ -290,9 +302,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             next_window: policy.windows.next_opening(now),
             lock_held: self.held_term().is_some(),
         };
-        let (defragmenting, last_defrags) = (desk.defragmenting, desk.last_defrags.clone());
+        let defragmenting = desk.defragmenting;
         drop(desk);
-        let last = |id: MemberId| last_defrags.get(&id).cloned();
+        let last = |id: MemberId| self.requests.desk.lock().last_defrags.get(&id).cloned();
         let cluster_id = facts.as_ref().map(|facts| facts.cluster_id);
         let mut sample = ClusterSample::new(self.name().to_owned(), listed.is_ok(), facts, defragmenting, last);
         sample.admission = Some(admission);
@@ -322,7 +334,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Some(Reason::Cooldown { until }) => Some(until),
             _ => None,
         };
-        let idle = desk.queued.is_none() && desk.active.is_none();
+        let idle = desk.open().is_none();
         ClusterSummary {
             name: self.name().to_owned(),
             mode: policy.mode,

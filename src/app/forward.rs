@@ -119,11 +119,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let reason = Reason::HandedOver { holder: holder.name.clone(), run };
             Offered::Over(Outcome::Stopped { reason })
         };
-        let run = match taken {
+        let (run, alerts) = match taken {
             None if view.request.trigger == Trigger::Manual => {
                 let by = view.approved.as_ref().map_or("somebody", |approval| approval.by.as_str());
                 match peers.order(holder, &self.order("run", json!({ "by": by }))).await {
-                    Ok(answer) => RunId(answer["run"].as_i64().unwrap_or_default()),
+                    // It knows nothing of the alerts that joined here.
+                    Ok(answer) => (RunId(answer["run"].as_i64().unwrap_or_default()), Vec::new()),
                     // An order is not repeated.
                     Err(PeerError::Refused { status: 409, detail, .. }) => {
                         let reason = Reason::NotForwarded { holder: holder.name.clone(), detail };
@@ -139,7 +140,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 let alerts = if taken_as.is_none() { new } else { what.alerts.clone() };
                 let offer = Notification { taken_as, ..self.forwarded(alerts, AlertStatus::Firing) };
                 match peers.notify(holder, &offer).await? {
-                    Verdict::Taken(run) => run,
+                    Verdict::Taken(run) => (run, what.alerts.clone()),
                     Verdict::Over(run) => return Ok(over(run)),
                     Verdict::NotTheHolder => return Ok(Offered::NotTheHolder),
                 }
@@ -150,9 +151,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         {
             self.pass_approval(peers, holder, run, &approval.by).await?;
         }
-        // A run that an operator started there knows nothing of the alerts that joined it here.
-        let ordered = taken.is_none() && view.request.trigger == Trigger::Manual;
-        let alerts = if ordered { Vec::new() } else { what.alerts.clone() };
         Ok(Offered::Taken(HandedOver { holder: holder.clone(), run, alerts }))
     }
 

@@ -118,6 +118,15 @@ impl World {
         self.start_with(name, shared(1), Mode::Enforce)
     }
 
+    /// Two of them: the first holds the lock and has settled, the second follows.
+    async fn start_both(&self, mode: Mode) -> (Replica, Replica) {
+        let first = self.start_with("one", shared(1), mode);
+        sleep(S).await;
+        let second = self.start_with("two", shared(1), mode);
+        sleep(S * 40).await;
+        (first, second)
+    }
+
     /// With the journal of an earlier life, or a new one.
     fn start_with(&self, name: &str, shared: Arc<Shared<FakeJournal>>, mode: Mode) -> Replica {
         let policy = Policy { mode, ..Policy::default() };
@@ -210,10 +219,7 @@ async fn one_of_two_replicas_acts_and_its_journal_says_under_which_term() {
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_dies_is_succeeded_after_the_ttl_and_a_time_to_settle() {
     let world = World::new(etcd());
-    let first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Enforce).await;
     world.net.cut("one");
     first.kill();
     second.ask("1").await;
@@ -233,10 +239,7 @@ async fn a_replica_that_dies_is_succeeded_after_the_ttl_and_a_time_to_settle() {
 #[tokio::test(start_paused = true)]
 async fn an_orderly_end_hands_over_within_seconds() {
     let world = World::new(etcd());
-    let first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Enforce).await;
     first.cluster.release_lock().await;
     assert!(!first.holds());
     first.kill();
@@ -249,10 +252,7 @@ async fn a_lock_that_cannot_be_renewed_stops_the_run_after_the_member_under_way(
     let fake = etcd();
     fake.take(S * 90);
     let world = World::new(fake);
-    let first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Enforce).await;
     first.ask("1").await;
     while world.etcd.order().is_empty() {
         sleep(S / 10).await;
@@ -307,10 +307,7 @@ async fn a_store_without_an_answer_keeps_requests_waiting_and_loses_none() {
 #[tokio::test(start_paused = true)]
 async fn a_candidate_from_before_takes_over_while_nothing_can_be_written() {
     let world = World::new(etcd());
-    let first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Enforce).await;
     world.locks.fill(true);
     first.kill();
     sleep(TTL + S * 10).await;
@@ -323,10 +320,7 @@ async fn a_candidate_from_before_takes_over_while_nothing_can_be_written() {
 #[tokio::test(start_paused = true)]
 async fn a_request_at_a_follower_is_served_by_the_holder_and_ends_with_it() {
     let world = World::new(etcd());
-    let first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Enforce).await;
     second.ask("1").await;
     sleep(S * 3).await;
     assert_eq!(first.outcomes().await, [("open", "")], "it is in the holder's journal");
@@ -340,10 +334,7 @@ async fn a_request_at_a_follower_is_served_by_the_holder_and_ends_with_it() {
 #[tokio::test(start_paused = true)]
 async fn an_alert_that_both_replicas_get_is_one_run() {
     let world = World::new(etcd());
-    let first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Enforce).await;
     first.ask("1").await;
     second.ask("1").await;
     sleep(S * 600).await;
@@ -362,10 +353,7 @@ async fn a_request_whose_holder_dies_is_served_by_whoever_accepted_it() {
     let fake = etcd();
     fake.take(S * 20);
     let world = World::new(fake);
-    let first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Enforce).await;
     second.ask("1").await;
     while world.etcd.order().is_empty() {
         sleep(S / 10).await;
@@ -391,10 +379,7 @@ async fn a_run_that_lost_its_lock_is_gone_on_with_by_the_new_holder() {
     let fake = etcd();
     fake.take(S * 90);
     let world = World::new(fake);
-    let first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Enforce).await;
     first.ask("1").await;
     while world.etcd.order().is_empty() {
         sleep(S / 10).await;
@@ -414,10 +399,7 @@ async fn a_run_that_lost_its_lock_is_gone_on_with_by_the_new_holder() {
 #[tokio::test(start_paused = true)]
 async fn orders_at_a_follower_are_the_holders_and_an_answer_is_passed_back() {
     let world = World::new(etcd());
-    let first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Enforce).await;
     let pause = Command::Pause { reason: "upgrade".to_owned(), lasts: None };
     let carried = second.app.command("a", "ann".to_owned(), pause.clone(), false).await.expect("carried");
     assert!(matches!(carried, Carried::Elsewhere { holder, .. } if holder == "one"));
@@ -441,10 +423,7 @@ async fn orders_at_a_follower_are_the_holders_and_an_answer_is_passed_back() {
 #[tokio::test(start_paused = true)]
 async fn an_approval_at_a_follower_reaches_the_run_of_the_holder() {
     let world = World::new(etcd());
-    let first = world.start_with("one", shared(1), Mode::Approve);
-    sleep(S).await;
-    let second = world.start_with("two", shared(1), Mode::Approve);
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Approve).await;
     second.ask("1").await;
     sleep(S * 20).await;
     assert_eq!(first.waits_for(), Some("awaiting_approval"));
@@ -457,10 +436,7 @@ async fn an_approval_at_a_follower_reaches_the_run_of_the_holder() {
 #[tokio::test(start_paused = true)]
 async fn an_alert_that_is_resolved_at_a_follower_is_cancelled_at_the_holder() {
     let world = World::new(etcd());
-    let first = world.start_with("one", shared(1), Mode::Approve);
-    sleep(S).await;
-    let second = world.start_with("two", shared(1), Mode::Approve);
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Approve).await;
     second.ask("1").await;
     sleep(S * 20).await;
     second.cluster.resolve(key("1")).await.expect("taken");
@@ -472,10 +448,7 @@ async fn an_alert_that_is_resolved_at_a_follower_is_cancelled_at_the_holder() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_withdrawn_at_the_holder_is_not_requested_anew_by_a_follower() {
     let world = World::new(etcd());
-    let first = world.start_with("one", shared(1), Mode::Approve);
-    sleep(S).await;
-    let second = world.start_with("two", shared(1), Mode::Approve);
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Approve).await;
     second.ask("1").await;
     sleep(S * 20).await;
     first.cluster.resolve(key("1")).await.expect("taken");
@@ -493,10 +466,7 @@ async fn a_follower_keeps_its_request_while_the_holder_tries_again() {
     let fake = etcd();
     fake.set_busy(3, true);
     let world = World::new(fake);
-    let first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Enforce).await;
     second.ask("1").await;
     while first.outcomes().await != [("refused", "defrag_in_flight")] {
         sleep(S).await;
@@ -514,10 +484,7 @@ async fn a_follower_keeps_its_request_while_the_holder_tries_again() {
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_lost_its_journal_is_offered_the_request_anew() {
     let world = World::new(etcd());
-    let first = world.start_with("one", shared(1), Mode::Approve);
-    sleep(S).await;
-    let second = world.start_with("two", shared(1), Mode::Approve);
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Approve).await;
     second.ask("1").await;
     sleep(S * 20).await;
     assert_eq!(first.outcomes().await, [("open", "")]);
@@ -535,10 +502,7 @@ async fn a_holder_that_lost_its_journal_is_offered_the_request_anew() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_the_holder_ignores_stands_and_says_so() {
     let world = World::new(etcd());
-    let first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Enforce).await;
     first.cluster.retire();
     second.ask("1").await;
     sleep(S * 600).await;
@@ -549,10 +513,7 @@ async fn a_request_that_the_holder_ignores_stands_and_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_does_not_hold_the_lock_takes_nothing_that_another_passes_on() {
     let world = World::new(etcd());
-    let _first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (_first, second) = world.start_both(Mode::Enforce).await;
     let labels = [("defragd_cluster".to_owned(), "a".to_owned())].into();
     let alert = crate::core::alert::Alert {
         status: crate::core::alert::AlertStatus::Firing,
@@ -569,10 +530,7 @@ async fn a_replica_that_does_not_hold_the_lock_takes_nothing_that_another_passes
 #[tokio::test(start_paused = true)]
 async fn a_pause_and_what_was_done_go_to_the_next_holder_and_back() {
     let world = World::new(etcd());
-    let first = world.start("one");
-    sleep(S).await;
-    let second = world.start("two");
-    sleep(S * 40).await;
+    let (first, second) = world.start_both(Mode::Enforce).await;
     first.ask("1").await;
     sleep(S * 300).await;
     assert_eq!(first.outcomes().await, [("succeeded", "")]);

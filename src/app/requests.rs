@@ -174,10 +174,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         ledger: &Ledger,
         alerts: &[AlertKey],
     ) -> Result<Option<(RunId, Reason)>, JournalError> {
-        let open = {
-            let desk = self.requests.desk.lock();
-            desk.queued.as_ref().or(desk.active.as_ref()).cloned()
-        };
+        let open = self.requests.desk.lock().open().cloned();
         let Some((run, request)) = open else { return Ok(None) };
         // An alert that was resolved and fires again counts again.
         let stands = |key: &AlertKey| {
@@ -206,10 +203,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Adopts the request that the last lock holder left, unless one stands here already.
     pub(super) async fn take_over(&self, left: StandingRequest) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
-        if self.has_open_run()
-            || self.is_retired()
-            || self.ledger().await?.next_attempt(self.shared.clock.now()).is_some()
-        {
+        if self.is_retired() || self.standing_run(&self.ledger().await?).is_some() {
             return Ok(());
         }
         let run = self.accept_approved(left.trigger, left.alerts, left.approved_by).await?;
@@ -217,9 +211,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
-    fn has_open_run(&self) -> bool {
-        let desk = self.requests.desk.lock();
-        desk.queued.is_some() || desk.active.is_some()
+    /// The run of the request that stands: one that waits or is under way, or the last, if it is to be tried again.
+    fn standing_run(&self, ledger: &Ledger) -> Option<RunId> {
+        let open = self.requests.desk.lock().open().map(|(run, _)| *run);
+        open.or_else(|| ledger.next_attempt(self.shared.clock.now()).map(|next| next.run))
     }
 
     /// The next run of a request, with the approval of the last one.
@@ -247,12 +242,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     async fn resolve_now(&self, alerts: &[AlertKey]) -> Result<Option<RunId>, JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
-        let open = {
-            let desk = self.requests.desk.lock();
-            desk.queued.as_ref().or(desk.active.as_ref()).map(|(run, _)| *run)
-        };
-        let next = || ledger.next_attempt(self.shared.clock.now()).map(|next| next.run);
-        let Some(run) = open.or_else(next) else { return Ok(None) };
+        let Some(run) = self.standing_run(&ledger) else { return Ok(None) };
         let Some(view) = ledger.run(run) else { return Ok(None) };
         let (gone, left): (Vec<_>, Vec<_>) = view.standing_alerts().cloned().partition(|key| alerts.contains(key));
         if gone.is_empty() {
@@ -269,8 +259,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     fn is_cancellable(&self, view: &RunView) -> bool {
-        let waits = self.requests.desk.lock().queued.as_ref().is_some_and(|(run, _)| *run == view.id);
-        waits && view.started_at.is_none() && view.request.trigger != Trigger::Manual
+        self.requests.desk.lock().waits(view.id) && view.started_at.is_none() && view.request.trigger != Trigger::Manual
     }
 
     /// Ends a request that waits. The caller holds the admission.
@@ -288,7 +277,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub(super) async fn try_again(&self) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        let due = ledger.next_attempt(now).filter(|next| !self.has_open_run() && !self.is_retired() && next.at <= now);
+        let open = self.requests.desk.lock().open().is_some();
+        let due = ledger.next_attempt(now).filter(|next| !open && !self.is_retired() && next.at <= now);
         let Some(next) = due else { return Ok(()) };
         let run = self.accept_approved(next.trigger, next.alerts, next.approved_by).await?;
         info!(cluster = self.name(), run = run.0, last_run = next.run.0, "the request still stands: next run");
@@ -302,7 +292,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if let Some(outcome) = &view.outcome {
             return Err(CommandError::NotWaiting { run, state: outcome.label() });
         }
-        if self.requests.desk.lock().queued.as_ref().is_none_or(|(queued, _)| *queued != run) {
+        if !self.requests.desk.lock().waits(run) {
             return Err(CommandError::NotWaiting { run, state: "under way" });
         }
         info!(cluster = self.name(), run = run.0, by, "approved");
@@ -330,7 +320,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
             Command::Run => return self.run_for(by).await.map(Some),
             Command::Cancel { reason } => {
-                let run = self.standing_run().await?;
+                let run = self.standing_run(&self.ledger().await?);
                 let run = run.ok_or_else(|| CommandError::NothingToCancel(cluster.to_owned()))?;
                 info!(cluster, run = run.0, by, reason, "the request is cancelled");
                 self.shared.journal.append(run, Entry::Cancelled(Cancellation { by, reason })).await?;
@@ -340,16 +330,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.requests.wake.notify_one();
         self.succession.tell_successor();
         Ok(None)
-    }
-
-    /// The run of the request that stands: one that waits or is under way, or the last, if it is to be tried again.
-    async fn standing_run(&self) -> Result<Option<RunId>, JournalError> {
-        let open = {
-            let desk = self.requests.desk.lock();
-            desk.queued.as_ref().or(desk.active.as_ref()).map(|(run, _)| *run)
-        };
-        let next = self.ledger().await?.next_attempt(self.shared.clock.now());
-        Ok(open.or(next.map(|next| next.run)))
     }
 
     async fn run_for(&self, by: String) -> Result<RunId, CommandError> {

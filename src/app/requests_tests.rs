@@ -146,17 +146,11 @@ async fn a_pause_stops_a_run_before_its_next_member() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", enforcing());
     cluster.request(key("1")).await.expect("taken");
-    let (_stop, stopped) = stop_channel();
-    tokio::select! {
-        () = cluster.work(stopped) => {}
-        () = async {
-            while cluster.target.etcd().order().is_empty() {
-                sleep(Duration::from_millis(100)).await;
-            }
-            cluster.command("ann".to_owned(), pause(None)).await.expect("paused");
-            sleep(10 * MINUTE).await;
-        } => {}
-    }
+    work_and_meanwhile(&cluster, async {
+        cluster.command("ann".to_owned(), pause(None)).await.expect("paused");
+        sleep(10 * MINUTE).await;
+    })
+    .await;
     assert_eq!(cluster.target.etcd().order(), [3]);
     assert_eq!(outcomes(&world).await, [("stopped", "paused"), ("open", "")]);
     assert_eq!(waiting_for(&cluster), Some("paused"));
@@ -209,6 +203,16 @@ async fn a_resolved_alert_does_not_stop_a_run_under_way() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", enforcing());
     cluster.request(key("1")).await.expect("taken");
+    work_and_meanwhile(&cluster, async {
+        assert_eq!(cluster.resolve(key("1")).await.expect("taken"), None);
+        sleep(10 * MINUTE).await;
+    })
+    .await;
+    assert_eq!(outcomes(&world).await, [("succeeded", "")]);
+}
+
+/// Serves until `act` has ended, which begins when the first member is defragmented.
+async fn work_and_meanwhile(cluster: &TestCluster, act: impl Future<Output = ()>) {
     let (_stop, stopped) = stop_channel();
     tokio::select! {
         () = cluster.work(stopped) => {}
@@ -216,11 +220,9 @@ async fn a_resolved_alert_does_not_stop_a_run_under_way() {
             while cluster.target.etcd().order().is_empty() {
                 sleep(Duration::from_millis(100)).await;
             }
-            assert_eq!(cluster.resolve(key("1")).await.expect("taken"), None);
-            sleep(10 * MINUTE).await;
+            act.await;
         } => {}
     }
-    assert_eq!(outcomes(&world).await, [("succeeded", "")]);
 }
 
 fn cancel() -> Command {
@@ -254,17 +256,11 @@ async fn a_run_under_way_that_is_cancelled_ends_after_the_member_in_hand() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", enforcing());
     cluster.request(key("1")).await.expect("taken");
-    let (_stop, stopped) = stop_channel();
-    tokio::select! {
-        () = cluster.work(stopped) => {}
-        () = async {
-            while cluster.target.etcd().order().is_empty() {
-                sleep(Duration::from_millis(100)).await;
-            }
-            cluster.command("ann".to_owned(), cancel()).await.expect("cancelled");
-            sleep(24 * 60 * MINUTE).await;
-        } => {}
-    }
+    work_and_meanwhile(&cluster, async {
+        cluster.command("ann".to_owned(), cancel()).await.expect("cancelled");
+        sleep(24 * 60 * MINUTE).await;
+    })
+    .await;
     assert_eq!(cluster.target.etcd().order(), [3]);
     assert_eq!(outcomes(&world).await, [("stopped", "cancelled")]);
     let run = &world.journal.runs(1).await.expect("read")[0];

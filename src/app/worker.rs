@@ -159,7 +159,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Some(Hold::End(outcome)) => {
                 let _one_at_a_time = self.requests.admission.lock().await;
                 // Cancelled while the other side was writing that down.
-                if self.requests.desk.lock().queued.as_ref().is_none_or(|(run, _)| *run != view.id) {
+                if !self.requests.desk.lock().waits(view.id) {
                     return Next::Wait(Duration::ZERO);
                 }
                 return match self.end_unbegun(view, outcome).await {

@@ -59,7 +59,7 @@ lock_begins_at_once_after_a_takeover|src/app/lock.rs|s/me, SETTLING, State/me, S
 lock_note_not_counted_in|src/app/handover.rs|s/self\.shared\.journal\.inherit\(self\.name\(\), digest\)\.await\.map_err\(\|error\| error\.to_string\(\)\)\?;/drop(digest);/
 lock_begins_without_the_note|src/app/succession.rs|s/if !self\.lock\.is_needed\(\) \{\n(\s+return Ok\(term\))/if term > Term(0) {\n$1/
 handed_over_counts_as_done|src/core/admission.rs|s/alerts\.retain\(\|key\| standing\.contains\(key\)\)/alerts.retain(|key| standing.contains(key) \&\& self.runs.is_empty())/
-handed_over_and_forgotten|src/app/forward.rs|s/Verdict::Taken\(run\) => run,/Verdict::Taken(run) => return Ok(over(run)),/
+handed_over_and_forgotten|src/app/forward.rs|s/Verdict::Taken\(run\) => \(run, what\.alerts\.clone\(\)\),/Verdict::Taken(run) => return Ok(over(run)),/
 what_is_over_is_offered_anew|src/core/admission.rs|s/if self\.run\(run\)\.is_some_and\(\|taken\|/if self.run(run).filter(|_| false).is_some_and(|taken|/
 joined_alert_not_offered|src/app/forward.rs|s/if \*run == view\.id && request\.alerts != view\.request\.alerts => \{/if *run == view.id \&\& request.alerts.len() > 99 => {/
 offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0 {/

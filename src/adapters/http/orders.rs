@@ -121,19 +121,17 @@ pub(super) async fn pause<S: Service>(
     Path(cluster): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    let mut said = match said(&site, request).await {
-        Ok(said) => said,
-        Err(response) => return response,
-    };
-    if said.reason.trim().is_empty() {
-        return problem(StatusCode::BAD_REQUEST, "a pause needs a reason, for whoever finds it later");
-    }
-    let lasts = said.lasts.map(Duration::from);
-    if lasts.is_some_and(|lasts| lasts.is_zero()) {
-        return problem(StatusCode::BAD_REQUEST, "for must be a time above 0, like 2h");
-    }
-    let command = Command::Pause { reason: std::mem::take(&mut said.reason), lasts };
-    order(&site, &cluster, said, command).await
+    ordered(&site, &cluster, request, |said| {
+        if said.reason.trim().is_empty() {
+            return Err("a pause needs a reason, for whoever finds it later");
+        }
+        let lasts = said.lasts.map(Duration::from);
+        if lasts.is_some_and(|lasts| lasts.is_zero()) {
+            return Err("for must be a time above 0, like 2h");
+        }
+        Ok(Command::Pause { reason: std::mem::take(&mut said.reason), lasts })
+    })
+    .await
 }
 
 pub(super) async fn resume<S: Service>(
@@ -141,13 +139,7 @@ pub(super) async fn resume<S: Service>(
     Path(cluster): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    match said(&site, request).await {
-        Ok(mut said) => {
-            let command = Command::Resume { reason: std::mem::take(&mut said.reason) };
-            order(&site, &cluster, said, command).await
-        }
-        Err(response) => response,
-    }
+    ordered(&site, &cluster, request, |said| Ok(Command::Resume { reason: std::mem::take(&mut said.reason) })).await
 }
 
 pub(super) async fn cancel<S: Service>(
@@ -155,13 +147,7 @@ pub(super) async fn cancel<S: Service>(
     Path(cluster): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    match said(&site, request).await {
-        Ok(mut said) => {
-            let command = Command::Cancel { reason: std::mem::take(&mut said.reason) };
-            order(&site, &cluster, said, command).await
-        }
-        Err(response) => response,
-    }
+    ordered(&site, &cluster, request, |said| Ok(Command::Cancel { reason: std::mem::take(&mut said.reason) })).await
 }
 
 pub(super) async fn run<S: Service>(
@@ -169,10 +155,7 @@ pub(super) async fn run<S: Service>(
     Path(cluster): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    match said(&site, request).await {
-        Ok(said) => order(&site, &cluster, said, Command::Run).await,
-        Err(response) => response,
-    }
+    ordered(&site, &cluster, request, |_| Ok(Command::Run)).await
 }
 
 pub(super) async fn approve<S: Service>(
@@ -196,7 +179,21 @@ pub(super) fn is_forwarded(parts: &Parts) -> bool {
     parts.headers.contains_key(FORWARDED_HEADER)
 }
 
-async fn order<S: Service>(site: &Site<S>, cluster: &str, said: Said, command: Command) -> Response {
+/// Carries out the command that `command` makes of what was said; its error is what is wrong with that.
+async fn ordered<S: Service>(
+    site: &Site<S>,
+    cluster: &str,
+    request: Request<Body>,
+    command: impl FnOnce(&mut Said) -> Result<Command, &'static str>,
+) -> Response {
+    let mut said = match said(site, request).await {
+        Ok(said) => said,
+        Err(response) => return response,
+    };
+    let command = match command(&mut said) {
+        Ok(command) => command,
+        Err(what) => return problem(StatusCode::BAD_REQUEST, what),
+    };
     match site.service.command(cluster, said.by, command, said.forwarded).await {
         Ok(Carried::Elsewhere { holder, answer }) => passed(&holder, answer),
         Ok(Carried::Here(Some(run))) => (StatusCode::ACCEPTED, Json(serde_json::json!({ "run": run }))).into_response(),
