@@ -122,10 +122,12 @@ async fn enforced(journal: &SqliteJournal, cluster: &str) {
             is_leader: number == 3,
             need: Need::Fragmented,
             before,
+            expected: None,
+            non_blocking: false,
         };
         journal.append(run, Entry::Intent(intent.clone())).await.unwrap();
         let after = Sizes { db_size: before.db_size_in_use, ..before };
-        let end = MemberEnd::Defragmented { after, took: Duration::from_secs(20) };
+        let end = MemberEnd::Defragmented { after, took: Duration::from_secs(20), unavailable: None };
         journal.append(run, Entry::Result(MemberResult { intent, end })).await.unwrap();
     }
     journal.append(run, Entry::Finished(Outcome::Succeeded)).await.unwrap();

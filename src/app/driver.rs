@@ -4,7 +4,7 @@
 //! on all the same, and the journal would keep an open intent. That is what a crash looks like, and the
 //! next start treats it so.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use serde_json::Value;
 use tokio::{
@@ -39,6 +39,10 @@ use crate::{
 const REMINDER: Duration = Duration::from_secs(5);
 /// How long a step may take. etcd's own limit for a proposal is 7 s.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
+/// How often a member that may answer while it defragments is asked whether it does.
+const STATUS_INTERVAL: Duration = Duration::from_millis(250);
+/// An answer within this time is no unavailability.
+const UNNOTICED: Duration = Duration::from_millis(100);
 /// How often a process that is to end tries to write the end of a run before it leaves it to the next start.
 const FINISH_TRIES: u32 = 3;
 /// The time between two such tries.
@@ -92,15 +96,14 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
     }
 
     async fn brief(&self, view: &RunView) -> Result<Brief, JournalError> {
-        let attempts = if view.request.trigger == Trigger::Manual {
-            BTreeMap::new()
-        } else {
-            ledger::read(self.journal, &view.request.cluster).await?.attempts()
-        };
+        let ledger = ledger::read(self.journal, &view.request.cluster).await?;
+        let by_operator = view.request.trigger == Trigger::Manual;
+        let attempts = if by_operator { BTreeMap::new() } else { ledger.attempts() };
         Ok(Brief {
             policy: self.policy.clone(),
             gates: self.gates.iter().map(|gate| gate.rule.clone()).collect(),
             attempts,
+            speeds: ledger.speeds(),
             old_revision: self.old_revision,
         })
     }
@@ -151,15 +154,21 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                         let stop = stop.clone();
                         let permit = || self.withheld(&stop);
                         let sent = defragment(self.etcd, member, &permit, deadline, self.watcher(intent));
-                        let answer = sent.await;
+                        let (answer, unavailable) = if intent.non_blocking {
+                            let (answer, unavailable) = while_watched(self.etcd, member, sent).await;
+                            (answer, Some(unavailable))
+                        } else {
+                            (sent.await, None)
+                        };
                         if answer.is_ok() {
                             self.progress.defragmented(intent);
                         }
-                        Event::DefragReturned(answer)
+                        Event::DefragReturned { answer, unavailable }
                     }
                     _ => {
                         let detail = "not sent: the member is not known".to_owned();
-                        Event::DefragReturned(Err(DefragError::Answered(detail)))
+                        let answer = Err(DefragError::Answered(detail));
+                        Event::DefragReturned { answer, unavailable: None }
                     }
                 },
                 Action::RecordResult(result) => {
@@ -180,6 +189,9 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
             }
             if let Some(reason) = run.waiting_for() {
                 self.progress.waiting(reason);
+            }
+            if let Some(reason) = run.take_fallback() {
+                self.progress.fell_back(&reason);
             }
         }
     }
@@ -280,6 +292,30 @@ async fn send<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &St
         answer.map_err(|unknown| unknown.detail)
     };
     timeout(STEP_LIMIT, sent).await.unwrap_or_else(|_| Err(format!("no answer within {} s", STEP_LIMIT.as_secs())))
+}
+
+/// Waits for the answer, and tells how much of the time the member did not answer `Status`.
+async fn while_watched<E: Etcd, T>(etcd: &E, member: &Member, sent: impl Future<Output = T>) -> (T, Duration) {
+    let noticed = |since: Instant| Some(since.elapsed()).filter(|time| *time > UNNOTICED).unwrap_or_default();
+    let mut unavailable = Duration::ZERO;
+    tokio::pin!(sent);
+    loop {
+        let asked = Instant::now();
+        let failed = tokio::select! {
+            biased;
+            // Not cancelled by the other arm: it is pinned outside the loop.
+            answer = &mut sent => return (answer, unavailable + noticed(asked)),
+            status = etcd.status(member) => status.is_err(),
+        };
+        if !failed {
+            unavailable += noticed(asked);
+        }
+        tokio::select! {
+            biased;
+            answer = &mut sent => return (answer, unavailable),
+            () = sleep(STATUS_INTERVAL) => unavailable += if failed { asked.elapsed() } else { Duration::ZERO },
+        }
+    }
 }
 
 async fn defragment<E: Etcd>(

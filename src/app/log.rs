@@ -71,17 +71,23 @@ impl Progress for LogProgress {
         info!(cluster = self.cluster, run = self.run.0, code = reason.label(), %reason, "waiting");
     }
 
+    fn fell_back(&self, reason: &Reason) {
+        let (cluster, run) = (&self.cluster, self.run.0);
+        warn!(cluster, run, code = reason.label(), %reason, "the leader is defragmented as the leader");
+    }
+
     fn member_ended(&self, result: &MemberResult) {
         let (cluster, run, member) = (&self.cluster, self.run.0, &result.intent.member);
         let before = result.intent.before.db_size.0;
         match &result.end {
-            MemberEnd::Defragmented { after, took } => info!(
+            MemberEnd::Defragmented { after, took, unavailable } => info!(
                 cluster,
                 run,
                 member,
                 before_bytes = before,
                 after_bytes = after.db_size.0,
                 seconds = took.as_secs_f64(),
+                unavailable_seconds = unavailable.map(|time| time.as_secs_f64()),
                 "defragmented"
             ),
             MemberEnd::Failed { reason, .. } => {

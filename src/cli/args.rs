@@ -103,10 +103,19 @@ pub(super) struct PolicyArgs {
     /// No further run of a cluster for this long after one, default 6h
     #[arg(long, env = "DEFRAGD_COOLDOWN", value_name = "TIME")]
     cooldown: Option<Time>,
-    /// The leader: last (default), last-after-transfer (hands over first), skip
+    /// The leader: auto (default), last, last-after-transfer (hands over first), skip
     #[arg(long, env = "DEFRAGD_LEADER", value_enum)]
     leader: Option<LeaderArg>,
-    /// A member that is sending a snapshot, which holds up its defragmentation: ignore (default) defragments it
+    /// With leader auto, hand leadership over first if it is expected to be unavailable for longer, default 2s
+    #[arg(long, env = "DEFRAGD_TRANSFER_ABOVE", value_name = "TIME")]
+    transfer_above: Option<Time>,
+    /// How long the members' liveness probe lets etcd hang before it is killed; warn if a member is expected to
+    #[arg(long, env = "DEFRAGD_LIVENESS_BUDGET", value_name = "TIME")]
+    liveness_budget: Option<Time>,
+    /// Refuse to start while a member is expected to be unavailable for longer
+    #[arg(long, env = "DEFRAGD_MAX_EXPECTED_STALL", value_name = "TIME")]
+    max_expected_stall: Option<Time>,
+    /// A member that is sending a snapshot, which would freeze it in its defragmentation: wait (default), ignore
     #[arg(long, env = "DEFRAGD_ON_OPEN_SNAPSHOT", value_enum)]
     on_open_snapshot: Option<OpenSnapshotArg>,
     /// Accept clusters of one or two members, which stop serving for the time of a defragmentation
@@ -153,6 +162,7 @@ impl From<ModeArg> for Mode {
 /// [`LeaderPolicy`] as a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LeaderArg {
+    Auto,
     Last,
     LastAfterTransfer,
     Skip,
@@ -161,6 +171,7 @@ enum LeaderArg {
 impl From<LeaderArg> for LeaderPolicy {
     fn from(leader: LeaderArg) -> Self {
         match leader {
+            LeaderArg::Auto => Self::Auto,
             LeaderArg::Last => Self::Last,
             LeaderArg::LastAfterTransfer => Self::LastAfterTransfer,
             LeaderArg::Skip => Self::Skip,
@@ -171,12 +182,14 @@ impl From<LeaderArg> for LeaderPolicy {
 /// [`OpenSnapshotPolicy`] as a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OpenSnapshotArg {
+    Wait,
     Ignore,
 }
 
 impl From<OpenSnapshotArg> for OpenSnapshotPolicy {
     fn from(policy: OpenSnapshotArg) -> Self {
         match policy {
+            OpenSnapshotArg::Wait => Self::Wait,
             OpenSnapshotArg::Ignore => Self::Ignore,
         }
     }
@@ -195,6 +208,9 @@ impl PolicyArgs {
             recovery_timeout: self.recovery_timeout,
             cooldown: self.cooldown,
             leader: self.leader.map(LeaderPolicy::from),
+            transfer_above: self.transfer_above,
+            liveness_budget: self.liveness_budget,
+            max_expected_stall: self.max_expected_stall,
             on_open_snapshot: self.on_open_snapshot.map(OpenSnapshotPolicy::from),
             compaction: None,
             disarm_nospace: None,

@@ -69,6 +69,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
                 "blocked": plan.blocked,
                 "blocked_message": plan.blocked.as_ref().map(ToString::to_string),
                 "steps": plan.steps,
+                "warnings": plan.warnings,
                 "gates": gates,
             })),
             Output::Table => {
@@ -89,7 +90,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 async fn past(data_dir: &Path, cluster: &str) -> Past {
     let Ok(journal) = SqliteJournal::open_read_only(data_dir) else { return Past::default() };
     match ledger::read(&journal, cluster).await {
-        Ok(ledger) => Past { attempts: ledger.attempts(), ..Past::default() },
+        Ok(ledger) => Past { attempts: ledger.attempts(), speeds: ledger.speeds(), ..Past::default() },
         Err(error) => {
             eprintln!("defragd: {error}; earlier attempts are not considered");
             Past::default()
@@ -104,7 +105,13 @@ fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[
         let (number, decision, why) = match &step.decision {
             Decision::Defragment { need } => {
                 order += 1;
-                (order.to_string(), "defragment", history::why(*need).to_owned())
+                let why = step.waits_for.as_ref().map_or_else(|| history::why(*need).to_owned(), ToString::to_string);
+                let decision = match (&step.waits_for, step.transfer_first) {
+                    (Some(_), _) => "wait",
+                    (None, true) => "hand over, defragment",
+                    (None, false) => "defragment",
+                };
+                (order.to_string(), decision, why)
             }
             Decision::Skip { reason } => ("-".to_owned(), "leave alone", reason.to_string()),
         };
@@ -118,12 +125,16 @@ fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[
             total,
             in_use,
             frag,
+            step.expected.map_or_else(|| "-".to_owned(), |estimate| table::expected(&estimate)),
             decision.to_owned(),
             why,
         ]
     });
-    let headings = ["ORDER>", "MEMBER", "ID", "ROLE", "DB SIZE>", "IN USE>", "FRAG>", "DECISION", "WHY"];
+    let headings = ["ORDER>", "MEMBER", "ID", "ROLE", "DB SIZE>", "IN USE>", "FRAG>", "EXPECTED>", "DECISION", "WHY"];
     writeln!(out, "{}", table::table(&headings, rows.collect()))?;
+    for warning in &plan.warnings {
+        writeln!(out, "Warning: {warning}")?;
+    }
     if !gates.is_empty() {
         writeln!(out, "{}", history::gate_table(gates))?;
     }

@@ -39,6 +39,7 @@ use crate::{
         history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Step, Trigger},
         plan::{Decision, Plan},
         reason::Reason,
+        story,
     },
     ports::{clock::SystemClock, etcd::Etcd, journal::Journal, progress::Progress},
 };
@@ -282,16 +283,19 @@ impl Progress for Terminal {
 
     fn defragmenting(&self, intent: &Intent) {
         self.line(&format!(
-            "defragmenting {} ({}): {}, of which {} in use",
+            "defragmenting {} ({}): {}, of which {} in use{}",
             intent.member,
             history::role(intent),
             table::size(intent.before.db_size),
-            table::size(intent.before.db_size_in_use)
+            table::size(intent.before.db_size_in_use),
+            intent.expected.map_or(String::new(), |expected| format!("; expected {}", story::about_seconds(expected)))
         ));
     }
 
     fn still_defragmenting(&self, intent: &Intent, elapsed: Duration) {
-        self.line(&format!("still defragmenting {}, {} s so far", intent.member, elapsed.as_secs()));
+        let left = intent.expected.and_then(|expected| story::time_left(expected, elapsed));
+        let left = left.map_or(String::new(), |left| format!(", {left}"));
+        self.line(&format!("still defragmenting {}, {} s so far{left}", intent.member, elapsed.as_secs()));
     }
 
     fn gate(&self, result: &GateResult) {
@@ -302,14 +306,18 @@ impl Progress for Terminal {
         self.line(&format!("waiting: {reason}"));
     }
 
+    fn fell_back(&self, reason: &Reason) {
+        self.line(&format!("the leader is defragmented as the leader: {reason}"));
+    }
+
     fn member_ended(&self, result: &MemberResult) {
         let name = &result.intent.member;
         match &result.end {
-            MemberEnd::Defragmented { after, took } => self.line(&format!(
-                "{name} is done: {} -> {} in {:.1} s, and the cluster is healthy",
+            MemberEnd::Defragmented { after, took, unavailable } => self.line(&format!(
+                "{name} is done: {} -> {} {}, and the cluster is healthy",
                 table::size(result.intent.before.db_size),
                 table::size(after.db_size),
-                took.as_secs_f64()
+                story::duration(*took, *unavailable)
             )),
             MemberEnd::Failed { reason, .. } => self.line(&format!("{name} failed: {reason}")),
             MemberEnd::Unconfirmed { .. } => {

@@ -1,6 +1,10 @@
 //! Aligned tables in etcdctl's style, readable without colour.
 
+use std::time::Duration;
+
 use comfy_table::{Cell, CellAlignment, Table, presets};
+
+use crate::core::estimate::Estimate;
 
 /// A table under these headings. Columns whose heading ends in `>` are aligned to the right.
 pub(super) fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
@@ -18,3 +22,14 @@ pub(super) fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
 }
 
 pub(super) use crate::core::story::size;
+
+/// An estimate for people, like `5 s (2-10 s)`; a tilde before what was never measured in this cluster.
+pub(super) fn expected(estimate: &Estimate) -> String {
+    let seconds = |time: Duration| match time.as_secs_f64() {
+        seconds if seconds < 1.0 => format!("{seconds:.1}"),
+        seconds => format!("{seconds:.0}"),
+    };
+    let (least, most) = (seconds(estimate.least), seconds(estimate.most));
+    let guess = if estimate.measured { "" } else { "~" };
+    format!("{guess}{} s ({least}-{most} s)", seconds(estimate.expected))
+}

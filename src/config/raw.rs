@@ -124,9 +124,15 @@ pub struct PolicyKeys {
     pub recovery_timeout: Option<Time>,
     /// Duration.
     pub cooldown: Option<Time>,
-    /// `last`, `last_after_transfer` or `skip`.
+    /// `auto`, `last`, `last_after_transfer` or `skip`.
     pub leader: Option<LeaderPolicy>,
-    /// `ignore`.
+    /// Duration.
+    pub transfer_above: Option<Time>,
+    /// Duration.
+    pub liveness_budget: Option<Time>,
+    /// Duration.
+    pub max_expected_stall: Option<Time>,
+    /// `wait` or `ignore`.
     pub on_open_snapshot: Option<OpenSnapshotPolicy>,
     /// Compact before the first member; off where absent.
     pub compaction: Option<CompactionKeys>,
@@ -190,6 +196,9 @@ impl PolicyKeys {
             recovery_timeout: over.recovery_timeout.or(self.recovery_timeout),
             cooldown: over.cooldown.or(self.cooldown),
             leader: over.leader.or(self.leader),
+            transfer_above: over.transfer_above.or(self.transfer_above),
+            liveness_budget: over.liveness_budget.or(self.liveness_budget),
+            max_expected_stall: over.max_expected_stall.or(self.max_expected_stall),
             on_open_snapshot: over.on_open_snapshot.or(self.on_open_snapshot),
             compaction: over.compaction.or(self.compaction),
             disarm_nospace: over.disarm_nospace.or(self.disarm_nospace),

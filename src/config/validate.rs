@@ -260,6 +260,13 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
         recovery_timeout: duration("recovery_timeout", keys.recovery_timeout, second, default.recovery_timeout),
         cooldown: duration("cooldown", keys.cooldown, Duration::ZERO, default.cooldown),
         leader: keys.leader.unwrap_or(default.leader),
+        transfer_above: duration("transfer_above", keys.transfer_above, Duration::ZERO, default.transfer_above),
+        liveness_budget: keys
+            .liveness_budget
+            .map(|time| duration("liveness_budget", Some(time), second, Duration::from_mins(1))),
+        max_expected_stall: keys
+            .max_expected_stall
+            .map(|time| duration("max_expected_stall", Some(time), second, Duration::from_mins(1))),
         on_open_snapshot: keys.on_open_snapshot.unwrap_or(default.on_open_snapshot),
         disarm_no_space: keys.disarm_nospace.unwrap_or(default.disarm_no_space),
         allow_without_quorum_slack: keys.allow_without_quorum_slack.unwrap_or(default.allow_without_quorum_slack),

@@ -25,6 +25,7 @@ use jiff::Timestamp;
 
 use super::{
     cluster::{AlarmKind, ClusterFacts, MemberId},
+    estimate::Speeds,
     handover::{Digest, StandingRequest},
     history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
     order::{self, Order, OrderRecord},
@@ -37,6 +38,8 @@ const DAY: Duration = Duration::from_hours(24);
 /// The waits after the first, second, … refusal or failure in a row. The last one repeats.
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15), Duration::from_hours(1)];
+/// The wait after a run that an open snapshot ended. Other clusters have the slot meanwhile.
+const SNAPSHOT_RETRY_AFTER: Duration = Duration::from_mins(1);
 /// Clocks are corrected by small steps all the time.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 /// From this file size / quota on, `emergency: true` overrides the windows.
@@ -254,7 +257,7 @@ impl Ledger {
         let approved_by = agreed.map(|approval| approval.by.clone());
         let next = |trigger, at, alerts| NextAttempt { run: last.id, at, trigger, alerts, approved_by };
         if last.request.trigger == Trigger::Manual && last.is_broken_off() {
-            return Some(next(Trigger::Manual, now.min(ended), alerts));
+            return Some(next(Trigger::Manual, resumes_at(last, ended, now), alerts));
         }
         let tries: usize = chain
             .iter()
@@ -265,7 +268,7 @@ impl Ledger {
             Some(tries) if !last.is_broken_off() && has_been(ended, now) => {
                 after(ended, RETRY_AFTER[tries.min(RETRY_AFTER.len() - 1)])
             }
-            _ => now.min(ended),
+            _ => resumes_at(last, ended, now),
         };
         (!alerts.is_empty()).then(|| next(Trigger::Retry, at, alerts))
     }
@@ -305,6 +308,12 @@ impl Ledger {
             return attempts.map(|attempt| (attempt.result.intent.member_id, attempt.result)).collect();
         }
         self.attempts_of_its_own().into_iter().map(|(member, (_, result))| (member, result)).collect()
+    }
+
+    /// How fast members were defragmented, by all that is known: a resume changes no disk.
+    pub fn speeds(&self) -> Speeds {
+        let inherited = self.inherited.iter().flat_map(|digest| &digest.attempts).map(|attempt| &attempt.result);
+        Speeds::of(inherited.chain(self.runs.iter().flat_map(|run| &run.members)))
     }
 
     /// The same of this journal alone, with the ends of their runs.
@@ -384,6 +393,16 @@ fn leaves_standing(run: &RunView) -> bool {
     let undone =
         matches!(run.outcome, Some(Refused { .. } | Failed { .. } | Interrupted { .. })) || run.is_broken_off();
     undone && run.cancelled.is_none()
+}
+
+/// When the next run of a request begins whose last run was broken off.
+fn resumes_at(last: &RunView, ended: Timestamp, now: Timestamp) -> Timestamp {
+    match &last.outcome {
+        Some(Outcome::Stopped { reason: Reason::SnapshotOpen { .. } }) if has_been(ended, now) => {
+            after(ended, SNAPSHOT_RETRY_AFTER)
+        }
+        _ => now.min(ended),
+    }
 }
 
 /// Whether a run measured that nothing is left to do, or its mode allows nothing.

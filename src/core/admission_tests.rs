@@ -24,12 +24,20 @@ fn sizes(size: u64, in_use: u64) -> Sizes {
 
 fn result(before: Sizes, end: MemberEnd) -> MemberResult {
     let member_id = MemberId(1);
-    let intent = Intent { member_id, member: "etcd-1".to_owned(), is_leader: false, need: Need::Fragmented, before };
+    let intent = Intent {
+        member_id,
+        member: "etcd-1".to_owned(),
+        is_leader: false,
+        need: Need::Fragmented,
+        before,
+        expected: None,
+        non_blocking: false,
+    };
     MemberResult { intent, end }
 }
 
 fn defragmented(before: Sizes, after: Sizes) -> MemberResult {
-    result(before, MemberEnd::Defragmented { after, took: Duration::from_secs(1) })
+    result(before, MemberEnd::Defragmented { after, took: Duration::from_secs(1), unavailable: None })
 }
 
 fn keys(names: &[&str]) -> Vec<AlertKey> {

@@ -78,6 +78,8 @@ mod tests {
             is_leader: false,
             need: Need::Fragmented,
             before: sizes(1000, 100),
+            expected: None,
+            non_blocking: false,
         };
         MemberResult { intent, end }
     }
@@ -92,7 +94,7 @@ mod tests {
 
     #[test]
     fn an_attempt_without_gain_is_not_repeated_until_more_is_free() {
-        let done = |after| attempt(MemberEnd::Defragmented { after, took: Duration::from_secs(1) });
+        let done = |after| attempt(MemberEnd::Defragmented { after, took: Duration::from_secs(1), unavailable: None });
         // (sizes after the last attempt, sizes now) -> left alone; before it were 1000 MiB with 100 in use.
         let table = [
             ((100, 100), (1000, 100), false),

@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::version;
+
 /// Declares a newtype over the `u64` ids of etcd, shown in hexadecimal as etcdctl does.
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -143,6 +145,11 @@ pub struct Gauges {
     pub db_size: Option<ByteSize>,
     /// `etcd_mvcc_db_total_size_in_use_in_bytes`.
     pub db_size_in_use: Option<ByteSize>,
+    /// Snapshots that the member is sending, to a client (a backup) or to another member: started and not yet handled
+    /// streams by gRPC's counters, and `etcd_network_snapshot_send_inflights_total`.
+    pub open_snapshots: Option<u64>,
+    /// Whether the feature gate `NonBlockingDefrag` is on, by `etcd_server_feature_enabled`.
+    pub non_blocking_defrag: Option<bool>,
 }
 
 /// The alarms that etcd can raise.
@@ -257,15 +264,34 @@ pub struct MemberFacts {
 }
 
 impl MemberFacts {
-    /// Whether it is known that a defragmentation is under way on this member.
-    ///
-    /// A `Status` that answers is proof of the contrary: it hangs for the whole of a defragmentation.
+    /// Whether a defragmentation is under way on this member; `None` where that is not known.
     pub fn defrag_in_flight(&self) -> Option<bool> {
+        self.in_flight(self.may_answer())
+    }
+
+    /// The same. `may_answer` is what [`MemberFacts::may_answer`] said now or before.
+    ///
+    /// Where it is false, a `Status` that answers is proof that there is none: it hangs for the whole of one.
+    pub fn in_flight(&self, may_answer: bool) -> Option<bool> {
         match (&self.gauges, &self.status) {
             (Some(Ok(Gauges { defrag_in_flight: Some(in_flight), .. })), _) => Some(*in_flight),
-            (_, Ok(_)) => Some(false),
+            (_, Ok(_)) if !may_answer && !self.may_answer() => Some(false),
             _ => None,
         }
+    }
+
+    /// Whether the member may answer `Status` while it defragments: its feature gate `NonBlockingDefrag` is on, or it is
+    /// of a version that has it on by default and does not tell.
+    pub fn may_answer(&self) -> bool {
+        let told = self.gauges.as_ref().and_then(|gauges| gauges.as_ref().ok()?.non_blocking_defrag);
+        let by_version =
+            || self.status.as_ref().is_ok_and(|status| version::defragments_without_blocking(&status.version));
+        told.unwrap_or_else(by_version)
+    }
+
+    /// How many snapshots the member is known to be sending.
+    pub fn open_snapshots(&self) -> Option<u64> {
+        self.gauges.as_ref()?.as_ref().ok()?.open_snapshots
     }
 }
 

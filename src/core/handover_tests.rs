@@ -24,10 +24,12 @@ fn attempt(member: u64, reason: Option<Reason>) -> MemberResult {
         is_leader: false,
         need: Need::Fragmented,
         before: sizes(1000),
+        expected: None,
+        non_blocking: false,
     };
     let end = match reason {
         Some(reason) => MemberEnd::Failed { reason, after: None },
-        None => MemberEnd::Defragmented { after: sizes(500), took: Duration::from_secs(1) },
+        None => MemberEnd::Defragmented { after: sizes(500), took: Duration::from_secs(1), unavailable: None },
     };
     MemberResult { intent, end }
 }

@@ -122,6 +122,12 @@ pub struct Intent {
     pub need: Need,
     /// Measured just before.
     pub before: Sizes,
+    /// How long the member was expected to be unavailable.
+    #[serde(default, rename = "expected_seconds", with = "wire::maybe_seconds")]
+    pub expected: Option<Duration>,
+    /// Whether the member may answer `Status` while it defragments: see [`super::cluster::MemberFacts::may_answer`].
+    #[serde(default)]
+    pub non_blocking: bool,
 }
 
 /// How the attempt on one member ended.
@@ -135,6 +141,9 @@ pub enum MemberEnd {
         /// From sending Defragment to its answer.
         #[serde(rename = "took_seconds", with = "wire::seconds")]
         took: Duration,
+        /// How much of that the member did not answer, where etcd defragments without blocking; else all of it.
+        #[serde(default, rename = "unavailable_seconds", with = "wire::maybe_seconds")]
+        unavailable: Option<Duration>,
     },
     /// Something failed. The member may or may not have become smaller.
     Failed {
@@ -287,6 +296,7 @@ impl Outcome {
                     | Reason::ShuttingDown
                     | Reason::Paused { .. }
                     | Reason::AwaitingApproval { .. }
+                    | Reason::SnapshotOpen { .. }
                     | Reason::WindowClosed { .. }
             }
         )

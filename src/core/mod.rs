@@ -4,7 +4,7 @@
 //! facts and times come in as values, decisions go out as values. That is what lets a test run
 //! thousands of whole defragmentations in virtual time. Reading order: [`cluster`] (what was observed),
 //! [`policy`] (what is wanted), [`admission`] (whether and when a run may begin), [`safety`] (what forbids it, as a [`reason`]),
-//! [`backoff`] (what the last attempt says against another), [`plan`] (who is next), [`gate`] (checks outside etcd),
+//! [`backoff`] (what the last attempt says against another), [`estimate`] (how long it will take), [`plan`] (who is next), [`gate`] (checks outside etcd),
 //! [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which replica may), [`handover`] (what its successor
 //! must know). Apart from them: [`trend`] and [`review`], what a capacity review tells from history, and [`time`], how people
 //! write how long.
@@ -13,6 +13,7 @@ pub mod admission;
 pub mod alert;
 pub mod backoff;
 pub mod cluster;
+pub mod estimate;
 pub mod expect;
 pub mod gate;
 pub mod handover;

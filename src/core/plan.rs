@@ -5,6 +5,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -13,8 +14,9 @@ use super::{
     admission::emergency,
     backoff,
     cluster::{AlarmKind, ClusterFacts, MemberFacts, MemberId},
-    history::MemberResult,
-    policy::{LeaderPolicy, Need, Policy},
+    estimate::{Estimate, Speeds},
+    history::{MemberEnd, MemberResult},
+    policy::{LeaderPolicy, Need, OpenSnapshotPolicy, Policy},
     reason::Reason,
     safety,
 };
@@ -26,6 +28,8 @@ pub struct Past {
     pub done: BTreeSet<MemberId>,
     /// The last attempt on each member in earlier runs, for automation to learn from.
     pub attempts: BTreeMap<MemberId, MemberResult>,
+    /// How fast members were defragmented before.
+    pub speeds: Speeds,
 }
 
 /// What is to happen with one member.
@@ -56,6 +60,13 @@ pub struct Step {
     /// What is to happen with it.
     #[serde(flatten)]
     pub decision: Decision,
+    /// What its turn waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<Reason>,
+    /// Whether leadership is handed over first.
+    pub transfer_first: bool,
+    /// How long it will be unavailable; `None` where nothing is to happen with it.
+    pub expected: Option<Estimate>,
 }
 
 /// The whole picture for one cluster at one moment.
@@ -67,6 +78,8 @@ pub struct Plan {
     pub emergency: bool,
     /// First those to defragment, in order and with the leader last, then those left alone.
     pub steps: Vec<Step>,
+    /// What forbids nothing, but should be known before.
+    pub warnings: Vec<Reason>,
 }
 
 impl Plan {
@@ -82,12 +95,31 @@ impl Plan {
                 if is_leader && policy.leader == LeaderPolicy::Skip && matches!(decision, Decision::Defragment { .. }) {
                     decision = Decision::Skip { reason: Reason::LeaderSkipped };
                 }
-                Step { member_id: member.member.id, member: member.member.label(), is_leader, decision }
+                let mut step = Step {
+                    member_id: member.member.id,
+                    member: member.member.label(),
+                    is_leader,
+                    decision,
+                    waits_for: None,
+                    transfer_first: false,
+                    expected: None,
+                };
+                if let (Decision::Defragment { .. }, Ok(status)) = (&step.decision, &member.status) {
+                    let expected = past.speeds.estimate(step.member_id, status.db_size_in_use);
+                    step.waits_for = open_snapshot(member, policy);
+                    step.transfer_first = is_leader && transfers_first(policy, &expected);
+                    step.expected = Some(expected);
+                }
+                step
             })
             .collect();
         let leader = steps.iter().find(|step| step.is_leader).map(|step| step.member.clone());
         steps.sort_by(|a, b| Place::of(a, leader.as_deref()).cmp(&Place::of(b, leader.as_deref())));
-        Self { blocked: safety::cluster_danger(facts, policy), emergency: emergency(facts), steps }
+        let blocked = safety::cluster_danger(facts, policy)
+            .or_else(|| unknown_end(facts, past))
+            .or_else(|| stalls(&steps, policy.max_expected_stall, "max_expected_stall").next());
+        let warnings = stalls(&steps, policy.liveness_budget, "liveness_budget").collect();
+        Self { blocked, emergency: emergency(facts), steps, warnings }
     }
 
     /// Whether nothing is left to do: no member needs it, and no skip is for a missing answer or an operator.
@@ -120,9 +152,11 @@ impl Plan {
 /// then 2. A client that leaves a stalling member for the next of its list, and stays there, so comes to one that is
 /// done, or to the leader. Forwards, it would meet the next stall, and all such clients the last, the leader's, where
 /// nobody is left who could write (measured: `benches/ROLL.md`).
+///
+/// A follower that waits lets the others go first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Place<'a> {
-    Follower { beyond_leader: bool, name: Reverse<&'a str>, id: Reverse<MemberId> },
+    Follower { waits: bool, beyond_leader: bool, name: Reverse<&'a str>, id: Reverse<MemberId> },
     Leader,
     LeftAlone { name: &'a str, id: MemberId },
 }
@@ -134,6 +168,7 @@ impl<'a> Place<'a> {
             Decision::Skip { .. } => Self::LeftAlone { name, id },
             Decision::Defragment { .. } if step.is_leader => Self::Leader,
             Decision::Defragment { .. } => Self::Follower {
+                waits: step.waits_for.is_some(),
                 beyond_leader: leader.is_some_and(|leader| name > leader),
                 name: Reverse(name),
                 id: Reverse(id),
@@ -162,6 +197,59 @@ fn decide(facts: &ClusterFacts, member: &MemberFacts, policy: &Policy, past: &Pa
         Ok(need) => Decision::Defragment { need },
         Err(reason) => Decision::Skip { reason },
     }
+}
+
+/// Whether leadership is handed over before the leader is defragmented.
+fn transfers_first(policy: &Policy, expected: &Estimate) -> bool {
+    match policy.leader {
+        LeaderPolicy::Auto => expected.expected > policy.transfer_above,
+        LeaderPolicy::LastAfterTransfer => true,
+        LeaderPolicy::Last | LeaderPolicy::Skip => false,
+    }
+}
+
+/// The members that are expected to be unavailable for longer than this.
+fn stalls<'a>(steps: &'a [Step], limit: Option<Duration>, what: &'a str) -> impl Iterator<Item = Reason> + 'a {
+    steps.iter().filter_map(move |step| {
+        let (expected, limit) = (step.expected?.expected, limit?);
+        let (member, what) = (step.member.clone(), what.to_owned());
+        (expected > limit).then_some(Reason::StallExceedsProbe { member, expected, limit, what })
+    })
+}
+
+/// A member whose last Defragment had no answer, and that may be at it although it answers. Nobody else is started then.
+fn unknown_end(facts: &ClusterFacts, past: &Past) -> Option<Reason> {
+    facts.members.iter().find_map(|member| {
+        let last = past.attempts.get(&member.member.id)?;
+        let unanswered = matches!(
+            &last.end,
+            MemberEnd::Failed {
+                reason: Reason::ConnectionLost { .. } | Reason::DeadlineExceeded { .. } | Reason::DefragUnknown { .. },
+                after: None,
+            }
+        );
+        let is_unknown = unanswered && member.status.is_ok() && member.in_flight(last.intent.non_blocking).is_none();
+        is_unknown.then(|| Reason::DefragUnknown { member: member.member.label(), detail: page_trouble(member) })
+    })
+}
+
+/// Why the member's metrics page does not tell.
+pub(super) fn page_trouble(member: &MemberFacts) -> String {
+    match &member.gauges {
+        Some(Err(unknown)) => unknown.detail.clone(),
+        _ => String::new(),
+    }
+}
+
+/// Whether the member is sending a snapshot. Defragment holds all of etcd's locks while it waits for the stream to end:
+/// the member would serve nobody until then. Where its metrics page is not known, neither is this.
+fn open_snapshot(member: &MemberFacts, policy: &Policy) -> Option<Reason> {
+    let open = member.open_snapshots().filter(|open| *open > 0)?;
+    (policy.on_open_snapshot == OpenSnapshotPolicy::Wait).then(|| Reason::SnapshotOpen {
+        member: member.member.label(),
+        open,
+        waited: Duration::ZERO,
+    })
 }
 
 #[cfg(test)]

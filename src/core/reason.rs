@@ -9,7 +9,7 @@
 //! | `not_needed` | nothing; lower the thresholds if you want it earlier |
 //! | `learner` | nothing; promote or remove a learner that stays |
 //! | `already_done` | nothing |
-//! | `leader_skipped` | set `leader` to `last` or `last_after_transfer` if its file grows |
+//! | `leader_skipped` | set `leader` to `auto`, `last` or `last_after_transfer` if its file grows |
 //! | `cluster_unreachable` | check endpoints, network, certificates; `defragd status` |
 //! | `member_unreachable` | bring the member back: `defragd status`, its log, its host |
 //! | `read_failed` | the member has no quorum behind it: look at its network and at the other members |
@@ -21,6 +21,9 @@
 //! | `alarms_unknown` | the cluster cannot serve the listing: look at `etcdctl alarm list` |
 //! | `corrupt_alarm` | find and replace the corrupt member before anything else; never disarm first |
 //! | `defrag_in_flight` | wait: somebody, or an earlier run, is defragmenting it |
+//! | `defrag_unknown` | make the member's metrics page readable; or, once its log says that the defragmentation finished, `defragd resume` |
+//! | `stall_exceeds_probe` | raise the liveness probe's `failureThreshold`, then `liveness_budget`; free keys; or raise `max_expected_stall` |
+//! | `snapshot_open` | wait for the backup, or end it if it hangs; `on_open_snapshot: ignore` accepts that the member stands still until it ends |
 //! | `raft_lag` | wait for the member to catch up; if it does not, look at its disk and network |
 //! | `dangerous_version` | upgrade etcd |
 //! | `membership_changed` | let the change finish; the next alert starts anew |
@@ -34,7 +37,7 @@
 //! | `not_recovered` | bring the cluster back to health: `defragd status` |
 //! | `journal_failed` | free space in `--data-dir`, make it writable |
 //! | `transfer_failed` | look at the voters' health and at the leader's log |
-//! | `no_transfer_target` | bring a voter to health, or set `leader` to `last` |
+//! | `no_transfer_target` | bring a voter to health, or set `leader` to `auto` |
 //! | `compaction_failed` | look at the leader's log; compaction is off by default |
 //! | `still_near_quota` | delete and compact keys and run again, or raise the quota on every member |
 //! | `quota_unknown` | make the member's client URL serve `/metrics`, or disarm by hand |
@@ -188,6 +191,46 @@ pub enum Reason {
         /// Its name.
         member: String,
     },
+    /// A Defragment had no answer, and the member answers everything else while it defragments.
+    #[error(
+        "whether member {member} is still at its last defragmentation is not known: it answers other requests meanwhile, and its metrics page, which would tell, cannot be read{}", if detail.is_empty() { String::new() } else { format!(" ({detail})") }
+    )]
+    DefragUnknown {
+        /// Its name.
+        member: String,
+        /// Why its page cannot be read.
+        detail: String,
+    },
+    /// The member would be unavailable for so long that it may be killed in the middle.
+    #[error(
+        "member {member} is expected to be unavailable for {:.0} s, and {what} allows {:.0} s", expected.as_secs_f64(), limit.as_secs_f64()
+    )]
+    StallExceedsProbe {
+        /// Its name.
+        member: String,
+        /// How long.
+        #[serde(rename = "expected_seconds", with = "wire::seconds")]
+        expected: Duration,
+        /// What it exceeds.
+        #[serde(rename = "limit_seconds", with = "wire::seconds")]
+        limit: Duration,
+        /// Whose limit that is: a key of the policy.
+        what: String,
+    },
+    /// The member is sending a snapshot. Its defragmentation could not end before the stream does, and the member would
+    /// serve nobody until then.
+    #[error(
+        "member {member} is sending {open} snapshot(s){}: its defragmentation waits for the end, or the member would serve nobody until then; look for a backup that hangs", if waited.is_zero() { String::new() } else { format!(", for at least {:.0} s", waited.as_secs_f64()) }
+    )]
+    SnapshotOpen {
+        /// Its name.
+        member: String,
+        /// How many streams.
+        open: u64,
+        /// Since they were first seen; etcd does not tell when they began.
+        #[serde(rename = "waited_seconds", with = "wire::seconds")]
+        waited: Duration,
+    },
     /// A member lags behind the others.
     #[error("member {member} is {behind} raft entries behind (limit {limit})")]
     RaftLag {
@@ -306,7 +349,7 @@ pub enum Reason {
     },
     /// Nobody can take leadership over.
     #[error(
-        "no voter is fit to take leadership over before the leader is defragmented (caught up, and its file tight); set the policy's leader to last to defragment it as the leader"
+        "no voter is fit to take leadership over before the leader is defragmented (caught up, and its file tight); set `leader` to `auto` or `last` to defragment it as the leader"
     )]
     NoTransferTarget,
     /// The history could not be compacted.
@@ -600,6 +643,9 @@ impl Reason {
             Self::AlarmsUnknown { .. } => "alarms_unknown",
             Self::CorruptAlarm => "corrupt_alarm",
             Self::DefragInFlight { .. } => "defrag_in_flight",
+            Self::DefragUnknown { .. } => "defrag_unknown",
+            Self::StallExceedsProbe { .. } => "stall_exceeds_probe",
+            Self::SnapshotOpen { .. } => "snapshot_open",
             Self::RaftLag { .. } => "raft_lag",
             Self::DangerousVersion { .. } => "dangerous_version",
             Self::MembershipChanged { .. } => "membership_changed",
@@ -672,6 +718,7 @@ impl Reason {
                 | Self::LeaderDisagreement { .. }
                 | Self::AlarmsUnknown { .. }
                 | Self::DefragInFlight { .. }
+                | Self::DefragUnknown { .. }
                 | Self::RaftLag { .. }
         )
     }

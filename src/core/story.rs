@@ -1,5 +1,7 @@
 //! The journal's entries as sentences, for an operator who checks what was done and why.
 
+use std::time::Duration;
+
 use bytesize::ByteSize;
 use jiff::Timestamp;
 
@@ -80,6 +82,27 @@ pub fn size(size: ByteSize) -> String {
     size.display().iec().to_string()
 }
 
+/// How long a defragmentation took, like `in 5.0 s`; and how much of that the member did not answer, where that is known
+/// apart.
+pub fn duration(took: Duration, unavailable: Option<Duration>) -> String {
+    let apart = unavailable.map_or(String::new(), |time| format!(", unavailable for {:.1} s", time.as_secs_f64()));
+    format!("in {:.1} s{apart}", took.as_secs_f64())
+}
+
+/// An expected time, like `about 12 s`.
+pub fn about_seconds(expected: Duration) -> String {
+    match expected.as_secs_f64().round() {
+        seconds if seconds < 1.0 => "less than 1 s".to_owned(),
+        seconds => format!("about {seconds} s"),
+    }
+}
+
+/// How much of the expected time is left, like `about 12 s left`; `None` once it is over.
+pub fn time_left(expected: Duration, elapsed: Duration) -> Option<String> {
+    let left = expected.checked_sub(elapsed)?;
+    Some(format!("{} left", about_seconds(left)))
+}
+
 fn intended(intent: &Intent) -> String {
     format!("{} ({}) is next, for {}: {}", intent.member, role(intent), why(intent.need), sizes(intent.before))
 }
@@ -91,12 +114,9 @@ fn sizes(sizes: Sizes) -> String {
 fn ended(result: &MemberResult) -> String {
     let name = &result.intent.member;
     match &result.end {
-        MemberEnd::Defragmented { after, took } => {
-            format!(
-                "{name} is defragmented in {:.1} s, and the cluster is healthy: {}",
-                took.as_secs_f64(),
-                sizes(*after)
-            )
+        MemberEnd::Defragmented { after, took, unavailable } => {
+            let duration = duration(*took, *unavailable);
+            format!("{name} is defragmented {duration}, and the cluster is healthy: {}", sizes(*after))
         }
         MemberEnd::Failed { reason, .. } => format!("{name} failed: {reason}"),
         MemberEnd::Unconfirmed { after: Some(after) } => {

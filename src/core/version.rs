@@ -42,6 +42,12 @@ pub fn dies_of_a_full_disk(version: &str) -> bool {
     Version::parse(version).is_some_and(|version| MENDED_FULL_DISK.iter().any(|first| version.is_before(*first)))
 }
 
+/// Whether a member of this version may answer while it defragments (etcd's pull request 22425). One whose version is not
+/// understood may.
+pub fn defragments_without_blocking(version: &str) -> bool {
+    Version::parse(version).is_none_or(|version| (version.0, version.1) >= (3, 8))
+}
+
 /// Defects that are worth a word but do not forbid a defragmentation.
 pub fn warnings(version: &str) -> Vec<&'static str> {
     /// A defect, and for each release line the first patch release without it.

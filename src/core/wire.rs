@@ -35,6 +35,28 @@ pub(super) mod maybe_bytes {
     }
 }
 
+/// Durations that may be unknown.
+pub(super) mod maybe_seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(in crate::core) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.map(|time| time.as_secs_f64()).serialize(serializer)
+    }
+
+    pub(in crate::core) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let seconds = Option::<f64>::deserialize(deserializer)?;
+        seconds.map(|seconds| Duration::try_from_secs_f64(seconds).map_err(D::Error::custom)).transpose()
+    }
+}
+
 /// Durations as numbers of seconds.
 pub(super) mod seconds {
     use std::time::Duration;

@@ -25,6 +25,8 @@ pub trait Progress: Send + Sync {
     fn defragmented(&self, _intent: &Intent) {}
     /// The run waits because of this.
     fn waiting(&self, _reason: &Reason) {}
+    /// The policy's first choice could not be followed, because of this.
+    fn fell_back(&self, _reason: &Reason) {}
     /// The attempt on a member ended, and it is in the journal.
     fn member_ended(&self, _result: &MemberResult) {}
     /// A gate was checked.
@@ -58,6 +60,10 @@ impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
     fn waiting(&self, reason: &Reason) {
         self.0.waiting(reason);
         self.1.waiting(reason);
+    }
+    fn fell_back(&self, reason: &Reason) {
+        self.0.fell_back(reason);
+        self.1.fell_back(reason);
     }
     fn member_ended(&self, result: &MemberResult) {
         self.0.member_ended(result);

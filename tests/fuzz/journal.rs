@@ -64,6 +64,8 @@ fn entries() -> Vec<Entry> {
         is_leader: true,
         need: Need::Fragmented,
         before,
+        expected: None,
+        non_blocking: false,
     };
     let after = Sizes { db_size: ByteSize(1_001), ..before };
     let alerts = vec![AlertKey { fingerprint: "f".to_owned(), starts_at: "2026-01-01T00:00:00Z".to_owned() }];
@@ -90,7 +92,7 @@ fn entries() -> Vec<Entry> {
         Entry::Intent(intent()),
         Entry::Result(MemberResult {
             intent: intent(),
-            end: MemberEnd::Defragmented { after, took: Duration::from_millis(1_500) },
+            end: MemberEnd::Defragmented { after, took: Duration::from_millis(1_500), unavailable: None },
         }),
         Entry::Result(MemberResult { intent: intent(), end: MemberEnd::NotSent { reason: Reason::CorruptAlarm } }),
         Entry::Finished(Outcome::Failed { reason: Reason::CorruptAlarm }),

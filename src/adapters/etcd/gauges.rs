@@ -63,10 +63,11 @@ pub fn read(page: &str) -> Gauges {
     reader.end()
 }
 
-/// Reads the unlabelled samples that matter, as the page comes, without keeping it.
+/// Reads the samples that matter, as the page comes, without keeping it.
 #[derive(Default)]
 struct Reader {
     gauges: Gauges,
+    snapshots: Snapshots,
     /// The beginning of a line whose end has not come yet.
     begun: Vec<u8>,
 }
@@ -92,15 +93,23 @@ impl Reader {
     fn end(mut self) -> Gauges {
         let last = std::mem::take(&mut self.begun);
         self.line(&last);
+        self.gauges.open_snapshots = self.snapshots.open();
         self.gauges
     }
 
     fn line(&mut self, line: &[u8]) {
         // Most lines are of other metrics: they are passed by unread.
-        if !line.starts_with(b"etcd_") {
+        if !line.starts_with(b"etcd_") && !line.starts_with(b"grpc_server_") {
             return;
         }
         let Some((name, value)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(' ')) else { return };
+        if let Some((name, labels)) = name.split_once('{') {
+            if name == "etcd_server_feature_enabled" && labels.contains("name=\"NonBlockingDefrag\"") {
+                self.gauges.non_blocking_defrag = Some(value.trim() == "1");
+            }
+            self.snapshots.take(name, labels, value);
+            return;
+        }
         let gauges = &mut self.gauges;
         let value = || value.split_whitespace().next().and_then(|value| value.parse::<f64>().ok());
         match name {
@@ -111,6 +120,37 @@ impl Reader {
             _ => {}
         }
     }
+}
+
+/// What counts snapshots that are being sent.
+#[derive(Default)]
+struct Snapshots {
+    started: Option<u64>,
+    handled: u64,
+    to_members: u64,
+}
+
+impl Snapshots {
+    fn take(&mut self, name: &str, labels: &str, value: &str) {
+        let to = match name {
+            "grpc_server_started_total" if is_snapshot(labels) => self.started.get_or_insert(0),
+            // One for each status code.
+            "grpc_server_handled_total" if is_snapshot(labels) => &mut self.handled,
+            "etcd_network_snapshot_send_inflights_total" => &mut self.to_members,
+            _ => return,
+        };
+        let value = value.split_whitespace().next().and_then(|value| value.parse::<f64>().ok()).and_then(bytes);
+        *to = to.saturating_add(value.map_or(0, |value| value.0));
+    }
+
+    /// `None` where gRPC's counters are not there.
+    fn open(&self) -> Option<u64> {
+        Some(self.started?.saturating_sub(self.handled).saturating_add(self.to_members))
+    }
+}
+
+fn is_snapshot(labels: &str) -> bool {
+    labels.contains("grpc_method=\"Snapshot\"")
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be positive and finite")]
@@ -151,6 +191,28 @@ mod tests {
         assert_eq!(gauges.quota, Some(ByteSize::gib(2)));
         assert_eq!(gauges.db_size, Some(ByteSize(1_480_000_000)));
         assert_eq!(gauges.db_size_in_use, None);
+    }
+
+    #[test]
+    fn snapshots_that_are_being_sent_are_counted() {
+        let started = |count: u32| {
+            format!(
+                "grpc_server_started_total{{grpc_method=\"Snapshot\",grpc_service=\"etcdserverpb.Maintenance\",\
+                 grpc_type=\"server_stream\"}} {count}\n\
+                 grpc_server_started_total{{grpc_method=\"Status\",grpc_type=\"unary\"}} 50\n"
+            )
+        };
+        let handled = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Snapshot\"} 2\n\
+                       grpc_server_handled_total{grpc_code=\"Canceled\",grpc_method=\"Snapshot\"} 1\n\
+                       grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Status\"} 49\n";
+        let open = |page: &str| read(page).open_snapshots;
+        assert_eq!(open(&format!("{}{handled}", started(3))), Some(0));
+        assert_eq!(open(&format!("{handled}{}", started(5))), Some(2));
+        // A counter that was read before its counterpart rose.
+        assert_eq!(open(&format!("{}{handled}", started(2))), Some(0));
+        let to_member = "etcd_network_snapshot_send_inflights_total{To=\"8e9e05c52164694d\"} 1\n";
+        assert_eq!(open(&format!("{}{handled}{to_member}", started(4))), Some(2));
+        assert_eq!(open(to_member), None, "whether a client has one open is not known");
     }
 
     #[tokio::test]

@@ -31,6 +31,8 @@ fn intent() -> Intent {
         is_leader: true,
         need: Need::Fragmented,
         before,
+        expected: None,
+        non_blocking: false,
     }
 }
 
@@ -40,7 +42,7 @@ async fn what_was_written_is_there_after_reopening() {
     let journal = open(dir.path());
     let run = journal.accept(request()).await.expect("accepted");
     let after = Sizes { db_size: ByteSize(1_001), ..intent().before };
-    let end = MemberEnd::Defragmented { after, took: Duration::from_millis(1_500) };
+    let end = MemberEnd::Defragmented { after, took: Duration::from_millis(1_500), unavailable: None };
     let result = MemberResult { intent: intent(), end };
     let outcome = Outcome::Failed { reason: Reason::CorruptAlarm };
     journal.append(run, Entry::Started { mode: Mode::Enforce, term: None }).await.expect("written");

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Done, LOOK_INTERVAL, Phase, Run, known, sizes};
+use super::{
+    Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Done, LOOK_INTERVAL, Phase, Run, SNAPSHOT_LOOK_INTERVAL,
+    SNAPSHOT_PATIENCE, known, sizes,
+};
 use crate::core::{
-    cluster::{AlarmKind, ClusterFacts, Fact},
+    cluster::{AlarmKind, ClusterFacts, Fact, MemberFacts},
     gate::Moment,
     history::{Intent, MemberEnd, Outcome},
     plan::{Plan, Step as Planned},
-    policy::{LeaderPolicy, Mode, Need},
+    policy::{Mode, Need},
     reason::Reason,
 };
 
@@ -40,6 +43,9 @@ impl Run {
             return self.look_again(reason);
         }
         self.looks = 0;
+        if next.as_ref().is_none_or(|(step, _)| step.waits_for.is_none()) {
+            self.snapshot_since = None;
+        }
         let compact_to = self.revision_to_compact(facts);
         let disarm = self.brief.policy.disarm_no_space && self.no_space;
         let has_work = compact_to.is_some() || next.is_some() || disarm;
@@ -58,15 +64,28 @@ impl Run {
             return self.intend_step(crate::core::history::Step::Compact { revision });
         }
         match next {
-            Some((step, _)) if step.is_leader && self.brief.policy.leader == LeaderPolicy::LastAfterTransfer => {
-                self.hand_over_first(facts, &step)
-            }
+            Some((Planned { waits_for: Some(reason), .. }, _)) => self.wait_for_snapshot(now, reason),
+            Some((step, need)) if step.transfer_first => self.hand_over_first(facts, step, need),
             Some((step, need)) => self.intend(facts, step, need),
             None if disarm => self.disarm_next(facts),
             None if self.unproven => self.watch_alarms(now),
             None if self.acted => self.succeed(),
             None => self.finish(Outcome::NothingToDo),
         }
+    }
+
+    /// All others are done.
+    fn wait_for_snapshot(&mut self, now: Duration, mut reason: Reason) -> Action {
+        let since = *self.snapshot_since.get_or_insert(now);
+        if let Reason::SnapshotOpen { waited, .. } = &mut reason {
+            *waited = now.saturating_sub(since);
+        }
+        if now.saturating_sub(since) >= SNAPSHOT_PATIENCE {
+            return self.finish(Outcome::Stopped { reason });
+        }
+        self.waiting_for = Some(reason);
+        self.phase = Phase::Choosing;
+        Action::Observe { after: SNAPSHOT_LOOK_INTERVAL }
     }
 
     fn only_observed(&mut self, members: Vec<String>) -> Action {
@@ -83,8 +102,10 @@ impl Run {
         let Some(before) = sizes(facts, step.member_id) else {
             return self.give_up(Reason::OutOfStep);
         };
-        let Planned { member_id, member, is_leader, .. } = step;
-        let intent = Intent { member_id, member, is_leader, need, before };
+        let non_blocking = facts.member(step.member_id).is_some_and(MemberFacts::may_answer);
+        let Planned { member_id, member, is_leader, expected, .. } = step;
+        let expected = expected.map(|estimate| estimate.expected);
+        let intent = Intent { member_id, member, is_leader, need, before, expected, non_blocking };
         self.phase = Phase::Intending(intent.clone());
         Action::RecordIntent(intent)
     }
@@ -121,8 +142,9 @@ impl Run {
     fn no_longer_next(&self, intent: &Intent, facts: &ClusterFacts) -> Option<Reason> {
         let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let next = plan.pending().next();
-        if next.is_some_and(|(step, _)| step.member_id == intent.member_id && step.is_leader == intent.is_leader) {
-            return plan.blocked;
+        let same = |step: &Planned| step.member_id == intent.member_id && step.is_leader == intent.is_leader;
+        if let Some((step, _)) = next.filter(|(step, _)| same(step)) {
+            return plan.blocked.clone().or_else(|| step.waits_for.clone());
         }
         Some(plan.blocked.unwrap_or(Reason::NoLongerNext { member: intent.member.clone() }))
     }
@@ -134,7 +156,10 @@ impl Run {
         then: Option<Outcome>,
         written: Result<(), String>,
     ) -> Action {
-        self.past.done.extend(done.as_ref().map(|done| done.member));
+        if let Some(done) = &done {
+            self.past.done.insert(done.result.intent.member_id);
+            self.past.speeds.saw(&done.result);
+        }
         match (then, written, done) {
             (Some(outcome), _, _) => self.finish(outcome),
             (None, Err(detail), _) => self.give_up(Reason::JournalFailed { detail }),

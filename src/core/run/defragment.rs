@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    Action, DEADLINES_TO_FOLLOW, DefragError, Done, IDLE_BEFORE_DONE, LOOK_INTERVAL, Phase, Run, Watch, sizes,
+    Action, DEADLINES_TO_FOLLOW, DefragError, Done, IDLE_BEFORE_DONE, LOOK_INTERVAL, Phase, Run, Times, Watch, sizes,
 };
 use crate::core::{
-    cluster::{ClusterFacts, Fact, MemberFacts, UnknownKind},
+    cluster::{ClusterFacts, Fact, UnknownKind},
     history::{Intent, MemberEnd, MemberResult, Outcome, Sizes},
+    plan::page_trouble,
     reason::Reason,
     safety,
 };
@@ -20,6 +21,8 @@ pub(super) enum Seen {
     Busy(Watch),
     /// It has been out of reach for too long to go on waiting.
     Gone,
+    /// It has answered for long, but whether it is done is not known.
+    Unknown(Reason),
 }
 
 impl Run {
@@ -27,7 +30,7 @@ impl Run {
         &mut self,
         now: Duration,
         intent: Intent,
-        sent_at: Duration,
+        (sent_at, unavailable): (Duration, Option<Duration>),
         answer: Result<(), DefragError>,
     ) -> Action {
         let member = intent.member.clone();
@@ -41,8 +44,8 @@ impl Run {
         self.acted |= sent;
         let cause = match answer {
             Ok(()) => {
-                let took = now.saturating_sub(sent_at);
-                self.phase = Phase::Recovering { intent, took, since: now, healthy_since: None };
+                let times = Times { took: now.saturating_sub(sent_at), unavailable };
+                self.phase = Phase::Recovering { intent, times, since: now, healthy_since: None };
                 return Action::Observe { after: Duration::ZERO };
             }
             Err(DefragError::Answered(detail)) => {
@@ -83,6 +86,7 @@ impl Run {
         match self.watch(now, &intent, watch, facts) {
             Seen::Idle(after) => self.fail(intent, cause, after),
             Seen::Gone => self.fail(intent, cause, None),
+            Seen::Unknown(reason) => self.fail(intent, reason, None),
             Seen::Busy(watch) => {
                 self.waiting_for = Some(cause.clone());
                 self.look_at(Phase::Following { intent, cause, watch })
@@ -94,7 +98,8 @@ impl Run {
     pub(super) fn watch(&self, now: Duration, intent: &Intent, mut watch: Watch, facts: &Fact<ClusterFacts>) -> Seen {
         let member = facts.as_ref().ok().and_then(|facts| facts.member(intent.member_id));
         let answers = member.is_some_and(|member| member.status.is_ok());
-        match member.and_then(MemberFacts::defrag_in_flight) {
+        let in_flight = member.and_then(|member| member.in_flight(intent.non_blocking));
+        match in_flight {
             Some(true) => watch = Watch { busy_at: now, idle_since: None },
             Some(false) if answers => watch.idle_since = watch.idle_since.or(Some(now)),
             _ => watch.idle_since = None,
@@ -106,13 +111,16 @@ impl Run {
         // hangs may well be at work, so it gets longer; in either case no other member is started.
         let hangs = member
             .is_some_and(|member| matches!(&member.status, Err(unknown) if unknown.kind == UnknownKind::TimedOut));
-        let patience = if hangs {
+        let unknown = member.filter(|_| answers && in_flight.is_none());
+        let patience = if hangs || unknown.is_some() {
             self.brief.policy.defrag_deadline.saturating_mul(DEADLINES_TO_FOLLOW)
         } else {
             self.brief.policy.recovery_timeout
         };
         if watch.idle_since.is_none() && now.saturating_sub(watch.busy_at) >= patience {
-            return Seen::Gone;
+            return unknown.map_or(Seen::Gone, |member| {
+                Seen::Unknown(Reason::DefragUnknown { member: intent.member.clone(), detail: page_trouble(member) })
+            });
         }
         Seen::Busy(watch)
     }
@@ -121,7 +129,7 @@ impl Run {
         &mut self,
         now: Duration,
         intent: Intent,
-        took: Duration,
+        times: Times,
         (since, mut healthy_since): (Duration, Option<Duration>),
         facts: &Fact<ClusterFacts>,
     ) -> Action {
@@ -135,13 +143,13 @@ impl Run {
                 let pause = if self.stop.is_some() { Duration::ZERO } else { self.brief.policy.pause_between_members };
                 if healthy_for >= pause {
                     let then = self.stop.clone().map(|reason| Outcome::Stopped { reason });
-                    let facts = Box::new(facts.clone());
-                    self.phase =
-                        Phase::Recording { done: Some(Done { member: intent.member_id, seen_at: now, facts }), then };
-                    let end = MemberEnd::Defragmented { after, took };
-                    return Action::RecordResult(MemberResult { intent, end });
+                    let Times { took, unavailable } = times;
+                    let result = MemberResult { intent, end: MemberEnd::Defragmented { after, took, unavailable } };
+                    let done = Done { result: result.clone(), seen_at: now, facts: Box::new(facts.clone()) };
+                    self.phase = Phase::Recording { done: Some(done), then };
+                    return Action::RecordResult(result);
                 }
-                self.phase = Phase::Recovering { intent, took, since, healthy_since };
+                self.phase = Phase::Recovering { intent, times, since, healthy_since };
                 return Action::Observe { after: LOOK_INTERVAL.min(pause.saturating_sub(healthy_for)) };
             }
             (trouble, after, _) => {
@@ -156,6 +164,6 @@ impl Run {
             }
         }
         let waited = now.saturating_sub(since);
-        self.look_soon_at(Phase::Recovering { intent, took, since, healthy_since }, waited)
+        self.look_soon_at(Phase::Recovering { intent, times, since, healthy_since }, waited)
     }
 }

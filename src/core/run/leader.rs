@@ -7,6 +7,7 @@ use crate::core::{
     cluster::{ClusterFacts, Fact, MemberFacts, MemberId},
     history::{Outcome, Step},
     plan::{Decision, Plan, Step as Planned},
+    policy::{LeaderPolicy, Need},
     reason::Reason,
 };
 
@@ -33,8 +34,12 @@ pub(super) fn led_by_another(step: &Step, facts: &ClusterFacts) -> Option<Reason
 }
 
 impl Run {
-    pub(super) fn hand_over_first(&mut self, facts: &ClusterFacts, leader: &Planned) -> Action {
+    pub(super) fn hand_over_first(&mut self, facts: &ClusterFacts, leader: Planned, need: Need) -> Action {
         let Some(heir) = self.heir(facts, leader.member_id) else {
+            if self.brief.policy.leader == LeaderPolicy::Auto {
+                self.fell_back = Some(Reason::NoTransferTarget);
+                return self.intend(facts, leader, need);
+            }
             // If an operator must fix a voter first, report that.
             let by_operator = self.plan.iter().flat_map(|plan| &plan.steps).find_map(|step| match &step.decision {
                 Decision::Skip { reason: reason @ Reason::NeedsPerson { .. } } => Some(reason.clone()),

@@ -29,6 +29,7 @@ use std::{
 
 use super::{
     cluster::{AlarmKind, ClusterFacts, ClusterId, Fact, MemberId, Unknown},
+    estimate::Speeds,
     gate::{GateResult, GateRule, Moment},
     history::{Intent, MemberEnd, MemberResult, Outcome, Sizes, Step},
     plan::{Past, Plan},
@@ -46,6 +47,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The time between the first looks at something that mostly takes no second: what is waited for here keeps the next
 /// member waiting, too.
 const FIRST_LOOK_INTERVAL: Duration = Duration::from_millis(25);
+/// How long a run waits for the end of a snapshot before it ends and leaves the rest to the next one.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(10);
+/// The time between two looks at an open snapshot: a backup takes seconds or minutes.
+const SNAPSHOT_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a member must look idle, after an answer to Defragment that never came, to count as done.
 /// A request that was still on its way when the connection broke would have begun within it.
 const IDLE_BEFORE_DONE: Duration = Duration::from_secs(3);
@@ -61,6 +66,8 @@ pub struct Brief {
     pub gates: Vec<GateRule>,
     /// The last attempt on each member in earlier runs. Empty where a person asks: they know of it.
     pub attempts: BTreeMap<MemberId, MemberResult>,
+    /// How fast members were defragmented before, whoever asks.
+    pub speeds: Speeds,
     /// The newest revision that is old enough to be compacted, for a policy that says so by age.
     pub old_revision: Option<u64>,
 }
@@ -110,7 +117,12 @@ pub enum Event {
     /// The step was not sent: at the last moment it was not permitted any more.
     Withheld(Reason),
     /// Defragment was answered, or its answer can no longer come.
-    DefragReturned(Result<(), DefragError>),
+    DefragReturned {
+        /// What was answered.
+        answer: Result<(), DefragError>,
+        /// How much of the time the member did not answer `Status`, where that was watched.
+        unavailable: Option<Duration>,
+    },
     /// The gates were checked, or a stop cut that short.
     GatesChecked {
         /// One for each gate of the moment.
@@ -179,7 +191,7 @@ enum Phase {
     },
     Recovering {
         intent: Intent,
-        took: Duration,
+        times: Times,
         since: Duration,
         healthy_since: Option<Duration>,
     },
@@ -194,9 +206,16 @@ enum Phase {
 /// A member that is defragmented, and the look that found its cluster healthy after it.
 #[derive(Clone, Debug)]
 struct Done {
-    member: MemberId,
+    result: MemberResult,
     seen_at: Duration,
     facts: Box<ClusterFacts>,
+}
+
+/// How long a defragmentation took, and how much of that the member did not answer, where that was watched.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    took: Duration,
+    unavailable: Option<Duration>,
 }
 
 /// The look-out for the end of a defragmentation whose answer will not come.
@@ -227,6 +246,8 @@ pub struct Run {
     unproven: bool,
     /// Whether NOSPACE was armed at the last choice.
     no_space: bool,
+    /// Since when all that is left to do waits for the end of a snapshot.
+    snapshot_since: Option<Duration>,
     /// The outcome of a failed run, while it still disarms NOSPACE.
     ending: Option<Outcome>,
     looks: u32,
@@ -236,12 +257,17 @@ pub struct Run {
     forbidden: Option<Reason>,
     plan: Option<Plan>,
     waiting_for: Option<Reason>,
+    fell_back: Option<Reason>,
 }
 
 impl Run {
     /// A run, and its first action.
     pub fn start(mut brief: Brief) -> (Self, Action) {
-        let past = Past { done: BTreeSet::new(), attempts: std::mem::take(&mut brief.attempts) };
+        let past = Past {
+            done: BTreeSet::new(),
+            attempts: std::mem::take(&mut brief.attempts),
+            speeds: std::mem::take(&mut brief.speeds),
+        };
         let run = Self {
             brief,
             phase: Phase::Choosing,
@@ -255,6 +281,7 @@ impl Run {
             disarmed: BTreeSet::new(),
             unproven: false,
             no_space: false,
+            snapshot_since: None,
             ending: None,
             looks: 0,
             changes_of_mind: 0,
@@ -262,6 +289,7 @@ impl Run {
             forbidden: None,
             plan: None,
             waiting_for: None,
+            fell_back: None,
         };
         (run, Action::Observe { after: Duration::ZERO })
     }
@@ -284,6 +312,11 @@ impl Run {
     /// What a wait is for, while there is one.
     pub fn waiting_for(&self) -> Option<&Reason> {
         self.waiting_for.as_ref()
+    }
+
+    /// Why the last decision was not the policy's first choice; told once.
+    pub fn take_fallback(&mut self) -> Option<Reason> {
+        self.fell_back.take()
     }
 
     /// The member whose defragmentation is, or may be, under way.
@@ -311,14 +344,14 @@ impl Run {
             (Phase::Clearing(clearing), Event::Observed(facts)) => self.clear(now, clearing, &facts),
             (Phase::Intending(intent), Event::Recorded(written)) => self.intended(intent, written),
             (Phase::Confirming(intent), Event::Observed(facts)) => self.confirm(now, intent, &facts),
-            (Phase::Defragmenting { intent, sent_at }, Event::DefragReturned(answer)) => {
-                self.answered(now, intent, sent_at, answer)
+            (Phase::Defragmenting { intent, sent_at }, Event::DefragReturned { answer, unavailable }) => {
+                self.answered(now, intent, (sent_at, unavailable), answer)
             }
             (Phase::Following { intent, cause, watch }, Event::Observed(facts)) => {
                 self.follow(now, intent, cause, watch, &facts)
             }
-            (Phase::Recovering { intent, took, since, healthy_since }, Event::Observed(facts)) => {
-                self.recover(now, intent, took, (since, healthy_since), &facts)
+            (Phase::Recovering { intent, times, since, healthy_since }, Event::Observed(facts)) => {
+                self.recover(now, intent, times, (since, healthy_since), &facts)
             }
             (Phase::Recording { done, then }, Event::Recorded(written)) => self.recorded(now, done, then, written),
             (Phase::Gating(moment), Event::GatesChecked { results, written }) => {

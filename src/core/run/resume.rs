@@ -81,6 +81,13 @@ impl Run {
                 let then = self.end_of_patience();
                 self.record(intent, MemberEnd::Unconfirmed { after }, then)
             }
+            Seen::Unknown(reason) => self.fail(intent, reason, None),
+            // When it comes back, it may answer and be at it all the same.
+            Seen::Gone if intent.non_blocking => {
+                let detail = "it stayed out of reach after a restart of defragd".to_owned();
+                let member = intent.member.clone();
+                self.fail(intent, Reason::DefragUnknown { member, detail }, None)
+            }
             Seen::Gone => {
                 let detail = "it stayed out of reach after a restart of defragd".to_owned();
                 let reason = Reason::MemberUnreachable { member: intent.member.clone(), detail };

@@ -8,7 +8,7 @@ use crate::core::{
     fixture,
     gate::{GateKind, OnFailure},
     history::{AlertKey, Request, RunId, RunView, Trigger},
-    policy::{Compaction, LeaderPolicy, Mode, Need},
+    policy::{Compaction, LeaderPolicy, Mode, Need, OpenSnapshotPolicy},
 };
 
 const S: fn(u64) -> Duration = Duration::from_secs;
@@ -71,7 +71,7 @@ impl Bench {
                 self.now += S(2);
                 let index = usize::try_from(member.0).expect("small") - 1;
                 fixture::status_mut(&mut self.facts, index).db_size = ByteSize::mib(101);
-                Event::DefragReturned(Ok(()))
+                returned(Ok(()))
             }
             Action::CheckGates { moment } => {
                 self.moments.push(moment);
@@ -250,7 +250,7 @@ fn an_error_of_the_server_stops_the_run_at_once() {
     ] {
         let mut bench = Bench::new(policy());
         bench.until_defragment();
-        bench.give(Event::DefragReturned(Err(error)));
+        bench.give(returned(Err(error)));
         assert_eq!(bench.label(), ("failed", label));
         assert!(bench.order.is_empty());
     }
@@ -263,7 +263,7 @@ fn past_the_deadline() -> Bench {
     bench.now += policy().defrag_deadline;
     bench.facts.members[2].status = Err(Unknown::new(UnknownKind::TimedOut, "hangs"));
     bench.facts.members[2].gauges = Some(Ok(Gauges { defrag_in_flight: Some(true), ..Gauges::default() }));
-    bench.give(Event::DefragReturned(Err(DefragError::Deadline)));
+    bench.give(returned(Err(DefragError::Deadline)));
     bench
 }
 
@@ -334,7 +334,7 @@ fn another_membership_or_another_cluster_stops_the_run() {
 #[test]
 fn an_answer_to_nothing_ends_the_run() {
     let mut bench = Bench::new(policy());
-    bench.give(Event::DefragReturned(Ok(())));
+    bench.give(returned(Ok(())));
     assert_eq!(bench.label(), ("failed", "out_of_step"));
 }
 
@@ -434,7 +434,7 @@ fn nospace_is_disarmed_after_a_failure_too_if_every_file_is_small_enough() {
         let mut bench = Bench::new(policy());
         no_space(&mut bench, ByteSize::mib(quota));
         bench.until_defragment();
-        bench.give(Event::DefragReturned(Err(DefragError::Answered("no".to_owned()))));
+        bench.give(returned(Err(DefragError::Answered("no".to_owned()))));
         assert_eq!(bench.label(), ("failed", "defrag_failed"));
         assert_eq!((bench.order.len(), bench.steps.len()), (0, disarmed), "quota {quota} MiB");
     }
@@ -443,14 +443,14 @@ fn nospace_is_disarmed_after_a_failure_too_if_every_file_is_small_enough() {
     no_space(&mut bench, ByteSize::mib(2000));
     bench.until_defragment();
     bench.run.stop(Reason::ShuttingDown);
-    bench.give(Event::DefragReturned(Err(DefragError::Answered("no".to_owned()))));
+    bench.give(returned(Err(DefragError::Answered("no".to_owned()))));
     assert_eq!(bench.label(), ("failed", "defrag_failed"));
     assert!(bench.steps.is_empty());
 }
 
 #[test]
 fn refused_says_that_nothing_was_changed_and_failed_that_something_was() {
-    let denied = || Event::DefragReturned(Err(DefragError::Denied("no".to_owned())));
+    let denied = || returned(Err(DefragError::Denied("no".to_owned())));
     let mut bench = Bench::new(policy());
     bench.until_defragment();
     bench.give(denied());
@@ -525,9 +525,21 @@ fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
     }
 }
 
+fn returned(answer: Result<(), DefragError>) -> Event {
+    Event::DefragReturned { answer, unavailable: None }
+}
+
 fn intent(id: u64) -> Intent {
     let before = Sizes { db_size: ByteSize::mib(1000), db_size_in_use: ByteSize::mib(100) };
-    Intent { member_id: MemberId(id), member: format!("etcd-{id}"), is_leader: false, need: Need::Fragmented, before }
+    Intent {
+        member_id: MemberId(id),
+        member: format!("etcd-{id}"),
+        is_leader: false,
+        need: Need::Fragmented,
+        before,
+        expected: None,
+        non_blocking: false,
+    }
 }
 
 fn resumed(view: &RunView) -> Bench {
@@ -561,7 +573,8 @@ fn a_resumed_run_begins_again_with_a_member_that_was_killed_in_the_middle() {
 #[test]
 fn a_resumed_run_does_not_repeat_what_is_done_and_ends_what_had_failed() {
     let after = Sizes { db_size: ByteSize::mib(101), db_size_in_use: ByteSize::mib(100) };
-    let done = MemberResult { intent: intent(2), end: MemberEnd::Defragmented { after, took: S(1) } };
+    let done =
+        MemberResult { intent: intent(2), end: MemberEnd::Defragmented { after, took: S(1), unavailable: None } };
     let mut bench = resumed(&view(vec![done.clone()], None));
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.order, [3, 1]);
@@ -587,7 +600,8 @@ fn a_run_that_ends_process_after_process_is_ended_itself() {
 #[test]
 fn a_disarm_that_may_never_have_been_sent_is_sent_by_the_resumed_run() {
     let after = Sizes { db_size: ByteSize::mib(101), db_size_in_use: ByteSize::mib(100) };
-    let done = |id| MemberResult { intent: intent(id), end: MemberEnd::Defragmented { after, took: S(1) } };
+    let done =
+        |id| MemberResult { intent: intent(id), end: MemberEnd::Defragmented { after, took: S(1), unavailable: None } };
     let disarm = Step::DisarmNoSpace { member_id: Some(MemberId(2)), member: "etcd-2".into() };
     let view = RunView { steps: vec![disarm.clone()], ..view([3, 2, 1].map(done).to_vec(), None) };
     let mut bench = resumed(&view);
@@ -693,7 +707,7 @@ fn gates_are_not_asked_when_nothing_is_to_be_done() {
 
 #[test]
 fn a_resumed_run_that_touched_a_member_compares_with_how_things_were_before_it() {
-    let done = MemberEnd::Defragmented { after: intent(2).before, took: S(1) };
+    let done = MemberEnd::Defragmented { after: intent(2).before, took: S(1), unavailable: None };
     let view = view(vec![MemberResult { intent: intent(2), end: done }], None);
     let mut bench = gated(None, OnFailure::Stop);
     let brief = Brief { policy: policy(), gates: vec![gate(OnFailure::Stop)], ..Brief::default() };
@@ -705,7 +719,7 @@ fn a_resumed_run_that_touched_a_member_compares_with_how_things_were_before_it()
 #[test]
 fn a_member_whose_last_attempt_gave_nothing_is_left_alone() {
     let before = Sizes { db_size: ByteSize::mib(1000), db_size_in_use: ByteSize::mib(100) };
-    let end = MemberEnd::Defragmented { after: before, took: S(1) };
+    let end = MemberEnd::Defragmented { after: before, took: S(1), unavailable: None };
     let last = MemberResult { intent: Intent { before, ..intent(3) }, end };
     let attempts = BTreeMap::from([(MemberId(3), last)]);
     let mut bench = Bench::with(Brief { policy: policy(), attempts, ..Brief::default() });
@@ -740,7 +754,130 @@ fn a_gate_that_failed_ends_the_run_after_a_crash_too() {
     let mut failed = view(Vec::new(), None);
     failed.gates = vec![found(&gate(OnFailure::Stop), Moment::Before, false)];
     assert_eq!(resumed(&failed).label(), ("refused", "gate_failed"));
-    let done = MemberEnd::Defragmented { after: intent(2).before, took: S(1) };
+    let done = MemberEnd::Defragmented { after: intent(2).before, took: S(1), unavailable: None };
     failed.members = vec![MemberResult { intent: intent(2), end: done }];
     assert_eq!(resumed(&failed).label(), ("failed", "gate_failed"));
+}
+
+fn page(change: impl Fn(&mut Gauges)) -> Option<Fact<Gauges>> {
+    let mut gauges = Gauges { defrag_in_flight: Some(false), open_snapshots: Some(0), ..Gauges::default() };
+    change(&mut gauges);
+    Some(Ok(gauges))
+}
+
+#[test]
+fn a_member_that_sends_a_snapshot_lets_the_others_go_first_and_comes_when_it_ends() {
+    let mut bench = Bench::new(policy());
+    bench.facts.members[2].gauges = page(|gauges| gauges.open_snapshots = Some(1));
+    bench.until_defragment();
+    bench.step();
+    assert_eq!(bench.order, [2], "etcd-3 would be first");
+    bench.until(|action| matches!(action, Action::Observe { after } if *after == SNAPSHOT_LOOK_INTERVAL));
+    let began = bench.now;
+    bench.step();
+    let waits = |bench: &Bench| bench.run.waiting_for().map(ToString::to_string).unwrap_or_default();
+    assert!(waits(&bench).contains("etcd-3 is sending 1 snapshot(s), for at least 5 s"), "{}", waits(&bench));
+    bench.facts.members[2].gauges = page(|_| ());
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [2, 3, 1]);
+    assert!(bench.now - began < S(60));
+}
+
+#[test]
+fn a_snapshot_that_stays_open_ends_the_run_which_is_then_broken_off() {
+    let mut bench = Bench::new(policy());
+    for member in &mut bench.facts.members {
+        member.gauges = page(|gauges| gauges.open_snapshots = Some(2));
+    }
+    let outcome = bench.outcome();
+    assert_eq!((outcome.label(), outcome.reason().map(Reason::label)), ("stopped", Some("snapshot_open")));
+    assert!(outcome.is_broken_off() && bench.order.is_empty());
+    assert!((SNAPSHOT_PATIENCE..SNAPSHOT_PATIENCE * 2).contains(&bench.now), "{:?}", bench.now);
+
+    let ignoring = Policy { on_open_snapshot: OpenSnapshotPolicy::Ignore, ..policy() };
+    let mut bench = Bench::new(ignoring);
+    bench.facts.members[2].gauges = page(|gauges| gauges.open_snapshots = Some(1));
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [3, 2, 1]);
+}
+
+#[test]
+fn a_snapshot_that_begins_while_the_intent_is_written_is_waited_for() {
+    let mut bench = Bench::new(policy());
+    bench.until(|action| matches!(action, Action::RecordIntent(_)));
+    bench.facts.members[2].gauges = page(|gauges| gauges.open_snapshots = Some(1));
+    bench.until(|action| matches!(action, Action::RecordResult(_)));
+    let Action::RecordResult(result) = &bench.action else { unreachable!() };
+    assert!(matches!(&result.end, MemberEnd::NotSent { .. }), "{:?}", result.end);
+    assert!(bench.order.is_empty());
+}
+
+/// Member 3 answers `Status` while it defragments; its page tells, until it is lost.
+fn without_blocking() -> Bench {
+    let mut bench = Bench::new(policy());
+    bench.facts.members[2].gauges = page(|gauges| gauges.non_blocking_defrag = Some(true));
+    bench.until_defragment();
+    bench.facts.members[2].gauges = Some(Err(Unknown::new(UnknownKind::Unreachable, "refused")));
+    bench
+}
+
+#[test]
+fn a_member_that_answers_at_work_and_hides_its_page_does_not_count_as_done() {
+    let mut bench = without_blocking();
+    bench.give(returned(Err(DefragError::Lost("reset".to_owned()))));
+    assert_eq!(bench.label(), ("failed", "defrag_unknown"));
+
+    // Nobody else is started by automation, until it is known or an operator says so.
+    let unknown = || Reason::DefragUnknown { member: "etcd-3".to_owned(), detail: String::new() };
+    let end = MemberEnd::Failed { reason: unknown(), after: None };
+    let attempt = MemberResult { intent: Intent { non_blocking: true, ..intent(3) }, end };
+    let attempts = BTreeMap::from([(MemberId(3), attempt)]);
+    let brief = || Brief { policy: policy(), attempts: attempts.clone(), ..Brief::default() };
+    let mut bench = Bench::with(brief());
+    assert_eq!(bench.label(), ("refused", "defrag_unknown"));
+    let mut bench = Bench::with(brief());
+    bench.facts.members[2].gauges = page(|_| ());
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(Bench::new(policy()).label(), ("succeeded", ""), "an operator's run knows of no attempts");
+}
+
+#[test]
+fn a_lost_page_says_nothing_of_a_member_that_blocks() {
+    let mut bench = Bench::new(policy());
+    bench.until_defragment();
+    bench.facts.members[2].gauges = Some(Err(Unknown::new(UnknownKind::Unreachable, "refused")));
+    bench.give(returned(Err(DefragError::Lost("reset".to_owned()))));
+    assert_eq!(bench.label(), ("failed", "connection_lost"), "it answered Status, so it was idle");
+}
+
+#[test]
+fn with_auto_the_leader_hands_over_only_where_it_would_be_unavailable_for_long() {
+    // 100 MiB in use, and 50 MiB a second in the two runs before it.
+    for (transfer_above, transfers) in [(S(1), 1), (S(30), 0)] {
+        let mut bench = Bench::new(Policy { leader: LeaderPolicy::Auto, transfer_above, ..policy() });
+        assert_eq!(bench.label(), ("succeeded", ""));
+        assert_eq!((bench.order.as_slice(), bench.steps.len()), ([3, 2, 1].as_slice(), transfers));
+    }
+}
+
+#[test]
+fn with_auto_a_leader_without_an_heir_is_defragmented_as_the_leader() {
+    let auto = Policy { leader: LeaderPolicy::Auto, transfer_above: Duration::ZERO, ..policy() };
+    let mut bench = Bench::new(Policy { allow_without_quorum_slack: true, ..auto });
+    bench.facts.members.truncate(1);
+    bench.until(|action| matches!(action, Action::RecordIntent(_)));
+    assert_eq!(bench.run.take_fallback(), Some(Reason::NoTransferTarget));
+    assert_eq!(bench.label(), ("succeeded", ""));
+}
+
+#[test]
+fn nothing_is_started_where_a_member_would_be_unavailable_for_too_long() {
+    let limits = |max| Policy { liveness_budget: Some(S(1)), max_expected_stall: max, ..policy() };
+    let mut bench = Bench::new(limits(None));
+    bench.until(|action| matches!(action, Action::RecordIntent(_)));
+    assert_eq!(bench.run.plan().map_or(0, |plan| plan.warnings.len()), 3);
+    let mut bench = Bench::new(limits(Some(S(1))));
+    assert_eq!(bench.label(), ("refused", "stall_exceeds_probe"));
+    let mut bench = Bench::new(limits(Some(Duration::from_millis(1_500))));
+    assert_eq!(bench.label(), ("failed", "stall_exceeds_probe"), "the first member was slower than the rule of thumb");
 }

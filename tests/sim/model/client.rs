@@ -284,6 +284,7 @@ impl Etcd for SimEtcd {
                     quota: Some(ByteSize(node.quota)),
                     db_size: Some(ByteSize(node.size)),
                     db_size_in_use: Some(ByteSize(node.reported_in_use())),
+                    open_snapshots: Some(u64::from(node.snapshot)),
                 })
             })
             .await;

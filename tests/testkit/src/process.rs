@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::time::{Instant, sleep};
 
 use crate::until;
@@ -113,12 +113,18 @@ impl Process {
         ready.await.with_context(|| self.tail(20))?
     }
 
-    /// Sends a signal; one to a process that has ended is no error.
+    /// Sends a signal; one to a process that has ended is no error. Returns from SIGSTOP once every thread has stopped:
+    /// until then, one of them may still answer.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         // Under the lock and only while not reaped, so that the pid cannot be another process's by now.
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         if child.try_wait()?.is_none() {
             kill_process(self.pid, signal).with_context(|| format!("failed to signal {}", self.name))?;
+            if signal == Signal::STOP {
+                // Leaves it waitable, so that whoever stops it twice, or waits for its end, sees the same.
+                let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+                waitid(WaitId::Pid(self.pid), options).with_context(|| format!("{} does not stop", self.name))?;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,143 @@
+//! How long a member will be unavailable for its defragmentation.
+//!
+//! What takes the time is the copy of what is in use. So a member's estimate is that, divided by the speed of its last
+//! defragmentation; before the first one, of those of the other members; else by upstream's rule of thumb.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytesize::ByteSize;
+use serde::Serialize;
+
+use super::{
+    cluster::MemberId,
+    history::{MemberEnd, MemberResult},
+    wire,
+};
+
+/// Bytes in a second, by the comment in etcd's source. Reports from the field go from 25 MB/s under writes to 250 MB/s.
+const RULE_OF_THUMB: f64 = 100e6;
+/// How much slower or faster than the rule of thumb.
+const UNCERTAINTY: (f64, f64) = (4.0, 2.5);
+/// How much slower or faster than the last time: the load is another.
+const UNCERTAINTY_MEASURED: (f64, f64) = (2.0, 2.0);
+/// A smaller copy says nothing about the disk: opening and closing the files takes most of its time.
+const LEAST_MEASURED: ByteSize = ByteSize::mib(16);
+
+/// How long one member will be unavailable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Estimate {
+    /// Most likely.
+    #[serde(rename = "seconds", with = "wire::seconds")]
+    pub expected: Duration,
+    /// At the least.
+    #[serde(rename = "least_seconds", with = "wire::seconds")]
+    pub least: Duration,
+    /// At the most, unless the disk is very slow.
+    #[serde(rename = "most_seconds", with = "wire::seconds")]
+    pub most: Duration,
+    /// Whether a defragmentation of this cluster was measured.
+    pub measured: bool,
+}
+
+/// How fast members were defragmented.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Speeds(BTreeMap<MemberId, f64>);
+
+impl Speeds {
+    /// From results, oldest first.
+    pub fn of<'a>(results: impl IntoIterator<Item = &'a MemberResult>) -> Self {
+        let mut speeds = Self::default();
+        results.into_iter().for_each(|result| speeds.saw(result));
+        speeds
+    }
+
+    /// A member's attempt ended.
+    pub fn saw(&mut self, result: &MemberResult) {
+        let copied = result.intent.before.db_size_in_use;
+        let MemberEnd::Defragmented { took, unavailable, .. } = result.end else { return };
+        let unavailable = unavailable.unwrap_or(took).as_secs_f64();
+        if copied >= LEAST_MEASURED && unavailable > 0.0 {
+            self.0.insert(result.intent.member_id, bytes(copied) / unavailable);
+        }
+    }
+
+    /// For a member with so much in use.
+    pub fn estimate(&self, member: MemberId, in_use: ByteSize) -> Estimate {
+        // The slowest of the others: members mostly have the same disks, and who is wrong is better early than late.
+        let of_others = || self.0.values().copied().min_by(f64::total_cmp);
+        let measured = self.0.get(&member).copied().or_else(of_others);
+        let (longer, shorter) = if measured.is_some() { UNCERTAINTY_MEASURED } else { UNCERTAINTY };
+        let seconds = bytes(in_use) / measured.unwrap_or(RULE_OF_THUMB);
+        let time = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        Estimate {
+            expected: time(seconds),
+            least: time(seconds / shorter),
+            most: time(seconds * longer),
+            measured: measured.is_some(),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes stay below 2^52")]
+fn bytes(size: ByteSize) -> f64 {
+    size.0 as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{
+        history::{Intent, Sizes},
+        policy::Need,
+    };
+
+    fn result(member: u64, in_use: ByteSize, took: Duration, unavailable: Option<Duration>) -> MemberResult {
+        let sizes = Sizes { db_size: ByteSize::gib(4), db_size_in_use: in_use };
+        let intent = Intent {
+            member_id: MemberId(member),
+            member: format!("etcd-{member}"),
+            is_leader: false,
+            need: Need::Fragmented,
+            before: sizes,
+            expected: None,
+            non_blocking: false,
+        };
+        MemberResult { intent, end: MemberEnd::Defragmented { after: sizes, took, unavailable } }
+    }
+
+    fn seconds(speeds: &Speeds, member: u64) -> f64 {
+        speeds.estimate(MemberId(member), ByteSize::mb(1000)).expected.as_secs_f64()
+    }
+
+    #[test]
+    fn a_member_s_own_last_time_counts_then_the_others_then_the_rule_of_thumb() {
+        let mut speeds = Speeds::default();
+        let guess = speeds.estimate(MemberId(1), ByteSize::mb(1000));
+        assert_eq!((guess.expected, guess.measured), (Duration::from_secs(10), false));
+        assert_eq!((guess.least, guess.most), (Duration::from_secs(4), Duration::from_secs(40)));
+        let at = |mb_per_second: u64| Duration::from_secs(500 / mb_per_second);
+        speeds.saw(&result(1, ByteSize::mb(500), at(50), None));
+        speeds.saw(&result(2, ByteSize::mb(500), at(250), None));
+        assert!((seconds(&speeds, 1) - 20.0).abs() < 0.01);
+        assert!((seconds(&speeds, 2) - 4.0).abs() < 0.01);
+        assert!((seconds(&speeds, 3) - 20.0).abs() < 0.01, "the slowest of the others");
+        speeds.saw(&result(1, ByteSize::mb(500), at(100), None));
+        assert!((seconds(&speeds, 1) - 10.0).abs() < 0.01, "the last time");
+        assert!(speeds.estimate(MemberId(1), ByteSize::mb(1000)).measured);
+    }
+
+    #[test]
+    fn what_says_nothing_is_not_learned_from() {
+        let mut speeds = Speeds::default();
+        speeds.saw(&result(1, ByteSize::mib(1), Duration::from_secs(10), None));
+        speeds.saw(&result(2, ByteSize::mb(500), Duration::ZERO, None));
+        assert_eq!(speeds, Speeds::default());
+    }
+
+    #[test]
+    fn only_the_time_without_answers_counts_where_etcd_answers_meanwhile() {
+        let speeds =
+            Speeds::of(&[result(1, ByteSize::mb(500), Duration::from_secs(100), Some(Duration::from_secs(1)))]);
+        assert!((seconds(&speeds, 1) - 2.0).abs() < 0.01);
+    }
+}
