@@ -98,7 +98,8 @@ async fn frozen_in_its_defrag(version: EtcdVersion, role: Role) -> (Value, Vec<u
     if role == Role::Leader {
         (0..3).filter(|index| *index != leader).for_each(|follower| held.release(follower));
     }
-    let defragd = rig.serve(&["--mode=enforce", "--defrag-deadline=4s", "--recovery-timeout=10s"]).await;
+    // A member that hangs is followed for six deadlines: for longer than the steps below take on a busy machine.
+    let defragd = rig.serve(&["--mode=enforce", "--defrag-deadline=10s", "--recovery-timeout=10s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     let frozen = match role {
         Role::Follower => faults::defragmenting(&rig.cluster).await,

@@ -54,6 +54,8 @@ mod rng;
 #[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/seen.rs"]
 mod seen;
+#[path = "../sim/servers.rs"]
+mod servers;
 #[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/sim.rs"]
 mod sim;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use defragd::core::policy::{Mode, Policy};
+use defragd::core::policy::{LeaderPolicy, Mode, Policy};
 
 use crate::{
     fleet::Fleet,
@@ -11,6 +11,7 @@ use crate::{
     people::{self, Person},
     requests,
     rng::Rng,
+    servers,
 };
 
 /// One thing that goes wrong at the servers, in the network or in the journal. `node` is an index that wraps.
@@ -137,6 +138,11 @@ pub enum Fault {
     },
     /// Other clusters' runs take all slots.
     SlotsTaken {
+        time: Duration,
+    },
+    /// Somebody takes a snapshot of this member.
+    Snapshot {
+        node: usize,
         time: Duration,
     },
 }
@@ -267,6 +273,7 @@ impl Schedule {
         requests::draw(&mut schedule);
         requests::draw_reloads(&mut schedule);
         requests::draw_cancels(&mut schedule);
+        servers::draw(&mut schedule);
         schedule
     }
 
@@ -317,6 +324,7 @@ fn draw_policy(rng: &mut Rng, voters: usize) -> Policy {
         defrag_deadline: *rng.pick(&[5, 20, 60, 600].map(Duration::from_secs)),
         recovery_timeout: *rng.pick(&[15, 60, 300].map(Duration::from_secs)),
         cooldown: *rng.pick(&[0, 5, 60].map(Duration::from_secs)),
+        leader: LeaderPolicy::Last,
         allow_without_quorum_slack: voters < 3 && rng.percent(70),
         // The last run of a schedule must be taken, however many failed before it.
         max_runs_per_day: u32::MAX,

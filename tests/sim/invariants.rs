@@ -13,7 +13,7 @@ use defragd::{
         cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, Member, MemberId, Status},
         history::{AlertKey, Entry, MemberEnd, MemberResult, Outcome, RunId, Sizes, Trigger},
         lock::Term,
-        policy::{LeaderPolicy, Mode},
+        policy::{LeaderPolicy, Mode, OpenSnapshotPolicy},
         reason::Reason,
     },
     ports::etcd::Membership,
@@ -309,7 +309,10 @@ impl World {
     /// itself right then, nobody can promise it.
     fn lose_leases(&mut self, leader: MemberId) {
         self.watch.leases_lost += 1;
-        if self.schedule.policy.leader != LeaderPolicy::Last && self.schedule.fault_free() {
+        let policy = &self.schedule.policy;
+        let in_place = policy.leader == LeaderPolicy::Last
+            || policy.leader == LeaderPolicy::Auto && !policy.transfer_above.is_zero();
+        if !in_place && self.schedule.fault_free() {
             self.violate("policy", format!("clients' leases ran out while the leader {leader} was defragmented"));
         }
     }
@@ -365,6 +368,7 @@ impl World {
         if let Some(what) = self.seen_danger(&seen) {
             self.violate("I3", format!("Defragment to {target} although {what}"));
         }
+        self.check_snapshot(&seen, target);
         self.check_need(&seen, target, held_up);
         self.check_leader(&seen, target);
         if !held_up {
@@ -416,6 +420,14 @@ impl World {
             return Some(format!("a voter runs {}", status.version));
         }
         None
+    }
+
+    /// A member that was seen to send a snapshot would serve nobody until it is sent.
+    fn check_snapshot(&mut self, seen: &Seen, target: MemberId) {
+        let open = seen.gauges.get(&target).and_then(|gauges| gauges.as_ref().ok()?.open_snapshots);
+        if open.is_some_and(|open| open > 0) && self.schedule.policy.on_open_snapshot == OpenSnapshotPolicy::Wait {
+            self.violate("policy", format!("Defragment to {target}, which sends a snapshot"));
+        }
     }
 
     /// I2 and I7: the member needs it, as measured just now, and no follower comes before the leader.
@@ -500,10 +512,15 @@ impl World {
         waiting.next().map(|member| member.id)
     }
 
+    /// By the run under way.
+    pub fn is_done(&self, id: MemberId) -> bool {
+        let started = self.watch.runs.values().rev().find(|run| run.started && run.outcome.is_none());
+        started.is_some_and(|run| run.dealt_with.contains(&id))
+    }
+
     /// By the run under way, or left to a person.
     pub fn is_dealt_with(&self, id: MemberId) -> bool {
-        let started = self.watch.runs.values().rev().find(|run| run.started && run.outcome.is_none());
-        started.is_some_and(|run| run.dealt_with.contains(&id)) || self.held_back(&self.watch.seen, id, false)
+        self.is_done(id) || self.held_back(&self.watch.seen, id, false)
     }
 
     /// Within one run the cluster and its members stay the same.

@@ -26,6 +26,7 @@ mod requests;
 mod rng;
 mod seeds;
 mod seen;
+mod servers;
 mod sim;
 mod stopped;
 mod succession;

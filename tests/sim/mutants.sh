@@ -34,7 +34,14 @@ gates_not_asked_between|src/core/run/choose.rs|s/if self\.has_gates\(Moment::Bet
 gate_failure_ignored|src/core/run/gates.rs|s/find_map\(GateResult::against\)/find_map(GateResult::against).filter(|_| false)/
 tries_again_after_a_full_disk|src/core/backoff.rs|s/Reason::DiskFull \{ \.\. \} => true/Reason::DiskFull { .. } => false/
 resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { Seen::Idle(None) } else { self.watch(now, &intent, watch, facts) }) {/
-transfer_not_done|src/core/run/choose.rs|s/step\.is_leader && self\.brief\.policy\.leader == LeaderPolicy::LastAfterTransfer/step.is_leader && self.looks > 99/
+transfer_not_done|src/core/run/choose.rs|s/if step\.transfer_first =>/if step.transfer_first \&\& self.looks > 99 =>/
+auto_never_transfers|src/core/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected > Duration::MAX,/
+auto_always_transfers|src/core/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected < Duration::MAX,/
+auto_does_not_fall_back|src/core/run/leader.rs|s/if self\.brief\.policy\.leader == LeaderPolicy::Auto \{/if self.brief.policy.leader == LeaderPolicy::Auto \&\& self.looks > 99 {/
+open_snapshot_ignored|src/core/run/choose.rs|s/Some\(\(Planned \{ waits_for: Some\(reason\), \.\. \}, _\)\) =>/Some((Planned { waits_for: Some(reason), .. }, _)) if self.looks > 99 =>/
+open_snapshot_not_looked_for_last|src/core/run/choose.rs|s/plan\.blocked\.clone\(\)\.or_else\(\|\| step\.waits_for\.clone\(\)\)/plan.blocked.clone().or_else(|| step.waits_for.clone().filter(|_| false))/
+answering_counts_as_idle|src/core/cluster.rs|s/if !may_answer && !self\.may_answer\(\) =>/if !may_answer || self.may_answer() =>/
+unknown_end_ignored|src/core/plan.rs|s/\.or_else\(\|\| unknown_end\(facts, past\)\)/.or_else(|| unknown_end(facts, past).filter(|_| false))/
 leader_not_skipped|src/core/plan.rs|s/is_leader && policy\.leader == LeaderPolicy::Skip/is_leader && facts.members.len() > 99/
 transfer_to_a_learner|src/core/run/leader.rs|s/Reason::AlreadyDone \|/Reason::AlreadyDone | Reason::Learner |/; s/facts\n\s+\.voters\(\)/facts.members.iter()/
 compaction_not_waited_for|src/core/run/compact.rs|s/let rested = [^;]*;/let rested = true;/

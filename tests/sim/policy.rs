@@ -151,11 +151,22 @@ impl World {
         }
         match self.schedule.policy.leader {
             LeaderPolicy::Last => {}
+            LeaderPolicy::Auto => {
+                if self.schedule.policy.transfer_above.is_zero() && self.has_heir(seen, target) {
+                    self.violate("I2", format!("the leader {target} is defragmented, though a voter could lead"));
+                }
+            }
             LeaderPolicy::LastAfterTransfer => {
                 self.violate("I2", format!("the leader {target} is defragmented without a transfer before"));
             }
             LeaderPolicy::Skip => self.violate("I2", format!("the leader {target} is defragmented, but to be skipped")),
         }
+    }
+
+    /// A voter that this run has defragmented can take leadership over.
+    fn has_heir(&self, seen: &Seen, leader: MemberId) -> bool {
+        let mut members = seen.membership.iter().flat_map(|membership| &membership.members);
+        members.any(|member| member.id != leader && !member.is_learner && self.is_done(member.id))
     }
 
     /// What must hold for every step: it is in the journal, and the cluster was seen to be whole.
@@ -229,7 +240,12 @@ impl World {
     pub fn check_transfer(&mut self, from: MemberId, to: MemberId) {
         let seen = self.check_step(&Step::MoveLeader { from, to, member: String::new() });
         self.watch.orders.transfers += 1;
-        if self.schedule.policy.leader != LeaderPolicy::LastAfterTransfer {
+        let policy = &self.schedule.policy;
+        let wanted = match policy.leader {
+            LeaderPolicy::Auto => policy.transfer_above < Duration::from_hours(1),
+            other => other == LeaderPolicy::LastAfterTransfer,
+        };
+        if !wanted {
             self.violate("policy", "leadership is moved, and nobody wanted that".to_owned());
         }
         if !seen.is_voter(to) {

@@ -127,7 +127,7 @@ impl SimEtcd {
     /// `Status` without a note that defragd has seen it.
     async fn ask_status(&self, member: &Member) -> Fact<Status> {
         self.call(member, |world: &mut World, node| {
-            if world.nodes[node].defragmenting() {
+            if world.nodes[node].blocked() {
                 return Served::NotYet;
             }
             let errors = world.errors(node);
@@ -204,7 +204,11 @@ fn through_raft<T>(world: &mut World, node: usize, answer: impl FnOnce(&mut Worl
 
 /// Up to 3.5 with gRPC's code "unavailable", which a client takes for a member that is out of reach.
 fn not_for_learners(version: &str) -> Unknown {
-    let kind = if version.starts_with("3.6") { UnknownKind::Other } else { UnknownKind::Unreachable };
+    let kind = if version.starts_with("3.6") || version.starts_with("3.8") {
+        UnknownKind::Other
+    } else {
+        UnknownKind::Unreachable
+    };
     Unknown::new(kind, "etcdserver: rpc not supported for learner")
 }
 
@@ -275,6 +279,7 @@ impl Etcd for SimEtcd {
     async fn gauges(&self, member: &Member, _: Visit) -> Fact<Gauges> {
         let answer = self
             .call(member, |world, node| {
+                let now = world.now;
                 let node = &world.nodes[node];
                 if !node.has_page {
                     return Served::no("404 Not Found");
@@ -284,7 +289,8 @@ impl Etcd for SimEtcd {
                     quota: Some(ByteSize(node.quota)),
                     db_size: Some(ByteSize(node.size)),
                     db_size_in_use: Some(ByteSize(node.reported_in_use())),
-                    open_snapshots: Some(u64::from(node.snapshot)),
+                    open_snapshots: Some(u64::from(node.snapshot_until > now)),
+                    non_blocking_defrag: node.non_blocking().then_some(true),
                 })
             })
             .await;

@@ -363,6 +363,7 @@ impl World {
                 disk_full: false,
                 no_shrink: false,
                 stale_in_use: None,
+                snapshot_until: Duration::ZERO,
                 connections: 0,
             });
         }
@@ -469,7 +470,7 @@ impl World {
         let (committed, reach) = (self.committed, (CATCH_UP + self.load) * seconds);
         for node in self.nodes.iter_mut().filter(|node| node.cluster == self.cluster && node.connected()) {
             node.index = committed;
-            if !node.defragmenting() && node.applied < committed {
+            if !node.blocked() && node.applied < committed {
                 let step = (committed - node.applied).min(reach);
                 node.applied += step;
                 node.in_use += node::whole(step * BYTES_AN_ENTRY);
@@ -499,7 +500,7 @@ impl World {
     pub fn serves(&self, node: usize) -> bool {
         let this = &self.nodes[node];
         this.connected()
-            && !this.defragmenting()
+            && !this.blocked()
             && self.quorum()
             && self.leader.is_some_and(|leader| this.view == (Some(self.nodes[leader].id()), self.term))
     }
@@ -626,6 +627,12 @@ impl World {
         let Some(running) = this.running.filter(|running| running.job == job) else { return };
         // Frozen in between, it ends later and has an event for that.
         if this.process != Process::Running || running.since + running.left > self.now {
+            return;
+        }
+        // It closes the old file when nobody reads from it any more.
+        if this.snapshot_until > self.now {
+            let until = this.snapshot_until;
+            self.plan(until, Happening::DefragEnds { node, job });
             return;
         }
         this.running = None;

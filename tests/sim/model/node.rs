@@ -56,6 +56,8 @@ pub struct Node {
     pub no_shrink: bool,
     /// What it still reports as in use.
     pub stale_in_use: Option<u64>,
+    /// A snapshot is being sent until then.
+    pub snapshot_until: Duration,
     /// Rises when all client connections break.
     pub connections: u64,
 }
@@ -86,6 +88,16 @@ impl Node {
         self.running.is_some()
     }
 
+    /// Whether it answers what touches its file while it defragments.
+    pub fn non_blocking(&self) -> bool {
+        self.version.starts_with("3.8.")
+    }
+
+    /// Whether a defragmentation keeps it from answering.
+    pub fn blocked(&self) -> bool {
+        self.defragmenting() && !self.non_blocking()
+    }
+
     pub fn reported_in_use(&self) -> u64 {
         self.stale_in_use.unwrap_or(self.in_use)
     }
@@ -101,7 +113,8 @@ impl Node {
     /// `Status` as the server answers it; the caller has made sure that it can.
     pub fn status(&self, errors: Vec<String>) -> Status {
         // From 3.6 on the server tells its quota.
-        let quota = self.version.starts_with("3.6").then_some(ByteSize(self.quota));
+        let tells = self.version.starts_with("3.6") || self.version.starts_with("3.8");
+        let quota = tells.then_some(ByteSize(self.quota));
         Status {
             version: self.version.clone(),
             storage_version: quota.map(|_| "3.6.0".to_owned()),

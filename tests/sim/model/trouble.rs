@@ -105,6 +105,10 @@ impl World {
                 self.plan_in(time, Happening::CalmNet);
             }
             Fault::Denied { time } => self.denied_until = (self.now + time).min(self.schedule.mended_at),
+            Fault::Snapshot { node, time } => self.on(node, |world, node| {
+                let until = (world.now + time).min(world.schedule.mended_at);
+                world.nodes[node].snapshot_until = world.nodes[node].snapshot_until.max(until);
+            }),
             Fault::NoShrink { node } => self.on(node, |world, node| world.nodes[node].no_shrink = true),
             other => self.strike_elsewhere(other),
         }
@@ -148,6 +152,7 @@ impl World {
     pub fn kill(&mut self, node: usize, down: Option<Duration>) {
         let this = &mut self.nodes[node];
         this.process = Process::Down;
+        this.snapshot_until = Duration::ZERO;
         this.connections += 1;
         let running = this.running.take().map(|running| running.job);
         let lost: Vec<_> = running.into_iter().chain(this.queue.drain(..)).chain(this.buffer.drain(..)).collect();
@@ -237,6 +242,7 @@ impl World {
             disk_full: false,
             no_shrink: false,
             stale_in_use: None,
+            snapshot_until: Duration::ZERO,
             connections: 0,
         };
         self.nodes.push(node);

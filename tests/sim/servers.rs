@@ -1,0 +1,47 @@
+//! etcds that are not as most are: members that send snapshots, and such that answer while they defragment; and the
+//! policies that concern them.
+//!
+//! Drawn from a stream of its own, so that a seed's other draws do not depend on it.
+
+use std::time::Duration;
+
+use defragd::core::policy::{LeaderPolicy, OpenSnapshotPolicy};
+
+use crate::{
+    faults::{Fault, Schedule},
+    rng::Rng,
+};
+
+/// From which version on etcd defragments without blocking by itself.
+const NON_BLOCKING: &str = "3.8.0";
+const WITHIN_SECS: u64 = 60;
+
+pub fn draw(schedule: &mut Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ 0x5e4e_4b15);
+    let policy = &mut schedule.policy;
+    if policy.leader == LeaderPolicy::Last && rng.percent(50) {
+        policy.leader = LeaderPolicy::Auto;
+        policy.transfer_above = *rng.pick(&[0, 2, 3_600].map(Duration::from_secs));
+    }
+    policy.on_open_snapshot = if rng.percent(20) { OpenSnapshotPolicy::Ignore } else { OpenSnapshotPolicy::Wait };
+    if rng.percent(12) {
+        for member in &mut schedule.members {
+            (member.version, member.has_gauge) = (NON_BLOCKING, true);
+        }
+        // Where they can be told to be busy by their page alone, it is lost more often.
+        if !schedule.faults.is_empty() {
+            let (node, time) = (rng.index(8), rng.seconds(5, 90));
+            schedule.faults.push((rng.millis(200, 25_000), Fault::PageLost { node, time }));
+        }
+    }
+    if schedule.faults.is_empty() || rng.percent(70) {
+        schedule.faults.sort_by_key(|(at, _)| *at);
+        return;
+    }
+    for _ in 0..rng.between(1, 3) {
+        // From a quick backup to one that hangs.
+        let time = if rng.percent(70) { rng.seconds(1, 20) } else { rng.seconds(60, 180) };
+        schedule.faults.push((rng.millis(0, WITHIN_SECS * 1_000), Fault::Snapshot { node: rng.index(8), time }));
+    }
+    schedule.faults.sort_by_key(|(at, _)| *at);
+}
