@@ -301,12 +301,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             paused: desk.ledger.paused(now).is_some(),
             next_window: policy.windows.next_opening(now),
             lock_held: self.held_term().is_some(),
+            waiting_for: self.stage.waits_for().or_else(|| desk.waiting_for.as_ref().map(Reason::label)),
         };
-        let defragmenting = desk.defragmenting;
+        let (defragmenting, speeds) = (desk.defragmenting, desk.ledger.speeds());
         drop(desk);
         let last = |id: MemberId| self.requests.desk.lock().last_defrags.get(&id).cloned();
         let cluster_id = facts.as_ref().map(|facts| facts.cluster_id);
-        let mut sample = ClusterSample::new(self.name().to_owned(), listed.is_ok(), facts, defragmenting, last);
+        let mut sample =
+            ClusterSample::new(self.name().to_owned(), listed.is_ok(), facts, defragmenting, last, &speeds);
         sample.admission = Some(admission);
         sample.error = listed.err().map(|unknown| unknown.kind);
         sample.cluster_id = cluster_id;

@@ -47,6 +47,14 @@ impl Stage {
         self.0.lock().clone()
     }
 
+    /// The label of the reason that the run waits for.
+    pub(super) fn waits_for(&self) -> Option<&'static str> {
+        match self.0.lock().as_ref()?.doing {
+            Doing::Waiting { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
     fn change(&self, now: Timestamp, doing: Option<Doing>, change: impl FnOnce(&mut Live)) {
         if let Some(live) = self.0.lock().as_mut() {
             change(live);

@@ -126,6 +126,19 @@ pub async fn look<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFacts> {
     Ok(ClusterFacts { cluster_id: membership.cluster_id, alarms: told_alarms(&members), members })
 }
 
+/// The same, with each member's metrics page: a single look costs what a scrape must not.
+pub async fn look_closely<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFacts> {
+    let begun = Instant::now();
+    let mut facts = look(etcd, budget).await?;
+    let rest = budget.saturating_sub(begun.elapsed());
+    join_all(facts.members.iter_mut().filter(|member| member.gauges.is_none()).map(|facts| async {
+        let page = limited("the metrics page", rest, etcd.gauges(&facts.member, Visit::Single)).await;
+        facts.gauges = Some(page);
+    }))
+    .await;
+    Ok(facts)
+}
+
 async fn glance_member<E: Etcd>(
     etcd: &E,
     member: &Member,

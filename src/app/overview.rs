@@ -112,11 +112,14 @@ async fn look<E: Etcd, J: Journal>(cluster: Arc<Cluster<E, J>>, places: Arc<Sema
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     fn view(&self) -> ClusterView {
         let summary = self.summary();
-        let last = self.requests.desk.lock().ledger.runs.iter().rev().find_map(|run| {
+        let desk = self.requests.desk.lock();
+        let speeds = desk.ledger.speeds();
+        let last = desk.ledger.runs.iter().rev().find_map(|run| {
             let outcome = run.outcome.clone()?;
             Some(LastRun { run: run.id, outcome, at: run.finished_at, reclaimed: run.reclaimed() })
         });
-        ClusterView { summary, seen: self.sight.seen(), live: self.stage.get(), last }
+        drop(desk);
+        ClusterView { summary, seen: self.sight.seen(), live: self.stage.get(), last, speeds }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
         ModuleSettings,
         modules::{self, Denied, shown},
     },
+    core::estimate::Speeds,
     ports::{
         etcd::Etcd,
         service::{ProbeRefusal, ProbeRequest},
@@ -156,7 +157,7 @@ async fn sample<E: Etcd>(target: &Target<E>, name: String, module: &str, budget:
     {
         debug!(module, cluster = name, member, error = unknown, "probe: a member did not answer");
     }
-    let mut sample = ClusterSample::new(name, listed.is_ok(), facts, None, |_| None);
+    let mut sample = ClusterSample::new(name, listed.is_ok(), facts, None, |_| None, &Speeds::default());
     sample.error = listed.err().map(|unknown| unknown.kind);
     sample
 }

@@ -87,7 +87,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 /// What the journal says of earlier attempts, if there is one here that can be read: automation learns from it.
-async fn past(data_dir: &Path, cluster: &str) -> Past {
+pub(super) async fn past(data_dir: &Path, cluster: &str) -> Past {
     let Ok(journal) = SqliteJournal::open_read_only(data_dir) else { return Past::default() };
     match ledger::read(&journal, cluster).await {
         Ok(ledger) => Past { attempts: ledger.attempts(), speeds: ledger.speeds(), ..Past::default() },

@@ -1,18 +1,22 @@
 //! `defragd status`
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{
     Exit,
-    args::{Connection, Output},
+    args::{self, Connection, Output},
+    plan::past,
     table,
 };
 use crate::{
     app::{observer, serve::connect},
-    core::cluster::{ClusterFacts, MemberFacts},
+    core::{
+        cluster::{ClusterFacts, MemberFacts, Status},
+        estimate::Speeds,
+    },
 };
 
 /// As etcdctl's default command timeout.
@@ -22,6 +26,9 @@ const BUDGET: Duration = Duration::from_secs(5);
 pub(super) struct Args {
     #[command(flatten)]
     connection: Connection,
+    /// Directory of the journal, for how long earlier defragmentations took [default: as of `defragd run`]
+    #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -35,15 +42,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         .into_iter()
         .map(|cluster| anyhow::Ok((connect(&cluster)?, cluster.name)))
         .collect::<Result<Vec<_>, _>>()?;
-    let observed =
-        join_all(etcds.iter().map(|(etcd, name)| async { (name.clone(), observer::look(etcd, BUDGET).await) })).await;
-    let complete = observed
-        .iter()
-        .all(|(_, facts)| facts.as_ref().is_ok_and(|facts| facts.members.iter().all(|member| member.status.is_ok())));
+    let data_dir = args::data_dir(args.data_dir);
+    let observed = join_all(etcds.iter().map(|(etcd, name)| async {
+        let (facts, past) = tokio::join!(observer::look_closely(etcd, BUDGET), past(&data_dir, name));
+        (name.clone(), facts, past.speeds)
+    }))
+    .await;
+    let complete = observed.iter().all(|(_, facts, _)| {
+        facts.as_ref().is_ok_and(|facts| facts.members.iter().all(|member| member.status.is_ok()))
+    });
     let mut out = std::io::stdout().lock();
     match args.output {
         Output::Json => {
-            let clusters: Vec<_> = observed.iter().map(|(name, facts)| cluster_json(name, facts.as_ref())).collect();
+            let clusters: Vec<_> =
+                observed.iter().map(|(name, facts, speeds)| cluster_json(name, facts.as_ref(), speeds)).collect();
             writeln!(out, "{:#}", json!({ "clusters": clusters }))?;
         }
         Output::Table => {
@@ -56,6 +68,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
                 "IN USE>",
                 "FRAG>",
                 "QUOTA>",
+                "EXPECTED>",
                 "IS LEADER",
                 "IS LEARNER",
                 "RAFT TERM>",
@@ -64,9 +77,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
                 "ERRORS",
             ];
             let mut rows = Vec::new();
-            for (name, facts) in &observed {
+            for (name, facts, speeds) in &observed {
                 match facts {
-                    Ok(facts) => rows.extend(facts.members.iter().map(|member| (name, row(facts, member)))),
+                    Ok(facts) => rows.extend(facts.members.iter().map(|member| (name, row(facts, member, speeds)))),
                     Err(unknown) => eprintln!("defragd: cluster {name}: no endpoint answered: {unknown}"),
                 }
             }
@@ -90,7 +103,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     Ok(if complete { Exit::Done } else { Exit::Failed })
 }
 
-fn row(facts: &ClusterFacts, member: &MemberFacts) -> Vec<String> {
+fn row(facts: &ClusterFacts, member: &MemberFacts, speeds: &Speeds) -> Vec<String> {
     let mut row = vec![
         member.member.client_urls.first().cloned().unwrap_or_default(),
         member.member.id.to_string(),
@@ -103,15 +116,16 @@ fn row(facts: &ClusterFacts, member: &MemberFacts) -> Vec<String> {
             table::size(status.db_size_in_use),
             format!("{:.0}%", status.fragmentation_ratio() * 100.0),
             status.quota.map_or("-".to_owned(), table::size),
+            table::expected(&speeds.estimate(member.member.id, status.db_size_in_use)),
             (facts.leader() == Some(member.member.id)).to_string(),
             member.member.is_learner.to_string(),
             status.raft_term.to_string(),
             status.raft_index.to_string(),
             status.raft_applied_index.to_string(),
-            status.errors.iter().map(|error| error.trim()).collect::<Vec<_>>().join(", "),
+            errors(member, status),
         ]),
         Err(unknown) => {
-            row.extend(std::iter::repeat_n("-".to_owned(), 6));
+            row.extend(std::iter::repeat_n("-".to_owned(), 7));
             row.push(member.member.is_learner.to_string());
             row.extend(std::iter::repeat_n("-".to_owned(), 3));
             let busy = member.defrag_in_flight() == Some(true);
@@ -121,7 +135,14 @@ fn row(facts: &ClusterFacts, member: &MemberFacts) -> Vec<String> {
     row
 }
 
-fn cluster_json(name: &str, facts: Result<&ClusterFacts, &crate::core::cluster::Unknown>) -> Value {
+/// What the member itself calls an error, and what holds up its defragmentation.
+fn errors(member: &MemberFacts, status: &Status) -> String {
+    let open = member.open_snapshots().filter(|open| *open > 0);
+    let open = open.map(|open| format!("sending {open} snapshot(s)"));
+    status.errors.iter().map(|error| error.trim().to_owned()).chain(open).collect::<Vec<_>>().join(", ")
+}
+
+fn cluster_json(name: &str, facts: Result<&ClusterFacts, &crate::core::cluster::Unknown>, speeds: &Speeds) -> Value {
     match facts {
         Err(unknown) => json!({ "cluster": name, "error": unknown.detail }),
         Ok(facts) => json!({
@@ -130,12 +151,12 @@ fn cluster_json(name: &str, facts: Result<&ClusterFacts, &crate::core::cluster::
             "alarms": facts.alarms.as_ref().ok().map(|alarms| alarms.iter().map(|alarm| json!({
                 "alarm": alarm.kind.as_str(), "member_id": alarm.member,
             })).collect::<Vec<_>>()),
-            "members": facts.members.iter().map(|member| member_json(facts, member)).collect::<Vec<_>>(),
+            "members": facts.members.iter().map(|member| member_json(facts, member, speeds)).collect::<Vec<_>>(),
         }),
     }
 }
 
-fn member_json(facts: &ClusterFacts, member: &MemberFacts) -> Value {
+fn member_json(facts: &ClusterFacts, member: &MemberFacts, speeds: &Speeds) -> Value {
     let status = member.status.as_ref().ok();
     json!({
         "endpoint": member.member.client_urls.first(),
@@ -144,13 +165,15 @@ fn member_json(facts: &ClusterFacts, member: &MemberFacts) -> Value {
         "is_learner": member.member.is_learner,
         "is_leader": facts.leader() == Some(member.member.id),
         "defrag_in_progress": member.defrag_in_flight(),
+        "open_snapshots": member.open_snapshots(),
+        "expected_defrag": status.map(|s| speeds.estimate(member.member.id, s.db_size_in_use)),
         "version": status.map(|s| &s.version),
         "storage_version": status.map(|s| &s.storage_version),
         "db_size_bytes": status.map(|s| s.db_size.0),
         "db_size_in_use_bytes": status.map(|s| s.db_size_in_use.0),
         "db_quota_bytes": status.and_then(|s| s.quota).map(|quota| quota.0),
-        "fragmentation_ratio": status.map(crate::core::cluster::Status::fragmentation_ratio),
-        "quota_usage_ratio": status.and_then(crate::core::cluster::Status::quota_usage_ratio),
+        "fragmentation_ratio": status.map(Status::fragmentation_ratio),
+        "quota_usage_ratio": status.and_then(Status::quota_usage_ratio),
         "raft_term": status.map(|s| s.raft_term),
         "raft_index": status.map(|s| s.raft_index),
         "raft_applied_index": status.map(|s| s.raft_applied_index),

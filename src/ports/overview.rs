@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::{journal::JournalError, service::ClusterSummary};
 use crate::core::{
     cluster::ClusterFacts,
+    estimate::Speeds,
     gate::GateResult,
     history::{Intent, MemberResult, Outcome, Record, RunId, RunView, Step, Trigger},
     reason::Reason,
@@ -30,6 +31,8 @@ pub struct ClusterView {
     pub live: Option<Live>,
     /// The last run that ended.
     pub last: Option<LastRun>,
+    /// How fast its members were defragmented.
+    pub speeds: Speeds,
 }
 
 /// One look at a cluster.
@@ -124,6 +127,12 @@ impl Doing {
             Self::Settling { intent } => format!("{} is done, watching that the cluster stays well", intent.member),
             Self::Waiting { reason, .. } => format!("waiting, because {reason}"),
         }
+    }
+
+    /// How much of the expected time is left, like `about 12 s left`. `elapsed` is since it began.
+    pub fn time_left(&self, elapsed: Duration) -> Option<String> {
+        let Self::Defragmenting { intent } = self else { return None };
+        intent.expected.and_then(|expected| story::time_left(expected, elapsed))
     }
 
     /// It waits because of this.

@@ -1,12 +1,14 @@
 //! The metrics of members and clusters: a table of what is shown, filled from one observation.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
+use bytesize::ByteSize;
 use jiff::Timestamp;
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, metrics::MetricType};
 
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, ClusterId, MemberFacts, UnknownKind},
+    estimate::Speeds,
     history::MemberResult,
 };
 
@@ -32,6 +34,8 @@ pub struct MemberSample {
     pub defragmenting: bool,
     /// The last attempt on it.
     pub last_defrag: Option<LastDefrag>,
+    /// How long it would be unavailable for a defragmentation; `None` while its size is not known.
+    pub expected: Option<Duration>,
 }
 
 /// A cluster's runs and requests at one moment.
@@ -50,6 +54,8 @@ pub struct AdmissionSample {
     pub next_window: Option<Timestamp>,
     /// Whether this replica holds the cluster's lock, or there is none.
     pub lock_held: bool,
+    /// What the request, or the run under way, waits for: a reason's label.
+    pub waiting_for: Option<&'static str>,
 }
 
 /// One cluster at one moment.
@@ -88,6 +94,7 @@ impl ClusterSample {
         facts: Option<ClusterFacts>,
         defragmenting: Option<crate::core::cluster::MemberId>,
         last_defrag: impl Fn(crate::core::cluster::MemberId) -> Option<LastDefrag>,
+        speeds: &Speeds,
     ) -> Self {
         let mut sample = Self {
             cluster,
@@ -125,6 +132,7 @@ impl ClusterSample {
                     alarms: alarms.as_ref().map(raised),
                     defragmenting: defragmenting == Some(id),
                     last_defrag: last_defrag(id),
+                    expected: sizes(&facts).map(|(_, in_use)| speeds.estimate(id, in_use).expected),
                     facts,
                 }
             })
@@ -179,6 +187,21 @@ const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
         crate::core::history::MemberEnd::Defragmented { took, .. } => Some(took.as_secs_f64()),
         _ => None,
     }),
+    (
+        "member_last_defrag_unavailable_seconds",
+        "How long the member did not answer in defragd's last defragmentation of it; less than its duration only where etcd defragments without blocking",
+        |m| match m.last_defrag.as_ref()?.result.end {
+            crate::core::history::MemberEnd::Defragmented { took, unavailable, .. } => {
+                Some(unavailable.unwrap_or(took).as_secs_f64())
+            }
+            _ => None,
+        },
+    ),
+    (
+        "member_expected_defrag_seconds",
+        "How long the member would be unavailable for a defragmentation: size in use / speed of the last ones, or 100 MB/s before the first",
+        |m| Some(m.expected?.as_secs_f64()),
+    ),
     ("member_last_defrag_reclaimed_bytes", "How much smaller defragd's last attempt made the member's file", |m| {
         Some(whole(m.last_defrag.as_ref()?.result.reclaimed().0))
     }),
@@ -215,12 +238,8 @@ impl MemberSample {
         self.facts.status.as_ref().ok().map(value)
     }
 
-    /// Total and in use: from `Status`, or from the metrics page while `Status` hangs.
     fn sizes(&self) -> Option<(f64, f64)> {
-        let from_status = self.facts.status.as_ref().ok().map(|s| (s.db_size, s.db_size_in_use));
-        let gauges = || self.facts.gauges.as_ref()?.as_ref().ok();
-        let from_page = || gauges().and_then(|g| Some((g.db_size?, g.db_size_in_use?)));
-        from_status.or_else(from_page).map(|(total, in_use)| (whole(total.0), whole(in_use.0)))
+        sizes(&self.facts).map(|(total, in_use)| (whole(total.0), whole(in_use.0)))
     }
 
     /// Why its `Status` is not known, as a label.
@@ -235,6 +254,13 @@ impl MemberSample {
         let from_page = || self.facts.gauges.as_ref()?.as_ref().ok()?.quota;
         quota.or_else(from_page).map(|quota| whole(quota.0)).filter(|quota| *quota > 0.0)
     }
+}
+
+/// Total and in use: from `Status`, or from the metrics page while `Status` hangs.
+fn sizes(facts: &MemberFacts) -> Option<(ByteSize, ByteSize)> {
+    let from_status = facts.status.as_ref().ok().map(|s| (s.db_size, s.db_size_in_use));
+    let gauges = || facts.gauges.as_ref()?.as_ref().ok();
+    from_status.or_else(|| gauges().and_then(|g| Some((g.db_size?, g.db_size_in_use?))))
 }
 
 /// Writes one observation of all clusters.
@@ -352,6 +378,13 @@ impl Collector for MemberCollector {
             let Some(opens) = cluster.admission.and_then(|admission| admission.next_window) else { continue };
             let opens = opens.as_duration().as_secs_f64();
             next.encode_family(&[("etcd_cluster", cluster.cluster.as_str())])?.encode_gauge(&opens)?;
+        }
+        let help = "What the cluster's request, or its run under way, waits for; no series while it waits for nothing";
+        let mut waiting = encoder.encode_descriptor("cluster_waiting", help, None, MetricType::Gauge)?;
+        for cluster in &self.clusters {
+            let Some(reason) = cluster.admission.and_then(|admission| admission.waiting_for) else { continue };
+            let labels = [("etcd_cluster", cluster.cluster.as_str()), ("reason", reason)];
+            waiting.encode_family(&labels)?.encode_gauge(&1i64)?;
         }
         let mut members = encoder.encode_descriptor("cluster_members", "Members by role", None, MetricType::Gauge)?;
         for cluster in self.clusters.iter().filter(|cluster| !cluster.members.is_empty()) {

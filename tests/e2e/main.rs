@@ -41,6 +41,7 @@ mod runbook;
 mod secrets;
 mod signals;
 mod site;
+mod snapshot;
 mod standing;
 mod trouble;
 mod webhook;

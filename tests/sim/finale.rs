@@ -132,6 +132,10 @@ pub fn may_end_so(world: &World, outcome: &Outcome) -> bool {
     match reason {
         // An operator must act on a quota that is unknown or too small.
         Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } | Reason::NeedsPerson { .. } => true,
+        // Nobody can tell whether it is still at its last one.
+        Reason::DefragUnknown { .. } => {
+            world.current().into_iter().any(|node| world.nodes[node].non_blocking() && !world.nodes[node].has_page)
+        }
         // Nobody to hand over to.
         Reason::NoTransferTarget => voters == 1 && policy.leader == LeaderPolicy::LastAfterTransfer,
         _ => matches!(outcome, Outcome::Refused { .. }) && (has_odd_voter(world) || !slack),

@@ -30,6 +30,27 @@ pub struct HeldDefrags {
     members: Vec<JoinHandle<()>>,
 }
 
+/// A snapshot of a member that nobody reads, as of a backup that hangs. Dropping it ends it.
+#[derive(Debug)]
+pub struct OpenSnapshot(JoinHandle<()>);
+
+impl OpenSnapshot {
+    /// Returns once the member sends it.
+    pub async fn of(cluster: &EtcdCluster, index: usize) -> Result<Self> {
+        let stream = Target::of(cluster, index)?.open().await?;
+        Ok(Self(tokio::spawn(async move {
+            let _unread = stream;
+            std::future::pending::<()>().await;
+        })))
+    }
+}
+
+impl Drop for OpenSnapshot {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl HeldDefrags {
     /// The next defragmentation of each member lasts until it is released. Returns once every stream is open.
     pub async fn start(cluster: &EtcdCluster) -> Result<Self> {

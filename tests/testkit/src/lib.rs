@@ -46,7 +46,7 @@ pub use etcd::{EtcdCluster, EtcdSpec, Member, MemberStatus, Transport};
 pub use exposition::Exposition;
 pub use fragment::{Fragmented, MemberSize, exhaust_quota, exhaust_quota_with_stale_sizes, fragment, overwrite, sizes};
 pub use guarded::GuardedPrometheus;
-pub use hold::HeldDefrags;
+pub use hold::{HeldDefrags, OpenSnapshot};
 pub use http::Response;
 pub use kube_apiserver::KubeApiserver;
 pub use lan::{Cut, Lan};

@@ -28,6 +28,7 @@ pub(super) fn card(live: &Live, now: Timestamp, links: &Links) -> Markup {
             p.now {
                 b data-say="" { (live.cluster) ": " (live.doing.words()) }
                 " – for " (words::span(words::between(live.since, now))) ", since " (words::at(live.since))
+                @if let Some(left) = live.doing.time_left(words::between(live.since, now)) { ", " (left) }
             }
             p.dim { "Asked for by " (live.trigger.label()) ", under way for " (words::span(words::between(live.began_at, now))) "." }
             (members(live))
@@ -111,7 +112,10 @@ pub(super) fn ended(result: &MemberResult) -> Markup {
                 @if is_good { span.badge.fine { span aria-hidden="true" { "✓ " } (label) } }
                 @else { span.badge.trouble { span aria-hidden="true" { "! " } (label) } }
                 @match &result.end {
-                    MemberEnd::Defragmented { took, .. } => span.detail { "in " (format!("{:.1} s", took.as_secs_f64())) },
+                    MemberEnd::Defragmented { took, unavailable, .. } => span.detail {
+                        (story::duration(*took, *unavailable))
+                        @if let Some(expected) = result.intent.expected { ", expected: " (story::about_seconds(expected)) }
+                    },
                     MemberEnd::Failed { reason, .. } | MemberEnd::NotSent { reason } => span.detail { (reason) },
                     MemberEnd::Unconfirmed { .. } => {},
                 }

@@ -5,7 +5,10 @@ use maud::{Markup, PreEscaped, html};
 
 use super::{state, words};
 use crate::{
-    core::cluster::{Alarm, ClusterFacts, MemberFacts},
+    core::{
+        cluster::{Alarm, ClusterFacts, MemberFacts},
+        story,
+    },
     ports::overview::ClusterView,
 };
 
@@ -123,6 +126,7 @@ pub(super) fn table(view: &ClusterView, caption: &str) -> Markup {
                     th.wide scope="col" role="columnheader" { "Database file" }
                     th scope="col" role="columnheader" { "Size" }
                     th scope="col" role="columnheader" { "Fragmented" }
+                    th scope="col" role="columnheader" title="How long the member would be unavailable for its defragmentation" { "Expected" }
                     th scope="col" role="columnheader" { "etcd" }
                     th scope="col" role="columnheader" { "State" }
                 }
@@ -148,10 +152,21 @@ fn row(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> Markup
             td role="cell" data-label="Fragmented" {
                 @if let Some(size) = size { (fragmented(size)) } @else { "–" }
             }
+            td role="cell" data-label="Expected" {
+                @if let Some(size) = size { (expected(view, member, size)) } @else { "–" }
+            }
             td role="cell" data-label="etcd" { @if let Ok(status) = &member.status { (status.version) } @else { "–" } }
             td role="cell" data-label="State" { (condition(view, facts, member)) }
         }
     }
+}
+
+/// How long the member would be unavailable.
+fn expected(view: &ClusterView, member: &MemberFacts, file: File) -> Markup {
+    let estimate = view.speeds.estimate(member.member.id, file.in_use);
+    let by = if estimate.measured { "by the last defragmentations" } else { "by the rule of thumb of 100 MB a second" };
+    let range = format!("{:.1} to {:.1} s, {by}", estimate.least.as_secs_f64(), estimate.most.as_secs_f64());
+    html! { span title=(range) { (story::about_seconds(estimate.expected)) } }
 }
 
 fn condition(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> Markup {
