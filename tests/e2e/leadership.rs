@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use testkit::{DefragWatch, EtcdVersion};
+use serde_json::Value;
+use testkit::{DefragWatch, EtcdSpec, EtcdVersion, Writer, fragment};
 
-use crate::rig::{MIB, Rig, TOKEN, ended_run, firing, first_defragmented, members_of};
+use crate::{
+    faults,
+    rig::{MIB, Rig, TOKEN, ended_run, firing, first_defragmented, members_of},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_hands_over_is_a_follower_from_then_on_and_the_new_one_is_last() {
@@ -71,4 +75,72 @@ async fn with_last_after_transfer_nobody_is_defragmented_as_the_leader() {
     assert_eq!(run["run"]["steps"][0]["step"], "move_leader");
     assert_eq!(run["run"]["steps"][0]["member"], rig.cluster.member(new).name());
     rig.assert_tight().await;
+}
+
+/// Runs with the leader's policy `auto`, under writes. Gives what it said, and the run.
+async fn auto(rig: &Rig, extra: &[&str]) -> (String, Value) {
+    let writer = Writer::start(&rig.cluster).await.unwrap();
+    let run = rig.command("run", &[&["--leader=auto", "-o", "json"], extra].concat()).await;
+    let progress = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert_eq!(run.status.code(), Some(0), "{progress}");
+    faults::reads_back(writer, &rig.cluster).await;
+    let run: Value = serde_json::from_slice(&run.stdout).unwrap();
+    (progress, run["run"].clone())
+}
+
+fn led(run: &Value) -> usize {
+    run["members"].as_array().unwrap().iter().filter(|member| member["is_leader"] == true).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_auto_a_leader_that_would_be_unavailable_for_long_hands_over_first() {
+    let rig = Rig::fragmented(faults::newest()).await;
+    let plan = rig.command("plan", &["--leader=auto", "--transfer-above=0s"]).await;
+    let plan = String::from_utf8(plan.stdout).unwrap();
+    assert!(plan.contains("hand over"), "{plan}");
+    let (progress, run) = auto(&rig, &["--transfer-above=0s"]).await;
+    assert!(progress.contains("handing leadership to"), "{progress}");
+    assert_eq!((led(&run), run["members"].as_array().unwrap().len()), (0, 3), "{run}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_auto_a_leader_that_is_soon_back_stays_the_leader() {
+    let rig = Rig::fragmented(faults::newest()).await;
+    let leader = rig.cluster.leader().await.unwrap();
+    let (_, run) = auto(&rig, &["--transfer-above=1h"]).await;
+    assert_eq!((led(&run), &run["steps"]), (1, &serde_json::json!([])), "{run}");
+    assert_eq!(members_of(&run).last().map(String::as_str), Some(rig.cluster.member(leader).name()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_auto_a_leader_that_nobody_can_relieve_is_defragmented_as_the_leader() {
+    let rig = Rig::with(EtcdSpec::new(faults::newest()).members(1)).await;
+    rig.fragment().await;
+    let (progress, run) = auto(&rig, &["--transfer-above=0s", "--allow-without-quorum-slack"]).await;
+    assert!(progress.contains("the leader is defragmented as the leader: no voter is fit"), "{progress}");
+    assert_eq!(led(&run), 1, "{run}");
+}
+
+/// By the last time: what was in use then, and how long it took. How near that comes is in `benches/ROLL.md`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_time_the_expected_unavailability_is_by_the_first() {
+    let rig = Rig::new(EtcdVersion::V3_5).await;
+    let roll = async || {
+        fragment(&rig.cluster, 100 * MIB, 24 * MIB).await.unwrap();
+        auto(&rig, &["--pause-between-members=0s"]).await.1
+    };
+    let (first, second) = (roll().await, roll().await);
+    let number = |member: &Value, keys: &[&str]| {
+        keys.iter().fold(member, |value, key| &value[*key]).as_f64().unwrap_or_else(|| panic!("{keys:?} of {member}"))
+    };
+    for member in second["members"].as_array().unwrap() {
+        let before = first["members"].as_array().unwrap().iter().find(|before| before["member"] == member["member"]);
+        let before = before.unwrap();
+        let in_use = ["before", "db_size_in_use_bytes"];
+        let speed = number(before, &in_use) / number(before, &["took_seconds"]);
+        let expected = number(member, &in_use) / speed;
+        let told = number(member, &["expected_seconds"]);
+        assert!((told / expected - 1.0).abs() < 0.01, "{told} s, {expected} s by {before}");
+        eprintln!("{}: expected {told:.2} s, took {:.2} s", member["member"], number(member, &["took_seconds"]));
+    }
 }

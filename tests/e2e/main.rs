@@ -44,4 +44,5 @@ mod site;
 mod snapshot;
 mod standing;
 mod trouble;
+mod unblocked;
 mod webhook;

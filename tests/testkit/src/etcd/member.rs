@@ -61,9 +61,10 @@ impl Member {
         })
     }
 
-    /// The command line, once every member's address is known.
-    pub(super) fn configure(&mut self, spec: &EtcdSpec, initial_cluster: &str, pki: Option<&Pki>) {
-        let published: Vec<_> = spec.publishes_also.as_deref().into_iter().chain([self.client_url.as_str()]).collect();
+    /// The command line of the n-th member, from 0, once every member's address is known.
+    pub(super) fn configure(&mut self, n: usize, spec: &EtcdSpec, initial_cluster: &str, pki: Option<&Pki>) {
+        let own = spec.published_as.get(n).unwrap_or(&self.client_url).as_str();
+        let published: Vec<_> = spec.publishes_also.as_deref().into_iter().chain([own]).collect();
         let mut args = vec![
             format!("--name={}", self.name),
             format!("--data-dir={}", self.dir.display()),

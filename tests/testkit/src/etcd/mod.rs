@@ -59,8 +59,8 @@ impl EtcdCluster {
         let mut members =
             (0..spec.members).map(|n| Member::plan(n, program, spec, dir.path())).collect::<Result<Vec<_>>>()?;
         let initial = members.iter().map(|m| format!("{}={}", m.name(), m.peer_url())).collect::<Vec<_>>().join(",");
-        for member in &mut members {
-            member.configure(spec, &initial, pki.as_ref());
+        for (n, member) in members.iter_mut().enumerate() {
+            member.configure(n, spec, &initial, pki.as_ref());
         }
         for member in &members {
             member.start()?;

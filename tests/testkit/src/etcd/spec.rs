@@ -37,6 +37,7 @@ pub struct EtcdSpec {
     pub(crate) small_disk: Option<(usize, u64)>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) publishes_also: Option<String>,
+    pub(crate) published_as: Vec<String>,
 }
 
 impl EtcdSpec {
@@ -54,6 +55,7 @@ impl EtcdSpec {
             small_disk: None,
             hosts: Vec::new(),
             publishes_also: None,
+            published_as: Vec::new(),
         }
     }
 
@@ -111,6 +113,13 @@ impl EtcdSpec {
     #[must_use]
     pub fn publishes_also(mut self, url: &str) -> Self {
         self.publishes_also = Some(url.to_owned());
+        self
+    }
+
+    /// The client URL that each member publishes in place of its own, in order: of what stands in front of it.
+    #[must_use]
+    pub fn published_as(mut self, urls: &[String]) -> Self {
+        urls.clone_into(&mut self.published_as);
         self
     }
 
