@@ -102,11 +102,12 @@ DEFRAGMENTATIONS = [
         query(members("last_defrag_reclaimed_bytes"), MEMBER),
     )),
     (8, 8, timeseries(
-        "Duration of the last defragmentation",
-        "How long each member was away for its own clients the last time. The line is the default deadline of 10 "
-        "minutes.",
+        "Defragmentation: expected and last",
+        "How long each member would be away for its own clients, from its size in use and the speed of the last "
+        "defragmentations; and how long the last one took. The line is the default deadline of 10 minutes.",
         "s",
-        query(members("last_defrag_duration_seconds"), MEMBER),
+        query(members("expected_defrag_seconds"), MEMBER + " expected"),
+        query(members("last_defrag_duration_seconds"), MEMBER + " last"),
         thresholds=steps("transparent", (DEADLINE_SECONDS, "red")),
     )),
 ]

@@ -54,7 +54,7 @@
 //! | `cooldown` | nothing: the request waits; NOSPACE and a nearly full quota do not; `defragd run` begins at once |
 //! | `rule_not_met` | nothing; change `rule` if you want it earlier |
 //! | `rule_failed` | make the quota known (the member's `/metrics`), or leave it out of `rule` |
-//! | `no_gain` | look for long reads or snapshots under way, or compact; it is tried again when more is free |
+//! | `no_gain` | compact, or raise the thresholds: what counts as free is the rest of pages in use; it is tried again when more is free |
 //! | `needs_person` | mend what the last attempt failed of (most often: free space on the member's disk and restart it), then `defragd resume` |
 //! | `paused` | `defragd resume`, or wait for the end of the pause |
 //! | `outside_window` | wait for the window; NOSPACE and a nearly full quota do not, unless `emergency: false` is set |
@@ -471,7 +471,7 @@ pub enum Reason {
     },
     /// The last attempt gave nothing back, and nothing has changed since.
     #[error(
-        "the last defragmentation gave back {reclaimed} of {expected}, and no more has become free since: it is tried again when {needed} are reclaimable ({reclaimable} now); a long read or a snapshot under way may hold pages, else `etcdctl compact` frees some"
+        "the last defragmentation gave back {reclaimed} of {expected}, and no more has become free since: it is tried again when {needed} are reclaimable ({reclaimable} now); what is left is the rest of pages that are in use, of which `etcdctl compact` may free some"
     )]
     NoGain {
         /// By how much the file became smaller.

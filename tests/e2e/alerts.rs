@@ -6,6 +6,7 @@
 //! | `EtcdQuotaExhaustionPredicted` | keys that are written and kept |
 //! | `EtcdFragmentationHigh`, `EtcdQuotaUsageHigh`, `EtcdQuotaUsageCritical` | 180 MiB overwritten and compacted, under a quota of 192 MiB |
 //! | `DefragdRemediationStalled` | that, and mode observe |
+//! | `DefragdSnapshotOpen` | snapshots of all members that nobody reads, before the next run |
 //! | `DefragdRunStuck`, `DefragdMemberUnreachable` | a member that freezes (SIGSTOP) when another one of the run is done |
 //! | `DefragdRunFailed`, `DefragdBreakerOpen` | the same run, once `recovery_timeout` is over; `breaker_failures: 1` |
 //! | `DefragdDefragOverdue` | a defragmentation that does not end; `DefragdMemberUnreachable` keeps silent |
@@ -23,7 +24,7 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use serde_json::json;
-use testkit::{DefragWatch, Defragd, EtcdSpec, FiringAlert, Prometheus, exhaust_quota, fragment, until};
+use testkit::{DefragWatch, Defragd, EtcdSpec, FiringAlert, OpenSnapshot, Prometheus, exhaust_quota, fragment, until};
 use tokio::time::sleep;
 
 use crate::{
@@ -85,7 +86,7 @@ impl Story {
         let watched = start(&rig, WATCHED, &[file.as_str()]).await;
         let stops = ["--breaker-failures=1", "--recovery-timeout=15s", "--pause-between-members=5s"];
         let broken = serve(&rig, BROKEN, &[&["--mode=enforce"], &stops[..]].concat()).await;
-        let always = ["--rule=dbSize > 0", "--pause-between-members=1s", "--cooldown=0s", "--max-runs-per-day=100"];
+        let always = ["--on-open-snapshot=ignore", "--rule=dbSize > 0", "--pause-between-members=1s", "--cooldown=0s", "--max-runs-per-day=100"];
         let enforced = serve(&rig, ENFORCED, &[&["--mode=enforce"], &always[..]].concat()).await;
         let rules = rig.path("defragd.rules.yml");
         std::fs::write(&rules, hastened(&shipped())).unwrap();
@@ -144,7 +145,13 @@ impl Story {
         self.is_silent(&["DefragdMemberUnreachable"], WATCHED).await;
         let leader = self.rig.cluster.leader().await.unwrap();
         let watch = DefragWatch::start(&self.rig.cluster).unwrap();
+        let mut snapshots = Vec::new();
+        for index in 0..3 {
+            snapshots.push(OpenSnapshot::of(&self.rig.cluster, index).await.unwrap());
+        }
         ask(&self.broken, BROKEN).await;
+        self.fires("DefragdSnapshotOpen", BROKEN).await;
+        drop(snapshots);
         let first = first_defragmented(&watch, &self.broken).await;
         let frozen = (0..3).find(|index| ![first, leader].contains(index)).unwrap();
         self.rig.cluster.pause(frozen).unwrap();

@@ -23,7 +23,7 @@ impl Rig {
         let mut cluster = json!({
             "name": "demo",
             "endpoints": self.cluster.endpoints(),
-            "policy": {"mode": "enforce", "min_reclaimable": "4MiB", "pause_between_members": "1s",
+            "policy": {"mode": "enforce", "on_open_snapshot": "ignore", "min_reclaimable": "4MiB", "pause_between_members": "1s",
                 "recovery_timeout": "20s", "cooldown": "0s"},
             "gates": gates,
         });
