@@ -70,7 +70,6 @@ impl Rig {
         let token = self.path("token");
         std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
         let mut args = self.flags();
-        without_overridden(&mut args, extra);
         args.push("--cluster-name=demo".to_owned());
         args.push(format!("--web.bearer-token-file={}", token.display()));
         args.extend(extra.iter().map(|flag| (*flag).to_owned()));
@@ -82,7 +81,6 @@ impl Rig {
         let mut args = vec![command.to_owned()];
         let flags = if command == "status" { self.cluster.connection_flags() } else { self.flags() };
         args.extend(flags.into_iter().filter(|flag| command == "run" || !flag.starts_with("--data-dir")));
-        without_overridden(&mut args, extra);
         args.extend(extra.iter().map(|flag| (*flag).to_owned()));
         tokio::process::Command::new(binary()).args(args).kill_on_drop(true).output().await.unwrap()
     }
@@ -102,12 +100,6 @@ impl Rig {
             assert!(status.size * 10 < status.in_use * 13, "{} bytes for {} in use", status.size, status.in_use);
         }
     }
-}
-
-/// A flag is taken once: those of the rig stand back.
-fn without_overridden(args: &mut Vec<String>, extra: &[&str]) {
-    let name = |flag: &str| flag.split('=').next().map(str::to_owned);
-    args.retain(|arg| !extra.iter().any(|flag| flag.starts_with("--") && name(flag) == name(arg)));
 }
 
 /// A notification as Alertmanager sends it, with one alert.
