@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::{
     faults::wants,
-    model::{Door, Node, World},
+    model::{Door, Node, World, since_3_6},
     sim::Sim,
 };
 
@@ -45,7 +45,7 @@ impl World {
     fn truth(&self) -> Truth {
         let no_space = self.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
         let wants = |node: &Node| {
-            let quota = (node.has_page || node.version.starts_with("3.6")).then_some(node.quota);
+            let quota = (node.has_page || since_3_6(&node.version)).then_some(node.quota);
             wants(&self.schedule.policy, node.size, node.in_use, quota, no_space)
         };
         let voters = || self.current().into_iter().map(|node| &self.nodes[node]).filter(|node| node.voter());

@@ -13,7 +13,7 @@ use defragd::core::cluster::{Alarm, AlarmKind, ClusterId, Member, MemberId};
 
 pub use self::{
     client::SimEtcd,
-    node::{Deaf, Door, Node, Process, Running, whole},
+    node::{Deaf, Door, Node, Process, Running, minor, since_3_6, whole},
 };
 use crate::{
     faults::{Fault, Schedule},

@@ -101,7 +101,7 @@ impl Node {
     /// `Status` as the server answers it; the caller has made sure that it can.
     pub fn status(&self, errors: Vec<String>) -> Status {
         // From 3.6 on the server tells its quota.
-        let quota = self.version.starts_with("3.6").then_some(ByteSize(self.quota));
+        let quota = since_3_6(&self.version).then_some(ByteSize(self.quota));
         Status {
             version: self.version.clone(),
             storage_version: quota.map(|_| "3.6.0".to_owned()),
@@ -117,6 +117,17 @@ impl Node {
             errors,
         }
     }
+}
+
+/// Whether a server of this version answers as 3.6 and later do.
+pub fn since_3_6(version: &str) -> bool {
+    minor(version).is_some_and(|minor| minor >= (3, 6))
+}
+
+/// `3.5` of `3.5.30-custom`.
+pub fn minor(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.').map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "indices are positive and small")]
