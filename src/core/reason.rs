@@ -23,6 +23,7 @@
 //! | `defrag_in_flight` | wait: somebody, or an earlier run, is defragmenting it |
 //! | `raft_lag` | wait for the member to catch up; if it does not, look at its disk and network |
 //! | `dangerous_version` | upgrade etcd |
+//! | `upgrade_in_progress` | finish the upgrade or the downgrade (`etcdctl downgrade cancel` withdraws one); NOSPACE does not wait for it |
 //! | `membership_changed` | let the change finish; the next alert starts anew |
 //! | `cluster_changed` | the endpoints lead to another cluster: mend the configuration |
 //! | `same_cluster` | remove one of the two entries |
@@ -207,6 +208,12 @@ pub enum Reason {
         version: String,
         /// The defect.
         defect: String,
+    },
+    /// Members run different minor versions, or a downgrade is enabled.
+    #[error("an upgrade or downgrade of etcd is in progress: {detail}")]
+    UpgradeInProgress {
+        /// Who runs what, or who reports the downgrade, and what to do.
+        detail: String,
     },
     /// A member joined or left since the run began.
     #[error("the membership changed during the run: {detail}")]
@@ -602,6 +609,7 @@ impl Reason {
             Self::DefragInFlight { .. } => "defrag_in_flight",
             Self::RaftLag { .. } => "raft_lag",
             Self::DangerousVersion { .. } => "dangerous_version",
+            Self::UpgradeInProgress { .. } => "upgrade_in_progress",
             Self::MembershipChanged { .. } => "membership_changed",
             Self::ClusterChanged { .. } => "cluster_changed",
             Self::SameCluster { .. } => "same_cluster",

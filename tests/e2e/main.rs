@@ -43,4 +43,5 @@ mod signals;
 mod site;
 mod standing;
 mod trouble;
+mod upgrade;
 mod webhook;

@@ -415,7 +415,7 @@ impl World {
         if let Some(status) = voters.iter().filter_map(status).find(|status| dangerous(&status.version)) {
             return Some(format!("a voter runs {}", status.version));
         }
-        None
+        seen.upgrade()
     }
 
     /// I2 and I7: the member needs it, as measured just now, and no follower comes before the leader.

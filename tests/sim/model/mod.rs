@@ -122,6 +122,7 @@ pub enum Happening {
         load: f64,
     },
     CalmNet,
+    DowngradeOver,
     Mend,
     /// NOSPACE, where it would else be armed before anybody stands for the lock.
     ArmNoSpace,
@@ -343,6 +344,7 @@ impl World {
                 cluster: self.cluster,
                 member,
                 version: seedling.version.to_owned(),
+                downgrade_to: None,
                 process: Process::Running,
                 cut: false,
                 deaf: None,

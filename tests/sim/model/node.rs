@@ -32,6 +32,8 @@ pub struct Node {
     pub cluster: ClusterId,
     pub member: Member,
     pub version: String,
+    /// Target version of a downgrade that is enabled.
+    pub downgrade_to: Option<String>,
     pub process: Process,
     pub cut: bool,
     pub deaf: Option<Deaf>,
@@ -114,6 +116,7 @@ impl Node {
             raft_index: whole(self.index),
             raft_applied_index: whole(self.applied),
             is_learner: self.member.is_learner,
+            downgrade_to: self.downgrade_to.clone().filter(|_| since_3_6(&self.version)),
             errors,
         }
     }

@@ -105,6 +105,13 @@ impl World {
                 self.plan_in(time, Happening::CalmNet);
             }
             Fault::Denied { time } => self.denied_until = (self.now + time).min(self.schedule.mended_at),
+            Fault::Upgrade { to, down } => self.upgrade_next(to, down),
+            Fault::Downgrade { to, time } => {
+                for node in self.current() {
+                    self.nodes[node].downgrade_to = Some(to.to_owned());
+                }
+                self.plan_in(time, Happening::DowngradeOver);
+            }
             Fault::NoShrink { node } => self.on(node, |world, node| world.nodes[node].no_shrink = true),
             other => self.strike_elsewhere(other),
         }
@@ -142,6 +149,19 @@ impl World {
         if let Some(node) = self.target(node) {
             strike(self, node);
         }
+    }
+
+    /// Restarts the first member of another version with this one.
+    fn upgrade_next(&mut self, to: &str, down: Duration) {
+        let next = self.current().into_iter().find(|node| self.nodes[*node].version != to);
+        if let Some(node) = next {
+            self.kill(node, Some(down));
+            to.clone_into(&mut self.nodes[node].version);
+        }
+    }
+
+    fn end_downgrade(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.downgrade_to = None);
     }
 
     /// Everything in memory is gone; the file is as it was before.
@@ -217,6 +237,7 @@ impl World {
             cluster: self.cluster,
             member: Member { id, name: String::new(), client_urls: Vec::new(), is_learner: learner },
             version: like.version.clone(),
+            downgrade_to: like.downgrade_to.clone(),
             process: Process::Down,
             cut: false,
             deaf: None,
@@ -298,6 +319,7 @@ impl World {
             }
             Happening::CalmLoad { load } => self.load = load,
             Happening::CalmNet => self.net = Net::default(),
+            Happening::DowngradeOver => self.end_downgrade(),
             Happening::Mend => self.mend(),
             _ => {}
         }
@@ -311,6 +333,12 @@ impl World {
             host.clock_stops = None;
         }
         self.mend_lock();
+        self.end_downgrade();
+        if let Some(to) = self.schedule.upgrades_to() {
+            for node in self.current() {
+                to.clone_into(&mut self.nodes[node].version);
+            }
+        }
         self.alarms.retain(|alarm| alarm.kind != AlarmKind::Corrupt);
         // Also of clusters that are no longer looked at: what was asked of them comes to its end.
         for node in 0..self.nodes.len() {
