@@ -83,6 +83,8 @@ async fn roll(version: EtcdVersion) {
     })
     .await
     .unwrap();
+    let warned = defragd.log().unwrap().contains("gets no fixes any more");
+    assert_eq!(warned, rig.cluster.version() == EtcdVersion::V3_4, "only 3.4 has no support");
     assert!(defragd.terminate(Duration::from_secs(10)).await.unwrap().success());
 }
 
