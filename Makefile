@@ -14,7 +14,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: tools
-tools: ## Install what tests and demo run against: etcd 3.4/3.5/3.6, Prometheus, Alertmanager, protoc
+tools: ## Install what tests and demo run against: etcd 3.4/3.5/3.6/3.7, Prometheus, Alertmanager, protoc
 	tests/testkit/tools
 
 # $(call cargo_tool,NAME,VERSION,FLAGS) installs a subcommand of cargo's, unless it is there: in the way that is built fastest.
@@ -53,6 +53,16 @@ test: tools check-shipped nextest ## All tests, on real etcd, Prometheus and Ale
 	    sed -n 's/.*<testcase name="\([^"]*\)" classname="\([^"]*\)".* time="\([^"]*\)".*/\3\t\2 \1/p' $(JUNIT) | \
 	    sort -rn | head -n 10; fi; \
 	  exit $$status
+
+# What is not part of a release is a warning, not a reason to fail.
+NEXT_TESTS := test(etcd_3_7_is) + test(rolls_a_cluster_of_3_5) + test(a_cluster_of_3_7_without_space) + \
+  test(the_oldest_candidate_holds_on_3_7)
+
+.PHONY: test-next
+test-next: nextest ## The main tests on the newest pre-release of etcd, built with Go, as an early warning
+	tests/testkit/tools --next
+	@[ -x $(TOOLS)/bin/etcd-3.8 ] || { echo "test-next: SKIPPED, there is no etcd 3.8 here"; exit 0; }; \
+	  DEFRAGD_ETCD=3.8 cargo nextest run --locked -p testkit -p defragd --test smoke --test e2e -E '$(NEXT_TESTS)'
 
 .PHONY: nextest
 nextest: tools ## The program that runs the tests

@@ -130,8 +130,11 @@ impl Progress for LogProgress {
     }
 }
 
-/// Warns about each known defect of a version that members run.
+/// Warns about each known defect of a version that members run, and if it gets no fixes.
 pub fn version_warnings(cluster: &str, version: &str) {
+    if let Some(since) = version::support_ended(version) {
+        warn!(cluster, version, since, "this version of etcd gets no fixes any more: upgrade it");
+    }
     for defect in version::warnings(version) {
         warn!(cluster, version, defect, "this version of etcd has a defect that bears on defragmentation");
     }

@@ -90,6 +90,8 @@ pub struct Status {
     pub raft_applied_index: u64,
     /// Whether the member itself says that it is a learner.
     pub is_learner: bool,
+    /// Target version of a downgrade that is enabled. Only 3.6 and later report it.
+    pub downgrade_to: Option<String>,
     /// `errors` of the response: speaks of the whole cluster, not of this member.
     pub errors: Vec<String>,
 }

@@ -20,6 +20,7 @@ pub(crate) fn status(term: u64) -> Status {
         raft_index: 50_000,
         raft_applied_index: 50_000,
         is_learner: false,
+        downgrade_to: None,
         errors: Vec::new(),
     }
 }

@@ -26,6 +26,7 @@
 //! | `snapshot_open` | wait for the backup, or end it if it hangs; `on_open_snapshot: ignore` accepts that the member stands still until it ends |
 //! | `raft_lag` | wait for the member to catch up; if it does not, look at its disk and network |
 //! | `dangerous_version` | upgrade etcd |
+//! | `upgrade_in_progress` | finish the upgrade or the downgrade (`etcdctl downgrade cancel` withdraws one); NOSPACE does not wait for it |
 //! | `membership_changed` | let the change finish; the next alert starts anew |
 //! | `cluster_changed` | the endpoints lead to another cluster: mend the configuration |
 //! | `same_cluster` | remove one of the two entries |
@@ -250,6 +251,12 @@ pub enum Reason {
         version: String,
         /// The defect.
         defect: String,
+    },
+    /// Members run different minor versions, or a downgrade is enabled.
+    #[error("an upgrade or downgrade of etcd is in progress: {detail}")]
+    UpgradeInProgress {
+        /// Who runs what, or who reports the downgrade, and what to do.
+        detail: String,
     },
     /// A member joined or left since the run began.
     #[error("the membership changed during the run: {detail}")]
@@ -648,6 +655,7 @@ impl Reason {
             Self::SnapshotOpen { .. } => "snapshot_open",
             Self::RaftLag { .. } => "raft_lag",
             Self::DangerousVersion { .. } => "dangerous_version",
+            Self::UpgradeInProgress { .. } => "upgrade_in_progress",
             Self::MembershipChanged { .. } => "membership_changed",
             Self::ClusterChanged { .. } => "cluster_changed",
             Self::SameCluster { .. } => "same_cluster",

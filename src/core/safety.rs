@@ -6,7 +6,7 @@ use super::{
     cluster::{AlarmKind, ClusterFacts, Fact, MemberFacts, Status, Unknown, UnknownKind},
     policy::Policy,
     reason::Reason,
-    version,
+    version::{self, Version},
 };
 
 /// How many raft entries a member may be behind the most advanced one and still count as caught up.
@@ -18,7 +18,10 @@ pub const MAX_RAFT_LAG_ENTRIES: u64 = 1_000;
 
 /// Why no member of this cluster may be defragmented now, whichever it is.
 pub fn cluster_danger(facts: &ClusterFacts, policy: &Policy) -> Option<Reason> {
-    quorum_slack(facts, policy).or_else(|| unhealthy(facts)).or_else(|| dangerous_version(facts))
+    quorum_slack(facts, policy)
+        .or_else(|| unhealthy(facts))
+        .or_else(|| dangerous_version(facts))
+        .or_else(|| upgrade_in_progress(facts))
 }
 
 /// Why this cluster does not count as healthy: any voter unknown, unread, behind or in disagreement, an
@@ -127,6 +130,31 @@ fn dangerous_version(facts: &ClusterFacts) -> Option<Reason> {
     })
 }
 
+/// Learners count too: they are upgraded with the others, and a downgrade waits for them. A cluster without space cannot
+/// wait for the end of an upgrade.
+fn upgrade_in_progress(facts: &ClusterFacts) -> Option<Reason> {
+    if facts.has_alarm(AlarmKind::NoSpace) {
+        return None;
+    }
+    let members = || facts.members.iter().filter_map(|facts| Some((facts, known(&facts.status)?)));
+    if let Some((member, to)) = members().find_map(|(facts, status)| Some((facts, status.downgrade_to.as_deref()?))) {
+        let member = member.member.label();
+        let detail =
+            format!("{member} reports a downgrade to {to}; finish it, or withdraw it with `etcdctl downgrade cancel`");
+        return Some(Reason::UpgradeInProgress { detail });
+    }
+    let mut minors: Vec<_> = members().map(|(_, status)| Version::parse(&status.version).map(Version::minor)).collect();
+    minors.sort_unstable();
+    minors.dedup();
+    if minors.len() < 2 {
+        return None;
+    }
+    let versions: Vec<_> =
+        members().map(|(facts, status)| format!("{} runs {}", facts.member.label(), status.version)).collect();
+    let detail = format!("{}; bring all members to one minor version first", versions.join(", "));
+    Some(Reason::UpgradeInProgress { detail })
+}
+
 fn known(status: &Fact<Status>) -> Option<&Status> {
     status.as_ref().ok()
 }
@@ -177,6 +205,13 @@ mod tests {
             }),
             ("raft_lag", |c| fixture::status_mut(c, 1).raft_applied_index -= MAX_RAFT_LAG_ENTRIES + 1),
             ("dangerous_version", |c| fixture::status_mut(c, 1).version = "3.5.4".to_owned()),
+            ("upgrade_in_progress", |c| fixture::status_mut(c, 1).version = "3.6.14".to_owned()),
+            ("upgrade_in_progress", |c| {
+                c.members[2].member.is_learner = true;
+                c.members.push(fixture::cluster(4).members[3].clone());
+                fixture::status_mut(c, 2).version = "3.6.14".to_owned();
+            }),
+            ("upgrade_in_progress", |c| fixture::status_mut(c, 2).downgrade_to = Some("3.4.0".to_owned())),
             ("no_quorum_slack", |c| c.members.truncate(2)),
             ("no_quorum_slack", |c| c.members.truncate(1)),
             ("no_quorum_slack", |c| c.members[2].member.is_learner = true),
@@ -201,6 +236,18 @@ mod tests {
     #[test]
     fn nospace_does_not_forbid_a_defragmentation() {
         let mut facts = fixture::cluster(3);
+        facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(1)) }]);
+        assert_eq!(label(&facts), None);
+    }
+
+    #[test]
+    fn patch_releases_may_differ_and_without_space_so_may_minor_ones() {
+        let mut facts = fixture::cluster(3);
+        fixture::status_mut(&mut facts, 1).version = "3.5.31".to_owned();
+        assert_eq!(label(&facts), None);
+        fixture::status_mut(&mut facts, 1).version = "3.6.14".to_owned();
+        fixture::status_mut(&mut facts, 1).downgrade_to = Some("3.5.0".to_owned());
+        assert_eq!(label(&facts), Some("upgrade_in_progress"));
         facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(1)) }]);
         assert_eq!(label(&facts), None);
     }

@@ -86,7 +86,13 @@ impl Story {
         let watched = start(&rig, WATCHED, &[file.as_str()]).await;
         let stops = ["--breaker-failures=1", "--recovery-timeout=15s", "--pause-between-members=5s"];
         let broken = serve(&rig, BROKEN, &[&["--mode=enforce"], &stops[..]].concat()).await;
-        let always = ["--on-open-snapshot=ignore", "--rule=dbSize > 0", "--pause-between-members=1s", "--cooldown=0s", "--max-runs-per-day=100"];
+        let always = [
+            "--on-open-snapshot=ignore",
+            "--rule=dbSize > 0",
+            "--pause-between-members=1s",
+            "--cooldown=0s",
+            "--max-runs-per-day=100",
+        ];
         let enforced = serve(&rig, ENFORCED, &[&["--mode=enforce"], &always[..]].concat()).await;
         let rules = rig.path("defragd.rules.yml");
         std::fs::write(&rules, hastened(&shipped())).unwrap();

@@ -23,6 +23,11 @@ async fn a_defrag_past_the_deadline_is_followed_to_its_end_on_3_6() {
     past_the_deadline(EtcdVersion::V3_6).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_defrag_past_the_deadline_is_followed_to_its_end_on_3_7() {
+    past_the_deadline(EtcdVersion::V3_7).await;
+}
+
 async fn past_the_deadline(version: EtcdVersion) {
     if !faults::versions().contains(&version) {
         return;

@@ -28,6 +28,11 @@ async fn a_full_disk_ends_the_run_and_is_never_tried_again_on_3_6() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_the_run_and_is_never_tried_again_on_3_7() {
+    faults::inside("disk_full::inside_3_7").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_under_writes_ends_the_run_on_3_5_though_the_member_dies_of_it() {
     faults::inside("disk_full::inside_3_5_under_writes").await;
 }
@@ -35,6 +40,11 @@ async fn a_full_disk_under_writes_ends_the_run_on_3_5_though_the_member_dies_of_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_under_writes_ends_the_run_on_3_6() {
     faults::inside("disk_full::inside_3_6_under_writes").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_writes_ends_the_run_on_3_7() {
+    faults::inside("disk_full::inside_3_7_under_writes").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,6 +57,12 @@ async fn inside_3_5_under_writes() {
 #[ignore = "in namespaces of its own, by the test above"]
 async fn inside_3_6_under_writes() {
     disk_full(EtcdVersion::V3_6, Load::Writes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "in namespaces of its own, by the test above"]
+async fn inside_3_7_under_writes() {
+    disk_full(EtcdVersion::V3_7, Load::Writes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,6 +81,12 @@ async fn inside_3_5() {
 #[ignore = "in namespaces of its own, by the test above"]
 async fn inside_3_6() {
     disk_full(EtcdVersion::V3_6, Load::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "in namespaces of its own, by the test above"]
+async fn inside_3_7() {
+    disk_full(EtcdVersion::V3_7, Load::None).await;
 }
 
 /// What the cluster has to do meanwhile.

@@ -41,6 +41,11 @@ async fn ends_at_random_moments_lose_and_double_nothing_on_3_6() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ends_at_random_moments_lose_and_double_nothing_on_3_7() {
+    ends(EtcdVersion::V3_7, ENDS, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "many minutes: `make soak`"]
 async fn soak_many_ends_lose_and_double_nothing() {
     for version in EtcdVersion::ALL {

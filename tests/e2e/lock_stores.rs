@@ -87,6 +87,11 @@ async fn the_oldest_candidate_holds_on_3_6() {
     Box::pin(oldest(EtcdVersion::V3_6)).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_candidate_holds_on_3_7() {
+    Box::pin(oldest(EtcdVersion::V3_7)).await;
+}
+
 async fn oldest(version: EtcdVersion) {
     if !faults::versions().contains(&version) {
         return;

@@ -45,4 +45,5 @@ mod snapshot;
 mod standing;
 mod trouble;
 mod unblocked;
+mod upgrade;
 mod webhook;

@@ -26,6 +26,11 @@ async fn a_cluster_of_3_6_without_space_takes_writes_again() {
     recovers(EtcdVersion::V3_6).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_3_7_without_space_takes_writes_again() {
+    recovers(EtcdVersion::V3_7).await;
+}
+
 async fn recovers(version: EtcdVersion) {
     if !faults::versions().contains(&version) {
         return;
@@ -70,6 +75,11 @@ async fn row_3_in_use_sizes_from_before_the_compaction_do_not_count_on_3_6() {
     stale_sizes(EtcdVersion::V3_6).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn row_3_in_use_sizes_from_before_the_compaction_do_not_count_on_3_7() {
+    stale_sizes(EtcdVersion::V3_7).await;
+}
+
 /// Without space nothing is written after a compaction, and until something is, members report as in use what was so
 /// before. Each is defragmented all the same, and the leader is not taken for the only one that needs it.
 async fn stale_sizes(version: EtcdVersion) {
@@ -105,6 +115,11 @@ async fn without_space_and_with_corrupt_armed_nothing_is_touched_on_3_5() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_space_and_with_corrupt_armed_nothing_is_touched_on_3_6() {
     corrupt(EtcdVersion::V3_6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_space_and_with_corrupt_armed_nothing_is_touched_on_3_7() {
+    corrupt(EtcdVersion::V3_7).await;
 }
 
 async fn corrupt(version: EtcdVersion) {

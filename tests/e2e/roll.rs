@@ -25,6 +25,15 @@ async fn an_alert_rolls_a_cluster_of_3_6() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_rolls_a_cluster_of_3_7() {
+    if testkit::Tools::find().unwrap().etcd_versions().contains(&EtcdVersion::V3_7) {
+        roll(EtcdVersion::V3_7).await;
+    } else {
+        eprintln!("SKIPPED: etcd 3.7 is built with Go, and there is no Go here");
+    }
+}
+
 async fn roll(version: EtcdVersion) {
     let rig = Rig::fragmented(version).await;
     let leader = rig.cluster.leader().await.unwrap();
@@ -74,6 +83,8 @@ async fn roll(version: EtcdVersion) {
     })
     .await
     .unwrap();
+    let warned = defragd.log().unwrap().contains("gets no fixes any more");
+    assert_eq!(warned, rig.cluster.version() == EtcdVersion::V3_4, "only 3.4 has no support");
     assert!(defragd.terminate(Duration::from_secs(10)).await.unwrap().success());
 }
 

@@ -69,6 +69,11 @@ async fn row_1_after_a_sigterm_the_next_start_does_the_rest_on_3_6() {
     sigterm(EtcdVersion::V3_6).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn row_1_after_a_sigterm_the_next_start_does_the_rest_on_3_7() {
+    sigterm(EtcdVersion::V3_7).await;
+}
+
 /// In the middle of the first member. The cooldown is the default one, of hours.
 async fn sigterm(version: EtcdVersion) {
     if !faults::versions().contains(&version) {
@@ -112,6 +117,11 @@ async fn row_2_the_successor_of_a_holder_that_ends_in_a_run_does_the_rest_on_3_5
 #[tokio::test(flavor = "multi_thread")]
 async fn row_2_the_successor_of_a_holder_that_ends_in_a_run_does_the_rest_on_3_6() {
     succession(EtcdVersion::V3_6, vec!["--lock.kind=etcd".to_owned()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_2_the_successor_of_a_holder_that_ends_in_a_run_does_the_rest_on_3_7() {
+    succession(EtcdVersion::V3_7, vec!["--lock.kind=etcd".to_owned()]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,6 +190,11 @@ async fn row_4_nospace_waits_for_no_cooldown_and_no_daily_limit_on_3_5() {
 #[tokio::test(flavor = "multi_thread")]
 async fn row_4_nospace_waits_for_no_cooldown_and_no_daily_limit_on_3_6() {
     no_space_in_cooldown(EtcdVersion::V3_6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_4_nospace_waits_for_no_cooldown_and_no_daily_limit_on_3_7() {
+    no_space_in_cooldown(EtcdVersion::V3_7).await;
 }
 
 async fn no_space_in_cooldown(version: EtcdVersion) {

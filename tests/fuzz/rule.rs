@@ -87,6 +87,7 @@ fn status(size: u64, in_use: u64, quota: Option<u64>) -> Status {
         raft_index: 1,
         raft_applied_index: 1,
         is_learner: false,
+        downgrade_to: None,
         errors: Vec::new(),
     }
 }

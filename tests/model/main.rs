@@ -94,6 +94,15 @@ async fn the_model_answers_as_etcd_3_6_does() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_answers_as_etcd_3_7_does() {
+    if Tools::find().unwrap().etcd_versions().contains(&EtcdVersion::V3_7) {
+        Box::pin(compare(EtcdVersion::V3_7)).await;
+    } else {
+        println!("SKIPPED: there is no etcd 3.7 here; tests/testkit/tools builds it where there is Go");
+    }
+}
+
 /// `MODEL_SCENARIO=name` plays one alone.
 async fn compare(line: EtcdVersion) {
     let only = std::env::var("MODEL_SCENARIO").ok();

@@ -145,6 +145,16 @@ pub enum Fault {
         node: usize,
         time: Duration,
     },
+    /// The next member is stopped, and starts again with this version.
+    Upgrade {
+        to: &'static str,
+        down: Duration,
+    },
+    /// A downgrade is enabled for a while.
+    Downgrade {
+        to: &'static str,
+        time: Duration,
+    },
 }
 
 /// The end of one life of defragd.
@@ -274,6 +284,7 @@ impl Schedule {
         requests::draw_reloads(&mut schedule);
         requests::draw_cancels(&mut schedule);
         servers::draw(&mut schedule);
+        requests::draw_upgrades(&mut schedule);
         schedule
     }
 
@@ -301,6 +312,14 @@ impl Schedule {
     /// Drawn by itself, so that the other draws of a seed stay what they were.
     pub fn a_step_is_not_written(&self) -> bool {
         !self.faults.is_empty() && Rng::new(self.seed ^ 0x57e9).percent(10)
+    }
+
+    /// The version that all members run in the end, where they are upgraded.
+    pub fn upgrades_to(&self) -> Option<&'static str> {
+        self.faults.iter().find_map(|(_, fault)| match fault {
+            Fault::Upgrade { to, .. } => Some(*to),
+            _ => None,
+        })
     }
 
     pub fn fault_free(&self) -> bool {

@@ -419,7 +419,7 @@ impl World {
         if let Some(status) = voters.iter().filter_map(status).find(|status| dangerous(&status.version)) {
             return Some(format!("a voter runs {}", status.version));
         }
-        None
+        seen.upgrade()
     }
 
     /// A member that was seen to send a snapshot would serve nobody until it is sent.
@@ -689,7 +689,13 @@ impl World {
                     self.watch.attempts.insert(result.intent.member_id, last);
                 }
             }
-            Entry::Finished(outcome) => log.outcome = Some(outcome.clone()),
+            Entry::Finished(outcome) => {
+                log.outcome = Some(outcome.clone());
+                let upgrading = matches!(outcome.reason(), Some(Reason::UpgradeInProgress { .. }));
+                if upgrading && self.watch.seen.upgrade().is_none() {
+                    wrong = Some(("L2", "it waits for an upgrade that is over, or without space"));
+                }
+            }
             Entry::Repeats { .. } => unreachable!("the simulator's journal leaves nothing out"),
         }
         if let Some((invariant, what)) = wrong {

@@ -86,6 +86,9 @@ approval_of_a_run_under_way_not_asked_for|src/core/admission.rs|s/run\.started_a
 a_pause_replaces_all_pauses|src/core/order.rs|s/pauses\.insert\(by, record\);/pauses.clear();\n                pauses.insert(by, record);/
 without_gain_no_heir|src/core/run/leader.rs|s/\n\s+\| Reason::NoGain \{ \.\. \}//
 another_hold_is_shown|src/app/worker.rs|s/desk\.waiting_for = Some\(reason\);/desk.waiting_for.get_or_insert(reason);/
+an_upgrade_is_no_danger|src/core/safety.rs|s/minors\.len\(\) < 2/minors.is_empty() || minors.len() > 0/
+nospace_waits_for_an_upgrade|src/core/safety.rs|s/if facts\.has_alarm\(AlarmKind::NoSpace\) \{\n\s+return None;\n\s+\}\n//
+a_downgrade_is_no_danger|src/core/safety.rs|s/status\.downgrade_to\.as_deref\(\)\?/status.downgrade_to.as_deref().filter(|_| false)?/
 cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
 LIST
 }

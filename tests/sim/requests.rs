@@ -8,7 +8,7 @@ use std::time::Duration;
 use defragd::core::policy::Mode;
 
 use crate::{
-    faults::{Fault, Schedule},
+    faults::{Fault, Schedule, Seedling},
     people::Person,
     rng::Rng,
 };
@@ -58,6 +58,40 @@ pub fn draw_cancels(schedule: &mut Schedule) {
         schedule.people.push((rng.millis(500, within), Person::Cancel));
         schedule.people.sort_by_key(|(at, _)| *at);
     }
+}
+
+/// The members' version, and its change one member after the other.
+pub fn draw_upgrades(schedule: &mut Schedule) {
+    // Such that the seeds of `seeds.rs` play as they did.
+    let mut rng = Rng::new(schedule.seed ^ 0x0b9a_de13);
+    if rng.percent(50) {
+        let is_3_6 = |member: &&mut Seedling| member.version == "3.6.5";
+        schedule.members.iter_mut().filter(is_3_6).for_each(|member| member.version = "3.7.3");
+    }
+    let version = schedule.members[0].version;
+    let next = match version {
+        "3.4.23" => "3.5.30",
+        "3.5.16" | "3.5.30" | "3.5.30-custom" => "3.6.5",
+        "3.6.5" => "3.7.3",
+        "3.7.3" => "3.8.0-alpha.0",
+        // Refused in any case.
+        _ => return,
+    };
+    if schedule.faults.is_empty() || !rng.percent(10) {
+        return;
+    }
+    let mut at = rng.millis(0, WITHIN_SECS * 500);
+    if matches!(version, "3.6.5" | "3.7.3") && rng.percent(50) {
+        let time = rng.seconds(5, 90);
+        let to = if version == "3.6.5" { "3.5.0" } else { "3.6.0" };
+        schedule.faults.push((at, Fault::Downgrade { to, time }));
+    } else {
+        for _ in 0..schedule.members.len() {
+            schedule.faults.push((at, Fault::Upgrade { to: next, down: rng.millis(300, 5_000) }));
+            at += if rng.percent(60) { rng.seconds(2, 12) } else { rng.seconds(12, 60) };
+        }
+    }
+    schedule.faults.sort_by_key(|(at, _)| *at);
 }
 
 /// Modes that change while defragd runs.

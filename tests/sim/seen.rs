@@ -1,11 +1,16 @@
 //! What defragd could know at a moment, from what the network really delivered to it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use defragd::{
     core::cluster::{Alarm, AlarmKind, Fact, Gauges, Member, MemberId, Status},
     ports::etcd::Membership,
 };
+
+use crate::model::minor;
 
 /// A member may be this far behind: the limit that the design sets.
 const MOST_BEHIND: u64 = 1_000;
@@ -37,6 +42,19 @@ impl Seen {
     pub fn is_voter(&self, id: MemberId) -> bool {
         let members = self.membership.iter().flat_map(|membership| &membership.members);
         members.into_iter().any(|member| member.id == id && !member.is_learner)
+    }
+
+    /// That members which answered run different minor versions, or report a downgrade, and none is without space.
+    pub fn upgrade(&self) -> Option<String> {
+        let told = || self.statuses().flat_map(Status::told_alarms);
+        if self.alarms.iter().flatten().copied().chain(told()).any(|alarm| alarm.kind == AlarmKind::NoSpace) {
+            return None;
+        }
+        if let Some(to) = self.statuses().find_map(|status| status.downgrade_to.as_ref()) {
+            return Some(format!("a downgrade to {to} is enabled"));
+        }
+        let minors: BTreeSet<_> = self.statuses().map(|status| minor(&status.version)).collect();
+        (minors.len() > 1).then(|| format!("the members' versions differ: {minors:?}"))
     }
 
     /// Why a careful operator would send nothing at all, Defragment or not.

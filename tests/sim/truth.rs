@@ -1,14 +1,14 @@
 //! The servers' true state, whatever an observation told of it: what had been so for a while when a Defragment was sent
 //! is no race, and must have been seen.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use defragd::core::cluster::{AlarmKind, MemberId};
 use tokio::time::sleep;
 
 use crate::{
     faults::wants,
-    model::{Door, Node, World},
+    model::{Door, Node, World, minor, since_3_6},
     sim::Sim,
 };
 
@@ -24,6 +24,8 @@ struct Truth {
     down: Vec<MemberId>,
     /// Voters that need a defragmentation.
     wanting: Vec<MemberId>,
+    /// Voters run different minor versions, or may be about to, and have space.
+    upgrading: bool,
 }
 
 /// Since when it has been so.
@@ -45,12 +47,15 @@ impl World {
     fn truth(&self) -> Truth {
         let no_space = self.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
         let wants = |node: &Node| {
-            let quota = (node.has_page || node.version.starts_with("3.6")).then_some(node.quota);
+            let quota = (node.has_page || since_3_6(&node.version)).then_some(node.quota);
             wants(&self.schedule.policy, node.size, node.in_use, quota, no_space)
         };
         let voters = || self.current().into_iter().map(|node| &self.nodes[node]).filter(|node| node.voter());
         let ids = |is: &dyn Fn(&Node) -> bool| voters().filter(|node| is(node)).map(Node::id).collect();
+        let minors: BTreeSet<_> = voters().map(|node| minor(&node.version)).collect();
+        let downgrade = voters().any(|node| node.downgrade_to.is_some());
         Truth {
+            upgrading: !no_space && (minors.len() > 1 || downgrade),
             leader: self.leader.map(|leader| self.nodes[leader].id()),
             down: ids(&|node| !node.connected() || node.door() != Door::Open),
             wanting: ids(&wants),
@@ -72,12 +77,15 @@ impl World {
         if self.now < self.steady.since + STEADY || stale {
             return;
         }
-        let Truth { leader, down, wanting } = self.steady.truth.clone();
+        let Truth { leader, down, wanting, upgrading } = self.steady.truth.clone();
         // One that is cut off may have given the list, as it was before.
         let listed = self.watch.seen.membership.iter().flat_map(|membership| &membership.members);
         let down = listed.map(|member| member.id).find(|id| down.contains(id));
         if let Some(down) = down {
             self.violate("I3", format!("Defragment to {target} although {down} has been down for {STEADY:?}"));
+        }
+        if upgrading {
+            self.violate("I3", format!("Defragment to {target} although an upgrade has been under way for {STEADY:?}"));
         }
         if !wanting.contains(&target) {
             self.violate("I7", format!("{target} has not needed a defragmentation for {STEADY:?}"));

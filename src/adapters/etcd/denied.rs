@@ -5,7 +5,7 @@
 
 use tonic::{Code, Status};
 
-use crate::core::cluster::UnknownKind;
+use crate::core::{cluster::UnknownKind, version::ReadRpc};
 
 /// Whether the server turned us away, and how.
 pub(super) fn kind(status: &Status) -> Option<UnknownKind> {
@@ -67,10 +67,14 @@ pub(super) fn explain(kind: UnknownKind, rpc: &str, who: &Who, said: &str) -> St
         _ if said.contains("token") || said.contains("revision of auth store is old") => {
             format!("{rpc}: etcd no longer knows the login of {user} ({said}); logging in again")
         }
-        _ => format!(
-            "{rpc} was denied to {user} ({said}): defragd needs the role root, as Defragment does in every version: \
-             `etcdctl user grant-role {name} root`"
-        ),
+        _ => {
+            let read = ReadRpc::ALL.into_iter().find(|read| read.name() == rpc);
+            let also = read.map_or(String::new(), |read| format!(" and {rpc} in {}", read.root_only_in()));
+            format!(
+                "{rpc} was denied to {user} ({said}): defragd needs the role root, as Defragment does in every \
+                 version{also}: `etcdctl user grant-role {name} root`"
+            )
+        }
     }
 }
 
@@ -93,6 +97,7 @@ mod tests {
             assert_eq!(kind, Some(UnknownKind::Denied));
             assert!(words.contains("Status was denied to the user \"plain\""), "{words}");
             assert!(words.contains("etcdctl user grant-role plain root"), "{words}");
+            assert!(words.contains("and Status in 3.4.42 and later 3.4, 3.5.28 to 3.5.31, "), "{words}");
         }
         let wrong = Status::invalid_argument("etcdserver: authentication failed, invalid user ID or password");
         let (kind, words) = told(&wrong, &plain);

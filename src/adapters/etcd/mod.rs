@@ -279,6 +279,10 @@ impl Etcd for EtcdCluster {
             raft_index: response.raft_index(),
             raft_applied_index: response.raft_applied_index(),
             is_learner: response.is_learner(),
+            downgrade_to: response
+                .downgrade_info()
+                .filter(|downgrade| downgrade.enabled())
+                .map(|downgrade| downgrade.target_version().to_owned()),
             errors: response.errors().to_vec(),
         })
     }

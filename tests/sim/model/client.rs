@@ -15,7 +15,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Door, JobState, World, node::whole};
+use super::{
+    Door, JobState, World,
+    node::{since_3_6, whole},
+};
 use crate::{fleet::Place, sim::Sim, stopped::Outside};
 
 /// As the adapter has it.
@@ -204,11 +207,7 @@ fn through_raft<T>(world: &mut World, node: usize, answer: impl FnOnce(&mut Worl
 
 /// Up to 3.5 with gRPC's code "unavailable", which a client takes for a member that is out of reach.
 fn not_for_learners(version: &str) -> Unknown {
-    let kind = if version.starts_with("3.6") || version.starts_with("3.8") {
-        UnknownKind::Other
-    } else {
-        UnknownKind::Unreachable
-    };
+    let kind = if since_3_6(version) { UnknownKind::Other } else { UnknownKind::Unreachable };
     Unknown::new(kind, "etcdserver: rpc not supported for learner")
 }
 

@@ -13,7 +13,7 @@ use defragd::core::cluster::{Alarm, AlarmKind, ClusterId, Member, MemberId};
 
 pub use self::{
     client::SimEtcd,
-    node::{Deaf, Door, Node, Process, Running, whole},
+    node::{Deaf, Door, Node, Process, Running, minor, since_3_6, whole},
 };
 use crate::{
     faults::{Fault, Schedule},
@@ -122,6 +122,7 @@ pub enum Happening {
         load: f64,
     },
     CalmNet,
+    DowngradeOver,
     Mend,
     /// NOSPACE, where it would else be armed before anybody stands for the lock.
     ArmNoSpace,
@@ -343,6 +344,7 @@ impl World {
                 cluster: self.cluster,
                 member,
                 version: seedling.version.to_owned(),
+                downgrade_to: None,
                 process: Process::Running,
                 cut: false,
                 deaf: None,

@@ -32,6 +32,8 @@ pub struct Node {
     pub cluster: ClusterId,
     pub member: Member,
     pub version: String,
+    /// Target version of a downgrade that is enabled.
+    pub downgrade_to: Option<String>,
     pub process: Process,
     pub cut: bool,
     pub deaf: Option<Deaf>,
@@ -113,8 +115,7 @@ impl Node {
     /// `Status` as the server answers it; the caller has made sure that it can.
     pub fn status(&self, errors: Vec<String>) -> Status {
         // From 3.6 on the server tells its quota.
-        let tells = self.version.starts_with("3.6") || self.version.starts_with("3.8");
-        let quota = tells.then_some(ByteSize(self.quota));
+        let quota = since_3_6(&self.version).then_some(ByteSize(self.quota));
         Status {
             version: self.version.clone(),
             storage_version: quota.map(|_| "3.6.0".to_owned()),
@@ -127,9 +128,21 @@ impl Node {
             raft_index: whole(self.index),
             raft_applied_index: whole(self.applied),
             is_learner: self.member.is_learner,
+            downgrade_to: self.downgrade_to.clone().filter(|_| since_3_6(&self.version)),
             errors,
         }
     }
+}
+
+/// Whether a server of this version answers as 3.6 and later do.
+pub fn since_3_6(version: &str) -> bool {
+    minor(version).is_some_and(|minor| minor >= (3, 6))
+}
+
+/// `3.5` of `3.5.30-custom`.
+pub fn minor(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.').map(str::parse);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "indices are positive and small")]

@@ -109,6 +109,13 @@ impl World {
                 let until = (world.now + time).min(world.schedule.mended_at);
                 world.nodes[node].snapshot_until = world.nodes[node].snapshot_until.max(until);
             }),
+            Fault::Upgrade { to, down } => self.upgrade_next(to, down),
+            Fault::Downgrade { to, time } => {
+                for node in self.current() {
+                    self.nodes[node].downgrade_to = Some(to.to_owned());
+                }
+                self.plan_in(time, Happening::DowngradeOver);
+            }
             Fault::NoShrink { node } => self.on(node, |world, node| world.nodes[node].no_shrink = true),
             other => self.strike_elsewhere(other),
         }
@@ -146,6 +153,19 @@ impl World {
         if let Some(node) = self.target(node) {
             strike(self, node);
         }
+    }
+
+    /// Restarts the first member of another version with this one.
+    fn upgrade_next(&mut self, to: &str, down: Duration) {
+        let next = self.current().into_iter().find(|node| self.nodes[*node].version != to);
+        if let Some(node) = next {
+            self.kill(node, Some(down));
+            to.clone_into(&mut self.nodes[node].version);
+        }
+    }
+
+    fn end_downgrade(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.downgrade_to = None);
     }
 
     /// Everything in memory is gone; the file is as it was before.
@@ -222,6 +242,7 @@ impl World {
             cluster: self.cluster,
             member: Member { id, name: String::new(), client_urls: Vec::new(), is_learner: learner },
             version: like.version.clone(),
+            downgrade_to: like.downgrade_to.clone(),
             process: Process::Down,
             cut: false,
             deaf: None,
@@ -304,6 +325,7 @@ impl World {
             }
             Happening::CalmLoad { load } => self.load = load,
             Happening::CalmNet => self.net = Net::default(),
+            Happening::DowngradeOver => self.end_downgrade(),
             Happening::Mend => self.mend(),
             _ => {}
         }
@@ -317,6 +339,12 @@ impl World {
             host.clock_stops = None;
         }
         self.mend_lock();
+        self.end_downgrade();
+        if let Some(to) = self.schedule.upgrades_to() {
+            for node in self.current() {
+                to.clone_into(&mut self.nodes[node].version);
+            }
+        }
         self.alarms.retain(|alarm| alarm.kind != AlarmKind::Corrupt);
         // Also of clusters that are no longer looked at: what was asked of them comes to its end.
         for node in 0..self.nodes.len() {

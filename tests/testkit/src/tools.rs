@@ -16,18 +16,34 @@ pub enum EtcdVersion {
     V3_5,
     /// Built with Go; absent where there is no Go.
     V3_6,
+    /// The same.
+    V3_7,
+    /// A pre-release, built on request: only where [`EtcdVersion::wanted`] asks for it.
+    V3_8,
 }
 
 impl EtcdVersion {
-    /// Every line that the tests know, oldest first.
-    pub const ALL: [Self; 3] = [Self::V3_4, Self::V3_5, Self::V3_6];
+    /// Every released line that the tests know, oldest first.
+    pub const ALL: [Self; 4] = [Self::V3_4, Self::V3_5, Self::V3_6, Self::V3_7];
 
-    /// `3.4`, `3.5` or `3.6`.
+    /// The one line that all tests run on, whatever they name: `DEFRAGD_ETCD=3.7`.
+    ///
+    /// # Panics
+    /// If it is no line that the tests know.
+    pub fn wanted() -> Option<Self> {
+        let name = env::var("DEFRAGD_ETCD").ok()?;
+        let known = Self::ALL.into_iter().chain([Self::V3_8]).find(|version| version.as_str() == name);
+        Some(known.unwrap_or_else(|| panic!("DEFRAGD_ETCD={name} is no line of etcd that the tests know")))
+    }
+
+    /// As the server's binary is called: `3.4` and so on.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V3_4 => "3.4",
             Self::V3_5 => "3.5",
             Self::V3_6 => "3.6",
+            Self::V3_7 => "3.7",
+            Self::V3_8 => "3.8",
         }
     }
 }
@@ -47,7 +63,7 @@ pub struct Tools {
 impl Tools {
     /// Finds `.tools` at the repository's root, or where `DEFRAGD_TOOLS` says.
     ///
-    /// Fails if anything but etcd 3.6 is missing, naming the script that installs it.
+    /// Fails if anything but etcd 3.6 and later is missing, naming the script that installs it.
     pub fn find() -> Result<Self> {
         let dir = env::var_os("DEFRAGD_TOOLS")
             .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools"), PathBuf::from);
@@ -69,9 +85,11 @@ impl Tools {
         Ok(Self { bin: bin.canonicalize()? })
     }
 
-    /// The etcd lines that are present, oldest first.
+    /// The etcd lines to test on that are present, oldest first. A pre-release takes the place of the newest.
     pub fn etcd_versions(&self) -> Vec<EtcdVersion> {
-        EtcdVersion::ALL.into_iter().filter(|&version| self.etcd(version).is_file()).collect()
+        let one = |wanted: EtcdVersion| vec![wanted.min(EtcdVersion::V3_7)];
+        let lines = EtcdVersion::wanted().map_or_else(|| EtcdVersion::ALL.to_vec(), one);
+        lines.into_iter().filter(|&version| self.etcd(version).is_file()).collect()
     }
 
     /// The etcd server of a line.
@@ -79,7 +97,7 @@ impl Tools {
         self.bin.join(format!("etcd-{version}"))
     }
 
-    /// An etcdctl that speaks to a server of that line (3.5's does for 3.6, which Debian does not package).
+    /// An etcdctl that speaks to a server of that line (3.5's does for later ones, which Debian does not package).
     pub fn etcdctl(&self, version: EtcdVersion) -> PathBuf {
         let line = if version == EtcdVersion::V3_4 { "3.4" } else { "3.5" };
         self.bin.join(format!("etcdctl-{line}"))
@@ -133,12 +151,12 @@ mod tests {
         let error = Tools::within(empty.path()).unwrap_err().to_string();
         assert!(error.contains("etcd-3.4"), "{error}");
         assert!(error.contains("tests/testkit/tools"), "{error}");
-        assert!(!error.contains("etcd-3.6"), "3.6 is optional: {error}");
+        assert!(!error.contains("etcd-3.6") && !error.contains("etcd-3.7"), "they are optional: {error}");
     }
 
     #[test]
-    fn etcd_36_is_driven_with_the_etcdctl_of_35() {
+    fn later_lines_are_driven_with_the_etcdctl_of_35() {
         let tools = Tools { bin: PathBuf::from("/bin") };
-        assert_eq!(tools.etcdctl(EtcdVersion::V3_6), Path::new("/bin/etcdctl-3.5"));
+        assert_eq!(tools.etcdctl(EtcdVersion::V3_7), Path::new("/bin/etcdctl-3.5"));
     }
 }

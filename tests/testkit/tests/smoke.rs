@@ -12,7 +12,7 @@ async fn smoke(version: EtcdVersion, transport: Transport) -> Result<()> {
         return Ok(());
     }
     let cluster = EtcdCluster::start(&tools, &EtcdSpec::new(version).transport(transport)).await?;
-    assert!(cluster.status(0).await?.version.starts_with(version.as_str()));
+    assert!(cluster.status(0).await?.version.starts_with(cluster.version().as_str()));
 
     let mut writer = Writer::start(&cluster).await?;
     let fragmented = fragment(&cluster, 20 * MIB, 2 * MIB).await?;
@@ -52,6 +52,11 @@ async fn etcd_3_5_is_fragmented_and_defragmented() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn etcd_3_6_is_fragmented_and_defragmented() -> Result<()> {
     smoke(EtcdVersion::V3_6, Transport::Tls).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_3_7_is_fragmented_and_defragmented() -> Result<()> {
+    smoke(EtcdVersion::V3_7, Transport::Tls).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

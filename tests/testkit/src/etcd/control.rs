@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::EtcdCluster;
 use crate::process::Process;
-use crate::until;
+use crate::{EtcdVersion, Tools, until};
 
 /// etcd ends in well under a second unless a defrag or a snapshot is under way.
 const STOP: Duration = Duration::from_secs(20);
@@ -100,6 +100,12 @@ impl EtcdCluster {
         }
         self.member(index).start()?;
         self.member_ready(index).await
+    }
+
+    /// Restarts a member with the server of another version, on its data.
+    pub async fn upgrade(&self, index: usize, tools: &Tools, to: EtcdVersion) -> Result<()> {
+        self.member(index).replace_program(tools.etcd(to));
+        self.restart(index).await
     }
 
     /// Ends all members in an orderly way, so that their data can be copied.

@@ -21,7 +21,7 @@ pub struct Member {
     peer_url: String,
     dir: PathBuf,
     log: PathBuf,
-    program: PathBuf,
+    program: Mutex<PathBuf>,
     args: Vec<String>,
     ports: Mutex<[Port; 2]>,
     process: Mutex<Option<Process>>,
@@ -49,7 +49,7 @@ impl Member {
             wal_dir: disk.is_some().then(|| dir.join(format!("{name}-wal"))),
             dir: data,
             log: spec.logs.as_deref().unwrap_or(dir).join(format!("{name}.log")),
-            program: program.to_owned(),
+            program: Mutex::new(program.to_owned()),
             args: Vec::new(),
             ports: Mutex::new([client, peer]),
             process: Mutex::default(),
@@ -110,17 +110,22 @@ impl Member {
         for port in self.ports.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             port.release();
         }
+        let program = self.program.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let process = match self.host.network_of {
-            None => Process::spawn(&self.name, &self.program, &self.args, &[], &self.log)?,
+            None => Process::spawn(&self.name, &program, &self.args, &[], &self.log)?,
             Some(pid) => {
-                let network =
-                    [format!("--net=/proc/{pid}/ns/net"), "--".to_owned(), self.program.display().to_string()];
+                let network = [format!("--net=/proc/{pid}/ns/net"), "--".to_owned(), program.display().to_string()];
                 let args = [network.as_slice(), &self.args].concat();
                 Process::spawn(&self.name, Path::new("nsenter"), &args, &[], &self.log)?
             }
         };
         *self.process() = Some(process);
         Ok(())
+    }
+
+    /// What is started from now on.
+    pub(super) fn replace_program(&self, program: PathBuf) {
+        *self.program.lock().unwrap_or_else(PoisonError::into_inner) = program;
     }
 
     pub(super) fn process(&self) -> MutexGuard<'_, Option<Process>> {

@@ -40,10 +40,11 @@ impl EtcdCluster {
     /// Starts a cluster and waits until every member answers a linearizable read.
     pub async fn start(tools: &Tools, spec: &EtcdSpec) -> Result<Self> {
         ensure!((1..=5).contains(&spec.members), "a test cluster has 1 to 5 members, not {}", spec.members);
-        let program = tools.etcd(spec.version);
-        ensure!(program.is_file(), "etcd {} is not here; install it with tests/testkit/tools", spec.version);
+        for version in (0..spec.members).map(|n| spec.version_of(n)) {
+            ensure!(tools.etcd(version).is_file(), "etcd {version} is not here; install it with tests/testkit/tools");
+        }
         for attempt in 1.. {
-            let cluster = Self::launch(tools, spec, &program)?;
+            let cluster = Self::launch(tools, spec)?;
             match cluster.ready().await {
                 Ok(()) => return Ok(cluster),
                 Err(error) if attempt < START_ATTEMPTS && format!("{error:#}").contains("address already in use") => {}
@@ -53,11 +54,11 @@ impl EtcdCluster {
         bail!("unreachable: the loop above returns")
     }
 
-    fn launch(tools: &Tools, spec: &EtcdSpec, program: &Path) -> Result<Self> {
+    fn launch(tools: &Tools, spec: &EtcdSpec) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("defragd-etcd-").tempdir()?;
         let pki = spec.transport.client_tls().then(|| Pki::create(&dir.path().join("pki"))).transpose()?;
-        let mut members =
-            (0..spec.members).map(|n| Member::plan(n, program, spec, dir.path())).collect::<Result<Vec<_>>>()?;
+        let plan = |n| Member::plan(n, &tools.etcd(spec.version_of(n)), spec, dir.path());
+        let mut members = (0..spec.members).map(plan).collect::<Result<Vec<_>>>()?;
         let initial = members.iter().map(|m| format!("{}={}", m.name(), m.peer_url())).collect::<Vec<_>>().join(",");
         for (n, member) in members.iter_mut().enumerate() {
             member.configure(n, spec, &initial, pki.as_ref());
@@ -127,7 +128,7 @@ impl EtcdCluster {
         self.members.iter().map(|m| m.client_url().to_owned()).collect()
     }
 
-    /// The version of the members.
+    /// The version of the members; of the first, where they differ.
     pub fn version(&self) -> EtcdVersion {
         self.version
     }

@@ -27,6 +27,7 @@ impl Transport {
 #[derive(Debug, Clone)]
 pub struct EtcdSpec {
     pub(crate) version: EtcdVersion,
+    pub(crate) mixed: Vec<EtcdVersion>,
     pub(crate) members: usize,
     pub(crate) transport: Transport,
     pub(crate) quota_bytes: Option<u64>,
@@ -41,10 +42,12 @@ pub struct EtcdSpec {
 }
 
 impl EtcdSpec {
-    /// Three members of that version, mutual TLS for clients, etcd's default quota and election settings.
+    /// Three members of that version, mutual TLS for clients, etcd's default quota and election settings. Of
+    /// [`EtcdVersion::wanted`] instead, where that is set.
     pub fn new(version: EtcdVersion) -> Self {
         Self {
-            version,
+            version: EtcdVersion::wanted().unwrap_or(version),
+            mixed: Vec::new(),
             members: 3,
             transport: Transport::Tls,
             quota_bytes: None,
@@ -64,6 +67,14 @@ impl EtcdSpec {
     pub fn members(mut self, members: usize) -> Self {
         self.members = members;
         self
+    }
+
+    /// A version for each member, in order, as in the middle of an upgrade.
+    #[must_use]
+    pub fn mixed(mut self, versions: &[EtcdVersion]) -> Self {
+        self.version = versions[0];
+        versions.clone_into(&mut self.mixed);
+        self.members(versions.len())
     }
 
     /// How members are spoken to.
@@ -129,6 +140,11 @@ impl EtcdSpec {
     pub fn small_disk(mut self, member: usize, bytes: u64) -> Self {
         self.small_disk = Some((member, bytes));
         self
+    }
+
+    /// The version of the n-th member, from 0.
+    pub(crate) fn version_of(&self, n: usize) -> EtcdVersion {
+        self.mixed.get(n).copied().unwrap_or(self.version)
     }
 
     /// Where each member runs, in order; those without one run on loopback.
