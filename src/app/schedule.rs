@@ -1,0 +1,78 @@
+//! Requests the runs that are due by the cluster's schedule. Must not decide whether a run may begin: what it requests
+//! stands and is served like an alert's.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::sleep;
+use tracing::{error, info};
+
+use super::{cluster::Cluster, requests::to_its_end};
+use crate::{
+    core::{history::AlertKey, schedule},
+    ports::{
+        etcd::Etcd,
+        journal::{Journal, JournalError},
+        service::AlertDecision,
+    },
+};
+
+/// How soon to look again without a schedule; a new one wakes.
+const IDLE_INTERVAL: Duration = Duration::from_hours(1);
+/// How soon to try again with a journal that failed.
+const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
+
+impl<E: Etcd, J: Journal> Cluster<E, J> {
+    /// Requests a run whenever one is due. Never ends.
+    pub async fn keep_schedule(self: &Arc<Self>) -> Infallible {
+        loop {
+            let cluster = Arc::clone(self);
+            let looked = to_its_end(async move { cluster.request_what_is_due().await }).await;
+            let again = match looked.and_then(|looked| looked) {
+                Ok(Some(next)) => self.until(Some(next)),
+                Ok(None) => IDLE_INTERVAL,
+                Err(error) => {
+                    error!(cluster = self.name(), %error, "cannot record what is due by the schedule; trying again");
+                    JOURNAL_INTERVAL
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.requests.schedule_changed.notified() => {}
+                () = sleep(again) => {}
+            }
+        }
+    }
+
+    /// Returns the next due time.
+    async fn request_what_is_due(&self) -> Result<Option<Timestamp>, JournalError> {
+        let timetable = self.rules().policy.schedule.clone();
+        if timetable.is_empty() {
+            return Ok(None);
+        }
+        // On a replica without the lock, too: it knows the schedule when it takes over.
+        let since = self.shared.journal.scheduled_since(self.name(), &timetable.text()).await?;
+        let _one_at_a_time = self.requests.admission.lock().await;
+        let now = self.shared.clock.now();
+        let next = timetable.next(now);
+        // The replica that holds the lock does it for all.
+        if self.is_retired() || self.succession.may_begin().is_err() {
+            return Ok(next);
+        }
+        let Some(due) = timetable.due(since, now) else { return Ok(next) };
+        let ledger = self.ledger().await?;
+        let stands = ledger.standing(now).is_some_and(|request| request.alerts.iter().any(|key| key.due().is_some()));
+        if stands || schedule::is_decided(&ledger, due, now) {
+            return Ok(next);
+        }
+        if let AlertDecision::Accepted { run, .. } = self.place(&ledger, vec![AlertKey::of_schedule(due)], now).await? {
+            info!(cluster = self.name(), run = run.0, due = %due, "requested by the schedule");
+            self.succession.tell_successor();
+        }
+        Ok(next)
+    }
+}
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;
