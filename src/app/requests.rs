@@ -225,7 +225,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Adopts the request that the last lock holder left, unless one stands here already.
     pub(super) async fn take_over(&self, left: StandingRequest) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
-        if self.is_retired() || self.standing_run(&self.ledger().await?).is_some() {
+        let ledger = self.ledger().await?;
+        if self.is_retired() || self.standing_run(&ledger).is_some() {
+            return Ok(());
+        }
+        // The note may be from before the end of this replica's own run.
+        let (own, now) = (Ledger { inherited: None, ..ledger }, self.shared.clock.now());
+        let is_over = |key: &AlertKey| key.due().is_some_and(|due| schedule::is_decided(&own, due, now));
+        if !left.alerts.is_empty() && left.alerts.iter().all(is_over) {
             return Ok(());
         }
         let run = self.accept_approved(left.trigger, left.alerts, left.approved_by).await?;
@@ -292,6 +299,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         desk.waiting_for = None;
         drop(desk);
         self.requests.wake.notify_one();
+        self.succession.tell_successor();
         Ok(())
     }
 

@@ -37,6 +37,7 @@ use tokio::{
 };
 
 use crate::{
+    due::is_kept,
     faults::{Death, Schedule},
     finale::{finale, may_end_so},
     gates::gates,
@@ -378,11 +379,14 @@ async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driv
     let outside = async { tokio::join!(alerts, people) };
     tokio::pin!(outside);
     let watched = holds_are_shown(sim, journal, cluster);
+    let kept = is_kept(sim, journal);
     let work = async {
         tokio::select! {
             biased;
             () = cluster.work(stopped) => {}
+            never = cluster.keep_schedule() => match never {},
             () = watched => {}
+            () = kept => {}
         }
     };
     tokio::pin!(work);
