@@ -22,6 +22,8 @@ use crate::{
 const CAUGHT_UP: SignedDuration = SignedDuration::from_mins(55);
 const A_DAY: SignedDuration = SignedDuration::from_hours(23);
 const LOOK: Duration = Duration::from_secs(15);
+/// After the faults: the next due time of a cadence, and the looks until it is missed.
+pub const UNTIL_MISSED: Duration = Duration::from_mins(5);
 /// defragd looks once a minute, and the journal may be slow.
 const MISSED_LOOKS: u32 = 10;
 
