@@ -303,7 +303,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             breaker_open: desk.ledger.breaker(policy, now).is_some(),
             paused: desk.ledger.paused(now).is_some(),
             next_window: policy.windows.next_opening(now),
-            next_scheduled: policy.schedule.next(now),
+            next_scheduled: self.next_scheduled(policy, now),
             lock_held: self.held_term().is_some(),
         };
         let defragmenting = desk.defragmenting;
@@ -350,7 +350,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             breaker: desk.ledger.breaker(policy, now).map(Told::from),
             next_window: policy.windows.next_opening(now),
             window_open: policy.windows.open_at(now),
-            next_scheduled: policy.schedule.next(now),
+            next_scheduled: self.next_scheduled(policy, now),
             retry_at: desk.ledger.next_attempt(now).filter(|_| idle).map(|next| next.at),
             same_as: self.shared.claims.same_as(self.name()),
             leaving: desk.retired,
