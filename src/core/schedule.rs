@@ -73,7 +73,7 @@ impl Line {
         line.next(Timestamp::UNIX_EPOCH)
             .is_some()
             .then_some(line)
-            .ok_or_else(|| "there is no such day in any year".to_owned())
+            .ok_or_else(|| "names a day that no year has".to_owned())
     }
 
     fn next(&self, after: Timestamp) -> Option<Timestamp> {
