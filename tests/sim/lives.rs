@@ -256,7 +256,7 @@ async fn live(sim: &Arc<Sim>, journals: &RefCell<Vec<SimJournal>>) -> u32 {
         }
         let journal = SimJournal::new(Arc::clone(sim));
         journals.borrow_mut().push(journal.clone());
-        all_lives(sim, &journal).await
+        Box::pin(all_lives(sim, &journal)).await
     };
     tokio::select! {
         biased;
