@@ -86,7 +86,16 @@ fn what_is_read_by_programs_says_the_same() {
     assert_eq!(first["key"], "clusters[0].policy.pause_between_members");
     assert!(first["problem"].as_str().unwrap().contains("10s, 10m or 10h"), "{first}");
     let good = said(check(&dir, &["good_small.yaml", "-o", "json"]));
-    assert_eq!(good, serde_json::json!({"valid": true, "clusters": 1, "modules": 0, "problems": []}));
+    assert_eq!(good, serde_json::json!({"valid": true, "clusters": 1, "modules": 0, "problems": [], "schedules": []}));
+    let file = dir.join("../../deploy/examples/config.yaml");
+    let scheduled = said(check(&dir, &["--syntax-only", file.to_str().unwrap(), "-o", "json"]));
+    let next: Vec<_> =
+        scheduled["schedules"][0]["next"].as_array().unwrap().iter().map(|at| at.as_str().unwrap()).collect();
+    assert!(next.len() == 3 && next.is_sorted(), "{scheduled}");
+    let output = check(&dir, &["--syntax-only", file.to_str().unwrap()]);
+    let words = String::from_utf8(output.stdout).unwrap();
+    let at = format!("at {} UTC", next[0].replace('T', " ").strip_suffix(":00Z").unwrap());
+    assert!(words.contains(": a run is requested at ") && words.contains(&at), "{words}");
     let absent = said(check(&dir, &["/nowhere.yaml", "-o", "json"]));
     assert!(absent["problems"][0]["problem"].as_str().unwrap().starts_with("cannot be read: No such file"), "{absent}");
 }

@@ -139,7 +139,9 @@ fn the_port_that_is_listened_on_is_the_one_that_is_opened_probed_and_served() {
         for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             assert_eq!(container[probe]["httpGet"]["port"], name, "{path}: {probe}");
         }
-        for policy in file.of_kind("NetworkPolicy") {
+        // Nobody reaches the pods of a CronJob.
+        let reached = |policy: &&Value| !array(&policy["spec"]["ingress"]).is_empty();
+        for policy in file.of_kind("NetworkPolicy").filter(reached) {
             assert_eq!(policy["spec"]["ingress"][0]["ports"][0]["port"], name, "{path}");
         }
         let service = file.of_kind("Service").next().unwrap();
@@ -259,6 +261,85 @@ fn one_pod_acts_or_there_is_a_lock_and_a_journal_for_each() {
         assert!(out, "{path}: {}", policy["egress"]);
     }
     assert!(with_lock >= 2 || std::env::var_os("DEFRAGD_RENDERED").is_none(), "{with_lock} have one");
+}
+
+#[test]
+fn a_cron_job_runs_the_program_with_the_credentials_of_the_pod_that_only_exports() {
+    let known = Command::new(binary()).args(["run", "--help"]).output().unwrap();
+    let known = String::from_utf8(known.stdout).unwrap();
+    let mut files = rendered();
+    files.push(Rendered::read(root().join("deploy/kustomize/components/cronjob/cronjob.yaml")));
+    let mut jobs = 0;
+    for file in &files {
+        let path = file.path.display();
+        for cron in file.of_kind("CronJob") {
+            jobs += 1;
+            let (spec, job) = (&cron["spec"], &cron["spec"]["jobTemplate"]["spec"]);
+            let (pod, container) = (&job["template"]["spec"], &job["template"]["spec"]["containers"][0]);
+            assert_eq!(spec["concurrencyPolicy"], "Forbid", "{path}");
+            // The same as what a schedule of `defragd serve` catches up.
+            let catches_up = defragd::core::schedule::CATCH_UP.as_secs();
+            assert_eq!(spec["startingDeadlineSeconds"], catches_up, "{path}");
+            assert_eq!((&job["backoffLimit"], &pod["restartPolicy"]), (&0.into(), &"Never".into()), "{path}");
+            assert!(job["activeDeadlineSeconds"].as_u64().unwrap() >= 3600, "{path}");
+            assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > 600, "{path}");
+            let arguments = arguments(pod);
+            assert_eq!(arguments[0], "run", "{path}");
+            for flag in &arguments[1..] {
+                let name = flag.split('=').next().unwrap();
+                assert!(flags(&known).contains(name), "{path}: `defragd run` has no {name}");
+            }
+            let writable: Vec<_> =
+                array(&container["volumeMounts"]).iter().filter(|mount| mount["readOnly"] != true).collect();
+            assert_eq!(writable.len(), 1, "{path}: {writable:?}");
+            let journal = text(&writable[0]["mountPath"]);
+            assert!(flag(&arguments, "--data-dir").unwrap().starts_with(&format!("{journal}/")), "{path}");
+            let of_jobs = &job["template"]["metadata"]["labels"];
+            for service in file.of_kind("Service") {
+                let selector = service["spec"]["selector"].as_object().unwrap();
+                assert!(selector.iter().any(|(name, value)| of_jobs[name] != *value), "{path}: {of_jobs}");
+            }
+            it_runs(&arguments, &path.to_string());
+            // The component is one half: the Deployment comes from the base.
+            let Some(exporter) = file.pod() else { continue };
+            let exports = crate::arguments(exporter);
+            assert!(exports.contains(&"--exporter-only".to_owned()), "{path}: two would act");
+            let credentials = |pod: &Value, of: &str, name: &str| -> Vec<Value> {
+                let is_one = |one: &&Value| {
+                    one["name"].as_str().is_some_and(|name| name.starts_with("secret-") || name == "host-pki")
+                };
+                let all = if of == "volumes" { &pod[of] } else { &pod["containers"][0][of] };
+                array(all).iter().filter(is_one).map(|one| one[name].clone()).collect()
+            };
+            for (of, name) in [("volumes", "secret"), ("volumes", "hostPath"), ("volumeMounts", "mountPath")] {
+                assert_eq!(credentials(pod, of, name), credentials(exporter, of, name), "{path}: {of}");
+            }
+            for same in ["securityContext", "serviceAccountName", "nodeSelector", "tolerations"] {
+                assert_eq!(pod[same], exporter[same], "{path}: {same}");
+            }
+            let (own, its) = (&container["securityContext"], &exporter["containers"][0]["securityContext"]);
+            assert_eq!((own, &container["image"]), (its, &exporter["containers"][0]["image"]), "{path}");
+        }
+    }
+    assert!(jobs >= if std::env::var_os("DEFRAGD_RENDERED").is_some() { 4 } else { 1 }, "{jobs} CronJobs");
+}
+
+/// Runs a Job's arguments on a cluster that is not there: they are understood, and the run is refused.
+fn it_runs(arguments: &[String], path: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let name = flag(arguments, "--cluster").unwrap_or("etcd");
+    let config =
+        format!("clusters: [{{name: {name}, endpoints: [\"http://127.0.0.1:1\"], policy: {{mode: enforce}}}}]");
+    fs::write(dir.path().join("config.yaml"), config).unwrap();
+    let here = |argument: &String| {
+        argument
+            .replace("/etc/defragd/config", dir.path().to_str().unwrap())
+            .replace("/var/lib/defragd", dir.path().join("journal").to_str().unwrap())
+    };
+    let output = Command::new(binary()).args(arguments.iter().map(here)).output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{path}: {error}: {}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!((&answer["run"]["cluster"], &answer["run"]["outcome"]), (&name.into(), &"refused".into()), "{path}");
 }
 
 #[test]

@@ -125,6 +125,15 @@ HOLDS = [
         ],
         no_value="no windows",
     )),
+    (12, 7, table(
+        "Next scheduled request",
+        "When the schedule of each cluster next requests a run. Clusters without a schedule are not listed.",
+        [
+            ("etcd_cluster", "Cluster", {}),
+            ("Due in", f"{clusters('next_scheduled_timestamp_seconds')} - time()", {"unit": "s", "decimals": 1}),
+        ],
+        no_value="no schedules",
+    )),
 ]
 
 GATES = [

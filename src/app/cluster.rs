@@ -91,6 +91,8 @@ pub(super) struct Requests {
     pub(super) reading: AsyncMutex<()>,
     /// Tells the worker to look again.
     pub(super) wake: Notify,
+    /// There may be another schedule.
+    pub(super) schedule_changed: Notify,
 }
 
 /// What the next request asks, and a reload may change.
@@ -245,6 +247,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         *self.rules.lock() = Arc::new(rules);
         // Whoever waits for a window or an approval looks again.
         self.requests.wake.notify_one();
+        self.requests.schedule_changed.notify_one();
     }
 
     /// Its configuration.
@@ -300,6 +303,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             breaker_open: desk.ledger.breaker(policy, now).is_some(),
             paused: desk.ledger.paused(now).is_some(),
             next_window: policy.windows.next_opening(now),
+            next_scheduled: self.next_scheduled(policy, now),
             lock_held: self.held_term().is_some(),
             waiting_for: self.stage.waits_for().or_else(|| desk.waiting_for.as_ref().map(Reason::label)),
         };
@@ -348,6 +352,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             breaker: desk.ledger.breaker(policy, now).map(Told::from),
             next_window: policy.windows.next_opening(now),
             window_open: policy.windows.open_at(now),
+            next_scheduled: self.next_scheduled(policy, now),
             retry_at: desk.ledger.next_attempt(now).filter(|_| idle).map(|next| next.at),
             same_as: self.shared.claims.same_as(self.name()),
             leaving: desk.retired,

@@ -195,6 +195,7 @@ pub(crate) struct FakeJournal {
     records: Mutex<Vec<Record>>,
     orders: Mutex<Vec<OrderRecord>>,
     inherited: Mutex<Option<Digest>>,
+    schedule: Mutex<Option<(String, Timestamp)>>,
     broken: Mutex<bool>,
     slow: Mutex<Duration>,
     clock: Option<VirtualClock>,
@@ -306,6 +307,14 @@ impl Journal for FakeJournal {
 
     async fn inherited(&self, _cluster: &str) -> Result<Option<Digest>, JournalError> {
         Ok(self.inherited.lock().clone())
+    }
+
+    async fn scheduled_since(&self, _cluster: &str, schedule: &str) -> Result<Timestamp, JournalError> {
+        let now = self.now();
+        let mut known = self.schedule.lock();
+        let since =
+            known.as_ref().filter(|(before, since)| before == schedule && *since <= now).map(|(_, since)| *since);
+        Ok(known.insert((schedule.to_owned(), since.unwrap_or(now))).1)
     }
 
     async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {

@@ -58,6 +58,7 @@ impl<E: Etcd, J: Journal> Unit<E, J> {
                 // Ends when it is told to, after the run under way.
                 () = Box::pin(cluster.work(stop.clone())) => {}
                 never = Box::pin(cluster.watch_revisions()) => match never {},
+                never = Box::pin(cluster.keep_schedule()) => match never {},
                 // Renews for as long as the run under way goes on.
                 () = Box::pin(cluster.keep_lock()) => {}
             }

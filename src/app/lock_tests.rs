@@ -19,8 +19,9 @@ use crate::{
     },
     core::{
         alert::Notification,
-        history::{Entry, MemberResult, Outcome, RunId, RunView},
+        history::{Entry, MemberResult, Outcome, RunId, RunView, Trigger},
         policy::{Mode, Policy},
+        schedule::{Line, Timetable},
     },
     ports::{
         journal::{Journal, JournalError},
@@ -107,11 +108,12 @@ struct World {
     etcd: Etcd,
     locks: FakeLocks,
     net: Net,
+    schedule: Timetable,
 }
 
 impl World {
     fn new(etcd: FakeEtcd) -> Self {
-        Self { etcd: Arc::new(etcd), locks: FakeLocks::default(), net: Net::default() }
+        Self { etcd: Arc::new(etcd), locks: FakeLocks::default(), net: Net::default(), schedule: Timetable::default() }
     }
 
     fn start(&self, name: &str) -> Replica {
@@ -129,20 +131,25 @@ impl World {
 
     /// With the journal of an earlier life, or a new one.
     fn start_with(&self, name: &str, shared: Arc<Shared<FakeJournal>>, mode: Mode) -> Replica {
-        let policy = Policy { mode, ..Policy::default() };
+        let policy = Policy { mode, schedule: self.schedule.clone(), ..Policy::default() };
         let cluster = cluster_of(&shared, "a", policy, Arc::clone(&self.etcd));
         let cluster =
             Arc::new(cluster.with_lock(self.locks.replica(name), name).with_peers(Arc::new(self.net.clone())));
         let app = Arc::new(App::new(vec![Arc::clone(&cluster)], Arc::clone(&shared)));
         self.net.0.lock().insert(name.to_owned(), Arc::downgrade(&app));
         let (starter, worker, keeper) = (Arc::clone(&app), Arc::clone(&cluster), Arc::clone(&cluster));
+        let scheduler = Arc::clone(&cluster);
         let works = async move {
             starter.recover().await.expect("read");
             drop(starter);
             let (_stop, stopped) = stop_channel();
             worker.work(stopped).await;
         };
-        let tasks = vec![tokio::spawn(works), tokio::spawn(async move { keeper.keep_lock().await })];
+        let tasks = vec![
+            tokio::spawn(works),
+            tokio::spawn(async move { keeper.keep_lock().await }),
+            tokio::spawn(async move { match scheduler.keep_schedule().await {} }),
+        ];
         Replica { cluster, app, shared, tasks }
     }
 }
@@ -603,4 +610,36 @@ async fn a_loss_that_came_between_two_renewals_is_told() {
     assert_eq!(lock.view().held(), None);
     assert_eq!(lock.round().await.change, Change::Lost(Term(1)));
     assert_eq!(lock.round().await.change, Change::Same);
+}
+
+/// The tests begin at midnight.
+fn due_at_five_past() -> Timetable {
+    Timetable(vec![Line::parse("5 0 * * *", jiff::tz::TimeZone::UTC).expect("a line")])
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_holder_alone_requests_what_is_due_and_its_successor_does_not_repeat_it() {
+    let world = World { schedule: due_at_five_past(), ..World::new(etcd()) };
+    let (first, second) = world.start_both(Mode::Enforce).await;
+    sleep(S * 400).await;
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+    assert_eq!(first.runs().await[0].request.trigger, Trigger::Schedule);
+    first.cluster.release_lock().await;
+    first.kill();
+    sleep(S * 600).await;
+    assert!(second.holds());
+    assert_eq!(second.outcomes().await, [], "its note says that 00:05 was served");
+    assert_eq!(world.etcd.order(), [3, 2, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_due_while_nobody_held_the_lock_is_requested_by_the_successor() {
+    let world = World { schedule: due_at_five_past(), ..World::new(etcd()) };
+    let (first, second) = world.start_both(Mode::Enforce).await;
+    sleep(S * 255).await;
+    first.kill();
+    sleep(S * 600).await;
+    assert_eq!(second.outcomes().await, [("succeeded", "")]);
+    assert_eq!(second.runs().await[0].request.trigger, Trigger::Schedule);
+    assert_eq!(world.etcd.order(), [3, 2, 1]);
 }

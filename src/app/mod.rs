@@ -32,6 +32,7 @@ pub mod reload;
 pub mod report;
 pub mod requests;
 mod revisions;
+mod schedule;
 pub mod serve;
 pub mod service;
 mod succession;

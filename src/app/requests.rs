@@ -3,6 +3,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::time::sleep;
 use tracing::{error, info};
 
@@ -14,6 +15,7 @@ use crate::{
         history::{AlertKey, Cancellation, Entry, Outcome, Request, RunId, RunView, Trigger},
         order::Order,
         reason::Reason,
+        schedule,
     },
     ports::{
         etcd::Etcd,
@@ -105,7 +107,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.requests.desk.lock().retired = true;
     }
 
-    fn is_retired(&self) -> bool {
+    pub(super) fn is_retired(&self) -> bool {
         self.requests.desk.lock().retired
     }
 
@@ -145,6 +147,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason: Reason::Removed });
         }
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
+        let is_over = |key: &AlertKey| key.due().is_some_and(|due| schedule::is_decided(&ledger, due, now));
+        if !alerts.is_empty() && taken_as.is_none() && alerts.iter().all(is_over) {
+            // Another replica had the lock when it was due, and lost it.
+            let run = ledger.last_ended().unwrap_or(RunId(0));
+            let reason = Reason::HandedOver { holder: self.succession.lock.me().to_owned(), run };
+            return Ok(AlertDecision::Duplicate { cluster, run, reason });
+        }
         if let Some(run) = taken_as {
             alerts = ledger.left_of_offer(alerts, run, now);
             if alerts.is_empty() {
@@ -152,7 +161,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 return Ok(AlertDecision::Duplicate { cluster, run, reason });
             }
         }
-        if let Some((run, reason)) = self.join_open_request(&ledger, &alerts).await? {
+        self.place(&ledger, alerts, now).await
+    }
+
+    /// Joins alerts to the request that stands, or accepts a new one for them. The caller holds the admission.
+    pub(super) async fn place(
+        &self,
+        ledger: &Ledger,
+        mut alerts: Vec<AlertKey>,
+        now: Timestamp,
+    ) -> Result<AlertDecision, JournalError> {
+        let cluster = self.name().to_owned();
+        let is_due = alerts.iter().all(|key| key.due().is_some());
+        let trigger = if is_due { Trigger::Schedule } else { Trigger::Alert };
+        if let Some((run, reason)) = self.join_open_request(ledger, &alerts).await? {
             return Ok(AlertDecision::Duplicate { cluster, run, reason });
         }
         if let Some(next) = ledger.next_attempt(now) {
@@ -164,7 +186,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             // The request stands already. A new alert starts its next run at once.
             alerts = next.alerts.into_iter().chain(new).take(MAX_ALERTS).collect();
         }
-        let run = self.accept(Trigger::Alert, alerts).await?;
+        let run = self.accept(trigger, alerts).await?;
         Ok(AlertDecision::Accepted { cluster, run })
     }
 
@@ -203,7 +225,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Adopts the request that the last lock holder left, unless one stands here already.
     pub(super) async fn take_over(&self, left: StandingRequest) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
-        if self.is_retired() || self.standing_run(&self.ledger().await?).is_some() {
+        let ledger = self.ledger().await?;
+        if self.is_retired() || self.standing_run(&ledger).is_some() {
+            return Ok(());
+        }
+        // The note may be from before the end of this replica's own run.
+        let (own, now) = (Ledger { inherited: None, ..ledger }, self.shared.clock.now());
+        let is_over = |key: &AlertKey| key.due().is_some_and(|due| schedule::is_decided(&own, due, now));
+        if !left.alerts.is_empty() && left.alerts.iter().all(is_over) {
             return Ok(());
         }
         let run = self.accept_approved(left.trigger, left.alerts, left.approved_by).await?;
@@ -270,6 +299,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         desk.waiting_for = None;
         drop(desk);
         self.requests.wake.notify_one();
+        self.succession.tell_successor();
         Ok(())
     }
 
@@ -369,7 +399,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
 /// Does the work in a task of its own: a sender that goes away in the middle drops the future that waits
 /// here, and must not leave a request in the journal that nobody serves.
-async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, JournalError> {
+pub(super) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, JournalError> {
     let ended = tokio::spawn(work).await;
     ended.map_err(|error| JournalError::Write(format!("the request was not taken: {error}")))
 }

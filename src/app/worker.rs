@@ -202,7 +202,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.shared.changes.tell();
     }
 
-    fn until(&self, time: Option<Timestamp>) -> Duration {
+    pub(super) fn until(&self, time: Option<Timestamp>) -> Duration {
         let left =
             |time: Timestamp| Duration::try_from(time.duration_since(self.shared.clock.now())).unwrap_or_default();
         time.map_or(LOOK_INTERVAL, left).min(LOOK_INTERVAL)

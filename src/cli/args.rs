@@ -217,6 +217,7 @@ impl PolicyArgs {
             allow_without_quorum_slack: self.allow_without_quorum_slack.then_some(true),
             rule: self.rule.clone(),
             windows: None,
+            schedule: None,
             emergency: self.emergency,
             max_runs_per_day: self.max_runs_per_day,
             breaker_failures: self.breaker_failures,

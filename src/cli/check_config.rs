@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Exit, args::Output};
@@ -15,8 +16,12 @@ use crate::{
         serve::{connect, connect_module},
         web::WebFile,
     },
-    config::{ConfigError, Problem, Settings, Source, web},
+    config::{ClusterSettings, ConfigError, Problem, Settings, Source, web},
+    ports::clock::{Clock, SystemClock},
 };
+
+/// Due times of each cluster.
+const TIMES_SHOWN: usize = 3;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -41,6 +46,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let file = args.file.as_ref().or(args.config.as_ref()).context("a file is given")?;
     let mut errors = Vec::new();
     let counted = main_file(file, args.syntax_only).map_err(|error| errors.push(error)).ok();
+    let (counted, schedules) = counted.unzip();
+    let schedules = schedules.unwrap_or_default();
     if let Some(path) = &args.web_config_file {
         errors.extend(web_file(path, args.syntax_only).err());
     }
@@ -51,6 +58,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
             let (clusters, modules) = counted.unzip();
             let told = json!({
                 "valid": errors.is_empty(), "clusters": clusters, "modules": modules, "problems": problems,
+                "schedules": schedules.iter().map(Due::json).collect::<Vec<_>>(),
             });
             writeln!(std::io::stdout(), "{told:#}")?;
         }
@@ -59,6 +67,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
             if let (Some((clusters, modules)), Exit::Done) = (counted, exit) {
                 let modules = if modules == 0 { String::new() } else { format!(", {modules} module(s)") };
                 writeln!(std::io::stdout(), "{}: valid, {clusters} cluster(s){modules}", file.display())?;
+                for due in &schedules {
+                    writeln!(std::io::stdout(), "{}: a run is requested {}", due.cluster, due.words())?;
+                }
             }
         }
     }
@@ -81,12 +92,29 @@ fn shown(error: &ConfigError) -> Vec<serde_json::Value> {
     }
 }
 
-/// The numbers of its clusters and modules.
-fn main_file(path: &Path, syntax_only: bool) -> Result<(usize, usize), ConfigError> {
+/// When a cluster's schedule next requests a run.
+struct Due {
+    cluster: String,
+    next: Vec<Timestamp>,
+}
+
+impl Due {
+    fn json(&self) -> serde_json::Value {
+        json!({ "cluster": self.cluster, "next": self.next })
+    }
+
+    fn words(&self) -> String {
+        let at = |time: &Timestamp| time.strftime("at %Y-%m-%d %H:%M UTC").to_string();
+        self.next.iter().map(at).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The numbers of its clusters and modules, and what its schedules say.
+fn main_file(path: &Path, syntax_only: bool) -> Result<((usize, usize), Vec<Due>), ConfigError> {
     let mut source = Source::open(path)?;
     let settings = Settings::from_source(&mut source, |_| ());
     if syntax_only {
-        return settings.map(|settings| counts(&settings));
+        return settings.map(|settings| (counts(&settings), schedules(&settings)));
     }
     let mut problems = unreadable_files(&mut source);
     for (index, cluster) in settings.iter().flat_map(|settings| &settings.clusters).enumerate() {
@@ -114,7 +142,7 @@ fn main_file(path: &Path, syntax_only: bool) -> Result<(usize, usize), ConfigErr
         }
     }
     match settings {
-        Ok(settings) if problems.is_empty() => Ok(counts(&settings)),
+        Ok(settings) if problems.is_empty() => Ok((counts(&settings), schedules(&settings))),
         Err(error) if problems.is_empty() => Err(error),
         _ => Err(source.error(problems)),
     }
@@ -124,6 +152,15 @@ fn counts(settings: &Settings) -> (usize, usize) {
     (settings.clusters.len(), settings.modules.len())
 }
 
+fn schedules(settings: &Settings) -> Vec<Due> {
+    let of = |cluster: &ClusterSettings| {
+        let timetable = &cluster.policy.schedule;
+        let next = std::iter::successors(timetable.next(SystemClock.now()), |due| timetable.next(*due));
+        Due { cluster: cluster.name.clone(), next: next.take(TIMES_SHOWN).collect() }
+    };
+    settings.clusters.iter().filter(|cluster| !cluster.policy.schedule.is_empty()).map(of).collect()
+}
+
 /// In one line. What it is of, the key path says.
 fn causes(error: &anyhow::Error) -> String {
     let named = |cause: &String| ["cluster ", "module ", "lock.etcd"].iter().any(|name| cause.starts_with(name));
@@ -131,7 +168,7 @@ fn causes(error: &anyhow::Error) -> String {
 }
 
 /// What is in the files that it names, or what they are for, can be no good.
-fn of_cluster(at: &str, cluster: &crate::config::ClusterSettings, mut add: impl FnMut(String, String)) {
+fn of_cluster(at: &str, cluster: &ClusterSettings, mut add: impl FnMut(String, String)) {
     if let Err(error) = connect(cluster) {
         add(format!("{at}.tls"), causes(&error));
     }

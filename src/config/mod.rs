@@ -7,6 +7,7 @@ pub mod gates;
 pub mod lock;
 pub mod modules;
 pub mod raw;
+mod schedule;
 pub mod source;
 mod validate;
 pub mod web;

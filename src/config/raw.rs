@@ -144,6 +144,8 @@ pub struct PolicyKeys {
     pub rule: Option<String>,
     /// When runs may begin.
     pub windows: Option<Vec<Window>>,
+    /// When a run is requested without an alert.
+    pub schedule: Option<Vec<ScheduleLine>>,
     /// Whether NOSPACE or a nearly full quota overrides windows, cooldown and daily limit.
     pub emergency: Option<bool>,
     /// Number of runs.
@@ -169,6 +171,16 @@ pub struct Window {
     pub end: String,
     /// IANA name, like `Europe/Berlin`.
     pub timezone: String,
+}
+
+/// Times at which a run is requested.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleLine {
+    /// Minute, hour, day of month, month, day of week, like `0 3 * * sun`.
+    pub cron: String,
+    /// IANA name, like `Europe/Berlin`; UTC where absent.
+    pub timezone: Option<String>,
 }
 
 /// Compaction before a run.
@@ -205,6 +217,7 @@ impl PolicyKeys {
             allow_without_quorum_slack: over.allow_without_quorum_slack.or(self.allow_without_quorum_slack),
             rule: over.rule.clone().or(self.rule),
             windows: over.windows.clone().or(self.windows),
+            schedule: over.schedule.clone().or(self.schedule),
             emergency: over.emergency.or(self.emergency),
             max_runs_per_day: over.max_runs_per_day.or(self.max_runs_per_day),
             breaker_failures: over.breaker_failures.or(self.breaker_failures),

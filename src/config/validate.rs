@@ -8,7 +8,7 @@ use std::{
 
 use url::Url;
 
-use super::{ClusterSettings, DiscoverySettings, Problem, Settings, gates, lock, modules, raw, windows};
+use super::{ClusterSettings, DiscoverySettings, Problem, Settings, gates, lock, modules, raw, schedule, windows};
 use crate::core::{
     alert::Selector,
     policy::{Compaction, Policy},
@@ -293,6 +293,7 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
     if let Some(keys) = keys.compaction {
         policy.compaction = compaction(&format!("{at}.compaction"), keys, problems);
     }
+    policy.schedule = schedule::timetable(&format!("{at}.schedule"), keys.schedule.unwrap_or_default(), problems);
     policy.windows = windows::schedule(&format!("{at}.windows"), keys.windows.unwrap_or_default(), problems);
     policy
 }

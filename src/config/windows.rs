@@ -2,7 +2,7 @@
 
 use jiff::{
     civil::{Time, Weekday},
-    tz::TimeZoneDatabase,
+    tz::{TimeZone, TimeZoneDatabase},
 };
 
 use super::{raw, validate::Problems};
@@ -36,14 +36,18 @@ fn window(at: &str, raw: &raw::Window, problems: &mut Problems) -> Option<Window
     if start.is_some() && start == end && raw.end.trim() != "24:00" {
         problems.add(format!("{at}.end"), "is the start as well; for a whole day write 00:00 and 24:00");
     }
+    let timezone = timezone(&format!("{at}.timezone"), &raw.timezone, problems);
+    Some(Window { days, start: start?, end: end?, timezone: timezone? })
+}
+
+pub(super) fn timezone(at: &str, name: &str, problems: &mut Problems) -> Option<TimeZone> {
     // The bundled database: the same answer on every machine, also where none is installed.
-    let timezone = TimeZoneDatabase::bundled().get(raw.timezone.trim());
+    let timezone = TimeZoneDatabase::bundled().get(name.trim());
     if timezone.is_err() {
-        let what =
-            format!("{:?} is not in the IANA time zone database; write it like Europe/Berlin or UTC", raw.timezone);
-        problems.add(format!("{at}.timezone"), what);
+        let what = format!("{name:?} is not in the IANA time zone database; write it like Europe/Berlin or UTC");
+        problems.add(at, what);
     }
-    Some(Window { days, start: start?, end: end?, timezone: timezone.ok()? })
+    timezone.ok()
 }
 
 fn weekday(text: &str) -> Option<Weekday> {

@@ -34,7 +34,7 @@ use super::{
 };
 
 /// What `max_runs_per_day` counts over.
-const DAY: Duration = Duration::from_hours(24);
+pub(super) const DAY: Duration = Duration::from_hours(24);
 /// The waits after the first, second, … refusal or failure in a row. The last one repeats.
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15), Duration::from_hours(1)];
@@ -406,13 +406,13 @@ fn resumes_at(last: &RunView, ended: Timestamp, now: Timestamp) -> Timestamp {
 }
 
 /// Whether a run measured that nothing is left to do, or its mode allows nothing.
-fn is_satisfied(run: &RunView) -> bool {
+pub(super) fn is_satisfied(run: &RunView) -> bool {
     matches!(run.outcome, Some(Outcome::Succeeded | Outcome::NothingToDo | Outcome::Observed { .. }))
 }
 
 /// Whether a recorded time can be believed. One that lies ahead was written before the clock was set back, and no limit
 /// must last until it comes again.
-fn has_been(time: Timestamp, now: Timestamp) -> bool {
+pub(super) fn has_been(time: Timestamp, now: Timestamp) -> bool {
     time <= after(now, CLOCK_TOLERANCE)
 }
 

@@ -55,6 +55,7 @@ fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView
         resolved: Vec::new(),
         approved: None,
         cancelled: None,
+        cancelled_at: None,
         handed_over: None,
         started_at: None,
         finished_at: Some(at(ended)),

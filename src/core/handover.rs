@@ -16,6 +16,7 @@ use super::{
     history::{AlertKey, MemberResult, RunId, Trigger},
     lock::Term,
     order::{self, Order, OrderRecord},
+    schedule,
 };
 
 /// Raised with every change that an older release would misunderstand.
@@ -55,6 +56,9 @@ pub struct Digest {
     /// The last attempt on each member, with its end.
     #[serde(default)]
     pub attempts: Vec<Attempt>,
+    /// All due times of the schedule up to this one are decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_until: Option<Timestamp>,
     /// The newest run that had started in the journal that it was put in. All that it tells of was over before the next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited_after: Option<RunId>,
@@ -98,6 +102,7 @@ impl Digest {
             failures: failures.into_iter().collect(),
             cleared_at: succeeded_at.max(resumed_at),
             attempts: attempts.map(|(at, result)| Attempt { at, result }).collect(),
+            scheduled_until: ledger.runs.iter().filter_map(schedule::decides_until).max(),
             ..Self::default()
         }
     }
@@ -136,6 +141,7 @@ impl Digest {
             holder: self.holder,
             term: self.term,
             run_since: self.run_since,
+            scheduled_until: self.scheduled_until.max(other.scheduled_until),
             inherited_after: None,
         }
     }
@@ -146,7 +152,10 @@ impl Digest {
     pub fn not_after(mut self, now: Timestamp) -> Self {
         let clamp = |times: BTreeSet<Timestamp>| times.into_iter().map(|at| at.min(now)).collect();
         (self.touched, self.failures) = (clamp(self.touched), clamp(self.failures));
-        for at in [&mut self.run_since, &mut self.resumed_at, &mut self.cleared_at].into_iter().flatten() {
+        for at in [&mut self.run_since, &mut self.resumed_at, &mut self.cleared_at, &mut self.scheduled_until]
+            .into_iter()
+            .flatten()
+        {
             *at = now.min(*at);
         }
         for at in

@@ -43,6 +43,7 @@ fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> Run
         resolved: Vec::new(),
         approved: None,
         cancelled: None,
+        cancelled_at: None,
         handed_over: None,
         started_at: Some(at(ended)),
         finished_at: Some(at(ended)),

@@ -36,11 +36,13 @@ pub enum Trigger {
     Manual,
     /// A run was refused, and its alert still stands.
     Retry,
+    /// A due time of the cluster's schedule.
+    Schedule,
 }
 
 impl Trigger {
     /// All of them, so that counters can start at 0.
-    pub const ALL: [Self; 3] = [Self::Alert, Self::Manual, Self::Retry];
+    pub const ALL: [Self; 4] = [Self::Alert, Self::Manual, Self::Retry, Self::Schedule];
 
     /// A stable label for metrics.
     pub const fn label(self) -> &'static str {
@@ -48,11 +50,15 @@ impl Trigger {
             Self::Alert => "alert",
             Self::Manual => "manual",
             Self::Retry => "retry",
+            Self::Schedule => "schedule",
         }
     }
 }
 
-/// One firing of an alert: Alertmanager keeps fingerprint and start over all its repetitions and peers.
+/// The fingerprint of due times. Alertmanager's are hexadecimal numbers.
+const OF_SCHEDULE: &str = "schedule";
+
+/// One firing of an alert, or one due time of a schedule: Alertmanager keeps fingerprint and start over all its repetitions and peers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AlertKey {
     /// Alertmanager's hash of the labels.
@@ -68,6 +74,16 @@ impl AlertKey {
     pub fn new(fingerprint: String, starts_at: &str) -> Self {
         let starts_at = starts_at.parse::<Timestamp>().map_or_else(|_| starts_at.to_owned(), |at| at.to_string());
         Self { fingerprint, starts_at }
+    }
+
+    /// That of a schedule's due time: the same on every replica.
+    pub fn of_schedule(due: Timestamp) -> Self {
+        Self::new(OF_SCHEDULE.to_owned(), &due.to_string())
+    }
+
+    /// The due time, if it is of a schedule.
+    pub fn due(&self) -> Option<Timestamp> {
+        (self.fingerprint == OF_SCHEDULE).then(|| self.starts_at.parse().ok()).flatten()
     }
 }
 
@@ -426,6 +442,9 @@ pub struct RunView {
     /// Who withdrew the request, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancellation>,
+    /// When.
+    #[serde(skip)]
+    pub cancelled_at: Option<Timestamp>,
     /// Who else has it.
     pub handed_over: Option<HandedOver>,
     /// When its turn came.
@@ -465,6 +484,7 @@ impl RunView {
                     resolved: Vec::new(),
                     approved: None,
                     cancelled: None,
+                    cancelled_at: None,
                     handed_over: None,
                     started_at: None,
                     finished_at: None,
@@ -491,7 +511,10 @@ impl RunView {
                 Entry::Resolved { alerts } => view.resolved.extend(alerts),
                 // The first is the one that counted.
                 Entry::Approved { by } => view.approved = view.approved.take().or(Some(Approval { by, at })),
-                Entry::Cancelled(cancellation) => view.cancelled = view.cancelled.take().or(Some(cancellation)),
+                Entry::Cancelled(cancellation) => {
+                    view.cancelled = view.cancelled.take().or(Some(cancellation));
+                    view.cancelled_at = Some(at);
+                }
                 Entry::HandedOver(to) => view.handed_over = Some(to),
                 Entry::Started { .. } => {
                     view.started_at = view.started_at.or(Some(at));

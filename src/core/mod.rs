@@ -3,8 +3,9 @@
 //! Nothing here may read a clock, the environment, a random number or a log, and nothing is async:
 //! facts and times come in as values, decisions go out as values. That is what lets a test run
 //! thousands of whole defragmentations in virtual time. Reading order: [`cluster`] (what was observed),
-//! [`policy`] (what is wanted), [`admission`] (whether and when a run may begin), [`safety`] (what forbids it, as a [`reason`]),
-//! [`backoff`] (what the last attempt says against another), [`estimate`] (how long it will take), [`plan`] (who is next), [`gate`] (checks outside etcd),
+//! [`policy`] (what is wanted), [`admission`] (whether and when a run may begin), [`schedule`] (when one is requested
+//! without an alert), [`safety`] (what forbids it, as a [`reason`]), [`backoff`] (what the last attempt says against
+//! another), [`estimate`] (how long it will take), [`plan`] (who is next), [`gate`] (checks outside etcd),
 //! [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which replica may), [`handover`] (what its successor
 //! must know). Apart from them: [`trend`] and [`review`], what a capacity review tells from history, and [`time`], how people
 //! write how long.
@@ -28,6 +29,7 @@ pub mod review;
 pub mod rule;
 pub mod run;
 pub mod safety;
+pub mod schedule;
 pub mod story;
 pub mod time;
 pub mod trend;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{cluster::Status, reason::Reason, rule::Rule, window::Schedule};
+use super::{cluster::Status, reason::Reason, rule::Rule, schedule::Timetable, window::Schedule};
 
 /// How far defragd may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +113,8 @@ pub struct Policy {
     pub rule: Option<Rule>,
     /// When runs may begin.
     pub windows: Schedule,
+    /// When a run is requested without an alert.
+    pub schedule: Timetable,
     /// Whether NOSPACE, or a file at 0.9 of its quota, overrides windows, cooldown and daily limit.
     pub emergency: bool,
     /// No further run after so many within 24 hours that touched a member.
@@ -149,6 +151,7 @@ impl Default for Policy {
             allow_without_quorum_slack: false,
             rule: None,
             windows: Schedule::default(),
+            schedule: Timetable::default(),
             emergency: true,
             max_runs_per_day: 4,
             breaker_failures: 3,

@@ -566,7 +566,7 @@ pub enum Reason {
         limit: u32,
     },
     /// The last run was refused or failed, and the request still stands.
-    #[error("the last run did not finish the work; the next one starts at {at} if the alert still fires")]
+    #[error("the last run did not finish the work; the next one starts at {at} if the request still stands")]
     RetryPending {
         /// When.
         at: Timestamp,

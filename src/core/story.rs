@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{
     gate::GateResult,
-    history::{Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, RunView, Sizes, Step},
+    history::{AlertKey, Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, RunView, Sizes, Step},
     policy::Need,
 };
 
@@ -15,8 +15,14 @@ use super::{
 pub fn line(entry: &Entry) -> String {
     match entry {
         Entry::Accepted(request) if request.alerts.is_empty() => "accepted".to_owned(),
-        Entry::Accepted(request) => format!("accepted, for {} alert(s)", request.alerts.len()),
-        Entry::Joined { alerts } => format!("{} more alert(s) joined", alerts.len()),
+        Entry::Accepted(request) => match due(&request.alerts) {
+            Some(due) => format!("accepted, for the schedule, due at {due:.0}"),
+            None => format!("accepted, for {} alert(s)", request.alerts.len()),
+        },
+        Entry::Joined { alerts } => match due(alerts) {
+            Some(due) => format!("joined by the schedule, due at {due:.0}"),
+            None => format!("{} more alert(s) joined", alerts.len()),
+        },
         Entry::Resolved { alerts } => format!("{} alert(s) no longer fire", alerts.len()),
         Entry::Cancelled(Cancellation { by, reason }) if reason.is_empty() => format!("cancelled by {by}"),
         Entry::Cancelled(Cancellation { by, reason }) => format!("cancelled by {by}: {reason}"),
@@ -31,6 +37,11 @@ pub fn line(entry: &Entry) -> String {
         Entry::Finished(outcome) => finished(outcome),
         Entry::Repeats { times, since } => repeats(*times, *since),
     }
+}
+
+/// The last due time of a schedule among these.
+fn due(alerts: &[AlertKey]) -> Option<Timestamp> {
+    alerts.iter().filter_map(AlertKey::due).max()
 }
 
 /// The earlier runs that this one stands for.

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 
+use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::core::{
@@ -73,6 +74,14 @@ pub trait Journal: Send + Sync + 'static {
 
     /// What other holders of a cluster's lock left, if anything.
     fn inherited(&self, cluster: &str) -> impl Future<Output = Result<Option<Digest>, JournalError>> + Send;
+
+    /// Since when the cluster has had this schedule, by the journal's clock: now, if it had another one or none before, or
+    /// if what is recorded lies ahead.
+    fn scheduled_since(
+        &self,
+        cluster: &str,
+        schedule: &str,
+    ) -> impl Future<Output = Result<Timestamp, JournalError>> + Send;
 
     /// One run.
     fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;

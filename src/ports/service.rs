@@ -96,6 +96,8 @@ pub struct ClusterSummary {
     pub next_window: Option<jiff::Timestamp>,
     /// Whether a maintenance window is open, or there are none.
     pub window_open: bool,
+    /// When the schedule next requests a run.
+    pub next_scheduled: Option<jiff::Timestamp>,
     /// When the last run, which was refused, is tried again.
     pub retry_at: Option<jiff::Timestamp>,
     /// Other entries of the configuration that lead to the same etcd cluster.

@@ -52,6 +52,8 @@ pub struct AdmissionSample {
     pub paused: bool,
     /// When the next maintenance window opens.
     pub next_window: Option<Timestamp>,
+    /// When the schedule next requests a run.
+    pub next_scheduled: Option<Timestamp>,
     /// Whether this replica holds the cluster's lock, or there is none.
     pub lock_held: bool,
     /// What the request, or the run under way, waits for: a reason's label.
@@ -219,6 +221,16 @@ const CLUSTER_GAUGES: &[(&str, &str, ClusterValue)] = &[
         Some(flag(c.admission?.breaker_open))
     }),
     ("cluster_paused", "Whether a person paused the cluster", |c| Some(flag(c.admission?.paused))),
+    (
+        "cluster_next_window_timestamp_seconds",
+        "When the next maintenance window opens, as Unix time; absent without windows",
+        |c| c.admission?.next_window.map(unix_seconds),
+    ),
+    (
+        "cluster_next_scheduled_timestamp_seconds",
+        "When the schedule next requests a run, as Unix time; absent without a schedule",
+        |c| c.admission?.next_scheduled.map(unix_seconds),
+    ),
     ("cluster_duplicate", "Whether another entry of the configuration leads to the same etcd cluster", |c| {
         c.admission.map(|_| flag(c.is_duplicate))
     }),
@@ -371,14 +383,6 @@ impl Collector for MemberCollector {
             }
         }
         self.encode_errors(&mut encoder, &members)?;
-        let name = "cluster_next_window_timestamp_seconds";
-        let help = "When the next maintenance window opens, as Unix time; absent without windows";
-        let mut next = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for cluster in &self.clusters {
-            let Some(opens) = cluster.admission.and_then(|admission| admission.next_window) else { continue };
-            let opens = opens.as_duration().as_secs_f64();
-            next.encode_family(&[("etcd_cluster", cluster.cluster.as_str())])?.encode_gauge(&opens)?;
-        }
         let help = "What the cluster's request, or its run under way, waits for; no series while it waits for nothing";
         let mut waiting = encoder.encode_descriptor("cluster_waiting", help, None, MetricType::Gauge)?;
         for cluster in &self.clusters {
@@ -395,6 +399,10 @@ impl Collector for MemberCollector {
         }
         Ok(())
     }
+}
+
+fn unix_seconds(time: Timestamp) -> f64 {
+    time.as_duration().as_secs_f64()
 }
 
 fn flag(value: bool) -> f64 {

@@ -10,6 +10,7 @@ use testkit::{Prometheus, until};
 const NO_DATA: &[(&str, &str)] = &[
     ("offset 18h", "wants a day of samples"),
     ("offset 5d", "wants a week of samples"),
+    ("defragd_cluster_next_scheduled_timestamp_seconds", "no schedule is configured"),
     ("defragd_cluster_next_window_timestamp_seconds", "no maintenance window is configured"),
 ];
 

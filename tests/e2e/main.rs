@@ -38,6 +38,7 @@ mod rig;
 mod roll;
 mod rotation;
 mod runbook;
+mod schedule;
 mod secrets;
 mod signals;
 mod site;

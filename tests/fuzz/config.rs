@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::target::Target;
 
-const WORDS: [&str; 44] = [
+const WORDS: [&str; 48] = [
     "clusters",
     "name",
     "endpoints",
@@ -34,6 +34,10 @@ const WORDS: [&str; 44] = [
     "02:00",
     "24:00",
     "timezone",
+    "schedule",
+    "cron",
+    "0 3 * * sun",
+    "*/61 L ? feb#9 -1",
     "Europe/Berlin",
     "gates",
     "when",

@@ -17,6 +17,9 @@ mod simulated;
 
 // The simulator's parts, as they are; what only its own schedules use is idle here.
 #[allow(dead_code, reason = "used by the simulator")]
+#[path = "../sim/due.rs"]
+mod due;
+#[allow(dead_code, reason = "used by the simulator")]
 #[path = "../sim/faults.rs"]
 mod faults;
 #[allow(dead_code, reason = "used by the simulator")]

@@ -68,6 +68,7 @@ fn schedule(version: String, seed: u64) -> Schedule {
         fleet: None,
         sent_twice: false,
         stale_sizes: false,
+        cadence: None,
         modes: Vec::new(),
     }
 }

@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use defragd::core::policy::{LeaderPolicy, Mode, Policy};
 
 use crate::{
+    due::{self, Cadence},
     fleet::Fleet,
     gates::Outages,
     people::{self, Person},
@@ -214,6 +215,8 @@ pub struct Schedule {
     pub sent_twice: bool,
     /// Under NOSPACE, members report an in-use size from before the compaction.
     pub stale_sizes: bool,
+    /// When runs are due without an alert.
+    pub cadence: Option<Cadence>,
     /// The mode after each death, where it changes.
     pub modes: Vec<Mode>,
 }
@@ -277,6 +280,7 @@ impl Schedule {
             fleet: None,
             sent_twice: false,
             stale_sizes: false,
+            cadence: None,
             modes: Vec::new(),
         };
         people::draw(&mut schedule);
@@ -285,6 +289,7 @@ impl Schedule {
         requests::draw_cancels(&mut schedule);
         servers::draw(&mut schedule);
         requests::draw_upgrades(&mut schedule);
+        due::draw(&mut schedule);
         schedule
     }
 

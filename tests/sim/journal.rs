@@ -20,7 +20,7 @@ use defragd::{
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::sleep;
 
-use crate::{model::World, policy::STILL_SENT, sim::Sim, stopped::while_stopped};
+use crate::{due::check_once, model::World, policy::STILL_SENT, sim::Sim, stopped::while_stopped};
 
 /// More than any schedule writes.
 const MOST_RECORDS: usize = 3_000;
@@ -32,13 +32,22 @@ pub struct SimJournal {
     orders: Arc<Mutex<Vec<OrderRecord>>>,
     /// What other holders of the lock left.
     inherited: Arc<Mutex<Option<Digest>>>,
+    /// Which schedule the cluster has, and since when.
+    schedule: Arc<Mutex<Option<(String, Timestamp)>>>,
     /// Which life of defragd holds it: what an earlier one left under way dies with that.
     life: u64,
 }
 
 impl SimJournal {
     pub fn new(sim: Arc<Sim>) -> Self {
-        Self { sim, records: Arc::default(), orders: Arc::default(), inherited: Arc::default(), life: 0 }
+        Self {
+            sim,
+            records: Arc::default(),
+            orders: Arc::default(),
+            inherited: Arc::default(),
+            schedule: Arc::default(),
+            life: 0,
+        }
     }
 
     /// The journal of a new life.
@@ -58,6 +67,11 @@ impl SimJournal {
 
     pub fn views(&self) -> Vec<RunView> {
         RunView::fold(self.records.lock().unwrap().clone())
+    }
+
+    /// Since when it knows the schedule.
+    pub fn known_schedule(&self) -> Option<Timestamp> {
+        self.schedule.lock().unwrap().as_ref().map(|(_, since)| *since)
     }
 
     /// What it holds, as the page and the API are shown it.
@@ -116,6 +130,7 @@ impl SimJournal {
         let run = run.unwrap_or(RunId(next));
         let views = RunView::fold(records.iter().cloned());
         check_requests(&mut world, run, &entry, &views);
+        check_once(&mut world, run, &entry, &views);
         world.on_journal_entry(run, &entry);
         let at = wall_clock(&world);
         // As the real one: what cannot be read back must fail here, too.
@@ -226,6 +241,19 @@ impl Journal for SimJournal {
 
     async fn inherited(&self, _cluster: &str) -> Result<Option<Digest>, JournalError> {
         self.read(|journal| journal.inherited.lock().unwrap().clone()).await
+    }
+
+    async fn scheduled_since(&self, _cluster: &str, schedule: &str) -> Result<Timestamp, JournalError> {
+        self.alive().await;
+        let world = self.sim.world();
+        if world.now < world.host().journal.down_until {
+            return Err(JournalError::Write("no space left on device".to_owned()));
+        }
+        let now = wall_clock(&world);
+        let mut known = self.schedule.lock().unwrap();
+        let since =
+            known.as_ref().filter(|(before, since)| before == schedule && *since <= now).map(|(_, since)| *since);
+        Ok(known.insert((schedule.to_owned(), since.unwrap_or(now))).1)
     }
 
     async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {

@@ -37,6 +37,7 @@ use tokio::{
 };
 
 use crate::{
+    due::{UNTIL_MISSED, is_kept},
     faults::{Death, Schedule},
     finale::{finale, may_end_so},
     gates::gates,
@@ -255,7 +256,7 @@ async fn live(sim: &Arc<Sim>, journals: &RefCell<Vec<SimJournal>>) -> u32 {
         }
         let journal = SimJournal::new(Arc::clone(sim));
         journals.borrow_mut().push(journal.clone());
-        all_lives(sim, &journal).await
+        Box::pin(all_lives(sim, &journal)).await
     };
     tokio::select! {
         biased;
@@ -301,13 +302,14 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
             sim.world().change_mode(mode);
         }
     }
-    // The last life goes on past the end of all faults.
+    // The last life goes on past the end of all faults, and with a schedule for long enough to miss a due time.
+    let lasts = if sim.world().schedule.cadence.is_some() { UNTIL_MISSED } else { Duration::from_secs(5) };
     let mut extra = 0;
     loop {
         let (_stop, stopped) = stop_channel();
         let serving = serve(sim, journal, stopped, Rc::clone(&asked));
         let closed = async {
-            sleep_until(sim.at(mended_at + Duration::from_secs(5))).await;
+            sleep_until(sim.at(mended_at + lasts)).await;
             settle(sim, journal).await
         };
         let closed = tokio::select! {
@@ -378,11 +380,14 @@ async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driv
     let outside = async { tokio::join!(alerts, people) };
     tokio::pin!(outside);
     let watched = holds_are_shown(sim, journal, cluster);
+    let kept = is_kept(sim, journal);
     let work = async {
         tokio::select! {
             biased;
             () = cluster.work(stopped) => {}
+            never = cluster.keep_schedule() => match never {},
             () = watched => {}
+            () = kept => {}
         }
     };
     tokio::pin!(work);

@@ -9,6 +9,7 @@
 #![allow(clippy::struct_excessive_bools, clippy::needless_pass_by_value, reason = "a model's state is many flags")]
 #![allow(clippy::unchecked_time_subtraction, reason = "virtual time does not go back")]
 
+mod due;
 mod faults;
 mod finale;
 mod fleet;

@@ -223,7 +223,13 @@ async fn life(seat: &Seat, plan: &Replica, stopped: driver::Stop, asked: Rc<Aske
     let outside = async { tokio::join!(alerts, people) };
     tokio::pin!(outside);
     let mut work = std::pin::pin!(cluster.work(stopped));
-    let mut keeps = std::pin::pin!(cluster.keep_lock());
+    let mut keeps = std::pin::pin!(async {
+        tokio::select! {
+            biased;
+            () = cluster.keep_lock() => {}
+            never = cluster.keep_schedule() => match never {},
+        }
+    });
     tokio::select! {
         biased;
         () = &mut work => {}

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
@@ -310,6 +311,24 @@ impl Journal for SqliteJournal {
             let Some(body) = found else { return Ok(None) };
             let digest = Digest::read(&body);
             digest.map(Some).map_err(|error| JournalError::Read(format!("what other holders left: {error}")))
+        })
+        .await
+    }
+
+    async fn scheduled_since(&self, cluster: &str, schedule: &str) -> Result<Timestamp, JournalError> {
+        let (cluster, schedule, now) = (cluster.to_owned(), schedule.to_owned(), self.clock.now());
+        self.writing(move |connection| {
+            let query = "SELECT at FROM schedule WHERE cluster = ?1 AND body = ?2";
+            let found =
+                connection.query_row(query, params![cluster, schedule], |row| row.get::<_, String>(0)).optional();
+            let since = found.map_err(read_error)?.and_then(|at| at.parse::<Timestamp>().ok());
+            if let Some(since) = since.filter(|since| *since <= now) {
+                return Ok(since);
+            }
+            let statement = "INSERT INTO schedule (cluster, at, body) VALUES (?1, ?2, ?3) \
+                             ON CONFLICT (cluster) DO UPDATE SET at = ?2, body = ?3";
+            connection.execute(statement, params![cluster, now.to_string(), schedule]).map_err(write_error)?;
+            Ok(now)
         })
         .await
     }

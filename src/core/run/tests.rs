@@ -511,6 +511,7 @@ fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
         resolved: Vec::new(),
         approved: None,
         cancelled: None,
+        cancelled_at: None,
         handed_over: None,
         started_at: Some(jiff::Timestamp::UNIX_EPOCH),
         finished_at: None,

@@ -21,6 +21,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{/* Of the CronJobs' pods, which the Service and the Deployment must not take for theirs. */}}
+{{- define "defragd.runSelectorLabels" -}}
+app.kubernetes.io/name: defragd-run
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "defragd.runLabels" -}}
+{{ include "defragd.runSelectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
 {{- define "defragd.serviceAccountName" -}}
 {{- .Values.serviceAccount.name | default (include "defragd.fullname" .) -}}
 {{- end -}}
@@ -78,6 +91,107 @@ spec:
 {{- if and (include "defragd.lock" .) (eq .Values.lock.kind "kubernetes") -}}yes{{- end -}}
 {{- end -}}
 
+{{/* Whether there is a journal: what only exports has none. */}}
+{{- define "defragd.journal" -}}
+{{- if or (not .Values.exporterOnly) .Values.cronJob.enabled -}}yes{{- end -}}
+{{- end -}}
+
+{{/* The pods' user, and what gets their image. */}}
+{{- define "defragd.podSecurity" -}}
+securityContext:
+  {{- $uid := include "defragd.runAsUser" . | int }}
+  runAsNonRoot: {{ ne $uid 0 }}
+  runAsUser: {{ $uid }}
+  runAsGroup: {{ if eq $uid 0 }}0{{ else }}65532{{ end }}
+  # Secrets and the journal's volume are given to this group.
+  fsGroup: 65532
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* The container's rights. */}}
+{{- define "defragd.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Where the credentials are, and the volumes that they are on. */}}
+{{- define "defragd.credentialMounts" -}}
+{{- range $index, $secret := .Values.credentials.secrets }}
+- {name: secret-{{ $index }}, mountPath: /etc/defragd/secrets/{{ $secret }}, readOnly: true}
+{{- end }}
+{{- if .Values.credentials.hostPath.enabled }}
+- {name: host-pki, mountPath: /etc/defragd/host, readOnly: true}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end -}}
+
+{{- define "defragd.credentialVolumes" -}}
+{{- range $index, $secret := .Values.credentials.secrets }}
+- name: secret-{{ $index }}
+  secret:
+    secretName: {{ $secret }}
+    defaultMode: 0440
+{{- end }}
+{{- if .Values.credentials.hostPath.enabled }}
+- name: host-pki
+  hostPath:
+    path: {{ .Values.credentials.hostPath.path }}
+    type: Directory
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end -}}
+
+{{/* The volume of one journal. */}}
+{{- define "defragd.journalVolume" -}}
+- name: journal
+  {{- if eq .Values.persistence.type "pvc" }}
+  persistentVolumeClaim:
+    claimName: {{ .Values.persistence.pvc.existingClaim | default (printf "%s-journal" (include "defragd.fullname" .)) }}
+  {{- else if eq .Values.persistence.type "hostPath" }}
+  hostPath:
+    path: {{ .Values.persistence.hostPath.path }}
+    # Must exist: what the kubelet would make belongs to root.
+    type: Directory
+  {{- else }}
+  # THE JOURNAL IS LOST WITH THE POD: cooldown, daily cap, breaker, pauses, history, and what was accepted.
+  emptyDir:
+    sizeLimit: 1Gi
+  {{- end }}
+{{- end -}}
+
+{{/* Where a pod may go out to, whatever it does. */}}
+{{- define "defragd.egress" -}}
+# DNS
+- to:
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: kube-system
+  ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+# etcd's client ports
+- ports:
+    {{- range .Values.networkPolicy.egress.etcdPorts }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+  {{- with .Values.networkPolicy.egress.etcdTo }}
+  to:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
 {{/* What must not be installed, with what to do instead. */}}
 {{- define "defragd.refusals" -}}
 {{- if include "defragd.several" . -}}
@@ -92,7 +206,7 @@ spec:
 {{- if not .Values.config.clusters -}}
 {{- fail "config.clusters is empty: name at least one etcd cluster; deploy/helm/values/ has examples for kubeadm and kubespray" -}}
 {{- end -}}
-{{- if and (eq .Values.persistence.type "emptyDir") (not .Values.exporterOnly) -}}
+{{- if and (eq .Values.persistence.type "emptyDir") (include "defragd.journal" .) -}}
 {{- range .Values.config.clusters -}}
 {{- if ne ((.policy | default dict).mode | default "observe") "observe" -}}
 {{- fail (printf "persistence.type emptyDir and mode %s for cluster %s: the journal would not survive the pod; use pvc or hostPath" .policy.mode .name) -}}
@@ -100,8 +214,11 @@ spec:
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- if and (eq .Values.persistence.type "hostPath") (not .Values.exporterOnly) (not (hasKey .Values.nodeSelector "kubernetes.io/hostname")) -}}
+{{- if and (eq .Values.persistence.type "hostPath") (include "defragd.journal" .) (not (hasKey .Values.nodeSelector "kubernetes.io/hostname")) -}}
 {{- fail "persistence.type hostPath needs nodeSelector with kubernetes.io/hostname: on another node there is another journal" -}}
+{{- end -}}
+{{- if and .Values.cronJob.enabled (not .Values.exporterOnly) -}}
+{{- fail "cronJob: the Deployment acts, too, and has the journal; set exporterOnly to true, or leave the CronJob off and give the clusters a policy.schedule" -}}
 {{- end -}}
 {{- if and .Values.podDisruptionBudget.enabled (lt (int .Values.replicas) 2) -}}
 {{- fail "podDisruptionBudget: with one replica it could only keep its node from being drained; leave it off" -}}

@@ -79,7 +79,7 @@ pub(super) async fn show<S: Service>(
         p.crumbs { a href=(links.to("/")) { "All clusters" } }
         div #head data-live="" {
             h1 { (name) " " (state::of(&view).badge()) }
-            p { "Mode " b { (view.summary.mode.label()) } "." }
+            p { "Mode " b { (view.summary.mode.label()) } ". " (state::next_scheduled(&view, now)) }
             (overview::trouble(&view))
         }
         (said(done))

@@ -146,6 +146,7 @@ fn card(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Mark
             (trouble(view))
             (members::table(view, &format!("Members of {name}")))
             (why(view, now, links))
+            @if view.summary.next_scheduled.is_some() { p { (state::next_scheduled(view, now)) } }
             (age(view.seen.as_ref()))
         }
     }

@@ -193,7 +193,7 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
         why.push(html! { "It was defragmented recently: alerts start no further run until " (words::from_now(until, now)) ", unless the quota is used up." });
     }
     if let Some(at) = summary.retry_at {
-        why.push(html! { "The last run did not finish the work; the next one starts at " (words::from_now(at, now)) " if the alert still fires." });
+        why.push(html! { "The last run did not finish the work; the next one starts at " (words::from_now(at, now)) " if the request still stands." });
     }
     match summary.mode {
         Mode::Observe => {
@@ -208,6 +208,11 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
         why.push(html! { "Nobody asks for a run: no alert for this cluster fires, as far as is known." });
     }
     why
+}
+
+/// When the schedule next requests a run.
+pub(super) fn next_scheduled(view: &ClusterView, now: Timestamp) -> Markup {
+    html! { @if let Some(next) = view.summary.next_scheduled { "Next scheduled: " (words::from_now(next, now)) "." } }
 }
 
 /// With a capital letter and a full stop.

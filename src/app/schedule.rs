@@ -1,0 +1,94 @@
+//! Requests the runs that are due by the cluster's schedule. Must not decide whether a run may begin: what it requests
+//! stands and is served like an alert's.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::sleep;
+use tracing::{error, info};
+
+use super::{cluster::Cluster, requests::to_its_end};
+use crate::{
+    core::{history::AlertKey, policy::Policy, schedule},
+    ports::{
+        etcd::Etcd,
+        journal::{Journal, JournalError},
+        service::AlertDecision,
+    },
+};
+
+/// How soon to look again without a schedule; a new one wakes.
+const IDLE_INTERVAL: Duration = Duration::from_hours(1);
+/// How soon to try again with a journal that failed.
+const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What came of a look.
+struct Looked {
+    next: Timestamp,
+    /// This due time needs no further look.
+    decided: Option<Timestamp>,
+}
+
+impl<E: Etcd, J: Journal> Cluster<E, J> {
+    /// Requests a run whenever one is due. Never ends.
+    pub async fn keep_schedule(self: &Arc<Self>) -> Infallible {
+        let mut decided = None;
+        loop {
+            let cluster = Arc::clone(self);
+            let looked = to_its_end(async move { cluster.request_what_is_due(decided).await }).await;
+            let again = match looked.and_then(|looked| looked) {
+                Ok(Some(looked)) => {
+                    decided = looked.decided;
+                    self.until(Some(looked.next))
+                }
+                Ok(None) => IDLE_INTERVAL,
+                Err(error) => {
+                    error!(cluster = self.name(), %error, "cannot record what is due by the schedule; trying again");
+                    JOURNAL_INTERVAL
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.requests.schedule_changed.notified() => {}
+                () = sleep(again) => {}
+            }
+        }
+    }
+
+    /// `None` without a schedule.
+    async fn request_what_is_due(&self, decided: Option<Timestamp>) -> Result<Option<Looked>, JournalError> {
+        let timetable = self.rules().policy.schedule.clone();
+        let Some(next) = timetable.next(self.shared.clock.now()) else { return Ok(None) };
+        // On a replica without the lock, too: it knows the schedule when it takes over.
+        let since = self.shared.journal.scheduled_since(self.name(), &timetable.text()).await?;
+        let _one_at_a_time = self.requests.admission.lock().await;
+        let now = self.shared.clock.now();
+        let due = timetable.due(since, now).filter(|due| decided != Some(*due));
+        // The replica that holds the lock does it for all.
+        let acts = !self.is_retired() && self.succession.may_begin().is_ok();
+        let Some(due) = due.filter(|_| acts) else { return Ok(Some(Looked { next, decided })) };
+        let ledger = self.ledger().await?;
+        if ledger.standing(now).is_some_and(|request| request.alerts.iter().any(|key| key.due().is_some())) {
+            // It joins that one, and is looked at again when it is over.
+            return Ok(Some(Looked { next, decided }));
+        }
+        if !schedule::is_decided(&ledger, due, now)
+            && let AlertDecision::Accepted { run, .. } =
+                self.place(&ledger, vec![AlertKey::of_schedule(due)], now).await?
+        {
+            info!(cluster = self.name(), run = run.0, due = %due, "requested by the schedule");
+            self.succession.tell_successor();
+        }
+        Ok(Some(Looked { next, decided: Some(due) }))
+    }
+
+    /// When a run is next requested; nothing where this process requests none.
+    pub(super) fn next_scheduled(&self, policy: &Policy, now: Timestamp) -> Option<Timestamp> {
+        let lock = &self.succession.lock;
+        policy.schedule.next(now).filter(|_| lock.is_needed() || lock.view().may_begin().is_ok())
+    }
+}
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

@@ -1,0 +1,192 @@
+//! Schedules: times at which a run is requested without any alert.
+//!
+//! A line is written in local time, in five fields as for cron. Where the clock is put forward over a fixed time (minute
+//! and hour are plain numbers), that time is due once, at the moment of the change; where the clock is put back over it,
+//! it is due once, at the first of the two. A line that repeats (`*/15 * * * *`, `30 * * * *`) follows the hours that
+//! really pass.
+//!
+//! Which times were decided already is in the journal: see [`is_decided`].
+
+use std::{cmp::Ordering, time::Duration};
+
+use croner::{
+    CivilDate, CivilDateTime, CivilTime, Cron, CronDateTime, Resolution, Weekday,
+    errors::CronError,
+    parser::{CronParser, Seconds, Year},
+};
+use jiff::{
+    SignedDuration, Timestamp,
+    civil::DateTime,
+    tz::{AmbiguousOffset, Offset, TimeZone},
+};
+
+use super::{
+    admission::{self, Ledger},
+    history::{AlertKey, RunView},
+};
+
+/// For how long after a due time its request is still made, where defragd was down or did not hold the lock.
+pub const CATCH_UP: Duration = Duration::from_hours(1);
+
+/// The fields of a line, with their values.
+const FIELDS: [(&str, &str); 5] = [
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day of month", "1 to 31, L for the last"),
+    ("month", "1 to 12, jan to dec"),
+    ("day of week", "0 to 7, sun to sat"),
+];
+
+/// One line of a schedule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    cron: Cron,
+    timezone: TimeZone,
+}
+
+impl Line {
+    /// Reads five fields. The error says what is wrong with them.
+    pub fn parse(text: &str, timezone: TimeZone) -> Result<Self, String> {
+        let fields: Vec<_> = text.split_whitespace().collect();
+        if fields.len() != FIELDS.len() {
+            let what = "needs five fields, minute, hour, day of month, month and day of week, like \"0 3 * * sun\"";
+            return Err(what.to_owned());
+        }
+        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+        let wrong = |index: &usize| {
+            let alone: Vec<_> =
+                (0..FIELDS.len()).map(|other| if other == *index { fields[other] } else { "*" }).collect();
+            parser.parse(&alone.join(" ")).is_err()
+        };
+        let cron = parser.parse(text).map_err(|error| match (0..FIELDS.len()).find(wrong) {
+            Some(index) => {
+                let (name, values) = FIELDS[index];
+                format!(
+                    "has the {name} {:?}; write {values}, *, a list like 1,4, a range like 1-4, or */2",
+                    fields[index]
+                )
+            }
+            None => error.to_string(),
+        })?;
+        let line = Self { cron, timezone };
+        // The calendar is the same in every 400 years.
+        line.next(Timestamp::UNIX_EPOCH)
+            .is_some()
+            .then_some(line)
+            .ok_or_else(|| "names a day that no year has".to_owned())
+    }
+
+    fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        let after = Local { at: after, timezone: &self.timezone };
+        Some(self.cron.find_next_occurrence(&after, false).ok()?.at)
+    }
+}
+
+/// All lines of a cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Timetable(pub Vec<Line>);
+
+impl Timetable {
+    /// Whether nothing is ever due.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The next due time after `after`.
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        self.0.iter().filter_map(|line| line.next(after)).min()
+    }
+
+    /// The last due time that is not older than [`CATCH_UP`] and later than `since`, when the schedule was first known.
+    pub fn due(&self, since: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let oldest = now.checked_sub(CATCH_UP).unwrap_or(Timestamp::MIN);
+        let first = self.next(since.max(oldest)).filter(|due| *due <= now)?;
+        let later = std::iter::successors(Some(first), |due| self.next(*due).filter(|next| next > due));
+        later.take_while(|due| *due <= now).last()
+    }
+
+    /// The same for the same lines: for noticing a change.
+    pub fn text(&self) -> String {
+        let line = |line: &Line| {
+            let zone = line.timezone.iana_name().unwrap_or("UTC");
+            format!("{} {zone}", line.cron.as_str())
+        };
+        self.0.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Whether a due time needs no request any more: one was made for it, it joined one, or the cluster was looked at since.
+///
+/// A clock that is set back by less than a day repeats none. Later than that, what the journal holds lies ahead and is
+/// not believed: the schedule must not rest until that time comes again.
+pub fn is_decided(ledger: &Ledger, due: Timestamp, now: Timestamp) -> bool {
+    let inherited = ledger.inherited.as_ref().and_then(|inherited| inherited.scheduled_until);
+    let mut until = ledger.runs.iter().filter_map(decides_until).chain(inherited);
+    let counts = |until: Timestamp| {
+        admission::has_been(until, now) || until.checked_sub(admission::DAY).is_ok_and(|before| before <= due)
+    };
+    until.any(|until| due <= until && counts(until))
+}
+
+/// Up to which due time nothing is left to be decided after this run. What is due while a request of a schedule stands
+/// joins it.
+pub(super) fn decides_until(run: &RunView) -> Option<Timestamp> {
+    let due = run.request.alerts.iter().filter_map(AlertKey::due).max();
+    let looked = run.started_at.is_some() || admission::is_satisfied(run);
+    let over = run.finished_at.max(run.cancelled_at);
+    due.map(|due| due.max(over.unwrap_or(due))).or(looked.then_some(run.accepted_at))
+}
+
+/// A moment on the clock of a time zone. croner's own support of jiff is for an earlier jiff.
+#[derive(Clone)]
+struct Local<'a> {
+    at: Timestamp,
+    timezone: &'a TimeZone,
+}
+
+#[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "fields of a calendar")]
+impl CronDateTime for Local<'_> {
+    fn to_civil(&self) -> CivilDateTime {
+        let local = self.timezone.to_datetime(self.at);
+        let fields = [local.month(), local.day(), local.hour(), local.minute(), local.second()];
+        let [month, day, hour, minute, second] = fields.map(|field| field as u32);
+        CivilDateTime::new(
+            CivilDate::from_parts_unchecked(i32::from(local.year()), month, day),
+            CivilTime::from_parts_unchecked(hour, minute, second),
+        )
+    }
+
+    fn civil_weekday(&self) -> Weekday {
+        let weekday = self.timezone.to_datetime(self.at).weekday();
+        Weekday::from_days_from_sunday(weekday.to_sunday_zero_offset() as u32)
+    }
+
+    fn resolve_civil(&self, civil: CivilDateTime) -> Result<Resolution<Self>, CronError> {
+        let year = i16::try_from(civil.year()).map_err(|_| CronError::InvalidDate)?;
+        let fields = [civil.month(), civil.day(), civil.hour(), civil.minute(), civil.second()];
+        let [month, day, hour, minute, second] = fields.map(|field| field as i8);
+        let local = DateTime::new(year, month, day, hour, minute, second, 0).map_err(|_| CronError::InvalidDate)?;
+        let with = |offset: Offset| {
+            let at = offset.to_timestamp(local).map_err(|_| CronError::InvalidTime)?;
+            Ok(Self { at, ..self.clone() })
+        };
+        Ok(match self.timezone.to_ambiguous_timestamp(local).offset() {
+            AmbiguousOffset::Unambiguous { offset } => Resolution::Single(with(offset)?),
+            AmbiguousOffset::Fold { before, after } => Resolution::Ambiguous(with(before)?, with(after)?),
+            AmbiguousOffset::Gap { .. } => Resolution::Gap,
+        })
+    }
+
+    fn checked_add_seconds(&self, seconds: i64) -> Option<Self> {
+        let at = self.at.checked_add(SignedDuration::from_secs(seconds)).ok()?;
+        Some(Self { at, ..self.clone() })
+    }
+
+    fn cmp_instant(&self, other: &Self) -> Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;
