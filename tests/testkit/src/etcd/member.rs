@@ -64,10 +64,11 @@ impl Member {
     /// The command line, once every member's address is known.
     pub(super) fn configure(&mut self, spec: &EtcdSpec, initial_cluster: &str, pki: Option<&Pki>) {
         let published: Vec<_> = spec.publishes_also.as_deref().into_iter().chain([self.client_url.as_str()]).collect();
+        let listens: Vec<_> = spec.listens_also.as_deref().into_iter().chain([self.client_url.as_str()]).collect();
         let mut args = vec![
             format!("--name={}", self.name),
             format!("--data-dir={}", self.dir.display()),
-            format!("--listen-client-urls={}", self.client_url),
+            format!("--listen-client-urls={}", listens.join(",")),
             format!("--advertise-client-urls={}", published.join(",")),
             format!("--listen-peer-urls={}", self.peer_url),
             format!("--initial-advertise-peer-urls={}", self.peer_url),

@@ -37,6 +37,7 @@ pub struct EtcdSpec {
     pub(crate) small_disk: Option<(usize, u64)>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) publishes_also: Option<String>,
+    pub(crate) listens_also: Option<String>,
 }
 
 impl EtcdSpec {
@@ -54,6 +55,7 @@ impl EtcdSpec {
             small_disk: None,
             hosts: Vec::new(),
             publishes_also: None,
+            listens_also: None,
         }
     }
 
@@ -111,6 +113,13 @@ impl EtcdSpec {
     #[must_use]
     pub fn publishes_also(mut self, url: &str) -> Self {
         self.publishes_also = Some(url.to_owned());
+        self
+    }
+
+    /// A client URL that every member listens on and does not publish by itself; for clusters of one member.
+    #[must_use]
+    pub fn listens_also(mut self, url: &str) -> Self {
+        self.listens_also = Some(url.to_owned());
         self
     }
 
