@@ -104,7 +104,7 @@ pub(super) fn sources(settings: &ClusterSettings) -> Sources {
         insecure: found.insecure,
         nameserver: found.nameserver,
     });
-    Sources { endpoints: settings.endpoints.clone(), discovery, files }
+    Sources { endpoints: settings.endpoints.clone(), discovery, files, insecure_skip_verify: false }
 }
 
 /// Connects to a cluster that a module may probe, without sending anything yet: nothing else is dialled, whatever the
