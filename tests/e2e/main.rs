@@ -28,6 +28,7 @@ mod listeners;
 mod lock_stores;
 mod logins;
 mod nospace;
+mod own_authority;
 mod partition;
 mod pods;
 mod probe;

@@ -15,6 +15,7 @@ mod error;
 mod gauges;
 mod login;
 mod names;
+mod sources;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -35,6 +36,7 @@ pub use connect::ConnectError;
 pub use credentials::CredentialFiles;
 pub use discovery::Discovery;
 pub use gauges::read as read_gauges;
+pub use sources::Sources;
 
 use crate::{
     core::{
@@ -56,34 +58,10 @@ const NEXT_ENDPOINT_AFTER: Duration = Duration::from_millis(100);
 /// Which URLs may be dialled; else the reason why not.
 pub type Fence = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
-/// Where a cluster is, and with what it is reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sources {
-    /// URLs with a scheme.
-    pub endpoints: Vec<String>,
-    /// Finds more of them.
-    pub discovery: Option<Discovery>,
-    /// Read when it is opened, and again whenever somebody asks for it.
-    pub files: CredentialFiles,
-    /// Whether any certificate of a server will do. For a look by hand, and never with a user: [`EtcdCluster::open`]
-    /// refuses that.
-    pub insecure_skip_verify: bool,
-}
-
-impl Sources {
-    /// Whether nothing may be dialled without TLS: then no credentials go out in clear text, whatever the records of a
-    /// discovery and the members tell.
-    fn only_tls(&self) -> bool {
-        let is_tls = |url: &String| url.starts_with("https://");
-        let found = self.discovery.as_ref().is_none_or(|discovery| !discovery.insecure);
-        self.files.ca.is_some() || self.files.identity.is_some() || (found && self.endpoints.iter().all(is_tls))
-    }
-}
-
 /// A connected cluster. Connections are made when first used, and kept.
 pub struct EtcdCluster {
     sources: Sources,
-    only_tls: bool,
+    is_tls: bool,
     fence: Option<Fence>,
     discovered: Option<Discovered>,
     /// Swapped as a whole when the credentials change. Who is at work with the old one has it until the end: an RPC
@@ -143,7 +121,7 @@ impl EtcdCluster {
         }
         let connected = Connected::new(&sources, sources.files.read()?)?;
         Ok(Self {
-            only_tls: sources.only_tls(),
+            is_tls: sources.is_tls(),
             discovered: sources.discovery.clone().map(Discovered::new),
             sources,
             fence: None,
@@ -164,7 +142,7 @@ impl EtcdCluster {
 
     /// Whether anything may be sent to this address.
     pub(in crate::adapters) fn may_dial(&self, url: &str) -> Fact<()> {
-        if self.only_tls && !url.starts_with("https://") {
+        if self.is_tls && !url.starts_with("https://") {
             let detail = format!(
                 "{url} is not dialled: this cluster is reached by TLS, and that URL is without; have the member publish \
                  an https:// URL (its --advertise-client-urls)"
