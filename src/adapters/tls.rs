@@ -1,6 +1,6 @@
 //! What TLS to the members and TLS to all others have in common: PEM, and whom a client trusts.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use rustls::{
     CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
@@ -15,7 +15,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 use rustls_platform_verifier::BuilderVerifierExt;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 /// Whom a client trusts.
 pub(super) enum Trust {
@@ -115,12 +115,15 @@ impl Pinned {
 
 fn in_force(certificate: &CertificateDer<'_>, usage: Usage, now: UnixTime) -> Result<(), rustls::Error> {
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
-    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if seconds < parsed.validity().not_before.timestamp() {
-        return Err(CertificateError::NotValidYet.into());
+    let at = |time: ASN1Time| {
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default()))
+    };
+    let (not_before, not_after) = (at(parsed.validity().not_before), at(parsed.validity().not_after));
+    if now < not_before {
+        return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
     }
-    if seconds > parsed.validity().not_after.timestamp() {
-        return Err(CertificateError::Expired.into());
+    if now > not_after {
+        return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
     }
     let usages = parsed.extended_key_usage().map_err(|_| CertificateError::BadEncoding)?;
     let is_for_it = usages.is_none_or(|usages| {

@@ -73,6 +73,6 @@ fn a_pinned_certificate_still_has_to_be_in_force() {
     let at = |year: u64| UnixTime::since_unix_epoch(Duration::from_secs((year - 1970) * 31_556_952));
     let judge = |now| pinned.judge(&pem(&own.cert)[0], Usage::Server, now).unwrap();
     assert_eq!(judge(at(2026)), Ok(()));
-    assert_eq!(judge(at(1971)), Err(CertificateError::NotValidYet.into()));
-    assert_eq!(judge(at(5000)), Err(CertificateError::Expired.into()));
+    assert!(judge(at(1971)).unwrap_err().to_string().contains("not valid yet"));
+    assert!(judge(at(5000)).unwrap_err().to_string().contains("expired"));
 }

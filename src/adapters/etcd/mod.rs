@@ -25,9 +25,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use etcd_client::{
-    AlarmAction, AlarmOptions, AlarmResponse, AlarmType, Client, Error, GetOptions, MemberListResponse, ResponseHeader,
-};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmResponse, AlarmType, Client, Error, GetOptions, ResponseHeader};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::{sync::Mutex as AsyncMutex, time::sleep};
@@ -173,7 +171,7 @@ impl EtcdCluster {
     async fn members_from(&self, url: String) -> Fact<Membership> {
         let named = |unknown: Unknown| Unknown::new(unknown.kind, format!("{url}: {}", unknown.detail));
         let list = |client: Client| async move { client.cluster_client().member_list().await };
-        let response = self.ask(To::Url(&url), "MemberList", MemberListResponse::header, list).await.map_err(named)?;
+        let response = self.call_at(&url, "MemberList", list).await.map_err(named)?;
         let cluster_id = response.header().map_or(0, ResponseHeader::cluster_id);
         let members = response.members().iter().map(|member| Member {
             id: MemberId(member.id()),
