@@ -116,3 +116,18 @@ async fn a_rejected_password_is_not_tried_again_at_every_scrape_and_a_new_one_at
     }
     assert_eq!(tries(&rig).await - before, logged_in, "one login lasts");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_has_forgotten_the_login_is_logged_in_to_anew_and_defragmented_once() {
+    for version in versions() {
+        let rig = Rig::with(EtcdSpec::new(version).members(1).transport(Transport::Plain)).await;
+        rig.cluster.enable_auth(PASSWORD).await.unwrap();
+        let etcd = logged_in(&rig);
+        let member = etcd.members().await.unwrap().members.remove(0);
+        etcd.linearizable_read(&member).await.unwrap();
+        // It keeps simple tokens in memory. Up to 3.5 `Status` asks for none, so Defragment is the first to be denied.
+        rig.cluster.restart(0).await.unwrap();
+        etcd.defragment(&member, &Permitted).await.unwrap();
+        assert_eq!(rig.defrags().await, [1], "{version}");
+    }
+}
