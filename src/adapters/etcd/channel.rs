@@ -146,7 +146,7 @@ impl From<Failure> for etcd_client::Error {
 /// Whether a call failed before any of it went out.
 pub(super) fn was_not_sent(error: &etcd_client::Error) -> bool {
     let etcd_client::Error::GRpcStatus(status) = error else { return false };
-    StdError::source(status).is_some_and(|cause| cause.is::<Failure>())
+    StdError::source(status).is_some_and(<dyn StdError>::is::<Failure>)
 }
 
 fn nothing_sent(error: h2::Error) -> Status {

@@ -171,9 +171,9 @@ mod tests {
             assert_eq!(logins.known(), None, "a login is due");
             let unknown = logins.failed(Unknown::new(UnknownKind::LoginRefused, "no"));
             assert!(unknown.detail.starts_with("no; the next login is tried at 2"), "{unknown}");
-            tokio::time::advance(Duration::from_mins(minutes) - Duration::from_millis(1)).await;
+            tokio::time::advance(Duration::from_secs(minutes * 60 - 1)).await;
             assert_eq!(logins.known(), Some(Err(unknown)));
-            tokio::time::advance(Duration::from_millis(1)).await;
+            tokio::time::advance(Duration::from_secs(1)).await;
         }
         // A member that hangs, or is away, says nothing about the password.
         let away = Unknown::new(UnknownKind::Unreachable, "away");
