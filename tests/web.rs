@@ -146,6 +146,25 @@ async fn each_way_of_client_authentication_lets_in_whom_it_says() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_s_certificate_that_is_its_own_authority_is_taken_if_it_is_in_the_client_ca() {
+    let site = Site::new();
+    let dir = site.dir.path().join("pki");
+    let [own, other] = ["own", "other"].map(|name| Pki::self_signed(&dir, name, |_| {}).unwrap());
+    let old =
+        |params: &mut testkit::rcgen::CertificateParams| params.not_after = testkit::rcgen::date_time_ymd(2000, 1, 1);
+    let expired = Pki::self_signed(&dir, "expired", old).unwrap();
+    let both = fs::read_to_string(&own.cert).unwrap() + &fs::read_to_string(&expired.cert).unwrap();
+    fs::write(dir.join("clients.crt"), both).unwrap();
+    let lines = "client_auth_type: RequireAndVerifyClientCert\nclient_ca_file: pki/clients.crt";
+    let defragd = site.start(&Site::tls(lines), &[]).await;
+    for (identity, enters) in [(&own, true), (&other, false), (&expired, false)] {
+        let client = site.client().identity(Site::identity(identity)).build().unwrap();
+        let entered = status(&client, &https(&defragd, "/-/healthy")).await == Some(StatusCode::OK);
+        assert_eq!(entered, enters, "{}", identity.cert.display());
+    }
+}
+
 /// TLS with these suites and groups, all where empty, and these protocols.
 async fn connect(
     site: &Site,

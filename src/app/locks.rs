@@ -38,7 +38,7 @@ pub fn store(settings: &LockSettings, cluster: &ClusterSettings) -> anyhow::Resu
                         identity: own.identity_files.clone(),
                         user: own.user.clone(),
                     };
-                    EtcdCluster::open(Sources { endpoints: own.endpoints.clone(), files, discovery: None })
+                    EtcdCluster::open(Sources { endpoints: own.endpoints.clone(), files, ..Sources::default() })
                         .context("lock.etcd")?
                 }
             };

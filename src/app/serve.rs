@@ -91,6 +91,12 @@ pub fn connect(settings: &ClusterSettings) -> anyhow::Result<EtcdCluster> {
     EtcdCluster::open(sources(settings)).with_context(|| format!("cluster {}", settings.name))
 }
 
+/// The same, and any certificate of a server will do; not with a user.
+pub fn connect_unverified(settings: &ClusterSettings) -> anyhow::Result<EtcdCluster> {
+    let sources = Sources { insecure_skip_verify: true, ..sources(settings) };
+    EtcdCluster::open(sources).with_context(|| format!("cluster {}", settings.name))
+}
+
 /// Where a configured cluster is, and with what it is reached.
 pub(super) fn sources(settings: &ClusterSettings) -> Sources {
     let files = CredentialFiles {
@@ -104,7 +110,7 @@ pub(super) fn sources(settings: &ClusterSettings) -> Sources {
         insecure: found.insecure,
         nameserver: found.nameserver,
     });
-    Sources { endpoints: settings.endpoints.clone(), discovery, files }
+    Sources { endpoints: settings.endpoints.clone(), discovery, files, insecure_skip_verify: false }
 }
 
 /// Connects to a cluster that a module may probe, without sending anything yet: nothing else is dialled, whatever the

@@ -9,6 +9,8 @@ use thiserror::Error;
 
 use super::lock::LockArgs;
 use crate::{
+    adapters::etcd::EtcdCluster,
+    app::serve::{connect, connect_unverified},
     config::{ClusterSettings, Settings, Source, raw},
     core::{
         policy::{LeaderPolicy, Mode, OpenSnapshotPolicy},
@@ -20,6 +22,9 @@ use crate::{
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub(super) struct UsageError(pub(super) String);
+
+/// What a cluster is reached with.
+pub(super) type Connect = fn(&ClusterSettings) -> anyhow::Result<EtcdCluster>;
 
 /// How the result is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -55,6 +60,9 @@ pub(super) struct Connection {
     /// Certificates of the authorities to trust
     #[arg(long, env = "ETCDCTL_CACERT", hide_env_values = true, value_name = "FILE")]
     cacert: Option<PathBuf>,
+    /// Accept any certificate of the members, for a look by hand: only status and plan, and not together with --user
+    #[arg(long)]
+    insecure_skip_tls_verify: bool,
     /// Client certificate
     #[arg(long, env = "ETCDCTL_CERT", hide_env_values = true, value_name = "FILE")]
     cert: Option<PathBuf>,
@@ -233,8 +241,27 @@ impl Connection {
         self.settings_with(policy, &LockArgs::default())
     }
 
+    /// The same for a command that only looks, and how it connects: those may be told to accept any certificate.
+    pub(super) fn settings_to_look(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<(Settings, Connect)> {
+        let settings = self.read(policy, &LockArgs::default())?;
+        if !self.insecure_skip_tls_verify {
+            return Ok((settings, connect));
+        }
+        eprintln!("defragd: warning: the members' certificates are not verified: any server may have answered");
+        Ok((settings, connect_unverified))
+    }
+
     /// The same, under the lock's flags too.
     pub(super) fn settings_with(&self, policy: Option<&PolicyArgs>, lock: &LockArgs) -> anyhow::Result<Settings> {
+        if self.insecure_skip_tls_verify {
+            let what = "--insecure-skip-tls-verify is for status and plan, which only look; elsewhere servers are \
+                        verified: trust the certificate, or its authority, by --cacert (tls.ca_file)";
+            return Err(UsageError(what.to_owned()).into());
+        }
+        self.read(policy, lock)
+    }
+
+    fn read(&self, policy: Option<&PolicyArgs>, lock: &LockArgs) -> anyhow::Result<Settings> {
         let over = policy.map(PolicyArgs::keys).unwrap_or_default();
         let change = |file: &mut raw::File| {
             for cluster in &mut file.clusters {

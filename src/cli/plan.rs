@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     adapters::journal::SqliteJournal,
-    app::{checks, gates, ledger, observer, serve::connect},
+    app::{checks, gates, ledger, observer},
     core::{
         cluster::{ClusterFacts, MemberId},
         gate::{GateResult, Moment},
@@ -39,7 +39,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let settings = args.connection.settings(Some(&args.policy))?;
+    let (settings, connect) = args.connection.settings_to_look(Some(&args.policy))?;
     let mut exit = Exit::Done;
     let mut json_plans = Vec::new();
     let mut out = std::io::stdout().lock();

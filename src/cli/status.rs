@@ -12,7 +12,7 @@ use super::{
     table,
 };
 use crate::{
-    app::{observer, serve::connect},
+    app::observer,
     core::{
         cluster::{ClusterFacts, MemberFacts, Status},
         estimate::Speeds,
@@ -35,7 +35,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let settings = args.connection.settings(None)?;
+    let (settings, connect) = args.connection.settings_to_look(None)?;
     let several = settings.clusters.len() > 1;
     let etcds = settings
         .clusters

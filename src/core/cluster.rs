@@ -52,7 +52,8 @@ pub struct Member {
     pub id: MemberId,
     /// The human name; empty for a member that was added but never started.
     pub name: String,
-    /// Where clients reach this member; the first is what is dialled. May be empty for a member that never started.
+    /// Where clients reach this member; the first to which there is a connection is used. May be empty for a member
+    /// that never started.
     pub client_urls: Vec<String>,
     /// Learners do not vote, and refuse Defragment.
     pub is_learner: bool,
@@ -188,7 +189,8 @@ pub struct Alarm {
 pub enum UnknownKind {
     /// No connection: refused, reset, no route.
     Unreachable,
-    /// The TLS handshake failed: one side does not accept the other's certificate.
+    /// The TLS handshake failed: one side does not accept the other's certificate. Or the member has no URL with TLS,
+    /// which its cluster is reached by.
     Tls,
     /// Connected or connecting, but no answer within the limit. A member that defragments looks so.
     TimedOut,

@@ -1,9 +1,10 @@
 //! One etcd cluster, RPC by RPC.
 //!
 //! Contract for every method: it talks to the member that it names and to no other, and an answer that
-//! comes from another member is an error. Methods do not retry. They may hang for as long as the server
-//! does (a member that is being defragmented does): the caller bounds each call, and dropping the future
-//! must release everything.
+//! comes from another member is an error. What changes a cluster goes out on a connection on which the
+//! member has answered, or not at all. What was sent is not sent again, unless etcd itself said that it
+//! does not know the login. They may hang for as long as the server does (a member that is being
+//! defragmented does): the caller bounds each call, and dropping the future must release everything.
 
 use std::{future::Future, sync::Arc};
 

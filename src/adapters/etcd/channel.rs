@@ -1,4 +1,7 @@
-//! One HTTP/2 connection to one member, for all calls to it: made when first used, and anew after it broke.
+//! One HTTP/2 connection to one address, for all calls to it: made when first used, and anew after it broke.
+//!
+//! A call goes out on the connection that its caller has in hand ([`Pipe`]) or not at all: a new connection to the same
+//! address may lead to another member, and who is at its other end has to be asked there first.
 //!
 //! In place of tonic's own channel, which keeps two queues of 32 requests, two tasks and their buffers for each
 //! connection: with thousands of members, more memory than all else together, and a wake-up more for each call. Here a
@@ -11,7 +14,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -19,7 +22,7 @@ use std::{
 
 use etcd_client::Channel;
 use futures_util::{
-    FutureExt,
+    FutureExt, TryFutureExt,
     future::{BoxFuture, Shared, poll_fn},
 };
 use h2::{RecvStream, SendStream, client::SendRequest};
@@ -27,7 +30,7 @@ use http_body_util::BodyExt;
 use hyper::{
     Request, Response, Uri,
     body::{Body as HttpBody, Bytes, Frame},
-    header::{HeaderValue, USER_AGENT},
+    header::{HeaderName, HeaderValue, USER_AGENT},
     http::uri::{Authority, Scheme},
 };
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -42,9 +45,12 @@ use tonic::{Status, body::Body};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 use super::names::Names;
+use crate::core::cluster::MemberId;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
+/// Where etcd looks for the token of a login.
+const TOKEN: HeaderName = HeaderName::from_static("token");
 /// Who we are in the logs of proxies.
 const US: HeaderValue = HeaderValue::from_static(concat!("defragd/", env!("CARGO_PKG_VERSION")));
 /// A member that accepts no connection in this time is not there; all handshakes together.
@@ -88,10 +94,9 @@ impl Dial {
         Ok(Self { tls: Some((config, name)), scheme: Scheme::HTTPS, ..Self::plain(address, names)? })
     }
 
-    /// The channel that dials it at the first call.
-    pub(super) fn channel(self) -> Channel {
-        let link = Link(Arc::new(Inner { dial: Arc::new(self), current: Mutex::default() }));
-        Channel::Custom(BoxCloneSyncService::new(link))
+    /// The way there, which dials it when it is first used.
+    pub(super) fn link(self) -> Link {
+        Link { dial: Arc::new(self), current: Mutex::default() }
     }
 
     async fn open(self: Arc<Self>) -> Result<Pipe, Failure> {
@@ -101,12 +106,12 @@ impl Dial {
             connector.set_nodelay(true);
             connector.set_tcp_user_timeout(Some(UNDELIVERED_AFTER));
             let socket = connector.oneshot(self.address.clone()).await?.into_inner();
-            let Some((config, name)) = &self.tls else { return Pipe::begin(socket).await };
+            let Some((config, name)) = &self.tls else { return Pipe::begin(socket, Arc::clone(&self)).await };
             let secured = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name.clone(), socket).await?;
             if secured.get_ref().1.alpn_protocol() != Some(b"h2") {
                 return Err("the server does not offer HTTP/2, as etcd does".into());
             }
-            Pipe::begin(secured).await
+            Pipe::begin(secured, Arc::clone(&self)).await
         });
         let opened = opened.await.unwrap_or_else(|_| {
             let detail = format!("no connection within {:.1} s", CONNECT_TIMEOUT.as_secs_f64());
@@ -116,9 +121,9 @@ impl Dial {
     }
 }
 
-/// Why there is no connection: one try may fail many calls.
+/// Why there is no connection: one try may fail many calls. As an error of a call it says that nothing was sent.
 #[derive(Clone, Debug)]
-struct Failure(Arc<dyn StdError + Send + Sync>);
+pub(super) struct Failure(Arc<dyn StdError + Send + Sync>);
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,6 +137,22 @@ impl StdError for Failure {
     }
 }
 
+impl From<Failure> for etcd_client::Error {
+    fn from(failure: Failure) -> Self {
+        Self::GRpcStatus(broken(failure))
+    }
+}
+
+/// Whether a call failed before any of it went out.
+pub(super) fn was_not_sent(error: &etcd_client::Error) -> bool {
+    let etcd_client::Error::GRpcStatus(status) = error else { return false };
+    StdError::source(status).is_some_and(<dyn StdError>::is::<Failure>)
+}
+
+fn nothing_sent(error: h2::Error) -> Status {
+    broken(Failure(Arc::new(error)))
+}
+
 /// A failed call as tonic's clients hand it on: with the cause, which says that it is no answer of the member.
 fn broken(cause: impl Into<BoxError>) -> Status {
     let cause = cause.into();
@@ -142,12 +163,13 @@ fn broken(cause: impl Into<BoxError>) -> Status {
 
 type Opening = Shared<BoxFuture<'static, Result<Pipe, Failure>>>;
 
-struct Inner {
+/// See the module.
+pub(super) struct Link {
     dial: Arc<Dial>,
     current: Mutex<Option<Opening>>,
 }
 
-impl Inner {
+impl Link {
     /// The connection that is there, or the one that is being made: by one task for all calls, and to its end, even if
     /// all who wait for it give up before.
     fn opening(&self) -> Opening {
@@ -167,34 +189,43 @@ impl Inner {
         opening
     }
 
-    async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let (mut parts, body) = request.into_parts();
-        let mut uri = std::mem::take(&mut parts.uri).into_parts();
-        uri.scheme = Some(self.dial.scheme.clone());
-        uri.authority = Some(self.dial.authority.clone());
-        parts.uri = Uri::from_parts(uri).map_err(broken)?;
-        parts.headers.insert(USER_AGENT, US);
-        let request = Request::from_parts(parts, ());
-        let pipe = self.opening().await.map_err(broken)?;
-        let (pipe, sender) = match pipe.sender.clone().ready().await {
-            Ok(sender) => (pipe, sender),
-            // It was closed while nobody looked: nothing has been sent, so that another one may be tried, once.
-            Err(_) => {
-                pipe.traffic.over.store(true, Ordering::Relaxed);
-                let pipe = self.opening().await.map_err(broken)?;
-                let sender = pipe.sender.clone().ready().await.map_err(broken)?;
-                (pipe, sender)
-            }
-        };
-        pipe.send(sender, request, body).await
+    /// A connection that takes calls, as far as is known here.
+    pub(super) async fn pipe(&self) -> Result<Pipe, Failure> {
+        let pipe = self.opening().await?;
+        if pipe.sender.clone().ready().await.is_ok() {
+            return Ok(pipe);
+        }
+        // It was closed while nobody looked.
+        pipe.traffic.over.store(true, Ordering::Relaxed);
+        self.opening().await
     }
 }
 
-/// See the module.
+/// Calls on one connection, with a user's token.
 #[derive(Clone)]
-struct Link(Arc<Inner>);
+struct OnPipe {
+    pipe: Pipe,
+    token: Option<HeaderValue>,
+}
 
-impl Service<Request<Body>> for Link {
+impl OnPipe {
+    async fn call(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let (mut parts, body) = request.into_parts();
+        let mut uri = std::mem::take(&mut parts.uri).into_parts();
+        uri.scheme = Some(self.pipe.dial.scheme.clone());
+        uri.authority = Some(self.pipe.dial.authority.clone());
+        parts.uri = Uri::from_parts(uri).map_err(broken)?;
+        parts.headers.insert(USER_AGENT, US);
+        if let Some(token) = self.token {
+            parts.headers.insert(TOKEN, token);
+        }
+        let request = Request::from_parts(parts, ());
+        let sender = self.pipe.sender.clone().ready().await.map_err(nothing_sent)?;
+        self.pipe.send(sender, request, body).await
+    }
+}
+
+impl Service<Request<Body>> for OnPipe {
     type Response = Response<Body>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
@@ -204,8 +235,7 @@ impl Service<Request<Body>> for Link {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let inner = Arc::clone(&self.0);
-        Box::pin(async move { inner.call(request).await.map_err(Into::into) })
+        Box::pin(self.clone().call(request).map_err(Into::into))
     }
 }
 
@@ -216,17 +246,20 @@ struct Traffic {
     /// The first of some calls has begun.
     begun: Notify,
     over: AtomicBool,
+    /// The id of the member that has answered on it; 0 as long as none has.
+    peer: AtomicU64,
 }
 
 /// A connection. It is closed when the last of these, and the last call, is gone.
 #[derive(Clone)]
-struct Pipe {
+pub(super) struct Pipe {
+    dial: Arc<Dial>,
     sender: SendRequest<Bytes>,
     traffic: Arc<Traffic>,
 }
 
 impl Pipe {
-    async fn begin<T>(socket: T) -> Result<Self, BoxError>
+    async fn begin<T>(socket: T, dial: Arc<Dial>) -> Result<Self, BoxError>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -247,7 +280,27 @@ impl Pipe {
             }
             shared.over.store(true, Ordering::Relaxed);
         });
-        Ok(Self { sender, traffic })
+        Ok(Self { dial, sender, traffic })
+    }
+
+    /// For calls on this very connection. When it is over they fail, and nothing is sent.
+    pub(super) fn channel(&self, token: Option<HeaderValue>) -> Channel {
+        Channel::Custom(BoxCloneSyncService::new(OnPipe { pipe: self.clone(), token }))
+    }
+
+    /// Where it leads to, for messages.
+    pub(super) fn url(&self) -> String {
+        format!("{}://{}", self.dial.scheme, self.dial.authority)
+    }
+
+    /// Whether this member has answered on this very connection.
+    pub(super) fn leads_to(&self, member: MemberId) -> bool {
+        self.traffic.peer.load(Ordering::Relaxed) == member.0
+    }
+
+    /// This member has answered on it.
+    pub(super) fn answered_by(&self, member: MemberId) {
+        self.traffic.peer.store(member.0, Ordering::Relaxed);
     }
 
     fn is_over(&self) -> bool {
@@ -261,7 +314,7 @@ impl Pipe {
         body: Body,
     ) -> Result<Response<Body>, Status> {
         let call = Call::begin(&self.traffic);
-        let (answer, stream) = sender.send_request(request, body.is_end_stream()).map_err(broken)?;
+        let (answer, stream) = sender.send_request(request, body.is_end_stream()).map_err(nothing_sent)?;
         if !body.is_end_stream() {
             let mut sending = Box::pin(send_body(body, stream));
             // Of most calls it is all there. Streams go on beside the answer.

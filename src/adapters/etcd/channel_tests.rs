@@ -16,10 +16,15 @@ fn request() -> Request<Body> {
     Request::builder().uri("/etcdserverpb.Maintenance/Status").body(Body::empty()).expect("a request")
 }
 
-fn inner(address: SocketAddr) -> Inner {
+fn dial(address: SocketAddr) -> Dial {
     let url = format!("http://{address}").parse().expect("an address");
-    let dial = Dial::plain(url, Names::default()).expect("it has a host");
-    Inner { dial: Arc::new(dial), current: Mutex::default() }
+    Dial::plain(url, Names::default()).expect("it has a host")
+}
+
+/// One call on the connection that is there, or on a new one.
+async fn call(link: &Link) -> Result<Response<Body>, Status> {
+    let pipe = link.pipe().await.map_err(broken)?;
+    OnPipe { pipe, token: None }.call(request()).await
 }
 
 fn answer(mut respond: SendResponse<Bytes>) {
@@ -55,8 +60,8 @@ async fn an_answer_comes_with_its_data_and_its_trailers() {
         true
     })
     .await;
-    let inner = inner(address);
-    let collected = inner.call(request()).await.expect("answered").into_body().collect().await.expect("whole");
+    let link = dial(address).link();
+    let collected = call(&link).await.expect("answered").into_body().collect().await.expect("whole");
     assert_eq!(collected.trailers().and_then(|trailers| trailers.get("grpc-status")), Some(&US));
     assert_eq!(&collected.to_bytes()[..], b"data");
 }
@@ -73,12 +78,12 @@ async fn a_request_on_a_connection_that_breaks_fails_and_is_not_sent_again_and_t
         true
     })
     .await;
-    let inner = inner(address);
-    inner.call(request()).await.expect("answered");
-    let failed = inner.call(request()).await.expect_err("its connection broke");
+    let link = dial(address).link();
+    call(&link).await.expect("answered");
+    let failed = call(&link).await.expect_err("its connection broke");
     assert!(StdError::source(&failed).is_some(), "it must not pass for an answer of the member: {failed}");
     // The third request that the server sees is the third call, on another connection.
-    inner.call(request()).await.expect("answered");
+    call(&link).await.expect("answered");
     let mut numbers = Vec::new();
     while let Ok(number) = seen.try_recv() {
         numbers.push(number);
@@ -91,19 +96,20 @@ async fn a_member_that_is_not_there_is_said_to_be_unreachable_and_tried_again() 
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
     drop(listener);
-    let inner = inner(address);
-    let failed = inner.call(request()).await.expect_err("nobody listens");
+    let link = dial(address).link();
+    let failed = call(&link).await.expect_err("nobody listens");
     let said = super::super::error::chain(StdError::source(&failed).expect("a cause"));
     assert!(said.contains("refused"), "{said}");
     let _listener = TcpListener::bind(address).await.expect("bound");
     // It accepts, but says nothing: the handshake of HTTP/2 does not wait for it, the call does.
-    assert!(timeout(Duration::from_millis(200), inner.call(request())).await.is_err());
+    assert!(timeout(Duration::from_millis(200), call(&link)).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_answers_no_ping_fails_its_calls_and_an_idle_one_is_not_pinged() {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let pipe = Pipe::begin(ours).await.expect("begun");
+    let nowhere = Arc::new(dial(SocketAddr::from(([127, 0, 0, 1], 1))));
+    let pipe = Pipe::begin(ours, nowhere).await.expect("begun");
     // The server's side is read by nobody from here on.
     let _theirs = theirs;
     sleep(10 * KEEPALIVE_INTERVAL).await;
@@ -115,4 +121,31 @@ async fn a_peer_that_answers_no_ping_fails_its_calls_and_an_idle_one_is_not_ping
     let took = begun.elapsed();
     assert!(took >= KEEPALIVE_TIMEOUT && took <= KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT, "{took:?}");
     assert!(pipe.is_over());
+}
+
+#[tokio::test]
+async fn a_call_on_a_connection_that_is_over_is_not_sent_on_another_and_says_so() {
+    let (told, mut seen) = mpsc::unbounded_channel();
+    let address = server(move |number, respond| {
+        let _ = told.send(number);
+        answer(respond);
+        false
+    })
+    .await;
+    let link = dial(address).link();
+    let pipe = link.pipe().await.expect("connected");
+    let on_pipe = OnPipe { pipe: pipe.clone(), token: None };
+    let _ = on_pipe.clone().call(request()).await;
+    while !pipe.is_over() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let failed = on_pipe.call(request()).await.expect_err("it is over");
+    assert!(was_not_sent(&etcd_client::Error::GRpcStatus(failed)));
+    assert_eq!(seen.recv().await, Some(1));
+    assert!(seen.try_recv().is_err(), "the server saw one request");
+    assert!(!pipe.leads_to(MemberId(7)));
+    let next = link.pipe().await.expect("another connection");
+    next.answered_by(MemberId(7));
+    assert!(next.leads_to(MemberId(7)) && link.pipe().await.expect("the same").leads_to(MemberId(7)));
+    assert!(!pipe.leads_to(MemberId(7)), "what is known of one connection is not of another");
 }

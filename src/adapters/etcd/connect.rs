@@ -6,17 +6,16 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Channel, Client, ConnectOptions};
 use hyper::Uri;
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
     sign::CertifiedKey,
 };
 use thiserror::Error;
 
 use super::{
-    channel::{CONNECT_TIMEOUT, Dial},
+    channel::{CONNECT_TIMEOUT, Dial, Link},
     credentials::{CredentialFiles, Credentials},
     denied::Who,
     discovery::Discovery,
@@ -24,7 +23,7 @@ use super::{
     names::Names,
 };
 use crate::{
-    adapters::tls,
+    adapters::tls::{self, Authorities, Trust},
     core::cluster::{Fact, Unknown, UnknownKind},
 };
 
@@ -64,7 +63,7 @@ pub(super) struct Connection {
     pub(super) credentials: Credentials,
     pub(super) who: Who,
     server_name: Option<String>,
-    tls: Lazy<Arc<ClientConfig>>,
+    tls: Arc<Lazy<Arc<ClientConfig>>>,
     names: Names,
     http_tls: Lazy<reqwest::Client>,
     http_plain: reqwest::Client,
@@ -76,43 +75,45 @@ type Lazy<T> = LazyLock<Result<T, String>, Box<dyn FnOnce() -> Result<T, String>
 
 impl Connection {
     /// Checks that the credentials are whole and fit together; `files` is where they come from, for the words.
-    /// With a `discovery`, servers may have to prove its domain.
+    /// With a `discovery`, servers may have to prove its domain; with `skip_verify` they have to prove nothing.
     pub(super) fn new(
         files: &CredentialFiles,
         credentials: Credentials,
         discovery: Option<&Discovery>,
+        skip_verify: bool,
     ) -> Result<Self, ConnectError> {
         let names = Names { nameserver: discovery.and_then(|discovery| discovery.nameserver) };
         let named = |builder: reqwest::ClientBuilder| {
             if names.nameserver.is_some() { builder.dns_resolver(Arc::new(names)) } else { builder }
         };
         let server_name = discovery.and_then(Discovery::server_name).map(ToOwned::to_owned);
-        let mut http = named(http_builder());
         let mut identity = None;
         let mut who = Who { user: credentials.user.as_ref().map(|(name, _)| name.clone()), common_name: None };
-        if let Some(pem) = &credentials.ca {
+        let ca = credentials.ca.as_deref().map(|pem| {
             let unusable = |detail| unusable("the CA certificate", files.ca.as_deref(), detail);
-            let roots = reqwest::Certificate::from_pem_bundle(pem).map_err(|e| unusable(error::chain(&e)))?;
-            if roots.is_empty() {
-                return Err(unusable("it holds no PEM certificate".to_owned()));
-            }
-            http = http.tls_certs_only(roots);
-        }
+            // A bundle may hold what this library does not take; one that it takes is enough.
+            Authorities::lenient(tls::certificates(pem).map_err(unusable)?).map_err(unusable)
+        });
+        let trust =
+            if skip_verify { Trust::Anybody } else { ca.transpose()?.map_or(Trust::System, Trust::Authorities) };
         if let Some((cert, key)) = &credentials.identity {
             let path = files.identity.as_ref().map(|(cert, _)| cert.as_path());
-            let unusable = |detail| unusable("the client certificate or key", path, detail);
-            let own = Identity::new(cert, key).map_err(&unusable)?;
+            let own =
+                Identity::new(cert, key).map_err(|detail| unusable("the client certificate or key", path, detail))?;
             who.common_name = own.common_name();
             identity = Some(own);
-            let both = [cert.as_slice(), b"\n", key].concat();
-            http = http.identity(reqwest::Identity::from_pem(&both).map_err(|e| unusable(error::chain(&e)))?);
         }
-        let http_tls: Lazy<_> = LazyLock::new(Box::new(move || http.build().map_err(|e| error::chain(&e))));
-        let ca = credentials.ca.clone();
-        let tls: Lazy<_> = LazyLock::new(Box::new(move || client_config(ca.as_deref(), identity).map(Arc::new)));
+        let tls: Arc<Lazy<Arc<ClientConfig>>> =
+            Arc::new(LazyLock::new(Box::new(move || client_config(trust, identity).map(Arc::new))));
+        let (http, config) = (named(http_builder()), Arc::clone(&tls));
+        let http_tls: Lazy<_> = LazyLock::new(Box::new(move || {
+            let mut config = ClientConfig::clone((**config).as_ref().map_err(Clone::clone)?);
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            http.tls_backend_preconfigured(config).build().map_err(|e| error::chain(&e))
+        }));
         if credentials.ca.is_some() || credentials.identity.is_some() {
             // Most likely needed, and what is wrong with the files is better said now.
-            let made = (*http_tls).as_ref().map(drop).and_then(|()| (*tls).as_ref().map(drop));
+            let made = (*http_tls).as_ref().map(drop);
             made.map_err(|detail| ConnectError::Tls(detail.clone()))?;
         }
         let http_plain = if names.nameserver.is_some() {
@@ -124,28 +125,17 @@ impl Connection {
         Ok(Self { credentials, who, server_name, tls, names, http_tls, http_plain })
     }
 
-    /// The line to this one address. With a user it authenticates right away; else nothing is sent yet.
-    pub(super) async fn line(&self, url: &str) -> Fact<Line> {
+    /// The way to this one address. Sends nothing yet.
+    pub(super) fn link(&self, url: &str) -> Fact<Link> {
         let bad = |detail: String| Unknown::new(UnknownKind::Other, format!("cannot use the address {url}: {detail}"));
         let address: Uri = url.parse().map_err(|failure| bad(error::chain(&failure)))?;
         let dial = if url.starts_with("https://") {
-            let config = (*self.tls).as_ref().map_err(|detail| bad(detail.clone()))?;
+            let config = (**self.tls).as_ref().map_err(|detail| bad(detail.clone()))?;
             Dial::tls(address, self.names, Arc::clone(config), self.server_name.as_deref())
         } else {
             Dial::plain(address, self.names)
         };
-        let channel = dial.map_err(bad)?.channel();
-        let Some((name, password)) = &self.credentials.user else { return Ok(Line::Open(channel)) };
-        let options = ConnectOptions::new().with_auto_token_refresh(true).with_user(name, password);
-        match Client::from_channel(channel.clone(), Some(options)).await {
-            Ok(client) => Ok(Line::LoggedIn(Arc::new(client))),
-            // Somebody switched authentication off, perhaps in an emergency: that must not blind us.
-            Err(failure) if error::is_auth_off(&failure) => {
-                tracing::warn!(url, "authentication is off on this etcd: going on without the configured user");
-                Ok(Line::Open(channel))
-            }
-            Err(failure) => Err(error::unknown("Authenticate", &self.who, &failure)),
-        }
+        Ok(dial.map_err(bad)?.link())
     }
 
     /// The client for the metrics page at this address.
@@ -154,28 +144,6 @@ impl Connection {
             return Ok(&self.http_plain);
         }
         (*self.http_tls).as_ref().map_err(|detail| Unknown::new(UnknownKind::Other, detail.clone()))
-    }
-}
-
-/// How one address is spoken to, to be kept. etcd-client's client is eight clients, some kilobytes: of a whole fleet it
-/// is made for each call, where there is no login to keep.
-#[derive(Clone)]
-pub(super) enum Line {
-    /// Without a user.
-    Open(Channel),
-    /// With a user's token.
-    LoggedIn(Arc<Client>),
-}
-
-impl Line {
-    pub(super) async fn client(self) -> Fact<Client> {
-        match self {
-            // Sends nothing.
-            Self::Open(channel) => Client::from_channel(channel, None)
-                .await
-                .map_err(|failure| Unknown::new(UnknownKind::Other, error::chain(&failure))),
-            Self::LoggedIn(client) => Ok(Client::clone(&client)),
-        }
     }
 }
 
@@ -226,14 +194,8 @@ impl Identity {
 }
 
 /// Whom we trust, and who we are, over HTTP/2.
-fn client_config(ca: Option<&[u8]>, identity: Option<Identity>) -> Result<ClientConfig, String> {
-    let roots = ca.map(|pem| {
-        let mut roots = RootCertStore::empty();
-        // A bundle may hold what this library does not take; one that it takes is enough.
-        roots.add_parsable_certificates(tls::certificates(pem)?);
-        Ok::<_, String>(roots)
-    });
-    let builder = tls::trusting(roots.transpose()?)?;
+fn client_config(trust: Trust, identity: Option<Identity>) -> Result<ClientConfig, String> {
+    let builder = tls::trusting(trust)?;
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some(Identity { chain, key }) => {

@@ -29,6 +29,13 @@ pub(super) fn kind(status: &Status) -> Option<UnknownKind> {
     }
 }
 
+/// Whether the server does not know the login that a call was made with, or asks for one. It has done nothing then.
+pub(super) fn is_unknown_login(status: &Status) -> bool {
+    const TEXTS: [&str; 4] =
+        ["invalid auth token", "revision of auth store is old", "revision in header is old", "user name is empty"];
+    kind(status).is_some() && TEXTS.iter().any(|text| status.message().contains(text))
+}
+
 /// Who we are for etcd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Who {
@@ -58,13 +65,16 @@ pub(super) fn explain(kind: UnknownKind, rpc: &str, who: &Who, said: &str) -> St
     match kind {
         UnknownKind::LoginRefused => format!(
             "{rpc}: etcd does not let {user} log in ({said}): the password is wrong, or there is no such user; \
-             compare the password file with `etcdctl user get {name}`"
+             check with `etcdctl --user {name} user list`"
         ),
         UnknownKind::LoginMissing => format!(
             "{rpc} was denied to {user} ({said}): authentication is on, and defragd must log in: \
              configure a user with the role root (auth.username, auth.password_file)"
         ),
-        _ if said.contains("token") || said.contains("revision of auth store is old") => {
+        _ if ["token", "revision of auth store is old", "revision in header is old"]
+            .iter()
+            .any(|text| said.contains(text)) =>
+        {
             format!("{rpc}: etcd no longer knows the login of {user} ({said}); logging in again")
         }
         _ => {

@@ -5,7 +5,10 @@ use std::error::Error as StdError;
 use etcd_client::Error;
 use tonic::{Code, Status};
 
-use super::denied::{self, Who};
+use super::{
+    channel,
+    denied::{self, Who},
+};
 use crate::core::{
     cluster::{Unknown, UnknownKind},
     run::DefragError,
@@ -83,6 +86,9 @@ pub(super) fn defrag(who: &Who, error: &Error) -> DefragError {
     let Error::GRpcStatus(status) = error else {
         return DefragError::Lost(chain(error));
     };
+    if channel::was_not_sent(error) {
+        return DefragError::NotSent(unknown("Defragment", who, error));
+    }
     let text = describe(status);
     if text.contains("no space left on device") {
         DefragError::DiskFull(text)

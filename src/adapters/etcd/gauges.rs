@@ -232,7 +232,7 @@ mod tests {
         });
         let files = super::super::CredentialFiles::default();
         let read = files.read().expect("no files");
-        let connection = super::super::Connection::new(&files, read, None).expect("no files");
+        let connection = super::super::Connection::new(&files, read, None, false).expect("no files");
         let answer = fetch(connection.http(&url).expect("plain"), &url, Visit::Single).await.expect_err("not followed");
         assert!(answer.detail.contains("answered 302"), "{}", answer.detail);
         answering.await.expect("no panic");
@@ -262,7 +262,7 @@ mod tests {
         });
         let files = super::super::CredentialFiles::default();
         let read = files.read().expect("no files");
-        let connection = super::super::Connection::new(&files, read, None).expect("no files");
+        let connection = super::super::Connection::new(&files, read, None, false).expect("no files");
         let visits = [Visit::Repeated, Visit::Repeated, Visit::Single, Visit::Single, Visit::Repeated];
         let mut connections = Vec::new();
         for visit in visits {

@@ -5,6 +5,7 @@
 //! only what somebody once configured.
 
 mod advertised;
+mod call;
 mod channel;
 mod connect;
 mod credentials;
@@ -12,27 +13,28 @@ mod denied;
 mod discovery;
 mod error;
 mod gauges;
+mod login;
 mod names;
+mod sources;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    future::Future,
     sync::Arc,
     time::Duration,
 };
 
 use bytesize::ByteSize;
-use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, GetOptions, ResponseHeader};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmResponse, AlarmType, Client, Error, GetOptions, ResponseHeader};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
-use tokio::{
-    sync::Mutex as AsyncMutex,
-    time::{sleep, timeout},
-};
+use tokio::{sync::Mutex as AsyncMutex, time::sleep};
 
 pub use connect::ConnectError;
 pub use credentials::CredentialFiles;
 pub use discovery::Discovery;
 pub use gauges::read as read_gauges;
+pub use sources::Sources;
 
 use crate::{
     core::{
@@ -42,37 +44,30 @@ use crate::{
     ports::etcd::{Etcd, Membership, Permit, Renewal, Visit},
 };
 
-use connect::{Connection, Line};
+use call::To;
+use channel::{Link, Pipe};
+use connect::Connection;
 use discovery::Discovered;
+use login::{Login, Logins};
 
 /// How long one endpoint has for the member list before the next one is asked as well.
 const NEXT_ENDPOINT_AFTER: Duration = Duration::from_millis(100);
-/// How long a member has to say who it is right before Defragment is sent to it.
-const IDENTITY_CHECK: Duration = Duration::from_secs(2);
 
 /// Which URLs may be dialled; else the reason why not.
 pub type Fence = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
-/// Where a cluster is, and with what it is reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sources {
-    /// URLs with a scheme.
-    pub endpoints: Vec<String>,
-    /// Finds more of them.
-    pub discovery: Option<Discovery>,
-    /// Read when it is opened, and again whenever somebody asks for it.
-    pub files: CredentialFiles,
-}
-
 /// A connected cluster. Connections are made when first used, and kept.
 pub struct EtcdCluster {
     sources: Sources,
+    is_tls: bool,
     fence: Option<Fence>,
     discovered: Option<Discovered>,
     /// Swapped as a whole when the credentials change. Who is at work with the old one has it until the end: an RPC
     /// that is out goes on.
     connected: Mutex<Arc<Connected>>,
     learned_urls: Mutex<BTreeSet<String>>,
+    /// The URLs that work, of members whose first one does not.
+    preferred: Mutex<HashMap<MemberId, String>>,
     /// Held while the files are read: a disk that hangs must not take one thread after the other.
     looking: Arc<AsyncMutex<()>>,
     /// Who is sent a Defragment by us now, and thus answers no login.
@@ -82,37 +77,55 @@ pub struct EtcdCluster {
 /// The connections that were made with one version of the credentials.
 struct Connected {
     connection: Connection,
-    lines: Mutex<HashMap<String, Line>>,
+    logins: Logins,
+    links: Mutex<HashMap<String, Arc<Link>>>,
 }
 
 impl Connected {
     fn new(sources: &Sources, credentials: credentials::Credentials) -> Result<Arc<Self>, ConnectError> {
-        let connection = Connection::new(&sources.files, credentials, sources.discovery.as_ref())?;
-        Ok(Arc::new(Self { connection, lines: Mutex::default() }))
+        let skip_verify = sources.insecure_skip_verify;
+        let connection = Connection::new(&sources.files, credentials, sources.discovery.as_ref(), skip_verify)?;
+        let logins = Logins::new(connection.credentials.user.clone(), connection.who.clone());
+        Ok(Arc::new(Self { connection, logins, links: Mutex::default() }))
     }
 
-    async fn client(&self, url: &str) -> Fact<Client> {
-        let kept = self.lines.lock().get(url).cloned();
-        if let Some(line) = kept {
-            return line.client().await;
-        }
-        // Boxed here and below: what is seldom under way, or not for long, would else be room in each look at each member.
-        let line = Box::pin(self.connection.line(url)).await?;
-        self.lines.lock().insert(url.to_owned(), line.clone());
-        line.client().await
+    /// A connection to this address. Sends nothing of a call's.
+    async fn pipe(&self, url: &str) -> Fact<Pipe> {
+        let kept = self.links.lock().get(url).cloned();
+        let link = match kept {
+            Some(link) => link,
+            None => {
+                let link = Arc::new(self.connection.link(url)?);
+                Arc::clone(self.links.lock().entry(url.to_owned()).or_insert(link))
+            }
+        };
+        let pipe = link.pipe().await;
+        pipe.map_err(|failure| error::unknown("", &self.connection.who, &failure.into()))
+    }
+
+    /// Takes that a call failed; whether it was for its login, and may succeed with a new one.
+    fn denied(&self, login: &Login, failure: &Error) -> bool {
+        matches!(failure, Error::GRpcStatus(status) if self.logins.denied(login, status))
     }
 }
 
 impl EtcdCluster {
     /// Reads the files. Does not connect yet. Blocks.
     pub fn open(sources: Sources) -> Result<Self, ConnectError> {
+        if sources.insecure_skip_verify && sources.files.user.is_some() {
+            let what = "without verifying servers, the password would go to any: leave out the user, or trust the \
+                        server's certificate by --cacert (tls.ca_file)";
+            return Err(ConnectError::Tls(what.to_owned()));
+        }
         let connected = Connected::new(&sources, sources.files.read()?)?;
         Ok(Self {
+            is_tls: sources.is_tls(),
             discovered: sources.discovery.clone().map(Discovered::new),
             sources,
             fence: None,
             connected: Mutex::new(connected),
             learned_urls: Mutex::default(),
+            preferred: Mutex::default(),
             looking: Arc::default(),
             defragmenting: Mutex::default(),
         })
@@ -125,7 +138,15 @@ impl EtcdCluster {
         self
     }
 
-    fn is_within(&self, url: &str) -> Fact<()> {
+    /// Whether anything may be sent to this address.
+    pub(in crate::adapters) fn may_dial(&self, url: &str) -> Fact<()> {
+        if self.is_tls && !url.starts_with("https://") {
+            let detail = format!(
+                "{url} is not dialled: this cluster is reached by TLS, and that URL is without; have the member publish \
+                 an https:// URL (its --advertise-client-urls)"
+            );
+            return Err(Unknown::new(UnknownKind::Tls, detail));
+        }
         let Some(fence) = &self.fence else { return Ok(()) };
         fence(url).map_err(|why| Unknown::new(UnknownKind::Other, format!("{url} is not dialled: {why}")))
     }
@@ -135,54 +156,22 @@ impl EtcdCluster {
         &self.sources.endpoints
     }
 
-    /// A client for the member at this address, for others than the port's calls.
-    pub(in crate::adapters) async fn client_at(&self, url: &str) -> Fact<Client> {
-        self.is_within(url)?;
-        self.connected().client(url).await
-    }
-
-    /// What such a client's call failed with, in words. One that was denied is not used again.
-    pub(in crate::adapters) fn failed(&self, rpc: &str, url: &str, failure: &etcd_client::Error) -> Unknown {
-        let unknown = self.told(rpc, failure);
-        if unknown.kind.is_denial() {
-            self.connected().lines.lock().remove(url);
-        }
-        unknown
+    /// A call to whatever member answers at this address, for others than the port's.
+    pub(in crate::adapters) async fn call_at<T, F>(&self, url: &str, rpc: &str, ask: impl Fn(Client) -> F) -> Fact<T>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        self.ask(To::Url(url), rpc, |_| None, ask).await
     }
 
     fn connected(&self) -> Arc<Connected> {
         Arc::clone(&self.connected.lock())
     }
 
-    async fn member_client(&self, member: &Member) -> Fact<Client> {
-        let (url, connected) = (client_url(member)?, self.connected());
-        self.is_within(url)?;
-        // A login goes through raft, and hangs on a member that is being defragmented as all else does.
-        let needs_login = connected.connection.credentials.user.is_some() && !connected.lines.lock().contains_key(url);
-        if needs_login && self.defragmenting.lock().contains(&member.id) {
-            let what = "it is being defragmented: not logging in through it";
-            return Err(Unknown::new(UnknownKind::TimedOut, what));
-        }
-        connected.client(url).await
-    }
-
-    /// A failed RPC in words.
-    fn told(&self, rpc: &str, failure: &etcd_client::Error) -> Unknown {
-        error::unknown(rpc, &self.connected().connection.who, failure)
-    }
-
     async fn members_from(&self, url: String) -> Fact<Membership> {
         let named = |unknown: Unknown| Unknown::new(unknown.kind, format!("{url}: {}", unknown.detail));
-        self.is_within(&url).map_err(named)?;
-        let connected = self.connected();
-        let mut client = connected.client(&url).await.map_err(named)?.cluster_client();
-        let response = Box::pin(client.member_list()).await.map_err(|error| {
-            let unknown = self.told("MemberList", &error);
-            if unknown.kind.is_denial() {
-                connected.lines.lock().remove(&url);
-            }
-            named(unknown)
-        })?;
+        let list = |client: Client| async move { client.cluster_client().member_list().await };
+        let response = self.call_at(&url, "MemberList", list).await.map_err(named)?;
         let cluster_id = response.header().map_or(0, ResponseHeader::cluster_id);
         let members = response.members().iter().map(|member| Member {
             id: MemberId(member.id()),
@@ -192,34 +181,27 @@ impl EtcdCluster {
         });
         let mut members: Vec<_> = members.collect();
         advertised::best_first(&mut members);
-        Ok(Membership { cluster_id: ClusterId(cluster_id), members })
-    }
-
-    /// A client that is denied may be one from before authentication was switched on: the next use makes a
-    /// new one, which logs in.
-    fn forget_if_denied(&self, rpc: &str, member: &Member, failure: &etcd_client::Error) -> Unknown {
-        let unknown = self.told(rpc, failure);
-        if unknown.kind.is_denial() {
-            let connected = self.connected();
-            for url in &member.client_urls {
-                connected.lines.lock().remove(url);
-            }
+        for member in &mut members {
+            // What is not dialled anyway comes last.
+            member.client_urls.sort_by_key(|url| self.may_dial(url).is_err());
         }
-        unknown
+        Ok(Membership { cluster_id: ClusterId(cluster_id), members })
     }
 
     /// Connections to addresses that the cluster no longer has are let go.
     fn learn(&self, membership: &Membership, endpoints: &[String]) {
         let told: BTreeSet<String> = membership.members.iter().flat_map(|member| member.client_urls.clone()).collect();
         let connected = self.connected();
-        connected.lines.lock().retain(|url, _| told.contains(url) || endpoints.contains(url));
+        connected.links.lock().retain(|url, _| told.contains(url) || endpoints.contains(url));
+        self.preferred.lock().retain(|_, url| told.contains(url));
         *self.learned_urls.lock() = told;
     }
 
     /// The endpoints first, then the client URLs that the cluster itself has told.
     fn with_learned(&self, endpoints: &[String]) -> Vec<String> {
         let mut urls = endpoints.to_vec();
-        urls.extend(self.learned_urls.lock().iter().filter(|url| !endpoints.contains(url)).cloned());
+        let learned = self.learned_urls.lock();
+        urls.extend(learned.iter().filter(|url| !endpoints.contains(url) && self.may_dial(url).is_ok()).cloned());
         urls
     }
 }
@@ -262,10 +244,7 @@ impl Etcd for EtcdCluster {
     }
 
     async fn status(&self, member: &Member) -> Fact<Status> {
-        let mut client = self.member_client(member).await?.maintenance_client();
-        let response =
-            Box::pin(client.status()).await.map_err(|error| self.forget_if_denied("Status", member, &error))?;
-        check_identity(member, response.header())?;
+        let (response, _) = Box::pin(self.status_on(member)).await?;
         Ok(Status {
             version: response.version().to_owned(),
             storage_version: Some(response.storage_version().to_owned()).filter(|version| !version.is_empty()),
@@ -288,29 +267,34 @@ impl Etcd for EtcdCluster {
     }
 
     async fn linearizable_read(&self, member: &Member) -> Fact<()> {
-        // Any key does: the read waits for the quorum whether the key exists or not.
-        let read = GetOptions::new().with_count_only();
-        match self.member_client(member).await?.get("defragd/health", Some(read)).await {
-            Ok(response) => check_identity(member, response.header()),
-            // The permission is checked after the quorum has confirmed the read, so this is health too.
-            Err(error) if error::is_permission_denied(&error) => Ok(()),
-            Err(error) => Err(self.told("a linearizable Range", &error)),
-        }
+        let read = |mut client: Client| async move {
+            // Any key does: the read waits for the quorum whether the key exists or not.
+            let read = GetOptions::new().with_count_only();
+            match client.get("defragd/health", Some(read)).await {
+                Ok(response) => Ok(Some(response)),
+                // The permission is checked after the quorum has confirmed the read, so this is health too.
+                Err(error) if error::is_permission_denied(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        self.ask(To::Member(member), "a linearizable Range", |answer| answer.as_ref()?.header(), read).await.map(drop)
     }
 
     async fn gauges(&self, member: &Member, visit: Visit) -> Fact<Gauges> {
-        let url = client_url(member)?;
-        self.is_within(url)?;
-        Box::pin(gauges::fetch(self.connected().connection.http(url)?, url, visit)).await
+        let (connected, urls) = (self.connected(), self.urls(member)?);
+        // The page is below the URL that works for calls.
+        let url = match &urls[..] {
+            [only] => only,
+            _ => Box::pin(self.reached(&connected, member)).await?.0,
+        };
+        Box::pin(gauges::fetch(connected.connection.http(url)?, url, visit)).await
     }
 
     async fn alarms(&self, via: &Member) -> Fact<Vec<Alarm>> {
-        let mut client = self.member_client(via).await?;
-        let all = AlarmOptions::new();
-        let response = client
-            .alarm(AlarmAction::Get, AlarmType::None, Some(all))
-            .await
-            .map_err(|error| self.told("Alarm", &error))?;
+        let list = |mut client: Client| async move {
+            client.alarm(AlarmAction::Get, AlarmType::None, Some(AlarmOptions::new())).await
+        };
+        let response = self.ask(To::Member(via), "Alarm", AlarmResponse::header, list).await?;
         let alarms = response.alarms().iter().filter_map(|alarm| {
             let kind = match alarm.alarm() {
                 AlarmType::None => return None,
@@ -327,48 +311,55 @@ impl Etcd for EtcdCluster {
             AlarmKind::NoSpace => AlarmType::Nospace,
             AlarmKind::Corrupt => AlarmType::Corrupt,
         };
-        let mut options = AlarmOptions::new();
-        options.with_member(alarm.member.map_or(0, |member| member.0));
-        let mut client = self.member_client(via).await?;
-        client
-            .alarm(AlarmAction::Deactivate, kind, Some(options))
-            .await
-            .map(|_| ())
-            .map_err(|error| self.told("Alarm (disarm)", &error))
+        let disarm = |mut client: Client| async move {
+            let mut options = AlarmOptions::new();
+            options.with_member(alarm.member.map_or(0, |member| member.0));
+            client.alarm(AlarmAction::Deactivate, kind, Some(options)).await
+        };
+        self.act(via, "Alarm (disarm)", disarm).await.map(drop)
     }
 
     async fn compact(&self, via: &Member, revision: u64) -> Fact<()> {
         let revision = i64::try_from(revision).unwrap_or(i64::MAX);
-        match self.member_client(via).await?.compact(revision, None).await {
-            Ok(_) => Ok(()),
-            Err(error) if error::is_compacted_already(&error) => Ok(()),
-            Err(error) => Err(self.told("Compact", &error)),
-        }
+        let compact = |mut client: Client| async move {
+            match client.compact(revision, None).await {
+                Err(error) if error::is_compacted_already(&error) => Ok(()),
+                answer => answer.map(drop),
+            }
+        };
+        self.act(via, "Compact", compact).await
     }
 
     async fn move_leader(&self, leader: &Member, to: &Member) -> Fact<()> {
-        let mut client = self.member_client(leader).await?;
-        client.move_leader(to.id.0).await.map(|_| ()).map_err(|error| self.told("MoveLeader", &error))
+        let to = to.id.0;
+        let transfer = |mut client: Client| async move { client.move_leader(to).await };
+        self.act(leader, "MoveLeader", transfer).await.map(drop)
     }
 
     async fn defragment(&self, member: &Member, permit: &dyn Permit) -> Result<(), DefragError> {
-        // The last moment to notice that the address leads elsewhere, or that somebody else has begun:
-        // `Status` hangs then. Nothing has been sent yet, so each of these is an answer, not a loss.
-        let not_sent = DefragError::NotSent;
-        timeout(IDENTITY_CHECK, self.status(member))
-            .await
-            .map_err(|_| not_sent(Unknown::timed_out("Status right before it", IDENTITY_CHECK)))?
-            .map_err(not_sent)?;
-        let mut client = self.member_client(member).await.map_err(not_sent)?;
-        // Two seconds may have gone since the decision. What remains are the microseconds until the bytes are in the
-        // kernel's hands: etcd's Defragment takes no token that would let the server refuse a former holder.
-        if let Some(reason) = permit.refusal() {
-            return Err(DefragError::Withheld(reason));
+        let mut is_again = false;
+        loop {
+            // The last moment to notice that the address leads elsewhere, or that somebody else has begun: `Status`
+            // hangs then. Nothing has been sent yet, so each of these is an answer, not a loss. What follows goes out on
+            // the connection on which it was answered, or not at all.
+            let connected = self.connected();
+            let (_, line) = self.identified(member).await.map_err(DefragError::NotSent)?;
+            let mut client = call::client(&line.pipe, &line.login).await.map_err(DefragError::NotSent)?;
+            // Two seconds may have gone since the decision. What remains are the microseconds until the bytes are in
+            // the kernel's hands: etcd's Defragment takes no token that would let the server refuse a former holder.
+            if let Some(reason) = permit.refusal() {
+                return Err(DefragError::Withheld(reason));
+            }
+            // Until the answer, or until the caller waits no longer: then the metrics page tells.
+            let marked = Marked::new(&self.defragmenting, member.id);
+            let Err(failure) = client.defragment().await else { return Ok(()) };
+            drop(marked);
+            // `Status` needs no login on most releases. Without one that it knows, etcd has not begun.
+            if !connected.denied(&line.login, &failure) || is_again {
+                return Err(error::defrag(&connected.connection.who, &failure));
+            }
+            is_again = true;
         }
-        let who = self.connected().connection.who.clone();
-        // Until the answer, or until the caller waits no longer: then the metrics page tells.
-        let _marked = Marked::new(&self.defragmenting, member.id);
-        client.defragment().await.map(|_| ()).map_err(|error| error::defrag(&who, &error))
     }
 
     async fn renew(&self) -> Renewal {
@@ -415,21 +406,6 @@ impl Drop for Marked<'_> {
     fn drop(&mut self) {
         self.set.lock().remove(&self.id);
     }
-}
-
-fn client_url(member: &Member) -> Fact<&str> {
-    member.client_urls.first().map(String::as_str).ok_or_else(|| {
-        Unknown::new(UnknownKind::Unreachable, "it has published no client URL: it was added but never started")
-    })
-}
-
-fn check_identity(member: &Member, header: Option<&ResponseHeader>) -> Fact<()> {
-    let answered = MemberId(header.map_or(0, ResponseHeader::member_id));
-    if answered == member.id {
-        return Ok(());
-    }
-    let url = client_url(member)?;
-    Err(Unknown::new(UnknownKind::WrongMember, format!("member {answered} answered at {url}, expected {}", member.id)))
 }
 
 fn size(bytes: i64) -> ByteSize {

@@ -14,7 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
-use testkit::Pki;
+use testkit::{Identity, Pki};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -189,9 +189,14 @@ async fn drip(stream: &mut (impl AsyncWrite + Unpin), text: &str) {
 /// header `Host`.
 /// `clients` is the authority of the clients that it lets in; without, all.
 pub(super) async fn tls_site(pki: &Pki, clients: Option<&Path>) -> SocketAddr {
+    tls_server(pki.server(), clients).await
+}
+
+/// The same with this certificate.
+pub(super) async fn tls_server(own: &Identity, clients: Option<&Path>) -> SocketAddr {
     let pem = |path: &Path| std::fs::read(path).expect("a file");
-    let chain = vec![CertificateDer::from_pem_slice(&pem(&pki.server().cert)).expect("a certificate")];
-    let key = PrivateKeyDer::from_pem_slice(&pem(&pki.server().key)).expect("a key");
+    let chain = vec![CertificateDer::from_pem_slice(&pem(&own.cert)).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_slice(&pem(&own.key)).expect("a key");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let builder = builder.expect("versions");

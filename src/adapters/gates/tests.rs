@@ -7,7 +7,9 @@ use testkit::Pki;
 
 use super::{
     alertmanager::AlertmanagerCheck,
-    fixture::{HOSTILE, IMPATIENT, PATIENT, access, answer, answering, check, hostile, serve, site, tls_site},
+    fixture::{
+        HOSTILE, IMPATIENT, PATIENT, access, answer, answering, check, hostile, serve, site, tls_server, tls_site,
+    },
     http::HttpCheck,
     promql::PromqlCheck,
     tcp::TcpCheck,
@@ -217,6 +219,21 @@ async fn tls_is_verified_and_shows_our_certificate_where_it_is_asked_for() {
     renamed.access.credentials.headers = vec![("Host".to_owned(), "shop.example".to_owned())];
     let reading = ask(renamed).await;
     assert_eq!(reading.evidence["body_excerpt"], "ready, says localhost to ***");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_its_own_authority_is_taken_from_its_file_and_no_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let [own, other] = ["own", "other"].map(|name| Pki::self_signed(dir.path(), name, |_| {}).expect("signed"));
+    let address = tls_server(&own, None).await;
+    for (ca, passes) in [(&own, true), (&other, false)] {
+        let tls = ClientTls { ca_file: Some(ca.cert.clone()), ..ClientTls::default() };
+        let reading = ask(secure(address, tls.clone())).await;
+        assert_eq!(reading.passed, passes, "http: {reading:?}");
+        let tcp = check(&tcp(address, Some(tls), PATIENT)).await;
+        assert_eq!(tcp.passed, passes, "tcp: {tcp:?}");
+        assert!(passes || tcp.detail.contains("only if this very certificate is in the CA file"), "{tcp:?}");
+    }
 }
 
 #[tokio::test]

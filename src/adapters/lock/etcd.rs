@@ -115,10 +115,7 @@ impl EtcdLock {
         let mut failures = Vec::new();
         let mut kind = UnknownKind::Other;
         for url in self.endpoints() {
-            let asked = async {
-                let client = self.etcd.client_at(&url).await?;
-                ask(client).await.map_err(|failure| self.etcd.failed(what, &url, &failure))
-            };
+            let asked = self.etcd.call_at(&url, what, &ask);
             let answer = timeout(CALL_LIMIT, asked).await.unwrap_or_else(|_| Err(Unknown::timed_out(what, CALL_LIMIT)));
             match answer {
                 Ok(answer) => {
@@ -149,7 +146,8 @@ impl EtcdLock {
         let listed = self.call("the member list", |mut client| async move { client.member_list().await }).await;
         if let Ok(list) = listed {
             let urls = list.members().iter().filter(|member| !member.is_learner());
-            let urls = urls.flat_map(|member| member.client_urls().to_vec()).collect();
+            let urls = urls.flat_map(|member| member.client_urls().to_vec());
+            let urls = urls.filter(|url| self.etcd.may_dial(url).is_ok()).collect();
             let mut state = self.state();
             state.learned = urls;
             state.learned_at = Some(Instant::now());

@@ -16,6 +16,7 @@ use super::{
     CallError, ClientTls, Credentials, Secrets,
     text::{chain, detail, shown},
 };
+use crate::adapters::tls;
 
 /// As many as any sane site needs.
 const MAX_REDIRECTS: usize = 5;
@@ -150,7 +151,7 @@ impl Access {
     fn client(&self, original: &Url, url: &Url, addresses: &[SocketAddr], is_bound: bool) -> Result<Client, CallError> {
         // A redirect may lead from http to https, so that needs authorities as well.
         let is_plain = url.scheme() == "http" && !self.follow_redirects;
-        let mut tls = if is_plain { ClientTls::nobody()? } else { self.tls.config()? };
+        let mut tls = if is_plain { tls::trusting_nobody().map_err(CallError::Tls)? } else { self.tls.config()? };
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut builder = Client::builder()
             .no_proxy()

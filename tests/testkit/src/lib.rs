@@ -55,6 +55,7 @@ pub use pki::{Identity, Pki};
 pub use port::Port;
 pub use process::{processor_time, tail};
 pub use prometheus::{FiringAlert, Prometheus, Sample};
+pub use rcgen;
 pub use sandbox::{in_namespaces, in_namespaces_for, is_inside};
 pub use timeline::{Defrag, Timeline};
 pub use tools::{EtcdVersion, Tools};

@@ -79,6 +79,20 @@ impl Pki {
         })
     }
 
+    /// A server's certificate that is its own authority, as `etcd --auto-tls` makes it.
+    pub fn self_signed(dir: &Path, file: &str, change: impl FnOnce(&mut CertificateParams)) -> Result<Identity> {
+        fs::create_dir_all(dir)?;
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(NAMES.map(str::to_owned))?;
+        params.distinguished_name.push(DnType::CommonName, file);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let cert = params.self_signed(&key).with_context(|| format!("failed to sign {file}"))?;
+        write(dir, file, &cert.pem(), &key)
+    }
+
     /// The CA's certificate, PEM.
     pub fn ca(&self) -> &Path {
         &self.ca
@@ -125,8 +139,12 @@ fn sign_for(
     params.extended_key_usages = usages.to_vec();
     change(&mut params);
     let cert = params.signed_by(&key, issuer).with_context(|| format!("failed to sign {file}"))?;
+    write(dir, file, &cert.pem(), &key)
+}
+
+fn write(dir: &Path, file: &str, cert: &str, key: &KeyPair) -> Result<Identity> {
     let identity = Identity { cert: dir.join(format!("{file}.crt")), key: dir.join(format!("{file}.key")) };
-    fs::write(&identity.cert, cert.pem())?;
+    fs::write(&identity.cert, cert)?;
     fs::write(&identity.key, key.serialize_pem())?;
     Ok(identity)
 }

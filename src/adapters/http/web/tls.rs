@@ -22,7 +22,10 @@ use x509_parser::{
     prelude::{FromDer, X509Certificate},
 };
 
-use crate::ports::web::{ClientAuth, Pem, TlsVersion, WebTls};
+use crate::{
+    adapters::tls::{Pinned, Usage, explained},
+    ports::web::{ClientAuth, Pem, TlsVersion, WebTls},
+};
 
 /// Reads the files. The error has one problem a line, and nothing of a key.
 pub(super) fn server_config(tls: &WebTls, http2: bool) -> Result<ServerConfig, String> {
@@ -124,13 +127,15 @@ fn clients(
     if tls.client_auth == ClientAuth::None {
         return Ok(None);
     }
+    let mut pinned = Pinned::default();
     let signed = match ca {
         Some(certificates) if tls.client_auth.verifies() => {
             let bad = |error: String| format!("tls_server_config.client_ca: {error}");
             let mut roots = RootCertStore::empty();
-            for certificate in certificates {
-                roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+            for certificate in &certificates {
+                roots.add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
             }
+            pinned = Pinned(certificates);
             let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
             Some(builder.build().map_err(|error| bad(error.to_string()))?)
         }
@@ -138,6 +143,7 @@ fn clients(
     };
     Ok(Some(Arc::new(Clients {
         signed,
+        pinned,
         required: tls.client_auth.requires(),
         allowed_sans: tls.client_allowed_sans.clone(),
         algorithms: provider.signature_verification_algorithms,
@@ -149,6 +155,8 @@ fn clients(
 struct Clients {
     /// Verifies the signature of the client CA, where there is one.
     signed: Option<Arc<dyn ClientCertVerifier>>,
+    /// The certificates of the client CA, which are taken themselves, too.
+    pinned: Pinned,
     required: bool,
     /// Any where empty.
     allowed_sans: Vec<String>,
@@ -170,8 +178,10 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if let Some(signed) = &self.signed {
-            signed.verify_client_cert(end_entity, intermediates, now)?;
+        if let Some(signed) = &self.signed
+            && let Err(refusal) = signed.verify_client_cert(end_entity, intermediates, now)
+        {
+            self.pinned.judge(end_entity, Usage::Client, now).unwrap_or_else(|| Err(explained(refusal)))?;
         }
         if self.allowed_sans.is_empty() || names(end_entity)?.iter().any(|name| self.allowed_sans.contains(name)) {
             Ok(ClientCertVerified::assertion())

@@ -65,10 +65,11 @@ impl Member {
     pub(super) fn configure(&mut self, n: usize, spec: &EtcdSpec, initial_cluster: &str, pki: Option<&Pki>) {
         let own = spec.published_as.get(n).unwrap_or(&self.client_url).as_str();
         let published: Vec<_> = spec.publishes_also.as_deref().into_iter().chain([own]).collect();
+        let listens: Vec<_> = spec.listens_also.as_deref().into_iter().chain([self.client_url.as_str()]).collect();
         let mut args = vec![
             format!("--name={}", self.name),
             format!("--data-dir={}", self.dir.display()),
-            format!("--listen-client-urls={}", self.client_url),
+            format!("--listen-client-urls={}", listens.join(",")),
             format!("--advertise-client-urls={}", published.join(",")),
             format!("--listen-peer-urls={}", self.peer_url),
             format!("--initial-advertise-peer-urls={}", self.peer_url),

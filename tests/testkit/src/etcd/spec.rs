@@ -39,6 +39,7 @@ pub struct EtcdSpec {
     pub(crate) hosts: Vec<Host>,
     pub(crate) publishes_also: Option<String>,
     pub(crate) published_as: Vec<String>,
+    pub(crate) listens_also: Option<String>,
 }
 
 impl EtcdSpec {
@@ -59,6 +60,7 @@ impl EtcdSpec {
             hosts: Vec::new(),
             publishes_also: None,
             published_as: Vec::new(),
+            listens_also: None,
         }
     }
 
@@ -131,6 +133,13 @@ impl EtcdSpec {
     #[must_use]
     pub fn published_as(mut self, urls: &[String]) -> Self {
         urls.clone_into(&mut self.published_as);
+        self
+    }
+
+    /// A client URL that every member listens on and does not publish by itself; for clusters of one member.
+    #[must_use]
+    pub fn listens_also(mut self, url: &str) -> Self {
+        self.listens_also = Some(url.to_owned());
         self
     }
 

@@ -1,0 +1,54 @@
+//! Where a cluster is, and with what it is reached: what is configured, before anything is read or dialled.
+
+use super::{CredentialFiles, Discovery};
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// URLs with a scheme.
+    pub endpoints: Vec<String>,
+    /// Finds more of them.
+    pub discovery: Option<Discovery>,
+    /// Read when the cluster is opened, and again whenever somebody asks for it.
+    pub files: CredentialFiles,
+    /// Accepts any certificate of a server. For a look by hand, and never together with a user: opening refuses that.
+    pub insecure_skip_verify: bool,
+}
+
+impl Sources {
+    /// Whether the cluster is reached by TLS. Then nothing is dialled without, whatever the records of a discovery and
+    /// the members say. The other way round, TLS shows less than what is configured, so it is always allowed.
+    pub(super) fn is_tls(&self) -> bool {
+        let with_tls = |url: &String| url.starts_with("https://");
+        let found = self.discovery.as_ref().is_none_or(|discovery| !discovery.insecure);
+        self.files.ca.is_some() || self.files.identity.is_some() || (found && self.endpoints.iter().all(with_tls))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_record_and_no_member_leads_out_of_tls() {
+        let endpoints = |urls: &[&str]| Sources {
+            endpoints: urls.iter().map(|url| (*url).to_owned()).collect(),
+            ..Sources::default()
+        };
+        let found =
+            |insecure| Some(Discovery { domain: "example.test".to_owned(), name: None, insecure, nameserver: None });
+        let files = CredentialFiles { ca: Some("ca.crt".into()), ..CredentialFiles::default() };
+        for (what, sources, is_tls) in [
+            ("endpoints with TLS", endpoints(&["https://a:1", "https://b:1"]), true),
+            ("endpoints without", endpoints(&["http://a:1"]), false),
+            ("both, as configured", endpoints(&["https://a:1", "http://b:1"]), false),
+            ("secure records", Sources { discovery: found(false), ..Sources::default() }, true),
+            ("insecure records", Sources { discovery: found(true), ..Sources::default() }, false),
+            ("insecure records beside", Sources { discovery: found(true), ..endpoints(&["https://a:1"]) }, false),
+            ("insecure records and a CA", Sources { discovery: found(true), files, ..Sources::default() }, true),
+            ("secure records beside", Sources { discovery: found(false), ..endpoints(&["http://a:1"]) }, false),
+        ] {
+            assert_eq!(sources.is_tls(), is_tls, "{what}");
+        }
+    }
+}
