@@ -1,7 +1,7 @@
 //! Members of different minor versions, and downgrades that are enabled: nothing is touched until it is over, but for a
 //! cluster without space.
 
-use etcd_client::DowngradeOptions;
+use etcd_client::{DowngradeInfo, DowngradeOptions};
 use serde_json::Value;
 use testkit::{EtcdSpec, EtcdVersion, exhaust_quota, until};
 
@@ -87,5 +87,15 @@ async fn a_cluster_with_a_downgrade_enabled_is_left_alone_until_it_is_cancelled(
     let detail = run["reason"]["detail"].as_str().unwrap();
     assert!(detail.contains("downgrade to 3.6.0"), "{detail}");
     client.maintenance_client().downgrade(DowngradeOptions::Cancel).await.unwrap();
+    until("all members to hear of it", MINUTE, || async {
+        for index in 0..rig.cluster.len() {
+            let status = rig.cluster.client(index).await?.maintenance_client().status().await?;
+            let enabled = status.downgrade_info().is_some_and(DowngradeInfo::enabled);
+            anyhow::ensure!(!enabled, "member {index} has not");
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
     rolled(&rig).await;
 }
