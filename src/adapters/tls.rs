@@ -23,7 +23,7 @@ pub(super) enum Trust {
     System,
     /// These, and none besides.
     Authorities(Authorities),
-    /// Any server. Only for those who asked for it, and never together with a secret.
+    /// Any server. Only where that is asked for, and never together with a secret.
     Anybody,
 }
 

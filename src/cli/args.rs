@@ -60,7 +60,7 @@ pub(super) struct Connection {
     /// Certificates of the authorities to trust
     #[arg(long, env = "ETCDCTL_CACERT", hide_env_values = true, value_name = "FILE")]
     cacert: Option<PathBuf>,
-    /// Accept any certificate of the members, for a look by hand: only status and plan, and not together with --user
+    /// Accept any certificate of the members: for status and plan only, and not together with --user
     #[arg(long)]
     insecure_skip_tls_verify: bool,
     /// Client certificate

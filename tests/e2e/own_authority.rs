@@ -1,4 +1,4 @@
-//! Members whose certificate is its own authority, as `--auto-tls` makes it; and a look without verification.
+//! Members whose certificate is its own authority, as `--auto-tls` makes it; and commands without verification.
 
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,7 @@ async fn a_member_with_auto_tls_is_reached_with_its_certificate_and_with_no_othe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_a_look_by_hand_goes_without_verification_and_no_password_goes_with_it() {
+async fn only_status_and_plan_go_without_verification_and_no_password_goes_with_them() {
     let (rig, url, cert) = automatic(EtcdVersion::V3_5).await;
     let (endpoint, skip) = (format!("--endpoints={url}"), "--insecure-skip-tls-verify");
     let (code, _, err) = defragd(&["status", &endpoint]).await;

@@ -20,7 +20,7 @@ const NEXT_URL_AFTER: Duration = Duration::from_secs(1);
 /// Where a call goes.
 #[derive(Clone, Copy)]
 pub(super) enum To<'a> {
-    /// Whoever answers there.
+    /// The member that answers at this address, whichever it is.
     Url(&'a str),
     /// This member and no other.
     Member(&'a Member),
@@ -60,7 +60,7 @@ pub(super) async fn client(pipe: &Pipe, login: &Login) -> Fact<Client> {
 }
 
 impl EtcdCluster {
-    /// One RPC that changes nothing, or that the caller may see done twice.
+    /// One RPC that changes no member: which one has answered is checked afterwards, by `header`, where `to` is a member.
     pub(super) async fn ask<T, F>(
         &self,
         to: To<'_>,

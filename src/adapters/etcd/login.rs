@@ -49,7 +49,7 @@ impl Login {
 
 #[derive(Default)]
 enum State {
-    /// Nobody has logged in yet, or the login was dropped.
+    /// No login was made yet, or it was dropped.
     #[default]
     Unknown,
     /// Calls are made so.
@@ -71,7 +71,7 @@ impl Logins {
         Self { user, who, state: Mutex::default(), turn: AsyncMutex::default() }
     }
 
-    /// How calls are made now, or why none is; nothing where somebody has to log in first.
+    /// How calls are made now, or why none is; nothing where a login has to come first.
     pub(super) fn known(&self) -> Option<Fact<Login>> {
         if self.user.is_none() {
             return Some(Ok(Login::None));
@@ -104,7 +104,10 @@ impl Logins {
             }
             // Somebody switched authentication off, perhaps in an emergency: that must not blind us.
             Err(failure) if error::is_auth_off(&failure) => {
-                tracing::warn!(user = name, "authentication is off on this etcd: going on without the configured user");
+                tracing::warn!(
+                    user = name,
+                    "authentication is off on this etcd: continuing without the configured user"
+                );
                 Login::None
             }
             Err(failure) => return Err(self.failed(error::unknown("Authenticate", &self.who, &failure))),

@@ -9,9 +9,10 @@ pub struct Sources {
     pub endpoints: Vec<String>,
     /// Finds more of them.
     pub discovery: Option<Discovery>,
-    /// Read when the cluster is opened, and again whenever somebody asks for it.
+    /// Read when the cluster is opened, and again at each [`renew`](crate::ports::etcd::Etcd::renew).
     pub files: CredentialFiles,
-    /// Accepts any certificate of a server. For a look by hand, and never together with a user: opening refuses that.
+    /// Accepts any certificate of a server. Only to show something to an operator, and never together with a user:
+    /// opening refuses that.
     pub insecure_skip_verify: bool,
 }
 
