@@ -82,6 +82,8 @@ pub fn draw(schedule: &mut Schedule) {
         schedule.requests[0] += Duration::from_secs(200);
         for death in &mut schedule.deaths {
             death.ask_again = None;
+            // Over a due time.
+            death.down += rng.seconds(60, 200);
         }
     }
 }
