@@ -132,7 +132,9 @@ pub fn is_decided(ledger: &Ledger, due: Timestamp, now: Timestamp) -> bool {
     let counts = |until: Timestamp| {
         admission::has_been(until, now) || until.checked_sub(admission::DAY).is_ok_and(|before| before <= due)
     };
-    until.any(|until| due <= until && counts(until))
+    // Its own request counts, whatever the clock said at its end.
+    let own = AlertKey::of_schedule(due);
+    ledger.runs.iter().any(|run| run.request.alerts.contains(&own)) || until.any(|until| due <= until && counts(until))
 }
 
 /// Up to which due time nothing is left to be decided after this run. What is due while a request of a schedule stands

@@ -215,6 +215,10 @@ fn a_clock_that_is_set_back_repeats_nothing_and_one_that_was_far_ahead_stops_not
     for now in ["2026-11-29T03:00:30Z", "2026-11-29T03:10:00Z"] {
         assert!(is_decided(&own(), at("2026-11-29T03:00:00Z"), at(now)), "{now}");
     }
+    // The clock was days ahead only when its run ended.
+    let ahead = Some(("2026-12-02T03:05:00Z", Outcome::Succeeded));
+    let ahead = ledger(vec![run("2026-11-29T03:00:01Z", due_at("2026-11-29T03:00:00Z"), ahead)]);
+    assert!(is_decided(&ahead, at("2026-11-29T03:00:00Z"), at("2026-11-29T03:10:00Z")));
     // Set back by half an hour, the hour before is not served again either.
     assert!(is_decided(&own(), at("2026-11-29T02:00:00Z"), at("2026-11-29T02:30:00Z")));
     assert!(!is_decided(&own(), at("2026-11-20T03:00:00Z"), at("2026-11-20T03:00:00Z")), "nine days ahead");
