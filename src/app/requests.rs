@@ -147,7 +147,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason: Reason::Removed });
         }
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        let is_over = |key: &AlertKey| key.due().is_some_and(|due| schedule::is_decided(&ledger, due, now));
+        let standing = ledger.standing(now).map(|request| request.alerts).unwrap_or_default();
+        let is_over = |key: &AlertKey| {
+            key.due().is_some_and(|due| schedule::is_decided(&ledger, due, now)) && !standing.contains(key)
+        };
         if !alerts.is_empty() && taken_as.is_none() && alerts.iter().all(is_over) {
             // Another replica had the lock when it was due, and lost it.
             let run = ledger.last_ended().unwrap_or(RunId(0));

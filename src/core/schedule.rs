@@ -1,9 +1,9 @@
 //! Schedules: times at which a run is requested without any alert.
 //!
 //! A line is written in local time, in five fields as for cron. Where the clock is put forward over a fixed time (minute
-//! and hour are plain numbers), that time is due once, at the moment of the change; where the clock is put back over it,
-//! it is due once, at the first of the two. A line that repeats (`*/15 * * * *`, `30 * * * *`) follows the hours that
-//! really pass.
+//! and hour are numbers or lists of them), that time is due once, at the moment of the change; where the clock is put back
+//! over it, it is due once, at the first of the two. Any other line, like `*/15 * * * *`, follows the hours that really
+//! pass.
 //!
 //! Which times were decided already is in the journal: see [`is_decided`].
 
@@ -41,6 +41,8 @@ const FIELDS: [(&str, &str); 5] = [
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     cron: Cron,
+    /// The same, one for each fixed time: croner takes a list of times for a line that repeats.
+    each: Vec<Cron>,
     timezone: TimeZone,
 }
 
@@ -68,7 +70,12 @@ impl Line {
             }
             None => error.to_string(),
         })?;
-        let line = Self { cron, timezone };
+        let (minutes, hours) = (fields[0], fields[1]);
+        let is_fixed = [minutes, hours].iter().all(|field| field.chars().all(|c| c.is_ascii_digit() || c == ','));
+        let times = hours.split(',').flat_map(|hour| minutes.split(',').map(move |minute| format!("{minute} {hour}")));
+        let one = |time: String| parser.parse(&format!("{time} {}", fields[2..].join(" ")));
+        let each = if is_fixed { times.map(one).collect() } else { Ok(vec![cron.clone()]) };
+        let line = Self { cron, each: each.map_err(|error| error.to_string())?, timezone };
         // The calendar is the same in every 400 years.
         line.next(Timestamp::UNIX_EPOCH)
             .is_some()
@@ -78,7 +85,7 @@ impl Line {
 
     fn next(&self, after: Timestamp) -> Option<Timestamp> {
         let after = Local { at: after, timezone: &self.timezone };
-        Some(self.cron.find_next_occurrence(&after, false).ok()?.at)
+        self.each.iter().filter_map(|cron| Some(cron.find_next_occurrence(&after, false).ok()?.at)).min()
     }
 }
 
@@ -125,7 +132,9 @@ pub fn is_decided(ledger: &Ledger, due: Timestamp, now: Timestamp) -> bool {
     let counts = |until: Timestamp| {
         admission::has_been(until, now) || until.checked_sub(admission::DAY).is_ok_and(|before| before <= due)
     };
-    until.any(|until| due <= until && counts(until))
+    // Its own request counts, whatever the clock said at its end.
+    let own = AlertKey::of_schedule(due);
+    ledger.runs.iter().any(|run| run.request.alerts.contains(&own)) || until.any(|until| due <= until && counts(until))
 }
 
 /// Up to which due time nothing is left to be decided after this run. What is due while a request of a schedule stands

@@ -69,6 +69,13 @@ fn where_the_clock_is_put_forward_over_a_fixed_time_it_is_due_once_at_the_change
             "2026-03-29T12:00:00Z",
             &["2026-03-29T00:00:00Z", "2026-03-29T01:00:00Z"],
         ),
+        (
+            "Europe/Berlin",
+            "0,30 2,14 * * *",
+            "2026-03-28T22:00:00Z",
+            "2026-03-30T00:15:00Z",
+            &["2026-03-29T01:00:00Z", "2026-03-29T12:00:00Z", "2026-03-29T12:30:00Z", "2026-03-30T00:00:00Z"],
+        ),
         // New York, 2026-03-08: 02:00 becomes 03:00, at 07:00 UTC.
         (
             "America/New_York",
@@ -99,6 +106,13 @@ fn where_the_clock_is_put_back_over_a_fixed_time_it_is_due_once_at_the_first_of_
             &["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"],
         ),
         ("Europe/Berlin", "0 3 * * sun", "2026-10-24T12:00:00Z", "2026-10-26T12:00:00Z", &["2026-10-25T02:00:00Z"]),
+        (
+            "Europe/Berlin",
+            "30 2,14 * * *",
+            "2026-10-24T22:00:00Z",
+            "2026-10-25T22:00:00Z",
+            &["2026-10-25T00:30:00Z", "2026-10-25T13:30:00Z"],
+        ),
         // New York, 2026-11-01: 02:00 becomes 01:00, at 06:00 UTC.
         (
             "America/New_York",
@@ -201,6 +215,10 @@ fn a_clock_that_is_set_back_repeats_nothing_and_one_that_was_far_ahead_stops_not
     for now in ["2026-11-29T03:00:30Z", "2026-11-29T03:10:00Z"] {
         assert!(is_decided(&own(), at("2026-11-29T03:00:00Z"), at(now)), "{now}");
     }
+    // The clock was days ahead only when its run ended.
+    let ahead = Some(("2026-12-02T03:05:00Z", Outcome::Succeeded));
+    let ahead = ledger(vec![run("2026-11-29T03:00:01Z", due_at("2026-11-29T03:00:00Z"), ahead)]);
+    assert!(is_decided(&ahead, at("2026-11-29T03:00:00Z"), at("2026-11-29T03:10:00Z")));
     // Set back by half an hour, the hour before is not served again either.
     assert!(is_decided(&own(), at("2026-11-29T02:00:00Z"), at("2026-11-29T02:30:00Z")));
     assert!(!is_decided(&own(), at("2026-11-20T03:00:00Z"), at("2026-11-20T03:00:00Z")), "nine days ahead");
@@ -227,7 +245,7 @@ proptest! {
     #[test]
     fn the_due_times_do_not_depend_on_where_the_search_begins(
         (minute, hour) in (0..60u8, 0..5u8),
-        repeats in prop::sample::select(vec!["", "*/20 *", "10-50/7 1-4"]),
+        repeats in prop::sample::select(vec!["", "*/20 *", "10-50/7 1-4", "5,35 1,2,3"]),
         // Around the changes of 2026.
         change in prop::sample::select(vec![
             ("Europe/Berlin", "2026-03-29T01:00:00Z"),

@@ -79,9 +79,11 @@ pub fn draw(schedule: &mut Schedule) {
     // Without any alert of its own.
     if rng.percent(40) {
         schedule.requests.truncate(1);
-        schedule.requests[0] += Duration::from_secs(200);
+        schedule.requests[0] += Duration::from_secs(600);
         for death in &mut schedule.deaths {
             death.ask_again = None;
+            // Over a due time.
+            death.down += rng.seconds(60, 200);
         }
     }
 }

@@ -428,3 +428,31 @@ async fn a_file_that_is_damaged_inside_takes_nothing_more_once_that_is_known() {
     assert_eq!(refused, error);
     assert!(journal.writable().await.is_err());
 }
+
+#[tokio::test]
+async fn a_schedule_is_known_since_it_was_first_there_also_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let clock = Arc::new(Hand(Mutex::new(Timestamp::UNIX_EPOCH)));
+    let at = |hours: i64| Timestamp::from_second(hours * 3_600).expect("in range");
+    let mut journal = SqliteJournal::open(dir.path(), clock.clone()).expect("the journal opens");
+    for (hours, schedule, since) in [
+        (1, "0 3 * * * UTC", 1),
+        (2, "0 3 * * * UTC", 1),
+        (3, "0 4 * * * UTC", 3),
+        (4, "0 4 * * * UTC", 3),
+        // The clock is set back: what lies ahead is not believed.
+        (2, "0 4 * * * UTC", 2),
+        (5, "0 4 * * * UTC", 2),
+    ] {
+        *clock.0.lock() = at(hours);
+        let known = journal.scheduled_since("a", schedule).await.expect("written");
+        assert_eq!(known, at(since), "{schedule} at {hours} h");
+        drop(journal);
+        journal = SqliteJournal::open(dir.path(), clock.clone()).expect("the journal opens");
+    }
+    assert_eq!(
+        journal.scheduled_since("b", "0 4 * * * UTC").await.expect("written"),
+        at(5),
+        "each cluster has its own"
+    );
+}
