@@ -28,6 +28,9 @@ impl Progress for LogProgress {
         let (cluster, run) = (&self.cluster, self.run.0);
         let order: Vec<_> = plan.pending().map(|(step, _)| step.member.as_str()).collect();
         info!(cluster, run, order = order.join(","), "planned");
+        for warning in &plan.warnings {
+            warn!(cluster, run, code = warning.label(), %warning, "this should be known before");
+        }
         for step in &plan.steps {
             if let Decision::Skip { reason } = &step.decision {
                 info!(cluster, run, member = step.member, code = reason.label(), %reason, "member is left alone");

@@ -272,6 +272,9 @@ impl Progress for Terminal {
                 self.line(&format!("{} is left alone: {reason}", step.member));
             }
         }
+        for warning in &plan.warnings {
+            self.line(&format!("warning: {warning}"));
+        }
         if !order.is_empty() {
             self.line(&format!("order: {}", order.join(", ")));
         }

@@ -22,6 +22,11 @@ async fn a_member_that_sends_a_snapshot_comes_when_it_ends_on_3_6() {
     waits_for_the_end(EtcdVersion::V3_6).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_sends_a_snapshot_comes_when_it_ends_on_3_7() {
+    waits_for_the_end(EtcdVersion::V3_7).await;
+}
+
 async fn waits_for_the_end(version: EtcdVersion) {
     if !faults::versions().contains(&version) {
         return;

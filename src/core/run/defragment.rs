@@ -65,7 +65,7 @@ impl Run {
                 Reason::DeadlineExceeded { member, deadline: self.brief.policy.defrag_deadline }
             }
         };
-        self.look_at(Phase::Following { intent, cause, watch: Watch { busy_at: now, idle_since: None } })
+        self.look_at(Phase::Following { intent, cause, watch: Watch::begin(now) })
     }
 
     /// The member did not begin: the run ends all the same, but nothing happened to this one.
@@ -100,7 +100,7 @@ impl Run {
         let answers = member.is_some_and(|member| member.status.is_ok());
         let in_flight = member.and_then(|member| member.in_flight(intent.non_blocking));
         match in_flight {
-            Some(true) => watch = Watch { busy_at: now, idle_since: None },
+            Some(true) => watch = Watch::begin(now),
             Some(false) if answers => watch.idle_since = watch.idle_since.or(Some(now)),
             _ => watch.idle_since = None,
         }
@@ -108,16 +108,17 @@ impl Run {
             return Seen::Idle(facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id)));
         }
         // A member that is gone defragments no more, and comes back, if at all, with its old file. One that
-        // hangs may well be at work, so it gets longer; in either case no other member is started.
+        // hangs may well be at work, so it gets longer; in either case no other member is started. How long it has been
+        // gone counts from its last other sign: the connection to a member that hangs breaks at some time, too.
         let hangs = member
             .is_some_and(|member| matches!(&member.status, Err(unknown) if unknown.kind == UnknownKind::TimedOut));
         let unknown = member.filter(|_| answers && in_flight.is_none());
-        let patience = if hangs || unknown.is_some() {
-            self.brief.policy.defrag_deadline.saturating_mul(DEADLINES_TO_FOLLOW)
-        } else {
-            self.brief.policy.recovery_timeout
-        };
-        if watch.idle_since.is_none() && now.saturating_sub(watch.busy_at) >= patience {
+        let is_gone = !answers && !hangs && in_flight.is_none();
+        watch.gone_since = if is_gone { watch.gone_since.or(Some(now)) } else { None };
+        let followed = self.brief.policy.defrag_deadline.saturating_mul(DEADLINES_TO_FOLLOW);
+        let for_too_long = now.saturating_sub(watch.busy_at) >= followed
+            || watch.gone_since.is_some_and(|since| now.saturating_sub(since) >= self.brief.policy.recovery_timeout);
+        if watch.idle_since.is_none() && for_too_long {
             return unknown.map_or(Seen::Gone, |member| {
                 Seen::Unknown(Reason::DefragUnknown { member: intent.member.clone(), detail: page_trouble(member) })
             });

@@ -224,6 +224,14 @@ struct Watch {
     /// When the member was last seen to be, or rightly suspected of, defragmenting.
     busy_at: Duration,
     idle_since: Option<Duration>,
+    /// Since when it has been out of reach.
+    gone_since: Option<Duration>,
+}
+
+impl Watch {
+    const fn begin(now: Duration) -> Self {
+        Self { busy_at: now, idle_since: None, gone_since: None }
+    }
 }
 
 /// A run under way. Times are durations since any fixed moment, and never go back.

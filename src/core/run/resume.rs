@@ -47,8 +47,7 @@ impl Run {
             .collect();
         run.exhausted = view.starts >= MAX_STARTS;
         if let Some(intent) = &view.open_intent {
-            let watch = Watch { busy_at: Duration::ZERO, idle_since: None };
-            run.phase = Phase::Resuming { intent: intent.clone(), watch };
+            run.phase = Phase::Resuming { intent: intent.clone(), watch: Watch::begin(Duration::ZERO) };
             return (run, first);
         }
         // Whether it was sent is not known; if it was, the pages are still being freed.

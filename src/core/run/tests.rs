@@ -882,3 +882,29 @@ fn nothing_is_started_where_a_member_would_be_unavailable_for_too_long() {
     let mut bench = Bench::new(limits(Some(Duration::from_millis(1_500))));
     assert_eq!(bench.label(), ("failed", "stall_exceeds_probe"), "the first member was slower than the rule of thumb");
 }
+
+#[test]
+fn a_connection_that_breaks_once_does_not_end_the_look_out_for_a_member_that_hangs() {
+    let brief = Policy { recovery_timeout: S(10), defrag_deadline: S(60), ..policy() };
+    let mut bench = Bench::new(brief);
+    bench.until_defragment();
+    let kind = |kind| Err(Unknown::new(kind, "no answer"));
+    bench.facts.members[2].status = kind(UnknownKind::TimedOut);
+    bench.give(returned(Err(DefragError::Deadline)));
+    let after = |bench: &mut Bench, time| {
+        let end = bench.now + time;
+        while bench.now < end {
+            assert!(matches!(bench.action, Action::Observe { .. }), "{:?}", bench.action);
+            bench.step();
+        }
+    };
+    after(&mut bench, S(20));
+    bench.facts.members[2].status = kind(UnknownKind::Unreachable);
+    after(&mut bench, S(5));
+    bench.facts.members[2].status = kind(UnknownKind::TimedOut);
+    after(&mut bench, S(20));
+    bench.facts.members[2].status = kind(UnknownKind::Unreachable);
+    let gone = bench.now;
+    assert_eq!(bench.label(), ("failed", "deadline_exceeded"));
+    assert!((S(10)..S(13)).contains(&(bench.now - gone)), "{:?}", bench.now - gone);
+}
