@@ -63,6 +63,7 @@ fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView
         members,
         steps: Vec::new(),
         gates: Vec::new(),
+        verification: None,
         starts: 0,
         repeats: 0,
         repeats_since: None,

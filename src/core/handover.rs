@@ -16,6 +16,7 @@ use super::{
     history::{AlertKey, MemberResult, RunId, Trigger},
     lock::Term,
     order::{self, Order, OrderRecord},
+    reason::Reason,
 };
 
 /// Raised with every change that an older release would misunderstand.
@@ -52,6 +53,9 @@ pub struct Digest {
     /// When a run last succeeded, or a person resumed: failures from before do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleared_at: Option<Timestamp>,
+    /// That the members were found to hold different data, since the last resume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mismatch: Option<Mismatch>,
     /// The last attempt on each member, with its end.
     #[serde(default)]
     pub attempts: Vec<Attempt>,
@@ -70,6 +74,15 @@ pub struct StandingRequest {
     /// Who approved it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
+}
+
+/// That the members were found to hold different data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mismatch {
+    /// When.
+    pub at: Timestamp,
+    /// Who had which hash.
+    pub reason: Reason,
 }
 
 /// The last attempt on a member.
@@ -97,6 +110,7 @@ impl Digest {
             touched: ledger.touched_of_its_own().collect(),
             failures: failures.into_iter().collect(),
             cleared_at: succeeded_at.max(resumed_at),
+            mismatch: ledger.mismatch_of_its_own(),
             attempts: attempts.map(|(at, result)| Attempt { at, result }).collect(),
             ..Self::default()
         }
@@ -115,6 +129,9 @@ impl Digest {
         let counts = |at: &Timestamp, cleared: Option<Timestamp>| cleared.is_none_or(|cleared| *at > cleared);
         let own = self.failures.iter().filter(|at| counts(at, other.cleared_at));
         let failures = own.chain(other.failures.iter().filter(|at| counts(at, self.cleared_at))).copied().collect();
+        let own = self.mismatch.filter(|found| counts(&found.at, other.resumed_at));
+        let others = other.mismatch.clone().filter(|found| counts(&found.at, self.resumed_at));
+        let mismatch = own.into_iter().chain(others).max_by_key(|found| found.at);
         let mut last: BTreeMap<MemberId, Attempt> = BTreeMap::new();
         // Who resumes says that it may be tried again.
         let own = self.attempts.iter().filter(|attempt| counts(&attempt.at, other.resumed_at));
@@ -132,6 +149,7 @@ impl Digest {
             touched: self.touched.union(&other.touched).copied().collect(),
             failures,
             cleared_at,
+            mismatch,
             attempts: last.into_values().collect(),
             holder: self.holder,
             term: self.term,
@@ -150,7 +168,7 @@ impl Digest {
             *at = now.min(*at);
         }
         for at in
-            self.order.iter_mut().map(|order| &mut order.at).chain(self.attempts.iter_mut().map(|one| &mut one.at))
+            self.order.iter_mut().map(|order| &mut order.at).chain(self.mismatch.iter_mut().map(|one| &mut one.at)).chain(self.attempts.iter_mut().map(|one| &mut one.at))
         {
             *at = now.min(*at);
         }

@@ -51,6 +51,7 @@ fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> Run
         members,
         steps: Vec::new(),
         gates: Vec::new(),
+        verification: None,
         starts: 1,
         repeats: 0,
         repeats_since: None,

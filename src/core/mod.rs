@@ -31,6 +31,7 @@ pub mod safety;
 pub mod story;
 pub mod time;
 pub mod trend;
+pub mod verify;
 pub mod version;
 pub mod window;
 mod wire;

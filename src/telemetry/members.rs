@@ -48,6 +48,8 @@ pub struct AdmissionSample {
     pub queue_depth: usize,
     /// Whether too many runs failed in a row.
     pub breaker_open: bool,
+    /// Whether its members were found to hold different data.
+    pub hash_mismatch: bool,
     /// Whether a person paused it.
     pub paused: bool,
     /// When the next maintenance window opens.
@@ -218,6 +220,11 @@ const CLUSTER_GAUGES: &[(&str, &str, ClusterValue)] = &[
     ("cluster_breaker_open", "Whether so many runs failed in a row that a person must resume", |c| {
         Some(flag(c.admission?.breaker_open))
     }),
+    (
+        "cluster_hash_mismatch",
+        "Whether the members were found to hold different data after a run, and nobody resumed since",
+        |c| Some(flag(c.admission?.hash_mismatch)),
+    ),
     ("cluster_paused", "Whether a person paused the cluster", |c| Some(flag(c.admission?.paused))),
     ("cluster_duplicate", "Whether another entry of the configuration leads to the same etcd cluster", |c| {
         c.admission.map(|_| flag(c.is_duplicate))

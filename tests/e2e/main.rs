@@ -45,4 +45,5 @@ mod snapshot;
 mod standing;
 mod trouble;
 mod unblocked;
+mod verify;
 mod webhook;

@@ -616,6 +616,7 @@ impl World {
             Entry::HandedOver(_) => 10,
             Entry::Repeats { .. } => 11,
             Entry::Cancelled(_) => 12,
+            Entry::Verified(_) => 13,
         };
         self.watch.mix(now, &[5, run.0.unsigned_abs(), kind]);
         self.check_entry(run, entry);
@@ -642,7 +643,11 @@ impl World {
             Entry::Gate(result) => log.gates.on_result(result),
             Entry::Joined { alerts } => log.alerts.extend(alerts.iter().cloned()),
             Entry::HandedOver(handed) => log.offered.clone_from(&handed.alerts),
-            Entry::Step(_) | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::Cancelled(_) => {}
+            Entry::Step(_)
+            | Entry::Resolved { .. }
+            | Entry::Approved { .. }
+            | Entry::Cancelled(_)
+            | Entry::Verified(_) => {}
             // More than once after a crash: the run is gone on with, everything is measured anew, and the
             // journal of the new process has not failed yet.
             Entry::Started { term, mode } => {
@@ -754,6 +759,7 @@ fn brief(entry: &Entry) -> String {
         Entry::Result(result) => format!("result {} {}: {:?}", result.intent.member_id, result.label(), result.end),
         Entry::Step(step) => format!("step {step:?}"),
         Entry::Gate(result) => format!("gate {} {}: {}", result.gate, result.label(), result.detail),
+        Entry::Verified(verification) => format!("verified: {:?}", verification.verdict),
         Entry::Joined { alerts } => format!("joined by {} alerts", alerts.len()),
         Entry::Resolved { alerts } => format!("{} alerts resolved", alerts.len()),
         Entry::Approved { by } => format!("approved by {by}"),

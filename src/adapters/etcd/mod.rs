@@ -38,6 +38,7 @@ use crate::{
     core::{
         cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, Member, MemberId, Status, Unknown, UnknownKind},
         run::DefragError,
+        verify::DataHash,
     },
     ports::etcd::{Etcd, Membership, Permit, Renewal, Visit},
 };
@@ -345,6 +346,15 @@ impl Etcd for EtcdCluster {
     async fn move_leader(&self, leader: &Member, to: &Member) -> Fact<()> {
         let mut client = self.member_client(leader).await?;
         client.move_leader(to.id.0).await.map(|_| ()).map_err(|error| self.told("MoveLeader", &error))
+    }
+
+    async fn hash(&self, member: &Member, revision: u64) -> Fact<DataHash> {
+        let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+        let mut client = self.member_client(member).await?.maintenance_client();
+        let response =
+            Box::pin(client.hash_kv(revision)).await.map_err(|error| self.forget_if_denied("HashKV", member, &error))?;
+        check_identity(member, response.header())?;
+        Ok(DataHash { hash: response.hash(), compact_revision: response.compact_version() })
     }
 
     async fn defragment(&self, member: &Member, permit: &dyn Permit) -> Result<(), DefragError> {

@@ -248,7 +248,9 @@ impl Journal for SqliteJournal {
 
     async fn runs_of(&self, cluster: &str, limit: usize) -> Result<Vec<RunView>, JournalError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let filter = "run IN (SELECT id FROM run WHERE cluster = ?1 ORDER BY id DESC LIMIT ?2)";
+        let filter = "run IN (SELECT id FROM (SELECT id FROM run WHERE cluster = ?1 ORDER BY id DESC LIMIT ?2) UNION \
+                      SELECT max(entry.run) FROM entry JOIN run ON run.id = entry.run \
+                      WHERE entry.body ->> 'outcome' = 'mismatched' AND run.cluster = ?1)";
         self.views(filter, (cluster.to_owned(), limit)).await
     }
 

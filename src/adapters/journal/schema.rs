@@ -8,7 +8,7 @@ use super::open_error;
 use crate::ports::journal::JournalError;
 
 /// Written to SQLite's `user_version`. Raise it with every change of the tables or of the entries' JSON.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// The size to which the write-ahead log's file is cut after a checkpoint.
 const LOG_BYTES: u32 = 8 << 20;
@@ -38,8 +38,9 @@ const TABLES: &str = "
 ";
 
 /// What each version added to the one before it, from version 2 on. Version 3 has entries of kind `repeats`, and
-/// returns space (`auto_vacuum`). Version 4 has no outcome `elsewhere`.
-const ADDED: [&str; 3] = [
+/// returns space (`auto_vacuum`). Version 4 has no outcome `elsewhere`. Version 5 has entries of kind `verified` and the
+/// outcome `mismatched`, which is looked for among all runs.
+const ADDED: [&str; 4] = [
     "
     CREATE TABLE inherited (
         cluster TEXT PRIMARY KEY,
@@ -55,6 +56,9 @@ const ADDED: [&str; 3] = [
     UPDATE entry SET body = json_object('kind', 'finished', 'outcome', 'refused', 'reason', json_object(
             'code', 'not_forwarded', 'holder', body ->> 'holder', 'detail', ifnull(body ->> 'detail', body ->> 'ended')))
         WHERE body ->> 'outcome' = 'elsewhere';
+",
+    "
+    CREATE INDEX entry_mismatched ON entry (run) WHERE body ->> 'outcome' = 'mismatched';
 ",
 ];
 
