@@ -177,9 +177,9 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                     self.progress.member_ended(&result);
                     Event::Recorded(written)
                 }
-                Action::Hash { revision, members: voters, limit } => {
-                    Event::Hashed(self.hashes(revision, voters.iter().filter_map(|id| members.get(id)), limit, stop).await)
-                }
+                Action::Hash { revision, members: voters, limit } => Event::Hashed(
+                    self.hashes(revision, voters.iter().filter_map(|id| members.get(id)), limit, stop).await,
+                ),
                 Action::RecordVerification(verification) => {
                     let written = self.write(Entry::Verified(verification.clone())).await;
                     self.progress.verified(&verification);

@@ -31,7 +31,6 @@ struct State {
     busy: BTreeMap<u64, bool>,
     statuses: BTreeMap<u64, Status>,
     order: Vec<u64>,
-    hashes: BTreeMap<u64, u32>,
     takes: Duration,
     in_flight: usize,
     most_in_flight: usize,
@@ -72,11 +71,6 @@ impl FakeEtcd {
 
     pub(crate) fn hang(&self, id: u64) {
         self.state().hung.insert(id, true);
-    }
-
-    /// From now on the member's data has another hash than the others'.
-    pub(crate) fn differ(&self, id: u64) {
-        self.state().hashes.insert(id, 8);
     }
 
     pub(crate) fn recover(&self, id: u64) {
@@ -172,8 +166,7 @@ impl Etcd for FakeEtcd {
 
     async fn hash(&self, member: &Member, _revision: u64) -> Fact<DataHash> {
         self.answering(member).await;
-        let hash = self.state().hashes.get(&member.id.0).copied().unwrap_or(7);
-        Ok(DataHash { hash, compact_revision: 1 })
+        Ok(DataHash { hash: 7, compact_revision: 1 })
     }
 
     async fn defragment(&self, member: &Member, permit: &dyn Permit) -> Result<(), DefragError> {

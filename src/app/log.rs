@@ -128,7 +128,9 @@ impl Progress for LogProgress {
         match verification.verdict {
             Verdict::Equal => info!(cluster, run, revision, "the members hold the same data"),
             Verdict::Different => error!(cluster, run, revision, detail = said, "the members hold different data"),
-            Verdict::Unknown { .. } => warn!(cluster, run, revision, detail = said, "the members' data was not compared"),
+            Verdict::Unknown { .. } => {
+                warn!(cluster, run, revision, detail = said, "the members' data was not compared")
+            }
         }
     }
 

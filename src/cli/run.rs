@@ -40,8 +40,8 @@ use crate::{
         history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Step, Trigger},
         plan::{Decision, Plan},
         reason::Reason,
-        verify::Verification,
         story,
+        verify::Verification,
     },
     ports::{clock::SystemClock, etcd::Etcd, journal::Journal, progress::Progress},
 };

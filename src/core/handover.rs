@@ -20,7 +20,9 @@ use super::{
 };
 
 /// Raised with every change that an older release would misunderstand.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Of a digest without a mismatch, which is all that version 2 added: releases from before it may read it.
+const WITHOUT_MISMATCH: u32 = 1;
 /// A day's runs and more than any breaker counts; the newest are kept.
 const MAX_TIMES: usize = 100;
 
@@ -167,8 +169,12 @@ impl Digest {
         for at in [&mut self.run_since, &mut self.resumed_at, &mut self.cleared_at].into_iter().flatten() {
             *at = now.min(*at);
         }
-        for at in
-            self.order.iter_mut().map(|order| &mut order.at).chain(self.mismatch.iter_mut().map(|one| &mut one.at)).chain(self.attempts.iter_mut().map(|one| &mut one.at))
+        for at in self
+            .order
+            .iter_mut()
+            .map(|order| &mut order.at)
+            .chain(self.mismatch.iter_mut().map(|one| &mut one.at))
+            .chain(self.attempts.iter_mut().map(|one| &mut one.at))
         {
             *at = now.min(*at);
         }
@@ -185,6 +191,7 @@ impl Digest {
     ) -> String {
         holder.clone_into(&mut self.holder);
         (self.term, self.run_since, self.request) = (term, run_since, request);
+        self.version = if self.mismatch.is_some() { VERSION } else { WITHOUT_MISMATCH };
         for times in [&mut self.touched, &mut self.failures] {
             while times.len() > MAX_TIMES {
                 times.pop_first();

@@ -91,7 +91,7 @@ async fn a_member_with_other_data_is_found_and_ends_automation_on_the_newest() {
 }
 
 /// Gives the member's name.
-async fn change_one_underneath(rig: &Rig) -> String {
+pub(crate) async fn change_one_underneath(rig: &Rig) -> String {
     rig.cluster.client(0).await.unwrap().put("agreed", VALUE, None).await.unwrap();
     let follower = (rig.cluster.leader().await.unwrap() + 1) % 3;
     // Its last write is in its file when it has ended, not only in its log.
@@ -128,7 +128,8 @@ async fn mismatch(defragd: &testkit::Defragd) -> Option<f64> {
 
 fn show(rig: &Rig, run: u32) -> String {
     let journal = format!("--data-dir={}", rig.path("journal").display());
-    let shown = std::process::Command::new(binary()).args(["runs", "show", &run.to_string(), &journal]).output().unwrap();
+    let shown =
+        std::process::Command::new(binary()).args(["runs", "show", &run.to_string(), &journal]).output().unwrap();
     text(&shown.stdout)
 }
 

@@ -140,6 +140,10 @@ pub enum Fault {
     SlotsTaken {
         time: Duration,
     },
+    /// The member's data becomes another than the others'.
+    DataDiffers {
+        node: usize,
+    },
     /// Somebody takes a snapshot of this member.
     Snapshot {
         node: usize,
@@ -274,6 +278,7 @@ impl Schedule {
         requests::draw_reloads(&mut schedule);
         requests::draw_cancels(&mut schedule);
         servers::draw(&mut schedule);
+        servers::draw_data(&mut schedule);
         schedule
     }
 

@@ -87,6 +87,9 @@ a_pause_replaces_all_pauses|src/core/order.rs|s/pauses\.insert\(by, record\);/pa
 without_gain_no_heir|src/core/run/leader.rs|s/\n\s+\| Reason::NoGain \{ \.\. \}//
 another_hold_is_shown|src/app/worker.rs|s/desk\.waiting_for = Some\(reason\);/desk.waiting_for.get_or_insert(reason);/
 cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
+mismatch_ignored|src/core/run/verify.rs|s/\(Some\(reason\), _\) => self\.finish\(Outcome::Mismatched \{ reason \}\)/(Some(_), _) => { (self.verified, self.hash_tries) = (true, 0); self.choose_next() }/
+data_not_compared|src/core/run/choose.rs|s/None if self\.has_to_verify\(disarm\) =>/None if self.looks > 99 =>/
+mismatch_holds_nothing|src/core/admission.rs|s/if let Some\(reason\) = self\.mismatch\(\) \{/if let Some(reason) = self.mismatch().filter(|_| false) {/
 LIST
 }
 

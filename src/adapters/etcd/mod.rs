@@ -351,8 +351,9 @@ impl Etcd for EtcdCluster {
     async fn hash(&self, member: &Member, revision: u64) -> Fact<DataHash> {
         let revision = i64::try_from(revision).unwrap_or(i64::MAX);
         let mut client = self.member_client(member).await?.maintenance_client();
-        let response =
-            Box::pin(client.hash_kv(revision)).await.map_err(|error| self.forget_if_denied("HashKV", member, &error))?;
+        let response = Box::pin(client.hash_kv(revision))
+            .await
+            .map_err(|error| self.forget_if_denied("HashKV", member, &error))?;
         check_identity(member, response.header())?;
         Ok(DataHash { hash: response.hash(), compact_revision: response.compact_version() })
     }

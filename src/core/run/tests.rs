@@ -88,7 +88,9 @@ impl Bench {
                 let results = results.map(|gate| found(gate, moment, self.failing != Some(moment))).collect();
                 Event::GatesChecked { results, written: Ok(()) }
             }
-            Action::Hash { members, .. } => Event::Hashed(members.into_iter().map(|id| (id, self.hash_of(id))).collect()),
+            Action::Hash { members, .. } => {
+                Event::Hashed(members.into_iter().map(|id| (id, self.hash_of(id))).collect())
+            }
             Action::Finish(_) => panic!("the run is over"),
         };
         self.give(event);

@@ -38,7 +38,8 @@ impl Run {
             let at = answers.iter().position(|(member, _)| *member == id)?;
             Some(answers.swap_remove(at).1)
         };
-        let not_asked = || Err(crate::core::cluster::Unknown::new(crate::core::cluster::UnknownKind::Other, "not asked"));
+        let not_asked =
+            || Err(crate::core::cluster::Unknown::new(crate::core::cluster::UnknownKind::Other, "not asked"));
         let answers = voters.into_iter().map(|(id, name)| (id, name, answer_of(id).unwrap_or_else(not_asked)));
         let verification = Verification::of(revision, answers.collect());
         if let (Some(reason), true) = (self.stop.clone(), verification.mismatch().is_none()) {
