@@ -129,7 +129,7 @@ impl Progress for LogProgress {
             Verdict::Equal => info!(cluster, run, revision, "the members hold the same data"),
             Verdict::Different => error!(cluster, run, revision, detail = said, "the members hold different data"),
             Verdict::Unknown { .. } => {
-                warn!(cluster, run, revision, detail = said, "the members' data was not compared")
+                warn!(cluster, run, revision, detail = said, "the members' data was not compared");
             }
         }
     }

@@ -118,7 +118,7 @@ pub(super) struct PolicyArgs {
     /// A member that is sending a snapshot, which would freeze it in its defragmentation: wait (default), ignore
     #[arg(long, env = "DEFRAGD_ON_OPEN_SNAPSHOT", value_enum)]
     on_open_snapshot: Option<OpenSnapshotArg>,
-    /// After a run, compare the members' data: none (default), hash (etcd's HashKV; each voter reads its whole database)
+    /// After a run, compare the members' data: none (default), hash (each voter hashes its whole database)
     #[arg(long, env = "DEFRAGD_VERIFY", value_enum)]
     verify: Option<VerifyArg>,
     /// Accept clusters of one or two members, which stop serving for the time of a defragmentation

@@ -121,7 +121,10 @@ mod tests {
         fixture,
     };
 
-    fn told(answers: &[Option<(u32, i64)>]) -> Verification {
+    /// Hash and compact revision.
+    type Answer = Option<(u32, i64)>;
+
+    fn told(answers: &[Answer]) -> Verification {
         let answers = answers.iter().zip(1..).map(|(answer, id)| {
             let unknown = || Unknown::new(UnknownKind::Unreachable, "connection refused");
             let answer = answer.map(|(hash, compact_revision)| DataHash { hash, compact_revision });
@@ -133,7 +136,7 @@ mod tests {
     #[test]
     fn hashes_are_compared_at_equal_compact_revisions_only() {
         // (hash, compact revision) of each member -> equal, different, or not known
-        let table: [(&[Option<(u32, i64)>], Option<bool>); 7] = [
+        let table: [(&[Answer], Option<bool>); 7] = [
             (&[Some((1, -1)), Some((1, -1)), Some((1, -1))], Some(true)),
             (&[Some((1, 5)), Some((1, 5)), Some((2, 5))], Some(false)),
             (&[Some((1, 5)), Some((1, 5)), Some((2, 6))], None),

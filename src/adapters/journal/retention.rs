@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::IMMEDIATE;
+use super::{IMMEDIATE, schema::MISMATCHED};
 use crate::core::history::{Entry, Outcome};
 
 /// Runs deleted in one step.
@@ -120,7 +120,7 @@ fn may_go(which: &str) -> String {
     format!(
         "SELECT id FROM run WHERE {which} AND open = 0 AND EXISTS \
          (SELECT 1 FROM run AS later WHERE later.cluster = run.cluster AND later.id > run.id) AND id NOT IN \
-         (SELECT run FROM entry WHERE body ->> 'outcome' = 'mismatched') ORDER BY id"
+         (SELECT run FROM entry WHERE {MISMATCHED}) ORDER BY id"
     )
 }
 

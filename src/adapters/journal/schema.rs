@@ -58,9 +58,14 @@ const ADDED: [&str; 4] = [
         WHERE body ->> 'outcome' = 'elsewhere';
 ",
     "
-    CREATE INDEX entry_mismatched ON entry (run) WHERE body ->> 'outcome' = 'mismatched';
+    CREATE INDEX entry_mismatched ON entry (run)
+        WHERE CASE WHEN json_valid(body) THEN body ->> 'outcome' = 'mismatched' END;
 ",
 ];
+
+/// The ends of runs after which the members differed, as the index `entry_mismatched` has them: only this very text uses
+/// it. An entry that is not JSON must not make the query fail.
+pub(super) const MISMATCHED: &str = "CASE WHEN json_valid(body) THEN body ->> 'outcome' = 'mismatched' END";
 
 /// Makes the tables of a new journal, and checks those of an old one.
 pub(super) fn prepare(connection: &Connection, path: &Path) -> Result<(), JournalError> {

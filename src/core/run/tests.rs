@@ -28,7 +28,7 @@ pub(super) struct Bench {
     pub(super) moments: Vec<Moment>,
     /// When the gates fail.
     failing: Option<Moment>,
-    /// What members answer to HashKV, by their id; else 7.
+    /// What members answer to `HashKV`, by their id; else 7.
     pub(super) hashes: BTreeMap<u64, Option<u32>>,
     pub(super) verifications: Vec<Verification>,
 }

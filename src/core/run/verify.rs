@@ -3,7 +3,7 @@
 
 use super::{Action, LOOKS_BEFORE_GIVING_UP, Phase, Run};
 use crate::core::{
-    cluster::{ClusterFacts, Fact, MemberId},
+    cluster::{ClusterFacts, Fact, MemberId, Unknown, UnknownKind},
     history::Outcome,
     policy::VerifyPolicy,
     reason::Reason,
@@ -38,8 +38,7 @@ impl Run {
             let at = answers.iter().position(|(member, _)| *member == id)?;
             Some(answers.swap_remove(at).1)
         };
-        let not_asked =
-            || Err(crate::core::cluster::Unknown::new(crate::core::cluster::UnknownKind::Other, "not asked"));
+        let not_asked = || Err(Unknown::new(UnknownKind::Other, "it was not asked"));
         let answers = voters.into_iter().map(|(id, name)| (id, name, answer_of(id).unwrap_or_else(not_asked)));
         let verification = Verification::of(revision, answers.collect());
         if let (Some(reason), true) = (self.stop.clone(), verification.mismatch().is_none()) {
