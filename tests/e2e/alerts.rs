@@ -90,6 +90,7 @@ impl Story {
         let broken = serve(&rig, BROKEN, &[&["--mode=enforce"], &stops[..]].concat()).await;
         let always = [
             "--verify=hash",
+            "--on-open-snapshot=ignore",
             "--rule=dbSize > 0",
             "--pause-between-members=1s",
             "--cooldown=0s",
