@@ -8,6 +8,7 @@ from queries import (
 GRAY = "rgba(128, 128, 128, 0.25)"
 OUTCOMES = {
     "failed": "red",
+    "mismatched": "dark-red",
     "interrupted": "orange",
     "refused": "yellow",
     "stopped": "yellow",
@@ -18,7 +19,8 @@ RUNS = [
     (8, 8, bars(
         "Runs by outcome",
         "Runs that ended in the chosen time range. refused: nothing was touched; stopped: by a person or a window; "
-        "interrupted: defragd ended meanwhile; observed: mode observe, nothing was sent.",
+        "interrupted: defragd ended meanwhile; mismatched: the members hold different data; observed: mode observe, nothing "
+        "was sent.",
         "none",
         increase("runs_total", "outcome", "$__range"), "{{outcome}}",
         colors=OUTCOMES, decimals=0,

@@ -22,7 +22,8 @@ const RUN_WITHIN: Duration = Duration::from_secs(240);
 /// A fifth of the file stays in use: far more to reclaim than the alert asks for.
 const LIVE_SHARE: u64 = 5;
 /// How a run can end other than well.
-const BAD_OUTCOMES: [&str; 6] = ["nothing_to_do", "observed", "refused", "failed", "interrupted", "stopped"];
+const BAD_OUTCOMES: [&str; 7] =
+    ["nothing_to_do", "observed", "refused", "failed", "mismatched", "interrupted", "stopped"];
 
 /// How it went, with everything still running.
 pub(crate) struct Told {

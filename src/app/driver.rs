@@ -19,13 +19,14 @@ use super::{
 };
 use crate::{
     core::{
-        cluster::{Alarm, AlarmKind, Member, MemberId},
+        cluster::{Alarm, AlarmKind, Fact, Member, MemberId, Unknown},
         gate::Moment,
         history::{Entry, Intent, Outcome, RunId, RunView, Step, Trigger},
         lock::Term,
         policy::Policy,
         reason::Reason,
         run::{Action, Brief, DefragError, Event, Run},
+        verify::DataHash,
     },
     ports::{
         etcd::{Etcd, Permit},
@@ -176,6 +177,14 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                     self.progress.member_ended(&result);
                     Event::Recorded(written)
                 }
+                Action::Hash { revision, members: voters, limit } => Event::Hashed(
+                    self.hashes(revision, voters.iter().filter_map(|id| members.get(id)), limit, stop).await,
+                ),
+                Action::RecordVerification(verification) => {
+                    let written = self.write(Entry::Verified(verification.clone())).await;
+                    self.progress.verified(&verification);
+                    Event::Recorded(written)
+                }
                 Action::CheckGates { moment } => self.check_gates(moment, &mut baselines, stop).await,
                 Action::Finish(outcome) => return outcome,
             };
@@ -228,6 +237,28 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
             }
         }
         Event::GatesChecked { results, written }
+    }
+
+    /// One member after the other, until a stop is asked for: while a member hashes, it may apply no writes.
+    async fn hashes<'b>(
+        &self,
+        revision: u64,
+        members: impl Iterator<Item = &'b Member>,
+        limit: Duration,
+        stop: &mut Stop,
+    ) -> Vec<(MemberId, Fact<DataHash>)> {
+        let mut hashes = Vec::new();
+        for member in members {
+            self.progress.hashing(member);
+            let answer = tokio::select! {
+                biased;
+                // Cancel-safe: a hash changes nothing, and a server that computes one nobody waits for ends by itself.
+                answer = timeout(limit, self.etcd.hash(member, revision)) => answer,
+                () = stopped(stop) => break,
+            };
+            hashes.push((member.id, answer.unwrap_or_else(|_| Err(Unknown::timed_out("HashKV", limit)))));
+        }
+        hashes
     }
 
     /// Writes the end of the run, for as long as it takes: until then the cluster counts as dealt with. Only a

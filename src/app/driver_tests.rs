@@ -56,6 +56,7 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
             Entry::Started { .. } => "started",
             Entry::Step(_) => "step",
             Entry::Gate(_) => "gate",
+            Entry::Verified(_) => "verified",
             Entry::Intent(_) => "intent",
             Entry::Result(_) => "result",
             Entry::Finished(_) => "finished",

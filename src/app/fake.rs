@@ -16,6 +16,7 @@ use crate::{
         history::{Entry, Record, Request, RunId, RunView},
         order::{Order, OrderRecord},
         run::DefragError,
+        verify::DataHash,
     },
     ports::{
         clock::Clock,
@@ -161,6 +162,11 @@ impl Etcd for FakeEtcd {
             status.leader = Some(to.id);
         }
         Ok(())
+    }
+
+    async fn hash(&self, member: &Member, _revision: u64) -> Fact<DataHash> {
+        self.answering(member).await;
+        Ok(DataHash { hash: 7, compact_revision: 1 })
     }
 
     async fn defragment(&self, member: &Member, permit: &dyn Permit) -> Result<(), DefragError> {

@@ -10,6 +10,8 @@ use crate::{
         history::{Intent, MemberEnd, MemberResult, Outcome, RunId, Step},
         plan::{Decision, Plan},
         reason::Reason,
+        story,
+        verify::{Verdict, Verification},
         version,
     },
     ports::progress::Progress,
@@ -120,6 +122,18 @@ impl Progress for LogProgress {
             (true, _) => info!(cluster, run, gate, moment, seconds, detail, "gate passed"),
             (false, OnFailure::Warn) => warn!(cluster, run, gate, moment, seconds, detail, "gate failed; going on"),
             (false, OnFailure::Stop) => error!(cluster, run, gate, moment, seconds, detail, "gate failed"),
+        }
+    }
+
+    fn verified(&self, verification: &Verification) {
+        let (cluster, run, revision) = (&self.cluster, self.run.0, verification.revision);
+        let said = story::verified(verification);
+        match verification.verdict {
+            Verdict::Equal => info!(cluster, run, revision, "the members hold the same data"),
+            Verdict::Different => error!(cluster, run, revision, detail = said, "the members hold different data"),
+            Verdict::Unknown { .. } => {
+                warn!(cluster, run, revision, detail = said, "the members' data was not compared");
+            }
         }
     }
 

@@ -374,7 +374,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Err(CommandError::Refused(Reason::AlreadyRequested));
         }
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        if let Some(reason) = ledger.breaker(&self.rules().policy, now) {
+        if let Some(reason) = ledger.mismatch().or_else(|| ledger.breaker(&self.rules().policy, now)) {
             self.shared.counters.not_taken(self.name(), &reason);
             return Err(CommandError::Refused(reason));
         }

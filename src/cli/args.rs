@@ -13,7 +13,7 @@ use crate::{
     app::serve::{connect, connect_unverified},
     config::{ClusterSettings, Settings, Source, raw},
     core::{
-        policy::{LeaderPolicy, Mode, OpenSnapshotPolicy},
+        policy::{LeaderPolicy, Mode, OpenSnapshotPolicy, VerifyPolicy},
         time::Time,
     },
 };
@@ -126,6 +126,9 @@ pub(super) struct PolicyArgs {
     /// A member that is sending a snapshot, which would freeze it in its defragmentation: wait (default), ignore
     #[arg(long, env = "DEFRAGD_ON_OPEN_SNAPSHOT", value_enum)]
     on_open_snapshot: Option<OpenSnapshotArg>,
+    /// After a run, compare the members' data: none (default), hash (each voter hashes its whole database)
+    #[arg(long, env = "DEFRAGD_VERIFY", value_enum)]
+    verify: Option<VerifyArg>,
     /// Accept clusters of one or two members, which stop serving for the time of a defragmentation
     #[arg(long, env = "DEFRAGD_ALLOW_WITHOUT_QUORUM_SLACK", action = ArgAction::SetTrue)]
     allow_without_quorum_slack: bool,
@@ -203,6 +206,22 @@ impl From<OpenSnapshotArg> for OpenSnapshotPolicy {
     }
 }
 
+/// [`VerifyPolicy`] as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum VerifyArg {
+    None,
+    Hash,
+}
+
+impl From<VerifyArg> for VerifyPolicy {
+    fn from(policy: VerifyArg) -> Self {
+        match policy {
+            VerifyArg::None => Self::None,
+            VerifyArg::Hash => Self::Hash,
+        }
+    }
+}
+
 impl PolicyArgs {
     fn keys(&self) -> raw::PolicyKeys {
         raw::PolicyKeys {
@@ -221,6 +240,7 @@ impl PolicyArgs {
             max_expected_stall: self.max_expected_stall,
             on_open_snapshot: self.on_open_snapshot.map(OpenSnapshotPolicy::from),
             compaction: None,
+            verify: self.verify.map(VerifyPolicy::from),
             disarm_nospace: None,
             allow_without_quorum_slack: self.allow_without_quorum_slack.then_some(true),
             rule: self.rule.clone(),

@@ -35,11 +35,13 @@ use crate::{
         serve::{RENEWAL_INTERVAL, connect},
     },
     core::{
+        cluster::Member,
         gate::GateResult,
         history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Step, Trigger},
         plan::{Decision, Plan},
         reason::Reason,
         story,
+        verify::Verification,
     },
     ports::{clock::SystemClock, etcd::Etcd, journal::Journal, progress::Progress},
 };
@@ -150,7 +152,9 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     Ok(match outcome {
         Outcome::Succeeded | Outcome::NothingToDo => Exit::Done,
         Outcome::Refused { .. } | Outcome::Observed { .. } => Exit::Refused,
-        Outcome::Failed { .. } | Outcome::Stopped { .. } | Outcome::Interrupted { .. } => Exit::Failed,
+        Outcome::Failed { .. } | Outcome::Mismatched { .. } | Outcome::Stopped { .. } | Outcome::Interrupted { .. } => {
+            Exit::Failed
+        }
     })
 }
 
@@ -208,6 +212,7 @@ pub(super) fn sentence(outcome: &Outcome) -> String {
         ),
         Outcome::Refused { reason } => format!("Refused, nothing was touched: {reason}."),
         Outcome::Failed { reason } => format!("Failed; the members after it were left alone: {reason}."),
+        Outcome::Mismatched { reason } => format!("The members are defragmented, but {reason}."),
         Outcome::Stopped { reason } => format!("Stopped; the members after it were left alone: {reason}."),
         Outcome::Interrupted { reason } => format!("Interrupted: {reason}."),
     }
@@ -303,6 +308,14 @@ impl Progress for Terminal {
 
     fn gate(&self, result: &GateResult) {
         self.line(&history::gate(result));
+    }
+
+    fn hashing(&self, member: &Member) {
+        self.line(&format!("comparing the members' data: waiting for the hash of {}", member.label()));
+    }
+
+    fn verified(&self, verification: &Verification) {
+        self.line(&history::verified(verification));
     }
 
     fn waiting(&self, reason: &Reason) {

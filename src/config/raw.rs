@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Source, gates::notify::NotifyKeys};
 use crate::core::{
     alert::Labels,
-    policy::{LeaderPolicy, Mode, OpenSnapshotPolicy},
+    policy::{LeaderPolicy, Mode, OpenSnapshotPolicy, VerifyPolicy},
     time::Time,
 };
 
@@ -136,6 +136,8 @@ pub struct PolicyKeys {
     pub on_open_snapshot: Option<OpenSnapshotPolicy>,
     /// Compact before the first member; off where absent.
     pub compaction: Option<CompactionKeys>,
+    /// `none` or `hash`.
+    pub verify: Option<VerifyPolicy>,
     /// Disarm NOSPACE once every member is well below its quota.
     pub disarm_nospace: Option<bool>,
     /// Accept clusters of one or two members.
@@ -213,6 +215,7 @@ impl PolicyKeys {
             max_expected_stall: over.max_expected_stall.or(self.max_expected_stall),
             on_open_snapshot: over.on_open_snapshot.or(self.on_open_snapshot),
             compaction: over.compaction.or(self.compaction),
+            verify: over.verify.or(self.verify),
             disarm_nospace: over.disarm_nospace.or(self.disarm_nospace),
             allow_without_quorum_slack: over.allow_without_quorum_slack.or(self.allow_without_quorum_slack),
             rule: over.rule.clone().or(self.rule),

@@ -268,6 +268,7 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
             .max_expected_stall
             .map(|time| duration("max_expected_stall", Some(time), second, Duration::from_mins(1))),
         on_open_snapshot: keys.on_open_snapshot.unwrap_or(default.on_open_snapshot),
+        verify: keys.verify.unwrap_or(default.verify),
         disarm_no_space: keys.disarm_nospace.unwrap_or(default.disarm_no_space),
         allow_without_quorum_slack: keys.allow_without_quorum_slack.unwrap_or(default.allow_without_quorum_slack),
         emergency: keys.emergency.unwrap_or(default.emergency),

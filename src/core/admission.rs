@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | cancelled | ends | starts no new member, and ends |
 //! | mode approve | waits for an operator, then is given up | |
+//! | members differ | waits for an operator; an operator's own request is refused | |
 //! | breaker open | waits for an operator, or until the reset; an operator's own request is refused | |
 //! | paused | waits | starts no new member |
 //! | cooldown, daily limit | waits, unless an operator started it or there is an emergency | |
@@ -26,7 +27,7 @@ use jiff::Timestamp;
 use super::{
     cluster::{AlarmKind, ClusterFacts, MemberId},
     estimate::Speeds,
-    handover::{Digest, StandingRequest},
+    handover::{Digest, Mismatch, StandingRequest},
     history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
     order::{self, Order, OrderRecord},
     policy::{Mode, Policy},
@@ -109,6 +110,9 @@ impl Ledger {
                 return Some(Hold::End(Outcome::Stopped { reason }));
             }
             return Some(Hold::Wait { reason: Reason::AwaitingApproval { until }, until: Some(until) });
+        }
+        if let Some(reason) = self.mismatch() {
+            return Some(Hold::Wait { reason, until: None });
         }
         if let Some(reason) = self.breaker(policy, now) {
             let until = if let Reason::BreakerOpen { until, .. } = &reason { *until } else { None };
@@ -223,6 +227,25 @@ impl Ledger {
         // The try after it that fails opens the breaker again at once, for the count goes on.
         let until = policy.breaker_reset_after.map(|time| if has_been(since, now) { after(since, time) } else { now });
         until.is_none_or(|until| until > now).then_some(Reason::BreakerOpen { failures, since, until })
+    }
+
+    /// The members were found to hold different data, and nobody resumed.
+    pub fn mismatch(&self) -> Option<Reason> {
+        match self.inherited {
+            None => self.mismatch_of_its_own().map(|found| found.reason),
+            Some(_) => self.digest().mismatch.map(|found| found.reason),
+        }
+    }
+
+    pub(super) fn mismatch_of_its_own(&self) -> Option<Mismatch> {
+        let resumed = self.resumed();
+        let heard = |run: &&RunView| resumed.is_none_or(|resumed| run.id > resumed);
+        self.runs.iter().rev().filter(heard).find_map(|run| match &run.outcome {
+            Some(Outcome::Mismatched { reason }) => {
+                Some(Mismatch { at: run.finished_at.unwrap_or(run.accepted_at), reason: reason.clone() })
+            }
+            _ => None,
+        })
     }
 
     /// A person paused the cluster, and nobody resumed.
@@ -407,7 +430,11 @@ fn resumes_at(last: &RunView, ended: Timestamp, now: Timestamp) -> Timestamp {
 
 /// Whether a run measured that nothing is left to do, or its mode allows nothing.
 pub(super) fn is_satisfied(run: &RunView) -> bool {
-    matches!(run.outcome, Some(Outcome::Succeeded | Outcome::NothingToDo | Outcome::Observed { .. }))
+    // The work of a run after which the members differ is done; what is left is an operator's.
+    matches!(
+        run.outcome,
+        Some(Outcome::Succeeded | Outcome::Mismatched { .. } | Outcome::NothingToDo | Outcome::Observed { .. })
+    )
 }
 
 /// Whether a recorded time can be believed. One that lies ahead was written before the clock was set back, and no limit

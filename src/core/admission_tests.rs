@@ -64,6 +64,7 @@ fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView
         members,
         steps: Vec::new(),
         gates: Vec::new(),
+        verification: None,
         starts: 0,
         repeats: 0,
         repeats_since: None,
@@ -420,4 +421,21 @@ fn an_offer_that_comes_again_counts_for_what_still_stands() {
     waits.request.alerts = keys(&["1", "2"]);
     waits.resolved = keys(&["1"]);
     assert_eq!(offered(vec![waits], &["1"], 1), [""; 0], "it was resolved here");
+}
+
+#[test]
+fn members_that_differ_hold_every_request_until_a_person_resumes() {
+    let reason = Reason::HashMismatch { revision: 7, hashes: "1 on etcd-1; 2 on etcd-2".to_owned() };
+    let found =
+        RunView { id: RunId(1), ..run(Trigger::Alert, 0.0, Outcome::Mismatched { reason: reason.clone() }, true) };
+    let (now, policy) = (at(91.0), Policy { mode: Mode::Enforce, ..Policy::default() });
+    for trigger in [Trigger::Alert, Trigger::Manual] {
+        let mut book = ledger(vec![found.clone(), RunView { id: RunId(2), ..waiting(trigger, 90.0) }]);
+        let hold = book.hold(&book.runs[1], &policy, true, now);
+        assert_eq!(hold, Some(Hold::Wait { reason: reason.clone(), until: None }));
+        book.orders.push(resume(1));
+        assert_eq!(book.hold(&book.runs[1], &policy, true, now), None);
+    }
+    // Its work is done: it is not tried again.
+    assert_eq!(ledger(vec![found]).next_attempt(now), None);
 }

@@ -16,11 +16,14 @@ use super::{
     history::{AlertKey, MemberResult, RunId, Trigger},
     lock::Term,
     order::{self, Order, OrderRecord},
+    reason::Reason,
     schedule,
 };
 
 /// Raised with every change that an older release would misunderstand.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Of a digest without a mismatch, which is all that version 2 added: releases from before it may read it.
+const WITHOUT_MISMATCH: u32 = 1;
 /// A day's runs and more than any breaker counts; the newest are kept.
 const MAX_TIMES: usize = 100;
 
@@ -53,6 +56,9 @@ pub struct Digest {
     /// When a run last succeeded, or a person resumed: failures from before do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleared_at: Option<Timestamp>,
+    /// That the members were found to hold different data, since the last resume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mismatch: Option<Mismatch>,
     /// The last attempt on each member, with its end.
     #[serde(default)]
     pub attempts: Vec<Attempt>,
@@ -74,6 +80,15 @@ pub struct StandingRequest {
     /// Who approved it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
+}
+
+/// That the members were found to hold different data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mismatch {
+    /// When.
+    pub at: Timestamp,
+    /// Who had which hash.
+    pub reason: Reason,
 }
 
 /// The last attempt on a member.
@@ -101,6 +116,7 @@ impl Digest {
             touched: ledger.touched_of_its_own().collect(),
             failures: failures.into_iter().collect(),
             cleared_at: succeeded_at.max(resumed_at),
+            mismatch: ledger.mismatch_of_its_own(),
             attempts: attempts.map(|(at, result)| Attempt { at, result }).collect(),
             scheduled_until: ledger.runs.iter().filter_map(schedule::decides_until).max(),
             ..Self::default()
@@ -120,6 +136,9 @@ impl Digest {
         let counts = |at: &Timestamp, cleared: Option<Timestamp>| cleared.is_none_or(|cleared| *at > cleared);
         let own = self.failures.iter().filter(|at| counts(at, other.cleared_at));
         let failures = own.chain(other.failures.iter().filter(|at| counts(at, self.cleared_at))).copied().collect();
+        let own = self.mismatch.filter(|found| counts(&found.at, other.resumed_at));
+        let others = other.mismatch.clone().filter(|found| counts(&found.at, self.resumed_at));
+        let mismatch = own.into_iter().chain(others).max_by_key(|found| found.at);
         let mut last: BTreeMap<MemberId, Attempt> = BTreeMap::new();
         // Who resumes says that it may be tried again.
         let own = self.attempts.iter().filter(|attempt| counts(&attempt.at, other.resumed_at));
@@ -137,6 +156,7 @@ impl Digest {
             touched: self.touched.union(&other.touched).copied().collect(),
             failures,
             cleared_at,
+            mismatch,
             attempts: last.into_values().collect(),
             holder: self.holder,
             term: self.term,
@@ -158,8 +178,12 @@ impl Digest {
         {
             *at = now.min(*at);
         }
-        for at in
-            self.order.iter_mut().map(|order| &mut order.at).chain(self.attempts.iter_mut().map(|one| &mut one.at))
+        for at in self
+            .order
+            .iter_mut()
+            .map(|order| &mut order.at)
+            .chain(self.mismatch.iter_mut().map(|one| &mut one.at))
+            .chain(self.attempts.iter_mut().map(|one| &mut one.at))
         {
             *at = now.min(*at);
         }
@@ -176,6 +200,7 @@ impl Digest {
     ) -> String {
         holder.clone_into(&mut self.holder);
         (self.term, self.run_since, self.request) = (term, run_since, request);
+        self.version = if self.mismatch.is_some() { VERSION } else { WITHOUT_MISMATCH };
         for times in [&mut self.touched, &mut self.failures] {
             while times.len() > MAX_TIMES {
                 times.pop_first();

@@ -52,6 +52,7 @@ fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> Run
         members,
         steps: Vec::new(),
         gates: Vec::new(),
+        verification: None,
         starts: 1,
         repeats: 0,
         repeats_since: None,
@@ -199,4 +200,20 @@ fn a_pause_from_a_clock_that_is_ahead_is_lifted_by_a_resume_at_the_next_holder()
     let ledger = ledger(left.not_after(now));
     assert_eq!(ledger.paused(resumed_at), None);
     assert_eq!(ledger.digest().failures, BTreeSet::new());
+}
+
+#[test]
+fn members_that_differ_are_known_to_the_next_holder_until_a_person_resumes() {
+    let reason = Reason::HashMismatch { revision: 7, hashes: "1 on etcd-1; 2 on etcd-2".to_owned() };
+    let found = run(3, 1, Outcome::Mismatched { reason: reason.clone() }, vec![attempt(1, None)]);
+    let first = Ledger { runs: vec![found], ..Ledger::default() };
+    let note = Digest::read(&first.digest().write("a", Term(1), None, None)).expect("readable");
+    let mut next = Ledger { inherited: Some(note), ..Ledger::default() };
+    assert_eq!(next.mismatch(), Some(reason));
+    let resume = Order::Resume { by: "ann".to_owned(), reason: String::new(), last_ended: None };
+    next.orders.push(OrderRecord { cluster: "a".to_owned(), at: at(2), order: resume });
+    assert_eq!(next.mismatch(), None);
+    // A release that knows of no mismatch must not take such a note for one without.
+    assert!(first.digest().write("a", Term(1), None, None).contains("\"version\":2"));
+    assert!(Ledger::default().digest().write("a", Term(1), None, None).contains("\"version\":1"));
 }

@@ -12,6 +12,7 @@ use super::{
     lock::{Holder, Term},
     policy::{Mode, Need},
     reason::Reason,
+    verify::Verification,
     wire,
 };
 
@@ -273,6 +274,12 @@ pub enum Outcome {
         /// What.
         reason: Reason,
     },
+    /// The members' data was compared after the last of them, and differs. Automation starts nothing until a person
+    /// resumes.
+    Mismatched {
+        /// Who has which hash.
+        reason: Reason,
+    },
     /// Ended early on purpose; the members after it were left alone.
     Stopped {
         /// Why.
@@ -294,14 +301,15 @@ impl Outcome {
             Self::Observed { .. } => "observed",
             Self::Refused { .. } => "refused",
             Self::Failed { .. } => "failed",
+            Self::Mismatched { .. } => "mismatched",
             Self::Stopped { .. } => "stopped",
             Self::Interrupted { .. } => "interrupted",
         }
     }
 
     /// The values of [`Outcome::label`].
-    pub const LABELS: [&str; 7] =
-        ["succeeded", "nothing_to_do", "observed", "refused", "failed", "stopped", "interrupted"];
+    pub const LABELS: [&str; 8] =
+        ["succeeded", "nothing_to_do", "observed", "refused", "failed", "mismatched", "stopped", "interrupted"];
 
     /// Whether it ended early for a reason that is not the cluster's: the next run continues with the remaining members.
     pub const fn is_broken_off(&self) -> bool {
@@ -323,6 +331,7 @@ impl Outcome {
         match self {
             Self::Refused { reason }
             | Self::Failed { reason }
+            | Self::Mismatched { reason }
             | Self::Stopped { reason }
             | Self::Interrupted { reason } => Some(reason),
             Self::Succeeded | Self::NothingToDo | Self::Observed { .. } => None,
@@ -371,6 +380,8 @@ pub enum Entry {
     Result(MemberResult),
     /// A gate was checked.
     Gate(GateResult),
+    /// The members' data was compared, or that failed too often.
+    Verified(Verification),
     /// The run ended.
     Finished(Outcome),
     /// Earlier runs had the same result, changed nothing, and were deleted.
@@ -462,6 +473,9 @@ pub struct RunView {
     pub steps: Vec<Step>,
     /// What the checks outside etcd found, in order.
     pub gates: Vec<GateResult>,
+    /// What the comparison of the members' data found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
     /// How often it was begun: more than once after a crash.
     pub starts: u32,
     /// How many earlier runs had the same result, changed nothing, and were deleted.
@@ -493,6 +507,7 @@ impl RunView {
                     members: Vec::new(),
                     steps: Vec::new(),
                     gates: Vec::new(),
+                    verification: None,
                     starts: 0,
                     repeats: 0,
                     repeats_since: None,
@@ -522,6 +537,7 @@ impl RunView {
                 }
                 Entry::Step(step) => view.steps.push(step),
                 Entry::Gate(result) => view.gates.push(result),
+                Entry::Verified(verification) => view.verification = Some(verification),
                 Entry::Intent(intent) => view.open_intent = Some(intent),
                 Entry::Result(result) => {
                     view.open_intent = None;

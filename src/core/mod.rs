@@ -33,6 +33,7 @@ pub mod schedule;
 pub mod story;
 pub mod time;
 pub mod trend;
+pub mod verify;
 pub mod version;
 pub mod window;
 mod wire;

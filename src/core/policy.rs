@@ -60,6 +60,17 @@ pub enum OpenSnapshotPolicy {
     Ignore,
 }
 
+/// Whether the members' data is compared after a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyPolicy {
+    /// It is not: each member would have to read its whole database.
+    #[default]
+    None,
+    /// The voters' `HashKV` at one revision: see [`super::verify`].
+    Hash,
+}
+
 /// Compaction of the history before the first member. Off unless it is asked for: most clusters have
 /// somebody who compacts (the Kubernetes API server does), and what is compacted cannot be read any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +115,8 @@ pub struct Policy {
     pub on_open_snapshot: OpenSnapshotPolicy,
     /// Compact before the first member.
     pub compaction: Option<Compaction>,
+    /// Whether the members' data is compared after a run.
+    pub verify: VerifyPolicy,
     /// Disarm NOSPACE after a run, once every member is well below its quota.
     pub disarm_no_space: bool,
     /// Accept that clusters of one or two members stop for the time of a defragmentation.
@@ -147,6 +160,7 @@ impl Default for Policy {
             max_expected_stall: None,
             on_open_snapshot: OpenSnapshotPolicy::Wait,
             compaction: None,
+            verify: VerifyPolicy::None,
             disarm_no_space: true,
             allow_without_quorum_slack: false,
             rule: None,

@@ -45,6 +45,7 @@
 //! | `disarm_failed` | `etcdctl alarm list`, then `etcdctl alarm disarm` |
 //! | `no_space_again` | a member is over its quota: delete and compact keys, or raise the quota |
 //! | `gate_failed` | look at what the gate looked at; `defragd gates` checks again |
+//! | `hash_mismatch` | disarm no alarm; take a snapshot of each member now, compare, replace the member that differs, then `defragd resume` |
 //! | `resolved` | nothing |
 //! | `cancelled` | nothing: an operator withdrew the request; an alert that still fires requests anew with its next notification |
 //! | `removed` | nothing, or put the cluster back into the configuration |
@@ -401,6 +402,17 @@ pub enum Reason {
     )]
     NoSpaceAgain,
 
+    /// The members hold different data.
+    #[error(
+        "the members hold different data at revision {revision}: hash {hashes}; disarm no alarm, take a snapshot of each member now, compare them and replace the member that differs, then: defragd resume"
+    )]
+    HashMismatch {
+        /// At which they were compared.
+        revision: u64,
+        /// Who has which, in words.
+        hashes: String,
+    },
+
     // ---- the world outside etcd ----
     /// A gate says that all is not well.
     #[error("gate {gate} failed {}: {detail}", moment.in_words())]
@@ -673,6 +685,7 @@ impl Reason {
             Self::QuotaUnknown { .. } => "quota_unknown",
             Self::DisarmFailed { .. } => "disarm_failed",
             Self::NoSpaceAgain => "no_space_again",
+            Self::HashMismatch { .. } => "hash_mismatch",
             Self::GateFailed { .. } => "gate_failed",
             Self::Resolved => "resolved",
             Self::Cancelled { .. } => "cancelled",

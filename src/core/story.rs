@@ -9,6 +9,7 @@ use super::{
     gate::GateResult,
     history::{AlertKey, Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, RunView, Sizes, Step},
     policy::Need,
+    verify::{Verdict, Verification},
 };
 
 /// What an entry says, in one line.
@@ -34,6 +35,7 @@ pub fn line(entry: &Entry) -> String {
         Entry::Intent(intent) => intended(intent),
         Entry::Result(result) => ended(result),
         Entry::Gate(result) => gate(result),
+        Entry::Verified(verification) => verified(verification),
         Entry::Finished(outcome) => finished(outcome),
         Entry::Repeats { times, since } => repeats(*times, *since),
     }
@@ -71,6 +73,20 @@ pub fn gate(result: &GateResult) -> String {
         _ => "passed",
     };
     format!("gate {} {said} ({}): {}", result.gate, result.moment.in_words(), result.detail)
+}
+
+/// What the comparison of the members' data found.
+pub fn verified(verification: &Verification) -> String {
+    let Verification { revision, hashes, verdict } = verification;
+    let each: Vec<_> = hashes.iter().map(|one| format!("{} {:08x}", one.member, one.data.hash)).collect();
+    match verdict {
+        Verdict::Equal => {
+            let hash = hashes.first().map(|one| one.data.hash).unwrap_or_default();
+            format!("the data of all {} voters is the same at revision {revision} (hash {hash:08x})", hashes.len())
+        }
+        Verdict::Different => format!("the members' data differs at revision {revision}: {}", each.join(", ")),
+        Verdict::Unknown { detail } => format!("warning: the members' data could not be compared: {detail}"),
+    }
 }
 
 /// Why a member deserves a defragmentation.

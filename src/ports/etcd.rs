@@ -12,6 +12,7 @@ use crate::core::{
     cluster::{Alarm, ClusterId, Fact, Gauges, Member, Status},
     reason::Reason,
     run::DefragError,
+    verify::DataHash,
 };
 
 /// The member list and the cluster that it is of.
@@ -93,6 +94,10 @@ pub trait Etcd: Send + Sync + 'static {
     /// Hands the leadership from `leader` to `to`, which must be a voter. Sent to the leader.
     fn move_leader(&self, leader: &Member, to: &Member) -> impl Future<Output = Fact<()>> + Send;
 
+    /// The hash of what the member holds at a revision that it has applied: `HashKV`. The member reads its whole database
+    /// for it. Learners refuse.
+    fn hash(&self, member: &Member, revision: u64) -> impl Future<Output = Fact<DataHash>> + Send;
+
     /// Defragments this member. Sends the RPC once, after everything else that it does, and only if `permit` lets it at
     /// that moment; else it is [`DefragError::Withheld`]. Dropping the future does **not** stop the server.
     fn defragment(&self, member: &Member, permit: &dyn Permit) -> impl Future<Output = Result<(), DefragError>> + Send;
@@ -135,6 +140,10 @@ impl<E: Etcd> Etcd for Arc<E> {
 
     fn move_leader(&self, leader: &Member, to: &Member) -> impl Future<Output = Fact<()>> + Send {
         self.as_ref().move_leader(leader, to)
+    }
+
+    fn hash(&self, member: &Member, revision: u64) -> impl Future<Output = Fact<DataHash>> + Send {
+        self.as_ref().hash(member, revision)
     }
 
     fn defragment(&self, member: &Member, permit: &dyn Permit) -> impl Future<Output = Result<(), DefragError>> + Send {

@@ -60,7 +60,7 @@ pub trait Journal: Send + Sync + 'static {
     /// The newest `limit` runs, oldest first.
     fn runs(&self, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
 
-    /// The newest `limit` runs of one cluster, oldest first.
+    /// The newest `limit` runs of one cluster, oldest first; with them the last that ended as `mismatched`, however old.
     fn runs_of(&self, cluster: &str, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
 
     /// Writes down what a person ordered about a cluster.

@@ -5,10 +5,12 @@
 use std::time::Duration;
 
 use crate::core::{
+    cluster::Member,
     gate::GateResult,
     history::{Intent, MemberResult, Outcome, Step},
     plan::Plan,
     reason::Reason,
+    verify::Verification,
 };
 
 /// See the module's contract. Every method has an empty default: watchers take what they need.
@@ -31,6 +33,10 @@ pub trait Progress: Send + Sync {
     fn member_ended(&self, _result: &MemberResult) {}
     /// A gate was checked.
     fn gate(&self, _result: &GateResult) {}
+    /// The member is asked for the hash of its data.
+    fn hashing(&self, _member: &Member) {}
+    /// The members' data was compared, and the result is in the journal.
+    fn verified(&self, _verification: &Verification) {}
     /// The run ended.
     fn finished(&self, _outcome: &Outcome, _took: Duration) {}
 }
@@ -72,6 +78,14 @@ impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
     fn gate(&self, result: &GateResult) {
         self.0.gate(result);
         self.1.gate(result);
+    }
+    fn hashing(&self, member: &Member) {
+        self.0.hashing(member);
+        self.1.hashing(member);
+    }
+    fn verified(&self, verification: &Verification) {
+        self.0.verified(verification);
+        self.1.verified(verification);
     }
     fn finished(&self, outcome: &Outcome, took: Duration) {
         self.0.finished(outcome, took);

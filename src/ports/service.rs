@@ -92,6 +92,8 @@ pub struct ClusterSummary {
     pub paused: Option<Told>,
     /// Too many runs failed.
     pub breaker: Option<Told>,
+    /// Its members were found to hold different data.
+    pub hash_mismatch: Option<Told>,
     /// When the next maintenance window opens.
     pub next_window: Option<jiff::Timestamp>,
     /// Whether a maintenance window is open, or there are none.

@@ -48,6 +48,8 @@ pub struct AdmissionSample {
     pub queue_depth: usize,
     /// Whether too many runs failed in a row.
     pub breaker_open: bool,
+    /// Whether its members were found to hold different data.
+    pub hash_mismatch: bool,
     /// Whether a person paused it.
     pub paused: bool,
     /// When the next maintenance window opens.
@@ -220,6 +222,11 @@ const CLUSTER_GAUGES: &[(&str, &str, ClusterValue)] = &[
     ("cluster_breaker_open", "Whether so many runs failed in a row that a person must resume", |c| {
         Some(flag(c.admission?.breaker_open))
     }),
+    (
+        "cluster_hash_mismatch",
+        "Whether the members were found to hold different data after a run, and nobody resumed since",
+        |c| Some(flag(c.admission?.hash_mismatch)),
+    ),
     ("cluster_paused", "Whether a person paused the cluster", |c| Some(flag(c.admission?.paused))),
     (
         "cluster_next_window_timestamp_seconds",

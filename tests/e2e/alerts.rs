@@ -12,6 +12,7 @@
 //! | `DefragdDefragOverdue` | a defragmentation that does not end; `DefragdMemberUnreachable` keeps silent |
 //! | `EtcdFragmentationReturns`, `EtcdNoSpace` | overwritten until the quota is passed, after a run that helped |
 //! | `DefragdNoGain` | a member that was defragmented a moment ago is again, by a rule that is always true |
+//! | `EtcdHashMismatch` | a member whose file is changed underneath; `verify: hash` |
 //! | `EtcdCorrupt` | the alarm, armed as etcd's own check of the data does |
 //! | `DefragdClusterDuplicate` | a second entry for the cluster, taken up by a reload |
 //! | `DefragdReloadFailed` | a reload of a file that ends in the middle of a line |
@@ -30,6 +31,7 @@ use tokio::time::sleep;
 use crate::{
     faults,
     rig::{MIB, MINUTE, Rig, TOKEN, ended_run, first_defragmented, notification},
+    verify::change_one_underneath,
 };
 
 /// 0.9 of it and 100 MiB of free space fit in, and writing it takes seconds.
@@ -60,6 +62,7 @@ async fn each_alert_fires_from_its_real_cause() {
     story.a_defragmentation_takes_long().await;
     story.the_quota_is_passed().await;
     story.there_is_nothing_left_to_gain().await;
+    story.the_data_differs().await;
     story.members_disagree().await;
     story.the_configuration_changes().await;
     story.a_token_is_wrong().await;
@@ -87,6 +90,7 @@ impl Story {
         let stops = ["--breaker-failures=1", "--recovery-timeout=15s", "--pause-between-members=5s"];
         let broken = serve(&rig, BROKEN, &[&["--mode=enforce"], &stops[..]].concat()).await;
         let always = [
+            "--verify=hash",
             "--on-open-snapshot=ignore",
             "--rule=dbSize > 0",
             "--pause-between-members=1s",
@@ -230,6 +234,17 @@ impl Story {
             assert_eq!(run["outcome"], "succeeded", "{run}");
         }
         self.fires("DefragdNoGain", ENFORCED).await;
+    }
+
+    async fn the_data_differs(&mut self) {
+        self.is_silent(&["EtcdHashMismatch"], ENFORCED).await;
+        change_one_underneath(&self.rig).await;
+        let path = format!("/api/v1/clusters/{ENFORCED}/run");
+        let answer = self.enforced.post(&path, r#"{"by": "ann"}"#, Some(TOKEN)).await.unwrap();
+        assert!(answer.status < 300, "{answer:?}");
+        let run = ended_run(&self.enforced, 4).await;
+        assert_eq!(run["outcome"], "mismatched", "{run}");
+        self.fires("EtcdHashMismatch", ENFORCED).await;
     }
 
     async fn members_disagree(&mut self) {

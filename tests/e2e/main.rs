@@ -51,4 +51,5 @@ mod standing;
 mod trouble;
 mod unblocked;
 mod upgrade;
+mod verify;
 mod webhook;

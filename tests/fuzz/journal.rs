@@ -16,6 +16,7 @@ use defragd::{
         order::Order,
         policy::{Mode, Need},
         reason::Reason,
+        verify::{DataHash, Verification},
     },
     ports::{clock::SystemClock, journal::Journal},
 };
@@ -95,6 +96,10 @@ fn entries() -> Vec<Entry> {
             end: MemberEnd::Defragmented { after, took: Duration::from_millis(1_500), unavailable: None },
         }),
         Entry::Result(MemberResult { intent: intent(), end: MemberEnd::NotSent { reason: Reason::CorruptAlarm } }),
+        Entry::Verified(Verification::of(
+            7,
+            vec![(MemberId(1), "etcd-1".to_owned(), Ok(DataHash { hash: u32::MAX, compact_revision: -1 }))],
+        )),
         Entry::Finished(Outcome::Failed { reason: Reason::CorruptAlarm }),
     ]
 }

@@ -141,6 +141,10 @@ pub enum Fault {
     SlotsTaken {
         time: Duration,
     },
+    /// The member's data becomes another than the others'.
+    DataDiffers {
+        node: usize,
+    },
     /// Somebody takes a snapshot of this member.
     Snapshot {
         node: usize,
@@ -290,6 +294,7 @@ impl Schedule {
         servers::draw(&mut schedule);
         requests::draw_upgrades(&mut schedule);
         due::draw(&mut schedule);
+        servers::draw_data(&mut schedule);
         schedule
     }
 

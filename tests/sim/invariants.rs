@@ -13,8 +13,9 @@ use defragd::{
         cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, Member, MemberId, Status},
         history::{AlertKey, Entry, MemberEnd, MemberResult, Outcome, RunId, Sizes, Trigger},
         lock::Term,
-        policy::{LeaderPolicy, Mode, OpenSnapshotPolicy},
+        policy::{LeaderPolicy, Mode, OpenSnapshotPolicy, VerifyPolicy},
         reason::Reason,
+        verify::DataHash,
     },
     ports::etcd::Membership,
 };
@@ -73,6 +74,8 @@ pub struct RunLog {
     gates: Said,
     /// A Defragment of this run has had no good answer (yet).
     unanswered: bool,
+    /// The members' data was compared since the last of them was defragmented.
+    verified: bool,
     /// The cluster and its members, as they were seen at the first Defragment.
     pub identity: Option<(ClusterId, Vec<MemberId>)>,
 }
@@ -122,6 +125,8 @@ pub struct Own {
     /// The last attempt on each member, and whether a person has resumed since.
     attempts: BTreeMap<MemberId, LastAttempt>,
     intending: Option<i64>,
+    /// The hashes that were seen since the last start of a run, with the revision.
+    hashes: Vec<(MemberId, u64, DataHash)>,
 }
 
 /// The last attempt on a member, as far as a replica knows.
@@ -260,6 +265,34 @@ impl World {
         self.watch.seen.at = self.now;
         if let Ok(alarms) = answer {
             self.watch.seen.alarms = Some(alarms.clone());
+        }
+    }
+
+    pub fn observe_hash(&mut self, member: MemberId, revision: u64, answer: &Fact<DataHash>) {
+        if let Ok(hash) = answer {
+            self.watch.hashes.push((member, revision, *hash));
+        }
+    }
+
+    /// A run does not end as if all were well over members whose hashes were seen to differ, nor without a comparison
+    /// where the owner wants one.
+    fn check_verified(&mut self, run: RunId, outcome: &Outcome) {
+        if !matches!(outcome, Outcome::Succeeded) || self.schedule.policy.verify == VerifyPolicy::None {
+            return;
+        }
+        let (hashes, compared) =
+            (self.watch.hashes.clone(), self.watch.runs.get(&run.0).is_some_and(|log| log.verified));
+        let odd = hashes.iter().enumerate().find_map(|(at, (one, revision, hash))| {
+            let differs = |(_, r, other): &&(MemberId, u64, DataHash)| {
+                r == revision && other.compact_revision == hash.compact_revision && other.hash != hash.hash
+            };
+            hashes[..at].iter().find(differs).map(|(other, ..)| (*one, *other))
+        });
+        if let Some((one, other)) = odd {
+            self.violate("verify", format!("run {run} succeeds, and {one} and {other} were seen to differ"));
+        }
+        if !compared {
+            self.violate("verify", format!("run {run} succeeds without a comparison"));
         }
     }
 
@@ -616,6 +649,7 @@ impl World {
             Entry::HandedOver(_) => 10,
             Entry::Repeats { .. } => 11,
             Entry::Cancelled(_) => 12,
+            Entry::Verified(_) => 13,
         };
         self.watch.mix(now, &[5, run.0.unsigned_abs(), kind]);
         self.check_entry(run, entry);
@@ -643,6 +677,7 @@ impl World {
             Entry::Joined { alerts } => log.alerts.extend(alerts.iter().cloned()),
             Entry::HandedOver(handed) => log.offered.clone_from(&handed.alerts),
             Entry::Step(_) | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::Cancelled(_) => {}
+            Entry::Verified(_) => log.verified = true,
             // More than once after a crash: the run is gone on with, everything is measured anew, and the
             // journal of the new process has not failed yet.
             Entry::Started { term, mode } => {
@@ -653,6 +688,7 @@ impl World {
                 (log.started, log.journal_failed, log.identity) = (true, false, None);
                 log.term = *term;
                 log.gates.on_start();
+                self.watch.hashes.clear();
             }
             Entry::Intent(intent) => {
                 if log.open.is_some() || !log.started {
@@ -674,6 +710,7 @@ impl World {
                 log.open = None;
                 if matches!(result.end, MemberEnd::Defragmented { .. }) {
                     log.gates.on_member();
+                    log.verified = false;
                 }
                 match result.end {
                     // Not sent, or found idle after a restart: it counts as if it had not been begun.
@@ -695,6 +732,7 @@ impl World {
                 if upgrading && self.watch.seen.upgrade().is_none() {
                     wrong = Some(("L2", "it waits for an upgrade that is over, or without space"));
                 }
+                self.check_verified(run, outcome);
             }
             Entry::Repeats { .. } => unreachable!("the simulator's journal leaves nothing out"),
         }
@@ -760,6 +798,7 @@ fn brief(entry: &Entry) -> String {
         Entry::Result(result) => format!("result {} {}: {:?}", result.intent.member_id, result.label(), result.end),
         Entry::Step(step) => format!("step {step:?}"),
         Entry::Gate(result) => format!("gate {} {}: {}", result.gate, result.label(), result.detail),
+        Entry::Verified(verification) => format!("verified: {:?}", verification.verdict),
         Entry::Joined { alerts } => format!("joined by {} alerts", alerts.len()),
         Entry::Resolved { alerts } => format!("{} alerts resolved", alerts.len()),
         Entry::Approved { by } => format!("approved by {by}"),

@@ -639,7 +639,7 @@ fn check_forgotten(sim: &Sim, journal: &SimJournal) {
     let Some(last) = views.iter().rev().find(|view| !view.request.alerts.is_empty()) else { return };
     let over = match &last.outcome {
         _ if last.cancelled.is_some() => true,
-        Some(Outcome::Succeeded | Outcome::NothingToDo | Outcome::Observed { .. }) => true,
+        Some(Outcome::Succeeded | Outcome::Mismatched { .. } | Outcome::NothingToDo | Outcome::Observed { .. }) => true,
         Some(Outcome::Stopped { reason }) => {
             matches!(
                 reason,

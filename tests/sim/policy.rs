@@ -53,6 +53,8 @@ pub struct Orders {
     /// Runs that failed in a row.
     failures: u32,
     last_failure: Duration,
+    /// The members' data was found to differ, and nobody has resumed since.
+    mismatched: bool,
     /// NOSPACE was armed when the last run ended.
     pub armed_at_end: bool,
     pub compactions: u64,
@@ -90,6 +92,7 @@ impl World {
         self.on_resumed_somewhere();
         self.watch.orders.paused.clear();
         self.watch.orders.failures = 0;
+        self.watch.orders.mismatched = false;
         self.forgive();
     }
 
@@ -103,6 +106,7 @@ impl World {
             self.watch.orders.paused.clear();
         }
         if digest.resumed_at.is_some() {
+            self.watch.orders.mismatched = false;
             self.forgive();
         }
         if digest.cleared_at.is_some() {
@@ -309,6 +313,9 @@ impl World {
                 let since = self.now.saturating_sub(self.watch.orders.last_failure);
                 let open = self.watch.orders.failures >= policy.breaker_failures
                     && policy.breaker_reset_after.is_none_or(|after| since < after);
+                if fresh && self.watch.orders.mismatched {
+                    self.violate("verify", format!("run {run} begins after the members were found to differ"));
+                }
                 if fresh && open && steady {
                     let failures = self.watch.orders.failures;
                     self.violate("limits", format!("run {run} begins after {failures} failures in a row"));
@@ -361,6 +368,7 @@ impl World {
                         self.watch.orders.last_failure = self.now;
                     }
                     Outcome::Succeeded => self.watch.orders.failures = 0,
+                    Outcome::Mismatched { .. } => self.watch.orders.mismatched = true,
                     _ => {}
                 }
             }

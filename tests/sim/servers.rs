@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use defragd::core::policy::{LeaderPolicy, OpenSnapshotPolicy};
+use defragd::core::policy::{LeaderPolicy, OpenSnapshotPolicy, VerifyPolicy};
 
 use crate::{
     faults::{Fault, Schedule},
@@ -44,4 +44,18 @@ pub fn draw(schedule: &mut Schedule) {
         schedule.faults.push((rng.millis(0, WITHIN_SECS * 1_000), Fault::Snapshot { node: rng.index(8), time }));
     }
     schedule.faults.sort_by_key(|(at, _)| *at);
+}
+
+/// Owners who have the data compared, and members whose data differs.
+pub fn draw_data(schedule: &mut Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ 0xda7a_d1ff);
+    if rng.percent(70) {
+        return;
+    }
+    schedule.policy.verify = VerifyPolicy::Hash;
+    if !schedule.faults.is_empty() && rng.percent(40) {
+        let at = if rng.percent(50) { Duration::ZERO } else { rng.millis(0, WITHIN_SECS * 1_000) };
+        schedule.faults.push((at, Fault::DataDiffers { node: rng.index(8) }));
+        schedule.faults.sort_by_key(|(at, _)| *at);
+    }
 }

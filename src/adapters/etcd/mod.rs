@@ -25,7 +25,9 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use etcd_client::{AlarmAction, AlarmOptions, AlarmResponse, AlarmType, Client, Error, GetOptions, ResponseHeader};
+use etcd_client::{
+    AlarmAction, AlarmOptions, AlarmResponse, AlarmType, Client, Error, GetOptions, HashKvResponse, ResponseHeader,
+};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::{sync::Mutex as AsyncMutex, time::sleep};
@@ -40,6 +42,7 @@ use crate::{
     core::{
         cluster::{Alarm, AlarmKind, ClusterId, Fact, Gauges, Member, MemberId, Status, Unknown, UnknownKind},
         run::DefragError,
+        verify::DataHash,
     },
     ports::etcd::{Etcd, Membership, Permit, Renewal, Visit},
 };
@@ -334,6 +337,13 @@ impl Etcd for EtcdCluster {
         let to = to.id.0;
         let transfer = |mut client: Client| async move { client.move_leader(to).await };
         self.act(leader, "MoveLeader", transfer).await.map(drop)
+    }
+
+    async fn hash(&self, member: &Member, revision: u64) -> Fact<DataHash> {
+        let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+        let hash = |mut client: Client| async move { client.hash_kv(revision).await };
+        let response = self.ask(To::Member(member), "HashKV", HashKvResponse::header, hash).await?;
+        Ok(DataHash { hash: response.hash(), compact_revision: response.compact_version() })
     }
 
     async fn defragment(&self, member: &Member, permit: &dyn Permit) -> Result<(), DefragError> {

@@ -30,6 +30,7 @@ use crate::{
         journal::{Journal, JournalError},
     },
 };
+use schema::MISMATCHED;
 
 /// The name of the file in the data directory.
 pub const FILE_NAME: &str = "journal.db";
@@ -173,21 +174,21 @@ impl SqliteJournal {
         }
     }
 
-    async fn views<P>(&self, filter: &'static str, parameters: P) -> Result<Vec<RunView>, JournalError>
+    async fn views<P>(&self, filter: &str, parameters: P) -> Result<Vec<RunView>, JournalError>
     where
         P: rusqlite::Params + Send + 'static,
     {
         self.matching(filter, parameters).await.map(RunView::fold)
     }
 
-    async fn matching<P>(&self, filter: &'static str, parameters: P) -> Result<Vec<Record>, JournalError>
+    async fn matching<P>(&self, filter: &str, parameters: P) -> Result<Vec<Record>, JournalError>
     where
         P: rusqlite::Params + Send + 'static,
     {
+        let query = format!(
+            "SELECT run, at, body, (SELECT open FROM run WHERE id = run) FROM entry WHERE {filter} ORDER BY seq"
+        );
         self.blocking(move |connection| {
-            let query = format!(
-                "SELECT run, at, body, (SELECT open FROM run WHERE id = run) FROM entry WHERE {filter} ORDER BY seq"
-            );
             let mut statement = connection.prepare_cached(&query).map_err(read_error)?;
             let rows = statement
                 .query_map(parameters, |row| {
@@ -249,8 +250,11 @@ impl Journal for SqliteJournal {
 
     async fn runs_of(&self, cluster: &str, limit: usize) -> Result<Vec<RunView>, JournalError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let filter = "run IN (SELECT id FROM run WHERE cluster = ?1 ORDER BY id DESC LIMIT ?2)";
-        self.views(filter, (cluster.to_owned(), limit)).await
+        let filter = format!(
+            "run IN (SELECT id FROM (SELECT id FROM run WHERE cluster = ?1 ORDER BY id DESC LIMIT ?2) UNION \
+             SELECT max(id) FROM run WHERE cluster = ?1 AND id IN (SELECT run FROM entry WHERE {MISMATCHED}))"
+        );
+        self.views(&filter, (cluster.to_owned(), limit)).await
     }
 
     async fn order(&self, cluster: &str, order: Order) -> Result<(), JournalError> {

@@ -6,7 +6,7 @@ use std::{path::Path, time::Duration};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::IMMEDIATE;
+use super::{IMMEDIATE, schema::MISMATCHED};
 use crate::core::history::{Entry, Outcome};
 
 /// Runs deleted in one step.
@@ -20,7 +20,8 @@ const COLLAPSE_AFTER: Duration = Duration::from_mins(10);
 /// Pauses and resumes kept for each cluster although a later resume has ended them.
 const ORDERS_OF_A_CLUSTER: i64 = 1_000;
 
-/// How much history the journal keeps. The newest run of each cluster and all open runs are always kept.
+/// How much history the journal keeps. The newest run of each cluster, all open runs and those after which the members
+/// differed are always kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Older runs are deleted.
@@ -118,7 +119,8 @@ fn oldest(transaction: &Transaction<'_>) -> rusqlite::Result<usize> {
 fn may_go(which: &str) -> String {
     format!(
         "SELECT id FROM run WHERE {which} AND open = 0 AND EXISTS \
-         (SELECT 1 FROM run AS later WHERE later.cluster = run.cluster AND later.id > run.id) ORDER BY id"
+         (SELECT 1 FROM run AS later WHERE later.cluster = run.cluster AND later.id > run.id) AND id NOT IN \
+         (SELECT run FROM entry WHERE {MISMATCHED}) ORDER BY id"
     )
 }
 

@@ -39,7 +39,7 @@ const TABLES: &str = "
 
 /// What each version added to the one before it, from version 2 on. Version 3 has entries of kind `repeats`, and
 /// returns space (`auto_vacuum`). Version 4 has no outcome `elsewhere`. Version 5 has requests of schedules, and knows since
-/// when there is which.
+/// when there is which; and entries of kind `verified` and the outcome `mismatched`, which is looked for among all runs.
 const ADDED: [&str; 4] = [
     "
     CREATE TABLE inherited (
@@ -63,8 +63,14 @@ const ADDED: [&str; 4] = [
         at      TEXT NOT NULL,
         body    TEXT NOT NULL
     ) STRICT;
+    CREATE INDEX entry_mismatched ON entry (run)
+        WHERE CASE WHEN json_valid(body) THEN body ->> 'outcome' = 'mismatched' END;
 ",
 ];
+
+/// The ends of runs after which the members differed, as the index `entry_mismatched` has them: only this very text uses
+/// it. An entry that is not JSON must not make the query fail.
+pub(super) const MISMATCHED: &str = "CASE WHEN json_valid(body) THEN body ->> 'outcome' = 'mismatched' END";
 
 /// Makes the tables of a new journal, and checks those of an old one.
 pub(super) fn prepare(connection: &Connection, path: &Path) -> Result<(), JournalError> {

@@ -456,3 +456,20 @@ async fn a_schedule_is_known_since_it_was_first_there_also_after_a_restart() {
         "each cluster has its own"
     );
 }
+
+#[tokio::test]
+async fn a_run_after_which_the_members_differed_is_kept_and_found_however_many_came_after_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (clock, journal) = by_hand(dir.path());
+    let reason = Reason::HashMismatch { revision: 7, hashes: "1 on etcd-1; 2 on etcd-2".to_owned() };
+    let found = ended(&journal, "a", Outcome::Mismatched { reason: reason.clone() }).await;
+    ended(&journal, "b", Outcome::Mismatched { reason }).await;
+    for _ in 0..9 {
+        ended(&journal, "a", Outcome::Succeeded).await;
+    }
+    clock.on(Duration::from_hours(24 * 10));
+    let retention = Retention { age: Duration::from_hours(24), runs_of_a_cluster: 3, ..Retention::default() };
+    while journal.prune(retention).await.expect("pruned") > 0 {}
+    assert_eq!(numbers(&journal.runs_of("a", 1).await.expect("read")), [found.0, 11]);
+    assert_eq!(numbers(&journal.runs_of("b", 0).await.expect("read")), [2]);
+}

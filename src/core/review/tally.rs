@@ -31,7 +31,7 @@ impl Runs {
 }
 
 /// Those in which a member may have been touched.
-pub(super) const ACTED: [&str; 4] = ["succeeded", "failed", "stopped", "interrupted"];
+pub(super) const ACTED: [&str; 5] = ["succeeded", "failed", "mismatched", "stopped", "interrupted"];
 
 pub(super) fn of(history: &History, frame: Frame) -> Runs {
     let series = || history.reclaimed.iter().chain(history.runs.iter().map(|(_, points)| points));

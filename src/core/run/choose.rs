@@ -67,6 +67,7 @@ impl Run {
             Some((Planned { waits_for: Some(reason), .. }, _)) => self.wait_for_snapshot(now, reason),
             Some((step, need)) if step.transfer_first => self.hand_over_first(facts, step, need),
             Some((step, need)) => self.intend(facts, step, need),
+            None if self.has_to_verify(disarm) => self.verify(facts),
             None if disarm => self.disarm_next(facts),
             None if self.unproven => self.watch_alarms(now),
             None if self.acted => self.succeed(),
@@ -158,6 +159,7 @@ impl Run {
     ) -> Action {
         if let Some(done) = &done {
             self.past.done.insert(done.result.intent.member_id);
+            self.verified = false;
             self.past.speeds.saw(&done.result);
         }
         match (then, written, done) {

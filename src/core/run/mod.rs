@@ -12,7 +12,8 @@
 //!               │  └─ compact, hand over, disarm ─┐           Following ──ended──▶ Recording (failed) ──▶ Finish
 //!               └── Settling, Handing, Clearing ◀─┘
 //! ```
-//! Gates are checked before anything is sent, after each member, and at the end: `Gating`.
+//! Gates are checked before anything is sent, after each member, and at the end: `Gating`. If the policy says so, the
+//! members' data is compared when nothing is left to defragment: `Hashing`.
 
 mod alarms;
 mod choose;
@@ -21,6 +22,7 @@ mod defragment;
 mod gates;
 mod leader;
 mod resume;
+mod verify;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +38,7 @@ use super::{
     policy::Policy,
     reason::Reason,
     safety,
+    verify::{DataHash, Verification},
 };
 
 /// How often a trouble that may pass is looked at before the run is refused or stopped for it.
@@ -101,6 +104,17 @@ pub enum Action {
         /// When in the run.
         moment: Moment,
     },
+    /// Ask these members, one after the other, for the hash of their data at this revision: answer with [`Event::Hashed`].
+    Hash {
+        /// All of them have applied it.
+        revision: u64,
+        /// The voters.
+        members: Vec<MemberId>,
+        /// How long each may take.
+        limit: Duration,
+    },
+    /// Write what the hashes say to the journal: answer with [`Event::Recorded`].
+    RecordVerification(Verification),
     /// The run is over. No further action follows.
     Finish(Outcome),
 }
@@ -123,6 +137,8 @@ pub enum Event {
         /// How much of the time the member did not answer `Status`, where that was watched.
         unavailable: Option<Duration>,
     },
+    /// The members told their hashes, or did not. A stop cuts that short.
+    Hashed(Vec<(MemberId, Fact<DataHash>)>),
     /// The gates were checked, or a stop cut that short.
     GatesChecked {
         /// One for each gate of the moment.
@@ -200,6 +216,12 @@ enum Phase {
         then: Option<Outcome>,
     },
     Gating(Moment),
+    Hashing {
+        revision: u64,
+        voters: Vec<(MemberId, String)>,
+    },
+    /// What the hashes say is being written down.
+    Verifying(Verification),
     Finished,
 }
 
@@ -256,6 +278,9 @@ pub struct Run {
     no_space: bool,
     /// Since when all that is left to do waits for the end of a snapshot.
     snapshot_since: Option<Duration>,
+    /// Whether the members' data was compared since the last member, or that failed too often.
+    verified: bool,
+    hash_tries: u32,
     /// The outcome of a failed run, while it still disarms NOSPACE.
     ending: Option<Outcome>,
     looks: u32,
@@ -290,6 +315,8 @@ impl Run {
             unproven: false,
             no_space: false,
             snapshot_since: None,
+            verified: false,
+            hash_tries: 0,
             ending: None,
             looks: 0,
             changes_of_mind: 0,
@@ -365,6 +392,8 @@ impl Run {
             (Phase::Gating(moment), Event::GatesChecked { results, written }) => {
                 self.gates_checked(moment, &results, written)
             }
+            (Phase::Hashing { revision, voters }, Event::Hashed(answers)) => self.hashed(revision, voters, answers),
+            (Phase::Verifying(verification), Event::Recorded(written)) => self.verified(&verification, written),
             _ => self.finish(Outcome::Failed { reason: Reason::OutOfStep }),
         }
     }
@@ -529,3 +558,5 @@ fn sizes(facts: &ClusterFacts, member: MemberId) -> Option<Sizes> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verify_tests;

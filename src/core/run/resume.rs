@@ -9,6 +9,7 @@ use crate::core::{
     gate::GateResult,
     history::{Intent, MemberEnd, Outcome, RunView, Step},
     reason::Reason,
+    verify::Verification,
 };
 
 /// A run that has ended so many processes is ended itself.
@@ -33,6 +34,9 @@ impl Run {
             MemberEnd::Failed { reason, .. } => Some(Outcome::Failed { reason: reason.clone() }),
             MemberEnd::Defragmented { .. } | MemberEnd::Unconfirmed { .. } | MemberEnd::NotSent { .. } => None,
         });
+        // … or between hashes that differ and that end.
+        let differs = view.verification.as_ref().and_then(Verification::mismatch);
+        let ended = differs.map(|reason| Outcome::Mismatched { reason }).or(ended);
         // … or between a gate that failed and the end that follows from that.
         let against = view.gates.iter().find_map(GateResult::against);
         let ended = ended.or_else(|| {

@@ -13,29 +13,32 @@ use crate::core::{
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     Policy { mode: Mode::Enforce, pause_between_members: S(10), ..Policy::default() }
 }
 
 /// A run with a clock, and a cluster that shrinks a member when it is told to.
-struct Bench {
-    run: Run,
-    action: Action,
+pub(super) struct Bench {
+    pub(super) run: Run,
+    pub(super) action: Action,
     now: Duration,
-    facts: ClusterFacts,
-    order: Vec<u64>,
-    steps: Vec<Step>,
-    moments: Vec<Moment>,
+    pub(super) facts: ClusterFacts,
+    pub(super) order: Vec<u64>,
+    pub(super) steps: Vec<Step>,
+    pub(super) moments: Vec<Moment>,
     /// When the gates fail.
     failing: Option<Moment>,
+    /// What members answer to `HashKV`, by their id; else 7.
+    pub(super) hashes: BTreeMap<u64, Option<u32>>,
+    pub(super) verifications: Vec<Verification>,
 }
 
 impl Bench {
-    fn new(policy: Policy) -> Self {
+    pub(super) fn new(policy: Policy) -> Self {
         Self::with(Brief { policy, ..Brief::default() })
     }
 
-    fn with(brief: Brief) -> Self {
+    pub(super) fn with(brief: Brief) -> Self {
         let (run, action) = Run::start(brief);
         Self {
             run,
@@ -46,6 +49,8 @@ impl Bench {
             steps: Vec::new(),
             moments: Vec::new(),
             failing: None,
+            hashes: BTreeMap::new(),
+            verifications: Vec::new(),
         }
     }
 
@@ -55,11 +60,15 @@ impl Bench {
     }
 
     /// Performs the action as a healthy cluster would.
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         let event = match self.action.clone() {
             Action::Observe { after } => {
                 self.now += after;
                 Event::Observed(Ok(self.facts.clone()))
+            }
+            Action::RecordVerification(verification) => {
+                self.verifications.push(verification);
+                Event::Recorded(Ok(()))
             }
             Action::RecordStep(_) | Action::RecordIntent(_) | Action::RecordResult(_) => Event::Recorded(Ok(())),
             Action::Perform(step) => {
@@ -78,6 +87,9 @@ impl Bench {
                 let results = self.run.brief.gates.iter().filter(|gate| gate.when.contains(&moment));
                 let results = results.map(|gate| found(gate, moment, self.failing != Some(moment))).collect();
                 Event::GatesChecked { results, written: Ok(()) }
+            }
+            Action::Hash { members, .. } => {
+                Event::Hashed(members.into_iter().map(|id| (id, self.hash_of(id))).collect())
             }
             Action::Finish(_) => panic!("the run is over"),
         };
@@ -101,7 +113,13 @@ impl Bench {
         self.steps.push(step.clone());
     }
 
-    fn until(&mut self, what: impl Fn(&Action) -> bool) -> Action {
+    fn hash_of(&self, id: MemberId) -> Fact<DataHash> {
+        let hash = self.hashes.get(&id.0).copied().unwrap_or(Some(7));
+        let lost = || Unknown::new(UnknownKind::TimedOut, "no answer");
+        hash.map(|hash| DataHash { hash, compact_revision: 3 }).ok_or_else(lost)
+    }
+
+    pub(super) fn until(&mut self, what: impl Fn(&Action) -> bool) -> Action {
         for _ in 0..20_000 {
             if what(&self.action) {
                 return self.action.clone();
@@ -111,18 +129,18 @@ impl Bench {
         panic!("never came; the last action is {:?}", self.action);
     }
 
-    fn until_defragment(&mut self) {
+    pub(super) fn until_defragment(&mut self) {
         self.until(|action| matches!(action, Action::Defragment { .. }));
     }
 
-    fn outcome(&mut self) -> Outcome {
+    pub(super) fn outcome(&mut self) -> Outcome {
         match self.until(|action| matches!(action, Action::Finish(_))) {
             Action::Finish(outcome) => outcome,
             other => panic!("{other:?}"),
         }
     }
 
-    fn label(&mut self) -> (&'static str, &'static str) {
+    pub(super) fn label(&mut self) -> (&'static str, &'static str) {
         let outcome = self.outcome();
         (outcome.label(), outcome.reason().map_or("", Reason::label))
     }
@@ -520,6 +538,7 @@ fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
         members,
         steps: Vec::new(),
         gates: Vec::new(),
+        verification: None,
         starts: 1,
         repeats: 0,
         repeats_since: None,

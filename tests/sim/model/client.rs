@@ -7,6 +7,7 @@ use defragd::{
     core::{
         cluster::{Alarm, AlarmKind, Fact, Gauges, Member, MemberId, Status, Unknown, UnknownKind},
         run::DefragError,
+        verify::DataHash,
     },
     ports::etcd::{Etcd, Membership, Permit, Visit},
 };
@@ -376,6 +377,32 @@ impl Etcd for SimEtcd {
             })
             .await;
         self.sim.planned.notify_one();
+        answer
+    }
+
+    async fn hash(&self, member: &Member, revision: u64) -> Fact<DataHash> {
+        let answer = self
+            .call(member, move |world, node| {
+                let this = &world.nodes[node];
+                if this.blocked() {
+                    return Served::NotYet;
+                }
+                if this.member.is_learner {
+                    return Served::learner(&this.version);
+                }
+                let applied = whole(this.applied);
+                if revision > applied {
+                    return Served::no("etcdserver: mvcc: required revision is a future revision");
+                }
+                if revision < world.compacted.min(applied) {
+                    return Served::no("etcdserver: mvcc: required revision has been compacted");
+                }
+                let hash = 1 + u32::from(this.differs);
+                let compact_revision = i64::try_from(world.compacted.min(applied)).unwrap();
+                Served::Answer(DataHash { hash, compact_revision })
+            })
+            .await;
+        self.sim.world().observe_hash(member.id, revision, &answer);
         answer
     }
 

@@ -364,6 +364,7 @@ impl World {
                 slow: 1,
                 disk_full: false,
                 no_shrink: false,
+                differs: false,
                 stale_in_use: None,
                 snapshot_until: Duration::ZERO,
                 connections: 0,

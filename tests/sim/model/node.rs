@@ -58,6 +58,8 @@ pub struct Node {
     pub no_shrink: bool,
     /// What it still reports as in use.
     pub stale_in_use: Option<u64>,
+    /// Its data is not the others'.
+    pub differs: bool,
     /// A snapshot is being sent until then.
     pub snapshot_until: Duration,
     /// Rises when all client connections break.

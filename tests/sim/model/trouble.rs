@@ -117,6 +117,7 @@ impl World {
                 self.plan_in(time, Happening::DowngradeOver);
             }
             Fault::NoShrink { node } => self.on(node, |world, node| world.nodes[node].no_shrink = true),
+            Fault::DataDiffers { node } => self.on(node, |world, node| world.nodes[node].differs = true),
             other => self.strike_elsewhere(other),
         }
     }
@@ -262,6 +263,7 @@ impl World {
             slow: 1,
             disk_full: false,
             no_shrink: false,
+            differs: false,
             stale_in_use: None,
             snapshot_until: Duration::ZERO,
             connections: 0,
@@ -350,6 +352,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.nodes[node].disk_full = false;
             self.nodes[node].no_shrink = false;
+            self.nodes[node].differs = false;
             self.nodes[node].slow = 1;
             self.nodes[node].deaf = None;
             self.nodes[node].cut = false;

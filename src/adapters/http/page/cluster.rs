@@ -140,7 +140,7 @@ fn orders(view: &ClusterView, visitor: &Visitor, form: Option<&FormToken>, typed
     html! {
         @if let Some(problem) = &typed.problem { p.problem #problem role="alert" { (problem) } }
         @if let Some(run) = waits_for_approval(view) { (approve(run, form, typed, links)) }
-        @if view.summary.paused.is_some() || view.summary.breaker.is_some() {
+        @if view.summary.paused.is_some() || view.summary.breaker.is_some() || view.summary.hash_mismatch.is_some() {
             form.order method="post" action=(links.to(&format!("{}/resume", links_path(name)))) {
                 h3 { "Resume" }
                 p.dim { "Ends a pause, closes the breaker, and lets automation try again what it left to a person." }

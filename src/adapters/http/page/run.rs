@@ -141,11 +141,17 @@ fn steps(records: &[Record]) -> Markup {
 }
 
 fn is_bad(entry: &Entry) -> bool {
-    use crate::core::history::{MemberEnd, Outcome};
+    use crate::core::{
+        history::{MemberEnd, Outcome},
+        verify::Verdict,
+    };
     match entry {
         Entry::Gate(result) => !result.passed,
         Entry::Result(result) => matches!(result.end, MemberEnd::Failed { .. }),
-        Entry::Finished(outcome) => matches!(outcome, Outcome::Failed { .. } | Outcome::Interrupted { .. }),
+        Entry::Verified(verification) => verification.verdict != Verdict::Equal,
+        Entry::Finished(outcome) => {
+            matches!(outcome, Outcome::Failed { .. } | Outcome::Mismatched { .. } | Outcome::Interrupted { .. })
+        }
         _ => false,
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn outcome(outcome: &Outcome) -> Markup {
         Outcome::Succeeded => ("fine", "✓"),
         Outcome::NothingToDo | Outcome::Observed { .. } => ("unknown", "○"),
         Outcome::Refused { .. } | Outcome::Stopped { .. } => ("paused", "‖"),
-        Outcome::Failed { .. } | Outcome::Interrupted { .. } => ("trouble", "!"),
+        Outcome::Failed { .. } | Outcome::Mismatched { .. } | Outcome::Interrupted { .. } => ("trouble", "!"),
     };
     html! {
         span class={ "badge " (class) } { span aria-hidden="true" { (mark) " " } (outcome.label().replace('_', " ")) }

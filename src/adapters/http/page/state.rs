@@ -110,6 +110,9 @@ pub(super) fn troubles(view: &ClusterView) -> Vec<String> {
     if let Some(breaker) = &view.summary.breaker {
         troubles.push(breaker.message.clone());
     }
+    if let Some(mismatch) = &view.summary.hash_mismatch {
+        troubles.push(mismatch.message.clone());
+    }
     if let Some(Outcome::Failed { reason } | Outcome::Interrupted { reason }) =
         view.last.as_ref().map(|last| &last.outcome)
         && let Some(last) = &view.last
@@ -178,7 +181,11 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
         });
     }
     let said = |message: &str| waits.is_some_and(|told| told.message == message);
-    for told in [&summary.paused, &summary.breaker].into_iter().flatten().filter(|told| !said(&told.message)) {
+    for told in [&summary.hash_mismatch, &summary.paused, &summary.breaker]
+        .into_iter()
+        .flatten()
+        .filter(|told| !said(&told.message))
+    {
         why.push(html! { (sentence(&told.message)) });
     }
     if !summary.window_open && waits.is_none_or(|told| told.reason.label() != "outside_window") {

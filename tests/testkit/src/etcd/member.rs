@@ -199,6 +199,22 @@ impl Member {
         self.disk.as_ref().context("it has no small disk")?.clear()
     }
 
+    /// Changes bytes of its database file underneath: each `from` becomes `to`, of the same length, so that the pages stay
+    /// valid. The member must be stopped. Gives how many places it changed.
+    pub fn corrupt(&self, from: &[u8], to: &[u8]) -> Result<usize> {
+        anyhow::ensure!(from.len() == to.len() && !from.is_empty(), "the lengths differ");
+        anyhow::ensure!(self.pid().is_none(), "{} runs", self.name);
+        let path = self.dir.join("member/snap/db");
+        let mut bytes = fs::read(&path)?;
+        let (mut at, mut changed) = (0, 0);
+        while let Some(found) = bytes[at..].windows(from.len()).position(|window| window == from) {
+            bytes[at + found..at + found + from.len()].copy_from_slice(to);
+            (at, changed) = (at + found + from.len(), changed + 1);
+        }
+        fs::write(&path, bytes)?;
+        Ok(changed)
+    }
+
     /// The size of its database file, in bytes.
     pub fn file_bytes(&self) -> Result<u64> {
         Ok(fs::metadata(self.dir.join("member/snap/db"))?.len())

@@ -1,0 +1,72 @@
+//! Comparing the members' data, when nothing is left to defragment. It comes before NOSPACE is disarmed and before the
+//! gates of the end: data that differs must not get writes, and matters more than what a gate sees.
+
+use super::{Action, LOOKS_BEFORE_GIVING_UP, Phase, Run};
+use crate::core::{
+    cluster::{ClusterFacts, Fact, MemberId, Unknown, UnknownKind},
+    history::Outcome,
+    policy::VerifyPolicy,
+    reason::Reason,
+    verify::{DataHash, Verdict, Verification},
+};
+
+impl Run {
+    /// Whether the members' data has to be compared yet. `disarm` is whether NOSPACE is to be disarmed next.
+    pub(super) fn has_to_verify(&self, disarm: bool) -> bool {
+        self.brief.policy.verify == VerifyPolicy::Hash && !self.verified && (self.acted || disarm)
+    }
+
+    /// Learners refuse `HashKV`. The plan has found that all voters answer.
+    pub(super) fn verify(&mut self, facts: &ClusterFacts) -> Action {
+        if let Some(verification) = Verification::not_comparable(facts) {
+            return self.record_verification(verification);
+        }
+        let Some(revision) = facts.oldest_revision() else { return self.give_up(Reason::OutOfStep) };
+        let voters: Vec<_> = facts.voters().map(|voter| (voter.member.id, voter.member.label())).collect();
+        let members = voters.iter().map(|(id, _)| *id).collect();
+        self.phase = Phase::Hashing { revision, voters };
+        Action::Hash { revision, members, limit: self.brief.policy.defrag_deadline }
+    }
+
+    pub(super) fn hashed(
+        &mut self,
+        revision: u64,
+        voters: Vec<(MemberId, String)>,
+        mut answers: Vec<(MemberId, Fact<DataHash>)>,
+    ) -> Action {
+        let mut answer_of = |id: MemberId| {
+            let at = answers.iter().position(|(member, _)| *member == id)?;
+            Some(answers.swap_remove(at).1)
+        };
+        let not_asked = || Err(Unknown::new(UnknownKind::Other, "it was not asked"));
+        let answers = voters.into_iter().map(|(id, name)| (id, name, answer_of(id).unwrap_or_else(not_asked)));
+        let verification = Verification::of(revision, answers.collect());
+        if let (Some(reason), true) = (self.stop.clone(), verification.mismatch().is_none()) {
+            // A comparison that a stop cut short says nothing; what differs all the same, differs.
+            return self.finish(Outcome::Stopped { reason });
+        }
+        self.hash_tries += 1;
+        // A compaction came in between, or an answer was lost.
+        if matches!(verification.verdict, Verdict::Unknown { .. }) && self.hash_tries < LOOKS_BEFORE_GIVING_UP {
+            return self.look_at(Phase::Choosing);
+        }
+        self.record_verification(verification)
+    }
+
+    fn record_verification(&mut self, verification: Verification) -> Action {
+        self.phase = Phase::Verifying(verification.clone());
+        Action::RecordVerification(verification)
+    }
+
+    /// What could not be learned is in the journal as such, and fails nothing: the defragmentation is done.
+    pub(super) fn verified(&mut self, verification: &Verification, written: Result<(), String>) -> Action {
+        match (verification.mismatch(), written) {
+            (Some(reason), _) => self.finish(Outcome::Mismatched { reason }),
+            (None, Err(detail)) => self.give_up(Reason::JournalFailed { detail }),
+            (None, Ok(())) => {
+                (self.verified, self.hash_tries) = (true, 0);
+                self.choose_next()
+            }
+        }
+    }
+}
