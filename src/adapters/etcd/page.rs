@@ -59,3 +59,41 @@ pub(super) fn url(pages: &Pages, fence: Option<&Fence>, client_url: &str, member
     }
     Ok(page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        adapters::etcd::EtcdCluster,
+        ports::etcd::{Etcd, Renewal},
+    };
+
+    #[tokio::test]
+    async fn the_files_for_pages_are_looked_at_again_and_broken_ones_are_not_taken() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let dir = tempfile::tempdir().expect("a directory");
+        let pki = |name: &str| testkit::Pki::create(&dir.path().join(name)).expect("certificates");
+        let (old, new) = (pki("old"), pki("new"));
+        let (cert, key) = (dir.path().join("cert"), dir.path().join("key"));
+        let put = |from: &testkit::Identity| {
+            std::fs::copy(&from.cert, &cert).expect("copied");
+            std::fs::copy(&from.key, &key).expect("copied");
+        };
+        put(old.client());
+        let pages = Pages {
+            url: PageUrl::parse("https://{host}:1").expect("good"),
+            ca: Some(old.ca().to_owned()),
+            identity: Some((cert.clone(), key.clone())),
+        };
+        let sources =
+            Sources { endpoints: vec!["http://127.0.0.1:1".to_owned()], pages: Some(pages), ..Sources::default() };
+        let cluster = EtcdCluster::open(sources).expect("whole");
+        assert_eq!(cluster.renew().await, Renewal::Unchanged);
+        put(new.client());
+        assert_eq!(cluster.renew().await, Renewal::Taken);
+        assert_eq!(cluster.renew().await, Renewal::Unchanged);
+        std::fs::copy(&old.client().key, &key).expect("copied");
+        let refused = cluster.renew().await;
+        assert!(matches!(&refused, Renewal::Refused(why) if why.contains("do not belong together")), "{refused:?}");
+    }
+}
