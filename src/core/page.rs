@@ -38,8 +38,9 @@ impl PageUrl {
         }
         let url = Url::parse(&format!("{scheme}://{sample}{path}"))
             .map_err(|error| format!("is not a URL ({error}); {HINT}"))?;
-        if url.fragment().is_some() {
-            return Err(format!("has a fragment; {HINT}"));
+        // A secret in it would be shown with the configuration.
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(format!("has more than a host, a port and a path; {HINT}"));
         }
         let path = if matches!(path, "" | "/") { "/metrics" } else { path };
         Ok(Self(format!("{scheme}://{authority}{path}")))
@@ -127,10 +128,10 @@ mod tests {
             ("http://{host}:2381", "https://10.0.0.1:2379", "a", "http://10.0.0.1:2381/metrics"),
             ("http://{host}:2381/metrics", "https://[fd00::1]:2379", "a", "http://[fd00::1]:2381/metrics"),
             (
-                "https://{member}.etcd.example/m?x=1",
+                "https://{member}.etcd.example/m",
                 "https://10.0.0.1:2379",
                 "etcd-1",
-                "https://etcd-1.etcd.example/m?x=1",
+                "https://etcd-1.etcd.example/m",
             ),
             ("http://{member}.{host}:1/", "http://b.example", "a", "http://a.b.example:1/metrics"),
         ] {
@@ -162,7 +163,8 @@ mod tests {
             ("http://{host}.{secret}/", "has a placeholder other than"),
             ("http://10.0.0.1:{host}/", "is not a URL"),
             ("http://[{host}]:1/", "is not a URL"),
-            ("http://{host}/metrics#secret", "has a fragment"),
+            ("http://{host}/metrics?token=secret", "has more than a host, a port and a path"),
+            ("http://{host}/metrics#secret", "has more than a host, a port and a path"),
         ] {
             let error = PageUrl::parse(text).expect_err(text);
             assert!(error.contains(problem) && error.contains("http://{host}:2381"), "{text}: {error}");
