@@ -284,6 +284,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if let Some(facts) = glance.facts.as_ref().filter(|_| glance.is_current) {
             let same_as = self.shared.claims.saw(facts.cluster_id, self.name());
             troubles.leads_to(self.name(), facts, same_as);
+            troubles.measured(self.name(), facts, self.settings().quota);
         }
         troubles.saw(self.name(), glance.listed.as_ref().err(), glance.facts.as_ref());
         drop(troubles);

@@ -49,6 +49,8 @@ pub(in crate::app) fn cluster_of<E: Etcd>(
         ca_file: None,
         identity_files: None,
         user: None,
+        metrics: None,
+        quota: None,
         selector: Selector {
             cluster: name.to_owned(),
             any_of: vec![[("etcd_cluster".to_owned(), name.to_owned())].into()],

@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     checks,
     claims::{Claim, Claims},
-    ledger, observer,
+    ledger, log, observer,
 };
 use crate::{
     core::{
@@ -126,6 +126,9 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                     pause(after, stop).await;
                     let facts = observer::observe(self.etcd).await;
                     if let Ok(facts) = &facts {
+                        if members.is_empty() {
+                            log::unread_pages(&view.request.cluster, view.id, facts);
+                        }
                         if claim.as_ref().is_none_or(|claim: &Claim| claim.id() != facts.cluster_id) {
                             match self.claims.take(facts.cluster_id, &view.request.cluster) {
                                 Ok(taken) => claim = Some(taken),

@@ -6,8 +6,10 @@ use tracing::{error, info, warn};
 
 use crate::{
     core::{
+        cluster::ClusterFacts,
         gate::{GateResult, OnFailure},
         history::{Intent, MemberEnd, MemberResult, Outcome, RunId, Step},
+        page,
         plan::{Decision, Plan},
         reason::Reason,
         story,
@@ -144,6 +146,13 @@ impl Progress for LogProgress {
         } else {
             info!(cluster, run, seconds, outcome = outcome.label(), "run ended");
         }
+    }
+}
+
+/// Warns about each member whose metrics page cannot be read.
+pub fn unread_pages(cluster: &str, run: RunId, facts: &ClusterFacts) {
+    for detail in facts.members.iter().filter_map(page::unread) {
+        warn!(cluster, run = run.0, detail, "cannot read the metrics page");
     }
 }
 

@@ -25,7 +25,10 @@ pub async fn observe<E: Etcd>(etcd: &E) -> Fact<ClusterFacts> {
     let membership = limited("the member list", RPC_LIMIT, etcd.members()).await?;
     let members = join_all(membership.members.iter().map(|member| observe_member(etcd, member)));
     let (members, alarms) = join(members, list_alarms(etcd, &membership)).await;
-    Ok(ClusterFacts { cluster_id: membership.cluster_id, alarms: alarms.map(|a| with_told(a, &members)), members })
+    let alarms = alarms.map(|alarms| with_told(alarms, &members));
+    let mut facts = ClusterFacts { cluster_id: membership.cluster_id, alarms, members };
+    facts.assume_quota(etcd.quota_override());
+    Ok(facts)
 }
 
 async fn observe_member<E: Etcd>(etcd: &E, member: &Member) -> MemberFacts {
@@ -96,7 +99,8 @@ fn told_alarms(members: &[MemberFacts]) -> Fact<Vec<Alarm>> {
 
 /// What a scrape shows, within `budget`: local reads only, nothing that goes through raft. `known` is the
 /// membership of last time, shown as down when no endpoint answers; `quota` is what is remembered of a
-/// member's quota, and without it the metrics page is asked. The first part of the answer is why no endpoint answered,
+/// member's quota, and without it the metrics page is asked; what the operator names is left to the caller, who remembers
+/// what members report. The first part of the answer is why no endpoint answered,
 /// if none did.
 pub async fn glance<E: Etcd>(
     etcd: &E,
@@ -123,7 +127,9 @@ pub async fn glance<E: Etcd>(
 pub async fn look<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFacts> {
     let membership = limited("the member list", budget, etcd.members()).await?;
     let members = join_all(membership.members.iter().map(|member| glance_member(etcd, member, budget, None))).await;
-    Ok(ClusterFacts { cluster_id: membership.cluster_id, alarms: told_alarms(&members), members })
+    let mut facts = ClusterFacts { cluster_id: membership.cluster_id, alarms: told_alarms(&members), members };
+    facts.assume_quota(etcd.quota_override());
+    Ok(facts)
 }
 
 /// The same, with each member's metrics page: a single look costs what a scrape must not.

@@ -90,7 +90,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
                     "cluster {name}: is reached otherwise, and its lock is kept there: this needs a restart"
                 ));
             }
-            let etcd = moves.then(connect).transpose()?;
+            let etcd = (moves || is_measured_otherwise(&cluster.settings(), &new)).then(connect).transpose()?;
             let change = Box::new(Change { settings: new, gates, etcd });
             return Ok(Step::Keep { cluster: Arc::clone(cluster), change });
         }
@@ -130,4 +130,9 @@ fn is_reached_otherwise(old: &ClusterSettings, new: &ClusterSettings) -> bool {
         || old.ca_file != new.ca_file
         || old.identity_files != new.identity_files
         || old.user != new.user
+}
+
+/// The way to the members is the same, but not that to their metrics pages, or what is taken for their quota.
+fn is_measured_otherwise(old: &ClusterSettings, new: &ClusterSettings) -> bool {
+    old.metrics != new.metrics || old.quota != new.quota
 }

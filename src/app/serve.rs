@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     adapters::{
-        etcd::{CredentialFiles, Discovery, EtcdCluster, Sources},
+        etcd::{CredentialFiles, Discovery, EtcdCluster, Pages, Sources},
         http::{Access, Listener, Options, Web, router},
         journal::{Retention, SqliteJournal},
         outgoing::Alertmanager,
@@ -110,7 +110,13 @@ pub(super) fn sources(settings: &ClusterSettings) -> Sources {
         insecure: found.insecure,
         nameserver: found.nameserver,
     });
-    Sources { endpoints: settings.endpoints.clone(), discovery, files, insecure_skip_verify: false }
+    let pages = settings.metrics.clone().map(|metrics| Pages {
+        url: metrics.url,
+        ca: metrics.ca_file,
+        identity: metrics.identity_files,
+    });
+    let (endpoints, quota) = (settings.endpoints.clone(), settings.quota);
+    Sources { endpoints, discovery, files, pages, quota, insecure_skip_verify: false }
 }
 
 /// Connects to a cluster that a module may probe, without sending anything yet: nothing else is dialled, whatever the
@@ -123,13 +129,16 @@ pub fn connect_module(module: &ModuleSettings, endpoints: Vec<String>) -> anyhow
         ca_file: module.ca_file.clone(),
         identity_files: module.identity_files.clone(),
         user: module.user.clone(),
+        metrics: module.metrics.clone(),
+        quota: module.quota,
         selector: Selector { cluster: module.name.clone(), any_of: Vec::new() },
         policy: Policy::default(),
         gates: Vec::new(),
     };
-    let allowed = module.allowed.clone();
+    let (allowed, allowed_pages) = (module.allowed.clone(), module.allowed.clone());
     let cluster = connect(&settings).with_context(|| format!("module {}", module.name))?;
-    Ok(cluster.within(Box::new(move |url| allowed.permits_url(url))))
+    let pages = Box::new(move |url: &str| allowed_pages.permits_page(url));
+    Ok(cluster.within(Box::new(move |url| allowed.permits_url(url)), pages))
 }
 
 /// A cluster for each that is configured, without sending anything yet.

@@ -142,10 +142,11 @@ impl<E: Etcd> Target<E> {
         let etcd = self.etcd();
         let (listed, observed) = observer::glance(&*etcd, budget, known, remembered).await;
         let is_current = Arc::ptr_eq(&etcd, &self.etcd());
-        let facts = observed.map(|(membership, facts)| {
+        let facts = observed.map(|(membership, mut facts)| {
             if is_current {
                 self.learn(membership, &facts);
             }
+            facts.assume_quota(etcd.quota_override());
             facts
         });
         Glance { listed, facts, is_current }

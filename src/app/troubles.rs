@@ -3,10 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytesize::ByteSize;
 use tracing::{info, warn};
 
 use super::log;
-use crate::core::cluster::{ClusterFacts, Unknown, UnknownKind};
+use crate::core::{
+    cluster::{ClusterFacts, MemberFacts, Unknown, UnknownKind},
+    page,
+};
 
 /// Those of one cluster.
 #[derive(Debug, Default)]
@@ -15,6 +19,10 @@ pub(super) struct Troubles {
     unobserved: BTreeMap<String, UnknownKind>,
     /// The other entries of the configuration that lead to the same etcd cluster.
     same_as: Vec<String>,
+    /// The members whose metrics page cannot be read, and whether their quota is known all the same.
+    unread: BTreeMap<String, (UnknownKind, bool)>,
+    /// The quotas that members report, where the configuration names another.
+    quotas: BTreeMap<String, ByteSize>,
     /// Of servers; each is looked at once.
     versions: BTreeSet<String>,
 }
@@ -55,6 +63,48 @@ impl Troubles {
             info!(cluster, who, "what kept it from being observed is over");
         }
         self.unobserved = now.into_iter().map(|(who, unknown)| (who, unknown.kind)).collect();
+    }
+}
+
+impl Troubles {
+    /// Takes what the members' metrics pages brought, and the quota that the configuration names.
+    pub(super) fn measured(&mut self, cluster: &str, facts: &ClusterFacts, configured: Option<ByteSize>) {
+        for member in &facts.members {
+            self.page(cluster, member);
+            let reported = member.status.as_ref().ok().and_then(|status| status.quota);
+            let (name, Some((reported, configured))) = (member.member.label(), reported.zip(configured)) else {
+                continue;
+            };
+            if reported == configured {
+                self.quotas.remove(&name);
+            } else if self.quotas.insert(name.clone(), reported) != Some(reported) {
+                let (reported, configured) = (reported.0, configured.0);
+                warn!(
+                    cluster,
+                    member = name,
+                    reported,
+                    configured,
+                    "the member reports another quota than the configuration: its own counts; correct quota, or leave it out"
+                );
+            }
+        }
+    }
+
+    fn page(&mut self, cluster: &str, member: &MemberFacts) {
+        let name = member.member.label();
+        match (&member.status, &member.gauges) {
+            (Ok(status), Some(Err(unknown))) => {
+                let now = (unknown.kind, status.quota.is_some());
+                if let Some(detail) = page::unread(member).filter(|_| self.unread.get(&name) != Some(&now)) {
+                    warn!(cluster, member = name, detail, "cannot read the metrics page");
+                }
+                self.unread.insert(name, now);
+            }
+            (_, Some(Ok(_))) if self.unread.remove(&name).is_some() => {
+                info!(cluster, member = name, "the metrics page can be read");
+            }
+            _ => {}
+        }
     }
 }
 

@@ -328,6 +328,8 @@ impl Connection {
             }),
             tls: raw::Tls { ca_file: self.cacert.clone(), cert_file: self.cert.clone(), key_file: self.key.clone() },
             auth,
+            metrics: None,
+            quota: None,
             matches: None,
             policy: raw::PolicyKeys::default(),
             gates: Vec::new(),

@@ -12,7 +12,9 @@ use serde_json::json;
 use super::{
     Exit,
     args::{self, Connection, Output, PolicyArgs},
-    history, table,
+    history,
+    status::warn_of_pages,
+    table,
 };
 use crate::{
     adapters::journal::SqliteJournal,
@@ -135,6 +137,7 @@ fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[
     for warning in &plan.warnings {
         writeln!(out, "Warning: {warning}")?;
     }
+    warn_of_pages(out, facts)?;
     if !gates.is_empty() {
         writeln!(out, "{}", history::gate_table(gates))?;
     }

@@ -16,6 +16,7 @@ use crate::{
     core::{
         cluster::{ClusterFacts, MemberFacts, Status},
         estimate::Speeds,
+        page,
     },
 };
 
@@ -98,9 +99,17 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             if !rows.is_empty() {
                 writeln!(out, "{}", table::table(&headings, rows))?;
             }
+            for facts in observed.iter().filter_map(|(_, facts, _)| facts.as_ref().ok()) {
+                warn_of_pages(&mut out, facts)?;
+            }
         }
     }
     Ok(if complete { Exit::Done } else { Exit::Failed })
+}
+
+/// Below a table: what is not known of members, since their metrics page cannot be read.
+pub(super) fn warn_of_pages(out: &mut impl Write, facts: &ClusterFacts) -> std::io::Result<()> {
+    facts.members.iter().filter_map(page::unread).try_for_each(|detail| writeln!(out, "Warning: {detail}"))
 }
 
 fn row(facts: &ClusterFacts, member: &MemberFacts, speeds: &Speeds) -> Vec<String> {
@@ -166,6 +175,8 @@ fn member_json(facts: &ClusterFacts, member: &MemberFacts, speeds: &Speeds) -> V
         "is_leader": facts.leader() == Some(member.member.id),
         "defrag_in_progress": member.defrag_in_flight(),
         "open_snapshots": member.open_snapshots(),
+        "stops_grpc_on_defrag": member.gauges.as_ref().and_then(|gauges| gauges.as_ref().ok()?.stop_grpc_on_defrag),
+        "metrics_page_error": member.gauges.as_ref().and_then(|gauges| gauges.as_ref().err()).map(|error| &error.detail),
         "expected_defrag": status.map(|s| speeds.estimate(member.member.id, s.db_size_in_use)),
         "version": status.map(|s| &s.version),
         "storage_version": status.map(|s| &s.storage_version),

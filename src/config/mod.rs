@@ -5,6 +5,7 @@
 
 pub mod gates;
 pub mod lock;
+pub mod metrics;
 pub mod modules;
 pub mod raw;
 mod schedule;
@@ -18,10 +19,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytesize::ByteSize;
 use thiserror::Error;
 
 pub use gates::GateSettings;
 pub use lock::{LockKind, LockSettings};
+pub use metrics::MetricsSettings;
 pub use modules::ModuleSettings;
 pub use source::Source;
 
@@ -42,6 +45,10 @@ pub struct ClusterSettings {
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// etcd user and the file with its password.
     pub user: Option<(String, PathBuf)>,
+    /// Where the members' metrics pages are; at their client URLs where absent.
+    pub metrics: Option<MetricsSettings>,
+    /// The backend quota of members that do not report it.
+    pub quota: Option<ByteSize>,
     /// Which alerts concern this cluster.
     pub selector: Selector,
     /// When to act, and how carefully.

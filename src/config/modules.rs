@@ -6,10 +6,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
+use bytesize::ByteSize;
 use url::{Host, Url};
 
 use super::{
-    raw,
+    MetricsSettings, metrics, raw,
     raw::modules::Scheme,
     validate::{self, Problems},
 };
@@ -30,6 +31,10 @@ pub struct ModuleSettings {
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// etcd user and the file with its password.
     pub user: Option<(String, PathBuf)>,
+    /// Where the members' metrics pages are; at their client URLs where absent.
+    pub metrics: Option<MetricsSettings>,
+    /// The backend quota of members that do not report it.
+    pub quota: Option<ByteSize>,
     /// What may be dialled.
     pub allowed: Allowed,
 }
@@ -85,6 +90,16 @@ impl Allowed {
         }
     }
 
+    /// Whether a metrics page may be dialled; else the reason. Its scheme and port are the module's `metrics.url`'s, and
+    /// its host may come from a member list.
+    pub fn permits_page(&self, url: &str) -> Result<(), String> {
+        let url = Url::parse(url).map_err(|error| format!("it is no address ({error})"))?;
+        match self.permits_host(&url) {
+            Ok(()) => Ok(()),
+            Err(Denied::NotATarget(why) | Denied::Outside(why)) => Err(why),
+        }
+    }
+
     fn scheme(&self) -> &'static str {
         match self.scheme {
             Scheme::Https => "https",
@@ -126,6 +141,10 @@ impl Allowed {
             let why = format!("its port is not among the module's allowed_ports: {}", ports.join(", "));
             return Err(Denied::Outside(why));
         }
+        self.permits_host(url)
+    }
+
+    fn permits_host(&self, url: &Url) -> Result<(), Denied> {
         let allowed = match url.host() {
             Some(Host::Domain(name)) => self.permits_name(name.trim_end_matches('.')),
             Some(Host::Ipv4(address)) => self.permits_address(address.into()),
@@ -233,6 +252,8 @@ fn module(name: String, raw: raw::modules::Module, problems: &mut Problems) -> M
         ca_file: raw.tls.ca_file,
         identity_files: validate::identity(&format!("{at}.tls"), raw.tls.cert_file, raw.tls.key_file, problems),
         user: raw.auth.map(|auth| (auth.username, auth.password_file)),
+        metrics: metrics::settings(&format!("{at}.metrics"), raw.metrics, problems),
+        quota: metrics::quota(&format!("{at}.quota"), raw.quota, problems),
         allowed: Allowed { scheme, hosts, ports },
         name,
     }

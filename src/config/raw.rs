@@ -50,6 +50,10 @@ pub struct Cluster {
     pub tls: Tls,
     /// etcd's own users.
     pub auth: Option<Auth>,
+    /// Metrics pages that are not at the client URLs.
+    pub metrics: Option<Metrics>,
+    /// The members' `--quota-backend-bytes`, where they do not report it.
+    pub quota: Option<ByteSize>,
     /// Sets of labels; an alert that carries all of one set concerns this cluster.
     #[serde(rename = "match")]
     pub matches: Option<Vec<Labels>>,
@@ -90,6 +94,16 @@ pub struct Tls {
     pub cert_file: Option<PathBuf>,
     /// Its key.
     pub key_file: Option<PathBuf>,
+}
+
+/// Where the members' metrics pages are.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// With `{host}` or `{member}` in its host.
+    pub url: String,
+    /// TLS files for it.
+    pub tls: Option<Tls>,
 }
 
 /// etcd's own users.

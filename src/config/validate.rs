@@ -8,7 +8,9 @@ use std::{
 
 use url::Url;
 
-use super::{ClusterSettings, DiscoverySettings, Problem, Settings, gates, lock, modules, raw, schedule, windows};
+use super::{
+    ClusterSettings, DiscoverySettings, Problem, Settings, gates, lock, metrics, modules, raw, schedule, windows,
+};
 use crate::core::{
     alert::Selector,
     policy::{Compaction, Policy},
@@ -144,6 +146,8 @@ fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSetti
         ca_file: raw.tls.ca_file,
         identity_files,
         user: raw.auth.map(|auth| (auth.username, auth.password_file)),
+        metrics: metrics::settings(&format!("{at}.metrics"), raw.metrics, problems),
+        quota: metrics::quota(&format!("{at}.quota"), raw.quota, problems),
         policy: policy(&format!("{at}.policy"), raw.policy, problems),
         gates: gates::list(&format!("{at}.gates"), &raw.name, raw.gates, problems),
         name: raw.name,

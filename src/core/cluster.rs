@@ -153,6 +153,8 @@ pub struct Gauges {
     pub open_snapshots: Option<u64>,
     /// Whether the feature gate `NonBlockingDefrag` is on, by `etcd_server_feature_enabled`.
     pub non_blocking_defrag: Option<bool>,
+    /// Whether the feature gate `StopGRPCServiceOnDefrag` is on, by the same metric; `None` before 3.6.
+    pub stop_grpc_on_defrag: Option<bool>,
 }
 
 /// The alarms that etcd can raise.
@@ -316,6 +318,13 @@ impl ClusterFacts {
         self.members.iter().filter(|facts| !facts.member.is_learner)
     }
 
+    /// Takes this as the quota of each member that answered and does not report its own.
+    pub fn assume_quota(&mut self, quota: Option<ByteSize>) {
+        for status in self.members.iter_mut().filter_map(|member| member.status.as_mut().ok()) {
+            status.quota = status.quota.or(quota);
+        }
+    }
+
     /// The facts of one member.
     pub fn member(&self, id: MemberId) -> Option<&MemberFacts> {
         self.members.iter().find(|facts| facts.member.id == id)
@@ -355,6 +364,23 @@ mod tests {
             Alarm { kind: AlarmKind::Corrupt, member: None },
         ];
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_quota_that_the_operator_names_counts_only_where_the_member_reports_none() {
+        let mut facts = fixture::cluster(3);
+        facts.members[0].status.as_mut().expect("up").quota = None;
+        facts.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "down"));
+        facts.assume_quota(None);
+        assert_eq!(facts.members[0].status.as_ref().expect("up").quota, None);
+        // More than the member itself reports, and less.
+        for assumed in [ByteSize::gib(8), ByteSize::gib(1)] {
+            let mut facts = facts.clone();
+            facts.assume_quota(Some(assumed));
+            assert_eq!(facts.members[0].status.as_ref().expect("up").quota, Some(assumed));
+            assert!(facts.members[1].status.is_err());
+            assert_eq!(facts.members[2].status.as_ref().expect("up").quota, Some(ByteSize::gib(2)));
+        }
     }
 
     #[test]

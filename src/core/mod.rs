@@ -7,7 +7,7 @@
 //! without an alert), [`safety`] (what forbids it, as a [`reason`]), [`backoff`] (what the last attempt says against
 //! another), [`estimate`] (how long it will take), [`plan`] (who is next), [`gate`] (checks outside etcd),
 //! [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which replica may), [`handover`] (what its successor
-//! must know). Apart from them: [`trend`] and [`review`], what a capacity review tells from history, and [`time`], how people
+//! must know). Apart from them: [`page`], where metrics pages are, [`trend`] and [`review`], what a capacity review tells from history, and [`time`], how people
 //! write how long.
 
 pub mod admission;
@@ -21,6 +21,7 @@ pub mod handover;
 pub mod history;
 pub mod lock;
 pub mod order;
+pub mod page;
 pub mod plan;
 pub mod policy;
 pub mod reason;

@@ -41,7 +41,7 @@
 //! | `no_transfer_target` | bring a voter to health, or set `leader` to `auto` |
 //! | `compaction_failed` | look at the leader's log; compaction is off by default |
 //! | `still_near_quota` | delete and compact keys and run again, or raise the quota on every member |
-//! | `quota_unknown` | make the member's client URL serve `/metrics`, or disarm by hand |
+//! | `quota_unknown` | set `metrics.url` or `quota` in the cluster's configuration, or disarm by hand |
 //! | `disarm_failed` | `etcdctl alarm list`, then `etcdctl alarm disarm` |
 //! | `no_space_again` | a member is over its quota: delete and compact keys, or raise the quota |
 //! | `gate_failed` | look at what the gate looked at; `defragd gates` checks again |
@@ -55,7 +55,7 @@
 //! | `already_requested` | nothing: one run serves all alerts of the cluster |
 //! | `cooldown` | nothing: the request waits; NOSPACE and a nearly full quota do not; `defragd run` begins at once |
 //! | `rule_not_met` | nothing; change `rule` if you want it earlier |
-//! | `rule_failed` | make the quota known (the member's `/metrics`), or leave it out of `rule` |
+//! | `rule_failed` | make the quota known (`metrics.url` or `quota`), or leave it out of `rule` |
 //! | `no_gain` | compact, or raise the thresholds: what counts as free is the rest of pages in use; it is tried again when more is free |
 //! | `needs_person` | mend what the last attempt failed of (most often: free space on the member's disk and restart it), then `defragd resume` |
 //! | `paused` | `defragd resume`, or wait for the end of the pause |
@@ -382,7 +382,7 @@ pub enum Reason {
     },
     /// NOSPACE stays armed, because a member's quota is not known.
     #[error(
-        "NOSPACE stays armed: the quota of member {member} is not known (neither Status nor its metrics page tells it), so it cannot be shown to be below it; check it, then: etcdctl alarm disarm"
+        "NOSPACE stays armed: the quota of member {member} is not known (neither Status nor its metrics page tells it), so it cannot be shown to be below it; set metrics.url or quota in the cluster's configuration, or check it, then: etcdctl alarm disarm"
     )]
     QuotaUnknown {
         /// Its name.

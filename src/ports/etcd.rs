@@ -8,6 +8,8 @@
 
 use std::{future::Future, sync::Arc};
 
+use bytesize::ByteSize;
+
 use crate::core::{
     cluster::{Alarm, ClusterId, Fact, Gauges, Member, Status},
     reason::Reason,
@@ -102,6 +104,11 @@ pub trait Etcd: Send + Sync + 'static {
     /// that moment; else it is [`DefragError::Withheld`]. Dropping the future does **not** stop the server.
     fn defragment(&self, member: &Member, permit: &dyn Permit) -> impl Future<Output = Result<(), DefragError>> + Send;
 
+    /// The quota that the operator names for members that do not report theirs.
+    fn quota_override(&self) -> Option<ByteSize> {
+        None
+    }
+
     /// Looks whether the files with certificates, keys and passwords changed. RPCs that are out are left alone.
     fn renew(&self) -> impl Future<Output = Renewal> + Send {
         async { Renewal::Unchanged }
@@ -148,6 +155,10 @@ impl<E: Etcd> Etcd for Arc<E> {
 
     fn defragment(&self, member: &Member, permit: &dyn Permit) -> impl Future<Output = Result<(), DefragError>> + Send {
         self.as_ref().defragment(member, permit)
+    }
+
+    fn quota_override(&self) -> Option<ByteSize> {
+        self.as_ref().quota_override()
     }
 
     fn renew(&self) -> impl Future<Output = Renewal> + Send {

@@ -27,6 +27,7 @@ mod leadership;
 mod listeners;
 mod lock_stores;
 mod logins;
+mod metrics_apart;
 mod nospace;
 mod own_authority;
 mod partition;

@@ -199,6 +199,8 @@ fn settings(sim: &Sim) -> ClusterSettings {
         ca_file: None,
         identity_files: None,
         user: None,
+        metrics: None,
+        quota: None,
         selector: Selector { cluster: "a".to_owned(), any_of: Vec::new() },
         policy: sim.world().schedule.policy.clone(),
         gates: Vec::new(),

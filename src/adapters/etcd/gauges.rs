@@ -8,7 +8,7 @@ use hyper::header::CONNECTION;
 use super::error::chain;
 use crate::{
     adapters::turns::Turns,
-    core::cluster::{Fact, Gauges, Unknown, UnknownKind},
+    core::cluster::{Fact, Gauges, MemberId, Unknown, UnknownKind},
     ports::etcd::Visit,
 };
 
@@ -24,18 +24,27 @@ const MAX_LINE_BYTES: usize = 64 << 10;
 /// A page that is not there by the end of its turn no longer keeps others from theirs: its member hangs.
 static PAGES: Turns = Turns::new(32, Duration::from_millis(250));
 
-/// Gets and reads the page below a client URL.
-pub(super) async fn fetch(client: &reqwest::Client, url: &str, visit: Visit) -> Fact<Gauges> {
-    PAGES.take(|| read_page(client, url, visit)).await
+/// Gets and reads the page at this URL, and whose it says that it is.
+pub(super) async fn fetch(client: &reqwest::Client, page: &str, visit: Visit) -> Fact<(Gauges, Option<MemberId>)> {
+    PAGES.take(|| read_page(client, page, visit)).await
 }
 
-async fn read_page(client: &reqwest::Client, url: &str, visit: Visit) -> Fact<Gauges> {
+/// Another page than the member's.
+pub(super) fn wrong(page: &str, whose: Option<MemberId>) -> Unknown {
+    match whose {
+        Some(id) => Unknown::new(UnknownKind::WrongMember, format!("{page} is the page of member {id}")),
+        None => {
+            Unknown::new(UnknownKind::Other, format!("{page} does not say whose it is (no etcd_server_id): not etcd's"))
+        }
+    }
+}
+
+async fn read_page(client: &reqwest::Client, page: &str, visit: Visit) -> Fact<(Gauges, Option<MemberId>)> {
     let failed = |error: &reqwest::Error| {
         let kind = if error.is_timeout() { UnknownKind::TimedOut } else { UnknownKind::Unreachable };
         Unknown::new(kind, chain(error))
     };
-    let page = format!("{}/metrics", url.trim_end_matches('/'));
-    let mut request = client.get(&page).timeout(PAGE_TIMEOUT);
+    let mut request = client.get(page).timeout(PAGE_TIMEOUT);
     if visit == Visit::Single {
         // A kept connection holds buffers as large as the page: of a whole fleet, that is more than all the connections
         // for gRPC.
@@ -53,7 +62,8 @@ async fn read_page(client: &reqwest::Client, url: &str, visit: Visit) -> Fact<Ga
         }
         reader.take(&chunk);
     }
-    Ok(reader.end())
+    let whose = reader.whose;
+    Ok((reader.end(), whose))
 }
 
 /// Reads a page that is there as a whole.
@@ -68,6 +78,8 @@ pub fn read(page: &str) -> Gauges {
 struct Reader {
     gauges: Gauges,
     snapshots: Snapshots,
+    /// Of `etcd_server_id`.
+    whose: Option<MemberId>,
     /// The beginning of a line whose end has not come yet.
     begun: Vec<u8>,
 }
@@ -104,8 +116,16 @@ impl Reader {
         }
         let Some((name, value)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(' ')) else { return };
         if let Some((name, labels)) = name.split_once('{') {
-            if name == "etcd_server_feature_enabled" && labels.contains("name=\"NonBlockingDefrag\"") {
-                self.gauges.non_blocking_defrag = Some(value.trim() == "1");
+            let is_on = || Some(value.trim() == "1");
+            match name {
+                "etcd_server_feature_enabled" if labels.contains("name=\"NonBlockingDefrag\"") => {
+                    self.gauges.non_blocking_defrag = is_on();
+                }
+                "etcd_server_feature_enabled" if labels.contains("name=\"StopGRPCServiceOnDefrag\"") => {
+                    self.gauges.stop_grpc_on_defrag = is_on();
+                }
+                "etcd_server_id" => self.whose = member_id(labels).or(self.whose),
+                _ => {}
             }
             self.snapshots.take(name, labels, value);
             return;
@@ -147,6 +167,12 @@ impl Snapshots {
     fn open(&self) -> Option<u64> {
         Some(self.started?.saturating_sub(self.handled).saturating_add(self.to_members))
     }
+}
+
+/// Of `server_id="8e9e05c52164694d"`.
+fn member_id(labels: &str) -> Option<MemberId> {
+    let id = labels.split("server_id=\"").nth(1)?.split('"').next()?;
+    u64::from_str_radix(id, 16).ok().map(MemberId)
 }
 
 fn is_snapshot(labels: &str) -> bool {
@@ -222,7 +248,7 @@ mod tests {
         let bind = || async { tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound") };
         let (member, elsewhere) = (bind().await, bind().await);
         let to = elsewhere.local_addr().expect("an address");
-        let url = format!("http://{}", member.local_addr().expect("an address"));
+        let url = format!("http://{}/metrics", member.local_addr().expect("an address"));
         let answering = tokio::spawn(async move {
             let (mut stream, _) = member.accept().await.expect("asked");
             let mut request = [0; 1024];
@@ -246,7 +272,7 @@ mod tests {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let member = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let url = format!("http://{}", member.local_addr().expect("an address"));
+        let url = format!("http://{}/metrics", member.local_addr().expect("an address"));
         let accepted = std::sync::Arc::new(AtomicUsize::new(0));
         let count = std::sync::Arc::clone(&accepted);
         tokio::spawn(async move {
@@ -270,6 +296,21 @@ mod tests {
             connections.push(accepted.load(Ordering::SeqCst));
         }
         assert_eq!(connections, [1, 1, 1, 2, 3], "so many so far, after {visits:?}");
+    }
+
+    #[test]
+    fn a_page_says_whose_it_is_and_which_gates_are_on() {
+        let page = "etcd_server_feature_enabled{name=\"StopGRPCServiceOnDefrag\",stage=\"ALPHA\"} 1\n\
+                    etcd_server_feature_enabled{name=\"NonBlockingDefrag\",stage=\"BETA\"} 0\n\
+                    etcd_server_id{server_id=\"8e9e05c52164694d\"} 1\n";
+        let mut reader = Reader::default();
+        reader.take(page.as_bytes());
+        assert_eq!(reader.whose, Some(MemberId(0x8e9e_05c5_2164_694d)));
+        let gauges = reader.end();
+        assert_eq!((gauges.stop_grpc_on_defrag, gauges.non_blocking_defrag), (Some(true), Some(false)));
+        for foreign in ["", "server_id=\"\"", "server_id=\"ten\"", "id=\"1\""] {
+            assert_eq!(member_id(foreign), None, "{foreign}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod error;
 mod gauges;
 mod login;
 mod names;
+mod page;
 mod sources;
 
 use std::{
@@ -36,6 +37,7 @@ pub use connect::ConnectError;
 pub use credentials::CredentialFiles;
 pub use discovery::Discovery;
 pub use gauges::read as read_gauges;
+pub use page::Pages;
 pub use sources::Sources;
 
 use crate::{
@@ -64,6 +66,7 @@ pub struct EtcdCluster {
     sources: Sources,
     is_tls: bool,
     fence: Option<Fence>,
+    page_fence: Option<Fence>,
     discovered: Option<Discovered>,
     /// Swapped as a whole when the credentials change. Who is at work with the old one has it until the end: an RPC
     /// that is out goes on.
@@ -80,16 +83,32 @@ pub struct EtcdCluster {
 /// The connections that were made with one version of the credentials.
 struct Connected {
     connection: Connection,
+    /// What reaches the metrics pages, where they are not at the client URLs.
+    pages: Option<Connection>,
     logins: Logins,
     links: Mutex<HashMap<String, Arc<Link>>>,
 }
 
+/// What the files of the cluster hold, and those of its metrics pages.
+type Files = (credentials::Credentials, Option<credentials::Credentials>);
+
+fn read_files(sources: &Sources) -> Result<Files, ConnectError> {
+    Ok((sources.files.read()?, page::read(sources)?))
+}
+
 impl Connected {
-    fn new(sources: &Sources, credentials: credentials::Credentials) -> Result<Arc<Self>, ConnectError> {
+    fn new(sources: &Sources, (credentials, pages): Files) -> Result<Arc<Self>, ConnectError> {
         let skip_verify = sources.insecure_skip_verify;
         let connection = Connection::new(&sources.files, credentials, sources.discovery.as_ref(), skip_verify)?;
         let logins = Logins::new(connection.credentials.user.clone(), connection.who.clone());
-        Ok(Arc::new(Self { connection, logins, links: Mutex::default() }))
+        let pages = page::connection(sources, pages)?;
+        Ok(Arc::new(Self { connection, pages, logins, links: Mutex::default() }))
+    }
+
+    /// Whether these are what the connections were made with.
+    fn is_of(&self, (credentials, pages): &Files) -> bool {
+        self.connection.credentials == *credentials
+            && self.pages.as_ref().map(|pages| &pages.credentials) == pages.as_ref()
     }
 
     /// A connection to this address. Sends nothing of a call's.
@@ -120,12 +139,13 @@ impl EtcdCluster {
                         server's certificate by --cacert (tls.ca_file)";
             return Err(ConnectError::Tls(what.to_owned()));
         }
-        let connected = Connected::new(&sources, sources.files.read()?)?;
+        let connected = Connected::new(&sources, read_files(&sources)?)?;
         Ok(Self {
             is_tls: sources.is_tls(),
             discovered: sources.discovery.clone().map(Discovered::new),
             sources,
             fence: None,
+            page_fence: None,
             connected: Mutex::new(connected),
             learned_urls: Mutex::default(),
             preferred: Mutex::default(),
@@ -134,10 +154,12 @@ impl EtcdCluster {
         })
     }
 
-    /// The same, and nothing outside of the fence is dialled, whatever the member list says.
+    /// The same, and nothing outside of the fence is dialled, nor a metrics page outside of `pages`, whatever the member
+    /// list says. Pages at the client URLs are within the first fence.
     #[must_use]
-    pub fn within(mut self, fence: Fence) -> Self {
+    pub fn within(mut self, fence: Fence, pages: Fence) -> Self {
         self.fence = Some(fence);
+        self.page_fence = Some(pages);
         self
     }
 
@@ -285,12 +307,25 @@ impl Etcd for EtcdCluster {
 
     async fn gauges(&self, member: &Member, visit: Visit) -> Fact<Gauges> {
         let (connected, urls) = (self.connected(), self.urls(member)?);
-        // The page is below the URL that works for calls.
+        // The page is below the URL that works for calls, or at its host.
         let url = match &urls[..] {
             [only] => only,
             _ => Box::pin(self.reached(&connected, member)).await?.0,
         };
-        Box::pin(gauges::fetch(connected.connection.http(url)?, url, visit)).await
+        let (Some(pages), Some(connection)) = (&self.sources.pages, &connected.pages) else {
+            let page = format!("{}/metrics", url.trim_end_matches('/'));
+            let fetched = gauges::fetch(connected.connection.http(url)?, &page, visit);
+            let (gauges, whose) = Box::pin(fetched).await?;
+            return if whose.is_none_or(|id| id == member.id) { Ok(gauges) } else { Err(gauges::wrong(&page, whose)) };
+        };
+        let page = page::url(pages, self.page_fence.as_ref(), url, member)?;
+        let (gauges, whose) = Box::pin(gauges::fetch(connection.http(&page)?, &page, visit)).await?;
+        // Several members may be behind one name, and other programs serve metrics, too.
+        if whose == Some(member.id) { Ok(gauges) } else { Err(gauges::wrong(&page, whose)) }
+    }
+
+    fn quota_override(&self) -> Option<ByteSize> {
+        self.sources.quota
     }
 
     async fn alarms(&self, via: &Member) -> Fact<Vec<Alarm>> {
@@ -373,7 +408,8 @@ impl Etcd for EtcdCluster {
     }
 
     async fn renew(&self) -> Renewal {
-        if self.sources.files.is_empty() {
+        let pages = self.sources.pages.as_ref();
+        if self.sources.files.is_empty() && pages.is_none_or(|pages| pages.files(&self.sources.files).is_empty()) {
             return Renewal::Unchanged;
         }
         let Ok(only_look) = Arc::clone(&self.looking).try_lock_owned() else {
@@ -383,9 +419,8 @@ impl Etcd for EtcdCluster {
         // Files may be on a disk that hangs; what is read is parsed there, too.
         let looked = tokio::task::spawn_blocking(move || {
             let _only_look = only_look;
-            let credentials = sources.files.read()?;
-            let changed = credentials != in_use.connection.credentials;
-            changed.then(|| Connected::new(&sources, credentials)).transpose()
+            let files = read_files(&sources)?;
+            (!in_use.is_of(&files)).then(|| Connected::new(&sources, files)).transpose()
         });
         match looked.await {
             Ok(Ok(None)) => Renewal::Unchanged,

@@ -1,6 +1,8 @@
 //! Where a cluster is, and with what it is reached: what is configured, before anything is read or dialled.
 
-use super::{CredentialFiles, Discovery};
+use bytesize::ByteSize;
+
+use super::{CredentialFiles, Discovery, Pages};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +13,10 @@ pub struct Sources {
     pub discovery: Option<Discovery>,
     /// Read when the cluster is opened, and again at each [`renew`](crate::ports::etcd::Etcd::renew).
     pub files: CredentialFiles,
+    /// Where the metrics pages are; at the client URLs where absent.
+    pub pages: Option<Pages>,
+    /// The quota of members that do not report it.
+    pub quota: Option<ByteSize>,
     /// Accepts any certificate of a server. Only to show something to an operator, and never together with a user:
     /// opening refuses that.
     pub insecure_skip_verify: bool,

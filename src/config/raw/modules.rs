@@ -1,8 +1,9 @@
 //! `modules` as they are written.
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::{Auth, Tls};
+use super::{Auth, Metrics, Tls};
 
 /// How `/probe` speaks to clusters that are not configured, and to which.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -15,6 +16,10 @@ pub struct Module {
     pub tls: Tls,
     /// etcd's own users.
     pub auth: Option<Auth>,
+    /// Metrics pages that are not at the client URLs.
+    pub metrics: Option<Metrics>,
+    /// The members' `--quota-backend-bytes`, where they do not report it.
+    pub quota: Option<ByteSize>,
     /// Addresses, networks like `10.0.0.0/16`, names, or `*.etcd.example`.
     #[serde(default)]
     pub allowed_targets: Vec<String>,

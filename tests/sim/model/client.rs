@@ -291,6 +291,7 @@ impl Etcd for SimEtcd {
                     db_size_in_use: Some(ByteSize(node.reported_in_use())),
                     open_snapshots: Some(u64::from(node.snapshot_until > now)),
                     non_blocking_defrag: node.non_blocking().then_some(true),
+                    stop_grpc_on_defrag: None,
                 })
             })
             .await;

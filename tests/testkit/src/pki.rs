@@ -10,7 +10,7 @@ use rcgen::{
 };
 
 /// What every certificate is good for. The last is what SRV records of a test are below.
-const NAMES: [&str; 3] = ["127.0.0.1", "localhost", "example.test"];
+const NAMES: [&str; 5] = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "localhost", "example.test"];
 
 /// Where a certificate and its key are.
 #[derive(Debug, Clone)]

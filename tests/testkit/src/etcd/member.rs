@@ -18,6 +18,7 @@ use crate::{DefragLog, Pki, Port, defrag_log, hold};
 pub struct Member {
     name: String,
     client_url: String,
+    http_url: Option<String>,
     peer_url: String,
     dir: PathBuf,
     log: PathBuf,
@@ -57,12 +58,22 @@ impl Member {
             disk,
             name,
             client_url,
+            http_url: None,
             peer_url,
         })
     }
 
     /// The command line of the n-th member, from 0, once every member's address is known.
-    pub(super) fn configure(&mut self, n: usize, spec: &EtcdSpec, initial_cluster: &str, pki: Option<&Pki>) {
+    pub(super) fn configure(
+        &mut self,
+        n: usize,
+        spec: &EtcdSpec,
+        initial_cluster: &str,
+        pki: Option<&Pki>,
+        http_port: Option<u16>,
+    ) {
+        let http_address = http_port.map(|port| SocketAddr::new(self.host.client_ip, port));
+        self.http_url = spec.http_apart.as_ref().zip(http_address).map(|(scheme, at)| format!("{scheme}://{at}"));
         let own = spec.published_as.get(n).unwrap_or(&self.client_url).as_str();
         let published: Vec<_> = spec.publishes_also.as_deref().into_iter().chain([own]).collect();
         let listens: Vec<_> = spec.listens_also.as_deref().into_iter().chain([self.client_url.as_str()]).collect();
@@ -82,6 +93,7 @@ impl Member {
         if let Some(bytes) = spec.quota_bytes {
             args.push(format!("--quota-backend-bytes={bytes}"));
         }
+        args.extend(self.http_url.as_ref().map(|url| format!("--listen-client-http-urls={url}")));
         if !spec.fsync {
             args.push("--unsafe-no-fsync".to_owned());
         }
@@ -143,7 +155,12 @@ impl Member {
         &self.name
     }
 
-    /// Where clients reach it; its `/metrics` are there too.
+    /// Where its `/metrics` are: at the client URL, or apart from it.
+    pub fn http_url(&self) -> &str {
+        self.http_url.as_deref().unwrap_or(&self.client_url)
+    }
+
+    /// Where clients reach it.
     pub fn client_url(&self) -> &str {
         &self.client_url
     }

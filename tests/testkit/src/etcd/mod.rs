@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use tempfile::TempDir;
 
-use crate::{EtcdVersion, Pki, Tools, http, until};
+use crate::{EtcdVersion, Pki, Port, Tools, http, until};
 
 pub use member::Member;
 pub use observe::MemberStatus;
@@ -32,6 +32,8 @@ pub struct EtcdCluster {
     etcdctl: PathBuf,
     pki: Option<Pki>,
     http: reqwest::Client,
+    /// Kept from other tests, where all members serve HTTP at it.
+    _http_port: Option<Port>,
     root_password: Mutex<Option<String>>,
     dir: TempDir,
 }
@@ -60,8 +62,12 @@ impl EtcdCluster {
         let plan = |n| Member::plan(n, &tools.etcd(spec.version_of(n)), spec, dir.path());
         let mut members = (0..spec.members).map(plan).collect::<Result<Vec<_>>>()?;
         let initial = members.iter().map(|m| format!("{}={}", m.name(), m.peer_url())).collect::<Vec<_>>().join(",");
+        let mut http_port = spec.http_apart.as_ref().map(|_| Port::reserve()).transpose()?;
         for (n, member) in members.iter_mut().enumerate() {
-            member.configure(n, spec, &initial, pki.as_ref());
+            member.configure(n, spec, &initial, pki.as_ref(), http_port.as_ref().map(Port::number));
+        }
+        if let Some(port) = &mut http_port {
+            port.release();
         }
         for member in &members {
             member.start()?;
@@ -71,6 +77,7 @@ impl EtcdCluster {
             version: spec.version,
             etcdctl: tools.etcdctl(spec.version),
             http: http::client(pki.as_ref())?,
+            _http_port: http_port,
             pki,
             root_password: Mutex::new(None),
             dir,

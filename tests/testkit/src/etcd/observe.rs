@@ -100,7 +100,7 @@ impl EtcdCluster {
 
     /// A member's own `/metrics`, which it serves even while it defragments.
     pub async fn metrics(&self, index: usize) -> Result<Exposition> {
-        let url = format!("{}/metrics", self.member(index).client_url());
+        let url = format!("{}/metrics", self.member(index).http_url());
         Ok(Exposition::new(http::get(&self.http, &url).await?))
     }
 

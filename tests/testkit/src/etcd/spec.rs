@@ -40,6 +40,7 @@ pub struct EtcdSpec {
     pub(crate) publishes_also: Option<String>,
     pub(crate) published_as: Vec<String>,
     pub(crate) listens_also: Option<String>,
+    pub(crate) http_apart: Option<String>,
 }
 
 impl EtcdSpec {
@@ -61,6 +62,7 @@ impl EtcdSpec {
             publishes_also: None,
             published_as: Vec::new(),
             listens_also: None,
+            http_apart: None,
         }
     }
 
@@ -140,6 +142,15 @@ impl EtcdSpec {
     #[must_use]
     pub fn listens_also(mut self, url: &str) -> Self {
         self.listens_also = Some(url.to_owned());
+        self
+    }
+
+    /// Serves HTTP, the metrics among it, at a port of its own, with this scheme (`--listen-client-http-urls`, since 3.5):
+    /// each member at an address of its own, all at the same port, as on separate machines.
+    #[must_use]
+    pub fn http_apart(mut self, scheme: &str) -> Self {
+        self.http_apart = Some(scheme.to_owned());
+        self.hosts = (1..=3).map(|n| Host { client_ip: [127, 0, 0, n].into(), ..Host::LOOPBACK }).collect();
         self
     }
 

@@ -1,0 +1,99 @@
+//! Where the metrics pages are, if not at the client URLs, and with what they are reached.
+//!
+//! Of the cluster's credentials only the authorities are used there: no password goes to a page, and a client certificate
+//! only if it is configured for the pages.
+
+use std::path::PathBuf;
+
+use super::{
+    CredentialFiles, Fence,
+    connect::{ConnectError, Connection},
+    credentials::Credentials,
+    sources::Sources,
+};
+use crate::core::{
+    cluster::{Fact, Member, Unknown, UnknownKind},
+    page::PageUrl,
+};
+
+/// As configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pages {
+    /// Of each member's.
+    pub url: PageUrl,
+    /// The authorities to trust there; the cluster's where absent.
+    pub ca: Option<PathBuf>,
+    /// The certificate and key to show there.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Pages {
+    /// The files, which are read with those of the cluster.
+    pub(super) fn files(&self, cluster: &CredentialFiles) -> CredentialFiles {
+        CredentialFiles {
+            ca: self.ca.clone().or_else(|| cluster.ca.clone()),
+            identity: self.identity.clone(),
+            user: None,
+        }
+    }
+}
+
+/// What the files of the pages hold; `None` where the pages are at the client URLs.
+pub(super) fn read(sources: &Sources) -> Result<Option<Credentials>, ConnectError> {
+    sources.pages.as_ref().map(|pages| pages.files(&sources.files).read()).transpose()
+}
+
+/// What reaches the pages.
+pub(super) fn connection(sources: &Sources, read: Option<Credentials>) -> Result<Option<Connection>, ConnectError> {
+    let Some((pages, read)) = sources.pages.as_ref().zip(read) else { return Ok(None) };
+    let files = pages.files(&sources.files);
+    Connection::new(&files, read, sources.discovery.as_ref(), sources.insecure_skip_verify).map(Some)
+}
+
+/// The URL of a member's page.
+pub(super) fn url(pages: &Pages, fence: Option<&Fence>, client_url: &str, member: &Member) -> Fact<String> {
+    let refused = |why| Unknown::new(UnknownKind::Other, why);
+    let page = pages.url.of(client_url, &member.name).map_err(refused)?;
+    if let Some(fence) = fence {
+        fence(&page).map_err(|why| refused(format!("{page} is not dialled: {why}")))?;
+    }
+    Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        adapters::etcd::EtcdCluster,
+        ports::etcd::{Etcd, Renewal},
+    };
+
+    #[tokio::test]
+    async fn the_files_for_pages_are_looked_at_again_and_broken_ones_are_not_taken() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let dir = tempfile::tempdir().expect("a directory");
+        let pki = |name: &str| testkit::Pki::create(&dir.path().join(name)).expect("certificates");
+        let (old, new) = (pki("old"), pki("new"));
+        let (cert, key) = (dir.path().join("cert"), dir.path().join("key"));
+        let put = |from: &testkit::Identity| {
+            std::fs::copy(&from.cert, &cert).expect("copied");
+            std::fs::copy(&from.key, &key).expect("copied");
+        };
+        put(old.client());
+        let pages = Pages {
+            url: PageUrl::parse("https://{host}:1").expect("good"),
+            ca: Some(old.ca().to_owned()),
+            identity: Some((cert.clone(), key.clone())),
+        };
+        let sources =
+            Sources { endpoints: vec!["http://127.0.0.1:1".to_owned()], pages: Some(pages), ..Sources::default() };
+        let cluster = EtcdCluster::open(sources).expect("whole");
+        assert_eq!(cluster.renew().await, Renewal::Unchanged);
+        put(new.client());
+        assert_eq!(cluster.renew().await, Renewal::Taken);
+        assert_eq!(cluster.renew().await, Renewal::Unchanged);
+        std::fs::copy(&old.client().key, &key).expect("copied");
+        let refused = cluster.renew().await;
+        assert!(matches!(&refused, Renewal::Refused(why) if why.contains("do not belong together")), "{refused:?}");
+    }
+}

@@ -1,0 +1,249 @@
+//! Members that serve their metrics at another port than their clients (`--listen-client-http-urls`): what is unknown
+//! then, and that `metrics` and `quota` in the configuration make it known.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use testkit::{Defragd, EtcdSpec, EtcdVersion, OpenSnapshot, exhaust_quota, until};
+
+use crate::{
+    faults,
+    rig::{MIB, MINUTE, Rig, TOKEN, binary, ended_run, firing},
+};
+
+/// Small, so that it is used up soon.
+const QUOTA: u64 = 48 * MIB;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_3_5_apart_over_http() {
+    apart(EtcdVersion::V3_5, "http").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_3_5_apart_over_https() {
+    apart(EtcdVersion::V3_5, "https").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_3_6_apart_over_http() {
+    apart(EtcdVersion::V3_6, "http").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_3_6_apart_over_https() {
+    apart(EtcdVersion::V3_6, "https").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_3_7_apart_over_http() {
+    apart(EtcdVersion::V3_7, "http").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_3_7_apart_over_https() {
+    apart(EtcdVersion::V3_7, "https").await;
+}
+
+/// Without space: only on 3.5 are the metrics the only source of the quota.
+async fn apart(version: EtcdVersion, scheme: &str) {
+    if !faults::versions().contains(&version) {
+        return;
+    }
+    let rig = Rig::with(EtcdSpec::new(version).quota_bytes(QUOTA).http_apart(scheme)).await;
+    exhaust_quota(&rig.cluster, 8 * MIB).await.unwrap();
+    let (without, with) = (config(&rig, "without", ""), config(&rig, "with", &metrics(&rig, scheme)));
+    if version == EtcdVersion::V3_5 {
+        stays_armed(&rig, &without).await;
+    }
+    disarms(&rig, &with, "with").await;
+
+    let snapshot = OpenSnapshot::of(&rig.cluster, 1).await.unwrap();
+    until("the open snapshot to be seen", MINUTE, || async {
+        let seen = member(&with).await;
+        anyhow::ensure!(seen["open_snapshots"] == 1, "{seen}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let unseen = member(&without).await;
+    assert_eq!(unseen["open_snapshots"], Value::Null, "{unseen}");
+    assert!(unseen["metrics_page_error"].as_str().is_some_and(|error| error.contains("/metrics")), "{unseen}");
+
+    // Another tool's: etcd answers when the snapshot is closed.
+    let defragmented = tokio::join!(rig.cluster.defragment(1), async {
+        until("another tool's defragmentation to be seen", MINUTE, || async {
+            let seen = member(&with).await;
+            anyhow::ensure!(seen["defrag_in_progress"] == true, "{seen}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        let unseen = member(&without).await;
+        assert_eq!(unseen["defrag_in_progress"], Value::Null, "{unseen}");
+        drop(snapshot);
+    });
+    defragmented.0.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_from_the_configuration_is_enough_to_disarm() {
+    let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).quota_bytes(QUOTA).http_apart("http")).await;
+    exhaust_quota(&rig.cluster, 8 * MIB).await.unwrap();
+    let file = config(&rig, "quota", &format!("quota: {}MiB", QUOTA / MIB));
+    let log = disarms(&rig, &file, "quota").await;
+    assert!(log.contains("cannot read the metrics page") && !log.contains("its quota (NOSPACE"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_the_member_reports_counts_more_than_that_of_the_configuration() {
+    let spec = EtcdSpec::new(EtcdVersion::V3_5).quota_bytes(QUOTA).http_apart("http");
+    let rig = Rig::with(spec).await;
+    let file = config(&rig, "wrong", &format!("{}\n    quota: 8GiB", metrics(&rig, "http")));
+    let told = member(&file).await;
+    assert_eq!(told["db_quota_bytes"], QUOTA, "{told}");
+    let defragd = serve(&rig, &file, "wrong").await;
+    defragd.metrics().await.unwrap();
+    defragd.metrics().await.unwrap();
+    let log = defragd.log().unwrap();
+    assert_eq!(log.matches("another quota than the configuration").count(), 3, "once for each member: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_client_certificate_is_shown_to_pages_unless_it_is_configured_for_them() {
+    let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).http_apart("https")).await;
+    let url = rig.cluster.member(0).http_url().to_owned();
+    let port = url.rsplit(':').next().unwrap();
+    // "{member}" is `etcd-1` and so on, which is no name here: no page, and an error that says so.
+    let file = config(&rig, "nowhere", &format!("metrics: {{url: 'http://{{member}}.invalid:{port}'}}"));
+    let told = member(&file).await;
+    let error = told["metrics_page_error"].as_str().unwrap();
+    assert!(error.contains("etcd-2.invalid"), "{error}");
+    let file = config(&rig, "bare", &format!("metrics: {{url: 'https://{{host}}:{port}'}}"));
+    let told = member(&file).await;
+    let error = told["metrics_page_error"].as_str().unwrap().to_lowercase();
+    assert!(error.contains("certificate"), "etcd asks for a client certificate there: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_another_member_is_not_believed() {
+    let rig = Rig::new(EtcdVersion::V3_5).await;
+    // One host and one port: it is the first member's page, whoever is meant.
+    let file = config(&rig, "same", &metrics(&rig, "https"));
+    let told = member(&file).await;
+    let (error, first) = (told["metrics_page_error"].as_str().unwrap(), rig.cluster.status(0).await.unwrap().id);
+    assert!(error.contains(&format!("is the page of member {first:x}")), "{error}");
+    assert_eq!((&told["db_quota_bytes"], &told["open_snapshots"]), (&Value::Null, &Value::Null), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_dials_pages_of_allowed_hosts_only() {
+    let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).http_apart("http")).await;
+    let (pki, metrics) = (rig.cluster.pki().unwrap(), metrics(&rig, "http"));
+    let (ca, cert, key) = (pki.ca().display(), pki.client().cert.display(), pki.client().key.display());
+    let ports: Vec<_> = rig.cluster.endpoints().iter().map(|url| url.rsplit(':').next().unwrap().to_owned()).collect();
+    let module = |name: &str, metrics: &str| {
+        format!(
+            "  {name}:
+    tls: {{ca_file: {ca}, cert_file: {cert}, key_file: {key}}}
+    allowed_targets: [127.0.0.0/29]
+    allowed_ports: [{}]
+    {metrics}
+",
+            ports.join(", ")
+        )
+    };
+    let elsewhere = metrics.replace("{host}", "{member}.localhost");
+    let file = rig.path("modules.yaml");
+    std::fs::write(&file, format!("modules:\n{}{}", module("good", &metrics), module("bad", &elsewhere))).unwrap();
+    let args = [format!("--config={}", file.display()), "--exporter-only".to_owned(), "--log.level=debug".to_owned()];
+    let defragd = Defragd::start(binary(), &args, &rig.path("modules.log")).await.unwrap();
+    let target = rig.cluster.member(0).client_url().trim_start_matches("https://");
+    let quotas = async |module: &str| {
+        let page = defragd.get(&format!("/probe?module={module}&target={target}")).await.unwrap();
+        assert_eq!(page.status, 200, "{page:?}");
+        page.body.lines().filter(|line| line.starts_with("defragd_member_db_quota_bytes{")).count()
+    };
+    assert_eq!((quotas("good").await, quotas("bad").await), (3, 0));
+}
+
+/// The alarm stays, for the quota is not known, and the log says what to set.
+async fn stays_armed(rig: &Rig, file: &Path) {
+    let defragd = serve(rig, file, "without").await;
+    defragd.metrics().await.unwrap();
+    defragd.metrics().await.unwrap();
+    let log = defragd.log().unwrap();
+    assert_eq!(log.matches("its quota (NOSPACE is not disarmed").count(), 3, "once for each member: {log}");
+    assert!(log.contains("set metrics.url, or at least quota"), "{log}");
+    defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
+    let run = ended_run(&defragd, 1).await;
+    assert_eq!(run["reason"]["code"], "quota_unknown", "{run}");
+    assert!(rig.cluster.alarms().await.unwrap().iter().any(|(_, kind)| kind == "NOSPACE"));
+    let plan = command(rig, "plan", file).await;
+    assert!(plan.contains("Warning: the metrics page of member etcd-1 cannot be read"), "{plan}");
+}
+
+/// Gives the log.
+async fn disarms(rig: &Rig, file: &Path, name: &str) -> String {
+    let defragd = serve(rig, file, name).await;
+    defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
+    let run = ended_run(&defragd, 1).await;
+    assert_eq!(run["outcome"], "succeeded", "{run}");
+    assert_eq!(rig.cluster.alarms().await.unwrap(), []);
+    rig.cluster.client(0).await.unwrap().put("after", "x", None).await.unwrap();
+    defragd.log().unwrap()
+}
+
+fn metrics(rig: &Rig, scheme: &str) -> String {
+    let port = rig.cluster.member(0).http_url().rsplit(':').next().unwrap();
+    let pki = rig.cluster.pki().unwrap();
+    let (cert, key) = (pki.client().cert.display(), pki.client().key.display());
+    let tls = format!(", tls: {{cert_file: {cert}, key_file: {key}}}");
+    let tls = if scheme == "https" { tls.as_str() } else { "" };
+    format!("metrics: {{url: '{scheme}://{{host}}:{port}/metrics'{tls}}}")
+}
+
+/// A file with the rig's cluster and these keys of it.
+fn config(rig: &Rig, name: &str, keys: &str) -> PathBuf {
+    let pki = rig.cluster.pki().unwrap();
+    let (ca, cert, key) = (pki.ca().display(), pki.client().cert.display(), pki.client().key.display());
+    let text = format!(
+        "clusters:
+  - name: demo
+    endpoints: [{}]
+    tls: {{ca_file: {ca}, cert_file: {cert}, key_file: {key}}}
+    {keys}
+    policy: {{mode: enforce, min_reclaimable: 4MiB, pause_between_members: 1s, recovery_timeout: 20s, on_open_snapshot: ignore}}
+",
+        rig.cluster.endpoints().join(", "),
+    );
+    let path = rig.path(&format!("{name}.yaml"));
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+async fn serve(rig: &Rig, file: &Path, name: &str) -> Defragd {
+    let token = rig.path("token");
+    std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
+    let args = [
+        format!("--config={}", file.display()),
+        format!("--web.bearer-token-file={}", token.display()),
+        format!("--data-dir={}", rig.path(&format!("journal-{name}")).display()),
+    ];
+    Defragd::start(binary(), &args, &rig.path(&format!("{name}.log"))).await.unwrap()
+}
+
+async fn command(rig: &Rig, name: &str, file: &Path) -> String {
+    let args =
+        [name.to_owned(), format!("--config={}", file.display()), format!("--data-dir={}", rig.path("none").display())];
+    let output = tokio::process::Command::new(binary()).args(args).kill_on_drop(true).output().await.unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What `defragd status` says of the second member.
+async fn member(file: &Path) -> Value {
+    let args = ["status".to_owned(), format!("--config={}", file.display()), "--output=json".to_owned()];
+    let output = tokio::process::Command::new(binary()).args(args).kill_on_drop(true).output().await.unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let members = told["clusters"][0]["members"].as_array().unwrap();
+    members.iter().find(|member| member["member"] == "etcd-2").unwrap().clone()
+}
