@@ -635,23 +635,7 @@ impl World {
     pub fn on_journal_entry(&mut self, run: RunId, entry: &Entry) {
         let now = self.now;
         self.watch.note(now, || format!("journal {run}: {}", brief(entry)));
-        let kind = match entry {
-            Entry::Accepted(_) => 0,
-            Entry::Started { .. } => 1,
-            Entry::Intent(_) => 2,
-            Entry::Result(_) => 3,
-            Entry::Finished(_) => 4,
-            Entry::Step(_) => 5,
-            Entry::Joined { .. } => 6,
-            Entry::Resolved { .. } => 7,
-            Entry::Approved { .. } => 8,
-            Entry::Gate(_) => 9,
-            Entry::HandedOver(_) => 10,
-            Entry::Repeats { .. } => 11,
-            Entry::Cancelled(_) => 12,
-            Entry::Verified(_) => 13,
-        };
-        self.watch.mix(now, &[5, run.0.unsigned_abs(), kind]);
+        self.watch.mix(now, &[5, run.0.unsigned_abs(), kind(entry)]);
         self.check_entry(run, entry);
         self.on_begun(run, entry);
         self.check_handed_over(run, entry);
@@ -787,6 +771,26 @@ fn dangerous(version: &str) -> bool {
         [3, 5, patch, ..] => *patch <= 5,
         [major, minor, _, ..] => (*major, *minor) < (3, 4),
         _ => true,
+    }
+}
+
+/// A number for each, for the digest.
+fn kind(entry: &Entry) -> u64 {
+    match entry {
+        Entry::Accepted(_) => 0,
+        Entry::Started { .. } => 1,
+        Entry::Intent(_) => 2,
+        Entry::Result(_) => 3,
+        Entry::Finished(_) => 4,
+        Entry::Step(_) => 5,
+        Entry::Joined { .. } => 6,
+        Entry::Resolved { .. } => 7,
+        Entry::Approved { .. } => 8,
+        Entry::Gate(_) => 9,
+        Entry::HandedOver(_) => 10,
+        Entry::Repeats { .. } => 11,
+        Entry::Cancelled(_) => 12,
+        Entry::Verified(_) => 13,
     }
 }
 
