@@ -127,12 +127,7 @@ mod tests {
             ("http://{host}:2381/metrics", "https://10.0.0.1:2379", "a", "http://10.0.0.1:2381/metrics"),
             ("http://{host}:2381", "https://10.0.0.1:2379", "a", "http://10.0.0.1:2381/metrics"),
             ("http://{host}:2381/metrics", "https://[fd00::1]:2379", "a", "http://[fd00::1]:2381/metrics"),
-            (
-                "https://{member}.etcd.example/m",
-                "https://10.0.0.1:2379",
-                "etcd-1",
-                "https://etcd-1.etcd.example/m",
-            ),
+            ("https://{member}.etcd.example/m", "https://10.0.0.1:2379", "etcd-1", "https://etcd-1.etcd.example/m"),
             ("http://{member}.{host}:1/", "http://b.example", "a", "http://a.b.example:1/metrics"),
         ] {
             assert_eq!(of(url, client_url, name).as_deref(), Ok(page));
