@@ -67,7 +67,7 @@ fn capacity(review: &Review) -> Option<Recommendation> {
         }
         Outlook::GrowingWithoutQuota => Some(say(
             "quota_unknown",
-            "let defragd read the quota: from etcd 3.6, or the members' own metrics page",
+            "let defragd know the quota: etcd 3.6.6, the members' own metrics page (metrics.url), or quota",
             format!("{level} are in use, growing by {growth}, and no quota is known"),
         )),
         Outlook::Unknown { why } => Some(say(
