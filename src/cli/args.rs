@@ -111,10 +111,10 @@ pub(super) struct PolicyArgs {
     /// No further run of a cluster for this long after one, default 6h
     #[arg(long, env = "DEFRAGD_COOLDOWN", value_name = "TIME")]
     cooldown: Option<Time>,
-    /// The leader: auto (default), last, last-after-transfer (hands over first), skip
+    /// The leader: auto (default), last, last-after-transfer (transfers leadership first), skip
     #[arg(long, env = "DEFRAGD_LEADER", value_enum)]
     leader: Option<LeaderArg>,
-    /// With leader auto, hand leadership over first if it is expected to be unavailable for longer, default 2s
+    /// With leader auto, transfer leadership first if it is expected to be unavailable for longer, default 2s
     #[arg(long, env = "DEFRAGD_TRANSFER_ABOVE", value_name = "TIME")]
     transfer_above: Option<Time>,
     /// How long the members' liveness probe lets etcd hang before it is killed; warn if a member is expected to

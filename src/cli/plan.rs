@@ -110,7 +110,7 @@ fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[
                 let why = step.waits_for.as_ref().map_or_else(|| history::why(*need).to_owned(), ToString::to_string);
                 let decision = match (&step.waits_for, step.transfer_first) {
                     (Some(_), _) => "wait",
-                    (None, true) => "hand over, defragment",
+                    (None, true) => "transfer leadership, defragment",
                     (None, false) => "defragment",
                 };
                 (order.to_string(), decision, why)

@@ -16,7 +16,7 @@ use crate::{
     core::{
         cluster::{ClusterFacts, MemberFacts, Status},
         estimate::Speeds,
-        page,
+        page, story,
     },
 };
 
@@ -147,7 +147,7 @@ fn row(facts: &ClusterFacts, member: &MemberFacts, speeds: &Speeds) -> Vec<Strin
 /// What the member itself calls an error, and what holds up its defragmentation.
 fn errors(member: &MemberFacts, status: &Status) -> String {
     let open = member.open_snapshots().filter(|open| *open > 0);
-    let open = open.map(|open| format!("sending {open} snapshot(s)"));
+    let open = open.map(|open| format!("sending {}", story::snapshots(open)));
     status.errors.iter().map(|error| error.trim().to_owned()).chain(open).collect::<Vec<_>>().join(", ")
 }
 

@@ -86,7 +86,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{gate::Moment, history::RunId, wire};
+use super::{gate::Moment, history::RunId, story, wire};
 
 /// Why a cluster or a member is not defragmented now, or why a run stopped.
 #[derive(Clone, Debug, PartialEq, Error, Serialize, Deserialize)]
@@ -195,7 +195,7 @@ pub enum Reason {
     },
     /// A Defragment had no answer, and the member answers everything else while it defragments.
     #[error(
-        "whether member {member} is still at its last defragmentation is not known: it answers other requests meanwhile, and its metrics page, which would tell, cannot be read{}", if detail.is_empty() { String::new() } else { format!(" ({detail})") }
+        "whether member {member} is still at its last defragmentation is not known: it answers other requests meanwhile, and its metrics page cannot be read{}; set metrics.url, or, once etcd's log on that member says that the defragmentation finished: defragd resume", if detail.is_empty() { String::new() } else { format!(" ({detail})") }
     )]
     DefragUnknown {
         /// Its name.
@@ -205,7 +205,7 @@ pub enum Reason {
     },
     /// The member would be unavailable for so long that it may be killed in the middle.
     #[error(
-        "member {member} is expected to be unavailable for {:.0} s, and {what} allows {:.0} s", expected.as_secs_f64(), limit.as_secs_f64()
+        "member {member} is expected to be unavailable for {:.0} s, longer than {what} ({:.0} s); delete and compact keys, or raise the liveness probe's failureThreshold and then {what}", expected.as_secs_f64(), limit.as_secs_f64()
     )]
     StallExceedsProbe {
         /// Its name.
@@ -222,7 +222,7 @@ pub enum Reason {
     /// The member is sending a snapshot. Its defragmentation could not end before the stream does, and the member would
     /// serve nobody until then.
     #[error(
-        "member {member} is sending {open} snapshot(s){}: its defragmentation waits for the end, or the member would serve nobody until then; look for a backup that hangs", if waited.is_zero() { String::new() } else { format!(", for at least {:.0} s", waited.as_secs_f64()) }
+        "member {member} is sending {}{}: its defragmentation waits for the end, because the member would serve no client until then; end the backup if it hangs", story::snapshots(*open), if waited.is_zero() { String::new() } else { format!(", for at least {:.0} s", waited.as_secs_f64()) }
     )]
     SnapshotOpen {
         /// Its name.

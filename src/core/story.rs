@@ -116,6 +116,11 @@ pub fn duration(took: Duration, unavailable: Option<Duration>) -> String {
     format!("in {:.1} s{apart}", took.as_secs_f64())
 }
 
+/// Like `1 snapshot`, `2 snapshots`.
+pub fn snapshots(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "snapshot" } else { "snapshots" })
+}
+
 /// An expected time, like `about 12 s`.
 pub fn about_seconds(expected: Duration) -> String {
     match expected.as_secs_f64().round() {

@@ -97,7 +97,7 @@ async fn with_auto_a_leader_that_would_be_unavailable_for_long_hands_over_first(
     let rig = Rig::fragmented(faults::newest()).await;
     let plan = rig.command("plan", &["--leader=auto", "--transfer-above=0s"]).await;
     let plan = String::from_utf8(plan.stdout).unwrap();
-    assert!(plan.contains("hand over"), "{plan}");
+    assert!(plan.contains("transfer"), "{plan}");
     let (progress, run) = auto(&rig, &["--transfer-above=0s"]).await;
     assert!(progress.contains("handing leadership to"), "{progress}");
     assert_eq!((led(&run), run["members"].as_array().unwrap().len()), (0, 3), "{run}");

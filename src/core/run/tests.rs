@@ -796,7 +796,7 @@ fn a_member_that_sends_a_snapshot_lets_the_others_go_first_and_comes_when_it_end
     let began = bench.now;
     bench.step();
     let waits = |bench: &Bench| bench.run.waiting_for().map(ToString::to_string).unwrap_or_default();
-    assert!(waits(&bench).contains("etcd-3 is sending 1 snapshot(s), for at least 5 s"), "{}", waits(&bench));
+    assert!(waits(&bench).contains("etcd-3 is sending 1 snapshot, for at least 5 s"), "{}", waits(&bench));
     bench.facts.members[2].gauges = Some(Ok(page(|_| ())));
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.order, [2, 3, 1]);
