@@ -62,6 +62,8 @@ pub struct Drive<'a, E, J> {
     pub gates: &'a [Gate],
     /// The newest revision that is old enough to be compacted, for a policy that says so by age.
     pub old_revision: Option<u64>,
+    /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
+    pub snapshot_patience: Duration,
     /// The cluster.
     pub etcd: &'a E,
     /// Where everything is written down first.
@@ -99,12 +101,17 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
     async fn brief(&self, view: &RunView) -> Result<Brief, JournalError> {
         let ledger = ledger::read(self.journal, &view.request.cluster).await?;
         let by_operator = view.request.trigger == Trigger::Manual;
-        let attempts = if by_operator { BTreeMap::new() } else { ledger.attempts() };
+        let mut attempts = ledger.attempts();
+        if by_operator {
+            // Who asks knows of earlier attempts, but not whether one is still under way.
+            attempts.retain(|_, last| last.intent.non_blocking && last.has_unknown_end());
+        }
         Ok(Brief {
             policy: self.policy.clone(),
             gates: self.gates.iter().map(|gate| gate.rule.clone()).collect(),
             attempts,
             speeds: ledger.speeds(),
+            snapshot_patience: self.snapshot_patience,
             old_revision: self.old_revision,
         })
     }

@@ -25,6 +25,7 @@ fn drive<'a>(
         policy,
         gates: &[],
         old_revision: None,
+        snapshot_patience: Duration::from_mins(10),
         etcd,
         journal,
         progress: &Quiet,

@@ -171,6 +171,12 @@ impl<E: Etcd> Target<E> {
         timeout(observer::LOOK_BUDGET * 2, observer::look(&*etcd, observer::LOOK_BUDGET)).await.ok()?.ok()
     }
 
+    /// All that a run would see; `None` if the member list does not come in time.
+    pub(super) async fn observe(&self) -> Option<ClusterFacts> {
+        let etcd = self.etcd();
+        Box::pin(observer::observe(&*etcd)).await.ok()
+    }
+
     /// Looks at the cluster's revision again and again, for a compaction by age. Never ends, but has nothing to do
     /// where there is none.
     pub(super) async fn watch_revisions(&self) -> Infallible {

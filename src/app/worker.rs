@@ -31,6 +31,8 @@ use crate::{
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 /// With nothing to do, every change wakes the worker.
 const IDLE_INTERVAL: Duration = Duration::from_hours(1);
+/// Most backups are over by then. Others must not wait for the slot of a run that waits: the rest is the next run's.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(15);
 /// How soon to try again to read a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -172,6 +174,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
             None => {}
         }
+        if let Some(since) = ledger.waits_for_snapshot()
+            && let Some(reason) = self.snapshot_in_the_way(ledger, policy, since).await
+        {
+            self.waits_for(view.id, reason);
+            return Next::Wait(LOOK_INTERVAL);
+        }
         if !has_slot && self.shared.slots.available_permits() == 0 {
             self.waits_for(view.id, Reason::TooManyRuns { limit: self.shared.max_concurrent_runs });
         }
@@ -188,6 +196,22 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         desk.emergency = false;
         desk.active = Some((run, request.clone()));
         Next::Serve { run, request, emergency: urgent, term }
+    }
+
+    /// Whether a snapshot still keeps all that is to be done from beginning. A cluster without space is not kept waiting: a
+    /// run may be able to disarm the alarm.
+    async fn snapshot_in_the_way(&self, ledger: &Ledger, policy: &Policy, since: Timestamp) -> Option<Reason> {
+        let facts = self.target.observe().await?;
+        let past = Past { attempts: ledger.attempts(), ..Past::default() };
+        let plan = Plan::new(&facts, policy, &past);
+        if plan.blocked.is_some() || facts.has_alarm(AlarmKind::NoSpace) {
+            return None;
+        }
+        let mut reason = plan.pending().next()?.0.waits_for.clone()?;
+        if let Reason::SnapshotOpen { waited, .. } = &mut reason {
+            *waited = Duration::try_from(self.shared.clock.now().duration_since(since)).unwrap_or_default();
+        }
+        Some(reason)
     }
 
     fn waits_for(&self, run: RunId, reason: Reason) {
@@ -227,6 +251,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             policy: rules.policy.clone(),
             gates: &rules.gates,
             old_revision: self.target.old_revision(),
+            snapshot_patience: SNAPSHOT_PATIENCE,
             etcd: &*etcd,
             journal: &self.shared.journal,
             progress: &watchers,

@@ -46,6 +46,9 @@ use crate::{
     ports::{clock::SystemClock, etcd::Etcd, journal::Journal, progress::Progress},
 };
 
+/// Who typed the command waits for a backup, but not for one that hangs.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(10);
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -103,6 +106,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         policy: cluster.policy.clone(),
         gates: &gates,
         old_revision: None,
+        snapshot_patience: SNAPSHOT_PATIENCE,
         etcd: &etcd,
         journal: &journal,
         progress: &progress,

@@ -333,6 +333,13 @@ impl Ledger {
         self.attempts_of_its_own().into_iter().map(|(member, (_, result))| (member, result)).collect()
     }
 
+    /// Since when a snapshot has been in the way, if that is what ended the last run.
+    pub fn waits_for_snapshot(&self) -> Option<Timestamp> {
+        let ended = self.runs.iter().rev().find(|run| run.outcome.is_some())?;
+        let for_snapshot = matches!(ended.outcome, Some(Outcome::Stopped { reason: Reason::SnapshotOpen { .. } }));
+        ended.finished_at.filter(|_| for_snapshot)
+    }
+
     /// How fast members were defragmented, by all that is known: a resume changes no disk.
     pub fn speeds(&self) -> Speeds {
         let inherited = self.inherited.iter().flat_map(|digest| &digest.attempts).map(|attempt| &attempt.result);

@@ -1,7 +1,7 @@
 //! How long a member will be unavailable for its defragmentation.
 //!
 //! What takes the time is the copy of what is in use. So a member's estimate is that, divided by the speed of its last
-//! defragmentation; before the first one, of those of the other members; else by upstream's rule of thumb.
+//! defragmentations; before the first one, of those of the other members; else by upstream's rule of thumb.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{
     cluster::MemberId,
     history::{MemberEnd, MemberResult},
+    reason::Reason,
     wire,
 };
 
@@ -20,6 +21,8 @@ const RULE_OF_THUMB: f64 = 100e6;
 const UNCERTAINTY: (f64, f64) = (4.0, 2.5);
 /// How much slower or faster than the last time: the load is another.
 const UNCERTAINTY_MEASURED: (f64, f64) = (2.0, 2.0);
+/// So many of the last times count.
+const REMEMBERED: usize = 3;
 /// A smaller copy says nothing about the disk: opening and closing the files takes most of its time.
 const LEAST_MEASURED: ByteSize = ByteSize::mib(16);
 
@@ -39,9 +42,9 @@ pub struct Estimate {
     pub measured: bool,
 }
 
-/// How fast members were defragmented.
+/// How fast members were defragmented: of each the last times, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Speeds(BTreeMap<MemberId, f64>);
+pub struct Speeds(BTreeMap<MemberId, Vec<f64>>);
 
 impl Speeds {
     /// From results, oldest first.
@@ -54,18 +57,26 @@ impl Speeds {
     /// A member's attempt ended.
     pub fn saw(&mut self, result: &MemberResult) {
         let copied = result.intent.before.db_size_in_use;
-        let MemberEnd::Defragmented { took, unavailable, .. } = result.end else { return };
-        let unavailable = unavailable.unwrap_or(took).as_secs_f64();
-        if copied >= LEAST_MEASURED && unavailable > 0.0 {
-            self.0.insert(result.intent.member_id, bytes(copied) / unavailable);
+        let unavailable = match &result.end {
+            MemberEnd::Defragmented { took, unavailable, .. } => unavailable.unwrap_or(*took),
+            // It took longer than that.
+            MemberEnd::Failed { reason: Reason::DeadlineExceeded { deadline, .. }, .. } => *deadline,
+            _ => return,
+        };
+        if copied >= LEAST_MEASURED && !unavailable.is_zero() {
+            let speeds = self.0.entry(result.intent.member_id).or_default();
+            speeds.push(bytes(copied) / unavailable.as_secs_f64());
+            if speeds.len() > REMEMBERED {
+                speeds.remove(0);
+            }
         }
     }
 
     /// For a member with so much in use.
     pub fn estimate(&self, member: MemberId, in_use: ByteSize) -> Estimate {
-        // The slowest of the others: members mostly have the same disks, and who is wrong is better early than late.
-        let of_others = || self.0.values().copied().min_by(f64::total_cmp);
-        let measured = self.0.get(&member).copied().or_else(of_others);
+        let own = self.0.get(&member).and_then(|speeds| middle(speeds.iter().copied()));
+        // Members mostly have the same disks.
+        let measured = own.or_else(|| middle(self.0.values().flatten().copied()));
         let (longer, shorter) = if measured.is_some() { UNCERTAINTY_MEASURED } else { UNCERTAINTY };
         let seconds = bytes(in_use) / measured.unwrap_or(RULE_OF_THUMB);
         let time = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
@@ -76,6 +87,13 @@ impl Speeds {
             measured: measured.is_some(),
         }
     }
+}
+
+/// The middle one, so that a single time that was held up does not count; the slower of two.
+fn middle(speeds: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut speeds: Vec<_> = speeds.collect();
+    speeds.sort_by(f64::total_cmp);
+    speeds.get(speeds.len().checked_sub(1)? / 2).copied()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes stay below 2^52")]
@@ -110,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_s_own_last_time_counts_then_the_others_then_the_rule_of_thumb() {
+    fn a_member_s_own_last_times_count_then_the_others_then_the_rule_of_thumb() {
         let mut speeds = Speeds::default();
         let guess = speeds.estimate(MemberId(1), ByteSize::mb(1000));
         assert_eq!((guess.expected, guess.measured), (Duration::from_secs(10), false));
@@ -120,10 +138,24 @@ mod tests {
         speeds.saw(&result(2, ByteSize::mb(500), at(250), None));
         assert!((seconds(&speeds, 1) - 20.0).abs() < 0.01);
         assert!((seconds(&speeds, 2) - 4.0).abs() < 0.01);
-        assert!((seconds(&speeds, 3) - 20.0).abs() < 0.01, "the slowest of the others");
-        speeds.saw(&result(1, ByteSize::mb(500), at(100), None));
-        assert!((seconds(&speeds, 1) - 10.0).abs() < 0.01, "the last time");
+        assert!((seconds(&speeds, 3) - 20.0).abs() < 0.01, "the slower of the two others");
+        for mb_per_second in [100, 100] {
+            speeds.saw(&result(1, ByteSize::mb(500), at(mb_per_second), None));
+        }
+        assert!((seconds(&speeds, 1) - 10.0).abs() < 0.01, "one that was slow counts no more");
+        for mb_per_second in [50, 50] {
+            speeds.saw(&result(1, ByteSize::mb(500), at(mb_per_second), None));
+        }
+        assert!((seconds(&speeds, 1) - 20.0).abs() < 0.01, "the last three");
         assert!(speeds.estimate(MemberId(1), ByteSize::mb(1000)).measured);
+    }
+
+    #[test]
+    fn a_deadline_that_was_exceeded_says_how_slow_it_was_at_the_least() {
+        let mut slow = result(1, ByteSize::mb(500), Duration::ZERO, None);
+        let (member, deadline) = ("etcd-1".to_owned(), Duration::from_secs(100));
+        slow.end = MemberEnd::Failed { reason: Reason::DeadlineExceeded { member, deadline }, after: None };
+        assert!((seconds(&Speeds::of(&[slow]), 1) - 200.0).abs() < 0.01);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
     backoff,
     cluster::{AlarmKind, ClusterFacts, MemberFacts, MemberId},
     estimate::{Estimate, Speeds},
-    history::{MemberEnd, MemberResult},
+    history::MemberResult,
     policy::{LeaderPolicy, Need, OpenSnapshotPolicy, Policy},
     reason::Reason,
     safety,
@@ -30,6 +30,17 @@ pub struct Past {
     pub attempts: BTreeMap<MemberId, MemberResult>,
     /// How fast members were defragmented before.
     pub speeds: Speeds,
+    /// How many snapshots members were sending when their metrics page was last read. One that is not read says nothing of
+    /// their end.
+    pub snapshots: BTreeMap<MemberId, u64>,
+}
+
+impl Past {
+    /// Takes what the metrics pages say of snapshots.
+    pub fn saw(&mut self, facts: &ClusterFacts) {
+        let told = facts.members.iter().filter_map(|facts| Some((facts.member.id, facts.open_snapshots()?)));
+        self.snapshots.extend(told);
+    }
 }
 
 /// What is to happen with one member.
@@ -106,7 +117,7 @@ impl Plan {
                 };
                 if let (Decision::Defragment { .. }, Ok(status)) = (&step.decision, &member.status) {
                     let expected = past.speeds.estimate(step.member_id, status.db_size_in_use);
-                    step.waits_for = open_snapshot(member, policy);
+                    step.waits_for = open_snapshot(member, policy, past);
                     step.transfer_first = is_leader && transfers_first(policy, &expected);
                     step.expected = Some(expected);
                 }
@@ -115,10 +126,17 @@ impl Plan {
             .collect();
         let leader = steps.iter().find(|step| step.is_leader).map(|step| step.member.clone());
         steps.sort_by(|a, b| Place::of(a, leader.as_deref()).cmp(&Place::of(b, leader.as_deref())));
+        let too_long = || stalls(&steps, policy.max_expected_stall, "max_expected_stall").next();
         let blocked = safety::cluster_danger(facts, policy)
             .or_else(|| unknown_end(facts, past))
-            .or_else(|| stalls(&steps, policy.max_expected_stall, "max_expected_stall").next());
-        let warnings = stalls(&steps, policy.liveness_budget, "liveness_budget").collect();
+            // A cluster without space has nothing to lose by it.
+            .or_else(|| too_long().filter(|_| !facts.has_alarm(AlarmKind::NoSpace)));
+        let limits = [(policy.liveness_budget, "liveness_budget"), (policy.max_expected_stall, "max_expected_stall")];
+        let warnings = limits.into_iter().find_map(|(limit, what)| {
+            let stalls: Vec<_> = stalls(&steps, limit, what).collect();
+            (!stalls.is_empty()).then_some(stalls)
+        });
+        let warnings = warnings.unwrap_or_default();
         Self { blocked, emergency: emergency(facts), steps, warnings }
     }
 
@@ -220,15 +238,8 @@ fn stalls<'a>(steps: &'a [Step], limit: Option<Duration>, what: &'a str) -> impl
 /// A member whose last Defragment had no answer, and that may be at it although it answers. Nobody else is started then.
 fn unknown_end(facts: &ClusterFacts, past: &Past) -> Option<Reason> {
     facts.members.iter().find_map(|member| {
-        let last = past.attempts.get(&member.member.id)?;
-        let unanswered = matches!(
-            &last.end,
-            MemberEnd::Failed {
-                reason: Reason::ConnectionLost { .. } | Reason::DeadlineExceeded { .. } | Reason::DefragUnknown { .. },
-                after: None,
-            }
-        );
-        let is_unknown = unanswered && member.status.is_ok() && member.in_flight(last.intent.non_blocking).is_none();
+        let last = past.attempts.get(&member.member.id).filter(|last| last.has_unknown_end())?;
+        let is_unknown = member.status.is_ok() && member.in_flight(last.intent.non_blocking).is_none();
         is_unknown.then(|| Reason::DefragUnknown { member: member.member.label(), detail: page_trouble(member) })
     })
 }
@@ -243,8 +254,9 @@ pub(super) fn page_trouble(member: &MemberFacts) -> String {
 
 /// Whether the member is sending a snapshot. Defragment holds all of etcd's locks while it waits for the stream to end:
 /// the member would serve nobody until then. Where its metrics page is not known, neither is this.
-fn open_snapshot(member: &MemberFacts, policy: &Policy) -> Option<Reason> {
-    let open = member.open_snapshots().filter(|open| *open > 0)?;
+fn open_snapshot(member: &MemberFacts, policy: &Policy, past: &Past) -> Option<Reason> {
+    let before = || past.snapshots.get(&member.member.id).copied();
+    let open = member.open_snapshots().or_else(before).filter(|open| *open > 0)?;
     (policy.on_open_snapshot == OpenSnapshotPolicy::Wait).then(|| Reason::SnapshotOpen {
         member: member.member.label(),
         open,

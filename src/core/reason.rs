@@ -38,7 +38,7 @@
 //! | `not_recovered` | bring the cluster back to health: `defragd status` |
 //! | `journal_failed` | free space in `--data-dir`, make it writable |
 //! | `transfer_failed` | look at the voters' health and at the leader's log |
-//! | `no_transfer_target` | bring a voter to health, or set `leader` to `auto` |
+//! | `no_transfer_target` | bring a voter to health; with `leader: auto` the leader is defragmented as the leader |
 //! | `compaction_failed` | look at the leader's log; compaction is off by default |
 //! | `still_near_quota` | delete and compact keys and run again, or raise the quota on every member |
 //! | `quota_unknown` | set `metrics.url` or `quota` in the cluster's configuration, or disarm by hand |
@@ -357,7 +357,7 @@ pub enum Reason {
     },
     /// Nobody can take leadership over.
     #[error(
-        "no voter is fit to take leadership over before the leader is defragmented (caught up, and its file tight); set `leader` to `auto` or `last` to defragment it as the leader"
+        "no voter is fit to take leadership over before the leader is defragmented (caught up, and its file tight); bring a voter to health, or let it be defragmented as the leader (`leader: last`)"
     )]
     NoTransferTarget,
     /// The history could not be compacted.

@@ -84,31 +84,35 @@ pub struct EtcdCluster {
 struct Connected {
     connection: Connection,
     /// What reaches the metrics pages, where they are not at the client URLs.
-    pages: Option<Connection>,
+    pages: Option<Arc<Connection>>,
     logins: Logins,
     links: Mutex<HashMap<String, Arc<Link>>>,
 }
 
-/// What the files of the cluster hold, and those of its metrics pages.
-type Files = (credentials::Credentials, Option<credentials::Credentials>);
-
-fn read_files(sources: &Sources) -> Result<Files, ConnectError> {
-    Ok((sources.files.read()?, page::read(sources)?))
-}
-
 impl Connected {
-    fn new(sources: &Sources, (credentials, pages): Files) -> Result<Arc<Self>, ConnectError> {
+    fn new(
+        sources: &Sources,
+        credentials: credentials::Credentials,
+        pages: Option<Arc<Connection>>,
+    ) -> Result<Arc<Self>, ConnectError> {
         let skip_verify = sources.insecure_skip_verify;
         let connection = Connection::new(&sources.files, credentials, sources.discovery.as_ref(), skip_verify)?;
         let logins = Logins::new(connection.credentials.user.clone(), connection.who.clone());
-        let pages = page::connection(sources, pages)?;
         Ok(Arc::new(Self { connection, pages, logins, links: Mutex::default() }))
     }
 
-    /// Whether these are what the connections were made with.
-    fn is_of(&self, (credentials, pages): &Files) -> bool {
-        self.connection.credentials == *credentials
-            && self.pages.as_ref().map(|pages| &pages.credentials) == pages.as_ref()
+    /// The same with what the files hold now, if that is another; and what is wrong with the files of the pages, which
+    /// must not keep the cluster's own from being loaded.
+    fn renewed(&self, sources: &Sources) -> Result<(Option<Arc<Self>>, Option<ConnectError>), ConnectError> {
+        let credentials = sources.files.read()?;
+        let (pages, trouble) = match page::renewed(sources, self.pages.as_ref()) {
+            Ok(pages) => (pages, None),
+            Err(error) => (self.pages.clone(), Some(error)),
+        };
+        let same_pages = pages.as_ref().map(Arc::as_ptr) == self.pages.as_ref().map(Arc::as_ptr);
+        let is_same = same_pages && self.connection.credentials == credentials;
+        let new = if is_same { None } else { Some(Self::new(sources, credentials, pages)?) };
+        Ok((new, trouble))
     }
 
     /// A connection to this address. Sends nothing of a call's.
@@ -139,7 +143,7 @@ impl EtcdCluster {
                         server's certificate by --cacert (tls.ca_file)";
             return Err(ConnectError::Tls(what.to_owned()));
         }
-        let connected = Connected::new(&sources, read_files(&sources)?)?;
+        let connected = Connected::new(&sources, sources.files.read()?, page::renewed(&sources, None)?)?;
         Ok(Self {
             is_tls: sources.is_tls(),
             discovered: sources.discovery.clone().map(Discovered::new),
@@ -419,14 +423,19 @@ impl Etcd for EtcdCluster {
         // Files may be on a disk that hangs; what is read is parsed there, too.
         let looked = tokio::task::spawn_blocking(move || {
             let _only_look = only_look;
-            let files = read_files(&sources)?;
-            (!in_use.is_of(&files)).then(|| Connected::new(&sources, files)).transpose()
+            in_use.renewed(&sources)
         });
         match looked.await {
-            Ok(Ok(None)) => Renewal::Unchanged,
-            Ok(Ok(Some(new))) => {
-                *self.connected.lock() = new;
-                Renewal::Taken
+            Ok(Ok((new, trouble))) => {
+                let renewal = match (&new, trouble) {
+                    (_, Some(error)) => Renewal::Refused(format!("of the metrics pages: {error}")),
+                    (Some(_), None) => Renewal::Taken,
+                    (None, None) => Renewal::Unchanged,
+                };
+                if let Some(new) = new {
+                    *self.connected.lock() = new;
+                }
+                renewal
             }
             Ok(Err(error)) => Renewal::Refused(error.to_string()),
             Err(error) => Renewal::Refused(error.to_string()),

@@ -3,12 +3,11 @@
 //! Of the cluster's credentials only the authorities are used there: no password goes to a page, and a client certificate
 //! only if it is configured for the pages.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
     CredentialFiles, Fence,
     connect::{ConnectError, Connection},
-    credentials::Credentials,
     sources::Sources,
 };
 use crate::core::{
@@ -38,16 +37,20 @@ impl Pages {
     }
 }
 
-/// What the files of the pages hold; `None` where the pages are at the client URLs.
-pub(super) fn read(sources: &Sources) -> Result<Option<Credentials>, ConnectError> {
-    sources.pages.as_ref().map(|pages| pages.files(&sources.files).read()).transpose()
-}
-
-/// What reaches the pages.
-pub(super) fn connection(sources: &Sources, read: Option<Credentials>) -> Result<Option<Connection>, ConnectError> {
-    let Some((pages, read)) = sources.pages.as_ref().zip(read) else { return Ok(None) };
+/// What reaches the pages, with what the files hold now; `None` where the pages are at the client URLs. It is `in_use` if
+/// that was made with the same. Blocks.
+pub(super) fn renewed(
+    sources: &Sources,
+    in_use: Option<&Arc<Connection>>,
+) -> Result<Option<Arc<Connection>>, ConnectError> {
+    let Some(pages) = &sources.pages else { return Ok(None) };
     let files = pages.files(&sources.files);
-    Connection::new(&files, read, sources.discovery.as_ref(), sources.insecure_skip_verify).map(Some)
+    let read = files.read()?;
+    if let Some(same) = in_use.filter(|in_use| in_use.credentials == read) {
+        return Ok(Some(Arc::clone(same)));
+    }
+    let new = Connection::new(&files, read, sources.discovery.as_ref(), sources.insecure_skip_verify)?;
+    Ok(Some(Arc::new(new)))
 }
 
 /// The URL of a member's page.
@@ -95,5 +98,27 @@ mod tests {
         std::fs::copy(&old.client().key, &key).expect("copied");
         let refused = cluster.renew().await;
         assert!(matches!(&refused, Renewal::Refused(why) if why.contains("do not belong together")), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn broken_files_for_pages_do_not_keep_the_clusters_own_from_being_loaded() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let dir = tempfile::tempdir().expect("a directory");
+        let pki = testkit::Pki::create(&dir.path().join("pki")).expect("certificates");
+        let (password, ca) = (dir.path().join("password"), dir.path().join("ca"));
+        std::fs::write(&password, "one").expect("written");
+        std::fs::copy(pki.ca(), &ca).expect("copied");
+        let pages =
+            Pages { url: PageUrl::parse("https://{host}:1").expect("good"), ca: Some(ca.clone()), identity: None };
+        let files = CredentialFiles { user: Some(("root".to_owned(), password.clone())), ..CredentialFiles::default() };
+        let endpoints = vec!["http://127.0.0.1:1".to_owned()];
+        let sources = Sources { endpoints, files, pages: Some(pages), ..Sources::default() };
+        let cluster = EtcdCluster::open(sources).expect("whole");
+        std::fs::remove_file(&ca).expect("removed");
+        std::fs::write(&password, "two").expect("written");
+        let told = cluster.renew().await;
+        assert!(matches!(&told, Renewal::Refused(why) if why.contains("of the metrics pages")), "{told:?}");
+        let user = cluster.connected().connection.credentials.user.clone();
+        assert_eq!(user, Some(("root".to_owned(), "two".to_owned())));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, Fact},
-    history::{Outcome, Step},
+    history::Step,
     policy::QUOTA_MARGIN,
     reason::Reason,
 };
@@ -73,10 +73,8 @@ impl Run {
         }
         if armed.is_empty() {
             if now.saturating_sub(*clearing.clear_since.get_or_insert(now)) >= CLEAR_FOR {
-                return match self.stop.clone() {
-                    Some(reason) => self.finish(Outcome::Stopped { reason }),
-                    None => self.succeed(),
-                };
+                // A member may still wait for the end of a snapshot.
+                return self.choose(now, facts);
             }
         } else if clearing.clear_since.is_some() || waited >= CLEAR_FOR {
             return self.give_up(Reason::NoSpaceAgain);

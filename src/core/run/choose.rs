@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Done, LOOK_INTERVAL, Phase, Run, SNAPSHOT_LOOK_INTERVAL,
-    SNAPSHOT_PATIENCE, known, sizes,
+    Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Done, LOOK_INTERVAL, Phase, Run, SNAPSHOT_LOOK_INTERVAL, alarms, known,
+    sizes,
 };
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, Fact, MemberFacts},
@@ -34,6 +34,7 @@ impl Run {
             return self.give_up(reason);
         }
         self.no_space = facts.has_alarm(AlarmKind::NoSpace);
+        self.past.saw(facts);
         let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let blocked = plan.blocked.clone();
         let next = plan.pending().next().map(|(step, need)| (step.clone(), need));
@@ -63,9 +64,12 @@ impl Run {
             self.compacted = true;
             return self.intend_step(crate::core::history::Step::Compact { revision });
         }
+        // Whoever waits for a snapshot need not keep the cluster from writes, if no file is near its quota any more.
+        let waits = next.as_ref().is_some_and(|(step, _)| step.waits_for.is_some());
+        let next = next.filter(|_| !(waits && disarm && alarms::near_quota(facts).is_none()));
         match next {
             Some((Planned { waits_for: Some(reason), .. }, _)) => self.wait_for_snapshot(now, reason),
-            Some((step, need)) if step.transfer_first => self.hand_over_first(facts, step, need),
+            Some((step, need)) if step.transfer_first && !self.stays_leader => self.hand_over_first(facts, step, need),
             Some((step, need)) => self.intend(facts, step, need),
             None if self.has_to_verify(disarm) => self.verify(facts),
             None if disarm => self.disarm_next(facts),
@@ -81,7 +85,7 @@ impl Run {
         if let Reason::SnapshotOpen { waited, .. } = &mut reason {
             *waited = now.saturating_sub(since);
         }
-        if now.saturating_sub(since) >= SNAPSHOT_PATIENCE {
+        if now.saturating_sub(since) >= self.brief.snapshot_patience {
             return self.finish(Outcome::Stopped { reason });
         }
         self.waiting_for = Some(reason);
@@ -126,7 +130,10 @@ impl Run {
             return self.record(intent, end, Some(Outcome::Stopped { reason }));
         }
         let against = match known(facts) {
-            Ok(facts) => self.other_cluster(facts).or_else(|| self.no_longer_next(&intent, facts)),
+            Ok(facts) => {
+                self.past.saw(facts);
+                self.other_cluster(facts).or_else(|| self.no_longer_next(&intent, facts))
+            }
             Err(reason) => Some(reason),
         };
         if let Some(reason) = against {

@@ -13,6 +13,12 @@ use crate::core::{
     safety,
 };
 
+/// The snapshot that a member sends, whose end its defragmentation waits for.
+pub(super) fn held_by_snapshot(intent: &Intent, facts: &Fact<ClusterFacts>) -> Option<Reason> {
+    let open = facts.as_ref().ok()?.member(intent.member_id)?.open_snapshots().filter(|open| *open > 0)?;
+    Some(Reason::SnapshotOpen { member: intent.member.clone(), open, waited: Duration::ZERO })
+}
+
 /// What the look-out saw.
 pub(super) enum Seen {
     /// It has been idle for long enough: it is done. With its sizes.
@@ -88,7 +94,7 @@ impl Run {
             Seen::Gone => self.fail(intent, cause, None),
             Seen::Unknown(reason) => self.fail(intent, reason, None),
             Seen::Busy(watch) => {
-                self.waiting_for = Some(cause.clone());
+                self.waiting_for = Some(held_by_snapshot(&intent, facts).unwrap_or_else(|| cause.clone()));
                 self.look_at(Phase::Following { intent, cause, watch })
             }
         }

@@ -37,7 +37,7 @@ impl Run {
     pub(super) fn hand_over_first(&mut self, facts: &ClusterFacts, leader: Planned, need: Need) -> Action {
         let Some(heir) = self.heir(facts, leader.member_id) else {
             if self.brief.policy.leader == LeaderPolicy::Auto {
-                self.fell_back = Some(Reason::NoTransferTarget);
+                self.keep_leader(Reason::NoTransferTarget);
                 return self.intend(facts, leader, need);
             }
             // If an operator must fix a voter first, report that.
@@ -49,11 +49,21 @@ impl Run {
         };
         let (to, member) = (heir.member.id, heir.member.label());
         if self.transfers >= MAX_TRANSFERS {
-            let detail = format!("it was handed over {MAX_TRANSFERS} times and came back to {}", leader.member);
-            return self.give_up(Reason::TransferFailed { member, detail });
+            let detail = format!("it was transferred {MAX_TRANSFERS} times and came back to {}", leader.member);
+            let reason = Reason::TransferFailed { member, detail };
+            if self.brief.policy.leader == LeaderPolicy::Auto {
+                self.keep_leader(reason);
+                return self.intend(facts, leader, need);
+            }
+            return self.give_up(reason);
         }
         self.transfers += 1;
         self.intend_step(Step::MoveLeader { from: leader.member_id, to, member })
+    }
+
+    fn keep_leader(&mut self, reason: Reason) {
+        self.stays_leader = true;
+        self.fell_back = Some(reason);
     }
 
     /// The voter that is furthest, among those that need no defragmentation (any more).
@@ -112,8 +122,15 @@ impl Run {
             handing.steady_since = None;
         }
         if now.saturating_sub(handing.since) >= self.brief.policy.recovery_timeout {
+            // Where the cluster is well and the leader only stays.
+            let keeps = self.brief.policy.leader == LeaderPolicy::Auto && trouble.is_none();
             let detail = trouble.map_or(handing.detail, |trouble| trouble.to_string());
-            return self.give_up(Reason::TransferFailed { member: handing.to, detail });
+            let reason = Reason::TransferFailed { member: handing.to, detail };
+            if keeps {
+                self.keep_leader(reason);
+                return self.choose(now, facts);
+            }
+            return self.give_up(reason);
         }
         self.waiting_for = trouble;
         let waited = now.saturating_sub(handing.since);

@@ -50,8 +50,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The time between the first looks at something that mostly takes no second: what is waited for here keeps the next
 /// member waiting, too.
 const FIRST_LOOK_INTERVAL: Duration = Duration::from_millis(25);
-/// How long a run waits for the end of a snapshot before it ends and leaves the rest to the next one.
-const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(10);
 /// The time between two looks at an open snapshot: a backup takes seconds or minutes.
 const SNAPSHOT_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a member must look idle, after an answer to Defragment that never came, to count as done.
@@ -71,6 +69,8 @@ pub struct Brief {
     pub attempts: BTreeMap<MemberId, MemberResult>,
     /// How fast members were defragmented before, whoever asks.
     pub speeds: Speeds,
+    /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
+    pub snapshot_patience: Duration,
     /// The newest revision that is old enough to be compacted, for a policy that says so by age.
     pub old_revision: Option<u64>,
 }
@@ -281,6 +281,8 @@ pub struct Run {
     /// Whether the members' data was compared since the last member, or that failed too often.
     verified: bool,
     hash_tries: u32,
+    /// Leadership could not be transferred: the leader is defragmented as the leader.
+    stays_leader: bool,
     /// The outcome of a failed run, while it still disarms NOSPACE.
     ending: Option<Outcome>,
     looks: u32,
@@ -300,6 +302,7 @@ impl Run {
             done: BTreeSet::new(),
             attempts: std::mem::take(&mut brief.attempts),
             speeds: std::mem::take(&mut brief.speeds),
+            snapshots: BTreeMap::new(),
         };
         let run = Self {
             brief,
@@ -315,6 +318,7 @@ impl Run {
             unproven: false,
             no_space: false,
             snapshot_since: None,
+            stays_leader: false,
             verified: false,
             hash_tries: 0,
             ending: None,
@@ -412,7 +416,13 @@ impl Run {
     /// Ends a failed run: disarms NOSPACE first if that is safe, and chooses no further member.
     fn end(&mut self, outcome: Outcome, facts: &Fact<ClusterFacts>) -> Action {
         match (self.trouble(facts), facts) {
-            (None, Ok(facts)) if facts.has_alarm(AlarmKind::NoSpace) => self.disarm_next(facts),
+            (None, Ok(facts)) if facts.has_alarm(AlarmKind::NoSpace) => {
+                if self.has_to_verify(true) {
+                    self.verify(facts)
+                } else {
+                    self.disarm_next(facts)
+                }
+            }
             _ => self.finish(outcome),
         }
     }

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use super::{Action, Brief, Phase, Run, Watch, compact, defragment::Seen};
+use super::{
+    Action, Brief, Phase, Run, Watch, compact,
+    defragment::{Seen, held_by_snapshot},
+};
 use crate::core::{
     cluster::{ClusterFacts, Fact},
     gate::GateResult,
@@ -97,7 +100,8 @@ impl Run {
                 self.record(intent, MemberEnd::Unconfirmed { after: None }, Some(Outcome::Interrupted { reason }))
             }
             Seen::Busy(watch) => {
-                self.waiting_for = Some(Reason::DefragInFlight { member: intent.member.clone() });
+                let in_flight = || Reason::DefragInFlight { member: intent.member.clone() };
+                self.waiting_for = Some(held_by_snapshot(&intent, facts).unwrap_or_else(in_flight));
                 self.look_at(Phase::Resuming { intent, watch })
             }
         }

@@ -12,6 +12,7 @@ use crate::core::{
 };
 
 const S: fn(u64) -> Duration = Duration::from_secs;
+const PATIENCE: Duration = Duration::from_mins(10);
 
 pub(super) fn policy() -> Policy {
     Policy { mode: Mode::Enforce, pause_between_members: S(10), ..Policy::default() }
@@ -39,7 +40,7 @@ impl Bench {
     }
 
     pub(super) fn with(brief: Brief) -> Self {
-        let (run, action) = Run::start(brief);
+        let (run, action) = Run::start(Brief { snapshot_patience: PATIENCE, ..brief });
         Self {
             run,
             action,
@@ -812,7 +813,7 @@ fn a_snapshot_that_stays_open_ends_the_run_which_is_then_broken_off() {
     let outcome = bench.outcome();
     assert_eq!((outcome.label(), outcome.reason().map(Reason::label)), ("stopped", Some("snapshot_open")));
     assert!(outcome.is_broken_off() && bench.order.is_empty());
-    assert!((SNAPSHOT_PATIENCE..SNAPSHOT_PATIENCE * 2).contains(&bench.now), "{:?}", bench.now);
+    assert!((PATIENCE..PATIENCE * 2).contains(&bench.now), "{:?}", bench.now);
 
     let ignoring = Policy { on_open_snapshot: OpenSnapshotPolicy::Ignore, ..policy() };
     let mut bench = Bench::new(ignoring);
@@ -898,6 +899,9 @@ fn nothing_is_started_where_a_member_would_be_unavailable_for_too_long() {
     assert_eq!(bench.run.plan().map_or(0, |plan| plan.warnings.len()), 3);
     let mut bench = Bench::new(limits(Some(S(1))));
     assert_eq!(bench.label(), ("refused", "stall_exceeds_probe"));
+    let mut bench = Bench::new(limits(Some(S(1))));
+    no_space(&mut bench, ByteSize::gib(2));
+    assert_eq!(bench.label(), ("succeeded", ""), "a cluster without space has nothing to lose by it");
     let mut bench = Bench::new(limits(Some(Duration::from_millis(1_500))));
     assert_eq!(bench.label(), ("failed", "stall_exceeds_probe"), "the first member was slower than the rule of thumb");
 }
@@ -926,4 +930,49 @@ fn a_connection_that_breaks_once_does_not_end_the_look_out_for_a_member_that_han
     let gone = bench.now;
     assert_eq!(bench.label(), ("failed", "deadline_exceeded"));
     assert!((S(10)..S(13)).contains(&(bench.now.saturating_sub(gone))), "{:?}", bench.now.saturating_sub(gone));
+}
+
+#[test]
+fn a_snapshot_that_was_seen_is_open_until_a_page_says_otherwise() {
+    let mut bench = Bench::new(policy());
+    for member in &mut bench.facts.members {
+        member.gauges = Some(Ok(page(|gauges| gauges.open_snapshots = Some(1))));
+    }
+    bench.until(|action| matches!(action, Action::Observe { after } if *after == SNAPSHOT_LOOK_INTERVAL));
+    for member in &mut bench.facts.members {
+        member.gauges = Some(Err(Unknown::new(UnknownKind::TimedOut, "no answer")));
+    }
+    for _ in 0..10 {
+        bench.step();
+        assert!(matches!(bench.action, Action::Observe { .. }), "{:?}", bench.action);
+    }
+    for member in &mut bench.facts.members {
+        member.gauges = Some(Ok(page(|_| ())));
+    }
+    assert_eq!(bench.label(), ("succeeded", ""));
+}
+
+#[test]
+fn without_space_a_member_that_waits_for_a_snapshot_does_not_keep_the_alarm_armed() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::gib(2));
+    bench.facts.members[2].gauges = Some(Ok(page(|gauges| gauges.open_snapshots = Some(1))));
+    bench.until(|action| matches!(action, Action::Perform(Step::DisarmNoSpace { .. })));
+    assert_eq!(bench.order, [2], "the other follower was done, and the file of the third is below its quota");
+    bench.until(|action| matches!(action, Action::Observe { after } if *after == SNAPSHOT_LOOK_INTERVAL));
+    bench.facts.members[2].gauges = Some(Ok(page(|_| ())));
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [2, 3, 1]);
+}
+
+#[test]
+fn with_auto_a_leader_that_leadership_does_not_leave_is_defragmented_as_the_leader() {
+    let auto = Policy { leader: LeaderPolicy::Auto, transfer_above: Duration::ZERO, ..policy() };
+    let mut bench = Bench::new(auto);
+    bench.until(|action| matches!(action, Action::Perform(_)));
+    bench.give(Event::Performed(Err("etcdserver: request timed out, leader transfer took too long".into())));
+    bench.until(|action| matches!(action, Action::RecordIntent(_)));
+    assert_eq!(bench.run.take_fallback().map(|reason| reason.label()), Some("transfer_failed"));
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!((bench.order.as_slice(), bench.steps.len()), ([3, 2, 1].as_slice(), 0));
 }
