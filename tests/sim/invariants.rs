@@ -122,6 +122,8 @@ pub struct Own {
     /// Under which term the last note was left that its journal has.
     pub inherited: Option<Term>,
     pub orders: Orders,
+    /// Members that the run under way saw to send a snapshot, and of which no page has said since that it is over.
+    sending: Vec<MemberId>,
     /// The last attempt on each member, and whether a person has resumed since.
     attempts: BTreeMap<MemberId, LastAttempt>,
     intending: Option<i64>,
@@ -259,6 +261,10 @@ impl World {
     pub fn observe_gauges(&mut self, member: MemberId, answer: &Fact<Gauges>) {
         self.watch.seen.at = self.now;
         self.watch.seen.gauges.insert(member, answer.clone());
+        if let Ok(Gauges { open_snapshots: Some(open), .. }) = answer {
+            self.watch.sending.retain(|id| *id != member);
+            self.watch.sending.extend((*open > 0).then_some(member));
+        }
     }
 
     pub fn observe_alarms(&mut self, answer: &Fact<Vec<Alarm>>) {
@@ -458,7 +464,8 @@ impl World {
     /// A member that was seen to send a snapshot would serve nobody until it is sent.
     fn check_snapshot(&mut self, seen: &Seen, target: MemberId) {
         let open = seen.gauges.get(&target).and_then(|gauges| gauges.as_ref().ok()?.open_snapshots);
-        if open.is_some_and(|open| open > 0) && self.schedule.policy.on_open_snapshot == OpenSnapshotPolicy::Wait {
+        let is_open = open.is_some_and(|open| open > 0) || self.watch.sending.contains(&target);
+        if is_open && self.schedule.policy.on_open_snapshot == OpenSnapshotPolicy::Wait {
             self.violate("policy", format!("Defragment to {target}, which sends a snapshot"));
         }
     }
@@ -673,6 +680,7 @@ impl World {
                 log.term = *term;
                 log.gates.on_start();
                 self.watch.hashes.clear();
+                self.watch.sending.clear();
             }
             Entry::Intent(intent) => {
                 if log.open.is_some() || !log.started {

@@ -34,11 +34,13 @@ gates_not_asked_between|src/core/run/choose.rs|s/if self\.has_gates\(Moment::Bet
 gate_failure_ignored|src/core/run/gates.rs|s/find_map\(GateResult::against\)/find_map(GateResult::against).filter(|_| false)/
 tries_again_after_a_full_disk|src/core/backoff.rs|s/Reason::DiskFull \{ \.\. \} => true/Reason::DiskFull { .. } => false/
 resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { Seen::Idle(None) } else { self.watch(now, &intent, watch, facts) }) {/
-transfer_not_done|src/core/run/choose.rs|s/if step\.transfer_first =>/if step.transfer_first \&\& self.looks > 99 =>/
+transfer_not_done|src/core/run/choose.rs|s/if step\.transfer_first && !self\.stays_leader =>/if step.transfer_first \&\& self.looks > 99 =>/
 auto_never_transfers|src/core/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected > Duration::MAX,/
 auto_always_transfers|src/core/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected < Duration::MAX,/
 auto_does_not_fall_back|src/core/run/leader.rs|s/if self\.brief\.policy\.leader == LeaderPolicy::Auto \{/if self.brief.policy.leader == LeaderPolicy::Auto \&\& self.looks > 99 {/
 open_snapshot_ignored|src/core/plan.rs|s/filter\(\|open\| \*open > 0\)\?/filter(|open| *open > 99)?/
+open_snapshot_forgotten_without_a_page|src/core/plan.rs|s/member\.open_snapshots\(\)\.or_else\(before\)/member.open_snapshots().or_else(|| before().filter(|_| false))/
+alarm_stays_armed_for_a_snapshot|src/core/run/choose.rs|s/next\.filter\(\|_\| !\(waits && disarm/next.filter(|_| !(waits \&\& self.looks > 99 \&\& disarm/
 open_snapshot_not_looked_for_last|src/core/run/choose.rs|s/plan\.blocked\.clone\(\)\.or_else\(\|\| step\.waits_for\.clone\(\)\)/plan.blocked.clone().or_else(|| step.waits_for.clone().filter(|_| false))/
 answering_counts_as_idle|src/core/cluster.rs|s/if !may_answer && !self\.may_answer\(\) =>/if !may_answer || self.may_answer() =>/
 unknown_end_ignored|src/core/plan.rs|s/\.or_else\(\|\| unknown_end\(facts, past\)\)/.or_else(|| unknown_end(facts, past).filter(|_| false))/
@@ -94,7 +96,7 @@ missed_due_time_not_caught_up|src/core/schedule.rs|s/CATCH_UP: Duration = Durati
 due_time_requested_again|src/core/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/until\.any\(\|until\| due <= until/until.any(|until| ledger.runs.len() > 99 \&\& due <= until/
 clock_set_back_repeats_due_times|src/core/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/admission::has_been\(until, now\) \|\| /admission::has_been(until, now) \&\& /
 cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
-mismatch_ignored|src/core/run/verify.rs|s/\(Some\(reason\), _\) => self\.finish\(Outcome::Mismatched \{ reason \}\)/(Some(_), _) => { (self.verified, self.hash_tries) = (true, 0); self.choose_next() }/
+mismatch_ignored|src/core/run/verify.rs|s/\(Some\(reason\), _\) => \{/(Some(reason), Err(_)) => {/; s/\(None, Ok\(\(\)\)\) => \{/(_, Ok(())) => {/
 data_not_compared|src/core/run/choose.rs|s/None if self\.has_to_verify\(disarm\) =>/None if self.looks > 99 =>/
 mismatch_holds_nothing|src/core/admission.rs|s/if let Some\(reason\) = self\.mismatch\(\) \{/if let Some(reason) = self.mismatch().filter(|_| false) {/
 LIST

@@ -351,6 +351,10 @@ impl World {
                     *at = self.now;
                 }
                 match outcome {
+                    Outcome::Stopped { reason: reason @ Reason::SnapshotOpen { .. } } => {
+                        self.check_left_armed(run, reason);
+                        self.watch.orders.touched.retain(|(touched, _)| *touched != run.0);
+                    }
                     // It costs nothing: the next run does the rest.
                     Outcome::Stopped {
                         reason:

@@ -61,7 +61,11 @@ impl Run {
     /// What could not be learned is in the journal as such, and fails nothing: the defragmentation is done.
     pub(super) fn verified(&mut self, verification: &Verification, written: Result<(), String>) -> Action {
         match (verification.mismatch(), written) {
-            (Some(reason), _) => self.finish(Outcome::Mismatched { reason }),
+            (Some(reason), _) => {
+                // It matters more than why the run failed before.
+                self.ending = None;
+                self.finish(Outcome::Mismatched { reason })
+            }
             (None, Err(detail)) => self.give_up(Reason::JournalFailed { detail }),
             (None, Ok(())) => {
                 (self.verified, self.hash_tries) = (true, 0);
