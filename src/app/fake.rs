@@ -30,6 +30,7 @@ struct State {
     hung: BTreeMap<u64, bool>,
     busy: BTreeMap<u64, bool>,
     statuses: BTreeMap<u64, Status>,
+    sending: bool,
     order: Vec<u64>,
     takes: Duration,
     in_flight: usize,
@@ -67,6 +68,11 @@ impl FakeEtcd {
     /// How long a defragmentation takes from now on.
     pub(crate) fn take(&self, time: Duration) {
         self.state().takes = time;
+    }
+
+    /// Whether all members send a snapshot.
+    pub(crate) fn send_snapshots(&self, sending: bool) {
+        self.state().sending = sending;
     }
 
     pub(crate) fn hang(&self, id: u64) {
@@ -135,7 +141,8 @@ impl Etcd for FakeEtcd {
             pending::<()>().await;
         }
         let busy = self.state().busy.get(&member.id.0).copied().unwrap_or(false);
-        Ok(Gauges { defrag_in_flight: Some(busy), quota: Some(ByteSize::gib(2)), ..Gauges::default() })
+        let open_snapshots = Some(u64::from(self.state().sending));
+        Ok(Gauges { defrag_in_flight: Some(busy), quota: Some(ByteSize::gib(2)), open_snapshots, ..Gauges::default() })
     }
 
     async fn alarms(&self, via: &Member) -> Fact<Vec<Alarm>> {

@@ -383,3 +383,21 @@ async fn no_more_clusters_than_allowed_have_a_run_at_once() {
         assert_eq!(outcomes(&world).await, [("succeeded", ""); 3]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_waits_for_a_snapshot_leaves_the_slot_to_others_and_continues_when_it_ends() {
+    let world = shared(1);
+    let (backed_up, other) = (cluster_in(&world, "a", enforcing()), cluster_in(&world, "b", enforcing()));
+    backed_up.target.etcd().send_snapshots(true);
+    assert_eq!(label(&backed_up.request(key("1")).await.expect("taken")).0, "accepted");
+    serve_for(&backed_up, 30 * MINUTE).await;
+    assert_eq!(waiting_for(&backed_up), Some("snapshot_open"));
+    assert_eq!(outcomes(&world).await, [("stopped", "snapshot_open"), ("open", "")], "one run, and one that waits");
+    assert_eq!(world.slots.available_permits(), 1);
+    assert_eq!(label(&other.request(key("2")).await.expect("taken")).0, "accepted");
+    serve_for(&other, MINUTE).await;
+    assert_eq!(other.target.etcd().order(), [3, 2, 1]);
+    backed_up.target.etcd().send_snapshots(false);
+    serve_for(&backed_up, 3 * MINUTE).await;
+    assert_eq!(backed_up.target.etcd().order(), [3, 2, 1]);
+}

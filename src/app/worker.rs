@@ -32,7 +32,7 @@ const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 /// With nothing to do, every change wakes the worker.
 const IDLE_INTERVAL: Duration = Duration::from_hours(1);
 /// Most backups are over by then. Others must not wait for the slot of a run that waits: the rest is the next run's.
-const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(15);
+const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(1);
 /// How soon to try again to read a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
