@@ -34,7 +34,6 @@ impl Run {
             return self.give_up(reason);
         }
         self.no_space = facts.has_alarm(AlarmKind::NoSpace);
-        self.past.saw(facts);
         let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let blocked = plan.blocked.clone();
         let next = plan.pending().next().map(|(step, need)| (step.clone(), need));
@@ -130,10 +129,7 @@ impl Run {
             return self.record(intent, end, Some(Outcome::Stopped { reason }));
         }
         let against = match known(facts) {
-            Ok(facts) => {
-                self.past.saw(facts);
-                self.other_cluster(facts).or_else(|| self.no_longer_next(&intent, facts))
-            }
+            Ok(facts) => self.other_cluster(facts).or_else(|| self.no_longer_next(&intent, facts)),
             Err(reason) => Some(reason),
         };
         if let Some(reason) = against {

@@ -371,6 +371,9 @@ impl Run {
     /// Takes what happened, and gives the next action. `now` must not go back.
     pub fn next(&mut self, now: Duration, event: Event) -> Action {
         self.waiting_for = None;
+        if let Event::Observed(Ok(facts)) = &event {
+            self.past.saw(facts);
+        }
         match (std::mem::replace(&mut self.phase, Phase::Finished), event) {
             (Phase::Resuming { intent, watch }, Event::Observed(facts)) => self.look_back(now, intent, watch, &facts),
             (Phase::Choosing, Event::Observed(facts)) => self.choose(now, &facts),
