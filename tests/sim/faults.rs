@@ -295,6 +295,7 @@ impl Schedule {
         requests::draw_upgrades(&mut schedule);
         due::draw(&mut schedule);
         servers::draw_data(&mut schedule);
+        servers::draw_backups_without_space(&mut schedule);
         schedule
     }
 

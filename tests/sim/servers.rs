@@ -16,6 +16,16 @@ use crate::{
 const NON_BLOCKING: &str = "3.8.0";
 const WITHIN_SECS: u64 = 60;
 
+/// A backup that hangs while a cluster has no space: the alarm must not wait for it.
+pub fn draw_backups_without_space(schedule: &mut Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ 0x0bac_4095);
+    if schedule.no_space && !schedule.faults.is_empty() && rng.percent(40) {
+        let (node, time) = (rng.index(8), Duration::from_mins(5));
+        schedule.faults.push((rng.millis(0, 3_000), Fault::Snapshot { node, time }));
+        schedule.faults.sort_by_key(|(at, _)| *at);
+    }
+}
+
 pub fn draw(schedule: &mut Schedule) {
     let mut rng = Rng::new(schedule.seed ^ 0x5e4e_4b15);
     let policy = &mut schedule.policy;
