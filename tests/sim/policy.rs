@@ -344,38 +344,40 @@ impl World {
             Entry::Result(result) if !matches!(result.end, MemberEnd::NotSent { .. }) => {
                 self.watch.orders.touched.push((run.0, self.now));
             }
-            Entry::Finished(outcome) => {
-                self.watch.orders.armed_at_end = self.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
-                let touched = self.watch.orders.touched.iter_mut().filter(|(touched, _)| *touched == run.0);
-                for (_, at) in touched {
-                    *at = self.now;
-                }
-                match outcome {
-                    Outcome::Stopped { reason: reason @ Reason::SnapshotOpen { .. } } => {
-                        self.check_left_armed(run, reason);
-                        self.watch.orders.touched.retain(|(touched, _)| *touched != run.0);
-                    }
-                    // It costs nothing: the next run does the rest.
-                    Outcome::Stopped {
-                        reason:
-                            Reason::LockLost { .. }
-                            | Reason::ShuttingDown
-                            | Reason::Paused { .. }
-                            | Reason::WindowClosed { .. }
-                            | Reason::AwaitingApproval { .. },
-                    } => {
-                        self.watch.orders.touched.retain(|(touched, _)| *touched != run.0);
-                    }
-                    Outcome::Failed { reason } => {
-                        self.check_left_armed(run, reason);
-                        self.watch.orders.failures += 1;
-                        self.watch.orders.last_failure = self.now;
-                    }
-                    Outcome::Succeeded => self.watch.orders.failures = 0,
-                    Outcome::Mismatched { .. } => self.watch.orders.mismatched = true,
-                    _ => {}
-                }
+            Entry::Finished(outcome) => self.on_finished(run, outcome),
+            _ => {}
+        }
+    }
+
+    fn on_finished(&mut self, run: RunId, outcome: &Outcome) {
+        self.watch.orders.armed_at_end = self.alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+        let touched = self.watch.orders.touched.iter_mut().filter(|(touched, _)| *touched == run.0);
+        for (_, at) in touched {
+            *at = self.now;
+        }
+        match outcome {
+            Outcome::Stopped { reason: reason @ Reason::SnapshotOpen { .. } } => {
+                self.check_left_armed(run, reason);
+                self.watch.orders.touched.retain(|(touched, _)| *touched != run.0);
             }
+            // It costs nothing: the next run does the rest.
+            Outcome::Stopped {
+                reason:
+                    Reason::LockLost { .. }
+                    | Reason::ShuttingDown
+                    | Reason::Paused { .. }
+                    | Reason::WindowClosed { .. }
+                    | Reason::AwaitingApproval { .. },
+            } => {
+                self.watch.orders.touched.retain(|(touched, _)| *touched != run.0);
+            }
+            Outcome::Failed { reason } => {
+                self.check_left_armed(run, reason);
+                self.watch.orders.failures += 1;
+                self.watch.orders.last_failure = self.now;
+            }
+            Outcome::Succeeded => self.watch.orders.failures = 0,
+            Outcome::Mismatched { .. } => self.watch.orders.mismatched = true,
             _ => {}
         }
     }
