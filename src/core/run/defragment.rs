@@ -71,6 +71,8 @@ impl Run {
                 Reason::DeadlineExceeded { member, deadline: self.brief.policy.defrag_deadline }
             }
         };
+        // Told once, also where what is waited for from then on is another thing.
+        self.waiting_for = Some(cause.clone());
         self.look_at(Phase::Following { intent, cause, watch: Watch::begin(now) })
     }
 
