@@ -35,7 +35,7 @@ pub struct Estimate {
     /// At the least.
     #[serde(rename = "least_seconds", with = "wire::seconds")]
     pub least: Duration,
-    /// At the most, unless the disk is very slow.
+    /// At most, unless the disk is very slow.
     #[serde(rename = "most_seconds", with = "wire::seconds")]
     pub most: Duration,
     /// Whether a defragmentation of this cluster was measured.

@@ -127,7 +127,7 @@ async fn no_client_certificate_is_shown_to_pages_unless_it_is_configured_for_the
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_of_another_member_is_not_believed() {
     let rig = Rig::new(EtcdVersion::V3_5).await;
-    // One host and one port: it is the first member's page, whoever is meant.
+    // One host and one port: it is the first member's page, whichever member is meant.
     let file = config(&rig, "same", &metrics(&rig, "https"));
     let told = member(&file).await;
     let (error, first) = (told["metrics_page_error"].as_str().unwrap(), rig.cluster.status(0).await.unwrap().id);

@@ -63,7 +63,7 @@ impl Run {
             self.compacted = true;
             return self.intend_step(crate::core::history::Step::Compact { revision });
         }
-        // Whoever waits for a snapshot need not keep the cluster from writes, if no file is near its quota any more.
+        // A member that waits for a snapshot need not keep the cluster from writes, if no file is near its quota any more.
         let waits = next.as_ref().is_some_and(|(step, _)| step.waits_for.is_some());
         let next = next.filter(|_| !(waits && disarm && alarms::near_quota(facts).is_none()));
         match next {

@@ -67,7 +67,7 @@ pub struct Brief {
     pub gates: Vec<GateRule>,
     /// The last attempt on each member in earlier runs. Empty where a person asks: they know of it.
     pub attempts: BTreeMap<MemberId, MemberResult>,
-    /// How fast members were defragmented before, whoever asks.
+    /// How fast members were defragmented before; also for an operator's run.
     pub speeds: Speeds,
     /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
     pub snapshot_patience: Duration,

@@ -121,7 +121,7 @@ impl Process {
         if child.try_wait()?.is_none() {
             kill_process(self.pid, signal).with_context(|| format!("failed to signal {}", self.name))?;
             if signal == Signal::STOP {
-                // Leaves it waitable, so that whoever stops it twice, or waits for its end, sees the same.
+                // Leaves it waitable: a second stop, or a wait for its end, sees the same.
                 let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
                 waitid(WaitId::Pid(self.pid), options).with_context(|| format!("{} does not stop", self.name))?;
             }
