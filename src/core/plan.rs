@@ -235,13 +235,14 @@ fn stalls<'a>(steps: &'a [Step], limit: Option<Duration>, what: &'a str) -> impl
     })
 }
 
-/// A member whose last Defragment had no answer, and that may be at it although it answers. Nobody else is started then.
+/// A member that may be defragmenting although it answers, by whomever: only its metrics page tells, and it cannot be read.
+/// Nobody is started then. Another replica, or another tool, may have sent it what nobody here knows of.
 fn unknown_end(facts: &ClusterFacts, past: &Past) -> Option<Reason> {
-    facts.members.iter().find_map(|member| {
-        let last = past.attempts.get(&member.member.id).filter(|last| last.has_unknown_end())?;
-        let is_unknown = member.status.is_ok() && member.in_flight(last.intent.non_blocking).is_none();
-        is_unknown.then(|| Reason::DefragUnknown { member: member.member.label(), detail: page_trouble(member) })
-    })
+    let may_answer =
+        |member: &MemberFacts| past.attempts.get(&member.member.id).is_some_and(|last| last.intent.non_blocking);
+    let mut answering = facts.voters().filter(|voter| voter.status.is_ok());
+    let unknown = answering.find(|voter| voter.in_flight(may_answer(voter)).is_none())?;
+    Some(Reason::DefragUnknown { member: unknown.member.label(), detail: page_trouble(unknown) })
 }
 
 /// Why the member's metrics page does not tell.

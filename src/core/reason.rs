@@ -21,7 +21,7 @@
 //! | `alarms_unknown` | the cluster cannot serve the listing: look at `etcdctl alarm list` |
 //! | `corrupt_alarm` | find and replace the corrupt member before anything else; never disarm first |
 //! | `defrag_in_flight` | wait: somebody, or an earlier run, is defragmenting it |
-//! | `defrag_unknown` | make the member's metrics page readable; or, once its log says that the defragmentation finished, `defragd resume` |
+//! | `defrag_unknown` | make the member's metrics page readable, or set `metrics.url` to where it is |
 //! | `stall_exceeds_probe` | raise the liveness probe's `failureThreshold`, then `liveness_budget`; free keys; or raise `max_expected_stall` |
 //! | `snapshot_open` | wait for the backup, or end it if it hangs; `on_open_snapshot: ignore` accepts that the member stands still until it ends |
 //! | `raft_lag` | wait for the member to catch up; if it does not, look at its disk and network |
@@ -193,9 +193,9 @@ pub enum Reason {
         /// Its name.
         member: String,
     },
-    /// A Defragment had no answer, and the member answers everything else while it defragments.
+    /// The member answers everything else while it defragments, and its metrics page cannot be read.
     #[error(
-        "whether member {member} is still at its last defragmentation is not known: it answers other requests meanwhile, and its metrics page cannot be read{}; set metrics.url, or, once etcd's log on that member says that the defragmentation finished: defragd resume", if detail.is_empty() { String::new() } else { format!(" ({detail})") }
+        "whether member {member} is being defragmented is not known: with NonBlockingDefrag it answers meanwhile, and its metrics page, which tells, cannot be read{}; make the page readable, or set metrics.url", if detail.is_empty() { String::new() } else { format!(" ({detail})") }
     )]
     DefragUnknown {
         /// Its name.

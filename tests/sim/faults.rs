@@ -296,6 +296,7 @@ impl Schedule {
         due::draw(&mut schedule);
         servers::draw_data(&mut schedule);
         servers::draw_backups_without_space(&mut schedule);
+        servers::draw_unknown_ends(&mut schedule);
         schedule
     }
 

@@ -16,6 +16,23 @@ use crate::{
 const NON_BLOCKING: &str = "3.8.0";
 const WITHIN_SECS: u64 = 60;
 
+/// Defragmentations that last for minutes, of members that answer meanwhile and whose metrics pages are away, and one whose
+/// answer is lost: nobody else may begin.
+pub fn draw_unknown_ends(schedule: &mut Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ 0x0e4d_5eea);
+    if schedule.members[0].version != NON_BLOCKING || schedule.faults.is_empty() || rng.percent(50) {
+        return;
+    }
+    schedule.policy.defrag_deadline = Duration::from_secs(5);
+    let time = Duration::from_mins(5);
+    for node in 0..schedule.members.len() {
+        schedule.faults.push((Duration::from_millis(100), Fault::SlowDisk { node, factor: 60, time }));
+        schedule.faults.push((Duration::from_millis(150), Fault::PageLost { node, time }));
+    }
+    schedule.faults.push((rng.seconds(3, 20), Fault::LoseRunningReply));
+    schedule.faults.sort_by_key(|(at, _)| *at);
+}
+
 /// A backup that hangs while a cluster has no space: the alarm must not wait for it.
 pub fn draw_backups_without_space(schedule: &mut Schedule) {
     let mut rng = Rng::new(schedule.seed ^ 0x0bac_4095);
