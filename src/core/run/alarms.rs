@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, Fact},
-    history::Step,
+    history::{Outcome, Step},
+    plan::Plan,
     policy::QUOTA_MARGIN,
     reason::Reason,
 };
@@ -51,6 +52,11 @@ impl Run {
         self.look_at(Phase::Clearing(Clearing { since: now, clear_since: None }))
     }
 
+    fn has_pending(&self, facts: &Fact<ClusterFacts>) -> bool {
+        let plan = facts.as_ref().map(|facts| Plan::new(facts, &self.brief.policy, &self.past));
+        plan.is_ok_and(|plan| plan.pending().next().is_some())
+    }
+
     pub(super) fn clear(&mut self, now: Duration, mut clearing: Clearing, facts: &Fact<ClusterFacts>) -> Action {
         let trouble = self.trouble(facts);
         let waited = now.saturating_sub(clearing.since);
@@ -73,8 +79,12 @@ impl Run {
         }
         if armed.is_empty() {
             if now.saturating_sub(*clearing.clear_since.get_or_insert(now)) >= CLEAR_FOR {
-                // A member may still wait for the end of a snapshot.
-                return self.choose(now, facts);
+                return match self.stop.clone() {
+                    Some(reason) => self.finish(Outcome::Stopped { reason }),
+                    // A member still waits for the end of a snapshot.
+                    None if self.ending.is_none() && self.has_pending(facts) => self.choose(now, facts),
+                    None => self.succeed(),
+                };
             }
         } else if clearing.clear_since.is_some() || waited >= CLEAR_FOR {
             return self.give_up(Reason::NoSpaceAgain);
