@@ -25,6 +25,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
+    backoff,
     cluster::{AlarmKind, ClusterFacts, MemberId},
     estimate::Speeds,
     handover::{Digest, Mismatch, StandingRequest},
@@ -36,9 +37,6 @@ use super::{
 
 /// What `max_runs_per_day` counts over.
 pub(super) const DAY: Duration = Duration::from_hours(24);
-/// The waits after the first, second, … refusal or failure in a row. The last one repeats.
-const RETRY_AFTER: [Duration; 4] =
-    [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15), Duration::from_hours(1)];
 /// The wait after a run that an open snapshot ended. Other clusters have the slot meanwhile.
 const SNAPSHOT_RETRY_AFTER: Duration = Duration::from_mins(1);
 /// Clocks are corrected by small steps all the time.
@@ -288,9 +286,7 @@ impl Ledger {
             .map(|run| 1 + usize::try_from(run.repeats).unwrap_or(0))
             .sum();
         let at = match tries.checked_sub(1) {
-            Some(tries) if !last.is_broken_off() && has_been(ended, now) => {
-                after(ended, RETRY_AFTER[tries.min(RETRY_AFTER.len() - 1)])
-            }
+            Some(tries) if !last.is_broken_off() && has_been(ended, now) => after(ended, backoff::retry_after(tries)),
             _ => resumes_at(last, ended, now),
         };
         (!alerts.is_empty()).then(|| next(Trigger::Retry, at, alerts))

@@ -1,5 +1,7 @@
-//! What the last attempt on a member says against another one by automation. A person who asks, or resumes the
-//! cluster, is not held back.
+//! How long to wait after failures, and what the last attempt on a member says against another one by automation. A
+//! person who asks, or resumes the cluster, is not held back.
+
+use std::time::Duration;
 
 use bytesize::ByteSize;
 
@@ -11,8 +13,16 @@ use super::{
     version,
 };
 
+/// The waits after the first, second, … failure in a row. The last one repeats.
+const RETRY_AFTER: [Duration; 4] =
+    [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15), Duration::from_hours(1)];
 /// Less than this part of what was free, given back, counts as nothing.
 const NO_GAIN_PART: u64 = 10;
+
+/// How long to wait after a failure before which there were so many in a row.
+pub fn retry_after(failures_before: usize) -> Duration {
+    RETRY_AFTER[failures_before.min(RETRY_AFTER.len() - 1)]
+}
 
 /// Why a member that needs it is left alone all the same.
 pub fn held_back(last: &MemberResult, status: &Status, policy: &Policy, need: Need) -> Option<Reason> {
@@ -58,8 +68,6 @@ fn no_gain(last: &MemberResult, status: &Status, least_gain: ByteSize) -> Option
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::core::{
         cluster::MemberId,

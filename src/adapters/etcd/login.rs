@@ -19,11 +19,11 @@ use super::{
     denied::{self, Who},
     error,
 };
-use crate::core::cluster::{Fact, Unknown, UnknownKind};
+use crate::core::{
+    backoff,
+    cluster::{Fact, Unknown, UnknownKind},
+};
 
-/// The waits after the first, second, … rejection in a row. The last one repeats. New credentials begin anew.
-const RETRY_AFTER: [Duration; 4] =
-    [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15), Duration::from_hours(1)];
 /// How long a call waits for a login that another call is making. It may be through a member that hangs.
 const TURN: Duration = Duration::from_millis(500);
 /// A denial makes a login of this age suspect: the user may have been deleted, and made anew.
@@ -123,7 +123,8 @@ impl Logins {
         }
         let mut state = self.state.lock();
         let before = if let State::Rejected { times, .. } = &*state { *times } else { 0 };
-        let wait = RETRY_AFTER[before.min(RETRY_AFTER.len() - 1)];
+        // New credentials begin anew.
+        let wait = backoff::retry_after(before);
         let at = (Timestamp::now() + wait).round(Unit::Second).unwrap_or_default();
         let detail = format!(
             "{}; the next login is tried at {}, or when the password file changes",
