@@ -38,7 +38,7 @@ pub(super) struct PauseArgs {
     /// Name of the cluster
     #[arg(long, env = "DEFRAGD_CLUSTER_NAME", value_name = "NAME")]
     cluster: String,
-    /// Why, for whoever finds it later
+    /// Why, for the operator who finds it later
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// How long, like 2h; without it, until `defragd resume`

@@ -69,7 +69,7 @@ impl Recorder {
     }
 }
 
-/// Passes connections on to one port, until it is told of another one: then it ends those that stand, and new ones lead
+/// Forwards connections to one port, until it is told of another one: then it ends those that stand, and new ones lead
 /// there. As a load balancer does.
 pub(crate) struct Relay {
     address: SocketAddr,

@@ -189,7 +189,7 @@ impl Link {
         opening
     }
 
-    /// A connection that takes calls, as far as is known here.
+    /// A connection that takes calls, unless it broke a moment ago.
     pub(super) async fn pipe(&self) -> Result<Pipe, Failure> {
         let pipe = self.opening().await?;
         if pipe.sender.clone().ready().await.is_ok() {

@@ -123,7 +123,7 @@ pub(super) async fn pause<S: Service>(
 ) -> Response {
     ordered(&site, &cluster, request, |said| {
         if said.reason.trim().is_empty() {
-            return Err("a pause needs a reason, for whoever finds it later");
+            return Err("a pause needs a reason, for the operator who finds it later");
         }
         let lasts = said.lasts.map(Duration::from);
         if lasts.is_some_and(|lasts| lasts.is_zero()) {

@@ -162,7 +162,7 @@ fn pause(name: &str, form: &FormToken, typed: &Typed, links: &Links) -> Markup {
             h3 { "Pause" }
             p.dim { "No run begins, and one under way starts no further member. The one that is being defragmented goes on to its end." }
             (hidden(form)) (by(typed, "pause"))
-            label for="pause-reason" { "Why, for whoever finds it later" }
+            label for="pause-reason" { "Why, for the operator who finds it later" }
             input #pause-reason name="reason" required maxlength="500" value=(typed.reason);
             label for="pause-for" { "For how long" }
             select #pause-for name="for" {

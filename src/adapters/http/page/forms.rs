@@ -73,7 +73,7 @@ impl Order {
     fn pause(&self) -> Result<(String, Command), String> {
         let (by, reason) = (self.by()?, self.reason()?);
         if reason.is_empty() {
-            return Err("A pause needs a reason, for whoever finds it later.".to_owned());
+            return Err("A pause needs a reason, for the operator who finds it later.".to_owned());
         }
         let lasts = self.text("for");
         let parsed = lasts.parse::<Time>().map(Duration::from).ok();
