@@ -25,6 +25,7 @@ use crate::{
         admission::Ledger,
         alert::Selector,
         cluster::MemberId,
+        estimate::Speeds,
         gate::GateResult,
         history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
         lock::{Change as LockChange, Term},
@@ -113,6 +114,8 @@ pub(super) struct Desk {
     pub(super) waiting_for: Option<Reason>,
     /// As it was last read: for what is shown, never for what is decided.
     pub(super) ledger: Ledger,
+    /// Of its runs: a scrape must not go through all of them.
+    pub(super) speeds: Speeds,
     /// It was taken out of the configuration: nothing new is taken.
     pub(super) retired: bool,
     pub(super) last_offer: Option<LastOffer>,
@@ -309,7 +312,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             lock_held: self.held_term().is_some(),
             waiting_for: self.stage.waits_for().or_else(|| desk.waiting_for.as_ref().map(Reason::label)),
         };
-        let (defragmenting, speeds) = (desk.defragmenting, desk.ledger.speeds());
+        let (defragmenting, speeds) = (desk.defragmenting, desk.speeds.clone());
         drop(desk);
         let last = |id: MemberId| self.requests.desk.lock().last_defrags.get(&id).cloned();
         let cluster_id = facts.as_ref().map(|facts| facts.cluster_id);

@@ -113,7 +113,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     fn view(&self) -> ClusterView {
         let summary = self.summary();
         let desk = self.requests.desk.lock();
-        let speeds = desk.ledger.speeds();
+        let speeds = desk.speeds.clone();
         let last = desk.ledger.runs.iter().rev().find_map(|run| {
             let outcome = run.outcome.clone()?;
             Some(LastRun { run: run.id, outcome, at: run.finished_at, reclaimed: run.reclaimed() })

@@ -36,7 +36,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         // One after the other: what was read first must not be what is remembered last.
         let _one_at_a_time = self.requests.reading.lock().await;
         let ledger = ledger::read(&self.shared.journal, self.name()).await?;
-        self.requests.desk.lock().ledger = ledger.clone();
+        let speeds = ledger.speeds();
+        {
+            let mut desk = self.requests.desk.lock();
+            (desk.ledger, desk.speeds) = (ledger.clone(), speeds);
+        }
         // It is read after every change.
         self.shared.changes.tell();
         Ok(ledger)
