@@ -23,6 +23,7 @@ use crate::{
         gate::Moment,
         history::{Entry, Intent, Outcome, RunId, RunView, Step, Trigger},
         lock::Term,
+        plan::Past,
         policy::Policy,
         reason::Reason,
         run::{Action, Brief, DefragError, Event, Run},
@@ -100,17 +101,15 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
 
     async fn brief(&self, view: &RunView) -> Result<Brief, JournalError> {
         let ledger = ledger::read(self.journal, &view.request.cluster).await?;
-        let by_operator = view.request.trigger == Trigger::Manual;
-        let mut attempts = ledger.attempts();
-        if by_operator {
+        let mut past = Past::of(&ledger);
+        if view.request.trigger == Trigger::Manual {
             // Who asks knows of earlier attempts, but not whether one is still under way.
-            attempts.retain(|_, last| last.intent.non_blocking && last.has_unknown_end());
+            past.attempts.clear();
         }
         Ok(Brief {
             policy: self.policy.clone(),
             gates: self.gates.iter().map(|gate| gate.rule.clone()).collect(),
-            attempts,
-            speeds: ledger.speeds(),
+            past,
             snapshot_patience: self.snapshot_patience,
             old_revision: self.old_revision,
         })

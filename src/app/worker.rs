@@ -202,8 +202,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// run may be able to disarm the alarm.
     async fn snapshot_in_the_way(&self, ledger: &Ledger, policy: &Policy, since: Timestamp) -> Option<Reason> {
         let facts = self.target.observe().await?;
-        let past = Past { attempts: ledger.attempts(), ..Past::default() };
-        let plan = Plan::new(&facts, policy, &past);
+        let plan = Plan::new(&facts, policy, &Past::of(ledger));
         if plan.blocked.is_some() || facts.has_alarm(AlarmKind::NoSpace) {
             return None;
         }
@@ -324,8 +323,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
 /// Whether these facts show that nothing is left to do.
 fn is_satisfied(ledger: &Ledger, policy: &Policy, facts: &ClusterFacts) -> bool {
-    let past = Past { attempts: ledger.attempts(), ..Past::default() };
-    !facts.has_alarm(AlarmKind::NoSpace) && Plan::new(facts, policy, &past).is_satisfied()
+    !facts.has_alarm(AlarmKind::NoSpace) && Plan::new(facts, policy, &Past::of(ledger)).is_satisfied()
 }
 
 /// Returns when the process is to end; a closed channel says so, too.

@@ -92,7 +92,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 pub(super) async fn past(data_dir: &Path, cluster: &str) -> Past {
     let Ok(journal) = SqliteJournal::open_read_only(data_dir) else { return Past::default() };
     match ledger::read(&journal, cluster).await {
-        Ok(ledger) => Past { attempts: ledger.attempts(), speeds: ledger.speeds(), ..Past::default() },
+        Ok(ledger) => Past::of(&ledger),
         Err(error) => {
             eprintln!("defragd: {error}; earlier attempts are not considered");
             Past::default()

@@ -5,6 +5,7 @@ use super::*;
 use crate::core::{
     fixture,
     history::{Approval, Intent, MemberEnd, Request, RunId, Sizes},
+    plan::Past,
     policy::Need,
     window::{Schedule, Window},
 };
@@ -382,6 +383,19 @@ fn the_last_attempt_is_the_newest_that_was_sent_since_a_person_resumed() {
     let order = Order::Resume { by: "ann".to_owned(), reason: String::new(), last_ended: Some(RunId(1)) };
     book.orders.push(OrderRecord { cluster: "a".to_owned(), at: Timestamp::MAX, order });
     assert_eq!(book.attempts(), BTreeMap::new());
+}
+
+#[test]
+fn what_may_answer_while_it_defragments_is_what_the_last_attempt_says() {
+    let answering = |run: &mut RunView, non_blocking| run.members[0].intent.non_blocking = non_blocking;
+    let mut first = run(Trigger::Alert, 0.0, Outcome::Succeeded, true);
+    let mut second = RunView { id: RunId(2), ..run(Trigger::Alert, 1.0, Outcome::Succeeded, true) };
+    answering(&mut first, true);
+    assert_eq!(Past::of(&ledger(vec![first.clone()])).non_blocking, BTreeSet::from([MemberId(1)]));
+    assert_eq!(Past::of(&ledger(vec![first.clone(), second.clone()])).non_blocking, BTreeSet::new());
+    answering(&mut first, false);
+    answering(&mut second, true);
+    assert_eq!(Past::of(&ledger(vec![first, second])).non_blocking, BTreeSet::from([MemberId(1)]));
 }
 
 #[test]

@@ -209,17 +209,6 @@ impl MemberResult {
         ByteSize(self.intent.before.db_size.0.saturating_sub(after.0))
     }
 
-    /// Whether the member was not seen idle after a Defragment that had no answer.
-    pub const fn has_unknown_end(&self) -> bool {
-        matches!(
-            self.end,
-            MemberEnd::Failed {
-                reason: Reason::ConnectionLost { .. } | Reason::DeadlineExceeded { .. } | Reason::DefragUnknown { .. },
-                after: None,
-            }
-        )
-    }
-
     /// A stable label for metrics: `no_gain` marks a defragmentation after which the file is not smaller.
     pub fn label(&self) -> &'static str {
         match self.end {

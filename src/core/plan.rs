@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    admission::emergency,
+    admission::{Ledger, emergency},
     backoff,
     cluster::{AlarmKind, ClusterFacts, MemberFacts, MemberId},
     estimate::{Estimate, Speeds},
@@ -22,7 +22,7 @@ use super::{
 };
 
 /// What happened before, as far as a plan has to know.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Past {
     /// The members that this run has dealt with.
     pub done: BTreeSet<MemberId>,
@@ -30,12 +30,22 @@ pub struct Past {
     pub attempts: BTreeMap<MemberId, MemberResult>,
     /// How fast members were defragmented before.
     pub speeds: Speeds,
+    /// The members that may have answered `Status` in the last attempt on them: see [`MemberFacts::may_answer`].
+    pub non_blocking: BTreeSet<MemberId>,
     /// How many snapshots members were sending when their metrics page was last read. One that is not read says nothing of
     /// their end.
     pub snapshots: BTreeMap<MemberId, u64>,
 }
 
 impl Past {
+    /// What the journal tells.
+    pub fn of(ledger: &Ledger) -> Self {
+        let attempts = ledger.attempts();
+        let non_blocking = attempts.values().filter(|last| last.intent.non_blocking);
+        let non_blocking = non_blocking.map(|last| last.intent.member_id).collect();
+        Self { attempts, non_blocking, speeds: ledger.speeds(), ..Self::default() }
+    }
+
     /// Takes what the metrics pages say of snapshots.
     pub fn saw(&mut self, facts: &ClusterFacts) {
         let told = facts.members.iter().filter_map(|facts| Some((facts.member.id, facts.open_snapshots()?)));
@@ -74,7 +84,7 @@ pub struct Step {
     /// What its turn waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<Reason>,
-    /// Whether leadership is handed over first.
+    /// Whether leadership is transferred first.
     pub transfer_first: bool,
     /// How long it will be unavailable; `None` where nothing is to happen with it.
     pub expected: Option<Estimate>,
@@ -126,17 +136,15 @@ impl Plan {
             .collect();
         let leader = steps.iter().find(|step| step.is_leader).map(|step| step.member.clone());
         steps.sort_by(|a, b| Place::of(a, leader.as_deref()).cmp(&Place::of(b, leader.as_deref())));
-        let too_long = || stalls(&steps, policy.max_expected_stall, "max_expected_stall").next();
+        let too_long: Vec<_> = stalls(&steps, policy.max_expected_stall, "max_expected_stall").collect();
         let blocked = safety::cluster_danger(facts, policy)
             .or_else(|| unknown_end(facts, past))
             // A cluster without space has nothing to lose by it.
-            .or_else(|| too_long().filter(|_| !facts.has_alarm(AlarmKind::NoSpace)));
-        let limits = [(policy.liveness_budget, "liveness_budget"), (policy.max_expected_stall, "max_expected_stall")];
-        let warnings = limits.into_iter().find_map(|(limit, what)| {
-            let stalls: Vec<_> = stalls(&steps, limit, what).collect();
-            (!stalls.is_empty()).then_some(stalls)
-        });
-        let warnings = warnings.unwrap_or_default();
+            .or_else(|| too_long.first().filter(|_| !facts.has_alarm(AlarmKind::NoSpace)).cloned());
+        let mut warnings: Vec<_> = stalls(&steps, policy.liveness_budget, "liveness_budget").collect();
+        if warnings.is_empty() {
+            warnings = too_long;
+        }
         Self { blocked, emergency: emergency(facts), steps, warnings }
     }
 
@@ -217,7 +225,7 @@ fn decide(facts: &ClusterFacts, member: &MemberFacts, policy: &Policy, past: &Pa
     }
 }
 
-/// Whether leadership is handed over before the leader is defragmented.
+/// Whether leadership is transferred before the leader is defragmented.
 fn transfers_first(policy: &Policy, expected: &Estimate) -> bool {
     match policy.leader {
         LeaderPolicy::Auto => expected.expected > policy.transfer_above,
@@ -235,13 +243,11 @@ fn stalls<'a>(steps: &'a [Step], limit: Option<Duration>, what: &'a str) -> impl
     })
 }
 
-/// A member that may be defragmenting although it answers, by whomever: only its metrics page tells, and it cannot be read.
-/// Nobody is started then. Another replica, or another tool, may have sent it what nobody here knows of.
+/// A member that may be defragmenting although it answers: only its metrics page tells, and it cannot be read. No member is
+/// started then: another replica, or another tool, may have sent it a Defragment.
 fn unknown_end(facts: &ClusterFacts, past: &Past) -> Option<Reason> {
-    let may_answer =
-        |member: &MemberFacts| past.attempts.get(&member.member.id).is_some_and(|last| last.intent.non_blocking);
     let mut answering = facts.voters().filter(|voter| voter.status.is_ok());
-    let unknown = answering.find(|voter| voter.in_flight(may_answer(voter)).is_none())?;
+    let unknown = answering.find(|voter| voter.in_flight(past.non_blocking.contains(&voter.member.id)).is_none())?;
     Some(Reason::DefragUnknown { member: unknown.member.label(), detail: page_trouble(unknown) })
 }
 
@@ -257,12 +263,14 @@ pub(super) fn page_trouble(member: &MemberFacts) -> String {
 /// the member would serve nobody until then. Where its metrics page is not known, neither is this.
 fn open_snapshot(member: &MemberFacts, policy: &Policy, past: &Past) -> Option<Reason> {
     let before = || past.snapshots.get(&member.member.id).copied();
-    let open = member.open_snapshots().or_else(before).filter(|open| *open > 0)?;
-    (policy.on_open_snapshot == OpenSnapshotPolicy::Wait).then(|| Reason::SnapshotOpen {
-        member: member.member.label(),
-        open,
-        waited: Duration::ZERO,
-    })
+    let open = member.open_snapshots().or_else(before);
+    sending(&member.member.label(), open).filter(|_| policy.on_open_snapshot == OpenSnapshotPolicy::Wait)
+}
+
+/// The reason, if this member is sending snapshots.
+pub(super) fn sending(member: &str, open: Option<u64>) -> Option<Reason> {
+    let open = open.filter(|open| *open > 0)?;
+    Some(Reason::SnapshotOpen { member: member.to_owned(), open, waited: Duration::ZERO })
 }
 
 #[cfg(test)]

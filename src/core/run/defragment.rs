@@ -8,15 +8,14 @@ use super::{
 use crate::core::{
     cluster::{ClusterFacts, Fact, UnknownKind},
     history::{Intent, MemberEnd, MemberResult, Outcome, Sizes},
-    plan::page_trouble,
+    plan::{self, page_trouble},
     reason::Reason,
     safety,
 };
 
 /// The snapshot that a member sends, whose end its defragmentation waits for.
 pub(super) fn held_by_snapshot(intent: &Intent, facts: &Fact<ClusterFacts>) -> Option<Reason> {
-    let open = facts.as_ref().ok()?.member(intent.member_id)?.open_snapshots().filter(|open| *open > 0)?;
-    Some(Reason::SnapshotOpen { member: intent.member.clone(), open, waited: Duration::ZERO })
+    plan::sending(&intent.member, facts.as_ref().ok()?.member(intent.member_id)?.open_snapshots())
 }
 
 /// What the look-out saw.

@@ -24,14 +24,10 @@ mod leader;
 mod resume;
 mod verify;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     cluster::{AlarmKind, ClusterFacts, ClusterId, Fact, MemberId, Unknown},
-    estimate::Speeds,
     gate::{GateResult, GateRule, Moment},
     history::{Intent, MemberEnd, MemberResult, Outcome, Sizes, Step},
     plan::{Past, Plan},
@@ -65,10 +61,8 @@ pub struct Brief {
     pub policy: Policy,
     /// What is checked outside etcd, and when.
     pub gates: Vec<GateRule>,
-    /// The last attempt on each member in earlier runs. Empty where a person asks: they know of it.
-    pub attempts: BTreeMap<MemberId, MemberResult>,
-    /// How fast members were defragmented before; also for an operator's run.
-    pub speeds: Speeds,
+    /// What is known of earlier runs. Without their attempts where an operator asks, who knows of them.
+    pub past: Past,
     /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
     pub snapshot_patience: Duration,
     /// The newest revision that is old enough to be compacted, for a policy that says so by age.
@@ -298,12 +292,7 @@ pub struct Run {
 impl Run {
     /// A run, and its first action.
     pub fn start(mut brief: Brief) -> (Self, Action) {
-        let past = Past {
-            done: BTreeSet::new(),
-            attempts: std::mem::take(&mut brief.attempts),
-            speeds: std::mem::take(&mut brief.speeds),
-            snapshots: BTreeMap::new(),
-        };
+        let past = std::mem::take(&mut brief.past);
         let run = Self {
             brief,
             phase: Phase::Choosing,

@@ -1,5 +1,7 @@
 //! Golden scripts of runs, by hand; the simulation of whole clusters is in `tests/`.
 
+use std::collections::BTreeMap;
+
 use bytesize::ByteSize;
 
 use super::*;
@@ -743,7 +745,8 @@ fn a_member_whose_last_attempt_gave_nothing_is_left_alone() {
     let end = MemberEnd::Defragmented { after: before, took: S(1), unavailable: None };
     let last = MemberResult { intent: Intent { before, ..intent(3) }, end };
     let attempts = BTreeMap::from([(MemberId(3), last)]);
-    let mut bench = Bench::with(Brief { policy: policy(), attempts, ..Brief::default() });
+    let mut bench =
+        Bench::with(Brief { policy: policy(), past: Past { attempts, ..Past::default() }, ..Brief::default() });
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.order, [2, 1]);
 }
@@ -848,12 +851,9 @@ fn a_member_that_answers_at_work_and_hides_its_page_does_not_count_as_done() {
     bench.give(returned(Err(DefragError::Lost("reset".to_owned()))));
     assert_eq!(bench.label(), ("failed", "defrag_unknown"));
 
-    // Nobody else is started by automation, until it is known or an operator says so.
-    let unknown = || Reason::DefragUnknown { member: "etcd-3".to_owned(), detail: String::new() };
-    let end = MemberEnd::Failed { reason: unknown(), after: None };
-    let attempt = MemberResult { intent: Intent { non_blocking: true, ..intent(3) }, end };
-    let attempts = BTreeMap::from([(MemberId(3), attempt)]);
-    let brief = || Brief { policy: policy(), attempts: attempts.clone(), ..Brief::default() };
+    // No other member is started until it is known, for an operator neither.
+    let past = Past { non_blocking: BTreeSet::from([MemberId(3)]), ..Past::default() };
+    let brief = || Brief { policy: policy(), past: past.clone(), ..Brief::default() };
     let mut bench = Bench::with(brief());
     assert_eq!(bench.label(), ("refused", "defrag_unknown"));
     let mut bench = Bench::with(brief());
