@@ -1,4 +1,4 @@
-//! Flags that several commands share, and the settings that they make.
+//! Flags that several commands share, and the settings they result in.
 
 use std::path::PathBuf;
 
@@ -18,12 +18,12 @@ use crate::{
     },
 };
 
-/// The command line asks for something that cannot be.
+/// A usage error of the command line; exit code 2.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub(super) struct UsageError(pub(super) String);
 
-/// What a cluster is reached with.
+/// Builds the connection to a cluster.
 pub(super) type Connect = fn(&ClusterSettings) -> anyhow::Result<EtcdCluster>;
 
 /// How the result is written.
@@ -34,33 +34,33 @@ pub(super) enum Output {
     Json,
 }
 
-/// Where the clusters are: a file, or etcdctl's own flags for a single one.
+/// Where the clusters are: in a file, or given by etcdctl's own flags for a single one.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct Connection {
     /// Configuration file with one or more clusters, instead of the flags below
     #[arg(long = "config", alias = "config.file", env = "DEFRAGD_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Client URLs; any one member is enough, the others are discovered
+    /// Client URLs; one member is enough, the others are discovered
     #[arg(long, env = "ETCDCTL_ENDPOINTS", hide_env_values = true, value_delimiter = ',', value_name = "URL")]
     endpoints: Vec<String>,
-    /// Domain whose SRV records name client URLs: _etcd-client-ssl._tcp, _etcd-client._tcp
+    /// Domain whose SRV records list the client URLs: _etcd-client-ssl._tcp, _etcd-client._tcp
     #[arg(long, short = 'd', env = "ETCDCTL_DISCOVERY_SRV", hide_env_values = true, value_name = "DOMAIN")]
     discovery_srv: Option<String>,
-    /// Service name in the records, for domains of several clusters
+    /// Service name in the SRV records, for domains with several clusters
     #[arg(long, env = "ETCDCTL_DISCOVERY_SRV_NAME", hide_env_values = true, value_name = "NAME")]
     discovery_srv_name: Option<String>,
-    /// Take records without TLS, too; with false, servers must prove the domain
+    /// Also accept SRV records without TLS; with false, server certificates must be valid for the domain
     #[arg(long, env = "ETCDCTL_INSECURE_DISCOVERY", hide_env_values = true, default_value_t = true,
           default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_name = "BOOL")]
     insecure_discovery: bool,
-    /// Name server to ask instead of the system's, for the records and for addresses
+    /// DNS server to query instead of the system's, for the records and for addresses
     #[arg(long, env = "DEFRAGD_DISCOVERY_NAMESERVER", value_name = "IP:PORT")]
     discovery_nameserver: Option<std::net::SocketAddr>,
-    /// Certificates of the authorities to trust
+    /// CA certificates to trust
     #[arg(long, env = "ETCDCTL_CACERT", hide_env_values = true, value_name = "FILE")]
     cacert: Option<PathBuf>,
-    /// Accept any certificate of the members: for status and plan only, and not together with --user
+    /// Accept any member certificate: for status and plan only, and not together with --user
     #[arg(long)]
     insecure_skip_tls_verify: bool,
     /// Client certificate
@@ -75,76 +75,76 @@ pub(super) struct Connection {
     /// File with the user's password
     #[arg(long, env = "ETCDCTL_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// Name of the cluster that the flags describe: the label `etcd_cluster`
+    /// Name of the cluster that the flags describe; also the metric label `etcd_cluster`
     #[arg(long, env = "DEFRAGD_CLUSTER_NAME", default_value = "etcd", value_name = "NAME")]
     cluster_name: String,
 }
 
-/// What differs from the policy of the file, or from the default one.
+/// Policy keys that override those of the file, or the defaults.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Policy (overrides the file)")]
 pub(super) struct PolicyArgs {
-    /// observe: decide and log, change nothing; approve: ask a person first; enforce: defragment
+    /// observe: decide and log, change nothing; approve: wait for an operator's approval; enforce: defragment
     #[arg(long, env = "DEFRAGD_MODE", value_enum)]
     pub(super) mode: Option<ModeArg>,
-    /// Act from this fragmentation ratio (0-1), default 0.45, …
+    /// Defragment a member from this fragmentation ratio (0-1), default 0.45, …
     #[arg(long, env = "DEFRAGD_MIN_FRAGMENTATION_RATIO", value_name = "RATIO")]
     min_fragmentation_ratio: Option<f64>,
-    /// … if at least this much can be had back, default 100MiB
+    /// … if at least this much is reclaimable, default 100MiB
     #[arg(long, env = "DEFRAGD_MIN_RECLAIMABLE", value_name = "SIZE")]
     min_reclaimable: Option<ByteSize>,
-    /// Or from this file size / quota (0-1), default 0.8, …
+    /// Or from this ratio of file size to quota (0-1), default 0.8, …
     #[arg(long, env = "DEFRAGD_QUOTA_USAGE_RATIO", value_name = "RATIO")]
     quota_usage_ratio: Option<f64>,
-    /// … if at least this much can be had back, default 32MiB
+    /// … if at least this much is reclaimable, default 32MiB
     #[arg(long, env = "DEFRAGD_QUOTA_MIN_RECLAIMABLE", value_name = "SIZE")]
     quota_min_reclaimable: Option<ByteSize>,
-    /// How long the cluster must be healthy before the next member, default 10s
+    /// How long the cluster must be healthy before the next member starts, default 10s
     #[arg(long, env = "DEFRAGD_PAUSE_BETWEEN_MEMBERS", value_name = "TIME")]
     pause_between_members: Option<Time>,
-    /// How long to wait for one member's answer, default 10m; past it the run ends after the server has
+    /// How long one member's defragmentation may take, default 10m; after that, the run ends when the member is done
     #[arg(long, env = "DEFRAGD_DEFRAG_DEADLINE", value_name = "TIME")]
     defrag_deadline: Option<Time>,
-    /// How long the cluster may take to be healthy again after a member, default 5m
+    /// How long the cluster may take to become healthy again after a member, default 5m
     #[arg(long, env = "DEFRAGD_RECOVERY_TIMEOUT", value_name = "TIME")]
     recovery_timeout: Option<Time>,
-    /// No further run of a cluster for this long after one, default 6h
+    /// How long to wait after a run before the next run of the same cluster, default 6h
     #[arg(long, env = "DEFRAGD_COOLDOWN", value_name = "TIME")]
     cooldown: Option<Time>,
-    /// The leader: auto (default), last, last-after-transfer (transfers leadership first), skip
+    /// What to do with the leader: auto (default), last, last-after-transfer (transfers leadership first), skip
     #[arg(long, env = "DEFRAGD_LEADER", value_enum)]
     leader: Option<LeaderArg>,
-    /// With leader auto, transfer leadership first if it is expected to be unavailable for longer, default 2s
+    /// With leader auto, transfer leadership first if the leader is expected to be unavailable for longer, default 2s
     #[arg(long, env = "DEFRAGD_TRANSFER_ABOVE", value_name = "TIME")]
     transfer_above: Option<Time>,
-    /// How long the members' liveness probe lets etcd hang before it is killed; warn if a member is expected to
+    /// How long the members' liveness probe tolerates a hanging etcd; warn if a member is expected to hang longer
     #[arg(long, env = "DEFRAGD_LIVENESS_BUDGET", value_name = "TIME")]
     liveness_budget: Option<Time>,
-    /// Refuse to start while a member is expected to be unavailable for longer
+    /// Refuse to start if a member is expected to be unavailable for longer
     #[arg(long, env = "DEFRAGD_MAX_EXPECTED_STALL", value_name = "TIME")]
     max_expected_stall: Option<Time>,
-    /// A member that is sending a snapshot, which would freeze it in its defragmentation: wait (default), ignore
+    /// What to do with a member that sends a snapshot, which could freeze its defragmentation: wait (default), ignore
     #[arg(long, env = "DEFRAGD_ON_OPEN_SNAPSHOT", value_enum)]
     on_open_snapshot: Option<OpenSnapshotArg>,
     /// After a run, compare the members' data: none (default), hash (each voter hashes its whole database)
     #[arg(long, env = "DEFRAGD_VERIFY", value_enum)]
     verify: Option<VerifyArg>,
-    /// Accept clusters of one or two members, which stop serving for the time of a defragmentation
+    /// Accept clusters of one or two members, which cannot serve writes while a member is defragmented
     #[arg(long, env = "DEFRAGD_ALLOW_WITHOUT_QUORUM_SLACK", action = ArgAction::SetTrue)]
     allow_without_quorum_slack: bool,
-    /// When a member is worth it, instead of the thresholds: `dbQuotaUsage > 0.8 || dbSizeFree > 200*1024*1024`
+    /// When to defragment a member, instead of the thresholds: `dbQuotaUsage > 0.8 || dbSizeFree > 200*1024*1024`
     #[arg(long, env = "DEFRAGD_RULE", value_name = "EXPRESSION")]
     rule: Option<String>,
-    /// No further run after so many within 24 hours that touched a member, default 4
+    /// How many runs that touched a member are allowed within 24 hours, default 4
     #[arg(long, env = "DEFRAGD_MAX_RUNS_PER_DAY", value_name = "NUMBER")]
     max_runs_per_day: Option<u32>,
-    /// No further run after so many failed in a row, until `defragd resume`, default 3
+    /// How many runs may fail in a row before no further run starts until `defragd resume`, default 3
     #[arg(long, env = "DEFRAGD_BREAKER_FAILURES", value_name = "NUMBER")]
     breaker_failures: Option<u32>,
-    /// One more try so long after the last failure, even without a person
+    /// Retry once this long after the last failure, even without `defragd resume`
     #[arg(long, env = "DEFRAGD_BREAKER_RESET_AFTER", value_name = "TIME")]
     breaker_reset_after: Option<Time>,
-    /// In mode approve, how long a request waits for a person, default 24h
+    /// In mode approve, how long a request waits for approval, default 24h
     #[arg(long, env = "DEFRAGD_APPROVAL_TIMEOUT", value_name = "TIME")]
     approval_timeout: Option<Time>,
     /// Whether NOSPACE, or a file at 0.9 of its quota, overrides windows, cooldown and daily limit, default true
@@ -256,12 +256,12 @@ impl PolicyArgs {
 }
 
 impl Connection {
-    /// The settings of the file, or of the flags, under the policy's flags.
+    /// The settings of the file, or of the flags, with the policy flags applied.
     pub(super) fn settings(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<Settings> {
         self.settings_with(policy, &LockArgs::default())
     }
 
-    /// The same for a command that only looks, and how it connects: those may be told to accept any certificate.
+    /// The same for read-only commands, with the way to connect: these commands may accept any certificate.
     pub(super) fn settings_to_look(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<(Settings, Connect)> {
         let settings = self.read(policy, &LockArgs::default())?;
         if !self.insecure_skip_tls_verify {
@@ -271,11 +271,11 @@ impl Connection {
         Ok((settings, connect_unverified))
     }
 
-    /// The same, under the lock's flags too.
+    /// The same, with the lock flags applied too.
     pub(super) fn settings_with(&self, policy: Option<&PolicyArgs>, lock: &LockArgs) -> anyhow::Result<Settings> {
         if self.insecure_skip_tls_verify {
-            let what = "--insecure-skip-tls-verify is for status and plan, which only look; elsewhere servers are \
-                        verified: trust the certificate, or its authority, by --cacert (tls.ca_file)";
+            let what = "--insecure-skip-tls-verify only works with the read-only commands status and plan; for all others, \
+            trust the members' certificate or its CA with --cacert (tls.ca_file)";
             return Err(UsageError(what.to_owned()).into());
         }
         self.read(policy, lock)
@@ -297,7 +297,7 @@ impl Connection {
             return Ok(Settings::from_raw(file)?);
         };
         if let Some(flag) = typed_connection_flag() {
-            let what = format!("--config and {flag} exclude each other: the file says how to connect");
+            let what = format!("--config and {flag} cannot be used together: the file already says how to connect");
             return Err(UsageError(what).into());
         }
         Ok(Settings::from_source(&mut Source::open(path)?, change)?)
@@ -306,7 +306,7 @@ impl Connection {
     fn cluster(&self) -> Result<raw::Cluster, UsageError> {
         let auth = match (&self.user, &self.password_file) {
             (Some(user), _) if user.contains(':') => {
-                let what = "--user takes a name only: put the password in a file and give --password-file";
+                let what = "--user takes only a name: put the password in a file and pass --password-file";
                 return Err(UsageError(what.to_owned()));
             }
             (Some(user), Some(file)) => Some(raw::Auth { username: user.clone(), password_file: file.clone() }),
@@ -337,8 +337,8 @@ impl Connection {
     }
 }
 
-/// A connection flag on the command line itself. Variables of an etcdctl shell are no contradiction to a
-/// file: whoever gives the file means the file.
+/// A connection flag on the command line itself. etcdctl's environment variables do not conflict with a file:
+/// if a file is given, it wins.
 fn typed_connection_flag() -> Option<String> {
     const FLAGS: [&str; 7] =
         ["--endpoints", "--discovery-srv", "--cacert", "--cert", "--key", "--user", "--password-file"];
@@ -346,7 +346,7 @@ fn typed_connection_flag() -> Option<String> {
     std::env::args().filter_map(typed).find(|name| FLAGS.contains(&name.as_str()))
 }
 
-/// The one cluster that a command concerns.
+/// The one cluster that a command is about.
 pub(super) fn one_cluster(settings: Settings, name: Option<&str>) -> anyhow::Result<ClusterSettings> {
     let names: Vec<_> = settings.clusters.iter().map(|cluster| cluster.name.clone()).collect();
     let mut chosen: Vec<_> =
@@ -356,11 +356,11 @@ pub(super) fn one_cluster(settings: Settings, name: Option<&str>) -> anyhow::Res
         (0, Some(name)) => {
             Err(UsageError(format!("there is no cluster {name:?}; the file has: {}", names.join(", "))).into())
         }
-        _ => Err(UsageError(format!("say which cluster: {}", names.join(", "))).into()),
+        _ => Err(UsageError(format!("choose one cluster: {}", names.join(", "))).into()),
     }
 }
 
-/// Where the journal is, unless it is said: a system directory for root, else the user's own.
+/// The journal's directory; by default a system directory for root, else one in the user's home.
 pub(super) fn data_dir(given: Option<PathBuf>) -> PathBuf {
     let state = || {
         let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);

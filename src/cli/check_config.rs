@@ -1,4 +1,4 @@
-//! `defragd check-config`: everything that is wrong with the configurations and with the files that they name, at once.
+//! `defragd check-config`: reports everything that is wrong with the configuration and the files it names, at once.
 
 use std::{
     io::Write,
@@ -17,10 +17,11 @@ use crate::{
         web::WebFile,
     },
     config::{ClusterSettings, ConfigError, Problem, Settings, Source, web},
+    core::story::count,
     ports::clock::{Clock, SystemClock},
 };
 
-/// Due times of each cluster.
+/// How many due times are shown for each cluster.
 const TIMES_SHOWN: usize = 3;
 
 #[derive(Debug, clap::Args)]
@@ -28,13 +29,13 @@ pub(super) struct Args {
     /// The file
     #[arg(required_unless_present = "config")]
     file: Option<PathBuf>,
-    /// The file, named as for the other commands
+    /// The file, with the flag of the other commands
     #[arg(long, env = "DEFRAGD_CONFIG", value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
-    /// Also check this file of `defragd serve`
+    /// Also check this web configuration file of `defragd serve`
     #[arg(long = "web.config.file", env = "DEFRAGD_WEB_CONFIG_FILE", value_name = "FILE")]
     web_config_file: Option<PathBuf>,
-    /// Do not look at the files that it names: certificates, keys, passwords, tokens
+    /// Do not open the files that the configuration names: certificates, keys, passwords, tokens
     #[arg(long)]
     syntax_only: bool,
     /// Output format
@@ -43,7 +44,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
-    let file = args.file.as_ref().or(args.config.as_ref()).context("a file is given")?;
+    let file = args.file.as_ref().or(args.config.as_ref()).context("no file given")?;
     let mut errors = Vec::new();
     let counted = main_file(file, args.syntax_only).map_err(|error| errors.push(error)).ok();
     let (counted, schedules) = counted.unzip();
@@ -56,19 +57,19 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
         Output::Json => {
             let problems: Vec<_> = errors.iter().flat_map(shown).collect();
             let (clusters, modules) = counted.unzip();
-            let told = json!({
+            let result = json!({
                 "valid": errors.is_empty(), "clusters": clusters, "modules": modules, "problems": problems,
                 "schedules": schedules.iter().map(Due::json).collect::<Vec<_>>(),
             });
-            writeln!(std::io::stdout(), "{told:#}")?;
+            writeln!(std::io::stdout(), "{result:#}")?;
         }
         Output::Table => {
             errors.iter().for_each(super::told_config);
             if let (Some((clusters, modules)), Exit::Done) = (counted, exit) {
-                let modules = if modules == 0 { String::new() } else { format!(", {modules} module(s)") };
-                writeln!(std::io::stdout(), "{}: valid, {clusters} cluster(s){modules}", file.display())?;
+                let modules = if modules == 0 { String::new() } else { format!(", {}", count(modules, "module")) };
+                writeln!(std::io::stdout(), "{}: valid, {}{modules}", file.display(), count(clusters, "cluster"))?;
                 for due in &schedules {
-                    writeln!(std::io::stdout(), "{}: a run is requested {}", due.cluster, due.words())?;
+                    writeln!(std::io::stdout(), "{}: next scheduled runs {}", due.cluster, due.words())?;
                 }
             }
         }
@@ -109,7 +110,7 @@ impl Due {
     }
 }
 
-/// The numbers of its clusters and modules, and what its schedules say.
+/// The numbers of clusters and modules, and the due times of the schedules.
 fn main_file(path: &Path, syntax_only: bool) -> Result<((usize, usize), Vec<Due>), ConfigError> {
     let mut source = Source::open(path)?;
     let settings = Settings::from_source(&mut source, |_| ());
@@ -133,7 +134,7 @@ fn main_file(path: &Path, syntax_only: bool) -> Result<((usize, usize), Vec<Due>
                 problems.push(Problem { at: format!("{at}.tls"), place: None, what: causes(&error) });
             }
         }
-        // The lock of one cluster is made as those of all; what is wrong with the cluster itself is told above.
+        // All clusters make their lock the same way, so checking one is enough; the cluster itself is checked above.
         let own = settings.clusters.first().filter(|_| !settings.lock.is_in_the_target());
         if let (false, Some(Err(error))) =
             (is_named(&problems, "lock"), own.map(|cluster| locks::store(&settings.lock, cluster)))
@@ -161,13 +162,13 @@ fn schedules(settings: &Settings) -> Vec<Due> {
     settings.clusters.iter().filter(|cluster| !cluster.policy.schedule.is_empty()).map(of).collect()
 }
 
-/// In one line. What it is of, the key path says.
+/// The error in one line, without what the key path already says.
 fn causes(error: &anyhow::Error) -> String {
     let named = |cause: &String| ["cluster ", "module ", "lock.etcd"].iter().any(|name| cause.starts_with(name));
     error.chain().map(ToString::to_string).filter(|cause| !named(cause)).collect::<Vec<_>>().join(": ")
 }
 
-/// What is in the files that it names, or what they are for, can be no good.
+/// Finds files with unusable content, or content that does not suit its purpose.
 fn of_cluster(at: &str, cluster: &ClusterSettings, mut add: impl FnMut(String, String)) {
     if let Err(error) = connect(cluster) {
         add(format!("{at}.tls"), causes(&error));
@@ -182,13 +183,13 @@ fn unreadable_files(source: &mut Source) -> Vec<Problem> {
     let here = std::env::current_dir().unwrap_or_default();
     let judge = |(at, name): (String, String)| {
         let what = match std::fs::File::open(&name).and_then(|file| file.metadata()) {
-            Ok(meta) if meta.is_dir() => format!("{name} is a folder, and must be a file"),
+            Ok(meta) if meta.is_dir() => format!("{name} is a directory, not a file"),
             Ok(_) => return None,
-            Err(_) if name.is_empty() => "is empty: name a file, or leave the key out".to_owned(),
+            Err(_) if name.is_empty() => "is empty: name a file, or remove the key".to_owned(),
             Err(error) if Path::new(&name).is_absolute() => format!("cannot read {name}: {error}"),
             Err(error) => {
                 let from = here.display();
-                format!("cannot read {name}: {error}; it is looked for in {from}, where defragd is started")
+                format!("cannot read {name}: {error}; relative paths start at the working directory, {from}")
             }
         };
         Some(Problem { at, place: None, what })

@@ -1,4 +1,4 @@
-//! `defragd approve`, `defragd pause`, `defragd resume`, `defragd cancel`: orders to the running server.
+//! `defragd approve`, `defragd pause`, `defragd resume`, `defragd cancel`: actions on the running server.
 
 use std::{io::Write, path::PathBuf};
 
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 use super::Exit;
 use crate::{adapters::outgoing::ControlClient, core::time::Time};
 
-/// Where the server is, and who speaks.
+/// The server, and who is acting.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Server")]
 pub(super) struct Server {
-    /// The running `defragd serve`
+    /// URL of the running `defragd serve`
     #[arg(long = "server", env = "DEFRAGD_SERVER", default_value = "http://127.0.0.1:9379", value_name = "URL")]
     url: String,
-    /// File with its bearer token
+    /// File with the server's bearer token
     #[arg(long, env = "DEFRAGD_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Certificates of the authorities to trust for https
+    /// CA certificates to trust for https
     #[arg(long = "server-ca-file", env = "DEFRAGD_SERVER_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// Your name, for the journal [default: $USER]
@@ -38,10 +38,10 @@ pub(super) struct PauseArgs {
     /// Name of the cluster
     #[arg(long, env = "DEFRAGD_CLUSTER_NAME", value_name = "NAME")]
     cluster: String,
-    /// Why, for the operator who finds it later
+    /// Why, for the journal and the status page
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// How long, like 2h; without it, until `defragd resume`
+    /// How long, such as 2h; without it, until `defragd resume`
     #[arg(long = "for", value_name = "TIME")]
     lasts: Option<Time>,
     #[command(flatten)]
@@ -53,7 +53,7 @@ pub(super) struct ResumeArgs {
     /// Name of the cluster
     #[arg(long, env = "DEFRAGD_CLUSTER_NAME", value_name = "NAME")]
     cluster: String,
-    /// What was found or done
+    /// What you found or fixed, for the journal
     #[arg(long, default_value = "", value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
@@ -83,7 +83,7 @@ impl Server {
 
 pub(super) async fn approve(args: ApproveArgs) -> anyhow::Result<Exit> {
     args.server.post(["runs", &args.run.to_string(), "approve"], json!({})).await?;
-    writeln!(std::io::stdout(), "Run {} is approved; it begins when nothing else holds it back.", args.run)?;
+    writeln!(std::io::stdout(), "Run {} is approved; it starts as soon as nothing else holds it.", args.run)?;
     Ok(Exit::Done)
 }
 
@@ -95,13 +95,13 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<Exit> {
     let answer = args.server.post(["clusters", &args.cluster, "pause"], body).await?;
     let until = answer["cluster"]["paused"]["until"].as_str();
     let until = until.map_or_else(|| "until `defragd resume`".to_owned(), |until| format!("until {until}"));
-    writeln!(std::io::stdout(), "Cluster {} is paused {until}: no member is started.", args.cluster)?;
+    writeln!(std::io::stdout(), "Cluster {} is paused {until}: no defragmentation starts.", args.cluster)?;
     Ok(Exit::Done)
 }
 
 pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
     args.server.post(["clusters", &args.cluster, "resume"], json!({ "reason": args.reason })).await?;
-    writeln!(std::io::stdout(), "Cluster {} goes on: no pause, and the breaker is closed.", args.cluster)?;
+    writeln!(std::io::stdout(), "Cluster {} is resumed: the pause is over and the breaker is closed.", args.cluster)?;
     Ok(Exit::Done)
 }
 
@@ -109,8 +109,8 @@ pub(super) async fn cancel(args: CancelArgs) -> anyhow::Result<Exit> {
     args.server.post(["clusters", &args.cluster, "cancel"], json!({ "reason": args.reason })).await?;
     writeln!(
         std::io::stdout(),
-        "The request of cluster {} is cancelled: no member is started. An alert that still fires requests anew with its \
-         next notification; `defragd pause` keeps it waiting.",
+        "The request of cluster {} is cancelled: no further member is started. An alert that is still firing requests a \
+        new run with its next notification; use `defragd pause` to prevent that.",
         args.cluster
     )?;
     Ok(Exit::Done)

@@ -1,4 +1,4 @@
-//! `defragd completions` and `defragd man`: made from the command line itself, so that they cannot say anything else.
+//! `defragd completions` and `defragd man`: generated from the command line's definition, so that they always match it.
 
 use std::{io::Write, path::PathBuf};
 
@@ -18,7 +18,7 @@ pub(super) struct CompletionsArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ManArgs {
-    /// Write a page for each command into this directory, instead of the main one to standard output
+    /// Write one page per command into this directory, instead of the main page to standard output
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -31,7 +31,7 @@ pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<Exit> {
 }
 
 pub(super) fn man(args: &ManArgs) -> anyhow::Result<Exit> {
-    // Without clap's own command `help`, which a page would only repeat.
+    // Without clap's own command `help`, whose page would only repeat the others.
     let command = Cli::command().disable_help_subcommand(true);
     let Some(dir) = &args.dir else {
         let mut page = Vec::new();
@@ -39,7 +39,7 @@ pub(super) fn man(args: &ManArgs) -> anyhow::Result<Exit> {
         std::io::stdout().lock().write_all(&page)?;
         return Ok(Exit::Done);
     };
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    clap_mangen::generate_to(command, dir).with_context(|| format!("cannot write into {}", dir.display()))?;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    clap_mangen::generate_to(command, dir).with_context(|| format!("cannot write to {}", dir.display()))?;
     Ok(Exit::Done)
 }

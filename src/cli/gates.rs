@@ -21,7 +21,7 @@ pub(super) struct Args {
     /// Only this cluster of the file
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
-    /// As at which moment of a run: gates that compare have nothing to compare with here
+    /// Check as at this moment of a run; gates that compare with the start of the run have no baseline here
     #[arg(long, value_enum, default_value = "before")]
     moment: MomentArg,
     /// Output format
@@ -85,7 +85,6 @@ fn said(results: &[GateResult]) -> String {
         return "No gate is configured for this moment: see `gates` in the configuration file.".to_owned();
     }
     let against = results.iter().find_map(GateResult::against);
-    let sentence =
-        against.map_or_else(|| "Nothing stands against a run.".to_owned(), |reason| format!("Refused: {reason}"));
+    let sentence = against.map_or_else(|| "No gate blocks a run.".to_owned(), |reason| format!("Refused: {reason}"));
     format!("{}\n{sentence}", history::gate_table(results))
 }

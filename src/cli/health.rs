@@ -1,4 +1,4 @@
-//! `defragd health`: asks a running `defragd serve` how it is. For an image without a shell, and for probes.
+//! `defragd health`: checks a running `defragd serve`. For probes, and for images without a shell.
 
 use std::{io::Write, path::PathBuf};
 
@@ -11,7 +11,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Server")]
 pub(super) struct Args {
-    /// The running `defragd serve`, with its route prefix if it has one
+    /// URL of the running `defragd serve`, with its route prefix if it has one
     #[arg(
         long = "url",
         visible_alias = "server",
@@ -20,16 +20,16 @@ pub(super) struct Args {
         value_name = "URL"
     )]
     url: String,
-    /// Ask whether it can do its work (/-/ready), not only whether it answers (/-/healthy)
+    /// Check whether it is ready to work (/-/ready), not only whether it is alive (/-/healthy)
     #[arg(long)]
     ready: bool,
-    /// How long the answer may take
+    /// How long to wait for the answer
     #[arg(long, default_value = "3s", value_name = "TIME")]
     timeout: Time,
-    /// Certificates of the authorities to trust for https
+    /// CA certificates to trust for https
     #[arg(long = "server-ca-file", env = "DEFRAGD_SERVER_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// The name in its certificate, where it is not that of the URL
+    /// The name in its certificate, if it differs from the host in the URL
     #[arg(long = "server-name", env = "DEFRAGD_SERVER_NAME", value_name = "NAME")]
     server_name: Option<String>,
     /// Client certificate
@@ -38,7 +38,7 @@ pub(super) struct Args {
     /// Its key
     #[arg(long, env = "DEFRAGD_SERVER_KEY_FILE", requires = "cert_file", value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// File with a bearer token, where the web configuration asks for a password
+    /// File with a bearer token, if the web configuration requires authentication
     #[arg(long, env = "DEFRAGD_TOKEN_FILE", conflicts_with = "user", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// User for basic authentication

@@ -1,4 +1,4 @@
-//! Flags about the lock, for clusters without a file; they override the file's key `lock`.
+//! Lock flags, for clusters without a file; they override the file's key `lock`.
 
 use std::path::PathBuf;
 
@@ -9,25 +9,25 @@ use crate::{
     core::time::Time,
 };
 
-/// What differs from the file's key `lock`.
+/// Lock keys that override those of the file.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Lock (overrides the file)")]
 pub(super) struct LockArgs {
-    /// Where replicas agree on which of them acts: none (there is one), etcd (in each cluster's own, or in the one
+    /// Where replicas agree on which one acts: none (a single replica), etcd (each cluster's own etcd, or the one
     /// that the file names), kubernetes (Leases)
     #[arg(long = "lock.kind", env = "DEFRAGD_LOCK_KIND", value_enum)]
     kind: Option<KindArg>,
-    /// How long a replica that is gone still holds the lock, default 60s
+    /// How long the lock stays with a replica that has died, default 60s
     #[arg(long = "lock.ttl", env = "DEFRAGD_LOCK_TTL", value_name = "TIME")]
     ttl: Option<Time>,
-    /// This replica's name [default: the host's]
+    /// This replica's name [default: the host name]
     #[arg(long = "lock.name", env = "DEFRAGD_LOCK_NAME", value_name = "NAME")]
     name: Option<String>,
-    /// Where the other replicas reach this one, with its route prefix; without it they keep what they are asked for to
-    /// themselves, until they hold the lock
+    /// URL under which the other replicas reach this one, with its route prefix; without it, they cannot forward
+    /// requests to it, and keep them until they hold the lock
     #[arg(long = "lock.url", env = "DEFRAGD_LOCK_URL", value_name = "URL")]
     url: Option<String>,
-    /// File with the bearer token that the other replicas' webhook asks for
+    /// File with the bearer token of the other replicas' webhook
     #[arg(long = "lock.token-file", env = "DEFRAGD_LOCK_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -41,7 +41,7 @@ enum KindArg {
 }
 
 impl LockArgs {
-    /// As keys of the file; nothing where no flag is given.
+    /// As keys of the file; `None` if no flag is given.
     pub(super) fn keys(&self) -> Option<Lock> {
         let kind = self.kind.map(|kind| match kind {
             KindArg::None => Kind::None,

@@ -1,4 +1,4 @@
-//! `defragd run` under a lock: it stands like any replica, and does nothing while another holds it.
+//! `defragd run` under a lock: it is a candidate like any replica, and does nothing while another holds the lock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,21 +13,21 @@ use crate::{
     core::{lock::Term, reason::Reason},
 };
 
-/// A store that is well says who holds the lock at once; one that is not may have an election.
+/// A healthy store says at once who holds the lock; an unhealthy one may be in an election.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The time between two looks.
+/// The time between two checks of the lock.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The lock for the time of one run.
+/// The lock for the duration of one run.
 pub(super) struct RunLock {
     lock: Arc<Lock>,
     keeper: Option<tokio::task::JoinHandle<()>>,
-    /// Under which it was won; `None` where there is no lock.
+    /// The term it was acquired under; `None` where there is no lock.
     pub(super) term: Option<Term>,
 }
 
 impl RunLock {
-    /// Wins the lock and waits until nothing of its last holder can be on its way, or gives why not.
+    /// Acquires the lock and waits until no request of its last holder can be in flight, or returns why not.
     pub(super) async fn take(
         settings: &LockSettings,
         cluster: &ClusterSettings,
@@ -76,7 +76,7 @@ impl RunLock {
     pub(super) async fn release(self) {
         if let Some(keeper) = self.keeper {
             keeper.abort();
-            // A renewal under way must not come after the end.
+            // No renewal may happen after the release.
             let _ = keeper.await;
         }
         self.lock.release().await;

@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line: one file per command.
 
 mod args;
 mod check_config;
@@ -24,9 +24,9 @@ use clap::{Parser, Subcommand};
 use crate::config::ConfigError;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong usage or configuration; \
-                          3 refused, because it would not be safe or the mode is observe";
+3 refused, because it would be unsafe or the mode is observe";
 
-/// The etcd fragmentation exporter that also cures what it measures.
+/// etcd fragmentation exporter that also runs rolling defragmentations
 #[derive(Debug, Parser)]
 #[command(name = "defragd", version, about, after_help = EXIT_CODES, max_term_width = 100, args_override_self = true)]
 pub struct Cli {
@@ -40,27 +40,27 @@ enum Command {
     Serve(Box<serve::Args>),
     /// Show every member, as `etcdctl endpoint status --cluster -w table` does, with IN USE, FRAG and QUOTA
     Status(status::Args),
-    /// Show what a run would do: in which order, and for each member why or why not
+    /// Show what a run would do: in which order, and why or why not for each member
     Plan(plan::Args),
-    /// Check the gates now, alone: pods, API server, ingress, Prometheus, Alertmanager
+    /// Check the gates now, without a run: pods, API server, ingress, Prometheus, Alertmanager
     Gates(gates::Args),
-    /// Do one rolling defragmentation now: followers first, the leader last
+    /// Run one rolling defragmentation now: followers first, the leader last
     Run(run::Args),
     /// Show past runs from the journal, or one of them step by step
     Runs(runs::Args),
-    /// Review capacity from Prometheus' history: growth, days to quota, fragmentation, runs, what to do
+    /// Review capacity from Prometheus' history: growth, days to quota, fragmentation, runs, recommendations
     Report(report::Args),
-    /// Agree to a run that waits for a person (mode approve)
+    /// Approve a run that is waiting for approval (mode approve)
     Approve(control::ApproveArgs),
-    /// Keep runs of a cluster from beginning; one under way starts no new member
+    /// Stop new runs of a cluster from starting; a run in progress starts no further member
     Pause(control::PauseArgs),
-    /// End a pause, and close the breaker
+    /// End a pause and close the breaker
     Resume(control::ResumeArgs),
-    /// Withdraw the standing request of a cluster; a run under way starts no new member
+    /// Cancel the open request of a cluster; a run in progress starts no further member
     Cancel(control::CancelArgs),
-    /// Check a configuration file, and report every problem
+    /// Check a configuration file and report every problem
     CheckConfig(check_config::Args),
-    /// Ask a running `defragd serve` how it is: exit code 0 if it is well, 1 if not
+    /// Check a running `defragd serve`: exit code 0 if it is healthy, 1 if not
     Health(health::Args),
     /// Write a completion script for a shell to standard output
     Completions(docs::CompletionsArgs),
@@ -68,7 +68,7 @@ enum Command {
     Man(docs::ManArgs),
 }
 
-/// The program's result for the shell.
+/// The program's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
     Done,
@@ -113,7 +113,7 @@ impl Cli {
 }
 
 fn told(error: &anyhow::Error) -> Exit {
-    // The reader of a pipe that has seen enough is no failure.
+    // It is not a failure if the reader of a pipe has seen enough and closes it.
     if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
         return Exit::Done;
     }
@@ -125,7 +125,7 @@ fn told(error: &anyhow::Error) -> Exit {
     if error.is::<ConfigError>() || error.is::<args::UsageError>() { Exit::Usage } else { Exit::Failed }
 }
 
-/// With nothing before the lines that name a place in a file: editors and CI jump to it.
+/// Lines that name a place in a file have no prefix: editors and CI jump to it.
 fn told_config(error: &ConfigError) {
     match error {
         ConfigError::Invalid { path: Some(path), problems } => {

@@ -32,7 +32,7 @@ pub(super) struct Args {
     connection: Connection,
     #[command(flatten)]
     policy: PolicyArgs,
-    /// Directory of the journal, to consider earlier attempts [default: as of `defragd run`]
+    /// Directory of the journal, to consider earlier attempts [default: as for `defragd run`]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Output format
@@ -88,7 +88,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// What the journal says of earlier attempts, if there is one here that can be read: automation learns from it.
+/// What the journal, if it exists and is readable, records of earlier attempts: later decisions depend on them.
 pub(super) async fn past(data_dir: &Path, cluster: &str) -> Past {
     let Ok(journal) = SqliteJournal::open_read_only(data_dir) else { return Past::default() };
     match ledger::read(&journal, cluster).await {
@@ -100,7 +100,7 @@ pub(super) async fn past(data_dir: &Path, cluster: &str) -> Past {
     }
 }
 
-/// The plan as a table, and in one sentence.
+/// The plan as a table, and a summary sentence.
 fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[GateResult]) -> std::io::Result<()> {
     let mut order = 0;
     let rows = plan.steps.iter().map(|step| {
@@ -115,7 +115,7 @@ fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[
                 };
                 (order.to_string(), decision, why)
             }
-            Decision::Skip { reason } => ("-".to_owned(), "leave alone", reason.to_string()),
+            Decision::Skip { reason } => ("-".to_owned(), "skip", reason.to_string()),
         };
         let (total, in_use, frag) = sizes(facts, step.member_id);
         let role = role(facts, step.member_id, step.is_leader);
@@ -143,9 +143,10 @@ fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[
     }
     let against = plan.blocked.clone().or_else(|| gates.iter().find_map(GateResult::against));
     match &against {
-        Some(reason) => writeln!(out, "Refused, nothing would be started: {reason}"),
+        Some(reason) => writeln!(out, "A run would be refused and change nothing: {reason}"),
         None if order == 0 => writeln!(out, "Nothing to do."),
-        None => writeln!(out, "{order} member(s) would be defragmented, one at a time, in this order."),
+        None if order == 1 => writeln!(out, "1 member would be defragmented."),
+        None => writeln!(out, "{order} members would be defragmented, one at a time, in this order."),
     }
 }
 

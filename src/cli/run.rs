@@ -46,7 +46,7 @@ use crate::{
     ports::{clock::SystemClock, etcd::Etcd, journal::Journal, progress::Progress},
 };
 
-/// Who typed the command waits for a backup, but not for one that hangs.
+/// Long enough for a backup to finish, but not for one that hangs.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(10);
 
 #[derive(Debug, clap::Args)]
@@ -57,7 +57,7 @@ pub(super) struct Args {
     policy: PolicyArgs,
     #[command(flatten)]
     lock: LockArgs,
-    /// Which cluster of the file
+    /// Cluster of the file to defragment
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
     /// Directory of the journal [default: /var/lib/defragd for root, else ~/.local/state/defragd]
@@ -70,7 +70,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     if args.connection.config.is_none() && args.policy.mode.is_none() {
-        // A person who types `run` at a cluster means it; a file that says observe must be overruled aloud.
+        // `run` without a file means enforce; a file that says observe must be overridden explicitly.
         args.policy.mode = Some(ModeArg::Enforce);
     }
     let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
@@ -79,13 +79,13 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let etcd = connect(&cluster)?;
     let gates = gates::of(&cluster)?;
     let journal = SqliteJournal::open(&args::data_dir(args.data_dir), Arc::new(SystemClock))?;
-    // The journal is ours alone now, so a run by hand that it shows as open has lost its process.
+    // This process now holds the journal alone, so an open manual run in it has lost its process.
     for view in journal.open_runs().await?.iter().filter(|view| view.request.trigger == Trigger::Manual) {
         let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
         journal.append(view.id, Entry::Finished(outcome)).await?;
     }
     let progress = Terminal::start();
-    // Before the request: one that is refused for the lock is none.
+    // Before the request is recorded: if the lock refuses it, there is no request.
     let lock = match RunLock::take(&lock_settings, &cluster, |reason| progress.waiting(reason)).await? {
         Ok(lock) => lock,
         Err(reason) => {
@@ -124,7 +124,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     tokio::pin!(driven);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // A connection that drops must not end the look-out in the middle of a member.
+    // A dropped terminal connection must not stop the observation in the middle of a member.
     let mut hangup = signal(SignalKind::hangup())?;
     let (mut asked, mut lost) = (false, false);
     let outcome = loop {
@@ -135,18 +135,18 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
             reason = view.lost(lock.acts_under()), if !lost => {
-                progress.line(&format!("{reason}: no new member is started; waiting for the one under way"));
+                progress.line(&format!("{reason}: starting no further member, waiting for the current one"));
                 stop.send_if_modified(|stop| stop.is_none() && stop.replace(reason.clone()).is_none());
                 lost = true;
                 continue;
             }
         }
         if asked {
-            progress.line("second signal: ending at once. A member that is being defragmented goes on by itself: look with `defragd status`.");
+            progress.line("second signal: exiting now. etcd continues a defragmentation that has begun: check with `defragd status`.");
             return Ok(Exit::Failed);
         }
         asked = true;
-        progress.line("stopping: no new member is started; waiting for the one under way (again to end at once)");
+        progress.line("stopping: starting no further member, waiting for the current one (signal again to exit now)");
         stop.send_replace(Some(Reason::OperatorStop));
     };
     lock.release().await;
@@ -162,7 +162,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     })
 }
 
-/// A certificate may run out before a long run does. One that is not whole is looked at again.
+/// A certificate may expire before a long run ends. Incompletely written files are read again next time.
 async fn keep_credentials_fresh(etcd: &impl Etcd) -> Infallible {
     loop {
         sleep(RENEWAL_INTERVAL).await;
@@ -189,7 +189,7 @@ fn row(result: &MemberResult) -> Vec<String> {
     let dash = || "-".to_owned();
     let (took, ended) = match &result.end {
         MemberEnd::Defragmented { took, .. } => (format!("{:.1} s", took.as_secs_f64()), result.label().to_owned()),
-        MemberEnd::Unconfirmed { .. } => (dash(), "unconfirmed: defragd ended meanwhile".to_owned()),
+        MemberEnd::Unconfirmed { .. } => (dash(), "unconfirmed: defragd exited before the member answered".to_owned()),
         MemberEnd::Failed { reason, .. } | MemberEnd::NotSent { reason } => (dash(), reason.to_string()),
     };
     vec![
@@ -211,21 +211,21 @@ pub(super) fn sentence(outcome: &Outcome) -> String {
         Outcome::Succeeded => "Succeeded.".to_owned(),
         Outcome::NothingToDo => "Nothing to do: no member needs it (`defragd plan` says why).".to_owned(),
         Outcome::Observed { members } => format!(
-            "The mode is observe, so nothing was changed; it would have defragmented {}. Give --mode enforce to do it.",
+            "The mode is observe, so nothing was changed; it would have defragmented {}. Pass --mode enforce to do it.",
             members.join(", ")
         ),
         Outcome::Refused { reason } => format!("Refused, nothing was touched: {reason}."),
-        Outcome::Failed { reason } => format!("Failed; the members after it were left alone: {reason}."),
-        Outcome::Mismatched { reason } => format!("The members are defragmented, but {reason}."),
-        Outcome::Stopped { reason } => format!("Stopped; the members after it were left alone: {reason}."),
+        Outcome::Failed { reason } => format!("Failed, no further member was started: {reason}."),
+        Outcome::Mismatched { reason } => format!("The members were defragmented, but {reason}."),
+        Outcome::Stopped { reason } => format!("Stopped, no further member was started: {reason}."),
         Outcome::Interrupted { reason } => format!("Interrupted: {reason}."),
     }
 }
 
-/// Tells a person at a terminal what happens, with the time since the start.
+/// Shows progress on a terminal, with the time since the start.
 ///
-/// The lines go through a thread of their own: a terminal that is paused, or a pipe whose reader is gone,
-/// must neither hold up a run nor end it.
+/// The lines go through a thread of their own: a terminal that is paused, or a pipe without a reader, must
+/// neither delay a run nor end it.
 struct Terminal {
     begun: Instant,
     last: Mutex<String>,
@@ -234,11 +234,11 @@ struct Terminal {
 
 enum Line {
     Text(String),
-    /// Answer when everything before it is written.
+    /// Answer once everything before it is written.
     Flush(SyncSender<()>),
 }
 
-/// More lines than a run has; what does not fit is not worth waiting for.
+/// More lines than a run has; lines beyond that are dropped instead of waiting.
 const LINES_IN_HAND: usize = 1_000;
 
 impl Terminal {
@@ -246,7 +246,7 @@ impl Terminal {
         let (lines, to_write) = sync_channel(LINES_IN_HAND);
         std::thread::spawn(move || {
             for line in to_write {
-                // Where nobody reads any more, the journal has it all.
+                // If nobody reads any more, the journal still has everything.
                 let _ = match line {
                     Line::Text(text) => writeln!(std::io::stderr(), "{text}").ok(),
                     Line::Flush(answer) => answer.try_send(()).ok(),
@@ -256,7 +256,7 @@ impl Terminal {
         Self { begun: Instant::now(), last: Mutex::default(), lines }
     }
 
-    /// Waits a moment for the lines in hand, so that the result comes after them.
+    /// Waits briefly for queued lines, so that the result comes after them.
     fn flush(&self) {
         let (answer, written) = sync_channel(1);
         if self.lines.try_send(Line::Flush(answer)).is_ok() {
@@ -278,7 +278,7 @@ impl Progress for Terminal {
         let order: Vec<_> = plan.pending().map(|(step, _)| step.member.as_str()).collect();
         for step in &plan.steps {
             if let Decision::Skip { reason } = &step.decision {
-                self.line(&format!("{} is left alone: {reason}", step.member));
+                self.line(&format!("{} is skipped: {reason}", step.member));
             }
         }
         for warning in &plan.warnings {
@@ -327,14 +327,14 @@ impl Progress for Terminal {
     }
 
     fn fell_back(&self, reason: &Reason) {
-        self.line(&format!("the leader is defragmented as the leader: {reason}"));
+        self.line(&format!("leadership is not transferred, the leader is defragmented as it is: {reason}"));
     }
 
     fn member_ended(&self, result: &MemberResult) {
         let name = &result.intent.member;
         match &result.end {
             MemberEnd::Defragmented { after, took, unavailable } => self.line(&format!(
-                "{name} is done: {} -> {} {}, and the cluster is healthy",
+                "{name} defragmented: {} -> {} {}, the cluster is healthy",
                 table::size(result.intent.before.db_size),
                 table::size(after.db_size),
                 story::duration(*took, *unavailable)

@@ -24,7 +24,7 @@ pub(super) struct Args {
     /// Directory of the journal [default: /var/lib/defragd for root, else ~/.local/state/defragd]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
-    /// How many of the newest runs
+    /// How many runs to show, newest first
     #[arg(long, default_value_t = 20)]
     limit: usize,
     /// Output format
@@ -34,7 +34,7 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Show everything that is written down about one run, step by step
+    /// Show everything recorded about one run, step by step
     Show {
         /// Its number
         run: i64,
@@ -71,28 +71,23 @@ async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Res
     match output {
         Output::Json => writeln!(out, "{:#}", json!({ "run": view, "records": records }))?,
         Output::Table => {
-            writeln!(
-                out,
-                "run {id} of cluster {}, asked for by {}",
-                view.request.cluster,
-                view.request.trigger.label()
-            )?;
+            writeln!(out, "run {id} of cluster {}, trigger: {}", view.request.cluster, view.request.trigger.label())?;
             for record in &records {
                 writeln!(out, "{:.3}  {}", record.at, history::line(&record.entry))?;
             }
             if view.outcome.is_none() {
-                writeln!(out, "It has no outcome yet.")?;
+                writeln!(out, "The run has no outcome yet.")?;
             }
         }
     }
     Ok(Exit::Done)
 }
 
-/// `held` says whether any defragd works with this journal now.
+/// `held` is true if a running defragd holds this journal.
 fn row(run: &RunView, held: bool) -> Vec<String> {
     let outcome = match (&run.outcome, run.started_at) {
         (Some(outcome), _) => outcome.label(),
-        (None, _) if !held => "open, but no defragd runs",
+        (None, _) if !held => "unfinished (no defragd is running)",
         (None, Some(_)) => "running",
         (None, None) => "waiting",
     };

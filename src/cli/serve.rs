@@ -38,7 +38,7 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     listen: Vec<String>,
-    /// Listen on the sockets that systemd hands over, instead of the addresses
+    /// Listen on the sockets that systemd passes, instead of the addresses
     #[arg(
         long = "web.systemd-socket",
         env = "DEFRAGD_WEB_SYSTEMD_SOCKET",
@@ -46,11 +46,11 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     systemd_socket: bool,
-    /// File with TLS, users, headers and a rate limit, in exporter-toolkit's format; read again when it changes
+    /// File with TLS, users, headers and a rate limit, in exporter-toolkit's format; reloaded when it changes
     #[arg(long = "web.config.file", env = "DEFRAGD_WEB_CONFIG_FILE", value_name = "FILE", help_heading = "Web")]
     web_config_file: Option<PathBuf>,
-    /// File with the bearer token that webhook senders must show; needed off loopback, unless --web.config.file asks
-    /// for a password or a client certificate
+    /// File with the bearer token that webhook senders must present; required on non-loopback addresses, unless
+    /// --web.config.file requires a password or a client certificate
     #[arg(
         long = "web.bearer-token-file",
         env = "DEFRAGD_WEB_BEARER_TOKEN_FILE",
@@ -58,7 +58,7 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     bearer_token_file: Option<PathBuf>,
-    /// File with the bearer token that run, approve, pause, resume and cancel must show [default: the webhook senders']
+    /// File with the bearer token for run, approve, pause, resume and cancel [default: the webhook senders' token]
     #[arg(
         long = "web.admin-token-file",
         env = "DEFRAGD_WEB_ADMIN_TOKEN_FILE",
@@ -66,7 +66,7 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     admin_token_file: Option<PathBuf>,
-    /// Where the metrics are
+    /// Path of the metrics
     #[arg(
         long = "web.telemetry-path",
         env = "DEFRAGD_WEB_TELEMETRY_PATH",
@@ -75,7 +75,7 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     telemetry_path: String,
-    /// How many scrapes are answered at the same time, 503 beyond; 0 is no limit
+    /// How many scrapes are served at the same time, others get 503; 0 means no limit
     #[arg(
         long = "web.max-requests",
         env = "DEFRAGD_WEB_MAX_REQUESTS",
@@ -84,13 +84,13 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     max_requests: usize,
-    /// URL under which defragd is reached from outside, for links
+    /// URL under which defragd is reachable from outside, for links
     #[arg(long = "web.external-url", env = "DEFRAGD_WEB_EXTERNAL_URL", value_name = "URL", help_heading = "Web")]
     external_url: Option<String>,
     /// Prefix of all paths [default: the path of --web.external-url]
     #[arg(long = "web.route-prefix", env = "DEFRAGD_WEB_ROUTE_PREFIX", value_name = "PATH", help_heading = "Web")]
     route_prefix: Option<String>,
-    /// Seconds to take off the scrape's own timeout
+    /// Seconds to subtract from the scrape timeout that Prometheus sends
     #[arg(
         long = "timeout-offset",
         env = "DEFRAGD_TIMEOUT_OFFSET",
@@ -99,7 +99,7 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     timeout_offset: f64,
-    /// Only export metrics: no receiver, no runs
+    /// Only export metrics: no webhook receiver, no runs
     #[arg(long, env = "DEFRAGD_EXPORTER_ONLY", action = ArgAction::SetTrue)]
     exporter_only: bool,
     /// Directory of the journal [default: /var/lib/defragd for root, else ~/.local/state/defragd]
@@ -133,7 +133,7 @@ pub(super) struct Args {
         help_heading = "Journal"
     )]
     max_size: ByteSize,
-    /// Alertmanager to ask at the start which alerts fire; may be given several times
+    /// Alertmanager to query at start for firing alerts; may be given several times
     #[arg(
         long = "alertmanager.url",
         env = "DEFRAGD_ALERTMANAGER_URL",
@@ -142,7 +142,7 @@ pub(super) struct Args {
         help_heading = "Alertmanager"
     )]
     alertmanager_url: Vec<String>,
-    /// File with the bearer token for it
+    /// File with the bearer token for Alertmanager
     #[arg(
         long = "alertmanager.bearer-token-file",
         env = "DEFRAGD_ALERTMANAGER_BEARER_TOKEN_FILE",
@@ -150,7 +150,7 @@ pub(super) struct Args {
         help_heading = "Alertmanager"
     )]
     alertmanager_token_file: Option<PathBuf>,
-    /// Certificates of the authorities to trust for it
+    /// CA certificates to trust for Alertmanager
     #[arg(
         long = "alertmanager.ca-file",
         env = "DEFRAGD_ALERTMANAGER_CA_FILE",
@@ -158,16 +158,16 @@ pub(super) struct Args {
         help_heading = "Alertmanager"
     )]
     alertmanager_ca_file: Option<PathBuf>,
-    /// How many clusters may have a run under way at the same time
+    /// How many clusters may have a run in progress at the same time
     #[arg(long, env = "DEFRAGD_MAX_CONCURRENT_RUNS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
     max_concurrent_runs: u32,
-    /// On a signal, how long to wait for the member that is being defragmented
+    /// After a signal, how long to wait for the member that is being defragmented
     #[arg(long, env = "DEFRAGD_SHUTDOWN_GRACE", default_value = "25s", value_name = "TIME")]
     shutdown_grace: Time,
-    /// How much is logged
+    /// Lowest level that is logged
     #[arg(long = "log.level", env = "DEFRAGD_LOG_LEVEL", value_enum, default_value_t, help_heading = "Log")]
     log_level: logging::Level,
-    /// How a line of the log looks
+    /// Format of log lines
     #[arg(long = "log.format", env = "DEFRAGD_LOG_FORMAT", value_enum, default_value_t, help_heading = "Log")]
     log_format: logging::Format,
 }
@@ -176,9 +176,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
     let listen = args.listen.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
     let offset = Duration::try_from_secs_f64(args.timeout_offset)
-        .map_err(|_| UsageError("--timeout-offset must be a number of seconds from 0 on".to_owned()))?;
+        .map_err(|_| UsageError("--timeout-offset must be a number of seconds, 0 or more".to_owned()))?;
     if !is_plain_path(&args.telemetry_path) {
-        return Err(UsageError("--web.telemetry-path must be a plain path of its own, like /metrics".to_owned()).into());
+        return Err(UsageError(
+            "--web.telemetry-path must be a plain path that is not used otherwise, such as /metrics".to_owned(),
+        )
+        .into());
     }
     let (route_prefix, link_prefix) = prefixes(args.external_url.as_deref(), args.route_prefix.as_deref())?;
     let alertmanagers = args
@@ -218,7 +221,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// `:9379` means every address, as in other exporters.
+/// `:9379` means all addresses, as in other exporters.
 fn address(text: &str) -> Result<SocketAddr, UsageError> {
     let full = if text.starts_with(':') { format!("[::]{text}") } else { text.replacen("localhost:", "127.0.0.1:", 1) };
     full.parse().map_err(|_| {
@@ -226,7 +229,7 @@ fn address(text: &str) -> Result<SocketAddr, UsageError> {
     })
 }
 
-/// Where we answer, and where the world finds it: without a slash at the end, so empty for the root.
+/// Route prefix and link prefix, without a trailing slash, so empty for the root.
 fn prefixes(external_url: Option<&str>, route_prefix: Option<&str>) -> Result<(String, String), UsageError> {
     let outside = external_url.map(|text| match url::Url::parse(text) {
         Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => Ok(url.path().to_owned()),
@@ -246,7 +249,7 @@ fn prefixes(external_url: Option<&str>, route_prefix: Option<&str>) -> Result<(S
     Ok((route_prefix, link_prefix))
 }
 
-/// What is answered there is something else.
+/// These paths are taken by other pages.
 const TAKEN: [&str; 10] =
     ["/api", "/-", "/config", "/probe", "/events", "/assets", "/clusters", "/runs", "/login", "/logout"];
 

@@ -20,14 +20,14 @@ use crate::{
     },
 };
 
-/// As etcdctl's default command timeout.
+/// The same as etcdctl's default command timeout.
 const BUDGET: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     connection: Connection,
-    /// Directory of the journal, for how long earlier defragmentations took [default: as of `defragd run`]
+    /// Directory of the journal, to estimate durations from earlier runs [default: as for `defragd run`]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Output format
@@ -107,7 +107,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     Ok(if complete { Exit::Done } else { Exit::Failed })
 }
 
-/// Below a table: what is not known of members, since their metrics page cannot be read.
+/// Below a table: the members whose metrics page cannot be read, so that some values are unknown.
 pub(super) fn warn_of_pages(out: &mut impl Write, facts: &ClusterFacts) -> std::io::Result<()> {
     facts.members.iter().filter_map(page::unread).try_for_each(|detail| writeln!(out, "Warning: {detail}"))
 }
@@ -144,7 +144,7 @@ fn row(facts: &ClusterFacts, member: &MemberFacts, speeds: &Speeds) -> Vec<Strin
     row
 }
 
-/// What the member itself calls an error, and what holds up its defragmentation.
+/// The errors that the member itself reports, and snapshots that block its defragmentation.
 fn errors(member: &MemberFacts, status: &Status) -> String {
     let open = member.open_snapshots().filter(|open| *open > 0);
     let open = open.map(|open| format!("sending {}", story::snapshots(open)));

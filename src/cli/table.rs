@@ -23,7 +23,7 @@ pub(super) fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
 
 pub(super) use crate::core::story::size;
 
-/// An estimate for people, like `5 s (2-10 s)`; a tilde before what was never measured in this cluster.
+/// An estimate, such as `5 s (2-10 s)`; with a tilde if it was never measured in this cluster.
 pub(super) fn expected(estimate: &Estimate) -> String {
     let seconds = |time: Duration| match time.as_secs_f64() {
         seconds if seconds < 1.0 => format!("{seconds:.1}"),

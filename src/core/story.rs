@@ -1,6 +1,6 @@
 //! The journal's entries as sentences, for an operator who checks what was done and why.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -116,9 +116,15 @@ pub fn duration(took: Duration, unavailable: Option<Duration>) -> String {
     format!("in {:.1} s{apart}", took.as_secs_f64())
 }
 
+/// A number with its noun, like `1 snapshot`, `2 snapshots`.
+pub fn count<N: Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
+    let ending = if number == N::from(1) { "" } else { "s" };
+    format!("{number} {noun}{ending}")
+}
+
 /// Like `1 snapshot`, `2 snapshots`.
-pub fn snapshots(count: u64) -> String {
-    format!("{count} {}", if count == 1 { "snapshot" } else { "snapshots" })
+pub fn snapshots(number: u64) -> String {
+    count(number, "snapshot")
 }
 
 /// An expected time, like `about 12 s`.

@@ -1,4 +1,4 @@
-//! A cluster's sizes over time, and where they go, as SVG. Colours are readable on light and on dark.
+//! A cluster's sizes over time with a forecast, as SVG. The colours are readable on a light and a dark background.
 
 use anyhow::anyhow;
 use plotters::prelude::*;
@@ -9,17 +9,17 @@ use crate::core::{
     trend::DAY,
 };
 
-/// What the lines are, for the legend.
+/// The names of the lines, for the legend.
 pub(super) const KEYS: [(&str, &str); 4] =
-    [("quota", "#d6455d"), ("file", "#8073d6"), ("in use", "#1a936f"), ("where it goes", "#d98e1f")];
+    [("quota", "#d6455d"), ("file", "#8073d6"), ("in use", "#1a936f"), ("forecast", "#d98e1f")];
 
 const SIZE: (u32, u32) = (960, 300);
 const GIB: f64 = 1_073_741_824.0;
-/// More than a chart of this width shows.
+/// More points than are visible at this width.
 const MAX_POINTS: usize = 900;
 const DIM: RGBColor = RGBColor(128, 133, 141);
 
-/// The fullest member's file, its part in use, its quota, and the growth for a third of the range to come.
+/// The fullest member's file size, size in use and quota, and a growth forecast for a third of the range.
 pub(super) fn sizes(review: &Review, frame: Frame) -> anyhow::Result<String> {
     let lines: [fn(&Moment) -> Option<f64>; 3] =
         [|moment| moment.quota_bytes, |moment| moment.size_bytes, |moment| Some(moment.in_use_bytes)];
@@ -33,7 +33,7 @@ pub(super) fn sizes(review: &Review, frame: Frame) -> anyhow::Result<String> {
         let failed = |error: &dyn std::fmt::Display| anyhow!("cannot draw the chart of {}: {error}", review.cluster);
         let mut chart = ChartBuilder::on(&area)
             .margin(8)
-            // Half a date, which would be cut off otherwise.
+            // Drop a label at the edge: it would be cut off.
             .margin_right(40)
             .x_label_area_size(24)
             .y_label_area_size(64)
@@ -56,7 +56,7 @@ pub(super) fn sizes(review: &Review, frame: Frame) -> anyhow::Result<String> {
         for (line, colour) in lines.into_iter().zip(colours()) {
             let points = review.history.iter().step_by(stride).filter_map(|(at, m)| Some((*at, line(m)? / GIB)));
             let points: Vec<_> = points.collect();
-            // A gap stays one.
+            // Draw no line across a gap.
             let hole = review.gaps.over_seconds + frame.step * i64::try_from(stride).unwrap_or(1);
             for part in points.chunk_by(|a, b| b.0 - a.0 <= hole) {
                 let series = LineSeries::new(part.iter().copied(), colour.stroke_width(2));

@@ -1,4 +1,4 @@
-//! The report as CSV (RFC 4180), a line a cluster, plain bytes and days: for spreadsheets and scripts.
+//! The report as CSV (RFC 4180), one line per cluster, plain bytes and days: for spreadsheets and scripts.
 
 use crate::{app::report::Report, core::review::Outlook};
 

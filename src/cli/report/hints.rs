@@ -1,41 +1,42 @@
-//! What to try when Prometheus does not answer, by what went wrong.
+//! What to try when a call to Prometheus fails, depending on the error.
 
 use crate::adapters::outgoing::CallError;
 
-/// `None` where the error says it all.
+/// `None` where the error is clear by itself.
 pub(super) fn of(error: &CallError, shows_something: bool) -> Option<&'static str> {
     match error {
         CallError::Refused { status: 401 | 403, .. } if shows_something => {
-            Some("It does not take the user and password, or the token, that it was shown.")
+            Some("It rejected the user and password, or the token: check the flags and their files.")
         }
         CallError::Refused { status: 401 | 403, .. } => Some(
-            "It asks who we are: --prometheus.user with --prometheus.password-file, or --prometheus.bearer-token-file.",
+            "It requires authentication: pass --prometheus.user with --prometheus.password-file, or --prometheus.bearer-token-file.",
         ),
         CallError::Refused { status: 422, .. } => {
-            Some("If that is too much for it: one --cluster, a shorter --range, or a longer --step.")
+            Some("If the query is too large for it, choose one --cluster, a shorter --range, or a longer --step.")
         }
         CallError::Refused { status: 300..=399 | 404 | 405, .. } | CallError::NotUnderstood { .. } => {
             Some("Is --prometheus.url the address of a Prometheus, with its route prefix if it has one?")
         }
         CallError::Refused { status: 400, detail, .. } if detail.contains("HTTPS server") => {
-            Some("It speaks TLS: the URL begins with https://.")
+            Some("It speaks TLS: use a URL that begins with https://.")
         }
         CallError::Unreachable { detail, .. }
             if ["UnknownIssuer", "BadSignature"].iter().any(|why| detail.contains(why)) =>
         {
-            Some("Its certificate is signed by nobody that we trust: --prometheus.ca-file names the authority.")
+            Some("Its certificate is not signed by a trusted CA: pass that CA's file with --prometheus.ca-file.")
         }
-        // Servers that speak TLS 1.2, 1.3 and Go's own words for "none was shown". With 1.3 the handshake is over for us
-        // before the server says no, and its word may come after the end of the connection has been noticed.
+        // What servers with TLS 1.2, with TLS 1.3 and in Go answer if they got no certificate. With 1.3, the client's
+        // handshake is finished before the server rejects it, and the client may see the closed connection before
+        // the alert.
         CallError::Unreachable { detail, .. }
             if ["CertificateRequired", "BadCertificate", "HandshakeFailure", "connection was not ready"]
                 .iter()
                 .any(|why| detail.contains(why)) =>
         {
-            Some("It asks for a client certificate that it knows: --prometheus.cert-file and --prometheus.key-file.")
+            Some("It wants a client certificate: pass --prometheus.cert-file and --prometheus.key-file.")
         }
         CallError::Unreachable { detail, .. } if detail.contains("InvalidContentType") => {
-            Some("It speaks no TLS: the URL begins with http://.")
+            Some("It does not speak TLS: use a URL that begins with http://.")
         }
         _ => None,
     }

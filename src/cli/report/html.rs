@@ -1,4 +1,4 @@
-//! The report as one HTML file: nothing is fetched, nothing runs, light or dark as the reader's system.
+//! The report as one HTML file: no external resources, no scripts, light or dark as the reader's system.
 
 use std::fmt::Write;
 
@@ -17,7 +17,7 @@ figcaption{display:flex;flex-wrap:wrap;gap:0 1rem}.key{display:inline-block;widt
 td{white-space:nowrap}h1,h2,li{overflow-wrap:anywhere}.wide:focus-visible{outline:3px solid #3b7dd8}";
 
 pub(super) fn page(report: &Report) -> anyhow::Result<String> {
-    // The policy keeps even a mistake of ours from fetching or running anything.
+    // This policy keeps the page from fetching or running anything, even if a bug here lets markup through.
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
@@ -56,7 +56,7 @@ fn section(page: &mut String, report: &Report, review: &Review) -> anyhow::Resul
     page.push_str(&named(&chart::sizes(review, report.frame)?, &review.cluster));
     page.push_str("</div><figcaption>");
     for (index, (name, colour)) in chart::KEYS.into_iter().enumerate() {
-        // The last one is drawn only where it goes somewhere.
+        // The last one is drawn only if there is a forecast.
         if index + 1 < chart::KEYS.len() || chart::goes_somewhere(review) {
             write!(page, "<span><span class=\"key\" style=\"background:{colour}\"></span>{name}</span>")?;
         }
@@ -69,13 +69,13 @@ fn section(page: &mut String, report: &Report, review: &Review) -> anyhow::Resul
     Ok(())
 }
 
-/// The chart with a name, for those who do not see it; the figures are in the table.
+/// The chart with an accessible name; the figures are in the table.
 fn named(svg: &str, cluster: &str) -> String {
-    let name = format!("Quota, file and part in use of the fullest member of {cluster} over time");
+    let name = format!("Quota, file size and size in use of the fullest member of {cluster} over time");
     svg.replacen("<svg ", &format!("<svg role=\"img\" aria-label=\"{}\" ", escaped(&name)), 1)
 }
 
-/// Names come from labels.
+/// Cluster and member names come from labels, so they may contain markup.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

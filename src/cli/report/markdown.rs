@@ -1,4 +1,4 @@
-//! The report as Markdown, which is also readable as it is.
+//! The report as Markdown, which is also readable as plain text.
 
 use std::fmt::Write;
 
@@ -29,7 +29,7 @@ fn line(page: &mut String, cells: [String; 10]) {
     let _ = writeln!(page, "| {} |", cells.map(|cell| escaped(&cell)).join(" | "));
 }
 
-/// Names come from labels: one must not end a cell or begin a tag.
+/// Names come from labels: they must not end a cell or begin a tag.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {

@@ -23,18 +23,18 @@ use crate::{
     core::time::Time,
 };
 
-/// A person who waits longer wants to know for what.
+/// After this long, the operator wants to see progress.
 const PROGRESS_AFTER: Duration = Duration::from_secs(2);
-/// Between two lines of progress where there is no terminal.
+/// Time between two progress lines if standard error is not a terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
-/// For one piece of a range; Prometheus itself gives up after two minutes.
+/// For one part of the range; Prometheus itself gives up after two minutes.
 const DEADLINE: Duration = Duration::from_mins(2);
 
-/// Which Prometheus, and what is shown to it.
+/// Which Prometheus to query, and the credentials for it.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Prometheus")]
 struct Source {
-    /// The Prometheus that scrapes defragd, or what speaks its API
+    /// URL of the Prometheus that scrapes defragd, or of a service with the same API
     #[arg(long = "prometheus.url", env = "DEFRAGD_PROMETHEUS_URL", value_name = "URL")]
     url: String,
     /// File with the bearer token for it
@@ -56,7 +56,7 @@ struct Source {
         value_name = "FILE"
     )]
     password_file: Option<PathBuf>,
-    /// Certificates of the authorities to trust for it
+    /// CA certificates to trust for it
     #[arg(long = "prometheus.ca-file", env = "DEFRAGD_PROMETHEUS_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// Client certificate
@@ -81,22 +81,22 @@ struct Source {
 pub(super) struct Args {
     #[command(flatten)]
     source: Source,
-    /// How far to look back, like 30d
+    /// How far to look back, such as 30d
     #[arg(long, default_value = "30d", value_name = "TIME")]
     range: Time,
     /// Time between two samples [default: a 720th of the range]
     #[arg(long, value_name = "TIME")]
     step: Option<Time>,
-    /// Where the range ends, like 2026-01-31T00:00:00Z [default: now]
+    /// End of the range, such as 2026-01-31T00:00:00Z [default: now]
     #[arg(long, value_name = "TIME")]
     end: Option<Timestamp>,
-    /// Only this cluster: its label `etcd_cluster`
+    /// Only this cluster (its label `etcd_cluster`)
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-    /// Write it there instead of to standard output
+    /// Write the report to this file instead of standard output
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
 }
@@ -152,7 +152,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         let which = args.cluster.map_or_else(|| "any cluster".to_owned(), |name| format!("the cluster {name:?}"));
         anyhow::bail!(
             "Prometheus has no defragd_member_db_size_in_use_bytes of {which} in the last {}\n  \
-             Does it scrape defragd? Did it by then? `up{{job=\"defragd\"}}` in its own page tells.",
+            Check that it scraped defragd in that time: query `up{{job=\"defragd\"}}` on its own page.",
             args.range
         );
     }
@@ -175,7 +175,7 @@ fn written(report: &Report, format: Format) -> anyhow::Result<String> {
     })
 }
 
-/// Lines on standard error, once it takes long.
+/// Progress lines on standard error, if the report takes long.
 struct Progress {
     began: Instant,
     told: Option<Instant>,
@@ -194,7 +194,7 @@ impl Progress {
         }
         self.told = Some(Instant::now());
         let (begin, end) = if self.is_terminal { ("\r", "") } else { ("", "\n") };
-        eprint!("{begin}defragd: {done} of {all} answers of Prometheus, {} %{end}", done * 100 / all.max(1));
+        eprint!("{begin}defragd: {done} of {all} Prometheus queries done, {} %{end}", done * 100 / all.max(1));
     }
 
     fn end(&self) {

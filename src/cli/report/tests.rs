@@ -47,10 +47,10 @@ fn the_html_fetches_nothing_runs_nothing_and_has_a_chart_for_each_cluster() {
     for forbidden in ["<script", "src=", "href=", "url(", "@import", "<link", "<img"] {
         assert!(!page.contains(forbidden), "{forbidden}");
     }
-    // The only address is SVG's namespace, which nobody fetches.
+    // The only address is SVG's namespace, which is never fetched.
     assert_eq!(page.matches("http://").count(), page.matches("xmlns=\"http://www.w3.org/2000/svg\"").count());
     assert!(!page.contains("https://"));
-    // Quota, file, in use; and where it goes only for the one that goes somewhere.
+    // Quota, file, in use; and the forecast only for the cluster that has one.
     assert_eq!(page.matches("<polyline").count() - page.matches("points=\"\"").count(), 7 + axes(&page));
 }
 

@@ -7,6 +7,7 @@ use crate::{
     app::report::Report,
     core::{
         review::{Outlook, Review},
+        story,
         trend::Slope,
     },
 };
@@ -17,10 +18,10 @@ pub(super) const HEADS: [&str; 10] = [
     "in use",
     "file",
     "quota",
-    "growth a day (99 % interval)",
+    "growth per day (99 % interval)",
     "days to quota",
     "fragmentation",
-    "its trend a day",
+    "its trend per day",
     "reclaimed per run",
     "runs (failed)",
 ];
@@ -62,55 +63,64 @@ pub(super) fn outlook(outlook: &Outlook) -> String {
     }
 }
 
-/// What the figures rest on: everything that is no smooth line.
+/// What the figures are based on: gaps, steps, changes of the quota, and other irregularities.
 pub(super) fn remarks(review: &Review) -> Vec<String> {
     let mut said = vec![format!("Fullest member: {}. Members: {}.", review.now.member, review.members.join(", "))];
     if !review.former_members.is_empty() {
-        said.push(format!("Members that are no more: {}.", review.former_members.join(", ")));
+        said.push(format!("Former members: {}.", review.former_members.join(", ")));
     }
     let gaps = review.gaps;
     if gaps.count > 0 {
         said.push(format!(
-            "{} gap(s) without samples, the longest of {:.1} hours; nothing is made up for them.",
-            gaps.count,
+            "{} without samples, the longest {:.1} hours; nothing is interpolated.",
+            story::count(gaps.count, "gap"),
             hours(gaps.longest_seconds)
         ));
     }
     for step in &review.steps {
-        said.push(format!("On {} in use changed at once by {}: left out of the growth.", date(step.at), size(step.by)));
+        said.push(format!(
+            "On {} the size in use jumped by {}: the growth excludes this step.",
+            date(step.at),
+            size(step.by)
+        ));
     }
     if review.recurring_steps > 0 {
         said.push(format!(
-            "In use changes in steps ({} of them): the growth goes across them.",
+            "The size in use often changes in steps ({} of them): the growth includes them.",
             review.recurring_steps
         ));
     }
     for change in &review.quota_changes {
         let (from, to) = (size(change.from_bytes), size(change.to_bytes));
-        said.push(format!("On {} the quota went from {from} to {to}; the days count to the new one.", date(change.at)));
+        said.push(format!("On {} the quota went from {from} to {to}; days to quota use the new one.", date(change.at)));
     }
     let fragmentation = &review.fragmentation;
     if fragmentation.defragmentations > 0 {
         let back = fragmentation.days_to_return.map_or_else(
-            || "fragmentation did not return to 45 % in this range".to_owned(),
-            |days| format!("fragmentation was back at 45 % after {days:.1} days (median of {})", fragmentation.returns),
+            || "fragmentation did not reach 45 % again in this range".to_owned(),
+            |days| {
+                format!("fragmentation reached 45 % again after {days:.1} days (median of {})", fragmentation.returns)
+            },
         );
-        said.push(format!("{} times a member's file became smaller; {back}.", fragmentation.defragmentations));
+        said.push(format!(
+            "{} shrank a member's file; {back}.",
+            story::count(fragmentation.defragmentations, "defragmentation")
+        ));
     }
     if review.runs.all() > 0.0 {
         let outcomes: Vec<_> = review.runs.outcomes.iter().map(|(name, count)| format!("{name} {count:.0}")).collect();
         let reclaimed = size(review.runs.reclaimed_bytes);
-        said.push(format!("Runs: {}. Reclaimed in them: {reclaimed}.", outcomes.join(", ").replace('_', " ")));
+        said.push(format!("Runs: {}. They reclaimed {reclaimed}.", outcomes.join(", ").replace('_', " ")));
     }
     said
 }
 
-/// What is looked at.
+/// What the report covers.
 pub(super) fn introduction(report: &Report) -> String {
     format!(
-        "{} cluster(s) from {} to {}, a sample each {} minutes. The growth is that of what is in use, which \
-         defragmentation does not change, on the fullest member; an interval that has 0 in it is called stable.",
-        report.clusters.len(),
+        "{} from {} to {}, one sample every {} minutes. Growth is that of the size in use, which defragmentation does \
+        not change, on the fullest member; if its interval includes 0, the size is called stable.",
+        story::count(report.clusters.len(), "cluster"),
         moment(report.frame.from),
         moment(report.frame.to),
         (report.frame.step + 30) / 60,
