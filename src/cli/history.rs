@@ -2,7 +2,7 @@
 
 use super::table;
 use crate::core::gate::GateResult;
-pub(super) use crate::core::story::{about, gate, line, repeats_of, role, verified, why};
+pub(super) use crate::core::story::{about, gate, line, repeats_of, requester, role, verified, why};
 
 /// What gates found, as a table.
 pub(super) fn gate_table(results: &[GateResult]) -> String {
@@ -15,5 +15,5 @@ pub(super) fn gate_table(results: &[GateResult]) -> String {
             result.detail.clone(),
         ]
     };
-    table::table(&["GATE", "KIND", "RESULT", "TOOK>", "WHAT IT SAW"], results.iter().map(row).collect())
+    table::table(&["GATE", "KIND", "RESULT", "TOOK>", "DETAIL"], results.iter().map(row).collect())
 }

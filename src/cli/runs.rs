@@ -71,7 +71,12 @@ async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Res
     match output {
         Output::Json => writeln!(out, "{:#}", json!({ "run": view, "records": records }))?,
         Output::Table => {
-            writeln!(out, "run {id} of cluster {}, trigger: {}", view.request.cluster, view.request.trigger.label())?;
+            writeln!(
+                out,
+                "run {id} of cluster {}, requested by {}",
+                view.request.cluster,
+                history::requester(view.request.trigger)
+            )?;
             for record in &records {
                 writeln!(out, "{:.3}  {}", record.at, history::line(&record.entry))?;
             }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{
     gate::GateResult,
-    history::{AlertKey, Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, RunView, Sizes, Step},
+    history::{AlertKey, Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, RunView, Sizes, Step, Trigger},
     policy::Need,
     verify::{Verdict, Verification},
 };
@@ -104,13 +104,23 @@ pub const fn role(intent: &Intent) -> &'static str {
     if intent.is_leader { "leader" } else { "follower" }
 }
 
-/// A size for people, like `1.5 GiB`.
+/// What requested a run.
+pub const fn requester(trigger: Trigger) -> &'static str {
+    match trigger {
+        Trigger::Alert => "an alert",
+        Trigger::Manual => "an operator",
+        Trigger::Retry => "a retry",
+        Trigger::Schedule => "the schedule",
+    }
+}
+
+/// A size with its unit, like `1.5 GiB`.
 pub fn size(size: ByteSize) -> String {
     size.display().iec().to_string()
 }
 
-/// How long a defragmentation took, like `in 5.0 s`; and how much of that the member did not answer, where that is known
-/// apart.
+/// How long a defragmentation took, like `in 5.0 s`; and how much of that the member did not answer, where that is
+/// known apart.
 pub fn duration(took: Duration, unavailable: Option<Duration>) -> String {
     let apart = unavailable.map_or(String::new(), |time| format!(", unavailable for {:.1} s", time.as_secs_f64()));
     format!("in {:.1} s{apart}", took.as_secs_f64())

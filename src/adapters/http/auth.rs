@@ -1,7 +1,8 @@
-//! Who may do what: notify (Alertmanager's webhook) and order (people's approve, pause, resume and run).
+//! Who may do what: notify (Alertmanager's webhook), and act (approve, pause, resume, cancel and run).
 //!
-//! A token that is configured for a deed is what the deed needs, whatever else was shown. Where there is none, a
-//! password or a verified certificate (`--web.config.file`) does, or that every listener is on loopback.
+//! If a token is configured for a purpose, only that token allows it, whatever other credentials a request carries. If
+//! none is configured, a password or a verified certificate (`--web.config.file`) is enough, and so is loopback, if
+//! every listener is on it.
 
 use std::{
     net::SocketAddr,
@@ -15,7 +16,7 @@ use thiserror::Error;
 /// Shorter tokens can be guessed.
 const MIN_TOKEN_BYTES: usize = 16;
 
-/// Why the program must not start like this.
+/// Why the server must not start with this configuration.
 #[derive(Debug, Error)]
 pub enum TokenError {
     /// The file cannot be read.
@@ -28,7 +29,7 @@ pub enum TokenError {
     },
     /// The token is too short.
     #[error(
-        "the bearer token in {} has {found} bytes and needs at least {MIN_TOKEN_BYTES}; make one with: openssl rand -hex 32", path.display()
+        "the bearer token in {} has {found} bytes and needs at least {MIN_TOKEN_BYTES}; generate one with: openssl rand -hex 32", path.display()
     )]
     TooShort {
         /// Where.
@@ -36,9 +37,9 @@ pub enum TokenError {
         /// Bytes.
         found: usize,
     },
-    /// Anybody on the network could ask for a run.
+    /// Any client on the network could request a run.
     #[error(
-        "the webhook would be open to the network on {address}: give --web.bearer-token-file, or --web.config.file with basic_auth_users or client_auth_type RequireAndVerifyClientCert, or listen on loopback only (--web.listen-address 127.0.0.1:{port}), or run without the receiver (--exporter-only)", port = address.port()
+        "the webhook would be open to the network on {address}: pass --web.bearer-token-file, or --web.config.file with basic_auth_users or client_auth_type RequireAndVerifyClientCert, or listen on loopback only (--web.listen-address 127.0.0.1:{port}), or disable the receiver (--exporter-only)", port = address.port()
     )]
     OpenToTheNetwork {
         /// The address.
@@ -46,16 +47,16 @@ pub enum TokenError {
     },
 }
 
-/// What a request wants to cause.
+/// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deed {
-    /// Alertmanager tells of alerts.
+    /// Alertmanager reports alerts.
     Notify,
-    /// A person orders something.
+    /// An operator's action: approve, pause, resume, cancel or run.
     Order,
 }
 
-/// What the connection and the guard found out about who asks.
+/// How the connection and the guard have authenticated the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Proof {
     /// A certificate that the client CA signed.
@@ -64,26 +65,26 @@ pub(super) struct Proof {
     pub(super) password: bool,
 }
 
-/// What orders need of whoever gives them with what the connection shows.
+/// What an action needs besides what the connection has already proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Orders {
     /// There are none.
     Closed,
-    /// The token for orders.
+    /// The admin token.
     Token,
-    /// Nothing more: a password or a certificate was shown.
+    /// Nothing more: the client sent a password or a certificate.
     Known,
-    /// Nothing: everything listens on loopback.
+    /// Nothing: all listeners are on loopback.
     Open,
-    /// A password or a certificate, which is not there.
+    /// A password or a certificate, which is missing.
     Unknown,
 }
 
-/// What a request that may cause a write to etcd has to show.
+/// The credentials that a request which may cause a write to etcd needs.
 #[derive(Clone, Default)]
 pub struct Access {
     receiver: bool,
-    /// Whether whoever shows nothing may come in, too, where there is no token.
+    /// Whether clients without credentials are allowed where no token is configured.
     open: bool,
     webhook: Option<String>,
     admin: Option<String>,
@@ -95,12 +96,12 @@ impl Access {
         Self::default()
     }
 
-    /// These tokens; whoever shows nothing may do that for which there is none.
+    /// Access by these tokens; what has no token is open to clients without credentials.
     pub fn tokens(webhook: Option<String>, admin: Option<String>) -> Self {
         Self { receiver: true, open: true, webhook, admin }
     }
 
-    /// Reads the tokens, and refuses an open receiver on the network. `authenticated`: nobody reaches a route
+    /// Reads the tokens, and refuses an open receiver on the network. `authenticated`: no client reaches a route
     /// without a password or a certificate.
     pub fn new(
         webhook_file: Option<&Path>,
@@ -123,7 +124,7 @@ impl Access {
         !self.receiver
     }
 
-    /// Whether whoever may notify may order, too.
+    /// Whether the webhook's credentials also allow actions.
     pub fn orders_are_open_to_webhooks(&self) -> bool {
         self.receiver && self.admin.is_none()
     }
@@ -135,7 +136,7 @@ impl Access {
         }
     }
 
-    /// What orders need, besides what the connection shows.
+    /// What an action needs, besides what the connection has already proved.
     pub(super) fn orders(&self, proof: Proof) -> Orders {
         match self.token_for(Deed::Order) {
             _ if !self.receiver => Orders::Closed,
@@ -146,17 +147,17 @@ impl Access {
         }
     }
 
-    /// Whether this is the token that orders need.
+    /// Whether this is the token for actions.
     pub(super) fn is_order_token(&self, shown: &str) -> bool {
         self.token_for(Deed::Order).is_some_and(|token| bool::from(token.as_bytes().ct_eq(shown.as_bytes())))
     }
 
-    /// Whether this is allowed only because everything listens on loopback.
+    /// Whether this is allowed only because all listeners are on loopback.
     pub(super) fn is_free(&self, deed: Deed, proof: Proof) -> bool {
         self.token_for(deed).is_none() && !proof.password && !proof.certificate
     }
 
-    /// Whether the request shows what this needs.
+    /// Whether the request carries the credentials that this needs.
     pub(super) fn allows(&self, deed: Deed, headers: &HeaderMap, proof: Proof) -> bool {
         match self.token_for(deed) {
             _ if !self.receiver => false,
@@ -165,10 +166,10 @@ impl Access {
         }
     }
 
-    /// Whether any of the tokens is shown. There is one header for a password or a token, so a token must pass
-    /// where passwords are asked for.
+    /// Whether the request carries any of the tokens. Passwords and tokens share one header, so a request with a token
+    /// must pass where a password is required.
     pub(super) fn knows(&self, headers: &HeaderMap) -> bool {
-        // Both are compared, so that the time does not tell which.
+        // Both are compared, so that the timing does not reveal which one matches.
         let [webhook, admin] =
             [&self.webhook, &self.admin].map(|token| token.as_ref().is_some_and(|token| shows(headers, token)));
         webhook | admin

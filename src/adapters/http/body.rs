@@ -1,6 +1,6 @@
-//! Reads the bodies of requests, within bounds. A body that is not wanted is read to its end all the same, up to a
-//! bound: a connection that is closed while its sender still writes takes the answer with it, and the sender sees a
-//! broken connection instead of a reason.
+//! Reads the bodies of requests, within bounds. A body that is not needed is still read to its end, up to a bound: if
+//! the server closed the connection while the client still writes, the client would see a broken connection instead of
+//! the answer.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use axum::body::{Body, Bytes};
 use http_body_util::BodyExt;
 use tokio::{sync::Semaphore, time::timeout};
 
-/// A sender that takes longer for its body holds a connection that others need.
+/// A client that takes longer to send its body occupies a connection that others need.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
-/// How long an answer waits for the rest of a body that is not wanted.
+/// How long an answer waits for the rest of a body that is not needed.
 const DISCARD_LIMIT: Duration = Duration::from_secs(1);
-/// How much of it is read: twice the longest that is wanted anywhere.
+/// How much of it is read: twice the longest body that any route accepts.
 const DISCARD_BYTES: usize = 2 * super::routes::MAX_BODY_BYTES;
 
-/// Longer bodies are kept in memory for a few senders at a time only: a notification of some twenty alerts.
+/// Only a few bodies longer than this are kept in memory at once: a notification of some twenty alerts.
 const SMALL_BYTES: usize = 16 << 10;
-/// How many long ones. Others wait, within their time.
+/// How many long bodies at once. Others wait, within their time.
 static LONG_BODIES: Semaphore = Semaphore::const_new(8);
-/// Above this there is place for one alone: a notification of some thousand alerts.
+/// Only one body longer than this is kept in memory at once: a notification of some thousand alerts.
 const LONGEST_BYTES: usize = 2 << 20;
 static LONGEST_BODY: Semaphore = Semaphore::const_new(1);
 
 /// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyError {
-    /// It did not come in time.
+    /// It did not arrive in time.
     Late,
     /// It is longer than the limit, or ended too early.
     Unusable,
@@ -41,9 +41,9 @@ pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyErro
     collected.ok_or(BodyError::Unusable)
 }
 
-/// Reads on to the end of a body that is not wanted.
+/// Reads a body that is not needed to its end.
 pub(super) async fn discard(mut body: Body) {
-    // Whatever comes of it: the answer goes out now.
+    // Errors do not matter: the answer goes out now.
     let _ = timeout(DISCARD_LIMIT, async {
         let mut left = DISCARD_BYTES;
         while let Some(Ok(frame)) = body.frame().await {

@@ -1,5 +1,5 @@
-//! The connections that are open: never more than so many, and never idle ones in the way of others. Those whose request
-//! has not come to the end of its body are no better: else whoever sends slowly enough would keep everybody out.
+//! Limits the open connections, and closes idle ones when others need their place. A connection whose request body is
+//! still incomplete counts as idle, too: otherwise slow senders could keep all other clients out.
 
 use std::{
     collections::BTreeMap,
@@ -15,13 +15,13 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::server::HEADER_TIMEOUT;
 
-/// Scrapers, Alertmanagers and a few people; well below the usual 1,024 file descriptors.
+/// Enough for scrapers, Alertmanagers and a few operators; well below the usual 1,024 file descriptors.
 const MAX_CONNECTIONS: usize = 512;
 /// A minute is more than most scrape intervals.
 const MAX_IDLE: Duration = Duration::from_mins(1);
 
 /// How long a new connection has for its first request before it counts as idle, and a request for its body: as long as
-/// its handshake and headers may take, which on a busy machine take seconds without any fault of the client's.
+/// its handshake and headers may take, which on a busy machine can be seconds even for a well-behaved client.
 const TO_BEGIN: Duration = HEADER_TIMEOUT;
 
 /// See the module.
@@ -44,28 +44,28 @@ pub(super) struct Seat {
 
 struct State {
     busy: usize,
-    /// How many of the busy are requests that have not come to their end yet.
+    /// How many of the busy requests have not been received completely.
     coming: usize,
     /// Whether a request has been answered on it.
     served: bool,
-    /// When the last request ended, or the first of those under way began.
+    /// When the last request ended, or the first of the current ones began.
     since: Instant,
 }
 
-/// Gives the place back when it is dropped.
+/// Frees the place when it is dropped.
 pub(super) struct Ticket {
     crowd: Arc<Crowd>,
     number: u64,
     pub(super) seat: Arc<Seat>,
 }
 
-/// A request under way, until it is dropped.
+/// A request in progress, until it is dropped.
 pub(super) struct Busy(Arc<Seat>);
 
-/// A request whose body is still to come, until it is dropped.
+/// A request whose body is still incomplete, until it is dropped.
 struct Coming(Arc<Seat>);
 
-/// A body, and that it has not come to its end yet.
+/// A request body that counts as incomplete until its end.
 pub(super) struct Body<B> {
     body: B,
     coming: Option<Coming>,
@@ -78,10 +78,10 @@ impl Default for Crowd {
 }
 
 impl Crowd {
-    /// A place; where all are taken, that of whoever has been idle for the longest, or has been sending a request for the
-    /// longest. None if all are waiting for answers. A connection that is new, or has just begun to send, is the last to go:
-    /// a client whose connection ends between two requests makes a new one, and one whose request is on its way sees it
-    /// fail.
+    /// Takes a place; if all are taken, the one of the connection that has been idle or sending a request for the
+    /// longest. None if all connections wait for answers. Connections that are new or have just begun to send are
+    /// evicted last: a client whose connection ends between two requests opens a new one, but one whose request is on
+    /// its way sees it fail.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Ticket> {
         let mut seats = self.seats.lock();
         if seats.taken.len() >= self.max {
@@ -127,7 +127,7 @@ impl Seat {
         Body { body, coming }
     }
 
-    /// Ends the connection, whatever is under way on it.
+    /// Ends the connection, even with a request in progress.
     pub(super) fn hang_up(&self) {
         self.evicted.notify_one();
     }
@@ -137,16 +137,16 @@ impl Seat {
         (state.busy == 0).then_some(state.since)
     }
 
-    /// Whether it is new or has just begun to send, and since when it has been idle, or sending. None while it waits for an
-    /// answer.
+    /// Whether it is new or has just begun to send, and since when it has been idle or sending. None while it waits for
+    /// an answer.
     fn gives_way(&self) -> Option<(bool, Instant)> {
         let state = self.state.lock();
-        // One that sends must not go before those that have just come in and say nothing, who may be many.
+        // A sending connection must not be evicted before newly opened silent ones, of which there may be many.
         let begins = (!state.served || state.busy > 0) && state.since.elapsed() < TO_BEGIN;
         (state.busy <= state.coming).then_some((begins, state.since))
     }
 
-    /// Ends when the connection must give way, or has been idle for too long.
+    /// Resolves when the connection is evicted, or has been idle for too long.
     pub(super) async fn over(&self) {
         let idle_for_long = async {
             loop {
@@ -220,26 +220,26 @@ mod tests {
         assert!(second.seat.over().now_or_never().is_some(), "it was idle");
         assert!(first.seat.over().now_or_never().is_none(), "it is busy");
         let _busy_too = third.seat.begin();
-        assert!(crowd.enter().is_none(), "nobody is idle");
+        assert!(crowd.enter().is_none(), "no connection is idle");
         drop(busy);
         assert!(crowd.enter().is_some(), "the first is idle now");
         assert!(crowd.seats.lock().taken.len() <= 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_has_just_come_in_is_not_put_out_by_those_who_ask_again_and_again() {
+    async fn a_new_connection_is_not_evicted_by_clients_that_reconnect_again_and_again() {
         let crowd = Arc::new(Crowd { max: 2, seats: Mutex::default() });
         let asks = crowd.enter().expect("a place");
         let has_just_come = crowd.enter().expect("a place");
         tokio::time::advance(Duration::from_secs(1)).await;
         drop(asks.seat.begin());
-        let another = crowd.enter().expect("the place of who has been served");
+        let another = crowd.enter().expect("the place of the served connection");
         assert!(asks.seat.over().now_or_never().is_some(), "it has had its answer");
         assert!(has_just_come.seat.over().now_or_never().is_none(), "its request may be on its way");
         drop(another.seat.begin());
         tokio::time::advance(TO_BEGIN).await;
         drop(another.seat.begin());
-        let _next = crowd.enter().expect("the place of who asks nothing");
+        let _next = crowd.enter().expect("the place of the silent connection");
         assert!(has_just_come.seat.over().now_or_never().is_some(), "it has had its time");
     }
 
@@ -257,19 +257,19 @@ mod tests {
             tokio::time::advance(Duration::from_millis(1)).await;
             let _request = sends.seat.begin();
             let _slow = sends.seat.receive(Full::<Bytes>::from("not polled"));
-            let another = crowd.enter().expect("the place of who says nothing");
+            let another = crowd.enter().expect("the place of the silent connection");
             assert!(silent.seat.over().now_or_never().is_some(), "it says nothing");
             assert!(sends.seat.over().now_or_never().is_none(), "its body is on its way");
             tokio::time::advance(TO_BEGIN).await;
             drop(another);
             let _silent_too = crowd.enter().expect("a place");
-            let _last = crowd.enter().expect("the place of who sends so slowly");
+            let _last = crowd.enter().expect("the place of the slow sender");
             assert!(sends.seat.over().now_or_never().is_some(), "it has had its time");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_sends_for_the_longest_gives_way_and_who_waits_for_an_answer_does_not() {
+    async fn the_longest_sender_is_evicted_and_a_connection_that_waits_for_its_answer_is_not() {
         use axum::body::Bytes;
         use http_body_util::{BodyExt, Full};
         let crowd = Arc::new(Crowd { max: 3, seats: Mutex::default() });

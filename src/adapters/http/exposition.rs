@@ -1,4 +1,4 @@
-//! The format of the metrics, and whether they are compressed: what the scraper asks for, as far as it is known here.
+//! The format of the metrics, and whether they are compressed, negotiated with the scraper.
 
 use std::{
     fmt,
@@ -7,10 +7,10 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 
-/// The packer works on pieces of this size: one call of it for each word would cost more than the packing.
+/// The compressor gets pieces of this size: one call per word would cost more than the compression itself.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// A format that can be had.
+/// A supported format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     OpenMetrics1,
@@ -20,8 +20,8 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// What the header asks for most; the oldest, which every scraper since 2014 understands, if it asks for nothing
-    /// that we know.
+    /// The format that the header prefers; the oldest one, which every scraper since 2014 understands, if the header
+    /// names none that is supported.
     pub(super) fn of(accept: &str) -> Self {
         let mut best = (0.0, Self::Text0);
         for range in accept.split(',') {
@@ -33,7 +33,7 @@ impl Format {
                 ("text/plain", None | Some("0.0.4")) | ("text/*" | "*/*", None) => Self::Text0,
                 _ => continue,
             };
-            // Among equals the first.
+            // The first of several with the same weight.
             if range.weight > best.0 {
                 best = (range.weight, format);
             }
@@ -54,14 +54,14 @@ impl Format {
         matches!(self, Self::OpenMetrics1 | Self::OpenMetrics0)
     }
 
-    /// The registry's page, which is in OpenMetrics.
+    /// The registry's page, written in OpenMetrics, converted to this format.
     fn page(self, open_metrics: String) -> String {
         // All names are classic ones, for which both text formats are the same.
         if self.is_open_metrics() { open_metrics } else { to_plain_text(&open_metrics) }
     }
 }
 
-/// One of the parts of an `Accept` header.
+/// One media range of an `Accept` header.
 struct Range<'a> {
     kind: String,
     version: Option<&'a str>,
@@ -84,13 +84,13 @@ impl<'a> Range<'a> {
     }
 }
 
-/// Whether an `Accept-Encoding` header has gzip.
+/// Whether an `Accept-Encoding` header accepts gzip.
 fn takes_gzip(accept_encoding: &str) -> bool {
     accept_encoding.split(',').filter_map(Range::parse).any(|range| range.kind == "gzip" && range.weight > 0.0)
 }
 
-/// A page that is being written in OpenMetrics, as its scraper wants it. What is wanted packed is packed as it comes, so
-/// that the megabytes of a large fleet are never there as text.
+/// Receives a page in OpenMetrics and produces it in the scraper's format. If it is to be compressed, that happens
+/// while it is written, so that the megabytes of a large fleet are never in memory as text.
 pub(super) struct Page {
     format: Format,
     gzip: bool,
@@ -113,7 +113,7 @@ impl Page {
         self.format.content_type()
     }
 
-    /// Whether [`Page::finish`] gives it packed.
+    /// Whether [`Page::finish`] returns it compressed.
     pub(super) fn is_gzip(&self) -> bool {
         self.gzip
     }
@@ -141,7 +141,7 @@ impl fmt::Write for Page {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         match &mut self.body {
             Body::Text(page) => page.write_str(text),
-            // Into memory: it does not fail.
+            // Writing to memory does not fail.
             Body::Packed(packer) => packer.write_all(text.as_bytes()).map_err(|_| fmt::Error),
         }
     }
@@ -152,8 +152,8 @@ fn packer() -> BufWriter<GzEncoder<Vec<u8>>> {
     BufWriter::with_capacity(PIECE_BYTES, GzEncoder::new(Vec::new(), Compression::fast()))
 }
 
-/// Rewrites OpenMetrics to the text format 0.0.4: the families of counters are named with `_total`, units
-/// and the end mark are left out, `unknown` is `untyped`. Samples are the same in both.
+/// Rewrites OpenMetrics to the text format 0.0.4: families of counters end in `_total`, units and the end mark are
+/// left out, `unknown` becomes `untyped`. Samples are the same in both.
 fn to_plain_text(open_metrics: &str) -> String {
     let types: std::collections::HashMap<&str, &str> =
         open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
@@ -225,13 +225,13 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_for_those_who_ask_for_it_and_unpacks_to_the_same() {
+    fn gzip_is_used_only_if_accepted_and_decompresses_to_the_same() {
         for (header, takes) in
             [("gzip", true), ("deflate, gzip;q=0.5", true), ("gzip;q=0", false), ("identity", false), ("", false)]
         {
             assert_eq!(takes_gzip(header), takes, "{header}");
         }
-        // In one piece, in pieces of some bytes, and more than one of the packer's own.
+        // In one piece, in pieces of some bytes, and more than the compressor's own piece.
         let metrics = "# TYPE a gauge\na 1\n".repeat(4000);
         for (accept, whole) in [("application/openmetrics-text", metrics.clone()), ("", to_plain_text(&metrics))] {
             let mut page = Page::new(accept, "gzip");

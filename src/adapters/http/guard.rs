@@ -1,5 +1,5 @@
-//! What every request passes before its route, whatever the path: the rate limit and the password of
-//! `--web.config.file`. Adds its headers to every answer, and counts those to webhooks.
+//! What every request passes before its route, whatever the path: the rate limit and the password check of
+//! `--web.config.file`. Adds the file's headers to every answer, and counts the answers to webhooks.
 
 use std::{sync::Arc, time::Instant};
 
@@ -36,7 +36,7 @@ pub(super) async fn pass<S: Service>(State(site): State<Arc<Site<S>>>, request: 
     response
 }
 
-/// Decides, and says what was shown.
+/// Admits the request and returns how it is authenticated, or the refusal.
 async fn admit<S>(site: &Site<S>, active: &Active, request: &Parts) -> Result<Proof, Response> {
     let mut proof = request.extensions.get::<Proof>().copied().unwrap_or_default();
     if let Some(bucket) = active.bucket.as_ref().filter(|bucket| !bucket.allows(Instant::now())) {
@@ -55,10 +55,12 @@ async fn admit<S>(site: &Site<S>, active: &Active, request: &Parts) -> Result<Pr
             Ok(proof)
         }
         Checked::Unknown => {
-            warn!(path = request.uri.path(), "request without the password of a user");
+            warn!(path = request.uri.path(), "request without a valid user and password");
             let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"defragd\"")];
-            Err((challenge, problem(StatusCode::UNAUTHORIZED, "a user and a password are needed")).into_response())
+            Err((challenge, problem(StatusCode::UNAUTHORIZED, "a user and a password are required")).into_response())
         }
-        Checked::Busy => Err(problem(StatusCode::SERVICE_UNAVAILABLE, "too many passwords are being checked")),
+        Checked::Busy => {
+            Err(problem(StatusCode::SERVICE_UNAVAILABLE, "too many passwords are being checked: try again later"))
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The HTTP side: metrics, the webhook receiver, the API, the status page.
 //!
-//! Knows nothing of etcd: everything is asked of [`crate::ports::service::Service`].
+//! It knows nothing of etcd: everything comes from [`crate::ports::service::Service`].
 
 mod auth;
 mod body;

@@ -1,7 +1,7 @@
-//! What people order: `POST /api/v1/clusters/{name}/pause|resume|run|cancel`, `POST /api/v1/runs/{id}/approve`.
+//! The actions of the API: `POST /api/v1/clusters/{name}/pause|resume|run|cancel`, `POST /api/v1/runs/{id}/approve`.
 //!
-//! All of them need the token for orders, or where there is none, what the webhook needs: each can cause a write to
-//! etcd, or keep one from happening.
+//! All of them need the admin token or, if none is configured, what the webhook needs: each can cause or prevent a
+//! write to etcd.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,11 +34,11 @@ const MAX_ORDER_BYTES: usize = 16 << 10;
 /// Names and reasons go to the journal, the log and the API.
 const MAX_TEXT_CHARS: usize = 500;
 
-/// The body, all of it optional but a pause's reason.
+/// The body; everything is optional but a pause's reason.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Said {
-    /// Who, as they say.
+    /// The name that the client gives.
     #[serde(default)]
     by: String,
     /// Why.
@@ -47,16 +47,16 @@ struct Said {
     /// How long a pause lasts, like `2h` or `1d`.
     #[serde(rename = "for")]
     lasts: Option<Time>,
-    /// Whether another replica passes it on.
+    /// Whether another replica forwarded the request.
     #[serde(skip)]
     forwarded: bool,
 }
 
-/// Refuses whoever may not cause a write to etcd, and whatever a web page in an operator's browser could
-/// send to a receiver on loopback without being allowed to: it cannot send this content type.
+/// Refuses clients that may not cause a write to etcd. On loopback, where no credentials are needed, the content type
+/// also keeps out web pages in an operator's browser: they cannot send this one.
 pub(super) fn refuse<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Response> {
     if site.options.access.is_closed() {
-        return Some(problem(StatusCode::FORBIDDEN, "the receiver is switched off (--exporter-only)"));
+        return Some(problem(StatusCode::FORBIDDEN, "the receiver is disabled (--exporter-only)"));
     }
     if let Some(refusal) = forbid(site, deed, parts) {
         return Some(refusal);
@@ -66,7 +66,7 @@ pub(super) fn refuse<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Res
     (!is_json).then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"))
 }
 
-/// Refuses whoever does not show what this needs. Where there is no receiver, nothing can cause a write.
+/// Refuses requests without the credentials that this needs. Without a receiver, no request can cause a write.
 pub(super) fn forbid<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Response> {
     let (access, headers) = (&site.options.access, &parts.headers);
     if access.is_closed() {
@@ -74,17 +74,22 @@ pub(super) fn forbid<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Res
     }
     let proof = parts.extensions.get::<Proof>().copied().unwrap_or_default();
     if !access.allows(deed, headers, proof) {
-        warn!(path = parts.uri.path(), "request without the right bearer token");
+        warn!(path = parts.uri.path(), "request without a valid bearer token");
         if access.knows(headers) {
-            return Some(problem(StatusCode::FORBIDDEN, "this bearer token is not for this"));
+            return Some(problem(StatusCode::FORBIDDEN, "this bearer token does not allow this action"));
         }
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return Some((challenge, problem(StatusCode::UNAUTHORIZED, "a valid bearer token is needed")).into_response());
+        return Some(
+            (challenge, problem(StatusCode::UNAUTHORIZED, "a valid bearer token is required")).into_response(),
+        );
     }
-    // A web page whose name somebody points at 127.0.0.1 would be let in otherwise, whatever the content type.
+    // Otherwise a foreign web page whose DNS name points to 127.0.0.1 would be let in, whatever the content type.
     if access.is_free(deed, proof) && is_rebound(parts, site.options.external_url.as_ref()) {
-        warn!(path = parts.uri.path(), "a browser was led here under a name that is not ours");
-        let what = "a browser is let in without a token only under a loopback name, or that of --web.external-url";
+        warn!(
+            path = parts.uri.path(),
+            "refused a browser that used a host name other than loopback or --web.external-url"
+        );
+        let what = "without a token, browsers must use a loopback name or the host of --web.external-url";
         return Some(problem(StatusCode::FORBIDDEN, what));
     }
     None
@@ -98,19 +103,20 @@ async fn said<S>(site: &Site<S>, request: Request<Body>) -> Result<Said, Respons
     }
     let bad = |what: &str| problem(StatusCode::BAD_REQUEST, what);
     let body = read(body, MAX_ORDER_BYTES).await.map_err(|error| match error {
-        BodyError::Late => problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
-        BodyError::Unusable => problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or ended too early"),
+        BodyError::Late => problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+        BodyError::Unusable => problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long or incomplete"),
     })?;
     let mut said = Said::default();
     if !body.is_empty() {
-        said = serde_json::from_slice(&body)
-            .map_err(|error| bad(&format!("the body is not {{\"by\": …, \"reason\": …, \"for\": \"2h\"}}: {error}")))?;
+        said = serde_json::from_slice(&body).map_err(|error| {
+            bad(&format!("the body must be {{\"by\": …, \"reason\": …, \"for\": \"2h\"}}: {error}"))
+        })?;
     }
     if said.by.chars().count().max(said.reason.chars().count()) > MAX_TEXT_CHARS {
-        return Err(bad(&format!("by and reason may have {MAX_TEXT_CHARS} characters each")));
+        return Err(bad(&format!("by and reason are limited to {MAX_TEXT_CHARS} characters each")));
     }
     if said.by.trim().is_empty() {
-        "somebody with access to the API".clone_into(&mut said.by);
+        "unknown user (API)".clone_into(&mut said.by);
     }
     said.forwarded = is_forwarded(&parts);
     Ok(said)
@@ -123,11 +129,11 @@ pub(super) async fn pause<S: Service>(
 ) -> Response {
     ordered(&site, &cluster, request, |said| {
         if said.reason.trim().is_empty() {
-            return Err("a pause needs a reason, for the operator who finds it later");
+            return Err("a pause needs a reason");
         }
         let lasts = said.lasts.map(Duration::from);
         if lasts.is_some_and(|lasts| lasts.is_zero()) {
-            return Err("for must be a time above 0, like 2h");
+            return Err("for must be a duration above 0, such as 2h");
         }
         Ok(Command::Pause { reason: std::mem::take(&mut said.reason), lasts })
     })
@@ -174,12 +180,12 @@ pub(super) async fn approve<S: Service>(
     }
 }
 
-/// Whether another replica passes this on.
+/// Whether another replica forwarded this request.
 pub(super) fn is_forwarded(parts: &Parts) -> bool {
     parts.headers.contains_key(FORWARDED_HEADER)
 }
 
-/// Carries out the command that `command` makes of what was said; its error is what is wrong with that.
+/// Executes the command that `command` builds from the body; its error says what is wrong with the body.
 async fn ordered<S: Service>(
     site: &Site<S>,
     cluster: &str,
@@ -205,7 +211,7 @@ async fn ordered<S: Service>(
     }
 }
 
-/// The holder's answer, with its name.
+/// The lock holder's answer, with the holder's name added.
 fn passed(holder: &str, mut answer: serde_json::Value) -> Response {
     let status =
         if answer["run"].is_number() && answer["cluster"].is_null() { StatusCode::ACCEPTED } else { StatusCode::OK };
@@ -230,7 +236,7 @@ pub(super) fn status(failure: &CommandError) -> StatusCode {
         CommandError::Peer { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY),
         CommandError::NoHolder { .. } => StatusCode::SERVICE_UNAVAILABLE,
         CommandError::Journal(failure) => {
-            error!(error = %failure, "an order could not be written down");
+            error!(error = %failure, "cannot record an action in the journal");
             StatusCode::SERVICE_UNAVAILABLE
         }
     }

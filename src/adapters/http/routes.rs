@@ -1,4 +1,4 @@
-//! What is answered where.
+//! The routes and their handlers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,27 +26,27 @@ use crate::{
     ports::service::Service,
 };
 
-/// A group of twenty thousand alerts fits in: Alertmanager does not send again what is refused for its length.
+/// A group of twenty thousand alerts fits: Alertmanager does not resend what is refused for its length.
 pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
-/// The list of runs is for people.
+/// The list of runs is meant for people.
 const MAX_RUNS: usize = 1_000;
 
-/// How the router behaves.
+/// Options of the router.
 #[derive(Clone)]
 pub struct Options {
-    /// Who may ask for a run.
+    /// Who may request runs.
     pub access: Access,
     /// Where the metrics are.
     pub telemetry_path: String,
-    /// Taken off the scrape's own timeout, for the way back.
+    /// Subtracted from the scrape timeout, to leave time for the answer.
     pub timeout_offset: Duration,
-    /// How many scrapes are answered at the same time; 0 is no limit.
+    /// How many scrapes are served at the same time; 0 means no limit.
     pub max_requests: usize,
-    /// Before every path: empty, or like `/defragd`.
+    /// Prefix of every path: empty, or like `/defragd`.
     pub route_prefix: String,
-    /// Before every path in links, which may differ behind a proxy.
+    /// Prefix of every path in links, which may differ behind a proxy.
     pub link_prefix: String,
-    /// How browsers reach us, where that was said.
+    /// The URL that browsers use, if configured.
     pub external_url: Option<Url>,
     /// TLS, passwords, limits.
     pub web: Arc<Web>,
@@ -61,17 +61,17 @@ pub(super) struct Site<S> {
 }
 
 impl<S> Site<S> {
-    /// Where something is answered.
+    /// The path of a route.
     pub(super) fn path(&self, route: &str) -> String {
         format!("{}{route}", self.options.route_prefix)
     }
 
-    /// How the world outside gets there.
+    /// The path of a route for clients outside.
     pub(super) fn link(&self, route: &str) -> String {
         format!("{}{route}", self.options.link_prefix)
     }
 
-    /// Whether browsers get here encrypted, be it through a proxy.
+    /// Whether browsers use HTTPS, possibly through a proxy.
     pub(super) fn is_https(&self) -> bool {
         let external = self.options.external_url.as_ref();
         external.map_or_else(|| self.options.web.is_tls(), |external| external.scheme() == "https")
@@ -115,7 +115,7 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .with_state(site)
 }
 
-/// An answer that says what was wrong, for programs and people.
+/// An error as JSON, for programs and people.
 pub(super) fn problem(status: StatusCode, what: &str) -> Response {
     (status, Json(serde_json::json!({ "error": what }))).into_response()
 }
@@ -127,14 +127,14 @@ async fn ready<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
     }
 }
 
-/// As people's orders, but for the content type: those who call it send none.
+/// Needs what actions need, except for the content type: Prometheus-style reload requests send none.
 async fn reload<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     if let Some(refusal) = orders::forbid(&site, Deed::Order, &parts) {
         return refusal;
     }
     match site.service.reload().await {
-        Ok(()) => "configuration read again\n".into_response(),
+        Ok(()) => "configuration reloaded\n".into_response(),
         Err(problems) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{problems}\n")).into_response(),
     }
 }

@@ -1,4 +1,4 @@
-//! `/metrics` and `/probe`: how long a scrape may take, how many there may be at once, and what its answer looks like.
+//! `/metrics` and `/probe`: how long a scrape may take, how many are served at once, and the format of the answer.
 
 use std::{
     fmt::{self, Write as _},
@@ -20,17 +20,17 @@ use super::{
 };
 use crate::ports::service::{ProbeRefusal, ProbeRequest, ScrapePage, Service};
 
-/// Prometheus's own default, for scrapers that send none.
+/// Prometheus's own default, for scrapers that send no timeout.
 const DEFAULT_SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Prometheus's usual interval is below this; whoever asks for more would only hold a connection.
+/// Prometheus's usual interval is shorter; a longer timeout would only occupy a connection.
 const MAX_SCRAPE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Members of one cluster; etcd advises against more than seven.
 const MAX_TARGETS: usize = 16;
-/// Longer than a name of a host may be with a port.
+/// Longer than a host name with a port can be.
 const MAX_TARGET_BYTES: usize = 270;
 /// Of a name that becomes a label.
 const MAX_NAME_BYTES: usize = 200;
-/// nginx's number for a client that went away before its answer: a metric needs some.
+/// nginx's number for a client that disconnected before the answer; the metric needs a code.
 const GONE: u16 = 499;
 
 pub(super) async fn metrics<S: Service>(State(site): State<Arc<Site<S>>>, headers: HeaderMap) -> Response {
@@ -78,8 +78,8 @@ fn status(refusal: &ProbeRefusal) -> StatusCode {
     }
 }
 
-/// What a query asks for. A parameter that is given twice, or that nobody knows, is a mistake in somebody's relabelling,
-/// which must not be answered with something else than was meant.
+/// The query of a probe. A parameter that is given twice, or is unknown, is a mistake in the relabelling, and must not
+/// be answered with something else than what was meant.
 fn asked(query: &str) -> Result<ProbeRequest, String> {
     let (mut target, mut module, mut cluster) = (None, None, None);
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -87,28 +87,29 @@ fn asked(query: &str) -> Result<ProbeRequest, String> {
             "target" => (&mut target, MAX_TARGETS * MAX_TARGET_BYTES),
             "module" => (&mut module, MAX_NAME_BYTES),
             "cluster" => (&mut cluster, MAX_NAME_BYTES),
-            _ => return Err("a probe takes target, module and cluster, and nothing else".to_owned()),
+            _ => return Err("unknown parameter: a probe takes only target, module and cluster".to_owned()),
         };
         if value.len() > limit || value.chars().any(char::is_control) {
-            return Err(format!("{name} is longer than {limit} bytes, or has control characters in it"));
+            return Err(format!("{name} is longer than {limit} bytes or contains control characters"));
         }
         if slot.replace(value.into_owned()).is_some() {
             return Err(format!("{name} is given twice"));
         }
     }
     let given = |value: Option<String>| value.filter(|value| !value.trim().is_empty());
-    let target = given(target).ok_or("say what to probe: target=HOST:PORT, several of one cluster parted by commas")?;
-    let module = given(module).ok_or("say how to probe it: module=NAME, one of modules in the configuration")?;
+    let target = given(target)
+        .ok_or("missing target: set target=HOST:PORT, several members of one cluster separated by commas")?;
+    let module = given(module).ok_or("missing module: set module=NAME, one of `modules` in the configuration")?;
     let targets: Vec<_> = target.split(',').map(|target| target.trim().to_owned()).collect();
     if targets.len() > MAX_TARGETS {
-        return Err(format!("{} targets are more than the {MAX_TARGETS} that one cluster may have", targets.len()));
+        return Err(format!("{} targets are too many: one cluster may have {MAX_TARGETS}", targets.len()));
     }
     Ok(ProbeRequest { module, targets, cluster: given(cluster) })
 }
 
-/// A place among those that are answered at the same time.
+/// A place among the scrapes that are served at the same time.
 fn enter<S>(site: &Site<S>) -> Result<SemaphorePermit<'_>, String> {
-    let full = || format!("{} scrapes are under way already (--web.max-requests)", site.options.max_requests);
+    let full = || format!("{} scrapes are already in progress (--web.max-requests)", site.options.max_requests);
     site.scrapes.try_acquire().map_err(|_| full())
 }
 
@@ -116,24 +117,24 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// How long the members have.
+/// How much time the members have to answer.
 fn budget<S>(site: &Site<S>, headers: &HeaderMap) -> Duration {
     let timeout = text(headers, "x-prometheus-scrape-timeout-seconds")
         .and_then(|value| value.parse::<f64>().ok())
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .unwrap_or(DEFAULT_SCRAPE_TIMEOUT)
         .min(MAX_SCRAPE_TIMEOUT);
-    // A timeout that the offset would eat up still leaves half of it for the members.
+    // If the offset exceeds the timeout, the members still get half of it.
     timeout.saturating_sub(site.options.timeout_offset).max(timeout / 2)
 }
 
-/// A page in the format that is asked for, compressed if it is.
+/// A page in the format and compression that the scraper accepts.
 fn wanted(headers: &HeaderMap) -> Page {
     let header = |name| text(headers, name).unwrap_or_default();
     Page::new(header("accept"), header("accept-encoding"))
 }
 
-/// A page that is written, or why it is not.
+/// The written page, or the error.
 fn answer(written: fmt::Result, page: Page) -> Response {
     let head = [(header::CONTENT_TYPE, page.content_type()), (header::VARY, "Accept, Accept-Encoding")];
     let packed = page.is_gzip();
@@ -142,12 +143,12 @@ fn answer(written: fmt::Result, page: Page) -> Response {
         Ok(body) => (head, body).into_response(),
         Err(error) => {
             tracing::error!(%error, "cannot format the metrics");
-            problem(StatusCode::INTERNAL_SERVER_ERROR, "cannot format the metrics; this is a defect in defragd")
+            problem(StatusCode::INTERNAL_SERVER_ERROR, "cannot format the metrics; this is a bug in defragd")
         }
     }
 }
 
-/// A scrape under way. Dropped before its end, its scraper is gone.
+/// A scrape in progress. If it is dropped before its end, its client has disconnected.
 struct Scrape<'a, S: Service> {
     service: &'a S,
     page: ScrapePage,
@@ -191,7 +192,7 @@ mod tests {
             ("module=m&target=+", "target=HOST:PORT"),
             ("target=a:1", "module=NAME"),
             ("target=a:1&target=b:1&module=m", "target is given twice"),
-            ("target=a:1&module=m&password=x", "nothing else"),
+            ("target=a:1&module=m&password=x", "only target"),
             ("target=a:1&module=m%0Ax", "control characters"),
             (&long, "longer than"),
             (&many, "17 targets"),

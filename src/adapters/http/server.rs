@@ -1,4 +1,4 @@
-//! Accepts connections, with a limit on everything, and ends in order.
+//! Accepts connections, with limits on everything, and shuts down gracefully.
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -26,16 +26,16 @@ use super::{
     web::Web,
 };
 
-/// A client that takes longer to send its headers, or for TLS's handshake, is not one of ours.
+/// A client that takes longer for the TLS handshake, or to send its headers, is not a legitimate one.
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Tokens, passwords and trace headers fit in many times.
+/// Many times the size of tokens, passwords and trace headers.
 const MAX_HEADER_BYTES: usize = 64 << 10;
-/// Of one connection with HTTP/2; Prometheus needs one.
+/// Per HTTP/2 connection; Prometheus needs one.
 const MAX_STREAMS: u32 = 32;
-/// How long answers under way may take when the process ends.
+/// How long answers in progress may take when the process ends.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// An address that cannot be listened on.
+/// An address on which the server cannot listen.
 #[derive(Debug, Error)]
 #[error("cannot listen on {address}: {source}")]
 pub struct ListenError {
@@ -43,7 +43,7 @@ pub struct ListenError {
     source: std::io::Error,
 }
 
-/// In each request: ends, or changes, when the server ends and whoever holds a connection for long is to let it go.
+/// An extension of each request: it ends or changes when the server ends, so that long-lived connections are closed.
 #[derive(Clone)]
 pub(super) struct Stopped(pub(super) watch::Receiver<()>);
 
@@ -61,7 +61,7 @@ impl Listener {
         Ok(Self { listener, address })
     }
 
-    /// On a socket that somebody else has bound, and listens with.
+    /// Uses a socket that another process has bound.
     pub fn inherited(listener: std::net::TcpListener) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
@@ -74,14 +74,14 @@ impl Listener {
         self.address
     }
 
-    /// Serves until `stop` is ready, then lets answers under way finish.
+    /// Serves until `stop` is ready, then lets answers in progress finish.
     pub async fn serve(self, router: Router, web: Arc<Web>, stop: impl Future<Output = ()>) {
         let crowd = Arc::new(Crowd::default());
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         tokio::pin!(stop);
         loop {
-            // Cancel-safe: a connection that is not accepted stays in the kernel's queue, a task that has ended in the set.
+            // Cancel-safe: a connection that was not accepted stays in the kernel's queue, a finished task in the set.
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 Some(_) = connections.join_next() => continue,
@@ -90,13 +90,13 @@ impl Listener {
             let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of file descriptors, most likely: give others time to close some.
+                    // Most likely no file descriptors are left: give clients time to close some.
                     warn!(%error, "cannot accept a connection");
                     sleep(Duration::from_millis(200)).await;
                     continue;
                 }
             };
-            // All wait for answers: whoever comes now is turned away, and tries again.
+            // All connections wait for answers: this one is closed, and the client may retry.
             let Some(ticket) = crowd.enter() else { continue };
             let (router, web, stopped) = (router.clone(), Arc::clone(&web), stopped.clone());
             connections.spawn(async move { greet(stream, &ticket, router, &web, stopped).await });
@@ -105,12 +105,12 @@ impl Listener {
         drop(stopping);
         let drained = async { while connections.join_next().await.is_some() {} };
         if timeout(DRAIN, drained).await.is_err() {
-            warn!("answers were still under way when the process ended");
+            warn!("shutting down with unfinished answers");
         }
     }
 }
 
-/// One connection, from its first byte to its last.
+/// Serves one connection until it ends.
 async fn greet(stream: TcpStream, ticket: &Ticket, router: Router, web: &Arc<Web>, stopped: watch::Receiver<()>) {
     let active = web.current().await;
     let Some(tls) = &active.tls else {
@@ -123,7 +123,7 @@ async fn greet(stream: TcpStream, ticket: &Ticket, router: Router, web: &Arc<Web
     };
     let stream = match accepted {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(%error, "no TLS with this client"),
+        Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
         Err(_) => return,
     };
     let connection = stream.get_ref().1;
@@ -157,7 +157,7 @@ async fn talk<I>(
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Chosen, not guessed from the first bytes: a client that sends none would be waited for forever.
+    // Chosen by ALPN, not guessed from the first bytes: the server would wait forever for a client that sends none.
     builder = if http2 { builder.http2_only() } else { builder.http1_only() };
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEADER_BYTES);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(HEADER_TIMEOUT);
@@ -174,8 +174,8 @@ async fn talk<I>(
                 }
                 return;
             }
-            () = &mut over => return debug!("connection was idle for too long, or in the way of others"),
-            // An error: the sender is gone, which is how it says so.
+            () = &mut over => return debug!("closed a connection that was idle for too long or whose place was needed"),
+            // An error: the sender has been dropped, which is the signal.
             _ = stopped.changed(), if !asked_to_end => {
                 asked_to_end = true;
                 connection.as_mut().graceful_shutdown();

@@ -1,5 +1,5 @@
-//! `POST /api/v1/alerts`. Alertmanager repeats a notification only after 5xx, so 503 means "not written
-//! down yet", and whatever can never work gets a 4xx.
+//! `POST /api/v1/alerts`. Alertmanager repeats a notification only after 5xx, so 503 means "not recorded yet", and a
+//! notification that can never work gets a 4xx.
 
 use std::sync::Arc;
 
@@ -28,9 +28,9 @@ pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, reques
     }
     let body = match read(body, MAX_BODY_BYTES).await {
         Ok(body) => body,
-        Err(BodyError::Late) => return problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+        Err(BodyError::Late) => return problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
         Err(BodyError::Unusable) => {
-            let what = format!("the body is longer than {MAX_BODY_BYTES} bytes, or ended too early");
+            let what = format!("the body is longer than {MAX_BODY_BYTES} bytes or incomplete");
             return problem(StatusCode::PAYLOAD_TOO_LARGE, &what);
         }
     };
@@ -38,7 +38,7 @@ pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, reques
         Ok(notification) => notification,
         Err(error) => {
             let what = format!("the body is not an Alertmanager notification: {error}");
-            warn!(%error, "webhook request with a body that is not a notification");
+            warn!(%error, "refused a webhook request: the body is not an Alertmanager notification");
             return problem(StatusCode::BAD_REQUEST, &what);
         }
     };
@@ -47,7 +47,7 @@ pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, reques
     match site.service.notify(notification).await {
         Ok(alerts) => (StatusCode::ACCEPTED, Json(serde_json::json!({ "alerts": alerts }))).into_response(),
         Err(failure) => {
-            error!(error = %failure, "a request could not be written down; the sender is told to try again");
+            error!(error = %failure, "cannot record a request in the journal; answering 503 so that Alertmanager retries");
             problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string())
         }
     }

@@ -1,4 +1,4 @@
-//! The page's style and script. Their names hold a hash of what is in them, so that a browser may keep them for good.
+//! The page's style and script. Their names contain a hash of their content, so that browsers may cache them forever.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use axum::{
 
 use super::words::hex;
 
-/// One file, as it is compiled in.
+/// One file, embedded at compile time.
 pub(super) struct Asset {
     pub(super) name: String,
     kind: &'static str,

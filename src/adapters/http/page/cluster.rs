@@ -1,4 +1,4 @@
-//! `/clusters/{name}`: one cluster in full, and the orders that a person may give.
+//! `/clusters/{name}`: one cluster in full, and the actions for it.
 
 use std::sync::Arc;
 
@@ -26,14 +26,14 @@ use crate::{
 /// The last ones.
 const RUNS: usize = 20;
 
-/// What has just been done, to say so. One of few words: an address must not put text on the page.
+/// Which action has just succeeded. Only known values are shown: a link must not be able to put text on the page.
 #[derive(Deserialize)]
 pub(super) struct Done {
     #[serde(default)]
     pub(super) done: String,
 }
 
-/// What a form held, for a form that is shown again because something was wrong with it.
+/// The values of a form that is shown again because of a problem.
 pub(super) struct Typed {
     pub(super) by: String,
     pub(super) reason: String,
@@ -43,7 +43,7 @@ pub(super) struct Typed {
 
 impl Default for Typed {
     fn default() -> Self {
-        // A pause that is forgotten ends.
+        // A forgotten pause should end by itself.
         Self { by: String::new(), reason: String::new(), lasts: "4h".to_owned(), problem: None }
     }
 }
@@ -58,7 +58,7 @@ pub(super) async fn page<S: Service>(
     show(&site, &visitor, &name, StatusCode::OK, &Typed::default(), &done.done).await
 }
 
-/// The page, also after an order that was not taken.
+/// The page, also after an action that was refused.
 pub(super) async fn show<S: Service>(
     site: &Site<S>,
     visitor: &Visitor,
@@ -69,8 +69,8 @@ pub(super) async fn show<S: Service>(
 ) -> Response {
     site.service.look(&[name.to_owned()]).await;
     let Some(view) = site.service.view(name) else {
-        let what = format!("No cluster is called {name:?}.");
-        return refusal::answer(site, visitor, StatusCode::NOT_FOUND, "There is no such cluster", &what);
+        let what = format!("There is no cluster {name:?} in the configuration.");
+        return refusal::answer(site, visitor, StatusCode::NOT_FOUND, "Cluster not found", &what);
     };
     let (now, links) = (site.service.now(), Links(&site.options.link_prefix));
     let runs = site.service.runs_of(name, RUNS).await;
@@ -84,7 +84,7 @@ pub(super) async fn show<S: Service>(
         }
         (said(done))
         div #live data-live="" {
-            @if let Some(one) = &view.live { h2 { "Under way" } (live::card(one, now, &links)) }
+            @if let Some(one) = &view.live { h2 { "In progress" } (live::card(one, now, &links)) }
         }
         section aria-labelledby="members-title" {
             h2 #members-title { "Members" }
@@ -94,7 +94,7 @@ pub(super) async fn show<S: Service>(
             }
         }
         div #why data-live="" { (why(&view, now, &links)) }
-        section aria-labelledby="orders-title" { h2 #orders-title { "Orders" } (orders(&view, visitor, form.as_ref(), typed, &links)) }
+        section aria-labelledby="orders-title" { h2 #orders-title { "Actions" } (orders(&view, visitor, form.as_ref(), typed, &links)) }
         section aria-labelledby="runs-title" {
             h2 #runs-title { "Runs" }
             div #runs data-live="" {
@@ -106,7 +106,7 @@ pub(super) async fn show<S: Service>(
         }
     };
     let mut page = Page::live(name, main);
-    // What answers a form has no address that could be fetched again.
+    // The answer to a form has no URL that the script could fetch again.
     (page.status, page.form, page.follows) = (status, form, status == StatusCode::OK);
     page.answer(site, visitor)
 }
@@ -123,7 +123,7 @@ fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     }
 }
 
-/// What was done. Words of ours only.
+/// The confirmation of an action. Only fixed texts.
 pub(super) fn said(done: &str) -> Markup {
     let words = match done {
         "paused" => "The cluster is paused.",
@@ -143,9 +143,9 @@ fn orders(view: &ClusterView, visitor: &Visitor, form: Option<&FormToken>, typed
         @if view.summary.paused.is_some() || view.summary.breaker.is_some() || view.summary.hash_mismatch.is_some() {
             form.order method="post" action=(links.to(&format!("{}/resume", links_path(name)))) {
                 h3 { "Resume" }
-                p.dim { "Ends a pause, closes the breaker, and lets automation try again what it left to a person." }
+                p.dim { "Ends a pause, closes the breaker, and allows automatic runs again after a failure that needs an operator." }
                 (hidden(form)) (by(typed, "resume"))
-                label for="resume-reason" { "Why (optional)" }
+                label for="resume-reason" { "Reason (optional)" }
                 input #resume-reason name="reason" maxlength="500" value=(typed.reason);
                 button type="submit" { "Resume " (name) }
             }
@@ -155,16 +155,15 @@ fn orders(view: &ClusterView, visitor: &Visitor, form: Option<&FormToken>, typed
 }
 
 fn pause(name: &str, form: &FormToken, typed: &Typed, links: &Links) -> Markup {
-    let times =
-        [("1h", "1 hour"), ("4h", "4 hours"), ("24h", "1 day"), ("168h", "1 week"), ("", "until somebody resumes")];
+    let times = [("1h", "1 hour"), ("4h", "4 hours"), ("24h", "1 day"), ("168h", "1 week"), ("", "until resumed")];
     html! {
         form.order method="post" action=(links.to(&format!("{}/pause", links_path(name)))) {
             h3 { "Pause" }
-            p.dim { "No run begins, and one under way starts no further member. The one that is being defragmented goes on to its end." }
+            p.dim { "No run starts, and a run in progress starts no further member. A member that is being defragmented is finished." }
             (hidden(form)) (by(typed, "pause"))
-            label for="pause-reason" { "Why, for the operator who finds it later" }
+            label for="pause-reason" { "Reason" }
             input #pause-reason name="reason" required maxlength="500" value=(typed.reason);
-            label for="pause-for" { "For how long" }
+            label for="pause-for" { "Duration" }
             select #pause-for name="for" {
                 @for (value, words) in times { option value=(value) selected[value == typed.lasts] { (words) } }
             }
@@ -173,19 +172,19 @@ fn pause(name: &str, form: &FormToken, typed: &Typed, links: &Links) -> Markup {
     }
 }
 
-/// The form for a run that waits for a person.
+/// The form for a run that is waiting for approval.
 pub(super) fn approve(run: RunId, form: &FormToken, typed: &Typed, links: &Links) -> Markup {
     html! {
         form.order method="post" action=(links.to(&format!("/runs/{run}/approve"))) {
             h3 { "Approve run " (run) }
-            p.dim { "It begins as soon as nothing else holds it back. Everything is measured and checked again before each member." }
+            p.dim { "The run starts as soon as nothing else holds it. Everything is measured and checked again before each member." }
             (hidden(form)) (by(typed, "approve"))
             button type="submit" { "Approve run " (run) }
         }
     }
 }
 
-/// The run that a person is asked about.
+/// The run that is waiting for approval.
 pub(super) fn waits_for_approval(view: &ClusterView) -> Option<RunId> {
     let waits = view.summary.waiting_for.as_ref().is_some_and(|told| told.reason.label() == "awaiting_approval");
     view.summary.queued_run.filter(|_| waits)
@@ -195,9 +194,9 @@ pub(super) fn waits_for_approval(view: &ClusterView) -> Option<RunId> {
 pub(super) fn no_orders(standing: Standing, links: &Links) -> Markup {
     html! {
         @match standing {
-            Standing::Closed => p { "This defragd only exports metrics: it takes no orders." },
-            Standing::Stranger => p { a href=(links.to("/login")) { "Log in" } " with the token for orders to approve, pause and resume." },
-            _ => p { "Whoever asks must show a password or a client certificate to give orders." },
+            Standing::Closed => p { "This defragd only exports metrics: there are no actions." },
+            Standing::Stranger => p { a href=(links.to("/login")) { "Sign in" } " with the admin token to approve, pause and resume." },
+            _ => p { "Actions require a password or a client certificate." },
         }
     }
 }

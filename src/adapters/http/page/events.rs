@@ -1,8 +1,9 @@
-//! `/events`: that something changed, and the runs under way, as server-sent events.
+//! `/events`: notifications of changes, and the runs in progress, as server-sent events.
 //!
-//! An event has everything about the runs under way, as JSON; the rest of a page, its script fetches. There are few
-//! streams, each ends after a while (browsers come again by themselves), says something at least every few seconds so
-//! that a dead one is noticed, and is cut off if its reader does not read. All end when the server does.
+//! An event contains everything about the runs in progress, as JSON; for the rest of the page, the script fetches the
+//! page again. The number of streams is limited. Each ends after a while (browsers reconnect by themselves), sends at
+//! least a heartbeat every few seconds so that a dead one is noticed, and is cut off if its client does not read. All
+//! end when the server does.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,17 +31,17 @@ use crate::{
     ports::{overview::Live, service::Service},
 };
 
-/// Well below the number of connections, which scrapers and Alertmanagers need, too.
+/// Well below the limit of connections, which scrapers and Alertmanagers need, too.
 const MAX_STREAMS: usize = 64;
-/// Proxies close what is silent for longer than half a minute or so.
+/// Proxies close connections that are silent for longer than about half a minute.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// What changes more often is told together.
+/// More frequent changes are reported together.
 const NOT_MORE_OFTEN: Duration = Duration::from_millis(500);
-/// A reader that takes longer for a few bytes is gone, or wants us to wait.
+/// A client that takes longer to read a few bytes is gone, or wants to block us.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
-/// A session, a password or a certificate may have ended meanwhile.
+/// The session, password or certificate may have expired by then.
 const LASTS: Duration = Duration::from_mins(15);
-/// How long a browser waits before it comes again.
+/// How long a browser waits before it reconnects.
 const RETRY_MILLISECONDS: u64 = 3_000;
 
 /// How many there are.
@@ -60,21 +61,21 @@ struct Told {
 
 pub(super) async fn stream<S: Service>(Extract(site): Extract<Arc<Site<S>>>, parts: Parts) -> Response {
     let Ok(place) = Arc::clone(&site.page.streams.0).try_acquire_owned() else {
-        let what = format!("{MAX_STREAMS} pages are followed already");
+        let what = format!("{MAX_STREAMS} pages already receive events");
         return ([(header::RETRY_AFTER, "30")], problem(StatusCode::SERVICE_UNAVAILABLE, &what)).into_response();
     };
     let stopped = parts.extensions.get::<Stopped>().cloned();
     let seat = parts.extensions.get::<Arc<Seat>>().cloned();
     let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
-    // A task of its own, because a body that nobody reads is not polled either. It ends with the reader, with the
+    // A separate task, because a body is not polled while its client does not read. It ends with the client, with the
     // server, or after a while.
     tokio::spawn(async move {
         let _place = place;
-        // Not idle, for whoever makes room for others.
+        // Counts as busy, so that the connection is not evicted.
         let _busy = seat.as_ref().map(Seat::begin);
         let late = tell(&site, &sender, stopped).await.is_err();
         if let Some(seat) = seat.filter(|_| late) {
-            debug!("a page does not read its events; cutting it off");
+            debug!("a client does not read its events; closing the connection");
             seat.hang_up();
         }
     });
@@ -88,7 +89,7 @@ pub(super) async fn stream<S: Service>(Extract(site): Extract<Arc<Site<S>>>, par
     response
 }
 
-/// A reader that does not read.
+/// The client does not read.
 struct Late;
 
 async fn tell<S: Service>(site: &Site<S>, sender: &mpsc::Sender<Bytes>, stopped: Option<Stopped>) -> Result<(), Late> {
@@ -101,7 +102,7 @@ async fn tell<S: Service>(site: &Site<S>, sender: &mpsc::Sender<Bytes>, stopped:
         let version = *changes.borrow_and_update();
         send(sender, event(&site.service, version)).await?;
         loop {
-            // Cancel-safe, each of them: a change that is not seen now is seen the next time.
+            // All of them are cancel-safe: a change that is not seen now is seen in the next iteration.
             tokio::select! {
                 () = sleep(HEARTBEAT) => send(sender, ": still here\n\n".to_owned()).await?,
                 changed = changes.changed() => match changed {
@@ -121,21 +122,21 @@ async fn tell<S: Service>(site: &Site<S>, sender: &mpsc::Sender<Bytes>, stopped:
 }
 
 async fn send(sender: &mpsc::Sender<Bytes>, text: String) -> Result<(), Late> {
-    // An error means that the reader has gone, which the next look at it tells.
+    // An error means that the client has gone; the caller notices that by itself.
     timeout(WRITE_LIMIT, sender.send(text.into())).await.map(drop).map_err(|_| Late)
 }
 
 fn event<S: Service>(service: &Arc<S>, version: u64) -> String {
     let runs = service.views().into_iter().filter_map(|view| view.live).collect();
-    // JSON is one line. It fails for maps whose keys are no text, which there are none of.
+    // JSON has no line breaks. It fails only for maps with keys that are not strings, and there are none.
     let data = serde_json::to_string(&Told { version, runs }).unwrap_or_default();
     format!("event: change\nid: {version}\ndata: {data}\n\n")
 }
 
-/// When the server ends; never, where nobody says so.
+/// Resolves when the server ends; never without a signal for it.
 async fn ended(stopped: Option<Stopped>) {
     match stopped {
-        // An error: the sender is gone, which is how it says so.
+        // An error: the sender has been dropped, which is the signal.
         Some(Stopped(mut stopped)) => drop(watch::Receiver::changed(&mut stopped).await),
         None => std::future::pending().await,
     }

@@ -1,4 +1,4 @@
-//! The orders of the page, and `/login`. What each request must show is in the module's header above this one.
+//! The page's actions, and `/login`. The parent module's documentation says what each request must prove.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
     ports::service::{Command, Service},
 };
 
-/// A name, a sentence and a token, escaped.
+/// A name, a sentence and a token, URL-encoded.
 const MAX_FORM_BYTES: usize = 16 << 10;
 /// As the API.
 const MAX_REASON_CHARS: usize = 500;
@@ -36,7 +36,7 @@ const MAX_NAME_CHARS: usize = 100;
 
 type Fields = BTreeMap<String, String>;
 
-/// A form that may be carried out.
+/// A form that has passed all checks.
 struct Order {
     visitor: Visitor,
     fields: Fields,
@@ -52,20 +52,20 @@ impl Order {
         self.fields.get(name).map(|text| text.trim().to_owned()).unwrap_or_default()
     }
 
-    /// Who, as they say.
+    /// The name that the operator gives.
     fn by(&self) -> Result<String, String> {
         let by = self.text("by");
         match by.chars().count() {
-            0 => Err("Please say who you are: it goes to the journal.".to_owned()),
+            0 => Err("Enter your name: it is recorded in the journal.".to_owned()),
             1..=MAX_NAME_CHARS => Ok(by),
-            _ => Err(format!("A name may have {MAX_NAME_CHARS} characters.")),
+            _ => Err(format!("The name is limited to {MAX_NAME_CHARS} characters.")),
         }
     }
 
     fn reason(&self) -> Result<String, String> {
         let reason = self.text("reason");
         if reason.chars().count() > MAX_REASON_CHARS {
-            return Err(format!("The reason may have {MAX_REASON_CHARS} characters."));
+            return Err(format!("The reason is limited to {MAX_REASON_CHARS} characters."));
         }
         Ok(reason)
     }
@@ -73,12 +73,12 @@ impl Order {
     fn pause(&self) -> Result<(String, Command), String> {
         let (by, reason) = (self.by()?, self.reason()?);
         if reason.is_empty() {
-            return Err("A pause needs a reason, for the operator who finds it later.".to_owned());
+            return Err("Enter a reason for the pause.".to_owned());
         }
         let lasts = self.text("for");
         let parsed = lasts.parse::<Time>().map(Duration::from).ok();
         match parsed.filter(|time| !time.is_zero()) {
-            None if !lasts.is_empty() => Err("For how long must be a time above 0, like 2h.".to_owned()),
+            None if !lasts.is_empty() => Err("The duration must be above 0, such as 2h.".to_owned()),
             lasts => Ok((by, Command::Pause { reason, lasts })),
         }
     }
@@ -88,30 +88,31 @@ impl Order {
 async fn fields<S>(site: &Site<S>, parts: &Parts, body: Body) -> Result<Fields, Response> {
     let visitor = Visitor::of(site, parts);
     let no = |status, what: &str| {
-        warn!(path = parts.uri.path(), why = what, "a form is not taken");
+        warn!(path = parts.uri.path(), why = what, "refused a form of the status page");
         refusal::answer(site, &visitor, status, "Nothing was done", what)
     };
     let external = site.options.external_url.as_ref();
     let refusal = if let Some(why) = origin::is_foreign(parts, external) {
         Some(no(StatusCode::FORBIDDEN, why))
     } else if visitor.standing == Standing::Open && !origin::is_local(parts, external) {
-        let what = "This page is reached under a name that is not of this machine: say --web.external-url, or open it as localhost";
+        let what = "This page was requested under a foreign host name: set --web.external-url, or open it as localhost";
         Some(no(StatusCode::FORBIDDEN, what))
     } else {
         let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let is_form = kind.split(';').next().is_some_and(|kind| kind.trim() == "application/x-www-form-urlencoded");
-        (!is_form).then(|| no(StatusCode::UNSUPPORTED_MEDIA_TYPE, "This is not what the page's forms send"))
+        (!is_form)
+            .then(|| no(StatusCode::UNSUPPORTED_MEDIA_TYPE, "The request does not have the content type of a form"))
     };
     if let Some(refusal) = refusal {
         discard(body).await;
         return Err(refusal);
     }
     let body = read(body, MAX_FORM_BYTES).await;
-    let body = body.map_err(|_| no(StatusCode::BAD_REQUEST, "The form is too long, or did not come to its end"))?;
+    let body = body.map_err(|_| no(StatusCode::BAD_REQUEST, "The form is too long or incomplete"))?;
     Ok(url::form_urlencoded::parse(&body).into_owned().collect())
 }
 
-/// The same, from somebody who may order.
+/// The same, and the client is allowed to act.
 async fn order<S>(site: &Site<S>, request: Request<Body>) -> Result<Order, Response> {
     let (parts, body) = request.into_parts();
     let fields = fields(site, &parts, body).await?;
@@ -119,19 +120,22 @@ async fn order<S>(site: &Site<S>, request: Request<Body>) -> Result<Order, Respo
     let no = |status, what| refusal::answer(site, &visitor, status, "Nothing was done", what);
     match visitor.standing {
         Standing::Closed => {
-            return Err(no(StatusCode::FORBIDDEN, "This defragd only exports metrics: it takes no orders."));
+            return Err(no(StatusCode::FORBIDDEN, "This defragd only exports metrics: there are no actions."));
         }
         Standing::Stranger => {
-            return Err(no(StatusCode::UNAUTHORIZED, "You are not logged in, or no longer: log in and try again."));
+            return Err(no(
+                StatusCode::UNAUTHORIZED,
+                "You are not signed in, or your session has expired: sign in and try again.",
+            ));
         }
         Standing::Unknown => {
-            return Err(no(StatusCode::UNAUTHORIZED, "Orders need a password or a client certificate."));
+            return Err(no(StatusCode::UNAUTHORIZED, "Actions require a password or a client certificate."));
         }
         Standing::LoggedIn | Standing::Known | Standing::Open => {}
     }
     if !visitor.sent(site, fields.get("form").map_or("", String::as_str)) {
-        warn!(path = parts.uri.path(), "a form without the token of this page");
-        let what = "The form is too old, or does not come from this page: go back, load the page again and repeat it.";
+        warn!(path = parts.uri.path(), "refused a form without a valid form token");
+        let what = "The form has expired, or was not sent by this page: go back, reload the page and try again.";
         return Err(no(StatusCode::FORBIDDEN, what));
     }
     Ok(Order { visitor, fields })
@@ -197,12 +201,12 @@ pub(super) async fn approve<S: Service>(
     Ok(match site.service.approve(id, by, false).await {
         Ok(_) => see(&site, &format!("{}?done=approved", Links("").run(id)), None),
         Err(failure) => {
-            refusal::answer(&site, &order.visitor, status(&failure), "The run is not approved", &failure.to_string())
+            refusal::answer(&site, &order.visitor, status(&failure), "The run was not approved", &failure.to_string())
         }
     })
 }
 
-/// Sends the browser on, so that loading the page again does not order again.
+/// Redirects, so that reloading the page does not repeat the action.
 fn see<S>(site: &Site<S>, path: &str, cookie: Option<HeaderValue>) -> Response {
     let mut response = Redirect::to(&site.link(path)).into_response();
     decorate(&mut response);
@@ -222,18 +226,18 @@ fn ask_for_token<S>(site: &Site<S>, visitor: &Visitor, status: StatusCode, probl
     }
     let links = Links(&site.options.link_prefix);
     let main = html! {
-        h1 { "Log in" }
-        p { "Anybody may look. To approve, pause and resume, show the token that orders need: the one of "
-            code { "--web.admin-token-file" } ", or without it that of " code { "--web.bearer-token-file" } "." }
+        h1 { "Sign in" }
+        p { "Viewing needs no token. To approve, pause and resume, enter the admin token: that of "
+        code { "--web.admin-token-file" } ", or if that is not set, that of " code { "--web.bearer-token-file" } "." }
         @if let Some(problem) = problem { p.problem #problem role="alert" { (problem) } }
         form.order method="post" action=(links.to("/login")) {
             label for="token" { "Token" }
             input #token type="password" name="token" required autocomplete="off" aria-describedby=[problem.map(|_| "problem")];
-            button type="submit" { "Log in" }
+            button type="submit" { "Sign in" }
         }
-        @if !site.is_https() { p.dim { "This page is not encrypted: use it on this machine, or through something that encrypts." } }
+        @if !site.is_https() { p.dim { "This page is not encrypted: use it only on this machine, or through a TLS proxy." } }
     };
-    Page::still("Log in", status, main).answer(site, visitor)
+    Page::still("Sign in", status, main).answer(site, visitor)
 }
 
 pub(super) async fn login<S: Service>(Extract(site): Extract<Arc<Site<S>>>, request: Request<Body>) -> Response {
@@ -246,16 +250,16 @@ pub(super) async fn login<S: Service>(Extract(site): Extract<Arc<Site<S>>>, requ
     if visitor.standing != Standing::Stranger {
         return see(&site, "/", None);
     }
-    // Before it is looked at: whoever tries often is not told whether it was right.
+    // Before the token is compared: a client that tries too often must not learn whether it was right.
     if !site.page.sessions.may_try() {
-        let what = "Too many wrong tokens just now: wait some seconds.";
+        let what = "Too many wrong tokens: wait a few seconds and try again.";
         return ask_for_token(&site, &visitor, StatusCode::TOO_MANY_REQUESTS, Some(what));
     }
     if !site.options.access.is_order_token(fields.get("token").map_or("", |token| token.trim())) {
-        warn!("somebody tried to log in to the status page with a wrong token");
-        return ask_for_token(&site, &visitor, StatusCode::UNAUTHORIZED, Some("This is not the token for orders."));
+        warn!("sign-in to the status page failed: wrong token");
+        return ask_for_token(&site, &visitor, StatusCode::UNAUTHORIZED, Some("This is not the admin token."));
     }
-    info!("somebody logged in to the status page");
+    info!("signed in to the status page");
     see(&site, "/", Visitor::log_in(&site))
 }
 

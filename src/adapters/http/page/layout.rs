@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{adapters::http::routes::Site, core::history::RunId};
 
-/// Everything comes from here, and nobody may frame it.
+/// All resources come from this server, and no other page may embed this one.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; \
                       frame-ancestors 'none'; base-uri 'none'; img-src 'self' data:";
-/// Without a policy for `Referer`, a browser that is told `no-referrer` would hide `Origin` from our own forms.
+/// With `no-referrer`, a browser would also hide `Origin` from our own forms.
 const HEADERS: [(HeaderName, &str); 7] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -27,12 +27,12 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
-/// Drawn, for there is no file to fetch.
+/// Inline, so that no file has to be fetched.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
                     %3Crect width='16' height='16' rx='3' fill='%230550ae'/%3E\
                     %3Cpath d='M3 5h6M3 8h10M3 11h4' stroke='white' stroke-width='2'/%3E%3C/svg%3E";
 
-/// Where things are, as the world outside sees it.
+/// The links of the page, with the prefix that clients outside use.
 pub(super) struct Links<'a>(pub(super) &'a str);
 
 impl Links<'_> {
@@ -54,19 +54,19 @@ impl Links<'_> {
 pub(super) struct Page<'a> {
     pub(super) title: &'a str,
     pub(super) status: StatusCode,
-    /// Whether the script keeps it up.
+    /// Whether the script keeps it up to date.
     pub(super) follows: bool,
     pub(super) main: Markup,
     pub(super) form: Option<FormToken>,
 }
 
 impl<'a> Page<'a> {
-    /// One that the script keeps up.
+    /// A page that the script keeps up to date.
     pub(super) fn live(title: &'a str, main: Markup) -> Self {
         Self { title, status: StatusCode::OK, follows: true, main, form: None }
     }
 
-    /// One that stays as it is.
+    /// A static page.
     pub(super) fn still(title: &'a str, status: StatusCode, main: Markup) -> Self {
         Self { title, status, follows: false, main, form: None }
     }
@@ -123,11 +123,11 @@ fn head<S>(site: &Site<S>, visitor: &Visitor, links: &Links) -> Markup {
             }
             span #link .dim {}
             @match visitor.standing {
-                Standing::Stranger => a.button href=(links.to("/login")) { "Log in to give orders" },
+                Standing::Stranger => a.button href=(links.to("/login")) { "Sign in" },
                 Standing::LoggedIn => @if let Some(form) = visitor.form(site) {
                     form method="post" action=(links.to("/logout")) {
                         input type="hidden" name="form" value=(form.token);
-                        button type="submit" { "Log out" }
+                        button type="submit" { "Sign out" }
                     }
                 },
                 _ => {},
@@ -146,8 +146,8 @@ fn foot<S>(site: &Site<S>, links: &Links) -> Markup {
                 a href=(links.to("/-/healthy")) { "Health" } " · "
                 a href=(links.to("/-/ready")) { "Readiness" }
             }
-            @if site.options.access.is_closed() { p { "Exporter only: no webhooks, no runs, no orders." } }
-            noscript { p { "Without scripts this page stays as it is: load it again to see what changed." } }
+            @if site.options.access.is_closed() { p { "Exporter only: no webhooks, no runs, no actions." } }
+            noscript { p { "Without JavaScript, this page is not updated automatically: reload it to see changes." } }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The run under way: which member, since when, what was done, what is to come.
+//! The run in progress: the current member and since when, what was done, and what is pending.
 
 use jiff::Timestamp;
 use maud::{Markup, html};
@@ -13,10 +13,10 @@ use crate::{
     ports::overview::{Doing, Live},
 };
 
-/// The latest gates that are shown; all are on the run's page.
+/// The latest gates are shown; the run's page has all of them.
 const MAX_GATES: usize = 6;
 
-/// Everything about one run under way.
+/// Everything about one run in progress.
 pub(super) fn card(live: &Live, now: Timestamp, links: &Links) -> Markup {
     let gates = &live.gates[live.gates.len().saturating_sub(MAX_GATES)..];
     html! {
@@ -30,7 +30,7 @@ pub(super) fn card(live: &Live, now: Timestamp, links: &Links) -> Markup {
                 " – for " (words::span(words::between(live.since, now))) ", since " (words::at(live.since))
                 @if let Some(left) = live.doing.time_left(words::between(live.since, now)) { ", " (left) }
             }
-            p.dim { "Asked for by " (live.trigger.label()) ", under way for " (words::span(words::between(live.began_at, now))) "." }
+            p.dim { "Requested by " (story::requester(live.trigger)) ", running for " (words::span(words::between(live.began_at, now))) "." }
             (members(live))
             @if !live.steps.is_empty() { ul.plain { @for step in &live.steps { li { (story::about(step)) } } } }
             @if !gates.is_empty() {
@@ -63,7 +63,7 @@ fn members(live: &Live) -> Markup {
                         td role="cell" data-label="After" { "–" }
                         td role="cell" data-label="Reclaimed" { "–" }
                         td role="cell" data-label="Result" {
-                            span.badge.running { span aria-hidden="true" { "▶ " } @if is_out { "defragmenting" } @else { "done, settling" } }
+                            span.badge.running { span aria-hidden="true" { "▶ " } @if is_out { "defragmenting" } @else { "defragmented, settling" } }
                         }
                     }
                 }
@@ -73,7 +73,7 @@ fn members(live: &Live) -> Markup {
                         td role="cell" data-label="Before" { "–" }
                         td role="cell" data-label="After" { "–" }
                         td role="cell" data-label="Reclaimed" { "–" }
-                        td role="cell" data-label="Result" { span.badge.waiting { span aria-hidden="true" { "… " } "to come" } }
+                        td role="cell" data-label="Result" { span.badge.waiting { span aria-hidden="true" { "… " } "pending" } }
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! The members of a cluster, with bars that show what their files are made of.
+//! The members of a cluster, with bars that show the composition of their files.
 
 use bytesize::ByteSize;
 use maud::{Markup, PreEscaped, html};
@@ -50,7 +50,7 @@ fn share(part: ByteSize, whole: ByteSize) -> f64 {
     if whole.0 == 0 { 0.0 } else { (part.0 as f64 / whole.0 as f64).min(1.0) }
 }
 
-/// The hatching of what can be reclaimed, once a page: bars refer to it. Not colour alone tells the parts apart.
+/// The hatching of reclaimable space, once per page for all bars: their parts must not differ by colour only.
 pub(super) fn patterns() -> Markup {
     PreEscaped(
         "<svg class=\"defs\" width=\"0\" height=\"0\" aria-hidden=\"true\" focusable=\"false\"><defs>\
@@ -61,7 +61,7 @@ pub(super) fn patterns() -> Markup {
     )
 }
 
-/// What the parts of a bar are.
+/// The legend of the bars.
 pub(super) fn key() -> Markup {
     html! {
         ul.key aria-label="What the bars show" {
@@ -76,7 +76,7 @@ fn swatch(class: &str, fill: Option<&str>) -> Markup {
     html! { svg.swatch aria-hidden="true" focusable="false" { rect class=(class) fill=[fill] width="100%" height="100%" {} } }
 }
 
-/// In use, reclaimable, free to quota. The text beside it says the same.
+/// In use, reclaimable, free to quota. The text beside it has the same figures.
 pub(super) fn bar(file: File) -> Markup {
     let whole = file.quota.filter(|quota| quota.0 > 0).unwrap_or(file.size);
     let used = share(file.in_use, whole) * 100.0;
@@ -90,7 +90,7 @@ pub(super) fn bar(file: File) -> Markup {
     }
 }
 
-/// The file alone: in use, and what it could lose.
+/// The file alone: in use, and reclaimable.
 pub(super) fn fragmented(file: File) -> Markup {
     let whole = File { quota: None, ..file };
     html! { (words::percent(file.fragmentation())) (bar(whole)) }
@@ -106,16 +106,16 @@ pub(super) fn file(file: File) -> Markup {
             @if let (Some(quota), Some(usage)) = (file.quota, file.usage()) {
                 span { "file fills " b { (words::percent(usage)) } " of " (words::size(quota)) }
             } @else {
-                span { "quota not known" }
+                span { "quota unknown" }
             }
         }
     }
 }
 
-/// All members of a cluster, as far as they are known.
+/// All known members of a cluster.
 pub(super) fn table(view: &ClusterView, caption: &str) -> Markup {
     let Some(facts) = view.seen.as_ref().and_then(|seen| seen.facts.as_deref()) else {
-        return html! { p.dim { "Its members are not known: no endpoint has told them yet." } };
+        return html! { p.dim { "The members are unknown: no endpoint has returned the member list yet." } };
     };
     html! {
         table.reflow.members role="table" {
@@ -126,7 +126,7 @@ pub(super) fn table(view: &ClusterView, caption: &str) -> Markup {
                     th.wide scope="col" role="columnheader" { "Database file" }
                     th scope="col" role="columnheader" { "Size" }
                     th scope="col" role="columnheader" { "Fragmented" }
-                    th scope="col" role="columnheader" title="How long the member would be unavailable for its defragmentation" { "Expected" }
+                    th scope="col" role="columnheader" title="How long a defragmentation would make the member unavailable" { "Expected" }
                     th scope="col" role="columnheader" { "etcd" }
                     th scope="col" role="columnheader" { "State" }
                 }
@@ -147,7 +147,7 @@ fn row(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> Markup
                 @if facts.leader() == Some(member.member.id) { " " span.chip { "leader" } }
                 @if member.member.is_learner { " " span.chip { "learner" } }
             }
-            td.wide role="cell" { @if let Some(size) = size { (file(size)) } @else { span.dim { "not known" } } }
+            td.wide role="cell" { @if let Some(size) = size { (file(size)) } @else { span.dim { "unknown" } } }
             td role="cell" data-label="Size" { @if let Some(size) = size { (words::size(size.size)) } @else { "–" } }
             td role="cell" data-label="Fragmented" {
                 @if let Some(size) = size { (fragmented(size)) } @else { "–" }
@@ -164,7 +164,7 @@ fn row(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> Markup
 /// How long the member would be unavailable.
 fn expected(view: &ClusterView, member: &MemberFacts, file: File) -> Markup {
     let estimate = view.speeds.estimate(member.member.id, file.in_use);
-    let by = if estimate.measured { "by the last defragmentations" } else { "by the rule of thumb of 100 MB a second" };
+    let by = if estimate.measured { "measured in the last defragmentations" } else { "estimated at 100 MB per second" };
     let range = format!("{:.1} to {:.1} s, {by}", estimate.least.as_secs_f64(), estimate.most.as_secs_f64());
     html! { span title=(range) { (story::about_seconds(estimate.expected)) } }
 }
@@ -177,10 +177,10 @@ fn condition(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> 
         @if state::is_defragmenting(view, member) {
             span.badge.running { span aria-hidden="true" { "▶ " } "defragmenting" } " "
         } @else if let Err(unknown) = &member.status {
-            span.badge.trouble { span aria-hidden="true" { "! " } "does not answer" }
+            span.badge.trouble { span aria-hidden="true" { "! " } "down" }
             span.detail { (unknown) }
         } @else if alarms.is_empty() {
-            span.badge.fine { span aria-hidden="true" { "✓ " } "answers" }
+            span.badge.fine { span aria-hidden="true" { "✓ " } "up" }
         }
         @for alarm in alarms { span.badge.trouble { span aria-hidden="true" { "! " } "alarm " (alarm) } " " }
     }

@@ -1,29 +1,30 @@
-//! The status page: what people look at, and the few orders that they may give from there.
+//! The status page: the state of the clusters, and the few actions that operators may take from there.
 //!
-//! It works without scripts; `page.js` only swaps the parts that `/events` says have changed. Nothing is loaded from
-//! elsewhere, and the content security policy would not let it. Everything that is shown goes through the template's
-//! escaping: names, reasons and what gates saw are other people's text. No page view writes anything, and how often
-//! etcd is asked is the application's business ([`crate::ports::overview`]).
+//! It works without scripts; `page.js` only replaces the parts that `/events` reports as changed. Nothing is loaded
+//! from elsewhere, and the content security policy forbids it. Everything is escaped by the templates: names, reasons
+//! and results of gates are foreign text. Viewing the page changes nothing, and the application decides how often etcd
+//! is queried for it ([`crate::ports::overview`]).
 //!
-//! # Who may give orders from a browser
-//! The rule is the API's, see [`super::auth`]: what can cause a write to etcd needs authentication, unless every listener
-//! is on loopback. A browser has no bearer token, so
+//! # Who may act from a browser
+//! The rule is that of the API, see [`super::auth`]: what can cause a write to etcd needs authentication, unless every
+//! listener is on loopback. A browser has no bearer token, so
 //!
 //! | the API needs | the page needs |
 //! |---|---|
-//! | the admin token, or without one the webhook's | that token, typed once at `/login`, which opens a session ([`session`]) |
-//! | a password or a client certificate | the same: the browser shows it by itself |
+//! | the admin token, or if there is none, the webhook's | that token, entered once at `/login`, which opens a session ([`session`]) |
+//! | a password or a client certificate | the same: the browser sends it by itself |
 //! | nothing, on loopback | nothing |
 //! | there is no receiver | there are no forms |
 //!
-//! A session never outranks the token: it stands for having shown it, for eight hours, and ends with the process.
+//! A session never gives more rights than the token: it proves for eight hours that the token was entered, and ends
+//! with the process.
 //!
-//! Whatever a browser shows by itself (cookie, password, certificate, being on the machine) it also shows when another
-//! site makes it send a form. So each order must pass three checks that do not depend on each other: the browser
-//! says that the request comes from our own page (`Sec-Fetch-Site`, `Origin`; one of them must be there), the cookie is
-//! `SameSite=Strict`, and the form holds a token that only our page could have told, bound to that cookie. On loopback
-//! without a token a name that somebody points at 127.0.0.1 (DNS rebinding) would make a foreign page "our own", so
-//! there the request must have been sent to a loopback name, or to that of `--web.external-url` ([`origin`]).
+//! Everything that a browser sends by itself (cookie, password, certificate, a connection from this machine) it also
+//! sends when another site makes it submit a form. So each action must pass three independent checks: the browser says
+//! that the request comes from our own page (`Sec-Fetch-Site`, `Origin`; one of them must be there), the cookie is
+//! `SameSite=Strict`, and the form contains a token that only our page knows, bound to that cookie. On loopback
+//! without a token, a foreign name that points to 127.0.0.1 (DNS rebinding) would make a foreign page "our own", so
+//! there the request must have been sent to a loopback name, or to the host of `--web.external-url` ([`origin`]).
 
 mod assets;
 mod cluster;
@@ -60,7 +61,7 @@ pub(super) struct State {
     streams: Streams,
 }
 
-/// Its paths, below the root.
+/// The routes of the page.
 pub(super) fn routes<S: Service>(router: Router<Arc<Site<S>>>, at: impl Fn(&str) -> String) -> Router<Arc<Site<S>>> {
     router
         .route(&at("/"), get(overview::page::<S>))

@@ -1,16 +1,16 @@
-//! Whether a browser sent a request from our own page, and under a name that is ours.
+//! Whether a browser sent a request from our own page, and under one of our host names.
 
 use std::net::IpAddr;
 
 use axum::http::{HeaderMap, header, request::Parts};
 use url::{Host, Url};
 
-/// Why a request that changes something is not taken, if it is not. `external` is the origin of `--web.external-url`.
-/// Programs, which are no browsers, say neither where they come from nor that they are sent; they have the API.
+/// Why a request that changes something is refused; `None` if it is accepted. `external` is the origin of
+/// `--web.external-url`. Only browsers send the headers that are checked here; other programs use the API.
 pub(super) fn is_foreign(parts: &Parts, external: Option<&Url>) -> Option<&'static str> {
     let (site, origin) = (text(&parts.headers, "sec-fetch-site"), text(&parts.headers, header::ORIGIN.as_str()));
     if site.is_none() && origin.is_none() {
-        return Some("The request does not say which page it comes from, as browsers do; programs use the API");
+        return Some("The request has neither Origin nor Sec-Fetch-Site, which browsers send; programs use the API");
     }
     if site.is_some_and(|site| site != "same-origin") {
         return Some("The request comes from another site");
@@ -20,18 +20,18 @@ pub(super) fn is_foreign(parts: &Parts, external: Option<&Url>) -> Option<&'stat
             external.is_some_and(|external| external.origin() == origin.origin()) || asked(parts, &origin)
         })
     });
-    (!is_ours).then_some("The request comes from another site, or --web.external-url is not how this page is reached")
+    (!is_ours).then_some("The request comes from another site, or --web.external-url is not the URL of this page")
 }
 
-/// Whether a browser was led here under a foreign name: nobody else says where a request comes from. For requests that
-/// are taken only because everything is on loopback.
+/// Whether a browser used a foreign host name to get here: only browsers say where a request comes from. For requests
+/// that are allowed only because everything is on loopback.
 pub(in crate::adapters::http) fn is_rebound(parts: &Parts, external: Option<&Url>) -> bool {
     let by_browser =
         text(&parts.headers, "sec-fetch-site").is_some() || text(&parts.headers, header::ORIGIN.as_str()).is_some();
     by_browser && !is_local(parts, external)
 }
 
-/// Whether the request was sent to a loopback name or address, or to that of `--web.external-url`.
+/// Whether the request was sent to a loopback name or address, or to the host of `--web.external-url`.
 pub(super) fn is_local(parts: &Parts, external: Option<&Url>) -> bool {
     let Some(url) = authority(parts).and_then(|authority| Url::parse(&format!("http://{authority}/")).ok()) else {
         return false;
@@ -45,14 +45,14 @@ pub(super) fn is_local(parts: &Parts, external: Option<&Url>) -> bool {
     is_loopback || external.is_some_and(|external| external.host() == url.host())
 }
 
-/// Whether this is the host and port that was asked. The scheme is not looked at: a proxy may end TLS.
+/// Whether this is the host and port that the request was sent to. The scheme may differ: a proxy may terminate TLS.
 fn asked(parts: &Parts, origin: &Url) -> bool {
     let Some(authority) = authority(parts) else { return false };
     let Ok(asked) = Url::parse(&format!("{}://{authority}/", origin.scheme())) else { return false };
     asked.host() == origin.host() && asked.port_or_known_default() == origin.port_or_known_default()
 }
 
-/// HTTP/2 has it in the address, HTTP/1 in a header.
+/// HTTP/2 has it in the URI, HTTP/1 in a header.
 fn authority(parts: &Parts) -> Option<String> {
     let in_address = parts.uri.authority().map(ToString::to_string);
     in_address.or_else(|| text(&parts.headers, header::HOST.as_str()).map(str::to_owned))

@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// Of the last runs; the rest is in the API.
+/// Number of last runs on the page; the API has the rest.
 const RUNS: usize = 10;
 
 pub(super) async fn page<S: Service>(
@@ -38,7 +38,7 @@ pub(super) async fn page<S: Service>(
     parts: Parts,
 ) -> Response {
     let service = &site.service;
-    // What is shown is chosen by what is known, looked at again, and chosen once more: the order may have changed.
+    // The shown clusters are selected, observed again, and selected once more: their order may have changed.
     let first = select(service.views(), &wanted);
     let names: Vec<_> = first.shown.iter().map(|(_, view)| view.summary.name.clone()).collect();
     service.look(&names).await;
@@ -85,7 +85,7 @@ fn under_way(lives: &[Live], now: Timestamp, links: &Links) -> Markup {
     html! {
         @if !lives.is_empty() {
             section aria-labelledby="live-title" {
-                h2 #live-title { "Under way" }
+                h2 #live-title { "In progress" }
                 @for one in lives { (live::card(one, now, links)) }
             }
         }
@@ -104,11 +104,11 @@ fn filter(wanted: &Wanted, links: &Links) -> Markup {
                     }
                 }
             }
-            label { "Show "
+            label { "Layout "
                 select name="show" {
-                    option value="" { "what fits" }
+                    option value="" { "automatic" }
                     option value="members" selected[wanted.show == "members"] { "clusters with their members" }
-                    option value="clusters" selected[wanted.show == "clusters"] { "one line a cluster" }
+                    option value="clusters" selected[wanted.show == "clusters"] { "one line per cluster" }
                 }
             }
             button type="submit" { "Show" }
@@ -123,7 +123,7 @@ fn found(selection: &Selection) -> Markup {
             p.dim {
                 (words::count(selection.found)) " of " (words::many(selection.fleet, "cluster"))
                 @if selection.pages > 1 { ", page " (selection.page) " of " (selection.pages) }
-                ". Trouble first, then by fragmentation."
+                ". Those that need attention first, then by fragmentation."
             }
             (members::key())
         }
@@ -132,7 +132,7 @@ fn found(selection: &Selection) -> Markup {
 
 fn shown(selection: &Selection, now: Timestamp, links: &Links) -> Markup {
     html! {
-        @if selection.shown.is_empty() { p { "No cluster is like that." } }
+        @if selection.shown.is_empty() { p { "No clusters match." } }
         @else if selection.with_members { @for (state, view) in &selection.shown { (card(*state, view, now, links)) } }
         @else { (rows(selection, now, links)) }
     }
@@ -152,7 +152,7 @@ fn card(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Mark
     }
 }
 
-/// What somebody should look at.
+/// What needs attention.
 pub(super) fn trouble(view: &ClusterView) -> Markup {
     let troubles = state::troubles(view);
     html! { @if !troubles.is_empty() { ul.troubles aria-label="Trouble" { @for trouble in troubles { li { (trouble) } } } } }
@@ -169,13 +169,13 @@ pub(super) fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     }
 }
 
-/// How old the picture is.
+/// How old the observation is.
 pub(super) fn age(seen: Option<&Seen>) -> Markup {
     html! {
         p.dim.age {
             @match seen {
-                Some(seen) => { "Seen " (words::span(seen.age)) " ago." },
-                None => "Not looked at yet.",
+                Some(seen) => { "Observed " (words::span(seen.age)) " ago." },
+                None => "Not observed yet.",
             }
         }
     }
@@ -189,7 +189,7 @@ fn rows(selection: &Selection, now: Timestamp, links: &Links) -> Markup {
                 tr role="row" {
                     @for head in ["Cluster", "State", "Members"] { th scope="col" role="columnheader" { (head) } }
                     th.wide scope="col" role="columnheader" { "Fullest member" }
-                    @for head in ["Fragmented", "etcd", "Seen"] { th scope="col" role="columnheader" { (head) } }
+                    @for head in ["Fragmented", "etcd", "Observed"] { th scope="col" role="columnheader" { (head) } }
                 }
             }
             tbody role="rowgroup" { @for (state, view) in &selection.shown { (line(*state, view, now, links)) } }
@@ -224,15 +224,15 @@ fn line(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Mark
             td role="cell" data-label="Members" {
                 @if let Some(facts) = facts {
                     (facts.members.iter().filter(|member| member.status.is_ok()).count())
-                    " of " (facts.members.len()) " answer"
+                    " of " (facts.members.len()) " up"
                 } @else { "–" }
             }
-            td.wide role="cell" { @if let Some(file) = select::fullest(view) { (members::file(file)) } @else { span.dim { "not known" } } }
+            td.wide role="cell" { @if let Some(file) = select::fullest(view) { (members::file(file)) } @else { span.dim { "unknown" } } }
             td role="cell" data-label="Fragmented" {
                 @if select::fullest(view).is_some() { (words::percent(select::fragmentation(view))) } @else { "–" }
             }
             td role="cell" data-label="etcd" { @for (index, version) in versions.iter().enumerate() { @if index > 0 { ", " } (version) } }
-            td role="cell" data-label="Seen" {
+            td role="cell" data-label="Observed" {
                 @if let Some(seen) = &view.seen { (words::span(seen.age)) " ago" } @else { "not yet" }
             }
         }

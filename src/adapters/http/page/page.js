@@ -1,9 +1,9 @@
-// Keeps the page up: when /events says that something changed, the page is fetched again and its live parts are
-// swapped. Without this script it is the same page, only still.
+// Keeps the page up to date: when /events reports a change, the page is fetched again and its live parts are
+// replaced. Without this script it is the same page, but static.
 "use strict";
 (() => {
-  const REFRESH_MS = 10000; // ages grow, and members change, without any event
-  const TOGETHER_MS = 300; // what changes at once is fetched once
+  const REFRESH_MS = 10000; // ages grow and members change without an event
+  const TOGETHER_MS = 300; // several changes at once are fetched together
   const link = document.getElementById("link");
   const say = document.getElementById("say");
   let timer = 0, busy = false, again = false, said = null;
@@ -13,7 +13,7 @@
     link.className = lost ? "lost" : "dim";
   }
 
-  // What is the same element before and after, for the focus.
+  // A selector that finds the same element after the replacement, to keep the focus.
   function key(element) {
     return element.id ? "#" + CSS.escape(element.id)
       : element.hasAttribute("href") ? 'a[href="' + CSS.escape(element.getAttribute("href")) + '"]' : null;
@@ -27,9 +27,9 @@
       part.replaceChildren(...document.importNode(next, true).childNodes);
       if (focused) part.querySelector(focused)?.focus({ preventScroll: true });
     }
-    // One polite region that stays: what is swapped would not be read out.
+    // A permanent live region: replaced elements would not be read out.
     const words = [...document.querySelectorAll("[data-say]")].map((part) => part.textContent).join(". ");
-    if (said !== null && words !== said) say.textContent = words || "No run is under way.";
+    if (said !== null && words !== said) say.textContent = words || "No run is in progress.";
     said = words;
   }
 
@@ -43,7 +43,7 @@
       swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
       tell("Live", false);
     } catch {
-      tell("Not connected: what you see is old", true);
+      tell("Not connected: this page is out of date", true);
     }
     busy = false;
     plan(again ? TOGETHER_MS : REFRESH_MS);
@@ -58,7 +58,7 @@
   events.addEventListener("change", () => busy ? again = true : plan(TOGETHER_MS));
   events.addEventListener("error", () => plan(TOGETHER_MS * 10));
   document.addEventListener("visibilitychange", () => { if (!document.hidden) plan(0); });
-  // Reloading after an order must not say again that it was done.
+  // Reloading the page must not show the confirmation of an action again.
   if (location.search.includes("done=")) history.replaceState(null, "", location.pathname);
   said = [...document.querySelectorAll("[data-say]")].map((part) => part.textContent).join(". ");
   plan(REFRESH_MS);

@@ -1,4 +1,4 @@
-//! What a person sees where there is nothing to see, or nothing is done.
+//! The page for a missing object or a refused action.
 
 use axum::{http::StatusCode, response::Response};
 use maud::html;
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::adapters::http::routes::Site;
 
-/// A page with a sentence, and the way back.
+/// A page with a sentence and a link back.
 pub(super) fn answer<S>(site: &Site<S>, visitor: &Visitor, status: StatusCode, title: &str, what: &str) -> Response {
     let links = Links(&site.options.link_prefix);
     let main = html! {

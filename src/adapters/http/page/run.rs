@@ -1,4 +1,4 @@
-//! `/runs/{id}`: one run, step by step, as the journal has it.
+//! `/runs/{id}`: one run, step by step, from the journal.
 
 use std::sync::Arc;
 
@@ -32,12 +32,12 @@ pub(super) async fn page<S: Service>(
     parts: Parts,
 ) -> Response {
     let visitor = Visitor::of(&site, &parts);
-    // An address that somebody mistyped leads nowhere, too.
+    // A mistyped address gets the same answer.
     let run = RunId(id.parse().unwrap_or(0));
     show(&site, &visitor, run, StatusCode::OK, &Typed::default(), &done.done).await
 }
 
-/// The page, also after an order that was not taken.
+/// The page, also after an action that was refused.
 pub(super) async fn show<S: Service>(
     site: &Site<S>,
     visitor: &Visitor,
@@ -58,8 +58,8 @@ pub(super) async fn show<S: Service>(
             site,
             visitor,
             StatusCode::NOT_FOUND,
-            "There is no such run",
-            "No run has this number.",
+            "Run not found",
+            "There is no run with this number.",
         );
     };
     let view = site.service.view(&run.request.cluster);
@@ -94,11 +94,11 @@ fn facts(run: &RunView) -> Markup {
             dd {
                 @match (&run.outcome, run.started_at) {
                     (Some(ended), _) => { (runs::outcome(ended)) @if let Some(reason) = ended.reason() { " " (reason) } },
-                    (None, Some(_)) => "under way",
-                    (None, None) => "none yet: it waits",
+                    (None, Some(_)) => "running",
+                    (None, None) => "none yet: waiting",
                 }
             }
-            dt { "Asked for by" } dd { (run.request.trigger.label()) ", " (words::at(run.accepted_at)) }
+            dt { "Requested by" } dd { (story::requester(run.request.trigger)) ", " (words::at(run.accepted_at)) }
             @if let Some(approval) = &run.approved { dt { "Approved by" } dd { (approval.by) ", " (words::at(approval.at)) } }
             @if let (Some(from), Some(to)) = (run.started_at, run.finished_at) {
                 dt { "Took" } dd { (words::span(words::between(from, to))) }
@@ -118,7 +118,7 @@ fn facts(run: &RunView) -> Markup {
 fn orders(id: RunId, form: Option<&FormToken>, visitor: &Visitor, typed: &Typed, links: &Links) -> Markup {
     html! {
         section aria-labelledby="orders-title" {
-            h2 #orders-title { "It waits for a person" }
+            h2 #orders-title { "Waiting for approval" }
             @if let Some(problem) = &typed.problem { p.problem #problem role="alert" { (problem) } }
             @if let Some(form) = form { (cluster::approve(id, form, typed, links)) }
             @else { (cluster::no_orders(visitor.standing, links)) }
@@ -132,7 +132,7 @@ fn steps(records: &[Record]) -> Markup {
             @for record in records {
                 li class=[is_bad(&record.entry).then_some("bad")] {
                     (words::at(record.at)) " "
-                    @if is_bad(&record.entry) { span.badge.trouble { span aria-hidden="true" { "! " } "not well" } " " }
+                    @if is_bad(&record.entry) { span.badge.trouble { span aria-hidden="true" { "! " } "failed" } " " }
                     span { (story::line(&record.entry)) }
                 }
             }

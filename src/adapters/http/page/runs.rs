@@ -9,7 +9,7 @@ use crate::core::{
     story,
 };
 
-/// How it ended, with a mark.
+/// The outcome, with a mark.
 pub(super) fn outcome(outcome: &Outcome) -> Markup {
     let (class, mark) = match outcome {
         Outcome::Succeeded => ("fine", "✓"),
@@ -50,11 +50,11 @@ fn row(run: &RunView, with_cluster: bool, now: Timestamp, links: &Links) -> Mark
             @if with_cluster {
                 td role="cell" data-label="Cluster" { a href=(links.cluster(&run.request.cluster)) { (run.request.cluster) } }
             }
-            td role="cell" data-label="When" { (words::ago(run.accepted_at, now)) ", by " (run.request.trigger.label()) }
+            td role="cell" data-label="When" { (words::ago(run.accepted_at, now)) ", by " (story::requester(run.request.trigger)) }
             td role="cell" data-label="Outcome" {
                 @match (&run.outcome, run.started_at) {
                     (Some(ended), _) => (outcome(ended)),
-                    (None, Some(_)) => span.badge.running { span aria-hidden="true" { "▶ " } "under way" },
+                    (None, Some(_)) => span.badge.running { span aria-hidden="true" { "▶ " } "running" },
                     (None, None) => span.badge.waiting { span aria-hidden="true" { "… " } "waiting" },
                 }
             }

@@ -1,4 +1,4 @@
-//! Which clusters of the fleet are shown, and in which order: trouble first. A thousand clusters are read in pages.
+//! Selects and sorts the clusters to show: those that need attention first, with pages for large fleets.
 
 use std::cmp::Reverse;
 
@@ -10,14 +10,14 @@ use super::{
 };
 use crate::ports::overview::ClusterView;
 
-/// A row a cluster.
+/// With one row per cluster.
 const ROWS_ON_A_PAGE: usize = 50;
-/// With all its members, a cluster takes as much room as many rows.
+/// With all its members, a cluster takes as much space as many rows.
 const CARDS_ON_A_PAGE: usize = 10;
-/// Up to here the members are shown unless rows are asked for.
+/// Up to this number of clusters the members are shown, unless rows are requested.
 const SMALL_FLEET: usize = 10;
 
-/// What the address asks for. All of it is text: an address that somebody mistyped still shows something.
+/// The query of the URL. All of it is text, so that a mistyped URL still shows something.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Wanted {
@@ -35,11 +35,11 @@ pub(super) struct Wanted {
 pub(super) struct Selection {
     /// In order.
     pub(super) shown: Vec<(State, ClusterView)>,
-    /// How many of the whole fleet are in each state, in the order of [`State::ALL`].
+    /// How many clusters of the whole fleet are in each state, in the order of [`State::ALL`].
     pub(super) counts: [usize; 6],
     /// How many there are.
     pub(super) fleet: usize,
-    /// How many fit what was asked for.
+    /// How many clusters match the query.
     pub(super) found: usize,
     /// From 1 on.
     pub(super) page: usize,
@@ -59,7 +59,7 @@ pub(super) fn select(views: Vec<ClusterView>, wanted: &Wanted) -> Selection {
     all.retain(|(its, view)| {
         state.is_none_or(|state| *its == state) && view.summary.name.to_lowercase().contains(&query)
     });
-    // Of those alike, the most fragmented first.
+    // Within a state, the most fragmented first.
     all.sort_by_cached_key(|(state, view)| {
         (*state, Reverse(thousandths(fragmentation(view))), view.summary.name.clone())
     });
@@ -81,7 +81,7 @@ pub(super) fn fragmentation(view: &ClusterView) -> f64 {
     files(view).map(File::fragmentation).fold(0.0, f64::max)
 }
 
-/// The member that is nearest to its quota; where no quota is known, the most fragmented one.
+/// The member that is nearest to its quota; if no quota is known, the most fragmented one.
 pub(super) fn fullest(view: &ClusterView) -> Option<File> {
     files(view).max_by(|a, b| {
         let order = a.usage().unwrap_or(0.0).total_cmp(&b.usage().unwrap_or(0.0));

@@ -1,8 +1,8 @@
-//! Who is at the page, and that a form comes from it.
+//! Who is using the page, and whether a form was sent by it.
 //!
-//! A session is a random number in a cookie; on this side only a keyed hash of it is kept, with its end. The key is
-//! drawn at the start and never leaves the process, so a restart ends all sessions. The token that a form must carry
-//! is another keyed hash of the same cookie: nothing is kept for people who only look.
+//! A session is a random number in a cookie; the server keeps only a keyed hash of it, with its end. The key is
+//! generated at start and never leaves the process, so a restart ends all sessions. The token that a form must contain
+//! is another keyed hash of the same cookie: for visitors who only look, nothing is kept.
 
 use std::{
     collections::BTreeMap,
@@ -26,12 +26,12 @@ use crate::{
 
 /// A working day.
 const LASTS: Duration = Duration::from_hours(8);
-/// More than there are operators; the one that ends first gives way.
+/// More than there are operators; beyond that, the session that expires first ends.
 const MAX_SESSIONS: usize = 256;
-/// Wrong tokens: so many at once, then one a second. A token of 16 bytes or more is not guessed like that, and whoever
-/// keeps the form busy on purpose keeps nobody from the API.
+/// Wrong tokens: this many at once, then one per second. A token of 16 bytes or more cannot be guessed at that rate,
+/// and a client that keeps the form busy on purpose does not affect the API.
 const WRONG_TRIES: RateLimit = RateLimit { interval: Duration::from_secs(1), burst: 10 };
-/// As many bytes as nobody guesses.
+/// Enough bytes that a number cannot be guessed.
 const ID_BYTES: usize = 32;
 
 /// See the module.
@@ -41,37 +41,37 @@ pub(super) struct Sessions {
     wrong: Bucket,
 }
 
-/// What somebody may do here.
+/// What a visitor may do here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// There are no orders.
+    /// There are no actions.
     Closed,
-    /// Orders, once the token has been shown.
+    /// Actions, after signing in with the token.
     Stranger,
-    /// Orders: this browser showed the token.
+    /// Actions: this browser has signed in.
     LoggedIn,
-    /// Orders: the browser shows a password or a certificate.
+    /// Actions: the browser sends a password or a certificate.
     Known,
-    /// Orders: everybody may, for all listen on loopback only.
+    /// Actions: all visitors may act, because all listeners are on loopback.
     Open,
-    /// No orders: neither token nor password nor certificate is there.
+    /// No actions: there is neither a token nor a password nor a certificate.
     Unknown,
 }
 
 impl Standing {
-    /// Whether orders are taken.
+    /// Whether the visitor may act.
     pub(super) const fn may_order(self) -> bool {
         matches!(self, Self::LoggedIn | Self::Known | Self::Open)
     }
 }
 
-/// Who asks for a page.
+/// The client of a page.
 pub(super) struct Visitor {
     pub(super) standing: Standing,
     cookie: Option<String>,
 }
 
-/// A cookie to set, and the token that forms must carry with it.
+/// A cookie to set, and the token that its forms must contain.
 pub(super) struct FormToken {
     pub(super) token: String,
     pub(super) set_cookie: Option<HeaderValue>,
@@ -88,12 +88,12 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// Whether a wrong token may be tried now. Counts as one if it is.
+    /// Whether a wrong token may be tried now. If so, it counts as one.
     pub(super) fn may_try(&self) -> bool {
         self.wrong.allows(Instant::now())
     }
 
-    /// Opens a session, and gives its cookie's value.
+    /// Opens a session and returns its cookie's value.
     pub(super) fn open(&self, now: Instant) -> String {
         let id = hex(&random());
         let mut open = self.open.lock();
@@ -126,7 +126,7 @@ impl Sessions {
 }
 
 impl Visitor {
-    /// By what the request shows.
+    /// From what the request proves.
     pub(super) fn of<S>(site: &Site<S>, parts: &Parts) -> Self {
         let proof = parts.extensions.get::<Proof>().copied().unwrap_or_default();
         let cookie = cookie(&parts.headers, name(site));
@@ -142,8 +142,8 @@ impl Visitor {
         Self { standing, cookie }
     }
 
-    /// For a page with forms. Whoever has no cookie gets one; a stranger has no forms and gets none, so that a visit
-    /// from another site's link, which brings no cookie, ends no session.
+    /// For a page with forms. A browser without a cookie gets one; a visitor who may not act gets neither forms nor a
+    /// cookie, so that a visit through another site's link, which sends no cookie, ends no session.
     pub(super) fn form<S>(&self, site: &Site<S>) -> Option<FormToken> {
         if !self.standing.may_order() {
             return None;
@@ -158,7 +158,7 @@ impl Visitor {
         })
     }
 
-    /// Whether the form comes from a page that this browser got.
+    /// Whether the form comes from a page that this browser received.
     pub(super) fn sent<S>(&self, site: &Site<S>, token: &str) -> bool {
         let expected = self.cookie.as_ref().map(|id| site.page.sessions.token(id));
         expected.is_some_and(|expected| bool::from(expected.as_bytes().ct_eq(token.as_bytes())))
@@ -178,13 +178,13 @@ impl Visitor {
     }
 }
 
-/// `__Host-` where it is to be had: another host of the same domain cannot set such a cookie.
+/// `__Host-` where possible: another host of the same domain cannot set such a cookie.
 fn name<S>(site: &Site<S>) -> &'static str {
     if site.is_https() { "__Host-defragd" } else { "defragd" }
 }
 
 fn set_cookie<S>(site: &Site<S>, value: &str, max_age_seconds: Option<u32>) -> Option<HeaderValue> {
-    // `__Host-` asks for this path.
+    // `__Host-` requires this path.
     let (path, secure) = if site.is_https() { ("/".to_owned(), "; Secure") } else { (site.link("/"), "") };
     let age = max_age_seconds.map_or(String::new(), |seconds| format!("; Max-Age={seconds}"));
     let cookie = format!("{}={value}; Path={path}; HttpOnly; SameSite=Strict{secure}{age}", name(site));
@@ -201,7 +201,7 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
 
 fn random() -> [u8; ID_BYTES] {
     let mut bytes = [0; ID_BYTES];
-    // The library's generator fails only if the system has no randomness at all, and then nothing here may go on.
+    // The generator fails only if the system has no randomness at all; then it is unsafe to continue.
     #[expect(clippy::expect_used, reason = "see above")]
     rand::fill(&mut bytes).expect("the system gives random numbers");
     bytes
@@ -228,11 +228,11 @@ mod tests {
         assert_eq!(one.token("a"), one.token("a"));
         assert_ne!(one.token("a"), one.token("b"));
         assert_ne!(one.token("a"), other.token("a"));
-        assert_ne!(one.hash("session", "a"), one.hash("form", "a"), "the one does not tell the other");
+        assert_ne!(one.hash("session", "a"), one.hash("form", "a"), "one does not reveal the other");
     }
 
     #[test]
-    fn a_cookie_is_taken_only_as_we_make_it() {
+    fn a_cookie_is_accepted_only_in_the_form_that_is_set() {
         let id = hex(&random());
         let headers = |text: &str| {
             let mut headers = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! How a cluster is, in one word, and why nothing runs on it now.
+//! A cluster's state in a word, and why nothing runs on it now.
 
 use jiff::Timestamp;
 use maud::{Markup, html};
@@ -14,20 +14,20 @@ use crate::{
     ports::overview::ClusterView,
 };
 
-/// What comes first on the page. The order is that of the page.
+/// The state, in the order of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum State {
-    /// Somebody should look.
+    /// An operator should look at it.
     Trouble,
-    /// A run is under way.
+    /// A run is in progress.
     Running,
-    /// A request waits, perhaps for a person.
+    /// A request waits, perhaps for approval.
     Waiting,
-    /// A person paused it.
+    /// An operator paused it.
     Paused,
-    /// Nobody has looked yet.
+    /// It has not been observed yet.
     Unknown,
-    /// Nothing to say.
+    /// It is healthy and idle.
     Fine,
 }
 
@@ -36,7 +36,7 @@ impl State {
     pub(super) const ALL: [Self; 6] =
         [Self::Trouble, Self::Running, Self::Waiting, Self::Paused, Self::Unknown, Self::Fine];
 
-    /// As it stands in addresses and in the style.
+    /// As used in URLs and CSS classes.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Trouble => "trouble",
@@ -51,16 +51,16 @@ impl State {
     /// For people.
     pub(super) const fn words(self) -> &'static str {
         match self {
-            Self::Trouble => "in trouble",
+            Self::Trouble => "needs attention",
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Paused => "paused",
-            Self::Unknown => "not looked at yet",
-            Self::Fine => "fine",
+            Self::Unknown => "not observed yet",
+            Self::Fine => "healthy",
         }
     }
 
-    /// Beside the word, so that it is seen at a glance without its colour.
+    /// Shown beside the word, so that colour is not the only difference.
     const fn mark(self) -> &'static str {
         match self {
             Self::Trouble => "!",
@@ -96,12 +96,12 @@ pub(super) fn of(view: &ClusterView) -> State {
     }
 }
 
-/// What somebody should look at.
+/// What needs attention.
 pub(super) fn troubles(view: &ClusterView) -> Vec<String> {
     let mut troubles = Vec::new();
     if let Some(seen) = &view.seen {
         if !seen.up {
-            troubles.push("no endpoint answers with a member list".to_owned());
+            troubles.push("no endpoint returns the member list".to_owned());
         }
         if let Some(facts) = seen.facts.as_deref().filter(|_| seen.up) {
             of_members(facts, view, &mut troubles);
@@ -117,7 +117,7 @@ pub(super) fn troubles(view: &ClusterView) -> Vec<String> {
         view.last.as_ref().map(|last| &last.outcome)
         && let Some(last) = &view.last
     {
-        troubles.push(format!("the last run, {}, ended {}: {reason}", last.run, last.outcome.label()));
+        troubles.push(format!("last run {} {}: {reason}", last.run, last.outcome.label()));
     }
     troubles
 }
@@ -128,11 +128,11 @@ fn of_members(facts: &ClusterFacts, view: &ClusterView, troubles: &mut Vec<Strin
         if let Err(unknown) = &member.status
             && !is_defragmenting(view, member)
         {
-            troubles.push(format!("member {name} does not answer: {unknown}"));
+            troubles.push(format!("member {name} is down: {unknown}"));
         }
         let usage = member.status.as_ref().ok().and_then(Status::quota_usage_ratio);
         if let Some(usage) = usage.filter(|usage| *usage >= EMERGENCY_QUOTA_USAGE) {
-            troubles.push(format!("the file of member {name} fills {} of its quota", words::percent(usage)));
+            troubles.push(format!("the file of member {name} uses {} of its quota", words::percent(usage)));
         }
     }
     for alarm in facts.alarms.iter().flatten() {
@@ -141,13 +141,13 @@ fn of_members(facts: &ClusterFacts, view: &ClusterView, troubles: &mut Vec<Strin
         troubles.push(format!("alarm {} is armed{by}", alarm.kind.as_str()));
     }
     let answered = facts.voters().any(|voter| voter.status.is_ok());
-    // A member that is being defragmented is silent, and the others speak for it.
+    // A member that is being defragmented does not answer, but the others do.
     if answered && facts.leader().is_none() {
         troubles.push("the members do not agree on a leader".to_owned());
     }
 }
 
-/// Whether the member is being defragmented, by whomever.
+/// Whether the member is being defragmented, no matter which client started it.
 pub(super) fn is_defragmenting(view: &ClusterView, member: &MemberFacts) -> bool {
     use crate::ports::overview::Doing;
     let ours = view.live.as_ref().is_some_and(
@@ -156,7 +156,7 @@ pub(super) fn is_defragmenting(view: &ClusterView, member: &MemberFacts) -> bool
     ours || member.defrag_in_flight() == Some(true)
 }
 
-/// Why nothing runs now, the nearest cause first. Empty while something runs.
+/// Why nothing runs now, the most immediate cause first. Empty while something runs.
 pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec<Markup> {
     let summary = &view.summary;
     let mut why = Vec::new();
@@ -166,18 +166,18 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
     if let Some(lock) = summary.lock.as_ref().filter(|lock| !lock.held) {
         why.push(match &lock.holder {
             Some(holder) => {
-                html! { "Replica " (holder) " holds the cluster's lock and acts on it; orders given here go to it." }
+                html! { "Replica " (holder) " holds the cluster's lock; actions here are forwarded to it." }
             }
-            None => html! { "Which replica holds the cluster's lock is not known: nothing begins." },
+            None => html! { "It is unknown which replica holds the cluster's lock: no run starts." },
         });
     }
     let waits = summary.waiting_for.as_ref();
     if let Some(run) = summary.queued_run {
-        let what = waits.map_or("waits for its turn", |told| told.message.as_str());
+        let what = waits.map_or("waiting for its turn", |told| told.message.as_str());
         let is_asked = waits.is_some_and(|told| told.reason.label() == "awaiting_approval");
         why.push(html! {
             a href=(links.run(run)) { "Run " (run) } " is requested. " (sentence(what))
-            @if is_asked { " " a href=(links.run(run)) { "Look at it and approve" } "." }
+            @if is_asked { " " a href=(links.run(run)) { "Review and approve it" } "." }
         });
     }
     let said = |message: &str| waits.is_some_and(|told| told.message == message);
@@ -193,26 +193,26 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
             Some(opens) => {
                 html! { "No maintenance window is open; the next one opens at " (words::from_now(opens, now)) "." }
             }
-            None => html! { "No maintenance window is open, and none will be." },
+            None => html! { "No maintenance window is open, and none is scheduled." },
         });
     }
     if let Some(until) = summary.cooldown_until {
-        why.push(html! { "It was defragmented recently: alerts start no further run until " (words::from_now(until, now)) ", unless the quota is used up." });
+        why.push(html! { "The cluster was defragmented recently: alerts start no further run until " (words::from_now(until, now)) ", unless the quota is nearly used up." });
     }
     if let Some(at) = summary.retry_at {
-        why.push(html! { "The last run did not finish the work; the next one starts at " (words::from_now(at, now)) " if the request still stands." });
+        why.push(html! { "The last run did not finish; the next one starts at " (words::from_now(at, now)) " if it is still requested." });
     }
     match summary.mode {
         Mode::Observe => {
-            why.push(html! { "Mode observe: runs are thought through and written down, and nothing is sent to etcd." });
+            why.push(html! { "Mode observe: runs are planned and recorded; nothing is changed." });
         }
         Mode::Approve if summary.queued_run.is_none() => {
-            why.push(html! { "Mode approve: a run begins only after a person has agreed to it." });
+            why.push(html! { "Mode approve: a run starts only after an operator has approved it." });
         }
         _ => {}
     }
     if summary.queued_run.is_none() && summary.retry_at.is_none() {
-        why.push(html! { "Nobody asks for a run: no alert for this cluster fires, as far as is known." });
+        why.push(html! { "No alert is requesting a run." });
     }
     why
 }
@@ -222,7 +222,7 @@ pub(super) fn next_scheduled(view: &ClusterView, now: Timestamp) -> Markup {
     html! { @if let Some(next) = view.summary.next_scheduled { "Next scheduled: " (words::from_now(next, now)) "." } }
 }
 
-/// With a capital letter and a full stop.
+/// The text with a capital letter and a full stop.
 fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();

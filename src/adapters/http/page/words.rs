@@ -20,17 +20,17 @@ pub(super) fn span(time: Duration) -> String {
     }
 }
 
-/// From one time to a later one; nothing if the clock was set back in between.
+/// From one time to a later one; zero if the clock was set back in between.
 pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-/// In full, in UTC as the log and the command line have it.
+/// In full, in UTC like the log and the command line.
 pub(super) fn at(time: Timestamp) -> Markup {
     html! { time datetime=(format!("{time:.0}")) { (time.strftime("%Y-%m-%d %H:%M:%S UTC")) } }
 }
 
-/// How long ago it was, and in full for whoever points at it.
+/// How long ago it was, with the full time as a tooltip.
 pub(super) fn ago(time: Timestamp, now: Timestamp) -> Markup {
     html! {
         time datetime=(format!("{time:.0}")) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) {
@@ -39,18 +39,18 @@ pub(super) fn ago(time: Timestamp, now: Timestamp) -> Markup {
     }
 }
 
-/// When it will be.
+/// When it will be, and in how long.
 pub(super) fn from_now(time: Timestamp, now: Timestamp) -> Markup {
     html! { (at(time)) " (in " (span(between(now, time))) ")" }
 }
 
-/// A share of a hundred, without a fraction unless it is small.
+/// A share as a percentage, without a fraction unless it is small.
 pub(super) fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent > 0.0 && percent < 10.0 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
 }
 
-/// With marks between thousands, for fleets.
+/// With a separator between thousands, for fleets.
 pub(super) fn count(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -68,7 +68,7 @@ pub(super) fn many(number: usize, what: &str) -> String {
     format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
-/// A part of a path. What is not plain is escaped, so that any name leads back to us.
+/// A segment of a path. Special characters are escaped, so that a link works for any name.
 pub(super) fn segment(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {

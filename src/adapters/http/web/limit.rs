@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::ports::web::RateLimit;
 
-/// See the module. It is kept as the time at which it will be full, so nothing has to be filled up.
+/// See the module. It stores the time at which it will be full, so that no task has to refill it.
 pub(in crate::adapters::http) struct Bucket {
     limit: RateLimit,
     full_at: Mutex<Instant>,
@@ -35,7 +35,7 @@ impl Bucket {
         }
     }
 
-    /// How long until there is a token again, in whole seconds for `Retry-After`.
+    /// How long until a token is available, in whole seconds for `Retry-After`.
     pub(in crate::adapters::http) fn retry_after(&self) -> u64 {
         self.limit.interval.max(Duration::from_secs(1)).as_secs()
     }

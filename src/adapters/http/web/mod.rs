@@ -1,7 +1,7 @@
-//! `--web.config.file` in use: TLS, who may come in, how often, and which headers are added.
+//! `--web.config.file` in use: TLS, authentication, rate limit and additional headers.
 //!
-//! The file and the certificates are looked at again while defragd runs. A new version that is not whole never
-//! replaces one that is, and none may take a lock away: that needs a restart, where the rules of a start hold.
+//! The file and the certificates are checked for changes while defragd runs. An invalid new version never replaces a
+//! valid one, and none may remove protection: that needs a restart, where the rules for starting apply.
 
 mod limit;
 mod tls;
@@ -23,10 +23,10 @@ use self::users::Users;
 pub(super) use self::{limit::Bucket, users::Checked};
 use crate::ports::web::{ClientAuth, Pem, WebConfig, WebSource};
 
-/// How old what is in use may be when a file changes. Looking costs some system calls.
+/// How old the active configuration may be when a file has changed. A check costs a few system calls.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// What is in use.
+/// The active configuration.
 pub(super) struct Active {
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) client_auth: ClientAuth,
@@ -43,14 +43,14 @@ pub struct Web {
     watched: Mutex<Watched>,
 }
 
-/// The files, and how they were when they were last read.
+/// The files, and their stamps when they were last read.
 #[derive(Default)]
 struct Watched {
     files: Vec<PathBuf>,
     stamps: Vec<Option<Stamp>>,
 }
 
-/// Tells a changed file from an unchanged one, through links: Kubernetes and certificate managers swap those.
+/// Identifies a version of a file, through links: Kubernetes and certificate managers swap those.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -61,14 +61,14 @@ struct Stamp {
 }
 
 impl Web {
-    /// Plain HTTP for everybody.
+    /// Plain HTTP without authentication.
     pub fn plain() -> Self {
         let active =
             Active { tls: None, client_auth: ClientAuth::None, headers: HeaderMap::new(), users: None, bucket: None };
         Self::with(None, active, Watched::default())
     }
 
-    /// What the file says now. The error is for people, one problem a line. Blocks while it reads.
+    /// Loads the current file. The error has one problem per line. Blocks while it reads.
     pub fn open(source: impl WebSource) -> Result<Self, String> {
         let mut watched = Watched { files: vec![source.path().to_owned()], stamps: Vec::new() };
         let active = read(&source, &mut watched, None)?;
@@ -84,7 +84,7 @@ impl Web {
         }
     }
 
-    /// Whether nobody comes in without proving who they are.
+    /// Whether every client must authenticate.
     pub fn authenticates(&self) -> bool {
         let active = self.active();
         active.users.is_some() || (active.tls.is_some() && active.client_auth == ClientAuth::RequireAndVerify)
@@ -95,11 +95,11 @@ impl Web {
         self.active().tls.is_some()
     }
 
-    /// Takes up what changed, at most once a second, and gives what is in use.
+    /// Loads what has changed, at most once a second, and returns the active configuration.
     pub(super) async fn current(self: &Arc<Self>) -> Arc<Active> {
         if self.source.is_some() && self.is_due() {
             let web = Arc::clone(self);
-            // An error means that it panicked: what was in use still is.
+            // An error means that it panicked: the active configuration stays.
             let _ = tokio::task::spawn_blocking(move || web.look_again()).await;
         }
         self.active()
@@ -133,19 +133,19 @@ impl Web {
         match taken {
             Ok(new) => {
                 *self.active.lock() = Arc::new(new);
-                info!(file = %source.path().display(), "web configuration read again");
+                info!(file = %source.path().display(), "web configuration reloaded");
             }
             Err(problems) => error!(
                 file = %source.path().display(),
                 problems = problems.replace('\n', "; "),
-                "the changed web configuration is not whole: going on with the one before"
+                "the changed web configuration is invalid; keeping the previous one"
             ),
         }
     }
 }
 
-/// Reads everything. The stamps are taken before, so that what changes meanwhile is seen the next time; they are
-/// taken whatever happens, so that the same bad files are not read again and again.
+/// Reads everything. The stamps are taken before reading, so that later changes are noticed; they are taken even if
+/// reading fails, so that the same invalid files are not read again and again.
 fn read(source: &dyn WebSource, watched: &mut Watched, old: Option<&Active>) -> Result<Active, String> {
     watched.stamps = stamps(&watched.files);
     let config = source.load()?;
@@ -155,12 +155,12 @@ fn read(source: &dyn WebSource, watched: &mut Watched, old: Option<&Active>) -> 
     let mut headers = HeaderMap::new();
     for (name, value) in &config.headers {
         let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) else {
-            return Err(format!("http_server_config.headers.{name}: cannot be sent"));
+            return Err(format!("http_server_config.headers.{name}: is not a valid HTTP header"));
         };
         headers.insert(name, value);
     }
     let bucket = config.rate_limit.map(|limit| {
-        // Whoever used up the old one's tokens has none of the new one's either.
+        // A changed configuration with the same limit does not refill the bucket.
         let kept = old.and_then(|old| old.bucket.clone()).filter(|bucket| bucket.limit() == limit);
         kept.unwrap_or_else(|| Arc::new(Bucket::new(limit)))
     });
@@ -183,7 +183,7 @@ fn takes_no_lock_away(old: &Active, new: &Active) -> Result<(), String> {
     } else {
         return Ok(());
     };
-    Err(format!("{lost} is gone: to go on without it, restart defragd"))
+    Err(format!("{lost} was removed: to run without it, restart defragd"))
 }
 
 fn files(path: &Path, config: &WebConfig) -> Vec<PathBuf> {

@@ -1,4 +1,4 @@
-//! The server's side of TLS, from exporter-toolkit's terms to rustls's.
+//! The server's side of TLS, translated from exporter-toolkit's terms to rustls's.
 
 use std::sync::Arc;
 
@@ -27,15 +27,15 @@ use crate::{
     ports::web::{ClientAuth, Pem, TlsVersion, WebTls},
 };
 
-/// Reads the files. The error has one problem a line, and nothing of a key.
+/// Reads the files. The error has one problem per line, and nothing of a key.
 pub(super) fn server_config(tls: &WebTls, http2: bool) -> Result<ServerConfig, String> {
     let mut problems = Vec::new();
     let mut keep = |what: Result<_, String>| what.map_err(|problem| problems.push(problem)).ok();
     let chain = keep(certificates("cert", &tls.cert).map(Some)).flatten();
     let ca = keep(tls.client_ca.as_ref().map(|pem| certificates("client_ca", pem)).transpose()).flatten();
     let key = text("key", &tls.key).and_then(|(at, text)| {
-        // The library's error could show what it stumbled over.
-        PrivateKeyDer::from_pem_slice(&text).map_err(|_| format!("{at}: holds no private key in PEM"))
+        // The library's error could contain parts of the key.
+        PrivateKeyDer::from_pem_slice(&text).map_err(|_| format!("{at}: contains no private key in PEM format"))
     });
     let key = key.map_err(|problem| problems.push(problem)).ok();
     let (Some(chain), Some(key), true) = (chain, key, problems.is_empty()) else { return Err(problems.join("\n")) };
@@ -75,7 +75,7 @@ fn certificates(key: &str, pem: &Pem) -> Result<Vec<CertificateDer<'static>>, St
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        _ => Err(format!("{at}: holds no certificates in PEM")),
+        _ => Err(format!("{at}: contains no certificates in PEM format")),
     }
 }
 
@@ -85,7 +85,7 @@ fn versions(tls: &WebTls) -> Vec<&'static SupportedProtocolVersion> {
     all.into_iter().filter(|(version, _)| range.contains(version)).map(|(_, version)| version).collect()
 }
 
-/// As in Go, names of TLS 1.2's suites say nothing of TLS 1.3's, and those stay unless some are named.
+/// As in Go, names of TLS 1.2 suites do not affect TLS 1.3 suites, which stay enabled unless some are named.
 fn provider(tls: &WebTls) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     if !tls.cipher_suites.is_empty() {
@@ -150,12 +150,12 @@ fn clients(
     })))
 }
 
-/// Judges clients' certificates. That a client has the key to what it shows is verified always.
+/// Verifies clients' certificates. That a client has the key of its certificate is always verified.
 #[derive(Debug)]
 struct Clients {
     /// Verifies the signature of the client CA, where there is one.
     signed: Option<Arc<dyn ClientCertVerifier>>,
-    /// The certificates of the client CA, which are taken themselves, too.
+    /// The certificates in the client CA file, which are accepted themselves, too.
     pinned: Pinned,
     required: bool,
     /// Any where empty.
@@ -235,7 +235,7 @@ mod tests {
     use crate::ports::web::{CIPHER_SUITES, CURVES};
 
     #[test]
-    fn the_names_that_can_be_written_are_those_that_can_be_had() {
+    fn the_names_that_the_configuration_accepts_are_those_that_are_supported() {
         let mut suites: Vec<_> =
             aws_lc_rs::default_provider().cipher_suites.iter().map(|suite| go_name(suite.suite())).collect();
         suites.sort();

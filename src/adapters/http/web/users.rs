@@ -1,8 +1,8 @@
 //! Basic authentication against bcrypt hashes.
 //!
-//! A check takes a tenth of a second of a core by design. So checks run beside the event loop, few at a time, and
-//! their results are remembered: as hashes, never the passwords. An unknown user is checked like a known one,
-//! or the time would tell the two apart.
+//! A check takes a tenth of a second of a core by design. So checks run outside the event loop, a few at a time, and
+//! their results are cached, without the passwords: only hashes. An unknown user is checked like a known one, or the
+//! time would reveal which users exist.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -18,16 +18,16 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use crate::ports::web::PasswordHash;
 
-/// Guesses must leave a core for the work.
+/// Password guesses must leave a core for the work.
 const MAX_CHECKS: usize = 2;
-/// Whoever waits longer is told that too many others are waiting.
+/// A client that waits longer gets an answer that too many others are waiting.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// A scraper or two with their passwords, and the latest guesses.
+/// A few scrapers with their passwords, and the latest guesses.
 const MAX_REMEMBERED: usize = 100;
 
 type Key = [u8; SHA256_OUTPUT_LEN];
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::adapters::http) enum Checked {
     /// A user with the right password.
@@ -38,12 +38,12 @@ pub(in crate::adapters::http) enum Checked {
     Busy,
 }
 
-/// Who may come in.
+/// The users and their password hashes.
 pub(in crate::adapters::http) struct Users {
     hashes: BTreeMap<String, PasswordHash>,
-    /// Stands in for the hash of an unknown user; the dearest one there is.
+    /// Used in place of the hash of an unknown user; the most expensive one.
     decoy: PasswordHash,
-    // Apart, so that guesses cannot push those who are known out.
+    // Separate, so that guesses cannot displace known users.
     known: Mutex<HashSet<Key>>,
     unknown: Mutex<HashSet<Key>>,
     checks: Arc<Semaphore>,
@@ -90,7 +90,7 @@ impl Users {
 
 fn remember(results: &mut HashSet<Key>, key: Key) {
     if results.len() >= MAX_REMEMBERED {
-        // The set's order is random: so is who goes.
+        // The set's order is random, so a random entry is dropped.
         if let Some(any) = results.iter().next().copied() {
             results.remove(&any);
         }
@@ -98,7 +98,7 @@ fn remember(results: &mut HashSet<Key>, key: Key) {
     results.insert(key);
 }
 
-/// Each part with its length, so that no two sets of parts give the same text.
+/// Each part is preceded by its length, so that different parts never give the same text.
 fn key(user: &str, hash: &str, password: &[u8]) -> Key {
     let mut context = Context::new(&SHA256);
     for part in [user.as_bytes(), hash.as_bytes(), password] {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_user_is_checked_against_the_dearest_hash_and_guesses_are_forgotten() {
+    async fn an_unknown_user_is_checked_against_the_most_expensive_hash_and_guesses_are_forgotten() {
         let users = users();
         assert!(users.decoy.0.starts_with("$2b$05$"), "{}", users.decoy.0);
         assert_eq!(users.check(Some(&header("ann", "p:w"))).await, Checked::Known);
