@@ -330,7 +330,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Err(CommandError::NotWaiting { run, state: outcome.label() });
         }
         if !self.requests.desk.lock().waits(run) {
-            return Err(CommandError::NotWaiting { run, state: "under way" });
+            return Err(CommandError::NotWaiting { run, state: "running" });
         }
         info!(cluster = self.name(), run = run.0, by, "approved");
         self.shared.journal.append(run, Entry::Approved { by }).await?;

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-/// Tells the time of day, for records that people read. It may jump: nothing is measured with it.
+/// The time of day, for records that people read. It may jump, so nothing is measured with it.
 pub trait Clock: Send + Sync + 'static {
     /// Now.
     fn now(&self) -> Timestamp;

@@ -1,10 +1,10 @@
 //! One etcd cluster, RPC by RPC.
 //!
-//! Contract for every method: it talks to the member that it names and to no other, and an answer that
-//! comes from another member is an error. What changes a cluster goes out on a connection on which the
-//! member has answered, or not at all. What was sent is not sent again, unless etcd itself said that it
-//! does not know the login. They may hang for as long as the server does (a member that is being
-//! defragmented does): the caller bounds each call, and dropping the future must release everything.
+//! Contract for every method: it talks only to the member that it names, and an answer that comes from another member
+//! is an error. A call that changes a cluster is sent only on a connection on which the member has answered. A request
+//! is never sent twice, unless etcd itself said that it does not know the login. A call may hang for as long as the
+//! server does (for example while a member is defragmented): the caller bounds each call, and dropping the future must
+//! release everything.
 
 use std::{future::Future, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::core::{
     verify::DataHash,
 };
 
-/// The member list and the cluster that it is of.
+/// The member list, and the cluster it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
     /// From the header of the response.
@@ -26,30 +26,30 @@ pub struct Membership {
     pub members: Vec<Member>,
 }
 
-/// What came of looking at the credentials again.
+/// The result of reading the credentials again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// They are those in use.
+    /// They are unchanged.
     Unchanged,
-    /// They changed, and new connections are made with them.
+    /// They changed, and new connections use them.
     Taken,
-    /// They changed, and are not whole: those of before stay in use. The text is for people.
+    /// They changed and are invalid: the previous ones stay in use. The text is for people.
     Refused(String),
 }
 
-/// Whether a member's metrics page will soon be asked for again.
+/// Whether a member's metrics page will soon be requested again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Visit {
-    /// Not before long: nothing is kept for it.
+    /// Not soon: no connection is kept.
     Single,
-    /// Within seconds: the connection is kept so long.
+    /// Within seconds: the connection is kept that long.
     Repeated,
 }
 
-/// Whether an RPC that changes something may go out. Asked at the last moment before it does, so that it must answer
-/// from memory: a stop, or a lost lock, a millisecond before still counts.
+/// Whether an RPC that changes something may be sent. It is asked at the last moment before sending, so it must answer
+/// from memory: a stop or a lost lock one millisecond earlier still counts.
 pub trait Permit: Send + Sync {
-    /// Why it must not.
+    /// Why it must not be sent; `None` if it may.
     fn refusal(&self) -> Option<Reason>;
 }
 
@@ -71,10 +71,10 @@ impl Permit for Permitted {
 
 /// See the module's contract.
 pub trait Etcd: Send + Sync + 'static {
-    /// The member list from any one endpoint; the first that answers is believed.
+    /// The member list from any endpoint; the first answer wins.
     fn members(&self) -> impl Future<Output = Fact<Membership>> + Send;
 
-    /// The member's `Status`. A local read: a member cut off from the others still answers.
+    /// The member's `Status`. A local read: a member that is cut off from the others still answers.
     fn status(&self, member: &Member) -> impl Future<Output = Fact<Status>> + Send;
 
     /// A linearizable read through the member: proof that it has a quorum behind it.
@@ -89,33 +89,33 @@ pub trait Etcd: Send + Sync + 'static {
     /// Disarms one alarm of one member, through `via`. Goes through raft.
     fn disarm(&self, via: &Member, alarm: Alarm) -> impl Future<Output = Fact<()>> + Send;
 
-    /// Compacts the history up to a revision, through `via`. Returns before the pages are free: that shows
-    /// in each member's in-use size, at different times. A revision that is compacted already is no error.
+    /// Compacts the history up to a revision, through `via`. Returns before the pages are free: that becomes visible in
+    /// each member's in-use size, at different times. A revision that is already compacted is no error.
     fn compact(&self, via: &Member, revision: u64) -> impl Future<Output = Fact<()>> + Send;
 
-    /// Hands the leadership from `leader` to `to`, which must be a voter. Sent to the leader.
+    /// Transfers leadership from `leader` to `to`, which must be a voter. Sent to the leader.
     fn move_leader(&self, leader: &Member, to: &Member) -> impl Future<Output = Fact<()>> + Send;
 
-    /// The hash of what the member holds at a revision that it has applied: `HashKV`. The member reads its whole database
+    /// The hash of the member's data at a revision that it has applied: `HashKV`. The member reads its whole database
     /// for it. Learners refuse.
     fn hash(&self, member: &Member, revision: u64) -> impl Future<Output = Fact<DataHash>> + Send;
 
-    /// Defragments this member. Sends the RPC once, after everything else that it does, and only if `permit` lets it at
-    /// that moment; else it is [`DefragError::Withheld`]. Dropping the future does **not** stop the server.
+    /// Defragments this member. Sends the RPC once, as the last thing it does, and only if `permit` allows it at that
+    /// moment; else it returns [`DefragError::Withheld`]. Dropping the future does **not** stop the server.
     fn defragment(&self, member: &Member, permit: &dyn Permit) -> impl Future<Output = Result<(), DefragError>> + Send;
 
-    /// The quota that the operator names for members that do not report theirs.
+    /// The configured quota for members that do not report theirs.
     fn quota_override(&self) -> Option<ByteSize> {
         None
     }
 
-    /// Looks whether the files with certificates, keys and passwords changed. RPCs that are out are left alone.
+    /// Checks whether the files with certificates, keys and passwords changed. RPCs in flight are not affected.
     fn renew(&self) -> impl Future<Output = Renewal> + Send {
         async { Renewal::Unchanged }
     }
 }
 
-/// Several may share a connection to one cluster.
+/// A shared connection to one cluster.
 impl<E: Etcd> Etcd for Arc<E> {
     fn members(&self) -> impl Future<Output = Fact<Membership>> + Send {
         self.as_ref().members()

@@ -1,9 +1,8 @@
 //! Gates: checks of the world outside etcd.
 //!
-//! Contract for every probe: it only reads. It answers within the limit that stands beside it, whatever its
-//! target does, and reads a bounded amount of what the target sends. What cannot be learned is a failure, never
-//! a pass. Dropping the future ends the check. Nothing that it returns holds a secret: no header, token,
-//! password, or URL with user information or query.
+//! Contract for every probe: it only reads. It answers within its [`Gate::limit`], whatever its target does, and reads
+//! a bounded amount of what the target sends. If something cannot be determined, the check fails. Dropping the future
+//! ends the check. A result never contains a secret: no header, token, password, or URL with user information or query.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -12,25 +11,25 @@ use serde_json::{Map, Value};
 
 use crate::core::gate::{GateRule, Moment};
 
-/// What a check starts from.
+/// The circumstances of a check.
 #[derive(Clone, Copy, Debug)]
 pub struct Occasion<'a> {
-    /// When in the run.
+    /// At which moment of the run.
     pub moment: Moment,
-    /// What the same gate gave as its baseline before the run; `None` before, or where there is none.
+    /// The baseline that the same gate recorded before the run; `None` before the run, or for gates without one.
     pub baseline: Option<&'a Value>,
 }
 
-/// What a probe saw.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// Whether all is well.
+    /// Whether the check passed.
     pub passed: bool,
-    /// One line for people: what was seen and, if it failed, what was expected.
+    /// One line for people: what was found and, if it failed, what was expected.
     pub detail: String,
-    /// What was seen, for programs. A few hundred bytes.
+    /// What was found, for programs. A few hundred bytes.
     pub evidence: Map<String, Value>,
-    /// What later checks are to be compared with; only given before the run, by gates that compare.
+    /// The baseline for later checks; only set before the run, by gates that compare.
     pub baseline: Option<Value>,
 }
 
@@ -40,12 +39,12 @@ impl Reading {
         Self { passed: true, detail: detail.into(), ..Self::default() }
     }
 
-    /// Something is wrong, or nothing could be learned.
+    /// Something is wrong, or could not be determined.
     pub fn fail(detail: impl Into<String>) -> Self {
         Self { passed: false, detail: detail.into(), ..Self::default() }
     }
 
-    /// The same with one more piece of evidence.
+    /// Adds one more piece of evidence.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.evidence.insert(key.to_owned(), value.into());
@@ -55,16 +54,16 @@ impl Reading {
 
 /// See the module's contract.
 pub trait GateProbe: Send + Sync + 'static {
-    /// Checks once, with whatever repetitions and grace its configuration asks for.
+    /// Checks once, including the repetitions and grace period of its configuration.
     fn check<'a>(&'a self, occasion: Occasion<'a>) -> BoxFuture<'a, Reading>;
 }
 
 /// A gate that can be checked.
 #[derive(Clone)]
 pub struct Gate {
-    /// Its name, its moments and what its failure does.
+    /// Its name, its moments, and the effect of a failure.
     pub rule: GateRule,
-    /// A check that takes longer counts as failed: repetitions and grace included.
+    /// A check that takes longer counts as failed, repetitions and grace period included.
     pub limit: Duration,
     /// What checks it.
     pub probe: Arc<dyn GateProbe>,

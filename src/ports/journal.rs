@@ -1,7 +1,7 @@
-//! The durable record of what was asked, intended and done.
+//! The durable record of requests, intents and results.
 //!
 //! Contract: when a method returns `Ok`, the record survives a crash of the process and of the machine.
-//! It is append-only, one process at a time holds it, and it never lives in an etcd that defragd touches.
+//! It is append-only, only one process holds it, and it is never stored in an etcd that defragd touches.
 
 use std::future::Future;
 
@@ -14,7 +14,7 @@ use crate::core::{
     order::{Order, OrderRecord},
 };
 
-/// Why the journal did not do what it was asked. Nothing is half-written.
+/// Why a call failed. Nothing is half-written.
 #[derive(Clone, Debug, Error)]
 pub enum JournalError {
     /// The store cannot be opened.
@@ -51,7 +51,7 @@ pub enum JournalError {
 
 /// See the module's contract.
 pub trait Journal: Send + Sync + 'static {
-    /// Takes a request and gives its run a number.
+    /// Records a request and assigns a run number.
     fn accept(&self, request: Request) -> impl Future<Output = Result<RunId, JournalError>> + Send;
 
     /// Adds an entry to a run.
@@ -60,23 +60,24 @@ pub trait Journal: Send + Sync + 'static {
     /// The newest `limit` runs, oldest first.
     fn runs(&self, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
 
-    /// The newest `limit` runs of one cluster, oldest first; with them the last that ended as `mismatched`, however old.
+    /// The newest `limit` runs of one cluster, oldest first; with them the last that ended as `mismatched`, however
+    /// old.
     fn runs_of(&self, cluster: &str, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
 
-    /// Writes down what a person ordered about a cluster.
+    /// Records an operator's action on a cluster.
     fn order(&self, cluster: &str, order: Order) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// What people ordered about a cluster, oldest first.
+    /// The recorded actions on a cluster, oldest first.
     fn orders(&self, cluster: &str) -> impl Future<Output = Result<Vec<OrderRecord>, JournalError>> + Send;
 
-    /// Writes down what other holders of a cluster's lock left, in the place of what they left before.
+    /// Records what other holders of a cluster's lock left, replacing what was recorded before.
     fn inherit(&self, cluster: &str, digest: Digest) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// What other holders of a cluster's lock left, if anything.
     fn inherited(&self, cluster: &str) -> impl Future<Output = Result<Option<Digest>, JournalError>> + Send;
 
-    /// Since when the cluster has had this schedule, by the journal's clock: now, if it had another one or none before, or
-    /// if what is recorded lies ahead.
+    /// Since when the cluster has had this schedule, by the journal's clock: now, if it had another one or none before,
+    /// or if the recorded time is in the future.
     fn scheduled_since(
         &self,
         cluster: &str,
@@ -86,13 +87,13 @@ pub trait Journal: Send + Sync + 'static {
     /// One run.
     fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;
 
-    /// Everything that is written down about one run, in order; nothing if there is no such run.
+    /// All records of one run, in order; empty if there is no such run.
     fn records(&self, run: RunId) -> impl Future<Output = Result<Vec<Record>, JournalError>> + Send;
 
     /// The runs that have no outcome yet, oldest first.
     fn open_runs(&self) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
 
-    /// Whether it can be written now. Stores nothing that can be read.
+    /// Checks whether it is writable. Leaves no visible entry.
     fn writable(&self) -> impl Future<Output = Result<(), JournalError>> + Send {
         async { Ok(()) }
     }

@@ -1,8 +1,8 @@
-//! Where replicas agree on which of them acts on a cluster. One store is for one cluster and one replica.
+//! Where replicas agree on which of them acts on a cluster. One store serves one cluster and one replica.
 //!
-//! Contract for every method: one bounded round of calls, whose parts have short limits of their own; it never tries
-//! again by itself and never waits for the lock. Dropping the future releases everything but what was sent. The loop,
-//! and how long an answer is good for, are `app::lock` and [`crate::core::lock`].
+//! Contract for every method: one bounded round of calls, each with a short timeout of its own; it never retries by
+//! itself and never waits for the lock. Dropping the future releases everything except what has been sent. The loop,
+//! and how long an answer is valid, are in `app::lock` and [`crate::core::lock`].
 
 use futures_util::future::BoxFuture;
 
@@ -13,17 +13,18 @@ use crate::core::{
 
 /// See the module's contract.
 pub trait LockStore: Send + Sync + 'static {
-    /// Renews our candidacy, or stands anew if it is lost, and looks who holds the lock. `Held` says that nobody else
-    /// can get it for `ttl` after this call *began*; a candidacy that was lost meanwhile comes back with another term.
+    /// Renews our candidacy, or starts a new one if it was lost, and reads who holds the lock. `Held` means that no
+    /// other replica can acquire it for `ttl` after this call *began*; a candidacy that was lost meanwhile returns with
+    /// a new term.
     fn stand(&self) -> BoxFuture<'_, Fact<Standing>>;
 
-    /// Gives the candidacy up, so that the next one need not wait for its end. Where that fails, it ends by itself.
+    /// Ends the candidacy, so that the next holder need not wait until it expires. If this fails, it expires.
     fn release(&self) -> BoxFuture<'_, ()>;
 
-    /// Leaves a note for the next holder in the place of the last one, if `term` still holds the lock when the store
-    /// takes it: a holder that was stopped and came back must not write over its successor's.
+    /// Stores a note for the next holder, replacing the last one, if `term` still holds the lock when the store
+    /// receives it: a holder that was suspended and resumes must not overwrite its successor's note.
     fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>>;
 
-    /// The last note. `Ok(None)` is the store's word that there is none.
+    /// The last note. `Ok(None)` means that the store has none.
     fn left(&self) -> BoxFuture<'_, Fact<Option<String>>>;
 }

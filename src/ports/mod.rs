@@ -1,6 +1,6 @@
-//! What the application needs of the outside world, as traits with their contracts.
+//! What the application needs from the outside world, as traits with their contracts.
 //!
-//! The real ones are in [`crate::adapters`]; tests put fakes here, and nowhere else.
+//! The real implementations are in [`crate::adapters`]; tests put fakes here, and nowhere else.
 
 pub mod clock;
 pub mod etcd;

@@ -1,7 +1,7 @@
-//! Others who are told when runs start and end.
+//! Notifications about the start and end of runs.
 //!
-//! Contract: one delivery takes no longer than its own timeout, and says whether trying again could help. What fails is
-//! nobody's reason to stop: no run waits for a delivery, and none ends differently because of one.
+//! Contract: one delivery takes no longer than its own timeout, and the error says whether a retry could help. Failures
+//! never affect a run: no run waits for a delivery, and none ends differently because of one.
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::core::history::{RunId, Trigger};
 
-/// What is told, and the JSON of a webhook.
+/// The content of a notification, and the JSON of a webhook.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Notice {
     /// `run_started` or `run_finished`.
@@ -18,11 +18,11 @@ pub struct Notice {
     pub cluster: String,
     /// The run's number.
     pub run: RunId,
-    /// What asked for it.
+    /// What requested the run.
     pub trigger: Trigger,
     /// When it began in this process.
     pub started_at: Timestamp,
-    /// The run's page, where `--web.external-url` says how it is reached.
+    /// The URL of the run's page, if `--web.external-url` is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
     /// At its end.
@@ -43,16 +43,16 @@ pub struct End {
     pub reason: Option<String>,
     /// How much smaller the files became, bytes.
     pub reclaimed_bytes: u64,
-    /// The members that were tried, in order.
+    /// The members that were attempted, in order.
     pub members: Vec<String>,
 }
 
-/// Why something was not delivered.
+/// Why a notification was not delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undelivered {
     /// Without secrets.
     pub detail: String,
-    /// Whether another try could help.
+    /// Whether a retry could help.
     pub may_pass: bool,
 }
 
@@ -61,7 +61,7 @@ pub trait Notifier: Send + Sync + 'static {
     /// Its name in the configuration, and the metric label.
     fn name(&self) -> &str;
 
-    /// Whether it wants to hear of this at all.
+    /// Whether this target wants the notification.
     fn wants(&self, notice: &Notice) -> bool;
 
     /// Tells it once.

@@ -1,7 +1,7 @@
-//! What the status page shows, and what it asks of the application for that.
+//! What the status page shows, and what it needs from the application for that.
 //!
-//! Contract: however many people look, etcd is asked no more often than the application's own limits say. Nothing
-//! here can change anything.
+//! Contract: however many clients view the page, etcd is queried no more often than the application's own limits allow.
+//! Nothing here can change anything.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -20,14 +20,14 @@ use crate::core::{
     story,
 };
 
-/// One cluster, with all that is known of it now.
+/// One cluster, with everything that is known of it now.
 #[derive(Clone, Debug)]
 pub struct ClusterView {
-    /// Its requests, and what holds them back.
+    /// Its requests, and what holds them.
     pub summary: ClusterSummary,
-    /// The last look at it; `None` before the first one.
+    /// The last observation; `None` before the first one.
     pub seen: Option<Seen>,
-    /// The run under way.
+    /// The run in progress.
     pub live: Option<Live>,
     /// The last run that ended.
     pub last: Option<LastRun>,
@@ -35,14 +35,14 @@ pub struct ClusterView {
     pub speeds: Speeds,
 }
 
-/// One look at a cluster.
+/// One observation of a cluster.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// How old it is.
     pub age: Duration,
-    /// Whether an endpoint gave the member list.
+    /// Whether an endpoint returned the member list.
     pub up: bool,
-    /// What was seen; `None` if nothing was, and nothing is remembered.
+    /// What was observed; `None` if there is neither an answer nor an earlier observation.
     pub facts: Option<Arc<ClusterFacts>>,
 }
 
@@ -59,14 +59,14 @@ pub struct LastRun {
     pub reclaimed: ByteSize,
 }
 
-/// A run under way, as it is just now.
+/// A run in progress, as it is now.
 #[derive(Clone, Debug, Serialize)]
 pub struct Live {
     /// Of which cluster.
     pub cluster: String,
     /// Its number.
     pub run: RunId,
-    /// What asked for it.
+    /// What requested it.
     pub trigger: Trigger,
     /// When it began in this process.
     pub began_at: Timestamp,
@@ -74,7 +74,7 @@ pub struct Live {
     pub doing: Doing,
     /// Since when.
     pub since: Timestamp,
-    /// The members that are still to come, by the first plan.
+    /// The members that are still pending, by the first plan.
     pub pending: Vec<String>,
     /// The members that are done, in order.
     pub members: Vec<MemberResult>,
@@ -84,15 +84,15 @@ pub struct Live {
     pub gates: Vec<GateResult>,
 }
 
-/// What a run under way does.
+/// What a run in progress does.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "doing", rename_all = "snake_case")]
 pub enum Doing {
-    /// It looks at everything before it goes on.
+    /// It checks everything before it continues.
     Checking,
-    /// A gate was checked; what it found is among the gates.
+    /// A gate was checked; its result is among the gates.
     Gates,
-    /// Something other than Defragment is out.
+    /// An RPC other than Defragment is in progress.
     Step {
         /// What.
         step: Step,
@@ -102,14 +102,14 @@ pub enum Doing {
         /// For this member.
         intent: Intent,
     },
-    /// The member is done; the cluster must be well for a while before it goes on.
+    /// The member is done; the cluster must be healthy for a while before the run continues.
     Settling {
         /// The member.
         intent: Intent,
     },
-    /// It waits, mostly for the cluster to be well again.
+    /// It waits, usually for the cluster to become healthy again.
     Waiting {
-        /// What it waits for the end of.
+        /// The label of the reason it waits for.
         code: &'static str,
         /// In words.
         reason: String,
@@ -120,12 +120,14 @@ impl Doing {
     /// For people.
     pub fn words(&self) -> String {
         match self {
-            Self::Checking => "checking that all is well before the next step".to_owned(),
+            Self::Checking => "checking that the cluster is healthy before the next step".to_owned(),
             Self::Gates => "checking gates".to_owned(),
             Self::Step { step } => story::about(step),
             Self::Defragmenting { intent } => format!("defragmenting {} ({})", intent.member, story::role(intent)),
-            Self::Settling { intent } => format!("{} is done, watching that the cluster stays well", intent.member),
-            Self::Waiting { reason, .. } => format!("waiting, because {reason}"),
+            Self::Settling { intent } => {
+                format!("{} is defragmented, checking that the cluster stays healthy", intent.member)
+            }
+            Self::Waiting { reason, .. } => format!("waiting: {reason}"),
         }
     }
 
@@ -135,7 +137,7 @@ impl Doing {
         intent.expected.and_then(|expected| story::time_left(expected, elapsed))
     }
 
-    /// It waits because of this.
+    /// The run waits for this reason.
     pub fn waiting(reason: &Reason) -> Self {
         Self::Waiting { code: reason.label(), reason: reason.to_string() }
     }
@@ -146,10 +148,10 @@ pub trait Overview: Send + Sync + 'static {
     /// The time of day, for ages.
     fn now(&self) -> Timestamp;
 
-    /// Looks again at these clusters if the last look is too old, and gives them a moment to answer.
+    /// Observes these clusters again if the last observation is too old, and gives them a moment to answer.
     fn look(&self, clusters: &[String]) -> impl Future<Output = ()> + Send;
 
-    /// All clusters as they are known, in the order of the configuration. Asks nobody.
+    /// All clusters as they are known, in the order of the configuration. Sends no request.
     fn views(&self) -> Vec<ClusterView>;
 
     /// One of them.
@@ -161,6 +163,6 @@ pub trait Overview: Send + Sync + 'static {
     /// The newest runs of one cluster, newest first.
     fn runs_of(&self, cluster: &str, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
 
-    /// Everything that is written down about one run, in order.
+    /// All records of one run, in order.
     fn records(&self, run: RunId) -> impl Future<Output = Result<Vec<Record>, JournalError>> + Send;
 }

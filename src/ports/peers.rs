@@ -1,8 +1,8 @@
-//! The other replicas, as one that does not hold a cluster's lock needs them.
+//! The other replicas, for a replica that does not hold a cluster's lock.
 //!
-//! Contract for every method: one bounded call to the replica that is named, which never tries again by itself. An
-//! answer means that the other replica has it in its journal. What is sent is marked, so that the other one never
-//! passes it on: two replicas that each take the other for the holder must not send a request round and round.
+//! Contract for every method: one bounded call to the named replica, without retries. An answer means that the other
+//! replica has it in its journal. What is sent is marked, so that the other replica never forwards it again: two
+//! replicas that each take the other for the holder must not send a request back and forth.
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -10,16 +10,16 @@ use thiserror::Error;
 
 use crate::core::{alert::Notification, history::RunId, lock::Holder};
 
-/// Marks what one replica passes on to another; its value is the sender's name.
+/// Marks a forwarded request; its value is the sender's name.
 pub const FORWARDED_HEADER: &str = "x-defragd-forwarded";
 
-/// Why a replica did not do what it was asked.
+/// Why a call to a replica failed.
 #[derive(Clone, Debug, Error)]
 pub enum PeerError {
-    /// It has not told where it is reached.
-    #[error("replica {0} does not say where it is reached (lock.url)")]
+    /// It has not published its URL.
+    #[error("replica {0} has no URL for other replicas: set lock.url (--lock.url) on it")]
     NoAddress(String),
-    /// No answer, or none that is understood.
+    /// No answer, or an unintelligible one.
     #[error("replica {holder} cannot be reached: {detail}")]
     Unreachable {
         /// Which.
@@ -27,7 +27,7 @@ pub enum PeerError {
         /// What was seen.
         detail: String,
     },
-    /// It has nothing to do with the alerts.
+    /// It ignores the alerts.
     #[error("it ignores the alert: {0}")]
     Ignored(String),
     /// It says no.
@@ -47,26 +47,27 @@ pub enum PeerError {
 pub enum Verdict {
     /// This run of it serves them.
     Taken(RunId),
-    /// It had them in this run before, and nothing of it is left to be done.
+    /// It already had them in this run, which is finished.
     Over(RunId),
     /// It does not hold the lock either.
     NotTheHolder,
 }
 
-/// An order to be passed on.
+/// An action to be forwarded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerOrder {
     /// Below `/api/v1/`, like `clusters/a/pause`.
     pub path: [String; 3],
-    /// As the API takes it.
+    /// The body that the API accepts.
     pub body: Value,
 }
 
 /// See the module's contract.
 pub trait Peers: Send + Sync + 'static {
-    /// Offers alerts, all of one cluster. Alerts that it ignores are an error: the same clusters must be configured there.
+    /// Offers alerts, all of one cluster. Alerts that it ignores are an error: the same clusters must be configured
+    /// there.
     fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<Verdict, PeerError>>;
 
-    /// Passes an order on, and gives the answer.
+    /// Forwards an action and returns the answer.
     fn order<'a>(&'a self, to: &'a Holder, order: &'a PeerOrder) -> BoxFuture<'a, Result<Value, PeerError>>;
 }

@@ -1,6 +1,6 @@
-//! Who watches a run: the log, the metrics, a terminal.
+//! The observers of a run: the log, the metrics, a terminal.
 //!
-//! Contract: a watcher never blocks and never fails; it cannot hold up a run.
+//! Contract: an observer never blocks and never fails; it cannot delay a run.
 
 use std::time::Duration;
 
@@ -13,27 +13,27 @@ use crate::core::{
     verify::Verification,
 };
 
-/// See the module's contract. Every method has an empty default: watchers take what they need.
+/// See the module's contract. Every method has an empty default: observers implement what they need.
 pub trait Progress: Send + Sync {
     /// The first plan of the run.
     fn planned(&self, _plan: &Plan) {}
-    /// The step is in the journal, and goes out now.
+    /// The step is in the journal, and its RPC is sent now.
     fn step(&self, _step: &Step) {}
-    /// The intent is in the journal, and Defragment goes out now.
+    /// The intent is in the journal, and Defragment is sent now.
     fn defragmenting(&self, _intent: &Intent) {}
-    /// Defragment has been out for this long.
+    /// Defragment has been in progress for this long.
     fn still_defragmenting(&self, _intent: &Intent, _elapsed: Duration) {}
-    /// The server answered Defragment with success; whether the cluster is well is to be seen.
+    /// The server answered Defragment with success; whether the cluster is healthy is not known yet.
     fn defragmented(&self, _intent: &Intent) {}
-    /// The run waits because of this.
+    /// The run waits for this reason.
     fn waiting(&self, _reason: &Reason) {}
-    /// The policy's first choice could not be followed, because of this.
+    /// The policy's first choice was not possible, for this reason.
     fn fell_back(&self, _reason: &Reason) {}
     /// The attempt on a member ended, and it is in the journal.
     fn member_ended(&self, _result: &MemberResult) {}
     /// A gate was checked.
     fn gate(&self, _result: &GateResult) {}
-    /// The member is asked for the hash of its data.
+    /// The member computes the hash of its data.
     fn hashing(&self, _member: &Member) {}
     /// The members' data was compared, and the result is in the journal.
     fn verified(&self, _verification: &Verification) {}

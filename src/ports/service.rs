@@ -1,4 +1,4 @@
-//! What the HTTP side asks of the application.
+//! What the HTTP side needs from the application.
 
 use std::{fmt, future::Future, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::core::{
     reason::Reason,
 };
 
-/// What became of one alert of a notification.
+/// The decision about one alert of a notification.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AlertAnswer {
     /// Alertmanager's hash of its labels.
@@ -36,16 +36,16 @@ pub enum AlertDecision {
         /// The run's number.
         run: RunId,
     },
-    /// A run that serves this alert was requested before.
+    /// A run that serves this alert was already requested.
     Duplicate {
         /// Of which cluster.
         cluster: String,
         /// The run's number.
         run: RunId,
-        /// Which rule says so.
+        /// The rule that decided so.
         reason: Reason,
     },
-    /// The alert no longer fires, and with it the last one behind a request that waited.
+    /// The alert no longer fires, and it was the last one of a request that waited.
     Cancelled {
         /// Of which cluster.
         cluster: String,
@@ -54,7 +54,7 @@ pub enum AlertDecision {
     },
     /// Nothing is to be done.
     Ignored {
-        /// Of which cluster, where one is concerned.
+        /// The cluster, if the alert belongs to one.
         cluster: Option<String>,
         /// Why.
         reason: Reason,
@@ -80,19 +80,19 @@ pub struct ClusterSummary {
     pub name: String,
     /// `observe`, `approve` or `enforce`.
     pub mode: crate::core::policy::Mode,
-    /// The run under way.
+    /// The run in progress.
     pub active_run: Option<RunId>,
-    /// The run that waits for its turn.
+    /// The run that waits.
     pub queued_run: Option<RunId>,
     /// Why it waits.
     pub waiting_for: Option<Told>,
-    /// Runs are not taken before this time.
+    /// No run is accepted before this time.
     pub cooldown_until: Option<jiff::Timestamp>,
-    /// A person paused it.
+    /// An operator paused it.
     pub paused: Option<Told>,
     /// Too many runs failed.
     pub breaker: Option<Told>,
-    /// Its members were found to hold different data.
+    /// A run found that its members hold different data.
     pub hash_mismatch: Option<Told>,
     /// When the next maintenance window opens.
     pub next_window: Option<jiff::Timestamp>,
@@ -104,9 +104,9 @@ pub struct ClusterSummary {
     pub retry_at: Option<jiff::Timestamp>,
     /// Other entries of the configuration that lead to the same etcd cluster.
     pub same_as: Vec<String>,
-    /// It is no longer in the configuration, and a run is not at its end yet.
+    /// It is no longer in the configuration, but its run has not ended yet.
     pub leaving: bool,
-    /// Which replica acts on it; nothing where there is no lock.
+    /// Which replica acts on it; `None` without a lock.
     pub lock: Option<LockSummary>,
 }
 
@@ -115,15 +115,15 @@ pub struct ClusterSummary {
 pub struct LockSummary {
     /// This one.
     pub held: bool,
-    /// Since when, if it is this one.
+    /// Since when, if it is this replica.
     pub term: Option<Term>,
-    /// Which other one, if it is known.
+    /// Which other replica, if known.
     pub holder: Option<String>,
-    /// Where that is reached.
+    /// The URL of that replica.
     pub url: Option<String>,
 }
 
-/// A reason with its words, for programs and people.
+/// A reason with its text, for programs and people.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Told {
     /// For people.
@@ -139,14 +139,14 @@ impl From<Reason> for Told {
     }
 }
 
-/// A person's order about a cluster.
+/// An operator's action on a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// No run begins, and one under way starts no new member.
+    /// No run starts, and a run in progress starts no further member.
     Pause {
         /// Why.
         reason: String,
-        /// For how long; until somebody resumes where absent.
+        /// For how long; until resumed if absent.
         lasts: Option<Duration>,
     },
     /// Ends a pause and closes the breaker.
@@ -154,21 +154,21 @@ pub enum Command {
         /// Why.
         reason: String,
     },
-    /// Asks for a run.
+    /// Requests a run.
     Run,
-    /// Withdraws the standing request. A run under way starts no new member.
+    /// Cancels the open request. A run in progress starts no further member.
     Cancel {
         /// Why.
         reason: String,
     },
 }
 
-/// What came of an order.
+/// The result of an action.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Carried {
-    /// It was carried out. With the number of the run that was asked for.
+    /// It was executed. With the number of the run that it requested.
     Here(Option<RunId>),
-    /// The replica that holds the lock carried it out.
+    /// The replica that holds the lock executed it.
     Elsewhere {
         /// Its name.
         holder: String,
@@ -177,7 +177,7 @@ pub enum Carried {
     },
 }
 
-/// Why an order is not carried out.
+/// Why an action was not executed.
 #[derive(Clone, Debug, Error)]
 pub enum CommandError {
     /// No such cluster.
@@ -186,22 +186,22 @@ pub enum CommandError {
     /// No such run.
     #[error("there is no run {0}")]
     UnknownRun(RunId),
-    /// The run does not wait.
-    #[error("run {run} does not wait: it is {state}")]
+    /// The run is not waiting for approval.
+    #[error("run {run} is not waiting for approval: it is {state}")]
     NotWaiting {
         /// Its number.
         run: RunId,
-        /// `under way`, or its outcome.
+        /// `running`, or its outcome.
         state: &'static str,
     },
     /// No request stands.
-    #[error("cluster {0} has no standing request: there is nothing to cancel")]
+    #[error("cluster {0} has no open request: there is nothing to cancel")]
     NothingToCancel(String),
-    /// Something stands against it.
+    /// A reason forbids it.
     #[error("{0}")]
     Refused(Reason),
-    /// The replica that holds the lock does not carry it out.
-    #[error("replica {holder}, which holds the cluster's lock, says: {detail}")]
+    /// The replica that holds the lock did not execute it.
+    #[error("replica {holder}, which holds the cluster's lock, answered: {detail}")]
     Peer {
         /// Which.
         holder: String,
@@ -210,13 +210,13 @@ pub enum CommandError {
         /// Its words.
         detail: String,
     },
-    /// Nobody can be asked who holds the lock.
-    #[error("this replica does not hold the cluster's lock, and the order could not be passed on: {detail}")]
+    /// The replica that holds the lock is unknown or unreachable.
+    #[error("this replica does not hold the cluster's lock and could not forward the action: {detail}")]
     NoHolder {
         /// Why not.
         detail: String,
     },
-    /// It cannot be written down.
+    /// The journal cannot record it.
     #[error(transparent)]
     Journal(#[from] JournalError),
 }
@@ -224,9 +224,9 @@ pub enum CommandError {
 /// A page of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScrapePage {
-    /// Of the configured clusters and the process.
+    /// `/metrics`: the configured clusters and the process.
     Metrics,
-    /// Of one other cluster.
+    /// `/probe`: one other cluster.
     Probe,
 }
 
@@ -243,42 +243,42 @@ impl ScrapePage {
     }
 }
 
-/// A cluster that somebody wants to see the metrics of, though it is not configured.
+/// A request for the metrics of a cluster that is not configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeRequest {
-    /// Which of the configured modules says how to speak to it, and that it may be spoken to.
+    /// The configured module, which says how to connect, and which targets are allowed.
     pub module: String,
-    /// Endpoints of the cluster, as they were written.
+    /// Endpoints of the cluster, as in the query.
     pub targets: Vec<String>,
-    /// Its name in the series; the first target where absent.
+    /// Its name in the series; the first target if absent.
     pub cluster: Option<String>,
 }
 
-/// Why there is no probe.
+/// Why a probe is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProbeRefusal {
     /// The module is not configured.
     #[error("there is no module {name:?}; {}", known_modules(.known))]
     UnknownModule {
-        /// As it was asked for.
+        /// The requested name.
         name: String,
-        /// Those that there are.
+        /// The configured modules.
         known: Vec<String>,
     },
-    /// The target is not what a target must be.
+    /// The target is invalid.
     #[error("target {target:?}: {detail}")]
     BadTarget {
-        /// As it was written, or its beginning.
+        /// As in the query, or its beginning.
         target: String,
         /// What is wrong with it.
         detail: String,
     },
-    /// The configuration does not let it be dialled.
+    /// The configuration does not allow the target.
     #[error("target {target:?}: {detail}")]
     NotAllowed {
-        /// As it is understood.
+        /// The parsed target.
         target: String,
-        /// Which key says so.
+        /// Which key forbids it.
         detail: String,
     },
     /// The module's own files cannot be used.
@@ -289,22 +289,22 @@ pub enum ProbeRefusal {
         /// What is wrong.
         detail: String,
     },
-    /// As many others are being probed as there may be.
-    #[error("as many clusters are being probed as may be at the same time")]
+    /// The limit of simultaneous probes is reached.
+    #[error("too many clusters are being probed at the same time: try again later")]
     Full,
 }
 
 fn known_modules(known: &[String]) -> String {
     match known {
-        [] => "the configuration has none: see modules in deploy/examples/config.yaml".to_owned(),
-        known => format!("there are: {}", known.join(", ")),
+        [] => "the configuration has no `modules`".to_owned(),
+        known => format!("configured modules: {}", known.join(", ")),
     }
 }
 
-/// The application, as HTTP sees it.
+/// The application, as the HTTP side sees it.
 pub trait Service: Overview {
-    /// Writes all metrics in the OpenMetrics text format, within `budget`: what has not answered by then is
-    /// shown as down. `Err` if a metric or the writer failed; what is written then is no page.
+    /// Writes all metrics in the OpenMetrics text format, within `budget`: members that have not answered by then are
+    /// shown as down. `Err` if a metric or the writer failed; then the output is incomplete.
     fn scrape(
         &self,
         budget: Duration,
@@ -318,19 +318,19 @@ pub trait Service: Overview {
         budget: Duration,
     ) -> impl Future<Output = Result<String, ProbeRefusal>> + Send;
 
-    /// Somebody asks for a page of metrics.
+    /// A page of metrics is requested.
     fn scrape_began(&self, page: ScrapePage);
 
-    /// The page was answered with this HTTP status; `took` is since it was asked for.
+    /// The page was answered with this HTTP status; `took` is the time since the request.
     fn scrape_ended(&self, page: ScrapePage, code: u16, took: Duration);
 
-    /// Decides about every alert of a notification. `Err` only if the journal did not take a request;
-    /// then the sender must be told to try again.
+    /// Decides about every alert of a notification. `Err` only if the journal did not record a request; then the sender
+    /// must be asked to retry.
     fn notify(&self, notification: Notification)
     -> impl Future<Output = Result<Vec<AlertAnswer>, JournalError>> + Send;
 
-    /// Carries out a person's order about a cluster, or passes it to the replica that holds its lock, unless another
-    /// one did so already (`forwarded`). `by` is who, as they say.
+    /// Executes an operator's action on a cluster, or forwards it to the replica that holds its lock, unless another
+    /// one already forwarded it (`forwarded`). `by` is the operator's name, as given.
     fn command(
         &self,
         cluster: &str,
@@ -339,7 +339,7 @@ pub trait Service: Overview {
         forwarded: bool,
     ) -> impl Future<Output = Result<Carried, CommandError>> + Send;
 
-    /// A person agrees to a run.
+    /// Approves a run.
     fn approve(
         &self,
         run: RunId,
@@ -347,13 +347,13 @@ pub trait Service: Overview {
         forwarded: bool,
     ) -> impl Future<Output = Result<Carried, CommandError>> + Send;
 
-    /// Counts an answer to a webhook request, whatever it was.
+    /// Counts an answer to a webhook request, whatever its status.
     fn count_webhook(&self, code: u16);
 
-    /// Reads the configuration again, and takes it over if all of it is good. The error is for people.
+    /// Reloads the configuration, and applies it if all of it is valid. The error is for people.
     fn reload(&self) -> impl Future<Output = Result<(), String>> + Send;
 
-    /// The configuration in use, without secrets.
+    /// The active configuration, without secrets.
     fn configuration(&self) -> serde_json::Value;
 
     /// The configured clusters.
@@ -365,6 +365,6 @@ pub trait Service: Overview {
     /// One run.
     fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;
 
-    /// Why the process cannot do its work now, if it cannot.
+    /// Why the process cannot do its work now; `None` if it can.
     fn not_ready(&self) -> impl Future<Output = Option<String>> + Send;
 }

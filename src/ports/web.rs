@@ -1,5 +1,5 @@
-//! How the HTTP side is secured: `--web.config.file`, as it means once its values are checked. Whether the
-//! certificates can be read and fit, only the adapter knows.
+//! How the HTTP side is secured: `--web.config.file` with its values checked. Only the adapter knows whether the
+//! certificates are readable and match.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-/// The TLS 1.2 and 1.3 suites that can be had, by Go's names: those that exporter-toolkit's users write.
+/// The supported TLS 1.2 and 1.3 suites, by Go's names, which exporter-toolkit uses.
 pub const CIPHER_SUITES: [&str; 9] = [
     "TLS_AES_128_GCM_SHA256",
     "TLS_AES_256_GCM_SHA384",
@@ -21,21 +21,21 @@ pub const CIPHER_SUITES: [&str; 9] = [
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 ];
 
-/// The groups for the key exchange that can be had, by Go's names.
+/// The supported groups for the key exchange, by Go's names.
 pub const CURVES: [&str; 4] = ["CurveP256", "CurveP384", "X25519", "X25519MLKEM768"];
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WebConfig {
-    /// Plain HTTP where absent.
+    /// Plain HTTP if absent.
     pub tls: Option<WebTls>,
     /// Offered over TLS.
     pub http2: bool,
-    /// Added to every answer. Names and values are fit for headers.
+    /// Added to every answer. Names and values are valid for headers.
     pub headers: BTreeMap<String, String>,
-    /// Who may come in, with the bcrypt hash of the password; everybody where empty.
+    /// Users with the bcrypt hashes of their passwords; if empty, no password is required.
     pub users: BTreeMap<String, PasswordHash>,
-    /// Of all requests together.
+    /// For all requests together.
     pub rate_limit: Option<RateLimit>,
 }
 
@@ -46,30 +46,30 @@ pub struct WebTls {
     pub cert: Pem,
     /// Its key.
     pub key: Pem,
-    /// Who signs the clients' certificates.
+    /// The CA that signs the clients' certificates.
     pub client_ca: Option<Pem>,
-    /// What clients must show.
+    /// Which certificate clients need.
     pub client_auth: ClientAuth,
-    /// One of these must be among the names in a client's certificate, where there are any.
+    /// One of these must be among the names in a client's certificate, if any are listed.
     pub client_allowed_sans: Vec<String>,
     /// The oldest version.
     pub min_version: TlsVersion,
     /// The newest version, not older than the oldest.
     pub max_version: TlsVersion,
-    /// From [`CIPHER_SUITES`], in the order of preference; all where empty.
+    /// From [`CIPHER_SUITES`], in order of preference; all if empty.
     pub cipher_suites: Vec<String>,
-    /// Whether our order of suites decides, or the client's.
+    /// Whether the server's order of suites decides, or the client's.
     pub prefer_server_cipher_suites: bool,
-    /// From [`CURVES`], in the order of preference; all where empty.
+    /// From [`CURVES`], in order of preference; all if empty.
     pub curve_preferences: Vec<String>,
 }
 
-/// Text in the PEM format: in the configuration itself, or in a file.
+/// Text in PEM format: in the configuration itself, or in a file.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
     /// This text.
     Inline(String),
-    /// What the file holds, whenever it changes.
+    /// The file's content, which may change.
     File(PathBuf),
 }
 
@@ -93,34 +93,34 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// What clients must show.
+/// Which certificate clients need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Nothing, and nothing is asked for.
+    /// None, and none is requested.
     None,
-    /// A certificate is asked for; none is fine, and so is any.
+    /// A certificate is requested, but not required; any is accepted.
     Request,
     /// Any certificate.
     RequireAny,
-    /// None is fine, but one that is shown must be signed by the client CA.
+    /// A certificate is not required, but if there is one, the client CA must have signed it.
     VerifyIfGiven,
-    /// A certificate that is signed by the client CA.
+    /// A certificate that the client CA has signed.
     RequireAndVerify,
 }
 
 impl ClientAuth {
-    /// Whether a certificate that was accepted proves who the client is.
+    /// Whether an accepted certificate proves who the client is.
     pub fn verifies(self) -> bool {
         matches!(self, Self::VerifyIfGiven | Self::RequireAndVerify)
     }
 
-    /// Whether a client without a certificate is turned away.
+    /// Whether a client without a certificate is rejected.
     pub fn requires(self) -> bool {
         matches!(self, Self::RequireAny | Self::RequireAndVerify)
     }
 }
 
-/// What can be had.
+/// The supported versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {
     /// TLS 1.2
@@ -132,20 +132,20 @@ pub enum TlsVersion {
 /// A token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// A token comes back this often; above 0.
+    /// A token is added this often; above 0.
     pub interval: Duration,
     /// So many requests may come at once; at least 1.
     pub burst: u32,
 }
 
-/// Where the configuration comes from, again and again.
+/// The source of the configuration, which can be read again.
 pub trait WebSource: Send + Sync + 'static {
     /// The file.
     fn path(&self) -> &Path;
 
-    /// Reads and checks it, as it is now. The error is for people, one problem a line. May block.
+    /// Reads and checks the current file. The error is for people, one problem per line. May block.
     fn load(&self) -> Result<WebConfig, String>;
 
-    /// It was read again while running: whether what it says is in use now.
+    /// The file was read again: `taken` says whether it is now active.
     fn reloaded(&self, taken: bool);
 }

@@ -1,4 +1,4 @@
-//! The metrics that outlive a scrape: counters of runs, decisions and webhook requests.
+//! The metrics that are kept between scrapes: counters of runs, decisions and webhook requests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -87,15 +87,15 @@ struct NotificationLabels {
     result: &'static str,
 }
 
-/// What became of notifications; all clones count together.
+/// Counts notifications by target and result; all clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct NotificationCounter(Family<NotificationLabels, Counter>);
 
 impl NotificationCounter {
-    /// What there is to count.
+    /// Where a counter starts at 0.
     pub const RESULTS: [&'static str; 3] = ["sent", "failed", "dropped"];
 
-    /// This target may be told of runs: its counters begin at 0.
+    /// Starts the counters of a notification target at 0.
     pub fn expect(&self, target: &str) {
         for result in Self::RESULTS {
             let _ = self.0.get_or_create(&NotificationLabels { target: target.to_owned(), result });
@@ -115,9 +115,9 @@ struct CodeLabels {
 
 type Histograms = Family<ClusterLabels, Histogram, fn() -> Histogram>;
 
-/// All counters of the process, and the registry that shows them.
+/// All counters of the process, and the registry that exposes them.
 pub struct Counters {
-    /// How the metrics are asked for.
+    /// Metrics about the requests for metrics.
     pub scrapes: Scrapes,
     registry: Registry,
     process: Registry,
@@ -140,7 +140,7 @@ pub struct Counters {
     seen: Mutex<BTreeMap<String, Seen>>,
 }
 
-/// Which series a cluster has beyond those that every cluster has: a family does not tell.
+/// The series of a cluster beyond those that every cluster has: a metric family cannot list its own.
 #[derive(Default)]
 struct Seen {
     decisions: BTreeSet<(&'static str, &'static str)>,
@@ -185,49 +185,49 @@ impl Counters {
 
     fn register(&mut self) {
         let registry = &mut self.registry;
-        // What is not good at the start ends the start.
+        // defragd does not start with an invalid configuration.
         self.web_config_read.set(1);
         self.config_read.set(1);
         registry.register(
             "config_last_reload_successful",
-            "Whether the configuration was taken over when it was last read",
+            "Whether the last reload of the configuration succeeded",
             self.config_read.clone(),
         );
         registry.register(
             "config_last_reload_success_timestamp_seconds",
-            "When the configuration was last taken over",
+            "Time of the last successful reload of the configuration, as Unix time",
             self.config_read_at.clone(),
         );
         registry.register(
             "web_config_last_reload_successful",
-            "Whether --web.config.file and its certificates were whole when they last changed",
+            "Whether --web.config.file and its certificates were valid when they last changed",
             self.web_config_read.clone(),
         );
-        registry.register("runs", "Runs by what asked for them and how they ended", self.runs.clone());
+        registry.register("runs", "Runs by trigger and outcome", self.runs.clone());
         registry.register(
             "run_duration_seconds",
-            "From a run's first observation to its end",
+            "Duration of runs, from the first observation to the end",
             self.run_duration.clone(),
         );
-        registry.register("reclaimed_bytes", "Bytes that members' files lost in runs", self.reclaimed.clone());
-        registry.register("member_defrags", "Attempts on single members by result", self.defrags.clone());
-        registry.register("decisions", "Decisions about members and runs, with their reason", self.decisions.clone());
-        registry.register("gate_checks", "Checks of gates by moment and result", self.gate_checks.clone());
+        registry.register("reclaimed_bytes", "Bytes by which runs made members' files smaller", self.reclaimed.clone());
+        registry.register("member_defrags", "Attempts to defragment a member, by result", self.defrags.clone());
+        registry.register(
+            "decisions",
+            "Decisions about members and runs, by decision and reason",
+            self.decisions.clone(),
+        );
+        registry.register("gate_checks", "Checks of gates, by moment and result", self.gate_checks.clone());
         registry.register("gate_passed", "Whether the gate's last check passed", self.gate_passed.clone());
-        registry.register("gate_duration_seconds", "How long the gate's last check took", self.gate_duration.clone());
+        registry.register("gate_duration_seconds", "Duration of the gate's last check", self.gate_duration.clone());
         registry.register(
             "lock_transitions",
-            "How often this replica won or lost the cluster's lock",
+            "How often this replica acquired or lost the cluster's lock",
             self.lock_transitions.clone(),
         );
-        registry.register("lock_errors", "Renewals of the cluster's lock that failed", self.lock_errors.clone());
+        registry.register("lock_errors", "Failed renewals of the cluster's lock", self.lock_errors.clone());
         registry.register("webhook_requests", "Webhook requests by HTTP status", self.webhook_requests.clone());
         registry.register("notifications", "Notifications of runs by target and result", self.notifications.0.clone());
-        registry.register(
-            "webhook_alerts",
-            "Alerts received, with the decision and its reason",
-            self.webhook_alerts.clone(),
-        );
+        registry.register("webhook_alerts", "Alerts received, by decision and reason", self.webhook_alerts.clone());
         let build: Family<Vec<(&str, &str)>, Gauge> = Family::default();
         let version = env!("CARGO_PKG_VERSION");
         let revision = option_env!("DEFRAGD_REVISION").unwrap_or("unknown");
@@ -237,7 +237,7 @@ impl Counters {
         self.process.register_collector(Box::new(ProcessCollector));
     }
 
-    /// Counters at 0 for one more cluster.
+    /// Starts the counters of one more cluster at 0.
     pub fn expect_cluster(&self, cluster: &str) {
         let etcd_cluster = || cluster.to_owned();
         for trigger in Trigger::ALL {
@@ -255,7 +255,7 @@ impl Counters {
         let _ = self.lock_errors.get_or_create(&ClusterLabels { etcd_cluster: etcd_cluster() });
     }
 
-    /// The cluster is gone, and its series with it.
+    /// Removes all series of a cluster.
     pub fn forget_cluster(&self, cluster: &str) {
         let seen = self.seen().remove(cluster).unwrap_or_default();
         let etcd_cluster = || cluster.to_owned();
@@ -287,7 +287,7 @@ impl Counters {
         }
     }
 
-    // A panic elsewhere while the lock was held leaves the sets whole.
+    // A panic elsewhere while the mutex was locked leaves the sets consistent.
     fn seen(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
         self.seen.lock()
     }
@@ -297,7 +297,7 @@ impl Counters {
         self.decisions.get_or_create(&DecisionLabels { etcd_cluster: cluster.to_owned(), decision, reason }).inc();
     }
 
-    /// A plan was made: counts who is left alone, and why.
+    /// Counts the members that a plan skips, by reason.
     pub fn planned(&self, cluster: &str, plan: &Plan) {
         for step in &plan.steps {
             if let Decision::Skip { reason } = &step.decision {
@@ -306,17 +306,17 @@ impl Counters {
         }
     }
 
-    /// A request is not taken.
+    /// Counts a request that is not accepted.
     pub fn not_taken(&self, cluster: &str, reason: &Reason) {
         self.decide(cluster, "ignore", reason.label());
     }
 
-    /// A request begins to wait for something.
+    /// Counts a request that begins to wait.
     pub fn waiting(&self, cluster: &str, reason: &Reason) {
         self.decide(cluster, "wait", reason.label());
     }
 
-    /// A member is started.
+    /// Counts a member that is started.
     pub fn started(&self, cluster: &str, need: Need) {
         let reason = match need {
             Need::NoSpace => "no_space",
@@ -327,7 +327,7 @@ impl Counters {
         self.decide(cluster, "start", reason);
     }
 
-    /// Counters at 0 for a cluster's gates, at the moments that they have.
+    /// Starts the counters of a cluster's gates at 0, for the moments at which they are checked.
     pub fn expect_gates<'a>(&self, cluster: &str, gates: impl IntoIterator<Item = &'a GateRule>) {
         for gate in gates {
             self.seen().entry(cluster.to_owned()).or_default().gates.insert(gate.name.clone());
@@ -340,7 +340,7 @@ impl Counters {
         }
     }
 
-    /// The configuration was read, and taken over at this time if it was good.
+    /// Records a read of the configuration, with the time at which it was applied if it was valid.
     pub fn config_read(&self, taken_over_at: Option<jiff::Timestamp>) {
         self.config_read.set(i64::from(taken_over_at.is_some()));
         if let Some(at) = taken_over_at {
@@ -348,12 +348,12 @@ impl Counters {
         }
     }
 
-    /// The web configuration changed, and was taken up or not.
+    /// Records a change of the web configuration, and whether it was applied.
     pub fn web_config_read(&self, taken: bool) {
         self.web_config_read.set(i64::from(taken));
     }
 
-    /// A gate was checked.
+    /// Records a check of a gate.
     pub fn gate(&self, cluster: &str, result: &GateResult) {
         let (moment, label) = (result.moment.label(), result.label());
         let labels = GateLabels { etcd_cluster: cluster.to_owned(), gate: result.gate.clone() };
@@ -363,14 +363,14 @@ impl Counters {
         self.gate_checks.get_or_create(&CheckLabels { etcd_cluster, gate, moment, result: label }).inc();
     }
 
-    /// The attempt on a member ended.
+    /// Records the end of the attempt on a member.
     pub fn member_ended(&self, cluster: &str, result: &MemberResult) {
         let labels = ResultLabels { etcd_cluster: cluster.to_owned(), result: result.label() };
         self.defrags.get_or_create(&labels).inc();
         self.reclaimed.get_or_create(&ClusterLabels { etcd_cluster: cluster.to_owned() }).inc_by(result.reclaimed().0);
     }
 
-    /// A run ended. `took` is `None` for one that never began.
+    /// Records the end of a run. `took` is `None` for one that never began.
     pub fn run_ended(&self, cluster: &str, trigger: Trigger, outcome: &Outcome, took: Option<Duration>) {
         let etcd_cluster = cluster.to_owned();
         let labels = RunLabels { etcd_cluster, trigger: trigger.label(), outcome: outcome.label() };
@@ -388,7 +388,7 @@ impl Counters {
         }
     }
 
-    /// The lock was renewed, or that failed; and it may have come or gone.
+    /// Records a renewal of the lock, failed or not, and whether the lock was acquired or lost.
     pub fn lock(&self, cluster: &str, changed: bool, failed: bool) {
         let labels = ClusterLabels { etcd_cluster: cluster.to_owned() };
         self.lock_transitions.get_or_create(&labels).inc_by(u64::from(changed));
@@ -400,19 +400,19 @@ impl Counters {
         self.notifications.clone()
     }
 
-    /// A webhook request was answered.
+    /// Counts an answer to a webhook request.
     pub fn webhook(&self, code: u16) {
         self.webhook_requests.get_or_create(&CodeLabels { code }).inc();
     }
 
-    /// An alert of a webhook request was decided.
+    /// Counts a decision about an alert of a webhook request.
     pub fn alert(&self, decision: &AlertDecision) {
         let (decision, reason) = decision.labels();
         self.webhook_alerts.get_or_create(&AlertLabels { decision, reason }).inc();
     }
 
-    /// Writes everything in the OpenMetrics text format, with one observation of the clusters, in small pieces. A large
-    /// fleet's page has megabytes: whoever packs it need not have it whole.
+    /// Writes everything in the OpenMetrics text format, with one observation of the clusters, in small pieces: a large
+    /// fleet's page has megabytes, and compressing it must not need all of it in memory.
     pub fn render(&self, clusters: Vec<ClusterSample>, mut page: &mut dyn fmt::Write) -> Result<(), fmt::Error> {
         let mut members = Registry::with_prefix("defragd");
         members.register_collector(Box::new(MemberCollector::new(clusters)));

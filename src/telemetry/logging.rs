@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// How much is logged.
+/// Lowest level that is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Level {
     /// Each RPC.
@@ -11,19 +11,19 @@ pub enum Level {
     /// Each step of a run.
     #[default]
     Info,
-    /// What a person should look at.
+    /// What an operator should look at.
     Warn,
     /// What failed.
     Error,
 }
 
-/// How a line looks.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// `key=value`.
     #[default]
     Logfmt,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -35,8 +35,8 @@ pub fn init(level: Level, format: Format) {
         Level::Warn => "warn",
         Level::Error => "error",
     };
-    // Libraries speak from `warn` on: their `info` is not about etcd.
-    // The Kubernetes client logs each failed request, which the gate reports itself, and whole answers at times.
+    // Libraries log from `warn` on: their `info` is not about etcd.
+    // The Kubernetes client logs each failed request, which the gate reports itself, and sometimes whole answers.
     let filter = EnvFilter::new(format!("warn,kube_client=off,defragd={level}"));
     let layer = match format {
         Format::Logfmt => tracing_logfmt::builder()

@@ -1,4 +1,4 @@
-//! The metrics of members and clusters: a table of what is shown, filled from one observation.
+//! The metrics of members and clusters: a table of the metrics, filled from one observation.
 
 use std::{fmt, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::core::{
     history::MemberResult,
 };
 
-/// The last attempt on a member, as the journal or this process knows it.
+/// The last attempt on a member, from the journal or this process.
 #[derive(Clone, Debug)]
 pub struct LastDefrag {
     /// When it ended.
@@ -28,13 +28,13 @@ pub struct MemberSample {
     pub facts: MemberFacts,
     /// Whether all voters that answered call it their leader.
     pub is_leader: bool,
-    /// The alarms that it is known to have raised; `None` while the alarms are not known.
+    /// The alarms that it has raised; `None` while the alarms are unknown.
     pub alarms: Option<Vec<AlarmKind>>,
-    /// Whether this process is defragmenting it, whatever the member says.
+    /// Whether this process is defragmenting it, even if the member does not report that.
     pub defragmenting: bool,
     /// The last attempt on it.
     pub last_defrag: Option<LastDefrag>,
-    /// How long it would be unavailable for a defragmentation; `None` while its size is not known.
+    /// How long a defragmentation would make it unavailable; `None` while its size is unknown.
     pub expected: Option<Duration>,
 }
 
@@ -42,15 +42,15 @@ pub struct MemberSample {
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a gauge of its own")]
 pub struct AdmissionSample {
-    /// Whether a run is under way.
+    /// Whether a run is in progress.
     pub run_active: bool,
     /// How many requests wait.
     pub queue_depth: usize,
     /// Whether too many runs failed in a row.
     pub breaker_open: bool,
-    /// Whether its members were found to hold different data.
+    /// Whether a run found that its members hold different data.
     pub hash_mismatch: bool,
-    /// Whether a person paused it.
+    /// Whether an operator paused it.
     pub paused: bool,
     /// When the next maintenance window opens.
     pub next_window: Option<Timestamp>,
@@ -58,7 +58,7 @@ pub struct AdmissionSample {
     pub next_scheduled: Option<Timestamp>,
     /// Whether this replica holds the cluster's lock, or there is none.
     pub lock_held: bool,
-    /// What the request, or the run under way, waits for: a reason's label.
+    /// What the request or the run in progress waits for: a reason's label.
     pub waiting_for: Option<&'static str>,
 }
 
@@ -68,7 +68,7 @@ pub struct AdmissionSample {
 pub struct ClusterSample {
     /// Its name in the configuration.
     pub cluster: String,
-    /// Whether an endpoint gave the member list.
+    /// Whether an endpoint returned the member list.
     pub up: bool,
     /// Whether all voters that answered agree on a leader.
     pub has_leader: bool,
@@ -80,13 +80,13 @@ pub struct ClusterSample {
     pub admission: Option<AdmissionSample>,
     /// Its members.
     pub members: Vec<MemberSample>,
-    /// Why no endpoint gave the member list.
+    /// Why no endpoint returned the member list.
     pub error: Option<UnknownKind>,
     /// etcd's own id of it.
     pub cluster_id: Option<ClusterId>,
-    /// Whether another entry of the configuration leads there, too.
+    /// Whether another entry of the configuration leads to the same cluster.
     pub is_duplicate: bool,
-    /// Whether the credentials' files changed, and are not whole.
+    /// Whether the credentials' files changed and are now invalid.
     pub credentials_refused: bool,
 }
 
@@ -150,12 +150,12 @@ type ClusterValue = fn(&ClusterSample) -> Option<f64>;
 
 /// A gauge of members: name, help, value. A member without the value has no series.
 const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
-    ("member_up", "Whether the member answered Status (0 while it is defragmented, too)", |m| {
+    ("member_up", "Whether the member answered Status (also 0 while it is defragmented)", |m| {
         Some(flag(m.facts.status.is_ok()))
     }),
     ("member_db_size_bytes", "Size of the database file", |m| Some(m.sizes()?.0)),
     ("member_db_size_in_use_bytes", "Part of the database file that is in use", |m| Some(m.sizes()?.1)),
-    ("member_db_reclaimable_bytes", "What a defragmentation can give back at the most", |m| {
+    ("member_db_reclaimable_bytes", "Bytes that a defragmentation can reclaim at most", |m| {
         let (total, in_use) = m.sizes()?;
         Some((total - in_use).max(0.0))
     }),
@@ -163,9 +163,9 @@ const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
         let (total, in_use) = m.sizes()?;
         Some(if total > 0.0 { (1.0 - in_use / total).max(0.0) } else { 0.0 })
     }),
-    ("member_db_quota_bytes", "Backend quota; absent while it is not known", MemberSample::quota),
+    ("member_db_quota_bytes", "Backend quota; absent while it is unknown", MemberSample::quota),
     ("member_quota_usage_ratio", "Size of the database file / quota", |m| Some(m.sizes()?.0 / m.quota()?)),
-    ("member_is_leader", "Whether the voters call this member their leader", |m| Some(flag(m.is_leader))),
+    ("member_is_leader", "Whether the voters report this member as their leader", |m| Some(flag(m.is_leader))),
     ("member_is_learner", "Whether the member does not vote", |m| Some(flag(m.facts.member.is_learner))),
     ("member_raft_index", "Highest index in the member's raft log", |m| m.status(|s| whole(s.raft_index))),
     ("member_raft_applied_index", "Highest raft index applied to the member's store", |m| {
@@ -174,12 +174,12 @@ const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
     ("member_raft_term", "Raft term of the member", |m| m.status(|s| whole(s.raft_term))),
     (
         "member_defrag_in_progress",
-        "Whether the member is being defragmented, by whomever; absent while it is not known",
+        "Whether the member is being defragmented, regardless of who started it; absent while it is unknown",
         |m| {
             if m.defragmenting { Some(1.0) } else { m.facts.defrag_in_flight().map(flag) }
         },
     ),
-    ("member_last_defrag_timestamp_seconds", "When defragd last ended an attempt on the member, as Unix time", |m| {
+    ("member_last_defrag_timestamp_seconds", "When defragd's last attempt on the member ended, as Unix time", |m| {
         Some(m.last_defrag.as_ref()?.at.as_duration().as_secs_f64())
     }),
     ("member_last_defrag_duration_seconds", "How long defragd's last defragmentation of the member took", |m| match m
@@ -193,7 +193,7 @@ const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
     }),
     (
         "member_last_defrag_unavailable_seconds",
-        "How long the member did not answer in defragd's last defragmentation of it; less than its duration only where etcd defragments without blocking",
+        "How long the member did not answer during defragd's last defragmentation of it; shorter than the duration only if etcd defragments without blocking",
         |m| match m.last_defrag.as_ref()?.result.end {
             crate::core::history::MemberEnd::Defragmented { took, unavailable, .. } => {
                 Some(unavailable.unwrap_or(took).as_secs_f64())
@@ -203,31 +203,33 @@ const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
     ),
     (
         "member_expected_defrag_seconds",
-        "How long the member would be unavailable for a defragmentation: size in use / speed of the last ones, or 100 MB/s before the first",
+        "How long a defragmentation would make the member unavailable: size in use / speed of the last ones, or 100 MB/s before the first",
         |m| Some(m.expected?.as_secs_f64()),
     ),
     ("member_last_defrag_reclaimed_bytes", "How much smaller defragd's last attempt made the member's file", |m| {
         Some(whole(m.last_defrag.as_ref()?.result.reclaimed().0))
     }),
-    ("member_probe_duration_seconds", "How long the member took to answer, or to fail", |m| {
+    ("member_probe_duration_seconds", "How long the member took to answer or to fail", |m| {
         Some(m.facts.probe_duration.as_secs_f64())
     }),
 ];
 
 /// A gauge of clusters: name, help, value. A cluster without the value has no series.
 const CLUSTER_GAUGES: &[(&str, &str, ClusterValue)] = &[
-    ("cluster_up", "Whether any endpoint answered with the member list", |c| Some(flag(c.up))),
+    ("cluster_up", "Whether any endpoint returned the member list", |c| Some(flag(c.up))),
     ("cluster_has_leader", "Whether the voters that answered agree on a leader", |c| Some(flag(c.has_leader))),
-    ("cluster_run_active", "Whether a rolling defragmentation is under way", |c| Some(flag(c.admission?.run_active))),
-    ("cluster_breaker_open", "Whether so many runs failed in a row that a person must resume", |c| {
-        Some(flag(c.admission?.breaker_open))
-    }),
+    ("cluster_run_active", "Whether a rolling defragmentation is in progress", |c| Some(flag(c.admission?.run_active))),
+    (
+        "cluster_breaker_open",
+        "Whether so many runs failed in a row that no further run starts until an operator resumes the cluster",
+        |c| Some(flag(c.admission?.breaker_open)),
+    ),
     (
         "cluster_hash_mismatch",
-        "Whether the members were found to hold different data after a run, and nobody resumed since",
+        "Whether a run found that the members hold different data, and the cluster has not been resumed since",
         |c| Some(flag(c.admission?.hash_mismatch)),
     ),
-    ("cluster_paused", "Whether a person paused the cluster", |c| Some(flag(c.admission?.paused))),
+    ("cluster_paused", "Whether an operator paused the cluster", |c| Some(flag(c.admission?.paused))),
     (
         "cluster_next_window_timestamp_seconds",
         "When the next maintenance window opens, as Unix time; absent without windows",
@@ -243,13 +245,13 @@ const CLUSTER_GAUGES: &[(&str, &str, ClusterValue)] = &[
     }),
     (
         "etcd_credentials_last_reload_successful",
-        "Whether certificates, keys and password of the cluster were whole when they were last looked at",
+        "Whether certificates, keys and password of the cluster were valid when they were last read",
         |c| c.admission.map(|_| flag(!c.credentials_refused)),
     ),
     ("cluster_lock_held", "Whether this replica holds the cluster's lock, or there is none", |c| {
         Some(flag(c.admission?.lock_held))
     }),
-    ("queue_depth", "Requests for a run that wait for their turn", |c| Some(whole(c.admission?.queue_depth as u64))),
+    ("queue_depth", "Requests for a run that are waiting", |c| Some(whole(c.admission?.queue_depth as u64))),
 ];
 
 impl MemberSample {
@@ -261,7 +263,7 @@ impl MemberSample {
         sizes(&self.facts).map(|(total, in_use)| (whole(total.0), whole(in_use.0)))
     }
 
-    /// Why its `Status` is not known, as a label.
+    /// Why its `Status` is unknown, as a label.
     fn error(&self) -> Option<&'static str> {
         let unknown = self.facts.status.as_ref().err()?;
         let busy = self.defragmenting || self.facts.defrag_in_flight() == Some(true);
@@ -294,7 +296,7 @@ impl MemberCollector {
         Self { clusters }
     }
 
-    // Once for all families: of a large fleet, labels are most of the page.
+    // Built once for all families: for a large fleet, labels are most of the page.
     fn members(&self) -> Vec<(&MemberSample, Labels)> {
         let of = |cluster: &ClusterSample, sample: &MemberSample| {
             [
@@ -320,7 +322,7 @@ fn more<const N: usize>(labels: &Labels, own: [(&'static str, &str); N]) -> Vec<
 }
 
 impl MemberCollector {
-    /// Why something does not answer; no series for what does.
+    /// Why a member or cluster does not answer; no series if it does.
     fn encode_errors(
         &self,
         encoder: &mut DescriptorEncoder,
@@ -337,7 +339,7 @@ impl MemberCollector {
             let labels = more(labels, [("reason", reason)]);
             error.encode_family(&labels)?.encode_gauge(&1i64)?;
         }
-        let help = "Why no endpoint answers with the member list";
+        let help = "Why no endpoint returns the member list";
         let mut error = encoder.encode_descriptor("cluster_error", help, None, MetricType::Gauge)?;
         for cluster in &self.clusters {
             let Some(reason) = cluster.error else { continue };
@@ -390,7 +392,7 @@ impl Collector for MemberCollector {
             }
         }
         self.encode_errors(&mut encoder, &members)?;
-        let help = "What the cluster's request, or its run under way, waits for; no series while it waits for nothing";
+        let help = "What the cluster's request or run in progress is waiting for; no series while it waits for nothing";
         let mut waiting = encoder.encode_descriptor("cluster_waiting", help, None, MetricType::Gauge)?;
         for cluster in &self.clusters {
             let Some(reason) = cluster.admission.and_then(|admission| admission.waiting_for) else { continue };

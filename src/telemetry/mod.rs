@@ -1,4 +1,4 @@
-//! Logs and metrics. Metric handles are owned by what they measure: there are no globals.
+//! Logs and metrics. Metric handles are owned by the code that updates them: there are no globals.
 
 pub mod counters;
 pub mod logging;

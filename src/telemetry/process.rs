@@ -12,7 +12,7 @@ use prometheus_client::{
 static BOOT_TIME_SECONDS: LazyLock<Option<u64>> =
     LazyLock::new(|| procfs::KernelStats::current().ok().map(|stats| stats.btime));
 
-/// Reads this process. Shows nothing where there is no /proc.
+/// Reads this process. Exposes nothing if there is no /proc.
 #[derive(Debug)]
 pub struct ProcessCollector;
 

@@ -1,5 +1,5 @@
-//! `defragd_runtime_*`: what the asynchronous runtime is busy with. A queue that grows, or tasks that only become more,
-//! are seen here first.
+//! `defragd_runtime_*`: what the asynchronous runtime is busy with. A growing queue or number of tasks is visible here
+//! first.
 
 use prometheus_client::{
     collector::Collector,
@@ -8,7 +8,7 @@ use prometheus_client::{
 };
 use tokio::runtime::Handle;
 
-/// Reads the runtime that it is asked in. Shows nothing outside of one.
+/// Reads the runtime in which it is called. Exposes nothing outside of one.
 #[derive(Debug)]
 pub struct RuntimeCollector;
 
@@ -23,7 +23,7 @@ impl Collector for RuntimeCollector {
             ("runtime_alive_tasks", "Tasks that have not ended", metrics.num_alive_tasks()),
             (
                 "runtime_global_queue_depth",
-                "Tasks that are ready and that no thread has taken yet",
+                "Tasks that are ready, but not yet taken by a thread",
                 metrics.global_queue_depth(),
             ),
         ] {
@@ -34,7 +34,7 @@ impl Collector for RuntimeCollector {
         {
             let busy: std::time::Duration = (0..workers).map(|worker| metrics.worker_total_busy_duration(worker)).sum();
             let counter = ConstCounter::new(busy.as_secs_f64());
-            let help = "Time that the threads spent on tasks, together";
+            let help = "Time that all threads together spent on tasks";
             counter.encode(encoder.encode_descriptor("runtime_busy_seconds", help, None, counter.metric_type())?)?;
         }
         Ok(())

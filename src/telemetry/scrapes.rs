@@ -1,4 +1,4 @@
-//! How the pages of metrics are asked for: how often, how long they take, how many at once.
+//! Requests for pages of metrics: how many, how long they take, how many at once.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use prometheus_client::{
 
 use crate::ports::service::ScrapePage;
 
-/// From an idle cluster on loopback to the longest timeout that anybody gives a scrape.
+/// From an idle cluster on loopback to the longest usual scrape timeout.
 const BUCKETS_SECONDS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,17 +49,17 @@ impl Scrapes {
         }
         registry.register(
             "scrapes",
-            "Requests for metrics by page and HTTP status; 499 is a scraper that went away before its answer",
+            "Requests for metrics by page and HTTP status; 499 means that the client disconnected before the answer",
             scrapes.answered.clone(),
         );
         registry.register(
             "scrape_duration_seconds",
-            "How long requests for metrics took, those that are shown with this page excepted",
+            "How long requests for metrics took, excluding the current request",
             scrapes.duration.clone(),
         );
         registry.register(
             "scrapes_in_flight",
-            "Requests for metrics that are being answered, this one included",
+            "Requests for metrics that are being served, including the current request",
             scrapes.in_flight.clone(),
         );
         scrapes
@@ -70,7 +70,7 @@ impl Scrapes {
         self.in_flight.get_or_create(&PageLabels { page: page.label() }).inc();
     }
 
-    /// It is answered, or whoever asked is gone.
+    /// It was answered, or the client disconnected.
     pub fn ended(&self, page: ScrapePage, code: u16, took: Duration) {
         let page = page.label();
         self.in_flight.get_or_create(&PageLabels { page }).dec();

@@ -1,4 +1,5 @@
-//! A fleet that does not fit on one page. Of a thousand clusters see `src/app/page_tests.rs`: they take a minute to start.
+//! A fleet that does not fit on one page. Of a thousand clusters see `src/app/page_tests.rs`: they take a minute to
+//! start.
 
 use std::fmt::Write;
 
@@ -35,7 +36,7 @@ async fn a_large_fleet_is_read_in_pages_with_trouble_first() {
     assert_eq!(count(&browser, "#fleet tbody tr").await, 50);
     let page = defragd.get("/").await.unwrap().body;
     assert!(page.len() < MAX_PAGE_BYTES, "{} bytes", page.len());
-    browser.wait_for("in trouble", MINUTE).await.unwrap();
+    browser.wait_for("needs attention", MINUTE).await.unwrap();
     inspect(&browser, "fleet-of-150").await;
 
     browser.click("a[rel=next]").await.unwrap();
@@ -44,8 +45,8 @@ async fn a_large_fleet_is_read_in_pages_with_trouble_first() {
     browser.click(".filter button").await.unwrap();
     browser.wait_for("1 of 150 clusters", MINUTE).await.unwrap();
     assert_eq!(count(&browser, "#fleet article").await, 1, "one cluster is shown with its members");
-    browser.wait_for("no endpoint answers", MINUTE).await.unwrap();
+    browser.wait_for("no endpoint returns the member list", MINUTE).await.unwrap();
     browser.open(&format!("{}/?state=fine&page=99", defragd.url())).await.unwrap();
-    browser.wait_for("No cluster is like that.", MINUTE).await.unwrap();
+    browser.wait_for("No clusters match.", MINUTE).await.unwrap();
     assert_no_complaints(&browser).await;
 }

@@ -36,7 +36,7 @@ async fn a_form_on_another_page_is_refused_whether_or_not_its_reader_is_logged_i
             browser.open(&format!("{}/login", defragd.url())).await.unwrap();
             browser.enter("#token", ADMIN).await.unwrap();
             browser.click("main button").await.unwrap();
-            browser.wait_for("Log out", MINUTE).await.unwrap();
+            browser.wait_for("Sign out", MINUTE).await.unwrap();
         } else {
             // So that there is a cookie.
             browser.open(&format!("{}/clusters/demo", defragd.url())).await.unwrap();

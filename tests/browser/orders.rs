@@ -12,12 +12,12 @@ async fn cluster(defragd: &Defragd) -> Value {
 /// On loopback without a token nobody logs in.
 async fn pause_and_resume(browser: &Browser, defragd: &Defragd, name: &str) {
     browser.open(&format!("{}/clusters/demo", defragd.url())).await.unwrap();
-    browser.wait_for("no endpoint answers with a member list", MINUTE).await.unwrap();
+    browser.wait_for("no endpoint returns the member list", MINUTE).await.unwrap();
     inspect(browser, &format!("{name}-away")).await;
     browser.enter("#pause-by", "ann").await.unwrap();
     browser.enter("#pause-reason", "   ").await.unwrap();
     browser.click("form[action$='/pause'] button").await.unwrap();
-    browser.wait_for("A pause needs a reason", MINUTE).await.unwrap();
+    browser.wait_for("Enter a reason for the pause", MINUTE).await.unwrap();
     inspect(browser, &format!("{name}-no-reason")).await;
     assert_eq!(cluster(defragd).await["paused"], Value::Null);
     browser.enter("#pause-reason", "upgrade of <i>rack</i> 7").await.unwrap();
@@ -44,17 +44,17 @@ async fn a_cluster_that_is_away_is_shown_so_and_is_paused_and_resumed() {
     // The very same form once more: an order is not repeated by loading the page again.
     browser.open(&format!("{}/nowhere/at/all", defragd.url())).await.unwrap();
     browser.open(&format!("{}/clusters/nobody", defragd.url())).await.unwrap();
-    browser.wait_for("There is no such cluster", MINUTE).await.unwrap();
+    browser.wait_for("Cluster not found", MINUTE).await.unwrap();
     inspect(&browser, "no-cluster").await;
     browser.open(&format!("{}/runs/77", defragd.url())).await.unwrap();
-    browser.wait_for("There is no such run", MINUTE).await.unwrap();
+    browser.wait_for("Run not found", MINUTE).await.unwrap();
     assert_no_complaints(&browser).await;
 
     // The page says that what it shows is old once nobody answers.
     browser.open(defragd.url()).await.unwrap();
-    browser.wait_for("in trouble", MINUTE).await.unwrap();
+    browser.wait_for("needs attention", MINUTE).await.unwrap();
     defragd.kill().await.unwrap();
-    browser.wait_for("Not connected: what you see is old", MINUTE).await.unwrap();
+    browser.wait_for("Not connected: this page is out of date", MINUTE).await.unwrap();
     inspect(&browser, "not-connected").await;
 }
 
@@ -70,7 +70,7 @@ async fn without_scripts_everything_can_be_read_and_ordered() {
     let base = format!("{}/ops/defragd", defragd.url());
     browser.open(&format!("{base}/")).await.unwrap();
     browser.wait_for("Why nothing runs now", MINUTE).await.unwrap();
-    browser.wait_for("Without scripts this page stays as it is", MINUTE).await.unwrap();
+    browser.wait_for("this page is not updated automatically", MINUTE).await.unwrap();
     browser.click("#fleet h3 a").await.unwrap();
     assert_eq!(browser.address().await.unwrap(), format!("{base}/clusters/demo"));
     browser.enter("#pause-by", "ann").await.unwrap();

@@ -28,7 +28,7 @@ async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
     let defragd = serve(&dir, &flags).await;
 
     browser.open(defragd.url()).await.unwrap();
-    browser.wait_for("Nobody asks for a run", MINUTE).await.unwrap();
+    browser.wait_for("No alert is requesting a run", MINUTE).await.unwrap();
     browser.wait_for("3.5", MINUTE).await.unwrap();
     inspect(&browser, "fleet-idle").await;
     // A mark that loading the page again would lose.
@@ -41,7 +41,7 @@ async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
     assert_eq!(browser.script("return window.stayed").await.unwrap(), true, "the page followed by itself");
 
     browser.click("#runs a[href='/runs/1']").await.unwrap();
-    browser.wait_for("It waits for a person", MINUTE).await.unwrap();
+    browser.wait_for("Waiting for approval", MINUTE).await.unwrap();
     assert!(!browser.text().await.unwrap().contains("Approve run 1"), "a stranger is offered nothing");
     log_in(&browser).await;
     browser.open(&format!("{}/runs/1", defragd.url())).await.unwrap();
@@ -69,15 +69,15 @@ async fn log_in(browser: &Browser) {
     inspect(browser, "login").await;
     browser.enter("#token", "wrong-wrong-wrong-wrong").await.unwrap();
     browser.click("main button").await.unwrap();
-    browser.wait_for("This is not the token for orders.", MINUTE).await.unwrap();
+    browser.wait_for("This is not the admin token.", MINUTE).await.unwrap();
     browser.enter("#token", TOKEN).await.unwrap();
     browser.click("main button").await.unwrap();
-    browser.wait_for("This is not the token for orders.", MINUTE).await.unwrap();
+    browser.wait_for("This is not the admin token.", MINUTE).await.unwrap();
     inspect(browser, "login-wrong").await;
     assert!(browser.cookies().await.unwrap().as_array().unwrap().is_empty(), "nobody is logged in");
     browser.enter("#token", ADMIN).await.unwrap();
     browser.click("main button").await.unwrap();
-    browser.wait_for("Log out", MINUTE).await.unwrap();
+    browser.wait_for("Sign out", MINUTE).await.unwrap();
     let cookies = browser.cookies().await.unwrap();
     assert_eq!((&cookies[0]["httpOnly"], &cookies[0]["sameSite"]), (&json!(true), &json!("Strict")), "{cookies}");
     assert!(!cookies.to_string().contains(ADMIN), "the token itself is in no cookie");

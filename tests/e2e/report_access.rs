@@ -75,9 +75,9 @@ async fn a_prometheus_with_mutual_tls_and_a_password_is_read_and_what_is_wrong_i
     let elsewhere = format!("{}/grafana", desk.url);
     for (url, flags, words) in [
         (&desk.url, &[ca, cert, key][..], ["answered 401", "--prometheus.user with"]),
-        (&desk.url, &[ca, cert, key, ann, bad], ["answered 401", "does not take the user and password"]),
+        (&desk.url, &[ca, cert, key, ann, bad], ["answered 401", "rejected the user and password"]),
         (&desk.url, &[ca, cert, key, ("bearer-token-file", &*password)], ["answered 401", "or the token"]),
-        (&desk.url, &[("ca-file", others.ca()), cert, key, ann, good], ["cannot reach", "--prometheus.ca-file names"]),
+        (&desk.url, &[("ca-file", others.ca()), cert, key, ann, good], ["cannot reach", "--prometheus.ca-file"]),
         (&desk.url, &[ca, ann, good], ["cannot reach", "--prometheus.cert-file"]),
         (&plain, &[ann, good], ["answered 400", "begins with https://"]),
         (&elsewhere, &[ca, cert, key, ann, good], ["answered 404", "route prefix"]),
@@ -90,7 +90,7 @@ async fn a_prometheus_with_mutual_tls_and_a_password_is_read_and_what_is_wrong_i
         eprintln!("{text}");
     }
     let nothing = desk.report(&desk.url, &[ca, cert, key, ann, good], &["--cluster=nobody"]).await;
-    assert!(said(&nothing).contains("Does it scrape defragd?"), "{}", said(&nothing));
+    assert!(said(&nothing).contains("Check that it scraped defragd"), "{}", said(&nothing));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,8 +119,8 @@ async fn a_token_is_shown_and_a_long_answer_is_told_of_while_it_comes() {
     let output = desk.report(&desk.url, &[ca, ("bearer-token-file", &*token)], &["--step=10m"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(told.contains("of 25 answers of Prometheus"), "{told}");
-    assert!(!String::from_utf8_lossy(&output.stdout).contains("answers of Prometheus"), "the report is the report");
+    assert!(told.contains("of 25 Prometheus queries done"), "{told}");
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("Prometheus queries done"), "the report is the report");
 
     // A page for people, as of a Grafana or a login.
     site.turn(|_| Answer::new(200, "<html>Welcome</html>"));
