@@ -1,4 +1,4 @@
-//! Checks the gates of a moment: all at once, each within its limit.
+//! Checks the gates of a moment: all at once, each within its time limit.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
     ports::gate::{Gate, Occasion, Reading},
 };
 
-/// Checks the gates that this moment has. Never fails as a whole: what does not answer is a failed gate.
+/// Checks the gates of this moment. Never fails as a whole: a gate that does not answer counts as failed.
 pub async fn run(gates: &[Gate], moment: Moment, baselines: &BTreeMap<String, Value>) -> Vec<GateResult> {
     let due = gates.iter().filter(|gate| gate.rule.when.contains(&moment));
     join_all(due.map(|gate| check_one(gate, moment, baselines.get(&gate.rule.name)))).await

@@ -1,5 +1,5 @@
-//! Which etcd cluster each entry of the configuration leads to, and which a run of this process is at work on. Two
-//! entries may lead to the same cluster by different endpoints; only the cluster's own id tells.
+//! Which etcd cluster each entry of the configuration leads to, and which one a run of this process works on. Two
+//! entries may lead to the same cluster by different endpoints; only the cluster's own id shows that.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -18,7 +18,7 @@ pub struct Claims(Arc<Mutex<Known>>);
 struct Known {
     under_way: BTreeMap<ClusterId, String>,
     leads_to: BTreeMap<String, ClusterId>,
-    /// The same, the other way round: every scrape asks for every entry.
+    /// The reverse index: every scrape queries every entry.
     entries: BTreeMap<ClusterId, BTreeSet<String>>,
 }
 
@@ -42,7 +42,7 @@ pub struct Claim {
 }
 
 impl Claims {
-    /// Takes the right for the entry `owner`, unless another entry has it.
+    /// Claims the cluster for the entry `owner`, unless another entry has claimed it.
     pub fn take(&self, id: ClusterId, owner: &str) -> Result<Claim, Reason> {
         let claimed = &mut self.0.lock().under_way;
         if let Some(other) = claimed.get(&id) {
@@ -52,7 +52,7 @@ impl Claims {
         Ok(Claim { claims: self.clone(), id })
     }
 
-    /// The entry leads to this cluster, as it says itself. Gives the other entries that lead there too.
+    /// The entry leads to this cluster, by the cluster's own id. Returns the other entries that lead there, too.
     pub fn saw(&self, id: ClusterId, entry: &str) -> Vec<String> {
         let mut known = self.0.lock();
         if known.leads_to.get(entry) != Some(&id) {
@@ -64,21 +64,21 @@ impl Claims {
         self.same_as(entry)
     }
 
-    /// The other entries that lead where this one does.
+    /// The other entries that lead to the same cluster.
     pub fn same_as(&self, entry: &str) -> Vec<String> {
         let known = self.0.lock();
         let entries = known.leads_to.get(entry).and_then(|id| known.entries.get(id));
         entries.into_iter().flatten().filter(|other| *other != entry).cloned().collect()
     }
 
-    /// The entry is gone, or leads elsewhere from now on.
+    /// The entry was removed, or leads elsewhere from now on.
     pub fn forget(&self, entry: &str) {
         self.0.lock().forget(entry);
     }
 }
 
 impl Claim {
-    /// Which cluster it is for.
+    /// The cluster that it is for.
     pub fn id(&self) -> ClusterId {
         self.id
     }

@@ -1,5 +1,5 @@
 //! One configured cluster: its target ([`super::target`]), its requests ([`super::requests`], served by
-//! [`super::worker`]) and its succession ([`super::succession`]), joined; and how it shows itself.
+//! [`super::worker`]) and its succession ([`super::succession`]), joined; and its summary for the outside.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -50,21 +50,21 @@ use crate::{
 
 /// What the clusters of a process share.
 pub struct Shared<J> {
-    /// Where everything is written down first.
+    /// Where everything is recorded before it is done.
     pub journal: J,
     /// The process's counters.
     pub counters: Counters,
-    /// One permit for each cluster that may have a run under way at the same time.
+    /// One permit for each cluster that may have a run in progress at the same time.
     pub slots: Arc<Semaphore>,
     /// How many there are.
     pub max_concurrent_runs: u32,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
-    /// Which etcd clusters are being worked on.
+    /// Which etcd clusters runs work on.
     pub claims: Claims,
-    /// Tells those who watch.
+    /// Notifies viewers of changes.
     pub changes: Changes,
-    /// Tells others of runs.
+    /// Sends notifications about runs.
     pub notifications: Notifications,
 }
 
@@ -81,28 +81,28 @@ pub struct Cluster<E, J> {
     troubles: Mutex<Troubles>,
 }
 
-/// The requests: what is written down is in the journal.
+/// The requests; their records are in the journal.
 #[derive(Default)]
 pub(super) struct Requests {
     pub(super) desk: Mutex<Desk>,
-    // Held from the decision about a request to its record, so that two webhooks cannot both be first, and a
+    // Held from the decision about a request to its record, so that of two webhooks only one creates a request, and a
     // request is not cancelled while it begins.
     pub(super) admission: AsyncMutex<()>,
     /// Held while the journal is read for the desk.
     pub(super) reading: AsyncMutex<()>,
-    /// Tells the worker to look again.
+    /// Wakes the worker.
     pub(super) wake: Notify,
-    /// There may be another schedule.
+    /// Signals that the schedule may have changed.
     pub(super) schedule_changed: Notify,
 }
 
-/// What the next request asks, and a reload may change.
+/// The settings that apply to the next request and that a reload may change.
 pub struct Rules {
-    /// When to act, and how carefully.
+    /// When to act, and under which conditions.
     pub policy: Policy,
     /// Which alerts concern this cluster.
     pub selector: Selector,
-    /// What is checked outside etcd.
+    /// The checks outside etcd.
     pub gates: Vec<Gate>,
 }
 
@@ -112,11 +112,11 @@ pub(super) struct Desk {
     pub(super) queued: Option<(RunId, Request)>,
     pub(super) active: Option<(RunId, Request)>,
     pub(super) waiting_for: Option<Reason>,
-    /// As it was last read: for what is shown, never for what is decided.
+    /// The ledger as last read: to be displayed, never to decide by.
     pub(super) ledger: Ledger,
-    /// Of its runs: a scrape must not go through all of them.
+    /// From its runs: a scrape must not go through all of them.
     pub(super) speeds: Speeds,
-    /// It was taken out of the configuration: nothing new is taken.
+    /// It was removed from the configuration: nothing new is accepted.
     pub(super) retired: bool,
     pub(super) last_offer: Option<LastOffer>,
     defragmenting: Option<MemberId>,
@@ -126,24 +126,24 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// The run that waits or is under way.
+    /// The run that waits or is in progress.
     pub(super) fn open(&self) -> Option<&(RunId, Request)> {
         self.queued.as_ref().or(self.active.as_ref())
     }
 
-    /// Whether this run waits.
+    /// Whether this run is waiting.
     pub(super) fn waits(&self, run: RunId) -> bool {
         self.queued.as_ref().is_some_and(|(queued, _)| *queued == run)
     }
 }
 
-/// What a reload brings to a cluster.
+/// What a reload changes in a cluster.
 pub struct Change<E> {
     /// All of them.
     pub settings: ClusterSettings,
     /// Made of them.
     pub gates: Vec<Gate>,
-    /// Where endpoints or credentials are others.
+    /// The new connection, if endpoints or credentials changed.
     pub etcd: Option<E>,
 }
 
@@ -166,7 +166,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
     }
 
-    /// The same, with checks of the world outside etcd.
+    /// The same, with gates.
     #[must_use]
     pub fn with_gates(self, gates: Vec<Gate>) -> Self {
         let rules = self.rules();
@@ -182,17 +182,17 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self
     }
 
-    /// The same, acting on nothing: it only looks.
+    /// The same, but it only observes.
     #[must_use]
     pub fn without_acting(mut self) -> Self {
         self.succession.lock = Lock::never();
         self
     }
 
-    /// Gives the lock up: from here on nothing begins, and another replica may act.
+    /// Releases the lock: from here on nothing starts, and another replica may act.
     pub async fn release_lock(&self) {
         if let Some(term) = self.held_term() {
-            info!(cluster = self.name(), term = term.0, "giving the lock up");
+            info!(cluster = self.name(), term = term.0, "releasing the lock");
             self.leave_last_note(term).await;
         }
         self.succession.lock.release().await;
@@ -201,31 +201,35 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub(super) fn lock_told(&self, round: &Round) {
         let cluster = self.name();
         match (round.change, &round.trouble) {
-            (LockChange::Gained(term), _) => info!(cluster, term = term.0, "this replica holds the cluster's lock now"),
+            (LockChange::Gained(term), _) => info!(cluster, term = term.0, "acquired the cluster's lock"),
             (LockChange::Lost(term), trouble) => {
                 let detail = trouble.as_deref().unwrap_or("another replica holds it");
-                warn!(cluster, term = term.0, detail, "the cluster's lock is lost: no new member is started");
+                warn!(cluster, term = term.0, detail, "lost the cluster's lock: starting no further member");
             }
-            (LockChange::Same, Some(trouble)) => warn!(cluster, detail = trouble, "the cluster's lock was not renewed"),
+            (LockChange::Same, Some(trouble)) => warn!(cluster, detail = trouble, "cannot renew the cluster's lock"),
             (LockChange::Same, None) => {}
         }
         self.shared.counters.lock(cluster, round.change != LockChange::Same, round.trouble.is_some());
-        // Whoever waits for it, or acts under it, looks again.
+        // Tasks that wait for the lock, or act under it, check again.
         self.requests.wake.notify_one();
     }
 
-    /// What holds from the next decision on.
+    /// The settings that apply from the next decision on.
     pub fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.lock())
     }
 
-    /// Goes on as this says. A run under way keeps what it began with.
+    /// Applies changed settings. A run in progress keeps those it began with.
     pub fn follow(&self, change: Change<E>) {
         let Change { settings, gates, etcd } = change;
         let (old, age) = (self.settings(), compaction_age(&settings.policy));
         if let Some(etcd) = etcd {
             self.target.replace(etcd);
-            info!(cluster = self.name(), endpoints = settings.endpoints.join(","), "reached otherwise from now on");
+            info!(
+                cluster = self.name(),
+                endpoints = settings.endpoints.join(","),
+                "endpoints or credentials changed; reconnecting"
+            );
         }
         let has_moved = old.endpoints != settings.endpoints || old.discovery != settings.discovery;
         if has_moved {
@@ -240,7 +244,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         *self.settings.lock() = Arc::new(settings);
     }
 
-    /// Looks whether the files with the credentials changed.
+    /// Checks whether the credential files changed.
     pub async fn renew(&self) {
         self.target.renew().await;
     }
@@ -248,7 +252,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     fn set_rules(&self, rules: Rules) {
         self.shared.counters.expect_gates(self.name(), rules.gates.iter().map(|gate| &gate.rule));
         *self.rules.lock() = Arc::new(rules);
-        // Whoever waits for a window or an approval looks again.
+        // Tasks that wait for a window or an approval check again.
         self.requests.wake.notify_one();
         self.requests.schedule_changed.notify_one();
     }
@@ -263,7 +267,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.target.name()
     }
 
-    /// Learns the last attempts on the members from the runs of earlier processes.
+    /// Reads the last attempts on the members from the runs of earlier processes.
     pub fn remember(&self, runs: &[RunView]) {
         for run in runs.iter().filter(|run| run.request.cluster == self.name()) {
             let Some(ended) = run.finished_at else { continue };
@@ -274,13 +278,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
     }
 
-    /// Closes a run that an earlier process left open after its start.
+    /// Closes a run that an earlier process started and left open.
     pub async fn close_interrupted(&self, view: &RunView) -> Result<(), JournalError> {
         let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
         self.end_run(view.id, view.request.trigger, outcome).await
     }
 
-    /// A cheap look at all members, within `budget`; remembered for whoever asks next.
+    /// A cheap observation of all members, within `budget`; it is remembered for later readers.
     pub(super) async fn glance(&self, budget: Duration) -> Glance {
         let glance = self.target.glance(budget).await;
         let mut troubles = self.troubles.lock();
@@ -295,7 +299,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         glance
     }
 
-    /// What a scrape shows of this cluster, within `budget`.
+    /// What a scrape exports of this cluster, within `budget`.
     pub async fn sample(&self, budget: Duration) -> ClusterSample {
         let Glance { listed, facts, .. } = self.glance(budget).await;
         let (now, rules) = (self.shared.clock.now(), self.rules());
@@ -326,7 +330,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         sample
     }
 
-    /// For a compaction by age. Never ends.
+    /// Records revisions for a compaction by age. Never ends.
     pub async fn watch_revisions(&self) -> Infallible {
         self.target.watch_revisions().await
     }
@@ -367,7 +371,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 }
 
-/// Keeps counters and the cluster's state up with a run.
+/// Keeps counters and the cluster's state up to date with a run.
 pub(super) struct StateProgress<'a, E, J> {
     pub(super) cluster: &'a Cluster<E, J>,
     pub(super) trigger: Trigger,
@@ -384,8 +388,8 @@ impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
         self.cluster.shared.counters.started(self.cluster.name(), intent.need);
     }
 
-    /// What comes now is the recovery. A member that does not answer any more is down, and alerts must say so. Where
-    /// no answer came, the server may still be at it, and the mark stays.
+    /// From here on the member recovers. If it no longer answers, it is down, and alerts must say so. Without an answer
+    /// to the RPC, the server may still be defragmenting, and the mark stays.
     fn defragmented(&self, _intent: &Intent) {
         self.cluster.requests.desk.lock().defragmenting = None;
     }

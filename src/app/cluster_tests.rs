@@ -28,7 +28,7 @@ pub(in crate::app) fn shared(slots: u32) -> Arc<Shared<FakeJournal>> {
     })
 }
 
-/// A cluster in the world of `shared`; another one of the same name is the next process.
+/// A cluster in the world of `shared`; another one of the same name represents the next process.
 pub(in crate::app) fn cluster_in(shared: &Arc<Shared<FakeJournal>>, name: &str, policy: Policy) -> Arc<TestCluster> {
     let mut etcd = FakeEtcd::new(3);
     etcd.cluster_id = ClusterId(name.bytes().map(u64::from).sum());

@@ -1,8 +1,8 @@
-//! Performs what a run asks for, one action at a time, and tells it what happened.
+//! Performs what a run asks for, one action at a time, and reports the results to it.
 //!
-//! Cancel-safety: the future of [`Drive::to_its_end`] must not be dropped while a Defragment is out: the server goes
-//! on all the same, and the journal would keep an open intent. That is what a crash looks like, and the
-//! next start treats it so.
+//! Cancel-safety: the future of [`Drive::to_its_end`] must not be dropped while a Defragment is in progress: the server
+//! would continue, and the journal would keep an open intent. That looks like a crash, and the next start treats it as
+//! one.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
@@ -37,41 +37,41 @@ use crate::{
     },
 };
 
-/// How often a watcher hears that a Defragment is still out.
+/// How often observers hear that a Defragment is still in progress.
 const REMINDER: Duration = Duration::from_secs(5);
 /// How long a step may take. etcd's own limit for a proposal is 7 s.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
-/// How often a member that may answer while it defragments is asked whether it does.
+/// How often a member that may answer while it defragments is queried for its state.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
-/// An answer within this time is no unavailability.
+/// An answer within this time does not count as unavailability.
 const UNNOTICED: Duration = Duration::from_millis(100);
-/// How often a process that is to end tries to write the end of a run before it leaves it to the next start.
+/// How often an ending process tries to record the end of a run before it leaves that to the next start.
 const FINISH_TRIES: u32 = 3;
 /// The time between two such tries.
 const FINISH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Asks for an early end of a run: `Some` means no further member.
+/// Requests an early end of a run: `Some` means no further member.
 pub type Stop = watch::Receiver<Option<Reason>>;
 
-/// What a run is driven with.
+/// Everything that driving a run needs.
 pub struct Drive<'a, E, J> {
-    /// Its number; the request is in the journal already.
+    /// Its number; the request is already in the journal.
     pub run: RunId,
     /// What the cluster's owner wants.
     pub policy: Policy,
-    /// What is checked outside etcd.
+    /// The checks outside etcd.
     pub gates: &'a [Gate],
-    /// The newest revision that is old enough to be compacted, for a policy that says so by age.
+    /// The newest revision that is old enough to be compacted, for a policy that compacts by age.
     pub old_revision: Option<u64>,
     /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
     pub snapshot_patience: Duration,
     /// The cluster.
     pub etcd: &'a E,
-    /// Where everything is written down first.
+    /// Where everything is recorded before it is done.
     pub journal: &'a J,
     /// Who watches.
     pub progress: &'a dyn Progress,
-    /// Which clusters this process is at work on.
+    /// Which clusters this process works on.
     pub claims: &'a Claims,
     /// Under which term of the lock; `None` where there is no lock.
     pub term: Option<Term>,
@@ -91,7 +91,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         self.finish(outcome, begun, &stop).await
     }
 
-    /// Reads the run back, and writes that it starts.
+    /// Reads the run back, and records that it starts.
     async fn begin(&self) -> Result<RunView, JournalError> {
         let view = self.journal.run(self.run).await?;
         let view = view.ok_or_else(|| JournalError::Read(format!("run {} is not there", self.run)))?;
@@ -103,7 +103,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         let ledger = ledger::read(self.journal, &view.request.cluster).await?;
         let mut past = Past::of(&ledger);
         if view.request.trigger == Trigger::Manual {
-            // Who asks knows of earlier attempts, but not whether one is still under way.
+            // The caller knows of earlier attempts, but not whether one is still in progress.
             past.attempts.clear();
         }
         Ok(Brief {
@@ -176,7 +176,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                         Event::DefragReturned { answer, unavailable }
                     }
                     _ => {
-                        let detail = "not sent: the member is not known".to_owned();
+                        let detail = "not sent: the member is unknown".to_owned();
                         let answer = Err(DefragError::Answered(detail));
                         Event::DefragReturned { answer, unavailable: None }
                     }
@@ -214,7 +214,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         }
     }
 
-    /// Why nothing that changes something may go out now: also what was asked for since the run was last told.
+    /// Why no RPC that changes something may be sent now; includes stops requested since the run was last informed.
     fn withheld(&self, stop: &Stop) -> Option<Reason> {
         stop.borrow().clone().or_else(|| self.permit.refusal())
     }
@@ -227,7 +227,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         self.journal.append(self.run, entry).await.map_err(|error| error.to_string())
     }
 
-    /// All gates of the moment at once, until a stop is asked for: they only read.
+    /// All gates of the moment at once, until a stop is requested: they only read.
     async fn check_gates(&self, moment: Moment, baselines: &mut BTreeMap<String, Value>, stop: &mut Stop) -> Event {
         let results = tokio::select! {
             biased;
@@ -248,7 +248,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         Event::GatesChecked { results, written }
     }
 
-    /// One member after the other, until a stop is asked for: while a member hashes, it may apply no writes.
+    /// One member after the other, until a stop is requested: while a member hashes, it may apply no writes.
     async fn hashes<'b>(
         &self,
         revision: u64,
@@ -261,7 +261,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
             self.progress.hashing(member);
             let answer = tokio::select! {
                 biased;
-                // Cancel-safe: a hash changes nothing, and a server that computes one nobody waits for ends by itself.
+                // Cancel-safe: a hash changes nothing, and a server that computes an abandoned one finishes by itself.
                 answer = timeout(limit, self.etcd.hash(member, revision)) => answer,
                 () = stopped(stop) => break,
             };
@@ -270,19 +270,19 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         hashes
     }
 
-    /// Writes the end of the run, for as long as it takes: until then the cluster counts as dealt with. Only a
-    /// process that is to end leaves it to the next start.
+    /// Records the end of the run, for as long as it takes: until then the cluster counts as dealt with. Only an ending
+    /// process leaves it to the next start.
     async fn finish(&self, outcome: Outcome, begun: Instant, stop: &Stop) -> Outcome {
         self.progress.finished(&outcome, begun.elapsed());
         let mut attempts = 0u32;
         while let Err(error) = self.journal.append(self.run, Entry::Finished(outcome.clone())).await {
             attempts = attempts.saturating_add(1);
             if attempts == 1 {
-                tracing::error!(run = self.run.0, %error, "cannot write the end of the run; trying again until it is written");
+                tracing::error!(run = self.run.0, %error, "cannot record the end of the run; retrying until it is recorded");
             }
             let process_ends = stop.borrow().as_ref().is_some_and(Reason::ends_the_process);
             if attempts >= FINISH_TRIES && process_ends {
-                tracing::error!(run = self.run.0, %error, "the end of the run is not written; the next start takes it up again");
+                tracing::error!(run = self.run.0, %error, "cannot record the end of the run; the next start of defragd will");
                 break;
             }
             sleep(FINISH_INTERVAL).await;
@@ -291,21 +291,21 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
     }
 }
 
-/// Returns when a stop is asked for; never if nobody can ask any more.
+/// Returns when a stop is requested; never if the sender is gone.
 async fn stopped(stop: &mut Stop) {
     if stop.wait_for(Option::is_some).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Waits, or until a stop is asked for: the pause between members is not worth waiting for then.
+/// Waits, or until a stop is requested: then the pause between members does not matter any more.
 async fn pause(time: Duration, stop: &mut Stop) {
     if time.is_zero() {
         return;
     }
     let stopped = stop.borrow().is_some();
     if stopped {
-        // The wait paces the look-outs for a server at work; it must not become a busy loop.
+        // The wait paces the observations of a server at work; it must not become a busy loop.
         sleep(time).await;
         return;
     }
@@ -320,7 +320,7 @@ async fn pause(time: Duration, stop: &mut Stop) {
 /// Sends a step once, through the member that it concerns or else any voter.
 async fn send<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &Step) -> Result<(), String> {
     let voter = || members.values().find(|member| !member.is_learner).ok_or("no voter is known");
-    let member = |id: &MemberId| members.get(id).ok_or("the member is not known");
+    let member = |id: &MemberId| members.get(id).ok_or("the member is unknown");
     let sent = async {
         let answer = match step {
             Step::Compact { revision } => etcd.compact(voter()?, *revision).await,
@@ -334,7 +334,7 @@ async fn send<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &St
     timeout(STEP_LIMIT, sent).await.unwrap_or_else(|_| Err(format!("no answer within {} s", STEP_LIMIT.as_secs())))
 }
 
-/// Waits for the answer, and tells how much of the time the member did not answer `Status`.
+/// Waits for the answer, and measures how long the member did not answer `Status`.
 async fn while_watched<E: Etcd, T>(etcd: &E, member: &Member, sent: impl Future<Output = T>) -> (T, Duration) {
     let noticed = |since: Instant| Some(since.elapsed()).filter(|time| *time > UNNOTICED).unwrap_or_default();
     let mut unavailable = Duration::ZERO;

@@ -93,7 +93,7 @@ async fn without_a_journal_nothing_is_started() {
     let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
     let (run, claims) = (accepted(&journal).await, Claims::default());
     journal.break_down();
-    // A process that is to end leaves the end of the run to the next start; another one goes on trying.
+    // An ending process leaves the end of the run to the next start; any other keeps retrying.
     let (_stop, stopped) = watch::channel(Some(Reason::ShuttingDown));
     let outcome = drive(run, &etcd, &journal, &claims).to_its_end(stopped).await;
     assert_eq!(outcome.reason().map(Reason::label), Some("journal_failed"));
@@ -124,7 +124,7 @@ async fn a_deadline_that_passes_ends_the_run_after_the_server_is_done() {
     etcd.take(Duration::from_hours(1));
     let (run, claims) = (accepted(&journal).await, Claims::default());
     let (_stop, stopped) = watch::channel(None);
-    // The fake ends with its future, as a server that is killed does: the member stays busy for good.
+    // The fake ends with its future, like a server that is killed: the member stays busy forever.
     let release = async {
         sleep(Duration::from_mins(20)).await;
         etcd.set_busy(3, false);

@@ -44,7 +44,7 @@ pub(crate) struct FakeEtcd {
     state: Mutex<State>,
     /// Clusters of different names must not look like one.
     pub(crate) cluster_id: ClusterId,
-    /// How long the last look before Defragment takes.
+    /// How long the last observation before Defragment takes.
     pub(crate) looks_for: Duration,
 }
 
@@ -178,7 +178,7 @@ impl Etcd for FakeEtcd {
 
     async fn defragment(&self, member: &Member, permit: &dyn Permit) -> Result<(), DefragError> {
         let id = member.id.0;
-        // As the real one's last look at who answers.
+        // Like the real one's last check of which member answers.
         sleep(self.looks_for).await;
         if let Some(reason) = permit.refusal() {
             return Err(DefragError::Withheld(reason));

@@ -1,4 +1,4 @@
-//! A lock's store in memory, in virtual time: candidates stand in a row with their leases, as in etcd.
+//! A lock's store in memory, in virtual time: candidates are queued with their leases, as in etcd.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -28,11 +28,11 @@ struct State {
     full: bool,
 }
 
-/// What all replicas share.
+/// The state that all replicas share.
 #[derive(Clone, Default)]
 pub(crate) struct FakeLocks(Arc<Mutex<State>>);
 
-/// One replica's way to it.
+/// One replica's access to it.
 pub(crate) struct FakeLock {
     all: FakeLocks,
     me: Holder,

@@ -1,9 +1,9 @@
-//! The clusters that are configured now, and all that runs for each: one small unit a cluster, which begins and ends
+//! The clusters that are configured now, and what runs for each: one small unit per cluster, which starts and ends
 //! with it.
 //!
-//! Must not run anything itself: units are handed to whoever watches over the tasks of the process, so that one that
-//! ends early is seen. A cluster that is taken out of the configuration *leaves*: its run under way starts no further
-//! member and goes to its end, what waits is ended, and until then its name is not free.
+//! It runs nothing itself: the units are given to the supervisor of the process's tasks, which notices if one ends
+//! early. A cluster that is removed from the configuration *leaves*: its run in progress starts no further member and
+//! is finished, a waiting request ends, and until then its name cannot be reused.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,12 +24,12 @@ use crate::{
 pub struct Roster<E, J> {
     /// The clusters.
     pub clusters: Vec<Arc<Cluster<E, J>>>,
-    /// Which alerts concern them. Swapped together with them: nobody sees some of before and some of after.
+    /// Which alerts concern them. Replaced together with the clusters, so that readers never see a mix of old and new.
     pub selectors: Vec<Selector>,
 }
 
 impl<E: Etcd, J: Journal> Roster<E, J> {
-    /// Of these clusters, with their selectors of now.
+    /// These clusters, with their current selectors.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>) -> Self {
         let selectors = clusters.iter().map(|cluster| cluster.rules().selector.clone()).collect();
         Self { clusters, selectors }
@@ -41,25 +41,26 @@ impl<E: Etcd, J: Journal> Roster<E, J> {
     }
 }
 
-/// All that runs for one cluster, to be run as one task.
+/// Everything that runs for one cluster, to be run as one task.
 pub struct Unit<E, J> {
     cluster: Arc<Cluster<E, J>>,
     stop: Stop,
 }
 
 impl<E: Etcd, J: Journal> Unit<E, J> {
-    /// Runs until the process ends or the cluster leaves, and gives the cluster's name. With `serves`, requests are
-    /// served; else it only lives. The parts share one task: the end of any is the end of the unit.
+    /// Runs until the process ends or the cluster leaves, and returns the cluster's name. With `serves`, requests are
+    /// served; without it, the cluster is only observed. The parts share one task: the end of any of them ends the
+    /// unit.
     pub async fn live(self, serves: bool) -> String {
         let Self { cluster, mut stop } = self;
-        // In boxes: of a thousand clusters, what is not under way should take no room.
+        // Boxed: in a fleet of a thousand clusters, parts that do not run should take little memory.
         if serves {
             tokio::select! {
-                // Ends when it is told to, after the run under way.
+                // Ends on a stop, after the run in progress.
                 () = Box::pin(cluster.work(stop.clone())) => {}
                 never = Box::pin(cluster.watch_revisions()) => match never {},
                 never = Box::pin(cluster.keep_schedule()) => match never {},
-                // Renews for as long as the run under way goes on.
+                // Renews until the run in progress has ended.
                 () = Box::pin(cluster.keep_lock()) => {}
             }
         } else {
@@ -67,7 +68,7 @@ impl<E: Etcd, J: Journal> Unit<E, J> {
             let _ = stop.wait_for(Option::is_some).await;
         }
         Box::pin(cluster.close(stop)).await;
-        // Nothing is under way any more: another replica may begin at once.
+        // Nothing is in progress any more: another replica may start at once.
         Box::pin(cluster.release_lock()).await;
         cluster.name().to_owned()
     }
@@ -100,38 +101,38 @@ impl<E: Etcd, J: Journal> Fleet<E, J> {
         Arc::clone(&self.now.lock())
     }
 
-    /// What is configured now, and what is not at its end yet.
+    /// What is configured now, and what was removed but has not ended yet.
     pub fn all(&self) -> Vec<Arc<Cluster<E, J>>> {
         let mut all = self.now().clusters.clone();
         all.extend(self.leaving.lock().iter().cloned());
         all
     }
 
-    /// Whether a cluster with this name is taken out, and not at its end yet.
+    /// Whether a cluster with this name was removed, but has not ended yet.
     pub fn is_leaving(&self, name: &str) -> bool {
         self.leaving.lock().iter().any(|cluster| cluster.name() == name)
     }
 
-    /// The units that are to be run, now and whenever clusters come. Only the first who asks gets them.
+    /// The units to run, now and whenever clusters are added. Only the first caller gets them.
     pub fn units(&self) -> Option<mpsc::UnboundedReceiver<Unit<E, J>>> {
         self.units_to_run.lock().take()
     }
 
-    /// Begins what runs for a cluster.
+    /// Starts what runs for a cluster.
     pub fn spawn(&self, cluster: &Arc<Cluster<E, J>>) {
         let (stop, stopped) = stop_channel();
         self.stops.lock().insert(cluster.name().to_owned(), stop);
-        // Where nobody runs units, as in tests, there is nothing to begin.
+        // In tests, where no task runs units, there is nothing to start.
         let _ = self.units.send(Unit { cluster: Arc::clone(cluster), stop: stopped });
     }
 
-    /// From now on these clusters are configured. Those that are not among them any more leave.
+    /// Replaces the configured clusters. Those that are no longer among them leave.
     pub fn swap(&self, next: Roster<E, J>) {
         let mut now = self.now.lock();
         let gone: Vec<_> = now.clusters.iter().filter(|old| next.find(old.name()).is_none()).cloned().collect();
         let come: Vec<_> = next.clusters.iter().filter(|new| now.find(new.name()).is_none()).cloned().collect();
         for cluster in gone {
-            info!(cluster = cluster.name(), "the cluster is no longer in the configuration");
+            info!(cluster = cluster.name(), "the cluster was removed from the configuration");
             cluster.retire();
             self.leaving.lock().push(Arc::clone(&cluster));
             if let Some(stop) = self.stops.lock().get(cluster.name()) {
@@ -144,7 +145,7 @@ impl<E: Etcd, J: Journal> Fleet<E, J> {
         *now = Arc::new(next);
     }
 
-    /// The unit of a cluster ended. Gives whether it was to: the cluster was leaving, and is gone now.
+    /// The unit of a cluster ended. Returns whether that was expected, because the cluster was leaving.
     pub fn ended(&self, name: &str) -> bool {
         let mut leaving = self.leaving.lock();
         let before = leaving.len();
@@ -156,7 +157,7 @@ impl<E: Etcd, J: Journal> Fleet<E, J> {
         gone
     }
 
-    /// Asks all that runs to end.
+    /// Stops everything that runs.
     pub fn stop(&self, reason: &Reason) {
         for stop in self.stops.lock().values() {
             stop.send_replace(Some(reason.clone()));

@@ -1,9 +1,9 @@
-//! What a replica does with requests and orders for a cluster whose lock another one holds: it offers its standing
-//! request to the holder again and again, and passes orders on at once.
+//! How a replica handles requests and actions for a cluster whose lock another replica holds: it offers its open
+//! request to the holder repeatedly, and forwards actions at once.
 //!
-//! A request is in this replica's journal before anybody was told that it is accepted, and stands there until the holder
-//! says that nothing of it stands there any more. If the lock moves or the holder loses its journal, it is offered anew,
-//! or served here: everything is measured again, so that a request that is served twice does nothing the second time.
+//! A request is in this replica's journal before it is acknowledged, and stays open there until the holder reports that
+//! it is done. If the lock moves or the holder loses its journal, the request is offered again, or served here:
+//! everything is measured again, so that a request that is served twice does nothing the second time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,16 +28,16 @@ use crate::{
     },
 };
 
-/// How often a request that the holder has is offered to it again.
+/// How often a request that the holder already has is offered to it again.
 const OFFER_INTERVAL: Duration = Duration::from_secs(15);
-/// How soon to try again after a failed offer; the wait doubles with each failure, up to the longest. A wrong token
-/// stays wrong until an operator fixes it.
+/// How soon to retry a failed offer; the wait doubles with each failure, up to the longest. A wrong token stays wrong
+/// until an operator fixes it.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
-/// How often the lock itself is looked at while there is nobody to offer to.
+/// How often the lock is checked while no holder is known.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What is offered to whom.
+/// The content of an offer, and its receiver.
 #[derive(Clone, PartialEq, Eq)]
 struct Offer {
     to: Holder,
@@ -46,35 +46,35 @@ struct Offer {
     approved: bool,
 }
 
-/// The last offer of the request that waits.
+/// The last offer of the waiting request.
 pub(super) struct LastOffer {
     what: Offer,
-    /// When it is made again, if nothing of it changes.
+    /// When it is offered again, if nothing changes.
     again_at: Instant,
-    /// How often in a row it failed.
+    /// How often in a row the offer failed.
     failures: u32,
     trouble: Option<Reason>,
 }
 
-/// What came of an offer.
+/// The result of an offer.
 enum Offered {
-    /// The request stands at the holder, too.
+    /// The request is open at the holder, too.
     Taken(HandedOver),
-    /// It does not hold the lock either: the next look at the lock tells.
+    /// The receiver does not hold the lock either; the next check of the lock shows which replica does.
     NotTheHolder,
-    /// Nothing of the request is left to be done.
+    /// The request is done.
     Over(Outcome),
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
-    /// The same, knowing the other replicas.
+    /// The same, with access to the other replicas.
     #[must_use]
     pub fn with_peers(mut self, peers: Arc<dyn Peers>) -> Self {
         self.succession.peers = Some(peers);
         self
     }
 
-    /// Offers a waiting request to the lock holder, unless the next offer is not due yet. Returns when to look again,
+    /// Offers a waiting request to the lock holder, unless the next offer is not due yet. Returns when to check again,
     /// and the reason if the holder did not accept it.
     pub(super) async fn hand_over(&self, view: &RunView) -> (Duration, Option<Reason>) {
         let (Some(holder), Some(peers)) = (self.succession.lock.view().holder(), &self.succession.peers) else {
@@ -121,11 +121,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         };
         let (run, alerts) = match taken {
             None if view.request.trigger == Trigger::Manual => {
-                let by = view.approved.as_ref().map_or("somebody", |approval| approval.by.as_str());
+                let by = view.approved.as_ref().map_or("unknown user", |approval| approval.by.as_str());
                 match peers.order(holder, &self.order("run", json!({ "by": by }))).await {
-                    // It knows nothing of the alerts that joined here.
+                    // It does not know the alerts that joined here.
                     Ok(answer) => (RunId(answer["run"].as_i64().unwrap_or_default()), Vec::new()),
-                    // An order is not repeated.
+                    // An action is not repeated.
                     Err(PeerError::Refused { status: 409, detail, .. }) => {
                         let reason = Reason::NotForwarded { holder: holder.name.clone(), detail };
                         return Ok(Offered::Over(Outcome::Refused { reason }));
@@ -154,7 +154,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(Offered::Taken(HandedOver { holder: holder.clone(), run, alerts }))
     }
 
-    /// Writes down what came of an offer, unless the request was cancelled while the other side answered.
+    /// Records the result of an offer, unless the request was cancelled while the holder answered.
     async fn record_offer(&self, view: &RunView, offered: Offered) -> Result<Duration, JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         match &self.requests.desk.lock().queued {
@@ -170,7 +170,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 if view.handed_over.as_ref() != Some(&handed) {
                     self.shared.journal.append(view.id, Entry::HandedOver(handed.clone())).await?;
                     let (cluster, run, holder) = (self.name(), view.id.0, handed.holder.name);
-                    info!(cluster, run, holder, holders_run = handed.run.0, "the request is handed over");
+                    info!(cluster, run, holder, holders_run = handed.run.0, "forwarded the request to the lock holder");
                 }
                 Ok(OFFER_INTERVAL)
             }
@@ -188,7 +188,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
     }
 
-    /// Alerts as the other replica takes them: our labels would select there what they select there.
+    /// Alerts in the form that the other replica accepts: our labels would select the same cluster there.
     fn forwarded(&self, alerts: Vec<AlertKey>, status: AlertStatus) -> Notification {
         let labels = Labels::from([(FORWARDED_CLUSTER.to_owned(), self.name().to_owned())]);
         let alert =
@@ -196,14 +196,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Notification { alerts: alerts.into_iter().map(alert).collect(), forwarded: true, ..Notification::default() }
     }
 
-    /// Tells the holder that alerts of a request that it has no longer fire. As good as it goes: it measures anyway.
+    /// Informs the holder that alerts of a request it already has no longer fire. Best effort: it measures anyway.
     pub(super) fn pass_resolved(&self, view: &RunView, alerts: &[AlertKey]) {
         let (Some(handed), Some(peers)) = (view.handed_over.clone(), self.succession.peers.clone()) else { return };
         let notification = self.forwarded(alerts.to_vec(), AlertStatus::Resolved);
         let cluster = self.name().to_owned();
         tokio::spawn(async move {
             if let Err(error) = peers.notify(&handed.holder, &notification).await {
-                warn!(cluster, %error, "the holder is not told that alerts are resolved");
+                warn!(cluster, %error, "cannot inform the lock holder of resolved alerts");
             }
         });
     }
@@ -212,7 +212,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         PeerOrder { path: ["clusters".to_owned(), self.name().to_owned(), what.to_owned()], body }
     }
 
-    /// Passes an order to the holder, if that is another replica; `None` if it is to be carried out here.
+    /// Forwards an action to the holder, if that is another replica; `None` if it is to be executed here.
     pub(super) async fn pass_order(
         &self,
         by: &str,
@@ -235,7 +235,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.pass(self.order(what, body), forwarded).await
     }
 
-    /// The same for an approval of one of our runs, once it is handed over. Before, it is taken here and goes with it.
+    /// The same for an approval of one of our runs, once it is forwarded. Before that, it is recorded here and
+    /// forwarded with it.
     pub(super) async fn pass_approve(
         &self,
         view: &RunView,
@@ -260,13 +261,18 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let (Some(holder), Some(peers)) = (known, &self.succession.peers) else {
             let detail = match view.may_begin() {
                 Err(reason) => reason.to_string(),
-                Ok(_) => "the lock is just changing hands".to_owned(),
+                Ok(_) => "the lock is changing its holder".to_owned(),
             };
             return Some(Err(CommandError::NoHolder { detail }));
         };
         Some(match peers.order(&holder, &order).await {
             Ok(answer) => {
-                info!(cluster = self.name(), holder = holder.name, order = order.path.join("/"), "order passed on");
+                info!(
+                    cluster = self.name(),
+                    holder = holder.name,
+                    action = order.path.join("/"),
+                    "forwarded an action to the lock holder"
+                );
                 Ok(Carried::Elsewhere { holder: holder.name, answer })
             }
             Err(PeerError::Refused { status, detail, .. })

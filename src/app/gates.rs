@@ -1,4 +1,4 @@
-//! The gates of a cluster, put together from its configuration.
+//! The gates of a cluster, built from its configuration.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ pub struct GateError {
     pub detail: String,
 }
 
-/// Those of one cluster, or all that is wrong with them in one error.
+/// The gates of one cluster, or everything that is wrong with them in one error.
 pub fn of(cluster: &ClusterSettings) -> anyhow::Result<Vec<Gate>> {
     gates(&cluster.gates).map_err(|errors| {
         let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
@@ -43,8 +43,8 @@ pub fn of(cluster: &ClusterSettings) -> anyhow::Result<Vec<Gate>> {
     })
 }
 
-/// Builds them all, and looks whether their files can be used. Blocks while it reads them. Every gate that
-/// cannot be used is named, not the first one alone.
+/// Builds all gates, and checks that their files are usable. Blocks while it reads them. Reports every gate that cannot
+/// be used, not only the first.
 pub fn gates(settings: &[GateSettings]) -> Result<Vec<Gate>, Vec<GateError>> {
     let mut gates = Vec::new();
     let mut errors = Vec::new();
@@ -125,7 +125,7 @@ fn tries(settings: TrySettings) -> Tries {
     Tries { timeout, attempts, interval, hold }
 }
 
-/// How a server is spoken to. `name` is for the log.
+/// How to talk to a server. `name` is for the log.
 pub(super) fn access(name: &str, settings: &AccessSettings, timeout: Duration, follow_redirects: bool) -> Access {
     Access {
         credentials: Credentials {
@@ -142,7 +142,7 @@ pub(super) fn access(name: &str, settings: &AccessSettings, timeout: Duration, f
 
 fn tls(name: &str, settings: &TlsSettings) -> ClientTls {
     if settings.insecure_skip_verify {
-        warn!(name, "insecure_skip_verify: this gate or target believes whoever answers");
+        warn!(name, "insecure_skip_verify is set: certificates are not verified for this gate or target");
     }
     ClientTls {
         ca_file: settings.ca_file.clone(),

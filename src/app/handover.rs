@@ -1,8 +1,8 @@
-//! What goes from one holder of a cluster's lock to the next: read and counted in before anything begins under a new
-//! term, and left after every order and every run.
+//! What one holder of a cluster's lock passes to the next: it is read and merged before anything starts under a new
+//! term, and written after every action and every run.
 //!
-//! A note that cannot be read keeps this replica from beginning anything. One that cannot be left keeps nothing up: it
-//! is tried again with each renewal.
+//! If the note cannot be read, this replica starts nothing. If it cannot be written, nothing is delayed: it is retried
+//! with each renewal.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -21,12 +21,12 @@ use crate::{
     ports::{etcd::Etcd, journal::Journal, lock::LockStore},
 };
 
-/// The renewals must not wait for longer.
+/// The renewals must not wait longer.
 const NOTE_LIMIT: Duration = Duration::from_secs(5);
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
-    /// Stands for the cluster's lock, renews it, and keeps the note beside it. Never ends; to be dropped when the
-    /// process ends, before [`Cluster::release_lock`].
+    /// Stays a candidate for the cluster's lock, renews it, and keeps the note up to date. Never ends; to be dropped
+    /// when the process ends, before [`Cluster::release_lock`].
     pub async fn keep_lock(&self) {
         let Some(store) = self.succession.lock.store().cloned() else { return std::future::pending().await };
         loop {
@@ -43,14 +43,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 tokio::select! {
                     biased;
                     () = sleep_until(next) => break,
-                    // What failed is tried again after the next renewal.
+                    // Failures are retried after the next renewal.
                     () = self.succession.wake.notified(), if settled => {}
                 }
             }
         }
     }
 
-    /// Reads and counts in what the last holders left, once for each term.
+    /// Reads and merges what the last holders left, once for each term.
     async fn inherit(&self, store: &dyn LockStore, term: Term) -> bool {
         if self.succession.has_inherited(term) {
             return true;
@@ -62,7 +62,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                     cluster = self.name(),
                     term = term.0,
                     detail,
-                    "what the last holder of the lock left cannot be taken over; nothing begins"
+                    "cannot read what the last lock holder left; no run starts, retrying"
                 );
                 self.shared.counters.lock(self.name(), false, true);
                 Inherited::Failed(detail)
@@ -71,7 +71,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let done = matches!(state, Inherited::Under(_));
         *self.succession.inherited.lock() = state;
         if done {
-            // The next one shall find who holds it now.
+            // The next request to it must find the current holder.
             self.succession.tell_successor();
             self.requests.wake.notify_one();
         }
@@ -82,7 +82,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let read = timeout(NOTE_LIMIT, store.left()).await;
         let note: Fact<_> = read.unwrap_or_else(|_| Err(Unknown::timed_out("the last holder's note", NOTE_LIMIT)));
         let Some(note) = note.map_err(|unknown| unknown.detail)? else { return Ok(()) };
-        let digest = Digest::read(&note).map_err(|error| format!("it is not understood: {error}"))?;
+        let digest = Digest::read(&note).map_err(|error| format!("it cannot be parsed: {error}"))?;
         let mut digest = digest.not_after(self.shared.clock.now());
         let ledger = self.ledger().await.map_err(|error| error.to_string())?;
         let started = ledger.runs.iter().rev().find(|run| run.started_at.is_some());
@@ -93,7 +93,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             last_holder = digest.holder,
             last_term = digest.term.0,
             run_since = digest.run_since.map(|since| since.to_string()),
-            "took over what the last holder of the lock left"
+            "read what the last lock holder left"
         );
         let request = digest.request.clone();
         self.shared.journal.inherit(self.name(), digest).await.map_err(|error| error.to_string())?;
@@ -112,18 +112,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
     }
 
-    /// Leaves what is known here, if that is new.
+    /// Writes what is known here, if it is new.
     async fn leave_note(&self, store: &dyn LockStore, term: Term) -> bool {
         if !self.succession.note_due.swap(false, Ordering::SeqCst) {
             return true;
         }
         let Err(detail) = self.try_to_leave(store, term).await else { return true };
-        warn!(
-            cluster = self.name(),
-            term = term.0,
-            detail,
-            "pauses, failures and cooldowns are not left for the next holder of the lock; trying again"
-        );
+        warn!(cluster = self.name(), term = term.0, detail, "could not save state for the next lock holder; retrying");
         self.shared.counters.lock(self.name(), false, true);
         self.succession.note_due.store(true, Ordering::SeqCst);
         false

@@ -5,10 +5,10 @@ use crate::{
     ports::journal::{Journal, JournalError},
 };
 
-/// More than the runs of a day with hourly refusals, so that what counts in a row is among them.
+/// More than the runs of a day with hourly refusals, so that consecutive failures are among them.
 const RUNS_TO_READ: usize = 500;
 
-/// The newest runs of a cluster, and what people ordered about it.
+/// The newest runs of a cluster, and the operators' actions on it.
 pub async fn read<J: Journal>(journal: &J, cluster: &str) -> Result<Ledger, JournalError> {
     let runs = journal.runs_of(cluster, RUNS_TO_READ).await?;
     let orders = journal.orders(cluster).await?;

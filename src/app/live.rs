@@ -1,6 +1,6 @@
-//! The run under way, for those who watch it, and the signal that there is something new to see.
+//! The run in progress, for viewers, and the signal that there is something new to see.
 //!
-//! Only what is shown is kept here: nothing is decided by it.
+//! It is only displayed: no decision depends on it.
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// Tells watchers that something changed. They look for themselves what it was.
+/// Signals viewers that something changed. They find out what it was.
 #[derive(Debug, Default)]
 pub struct Changes(watch::Sender<u64>);
 
@@ -38,7 +38,7 @@ impl Changes {
     }
 }
 
-/// The run under way of one cluster.
+/// The run in progress of one cluster.
 #[derive(Debug, Default)]
 pub(super) struct Stage(Mutex<Option<Live>>);
 
@@ -65,7 +65,7 @@ impl Stage {
     }
 }
 
-/// A wait for the same thing goes on, though its words may change with its figures.
+/// The same wait continues, though its text may change with its figures.
 fn is_same(a: &Doing, b: &Doing) -> bool {
     match (a, b) {
         (Doing::Waiting { code: a, .. }, Doing::Waiting { code: b, .. }) => a == b,
@@ -73,11 +73,11 @@ fn is_same(a: &Doing, b: &Doing) -> bool {
     }
 }
 
-/// Keeps the stage up with a run; when it is dropped, the stage is empty.
+/// Keeps the stage up to date with a run; when it is dropped, the stage is empty.
 pub(super) struct LiveProgress<'a, E: Etcd, J: Journal>(&'a Cluster<E, J>);
 
 impl<'a, E: Etcd, J: Journal> LiveProgress<'a, E, J> {
-    /// `view` is what an earlier process did of the run.
+    /// `view` is what an earlier process did in the run.
     pub(super) fn begin(cluster: &'a Cluster<E, J>, run: RunId, trigger: Trigger, view: Option<&RunView>) -> Self {
         let now = cluster.shared.clock.now();
         *cluster.stage.0.lock() = Some(Live {

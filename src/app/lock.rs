@@ -1,8 +1,8 @@
-//! Keeps one replica's standing for the lock of one cluster, and tells whether it may act.
+//! Keeps one replica a candidate for the lock of one cluster, and says whether it may act.
 //!
-//! One task per cluster renews ([`Lock::round`], driven by `app::handover`); everybody else asks a [`LockView`], which answers from memory and
-//! from the monotonic clock. The two are apart on purpose: a task that hangs, or a process that was stopped, must not
-//! be able to make the view say yes for longer than the store promised.
+//! One task per cluster renews ([`Lock::round`], driven by `app::handover`); all others use a [`LockView`], which
+//! answers from memory and from the monotonic clock. The two are separate on purpose: even if the task hangs, or the
+//! process was suspended, the view must not say yes for longer than the store promised.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,17 +21,17 @@ use crate::{
     ports::{etcd::Permit, lock::LockStore},
 };
 
-/// With this part of the TTL between two renewals, several may fail before the lock is lost …
+/// The renewal interval is this part of the TTL, so that several may fail before the lock is lost …
 const RENEWALS_PER_TTL: u32 = 12;
-/// … but a store is not asked more often than this …
+/// … but a store is not queried more often than this …
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// … and at least this often.
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
-/// A follower asks this often, so that it takes over soon after an orderly end.
+/// A follower checks this often, so that it acquires the lock soon after an orderly release.
 const FOLLOWER_INTERVAL: Duration = Duration::from_secs(3);
-/// One round of the store's calls, all its endpoints included. What it needs longer for is not worth waiting for.
+/// Time limit of one round of calls to the store, all its endpoints included.
 const ROUND_LIMIT: Duration = Duration::from_secs(20);
-/// The last act of a process that ends: the next holder waits for the TTL else, which is no harm.
+/// Time limit of the last call of an ending process: if it fails, the next holder waits for the TTL, which is harmless.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The lock of one cluster.
@@ -40,26 +40,26 @@ pub struct Lock {
     me: String,
     settling: Duration,
     state: watch::Sender<State>,
-    /// Under which term it was ours when that was last told.
+    /// The term in which it was held at the last report.
     told: Mutex<Option<Term>>,
     epoch: Instant,
 }
 
-/// What is known of a lock, for whoever wants to act. Cheap to copy.
+/// What is known of a lock, for tasks that want to act. Cheap to copy.
 #[derive(Clone, Debug)]
 pub struct LockView {
     state: watch::Receiver<State>,
     epoch: Instant,
 }
 
-/// What one round of renewal brought.
+/// The result of one round of renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Round {
-    /// Whether the lock came or went.
+    /// Whether the lock was acquired or lost.
     pub change: Change,
-    /// What the store said instead of an answer.
+    /// The store's error, if it did not answer.
     pub trouble: Option<String>,
-    /// When to ask again.
+    /// When to renew again.
     pub again_after: Duration,
 }
 
@@ -69,7 +69,7 @@ impl Lock {
         Self::with(None, "", Duration::ZERO, State::always())
     }
 
-    /// No lock, and nothing to act on: this process only looks.
+    /// No lock, and nothing to act on: this process only observes.
     pub fn never() -> Self {
         let detail = "this process only exports metrics".to_owned();
         Self::with(None, "", Duration::ZERO, State::Unknown { detail })
@@ -85,7 +85,7 @@ impl Lock {
         Self { store, me: me.to_owned(), settling, state, told, epoch: Instant::now() }
     }
 
-    /// What is known of it.
+    /// The current view of it.
     pub fn view(&self) -> LockView {
         LockView { state: self.state.subscribe(), epoch: self.epoch }
     }
@@ -95,12 +95,12 @@ impl Lock {
         &self.me
     }
 
-    /// Whether there is one to be held.
+    /// Whether a lock is used.
     pub fn is_needed(&self) -> bool {
         self.store.is_some()
     }
 
-    /// The store, where there is one.
+    /// The store, if a lock is used.
     pub fn store(&self) -> Option<&Arc<dyn LockStore>> {
         self.store.as_ref()
     }
@@ -110,7 +110,7 @@ impl Lock {
         let Some(store) = &self.store else {
             return Round { change: Change::Same, trouble: None, again_after: MAX_INTERVAL };
         };
-        // Before the first byte is on its way: what the store promises counts from here.
+        // Measured before the request is sent: the store's promise counts from here.
         let sent_at = self.epoch.elapsed();
         let limited = timeout(ROUND_LIMIT, store.stand()).await;
         let answer = limited.unwrap_or_else(|_| Err(Unknown::timed_out("the lock's store", ROUND_LIMIT)));
@@ -120,16 +120,17 @@ impl Lock {
     fn heard(&self, sent_at: Duration, answer: &Fact<Standing>) -> Round {
         let now = self.epoch.elapsed();
         let after = self.state.borrow().heard(sent_at, now, self.settling, answer);
-        // Against what was told, not against what was so: a process that was stopped past the validity has a loss to tell.
+        // Compared with the last report, not with the actual state: a process suspended past the validity has a loss to
+        // report.
         let before = std::mem::replace(&mut *self.told.lock(), after.held(now));
         let change = State::change(before, after.held(now));
         let interval = match answer {
             Ok(Standing::Held { ttl, .. }) => (*ttl / RENEWALS_PER_TTL).clamp(MIN_INTERVAL, MAX_INTERVAL),
             Ok(Standing::Elsewhere { .. }) => FOLLOWER_INTERVAL,
-            // A renewal that failed is tried again soon, for the validity runs.
+            // A failed renewal is retried soon, because the validity is running out.
             Err(_) => MIN_INTERVAL * 2,
         };
-        // A validity that ends before the next round is told at once, not a round later.
+        // A validity that ends before the next round is reported at once, not a round later.
         let again_after = after.held(now).and(after.next(now)).map_or(interval, |next| {
             let left = next.saturating_sub(now) + Duration::from_millis(1);
             interval.min(left.max(MIN_INTERVAL / 4))
@@ -142,12 +143,12 @@ impl Lock {
         Round { change, trouble: answer.as_ref().err().map(|unknown| unknown.detail.clone()), again_after }
     }
 
-    /// Gives the lock up. From here on nothing begins in this process.
+    /// Releases the lock. From here on nothing starts in this process.
     pub async fn release(&self) {
         let Some(store) = &self.store else { return };
-        self.state.send_replace(State::Unknown { detail: "this replica has given it up".to_owned() });
+        self.state.send_replace(State::Unknown { detail: "this replica has released it".to_owned() });
         if timeout(RELEASE_LIMIT, store.release()).await.is_err() {
-            tracing::warn!("the lock could not be given up in time: the next holder waits for its end");
+            tracing::warn!("could not release the lock in time: the next holder waits until it expires");
         }
     }
 }
@@ -157,17 +158,17 @@ impl LockView {
         self.epoch.elapsed()
     }
 
-    /// The term, while the lock is certainly ours.
+    /// The term, while this replica certainly holds the lock.
     pub fn held(&self) -> Option<Term> {
         self.state.borrow().held(self.now())
     }
 
-    /// The term under which something may begin now, or why nothing may.
+    /// The term under which something may start now, or why nothing may.
     pub fn may_begin(&self) -> Result<Term, Reason> {
         self.state.borrow().may_begin(self.now())
     }
 
-    /// Who else holds it, as far as is known.
+    /// The other replica that holds it, if known.
     pub fn holder(&self) -> Option<Holder> {
         match &*self.state.borrow() {
             State::Elsewhere { holder } => Some(holder.clone()),
@@ -181,24 +182,24 @@ impl LockView {
         Some(self.state.borrow().next(now)?.saturating_sub(now))
     }
 
-    /// Lets out what began under this term, for as long as it lasts.
+    /// Permits RPCs of what began under this term, for as long as the term lasts.
     pub fn permit(&self, term: Term) -> TermPermit {
         TermPermit { view: self.clone(), term }
     }
 
-    /// Returns when what began under this term must send nothing more.
+    /// Resolves when what began under this term must send nothing more.
     pub async fn lost(&self, term: Term) -> Reason {
         let mut state = self.state.clone();
         loop {
             if let Some(reason) = state.borrow_and_update().lost(term, self.now()) {
                 return reason;
             }
-            // For good where there is no lock, and then for longer than any timer goes.
+            // Never, if there is no lock; then the time is longer than any timer supports.
             let left = self.changes_in().unwrap_or(MAX_INTERVAL).min(Duration::from_hours(24));
             tokio::select! {
                 biased;
                 changed = state.changed() => if changed.is_err() {
-                    // Nobody renews any more: what is known runs out by itself.
+                    // Nothing renews the lock any more: it expires by itself.
                     sleep(left).await;
                 },
                 () = sleep(left) => {}

@@ -36,7 +36,7 @@ type Etcd = Arc<FakeEtcd>;
 
 type TestApp = App<Etcd, FakeJournal>;
 
-/// The replicas by their names: what one sends to another arrives, unless that one is gone.
+/// The replicas by their names: what one sends to another arrives, unless the receiver is down.
 #[derive(Clone, Default)]
 struct Net(Arc<Mutex<BTreeMap<String, Weak<TestApp>>>>);
 
@@ -154,7 +154,7 @@ impl World {
     }
 }
 
-/// A process: what it knows, and its tasks.
+/// A process: its state and its tasks.
 struct Replica {
     cluster: Arc<Cluster<Etcd, FakeJournal>>,
     app: Arc<TestApp>,
@@ -191,7 +191,7 @@ impl Replica {
         self.runs().await.iter().map(|run| outcome(run).unwrap_or(("open", ""))).collect()
     }
 
-    /// As `kill -9`: nothing of it runs any more.
+    /// Like `kill -9`: all its tasks end.
     fn kill(self) -> Arc<Shared<FakeJournal>> {
         for task in &self.tasks {
             task.abort();
@@ -277,7 +277,7 @@ async fn a_lock_that_cannot_be_renewed_stops_the_run_after_the_member_under_way(
 #[tokio::test(start_paused = true)]
 async fn a_process_that_was_stopped_past_the_ttl_sends_nothing_when_it_wakes() {
     let mut fake = etcd();
-    // Longer than the validity: the decision is made under a lock that is gone when the RPC would go out.
+    // Longer than the validity: the decision is made under a lock that has expired when the RPC would be sent.
     fake.looks_for = S * 2;
     let world = World::new(fake);
     let first = world.start("one");
@@ -286,7 +286,7 @@ async fn a_process_that_was_stopped_past_the_ttl_sends_nothing_when_it_wakes() {
     while first.runs().await[0].open_intent.is_none() {
         sleep(S / 100).await;
     }
-    // The intent is written, and the last look is under way: then nothing runs for a minute.
+    // The intent is recorded, and the last observation is in progress: then nothing runs for a minute.
     world.locks.cut("one");
     sleep(S / 2).await;
     advance(TTL).await;
@@ -367,7 +367,7 @@ async fn a_request_whose_holder_dies_is_served_by_whoever_accepted_it() {
     }
     let journal = first.kill();
     world.net.cut("one");
-    // The server goes on by itself.
+    // The server continues by itself.
     sleep(S * 30).await;
     world.etcd.set_busy(3, false);
     sleep(S * 900).await;
@@ -396,7 +396,7 @@ async fn a_run_that_lost_its_lock_is_gone_on_with_by_the_new_holder() {
     assert_eq!(first.outcomes().await[0], ("stopped", "lock_lost"));
     world.locks.mend("one");
     sleep(S * 1200).await;
-    // The old holder still had the alert: after a minute it asks the new one.
+    // The old holder still had the alert: after a minute it offers it to the new one.
     assert_eq!(first.outcomes().await, [("stopped", "lock_lost"), ("stopped", "handed_over")]);
     assert_eq!(second.outcomes().await, [("succeeded", "")]);
     assert_eq!(world.etcd.order(), [3, 2, 1]);
@@ -497,7 +497,7 @@ async fn a_holder_that_lost_its_journal_is_offered_the_request_anew() {
     assert_eq!(first.outcomes().await, [("open", "")]);
     first.kill();
     world.net.cut("one");
-    // It comes back before its lease ends, and gets the lock again.
+    // It resumes before its lease ends, and acquires the lock again.
     let first = world.start_with("one", shared(1), Mode::Enforce);
     sleep(S * 900).await;
     let (one, two) = (first.outcomes().await, second.outcomes().await);
@@ -543,7 +543,7 @@ async fn a_pause_and_what_was_done_go_to_the_next_holder_and_back() {
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
     let pause = Command::Pause { reason: "upgrade".to_owned(), lasts: None };
     first.app.command("a", "ann".to_owned(), pause, false).await.expect("carried");
-    // Without a moment for anything but the note.
+    // Without time for anything but the note.
     sleep(S / 10).await;
     let journal = first.kill();
     world.net.cut("one");
@@ -555,7 +555,7 @@ async fn a_pause_and_what_was_done_go_to_the_next_holder_and_back() {
     assert_eq!((second.outcomes().await, second.waits_for()), (vec![("open", "")], Some("paused")));
     assert_eq!(world.etcd.order().len(), 3);
 
-    // The second one resumes and dies; the first one comes back to its own, older pause.
+    // The second one resumes and dies; the first one returns with its own, older pause.
     let resume = Command::Resume { reason: "done".to_owned() };
     second.app.command("a", "ann".to_owned(), resume, false).await.expect("carried");
     sleep(S / 10).await;
@@ -603,7 +603,7 @@ async fn a_loss_that_came_between_two_renewals_is_told() {
     let lock = Lock::over(locks.replica("one"), "one");
     assert_eq!(lock.round().await.change, Change::Gained(Term(1)));
     assert_eq!(lock.round().await.change, Change::Same);
-    // Stopped past the validity; the other one has it by now.
+    // Suspended past the validity; the other one holds the lock by now.
     advance(TTL * 2).await;
     let other = Lock::over(locks.replica("two"), "two");
     assert_eq!(other.round().await.change, Change::Gained(Term(2)));

@@ -1,4 +1,4 @@
-//! The locks of the configured clusters, put together from the configuration, and the way to the other replicas.
+//! The locks of the configured clusters, built from the configuration, and the access to the other replicas.
 
 use std::sync::Arc;
 
@@ -16,20 +16,20 @@ use crate::{
     ports::lock::LockStore,
 };
 
-/// Who we are for the other replicas.
+/// This replica's name and URL for the other replicas.
 pub fn holder(settings: &LockSettings) -> Holder {
     let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned());
     let name = settings.name.clone().or_else(|| host().ok().filter(|name| !name.is_empty()));
     Holder { name: name.unwrap_or_else(|| "defragd".to_owned()), url: settings.url.as_ref().map(ToString::to_string) }
 }
 
-/// The lock's store for this cluster; nothing where there is one replica. Nothing is sent yet.
+/// The lock's store for this cluster; `None` with a single replica. Nothing is sent yet.
 pub fn store(settings: &LockSettings, cluster: &ClusterSettings) -> anyhow::Result<Option<Arc<dyn LockStore>>> {
     let me = holder(settings);
     Ok(match &settings.kind {
         LockKind::None => None,
         LockKind::Etcd { prefix, coordination } => {
-            // Connections of its own: what a run waits for must not be in the way of a renewal.
+            // A separate connection: a run's RPCs must not delay a renewal.
             let etcd = match coordination {
                 None => EtcdCluster::open(sources(cluster)).with_context(|| format!("cluster {}", cluster.name))?,
                 Some(own) => {
@@ -59,7 +59,7 @@ pub fn store(settings: &LockSettings, cluster: &ClusterSettings) -> anyhow::Resu
     })
 }
 
-/// The way to the other replicas.
+/// The access to the other replicas.
 pub fn peers(settings: &LockSettings) -> HttpPeers {
     let peers = &settings.peers;
     let tls = ClientTls {

@@ -1,4 +1,4 @@
-//! Tells the log about a run: one line a step, the message constant, the facts in fields.
+//! Logs a run: one line per step, the message constant, the facts in fields.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{
     ports::progress::Progress,
 };
 
-/// Writes the steps of one run to the log.
+/// Logs the steps of one run.
 pub struct LogProgress {
     /// The cluster's name in the configuration.
     pub cluster: String,
@@ -33,11 +33,11 @@ impl Progress for LogProgress {
         let order: Vec<_> = plan.pending().map(|(step, _)| step.member.as_str()).collect();
         info!(cluster, run, order = order.join(","), "planned");
         for warning in &plan.warnings {
-            warn!(cluster, run, code = warning.label(), %warning, "this should be known before");
+            warn!(cluster, run, code = warning.label(), %warning, "planned with a warning");
         }
         for step in &plan.steps {
             if let Decision::Skip { reason } = &step.decision {
-                info!(cluster, run, member = step.member, code = reason.label(), %reason, "member is left alone");
+                info!(cluster, run, member = step.member, code = reason.label(), %reason, "member skipped");
             }
         }
     }
@@ -46,7 +46,7 @@ impl Progress for LogProgress {
         let (cluster, run) = (&self.cluster, self.run.0);
         match step {
             Step::Compact { revision } => info!(cluster, run, revision, "compacting"),
-            Step::MoveLeader { from, member, .. } => info!(cluster, run, %from, to = member, "handing leadership over"),
+            Step::MoveLeader { from, member, .. } => info!(cluster, run, %from, to = member, "transferring leadership"),
             Step::DisarmNoSpace { member, .. } => info!(cluster, run, member, "disarming NOSPACE"),
         }
     }
@@ -80,7 +80,7 @@ impl Progress for LogProgress {
 
     fn fell_back(&self, reason: &Reason) {
         let (cluster, run) = (&self.cluster, self.run.0);
-        warn!(cluster, run, code = reason.label(), %reason, "the leader is defragmented as the leader");
+        warn!(cluster, run, code = reason.label(), %reason, "not transferring leadership: defragmenting the leader as it is");
     }
 
     fn member_ended(&self, result: &MemberResult) {
@@ -122,7 +122,10 @@ impl Progress for LogProgress {
         let (detail, seconds) = (&result.detail, result.took.as_secs_f64());
         match (result.passed, result.on_failure) {
             (true, _) => info!(cluster, run, gate, moment, seconds, detail, "gate passed"),
-            (false, OnFailure::Warn) => warn!(cluster, run, gate, moment, seconds, detail, "gate failed; going on"),
+            (false, OnFailure::Warn) => warn!(
+                cluster,
+                run, gate, moment, seconds, detail, "gate failed; continuing, because on_failure is warn"
+            ),
             (false, OnFailure::Stop) => error!(cluster, run, gate, moment, seconds, detail, "gate failed"),
         }
     }
@@ -134,7 +137,7 @@ impl Progress for LogProgress {
             Verdict::Equal => info!(cluster, run, revision, "the members hold the same data"),
             Verdict::Different => error!(cluster, run, revision, detail = said, "the members hold different data"),
             Verdict::Unknown { .. } => {
-                warn!(cluster, run, revision, detail = said, "the members' data was not compared");
+                warn!(cluster, run, revision, detail = said, "could not compare the members' data");
             }
         }
     }
@@ -156,12 +159,12 @@ pub fn unread_pages(cluster: &str, run: RunId, facts: &ClusterFacts) {
     }
 }
 
-/// Warns about each known defect of a version that members run, and if it gets no fixes.
+/// Warns about each known defect of a version that members run, and about a version without support.
 pub fn version_warnings(cluster: &str, version: &str) {
     if let Some(since) = version::support_ended(version) {
-        warn!(cluster, version, since, "this version of etcd gets no fixes any more: upgrade it");
+        warn!(cluster, version, since, "this version of etcd gets no more fixes: upgrade it");
     }
     for defect in version::warnings(version) {
-        warn!(cluster, version, defect, "this version of etcd has a defect that bears on defragmentation");
+        warn!(cluster, version, defect, "this version of etcd has a defect that affects defragmentation");
     }
 }

@@ -1,14 +1,14 @@
 //! The application: observes clusters, drives runs, serves.
 //!
-//! [`observer`] gathers facts through the etcd port, [`driver`] performs what a run asks for,
-//! [`gates`] builds a cluster's gates and [`checks`] asks them, [`cluster`] keeps one cluster, of its `target` (the
-//! etcd), its requests and its `succession` (which replica acts), [`requests`] takes what is
-//! asked of it, [`worker`] serves it one by one, [`ledger`] reads what the journal says of it, [`lock`] keeps the lock
-//! ([`locks`] builds them) and [`forward`] hands to its holder, [`handover`] tells the next one, [`service`] answers the HTTP
-//! side and `overview` the status page, with [`live`] for the run under way, [`web`] reads its security again and again,
-//! [`reconcile`] asks Alertmanager at the start, [`fleet`] keeps the clusters and what runs for each, [`reload`] swaps them,
-//! [`notify`] tells others of runs, [`probe`] measures clusters that are not configured, [`report`] reviews the past,
-//! [`serve`] puts the real adapters together and ends them in order.
+//! [`observer`] gathers facts through the etcd port, [`driver`] performs what a run asks for, [`gates`] builds a
+//! cluster's gates and [`checks`] checks them. [`cluster`] is one cluster, made of its `target` (the etcd), its
+//! requests and its `succession` (which replica acts); [`requests`] accepts requests, [`worker`] serves them one by
+//! one, [`ledger`] reads what the journal holds about the cluster. [`lock`] keeps the lock, [`locks`] builds the locks,
+//! [`forward`] forwards to the holder, [`handover`] keeps the note for the next holder. [`service`] answers the HTTP
+//! side and `overview` the status page, with [`live`] for the run in progress; [`web`] reloads the web configuration,
+//! [`reconcile`] queries Alertmanager at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
+//! replaces them, [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured,
+//! [`report`] reviews the past, and [`serve`] puts the real adapters together and shuts them down in order.
 
 pub mod checks;
 pub mod claims;

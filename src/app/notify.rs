@@ -1,5 +1,5 @@
-//! Tells others of runs, without ever holding one up: each target has a bounded queue and a task of its own. Who does
-//! not keep up loses notices, which are counted, and nothing else.
+//! Sends notifications of runs without ever delaying one: each target has a bounded queue and a task of its own. A
+//! target that does not keep up loses notifications, which are counted, and nothing else.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,9 +28,9 @@ use crate::{
     telemetry::counters::NotificationCounter,
 };
 
-/// Runs of an hour, in a large fleet.
+/// As many as the runs of an hour in a large fleet.
 const QUEUE: usize = 100;
-/// The waits before the second and the third try; there is no fourth.
+/// The waits before the second and the third attempt; there is no fourth.
 const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
 /// The targets. Without any it does nothing.
@@ -48,7 +48,7 @@ struct Queue {
     sender: Mutex<Option<Sender<Notice>>>,
 }
 
-/// The targets of the configuration, or all that is wrong with them. Blocks while it reads their files.
+/// The targets of the configuration, or everything that is wrong with them. Blocks while it reads their files.
 pub fn targets(settings: &[NotifySettings]) -> anyhow::Result<Vec<NotifyTarget>> {
     let target = |settings: &NotifySettings| {
         let format = match settings.kind {
@@ -80,24 +80,20 @@ impl Notifications {
         Self { queues, deliveries: Mutex::new(deliveries), counter, external_url }
     }
 
-    /// Puts it into the queues. Returns at once, whatever the targets do.
+    /// Queues it for the targets. Returns at once, whatever the targets do.
     fn tell(&self, notice: &Notice) {
         for queue in self.queues.iter().filter(|queue| queue.target.wants(notice)) {
             let sender = queue.sender.lock();
             let is_taken = sender.as_ref().is_some_and(|sender| sender.try_send(notice.clone()).is_ok());
             if !is_taken {
                 let target = queue.target.name();
-                warn!(
-                    target_name = target,
-                    run = notice.run.0,
-                    "a notification is dropped: the target does not keep up"
-                );
+                warn!(target_name = target, run = notice.run.0, "dropped a notification: the target does not keep up");
                 self.counter.count(target, "dropped");
             }
         }
     }
 
-    /// At the end of the process: what is queued goes out if it can within this time.
+    /// At the end of the process: sends what is queued, within this time.
     pub async fn finish(&self, limit: Duration) {
         for queue in &self.queues {
             drop(queue.sender.lock().take());
@@ -117,11 +113,11 @@ async fn deliver(target: Arc<dyn Notifier>, mut queue: Receiver<Notice>, counter
             match (target.deliver(&notice).await, waits.next()) {
                 (Ok(()), _) => break "sent",
                 (Err(failure), Some(wait)) if failure.may_pass => {
-                    info!(target_name = name, run, detail = failure.detail, "a notification failed; trying again");
+                    info!(target_name = name, run, detail = failure.detail, "a notification failed; retrying");
                     sleep(wait).await;
                 }
                 (Err(failure), _) => {
-                    warn!(target_name = name, run, detail = failure.detail, "a notification is not delivered");
+                    warn!(target_name = name, run, detail = failure.detail, "could not deliver a notification");
                     break "failed";
                 }
             }
@@ -130,7 +126,7 @@ async fn deliver(target: Arc<dyn Notifier>, mut queue: Receiver<Notice>, counter
     }
 }
 
-/// Tells of one run.
+/// Sends the notifications of one run.
 pub(super) struct NotifyProgress<'a, E: Etcd, J: Journal> {
     cluster: &'a Cluster<E, J>,
     run: RunId,
@@ -140,7 +136,7 @@ pub(super) struct NotifyProgress<'a, E: Etcd, J: Journal> {
 }
 
 impl<'a, E: Etcd, J: Journal> NotifyProgress<'a, E, J> {
-    /// Tells of its start. `view` is what an earlier process did of the run.
+    /// Sends the notification of its start. `view` is what an earlier process did in the run.
     pub(super) fn begin(cluster: &'a Cluster<E, J>, run: RunId, trigger: Trigger, view: Option<&RunView>) -> Self {
         let members = Mutex::new(view.map(|view| view.members.clone()).unwrap_or_default());
         let this = Self { cluster, run, trigger, started_at: cluster.shared.clock.now(), members };

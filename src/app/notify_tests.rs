@@ -14,7 +14,7 @@ use crate::{
     telemetry::counters::Counters,
 };
 
-/// A target that hangs, fails or hears.
+/// A target that hangs, fails or receives.
 struct Target {
     name: &'static str,
     answer: fn(usize) -> Option<Result<(), Undelivered>>,
@@ -94,7 +94,7 @@ async fn a_target_that_hangs_holds_up_no_run_and_others_hear_of_it() {
     assert_eq!((end.outcome, end.members.len()), ("succeeded", 3));
     assert!(end.reclaimed_bytes > 0, "{end:?}");
     assert_eq!(heard[1].link.as_deref(), Some("https://ops.example.org/defragd/runs/1"));
-    // Nor does the end of the process wait for it for longer than it says.
+    // Nor does the end of the process wait for it longer than its limit.
     let begun = Instant::now();
     world.notifications.finish(Duration::from_secs(3)).await;
     assert!(begun.elapsed() <= Duration::from_secs(4));

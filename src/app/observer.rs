@@ -1,5 +1,5 @@
-//! Asks every member at once and gathers what is known when the time is up. Never fails as a whole
-//! because one member does; a fact that did not come in time is an unknown one.
+//! Queries every member at once and gathers what is known when the time is up. Never fails as a whole because one
+//! member does; a fact that did not arrive in time is unknown.
 
 use std::{future::Future, time::Duration};
 
@@ -11,12 +11,12 @@ use crate::{
     ports::etcd::{Etcd, Membership, Visit},
 };
 
-/// For a [`look`] that no scrape bounds: as etcdctl's default command timeout.
+/// For a [`look`] that no scrape bounds: the same as etcdctl's default command timeout.
 pub const LOOK_BUDGET: Duration = Duration::from_secs(5);
-/// How long each RPC of a full observation may take. Longer than an election takes, and shorter than
-/// etcd's own limit of 7 s for a request, so that the reason is ours.
+/// How long each RPC of a full observation may take. Longer than an election takes, and shorter than etcd's own limit
+/// of 7 s for a request, so that the timeout is ours.
 const RPC_LIMIT: Duration = Duration::from_secs(5);
-/// On a scrape, a member whose `Status` takes longer than this is asked for its metrics page as well.
+/// On a scrape, the metrics page is requested as well from a member whose `Status` takes longer than this.
 const SUSPICIOUS_AFTER: Duration = Duration::from_millis(300);
 
 /// Everything that a run needs to know: `Status`, a linearizable read and the metrics page of each
@@ -51,18 +51,18 @@ async fn observe_member<E: Etcd>(etcd: &E, member: &Member) -> MemberFacts {
     MemberFacts { member: member.clone(), status, gauges: Some(gauges), linearizable_read, probe_duration }
 }
 
-/// The quota that `Status` tells since 3.6 stands; before, the metrics page tells it.
+/// The quota in `Status`, since 3.6, takes precedence; before 3.6 it is only on the metrics page.
 fn with_quota(mut status: Status, gauges: &Fact<Gauges>) -> Status {
     status.quota = status.quota.or_else(|| gauges.as_ref().ok()?.quota);
     status
 }
 
-/// Voters are asked one after the other: the listing goes through raft, so once is enough.
+/// Queries one voter after the other until one answers: the listing goes through raft, so once is enough.
 async fn list_alarms<E: Etcd>(etcd: &E, membership: &Membership) -> Fact<Vec<Alarm>> {
-    let mut last = Unknown::new(UnknownKind::Other, "there is no voting member");
+    let mut last = Unknown::new(UnknownKind::Other, "the cluster has no voting member");
     let begun = Instant::now();
     for member in membership.members.iter().filter(|member| !member.is_learner) {
-        // All of them together within the limit: an observation must not grow old while it is made.
+        // All of them together within the limit: an observation must not become stale while it is made.
         let limit = (RPC_LIMIT / 3).min(RPC_LIMIT.saturating_sub(begun.elapsed()));
         match limited("the alarm list", limit, etcd.alarms(member)).await {
             Ok(alarms) => return Ok(alarms),
@@ -72,7 +72,7 @@ async fn list_alarms<E: Etcd>(etcd: &E, membership: &Membership) -> Fact<Vec<Ala
     Err(last)
 }
 
-/// The listed alarms, and those that members tell in their `Status`: the dangerous one must not be missed.
+/// The listed alarms and those in the members' `Status`: a dangerous one must not be missed.
 fn with_told(mut alarms: Vec<Alarm>, members: &[MemberFacts]) -> Vec<Alarm> {
     for alarm in told_alarms(members).unwrap_or_default() {
         if !alarms.contains(&alarm) {
@@ -82,7 +82,7 @@ fn with_told(mut alarms: Vec<Alarm>, members: &[MemberFacts]) -> Vec<Alarm> {
     alarms
 }
 
-/// The alarms as the members' `Status` tells them; unknown if no member answered.
+/// The alarms in the members' `Status`; unknown if no member answered.
 fn told_alarms(members: &[MemberFacts]) -> Fact<Vec<Alarm>> {
     let mut answered = members.iter().filter_map(|facts| facts.status.as_ref().ok()).peekable();
     if answered.peek().is_none() {
@@ -97,10 +97,10 @@ fn told_alarms(members: &[MemberFacts]) -> Fact<Vec<Alarm>> {
     Ok(alarms)
 }
 
-/// What a scrape shows, within `budget`: local reads only, nothing that goes through raft. `known` is the
-/// membership of last time, shown as down when no endpoint answers; `quota` is what is remembered of a
-/// member's quota, and without it the metrics page is asked; what the operator names is left to the caller, who remembers
-/// what members report. The first part of the answer is why no endpoint answered,
+/// What a scrape exports, within `budget`: local reads only, nothing that goes through raft. `known` is the last known
+/// membership, shown as down when no endpoint answers; `quota` is the remembered quota of a member; without it the
+/// metrics page is requested. The configured quota is left to the caller, who remembers what members report. The first
+/// part of the result is why no endpoint answered,
 /// if none did.
 pub async fn glance<E: Etcd>(
     etcd: &E,
@@ -109,7 +109,7 @@ pub async fn glance<E: Etcd>(
     quota: impl Fn(&Member) -> Option<bytesize::ByteSize>,
 ) -> (Fact<()>, Option<(Membership, ClusterFacts)>) {
     let begun = Instant::now();
-    // At most half of the budget: the members must be asked, too.
+    // At most half of the budget: the members must be queried, too.
     let listed = limited("the member list", budget / 2, etcd.members()).await;
     let rest = budget.saturating_sub(begun.elapsed());
     let (up, listed) = match listed {
@@ -123,7 +123,7 @@ pub async fn glance<E: Etcd>(
     (up, Some((membership, facts)))
 }
 
-/// One look for a person: what a scrape shows, or why no endpoint answered.
+/// One observation for a command: what a scrape exports, or why no endpoint answered.
 pub async fn look<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFacts> {
     let membership = limited("the member list", budget, etcd.members()).await?;
     let members = join_all(membership.members.iter().map(|member| glance_member(etcd, member, budget, None))).await;
@@ -132,7 +132,7 @@ pub async fn look<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFacts> {
     Ok(facts)
 }
 
-/// The same, with each member's metrics page: a single look costs what a scrape must not.
+/// The same, with each member's metrics page, which would be too expensive for every scrape.
 pub async fn look_closely<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFacts> {
     let begun = Instant::now();
     let mut facts = look(etcd, budget).await?;
@@ -153,13 +153,13 @@ async fn glance_member<E: Etcd>(
 ) -> MemberFacts {
     let begun = Instant::now();
     let status = Box::pin(limited("Status", budget, etcd.status(member)));
-    // Only a member that may be defragmenting is asked for its page too ...
+    // Only a member that may be defragmenting is also asked for its page ...
     let page = Box::pin(async {
         sleep(SUSPICIOUS_AFTER).await;
         limited("the metrics page", budget, etcd.gauges(member, Visit::Single)).await
     });
     let (status, gauges) = match select(status, page).await {
-        // ... or one whose quota nobody has told yet.
+        // ... or one whose quota is not known yet.
         Either::Left((Ok(status), page)) if status.quota.or(quota).is_none() => {
             drop(page);
             let rest = budget.saturating_sub(begun.elapsed());
@@ -170,7 +170,7 @@ async fn glance_member<E: Etcd>(
             let rest = budget.saturating_sub(begun.elapsed()).min(SUSPICIOUS_AFTER);
             (Err(unknown), timeout(rest, page).await.ok())
         }
-        // It is known to be busy: its `Status` will not come before the end of the defragmentation.
+        // It is known to be busy: its `Status` will not answer before the end of the defragmentation.
         Either::Right((Ok(gauges), status)) if gauges.defrag_in_flight == Some(true) => {
             (timeout(SUSPICIOUS_AFTER, status).await.unwrap_or_else(|_| Err(busy())), Some(Ok(gauges)))
         }

@@ -1,9 +1,9 @@
-//! The fleet for the status page: what was last seen of each cluster, and looks again, within limits.
+//! The fleet for the status page: the last observation of each cluster, and new observations within limits.
 //!
-//! A scrape's look serves here, too. A page view asks only those clusters that it shows, and only if the last look is
-//! older than [`FRESH_FOR`]; the rest of the fleet, of which the order of the page is made, once a minute while
-//! somebody looks. One look at a cluster is under way at a time, and [`LOOKS_AT_ONCE`] in all.
-
+//! The observations of scrapes are used, too. A page view observes only the clusters that it shows, and only if the
+//! last observation is older than [`FRESH_FOR`]; the rest of the fleet, which determines the order on the page, once a
+//! minute while the page is viewed. Each cluster has at most one observation in progress, and the fleet
+//! [`LOOKS_AT_ONCE`].
 use std::{
     sync::{
         Arc,
@@ -33,18 +33,18 @@ use crate::{
     },
 };
 
-/// What is younger is shown as it is.
+/// A younger observation is shown as it is.
 const FRESH_FOR: Duration = Duration::from_secs(4);
 /// The same for clusters that are not on the page.
 const SWEEP_AFTER: Duration = Duration::from_mins(1);
-/// Members that hang must not hold up the look at others for long.
+/// Members that hang must not delay the observation of others for long.
 const LOOK_BUDGET: Duration = Duration::from_secs(4);
-/// How long a page waits for what it asked: members nearby answer within milliseconds.
+/// How long a page waits for its observations: members nearby answer within milliseconds.
 const PATIENCE: Duration = Duration::from_millis(800);
-/// Some hundred connections' worth of small requests.
+/// Some hundred connections with small requests.
 const LOOKS_AT_ONCE: usize = 32;
 
-/// The last look at one cluster.
+/// The last observation of one cluster.
 #[derive(Default)]
 pub(super) struct Sight {
     last: Mutex<Option<Look>>,
@@ -57,7 +57,7 @@ struct Look {
     facts: Option<Arc<ClusterFacts>>,
 }
 
-/// Who looks at the fleet.
+/// Observes the fleet for the page.
 pub(super) struct Lookout {
     places: Arc<Semaphore>,
     swept: Mutex<Option<Instant>>,
@@ -84,7 +84,7 @@ impl Sight {
         self.last.lock().as_ref().is_none_or(|look| look.at.elapsed() >= limit)
     }
 
-    /// Whoever gets it looks; until it is dropped, nobody else does.
+    /// The caller that gets it observes; until it is dropped, no other does.
     fn claim(self: &Arc<Self>) -> Option<Claim> {
         (!self.under_way.swap(true, Ordering::AcqRel)).then(|| Claim(Arc::clone(self)))
     }
@@ -98,7 +98,7 @@ impl Drop for Claim {
     }
 }
 
-/// Looks, if the last look is older than this and nobody is at it.
+/// Observes the cluster, if the last observation is older than this and none is in progress.
 async fn look<E: Etcd, J: Journal>(cluster: Arc<Cluster<E, J>>, places: Arc<Semaphore>, limit: Duration) {
     if !cluster.sight.is_older_than(limit) {
         return;
@@ -124,7 +124,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 }
 
 impl<E: Etcd, J: Journal> App<E, J> {
-    /// The part of the fleet that is not on the page, in the background.
+    /// Observes the part of the fleet that is not on the page, in the background.
     fn sweep(&self) {
         let mut swept = self.lookout.swept.lock();
         if swept.is_some_and(|at| at.elapsed() < SWEEP_AFTER) {
@@ -132,7 +132,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
         }
         *swept = Some(Instant::now());
         for cluster in self.fleet().all() {
-            // Each is bounded in time, and all together by the places.
+            // Each is limited in time, and all together by the permits.
             drop(tokio::spawn(look(cluster, Arc::clone(&self.lookout.places), SWEEP_AFTER)));
         }
     }
@@ -147,12 +147,12 @@ impl<E: Etcd, J: Journal> Overview for App<E, J> {
         let all = self.fleet().all();
         let shown = all.iter().filter(|cluster| clusters.iter().any(|name| name == cluster.name()));
         let stale = shown.filter(|cluster| cluster.sight.is_older_than(FRESH_FOR));
-        // In tasks of their own: whoever goes away in the middle must not waste what was asked.
+        // In separate tasks: if a client disconnects, the observation is still used.
         let looks: Vec<_> = stale
             .map(|cluster| tokio::spawn(look(Arc::clone(cluster), Arc::clone(&self.lookout.places), FRESH_FOR)))
             .collect();
         self.sweep();
-        // What has not come by then is shown as it was, with its age.
+        // What has not arrived by then is shown as it was, with its age.
         let _ = timeout(PATIENCE, join_all(looks)).await;
     }
 

@@ -1,5 +1,5 @@
-//! The status page through the real router, over fakes at the ports: who may order, what is refused, and what other
-//! people's text can do to it.
+//! The status page through the real router, over fakes at the ports: who may act, what is refused, and what foreign
+//! text can do to it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -101,7 +101,7 @@ impl Site {
         self.send(request.body(Body::empty()).expect("a request")).await
     }
 
-    /// As our own page in a browser sends it, but for what `change` does to the headers.
+    /// As our own page in a browser sends it, except for what `change` does to the headers.
     async fn post_with(&self, path: &str, cookie: &str, body: &str, change: impl FnOnce(&mut HeaderMap)) -> Answer {
         let mut request = Request::post(path)
             .header(header::HOST, "127.0.0.1:9379")
@@ -141,7 +141,7 @@ async fn a_stranger_reads_the_page_and_is_offered_no_order() {
         let page = site.get(path, "").await;
         assert_eq!(page.status, 200);
         assert!(page.body.contains("/login") && !page.body.contains("name=\"form\""), "{}", page.body);
-        assert_eq!(page.cookie(), None, "whoever only looks gets no cookie");
+        assert_eq!(page.cookie(), None, "visitors who only look get no cookie");
     }
     for path in ["/clusters/a/pause", "/clusters/a/resume", "/runs/1/approve", "/logout"] {
         assert_eq!(site.post(path, "", "by=eve&reason=x&form=0").await.status, 401, "{path}");
@@ -247,7 +247,7 @@ async fn a_name_that_leads_to_loopback_opens_neither_the_page_nor_the_api() {
         assert_eq!(refused.status, 403, "{path}: {}", refused.body);
     }
     assert!(!site.is_paused());
-    // A program, which no page can be: as before.
+    // Any other program, which a page cannot imitate: as before.
     let program = Request::post("/api/v1/clusters/a/pause").header(header::HOST, "defragd.internal:9379");
     let program = program.header(header::CONTENT_TYPE, "application/json").body(Body::from(r#"{"reason": "x"}"#));
     assert_eq!(site.send(program.expect("a request")).await.status, 200);
@@ -257,7 +257,7 @@ async fn a_name_that_leads_to_loopback_opens_neither_the_page_nor_the_api() {
 async fn where_there_is_no_receiver_there_are_no_orders() {
     let site = site_of(&["a"], Access::closed());
     let page = site.get("/clusters/a", "").await;
-    assert!(page.body.contains("takes no orders") && !page.body.contains("name=\"form\""), "{}", page.body);
+    assert!(page.body.contains("there are no actions") && !page.body.contains("name=\"form\""), "{}", page.body);
     assert_eq!(site.post("/clusters/a/pause", "", "by=a&reason=x&form=0").await.status, 403);
 }
 
@@ -297,7 +297,7 @@ async fn every_page_forbids_what_it_does_not_need() {
         }
         assert!(!policy.contains("unsafe"), "{policy}");
         assert_eq!((header("x-content-type-options"), header("cache-control")), ("nosniff", "no-store"), "{path}");
-        // What the policy would block is not there to begin with.
+        // What the policy would block is not there in the first place.
         assert!(!page.body.contains(" style=\"") && !page.body.contains(" onclick"), "{path}");
         for (at, _) in page.body.match_indices("http") {
             let rest = &page.body[at..page.body.len().min(at + 30)];
@@ -319,7 +319,7 @@ async fn a_thousand_clusters_make_a_page_that_a_phone_can_load() {
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let site = site_of(&names, Access::tokens(None, None));
     site.app.fleet().all()[777].target.etcd().arm_no_space();
-    // The first view knows nothing yet and looks at the fleet.
+    // The first view knows nothing yet and observes the fleet.
     site.get("/", "").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let page = site.get("/", "").await.body;
@@ -367,6 +367,6 @@ async fn a_reader_that_does_not_read_loses_its_place() {
     let lazy: Vec<_> = futures_util::future::join_all((0..64).map(|_| ask())).await;
     assert_eq!(ask().await.status(), 503);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(ask().await.status(), 200, "nobody read, so all were cut off");
+    assert_eq!(ask().await.status(), 200, "no client read, so all were cut off");
     drop(lazy);
 }

@@ -1,7 +1,7 @@
 //! `/probe`: the metrics of clusters that are not configured. They are only measured, never acted upon.
 //!
-//! Connections are kept from one scrape to the next, for so many clusters and so long; whoever asks for ever new
-//! targets pushes out those that were asked for longest ago, and costs no more than that.
+//! Connections are kept from one scrape to the next, up to a number and an age; a client that requests ever new targets
+//! displaces those that were unused for longest, and causes no other cost.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -32,10 +32,10 @@ use crate::{
 const MAX_KEPT: usize = 128;
 /// Longer than any sane scrape interval.
 const KEPT_FOR: Duration = Duration::from_mins(5);
-/// How often what is no longer used is looked for.
+/// How often unused connections are closed.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
-/// Makes the connection to a cluster at these URLs. Reads files.
+/// Connects to a cluster at these URLs. Reads files.
 pub type Connector<E> = Arc<dyn Fn(&ModuleSettings, Vec<String>) -> anyhow::Result<E> + Send + Sync>;
 
 /// See the module.
@@ -67,7 +67,7 @@ impl<E: Etcd> Probes<E> {
         Self::new(BTreeMap::new(), Arc::new(|_, _| anyhow::bail!("there are no modules")))
     }
 
-    /// From now on these modules hold. Connections are made anew, with the files as they are then.
+    /// Replaces the modules. Connections are made anew, with the current files.
     pub fn follow(&self, modules: BTreeMap<String, ModuleSettings>) {
         *self.modules.lock() = Arc::new(modules);
         self.kept.lock().clear();
@@ -96,7 +96,7 @@ impl<E: Etcd> Probes<E> {
         }))
     }
 
-    /// Gives up connections that nobody asks for any more. Never ends.
+    /// Closes connections that are no longer used. Never ends.
     pub async fn sweep(&self) {
         loop {
             sleep(SWEEP_EVERY).await;
@@ -128,14 +128,14 @@ impl<E: Etcd> Probes<E> {
             let oldest = idle.min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
             all.remove(&oldest.ok_or(ProbeRefusal::Full)?);
         }
-        // Who came at the same time for the same cluster was perhaps first.
+        // A concurrent request for the same cluster may have been first.
         let fresh = || Kept { target: Arc::new(Target::new(module.name.clone(), etcd)), used: Instant::now() };
         Ok(Arc::clone(&all.entry(key).or_insert_with(fresh).target))
     }
 }
 
 fn allowed(module: &ModuleSettings, text: &str) -> Result<modules::Target, ProbeRefusal> {
-    // Somebody's password may stand before the @.
+    // A password may stand before the @.
     let target = || shown(text.rsplit_once('@').map_or(text, |(_, rest)| rest));
     module.allowed.target(text).map_err(|denied| match denied {
         Denied::NotATarget(detail) => ProbeRefusal::BadTarget { target: target(), detail },
@@ -148,7 +148,7 @@ fn allowed(module: &ModuleSettings, text: &str) -> Result<modules::Target, Probe
 async fn sample<E: Etcd>(target: &Target<E>, name: String, module: &str, budget: Duration) -> ClusterSample {
     let Glance { listed, facts, .. } = target.glance(budget).await;
     if let Err(unknown) = &listed {
-        debug!(module, cluster = name, error = unknown.detail, "probe: no target answered with the member list");
+        debug!(module, cluster = name, error = unknown.detail, "probe: no target returned the member list");
     }
     for (member, unknown) in facts
         .iter()

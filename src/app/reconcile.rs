@@ -1,5 +1,5 @@
-//! Asks Alertmanager at the start which alerts fire. What came while no defragd listened would otherwise
-//! come again only after Alertmanager's `repeat_interval`, which is hours.
+//! Queries Alertmanager at start for firing alerts. Alerts that were sent while no defragd was listening would
+//! otherwise arrive only after Alertmanager's `repeat_interval`, which is hours.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,12 +13,12 @@ use crate::{
     ports::{etcd::Etcd, journal::Journal, service::Service},
 };
 
-/// The waits between tries. The last one repeats: an Alertmanager may be down for long.
+/// The waits between attempts. The last one repeats: an Alertmanager may be down for long.
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_secs(5), Duration::from_secs(30), Duration::from_mins(2), Duration::from_mins(10)];
 
-/// Takes up the alerts of this Alertmanager once, as if they had just been received. Failures are logged and
-/// tried again, and never end the process.
+/// Reads the alerts of this Alertmanager once, as if they had just been received. Failures are logged and retried, and
+/// never end the process.
 pub async fn reconcile<E: Etcd, J: Journal>(app: Arc<App<E, J>>, source: Alertmanager, mut stop: Stop) {
     for attempt in 0.. {
         let failure = match source.firing().await {
@@ -27,7 +27,10 @@ pub async fn reconcile<E: Etcd, J: Journal>(app: Arc<App<E, J>>, source: Alertma
                 match app.notify(notification).await {
                     Ok(answers) => {
                         let accepted = answers.iter().filter(|answer| answer.decision.labels().0 == "accepted").count();
-                        info!(alertmanager = source.url(), alerts, accepted, "asked Alertmanager which alerts fire");
+                        info!(
+                            alertmanager = source.url(),
+                            alerts, accepted, "read the firing alerts from Alertmanager"
+                        );
                         return;
                     }
                     Err(error) => error.to_string(),
@@ -35,7 +38,11 @@ pub async fn reconcile<E: Etcd, J: Journal>(app: Arc<App<E, J>>, source: Alertma
             }
             Err(error) => error.to_string(),
         };
-        warn!(alertmanager = source.url(), error = failure, "cannot ask Alertmanager which alerts fire; trying again");
+        warn!(
+            alertmanager = source.url(),
+            error = failure,
+            "cannot read the firing alerts from Alertmanager; retrying"
+        );
         tokio::select! {
             () = sleep(RETRY_AFTER[attempt.min(RETRY_AFTER.len() - 1)]) => {}
             // An error means that the process is ending.

@@ -1,8 +1,8 @@
-//! The configuration read again, on SIGHUP or `POST /-/reload`: all of it or nothing.
+//! Reloads the configuration, on SIGHUP or `POST /-/reload`: all of it or nothing.
 //!
-//! Clusters come, go, and are reached otherwise. A run under way keeps what it began with: its policy, its gates, its
-//! connections. One whose cluster goes starts no further member. Everything that can fail is done before the first
-//! thing is changed.
+//! Clusters are added, removed, or get other endpoints and credentials. A run in progress keeps the policy, gates and
+//! connections it began with; if its cluster is removed, it starts no further member. Everything that can fail is done
+//! before the first change.
 
 use std::sync::Arc;
 
@@ -17,35 +17,35 @@ use crate::{
     ports::{etcd::Etcd, journal::Journal},
 };
 
-/// Reads and checks the configuration, as it is now. The error is for people, one problem a line. May block.
+/// Reads and checks the current configuration. The error is for people, one problem per line. May block.
 pub type Reader = Arc<dyn Fn() -> Result<Settings, String> + Send + Sync>;
 
-/// Makes what a cluster is reached with. Sends nothing. May block.
+/// Builds the connection to a cluster. Sends nothing. May block.
 pub type Connect<E> = Arc<dyn Fn(&ClusterSettings) -> anyhow::Result<E> + Send + Sync>;
 
-/// Gives a new cluster its lock and the way to the other replicas. Sends nothing. May block.
+/// Gives a new cluster its lock and the access to the other replicas. Sends nothing. May block.
 pub type Equip<E, J> = Arc<dyn Fn(Cluster<E, J>) -> anyhow::Result<Cluster<E, J>> + Send + Sync>;
 
-/// What becomes of one entry of the configuration.
+/// What happens to one entry of the configuration.
 enum Step<E, J> {
     Keep { cluster: Arc<Cluster<E, J>>, change: Box<Change<E>> },
     Come(Arc<Cluster<E, J>>),
 }
 
 impl<E: Etcd, J: Journal> App<E, J> {
-    /// Takes over all of it, or nothing.
+    /// Applies all of it, or nothing.
     pub(super) async fn take_over(&self, settings: Settings) -> Result<(), String> {
         let before = self.fleet().now();
         let mut steps = Vec::new();
         let mut problems = Vec::new();
-        // A lock that moves would be held in the old place and the new one at once.
+        // A lock that moves would be held in the old and the new place at once.
         let moves = |lock: &LockSettings| *lock != settings.lock;
         if self.lock.as_ref().is_some_and(moves) {
-            problems.push("lock: changes of it need a restart".to_owned());
+            problems.push("lock: restart defragd to change it".to_owned());
         }
-        // Each target has a task of its own since the start.
+        // The tasks of the targets are started only once.
         if self.shown.lock().get("notify") != settings.shown.get("notify") {
-            problems.push("notify: changes of it need a restart".to_owned());
+            problems.push("notify: restart defragd to change it".to_owned());
         }
         for new in settings.clusters {
             match self.step(&before, new) {
@@ -80,14 +80,14 @@ impl<E: Etcd, J: Journal> App<E, J> {
         let gates = gates::of(&new).map_err(|error| format!("{error:#}"))?;
         let connect = || match &self.connect {
             Some(connect) => connect(&new).map_err(|error| format!("{error:#}")),
-            None => Err(format!("cluster {}: cannot be connected to without a restart", new.name)),
+            None => Err(format!("cluster {}: restart defragd to connect to it", new.name)),
         };
         if let Some(cluster) = before.find(&new.name) {
             let moves = is_reached_otherwise(&cluster.settings(), &new);
             if moves && self.lock.as_ref().is_some_and(LockSettings::is_in_the_target) {
                 let name = &new.name;
                 return Err(format!(
-                    "cluster {name}: is reached otherwise, and its lock is kept there: this needs a restart"
+                    "cluster {name}: its lock is stored in the cluster itself: restart defragd to change endpoints or credentials"
                 ));
             }
             let etcd = (moves || is_measured_otherwise(&cluster.settings(), &new)).then(connect).transpose()?;
@@ -97,7 +97,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
         if self.fleet().is_leaving(&new.name) {
             let name = &new.name;
             return Err(format!(
-                "cluster {name}: was taken out, and its run is not at its end yet: reload again when it is"
+                "cluster {name}: was removed, but its run has not ended yet: reload again when it has"
             ));
         }
         let etcd = connect()?;
@@ -109,7 +109,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
         Ok(Step::Come(Arc::new(cluster)))
     }
 
-    /// What the journal knows of clusters that come: they may have been here before.
+    /// Reads the journal's records of added clusters: they may have been configured before.
     async fn look_back(&self, steps: &[Step<E, J>]) -> Result<(), String> {
         let come = || steps.iter().filter_map(|step| if let Step::Come(cluster) = step { Some(cluster) } else { None });
         if come().next().is_none() {
@@ -132,7 +132,7 @@ fn is_reached_otherwise(old: &ClusterSettings, new: &ClusterSettings) -> bool {
         || old.user != new.user
 }
 
-/// The way to the members is the same, but not that to their metrics pages, or what is taken for their quota.
+/// The connection to the members is unchanged, but not that to their metrics pages, or the configured quota.
 fn is_measured_otherwise(old: &ClusterSettings, new: &ClusterSettings) -> bool {
     old.metrics != new.metrics || old.quota != new.quota
 }

@@ -1,4 +1,4 @@
-//! The capacity review: asks Prometheus for what defragd exported, and reviews each cluster.
+//! The capacity review: queries Prometheus for what defragd exported, and reviews each cluster.
 //!
 //! It reads only Prometheus: neither etcd nor the journal.
 
@@ -11,41 +11,41 @@ use crate::{
 
 /// The label of a cluster in all of our metrics.
 const CLUSTER: &str = "etcd_cluster";
-/// What is asked, each once. `max by` folds replicas that observe the same member.
+/// The queried metrics. `max by` merges replicas that observe the same member.
 const MEMBER_METRICS: [&str; 3] =
     ["defragd_member_db_size_bytes", "defragd_member_db_size_in_use_bytes", "defragd_member_db_quota_bytes"];
 const RECLAIMED: &str = "defragd_reclaimed_bytes_total";
 const RUNS: &str = "defragd_runs_total";
 /// How far back Prometheus itself looks for a sample.
 const LOOKBACK_SECONDS: i64 = 300;
-/// Beyond it a step is to be longer.
+/// If there would be more points, the step must be longer.
 const MAX_POINTS: i64 = 200_000;
-/// A month by the hour: enough for the trend, and a second's work for Prometheus.
+/// A month by the hour: enough for the trend, and about a second of work for Prometheus.
 const USUAL_POINTS: i64 = 720;
 
-/// What is asked for.
+/// The question of a report.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// Where it ends, in seconds since 1970.
     pub to: i64,
     /// How long it is.
     pub range: Duration,
-    /// The time between two samples; by the range if it is not given.
+    /// The time between two samples; derived from the range if absent.
     pub step: Option<Duration>,
 }
 
 /// All clusters' reviews.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
-    /// The times that were looked at.
+    /// The range that was reviewed.
     pub frame: Frame,
     /// The reviews, by the clusters' names.
     pub clusters: Vec<Review>,
 }
 
 impl Question {
-    /// The times, on whole steps, so that a report of tomorrow meets the same samples. The last step may not be over
-    /// yet: what was scraped within the last minutes counts, for a new Prometheus has nothing else.
+    /// The times, on whole steps, so that tomorrow's report uses the same samples. The last step may not be over yet:
+    /// samples of the last minutes count, because a new Prometheus has no others.
     pub fn frame(&self) -> Result<Frame, String> {
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         let range = seconds(self.range);
@@ -63,7 +63,7 @@ impl Question {
     }
 }
 
-/// Asks and reviews. `progress` is told how many of how many pieces have come.
+/// Queries and reviews. `progress` receives how many of how many queries are done.
 pub async fn report(
     prometheus: &Prometheus,
     frame: Frame,
@@ -77,10 +77,10 @@ pub async fn report(
         done += 1;
         progress(done, all);
     };
-    // As a JSON string, which is one of PromQL, too.
+    // As a JSON string, which is also a valid PromQL string.
     let filter = cluster.map_or_else(String::new, |name| format!("{{{CLUSTER}={}}}", serde_json::Value::from(name)));
-    // The newest sample of the whole step: those that are scraped, or kept, more seldom than Prometheus looks back
-    // would be missed by most steps, or by all.
+    // The newest sample of the whole step: samples that are scraped or kept less often than Prometheus looks back would
+    // be missed by most steps, or by all.
     let newest = |metric: &str| format!("last_over_time({metric}{filter}[{}s])", frame.step.max(LOOKBACK_SECONDS));
     let mut members = Vec::new();
     for metric in MEMBER_METRICS {
@@ -94,7 +94,7 @@ pub async fn report(
     Ok(Report { frame, clusters })
 }
 
-/// Where the samples of one of [`MEMBER_METRICS`] go.
+/// Where the samples of one of [`MEMBER_METRICS`] are stored.
 type Field = fn(&mut MemberHistory) -> &mut Vec<(i64, f64)>;
 
 fn histories(members: Vec<RangeSeries>, reclaimed: RangeSeries, runs: RangeSeries) -> BTreeMap<String, History> {

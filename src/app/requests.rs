@@ -1,5 +1,5 @@
-//! What is asked of a cluster: runs by alerts and by people, approvals, pauses. Each is in the journal before
-//! it is acknowledged, and every decision is made from what the journal says, not from memory.
+//! The requests of a cluster: runs by alerts and by operators, approvals, pauses. Each is in the journal before it is
+//! acknowledged, and every decision is based on the journal, not on memory.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -25,15 +25,15 @@ use crate::{
     },
 };
 
-/// A group of more alerts about one cluster tells nothing more.
+/// A group with more alerts about one cluster adds no information.
 const MAX_ALERTS: usize = 200;
-/// How soon to try again to write to a journal that failed.
+/// How soon to retry a failed write to the journal.
 const CLOSE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
-    /// What the journal says now.
+    /// Reads the current state from the journal.
     pub(super) async fn ledger(&self) -> Result<Ledger, JournalError> {
-        // One after the other: what was read first must not be what is remembered last.
+        // One after the other: an older state must not overwrite a newer one.
         let _one_at_a_time = self.requests.reading.lock().await;
         let ledger = ledger::read(&self.shared.journal, self.name()).await?;
         let speeds = ledger.speeds();
@@ -46,8 +46,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(ledger)
     }
 
-    /// Takes up a run that an earlier process accepted. There is one at the most; should there be more, the
-    /// first serves for all, and the others end.
+    /// Resumes a run that an earlier process accepted. There is at most one; should there be more, the first serves for
+    /// all, and the others end.
     pub async fn requeue(&self, run: RunId, request: Request) -> Result<(), JournalError> {
         let taken = {
             let mut desk = self.requests.desk.lock();
@@ -65,7 +65,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.end_run(run, request.trigger, outcome).await
     }
 
-    /// Writes the end of a run that was not driven by this process.
+    /// Records the end of a run that was not driven by this process.
     pub(super) async fn end_run(&self, run: RunId, trigger: Trigger, outcome: Outcome) -> Result<(), JournalError> {
         self.shared.journal.append(run, Entry::Finished(outcome.clone())).await?;
         self.shared.counters.run_ended(self.name(), trigger, &outcome, None);
@@ -73,12 +73,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
-    /// Decides about alerts that concern this cluster. When it says accepted, the journal has it.
+    /// Decides about alerts that concern this cluster. When it returns accepted, the request is in the journal.
     pub async fn request(self: &Arc<Self>, alerts: Vec<AlertKey>) -> Result<AlertDecision, JournalError> {
         self.offered(alerts, None).await
     }
 
-    /// The same; `taken_as` is for what another replica offers again: see [`Ledger::left_of_offer`].
+    /// The same; `taken_as` is for a request that another replica offers again: see [`Ledger::left_of_offer`].
     pub(super) async fn offered(
         self: &Arc<Self>,
         alerts: Vec<AlertKey>,
@@ -88,25 +88,25 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         to_its_end(async move { cluster.decide(alerts, taken_as).await }).await?
     }
 
-    /// Alerts no longer fire: a request that waits for nothing else is cancelled, a run under way goes on.
+    /// Alerts no longer fire: a request without other alerts is cancelled, unless its run is in progress.
     pub async fn resolve(self: &Arc<Self>, alerts: Vec<AlertKey>) -> Result<Option<RunId>, JournalError> {
         let cluster = Arc::clone(self);
         to_its_end(async move { cluster.resolve_now(&alerts).await }).await?
     }
 
-    /// A person agrees to the run that waits.
+    /// Approves the waiting run.
     pub async fn approve(self: &Arc<Self>, run: RunId, by: String) -> Result<(), CommandError> {
         let cluster = Arc::clone(self);
         to_its_end(async move { cluster.approve_now(run, by).await }).await?
     }
 
-    /// Carries out a person's order.
+    /// Executes an operator's action.
     pub async fn command(self: &Arc<Self>, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
         let cluster = Arc::clone(self);
         to_its_end(async move { cluster.command_now(by, command).await }).await?
     }
 
-    /// From now on nothing new is taken: it is no longer configured.
+    /// From now on nothing new is accepted: the cluster is no longer configured.
     pub(super) fn retire(&self) {
         self.requests.desk.lock().retired = true;
     }
@@ -115,14 +115,15 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.requests.desk.lock().retired
     }
 
-    /// Ends what waits, if the cluster is no longer configured; at the end of the process it stays in the journal.
+    /// Ends the waiting request, if the cluster is no longer configured; at the end of the process it stays in the
+    /// journal.
     pub(super) async fn close(&self, mut stop: Stop) {
         let mut told = false;
         let leaves = |stop: &Stop| stop.borrow().as_ref().is_some_and(|reason| !reason.ends_the_process());
         while leaves(&stop) {
             let Err(error) = self.end_what_waits().await else { return };
             if !told {
-                error!(cluster = self.name(), %error, "the end of the request could not be written down; trying again");
+                error!(cluster = self.name(), %error, "cannot record the end of the request; retrying");
             }
             told = true;
             tokio::select! {
@@ -171,7 +172,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.place(&ledger, alerts, now).await
     }
 
-    /// Joins alerts to the request that stands, or accepts a new one for them. The caller holds the admission.
+    /// Joins alerts to the open request, or accepts a new one for them. The caller holds the admission.
     pub(super) async fn place(
         &self,
         ledger: &Ledger,
@@ -190,7 +191,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 let reason = Reason::RetryPending { at: next.at };
                 return Ok(AlertDecision::Duplicate { cluster, run: next.run, reason });
             }
-            // The request stands already. A new alert starts its next run at once.
+            // There is already a request. A new alert starts its next run at once.
             alerts = next.alerts.into_iter().chain(new).take(MAX_ALERTS).collect();
         }
         let run = self.accept(trigger, alerts).await?;
@@ -229,14 +230,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(Some((run, Reason::AlreadyRequested)))
     }
 
-    /// Adopts the request that the last lock holder left, unless one stands here already.
+    /// Adopts the request that the last lock holder left, unless there is already one here.
     pub(super) async fn take_over(&self, left: StandingRequest) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
         if self.is_retired() || self.standing_run(&ledger).is_some() {
             return Ok(());
         }
-        // The note may be from before the end of this replica's own run.
+        // The note may be older than the end of this replica's own run.
         let (own, now) = (Ledger { inherited: None, ..ledger }, self.shared.clock.now());
         let is_over = |key: &AlertKey| key.due().is_some_and(|due| schedule::is_decided(&own, due, now));
         if !left.alerts.is_empty() && left.alerts.iter().all(is_over) {
@@ -247,7 +248,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
-    /// The run of the request that stands: one that waits or is under way, or the last, if it is to be tried again.
+    /// The run of the open request: one that waits or is in progress, or the last one, if it is to be retried.
     fn standing_run(&self, ledger: &Ledger) -> Option<RunId> {
         let open = self.requests.desk.lock().open().map(|(run, _)| *run);
         open.or_else(|| ledger.next_attempt(self.shared.clock.now()).map(|next| next.run))
@@ -298,7 +299,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.requests.desk.lock().waits(view.id) && view.started_at.is_none() && view.request.trigger != Trigger::Manual
     }
 
-    /// Ends a request that waits. The caller holds the admission.
+    /// Ends a waiting request. The caller holds the admission.
     pub(super) async fn end_unbegun(&self, view: &RunView, outcome: Outcome) -> Result<(), JournalError> {
         self.end_run(view.id, view.request.trigger, outcome).await?;
         let mut desk = self.requests.desk.lock();
@@ -310,7 +311,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
-    /// Creates the next run of a standing request when it is due.
+    /// Creates the next run of an open request when it is due.
     pub(super) async fn try_again(&self) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
@@ -318,7 +319,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let due = ledger.next_attempt(now).filter(|next| !open && !self.is_retired() && next.at <= now);
         let Some(next) = due else { return Ok(()) };
         let run = self.accept_approved(next.trigger, next.alerts, next.approved_by).await?;
-        info!(cluster = self.name(), run = run.0, last_run = next.run.0, "the request still stands: next run");
+        info!(cluster = self.name(), run = run.0, last_run = next.run.0, "the request is still open: next run");
         Ok(())
     }
 
@@ -359,7 +360,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Command::Cancel { reason } => {
                 let run = self.standing_run(&self.ledger().await?);
                 let run = run.ok_or_else(|| CommandError::NothingToCancel(cluster.to_owned()))?;
-                info!(cluster, run = run.0, by, reason, "the request is cancelled");
+                info!(cluster, run = run.0, by, reason, "cancelled the request");
                 self.shared.journal.append(run, Entry::Cancelled(Cancellation { by, reason })).await?;
             }
         }
@@ -395,22 +396,22 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Ok(run);
         }
         let run = self.accept(Trigger::Manual, Vec::new()).await?;
-        info!(cluster = self.name(), run = run.0, by, "a person asked for a run");
-        // Who asked; asking is agreeing. That the request itself is there is what counts.
+        info!(cluster = self.name(), run = run.0, by, "an operator requested a run");
+        // Requesting implies approving. Only the request itself has to be recorded.
         if let Err(error) = self.shared.journal.append(run, Entry::Approved { by }).await {
-            tracing::error!(%error, run = run.0, "cannot write down who asked for the run");
+            tracing::error!(%error, run = run.0, "cannot record who requested the run");
         }
         Ok(run)
     }
 }
 
-/// Does the work in a task of its own: a sender that goes away in the middle drops the future that waits
-/// here, and must not leave a request in the journal that nobody serves.
+/// Does the work in a separate task: if a client disconnects, the future that waits here is dropped, and that must not
+/// leave a request in the journal that is never served.
 pub(super) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, JournalError> {
     let ended = tokio::spawn(work).await;
-    ended.map_err(|error| JournalError::Write(format!("the request was not taken: {error}")))
+    ended.map_err(|error| JournalError::Write(format!("the request was not accepted: {error}")))
 }
 
 #[cfg(test)]

@@ -246,7 +246,7 @@ async fn a_request_that_waits_or_is_to_be_tried_again_ends_when_it_is_cancelled(
         let ended = if refused_first { ("refused", "member_unreachable") } else { ("stopped", "cancelled") };
         assert_eq!(outcomes(&world).await, [ended]);
         assert_eq!(cluster.summary().retry_at, None);
-        // An alert that still fires requests anew.
+        // An alert that still fires requests again.
         assert_eq!(label(&cluster.request(key("1")).await.expect("taken")).0, "accepted");
     }
 }
@@ -282,7 +282,7 @@ async fn a_refused_run_is_tried_again_with_new_requests_until_it_succeeds() {
     assert_eq!(label(&repeated), ("duplicate", "retry_pending"));
     assert!(cluster.summary().retry_at.is_some());
     cluster.target.etcd().recover(2);
-    // The next process knows as much.
+    // The next process knows the same.
     let next = cluster_in(&world, "a", enforcing());
     serve_for(&next, 10 * MINUTE).await;
     assert_eq!(outcomes(&world).await.last(), Some(&("succeeded", "")));

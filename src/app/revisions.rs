@@ -1,10 +1,10 @@
-//! Remembers which revision a cluster had when: etcd itself does not tell, and a compaction by age has to know.
+//! Remembers which revision a cluster had at what time: etcd itself does not, and a compaction by age needs it.
 
 use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-/// So many samples cover the age that is asked for, so that the answer is at most a part of it older.
+/// This many samples cover the configured age, so that a result is only slightly older than that.
 const SAMPLES: u32 = 20;
 
 /// The revisions of one cluster, oldest first.
@@ -15,17 +15,18 @@ pub(super) struct Revisions {
 }
 
 impl Revisions {
-    /// For answers about this long ago.
+    /// For revisions of this age.
     pub(super) fn new(age: Duration) -> Self {
         Self { age, seen: VecDeque::new() }
     }
 
-    /// How often the cluster is to be looked at.
+    /// How often to sample the cluster's revision.
     pub(super) fn interval(&self) -> Duration {
         self.age / SAMPLES
     }
 
-    /// Takes what was seen now. A revision that goes back is another history: what was known no longer counts.
+    /// Records the current revision. If it is lower than before, the history is another one, and earlier samples are
+    /// dropped.
     pub(super) fn saw(&mut self, now: Instant, revision: u64) {
         match self.seen.back() {
             Some((_, last)) if *last > revision => self.seen.clear(),
@@ -33,7 +34,7 @@ impl Revisions {
             _ => {}
         }
         self.seen.push_back((now, revision));
-        // The newest of those that are old enough stays; those before it are of no use.
+        // The newest of those that are old enough stays; earlier ones are not needed.
         while self.seen.get(1).is_some_and(|(at, _)| now.saturating_duration_since(*at) >= self.age) {
             self.seen.pop_front();
         }

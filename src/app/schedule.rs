@@ -1,5 +1,5 @@
-//! Requests the runs that are due by the cluster's schedule. Must not decide whether a run may begin: what it requests
-//! stands and is served like an alert's.
+//! Requests the runs that are due by the cluster's schedule. It does not decide whether a run may start: its requests
+//! are served like an alert's.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -17,15 +17,15 @@ use crate::{
     },
 };
 
-/// How soon to look again without a schedule; a new one wakes.
+/// How soon to check again without a schedule; a new one wakes the task.
 const IDLE_INTERVAL: Duration = Duration::from_hours(1);
-/// How soon to try again with a journal that failed.
+/// How soon to retry with a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What came of a look.
+/// The result of a check.
 struct Looked {
     next: Timestamp,
-    /// This due time needs no further look.
+    /// This due time is settled.
     decided: Option<Timestamp>,
 }
 
@@ -43,7 +43,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 }
                 Ok(None) => IDLE_INTERVAL,
                 Err(error) => {
-                    error!(cluster = self.name(), %error, "cannot record what is due by the schedule; trying again");
+                    error!(cluster = self.name(), %error, "cannot record a scheduled run; retrying");
                     JOURNAL_INTERVAL
                 }
             };
@@ -59,7 +59,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     async fn request_what_is_due(&self, decided: Option<Timestamp>) -> Result<Option<Looked>, JournalError> {
         let timetable = self.rules().policy.schedule.clone();
         let Some(next) = timetable.next(self.shared.clock.now()) else { return Ok(None) };
-        // On a replica without the lock, too: it knows the schedule when it takes over.
+        // Also on a replica without the lock: it needs the schedule when it acquires the lock.
         let since = self.shared.journal.scheduled_since(self.name(), &timetable.text()).await?;
         let _one_at_a_time = self.requests.admission.lock().await;
         let now = self.shared.clock.now();
@@ -69,7 +69,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let Some(due) = due.filter(|_| acts) else { return Ok(Some(Looked { next, decided })) };
         let ledger = self.ledger().await?;
         if ledger.standing(now).is_some_and(|request| request.alerts.iter().any(|key| key.due().is_some())) {
-            // It joins that one, and is looked at again when it is over.
+            // It joins that request, and is checked again when that is over.
             return Ok(Some(Looked { next, decided }));
         }
         if !schedule::is_decided(&ledger, due, now)
@@ -82,7 +82,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(Some(Looked { next, decided: Some(due) }))
     }
 
-    /// When a run is next requested; nothing where this process requests none.
+    /// When a run is next requested; `None` where this process requests none.
     pub(super) fn next_scheduled(&self, policy: &Policy, now: Timestamp) -> Option<Timestamp> {
         let lock = &self.succession.lock;
         policy.schedule.next(now).filter(|_| lock.is_needed() || lock.view().may_begin().is_ok())

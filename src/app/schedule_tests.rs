@@ -94,7 +94,7 @@ async fn a_refused_request_is_tried_again_and_later_due_times_join_it() {
     assert!((2..=5).contains(&all.len()), "after 1, 5 and 15 minutes: {all:?}");
     assert_eq!(all[0], (Trigger::Schedule, "refused"));
     assert!(all[1..].iter().all(|(trigger, _)| *trigger == Trigger::Retry), "{all:?}");
-    // What joined it is withdrawn with it; the next time is another.
+    // What joined it is cancelled with it; the next due time is another.
     cluster.command("ann".to_owned(), Command::Cancel { reason: "not tonight".to_owned() }).await.expect("cancelled");
     let before = runs(&world).await.len();
     live(&cluster, MINUTE).await;

@@ -1,4 +1,4 @@
-//! `defragd serve`: puts the real parts together, and takes them apart in order.
+//! `defragd serve`: puts the real parts together, and shuts them down in order.
 
 use std::{future::pending, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -40,64 +40,64 @@ use crate::{
     telemetry::counters::Counters,
 };
 
-/// How old the credentials in use may be when their files change. Looking reads some small files for each cluster.
+/// How old the credentials in use may be when their files change. A check reads some small files for each cluster.
 pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
 /// How often old runs are deleted from the journal.
 const PRUNE_INTERVAL: Duration = Duration::from_hours(1);
 /// For notifications of runs that ended with the process.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// Everything but the clusters.
+/// All settings except the clusters.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
     /// Where to listen; at least one address.
     pub listen: Vec<SocketAddr>,
-    /// Listen on the sockets of systemd instead.
+    /// Listen on the sockets passed by systemd instead.
     pub systemd_socket: bool,
     /// TLS, passwords and limits, in exporter-toolkit's format.
     pub web_config_file: Option<PathBuf>,
-    /// The token that webhook senders must show.
+    /// The token that webhook senders must present.
     pub bearer_token_file: Option<PathBuf>,
-    /// The token that people's orders must show; the senders' where absent.
+    /// The token for operators' actions; the webhook senders' token if absent.
     pub admin_token_file: Option<PathBuf>,
     /// No receiver and no runs.
     pub exporter_only: bool,
-    /// Where the metrics are.
+    /// The path of the metrics.
     pub telemetry_path: String,
-    /// How many scrapes are answered at the same time; 0 is no limit.
+    /// How many scrapes are served at the same time; 0 means no limit.
     pub max_requests: usize,
-    /// Before every path: empty, or like `/defragd`.
+    /// Prefix of every path: empty, or like `/defragd`.
     pub route_prefix: String,
-    /// Before every path in links.
+    /// Prefix of every path in links.
     pub link_prefix: String,
-    /// How browsers reach it, where that is known.
+    /// The URL that browsers use, if configured.
     pub external_url: Option<url::Url>,
-    /// Taken off each scrape's timeout.
+    /// Subtracted from each scrape's timeout.
     pub timeout_offset: Duration,
-    /// Where the journal is.
+    /// The journal's directory.
     pub data_dir: PathBuf,
     /// How much history it keeps.
     pub retention: Retention,
-    /// Asked at the start which alerts fire.
+    /// Queried at start for firing alerts.
     pub alertmanagers: Vec<Alertmanager>,
-    /// How many clusters may have a run under way at the same time; at least one.
+    /// How many clusters may have a run in progress at the same time; at least one.
     pub max_concurrent_runs: u32,
-    /// How long to wait, on a signal, for the member that is being defragmented.
+    /// How long to wait, after a signal, for the member that is being defragmented.
     pub shutdown_grace: Duration,
 }
 
-/// What a configured cluster is reached with. Reads its files, and sends nothing yet.
+/// The connection to a configured cluster. Reads its files, and sends nothing yet.
 pub fn connect(settings: &ClusterSettings) -> anyhow::Result<EtcdCluster> {
     EtcdCluster::open(sources(settings)).with_context(|| format!("cluster {}", settings.name))
 }
 
-/// The same, and any certificate of a server will do; not with a user.
+/// The same, accepting any server certificate; not with a user.
 pub fn connect_unverified(settings: &ClusterSettings) -> anyhow::Result<EtcdCluster> {
     let sources = Sources { insecure_skip_verify: true, ..sources(settings) };
     EtcdCluster::open(sources).with_context(|| format!("cluster {}", settings.name))
 }
 
-/// Where a configured cluster is, and with what it is reached.
+/// The endpoints of a configured cluster, and what is needed to connect.
 pub(super) fn sources(settings: &ClusterSettings) -> Sources {
     let files = CredentialFiles {
         ca: settings.ca_file.clone(),
@@ -119,8 +119,8 @@ pub(super) fn sources(settings: &ClusterSettings) -> Sources {
     Sources { endpoints, discovery, files, pages, quota, insecure_skip_verify: false }
 }
 
-/// Connects to a cluster that a module may probe, without sending anything yet: nothing else is dialled, whatever the
-/// cluster says of its members.
+/// Connects to a cluster that a module may probe, without sending anything yet: only the given targets are dialled,
+/// whatever the cluster's member list says.
 pub fn connect_module(module: &ModuleSettings, endpoints: Vec<String>) -> anyhow::Result<EtcdCluster> {
     let settings = ClusterSettings {
         name: module.name.clone(),
@@ -141,7 +141,7 @@ pub fn connect_module(module: &ModuleSettings, endpoints: Vec<String>) -> anyhow
     Ok(cluster.within(Box::new(move |url| allowed.permits_url(url)), pages))
 }
 
-/// A cluster for each that is configured, without sending anything yet.
+/// A cluster for each configured one, without sending anything yet.
 fn configured(
     settings: Settings,
     shared: &Arc<Shared<SqliteJournal>>,
@@ -159,17 +159,17 @@ fn configured(
         let gates = gates::of(&cluster)?;
         clusters.push(Arc::new(equip(Cluster::new(cluster, etcd, Arc::clone(shared)).with_gates(gates))?));
     }
-    // What is not good at the start ends the start.
+    // defragd does not start with an invalid gate or target.
     shared.counters.config_read(Some(shared.clock.now()));
     Ok(clusters)
 }
 
-/// Gives a cluster its lock and the way to the other replicas, where there are any.
+/// Gives a cluster its lock and the access to the other replicas, if there are any.
 fn equip(lock: &LockSettings, exporter_only: bool) -> Equip<EtcdCluster, SqliteJournal> {
     let peers: Arc<dyn Peers> = Arc::new(locks::peers(lock));
     let (lock, me) = (lock.clone(), locks::holder(lock).name);
     Arc::new(move |cluster| {
-        // What only exports acts on nothing, and must keep nobody from it.
+        // An exporter-only process acts on nothing, and must not keep other replicas from acting.
         let store = if exporter_only { None } else { locks::store(&lock, &cluster.settings())? };
         Ok(match store {
             _ if exporter_only => cluster.without_acting(),
@@ -179,7 +179,7 @@ fn equip(lock: &LockSettings, exporter_only: bool) -> Equip<EtcdCluster, SqliteJ
     })
 }
 
-/// Who may do what, and in the log what of that may surprise.
+/// Who may do what; logs what may be surprising.
 fn access(options: &ServeOptions, listen: &[SocketAddr], web: &Web) -> anyhow::Result<Access> {
     if options.exporter_only {
         return Ok(Access::closed());
@@ -188,7 +188,7 @@ fn access(options: &ServeOptions, listen: &[SocketAddr], web: &Web) -> anyhow::R
     let access = Access::new(webhook, admin, listen, web.authenticates())?;
     if access.orders_are_open_to_webhooks() {
         info!(
-            "whoever may send webhooks may also order runs, approve, pause and resume: --web.admin-token-file parts the two"
+            "webhook senders may also run, approve, pause, resume and cancel: pass --web.admin-token-file to separate the two"
         );
     }
     Ok(access)
@@ -214,7 +214,7 @@ fn web(options: &ServeOptions, shared: &Arc<Shared<SqliteJournal>>) -> anyhow::R
     Web::open(WebFile::new(path, tell)).map_err(anyhow::Error::msg)
 }
 
-/// Those that were handed over, or one bound for each address.
+/// The sockets passed by systemd, or one bound for each address.
 async fn listeners(handed: Vec<Listener>, options: &ServeOptions) -> anyhow::Result<Vec<Listener>> {
     let mut listeners = handed;
     for address in options.listen.iter().filter(|_| !options.systemd_socket) {
@@ -247,17 +247,17 @@ impl Signals {
     }
 }
 
-/// The tasks that go on until they are told to end.
+/// The tasks that run until they are stopped.
 struct Tasks {
     servers: JoinSet<()>,
-    /// Each gives its name.
+    /// Each returns its name.
     workers: JoinSet<String>,
     units: UnboundedReceiver<Unit<EtcdCluster, SqliteJournal>>,
     /// Whether requests are served.
     serves: bool,
 }
 
-/// Until a signal to end, or until a task ends that never should: `Some`.
+/// Until a signal to end, or until a task ends unexpectedly: `Some`.
 async fn look_on(
     app: &App<EtcdCluster, SqliteJournal>,
     manager: &Manager,
@@ -269,7 +269,7 @@ async fn look_on(
     manager.ready(&status());
     let mut ticks = manager.interval().map(interval);
     loop {
-        // Part of this loop, so that systemd hears nothing any more when this loop hangs.
+        // Part of this loop, so that the watchdog of systemd notices when this loop hangs.
         let tick = async {
             match &mut ticks {
                 Some(ticks) => drop(ticks.tick().await),
@@ -280,16 +280,16 @@ async fn look_on(
             () = tick => manager.alive(&status()),
             _ = signals.terminate.recv() => return None,
             _ = signals.interrupt.recv() => return None,
-            // Logged and counted there. Short: it reads some files.
+            // Logged and counted in the call. Short: it reads some files.
             _ = signals.hang_up.recv() => {
                 manager.reloading();
                 let _ = app.reload().await;
                 manager.ready(&status());
             }
-            // No task ends by itself before a stop: one that does has panicked, and what is left is not whole.
+            // No task ends by itself before a stop: one that does has panicked, and the rest is incomplete.
             Some(ended) = tasks.servers.join_next() => return Some(ended.map(|()| "a listener".to_owned())),
             Some(ended) = tasks.workers.join_next() => match ended {
-                // But for those of a cluster that is no longer configured.
+                // Except for those of a cluster that is no longer configured.
                 Ok(cluster) if app.ended(&cluster) => {}
                 ended => return Some(ended),
             },
@@ -298,21 +298,21 @@ async fn look_on(
     }
 }
 
-/// Looks at all clusters' certificates, keys and passwords again and again, until a stop.
+/// Checks all clusters' certificates, keys and passwords for changes, until a stop.
 async fn keep_credentials(app: Arc<App<EtcdCluster, SqliteJournal>>, mut stop: Stop) -> String {
     loop {
         tokio::select! {
             () = sleep(RENEWAL_INTERVAL) => {}
             // A closed channel says that the process is ending, too.
             ended = async { stop.wait_for(Option::is_some).await.is_ok() } => {
-                return format!("the look at the credentials: {ended}");
+                return format!("the check of the credentials: {ended}");
             }
         }
         app.renew().await;
     }
 }
 
-/// Checks the journal's integrity once, and deletes old runs now and then, until a stop.
+/// Checks the journal's integrity once, and deletes old runs periodically, until a stop.
 async fn tend(journal: SqliteJournal, retention: Retention, mut stop: Stop) -> String {
     let work = async {
         if let Err(error) = journal.verify().await {
@@ -322,7 +322,7 @@ async fn tend(journal: SqliteJournal, retention: Retention, mut stop: Stop) -> S
             match journal.prune(retention).await {
                 Ok(0) => {}
                 Ok(runs) => info!(runs, "deleted old runs from the journal"),
-                Err(error) => warn!(%error, "cannot delete old runs from the journal; trying again in an hour"),
+                Err(error) => warn!(%error, "cannot delete old runs from the journal; retrying in an hour"),
             }
             sleep(PRUNE_INTERVAL).await;
         }
@@ -335,7 +335,7 @@ async fn tend(journal: SqliteJournal, retention: Retention, mut stop: Stop) -> S
     "the maintenance of the journal".to_owned()
 }
 
-/// An exporter writes nothing down.
+/// An exporter records nothing.
 fn journal(options: &ServeOptions, clock: Arc<SystemClock>) -> anyhow::Result<SqliteJournal> {
     let opened = if options.exporter_only {
         SqliteJournal::in_memory(clock)
@@ -345,17 +345,17 @@ fn journal(options: &ServeOptions, clock: Arc<SystemClock>) -> anyhow::Result<Sq
     Ok(opened?)
 }
 
-/// Whom runs are told to.
+/// The targets of run notifications.
 fn notifications(settings: &Settings, options: &ServeOptions, counters: &Counters) -> anyhow::Result<Notifications> {
     let targets = notify::targets(&settings.notify)?.into_iter().map(|target| Arc::new(target) as Arc<dyn Notifier>);
     Ok(Notifications::start(targets, counters.notifications(), options.external_url.as_ref()))
 }
 
-/// Runs until a signal. Returns whether the end was orderly.
+/// Runs until a signal. Returns whether the shutdown was orderly.
 pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Reader>) -> anyhow::Result<()> {
     let manager = Manager::from_env();
-    manager.starting("taking up the journal");
-    // Taken before anything else is opened: they are known by their numbers.
+    manager.starting("opening the journal");
+    // Taken before anything else is opened: they are identified by their file descriptor numbers.
     let inherited = if options.systemd_socket { systemd::sockets()? } else { Vec::new() };
     let clock = Arc::new(SystemClock);
     let journal = journal(&options, Arc::clone(&clock))?;
@@ -392,7 +392,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let addresses: Vec<_> = listeners.iter().map(|listener| listener.address().to_string()).collect();
     let addresses = addresses.join(", ");
     let (stop, stopped) = stop_channel();
-    // The HTTP side outlives the runs: whoever asks while the process ends is told so, and sees the run's end.
+    // The HTTP side outlives the runs: clients see the shutdown and the run's end.
     let (end_http, http_ends) = watch::channel(false);
     let mut servers = JoinSet::new();
     let router = router(Arc::clone(&app), http_options(&options, access, Arc::clone(&web)));
@@ -400,7 +400,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
         info!(address = %listener.address(), tls = web.is_tls(), "listening");
         let mut http_ends = http_ends.clone();
         servers.spawn(listener.serve(router.clone(), Arc::clone(&web), async move {
-            // An error means that the sender is gone, and with it the process.
+            // An error means that the sender is gone, and the process with it.
             let _ = http_ends.wait_for(|ends| *ends).await;
         }));
     }
@@ -413,7 +413,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
         app.fleet().spawn(cluster);
     }
 
-    // Tasks that may end: they are not waited for, and end with the process.
+    // Tasks that may end at any time: they are not awaited, and end with the process.
     let mut watches = JoinSet::new();
     watches.spawn(async move { probes.sweep().await });
     let mut reconciliations = JoinSet::new();
@@ -428,10 +428,10 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     stop.send_replace(Some(Reason::ShuttingDown));
     app.fleet().stop(&Reason::ShuttingDown);
     if let Some(ended) = early {
-        error!(?ended, "a task ended that never should; stopping");
-        anyhow::bail!("a task of defragd ended early: {ended:?}");
+        error!(?ended, "a task ended unexpectedly; stopping");
+        anyhow::bail!("a task of defragd ended unexpectedly: {ended:?}");
     }
-    info!(grace_seconds = options.shutdown_grace.as_secs(), "stopping: no new member is started");
+    info!(grace_seconds = options.shutdown_grace.as_secs(), "stopping: starting no further member");
     let drained = async {
         while tasks.workers.join_next().await.is_some() {}
         app.shared.notifications.finish(LAST_WORDS).await;
@@ -442,11 +442,11 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
         ended = timeout(options.shutdown_grace, drained) => if ended.is_err() {
             for cluster in app.fleet().all() {
                 if let Some(run) = cluster.summary().active_run {
-                    warn!(cluster = cluster.name(), run = run.0, "the run is not at its end: the server goes on by itself, and the next start takes the run up");
+                    warn!(cluster = cluster.name(), run = run.0, "the run has not ended: etcd finishes the defragmentation, and the next start of defragd resumes the run");
                 }
             }
         },
-        () = signals.end() => warn!("second signal: ending at once"),
+        () = signals.end() => warn!("second signal: exiting now"),
     }
     info!("stopped");
     Ok(())

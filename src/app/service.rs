@@ -38,12 +38,12 @@ use crate::{
     },
 };
 
-/// More than the members of any fleet have in last attempts; older ones are not shown.
+/// More than any fleet has members with a last attempt; older ones are not shown.
 pub(super) const RUNS_TO_REMEMBER: usize = 1_000;
-/// So many clusters are looked at at the same time in a scrape: more keep two processors no busier, and what all the
-/// calls to a thousand clusters need at once would be most of the process's memory for good.
+/// How many clusters a scrape observes at the same time: more would not use two processors better, and the calls to a
+/// thousand clusters at once would take most of the process's memory permanently.
 const CLUSTERS_AT_ONCE: usize = 64;
-/// A cluster that takes longer no longer keeps others from being looked at.
+/// A cluster that takes longer no longer delays the observation of others.
 const TURN: Duration = Duration::from_millis(100);
 
 /// The configured clusters and what they share.
@@ -63,7 +63,7 @@ pub struct App<E, J> {
     formatting: Reserve,
 }
 
-/// How far the process is.
+/// The phase of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Starting,
@@ -92,7 +92,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
         }
     }
 
-    /// The same, and clusters that come are given a lock as the others have.
+    /// The same; added clusters get a lock like the others.
     #[must_use]
     pub fn locking(mut self, lock: LockSettings, equip: Equip<E, J>) -> Self {
         self.lock = Some(lock);
@@ -100,8 +100,8 @@ impl<E: Etcd, J: Journal> App<E, J> {
         self
     }
 
-    /// The same, with a configuration that can be shown, and perhaps be read again. `connect` is for clusters that come
-    /// or move.
+    /// The same, with a configuration that is exposed and may be reloaded. `connect` is for clusters
+    /// that are added or get another connection.
     #[must_use]
     pub fn configured(mut self, shown: serde_json::Value, reader: Option<Reader>, connect: Connect<E>) -> Self {
         self.reader = reader;
@@ -110,22 +110,22 @@ impl<E: Etcd, J: Journal> App<E, J> {
         self
     }
 
-    /// The same, and clusters that are not configured can be probed.
+    /// The same, able to probe clusters that are not configured.
     #[must_use]
     pub fn probing(mut self, probes: Arc<Probes<E>>) -> Self {
         self.probes = probes;
         self
     }
 
-    /// One line for people: what it looks after, and what is under way.
+    /// One line for people: the clusters it serves, and the runs in progress.
     pub fn status_line(&self, addresses: &str) -> String {
-        let mut line = format!("{} cluster(s) on {addresses}", self.fleet.now().clusters.len());
+        let mut line = format!("{} on {addresses}", story::count(self.fleet.now().clusters.len(), "cluster"));
         for summary in self.clusters() {
             let name = &summary.name;
             if let Some(run) = summary.active_run {
-                let _ = write!(line, "; run {run} of {name} under way");
+                let _ = write!(line, "; run {run} of {name} in progress");
             } else if let Some(run) = summary.queued_run {
-                let _ = write!(line, "; run {run} of {name} waits");
+                let _ = write!(line, "; run {run} of {name} waiting");
             }
         }
         line
@@ -136,10 +136,9 @@ impl<E: Etcd, J: Journal> App<E, J> {
         *self.phase.lock() = Phase::Stopping;
     }
 
-    /// Why the journal cannot be written, if it cannot. Each look writes to the disk, so that not every caller may
-    /// cause one.
+    /// Why the journal cannot be written, if it cannot. Each check writes to the disk, so not every call makes one.
     async fn journal_trouble(&self) -> Option<String> {
-        /// More often than Kubernetes asks.
+        /// Shorter than the usual interval of Kubernetes' readiness probes.
         const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
         let mut seen = self.journal_seen.lock().await;
         match &*seen {
@@ -157,27 +156,27 @@ impl<E: Etcd, J: Journal> App<E, J> {
         &self.fleet
     }
 
-    /// Looks at each cluster's certificates, keys and passwords again, one cluster after the other.
+    /// Checks each cluster's certificates, keys and passwords for changes, one cluster after the other.
     pub async fn renew(&self) {
         for cluster in self.fleet.all() {
             cluster.renew().await;
         }
     }
 
-    /// What ran for a cluster ended. Gives whether it was to: the cluster was taken out of the configuration, and
-    /// nothing is left of it now.
+    /// The task of a cluster ended. Returns whether that was expected, because the cluster was removed from the
+    /// configuration.
     pub fn ended(&self, cluster: &str) -> bool {
         let gone = self.fleet.ended(cluster);
         if gone {
             self.shared.claims.forget(cluster);
             self.shared.counters.forget_cluster(cluster);
-            info!(cluster, "nothing runs for the cluster any more");
+            info!(cluster, "removed the cluster: all its tasks have ended");
         }
         gone
     }
 
-    /// Goes on where an earlier process ended: what alerts asked for is begun or gone on with, a run by hand is
-    /// closed. The members are measured again before anything is done to them.
+    /// Continues where an earlier process ended: requests by alerts are started or resumed, a manual run is closed. The
+    /// members are measured again before anything is done to them.
     pub async fn recover(&self) -> Result<(), JournalError> {
         let runs = self.shared.journal.runs(RUNS_TO_REMEMBER).await?;
         let fleet = self.fleet.now();
@@ -187,10 +186,10 @@ impl<E: Etcd, J: Journal> App<E, J> {
         }
         for view in self.shared.journal.open_runs().await? {
             match fleet.find(&view.request.cluster) {
-                // A person who typed `defragd run` sees that it ended, and decides anew; one who asked through the
-                // API is written down as having agreed, and was told that it is accepted.
+                // An operator who typed `defragd run` sees that it ended, and decides anew; a request through the API
+                // is recorded as approved, and was acknowledged.
                 Some(cluster) if view.request.trigger != Trigger::Manual || view.approved.is_some() => {
-                    info!(cluster = view.request.cluster, run = view.id.0, "taking up a run of an earlier process");
+                    info!(cluster = view.request.cluster, run = view.id.0, "resuming a run of an earlier process");
                     cluster.requeue(view.id, view.request).await?;
                 }
                 Some(cluster) => cluster.close_interrupted(&view).await?,
@@ -209,7 +208,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
         Ok(())
     }
 
-    /// One decision a cluster, for all the alerts that concern it and have this status.
+    /// One decision per cluster, for all alerts of the same status that concern it.
     async fn decide(
         &self,
         notification: &Notification,
@@ -241,7 +240,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
     }
 }
 
-/// Which cluster an alert concerns, by whoever sent it.
+/// Which cluster an alert concerns, whether Alertmanager or another replica sent it.
 fn target<'a>(
     notification: &Notification,
     alert: &alert::Alert,
@@ -279,14 +278,14 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     }
 
     async fn notify(&self, notification: Notification) -> Result<Vec<AlertAnswer>, JournalError> {
-        // Firing first: an alert that takes over keeps the request of one that is resolved.
+        // Firing alerts first: one that joins keeps the request of one that is resolved.
         let fleet = self.fleet.now();
         let firing = self.decide(&notification, &fleet, AlertStatus::Firing).await?;
         let resolved = self.decide(&notification, &fleet, AlertStatus::Resolved).await?;
         if notification.truncated_alerts > 0 {
             warn!(
                 alerts = notification.truncated_alerts,
-                "Alertmanager cut alerts off: set max_alerts to 0 for this receiver"
+                "Alertmanager truncated the alerts: set max_alerts to 0 for this receiver"
             );
         }
         let answer = |alert: &alert::Alert| {
@@ -301,8 +300,9 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             };
             self.shared.counters.alert(&decision);
             let (decided, code) = decision.labels();
+            let code = Some(code).filter(|code| *code != "none");
             let name = alert.labels.get("alertname").map_or("", String::as_str);
-            // Other replicas offer again and again what stands.
+            // Other replicas offer open requests repeatedly.
             if notification.taken_as.is_some() {
                 debug!(fingerprint = alert.fingerprint, decision = decided, code, "alert offered again");
             } else {
@@ -347,7 +347,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         // One after the other, so that the newest file wins.
         let _one_at_a_time = self.reloads.lock().await;
         let Some(reader) = &self.reader else {
-            info!("nothing to read again: there is no --config");
+            info!("nothing to reload: there is no --config");
             return Ok(());
         };
         let reader = Arc::clone(reader);
@@ -360,10 +360,10 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         self.renew().await;
         self.shared.counters.config_read(reloaded.is_ok().then(|| self.shared.clock.now()));
         match &reloaded {
-            Ok(()) => info!("configuration read again"),
+            Ok(()) => info!("configuration reloaded"),
             Err(problems) => error!(
                 problems = problems.replace('\n', "; "),
-                "the configuration is not taken over: going on with the one before"
+                "cannot apply the configuration; keeping the previous one"
             ),
         }
         reloaded
@@ -390,7 +390,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     async fn not_ready(&self) -> Option<String> {
         let phase = *self.phase.lock();
         match phase {
-            Phase::Starting => Some("the journal of earlier processes is being taken up".to_owned()),
+            Phase::Starting => Some("starting: resuming runs from the journal".to_owned()),
             Phase::Stopping => Some("defragd is shutting down".to_owned()),
             Phase::Serving => self.journal_trouble().await,
         }

@@ -185,8 +185,8 @@ fn settings(text: &str) -> Result<Settings, String> {
 
 type TestApp = App<FakeEtcd, FakeJournal>;
 
-/// An application of the clusters in this text, which is connected with fakes that answer as the first endpoint's port
-/// says: it is the cluster's id.
+/// An application of the clusters in this text, which is connected to fakes. The port of the first endpoint is the
+/// cluster's id.
 fn configured(text: &str) -> Arc<TestApp> {
     let world = shared(2);
     let connect: Connect<FakeEtcd> = Arc::new(|cluster: &ClusterSettings| {

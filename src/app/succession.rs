@@ -1,4 +1,5 @@
-//! Which of several replicas acts on a cluster: the lock, how far its handover is, and the way to the other replicas.
+//! Which of several replicas acts on a cluster: the lock, the state of its succession, and the access to the other
+//! replicas.
 
 use std::sync::{
     Arc,
@@ -18,9 +19,9 @@ use crate::{
 pub(super) struct Succession {
     pub(super) lock: Lock,
     pub(super) peers: Option<Arc<dyn Peers>>,
-    /// How far the last holders' note is counted in.
+    /// How far the last holders' note is merged.
     pub(super) inherited: Mutex<Inherited>,
-    /// What is known here is not left yet.
+    /// The state here has not been written for the next holder yet.
     pub(super) note_due: AtomicBool,
     pub(super) wake: Notify,
 }
@@ -34,12 +35,12 @@ pub(super) enum Inherited {
 }
 
 impl Succession {
-    /// Of a cluster that this process acts on under this lock.
+    /// For a cluster that this process acts on under this lock.
     pub(super) fn new(lock: Lock) -> Self {
         Self { lock, peers: None, inherited: Mutex::default(), note_due: AtomicBool::default(), wake: Notify::new() }
     }
 
-    /// Something happened that the next holder must know: an order, the start or the end of a run.
+    /// Something happened that the next holder must know: an action, the start or the end of a run.
     pub(super) fn tell_successor(&self) {
         if self.lock.is_needed() {
             self.note_due.store(true, Ordering::SeqCst);
@@ -52,13 +53,13 @@ impl Succession {
         self.lock.view().held()
     }
 
-    /// Whether the last holders' note is counted in under this term.
+    /// Whether the last holders' note is merged under this term.
     pub(super) fn has_inherited(&self, term: Term) -> bool {
         matches!(*self.inherited.lock(), Inherited::Under(under) if under == term)
     }
 
-    /// The term under which something may begin now, or why nothing may: the lock is not ours, or it is not known yet
-    /// what its last holders did under it.
+    /// The term under which something may start now, or why nothing may: this replica does not hold the lock, or does
+    /// not know yet what its last holders did.
     pub(super) fn may_begin(&self) -> Result<Term, Reason> {
         let term = self.lock.view().may_begin()?;
         if !self.lock.is_needed() {
@@ -66,19 +67,19 @@ impl Succession {
         }
         let detail = match &*self.inherited.lock() {
             Inherited::Under(under) if *under == term => return Ok(term),
-            Inherited::Failed(detail) => format!("what its last holder left cannot be read: {detail}"),
-            _ => "what its last holder left is not read yet".to_owned(),
+            Inherited::Failed(detail) => format!("cannot read what its last holder left: {detail}"),
+            _ => "what its last holder left has not been read yet".to_owned(),
         };
         Err(Reason::LockUnknown { detail })
     }
 
-    /// Why this replica is not the one that acts.
+    /// Why another replica acts instead of this one.
     pub(super) fn acts_not(&self) -> Reason {
-        let detail = || "the lock is just changing hands".to_owned();
+        let detail = || "the lock is changing its holder".to_owned();
         self.lock.view().may_begin().err().unwrap_or_else(|| Reason::LockUnknown { detail: detail() })
     }
 
-    /// For the API and the status page; nothing where there is no lock.
+    /// For the API and the status page; `None` without a lock.
     pub(super) fn summary(&self) -> Option<LockSummary> {
         let view = self.lock.view();
         self.lock.is_needed().then(|| {

@@ -1,4 +1,4 @@
-//! One etcd cluster that is looked at: the way to it, and what is remembered from one look to the next. Each configured
+//! One observed etcd cluster: the connection to it, and what is remembered between observations. Each configured
 //! cluster has one, and each that `/probe` measures. Nothing here knows of requests or runs.
 
 use std::{
@@ -22,20 +22,20 @@ use crate::{
     ports::etcd::{Etcd, Membership, Renewal},
 };
 
-/// A quota changes only with a restart of the member; this bounds how long the old one is shown.
+/// A quota changes only with a restart of the member; this limits how long the old one is shown.
 const QUOTA_REMEMBERED_FOR: Duration = Duration::from_mins(5);
-/// Small files: whatever takes longer hangs, and the other clusters' turn comes.
+/// The files are small: a read that takes longer hangs, and must not delay the other clusters.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Target<E> {
     name: String,
-    /// A run has that of its begin to its end, whatever a reload brings.
+    /// A run uses the connection of its start until its end, whatever a reload changes.
     etcd: Mutex<Arc<E>>,
     /// Earlier connections that a run still uses.
     older: Mutex<Vec<Weak<E>>>,
     memory: Mutex<Memory>,
-    /// What is watched may be another thing.
+    /// Signals that the sampling interval may have changed.
     watch_anew: Notify,
 }
 
@@ -45,17 +45,17 @@ struct Memory {
     quotas: BTreeMap<MemberId, (ByteSize, Instant)>,
     /// For a policy that compacts by age.
     revisions: Option<Revisions>,
-    /// Why the changed credentials are not taken.
+    /// Why the changed credentials were rejected.
     refused: Option<String>,
 }
 
-/// What a cheap look at all members brought.
+/// The result of a cheap observation of all members.
 pub(super) struct Glance {
-    /// Why no endpoint gave the member list, if none did.
+    /// Why no endpoint returned the member list, if none did.
     pub(super) listed: Fact<()>,
-    /// Of the members of now or, without a list, of last time.
+    /// The current members or, without a list, the last known ones.
     pub(super) facts: Option<ClusterFacts>,
-    /// The connection was not replaced meanwhile. What an earlier connection saw is shown, but not remembered.
+    /// Whether the connection is still the current one. Results of an earlier connection are shown, but not remembered.
     pub(super) is_current: bool,
 }
 
@@ -76,30 +76,30 @@ impl<E: Etcd> Target<E> {
         &self.name
     }
 
-    /// What is used from now on to reach it.
+    /// The current connection.
     pub(super) fn etcd(&self) -> Arc<E> {
         Arc::clone(&self.etcd.lock())
     }
 
-    /// From now on it is reached so.
+    /// Replaces the connection.
     pub(super) fn replace(&self, etcd: E) {
         let before = std::mem::replace(&mut *self.etcd.lock(), Arc::new(etcd));
         self.older.lock().push(Arc::downgrade(&before));
         self.memory.lock().refused = None;
     }
 
-    /// It may be another cluster: nothing that was seen of the one before counts any more.
+    /// It may lead to another cluster: earlier observations no longer count.
     pub(super) fn forget(&self) {
         *self.memory.lock() = Memory::default();
     }
 
-    /// Remembers revisions from now on, for answers about this long ago; or none.
+    /// Remembers revisions from now on, up to this age; or none.
     pub(super) fn remember_revisions(&self, age: Option<Duration>) {
         self.memory.lock().revisions = age.map(Revisions::new);
         self.watch_anew.notify_one();
     }
 
-    /// Looks whether the files with the credentials changed. Never fails: what is not whole is not taken, and said once.
+    /// Checks whether the credential files changed. Never fails: invalid ones are rejected, and that is logged once.
     pub(super) async fn renew(&self) {
         let mut older: Vec<_> = self.older.lock().iter().filter_map(Weak::upgrade).collect();
         self.older.lock().retain(|etcd| etcd.strong_count() > 0);
@@ -109,27 +109,27 @@ impl<E: Etcd> Target<E> {
         }
         let renewal = timeout(RENEWAL_LIMIT, self.etcd().renew()).await;
         let refused =
-            match renewal.unwrap_or_else(|_| Renewal::Refused("the files cannot be read within 2 s".to_owned())) {
+            match renewal.unwrap_or_else(|_| Renewal::Refused("reading the files took longer than 2 s".to_owned())) {
                 Renewal::Unchanged => None,
                 Renewal::Taken => {
-                    info!(cluster = self.name, "the credentials changed: new connections are made with them");
+                    info!(cluster = self.name, "credentials reloaded: new connections use them");
                     None
                 }
                 Renewal::Refused(detail) => Some(detail),
             };
         let mut memory = self.memory.lock();
         if let Some(detail) = refused.as_ref().filter(|_| memory.refused != refused) {
-            warn!(cluster = self.name, detail, "the changed credentials are not taken: going on with those before");
+            warn!(cluster = self.name, detail, "the changed credentials are invalid: keeping the previous ones");
         }
         memory.refused = refused;
     }
 
-    /// Whether changed credentials are not taken.
+    /// Whether changed credentials were rejected.
     pub(super) fn refuses_credentials(&self) -> bool {
         self.memory.lock().refused.is_some()
     }
 
-    /// A cheap look at all members, within `budget`.
+    /// A cheap observation of all members, within `budget`.
     pub(super) async fn glance(&self, budget: Duration) -> Glance {
         let (known, quotas) = {
             let memory = self.memory.lock();
@@ -158,27 +158,27 @@ impl<E: Etcd> Target<E> {
         for member in &facts.members {
             let asked = matches!(&member.gauges, Some(Ok(gauges)) if gauges.quota.is_some());
             let quota = member.status.as_ref().ok().and_then(|status| status.quota);
-            // One that was only remembered does not become younger by it.
+            // A remembered quota does not become younger by being shown again.
             if let Some(quota) = quota.filter(|_| asked || !memory.quotas.contains_key(&member.member.id)) {
                 memory.quotas.insert(member.member.id, (quota, now));
             }
         }
     }
 
-    /// One look at all members; `None` if they do not answer in time.
+    /// One observation of all members; `None` if they do not answer in time.
     pub(super) async fn look(&self) -> Option<ClusterFacts> {
         let etcd = self.etcd();
         timeout(observer::LOOK_BUDGET * 2, observer::look(&*etcd, observer::LOOK_BUDGET)).await.ok()?.ok()
     }
 
-    /// All that a run would see; `None` if the member list does not come in time.
+    /// Everything that a run would observe; `None` if the member list does not arrive in time.
     pub(super) async fn observe(&self) -> Option<ClusterFacts> {
         let etcd = self.etcd();
         Box::pin(observer::observe(&*etcd)).await.ok()
     }
 
-    /// Looks at the cluster's revision again and again, for a compaction by age. Never ends, but has nothing to do
-    /// where there is none.
+    /// Samples the cluster's revision for a compaction by age. Never ends, but does nothing if the policy does not
+    /// compact by age.
     pub(super) async fn watch_revisions(&self) -> Infallible {
         loop {
             let interval = self.memory.lock().revisions.as_ref().map(Revisions::interval);
@@ -207,7 +207,7 @@ impl<E: Etcd> Target<E> {
         let memory = self.memory.lock();
         let old = memory.revisions.as_ref()?.old_enough(Instant::now());
         if old.is_none() {
-            info!(cluster = self.name, "not compacting: the cluster has not been watched for long enough yet");
+            info!(cluster = self.name, "not compacting: the cluster has not been observed for long enough yet");
         }
         old
     }

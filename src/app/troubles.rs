@@ -1,5 +1,5 @@
-//! What stands between us and a cluster and does not pass by itself, each told in the log once when it begins and once
-//! when it is over. Members that are merely away are not among it: their metrics tell.
+//! Lasting problems with a cluster, each logged once when it begins and once when it is over. Members that are merely
+//! down are not among them: their metrics show that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use crate::core::{
 /// Those of one cluster.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
-    /// Who cannot be observed, and what kind of trouble it is.
+    /// What cannot be observed, and the kind of error.
     unobserved: BTreeMap<String, UnknownKind>,
     /// The other entries of the configuration that lead to the same etcd cluster.
     same_as: Vec<String>,
@@ -23,20 +23,22 @@ pub(super) struct Troubles {
     unread: BTreeMap<String, (UnknownKind, bool)>,
     /// The quotas that members report, where the configuration names another.
     quotas: BTreeMap<String, ByteSize>,
-    /// Of servers; each is looked at once.
+    /// Versions of servers; each is checked once.
     versions: BTreeSet<String>,
 }
 
 impl Troubles {
-    /// Takes which etcd cluster the endpoints lead to, and which other entries' do so, too.
+    /// Records which etcd cluster the endpoints lead to, and which other entries lead there, too.
     pub(super) fn leads_to(&mut self, cluster: &str, facts: &ClusterFacts, same_as: Vec<String>) {
-        // Told once, by the last of the entries.
+        // Logged once, by the last of the entries.
         let is_last = !same_as.is_empty() && same_as.iter().all(|other| other.as_str() < cluster);
         if self.same_as != same_as && is_last {
             let (cluster_id, others) = (facts.cluster_id.to_string(), same_as.join(", "));
             warn!(
                 cluster,
-                others, cluster_id, "several entries of the configuration lead to one etcd cluster: keep one of them"
+                others,
+                cluster_id,
+                "several entries of the configuration lead to the same etcd cluster: keep one of them"
             );
         }
         self.same_as = same_as;
@@ -47,7 +49,7 @@ impl Troubles {
         }
     }
 
-    /// Takes what an observation brought: why no endpoint gave the member list, and what each member said.
+    /// Records an observation: why no endpoint returned the member list, and what each member answered.
     pub(super) fn saw(&mut self, cluster: &str, listed: Option<&Unknown>, facts: Option<&ClusterFacts>) {
         let members = facts.iter().flat_map(|facts| &facts.members);
         let of_members = members.filter_map(|facts| Some((facts.member.label(), facts.status.as_ref().err()?)));
@@ -56,18 +58,24 @@ impl Troubles {
             of_list.into_iter().chain(of_members).filter(|(_, unknown)| needs_a_person(unknown.kind)).collect();
         for (who, unknown) in &now {
             if self.unobserved.get(who) != Some(&unknown.kind) {
-                warn!(cluster, who, reason = unknown.kind.label(), detail = unknown.detail, "cannot observe it");
+                warn!(
+                    cluster,
+                    who,
+                    reason = unknown.kind.label(),
+                    detail = unknown.detail,
+                    "cannot observe the cluster or member"
+                );
             }
         }
         for who in self.unobserved.keys().filter(|who| !now.contains_key(*who)) {
-            info!(cluster, who, "what kept it from being observed is over");
+            info!(cluster, who, "the cluster or member can be observed again");
         }
         self.unobserved = now.into_iter().map(|(who, unknown)| (who, unknown.kind)).collect();
     }
 }
 
 impl Troubles {
-    /// Takes what the members' metrics pages brought, and the quota that the configuration names.
+    /// Records the results of the members' metrics pages, and the configured quota.
     pub(super) fn measured(&mut self, cluster: &str, facts: &ClusterFacts, configured: Option<ByteSize>) {
         for member in &facts.members {
             self.page(cluster, member);
@@ -84,7 +92,7 @@ impl Troubles {
                     member = name,
                     reported,
                     configured,
-                    "the member reports another quota than the configuration: its own counts; correct quota, or leave it out"
+                    "the member reports a quota that differs from the configuration, and its own is used: correct `quota`, or remove it"
                 );
             }
         }
@@ -101,7 +109,7 @@ impl Troubles {
                 self.unread.insert(name, now);
             }
             (_, Some(Ok(_))) if self.unread.remove(&name).is_some() => {
-                info!(cluster, member = name, "the metrics page can be read");
+                info!(cluster, member = name, "the metrics page can be read again");
             }
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! `--web.config.file` as the HTTP side asks for it: read by [`crate::config::web`], its fate told to whoever counts.
+//! `--web.config.file` for the HTTP side: read by [`crate::config::web`], with reloads reported to the metrics.
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,12 @@ pub struct WebFile<F> {
 }
 
 impl<F: Fn(bool) + Send + Sync + 'static> WebFile<F> {
-    /// Of this file; `tell` hears whether a changed one was taken up.
+    /// For this file; `tell` is called with whether a changed one was applied.
     pub fn new(path: PathBuf, tell: F) -> Self {
         Self { path, tell }
     }
 
-    /// Whether the file and the certificates that it names are good. The error is for people, one problem a line.
+    /// Whether the file and the certificates that it names are valid. The error is for people, one problem per line.
     pub fn check(self) -> Result<(), String> {
         Web::open(self).map(drop)
     }

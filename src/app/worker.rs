@@ -1,5 +1,5 @@
-//! Serves the requests of one cluster, one after the other: waits for what holds them back, drives the run,
-//! and ends it early when its time is over.
+//! Serves the requests of one cluster, one after the other: waits for what holds them, drives the run, and ends it
+//! early when its time is over.
 
 use std::time::Duration;
 
@@ -27,18 +27,19 @@ use crate::{
     ports::{etcd::Etcd, journal::Journal, progress::Progress},
 };
 
-/// Times of day may jump, so that no wait for one is longer than this.
+/// The time of day may jump, so no single wait is longer than this.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 /// With nothing to do, every change wakes the worker.
 const IDLE_INTERVAL: Duration = Duration::from_hours(1);
-/// Most backups are over by then. Others must not wait for the slot of a run that waits: the rest is the next run's.
+/// Most backups take less. Other clusters must not wait for the slot of a waiting run: the rest is left to the next
+/// run.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(1);
-/// How soon to try again to read a journal that failed.
+/// How soon to retry reading a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the worker does next.
+/// The worker's next action.
 enum Next {
-    /// Look again after this, or when something happens.
+    /// Check again after this, or when something happens.
     Wait(Duration),
     /// Wait for another cluster's run to end, or for something to happen.
     WaitForSlot,
@@ -47,8 +48,8 @@ enum Next {
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
-    /// Serves requests until a stop is asked for. A run under way then ends as its rules say; a request
-    /// that waits stays in the journal for the next start.
+    /// Serves requests until a stop is requested. A run in progress then ends as its rules say; a waiting request stays
+    /// in the journal for the next start.
     pub async fn work(&self, mut stop: driver::Stop) {
         let mut slot: Option<OwnedSemaphorePermit> = None;
         loop {
@@ -63,7 +64,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                     continue;
                 }
                 Next::Wait(time) => {
-                    // Others must not wait for a cluster that waits itself.
+                    // Other clusters must not wait for a cluster that waits itself.
                     slot = None;
                     (time, false)
                 }
@@ -71,7 +72,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             };
             tokio::select! {
                 biased;
-                // Cancel-safe: a permit that is not handed over is given back.
+                // Cancel-safe: a permit that is not returned is released.
                 permit = self.shared.slots.clone().acquire_owned(), if wants_slot => slot = permit.ok(),
                 () = self.requests.wake.notified() => {}
                 () = sleep(time) => {}
@@ -82,12 +83,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn next(&self, has_slot: bool) -> Next {
-        // Before the journal is read: what is queued is in it already, and one that comes meanwhile wakes again.
+        // Before the journal is read: it contains what is already queued, and a request that arrives later wakes again.
         let queued = self.requests.desk.lock().queued.clone();
         let ledger = match self.ledger().await {
             Ok(ledger) => ledger,
             Err(error) => {
-                error!(cluster = self.name(), %error, "cannot read the journal; nothing is begun");
+                error!(cluster = self.name(), %error, "cannot read the journal; no run starts");
                 return Next::Wait(JOURNAL_INTERVAL);
             }
         };
@@ -103,7 +104,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
     }
 
-    /// Nothing is queued: the next run of a standing request may be due.
+    /// Nothing is queued: the next run of an open request may be due.
     async fn idle(&self, ledger: &Ledger) -> Next {
         let now = self.shared.clock.now();
         let Some(next) = ledger.next_attempt(now) else { return Next::Wait(IDLE_INTERVAL) };
@@ -114,7 +115,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Ok(()) if self.requests.desk.lock().queued.is_some() => Next::Wait(Duration::ZERO),
             Ok(()) => Next::Wait(LOOK_INTERVAL),
             Err(error) => {
-                error!(cluster = self.name(), %error, "cannot record the next run of the standing request");
+                error!(cluster = self.name(), %error, "cannot record the next run of the request");
                 Next::Wait(JOURNAL_INTERVAL)
             }
         }
@@ -132,7 +133,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 if !again.is_zero() {
                     self.waits_for(view.id, trouble.unwrap_or(reason));
                 }
-                // Looks again as soon as the lock comes or goes.
+                // Checks again as soon as the lock is acquired or lost.
                 return Next::Wait(again.min(self.succession.lock.view().changes_in().unwrap_or(LOOK_INTERVAL)));
             }
         };
@@ -149,7 +150,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 urgent = true;
                 hold = ledger.hold(view, policy, true, self.shared.clock.now());
             } else if !matches!(reason, Reason::OutsideWindow { .. }) && is_satisfied(ledger, policy, &facts) {
-                // The alert kept firing after the last run; measuring shows that the work is done.
+                // The alert kept firing after the last run; a measurement shows that nothing is left to do.
                 hold = Some(Hold::End(Outcome::NothingToDo));
             }
         }
@@ -160,14 +161,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
             Some(Hold::End(outcome)) => {
                 let _one_at_a_time = self.requests.admission.lock().await;
-                // Cancelled while the other side was writing that down.
+                // Cancelled while the holder recorded it.
                 if !self.requests.desk.lock().waits(view.id) {
                     return Next::Wait(Duration::ZERO);
                 }
                 return match self.end_unbegun(view, outcome).await {
                     Ok(()) => Next::Wait(Duration::ZERO),
                     Err(error) => {
-                        error!(cluster = self.name(), run = view.id.0, %error, "the end of the request could not be written down");
+                        error!(cluster = self.name(), run = view.id.0, %error, "cannot record the end of the request");
                         Next::Wait(JOURNAL_INTERVAL)
                     }
                 };
@@ -188,7 +189,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         let _one_at_a_time = self.requests.admission.lock().await;
         let mut desk = self.requests.desk.lock();
-        // Cancelled while the slot was waited for.
+        // Cancelled while waiting for the slot.
         let Some((run, request)) = desk.queued.take_if(|(run, _)| *run == view.id) else {
             return Next::Wait(Duration::ZERO);
         };
@@ -198,7 +199,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Next::Serve { run, request, emergency: urgent, term }
     }
 
-    /// Whether a snapshot still keeps all that is to be done from beginning. A cluster without space is not kept waiting: a
+    /// Whether an open snapshot still blocks everything that the run could do. A cluster without space does not wait: a
     /// run may be able to disarm the alarm.
     async fn snapshot_in_the_way(&self, ledger: &Ledger, policy: &Policy, since: Timestamp) -> Option<Reason> {
         let facts = self.target.observe().await?;
@@ -217,7 +218,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let mut desk = self.requests.desk.lock();
         // Once for each cause: its times may move.
         if desk.waiting_for.as_ref().is_none_or(|before| before.label() != reason.label()) {
-            info!(cluster = self.name(), run = run.0, code = reason.label(), %reason, "the request waits");
+            info!(cluster = self.name(), run = run.0, code = reason.label(), %reason, "the request is waiting");
             self.shared.counters.waiting(self.name(), &reason);
         }
         desk.waiting_for = Some(reason);
@@ -240,7 +241,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let followed = (&live as &dyn Progress, &told as &dyn Progress);
         let shown = (&state as &dyn Progress, &followed as &dyn Progress);
         let watchers = (&log as &dyn Progress, &shown as &dyn Progress);
-        // To its end, whatever a reload brings meanwhile.
+        // Until its end, whatever a reload changes meanwhile.
         let (rules, etcd) = (self.rules(), self.target.etcd());
         let (stop_run, stopped) = stop_channel();
         let held = self.succession.lock.view();
@@ -279,7 +280,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             tokio::select! {
                 biased;
                 _ = &mut driven => {}
-                // A run that stops for something else must still hear that the process ends.
+                // A run that stops for another reason must still learn that the process ends.
                 reason = process_end(&mut process) => {
                     stop_run.send_replace(Some(reason));
                     driven.await;
@@ -287,14 +288,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
         }
         self.requests.desk.lock().active = None;
-        // For what is shown; what is decided is read anew.
+        // For display; decisions read it again.
         if let Err(error) = self.ledger().await {
             error!(cluster = self.name(), %error, "cannot read the journal after a run");
         }
         self.succession.tell_successor();
     }
 
-    /// Returns when the run under way must start no new member: the process ends, a person pauses, or the
+    /// Returns when the run in progress must start no further member: the process ends, an operator pauses, or the
     /// window closes.
     async fn stop_reason(&self, run: RunId, mut stop: driver::Stop, policy: &Policy, mut urgent: bool) -> Reason {
         loop {
@@ -303,7 +304,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
             let now = self.shared.clock.now();
             {
-                // The cached ledger will do: every order refreshes it.
+                // The cached ledger is enough: every action refreshes it.
                 let desk = self.requests.desk.lock();
                 urgent |= policy.emergency && desk.emergency;
                 if let Some(reason) = desk.ledger.stop(run, policy, urgent, now) {
@@ -326,7 +327,7 @@ fn is_satisfied(ledger: &Ledger, policy: &Policy, facts: &ClusterFacts) -> bool 
     !facts.has_alarm(AlarmKind::NoSpace) && Plan::new(facts, policy, &Past::of(ledger)).is_satisfied()
 }
 
-/// Returns when the process is to end; a closed channel says so, too.
+/// Returns when the process is to end; a closed channel means that, too.
 pub(super) async fn process_end(stop: &mut driver::Stop) -> Reason {
     let ends = |reason: &Option<Reason>| reason.as_ref().is_some_and(Reason::ends_the_process);
     match stop.wait_for(ends).await.map(|reason| reason.clone()) {
