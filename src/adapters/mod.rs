@@ -1,4 +1,4 @@
-//! The real outside world: the only place for etcd-client, reqwest, axum, sockets and files.
+//! The real implementations of the ports: the only place for etcd-client, reqwest, axum, sockets and files.
 
 pub mod etcd;
 pub mod gates;

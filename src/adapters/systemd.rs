@@ -1,7 +1,6 @@
-//! systemd, where it started us: the sockets that it hands over, and what we tell it.
+//! systemd, if it started us: the sockets that it passes, and notifications to it.
 //!
-//! Whatever goes wrong in telling is logged and no more: the work does not depend on who watches it. Without
-//! `NOTIFY_SOCKET` nothing is told.
+//! Errors of notifications are only logged: the work does not depend on them. Without `NOTIFY_SOCKET` nothing is sent.
 
 use std::{io, net::TcpListener, time::Duration};
 
@@ -10,7 +9,7 @@ use sd_notify::NotifyState;
 use thiserror::Error;
 use tracing::warn;
 
-/// How often the status is told where no watchdog wants to hear from us more often.
+/// How often the status is sent if no watchdog needs it more often.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// systemd shows one line.
 const MAX_STATUS_CHARS: usize = 200;
@@ -18,14 +17,14 @@ const MAX_STATUS_CHARS: usize = 200;
 /// Why there are no sockets.
 #[derive(Debug, Error)]
 pub enum SocketError {
-    /// None was handed over.
+    /// None was passed.
     #[error(
-        "--web.systemd-socket: no socket was handed over (LISTEN_FDS, LISTEN_PID): start it by its .socket unit, or leave the flag out"
+        "--web.systemd-socket: systemd passed no socket (LISTEN_FDS, LISTEN_PID): start defragd by its .socket unit, or remove the flag"
     )]
     None,
-    /// One cannot be used.
+    /// One is unusable.
     #[error(
-        "--web.systemd-socket: socket {number} cannot be used: {source}; defragd takes TCP sockets, as ListenStream=ADDRESS:PORT makes them"
+        "--web.systemd-socket: socket {number} is unusable: {source}; defragd needs TCP sockets, as ListenStream=ADDRESS:PORT creates them"
     )]
     Unusable {
         /// From 0 on.
@@ -35,7 +34,7 @@ pub enum SocketError {
     },
 }
 
-/// The sockets that systemd handed over, all of which must be listening TCP sockets. A second call finds none.
+/// The sockets that systemd passed, all of which must be listening TCP sockets. A second call finds none.
 pub fn sockets() -> Result<Vec<TcpListener>, SocketError> {
     let mut handed = ListenFd::from_env();
     let mut sockets = Vec::new();
@@ -54,47 +53,49 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// As the environment has it.
+    /// From the environment.
     pub fn from_env() -> Self {
         let listens = std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty());
         Self { listens, watchdog: sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) }
     }
 
-    /// How often [`Self::alive`] is to be told: twice within the watchdog's limit, as systemd asks. Never, without it.
+    /// How often [`Self::alive`] is to be called: twice within the watchdog's limit, as systemd recommends. Never,
+    /// without it.
     pub fn interval(&self) -> Option<Duration> {
         let alive = self.watchdog.map(|limit| limit / 2);
         self.listens.then(|| alive.unwrap_or(STATUS_EVERY).min(STATUS_EVERY))
     }
 
-    /// Everything is set up, or set up again.
+    /// Everything is set up, or reloaded.
     pub fn ready(&self, status: &str) {
         self.tell(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
     }
 
-    /// The configuration is being read again. [`Self::ready`] ends it.
+    /// A reload of the configuration begins. [`Self::ready`] ends it.
     pub fn reloading(&self) {
-        // systemd compares it with the time of its own signal, so that it does not take an old answer for the new one.
+        // systemd compares it with the time of its own signal, so that it does not mistake an old answer for the new
+        // one.
         match NotifyState::monotonic_usec_now() {
             Ok(now) => {
-                self.tell(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")]);
+                self.tell(&[NotifyState::Reloading, now, NotifyState::Status("reloading the configuration")]);
             }
-            Err(error) => warn!(%error, "cannot tell systemd of the reload"),
+            Err(error) => warn!(%error, "cannot notify systemd of the reload"),
         }
     }
 
-    /// The loop that does the work goes round.
+    /// The main loop is alive.
     pub fn alive(&self, status: &str) {
         let status = line(status);
         let all = [NotifyState::Status(&status), NotifyState::Watchdog];
         self.tell(if self.watchdog.is_some() { &all } else { &all[..1] });
     }
 
-    /// No new work is begun.
+    /// No new work is started.
     pub fn stopping(&self, status: &str) {
         self.tell(&[NotifyState::Stopping, NotifyState::Status(&line(status))]);
     }
 
-    /// What it is busy with before it is ready.
+    /// What the start is busy with.
     pub fn starting(&self, status: &str) {
         self.tell(&[NotifyState::Status(&line(status))]);
     }
@@ -104,7 +105,7 @@ impl Manager {
             return;
         }
         if let Err(error) = sd_notify::notify(what) {
-            warn!(%error, "cannot tell systemd how it goes");
+            warn!(%error, "cannot notify systemd");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What TLS to the members and TLS to all others have in common: PEM, and whom a client trusts.
+//! What TLS to the members and all other TLS have in common: PEM, and trust of a client.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -17,13 +17,13 @@ use rustls::{
 use rustls_platform_verifier::BuilderVerifierExt;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-/// Whom a client trusts.
+/// Which servers a client trusts.
 pub(super) enum Trust {
     /// The system's authorities.
     System,
-    /// These, and none besides.
+    /// Those of these CAs, and no others.
     Authorities(Authorities),
-    /// Any server. Only where that is asked for, and never together with a secret.
+    /// Any server. Only if explicitly configured, and never together with a secret.
     Anybody,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Authorities {
 }
 
 impl Authorities {
-    /// Each of them has to be one that the library takes.
+    /// The library must accept each of them.
     pub(super) fn strict(certificates: Vec<CertificateDer<'static>>) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         for certificate in &certificates {
@@ -44,17 +44,17 @@ impl Authorities {
         Ok(Self { roots, certificates: Pinned(certificates) })
     }
 
-    /// One that the library takes is enough.
+    /// The library must accept at least one.
     pub(super) fn lenient(certificates: Vec<CertificateDer<'static>>) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         if roots.add_parsable_certificates(certificates.iter().cloned()).0 == 0 {
-            return Err("none of its certificates can be used".to_owned());
+            return Err("none of its certificates is usable".to_owned());
         }
         Ok(Self { roots, certificates: Pinned(certificates) })
     }
 }
 
-/// A client's configuration up to what it shows of itself.
+/// A client's configuration, except for its certificate.
 pub(super) fn trusting(trust: Trust) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -69,7 +69,7 @@ fn trust_in(
     let provider = Arc::clone(builder.crypto_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Trust::System => {
-            return builder.with_platform_verifier().map_err(|error| format!("no authorities of the system: {error}"));
+            return builder.with_platform_verifier().map_err(|error| format!("cannot load the system's CAs: {error}"));
         }
         Trust::Anybody => Arc::new(Anybody(provider)),
         Trust::Authorities(Authorities { roots, certificates }) => {
@@ -80,7 +80,7 @@ fn trust_in(
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
 }
 
-/// A client that trusts nobody, for `http://`: a bare machine has no authorities to load, and needs none there.
+/// A client without trusted CAs, for `http://`: a minimal machine has none to load, and needs none for it.
 pub(super) fn trusting_nobody() -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -88,13 +88,13 @@ pub(super) fn trusting_nobody() -> Result<ClientConfig, String> {
     Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-/// Certificates that are trusted as they are, besides whatever they have signed: one that is its own authority, as
-/// `etcd --auto-tls` and `openssl req -x509` make it, stands in the CA file and is shown by the server as well. OpenSSL
-/// and Go take that, rustls does not.
+/// Certificates that are trusted as they are, in addition to what they have signed: a certificate that is its own CA,
+/// as `etcd --auto-tls` and `openssl req -x509` create it, is in the CA file and is also the server's own. OpenSSL and
+/// Go accept that, rustls does not.
 #[derive(Debug, Default)]
 pub(super) struct Pinned(pub(super) Vec<CertificateDer<'static>>);
 
-/// What a certificate may be used for, as its extended key usage says.
+/// What a certificate may be used for, by its extended key usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Usage {
     Server,
@@ -102,7 +102,7 @@ pub(super) enum Usage {
 }
 
 impl Pinned {
-    /// What else must hold of a certificate that is one of these, byte for byte; nothing if it is none of them.
+    /// Checks validity and usage of a certificate that is one of these, byte for byte; `None` if it is none of them.
     pub(super) fn judge(
         &self,
         certificate: &CertificateDer<'_>,
@@ -133,19 +133,19 @@ fn in_force(certificate: &CertificateDer<'_>, usage: Usage, now: UnixTime) -> Re
     if is_for_it { Ok(()) } else { Err(CertificateError::InvalidPurpose.into()) }
 }
 
-/// The library's error where a certificate is an authority's, in words that say what helps.
+/// The library's error for a CA's certificate, in words that help.
 struct OwnAuthority;
 
 impl fmt::Display for OwnAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "it is the certificate of an authority (CaUsedAsEndEntity), and is accepted only if this very certificate \
-             is in the CA file",
+            "it is a CA certificate (CaUsedAsEndEntity), and is accepted only if this very certificate \
+            is in the CA file",
         )
     }
 }
 
-// The library shows errors that are not its own so.
+// The library displays foreign errors with Debug.
 impl fmt::Debug for OwnAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -166,7 +166,7 @@ pub(super) fn explained(error: rustls::Error) -> rustls::Error {
     }
 }
 
-/// Takes what an authority has signed, and what is pinned.
+/// Accepts what a CA has signed, and what is pinned.
 #[derive(Debug)]
 struct SignedOrPinned {
     signed: Arc<WebPkiServerVerifier>,
@@ -259,13 +259,13 @@ impl ServerCertVerifier for Anybody {
 /// The certificates in a file's text: at least one.
 pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
-    if found.is_empty() { Err("it holds no PEM certificate".to_owned()) } else { Ok(found) }
+    if found.is_empty() { Err("it contains no PEM certificate".to_owned()) } else { Ok(found) }
 }
 
 /// The private key in a file's text.
 pub(super) fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
-    // The library's error could show what it stumbled over, and this is a key.
-    PrivateKeyDer::from_pem_slice(pem).map_err(|_| "it holds no private key in PEM".to_owned())
+    // The library's error could quote its input, and this is a key.
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| "it contains no private key in PEM format".to_owned())
 }
 
 #[cfg(test)]

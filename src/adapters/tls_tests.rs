@@ -18,7 +18,7 @@ fn verifier(ca: &Path) -> SignedOrPinned {
     SignedOrPinned { signed, certificates }
 }
 
-/// What a client with this CA file says of the certificate that a server at this name shows.
+/// The error of a client with this CA file for the certificate of a server with this name.
 fn judged(ca: &Path, shown: &Identity, name: &str) -> Result<(), String> {
     let shown = pem(&shown.cert);
     let name = ServerName::try_from(name).unwrap();
@@ -36,7 +36,7 @@ fn a_certificate_that_is_its_own_authority_is_taken_if_it_is_in_the_file_and_els
     let elsewhere = judged(&own.cert, &own, "elsewhere.test").unwrap_err();
     assert!(elsewhere.contains("not valid for name"), "{elsewhere}");
 
-    // The same names, and another key.
+    // The same names, but another key.
     let other = Pki::self_signed(dir, "other", |_| {}).unwrap();
     let refused = judged(&own.cert, &other, "localhost").unwrap_err();
     assert!(refused.contains("only if this very certificate is in the CA file"), "{refused}");
@@ -60,7 +60,7 @@ fn what_an_authority_signed_is_judged_as_ever() {
     assert_eq!(judged(pki.ca(), pki.server(), "localhost"), Ok(()));
     assert!(judged(pki.ca(), other.server(), "localhost").is_err());
     assert!(judged(pki.ca(), pki.server(), "elsewhere.test").unwrap_err().contains("not valid for name"));
-    // A server's certificate that stands in the file itself, as some pin it.
+    // A server's certificate that is in the file itself, as some pin it.
     assert_eq!(judged(&pki.server().cert, pki.server(), "localhost"), Ok(()));
     assert!(judged(&pki.server().cert, other.server(), "localhost").is_err());
 }

@@ -1,4 +1,4 @@
-//! So many of a kind at a time, none of which keeps the others waiting for long.
+//! Limits how much work of a kind runs at the same time, without letting work that hangs delay the rest.
 
 use std::{future::Future, time::Duration};
 
@@ -11,14 +11,14 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// So many places. Work that takes longer than a turn `lasts` goes on without one.
+    /// This many places. Work that takes longer than a turn `lasts` continues without one.
     pub const fn new(places: usize, lasts: Duration) -> Self {
         Self { places: Semaphore::const_new(places), lasts }
     }
 
-    /// Begins the work when a place is free, and not before: what it needs is not there for all who wait.
+    /// Starts the work when a place is free, so that waiting work uses no resources.
     pub async fn take<T, F: Future<Output = T>>(&self, work: impl FnOnce() -> F) -> T {
-        // It fails only if somebody closed it, which nobody does.
+        // It fails only if the semaphore is closed, which never happens.
         let turn = self.places.acquire().await;
         let mut work = Box::pin(work());
         if let Ok(done) = timeout(self.lasts, &mut work).await {

@@ -27,6 +27,7 @@ use crate::{
         history::{AlertKey, RunId, RunView, Trigger},
         reason::Reason,
         reserve::Reserve,
+        story,
     },
     ports::{
         etcd::Etcd,

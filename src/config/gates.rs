@@ -1,6 +1,6 @@
-//! Gates, checked: what is looked at outside etcd, and when.
+//! Gates, checked: what is checked outside etcd, and when.
 //!
-//! Secrets come from files, and are not read here; what looks like one in the file itself is refused.
+//! Secrets come from files, and are not read here; what looks like a secret in the configuration itself is refused.
 
 mod keys;
 mod matcher;
@@ -23,29 +23,29 @@ use crate::core::{
     gate::{GateKind, GateRule, Moment},
 };
 
-/// More are no checks of a person's any more, and all of them are run after every member.
+/// Enough for the checks that people maintain; all of them run after every member.
 const MAX_GATES: usize = 50;
-/// It is a metric label.
+/// The name is a metric label.
 const MAX_NAME_BYTES: usize = 63;
-/// Of a URL's query, which carries it.
+/// The query is sent in a URL.
 const MAX_QUERY_BYTES: usize = 4_000;
-/// Beyond it, `label_selector` and `field_selector` are no selectors.
+/// `label_selector` and `field_selector` are shorter than this.
 const MAX_SELECTOR_BYTES: usize = 1_000;
-/// Stands for the cluster's name in a query.
+/// Replaced by the cluster's name in a query.
 const CLUSTER_VARIABLE: &str = "$etcd_cluster";
-/// A check that takes longer would hold up a run for longer than the run itself takes.
+/// A longer check would delay a run by more than the run itself takes.
 const MAX_CHECK: Duration = Duration::from_hours(1);
 
 /// A gate of a cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateSettings {
-    /// Its name, its moments and what its failure does.
+    /// Its name, its moments, and the effect of a failure.
     pub rule: GateRule,
-    /// What it looks at.
+    /// What it checks.
     pub check: CheckSettings,
 }
 
-/// What a gate looks at, as its kind needs it.
+/// What a gate checks, with the settings of its kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CheckSettings {
     /// The answer of a URL.
@@ -63,22 +63,22 @@ pub enum CheckSettings {
 /// TLS of an outgoing connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// The authorities to trust; the system's where absent.
+    /// The CAs to trust; the system's if absent.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
-    /// The name to ask for and to verify, where it is not the address's.
+    /// The name to request and to verify, if it differs from the address.
     pub server_name: Option<String>,
     /// Talk to anybody.
     pub insecure_skip_verify: bool,
 }
 
-/// How a server is spoken to.
+/// How to talk to a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessSettings {
-    /// Sent as they are; none of them a secret.
+    /// Sent as they are; none of them is a secret.
     pub headers: BTreeMap<String, String>,
-    /// Sent with what the files hold.
+    /// Sent with the content of the files.
     pub header_files: BTreeMap<String, PathBuf>,
     /// The file with the bearer token.
     pub bearer_token_file: Option<PathBuf>,
@@ -88,7 +88,7 @@ pub struct AccessSettings {
     pub tls: TlsSettings,
 }
 
-/// How often and how long a check tries.
+/// How often and how long a check is attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrySettings {
     /// Of one attempt.
@@ -110,11 +110,11 @@ pub struct HttpSettings {
     pub method: String,
     /// How.
     pub access: AccessSettings,
-    /// What its status must be.
+    /// The statuses that pass.
     pub expect_status: Statuses,
-    /// What must be found in its body.
+    /// What its body must contain.
     pub expect_body: Option<Pattern>,
-    /// Whether to go where it sends us.
+    /// Whether to follow redirects.
     pub follow_redirects: bool,
     /// How long.
     pub tries: TrySettings,
@@ -138,9 +138,9 @@ pub struct TcpSettings {
 pub struct PromqlSettings {
     /// The base, without query.
     pub url: Url,
-    /// With the cluster's name in it.
+    /// With the cluster's name filled in.
     pub query: String,
-    /// What it must give.
+    /// The result that passes.
     pub expect: Samples,
     /// How.
     pub access: AccessSettings,
@@ -155,7 +155,7 @@ pub struct AlertmanagerSettings {
     pub url: Url,
     /// In Alertmanager's syntax; never empty.
     pub matchers: Vec<String>,
-    /// Names of alerts that are no failure.
+    /// Names of alerts that do not count as failures.
     pub ignore: BTreeSet<String>,
     /// How.
     pub access: AccessSettings,
@@ -166,9 +166,9 @@ pub struct AlertmanagerSettings {
 /// Pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesPodsSettings {
-    /// In the cluster itself where absent.
+    /// The cluster that defragd runs in, if absent.
     pub kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's current one where absent.
+    /// The kubeconfig's current context, if absent.
     pub context: Option<String>,
     /// All where empty.
     pub namespaces: BTreeSet<String>,
@@ -185,14 +185,14 @@ pub struct KubernetesPodsSettings {
 /// The gates of the cluster of that name.
 pub(super) fn list(at: &str, cluster: &str, raw: Vec<raw::Gate>, problems: &mut Problems) -> Vec<GateSettings> {
     if raw.len() > MAX_GATES {
-        problems.add(at, format!("are {}, and at most {MAX_GATES} are possible", raw.len()));
+        problems.add(at, format!("has {} gates, and at most {MAX_GATES} are allowed", raw.len()));
     }
     let mut seen = BTreeMap::new();
     let mut gates = Vec::new();
     for (index, raw) in raw.into_iter().enumerate() {
         let here = format!("{at}[{index}]");
         if let Some(first) = seen.insert(raw.name.clone(), index) {
-            problems.add(format!("{here}.name"), format!("{:?} is the name of {at}[{first}] already", raw.name));
+            problems.add(format!("{here}.name"), format!("{:?} is already the name of {at}[{first}]", raw.name));
         }
         gates.extend(gate(&here, cluster, raw, problems));
     }
@@ -207,21 +207,21 @@ fn gate(at: &str, cluster: &str, raw: raw::Gate, problems: &mut Problems) -> Opt
     }
     let when = match raw.when {
         Some(when) if when.is_empty() => {
-            problems.add(format!("{at}.when"), "is empty; leave it out for all of before, between, after");
+            problems.add(format!("{at}.when"), "is empty; remove it to check before, between and after");
             BTreeSet::new()
         }
         Some(when) => when.into_iter().collect(),
         None => BTreeSet::from(Moment::ALL),
     };
     if raw.exec.is_some() {
-        let what = "does not exist: an alert comes from the network, and must not become a command on this machine. \
-                    Serve what your script finds as a page or a metric, and check that with http or promql";
+        let what = "is not supported: an alert comes from the network, and must not run a command on this machine. \
+        Publish what your script finds as a page or a metric, and check that with http or promql";
         problems.add(format!("{at}.exec"), what);
         return None;
     }
     let kinds = "http, tcp, promql, alertmanager, kubernetes_pods";
     let mut checks = Vec::new();
-    // Not `or_else`: each kind that is there is checked, so that every problem is reported.
+    // Not `or_else`: each kind that is present is checked, so that every problem is reported.
     checks.extend(raw.http.map(|raw| (GateKind::Http, http(&format!("{at}.http"), raw, problems))));
     checks.extend(raw.tcp.map(|raw| (GateKind::Tcp, tcp(&format!("{at}.tcp"), raw, problems))));
     checks.extend(raw.promql.map(|raw| (GateKind::Promql, promql(&format!("{at}.promql"), cluster, raw, problems))));
@@ -231,16 +231,15 @@ fn gate(at: &str, cluster: &str, raw: raw::Gate, problems: &mut Problems) -> Opt
     checks.extend(raw.kubernetes_pods.map(of_pods));
     if checks.len() > 1 {
         let found: Vec<_> = checks.iter().map(|(kind, _)| kind.label()).collect();
-        problems
-            .add(at, format!("is of {} kinds ({}); write a gate of its own for each", checks.len(), found.join(", ")));
+        problems.add(at, format!("has {} kinds ({}); write a separate gate for each", checks.len(), found.join(", ")));
         return None;
     }
     let Some((kind, check)) = checks.pop() else {
-        problems.add(at, format!("says not what to check; write one of: {kinds}"));
+        problems.add(at, format!("has no check; write one of: {kinds}"));
         return None;
     };
     if kind == GateKind::KubernetesPods && !when.is_empty() && !when.contains(&Moment::Before) {
-        problems.add(format!("{at}.when"), "needs before: what pods are later compared with is seen then");
+        problems.add(format!("{at}.when"), "must include before: it records what pods are compared with later");
     }
     let rule = GateRule { name: raw.name, kind, when, on_failure: raw.on_failure.unwrap_or_default() };
     Some(GateSettings { rule, check: check? })
@@ -251,7 +250,10 @@ fn http(at: &str, raw: raw::Http, problems: &mut Problems) -> Option<CheckSettin
     let url = at.url("url", &raw.url, true);
     let method = raw.method.map_or_else(|| "GET".to_owned(), |method| method.trim().to_ascii_uppercase());
     if !["GET", "HEAD", "OPTIONS", "POST"].contains(&method.as_str()) {
-        at.add("method", format!("is {method:?}, and a check must not change anything: GET, HEAD, OPTIONS or POST"));
+        at.add(
+            "method",
+            format!("is {method:?}, but a check must not change anything: use GET, HEAD, OPTIONS or POST"),
+        );
     }
     let words = raw.expect_status.map(|words| words.into_iter().map(keys::status_word).collect::<Vec<_>>());
     let expect_status =
@@ -299,16 +301,16 @@ fn promql(at: &str, cluster: &str, raw: raw::Promql, problems: &mut Problems) ->
     if raw.query.trim().is_empty() {
         at.add("query", "must not be empty");
     } else if query.len() > MAX_QUERY_BYTES {
-        at.add("query", format!("is longer than {MAX_QUERY_BYTES} bytes; make a recording rule of it"));
+        at.add("query", format!("is longer than {MAX_QUERY_BYTES} bytes; use a recording rule instead"));
     } else if let Some(name) = variable(&query) {
-        // Copied from a dashboard. In Prometheus a `$` with a word behind it never matches anything.
-        at.add("query", format!("has the variable {name}, and only {CLUSTER_VARIABLE} is known"));
+        // Copied from a dashboard. In Prometheus, a `$` followed by a word never matches anything.
+        at.add("query", format!("has the variable {name}, but only {CLUSTER_VARIABLE} is supported"));
     }
     let expect = match raw.expect.unwrap_or(raw::Expect::Empty) {
         raw::Expect::Empty => Samples::Empty,
         raw::Expect::NotEmpty => Samples::NotEmpty,
         raw::Expect::Above(limit) | raw::Expect::Below(limit) if !limit.is_finite() => {
-            at.add("expect", format!("is {limit}, and must be a number"));
+            at.add("expect", format!("is {limit}, but must be a number"));
             Samples::Empty
         }
         raw::Expect::Above(limit) => Samples::Above(limit),
@@ -325,7 +327,7 @@ fn promql(at: &str, cluster: &str, raw: raw::Promql, problems: &mut Problems) ->
     Some(CheckSettings::Promql(PromqlSettings { url: url?, query, expect, access, tries }))
 }
 
-/// The name as it stands in any of PromQL's quotes, without ending them.
+/// The name in a form that is valid within any of PromQL's quotes, without ending them.
 fn escaped(name: &str) -> String {
     let mut text = String::new();
     for c in name.chars() {
@@ -356,7 +358,7 @@ fn alertmanager(at: &str, raw: raw::Alertmanager, problems: &mut Problems) -> Op
     let url = at.url("url", &raw.url, false);
     let tries = at.tries(raw.timeout, raw.attempts, raw.interval, None);
     if raw.matchers.is_empty() {
-        at.add("matchers", "is empty, and would match every alert, the one that started the run among them");
+        at.add("matchers", "is empty, and would match every alert, including the one that started the run");
     }
     let mut matchers = Vec::new();
     for (index, text) in raw.matchers.iter().enumerate() {
@@ -366,7 +368,7 @@ fn alertmanager(at: &str, raw: raw::Alertmanager, problems: &mut Problems) -> Op
         if name.trim().is_empty() || name.contains(['=', '~', '{']) {
             at.add(
                 &format!("ignore[{index}]"),
-                "is no alert's name; what is finer belongs into matchers, like 'team!=\"x\"'",
+                "is not the name of an alert; use matchers for other conditions, such as 'team!=\"x\"'",
             );
         }
     }
@@ -386,10 +388,10 @@ fn alertmanager(at: &str, raw: raw::Alertmanager, problems: &mut Problems) -> Op
 fn kubernetes_pods(at: &str, raw: raw::KubernetesPods, problems: &mut Problems) -> Option<CheckSettings> {
     let mut at = At::new(at, problems);
     if raw.context.is_some() && raw.kubeconfig.is_none() {
-        at.add("context", "needs kubeconfig: without it, it is the cluster that defragd runs in");
+        at.add("context", "needs kubeconfig: without it, the cluster is the one that defragd runs in");
     }
     if raw.context.as_ref().is_some_and(|context| context.trim().is_empty()) {
-        at.add("context", "must not be empty; leave it out for the kubeconfig's current one");
+        at.add("context", "must not be empty; remove it to use the kubeconfig's current context");
     }
     for (index, name) in raw.namespaces.iter().enumerate() {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -399,7 +401,7 @@ fn kubernetes_pods(at: &str, raw: raw::KubernetesPods, problems: &mut Problems) 
             || name.starts_with('-')
             || name.ends_with('-')
         {
-            at.add(&format!("namespaces[{index}]"), format!("{name:?} is no namespace's name"));
+            at.add(&format!("namespaces[{index}]"), format!("{name:?} is not a valid namespace name"));
         }
     }
     for (key, selector) in [("label_selector", &raw.label_selector), ("field_selector", &raw.field_selector)] {

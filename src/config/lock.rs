@@ -1,4 +1,4 @@
-//! The lock, checked: where it lives, and how the replicas reach each other.
+//! The lock, checked: where it is stored, and how the replicas reach each other.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -10,67 +10,67 @@ use super::{
 };
 use crate::core::time::Time;
 
-/// The lease of a shorter one could end while a busy etcd is well: its own limit for a request is 7 s.
+/// A shorter lease could expire on a busy but healthy etcd: its own limit for a request is 7 s.
 const MIN_TTL: Duration = Duration::from_secs(10);
-/// The time that a dead replica costs.
+/// The time that passes after a replica has died.
 const MAX_TTL: Duration = Duration::from_hours(1);
-/// Above most defragmentations of a leader: while one is under way under writes, no lease can be renewed.
+/// Longer than most defragmentations of a leader: during one under write load, no lease can be renewed.
 const DEFAULT_TTL: Duration = Duration::from_secs(60);
 
 /// Which of several replicas acts on a cluster, and how they reach each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockSettings {
-    /// Where the lock lives.
+    /// Where the lock is stored.
     pub kind: LockKind,
-    /// How long a replica that is gone still holds it.
+    /// How long the lock stays with a replica that has died.
     pub ttl: Duration,
-    /// This replica's name; the host's where absent.
+    /// This replica's name; the host name if absent.
     pub name: Option<String>,
-    /// Where the other replicas reach this one.
+    /// The URL under which the other replicas reach this one.
     pub url: Option<Url>,
-    /// What is shown to them.
+    /// The credentials for the other replicas.
     pub peers: PeerSettings,
 }
 
 impl LockSettings {
-    /// Whether each cluster's lock is in that cluster itself.
+    /// Whether each cluster's lock is stored in that cluster itself.
     pub fn is_in_the_target(&self) -> bool {
         matches!(self.kind, LockKind::Etcd { coordination: None, .. })
     }
 }
 
-/// Where the lock lives.
+/// Where the lock is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LockKind {
-    /// There is one replica.
+    /// There is a single replica.
     #[default]
     None,
     /// In an etcd.
     Etcd {
         /// Before all keys.
         prefix: String,
-        /// An etcd for this alone; each cluster's own where absent.
+        /// A separate etcd; each cluster's own if absent.
         coordination: Option<Coordination>,
     },
-    /// In Leases of Kubernetes.
+    /// In Kubernetes Leases.
     Kubernetes {
-        /// The cluster that defragd runs in where absent.
+        /// The cluster that defragd runs in, if absent.
         kubeconfig: Option<PathBuf>,
-        /// Which of its contexts.
+        /// Which context of the kubeconfig.
         context: Option<String>,
-        /// Where the Leases are; the pod's own namespace where absent.
+        /// The namespace of the Leases; the pod's own if absent.
         namespace: Option<String>,
-        /// Before the cluster's name in theirs.
+        /// Precedes the cluster's name in a Lease's name.
         name_prefix: String,
     },
 }
 
-/// How an etcd is reached.
+/// How to reach an etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coordination {
     /// URLs with a scheme.
     pub endpoints: Vec<String>,
-    /// The authorities to trust; the system's where absent.
+    /// The CAs to trust; the system's if absent.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
@@ -78,14 +78,14 @@ pub struct Coordination {
     pub user: Option<(String, PathBuf)>,
 }
 
-/// What is shown to the other replicas.
+/// The credentials for the other replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerSettings {
     /// Opens their webhook.
     pub token_file: Option<PathBuf>,
     /// Opens their orders.
     pub admin_token_file: Option<PathBuf>,
-    /// The authorities to trust; the system's where absent.
+    /// The CAs to trust; the system's if absent.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
@@ -105,14 +105,14 @@ pub(super) fn settings(raw: Option<keys::Lock>, problems: &mut Problems) -> Lock
         (raw.kubernetes.is_some(), "lock.kubernetes", keys::Kind::Kubernetes),
     ] {
         if given && kind != of {
-            problems.add(at, "is for another lock.kind");
+            problems.add(at, "belongs to another lock.kind");
         }
     }
     let ttl = match raw.ttl.map(Duration::from) {
         None => DEFAULT_TTL,
         Some(ttl) if (MIN_TTL..=MAX_TTL).contains(&ttl) && ttl.subsec_nanos() == 0 => ttl,
         Some(ttl) => {
-            problems.add("lock.ttl", format!("is {}, and must be whole seconds from 10s to 1h", Time::from(ttl)));
+            problems.add("lock.ttl", format!("is {}, but must be whole seconds from 10s to 1h", Time::from(ttl)));
             DEFAULT_TTL
         }
     };
@@ -122,7 +122,7 @@ pub(super) fn settings(raw: Option<keys::Lock>, problems: &mut Problems) -> Lock
     let url = raw.url.and_then(|text| match Url::parse(&text) {
         Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => {
             if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
-                problems.add("lock.url", "has a user, a password or a query in it");
+                problems.add("lock.url", "must not contain a user, a password or a query");
             }
             Some(url)
         }
@@ -140,12 +140,12 @@ pub(super) fn settings(raw: Option<keys::Lock>, problems: &mut Problems) -> Lock
                 problems.add("lock.kubernetes.context", "needs kubeconfig");
             }
             if keys.namespace.is_none() && keys.kubeconfig.is_some() {
-                problems.add("lock.kubernetes.namespace", "is missing, and kubeconfig needs it");
+                problems.add("lock.kubernetes.namespace", "is missing; it is required with kubeconfig");
             }
             let name_prefix = keys.name_prefix.unwrap_or_else(|| "defragd-".to_owned());
             let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             if !name_prefix.chars().all(fits) || name_prefix.starts_with('-') || name_prefix.len() > 40 {
-                problems.add("lock.kubernetes.name_prefix", "may have a-z, 0-9 and -, and 40 characters");
+                problems.add("lock.kubernetes.name_prefix", "must be at most 40 characters of a-z, 0-9 and -");
             }
             let keys::KubernetesKeys { kubeconfig, context, namespace, .. } = keys;
             LockKind::Kubernetes { kubeconfig, context, namespace, name_prefix }
@@ -183,7 +183,7 @@ fn etcd(keys: keys::EtcdKeys, problems: &mut Problems) -> LockKind {
     if keys.endpoints.is_empty() && (secure || user.is_some()) {
         problems.add(
             "lock.etcd.endpoints",
-            "is missing, and tls and auth need it; without all three, the lock of a cluster is in the cluster itself",
+            "is missing; tls and auth require it. Without all three, the lock of a cluster is stored in the cluster itself",
         );
     }
     let own = !keys.endpoints.is_empty();
@@ -234,13 +234,13 @@ mod tests {
     fn every_problem_is_reported_with_its_key_path() {
         for (text, expected) in [
             ("{kind: zookeeper}", "zookeeper"),
-            ("{kind: etcd, ttl: 5s}", "lock.ttl: is 5s, and must be whole seconds from 10s to 1h"),
+            ("{kind: etcd, ttl: 5s}", "lock.ttl: is 5s, but must be whole seconds from 10s to 1h"),
             ("{kind: etcd, ttl: 10s500ms}", "lock.ttl"),
-            ("{kind: etcd, kubernetes: {}}", "lock.kubernetes: is for another lock.kind"),
-            ("{kind: kubernetes, etcd: {}}", "lock.etcd: is for another lock.kind"),
+            ("{kind: etcd, kubernetes: {}}", "lock.kubernetes: belongs to another lock.kind"),
+            ("{kind: kubernetes, etcd: {}}", "lock.etcd: belongs to another lock.kind"),
             ("{kind: etcd, name: ''}", "lock.name"),
             ("{kind: etcd, url: '10.0.0.1:9379'}", "lock.url"),
-            ("{kind: etcd, url: 'http://u:p@x'}", "lock.url: has a user"),
+            ("{kind: etcd, url: 'http://u:p@x'}", "lock.url: must not contain a user"),
             ("{kind: etcd, etcd: {endpoints: ['ftp://x']}}", "lock.etcd.endpoints[0]"),
             ("{kind: etcd, etcd: {tls: {ca_file: /x}}}", "lock.etcd.endpoints: is missing"),
             ("{kind: etcd, etcd: {endpoints: [x], tls: {cert_file: /x}}}", "lock.etcd.tls.key_file"),

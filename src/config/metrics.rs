@@ -1,4 +1,4 @@
-//! `metrics` and `quota`: what is needed where a client port does not serve the member's metrics.
+//! `metrics` and `quota`: needed if a client port does not serve the member's metrics.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use super::{raw, validate, validate::Problems};
 use crate::core::page::PageUrl;
 
-/// etcd's default is 2 GiB; no quota is useful below this.
+/// etcd's default is 2 GiB; a lower quota is hardly useful.
 const MIN_QUOTA: ByteSize = ByteSize::mib(1);
 
 /// Where the members' metrics pages are.
@@ -15,9 +15,9 @@ const MIN_QUOTA: ByteSize = ByteSize::mib(1);
 pub struct MetricsSettings {
     /// With placeholders.
     pub url: PageUrl,
-    /// The authorities to trust there; the cluster's where absent.
+    /// The CAs to trust for it; the cluster's if absent.
     pub ca_file: Option<PathBuf>,
-    /// The certificate and key that are shown there; none where absent, whatever the cluster has.
+    /// The certificate and key for it; none if absent, whatever the cluster has.
     pub identity_files: Option<(PathBuf, PathBuf)>,
 }
 
@@ -26,7 +26,7 @@ pub(super) fn settings(at: &str, raw: Option<raw::Metrics>, problems: &mut Probl
     let url = PageUrl::parse(&raw.url).map_err(|what| problems.add(format!("{at}.url"), what)).ok();
     if raw.tls.is_some() && url.as_ref().is_some_and(|url| !url.is_tls()) {
         problems
-            .add(format!("{at}.tls"), "has no effect, since url begins with http://: write https://, or leave tls out");
+            .add(format!("{at}.tls"), "has no effect, because url begins with http://: write https://, or remove tls");
     }
     let tls = raw.tls.unwrap_or_default();
     let identity_files = validate::identity(&format!("{at}.tls"), tls.cert_file, tls.key_file, problems);
@@ -36,8 +36,8 @@ pub(super) fn settings(at: &str, raw: Option<raw::Metrics>, problems: &mut Probl
 pub(super) fn quota(at: &str, quota: Option<ByteSize>, problems: &mut Problems) -> Option<ByteSize> {
     if let Some(quota) = quota.filter(|quota| *quota < MIN_QUOTA) {
         let what = format!(
-            "is {} bytes: write the members' --quota-backend-bytes with a unit, like 8GiB, or 2GiB where that flag is not \
-             set",
+            "is {} bytes: write the members' --quota-backend-bytes with a unit, like 8GiB, or 2GiB if that flag is not \
+            set",
             quota.0
         );
         problems.add(at, what);
@@ -88,7 +88,7 @@ modules:
                 "clusters[0].metrics.tls.key_file: is missing",
             ),
             ("quota: 8", "clusters[0].quota: is 8 bytes"),
-            ("quota: lots", "clusters[0].quota: is \"lots\", and must be a size"),
+            ("quota: lots", "clusters[0].quota: is \"lots\", but must be a size"),
         ] {
             let error = read(&format!("clusters: [{{name: a, endpoints: [x:1], {keys}}}]")).expect_err(keys);
             assert!(error.contains(problem), "{problem:?} is not in:\n{error}");

@@ -1,7 +1,7 @@
-//! The configuration: the file as it is written ([`raw`]) and what it means once it is checked.
+//! The configuration: the file as it is written ([`raw`]), and its meaning once it is checked.
 //!
-//! Every problem is reported at once, each with its line and key path ([`source`]). Secrets come from files only, and are
-//! read when they are needed, never kept in these structures.
+//! Every problem is reported at once, each with its line and key path ([`source`]). Secrets come from files only, and
+//! are read when they are needed, never stored in these structures.
 
 pub mod gates;
 pub mod lock;
@@ -35,38 +35,38 @@ use crate::core::{alert::Selector, policy::Policy};
 pub struct ClusterSettings {
     /// Unique; the metric label `etcd_cluster`.
     pub name: String,
-    /// URLs with a scheme. At least one, or a discovery.
+    /// URLs with a scheme. At least one, or SRV discovery.
     pub endpoints: Vec<String>,
     /// Finds endpoints by SRV records.
     pub discovery: Option<DiscoverySettings>,
-    /// The authorities to trust; the system's where absent.
+    /// The CAs to trust; the system's if absent.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// etcd user and the file with its password.
     pub user: Option<(String, PathBuf)>,
-    /// Where the members' metrics pages are; at their client URLs where absent.
+    /// Where the members' metrics pages are; at their client URLs if absent.
     pub metrics: Option<MetricsSettings>,
     /// The backend quota of members that do not report it.
     pub quota: Option<ByteSize>,
     /// Which alerts concern this cluster.
     pub selector: Selector,
-    /// When to act, and how carefully.
+    /// When to act, and under which conditions.
     pub policy: Policy,
     /// What is checked outside etcd before, during and after a run.
     pub gates: Vec<GateSettings>,
 }
 
-/// Where endpoints are found.
+/// The source of endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverySettings {
-    /// Of the SRV records.
+    /// The domain of the SRV records.
     pub domain: String,
     /// The last part of the service's name.
     pub name: Option<String>,
-    /// Whether endpoints without TLS count, and names out of the records are enough of a proof.
+    /// Whether endpoints without TLS are accepted, and names from the records suffice for verification.
     pub insecure: bool,
-    /// Asked instead of the system's name servers.
+    /// Queried instead of the system's name servers.
     pub nameserver: Option<std::net::SocketAddr>,
 }
 
@@ -79,9 +79,9 @@ pub struct Settings {
     pub lock: LockSettings,
     /// How clusters that are not configured may be probed, by name.
     pub modules: BTreeMap<String, ModuleSettings>,
-    /// Whom runs are told to.
+    /// The targets of run notifications.
     pub notify: Vec<gates::notify::NotifySettings>,
-    /// As it is shown to people: see [`raw::File::shown`].
+    /// As it is exposed to clients: see [`raw::File::shown`].
     pub shown: serde_json::Value,
 }
 
@@ -94,14 +94,14 @@ pub struct Place {
     pub column: usize,
 }
 
-/// One thing that is wrong.
+/// A problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The key path, like `clusters[0].policy.mode`; empty for the file as a whole.
     pub at: String,
-    /// Where in the file, if it is from one.
+    /// Where in the file, if it comes from one.
     pub place: Option<Place>,
-    /// What, and what to write instead.
+    /// The problem, and what to write instead.
     pub what: String,
 }
 
@@ -116,17 +116,17 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// All that is wrong with it, in the order of the file.
+    /// All problems, in the order of the file.
     #[error("{}", list(path.as_deref(), problems))]
     Invalid {
-        /// The file, if it is not from flags.
+        /// The file, if the settings do not come from flags.
         path: Option<PathBuf>,
         /// At least one.
         problems: Vec<Problem>,
     },
 }
 
-/// Like `config.yaml:4:7: clusters[0].name: is missing`, as compilers do: editors jump to it.
+/// Like `config.yaml:4:7: clusters[0].name: is missing`, in the format of compilers: editors jump to it.
 fn list(path: Option<&Path>, problems: &[Problem]) -> String {
     let place = |problem: &Problem| {
         let mut words: Vec<String> = path.iter().map(|path| path.display().to_string()).collect();
@@ -143,7 +143,7 @@ fn list(path: Option<&Path>, problems: &[Problem]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// One line, whatever a key is called: a terminal or a log does not obey what is in a file.
+/// One line without control characters, whatever a key is called: the file's content must not control a terminal.
 fn plain(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
@@ -154,14 +154,14 @@ impl Settings {
         Self::from_source(&mut Source::open(path)?, |_| ())
     }
 
-    /// Reads and checks what is written, once it is changed so.
+    /// Reads and checks a file, after `change` was applied to it.
     pub fn from_source(source: &mut Source, change: impl FnOnce(&mut raw::File)) -> Result<Self, ConfigError> {
         let Some(mut file) = source.read::<raw::File>() else { return Err(source.error(Vec::new())) };
         change(&mut file);
         source.judge(validate::settings(file))
     }
 
-    /// Checks what is in no file.
+    /// Checks settings that do not come from a file.
     pub fn from_raw(file: raw::File) -> Result<Self, ConfigError> {
         validate::settings(file).map_err(|problems| ConfigError::Invalid { path: None, problems })
     }

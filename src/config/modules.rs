@@ -1,8 +1,8 @@
-//! `modules`: how `/probe` speaks to clusters that are not configured, and which addresses it may dial at all.
+//! `modules`: how `/probe` connects to clusters that are not configured, and which addresses it may dial at all.
 //!
-//! Whoever can reach the port names the target. So nothing is allowed that the module does not list, and that holds for
-//! the addresses of the members that the target tells of, too. Networks are compared with addresses only, and names with
-//! names only: what a name resolves to is not looked at, so that it cannot change between the look and the call.
+//! Any client that reaches the port can name a target. So only what the module lists is allowed, including the
+//! addresses of the members that the target reports. Networks are compared with addresses only, and names with names
+//! only: names are not resolved for this check, because the result could change between the check and the connection.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
@@ -15,9 +15,9 @@ use super::{
     validate::{self, Problems},
 };
 
-/// The port that etcd's clients are served at.
+/// etcd's client port.
 const CLIENT_PORT: u16 = 2379;
-/// What of a target is shown in an error.
+/// How much of a target is shown in an error.
 const SHOWN_CHARS: usize = 100;
 
 /// One module, checked.
@@ -25,13 +25,13 @@ const SHOWN_CHARS: usize = 100;
 pub struct ModuleSettings {
     /// Its name in `module=`.
     pub name: String,
-    /// The authorities to trust; the system's where absent.
+    /// The CAs to trust; the system's if absent.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// etcd user and the file with its password.
     pub user: Option<(String, PathBuf)>,
-    /// Where the members' metrics pages are; at their client URLs where absent.
+    /// Where the members' metrics pages are; at their client URLs if absent.
     pub metrics: Option<MetricsSettings>,
     /// The backend quota of members that do not report it.
     pub quota: Option<ByteSize>,
@@ -49,19 +49,19 @@ pub struct Allowed {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pattern {
-    /// An address and how many of its bits count.
+    /// An address, and how many of its bits are compared.
     Network(IpAddr, u8),
     Name(String),
-    /// Names that end so; begins with a dot.
+    /// Names with this ending; begins with a dot.
     Below(String),
 }
 
-/// Why an address is not dialled.
+/// Why an address must not be dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// It is no address of a client port.
+    /// It is not the address of a client port.
     NotATarget(String),
-    /// It is one, and not allowed.
+    /// It is valid, but not allowed.
     Outside(String),
 }
 
@@ -75,14 +75,14 @@ pub struct Target {
 }
 
 impl Allowed {
-    /// Reads `HOST:PORT` or a URL, and sees whether it may be dialled.
+    /// Parses `HOST:PORT` or a URL, and checks whether it may be dialled.
     pub fn target(&self, text: &str) -> Result<Target, Denied> {
         let (url, authority) = self.parse(text).map_err(Denied::NotATarget)?;
         self.permits(&url)?;
         Ok(Target { url: format!("{}://{authority}", self.scheme()), authority })
     }
 
-    /// Whether a member's client URL may be dialled; else the reason.
+    /// Whether a member's client URL may be dialled; if not, the reason.
     pub fn permits_url(&self, url: &str) -> Result<(), String> {
         match self.target(url) {
             Ok(_) => Ok(()),
@@ -90,10 +90,10 @@ impl Allowed {
         }
     }
 
-    /// Whether a metrics page may be dialled; else the reason. Its scheme and port are the module's `metrics.url`'s, and
-    /// its host may come from a member list.
+    /// Whether a metrics page may be dialled; if not, the reason. Its scheme and port come from the module's
+    /// `metrics.url`, and its host may come from a member list.
     pub fn permits_page(&self, url: &str) -> Result<(), String> {
-        let url = Url::parse(url).map_err(|error| format!("it is no address ({error})"))?;
+        let url = Url::parse(url).map_err(|error| format!("it is not an address ({error})"))?;
         match self.permits_host(&url) {
             Ok(()) => Ok(()),
             Err(Denied::NotATarget(why) | Denied::Outside(why)) => Err(why),
@@ -107,23 +107,23 @@ impl Allowed {
         }
     }
 
-    /// The URL as the libraries below understand it, so that what is looked at is what is dialled.
+    /// The URL as the libraries below parse it, so that the checked address is the dialled one.
     fn parse(&self, text: &str) -> Result<(Url, String), String> {
         let scheme = self.scheme();
         let full = if text.contains("://") { text.to_owned() } else { format!("{scheme}://{text}") };
         let hint = format!("write it like 10.0.0.1:2379 or {scheme}://etcd-1.example:2379");
-        let url = Url::parse(&full).map_err(|error| format!("it is no address ({error}); {hint}"))?;
+        let url = Url::parse(&full).map_err(|error| format!("it is not an address ({error}); {hint}"))?;
         if url.scheme() != scheme {
-            return Err(format!("its scheme is {}, and the module's is {scheme}", url.scheme()));
+            return Err(format!("its scheme is {}, but the module's is {scheme}", url.scheme()));
         }
         if !url.username().is_empty() || url.password().is_some() || full.contains('@') {
-            return Err("it has a user in it: credentials belong to the module".to_owned());
+            return Err("it contains a user: credentials belong to the module".to_owned());
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(format!("it has more than a host and a port; {hint}"));
         }
         let written = full.split_once("://").map_or("", |(_, rest)| rest).trim_end_matches('/');
-        // What follows an IPv6 address, or all of anything else.
+        // The text after an IPv6 address, or all of any other.
         let has_port = written.rsplit(']').next().is_some_and(|rest| rest.contains(':') && !rest.ends_with(':'));
         match (url.host_str(), url.port_or_known_default()) {
             (Some(host), Some(port)) if has_port && port != 0 => {
@@ -171,7 +171,7 @@ impl Allowed {
     }
 }
 
-/// The network of so many bits that an address is in; of different families never the same.
+/// The network of this many bits that contains an address; never equal between families.
 fn first_bits(address: IpAddr, bits: u8) -> Option<IpAddr> {
     match address {
         IpAddr::V4(address) => {
@@ -188,24 +188,24 @@ fn first_bits(address: IpAddr, bits: u8) -> Option<IpAddr> {
 fn pattern(text: &str) -> Result<Pattern, String> {
     let hint = "write an address, a network like 10.0.0.0/16, a name, or *.etcd.example";
     if let Some((address, bits)) = text.split_once('/') {
-        let address: IpAddr = address.parse().map_err(|_| format!("{text:?} is no network; {hint}"))?;
+        let address: IpAddr = address.parse().map_err(|_| format!("{text:?} is not a network; {hint}"))?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let bits = bits.parse().ok().filter(|bits| *bits <= most);
         return bits
             .map(|bits| Pattern::Network(address, bits))
-            .ok_or_else(|| format!("{text:?} has no number of bits from 0 to {most} after its slash"));
+            .ok_or_else(|| format!("{text:?} needs a number of bits from 0 to {most} after its slash"));
     }
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(Pattern::Network(address, if address.is_ipv4() { 32 } else { 128 }));
     }
     let (below, name) = text.strip_prefix("*.").map_or((false, text), |name| (true, name));
-    // As a URL has it: lower case, and no name that is an address in disguise.
+    // As in a URL: lower case, and no name that is an address in disguise.
     match Host::parse(name) {
         Ok(Host::Domain(name)) if !name.contains('*') && !name.is_empty() && !name.contains(':') => {
             let name = name.trim_end_matches('.').to_owned();
             Ok(if below { Pattern::Below(format!(".{name}")) } else { Pattern::Name(name) })
         }
-        _ => Err(format!("{text:?} is no host; {hint}")),
+        _ => Err(format!("{text:?} is not a host; {hint}")),
     }
 }
 
@@ -222,7 +222,7 @@ fn module(name: String, raw: raw::modules::Module, problems: &mut Problems) -> M
     let at = format!("modules.{name}");
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || name.len() > 63 || !name.chars().all(plain) {
-        problems.add(&at, "a module's name has 1 to 63 letters, digits, - _ and . in it");
+        problems.add(&at, "a module's name must be 1 to 63 letters, digits, -, _ and .");
     }
     let scheme = raw.scheme.unwrap_or_default();
     let has_tls = raw.tls.ca_file.is_some() || raw.tls.cert_file.is_some() || raw.tls.key_file.is_some();
@@ -243,7 +243,7 @@ fn module(name: String, raw: raw::modules::Module, problems: &mut Problems) -> M
     }
     let ports = raw.allowed_ports.unwrap_or_else(|| vec![CLIENT_PORT]);
     if ports.is_empty() || ports.contains(&0) {
-        problems.add(format!("{at}.allowed_ports"), "needs ports from 1 to 65535; left out, it is [2379]");
+        problems.add(format!("{at}.allowed_ports"), "needs ports from 1 to 65535; the default is [2379]");
     }
     if raw.auth.as_ref().is_some_and(|auth| auth.username.is_empty()) {
         problems.add(format!("{at}.auth.username"), "must not be empty");
@@ -259,7 +259,7 @@ fn module(name: String, raw: raw::modules::Module, problems: &mut Problems) -> M
     }
 }
 
-/// The beginning of what somebody wrote, for an error.
+/// The beginning of a value, for an error.
 pub fn shown(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -24,7 +24,7 @@ fn only_what_a_module_lists_is_a_target_of_it() {
         ("[::ffff:10.1.2.3]:2379", "https://[::ffff:a01:203]:2379"),
         ("ETCD-1.example.:2379", "https://etcd-1.example.:2379"),
         ("a.b.etcd.example:2379", "https://a.b.etcd.example:2379"),
-        // Spellings of an address that resolvers take for one.
+        // Spellings of an address that resolvers accept.
         ("0x0a010001:2379", "https://10.1.0.1:2379"),
         ("167837697:2379", "https://10.1.0.1:2379"),
     ] {

@@ -1,5 +1,5 @@
-//! The configuration file as it is written. Unknown keys are errors: a typing mistake in a safety limit
-//! must not fall back to a default.
+//! The configuration file as it is written. Unknown keys are errors: with a typing mistake, a safety limit must not get
+//! its default.
 
 pub mod gates;
 pub mod lock;
@@ -26,10 +26,10 @@ pub struct File {
     pub clusters: Vec<Cluster>,
     /// Which of several replicas acts.
     pub lock: Option<lock::Lock>,
-    /// How `/probe` speaks to clusters that are not in it.
+    /// How `/probe` connects to clusters that are not in the file.
     #[serde(default)]
     pub modules: BTreeMap<String, modules::Module>,
-    /// Whom runs are told to.
+    /// The targets of run notifications.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<NotifyKeys>,
 }
@@ -40,10 +40,10 @@ pub struct File {
 pub struct Cluster {
     /// Its name.
     pub name: String,
-    /// Any of its members' client URLs; one is enough.
+    /// Client URLs of its members; one is enough.
     #[serde(default)]
     pub endpoints: Vec<String>,
-    /// Finds them by SRV records.
+    /// Finds endpoints by SRV records.
     pub discovery_srv: Option<DiscoverySrv>,
     /// TLS files.
     #[serde(default)]
@@ -52,9 +52,9 @@ pub struct Cluster {
     pub auth: Option<Auth>,
     /// Metrics pages that are not at the client URLs.
     pub metrics: Option<Metrics>,
-    /// The members' `--quota-backend-bytes`, where they do not report it.
+    /// The members' `--quota-backend-bytes`, if they do not report it.
     pub quota: Option<ByteSize>,
-    /// Sets of labels; an alert that carries all of one set concerns this cluster.
+    /// Sets of labels; an alert that has all labels of one set concerns this cluster.
     #[serde(rename = "match")]
     pub matches: Option<Vec<Labels>>,
     /// When to act.
@@ -65,7 +65,7 @@ pub struct Cluster {
     pub gates: Vec<gates::Gate>,
 }
 
-/// SRV records, as etcdctl's flags of these names.
+/// SRV records, like etcdctl's flags of these names.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiscoverySrv {
@@ -76,7 +76,7 @@ pub struct DiscoverySrv {
     /// `--insecure-discovery`, with its default.
     #[serde(default = "yes")]
     pub insecure: bool,
-    /// Like `127.0.0.1:8600`; the system's where absent.
+    /// Like `127.0.0.1:8600`; the system's if absent.
     pub nameserver: Option<std::net::SocketAddr>,
 }
 
@@ -148,7 +148,7 @@ pub struct PolicyKeys {
     pub max_expected_stall: Option<Time>,
     /// `wait` or `ignore`.
     pub on_open_snapshot: Option<OpenSnapshotPolicy>,
-    /// Compact before the first member; off where absent.
+    /// Compact before the first member; off if absent.
     pub compaction: Option<CompactionKeys>,
     /// `none` or `hash`.
     pub verify: Option<VerifyPolicy>,
@@ -195,7 +195,7 @@ pub struct Window {
 pub struct ScheduleLine {
     /// Minute, hour, day of month, month, day of week, like `0 3 * * sun`.
     pub cron: String,
-    /// IANA name, like `Europe/Berlin`; UTC where absent.
+    /// IANA name, like `Europe/Berlin`; UTC if absent.
     pub timezone: Option<String>,
 }
 
@@ -203,14 +203,14 @@ pub struct ScheduleLine {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CompactionKeys {
-    /// How many revisions before the present one stay readable.
+    /// How many revisions before the current one stay readable.
     pub keep_revisions: Option<u64>,
     /// Duration: what was written within it stays readable.
     pub older_than: Option<Time>,
 }
 
 impl PolicyKeys {
-    /// These keys, with those of `over` in front.
+    /// These keys, overridden by those of `over`.
     #[must_use]
     pub fn overridden_by(self, over: &Self) -> Self {
         Self {
@@ -244,7 +244,7 @@ impl PolicyKeys {
     }
 }
 
-/// Reads a text that is in no file. The error has all that is wrong with its shape.
+/// Parses a text that is not in a file. The error has all problems of its structure.
 pub fn parse(text: &str) -> Result<File, String> {
     let mut source = Source::from_text(text);
     let file = source.read().ok_or_else(Vec::new);
@@ -252,7 +252,7 @@ pub fn parse(text: &str) -> Result<File, String> {
 }
 
 impl File {
-    /// What is written, under the flags that override it: without what is not, and without any secret. Those are in
+    /// The configuration with the flags that override it, without absent keys and without secrets. Secrets are in
     /// files, of which it has the paths, and in gates' headers, of which it has the names.
     pub fn shown(&self) -> serde_json::Value {
         let mut value = serde_json::to_value(self).unwrap_or_default();
@@ -261,7 +261,7 @@ impl File {
     }
 }
 
-/// Leaves out what is null or empty.
+/// Removes what is null or empty.
 fn without_nothing(value: &mut serde_json::Value) {
     use serde_json::Value::{Array, Null, Object};
     match value {

@@ -1,4 +1,4 @@
-//! Schedules from what is written.
+//! Schedules, from the written form.
 
 use jiff::tz::TimeZone;
 
@@ -15,7 +15,7 @@ fn line(at: &str, raw: &raw::ScheduleLine, problems: &mut Problems) -> Option<Li
         Some(name) => windows::timezone(&format!("{at}.timezone"), name, problems),
         None => Some(TimeZone::UTC),
     };
-    // Also where the time zone is wrong: every problem is reported at once.
+    // Even if the time zone is wrong: every problem is reported at once.
     let line = Line::parse(&raw.cron, timezone.clone().unwrap_or(TimeZone::UTC));
     let line = line.map_err(|error| problems.add(format!("{at}.cron"), format!("{:?} {error}", raw.cron)));
     line.ok().filter(|_| timezone.is_some())

@@ -1,4 +1,4 @@
-//! From what is written to what it means, with every problem found on the way.
+//! From the written form to the meaning, with every problem found on the way.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,9 +18,9 @@ use crate::core::{
     time::Time,
 };
 
-/// The revisions of a younger time are not told apart: the cluster is looked at some seconds apart.
+/// Revisions younger than this cannot be told apart by age: the cluster is sampled every few seconds.
 const MIN_COMPACTION_AGE: Duration = Duration::from_mins(1);
-/// So many labels have 255 sets of some of them, to be looked for among the other clusters'.
+/// This many labels have 255 subsets, which are compared with those of the other clusters.
 const MAX_COMPARED_LABELS: usize = 8;
 /// etcd frees and uses pages of this size.
 const PAGE_BYTES: u64 = 4096;
@@ -59,35 +59,35 @@ pub(super) fn settings(file: raw::File) -> Result<Settings, Vec<Problem>> {
     if problems.0.is_empty() { Ok(Settings { clusters, lock, modules, notify, shown }) } else { Err(problems.0) }
 }
 
-/// Clusters have names, endpoints and alerts of their own.
+/// Checks that clusters have distinct names, endpoints and alerts.
 fn apart(clusters: &[ClusterSettings], problems: &mut Problems) {
     let (mut names, mut endpoints, mut sets) = (HashMap::new(), HashMap::new(), HashMap::new());
     for (index, cluster) in clusters.iter().enumerate() {
         let at = format!("clusters[{index}]");
         let first = *names.entry(&cluster.name).or_insert(index);
         if first != index {
-            problems.add(format!("{at}.name"), format!("{:?} is the name of clusters[{first}] already", cluster.name));
+            problems.add(format!("{at}.name"), format!("{:?} is already the name of clusters[{first}]", cluster.name));
             // The rest is most likely a copy, too.
             continue;
         }
         let shared = cluster.endpoints.iter().find_map(|url| endpoints.get(url));
         if let Some(other) = shared {
-            problems.add(format!("{at}.endpoints"), format!("cluster {other:?} has one of them already"));
+            problems.add(format!("{at}.endpoints"), format!("cluster {other:?} already has one of them"));
         }
         endpoints.extend(cluster.endpoints.iter().map(|url| (url, &cluster.name)));
         for set in &cluster.selector.any_of {
             sets.entry(set).or_insert(index);
         }
     }
-    // A set that has all of another's labels and more is only for alerts that both want, and then neither gets them.
+    // A set with all labels of another one and more matches only alerts that match both, and those would be ambiguous.
     for (index, cluster) in clusters.iter().enumerate().filter(|(index, cluster)| names[&cluster.name] == *index) {
         for (number, set) in cluster.selector.any_of.iter().enumerate() {
             let within = |other: &BTreeMap<String, String>| sets.get(other).filter(|other| **other != index);
             if let Some(other) = subsets(set).iter().find_map(within) {
                 let other = &clusters[*other].name;
                 let what = format!(
-                    "is for alerts that cluster {other:?} wants too, and an alert of two clusters is nobody's: name a \
-                     label that tells them apart"
+                    "matches only alerts that also match cluster {other:?}, and an alert must concern one cluster: add a \
+                    label that tells them apart"
                 );
                 problems.add(format!("clusters[{index}].match[{number}]"), what);
             }
@@ -95,7 +95,7 @@ fn apart(clusters: &[ClusterSettings], problems: &mut Problems) {
     }
 }
 
-/// All sets of some of these labels, if they are not too many.
+/// All subsets of these labels, if they are not too many.
 fn subsets(labels: &BTreeMap<String, String>) -> Vec<BTreeMap<String, String>> {
     if labels.len() > MAX_COMPARED_LABELS {
         return vec![labels.clone()];
@@ -134,7 +134,7 @@ fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSetti
         }
     }
     if raw.matches.as_ref().is_some_and(Vec::is_empty) {
-        let what = "is empty, so no alert would concern this cluster; leave it out for etcd_cluster: its name";
+        let what = "is empty, so no alert would concern this cluster; remove it to match etcd_cluster: its name";
         problems.add(format!("{at}.match"), what);
     }
     let by_name = || vec![BTreeMap::from([("etcd_cluster".to_owned(), raw.name.clone())])];
@@ -159,7 +159,8 @@ fn discovery(at: &str, raw: raw::DiscoverySrv, problems: &mut Problems) -> Disco
         !text.is_empty() && text.split('.').all(|label| !label.is_empty() && label.len() < 64) && text.len() < 254
     };
     if !is_name(raw.domain.trim_end_matches('.')) {
-        problems.add(format!("{at}.domain"), format!("{:?} is no domain name; write it like example.com", raw.domain));
+        problems
+            .add(format!("{at}.domain"), format!("{:?} is not a domain name; write it like example.com", raw.domain));
     }
     if raw.name.as_ref().is_some_and(|name| !is_name(name) || name.contains('.')) {
         problems.add(format!("{at}.name"), "must be one part of a name, like prod for _etcd-client-ssl-prod");
@@ -178,17 +179,17 @@ pub(super) fn identity(
         (Some(cert), Some(key)) => Some((cert, key)),
         (None, None) => None,
         (Some(_), None) => {
-            problems.add(format!("{at}.key_file"), "is missing, and cert_file needs it");
+            problems.add(format!("{at}.key_file"), "is missing; it is required with cert_file");
             None
         }
         (None, Some(_)) => {
-            problems.add(format!("{at}.cert_file"), "is missing, and key_file needs it");
+            problems.add(format!("{at}.cert_file"), "is missing; it is required with key_file");
             None
         }
     }
 }
 
-/// As etcdctl reads endpoints: the scheme may be left out. The result has no path and no trailing slash.
+/// As etcdctl reads endpoints: the scheme may be omitted. The result has no path and no trailing slash.
 pub(super) fn endpoint(text: &str, secure: bool) -> Result<String, String> {
     let text = text.trim();
     let with_scheme = match text.split_once("://") {
@@ -202,7 +203,7 @@ pub(super) fn endpoint(text: &str, secure: bool) -> Result<String, String> {
         return Err(format!("{text:?} has the scheme {}; {hint}", url.scheme()));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("has a user or password in it: use auth.username and auth.password_file".to_owned());
+        return Err("contains a user or password: use auth.username and auth.password_file".to_owned());
     }
     let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
         return Err(format!("{text:?} has no host; {hint}"));
@@ -211,7 +212,7 @@ pub(super) fn endpoint(text: &str, secure: bool) -> Result<String, String> {
         return Err(format!("{text:?} has more than a host and a port; {hint}"));
     }
     if secure && url.scheme() == "http" {
-        return Err(format!("{text:?} begins with http://, and tls is set: write https://, or leave tls out"));
+        return Err(format!("{text:?} begins with http://, but tls is set: write https://, or remove tls"));
     }
     let port = url.port().map_or(String::new(), |port| format!(":{port}"));
     Ok(format!("{}://{host}{port}", url.scheme()))
@@ -221,7 +222,7 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
     let default = Policy::default();
     let mut ratio = |key: &str, value: Option<f64>, default: f64| match value {
         Some(value) if !(0.0..=1.0).contains(&value) => {
-            problems.add(format!("{at}.{key}"), format!("is {value}, and must be between 0 and 1"));
+            problems.add(format!("{at}.{key}"), format!("is {value}, but must be between 0 and 1"));
             default
         }
         value => value.unwrap_or(default),
@@ -243,7 +244,7 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
         if (least..=MAX_DURATION).contains(&time) {
             return time;
         }
-        let what = format!("is {value}, and must be at least {} and at most a year", Time::from(least));
+        let what = format!("is {value}, but must be at least {} and at most a year", Time::from(least));
         problems.add(format!("{at}.{key}"), what);
         default
     };
@@ -286,7 +287,7 @@ fn policy(at: &str, keys: raw::PolicyKeys, problems: &mut Problems) -> Policy {
     };
     for (key, value) in [("max_runs_per_day", policy.max_runs_per_day), ("breaker_failures", policy.breaker_failures)] {
         if value == 0 {
-            problems.add(format!("{at}.{key}"), "is 0, and must be at least 1; mode observe keeps runs from happening");
+            problems.add(format!("{at}.{key}"), "is 0, but must be at least 1; to prevent runs, use mode observe");
         }
     }
     if let Some(text) = keys.rule {
@@ -345,7 +346,7 @@ mod tests {
         let settings = found("domain: example.com").expect("valid");
         assert!(settings.clusters[0].discovery.as_ref().is_some_and(|discovery| discovery.insecure), "as etcdctl");
         for (keys, problem) in [
-            ("domain: ''", "clusters[0].discovery_srv.domain: \"\" is no domain name"),
+            ("domain: ''", "clusters[0].discovery_srv.domain: \"\" is not a domain name"),
             ("domain: a..b", "clusters[0].discovery_srv.domain"),
             ("domain: a.b, name: c.d", "clusters[0].discovery_srv.name: must be one part"),
             ("domain: a.b, nameserver: ns1", "socket address"),
@@ -418,21 +419,21 @@ clusters:
         for expected in [
             "clusters[0].endpoints: needs at least one",
             "clusters[0].tls.key_file: is missing",
-            "clusters[0].policy.min_fragmentation_ratio: is 45, and must be between 0 and 1",
+            "clusters[0].policy.min_fragmentation_ratio: is 45, but must be between 0 and 1",
             "clusters[0].policy.defrag_deadline: is 0s",
             "clusters[0].policy.compaction: needs either",
             "clusters[1].policy.compaction.older_than: must be at least 1m",
-            "clusters[1].name: \"a\" is the name of clusters[0] already",
+            "clusters[1].name: \"a\" is already the name of clusters[0]",
             "clusters[1].endpoints[0]: \"ftp://x:1\" has the scheme ftp",
-            "clusters[1].endpoints[1]: has a user or password in it",
+            "clusters[1].endpoints[1]: contains a user or password",
             "clusters[1].endpoints[2]: \"https://x:2379/v3\" has more than a host and a port",
             "clusters[1].match[0]: an empty set of labels",
             "clusters[1].policy.rule: line 1, column 1: there is no variable dbsize",
             "clusters[1].policy.max_runs_per_day: is 0",
-            "clusters[1].policy.windows[0].days[0]: \"caturday\" is no day",
-            "clusters[1].policy.windows[0].start: \"25:00\" is no time of day",
+            "clusters[1].policy.windows[0].days[0]: \"caturday\" is not a day",
+            "clusters[1].policy.windows[0].start: \"25:00\" is not a time of day",
             "clusters[1].policy.windows[0].timezone: \"Europe/Berln\" is not in the IANA",
-            "clusters[1].policy.windows[1].end: is the start",
+            "clusters[1].policy.windows[1].end: is equal to start",
         ] {
             assert!(error.contains(expected), "{expected:?} is not in:\n{error}");
         }
@@ -450,9 +451,9 @@ clusters:
             ),
             (
                 "clusters:\n  - {name: a, endpoints: [x:1], policy: {min_reclaimable: lots}}\n",
-                "2:59: clusters[0].policy.min_reclaimable: is \"lots\", and must be a size",
+                "2:59: clusters[0].policy.min_reclaimable: is \"lots\", but must be a size",
             ),
-            ("clusters: 7\n", "1:11: clusters: is a single value, and must be a list"),
+            ("clusters: 7\n", "1:11: clusters: is a single value, but must be a list"),
             ("", "clusters: needs at least one cluster"),
             ("clusters: [\n", "is not YAML"),
         ] {

@@ -1,7 +1,7 @@
-//! `--web.config.file`, in exporter-toolkit's format: from what is written to what it means.
+//! `--web.config.file`, in exporter-toolkit's format: from the written form to the meaning.
 //!
-//! What that format allows and rustls cannot do (TLS 1.0 and 1.1, CBC, `CurveP521`) is refused with what can
-//! be had. Stricter than the original where it is silent: a key that would have no effect is an error.
+//! What that format allows and rustls does not support (TLS 1.0 and 1.1, CBC, `CurveP521`) is refused with the
+//! supported values. It is stricter than the original, which is silent about keys without effect: here they are errors.
 
 use std::{
     collections::BTreeMap,
@@ -17,9 +17,9 @@ use crate::{
     ports::web::{CIPHER_SUITES, CURVES, ClientAuth, PasswordHash, Pem, RateLimit, TlsVersion, WebConfig, WebTls},
 };
 
-/// bcrypt's time doubles with each step; at 16 one check takes some seconds.
+/// bcrypt's time doubles with each step; at 16, one check takes some seconds.
 const MAX_BCRYPT_COST: u32 = 16;
-/// What may be added to answers, and the values where they are limited.
+/// The headers that may be added to answers, and their allowed values if limited.
 const HEADERS: [(&str, &[&str]); 5] = [
     ("Content-Security-Policy", &[]),
     ("Strict-Transport-Security", &[]),
@@ -69,14 +69,14 @@ struct Limit {
     burst: Option<u32>,
 }
 
-/// Reads and checks the file. Relative paths in it start at its folder.
+/// Reads and checks the file. Relative paths in it start at its directory.
 pub fn from_file(path: &Path) -> Result<WebConfig, ConfigError> {
     from_source(&mut Source::open(path)?, path.parent().unwrap_or(Path::new("")))
 }
 
-/// Reads and checks what is written.
+/// Reads and checks the written form.
 pub fn from_source(source: &mut Source, dir: &Path) -> Result<WebConfig, ConfigError> {
-    // An empty file is a valid one: plain HTTP for everybody.
+    // An empty file is valid: plain HTTP without authentication.
     let file = if source.is_blank() { Some(File::default()) } else { source.read() };
     let Some(file) = file else { return Err(source.error(Vec::new())) };
     let mut problems = Problems::default();
@@ -109,7 +109,7 @@ fn tls(raw: Tls, dir: &Path, problems: &mut Problems) -> Option<WebTls> {
         Some("TLS12") => TlsVersion::Tls12,
         Some("TLS13") => TlsVersion::Tls13,
         Some(other) => {
-            problems.add(at(key), format!("{other:?} cannot be had: write TLS12 or TLS13"));
+            problems.add(at(key), format!("{other:?} is not supported: write TLS12 or TLS13"));
             default
         }
     };
@@ -120,8 +120,7 @@ fn tls(raw: Tls, dir: &Path, problems: &mut Problems) -> Option<WebTls> {
     }
     let mut known = |key: &str, names: &[String], all: &[&str]| {
         for (index, name) in names.iter().enumerate().filter(|(_, name)| !all.contains(&name.as_str())) {
-            problems
-                .add(format!("{}[{index}]", at(key)), format!("{name:?} cannot be had: there are {}", all.join(", ")));
+            problems.add(format!("{}[{index}]", at(key)), format!("{name:?} is not supported: use {}", all.join(", ")));
         }
     };
     let cipher_suites = raw.cipher_suites.unwrap_or_default();
@@ -134,7 +133,7 @@ fn tls(raw: Tls, dir: &Path, problems: &mut Problems) -> Option<WebTls> {
         (false, true) => Some(Pem::Inline(inline)),
         (true, false) => Some(Pem::File(dir.join(PathBuf::from(file)))),
         (false, false) => {
-            problems.add(at(key), format!("exclude each other: {key} and {key}_file"));
+            problems.add(at(key), format!("cannot be used together with {key}_file"));
             Some(Pem::Inline(inline))
         }
     };
@@ -147,7 +146,7 @@ fn tls(raw: Tls, dir: &Path, problems: &mut Problems) -> Option<WebTls> {
         problems.add(at("client_ca"), what);
     }
     if client_ca.is_none() && is(ClientAuth::verifies) {
-        problems.add(at("client_ca_file"), "is missing: whom shall clients' certificates be signed by?");
+        problems.add(at("client_ca_file"), "is missing: name the CA that signs clients' certificates");
     }
     if sans_given && is_not(ClientAuth::requires) {
         let what = "needs client_auth_type RequireAndVerifyClientCert or RequireAnyClientCert";
@@ -155,11 +154,14 @@ fn tls(raw: Tls, dir: &Path, problems: &mut Problems) -> Option<WebTls> {
     }
     let client_allowed_sans = raw.client_allowed_sans.unwrap_or_default();
     if sans_given && client_allowed_sans.is_empty() {
-        problems.add(at("client_allowed_sans"), "is empty: nobody could come in; leave it out to let everybody in");
+        problems.add(
+            at("client_allowed_sans"),
+            "is empty, so every client would be refused; remove it to accept all names",
+        );
     }
     for (name, part) in [("cert", &cert), ("key", &key)] {
         if part.is_none() {
-            problems.add(at(&format!("{name}_file")), format!("is missing (or {name}, with the text itself)"));
+            problems.add(at(&format!("{name}_file")), format!("is missing (or set {name} to the PEM text itself)"));
         }
     }
     Some(WebTls {
@@ -185,7 +187,7 @@ fn client_auth(text: &str) -> Result<ClientAuth, String> {
         "RequireAndVerifyClientCert" => ClientAuth::RequireAndVerify,
         other => {
             return Err(format!(
-                "{other:?} is none of NoClientCert, RequestClientCert, RequireAnyClientCert, VerifyClientCertIfGiven, RequireAndVerifyClientCert"
+                "{other:?} is not one of NoClientCert, RequestClientCert, RequireAnyClientCert, VerifyClientCertIfGiven, RequireAndVerifyClientCert"
             ));
         }
     })
@@ -212,12 +214,12 @@ fn users(raw: BTreeMap<String, String>, problems: &mut Problems) -> BTreeMap<Str
     for (name, hash) in &raw {
         let at = format!("basic_auth_users.{name}");
         if name.is_empty() || name.contains(':') {
-            problems.add(at, "a user's name must not be empty and must not have a colon");
+            problems.add(at, "a user's name must not be empty or contain a colon");
         } else {
             match bcrypt_cost(hash) {
-                None => problems.add(at, "is not a bcrypt hash; make one with: htpasswd -nBC 10 '' | tr -d ':\\n'"),
+                None => problems.add(at, "is not a bcrypt hash; generate one with: htpasswd -nBC 10 '' | tr -d ':\\n'"),
                 Some(cost) if !(4..=MAX_BCRYPT_COST).contains(&cost) => {
-                    problems.add(at, format!("has cost {cost}, which must be from 4 to {MAX_BCRYPT_COST}"));
+                    problems.add(at, format!("has cost {cost}, but must have a cost from 4 to {MAX_BCRYPT_COST}"));
                 }
                 Some(_) => {}
             }
@@ -226,7 +228,7 @@ fn users(raw: BTreeMap<String, String>, problems: &mut Problems) -> BTreeMap<Str
     raw.into_iter().map(|(name, hash)| (name, PasswordHash(hash))).collect()
 }
 
-/// Of `$2y$10$` and 53 characters of bcrypt's own base 64.
+/// The cost, if the text is `$2y$10$` and 53 characters of bcrypt's own base 64.
 fn bcrypt_cost(hash: &str) -> Option<u32> {
     let rest = ["$2a$", "$2b$", "$2x$", "$2y$"].iter().find_map(|prefix| hash.strip_prefix(prefix))?;
     let (cost, digest) = rest.split_once('$')?;
@@ -242,13 +244,14 @@ fn rate_limit(raw: &Limit, problems: &mut Problems) -> Option<RateLimit> {
     let interval = match text.parse::<Time>().map(Duration::from) {
         Ok(interval) if !interval.is_zero() => interval,
         _ => {
-            problems.add("rate_limit.interval", format!("{text:?} is not a time like 1s or 100ms; 0 is no limit"));
+            problems
+                .add("rate_limit.interval", format!("{text:?} is not a duration like 1s or 100ms; 0 means no limit"));
             return None;
         }
     };
     let burst = raw.burst.unwrap_or_default();
     if burst == 0 {
-        problems.add("rate_limit.burst", "must be at least 1, or nobody could come in");
+        problems.add("rate_limit.burst", "must be at least 1, or every request would be refused");
     }
     Some(RateLimit { interval, burst })
 }

@@ -1,4 +1,4 @@
-//! Maintenance windows from what is written.
+//! Maintenance windows, from the written form.
 
 use jiff::{
     civil::{Time, Weekday},
@@ -20,28 +20,28 @@ fn window(at: &str, raw: &raw::Window, problems: &mut Problems) -> Option<Window
             Some(day) => days.push(day),
             None => problems.add(
                 format!("{at}.days[{index}]"),
-                format!("{text:?} is no day; write mon, tue, wed, thu, fri, sat or sun"),
+                format!("{text:?} is not a day; write mon, tue, wed, thu, fri, sat or sun"),
             ),
         }
     }
     let mut clock = |key: &str, text: &str, midnight: bool| {
         let time = time(text, midnight);
         if time.is_none() {
-            problems.add(format!("{at}.{key}"), format!("{text:?} is no time of day; write it like \"02:00\""));
+            problems.add(format!("{at}.{key}"), format!("{text:?} is not a time of day; write it like \"02:00\""));
         }
         time
     };
     let start = clock("start", &raw.start, false);
     let end = clock("end", &raw.end, true);
     if start.is_some() && start == end && raw.end.trim() != "24:00" {
-        problems.add(format!("{at}.end"), "is the start as well; for a whole day write 00:00 and 24:00");
+        problems.add(format!("{at}.end"), "is equal to start; for a whole day write 00:00 and 24:00");
     }
     let timezone = timezone(&format!("{at}.timezone"), &raw.timezone, problems);
     Some(Window { days, start: start?, end: end?, timezone: timezone? })
 }
 
 pub(super) fn timezone(at: &str, name: &str, problems: &mut Problems) -> Option<TimeZone> {
-    // The bundled database: the same answer on every machine, also where none is installed.
+    // The bundled database: the same result on every machine, even without an installed one.
     let timezone = TimeZoneDatabase::bundled().get(name.trim());
     if timezone.is_err() {
         let what = format!("{name:?} is not in the IANA time zone database; write it like Europe/Berlin or UTC");
@@ -64,7 +64,7 @@ fn weekday(text: &str) -> Option<Weekday> {
     DAYS.into_iter().find(|(name, _)| text == *name || text == name[..3]).map(|(_, day)| day)
 }
 
-/// `24:00` is the end of a day, and so the midnight after it.
+/// `24:00` is the end of a day, and therefore the next midnight.
 fn time(text: &str, midnight: bool) -> Option<Time> {
     let text = text.trim();
     if midnight && text == "24:00" {

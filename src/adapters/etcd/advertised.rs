@@ -1,4 +1,4 @@
-//! Which of the client URLs that a member publishes leads to it, from where we are.
+//! Which of a member's published client URLs leads to it from here.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -6,10 +6,10 @@ use hyper::Uri;
 
 use crate::core::cluster::Member;
 
-/// Puts that URL of each member first: one that no other member publishes, too (a Service in front of all of them leads
-/// to any), and that is not the member's own loopback. Else the order is as etcd has it, which is by the alphabet.
+/// Puts the best URL of each member first: one that no other member publishes (a Service in front of all of them leads
+/// to any), and that is not a loopback address. Apart from that, the order is etcd's, which is alphabetical.
 pub(super) fn best_first(members: &mut [Member]) {
-    // Nearly all of them.
+    // The usual case.
     if members.iter().all(|member| member.client_urls.len() < 2) {
         return;
     }
@@ -22,7 +22,7 @@ pub(super) fn best_first(members: &mut [Member]) {
     }
 }
 
-/// An address that means another machine on each machine.
+/// Whether it is an address that means another machine on each machine.
 fn is_local(url: &str) -> bool {
     let uri: Option<Uri> = url.parse().ok();
     let Some(host) = uri.as_ref().and_then(Uri::host) else { return false };

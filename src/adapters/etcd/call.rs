@@ -1,8 +1,8 @@
-//! One RPC, from the address to the answer: the only place that sends any, so that the rules hold for all of them.
+//! One RPC, from the address to the answer. All RPCs are sent from here, so that the rules apply to all of them.
 //!
-//! Nothing goes to an address outside of the configured scheme and the fence. What was not sent may be sent on another
-//! connection; what was is not sent again, unless etcd itself said that it does not know the login. What changes a
-//! cluster goes out on a connection on which the member that is meant has answered before.
+//! Nothing is sent to an address outside of the configured scheme and the fence. A call that was not sent may be sent
+//! on another connection; one that was sent is not sent again, unless etcd itself said that it does not know the login.
+//! A call that changes a cluster is sent on a connection on which the intended member has answered before.
 
 use std::{future::Future, time::Duration};
 
@@ -12,12 +12,12 @@ use tokio::time::timeout;
 use super::{Connected, EtcdCluster, channel, channel::Pipe, error, login::Login};
 use crate::core::cluster::{Fact, Member, MemberId, Unknown, UnknownKind};
 
-/// How long a member has to say who it is before something is sent to it that changes a cluster.
+/// How long a member has to identify itself before a call that changes a cluster is sent to it.
 const IDENTITY_CHECK: Duration = Duration::from_secs(2);
-/// How long one of a member's URLs has for a connection before its next one is tried.
+/// How long to wait for a connection to one of a member's URLs before the next one is tried.
 const NEXT_URL_AFTER: Duration = Duration::from_secs(1);
 
-/// Where a call goes.
+/// The destination of a call.
 #[derive(Clone, Copy)]
 pub(super) enum To<'a> {
     /// The member that answers at this address, whichever it is.
@@ -26,20 +26,20 @@ pub(super) enum To<'a> {
     Member(&'a Member),
 }
 
-/// A connection, and the login that calls on it are made with.
+/// A connection, and the login used for calls on it.
 pub(super) struct Line {
     pub(super) pipe: Pipe,
     pub(super) login: Login,
 }
 
-/// Why a call failed, and whether it may be made again.
+/// Why a call failed, and whether it may be repeated.
 struct Failed {
     unknown: Unknown,
     not_sent: bool,
     login_unknown: bool,
 }
 
-/// So often each, that a call may be made again.
+/// How often a call may be repeated, for each cause.
 #[derive(Default)]
 struct Again {
     not_sent: bool,
@@ -53,14 +53,15 @@ impl Again {
     }
 }
 
-/// Sends nothing. etcd-client's client is eight clients, some kilobytes: of a whole fleet it is made for each call.
+/// Sends nothing. etcd-client's client consists of eight clients, some kilobytes: it is made for each call, because a
+/// large fleet would otherwise keep many.
 pub(super) async fn client(pipe: &Pipe, login: &Login) -> Fact<Client> {
     let made = Client::from_channel(pipe.channel(login.token()), None).await;
     made.map_err(|failure| Unknown::new(UnknownKind::Other, error::chain(&failure)))
 }
 
 impl EtcdCluster {
-    /// One RPC that changes no member: which one has answered is checked afterwards, by `header`, where `to` is a member.
+    /// One RPC that changes no member: which one answered is checked afterwards, by `header`, if `to` is a member.
     pub(super) async fn ask<T, F>(
         &self,
         to: To<'_>,
@@ -134,7 +135,7 @@ impl EtcdCluster {
         let (status, line) = self
             .ask_on(To::Member(member), "Status", header, |mut client| async move { client.status().await })
             .await?;
-        // Every answer of etcd's has one.
+        // Every answer of etcd has one.
         if status.header().is_none() { Err(wrong_member(member, MemberId(0), &line.pipe)) } else { Ok((status, line)) }
     }
 
@@ -166,7 +167,7 @@ impl EtcdCluster {
             To::Member(member) => self.reached(connected, member).await?.1,
         };
         let known = connected.logins.known();
-        // A login goes through raft, and hangs on a member that is being defragmented as all else does.
+        // A login goes through raft, and hangs like everything else on a member that is being defragmented.
         if let (None, To::Member(member)) = (&known, to)
             && self.defragmenting.lock().contains(&member.id)
         {
@@ -180,10 +181,10 @@ impl EtcdCluster {
         Ok(Line { pipe, login })
     }
 
-    /// The URL that leads to a member, and a connection to it: the first that is made, in the order of [`Self::urls`].
+    /// The URL that leads to a member, and a connection to it: the first that succeeds, in the order of [`Self::urls`].
     pub(super) async fn reached<'a>(&self, connected: &Connected, member: &'a Member) -> Fact<(&'a str, Pipe)> {
         let urls = self.urls(member)?;
-        // Nearly all members have one.
+        // Nearly all members have only one.
         let [others @ .., last] = &urls[..] else { return Err(never_started()) };
         let mut failures = Vec::new();
         for url in others {
@@ -209,7 +210,7 @@ impl EtcdCluster {
         }
     }
 
-    /// The URLs of a member that may be dialled, the one that worked last in front.
+    /// The URLs of a member that may be dialled, the one that worked last first.
     pub(super) fn urls<'a>(&self, member: &'a Member) -> Fact<Vec<&'a str>> {
         let (mut urls, mut refused) = (Vec::with_capacity(1), Vec::new());
         for url in &member.client_urls {
@@ -231,7 +232,7 @@ impl EtcdCluster {
         Err(Unknown::new(first.kind, details.join("; ")))
     }
 
-    /// Kept only for members whose first URL does not work.
+    /// Stored only for members whose first URL does not work.
     fn prefer(&self, member: &Member, url: &str) {
         if member.client_urls.len() < 2 {
             return;

@@ -1,12 +1,12 @@
-//! One HTTP/2 connection to one address, for all calls to it: made when first used, and anew after it broke.
+//! One HTTP/2 connection to one address, for all calls to it: opened when first used, and reopened after it broke.
 //!
-//! A call goes out on the connection that its caller has in hand ([`Pipe`]) or not at all: a new connection to the same
-//! address may lead to another member, and who is at its other end has to be asked there first.
+//! A call is sent only on the connection that its caller holds ([`Pipe`]): a new connection to the same address may
+//! lead to another member, which must be identified first.
 //!
-//! In place of tonic's own channel, which keeps two queues of 32 requests, two tasks and their buffers for each
-//! connection: with thousands of members, more memory than all else together, and a wake-up more for each call. Here a
-//! call goes straight to h2. What has been written to a connection is never sent again: whether a Defragment was begun
-//! is for the caller to find out.
+//! It replaces tonic's own channel, which has two queues of 32 requests, two tasks and their buffers for each
+//! connection: with thousands of members, that is more memory than everything else together, and one more wake-up for
+//! each call. Here a call goes straight to h2. What has been written to a connection is never sent again: the caller
+//! has to find out whether a Defragment has begun.
 
 use std::{
     error::Error as StdError,
@@ -49,23 +49,23 @@ use crate::core::cluster::MemberId;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Where etcd looks for the token of a login.
+/// The header in which etcd expects the token of a login.
 const TOKEN: HeaderName = HeaderName::from_static("token");
-/// Who we are in the logs of proxies.
+/// Our name in the logs of proxies.
 const US: HeaderValue = HeaderValue::from_static(concat!("defragd/", env!("CARGO_PKG_VERSION")));
-/// A member that accepts no connection in this time is not there; all handshakes together.
+/// A member that accepts no connection within this time is down; includes all handshakes.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// etcd's servers drop clients that ping more often than every 5 s, or without a call under way.
+/// etcd's servers drop clients that ping more often than every 5 s, or without a call in progress.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// A peer that answers no ping in this time is gone, however long its RPC may take.
+/// A peer that answers no ping within this time is down, however long its RPC may take.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
-/// What a member does not acknowledge within this time is never delivered. The kernel would else go on sending
-/// what was written to a broken connection, and a Defragment would begin long after its run is over.
+/// What a member does not acknowledge within this time is never delivered. Otherwise the kernel would keep resending
+/// what was written to a broken connection, and a Defragment could begin long after its run has ended.
 const UNDELIVERED_AFTER: Duration = Duration::from_secs(20);
-/// A status with its text and details fits; whoever sends more is no etcd.
+/// Enough for a status with its text and details; a longer one does not come from etcd.
 const MAX_HEADERS_BYTES: u32 = 64 << 10;
 
-/// Where a member is, and how it proves that it is it.
+/// Where a member is, and how its identity is verified.
 pub(super) struct Dial {
     address: Uri,
     scheme: Scheme,
@@ -81,7 +81,7 @@ impl Dial {
         Ok(Self { address, scheme: Scheme::HTTP, authority, names, tls: None })
     }
 
-    /// With TLS; `server_name` is what the certificate must be for, where it is not the address's host.
+    /// With TLS; the certificate must be for `server_name`, if it differs from the address's host.
     pub(super) fn tls(
         address: Uri,
         names: Names,
@@ -94,7 +94,7 @@ impl Dial {
         Ok(Self { tls: Some((config, name)), scheme: Scheme::HTTPS, ..Self::plain(address, names)? })
     }
 
-    /// The way there, which dials it when it is first used.
+    /// The connection to it, which is dialled when first used.
     pub(super) fn link(self) -> Link {
         Link { dial: Arc::new(self), current: Mutex::default() }
     }
@@ -121,7 +121,7 @@ impl Dial {
     }
 }
 
-/// Why there is no connection: one try may fail many calls. As an error of a call it says that nothing was sent.
+/// Why there is no connection: one attempt may fail many calls. As an error of a call it means that nothing was sent.
 #[derive(Clone, Debug)]
 pub(super) struct Failure(Arc<dyn StdError + Send + Sync>);
 
@@ -143,7 +143,7 @@ impl From<Failure> for etcd_client::Error {
     }
 }
 
-/// Whether a call failed before any of it went out.
+/// Whether a call failed before any of it was sent.
 pub(super) fn was_not_sent(error: &etcd_client::Error) -> bool {
     let etcd_client::Error::GRpcStatus(status) = error else { return false };
     StdError::source(status).is_some_and(<dyn StdError>::is::<Failure>)
@@ -153,7 +153,7 @@ fn nothing_sent(error: h2::Error) -> Status {
     broken(Failure(Arc::new(error)))
 }
 
-/// A failed call as tonic's clients hand it on: with the cause, which says that it is no answer of the member.
+/// A failed call in the form of tonic's clients: with the cause, which shows that it is not an answer of the member.
 fn broken(cause: impl Into<BoxError>) -> Status {
     let cause = cause.into();
     let mut status = Status::unavailable(cause.to_string());
@@ -170,10 +170,10 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// The connection that is there, or the one that is being made: by one task for all calls, and to its end, even if
-    /// all who wait for it give up before.
+    /// The existing connection, or the one being opened: by one task for all calls, and to the end, even if all callers
+    /// that wait for it give up earlier.
     fn opening(&self) -> Opening {
-        // A panic elsewhere leaves it whole.
+        // A panic elsewhere leaves it consistent.
         let mut current = self.current.lock();
         let serves = |opening: &&Opening| match opening.peek() {
             Some(Ok(pipe)) => !pipe.is_over(),
@@ -189,13 +189,13 @@ impl Link {
         opening
     }
 
-    /// A connection that takes calls, unless it broke a moment ago.
+    /// A connection that accepts calls, unless it broke a moment ago.
     pub(super) async fn pipe(&self) -> Result<Pipe, Failure> {
         let pipe = self.opening().await?;
         if pipe.sender.clone().ready().await.is_ok() {
             return Ok(pipe);
         }
-        // It was closed while nobody looked.
+        // It was closed while it was unused.
         pipe.traffic.over.store(true, Ordering::Relaxed);
         self.opening().await
     }
@@ -239,18 +239,18 @@ impl Service<Request<Body>> for OnPipe {
     }
 }
 
-/// What the task of a connection and its calls know of each other.
+/// State shared by the task of a connection and its calls.
 #[derive(Default)]
 struct Traffic {
     calls: AtomicUsize,
-    /// The first of some calls has begun.
+    /// The first of several calls has begun.
     begun: Notify,
     over: AtomicBool,
     /// The id of the member that has answered on it; 0 as long as none has.
     peer: AtomicU64,
 }
 
-/// A connection. It is closed when the last of these, and the last call, is gone.
+/// A connection. It is closed when the last handle and the last call are gone.
 #[derive(Clone)]
 pub(super) struct Pipe {
     dial: Arc<Dial>,
@@ -265,7 +265,8 @@ impl Pipe {
     {
         let mut settings = h2::client::Builder::new();
         settings.enable_push(false).max_header_list_size(MAX_HEADERS_BYTES);
-        // No headers are remembered: each would keep the whole buffer that it was read into, for some bytes saved.
+        // Header compression remembers no headers: each would keep the whole buffer it was read into, to save a few
+        // bytes.
         settings.header_table_size(0);
         let (sender, mut connection) = settings.handshake(socket).await?;
         let traffic = Arc::new(Traffic::default());
@@ -275,7 +276,7 @@ impl Pipe {
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(%error, "a connection to a member broke");
                 },
-                // With the connection all its calls fail.
+                // All its calls fail with the connection.
                 () = silence(pings, &shared) => tracing::debug!("a member answers no ping: closing the connection"),
             }
             shared.over.store(true, Ordering::Relaxed);
@@ -283,12 +284,12 @@ impl Pipe {
         Ok(Self { dial, sender, traffic })
     }
 
-    /// For calls on this very connection. When it is over they fail, and nothing is sent.
+    /// For calls on this very connection. When it has ended, they fail and nothing is sent.
     pub(super) fn channel(&self, token: Option<HeaderValue>) -> Channel {
         Channel::Custom(BoxCloneSyncService::new(OnPipe { pipe: self.clone(), token }))
     }
 
-    /// Where it leads to, for messages.
+    /// The URL, for messages.
     pub(super) fn url(&self) -> String {
         format!("{}://{}", self.dial.scheme, self.dial.authority)
     }
@@ -298,7 +299,7 @@ impl Pipe {
         self.traffic.peer.load(Ordering::Relaxed) == member.0
     }
 
-    /// This member has answered on it.
+    /// Records that this member has answered on it.
     pub(super) fn answered_by(&self, member: MemberId) {
         self.traffic.peer.store(member.0, Ordering::Relaxed);
     }
@@ -317,7 +318,7 @@ impl Pipe {
         let (answer, stream) = sender.send_request(request, body.is_end_stream()).map_err(nothing_sent)?;
         if !body.is_end_stream() {
             let mut sending = Box::pin(send_body(body, stream));
-            // Of most calls it is all there. Streams go on beside the answer.
+            // For most calls this is everything. Streams continue beside the answer.
             if sending.as_mut().now_or_never().is_none() {
                 tokio::spawn(sending);
             }
@@ -327,7 +328,7 @@ impl Pipe {
     }
 }
 
-/// One that is under way, until its answer is read or given up.
+/// A call in progress, until its answer is read or dropped.
 struct Call(Arc<Traffic>);
 
 impl Call {
@@ -345,9 +346,9 @@ impl Drop for Call {
     }
 }
 
-/// Returns when the member has not answered a ping in time. Pings only while calls are under way.
+/// Returns when the member has not answered a ping in time. Sends pings only while calls are in progress.
 async fn silence(pings: Option<h2::PingPong>, traffic: &Traffic) {
-    // There is always one for who asks first.
+    // The first caller always gets one.
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {
         if traffic.calls.load(Ordering::Relaxed) == 0 {
@@ -359,14 +360,14 @@ async fn silence(pings: Option<h2::PingPong>, traffic: &Traffic) {
         }
         match timeout(KEEPALIVE_TIMEOUT, pings.ping(h2::Ping::opaque())).await {
             Ok(Ok(_)) => {}
-            // The connection broke, and says so itself.
+            // The connection broke, and reports that itself.
             Ok(Err(_)) => return std::future::pending().await,
             Err(_) => return,
         }
     }
 }
 
-/// Requests to etcd are small: what the connection's window does not take at once, h2 keeps.
+/// Requests to etcd are small: h2 buffers what exceeds the connection's window.
 async fn send_body(mut body: Body, mut stream: SendStream<Bytes>) {
     loop {
         let frame = tokio::select! {
@@ -386,7 +387,7 @@ async fn send_body(mut body: Body, mut stream: SendStream<Bytes>) {
     }
 }
 
-/// The body of an answer: its data, then its trailers, which hold the status.
+/// The body of an answer: its data, then its trailers, which contain the status.
 struct Answer {
     stream: RecvStream,
     data_is_over: bool,
@@ -401,7 +402,7 @@ impl HttpBody for Answer {
         if !self.data_is_over {
             match ready!(self.stream.poll_data(context)) {
                 Some(Ok(data)) => {
-                    // It is ours now: the member may send more.
+                    // Received and consumed: the member may send more.
                     let released = self.stream.flow_control().release_capacity(data.len());
                     return Poll::Ready(Some(released.map(|()| Frame::data(data)).map_err(broken)));
                 }

@@ -1,4 +1,4 @@
-//! Against servers on HTTP/2 that do what etcd seldom does.
+//! Against HTTP/2 servers that do what etcd seldom does.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ fn dial(address: SocketAddr) -> Dial {
     Dial::plain(url, Names::default()).expect("it has a host")
 }
 
-/// One call on the connection that is there, or on a new one.
+/// One call on the existing connection, or on a new one.
 async fn call(link: &Link) -> Result<Response<Body>, Status> {
     let pipe = link.pipe().await.map_err(broken)?;
     OnPipe { pipe, token: None }.call(request()).await
@@ -34,7 +34,7 @@ fn answer(mut respond: SendResponse<Bytes>) {
     stream.send_trailers(HeaderMap::from_iter([("grpc-status".parse().expect("a name"), US)])).expect("sent");
 }
 
-/// Serves connections one after the other; `serve` says for each request of a connection whether the connection goes on.
+/// Serves connections one after the other; `serve` says for each request of a connection whether the connection stays.
 async fn server(mut serve: impl FnMut(usize, SendResponse<Bytes>) -> bool + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
@@ -110,7 +110,7 @@ async fn a_peer_that_answers_no_ping_fails_its_calls_and_an_idle_one_is_not_ping
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let nowhere = Arc::new(dial(SocketAddr::from(([127, 0, 0, 1], 1))));
     let pipe = Pipe::begin(ours, nowhere).await.expect("begun");
-    // The server's side is read by nobody from here on.
+    // From here on the server's side is not read.
     let _theirs = theirs;
     sleep(10 * KEEPALIVE_INTERVAL).await;
     assert!(!pipe.is_over(), "it was pinged without a call");

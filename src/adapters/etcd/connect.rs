@@ -1,4 +1,4 @@
-//! How members are reached: TLS, credentials, limits.
+//! How to connect to members: TLS, credentials, limits.
 
 use std::{
     path::{Path, PathBuf},
@@ -27,10 +27,10 @@ use crate::{
     core::cluster::{Fact, Unknown, UnknownKind},
 };
 
-/// How long a connection to a metrics page is kept that is to be used again: a run looks several times around a member.
+/// How long a connection to a metrics page is kept for reuse: a run observes several times around a member.
 const KEPT_FOR: Duration = Duration::from_secs(5);
 
-/// A TLS file or an endpoint that cannot be used.
+/// A TLS file or an endpoint is unusable.
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// A file cannot be read.
@@ -43,7 +43,7 @@ pub enum ConnectError {
         /// Why.
         source: std::io::Error,
     },
-    /// A file does not hold what it should.
+    /// The content of a file is wrong.
     #[error("{what} {} is not usable: {detail}", path.display())]
     Unusable {
         /// Its part.
@@ -58,7 +58,7 @@ pub enum ConnectError {
     Tls(String),
 }
 
-/// All that is needed to reach any member of one cluster, with the credentials of one moment.
+/// All that is needed to connect to any member of one cluster, with the credentials of one moment.
 pub(super) struct Connection {
     pub(super) credentials: Credentials,
     pub(super) who: Who,
@@ -69,13 +69,13 @@ pub(super) struct Connection {
     http_plain: reqwest::Client,
 }
 
-// Made when first needed: with the system's authorities in it, it takes longer and more memory than all the rest of a
-// cluster, and a bare machine has none.
+// Made when first needed: with the system's CAs, it takes longer and more memory than everything else of a cluster,
+// and a minimal machine has none.
 type Lazy<T> = LazyLock<Result<T, String>, Box<dyn FnOnce() -> Result<T, String> + Send>>;
 
 impl Connection {
-    /// Checks that the credentials are whole and fit together; `files` is where they come from, for the words.
-    /// With a `discovery`, servers may have to prove its domain; with `skip_verify` they have to prove nothing.
+    /// Checks that the credentials are valid and belong together; `files` is where they come from, for messages. With a
+    /// `discovery`, servers may have to prove its domain; with `skip_verify` they have to prove nothing.
     pub(super) fn new(
         files: &CredentialFiles,
         credentials: Credentials,
@@ -91,7 +91,7 @@ impl Connection {
         let mut who = Who { user: credentials.user.as_ref().map(|(name, _)| name.clone()), common_name: None };
         let ca = credentials.ca.as_deref().map(|pem| {
             let unusable = |detail| unusable("the CA certificate", files.ca.as_deref(), detail);
-            // A bundle may hold what this library does not take; one that it takes is enough.
+            // A bundle may contain certificates that this library does not accept; one accepted certificate is enough.
             Authorities::lenient(tls::certificates(pem).map_err(unusable)?).map_err(unusable)
         });
         let trust =
@@ -112,7 +112,7 @@ impl Connection {
             http.tls_backend_preconfigured(config).build().map_err(|e| error::chain(&e))
         }));
         if credentials.ca.is_some() || credentials.identity.is_some() {
-            // Most likely needed, and what is wrong with the files is better said now.
+            // It will most likely be needed, and problems with the files are better reported now.
             let made = (*http_tls).as_ref().map(drop);
             made.map_err(|detail| ConnectError::Tls(detail.clone()))?;
         }
@@ -125,7 +125,7 @@ impl Connection {
         Ok(Self { credentials, who, server_name, tls, names, http_tls, http_plain })
     }
 
-    /// The way to this one address. Sends nothing yet.
+    /// The connection to this address. Sends nothing yet.
     pub(super) fn link(&self, url: &str) -> Fact<Link> {
         let bad = |detail: String| Unknown::new(UnknownKind::Other, format!("cannot use the address {url}: {detail}"));
         let address: Uri = url.parse().map_err(|failure| bad(error::chain(&failure)))?;
@@ -150,14 +150,14 @@ impl Connection {
 fn http_builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .no_proxy()
-        // A member's page is where it is: whoever answers with another address is none of them.
+        // A member's page is at its own address: a redirect leads elsewhere.
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_max_idle_per_host(1)
         .pool_idle_timeout(KEPT_FOR)
 }
 
-/// One for all clusters: it knows nothing of any. Without authorities, since it never speaks TLS.
+/// One for all clusters: it depends on none. Without CAs, because it never uses TLS.
 fn plain_http() -> Result<reqwest::Client, ConnectError> {
     static SHARED: OnceLock<reqwest::Client> = OnceLock::new();
     if let Some(client) = SHARED.get() {
@@ -168,20 +168,20 @@ fn plain_http() -> Result<reqwest::Client, ConnectError> {
     Ok(SHARED.get_or_init(|| client).clone())
 }
 
-/// Who we are: a certificate and its key, which belong together.
+/// A client certificate and its key, which belong together.
 struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Identity {
-    /// In the moment between the writes of the two files they do not belong together.
+    /// Between the writes of the two files they do not belong together.
     fn new(cert: &[u8], key: &[u8]) -> Result<Self, String> {
         let chain = tls::certificates(cert)?;
         let key = tls::key(key).map_err(|error| format!("the key: {error}"))?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider)
-            .map_err(|error| format!("certificate and key do not belong together, or are not whole: {error}"))?;
+            .map_err(|error| format!("certificate and key do not belong together, or are incomplete: {error}"))?;
         Ok(Self { chain, key })
     }
 
@@ -193,7 +193,7 @@ impl Identity {
     }
 }
 
-/// Whom we trust, and who we are, over HTTP/2.
+/// The trusted CAs and the client certificate, for HTTP/2.
 fn client_config(trust: Trust, identity: Option<Identity>) -> Result<ClientConfig, String> {
     let builder = tls::trusting(trust)?;
     let mut config = match identity {

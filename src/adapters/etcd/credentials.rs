@@ -1,7 +1,7 @@
-//! What is secret about reaching one cluster, as its files hold it at one moment: authorities, certificate, key,
-//! password. Compared by content: certificate managers and Kubernetes swap links, and times of files tell nothing then.
+//! The secrets for connecting to one cluster, as read from their files at one moment: CAs, certificate, key, password.
+//! Compared by content: certificate managers and Kubernetes swap links, so the times of files show nothing.
 //!
-//! Must not keep more than one version: who uses an old one has it.
+//! It keeps only one version: users of an old version hold it themselves.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use super::connect::ConnectError;
 /// The paths of the files, as etcdctl's `--cacert`, `--cert`, `--key` and `--password-file`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CredentialFiles {
-    /// Certificates of the authorities to trust; the system's where absent.
+    /// Certificates of the CAs to trust; the system's if absent.
     pub ca: Option<PathBuf>,
     /// Our certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -18,7 +18,7 @@ pub struct CredentialFiles {
     pub user: Option<(String, PathBuf)>,
 }
 
-/// What the files held. Without `Debug`: it is secret.
+/// The content of the files. Without `Debug`: it is secret.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Credentials {
     pub(super) ca: Option<Vec<u8>>,
@@ -29,12 +29,12 @@ pub(super) struct Credentials {
 }
 
 impl CredentialFiles {
-    /// Whether there is nothing to look at again.
+    /// Whether there are no files to check for changes.
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Blocks. Says nothing yet about whether the parts fit together.
+    /// Blocks. Does not check yet whether the parts belong together.
     pub(super) fn read(&self) -> Result<Credentials, ConnectError> {
         let ca = self.ca.as_deref().map(|path| read("the CA certificate", path)).transpose()?;
         let identity = self
@@ -53,7 +53,7 @@ fn password(path: &Path) -> Result<String, ConnectError> {
         |detail: &str| ConnectError::Unusable { what: WHAT, path: path.to_owned(), detail: detail.to_owned() };
     let text = String::from_utf8(read(WHAT, path)?).map_err(|_| unusable("it is not UTF-8 text"))?;
     let password = text.trim_end_matches(['\r', '\n']);
-    // What somebody is writing at this moment looks so; no user of etcd can log in with an empty one.
+    // A file that is being written may be empty; no etcd user can log in with an empty password.
     if password.is_empty() { Err(unusable("the file is empty")) } else { Ok(password.to_owned()) }
 }
 

@@ -1,16 +1,16 @@
-//! What etcd means when it does not let us: in words that say who was denied what, and what to do.
+//! What a denial by etcd means, in words: who was denied what, and what to do.
 //!
-//! Releases say it differently: up to 3.5 maintenance calls are denied with code 2 (unknown) and text that begins with
-//! `auth: `, later ones with a code of their own and `etcdserver: `. The text is what tells.
+//! It differs between releases: up to 3.5, maintenance calls are denied with code 2 (unknown) and a text that begins
+//! with `auth: `, later ones with a code of their own and `etcdserver: `. So the text is checked.
 
 use tonic::{Code, Status};
 
 use crate::core::{cluster::UnknownKind, version::ReadRpc};
 
-/// Whether the server turned us away, and how.
+/// Whether the server denied a call, and how.
 pub(super) fn kind(status: &Status) -> Option<UnknownKind> {
     let text = status.message();
-    // What the transport made up is no word of etcd's.
+    // An error of the transport is not an answer of etcd.
     if std::error::Error::source(status).is_some() {
         return None;
     }
@@ -29,27 +29,27 @@ pub(super) fn kind(status: &Status) -> Option<UnknownKind> {
     }
 }
 
-/// Whether the server does not know the login that a call was made with, or asks for one. It has done nothing then.
+/// Whether the server does not know the login of a call, or requires one. Then it has not executed the call.
 pub(super) fn is_unknown_login(status: &Status) -> bool {
     const TEXTS: [&str; 4] =
         ["invalid auth token", "revision of auth store is old", "revision in header is old", "user name is empty"];
     kind(status).is_some() && TEXTS.iter().any(|text| status.message().contains(text))
 }
 
-/// Who we are for etcd.
+/// Who defragd is for etcd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Who {
     /// The configured user.
     pub(super) user: Option<String>,
-    /// The common name of our certificate, which etcd takes for a user's name where none logs in.
+    /// The common name of the client certificate, which etcd uses as the user's name without a login.
     pub(super) common_name: Option<String>,
 }
 
 impl Who {
     fn words(&self) -> String {
         match (&self.user, &self.common_name) {
-            (Some(user), _) => format!("the user {user:?}"),
-            (None, Some(name)) => format!("the user {name:?} (the common name of the client certificate)"),
+            (Some(user), _) => format!("user {user:?}"),
+            (None, Some(name)) => format!("user {name:?} (the common name of the client certificate)"),
             (None, None) => "a client without a user".to_owned(),
         }
     }
@@ -59,17 +59,17 @@ impl Who {
     }
 }
 
-/// In one sentence: which RPC was denied, to whom, and what to do. `said` is etcd's own text.
+/// One sentence: which RPC was denied, to whom, and what to do. `said` is etcd's own text.
 pub(super) fn explain(kind: UnknownKind, rpc: &str, who: &Who, said: &str) -> String {
     let (user, name) = (who.words(), who.name());
     match kind {
         UnknownKind::LoginRefused => format!(
-            "{rpc}: etcd does not let {user} log in ({said}): the password is wrong, or there is no such user; \
-             check with `etcdctl --user {name} user list`"
+            "{rpc}: etcd rejected the login of {user} ({said}): the password is wrong, or there is no such user; \
+            check with `etcdctl --user {name} user list`"
         ),
         UnknownKind::LoginMissing => format!(
             "{rpc} was denied to {user} ({said}): authentication is on, and defragd must log in: \
-             configure a user with the role root (auth.username, auth.password_file)"
+            configure a user with the root role (auth.username, auth.password_file)"
         ),
         _ if ["token", "revision of auth store is old", "revision in header is old"]
             .iter()
@@ -81,8 +81,8 @@ pub(super) fn explain(kind: UnknownKind, rpc: &str, who: &Who, said: &str) -> St
             let read = ReadRpc::ALL.into_iter().find(|read| read.name() == rpc);
             let also = read.map_or(String::new(), |read| format!(" and {rpc} in {}", read.root_only_in()));
             format!(
-                "{rpc} was denied to {user} ({said}): defragd needs the role root, as Defragment does in every \
-                 version{also}: `etcdctl user grant-role {name} root`"
+                "{rpc} was denied to {user} ({said}): defragd needs the root role, as Defragment does in every \
+                version{also}: `etcdctl user grant-role {name} root`"
             )
         }
     }

@@ -1,6 +1,6 @@
-//! Finds endpoints by SRV records, with etcdctl's names and meaning, and again as time passes.
+//! Finds endpoints by SRV records, with etcdctl's names and meaning, and refreshes them.
 //!
-//! What was found last stands while the name servers do not answer.
+//! While the name servers do not answer, the last result is used.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,32 +13,32 @@ use tokio::{
 use super::names::Names;
 use crate::core::cluster::{Fact, Unknown, UnknownKind};
 
-/// Records change by hand: one look in this time finds them soon enough.
+/// Records are changed by hand: one look-up in this time finds changes soon enough.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// Leaves time for the members within a scrape.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// What to look for, as etcdctl's `--discovery-srv`, `--discovery-srv-name` and `--insecure-discovery`.
+/// The look-up, like etcdctl's `--discovery-srv`, `--discovery-srv-name` and `--insecure-discovery`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discovery {
-    /// Below which domain the records are.
+    /// The domain of the records.
     pub domain: String,
-    /// The last part of the service's name, where a domain has several clusters.
+    /// The last part of the service's name, if a domain has several clusters.
     pub name: Option<String>,
-    /// Whether endpoints without TLS count too, and servers may prove the names that the records tell; else they must
+    /// Whether endpoints without TLS are accepted, and servers may prove the names in the records; else they must
     /// prove the domain.
     pub insecure: bool,
-    /// Asked instead of the system's, also for the addresses.
+    /// The name server to query instead of the system's, also for the addresses.
     pub nameserver: Option<SocketAddr>,
 }
 
 impl Discovery {
-    /// The name that servers must prove, if not the one that they are reached by.
+    /// The name that servers must prove, if it is not the one they are dialled by.
     pub(super) fn server_name(&self) -> Option<&str> {
         (!self.insecure).then_some(self.domain.as_str())
     }
 
-    /// The records' full names with the scheme that each stands for.
+    /// The records' full names, with the scheme that each means.
     fn services(&self) -> [(String, &'static str); 2] {
         let name = self.name.as_deref().map_or(String::new(), |name| format!("-{name}"));
         let domain = self.domain.trim_end_matches('.');
@@ -59,13 +59,13 @@ impl Discovery {
             found.retain(|url| url.starts_with("https://"));
         }
         if found.is_empty() && failures.is_empty() {
-            return Err("the records name only endpoints without TLS, which insecure discovery would take".to_owned());
+            return Err("the records have only endpoints without TLS, and insecure discovery is off".to_owned());
         }
         if found.is_empty() { Err(failures.join("; ")) } else { Ok(found) }
     }
 }
 
-/// `host:port` of each record, by priority. Weights do not matter: all are asked until one answers.
+/// `host:port` of each record, by priority. Weights do not matter: all are tried until one answers.
 async fn look_up(resolver: &TokioResolver, service: &str) -> Result<Vec<String>, String> {
     let answer = resolver.srv_lookup(service.to_owned()).await.map_err(|error| error.to_string())?;
     let mut targets: Vec<_> = answer
@@ -74,7 +74,7 @@ async fn look_up(resolver: &TokioResolver, service: &str) -> Result<Vec<String>,
         .filter_map(|record| match &record.data {
             RData::SRV(srv) => {
                 let host = srv.target.to_utf8();
-                // A single dot says that the service is not there.
+                // A single dot means that the service does not exist.
                 let host = host.trim_end_matches('.');
                 (!host.is_empty()).then(|| (srv.priority, format!("{host}:{}", srv.port)))
             }
@@ -85,7 +85,7 @@ async fn look_up(resolver: &TokioResolver, service: &str) -> Result<Vec<String>,
     Ok(targets.into_iter().map(|(_, target)| target).collect())
 }
 
-/// What was found, and when.
+/// The result, and when it was found.
 #[derive(Debug)]
 pub(super) struct Discovered {
     discovery: Discovery,
@@ -97,7 +97,7 @@ impl Discovered {
         Self { discovery, last: AsyncMutex::default() }
     }
 
-    /// What is known now, or is found within seconds.
+    /// The last result, or a new one that is found within seconds.
     pub(super) async fn endpoints(&self) -> Fact<Vec<String>> {
         let mut last = self.last.lock().await;
         if let Some((at, Ok(found))) = &*last
@@ -111,11 +111,7 @@ impl Discovered {
         let now = match (answer, last.take()) {
             (Ok(found), _) => Ok(found),
             (Err(detail), Some((_, Ok(before)))) => {
-                tracing::warn!(
-                    domain,
-                    detail,
-                    "the SRV records cannot be looked up: going on with what was found before"
-                );
+                tracing::warn!(domain, detail, "cannot look up the SRV records: using the last result");
                 Ok(before)
             }
             (Err(detail), _) => Err(Unknown::new(
@@ -127,7 +123,7 @@ impl Discovered {
         now
     }
 
-    /// Nothing that was found answers: the next time looks again. What was found stays, for name servers that do not
+    /// None of the endpoints answers: the next call looks up again. The result stays, for name servers that do not
     /// answer either.
     pub(super) async fn doubt(&self) {
         if let Some((at, _)) = &mut *self.last.lock().await {

@@ -14,7 +14,7 @@ use crate::core::{
     run::DefragError,
 };
 
-/// The text of an error with its causes, each once: tonic's own text says only "transport error".
+/// The text of an error with its causes, each once: tonic's own text is only "transport error".
 pub(super) fn chain(error: &dyn StdError) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
@@ -28,7 +28,7 @@ pub(super) fn chain(error: &dyn StdError) -> String {
     parts.join(": ")
 }
 
-/// A gRPC status for people: the message and what caused it, without the dump of metadata.
+/// A gRPC status for people: the message and its cause, without the dump of metadata.
 fn describe(status: &Status) -> String {
     match status.source() {
         Some(source) => chain(source),
@@ -37,23 +37,23 @@ fn describe(status: &Status) -> String {
     }
 }
 
-/// Releases up to 3.5 send denials with code 2 (unknown), so the text has to count too.
+/// Releases up to 3.5 send denials with code 2 (unknown), so the text is checked as well.
 pub(super) fn is_permission_denied(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status)
         if status.code() == Code::PermissionDenied || status.message().contains("auth: permission denied"))
 }
 
-/// The server takes no logins.
+/// The server does not accept logins.
 pub(super) fn is_auth_off(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.message().contains("authentication is not enabled"))
 }
 
-/// Somebody compacted further in the meantime: what was asked for is so.
+/// Another client has compacted further in the meantime: the requested state is reached.
 pub(super) fn is_compacted_already(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.message().contains("required revision has been compacted"))
 }
 
-/// Why a fact is not known. `rpc` and `who` are for the words about a denial.
+/// Why a fact is unknown. `rpc` and `who` are for the text of a denial.
 pub(super) fn unknown(rpc: &str, who: &Who, error: &Error) -> Unknown {
     let Error::GRpcStatus(status) = error else {
         return Unknown::new(UnknownKind::Other, chain(error));
@@ -71,7 +71,7 @@ pub(super) fn unknown(rpc: &str, who: &Who, error: &Error) -> Unknown {
     Unknown::new(kind, said)
 }
 
-/// A handshake that failed on our side, or on the server's, which says so in an alert.
+/// A handshake that failed on our side, or on the server's, which reports it in an alert.
 fn is_tls(status: &Status, said: &str) -> bool {
     const TEXTS: [&str; 3] = ["invalid peer certificate", "received fatal alert", "received corrupt message"];
     status.source().is_some() && TEXTS.iter().any(|text| said.contains(text))
@@ -79,8 +79,8 @@ fn is_tls(status: &Status, said: &str) -> bool {
 
 /// Whether a failed Defragment has certainly ended on the server.
 pub(super) fn defrag(who: &Who, error: &Error) -> DefragError {
-    // Only what etcd itself says, in its own words, proves that it is done: a proxy on the way, or a stream
-    // that just ends, looks the same by code. To follow an idle member costs seconds, no more.
+    // Only etcd's own error texts prove that it is finished: an error of a proxy, or a stream that just ends, has the
+    // same code. Following an idle member costs seconds at most.
     const ETCD_SAYS: [&str; 5] =
         ["etcdserver: ", "rpc not supported for learner", "mvcc: ", "failed to ", "member/snap"];
     let Error::GRpcStatus(status) = error else {

@@ -1,4 +1,4 @@
-//! The few numbers that only a member's own `/metrics` page tells.
+//! The few numbers that only a member's own `/metrics` page has.
 
 use std::time::Duration;
 
@@ -12,29 +12,29 @@ use crate::{
     ports::etcd::Visit,
 };
 
-/// etcd's page is about 100 kB; whatever sends more than this is not etcd.
+/// etcd's page has about 100 kB; a longer one does not come from etcd.
 const MAX_PAGE_BYTES: usize = 8 << 20;
-/// The page is made from memory: slower than this is not an answer.
+/// The page is made from memory: a slower answer counts as none.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// No line of etcd's that matters is this long.
+/// No relevant line of etcd is this long.
 const MAX_LINE_BYTES: usize = 64 << 10;
-/// Of a whole fleet, so many pages come at the same time: each takes a connection and its buffers, and all at once on
-/// the first scrape they would be most of the process's memory for good.
-/// A page that is not there by the end of its turn no longer keeps others from theirs: its member hangs.
+/// How many pages of a whole fleet are read at the same time: each takes a connection and its buffers, and all at once
+/// on the first scrape would permanently take most of the process's memory. A page that takes longer than its turn no
+/// longer delays others: its member hangs.
 static PAGES: Turns = Turns::new(32, Duration::from_millis(250));
 
-/// Gets and reads the page at this URL, and whose it says that it is.
+/// Reads the page at this URL, and returns which member it says it belongs to.
 pub(super) async fn fetch(client: &reqwest::Client, page: &str, visit: Visit) -> Fact<(Gauges, Option<MemberId>)> {
     PAGES.take(|| read_page(client, page, visit)).await
 }
 
-/// Another page than the member's.
+/// The page belongs to another member.
 pub(super) fn wrong(page: &str, whose: Option<MemberId>) -> Unknown {
     match whose {
         Some(id) => Unknown::new(UnknownKind::WrongMember, format!("{page} is the page of member {id}")),
         None => {
-            Unknown::new(UnknownKind::Other, format!("{page} does not say whose it is (no etcd_server_id): not etcd's"))
+            Unknown::new(UnknownKind::Other, format!("{page} has no etcd_server_id: it is not a metrics page of etcd"))
         }
     }
 }
@@ -46,8 +46,8 @@ async fn read_page(client: &reqwest::Client, page: &str, visit: Visit) -> Fact<(
     };
     let mut request = client.get(page).timeout(PAGE_TIMEOUT);
     if visit == Visit::Single {
-        // A kept connection holds buffers as large as the page: of a whole fleet, that is more than all the connections
-        // for gRPC.
+        // A kept connection holds buffers as large as the page: for a whole fleet, that is more than all the
+        // connections for gRPC.
         request = request.header(CONNECTION, "close");
     }
     let mut response = request.send().await.map_err(|error| failed(&error))?;
@@ -66,21 +66,21 @@ async fn read_page(client: &reqwest::Client, page: &str, visit: Visit) -> Fact<(
     Ok((reader.end(), whose))
 }
 
-/// Reads a page that is there as a whole.
+/// Reads a complete page.
 pub fn read(page: &str) -> Gauges {
     let mut reader = Reader::default();
     reader.take(page.as_bytes());
     reader.end()
 }
 
-/// Reads the samples that matter, as the page comes, without keeping it.
+/// Reads the relevant samples while the page arrives, without storing it.
 #[derive(Default)]
 struct Reader {
     gauges: Gauges,
     snapshots: Snapshots,
     /// Of `etcd_server_id`.
     whose: Option<MemberId>,
-    /// The beginning of a line whose end has not come yet.
+    /// An incomplete line at the end of the received data.
     begun: Vec<u8>,
 }
 
@@ -110,7 +110,7 @@ impl Reader {
     }
 
     fn line(&mut self, line: &[u8]) {
-        // Most lines are of other metrics: they are passed by unread.
+        // Most lines are of other metrics: they are skipped without parsing.
         if !line.starts_with(b"etcd_") && !line.starts_with(b"grpc_server_") {
             return;
         }
@@ -142,7 +142,7 @@ impl Reader {
     }
 }
 
-/// What counts snapshots that are being sent.
+/// The counters of snapshots that are being sent.
 #[derive(Default)]
 struct Snapshots {
     started: Option<u64>,
@@ -163,7 +163,7 @@ impl Snapshots {
         *to = to.saturating_add(value.map_or(0, |value| value.0));
     }
 
-    /// `None` where gRPC's counters are not there.
+    /// `None` if gRPC's counters are missing.
     fn open(&self) -> Option<u64> {
         Some(self.started?.saturating_sub(self.handled).saturating_add(self.to_members))
     }

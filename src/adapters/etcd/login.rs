@@ -1,7 +1,7 @@
-//! The login of a cluster's user: one for all of its members, since a token holds for each of them.
+//! The login of a cluster's user: one for all of its members, since a token is valid for each of them.
 //!
-//! A login costs etcd a bcrypt and goes through raft. So it is kept until etcd no longer knows it, and one that was
-//! rejected is not tried again at every scrape.
+//! A login costs etcd a bcrypt and goes through raft. So it is kept until etcd no longer knows it, and a rejected one
+//! is not repeated at every scrape.
 
 use std::time::Duration;
 
@@ -24,12 +24,12 @@ use crate::core::{
     cluster::{Fact, Unknown, UnknownKind},
 };
 
-/// How long a call waits for a login that another call is making. It may be through a member that hangs.
+/// How long a call waits for a login that another call is making, possibly through a member that hangs.
 const TURN: Duration = Duration::from_millis(500);
-/// A denial makes a login of this age suspect: the user may have been deleted, and made anew.
+/// A denial makes a login of this age suspect: the user may have been deleted and created again.
 const SUSPECT_AFTER: Duration = Duration::from_mins(1);
 
-/// How calls to a cluster are made.
+/// How calls to a cluster are authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Login {
     /// No user is configured, or authentication is off.
@@ -52,13 +52,13 @@ enum State {
     /// No login was made yet, or it was dropped.
     #[default]
     Unknown,
-    /// Calls are made so.
+    /// The current authentication.
     Known(Login),
-    /// The server rejected the name or the password so many times in a row.
+    /// The server rejected the name or the password this many times in a row.
     Rejected { times: usize, until: Instant, unknown: Unknown },
 }
 
-/// See the module. Holds what came of one version of the credentials.
+/// See the module. Holds the login for one version of the credentials.
 pub(super) struct Logins {
     user: Option<(String, String)>,
     who: Who,
@@ -71,7 +71,7 @@ impl Logins {
         Self { user, who, state: Mutex::default(), turn: AsyncMutex::default() }
     }
 
-    /// How calls are made now, or why none is; nothing where a login has to come first.
+    /// How calls are authenticated now, or why none is possible; `None` if a login is needed first.
     pub(super) fn known(&self) -> Option<Fact<Login>> {
         if self.user.is_none() {
             return Some(Ok(Login::None));
@@ -83,7 +83,7 @@ impl Logins {
         }
     }
 
-    /// Logs in through this connection, unless that is done.
+    /// Logs in through this connection, unless that is already done.
     pub(super) async fn through(&self, pipe: &Pipe) -> Fact<Login> {
         if let Some(known) = self.known() {
             return known;
@@ -98,11 +98,11 @@ impl Logins {
         let login = match answer {
             Ok(answer) => {
                 let mut token = HeaderValue::from_str(answer.token())
-                    .map_err(|_| Unknown::new(UnknownKind::Other, "Authenticate: the token is no token"))?;
+                    .map_err(|_| Unknown::new(UnknownKind::Other, "Authenticate: etcd returned an invalid token"))?;
                 token.set_sensitive(true);
                 Login::Token(token, Instant::now())
             }
-            // Somebody switched authentication off, perhaps in an emergency: that must not blind us.
+            // Authentication was switched off, perhaps in an emergency: observing must continue.
             Err(failure) if error::is_auth_off(&failure) => {
                 tracing::warn!(
                     user = name,
@@ -116,18 +116,18 @@ impl Logins {
         Ok(login)
     }
 
-    /// Remembers a rejection, and says when the next try is.
+    /// Records a rejection, and says when the next attempt is.
     fn failed(&self, unknown: Unknown) -> Unknown {
         if unknown.kind != UnknownKind::LoginRefused {
             return unknown;
         }
         let mut state = self.state.lock();
         let before = if let State::Rejected { times, .. } = &*state { *times } else { 0 };
-        // New credentials begin anew.
+        // New credentials start over.
         let wait = backoff::retry_after(before);
         let at = (Timestamp::now() + wait).round(Unit::Second).unwrap_or_default();
         let detail = format!(
-            "{}; the next login is tried at {}, or when the password file changes",
+            "{}; the next login attempt is at {}, or when the password file changes",
             unknown.detail,
             at.strftime("%Y-%m-%d %H:%M:%S UTC")
         );
@@ -136,8 +136,8 @@ impl Logins {
         unknown
     }
 
-    /// Takes that a call with this login was denied. Whether the same call may succeed with a new one: then the server
-    /// did not know the login, and has done nothing.
+    /// Records that a call with this login was denied. Returns whether the same call may succeed with a new login: then
+    /// the server did not know the login, and has not executed the call.
     pub(super) fn denied(&self, login: &Login, status: &Status) -> bool {
         if self.user.is_none() || !denied::kind(status).is_some_and(UnknownKind::is_denial) {
             return false;
@@ -148,7 +148,7 @@ impl Logins {
             Login::None => false,
         };
         let mut state = self.state.lock();
-        // Unless another call has logged in anew meanwhile.
+        // Unless another call has already made a new login.
         if (is_unknown || is_suspect) && matches!(&*state, State::Known(known) if known == login) {
             *state = State::Unknown;
         }
@@ -179,7 +179,7 @@ mod tests {
             assert_eq!(logins.known(), Some(Err(unknown)));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        // A member that hangs, or is away, says nothing about the password.
+        // A member that hangs or is down says nothing about the password.
         let away = Unknown::new(UnknownKind::Unreachable, "away");
         assert_eq!(logins.failed(away.clone()), away);
         assert_eq!(logins.known(), None);
@@ -197,7 +197,8 @@ mod tests {
         assert!(logins.denied(&old, &unknown), "a call with the old one may be made again");
         assert_eq!(logins.known(), Some(Ok(new.clone())), "with the new one, which stays");
 
-        // A user without the role costs no login a call, and one that was deleted and made anew is found out.
+        // A user without the role does not cause a login per call, and one that was deleted and created again is
+        // detected.
         let denied = Status::permission_denied("etcdserver: permission denied");
         assert!(!logins.denied(&new, &denied));
         assert_eq!(logins.known(), Some(Ok(new.clone())));

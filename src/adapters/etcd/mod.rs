@@ -1,8 +1,8 @@
-//! [`Etcd`] over gRPC, with one connection a member.
+//! [`Etcd`] over gRPC, with one connection per member.
 //!
-//! Never balances a call over several members: a maintenance call concerns the member that it was meant
-//! for. Every answer's header is checked for the member's id, because a client URL in the member list is
-//! only what somebody once configured.
+//! It never balances a call over several members: a maintenance call concerns exactly the member it is for. The header
+//! of every answer is checked for the member's id, because a client URL in the member list is only what was once
+//! configured and may be wrong.
 
 mod advertised;
 mod call;
@@ -55,35 +55,35 @@ use connect::Connection;
 use discovery::Discovered;
 use login::{Login, Logins};
 
-/// How long one endpoint has for the member list before the next one is asked as well.
+/// How long one endpoint has for the member list before the next one is queried as well.
 const NEXT_ENDPOINT_AFTER: Duration = Duration::from_millis(100);
 
 /// Which URLs may be dialled; else the reason why not.
 pub type Fence = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
-/// A connected cluster. Connections are made when first used, and kept.
+/// A connected cluster. Connections are opened when first used, and kept.
 pub struct EtcdCluster {
     sources: Sources,
     is_tls: bool,
     fence: Option<Fence>,
     page_fence: Option<Fence>,
     discovered: Option<Discovered>,
-    /// Swapped as a whole when the credentials change. Who is at work with the old one has it until the end: an RPC
-    /// that is out goes on.
+    /// Replaced as a whole when the credentials change. Calls in progress keep the old one until they end: an RPC that
+    /// was sent continues.
     connected: Mutex<Arc<Connected>>,
     learned_urls: Mutex<BTreeSet<String>>,
-    /// The URLs that work, of members whose first one does not.
+    /// The URLs that work, for members whose first one does not.
     preferred: Mutex<HashMap<MemberId, String>>,
-    /// Held while the files are read: a disk that hangs must not take one thread after the other.
+    /// Held while the files are read: a disk that hangs must not block one thread after the other.
     looking: Arc<AsyncMutex<()>>,
-    /// Who is sent a Defragment by us now, and thus answers no login.
+    /// The members to which we have sent a Defragment, and which thus answer no login.
     defragmenting: Mutex<BTreeSet<MemberId>>,
 }
 
 /// The connections that were made with one version of the credentials.
 struct Connected {
     connection: Connection,
-    /// What reaches the metrics pages, where they are not at the client URLs.
+    /// How to connect to the metrics pages, if they are not at the client URLs.
     pages: Option<Arc<Connection>>,
     logins: Logins,
     links: Mutex<HashMap<String, Arc<Link>>>,
@@ -101,8 +101,8 @@ impl Connected {
         Ok(Arc::new(Self { connection, pages, logins, links: Mutex::default() }))
     }
 
-    /// The same with what the files hold now, if that is another; and what is wrong with the files of the pages, which
-    /// must not keep the cluster's own from being loaded.
+    /// The same with the current content of the files, if that has changed; and the problems with the files of the
+    /// pages, which must not keep the cluster's own files from being loaded.
     fn renewed(&self, sources: &Sources) -> Result<(Option<Arc<Self>>, Option<ConnectError>), ConnectError> {
         let credentials = sources.files.read()?;
         let (pages, trouble) = match page::renewed(sources, self.pages.as_ref()) {
@@ -115,7 +115,7 @@ impl Connected {
         Ok((new, trouble))
     }
 
-    /// A connection to this address. Sends nothing of a call's.
+    /// A connection to this address. Sends nothing of a call.
     async fn pipe(&self, url: &str) -> Fact<Pipe> {
         let kept = self.links.lock().get(url).cloned();
         let link = match kept {
@@ -129,7 +129,7 @@ impl Connected {
         pipe.map_err(|failure| error::unknown("", &self.connection.who, &failure.into()))
     }
 
-    /// Takes that a call failed; whether it was for its login, and may succeed with a new one.
+    /// Records that a call failed; returns whether the login was the cause, and a new one may help.
     fn denied(&self, login: &Login, failure: &Error) -> bool {
         matches!(failure, Error::GRpcStatus(status) if self.logins.denied(login, status))
     }
@@ -139,8 +139,8 @@ impl EtcdCluster {
     /// Reads the files. Does not connect yet. Blocks.
     pub fn open(sources: Sources) -> Result<Self, ConnectError> {
         if sources.insecure_skip_verify && sources.files.user.is_some() {
-            let what = "without verifying servers, the password would go to any: leave out the user, or trust the \
-                        server's certificate by --cacert (tls.ca_file)";
+            let what = "without verification, the password would be sent to any server: remove the user, or trust the \
+            server's certificate with --cacert (tls.ca_file)";
             return Err(ConnectError::Tls(what.to_owned()));
         }
         let connected = Connected::new(&sources, sources.files.read()?, page::renewed(&sources, None)?)?;
@@ -158,8 +158,8 @@ impl EtcdCluster {
         })
     }
 
-    /// The same, and nothing outside of the fence is dialled, nor a metrics page outside of `pages`, whatever the member
-    /// list says. Pages at the client URLs are within the first fence.
+    /// The same, but nothing outside of the fence is dialled, nor a metrics page outside of `pages`, whatever the
+    /// member list says. Pages at the client URLs are covered by the first fence.
     #[must_use]
     pub fn within(mut self, fence: Fence, pages: Fence) -> Self {
         self.fence = Some(fence);
@@ -167,12 +167,12 @@ impl EtcdCluster {
         self
     }
 
-    /// Whether anything may be sent to this address.
+    /// Whether this address may be dialled.
     pub(in crate::adapters) fn may_dial(&self, url: &str) -> Fact<()> {
         if self.is_tls && !url.starts_with("https://") {
             let detail = format!(
-                "{url} is not dialled: this cluster is reached by TLS, and that URL is without; have the member publish \
-                 an https:// URL (its --advertise-client-urls)"
+                "{url} is not dialled: this cluster is configured with TLS, but that URL is without; let the member publish \
+                an https:// URL (its --advertise-client-urls)"
             );
             return Err(Unknown::new(UnknownKind::Tls, detail));
         }
@@ -185,7 +185,7 @@ impl EtcdCluster {
         &self.sources.endpoints
     }
 
-    /// A call to whatever member answers at this address, for others than the port's.
+    /// A call to the member that answers at this address, for callers outside of the port.
     pub(in crate::adapters) async fn call_at<T, F>(&self, url: &str, rpc: &str, ask: impl Fn(Client) -> F) -> Fact<T>
     where
         F: Future<Output = Result<T, Error>>,
@@ -211,13 +211,13 @@ impl EtcdCluster {
         let mut members: Vec<_> = members.collect();
         advertised::best_first(&mut members);
         for member in &mut members {
-            // What is not dialled anyway comes last.
+            // Addresses that are not dialled anyway come last.
             member.client_urls.sort_by_key(|url| self.may_dial(url).is_err());
         }
         Ok(Membership { cluster_id: ClusterId(cluster_id), members })
     }
 
-    /// Connections to addresses that the cluster no longer has are let go.
+    /// Closes the connections to addresses that the cluster no longer has.
     fn learn(&self, membership: &Membership, endpoints: &[String]) {
         let told: BTreeSet<String> = membership.members.iter().flat_map(|member| member.client_urls.clone()).collect();
         let connected = self.connected();
@@ -226,7 +226,7 @@ impl EtcdCluster {
         *self.learned_urls.lock() = told;
     }
 
-    /// The endpoints first, then the client URLs that the cluster itself has told.
+    /// The endpoints first, then the client URLs that the cluster itself published.
     fn with_learned(&self, endpoints: &[String]) -> Vec<String> {
         let mut urls = endpoints.to_vec();
         let learned = self.learned_urls.lock();
@@ -279,7 +279,7 @@ impl Etcd for EtcdCluster {
             storage_version: Some(response.storage_version().to_owned()).filter(|version| !version.is_empty()),
             db_size: size(response.db_size()),
             db_size_in_use: size(response.raft_used_db_size()),
-            // 0 where the server does not tell it; negative where the quota is switched off.
+            // 0 if the server does not report it; negative if the quota is switched off.
             quota: Some(size(response.db_size_quota())).filter(|quota| quota.0 > 0),
             leader: Some(MemberId(response.leader())).filter(|leader| leader.0 != 0),
             revision: response.header().map_or(0, |header| u64::try_from(header.revision()).unwrap_or(0)),
@@ -297,11 +297,11 @@ impl Etcd for EtcdCluster {
 
     async fn linearizable_read(&self, member: &Member) -> Fact<()> {
         let read = |mut client: Client| async move {
-            // Any key does: the read waits for the quorum whether the key exists or not.
+            // Any key will do: the read waits for the quorum whether the key exists or not.
             let read = GetOptions::new().with_count_only();
             match client.get("defragd/health", Some(read)).await {
                 Ok(response) => Ok(Some(response)),
-                // The permission is checked after the quorum has confirmed the read, so this is health too.
+                // The permission is checked after the quorum has confirmed the read, so a denial proves health, too.
                 Err(error) if error::is_permission_denied(&error) => Ok(None),
                 Err(error) => Err(error),
             }
@@ -324,7 +324,7 @@ impl Etcd for EtcdCluster {
         };
         let page = page::url(pages, self.page_fence.as_ref(), url, member)?;
         let (gauges, whose) = Box::pin(gauges::fetch(connection.http(&page)?, &page, visit)).await?;
-        // Several members may be behind one name, and other programs serve metrics, too.
+        // Several members may share a name, and other programs serve metrics, too.
         if whose == Some(member.id) { Ok(gauges) } else { Err(gauges::wrong(&page, whose)) }
     }
 
@@ -388,22 +388,22 @@ impl Etcd for EtcdCluster {
     async fn defragment(&self, member: &Member, permit: &dyn Permit) -> Result<(), DefragError> {
         let mut is_again = false;
         loop {
-            // The last moment to notice that the address leads elsewhere, or that somebody else has begun: `Status`
-            // hangs then. Nothing has been sent yet, so each of these is an answer, not a loss. What follows goes out on
-            // the connection on which it was answered, or not at all.
+            // The last moment to notice that the address leads elsewhere, or that another client has begun: `Status`
+            // hangs then. Nothing has been sent yet, so each of these is an answer, not a loss. The RPC is sent on the
+            // connection on which `Status` was answered, or not at all.
             let connected = self.connected();
             let (_, line) = self.identified(member).await.map_err(DefragError::NotSent)?;
             let mut client = call::client(&line.pipe, &line.login).await.map_err(DefragError::NotSent)?;
-            // Two seconds may have gone since the decision. What remains are the microseconds until the bytes are in
-            // the kernel's hands: etcd's Defragment takes no token that would let the server refuse a former holder.
+            // The decision may be two seconds old. What remains are the microseconds until the kernel has the bytes:
+            // etcd's Defragment has no parameter that would let the server refuse a former holder.
             if let Some(reason) = permit.refusal() {
                 return Err(DefragError::Withheld(reason));
             }
-            // Until the answer, or until the caller waits no longer: then the metrics page tells.
+            // Until the answer, or until the caller stops waiting: then the metrics page shows the state.
             let marked = Marked::new(&self.defragmenting, member.id);
             let Err(failure) = client.defragment().await else { return Ok(()) };
             drop(marked);
-            // `Status` needs no login on most releases. Without one that it knows, etcd has not begun.
+            // On most releases, `Status` needs no login. If etcd does not know the login, it has not begun.
             if !connected.denied(&line.login, &failure) || is_again {
                 return Err(error::defrag(&connected.connection.who, &failure));
             }
@@ -417,10 +417,10 @@ impl Etcd for EtcdCluster {
             return Renewal::Unchanged;
         }
         let Ok(only_look) = Arc::clone(&self.looking).try_lock_owned() else {
-            return Renewal::Refused("the files cannot be read: the disk hangs".to_owned());
+            return Renewal::Refused("cannot read the files: the disk hangs".to_owned());
         };
         let (sources, in_use) = (self.sources.clone(), self.connected());
-        // Files may be on a disk that hangs; what is read is parsed there, too.
+        // The files may be on a disk that hangs; they are also parsed on that thread.
         let looked = tokio::task::spawn_blocking(move || {
             let _only_look = only_look;
             in_use.renewed(&sources)
@@ -428,7 +428,7 @@ impl Etcd for EtcdCluster {
         match looked.await {
             Ok(Ok((new, trouble))) => {
                 let renewal = match (&new, trouble) {
-                    (_, Some(error)) => Renewal::Refused(format!("of the metrics pages: {error}")),
+                    (_, Some(error)) => Renewal::Refused(format!("metrics pages: {error}")),
                     (Some(_), None) => Renewal::Taken,
                     (None, None) => Renewal::Unchanged,
                 };

@@ -1,5 +1,5 @@
-//! Which addresses a name has now. Asked for every new connection, so that one that breaks is made again to where the
-//! name leads by then.
+//! Resolves names. Called for every new connection, so that a broken one is made again to the address that the name has
+//! by then.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -12,17 +12,17 @@ use hickory_resolver::{
 use hyper_util::client::legacy::connect::dns::Name;
 use std::task::{Context, Poll};
 
-/// A name server that takes longer is asked again, then another one.
+/// A name server that takes longer is queried again, then another one.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// As the system resolves names, or as this name server does.
+/// As the system resolves names, or with this name server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
     pub(super) nameserver: Option<SocketAddr>,
 }
 
 impl Names {
-    /// Made anew each time: it is cheap, the system's configuration may change, and answers are remembered elsewhere.
+    /// Made anew each time: it is cheap, the system's configuration may change, and results are cached elsewhere.
     pub(super) fn resolver(self) -> Result<TokioResolver, NetError> {
         let mut builder = match self.nameserver {
             Some(address) => {
@@ -44,13 +44,13 @@ impl Names {
         builder.build()
     }
 
-    /// The port is for whoever connects to say.
+    /// The caller sets the port.
     async fn addresses(self, name: &str) -> io::Result<Vec<SocketAddr>> {
         if self.nameserver.is_none() {
             return Ok(tokio::net::lookup_host((name, 0)).await?.collect());
         }
         let resolver = self.resolver().map_err(io::Error::other)?;
-        // With a dot at its end, or a search list would be tried.
+        // With a dot at the end, or a search list would be tried.
         let found = resolver.lookup_ip(format!("{}.", name.trim_end_matches('.'))).await.map_err(io::Error::other)?;
         Ok(found.iter().map(|ip| SocketAddr::new(ip, 0)).collect())
     }

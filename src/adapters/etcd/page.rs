@@ -1,6 +1,6 @@
-//! Where the metrics pages are, if not at the client URLs, and with what they are reached.
+//! Where the metrics pages are, if not at the client URLs, and with which credentials they are read.
 //!
-//! Of the cluster's credentials only the authorities are used there: no password goes to a page, and a client certificate
+//! Of the cluster's credentials only the CAs are used there: no password is sent to a page, and a client certificate
 //! only if it is configured for the pages.
 
 use std::{path::PathBuf, sync::Arc};
@@ -20,14 +20,14 @@ use crate::core::{
 pub struct Pages {
     /// Of each member's.
     pub url: PageUrl,
-    /// The authorities to trust there; the cluster's where absent.
+    /// The CAs to trust there; the cluster's if absent.
     pub ca: Option<PathBuf>,
-    /// The certificate and key to show there.
+    /// The client certificate and key for them.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl Pages {
-    /// The files, which are read with those of the cluster.
+    /// The files, which are read together with those of the cluster.
     pub(super) fn files(&self, cluster: &CredentialFiles) -> CredentialFiles {
         CredentialFiles {
             ca: self.ca.clone().or_else(|| cluster.ca.clone()),
@@ -37,8 +37,8 @@ impl Pages {
     }
 }
 
-/// What reaches the pages, with what the files hold now; `None` where the pages are at the client URLs. It is `in_use` if
-/// that was made with the same. Blocks.
+/// The client for the pages, with the current content of the files; `None` if the pages are at the client URLs. Returns
+/// `in_use` if its credentials are the same. Blocks.
 pub(super) fn renewed(
     sources: &Sources,
     in_use: Option<&Arc<Connection>>,

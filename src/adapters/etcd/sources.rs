@@ -1,4 +1,4 @@
-//! Where a cluster is, and with what it is reached: what is configured, before anything is read or dialled.
+//! Where a cluster is, and the files for connecting to it, as configured, before anything is read or dialled.
 
 use bytesize::ByteSize;
 
@@ -13,18 +13,18 @@ pub struct Sources {
     pub discovery: Option<Discovery>,
     /// Read when the cluster is opened, and again at each [`renew`](crate::ports::etcd::Etcd::renew).
     pub files: CredentialFiles,
-    /// Where the metrics pages are; at the client URLs where absent.
+    /// Where the metrics pages are; at the client URLs if absent.
     pub pages: Option<Pages>,
     /// The quota of members that do not report it.
     pub quota: Option<ByteSize>,
-    /// Accepts any certificate of a server. Only to show something to an operator, and never together with a user:
+    /// Accepts any server certificate. Only for showing something to an operator, and never together with a user:
     /// opening refuses that.
     pub insecure_skip_verify: bool,
 }
 
 impl Sources {
-    /// Whether the cluster is reached by TLS. Then nothing is dialled without, whatever the records of a discovery and
-    /// the members say. The other way round, TLS shows less than what is configured, so it is always allowed.
+    /// Whether the cluster is configured with TLS. Then nothing is dialled without, whatever the records of a discovery
+    /// and the members say. The reverse, TLS where none is configured, exposes less, so it is always allowed.
     pub(super) fn is_tls(&self) -> bool {
         let with_tls = |url: &String| url.starts_with("https://");
         let found = self.discovery.as_ref().is_none_or(|discovery| !discovery.insecure);

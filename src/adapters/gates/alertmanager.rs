@@ -1,4 +1,4 @@
-//! Alerts that fire, are neither silenced nor inhibited, and that all matchers match: none must.
+//! Active alerts, neither silenced nor inhibited, that all matchers match: there must be none.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -8,20 +8,21 @@ use url::Url;
 use super::{Tries, failure, millis};
 use crate::{
     adapters::outgoing::{Access, Alertmanager, CallError, detail, excerpt, shown},
+    core::story,
     ports::gate::{GateProbe, Occasion, Reading},
 };
 
 /// Enough to know where to look.
 const MAX_SHOWN_NAMES: usize = 10;
 
-/// Which alerts are looked for, and where.
+/// Which alerts are checked, and where.
 #[derive(Clone, Debug)]
 pub struct AlertmanagerCheck {
     /// The base, without query.
     pub url: Url,
     /// In Alertmanager's syntax.
     pub matchers: Vec<String>,
-    /// Names of alerts that are no failure.
+    /// Names of alerts that do not count as failures.
     pub ignore: BTreeSet<String>,
     /// How.
     pub access: Access,
@@ -40,7 +41,7 @@ pub struct AlertmanagerProbe {
 }
 
 impl AlertmanagerProbe {
-    /// Looks whether its files can be used.
+    /// Checks that its files are usable.
     pub fn new(check: AlertmanagerCheck) -> Result<Self, CallError> {
         check.access.try_files(&check.url)?;
         let AlertmanagerCheck { url, matchers, ignore, access, tries } = check;
@@ -64,7 +65,8 @@ impl AlertmanagerProbe {
         } else {
             let more = if different.len() > shown.len() { ", …" } else { "" };
             let names = detail(&shown.join(", "));
-            Reading::fail(format!("{count} active alert(s) match {matchers}: {names}{more}")).with("alerts", shown)
+            Reading::fail(format!("{} matching {matchers}: {names}{more}", story::count(count, "active alert")))
+                .with("alerts", shown)
         };
         let reading = reading.with("url", self.url.as_str()).with("latency_ms", millis(began.elapsed()));
         reading.with("active_alerts", count)

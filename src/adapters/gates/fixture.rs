@@ -65,7 +65,7 @@ where
     address
 }
 
-/// A server that answers everything with the same bytes, and what it was asked.
+/// A server that answers every request with the same bytes, and records the requests.
 #[derive(Clone)]
 pub(super) struct Site {
     pub(super) address: SocketAddr,
@@ -99,7 +99,7 @@ pub(super) async fn answering(answer: impl Fn(&str) -> String + Send + Sync + 's
             let head = head(&mut stream).await;
             let text = answer(&head);
             log.lock().push(head);
-            // The other side need not read it all.
+            // The client need not read it all.
             let _ = stream.write_all(text.as_bytes()).await;
         }
     })
@@ -123,7 +123,7 @@ pub(super) async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
-/// Ways in which a server can be no help. Each speaks after it was asked.
+/// Ways in which a server can be useless. Each acts after it has received a request.
 pub(super) const HOSTILE: [&str; 9] = [
     "refuses",
     "never answers",
@@ -136,7 +136,7 @@ pub(super) const HOSTILE: [&str; 9] = [
     "redirects",
 ];
 
-/// A server of that manner.
+/// A server that behaves in that way.
 pub(super) async fn hostile(manner: &'static str) -> SocketAddr {
     if manner == "refuses" {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -175,7 +175,7 @@ pub(super) async fn hostile(manner: &'static str) -> SocketAddr {
     .await
 }
 
-/// A byte now and then: never long without one, never done.
+/// A byte now and then: never long without one, never finished.
 async fn drip(stream: &mut (impl AsyncWrite + Unpin), text: &str) {
     for byte in text.bytes() {
         if stream.write_u8(byte).await.is_err() {
@@ -187,7 +187,7 @@ async fn drip(stream: &mut (impl AsyncWrite + Unpin), text: &str) {
 
 /// A TLS server with the PKI's server certificate, that says `ready`, the name that it was asked for and the
 /// header `Host`.
-/// `clients` is the authority of the clients that it lets in; without, all.
+/// `clients` is the CA of the accepted clients; without it, all are accepted.
 pub(super) async fn tls_site(pki: &Pki, clients: Option<&Path>) -> SocketAddr {
     tls_server(pki.server(), clients).await
 }

@@ -1,4 +1,4 @@
-//! The answer of a URL: its status, and what is in its body.
+//! The answer of a URL: its status, and the content of its body.
 
 use std::time::Instant;
 
@@ -13,10 +13,10 @@ use crate::{
     ports::gate::{GateProbe, Occasion, Reading},
 };
 
-/// Health pages are shorter; what is behind it is not looked at.
+/// Health pages are shorter; what follows is not checked.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
-/// What is asked and what is expected.
+/// The request, and the expected answer.
 #[derive(Clone, Debug)]
 pub struct HttpCheck {
     /// Where.
@@ -25,9 +25,9 @@ pub struct HttpCheck {
     pub method: String,
     /// How.
     pub access: Access,
-    /// What its status must be.
+    /// The statuses that pass.
     pub expect_status: Statuses,
-    /// What must be found in the first 64 KiB of its body.
+    /// What the first 64 KiB of its body must contain.
     pub expect_body: Option<Pattern>,
     /// How often and how long.
     pub tries: Tries,
@@ -41,10 +41,10 @@ pub struct HttpProbe {
 }
 
 impl HttpProbe {
-    /// Looks whether its files can be used.
+    /// Checks that its files are usable.
     pub fn new(check: HttpCheck) -> Result<Self, CallError> {
         let bad = |detail: &str| CallError::Url { url: shown(&check.url), detail: detail.to_owned() };
-        let method = check.method.parse().map_err(|_| bad("its method is none"))?;
+        let method = check.method.parse().map_err(|_| bad("invalid method"))?;
         check.access.try_files(&check.url)?;
         Ok(Self { check, method })
     }
@@ -67,17 +67,14 @@ impl HttpProbe {
         let found = check.expect_body.as_ref().is_none_or(|pattern| pattern.is_in(&text));
         let mut reading = if !check.expect_status.contains(status) {
             let to = location.as_ref().map_or(String::new(), |to| format!(", a redirect to {to}"));
-            Reading::fail(format!("{sentence}{to}, and not {}", check.expect_status))
+            Reading::fail(format!("{sentence}{to}, but expected {}", check.expect_status))
         } else if let (false, Some(pattern)) = (found, &check.expect_body) {
             let part = if answer.is_cut {
                 format!("the first {MAX_BODY_BYTES} bytes of its body")
             } else {
                 "its body".to_owned()
             };
-            Reading::fail(format!(
-                "{sentence}, and {part} has nothing that matches {pattern:?}",
-                pattern = pattern.to_string()
-            ))
+            Reading::fail(format!("{sentence}, but {part} does not match {pattern:?}", pattern = pattern.to_string()))
         } else {
             Reading::pass(sentence)
         };

@@ -1,6 +1,6 @@
-//! The probes of the gates: what looks at the world outside etcd, one module a kind.
+//! The probes of the gates: checks outside etcd, one module per kind.
 //!
-//! They only read, fail on whatever they cannot learn, and show nothing that they sent. [`tries`] bounds them.
+//! They only read, fail if they cannot determine the state, and expose nothing that they sent. [`tries`] bounds them.
 
 pub mod alertmanager;
 pub mod http;

@@ -1,4 +1,4 @@
-//! A query of Prometheus, or of what speaks its API, and what it must give.
+//! A query of Prometheus, or of a service with its API, and its expected result.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -14,23 +14,26 @@ use crate::{
         prometheus::{self, Data, number},
         shown,
     },
-    core::expect::{Samples, Verdict},
+    core::{
+        expect::{Samples, Verdict},
+        story,
+    },
     ports::gate::{GateProbe, Occasion, Reading},
 };
 
-/// Some ten thousand samples. A query that gives more is not a check.
+/// Some ten thousand samples. A query with a longer result is not a check.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// Enough to know where to look.
 const MAX_SHOWN_SAMPLES: usize = 5;
 
-/// What is asked and what is expected.
+/// The query, and the expected result.
 #[derive(Clone, Debug)]
 pub struct PromqlCheck {
     /// The base, without query.
     pub url: Url,
     /// PromQL.
     pub query: String,
-    /// What it must give.
+    /// The result that passes.
     pub expect: Samples,
     /// How.
     pub access: Access,
@@ -54,7 +57,7 @@ struct Sample {
 }
 
 impl PromqlProbe {
-    /// Looks whether its files can be used.
+    /// Checks that its files are usable.
     pub fn new(check: PromqlCheck) -> Result<Self, CallError> {
         check.access.try_files(&check.url)?;
         let remote = Remote::new(check.url.as_str(), check.access, MAX_ANSWER_BYTES)?;
@@ -87,13 +90,18 @@ impl PromqlProbe {
         let values: Vec<_> = samples.iter().map(|sample| sample.value).collect();
         let count = samples.len();
         let reading = match self.expect.judge(&values) {
-            Verdict::Met => Reading::pass(format!("the query gave {count} sample(s), as expected: {}", self.expect)),
-            Verdict::Missing => Reading::fail(format!("the query gave nothing, and must give {}", self.expect)),
+            Verdict::Met => Reading::pass(format!(
+                "the query returned {}, as expected: {}",
+                story::count(count, "sample"),
+                self.expect
+            )),
+            Verdict::Missing => Reading::fail(format!("the query returned nothing, but must return {}", self.expect)),
             Verdict::Unmet(bad) => {
                 let shown: Vec<_> = bad.iter().take(MAX_SHOWN_SAMPLES).map(|index| &samples[*index]).collect();
                 let words: Vec<_> =
                     shown.iter().map(|sample| format!("{} is {}", sample.series, sample.value)).collect();
-                let detail = format!("{} of {count} sample(s) are not as expected ({}): ", bad.len(), self.expect);
+                let detail =
+                    format!("{} of {} not as expected ({}): ", bad.len(), story::count(count, "sample"), self.expect);
                 let evidence: Vec<_> = shown
                     .iter()
                     .map(|sample| json!({"series": clean(&sample.series), "value": sample.value.to_string()}))
@@ -105,10 +113,10 @@ impl PromqlProbe {
     }
 }
 
-/// The samples of an answer that is whole, or what is wrong with it.
+/// The samples of a complete answer, or what is wrong with it.
 fn samples(json: Value) -> Result<Vec<Sample>, String> {
     match prometheus::data(json)? {
-        Data::Matrix(_) | Data::String(_) => Err("is no instant vector: the query must give one".to_owned()),
+        Data::Matrix(_) | Data::String(_) => Err("is not an instant vector: the query must return one".to_owned()),
         Data::Scalar((_, value)) => Ok(vec![Sample { series: "the scalar".to_owned(), value: number(&value)? }]),
         Data::Vector(series) => series
             .into_iter()

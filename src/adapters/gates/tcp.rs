@@ -1,7 +1,7 @@
-//! A connection, with a TLS handshake if one is wanted.
+//! A connection, with a TLS handshake if configured.
 //!
-//! A load balancer without a server behind it accepts connections and closes them, and with TLS 1.3 a server
-//! refuses our certificate only after the handshake. So the connection is watched for a moment.
+//! A load balancer without a server behind it accepts connections and closes them, and with TLS 1.3 a server rejects
+//! our certificate only after the handshake. So the connection is watched for a moment.
 
 use std::{
     io,
@@ -25,7 +25,7 @@ use crate::{
     ports::gate::{GateProbe, Occasion, Reading},
 };
 
-/// A round trip to the other end of the world; who has sent nothing by then waits for us, as it should.
+/// A round trip to the other end of the world; a server that has sent nothing by then waits for us, as it should.
 const WATCH: Duration = Duration::from_millis(300);
 
 /// Where, and how.
@@ -48,7 +48,7 @@ pub struct TcpProbe {
 }
 
 impl TcpProbe {
-    /// Looks whether its files can be used.
+    /// Checks that its files are usable.
     pub fn new(check: TcpCheck) -> Result<Self, CallError> {
         if let Some(tls) = &check.tls {
             tls.config()?;
@@ -60,12 +60,12 @@ impl TcpProbe {
     async fn once(&self) -> Reading {
         let (began, limit) = (Instant::now(), self.check.tries.timeout);
         let address = self.check.address();
-        let late = || Err(io::Error::other(format!("not done within {limit:?}")));
+        let late = || Err(io::Error::other(format!("not finished within {limit:?}")));
         let result = timeout(limit, self.check.connect()).await.unwrap_or_else(|_| late());
         let latency = millis(began.elapsed());
         let what = if self.check.tls.is_some() { "a TLS connection" } else { "a connection" };
         let reading = match result {
-            Ok(()) => Reading::pass(format!("{what} to {address} stands")),
+            Ok(()) => Reading::pass(format!("{what} to {address} succeeded")),
             Err(error) => Reading::fail(format!("no {} to {address}: {}", &what[2..], detail(&error.to_string()))),
         };
         let reading = reading.with("address", address).with("latency_ms", latency);
@@ -96,13 +96,13 @@ impl TcpCheck {
     }
 }
 
-/// Whether the other side neither closes the connection nor breaks it. What it sends is thrown away.
+/// Whether the server keeps the connection open. What it sends is discarded.
 async fn stays(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     match timeout(WATCH, stream.read(&mut [0; 1])).await {
         // Nothing came, or a greeting.
         Err(_) | Ok(Ok(1..)) => Ok(()),
         Ok(Ok(0)) => Err(io::Error::other("it was accepted and closed at once")),
-        Ok(Err(error)) => Err(io::Error::other(format!("it was accepted and broken off: {error}"))),
+        Ok(Err(error)) => Err(io::Error::other(format!("it was accepted and aborted: {error}"))),
     }
 }
 

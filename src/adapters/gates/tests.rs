@@ -1,4 +1,4 @@
-//! The probes against real servers: good ones, hostile ones, and ones that repeat what they were told.
+//! The probes against real servers: good ones, hostile ones, and ones that repeat what they received.
 
 use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Instant};
 
@@ -148,7 +148,7 @@ async fn status_and_body_must_both_be_as_expected() {
         assert_eq!(reading.passed, passes, "{reading:?}");
         assert!(reading.detail.contains(word), "{reading:?}");
     }
-    // What comes behind the first 64 KiB is not looked at, and without a pattern not needed.
+    // What follows the first 64 KiB is not checked, and without a pattern not needed.
     let long = "x".repeat(100_000) + "ready";
     let mut check = http(site(200, "", &long).await.url("/"), PATIENT);
     assert!(!ask(check.clone()).await.passed);
@@ -400,7 +400,7 @@ async fn only_active_alerts_that_are_not_ignored_fail() {
     assert!(reading.detail.starts_with("1000 active alert(s)") && reading.detail.ends_with(", …"), "{reading:?}");
 }
 
-/// Repeats everything that it was told, wherever a probe might show it.
+/// Repeats everything that it received, wherever a probe might show it.
 async fn parrot() -> super::fixture::Site {
     answering(|head| {
         let said: Vec<_> = head.lines().filter(|line| line.contains("anary") || line.contains("Basic")).collect();

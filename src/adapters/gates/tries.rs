@@ -1,4 +1,4 @@
-//! How often and how long a check tries: until it succeeds once, and then whether it stays so.
+//! How often and how long a check is attempted: until it succeeds once, and then whether it keeps succeeding.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::ports::gate::Reading;
 
-/// For what is between the attempts, on a busy machine.
+/// For the time between the attempts, on a busy machine.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// The limits of one check.
@@ -18,7 +18,7 @@ pub struct Tries {
     pub attempts: u32,
     /// Between attempts.
     pub interval: Duration,
-    /// How long it must keep succeeding after the first success, asked at every interval.
+    /// How long it must keep succeeding after the first success, checked at every interval.
     pub hold: Duration,
 }
 
@@ -30,7 +30,7 @@ impl Tries {
         each * self.attempts.max(1) + held + MARGIN
     }
 
-    /// Cancel safety: nothing is kept between attempts, so the future may be dropped at any point.
+    /// Cancel safety: nothing is stored between attempts, so the future may be dropped at any point.
     pub(super) async fn run<F: Future<Output = Reading>>(&self, attempt: impl Fn() -> F) -> Reading {
         let mut count = 0;
         let first = loop {
@@ -51,8 +51,10 @@ impl Tries {
             let reading = self.once(attempt()).await.with("attempts", count);
             if !reading.passed {
                 let (held, hold) = (began.elapsed().as_secs(), self.hold);
-                let detail =
-                    format!("{}; {held} s after it had succeeded, and it must do so for {hold:?}", reading.detail);
+                let detail = format!(
+                    "{}; {held} s after its first success, but it must keep succeeding for {hold:?}",
+                    reading.detail
+                );
                 return Reading { detail, ..reading }.with("held_seconds", held);
             }
             last = reading;
@@ -61,8 +63,8 @@ impl Tries {
     }
 
     async fn once(&self, attempt: impl Future<Output = Reading>) -> Reading {
-        let late = || Reading::fail(format!("nothing learned within {:?}", self.timeout));
-        // The attempts mind the time themselves, with better words; this is what holds in any case.
+        let late = || Reading::fail(format!("no result within {:?}", self.timeout));
+        // The attempts limit their time themselves, with better messages; this limit applies in any case.
         timeout(self.timeout + Duration::from_millis(50), attempt).await.unwrap_or_else(|_| late())
     }
 }
@@ -86,7 +88,7 @@ mod tests {
         Tries { timeout: ms(100), attempts, interval: ms(10), hold: ms(hold_ms) }
     }
 
-    /// Plays these results, and repeats the last one.
+    /// Replays these results, and repeats the last one.
     async fn play(tries: Tries, results: &[bool]) -> (Reading, usize) {
         let next = Cell::new(0);
         let reading = tries

@@ -1,7 +1,7 @@
 //! [`Journal`] in an SQLite file in the data directory.
 //!
-//! Every write is one transaction with full synchronisation: when it returns, it is on the disk. A lock
-//! file keeps a second process out, so that two defragd with one data directory never run side by side.
+//! Every write is one transaction with full synchronisation: when it returns, it is on the disk. A lock file keeps a
+//! second process out, so that two defragd processes never use one data directory at the same time.
 
 mod retention;
 mod schema;
@@ -34,10 +34,10 @@ use schema::MISMATCHED;
 
 /// The name of the file in the data directory.
 pub const FILE_NAME: &str = "journal.db";
-/// Takes the write lock at once: with a read first, SQLite would fail instead of waiting for another writer,
-/// such as somebody's sqlite3 shell.
+/// Takes the write lock at once: with a read first, SQLite would fail instead of waiting for another writer, such as
+/// an operator's sqlite3 shell.
 const IMMEDIATE: TransactionBehavior = TransactionBehavior::Immediate;
-/// Of the files and the directory, where we make them: whoever writes them decides what we believe of the past.
+/// Of the files and the directory, if we create them: a client that can write them decides what we believe of the past.
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 /// Held while the journal is open for writing.
@@ -60,13 +60,13 @@ pub struct SqliteJournal {
 }
 
 impl SqliteJournal {
-    /// Opens the journal for writing, and makes it and the directory if there are none.
+    /// Opens the journal for writing, and creates it and the directory if they do not exist.
     pub fn open(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, JournalError> {
         let path = data_dir.join(FILE_NAME);
         let made = DirBuilder::new().recursive(true).mode(DIR_MODE).create(data_dir);
         made.map_err(|error| open_error(data_dir, &error))?;
         let lock = take_lock(data_dir, &path)?;
-        // SQLite would make it as the umask has it, and gives its other files the mode of this one.
+        // SQLite would create it by the umask; its other files get the mode of this one.
         own_file(&path).map_err(|error| open_error(&path, &error))?;
         let connection = Connection::open(&path).map_err(|error| open_error(&path, &error))?;
         schema::prepare(&connection, &path)?;
@@ -90,9 +90,9 @@ impl SqliteJournal {
     /// Opens an existing journal for reading, also while another process writes it.
     pub fn open_read_only(data_dir: &Path) -> Result<Self, JournalError> {
         let path = data_dir.join(FILE_NAME);
-        // Not SQLite's own read-only mode: a reader of a write-ahead log must be able to make its index.
+        // Not SQLite's own read-only mode: a reader of a write-ahead log must be able to create its index.
         if !path.exists() {
-            return Err(open_error(&path, &"there is no journal here; give --data-dir"));
+            return Err(open_error(&path, &"there is no journal; pass --data-dir"));
         }
         let connection = Connection::open(&path).map_err(|error| open_error(&path, &error))?;
         schema::check(&connection, &path)?;
@@ -115,7 +115,9 @@ impl SqliteJournal {
 
     fn damaged(&self, detail: &str) -> JournalError {
         let path = self.path.as_deref().unwrap_or(Path::new(":memory:")).display();
-        JournalError::Write(format!("{path} is damaged ({detail}); stop defragd and move it away to begin a new one"))
+        JournalError::Write(format!(
+            "{path} is damaged ({detail}); stop defragd and move the file away to start a new one"
+        ))
     }
 
     /// Deletes runs past their retention, returns the space to the file system, and returns how many were deleted.
@@ -200,7 +202,7 @@ impl SqliteJournal {
                 let (run, at, body, open) = row.map_err(read_error)?;
                 match record(run, &at, &body) {
                     Ok(record) => records.push(record),
-                    // History that a newer version wrote is not worth a blind fleet; a run under way is.
+                    // Unreadable history of a newer version must not stop everything; an unreadable open run must.
                     Err(error) if !open => tracing::warn!(run, %error, "leaving out an entry of the journal"),
                     Err(error) => return Err(error),
                 }
@@ -281,7 +283,7 @@ impl Journal for SqliteJournal {
             let mut orders = Vec::new();
             for row in rows {
                 let (at, body) = row.map_err(read_error)?;
-                let unreadable = |error: &dyn std::fmt::Display| JournalError::Read(format!("order {body}: {error}"));
+                let unreadable = |error: &dyn std::fmt::Display| JournalError::Read(format!("action {body}: {error}"));
                 let order: Order = serde_json::from_str(&body).map_err(|error| unreadable(&error))?;
                 let at = at.parse().map_err(|error| unreadable(&error))?;
                 orders.push(OrderRecord { cluster: cluster.clone(), at, order });
@@ -308,13 +310,13 @@ impl Journal for SqliteJournal {
             let query = "SELECT body FROM inherited WHERE cluster = ?1";
             let found = connection.query_row(query, params![cluster], |row| row.get::<_, String>(0)).optional();
             let found = match found {
-                // `defragd plan` reads journals of the version before as they are.
+                // `defragd plan` reads journals of the previous version without migrating them.
                 Err(error) if error.to_string().contains("no such table: inherited") => return Ok(None),
                 found => found.map_err(read_error)?,
             };
             let Some(body) = found else { return Ok(None) };
             let digest = Digest::read(&body);
-            digest.map(Some).map_err(|error| JournalError::Read(format!("what other holders left: {error}")))
+            digest.map(Some).map_err(|error| JournalError::Read(format!("state left by other lock holders: {error}")))
         })
         .await
     }
@@ -378,7 +380,7 @@ fn insert(connection: &Connection, run: RunId, at: &str, entry: &Entry) -> Resul
         .map_err(write_error)
 }
 
-/// The file, made if there is none. The mode of one that is there is its owner's choice.
+/// The file, created if it does not exist. The mode of an existing one is its owner's choice.
 fn own_file(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(FILE_MODE).open(path)
 }

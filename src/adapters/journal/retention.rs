@@ -13,9 +13,9 @@ use crate::core::history::{Entry, Outcome};
 const RUNS_A_STEP: i64 = 500;
 /// Pages returned to the file system in one step.
 const PAGES_A_STEP: u32 = 500;
-/// A journal above its size limit is cut to this part of the limit, so that the next run does not trigger another cut.
+/// A journal above its size limit is reduced to this part of the limit, so that the next run does not trigger it again.
 const CUT_TO: f64 = 0.9;
-/// A client may still ask for a more recent run by its number.
+/// A client may still request a more recent run by its number.
 const COLLAPSE_AFTER: Duration = Duration::from_mins(10);
 /// Pauses and resumes kept for each cluster although a later resume has ended them.
 const ORDERS_OF_A_CLUSTER: i64 = 1_000;
@@ -64,7 +64,7 @@ pub(super) fn used(connection: &Connection) -> rusqlite::Result<u64> {
     Ok((number("page_count")? - number("freelist_count")?) * number("page_size")?)
 }
 
-/// The size at which a cut ends.
+/// The size at which the reduction ends.
 pub(super) fn cut_size(retention: &Retention) -> u64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a size")]
     #[expect(clippy::cast_precision_loss, reason = "sizes stay below 2^52")]
@@ -83,7 +83,7 @@ pub(super) fn shrink(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(left > 0)
 }
 
-/// Looks at the oldest runs only: numbers are given in order.
+/// Checks only the oldest runs: numbers are assigned in order.
 fn by_age(transaction: &Transaction<'_>, retention: &Retention, now: Timestamp) -> rusqlite::Result<usize> {
     let Ok(limit) = now.checked_sub(retention.age) else { return Ok(0) };
     transaction.execute(&format!("CREATE TEMP TABLE gone AS {} LIMIT {RUNS_A_STEP}", may_go("1")), [])?;

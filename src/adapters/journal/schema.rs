@@ -1,4 +1,4 @@
-//! The tables, and the version that they have.
+//! The tables, and their version.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::ports::journal::JournalError;
 /// Written to SQLite's `user_version`. Raise it with every change of the tables or of the entries' JSON.
 const VERSION: i64 = 5;
 
-/// The size to which the write-ahead log's file is cut after a checkpoint.
+/// The size to which the write-ahead log's file is truncated after a checkpoint.
 const LOG_BYTES: u32 = 8 << 20;
 
 const TABLES: &str = "
@@ -38,8 +38,9 @@ const TABLES: &str = "
 ";
 
 /// What each version added to the one before it, from version 2 on. Version 3 has entries of kind `repeats`, and
-/// returns space (`auto_vacuum`). Version 4 has no outcome `elsewhere`. Version 5 has requests of schedules, and knows since
-/// when there is which; and entries of kind `verified` and the outcome `mismatched`, which is looked for among all runs.
+/// returns space (`auto_vacuum`). Version 4 has no outcome `elsewhere`. Version 5 has requests by schedules, and
+/// records since when each schedule applies; and entries of kind `verified` and the outcome `mismatched`, which is
+/// searched in all runs.
 const ADDED: [&str; 4] = [
     "
     CREATE TABLE inherited (
@@ -68,16 +69,16 @@ const ADDED: [&str; 4] = [
 ",
 ];
 
-/// The ends of runs after which the members differed, as the index `entry_mismatched` has them: only this very text uses
-/// it. An entry that is not JSON must not make the query fail.
+/// The ends of runs after which the members differed, as in the index `entry_mismatched`: only this exact text uses the
+/// index. An entry that is not JSON must not make the query fail.
 pub(super) const MISMATCHED: &str = "CASE WHEN json_valid(body) THEN body ->> 'outcome' = 'mismatched' END";
 
-/// Makes the tables of a new journal, and checks those of an old one.
+/// Creates the tables of a new journal, and checks those of an old one.
 pub(super) fn prepare(connection: &Connection, path: &Path) -> Result<(), JournalError> {
     let failed = |error: rusqlite::Error| open_error(path, &error);
     // Takes effect only before the first table exists; `adopt_vacuum` converts older journals.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
-    // Readers (`defragd runs`) go on while we write; FULL makes each commit survive a power cut.
+    // Readers (`defragd runs`) continue while we write; FULL makes each commit survive a power cut.
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES).map_err(failed)?;
@@ -114,7 +115,7 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), JournalE
     Ok(())
 }
 
-/// Writes the version that is there already: all the way to the disk, and without a trace.
+/// Writes the existing version again: all the way to the disk, and without a trace.
 pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "user_version", VERSION)
 }

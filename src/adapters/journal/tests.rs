@@ -250,7 +250,7 @@ async fn what_other_holders_left_is_kept_and_replaced() {
     assert_eq!(journal.inherited("b").await.expect("read"), Some(digest("two")));
 }
 
-/// What version 2 added to them.
+/// What version 2 added.
 const VERSION_2: &str = "
     CREATE TABLE inherited (cluster TEXT PRIMARY KEY, at TEXT NOT NULL, body TEXT NOT NULL) STRICT;
     INSERT INTO run (cluster, open) VALUES ('b', 0), ('b', 0);
@@ -440,7 +440,7 @@ async fn a_schedule_is_known_since_it_was_first_there_also_after_a_restart() {
         (2, "0 3 * * * UTC", 1),
         (3, "0 4 * * * UTC", 3),
         (4, "0 4 * * * UTC", 3),
-        // The clock is set back: what lies ahead is not believed.
+        // The clock is set back: a time in the future is ignored.
         (2, "0 4 * * * UTC", 2),
         (5, "0 4 * * * UTC", 2),
     ] {

@@ -1,20 +1,20 @@
 //! The lock in an etcd: each replica keeps one key alive with a lease, and the oldest key holds the lock.
 //!
 //! This is the recipe of etcd's own election, but without its Campaign call, because of NOSPACE, which is when defragd
-//! is needed most: then `LeaseGrant`, `Put` and every `Txn` with a put are refused, while `KeepAlive`, reads,
-//! deletes and `LeaseRevoke` work. So every replica writes its key when it starts, and takes over by having become the oldest, which
-//! needs no write. The term is the key's create revision.
+//! is needed most: then `LeaseGrant`, `Put` and every `Txn` with a put are refused, while `KeepAlive`, reads, deletes
+//! and `LeaseRevoke` work. So every replica writes its key when it starts, and acquires the lock by becoming the
+//! oldest, which needs no write. The term is the key's create revision.
 //!
-//! Why it holds: a key is never older than before, and goes only with its lease (or by a hand, which the read after
-//! each renewal sees). So once our key is the oldest it stays so for as long as the lease lives, and that is what a
-//! renewal says. A leader of etcd that does not know yet that it was deposed can answer one, but not for longer than
-//! an election takes, by which the new leader prolongs every lease in turn.
+//! Why it is safe: a key never becomes older than it was, and disappears only with its lease (or is deleted by hand,
+//! which the read after each renewal detects). So once our key is the oldest it stays so for as long as the lease
+//! lives, and a renewal says how long that is. An etcd leader that does not know yet that it was deposed can answer a
+//! renewal, but not for longer than an election takes, by which the new leader extends every lease in turn.
 //!
-//! A member that is being defragmented answers no renewal: each call has a short limit, and the next endpoint is
-//! tried. While *the leader* is defragmented under writes, no endpoint can renew (measured: `shared/etcd-facts.md`);
-//! the TTL has to be longer than that, or leadership be handed over before (`leader: last_after_transfer`), or the lock
-//! lives in another etcd. Otherwise the lock is lost in the middle: no new member is started, and the next holder sees
-//! the one under way and waits for it.
+//! A member that is being defragmented answers no renewal: each call has a short limit, and the next endpoint is tried.
+//! While *the leader* is defragmented under write load, no endpoint can renew (measured: `shared/etcd-facts.md`); the
+//! TTL has to be longer than that, or leadership must be transferred before (`leader: last_after_transfer`), or the
+//! lock must be in another etcd. Otherwise the lock is lost in the middle: no further member is started, and the next
+//! holder observes the current one and waits for it.
 
 use std::{future::Future, time::Duration};
 
@@ -38,22 +38,22 @@ use crate::{
     },
 };
 
-/// One call to one endpoint. A member that is well answers within milliseconds, and one that is not must not cost the
-/// validity of the lock.
+/// Limit of one call to one endpoint. A healthy member answers within milliseconds, and an unhealthy one must not use
+/// up the validity of the lock.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
-/// How often the cluster is asked for further addresses of its own.
+/// How often the cluster's member list is read for further addresses.
 const LEARN_EVERY: Duration = Duration::from_mins(5);
 
-/// What the lock is made of.
+/// The settings of the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdLockSettings {
-    /// Before the keys of all clusters, like `/defragd/lock/`.
+    /// Prefix of the keys of all clusters, like `/defragd/lock/`.
     pub prefix: String,
     /// The cluster that it is for.
     pub cluster: String,
     /// Who we are.
     pub me: Holder,
-    /// How long a replica that is gone still holds it.
+    /// How long the lock stays with a replica that has died.
     pub ttl: Duration,
 }
 
@@ -68,7 +68,7 @@ pub struct EtcdLock {
 struct State {
     learned: Vec<String>,
     learned_at: Option<Instant>,
-    /// The endpoint that answered last: the others are not asked as long as it does.
+    /// The endpoint that answered last: the others are not queried as long as it answers.
     good: Option<String>,
     lease: Option<i64>,
     /// Of our key.
@@ -81,7 +81,7 @@ impl EtcdLock {
         Self { etcd, settings, state: Mutex::default() }
     }
 
-    // A panic elsewhere while it was held leaves it whole.
+    // A panic elsewhere while the mutex was locked leaves the state consistent.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -98,7 +98,7 @@ impl EtcdLock {
         format!("{}{}/note", self.settings.prefix, escaped(&self.settings.cluster))
     }
 
-    /// The endpoints, the one that answered last in front.
+    /// The endpoints, the one that answered last first.
     fn endpoints(&self) -> Vec<String> {
         let state = self.state();
         let mut all = Vec::new();
@@ -110,7 +110,7 @@ impl EtcdLock {
         all
     }
 
-    /// One call, through the first endpoint that answers it. What the cluster itself says no to is an answer.
+    /// One call, through the first endpoint that answers it. An error from the cluster itself is an answer.
     async fn call<T, F: Future<Output = Result<T, Error>>>(&self, what: &str, ask: impl Fn(Client) -> F) -> Fact<T> {
         let mut failures = Vec::new();
         let mut kind = UnknownKind::Other;
@@ -131,14 +131,14 @@ impl EtcdLock {
                 }
             }
         }
-        // Perhaps the certificates or the password are not those of before.
+        // The certificates or the password may have changed.
         if let Renewal::Refused(detail) = self.etcd.renew().await {
             failures.push(detail);
         }
         Err(Unknown::new(kind, failures.join("; ")))
     }
 
-    /// The addresses that the members tell of themselves: one endpoint alone may be the member that is defragmented.
+    /// The addresses that the members publish: the only configured endpoint may be the member that is defragmented.
     async fn learn(&self) {
         if self.state().learned_at.is_some_and(|at| at.elapsed() < LEARN_EVERY) {
             return;
@@ -154,13 +154,13 @@ impl EtcdLock {
         }
     }
 
-    /// Renews our lease, or takes a new one; gives what is left of it in any case.
+    /// Renews our lease, or gets a new one; returns its remaining time in any case.
     async fn renew(&self) -> Fact<(i64, Duration)> {
         let lease = self.state().lease;
         if let Some(lease) = lease {
             let renewed = self
                 .call("the renewal", move |mut client| async move {
-                    // Its own answer to the first renewal is read, and thrown away, by the client library.
+                    // The client library sends a first renewal itself, and discards its answer.
                     let (mut keeper, mut answers) = match client.lease_keep_alive(lease).await {
                         Err(Error::LeaseKeepAliveError(_)) => return Ok(0),
                         other => other?,
@@ -185,7 +185,7 @@ impl EtcdLock {
         Ok((granted.id(), Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0))))
     }
 
-    /// Writes our key, unless it is there.
+    /// Writes our key, unless it exists.
     async fn candidate(&self, lease: i64) -> Fact<i64> {
         let created = self.state().created;
         if let Some(created) = created {
@@ -205,7 +205,7 @@ impl EtcdLock {
         let created = if answer.succeeded() {
             answer.header().map(etcd_client::ResponseHeader::revision)
         } else {
-            // The answer to an earlier try was lost.
+            // The answer to an earlier attempt was lost.
             answer.op_responses().into_iter().find_map(|op| match op {
                 TxnOpResponse::Get(got) => got.kvs().first().map(KeyValue::create_revision),
                 _ => None,
@@ -216,7 +216,7 @@ impl EtcdLock {
         Ok(created)
     }
 
-    /// All candidates, the oldest first, by a read that has a quorum behind it.
+    /// All candidates, the oldest first, by a read that needs a quorum.
     async fn row(&self) -> Fact<Vec<KeyValue>> {
         let prefix = self.candidates();
         let answer = self
@@ -229,15 +229,15 @@ impl EtcdLock {
         Ok(answer.kvs().to_vec())
     }
 
-    /// Where nothing new can be written (NOSPACE), a candidacy that ran out does not come back, but who holds the lock
-    /// can be read, and has to be known: requests and orders go there.
+    /// If nothing can be written (NOSPACE), an expired candidacy cannot be renewed. But it can be read who holds the
+    /// lock, and that must be known: requests and actions are forwarded there.
     async fn elsewhere(&self, refusal: Unknown) -> Fact<Standing> {
         if refusal.kind != UnknownKind::Other {
             return Err(refusal);
         }
         let row = self.row().await?;
         let oldest = row.first().and_then(|oldest| serde_json::from_slice::<Holder>(oldest.value()).ok());
-        // One of ours, from a lease that we do not know any more, is not ours to act under.
+        // A key of ours from a lease that we no longer know is not valid for acting.
         let other = oldest.filter(|holder| holder.name != self.settings.me.name).ok_or(refusal)?;
         Ok(Standing::Elsewhere { holder: other })
     }
@@ -255,9 +255,10 @@ impl EtcdLock {
         let row = self.row().await?;
         let ours = self.key(lease);
         if row.iter().all(|candidate| candidate.key() != ours.as_bytes() || candidate.create_revision() != created) {
-            // Somebody deleted it. Whoever is next may have begun: we stand anew, at the end of the row.
+            // It was deleted by hand. The next candidate may have begun: we start a new candidacy, at the end of the
+            // queue.
             self.state().created = None;
-            return Err(other("our candidacy was deleted; standing anew"));
+            return Err(other("our candidacy was deleted; starting a new one"));
         }
         self.learn().await;
         let Some(oldest) = row.first() else { return Err(other("there is no candidate")) };
@@ -265,7 +266,7 @@ impl EtcdLock {
             let term = Term(u64::try_from(created).unwrap_or(0));
             return Ok(Standing::Held { term, ttl: ttl.min(self.settings.ttl) });
         }
-        // Keys of another make are candidates all the same: the oldest holds.
+        // Keys in another format are candidates, too: the oldest holds the lock.
         let unnamed = || Holder { name: String::from_utf8_lossy(oldest.key()).into_owned(), url: None };
         Ok(Standing::Elsewhere { holder: serde_json::from_slice(oldest.value()).unwrap_or_else(|_| unnamed()) })
     }
@@ -283,7 +284,7 @@ impl LockStore for EtcdLock {
             let revoked =
                 self.call("the end of the lease", move |mut client| async move { client.lease_revoke(lease).await });
             if let Err(unknown) = revoked.await {
-                tracing::warn!(detail = unknown.detail, "the lock could not be given up: it ends with its TTL");
+                tracing::warn!(detail = unknown.detail, "could not release the lock: it expires after its TTL");
             }
         })
     }
@@ -295,8 +296,10 @@ impl LockStore for EtcdLock {
                 (state.lease, state.created)
             };
             let ours = created.filter(|created| u64::try_from(*created).is_ok_and(|created| created == term.0));
-            let (Some(lease), Some(created)) = (lease, ours) else { return Err(other("the lock is not ours")) };
-            // The key was the oldest under this term, so it still is if it is there.
+            let (Some(lease), Some(created)) = (lease, ours) else {
+                return Err(other("this replica does not hold the lock"));
+            };
+            // The key was the oldest in this term, so if it exists it still is.
             let txn = Txn::new()
                 .when([Compare::create_revision(self.key(lease), CompareOp::Equal, created)])
                 .and_then([TxnOp::put(self.note(), note, None)]);
@@ -306,7 +309,7 @@ impl LockStore for EtcdLock {
                     async move { client.txn(txn).await }
                 })
                 .await?;
-            if answer.succeeded() { Ok(()) } else { Err(other("the lock is another's")) }
+            if answer.succeeded() { Ok(()) } else { Err(other("another replica holds the lock")) }
         })
     }
 
@@ -328,7 +331,7 @@ fn other(what: &str) -> Unknown {
     Unknown::new(UnknownKind::Other, what)
 }
 
-/// A name as one part of a path: `/` parts keys, and `%` begins what stands for it.
+/// A name as one segment of a path: `/` separates keys, and `%` begins an escape.
 fn escaped(name: &str) -> String {
     name.replace('%', "%25").replace('/', "%2F")
 }

@@ -1,13 +1,13 @@
 //! The lock as a Lease of Kubernetes, by the rules of client-go's leader election.
 //!
 //! - A record counts as expired when *we* have seen no change of it for its whole duration on our monotonic clock:
-//!   clocks are never compared, and the times in the record are for people.
-//! - Every write carries the `resourceVersion` that was read, so that of two replicas that want it one gets a conflict.
-//! - The term is `leaseTransitions`. The note for the next holder, and who the holder is for the other replicas, are
-//!   annotations of the same object.
+//!   clocks   are never compared, and the times in the record are for people.
+//! - Every write carries the `resourceVersion` that was read, so that of two replicas that write one gets a conflict.
+//! - The term is `leaseTransitions`. The note for the next holder, and the holder's name and URL for the other
+//!   replicas,   are annotations of the same object.
 //!
-//! A renewal is a write to the etcd behind the API server. If that is the very etcd that defragd looks after, then
-//! under NOSPACE no renewal comes through, and nobody may act when it is needed most: use the kind `etcd` there.
+//! A renewal is a write to the etcd behind the API server. If that is the etcd that defragd manages, then under NOSPACE
+//! no renewal succeeds, and no replica may act when it is needed most: use the kind `etcd` there.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -32,43 +32,43 @@ use crate::{
     ports::lock::LockStore,
 };
 
-/// One call. An API server that is well answers within milliseconds.
+/// Limit of one call. A healthy API server answers within milliseconds.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
-/// The token of a service account is renewed under our feet.
+/// The token of a service account is replaced regularly.
 const CLIENT_FOR: Duration = Duration::from_mins(5);
-/// A Lease is some hundred bytes, and a note some kilobytes.
+/// A Lease has some hundred bytes, and a note some kilobytes.
 const MAX_BODY_BYTES: usize = 2 << 20;
-/// Who holds it, as JSON.
+/// The holder, as JSON.
 const HOLDER: &str = "defragd.io/holder";
 /// For the next holder.
 const NOTE: &str = "defragd.io/note";
 
-/// What the lock is made of.
+/// The settings of the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesLockSettings {
     /// How to reach the API server; without one, as the pod that defragd runs in.
     pub kubeconfig: Option<PathBuf>,
     /// Which of its contexts.
     pub context: Option<String>,
-    /// Where the Leases are; the pod's own where absent.
+    /// The namespace of the Leases; the pod's own if absent.
     pub namespace: Option<String>,
-    /// Before the cluster's name in theirs.
+    /// Precedes the cluster's name in a Lease's name.
     pub name_prefix: String,
     /// The cluster that it is for.
     pub cluster: String,
     /// Who we are.
     pub me: Holder,
-    /// How long a replica that is gone still holds it.
+    /// How long the lock stays with a replica that has died.
     pub ttl: Duration,
 }
 
 /// See the module.
 pub struct KubernetesLock {
     settings: KubernetesLockSettings,
-    /// Another one in each process: two of one name must not take each other's Lease for their own.
+    /// Different in each process: two replicas with the same name must not mistake each other's Lease for their own.
     identity: String,
     client: SyncMutex<Option<(kube::Client, Instant)>>,
-    /// Our own calls must not be in conflict with each other.
+    /// Our own calls must not conflict with each other.
     seen: Mutex<Option<(Value, Instant)>>,
 }
 
@@ -76,7 +76,7 @@ impl KubernetesLock {
     /// With these settings. Nothing is sent yet.
     pub fn new(settings: KubernetesLockSettings) -> Self {
         let mut random = [0u8; 8];
-        // Without randomness the name alone must do.
+        // Without randomness, the name alone has to be enough.
         let _ = rand::fill(&mut random);
         let suffix = u64::from_be_bytes(random);
         let identity = format!("{}_{suffix:016x}", settings.me.name);
@@ -108,7 +108,7 @@ impl KubernetesLock {
         Ok(client)
     }
 
-    /// A name that the API server takes; names that it would not are told apart by what was changed in them.
+    /// A name that the API server accepts; changed names get a hash, so that they stay distinct.
     fn name(&self) -> String {
         let cluster = &self.settings.cluster;
         let plain: String =
@@ -134,7 +134,7 @@ impl KubernetesLock {
             *self.cached() = None;
         }
         match answer? {
-            (200 | 201, json) if json["kind"] != "Lease" => Err(other("the API server answered what is no Lease")),
+            (200 | 201, json) if json["kind"] != "Lease" => Err(other("the API server did not answer with a Lease")),
             (code @ (200 | 201 | 404 | 409), json) => Ok((code, json)),
             (code, json) => {
                 let said: String = json["message"].as_str().unwrap_or_default().chars().take(240).collect();
@@ -149,7 +149,7 @@ impl KubernetesLock {
         let namespace = self.settings.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if namespace.is_empty() || !namespace.chars().all(fits) {
-            return Err(other("lock.kubernetes.namespace is no name of a namespace"));
+            return Err(other("lock.kubernetes.namespace is not a valid namespace name"));
         }
         let mut path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
         if method != "POST" {
@@ -175,11 +175,11 @@ impl KubernetesLock {
         Ok((code == 200).then_some(lease))
     }
 
-    /// Writes the Lease as it was read and changed; not if another has changed it since.
+    /// Writes the changed Lease; fails if another replica has changed it since it was read.
     async fn put(&self, lease: &Value) -> Fact<Value> {
         match self.call("PUT", Some(lease)).await? {
             (200 | 201, lease) => Ok(lease),
-            _ => Err(other("another replica changed the Lease meanwhile")),
+            _ => Err(other("another replica has changed the Lease")),
         }
     }
 
@@ -193,7 +193,7 @@ impl KubernetesLock {
         match self.call("POST", Some(&lease)).await? {
             (200 | 201, lease) => Ok(lease),
             (404, _) => Err(other("the namespace of the Lease does not exist")),
-            _ => Err(other("another replica made the Lease meanwhile")),
+            _ => Err(other("another replica has created the Lease")),
         }
     }
 
@@ -238,12 +238,12 @@ impl KubernetesLock {
         let told = lease["metadata"]["annotations"][HOLDER].as_str();
         let told = told.and_then(|text| serde_json::from_str::<Holder>(text).ok());
         let unnamed = || Holder { name: spec["holderIdentity"].as_str().unwrap_or_default().to_owned(), url: None };
-        // Of another make, or of the holder before: only the identity is certain.
+        // In another format, or of the previous holder: only the identity is certain.
         let fits = |holder: &Holder| unnamed().name.starts_with(&format!("{}_", holder.name));
         Ok(Standing::Elsewhere { holder: told.filter(fits).unwrap_or_else(unnamed) })
     }
 
-    /// A record without a duration, or with one that a hand wrote, must not be an open door.
+    /// A record without a duration, or with one that was edited by hand, must not give the lock away.
     fn shortest(&self) -> Duration {
         self.settings.ttl.min(Duration::from_secs(10))
     }
@@ -252,7 +252,7 @@ impl KubernetesLock {
         Standing::Held { term: Term(transitions(&lease["spec"])), ttl: self.settings.ttl }
     }
 
-    /// The Lease, if it is ours under this term.
+    /// The Lease, if this replica holds it in this term.
     async fn ours(&self, term: Option<Term>) -> Fact<Option<Value>> {
         let lease = self.get().await?;
         Ok(lease.filter(|lease| {
@@ -264,7 +264,7 @@ impl KubernetesLock {
     async fn give_up(&self) -> Fact<()> {
         let _ours_alone = self.seen.lock().await;
         let Some(mut lease) = self.ours(None).await? else { return Ok(()) };
-        // As client-go does it: nobody's, and short, should anybody look at the duration all the same.
+        // As client-go does it: without a holder, and short, in case a client checks the duration anyway.
         lease["spec"]["holderIdentity"] = json!("");
         lease["spec"]["leaseDurationSeconds"] = json!(1);
         lease["spec"]["renewTime"] = json!(now());
@@ -280,7 +280,7 @@ impl LockStore for KubernetesLock {
     fn release(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             if let Err(unknown) = self.give_up().await {
-                tracing::warn!(detail = unknown.detail, "the lock could not be given up: it ends with its duration");
+                tracing::warn!(detail = unknown.detail, "could not release the lock: it expires after its duration");
             }
         })
     }
@@ -288,7 +288,9 @@ impl LockStore for KubernetesLock {
     fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         Box::pin(async move {
             let _ours_alone = self.seen.lock().await;
-            let Some(mut lease) = self.ours(Some(term)).await? else { return Err(other("the lock is another's")) };
+            let Some(mut lease) = self.ours(Some(term)).await? else {
+                return Err(other("another replica holds the lock"));
+            };
             lease["metadata"]["annotations"][NOTE] = json!(note);
             self.put(&lease).await.map(drop)
         })
@@ -311,7 +313,7 @@ fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
 
-/// The client library's words without what they were caused by in detail: that may quote credentials.
+/// The client library's text without detailed causes: those may quote credentials.
 fn words(error: &kube::Error) -> String {
     match error {
         kube::Error::Auth(_) => "the credentials cannot be used".to_owned(),

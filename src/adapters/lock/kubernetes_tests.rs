@@ -1,5 +1,5 @@
-//! Against a server that keeps one Lease as the real one does: `resourceVersion` and conflicts. A real API server does
-//! the same in `tests/e2e/lock_stores.rs`, where there is one.
+//! Against a server that stores one Lease like the real one: with `resourceVersion` and conflicts.
+//! `tests/e2e/lock_stores.rs` checks the same against a real API server, if there is one.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! How a server is spoken to: one request on a connection of its own, with everything that it needs read
-//! from its files at that moment.
+//! How to talk to a server: one request on a separate connection, with everything that it needs read from its files at
+//! that moment.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,12 +18,12 @@ use super::{
 };
 use crate::adapters::tls;
 
-/// As many as any sane site needs.
+/// As many as any reasonable site needs.
 const MAX_REDIRECTS: usize = 5;
-/// Names us in the servers' logs.
+/// Our name in the servers' logs.
 const USER_AGENT: &str = concat!("defragd/", env!("CARGO_PKG_VERSION"));
 
-/// How a server is spoken to.
+/// How to talk to a server.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// What we show.
@@ -32,20 +32,20 @@ pub struct Access {
     pub tls: ClientTls,
     /// For everything: files, names, connection, answer.
     pub timeout: Duration,
-    /// Whether to go where it sends us; with credentials only within the same server.
+    /// Whether to follow redirects; with credentials only within the same server.
     pub follow_redirects: bool,
 }
 
 /// What a server answered.
 pub(in crate::adapters) struct Answer {
     pub(in crate::adapters) status: u16,
-    /// As much of it as was asked for.
+    /// As much of it as was requested.
     pub(in crate::adapters) body: Vec<u8>,
     /// Whether there was more.
     pub(in crate::adapters) is_cut: bool,
-    /// Where it sends us, if it does and we do not go.
+    /// The redirect's target, if it is not followed.
     pub(in crate::adapters) location: Option<String>,
-    /// What was sent and must not be shown.
+    /// The secrets that were sent.
     pub(in crate::adapters) secrets: Secrets,
 }
 
@@ -54,23 +54,23 @@ struct Opened {
     client: Client,
     headers: HeaderMap,
     secrets: Secrets,
-    /// With the name to ask for as its host.
+    /// With the name to request as its host.
     url: Url,
 }
 
 impl Access {
-    /// Whether the TLS files can be used. Blocks while they are read.
+    /// Whether the TLS files are usable. Blocks while they are read.
     pub(super) fn try_tls(&self, url: &Url) -> Result<(), CallError> {
         self.client(url, url, &[], false).map(drop)
     }
 
-    /// Whether all files can be used. Blocks while they are read.
+    /// Whether all files are usable. Blocks while they are read.
     pub(in crate::adapters) fn try_files(&self, url: &Url) -> Result<(), CallError> {
         self.try_tls(url)?;
         self.credentials.read().map(drop)
     }
 
-    /// Asks once. At most `keep` bytes of the body are looked at; the connection is closed afterwards.
+    /// Sends one request. At most `keep` bytes of the body are read; the connection is closed afterwards.
     pub(in crate::adapters) async fn ask(
         &self,
         method: Method,
@@ -121,7 +121,7 @@ impl Access {
         let mut renamed = url.clone();
         let mut addresses = Vec::new();
         if let (Some(name), Some(host), Some(port)) = (&self.tls.server_name, url.host(), url.port_or_known_default()) {
-            // The client asks for and verifies the host of its URL: that becomes the name, at the real address.
+            // The client requests and verifies the host of its URL: so that becomes the name, at the real address.
             let host = match host {
                 url::Host::Domain(name) => name.to_owned(),
                 url::Host::Ipv4(address) => address.to_string(),
@@ -131,7 +131,7 @@ impl Access {
             renamed.set_host(Some(name)).map_err(|error| unreachable(error.to_string()))?;
         }
         let (access, original) = (self.clone(), url.clone());
-        // Files: on a worker, a dead network file system would hold up the whole process.
+        // Files: on a worker thread, a dead network file system would block the whole process.
         let blocking = move || {
             let (mut headers, secrets) = access.credentials.read()?;
             let is_elsewhere = original != renamed || headers.contains_key(HOST);
@@ -147,9 +147,9 @@ impl Access {
         spawn_blocking(blocking).await.map_err(|error| unreachable(error.to_string()))?
     }
 
-    /// `is_bound` says that the headers make sense for this server alone.
+    /// `is_bound` says that the headers are only for this server.
     fn client(&self, original: &Url, url: &Url, addresses: &[SocketAddr], is_bound: bool) -> Result<Client, CallError> {
-        // A redirect may lead from http to https, so that needs authorities as well.
+        // A redirect may lead from http to https, so that needs CAs as well.
         let is_plain = url.scheme() == "http" && !self.follow_redirects;
         let mut tls = if is_plain { tls::trusting_nobody().map_err(CallError::Tls)? } else { self.tls.config()? };
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -1,5 +1,5 @@
-//! Alertmanager's API v2: the alerts that fire now, as its webhook would send them. Silenced and inhibited
-//! ones are left out, for their receivers are not told of them either.
+//! Alertmanager's API v2: the alerts that fire now, as its webhook would send them. Silenced and inhibited ones are
+//! left out, because their receivers are not notified of them either.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub struct Alertmanager {
     remote: Remote,
 }
 
-/// What is used of a `gettableAlert`.
+/// The fields used of a `gettableAlert`.
 #[derive(Deserialize)]
 pub(in crate::adapters) struct Gettable {
     pub(in crate::adapters) labels: Labels,
@@ -39,7 +39,7 @@ impl Alertmanager {
         Ok(Self { remote: Remote::plain(url, token_file, ca_file.cloned())? })
     }
 
-    /// The same for a check, with whatever it takes to reach it.
+    /// The same for a check, with everything that is needed to reach it.
     pub(in crate::adapters) fn checked(url: &str, access: Access) -> Result<Self, CallError> {
         Ok(Self { remote: Remote::new(url, access, MAX_CHECKED_BYTES)? })
     }
@@ -52,7 +52,7 @@ impl Alertmanager {
     /// The alerts that fire, as a notification.
     pub async fn firing(&self) -> Result<Notification, CallError> {
         let (alerts, secrets) = self.active(&[]).await?;
-        // What an alert says goes to the log and the journal.
+        // The content of an alert goes to the log and the journal.
         let alerts = alerts.into_iter().map(|alert| Alert {
             status: AlertStatus::Firing,
             labels: alert.labels.into_iter().map(|(name, value)| (name, secrets.mask(&value))).collect(),
@@ -62,7 +62,7 @@ impl Alertmanager {
         Ok(Notification { alerts: alerts.collect(), ..Notification::default() })
     }
 
-    /// The alerts that fire and that all of the matchers match.
+    /// The firing alerts that all of the matchers match.
     pub(in crate::adapters) async fn active(&self, matchers: &[String]) -> Result<(Vec<Gettable>, Secrets), CallError> {
         let mut url = self.remote.url("api/v2/alerts")?;
         let wanted = [("active", "true"), ("silenced", "false"), ("inhibited", "false"), ("unprocessed", "false")];
@@ -73,7 +73,7 @@ impl Alertmanager {
             url: shown(&url),
             detail: excerpt(&heard.secrets.mask(&error.to_string())),
         })?;
-        // The query says so already; an Alertmanager that ignores it must not start or stop runs.
+        // The query asks for that already; an Alertmanager that ignores it must not start or stop runs.
         Ok((alerts.into_iter().filter(|alert| alert.status.state == "active").collect(), heard.secrets))
     }
 }

@@ -1,7 +1,7 @@
-//! What we show to servers: headers, among them secrets from files.
+//! The credentials for servers: headers, with secrets from files.
 //!
-//! The files are read anew for each request: tokens of service accounts change. What was read is in no
-//! Debug output, and [`Secrets`] takes it out of whatever a server says.
+//! The files are read again for each request: tokens of service accounts change. Their content is in no Debug output,
+//! and [`Secrets`] removes it from whatever a server answers.
 
 use std::{fmt, path::PathBuf};
 
@@ -15,7 +15,7 @@ use super::{CallError, file};
 pub struct Credentials {
     /// Sent as they are.
     pub headers: Vec<(String, String)>,
-    /// Sent with what the files hold.
+    /// Sent with the content of the files.
     pub header_files: Vec<(String, PathBuf)>,
     /// The file with the bearer token.
     pub bearer_token_file: Option<PathBuf>,
@@ -35,7 +35,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// What was sent and must not be shown.
+/// The secrets that were sent, to be masked.
 #[derive(Clone, Default)]
 pub(in crate::adapters) struct Secrets(Vec<String>);
 
@@ -46,12 +46,12 @@ impl fmt::Debug for Secrets {
 }
 
 impl Credentials {
-    /// A bearer token, or nothing.
+    /// A bearer token, or no credentials.
     pub fn bearer(token_file: Option<PathBuf>) -> Self {
         Self { bearer_token_file: token_file, ..Self::default() }
     }
 
-    /// Whether there is anything in them that only the configured server may see.
+    /// Whether they contain anything that only the configured server may see.
     pub(super) fn are_secret(&self) -> bool {
         self.bearer_token_file.is_some() || self.basic_auth.is_some() || !self.header_files.is_empty()
     }
@@ -91,7 +91,7 @@ impl Credentials {
     }
 }
 
-const UNFIT: &str = "it holds what cannot stand in a header: it must be one line";
+const UNFIT: &str = "its content is not valid in a header: it must be one line";
 
 fn header_name(name: &str) -> Result<HeaderName, CallError> {
     name.parse().map_err(|_| bad_header(name))
@@ -108,21 +108,21 @@ fn bad_header(name: &str) -> CallError {
 }
 
 impl Secrets {
-    /// What others than [`Credentials`] send.
+    /// Secrets that are not sent by [`Credentials`].
     pub(in crate::adapters) fn of<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let mut all = Self::default();
         secrets.into_iter().for_each(|secret| all.add(secret));
         all.in_order()
     }
 
-    /// A secret that contains another one goes first, or its rest would stay.
+    /// A secret that contains another one is masked first, or its rest would stay.
     fn in_order(mut self) -> Self {
         self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         self
     }
 
     fn add(&mut self, secret: &str) {
-        // As it stands in JSON, too.
+        // In its JSON form, too.
         let quoted = serde_json::Value::from(secret).to_string();
         let quoted = &quoted[1..quoted.len() - 1];
         self.0.extend([secret, quoted].into_iter().filter(|text| !text.is_empty()).map(str::to_owned));

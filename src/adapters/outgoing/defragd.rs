@@ -10,18 +10,18 @@ use super::{Access, CallError, Remote, excerpt, shown};
 /// The answers are one line.
 const MAX_HEALTH_BYTES: usize = 4 << 10;
 
-/// Gives orders to a running defragd.
+/// Sends actions to a running defragd.
 pub struct ControlClient {
     remote: Remote,
 }
 
 impl ControlClient {
-    /// For the server at this address. The token is read when an order is given.
+    /// For the server at this address. The token is read when an action is sent.
     pub fn new(server: &str, token_file: Option<&PathBuf>, ca_file: Option<&PathBuf>) -> Result<Self, CallError> {
         Ok(Self { remote: Remote::plain(server, token_file.cloned(), ca_file.cloned())? })
     }
 
-    /// Posts an order. The parts of the path are escaped.
+    /// Posts an action. The segments of the path are escaped.
     pub async fn post(&self, path: [&str; 3], body: &Value) -> Result<Value, CallError> {
         let mut url = self.remote.url("api/v1/")?;
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -31,18 +31,18 @@ impl ControlClient {
     }
 }
 
-/// Asks a running defragd how it is.
+/// Checks the health of a running defragd.
 pub struct HealthClient {
     remote: Remote,
 }
 
 impl HealthClient {
-    /// For the server at this address. Looks at the TLS files.
+    /// For the server at this address. Checks the TLS files.
     pub fn new(server: &str, access: Access) -> Result<Self, CallError> {
         Ok(Self { remote: Remote::new(server, access, MAX_HEALTH_BYTES)? })
     }
 
-    /// What it says on a page, if it says so with 200.
+    /// The text of a page, if it answers 200.
     pub async fn ask(&self, page: &str) -> Result<String, CallError> {
         let url = self.remote.url(page)?;
         let answer = self.remote.access.ask(Method::GET, &url, None, MAX_HEALTH_BYTES).await?;

@@ -1,4 +1,4 @@
-//! Small files that hold certificates and secrets.
+//! Small files with certificates and secrets.
 
 use std::{
     fs::File,
@@ -8,14 +8,14 @@ use std::{
 
 use super::CallError;
 
-/// A bundle of all public authorities is a fourth of it.
+/// A bundle of all public CAs is a quarter of it.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// All of it. A pipe or a device, which may never end, is an error.
+/// The whole content. A pipe or a device, which may never end, is an error.
 pub(super) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, CallError> {
     let read = || -> io::Result<Vec<u8>> {
         if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
+            return Err(io::Error::other("it is not a regular file"));
         }
         let mut bytes = Vec::new();
         File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
@@ -29,9 +29,9 @@ pub(super) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, CallError
     read().map_err(|failure| error(what, path, &failure.to_string()))
 }
 
-/// A secret in it, without the line's end. Empty is an error: sent, it would be a puzzle.
+/// The secret in it, without the line end. An empty file is an error: sending it would only be confusing.
 pub(super) fn secret(what: &'static str, path: &Path) -> Result<String, CallError> {
-    let text = String::from_utf8(read(what, path)?).map_err(|_| error(what, path, "it is no text"))?;
+    let text = String::from_utf8(read(what, path)?).map_err(|_| error(what, path, "it is not UTF-8 text"))?;
     match text.trim() {
         "" => Err(error(what, path, "it is empty")),
         text => Ok(text.to_owned()),

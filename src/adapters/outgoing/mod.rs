@@ -1,7 +1,7 @@
-//! The HTTP that we speak as a client: to a running defragd, to Alertmanager, and to what the gates look at.
+//! HTTP as a client: to a running defragd, to Alertmanager and Prometheus, and to what the gates check.
 //!
-//! Each call has a deadline and a limit on its answer, follows no redirect unless it is asked to, and uses no
-//! proxy: a token must not go anywhere but where it was meant for. [`access`] is how a server is spoken to.
+//! Each call has a deadline and a limit on its answer, follows no redirect unless configured, and uses no proxy: a
+//! token must not go anywhere but to its server. [`access`] is how to talk to a server.
 
 pub mod access;
 mod alertmanager;
@@ -32,9 +32,9 @@ pub use prometheus::{Grid, Prometheus, RangeSeries, SeriesLabels};
 pub(in crate::adapters) use text::{detail, excerpt, shown};
 pub use tls::ClientTls;
 
-/// Long enough for a server in trouble, short enough for a person at a terminal.
+/// Long enough for a server in trouble, short enough for an operator at a terminal.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Thousands of alerts fit in; a page of something else that never ends does not.
+/// Enough for thousands of alerts; not for another page that never ends.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 /// Why a call failed.
@@ -53,10 +53,10 @@ pub enum CallError {
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(String),
-    /// A header cannot be sent.
-    #[error("the header {0:?} has a name or a value that cannot be sent")]
+    /// A header is invalid.
+    #[error("the header {0:?} has an invalid name or value")]
     Header(String),
-    /// The address is none.
+    /// The URL is invalid.
     #[error("{url:?} is not an http:// or https:// URL: {detail}")]
     Url {
         /// As given.
@@ -72,7 +72,7 @@ pub enum CallError {
         /// What was seen.
         detail: String,
     },
-    /// An answer that says no.
+    /// An error status.
     #[error("{url} answered {status}: {detail}")]
     Refused {
         /// Without credentials.
@@ -82,8 +82,8 @@ pub enum CallError {
         /// What it said.
         detail: String,
     },
-    /// An answer that is not what it should be.
-    #[error("{url} answered what is not understood: {detail}")]
+    /// An unexpected answer.
+    #[error("{url} sent an unexpected answer: {detail}")]
     NotUnderstood {
         /// Without credentials.
         url: String,
@@ -92,7 +92,7 @@ pub enum CallError {
     },
 }
 
-/// An address that is called, with what it takes to do so.
+/// A URL that is called, with what is needed for that.
 #[derive(Clone, Debug)]
 pub(in crate::adapters) struct Remote {
     base: Url,
@@ -103,7 +103,7 @@ pub(in crate::adapters) struct Remote {
 /// The JSON of a good answer.
 pub(in crate::adapters) struct Heard {
     pub(in crate::adapters) json: Value,
-    /// What was sent and must not be shown.
+    /// The secrets that were sent.
     pub(in crate::adapters) secrets: Secrets,
 }
 
@@ -119,17 +119,17 @@ impl Remote {
         Self::new(url, access, MAX_ANSWER_BYTES)
     }
 
-    /// Looks at the address and the TLS files; the credentials are read when they are needed.
+    /// Checks the URL and the TLS files; the credentials are read when they are needed.
     pub(in crate::adapters) fn new(url: &str, access: Access, max_answer_bytes: usize) -> Result<Self, CallError> {
         let bad = |detail: &str| CallError::Url { url: url.to_owned(), detail: detail.to_owned() };
         let mut base = Url::parse(url).map_err(|error| bad(&error.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
-            return Err(bad("it has another scheme, or no host"));
+            return Err(bad("it needs the scheme http or https, and a host"));
         }
         if !base.username().is_empty() || base.password().is_some() {
             // Not shown: the URL is in every error.
             let url = format!("{}://…", base.scheme());
-            return Err(CallError::Url { url, detail: "it has a user or password in it".to_owned() });
+            return Err(CallError::Url { url, detail: "it contains a user or password".to_owned() });
         }
         // So that `join` keeps a route prefix.
         if !base.path().ends_with('/') {

@@ -1,4 +1,4 @@
-//! Tells others of runs: Grafana, as annotations, and anybody who takes JSON.
+//! Sends notifications of runs: to Grafana, as annotations, and as JSON to any URL.
 
 use futures_util::future::BoxFuture;
 use reqwest::Method;
@@ -14,10 +14,10 @@ use crate::{
 /// Of an answer, for the error alone.
 const MAX_ANSWER_BYTES: usize = 1_024;
 
-/// What the target takes.
+/// What the target receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Grafana's annotations API: one region a run, when it has ended.
+    /// Grafana's annotations API: one region per run, when it has ended.
     Grafana,
     /// The notice as it is.
     Webhook,
@@ -33,7 +33,7 @@ pub struct NotifyTarget {
 }
 
 impl NotifyTarget {
-    /// Looks whether its files can be used. Blocks while it does so. `url` is Grafana's base or the webhook itself.
+    /// Checks that its files are usable. Blocks meanwhile. `url` is Grafana's base or the webhook itself.
     pub fn new(name: String, format: Format, url: &Url, access: Access) -> Result<Self, CallError> {
         let mut url = url.clone();
         if format == Format::Grafana {

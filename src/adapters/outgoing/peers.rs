@@ -1,7 +1,7 @@
 //! [`Peers`]: the other replicas, over their own API.
 //!
-//! The address comes from the lock's store, so whoever may write there decides where our token goes: the store must be
-//! as well guarded as the token, and `https` with `lock.peers.tls.ca_file` keeps it from strangers in any case.
+//! The URL comes from the lock's store, so a client that can write there decides where our token is sent: the store
+//! must be protected as well as the token, and `https` with `lock.peers.tls.ca_file` protects the token in any case.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -18,23 +18,23 @@ use crate::{
 
 /// The other replica only writes to its journal.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// A run with all its members and gates is some kilobytes.
+/// A run with all its members and gates has some kilobytes.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct HttpPeers {
-    /// Who we are, for the other replicas' logs.
+    /// Our name, for the other replicas' logs.
     pub name: String,
     /// Opens their webhook.
     pub token_file: Option<PathBuf>,
     /// Opens their orders.
     pub admin_token_file: Option<PathBuf>,
-    /// Whom we trust, and what we show.
+    /// The trusted CAs and our certificate.
     pub tls: ClientTls,
 }
 
-/// What is used of the answer to a notification.
+/// The fields used of the answer to a notification.
 #[derive(Deserialize)]
 struct Answers {
     alerts: Vec<Answer>,
@@ -86,9 +86,9 @@ impl HttpPeers {
         let answer = self.call(to, self.token_file.as_ref(), Method::POST, &path, Some(&body)).await?;
         let answers: Answers =
             serde_json::from_value(answer).map_err(|error| not_understood(to, &error.to_string()))?;
-        // All of them are of one cluster, so that all have the same decision.
+        // All of them are of one cluster, so they all have the same decision.
         let Some(answer) = answers.alerts.into_iter().next() else {
-            return Err(PeerError::Ignored("there was no alert left".to_owned()));
+            return Err(PeerError::Ignored("no alert was left".to_owned()));
         };
         let reason = answer.reason.unwrap_or_default();
         let code = reason["code"].as_str().unwrap_or_default();
@@ -112,7 +112,7 @@ impl Peers for HttpPeers {
     }
 }
 
-/// A reason as a person reads it; of a newer release, its code.
+/// A reason as text; of a newer release, its code.
 fn words(reason: &Value) -> Option<String> {
     let known = serde_json::from_value::<crate::core::reason::Reason>(reason.clone());
     known.map(|reason| reason.to_string()).ok().or_else(|| reason["code"].as_str().map(str::to_owned))
@@ -123,5 +123,5 @@ fn unreachable(holder: &Holder, error: &CallError) -> PeerError {
 }
 
 fn not_understood(holder: &Holder, detail: &str) -> PeerError {
-    PeerError::Unreachable { holder: holder.name.clone(), detail: format!("its answer is not understood: {detail}") }
+    PeerError::Unreachable { holder: holder.name.clone(), detail: format!("its answer cannot be parsed: {detail}") }
 }

@@ -1,6 +1,6 @@
-//! Prometheus' API, or what speaks it: what its answers are, and ranges of any length.
+//! Prometheus' API, or that of a compatible service: its answers, and ranges of any length.
 //!
-//! A range is asked in pieces: Prometheus refuses more than 11,000 points a series, and a piece shows progress.
+//! A range is queried in parts: Prometheus refuses more than 11,000 points per series, and parts show progress.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use super::{Access, CallError, Remote, excerpt, shown};
 
-/// Hundreds of members over a piece.
+/// Hundreds of members over a part.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
-/// Of each series in a piece; far below the 11,000 that Prometheus allows, for small answers and frequent progress.
+/// Of each series in a part; far below the 11,000 that Prometheus allows, for small answers and frequent progress.
 const MAX_PIECE_POINTS: i64 = 1_000;
-/// Some 800 MiB in memory: beyond, the range is to be shorter or the step longer.
+/// Some 800 MiB in memory: beyond that, the range must be shorter or the step longer.
 const MAX_SAMPLES: usize = 50_000_000;
 
 /// The labels of a series.
@@ -22,19 +22,19 @@ pub type SeriesLabels = BTreeMap<String, String>;
 /// Series by their labels; their samples by seconds since 1970.
 pub type RangeSeries = BTreeMap<SeriesLabels, Vec<(i64, f64)>>;
 
-/// The times that are asked for.
+/// The times of a range query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
     /// The first, in seconds since 1970.
     pub start: i64,
-    /// The last is not after it.
+    /// Not before `from`.
     pub end: i64,
     /// The seconds in between, at least 1.
     pub step: i64,
 }
 
 impl Grid {
-    /// In how many pieces it is asked.
+    /// The number of parts in which it is queried.
     pub fn pieces(self) -> usize {
         self.split().count()
     }
@@ -46,13 +46,13 @@ impl Grid {
     }
 }
 
-/// A Prometheus that is asked for ranges.
+/// A Prometheus for range queries.
 #[derive(Clone, Debug)]
 pub struct Prometheus {
     remote: Remote,
 }
 
-/// The `data` of a good answer.
+/// The `data` of a successful answer.
 #[derive(Deserialize)]
 #[serde(tag = "resultType", content = "result", rename_all = "snake_case")]
 pub(in crate::adapters) enum Data {
@@ -92,14 +92,15 @@ struct Answer {
 }
 
 impl Prometheus {
-    /// Looks at the address and at all files. Blocks while they are read.
+    /// Checks the URL and all files. Blocks while they are read.
     pub fn new(url: &str, access: Access) -> Result<Self, CallError> {
         let remote = Remote::new(url, access, MAX_ANSWER_BYTES)?;
         remote.access.try_files(&remote.base)?;
         Ok(Self { remote })
     }
 
-    /// The samples of a query on the grid; `piece_done` is called after each piece. What is no number is left out.
+    /// The samples of a query on the grid; `piece_done` is called after each part. Values that are not numbers are
+    /// skipped.
     pub async fn range(&self, query: &str, grid: Grid, mut piece_done: impl FnMut()) -> Result<RangeSeries, CallError> {
         let mut all = RangeSeries::new();
         let mut samples = 0;
@@ -116,7 +117,7 @@ impl Prometheus {
                 detail: excerpt(&heard.secrets.mask(&format!("the answer to {query} {what}"))),
             };
             let Data::Matrix(ranges) = data(heard.json).map_err(|what| bad(&what))? else {
-                return Err(bad("is no range"));
+                return Err(bad("is not a range"));
             };
             for range in ranges {
                 let values = points(&range.values).map_err(|what| bad(&what))?;
@@ -125,7 +126,7 @@ impl Prometheus {
             }
             if samples > MAX_SAMPLES {
                 return Err(bad(&format!(
-                    "has more than {MAX_SAMPLES} samples: ask for a shorter range, a longer step or one cluster"
+                    "has more than {MAX_SAMPLES} samples: choose a shorter range, a longer step or one cluster"
                 )));
             }
             piece_done();
@@ -148,18 +149,18 @@ fn points(values: &[(f64, String)]) -> Result<Vec<(i64, f64)>, String> {
 
 /// A sample's value.
 pub(in crate::adapters) fn number(text: &str) -> Result<f64, String> {
-    text.parse().map_err(|_| format!("has {text:?} for a value"))
+    text.parse().map_err(|_| format!("has the invalid value {text:?}"))
 }
 
-/// The data of an answer that is whole, or what is wrong with it.
+/// The data of a complete answer, or what is wrong with it.
 pub(in crate::adapters) fn data(json: Value) -> Result<Data, String> {
-    let answer: Answer = serde_json::from_value(json).map_err(|error| format!("is not understood: {error}"))?;
+    let answer: Answer = serde_json::from_value(json).map_err(|error| format!("cannot be parsed: {error}"))?;
     if answer.status != "success" {
         return Err(format!("has the status {}: {}", answer.status, answer.error));
     }
     // A warning says that data may be missing. Before 2.54, infos were among them.
     if let Some(warning) = answer.warnings.iter().find(|warning| !warning.starts_with("PromQL info")) {
-        return Err(format!("has a warning, so it may not be whole: {warning}"));
+        return Err(format!("has a warning, so it may be incomplete: {warning}"));
     }
     answer.data.ok_or_else(|| "has no data".to_owned())
 }
@@ -185,8 +186,8 @@ mod tests {
         let table = [
             (json!({"status": "error", "error": "too many"}), "status error: too many"),
             (json!({"status": "success"}), "no data"),
-            (json!({"status": "success", "warnings": ["a store is away"]}), "may not be whole: a store is away"),
-            (json!([]), "not understood"),
+            (json!({"status": "success", "warnings": ["a store is away"]}), "may be incomplete: a store is away"),
+            (json!([]), "cannot be parsed"),
         ];
         for (json, expected) in table {
             let error = data(json).err().expect("refused");

@@ -1,18 +1,18 @@
-//! What others said, and where, fit to be shown.
+//! Text from others, and URLs, made safe to display.
 
 use url::Url;
 
 /// Enough for the first sentence of an error page.
 const MAX_EXCERPT_CHARS: usize = 200;
-/// Errors wrap errors, and the last one says why.
+/// Errors wrap errors, and the last one has the cause.
 const MAX_DETAIL_CHARS: usize = 400;
 
-/// One printable line of at most 200 characters. Secrets are to be masked before: half of one would stay.
+/// One printable line of at most 200 characters. Secrets must be masked before: a truncated one would stay.
 pub(in crate::adapters) fn excerpt(text: &str) -> String {
     line(text, MAX_EXCERPT_CHARS)
 }
 
-/// The same for what is longer than a body's beginning.
+/// The same for text that is longer than the beginning of a body.
 pub(in crate::adapters) fn detail(text: &str) -> String {
     line(text, MAX_DETAIL_CHARS)
 }
@@ -28,7 +28,7 @@ fn line(text: &str, max_chars: usize) -> String {
     }
 }
 
-/// Control characters, and those that turn or hide text.
+/// Control characters, and those that reverse or hide text.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -39,19 +39,19 @@ pub(in crate::adapters) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.set_fragment(None);
-    // Fails for URLs without a host only, which hold neither.
+    // Fails only for URLs without a host, which have neither.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.into()
 }
 
-/// An error with its causes: reqwest's own text often ends before the one that helps.
+/// An error with its causes: reqwest's own text often ends before the helpful one.
 pub(in crate::adapters) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let next = error.to_string();
-        // Some wrap an error only to say the same.
+        // Some errors only repeat the text of the error that they wrap.
         if !text.ends_with(&next) {
             text = format!("{text}: {next}");
         }

@@ -1,6 +1,6 @@
-//! TLS of what we dial, the etcd members excepted.
+//! TLS of all outgoing connections except to etcd members.
 //!
-//! The files are read each time that a configuration is made: certificates are renewed under our feet.
+//! The files are read each time a configuration is made: certificates are renewed regularly.
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +9,14 @@ use rustls::{ClientConfig, pki_types::CertificateDer};
 use super::{CallError, file};
 use crate::adapters::tls::{self, Authorities, Trust};
 
-/// Whom we trust and who we are.
+/// The trusted CAs and our certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTls {
-    /// Certificates of the authorities to trust; the system's where absent.
+    /// Certificates of the CAs to trust; the system's if absent.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
-    /// The name to ask for and to verify, where it is not the address's.
+    /// The name to request and to verify, if it differs from the address.
     pub server_name: Option<String>,
     /// Talk to anybody.
     pub insecure_skip_verify: bool,

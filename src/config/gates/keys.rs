@@ -13,17 +13,17 @@ use url::Url;
 use super::{AccessSettings, MAX_CHECK, Problems, TlsSettings, TrySettings, raw};
 use crate::{config::validate::identity, core::time::Time};
 
-/// Shorter ones fail for a busy machine alone.
+/// A shorter timeout fails just because a machine is busy.
 const MIN_TIME: Duration = Duration::from_millis(100);
-/// A server that takes longer for one answer is not well.
+/// A server that takes longer for one answer is unhealthy.
 const MAX_TIMEOUT: Duration = Duration::from_mins(1);
-/// Longer waits belong into `for`.
+/// For longer waits there is `for`.
 const MAX_INTERVAL: Duration = Duration::from_mins(10);
 const MAX_ATTEMPTS: u32 = 100;
 const MAX_HEADERS: usize = 20;
 const MAX_HEADER_BYTES: usize = 1_000;
 
-/// Parts of names of headers and of query parameters that carry secrets.
+/// Parts of names of headers and query parameters that hold secrets.
 const SECRET_WORDS: [&str; 13] = [
     "authoriz",
     "authentic",
@@ -40,7 +40,7 @@ const SECRET_WORDS: [&str; 13] = [
     "credential",
 ];
 
-/// What speaks of secrets among the keys of the kinds that speak HTTP, and TLS.
+/// The keys with secrets or for TLS that all kinds with HTTP have.
 pub(super) struct HttpKeys {
     pub(super) headers: BTreeMap<String, String>,
     pub(super) header_files: BTreeMap<String, PathBuf>,
@@ -69,22 +69,24 @@ impl<'a> At<'a> {
         value.map_err(|error| self.add(key, error.to_string())).ok()
     }
 
-    /// A URL. It is never in a problem: what is wrong with it may be a secret in it.
+    /// A URL. It never appears in a problem: it may contain a secret.
     pub(super) fn url(&mut self, key: &str, text: &str, with_query: bool) -> Option<Url> {
         let url = Url::parse(text.trim())
-            .map_err(|error| self.add(key, format!("is no URL ({error}); write it like https://10.0.0.1:6443/readyz")))
+            .map_err(|error| {
+                self.add(key, format!("is not a URL ({error}); write it like https://10.0.0.1:6443/readyz"))
+            })
             .ok()?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-            self.add(key, "must begin with http:// or https://, and name a host");
+            self.add(key, "must begin with http:// or https:// and have a host");
         } else if !url.username().is_empty() || url.password().is_some() {
-            self.add(key, "has a user or password in it: use basic_auth with username and password_file");
+            self.add(key, "contains a user or password: use basic_auth with username and password_file");
         } else if let Some((name, _)) = url.query_pairs().find(|(name, _)| is_secret(name) || name == "key") {
             let what = format!(
-                "has the parameter {name:?} in it, which looks like a secret: send it as a header, with header_files"
+                "contains the parameter {name:?}, which looks like a secret: send it as a header, with header_files"
             );
             self.add(key, what);
         } else if url.query().is_some() && !with_query {
-            self.add(key, "has a query (?…): only the base is written here, with the route prefix if there is one");
+            self.add(key, "has a query (?…): write only the base URL, with the route prefix if there is one");
         } else if url.fragment().is_some() {
             self.add(key, "has a fragment (#…), which is not sent to servers");
         } else if url.port() == Some(0) {
@@ -124,7 +126,7 @@ impl<'a> At<'a> {
         if (least..=most).contains(&time) {
             return time;
         }
-        self.add(key, format!("is {value}, and must be from {} to {}", Time::from(least), Time::from(most)));
+        self.add(key, format!("is {value}, but must be from {} to {}", Time::from(least), Time::from(most)));
         default
     }
 
@@ -144,7 +146,7 @@ impl<'a> At<'a> {
         let hold = self.duration("for", hold, (Duration::ZERO, MAX_CHECK), Duration::ZERO);
         let attempts = match attempts {
             Some(attempts) if !(1..=MAX_ATTEMPTS).contains(&attempts) => {
-                self.add("attempts", format!("is {attempts}, and must be from 1 to {MAX_ATTEMPTS}"));
+                self.add("attempts", format!("is {attempts}, but must be from 1 to {MAX_ATTEMPTS}"));
                 1
             }
             attempts => attempts.unwrap_or(3),
@@ -152,7 +154,7 @@ impl<'a> At<'a> {
         let longest = (timeout + interval) * attempts + hold;
         if longest > MAX_CHECK {
             let what =
-                format!("times (timeout {timeout:?} + interval {interval:?}), and for {hold:?}, is more than an hour");
+                format!("times (timeout {timeout:?} + interval {interval:?}), and for {hold:?}, are more than an hour");
             self.add("attempts", what);
         }
         TrySettings { timeout, attempts, interval, hold }
@@ -170,14 +172,14 @@ impl<'a> At<'a> {
             if let Some(what) = header_name_problem(name) {
                 self.add(&at, what);
             } else if key == "headers" && is_secret(name) {
-                self.add(&at, "looks like a secret: put it in a file, and name that in header_files");
+                self.add(&at, "looks like a secret: put it in a file, and name the file in header_files");
             }
             if !names.insert(name.to_ascii_lowercase()) {
-                self.add(&at, "is there twice");
+                self.add(&at, "is defined twice");
             }
         }
         if names.len() > MAX_HEADERS {
-            self.add("headers", format!("are {}, and at most {MAX_HEADERS} are possible", names.len()));
+            self.add("headers", format!("has {} headers, and at most {MAX_HEADERS} are allowed", names.len()));
         }
         for (name, value) in &raw.headers {
             if value.len() > MAX_HEADER_BYTES || !value.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
@@ -192,21 +194,21 @@ impl<'a> At<'a> {
         ];
         let ways: Vec<_> = ways.into_iter().flatten().collect();
         if let [first, second, ..] = ways.as_slice() {
-            self.add(first, format!("and {second} exclude each other"));
+            self.add(first, format!("cannot be used together with {second}"));
         }
         if raw.basic_auth.as_ref().is_some_and(|auth| auth.username.is_empty() || auth.username.contains(':')) {
-            self.add("basic_auth.username", "must not be empty, and has no colon");
+            self.add("basic_auth.username", "must not be empty or contain a colon");
         }
         let has_secret = raw.bearer_token_file.is_some() || raw.basic_auth.is_some() || !raw.header_files.is_empty();
         if has_secret && raw.tls.insecure_skip_verify {
             self.add(
                 "tls.insecure_skip_verify",
-                "would give the secret to whoever answers; name the authority in ca_file instead",
+                "would send the secret to an unverified server; name the CA in ca_file instead",
             );
         }
         let tls = self.tls(raw.tls);
         if url.is_some_and(|url| url.scheme() == "http") && tls != TlsSettings::default() {
-            self.add("tls", "is there, and the URL begins with http://");
+            self.add("tls", "has no effect, because the URL begins with http://: write https://, or remove tls");
         }
         AccessSettings {
             headers: raw.headers,
@@ -220,11 +222,11 @@ impl<'a> At<'a> {
     pub(super) fn tls(&mut self, raw: raw::Tls) -> TlsSettings {
         let identity_files = identity(&format!("{}.tls", self.path), raw.cert_file, raw.key_file, self.problems);
         if raw.insecure_skip_verify && raw.ca_file.is_some() {
-            self.add("tls.insecure_skip_verify", "and ca_file exclude each other");
+            self.add("tls.insecure_skip_verify", "cannot be used together with ca_file");
         }
         let bad = |name: &String| !is_host(name) || name.parse::<IpAddr>().is_ok();
         if raw.server_name.as_ref().is_some_and(bad) {
-            self.add("tls.server_name", "must be a DNS name, like example.org; for addresses leave it out");
+            self.add("tls.server_name", "must be a DNS name, like example.org; remove it for an IP address");
         }
         TlsSettings {
             ca_file: raw.ca_file,
@@ -242,7 +244,7 @@ pub(super) fn status_word(status: raw::Status) -> String {
     }
 }
 
-/// Whether what is called so is most likely a secret. Dashes and case do not matter.
+/// Whether a header or parameter of this name most likely holds a secret. Dashes and case do not matter.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['-', '_', '.'], "");
     ["auth", "xauth", "sig"].contains(&name.as_str()) || SECRET_WORDS.iter().any(|word| name.contains(word))
@@ -251,10 +253,10 @@ fn is_secret(name: &str) -> bool {
 fn header_name_problem(name: &str) -> Option<&'static str> {
     let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if name.is_empty() || name.len() > 100 || !name.chars().all(token) {
-        return Some("is no header's name");
+        return Some("is not a valid header name");
     }
     let ours = ["connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer"];
-    ours.contains(&name.to_ascii_lowercase().as_str()).then_some("is not to be set by hand")
+    ours.contains(&name.to_ascii_lowercase().as_str()).then_some("is set by defragd and cannot be configured")
 }
 
 /// A DNS name or an IPv4 address, roughly: enough to find typing mistakes.

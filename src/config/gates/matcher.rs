@@ -1,4 +1,4 @@
-//! Alertmanager's matchers. They are sent as they are written; what Alertmanager would refuse is found here.
+//! Alertmanager's matchers. They are sent as they are written; what Alertmanager would reject is found here.
 
 use crate::core::expect::Pattern;
 
@@ -6,7 +6,7 @@ const HINT: &str = "write one matcher, like 'severity=\"critical\"' or 'alertnam
 const OPERATORS: [&str; 4] = ["=~", "!~", "!=", "="];
 const MAX_BYTES: usize = 1_000;
 
-/// The matcher without blanks around it.
+/// The matcher without surrounding blanks.
 pub(super) fn checked(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.len() > MAX_BYTES || text.chars().any(char::is_control) {
@@ -29,13 +29,13 @@ pub(super) fn checked(text: &str) -> Result<String, String> {
         && (text.starts_with('"') || name.chars().all(plain))
         && !name.starts_with(|c: char| c.is_ascii_digit());
     if !is_name {
-        return Err(bad("has no label's name before its operator"));
+        return Err(bad("has no label name before its operator"));
     }
     let value = rest[operator.len()..].trim();
     let value = if value.starts_with('"') {
         let (value, behind) = quoted(value).ok_or_else(|| bad("has a quote that does not end"))?;
         if !behind.trim().is_empty() {
-            return Err(bad("has something behind its value"));
+            return Err(bad("has text after its value"));
         }
         value
     } else if value.is_empty() || value.contains(['"', '\'', '{', '}', ',', '=', '!', '~', ' ', '`']) {
@@ -49,7 +49,7 @@ pub(super) fn checked(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// What stands between the quotes that `text` begins with, and what comes behind them.
+/// The text between the quotes that `text` begins with, and the text after them.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices().skip(1);
@@ -59,7 +59,7 @@ fn quoted(text: &str) -> Option<(String, &str)> {
             '\\' => match chars.next()?.1 {
                 'n' => value.push('\n'),
                 c @ ('"' | '\\') => value.push(c),
-                // Alertmanager leaves other backslashes where they are.
+                // Alertmanager keeps other backslashes.
                 c => value.extend(['\\', c]),
             },
             c => value.push(c),

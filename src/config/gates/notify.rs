@@ -1,4 +1,4 @@
-//! Whom runs are told to: `notify:`. Beside the gates, whose keys for servers these are.
+//! The targets of run notifications: `notify:`. It is here because it shares the keys for servers with the gates.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,10 +18,10 @@ use crate::core::time::Time;
 
 /// As the gates'.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Each has a queue and a task of its own.
+/// Each has a queue and a task.
 const MAX_TARGETS: usize = 20;
 
-/// One target as it is written. Exactly one of the kinds is to be there.
+/// One target as it is written. It must have exactly one of the kinds.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NotifyKeys {
@@ -29,21 +29,21 @@ pub struct NotifyKeys {
     pub name: String,
     /// A kind: annotations of Grafana.
     pub grafana: Option<TargetKeys>,
-    /// A kind: JSON to any address.
+    /// A kind: JSON to any URL.
     pub webhook: Option<TargetKeys>,
 }
 
-/// How a target is reached.
+/// How to reach a target.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetKeys {
-    /// Grafana's base, or the webhook's whole address.
+    /// Grafana's base URL, or the webhook's full URL.
     pub url: String,
-    /// `Authorization: Bearer …` with what the file holds.
+    /// `Authorization: Bearer …` with the content of the file.
     pub bearer_token_file: Option<PathBuf>,
     /// `Authorization: Basic …`.
     pub basic_auth: Option<BasicAuth>,
-    /// Sent with what the files hold.
+    /// Sent with the content of the files.
     #[serde(default)]
     pub header_files: BTreeMap<String, PathBuf>,
     /// TLS.
@@ -53,7 +53,7 @@ pub struct TargetKeys {
     pub timeout: Option<Time>,
 }
 
-/// What a target takes.
+/// What a target receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotifyKind {
     /// `POST /api/annotations`, when a run ends.
@@ -71,7 +71,7 @@ pub struct NotifySettings {
     pub kind: NotifyKind,
     /// Where it is.
     pub url: Url,
-    /// How it is spoken to.
+    /// How to talk to it.
     pub access: AccessSettings,
     /// Of one attempt.
     pub timeout: Duration,
@@ -80,7 +80,7 @@ pub struct NotifySettings {
 /// Checks them all.
 pub(in crate::config) fn list(raw: Vec<NotifyKeys>, problems: &mut Problems) -> Vec<NotifySettings> {
     if raw.len() > MAX_TARGETS {
-        problems.add("notify", format!("has {} targets, and at most {MAX_TARGETS} are possible", raw.len()));
+        problems.add("notify", format!("has {} targets, and at most {MAX_TARGETS} are allowed", raw.len()));
     }
     let mut names = BTreeSet::new();
     let mut found = Vec::new();
@@ -88,9 +88,9 @@ pub(in crate::config) fn list(raw: Vec<NotifyKeys>, problems: &mut Problems) -> 
         let at = format!("notify[{index}]");
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if keys.name.is_empty() || !keys.name.chars().all(is_plain) {
-            problems.add(format!("{at}.name"), "must be letters, digits, - and _: it is a metric's label");
+            problems.add(format!("{at}.name"), "must be letters, digits, - and _: it is a metric label");
         } else if !names.insert(keys.name.clone()) {
-            problems.add(format!("{at}.name"), "is there twice");
+            problems.add(format!("{at}.name"), "is used twice");
         }
         match (keys.grafana, keys.webhook) {
             (Some(raw), None) => {
@@ -155,6 +155,6 @@ mod tests {
             assert!(found.iter().any(|problem| problem.starts_with(expected)), "{text}: {found:?}");
         }
         let twice = "- {name: a, webhook: {url: \"http://x/\"}}\n- {name: a, webhook: {url: \"http://y/\"}}\n";
-        assert_eq!(problems(twice), ["notify[1].name: is there twice"]);
+        assert_eq!(problems(twice), ["notify[1].name: is used twice"]);
     }
 }

@@ -1,4 +1,4 @@
-//! Gates as they are written. Exactly one of the kinds is to be there; [`crate::config::gates`] sees to that.
+//! Gates as they are written. Each has exactly one of the kinds; [`crate::config::gates`] checks that.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -15,7 +15,7 @@ use crate::core::{
 pub struct Gate {
     /// Unique within the cluster.
     pub name: String,
-    /// `before`, `between`, `after`; all where absent.
+    /// `before`, `between`, `after`; all if absent.
     pub when: Option<Vec<Moment>>,
     /// `stop` or `warn`.
     pub on_failure: Option<OnFailure>,
@@ -29,7 +29,7 @@ pub struct Gate {
     pub alertmanager: Option<Alertmanager>,
     /// A kind.
     pub kubernetes_pods: Option<KubernetesPods>,
-    /// Only here to be refused with its reason, whatever stands in it.
+    /// Only here to be refused with an explanation, whatever its value.
     #[serde(skip_serializing)]
     pub exec: Option<IgnoredAny>,
 }
@@ -44,7 +44,7 @@ pub struct Tls {
     pub cert_file: Option<PathBuf>,
     /// Its key.
     pub key_file: Option<PathBuf>,
-    /// The name to ask for and to verify.
+    /// The name to request and to verify.
     pub server_name: Option<String>,
     /// Talk to anybody.
     #[serde(default)]
@@ -82,10 +82,10 @@ pub struct Http {
     /// Sent as they are.
     #[serde(default, serialize_with = "names_only")]
     pub headers: BTreeMap<String, String>,
-    /// Sent with what the files hold.
+    /// Sent with the content of the files.
     #[serde(default)]
     pub header_files: BTreeMap<String, PathBuf>,
-    /// `Authorization: Bearer …` with what the file holds.
+    /// `Authorization: Bearer …` with the content of the file.
     pub bearer_token_file: Option<PathBuf>,
     /// `Authorization: Basic …`.
     pub basic_auth: Option<BasicAuth>,
@@ -105,7 +105,7 @@ pub struct Http {
     /// How long it must keep succeeding.
     #[serde(rename = "for")]
     pub hold: Option<Time>,
-    /// Whether to go where it sends us.
+    /// Whether to follow redirects.
     #[serde(default)]
     pub follow_redirects: bool,
 }
@@ -139,10 +139,10 @@ pub struct Promql {
     /// Sent as they are.
     #[serde(default, serialize_with = "names_only")]
     pub headers: BTreeMap<String, String>,
-    /// Sent with what the files hold.
+    /// Sent with the content of the files.
     #[serde(default)]
     pub header_files: BTreeMap<String, PathBuf>,
-    /// `Authorization: Bearer …` with what the file holds.
+    /// `Authorization: Bearer …` with the content of the file.
     pub bearer_token_file: Option<PathBuf>,
     /// `Authorization: Basic …`.
     pub basic_auth: Option<BasicAuth>,
@@ -157,7 +157,7 @@ pub struct Promql {
     pub interval: Option<Time>,
 }
 
-/// What a query must give: `empty`, `not_empty`, `{above: 1}` or `{below: 1}`.
+/// The result that passes: `empty`, `not_empty`, `{above: 1}` or `{below: 1}`.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expect {
@@ -177,18 +177,18 @@ pub enum Expect {
 pub struct Alertmanager {
     /// Alertmanager, with its route prefix if it has one.
     pub url: String,
-    /// An alert that all of them match is a failure.
+    /// An alert that matches all of them is a failure.
     pub matchers: Vec<String>,
-    /// Names of alerts that are none.
+    /// Names of alerts that do not count as failures.
     #[serde(default)]
     pub ignore: Vec<String>,
     /// Sent as they are.
     #[serde(default, serialize_with = "names_only")]
     pub headers: BTreeMap<String, String>,
-    /// Sent with what the files hold.
+    /// Sent with the content of the files.
     #[serde(default)]
     pub header_files: BTreeMap<String, PathBuf>,
-    /// `Authorization: Bearer …` with what the file holds.
+    /// `Authorization: Bearer …` with the content of the file.
     pub bearer_token_file: Option<PathBuf>,
     /// `Authorization: Basic …`.
     pub basic_auth: Option<BasicAuth>,
@@ -207,9 +207,9 @@ pub struct Alertmanager {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct KubernetesPods {
-    /// In the cluster itself where absent.
+    /// The cluster that defragd runs in, if absent.
     pub kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's current one where absent.
+    /// The kubeconfig's current context, if absent.
     pub context: Option<String>,
     /// All where empty.
     #[serde(default)]

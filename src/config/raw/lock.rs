@@ -13,29 +13,29 @@ use crate::core::time::Time;
 pub struct Lock {
     /// `none`, `etcd` or `kubernetes`.
     pub kind: Option<Kind>,
-    /// Duration: how long a replica that is gone still holds it.
+    /// Duration: how long the lock stays with a replica that has died.
     pub ttl: Option<Time>,
-    /// This replica's name; the host's where absent.
+    /// This replica's name; the host name if absent.
     pub name: Option<String>,
-    /// Where the other replicas reach this one.
+    /// The URL under which the other replicas reach this one.
     pub url: Option<String>,
     /// Kind `etcd`.
     pub etcd: Option<EtcdKeys>,
     /// Kind `kubernetes`.
     pub kubernetes: Option<KubernetesKeys>,
-    /// What is shown to the other replicas.
+    /// The credentials for the other replicas.
     pub peers: Option<PeerKeys>,
 }
 
-/// Where the lock lives.
+/// Where the lock is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// There is one replica.
+    /// There is a single replica.
     None,
     /// In an etcd.
     Etcd,
-    /// In Leases of Kubernetes.
+    /// In Kubernetes Leases.
     Kubernetes,
 }
 
@@ -45,7 +45,7 @@ pub enum Kind {
 pub struct EtcdKeys {
     /// Before all keys.
     pub prefix: Option<String>,
-    /// Of an etcd for this alone; each cluster's own where absent.
+    /// Of a separate etcd; each cluster's own if absent.
     #[serde(default)]
     pub endpoints: Vec<String>,
     /// TLS files.
@@ -59,23 +59,23 @@ pub struct EtcdKeys {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct KubernetesKeys {
-    /// The cluster that defragd runs in where absent.
+    /// The cluster that defragd runs in, if absent.
     pub kubeconfig: Option<PathBuf>,
-    /// Which of its contexts.
+    /// Which context of the kubeconfig.
     pub context: Option<String>,
-    /// Where the Leases are.
+    /// The namespace of the Leases.
     pub namespace: Option<String>,
-    /// Before the cluster's name in theirs.
+    /// Precedes the cluster's name in a Lease's name.
     pub name_prefix: Option<String>,
 }
 
-/// What is shown to the other replicas.
+/// The credentials for the other replicas.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeerKeys {
     /// Their `--web.bearer-token-file`.
     pub token_file: Option<PathBuf>,
-    /// Their `--web.admin-token-file`; the same as `token_file` where absent.
+    /// Their `--web.admin-token-file`; the same as `token_file` if absent.
     pub admin_token_file: Option<PathBuf>,
     /// TLS files.
     #[serde(default)]
@@ -83,7 +83,7 @@ pub struct PeerKeys {
 }
 
 impl Lock {
-    /// These keys, with those of `over` in front: of the flags, which have no more than these.
+    /// These keys, overridden by those of `over`: those of the flags, which have no others.
     #[must_use]
     pub fn overridden_by(self, over: Self) -> Self {
         let peers = match (self.peers, over.peers) {

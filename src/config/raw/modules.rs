@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Auth, Metrics, Tls};
 
-/// How `/probe` speaks to clusters that are not configured, and to which.
+/// How `/probe` connects to clusters that are not configured, and to which.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Module {
-    /// `https`, or `http` where it says so.
+    /// `https` (default) or `http`.
     pub scheme: Option<Scheme>,
     /// TLS files.
     #[serde(default)]
@@ -18,7 +18,7 @@ pub struct Module {
     pub auth: Option<Auth>,
     /// Metrics pages that are not at the client URLs.
     pub metrics: Option<Metrics>,
-    /// The members' `--quota-backend-bytes`, where they do not report it.
+    /// The members' `--quota-backend-bytes`, if they do not report it.
     pub quota: Option<ByteSize>,
     /// Addresses, networks like `10.0.0.0/16`, names, or `*.etcd.example`.
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! Gives a tree to serde, so that what it finds wrong has the way to it.
+//! Feeds a tree to serde, so that its errors have the path to the value.
 
 use serde::{
     Deserializer,
@@ -32,7 +32,7 @@ fn number(text: &str) -> Option<Number> {
     let float = || match text.trim_start_matches(['+', '-']) {
         ".inf" | ".Inf" | ".INF" => Some(if text.starts_with('-') { f64::NEG_INFINITY } else { f64::INFINITY }),
         ".nan" | ".NaN" | ".NAN" => Some(f64::NAN),
-        // Rust reads words, too: `inf`, `nan`, `infinity`.
+        // Rust also parses words: `inf`, `nan`, `infinity`.
         digits if digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') => text.parse().ok(),
         _ => None,
     };
@@ -163,7 +163,7 @@ impl<'de> Deserializer<'de> for De<'_> {
             }
             Kind::Plain(text) | Kind::Quoted(text) => {
                 let word: StrDeserializer<'_, Fault> = text.as_str().into_deserializer();
-                // A word that is known and needs a value behind it is no good, either.
+                // A known word that needs a value after it is wrong, too.
                 visitor.visit_enum(word).map_err(|_| Fault::new(What::Word(known)))
             }
             Kind::Map(entries) => match entries.as_slice() {

@@ -1,4 +1,4 @@
-//! What serde finds wrong, with the way to it, and in words for people.
+//! The errors of serde, with the path to the value, and in words for people.
 
 use std::fmt::Display;
 
@@ -7,13 +7,13 @@ use serde::de::{Error, Expected, Unexpected};
 use super::tree::{Kind, Node};
 use crate::core::time::EXPECTED;
 
-/// Longer values are cut where they are quoted.
+/// Longer values are truncated in errors.
 const MAX_QUOTED: usize = 40;
 
-/// Keys that are known only to be refused with their reason.
+/// Keys that are known only to be refused with an explanation.
 const NEVER_POSSIBLE: [&str; 1] = ["exec"];
 
-/// One thing that is wrong, and the way to it.
+/// An error, and the path to it.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) what: What,
@@ -30,9 +30,9 @@ pub(super) enum What {
     MissingKey(&'static str),
     /// None of these words.
     Word(&'static [&'static str]),
-    /// Not what serde calls so.
+    /// Not of the type that serde names.
     Not(String),
-    /// What a type of its own says.
+    /// The error of a custom type.
     Other(String),
 }
 
@@ -41,7 +41,7 @@ impl Fault {
         Self { what, way: Vec::new(), of_key: false }
     }
 
-    /// Of the entry with this number.
+    /// In the entry with this number.
     pub(super) fn within(mut self, index: usize) -> Self {
         self.way.push(index);
         self
@@ -52,7 +52,7 @@ impl Fault {
         self.within(index)
     }
 
-    /// What a type makes of a text is said in our words, if we have some.
+    /// Replaces the error of a type for a text by ours, if we have one.
     pub(super) fn meant(self, wanted: &str) -> Self {
         match (&self.what, wanted_words(wanted)) {
             (What::Other(_) | What::Not(_), Some(_)) if self.way.is_empty() => Self::new(What::Not(wanted.to_owned())),
@@ -61,7 +61,7 @@ impl Fault {
     }
 }
 
-/// What serde and the types that are read call what they want: in our words. Their order does not matter.
+/// What serde and the types call their expected values, in our words. Their order does not matter.
 fn wanted_words(wanted: &str) -> Option<&'static str> {
     Some(match wanted {
         "a boolean" => "true or false",
@@ -78,18 +78,18 @@ fn wanted_words(wanted: &str) -> Option<&'static str> {
     })
 }
 
-/// What is said of the value.
+/// The error's text.
 pub(super) fn words(what: &What, node: &Node) -> String {
     match what {
-        What::UnknownKey([]) => "is not known, and nothing else is possible here".to_owned(),
+        What::UnknownKey([]) => "is unknown, and no keys are allowed here".to_owned(),
         What::UnknownKey(known) => {
             let known: Vec<_> = known.iter().copied().filter(|known| !NEVER_POSSIBLE.contains(known)).collect();
-            format!("is not known; possible: {}", known.join(", "))
+            format!("is unknown; allowed: {}", known.join(", "))
         }
         What::MissingKey(_) => "is missing".to_owned(),
         What::Word(known) if matches!(&node.kind, Kind::Plain(text) | Kind::Quoted(text) if known.contains(&text.as_str())) =>
         {
-            format!("{}, which needs a value behind it", is_what(node, true))
+            format!("{}, which needs a value after it", is_what(node, true))
         }
         What::Word(known) => match &node.kind {
             Kind::Map(entries) if entries.len() == 1 => {
@@ -98,23 +98,23 @@ pub(super) fn words(what: &What, node: &Node) -> String {
             _ => format!("{}; write one of: {}", is_what(node, true), known.join(", ")),
         },
         What::Other(text) if text.contains("untagged enum") => {
-            format!("{}, which is not possible here", is_what(node, true))
+            format!("{}, which is not allowed here", is_what(node, true))
         }
         What::Other(text) => text.lines().next().unwrap_or_default().to_owned(),
         What::Not(wanted) => {
             let words = wanted_words(wanted).unwrap_or(wanted);
-            // What stands where text is wanted may be a secret.
+            // A value where text is expected may be a secret.
             let quoted = !matches!(words, "text" | "a list" | "a mapping (key: value)");
             let hint = match &node.kind {
                 Kind::Plain(text) | Kind::Quoted(text) if is_bare_number(text) && words.starts_with("a time") => {
-                    format!(": a unit is missing, like {0}s, {0}m or {0}h", text.trim())
+                    format!(": add a unit, like {0}s, {0}m or {0}h", text.trim())
                 }
                 Kind::Plain(text) | Kind::Quoted(text) if text.starts_with('-') && words.starts_with("a time") => {
                     ", not negative".to_owned()
                 }
                 _ => String::new(),
             };
-            format!("{}, and must be {words}{hint}", is_what(node, quoted))
+            format!("{}, but must be {words}{hint}", is_what(node, quoted))
         }
     }
 }

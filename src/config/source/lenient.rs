@@ -1,4 +1,4 @@
-//! Reads a tree again and again: what is wrong is noted and mended, until the rest can be read.
+//! Reads a tree repeatedly: each problem is recorded and repaired, until the rest can be read.
 
 use serde::de::DeserializeOwned;
 
@@ -9,12 +9,12 @@ use super::{
     tree::{self, Key, Kind, Node, Parsed},
 };
 
-/// Whoever has as many to mend will look again afterwards.
+/// With this many problems, the operator will check again anyway after fixing them.
 const MAX_PROBLEMS: usize = 50;
-/// Names that are less alike have nothing to do with each other.
+/// Names that are less similar are not suggested.
 const MIN_LIKENESS: f64 = 0.75;
 
-/// The rest of what is written; what is wrong, and what was mended, is added to the source.
+/// Reads what is valid; problems and repairs are added to the source.
 pub(super) fn read<T: DeserializeOwned>(source: &mut Source) -> Option<T> {
     let start = Place { line: 1, column: 1 };
     let parsed = match tree::parse(&source.text) {
@@ -52,7 +52,7 @@ pub(super) fn read<T: DeserializeOwned>(source: &mut Source) -> Option<T> {
     read
 }
 
-/// Notes what is wrong and puts something in its place that can be read. False if that is not to be had.
+/// Records a problem and replaces the value by a readable one. False if that is impossible.
 fn mend(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
     fault.way.reverse();
     let mut path = String::new();
@@ -83,7 +83,7 @@ fn mend(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
             let mut at = path.clone();
             tree::push_key(&mut at, &name);
             let what = match meant {
-                Some(meant) => format!("is not known; did you mean {meant}?"),
+                Some(meant) => format!("is unknown; did you mean {meant}?"),
                 None => said,
             };
             source.problems.push(Problem { at, place: Some(place), what });
@@ -110,7 +110,7 @@ fn mend(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
             }
             true
         }
-        // What stands in for it is no good, either: some types can only be read from a text.
+        // The replacement is wrong, too: some types can only be read from a text.
         (_, Kind::Hole) => {
             node.kind = Kind::Quoted(String::new());
             true
@@ -137,16 +137,16 @@ fn mend(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
     }
 }
 
-/// The name that was most likely meant.
+/// The known name that was most likely meant.
 fn like<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Whoever writes half of a name means it: `quota_ratio`, `namespace`.
+    // An abbreviated name means the whole one: `quota_ratio`, `namespace`.
     let likeness = |known: &str| {
         let (a, b) = (name.to_lowercase(), known.to_lowercase());
         let whole = a.len() >= 3 && (b.starts_with(&a) || a.starts_with(&b));
         let alike = strsim::normalized_damerau_levenshtein(&a, &b).max(strsim::jaro_winkler(&a, &b) - 0.1);
         if whole { alike.max(0.8) } else { alike }
     };
-    // Only so much of a name is worth the time that it takes.
+    // Longer parts of a name are not worth the time.
     (name.len() <= 100).then_some(())?;
     known
         .map(|known| (likeness(known), known))

@@ -1,9 +1,9 @@
-//! A file that people wrote, and where in it is what. Finds all that is wrong with its shape at once (keys, types,
-//! spelling), so that [`crate::config`] can go on to what its values mean.
+//! A file that people wrote, with the positions of its values. Finds all structural problems at once (keys, types,
+//! spelling), so that [`crate::config`] can continue with what the values mean.
 //!
-//! Knows no key of any file: what is expected is asked of serde. A good file is read by the YAML library alone; the tree
-//! of this module is made only to explain a bad one. No value of a place where text is expected is ever shown: it may be
-//! a secret.
+//! Knows no key of any file: what is expected is asked of serde. A good file is read by the YAML library alone; the
+//! tree of this module is made only to explain a bad one. No value of a place where text is expected is ever shown: it
+//! may be a secret.
 
 mod de;
 mod fault;
@@ -24,17 +24,17 @@ use super::{ConfigError, Place, Problem};
 /// A thousand clusters with all keys are some two megabytes.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// A file's text, and what was found wrong with it so far.
+/// A file's text, and the problems found so far.
 #[derive(Debug, Default)]
 pub struct Source {
     path: Option<PathBuf>,
     text: String,
     problems: Vec<Problem>,
-    /// What stands in for something bad or absent. What is found wrong with it is no news.
+    /// Replacements for wrong or missing values. Errors about them are not reported.
     holes: BTreeSet<String>,
-    /// What has lost something bad. What is found wrong with it as a whole is no news.
+    /// Values from which something wrong was removed. Errors about them as a whole are not reported.
     disturbed: BTreeSet<String>,
-    /// There may be more.
+    /// There may be more problems.
     is_cut: bool,
     tree: Option<Node>,
 }
@@ -51,7 +51,10 @@ impl Source {
             problems: vec![Problem { at: String::new(), place, what }],
         };
         if bytes.len() as u64 > MAX_BYTES {
-            return Err(refused(None, format!("is longer than {MAX_BYTES} bytes: share it out over several defragd")));
+            return Err(refused(
+                None,
+                format!("is longer than {MAX_BYTES} bytes: divide it among several defragd processes"),
+            ));
         }
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Self { path: Some(path.to_owned()), ..Self::from_text(text) }),
@@ -64,19 +67,19 @@ impl Source {
         }
     }
 
-    /// Of a text that is in no file.
+    /// From a text that is not in a file.
     pub fn from_text(text: impl Into<String>) -> Self {
         Self { text: text.into(), ..Self::default() }
     }
 
-    /// Whether there is nothing but comments.
+    /// Whether there are only comments.
     pub fn is_blank(&self) -> bool {
         let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
         self.text.trim_start_matches('\u{feff}').lines().all(blank)
     }
 
-    /// What is written. Where something is wrong, the rest of it; what is wrong is told by [`Source::judge`]. None where
-    /// nothing can be made of it.
+    /// The parsed value. If something is wrong, the valid rest of it; [`Source::judge`] reports the problems. None if
+    /// nothing of it is usable.
     pub fn read<T: DeserializeOwned>(&mut self) -> Option<T> {
         let error = match serde_saphyr::from_str(&self.text) {
             Ok(value) => return Some(value),
@@ -85,7 +88,7 @@ impl Source {
         let before = self.problems.len();
         let read = lenient::read(self);
         if self.problems.len() == before {
-            // What the library alone knows to be wrong. What follows the first line quotes the file.
+            // Errors that only the library finds. Its text after the first line quotes the file.
             let what = error.to_string().lines().next().unwrap_or_default().to_owned();
             let place = error.location().map(|at| Place {
                 line: usize::try_from(at.line()).unwrap_or_default(),
@@ -96,7 +99,7 @@ impl Source {
         read
     }
 
-    /// What came of it, if nothing was wrong before either.
+    /// The result, if there was no problem before either.
     pub fn judge<T>(&mut self, result: Result<T, Vec<Problem>>) -> Result<T, ConfigError> {
         match result {
             Ok(value) if self.problems.is_empty() => Ok(value),
@@ -105,7 +108,7 @@ impl Source {
         }
     }
 
-    /// All that is wrong, in the order of the file: with its shape, and with what it means.
+    /// All problems, in the order of the file: in its structure and its meaning.
     pub fn error(&mut self, of_meaning: Vec<Problem>) -> ConfigError {
         let news: Vec<_> = of_meaning.into_iter().filter(|problem| !self.is_no_news(&problem.at)).collect();
         self.problems.extend(news);
@@ -116,13 +119,13 @@ impl Source {
         self.problems.sort_by_key(|problem| problem.place);
         let mut problems = self.problems.clone();
         if self.is_cut {
-            let what = "and perhaps more, to be seen once these are mended".to_owned();
+            let what = "there may be more problems: fix these and check again".to_owned();
             problems.push(Problem { at: String::new(), place: None, what });
         }
         ConfigError::Invalid { path: self.path.clone(), problems }
     }
 
-    /// The values of all keys that name files: path in the file, and what is written there.
+    /// The values of all keys that name files: path in the file, and value.
     pub fn named_files(&mut self) -> Vec<(String, String)> {
         self.tree().map(Node::named_files).unwrap_or_default()
     }
@@ -139,7 +142,7 @@ impl Source {
     }
 }
 
-/// The key path, then those of what it is in, up to the whole file.
+/// The key path, then those of its parents, up to the whole file.
 fn above<'a>(at: &'a str) -> impl Iterator<Item = &'a str> {
     let shorter = |at: &&'a str| {
         let at: &'a str = at;

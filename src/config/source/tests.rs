@@ -75,14 +75,14 @@ names: 3
         said,
         [
             "3:5:  items[0].nam: is not known; did you mean name?",
-            "4:12: items[0].count: is \"many\", and must be a whole number, not negative",
-            "5:12: items[1].count: is \"-1\", and must be a whole number, not negative",
-            "6:5:  items[1].name: is a list, and must be text",
-            "7:12: items[1].is_on: is \"7\", and must be true or false",
+            "4:12: items[0].count: is \"many\", but must be a whole number, not negative",
+            "5:12: items[1].count: is \"-1\", but must be a whole number, not negative",
+            "6:5:  items[1].name: is a list, but must be text",
+            "7:12: items[1].is_on: is \"7\", but must be true or false",
             "8:5:  items[1].word: has the key \"below\"; write one of: one, above",
             "9:5:  items[1].colour: is not known; possible: name, count, is_on, word",
             "11:11: items[2].word: is \"above\", which needs a value behind it",
-            "14:3: names.b: is a mapping, and must be text",
+            "14:3: names.b: is a mapping, but must be text",
             "15:1: names: is there twice; the first one is in line 12",
         ]
         .map(|line| {
@@ -108,7 +108,7 @@ fn what_is_missing_is_told_once() {
 #[test]
 fn aliases_and_merged_keys_are_followed_and_bounded() {
     let (file, said) = lines("items:\n  - &a {name: a, count: 3}\n  - {<<: *a, name: b, count: x}\n  - *a\n");
-    assert_eq!(said, ["3:30: items[1].count: is \"x\", and must be a whole number, not negative"]);
+    assert_eq!(said, ["3:30: items[1].count: is \"x\", but must be a whole number, not negative"]);
     assert_eq!(file.expect("the rest").items[2].count, Some(3));
     let mut bomb = "a: &a0 [x]\n".to_owned();
     for level in 1..30 {

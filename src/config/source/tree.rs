@@ -1,4 +1,4 @@
-//! A YAML text as a tree that knows where everything is.
+//! A YAML text as a tree with positions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -6,16 +6,16 @@ use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError,
 
 use super::{Place, Problem};
 
-/// No key is nearly so deep.
+/// Deeper than any key.
 const MAX_DEPTH: usize = 64;
-/// Aliases multiply what is written; a thousand clusters with all keys have fewer.
+/// Aliases multiply what is written; a thousand clusters with all keys have fewer values.
 const MAX_NODES: usize = 500_000;
 
-/// What the library says, and what it most likely comes from.
+/// The library's error, and its most likely cause.
 const HINTS: [(&str, &str); 4] = [
     ("placement of ':'", "; is a [, a { or a quote before it not closed?"),
-    ("block collection", "; is it indented as the lines above it?"),
-    ("tabs", "; indent with blanks"),
+    ("block collection", "; is it indented like the lines above it?"),
+    ("tabs", "; indent with spaces"),
     ("unclosed quote", "; it begins here"),
 ];
 
@@ -29,16 +29,16 @@ pub(super) struct Node {
 /// What it is.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
-    /// Not quoted: it may be a number, a truth value or nothing.
+    /// Not quoted: it may be a number, a boolean or null.
     Plain(String),
     Quoted(String),
     List(Vec<Node>),
     Map(Vec<(Key, Node)>),
-    /// Stands in for what is bad or absent: whatever is asked for, as little of it as possible.
+    /// Replaces a wrong or missing value: it reads as the smallest value of any type.
     Hole,
 }
 
-/// The name of a value.
+/// The key of a value.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     pub(super) name: String,
@@ -48,17 +48,17 @@ pub(super) struct Key {
 /// A text that is YAML.
 pub(super) struct Parsed {
     pub(super) root: Node,
-    /// Keys that are there twice. The first one counts.
+    /// Keys that are defined twice. The first one counts.
     pub(super) problems: Vec<Problem>,
 }
 
 impl Node {
-    /// A value that is not written, like that behind `key:`.
+    /// An absent value, like that after `key:`.
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Plain(text) if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
-    /// Where what is. What has a key of its own and more than one line is where that is.
+    /// Where a node is: at its key, if it has one and spans more than one line.
     pub(super) fn places(&self) -> HashMap<String, Place> {
         let mut places = HashMap::from([(String::new(), self.place)]);
         self.walk(&mut String::new(), &mut |path, key, node| {
@@ -125,7 +125,7 @@ pub(super) fn push_key(path: &mut String, key: &str) {
     path.push_str(key);
 }
 
-/// Reads the first document. The problem is the one that nothing can be read behind.
+/// Parses the first document. The error is the one after which nothing can be read.
 pub(super) fn parse(text: &str) -> Result<Parsed, Problem> {
     let mut builder = Builder {
         events: Parser::new_from_str(text.trim_start_matches('\u{feff}')),
@@ -139,7 +139,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, Problem> {
         match builder.next()? {
             (Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd, _) => {}
             (Event::StreamEnd, _) => break,
-            (_, place) if root.is_some() => return Err(problem(place, "has a second document; write it all in one")),
+            (_, place) if root.is_some() => return Err(problem(place, "has a second document; use a single one")),
             (event, place) => root = Some(builder.node(event, place, 0)?),
         }
     }
@@ -190,11 +190,11 @@ impl<'a, I: Iterator<Item = Result<(Event<'a>, Span), ScanError>>> Builder<I> {
             Event::MappingStart(_, anchor, _) => (anchor, Kind::Map(self.map(depth)?)),
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor).cloned();
-                let node = node.ok_or_else(|| problem(place, "is an alias (*…) within what it stands for"))?;
+                let node = node.ok_or_else(|| problem(place, "is an alias (*…) inside its own anchor"))?;
                 self.count(place, node.size())?;
                 return Ok(Node { place, ..node });
             }
-            _ => return Err(problem(place, "is no value")),
+            _ => return Err(problem(place, "is not a value")),
         };
         let node = Node { place, kind };
         if anchor != 0 {
@@ -228,7 +228,7 @@ impl<'a, I: Iterator<Item = Result<(Event<'a>, Span), ScanError>>> Builder<I> {
                 Event::MappingEnd => break,
                 Event::Scalar(text, style, ..) if style == ScalarStyle::Plain && text == "<<" => None,
                 Event::Scalar(text, ..) => Some(text.into_owned()),
-                _ => return Err(problem(place, "is a list, a mapping or an alias where a key's name must be")),
+                _ => return Err(problem(place, "is a list, a mapping or an alias, but must be a key's name")),
             };
             push_key(&mut self.path, name.as_deref().unwrap_or("<<"));
             let (event, at) = self.next()?;
@@ -237,7 +237,7 @@ impl<'a, I: Iterator<Item = Result<(Event<'a>, Span), ScanError>>> Builder<I> {
                 None => merged.push(value),
                 Some(name) => match lines.get(&name) {
                     Some(line) => {
-                        let what = format!("is there twice; the first one is in line {line}");
+                        let what = format!("is defined twice, first in line {line}");
                         self.problems.push(Problem { at: self.path.clone(), place: Some(place), what });
                     }
                     None => {
@@ -248,7 +248,7 @@ impl<'a, I: Iterator<Item = Result<(Event<'a>, Span), ScanError>>> Builder<I> {
             }
             self.path.truncate(length);
         }
-        // `<<: *other`: what the other has, and we do not.
+        // `<<: *other`: adds the keys of the other mapping that are missing here.
         let mut names: BTreeSet<String> = lines.into_keys().collect();
         for value in merged {
             let maps = if let Kind::List(maps) = value.kind { maps } else { vec![value] };
@@ -267,7 +267,7 @@ impl<'a, I: Iterator<Item = Result<(Event<'a>, Span), ScanError>>> Builder<I> {
 
     fn count(&mut self, place: Place, more: usize) -> Result<(), Problem> {
         self.nodes += more;
-        let what = "is more than can be read: too many values, or aliases of aliases";
+        let what = "is too large: too many values, or aliases of aliases";
         if self.nodes > MAX_NODES { Err(problem(place, what)) } else { Ok(()) }
     }
 }
@@ -282,7 +282,7 @@ impl Node {
     }
 }
 
-/// Columns are counted from 1, as editors do.
+/// Columns are counted from 1, like in editors.
 fn place(marker: &Marker) -> Place {
     Place { line: marker.line(), column: marker.col() + 1 }
 }

@@ -1,4 +1,4 @@
-//! How many pods of each workload are unhealthy: pure, so that what counts as *new* trouble can be seen in tables.
+//! How many pods of each workload are unhealthy: pure, so that tests can show in tables what counts as *new* trouble.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use super::{
     pod::Pod,
 };
 
-/// A workload has its replicas or it has not; nobody reads more names than these.
+/// More names of pods would not be read by an operator.
 const MAX_NAMES: usize = 10;
 
-/// The pods of a listing, counted as they come, so that no page of them is kept.
+/// The pods of a listing, counted as they arrive, so that no page of them is kept.
 #[derive(Debug)]
 pub(super) struct Census {
     now: Timestamp,
     workloads: BTreeMap<String, Workload>,
-    /// How many pods were seen.
+    /// How many pods were counted.
     pub(super) pods: usize,
 }
 
@@ -28,9 +28,9 @@ struct Workload {
     restless: usize,
     named: Vec<Named>,
     restless_named: Vec<Named>,
-    /// The youngest that failed for good.
+    /// When the youngest permanently failed pod was created.
     failed: Option<(Option<Timestamp>, Named)>,
-    /// When the youngest that is fine was made.
+    /// When the youngest healthy pod was created.
     fine: Option<Timestamp>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Named {
     pub(super) reason: String,
 }
 
-/// What was unhealthy before the run, as the journal keeps it.
+/// What was unhealthy before the run, as the journal stores it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Baseline {
     workloads: BTreeMap<String, Before>,
@@ -63,14 +63,14 @@ pub(super) struct Worse {
     pub(super) workload: String,
     /// How many are unhealthy now.
     pub(super) now: usize,
-    /// How many were before.
+    /// How many were unhealthy before.
     pub(super) before: usize,
-    /// The first few that are unhealthy now, those that were not before ahead.
+    /// The first few that are unhealthy now, those that were not before first.
     pub(super) pods: Vec<Named>,
 }
 
 impl Census {
-    /// Of nobody yet, judged at this time.
+    /// An empty census, judged at this time.
     pub(super) fn new(now: Timestamp) -> Self {
         Self { now, workloads: BTreeMap::new(), pods: 0 }
     }
@@ -82,7 +82,7 @@ impl Census {
         let created = pod.metadata.creation_timestamp;
         let named = |reason| Named { pod: pod.metadata.name.clone(), reason };
         match judge(pod, self.now) {
-            // One that is on its way out replaces nobody.
+            // A pod that is being deleted replaces no other.
             Health::Fine if pod.metadata.deletion_timestamp.is_some() => {}
             Health::Fine => workload.fine = workload.fine.max(created),
             Health::Restless(reason) => {
@@ -102,7 +102,7 @@ impl Census {
         }
     }
 
-    /// All that is unhealthy, as a baseline: also what restarted so lately that it may be crash-looping.
+    /// All unhealthy pods, as a baseline: includes those that restarted so recently that they may be crash-looping.
     pub(super) fn baseline(&self) -> Baseline {
         let workloads = self.workloads.iter().filter_map(|(key, workload)| {
             let (unhealthy, mut named) = workload.trouble();
@@ -146,9 +146,9 @@ impl Census {
 impl Workload {
     /// How many pods are unhealthy, and the first few of them.
     ///
-    /// A failed pod stays as it is, and as long as nobody removes it, while its controller makes another. So
-    /// failed ones do not count once a younger pod of the workload is fine, and as one otherwise: a Job that is
-    /// tried again and again is one trouble.
+    /// A failed pod remains until it is deleted, while its controller creates another. So failed ones do not count once
+    /// a younger pod of the workload is healthy, and as one otherwise: a Job that is retried again and again is one
+    /// problem.
     fn trouble(&self) -> (usize, Vec<Named>) {
         let mut named = self.named.clone();
         let replaced = |created: &Option<Timestamp>| self.fine.is_some() && *created < self.fine;

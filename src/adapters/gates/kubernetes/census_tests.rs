@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// A pod of a Deployment, `StatefulSet`, Job or nobody, made so many seconds after a fixed time.
+/// A pod of a Deployment, `StatefulSet`, Job or none, created this many seconds after a fixed time.
 fn pod(owner: (&str, &str), name: &str, made: i64, status: &Value) -> Pod {
     let made = Timestamp::from_second(1_795_000_000 + made).expect("in range").to_string();
     let mut pod = json!({"metadata": {"name": name, "namespace": "n", "creationTimestamp": made}, "status": status});
@@ -63,7 +63,7 @@ fn what_was_unhealthy_before_is_no_new_trouble_and_what_begins_to_be_is() {
 fn a_bad_pod_under_a_new_name_is_the_same_trouble() {
     let was = [pod(WEB, "web-a", 0, &bad())];
     assert_eq!(worse(&was, &[pod(WEB, "web-z", 9, &bad())]), []);
-    // But where names are kept, another one is another trouble.
+    // But where names are kept, another pod is another problem.
     let was = [pod(DB, "db-0", 0, &bad()), pod(DB, "db-1", 0, &good())];
     let moved = [pod(DB, "db-0", 0, &good()), pod(DB, "db-1", 0, &bad())];
     assert_eq!(worse(&was, &moved), [("n/Pod/db-1".to_owned(), 1, 0)]);

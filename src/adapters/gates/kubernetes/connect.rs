@@ -1,9 +1,10 @@
-//! From the settings to a client. Done anew for each check, and after each failure: credentials change.
+//! From the settings to a client. Done again for each check, and after each failure: credentials change.
 //!
-//! Without a kubeconfig it is the service account of the pod that we run in. `$KUBECONFIG` and `~/.kube/config`
-//! are not looked at: they may well be another cluster's, and a gate that watches another cluster is none.
-//! Credential plugins (`exec`) of a kubeconfig are run, without a terminal; one that hangs is not waited for beyond
-//! the time limit, but nobody ends it. No proxy is used. `insecure-skip-tls-verify` does what it says.
+//! Without a kubeconfig it uses the service account of the pod in which defragd runs. `$KUBECONFIG` and
+//! `~/.kube/config` are not used: they may well be for another cluster, and a gate that watches the wrong cluster is
+//! useless. Credential plugins (`exec`) of a kubeconfig are run, without a terminal; defragd does not wait for one that
+//! hangs longer than the time limit, but does not kill it either. No proxy is used. `insecure-skip-tls-verify` does
+//! what it says.
 
 use std::{path::Path, thread};
 
@@ -21,19 +22,19 @@ pub(in crate::adapters) struct Connection {
     pub(in crate::adapters) client: Client,
     /// `scheme://host:port`, without anything that could be a secret.
     pub(super) server: String,
-    /// What is sent and must not be shown; nothing where a credential plugin gives it, which the library keeps to itself.
+    /// The secrets that are sent; empty if a credential plugin provides them, which the library keeps to itself.
     pub(super) secrets: Option<Secrets>,
 }
 
 impl Connection {
-    /// Reads files, and may run a credential plugin: bound it by a timeout.
+    /// Reads files, and may run a credential plugin: the caller must bound it by a timeout.
     pub(in crate::adapters) async fn open(settings: &PodsSettings) -> Result<Self, ListError> {
         let mut config = match &settings.kubeconfig {
             Some(path) => from_file(path, settings.context.clone()).await?,
             None => Config::incluster()
                 .map_err(|inner| ListError::Config { kubeconfig: None, detail: error::chain(&inner) })?,
         };
-        // From the environment: a kubeconfig's own was refused above.
+        // From the environment: a proxy in the kubeconfig was refused above.
         config.proxy_url = None;
         // The listing as a whole has its limit, and the gate its own repetitions.
         config.default_retry = false;
@@ -56,23 +57,23 @@ impl Connection {
     }
 }
 
-/// Does what may block, such as reading files and waiting for a credential plugin, on a thread of its own; nothing
-/// if that thread cannot be had or panics. Not one of the runtime's: the runtime would not end before it, so a
-/// plugin that hangs would keep defragd from ending.
+/// Does what may block, such as reading files and waiting for a credential plugin, on a separate thread; `None` if that
+/// thread cannot be started or panics. It is not one of the runtime's threads: the runtime would wait for it at the
+/// end, so a plugin that hangs would keep defragd from exiting.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (done, result) = oneshot::channel();
     let runtime = Handle::current();
     let thread = thread::Builder::new().name("kubeconfig".to_owned()).spawn(move || {
         // A client starts a task of its own.
         let _inside = runtime.enter();
-        // Nobody waits any more if the time was up.
+        // If the time is up, the receiver is gone.
         let _ = done.send(work());
     });
     thread.ok()?;
     result.await.ok()
 }
 
-/// The library takes a token file as it is, and a line end makes a token that no header can have.
+/// The library uses the content of a token file as it is, and no header can contain a line end.
 fn read_token(config: &mut Config, server: &str) -> Result<(), ListError> {
     if let Some(file) = config.auth_info.token_file.take() {
         let token = std::fs::read_to_string(&file).map_err(|inner| ListError::Credentials {
@@ -84,7 +85,7 @@ fn read_token(config: &mut Config, server: &str) -> Result<(), ListError> {
     Ok(())
 }
 
-/// The token and the password, which the library shows in a kubeconfig's JSON alone.
+/// The token and the password, which the library exposes only in a kubeconfig's JSON.
 fn secrets(auth: &AuthInfo) -> Option<Secrets> {
     let json = serde_json::to_value(auth).ok()?;
     let plugin = auth.exec.is_some() || auth.auth_provider.is_some();
@@ -104,7 +105,7 @@ async fn from_file(path: &Path, context: Option<String>) -> Result<Config, ListE
         }
     }
     for exec in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()?.exec.as_mut()) {
-        // There is nobody to ask, and what a plugin writes to its standard error is not for our log.
+        // No one can answer a prompt, and what a plugin writes to standard error must not get into our log.
         exec.interactive_mode = Some(ExecInteractiveMode::Never);
     }
     let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };

@@ -1,7 +1,7 @@
 //! Why the pods could not be listed, in words for the operator.
 //!
-//! Not one of these texts may hold a secret. The client library's own do: its error of a credential plugin has
-//! the plugin's whole output, that of a kubeconfig may quote it. So nothing of either is passed on unseen.
+//! None of these texts may contain a secret. The client library's own do: its error of a credential plugin contains the
+//! plugin's whole output, that of a kubeconfig may quote it. So neither is passed on unchecked.
 
 use std::{error::Error as StdError, path::PathBuf, time::Duration};
 
@@ -14,40 +14,40 @@ use thiserror::Error;
 
 use super::connect::Connection;
 
-/// The API server's own words are a sentence; what a proxy answers may be a page.
+/// The API server's own messages are a sentence; the answer of a proxy may be a page.
 const MAX_WORDS_CHARS: usize = 240;
 
 /// Why there is no list of pods.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(in crate::adapters) enum ListError {
-    /// How to reach the API server is not known.
+    /// It is unclear how to reach the API server.
     #[error("cannot use {}: {detail}", source_of(kubeconfig.as_ref()))]
     Config { kubeconfig: Option<PathBuf>, detail: String },
-    /// There is something wrong with what is to prove who we are.
+    /// The credentials are wrong.
     #[error("cannot use the credentials for {server}: {detail}")]
     Credentials { server: String, detail: String },
     /// No answer.
     #[error("cannot reach the API server {server}: {detail}")]
     Unreachable { server: String, detail: String },
-    /// No whole answer in time.
+    /// No complete answer in time.
     #[error("the API server {server} did not list the pods within {} s", after.as_secs_f64())]
     TimedOut { server: String, after: Duration },
-    /// It does not know us.
+    /// It does not know the client.
     #[error("the API server {server} does not accept the credentials (401)")]
     Unauthorized { server: String },
-    /// We lack the permission.
-    #[error("the API server denies it (403): the permission to list pods {scope} is missing; it says: {said}")]
+    /// The client lacks the permission.
+    #[error("the API server denies it (403): the permission to list pods {scope} is missing: {said}")]
     Denied { scope: String, said: String },
-    /// It says no for another reason.
+    /// Another error.
     #[error("the API server {server} answered {code}: {said}")]
     Refused { server: String, code: u16, said: String },
-    /// It says something else.
-    #[error("the API server {server} answered what is no list of pods: {detail}")]
+    /// An unexpected answer.
+    #[error("the API server {server} did not answer with a list of pods: {detail}")]
     NotUnderstood { server: String, detail: String },
-    /// The listing was too slow for the API server, again and again.
-    #[error("the API server {server} gave up the listing {times} times before its last page (410)")]
+    /// The listing was too slow for the API server, repeatedly.
+    #[error("the API server {server} aborted the listing {times} times before its last page (410)")]
     Expired { server: String, times: u32 },
-    /// There is more than a gate should look at.
+    /// There are more pods than a gate should read.
     #[error("there are more than {limit} pods; choose namespaces or selectors")]
     TooMany { limit: usize },
 }
@@ -68,19 +68,19 @@ pub(super) fn kubeconfig(error: &KubeconfigError) -> String {
     };
     match error {
         KubeconfigError::ReadConfig(error, _) => format!("cannot read it: {error}"),
-        // The parser's own text quotes the line, and that may be a token's.
-        KubeconfigError::Parse(_) => "it is not the YAML of a kubeconfig".to_owned(),
+        // The parser's own text quotes the line, which may contain a token.
+        KubeconfigError::Parse(_) => "it is not a valid kubeconfig".to_owned(),
         KubeconfigError::CurrentContextNotSet => "it has no current-context, and no context is set".to_owned(),
         KubeconfigError::LoadContext(name) => format!("it has no context {name:?}"),
         KubeconfigError::LoadClusterOfContext(name) => format!("it has no cluster {name:?}"),
         KubeconfigError::MissingClusterUrl => "its cluster has no server".to_owned(),
-        KubeconfigError::ParseClusterUrl(_) => "the server of its cluster is no URL".to_owned(),
-        KubeconfigError::ParseProxyUrl(_) => "the proxy in the environment is no URL (none is used)".to_owned(),
+        KubeconfigError::ParseClusterUrl(_) => "the server of its cluster is not a URL".to_owned(),
+        KubeconfigError::ParseProxyUrl(_) => "the proxy in the environment is not a URL (no proxy is used)".to_owned(),
         KubeconfigError::LoadCertificateAuthority(error) => data("certificate authority", error),
         KubeconfigError::LoadClientCertificate(error) => data("client certificate", error),
         KubeconfigError::LoadClientKey(error) => data("client key", error),
         KubeconfigError::ParseCertificates(_) => "its certificate authority is not PEM".to_owned(),
-        _ => "it is not understood".to_owned(),
+        _ => "it cannot be parsed".to_owned(),
     }
 }
 
@@ -99,7 +99,7 @@ fn credentials(error: &(dyn StdError + 'static)) -> Option<String> {
                     format!("cannot read the token file {}: {error}", path.display())
                 }
                 AuthError::InvalidBearerToken(_) => "the token cannot be put into a header".to_owned(),
-                _ => "they, or their plugin, are not of a kind that is supported".to_owned(),
+                _ => "this kind of credentials or plugin is not supported".to_owned(),
             });
         }
         // Its `source` is its error's source: the error itself would be passed over.
@@ -116,7 +116,7 @@ pub(super) fn client(error: &kube::Error, server: &str) -> ListError {
     let detail = credentials(error).unwrap_or_else(|| match error {
         kube::Error::RustlsTls(error) => chain(error),
         kube::Error::InferKubeconfig(error) => kubeconfig(error),
-        _ => "they are not understood".to_owned(),
+        _ => "they cannot be parsed".to_owned(),
     });
     ListError::Credentials { server: server.to_owned(), detail }
 }
@@ -136,15 +136,15 @@ pub(super) fn transport(error: &kube::Error, server: &str) -> ListError {
     }
 }
 
-/// What a bad answer means.
+/// What an error status means.
 pub(super) fn answer(code: u16, body: &[u8], connection: &Connection, scope: &str) -> ListError {
     let Connection { server, secrets, .. } = connection;
-    // Only what is a Status of Kubernetes' is shown: anything else is not the API server's. What stands before it may
-    // say back what it was told.
+    // Only a Kubernetes Status is shown: any other answer is not the API server's. A server in front of it may repeat
+    // what it was sent.
     let said = serde_json::from_slice::<Status>(body).ok().map(|status| status.message).filter(|said| !said.is_empty());
     let said = match (said, secrets) {
-        (None, _) => "nothing more".to_owned(),
-        (Some(_), None) => "what is not shown, for the credential plugin's token may be in it".to_owned(),
+        (None, _) => "no details".to_owned(),
+        (Some(_), None) => "details hidden, because they may contain the credential plugin's token".to_owned(),
         (Some(said), Some(secrets)) => secrets.mask(&said).chars().take(MAX_WORDS_CHARS).collect(),
     };
     match code {

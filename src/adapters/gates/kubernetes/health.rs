@@ -1,40 +1,41 @@
-//! Whether a pod is well: a pure function of what Kubernetes says about it and of the time.
+//! Whether a pod is healthy: a pure function of what Kubernetes reports about it and of the time.
 //!
 //! | pod | verdict |
 //! |---|---|
 //! | `Succeeded` | fine: a finished Job's |
 //! | `Running`, condition `Ready` | fine; but see below |
-//! | `Running`, not ready, all that is not ready has ended well and is not started again | fine: its work is done, only a helper (an injected proxy, say) still runs |
+//! | `Running`, not ready, but all containers that are not ready have ended successfully and are not restarted | fine: its work is done, only a helper (such as an injected proxy) still runs |
 //! | being deleted | fine until its own grace period is over, `Terminating` after that |
 //! | anything else: `Pending`, `Failed`, `Unknown`, `Running` but not ready | unhealthy, with the reason that `kubectl get pods` would show |
 //!
-//! A crash-looping container runs for a while between its crashes, and its pod may be ready meanwhile. It is
-//! seen as what it is until it has run for clearly longer than the last time. And whoever restarted lately
-//! cannot be called healthy in a *baseline*: it might be in such a pause.
+//! A crash-looping container runs for a while between its crashes, and its pod may be ready meanwhile. It counts as
+//! crash-looping until it has run for clearly longer than the last time. And a container that restarted recently does
+//! not count as healthy in a *baseline*: it might be in such a pause.
 //!
-//! Times are the nodes' and the API server's against our own: clocks that differ by seconds shift the limits by as much.
+//! Times of the nodes and the API server are compared with our own clock: a difference of seconds shifts the limits by
+//! as much.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::pod::{Container, Pod, Status, Terminated};
 
-/// The kubelet forgets a container's crashes once it has run for so long; so do we.
+/// The kubelet forgets a container's crashes once it has run this long; so do we.
 const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_mins(10);
-/// The kubelet's first pause: a container that crashes at once is believed after as long.
+/// The kubelet's first pause: after this time, a container that used to crash at once counts as running.
 const LEAST_RUN: SignedDuration = SignedDuration::from_secs(10);
 /// Longer than any reason of Kubernetes' own; the field is free text.
 const MAX_REASON_CHARS: usize = 60;
 
-/// What a pod is found to be.
+/// The health of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Health {
-    /// As it should be.
+    /// Healthy.
     Fine,
-    /// As it should be now, but it restarted so lately that a baseline takes it as unhealthy.
+    /// Healthy now, but it restarted so recently that a baseline counts it as unhealthy.
     Restless(String),
-    /// Failed for good; whether that matters depends on what its workload did since.
+    /// Failed permanently; whether that matters depends on later pods of its workload.
     Failed(String),
-    /// Not as it should be.
+    /// Unhealthy.
     Unhealthy(String),
 }
 
@@ -70,8 +71,8 @@ fn running(pod: &Pod, now: Timestamp) -> Health {
     if work_is_done(pod) { Health::Fine } else { Health::Unhealthy(why(status)) }
 }
 
-/// The last end of a container that runs now but has crashed again and again, as far as one can tell: its last
-/// run was short, and this one is not yet clearly longer.
+/// The last end of a container that runs now but has crashed repeatedly, as far as that can be determined: its last run
+/// was short, and this one is not yet clearly longer.
 fn looping(container: &Container, now: Timestamp) -> Option<&Terminated> {
     let last = container.last_state.terminated.as_ref()?;
     let last_run = last.finished_at?.duration_since(last.started_at?).max(SignedDuration::ZERO);
@@ -86,7 +87,7 @@ fn restarted_ago(container: &Container, now: Timestamp) -> Option<SignedDuration
     (ago < FORGOTTEN_AFTER).then_some(ago.max(SignedDuration::ZERO))
 }
 
-/// In a pod whose containers are not started again after a good end, each that is not ready has had one.
+/// Whether, in a pod whose containers are not restarted after success, all those that are not ready have succeeded.
 fn work_is_done(pod: &Pod) -> bool {
     let mut waited_for = pod.status.container_statuses.iter().flatten().filter(|container| !container.ready).peekable();
     let ended_well = |container: &Container| container.state.terminated.as_ref().is_some_and(|end| end.exit_code == 0);
@@ -95,10 +96,10 @@ fn work_is_done(pod: &Pod) -> bool {
         && waited_for.all(ended_well)
 }
 
-/// The most telling reason of an unhealthy pod.
+/// The most informative reason of an unhealthy pod.
 fn why(status: &Status) -> String {
     let failed = status.phase.as_deref() == Some("Failed");
-    // For a failed pod what was done to it (Evicted, NodeShutdown, …) says more than how its containers ended.
+    // For a failed pod, what was done to it (Evicted, NodeShutdown, …) says more than how its containers ended.
     let own = || status.reason.clone();
     let found = if failed { own() } else { None }
         .or_else(|| init_first(status, stuck))
@@ -112,7 +113,7 @@ fn why(status: &Status) -> String {
     found.chars().take(MAX_REASON_CHARS).collect()
 }
 
-/// The first init container, then the first container, for which there is something to say.
+/// The reason of the first init container, then of the first container, that has one.
 fn init_first(status: &Status, say: impl Fn(&Container) -> Option<String>) -> Option<String> {
     let init = status.init_container_statuses.iter().flatten().find_map(&say).map(|reason| format!("Init:{reason}"));
     init.or_else(|| status.container_statuses.iter().flatten().find_map(&say))
@@ -122,7 +123,7 @@ fn waits_for(container: &Container) -> Option<String> {
     container.state.waiting.as_ref()?.reason.clone()
 }
 
-/// What keeps a container from starting, other than that it is not yet its turn.
+/// What keeps a container from starting, other than waiting for its turn.
 fn stuck(container: &Container) -> Option<String> {
     let reason = waits_for(container).filter(|reason| reason != "ContainerCreating" && reason != "PodInitializing")?;
     Some(match &container.last_state.terminated {

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// The present of every case; times in it are given as seconds before it.
+/// The present in every case; times in it are given as seconds before it.
 const NOW: i64 = 1_795_500_000;
 
 fn ago(seconds: i64) -> String {
@@ -41,7 +41,7 @@ fn ended(code: i32, reason: &str) -> Value {
     json!({"ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": code, "reason": reason}}})
 }
 
-/// Runs since, after a run that lasted so long and ended when this one began.
+/// Running since then, after a run of the given length that ended when this one began.
 fn restarted(runs_for: i64, last_run: i64, code: i32) -> Value {
     let last = json!({"exitCode": code, "reason": "Error", "startedAt": ago(runs_for + last_run), "finishedAt": ago(runs_for)});
     json!({"ready": true, "restartCount": 3, "state": {"running": {"startedAt": ago(runs_for)}},
@@ -76,7 +76,7 @@ fn a_container_that_waits_says_why() {
     ];
     for (container, reason) in table {
         assert_eq!(verdict(pod("Pending", &json!([container]))), unhealthy(reason));
-        // Beside a good one it is the same.
+        // Beside a healthy one it is the same.
         assert_eq!(verdict(pod("Running", &json!([ready(), container]))), unhealthy(reason));
     }
 }
@@ -91,7 +91,7 @@ fn init_containers_are_seen_too() {
     assert_eq!(with_init(waiting("CrashLoopBackOff")), unhealthy("Init:CrashLoopBackOff"));
     assert_eq!(with_init(waiting("ErrImagePull")), unhealthy("Init:ErrImagePull"));
     assert_eq!(with_init(ended(2, "Error")), unhealthy("Init:exit 2"));
-    // The one that has done its work is not what the pod waits for.
+    // The pod does not wait for the container that has done its work.
     assert_eq!(with_init(ended(0, "Completed")), unhealthy("PodInitializing"));
 }
 
@@ -158,7 +158,7 @@ fn a_job_whose_work_is_done_is_fine_while_a_helper_still_runs() {
     let done = json!([ended(0, "Completed"), ready()]);
     assert_eq!(with_policy("Never", done.clone()), Health::Fine);
     assert_eq!(with_policy("OnFailure", done.clone()), Health::Fine);
-    // This one will be started again.
+    // This one will be restarted.
     assert_eq!(with_policy("Always", done), unhealthy("not ready"));
     assert_eq!(with_policy("Never", json!([ended(1, "Error"), ready()])), unhealthy("exit 1"));
     let not_yet = json!({"ready": false, "state": {"running": {"startedAt": ago(5)}}});
@@ -171,7 +171,7 @@ fn a_crash_looping_container_is_not_believed_until_it_ran_longer_than_before() {
     assert_eq!(running(restarted(3, 5, 1)), unhealthy("crash-looping, exit 1"));
     assert_eq!(running(restarted(9, 0, 1)), unhealthy("crash-looping, exit 1"));
     assert_eq!(running(restarted(80, 45, 1)), unhealthy("crash-looping, exit 1"));
-    // It came through: no trouble, but not what a baseline would call healthy.
+    // It recovered: no problem, but a baseline does not count it as healthy.
     assert_eq!(running(restarted(11, 5, 1)), Health::Restless("restarted 11 s ago".to_owned()));
     assert_eq!(running(restarted(95, 45, 1)), Health::Restless("restarted 95 s ago".to_owned()));
     // One crash after days of good service is no loop.

@@ -1,8 +1,8 @@
 //! Lists pods, page by page, and counts them.
 //!
-//! Reads are consistent (no `resourceVersion=0`): an answer from the API server's memory could be older than the
-//! trouble, and a read that goes through to etcd says something about etcd, too. The client library's own
-//! `request` is not used: it reads bodies of any length, and logs those that it does not understand.
+//! Reads are consistent (no `resourceVersion=0`): an answer from the API server's cache could be older than the
+//! problem, and a read that goes through to etcd says something about etcd, too. The client library's own `request` is
+//! not used: it reads bodies of any length, and logs those that it cannot parse.
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
@@ -16,16 +16,16 @@ use super::{
     pod::Page,
 };
 
-/// As kubectl asks for.
+/// The same as kubectl's.
 const PAGE_PODS: u32 = 500;
-/// A page of that many pods is some megabytes; ten times as much is no list of pods.
+/// A page of that many pods has some megabytes; ten times as much is not a list of pods.
 const MAX_PAGE_BYTES: usize = 64 << 20;
-/// The largest clusters have more, but a gate that reads them all every few seconds is trouble itself.
+/// The largest clusters have more, but a gate that reads them all every few seconds would cause problems itself.
 const MAX_PODS: usize = 20_000;
-/// Continue tokens live for minutes. Whoever loses them again and again will not get to the end.
+/// Continue tokens live for minutes. A listing that loses them repeatedly will not finish.
 const MAX_LISTINGS: u32 = 3;
 
-/// Counts all pods that were chosen.
+/// Counts all selected pods.
 pub(super) async fn count(connection: &Connection, settings: &PodsSettings) -> Result<Census, ListError> {
     for _ in 0..MAX_LISTINGS {
         if let Some(census) = once(connection, settings).await? {
@@ -35,7 +35,7 @@ pub(super) async fn count(connection: &Connection, settings: &PodsSettings) -> R
     Err(ListError::Expired { server: connection.server.clone(), times: MAX_LISTINGS })
 }
 
-/// All of them, or nothing if a continue token was too old and all must begin anew.
+/// All of them, or `None` if a continue token was too old and the listing must restart.
 async fn once(connection: &Connection, settings: &PodsSettings) -> Result<Option<Census>, ListError> {
     let mut census = Census::new(Timestamp::now());
     if settings.namespaces.is_empty() {
@@ -44,7 +44,7 @@ async fn once(connection: &Connection, settings: &PodsSettings) -> Result<Option
     }
     for namespace in &settings.namespaces {
         if namespace.is_empty() || !namespace.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            let detail = format!("{namespace:?} is no name of a namespace");
+            let detail = format!("{namespace:?} is not a valid namespace name");
             return Err(ListError::Config { kubeconfig: settings.kubeconfig.clone(), detail });
         }
         let path = format!("/api/v1/namespaces/{namespace}/pods");
@@ -117,8 +117,8 @@ async fn get(connection: &Connection, path: &str, params: &ListParams) -> Result
 
 fn read(body: &[u8], server: &str) -> Result<Page, ListError> {
     let no = |detail: String| ListError::NotUnderstood { server: server.to_owned(), detail };
-    // serde's text may quote a value, so only where it was is passed on.
+    // serde's text may quote a value, so only the position is passed on.
     let page: Page =
         serde_json::from_slice(body).map_err(|inner| no(format!("line {} column {}", inner.line(), inner.column())))?;
-    if page.kind == "PodList" { Ok(page) } else { Err(no("its kind is another".to_owned())) }
+    if page.kind == "PodList" { Ok(page) } else { Err(no("it has another kind".to_owned())) }
 }

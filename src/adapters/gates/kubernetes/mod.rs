@@ -1,19 +1,20 @@
 //! The gate `kubernetes_pods`: pods that became unhealthy since the run began. It lists pods and does nothing else.
 //!
-//! Before the run, what is unhealthy is written down as the baseline, and is no obstacle. Later, a workload with
-//! *more* unhealthy pods than in the baseline, at every look for the whole grace, fails the gate. In reading order:
-//! `health` says when a pod is unhealthy, `pod` whose it is, `census` what is new, `patience` how long it lasted;
-//! `connect`, `list` and `error` fetch the pods.
+//! Before the run, unhealthy pods are recorded as the baseline, and do not fail the gate. Later, a workload that has
+//! *more* unhealthy pods than in the baseline, at every listing for the whole grace period, fails the gate. In reading
+//! order: `health` says when a pod is unhealthy, `pod` to which workload it belongs, `census` what is new, `patience`
+//! how long it has lasted; `connect`, `list` and `error` read the pods.
 //!
-//! What follows from that, and is meant:
-//! - a rollout that takes longer than the grace looks like trouble, for its workload always has pods that start;
-//! - where the pods that are unhealthy change but not their number, only a workload whose pods keep their names
-//!   (`StatefulSets`, static pods, pods alone) shows it;
-//! - a selector that selects no pod passes: `field_selector: status.phase!=Running` is a way to spare a big
-//!   cluster. The detail says how many pods were seen.
+//! Known and intended consequences:
+//! - a rollout that takes longer than the grace period looks like trouble, because its workload always has starting
+//!   pods;
+//! - if other pods are unhealthy than before, but not more of them, only a workload whose pods keep their names
+//!   (`StatefulSets`, static pods, single pods) shows it;
+//! - a selector that selects no pod passes: `field_selector: status.phase!=Running` is a way to reduce the load in a
+//!   big   cluster. The detail says how many pods were found.
 //!
-//! During the checks after members an API server that does not answer has the same grace: it lives on the etcd
-//! that was just defragmented.
+//! During the checks after members, an API server that does not answer gets the same grace period: it depends on the
+//! etcd that was just defragmented.
 
 mod census;
 mod connect;
@@ -40,34 +41,34 @@ use crate::{
     ports::gate::{GateProbe, Occasion, Reading},
 };
 
-/// Often enough to see trouble end soon, seldom enough for an API server to bear.
+/// Often enough to notice soon that a problem has ended, seldom enough for an API server.
 const POLL: Duration = Duration::from_secs(3);
-/// As many names as a line can bear.
+/// As many names as fit in a line.
 const MAX_NAMES: usize = 10;
 
-/// What the gate looks at.
+/// What the gate checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodsSettings {
     /// How to reach the API server; without one, as the pod that defragd runs in.
     pub kubeconfig: Option<PathBuf>,
     /// Which of the kubeconfig's contexts; its `current-context` otherwise.
     pub context: Option<String>,
-    /// Only these; all of them if there is none.
+    /// Only these; all if empty.
     pub namespaces: Vec<String>,
-    /// Only pods with such labels, as `kubectl get --selector` has it.
+    /// Only pods with such labels, like `kubectl get --selector`.
     pub label_selector: Option<String>,
-    /// Only pods with such fields, as `kubectl get --field-selector` has it.
+    /// Only pods with such fields, like `kubectl get --field-selector`.
     pub field_selector: Option<String>,
-    /// New trouble that is over within that is none.
+    /// A new problem that ends within this time does not count.
     pub grace: Duration,
-    /// For one listing: connecting, credentials and all pages.
+    /// For one listing, including connection, credentials and all pages.
     pub timeout: Duration,
 }
 
 impl PodsSettings {
-    /// Within this a check has ended by itself, whatever happens.
+    /// The limit within which a check ends by itself in any case.
     pub fn limit(&self) -> Duration {
-        // Two graces, see `patience` and `after`; a pause that is as long as a listing; and the last listing.
+        // Two grace periods, see `patience` and `after`; a pause as long as a listing; and the last listing.
         2 * self.grace + 2 * self.timeout + POLL
     }
 }
@@ -79,7 +80,7 @@ pub struct PodsProbe {
 }
 
 impl PodsProbe {
-    /// Nothing is read and nobody is called before the first check.
+    /// Nothing is read or sent before the first check.
     pub fn new(settings: PodsSettings) -> Self {
         Self { settings }
     }
@@ -87,7 +88,7 @@ impl PodsProbe {
     /// One listing, within its limit. The connection is kept until something goes wrong with it.
     async fn count(&self, kept: &mut Option<Connection>) -> Result<Census, ListError> {
         let limit = self.settings.timeout;
-        // Until the settings are read, the server's name is not known.
+        // The server's name is unknown until the settings are read.
         let mut server = kept.as_ref().map_or_else(|| "of the cluster".to_owned(), |kept| kept.server.clone());
         let listing = async {
             let connection = match kept.take() {
@@ -113,7 +114,7 @@ impl PodsProbe {
             Err(error) => Reading::fail(error.to_string()),
             Ok(census) => {
                 let (pods, workloads) = census.unhealthy();
-                let detail = format!("{} pods; {pods} unhealthy already, of {workloads} workloads", census.pods);
+                let detail = format!("{} pods; {pods} already unhealthy, of {workloads} workloads", census.pods);
                 match serde_json::to_value(census.baseline()) {
                     Ok(baseline) => Reading { baseline: Some(baseline), ..seen(Reading::pass(detail), &census) },
                     Err(error) => Reading::fail(format!("the baseline cannot be written: {error}")),
@@ -126,8 +127,8 @@ impl PodsProbe {
         let known: Option<Baseline> = given.and_then(|baseline| serde_json::from_value(baseline.clone()).ok());
         let compared = match (&known, given) {
             (Some(_), _) => "",
-            (None, None) => "; there is no baseline from before the run, so all that is unhealthy counts",
-            (None, Some(_)) => "; the baseline from before the run is not understood, so all that is unhealthy counts",
+            (None, None) => "; there is no baseline from before the run, so every unhealthy pod counts",
+            (None, Some(_)) => "; the baseline from before the run cannot be parsed, so every unhealthy pod counts",
         };
         let baseline = known.unwrap_or_default();
         let (begin, grace) = (Instant::now(), self.settings.grace);
@@ -156,7 +157,7 @@ impl PodsProbe {
                     }
                 }
             }
-            // A listing that takes long is heavy: the API server shall rest as long.
+            // A slow listing is a heavy one: the API server gets a pause of the same length.
             sleep(look_begin.elapsed().max(POLL.min(grace / 4))).await;
         }
     }
@@ -186,7 +187,7 @@ fn passed(census: &Census, worse: &[Worse]) -> String {
     let (unhealthy, _) = census.unhealthy();
     let late = match worse.len() {
         0 => String::new(),
-        // See `Patience`: they began after the grace.
+        // See `Patience`: they began after the grace period.
         late => format!("; {late} workloads began to have more while others were waited for"),
     };
     format!("{} pods, {unhealthy} unhealthy; no workload has more than before the run{late}", census.pods)
@@ -202,7 +203,7 @@ fn failed(worse: &[Worse], lasting: &[String], grace: Duration) -> String {
     format!("{count} workloads have more unhealthy pods than before the run, for {seconds} s or longer: {shown}{more}")
 }
 
-/// As many of the pods of a workload as are new trouble.
+/// As many of the pods of a workload as are newly unhealthy.
 fn names(worse: &Worse) -> Vec<String> {
     let new = worse.pods.iter().take(worse.now - worse.before);
     new.map(|named| named.in_words(&worse.workload)).collect()

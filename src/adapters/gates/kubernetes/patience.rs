@@ -1,28 +1,28 @@
-//! Who has been in new trouble for how long, over the looks of one check. Pure: times are given.
+//! Which workloads have been newly unhealthy for how long, over the listings of one check. Pure: times are given.
 //!
-//! In a busy cluster some pod is always starting, so a check cannot wait for a moment of perfect peace: it
-//! follows the workloads that are in trouble when it begins or come to be within its grace, each for a grace of
-//! its own, and leaves what begins later to the next check. So it ends within twice the grace.
+//! In a busy cluster some pod is always starting, so a check cannot wait for a moment without any unhealthy pod: it
+//! follows the workloads that are unhealthy when it begins or become so within its grace period, each for a grace
+//! period of its own, and leaves what begins later to the next check. So it ends within twice the grace period.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::census::Worse;
 
-/// The workloads that are followed, with the time of the check at which their trouble was first seen.
+/// The followed workloads, with the time of the check at which each was first seen unhealthy.
 #[derive(Debug)]
 pub(super) struct Patience {
     grace: Duration,
     since: BTreeMap<String, Duration>,
 }
 
-/// What one look means.
+/// What one listing means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// Nobody that is followed is in trouble any more.
+    /// No followed workload is unhealthy any more.
     Passed,
-    /// Somebody is, but not long enough to be sure.
+    /// Some are, but not long enough to be sure.
     Waiting,
-    /// These workloads were in trouble at every look for the whole grace.
+    /// These workloads were unhealthy at every listing for the whole grace period.
     Lasting(Vec<String>),
 }
 
@@ -32,7 +32,7 @@ impl Patience {
         Self { grace, since: BTreeMap::new() }
     }
 
-    /// Takes in what was seen so long after the check's begin.
+    /// Records the listing at this time since the check's begin.
     pub(super) fn look(&mut self, at: Duration, worse: &[Worse]) -> Look {
         self.since.retain(|workload, _| worse.iter().any(|worse| worse.workload == *workload));
         if at <= self.grace {

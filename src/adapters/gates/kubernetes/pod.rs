@@ -1,5 +1,5 @@
-//! What is read of a pod: the few fields that tell its health and whose it is. Kubernetes' own types have
-//! hundreds, and most of a page of pods is what nobody here looks at (`managedFields`, volumes, environment).
+//! What is read of a pod: the few fields that show its health and its workload. Kubernetes' own types have hundreds,
+//! and most of a page of pods is not needed here (`managedFields`, volumes, environment).
 
 use std::collections::BTreeMap;
 
@@ -119,13 +119,13 @@ pub(super) struct Terminated {
 }
 
 impl Pod {
-    /// Whose it is, so that a replacement under a new name is known as such: `namespace/Kind/name`.
+    /// The workload that it belongs to, so that a replacement under a new name is recognised: `namespace/Kind/name`.
     ///
     /// - A Deployment's pods belong to the Deployment, not to one of its `ReplicaSets`: a rollout is no new workload.
-    /// - The Jobs of a `CronJob` are one workload. Only pods may be read, so that is known by the name alone: the
-    ///   minute, eight digits, at the end.
-    /// - A pod whose name is kept when it is made again is its own workload: those of a `StatefulSet`, the static
-    ///   ones of a node (whose owner is the Node), and those without a controller.
+    /// - The Jobs of a `CronJob` are one workload. Only pods may be read, so this is derived from the name alone: it
+    ///   ends   with the minute, eight digits.
+    /// - A pod whose name is kept when it is recreated is its own workload: those of a `StatefulSet`, the static ones
+    ///   of a   node (whose owner is the Node), and those without a controller.
     pub(super) fn workload(&self) -> String {
         let Metadata { name, namespace, labels, owner_references, .. } = &self.metadata;
         let owner = owner_references.iter().flatten().find(|owner| owner.controller == Some(true));

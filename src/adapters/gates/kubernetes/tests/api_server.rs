@@ -37,17 +37,17 @@ pub(super) struct Behaviour {
     pub(super) pods: Vec<Value>,
     /// Path and query of each request.
     pub(super) requests: Vec<String>,
-    /// So many more continue tokens are too old.
+    /// How many more continue tokens are too old.
     pub(super) expire: usize,
-    /// So many more requests are answered with 503.
+    /// How many more requests are answered with 503.
     pub(super) unavailable: usize,
     /// Only this namespace may be read.
     pub(super) only: Option<String>,
-    /// What is answered instead of everything else.
+    /// The answer to everything else.
     pub(super) instead: Option<String>,
     /// Nothing is answered at all.
     pub(super) hangs: bool,
-    /// Everything is denied, with the credentials in the words.
+    /// Everything is denied, with the credentials in the text.
     pub(super) indiscreet: bool,
 }
 

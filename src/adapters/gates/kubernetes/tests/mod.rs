@@ -1,4 +1,4 @@
-//! The whole probe, with the real client library, against an API server that can be told to misbehave.
+//! The whole probe, with the real client library, against an API server that can be made to misbehave.
 
 mod api_server;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 fn pod(namespace: &str, name: &str, status: &Value) -> Value {
-    // With what real ones have besides, which must not be in the way.
+    // With what real pods have besides, which must not matter.
     json!({"metadata": {"name": name, "namespace": namespace, "uid": "u", "creationTimestamp": "2026-11-24T09:00:00Z",
             "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:status": {}}}]},
         "spec": {"containers": [{"name": "c", "image": "i"}], "restartPolicy": "Always", "nodeName": "n1"},
