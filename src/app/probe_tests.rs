@@ -123,7 +123,7 @@ async fn nothing_is_dialled_that_a_module_does_not_list_and_every_refusal_says_w
     let (probes, made) = probes(&[]);
     let refused = async |request| probes.probe(request, SECOND).await.expect_err("refused").to_string();
     let unknown = ProbeRequest { module: "prod".to_owned(), ..ask("10.0.0.1:2379") };
-    assert_eq!(refused(unknown).await, "there is no module \"prod\"; there are: lab, other");
+    assert_eq!(refused(unknown).await, "there is no module \"prod\"; configured modules: lab, other");
     for (target, says) in [
         ("192.0.2.1:2379", "module lab: its host is not among the module's allowed_targets"),
         ("10.0.0.1:2379,192.0.2.1:2379", "target \"192.0.2.1:2379\""),

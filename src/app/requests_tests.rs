@@ -171,7 +171,7 @@ async fn approve_waits_for_a_person_and_expires() {
     serve_for(&cluster, 10 * MINUTE).await;
     assert_eq!(cluster.target.etcd().order(), [3, 2, 1]);
     let again = cluster.approve(run, "ann".to_owned()).await.expect_err("it has ended");
-    assert_eq!(again.to_string(), "run 1 does not wait: it is succeeded");
+    assert_eq!(again.to_string(), "run 1 is not waiting for approval: it is succeeded");
     let approved = world.journal.run(run).await.expect("read").expect("there").approved;
     assert_eq!(approved.map(|approval| approval.by), Some("ann".to_owned()));
 
@@ -236,7 +236,7 @@ async fn a_request_that_waits_or_is_to_be_tried_again_ends_when_it_is_cancelled(
         let cluster = cluster_in(&world, "a", if refused_first { enforcing() } else { windowed((5, 0)) });
         cluster.target.etcd().hang(2);
         let nothing = cluster.command("ann".to_owned(), cancel()).await.expect_err("nothing stands");
-        assert_eq!(nothing.to_string(), "cluster a has no standing request: there is nothing to cancel");
+        assert_eq!(nothing.to_string(), "cluster a has no open request: there is nothing to cancel");
         cluster.request(key("1")).await.expect("taken");
         serve_for(&cluster, MINUTE / 2).await;
         cluster.command("ann".to_owned(), cancel()).await.expect("cancelled");

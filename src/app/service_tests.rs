@@ -168,7 +168,7 @@ async fn it_is_ready_only_while_it_can_do_its_work() {
         assert_eq!(ask(&router, "HEAD", "/-/healthy", &json!({}), "").await.0, 200, "alive in any case");
         (code, why.as_str().unwrap_or_default().to_owned())
     };
-    assert_eq!(ready().await, (503, "the journal of earlier processes is being taken up\n".to_owned()));
+    assert_eq!(ready().await, (503, "starting: resuming runs from the journal\n".to_owned()));
     app.recover().await.expect("recovered");
     assert_eq!(ready().await.0, 200);
     app.shared.journal.break_down();
@@ -304,7 +304,7 @@ async fn a_cluster_that_goes_ends_its_run_after_the_member_in_hand_and_its_serie
         assert_eq!(names(&app), ["b", "a"], "it is shown until it is at its end");
         assert!(app.clusters()[1].leaving);
         let again = reload(&app, &file(&[A, B])).await.expect_err("its run goes on");
-        assert!(again.contains("cluster a: was taken out, and its run is not at its end yet"), "{again}");
+        assert!(again.contains("cluster a: was removed, but its run has not ended yet"), "{again}");
         let order = app.command("a", "ann".to_owned(), Command::Run, false).await;
         assert!(matches!(order, Err(CommandError::UnknownCluster(_))), "{order:?}");
         let late = cluster.request(Vec::new()).await.expect("decided");

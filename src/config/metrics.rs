@@ -79,7 +79,7 @@ modules:
         for (keys, problem) in [
             (
                 "metrics: {url: 'http://10.0.0.1:2381/metrics'}",
-                "clusters[0].metrics.url: names one page for all members",
+                "clusters[0].metrics.url: is the same page for all members",
             ),
             ("metrics: {}", "clusters[0].metrics.url: is missing"),
             ("metrics: {url: 'http://{host}:1', tls: {}}", "clusters[0].metrics.tls: has no effect"),

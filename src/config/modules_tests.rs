@@ -48,7 +48,7 @@ fn only_what_a_module_lists_is_a_target_of_it() {
         assert!(matches!(&denied, Denied::Outside(why) if why.contains(says)), "{text}: {denied:?}");
     }
     for (text, says) in [
-        ("", "no address"),
+        ("", "not an address"),
         ("10.1.0.1", "no port"),
         ("10.1.0.1:", "no port"),
         ("[fd00::1]", "no port"),
@@ -57,13 +57,13 @@ fn only_what_a_module_lists_is_a_target_of_it() {
         ("10.1.0.1:2379/v3", "more than a host and a port"),
         ("10.1.0.1:2379?x=y", "more than a host and a port"),
         ("10.1.0.1:2379#x", "more than a host and a port"),
-        ("root:pw@10.1.0.1:2379", "a user in it"),
-        ("@10.1.0.1:2379", "a user in it"),
-        ("http://10.1.0.1:2379", "its scheme is http, and the module's is https"),
+        ("root:pw@10.1.0.1:2379", "contains a user"),
+        ("@10.1.0.1:2379", "contains a user"),
+        ("http://10.1.0.1:2379", "its scheme is http, but the module's is https"),
         ("file:///etc/passwd", "its scheme is file"),
         ("unix://etcd-1.example:2379", "its scheme is unix"),
-        ("10.1.0.1:99999", "no address"),
-        ("a b:2379", "no address"),
+        ("10.1.0.1:99999", "not an address"),
+        ("a b:2379", "not an address"),
     ] {
         let denied = allowed.target(text).expect_err(text);
         assert!(matches!(&denied, Denied::NotATarget(why) if why.contains(says)), "{text}: {denied:?}");
@@ -92,15 +92,15 @@ modules:
     let error = read(text).expect_err("invalid");
     for expected in [
         "modules.a.allowed_targets: needs at least one",
-        "modules.b b: a module's name has",
+        "modules.b b: a module's name must be",
         "modules.b b.allowed_targets[0]: \"*\" is no host",
         "modules.b b.tls.key_file: is missing",
         "modules.c.tls: has no effect with scheme: http",
         "modules.c.auth.username: must not be empty",
-        "modules.c.allowed_targets[0]: \"10.0.0.0/33\" has no number of bits from 0 to 32",
-        "modules.c.allowed_targets[1]: \"10.0.0/8\" is no network",
+        "modules.c.allowed_targets[0]: \"10.0.0.0/33\" has needs a number of bits from 0 to 32",
+        "modules.c.allowed_targets[1]: \"10.0.0/8\" is not a network",
         "modules.c.allowed_targets[2]: \"x:2379\" is no host",
-        "modules.c.allowed_targets[3]: \"https://x\" is no network",
+        "modules.c.allowed_targets[3]: \"https://x\" is not a network",
         "modules.c.allowed_ports: needs ports",
     ] {
         assert!(error.contains(expected), "{expected:?} is not in:\n{error}");

@@ -1,21 +1,21 @@
 //! Whether and when a run may begin, and what ends one early.
 //!
-//! Everything is derived from the [`Ledger`], which the journal can give again after a restart: nothing is
-//! remembered elsewhere. Whether a member needs it, and whether it is safe, is decided later and elsewhere.
+//! Everything is derived from the [`Ledger`], which the journal provides again after a restart: no state is stored
+//! elsewhere. Whether a member needs a defragmentation, and whether it is safe, is decided later and elsewhere.
 //!
-//! | | a request that waits | a run under way |
+//! | | a waiting request | a run in progress |
 //! |---|---|---|
 //! | cancelled | ends | starts no new member, and ends |
-//! | mode approve | waits for an operator, then is given up | |
+//! | mode approve | waits for approval, then expires | |
 //! | members differ | waits for an operator; an operator's own request is refused | |
 //! | breaker open | waits for an operator, or until the reset; an operator's own request is refused | |
 //! | paused | waits | starts no new member |
 //! | cooldown, daily limit | waits, unless an operator started it or there is an emergency | |
 //! | no window is open | waits, unless there is an emergency | starts no new member |
 //!
-//! A request stands until it is satisfied. A run that was refused, failed or was broken off (shutdown, lost lock, pause,
-//! closed window) leaves it standing, and [`Ledger::next_attempt`] says when the next run starts. Each run has exactly
-//! one outcome.
+//! A request stays open until it is satisfied. A run that was refused, failed or stopped early (shutdown, lost lock,
+//! pause, closed window) leaves it open, and [`Ledger::next_attempt`] says when the next run starts. Each run has
+//! exactly one outcome.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,13 +35,13 @@ use super::{
     reason::Reason,
 };
 
-/// What `max_runs_per_day` counts over.
+/// The period of `max_runs_per_day`.
 pub(super) const DAY: Duration = Duration::from_hours(24);
-/// The wait after a run that an open snapshot ended. Other clusters have the slot meanwhile.
+/// The wait after a run that an open snapshot ended. Other clusters get the slot in the meantime.
 const SNAPSHOT_RETRY_AFTER: Duration = Duration::from_mins(1);
 /// Clocks are corrected by small steps all the time.
 const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
-/// From this file size / quota on, `emergency: true` overrides the windows.
+/// From this ratio of file size to quota on, `emergency: true` overrides the windows.
 pub const EMERGENCY_QUOTA_USAGE: f64 = 0.9;
 
 /// What the journal holds about one cluster, oldest first.
@@ -51,21 +51,21 @@ pub struct Ledger {
     pub runs: Vec<RunView>,
     /// What people ordered.
     pub orders: Vec<OrderRecord>,
-    /// What other replicas left when they held the lock.
+    /// The state that other replicas left when they held the lock.
     pub inherited: Option<Digest>,
 }
 
-/// Why a request does not begin now.
+/// Why a request does not start a run now.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Hold {
     /// It waits.
     Wait {
         /// For what.
         reason: Reason,
-        /// When to look again at the latest; `None` where only an event ends it.
+        /// When to check again at the latest; `None` if only an event ends it.
         until: Option<Timestamp>,
     },
-    /// It ends with this outcome.
+    /// The request ends with this outcome.
     End(Outcome),
 }
 
@@ -90,13 +90,13 @@ impl Ledger {
         self.runs.iter().rev().find(|run| run.id == id)
     }
 
-    /// Why the request does not begin now. `emergency` is whether [`emergency`] was just observed.
+    /// Why the request does not start a run now. `emergency` is whether [`emergency`] was just observed.
     pub fn hold(&self, run: &RunView, policy: &Policy, emergency: bool, now: Timestamp) -> Option<Hold> {
         if let Some(reason) = run.withdrawn().filter(|_| run.started_at.is_none()) {
             return Some(Hold::End(Outcome::Stopped { reason }));
         }
         // A run that a crash interrupted continues: see [`Ledger::stop`]. A member that may be defragmenting is always
-        // followed to its end.
+        // watched until it is done.
         let lacks_approval = lacks_approval(run, policy);
         if run.started_at.is_some() && (!lacks_approval || run.open_intent.is_some()) {
             return None;
@@ -132,7 +132,7 @@ impl Ledger {
             };
             return Some(Hold::Wait { reason, until });
         }
-        // What observe would do is worth knowing at once, and touches nothing.
+        // A run in mode observe is useful at any time, and changes nothing.
         if policy.mode == Mode::Observe || emergency || policy.windows.open_at(now) {
             return None;
         }
@@ -140,7 +140,8 @@ impl Ledger {
         Some(Hold::Wait { reason: Reason::OutsideWindow { opens }, until: opens })
     }
 
-    /// Why a run under way starts no new member. The one in flight is followed to its end all the same.
+    /// Why a run in progress starts no further member. The member that is being defragmented is still watched until it
+    /// is done.
     pub fn stop(&self, run: RunId, policy: &Policy, emergency: bool, now: Timestamp) -> Option<Reason> {
         let run = self.run(run);
         let withdrawn = run.and_then(RunView::withdrawn);
@@ -171,16 +172,16 @@ impl Ledger {
         let within_a_day = |ended: &Timestamp| has_been(*ended, now) && after(*ended, DAY) > now;
         let mut recent: Vec<_> = self.touched().filter(within_a_day).collect();
         recent.sort_unstable();
-        // The one whose day must be over for the next run to be within the limit.
+        // After this one has left the 24 hours, the next run is within the limit.
         let blocking = recent.len().checked_sub(usize::try_from(limit).ok()?)?;
         Some(Reason::DailyLimit { limit, until: after(*recent.get(blocking)?, DAY) })
     }
 
-    /// What this journal and those of other holders tell together, for the next holder and for what follows here.
+    /// The combined state of this journal and those of other holders, for the next holder and for the checks below.
     pub fn digest(&self) -> Digest {
         let own = Digest::of(self);
         let Some(inherited) = &self.inherited else { return own };
-        // Where the clock was set back since, the times alone would tell another order.
+        // If the clock was set back since, the times alone would give another order.
         let later = self.runs.iter().filter(|run| inherited.inherited_after.is_some_and(|newest| run.id > newest));
         let first = later.flat_map(|run| [run.started_at, run.finished_at]).flatten().min();
         let before = first.and_then(|first| first.checked_sub(Duration::from_nanos(1)).ok());
@@ -190,7 +191,7 @@ impl Ledger {
         }
     }
 
-    /// When the runs of this journal failed, since the last that succeeded and the last resume; and when that was.
+    /// When the runs of this journal failed, since the last success and the last resume; and when that was.
     pub(super) fn failures_in_a_row(&self) -> (Vec<Timestamp>, Option<Timestamp>) {
         let resumed = self.resumed();
         let (mut failures, mut succeeded) = (Vec::new(), None);
@@ -200,7 +201,7 @@ impl Ledger {
             };
             match &run.outcome {
                 Some(Outcome::Failed { .. }) => failures.push(ended),
-                // Nobody knows how it would have ended, but it was under way.
+                // How it would have ended is unknown, but it was in progress.
                 Some(Outcome::Interrupted { .. }) if run.touched_a_member() => failures.push(ended),
                 Some(Outcome::Succeeded) => {
                     failures.clear();
@@ -213,7 +214,7 @@ impl Ledger {
         (failures, succeeded)
     }
 
-    /// Too many runs failed in a row since a person last resumed.
+    /// Too many runs have failed in a row since an operator last resumed.
     pub fn breaker(&self, policy: &Policy, now: Timestamp) -> Option<Reason> {
         let failures = match self.inherited {
             None => self.failures_in_a_row().0,
@@ -222,12 +223,12 @@ impl Ledger {
         let since = failures.last().copied();
         let failures = u32::try_from(failures.len()).unwrap_or(u32::MAX);
         let since = since.filter(|_| failures >= policy.breaker_failures)?;
-        // The try after it that fails opens the breaker again at once, for the count goes on.
+        // If the next attempt fails, too, the breaker opens again at once, because the count continues.
         let until = policy.breaker_reset_after.map(|time| if has_been(since, now) { after(since, time) } else { now });
         until.is_none_or(|until| until > now).then_some(Reason::BreakerOpen { failures, since, until })
     }
 
-    /// The members were found to hold different data, and nobody resumed.
+    /// A run found that the members hold different data, and the cluster has not been resumed since.
     pub fn mismatch(&self) -> Option<Reason> {
         match self.inherited {
             None => self.mismatch_of_its_own().map(|found| found.reason),
@@ -246,7 +247,7 @@ impl Ledger {
         })
     }
 
-    /// A person paused the cluster, and nobody resumed.
+    /// An operator paused the cluster, and it has not been resumed since.
     pub fn paused(&self, now: Timestamp) -> Option<Reason> {
         let inherited = self.inherited.as_ref().and_then(|inherited| inherited.order.as_ref());
         let in_force = match (order::in_force(&self.orders), inherited) {
@@ -261,9 +262,9 @@ impl Ledger {
         }
     }
 
-    /// The next run of a request that still stands: due now or later.
+    /// The next run of an open request: due now or later.
     pub fn next_attempt(&self, now: Timestamp) -> Option<NextAttempt> {
-        // An operator saw how their own run ended. Unless it did the work, an alert's request stands as before.
+        // An operator saw how their own run ended. Unless it did the work, an alert's request stays open as before.
         let is_typed = |run: &RunView| {
             let by_operator = run.request.trigger == Trigger::Manual && run.standing_alerts().next().is_none();
             by_operator && !(run.is_broken_off() && run.approved.is_some())
@@ -292,7 +293,7 @@ impl Ledger {
         (!alerts.is_empty()).then(|| next(Trigger::Retry, at, alerts))
     }
 
-    /// The standing request, for the next lock holder.
+    /// The open request, for the next lock holder.
     pub fn standing(&self, now: Timestamp) -> Option<StandingRequest> {
         let open = self.runs.iter().rev().find(|run| run.outcome.is_none() && run.cancelled.is_none());
         let of = |run: &RunView| StandingRequest {
@@ -308,9 +309,9 @@ impl Ledger {
         open.map(of).or_else(|| self.next_attempt(now).map(next))
     }
 
-    /// Of alerts that another replica offers again, those that still stand: what was served or resolved since `run` was to
-    /// serve them is over, and its next offer must not request it anew. If no such run of these alerts is known, this
-    /// journal is not the one that it was in, and all of them count.
+    /// Of the alerts that another replica offers again, those that are still open: what was served or resolved since
+    /// `run` was to serve them is done, and the next offer must not request it again. If no such run of these alerts is
+    /// known, this is not the journal that contained it, and all of them count.
     pub fn left_of_offer(&self, mut alerts: Vec<AlertKey>, run: RunId, now: Timestamp) -> Vec<AlertKey> {
         if self.run(run).is_some_and(|taken| alerts.iter().any(|key| taken.request.alerts.contains(key))) {
             let standing = self.standing(now).map(|request| request.alerts).unwrap_or_default();
@@ -319,8 +320,8 @@ impl Ledger {
         alerts
     }
 
-    /// The last attempt on each member that says anything, since a person last resumed: who resumes says that it may
-    /// be tried again. One that a crash left open says nothing.
+    /// The last conclusive attempt on each member since an operator last resumed: resuming permits another attempt. An
+    /// attempt that a crash left open is not conclusive.
     pub fn attempts(&self) -> BTreeMap<MemberId, MemberResult> {
         if self.inherited.is_some() {
             let attempts = self.digest().attempts.into_iter();
@@ -329,20 +330,20 @@ impl Ledger {
         self.attempts_of_its_own().into_iter().map(|(member, (_, result))| (member, result)).collect()
     }
 
-    /// Since when a snapshot has been in the way, if that is what ended the last run.
+    /// Since when a snapshot has blocked the run, if that is what ended the last one.
     pub fn waits_for_snapshot(&self) -> Option<Timestamp> {
         let ended = self.runs.iter().rev().find(|run| run.outcome.is_some())?;
         let for_snapshot = matches!(ended.outcome, Some(Outcome::Stopped { reason: Reason::SnapshotOpen { .. } }));
         ended.finished_at.filter(|_| for_snapshot)
     }
 
-    /// How fast members were defragmented, by all that is known: a resume changes no disk.
+    /// How fast members were defragmented, from all known runs: a resume does not change the disks.
     pub fn speeds(&self) -> Speeds {
         let inherited = self.inherited.iter().flat_map(|digest| &digest.attempts).map(|attempt| &attempt.result);
         Speeds::of(inherited.chain(self.runs.iter().flat_map(|run| &run.members)))
     }
 
-    /// The same of this journal alone, with the ends of their runs.
+    /// The same from this journal alone, with the ends of the runs.
     pub(super) fn attempts_of_its_own(&self) -> BTreeMap<MemberId, (Timestamp, MemberResult)> {
         let resumed = self.resumed();
         let heard = |run: &&RunView| resumed.is_none_or(|resumed| run.id > resumed);
@@ -356,7 +357,7 @@ impl Ledger {
         results.map(|(at, result)| (result.intent.member_id, (at, result.clone()))).collect()
     }
 
-    /// The newest run that had ended when a person last resumed.
+    /// The newest run that had ended when an operator last resumed.
     fn resumed(&self) -> Option<RunId> {
         let resumed = self.orders.iter().filter_map(|record| match record.order {
             Order::Resume { last_ended, .. } => last_ended,
@@ -371,13 +372,13 @@ impl Ledger {
     }
 
     fn touched(&self) -> impl Iterator<Item = Timestamp> {
-        // A run of ours that came back to us from another holder is the same run.
+        // A run of ours that another holder passed back is the same run.
         let inherited = self.inherited.iter().flat_map(|inherited| &inherited.touched).copied();
         self.touched_of_its_own().chain(inherited).collect::<BTreeSet<_>>().into_iter()
     }
 
     pub(super) fn touched_of_its_own(&self) -> impl Iterator<Item = Timestamp> {
-        // A run that was broken off costs nothing: the next one does the rest of its work.
+        // A stopped run costs nothing: the next one does the rest of its work.
         self.runs
             .iter()
             .filter(|run| run.touched_a_member() && !run.is_broken_off())
@@ -385,7 +386,7 @@ impl Ledger {
     }
 }
 
-/// Whether the cluster cannot wait for its window: it takes no writes, or soon will not.
+/// Whether the cluster cannot wait for its window: it accepts no writes, or soon will not.
 pub fn emergency(facts: &ClusterFacts) -> bool {
     let mut known = facts.members.iter().filter_map(|member| member.status.as_ref().ok());
     facts.has_alarm(AlarmKind::NoSpace)
@@ -395,12 +396,12 @@ pub fn emergency(facts: &ClusterFacts) -> bool {
         })
 }
 
-/// Whether the run needs an approval first, also one that started in another mode.
+/// Whether the run still needs an approval, including one that started in another mode.
 fn lacks_approval(run: &RunView, policy: &Policy) -> bool {
     run.request.trigger != Trigger::Manual && policy.mode == Mode::Approve && run.approved.is_none()
 }
 
-/// The unresolved alerts of the newest of these runs that has any. The runs come newest first.
+/// The unresolved alerts of the newest of these runs that has any. The runs are ordered newest first.
 fn alerts_of(chain: &[&RunView]) -> Vec<AlertKey> {
     let mut resolved = Vec::new();
     for run in chain {
@@ -413,7 +414,7 @@ fn alerts_of(chain: &[&RunView]) -> Vec<AlertKey> {
     Vec::new()
 }
 
-/// Whether a run left its request standing.
+/// Whether a run left its request open.
 fn leaves_standing(run: &RunView) -> bool {
     use Outcome::{Failed, Interrupted, Refused};
     let undone =
@@ -421,7 +422,7 @@ fn leaves_standing(run: &RunView) -> bool {
     undone && run.cancelled.is_none()
 }
 
-/// When the next run of a request begins whose last run was broken off.
+/// When the next run of a request starts whose last run was stopped early.
 fn resumes_at(last: &RunView, ended: Timestamp, now: Timestamp) -> Timestamp {
     match &last.outcome {
         Some(Outcome::Stopped { reason: Reason::SnapshotOpen { .. } }) if has_been(ended, now) => {
@@ -431,22 +432,22 @@ fn resumes_at(last: &RunView, ended: Timestamp, now: Timestamp) -> Timestamp {
     }
 }
 
-/// Whether a run measured that nothing is left to do, or its mode allows nothing.
+/// Whether a run found that nothing is left to do, or its mode allows nothing.
 pub(super) fn is_satisfied(run: &RunView) -> bool {
-    // The work of a run after which the members differ is done; what is left is an operator's.
+    // After a mismatch the work of the run is done; the rest is the operator's.
     matches!(
         run.outcome,
         Some(Outcome::Succeeded | Outcome::Mismatched { .. } | Outcome::NothingToDo | Outcome::Observed { .. })
     )
 }
 
-/// Whether a recorded time can be believed. One that lies ahead was written before the clock was set back, and no limit
-/// must last until it comes again.
+/// Whether a recorded time is in the past. A time in the future was recorded before the clock was set back, and no
+/// limit must last until that time comes again.
 pub(super) fn has_been(time: Timestamp, now: Timestamp) -> bool {
     time <= after(now, CLOCK_TOLERANCE)
 }
 
-/// Times beyond what a timestamp can hold are as far away as can be.
+/// Times beyond the range of a timestamp are replaced by its maximum.
 fn after(time: Timestamp, wait: Duration) -> Timestamp {
     time.checked_add(wait).unwrap_or(Timestamp::MAX)
 }

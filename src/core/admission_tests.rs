@@ -369,7 +369,7 @@ fn only_alerts_that_still_fire_are_tried_again() {
     assert_eq!(ledger(vec![last.clone()]).next_attempt(at(0.0)).map(|next| next.alerts), Some(keys(&["2"])));
     last.resolved = keys(&["1", "2"]);
     assert_eq!(ledger(vec![last.clone()]).next_attempt(at(0.0)), None);
-    // What was resolved does not come back from a run before.
+    // What was resolved is not restored from an earlier run.
     let before = RunView { resolved: Vec::new(), ..last.clone() };
     assert_eq!(ledger(vec![before, last]).next_attempt(at(0.0)), None);
 }
@@ -450,6 +450,6 @@ fn members_that_differ_hold_every_request_until_a_person_resumes() {
         book.orders.push(resume(1));
         assert_eq!(book.hold(&book.runs[1], &policy, true, now), None);
     }
-    // Its work is done: it is not tried again.
+    // Its work is done: it is not retried.
     assert_eq!(ledger(vec![found]).next_attempt(now), None);
 }

@@ -1,4 +1,4 @@
-//! What an Alertmanager notification asks for.
+//! What an Alertmanager notification requests.
 //!
 //! Labels only select among the configured clusters: an address in a label is never used.
 
@@ -11,37 +11,37 @@ use super::{
     reason::Reason,
 };
 
-/// The label of an alert that another replica passes on: the cluster that it was about there, by its name.
+/// A label of an alert that another replica forwards: the name of the cluster that it concerns there.
 pub const FORWARDED_CLUSTER: &str = "defragd_cluster";
 
 /// The labels of an alert.
 pub type Labels = BTreeMap<String, String>;
 
-/// A notification as Alertmanager's webhook (version 4) and Grafana's send it. Fields that decide
-/// nothing are left out, and unknown ones ignored: the format grows.
+/// A notification in the format of Alertmanager's webhook (version 4) and Grafana's. Fields that no decision depends on
+/// are left out, and unknown ones ignored: the format grows.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Notification {
-    /// The alerts of the group. A firing group may hold resolved ones.
+    /// The alerts of the group. A firing group may contain resolved ones.
     pub alerts: Vec<Alert>,
-    /// How many alerts were cut off by the sender's limit.
+    /// How many alerts the sender omitted because of its limit.
     #[serde(rename = "truncatedAlerts", default)]
     pub truncated_alerts: u64,
-    /// Whether another replica passed it on: it says itself which cluster it means, and is not passed on again.
+    /// Whether another replica forwarded it: it names the cluster itself, and is not forwarded again.
     #[serde(skip)]
     pub forwarded: bool,
-    /// The run of this replica that was to serve the alerts when another one offered them before. Without `forwarded` it
-    /// counts for nothing.
+    /// The run of this replica that was to serve the alerts when another one offered them before. Without `forwarded`
+    /// it counts for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_as: Option<RunId>,
 }
 
-/// Whether an alert fires.
+/// Whether an alert is firing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AlertStatus {
     /// It does.
     Firing,
-    /// It no longer does.
+    /// It no longer fires.
     Resolved,
 }
 
@@ -61,7 +61,7 @@ pub struct Alert {
 }
 
 impl Alert {
-    /// What identifies this firing over repetitions and peers.
+    /// Identifies this firing across repetitions and peers.
     pub fn key(&self) -> AlertKey {
         let fingerprint = if self.fingerprint.is_empty() {
             self.labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect::<Vec<_>>().join(",")
@@ -72,7 +72,7 @@ impl Alert {
     }
 }
 
-/// Which alerts concern a cluster: those that carry all labels of any one of the sets.
+/// Which alerts concern a cluster: those that have all labels of any of the sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
     /// The cluster's name in the configuration.
@@ -87,14 +87,14 @@ impl Selector {
     }
 }
 
-/// The one cluster that an alert of another replica concerns.
+/// The one cluster that a forwarded alert concerns.
 pub fn forwarded_target<'a>(alert: &Alert, selectors: &'a [Selector]) -> Result<&'a str, Reason> {
     let named = alert.labels.get(FORWARDED_CLUSTER).ok_or(Reason::UnknownCluster)?;
     let found = selectors.iter().find(|selector| selector.cluster == *named);
     found.map(|selector| selector.cluster.as_str()).ok_or(Reason::UnknownCluster)
 }
 
-/// The one cluster that an alert concerns, or why there is nothing to do.
+/// The one cluster that an alert concerns, or why it is ignored.
 pub fn target<'a>(alert: &Alert, selectors: &'a [Selector]) -> Result<&'a str, Reason> {
     let selected: Vec<&str> =
         selectors.iter().filter(|selector| selector.selects(&alert.labels)).map(|s| s.cluster.as_str()).collect();

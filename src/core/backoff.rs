@@ -1,5 +1,5 @@
-//! How long to wait after failures, and what the last attempt on a member says against another one by automation. A
-//! person who asks, or resumes the cluster, is not held back.
+//! How long to wait after failures, and when the last attempt on a member keeps automation from another one. An
+//! operator who starts a run, or resumes the cluster, is not held back.
 
 use std::time::Duration;
 
@@ -16,20 +16,20 @@ use super::{
 /// The waits after the first, second, … failure in a row. The last one repeats.
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15), Duration::from_hours(1)];
-/// Less than this part of what was free, given back, counts as nothing.
+/// Less than this part of the free space, reclaimed, counts as nothing.
 const NO_GAIN_PART: u64 = 10;
 
-/// How long to wait after a failure before which there were so many in a row.
+/// How long to wait after a failure that was preceded by this many in a row.
 pub fn retry_after(failures_before: usize) -> Duration {
     RETRY_AFTER[failures_before.min(RETRY_AFTER.len() - 1)]
 }
 
-/// Why a member that needs it is left alone all the same.
+/// Why a member that needs a defragmentation is skipped anyway.
 pub fn held_back(last: &MemberResult, status: &Status, policy: &Policy, need: Need) -> Option<Reason> {
     needs_a_person(last, status).or_else(|| no_gain(last, status, least_gain(policy, need)))
 }
 
-/// How much must have become free since an attempt without gain for another one.
+/// How much more must be free than after an attempt without gain before the next one.
 fn least_gain(policy: &Policy, need: Need) -> ByteSize {
     match need {
         Need::NoSpace => MIN_GAIN_UNDER_NO_SPACE,
@@ -38,20 +38,20 @@ fn least_gain(policy: &Policy, need: Need) -> ByteSize {
     }
 }
 
-/// A full disk does not empty itself, and each further attempt may cost the member its life.
+/// A full disk does not free itself, and each further attempt may crash the member.
 fn needs_a_person(last: &MemberResult, status: &Status) -> Option<Reason> {
     let MemberEnd::Failed { reason, .. } = &last.end else { return None };
     let lethal = match reason {
         Reason::DiskFull { .. } => true,
-        // A full disk kills these versions before they can say so.
+        // A full disk crashes these versions before they can report it.
         Reason::ConnectionLost { .. } => version::dies_of_a_full_disk(&status.version),
         _ => false,
     };
     lethal.then(|| Reason::NeedsPerson { member: last.intent.member.clone(), detail: reason.to_string() })
 }
 
-/// The last defragmentation gave nothing back, and since then no `least_gain` more has become free. One that
-/// did not come to its end, or whose sizes are not known, says nothing.
+/// The last defragmentation reclaimed nothing, and since then less than `least_gain` has become free. One that did not
+/// finish, or whose sizes are unknown, does not count.
 fn no_gain(last: &MemberResult, status: &Status, least_gain: ByteSize) -> Option<Reason> {
     let MemberEnd::Defragmented { after, .. } = last.end else { return None };
     let before = last.intent.before;
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn an_attempt_without_gain_is_not_repeated_until_more_is_free() {
         let done = |after| attempt(MemberEnd::Defragmented { after, took: Duration::from_secs(1), unavailable: None });
-        // (sizes after the last attempt, sizes now) -> left alone; before it were 1000 MiB with 100 in use.
+        // (sizes after the last attempt, sizes now) -> skipped; before it were 1000 MiB with 100 in use.
         let table = [
             ((100, 100), (1000, 100), false),
             ((1000, 100), (1000, 100), true),
@@ -113,7 +113,7 @@ mod tests {
             ((1000, 100), (1000, 1), true),
             ((1000, 200), (1000, 100), false),
             ((1000, 200), (1000, 101), true),
-            // It grew meanwhile: more is free than then.
+            // It grew in the meantime: more is free than then.
             ((1000, 100), (1200, 100), false),
         ];
         for (after, status, expected) in table {

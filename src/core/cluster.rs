@@ -50,9 +50,9 @@ hex_id!(
 pub struct Member {
     /// Unique in the cluster.
     pub id: MemberId,
-    /// The human name; empty for a member that was added but never started.
+    /// The configured name; empty for a member that was added but never started.
     pub name: String,
-    /// Where clients reach this member; the first to which there is a connection is used. May be empty for a member
+    /// Where clients reach this member; the first URL that accepts a connection is used. May be empty for a member
     /// that never started.
     pub client_urls: Vec<String>,
     /// Learners do not vote, and refuse Defragment.
@@ -66,7 +66,7 @@ impl Member {
     }
 }
 
-/// What a member's `Status` said.
+/// The content of a member's `Status`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     /// Server version, like `3.5.16`.
@@ -77,9 +77,9 @@ pub struct Status {
     pub db_size: ByteSize,
     /// The part of the file in use, bytes; page-granular.
     pub db_size_in_use: ByteSize,
-    /// Backend quota, where `Status` (3.6) or the member's metrics told it.
+    /// Backend quota, from `Status` (3.6) or the member's metrics.
     pub quota: Option<ByteSize>,
-    /// Whom this member follows; `None` while it knows no leader.
+    /// The member that this one follows; `None` while it knows no leader.
     pub leader: Option<MemberId>,
     /// The store's revision, from the header.
     pub revision: u64,
@@ -89,26 +89,26 @@ pub struct Status {
     pub raft_index: u64,
     /// Highest index applied to this member's store.
     pub raft_applied_index: u64,
-    /// Whether the member itself says that it is a learner.
+    /// Whether the member itself reports that it is a learner.
     pub is_learner: bool,
-    /// Target version of a downgrade that is enabled. Only 3.6 and later report it.
+    /// Target version of an enabled downgrade. Only 3.6 and later report it.
     pub downgrade_to: Option<String>,
-    /// `errors` of the response: speaks of the whole cluster, not of this member.
+    /// `errors` of the response: about the whole cluster, not this member.
     pub errors: Vec<String>,
 }
 
 impl Status {
-    /// What a defragmentation could give back at the most.
+    /// The space that a defragmentation could reclaim at most.
     pub fn reclaimable(&self) -> ByteSize {
         ByteSize(self.db_size.0.saturating_sub(self.db_size_in_use.0))
     }
 
-    /// 1 − in use / total: 0 is a tight file, near 1 a mostly free one. 0 for an empty file.
+    /// 1 − in use / total: 0 if no space is free, near 1 if most is. 0 for an empty file.
     pub fn fragmentation_ratio(&self) -> f64 {
         ratio(self.reclaimable(), self.db_size)
     }
 
-    /// The alarms that `errors` tells, like `memberID:10276657743932975437 alarm:NOSPACE `.
+    /// The alarms in `errors`, like `memberID:10276657743932975437 alarm:NOSPACE `.
     pub fn told_alarms(&self) -> impl Iterator<Item = Alarm> {
         self.errors.iter().filter_map(|error| {
             let mut member = None;
@@ -137,7 +137,7 @@ fn ratio(part: ByteSize, whole: ByteSize) -> f64 {
     if whole.0 == 0 { 0.0 } else { part.0 as f64 / whole.0 as f64 }
 }
 
-/// What a member's own `/metrics` page said. It answers even while the member defragments.
+/// The content of a member's own `/metrics` page. It answers even while the member defragments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
     /// `etcd_disk_defrag_inflight`; `None` before 3.4.18 and 3.5.2, which do not have it.
@@ -148,8 +148,8 @@ pub struct Gauges {
     pub db_size: Option<ByteSize>,
     /// `etcd_mvcc_db_total_size_in_use_in_bytes`.
     pub db_size_in_use: Option<ByteSize>,
-    /// Snapshots that the member is sending, to a client (a backup) or to another member: started and not yet handled
-    /// streams by gRPC's counters, and `etcd_network_snapshot_send_inflights_total`.
+    /// Snapshots that the member is sending, to a client (a backup) or to another member: streams that are started and
+    /// not yet handled by gRPC's counters, and `etcd_network_snapshot_send_inflights_total`.
     pub open_snapshots: Option<u64>,
     /// Whether the feature gate `NonBlockingDefrag` is on, by `etcd_server_feature_enabled`.
     pub non_blocking_defrag: Option<bool>,
@@ -160,7 +160,7 @@ pub struct Gauges {
 /// The alarms that etcd can raise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AlarmKind {
-    /// A member's file passed its quota: the cluster takes no more writes.
+    /// A member's file has exceeded its quota: the cluster accepts no more writes.
     NoSpace,
     /// A member's data differs from the others'.
     Corrupt,
@@ -181,35 +181,35 @@ impl AlarmKind {
 pub struct Alarm {
     /// Which one.
     pub kind: AlarmKind,
-    /// Which member raised it; `None` where the server names none (CORRUPT may).
+    /// The member that raised it; `None` if the server names none (CORRUPT may).
     pub member: Option<MemberId>,
 }
 
-/// Why a fact is not known.
+/// Why a fact is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownKind {
     /// No connection: refused, reset, no route.
     Unreachable,
-    /// The TLS handshake failed: one side does not accept the other's certificate. Or the member has no URL with TLS,
-    /// which its cluster is reached by.
+    /// The TLS handshake failed: one side does not accept the other's certificate. Or the member has no https:// URL,
+    /// but its cluster is configured with TLS.
     Tls,
-    /// Connected or connecting, but no answer within the limit. A member that defragments looks so.
+    /// Connected or connecting, but no answer within the limit. A member that is being defragmented looks like this.
     TimedOut,
-    /// The user may not do this, or its login is no longer known.
+    /// The user lacks the permission, or its login is no longer known.
     Denied,
-    /// etcd does not let the user log in: a wrong password, or no such user.
+    /// etcd rejected the login: a wrong password, or no such user.
     LoginRefused,
     /// Authentication is on, and no user is configured.
     LoginMissing,
     /// Another member answered at this member's address.
     WrongMember,
-    /// Anything else the member answered.
+    /// Any other answer of the member.
     Other,
 }
 
 impl UnknownKind {
-    /// Whether etcd itself turned us away.
+    /// Whether etcd itself denied the call.
     pub const fn is_denial(self) -> bool {
         matches!(self, Self::Denied | Self::LoginRefused | Self::LoginMissing)
     }
@@ -229,7 +229,7 @@ impl UnknownKind {
     }
 }
 
-/// A fact that could not be learned. Unknown always counts as unsafe.
+/// A fact that could not be observed. Unknown always counts as unsafe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{detail}")]
 pub struct Unknown {
@@ -251,7 +251,7 @@ impl Unknown {
     }
 }
 
-/// Something observed, or why it could not be.
+/// Something observed, or why it could not be observed.
 pub type Fact<T> = Result<T, Unknown>;
 
 /// All that was observed of one member.
@@ -261,23 +261,23 @@ pub struct MemberFacts {
     pub member: Member,
     /// Its `Status`.
     pub status: Fact<Status>,
-    /// Its own metrics page; not asked for in every observation.
+    /// Its own metrics page; not requested in every observation.
     pub gauges: Option<Fact<Gauges>>,
-    /// Whether a linearizable read through it succeeds; not asked for in every observation.
+    /// Whether a linearizable read through it succeeds; not tried in every observation.
     pub linearizable_read: Option<Fact<()>>,
     /// How long the member took to answer, or to fail.
     pub probe_duration: Duration,
 }
 
 impl MemberFacts {
-    /// Whether a defragmentation is under way on this member; `None` where that is not known.
+    /// Whether a defragmentation is in progress on this member; `None` if unknown.
     pub fn defrag_in_flight(&self) -> Option<bool> {
         self.in_flight(self.may_answer())
     }
 
-    /// The same. `may_answer` is what [`MemberFacts::may_answer`] said now or before.
+    /// The same. `may_answer` is the result of [`MemberFacts::may_answer`] now or before.
     ///
-    /// Where it is false, a `Status` that answers is proof that there is none: it hangs for the whole of one.
+    /// If it is false, an answer to `Status` proves that there is none: `Status` hangs during the whole of one.
     pub fn in_flight(&self, may_answer: bool) -> Option<bool> {
         match (&self.gauges, &self.status) {
             (Some(Ok(Gauges { defrag_in_flight: Some(in_flight), .. })), _) => Some(*in_flight),
@@ -286,8 +286,8 @@ impl MemberFacts {
         }
     }
 
-    /// Whether the member may answer `Status` while it defragments: its feature gate `NonBlockingDefrag` is on, or it is
-    /// of a version that has it on by default and does not tell.
+    /// Whether the member may answer `Status` while it defragments: its feature gate `NonBlockingDefrag` is on, or its
+    /// version has that on by default and does not report it.
     pub fn may_answer(&self) -> bool {
         let told = self.gauges.as_ref().and_then(|gauges| gauges.as_ref().ok()?.non_blocking_defrag);
         let by_version =
@@ -318,7 +318,7 @@ impl ClusterFacts {
         self.members.iter().filter(|facts| !facts.member.is_learner)
     }
 
-    /// Takes this as the quota of each member that answered and does not report its own.
+    /// Sets this as the quota of each member that answered and does not report its own.
     pub fn assume_quota(&mut self, quota: Option<ByteSize>) {
         for status in self.members.iter_mut().filter_map(|member| member.status.as_mut().ok()) {
             status.quota = status.quota.or(quota);
@@ -330,7 +330,7 @@ impl ClusterFacts {
         self.members.iter().find(|facts| facts.member.id == id)
     }
 
-    /// The leader, if every voter that answered names the same one.
+    /// The leader, if all voters that answered report the same one.
     pub fn leader(&self) -> Option<MemberId> {
         let mut named = self.voters().filter_map(|facts| facts.status.as_ref().ok()).map(|status| status.leader);
         let first = named.next()??;

@@ -1,6 +1,6 @@
 //! How long a member will be unavailable for its defragmentation.
 //!
-//! What takes the time is the copy of what is in use. So a member's estimate is that, divided by the speed of its last
+//! Copying the space in use takes the time. So a member's estimate is the size in use divided by the speed of its last
 //! defragmentations; before the first one, of those of the other members; else by upstream's rule of thumb.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -15,15 +15,15 @@ use super::{
     wire,
 };
 
-/// Bytes in a second, by the comment in etcd's source. Reports from the field go from 25 MB/s under writes to 250 MB/s.
+/// Bytes per second, from the comment in etcd's source. Reports range from 25 MB/s under write load to 250 MB/s.
 const RULE_OF_THUMB: f64 = 100e6;
 /// How much slower or faster than the rule of thumb.
 const UNCERTAINTY: (f64, f64) = (4.0, 2.5);
-/// How much slower or faster than the last time: the load is another.
+/// How much slower or faster than the last time, because the load differs.
 const UNCERTAINTY_MEASURED: (f64, f64) = (2.0, 2.0);
-/// So many of the last times count.
+/// This many of the last times count.
 const REMEMBERED: usize = 3;
-/// A smaller copy says nothing about the disk: opening and closing the files takes most of its time.
+/// A smaller copy says nothing about the disk: opening and closing the files takes most of the time.
 const LEAST_MEASURED: ByteSize = ByteSize::mib(16);
 
 /// How long one member will be unavailable.
@@ -42,7 +42,7 @@ pub struct Estimate {
     pub measured: bool,
 }
 
-/// How fast members were defragmented: of each the last times, oldest first.
+/// How fast members were defragmented: the last times of each, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Speeds(BTreeMap<MemberId, Vec<f64>>);
 
@@ -54,7 +54,7 @@ impl Speeds {
         speeds
     }
 
-    /// A member's attempt ended.
+    /// Adds the end of a member's attempt.
     pub fn saw(&mut self, result: &MemberResult) {
         let copied = result.intent.before.db_size_in_use;
         let unavailable = match &result.end {
@@ -72,10 +72,10 @@ impl Speeds {
         }
     }
 
-    /// For a member with so much in use.
+    /// For a member with this size in use.
     pub fn estimate(&self, member: MemberId, in_use: ByteSize) -> Estimate {
         let own = self.0.get(&member).and_then(|speeds| middle(speeds.iter().copied()));
-        // Members mostly have the same disks.
+        // Members usually have the same disks.
         let measured = own.or_else(|| middle(self.0.values().flatten().copied()));
         let (longer, shorter) = if measured.is_some() { UNCERTAINTY_MEASURED } else { UNCERTAINTY };
         let seconds = bytes(in_use) / measured.unwrap_or(RULE_OF_THUMB);
@@ -89,7 +89,7 @@ impl Speeds {
     }
 }
 
-/// The middle one, so that a single time that was held up does not count; the slower of two.
+/// The median, so that a single delayed time does not count; the slower of two.
 fn middle(speeds: impl Iterator<Item = f64>) -> Option<f64> {
     let mut speeds: Vec<_> = speeds.collect();
     speeds.sort_by(f64::total_cmp);

@@ -5,12 +5,12 @@ use std::fmt;
 use regex::{Regex, RegexBuilder};
 use thiserror::Error;
 
-/// Longer ones are programs.
+/// A longer pattern is a program.
 const MAX_PATTERN_BYTES: usize = 1_000;
 /// Compiled. `regex` runs in linear time, so only the memory needs a limit.
 const MAX_COMPILED_BYTES: usize = 1 << 20;
 
-/// Why what is expected cannot be.
+/// Why an expectation is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct ExpectError(String);
@@ -36,7 +36,7 @@ impl Statuses {
     pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, ExpectError> {
         let spans = words.into_iter().map(span).collect::<Result<Vec<_>, _>>()?;
         if spans.is_empty() {
-            return Err(ExpectError("is empty; leave it out for 2xx".to_owned()));
+            return Err(ExpectError("is empty; remove it for 2xx".to_owned()));
         }
         Ok(Self(spans))
     }
@@ -48,7 +48,7 @@ impl Statuses {
 }
 
 fn span(word: &str) -> Result<Span, ExpectError> {
-    let bad = || ExpectError(format!("{word:?} is no HTTP status; write 200, or 2xx for all of 200 to 299"));
+    let bad = || ExpectError(format!("{word:?} is not an HTTP status; write 200, or 2xx for all of 200 to 299"));
     let word = word.trim();
     if let Some(class) = word.strip_suffix("xx").or_else(|| word.strip_suffix("XX")) {
         let class = class.parse::<u16>().ok().filter(|class| (1..=5).contains(class)).ok_or_else(bad)?;
@@ -74,7 +74,7 @@ impl fmt::Display for Statuses {
     }
 }
 
-/// A regular expression that is found somewhere in a text.
+/// A regular expression that must match somewhere in a text.
 #[derive(Clone, Debug)]
 pub struct Pattern(Regex);
 
@@ -94,31 +94,31 @@ impl Pattern {
     /// Reads one.
     pub fn parse(text: &str) -> Result<Self, ExpectError> {
         if text.is_empty() {
-            return Err(ExpectError("is empty, and would be found in every body; leave it out".to_owned()));
+            return Err(ExpectError("is empty, and would match every body; remove it".to_owned()));
         }
         if text.len() > MAX_PATTERN_BYTES {
             return Err(ExpectError(format!("is longer than {MAX_PATTERN_BYTES} bytes")));
         }
         let compiled =
             RegexBuilder::new(text).size_limit(MAX_COMPILED_BYTES).dfa_size_limit(MAX_COMPILED_BYTES).build();
-        // The library draws a picture over several lines; the last one says what is wrong.
+        // The library's error has several lines with a marked excerpt; the last one says what is wrong.
         let last = |error: &regex::Error| error.to_string().lines().last().unwrap_or_default().to_owned();
-        compiled.map(Self).map_err(|error| ExpectError(format!("is no regular expression: {}", last(&error))))
+        compiled.map(Self).map_err(|error| ExpectError(format!("is not a regular expression: {}", last(&error))))
     }
 
-    /// Whether it is found.
+    /// Whether it matches.
     pub fn is_in(&self, text: &str) -> bool {
         self.0.is_match(text)
     }
 }
 
-/// What the answer of a query must be.
+/// The expected result of a query.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Samples {
-    /// None at all: the query says what is bad.
+    /// No samples: the query selects bad states.
     #[default]
     Empty,
-    /// At least one: the query says what is good.
+    /// At least one: the query selects good states.
     NotEmpty,
     /// At least one, and each above this.
     Above(f64),
@@ -126,19 +126,19 @@ pub enum Samples {
     Below(f64),
 }
 
-/// How the samples of an answer compare with what is expected.
+/// The comparison of the samples with what is expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// As expected.
     Met,
-    /// There is none, and there must be.
+    /// There is none, but there must be.
     Missing,
     /// These are not as expected, by their index.
     Unmet(Vec<usize>),
 }
 
 impl Samples {
-    /// Judges the values. A value that is no number (NaN) satisfies no threshold.
+    /// Compares the values. A value that is not a number (NaN) satisfies no threshold.
     pub fn judge(self, values: &[f64]) -> Verdict {
         let unmet = |good: &dyn Fn(f64) -> bool| {
             let bad: Vec<_> = (0..values.len()).filter(|index| !good(values[*index])).collect();

@@ -1,5 +1,5 @@
-//! Gates: checks outside etcd that an operator makes before, during and after the procedure. What one found,
-//! as the run, the journal and the metrics see it. How it is checked is an adapter's business.
+//! Gates: checks outside etcd before, during and after a run. This is a gate's result as the run, the journal and the
+//! metrics see it. How it is checked is up to an adapter.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -24,7 +24,7 @@ impl Moment {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Before, Self::Between, Self::After];
 
-    /// As it is written in the configuration, and the metric label.
+    /// As in the configuration, and the metric label.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Before => "before",
@@ -43,18 +43,18 @@ impl Moment {
     }
 }
 
-/// What a gate that fails does to the run.
+/// The effect of a failed gate on the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
-    /// It ends: refused as long as nothing was sent, failed afterwards.
+    /// The run ends: refused if nothing was sent yet, failed afterwards.
     #[default]
     Stop,
-    /// It goes on; the failure is logged, counted and in the journal.
+    /// The run continues; the failure is logged, counted and recorded in the journal.
     Warn,
 }
 
-/// What a gate looks at.
+/// What a gate checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GateKind {
@@ -71,7 +71,7 @@ pub enum GateKind {
 }
 
 impl GateKind {
-    /// As it is written in the configuration, and the metric label.
+    /// As in the configuration, and the metric label.
     pub const fn label(self) -> &'static str {
         match self {
             Self::KubernetesPods => "kubernetes_pods",
@@ -83,39 +83,39 @@ impl GateKind {
     }
 }
 
-/// A gate as the policy of a cluster has it.
+/// A gate in the policy of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateRule {
     /// Unique within the cluster.
     pub name: String,
-    /// What it looks at.
+    /// What it checks.
     pub kind: GateKind,
     /// When it is checked; never empty.
     pub when: BTreeSet<Moment>,
-    /// What its failure does.
+    /// The effect of a failure.
     pub on_failure: OnFailure,
 }
 
-/// What one check of a gate found, as the journal holds it.
+/// The result of one check of a gate, as the journal stores it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GateResult {
     /// Its name.
     pub gate: String,
-    /// What it looks at. Not `kind` in JSON: that says what a line of the journal is.
+    /// What it checks. Not `kind` in JSON: there that is the type of a journal entry.
     #[serde(rename = "gate_kind")]
     pub kind: GateKind,
     /// When it was checked.
     pub moment: Moment,
-    /// Whether all is well.
+    /// Whether the check passed.
     pub passed: bool,
-    /// What its failure does.
+    /// The effect of a failure.
     pub on_failure: OnFailure,
-    /// One line for people: what was seen and, if it failed, what was expected. Without secrets.
+    /// One line for people: what was found and, if it failed, what was expected. Without secrets.
     pub detail: String,
-    /// What was seen, for programs: status, excerpt, latency, names. Bounded, and without secrets.
+    /// What was found, for programs: status, excerpt, latency, names. Bounded, and without secrets.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub evidence: Map<String, Value>,
-    /// What later checks of the run are compared with, for gates that compare. From the check before the run.
+    /// The baseline of later checks of the run, for gates that compare. From the check before the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Value>,
     /// How long it took.
@@ -136,7 +136,7 @@ impl GateResult {
         }
     }
 
-    /// Why the run must not go on, if this result says so.
+    /// Why the run must not continue, if this result forbids it.
     pub fn against(&self) -> Option<Reason> {
         (!self.passed && self.on_failure == OnFailure::Stop).then(|| Reason::GateFailed {
             gate: self.gate.clone(),

@@ -1,9 +1,9 @@
-//! What the next holder of a cluster's lock must know of what was ordered and done under the last ones.
+//! What the next holder of a cluster's lock must know of actions and runs under the previous ones.
 //!
-//! It is a digest of a [`Ledger`] in times and facts, for the numbers of runs are a journal's own. The holder leaves it
-//! beside the lock after every order and every run; whoever takes over puts it in its journal and counts it in. It
-//! holds what was inherited, too, so that it goes on from holder to holder. Times are those of several machines: they
-//! must agree to within minutes, as those of etcd's members should.
+//! It is a digest of a [`Ledger`] in times and facts, because run numbers are specific to a journal. The holder stores
+//! it beside the lock after every action and every run; a new holder records it in its journal and merges it. It
+//! includes what was inherited, so that it is passed on from holder to holder. Its times come from several machines:
+//! their clocks must agree to within minutes, as those of etcd's members should.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,9 +22,9 @@ use super::{
 
 /// Raised with every change that an older release would misunderstand.
 const VERSION: u32 = 2;
-/// Of a digest without a mismatch, which is all that version 2 added: releases from before it may read it.
+/// The version of a digest without a mismatch, which is all that version 2 added: older releases may read it.
 const WITHOUT_MISMATCH: u32 = 1;
-/// A day's runs and more than any breaker counts; the newest are kept.
+/// More than a day's runs and than any breaker counts; the newest are kept.
 const MAX_TIMES: usize = 100;
 
 /// See the module.
@@ -35,28 +35,28 @@ pub struct Digest {
     pub holder: String,
     /// Under which term.
     pub term: Term,
-    /// Since when it has had a run under way, if it has.
+    /// Since when it has had a run in progress, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_since: Option<Timestamp>,
-    /// The order in force.
+    /// The operator's action in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderRecord>,
-    /// The standing request, for the next lock holder.
+    /// The open request, for the next lock holder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<StandingRequest>,
-    /// When a person last resumed.
+    /// When an operator last resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed_at: Option<Timestamp>,
     /// When runs that touched a member ended.
     #[serde(default)]
     pub touched: BTreeSet<Timestamp>,
-    /// When runs failed, since the last that succeeded and the last resume.
+    /// When runs failed, since the last success and the last resume.
     #[serde(default)]
     pub failures: BTreeSet<Timestamp>,
-    /// When a run last succeeded, or a person resumed: failures from before do not count.
+    /// When a run last succeeded, or an operator resumed: earlier failures do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleared_at: Option<Timestamp>,
-    /// That the members were found to hold different data, since the last resume.
+    /// The mismatch of the members' data, if found since the last resume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mismatch: Option<Mismatch>,
     /// The last attempt on each member, with its end.
@@ -65,7 +65,7 @@ pub struct Digest {
     /// All due times of the schedule up to this one are decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_until: Option<Timestamp>,
-    /// The newest run that had started in the journal that it was put in. All that it tells of was over before the next.
+    /// The newest run that had started in the journal that recorded it. Everything in it happened before the next run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited_after: Option<RunId>,
 }
@@ -82,12 +82,12 @@ pub struct StandingRequest {
     pub approved_by: Option<String>,
 }
 
-/// That the members were found to hold different data.
+/// A mismatch of the members' data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mismatch {
     /// When.
     pub at: Timestamp,
-    /// Who had which hash.
+    /// Which members had which hash.
     pub reason: Reason,
 }
 
@@ -102,7 +102,7 @@ pub struct Attempt {
 }
 
 impl Digest {
-    /// Of what one journal holds, without what it inherited.
+    /// From one journal, without what it inherited.
     pub(super) fn of(ledger: &Ledger) -> Self {
         let order = order::in_force(&ledger.orders).cloned();
         let resumed = ledger.orders.iter().filter(|record| matches!(record.order, Order::Resume { .. }));
@@ -123,7 +123,7 @@ impl Digest {
         }
     }
 
-    /// Both, as if one journal had held it all.
+    /// Both combined, as if one journal had recorded it all.
     #[must_use]
     pub fn merged(self, other: &Self) -> Self {
         let order = match (&self.order, &other.order) {
@@ -132,7 +132,8 @@ impl Digest {
         };
         let cleared_at = self.cleared_at.max(other.cleared_at);
         let resumed_at = self.resumed_at.max(other.resumed_at);
-        // What one cleared itself is not in it any more: by the order of its journal, whatever the clock says.
+        // What a journal cleared itself is no longer in its digest: by the order of its entries, whatever the clock
+        // says.
         let counts = |at: &Timestamp, cleared: Option<Timestamp>| cleared.is_none_or(|cleared| *at > cleared);
         let own = self.failures.iter().filter(|at| counts(at, other.cleared_at));
         let failures = own.chain(other.failures.iter().filter(|at| counts(at, self.cleared_at))).copied().collect();
@@ -140,7 +141,7 @@ impl Digest {
         let others = other.mismatch.clone().filter(|found| counts(&found.at, self.resumed_at));
         let mismatch = own.into_iter().chain(others).max_by_key(|found| found.at);
         let mut last: BTreeMap<MemberId, Attempt> = BTreeMap::new();
-        // Who resumes says that it may be tried again.
+        // Resuming permits another attempt.
         let own = self.attempts.iter().filter(|attempt| counts(&attempt.at, other.resumed_at));
         for attempt in own.chain(other.attempts.iter().filter(|attempt| counts(&attempt.at, self.resumed_at))) {
             let known = last.get(&attempt.result.intent.member_id);
@@ -166,8 +167,8 @@ impl Digest {
         }
     }
 
-    /// As this replica's clock has it: whatever it tells of is over, so that nothing in it may count as later than what
-    /// is ordered or done here from now on. A resume would not end a pause from a clock that is ahead.
+    /// Limits the times to this replica's clock: everything in the digest has happened, so nothing in it may count as
+    /// later than what happens here from now on. Otherwise a resume would not end a pause from a clock that is ahead.
     #[must_use]
     pub fn not_after(mut self, now: Timestamp) -> Self {
         let clamp = |times: BTreeSet<Timestamp>| times.into_iter().map(|at| at.min(now)).collect();
@@ -190,7 +191,7 @@ impl Digest {
         self
     }
 
-    /// As it is left beside the lock.
+    /// The text that is stored beside the lock.
     pub fn write(
         mut self,
         holder: &str,
@@ -206,15 +207,18 @@ impl Digest {
                 times.pop_first();
             }
         }
-        // It has nothing in it that JSON could not hold.
+        // It contains nothing that JSON cannot represent.
         serde_json::to_string(&self).unwrap_or_default()
     }
 
-    /// Reads what was left. The error is for people.
+    /// Parses a stored digest. The error is for people.
     pub fn read(text: &str) -> Result<Self, String> {
         let digest: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if digest.version > VERSION {
-            return Err(format!("it has version {}, and this defragd knows {VERSION}: upgrade it", digest.version));
+            return Err(format!(
+                "it has version {}, but this defragd supports up to {VERSION}: upgrade it",
+                digest.version
+            ));
         }
         Ok(digest)
     }

@@ -78,7 +78,7 @@ fn resume(hours: i64, last_ended: Option<i64>) -> OrderRecord {
     OrderRecord { cluster: "a".to_owned(), at: at(hours), order }
 }
 
-/// What a successor with an empty journal makes of it: through the store and back.
+/// The state of a successor with an empty journal: through the store and back.
 fn heir(ledger: &Ledger) -> Ledger {
     let note = ledger.digest().write("one", Term(7), None, None);
     let inherited = Digest::read(&note).expect("it can be read back");
@@ -94,7 +94,7 @@ fn label(reason: Option<Reason>) -> Option<&'static str> {
 fn an_heir_keeps_the_pause_the_breaker_the_cooldown_and_the_attempts() {
     let policy = Policy { breaker_failures: 2, max_runs_per_day: 2, ..Policy::default() };
     let ledger = Ledger { runs: vec![failed(1, 1), failed(2, 2)], orders: vec![pause(3)], inherited: None };
-    // And so does the heir's heir.
+    // And so does the successor's successor.
     for heir in [heir(&ledger), heir(&heir(&ledger))] {
         assert_eq!(label(heir.paused(at(4))), Some("paused"));
         assert_eq!(label(heir.breaker(&policy, at(4))), Some("breaker_open"));
@@ -213,7 +213,7 @@ fn members_that_differ_are_known_to_the_next_holder_until_a_person_resumes() {
     let resume = Order::Resume { by: "ann".to_owned(), reason: String::new(), last_ended: None };
     next.orders.push(OrderRecord { cluster: "a".to_owned(), at: at(2), order: resume });
     assert_eq!(next.mismatch(), None);
-    // A release that knows of no mismatch must not take such a note for one without.
+    // A release that does not know mismatches must not read such a note as one without.
     assert!(first.digest().write("a", Term(1), None, None).contains("\"version\":2"));
     assert!(Ledger::default().digest().write("a", Term(1), None, None).contains("\"version\":1"));
 }

@@ -1,4 +1,4 @@
-//! What the journal holds: the entries of a run, and the run as they tell it.
+//! The content of the journal: the entries of a run, and the run that they describe.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -27,15 +27,15 @@ impl fmt::Display for RunId {
     }
 }
 
-/// What asked for a run.
+/// What requested a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
     /// A firing alert.
     Alert,
-    /// A person: `defragd run`, or `POST /api/v1/clusters/{name}/run`.
+    /// An operator: `defragd run`, or `POST /api/v1/clusters/{name}/run`.
     Manual,
-    /// A run was refused, and its alert still stands.
+    /// A run was refused, and its alert still fires.
     Retry,
     /// A due time of the cluster's schedule.
     Schedule,
@@ -59,25 +59,26 @@ impl Trigger {
 /// The fingerprint of due times. Alertmanager's are hexadecimal numbers.
 const OF_SCHEDULE: &str = "schedule";
 
-/// One firing of an alert, or one due time of a schedule: Alertmanager keeps fingerprint and start over all its repetitions and peers.
+/// One firing of an alert, or one due time of a schedule: Alertmanager keeps fingerprint and start the same for all
+/// repetitions and peers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AlertKey {
     /// Alertmanager's hash of the labels.
     pub fingerprint: String,
     /// When it began to fire. Alertmanager writes `.12Z` in webhooks and `.120Z` in its API for the same time; here it
-    /// has one spelling. What is no time is kept as it came.
+    /// is normalised. A text that is not a time is kept as it is.
     #[serde(deserialize_with = "one_spelling")]
     pub starts_at: String,
 }
 
 impl AlertKey {
-    /// A key whose time has the one spelling.
+    /// A key whose time is normalised.
     pub fn new(fingerprint: String, starts_at: &str) -> Self {
         let starts_at = starts_at.parse::<Timestamp>().map_or_else(|_| starts_at.to_owned(), |at| at.to_string());
         Self { fingerprint, starts_at }
     }
 
-    /// That of a schedule's due time: the same on every replica.
+    /// The key of a schedule's due time: the same on every replica.
     pub fn of_schedule(due: Timestamp) -> Self {
         Self::new(OF_SCHEDULE.to_owned(), &due.to_string())
     }
@@ -93,7 +94,7 @@ fn one_spelling<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error
     Ok(AlertKey::new(String::new(), &String::deserialize(source)?).starts_at)
 }
 
-/// A wish for a run of one cluster.
+/// A request for a run of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// The cluster's name in the configuration.
@@ -126,16 +127,16 @@ pub struct Sizes {
     pub db_size_in_use: ByteSize,
 }
 
-/// The decision to defragment a member, written down before the RPC is sent.
+/// The decision to defragment a member, recorded before the RPC is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// The member.
     pub member_id: MemberId,
     /// Its name.
     pub member: String,
-    /// Whether it led when the decision was made.
+    /// Whether it was the leader when the decision was made.
     pub is_leader: bool,
-    /// Why it deserves it.
+    /// Why it needs a defragmentation.
     pub need: Need,
     /// Measured just before.
     pub before: Sizes,
@@ -158,7 +159,7 @@ pub enum MemberEnd {
         /// From sending Defragment to its answer.
         #[serde(rename = "took_seconds", with = "wire::seconds")]
         took: Duration,
-        /// How much of that the member did not answer, where etcd defragments without blocking; else all of it.
+        /// How long the member did not answer, if etcd defragments without blocking; otherwise all of the time.
         #[serde(default, rename = "unavailable_seconds", with = "wire::maybe_seconds")]
         unavailable: Option<Duration>,
     },
@@ -166,13 +167,13 @@ pub enum MemberEnd {
     Failed {
         /// What failed.
         reason: Reason,
-        /// The last that was measured, if anything.
+        /// The last measured sizes, if any.
         after: Option<Sizes>,
     },
-    /// defragd ended while Defragment was out. The member was found idle afterwards; whether the
-    /// defragmentation came to its end, the sizes tell.
+    /// defragd exited during the defragmentation. The member was found idle afterwards; the sizes show whether the
+    /// defragmentation finished.
     Unconfirmed {
-        /// Measured when the member was idle; nothing if it stayed out of reach.
+        /// Measured when the member was idle; `None` if it stayed unreachable.
         after: Option<Sizes>,
     },
     /// The run was stopped between the intent and the RPC: Defragment was not sent.
@@ -194,7 +195,7 @@ pub struct MemberResult {
 }
 
 impl MemberResult {
-    /// The sizes afterwards, where they are known.
+    /// The sizes afterwards, if known.
     pub fn after(&self) -> Option<Sizes> {
         match &self.end {
             MemberEnd::Defragmented { after, .. } => Some(*after),
@@ -224,7 +225,7 @@ impl MemberResult {
     pub const LABELS: [&str; 5] = ["succeeded", "no_gain", "failed", "unconfirmed", "not_sent"];
 }
 
-/// What a run does to a cluster besides defragmenting, written down before it is sent.
+/// An action of a run besides defragmenting, recorded before it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Step {
@@ -233,11 +234,11 @@ pub enum Step {
         /// Up to this revision.
         revision: u64,
     },
-    /// Leadership is handed over.
+    /// Leadership is transferred.
     MoveLeader {
         /// The leader.
         from: MemberId,
-        /// The voter that is to lead.
+        /// The voter that becomes the leader.
         to: MemberId,
         /// Its name.
         member: String,
@@ -246,7 +247,7 @@ pub enum Step {
     DisarmNoSpace {
         /// Who raised it.
         member_id: Option<MemberId>,
-        /// Its name, or its id if it is no member any more.
+        /// Its name, or its id if it is no longer a member.
         member: String,
     },
 }
@@ -269,23 +270,23 @@ pub enum Outcome {
         /// Why.
         reason: Reason,
     },
-    /// Something failed on the way; the members after it were left alone.
+    /// Something failed during the run; no further member was started.
     Failed {
         /// What.
         reason: Reason,
     },
-    /// The members' data was compared after the last of them, and differs. Automation starts nothing until a person
+    /// The members' data was compared after the last member, and differs. Automation starts nothing until an operator
     /// resumes.
     Mismatched {
-        /// Who has which hash.
+        /// Which members have which hash.
         reason: Reason,
     },
-    /// Ended early on purpose; the members after it were left alone.
+    /// Ended early on purpose; no further member was started.
     Stopped {
         /// Why.
         reason: Reason,
     },
-    /// The process ended in the middle; what a later process could still learn is in the results.
+    /// The process ended during the run; what a later process could still determine is in the results.
     Interrupted {
         /// What is known.
         reason: Reason,
@@ -311,7 +312,7 @@ impl Outcome {
     pub const LABELS: [&str; 8] =
         ["succeeded", "nothing_to_do", "observed", "refused", "failed", "mismatched", "stopped", "interrupted"];
 
-    /// Whether it ended early for a reason that is not the cluster's: the next run continues with the remaining members.
+    /// Whether it ended early for a reason outside the cluster: the next run continues with the remaining members.
     pub const fn is_broken_off(&self) -> bool {
         matches!(
             self,
@@ -326,7 +327,7 @@ impl Outcome {
         )
     }
 
-    /// Why, where there is a reason to give.
+    /// Why, if there is a reason to give.
     pub const fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Refused { reason }
@@ -339,28 +340,28 @@ impl Outcome {
     }
 }
 
-/// One line of the journal.
+/// One entry of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Entry {
-    /// The request was taken; only now is it acknowledged to whoever asked.
+    /// The request was recorded; only then is it acknowledged.
     Accepted(Request),
     /// Further alerts that the run serves.
     Joined {
         /// Theirs.
         alerts: Vec<AlertKey>,
     },
-    /// Some of its alerts no longer fire. Also written after the end of a run that is to be tried again.
+    /// Some of its alerts no longer fire. Also recorded after the end of a run that is to be retried.
     Resolved {
         /// Theirs.
         alerts: Vec<AlertKey>,
     },
-    /// A person agreed to the run.
+    /// An operator approved the run.
     Approved {
-        /// Who, as they said.
+        /// The operator's name, as given.
         by: String,
     },
-    /// An operator withdrew the request. Also written after the end of a run that is to be tried again.
+    /// An operator cancelled the request. Also recorded after the end of a run that is to be retried.
     Cancelled(Cancellation),
     /// The replica that holds the cluster's lock has it in its journal.
     HandedOver(HandedOver),
@@ -368,7 +369,7 @@ pub enum Entry {
     Started {
         /// The policy's mode.
         mode: Mode,
-        /// Under which term of the lock; nothing where there is no lock.
+        /// The term of the lock; `None` without a lock.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         term: Option<Term>,
     },
@@ -393,7 +394,7 @@ pub enum Entry {
     },
 }
 
-/// A line of the journal with its time.
+/// An entry of the journal with its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The run it belongs to.
@@ -405,7 +406,7 @@ pub struct Record {
     pub entry: Entry,
 }
 
-/// That the replica that holds the lock has a request.
+/// The lock holder's copy of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandedOver {
     /// Which.
@@ -413,52 +414,52 @@ pub struct HandedOver {
     /// The run's number in its journal.
     #[serde(rename = "holders_run")]
     pub run: RunId,
-    /// Those that were offered; one that joins later is offered by itself.
+    /// The offered alerts; one that joins later is offered separately.
     #[serde(default)]
     pub alerts: Vec<AlertKey>,
 }
 
-/// That a person agreed to a run.
+/// The approval of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Approval {
-    /// Who, as they said.
+    /// The operator's name, as given.
     pub by: String,
     /// When.
     pub at: Timestamp,
 }
 
-/// That an operator withdrew a request.
+/// The cancellation of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancellation {
-    /// Who, as they said.
+    /// The operator's name, as given.
     pub by: String,
-    /// Why, as they said.
+    /// The reason, as given.
     pub reason: String,
 }
 
-/// A run as its records tell it.
+/// A run, put together from its records.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunView {
     /// Its number.
     pub id: RunId,
-    /// Which cluster, asked for by what.
+    /// The request that it serves.
     #[serde(flatten)]
     pub request: Request,
     /// When the request was accepted.
     pub accepted_at: Timestamp,
     /// The alerts of the request that no longer fire.
     pub resolved: Vec<AlertKey>,
-    /// Who agreed to it, and when.
+    /// Who approved it, and when.
     pub approved: Option<Approval>,
-    /// Who withdrew the request, and why.
+    /// Who cancelled the request, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancellation>,
     /// When.
     #[serde(skip)]
     pub cancelled_at: Option<Timestamp>,
-    /// Who else has it.
+    /// The other replica that has it.
     pub handed_over: Option<HandedOver>,
-    /// When its turn came.
+    /// When it started.
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
@@ -469,14 +470,14 @@ pub struct RunView {
     pub open_intent: Option<Intent>,
     /// The attempts, in order.
     pub members: Vec<MemberResult>,
-    /// What else was done, in order.
+    /// The other steps, in order.
     pub steps: Vec<Step>,
-    /// What the checks outside etcd found, in order.
+    /// The results of the gates, in order.
     pub gates: Vec<GateResult>,
-    /// What the comparison of the members' data found.
+    /// The result of the comparison of the members' data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
-    /// How often it was begun: more than once after a crash.
+    /// How often it was started: more than once after a crash.
     pub starts: u32,
     /// How many earlier runs had the same result, changed nothing, and were deleted.
     pub repeats: u32,
@@ -486,7 +487,7 @@ pub struct RunView {
 }
 
 impl RunView {
-    /// Folds the records of one journal, in order, to its runs, in order.
+    /// Folds the records of one journal, in order, into its runs, in order.
     pub fn fold(records: impl IntoIterator<Item = Record>) -> Vec<Self> {
         let mut runs: Vec<Self> = Vec::new();
         for Record { run, at, entry } in records {
@@ -518,13 +519,13 @@ impl RunView {
             match entry {
                 Entry::Accepted(_) => {}
                 Entry::Joined { alerts } => {
-                    // What fires since nobody has withdrawn.
+                    // Alerts that have fired since then are not part of the cancellation.
                     view.cancelled = None;
                     view.resolved.retain(|key| !alerts.contains(key));
                     view.request.join(alerts);
                 }
                 Entry::Resolved { alerts } => view.resolved.extend(alerts),
-                // The first is the one that counted.
+                // The first one counts.
                 Entry::Approved { by } => view.approved = view.approved.take().or(Some(Approval { by, at })),
                 Entry::Cancelled(cancellation) => {
                     view.cancelled = view.cancelled.take().or(Some(cancellation));
@@ -556,24 +557,24 @@ impl RunView {
         runs
     }
 
-    /// That the request is withdrawn, if it is.
+    /// The reason if the request was cancelled or removed.
     pub fn withdrawn(&self) -> Option<Reason> {
         let Cancellation { by, reason } = self.cancelled.clone()?;
         Some(Reason::Cancelled { by, reason })
     }
 
-    /// The alerts behind it that still fire, as far as is known.
+    /// The alerts behind it that are not known to be resolved.
     pub fn standing_alerts(&self) -> impl Iterator<Item = &AlertKey> {
         self.request.alerts.iter().filter(|key| !self.resolved.contains(key))
     }
 
-    /// What the gates gave before the run, for later checks to be compared with.
+    /// The baselines that the gates recorded before the run.
     pub fn baselines(&self) -> BTreeMap<String, serde_json::Value> {
         let given = self.gates.iter().filter_map(|result| Some((result.gate.clone(), result.baseline.clone()?)));
         given.collect()
     }
 
-    /// Bytes that the files of all members lost.
+    /// Bytes by which the files of all members became smaller.
     pub fn reclaimed(&self) -> ByteSize {
         ByteSize(self.members.iter().map(|member| member.reclaimed().0).sum())
     }

@@ -1,8 +1,8 @@
 //! Who may act on a cluster, as one replica knows it: answers of the lock's store in, a state out.
 //!
-//! What counts is not that the lock was won once but that it is certainly still ours: [`State::Held`] ends by itself
-//! at a moment of the monotonic clock that is reckoned from when the renewal was *sent*, so that a process that was
-//! stopped, or cut off, finds at its next look that it holds nothing. Times are durations since any fixed moment.
+//! It is not enough that the lock was acquired once, it must certainly still be held: [`State::Held`] ends by itself at
+//! a moment of the monotonic clock that is counted from when the renewal was *sent*, so that a process that was
+//! suspended or cut off finds at its next check that it holds nothing. Times are durations since any fixed moment.
 
 use std::{fmt, time::Duration};
 
@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{cluster::Fact, reason::Reason};
 
-/// A new holder keeps still for so long. What the last one sent may be on its way for 20 s (what the kernel does not
-/// get acknowledged in that time is dropped, see `adapters/etcd/connect.rs`), after 5 s in which a connection is made.
-/// Only then does a look at the members show all that the last holder began.
+/// How long a new holder waits before it acts. What the last holder sent may be in flight for 20 s (what is not
+/// acknowledged to the kernel in that time is dropped, see `adapters/etcd/connect.rs`), after 5 s for making a
+/// connection. Only after that does an observation of the members show everything that the last holder began.
 pub const SETTLING: Duration = Duration::from_secs(30);
 /// The validity ends this part of the TTL before the store may give the lock away: for clocks that run at different
-/// speeds, and for the way of an RPC that is let out at the last moment.
+/// speeds, and for the transmission of an RPC that is sent at the last moment.
 const MARGIN_PART: u32 = 10;
 
-/// Grows with each change of the holder: what is done under it, the journal says so.
+/// Increases with each change of the holder; the journal records it for each run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Term(pub u64);
@@ -29,7 +29,7 @@ impl fmt::Display for Term {
     }
 }
 
-/// A replica, as it names itself.
+/// A replica, as it describes itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// Unique among the replicas.
@@ -39,14 +39,14 @@ pub struct Holder {
     pub url: Option<String>,
 }
 
-/// What a store says, having renewed our candidacy.
+/// The store's answer, after it renewed our candidacy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// The lock is ours.
+    /// This replica holds the lock.
     Held {
         /// Since when.
         term: Term,
-        /// For so long after the renewal was sent, nobody else can get it.
+        /// For this long after the renewal was sent, no other replica can acquire it.
         ttl: Duration,
     },
     /// It is another's.
@@ -56,12 +56,12 @@ pub enum Standing {
     },
 }
 
-/// What this replica knows.
+/// What this replica knows of the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// The store has not answered.
     Unknown {
-        /// What was seen instead.
+        /// The error instead.
         detail: String,
     },
     /// It is another's.
@@ -69,49 +69,49 @@ pub enum State {
         /// Whose.
         holder: Holder,
     },
-    /// It is ours, up to a moment.
+    /// This replica holds it, until a moment.
     Held {
         /// Since when.
         term: Term,
-        /// From here on it may be another's.
+        /// From here on another replica may hold it.
         until: Duration,
-        /// From here on nothing of the last holder can be on its way any more.
+        /// From here on nothing of the last holder can be in flight any more.
         acts_from: Duration,
-        /// Why it was not renewed when that was last tried.
+        /// Why the last renewal failed.
         trouble: Option<String>,
     },
 }
 
-/// Whether the lock came or went.
+/// Whether the lock was acquired or lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is ours now, and was not.
+    /// It was acquired.
     Gained(Term),
-    /// It was ours, and is not any more.
+    /// It was lost.
     Lost(Term),
-    /// Ours or not ours as before.
+    /// Held or not held as before.
     Same,
 }
 
 impl State {
     /// Before the first answer.
     pub fn unknown() -> Self {
-        Self::Unknown { detail: "its store has not been asked yet".to_owned() }
+        Self::Unknown { detail: "its store has not answered yet".to_owned() }
     }
 
-    /// Held for good: where there is no lock.
+    /// Held forever: without a lock.
     pub fn always() -> Self {
         Self::Held { term: Term(0), until: Duration::MAX, acts_from: Duration::ZERO, trouble: None }
     }
 
-    /// The state after the store answered, or did not. A store that does not answer takes nothing away: the validity
-    /// runs out by itself.
+    /// The state after the store answered, or did not. A store that does not answer changes nothing: the validity runs
+    /// out by itself.
     #[must_use]
     pub fn heard(&self, sent_at: Duration, now: Duration, settling: Duration, answer: &Fact<Standing>) -> Self {
         match answer {
             Ok(Standing::Held { term, ttl }) => {
                 let until = sent_at.saturating_add(ttl.saturating_sub(*ttl / MARGIN_PART));
-                // Under the same term nobody else can have held it meanwhile, even if we did not know for a while.
+                // Under the same term no other replica can have held it, even if the state was unknown for a while.
                 let acts_from = match self {
                     Self::Held { term: before, acts_from, .. } if before == term => *acts_from,
                     _ => now.saturating_add(settling),
@@ -129,7 +129,7 @@ impl State {
         }
     }
 
-    /// The term, while it is certainly ours.
+    /// The term, while this replica certainly holds the lock.
     pub fn held(&self, now: Duration) -> Option<Term> {
         match self {
             Self::Held { term, until, .. } if now < *until => Some(*term),
@@ -137,7 +137,7 @@ impl State {
         }
     }
 
-    /// The term under which something may begin now, or why nothing may.
+    /// The term under which something may start now, or why nothing may.
     pub fn may_begin(&self, now: Duration) -> Result<Term, Reason> {
         match self {
             Self::Held { term, until, acts_from, .. } if now < *until => {
@@ -150,11 +150,13 @@ impl State {
         }
     }
 
-    /// Why what began under this term must send nothing more.
+    /// Why RPCs of what began under this term must not be sent any more.
     pub fn lost(&self, term: Term, now: Duration) -> Option<Reason> {
         let detail = match self {
             Self::Held { .. } if self.held(now) == Some(term) => return None,
-            Self::Held { term: other, .. } if *other != term => "it was lost, and won anew since".to_owned(),
+            Self::Held { term: other, .. } if *other != term => {
+                "it was lost and has been acquired again since".to_owned()
+            }
             Self::Held { .. } => self.overdue(),
             Self::Elsewhere { holder } => format!("{} holds it", holder.name),
             Self::Unknown { detail } => detail.clone(),
@@ -170,7 +172,7 @@ impl State {
         }
     }
 
-    /// Whether the lock came or went between the two states, each at its time.
+    /// Whether the lock was acquired or lost between the two states, each at its time.
     pub fn change(before: Option<Term>, after: Option<Term>) -> Change {
         match (before, after) {
             (before, Some(term)) if before != Some(term) => Change::Gained(term),
@@ -182,7 +184,7 @@ impl State {
     fn overdue(&self) -> String {
         match self {
             Self::Held { trouble: Some(trouble), .. } => format!("it could not be renewed in time: {trouble}"),
-            _ => "it was not renewed in time; was this process, or its machine, stopped?".to_owned(),
+            _ => "it was not renewed in time; was this process or its machine suspended?".to_owned(),
         }
     }
 }
@@ -239,7 +241,7 @@ mod tests {
         assert_eq!(label(state.may_begin(S * 54)), Ok(7));
         assert_eq!(label(state.may_begin(S * 55)), Err("lock_unknown"));
         assert!(state.may_begin(S * 55).is_err_and(|reason| reason.to_string().contains("no answer")));
-        // The lease lived on after all, and with it the term.
+        // The lease was still alive, and so was the term.
         let back = state.heard(S * 56, S * 57, S * 30, &won(7));
         assert_eq!(label(back.may_begin(S * 57)), Ok(7));
         assert_eq!(label(State::unknown().heard(S, S, S, &silent()).may_begin(S)), Err("lock_unknown"));

@@ -1,14 +1,14 @@
 //! The decisions: pure functions and one state machine.
 //!
-//! Nothing here may read a clock, the environment, a random number or a log, and nothing is async:
-//! facts and times come in as values, decisions go out as values. That is what lets a test run
-//! thousands of whole defragmentations in virtual time. Reading order: [`cluster`] (what was observed),
+//! Nothing here may read a clock, the environment, a random number or a log, and nothing is async: facts and times are
+//! passed in as values, and decisions are returned as values. So a test can run thousands of whole defragmentations in
+//! virtual time. Reading order: [`cluster`] (what was observed),
 //! [`policy`] (what is wanted), [`admission`] (whether and when a run may begin), [`schedule`] (when one is requested
-//! without an alert), [`safety`] (what forbids it, as a [`reason`]), [`backoff`] (what the last attempt says against
-//! another), [`estimate`] (how long it will take), [`plan`] (who is next), [`gate`] (checks outside etcd),
-//! [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which replica may), [`handover`] (what its successor
-//! must know). Apart from them: [`page`], where metrics pages are, [`trend`] and [`review`], what a capacity review tells from history, and [`time`], how people
-//! write how long.
+//! without an alert), [`safety`] (what forbids it, as a [`reason`]), [`backoff`] (when the last attempt forbids
+//! another), [`estimate`] (how long it will take), [`plan`] (which member is next), [`gate`] (checks outside etcd),
+//! [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which replica may), [`handover`] (what its
+//! successor must know). Apart from them: [`page`], where metrics pages are, [`trend`] and [`review`], what a capacity
+//! review tells from history, and [`time`], how people write how long.
 
 pub mod admission;
 pub mod alert;

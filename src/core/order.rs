@@ -1,4 +1,4 @@
-//! What people order about a cluster, as the journal holds it: who, why, when.
+//! Operators' actions on a cluster, as the journal stores them: who, why, when.
 
 use std::collections::BTreeMap;
 
@@ -11,28 +11,28 @@ use super::history::RunId;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum Order {
-    /// No run begins, and one under way starts no new member.
+    /// No run starts, and a run in progress starts no further member.
     Pause {
-        /// Who, as they said.
+        /// The operator's name, as given.
         by: String,
         /// Why.
         reason: String,
         /// When it ends by itself.
         until: Option<Timestamp>,
     },
-    /// Ends a pause, closes the breaker, and lets automation try again what it left to a person.
+    /// Ends a pause, closes the breaker, and allows automatic runs again after a failure that needs an operator.
     Resume {
-        /// Who, as they said.
+        /// The operator's name, as given.
         by: String,
         /// Why.
         reason: String,
-        /// The newest run that had ended then. By its number, for clocks may be set back.
+        /// The newest run that had ended then. By its number, because clocks may be set back.
         last_ended: Option<RunId>,
     },
 }
 
-/// What is in force of one journal's orders, oldest first: a resume ends all pauses before it, a person's pause replaces
-/// that person's last one and no other's, and of several the longest counts.
+/// The action in force in one journal, oldest first: a resume ends all earlier pauses, an operator's pause replaces
+/// only that operator's last one, and of several the longest counts.
 pub fn in_force(orders: &[OrderRecord]) -> Option<&OrderRecord> {
     let mut resumed = None;
     let mut pauses: BTreeMap<&str, &OrderRecord> = BTreeMap::new();
@@ -50,12 +50,12 @@ pub fn in_force(orders: &[OrderRecord]) -> Option<&OrderRecord> {
     pauses.into_values().max_by_key(|record| record.ends()).or(resumed)
 }
 
-/// An order with its time.
+/// An action with its time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderRecord {
     /// Of which cluster.
     pub cluster: String,
-    /// When it was given.
+    /// When it was recorded.
     pub at: Timestamp,
     /// What it says.
     #[serde(flatten)]
@@ -71,7 +71,7 @@ impl OrderRecord {
         }
     }
 
-    /// What is in force of two journals' orders, by their times.
+    /// The action in force of two journals, by their times.
     pub fn or_other<'a>(&'a self, other: &'a Self) -> &'a Self {
         let newer = if other.at > self.at { other } else { self };
         match (&self.order, &other.order) {

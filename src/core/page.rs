@@ -1,6 +1,7 @@
-//! Where the members' metrics pages are, if not at their client URLs: one URL for all of them, with placeholders.
+//! The URLs of the members' metrics pages, if not at their client URLs: one URL for all of them, with placeholders.
 //!
-//! A member list is what somebody once configured on the members. It fills in hosts, and never a scheme, a port or a path.
+//! A member list contains what was once configured on the members. It fills in hosts, and never a scheme, a port or a
+//! path.
 
 use url::Url;
 
@@ -15,7 +16,7 @@ const HINT: &str = "write it like http://{host}:2381/metrics";
 pub struct PageUrl(String);
 
 impl PageUrl {
-    /// The error says what to write instead. It has nothing of the text: a password may be in it.
+    /// The error says what to write instead. It contains nothing of the text: a password may be in it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
         let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("has no scheme; {HINT}"))?;
@@ -24,13 +25,13 @@ impl PageUrl {
         }
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err(format!("has a user or password in it: only a client certificate is supported; {HINT}"));
+            return Err(format!("contains a user or password: only a client certificate is supported; {HINT}"));
         }
         if path.contains(['{', '}']) {
-            return Err(format!("has a placeholder behind its host; {HINT}"));
+            return Err(format!("has a placeholder after its host; {HINT}"));
         }
         if !authority.contains(HOST) && !authority.contains(MEMBER) {
-            return Err(format!("names one page for all members: put {HOST} or {MEMBER} into its host; {HINT}"));
+            return Err(format!("is the same page for all members: put {HOST} or {MEMBER} into its host; {HINT}"));
         }
         let sample = authority.replace(HOST, "host").replace(MEMBER, "member");
         if sample.contains(['{', '}']) {
@@ -38,7 +39,7 @@ impl PageUrl {
         }
         let url = Url::parse(&format!("{scheme}://{sample}{path}"))
             .map_err(|error| format!("is not a URL ({error}); {HINT}"))?;
-        // A secret in it would be shown with the configuration.
+        // A secret in it would be exposed with the configuration.
         if url.query().is_some() || url.fragment().is_some() {
             return Err(format!("has more than a host, a port and a path; {HINT}"));
         }
@@ -51,13 +52,13 @@ impl PageUrl {
         self.0.starts_with("https://")
     }
 
-    /// The page of the member with this name that is reached at this client URL; else why it has none.
+    /// The page of the member with this name and client URL; else why it has none.
     pub fn of(&self, client_url: &str, name: &str) -> Result<String, String> {
         let mut filled = self.0.clone();
         if filled.contains(MEMBER) {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             if name.is_empty() || !name.chars().all(plain) {
-                return Err(format!("the member's name {name:?} cannot be put into metrics.url: it is no host name"));
+                return Err(format!("the member's name {name:?} cannot be used in metrics.url: it is not a host name"));
             }
             filled = filled.replace(MEMBER, name);
         }
@@ -75,8 +76,8 @@ impl PageUrl {
     }
 }
 
-/// What is not known of a member that answers, since its metrics page cannot be read, and what follows; `None` where the
-/// page was read or not asked for.
+/// What is unknown of a member that answers, because its metrics page cannot be read, and the consequences; `None` if
+/// the page was read or not requested.
 pub fn unread(facts: &MemberFacts) -> Option<String> {
     let (status, Err(unknown)) = (facts.status.as_ref().ok()?, facts.gauges.as_ref()?) else { return None };
     let quota = match status.quota {
@@ -84,8 +85,8 @@ pub fn unread(facts: &MemberFacts) -> Option<String> {
         Some(_) => "",
     };
     Some(format!(
-        "the metrics page of member {} cannot be read: {}. Unknown: {quota}whether another tool defragments it, and \
-         whether it sends a snapshot. If etcd serves its metrics at another address, set metrics.url{}",
+        "cannot read the metrics page of member {}: {}. Unknown: {quota}whether another tool is defragmenting it, and \
+        whether it is sending a snapshot. If etcd serves its metrics at another address, set metrics.url{}",
         facts.member.label(),
         unknown.detail,
         if quota.is_empty() { "" } else { ", or at least quota" }
@@ -151,10 +152,10 @@ mod tests {
         for (text, problem) in [
             ("{host}:2381/metrics", "has no scheme"),
             ("ftp://{host}/metrics", "must begin with http:// or https://"),
-            ("http://u:secret@{host}/metrics", "has a user or password"),
-            ("http://10.0.0.1:2381/metrics", "names one page for all members"),
-            ("http://10.0.0.1/{host}", "has a placeholder behind its host"),
-            ("http://{host}/{secret}", "has a placeholder behind its host"),
+            ("http://u:secret@{host}/metrics", "contains a user or password"),
+            ("http://10.0.0.1:2381/metrics", "is the same page for all members"),
+            ("http://10.0.0.1/{host}", "has a placeholder after its host"),
+            ("http://{host}/{secret}", "has a placeholder after its host"),
             ("http://{host}.{secret}/", "has a placeholder other than"),
             ("http://10.0.0.1:{host}/", "is not a URL"),
             ("http://[{host}]:1/", "is not a URL"),

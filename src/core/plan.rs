@@ -1,6 +1,6 @@
-//! Who would be defragmented, in which order, and for everybody else why not.
+//! Which members would be defragmented, in which order, and for all others why not.
 //!
-//! `defragd plan` shows this; the run asks for it anew before every member and takes the first row only.
+//! `defragd plan` shows this; the run makes a new plan before every member and uses only its first row.
 
 use std::{
     cmp::Reverse,
@@ -21,24 +21,24 @@ use super::{
     safety,
 };
 
-/// What happened before, as far as a plan has to know.
+/// What happened before, as far as a plan needs it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Past {
     /// The members that this run has dealt with.
     pub done: BTreeSet<MemberId>,
-    /// The last attempt on each member in earlier runs, for automation to learn from.
+    /// The last attempt on each member in earlier runs, which limits automation.
     pub attempts: BTreeMap<MemberId, MemberResult>,
     /// How fast members were defragmented before.
     pub speeds: Speeds,
     /// The members that may have answered `Status` in the last attempt on them: see [`MemberFacts::may_answer`].
     pub non_blocking: BTreeSet<MemberId>,
-    /// How many snapshots members were sending when their metrics page was last read. One that is not read says nothing of
-    /// their end.
+    /// How many snapshots members were sending when their metrics page was last read. A page that is not read says
+    /// nothing of their end.
     pub snapshots: BTreeMap<MemberId, u64>,
 }
 
 impl Past {
-    /// What the journal tells.
+    /// From the journal.
     pub fn of(ledger: &Ledger) -> Self {
         let attempts = ledger.attempts();
         let non_blocking = attempts.values().filter(|last| last.intent.non_blocking);
@@ -46,20 +46,20 @@ impl Past {
         Self { attempts, non_blocking, speeds: ledger.speeds(), ..Self::default() }
     }
 
-    /// Takes what the metrics pages say of snapshots.
+    /// Records the snapshots on the metrics pages.
     pub fn saw(&mut self, facts: &ClusterFacts) {
         let told = facts.members.iter().filter_map(|facts| Some((facts.member.id, facts.open_snapshots()?)));
         self.snapshots.extend(told);
     }
 }
 
-/// What is to happen with one member.
+/// The decision about one member.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum Decision {
     /// Its turn comes.
     Defragment {
-        /// Why it deserves it.
+        /// Why it needs a defragmentation.
         need: Need,
     },
     /// It is left alone.
@@ -76,7 +76,7 @@ pub struct Step {
     pub member_id: MemberId,
     /// Its name.
     pub member: String,
-    /// Whether it leads now.
+    /// Whether it is the leader now.
     pub is_leader: bool,
     /// What is to happen with it.
     #[serde(flatten)]
@@ -86,20 +86,20 @@ pub struct Step {
     pub waits_for: Option<Reason>,
     /// Whether leadership is transferred first.
     pub transfer_first: bool,
-    /// How long it will be unavailable; `None` where nothing is to happen with it.
+    /// How long it will be unavailable; `None` if it is skipped.
     pub expected: Option<Estimate>,
 }
 
-/// The whole picture for one cluster at one moment.
+/// The plan for one cluster at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     /// Why nothing at all may start now, whatever the steps say.
     pub blocked: Option<Reason>,
     /// Whether NOSPACE is armed or a file is near its quota: see [`emergency`].
     pub emergency: bool,
-    /// First those to defragment, in order and with the leader last, then those left alone.
+    /// First the members to defragment, in order and with the leader last, then the skipped ones.
     pub steps: Vec<Step>,
-    /// What forbids nothing, but should be known before.
+    /// What does not forbid a run, but the operator should know before.
     pub warnings: Vec<Reason>,
 }
 
@@ -139,7 +139,7 @@ impl Plan {
         let too_long: Vec<_> = stalls(&steps, policy.max_expected_stall, "max_expected_stall").collect();
         let blocked = safety::cluster_danger(facts, policy)
             .or_else(|| unknown_end(facts, past))
-            // A cluster without space has nothing to lose by it.
+            // A cluster without space has nothing to lose.
             .or_else(|| too_long.first().filter(|_| !facts.has_alarm(AlarmKind::NoSpace)).cloned());
         let mut warnings: Vec<_> = stalls(&steps, policy.liveness_budget, "liveness_budget").collect();
         if warnings.is_empty() {
@@ -148,7 +148,8 @@ impl Plan {
         Self { blocked, emergency: emergency(facts), steps, warnings }
     }
 
-    /// Whether nothing is left to do: no member needs it, and no skip is for a missing answer or an operator.
+    /// Whether nothing is left to do: no member needs it, and none is skipped because of a missing answer or for an
+    /// operator.
     pub fn is_satisfied(&self) -> bool {
         let settled = |reason: &Reason| {
             matches!(
@@ -172,12 +173,12 @@ impl Plan {
     }
 }
 
-/// Where a member stands in the plan.
+/// The position of a member in the plan.
 ///
-/// Followers are taken backwards from the leader, by name and around the end: of four that the second leads, 1, 4, 3,
-/// then 2. A client that leaves a stalling member for the next of its list, and stays there, so comes to one that is
-/// done, or to the leader. Forwards, it would meet the next stall, and all such clients the last, the leader's, where
-/// nobody is left who could write (measured: `benches/ROLL.md`).
+/// Followers are taken backwards from the leader, by name and wrapping around: of four with the second as leader, 1, 4,
+/// 3, then 2. So a client that leaves a stalling member for the next one of its list, and stays there, moves to one
+/// that is done, or to the leader. In the other direction it would meet the next stall, and all such clients the last
+/// one, the leader's, when no member accepts their writes (measured: `benches/ROLL.md`).
 ///
 /// A follower that waits lets the others go first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -243,15 +244,15 @@ fn stalls<'a>(steps: &'a [Step], limit: Option<Duration>, what: &'a str) -> impl
     })
 }
 
-/// A member that may be defragmenting although it answers: only its metrics page tells, and it cannot be read. No member is
-/// started then: another replica, or another tool, may have sent it a Defragment.
+/// A member that may be defragmenting although it answers: only its metrics page shows that, and it cannot be read.
+/// Then no member is started: another replica, or another tool, may have sent it a Defragment.
 fn unknown_end(facts: &ClusterFacts, past: &Past) -> Option<Reason> {
     let mut answering = facts.voters().filter(|voter| voter.status.is_ok());
     let unknown = answering.find(|voter| voter.in_flight(past.non_blocking.contains(&voter.member.id)).is_none())?;
     Some(Reason::DefragUnknown { member: unknown.member.label(), detail: page_trouble(unknown) })
 }
 
-/// Why the member's metrics page does not tell.
+/// Why the member's metrics page does not show it.
 pub(super) fn page_trouble(member: &MemberFacts) -> String {
     match &member.gauges {
         Some(Err(unknown)) => unknown.detail.clone(),
@@ -260,7 +261,7 @@ pub(super) fn page_trouble(member: &MemberFacts) -> String {
 }
 
 /// Whether the member is sending a snapshot. Defragment holds all of etcd's locks while it waits for the stream to end:
-/// the member would serve nobody until then. Where its metrics page is not known, neither is this.
+/// the member would serve no client until then. If its metrics page is unknown, so is this.
 fn open_snapshot(member: &MemberFacts, policy: &Policy, past: &Past) -> Option<Reason> {
     let before = || past.snapshots.get(&member.member.id).copied();
     let open = member.open_snapshots().or_else(before);

@@ -1,4 +1,4 @@
-//! What the owner of a cluster wants: when to act, and how carefully.
+//! The settings of a cluster's owner: when to act, and under which conditions.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{cluster::Status, reason::Reason, rule::Rule, schedule::Timetable, window::Schedule};
 
-/// How far defragd may go.
+/// What defragd may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Everything but the RPCs that change something; the decision is logged and counted.
+    /// Everything except the RPCs that change something; the decision is logged and counted.
     #[default]
     Observe,
-    /// Runs for real, each only after a person agreed to it.
+    /// Real runs, each only after an operator has approved it.
     Approve,
     /// Runs for real.
     Enforce,
@@ -31,32 +31,32 @@ impl Mode {
     }
 }
 
-/// What becomes of the leader, which is dealt with when no other member is pending.
+/// How to handle the leader, which comes after all other members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaderPolicy {
-    /// As [`LeaderPolicy::LastAfterTransfer`] if it is expected to be unavailable for longer than `transfer_above` and a
-    /// voter can take leadership over; else as [`LeaderPolicy::Last`].
+    /// Like [`LeaderPolicy::LastAfterTransfer`] if it is expected to be unavailable for longer than `transfer_above`
+    /// and a voter can become the leader; else like [`LeaderPolicy::Last`].
     #[default]
     Auto,
-    /// It is defragmented as the leader. Under writes, leases may expire meanwhile: they are kept alive
-    /// through the leader alone.
+    /// It is defragmented while it is the leader. Under write load, leases may expire meanwhile: they are kept alive
+    /// only through the leader.
     Last,
-    /// It first hands leadership to a voter whose file is tight, and is defragmented as a follower.
+    /// It first transfers leadership to a voter that needs no defragmentation, and is defragmented as a follower.
     LastAfterTransfer,
-    /// It is left alone.
+    /// It is skipped.
     Skip,
 }
 
-/// What is done with a member that is sending a snapshot: it cannot finish a defragmentation before the stream ends,
-/// and serves nobody in between.
+/// How to handle a member that is sending a snapshot: it cannot finish a defragmentation before the stream ends, and
+/// serves no client until then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenSnapshotPolicy {
     /// Its turn comes when no snapshot is open.
     #[default]
     Wait,
-    /// It is defragmented all the same.
+    /// It is defragmented anyway.
     Ignore,
 }
 
@@ -71,47 +71,47 @@ pub enum VerifyPolicy {
     Hash,
 }
 
-/// Compaction of the history before the first member. Off unless it is asked for: most clusters have
-/// somebody who compacts (the Kubernetes API server does), and what is compacted cannot be read any more.
+/// Compaction of the history before the first member. Off by default: most clusters are already compacted (for example
+/// by the Kubernetes API server), and compacted revisions can no longer be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compaction {
-    /// So many revisions before the present one stay readable.
+    /// This many revisions before the current one stay readable.
     KeepRevisions(u64),
-    /// What was written within this time stays readable. The process must have watched the cluster for so long:
-    /// etcd does not tell when a revision was made.
+    /// What was written within this time stays readable. The process must have observed the cluster for that long: etcd
+    /// does not report when a revision was made.
     OlderThan(Duration),
 }
 
 /// The policy of one cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// How far defragd may go.
+    /// What defragd may do.
     pub mode: Mode,
-    /// Act from this fragmentation ratio (0–1) on …
+    /// Defragment from this fragmentation ratio (0–1) on …
     pub min_fragmentation_ratio: f64,
-    /// … if at least this much can be had back.
+    /// … if at least this much is reclaimable.
     pub min_reclaimable: ByteSize,
-    /// Or from this file size / quota (0–1) on …
+    /// Or from this ratio of file size to quota (0–1) on …
     pub quota_usage_ratio: f64,
-    /// … if at least this much can be had back.
+    /// … if at least this much is reclaimable.
     pub quota_min_reclaimable: ByteSize,
     /// How long the recovery condition must hold before the next member.
     pub pause_between_members: Duration,
-    /// How long to wait for the answer to Defragment. The server goes on past it, and is followed.
+    /// How long to wait for the answer to Defragment. The server continues after that, and is watched.
     pub defrag_deadline: Duration,
-    /// How long a cluster may take to be healthy again after a member.
+    /// How long a cluster may take to become healthy again after a member.
     pub recovery_timeout: Duration,
-    /// No further run of the cluster for so long after one that defragmented something.
+    /// The wait before the next run of the cluster, after one that defragmented a member.
     pub cooldown: Duration,
-    /// What becomes of the leader.
+    /// How to handle the leader.
     pub leader: LeaderPolicy,
-    /// With [`LeaderPolicy::Auto`]: leadership is handed over first from this expected unavailability on.
+    /// With [`LeaderPolicy::Auto`]: leadership is transferred first from this expected unavailability on.
     pub transfer_above: Duration,
-    /// How long the liveness probe of the members' containers lets etcd hang before it is killed; warned of.
+    /// How long the liveness probe of the members' containers lets etcd hang before it is killed; only warned about.
     pub liveness_budget: Option<Duration>,
     /// Nothing is started while a member that needs it is expected to be unavailable for longer.
     pub max_expected_stall: Option<Duration>,
-    /// What is done with a member that is sending a snapshot.
+    /// How to handle a member that is sending a snapshot.
     pub on_open_snapshot: OpenSnapshotPolicy,
     /// Compact before the first member.
     pub compaction: Option<Compaction>,
@@ -119,10 +119,10 @@ pub struct Policy {
     pub verify: VerifyPolicy,
     /// Disarm NOSPACE after a run, once every member is well below its quota.
     pub disarm_no_space: bool,
-    /// Accept that clusters of one or two members stop for the time of a defragmentation.
+    /// Accept that clusters of one or two members stop serving during a defragmentation.
     pub allow_without_quorum_slack: bool,
     // ---- admission ----
-    /// When a member is worth it, instead of the thresholds above. NOSPACE is, in any case.
+    /// When a member needs a defragmentation, instead of the thresholds above. With NOSPACE it does in any case.
     pub rule: Option<Rule>,
     /// When runs may begin.
     pub windows: Schedule,
@@ -130,13 +130,13 @@ pub struct Policy {
     pub schedule: Timetable,
     /// Whether NOSPACE, or a file at 0.9 of its quota, overrides windows, cooldown and daily limit.
     pub emergency: bool,
-    /// No further run after so many within 24 hours that touched a member.
+    /// The number of runs within 24 hours that touched a member, after which no further run starts.
     pub max_runs_per_day: u32,
-    /// No further run after so many that failed in a row, until a person resumes.
+    /// The number of failed runs in a row after which no further run starts until an operator resumes.
     pub breaker_failures: u32,
-    /// One more try so long after the last failure, even without a person.
+    /// One more attempt this long after the last failure, even if no operator resumed.
     pub breaker_reset_after: Option<Duration>,
-    /// How long a request waits for a person in mode approve.
+    /// How long a request waits for approval in mode approve.
     pub approval_timeout: Duration,
 }
 
@@ -175,33 +175,33 @@ impl Default for Policy {
     }
 }
 
-/// NOSPACE is disarmed when every file is below this part of its quota: a member that is not would arm it again with
+/// NOSPACE is disarmed when every file is below this part of its quota: a member above it would arm it again with
 /// the next write.
 pub(super) const QUOTA_MARGIN: f64 = 0.9;
 
 /// Less than this is not worth a stall even under NOSPACE: it cannot bring a file below its quota.
 pub(super) const MIN_GAIN_UNDER_NO_SPACE: ByteSize = ByteSize::mib(1);
 
-/// Why a member deserves a defragmentation.
+/// Why a member needs a defragmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Need {
-    /// Alarm NOSPACE is armed: the cluster takes no writes.
+    /// Alarm NOSPACE is armed: the cluster accepts no writes.
     NoSpace,
     /// The file nears its quota.
     QuotaPressure,
     /// Much of the file is free pages.
     Fragmented,
-    /// The owner's rule holds.
+    /// The owner's rule matches.
     Rule,
 }
 
 impl Policy {
-    /// Whether a member needs a defragmentation, by what was measured just now.
+    /// Whether a member needs a defragmentation, from a current measurement.
     pub fn need(&self, status: &Status, no_space: bool) -> Result<Need, Reason> {
         let reclaimable = status.reclaimable();
-        // etcd counts what is in use when it commits, and under NOSPACE nothing is written: the figure may be from
-        // before the compaction. The file's size is true at any time.
+        // etcd updates the size in use when it commits, and under NOSPACE nothing is written: the value may be from
+        // before the compaction. The file's size is always current.
         let too_large = || status.quota_usage_ratio().is_some_and(|usage| usage >= QUOTA_MARGIN);
         if no_space && (reclaimable >= MIN_GAIN_UNDER_NO_SPACE || too_large()) {
             return Ok(Need::NoSpace);
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_rule_replaces_the_thresholds_but_not_nospace() {
         let rule = |text: &str| Policy { rule: Some(Rule::parse(text).expect("a rule")), ..Policy::default() };
-        // The thresholds would say yes to the first and no to the second.
+        // The thresholds would select the first and not the second.
         let status = fixture::status(1);
         assert_eq!(rule("dbSizeFree > 4e9").need(&status, false).map_err(|r| r.label()), Err("rule_not_met"));
         assert_eq!(
@@ -250,7 +250,7 @@ mod tests {
         let table = [
             ((1000, 550, None, false), Some(Need::Fragmented)),
             ((1000, 551, None, false), None),
-            // The stock alert is blind to this one: little in use, a lot to gain.
+            // The stock alert does not cover this one: little in use, much to reclaim.
             ((2048, 90, None, false), Some(Need::Fragmented)),
             // A high ratio alone is not worth a stall.
             ((100, 1, None, false), None),
@@ -260,7 +260,7 @@ mod tests {
             ((799, 700, Some(1000), false), None),
             ((1000, 999, None, true), Some(Need::NoSpace)),
             ((1000, 1000, None, true), None),
-            // What is in use may have been counted before the compaction.
+            // The size in use may be from before the compaction.
             ((1000, 1000, Some(1111), true), Some(Need::NoSpace)),
             ((1000, 1000, Some(1112), true), None),
             ((0, 0, Some(0), false), None),

@@ -1,16 +1,16 @@
-//! How much of a scrape's time is kept for what comes after the members' answers: to format and to pack the page of a
-//! large fleet takes a good part of a second, and the page must be there in time whatever hangs.
+//! How much of a scrape's time is reserved for what comes after the members' answers: formatting and compressing the
+//! page of a large fleet takes a good part of a second, and the page must be sent in time even if members hang.
 //!
-//! Learnt from the scrapes before; times come in as values.
+//! Learned from earlier scrapes; times come in as values.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// A machine that is busy is late by this much, even with a small page.
+/// A busy machine is late by this much, even with a small page.
 const SLACK: Duration = Duration::from_millis(15);
-/// … and the same page takes this part of its time longer now and then.
+/// … and the same page occasionally takes longer by this part of its time.
 const SPREAD: u32 = 4;
 
 /// See the module.
@@ -20,17 +20,17 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// What of this budget is left for the members. Never less than half: members matter more than the last digits.
+    /// How much of this budget is left for the members. Never less than half: members matter more than the last digits.
     pub fn leave(&self, budget: Duration) -> Duration {
         let lately = Duration::from_micros(self.lately_micros.load(Ordering::Relaxed));
         budget.saturating_sub(SLACK + lately + lately / SPREAD).max(budget / 2)
     }
 
-    /// How long the rest took this time. The longest counts, and fades with the scrapes after it.
+    /// Records how long the rest took this time. The longest counts, and fades with later scrapes.
     pub fn took(&self, rest: Duration) {
         let rest = u64::try_from(rest.as_micros()).unwrap_or(u64::MAX);
         let faded = self.lately_micros.load(Ordering::Relaxed) / 16 * 15;
-        // Two scrapes at the same time: either one's time will do.
+        // Two scrapes at the same time: the time of either will do.
         self.lately_micros.store(rest.max(faded), Ordering::Relaxed);
     }
 }

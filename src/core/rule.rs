@@ -1,10 +1,10 @@
-//! A rule: when a member is worth a defragmentation, as an expression that its owner writes.
+//! A rule: when a member needs a defragmentation, as an expression that its owner writes.
 //!
-//! The language is CEL, the variables are etcd-defrag's, and so is the arithmetic: every number is a
-//! double, so that `dbSize > dbQuota*80/100`, `dbQuotaUsage > 0.8` and `dbSizeFree/dbSize > 0.45` mean what
-//! they say. (In CEL itself `1/2` is 0 and `dbSize * 0.8` is an error.) For that, integers are turned to
-//! doubles when the rule is read, and `%` to a function; and whatever is no arithmetic, comparison or logic
-//! over these variables is refused then, with its position, rather than when an alert fires.
+//! The language is CEL, the variables are etcd-defrag's, and so is the arithmetic: every number is a double, so that
+//! `dbSize > dbQuota*80/100`, `dbQuotaUsage > 0.8` and `dbSizeFree/dbSize > 0.45` mean what they say. (In CEL itself
+//! `1/2` is 0 and `dbSize * 0.8` is an error.) For that, integers are converted to doubles when the rule is parsed, and
+//! `%` to a function; anything but arithmetic, comparisons and logic over these variables is rejected at that time,
+//! with its position, rather than when an alert fires.
 
 use std::{fmt, sync::Arc};
 
@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::{cluster::Status, reason::Reason};
 
-/// What a rule may speak of, with its meaning. Sizes are in bytes.
+/// The variables of a rule, with their meaning. Sizes are in bytes.
 pub const VARIABLES: [(&str, &str); 5] = [
     ("dbSize", "size of the database file"),
     ("dbSizeInUse", "the part of it that is in use"),
@@ -25,18 +25,18 @@ pub const VARIABLES: [(&str, &str); 5] = [
     ("dbQuotaUsage", "dbSize / dbQuota"),
 ];
 
-/// Longer ones are programs, and the parser recurses.
+/// A longer rule is a program, and the parser recurses.
 const MAX_LENGTH_BYTES: usize = 1_000;
-/// Brackets within brackets. The parser takes some 100 KiB of stack for each.
+/// Nesting of brackets. The parser needs some 100 KiB of stack for each level.
 const MAX_DEPTH: usize = 8;
-/// Brackets that are opened, all together. Where they make no sense, the parser is as deep in them as they are many.
+/// Number of opening brackets. If they make no sense, the parser nests as deep as there are brackets.
 const MAX_BRACKETS: usize = 12;
-/// Operators, each sign of them counted: a sum is parsed as deep as it is long.
+/// Number of characters of operators: a sum is parsed as deep as it is long.
 const MAX_OPERATORS: usize = 30;
-/// CEL's doubles have no `%`; the name cannot be written in a rule.
+/// CEL's doubles have no `%`; this name cannot be written in a rule.
 const REMAINDER: &str = "@remainder";
 
-/// Why a text is no rule.
+/// Why a text is not a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("line {line}, column {column}: {what}")]
 pub struct RuleError {
@@ -48,7 +48,7 @@ pub struct RuleError {
     pub what: String,
 }
 
-/// A rule that was read and checked.
+/// A rule that was parsed and checked.
 #[derive(Clone)]
 pub struct Rule {
     text: String,
@@ -73,8 +73,8 @@ impl fmt::Display for Rule {
     }
 }
 
-/// How many brackets are within each other. One that closes another kind than was opened is no good: to the parser it
-/// closes nothing, so that what follows would be deeper than it looks.
+/// The nesting depth of the brackets. A bracket that closes one of another kind is an error: to the parser it closes
+/// nothing, so that what follows would be deeper than it looks.
 fn deepest_bracket(text: &str) -> Result<usize, RuleError> {
     let (mut open, mut deepest) = (Vec::new(), 0);
     if text.matches(['(', '[', '{']).count() > MAX_BRACKETS {
@@ -88,7 +88,11 @@ fn deepest_bracket(text: &str) -> Result<usize, RuleError> {
             '[' => open.push(']'),
             '{' => open.push('}'),
             ')' | ']' | '}' if open.pop() != Some(c) => {
-                return Err(RuleError { line, column, what: format!("the bracket {c} closes none that is open") });
+                return Err(RuleError {
+                    line,
+                    column,
+                    what: format!("the bracket {c} has no matching opening bracket"),
+                });
             }
             '\n' => (line, column) = (line + 1, 0),
             _ => {}
@@ -99,23 +103,23 @@ fn deepest_bracket(text: &str) -> Result<usize, RuleError> {
 }
 
 impl Rule {
-    /// Reads and checks a rule.
+    /// Parses and checks a rule.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
         let start = |what: String| RuleError { line: 1, column: 1, what };
         if text.trim().is_empty() {
-            return Err(start("the rule is empty; leave it out to act by the thresholds".to_owned()));
+            return Err(start("the rule is empty; remove it to use the thresholds".to_owned()));
         }
         if text.len() > MAX_LENGTH_BYTES {
             return Err(start(format!("the rule is longer than {MAX_LENGTH_BYTES} bytes")));
         }
         let deepest = deepest_bracket(text)?;
-        // A choice stands for as much as ten others.
+        // A conditional counts as much as ten other operators.
         let weight = |c: char| if c == '?' { 10 } else { usize::from("+-*/%!<>=&|".contains(c)) };
         if text.chars().map(weight).sum::<usize>() > MAX_OPERATORS {
-            return Err(start(format!("the rule has more than {MAX_OPERATORS} signs of operators")));
+            return Err(start(format!("the rule has more than {MAX_OPERATORS} operator characters")));
         }
         if deepest > MAX_DEPTH {
-            return Err(start(format!("the rule has more than {MAX_DEPTH} brackets within each other")));
+            return Err(start(format!("the rule has more than {MAX_DEPTH} nested brackets")));
         }
         let program = Program::compile(text).map_err(|errors| match errors.errors.first() {
             Some(error) => {
@@ -128,21 +132,21 @@ impl Rule {
         let reader = Reader { source: program.source_info() };
         let kind = reader.read(&mut expression)?;
         if kind != Kind::Truth {
-            let what = "the rule gives a number, and must be true or false: compare it with something";
+            let what = "the rule is a number, but must be true or false: compare it with something";
             return Err(start(what.to_owned()));
         }
         Ok(Self { text: text.to_owned(), expression: Arc::new(expression) })
     }
 
-    /// Whether a member is worth it. A rule that cannot be decided is a reason not to act.
+    /// Whether a member needs a defragmentation. A rule that cannot be evaluated is a reason not to act.
     pub fn holds(&self, status: &Status) -> Result<(), Reason> {
         let mut context = Context::with_env(Arc::new(Env::stdlib()));
         let failed = |detail: String| Reason::RuleFailed { rule: self.text.clone(), detail };
         context
             .add_function(REMAINDER, |a: f64, b: f64| a % b)
             .map_err(|error| failed(format!("this defragd cannot compute remainders: {error}")))?;
-        // A quota that is not known is left out: what depends on it is undecided, and `a || b` is still true
-        // if either is known to be.
+        // An unknown quota is left out: what depends on it is undecided, and `a || b` is still true if one of them is
+        // known to be.
         for (name, value) in values(status) {
             if let Some(value) = value {
                 context.add_variable_from_value(name, value);
@@ -156,9 +160,9 @@ impl Rule {
                 db_size_in_use: status.db_size_in_use,
                 quota: status.quota,
             }),
-            Ok(other) => Err(failed(format!("it gave {other:?}, and must give true or false"))),
+            Ok(other) => Err(failed(format!("its result is {other:?}, but must be true or false"))),
             Err(error) if status.quota_usage_ratio().is_none() && self.text.contains("dbQuota") => {
-                Err(failed(format!("the member's quota is not known ({error})")))
+                Err(failed(format!("the member's quota is unknown ({error})")))
             }
             Err(error) => Err(failed(error.to_string())),
         }
@@ -177,7 +181,7 @@ fn values(status: &Status) -> [(&'static str, Option<f64>); 5] {
     ]
 }
 
-/// What an expression gives.
+/// The type of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Number,
@@ -217,10 +221,10 @@ impl Reader<'_> {
                     return Ok(Kind::Number);
                 }
                 let known = VARIABLES.map(|(known, _)| known).join(", ");
-                Err(self.error(id, format!("there is no variable {name}; there are {known}")))
+                Err(self.error(id, format!("there is no variable {name}; use {known}")))
             }
             Expr::Call(call) => self.call(id, call),
-            _ => Err(self.error(id, "a rule has numbers, variables, arithmetic, comparisons and logic only")),
+            _ => Err(self.error(id, "a rule may only have numbers, variables, arithmetic, comparisons and logic")),
         }
     }
 
@@ -231,7 +235,7 @@ impl Reader<'_> {
             LiteralValue::Double(value) => *value.inner(),
             LiteralValue::Int(value) => *value.inner() as f64,
             LiteralValue::UInt(value) => *value.inner() as f64,
-            _ => return Err(self.error(id, "only numbers, true and false can be written in a rule")),
+            _ => return Err(self.error(id, "the only constants in a rule are numbers, true and false")),
         };
         *literal = LiteralValue::Double(number.into());
         Ok(Kind::Number)
@@ -254,12 +258,13 @@ impl Reader<'_> {
             | operators::NEGATE
             | "double" => (Number, Number),
             other => {
-                let what = format!("{other} is not for rules: use + - * / % < <= > >= == != && || ! ?: and brackets");
+                let what =
+                    format!("{other} is not supported in rules: use + - * / % < <= > >= == != && || ! ?: and brackets");
                 return Err(self.error(id, what));
             }
         };
         if call.target.is_some() {
-            return Err(self.error(id, "a rule calls nothing on a value"));
+            return Err(self.error(id, "a rule cannot call a method of a value"));
         }
         for argument in &mut call.args {
             self.expect(argument, wanted)?;
@@ -275,7 +280,7 @@ impl Reader<'_> {
         if found == wanted {
             return Ok(());
         }
-        Err(self.error(node.id, format!("this gives {found}, and {wanted} is needed here")))
+        Err(self.error(node.id, format!("this is {found}, but must be {wanted}")))
     }
 
     fn equality(&self, id: u64, call: &mut CallExpr) -> Result<Kind, RuleError> {
@@ -379,13 +384,13 @@ mod tests {
         for (rule, line, column, what) in [
             ("dbSize >", 1, 9, "Syntax error"),
             ("dbSize > 1 dbQuota", 1, 12, "Syntax error"),
-            ("dbSize > 1 ||\n  dbsize > 2", 2, 3, "there is no variable dbsize; there are dbSize, dbSizeInUse"),
-            ("dbSizeFree/dbSize", 1, 1, "gives a number, and must be true or false"),
-            ("dbSize > 1 && dbQuota", 1, 15, "this gives a number, and true or false is needed here"),
-            ("dbSize + true > 1", 1, 10, "this gives true or false, and a number is needed here"),
-            ("dbSize == true", 1, 11, "and a number is needed here"),
-            ("dbSize > '1GB'", 1, 10, "only numbers"),
-            ("size('x') > 1", 1, 5, "size is not for rules"),
+            ("dbSize > 1 ||\n  dbsize > 2", 2, 3, "there is no variable dbsize; use dbSize, dbSizeInUse"),
+            ("dbSizeFree/dbSize", 1, 1, "is a number, but must be true or false"),
+            ("dbSize > 1 && dbQuota", 1, 15, "this is a number, but must be true or false"),
+            ("dbSize + true > 1", 1, 10, "this is true or false, but must be a number"),
+            ("dbSize == true", 1, 11, "but must be a number"),
+            ("dbSize > '1GB'", 1, 10, "only constants"),
+            ("size('x') > 1", 1, 5, "size is not supported in rules"),
             ("dbSize.free > 1", 1, 7, "numbers, variables, arithmetic"),
             ("[1,2].exists(x, x > 1)", 1, 13, "numbers, variables, arithmetic"),
             ("", 1, 1, "the rule is empty"),

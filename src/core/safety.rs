@@ -1,6 +1,6 @@
 //! What forbids a defragmentation: every check that a careful operator would make, on observed facts.
 //!
-//! A fact that is not known counts as unsafe. Nothing here decides whether a defragmentation is wanted.
+//! An unknown fact counts as unsafe. Whether a defragmentation is wanted is decided elsewhere.
 
 use super::{
     cluster::{AlarmKind, ClusterFacts, Fact, MemberFacts, Status, Unknown, UnknownKind},
@@ -11,9 +11,9 @@ use super::{
 
 /// How many raft entries a member may be behind the most advanced one and still count as caught up.
 ///
-/// Members are asked one instant apart, and a busy cluster writes thousands of entries a second, so a
-/// small number would see lag where there is none. etcd itself keeps 5,000 entries for slow followers
-/// before it must send a whole snapshot, which is what must never meet a defragmentation (#20271).
+/// Members are queried an instant apart, and a busy cluster writes thousands of entries a second, so a small number
+/// would see lag where there is none. etcd itself keeps 5,000 entries for slow followers before it must send a whole
+/// snapshot, which must never coincide with a defragmentation (#20271).
 pub const MAX_RAFT_LAG_ENTRIES: u64 = 1_000;
 
 /// Why no member of this cluster may be defragmented now, whichever it is.
@@ -24,12 +24,12 @@ pub fn cluster_danger(facts: &ClusterFacts, policy: &Policy) -> Option<Reason> {
         .or_else(|| upgrade_in_progress(facts))
 }
 
-/// Why this cluster does not count as healthy: any voter unknown, unread, behind or in disagreement, an
-/// alarm that needs a person, or a defragmentation under way.
+/// Why this cluster does not count as healthy: a voter is unknown, cannot serve reads, lags behind or disagrees, an
+/// alarm needs an operator, or a defragmentation is in progress.
 pub fn unhealthy(facts: &ClusterFacts) -> Option<Reason> {
     in_flight(facts)
-        // A read through a healthy member also fails while the others elect a new leader: the member that is
-        // gone is the reason that helps.
+        // A read through a healthy member also fails while the others elect a new leader: the member that is down is
+        // the more helpful reason.
         .or_else(|| facts.voters().find_map(unresponsive))
         .or_else(|| facts.voters().find_map(unread))
         .or_else(|| leadership(facts))
@@ -45,14 +45,14 @@ fn quorum_slack(facts: &ClusterFacts, policy: &Policy) -> Option<Reason> {
         .then_some(Reason::NoQuorumSlack { voters })
 }
 
-// Asked first: a member that is being defragmented also hangs on Status, and "is being defragmented" is
-// the reason that helps. Learners count too, though etcd lets nobody defragment them: the flag is known.
+// Checked first: a member that is being defragmented also hangs on Status, and "is being defragmented" is the more
+// helpful reason. Learners count, too, although etcd refuses to defragment them: the flag is known.
 fn in_flight(facts: &ClusterFacts) -> Option<Reason> {
     let busy = facts.members.iter().find(|member| member.defrag_in_flight() == Some(true))?;
     Some(Reason::DefragInFlight { member: busy.member.label() })
 }
 
-/// Why a member whose `Status` is not known must be left alone.
+/// Why a member whose `Status` is unknown must be skipped.
 pub(super) fn unknown_status(member: String, unknown: &Unknown) -> Reason {
     let detail = unknown.detail.clone();
     match unknown.kind {
@@ -130,8 +130,8 @@ fn dangerous_version(facts: &ClusterFacts) -> Option<Reason> {
     })
 }
 
-/// Learners count too: they are upgraded with the others, and a downgrade waits for them. A cluster without space cannot
-/// wait for the end of an upgrade.
+/// Learners count, too: they are upgraded with the others, and a downgrade waits for them. A cluster without space
+/// cannot wait for the end of an upgrade.
 fn upgrade_in_progress(facts: &ClusterFacts) -> Option<Reason> {
     if facts.has_alarm(AlarmKind::NoSpace) {
         return None;
@@ -140,7 +140,7 @@ fn upgrade_in_progress(facts: &ClusterFacts) -> Option<Reason> {
     if let Some((member, to)) = members().find_map(|(facts, status)| Some((facts, status.downgrade_to.as_deref()?))) {
         let member = member.member.label();
         let detail =
-            format!("{member} reports a downgrade to {to}; finish it, or withdraw it with `etcdctl downgrade cancel`");
+            format!("{member} reports a downgrade to {to}; finish it, or cancel it with `etcdctl downgrade cancel`");
         return Some(Reason::UpgradeInProgress { detail });
     }
     let mut minors: Vec<_> = members().map(|(_, status)| Version::parse(&status.version).map(Version::minor)).collect();

@@ -1,11 +1,11 @@
 //! Schedules: times at which a run is requested without any alert.
 //!
-//! A line is written in local time, in five fields as for cron. Where the clock is put forward over a fixed time (minute
-//! and hour are numbers or lists of them), that time is due once, at the moment of the change; where the clock is put back
+//! A line is written in local time, in five fields as for cron. If the clock is put forward over a fixed time (minute
+//! and hour are numbers or lists of them), that time is due once, at the moment of the change; if the clock is put back
 //! over it, it is due once, at the first of the two. Any other line, like `*/15 * * * *`, follows the hours that really
 //! pass.
 //!
-//! Which times were decided already is in the journal: see [`is_decided`].
+//! Which due times are already decided is in the journal: see [`is_decided`].
 
 use std::{cmp::Ordering, time::Duration};
 
@@ -25,7 +25,7 @@ use super::{
     history::{AlertKey, RunView},
 };
 
-/// For how long after a due time its request is still made, where defragd was down or did not hold the lock.
+/// For how long after a due time its request is still made, if defragd was down or did not hold the lock.
 pub const CATCH_UP: Duration = Duration::from_hours(1);
 
 /// The fields of a line, with their values.
@@ -41,13 +41,13 @@ const FIELDS: [(&str, &str); 5] = [
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     cron: Cron,
-    /// The same, one for each fixed time: croner takes a list of times for a line that repeats.
+    /// The same, one for each fixed time: croner accepts a list of times for a repeating line.
     each: Vec<Cron>,
     timezone: TimeZone,
 }
 
 impl Line {
-    /// Reads five fields. The error says what is wrong with them.
+    /// Parses five fields. The error says what is wrong with them.
     pub fn parse(text: &str, timezone: TimeZone) -> Result<Self, String> {
         let fields: Vec<_> = text.split_whitespace().collect();
         if fields.len() != FIELDS.len() {
@@ -76,11 +76,11 @@ impl Line {
         let one = |time: String| parser.parse(&format!("{time} {}", fields[2..].join(" ")));
         let each = if is_fixed { times.map(one).collect() } else { Ok(vec![cron.clone()]) };
         let line = Self { cron, each: each.map_err(|error| error.to_string())?, timezone };
-        // The calendar is the same in every 400 years.
+        // The calendar repeats every 400 years.
         line.next(Timestamp::UNIX_EPOCH)
             .is_some()
             .then_some(line)
-            .ok_or_else(|| "names a day that no year has".to_owned())
+            .ok_or_else(|| "has a day that does not exist in any year".to_owned())
     }
 
     fn next(&self, after: Timestamp) -> Option<Timestamp> {
@@ -112,7 +112,7 @@ impl Timetable {
         later.take_while(|due| *due <= now).last()
     }
 
-    /// The same for the same lines: for noticing a change.
+    /// The same text for the same lines: to detect a change.
     pub fn text(&self) -> String {
         let line = |line: &Line| {
             let zone = line.timezone.iana_name().unwrap_or("UTC");
@@ -122,10 +122,10 @@ impl Timetable {
     }
 }
 
-/// Whether a due time needs no request any more: one was made for it, it joined one, or the cluster was looked at since.
+/// Whether a due time needs no request any more: one was made for it, it joined one, or the cluster was observed since.
 ///
-/// A clock that is set back by less than a day repeats none. Later than that, what the journal holds lies ahead and is
-/// not believed: the schedule must not rest until that time comes again.
+/// A clock that is set back by less than a day repeats none. If it is set back further, what the journal contains is in
+/// the future and is ignored: the schedule must not rest until that time comes again.
 pub fn is_decided(ledger: &Ledger, due: Timestamp, now: Timestamp) -> bool {
     let inherited = ledger.inherited.as_ref().and_then(|inherited| inherited.scheduled_until);
     let mut until = ledger.runs.iter().filter_map(decides_until).chain(inherited);
@@ -137,7 +137,7 @@ pub fn is_decided(ledger: &Ledger, due: Timestamp, now: Timestamp) -> bool {
     ledger.runs.iter().any(|run| run.request.alerts.contains(&own)) || until.any(|until| due <= until && counts(until))
 }
 
-/// Up to which due time nothing is left to be decided after this run. What is due while a request of a schedule stands
+/// The due time up to which everything is decided after this run. What is due while a request of a schedule is open
 /// joins it.
 pub(super) fn decides_until(run: &RunView) -> Option<Timestamp> {
     let due = run.request.alerts.iter().filter_map(AlertKey::due).max();
@@ -146,7 +146,7 @@ pub(super) fn decides_until(run: &RunView) -> Option<Timestamp> {
     due.map(|due| due.max(over.unwrap_or(due))).or(looked.then_some(run.accepted_at))
 }
 
-/// A moment on the clock of a time zone. croner's own support of jiff is for an earlier jiff.
+/// A time on the clock of a time zone. croner's own support of jiff is for an earlier jiff.
 #[derive(Clone)]
 struct Local<'a> {
     at: Timestamp,

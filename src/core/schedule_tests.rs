@@ -121,7 +121,7 @@ fn where_the_clock_is_put_back_over_a_fixed_time_it_is_due_once_at_the_first_of_
             "2026-11-02T12:00:00Z",
             &["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"],
         ),
-        // What repeats follows the hours that pass.
+        // Repeating times follow the hours that pass.
         (
             "America/New_York",
             "0 * * * *",
@@ -241,7 +241,7 @@ fn the_next_lock_holder_knows_what_is_decided() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Wherever the search begins, it finds the same times: else a restart would miss one or repeat one.
+    /// Wherever the search begins, it finds the same times: otherwise a restart would miss or repeat one.
     #[test]
     fn the_due_times_do_not_depend_on_where_the_search_begins(
         (minute, hour) in (0..60u8, 0..5u8),

@@ -12,25 +12,25 @@ use super::{
     verify::{Verdict, Verification},
 };
 
-/// What an entry says, in one line.
+/// An entry in one line.
 pub fn line(entry: &Entry) -> String {
     match entry {
         Entry::Accepted(request) if request.alerts.is_empty() => "accepted".to_owned(),
         Entry::Accepted(request) => match due(&request.alerts) {
             Some(due) => format!("accepted, for the schedule, due at {due:.0}"),
-            None => format!("accepted, for {} alert(s)", request.alerts.len()),
+            None => format!("accepted, for {}", count(request.alerts.len(), "alert")),
         },
         Entry::Joined { alerts } => match due(alerts) {
             Some(due) => format!("joined by the schedule, due at {due:.0}"),
-            None => format!("{} more alert(s) joined", alerts.len()),
+            None => format!("{} joined", count(alerts.len(), "more alert")),
         },
-        Entry::Resolved { alerts } => format!("{} alert(s) no longer fire", alerts.len()),
+        Entry::Resolved { alerts } => format!("{} resolved", count(alerts.len(), "alert")),
         Entry::Cancelled(Cancellation { by, reason }) if reason.is_empty() => format!("cancelled by {by}"),
         Entry::Cancelled(Cancellation { by, reason }) => format!("cancelled by {by}: {reason}"),
         Entry::Approved { by } => format!("approved by {by}"),
-        Entry::HandedOver(to) => format!("is handed over to {}, which has it as run {}", to.holder.name, to.run),
-        Entry::Started { mode, term: None } => format!("begins, in mode {}", mode.label()),
-        Entry::Started { mode, term: Some(term) } => format!("begins, in mode {}, under term {term}", mode.label()),
+        Entry::HandedOver(to) => format!("forwarded to {}, which has it as run {}", to.holder.name, to.run),
+        Entry::Started { mode, term: None } => format!("started in mode {}", mode.label()),
+        Entry::Started { mode, term: Some(term) } => format!("started in mode {}, under term {term}", mode.label()),
         Entry::Step(step) => about(step),
         Entry::Intent(intent) => intended(intent),
         Entry::Result(result) => ended(result),
@@ -45,13 +45,13 @@ pub fn line(entry: &Entry) -> String {
 fn due(alerts: &[AlertKey]) -> Option<Timestamp> {
     alerts.iter().filter_map(AlertKey::due).max()
 }
-
+/// The earlier runs that this one represents.
 /// The earlier runs that this one stands for.
 fn repeats(times: u32, since: Timestamp) -> String {
-    format!("same result as {times} earlier {}, the first at {since:.0}", if times == 1 { "run" } else { "runs" })
+    format!("same result as {}, the first at {since:.0}", count(times, "earlier run"))
 }
 
-/// As [`line`] says it, for a run that stands for earlier ones.
+/// The same text as in [`line`], for a run that represents earlier ones.
 pub fn repeats_of(run: &RunView) -> Option<String> {
     run.repeats_since.map(|since| repeats(run.repeats, since))
 }
@@ -60,22 +60,22 @@ pub fn repeats_of(run: &RunView) -> Option<String> {
 pub fn about(step: &Step) -> String {
     match step {
         Step::Compact { revision } => format!("compacting up to revision {revision}"),
-        Step::MoveLeader { member, .. } => format!("handing leadership to {member}"),
+        Step::MoveLeader { member, .. } => format!("transferring leadership to {member}"),
         Step::DisarmNoSpace { member, .. } => format!("disarming NOSPACE of {member}"),
     }
 }
 
-/// What a gate found.
+/// The result of a gate.
 pub fn gate(result: &GateResult) -> String {
     let said = match result.label() {
-        "warned" => "FAILED, going on",
+        "warned" => "FAILED, continuing",
         "failed" => "FAILED",
         _ => "passed",
     };
     format!("gate {} {said} ({}): {}", result.gate, result.moment.in_words(), result.detail)
 }
 
-/// What the comparison of the members' data found.
+/// The result of the comparison of the members' data.
 pub fn verified(verification: &Verification) -> String {
     let Verification { revision, hashes, verdict } = verification;
     let each: Vec<_> = hashes.iter().map(|one| format!("{} {:08x}", one.member, one.data.hash)).collect();
@@ -89,17 +89,17 @@ pub fn verified(verification: &Verification) -> String {
     }
 }
 
-/// Why a member deserves a defragmentation.
+/// Why a member needs a defragmentation.
 pub const fn why(need: Need) -> &'static str {
     match need {
         Need::NoSpace => "alarm NOSPACE is armed",
-        Need::QuotaPressure => "the file nears its quota",
-        Need::Fragmented => "much of the file is free",
-        Need::Rule => "the rule holds",
+        Need::QuotaPressure => "the file size is near the quota",
+        Need::Fragmented => "fragmented",
+        Need::Rule => "the rule matches",
     }
 }
 
-/// Whether a member led when it was chosen.
+/// Whether a member was the leader when it was chosen.
 pub const fn role(intent: &Intent) -> &'static str {
     if intent.is_leader { "leader" } else { "follower" }
 }
@@ -152,7 +152,15 @@ pub fn time_left(expected: Duration, elapsed: Duration) -> Option<String> {
 }
 
 fn intended(intent: &Intent) -> String {
-    format!("{} ({}) is next, for {}: {}", intent.member, role(intent), why(intent.need), sizes(intent.before))
+    let why = match intent.need {
+        Need::Fragmented => {
+            let Sizes { db_size, db_size_in_use } = intent.before;
+            let in_use = db_size_in_use.0.saturating_mul(100) / db_size.0.max(1);
+            format!("{} % fragmented", 100_u64.saturating_sub(in_use))
+        }
+        need => why(need).to_owned(),
+    };
+    format!("{} ({}) next: {why}; {}", intent.member, role(intent), sizes(intent.before))
 }
 
 fn sizes(sizes: Sizes) -> String {
@@ -164,13 +172,13 @@ fn ended(result: &MemberResult) -> String {
     match &result.end {
         MemberEnd::Defragmented { after, took, unavailable } => {
             let duration = duration(*took, *unavailable);
-            format!("{name} is defragmented {duration}, and the cluster is healthy: {}", sizes(*after))
+            format!("{name} defragmented {duration}, the cluster is healthy: {}", sizes(*after))
         }
         MemberEnd::Failed { reason, .. } => format!("{name} failed: {reason}"),
         MemberEnd::Unconfirmed { after: Some(after) } => {
-            format!("{name} is idle after a restart of defragd in the middle of it: {}", sizes(*after))
+            format!("{name} is idle; defragd had restarted during its defragmentation: {}", sizes(*after))
         }
-        MemberEnd::Unconfirmed { after: None } => format!("{name} stayed out of reach after a restart of defragd"),
+        MemberEnd::Unconfirmed { after: None } => format!("{name} was unreachable after defragd had restarted"),
         MemberEnd::NotSent { reason } => format!("{name} was not started: {reason}"),
     }
 }
@@ -178,8 +186,8 @@ fn ended(result: &MemberResult) -> String {
 fn finished(outcome: &Outcome) -> String {
     let label = outcome.label().replace('_', " ");
     match (outcome, outcome.reason()) {
-        (Outcome::Observed { members }, _) => format!("ends: {label}; would have been next: {}", members.join(", ")),
-        (_, Some(reason)) => format!("ends: {label}: {reason}"),
-        (_, None) => format!("ends: {label}"),
+        (Outcome::Observed { members }, _) => format!("ended: {label}; would have defragmented {}", members.join(", ")),
+        (_, Some(reason)) => format!("ended: {label}: {reason}"),
+        (_, None) => format!("ended: {label}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Lengths of time as people write them: in flags, in files, in requests. Everywhere the same.
+//! Durations as people write them: in flags, in files, in requests. The same format everywhere.
 
 use std::{
     fmt::{Display, Formatter},
@@ -12,7 +12,7 @@ use serde::{
     de::{Error, Visitor},
 };
 
-/// What [`Time`] is called where something else stands. `config::source` has more words for it.
+/// The name of a [`Time`] in errors. `config::source` has a longer text for it.
 pub const EXPECTED: &str = "a time";
 
 /// Like `90s`, `1h30m`, `2d` or `1w`: days have 24 hours here, as they have for Prometheus. Never negative.
@@ -23,7 +23,7 @@ impl FromStr for Time {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        let span = text.parse::<Span>().map_err(|_| "it is no duration: write it like 90s, 10m, 1h30m, 2d or 1w")?;
+        let span = text.parse::<Span>().map_err(|_| "it is not a duration: write it like 90s, 10m, 1h30m, 2d or 1w")?;
         let time = span
             .to_duration(SpanRelativeTo::days_are_24_hours())
             .map_err(|_| "months and years differ in length: write it in days or weeks, like 30d or 4w")?;
@@ -57,7 +57,7 @@ impl Display for Time {
     }
 }
 
-/// Like `PT1H30M`, without days: replicas of earlier versions read it too.
+/// Like `PT1H30M`, without days: replicas of earlier versions read it, too.
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.signed().serialize(serializer)
@@ -120,7 +120,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is shown can be typed; what one replica writes the other reads.
+        /// What is displayed can be typed; what one replica writes, the other reads.
         #[test]
         fn a_time_is_read_back_as_it_was_written(millis in 0..10_000_000_000_u64) {
             let time = Time(Duration::from_millis(millis));

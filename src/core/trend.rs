@@ -1,12 +1,15 @@
-//! How fast a size grows, told from samples with noise, gaps, spikes and steps; pure arithmetic.
+//! How fast a size grows, from samples with noise, gaps, spikes and steps; pure arithmetic.
 //!
-//! The slope is Theil and Sen's: the median of the slopes of all pairs of points, which a quarter of bad points
-//! does not move. Its interval is Sen's, widened by the residuals' memory, because samples an hour apart are not
-//! independent. Few steps (a compaction after months, an import) are cut out: a pair never spans one. Many steps
-//! are how this cluster lives, and the trend goes across them. What is too little to tell is said to be too little.
+//! The slope is that of Theil and Sen: the median of the slopes of all pairs of points, which a quarter of bad points
+//! does not change. Its interval is Sen's, widened by the autocorrelation of the residuals, because samples an hour
+//! apart are not independent. A few steps (a compaction after months, an import) are cut out: a pair never spans one.
+//! Many steps are normal for the cluster, and the trend includes them. If the data is not sufficient, the result says
+//! so.
 
 use serde::Serialize;
 use thiserror::Error;
+
+use super::story;
 
 /// A sample: seconds since 1970, and the value.
 pub type Point = (i64, f64);
@@ -15,26 +18,26 @@ pub type Point = (i64, f64);
 pub const DAY: f64 = 86_400.0;
 /// 65,000 pairs: milliseconds. In 30 days a bucket is two hours, several rounds of etcd's own compaction.
 const MAX_BUCKETS: i64 = 360;
-/// Fewer points have no tail to be robust with.
+/// Fewer points have too small a sample to be robust.
 const MIN_BUCKETS: usize = 12;
 /// Less than a day shows the time of day rather than a trend.
 const MIN_SPAN_SECONDS: i64 = 86_400;
-/// A normal distribution's 99 %: a flat cluster is called growing once in two hundred reports.
+/// A normal distribution's 99 %: a constant cluster is called growing once in two hundred reports.
 const Z: f64 = 2.576;
 /// From a median absolute deviation to a normal distribution's standard deviation.
 const MAD_SCALE: f64 = 1.482_6;
-/// A change from one bucket to the next that is so many deviations from the usual one is no noise.
+/// A change from one bucket to the next that is this many deviations from the usual one is not noise.
 const STEP_DEVIATIONS: f64 = 8.0;
-/// Nor is a smaller step worth a cut: relative to the level. One that a bucket catches in its middle shows as two halves,
+/// A smaller step is not worth a cut: relative to the level. A step in the middle of a bucket appears as two halves,
 /// each of which has to be as large.
 const MIN_STEP_RATIO: f64 = 0.01;
-/// A step stays, a spike goes: so many buckets before and after are compared, …
+/// A step stays, a spike goes: this many buckets before and after are compared, …
 const STEP_WINDOW: usize = 6;
-/// … and at least so many.
+/// … and at least this many.
 const MIN_STEP_WINDOW: usize = 2;
-/// More in one range are no accidents but the way in which it grows or shrinks.
+/// More in one range are not accidents but the way in which it grows or shrinks.
 const MAX_STEPS: usize = 3;
-/// Memory beyond it is a random walk, of which nothing can be foretold.
+/// A stronger autocorrelation is a random walk, which cannot be forecast.
 const MAX_MEMORY: f64 = 0.99;
 
 /// A slope with its 99 % interval.
@@ -48,7 +51,7 @@ pub struct Slope {
     pub high: f64,
 }
 
-/// What became of a series.
+/// The analysis of a series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trend {
     /// How fast it changes.
@@ -59,7 +62,7 @@ pub struct Trend {
     pub last: i64,
     /// Sudden changes that the slope leaves out.
     pub steps: Vec<Step>,
-    /// Sudden changes that are too many to be left out, and are part of the slope.
+    /// Sudden changes that are too many to be excluded, and are part of the slope.
     pub recurring_steps: usize,
 }
 
@@ -76,10 +79,10 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 pub enum TooLittle {
     /// Few points.
-    #[error("only {0} point(s), and {MIN_BUCKETS} are needed")]
+    #[error("only {}, but at least {MIN_BUCKETS} are needed", story::count(*.0, "point"))]
     Points(usize),
     /// A short time.
-    #[error("only {} hours of data, and a day is needed", .0 / 3600)]
+    #[error("only {} hours of data, but a day is needed", .0 / 3600)]
     Span(i64),
 }
 
@@ -110,7 +113,7 @@ pub fn trend(points: &[Point]) -> Result<Trend, TooLittle> {
     let per_second = pairs.0;
     let steps = cuts.iter().map(|(index, by)| Step { at: first.0 + whole(buckets[*index].at), by: *by }).collect();
     let end = number(span);
-    // Of the last part and the last day, so that neither a step nor a bend long ago counts.
+    // From the last part and the last day, so that neither a step nor a bend long ago counts.
     let recent = parts.last().copied().unwrap_or_default();
     let fresh: Vec<_> = recent.iter().filter(|bucket| end - bucket.at <= DAY).collect();
     let intercept = median(&mut fresh.iter().map(|bucket| bucket.value - per_second * bucket.at).collect::<Vec<_>>());
@@ -123,12 +126,12 @@ pub fn trend(points: &[Point]) -> Result<Trend, TooLittle> {
     })
 }
 
-/// Days until the level is at the limit; `None` if it does not get there at this slope.
+/// Days until the level reaches the limit; `None` if it does not at this slope.
 pub fn days_until(limit: f64, level: f64, per_day: f64) -> Option<f64> {
     if level >= limit { Some(0.0) } else { (per_day > 0.0).then(|| (limit - level) / per_day) }
 }
 
-/// Medians over equal spans, which keep slopes and lose spikes. Their times count from the first point.
+/// Medians over equal spans, which preserve slopes and remove spikes. Their times count from the first point.
 fn buckets(points: &[Point], first: i64, span: i64) -> Vec<Bucket> {
     let width =
         if i64::try_from(points.len()).is_ok_and(|points| points <= MAX_BUCKETS) { 1 } else { span / MAX_BUCKETS + 1 };
@@ -141,7 +144,7 @@ fn buckets(points: &[Point], first: i64, span: i64) -> Vec<Bucket> {
         .collect()
 }
 
-/// The first bucket after each step, and how high it is.
+/// The first bucket after each step, and its height.
 fn steps(buckets: &[Bucket]) -> Vec<(usize, f64)> {
     let pairs = || buckets.windows(2).map(|pair| (pair[1].at - pair[0].at, pair[1].value - pair[0].value));
     let usual = median(&mut pairs().map(|(time, change)| change / time).collect::<Vec<_>>());
@@ -155,7 +158,7 @@ fn steps(buckets: &[Bucket]) -> Vec<(usize, f64)> {
             continue;
         }
         match found.last_mut() {
-            // The same step, caught in the middle by a bucket: the larger half is where it is cut.
+            // The same step in the middle of a bucket: it is cut at the larger half.
             Some(before) if index - before.0 < STEP_WINDOW && before.1.signum() == surprise.signum() => {
                 let cut = if surprise.abs() > before.1.abs() { index } else { before.0 };
                 *before = (cut, before.1 + surprise);
@@ -203,7 +206,7 @@ fn slopes(parts: &[&[Bucket]]) -> Vec<f64> {
     slopes
 }
 
-/// The median of the pairs' slopes with all of them, and what the parts' points are off by.
+/// The median of the pairs' slopes with all of them, and the residuals of the parts' points.
 fn sen(parts: &[&[Bucket]]) -> ((f64, Vec<f64>), Vec<Vec<f64>>) {
     let slopes = slopes(parts);
     let slope = middle(&slopes);
@@ -221,14 +224,14 @@ fn sen(parts: &[&[Bucket]]) -> ((f64, Vec<f64>), Vec<Vec<f64>>) {
     ((slope, slopes), residuals)
 }
 
-/// How much of one residual is left in the next one, 0 to [`MAX_MEMORY`].
+/// The autocorrelation of the residuals, 0 to [`MAX_MEMORY`].
 fn memory(parts: &[Vec<f64>]) -> f64 {
     let square: f64 = parts.iter().flatten().map(|value| value * value).sum();
     let product: f64 = parts.iter().flat_map(|part| part.windows(2)).map(|pair| pair[0] * pair[1]).sum();
     if square > 0.0 { (product / square).clamp(0.0, MAX_MEMORY) } else { 0.0 }
 }
 
-/// Sen's interval by ranks, as if there were fewer points by as much as they remember of each other.
+/// Sen's interval by ranks, as if there were fewer points because of their autocorrelation.
 fn interval(parts: &[&[Bucket]], (slope, slopes): (f64, Vec<f64>), memory: f64) -> Slope {
     let variance: f64 =
         parts.iter().map(|part| count(part.len())).map(|n| n * (n - 1.0) * (2.0 * n + 5.0) / 18.0).sum();
@@ -239,7 +242,7 @@ fn interval(parts: &[&[Bucket]], (slope, slopes): (f64, Vec<f64>), memory: f64) 
     Slope { per_day: slope * DAY, low: low.min(slope) * DAY, high: high.max(slope) * DAY }
 }
 
-/// The median, of which the order is lost. Of nothing: 0.
+/// The median; changes the order. 0 for no values.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     middle(values)

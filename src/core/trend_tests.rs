@@ -79,7 +79,7 @@ fn flat_and_random_series_have_zero_in_their_interval() {
         let slope = trend(&series(noise * MIB, |_| 500.0 * MIB)).unwrap().slope;
         assert!(slope.low <= 0.0 && slope.high >= 0.0, "{slope:?}");
     }
-    // A random walk has slopes, and none that lasts.
+    // A random walk has slopes, but none that lasts.
     let mut walk = series(MIB, |_| 0.0);
     let mut sum = 500.0 * MIB;
     for point in &mut walk {
@@ -115,13 +115,13 @@ proptest! {
     ) {
         let truth: f64 = per_day * MIB;
         let by: f64 = step * base * MIB;
-        // What is not worth a cut stays in and bends the slope: up to twice MIN_STEP_RATIO of the level, where a bucket
-        // catches the step in its middle. Beside a day's growth or less it does not matter.
+        // A step that is not worth a cut stays in and changes the slope: up to twice MIN_STEP_RATIO of the level, if it
+        // is in the middle of a bucket. Compared with a day's growth or less it does not matter.
         prop_assume!(step.abs() > 0.03 || by.abs() < truth);
         let mut points = series(0.1 * truth, |day| base * MIB + per_day * MIB * day + is_step(day, step_day, by));
         points.retain(|(at, _)| { let day = number(*at) / DAY; !(gap_day..gap_day + 3.0).contains(&day) });
         let trend = trend(&points).unwrap();
-        // A step that is small beside a day's growth may stay in: it bends the slope little.
+        // A step that is small compared with a day's growth may stay in: it changes the slope little.
         prop_assert!((trend.slope.per_day / truth - 1.0).abs() < 0.05, "{} of {truth}", trend.slope.per_day);
         prop_assert!(trend.slope.low <= trend.slope.per_day && trend.slope.per_day <= trend.slope.high);
     }

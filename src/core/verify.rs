@@ -1,6 +1,6 @@
 //! Whether the members hold the same data: etcd's `HashKV` of each voter at one revision.
 //!
-//! A hash covers what the member would serve: every key-value pair up to the revision that a compaction has not removed.
+//! A hash covers what the member would serve: every key-value pair up to the revision that no compaction has removed.
 //! Two hashes can be compared only if the members have compacted up to the same revision (etcd's own check of the data
 //! requires that, too), and only between members of one release: releases differ in what a compaction keeps.
 
@@ -34,7 +34,7 @@ pub struct MemberHash {
     pub data: DataHash,
 }
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Verdict {
@@ -42,7 +42,7 @@ pub enum Verdict {
     Equal,
     /// Two voters have different ones.
     Different,
-    /// It could not be learned.
+    /// It could not be determined.
     Unknown {
         /// Why.
         detail: String,
@@ -54,7 +54,7 @@ pub enum Verdict {
 pub struct Verification {
     /// At which revision.
     pub revision: u64,
-    /// The hashes that are known.
+    /// The known hashes.
     pub hashes: Vec<MemberHash>,
     /// What they say.
     #[serde(flatten)]
@@ -62,7 +62,7 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// What these answers of the voters say.
+    /// The result of these answers of the voters.
     pub fn of(revision: u64, answers: Vec<(MemberId, String, Fact<DataHash>)>) -> Self {
         let (mut hashes, mut missing) = (Vec::new(), Vec::new());
         for (member_id, member, answer) in answers {
@@ -76,7 +76,7 @@ impl Verification {
             of_compaction.entry(data.compact_revision).or_default().insert(data.hash);
         }
         let verdict = if of_compaction.values().any(|different| different.len() > 1) {
-            // What the others would say cannot make these two equal.
+            // The answers of the others cannot make these two equal.
             Verdict::Different
         } else if !missing.is_empty() {
             Verdict::Unknown { detail: missing.join("; ") }
@@ -88,7 +88,7 @@ impl Verification {
         Self { revision, hashes, verdict }
     }
 
-    /// Why these voters' hashes would say nothing, whatever they are.
+    /// Why hashes of these voters could not be compared, whatever they are.
     pub fn not_comparable(facts: &ClusterFacts) -> Option<Self> {
         let version = |voter: &super::cluster::MemberFacts| Some(voter.status.as_ref().ok()?.version.clone());
         let versions: BTreeSet<_> = facts.voters().filter_map(version).collect();
@@ -98,7 +98,7 @@ impl Verification {
         (several.len() > 1).then_some(Self { revision, hashes: Vec::new(), verdict: Verdict::Unknown { detail } })
     }
 
-    /// That the members hold different data, if they do.
+    /// The reason, if the members hold different data.
     pub fn mismatch(&self) -> Option<Reason> {
         if self.verdict != Verdict::Different {
             return None;

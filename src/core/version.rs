@@ -1,6 +1,6 @@
-//! What is known of etcd's releases: defects that bear on defragmentation, the end of support, and who may call what.
+//! What is known of etcd's releases: defects that affect defragmentation, the end of support, and who may call what.
 //!
-//! One table for each. What a release answers is seen in its answers, and needs no entry here.
+//! One table for each. What a release's answers show needs no entry here.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use std::fmt::Write;
 pub struct Version(pub u32, pub u32, pub u32);
 
 impl Version {
-    /// Reads `3.5.16`, with or without a pre-release suffix. `None` for anything else.
+    /// Parses `3.5.16`, with or without a pre-release suffix. `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let plain = text.trim().split(['-', '+']).next()?;
         let mut parts = plain.split('.').map(str::parse::<u32>);
@@ -17,7 +17,7 @@ impl Version {
         parts.next().is_none().then_some(version)
     }
 
-    /// `(3, 5)` of 3.5.16: members of one cluster differ in it during an upgrade or a downgrade only.
+    /// `(3, 5)` of 3.5.16: members of one cluster differ in it only during an upgrade or a downgrade.
     pub const fn minor(self) -> (u32, u32) {
         (self.0, self.1)
     }
@@ -31,9 +31,9 @@ impl Version {
 /// What a defect means for a defragmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Severity {
-    /// It may cost data: never.
+    /// It may destroy data: never defragment.
     Refused,
-    /// A full disk ends the server before it can answer.
+    /// A full disk crashes the server before it can answer.
     DiesOfAFullDisk,
     /// Worth a word.
     Warned,
@@ -79,7 +79,7 @@ const DEFECTS: &[Defect] = &[
     },
 ];
 
-/// Minor versions that get no more fixes, and since when. Older ones than the oldest here get none either.
+/// Minor versions that get no more fixes, and since when. Versions older than the first get none either.
 const SUPPORT_ENDED: &[((u32, u32), &str)] = &[((3, 4), "May 2026")];
 
 fn defects(version: Version) -> impl Iterator<Item = &'static Defect> {
@@ -91,7 +91,7 @@ fn defects(version: Version) -> impl Iterator<Item = &'static Defect> {
 pub fn refusal(version: &str) -> Option<&'static str> {
     let Some(version) = Version::parse(version) else {
         // A fork's free-form version: nothing is known of it, so nothing may be risked.
-        return Some("its version is not understood");
+        return Some("its version cannot be parsed");
     };
     defects(version).find(|defect| defect.severity == Severity::Refused).map(|defect| defect.text)
 }
@@ -102,40 +102,40 @@ pub fn dies_of_a_full_disk(version: &str) -> bool {
         .is_some_and(|version| defects(version).any(|defect| defect.severity == Severity::DiesOfAFullDisk))
 }
 
-/// Whether a member of this version may answer while it defragments (etcd's pull request 22425). One whose version is not
-/// understood may.
+/// Whether a member of this version may answer while it defragments (etcd's pull request 22425). One whose version is
+/// not understood may.
 pub fn defragments_without_blocking(version: &str) -> bool {
     Version::parse(version).is_none_or(|version| (version.0, version.1) >= (3, 8))
 }
 
-/// Defects that are worth a word but do not forbid a defragmentation.
+/// Defects that deserve a warning but do not forbid a defragmentation.
 pub fn warnings(version: &str) -> Vec<&'static str> {
     let Some(version) = Version::parse(version) else { return Vec::new() };
     defects(version).filter(|defect| defect.severity != Severity::Refused).map(|defect| defect.text).collect()
 }
 
-/// Since when this version gets no fixes any more, like `May 2026`; `None` for one that does, or may.
+/// Since when this version gets no more fixes, like `May 2026`; `None` for one that does, or may.
 pub fn support_ended(version: &str) -> Option<&'static str> {
     let minor = Version::parse(version)?.minor();
     SUPPORT_ENDED.iter().find(|(last, _)| minor <= *last).map(|(_, since)| *since)
 }
 
-/// RPCs that only read, and whose callers differ from release to release. All others that defragd sends need root in
-/// every release, as Defragment does.
+/// RPCs that only read, and whose required permission differs between releases. All others that defragd sends need root
+/// in every release, as Defragment does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadRpc {
-    /// Without it a cluster cannot be looked at.
+    /// Without it a cluster cannot be observed.
     MemberList,
     /// Without it a member cannot be measured.
     Status,
-    /// Of the alarms that are armed; a run needs it.
+    /// Lists the armed alarms; a run needs it.
     AlarmList,
 }
 
 /// Who may call an RPC while authentication is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Caller {
-    /// Also a client that does not log in.
+    /// Including a client that does not log in.
     Anybody,
     /// Every user.
     User,
@@ -147,7 +147,7 @@ impl ReadRpc {
     /// Every one of them.
     pub const ALL: [Self; 3] = [Self::MemberList, Self::Status, Self::AlarmList];
 
-    /// As errors and documents call it.
+    /// The name in errors and documentation.
     pub const fn name(self) -> &'static str {
         match self {
             Self::MemberList => "MemberList",
@@ -156,10 +156,10 @@ impl ReadRpc {
         }
     }
 
-    /// From which version on who may call it, oldest first. A minor version that is not listed is as the one before.
+    /// From which version on who may call it, oldest first. A minor version that is not listed is like the one before.
     ///
-    /// CVE-2026-33413 closed them (3.4.42, 3.5.28, 3.6.9), and later releases opened them to users again. Of 3.4 it is
-    /// not known which release did, if one did: root is enough in all.
+    /// CVE-2026-33413 restricted them (3.4.42, 3.5.28, 3.6.9), and later releases opened them to users again. For 3.4
+    /// it is unknown which release did, if one did: root is enough in all.
     const fn callers(self) -> &'static [(Version, Caller)] {
         use Caller::{Anybody, Root, User};
         match self {
@@ -260,8 +260,8 @@ mod tests {
         }
     }
 
-    /// Read in the sources of 3.5.21, 3.5.31, 3.5.32, 3.6.0, 3.6.8, 3.6.12 and 3.7.0; for the others, in etcd's issue 21663
-    /// and its pull requests 21549 to 21551.
+    /// Read in the sources of 3.5.21, 3.5.31, 3.5.32, 3.6.0, 3.6.8, 3.6.12 and 3.7.0; for the others, in etcd's issue
+    /// 21663 and its pull requests 21549 to 21551.
     #[test]
     fn each_release_admits_its_own_callers() {
         use Caller::{Anybody, Root, User};

@@ -1,9 +1,9 @@
 //! Maintenance windows: when runs may begin.
 //!
-//! A window is written in local time, and happens once on each of its days. Where the clock is put forward
-//! over one of its ends, that end is the moment of the change; where the clock is put back over it, the
-//! end is the first of the two. So a window is never open twice a day and never longer than it says plus
-//! the change; one that lies wholly within a skipped hour does not happen on that day.
+//! A window is written in local time, and occurs once on each of its days. If the clock is put forward over one of its
+//! ends, that end is the moment of the change; if the clock is put back over it, the end is the first of the two. So a
+//! window is never open twice a day and never longer than it says plus the change; one that lies wholly within a
+//! skipped hour does not occur on that day.
 
 use jiff::{
     Timestamp,
@@ -11,7 +11,7 @@ use jiff::{
     tz::{AmbiguousOffset, TimeZone},
 };
 
-/// How far to look for an opening. A window happens at least weekly, unless a change of the clock swallows it.
+/// How far to search for an opening. A window occurs at least weekly, unless a change of the clock skips it.
 const HORIZON_DAYS: i32 = 22;
 
 /// One weekly window.
@@ -19,7 +19,7 @@ const HORIZON_DAYS: i32 = 22;
 pub struct Window {
     /// The days on which it opens; none means every day.
     pub days: Vec<Weekday>,
-    /// When it opens, by the clock on the wall.
+    /// When it opens, in local time.
     pub start: Time,
     /// When it closes. At or before `start`: on the next day.
     pub end: Time,
@@ -54,7 +54,7 @@ impl Window {
     /// The occurrences that are open at `now` or open after it, in order.
     fn occurrences(&self, now: Timestamp) -> impl Iterator<Item = (Timestamp, Timestamp)> {
         let today = self.timezone.to_datetime(now).date();
-        // Two days back: past midnight, and whatever a change of the clock may move.
+        // Two days back: past midnight, and whatever a change of the clock may shift.
         (-2..HORIZON_DAYS)
             .filter_map(move |days| today.checked_add(jiff::Span::new().days(days)).ok())
             .filter_map(|day| self.on(day))
@@ -72,8 +72,8 @@ impl Schedule {
         self.0.is_empty() || self.until(now).is_some()
     }
 
-    /// When the window that is open closes, going on into others that follow on or overlap. `None` where
-    /// none is open, and without windows.
+    /// When the open window closes, including others that follow or overlap. `None` if none is open, and without
+    /// windows.
     pub fn closes_at(&self, now: Timestamp) -> Option<Timestamp> {
         let mut closes = self.until(now)?;
         // Windows that cover the whole week never close; the horizon ends the search.

@@ -146,8 +146,8 @@ mod tests {
             ("- {name: a}\n", "notify[0]: needs exactly one"),
             ("- {name: 'a b', webhook: {url: \"http://x/\"}}\n", "notify[0].name: must be"),
             ("- {name: a, webhook: {url: \"ftp://x/\"}}\n", "notify[0].webhook.url: must begin"),
-            ("- {name: a, webhook: {url: \"http://u:p@x/\"}}\n", "notify[0].webhook.url: has a user"),
-            ("- {name: a, grafana: {url: \"http://x/?token=1\"}}\n", "notify[0].grafana.url: has the parameter"),
+            ("- {name: a, webhook: {url: \"http://u:p@x/\"}}\n", "notify[0].webhook.url: contains a user"),
+            ("- {name: a, grafana: {url: \"http://x/?token=1\"}}\n", "notify[0].grafana.url: contains the parameter"),
             ("- {name: a, webhook: {url: \"http://x/\", timeout: 2h}}\n", "notify[0].webhook.timeout: is"),
         ];
         for (text, expected) in table {

@@ -74,16 +74,16 @@ names: 3
     assert_eq!(
         said,
         [
-            "3:5:  items[0].nam: is not known; did you mean name?",
+            "3:5:  items[0].nam: is unknown; did you mean name?",
             "4:12: items[0].count: is \"many\", but must be a whole number, not negative",
             "5:12: items[1].count: is \"-1\", but must be a whole number, not negative",
             "6:5:  items[1].name: is a list, but must be text",
             "7:12: items[1].is_on: is \"7\", but must be true or false",
             "8:5:  items[1].word: has the key \"below\"; write one of: one, above",
-            "9:5:  items[1].colour: is not known; possible: name, count, is_on, word",
+            "9:5:  items[1].colour: is unknown; allowed: name, count, is_on, word",
             "11:11: items[2].word: is \"above\", which needs a value behind it",
             "14:3: names.b: is a mapping, but must be text",
-            "15:1: names: is there twice; the first one is in line 12",
+            "15:1: names: is defined twice, first in line 12",
         ]
         .map(|line| {
             let (place, rest) = line.split_once(' ').expect("a place");
@@ -124,7 +124,7 @@ fn more_than_can_be_read_at_once_is_cut() {
     let items = (0..200).fold("items:\n".to_owned(), |all, n| all + &format!("  - {{name: a, key_{n}: 1}}\n"));
     let (_, said) = lines(&items);
     assert_eq!(said.len(), 51);
-    assert!(said[50].ends_with("and perhaps more, to be seen once these are mended"), "{said:?}");
+    assert!(said[50].ends_with("there may be more problems: fix these and check again"), "{said:?}");
     let (_, said) = lines(&("[".repeat(100_000) + &"]".repeat(100_000)));
     assert_eq!(said.len(), 1, "{said:?}");
 }

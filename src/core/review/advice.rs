@@ -1,21 +1,21 @@
-//! What to do, and why: each recommendation names the figures that it comes from.
+//! What to do, and why: each recommendation names the figures that it is based on.
 
 use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::{Outlook, Review, tally::ACTED};
-use crate::core::{policy::Policy, trend::Slope};
+use crate::core::{policy::Policy, story, trend::Slope};
 
-/// A quarter: within it, somebody should act.
+/// A quarter of a year: within it, an operator should act.
 const SOON_DAYS: f64 = 90.0;
-/// What etcd's own documentation suggests as the most; it warns at the start above it.
+/// The maximum that etcd's documentation suggests; above it, etcd warns at start.
 const MAX_QUOTA_BYTES: f64 = 8.0 * 1_073_741_824.0;
 /// Defragmentation more often than weekly treats a symptom.
 const SOON_AGAIN_DAYS: f64 = 7.0;
-/// So long without a sample is no restart.
+/// This long without a sample is not a restart.
 const MAX_AGE_SECONDS: i64 = 6 * 3_600;
 
-/// Something to do, or to leave.
+/// Something to do, or nothing to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Recommendation {
     /// A stable name.
@@ -49,7 +49,7 @@ fn capacity(review: &Review) -> Option<Recommendation> {
         Outlook::Growing { days_to_quota, days_at_least, days_at_most } if *days_to_quota <= SOON_DAYS => {
             let quota = review.now.quota_bytes.unwrap_or_default();
             let action = if quota >= MAX_QUOTA_BYTES {
-                "delete keys or keep fewer revisions: the quota is already at the most that etcd suggests, 8 GiB;"
+                "delete keys or keep fewer revisions: the quota is already at the maximum that etcd suggests, 8 GiB;"
             } else {
                 "raise the quota or delete keys"
             };
@@ -57,7 +57,7 @@ fn capacity(review: &Review) -> Option<Recommendation> {
                 "capacity",
                 format!("{action} within {} days", days_at_least.floor()),
                 format!(
-                    "{level} of {} are in use on {}, growing by {growth}: full in {days_to_quota:.1} days ({} to {})",
+                    "{level} of {} are in use on {}, growing by {growth}: the quota is reached in {days_to_quota:.1} days ({} to {})",
                     bytes(quota),
                     review.now.member,
                     tenths(*days_at_least),
@@ -67,13 +67,13 @@ fn capacity(review: &Review) -> Option<Recommendation> {
         }
         Outlook::GrowingWithoutQuota => Some(say(
             "quota_unknown",
-            "let defragd know the quota: etcd 3.6.6, the members' own metrics page (metrics.url), or quota",
-            format!("{level} are in use, growing by {growth}, and no quota is known"),
+            "make the quota known: upgrade etcd to 3.6.6, set metrics.url to the members' own metrics page, or set quota",
+            format!("{level} are in use, growing by {growth}, and the quota is unknown"),
         )),
         Outlook::Unknown { why } => Some(say(
             "too_little_data",
-            "wait for more data, or ask for a longer range",
-            format!("no trend can be told: {why}"),
+            "wait for more data, or choose a longer range",
+            format!("no trend can be determined: {why}"),
         )),
         Outlook::Growing { .. } | Outlook::Stable => None,
     }
@@ -93,19 +93,19 @@ fn failures(review: &Review) -> Option<Recommendation> {
     let refused = runs.count(&["refused"]);
     if failed > 0.0 {
         let reason = format!("{failed:.0} of {:.0} runs failed or were interrupted", runs.all());
-        Some(say("failed_runs", "read what they say: `defragd runs`", reason))
+        Some(say("failed_runs", "find the cause: `defragd runs`", reason))
     } else if refused > 0.0 && runs.count(&["succeeded"]) == 0.0 {
         Some(say(
             "refused_runs",
-            "see what stands against a run: `defragd plan`",
-            format!("{refused:.0} run(s) were refused and none succeeded"),
+            "find out what forbids a run: `defragd plan`",
+            format!("{} refused, none succeeded", run_count(refused)),
         ))
     } else {
         None
     }
 }
 
-/// Space that nobody takes back.
+/// Space that no run reclaims.
 fn idle(review: &Review) -> Option<Recommendation> {
     let policy = Policy::default();
     let is_worth = review.fragmentation.ratio >= policy.min_fragmentation_ratio
@@ -115,9 +115,9 @@ fn idle(review: &Review) -> Option<Recommendation> {
         return None;
     }
     let space = format!(
-        "{} are reclaimable on {} member(s), fragmentation is {:.0} %",
+        "{} are reclaimable on {}, fragmentation is {:.0} %",
         bytes(review.reclaimable_bytes),
-        review.members.len(),
+        story::count(review.members.len(), "member"),
         review.fragmentation.ratio * 100.0
     );
     let observed = review.runs.count(&["observed"]);
@@ -125,13 +125,13 @@ fn idle(review: &Review) -> Option<Recommendation> {
         say(
             "observe_mode",
             "set the mode to approve or enforce",
-            format!("defragd only observes ({observed:.0} run(s) would have begun), but {space}"),
+            format!("defragd only observes ({} would have started), but {space}", run_count(observed)),
         )
     } else {
         say(
             "no_runs",
-            "route the fragmentation alerts to defragd, or `defragd run`",
-            format!("no run was asked for, but {space}"),
+            "route the fragmentation alerts to defragd, or use `defragd run`",
+            format!("no run was requested, but {space}"),
         )
     })
 }
@@ -146,7 +146,7 @@ fn returns(review: &Review) -> Option<Recommendation> {
     );
     Some(say(
         "returns_soon",
-        "look at compaction and at who writes: keep fewer revisions, or compact more often",
+        "check compaction and the clients that write: keep fewer revisions, or compact more often",
         reason,
     ))
 }
@@ -164,10 +164,15 @@ fn nothing(review: &Review) -> Recommendation {
 }
 
 fn growth(slope: Slope) -> String {
-    format!("{} a day ({} to {})", bytes(slope.per_day), bytes(slope.low), bytes(slope.high))
+    format!("{} per day ({} to {})", bytes(slope.per_day), bytes(slope.low), bytes(slope.high))
 }
 
-/// For people, with its sign.
+/// Like `1 run`, `2 runs`.
+fn run_count(runs: f64) -> String {
+    format!("{runs:.0} run{}", if runs.round() > 1.0 { "s" } else { "" })
+}
+
+/// A size with its sign and unit.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes; the sign is apart")]
 pub(super) fn bytes(bytes: f64) -> String {
     let sign = if bytes <= -1.0 { "-" } else { "" };

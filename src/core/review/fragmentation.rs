@@ -1,4 +1,5 @@
-//! How members fragment, and how soon again after a defragmentation, by whomever it was done: a file only shrinks so.
+//! How fast members fragment, and how soon again after a defragmentation, no matter which tool did it: files only
+//! shrink that way.
 
 use serde::Serialize;
 
@@ -8,25 +9,25 @@ use crate::core::{
     trend::{Point, Slope, median, trend},
 };
 
-/// A file that shrinks by so much of itself was defragmented.
+/// A file that shrinks by at least this part of its size was defragmented …
 const MIN_SHRINK_RATIO: f64 = 0.05;
-/// And by so much.
+/// … if it is also at least this much.
 const MIN_SHRINK_BYTES: f64 = 1_048_576.0;
 
 /// How the files of a cluster fragment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Fragmentation {
-    /// The worst member's ratio at last: 1 - in use / size.
+    /// The worst member's last ratio: 1 - in use / size.
     pub ratio: f64,
-    /// The highest ratio that a member had.
+    /// The highest ratio of any member.
     pub highest_ratio: f64,
-    /// How the worst member's ratio changes a day, over the whole range and across defragmentations.
+    /// How the worst member's ratio changes per day, over the whole range and across defragmentations.
     pub trend: Option<Slope>,
     /// How often a member's file became smaller.
     pub defragmentations: usize,
     /// How many of them were followed by a ratio at the default policy's threshold within the range.
     pub returns: usize,
-    /// The median of the days that it took.
+    /// The median of the days until then.
     pub days_to_return: Option<f64>,
 }
 
@@ -46,7 +47,7 @@ pub(super) fn of(members: &[MemberHistory], present: &[&MemberHistory]) -> Fragm
         for (index, end) in ends.iter().enumerate() {
             let next = ends.get(index + 1).copied().unwrap_or(i64::MAX);
             let later = ratios.iter().filter(|(at, _)| (*end..next).contains(at));
-            // A member that was not below the threshold after it has nothing that could return.
+            // A member that was not below the threshold afterwards cannot return to it.
             let mut later = later.skip_while(|(_, ratio)| *ratio >= threshold).peekable();
             if later.peek().is_some_and(|(at, _)| at == end) {
                 returns.extend(later.find(|(_, ratio)| *ratio >= threshold).map(|(at, _)| days(at - end)));

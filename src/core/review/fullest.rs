@@ -1,4 +1,4 @@
-//! The fullest member at each moment: the one that has the most of its quota in use. It is what stops the cluster.
+//! The fullest member at each moment: the one with the largest part of its quota in use. It is what stops the cluster.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub struct Moment {
     pub in_use_bytes: f64,
     /// Bytes of the file.
     pub size_bytes: Option<f64>,
-    /// Bytes that it may have, as last known.
+    /// Its quota in bytes, as last known.
     pub quota_bytes: Option<f64>,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn moments(members: &[MemberHistory]) -> Vec<(i64, Moment)> {
                 member: member.name.clone(),
                 in_use_bytes: *in_use,
                 size_bytes: sizes.get(at).copied(),
-                // A quota that could not be read for a while is still the same one.
+                // A quota that could not be read for a while is still the same.
                 quota_bytes: quotas.range(..=at).next_back().map(|(_, quota)| *quota),
             };
             match all.get_mut(at) {
@@ -52,7 +52,7 @@ pub(super) fn moments(members: &[MemberHistory]) -> Vec<(i64, Moment)> {
         }
     }
     let mut moments: Vec<_> = all.into_iter().collect();
-    // A member that is new may not have told its quota yet.
+    // A new member may not have reported its quota yet.
     let mut known = None;
     for (_, moment) in &mut moments {
         moment.quota_bytes = moment.quota_bytes.or(known);

@@ -1,8 +1,8 @@
 //! A capacity review: what a cluster's history says about its future, and what to do; pure.
 //!
-//! What is fitted is the size *in use*: the file's own size jumps with every defragmentation and says only when
-//! the last one was. The fullest member decides, at each moment anew ([`fullest`]), so that a replaced member or a
-//! quota that differs is no break. [`fragmentation`] looks at single members, [`tally`] at the counters.
+//! The trend is that of the size *in use*: the file's own size jumps with every defragmentation, and only shows when
+//! the last one was. The fullest member counts, at each moment anew ([`fullest`]), so that a replaced member or a
+//! different quota causes no break. [`fragmentation`] reviews single members, [`tally`] the counters.
 
 mod advice;
 mod fragmentation;
@@ -22,14 +22,14 @@ pub use tally::Runs;
 
 use super::trend::{DAY, Point, Slope, Step, days_until, trend};
 
-/// Growth that would take longer is none that anybody can act on.
+/// If the growth takes longer, it is too slow to matter.
 const MAX_DAYS: f64 = 3_650.0;
-/// Shorter holes are a restart of Prometheus or defragd.
+/// Shorter gaps are a restart of Prometheus or defragd.
 const MIN_GAP_SECONDS: i64 = 3_600;
-/// Fewer points have no usual distance.
+/// Fewer points have no typical interval.
 const MIN_USUAL_POINTS: usize = 12;
 
-/// The times that are looked at, in seconds since 1970.
+/// The reviewed times, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Frame {
     /// The first.
@@ -40,7 +40,7 @@ pub struct Frame {
     pub step: i64,
 }
 
-/// What one member measured.
+/// The measurements of one member.
 #[derive(Clone, Debug, Default)]
 pub struct MemberHistory {
     /// Its name.
@@ -49,49 +49,49 @@ pub struct MemberHistory {
     pub size: Vec<Point>,
     /// Bytes of it in use.
     pub in_use: Vec<Point>,
-    /// Bytes that it may have.
+    /// The quota in bytes.
     pub quota: Vec<Point>,
 }
 
 /// What is known of one cluster.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// Its members, those that are gone too.
+    /// Its members, including removed ones.
     pub members: Vec<MemberHistory>,
-    /// The counter of reclaimed bytes, a series for each process that counted.
+    /// The counter of reclaimed bytes, one series for each process that counted.
     pub reclaimed: Vec<Vec<Point>>,
     /// The counters of runs with their outcome.
     pub runs: Vec<(String, Vec<Point>)>,
 }
 
-/// How it goes on.
+/// The forecast.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "outlook", rename_all = "snake_case")]
 pub enum Outlook {
-    /// It will be full.
+    /// The quota will be reached.
     Growing {
-        /// Days until what is in use reaches the quota.
+        /// Days until the size in use reaches the quota.
         days_to_quota: f64,
         /// The same at the upper end of the growth's interval.
         days_at_least: f64,
         /// The same at the lower end.
         days_at_most: f64,
     },
-    /// It grows, and nobody knows up to where.
+    /// It grows, but the quota is unknown.
     GrowingWithoutQuota,
-    /// It does not grow, it shrinks, or so slowly that it does not matter.
+    /// It does not grow, shrinks, or grows so slowly that it does not matter.
     Stable,
-    /// It cannot be told.
+    /// It cannot be determined.
     Unknown {
         /// Why.
         why: String,
     },
 }
 
-/// Where there is no data.
+/// Gaps in the data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Gaps {
-    /// What is called a gap: more than this, an hour unless samples are sparse.
+    /// What counts as a gap: more than this, an hour unless samples are sparse.
     pub over_seconds: i64,
     /// How many.
     pub count: usize,
@@ -106,22 +106,22 @@ pub struct Gaps {
 pub struct Review {
     /// Its name.
     pub cluster: String,
-    /// The member that was the fullest at last, and its figures.
+    /// The member that was the fullest at the end, and its figures.
     pub now: Moment,
-    /// Members that were seen at last.
+    /// Members that existed at the end.
     pub members: Vec<String>,
-    /// Members that were seen, and are no more.
+    /// Members that existed, but no longer do.
     pub former_members: Vec<String>,
-    /// Bytes that defragmentation would give back on all members.
+    /// Bytes that a defragmentation would reclaim on all members.
     pub reclaimable_bytes: f64,
-    /// Bytes a day of what is in use, with the 99 % interval.
+    /// Growth of the size in use, bytes per day, with the 99 % interval.
     pub growth: Option<Slope>,
-    /// What comes of it.
+    /// The resulting forecast.
     #[serde(flatten)]
     pub outlook: Outlook,
-    /// Sudden changes of what is in use that the growth leaves out.
+    /// Sudden changes of the size in use that the growth excludes.
     pub steps: Vec<Step>,
-    /// Sudden changes that come again and again, and are part of the growth.
+    /// Recurring sudden changes, which are part of the growth.
     pub recurring_steps: usize,
     /// Changes of the quota.
     pub quota_changes: Vec<QuotaChange>,
@@ -151,7 +151,7 @@ pub fn review(cluster: &str, history: &History, frame: Frame) -> Option<Review> 
     let outlook = match &trend {
         Err(error) => Outlook::Unknown { why: error.to_string() },
         Ok(trend) => {
-            // It went on growing after the last sample.
+            // It continued to grow after the last sample.
             let level = trend.level + trend.slope.per_day.max(0.0) * days(frame.to - trend.last);
             outlook(level, trend.slope, now.quota_bytes)
         }
@@ -202,7 +202,7 @@ fn reclaimable(member: &MemberHistory) -> Option<f64> {
 
 fn gaps(points: &[Point], frame: Frame) -> Gaps {
     let distances: Vec<_> = points.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
-    // One sample that is missing is no gap, also where they are sparser than the steps.
+    // A single missing sample is not a gap, even if samples are sparser than the steps.
     let over_seconds = MIN_GAP_SECONDS.max(2 * frame.step.max(usual(&distances)));
     let holes = || distances.iter().copied().filter(|distance| *distance > over_seconds);
     Gaps {
@@ -213,7 +213,7 @@ fn gaps(points: &[Point], frame: Frame) -> Gaps {
     }
 }
 
-/// The median, which a gap does not move; 0 where there is none.
+/// The median, which a gap does not change; 0 if there is none.
 fn usual(distances: &[i64]) -> i64 {
     if distances.len() < MIN_USUAL_POINTS {
         return 0;

@@ -1,4 +1,4 @@
-//! Whole histories with what happens to clusters, and what a review makes of them.
+//! Whole histories with everything that happens to clusters, and the resulting reviews.
 
 use super::*;
 

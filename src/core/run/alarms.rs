@@ -1,4 +1,4 @@
-//! Disarming NOSPACE, when every member is well below its quota, and seeing that it stays clear.
+//! Disarming NOSPACE when every member is well below its quota, and checking that it stays clear.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::core::{
     reason::Reason,
 };
 
-/// How long the alarm must stay clear. A member that is over its quota arms it at its next write, and a
-/// cluster that could not write for some time gets writes at once.
+/// How long the alarm must stay clear. A member that is over its quota arms it again at its next write, and a cluster
+/// that could not write for some time receives writes at once.
 const CLEAR_FOR: Duration = Duration::from_secs(5);
 
 /// The wait for the alarm to stay clear.
@@ -23,7 +23,7 @@ pub(super) struct Clearing {
 }
 
 impl Run {
-    /// Disarms the next alarm, or says why it must stay armed. CORRUPT is not armed: the plan would be blocked.
+    /// Disarms the next alarm, or returns why it must stay armed. CORRUPT is not armed: the plan would be blocked.
     pub(super) fn disarm_next(&mut self, facts: &ClusterFacts) -> Action {
         if let Some(reason) = near_quota(facts) {
             return self.give_up(reason);
@@ -46,7 +46,7 @@ impl Run {
         }
     }
 
-    /// A disarmed alarm counts as such when it has stayed so.
+    /// A disarmed alarm counts as disarmed once it has stayed clear.
     pub(super) fn watch_alarms(&mut self, now: Duration) -> Action {
         self.unproven = false;
         self.look_at(Phase::Clearing(Clearing { since: now, clear_since: None }))
@@ -73,7 +73,7 @@ impl Run {
             .flat_map(|facts| facts.alarms.iter().flatten())
             .filter(|alarm| alarm.kind == AlarmKind::NoSpace)
             .collect();
-        // Another member's alarm is next; this one's may still be on its way through the members.
+        // Another member's alarm is next; this one's disarming may not have reached all members yet.
         if armed.iter().any(|alarm| !self.disarmed.contains(&alarm.member)) {
             return self.choose_next();
         }
@@ -93,7 +93,7 @@ impl Run {
     }
 }
 
-/// Why NOSPACE must stay armed. Learners have files and quotas too.
+/// Why NOSPACE must stay armed. Learners have files and quotas, too.
 pub(super) fn near_quota(facts: &ClusterFacts) -> Option<Reason> {
     facts.members.iter().find_map(|facts| {
         let member = facts.member.label();

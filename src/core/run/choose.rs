@@ -1,4 +1,4 @@
-//! What is next: a member, something that must come before it, or the end.
+//! What is next: a member, a step that must come before it, or the end.
 
 use std::time::Duration;
 
@@ -63,7 +63,8 @@ impl Run {
             self.compacted = true;
             return self.intend_step(crate::core::history::Step::Compact { revision });
         }
-        // A member that waits for a snapshot need not keep the cluster from writes, if no file is near its quota any more.
+        // A member that waits for a snapshot need not block the cluster's writes, if no file is near its quota any
+        // more.
         let waits = next.as_ref().is_some_and(|(step, _)| step.waits_for.is_some());
         let next = next.filter(|_| !(waits && disarm && alarms::near_quota(facts).is_none()));
         match next {
@@ -94,7 +95,7 @@ impl Run {
 
     fn only_observed(&mut self, members: Vec<String>) -> Action {
         let outcome = match (self.acted, members.is_empty()) {
-            // The mode was changed while the run was under way in an earlier process.
+            // The mode was changed while the run was in progress in an earlier process.
             (true, _) => Outcome::Stopped { reason: Reason::ObserveMode },
             (false, true) => Outcome::NothingToDo,
             (false, false) => Outcome::Observed { members },
@@ -122,7 +123,7 @@ impl Run {
         Action::Observe { after: Duration::ZERO }
     }
 
-    /// The last look: writing the intent may have taken any time, and much can change in it.
+    /// The last observation: recording the intent may have taken any time, and much can change in it.
     pub(super) fn confirm(&mut self, now: Duration, intent: Intent, facts: &Fact<ClusterFacts>) -> Action {
         if let Some(reason) = self.stop.clone() {
             let end = MemberEnd::NotSent { reason: reason.clone() };
@@ -169,7 +170,7 @@ impl Run {
             (Some(outcome), _, _) => self.finish(outcome),
             (None, Err(detail), _) => self.give_up(Reason::JournalFailed { detail }),
             (None, Ok(()), Some(_)) if self.has_gates(Moment::Between) => self.check_gates(Moment::Between),
-            // Not looked at twice in a row: the choice is confirmed by a look of its own anyway.
+            // One observation is enough here: the choice is confirmed by another one anyway.
             (None, Ok(()), Some(Done { seen_at, facts, .. })) if now.saturating_sub(seen_at) <= LOOK_INTERVAL => {
                 self.choose(now, &Ok(*facts))
             }

@@ -10,13 +10,13 @@ use crate::core::{
     reason::Reason,
 };
 
-/// The in-use sizes must rest for this long. Members free their pages in batches, tenths of seconds apart,
-/// and count them at their next commit.
+/// The in-use sizes must be stable for this long. Members free their pages in batches, tenths of seconds apart, and
+/// account for them at their next commit.
 const REST: Duration = Duration::from_secs(5);
-/// A difference below this is the clients' work, not the compaction's.
+/// A smaller change comes from clients, not from the compaction.
 const SAME_WITHIN_BYTES: u64 = 1 << 20;
 
-/// The wait for the in-use sizes to rest.
+/// The wait for stable in-use sizes.
 #[derive(Clone, Debug)]
 pub(super) struct Settling {
     since: Duration,
@@ -32,7 +32,7 @@ impl Settling {
 }
 
 impl Run {
-    /// The revision up to which this run has to compact yet, if any.
+    /// The revision up to which this run still has to compact, if any.
     pub(super) fn revision_to_compact(&self, facts: &ClusterFacts) -> Option<u64> {
         let compaction = self.brief.policy.compaction.filter(|_| !self.compacted && self.past.done.is_empty())?;
         let revision = match compaction {
@@ -70,7 +70,7 @@ impl Run {
             settling.resting_since = now;
         }
         settling.in_use = in_use;
-        // What does not come to rest is a cluster that grows all the time: it is measured again anyway.
+        // A cluster whose sizes never become stable grows all the time: it is measured again anyway.
         let rested = now.saturating_sub(settling.resting_since) >= REST;
         if rested || now.saturating_sub(settling.since) >= self.brief.policy.recovery_timeout {
             return self.choose_next();

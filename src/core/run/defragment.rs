@@ -13,20 +13,20 @@ use crate::core::{
     safety,
 };
 
-/// The snapshot that a member sends, whose end its defragmentation waits for.
+/// The open snapshot that blocks a member's defragmentation.
 pub(super) fn held_by_snapshot(intent: &Intent, facts: &Fact<ClusterFacts>) -> Option<Reason> {
     plan::sending(&intent.member, facts.as_ref().ok()?.member(intent.member_id)?.open_snapshots())
 }
 
-/// What the look-out saw.
+/// The result of an observation of the member.
 pub(super) enum Seen {
     /// It has been idle for long enough: it is done. With its sizes.
     Idle(Option<Sizes>),
-    /// It may still be at work.
+    /// It may still be defragmenting.
     Busy(Watch),
-    /// It has been out of reach for too long to go on waiting.
+    /// It has been unreachable for too long to continue waiting.
     Gone,
-    /// It has answered for long, but whether it is done is not known.
+    /// It has answered for long, but whether it is done is unknown.
     Unknown(Reason),
 }
 
@@ -70,18 +70,18 @@ impl Run {
                 Reason::DeadlineExceeded { member, deadline: self.brief.policy.defrag_deadline }
             }
         };
-        // Told once, also where what is waited for from then on is another thing.
+        // Reported once, even if what it waits for changes afterwards.
         self.waiting_for = Some(cause.clone());
         self.look_at(Phase::Following { intent, cause, watch: Watch::begin(now) })
     }
 
-    /// The member did not begin: the run ends all the same, but nothing happened to this one.
+    /// The member did not begin: the run ends, but nothing happened to this member.
     fn untouched(&mut self, intent: Intent, reason: Reason) -> Action {
         let outcome = self.given_up(reason.clone());
         self.record(intent, MemberEnd::NotSent { reason }, Some(outcome))
     }
 
-    /// The answer is lost but the server may be at work: wait for its end, then end the run.
+    /// The answer is lost but the server may be defragmenting: wait for its end, then end the run.
     pub(super) fn follow(
         &mut self,
         now: Duration,
@@ -101,7 +101,7 @@ impl Run {
         }
     }
 
-    /// Whether a member whose answer will not come is done.
+    /// Whether a member is done whose answer will not come.
     pub(super) fn watch(&self, now: Duration, intent: &Intent, mut watch: Watch, facts: &Fact<ClusterFacts>) -> Seen {
         let member = facts.as_ref().ok().and_then(|facts| facts.member(intent.member_id));
         let answers = member.is_some_and(|member| member.status.is_ok());
@@ -114,9 +114,9 @@ impl Run {
         if watch.idle_since.is_some_and(|since| now.saturating_sub(since) >= IDLE_BEFORE_DONE) {
             return Seen::Idle(facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id)));
         }
-        // A member that is gone defragments no more, and comes back, if at all, with its old file. One that
-        // hangs may well be at work, so it gets longer; in either case no other member is started. How long it has been
-        // gone counts from its last other sign: the connection to a member that hangs breaks at some time, too.
+        // A member that is down does not defragment any more, and returns, if at all, with its old file. One that hangs
+        // may well be defragmenting, so it gets longer; in either case no other member is started. The time it has been
+        // down counts from its last other sign: the connection to a member that hangs breaks at some time, too.
         let hangs = member
             .is_some_and(|member| matches!(&member.status, Err(unknown) if unknown.kind == UnknownKind::TimedOut));
         let unknown = member.filter(|_| answers && in_flight.is_none());
@@ -147,7 +147,7 @@ impl Run {
             (Some(reason), after, _) if !reason.may_pass() => return self.fail(intent, reason, after),
             (None, Some(after), Ok(facts)) => {
                 let healthy_for = now.saturating_sub(*healthy_since.get_or_insert(now));
-                // After a stop nobody is next, so nobody needs the pause.
+                // After a stop there is no next member, so no pause is needed.
                 let pause = if self.stop.is_some() { Duration::ZERO } else { self.brief.policy.pause_between_members };
                 if healthy_for >= pause {
                     let then = self.stop.clone().map(|reason| Outcome::Stopped { reason });
@@ -164,7 +164,7 @@ impl Run {
                 healthy_since = None;
                 let waited = now.saturating_sub(since);
                 if waited >= self.brief.policy.recovery_timeout {
-                    let detail = trouble.map_or_else(|| "its sizes are not known".to_owned(), |t| t.to_string());
+                    let detail = trouble.map_or_else(|| "its sizes are unknown".to_owned(), |t| t.to_string());
                     let reason = Reason::NotRecovered { member: intent.member.clone(), waited, detail };
                     return self.fail(intent, reason, after);
                 }

@@ -1,4 +1,4 @@
-//! The checks of the world outside etcd: before the first member, after each, and at the end.
+//! The checks outside etcd: before the first member, after each, and at the end.
 
 use super::{Action, Phase, Run};
 use crate::core::{
@@ -17,7 +17,7 @@ impl Run {
         Action::CheckGates { moment }
     }
 
-    /// Everything is done: what is left are the gates of the end.
+    /// Everything is done: only the gates at the end are left.
     pub(super) fn succeed(&mut self) -> Action {
         if self.ending.is_none() && self.has_gates(Moment::After) {
             self.check_gates(Moment::After)
@@ -26,8 +26,8 @@ impl Run {
         }
     }
 
-    /// Nothing is sent before the gates were passed. After a crash in the middle of a run, things are compared
-    /// with how they were before it.
+    /// Nothing is sent before the gates have passed. After a crash during a run, the state is compared with that before
+    /// the run.
     pub(super) fn moment_of_entry(&self) -> Moment {
         if self.acted { Moment::Between } else { Moment::Before }
     }
@@ -39,7 +39,7 @@ impl Run {
         written: Result<(), String>,
     ) -> Action {
         if let Some(reason) = self.stop.clone() {
-            // Checks that a stop cut short say nothing.
+            // Checks that a stop interrupted say nothing.
             return self.finish(Outcome::Stopped { reason });
         }
         if let Err(detail) = written {
@@ -48,7 +48,7 @@ impl Run {
         if let Some(reason) = results.iter().find_map(GateResult::against) {
             return self.give_up(reason);
         }
-        // A gate without an answer is not a gate that passed.
+        // A gate without an answer has not passed.
         let expected = self.brief.gates.iter().filter(|gate| gate.when.contains(&moment));
         if let Some(lost) = expected.into_iter().find(|gate| results.iter().all(|result| result.gate != gate.name)) {
             let detail = "it was not checked".to_owned();
@@ -57,7 +57,7 @@ impl Run {
         match moment {
             Moment::Before | Moment::Between => {
                 self.entered = true;
-                // Everything is observed anew: the checks may have taken minutes.
+                // Everything is observed again: the checks may have taken minutes.
                 self.choose_next()
             }
             Moment::After => self.finish(Outcome::Succeeded),

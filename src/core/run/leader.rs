@@ -1,4 +1,4 @@
-//! Handing leadership to a voter whose file is tight, before the leader is defragmented as a follower.
+//! Transferring leadership to a voter that needs no defragmentation, before the leader is defragmented as a follower.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::core::{
     reason::Reason,
 };
 
-/// How long the cluster must be healthy under its new leader before it is believed; no longer than between members.
+/// How long the cluster must be healthy under its new leader; no longer than between members.
 const STEADY: Duration = Duration::from_secs(3);
-/// Leadership that keeps coming back has a cause that a person should look at.
+/// Leadership that keeps coming back has a cause that an operator should look into.
 const MAX_TRANSFERS: u32 = 2;
 
 /// The wait for the new leader.
@@ -26,7 +26,7 @@ pub(super) struct Handing {
     steady_since: Option<Duration>,
 }
 
-/// Why a hand-over must not be sent: it is the leader's alone, and leadership has moved by itself.
+/// Why a leadership transfer must not be sent: only the leader can do it, and leadership has moved by itself.
 pub(super) fn led_by_another(step: &Step, facts: &ClusterFacts) -> Option<Reason> {
     let Step::MoveLeader { from, .. } = step else { return None };
     let member = facts.member(*from).map_or_else(|| from.to_string(), |facts| facts.member.label());
@@ -66,7 +66,7 @@ impl Run {
         self.fell_back = Some(reason);
     }
 
-    /// The voter that is furthest, among those that need no defragmentation (any more).
+    /// The most advanced voter among those that need no defragmentation (any more).
     fn heir<'a>(&self, facts: &'a ClusterFacts, leader: MemberId) -> Option<&'a MemberFacts> {
         let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let tight = |id: MemberId| {
@@ -87,7 +87,7 @@ impl Run {
         facts
             .voters()
             .filter(|voter| voter.member.id != leader && tight(voter.member.id))
-            // By id among equals, so that the choice does not depend on the order of the list.
+            // Ties are broken by id, so that the choice does not depend on the order of the list.
             .max_by_key(|voter| (applied(voter), voter.member.id))
     }
 
@@ -98,7 +98,7 @@ impl Run {
         to: String,
         answer: Result<(), String>,
     ) -> Action {
-        // A lost answer says nothing: what the members say afterwards counts.
+        // A lost answer says nothing: only what the members report afterwards counts.
         let detail = answer.err().unwrap_or_else(|| "the leader did not change".to_owned());
         self.look_soon_at(Phase::Handing(Handing { from, to, detail, since: now, steady_since: None }), Duration::ZERO)
     }
@@ -115,14 +115,14 @@ impl Run {
         if trouble.is_none() && moved {
             let steady = STEADY.min(self.brief.policy.pause_between_members);
             if now.saturating_sub(*handing.steady_since.get_or_insert(now)) >= steady {
-                // This look chooses: not looked at twice in a row, as after a member.
+                // This observation makes the choice: unlike after a member, there is no second one.
                 return self.choose(now, facts);
             }
         } else {
             handing.steady_since = None;
         }
         if now.saturating_sub(handing.since) >= self.brief.policy.recovery_timeout {
-            // Where the cluster is well and the leader only stays.
+            // The cluster is healthy and only the leader has not changed.
             let keeps = self.brief.policy.leader == LeaderPolicy::Auto && trouble.is_none();
             let detail = trouble.map_or(handing.detail, |trouble| trouble.to_string());
             let reason = Reason::TransferFailed { member: handing.to, detail };

@@ -1,18 +1,18 @@
 //! One rolling defragmentation, as a state machine: events in, one action out.
 //!
-//! There is never more than one action under way, so a run cannot defragment two members at once. Every
-//! member is chosen from facts observed just before, by [`Plan`], which puts the leader last. Whoever
-//! drives it (`app::driver`) performs the action and comes back with what happened.
+//! There is never more than one action in progress, so a run cannot defragment two members at once. Every member is
+//! chosen from facts observed just before, by [`Plan`], which puts the leader last. The driver (`app::driver`) performs
+//! the action and returns what happened.
 //!
 //! ```text
 //! (Resuming) ─▶ Choosing ──intent──▶ Intending ──written──▶ Defragmenting ──answered──▶ Recovering ─▶ Recording ─┐
 //!               ▲  │  ▲                                          │ no answer                                    │
 //!               │  │  └──────────────────────────────────────────┼──────────────────────────────────────────────┘
 //!               │  │                                             ▼
-//!               │  └─ compact, hand over, disarm ─┐           Following ──ended──▶ Recording (failed) ──▶ Finish
+//!               │  └─ compact, transfer, disarm ──┐           Following ──ended──▶ Recording (failed) ──▶ Finish
 //!               └── Settling, Handing, Clearing ◀─┘
 //! ```
-//! Gates are checked before anything is sent, after each member, and at the end: `Gating`. If the policy says so, the
+//! Gates are checked before anything is sent, after each member, and at the end: `Gating`. If the policy requires it, the
 //! members' data is compared when nothing is left to defragment: `Hashing`.
 
 mod alarms;
@@ -37,35 +37,35 @@ use super::{
     verify::{DataHash, Verification},
 };
 
-/// How often a trouble that may pass is looked at before the run is refused or stopped for it.
+/// How often a temporary problem is observed before the run is refused or stopped for it.
 const LOOKS_BEFORE_GIVING_UP: u32 = 3;
-/// How often a member may turn out, at the last look, not to be the next one after all.
+/// How often the last observation may show that a member is not the next one after all.
 const CHANGES_OF_MIND_BEFORE_GIVING_UP: u32 = 5;
-/// The time between two looks at something that changes by itself.
+/// The time between two observations of something that changes by itself.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// The time between the first looks at something that mostly takes no second: what is waited for here keeps the next
-/// member waiting, too.
+/// The time between the first observations of something that usually takes less than a second: waiting here delays the
+/// next member waiting, too.
 const FIRST_LOOK_INTERVAL: Duration = Duration::from_millis(25);
-/// The time between two looks at an open snapshot: a backup takes seconds or minutes.
+/// The time between two observations of an open snapshot: a backup takes seconds or minutes.
 const SNAPSHOT_LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a member must look idle, after an answer to Defragment that never came, to count as done.
-/// A request that was still on its way when the connection broke would have begun within it.
+/// How long a member must be idle, if the answer to Defragment never came, to count as done. A request that was in
+/// flight when the connection broke would have begun within this time.
 const IDLE_BEFORE_DONE: Duration = Duration::from_secs(3);
-/// A member that hangs without saying whether it defragments is followed for so many deadlines.
+/// A member that hangs without showing whether it defragments is watched for this many deadlines.
 const DEADLINES_TO_FOLLOW: u32 = 6;
 
-/// What a run is to do, and what it must know of earlier ones.
+/// The task of a run, and what it must know of earlier ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Brief {
-    /// What the cluster's owner wants.
+    /// The owner's settings.
     pub policy: Policy,
     /// What is checked outside etcd, and when.
     pub gates: Vec<GateRule>,
-    /// What is known of earlier runs. Without their attempts where an operator asks, who knows of them.
+    /// What is known of earlier runs. Without their attempts if an operator started the run, who knows of them.
     pub past: Past,
     /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
     pub snapshot_patience: Duration,
-    /// The newest revision that is old enough to be compacted, for a policy that says so by age.
+    /// The newest revision that is old enough to be compacted, for a policy that compacts by age.
     pub old_revision: Option<u64>,
 }
 
@@ -98,7 +98,7 @@ pub enum Action {
         /// When in the run.
         moment: Moment,
     },
-    /// Ask these members, one after the other, for the hash of their data at this revision: answer with [`Event::Hashed`].
+    /// Read the hash of these members' data at this revision, one after the other: answer with [`Event::Hashed`].
     Hash {
         /// All of them have applied it.
         revision: u64,
@@ -107,9 +107,9 @@ pub enum Action {
         /// How long each may take.
         limit: Duration,
     },
-    /// Write what the hashes say to the journal: answer with [`Event::Recorded`].
+    /// Write the comparison of the hashes to the journal: answer with [`Event::Recorded`].
     RecordVerification(Verification),
-    /// The run is over. No further action follows.
+    /// The run has ended. No further action follows.
     Finish(Outcome),
 }
 
@@ -118,31 +118,31 @@ pub enum Action {
 pub enum Event {
     /// The observation, complete with linearizable reads and the members' own metrics.
     Observed(Fact<ClusterFacts>),
-    /// The journal took the record, or did not.
+    /// The journal stored the record, or did not.
     Recorded(Result<(), String>),
     /// The step was answered, or its answer did not come.
     Performed(Result<(), String>),
-    /// The step was not sent: at the last moment it was not permitted any more.
+    /// The step was not sent: it was no longer permitted at the last moment.
     Withheld(Reason),
     /// Defragment was answered, or its answer can no longer come.
     DefragReturned {
         /// What was answered.
         answer: Result<(), DefragError>,
-        /// How much of the time the member did not answer `Status`, where that was watched.
+        /// How long the member did not answer `Status`, if that was watched.
         unavailable: Option<Duration>,
     },
-    /// The members told their hashes, or did not. A stop cuts that short.
+    /// The members returned their hashes, or did not. A stop interrupts that.
     Hashed(Vec<(MemberId, Fact<DataHash>)>),
-    /// The gates were checked, or a stop cut that short.
+    /// The gates were checked, or a stop interrupted that.
     GatesChecked {
         /// One for each gate of the moment.
         results: Vec<GateResult>,
-        /// Whether the journal took them.
+        /// Whether the journal stored them.
         written: Result<(), String>,
     },
 }
 
-/// Why Defragment has no good answer.
+/// Why Defragment has no successful answer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DefragError {
     /// The server answered with an error: it is not defragmenting.
@@ -151,7 +151,7 @@ pub enum DefragError {
     /// Nothing was sent: the last check of the member's identity failed.
     #[error("{0}")]
     NotSent(Unknown),
-    /// Nothing was sent: at the last moment it was not permitted any more.
+    /// Nothing was sent: it was no longer permitted at the last moment.
     #[error("{0}")]
     Withheld(Reason),
     /// The server refused the credentials.
@@ -170,30 +170,30 @@ pub enum DefragError {
 
 #[derive(Clone, Debug)]
 enum Phase {
-    /// A Defragment of an earlier process may be under way.
+    /// A Defragment of an earlier process may be in progress.
     Resuming {
         intent: Intent,
         watch: Watch,
     },
     Choosing,
     StepIntending(Step),
-    /// As for a member: one more look after the record.
+    /// As for a member: one more observation after the record.
     StepConfirming(Step),
     StepPerforming(Step),
-    /// After a compaction, until the in-use sizes rest.
+    /// After a compaction, until the in-use sizes are stable.
     Settling(compact::Settling),
-    /// After a hand-over, until the cluster is healthy under its new leader.
+    /// After a leadership transfer, until the cluster is healthy under its new leader.
     Handing(leader::Handing),
-    /// After NOSPACE was disarmed, until it has stayed so.
+    /// After NOSPACE was disarmed, until it has stayed clear.
     Clearing(alarms::Clearing),
     Intending(Intent),
-    /// The intent is written down; one more look, so that what is acted on is not as old as the disk is slow.
+    /// The intent is recorded; one more observation, because recording may have been slow.
     Confirming(Intent),
     Defragmenting {
         intent: Intent,
         sent_at: Duration,
     },
-    /// The answer is lost but the server may be at work.
+    /// The answer is lost but the server may be defragmenting.
     Following {
         intent: Intent,
         cause: Reason,
@@ -214,12 +214,12 @@ enum Phase {
         revision: u64,
         voters: Vec<(MemberId, String)>,
     },
-    /// What the hashes say is being written down.
+    /// The comparison of the hashes is being recorded.
     Verifying(Verification),
     Finished,
 }
 
-/// A member that is defragmented, and the look that found its cluster healthy after it.
+/// A defragmented member, and the observation that found its cluster healthy afterwards.
 #[derive(Clone, Debug)]
 struct Done {
     result: MemberResult,
@@ -227,20 +227,20 @@ struct Done {
     facts: Box<ClusterFacts>,
 }
 
-/// How long a defragmentation took, and how much of that the member did not answer, where that was watched.
+/// How long a defragmentation took, and how long the member did not answer, if that was watched.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     took: Duration,
     unavailable: Option<Duration>,
 }
 
-/// The look-out for the end of a defragmentation whose answer will not come.
+/// Watches for the end of a defragmentation whose answer will not come.
 #[derive(Clone, Copy, Debug)]
 struct Watch {
     /// When the member was last seen to be, or rightly suspected of, defragmenting.
     busy_at: Duration,
     idle_since: Option<Duration>,
-    /// Since when it has been out of reach.
+    /// Since when it has been unreachable.
     gone_since: Option<Duration>,
 }
 
@@ -250,7 +250,7 @@ impl Watch {
     }
 }
 
-/// A run under way. Times are durations since any fixed moment, and never go back.
+/// A run in progress. Times are durations since any fixed moment, and never decrease.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of the run that no other follows from")]
 pub struct Run {
@@ -259,29 +259,29 @@ pub struct Run {
     stop: Option<Reason>,
     identity: Option<(ClusterId, BTreeSet<MemberId>)>,
     past: Past,
-    /// Whether the gates let the run begin, or go on after a crash.
+    /// Whether the gates allowed the run to start, or to continue after a crash.
     entered: bool,
     /// Whether anything was sent to the cluster that may have changed it.
     acted: bool,
     compacted: bool,
     transfers: u32,
     disarmed: BTreeSet<Option<MemberId>>,
-    /// Whether an earlier process disarmed NOSPACE and did not see it stay so.
+    /// Whether an earlier process disarmed NOSPACE and did not see it stay clear.
     unproven: bool,
     /// Whether NOSPACE was armed at the last choice.
     no_space: bool,
-    /// Since when all that is left to do waits for the end of a snapshot.
+    /// Since when everything that is left waits for the end of a snapshot.
     snapshot_since: Option<Duration>,
     /// Whether the members' data was compared since the last member, or that failed too often.
     verified: bool,
     hash_tries: u32,
-    /// Leadership could not be transferred: the leader is defragmented as the leader.
+    /// Leadership could not be transferred: the leader is defragmented while it is the leader.
     stays_leader: bool,
     /// The outcome of a failed run, while it still disarms NOSPACE.
     ending: Option<Outcome>,
     looks: u32,
     changes_of_mind: u32,
-    /// Whether it has ended too many processes to go on.
+    /// Whether it has interrupted too many processes to continue.
     exhausted: bool,
     forbidden: Option<Reason>,
     plan: Option<Plan>,
@@ -322,17 +322,17 @@ impl Run {
         (run, Action::Observe { after: Duration::ZERO })
     }
 
-    /// Asks for an early end: no further member is started. The one under way is followed to its end.
+    /// Requests an early end: no further member is started. The current one is watched until it is done.
     pub fn stop(&mut self, reason: Reason) {
         self.stop.get_or_insert(reason);
     }
 
-    /// Says that the run must not go on, for a reason that only the driver can know: nothing further is sent.
+    /// Forbids the run to continue, for a reason that only the driver can know: nothing further is sent.
     pub fn forbid(&mut self, reason: Reason) {
         self.forbidden.get_or_insert(reason);
     }
 
-    /// The newest plan: what is to come, and who is left alone and why.
+    /// The newest plan: what is pending, and which members are skipped and why.
     pub fn plan(&self) -> Option<&Plan> {
         self.plan.as_ref()
     }
@@ -342,12 +342,12 @@ impl Run {
         self.waiting_for.as_ref()
     }
 
-    /// Why the last decision was not the policy's first choice; told once.
+    /// Why the last decision was not the policy's first choice; returned once.
     pub fn take_fallback(&mut self) -> Option<Reason> {
         self.fell_back.take()
     }
 
-    /// The member whose defragmentation is, or may be, under way.
+    /// The member whose defragmentation is, or may be, in progress.
     pub fn defragmenting(&self) -> Option<MemberId> {
         match &self.phase {
             Phase::Resuming { intent, .. } | Phase::Defragmenting { intent, .. } | Phase::Following { intent, .. } => {
@@ -357,7 +357,7 @@ impl Run {
         }
     }
 
-    /// Takes what happened, and gives the next action. `now` must not go back.
+    /// Processes an event, and returns the next action. `now` must not decrease.
     pub fn next(&mut self, now: Duration, event: Event) -> Action {
         self.waiting_for = None;
         if let Event::Observed(Ok(facts)) = &event {
@@ -395,7 +395,7 @@ impl Run {
     }
 
     fn finish(&mut self, outcome: Outcome) -> Action {
-        // If every file is small enough, the cluster can take writes again although a member failed.
+        // If every file is small enough, the cluster can accept writes again although a member failed.
         let disarm = self.no_space && self.brief.policy.disarm_no_space && self.stop.is_none();
         if self.ending.is_none() && disarm && matches!(outcome, Outcome::Failed { .. }) {
             self.ending = Some(outcome);
@@ -423,7 +423,7 @@ impl Run {
         self.finish(self.given_up(reason))
     }
 
-    /// The end for this reason: refused as long as nothing was sent, else failed.
+    /// The outcome for this reason: refused if nothing was sent yet, else failed.
     fn given_up(&self, reason: Reason) -> Outcome {
         if self.acted { Outcome::Failed { reason } } else { Outcome::Refused { reason } }
     }
@@ -443,7 +443,7 @@ impl Run {
         Action::Observe { after: LOOK_INTERVAL }
     }
 
-    /// As [`Run::look_at`], but often at first, then ever more seldom.
+    /// Like [`Run::look_at`], but often at first, then less and less often.
     fn look_soon_at(&mut self, phase: Phase, waited: Duration) -> Action {
         self.phase = phase;
         Action::Observe { after: (waited / 2).clamp(FIRST_LOOK_INTERVAL, LOOK_INTERVAL) }
@@ -454,7 +454,7 @@ impl Run {
         Action::Observe { after: Duration::ZERO }
     }
 
-    /// Something other than Defragment is to be sent: it is written down first.
+    /// A step is to be sent: it is recorded first.
     fn intend_step(&mut self, step: Step) -> Action {
         self.phase = Phase::StepIntending(step.clone());
         Action::RecordStep(step)
@@ -468,7 +468,7 @@ impl Run {
         Action::Observe { after: Duration::ZERO }
     }
 
-    /// The last look: while the record was written, CORRUPT may have been armed, or a member have died.
+    /// The last observation: while the record was written, CORRUPT may have been armed, or a member may have died.
     fn confirm_step(&mut self, step: Step, facts: &Fact<ClusterFacts>) -> Action {
         if let Some(reason) = self.stop.clone() {
             return self.finish(Outcome::Stopped { reason });
@@ -506,7 +506,7 @@ impl Run {
     }
 
     fn record(&mut self, intent: Intent, end: MemberEnd, then: Option<Outcome>) -> Action {
-        // What is not known to have ended well is measured again before anything is said of it.
+        // A member without a confirmed end is measured again before its end is recorded.
         self.phase = Phase::Recording { done: None, then };
         Action::RecordResult(MemberResult { intent, end })
     }
@@ -516,7 +516,7 @@ impl Run {
         self.record(intent, end, Some(Outcome::Failed { reason }))
     }
 
-    /// Why the cluster does not count as the same healthy one, if it does not.
+    /// Why the cluster does not count as the same healthy one; `None` if it does.
     fn trouble(&mut self, facts: &Fact<ClusterFacts>) -> Option<Reason> {
         match known(facts) {
             Ok(facts) => self.other_cluster(facts).or_else(|| safety::unhealthy(facts)),
@@ -524,7 +524,7 @@ impl Run {
         }
     }
 
-    /// The first observation says which cluster this is; a later one must not say otherwise.
+    /// The first observation sets the cluster's identity; a later one must not differ.
     fn other_cluster(&mut self, facts: &ClusterFacts) -> Option<Reason> {
         let roster: BTreeSet<_> = facts.members.iter().map(|member| member.member.id).collect();
         let (id, members) = self.identity.get_or_insert((facts.cluster_id, roster.clone()));
@@ -540,7 +540,7 @@ impl Run {
     }
 }
 
-/// The cluster's facts, or that there are none, as a reason.
+/// The cluster's facts, or as a reason that there are none.
 fn known(facts: &Fact<ClusterFacts>) -> Result<&ClusterFacts, Reason> {
     facts.as_ref().map_err(|unknown| {
         let detail = unknown.detail.clone();

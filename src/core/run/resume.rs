@@ -1,5 +1,5 @@
-//! Going on with a run whose process ended in the middle. Nothing is guessed: a member whose Defragment may
-//! be under way is watched until it is idle, and everything is measured again.
+//! Resuming a run whose process ended in the middle. Nothing is guessed: a member whose Defragment may be in progress
+//! is watched until it is idle, and everything is measured again.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::core::{
     verify::Verification,
 };
 
-/// A run that has ended so many processes is ended itself.
+/// A run that has interrupted this many processes is ended.
 const MAX_STARTS: u32 = 5;
 
 impl Run {
-    /// Goes on where the journal ends; the same as [`Run::start`] for a run that was not begun.
+    /// Resumes where the journal ends; the same as [`Run::start`] for a run that has not started.
     pub fn resume(brief: Brief, view: &RunView) -> (Self, Action) {
         let (mut run, first) = Self::start(brief);
         run.acted = view.touched_a_member() || !view.steps.is_empty();
@@ -27,8 +27,8 @@ impl Run {
             match step {
                 Step::Compact { .. } => run.compacted = true,
                 Step::MoveLeader { .. } => run.transfers += 1,
-                // It may never have been sent. If the alarm is still armed it is disarmed once more, which
-                // does no harm: to leave it would leave the cluster without writes.
+                // It may never have been sent. If the alarm is still armed it is disarmed again, which does no harm:
+                // leaving it would leave the cluster without writes.
                 Step::DisarmNoSpace { .. } => run.unproven = true,
             }
         }
@@ -57,7 +57,7 @@ impl Run {
             run.phase = Phase::Resuming { intent: intent.clone(), watch: Watch::begin(Duration::ZERO) };
             return (run, first);
         }
-        // Whether it was sent is not known; if it was, the pages are still being freed.
+        // It is unknown whether it was sent; if it was, the pages are still being freed.
         if run.compacted && view.members.is_empty() {
             run.phase = Phase::Settling(compact::Settling::since(Duration::ZERO));
         }
@@ -70,7 +70,7 @@ impl Run {
         }
     }
 
-    /// A run that ends the process each time must not do so for ever.
+    /// A run that crashes the process each time must not do so forever.
     fn end_of_patience(&self) -> Option<Outcome> {
         self.exhausted.then_some(Outcome::Interrupted { reason: Reason::ProcessEnded })
     }
@@ -88,7 +88,7 @@ impl Run {
                 self.record(intent, MemberEnd::Unconfirmed { after }, then)
             }
             Seen::Unknown(reason) => self.fail(intent, reason, None),
-            // When it comes back, it may answer and be at it all the same.
+            // When it returns, it may answer and still be defragmenting.
             Seen::Gone if intent.non_blocking => {
                 let detail = "it stayed out of reach after a restart of defragd".to_owned();
                 let member = intent.member.clone();

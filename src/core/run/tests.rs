@@ -1,4 +1,4 @@
-//! Golden scripts of runs, by hand; the simulation of whole clusters is in `tests/`.
+//! Scripted runs; the simulation of whole clusters is in `tests/`.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub(super) fn policy() -> Policy {
     Policy { mode: Mode::Enforce, pause_between_members: S(10), ..Policy::default() }
 }
 
-/// A run with a clock, and a cluster that shrinks a member when it is told to.
+/// A run with a clock, and a cluster that shrinks a member on request.
 pub(super) struct Bench {
     pub(super) run: Run,
     pub(super) action: Action,
@@ -614,7 +614,7 @@ fn a_run_that_ends_process_after_process_is_ended_itself() {
     let mut bench = resumed(&RunView { starts: 5, ..view(Vec::new(), None) });
     assert_eq!(bench.label(), ("interrupted", "process_ended"));
 
-    // A member that was in hand is still awaited, but no further one is begun.
+    // The current member is still awaited, but no further one is started.
     let mut bench = resumed(&RunView { starts: 5, ..view(Vec::new(), Some(intent(2))) });
     assert_eq!(bench.label(), ("interrupted", "process_ended"));
     assert!(bench.order.is_empty());
@@ -836,7 +836,7 @@ fn a_snapshot_that_begins_while_the_intent_is_written_is_waited_for() {
     assert!(bench.order.is_empty());
 }
 
-/// Member 3 answers `Status` while it defragments; its page tells, until it is lost.
+/// Member 3 answers `Status` while it defragments; its page shows it, until the page is lost.
 fn without_blocking() -> Bench {
     let mut bench = Bench::new(policy());
     bench.facts.members[2].gauges = Some(Ok(page(|gauges| gauges.non_blocking_defrag = Some(true))));
@@ -851,7 +851,7 @@ fn a_member_that_answers_at_work_and_hides_its_page_does_not_count_as_done() {
     bench.give(returned(Err(DefragError::Lost("reset".to_owned()))));
     assert_eq!(bench.label(), ("failed", "defrag_unknown"));
 
-    // No other member is started until it is known, for an operator neither.
+    // No other member is started while that is unknown, not even for an operator.
     let past = Past { non_blocking: BTreeSet::from([MemberId(3)]), ..Past::default() };
     let brief = || Brief { policy: policy(), past: past.clone(), ..Brief::default() };
     let mut bench = Bench::with(brief());

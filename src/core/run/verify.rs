@@ -1,5 +1,5 @@
 //! Comparing the members' data, when nothing is left to defragment. It comes before NOSPACE is disarmed and before the
-//! gates of the end: data that differs must not get writes, and matters more than what a gate sees.
+//! gates at the end: data that differs must not get writes, and matters more than what a gate finds.
 
 use super::{Action, LOOKS_BEFORE_GIVING_UP, Phase, Run};
 use crate::core::{
@@ -11,7 +11,7 @@ use crate::core::{
 };
 
 impl Run {
-    /// Whether the members' data has to be compared yet. `disarm` is whether NOSPACE is to be disarmed next.
+    /// Whether the members' data still has to be compared. `disarm` is whether NOSPACE is to be disarmed next.
     pub(super) fn has_to_verify(&self, disarm: bool) -> bool {
         self.brief.policy.verify == VerifyPolicy::Hash && !self.verified && (self.acted || disarm)
     }
@@ -38,11 +38,11 @@ impl Run {
             let at = answers.iter().position(|(member, _)| *member == id)?;
             Some(answers.swap_remove(at).1)
         };
-        let not_asked = || Err(Unknown::new(UnknownKind::Other, "it was not asked"));
+        let not_asked = || Err(Unknown::new(UnknownKind::Other, "it was not queried"));
         let answers = voters.into_iter().map(|(id, name)| (id, name, answer_of(id).unwrap_or_else(not_asked)));
         let verification = Verification::of(revision, answers.collect());
         if let (Some(reason), true) = (self.stop.clone(), verification.mismatch().is_none()) {
-            // A comparison that a stop cut short says nothing; what differs all the same, differs.
+            // A comparison that a stop interrupted says nothing; but a difference is a difference.
             return self.finish(Outcome::Stopped { reason });
         }
         self.hash_tries += 1;
@@ -58,11 +58,11 @@ impl Run {
         Action::RecordVerification(verification)
     }
 
-    /// What could not be learned is in the journal as such, and fails nothing: the defragmentation is done.
+    /// A failed comparison is recorded in the journal, and fails nothing: the defragmentation is done.
     pub(super) fn verified(&mut self, verification: &Verification, written: Result<(), String>) -> Action {
         match (verification.mismatch(), written) {
             (Some(reason), _) => {
-                // It matters more than why the run failed before.
+                // A mismatch matters more than why the run failed before.
                 self.ending = None;
                 self.finish(Outcome::Mismatched { reason })
             }

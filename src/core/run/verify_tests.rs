@@ -1,4 +1,4 @@
-//! When the members' data is compared, and what follows from it.
+//! When the members' data is compared, and the consequences.
 
 use super::{
     tests::{Bench, policy},
