@@ -1,11 +1,11 @@
-//! defragd: the etcd fragmentation exporter that also cures what it measures.
+//! defragd: an etcd fragmentation exporter that also runs rolling defragmentations.
 //!
-//! The layers, in reading order; each may use those above it, and `tests/architecture.rs` holds that:
+//! The layers, in reading order; each may use only those above it, which `tests/architecture.rs` checks:
 //!
 //! | layer | what it is |
 //! |---|---|
 //! | [`core`] | the decisions: pure, synchronous, without clock or I/O |
-//! | [`ports`] | what the application needs of the outside world, and what HTTP needs of it, as traits |
+//! | [`ports`] | what the application needs from the outside world, and what HTTP needs from the application, as traits |
 //! | [`config`] | the configuration file, checked |
 //! | [`telemetry`] | log and metrics |
 //! | [`adapters`] | the real outside world: etcd, HTTP, the journal |

@@ -6,7 +6,7 @@ use clap::Parser;
 use defragd::cli::Cli;
 use tikv_jemallocator::Jemalloc;
 
-/// With a large fleet, tries showed less memory and processor time than with the system's: `benches/FLEET.md`.
+/// With a large fleet, it uses less memory and processor time than the system's allocator: `benches/FLEET.md`.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -16,13 +16,13 @@ const MAX_WORKERS: usize = 4;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // One TLS library for all of gRPC and HTTP. It fails only if somebody else was first, which is fine.
+    // One TLS library for all of gRPC and HTTP. It fails only if one is already installed, which is fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
     match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(cli.run());
-            // A blocked write of the journal must not hold up the end of the process.
+            // A blocked write of the journal must not delay the end of the process.
             runtime.shutdown_timeout(std::time::Duration::from_secs(1));
             code
         }

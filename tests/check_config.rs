@@ -95,7 +95,7 @@ fn what_is_read_by_programs_says_the_same() {
     let output = check(&dir, &["--syntax-only", file.to_str().unwrap()]);
     let words = String::from_utf8(output.stdout).unwrap();
     let at = format!("at {} UTC", next[0].replace('T', " ").strip_suffix(":00Z").unwrap());
-    assert!(words.contains(": a run is requested at ") && words.contains(&at), "{words}");
+    assert!(words.contains(": next scheduled runs at ") && words.contains(&at), "{words}");
     let absent = said(check(&dir, &["/nowhere.yaml", "-o", "json"]));
     assert!(absent["problems"][0]["problem"].as_str().unwrap().starts_with("cannot be read: No such file"), "{absent}");
 }

@@ -115,6 +115,6 @@ async fn orders_reach_the_server_and_outlive_it() {
     let nothing = order(&defragd, &token, &["cancel", "--cluster=demo"]).await;
     assert!(String::from_utf8(nothing.stderr).unwrap().contains("there is nothing to cancel"));
     let log = defragd.log().unwrap();
-    assert!(log.contains("asked Alertmanager which alerts fire"), "{log}");
+    assert!(log.contains("read the firing alerts from Alertmanager"), "{log}");
     assert!(!log.contains("test-token"), "the token is in the log");
 }

@@ -123,7 +123,7 @@ impl Host {
 /// Where it says that it listens.
 fn address(ready: &[String]) -> String {
     let last = ready.last().unwrap();
-    last.split_once("STATUS=1 cluster(s) on ").unwrap_or_else(|| panic!("{last}")).1.trim().to_owned()
+    last.split_once("STATUS=1 cluster on ").unwrap_or_else(|| panic!("{last}")).1.trim().to_owned()
 }
 
 async fn get(address: &str, path: &str) -> (u16, String) {
@@ -138,7 +138,7 @@ async fn systemd_hears_of_the_start_the_reloads_and_the_end_when_they_are_so() {
     let mut command = host.command(binary());
     let mut defragd = Started(command.args(host.args()).arg("--web.listen-address=127.0.0.1:0").spawn().unwrap());
     let heard = host.until("READY=1");
-    assert!(heard[0].starts_with("STATUS=taking up the journal"), "{heard:?}");
+    assert!(heard[0].starts_with("STATUS=opening the journal"), "{heard:?}");
     assert!(!heard.iter().any(|message| message.contains("WATCHDOG=1")), "nobody asked for it: {heard:?}");
     // Ready means ready: no waiting here.
     let address = address(&heard);
@@ -159,7 +159,7 @@ async fn systemd_hears_of_the_start_the_reloads_and_the_end_when_they_are_so() {
 
     defragd.signal(Signal::TERM);
     let heard = host.until("STOPPING=1");
-    assert!(heard.last().unwrap().contains("STATUS=stopping: 1 cluster(s) on "), "{heard:?}");
+    assert!(heard.last().unwrap().contains("STATUS=stopping: 1 cluster on "), "{heard:?}");
     assert!(defragd.0.wait().unwrap().success());
 }
 
@@ -227,8 +227,8 @@ fn without_a_usable_socket_it_does_not_start_and_says_why() {
     let file = File::open(host.path("config.yaml")).unwrap();
     let anywhere = TcpListener::bind("0.0.0.0:0").unwrap();
     for (command, says) in [
-        (none, "no socket was handed over"),
-        (host.handing_over(file.into(), &["--web.systemd-socket"]), "socket 0 cannot be used"),
+        (none, "systemd passed no socket"),
+        (host.handing_over(file.into(), &["--web.systemd-socket"]), "socket 0 is unusable"),
         // The addresses that count are those of the sockets.
         (
             host.handing_over(anywhere.into(), &["--web.systemd-socket"]),

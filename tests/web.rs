@@ -424,7 +424,7 @@ async fn renewed_certificates_and_passwords_are_taken_up_and_broken_ones_are_not
     .unwrap();
     let log = defragd.log().unwrap();
     assert!(log.contains("tls_server_config.key: does not belong to the certificate"), "{log}");
-    assert!(log.contains("tls_server_config is gone: to go on without it, restart defragd"), "{log}");
+    assert!(log.contains("tls_server_config was removed: to run without it, restart defragd"), "{log}");
 }
 
 #[test]
@@ -443,7 +443,7 @@ fn a_bad_web_configuration_is_found_before_a_start() {
     let (code, said) = check("tls_server_config: {cert_file: none.crt, key_file: web.yml}", &[]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("tls_server_config.cert_file: cannot read"), "{said}");
-    assert!(said.contains("tls_server_config.key_file: holds no private key in PEM"), "{said}");
+    assert!(said.contains("tls_server_config.key_file: contains no private key in PEM format"), "{said}");
     assert_eq!(check("tls_server_config: {cert_file: none.crt, key_file: web.yml}", &["--syntax-only"]).0, Some(0));
     assert_eq!(check("tls_server_config: {cert_file: none.crt}", &["--syntax-only"]).0, Some(2));
 }

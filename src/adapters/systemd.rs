@@ -130,7 +130,7 @@ mod tests {
         let seconds = Duration::from_secs;
         let every = |listens, limit: Option<u64>| Manager { listens, watchdog: limit.map(seconds) }.interval();
         assert_eq!(every(true, Some(4)), Some(seconds(2)));
-        assert_eq!(every(true, Some(120)), Some(seconds(10)), "the status is told more often");
+        assert_eq!(every(true, Some(120)), Some(seconds(10)), "the status is sent more often");
         assert_eq!(every(true, None), Some(seconds(10)));
         assert_eq!(every(false, Some(4)), None);
     }

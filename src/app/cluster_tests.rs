@@ -172,7 +172,7 @@ async fn several_open_requests_of_one_cluster_all_end_and_are_served_once() {
     for fingerprint in ["1", "2"] {
         let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: key(fingerprint) };
         let run = cluster.shared.journal.accept(request.clone()).await.expect("taken");
-        cluster.requeue(run, request).await.expect("taken up");
+        cluster.requeue(run, request).await.expect("resumed");
     }
     serve(&cluster).await;
     assert_eq!(cluster.target.etcd().order(), [3, 2, 1]);

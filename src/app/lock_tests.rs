@@ -267,7 +267,7 @@ async fn a_lock_that_cannot_be_renewed_stops_the_run_after_the_member_under_way(
     world.locks.cut("one");
     sleep(S * 70).await;
     assert!(!first.holds() && second.holds());
-    assert_eq!(first.outcomes().await, [("open", "")], "the member under way is followed to its end");
+    assert_eq!(first.outcomes().await, [("open", "")], "the current member is watched until it is done");
     sleep(S * 60).await;
     assert_eq!(world.etcd.order(), [3]);
     assert_eq!(first.outcomes().await[0], ("stopped", "lock_lost"));

@@ -348,7 +348,7 @@ async fn events_tell_of_changes_their_number_is_bounded_and_a_gone_reader_makes_
     let pause = Command::Pause { reason: "x".to_owned(), lasts: None };
     site.app.command("a", "ann".to_owned(), pause, false).await.expect("paused");
     let next = first.body_mut().frame().await.expect("more").expect("data");
-    assert!(next.data_ref().is_some_and(|data| data.starts_with(b"event: change")), "a change is told");
+    assert!(next.data_ref().is_some_and(|data| data.starts_with(b"event: change")), "a change is reported");
     let others: Vec<_> = futures_util::future::join_all((0..63).map(|_| ask())).await;
     assert!(others.iter().all(|answer| answer.status() == 200));
     assert_eq!(ask().await.status(), 503, "the 65th");

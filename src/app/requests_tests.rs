@@ -65,7 +65,7 @@ async fn a_request_outside_the_window_waits_for_it_over_a_restart() {
 
     let second = cluster_in(&world, "a", windowed((5, 0)));
     let view = world.journal.open_runs().await.expect("read").remove(0);
-    second.requeue(view.id, view.request).await.expect("taken up");
+    second.requeue(view.id, view.request).await.expect("resumed");
     serve_for(&second, 89 * MINUTE).await;
     assert!(second.target.etcd().order().is_empty(), "01:59");
     serve_for(&second, 10 * MINUTE).await;
@@ -99,7 +99,7 @@ async fn the_end_of_the_window_ends_the_run_after_the_member_under_way() {
     cluster.target.etcd().take(Duration::from_secs(45));
     cluster.request(key("1")).await.expect("taken");
     serve_for(&cluster, 180 * MINUTE).await;
-    assert_eq!(cluster.target.etcd().order(), [3, 2], "the second was under way at 02:01 and was let finish");
+    assert_eq!(cluster.target.etcd().order(), [3, 2], "the second was in progress at 02:01 and was finished");
     assert_eq!(outcomes(&world).await, [("stopped", "window_closed"), ("open", "")]);
     assert_eq!(waiting_for(&cluster), Some("outside_window"), "what is left waits for the next window");
     serve_for(&cluster, 24 * 60 * MINUTE).await;

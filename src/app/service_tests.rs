@@ -303,7 +303,7 @@ async fn a_cluster_that_goes_ends_its_run_after_the_member_in_hand_and_its_serie
         reload(&app, &file(&[B])).await.expect("good");
         assert_eq!(names(&app), ["b", "a"], "it is shown until it is at its end");
         assert!(app.clusters()[1].leaving);
-        let again = reload(&app, &file(&[A, B])).await.expect_err("its run goes on");
+        let again = reload(&app, &file(&[A, B])).await.expect_err("its run has not ended");
         assert!(again.contains("cluster a: was removed, but its run has not ended yet"), "{again}");
         let order = app.command("a", "ann".to_owned(), Command::Run, false).await;
         assert!(matches!(order, Err(CommandError::UnknownCluster(_))), "{order:?}");

@@ -215,7 +215,7 @@ fn the_breaker_opens_after_failures_in_a_row_until_a_person_resumes() {
     let later = |id, hours| RunView { id: RunId(id), ..bad(hours) };
     // A clock that was set back makes no difference.
     book.runs.extend([later(4, 1.0), later(5, 11.0)]);
-    assert_eq!(book.breaker(&policy, at(12.0)), None, "what was before a person looked is forgotten");
+    assert_eq!(book.breaker(&policy, at(12.0)), None, "failures before an operator resumed do not count");
     book.runs.push(later(6, 12.0));
     assert_eq!(label(book.breaker(&policy, at(13.0))), Some("breaker_open"));
 }
@@ -244,7 +244,7 @@ fn a_pause_lasts_until_its_end_or_until_somebody_resumes() {
     assert!(!paused(&[pause(0.0, Some(2.0))], 2.0));
     assert!(!paused(&[pause(0.0, None), resume(1)], 1.0));
     assert!(paused(&[pause(0.0, None), resume(1), pause(2.0, None)], 3.0));
-    assert!(!paused(&[pause(0.0, None), pause(1.0, Some(2.0))], 3.0), "a person's last word counts");
+    assert!(!paused(&[pause(0.0, None), pause(1.0, Some(2.0))], 3.0), "an operator's last pause counts");
     let by_bob = |hours, until| {
         let order = Order::Pause { by: "bob".to_owned(), reason: "backup".to_owned(), until };
         OrderRecord { order, ..pause(hours, None) }

@@ -57,9 +57,9 @@ async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
     let run = defragd.json("/api/v1/runs/1").await.unwrap();
     assert_eq!(run["outcome"], "succeeded", "{run}");
     browser.open(&format!("{}/runs/1", defragd.url())).await.unwrap();
-    browser.wait_for("ends: succeeded", MINUTE).await.unwrap();
+    browser.wait_for("ended: succeeded", MINUTE).await.unwrap();
     let text = browser.text().await.unwrap();
-    assert!(text.contains("approved by Ann <b>") && text.contains("is next, for much of the file is free"), "{text}");
+    assert!(text.contains("approved by Ann <b>") && text.contains(" % fragmented; "), "{text}");
     inspect(&browser, "run-ended").await;
     assert_no_complaints(&browser).await;
 }

@@ -137,7 +137,7 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_write() {
         (vec!["check-config", bad], "clusters[0].endpoints"),
         (vec!["check-config", bad], "clusters[0].policy.min_fragmentation_ratio"),
         (vec!["plan", "--mode=yolo"], "possible values"),
-        (vec!["runs", "--data-dir=/nowhere"], "no journal here"),
+        (vec!["runs", "--data-dir=/nowhere"], "there is no journal"),
     ] {
         let output = std::process::Command::new(binary()).args(&args).output().unwrap();
         let error = text(&output.stderr);

@@ -129,7 +129,7 @@ async fn a_cluster_behind_two_names_is_told_and_a_member_behind_two_urls_is_one(
         assert_eq!(metrics.samples("defragd_member_up").filter(of).count(), 1, "{}", metrics.text());
     }
     let log = defragd.log().unwrap();
-    assert_eq!(log.matches("lead to one etcd cluster").count(), 1, "{log}");
+    assert_eq!(log.matches("lead to the same etcd cluster").count(), 1, "{log}");
     let clusters = defragd.json("/api/v1/clusters").await.unwrap();
     assert_eq!(clusters["clusters"][0]["same_as"], json!(["by-name"]), "{clusters}");
 }

@@ -52,7 +52,7 @@ async fn promql_judges_what_a_real_prometheus_answers() {
         ("disk_free{etcd_cluster=\"$etcd_cluster\"}", "{above: 6}", true, "1 sample(s), as expected"),
         ("disk_free{etcd_cluster=\"$etcd_cluster\"}", "{above: 7}", false, "disk_free{etcd_cluster=\"prod-a\"} is 7"),
         ("disk_free{etcd_cluster=\"$etcd_cluster\"} < 5", "empty", true, "0 sample(s)"),
-        ("disk_free{etcd_cluster=\"other\"}", "{above: 6}", false, "gave nothing"),
+        ("disk_free{etcd_cluster=\"other\"}", "{above: 6}", false, "returned nothing"),
         ("disk_free", "not_empty", true, "1 sample(s)"),
         ("scalar(disk_free) / 0", "{below: 1}", false, "the scalar is inf"),
         ("disk_free[5m]", "empty", false, "no instant vector"),
@@ -137,7 +137,7 @@ async fn every_shipped_query_is_understood_and_fails_where_there_is_no_data() {
         promql.tries.attempts = 1;
         queries += 1;
         let reading = check(&gates(&[gate.clone()]).unwrap()[0]).await;
-        assert!(!reading.passed && reading.detail.contains("gave nothing"), "{}: {reading:?}", gate.rule.name);
+        assert!(!reading.passed && reading.detail.contains("returned nothing"), "{}: {reading:?}", gate.rule.name);
     }
     assert!(queries >= 4, "only {queries} queries were found");
 }

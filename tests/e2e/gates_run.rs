@@ -154,9 +154,9 @@ async fn a_gate_that_only_warns_fails_without_ending_the_run_and_is_counted() {
         assert_eq!(checks(&metrics, gate, moment, result), count, "{gate} {moment} {result}");
     }
     let log = defragd.log().unwrap();
-    let warned = log.lines().filter(|line| line.contains("gate failed; going on") && line.contains("level=warn"));
+    let warned = log.lines().filter(|line| line.contains("gate failed; continuing") && line.contains("level=warn"));
     assert_eq!(warned.count(), 9, "{log}");
-    assert!(rig.shown("1", "table").await.contains("gate warning FAILED, going on (after a member): 1 active alert"));
+    assert!(rig.shown("1", "table").await.contains("gate warning FAILED, continuing (after a member): 1 active alert"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,7 +51,7 @@ async fn nothing_is_sent_in_clear_text_to_a_member_of_a_cluster_that_is_reached_
     let (code, text) = status(&rig, &login).await;
     assert!(!recorder.has_received(PASSWORD), "root's password went out in clear text");
     assert_eq!((code, recorder.connections()), (Some(1), 0), "{text}");
-    let says = format!("{url} is not dialled: this cluster is reached by TLS, and that URL is without");
+    let says = format!("{url} is not dialled: this cluster is configured with TLS, but that URL is without");
     assert!(text.contains(&says) && text.contains("--advertise-client-urls"), "{text}");
 
     let defragd = rig.serve(&[login[0], login[1], "--exporter-only"]).await;

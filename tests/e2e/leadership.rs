@@ -63,7 +63,7 @@ async fn with_last_after_transfer_nobody_is_defragmented_as_the_leader() {
     let run = rig.command("run", &["--leader=last-after-transfer", "-o", "json"]).await;
     let progress = String::from_utf8_lossy(&run.stderr);
     assert_eq!(run.status.code(), Some(0), "{progress}");
-    assert!(progress.contains("handing leadership to"), "{progress}");
+    assert!(progress.contains("transferring leadership to"), "{progress}");
 
     let order = watch.stop().await.order();
     assert_eq!(order.len(), 3, "{order:?}");
@@ -99,7 +99,7 @@ async fn with_auto_a_leader_that_would_be_unavailable_for_long_hands_over_first(
     let plan = String::from_utf8(plan.stdout).unwrap();
     assert!(plan.contains("transfer"), "{plan}");
     let (progress, run) = auto(&rig, &["--transfer-above=0s"]).await;
-    assert!(progress.contains("handing leadership to"), "{progress}");
+    assert!(progress.contains("transferring leadership to"), "{progress}");
     assert_eq!((led(&run), run["members"].as_array().unwrap().len()), (0, 3), "{run}");
 }
 
@@ -117,7 +117,7 @@ async fn with_auto_a_leader_that_nobody_can_relieve_is_defragmented_as_the_leade
     let rig = Rig::with(EtcdSpec::new(faults::newest()).members(1)).await;
     rig.fragment().await;
     let (progress, run) = auto(&rig, &["--transfer-above=0s", "--allow-without-quorum-slack"]).await;
-    assert!(progress.contains("the leader is defragmented as the leader: no voter is fit"), "{progress}");
+    assert!(progress.contains("leadership is not transferred, the leader is defragmented as it is: no voter is fit"), "{progress}");
     assert_eq!(led(&run), 1, "{run}");
 }
 

@@ -106,7 +106,7 @@ async fn a_rejected_password_is_not_tried_again_at_every_scrape_and_a_new_one_at
     }
     assert_eq!(tries(&rig).await - before, 1, "one try for all of them");
     let log = defragd.log().unwrap();
-    assert!(log.contains("the next login is tried at"), "{log}");
+    assert!(log.contains("the next login attempt is at"), "{log}");
     fs::write(&password, PASSWORD).unwrap();
     becomes_up(&defragd).await;
     let logged_in = tries(&rig).await - before;

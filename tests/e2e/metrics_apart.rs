@@ -105,7 +105,7 @@ async fn a_quota_that_the_member_reports_counts_more_than_that_of_the_configurat
     defragd.metrics().await.unwrap();
     defragd.metrics().await.unwrap();
     let log = defragd.log().unwrap();
-    assert_eq!(log.matches("another quota than the configuration").count(), 3, "once for each member: {log}");
+    assert_eq!(log.matches("a quota that differs from the configuration").count(), 3, "once for each member: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,7 +179,7 @@ async fn stays_armed(rig: &Rig, file: &Path) {
     assert_eq!(run["reason"]["code"], "quota_unknown", "{run}");
     assert!(rig.cluster.alarms().await.unwrap().iter().any(|(_, kind)| kind == "NOSPACE"));
     let plan = command(rig, "plan", file).await;
-    assert!(plan.contains("Warning: the metrics page of member etcd-1 cannot be read"), "{plan}");
+    assert!(plan.contains("Warning: cannot read the metrics page of member etcd-1"), "{plan}");
 }
 
 /// Gives the log.

@@ -83,6 +83,6 @@ async fn only_status_and_plan_go_without_verification_and_no_password_goes_with_
     let login = ["--user=root", &format!("--password-file={}", rig.path("password").display())];
     let (code, out, err) = defragd(&["status", &endpoint, skip, login[0], login[1]]).await;
     assert!(code == Some(1) || code == Some(2), "{out}{err}");
-    assert!(err.contains("the password would go to any") && !err.contains("s3cret"), "{err}");
+    assert!(err.contains("the password would be sent to any server") && !err.contains("s3cret"), "{err}");
     assert!(cert.exists());
 }

@@ -504,7 +504,7 @@ impl World {
                 })
             };
             // The apostrophe before it is escaped there.
-            let taken = others.filter_map(|(_, log)| Some((first(log, fault.at, "lock now\"")?, log))).min();
+            let taken = others.filter_map(|(_, log)| Some((first(log, fault.at, "acquired the cluster's lock\"")?, log))).min();
             let Some((at, log)) = taken else { continue };
             let planned = first(log, at, "message=planned ").map(since);
             let acted = first(log, at, "message=defragmenting ").map(since);

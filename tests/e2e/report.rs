@@ -242,7 +242,7 @@ async fn the_report_is_written_for_people_and_what_cannot_be_had_is_said() {
     for (flags, code, words) in [
         (&["--cluster=nobody"][..], 1, "nobody"),
         (&["--step=0s"], 2, "at least a second"),
-        (&["--prometheus.url=ftp://x"], 2, "another scheme"),
+        (&["--prometheus.url=ftp://x"], 2, "needs the scheme http or https"),
         (&["--prometheus.url=http://127.0.0.1:1"], 1, "cannot reach"),
         (&["--prometheus.bearer-token-file=/nowhere"], 2, "/nowhere"),
     ] {

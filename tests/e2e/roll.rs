@@ -83,7 +83,7 @@ async fn roll(version: EtcdVersion) {
     })
     .await
     .unwrap();
-    let warned = defragd.log().unwrap().contains("gets no fixes any more");
+    let warned = defragd.log().unwrap().contains("gets no more fixes");
     assert_eq!(warned, rig.cluster.version() == EtcdVersion::V3_4, "only 3.4 has no support");
     assert!(defragd.terminate(Duration::from_secs(10)).await.unwrap().success());
 }

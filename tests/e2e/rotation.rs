@@ -85,7 +85,7 @@ async fn a_certificate_that_is_renewed_is_taken_and_a_broken_pair_is_not() {
     assert_eq!(metrics.value("defragd_member_up", &[("etcd_cluster", "demo")]), Some(1.0), "the old one goes on");
     tokio::time::sleep(std::time::Duration::from_secs(11)).await;
     let log = defragd.log().unwrap();
-    assert_eq!(log.matches("the changed credentials are not taken").count(), 1, "{log}");
+    assert_eq!(log.matches("the changed credentials are invalid").count(), 1, "{log}");
     assert!(log.contains("do not belong together"), "{log}");
 
     // One that the server no longer takes: that new connections are made with it shows that it is in use.
@@ -146,7 +146,7 @@ async fn a_run_goes_on_when_the_certificates_change_in_the_middle_of_a_member() 
     faults::defragmenting(&rig.cluster).await;
     mount.publish(pki.ca(), &pki.client_named("next").unwrap());
     until("the change to be taken", MINUTE, || async {
-        anyhow::ensure!(defragd.log()?.contains("the credentials changed"), "it is not");
+        anyhow::ensure!(defragd.log()?.contains("credentials reloaded"), "it is not");
         Ok(())
     })
     .await

@@ -17,7 +17,7 @@ async fn sigterm_waits_for_the_member_under_way_starts_no_other_and_is_written_d
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     let first = faults::defragmenting(&rig.cluster).await;
     defragd.signal_term().unwrap();
-    defragd.logs("stopping: no new member is started", MINUTE).await.unwrap();
+    defragd.logs("stopping: starting no further member", MINUTE).await.unwrap();
     drop(held);
     let status = defragd.ended(MINUTE).await.unwrap();
     assert!(status.success(), "{status:?}");
@@ -37,7 +37,7 @@ async fn a_second_signal_ends_at_once_and_the_next_start_goes_on_without_a_secon
     faults::defragmenting(&rig.cluster).await;
     defragd.signal_term().unwrap();
     // Two signals at once would be one.
-    defragd.logs("stopping: no new member is started", MINUTE).await.unwrap();
+    defragd.logs("stopping: starting no further member", MINUTE).await.unwrap();
     // Far less than the grace.
     defragd.terminate(MINUTE).await.unwrap();
     assert!(journal(&rig)[0]["open_intent"]["member"].is_string(), "the member in hand is in the journal");

@@ -85,7 +85,7 @@ async fn sigterm(version: EtcdVersion) {
     post(&defragd, &firing()).await;
     faults::defragmenting(&rig.cluster).await;
     defragd.signal_term().unwrap();
-    defragd.logs("stopping: no new member is started", MINUTE).await.unwrap();
+    defragd.logs("stopping: starting no further member", MINUTE).await.unwrap();
     drop(held);
     assert!(defragd.ended(MINUTE).await.unwrap().success());
     assert_eq!(received(&rig.cluster).iter().sum::<usize>(), 1);
@@ -159,7 +159,7 @@ async fn succeeded_in(rig: &Rig, mut lock: Vec<String>) {
     one.post(1).await;
     faults::defragmenting(&rig.cluster).await;
     one.defragd.signal_term().unwrap();
-    one.defragd.logs("stopping: no new member is started", MINUTE).await.unwrap();
+    one.defragd.logs("stopping: starting no further member", MINUTE).await.unwrap();
     drop(held);
     assert!(one.defragd.ended(MINUTE).await.unwrap().success());
     assert_eq!(received(&rig.cluster).iter().sum::<usize>(), 1);

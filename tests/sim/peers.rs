@@ -102,7 +102,7 @@ impl Peers for SimPeers {
             let answers = answers?;
             let answers = answers.map_err(|error| refusal(to, 503, &error.to_string()))?;
             let Some(answer) = answers.into_iter().next() else {
-                return Err(PeerError::Ignored("there was no alert left".to_owned()));
+                return Err(PeerError::Ignored("no alert was left".to_owned()));
             };
             match answer.decision {
                 AlertDecision::Duplicate { run, reason: Reason::HandedOver { .. }, .. } => Ok(Verdict::Over(run)),

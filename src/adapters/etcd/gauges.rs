@@ -263,7 +263,7 @@ mod tests {
         assert!(answer.detail.contains("answered 302"), "{}", answer.detail);
         answering.await.expect("no panic");
         let asked = tokio::time::timeout(Duration::from_millis(100), elsewhere.accept()).await;
-        assert!(asked.is_err(), "somebody went there");
+        assert!(asked.is_err(), "the redirect was followed");
     }
 
     #[tokio::test]

@@ -117,7 +117,7 @@ mod tests {
         std::fs::remove_file(&ca).expect("removed");
         std::fs::write(&password, "two").expect("written");
         let told = cluster.renew().await;
-        assert!(matches!(&told, Renewal::Refused(why) if why.contains("of the metrics pages")), "{told:?}");
+        assert!(matches!(&told, Renewal::Refused(why) if why.contains("metrics pages: ")), "{told:?}");
         let user = cluster.connected().connection.credentials.user.clone();
         assert_eq!(user, Some(("root".to_owned(), "two".to_owned())));
     }

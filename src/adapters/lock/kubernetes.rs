@@ -1,10 +1,10 @@
 //! The lock as a Lease of Kubernetes, by the rules of client-go's leader election.
 //!
 //! - A record counts as expired when *we* have seen no change of it for its whole duration on our monotonic clock:
-//!   clocks   are never compared, and the times in the record are for people.
+//!   clocks are never compared, and the times in the record are for people.
 //! - Every write carries the `resourceVersion` that was read, so that of two replicas that write one gets a conflict.
 //! - The term is `leaseTransitions`. The note for the next holder, and the holder's name and URL for the other
-//!   replicas,   are annotations of the same object.
+//!   replicas, are annotations of the same object.
 //!
 //! A renewal is a write to the etcd behind the API server. If that is the etcd that defragd manages, then under NOSPACE
 //! no renewal succeeds, and no replica may act when it is needed most: use the kind `etcd` there.

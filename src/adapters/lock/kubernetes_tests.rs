@@ -146,7 +146,7 @@ async fn only_a_record_that_we_have_seen_unchanged_for_its_whole_duration_is_exp
     assert!(renewals > 4);
     let last = Instant::now();
     while term(&two.stand().await.expect("seen")).is_none() {
-        assert!(last.elapsed() < Duration::from_secs(5), "never taken over");
+        assert!(last.elapsed() < Duration::from_secs(5), "never acquired");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(last.elapsed() >= Duration::from_secs(2), "{:?}", last.elapsed());

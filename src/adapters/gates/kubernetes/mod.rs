@@ -11,7 +11,7 @@
 //! - if other pods are unhealthy than before, but not more of them, only a workload whose pods keep their names
 //!   (`StatefulSets`, static pods, single pods) shows it;
 //! - a selector that selects no pod passes: `field_selector: status.phase!=Running` is a way to reduce the load in a
-//!   big   cluster. The detail says how many pods were found.
+//!   big cluster. The detail says how many pods were found.
 //!
 //! During the checks after members, an API server that does not answer gets the same grace period: it depends on the
 //! etcd that was just defragmented.

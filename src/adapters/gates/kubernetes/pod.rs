@@ -123,9 +123,9 @@ impl Pod {
     ///
     /// - A Deployment's pods belong to the Deployment, not to one of its `ReplicaSets`: a rollout is no new workload.
     /// - The Jobs of a `CronJob` are one workload. Only pods may be read, so this is derived from the name alone: it
-    ///   ends   with the minute, eight digits.
+    ///   ends with the minute, eight digits.
     /// - A pod whose name is kept when it is recreated is its own workload: those of a `StatefulSet`, the static ones
-    ///   of a   node (whose owner is the Node), and those without a controller.
+    ///   of a node (whose owner is the Node), and those without a controller.
     pub(super) fn workload(&self) -> String {
         let Metadata { name, namespace, labels, owner_references, .. } = &self.metadata;
         let owner = owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
