@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 
 use crate::core::{cluster::ClusterId, reason::Reason};
 
-/// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Claims(Arc<Mutex<Known>>);
 
@@ -78,7 +77,6 @@ impl Claims {
 }
 
 impl Claim {
-    /// Which cluster it is for.
     pub fn id(&self) -> ClusterId {
         self.id
     }

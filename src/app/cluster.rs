@@ -50,25 +50,18 @@ use crate::{
 
 /// What the clusters of a process share.
 pub struct Shared<J> {
-    /// Where everything is written down first.
     pub journal: J,
-    /// The process's counters.
     pub counters: Counters,
     /// One permit for each cluster that may have a run under way at the same time.
     pub slots: Arc<Semaphore>,
-    /// How many there are.
     pub max_concurrent_runs: u32,
-    /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Which etcd clusters are being worked on.
     pub claims: Claims,
-    /// Tells those who watch.
     pub changes: Changes,
-    /// Tells others of runs.
     pub notifications: Notifications,
 }
 
-/// See the module.
 pub struct Cluster<E, J> {
     settings: Mutex<Arc<ClusterSettings>>,
     rules: Mutex<Arc<Rules>>,
@@ -98,11 +91,8 @@ pub(super) struct Requests {
 
 /// What the next request asks, and a reload may change.
 pub struct Rules {
-    /// When to act, and how carefully.
     pub policy: Policy,
-    /// Which alerts concern this cluster.
     pub selector: Selector,
-    /// What is checked outside etcd.
     pub gates: Vec<Gate>,
 }
 
@@ -131,7 +121,6 @@ impl Desk {
         self.queued.as_ref().or(self.active.as_ref())
     }
 
-    /// Whether this run waits.
     pub(super) fn waits(&self, run: RunId) -> bool {
         self.queued.as_ref().is_some_and(|(queued, _)| *queued == run)
     }
@@ -139,9 +128,7 @@ impl Desk {
 
 /// What a reload brings to a cluster.
 pub struct Change<E> {
-    /// All of them.
     pub settings: ClusterSettings,
-    /// Made of them.
     pub gates: Vec<Gate>,
     /// Where endpoints or credentials are others.
     pub etcd: Option<E>,
@@ -253,12 +240,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.requests.schedule_changed.notify_one();
     }
 
-    /// Its configuration.
     pub fn settings(&self) -> Arc<ClusterSettings> {
         Arc::clone(&self.settings.lock())
     }
 
-    /// Its name in the configuration.
     pub fn name(&self) -> &str {
         self.target.name()
     }

@@ -53,23 +53,17 @@ const FINISH_INTERVAL: Duration = Duration::from_secs(1);
 /// Asks for an early end of a run: `Some` means no further member.
 pub type Stop = watch::Receiver<Option<Reason>>;
 
-/// What a run is driven with.
 pub struct Drive<'a, E, J> {
     /// Its number; the request is in the journal already.
     pub run: RunId,
-    /// What the cluster's owner wants.
     pub policy: Policy,
-    /// What is checked outside etcd.
     pub gates: &'a [Gate],
     /// The newest revision that is old enough to be compacted, for a policy that says so by age.
     pub old_revision: Option<u64>,
     /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
     pub snapshot_patience: Duration,
-    /// The cluster.
     pub etcd: &'a E,
-    /// Where everything is written down first.
     pub journal: &'a J,
-    /// Who watches.
     pub progress: &'a dyn Progress,
     /// Which clusters this process is at work on.
     pub claims: &'a Claims,
@@ -81,7 +75,6 @@ pub struct Drive<'a, E, J> {
 }
 
 impl<E: Etcd, J: Journal> Drive<'_, E, J> {
-    /// Drives the run to its end.
     pub async fn to_its_end(self, mut stop: Stop) -> Outcome {
         let begun = Instant::now();
         let outcome = match self.begin().await {

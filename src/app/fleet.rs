@@ -22,7 +22,6 @@ use crate::{
 
 /// The configured clusters at one moment, in the order of the configuration.
 pub struct Roster<E, J> {
-    /// The clusters.
     pub clusters: Vec<Arc<Cluster<E, J>>>,
     /// Which alerts concern them. Swapped together with them: nobody sees some of before and some of after.
     pub selectors: Vec<Selector>,
@@ -35,7 +34,6 @@ impl<E: Etcd, J: Journal> Roster<E, J> {
         Self { clusters, selectors }
     }
 
-    /// The cluster with this name.
     pub fn find(&self, name: &str) -> Option<&Arc<Cluster<E, J>>> {
         self.clusters.iter().find(|cluster| cluster.name() == name)
     }
@@ -73,7 +71,6 @@ impl<E: Etcd, J: Journal> Unit<E, J> {
     }
 }
 
-/// See the module.
 pub struct Fleet<E, J> {
     now: Mutex<Arc<Roster<E, J>>>,
     leaving: Mutex<Vec<Arc<Cluster<E, J>>>>,
@@ -95,7 +92,6 @@ impl<E: Etcd, J: Journal> Fleet<E, J> {
         }
     }
 
-    /// What is configured now.
     pub fn now(&self) -> Arc<Roster<E, J>> {
         Arc::clone(&self.now.lock())
     }

@@ -37,7 +37,6 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// How often the lock itself is looked at while there is nobody to offer to.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What is offered to whom.
 #[derive(Clone, PartialEq, Eq)]
 struct Offer {
     to: Holder,
@@ -56,7 +55,6 @@ pub(super) struct LastOffer {
     trouble: Option<Reason>,
 }
 
-/// What came of an offer.
 enum Offered {
     /// The request stands at the holder, too.
     Taken(HandedOver),

@@ -25,13 +25,10 @@ use crate::{
     ports::gate::{Gate, GateProbe},
 };
 
-/// Why a gate cannot be checked.
 #[derive(Debug, Error)]
 #[error("the gate {gate} cannot be used: {detail}")]
 pub struct GateError {
-    /// Its name.
     pub gate: String,
-    /// Why.
     pub detail: String,
 }
 

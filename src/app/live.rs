@@ -27,12 +27,10 @@ use crate::{
 pub struct Changes(watch::Sender<u64>);
 
 impl Changes {
-    /// Something did.
     pub fn tell(&self) {
         self.0.send_modify(|version| *version = version.wrapping_add(1));
     }
 
-    /// Changes with each.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.0.subscribe()
     }

@@ -34,7 +34,6 @@ const ROUND_LIMIT: Duration = Duration::from_secs(20);
 /// The last act of a process that ends: the next holder waits for the TTL else, which is no harm.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The lock of one cluster.
 pub struct Lock {
     store: Option<Arc<dyn LockStore>>,
     me: String,
@@ -55,11 +54,9 @@ pub struct LockView {
 /// What one round of renewal brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Round {
-    /// Whether the lock came or went.
     pub change: Change,
     /// What the store said instead of an answer.
     pub trouble: Option<String>,
-    /// When to ask again.
     pub again_after: Duration,
 }
 
@@ -85,12 +82,10 @@ impl Lock {
         Self { store, me: me.to_owned(), settling, state, told, epoch: Instant::now() }
     }
 
-    /// What is known of it.
     pub fn view(&self) -> LockView {
         LockView { state: self.state.subscribe(), epoch: self.epoch }
     }
 
-    /// Our name.
     pub fn me(&self) -> &str {
         &self.me
     }
@@ -105,7 +100,6 @@ impl Lock {
         self.store.as_ref()
     }
 
-    /// One renewal.
     pub async fn round(&self) -> Round {
         let Some(store) = &self.store else {
             return Round { change: Change::Same, trouble: None, again_after: MAX_INTERVAL };

@@ -21,9 +21,7 @@ use crate::{
 
 /// Writes the steps of one run to the log.
 pub struct LogProgress {
-    /// The cluster's name in the configuration.
     pub cluster: String,
-    /// The run.
     pub run: RunId,
 }
 

@@ -44,7 +44,6 @@ const PATIENCE: Duration = Duration::from_millis(800);
 /// Some hundred connections' worth of small requests.
 const LOOKS_AT_ONCE: usize = 32;
 
-/// The last look at one cluster.
 #[derive(Default)]
 pub(super) struct Sight {
     last: Mutex<Option<Look>>,
@@ -57,7 +56,6 @@ struct Look {
     facts: Option<Arc<ClusterFacts>>,
 }
 
-/// Who looks at the fleet.
 pub(super) struct Lookout {
     places: Arc<Semaphore>,
     swept: Mutex<Option<Instant>>,

@@ -38,7 +38,6 @@ const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// Makes the connection to a cluster at these URLs. Reads files.
 pub type Connector<E> = Arc<dyn Fn(&ModuleSettings, Vec<String>) -> anyhow::Result<E> + Send + Sync>;
 
-/// See the module.
 pub struct Probes<E> {
     modules: Mutex<Arc<BTreeMap<String, ModuleSettings>>>,
     connector: Connector<E>,

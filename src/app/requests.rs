@@ -31,7 +31,6 @@ const MAX_ALERTS: usize = 200;
 const CLOSE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
-    /// What the journal says now.
     pub(super) async fn ledger(&self) -> Result<Ledger, JournalError> {
         // One after the other: what was read first must not be what is remembered last.
         let _one_at_a_time = self.requests.reading.lock().await;

@@ -22,7 +22,6 @@ const IDLE_INTERVAL: Duration = Duration::from_hours(1);
 /// How soon to try again with a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What came of a look.
 struct Looked {
     next: Timestamp,
     /// This due time needs no further look.

@@ -62,7 +62,6 @@ pub struct ServeOptions {
     pub admin_token_file: Option<PathBuf>,
     /// No receiver and no runs.
     pub exporter_only: bool,
-    /// Where the metrics are.
     pub telemetry_path: String,
     /// How many scrapes are answered at the same time; 0 is no limit.
     pub max_requests: usize,
@@ -74,9 +73,7 @@ pub struct ServeOptions {
     pub external_url: Option<url::Url>,
     /// Taken off each scrape's timeout.
     pub timeout_offset: Duration,
-    /// Where the journal is.
     pub data_dir: PathBuf,
-    /// How much history it keeps.
     pub retention: Retention,
     /// Asked at the start which alerts fire.
     pub alertmanagers: Vec<Alertmanager>,
@@ -345,7 +342,6 @@ fn journal(options: &ServeOptions, clock: Arc<SystemClock>) -> anyhow::Result<Sq
     Ok(opened?)
 }
 
-/// Whom runs are told to.
 fn notifications(settings: &Settings, options: &ServeOptions, counters: &Counters) -> anyhow::Result<Notifications> {
     let targets = notify::targets(&settings.notify)?.into_iter().map(|target| Arc::new(target) as Arc<dyn Notifier>);
     Ok(Notifications::start(targets, counters.notifications(), options.external_url.as_ref()))

@@ -63,7 +63,6 @@ pub struct App<E, J> {
     formatting: Reserve,
 }
 
-/// How far the process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Starting,
@@ -72,7 +71,6 @@ enum Phase {
 }
 
 impl<E: Etcd, J: Journal> App<E, J> {
-    /// Of these clusters.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>, shared: Arc<Shared<J>>) -> Self {
         let phase = Mutex::new(Phase::Starting);
         Self {

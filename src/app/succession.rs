@@ -14,7 +14,6 @@ use crate::{
     ports::{peers::Peers, service::LockSummary},
 };
 
-/// See the module.
 pub(super) struct Succession {
     pub(super) lock: Lock,
     pub(super) peers: Option<Arc<dyn Peers>>,

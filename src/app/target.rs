@@ -27,7 +27,6 @@ const QUOTA_REMEMBERED_FOR: Duration = Duration::from_mins(5);
 /// Small files: whatever takes longer hangs, and the other clusters' turn comes.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(2);
 
-/// See the module.
 pub(super) struct Target<E> {
     name: String,
     /// A run has that of its begin to its end, whatever a reload brings.
@@ -71,7 +70,6 @@ impl<E: Etcd> Target<E> {
         }
     }
 
-    /// Its name in the configuration.
     pub(super) fn name(&self) -> &str {
         &self.name
     }

@@ -12,7 +12,6 @@ use crate::core::{
     page,
 };
 
-/// Those of one cluster.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
     /// Who cannot be observed, and what kind of trouble it is.

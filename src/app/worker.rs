@@ -36,14 +36,17 @@ const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(1);
 /// How soon to try again to read a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the worker does next.
 enum Next {
     /// Look again after this, or when something happens.
     Wait(Duration),
     /// Wait for another cluster's run to end, or for something to happen.
     WaitForSlot,
-    /// Drive this run.
-    Serve { run: RunId, request: Request, emergency: bool, term: Term },
+    Serve {
+        run: RunId,
+        request: Request,
+        emergency: bool,
+        term: Term,
+    },
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {

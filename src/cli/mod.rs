@@ -68,7 +68,6 @@ enum Command {
     Man(docs::ManArgs),
 }
 
-/// The program's result for the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
     Done,
@@ -89,7 +88,6 @@ impl From<Exit> for ExitCode {
 }
 
 impl Cli {
-    /// Runs the command to its end.
     pub async fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Serve(args) => serve::run(*args).await,

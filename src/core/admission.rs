@@ -49,7 +49,6 @@ pub const EMERGENCY_QUOTA_USAGE: f64 = 0.9;
 pub struct Ledger {
     /// Its runs; the newest ones are enough.
     pub runs: Vec<RunView>,
-    /// What people ordered.
     pub orders: Vec<OrderRecord>,
     /// What other replicas left when they held the lock.
     pub inherited: Option<Digest>,
@@ -58,9 +57,7 @@ pub struct Ledger {
 /// Why a request does not begin now.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Hold {
-    /// It waits.
     Wait {
-        /// For what.
         reason: Reason,
         /// When to look again at the latest; `None` where only an event ends it.
         until: Option<Timestamp>,
@@ -72,13 +69,11 @@ pub enum Hold {
 /// A request whose last run has ended without satisfying it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextAttempt {
-    /// The last run.
     pub run: RunId,
     /// When the next run is created.
     pub at: Timestamp,
     /// An operator's run is continued as such.
     pub trigger: Trigger,
-    /// The alerts that still fire.
     pub alerts: Vec<AlertKey>,
     /// Who approved the last run. The approval covers the next run, unless the last one failed.
     pub approved_by: Option<String>,

@@ -83,7 +83,6 @@ pub struct Status {
     pub leader: Option<MemberId>,
     /// The store's revision, from the header.
     pub revision: u64,
-    /// Raft term.
     pub raft_term: u64,
     /// Highest index in this member's log.
     pub raft_index: u64,
@@ -167,7 +166,6 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
-    /// etcd's own spelling.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoSpace => "NOSPACE",
@@ -176,10 +174,8 @@ impl AlarmKind {
     }
 }
 
-/// One armed alarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alarm {
-    /// Which one.
     pub kind: AlarmKind,
     /// Which member raised it; `None` where the server names none (CORRUPT may).
     pub member: Option<MemberId>,
@@ -308,7 +304,6 @@ pub struct ClusterFacts {
     pub cluster_id: ClusterId,
     /// In the order of the member list.
     pub members: Vec<MemberFacts>,
-    /// Armed alarms.
     pub alarms: Fact<Vec<Alarm>>,
 }
 

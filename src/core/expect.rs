@@ -91,7 +91,6 @@ impl fmt::Display for Pattern {
 }
 
 impl Pattern {
-    /// Reads one.
     pub fn parse(text: &str) -> Result<Self, ExpectError> {
         if text.is_empty() {
             return Err(ExpectError("is empty, and would be found in every body; leave it out".to_owned()));
@@ -129,7 +128,6 @@ pub enum Samples {
 /// How the samples of an answer compare with what is expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// As expected.
     Met,
     /// There is none, and there must be.
     Missing,

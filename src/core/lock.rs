@@ -42,16 +42,12 @@ pub struct Holder {
 /// What a store says, having renewed our candidacy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// The lock is ours.
     Held {
-        /// Since when.
         term: Term,
         /// For so long after the renewal was sent, nobody else can get it.
         ttl: Duration,
     },
-    /// It is another's.
     Elsewhere {
-        /// Whose.
         holder: Holder,
     },
 }
@@ -64,14 +60,11 @@ pub enum State {
         /// What was seen instead.
         detail: String,
     },
-    /// It is another's.
     Elsewhere {
-        /// Whose.
         holder: Holder,
     },
     /// It is ours, up to a moment.
     Held {
-        /// Since when.
         term: Term,
         /// From here on it may be another's.
         until: Duration,
@@ -82,7 +75,6 @@ pub enum State {
     },
 }
 
-/// Whether the lock came or went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// It is ours now, and was not.

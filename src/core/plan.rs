@@ -57,28 +57,15 @@ impl Past {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum Decision {
-    /// Its turn comes.
-    Defragment {
-        /// Why it deserves it.
-        need: Need,
-    },
-    /// It is left alone.
-    Skip {
-        /// Why.
-        reason: Reason,
-    },
+    Defragment { need: Need },
+    Skip { reason: Reason },
 }
 
-/// One member of the plan.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
-    /// The member.
     pub member_id: MemberId,
-    /// Its name.
     pub member: String,
-    /// Whether it leads now.
     pub is_leader: bool,
-    /// What is to happen with it.
     #[serde(flatten)]
     pub decision: Decision,
     /// What its turn waits for.

@@ -13,7 +13,6 @@ const SLACK: Duration = Duration::from_millis(15);
 /// … and the same page takes this part of its time longer now and then.
 const SPREAD: u32 = 4;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub struct Reserve {
     lately_micros: AtomicU64,

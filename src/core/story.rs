@@ -56,7 +56,6 @@ pub fn repeats_of(run: &RunView) -> Option<String> {
     run.repeats_since.map(|since| repeats(run.repeats, since))
 }
 
-/// What a step does.
 pub fn about(step: &Step) -> String {
     match step {
         Step::Compact { revision } => format!("compacting up to revision {revision}"),
@@ -65,7 +64,6 @@ pub fn about(step: &Step) -> String {
     }
 }
 
-/// What a gate found.
 pub fn gate(result: &GateResult) -> String {
     let said = match result.label() {
         "warned" => "FAILED, going on",
@@ -89,7 +87,6 @@ pub fn verified(verification: &Verification) -> String {
     }
 }
 
-/// Why a member deserves a defragmentation.
 pub const fn why(need: Need) -> &'static str {
     match need {
         Need::NoSpace => "alarm NOSPACE is armed",

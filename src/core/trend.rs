@@ -44,7 +44,6 @@ pub struct Slope {
     pub per_day: f64,
     /// Where the interval begins.
     pub low: f64,
-    /// Where it ends.
     pub high: f64,
 }
 
@@ -68,17 +67,14 @@ pub struct Trend {
 pub struct Step {
     /// The first bucket after it.
     pub at: i64,
-    /// By how much.
     pub by: f64,
 }
 
 /// Why there is no trend.
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 pub enum TooLittle {
-    /// Few points.
     #[error("only {0} point(s), and {MIN_BUCKETS} are needed")]
     Points(usize),
-    /// A short time.
     #[error("only {} hours of data, and a day is needed", .0 / 3600)]
     Span(i64),
 }

@@ -25,11 +25,8 @@ pub struct DataHash {
 /// A member's hash, with its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberHash {
-    /// Whose.
     pub member_id: MemberId,
-    /// Its name.
     pub member: String,
-    /// Its data's.
     #[serde(flatten)]
     pub data: DataHash,
 }
@@ -43,20 +40,15 @@ pub enum Verdict {
     /// Two voters have different ones.
     Different,
     /// It could not be learned.
-    Unknown {
-        /// Why.
-        detail: String,
-    },
+    Unknown { detail: String },
 }
 
 /// A comparison of the voters' data, as the journal holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
-    /// At which revision.
     pub revision: u64,
     /// The hashes that are known.
     pub hashes: Vec<MemberHash>,
-    /// What they say.
     #[serde(flatten)]
     pub verdict: Verdict,
 }

@@ -19,37 +19,19 @@ use crate::core::{
 pub enum JournalError {
     /// The store cannot be opened.
     #[error("cannot open the journal {path}: {detail}")]
-    Open {
-        /// The file.
-        path: String,
-        /// What the store said.
-        detail: String,
-    },
+    Open { path: String, detail: String },
     /// Another process holds it.
     #[error("the journal {path} is in use by another defragd")]
-    InUse {
-        /// The file.
-        path: String,
-    },
+    InUse { path: String },
     /// It was written by a newer defragd.
     #[error("the journal {path} has schema version {found}, newer than this defragd's {known}: upgrade defragd")]
-    Newer {
-        /// The file.
-        path: String,
-        /// Its version.
-        found: i64,
-        /// Ours.
-        known: i64,
-    },
-    /// A write failed.
+    Newer { path: String, found: i64, known: i64 },
     #[error("cannot write the journal: {0}")]
     Write(String),
-    /// A read failed.
     #[error("cannot read the journal: {0}")]
     Read(String),
 }
 
-/// See the module's contract.
 pub trait Journal: Send + Sync + 'static {
     /// Takes a request and gives its run a number.
     fn accept(&self, request: Request) -> impl Future<Output = Result<RunId, JournalError>> + Send;
@@ -83,7 +65,6 @@ pub trait Journal: Send + Sync + 'static {
         schedule: &str,
     ) -> impl Future<Output = Result<Timestamp, JournalError>> + Send;
 
-    /// One run.
     fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;
 
     /// Everything that is written down about one run, in order; nothing if there is no such run.

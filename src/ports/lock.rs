@@ -11,7 +11,6 @@ use crate::core::{
     lock::{Standing, Term},
 };
 
-/// See the module's contract.
 pub trait LockStore: Send + Sync + 'static {
     /// Renews our candidacy, or stands anew if it is lost, and looks who holds the lock. `Held` says that nobody else
     /// can get it for `ttl` after this call *began*; a candidacy that was lost meanwhile comes back with another term.

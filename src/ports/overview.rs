@@ -27,7 +27,6 @@ pub struct ClusterView {
     pub summary: ClusterSummary,
     /// The last look at it; `None` before the first one.
     pub seen: Option<Seen>,
-    /// The run under way.
     pub live: Option<Live>,
     /// The last run that ended.
     pub last: Option<LastRun>,
@@ -49,11 +48,8 @@ pub struct Seen {
 /// How the last run ended.
 #[derive(Clone, Debug)]
 pub struct LastRun {
-    /// Its number.
     pub run: RunId,
-    /// How.
     pub outcome: Outcome,
-    /// When.
     pub at: Option<Timestamp>,
     /// How much smaller the files became.
     pub reclaimed: ByteSize,
@@ -62,17 +58,12 @@ pub struct LastRun {
 /// A run under way, as it is just now.
 #[derive(Clone, Debug, Serialize)]
 pub struct Live {
-    /// Of which cluster.
     pub cluster: String,
-    /// Its number.
     pub run: RunId,
-    /// What asked for it.
     pub trigger: Trigger,
     /// When it began in this process.
     pub began_at: Timestamp,
-    /// What it does.
     pub doing: Doing,
-    /// Since when.
     pub since: Timestamp,
     /// The members that are still to come, by the first plan.
     pub pending: Vec<String>,
@@ -94,30 +85,24 @@ pub enum Doing {
     Gates,
     /// Something other than Defragment is out.
     Step {
-        /// What.
         step: Step,
     },
-    /// Defragment is out.
     Defragmenting {
-        /// For this member.
         intent: Intent,
     },
     /// The member is done; the cluster must be well for a while before it goes on.
     Settling {
-        /// The member.
         intent: Intent,
     },
     /// It waits, mostly for the cluster to be well again.
     Waiting {
         /// What it waits for the end of.
         code: &'static str,
-        /// In words.
         reason: String,
     },
 }
 
 impl Doing {
-    /// For people.
     pub fn words(&self) -> String {
         match self {
             Self::Checking => "checking that all is well before the next step".to_owned(),
@@ -141,7 +126,6 @@ impl Doing {
     }
 }
 
-/// See the module.
 pub trait Overview: Send + Sync + 'static {
     /// The time of day, for ages.
     fn now(&self) -> Timestamp;
@@ -152,7 +136,6 @@ pub trait Overview: Send + Sync + 'static {
     /// All clusters as they are known, in the order of the configuration. Asks nobody.
     fn views(&self) -> Vec<ClusterView>;
 
-    /// One of them.
     fn view(&self, cluster: &str) -> Option<ClusterView>;
 
     /// Changes whenever what is shown may have changed.

@@ -31,17 +31,14 @@ pub trait Progress: Send + Sync {
     fn fell_back(&self, _reason: &Reason) {}
     /// The attempt on a member ended, and it is in the journal.
     fn member_ended(&self, _result: &MemberResult) {}
-    /// A gate was checked.
     fn gate(&self, _result: &GateResult) {}
     /// The member is asked for the hash of its data.
     fn hashing(&self, _member: &Member) {}
     /// The members' data was compared, and the result is in the journal.
     fn verified(&self, _verification: &Verification) {}
-    /// The run ended.
     fn finished(&self, _outcome: &Outcome, _took: Duration) {}
 }
 
-/// Tells several watchers.
 impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
     fn planned(&self, plan: &Plan) {
         self.0.planned(plan);

@@ -353,7 +353,6 @@ impl Counters {
         self.web_config_read.set(i64::from(taken));
     }
 
-    /// A gate was checked.
     pub fn gate(&self, cluster: &str, result: &GateResult) {
         let (moment, label) = (result.moment.label(), result.label());
         let labels = GateLabels { etcd_cluster: cluster.to_owned(), gate: result.gate.clone() };
@@ -363,7 +362,6 @@ impl Counters {
         self.gate_checks.get_or_create(&CheckLabels { etcd_cluster, gate, moment, result: label }).inc();
     }
 
-    /// The attempt on a member ended.
     pub fn member_ended(&self, cluster: &str, result: &MemberResult) {
         let labels = ResultLabels { etcd_cluster: cluster.to_owned(), result: result.label() };
         self.defrags.get_or_create(&labels).inc();
@@ -395,7 +393,6 @@ impl Counters {
         self.lock_errors.get_or_create(&labels).inc_by(u64::from(failed));
     }
 
-    /// Counts notifications.
     pub fn notifications(&self) -> NotificationCounter {
         self.notifications.clone()
     }

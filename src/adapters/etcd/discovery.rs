@@ -85,7 +85,6 @@ async fn look_up(resolver: &TokioResolver, service: &str) -> Result<Vec<String>,
     Ok(targets.into_iter().map(|(_, target)| target).collect())
 }
 
-/// What was found, and when.
 #[derive(Debug)]
 pub(super) struct Discovered {
     discovery: Discovery,

@@ -23,13 +23,10 @@ pub struct AlertmanagerCheck {
     pub matchers: Vec<String>,
     /// Names of alerts that are no failure.
     pub ignore: BTreeSet<String>,
-    /// How.
     pub access: Access,
-    /// How often and how long.
     pub tries: Tries,
 }
 
-/// Asks Alertmanager.
 #[derive(Clone, Debug)]
 pub struct AlertmanagerProbe {
     server: Alertmanager,

@@ -136,7 +136,6 @@ pub(super) const HOSTILE: [&str; 9] = [
     "redirects",
 ];
 
-/// A server of that manner.
 pub(super) async fn hostile(manner: &'static str) -> SocketAddr {
     if manner == "refuses" {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -19,21 +19,16 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 /// What is asked and what is expected.
 #[derive(Clone, Debug)]
 pub struct HttpCheck {
-    /// Where.
     pub url: Url,
     /// Like `GET`.
     pub method: String,
-    /// How.
     pub access: Access,
-    /// What its status must be.
     pub expect_status: Statuses,
     /// What must be found in the first 64 KiB of its body.
     pub expect_body: Option<Pattern>,
-    /// How often and how long.
     pub tries: Tries,
 }
 
-/// Asks a URL.
 #[derive(Clone, Debug)]
 pub struct HttpProbe {
     check: HttpCheck,

@@ -30,15 +30,11 @@ pub struct PromqlCheck {
     pub url: Url,
     /// PromQL.
     pub query: String,
-    /// What it must give.
     pub expect: Samples,
-    /// How.
     pub access: Access,
-    /// How often and how long.
     pub tries: Tries,
 }
 
-/// Asks Prometheus.
 #[derive(Clone, Debug)]
 pub struct PromqlProbe {
     remote: Remote,

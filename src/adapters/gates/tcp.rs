@@ -28,20 +28,16 @@ use crate::{
 /// A round trip to the other end of the world; who has sent nothing by then waits for us, as it should.
 const WATCH: Duration = Duration::from_millis(300);
 
-/// Where, and how.
 #[derive(Clone, Debug)]
 pub struct TcpCheck {
     /// A name or an address, without brackets.
     pub host: String,
-    /// The port.
     pub port: u16,
     /// A handshake too.
     pub tls: Option<ClientTls>,
-    /// How often and how long.
     pub tries: Tries,
 }
 
-/// Connects.
 #[derive(Clone, Debug)]
 pub struct TcpProbe {
     check: TcpCheck,

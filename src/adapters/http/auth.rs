@@ -18,20 +18,13 @@ const MIN_TOKEN_BYTES: usize = 16;
 /// Why the program must not start like this.
 #[derive(Debug, Error)]
 pub enum TokenError {
-    /// The file cannot be read.
     #[error("cannot read the bearer token file {}: {source}", path.display())]
-    Unreadable {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     /// The token is too short.
     #[error(
         "the bearer token in {} has {found} bytes and needs at least {MIN_TOKEN_BYTES}; make one with: openssl rand -hex 32", path.display()
     )]
     TooShort {
-        /// Where.
         path: PathBuf,
         /// Bytes.
         found: usize,
@@ -40,13 +33,9 @@ pub enum TokenError {
     #[error(
         "the webhook would be open to the network on {address}: give --web.bearer-token-file, or --web.config.file with basic_auth_users or client_auth_type RequireAndVerifyClientCert, or listen on loopback only (--web.listen-address 127.0.0.1:{port}), or run without the receiver (--exporter-only)", port = address.port()
     )]
-    OpenToTheNetwork {
-        /// The address.
-        address: SocketAddr,
-    },
+    OpenToTheNetwork { address: SocketAddr },
 }
 
-/// What a request wants to cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deed {
     /// Alertmanager tells of alerts.
@@ -60,14 +49,12 @@ pub(super) enum Deed {
 pub(super) struct Proof {
     /// A certificate that the client CA signed.
     pub(super) certificate: bool,
-    /// A user's password.
     pub(super) password: bool,
 }
 
 /// What orders need of whoever gives them with what the connection shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Orders {
-    /// There are none.
     Closed,
     /// The token for orders.
     Token,

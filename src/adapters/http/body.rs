@@ -23,10 +23,8 @@ static LONG_BODIES: Semaphore = Semaphore::const_new(8);
 const LONGEST_BYTES: usize = 2 << 20;
 static LONGEST_BODY: Semaphore = Semaphore::const_new(1);
 
-/// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyError {
-    /// It did not come in time.
     Late,
     /// It is longer than the limit, or ended too early.
     Unusable,

@@ -24,7 +24,6 @@ const MAX_IDLE: Duration = Duration::from_mins(1);
 /// its handshake and headers may take, which on a busy machine take seconds without any fault of the client's.
 const TO_BEGIN: Duration = HEADER_TIMEOUT;
 
-/// See the module.
 pub(super) struct Crowd {
     max: usize,
     seats: Mutex<Seats>,
@@ -36,7 +35,6 @@ struct Seats {
     taken: BTreeMap<u64, Arc<Seat>>,
 }
 
-/// A connection's place.
 pub(super) struct Seat {
     state: Mutex<State>,
     evicted: Notify,
@@ -108,7 +106,6 @@ impl Drop for Ticket {
 }
 
 impl Seat {
-    /// A request begins.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         let mut state = self.state.lock();
         if state.busy == 0 {
@@ -118,7 +115,6 @@ impl Seat {
         Busy(Arc::clone(self))
     }
 
-    /// Its body.
     pub(super) fn receive<B: HttpBody>(self: &Arc<Self>, body: B) -> Body<B> {
         let coming = (!body.is_end_stream()).then(|| {
             self.state.lock().coming += 1;

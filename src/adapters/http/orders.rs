@@ -38,10 +38,8 @@ const MAX_TEXT_CHARS: usize = 500;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Said {
-    /// Who, as they say.
     #[serde(default)]
     by: String,
-    /// Why.
     #[serde(default)]
     reason: String,
     /// How long a pause lasts, like `2h` or `1d`.

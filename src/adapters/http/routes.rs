@@ -31,12 +31,9 @@ pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
 /// The list of runs is for people.
 const MAX_RUNS: usize = 1_000;
 
-/// How the router behaves.
 #[derive(Clone)]
 pub struct Options {
-    /// Who may ask for a run.
     pub access: Access,
-    /// Where the metrics are.
     pub telemetry_path: String,
     /// Taken off the scrape's own timeout, for the way back.
     pub timeout_offset: Duration,
@@ -61,7 +58,6 @@ pub(super) struct Site<S> {
 }
 
 impl<S> Site<S> {
-    /// Where something is answered.
     pub(super) fn path(&self, route: &str) -> String {
         format!("{}{route}", self.options.route_prefix)
     }
@@ -78,7 +74,6 @@ impl<S> Site<S> {
     }
 }
 
-/// The router over the application.
 pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
     let scrapes = Semaphore::new(match options.max_requests {
         0 => Semaphore::MAX_PERMITS,

@@ -47,7 +47,6 @@ pub struct ListenError {
 #[derive(Clone)]
 pub(super) struct Stopped(pub(super) watch::Receiver<()>);
 
-/// A bound address.
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,

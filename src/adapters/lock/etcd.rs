@@ -44,20 +44,16 @@ const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// How often the cluster is asked for further addresses of its own.
 const LEARN_EVERY: Duration = Duration::from_mins(5);
 
-/// What the lock is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdLockSettings {
     /// Before the keys of all clusters, like `/defragd/lock/`.
     pub prefix: String,
-    /// The cluster that it is for.
     pub cluster: String,
-    /// Who we are.
     pub me: Holder,
     /// How long a replica that is gone still holds it.
     pub ttl: Duration,
 }
 
-/// See the module.
 pub struct EtcdLock {
     etcd: EtcdCluster,
     settings: EtcdLockSettings,

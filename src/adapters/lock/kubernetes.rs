@@ -38,31 +38,25 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 const CLIENT_FOR: Duration = Duration::from_mins(5);
 /// A Lease is some hundred bytes, and a note some kilobytes.
 const MAX_BODY_BYTES: usize = 2 << 20;
-/// Who holds it, as JSON.
 const HOLDER: &str = "defragd.io/holder";
 /// For the next holder.
 const NOTE: &str = "defragd.io/note";
 
-/// What the lock is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesLockSettings {
     /// How to reach the API server; without one, as the pod that defragd runs in.
     pub kubeconfig: Option<PathBuf>,
-    /// Which of its contexts.
     pub context: Option<String>,
     /// Where the Leases are; the pod's own where absent.
     pub namespace: Option<String>,
     /// Before the cluster's name in theirs.
     pub name_prefix: String,
-    /// The cluster that it is for.
     pub cluster: String,
-    /// Who we are.
     pub me: Holder,
     /// How long a replica that is gone still holds it.
     pub ttl: Duration,
 }
 
-/// See the module.
 pub struct KubernetesLock {
     settings: KubernetesLockSettings,
     /// Another one in each process: two of one name must not take each other's Lease for their own.

@@ -12,7 +12,6 @@ use crate::core::alert::{Alert, AlertStatus, Labels, Notification};
 /// Thousands of alerts fit in.
 const MAX_CHECKED_BYTES: usize = 4 << 20;
 
-/// One Alertmanager.
 #[derive(Clone, Debug)]
 pub struct Alertmanager {
     remote: Remote,

@@ -42,14 +42,7 @@ const MAX_ANSWER_BYTES: usize = 16 << 20;
 pub enum CallError {
     /// A file cannot be used.
     #[error("cannot read {what} {}: {detail}", path.display())]
-    File {
-        /// What it holds.
-        what: &'static str,
-        /// Where it is.
-        path: PathBuf,
-        /// Why not.
-        detail: String,
-    },
+    File { what: &'static str, path: PathBuf, detail: String },
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(String),
@@ -58,18 +51,11 @@ pub enum CallError {
     Header(String),
     /// The address is none.
     #[error("{url:?} is not an http:// or https:// URL: {detail}")]
-    Url {
-        /// As given.
-        url: String,
-        /// Why not.
-        detail: String,
-    },
-    /// No answer.
+    Url { url: String, detail: String },
     #[error("cannot reach {url}: {detail}")]
     Unreachable {
         /// Without credentials.
         url: String,
-        /// What was seen.
         detail: String,
     },
     /// An answer that says no.
@@ -79,7 +65,6 @@ pub enum CallError {
         url: String,
         /// HTTP status.
         status: u16,
-        /// What it said.
         detail: String,
     },
     /// An answer that is not what it should be.
@@ -87,7 +72,6 @@ pub enum CallError {
     NotUnderstood {
         /// Without credentials.
         url: String,
-        /// What is wrong with it.
         detail: String,
     },
 }

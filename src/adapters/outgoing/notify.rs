@@ -23,7 +23,6 @@ pub enum Format {
     Webhook,
 }
 
-/// One target.
 #[derive(Debug)]
 pub struct NotifyTarget {
     name: String,

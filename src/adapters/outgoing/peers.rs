@@ -21,14 +21,11 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// A run with all its members and gates is some kilobytes.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// See the module.
 #[derive(Clone, Debug)]
 pub struct HttpPeers {
     /// Who we are, for the other replicas' logs.
     pub name: String,
-    /// Opens their webhook.
     pub token_file: Option<PathBuf>,
-    /// Opens their orders.
     pub admin_token_file: Option<PathBuf>,
     /// Whom we trust, and what we show.
     pub tls: ClientTls,

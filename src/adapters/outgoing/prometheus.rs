@@ -146,7 +146,6 @@ fn points(values: &[(f64, String)]) -> Result<Vec<(i64, f64)>, String> {
     Ok(points)
 }
 
-/// A sample's value.
 pub(in crate::adapters) fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| format!("has {text:?} for a value"))
 }

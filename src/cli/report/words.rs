@@ -49,7 +49,6 @@ pub(super) fn row(review: &Review) -> [String; 10] {
     ]
 }
 
-/// When the quota is reached.
 pub(super) fn outlook(outlook: &Outlook) -> String {
     match outlook {
         Outlook::Growing { days_to_quota, days_at_least, days_at_most } => {
@@ -105,7 +104,6 @@ pub(super) fn remarks(review: &Review) -> Vec<String> {
     said
 }
 
-/// What is looked at.
 pub(super) fn introduction(report: &Report) -> String {
     format!(
         "{} cluster(s) from {} to {}, a sample each {} minutes. The growth is that of what is in use, which \
@@ -124,7 +122,6 @@ pub(super) fn size(bytes: f64) -> String {
     format!("{sign}{}", ByteSize(bytes.abs() as u64).display().iec())
 }
 
-/// A day.
 pub(super) fn date(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| "?".to_owned(), |time| time.strftime("%Y-%m-%d").to_string())
 }

@@ -20,9 +20,7 @@ const MAX_AGE_SECONDS: i64 = 6 * 3_600;
 pub struct Recommendation {
     /// A stable name.
     pub kind: &'static str,
-    /// What to do.
     pub action: String,
-    /// Why.
     pub reason: String,
 }
 

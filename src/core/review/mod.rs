@@ -32,18 +32,13 @@ const MIN_USUAL_POINTS: usize = 12;
 /// The times that are looked at, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Frame {
-    /// The first.
     pub from: i64,
-    /// The last: now.
     pub to: i64,
-    /// In between.
     pub step: i64,
 }
 
-/// What one member measured.
 #[derive(Clone, Debug, Default)]
 pub struct MemberHistory {
-    /// Its name.
     pub name: String,
     /// Bytes of the file.
     pub size: Vec<Point>,
@@ -53,7 +48,6 @@ pub struct MemberHistory {
     pub quota: Vec<Point>,
 }
 
-/// What is known of one cluster.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// Its members, those that are gone too.
@@ -64,11 +58,9 @@ pub struct History {
     pub runs: Vec<(String, Vec<Point>)>,
 }
 
-/// How it goes on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "outlook", rename_all = "snake_case")]
 pub enum Outlook {
-    /// It will be full.
     Growing {
         /// Days until what is in use reaches the quota.
         days_to_quota: f64,
@@ -81,30 +73,23 @@ pub enum Outlook {
     GrowingWithoutQuota,
     /// It does not grow, it shrinks, or so slowly that it does not matter.
     Stable,
-    /// It cannot be told.
     Unknown {
-        /// Why.
         why: String,
     },
 }
 
-/// Where there is no data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Gaps {
     /// What is called a gap: more than this, an hour unless samples are sparse.
     pub over_seconds: i64,
-    /// How many.
     pub count: usize,
-    /// The longest.
     pub longest_seconds: i64,
     /// How old the last sample is.
     pub last_sample_age_seconds: i64,
 }
 
-/// The review of one cluster.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Review {
-    /// Its name.
     pub cluster: String,
     /// The member that was the fullest at last, and its figures.
     pub now: Moment,
@@ -116,20 +101,15 @@ pub struct Review {
     pub reclaimable_bytes: f64,
     /// Bytes a day of what is in use, with the 99 % interval.
     pub growth: Option<Slope>,
-    /// What comes of it.
     #[serde(flatten)]
     pub outlook: Outlook,
     /// Sudden changes of what is in use that the growth leaves out.
     pub steps: Vec<Step>,
     /// Sudden changes that come again and again, and are part of the growth.
     pub recurring_steps: usize,
-    /// Changes of the quota.
     pub quota_changes: Vec<QuotaChange>,
-    /// Missing data.
     pub gaps: Gaps,
-    /// How the file fragments.
     pub fragmentation: Fragmentation,
-    /// What defragd did.
     pub runs: Runs,
     /// What to do, the most urgent first.
     pub recommendations: Vec<Recommendation>,

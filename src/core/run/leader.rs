@@ -16,7 +16,6 @@ const STEADY: Duration = Duration::from_secs(3);
 /// Leadership that keeps coming back has a cause that a person should look at.
 const MAX_TRANSFERS: u32 = 2;
 
-/// The wait for the new leader.
 #[derive(Clone, Debug)]
 pub(super) struct Handing {
     from: MemberId,

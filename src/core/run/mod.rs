@@ -57,7 +57,6 @@ const DEADLINES_TO_FOLLOW: u32 = 6;
 /// What a run is to do, and what it must know of earlier ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Brief {
-    /// What the cluster's owner wants.
     pub policy: Policy,
     /// What is checked outside etcd, and when.
     pub gates: Vec<GateRule>,
@@ -69,7 +68,6 @@ pub struct Brief {
     pub old_revision: Option<u64>,
 }
 
-/// What the driver must do next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Wait, then observe everything: answer with [`Event::Observed`].
@@ -85,7 +83,6 @@ pub enum Action {
     RecordIntent(Intent),
     /// Send Defragment to this member alone: answer with [`Event::DefragReturned`].
     Defragment {
-        /// The member.
         member: MemberId,
         /// How long to wait for the answer.
         deadline: Duration,
@@ -94,15 +91,11 @@ pub enum Action {
     RecordResult(MemberResult),
     /// Check all gates of this moment, all at once, and write the results to the journal: answer with
     /// [`Event::GatesChecked`].
-    CheckGates {
-        /// When in the run.
-        moment: Moment,
-    },
+    CheckGates { moment: Moment },
     /// Ask these members, one after the other, for the hash of their data at this revision: answer with [`Event::Hashed`].
     Hash {
         /// All of them have applied it.
         revision: u64,
-        /// The voters.
         members: Vec<MemberId>,
         /// How long each may take.
         limit: Duration,
@@ -113,7 +106,6 @@ pub enum Action {
     Finish(Outcome),
 }
 
-/// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The observation, complete with linearizable reads and the members' own metrics.
@@ -126,7 +118,6 @@ pub enum Event {
     Withheld(Reason),
     /// Defragment was answered, or its answer can no longer come.
     DefragReturned {
-        /// What was answered.
         answer: Result<(), DefragError>,
         /// How much of the time the member did not answer `Status`, where that was watched.
         unavailable: Option<Duration>,
@@ -290,7 +281,6 @@ pub struct Run {
 }
 
 impl Run {
-    /// A run, and its first action.
     pub fn start(mut brief: Brief) -> (Self, Action) {
         let past = std::mem::take(&mut brief.past);
         let run = Self {

@@ -45,7 +45,6 @@ const POLL: Duration = Duration::from_secs(3);
 /// As many names as a line can bear.
 const MAX_NAMES: usize = 10;
 
-/// What the gate looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodsSettings {
     /// How to reach the API server; without one, as the pod that defragd runs in.
@@ -72,7 +71,6 @@ impl PodsSettings {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct PodsProbe {
     settings: PodsSettings,

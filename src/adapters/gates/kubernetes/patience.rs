@@ -15,7 +15,6 @@ pub(super) struct Patience {
     since: BTreeMap<String, Duration>,
 }
 
-/// What one look means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Look {
     /// Nobody that is followed is in trouble any more.
@@ -27,7 +26,6 @@ pub(super) enum Look {
 }
 
 impl Patience {
-    /// Follows nobody yet.
     pub(super) fn new(grace: Duration) -> Self {
         Self { grace, since: BTreeMap::new() }
     }

@@ -23,7 +23,6 @@ use crate::{
     ports::{overview::ClusterView, service::Service},
 };
 
-/// The last ones.
 const RUNS: usize = 20;
 
 /// What has just been done, to say so. One of few words: an address must not put text on the page.
@@ -191,7 +190,6 @@ pub(super) fn waits_for_approval(view: &ClusterView) -> Option<RunId> {
     view.summary.queued_run.filter(|_| waits)
 }
 
-/// Why there are no forms.
 pub(super) fn no_orders(standing: Standing, links: &Links) -> Markup {
     html! {
         @match standing {

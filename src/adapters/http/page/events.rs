@@ -43,7 +43,6 @@ const LASTS: Duration = Duration::from_mins(15);
 /// How long a browser waits before it comes again.
 const RETRY_MILLISECONDS: u64 = 3_000;
 
-/// How many there are.
 pub(super) struct Streams(Arc<Semaphore>);
 
 impl Default for Streams {

@@ -29,7 +29,6 @@ use crate::{
 
 /// A name, a sentence and a token, escaped.
 const MAX_FORM_BYTES: usize = 16 << 10;
-/// As the API.
 const MAX_REASON_CHARS: usize = 500;
 /// Names are shorter.
 const MAX_NAME_CHARS: usize = 100;
@@ -52,7 +51,6 @@ impl Order {
         self.fields.get(name).map(|text| text.trim().to_owned()).unwrap_or_default()
     }
 
-    /// Who, as they say.
     fn by(&self) -> Result<String, String> {
         let by = self.text("by");
         match by.chars().count() {

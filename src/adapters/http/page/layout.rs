@@ -36,7 +36,6 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
 pub(super) struct Links<'a>(pub(super) &'a str);
 
 impl Links<'_> {
-    /// Any path.
     pub(super) fn to(&self, path: &str) -> String {
         format!("{}{path}", self.0)
     }
@@ -50,7 +49,6 @@ impl Links<'_> {
     }
 }
 
-/// One page.
 pub(super) struct Page<'a> {
     pub(super) title: &'a str,
     pub(super) status: StatusCode,
@@ -71,7 +69,6 @@ impl<'a> Page<'a> {
         Self { title, status, follows: false, main, form: None }
     }
 
-    /// In its frame.
     pub(super) fn answer<S>(self, site: &Site<S>, visitor: &Visitor) -> Response {
         let links = Links(&site.options.link_prefix);
         let text = html! {

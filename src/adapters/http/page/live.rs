@@ -16,7 +16,6 @@ use crate::{
 /// The latest gates that are shown; all are on the run's page.
 const MAX_GATES: usize = 6;
 
-/// Everything about one run under way.
 pub(super) fn card(live: &Live, now: Timestamp, links: &Links) -> Markup {
     let gates = &live.gates[live.gates.len().saturating_sub(MAX_GATES)..];
     html! {
@@ -81,7 +80,6 @@ fn members(live: &Live) -> Markup {
     }
 }
 
-/// Before and after.
 pub(super) fn heads() -> Markup {
     html! {
         thead role="rowgroup" {
@@ -94,7 +92,6 @@ pub(super) fn heads() -> Markup {
     }
 }
 
-/// One attempt.
 pub(super) fn ended(result: &MemberResult) -> Markup {
     let is_good = matches!(result.end, MemberEnd::Defragmented { .. });
     let label = result.label().replace('_', " ");

@@ -12,7 +12,6 @@ use crate::{
     ports::overview::ClusterView,
 };
 
-/// A member's file.
 #[derive(Clone, Copy)]
 pub(super) struct File {
     size: ByteSize,

@@ -53,7 +53,6 @@ use self::{events::Streams, session::Sessions};
 use super::routes::Site;
 use crate::ports::service::Service;
 
-/// What the page remembers between requests.
 #[derive(Default)]
 pub(super) struct State {
     sessions: Sessions,

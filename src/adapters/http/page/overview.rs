@@ -152,13 +152,11 @@ fn card(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Mark
     }
 }
 
-/// What somebody should look at.
 pub(super) fn trouble(view: &ClusterView) -> Markup {
     let troubles = state::troubles(view);
     html! { @if !troubles.is_empty() { ul.troubles aria-label="Trouble" { @for trouble in troubles { li { (trouble) } } } } }
 }
 
-/// Why nothing runs.
 pub(super) fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     let reasons = state::why_idle(view, now, links);
     html! {
@@ -169,7 +167,6 @@ pub(super) fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     }
 }
 
-/// How old the picture is.
 pub(super) fn age(seen: Option<&Seen>) -> Markup {
     html! {
         p.dim.age {

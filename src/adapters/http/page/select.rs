@@ -31,13 +31,11 @@ pub(super) struct Wanted {
     pub(super) page: String,
 }
 
-/// What is shown.
 pub(super) struct Selection {
     /// In order.
     pub(super) shown: Vec<(State, ClusterView)>,
     /// How many of the whole fleet are in each state, in the order of [`State::ALL`].
     pub(super) counts: [usize; 6],
-    /// How many there are.
     pub(super) fleet: usize,
     /// How many fit what was asked for.
     pub(super) found: usize,
@@ -45,11 +43,9 @@ pub(super) struct Selection {
     pub(super) page: usize,
     /// At least 1.
     pub(super) pages: usize,
-    /// Whether the members are shown.
     pub(super) with_members: bool,
 }
 
-/// See the module.
 pub(super) fn select(views: Vec<ClusterView>, wanted: &Wanted) -> Selection {
     let fleet = views.len();
     let mut all: Vec<_> = views.into_iter().map(|view| (state::of(&view), view)).collect();

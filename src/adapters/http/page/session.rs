@@ -34,17 +34,14 @@ const WRONG_TRIES: RateLimit = RateLimit { interval: Duration::from_secs(1), bur
 /// As many bytes as nobody guesses.
 const ID_BYTES: usize = 32;
 
-/// See the module.
 pub(super) struct Sessions {
     key: hmac::Key,
     open: Mutex<BTreeMap<Vec<u8>, Instant>>,
     wrong: Bucket,
 }
 
-/// What somebody may do here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// There are no orders.
     Closed,
     /// Orders, once the token has been shown.
     Stranger,
@@ -65,7 +62,6 @@ impl Standing {
     }
 }
 
-/// Who asks for a page.
 pub(super) struct Visitor {
     pub(super) standing: Standing,
     cookie: Option<String>,
@@ -107,7 +103,6 @@ impl Sessions {
         id
     }
 
-    /// Ends it.
     fn close(&self, id: &str) {
         self.open.lock().remove(&self.hash("session", id));
     }

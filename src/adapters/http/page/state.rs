@@ -17,17 +17,13 @@ use crate::{
 /// What comes first on the page. The order is that of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum State {
-    /// Somebody should look.
     Trouble,
-    /// A run is under way.
     Running,
     /// A request waits, perhaps for a person.
     Waiting,
-    /// A person paused it.
     Paused,
     /// Nobody has looked yet.
     Unknown,
-    /// Nothing to say.
     Fine,
 }
 
@@ -48,7 +44,6 @@ impl State {
         }
     }
 
-    /// For people.
     pub(super) const fn words(self) -> &'static str {
         match self {
             Self::Trouble => "in trouble",
@@ -72,13 +67,11 @@ impl State {
         }
     }
 
-    /// Mark and word.
     pub(super) fn badge(self) -> Markup {
         html! { span class={ "badge " (self.name()) } { span aria-hidden="true" { (self.mark()) " " } (self.words()) } }
     }
 }
 
-/// See the module.
 pub(super) fn of(view: &ClusterView) -> State {
     let summary = &view.summary;
     if !troubles(view).is_empty() {
@@ -96,7 +89,6 @@ pub(super) fn of(view: &ClusterView) -> State {
     }
 }
 
-/// What somebody should look at.
 pub(super) fn troubles(view: &ClusterView) -> Vec<String> {
     let mut troubles = Vec::new();
     if let Some(seen) = &view.seen {
