@@ -21,9 +21,9 @@ use crate::{
     core::{
         cluster::{Alarm, AlarmKind, Fact, Member, MemberId, Unknown},
         gate::Moment,
-        history::{Entry, Intent, Outcome, RunId, RunView, Step, Trigger},
+        history::{Entry, Intent, Outcome, RunId, RunStep, RunView, Trigger},
         lock::Term,
-        plan::Past,
+        plan::PlanHistory,
         policy::Policy,
         reason::Reason,
         run::{Action, Brief, DefragError, Event, Run},
@@ -94,7 +94,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
 
     async fn brief(&self, view: &RunView) -> Result<Brief, JournalError> {
         let ledger = ledger::read(self.journal, &view.request.cluster).await?;
-        let mut past = Past::of(&ledger);
+        let mut past = PlanHistory::of(&ledger);
         if view.request.trigger == Trigger::Manual {
             // Who asks knows of earlier attempts, but not whether one is still under way.
             past.attempts.clear();
@@ -311,14 +311,14 @@ async fn pause(time: Duration, stop: &mut Stop) {
 }
 
 /// Sends a step once, through the member that it concerns or else any voter.
-async fn send<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &Step) -> Result<(), String> {
+async fn send<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &RunStep) -> Result<(), String> {
     let voter = || members.values().find(|member| !member.is_learner).ok_or("no voter is known");
     let member = |id: &MemberId| members.get(id).ok_or("the member is not known");
     let sent = async {
         let answer = match step {
-            Step::Compact { revision } => etcd.compact(voter()?, *revision).await,
-            Step::MoveLeader { from, to, .. } => etcd.move_leader(member(from)?, member(to)?).await,
-            Step::DisarmNoSpace { member_id, .. } => {
+            RunStep::Compact { revision } => etcd.compact(voter()?, *revision).await,
+            RunStep::MoveLeader { from, to, .. } => etcd.move_leader(member(from)?, member(to)?).await,
+            RunStep::DisarmNoSpace { member_id, .. } => {
                 etcd.disarm(voter()?, Alarm { kind: AlarmKind::NoSpace, member: *member_id }).await
             }
         };

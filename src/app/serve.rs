@@ -15,7 +15,7 @@ use super::{
     claims::Claims,
     cluster::{Cluster, Shared, stop_channel},
     driver::Stop,
-    fleet::Unit,
+    fleet::ClusterTask,
     gates,
     live::Changes,
     locks,
@@ -29,7 +29,7 @@ use super::{
 use crate::{
     adapters::{
         etcd::{CredentialFiles, Discovery, EtcdCluster, Pages, Sources},
-        http::{Access, Listener, Options, Web, router},
+        http::{AccessPolicy, Listener, Options, Web, router},
         journal::{Retention, SqliteJournal},
         outgoing::Alertmanager,
         systemd::{self, Manager},
@@ -177,12 +177,12 @@ fn equip(lock: &LockSettings, exporter_only: bool) -> Equip<EtcdCluster, SqliteJ
 }
 
 /// Who may do what, and in the log what of that may surprise.
-fn access(options: &ServeOptions, listen: &[SocketAddr], web: &Web) -> anyhow::Result<Access> {
+fn access(options: &ServeOptions, listen: &[SocketAddr], web: &Web) -> anyhow::Result<AccessPolicy> {
     if options.exporter_only {
-        return Ok(Access::closed());
+        return Ok(AccessPolicy::closed());
     }
     let (webhook, admin) = (options.bearer_token_file.as_deref(), options.admin_token_file.as_deref());
-    let access = Access::new(webhook, admin, listen, web.authenticates())?;
+    let access = AccessPolicy::new(webhook, admin, listen, web.authenticates())?;
     if access.orders_are_open_to_webhooks() {
         info!(
             "whoever may send webhooks may also order runs, approve, pause and resume: --web.admin-token-file parts the two"
@@ -191,7 +191,7 @@ fn access(options: &ServeOptions, listen: &[SocketAddr], web: &Web) -> anyhow::R
     Ok(access)
 }
 
-fn http_options(options: &ServeOptions, access: Access, web: Arc<Web>) -> Options {
+fn http_options(options: &ServeOptions, access: AccessPolicy, web: Arc<Web>) -> Options {
     Options {
         access,
         telemetry_path: options.telemetry_path.clone(),
@@ -249,13 +249,13 @@ struct Tasks {
     servers: JoinSet<()>,
     /// Each gives its name.
     workers: JoinSet<String>,
-    units: UnboundedReceiver<Unit<EtcdCluster, SqliteJournal>>,
+    cluster_tasks: UnboundedReceiver<ClusterTask<EtcdCluster, SqliteJournal>>,
     /// Whether requests are served.
     serves: bool,
 }
 
 /// Until a signal to end, or until a task ends that never should: `Some`.
-async fn look_on(
+async fn observe_until_stopped(
     app: &App<EtcdCluster, SqliteJournal>,
     manager: &Manager,
     addresses: &str,
@@ -290,7 +290,7 @@ async fn look_on(
                 Ok(cluster) if app.ended(&cluster) => {}
                 ended => return Some(ended),
             },
-            Some(unit) = tasks.units.recv() => drop(tasks.workers.spawn(Box::pin(unit.live(tasks.serves)))),
+            Some(unit) = tasks.cluster_tasks.recv() => drop(tasks.workers.spawn(Box::pin(unit.live(tasks.serves)))),
         }
     }
 }
@@ -403,8 +403,8 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let mut workers = JoinSet::new();
     workers.spawn(keep_credentials(Arc::clone(&app), stopped.clone()));
     workers.spawn(tend(journal, options.retention, stopped.clone()));
-    let units = app.fleet().units().context("the units are run once")?;
-    let mut tasks = Tasks { servers, workers, units, serves: !options.exporter_only };
+    let cluster_tasks = app.fleet().cluster_tasks().context("the units are run once")?;
+    let mut tasks = Tasks { servers, workers, cluster_tasks, serves: !options.exporter_only };
     for cluster in &app.fleet().now().clusters {
         app.fleet().spawn(cluster);
     }
@@ -418,7 +418,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     }
 
     let mut signals = Signals::new()?;
-    let early = look_on(&app, &manager, &addresses, &mut signals, &mut tasks).await;
+    let early = observe_until_stopped(&app, &manager, &addresses, &mut signals, &mut tasks).await;
     app.stopping();
     manager.stopping(&format!("stopping: {}", app.status_line(&addresses)));
     stop.send_replace(Some(Reason::ShuttingDown));

@@ -108,7 +108,7 @@ impl Status {
     }
 
     /// The alarms that `errors` tells, like `memberID:10276657743932975437 alarm:NOSPACE `.
-    pub fn told_alarms(&self) -> impl Iterator<Item = Alarm> {
+    pub fn reported_alarms(&self) -> impl Iterator<Item = Alarm> {
         self.errors.iter().filter_map(|error| {
             let mut member = None;
             let mut kind = None;
@@ -353,7 +353,7 @@ mod tests {
         let mut status = fixture::status(1);
         status.errors =
             ["etcdserver: no leader", "memberID:77 alarm:NOSPACE ", "alarm:CORRUPT "].map(str::to_owned).to_vec();
-        let told: Vec<_> = status.told_alarms().collect();
+        let told: Vec<_> = status.reported_alarms().collect();
         let expected = [
             Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(77)) },
             Alarm { kind: AlarmKind::Corrupt, member: None },

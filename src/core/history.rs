@@ -212,7 +212,7 @@ impl MemberResult {
 /// What a run does to a cluster besides defragmenting, written down before it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
-pub enum Step {
+pub enum RunStep {
     /// The history is compacted.
     Compact {
         /// Up to this revision.
@@ -326,7 +326,7 @@ pub enum Entry {
     /// An operator withdrew the request. Also written after the end of a run that is to be tried again.
     Cancelled(Cancellation),
     /// The replica that holds the cluster's lock has it in its journal.
-    HandedOver(HandedOver),
+    Forwarded(ForwardedRequest),
     Started {
         mode: Mode,
         /// Under which term of the lock; nothing where there is no lock.
@@ -334,7 +334,7 @@ pub enum Entry {
         term: Option<Term>,
     },
     /// Something other than Defragment is about to be sent.
-    Step(Step),
+    Step(RunStep),
     /// Defragment is about to be sent.
     Intent(Intent),
     Result(MemberResult),
@@ -361,7 +361,7 @@ pub struct Record {
 
 /// That the replica that holds the lock has a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HandedOver {
+pub struct ForwardedRequest {
     pub holder: Holder,
     /// The run's number in its journal.
     #[serde(rename = "holders_run")]
@@ -401,7 +401,7 @@ pub struct RunView {
     #[serde(skip)]
     pub cancelled_at: Option<Timestamp>,
     /// Who else has it.
-    pub handed_over: Option<HandedOver>,
+    pub forwarded_to: Option<ForwardedRequest>,
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     /// How it ended; `None` while it waits or runs.
@@ -412,7 +412,7 @@ pub struct RunView {
     /// The attempts, in order.
     pub members: Vec<MemberResult>,
     /// What else was done, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<RunStep>,
     /// What the checks outside etcd found, in order.
     pub gates: Vec<GateResult>,
     /// What the comparison of the members' data found.
@@ -441,7 +441,7 @@ impl RunView {
                     approved: None,
                     cancelled: None,
                     cancelled_at: None,
-                    handed_over: None,
+                    forwarded_to: None,
                     started_at: None,
                     finished_at: None,
                     outcome: None,
@@ -472,7 +472,7 @@ impl RunView {
                     view.cancelled = view.cancelled.take().or(Some(cancellation));
                     view.cancelled_at = Some(at);
                 }
-                Entry::HandedOver(to) => view.handed_over = Some(to),
+                Entry::Forwarded(to) => view.forwarded_to = Some(to),
                 Entry::Started { .. } => {
                     view.started_at = view.started_at.or(Some(at));
                     view.starts += 1;
@@ -505,7 +505,7 @@ impl RunView {
     }
 
     /// The alerts behind it that still fire, as far as is known.
-    pub fn standing_alerts(&self) -> impl Iterator<Item = &AlertKey> {
+    pub fn open_alerts(&self) -> impl Iterator<Item = &AlertKey> {
         self.request.alerts.iter().filter(|key| !self.resolved.contains(key))
     }
 

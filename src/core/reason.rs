@@ -599,7 +599,7 @@ pub enum Reason {
     },
     /// The replica that acts on the cluster had the request, and nothing of it is left to be done.
     #[error("handed over to replica {holder}, which holds the cluster's lock: its run {run}")]
-    HandedOver {
+    Forwarded {
         /// Its name.
         holder: String,
         /// A run of its journal.
@@ -710,7 +710,7 @@ impl Reason {
             Self::RetryPending { .. } => "retry_pending",
             Self::LockHeldElsewhere { .. } => "lock_held_elsewhere",
             Self::NotForwarded { .. } => "not_forwarded",
-            Self::HandedOver { .. } => "handed_over",
+            Self::Forwarded { .. } => "handed_over",
             Self::LockUnknown { .. } => "lock_unknown",
             Self::LockSettling { .. } => "lock_settling",
             Self::LockLost { .. } => "lock_lost",

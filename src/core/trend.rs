@@ -57,14 +57,14 @@ pub struct Trend {
     /// When the last point was.
     pub last: i64,
     /// Sudden changes that the slope leaves out.
-    pub steps: Vec<Step>,
+    pub steps: Vec<LevelShift>,
     /// Sudden changes that are too many to be left out, and are part of the slope.
     pub recurring_steps: usize,
 }
 
 /// A sudden change that stayed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Step {
+pub struct LevelShift {
     /// The first bucket after it.
     pub at: i64,
     pub by: f64,
@@ -104,7 +104,8 @@ pub fn trend(points: &[Point]) -> Result<Trend, TooLittle> {
     let parts = parts(&buckets, &cuts);
     let (pairs, residuals) = sen(&parts);
     let per_second = pairs.0;
-    let steps = cuts.iter().map(|(index, by)| Step { at: first.0 + whole(buckets[*index].at), by: *by }).collect();
+    let steps =
+        cuts.iter().map(|(index, by)| LevelShift { at: first.0 + whole(buckets[*index].at), by: *by }).collect();
     let end = number(span);
     // Of the last part and the last day, so that neither a step nor a bend long ago counts.
     let recent = parts.last().copied().unwrap_or_default();

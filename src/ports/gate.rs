@@ -14,7 +14,7 @@ use crate::core::gate::{GateRule, Moment};
 
 /// What a check starts from.
 #[derive(Clone, Copy, Debug)]
-pub struct Occasion<'a> {
+pub struct CheckContext<'a> {
     pub moment: Moment,
     /// What the same gate gave as its baseline before the run; `None` before, or where there is none.
     pub baseline: Option<&'a Value>,
@@ -52,7 +52,7 @@ impl Reading {
 
 pub trait GateProbe: Send + Sync + 'static {
     /// Checks once, with whatever repetitions and grace its configuration asks for.
-    fn check<'a>(&'a self, occasion: Occasion<'a>) -> BoxFuture<'a, Reading>;
+    fn check<'a>(&'a self, context: CheckContext<'a>) -> BoxFuture<'a, Reading>;
 }
 
 /// A gate that can be checked.

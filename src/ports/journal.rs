@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::core::{
-    handover::Digest,
     history::{Entry, Record, Request, RunId, RunView},
+    note::SuccessionNote,
     order::{Order, OrderRecord},
 };
 
@@ -52,10 +52,10 @@ pub trait Journal: Send + Sync + 'static {
     fn orders(&self, cluster: &str) -> impl Future<Output = Result<Vec<OrderRecord>, JournalError>> + Send;
 
     /// Writes down what other holders of a cluster's lock left, in the place of what they left before.
-    fn inherit(&self, cluster: &str, digest: Digest) -> impl Future<Output = Result<(), JournalError>> + Send;
+    fn inherit(&self, cluster: &str, digest: SuccessionNote) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// What other holders of a cluster's lock left, if anything.
-    fn inherited(&self, cluster: &str) -> impl Future<Output = Result<Option<Digest>, JournalError>> + Send;
+    fn inherited(&self, cluster: &str) -> impl Future<Output = Result<Option<SuccessionNote>, JournalError>> + Send;
 
     /// Since when the cluster has had this schedule, by the journal's clock: now, if it had another one or none before, or
     /// if what is recorded lies ahead.

@@ -15,7 +15,7 @@ use crate::core::{
     cluster::ClusterFacts,
     estimate::Speeds,
     gate::GateResult,
-    history::{Intent, MemberResult, Outcome, Record, RunId, RunView, Step, Trigger},
+    history::{Intent, MemberResult, Outcome, Record, RunId, RunStep, RunView, Trigger},
     reason::Reason,
     story,
 };
@@ -26,7 +26,7 @@ pub struct ClusterView {
     /// Its requests, and what holds them back.
     pub summary: ClusterSummary,
     /// The last look at it; `None` before the first one.
-    pub seen: Option<Seen>,
+    pub seen: Option<Observation>,
     pub live: Option<Live>,
     /// The last run that ended.
     pub last: Option<LastRun>,
@@ -36,7 +36,7 @@ pub struct ClusterView {
 
 /// One look at a cluster.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct Observation {
     /// How old it is.
     pub age: Duration,
     /// Whether an endpoint gave the member list.
@@ -63,14 +63,14 @@ pub struct Live {
     pub trigger: Trigger,
     /// When it began in this process.
     pub began_at: Timestamp,
-    pub doing: Doing,
+    pub activity: RunActivity,
     pub since: Timestamp,
     /// The members that are still to come, by the first plan.
     pub pending: Vec<String>,
     /// The members that are done, in order.
     pub members: Vec<MemberResult>,
     /// What else was done, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<RunStep>,
     /// What the checks outside etcd found, in order.
     pub gates: Vec<GateResult>,
 }
@@ -78,14 +78,14 @@ pub struct Live {
 /// What a run under way does.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "doing", rename_all = "snake_case")]
-pub enum Doing {
+pub enum RunActivity {
     /// It looks at everything before it goes on.
     Checking,
     /// A gate was checked; what it found is among the gates.
     Gates,
     /// Something other than Defragment is out.
     Step {
-        step: Step,
+        step: RunStep,
     },
     Defragmenting {
         intent: Intent,
@@ -102,7 +102,7 @@ pub enum Doing {
     },
 }
 
-impl Doing {
+impl RunActivity {
     pub fn words(&self) -> String {
         match self {
             Self::Checking => "checking that all is well before the next step".to_owned(),
@@ -131,7 +131,7 @@ pub trait Overview: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 
     /// Looks again at these clusters if the last look is too old, and gives them a moment to answer.
-    fn look(&self, clusters: &[String]) -> impl Future<Output = ()> + Send;
+    fn refresh(&self, clusters: &[String]) -> impl Future<Output = ()> + Send;
 
     /// All clusters as they are known, in the order of the configuration. Asks nobody.
     fn views(&self) -> Vec<ClusterView>;

@@ -36,7 +36,7 @@ pub enum PeerError {
 
 /// What a replica decided about the alerts behind one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum OfferAnswer {
     /// This run of it serves them.
     Taken(RunId),
     /// It had them in this run before, and nothing of it is left to be done.
@@ -56,7 +56,7 @@ pub struct PeerOrder {
 
 pub trait Peers: Send + Sync + 'static {
     /// Offers alerts, all of one cluster. Alerts that it ignores are an error: the same clusters must be configured there.
-    fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<Verdict, PeerError>>;
+    fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<OfferAnswer, PeerError>>;
 
     /// Passes an order on, and gives the answer.
     fn order<'a>(&'a self, to: &'a Holder, order: &'a PeerOrder) -> BoxFuture<'a, Result<Value, PeerError>>;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::core::{
     cluster::Member,
     gate::GateResult,
-    history::{Intent, MemberResult, Outcome, Step},
+    history::{Intent, MemberResult, Outcome, RunStep},
     plan::Plan,
     reason::Reason,
     verify::Verification,
@@ -18,7 +18,7 @@ pub trait Progress: Send + Sync {
     /// The first plan of the run.
     fn planned(&self, _plan: &Plan) {}
     /// The step is in the journal, and goes out now.
-    fn step(&self, _step: &Step) {}
+    fn step(&self, _step: &RunStep) {}
     /// The intent is in the journal, and Defragment goes out now.
     fn defragmenting(&self, _intent: &Intent) {}
     /// Defragment has been out for this long.
@@ -44,7 +44,7 @@ impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
         self.0.planned(plan);
         self.1.planned(plan);
     }
-    fn step(&self, step: &Step) {
+    fn step(&self, step: &RunStep) {
         self.0.step(step);
         self.1.step(step);
     }

@@ -67,14 +67,14 @@ pub struct ClusterSummary {
     pub active_run: Option<RunId>,
     /// The run that waits for its turn.
     pub queued_run: Option<RunId>,
-    pub waiting_for: Option<Told>,
+    pub waiting_for: Option<DescribedReason>,
     /// Runs are not taken before this time.
     pub cooldown_until: Option<jiff::Timestamp>,
-    pub paused: Option<Told>,
+    pub paused: Option<DescribedReason>,
     /// Too many runs failed.
-    pub breaker: Option<Told>,
+    pub breaker: Option<DescribedReason>,
     /// Its members were found to hold different data.
-    pub hash_mismatch: Option<Told>,
+    pub hash_mismatch: Option<DescribedReason>,
     /// When the next maintenance window opens.
     pub next_window: Option<jiff::Timestamp>,
     /// Whether a maintenance window is open, or there are none.
@@ -105,13 +105,13 @@ pub struct LockSummary {
 
 /// A reason with its words, for programs and people.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Told {
+pub struct DescribedReason {
     pub message: String,
     #[serde(flatten)]
     pub reason: Reason,
 }
 
-impl From<Reason> for Told {
+impl From<Reason> for DescribedReason {
     fn from(reason: Reason) -> Self {
         Self { message: reason.to_string(), reason }
     }
@@ -136,7 +136,7 @@ pub enum Command {
 
 /// What came of an order.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Carried {
+pub enum CommandOutcome {
     /// It was carried out. With the number of the run that was asked for.
     Here(Option<RunId>),
     /// The replica that holds the lock carried it out.
@@ -287,7 +287,7 @@ pub trait Service: Overview {
         by: String,
         command: Command,
         forwarded: bool,
-    ) -> impl Future<Output = Result<Carried, CommandError>> + Send;
+    ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
 
     /// A person agrees to a run.
     fn approve(
@@ -295,7 +295,7 @@ pub trait Service: Overview {
         run: RunId,
         by: String,
         forwarded: bool,
-    ) -> impl Future<Output = Result<Carried, CommandError>> + Send;
+    ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
 
     /// Counts an answer to a webhook request, whatever it was.
     fn count_webhook(&self, code: u16);

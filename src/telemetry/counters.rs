@@ -137,12 +137,12 @@ pub struct Counters {
     lock_errors: Family<ClusterLabels, Counter>,
     config_read: Gauge,
     config_read_at: Gauge<f64, AtomicU64>,
-    seen: Mutex<BTreeMap<String, Seen>>,
+    seen: Mutex<BTreeMap<String, ClusterSeries>>,
 }
 
 /// Which series a cluster has beyond those that every cluster has: a family does not tell.
 #[derive(Default)]
-struct Seen {
+struct ClusterSeries {
     decisions: BTreeSet<(&'static str, &'static str)>,
     gates: BTreeSet<String>,
 }
@@ -288,7 +288,7 @@ impl Counters {
     }
 
     // A panic elsewhere while the lock was held leaves the sets whole.
-    fn seen(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<String, ClusterSeries>> {
         self.seen.lock()
     }
 

@@ -7,8 +7,8 @@ use url::Url;
 
 use super::{Tries, failure, millis};
 use crate::{
-    adapters::outgoing::{Access, Alertmanager, CallError, detail, excerpt, shown},
-    ports::gate::{GateProbe, Occasion, Reading},
+    adapters::outgoing::{Alertmanager, CallError, ClientSettings, detail, excerpt, shown},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 /// Enough to know where to look.
@@ -23,7 +23,7 @@ pub struct AlertmanagerCheck {
     pub matchers: Vec<String>,
     /// Names of alerts that are no failure.
     pub ignore: BTreeSet<String>,
-    pub access: Access,
+    pub access: ClientSettings,
     pub tries: Tries,
 }
 
@@ -69,7 +69,7 @@ impl AlertmanagerProbe {
 }
 
 impl GateProbe for AlertmanagerProbe {
-    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+    fn check<'a>(&'a self, _: CheckContext<'a>) -> BoxFuture<'a, Reading> {
         self.tries.run(|| self.once()).boxed()
     }
 }

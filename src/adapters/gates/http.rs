@@ -8,9 +8,9 @@ use url::Url;
 
 use super::{Tries, failure, millis};
 use crate::{
-    adapters::outgoing::{Access, CallError, excerpt, shown},
+    adapters::outgoing::{CallError, ClientSettings, excerpt, shown},
     core::expect::{Pattern, Statuses},
-    ports::gate::{GateProbe, Occasion, Reading},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 /// Health pages are shorter; what is behind it is not looked at.
@@ -22,7 +22,7 @@ pub struct HttpCheck {
     pub url: Url,
     /// Like `GET`.
     pub method: String,
-    pub access: Access,
+    pub access: ClientSettings,
     pub expect_status: Statuses,
     /// What must be found in the first 64 KiB of its body.
     pub expect_body: Option<Pattern>,
@@ -92,7 +92,7 @@ impl HttpProbe {
 }
 
 impl GateProbe for HttpProbe {
-    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+    fn check<'a>(&'a self, _: CheckContext<'a>) -> BoxFuture<'a, Reading> {
         self.check.tries.run(|| self.once()).boxed()
     }
 }

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use super::{Tries, millis};
 use crate::{
     adapters::outgoing::{CallError, ClientTls, detail},
-    ports::gate::{GateProbe, Occasion, Reading},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 /// A round trip to the other end of the world; who has sent nothing by then waits for us, as it should.
@@ -103,7 +103,7 @@ async fn stays(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
 }
 
 impl GateProbe for TcpProbe {
-    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+    fn check<'a>(&'a self, _: CheckContext<'a>) -> BoxFuture<'a, Reading> {
         self.check.tries.run(|| self.once()).boxed()
     }
 }

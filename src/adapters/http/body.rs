@@ -25,14 +25,14 @@ static LONGEST_BODY: Semaphore = Semaphore::const_new(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyError {
-    Late,
+    TimedOut,
     /// It is longer than the limit, or ended too early.
     Unusable,
 }
 
 /// The body, of at most `limit` bytes.
 pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
-    let collected = timeout(BODY_LIMIT, collect(&mut body, limit)).await.map_err(|_| BodyError::Late)?;
+    let collected = timeout(BODY_LIMIT, collect(&mut body, limit)).await.map_err(|_| BodyError::TimedOut)?;
     if collected.is_none() {
         discard(body).await;
     }

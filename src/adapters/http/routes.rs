@@ -16,13 +16,13 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::{
-    auth::{Access, Deed},
+    auth::{AccessPolicy, ProtectedAction},
     guard, orders, page, scrape,
     web::Web,
     webhook,
 };
 use crate::{
-    core::{history::RunId, reserve::Reserve},
+    core::{history::RunId, scrape_reserve::ScrapeReserve},
     ports::service::Service,
 };
 
@@ -33,7 +33,7 @@ const MAX_RUNS: usize = 1_000;
 
 #[derive(Clone)]
 pub struct Options {
-    pub access: Access,
+    pub access: AccessPolicy,
     pub telemetry_path: String,
     /// Taken off the scrape's own timeout, for the way back.
     pub timeout_offset: Duration,
@@ -53,8 +53,8 @@ pub(super) struct Site<S> {
     pub(super) service: Arc<S>,
     pub(super) options: Options,
     pub(super) scrapes: Semaphore,
-    pub(super) page: page::State,
-    pub(super) packing: Reserve,
+    pub(super) page: page::PageState,
+    pub(super) packing: ScrapeReserve,
 }
 
 impl<S> Site<S> {
@@ -79,7 +79,13 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         0 => Semaphore::MAX_PERMITS,
         max => max.min(Semaphore::MAX_PERMITS),
     });
-    let site = Arc::new(Site { service, options, scrapes, page: page::State::default(), packing: Reserve::default() });
+    let site = Arc::new(Site {
+        service,
+        options,
+        scrapes,
+        page: page::PageState::default(),
+        packing: ScrapeReserve::default(),
+    });
     let at = |route: &str| site.path(route);
     let mut router = page::routes(Router::new(), at)
         .route(&at(&site.options.telemetry_path), get(scrape::metrics::<S>))
@@ -125,7 +131,7 @@ async fn ready<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
 /// As people's orders, but for the content type: those who call it send none.
 async fn reload<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
-    if let Some(refusal) = orders::forbid(&site, Deed::Order, &parts) {
+    if let Some(refusal) = orders::forbid(&site, ProtectedAction::Order, &parts) {
         return refusal;
     }
     match site.service.reload().await {

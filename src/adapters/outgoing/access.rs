@@ -24,7 +24,7 @@ const MAX_REDIRECTS: usize = 5;
 const USER_AGENT: &str = concat!("defragd/", env!("CARGO_PKG_VERSION"));
 
 #[derive(Clone, Debug)]
-pub struct Access {
+pub struct ClientSettings {
     pub credentials: Credentials,
     pub tls: ClientTls,
     /// For everything: files, names, connection, answer.
@@ -53,7 +53,7 @@ struct Opened {
     url: Url,
 }
 
-impl Access {
+impl ClientSettings {
     /// Whether the TLS files can be used. Blocks while they are read.
     pub(super) fn try_tls(&self, url: &Url) -> Result<(), CallError> {
         self.client(url, url, &[], false).map(drop)

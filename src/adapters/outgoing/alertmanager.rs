@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::{Access, CallError, Remote, Secrets, excerpt, shown};
+use super::{CallError, ClientSettings, Remote, Secrets, excerpt, shown};
 use crate::core::alert::{Alert, AlertStatus, Labels, Notification};
 
 /// Thousands of alerts fit in.
@@ -39,7 +39,7 @@ impl Alertmanager {
     }
 
     /// The same for a check, with whatever it takes to reach it.
-    pub(in crate::adapters) fn checked(url: &str, access: Access) -> Result<Self, CallError> {
+    pub(in crate::adapters) fn checked(url: &str, access: ClientSettings) -> Result<Self, CallError> {
         Ok(Self { remote: Remote::new(url, access, MAX_CHECKED_BYTES)? })
     }
 

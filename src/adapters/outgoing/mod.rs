@@ -21,7 +21,7 @@ use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 
-pub use access::Access;
+pub use access::ClientSettings;
 pub use alertmanager::Alertmanager;
 pub use credentials::Credentials;
 pub(in crate::adapters) use credentials::Secrets;
@@ -80,7 +80,7 @@ pub enum CallError {
 #[derive(Clone, Debug)]
 pub(in crate::adapters) struct Remote {
     base: Url,
-    access: Access,
+    access: ClientSettings,
     max_answer_bytes: usize,
 }
 
@@ -94,7 +94,7 @@ pub(in crate::adapters) struct Heard {
 impl Remote {
     /// At this address, for our own commands.
     fn plain(url: &str, token_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Result<Self, CallError> {
-        let access = Access {
+        let access = ClientSettings {
             credentials: Credentials::bearer(token_file),
             tls: ClientTls { ca_file, ..ClientTls::default() },
             timeout: DEADLINE,
@@ -104,7 +104,11 @@ impl Remote {
     }
 
     /// Looks at the address and the TLS files; the credentials are read when they are needed.
-    pub(in crate::adapters) fn new(url: &str, access: Access, max_answer_bytes: usize) -> Result<Self, CallError> {
+    pub(in crate::adapters) fn new(
+        url: &str,
+        access: ClientSettings,
+        max_answer_bytes: usize,
+    ) -> Result<Self, CallError> {
         let bad = |detail: &str| CallError::Url { url: url.to_owned(), detail: detail.to_owned() };
         let mut base = Url::parse(url).map_err(|error| bad(&error.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {

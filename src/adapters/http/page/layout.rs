@@ -9,7 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::{
     assets::{SCRIPT, STYLE},
     members,
-    session::{FormToken, Standing, Visitor},
+    session::{FormToken, Visitor, VisitorAccess},
     words::segment,
 };
 use crate::{adapters::http::routes::Site, core::history::RunId};
@@ -119,9 +119,9 @@ fn head<S>(site: &Site<S>, visitor: &Visitor, links: &Links) -> Markup {
                 a href=(links.to("/config")) { "Configuration" }
             }
             span #link .dim {}
-            @match visitor.standing {
-                Standing::Stranger => a.button href=(links.to("/login")) { "Log in to give orders" },
-                Standing::LoggedIn => @if let Some(form) = visitor.form(site) {
+            @match visitor.access {
+                VisitorAccess::Stranger => a.button href=(links.to("/login")) { "Log in to give orders" },
+                VisitorAccess::LoggedIn => @if let Some(form) = visitor.form(site) {
                     form method="post" action=(links.to("/logout")) {
                         input type="hidden" name="form" value=(form.token);
                         button type="submit" { "Log out" }

@@ -10,7 +10,7 @@ use crate::{
         history::{MemberEnd, MemberResult},
         story,
     },
-    ports::overview::{Doing, Live},
+    ports::overview::{Live, RunActivity},
 };
 
 /// The latest gates that are shown; all are on the run's page.
@@ -25,9 +25,9 @@ pub(super) fn card(live: &Live, now: Timestamp, links: &Links) -> Markup {
                 a href=(links.cluster(&live.cluster)) { (live.cluster) }
             }
             p.now {
-                b data-say="" { (live.cluster) ": " (live.doing.words()) }
+                b data-say="" { (live.cluster) ": " (live.activity.words()) }
                 " – for " (words::span(words::between(live.since, now))) ", since " (words::at(live.since))
-                @if let Some(left) = live.doing.time_left(words::between(live.since, now)) { ", " (left) }
+                @if let Some(left) = live.activity.time_left(words::between(live.since, now)) { ", " (left) }
             }
             p.dim { "Asked for by " (live.trigger.label()) ", under way for " (words::span(words::between(live.began_at, now))) "." }
             (members(live))
@@ -41,9 +41,9 @@ pub(super) fn card(live: &Live, now: Timestamp, links: &Links) -> Markup {
 }
 
 fn members(live: &Live) -> Markup {
-    let current = match &live.doing {
-        Doing::Defragmenting { intent } => Some((intent, true)),
-        Doing::Settling { intent } => Some((intent, false)),
+    let current = match &live.activity {
+        RunActivity::Defragmenting { intent } => Some((intent, true)),
+        RunActivity::Settling { intent } => Some((intent, false)),
         _ => None,
     };
     if live.members.is_empty() && current.is_none() && live.pending.is_empty() {

@@ -24,7 +24,7 @@ pub(super) use self::{limit::Bucket, users::Checked};
 use crate::ports::web::{ClientAuth, Pem, WebConfig, WebSource};
 
 /// How old what is in use may be when a file changes. Looking costs some system calls.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) struct Active {
     pub(super) tls: Option<Arc<ServerConfig>>,
@@ -108,7 +108,7 @@ impl Web {
 
     fn is_due(&self) -> bool {
         let mut looked_at = self.looked_at.lock();
-        let due = looked_at.elapsed() >= LOOK_AGAIN_AFTER;
+        let due = looked_at.elapsed() >= RECHECK_AFTER;
         if due {
             *looked_at = Instant::now();
         }

@@ -28,7 +28,7 @@ const WITHOUT_MISMATCH: u32 = 1;
 const MAX_TIMES: usize = 100;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Digest {
+pub struct SuccessionNote {
     version: u32,
     pub holder: String,
     pub term: Term,
@@ -92,7 +92,7 @@ pub struct Attempt {
     pub result: MemberResult,
 }
 
-impl Digest {
+impl SuccessionNote {
     /// Of what one journal holds, without what it inherited.
     pub(super) fn of(ledger: &Ledger) -> Self {
         let order = order::in_force(&ledger.orders).cloned();
@@ -212,5 +212,5 @@ impl Digest {
 }
 
 #[cfg(test)]
-#[path = "handover_tests.rs"]
+#[path = "note_tests.rs"]
 mod tests;

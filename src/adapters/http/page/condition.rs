@@ -16,7 +16,7 @@ use crate::{
 
 /// What comes first on the page. The order is that of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum State {
+pub(super) enum ClusterCondition {
     Trouble,
     Running,
     /// A request waits, perhaps for a person.
@@ -27,7 +27,7 @@ pub(super) enum State {
     Fine,
 }
 
-impl State {
+impl ClusterCondition {
     /// In the order of the page.
     pub(super) const ALL: [Self; 6] =
         [Self::Trouble, Self::Running, Self::Waiting, Self::Paused, Self::Unknown, Self::Fine];
@@ -72,20 +72,20 @@ impl State {
     }
 }
 
-pub(super) fn of(view: &ClusterView) -> State {
+pub(super) fn of(view: &ClusterView) -> ClusterCondition {
     let summary = &view.summary;
     if !troubles(view).is_empty() {
-        State::Trouble
+        ClusterCondition::Trouble
     } else if summary.active_run.is_some() {
-        State::Running
+        ClusterCondition::Running
     } else if summary.queued_run.is_some() {
-        State::Waiting
+        ClusterCondition::Waiting
     } else if summary.paused.is_some() {
-        State::Paused
+        ClusterCondition::Paused
     } else if view.seen.is_none() {
-        State::Unknown
+        ClusterCondition::Unknown
     } else {
-        State::Fine
+        ClusterCondition::Fine
     }
 }
 
@@ -141,9 +141,9 @@ fn of_members(facts: &ClusterFacts, view: &ClusterView, troubles: &mut Vec<Strin
 
 /// Whether the member is being defragmented, by whomever.
 pub(super) fn is_defragmenting(view: &ClusterView, member: &MemberFacts) -> bool {
-    use crate::ports::overview::Doing;
+    use crate::ports::overview::RunActivity;
     let ours = view.live.as_ref().is_some_and(
-        |live| matches!(&live.doing, Doing::Defragmenting { intent } if intent.member_id == member.member.id),
+        |live| matches!(&live.activity, RunActivity::Defragmenting { intent } if intent.member_id == member.member.id),
     );
     ours || member.defrag_in_flight() == Some(true)
 }
