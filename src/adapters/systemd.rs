@@ -14,10 +14,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// systemd shows one line.
 const MAX_STATUS_CHARS: usize = 200;
 
-/// Why there are no sockets.
 #[derive(Debug, Error)]
 pub enum SocketError {
-    /// None was passed.
     #[error(
         "--web.systemd-socket: systemd passed no socket (LISTEN_FDS, LISTEN_PID): start defragd by its .socket unit, or remove the flag"
     )]
@@ -29,7 +27,6 @@ pub enum SocketError {
     Unusable {
         /// From 0 on.
         number: usize,
-        /// Why.
         source: io::Error,
     },
 }
@@ -45,7 +42,6 @@ pub fn sockets() -> Result<Vec<TcpListener>, SocketError> {
     if sockets.is_empty() { Err(SocketError::None) } else { Ok(sockets) }
 }
 
-/// Who watches us.
 #[derive(Clone, Copy, Debug)]
 pub struct Manager {
     listens: bool,

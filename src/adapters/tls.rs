@@ -17,9 +17,7 @@ use rustls::{
 use rustls_platform_verifier::BuilderVerifierExt;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-/// Which servers a client trusts.
 pub(super) enum Trust {
-    /// The system's authorities.
     System,
     /// Those of these CAs, and no others.
     Authorities(Authorities),

@@ -23,18 +23,15 @@ const MAX_POINTS: i64 = 200_000;
 /// A month by the hour: enough for the trend, and about a second of work for Prometheus.
 const USUAL_POINTS: i64 = 720;
 
-/// The question of a report.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// Where it ends, in seconds since 1970.
     pub to: i64,
-    /// How long it is.
     pub range: Duration,
     /// The time between two samples; derived from the range if absent.
     pub step: Option<Duration>,
 }
 
-/// All clusters' reviews.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
     /// The range that was reviewed.

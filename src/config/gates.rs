@@ -36,40 +36,30 @@ const CLUSTER_VARIABLE: &str = "$etcd_cluster";
 /// A longer check would delay a run by more than the run itself takes.
 const MAX_CHECK: Duration = Duration::from_hours(1);
 
-/// A gate of a cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateSettings {
     /// Its name, its moments, and the effect of a failure.
     pub rule: GateRule,
-    /// What it checks.
     pub check: CheckSettings,
 }
 
 /// What a gate checks, with the settings of its kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CheckSettings {
-    /// The answer of a URL.
     Http(HttpSettings),
-    /// A connection.
     Tcp(TcpSettings),
-    /// A query of Prometheus.
     Promql(PromqlSettings),
-    /// Alerts.
     Alertmanager(AlertmanagerSettings),
-    /// Pods.
     KubernetesPods(KubernetesPodsSettings),
 }
 
-/// TLS of an outgoing connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
     /// The CAs to trust; the system's if absent.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// The name to request and to verify, if it differs from the address.
     pub server_name: Option<String>,
-    /// Talk to anybody.
     pub insecure_skip_verify: bool,
 }
 
@@ -80,11 +70,9 @@ pub struct AccessSettings {
     pub headers: BTreeMap<String, String>,
     /// Sent with the content of the files.
     pub header_files: BTreeMap<String, PathBuf>,
-    /// The file with the bearer token.
     pub bearer_token_file: Option<PathBuf>,
     /// The user and the file with its password.
     pub basic_auth: Option<(String, PathBuf)>,
-    /// TLS.
     pub tls: TlsSettings,
 }
 
@@ -101,14 +89,12 @@ pub struct TrySettings {
     pub hold: Duration,
 }
 
-/// The answer of a URL.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpSettings {
     /// Without user information.
     pub url: Url,
     /// A method that only reads, or `POST`.
     pub method: String,
-    /// How.
     pub access: AccessSettings,
     /// The statuses that pass.
     pub expect_status: Statuses,
@@ -116,11 +102,9 @@ pub struct HttpSettings {
     pub expect_body: Option<Pattern>,
     /// Whether to follow redirects.
     pub follow_redirects: bool,
-    /// How long.
     pub tries: TrySettings,
 }
 
-/// A connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpSettings {
     /// A name or an address, without brackets.
@@ -129,26 +113,20 @@ pub struct TcpSettings {
     pub port: u16,
     /// A handshake too.
     pub tls: Option<TlsSettings>,
-    /// How long.
     pub tries: TrySettings,
 }
 
-/// A query of Prometheus.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromqlSettings {
     /// The base, without query.
     pub url: Url,
     /// With the cluster's name filled in.
     pub query: String,
-    /// The result that passes.
     pub expect: Samples,
-    /// How.
     pub access: AccessSettings,
-    /// How long.
     pub tries: TrySettings,
 }
 
-/// Alerts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertmanagerSettings {
     /// The base, without query.
@@ -157,13 +135,10 @@ pub struct AlertmanagerSettings {
     pub matchers: Vec<String>,
     /// Names of alerts that do not count as failures.
     pub ignore: BTreeSet<String>,
-    /// How.
     pub access: AccessSettings,
-    /// How long.
     pub tries: TrySettings,
 }
 
-/// Pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesPodsSettings {
     /// The cluster that defragd runs in, if absent.

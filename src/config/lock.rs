@@ -20,7 +20,6 @@ const DEFAULT_TTL: Duration = Duration::from_secs(60);
 /// Which of several replicas acts on a cluster, and how they reach each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockSettings {
-    /// Where the lock is stored.
     pub kind: LockKind,
     /// How long the lock stays with a replica that has died.
     pub ttl: Duration,
@@ -39,13 +38,10 @@ impl LockSettings {
     }
 }
 
-/// Where the lock is stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LockKind {
-    /// There is a single replica.
     #[default]
     None,
-    /// In an etcd.
     Etcd {
         /// Before all keys.
         prefix: String,
@@ -56,7 +52,6 @@ pub enum LockKind {
     Kubernetes {
         /// The cluster that defragd runs in, if absent.
         kubeconfig: Option<PathBuf>,
-        /// Which context of the kubeconfig.
         context: Option<String>,
         /// The namespace of the Leases; the pod's own if absent.
         namespace: Option<String>,
@@ -72,7 +67,6 @@ pub struct Coordination {
     pub endpoints: Vec<String>,
     /// The CAs to trust; the system's if absent.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// etcd user and the file with its password.
     pub user: Option<(String, PathBuf)>,
@@ -81,13 +75,10 @@ pub struct Coordination {
 /// The credentials for the other replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerSettings {
-    /// Opens their webhook.
     pub token_file: Option<PathBuf>,
-    /// Opens their orders.
     pub admin_token_file: Option<PathBuf>,
     /// The CAs to trust; the system's if absent.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
 }
 

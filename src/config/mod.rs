@@ -30,7 +30,6 @@ pub use source::Source;
 
 use crate::core::{alert::Selector, policy::Policy};
 
-/// One configured cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterSettings {
     /// Unique; the metric label `etcd_cluster`.
@@ -41,7 +40,6 @@ pub struct ClusterSettings {
     pub discovery: Option<DiscoverySettings>,
     /// The CAs to trust; the system's if absent.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// etcd user and the file with its password.
     pub user: Option<(String, PathBuf)>,
@@ -49,7 +47,6 @@ pub struct ClusterSettings {
     pub metrics: Option<MetricsSettings>,
     /// The backend quota of members that do not report it.
     pub quota: Option<ByteSize>,
-    /// Which alerts concern this cluster.
     pub selector: Selector,
     /// When to act, and under which conditions.
     pub policy: Policy,
@@ -57,7 +54,6 @@ pub struct ClusterSettings {
     pub gates: Vec<GateSettings>,
 }
 
-/// The source of endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverySettings {
     /// The domain of the SRV records.
@@ -75,22 +71,19 @@ pub struct DiscoverySettings {
 pub struct Settings {
     /// At least one, or there are modules.
     pub clusters: Vec<ClusterSettings>,
-    /// Which of several replicas acts.
     pub lock: LockSettings,
     /// How clusters that are not configured may be probed, by name.
     pub modules: BTreeMap<String, ModuleSettings>,
     /// The targets of run notifications.
     pub notify: Vec<gates::notify::NotifySettings>,
-    /// As it is exposed to clients: see [`raw::File::shown`].
-    pub shown: serde_json::Value,
+    /// As it is exposed to clients: see [`raw::File::redacted`].
+    pub redacted: serde_json::Value,
 }
 
 /// A place in a file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Line.
     pub line: usize,
-    /// Character in it.
     pub column: usize,
 }
 
@@ -105,17 +98,10 @@ pub struct Problem {
     pub what: String,
 }
 
-/// Why there is no configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     /// All problems, in the order of the file.
     #[error("{}", list(path.as_deref(), problems))]
     Invalid {
@@ -149,7 +135,6 @@ fn plain(line: &str) -> String {
 }
 
 impl Settings {
-    /// Reads and checks a file.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         Self::from_source(&mut Source::open(path)?, |_| ())
     }

@@ -31,7 +31,6 @@ impl fmt::Display for RunId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
-    /// A firing alert.
     Alert,
     /// An operator: `defragd run`, or `POST /api/v1/clusters/{name}/run`.
     Manual,
@@ -97,9 +96,7 @@ fn one_spelling<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error
 /// A request for a run of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// The cluster's name in the configuration.
     pub cluster: String,
-    /// What asked.
     pub trigger: Trigger,
     /// The alerts behind it, if any.
     pub alerts: Vec<AlertKey>,
@@ -116,7 +113,6 @@ impl Request {
     }
 }
 
-/// A member's file at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
     /// Of the file, bytes.
@@ -130,13 +126,10 @@ pub struct Sizes {
 /// The decision to defragment a member, recorded before the RPC is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
-    /// The member.
     pub member_id: MemberId,
-    /// Its name.
     pub member: String,
     /// Whether it was the leader when the decision was made.
     pub is_leader: bool,
-    /// Why it needs a defragmentation.
     pub need: Need,
     /// Measured just before.
     pub before: Sizes,
@@ -165,7 +158,6 @@ pub enum MemberEnd {
     },
     /// Something failed. The member may or may not have become smaller.
     Failed {
-        /// What failed.
         reason: Reason,
         /// The last measured sizes, if any.
         after: Option<Sizes>,
@@ -177,19 +169,13 @@ pub enum MemberEnd {
         after: Option<Sizes>,
     },
     /// The run was stopped between the intent and the RPC: Defragment was not sent.
-    NotSent {
-        /// Why.
-        reason: Reason,
-    },
+    NotSent { reason: Reason },
 }
 
-/// The attempt on one member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemberResult {
-    /// What was intended.
     #[serde(flatten)]
     pub intent: Intent,
-    /// How it ended.
     #[serde(flatten)]
     pub end: MemberEnd,
 }
@@ -228,7 +214,7 @@ impl MemberResult {
 /// An action of a run besides defragmenting, recorded before it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
-pub enum Step {
+pub enum RunStep {
     /// The history is compacted.
     Compact {
         /// Up to this revision.
@@ -236,16 +222,13 @@ pub enum Step {
     },
     /// Leadership is transferred.
     MoveLeader {
-        /// The leader.
         from: MemberId,
         /// The voter that becomes the leader.
         to: MemberId,
-        /// Its name.
         member: String,
     },
     /// An alarm NOSPACE is disarmed.
     DisarmNoSpace {
-        /// Who raised it.
         member_id: Option<MemberId>,
         /// Its name, or its id if it is no longer a member.
         member: String,
@@ -261,20 +244,11 @@ pub enum Outcome {
     /// No member needed it when it was measured again.
     NothingToDo,
     /// The mode is observe: these members would have been defragmented, in this order.
-    Observed {
-        /// Their names.
-        members: Vec<String>,
-    },
+    Observed { members: Vec<String> },
     /// It was not safe to begin. Nothing was touched.
-    Refused {
-        /// Why.
-        reason: Reason,
-    },
+    Refused { reason: Reason },
     /// Something failed during the run; no further member was started.
-    Failed {
-        /// What.
-        reason: Reason,
-    },
+    Failed { reason: Reason },
     /// The members' data was compared after the last member, and differs. Automation starts nothing until an operator
     /// resumes.
     Mismatched {
@@ -282,15 +256,9 @@ pub enum Outcome {
         reason: Reason,
     },
     /// Ended early on purpose; no further member was started.
-    Stopped {
-        /// Why.
-        reason: Reason,
-    },
+    Stopped { reason: Reason },
     /// The process ended during the run; what a later process could still determine is in the results.
-    Interrupted {
-        /// What is known.
-        reason: Reason,
-    },
+    Interrupted { reason: Reason },
 }
 
 impl Outcome {
@@ -348,46 +316,38 @@ pub enum Entry {
     Accepted(Request),
     /// Further alerts that the run serves.
     Joined {
-        /// Theirs.
         alerts: Vec<AlertKey>,
     },
     /// Some of its alerts no longer fire. Also recorded after the end of a run that is to be retried.
     Resolved {
-        /// Theirs.
         alerts: Vec<AlertKey>,
     },
     /// An operator approved the run.
     Approved {
-        /// The operator's name, as given.
         by: String,
     },
     /// An operator cancelled the request. Also recorded after the end of a run that is to be retried.
     Cancelled(Cancellation),
     /// The replica that holds the cluster's lock has it in its journal.
-    HandedOver(HandedOver),
-    /// Its turn came.
+    #[serde(alias = "handed_over")]
+    Forwarded(ForwardedRequest),
     Started {
-        /// The policy's mode.
         mode: Mode,
         /// The term of the lock; `None` without a lock.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         term: Option<Term>,
     },
     /// Something other than Defragment is about to be sent.
-    Step(Step),
+    Step(RunStep),
     /// Defragment is about to be sent.
     Intent(Intent),
-    /// The attempt on a member ended.
     Result(MemberResult),
-    /// A gate was checked.
     Gate(GateResult),
     /// The members' data was compared, or that failed too often.
     Verified(Verification),
-    /// The run ended.
     Finished(Outcome),
     /// Earlier runs had the same result, changed nothing, and were deleted.
     Repeats {
-        /// How many.
         times: u32,
         /// When the first of them was accepted.
         since: Timestamp,
@@ -397,19 +357,15 @@ pub enum Entry {
 /// An entry of the journal with its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The run it belongs to.
     pub run: RunId,
-    /// When it was written.
     pub at: Timestamp,
-    /// What it says.
     #[serde(flatten)]
     pub entry: Entry,
 }
 
 /// The lock holder's copy of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HandedOver {
-    /// Which.
+pub struct ForwardedRequest {
     pub holder: Holder,
     /// The run's number in its journal.
     #[serde(rename = "holders_run")]
@@ -422,30 +378,24 @@ pub struct HandedOver {
 /// The approval of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Approval {
-    /// The operator's name, as given.
     pub by: String,
-    /// When.
     pub at: Timestamp,
 }
 
 /// The cancellation of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancellation {
-    /// The operator's name, as given.
     pub by: String,
-    /// The reason, as given.
     pub reason: String,
 }
 
 /// A run, put together from its records.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunView {
-    /// Its number.
     pub id: RunId,
     /// The request that it serves.
     #[serde(flatten)]
     pub request: Request,
-    /// When the request was accepted.
     pub accepted_at: Timestamp,
     /// The alerts of the request that no longer fire.
     pub resolved: Vec<AlertKey>,
@@ -454,14 +404,11 @@ pub struct RunView {
     /// Who cancelled the request, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancellation>,
-    /// When.
     #[serde(skip)]
     pub cancelled_at: Option<Timestamp>,
     /// The other replica that has it.
-    pub handed_over: Option<HandedOver>,
-    /// When it started.
+    pub forwarded_to: Option<ForwardedRequest>,
     pub started_at: Option<Timestamp>,
-    /// When it ended.
     pub finished_at: Option<Timestamp>,
     /// How it ended; `None` while it waits or runs.
     #[serde(flatten)]
@@ -471,7 +418,7 @@ pub struct RunView {
     /// The attempts, in order.
     pub members: Vec<MemberResult>,
     /// The other steps, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<RunStep>,
     /// The results of the gates, in order.
     pub gates: Vec<GateResult>,
     /// The result of the comparison of the members' data.
@@ -500,7 +447,7 @@ impl RunView {
                     approved: None,
                     cancelled: None,
                     cancelled_at: None,
-                    handed_over: None,
+                    forwarded_to: None,
                     started_at: None,
                     finished_at: None,
                     outcome: None,
@@ -531,7 +478,7 @@ impl RunView {
                     view.cancelled = view.cancelled.take().or(Some(cancellation));
                     view.cancelled_at = Some(at);
                 }
-                Entry::HandedOver(to) => view.handed_over = Some(to),
+                Entry::Forwarded(to) => view.forwarded_to = Some(to),
                 Entry::Started { .. } => {
                     view.started_at = view.started_at.or(Some(at));
                     view.starts += 1;
@@ -564,7 +511,7 @@ impl RunView {
     }
 
     /// The alerts behind it that are not known to be resolved.
-    pub fn standing_alerts(&self) -> impl Iterator<Item = &AlertKey> {
+    pub fn open_alerts(&self) -> impl Iterator<Item = &AlertKey> {
         self.request.alerts.iter().filter(|key| !self.resolved.contains(key))
     }
 

@@ -1,6 +1,6 @@
 //! Who may act on a cluster, as one replica knows it: answers of the lock's store in, a state out.
 //!
-//! It is not enough that the lock was acquired once, it must certainly still be held: [`State::Held`] ends by itself at
+//! It is not enough that the lock was acquired once, it must certainly still be held: [`LockState::Held`] ends by itself at
 //! a moment of the monotonic clock that is counted from when the renewal was *sent*, so that a process that was
 //! suspended or cut off finds at its next check that it holds nothing. Times are durations since any fixed moment.
 
@@ -41,50 +41,43 @@ pub struct Holder {
 
 /// The store's answer, after it renewed our candidacy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// This replica holds the lock.
+pub enum LockAnswer {
     Held {
-        /// Since when.
         term: Term,
         /// For this long after the renewal was sent, no other replica can acquire it.
         ttl: Duration,
     },
-    /// It is another's.
     Elsewhere {
-        /// Whose.
         holder: Holder,
     },
 }
 
 /// What this replica knows of the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum LockState {
     /// The store has not answered.
     Unknown {
         /// The error instead.
         detail: String,
     },
-    /// It is another's.
     Elsewhere {
-        /// Whose.
         holder: Holder,
     },
     /// This replica holds it, until a moment.
     Held {
-        /// Since when.
         term: Term,
         /// From here on another replica may hold it.
         until: Duration,
         /// From here on nothing of the last holder can be in flight any more.
         acts_from: Duration,
         /// Why the last renewal failed.
-        trouble: Option<String>,
+        renewal_error: Option<String>,
     },
 }
 
 /// Whether the lock was acquired or lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum LockChange {
     /// It was acquired.
     Gained(Term),
     /// It was lost.
@@ -93,7 +86,7 @@ pub enum Change {
     Same,
 }
 
-impl State {
+impl LockState {
     /// Before the first answer.
     pub fn unknown() -> Self {
         Self::Unknown { detail: "its store has not answered yet".to_owned() }
@@ -101,28 +94,28 @@ impl State {
 
     /// Held forever: without a lock.
     pub fn always() -> Self {
-        Self::Held { term: Term(0), until: Duration::MAX, acts_from: Duration::ZERO, trouble: None }
+        Self::Held { term: Term(0), until: Duration::MAX, acts_from: Duration::ZERO, renewal_error: None }
     }
 
     /// The state after the store answered, or did not. A store that does not answer changes nothing: the validity runs
     /// out by itself.
     #[must_use]
-    pub fn heard(&self, sent_at: Duration, now: Duration, settling: Duration, answer: &Fact<Standing>) -> Self {
+    pub fn heard(&self, sent_at: Duration, now: Duration, settling: Duration, answer: &Fact<LockAnswer>) -> Self {
         match answer {
-            Ok(Standing::Held { term, ttl }) => {
+            Ok(LockAnswer::Held { term, ttl }) => {
                 let until = sent_at.saturating_add(ttl.saturating_sub(*ttl / MARGIN_PART));
                 // Under the same term no other replica can have held it, even if the state was unknown for a while.
                 let acts_from = match self {
                     Self::Held { term: before, acts_from, .. } if before == term => *acts_from,
                     _ => now.saturating_add(settling),
                 };
-                Self::Held { term: *term, until, acts_from, trouble: None }
+                Self::Held { term: *term, until, acts_from, renewal_error: None }
             }
-            Ok(Standing::Elsewhere { holder }) => Self::Elsewhere { holder: holder.clone() },
+            Ok(LockAnswer::Elsewhere { holder }) => Self::Elsewhere { holder: holder.clone() },
             Err(unknown) => match self {
                 Self::Held { term, until, acts_from, .. } => {
-                    let trouble = Some(unknown.detail.clone());
-                    Self::Held { term: *term, until: *until, acts_from: *acts_from, trouble }
+                    let renewal_error = Some(unknown.detail.clone());
+                    Self::Held { term: *term, until: *until, acts_from: *acts_from, renewal_error }
                 }
                 _ => Self::Unknown { detail: unknown.detail.clone() },
             },
@@ -173,17 +166,19 @@ impl State {
     }
 
     /// Whether the lock was acquired or lost between the two states, each at its time.
-    pub fn change(before: Option<Term>, after: Option<Term>) -> Change {
+    pub fn change(before: Option<Term>, after: Option<Term>) -> LockChange {
         match (before, after) {
-            (before, Some(term)) if before != Some(term) => Change::Gained(term),
-            (Some(term), None) => Change::Lost(term),
-            _ => Change::Same,
+            (before, Some(term)) if before != Some(term) => LockChange::Gained(term),
+            (Some(term), None) => LockChange::Lost(term),
+            _ => LockChange::Same,
         }
     }
 
     fn overdue(&self) -> String {
         match self {
-            Self::Held { trouble: Some(trouble), .. } => format!("it could not be renewed in time: {trouble}"),
+            Self::Held { renewal_error: Some(renewal_error), .. } => {
+                format!("it could not be renewed in time: {renewal_error}")
+            }
             _ => "it was not renewed in time; was this process or its machine suspended?".to_owned(),
         }
     }
@@ -197,16 +192,16 @@ mod tests {
     const S: Duration = Duration::from_secs(1);
 
     #[expect(clippy::unnecessary_wraps, reason = "as the store answers")]
-    fn won(term: u64) -> Fact<Standing> {
-        Ok(Standing::Held { term: Term(term), ttl: S * 60 })
+    fn won(term: u64) -> Fact<LockAnswer> {
+        Ok(LockAnswer::Held { term: Term(term), ttl: S * 60 })
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as the store answers")]
-    fn elsewhere() -> Fact<Standing> {
-        Ok(Standing::Elsewhere { holder: Holder { name: "b".to_owned(), url: None } })
+    fn elsewhere() -> Fact<LockAnswer> {
+        Ok(LockAnswer::Elsewhere { holder: Holder { name: "b".to_owned(), url: None } })
     }
 
-    fn silent() -> Fact<Standing> {
+    fn silent() -> Fact<LockAnswer> {
         Err(Unknown::new(UnknownKind::TimedOut, "no answer"))
     }
 
@@ -216,16 +211,16 @@ mod tests {
 
     #[test]
     fn the_validity_counts_from_when_the_renewal_was_sent() {
-        let state = State::unknown().heard(S * 100, S * 130, S * 30, &won(7));
+        let state = LockState::unknown().heard(S * 100, S * 130, S * 30, &won(7));
         assert_eq!(state.held(S * 153), Some(Term(7)));
         assert_eq!(state.held(S * 154), None, "60 s after 100 s, less a tenth");
-        let late = State::unknown().heard(S * 100, S * 155, S * 30, &won(7));
+        let late = LockState::unknown().heard(S * 100, S * 155, S * 30, &won(7));
         assert_eq!(late.held(S * 155), None, "an answer that took longer than the validity is worth nothing");
     }
 
     #[test]
     fn a_new_term_waits_until_nothing_of_the_last_holder_is_on_its_way() {
-        let first = State::unknown().heard(S, S, S * 30, &won(7));
+        let first = LockState::unknown().heard(S, S, S * 30, &won(7));
         assert_eq!(label(first.may_begin(S * 30)), Err("lock_settling"));
         assert_eq!(label(first.may_begin(S * 31)), Ok(7));
         let renewed = first.heard(S * 40, S * 41, S * 30, &won(7));
@@ -237,19 +232,19 @@ mod tests {
 
     #[test]
     fn a_store_that_does_not_answer_takes_nothing_away_before_the_validity_ends() {
-        let state = State::unknown().heard(S, S, S * 30, &won(7)).heard(S * 10, S * 12, S * 30, &silent());
+        let state = LockState::unknown().heard(S, S, S * 30, &won(7)).heard(S * 10, S * 12, S * 30, &silent());
         assert_eq!(label(state.may_begin(S * 54)), Ok(7));
         assert_eq!(label(state.may_begin(S * 55)), Err("lock_unknown"));
         assert!(state.may_begin(S * 55).is_err_and(|reason| reason.to_string().contains("no answer")));
         // The lease was still alive, and so was the term.
         let back = state.heard(S * 56, S * 57, S * 30, &won(7));
         assert_eq!(label(back.may_begin(S * 57)), Ok(7));
-        assert_eq!(label(State::unknown().heard(S, S, S, &silent()).may_begin(S)), Err("lock_unknown"));
+        assert_eq!(label(LockState::unknown().heard(S, S, S, &silent()).may_begin(S)), Err("lock_unknown"));
     }
 
     #[test]
     fn what_began_under_a_term_ends_with_it() {
-        let state = State::unknown().heard(S, S, S * 30, &won(7));
+        let state = LockState::unknown().heard(S, S, S * 30, &won(7));
         assert_eq!(state.lost(Term(7), S * 54), None);
         assert!(state.lost(Term(7), S * 55).is_some_and(|reason| reason.label() == "lock_lost"));
         let other = state.heard(S * 20, S * 20, S * 30, &elsewhere());
@@ -262,7 +257,7 @@ mod tests {
 
     #[test]
     fn without_a_lock_everything_may_begin() {
-        let state = State::always();
+        let state = LockState::always();
         assert_eq!(label(state.may_begin(Duration::ZERO)), Ok(0));
         assert_eq!(state.lost(Term(0), Duration::from_secs(u64::MAX)), None);
     }
@@ -270,14 +265,14 @@ mod tests {
     #[test]
     fn gains_and_losses_are_told_from_renewals() {
         let table = [
-            (None, None, Change::Same),
-            (None, Some(7), Change::Gained(Term(7))),
-            (Some(7), Some(7), Change::Same),
-            (Some(7), Some(9), Change::Gained(Term(9))),
-            (Some(7), None, Change::Lost(Term(7))),
+            (None, None, LockChange::Same),
+            (None, Some(7), LockChange::Gained(Term(7))),
+            (Some(7), Some(7), LockChange::Same),
+            (Some(7), Some(9), LockChange::Gained(Term(9))),
+            (Some(7), None, LockChange::Lost(Term(7))),
         ];
         for (before, after, expected) in table {
-            assert_eq!(State::change(before.map(Term), after.map(Term)), expected, "{before:?} {after:?}");
+            assert_eq!(LockState::change(before.map(Term), after.map(Term)), expected, "{before:?} {after:?}");
         }
     }
 }

@@ -7,24 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use super::history::RunId;
 
-/// An order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum Order {
     /// No run starts, and a run in progress starts no further member.
     Pause {
-        /// The operator's name, as given.
         by: String,
-        /// Why.
         reason: String,
         /// When it ends by itself.
         until: Option<Timestamp>,
     },
     /// Ends a pause, closes the breaker, and allows automatic runs again after a failure that needs an operator.
     Resume {
-        /// The operator's name, as given.
         by: String,
-        /// Why.
         reason: String,
         /// The newest run that had ended then. By its number, because clocks may be set back.
         last_ended: Option<RunId>,
@@ -53,11 +48,8 @@ pub fn in_force(orders: &[OrderRecord]) -> Option<&OrderRecord> {
 /// An action with its time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderRecord {
-    /// Of which cluster.
     pub cluster: String,
-    /// When it was recorded.
     pub at: Timestamp,
-    /// What it says.
     #[serde(flatten)]
     pub order: Order,
 }

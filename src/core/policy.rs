@@ -16,7 +16,6 @@ pub enum Mode {
     Observe,
     /// Real runs, each only after an operator has approved it.
     Approve,
-    /// Runs for real.
     Enforce,
 }
 
@@ -44,7 +43,6 @@ pub enum LeaderPolicy {
     Last,
     /// It first transfers leadership to a voter that needs no defragmentation, and is defragmented as a follower.
     LastAfterTransfer,
-    /// It is skipped.
     Skip,
 }
 
@@ -82,7 +80,6 @@ pub enum Compaction {
     OlderThan(Duration),
 }
 
-/// The policy of one cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// What defragd may do.
@@ -124,7 +121,6 @@ pub struct Policy {
     // ---- admission ----
     /// When a member needs a defragmentation, instead of the thresholds above. With NOSPACE it does in any case.
     pub rule: Option<Rule>,
-    /// When runs may begin.
     pub windows: Schedule,
     /// When a run is requested without an alert.
     pub schedule: Timetable,

@@ -181,7 +181,6 @@ fn values(status: &Status) -> [(&'static str, Option<f64>); 5] {
     ]
 }
 
-/// The type of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Number,

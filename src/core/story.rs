@@ -7,9 +7,11 @@ use jiff::Timestamp;
 
 use super::{
     gate::GateResult,
-    history::{AlertKey, Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, RunView, Sizes, Step, Trigger},
+    history::{
+        AlertKey, Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, RunStep, RunView, Sizes, Trigger,
+    },
     policy::Need,
-    verify::{Verdict, Verification},
+    verify::{HashVerdict, Verification},
 };
 
 /// An entry in one line.
@@ -28,7 +30,7 @@ pub fn line(entry: &Entry) -> String {
         Entry::Cancelled(Cancellation { by, reason }) if reason.is_empty() => format!("cancelled by {by}"),
         Entry::Cancelled(Cancellation { by, reason }) => format!("cancelled by {by}: {reason}"),
         Entry::Approved { by } => format!("approved by {by}"),
-        Entry::HandedOver(to) => format!("forwarded to {}, which has it as run {}", to.holder.name, to.run),
+        Entry::Forwarded(to) => format!("forwarded to {}, which has it as run {}", to.holder.name, to.run),
         Entry::Started { mode, term: None } => format!("started in mode {}", mode.label()),
         Entry::Started { mode, term: Some(term) } => format!("started in mode {}, under term {term}", mode.label()),
         Entry::Step(step) => about(step),
@@ -56,16 +58,14 @@ pub fn repeats_of(run: &RunView) -> Option<String> {
     run.repeats_since.map(|since| repeats(run.repeats, since))
 }
 
-/// What a step does.
-pub fn about(step: &Step) -> String {
+pub fn about(step: &RunStep) -> String {
     match step {
-        Step::Compact { revision } => format!("compacting up to revision {revision}"),
-        Step::MoveLeader { member, .. } => format!("transferring leadership to {member}"),
-        Step::DisarmNoSpace { member, .. } => format!("disarming NOSPACE of {member}"),
+        RunStep::Compact { revision } => format!("compacting up to revision {revision}"),
+        RunStep::MoveLeader { member, .. } => format!("transferring leadership to {member}"),
+        RunStep::DisarmNoSpace { member, .. } => format!("disarming NOSPACE of {member}"),
     }
 }
 
-/// The result of a gate.
 pub fn gate(result: &GateResult) -> String {
     let said = match result.label() {
         "warned" => "FAILED, continuing",
@@ -80,12 +80,12 @@ pub fn verified(verification: &Verification) -> String {
     let Verification { revision, hashes, verdict } = verification;
     let each: Vec<_> = hashes.iter().map(|one| format!("{} {:08x}", one.member, one.data.hash)).collect();
     match verdict {
-        Verdict::Equal => {
+        HashVerdict::Equal => {
             let hash = hashes.first().map(|one| one.data.hash).unwrap_or_default();
             format!("the data of all {} voters is the same at revision {revision} (hash {hash:08x})", hashes.len())
         }
-        Verdict::Different => format!("the members' data differs at revision {revision}: {}", each.join(", ")),
-        Verdict::Unknown { detail } => format!("warning: the members' data could not be compared: {detail}"),
+        HashVerdict::Different => format!("the members' data differs at revision {revision}: {}", each.join(", ")),
+        HashVerdict::Unknown { detail } => format!("warning: the members' data could not be compared: {detail}"),
     }
 }
 

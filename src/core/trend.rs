@@ -47,7 +47,6 @@ pub struct Slope {
     pub per_day: f64,
     /// Where the interval begins.
     pub low: f64,
-    /// Where it ends.
     pub high: f64,
 }
 
@@ -61,27 +60,24 @@ pub struct Trend {
     /// When the last point was.
     pub last: i64,
     /// Sudden changes that the slope leaves out.
-    pub steps: Vec<Step>,
+    pub steps: Vec<LevelShift>,
     /// Sudden changes that are too many to be excluded, and are part of the slope.
     pub recurring_steps: usize,
 }
 
 /// A sudden change that stayed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Step {
+pub struct LevelShift {
     /// The first bucket after it.
     pub at: i64,
-    /// By how much.
     pub by: f64,
 }
 
 /// Why there is no trend.
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 pub enum TooLittle {
-    /// Few points.
     #[error("only {}, but at least {MIN_BUCKETS} are needed", story::count(*.0, "point"))]
     Points(usize),
-    /// A short time.
     #[error("only {} hours of data, but a day is needed", .0 / 3600)]
     Span(i64),
 }
@@ -111,7 +107,8 @@ pub fn trend(points: &[Point]) -> Result<Trend, TooLittle> {
     let parts = parts(&buckets, &cuts);
     let (pairs, residuals) = sen(&parts);
     let per_second = pairs.0;
-    let steps = cuts.iter().map(|(index, by)| Step { at: first.0 + whole(buckets[*index].at), by: *by }).collect();
+    let steps =
+        cuts.iter().map(|(index, by)| LevelShift { at: first.0 + whole(buckets[*index].at), by: *by }).collect();
     let end = number(span);
     // From the last part and the last day, so that neither a step nor a bend long ago counts.
     let recent = parts.last().copied().unwrap_or_default();

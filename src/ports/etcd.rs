@@ -32,7 +32,7 @@ pub enum Renewal {
     /// They are unchanged.
     Unchanged,
     /// They changed, and new connections use them.
-    Taken,
+    Applied,
     /// They changed and are invalid: the previous ones stay in use. The text is for people.
     Refused(String),
 }
@@ -59,7 +59,6 @@ impl<F: Fn() -> Option<Reason> + Send + Sync> Permit for F {
     }
 }
 
-/// Always.
 #[derive(Clone, Copy, Debug)]
 pub struct Permitted;
 
@@ -69,7 +68,6 @@ impl Permit for Permitted {
     }
 }
 
-/// See the module's contract.
 pub trait Etcd: Send + Sync + 'static {
     /// The member list from any endpoint; the first answer wins.
     fn members(&self) -> impl Future<Output = Fact<Membership>> + Send;

@@ -13,8 +13,7 @@ use crate::core::gate::{GateRule, Moment};
 
 /// The circumstances of a check.
 #[derive(Clone, Copy, Debug)]
-pub struct Occasion<'a> {
-    /// At which moment of the run.
+pub struct CheckContext<'a> {
     pub moment: Moment,
     /// The baseline that the same gate recorded before the run; `None` before the run, or for gates without one.
     pub baseline: Option<&'a Value>,
@@ -23,7 +22,6 @@ pub struct Occasion<'a> {
 /// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// Whether the check passed.
     pub passed: bool,
     /// One line for people: what was found and, if it failed, what was expected.
     pub detail: String,
@@ -34,7 +32,6 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// All is well.
     pub fn pass(detail: impl Into<String>) -> Self {
         Self { passed: true, detail: detail.into(), ..Self::default() }
     }
@@ -52,10 +49,9 @@ impl Reading {
     }
 }
 
-/// See the module's contract.
 pub trait GateProbe: Send + Sync + 'static {
     /// Checks once, including the repetitions and grace period of its configuration.
-    fn check<'a>(&'a self, occasion: Occasion<'a>) -> BoxFuture<'a, Reading>;
+    fn check<'a>(&'a self, context: CheckContext<'a>) -> BoxFuture<'a, Reading>;
 }
 
 /// A gate that can be checked.
@@ -65,7 +61,6 @@ pub struct Gate {
     pub rule: GateRule,
     /// A check that takes longer counts as failed, repetitions and grace period included.
     pub limit: Duration,
-    /// What checks it.
     pub probe: Arc<dyn GateProbe>,
 }
 

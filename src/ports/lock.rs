@@ -8,23 +8,22 @@ use futures_util::future::BoxFuture;
 
 use crate::core::{
     cluster::Fact,
-    lock::{Standing, Term},
+    lock::{LockAnswer, Term},
 };
 
-/// See the module's contract.
 pub trait LockStore: Send + Sync + 'static {
     /// Renews our candidacy, or starts a new one if it was lost, and reads who holds the lock. `Held` means that no
     /// other replica can acquire it for `ttl` after this call *began*; a candidacy that was lost meanwhile returns with
     /// a new term.
-    fn stand(&self) -> BoxFuture<'_, Fact<Standing>>;
+    fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>>;
 
     /// Ends the candidacy, so that the next holder need not wait until it expires. If this fails, it expires.
     fn release(&self) -> BoxFuture<'_, ()>;
 
     /// Stores a note for the next holder, replacing the last one, if `term` still holds the lock when the store
     /// receives it: a holder that was suspended and resumes must not overwrite its successor's note.
-    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>>;
+    fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>>;
 
     /// The last note. `Ok(None)` means that the store has none.
-    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>>;
+    fn read_note(&self) -> BoxFuture<'_, Fact<Option<String>>>;
 }

@@ -15,7 +15,7 @@ use crate::core::{
     cluster::ClusterFacts,
     estimate::Speeds,
     gate::GateResult,
-    history::{Intent, MemberResult, Outcome, Record, RunId, RunView, Step, Trigger},
+    history::{Intent, MemberResult, Outcome, Record, RunId, RunStep, RunView, Trigger},
     reason::Reason,
     story,
 };
@@ -26,8 +26,7 @@ pub struct ClusterView {
     /// Its requests, and what holds them.
     pub summary: ClusterSummary,
     /// The last observation; `None` before the first one.
-    pub seen: Option<Seen>,
-    /// The run in progress.
+    pub observation: Option<Observation>,
     pub live: Option<Live>,
     /// The last run that ended.
     pub last: Option<LastRun>,
@@ -37,7 +36,7 @@ pub struct ClusterView {
 
 /// One observation of a cluster.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct Observation {
     /// How old it is.
     pub age: Duration,
     /// Whether an endpoint returned the member list.
@@ -49,11 +48,8 @@ pub struct Seen {
 /// How the last run ended.
 #[derive(Clone, Debug)]
 pub struct LastRun {
-    /// Its number.
     pub run: RunId,
-    /// How.
     pub outcome: Outcome,
-    /// When.
     pub at: Option<Timestamp>,
     /// How much smaller the files became.
     pub reclaimed: ByteSize,
@@ -62,62 +58,51 @@ pub struct LastRun {
 /// A run in progress, as it is now.
 #[derive(Clone, Debug, Serialize)]
 pub struct Live {
-    /// Of which cluster.
     pub cluster: String,
-    /// Its number.
     pub run: RunId,
-    /// What requested it.
     pub trigger: Trigger,
     /// When it began in this process.
     pub began_at: Timestamp,
-    /// What it does.
-    pub doing: Doing,
-    /// Since when.
+    pub activity: RunActivity,
     pub since: Timestamp,
     /// The members that are still pending, by the first plan.
     pub pending: Vec<String>,
     /// The members that are done, in order.
     pub members: Vec<MemberResult>,
     /// What else was done, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<RunStep>,
     /// What the checks outside etcd found, in order.
     pub gates: Vec<GateResult>,
 }
 
 /// What a run in progress does.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "doing", rename_all = "snake_case")]
-pub enum Doing {
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum RunActivity {
     /// It checks everything before it continues.
     Checking,
     /// A gate was checked; its result is among the gates.
     Gates,
     /// An RPC other than Defragment is in progress.
     Step {
-        /// What.
-        step: Step,
+        step: RunStep,
     },
-    /// Defragment is out.
     Defragmenting {
-        /// For this member.
         intent: Intent,
     },
     /// The member is done; the cluster must be healthy for a while before the run continues.
     Settling {
-        /// The member.
         intent: Intent,
     },
     /// It waits, usually for the cluster to become healthy again.
     Waiting {
         /// The label of the reason it waits for.
         code: &'static str,
-        /// In words.
         reason: String,
     },
 }
 
-impl Doing {
-    /// For people.
+impl RunActivity {
     pub fn words(&self) -> String {
         match self {
             Self::Checking => "checking that the cluster is healthy before the next step".to_owned(),
@@ -143,18 +128,16 @@ impl Doing {
     }
 }
 
-/// See the module.
 pub trait Overview: Send + Sync + 'static {
     /// The time of day, for ages.
     fn now(&self) -> Timestamp;
 
     /// Observes these clusters again if the last observation is too old, and gives them a moment to answer.
-    fn look(&self, clusters: &[String]) -> impl Future<Output = ()> + Send;
+    fn refresh(&self, clusters: &[String]) -> impl Future<Output = ()> + Send;
 
     /// All clusters as they are known, in the order of the configuration. Sends no request.
     fn views(&self) -> Vec<ClusterView>;
 
-    /// One of them.
     fn view(&self, cluster: &str) -> Option<ClusterView>;
 
     /// Changes whenever what is shown may have changed.

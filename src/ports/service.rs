@@ -18,9 +18,7 @@ use crate::core::{
 pub struct AlertAnswer {
     /// Alertmanager's hash of its labels.
     pub fingerprint: String,
-    /// Its status.
     pub status: AlertStatus,
-    /// What was decided.
     #[serde(flatten)]
     pub decision: AlertDecision,
 }
@@ -30,33 +28,20 @@ pub struct AlertAnswer {
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum AlertDecision {
     /// A run was requested, and the request is in the journal.
-    Accepted {
-        /// Of which cluster.
-        cluster: String,
-        /// The run's number.
-        run: RunId,
-    },
+    Accepted { cluster: String, run: RunId },
     /// A run that serves this alert was already requested.
     Duplicate {
-        /// Of which cluster.
         cluster: String,
-        /// The run's number.
         run: RunId,
         /// The rule that decided so.
         reason: Reason,
     },
     /// The alert no longer fires, and it was the last one of a request that waited.
-    Cancelled {
-        /// Of which cluster.
-        cluster: String,
-        /// The run's number.
-        run: RunId,
-    },
+    Cancelled { cluster: String, run: RunId },
     /// Nothing is to be done.
     Ignored {
         /// The cluster, if the alert belongs to one.
         cluster: Option<String>,
-        /// Why.
         reason: Reason,
     },
 }
@@ -76,24 +61,20 @@ impl AlertDecision {
 /// One configured cluster for the API and the status page.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClusterSummary {
-    /// Its name.
     pub name: String,
     /// `observe`, `approve` or `enforce`.
     pub mode: crate::core::policy::Mode,
-    /// The run in progress.
     pub active_run: Option<RunId>,
     /// The run that waits.
     pub queued_run: Option<RunId>,
-    /// Why it waits.
-    pub waiting_for: Option<Told>,
+    pub waiting_for: Option<DescribedReason>,
     /// No run is accepted before this time.
     pub cooldown_until: Option<jiff::Timestamp>,
-    /// An operator paused it.
-    pub paused: Option<Told>,
+    pub paused: Option<DescribedReason>,
     /// Too many runs failed.
-    pub breaker: Option<Told>,
+    pub breaker: Option<DescribedReason>,
     /// A run found that its members hold different data.
-    pub hash_mismatch: Option<Told>,
+    pub hash_mismatch: Option<DescribedReason>,
     /// When the next maintenance window opens.
     pub next_window: Option<jiff::Timestamp>,
     /// Whether a maintenance window is open, or there are none.
@@ -113,7 +94,6 @@ pub struct ClusterSummary {
 /// Which replica acts on a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LockSummary {
-    /// This one.
     pub held: bool,
     /// Since when, if it is this replica.
     pub term: Option<Term>,
@@ -125,15 +105,13 @@ pub struct LockSummary {
 
 /// A reason with its text, for programs and people.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Told {
-    /// For people.
+pub struct DescribedReason {
     pub message: String,
-    /// For programs.
     #[serde(flatten)]
     pub reason: Reason,
 }
 
-impl From<Reason> for Told {
+impl From<Reason> for DescribedReason {
     fn from(reason: Reason) -> Self {
         Self { message: reason.to_string(), reason }
     }
@@ -144,57 +122,41 @@ impl From<Reason> for Told {
 pub enum Command {
     /// No run starts, and a run in progress starts no further member.
     Pause {
-        /// Why.
         reason: String,
         /// For how long; until resumed if absent.
         lasts: Option<Duration>,
     },
     /// Ends a pause and closes the breaker.
-    Resume {
-        /// Why.
-        reason: String,
-    },
+    Resume { reason: String },
     /// Requests a run.
     Run,
     /// Cancels the open request. A run in progress starts no further member.
-    Cancel {
-        /// Why.
-        reason: String,
-    },
+    Cancel { reason: String },
 }
 
 /// The result of an action.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Carried {
+pub enum CommandOutcome {
     /// It was executed. With the number of the run that it requested.
-    Here(Option<RunId>),
+    Done(Option<RunId>),
     /// The replica that holds the lock executed it.
-    Elsewhere {
-        /// Its name.
-        holder: String,
-        /// Its answer.
-        answer: serde_json::Value,
-    },
+    Forwarded { holder: String, answer: serde_json::Value },
 }
 
 /// Why an action was not executed.
 #[derive(Clone, Debug, Error)]
 pub enum CommandError {
-    /// No such cluster.
     #[error("there is no cluster {0:?}")]
     UnknownCluster(String),
-    /// No such run.
     #[error("there is no run {0}")]
     UnknownRun(RunId),
     /// The run is not waiting for approval.
     #[error("run {run} is not waiting for approval: it is {state}")]
     NotWaiting {
-        /// Its number.
         run: RunId,
         /// `running`, or its outcome.
         state: &'static str,
     },
-    /// No request stands.
     #[error("cluster {0} has no open request: there is nothing to cancel")]
     NothingToCancel(String),
     /// A reason forbids it.
@@ -203,19 +165,14 @@ pub enum CommandError {
     /// The replica that holds the lock did not execute it.
     #[error("replica {holder}, which holds the cluster's lock, answered: {detail}")]
     Peer {
-        /// Which.
         holder: String,
         /// Its HTTP status.
         status: u16,
-        /// Its words.
         detail: String,
     },
     /// The replica that holds the lock is unknown or unreachable.
     #[error("this replica does not hold the cluster's lock and could not forward the action: {detail}")]
-    NoHolder {
-        /// Why not.
-        detail: String,
-    },
+    NoHolder { detail: String },
     /// The journal cannot record it.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -231,7 +188,6 @@ pub enum ScrapePage {
 }
 
 impl ScrapePage {
-    /// Both of them.
     pub const ALL: [Self; 2] = [Self::Metrics, Self::Probe];
 
     /// Its stable label for metrics.
@@ -270,7 +226,6 @@ pub enum ProbeRefusal {
     BadTarget {
         /// As in the query, or its beginning.
         target: String,
-        /// What is wrong with it.
         detail: String,
     },
     /// The configuration does not allow the target.
@@ -283,12 +238,7 @@ pub enum ProbeRefusal {
     },
     /// The module's own files cannot be used.
     #[error("module {module}: {detail}")]
-    Unusable {
-        /// Which.
-        module: String,
-        /// What is wrong.
-        detail: String,
-    },
+    Unusable { module: String, detail: String },
     /// The limit of simultaneous probes is reached.
     #[error("too many clusters are being probed at the same time: try again later")]
     Full,
@@ -337,7 +287,7 @@ pub trait Service: Overview {
         by: String,
         command: Command,
         forwarded: bool,
-    ) -> impl Future<Output = Result<Carried, CommandError>> + Send;
+    ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
 
     /// Approves a run.
     fn approve(
@@ -345,7 +295,7 @@ pub trait Service: Overview {
         run: RunId,
         by: String,
         forwarded: bool,
-    ) -> impl Future<Output = Result<Carried, CommandError>> + Send;
+    ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
 
     /// Counts an answer to a webhook request, whatever its status.
     fn count_webhook(&self, code: u16);
@@ -356,13 +306,11 @@ pub trait Service: Overview {
     /// The active configuration, without secrets.
     fn configuration(&self) -> serde_json::Value;
 
-    /// The configured clusters.
     fn clusters(&self) -> Vec<ClusterSummary>;
 
     /// The newest runs, newest first.
     fn runs(&self, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
 
-    /// One run.
     fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;
 
     /// Why the process cannot do its work now; `None` if it can.

@@ -24,7 +24,6 @@ pub const CIPHER_SUITES: [&str; 9] = [
 /// The supported groups for the key exchange, by Go's names.
 pub const CURVES: [&str; 4] = ["CurveP256", "CurveP384", "X25519", "X25519MLKEM768"];
 
-/// See the module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WebConfig {
     /// Plain HTTP if absent.
@@ -44,15 +43,12 @@ pub struct WebConfig {
 pub struct WebTls {
     /// The certificate chain.
     pub cert: Pem,
-    /// Its key.
     pub key: Pem,
     /// The CA that signs the clients' certificates.
     pub client_ca: Option<Pem>,
-    /// Which certificate clients need.
     pub client_auth: ClientAuth,
     /// One of these must be among the names in a client's certificate, if any are listed.
     pub client_allowed_sans: Vec<String>,
-    /// The oldest version.
     pub min_version: TlsVersion,
     /// The newest version, not older than the oldest.
     pub max_version: TlsVersion,
@@ -67,7 +63,6 @@ pub struct WebTls {
 /// Text in PEM format: in the configuration itself, or in a file.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
-    /// This text.
     Inline(String),
     /// The file's content, which may change.
     File(PathBuf),
@@ -83,7 +78,6 @@ impl fmt::Debug for Pem {
     }
 }
 
-/// A bcrypt hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(pub String);
 
@@ -93,14 +87,12 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// Which certificate clients need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// None, and none is requested.
     None,
     /// A certificate is requested, but not required; any is accepted.
     Request,
-    /// Any certificate.
     RequireAny,
     /// A certificate is not required, but if there is one, the client CA must have signed it.
     VerifyIfGiven,
@@ -140,7 +132,6 @@ pub struct RateLimit {
 
 /// The source of the configuration, which can be read again.
 pub trait WebSource: Send + Sync + 'static {
-    /// The file.
     fn path(&self) -> &Path;
 
     /// Reads and checks the current file. The error is for people, one problem per line. May block.

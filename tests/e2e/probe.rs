@@ -100,7 +100,11 @@ async fn a_cluster_that_is_not_configured_is_measured_within_its_module_and_no_f
     defragd.signal_hup().unwrap();
     until("the module to be gone", MINUTE, || async {
         let answer = defragd.get(&format!("/probe?module=lab&target={target}")).await?;
-        anyhow::ensure!(answer.status == 400 && answer.body.contains("configured modules: broken, narrow"), "{}", answer.body);
+        anyhow::ensure!(
+            answer.status == 400 && answer.body.contains("configured modules: broken, narrow"),
+            "{}",
+            answer.body
+        );
         Ok(())
     })
     .await

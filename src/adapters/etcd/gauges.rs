@@ -7,7 +7,7 @@ use hyper::header::CONNECTION;
 
 use super::error::chain;
 use crate::{
-    adapters::turns::Turns,
+    adapters::turn_limiter::TurnLimiter,
     core::cluster::{Fact, Gauges, MemberId, Unknown, UnknownKind},
     ports::etcd::Visit,
 };
@@ -22,7 +22,7 @@ const MAX_LINE_BYTES: usize = 64 << 10;
 /// How many pages of a whole fleet are read at the same time: each takes a connection and its buffers, and all at once
 /// on the first scrape would permanently take most of the process's memory. A page that takes longer than its turn no
 /// longer delays others: its member hangs.
-static PAGES: Turns = Turns::new(32, Duration::from_millis(250));
+static PAGES: TurnLimiter = TurnLimiter::new(32, Duration::from_millis(250));
 
 /// Reads the page at this URL, and returns which member it says it belongs to.
 pub(super) async fn fetch(client: &reqwest::Client, page: &str, visit: Visit) -> Fact<(Gauges, Option<MemberId>)> {

@@ -7,9 +7,9 @@ use url::Url;
 
 use super::{Tries, failure, millis};
 use crate::{
-    adapters::outgoing::{Access, Alertmanager, CallError, detail, excerpt, shown},
+    adapters::outgoing::{Alertmanager, CallError, ClientSettings, detail, excerpt, shown},
     core::story,
-    ports::gate::{GateProbe, Occasion, Reading},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 /// Enough to know where to look.
@@ -24,13 +24,10 @@ pub struct AlertmanagerCheck {
     pub matchers: Vec<String>,
     /// Names of alerts that do not count as failures.
     pub ignore: BTreeSet<String>,
-    /// How.
-    pub access: Access,
-    /// How often and how long.
+    pub access: ClientSettings,
     pub tries: Tries,
 }
 
-/// Asks Alertmanager.
 #[derive(Clone, Debug)]
 pub struct AlertmanagerProbe {
     server: Alertmanager,
@@ -74,7 +71,7 @@ impl AlertmanagerProbe {
 }
 
 impl GateProbe for AlertmanagerProbe {
-    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+    fn check<'a>(&'a self, _: CheckContext<'a>) -> BoxFuture<'a, Reading> {
         self.tries.run(|| self.once()).boxed()
     }
 }

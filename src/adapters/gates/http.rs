@@ -8,9 +8,9 @@ use url::Url;
 
 use super::{Tries, failure, millis};
 use crate::{
-    adapters::outgoing::{Access, CallError, excerpt, shown},
+    adapters::outgoing::{CallError, ClientSettings, excerpt, shown},
     core::expect::{Pattern, Statuses},
-    ports::gate::{GateProbe, Occasion, Reading},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 /// Health pages are shorter; what follows is not checked.
@@ -19,21 +19,17 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 /// The request, and the expected answer.
 #[derive(Clone, Debug)]
 pub struct HttpCheck {
-    /// Where.
     pub url: Url,
     /// Like `GET`.
     pub method: String,
-    /// How.
-    pub access: Access,
+    pub access: ClientSettings,
     /// The statuses that pass.
     pub expect_status: Statuses,
     /// What the first 64 KiB of its body must contain.
     pub expect_body: Option<Pattern>,
-    /// How often and how long.
     pub tries: Tries,
 }
 
-/// Asks a URL.
 #[derive(Clone, Debug)]
 pub struct HttpProbe {
     check: HttpCheck,
@@ -94,7 +90,7 @@ impl HttpProbe {
 }
 
 impl GateProbe for HttpProbe {
-    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+    fn check<'a>(&'a self, _: CheckContext<'a>) -> BoxFuture<'a, Reading> {
         self.check.tries.run(|| self.once()).boxed()
     }
 }

@@ -10,15 +10,15 @@ use url::Url;
 use super::{Tries, failure, millis};
 use crate::{
     adapters::outgoing::{
-        Access, CallError, Heard, Remote, excerpt,
+        CallError, ClientSettings, Heard, Remote, excerpt,
         prometheus::{self, Data, number},
         shown,
     },
     core::{
-        expect::{Samples, Verdict},
+        expect::{SampleVerdict, Samples},
         story,
     },
-    ports::gate::{GateProbe, Occasion, Reading},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 /// Some ten thousand samples. A query with a longer result is not a check.
@@ -33,15 +33,11 @@ pub struct PromqlCheck {
     pub url: Url,
     /// PromQL.
     pub query: String,
-    /// The result that passes.
     pub expect: Samples,
-    /// How.
-    pub access: Access,
-    /// How often and how long.
+    pub access: ClientSettings,
     pub tries: Tries,
 }
 
-/// Asks Prometheus.
 #[derive(Clone, Debug)]
 pub struct PromqlProbe {
     remote: Remote,
@@ -90,13 +86,14 @@ impl PromqlProbe {
         let values: Vec<_> = samples.iter().map(|sample| sample.value).collect();
         let count = samples.len();
         let reading = match self.expect.judge(&values) {
-            Verdict::Met => Reading::pass(format!(
-                "the query returned {}, as expected: {}",
-                story::count(count, "sample"),
-                self.expect
-            )),
-            Verdict::Missing => Reading::fail(format!("the query returned nothing, but must return {}", self.expect)),
-            Verdict::Unmet(bad) => {
+            SampleVerdict::Met => {
+                let samples = story::count(count, "sample");
+                Reading::pass(format!("the query returned {samples}, as expected: {}", self.expect))
+            }
+            SampleVerdict::Missing => {
+                Reading::fail(format!("the query returned nothing, but must return {}", self.expect))
+            }
+            SampleVerdict::Unmet(bad) => {
                 let shown: Vec<_> = bad.iter().take(MAX_SHOWN_SAMPLES).map(|index| &samples[*index]).collect();
                 let words: Vec<_> =
                     shown.iter().map(|sample| format!("{} is {}", sample.series, sample.value)).collect();
@@ -136,7 +133,7 @@ fn notation(labels: &BTreeMap<String, String>) -> String {
 }
 
 impl GateProbe for PromqlProbe {
-    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+    fn check<'a>(&'a self, _: CheckContext<'a>) -> BoxFuture<'a, Reading> {
         self.tries.run(|| self.once()).boxed()
     }
 }

@@ -19,20 +19,13 @@ const MIN_TOKEN_BYTES: usize = 16;
 /// Why the server must not start with this configuration.
 #[derive(Debug, Error)]
 pub enum TokenError {
-    /// The file cannot be read.
     #[error("cannot read the bearer token file {}: {source}", path.display())]
-    Unreadable {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     /// The token is too short.
     #[error(
         "the bearer token in {} has {found} bytes and needs at least {MIN_TOKEN_BYTES}; generate one with: openssl rand -hex 32", path.display()
     )]
     TooShort {
-        /// Where.
         path: PathBuf,
         /// Bytes.
         found: usize,
@@ -41,15 +34,12 @@ pub enum TokenError {
     #[error(
         "the webhook would be open to the network on {address}: pass --web.bearer-token-file, or --web.config.file with basic_auth_users or client_auth_type RequireAndVerifyClientCert, or listen on loopback only (--web.listen-address 127.0.0.1:{port}), or disable the receiver (--exporter-only)", port = address.port()
     )]
-    OpenToTheNetwork {
-        /// The address.
-        address: SocketAddr,
-    },
+    OpenToTheNetwork { address: SocketAddr },
 }
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deed {
+pub(super) enum ProtectedAction {
     /// Alertmanager reports alerts.
     Notify,
     /// An operator's action: approve, pause, resume, cancel or run.
@@ -61,14 +51,12 @@ pub(super) enum Deed {
 pub(super) struct Proof {
     /// A certificate that the client CA signed.
     pub(super) certificate: bool,
-    /// A user's password.
     pub(super) password: bool,
 }
 
 /// What an action needs besides what the connection has already proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Orders {
-    /// There are none.
     Closed,
     /// The admin token.
     Token,
@@ -82,7 +70,7 @@ pub(super) enum Orders {
 
 /// The credentials that a request which may cause a write to etcd needs.
 #[derive(Clone, Default)]
-pub struct Access {
+pub struct AccessPolicy {
     receiver: bool,
     /// Whether clients without credentials are allowed where no token is configured.
     open: bool,
@@ -90,7 +78,7 @@ pub struct Access {
     admin: Option<String>,
 }
 
-impl Access {
+impl AccessPolicy {
     /// The receiver is switched off.
     pub fn closed() -> Self {
         Self::default()
@@ -129,16 +117,16 @@ impl Access {
         self.receiver && self.admin.is_none()
     }
 
-    fn token_for(&self, deed: Deed) -> Option<&str> {
-        match deed {
-            Deed::Notify => self.webhook.as_deref(),
-            Deed::Order => self.admin.as_deref().or(self.webhook.as_deref()),
+    fn token_for(&self, action: ProtectedAction) -> Option<&str> {
+        match action {
+            ProtectedAction::Notify => self.webhook.as_deref(),
+            ProtectedAction::Order => self.admin.as_deref().or(self.webhook.as_deref()),
         }
     }
 
     /// What an action needs, besides what the connection has already proved.
     pub(super) fn orders(&self, proof: Proof) -> Orders {
-        match self.token_for(Deed::Order) {
+        match self.token_for(ProtectedAction::Order) {
             _ if !self.receiver => Orders::Closed,
             Some(_) => Orders::Token,
             None if proof.password || proof.certificate => Orders::Known,
@@ -149,17 +137,17 @@ impl Access {
 
     /// Whether this is the token for actions.
     pub(super) fn is_order_token(&self, shown: &str) -> bool {
-        self.token_for(Deed::Order).is_some_and(|token| bool::from(token.as_bytes().ct_eq(shown.as_bytes())))
+        self.token_for(ProtectedAction::Order).is_some_and(|token| bool::from(token.as_bytes().ct_eq(shown.as_bytes())))
     }
 
     /// Whether this is allowed only because all listeners are on loopback.
-    pub(super) fn is_free(&self, deed: Deed, proof: Proof) -> bool {
-        self.token_for(deed).is_none() && !proof.password && !proof.certificate
+    pub(super) fn is_free(&self, action: ProtectedAction, proof: Proof) -> bool {
+        self.token_for(action).is_none() && !proof.password && !proof.certificate
     }
 
     /// Whether the request carries the credentials that this needs.
-    pub(super) fn allows(&self, deed: Deed, headers: &HeaderMap, proof: Proof) -> bool {
-        match self.token_for(deed) {
+    pub(super) fn allows(&self, action: ProtectedAction, headers: &HeaderMap, proof: Proof) -> bool {
+        match self.token_for(action) {
             _ if !self.receiver => false,
             Some(token) => shows(headers, token),
             None => self.open || proof.password || proof.certificate,
@@ -199,14 +187,14 @@ mod tests {
     const TOKEN: &str = "0123456789abcdef";
     const ADMIN: &str = "fedcba9876543210";
 
-    fn access(token: Option<&str>, listen: &[&str], authenticated: bool) -> Result<Access, TokenError> {
+    fn access(token: Option<&str>, listen: &[&str], authenticated: bool) -> Result<AccessPolicy, TokenError> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("token");
         if let Some(token) = token {
             std::fs::write(&path, token).expect("written");
         }
         let listen: Vec<SocketAddr> = listen.iter().map(|text| text.parse().expect("an address")).collect();
-        Access::new(token.map(|_| path.as_path()), None, &listen, authenticated)
+        AccessPolicy::new(token.map(|_| path.as_path()), None, &listen, authenticated)
     }
 
     fn bearer(token: &str) -> HeaderMap {
@@ -222,7 +210,7 @@ mod tests {
             assert!(matches!(refused, Err(TokenError::OpenToTheNetwork { .. })));
         }
         let loopback = access(None, &["127.0.0.1:1", "[::1]:1"], false).expect("fine");
-        assert!(loopback.allows(Deed::Notify, &HeaderMap::new(), Proof::default()));
+        assert!(loopback.allows(ProtectedAction::Notify, &HeaderMap::new(), Proof::default()));
         assert!(access(Some("0123456789abcdef\n"), &["0.0.0.0:1"], false).is_ok());
         assert!(matches!(access(Some("short"), &["127.0.0.1:1"], false), Err(TokenError::TooShort { found: 5, .. })));
     }
@@ -232,20 +220,20 @@ mod tests {
         let passwords = access(None, &["0.0.0.0:1"], true).expect("authenticated");
         let both = access(Some(TOKEN), &["0.0.0.0:1"], true).expect("authenticated");
         let nothing = HeaderMap::new();
-        for deed in [Deed::Notify, Deed::Order] {
-            assert!(!passwords.allows(deed, &nothing, Proof::default()));
+        for action in [ProtectedAction::Notify, ProtectedAction::Order] {
+            assert!(!passwords.allows(action, &nothing, Proof::default()));
             for proof in [Proof { certificate: true, password: false }, Proof { certificate: false, password: true }] {
-                assert!(passwords.allows(deed, &nothing, proof));
-                assert!(!both.allows(deed, &nothing, proof), "the scraper's password must not open the webhook");
+                assert!(passwords.allows(action, &nothing, proof));
+                assert!(!both.allows(action, &nothing, proof), "the scraper's password must not open the webhook");
             }
-            assert!(both.allows(deed, &bearer("Bearer 0123456789abcdef"), Proof::default()));
+            assert!(both.allows(action, &bearer("Bearer 0123456789abcdef"), Proof::default()));
         }
     }
 
     #[test]
     fn only_the_token_itself_opens() {
-        let access = Access::tokens(Some(TOKEN.to_owned()), None);
-        let allowed = |value: &str| access.allows(Deed::Notify, &bearer(value), Proof::default());
+        let access = AccessPolicy::tokens(Some(TOKEN.to_owned()), None);
+        let allowed = |value: &str| access.allows(ProtectedAction::Notify, &bearer(value), Proof::default());
         assert!(allowed("Bearer 0123456789abcdef"));
         assert!(allowed("bearer 0123456789abcdef"));
         for wrong in
@@ -254,17 +242,17 @@ mod tests {
             assert!(!allowed(wrong), "{wrong:?}");
             assert!(!access.knows(&bearer(wrong)), "{wrong:?}");
         }
-        assert!(!access.allows(Deed::Notify, &HeaderMap::new(), Proof::default()));
+        assert!(!access.allows(ProtectedAction::Notify, &HeaderMap::new(), Proof::default()));
     }
 
     #[test]
     fn with_a_token_for_orders_each_token_opens_its_own_deed() {
-        let access = Access::tokens(Some(TOKEN.to_owned()), Some(ADMIN.to_owned()));
-        let allowed = |deed, token| access.allows(deed, &bearer(&format!("Bearer {token}")), Proof::default());
-        assert!(allowed(Deed::Notify, TOKEN) && allowed(Deed::Order, ADMIN));
-        assert!(!allowed(Deed::Order, TOKEN) && !allowed(Deed::Notify, ADMIN));
-        let one = Access::tokens(Some(TOKEN.to_owned()), None);
-        assert!(one.allows(Deed::Order, &bearer(&format!("Bearer {TOKEN}")), Proof::default()));
+        let access = AccessPolicy::tokens(Some(TOKEN.to_owned()), Some(ADMIN.to_owned()));
+        let allowed = |action, token| access.allows(action, &bearer(&format!("Bearer {token}")), Proof::default());
+        assert!(allowed(ProtectedAction::Notify, TOKEN) && allowed(ProtectedAction::Order, ADMIN));
+        assert!(!allowed(ProtectedAction::Order, TOKEN) && !allowed(ProtectedAction::Notify, ADMIN));
+        let one = AccessPolicy::tokens(Some(TOKEN.to_owned()), None);
+        assert!(one.allows(ProtectedAction::Order, &bearer(&format!("Bearer {TOKEN}")), Proof::default()));
         assert!(one.orders_are_open_to_webhooks() && !access.orders_are_open_to_webhooks());
     }
 }

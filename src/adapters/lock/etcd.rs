@@ -30,7 +30,7 @@ use crate::{
     adapters::etcd::EtcdCluster,
     core::{
         cluster::{Fact, Unknown, UnknownKind},
-        lock::{Holder, Standing, Term},
+        lock::{Holder, LockAnswer, Term},
     },
     ports::{
         etcd::{Etcd, Renewal},
@@ -49,23 +49,20 @@ const LEARN_EVERY: Duration = Duration::from_mins(5);
 pub struct EtcdLockSettings {
     /// Prefix of the keys of all clusters, like `/defragd/lock/`.
     pub prefix: String,
-    /// The cluster that it is for.
     pub cluster: String,
-    /// Who we are.
     pub me: Holder,
     /// How long the lock stays with a replica that has died.
     pub ttl: Duration,
 }
 
-/// See the module.
 pub struct EtcdLock {
     etcd: EtcdCluster,
     settings: EtcdLockSettings,
-    state: Mutex<State>,
+    state: Mutex<EtcdLockState>,
 }
 
 #[derive(Default)]
-struct State {
+struct EtcdLockState {
     learned: Vec<String>,
     learned_at: Option<Instant>,
     /// The endpoint that answered last: the others are not queried as long as it answers.
@@ -82,7 +79,7 @@ impl EtcdLock {
     }
 
     // A panic elsewhere while the mutex was locked leaves the state consistent.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, EtcdLockState> {
         self.state.lock()
     }
 
@@ -231,7 +228,7 @@ impl EtcdLock {
 
     /// If nothing can be written (NOSPACE), an expired candidacy cannot be renewed. But it can be read who holds the
     /// lock, and that must be known: requests and actions are forwarded there.
-    async fn elsewhere(&self, refusal: Unknown) -> Fact<Standing> {
+    async fn elsewhere(&self, refusal: Unknown) -> Fact<LockAnswer> {
         if refusal.kind != UnknownKind::Other {
             return Err(refusal);
         }
@@ -239,16 +236,16 @@ impl EtcdLock {
         let oldest = row.first().and_then(|oldest| serde_json::from_slice::<Holder>(oldest.value()).ok());
         // A key of ours from a lease that we no longer know is not valid for acting.
         let other = oldest.filter(|holder| holder.name != self.settings.me.name).ok_or(refusal)?;
-        Ok(Standing::Elsewhere { holder: other })
+        Ok(LockAnswer::Elsewhere { holder: other })
     }
 
-    async fn stand_anew_or_renew(&self) -> Fact<(i64, Duration, i64)> {
+    async fn renew_or_rejoin(&self) -> Fact<(i64, Duration, i64)> {
         let (lease, ttl) = self.renew().await?;
         Ok((lease, ttl, self.candidate(lease).await?))
     }
 
-    async fn look(&self) -> Fact<Standing> {
-        let (lease, ttl, created) = match self.stand_anew_or_renew().await {
+    async fn observe(&self) -> Fact<LockAnswer> {
+        let (lease, ttl, created) = match self.renew_or_rejoin().await {
             Ok(candidacy) => candidacy,
             Err(refusal) => return self.elsewhere(refusal).await,
         };
@@ -264,17 +261,17 @@ impl EtcdLock {
         let Some(oldest) = row.first() else { return Err(other("there is no candidate")) };
         if oldest.create_revision() == created {
             let term = Term(u64::try_from(created).unwrap_or(0));
-            return Ok(Standing::Held { term, ttl: ttl.min(self.settings.ttl) });
+            return Ok(LockAnswer::Held { term, ttl: ttl.min(self.settings.ttl) });
         }
         // Keys in another format are candidates, too: the oldest holds the lock.
         let unnamed = || Holder { name: String::from_utf8_lossy(oldest.key()).into_owned(), url: None };
-        Ok(Standing::Elsewhere { holder: serde_json::from_slice(oldest.value()).unwrap_or_else(|_| unnamed()) })
+        Ok(LockAnswer::Elsewhere { holder: serde_json::from_slice(oldest.value()).unwrap_or_else(|_| unnamed()) })
     }
 }
 
 impl LockStore for EtcdLock {
-    fn stand(&self) -> BoxFuture<'_, Fact<Standing>> {
-        Box::pin(self.look())
+    fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
+        Box::pin(self.observe())
     }
 
     fn release(&self) -> BoxFuture<'_, ()> {
@@ -289,7 +286,7 @@ impl LockStore for EtcdLock {
         })
     }
 
-    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+    fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         Box::pin(async move {
             let (lease, created) = {
                 let state = self.state();
@@ -313,7 +310,7 @@ impl LockStore for EtcdLock {
         })
     }
 
-    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+    fn read_note(&self) -> BoxFuture<'_, Fact<Option<String>>> {
         Box::pin(async {
             let key = self.note();
             let answer = self

@@ -27,7 +27,7 @@ use crate::{
     adapters::gates::kubernetes::{Connection, PodsSettings},
     core::{
         cluster::{Fact, Unknown, UnknownKind},
-        lock::{Holder, Standing, Term},
+        lock::{Holder, LockAnswer, Term},
     },
     ports::lock::LockStore,
 };
@@ -48,21 +48,17 @@ const NOTE: &str = "defragd.io/note";
 pub struct KubernetesLockSettings {
     /// How to reach the API server; without one, as the pod that defragd runs in.
     pub kubeconfig: Option<PathBuf>,
-    /// Which of its contexts.
     pub context: Option<String>,
     /// The namespace of the Leases; the pod's own if absent.
     pub namespace: Option<String>,
     /// Precedes the cluster's name in a Lease's name.
     pub name_prefix: String,
-    /// The cluster that it is for.
     pub cluster: String,
-    /// Who we are.
     pub me: Holder,
     /// How long the lock stays with a replica that has died.
     pub ttl: Duration,
 }
 
-/// See the module.
 pub struct KubernetesLock {
     settings: KubernetesLockSettings,
     /// Different in each process: two replicas with the same name must not mistake each other's Lease for their own.
@@ -207,7 +203,7 @@ impl KubernetesLock {
         })
     }
 
-    async fn look(&self) -> Fact<Standing> {
+    async fn observe(&self) -> Fact<LockAnswer> {
         let mut seen = self.seen.lock().await;
         let Some(mut lease) = self.get().await? else {
             let made = self.create().await?;
@@ -240,7 +236,7 @@ impl KubernetesLock {
         let unnamed = || Holder { name: spec["holderIdentity"].as_str().unwrap_or_default().to_owned(), url: None };
         // In another format, or of the previous holder: only the identity is certain.
         let fits = |holder: &Holder| unnamed().name.starts_with(&format!("{}_", holder.name));
-        Ok(Standing::Elsewhere { holder: told.filter(fits).unwrap_or_else(unnamed) })
+        Ok(LockAnswer::Elsewhere { holder: told.filter(fits).unwrap_or_else(unnamed) })
     }
 
     /// A record without a duration, or with one that was edited by hand, must not give the lock away.
@@ -248,8 +244,8 @@ impl KubernetesLock {
         self.settings.ttl.min(Duration::from_secs(10))
     }
 
-    fn won(&self, lease: &Value) -> Standing {
-        Standing::Held { term: Term(transitions(&lease["spec"])), ttl: self.settings.ttl }
+    fn won(&self, lease: &Value) -> LockAnswer {
+        LockAnswer::Held { term: Term(transitions(&lease["spec"])), ttl: self.settings.ttl }
     }
 
     /// The Lease, if this replica holds it in this term.
@@ -273,8 +269,8 @@ impl KubernetesLock {
 }
 
 impl LockStore for KubernetesLock {
-    fn stand(&self) -> BoxFuture<'_, Fact<Standing>> {
-        Box::pin(self.look())
+    fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
+        Box::pin(self.observe())
     }
 
     fn release(&self) -> BoxFuture<'_, ()> {
@@ -285,7 +281,7 @@ impl LockStore for KubernetesLock {
         })
     }
 
-    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+    fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         Box::pin(async move {
             let _ours_alone = self.seen.lock().await;
             let Some(mut lease) = self.ours(Some(term)).await? else {
@@ -296,7 +292,7 @@ impl LockStore for KubernetesLock {
         })
     }
 
-    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+    fn read_note(&self) -> BoxFuture<'_, Fact<Option<String>>> {
         Box::pin(async {
             let lease = self.get().await?;
             Ok(lease.and_then(|lease| Some(lease["metadata"]["annotations"][NOTE].as_str()?.to_owned())))

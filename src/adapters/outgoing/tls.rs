@@ -14,11 +14,9 @@ use crate::adapters::tls::{self, Authorities, Trust};
 pub struct ClientTls {
     /// Certificates of the CAs to trust; the system's if absent.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// The name to request and to verify, if it differs from the address.
     pub server_name: Option<String>,
-    /// Talk to anybody.
     pub insecure_skip_verify: bool,
 }
 

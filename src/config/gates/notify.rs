@@ -62,14 +62,11 @@ pub enum NotifyKind {
     Webhook,
 }
 
-/// One target, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NotifySettings {
     /// Unique.
     pub name: String,
-    /// What it takes.
     pub kind: NotifyKind,
-    /// Where it is.
     pub url: Url,
     /// How to talk to it.
     pub access: AccessSettings,
@@ -77,7 +74,6 @@ pub struct NotifySettings {
     pub timeout: Duration,
 }
 
-/// Checks them all.
 pub(in crate::config) fn list(raw: Vec<NotifyKeys>, problems: &mut Problems) -> Vec<NotifySettings> {
     if raw.len() > MAX_TARGETS {
         problems.add("notify", format!("has {} targets, and at most {MAX_TARGETS} are allowed", raw.len()));

@@ -117,7 +117,10 @@ const BAD: &[(&str, &str)] = &[
     ("http: {url: 'https://x', expect_status: []}", "http.expect_status: is empty"),
     ("http: {url: 'https://x', expect_status: [20]}", "\"20\" is not an HTTP status"),
     ("http: {url: 'https://x', expect_status: [7xx]}", "\"7xx\" is not an HTTP status"),
-    ("http: {url: 'https://x', expect_body: '('}", "http.expect_body: is not a regular expression: error: unclosed group"),
+    (
+        "http: {url: 'https://x', expect_body: '('}",
+        "http.expect_body: is not a regular expression: error: unclosed group",
+    ),
     ("http: {url: 'https://x', method: HEAD, expect_body: ok}", "the answer to HEAD has no body"),
     (
         "http: {url: 'https://x', headers: {Authorization: canary}}",
@@ -141,7 +144,10 @@ const BAD: &[(&str, &str)] = &[
         "http: {url: 'https://x', bearer_token_file: /t, tls: {insecure_skip_verify: true}}",
         "would send the secret to an unverified server",
     ),
-    ("http: {url: 'https://x', tls: {ca_file: /c, insecure_skip_verify: true}}", "cannot be used together with ca_file"),
+    (
+        "http: {url: 'https://x', tls: {ca_file: /c, insecure_skip_verify: true}}",
+        "cannot be used together with ca_file",
+    ),
     ("http: {url: 'https://x', tls: {cert_file: /c}}", "gates[0].http.tls.key_file: is missing"),
     ("http: {url: 'https://x', tls: {server_name: 10.0.0.1}}", "tls.server_name: must be a DNS name"),
     ("http: {url: 'http://x', tls: {ca_file: /c}}", "http.tls: has no effect, because the URL begins with http://"),

@@ -26,7 +26,6 @@ pub(in crate::adapters) enum ListError {
     /// The credentials are wrong.
     #[error("cannot use the credentials for {server}: {detail}")]
     Credentials { server: String, detail: String },
-    /// No answer.
     #[error("cannot reach the API server {server}: {detail}")]
     Unreachable { server: String, detail: String },
     /// No complete answer in time.
@@ -41,7 +40,6 @@ pub(in crate::adapters) enum ListError {
     /// Another error.
     #[error("the API server {server} answered {code}: {said}")]
     Refused { server: String, code: u16, said: String },
-    /// An unexpected answer.
     #[error("the API server {server} did not answer with a list of pods: {detail}")]
     NotUnderstood { server: String, detail: String },
     /// The listing was too slow for the API server, repeatedly.
@@ -59,7 +57,6 @@ fn source_of(kubeconfig: Option<&PathBuf>) -> String {
     }
 }
 
-/// What is wrong with a kubeconfig.
 pub(super) fn kubeconfig(error: &KubeconfigError) -> String {
     let data = |what: &str, error: &LoadDataError| match error {
         LoadDataError::ReadFile(error, path) => format!("cannot read the {what} {}: {error}", path.display()),
@@ -121,7 +118,6 @@ pub(super) fn client(error: &kube::Error, server: &str) -> ListError {
     ListError::Credentials { server: server.to_owned(), detail }
 }
 
-/// Why there was no answer.
 pub(super) fn transport(error: &kube::Error, server: &str) -> ListError {
     let server = server.to_owned();
     if let kube::Error::Service(inner) = error

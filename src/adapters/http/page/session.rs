@@ -34,7 +34,6 @@ const WRONG_TRIES: RateLimit = RateLimit { interval: Duration::from_secs(1), bur
 /// Enough bytes that a number cannot be guessed.
 const ID_BYTES: usize = 32;
 
-/// See the module.
 pub(super) struct Sessions {
     key: hmac::Key,
     open: Mutex<BTreeMap<Vec<u8>, Instant>>,
@@ -43,8 +42,7 @@ pub(super) struct Sessions {
 
 /// What a visitor may do here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// There are no actions.
+pub(super) enum VisitorAccess {
     Closed,
     /// Actions, after signing in with the token.
     Stranger,
@@ -58,7 +56,7 @@ pub(super) enum Standing {
     Unknown,
 }
 
-impl Standing {
+impl VisitorAccess {
     /// Whether the visitor may act.
     pub(super) const fn may_order(self) -> bool {
         matches!(self, Self::LoggedIn | Self::Known | Self::Open)
@@ -67,7 +65,7 @@ impl Standing {
 
 /// The client of a page.
 pub(super) struct Visitor {
-    pub(super) standing: Standing,
+    pub(super) access: VisitorAccess,
     cookie: Option<String>,
 }
 
@@ -107,7 +105,6 @@ impl Sessions {
         id
     }
 
-    /// Ends it.
     fn close(&self, id: &str) {
         self.open.lock().remove(&self.hash("session", id));
     }
@@ -131,21 +128,21 @@ impl Visitor {
         let proof = parts.extensions.get::<Proof>().copied().unwrap_or_default();
         let cookie = cookie(&parts.headers, name(site));
         let logged_in = || cookie.as_ref().is_some_and(|id| site.page.sessions.is_open(id, Instant::now()));
-        let standing = match site.options.access.orders(proof) {
-            Orders::Closed => Standing::Closed,
-            Orders::Token if logged_in() => Standing::LoggedIn,
-            Orders::Token => Standing::Stranger,
-            Orders::Known => Standing::Known,
-            Orders::Open => Standing::Open,
-            Orders::Unknown => Standing::Unknown,
+        let access = match site.options.access.orders(proof) {
+            Orders::Closed => VisitorAccess::Closed,
+            Orders::Token if logged_in() => VisitorAccess::LoggedIn,
+            Orders::Token => VisitorAccess::Stranger,
+            Orders::Known => VisitorAccess::Known,
+            Orders::Open => VisitorAccess::Open,
+            Orders::Unknown => VisitorAccess::Unknown,
         };
-        Self { standing, cookie }
+        Self { access, cookie }
     }
 
     /// For a page with forms. A browser without a cookie gets one; a visitor who may not act gets neither forms nor a
     /// cookie, so that a visit through another site's link, which sends no cookie, ends no session.
     pub(super) fn form<S>(&self, site: &Site<S>) -> Option<FormToken> {
-        if !self.standing.may_order() {
+        if !self.access.may_order() {
             return None;
         }
         let sessions = &site.page.sessions;

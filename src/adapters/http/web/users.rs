@@ -32,13 +32,11 @@ type Key = [u8; SHA256_OUTPUT_LEN];
 pub(in crate::adapters::http) enum Checked {
     /// A user with the right password.
     Known,
-    /// Anybody else.
     Unknown,
     /// Too many are being checked.
     Busy,
 }
 
-/// The users and their password hashes.
 pub(in crate::adapters::http) struct Users {
     hashes: BTreeMap<String, PasswordHash>,
     /// Used in place of the hash of an unknown user; the most expensive one.

@@ -12,9 +12,8 @@ use crate::core::{
     page,
 };
 
-/// Those of one cluster.
 #[derive(Debug, Default)]
-pub(super) struct Troubles {
+pub(super) struct ObservedProblems {
     /// What cannot be observed, and the kind of error.
     unobserved: BTreeMap<String, UnknownKind>,
     /// The other entries of the configuration that lead to the same etcd cluster.
@@ -27,7 +26,7 @@ pub(super) struct Troubles {
     versions: BTreeSet<String>,
 }
 
-impl Troubles {
+impl ObservedProblems {
     /// Records which etcd cluster the endpoints lead to, and which other entries lead there, too.
     pub(super) fn leads_to(&mut self, cluster: &str, facts: &ClusterFacts, same_as: Vec<String>) {
         // Logged once, by the last of the entries.
@@ -50,12 +49,12 @@ impl Troubles {
     }
 
     /// Records an observation: why no endpoint returned the member list, and what each member answered.
-    pub(super) fn saw(&mut self, cluster: &str, listed: Option<&Unknown>, facts: Option<&ClusterFacts>) {
+    pub(super) fn record(&mut self, cluster: &str, listed: Option<&Unknown>, facts: Option<&ClusterFacts>) {
         let members = facts.iter().flat_map(|facts| &facts.members);
         let of_members = members.filter_map(|facts| Some((facts.member.label(), facts.status.as_ref().err()?)));
         let of_list = listed.map(|unknown| ("the member list".to_owned(), unknown));
         let now: BTreeMap<String, &Unknown> =
-            of_list.into_iter().chain(of_members).filter(|(_, unknown)| needs_a_person(unknown.kind)).collect();
+            of_list.into_iter().chain(of_members).filter(|(_, unknown)| needs_operator(unknown.kind)).collect();
         for (who, unknown) in &now {
             if self.unobserved.get(who) != Some(&unknown.kind) {
                 warn!(
@@ -74,7 +73,7 @@ impl Troubles {
     }
 }
 
-impl Troubles {
+impl ObservedProblems {
     /// Records the results of the members' metrics pages, and the configured quota.
     pub(super) fn measured(&mut self, cluster: &str, facts: &ClusterFacts, configured: Option<ByteSize>) {
         for member in &facts.members {
@@ -116,6 +115,6 @@ impl Troubles {
     }
 }
 
-fn needs_a_person(kind: UnknownKind) -> bool {
+fn needs_operator(kind: UnknownKind) -> bool {
     kind.is_denial() || matches!(kind, UnknownKind::Tls | UnknownKind::WrongMember)
 }
