@@ -72,8 +72,8 @@ pub struct Drive<'a, E, J> {
     pub claims: &'a Claims,
     /// Under which term of the lock; `None` where there is no lock.
     pub term: Option<Term>,
-    /// Whether what changes something may still go out: the lock's word, asked right before each RPC. A stop is
-    /// looked at besides.
+    /// Whether RPCs that change something may still be sent, by the lock: checked right before each of them. Stops are
+    /// checked separately.
     pub permit: &'a dyn Permit,
 }
 

@@ -250,8 +250,7 @@ impl FakeJournal {
         *self.broken.lock() = false;
     }
 
-    /// From now on requests are written half as long after they were asked for, and runs are given as they were so
-    /// long ago.
+    /// From now on the journal records requests after half of this time, and returns runs as they were this long ago.
     pub(crate) fn slow(&self, time: Duration) {
         *self.slow.lock() = time;
     }

@@ -1,6 +1,6 @@
 //! Keeps one replica a candidate for the lock of one cluster, and says whether it may act.
 //!
-//! One task per cluster renews ([`Lock::round`], driven by `app::handover`); all others use a [`LockView`], which
+//! One task per cluster renews ([`Lock::round`], driven by `app::note`); all others use a [`LockView`], which
 //! answers from memory and from the monotonic clock. The two are separate on purpose: even if the task hangs, or the
 //! process was suspended, the view must not say yes for longer than the store promised.
 

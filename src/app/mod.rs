@@ -4,7 +4,7 @@
 //! cluster's gates and [`checks`] checks them. [`cluster`] is one cluster, made of its `target` (the etcd), its
 //! requests and its `succession` (which replica acts); [`requests`] accepts requests, [`worker`] serves them one by
 //! one, [`ledger`] reads what the journal holds about the cluster. [`lock`] keeps the lock, [`locks`] builds the locks,
-//! [`forward`] forwards to the holder, [`handover`] keeps the note for the next holder. [`service`] answers the HTTP
+//! [`forward`] forwards to the holder, [`note`] keeps the note for the next holder. [`service`] answers the HTTP
 //! side and `overview` the status page, with [`live`] for the run in progress; [`web`] reloads the web configuration,
 //! [`reconcile`] queries Alertmanager at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
 //! replaces them, [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured,

@@ -129,15 +129,15 @@ async fn nothing_is_dialled_that_a_module_does_not_list_and_every_refusal_says_w
         ("10.0.0.1:2379,192.0.2.1:2379", "target \"192.0.2.1:2379\""),
         ("10.0.0.1:22", "allowed_ports: 2379"),
         ("10.0.0.1", "it has no port"),
-        ("", "it is no address"),
-        ("root:secret@10.0.0.1:2379", "it has a user in it"),
+        ("", "it is not an address"),
+        ("root:secret@10.0.0.1:2379", "it contains a user"),
     ] {
         let error = refused(ask(target)).await;
         assert!(error.contains(says) && !error.contains("secret"), "{target}: {error}");
     }
     assert_eq!(made.load(Ordering::Relaxed), 0);
     let error = Probes::<FakeEtcd>::none().probe(ask("10.0.0.1:2379"), SECOND).await.expect_err("refused");
-    assert!(error.to_string().contains("the configuration has none"), "{error}");
+    assert!(error.to_string().contains("the configuration has no `modules`"), "{error}");
 
     let broken: Connector<FakeEtcd> = Arc::new(|_, _| anyhow::bail!("cannot read /ca.crt"));
     let error = Probes::new(lab(), broken).probe(ask("10.0.0.1:2379"), SECOND).await.expect_err("refused");

@@ -93,13 +93,13 @@ modules:
     for expected in [
         "modules.a.allowed_targets: needs at least one",
         "modules.b b: a module's name must be",
-        "modules.b b.allowed_targets[0]: \"*\" is no host",
+        "modules.b b.allowed_targets[0]: \"*\" is not a host",
         "modules.b b.tls.key_file: is missing",
         "modules.c.tls: has no effect with scheme: http",
         "modules.c.auth.username: must not be empty",
         "modules.c.allowed_targets[0]: \"10.0.0.0/33\" has needs a number of bits from 0 to 32",
         "modules.c.allowed_targets[1]: \"10.0.0/8\" is not a network",
-        "modules.c.allowed_targets[2]: \"x:2379\" is no host",
+        "modules.c.allowed_targets[2]: \"x:2379\" is not a host",
         "modules.c.allowed_targets[3]: \"https://x\" is not a network",
         "modules.c.allowed_ports: needs ports",
     ] {

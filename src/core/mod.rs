@@ -6,7 +6,7 @@
 //! [`policy`] (what is wanted), [`admission`] (whether and when a run may begin), [`schedule`] (when one is requested
 //! without an alert), [`safety`] (what forbids it, as a [`reason`]), [`backoff`] (when the last attempt forbids
 //! another), [`estimate`] (how long it will take), [`plan`] (which member is next), [`gate`] (checks outside etcd),
-//! [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which replica may), [`handover`] (what its
+//! [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which replica may), [`note`] (what its
 //! successor must know). Apart from them: [`page`], where metrics pages are, [`trend`] and [`review`], what a capacity
 //! review tells from history, and [`time`], how people write how long.
 

@@ -140,7 +140,7 @@ fn a_line_that_is_no_line_is_refused_in_words() {
         ("0 0 3 * * sun", "five fields"),
         ("60 3 * * *", "the minute \"60\"; write 0 to 59"),
         ("0 3 * * caturday", "the day of week \"caturday\""),
-        ("0 0 30 2 *", "a day that no year has"),
+        ("0 0 30 2 *", "a day that does not exist in any year"),
     ] {
         let error = Line::parse(text, TimeZone::UTC).expect_err(text);
         assert!(error.contains(says), "{text:?}: {error}");

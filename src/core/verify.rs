@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn hashes_are_compared_at_equal_compact_revisions_only() {
-        // (hash, compact revision) of each member -> equal, different, or not known
+        // (hash, compact revision) of each member -> equal, different, or unknown
         let table: [(&[Answer], Option<bool>); 7] = [
             (&[Some((1, -1)), Some((1, -1)), Some((1, -1))], Some(true)),
             (&[Some((1, 5)), Some((1, 5)), Some((2, 5))], Some(false)),

@@ -108,8 +108,8 @@ async fn a_reason_says_what_was_seen() {
         ("slow head", "no complete answer within 300ms"),
         ("slow body", "no complete answer within 300ms"),
         ("closes at once", "cannot reach http://127.0.0.1:"),
-        ("redirects", "/ready, and not 2xx"),
-        ("10 MB", "the first 65536 bytes of its body has nothing that matches"),
+        ("redirects", "/ready, but expected 2xx"),
+        ("10 MB", "the first 65536 bytes of its body does not match"),
     ] {
         let url = format!("http://{}/", hostile(manner).await).parse().expect("a URL");
         let reading = ask(http(url, IMPATIENT)).await;
@@ -261,9 +261,9 @@ async fn files_that_cannot_be_used_are_found_when_the_probe_is_made() {
     let swapped = (pki.client().key.clone(), pki.client().cert.clone());
     for (tls, expected) in [
         (ca(&absent), "cannot read the certificate authorities"),
-        (ca(&empty), "holds no PEM certificate"),
-        (ca(dir.path()), "is no regular file"),
-        (ClientTls { identity_files: Some(swapped), ..trusting(&pki) }, "holds no PEM certificate"),
+        (ca(&empty), "contains no PEM certificate"),
+        (ca(dir.path()), "is not a regular file"),
+        (ClientTls { identity_files: Some(swapped), ..trusting(&pki) }, "contains no PEM certificate"),
     ] {
         let error = HttpProbe::new(secure(address, tls.clone())).expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");
@@ -285,7 +285,7 @@ async fn a_connection_must_stand_for_a_moment() {
     })
     .await;
     let reading = check(&tcp(silent, None, PATIENT)).await;
-    assert!(reading.passed && reading.detail.ends_with("stands"), "{reading:?}");
+    assert!(reading.passed && reading.detail.ends_with("succeeded"), "{reading:?}");
     for (manner, expected) in [("closes at once", "it was accepted and"), ("refuses", "refused")] {
         let reading = check(&tcp(hostile(manner).await, None, IMPATIENT)).await;
         assert!(!reading.passed && reading.detail.contains(expected), "{manner}: {reading:?}");
@@ -293,7 +293,7 @@ async fn a_connection_must_stand_for_a_moment() {
     let limit = Tries { timeout: std::time::Duration::from_millis(200), ..IMPATIENT };
     let reading =
         check(&tcp(silent, Some(ClientTls { insecure_skip_verify: true, ..ClientTls::default() }), limit)).await;
-    assert!(!reading.passed && reading.detail.contains("not done within 200ms"), "{reading:?}");
+    assert!(!reading.passed && reading.detail.contains("not finished within 200ms"), "{reading:?}");
 }
 
 #[tokio::test]
@@ -307,13 +307,13 @@ async fn an_answer_of_prometheus_must_be_whole_and_as_expected() {
     };
     let good = vector(json!([sample("1")]));
     for (answer, expect, passes, word) in [
-        (good.clone(), Samples::Above(0.5), true, "1 sample(s), as expected"),
+        (good.clone(), Samples::Above(0.5), true, "1 sample, as expected"),
         (good.clone(), Samples::Below(0.5), false, "up{job=\"a\"} is 1"),
         (good.clone(), Samples::NotEmpty, true, ""),
         (good.clone(), Samples::Empty, false, "not as expected (no sample)"),
-        (vector(json!([])), Samples::Empty, true, "gave 0"),
-        (vector(json!([])), Samples::Above(0.5), false, "gave nothing, and must give samples above 0.5"),
-        (vector(json!([])), Samples::NotEmpty, false, "gave nothing"),
+        (vector(json!([])), Samples::Empty, true, "returned 0"),
+        (vector(json!([])), Samples::Above(0.5), false, "returned nothing, but must return samples above 0.5"),
+        (vector(json!([])), Samples::NotEmpty, false, "returned nothing"),
         (vector(json!([sample("2"), sample("NaN")])), Samples::Above(0.5), false, "up{job=\"a\"} is NaN"),
         (vector(json!([sample("+Inf")])), Samples::Above(0.5), true, ""),
         (vector(json!([{"metric": {}, "histogram": [1, {}]}])), Samples::Above(0.5), false, "is NaN"),
@@ -327,13 +327,13 @@ async fn an_answer_of_prometheus_must_be_whole_and_as_expected() {
             json!({"status": "success", "data": {"resultType": "matrix", "result": []}}),
             Samples::Empty,
             false,
-            "is no instant vector",
+            "is not an instant vector",
         ),
         (
             json!({"status": "success", "data": {"resultType": "string", "result": [1, "x"]}}),
             Samples::NotEmpty,
             false,
-            "is no instant vector",
+            "is not an instant vector",
         ),
         (with(good.clone(), "warnings", json!(["a store is down"])), Samples::Above(0.5), false, "a store is down"),
         (with(good.clone(), "infos", json!(["PromQL info: x"])), Samples::Above(0.5), true, ""),
@@ -349,7 +349,7 @@ async fn an_answer_of_prometheus_must_be_whole_and_as_expected() {
             json!({"status": "success", "data": {"resultType": "vector", "result": null}}),
             Samples::Empty,
             false,
-            "is not understood",
+            "cannot be parsed",
         ),
         (
             json!({"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1, "x"]}]}}),
@@ -357,8 +357,8 @@ async fn an_answer_of_prometheus_must_be_whole_and_as_expected() {
             false,
             "has \"x\" for a value",
         ),
-        (json!([]), Samples::Empty, false, "is not understood"),
-        (json!({}), Samples::Empty, false, "is not understood"),
+        (json!([]), Samples::Empty, false, "cannot be parsed"),
+        (json!({}), Samples::Empty, false, "cannot be parsed"),
     ] {
         let site = site(200, "", &answer.to_string()).await;
         let probe = expecting(expect, site.url("/prefix"), PATIENT);
@@ -370,7 +370,7 @@ async fn an_answer_of_prometheus_must_be_whole_and_as_expected() {
     let many: Vec<_> = (0..1_000).map(|_| sample("0")).collect();
     let reading = check(&promql(site(200, "", &vector(json!(many)).to_string()).await.url("/"), PATIENT)).await;
     assert_eq!(reading.evidence["failing_samples"].as_array().map(Vec::len), Some(5));
-    assert!(reading.detail.starts_with("1000 of 1000 sample(s)"), "{reading:?}");
+    assert!(reading.detail.starts_with("1000 of 1000 samples"), "{reading:?}");
     let refused = json!({"status": "error", "errorType": "bad_data", "error": "parse error at char 3"}).to_string();
     let reading = check(&promql(site(400, "", &refused).await.url("/"), PATIENT)).await;
     assert!(!reading.passed && reading.detail.contains("answered 400: parse error at char 3"), "{reading:?}");
@@ -397,7 +397,7 @@ async fn only_active_alerts_that_are_not_ignored_fail() {
     let many: Vec<_> = (0..1_000).map(|n| alert(&format!("A{n}"), "active")).collect();
     let reading = check(&alerts(site(200, "", &json!(many).to_string()).await.url("/"), PATIENT)).await;
     assert_eq!(reading.evidence["alerts"].as_array().map(Vec::len), Some(10));
-    assert!(reading.detail.starts_with("1000 active alert(s)") && reading.detail.ends_with(", …"), "{reading:?}");
+    assert!(reading.detail.starts_with("1000 active alerts") && reading.detail.ends_with(", …"), "{reading:?}");
 }
 
 /// Repeats everything that it received, wherever a probe might show it.

@@ -423,7 +423,7 @@ async fn a_file_that_is_damaged_inside_takes_nothing_more_once_that_is_known() {
     std::fs::write(&path, bytes).expect("written");
     let journal = open(dir.path());
     let error = journal.verify().await.expect_err("damaged").to_string();
-    assert!(error.contains("journal.db is damaged") && error.contains("move it away"), "{error}");
+    assert!(error.contains("journal.db is damaged") && error.contains("move the file away"), "{error}");
     let refused = journal.accept(request()).await.expect_err("damaged").to_string();
     assert_eq!(refused, error);
     assert!(journal.writable().await.is_err());

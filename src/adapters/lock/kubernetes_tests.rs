@@ -112,7 +112,7 @@ async fn of_two_that_write_at_once_one_gets_a_conflict_and_no_lock() {
     assert_eq!(term(&one.renew_candidacy().await.expect("made")), Some(1));
     site.act().interfere = true;
     let conflict = one.renew_candidacy().await.expect_err("it was changed between the read and the write");
-    assert!(conflict.detail.contains("another replica changed the Lease"), "{conflict:?}");
+    assert!(conflict.detail.contains("another replica has changed the Lease"), "{conflict:?}");
     assert_eq!(term(&one.renew_candidacy().await.expect("renewed")), Some(1));
     let LockAnswer::Elsewhere { holder } = two.renew_candidacy().await.expect("seen") else { panic!("one holds it") };
     assert_eq!((holder.name.as_str(), holder.url.as_deref()), ("one", Some("https://one")));

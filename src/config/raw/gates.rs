@@ -46,7 +46,7 @@ pub struct Tls {
     pub key_file: Option<PathBuf>,
     /// The name to request and to verify.
     pub server_name: Option<String>,
-    /// Talk to anybody.
+    /// Accept any server certificate.
     #[serde(default)]
     pub insecure_skip_verify: bool,
 }

@@ -169,7 +169,7 @@ async fn what_an_api_server_says_back_is_shown_without_the_token() {
     let script = format!("echo '{credential}'");
     let api = "apiVersion: client.authentication.k8s.io/v1";
     let plugin = format!("{{exec: {{{api}, command: sh, args: [-c, {script:?}]}}}}");
-    for (user, said) in [(format!("{{token: {TOKEN}}}"), "Bearer ***\") may not"), (plugin, "what is not shown")] {
+    for (user, said) in [(format!("{{token: {TOKEN}}}"), "Bearer ***\") may not"), (plugin, "details hidden")] {
         let reading = before(settings(server.kubeconfig(&user))).await;
         fails(&reading, &["403", said]);
         assert!(!format!("{reading:?}").contains(TOKEN), "{reading:?}");
@@ -243,7 +243,7 @@ async fn without_a_baseline_all_trouble_counts_and_that_is_said() {
     let none = check(&server.probe(), Moment::After, None).await;
     fails(&none, &["a/old", "there is no baseline from before the run"]);
     let odd = check(&server.probe(), Moment::After, Some(&json!({"workloads": 7}))).await;
-    fails(&odd, &["a/old", "the baseline from before the run is not understood"]);
+    fails(&odd, &["a/old", "the baseline from before the run cannot be parsed"]);
     server.behave().pods.clear();
     assert!(check(&server.probe(), Moment::After, None).await.passed);
 }
@@ -284,7 +284,7 @@ async fn what_is_no_list_of_pods_is_a_failure() {
     let table = [
         ("{}".to_owned(), "no list of pods"),
         ("<html>s3cret</html>".to_owned(), "no list of pods: line 1 column 1"),
-        (json!({"kind": "NodeList", "items": []}).to_string(), "its kind is another"),
+        (json!({"kind": "NodeList", "items": []}).to_string(), "it has another kind"),
         (
             json!({"kind": "PodList", "items": [{"metadata": {"name": "s3cret"}}]}).to_string(),
             "no list of pods: line 1",
@@ -304,8 +304,8 @@ async fn a_kubeconfig_that_cannot_be_used_is_a_failure_with_its_path() {
     fails(&before(settings(file.clone())).await, &["broken: cannot read it: No such file"]);
     let proxy = "clusters: [{name: c, cluster: {server: 'https://h', proxy-url: 'http://u:s3cret@p'}}]";
     let table = [
-        ("users: [{name: u, user: {token: s3cret]", "it is not the YAML of a kubeconfig"),
-        ("users: s3cret", "it is not the YAML of a kubeconfig"),
+        ("users: [{name: u, user: {token: s3cret]", "it is not a valid kubeconfig"),
+        ("users: s3cret", "it is not a valid kubeconfig"),
         ("apiVersion: v1\nkind: Config", "no current-context"),
         (proxy, "proxy-url, which is not supported"),
     ];
