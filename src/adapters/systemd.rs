@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watchdog_hears_twice_within_its_limit_and_nobody_hears_where_nobody_listens() {
+    fn a_watchdog_is_notified_twice_within_its_limit_and_nothing_is_sent_without_a_socket() {
         let seconds = Duration::from_secs;
         let every = |listens, limit: Option<u64>| Manager { listens, watchdog: limit.map(seconds) }.interval();
         assert_eq!(every(true, Some(4)), Some(seconds(2)));

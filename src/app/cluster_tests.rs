@@ -154,7 +154,7 @@ async fn a_stop_leaves_a_waiting_request_for_the_next_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sender_that_goes_away_in_the_middle_leaves_no_request_that_nobody_serves() {
+async fn a_client_that_disconnects_in_the_middle_leaves_no_request_unserved() {
     let cluster = enforcing();
     // Polled once and dropped, as hyper drops a handler whose client is gone.
     let mut asking = Box::pin(cluster.request(key("1")));

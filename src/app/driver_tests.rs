@@ -74,7 +74,7 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_waits_for_the_member_under_way_and_starts_no_other() {
+async fn a_stop_waits_for_the_current_member_and_starts_no_other() {
     let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
     let (run, claims) = (accepted(&journal).await, Claims::default());
     let (stop, stopped) = watch::channel(None);

@@ -255,7 +255,7 @@ async fn an_orderly_end_hands_over_within_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_cannot_be_renewed_stops_the_run_after_the_member_under_way() {
+async fn a_lock_that_cannot_be_renewed_stops_the_run_after_the_current_member() {
     let fake = etcd();
     fake.take(S * 90);
     let world = World::new(fake);
@@ -356,7 +356,7 @@ async fn an_alert_that_both_replicas_get_is_one_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_whose_holder_dies_is_served_by_whoever_accepted_it() {
+async fn a_request_whose_holder_dies_is_served_by_the_replica_that_accepted_it() {
     let fake = etcd();
     fake.take(S * 20);
     let world = World::new(fake);
@@ -382,7 +382,7 @@ async fn a_request_whose_holder_dies_is_served_by_whoever_accepted_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_lost_its_lock_is_gone_on_with_by_the_new_holder() {
+async fn a_run_that_lost_its_lock_is_continued_by_the_new_holder() {
     let fake = etcd();
     fake.take(S * 90);
     let world = World::new(fake);
@@ -404,7 +404,7 @@ async fn a_run_that_lost_its_lock_is_gone_on_with_by_the_new_holder() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orders_at_a_follower_are_the_holders_and_an_answer_is_passed_back() {
+async fn actions_at_a_follower_are_forwarded_to_the_holder_and_its_answer_is_returned() {
     let world = World::new(etcd());
     let (first, second) = world.start_both(Mode::Enforce).await;
     let pause = Command::Pause { reason: "upgrade".to_owned(), lasts: None };
@@ -598,7 +598,7 @@ async fn a_note_that_cannot_be_left_keeps_nothing_up_and_is_left_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loss_that_came_between_two_renewals_is_told() {
+async fn a_loss_between_two_renewals_is_reported() {
     let locks = FakeLocks::default();
     let lock = Lock::over(locks.replica("one"), "one");
     assert_eq!(lock.round().await.change, LockChange::Gained(Term(1)));
@@ -633,7 +633,7 @@ async fn the_holder_alone_requests_what_is_due_and_its_successor_does_not_repeat
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_due_while_nobody_held_the_lock_is_requested_by_the_successor() {
+async fn what_was_due_while_no_replica_held_the_lock_is_requested_by_the_successor() {
     let world = World { schedule: due_at_five_past(), ..World::new(etcd()) };
     let (first, second) = world.start_both(Mode::Enforce).await;
     sleep(S * 255).await;

@@ -58,7 +58,7 @@ async fn a_cluster_that_hangs_holds_no_page_up_and_is_shown_with_its_age() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_rest_of_the_fleet_is_looked_at_once_a_minute_while_somebody_looks() {
+async fn the_rest_of_the_fleet_is_observed_once_a_minute_while_the_page_is_viewed() {
     let app = fleet(&["a", "b"]);
     for _ in 0..4 {
         app.refresh(&["a".to_owned()]).await;

@@ -151,7 +151,7 @@ async fn a_stranger_reads_the_page_and_is_offered_no_order() {
 }
 
 #[tokio::test]
-async fn only_the_token_for_orders_opens_a_session_and_logging_out_ends_it() {
+async fn only_the_admin_token_opens_a_session_and_signing_out_ends_it() {
     let site = guarded();
     for wrong in [TOKEN, "", "x", "fedcba987654321"] {
         let answer = site.post("/login", "", &format!("token={wrong}")).await;
@@ -181,7 +181,7 @@ async fn a_session_never_stands_in_for_another_process_or_another_cookie() {
 }
 
 #[tokio::test]
-async fn wrong_tokens_are_counted_and_then_nobody_is_told_whether_one_was_right() {
+async fn after_too_many_wrong_tokens_the_answer_does_not_show_whether_one_was_right() {
     let site = guarded();
     let mut last = 0;
     for _ in 0..12 {

@@ -72,7 +72,7 @@ async fn what_hangs_costs_no_more_than_the_budget_and_is_shown_as_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_are_kept_for_the_next_scrape_and_given_up_when_nobody_comes() {
+async fn connections_are_kept_for_the_next_scrape_and_closed_when_unused() {
     let (probes, made) = probes(&[]);
     let probes = Arc::new(probes);
     for target in ["10.0.0.1:2379,10.0.0.2:2379", "10.0.0.2:2379,10.0.0.1:2379", "http://10.0.0.1:2379,10.0.0.2:2379"] {
@@ -96,7 +96,7 @@ async fn connections_are_kept_for_the_next_scrape_and_given_up_when_nobody_comes
 }
 
 #[tokio::test(start_paused = true)]
-async fn ever_new_targets_push_out_the_oldest_but_nobody_who_is_being_asked() {
+async fn ever_new_targets_displace_the_oldest_but_none_that_is_being_queried() {
     let (probes, made) = probes(&[]);
     probes.probe(ask("10.9.9.9:2379"), SECOND).await.expect("a page");
     let held = Arc::clone(&probes.cache.lock().values().next().expect("kept").target);

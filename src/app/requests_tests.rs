@@ -93,7 +93,7 @@ async fn what_is_asked_for_while_the_journal_is_read_is_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_window_ends_the_run_after_the_member_under_way() {
+async fn the_end_of_the_window_ends_the_run_after_the_current_member() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", windowed((2, 1)));
     cluster.target.etcd().take(Duration::from_secs(45));
@@ -119,7 +119,7 @@ async fn an_emergency_does_not_wait_for_the_window_if_its_owner_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_holds_requests_until_somebody_resumes_or_its_time_is_over() {
+async fn a_pause_holds_requests_until_an_operator_resumes_or_its_time_is_over() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", enforcing());
     cluster.command("ann".to_owned(), pause(None)).await.expect("paused");
@@ -161,7 +161,7 @@ async fn a_pause_stops_a_run_before_its_next_member() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn approve_waits_for_a_person_and_expires() {
+async fn mode_approve_waits_for_approval_and_expires() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", Policy { mode: Mode::Approve, ..Policy::default() });
     let AlertDecision::Accepted { run, .. } = cluster.request(key("1")).await.expect("taken") else { panic!() };
@@ -199,7 +199,7 @@ async fn a_resolved_alert_cancels_a_request_that_waits_for_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resolved_alert_does_not_stop_a_run_under_way() {
+async fn a_resolved_alert_does_not_stop_a_run_in_progress() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", enforcing());
     cluster.request(key("1")).await.expect("taken");
@@ -252,7 +252,7 @@ async fn a_request_that_waits_or_is_to_be_tried_again_ends_when_it_is_cancelled(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_under_way_that_is_cancelled_ends_after_the_member_in_hand() {
+async fn a_cancelled_run_in_progress_ends_after_the_current_member() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", enforcing());
     cluster.request(key("1")).await.expect("taken");
@@ -318,7 +318,7 @@ async fn a_refused_run_is_not_tried_again_once_its_alert_is_resolved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_breaker_keeps_runs_away_until_a_person_resumes() {
+async fn the_breaker_prevents_runs_until_an_operator_resumes() {
     let world = shared(1);
     let policy = Policy { cooldown: Duration::ZERO, max_runs_per_day: 9, breaker_failures: 1, ..enforcing() };
     let cluster = cluster_in(&world, "a", Policy { defrag_deadline: Duration::from_secs(1), ..policy });
@@ -343,7 +343,7 @@ async fn the_breaker_keeps_runs_away_until_a_person_resumes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_persons_run_passes_the_cooldown_and_is_written_down_with_its_name() {
+async fn an_operators_run_skips_the_cooldown_and_is_recorded_with_their_name() {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", enforcing());
     cluster.request(key("1")).await.expect("taken");

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_revision_that_was_seen_long_enough_ago_is_told() {
+    fn only_a_revision_that_was_seen_long_enough_ago_is_returned() {
         let (begun, minute) = (Instant::now(), Duration::from_mins(1));
         let mut revisions = Revisions::new(minute * 60);
         for passed in 0..=90 {

@@ -77,7 +77,7 @@ fn notification(status: &str) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_order_needs_the_token_and_the_content_type() {
+async fn every_action_needs_the_token_and_the_content_type() {
     let paths = ["clusters/a/pause", "clusters/a/resume", "clusters/a/run", "runs/1/approve"];
     let (app, router) = site(Mode::Enforce, AccessPolicy::tokens(Some(TOKEN.to_owned()), None));
     for path in paths {
@@ -115,7 +115,7 @@ async fn a_cluster_is_paused_shown_so_and_resumed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orders_that_cannot_be_carried_out_say_why() {
+async fn actions_that_cannot_be_executed_say_why() {
     let (_app, router) = site(Mode::Enforce, AccessPolicy::tokens(None, None));
     for (path, body, status, text) in [
         ("clusters/b/run", json!({}), 404, "there is no cluster \"b\""),
@@ -237,7 +237,7 @@ fn file(clusters: &[&str]) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_swaps_the_rules_and_leaves_a_run_under_way_with_its_own() {
+async fn a_reload_replaces_the_rules_and_a_run_in_progress_keeps_its_own() {
     let app = configured(&file(&[A]));
     let cluster = Arc::clone(&app.fleet().now().clusters[0]);
     cluster.request(Vec::new()).await.expect("accepted");
@@ -345,7 +345,7 @@ async fn a_request_that_waits_ends_with_its_cluster() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_under_way_keeps_its_connections_when_the_cluster_is_reached_otherwise() {
+async fn a_run_in_progress_keeps_its_connections_when_endpoints_or_credentials_change() {
     let app = configured(&file(&[A]));
     with_units(&app, async {
         let cluster = Arc::clone(&app.fleet().now().clusters[0]);
@@ -367,7 +367,7 @@ async fn a_run_under_way_keeps_its_connections_when_the_cluster_is_reached_other
 }
 
 #[tokio::test(start_paused = true)]
-async fn entries_that_lead_to_one_cluster_are_told_while_exporting() {
+async fn entries_that_lead_to_one_cluster_are_reported_while_exporting() {
     let app = configured(&file(&[A, &B.replace(":2'", "1.1:1'").replace("127.0.0", "127.0")]));
     scrape(&app).await;
     let page = scrape(&app).await;

@@ -188,7 +188,7 @@ fn a_day_has_room_for_so_many_runs() {
 }
 
 #[test]
-fn the_breaker_opens_after_failures_in_a_row_until_a_person_resumes() {
+fn the_breaker_opens_after_failures_in_a_row_until_an_operator_resumes() {
     let policy = Policy::default();
     let (ok, bad) = (|h| run(Trigger::Alert, h, Outcome::Succeeded, true), |h| run(Trigger::Alert, h, failed(), true));
     let interrupted =
@@ -234,7 +234,7 @@ fn a_breaker_with_a_reset_allows_one_more_try_at_a_time() {
 }
 
 #[test]
-fn a_pause_lasts_until_its_end_or_until_somebody_resumes() {
+fn a_pause_lasts_until_its_end_or_until_an_operator_resumes() {
     let paused = |orders: &[OrderRecord], hours| {
         label(Ledger { orders: orders.to_vec(), ..Ledger::default() }.paused(at(hours))).is_some()
     };
@@ -287,7 +287,7 @@ fn a_pause_holds_requests_and_stops_runs_even_in_an_emergency() {
 }
 
 #[test]
-fn approve_waits_for_a_person_and_gives_up_in_time() {
+fn mode_approve_waits_for_approval_and_expires_in_time() {
     let policy = Policy { mode: Mode::Approve, ..Policy::default() };
     let book = Ledger::default();
     let mut request = waiting(Trigger::Alert, 0.0);
@@ -375,7 +375,7 @@ fn only_alerts_that_still_fire_are_tried_again() {
 }
 
 #[test]
-fn the_last_attempt_is_the_newest_that_was_sent_since_a_person_resumed() {
+fn the_last_attempt_is_the_newest_that_was_sent_since_an_operator_resumed() {
     let mut first = run(Trigger::Alert, 0.0, Outcome::Succeeded, true);
     first.members.push(result(sizes(7, 7), MemberEnd::NotSent { reason: Reason::OperatorStop }));
     let mut book = ledger(vec![first.clone()]);
@@ -438,7 +438,7 @@ fn an_offer_that_comes_again_counts_for_what_still_stands() {
 }
 
 #[test]
-fn members_that_differ_hold_every_request_until_a_person_resumes() {
+fn members_that_differ_hold_every_request_until_an_operator_resumes() {
     let reason = Reason::HashMismatch { revision: 7, hashes: "1 on etcd-1; 2 on etcd-2".to_owned() };
     let found =
         RunView { id: RunId(1), ..run(Trigger::Alert, 0.0, Outcome::Mismatched { reason: reason.clone() }, true) };

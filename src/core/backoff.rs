@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_waits_for_a_person_whoever_told_of_it() {
+    fn a_full_disk_waits_for_an_operator_whether_reported_or_shown_by_a_crash() {
         let member = || "etcd-1".to_owned();
         let failed = |reason| attempt(MemberEnd::Failed { reason, after: None });
         let full = failed(Reason::DiskFull { member: member(), detail: "no space left on device".to_owned() });

@@ -106,7 +106,7 @@ fn an_heir_keeps_the_pause_the_breaker_the_cooldown_and_the_attempts() {
 }
 
 #[test]
-fn the_newest_order_wins_wherever_it_was_given() {
+fn the_newest_action_wins_whichever_replica_recorded_it() {
     let paused = heir(&Ledger { orders: vec![pause(3)], ..Ledger::default() });
     let resumed = Ledger { orders: vec![resume(5, None)], ..paused.clone() };
     assert_eq!(resumed.paused(at(6)), None);
@@ -203,7 +203,7 @@ fn a_pause_from_a_clock_that_is_ahead_is_lifted_by_a_resume_at_the_next_holder()
 }
 
 #[test]
-fn members_that_differ_are_known_to_the_next_holder_until_a_person_resumes() {
+fn members_that_differ_are_known_to_the_next_holder_until_an_operator_resumes() {
     let reason = Reason::HashMismatch { revision: 7, hashes: "1 on etcd-1; 2 on etcd-2".to_owned() };
     let found = run(3, 1, Outcome::Mismatched { reason: reason.clone() }, vec![attempt(1, None)]);
     let first = Ledger { runs: vec![found], ..Ledger::default() };

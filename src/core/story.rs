@@ -47,8 +47,8 @@ pub fn line(entry: &Entry) -> String {
 fn due(alerts: &[AlertKey]) -> Option<Timestamp> {
     alerts.iter().filter_map(AlertKey::due).max()
 }
+
 /// The earlier runs that this one represents.
-/// The earlier runs that this one stands for.
 fn repeats(times: u32, since: Timestamp) -> String {
     format!("same result as {}, the first at {since:.0}", count(times, "earlier run"))
 }
@@ -119,8 +119,8 @@ pub fn size(size: ByteSize) -> String {
     size.display().iec().to_string()
 }
 
-/// How long a defragmentation took, like `in 5.0 s`; and how much of that the member did not answer, where that is
-/// known apart.
+/// How long a defragmentation took, like `in 5.0 s`, and for how much of that the member did not answer, if that was
+/// measured separately.
 pub fn duration(took: Duration, unavailable: Option<Duration>) -> String {
     let apart = unavailable.map_or(String::new(), |time| format!(", unavailable for {:.1} s", time.as_secs_f64()));
     format!("in {:.1} s{apart}", took.as_secs_f64())

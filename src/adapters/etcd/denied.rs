@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn each_release_s_denial_is_told_with_who_and_what_to_do() {
+    fn each_release_s_denial_names_the_user_and_what_to_do() {
         let plain = EtcdUser { user: Some("plain".to_owned()), common_name: Some("cn".to_owned()) };
         for status in
             [Status::unknown("auth: permission denied"), Status::permission_denied("etcdserver: permission denied")]
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_s_name_is_told_where_no_user_is_configured() {
+    fn a_certificate_s_name_is_reported_if_no_user_is_configured() {
         let etcd_user = EtcdUser { user: None, common_name: Some("reader".to_owned()) };
         let (_, words) = told(&Status::unknown("auth: permission denied"), &etcd_user);
         assert!(words.contains("\"reader\" (the common name of the client certificate)"), "{words}");

@@ -158,7 +158,7 @@ async fn status_and_body_must_both_be_as_expected() {
 }
 
 #[tokio::test]
-async fn redirects_are_followed_only_when_asked_and_never_with_a_secret_to_somebody_else() {
+async fn redirects_are_followed_only_if_configured_and_never_with_a_secret_to_another_server() {
     let dir = tempfile::tempdir().expect("a directory");
     let token = dir.path().join("token");
     std::fs::write(&token, "canary-token\n").expect("written");

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_token_for_orders_each_token_opens_its_own_deed() {
+    fn with_an_admin_token_each_token_allows_only_its_own_actions() {
         let access = AccessPolicy::tokens(Some(TOKEN.to_owned()), Some(ADMIN.to_owned()));
         let allowed = |action, token| access.allows(action, &bearer(&format!("Bearer {token}")), Proof::default());
         assert!(allowed(ProtectedAction::Notify, TOKEN) && allowed(ProtectedAction::Order, ADMIN));

@@ -78,7 +78,7 @@ async fn every_reason_survives_the_journal_without_loss() {
 }
 
 #[tokio::test]
-async fn what_a_gate_saw_survives_the_journal_while_the_run_is_under_way_too() {
+async fn what_a_gate_found_survives_in_the_journal_even_while_the_run_is_in_progress() {
     let dir = tempfile::tempdir().expect("a directory");
     let journal = open(dir.path());
     let run = journal.accept(request()).await.expect("accepted");
@@ -100,7 +100,7 @@ async fn what_a_gate_saw_survives_the_journal_while_the_run_is_under_way_too() {
 }
 
 #[tokio::test]
-async fn orders_and_approvals_are_there_after_reopening_and_clusters_are_kept_apart() {
+async fn actions_and_approvals_are_there_after_reopening_and_clusters_are_kept_apart() {
     let dir = tempfile::tempdir().expect("a directory");
     let journal = open(dir.path());
     let run = journal.accept(request()).await.expect("accepted");

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn good_targets_are_taken_and_mistakes_told_with_their_place() {
+    fn good_targets_are_accepted_and_mistakes_reported_with_their_place() {
         let good = "- {name: graphs, grafana: {url: \"https://grafana.example.org/x\", bearer_token_file: t}}\n\
                     - {name: chat, webhook: {url: \"http://127.0.0.1:9/hook?room=1\", timeout: 2s}}\n";
         assert_eq!(problems(good), Vec::<String>::new());

@@ -189,7 +189,10 @@ const BAD: &[(&str, &str)] = &[
     ),
     ("when: [between], kubernetes_pods: {}", "when: needs before"),
     ("kubernetes_pods: {context: a}", "kubernetes_pods.context: needs kubeconfig"),
-    ("kubernetes_pods: {namespaces: [Default]}", "kubernetes_pods.namespaces[0]: \"Default\" is not a valid namespace name"),
+    (
+        "kubernetes_pods: {namespaces: [Default]}",
+        "kubernetes_pods.namespaces[0]: \"Default\" is not a valid namespace name",
+    ),
     ("kubernetes_pods: {label_selector: ''}", "kubernetes_pods.label_selector: must be one line"),
     ("kubernetes_pods: {grace: 2h}", "kubernetes_pods.grace: is 2h"),
     ("kubernetes_pods: {timeout: 0s}", "kubernetes_pods.timeout: is 0s"),

@@ -93,7 +93,7 @@ names: 3
 }
 
 #[test]
-fn what_is_missing_is_told_once() {
+fn what_is_missing_is_reported_once() {
     let mut source = Source::from_text("items:\n  - {count: 1}\n");
     let file: File = source.read().expect("the rest");
     assert_eq!(file.items[0].name, "");

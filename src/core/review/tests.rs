@@ -121,7 +121,7 @@ fn counters_are_added_up_across_restarts_and_processes() {
 }
 
 #[test]
-fn space_that_nobody_takes_back_is_told_with_the_reason_why_not() {
+fn space_that_no_run_reclaims_is_reported_with_the_reason() {
     let mut history =
         History { members: vec![member("a", 0, 30, |_| 300.0, |_| 900.0, 8_192.0)], ..History::default() };
     let review = |history: &History| super::review("x", history, FRAME).unwrap();

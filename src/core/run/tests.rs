@@ -234,7 +234,7 @@ fn a_member_that_dies_during_the_run_stops_it() {
 }
 
 #[test]
-fn a_stop_lets_the_member_under_way_finish_and_starts_no_other() {
+fn a_stop_lets_the_current_member_finish_and_starts_no_other() {
     let mut bench = Bench::new(policy());
     bench.until_defragment();
     bench.run.stop(Reason::ShuttingDown);
