@@ -4,6 +4,7 @@ mod args;
 mod check_config;
 mod control;
 mod docs;
+mod explain;
 mod gates;
 mod health;
 mod history;
@@ -50,6 +51,8 @@ enum Command {
     Runs(runs::Args),
     /// Review capacity from Prometheus' history: growth, days to quota, fragmentation, runs, what to do
     Report(report::Args),
+    /// Say what a reason means and what to do about it, or list all reasons
+    Explain(explain::Args),
     /// Agree to a run that waits for a person (mode approve)
     Approve(control::ApproveArgs),
     /// Keep runs of a cluster from beginning; one under way starts no new member
@@ -99,6 +102,7 @@ impl Cli {
             Command::Run(args) => Box::pin(run::run(args)).await,
             Command::Runs(args) => runs::run(args).await,
             Command::Report(args) => Box::pin(report::run(args)).await,
+            Command::Explain(args) => explain::run(&args),
             Command::Approve(args) => control::approve(args).await,
             Command::Pause(args) => control::pause(args).await,
             Command::Resume(args) => control::resume(args).await,

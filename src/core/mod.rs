@@ -4,7 +4,7 @@
 //! facts and times come in as values, decisions go out as values. That is what lets a test run
 //! thousands of whole defragmentations in virtual time. Reading order: [`cluster`] (what was observed),
 //! [`policy`] (what is wanted), [`admission`] (whether and when a run may begin), [`schedule`] (when one is requested
-//! without an alert), [`safety`] (what forbids it, as a [`reason`]), [`backoff`] (what the last attempt says against
+//! without an alert), [`safety`] (what forbids it, as a [`reason`], and [`explain`] what an operator does then), [`backoff`] (what the last attempt says against
 //! another), [`estimate`] (how long it will take), [`plan`] (who is next), [`gate`] (checks outside etcd),
 //! [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which replica may), [`handover`] (what its successor
 //! must know). Apart from them: [`page`], where metrics pages are, [`trend`] and [`review`], what a capacity review tells from history, and [`time`], how people
@@ -16,6 +16,7 @@ pub mod backoff;
 pub mod cluster;
 pub mod estimate;
 pub mod expect;
+pub mod explain;
 pub mod gate;
 pub mod handover;
 pub mod history;

@@ -15,6 +15,7 @@ use super::{
     backoff,
     cluster::{AlarmKind, ClusterFacts, MemberFacts, MemberId},
     estimate::{Estimate, Speeds},
+    explain,
     history::MemberResult,
     policy::{LeaderPolicy, Need, OpenSnapshotPolicy, Policy},
     reason::Reason,
@@ -65,6 +66,7 @@ pub enum Decision {
     /// It is left alone.
     Skip {
         /// Why.
+        #[serde(serialize_with = "explain::serialize")]
         reason: Reason,
     },
 }

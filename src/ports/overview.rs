@@ -113,6 +113,8 @@ pub enum Doing {
         code: &'static str,
         /// In words.
         reason: String,
+        /// What an operator does about it.
+        advice: &'static str,
     },
 }
 
@@ -137,7 +139,7 @@ impl Doing {
 
     /// It waits because of this.
     pub fn waiting(reason: &Reason) -> Self {
-        Self::Waiting { code: reason.label(), reason: reason.to_string() }
+        Self::Waiting { code: reason.label(), reason: reason.to_string(), advice: reason.advice() }
     }
 }
 

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::{journal::JournalError, overview::Overview};
 use crate::core::{
     alert::{AlertStatus, Notification},
+    explain,
     history::{RunId, RunView},
     lock::Term,
     reason::Reason,
@@ -43,6 +44,7 @@ pub enum AlertDecision {
         /// The run's number.
         run: RunId,
         /// Which rule says so.
+        #[serde(serialize_with = "explain::serialize")]
         reason: Reason,
     },
     /// The alert no longer fires, and with it the last one behind a request that waited.
@@ -57,6 +59,7 @@ pub enum AlertDecision {
         /// Of which cluster, where one is concerned.
         cluster: Option<String>,
         /// Why.
+        #[serde(serialize_with = "explain::serialize")]
         reason: Reason,
     },
 }
@@ -128,6 +131,8 @@ pub struct LockSummary {
 pub struct Told {
     /// For people.
     pub message: String,
+    /// What an operator does about it.
+    pub advice: &'static str,
     /// For programs.
     #[serde(flatten)]
     pub reason: Reason,
@@ -135,7 +140,7 @@ pub struct Told {
 
 impl From<Reason> for Told {
     fn from(reason: Reason) -> Self {
-        Self { message: reason.to_string(), reason }
+        Self { message: reason.to_string(), advice: reason.advice(), reason }
     }
 }
 
@@ -198,7 +203,7 @@ pub enum CommandError {
     #[error("cluster {0} has no standing request: there is nothing to cancel")]
     NothingToCancel(String),
     /// Something stands against it.
-    #[error("{0}")]
+    #[error("{}", .0.with_advice())]
     Refused(Reason),
     /// The replica that holds the lock does not carry it out.
     #[error("replica {holder}, which holds the cluster's lock, says: {detail}")]

@@ -155,7 +155,12 @@ fn card(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Mark
 /// What somebody should look at.
 pub(super) fn trouble(view: &ClusterView) -> Markup {
     let troubles = state::troubles(view);
-    html! { @if !troubles.is_empty() { ul.troubles aria-label="Trouble" { @for trouble in troubles { li { (trouble) } } } } }
+    html! {
+        @if !troubles.is_empty() {
+            ul.troubles aria-label="Trouble" { @for trouble in troubles { li { (trouble) } } }
+        }
+        @if let Some((_, reason)) = state::failure(view) { p.dim { (words::to_do(reason)) } }
+    }
 }
 
 /// Why nothing runs.
