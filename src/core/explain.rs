@@ -105,7 +105,8 @@ impl Code {
 
     /// What it means, in sentences.
     pub fn meaning(self) -> String {
-        self.get_documentation().unwrap_or_default().replace('\n', " ")
+        // Of a doc comment with several lines, each ends with a line break.
+        self.get_documentation().unwrap_or_default().trim_end().replace('\n', " ")
     }
 
     pub fn kind(self) -> Kind {
