@@ -1,7 +1,7 @@
 //! `defragd approve`, `pause`, `resume` and `cancel` against a running `defragd serve`, and what it asks Alertmanager at
 //! its start. No etcd is there: every run is refused, and tried again.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{path::Path, process::Output, time::Duration};
 

@@ -3,7 +3,7 @@
 //! `make check-deploy` puts those of the chart; it starts the program with the pods' own arguments. Whether
 //! Kubernetes takes them, `make check-deploy` knows.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeSet,

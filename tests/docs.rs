@@ -1,7 +1,7 @@
 //! `defragd completions` and `defragd man`: what they write can be used, and names every command. The generated pages in
 //! docs/reference/ are current: `UPDATE=1 cargo test --test docs` writes them.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,

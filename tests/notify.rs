@@ -1,7 +1,7 @@
 //! Whom `notify:` tells of runs, by a server's side; with one beside it that never answers. No etcd is there: the run is
 //! refused, which is an end like any other.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     path::Path,

@@ -2,7 +2,7 @@
 //! without a restart and broken ones are not; how `/metrics` is negotiated; `/-/reload`; and what the port withstands.
 //! No etcd is there.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
 

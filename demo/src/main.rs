@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Args, Parsed};
 use console::Console;
-use story::Told;
+use story::StoryResult;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -77,7 +77,7 @@ async fn run(args: &Args, console: &Console) -> Result<ExitCode> {
 }
 
 /// Stays up if that is wanted, then ends everything.
-async fn finish(args: &Args, console: &Console, mut told: Told) -> Result<ExitCode> {
+async fn finish(args: &Args, console: &Console, mut told: StoryResult) -> Result<ExitCode> {
     let code = if told.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if !args.exit {
         told.stay(console).await?;

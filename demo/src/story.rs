@@ -26,7 +26,7 @@ const BAD_OUTCOMES: [&str; 7] =
     ["nothing_to_do", "observed", "refused", "failed", "mismatched", "interrupted", "stopped"];
 
 /// How it went, with everything still running.
-pub(crate) struct Told {
+pub(crate) struct StoryResult {
     /// Whether every check holds.
     pub(crate) holds: bool,
     stack: Stack,
@@ -34,7 +34,7 @@ pub(crate) struct Told {
 }
 
 /// Tells it, up to the checks.
-pub(crate) async fn tell(tools: &Tools, args: &Args, console: &Console, logs: &Path) -> Result<Told> {
+pub(crate) async fn tell(tools: &Tools, args: &Args, console: &Console, logs: &Path) -> Result<StoryResult> {
     let stack = Stack::start(tools, args, console, logs).await?;
     let names: Vec<String> = stack.etcd.members().iter().map(|member| member.name().to_owned()).collect();
     let mut writer = Writer::start(&stack.etcd).await?;
@@ -61,7 +61,7 @@ pub(crate) async fn tell(tools: &Tools, args: &Args, console: &Console, logs: &P
     let failed = checks.iter().filter(|check| !check.holds).count();
     console.say(&if failed == 0 { "every check holds".to_owned() } else { format!("{failed} checks FAILED") });
 
-    Ok(Told { holds: failed == 0, stack, writer })
+    Ok(StoryResult { holds: failed == 0, stack, writer })
 }
 
 /// Makes the databases large and mostly free.
@@ -158,7 +158,7 @@ async fn read_back(writer: &Writer, etcd: &EtcdCluster) -> Check {
     }
 }
 
-impl Told {
+impl StoryResult {
     /// Leaves everything up until somebody ends it.
     pub(crate) async fn stay(&mut self, console: &Console) -> Result<()> {
         console.say(&format!(

@@ -22,7 +22,6 @@ const IDLE_INTERVAL: Duration = Duration::from_hours(1);
 /// How soon to try again with a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What came of a look.
 struct Looked {
     next: Timestamp,
     /// This due time needs no further look.
@@ -68,7 +67,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let acts = !self.is_retired() && self.succession.may_begin().is_ok();
         let Some(due) = due.filter(|_| acts) else { return Ok(Some(Looked { next, decided })) };
         let ledger = self.ledger().await?;
-        if ledger.standing(now).is_some_and(|request| request.alerts.iter().any(|key| key.due().is_some())) {
+        if ledger.standing_request(now).is_some_and(|request| request.alerts.iter().any(|key| key.due().is_some())) {
             // It joins that one, and is looked at again when it is over.
             return Ok(Some(Looked { next, decided }));
         }
@@ -77,7 +76,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 self.place(&ledger, vec![AlertKey::of_schedule(due)], now).await?
         {
             info!(cluster = self.name(), run = run.0, due = %due, "requested by the schedule");
-            self.succession.tell_successor();
+            self.succession.mark_note_due();
         }
         Ok(Some(Looked { next, decided: Some(due) }))
     }

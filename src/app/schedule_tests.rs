@@ -166,7 +166,7 @@ async fn a_journal_that_failed_is_tried_again() {
     world.journal.break_down();
     live(&cluster, HOUR + 5 * MINUTE).await;
     assert_eq!(outcomes(&world).await, []);
-    world.journal.mend();
+    world.journal.recover();
     live(&cluster, HOUR).await;
     assert_eq!(outcomes(&world).await, [(Trigger::Schedule, "succeeded")]);
 }

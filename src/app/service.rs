@@ -14,26 +14,26 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     cluster::{Cluster, Shared},
-    fleet::{Fleet, Roster},
-    overview::Lookout,
+    fleet::{ConfiguredClusters, Fleet},
+    overview::FleetObserver,
     probe::Probes,
     reload::{Connect, Equip, Reader},
 };
 use crate::{
-    adapters::turns::Turns,
+    adapters::turn_limiter::TurnLimiter,
     config::LockSettings,
     core::{
         alert::{self, AlertStatus, Notification},
         history::{AlertKey, RunId, RunView, Trigger},
         reason::Reason,
-        reserve::Reserve,
+        scrape_reserve::ScrapeReserve,
     },
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
         service::{
-            AlertAnswer, AlertDecision, Carried, ClusterSummary, Command, CommandError, ProbeRefusal, ProbeRequest,
-            ScrapePage, Service,
+            AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, ProbeRefusal,
+            ProbeRequest, ScrapePage, Service,
         },
     },
 };
@@ -57,13 +57,12 @@ pub struct App<E, J> {
     pub(super) shown: Mutex<serde_json::Value>,
     reloads: AsyncMutex<()>,
     pub(super) shared: Arc<Shared<J>>,
-    pub(super) lookout: Lookout,
+    pub(super) fleet_observer: FleetObserver,
     phase: Mutex<Phase>,
     journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
-    formatting: Reserve,
+    formatting: ScrapeReserve,
 }
 
-/// How far the process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Starting,
@@ -72,7 +71,6 @@ enum Phase {
 }
 
 impl<E: Etcd, J: Journal> App<E, J> {
-    /// Of these clusters.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>, shared: Arc<Shared<J>>) -> Self {
         let phase = Mutex::new(Phase::Starting);
         Self {
@@ -85,10 +83,10 @@ impl<E: Etcd, J: Journal> App<E, J> {
             shown: Mutex::default(),
             reloads: AsyncMutex::default(),
             shared,
-            lookout: Lookout::default(),
+            fleet_observer: FleetObserver::default(),
             phase,
             journal_seen: AsyncMutex::default(),
-            formatting: Reserve::default(),
+            formatting: ScrapeReserve::default(),
         }
     }
 
@@ -140,10 +138,10 @@ impl<E: Etcd, J: Journal> App<E, J> {
     /// cause one.
     async fn journal_trouble(&self) -> Option<String> {
         /// More often than Kubernetes asks.
-        const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+        const RECHECK_AFTER: Duration = Duration::from_secs(2);
         let mut seen = self.journal_seen.lock().await;
         match &*seen {
-            Some((at, trouble)) if at.elapsed() < LOOK_AGAIN_AFTER => trouble.clone(),
+            Some((at, trouble)) if at.elapsed() < RECHECK_AFTER => trouble.clone(),
             _ => {
                 let trouble = self.shared.journal.writable().await.err().map(|error| error.to_string());
                 *seen = Some((Instant::now(), trouble.clone()));
@@ -213,7 +211,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
     async fn decide(
         &self,
         notification: &Notification,
-        fleet: &Roster<E, J>,
+        fleet: &ConfiguredClusters<E, J>,
         status: AlertStatus,
     ) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
         let mut wanted: BTreeMap<&str, Vec<AlertKey>> = BTreeMap::new();
@@ -253,7 +251,7 @@ fn target<'a>(
 impl<E: Etcd, J: Journal> Service for App<E, J> {
     async fn scrape(&self, budget: Duration, page: &mut (dyn fmt::Write + Send)) -> Result<(), fmt::Error> {
         let (begun, members) = (Instant::now(), self.formatting.leave(budget));
-        let turns = Turns::new(CLUSTERS_AT_ONCE, TURN);
+        let turns = TurnLimiter::new(CLUSTERS_AT_ONCE, TURN);
         let fleet = self.fleet.all();
         let samples =
             fleet.iter().map(|cluster| turns.take(move || cluster.sample(members.saturating_sub(begun.elapsed()))));
@@ -319,16 +317,16 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         by: String,
         command: Command,
         forwarded: bool,
-    ) -> Result<Carried, CommandError> {
+    ) -> Result<CommandOutcome, CommandError> {
         let fleet = self.fleet.now();
         let found = fleet.find(cluster).ok_or_else(|| CommandError::UnknownCluster(cluster.to_owned()))?;
         if let Some(passed) = found.pass_order(&by, &command, forwarded).await {
             return passed;
         }
-        found.command(by, command).await.map(Carried::Here)
+        found.command(by, command).await.map(CommandOutcome::Here)
     }
 
-    async fn approve(&self, run: RunId, by: String, forwarded: bool) -> Result<Carried, CommandError> {
+    async fn approve(&self, run: RunId, by: String, forwarded: bool) -> Result<CommandOutcome, CommandError> {
         let view = self.shared.journal.run(run).await?.ok_or(CommandError::UnknownRun(run))?;
         let fleet = self.fleet.now();
         let cluster = fleet.find(&view.request.cluster);
@@ -336,7 +334,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         if let Some(passed) = cluster.pass_approve(&view, &by, forwarded).await {
             return passed;
         }
-        cluster.approve(run, by).await.map(|()| Carried::Here(Some(run)))
+        cluster.approve(run, by).await.map(|()| CommandOutcome::Here(Some(run)))
     }
 
     fn count_webhook(&self, code: u16) {

@@ -27,7 +27,6 @@ const QUOTA_REMEMBERED_FOR: Duration = Duration::from_mins(5);
 /// Small files: whatever takes longer hangs, and the other clusters' turn comes.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(2);
 
-/// See the module.
 pub(super) struct Target<E> {
     name: String,
     /// A run has that of its begin to its end, whatever a reload brings.
@@ -50,7 +49,7 @@ struct Memory {
 }
 
 /// What a cheap look at all members brought.
-pub(super) struct Glance {
+pub(super) struct ScrapeObservation {
     /// Why no endpoint gave the member list, if none did.
     pub(super) listed: Fact<()>,
     /// Of the members of now or, without a list, of last time.
@@ -71,7 +70,6 @@ impl<E: Etcd> Target<E> {
         }
     }
 
-    /// Its name in the configuration.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -130,7 +128,7 @@ impl<E: Etcd> Target<E> {
     }
 
     /// A cheap look at all members, within `budget`.
-    pub(super) async fn glance(&self, budget: Duration) -> Glance {
+    pub(super) async fn observe_for_scrape(&self, budget: Duration) -> ScrapeObservation {
         let (known, quotas) = {
             let memory = self.memory.lock();
             (memory.membership.clone(), memory.quotas.clone())
@@ -140,7 +138,7 @@ impl<E: Etcd> Target<E> {
             (seen.elapsed() < QUOTA_REMEMBERED_FOR).then_some(*quota)
         };
         let etcd = self.etcd();
-        let (listed, observed) = observer::glance(&*etcd, budget, known, remembered).await;
+        let (listed, observed) = observer::observe_for_scrape(&*etcd, budget, known, remembered).await;
         let is_current = Arc::ptr_eq(&etcd, &self.etcd());
         let facts = observed.map(|(membership, mut facts)| {
             if is_current {
@@ -149,7 +147,7 @@ impl<E: Etcd> Target<E> {
             facts.assume_quota(etcd.quota_override());
             facts
         });
-        Glance { listed, facts, is_current }
+        ScrapeObservation { listed, facts, is_current }
     }
 
     fn learn(&self, membership: Membership, facts: &ClusterFacts) {
@@ -166,9 +164,12 @@ impl<E: Etcd> Target<E> {
     }
 
     /// One look at all members; `None` if they do not answer in time.
-    pub(super) async fn look(&self) -> Option<ClusterFacts> {
+    pub(super) async fn observe_status(&self) -> Option<ClusterFacts> {
         let etcd = self.etcd();
-        timeout(observer::LOOK_BUDGET * 2, observer::look(&*etcd, observer::LOOK_BUDGET)).await.ok()?.ok()
+        timeout(observer::OBSERVE_BUDGET * 2, observer::observe_status(&*etcd, observer::OBSERVE_BUDGET))
+            .await
+            .ok()?
+            .ok()
     }
 
     /// All that a run would see; `None` if the member list does not come in time.
@@ -187,11 +188,11 @@ impl<E: Etcd> Target<E> {
                 continue;
             };
             let etcd = self.etcd();
-            if let Ok(facts) = observer::look(&*etcd, observer::LOOK_BUDGET).await
+            if let Ok(facts) = observer::observe_status(&*etcd, observer::OBSERVE_BUDGET).await
                 && Arc::ptr_eq(&etcd, &self.etcd())
                 && let (Some(revisions), Some(revision)) = (&mut self.memory.lock().revisions, facts.oldest_revision())
             {
-                revisions.saw(Instant::now(), revision);
+                revisions.record(Instant::now(), revision);
             }
             drop(etcd);
             tokio::select! {

@@ -1,7 +1,5 @@
 //! What each reason means for an operator: how severe it is, what to do, and where it is shown.
 
-#![allow(missing_docs, reason = "the names say what they are")]
-
 use serde::{Serialize, Serializer};
 use strum::EnumMessage;
 
@@ -354,7 +352,7 @@ impl Code {
                 "Nothing: the next window is used for the rest. If a window is too short, make it longer.",
             ),
             Self::ApprovalExpired => (Ended, Passes, "Nothing: the next notification requests a run again."),
-            Self::HandedOver => {
+            Self::Forwarded => {
                 (Ended, Nothing, "Nothing: `defragd runs` on the replica that the reason names shows the run.")
             }
             Self::LockLost => (

@@ -4,8 +4,6 @@
 //! the text. [`super::explain`] adds the severity and what an operator does. The log, the journal, the metrics,
 //! `defragd plan`, the page and the API show the same reason; `defragd explain` and docs/reference/reasons.md list all.
 
-#![allow(missing_docs, reason = "the fields' names say what they are")]
-
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -332,7 +330,8 @@ pub enum Reason {
     },
     /// The replica that holds the cluster's lock has the request in its journal, and its run serves it.
     #[error("forwarded to replica {holder}, which holds the cluster's lock: its run {run}")]
-    HandedOver {
+    #[serde(alias = "handed_over")]
+    Forwarded {
         holder: String,
         /// A run in the journal of that replica.
         run: RunId,

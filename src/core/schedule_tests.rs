@@ -3,8 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::{
-    handover::Digest,
     history::{Entry, Outcome, Record, Request, RunId, Trigger},
+    note::SuccessionNote,
     reason::Reason,
 };
 
@@ -232,7 +232,7 @@ fn the_next_lock_holder_knows_what_is_decided() {
         Some(("2026-11-29T03:05:00Z", Outcome::NothingToDo)),
     )]);
     let note = own.digest().write("one", crate::core::lock::Term(1), None, None);
-    let digest = Digest::read(&note).expect("ours").not_after(at("2026-11-29T03:10:00Z"));
+    let digest = SuccessionNote::read(&note).expect("ours").not_after(at("2026-11-29T03:10:00Z"));
     let heir = Ledger { inherited: Some(digest), ..Ledger::default() };
     assert!(is_decided(&heir, at("2026-11-29T03:00:00Z"), at("2026-11-29T03:10:00Z")));
     assert!(!is_decided(&heir, at("2026-11-29T03:10:00Z"), at("2026-11-29T03:10:00Z")));

@@ -8,14 +8,13 @@ use futures_util::future::BoxFuture;
 
 use crate::core::{
     cluster::Fact,
-    lock::{Standing, Term},
+    lock::{LockAnswer, Term},
 };
 
-/// See the module's contract.
 pub trait LockStore: Send + Sync + 'static {
     /// Renews our candidacy, or stands anew if it is lost, and looks who holds the lock. `Held` says that nobody else
     /// can get it for `ttl` after this call *began*; a candidacy that was lost meanwhile comes back with another term.
-    fn stand(&self) -> BoxFuture<'_, Fact<Standing>>;
+    fn stand(&self) -> BoxFuture<'_, Fact<LockAnswer>>;
 
     /// Gives the candidacy up, so that the next one need not wait for its end. Where that fails, it ends by itself.
     fn release(&self) -> BoxFuture<'_, ()>;

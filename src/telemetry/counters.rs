@@ -137,12 +137,12 @@ pub struct Counters {
     lock_errors: Family<ClusterLabels, Counter>,
     config_read: Gauge,
     config_read_at: Gauge<f64, AtomicU64>,
-    seen: Mutex<BTreeMap<String, Seen>>,
+    seen: Mutex<BTreeMap<String, ClusterSeries>>,
 }
 
 /// Which series a cluster has beyond those that every cluster has: a family does not tell.
 #[derive(Default)]
-struct Seen {
+struct ClusterSeries {
     decisions: BTreeSet<(&'static str, &'static str)>,
     gates: BTreeSet<String>,
 }
@@ -288,7 +288,7 @@ impl Counters {
     }
 
     // A panic elsewhere while the lock was held leaves the sets whole.
-    fn seen(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<String, ClusterSeries>> {
         self.seen.lock()
     }
 
@@ -353,7 +353,6 @@ impl Counters {
         self.web_config_read.set(i64::from(taken));
     }
 
-    /// A gate was checked.
     pub fn gate(&self, cluster: &str, result: &GateResult) {
         let (moment, label) = (result.moment.label(), result.label());
         let labels = GateLabels { etcd_cluster: cluster.to_owned(), gate: result.gate.clone() };
@@ -363,7 +362,6 @@ impl Counters {
         self.gate_checks.get_or_create(&CheckLabels { etcd_cluster, gate, moment, result: label }).inc();
     }
 
-    /// The attempt on a member ended.
     pub fn member_ended(&self, cluster: &str, result: &MemberResult) {
         let labels = ResultLabels { etcd_cluster: cluster.to_owned(), result: result.label() };
         self.defrags.get_or_create(&labels).inc();
@@ -395,7 +393,6 @@ impl Counters {
         self.lock_errors.get_or_create(&labels).inc_by(u64::from(failed));
     }
 
-    /// Counts notifications.
     pub fn notifications(&self) -> NotificationCounter {
         self.notifications.clone()
     }

@@ -3,7 +3,7 @@
 //!
 //! Needs `make tools-browser`; without, every test says SKIPPED. Pictures of what was seen are in `target/browser/`.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod fleet;
 mod forgery;

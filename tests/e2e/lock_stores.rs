@@ -11,7 +11,7 @@ use defragd::{
         etcd::{EtcdCluster as Etcd, Sources},
         lock::{EtcdLock, EtcdLockSettings, KubernetesLock, KubernetesLockSettings},
     },
-    core::lock::{Holder, Standing, Term},
+    core::lock::{Holder, LockAnswer, Term},
     ports::lock::LockStore,
 };
 use serde_json::json;
@@ -43,18 +43,18 @@ fn replica_at(endpoints: Vec<String>, name: &str) -> EtcdLock {
 
 async fn term(store: &dyn LockStore) -> Term {
     match store.stand().await.unwrap() {
-        Standing::Held { term, ttl } => {
+        LockAnswer::Held { term, ttl } => {
             assert_eq!(ttl, TTL);
             term
         }
-        Standing::Elsewhere { holder } => panic!("{holder:?} holds it"),
+        LockAnswer::Elsewhere { holder } => panic!("{holder:?} holds it"),
     }
 }
 
 async fn holder(store: &dyn LockStore) -> Holder {
     match store.stand().await.unwrap() {
-        Standing::Held { term, .. } => panic!("it holds it under term {term}"),
-        Standing::Elsewhere { holder } => holder,
+        LockAnswer::Held { term, .. } => panic!("it holds it under term {term}"),
+        LockAnswer::Elsewhere { holder } => holder,
     }
 }
 
@@ -63,7 +63,7 @@ async fn taken_over(second: &dyn LockStore) -> Duration {
     let since = Instant::now();
     until("the takeover", MINUTE, || async {
         match second.stand().await {
-            Ok(Standing::Held { .. }) => Ok(()),
+            Ok(LockAnswer::Held { .. }) => Ok(()),
             other => anyhow::bail!("{other:?}"),
         }
     })
@@ -142,7 +142,7 @@ async fn oldest(version: EtcdVersion) {
         let since = Instant::now();
         until("the takeover", MINUTE, || async {
             for store in &row {
-                if let Ok(Standing::Held { .. }) = store.stand().await {
+                if let Ok(LockAnswer::Held { .. }) = store.stand().await {
                     return Ok(());
                 }
             }

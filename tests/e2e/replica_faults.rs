@@ -9,7 +9,7 @@ use testkit::{EtcdVersion, is_inside};
 use crate::{
     faults,
     kill::seed,
-    replica_world::{Kind, Told, World, Worlds},
+    replica_world::{FaultReport, Kind, World, Worlds},
 };
 
 /// A short one has at least so many in its three worlds, most of them while the new holder keeps still.
@@ -65,7 +65,7 @@ async fn inside_many_faults() {
 }
 
 /// Several clusters at the same time, each with its own replicas: most of the time all wait for something.
-async fn all_of(worlds: &[(usize, EtcdVersion, bool)], faults: u32, short: bool) -> Vec<Told> {
+async fn all_of(worlds: &[(usize, EtcdVersion, bool)], faults: u32, short: bool) -> Vec<FaultReport> {
     let seed = seed();
     eprintln!("DEFRAGD_SEED={seed}");
     let mut running = tokio::task::JoinSet::new();
@@ -81,7 +81,7 @@ async fn all_of(worlds: &[(usize, EtcdVersion, bool)], faults: u32, short: bool)
     told
 }
 
-fn summary(told: &[Told]) {
+fn summary(told: &[FaultReport]) {
     let mut kinds = BTreeMap::<_, u32>::new();
     for fault in told {
         *kinds.entry((fault.kind.label(), fault.moment, fault.of_holder)).or_default() += 1;
@@ -97,7 +97,7 @@ fn summary(told: &[Told]) {
             eprintln!("{what}: {} times, min {first:.1} s, median {median:.1} s, max {last:.1} s", seconds.len());
         }
     };
-    let short = |fault: &&Told| fault.lasted > crate::replica_world::TTL;
+    let short = |fault: &&FaultReport| fault.lasted > crate::replica_world::TTL;
     spread("from the fault to another's lock", told.iter().filter(short).filter_map(|fault| fault.taken).collect());
     spread("from the fault to another's first plan", told.iter().filter_map(|fault| fault.planned).collect());
     spread("from the fault to another's first Defragment", told.iter().filter_map(|fault| fault.acted).collect());

@@ -69,7 +69,7 @@ const BETWEEN: &str = "in a run, between defrags";
 
 /// One fault.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct FaultReport {
     pub(crate) kind: Kind,
     pub(crate) moment: &'static str,
     pub(crate) of_holder: bool,
@@ -84,7 +84,7 @@ pub(crate) struct Told {
     pub(crate) acted: Option<f64>,
 }
 
-impl Told {
+impl FaultReport {
     pub(crate) fn in_a_run(&self) -> bool {
         [IN_A_DEFRAG, BETWEEN].contains(&self.moment)
     }
@@ -125,7 +125,7 @@ pub(crate) struct World {
     posted: u32,
     /// Promises that went with their journals.
     lost: usize,
-    told: Vec<Told>,
+    told: Vec<FaultReport>,
 }
 
 impl World {
@@ -149,7 +149,7 @@ impl World {
     }
 
     /// To the end, with everything checked. Gives what was done.
-    pub(crate) async fn run(mut self) -> Vec<Told> {
+    pub(crate) async fn run(mut self) -> Vec<FaultReport> {
         for round in 1.. {
             assert!(round < self.plan.faults * 4, "too few of {round} rounds hit a run: {:?}", self.told);
             self.all_stand().await;
@@ -233,7 +233,7 @@ impl World {
         eprintln!("{}: replica {victim} (holder {holder:?}) {} {moment} for {lasted:?}", self.label(), kind.label());
         let at = Timestamp::now();
         self.begin(victim, kind).await;
-        self.told.push(Told {
+        self.told.push(FaultReport {
             kind,
             moment,
             of_holder: holder == Some(victim),
@@ -279,7 +279,7 @@ impl World {
         match kind {
             Kind::Kill | Kind::KillAndLose | Kind::Terminate => self.start(victim).await,
             Kind::Pause => self.replicas[victim].defragd.as_ref().unwrap().resume().unwrap(),
-            Kind::Cut(_) => self.lan.mend(victim).unwrap(),
+            Kind::Cut(_) => self.lan.repair(victim).unwrap(),
         }
     }
 
@@ -437,7 +437,7 @@ impl World {
     }
 
     /// What the servers, the journals and the logs say in the end.
-    async fn judge(mut self) -> Vec<Told> {
+    async fn judge(mut self) -> Vec<FaultReport> {
         for replica in &self.replicas {
             replica.defragd.as_ref().unwrap().terminate(MINUTE).await.unwrap();
         }

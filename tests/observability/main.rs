@@ -4,7 +4,7 @@
 //! What needs a running defragd is elsewhere: `tests/e2e/dashboards.rs` asks every query of a real Prometheus,
 //! `tests/e2e/exposition.rs` sees that every metric exists.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 

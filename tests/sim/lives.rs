@@ -26,7 +26,7 @@ use defragd::{
     },
     ports::{
         peers::Peers,
-        service::{Carried, Command, Service},
+        service::{Command, CommandOutcome, Service},
     },
     telemetry::counters::Counters,
 };
@@ -428,8 +428,8 @@ pub async fn people(
             Person::Pause { by, lasts } => {
                 let pause = Command::Pause { reason: "r".to_owned(), lasts };
                 match app.command("a", by.to_owned(), pause, false).await {
-                    Ok(Carried::Here(_)) => sim.world().on_paused(by, lasts.map(|lasts| now + lasts)),
-                    Ok(Carried::Elsewhere { holder, .. }) => {
+                    Ok(CommandOutcome::Here(_)) => sim.world().on_paused(by, lasts.map(|lasts| now + lasts)),
+                    Ok(CommandOutcome::Elsewhere { holder, .. }) => {
                         let holder = sim.of_replica(number_of(&holder));
                         holder.world().on_paused(by, lasts.map(|lasts| now + lasts));
                     }

@@ -17,7 +17,6 @@ const IDENTITY_CHECK: Duration = Duration::from_secs(2);
 /// How long one of a member's URLs has for a connection before its next one is tried.
 const NEXT_URL_AFTER: Duration = Duration::from_secs(1);
 
-/// Where a call goes.
 #[derive(Clone, Copy)]
 pub(super) enum To<'a> {
     /// The member that answers at this address, whichever it is.

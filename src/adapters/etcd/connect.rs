@@ -33,26 +33,11 @@ const KEPT_FOR: Duration = Duration::from_secs(5);
 /// A TLS file or an endpoint that cannot be used.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// A file cannot be read.
     #[error("cannot read {what} {}: {source}", path.display())]
-    File {
-        /// Its part.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    File { what: &'static str, path: PathBuf, source: std::io::Error },
     /// A file does not hold what it should.
     #[error("{what} {} is not usable: {detail}", path.display())]
-    Unusable {
-        /// Its part.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        detail: String,
-    },
+    Unusable { what: &'static str, path: PathBuf, detail: String },
     /// The parts do not make a client.
     #[error("cannot set up TLS for the members: {0}")]
     Tls(String),
@@ -185,7 +170,6 @@ impl Identity {
         Ok(Self { chain, key })
     }
 
-    /// The certificate's.
     fn common_name(&self) -> Option<String> {
         let (_, leaf) = x509_parser::parse_x509_certificate(self.chain.first()?).ok()?;
         let name = leaf.subject().iter_common_name().next()?.as_str().ok()?.to_owned();

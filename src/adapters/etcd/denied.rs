@@ -36,10 +36,8 @@ pub(super) fn is_unknown_login(status: &Status) -> bool {
     kind(status).is_some() && TEXTS.iter().any(|text| status.message().contains(text))
 }
 
-/// Who we are for etcd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Who {
-    /// The configured user.
     pub(super) user: Option<String>,
     /// The common name of our certificate, which etcd takes for a user's name where none logs in.
     pub(super) common_name: Option<String>,

@@ -180,7 +180,6 @@ impl EtcdCluster {
         fence(url).map_err(|why| Unknown::new(UnknownKind::Other, format!("{url} is not dialled: {why}")))
     }
 
-    /// The configured endpoints.
     pub(in crate::adapters) fn endpoints(&self) -> &[String] {
         &self.sources.endpoints
     }

@@ -10,7 +10,6 @@ use flate2::{Compression, write::GzEncoder};
 /// The packer works on pieces of this size: one call of it for each word would cost more than the packing.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// A format that can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     OpenMetrics1,
@@ -118,7 +117,6 @@ impl Page {
         self.gzip
     }
 
-    /// The whole page.
     pub(super) fn finish(self) -> io::Result<Vec<u8>> {
         let mut packer = match self.body {
             Body::Packed(packer) => packer,

@@ -96,10 +96,10 @@ impl Site {
     }
 }
 
-fn term(standing: &Standing) -> Option<u64> {
+fn term(standing: &LockAnswer) -> Option<u64> {
     match standing {
-        Standing::Held { term, .. } => Some(term.0),
-        Standing::Elsewhere { .. } => None,
+        LockAnswer::Held { term, .. } => Some(term.0),
+        LockAnswer::Elsewhere { .. } => None,
     }
 }
 
@@ -114,7 +114,7 @@ async fn of_two_that_write_at_once_one_gets_a_conflict_and_no_lock() {
     let conflict = one.stand().await.expect_err("it was changed between the read and the write");
     assert!(conflict.detail.contains("another replica changed the Lease"), "{conflict:?}");
     assert_eq!(term(&one.stand().await.expect("renewed")), Some(1));
-    let Standing::Elsewhere { holder } = two.stand().await.expect("seen") else { panic!("one holds it") };
+    let LockAnswer::Elsewhere { holder } = two.stand().await.expect("seen") else { panic!("one holds it") };
     assert_eq!((holder.name.as_str(), holder.url.as_deref()), ("one", Some("https://one")));
     site.act().interfere = true;
     assert!(one.leave(Term(1), "x").await.is_err());

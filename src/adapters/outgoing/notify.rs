@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{Access, CallError, excerpt, shown};
+use super::{CallError, ClientSettings, excerpt, shown};
 use crate::{
     core::story,
     ports::notifier::{End, Notice, Notifier, Undelivered},
@@ -23,18 +23,17 @@ pub enum Format {
     Webhook,
 }
 
-/// One target.
 #[derive(Debug)]
 pub struct NotifyTarget {
     name: String,
     format: Format,
     url: Url,
-    access: Access,
+    access: ClientSettings,
 }
 
 impl NotifyTarget {
     /// Looks whether its files can be used. Blocks while it does so. `url` is Grafana's base or the webhook itself.
-    pub fn new(name: String, format: Format, url: &Url, access: Access) -> Result<Self, CallError> {
+    pub fn new(name: String, format: Format, url: &Url, access: ClientSettings) -> Result<Self, CallError> {
         let mut url = url.clone();
         if format == Format::Grafana {
             url.set_path(&format!("{}/api/annotations", url.path().trim_end_matches('/')));

@@ -7,7 +7,7 @@ use crate::core::{
     history::Outcome,
     policy::VerifyPolicy,
     reason::Reason,
-    verify::{DataHash, Verdict, Verification},
+    verify::{DataHash, HashVerdict, Verification},
 };
 
 impl Run {
@@ -47,8 +47,8 @@ impl Run {
         }
         self.hash_tries += 1;
         // A compaction came in between, or an answer was lost.
-        if matches!(verification.verdict, Verdict::Unknown { .. }) && self.hash_tries < LOOKS_BEFORE_GIVING_UP {
-            return self.look_at(Phase::Choosing);
+        if matches!(verification.verdict, HashVerdict::Unknown { .. }) && self.hash_tries < LOOKS_BEFORE_GIVING_UP {
+            return self.observe_in(Phase::Choosing);
         }
         self.record_verification(verification)
     }

@@ -123,7 +123,7 @@ pub enum Happening {
     },
     CalmNet,
     DowngradeOver,
-    Mend,
+    Repair,
     /// NOSPACE, where it would else be armed before anybody stands for the lock.
     ArmNoSpace,
     LockFault(usize),
@@ -249,7 +249,7 @@ impl World {
             world.plan(at, Happening::Fault(index));
         }
         let mended_at = world.schedule.mended_at;
-        world.plan(mended_at, Happening::Mend);
+        world.plan(mended_at, Happening::Repair);
         world.settle_fleet();
         let fail_step = world.schedule.a_step_is_not_written();
         world.hosts.iter_mut().for_each(|host| host.journal.fail_step = fail_step);

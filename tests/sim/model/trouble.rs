@@ -328,12 +328,12 @@ impl World {
             Happening::CalmLoad { load } => self.load = load,
             Happening::CalmNet => self.net = Net::default(),
             Happening::DowngradeOver => self.end_downgrade(),
-            Happening::Mend => self.mend(),
+            Happening::Repair => self.repair(),
             _ => {}
         }
     }
 
-    fn mend(&mut self) {
+    fn repair(&mut self) {
         self.net = Net::default();
         for host in &mut self.hosts {
             host.journal = super::JournalHealth { life: host.journal.life, ..super::JournalHealth::default() };

@@ -86,7 +86,7 @@ impl Lan {
     }
 
     /// Mends it, however it was cut.
-    pub fn mend(&self, index: usize) -> Result<()> {
+    pub fn repair(&self, index: usize) -> Result<()> {
         ip(&["link", "set", &self.port(index), "master", &self.switch()])?;
         self.ip_at(index, &["link", "set", "cable", "up"])
     }

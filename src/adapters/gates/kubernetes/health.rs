@@ -28,13 +28,11 @@ const MAX_REASON_CHARS: usize = 60;
 /// What a pod is found to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Health {
-    /// As it should be.
     Fine,
     /// As it should be now, but it restarted so lately that a baseline takes it as unhealthy.
     Restless(String),
     /// Failed for good; whether that matters depends on what its workload did since.
     Failed(String),
-    /// Not as it should be.
     Unhealthy(String),
 }
 

@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 use maud::{Markup, PreEscaped, html};
 
-use super::{state, words};
+use super::{condition, words};
 use crate::{
     core::{
         cluster::{Alarm, ClusterFacts, MemberFacts},
@@ -12,7 +12,6 @@ use crate::{
     ports::overview::ClusterView,
 };
 
-/// A member's file.
 #[derive(Clone, Copy)]
 pub(super) struct File {
     size: ByteSize,
@@ -174,7 +173,7 @@ fn condition(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> 
     let raised = |alarm: &&Alarm| alarm.member.is_none_or(|by| by == id);
     let alarms: Vec<_> = facts.alarms.iter().flatten().filter(raised).map(|alarm| alarm.kind.as_str()).collect();
     html! {
-        @if state::is_defragmenting(view, member) {
+        @if condition::is_defragmenting(view, member) {
             span.badge.running { span aria-hidden="true" { "▶ " } "defragmenting" } " "
         } @else if let Err(unknown) = &member.status {
             span.badge.trouble { span aria-hidden="true" { "! " } "does not answer" }

@@ -12,11 +12,11 @@ use maud::{Markup, html};
 use url::form_urlencoded::Serializer;
 
 use super::{
+    condition::{self, ClusterCondition},
     layout::{Links, Page},
     live, members, runs,
     select::{self, Selection, Wanted, select},
     session::Visitor,
-    state::{self, State},
     words,
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     core::history::RunView,
     ports::{
         journal::JournalError,
-        overview::{ClusterView, Live, Seen},
+        overview::{ClusterView, Live, Observation},
         service::Service,
     },
 };
@@ -41,7 +41,7 @@ pub(super) async fn page<S: Service>(
     // What is shown is chosen by what is known, looked at again, and chosen once more: the order may have changed.
     let first = select(service.views(), &wanted);
     let names: Vec<_> = first.shown.iter().map(|(_, view)| view.summary.name.clone()).collect();
-    service.look(&names).await;
+    service.refresh(&names).await;
     let (views, now) = (service.views(), service.now());
     let lives: Vec<_> = views.iter().filter_map(|view| view.live.clone()).collect();
     let selection = select(views, &wanted);
@@ -69,7 +69,7 @@ pub(super) async fn page<S: Service>(
 }
 
 fn summary(selection: &Selection, links: &Links) -> Markup {
-    let counts = State::ALL.into_iter().zip(selection.counts).filter(|(_, count)| *count > 0);
+    let counts = ClusterCondition::ALL.into_iter().zip(selection.counts).filter(|(_, count)| *count > 0);
     html! {
         div #summary data-live="" {
             ul.counts aria-label="Clusters by state" {
@@ -99,7 +99,7 @@ fn filter(wanted: &Wanted, links: &Links) -> Markup {
             label { "State "
                 select name="state" {
                     option value="" { "all" }
-                    @for state in State::ALL {
+                    @for state in ClusterCondition::ALL {
                         option value=(state.name()) selected[state.name() == wanted.state] { (state.words()) }
                     }
                 }
@@ -138,7 +138,7 @@ fn shown(selection: &Selection, now: Timestamp, links: &Links) -> Markup {
     }
 }
 
-fn card(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
+fn card(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     let name = &view.summary.name;
     html! {
         article.card aria-label={ "Cluster " (name) } {
@@ -146,26 +146,24 @@ fn card(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Mark
             (trouble(view))
             (members::table(view, &format!("Members of {name}")))
             (why(view, now, links))
-            @if view.summary.next_scheduled.is_some() { p { (state::next_scheduled(view, now)) } }
+            @if view.summary.next_scheduled.is_some() { p { (condition::next_scheduled(view, now)) } }
             (age(view.seen.as_ref()))
         }
     }
 }
 
-/// What somebody should look at.
 pub(super) fn trouble(view: &ClusterView) -> Markup {
-    let troubles = state::troubles(view);
+    let troubles = condition::troubles(view);
     html! {
         @if !troubles.is_empty() {
             ul.troubles aria-label="Trouble" { @for trouble in troubles { li { (trouble) } } }
         }
-        @if let Some((_, reason)) = state::failure(view) { p.dim { (words::to_do(reason)) } }
+        @if let Some((_, reason)) = condition::failure(view) { p.dim { (words::to_do(reason)) } }
     }
 }
 
-/// Why nothing runs.
 pub(super) fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
-    let reasons = state::why_idle(view, now, links);
+    let reasons = condition::why_idle(view, now, links);
     html! {
         @if !reasons.is_empty() {
             h4 { "Why nothing runs now" }
@@ -174,8 +172,7 @@ pub(super) fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     }
 }
 
-/// How old the picture is.
-pub(super) fn age(seen: Option<&Seen>) -> Markup {
+pub(super) fn age(seen: Option<&Observation>) -> Markup {
     html! {
         p.dim.age {
             @match seen {
@@ -202,7 +199,7 @@ fn rows(selection: &Selection, now: Timestamp, links: &Links) -> Markup {
     }
 }
 
-fn line(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
+fn line(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     let facts = view.seen.as_ref().and_then(|seen| seen.facts.as_deref());
     let mut versions: Vec<_> = facts
         .iter()
@@ -212,7 +209,7 @@ fn line(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Mark
         .collect();
     versions.sort_unstable();
     versions.dedup();
-    let troubles = state::troubles(view);
+    let troubles = condition::troubles(view);
     html! {
         tr role="row" {
             th scope="row" role="rowheader" { a href=(links.cluster(&view.summary.name)) { (view.summary.name) } }
@@ -221,7 +218,7 @@ fn line(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Mark
                 @if let Some(first) = troubles.first() {
                     span.detail { (first) @if troubles.len() > 1 { " (and " (troubles.len() - 1) " more)" } }
                 } @else if let Some(live) = &view.live {
-                    span.detail { (live.doing.words()) ", for " (words::span(words::between(live.since, now))) }
+                    span.detail { (live.activity.words()) ", for " (words::span(words::between(live.since, now))) }
                 } @else if let Some(told) = view.summary.waiting_for.as_ref().or(view.summary.paused.as_ref()) {
                     span.detail { (told.message) }
                 }

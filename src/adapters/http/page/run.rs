@@ -121,7 +121,7 @@ fn orders(id: RunId, form: Option<&FormToken>, visitor: &Visitor, typed: &Typed,
             h2 #orders-title { "It waits for a person" }
             @if let Some(problem) = &typed.problem { p.problem #problem role="alert" { (problem) } }
             @if let Some(form) = form { (cluster::approve(id, form, typed, links)) }
-            @else { (cluster::no_orders(visitor.standing, links)) }
+            @else { (cluster::no_orders(visitor.access, links)) }
         }
     }
 }
@@ -143,12 +143,12 @@ fn steps(records: &[Record]) -> Markup {
 fn is_bad(entry: &Entry) -> bool {
     use crate::core::{
         history::{MemberEnd, Outcome},
-        verify::Verdict,
+        verify::HashVerdict,
     };
     match entry {
         Entry::Gate(result) => !result.passed,
         Entry::Result(result) => matches!(result.end, MemberEnd::Failed { .. }),
-        Entry::Verified(verification) => verification.verdict != Verdict::Equal,
+        Entry::Verified(verification) => verification.verdict != HashVerdict::Equal,
         Entry::Finished(outcome) => {
             matches!(outcome, Outcome::Failed { .. } | Outcome::Mismatched { .. } | Outcome::Interrupted { .. })
         }

@@ -17,22 +17,18 @@ use crate::{
 
 /// What comes first on the page. The order is that of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum State {
-    /// Somebody should look.
+pub(super) enum ClusterCondition {
     Trouble,
-    /// A run is under way.
     Running,
     /// A request waits, perhaps for a person.
     Waiting,
-    /// A person paused it.
     Paused,
     /// Nobody has looked yet.
     Unknown,
-    /// Nothing to say.
     Fine,
 }
 
-impl State {
+impl ClusterCondition {
     /// In the order of the page.
     pub(super) const ALL: [Self; 6] =
         [Self::Trouble, Self::Running, Self::Waiting, Self::Paused, Self::Unknown, Self::Fine];
@@ -49,7 +45,6 @@ impl State {
         }
     }
 
-    /// For people.
     pub(super) const fn words(self) -> &'static str {
         match self {
             Self::Trouble => "in trouble",
@@ -73,31 +68,28 @@ impl State {
         }
     }
 
-    /// Mark and word.
     pub(super) fn badge(self) -> Markup {
         html! { span class={ "badge " (self.name()) } { span aria-hidden="true" { (self.mark()) " " } (self.words()) } }
     }
 }
 
-/// See the module.
-pub(super) fn of(view: &ClusterView) -> State {
+pub(super) fn of(view: &ClusterView) -> ClusterCondition {
     let summary = &view.summary;
     if !troubles(view).is_empty() {
-        State::Trouble
+        ClusterCondition::Trouble
     } else if summary.active_run.is_some() {
-        State::Running
+        ClusterCondition::Running
     } else if summary.queued_run.is_some() {
-        State::Waiting
+        ClusterCondition::Waiting
     } else if summary.paused.is_some() {
-        State::Paused
+        ClusterCondition::Paused
     } else if view.seen.is_none() {
-        State::Unknown
+        ClusterCondition::Unknown
     } else {
-        State::Fine
+        ClusterCondition::Fine
     }
 }
 
-/// What somebody should look at.
 pub(super) fn troubles(view: &ClusterView) -> Vec<String> {
     let mut troubles = Vec::new();
     if let Some(seen) = &view.seen {
@@ -156,9 +148,9 @@ fn of_members(facts: &ClusterFacts, view: &ClusterView, troubles: &mut Vec<Strin
 
 /// Whether the member is being defragmented, by whomever.
 pub(super) fn is_defragmenting(view: &ClusterView, member: &MemberFacts) -> bool {
-    use crate::ports::overview::Doing;
+    use crate::ports::overview::RunActivity;
     let ours = view.live.as_ref().is_some_and(
-        |live| matches!(&live.doing, Doing::Defragmenting { intent } if intent.member_id == member.member.id),
+        |live| matches!(&live.activity, RunActivity::Defragmenting { intent } if intent.member_id == member.member.id),
     );
     ours || member.defrag_in_flight() == Some(true)
 }

@@ -14,9 +14,9 @@ use super::{cluster::Cluster, succession::Inherited};
 use crate::{
     core::{
         cluster::{Fact, Unknown},
-        handover::Digest,
         history::RunId,
         lock::Term,
+        note::SuccessionNote,
     },
     ports::{etcd::Etcd, journal::Journal, lock::LockStore},
 };
@@ -31,7 +31,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let Some(store) = self.succession.lock.store().cloned() else { return std::future::pending().await };
         loop {
             let round = self.succession.lock.round().await;
-            self.lock_told(&round);
+            self.record_lock_change(&round);
             let next = Instant::now() + round.again_after;
             loop {
                 let settled = match self.succession.lock.view().held() {
@@ -72,7 +72,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         *self.succession.inherited.lock() = state;
         if done {
             // The next one shall find who holds it now.
-            self.succession.tell_successor();
+            self.succession.mark_note_due();
             self.requests.wake.notify_one();
         }
         done
@@ -82,7 +82,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let read = timeout(NOTE_LIMIT, store.left()).await;
         let note: Fact<_> = read.unwrap_or_else(|_| Err(Unknown::timed_out("the last holder's note", NOTE_LIMIT)));
         let Some(note) = note.map_err(|unknown| unknown.detail)? else { return Ok(()) };
-        let digest = Digest::read(&note).map_err(|error| format!("it is not understood: {error}"))?;
+        let digest = SuccessionNote::read(&note).map_err(|error| format!("it is not understood: {error}"))?;
         let mut digest = digest.not_after(self.shared.clock.now());
         let ledger = self.ledger().await.map_err(|error| error.to_string())?;
         let started = ledger.runs.iter().rev().find(|run| run.started_at.is_some());
@@ -132,7 +132,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     async fn try_to_leave(&self, store: &dyn LockStore, term: Term) -> Result<(), String> {
         let ledger = self.ledger().await.map_err(|error| error.to_string())?;
         let run_since = self.run_since(&ledger);
-        let request = ledger.standing(self.shared.clock.now());
+        let request = ledger.standing_request(self.shared.clock.now());
         let note = ledger.digest().write(self.succession.lock.me(), term, run_since, request);
         let left = timeout(NOTE_LIMIT, store.leave(term, &note)).await;
         left.unwrap_or_else(|_| Err(Unknown::timed_out("leaving the note", NOTE_LIMIT)))
@@ -140,7 +140,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     fn run_since(&self, ledger: &crate::core::admission::Ledger) -> Option<Timestamp> {
-        let active = self.requests.desk.lock().active.as_ref().map(|(run, _)| *run)?;
+        let active = self.requests.state.lock().active.as_ref().map(|(run, _)| *run)?;
         ledger.run(active)?.started_at
     }
 }
