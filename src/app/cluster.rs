@@ -17,7 +17,7 @@ use super::{
     overview::ObservationCache,
     problems::ObservedProblems,
     succession::Succession,
-    target::{ScrapeObservation, Target},
+    target::{ObservedCluster, ScrapeObservation},
 };
 use crate::{
     config::ClusterSettings,
@@ -28,7 +28,7 @@ use crate::{
         estimate::Speeds,
         gate::GateResult,
         history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
-        lock::{Change as LockChange, Term},
+        lock::{LockChange, Term},
         plan::Plan,
         policy::{Compaction, Policy},
         reason::Reason,
@@ -66,7 +66,7 @@ pub struct Cluster<E, J> {
     settings: Mutex<Arc<ClusterSettings>>,
     rules: Mutex<Arc<Rules>>,
     pub(super) shared: Arc<Shared<J>>,
-    pub(super) target: Target<E>,
+    pub(super) target: ObservedCluster<E>,
     pub(super) requests: Requests,
     pub(super) succession: Succession,
     pub(super) current_run: CurrentRun,
@@ -127,7 +127,7 @@ impl RequestState {
 }
 
 /// What a reload brings to a cluster.
-pub struct Change<E> {
+pub struct ClusterChange<E> {
     pub settings: ClusterSettings,
     pub gates: Vec<Gate>,
     /// Where endpoints or credentials are others.
@@ -138,7 +138,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// A cluster without requests.
     pub fn new(settings: ClusterSettings, etcd: E, shared: Arc<Shared<J>>) -> Self {
         let (policy, selector) = (settings.policy.clone(), settings.selector.clone());
-        let target = Target::new(settings.name.clone(), etcd);
+        let target = ObservedCluster::new(settings.name.clone(), etcd);
         target.remember_revisions(compaction_age(&policy));
         Self {
             settings: Mutex::new(Arc::new(settings)),
@@ -180,14 +180,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub async fn release_lock(&self) {
         if let Some(term) = self.held_term() {
             info!(cluster = self.name(), term = term.0, "giving the lock up");
-            self.leave_last_note(term).await;
+            self.write_last_note(term).await;
         }
         self.succession.lock.release().await;
     }
 
     pub(super) fn record_lock_change(&self, round: &Round) {
         let cluster = self.name();
-        match (round.change, &round.trouble) {
+        match (round.change, &round.renewal_error) {
             (LockChange::Gained(term), _) => info!(cluster, term = term.0, "this replica holds the cluster's lock now"),
             (LockChange::Lost(term), trouble) => {
                 let detail = trouble.as_deref().unwrap_or("another replica holds it");
@@ -196,7 +196,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             (LockChange::Same, Some(trouble)) => warn!(cluster, detail = trouble, "the cluster's lock was not renewed"),
             (LockChange::Same, None) => {}
         }
-        self.shared.counters.lock(cluster, round.change != LockChange::Same, round.trouble.is_some());
+        self.shared.counters.lock(cluster, round.change != LockChange::Same, round.renewal_error.is_some());
         // Whoever waits for it, or acts under it, looks again.
         self.requests.wake.notify_one();
     }
@@ -207,8 +207,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// Goes on as this says. A run under way keeps what it began with.
-    pub fn follow(&self, change: Change<E>) {
-        let Change { settings, gates, etcd } = change;
+    pub fn follow(&self, change: ClusterChange<E>) {
+        let ClusterChange { settings, gates, etcd } = change;
         let (old, age) = (self.settings(), compaction_age(&settings.policy));
         if let Some(etcd) = etcd {
             self.target.replace(etcd);

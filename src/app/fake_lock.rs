@@ -88,7 +88,7 @@ fn full() -> Unknown {
 }
 
 impl LockStore for FakeLock {
-    fn stand(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
+    fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
         Box::pin(async {
             self.reach().await?;
             let mut state = self.all.state();
@@ -116,7 +116,7 @@ impl LockStore for FakeLock {
         })
     }
 
-    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+    fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         Box::pin(async move {
             self.reach().await?;
             let mut state = self.all.state();
@@ -131,7 +131,7 @@ impl LockStore for FakeLock {
         })
     }
 
-    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+    fn read_note(&self) -> BoxFuture<'_, Fact<Option<String>>> {
         Box::pin(async {
             self.reach().await?;
             Ok(self.all.note())

@@ -57,11 +57,11 @@ pub(super) struct LastOffer {
 
 enum OfferOutcome {
     /// The request stands at the holder, too.
-    Taken(ForwardedRequest),
+    Accepted(ForwardedRequest),
     /// It does not hold the lock either: the next look at the lock tells.
     NotTheHolder,
     /// Nothing of the request is left to be done.
-    Over(Outcome),
+    Ended(Outcome),
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
@@ -110,12 +110,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     async fn offer(&self, peers: &dyn Peers, what: &PendingOffer, view: &RunView) -> Result<OfferOutcome, PeerError> {
         let holder = &what.to;
-        let taken = view.forwarded_to.as_ref().filter(|handed| handed.holder == *holder);
+        let taken = view.forwarded_to.as_ref().filter(|forwarded| forwarded.holder == *holder);
         let is_known = |key: &AlertKey| taken.is_some_and(|taken| taken.alerts.contains(key));
         let new: Vec<_> = what.alerts.iter().filter(|key| !is_known(key)).cloned().collect();
         let over = |run| {
             let reason = Reason::Forwarded { holder: holder.name.clone(), run };
-            OfferOutcome::Over(Outcome::Stopped { reason })
+            OfferOutcome::Ended(Outcome::Stopped { reason })
         };
         let (run, alerts) = match taken {
             None if view.request.trigger == Trigger::Manual => {
@@ -126,7 +126,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                     // An order is not repeated.
                     Err(PeerError::Refused { status: 409, detail, .. }) => {
                         let reason = Reason::NotForwarded { holder: holder.name.clone(), detail };
-                        return Ok(OfferOutcome::Over(Outcome::Refused { reason }));
+                        return Ok(OfferOutcome::Ended(Outcome::Refused { reason }));
                     }
                     Err(error) => return Err(error),
                 }
@@ -138,8 +138,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 let alerts = if taken_as.is_none() { new } else { what.alerts.clone() };
                 let offer = Notification { taken_as, ..self.forwarded(alerts, AlertStatus::Firing) };
                 match peers.notify(holder, &offer).await? {
-                    OfferAnswer::Taken(run) => (run, what.alerts.clone()),
-                    OfferAnswer::Over(run) => return Ok(over(run)),
+                    OfferAnswer::Accepted(run) => (run, what.alerts.clone()),
+                    OfferAnswer::Ended(run) => return Ok(over(run)),
                     OfferAnswer::NotTheHolder => return Ok(OfferOutcome::NotTheHolder),
                 }
             }
@@ -147,9 +147,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if let (Some(approval), true) =
             (&view.approved, view.request.trigger != Trigger::Manual && taken.is_none_or(|taken| taken.run != run))
         {
-            self.pass_approval(peers, holder, run, &approval.by).await?;
+            self.offer_approval(peers, holder, run, &approval.by).await?;
         }
-        Ok(OfferOutcome::Taken(ForwardedRequest { holder: holder.clone(), run, alerts }))
+        Ok(OfferOutcome::Accepted(ForwardedRequest { holder: holder.clone(), run, alerts }))
     }
 
     /// Writes down what came of an offer, unless the request was cancelled while the other side answered.
@@ -164,20 +164,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             _ => return Ok(Duration::ZERO),
         }
         match offered {
-            OfferOutcome::Taken(handed) => {
-                if view.forwarded_to.as_ref() != Some(&handed) {
-                    self.shared.journal.append(view.id, Entry::Forwarded(handed.clone())).await?;
-                    let (cluster, run, holder) = (self.name(), view.id.0, handed.holder.name);
-                    info!(cluster, run, holder, holders_run = handed.run.0, "the request is handed over");
+            OfferOutcome::Accepted(forwarded) => {
+                if view.forwarded_to.as_ref() != Some(&forwarded) {
+                    self.shared.journal.append(view.id, Entry::Forwarded(forwarded.clone())).await?;
+                    let (cluster, run, holder) = (self.name(), view.id.0, forwarded.holder.name);
+                    info!(cluster, run, holder, holders_run = forwarded.run.0, "the request is handed over");
                 }
                 Ok(OFFER_INTERVAL)
             }
             OfferOutcome::NotTheHolder => Ok(TRY_AGAIN_AFTER),
-            OfferOutcome::Over(outcome) => self.end_unbegun(view, outcome).await.map(|()| Duration::ZERO),
+            OfferOutcome::Ended(outcome) => self.end_unbegun(view, outcome).await.map(|()| Duration::ZERO),
         }
     }
 
-    async fn pass_approval(&self, peers: &dyn Peers, to: &Holder, run: RunId, by: &str) -> Result<(), PeerError> {
+    async fn offer_approval(&self, peers: &dyn Peers, to: &Holder, run: RunId, by: &str) -> Result<(), PeerError> {
         let path = ["runs".to_owned(), run.to_string(), "approve".to_owned()];
         match peers.order(to, &PeerOrder { path, body: json!({ "by": by }) }).await {
             // It has begun or ended already.
@@ -195,12 +195,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// Tells the holder that alerts of a request that it has no longer fire. As good as it goes: it measures anyway.
-    pub(super) fn pass_resolved(&self, view: &RunView, alerts: &[AlertKey]) {
-        let (Some(handed), Some(peers)) = (view.forwarded_to.clone(), self.succession.peers.clone()) else { return };
+    pub(super) fn forward_resolved(&self, view: &RunView, alerts: &[AlertKey]) {
+        let (Some(forwarded), Some(peers)) = (view.forwarded_to.clone(), self.succession.peers.clone()) else { return };
         let notification = self.forwarded(alerts.to_vec(), AlertStatus::Resolved);
         let cluster = self.name().to_owned();
         tokio::spawn(async move {
-            if let Err(error) = peers.notify(&handed.holder, &notification).await {
+            if let Err(error) = peers.notify(&forwarded.holder, &notification).await {
                 warn!(cluster, %error, "the holder is not told that alerts are resolved");
             }
         });
@@ -211,7 +211,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// Passes an order to the holder, if that is another replica; `None` if it is to be carried out here.
-    pub(super) async fn pass_order(
+    pub(super) async fn forward_order(
         &self,
         by: &str,
         command: &Command,
@@ -230,22 +230,26 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Command::Cancel { reason } => ("cancel", json!({ "reason": reason })),
         };
         body["by"] = json!(by);
-        self.pass(self.order(what, body), forwarded).await
+        self.forward_to_holder(self.order(what, body), forwarded).await
     }
 
     /// The same for an approval of one of our runs, once it is handed over. Before, it is taken here and goes with it.
-    pub(super) async fn pass_approve(
+    pub(super) async fn forward_approval(
         &self,
         view: &RunView,
         by: &str,
         forwarded: bool,
     ) -> Option<Result<CommandOutcome, CommandError>> {
-        let handed = view.forwarded_to.as_ref()?;
-        let path = ["runs".to_owned(), handed.run.to_string(), "approve".to_owned()];
-        self.pass(PeerOrder { path, body: json!({ "by": by }) }, forwarded).await
+        let known = view.forwarded_to.as_ref()?;
+        let path = ["runs".to_owned(), known.run.to_string(), "approve".to_owned()];
+        self.forward_to_holder(PeerOrder { path, body: json!({ "by": by }) }, forwarded).await
     }
 
-    async fn pass(&self, order: PeerOrder, forwarded: bool) -> Option<Result<CommandOutcome, CommandError>> {
+    async fn forward_to_holder(
+        &self,
+        order: PeerOrder,
+        forwarded: bool,
+    ) -> Option<Result<CommandOutcome, CommandError>> {
         let view = self.succession.lock.view();
         if !self.succession.lock.is_needed() || view.held().is_some() {
             return None;
@@ -265,7 +269,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Some(match peers.order(&holder, &order).await {
             Ok(answer) => {
                 info!(cluster = self.name(), holder = holder.name, order = order.path.join("/"), "order passed on");
-                Ok(CommandOutcome::Elsewhere { holder: holder.name, answer })
+                Ok(CommandOutcome::Forwarded { holder: holder.name, answer })
             }
             Err(PeerError::Refused { status, detail, .. })
                 if (400..500).contains(&status) && status != 401 && status != 403 =>

@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     core::{
         cluster::{Fact, Unknown},
-        lock::{Change, Holder, LockAnswer, LockState, SETTLING, Term},
+        lock::{Holder, LockAnswer, LockChange, LockState, SETTLING, Term},
         reason::Reason,
     },
     ports::{etcd::Permit, lock::LockStore},
@@ -54,10 +54,10 @@ pub struct LockView {
 /// What one round of renewal brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Round {
-    pub change: Change,
+    pub change: LockChange,
     /// What the store said instead of an answer.
-    pub trouble: Option<String>,
-    pub again_after: Duration,
+    pub renewal_error: Option<String>,
+    pub next_after: Duration,
 }
 
 impl Lock {
@@ -102,11 +102,11 @@ impl Lock {
 
     pub async fn round(&self) -> Round {
         let Some(store) = &self.store else {
-            return Round { change: Change::Same, trouble: None, again_after: MAX_INTERVAL };
+            return Round { change: LockChange::Same, renewal_error: None, next_after: MAX_INTERVAL };
         };
         // Before the first byte is on its way: what the store promises counts from here.
         let sent_at = self.epoch.elapsed();
-        let limited = timeout(ROUND_LIMIT, store.stand()).await;
+        let limited = timeout(ROUND_LIMIT, store.renew_candidacy()).await;
         let answer = limited.unwrap_or_else(|_| Err(Unknown::timed_out("the lock's store", ROUND_LIMIT)));
         self.heard(sent_at, &answer)
     }
@@ -124,7 +124,7 @@ impl Lock {
             Err(_) => MIN_INTERVAL * 2,
         };
         // A validity that ends before the next round is told at once, not a round later.
-        let again_after = after.held(now).and(after.next(now)).map_or(interval, |next| {
+        let next_after = after.held(now).and(after.next(now)).map_or(interval, |next| {
             let left = next.saturating_sub(now) + Duration::from_millis(1);
             interval.min(left.max(MIN_INTERVAL / 4))
         });
@@ -133,7 +133,7 @@ impl Lock {
             *state = after;
             differs
         });
-        Round { change, trouble: answer.as_ref().err().map(|unknown| unknown.detail.clone()), again_after }
+        Round { change, renewal_error: answer.as_ref().err().map(|unknown| unknown.detail.clone()), next_after }
     }
 
     /// Gives the lock up. From here on nothing begins in this process.

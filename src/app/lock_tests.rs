@@ -64,10 +64,10 @@ impl Peers for Net {
             };
             let answers = app.notify(alerts.clone()).await.map_err(unwritten)?;
             match answers.into_iter().next().expect("an answer for each alert").decision {
-                AlertDecision::Duplicate { run, reason: Reason::Forwarded { .. }, .. } => Ok(OfferAnswer::Over(run)),
+                AlertDecision::Duplicate { run, reason: Reason::Forwarded { .. }, .. } => Ok(OfferAnswer::Ended(run)),
                 AlertDecision::Accepted { run, .. }
                 | AlertDecision::Duplicate { run, .. }
-                | AlertDecision::Cancelled { run, .. } => Ok(OfferAnswer::Taken(run)),
+                | AlertDecision::Cancelled { run, .. } => Ok(OfferAnswer::Accepted(run)),
                 AlertDecision::Ignored { reason, .. } if reason.label().starts_with("lock_") => {
                     Ok(OfferAnswer::NotTheHolder)
                 }
@@ -93,7 +93,7 @@ impl Peers for Net {
                 other => panic!("{other}"),
             };
             match app.command(&order.path[1], text("by"), command, true).await {
-                Ok(CommandOutcome::Here(run)) => Ok(json!({ "run": run })),
+                Ok(CommandOutcome::Done(run)) => Ok(json!({ "run": run })),
                 Ok(other) => panic!("it is passed on again: {other:?}"),
                 Err(error) => {
                     Err(PeerError::Refused { holder: to.name.clone(), status: 409, detail: error.to_string() })
@@ -346,13 +346,13 @@ async fn an_alert_that_both_replicas_get_is_one_run() {
     second.ask("1").await;
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
-    assert_eq!(second.outcomes().await, [("stopped", "handed_over")]);
+    assert_eq!(second.outcomes().await, [("stopped", "forwarded")]);
     assert_eq!(world.etcd.order(), [3, 2, 1]);
     // Late, from another Alertmanager: the holder cools down, and measures that nothing is left to do.
     second.ask("2").await;
     sleep(S * 60).await;
     assert_eq!(first.outcomes().await, [("succeeded", ""), ("nothing_to_do", "")]);
-    assert_eq!(second.outcomes().await, [("stopped", "handed_over"), ("stopped", "handed_over")]);
+    assert_eq!(second.outcomes().await, [("stopped", "forwarded"), ("stopped", "forwarded")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -377,7 +377,7 @@ async fn a_request_whose_holder_dies_is_served_by_whoever_accepted_it() {
     let first = world.start_with("one", journal, Mode::Enforce);
     sleep(S * 600).await;
     assert!(!first.holds());
-    assert_eq!(first.outcomes().await, [("stopped", "handed_over")]);
+    assert_eq!(first.outcomes().await, [("stopped", "forwarded")]);
     assert_eq!(world.etcd.order().len(), 4);
 }
 
@@ -397,7 +397,7 @@ async fn a_run_that_lost_its_lock_is_gone_on_with_by_the_new_holder() {
     world.locks.reconnect("one");
     sleep(S * 1200).await;
     // The old holder still had the alert: after a minute it asks the new one.
-    assert_eq!(first.outcomes().await, [("stopped", "lock_lost"), ("stopped", "handed_over")]);
+    assert_eq!(first.outcomes().await, [("stopped", "lock_lost"), ("stopped", "forwarded")]);
     assert_eq!(second.outcomes().await, [("succeeded", "")]);
     assert_eq!(world.etcd.order(), [3, 2, 1]);
     assert_eq!(world.etcd.most_in_flight(), 1);
@@ -409,12 +409,12 @@ async fn orders_at_a_follower_are_the_holders_and_an_answer_is_passed_back() {
     let (first, second) = world.start_both(Mode::Enforce).await;
     let pause = Command::Pause { reason: "upgrade".to_owned(), lasts: None };
     let carried = second.app.command("a", "ann".to_owned(), pause.clone(), false).await.expect("carried");
-    assert!(matches!(carried, CommandOutcome::Elsewhere { holder, .. } if holder == "one"));
+    assert!(matches!(carried, CommandOutcome::Forwarded { holder, .. } if holder == "one"));
     assert!(first.cluster.summary().paused.is_some_and(|told| told.message.contains("paused by ann: upgrade")));
     let resume = Command::Resume { reason: String::new() };
     second.app.command("a", "ann".to_owned(), resume, false).await.expect("carried");
     let run = second.app.command("a", "ann".to_owned(), Command::Run, false).await.expect("carried");
-    assert!(matches!(run, CommandOutcome::Elsewhere { answer, .. } if answer["run"] == 1));
+    assert!(matches!(run, CommandOutcome::Forwarded { answer, .. } if answer["run"] == 1));
     let again = second.app.command("a", "ann".to_owned(), Command::Run, false).await.expect_err("one is enough");
     assert!(matches!(again, CommandError::Peer { status: 409, .. }), "{again}");
     sleep(S * 600).await;
@@ -437,7 +437,7 @@ async fn an_approval_at_a_follower_reaches_the_run_of_the_holder() {
     second.app.approve(RunId(1), "ann".to_owned(), false).await.expect("passed on");
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
-    assert_eq!(second.outcomes().await, [("stopped", "handed_over")]);
+    assert_eq!(second.outcomes().await, [("stopped", "forwarded")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -461,7 +461,7 @@ async fn a_request_that_is_withdrawn_at_the_holder_is_not_requested_anew_by_a_fo
     first.cluster.resolve(key("1")).await.expect("taken");
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("stopped", "resolved")]);
-    assert_eq!(second.outcomes().await, [("stopped", "handed_over")]);
+    assert_eq!(second.outcomes().await, [("stopped", "forwarded")]);
     // Alertmanager itself says that it fires again.
     first.ask("1").await;
     sleep(S * 20).await;
@@ -484,7 +484,7 @@ async fn a_follower_keeps_its_request_while_the_holder_tries_again() {
     world.etcd.set_busy(3, false);
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("refused", "defrag_in_flight"), ("succeeded", "")]);
-    assert_eq!(second.outcomes().await, [("stopped", "handed_over")]);
+    assert_eq!(second.outcomes().await, [("stopped", "forwarded")]);
     assert_eq!(world.etcd.order(), [3, 2, 1]);
 }
 
@@ -601,15 +601,15 @@ async fn a_note_that_cannot_be_left_keeps_nothing_up_and_is_left_later() {
 async fn a_loss_that_came_between_two_renewals_is_told() {
     let locks = FakeLocks::default();
     let lock = Lock::over(locks.replica("one"), "one");
-    assert_eq!(lock.round().await.change, Change::Gained(Term(1)));
-    assert_eq!(lock.round().await.change, Change::Same);
+    assert_eq!(lock.round().await.change, LockChange::Gained(Term(1)));
+    assert_eq!(lock.round().await.change, LockChange::Same);
     // Stopped past the validity; the other one has it by now.
     advance(TTL * 2).await;
     let other = Lock::over(locks.replica("two"), "two");
-    assert_eq!(other.round().await.change, Change::Gained(Term(2)));
+    assert_eq!(other.round().await.change, LockChange::Gained(Term(2)));
     assert_eq!(lock.view().held(), None);
-    assert_eq!(lock.round().await.change, Change::Lost(Term(1)));
-    assert_eq!(lock.round().await.change, Change::Same);
+    assert_eq!(lock.round().await.change, LockChange::Lost(Term(1)));
+    assert_eq!(lock.round().await.change, LockChange::Same);
 }
 
 /// The tests begin at midnight.

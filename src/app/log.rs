@@ -45,7 +45,7 @@ impl Progress for LogProgress {
         match step {
             RunStep::Compact { revision } => info!(cluster, run, revision, "compacting"),
             RunStep::MoveLeader { from, member, .. } => {
-                info!(cluster, run, %from, to = member, "handing leadership over")
+                info!(cluster, run, %from, to = member, "handing leadership over");
             }
             RunStep::DisarmNoSpace { member, .. } => info!(cluster, run, member, "disarming NOSPACE"),
         }

@@ -16,7 +16,7 @@ use url::Url;
 
 use super::{cluster::Cluster, gates};
 use crate::{
-    adapters::outgoing::{Format, NotifyTarget},
+    adapters::outgoing::{NotifyFormat, NotifyTarget},
     config::gates::notify::{NotifyKind, NotifySettings},
     core::{
         history::{MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
@@ -55,8 +55,8 @@ struct Queue {
 pub fn targets(settings: &[NotifySettings]) -> anyhow::Result<Vec<NotifyTarget>> {
     let target = |settings: &NotifySettings| {
         let format = match settings.kind {
-            NotifyKind::Grafana => Format::Grafana,
-            NotifyKind::Webhook => Format::Webhook,
+            NotifyKind::Grafana => NotifyFormat::Grafana,
+            NotifyKind::Webhook => NotifyFormat::Webhook,
         };
         let access = gates::access(&settings.name, &settings.access, settings.timeout, false);
         NotifyTarget::new(settings.name.clone(), format, &settings.url, access)

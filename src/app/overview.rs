@@ -83,14 +83,14 @@ impl ObservationCache {
     }
 
     /// Whoever gets it looks; until it is dropped, nobody else does.
-    fn claim(self: &Arc<Self>) -> Option<Claim> {
-        (!self.under_way.swap(true, Ordering::AcqRel)).then(|| Claim(Arc::clone(self)))
+    fn claim(self: &Arc<Self>) -> Option<ObservationGuard> {
+        (!self.under_way.swap(true, Ordering::AcqRel)).then(|| ObservationGuard(Arc::clone(self)))
     }
 }
 
-struct Claim(Arc<ObservationCache>);
+struct ObservationGuard(Arc<ObservationCache>);
 
-impl Drop for Claim {
+impl Drop for ObservationGuard {
     fn drop(&mut self) {
         self.0.under_way.store(false, Ordering::Release);
     }
@@ -117,7 +117,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Some(LastRun { run: run.id, outcome, at: run.finished_at, reclaimed: run.reclaimed() })
         });
         drop(state);
-        ClusterView { summary, seen: self.observations.seen(), live: self.current_run.get(), last, speeds }
+        ClusterView { summary, observation: self.observations.seen(), live: self.current_run.get(), last, speeds }
     }
 }
 

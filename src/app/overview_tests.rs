@@ -14,7 +14,7 @@ fn fleet(names: &[&str]) -> Arc<App<FakeEtcd, FakeJournal>> {
 }
 
 fn age(app: &App<FakeEtcd, FakeJournal>, cluster: &str) -> Option<Duration> {
-    app.view(cluster).expect("configured").seen.map(|seen| seen.age)
+    app.view(cluster).expect("configured").observation.map(|seen| seen.age)
 }
 
 #[tokio::test(start_paused = true)]
@@ -53,7 +53,7 @@ async fn a_cluster_that_hangs_holds_no_page_up_and_is_shown_with_its_age() {
     assert!(begun.elapsed() <= PATIENCE + Duration::from_millis(10), "{:?}", begun.elapsed());
     assert!(age(&app, "a").is_some_and(|age| age >= FRESH_FOR * 2));
     tokio::time::sleep(OBSERVE_BUDGET * 2).await;
-    let seen = app.view("a").expect("configured").seen.expect("looked at");
+    let seen = app.view("a").expect("configured").observation.expect("looked at");
     assert!(!seen.up, "now it is known to be away");
 }
 

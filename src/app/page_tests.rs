@@ -327,7 +327,7 @@ async fn a_thousand_clusters_make_a_page_that_a_phone_can_load() {
     assert!(page.contains("1,000 of 1,000 clusters, page 1 of 20"), "{page}");
     let first = page.find("/clusters/cluster-").expect("a cluster");
     assert!(page[first..].starts_with("/clusters/cluster-0777"), "trouble first: {}", &page[first..first + 40]);
-    let found = site.get("/?q=CLUSTER-004&state=fine&page=1", "").await.body;
+    let found = site.get("/?q=CLUSTER-004&state=healthy&page=1", "").await.body;
     assert_eq!(found.matches("<article class=\"card\"").count(), 10, "{found}");
 }
 

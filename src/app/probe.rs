@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error};
 
-use super::target::{ScrapeObservation, Target};
+use super::target::{ObservedCluster, ScrapeObservation};
 use crate::{
     config::{
         ModuleSettings,
@@ -51,7 +51,7 @@ struct Key {
 }
 
 struct CachedTarget<E> {
-    target: Arc<Target<E>>,
+    target: Arc<ObservedCluster<E>>,
     used: Instant,
 }
 
@@ -106,8 +106,8 @@ impl<E: Etcd> Probes<E> {
     async fn target(
         &self,
         module: &ModuleSettings,
-        targets: Vec<modules::Target>,
-    ) -> Result<Arc<Target<E>>, ProbeRefusal> {
+        targets: Vec<modules::ProbeAddress>,
+    ) -> Result<Arc<ObservedCluster<E>>, ProbeRefusal> {
         let mut urls: Vec<_> = targets.into_iter().map(|target| target.url).collect();
         urls.sort();
         urls.dedup();
@@ -128,12 +128,13 @@ impl<E: Etcd> Probes<E> {
             all.remove(&oldest.ok_or(ProbeRefusal::Full)?);
         }
         // Who came at the same time for the same cluster was perhaps first.
-        let fresh = || CachedTarget { target: Arc::new(Target::new(module.name.clone(), etcd)), used: Instant::now() };
+        let fresh =
+            || CachedTarget { target: Arc::new(ObservedCluster::new(module.name.clone(), etcd)), used: Instant::now() };
         Ok(Arc::clone(&all.entry(key).or_insert_with(fresh).target))
     }
 }
 
-fn allowed(module: &ModuleSettings, text: &str) -> Result<modules::Target, ProbeRefusal> {
+fn allowed(module: &ModuleSettings, text: &str) -> Result<modules::ProbeAddress, ProbeRefusal> {
     // Somebody's password may stand before the @.
     let target = || shown(text.rsplit_once('@').map_or(text, |(_, rest)| rest));
     module.allowed.target(text).map_err(|denied| match denied {
@@ -144,7 +145,7 @@ fn allowed(module: &ModuleSettings, text: &str) -> Result<modules::Target, Probe
     })
 }
 
-async fn sample<E: Etcd>(target: &Target<E>, name: String, module: &str, budget: Duration) -> ClusterSample {
+async fn sample<E: Etcd>(target: &ObservedCluster<E>, name: String, module: &str, budget: Duration) -> ClusterSample {
     let ScrapeObservation { listed, facts, .. } = target.observe_for_scrape(budget).await;
     if let Err(unknown) = &listed {
         debug!(module, cluster = name, error = unknown.detail, "probe: no target answered with the member list");

@@ -52,7 +52,7 @@ impl ObservedProblems {
         let of_members = members.filter_map(|facts| Some((facts.member.label(), facts.status.as_ref().err()?)));
         let of_list = listed.map(|unknown| ("the member list".to_owned(), unknown));
         let now: BTreeMap<String, &Unknown> =
-            of_list.into_iter().chain(of_members).filter(|(_, unknown)| needs_a_person(unknown.kind)).collect();
+            of_list.into_iter().chain(of_members).filter(|(_, unknown)| needs_operator(unknown.kind)).collect();
         for (who, unknown) in &now {
             if self.unobserved.get(who) != Some(&unknown.kind) {
                 warn!(cluster, who, reason = unknown.kind.label(), detail = unknown.detail, "cannot observe it");
@@ -107,6 +107,6 @@ impl ObservedProblems {
     }
 }
 
-fn needs_a_person(kind: UnknownKind) -> bool {
+fn needs_operator(kind: UnknownKind) -> bool {
     kind.is_denial() || matches!(kind, UnknownKind::Tls | UnknownKind::WrongMember)
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{
-    cluster::{Change, Cluster},
+    cluster::{Cluster, ClusterChange},
     fleet::ConfiguredClusters,
     gates,
     service::{App, RUNS_TO_REMEMBER},
@@ -28,13 +28,13 @@ pub type Equip<E, J> = Arc<dyn Fn(Cluster<E, J>) -> anyhow::Result<Cluster<E, J>
 
 /// What becomes of one entry of the configuration.
 enum ReloadStep<E, J> {
-    Keep { cluster: Arc<Cluster<E, J>>, change: Box<Change<E>> },
+    Keep { cluster: Arc<Cluster<E, J>>, change: Box<ClusterChange<E>> },
     Come(Arc<Cluster<E, J>>),
 }
 
 impl<E: Etcd, J: Journal> App<E, J> {
     /// Takes over all of it, or nothing.
-    pub(super) async fn take_over(&self, settings: Settings) -> Result<(), String> {
+    pub(super) async fn apply_settings(&self, settings: Settings) -> Result<(), String> {
         let before = self.fleet().now();
         let mut steps = Vec::new();
         let mut problems = Vec::new();
@@ -44,7 +44,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             problems.push("lock: changes of it need a restart".to_owned());
         }
         // Each target has a task of its own since the start.
-        if self.shown.lock().get("notify") != settings.shown.get("notify") {
+        if self.redacted.lock().get("notify") != settings.redacted.get("notify") {
             problems.push("notify: changes of it need a restart".to_owned());
         }
         for new in settings.clusters {
@@ -71,7 +71,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
         };
         let clusters = steps.into_iter().map(take).collect();
         self.probes.follow(settings.modules);
-        *self.shown.lock() = settings.shown;
+        *self.redacted.lock() = settings.redacted;
         self.fleet().swap(ConfiguredClusters::new(clusters));
         Ok(())
     }
@@ -91,7 +91,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 ));
             }
             let etcd = (moves || is_measured_otherwise(&cluster.settings(), &new)).then(connect).transpose()?;
-            let change = Box::new(Change { settings: new, gates, etcd });
+            let change = Box::new(ClusterChange { settings: new, gates, etcd });
             return Ok(ReloadStep::Keep { cluster: Arc::clone(cluster), change });
         }
         if self.fleet().is_leaving(&new.name) {

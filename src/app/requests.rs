@@ -229,7 +229,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// Adopts the request that the last lock holder left, unless one stands here already.
-    pub(super) async fn take_over(&self, left: StandingRequest) -> Result<(), JournalError> {
+    pub(super) async fn inherit_request(&self, left: StandingRequest) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
         if self.is_retired() || self.standing_run(&ledger).is_some() {
@@ -284,7 +284,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Ok(None);
         }
         self.shared.journal.append(run, Entry::Resolved { alerts: gone.clone() }).await?;
-        self.pass_resolved(view, &gone);
+        self.forward_resolved(view, &gone);
         if left.is_empty() && self.is_cancellable(view) {
             self.end_unbegun(view, Outcome::Stopped { reason: Reason::Resolved }).await?;
             return Ok(Some(run));

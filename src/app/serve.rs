@@ -249,7 +249,7 @@ struct Tasks {
     servers: JoinSet<()>,
     /// Each gives its name.
     workers: JoinSet<String>,
-    cluster_tasks: UnboundedReceiver<ClusterTask<EtcdCluster, SqliteJournal>>,
+    to_run: UnboundedReceiver<ClusterTask<EtcdCluster, SqliteJournal>>,
     /// Whether requests are served.
     serves: bool,
 }
@@ -290,7 +290,7 @@ async fn observe_until_stopped(
                 Ok(cluster) if app.ended(&cluster) => {}
                 ended => return Some(ended),
             },
-            Some(unit) = tasks.cluster_tasks.recv() => drop(tasks.workers.spawn(Box::pin(unit.live(tasks.serves)))),
+            Some(unit) = tasks.to_run.recv() => drop(tasks.workers.spawn(Box::pin(unit.live(tasks.serves)))),
         }
     }
 }
@@ -373,13 +373,13 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let addresses: Vec<_> = handed.iter().map(Listener::address).collect();
     let listen = if options.systemd_socket { &addresses } else { &options.listen };
     let access = access(&options, listen, &web)?;
-    let shown = settings.shown.clone();
+    let redacted = settings.redacted.clone();
     let connector: Connector<EtcdCluster> = Arc::new(connect_module);
     let probes = Arc::new(Probes::new(settings.modules.clone(), connector));
     let (lock, equip) = (settings.lock.clone(), equip(&settings.lock, options.exporter_only));
     let clusters = configured(settings, &shared, &equip)?;
     let journal = shared.journal.clone();
-    let app = App::new(clusters, shared).configured(shown, reader, Arc::new(connect)).locking(lock, equip);
+    let app = App::new(clusters, shared).configured(redacted, reader, Arc::new(connect)).locking(lock, equip);
     let app = Arc::new(app.probing(Arc::clone(&probes)));
     app.recover().await?;
 
@@ -403,8 +403,8 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let mut workers = JoinSet::new();
     workers.spawn(keep_credentials(Arc::clone(&app), stopped.clone()));
     workers.spawn(tend(journal, options.retention, stopped.clone()));
-    let cluster_tasks = app.fleet().cluster_tasks().context("the units are run once")?;
-    let mut tasks = Tasks { servers, workers, cluster_tasks, serves: !options.exporter_only };
+    let to_run = app.fleet().cluster_tasks().context("the units are run once")?;
+    let mut tasks = Tasks { servers, workers, to_run, serves: !options.exporter_only };
     for cluster in &app.fleet().now().clusters {
         app.fleet().spawn(cluster);
     }

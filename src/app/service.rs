@@ -54,7 +54,7 @@ pub struct App<E, J> {
     pub(super) connect: Option<Connect<E>>,
     pub(super) lock: Option<LockSettings>,
     pub(super) equip: Option<Equip<E, J>>,
-    pub(super) shown: Mutex<serde_json::Value>,
+    pub(super) redacted: Mutex<serde_json::Value>,
     reloads: AsyncMutex<()>,
     pub(super) shared: Arc<Shared<J>>,
     pub(super) fleet_observer: FleetObserver,
@@ -80,7 +80,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             connect: None,
             lock: None,
             equip: None,
-            shown: Mutex::default(),
+            redacted: Mutex::default(),
             reloads: AsyncMutex::default(),
             shared,
             fleet_observer: FleetObserver::default(),
@@ -101,10 +101,10 @@ impl<E: Etcd, J: Journal> App<E, J> {
     /// The same, with a configuration that can be shown, and perhaps be read again. `connect` is for clusters that come
     /// or move.
     #[must_use]
-    pub fn configured(mut self, shown: serde_json::Value, reader: Option<Reader>, connect: Connect<E>) -> Self {
+    pub fn configured(mut self, redacted: serde_json::Value, reader: Option<Reader>, connect: Connect<E>) -> Self {
         self.reader = reader;
         self.connect = Some(connect);
-        self.shown = Mutex::new(shown);
+        self.redacted = Mutex::new(redacted);
         self
     }
 
@@ -225,7 +225,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             let Some(cluster) = fleet.find(name) else { continue };
             let decision = match status {
                 _ if notification.forwarded && cluster.held_term().is_none() => {
-                    AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: cluster.succession.acts_not() }
+                    AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: cluster.succession.why_passive() }
                 }
                 AlertStatus::Firing => cluster.offered(keys, notification.taken_as).await?,
                 AlertStatus::Resolved => match cluster.resolve(keys).await? {
@@ -320,10 +320,10 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     ) -> Result<CommandOutcome, CommandError> {
         let fleet = self.fleet.now();
         let found = fleet.find(cluster).ok_or_else(|| CommandError::UnknownCluster(cluster.to_owned()))?;
-        if let Some(passed) = found.pass_order(&by, &command, forwarded).await {
+        if let Some(passed) = found.forward_order(&by, &command, forwarded).await {
             return passed;
         }
-        found.command(by, command).await.map(CommandOutcome::Here)
+        found.command(by, command).await.map(CommandOutcome::Done)
     }
 
     async fn approve(&self, run: RunId, by: String, forwarded: bool) -> Result<CommandOutcome, CommandError> {
@@ -331,10 +331,10 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         let fleet = self.fleet.now();
         let cluster = fleet.find(&view.request.cluster);
         let cluster = cluster.ok_or(CommandError::UnknownCluster(view.request.cluster.clone()))?;
-        if let Some(passed) = cluster.pass_approve(&view, &by, forwarded).await {
+        if let Some(passed) = cluster.forward_approval(&view, &by, forwarded).await {
             return passed;
         }
-        cluster.approve(run, by).await.map(|()| CommandOutcome::Here(Some(run)))
+        cluster.approve(run, by).await.map(|()| CommandOutcome::Done(Some(run)))
     }
 
     fn count_webhook(&self, code: u16) {
@@ -352,7 +352,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         let read = tokio::task::spawn_blocking(move || reader()).await;
         let reloaded = match read.map_err(|error| error.to_string()).flatten() {
             Ok(_) if *self.phase.lock() == Phase::Stopping => Err("defragd is shutting down".to_owned()),
-            Ok(settings) => self.take_over(settings).await,
+            Ok(settings) => self.apply_settings(settings).await,
             Err(problems) => Err(problems),
         };
         self.renew().await;
@@ -368,7 +368,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     }
 
     fn configuration(&self) -> serde_json::Value {
-        self.shown.lock().clone()
+        self.redacted.lock().clone()
     }
 
     fn clusters(&self) -> Vec<ClusterSummary> {

@@ -72,7 +72,7 @@ impl Succession {
     }
 
     /// Why this replica is not the one that acts.
-    pub(super) fn acts_not(&self) -> Reason {
+    pub(super) fn why_passive(&self) -> Reason {
         let detail = || "the lock is just changing hands".to_owned();
         self.lock.view().may_begin().err().unwrap_or_else(|| Reason::LockUnknown { detail: detail() })
     }

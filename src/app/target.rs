@@ -27,7 +27,7 @@ const QUOTA_REMEMBERED_FOR: Duration = Duration::from_mins(5);
 /// Small files: whatever takes longer hangs, and the other clusters' turn comes.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(2);
 
-pub(super) struct Target<E> {
+pub(super) struct ObservedCluster<E> {
     name: String,
     /// A run has that of its begin to its end, whatever a reload brings.
     etcd: Mutex<Arc<E>>,
@@ -35,7 +35,7 @@ pub(super) struct Target<E> {
     older: Mutex<Vec<Weak<E>>>,
     memory: Mutex<Memory>,
     /// What is watched may be another thing.
-    watch_anew: Notify,
+    revisions_changed: Notify,
 }
 
 #[derive(Default)]
@@ -58,7 +58,7 @@ pub(super) struct ScrapeObservation {
     pub(super) is_current: bool,
 }
 
-impl<E: Etcd> Target<E> {
+impl<E: Etcd> ObservedCluster<E> {
     /// `name` is for the log.
     pub(super) fn new(name: String, etcd: E) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl<E: Etcd> Target<E> {
             etcd: Mutex::new(Arc::new(etcd)),
             older: Mutex::default(),
             memory: Mutex::default(),
-            watch_anew: Notify::new(),
+            revisions_changed: Notify::new(),
         }
     }
 
@@ -94,7 +94,7 @@ impl<E: Etcd> Target<E> {
     /// Remembers revisions from now on, for answers about this long ago; or none.
     pub(super) fn remember_revisions(&self, age: Option<Duration>) {
         self.memory.lock().revisions = age.map(Revisions::new);
-        self.watch_anew.notify_one();
+        self.revisions_changed.notify_one();
     }
 
     /// Looks whether the files with the credentials changed. Never fails: what is not whole is not taken, and said once.
@@ -109,7 +109,7 @@ impl<E: Etcd> Target<E> {
         let refused =
             match renewal.unwrap_or_else(|_| Renewal::Refused("the files cannot be read within 2 s".to_owned())) {
                 Renewal::Unchanged => None,
-                Renewal::Taken => {
+                Renewal::Applied => {
                     info!(cluster = self.name, "the credentials changed: new connections are made with them");
                     None
                 }
@@ -184,7 +184,7 @@ impl<E: Etcd> Target<E> {
         loop {
             let interval = self.memory.lock().revisions.as_ref().map(Revisions::interval);
             let Some(interval) = interval else {
-                self.watch_anew.notified().await;
+                self.revisions_changed.notified().await;
                 continue;
             };
             let etcd = self.etcd();
@@ -198,7 +198,7 @@ impl<E: Etcd> Target<E> {
             tokio::select! {
                 biased;
                 () = sleep(interval) => {}
-                () = self.watch_anew.notified() => {}
+                () = self.revisions_changed.notified() => {}
             }
         }
     }

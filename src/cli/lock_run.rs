@@ -41,7 +41,7 @@ impl RunLock {
         let keeper = tokio::spawn(async move {
             loop {
                 let round = keeping.round().await;
-                sleep(round.again_after).await;
+                sleep(round.next_after).await;
             }
         });
         let mut taken = Self { lock, keeper: Some(keeper), term: None };

@@ -74,8 +74,8 @@ pub struct Settings {
     /// How clusters that are not configured may be probed, by name.
     pub modules: BTreeMap<String, ModuleSettings>,
     pub notify: Vec<gates::notify::NotifySettings>,
-    /// As it is shown to people: see [`raw::File::shown`].
-    pub shown: serde_json::Value,
+    /// As it is shown to people: see [`raw::File::redacted`].
+    pub redacted: serde_json::Value,
 }
 
 /// A place in a file, counted from 1.

@@ -64,7 +64,7 @@ pub enum Denied {
 
 /// An address that may be dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct ProbeAddress {
     /// With scheme and port.
     pub url: String,
     pub authority: String,
@@ -72,10 +72,10 @@ pub struct Target {
 
 impl Allowed {
     /// Reads `HOST:PORT` or a URL, and sees whether it may be dialled.
-    pub fn target(&self, text: &str) -> Result<Target, Denied> {
+    pub fn target(&self, text: &str) -> Result<ProbeAddress, Denied> {
         let (url, authority) = self.parse(text).map_err(Denied::NotATarget)?;
         self.permits(&url)?;
-        Ok(Target { url: format!("{}://{authority}", self.scheme()), authority })
+        Ok(ProbeAddress { url: format!("{}://{authority}", self.scheme()), authority })
     }
 
     /// Whether a member's client URL may be dialled; else the reason.

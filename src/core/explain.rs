@@ -142,7 +142,7 @@ impl Code {
                 Passes,
                 "Nothing: defragd tries again when more is free. What remains is in pages that are partly in use; `etcdctl compact` may free some of them.",
             ),
-            Self::NeedsPerson => (
+            Self::NeedsOperator => (
                 LeftOut,
                 Operator,
                 "Fix the failure that the reason names: most often, free space on the member's disk and restart the member. Then `defragd resume --cluster NAME`.",
@@ -368,7 +368,7 @@ impl Code {
             Self::ObserveMode => {
                 (Ended, Nothing, "To defragment, set `mode: enforce`, or `defragd run --mode enforce`.")
             }
-            Self::OutOfStep => (Ended, Operator, "Report it to the developers of defragd, with the journal."),
+            Self::InternalError => (Ended, Operator, "Report it to the developers of defragd, with the journal."),
         }
     }
 

@@ -327,6 +327,7 @@ pub enum Entry {
     /// An operator withdrew the request. Also written after the end of a run that is to be tried again.
     Cancelled(Cancellation),
     /// The replica that holds the cluster's lock has it in its journal.
+    #[serde(alias = "handed_over")]
     Forwarded(ForwardedRequest),
     Started {
         mode: Mode,

@@ -71,12 +71,12 @@ pub enum LockState {
         /// From here on nothing of the last holder can be on its way any more.
         acts_from: Duration,
         /// Why it was not renewed when that was last tried.
-        trouble: Option<String>,
+        renewal_error: Option<String>,
     },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum LockChange {
     /// It is ours now, and was not.
     Gained(Term),
     /// It was ours, and is not any more.
@@ -93,7 +93,7 @@ impl LockState {
 
     /// Held for good: where there is no lock.
     pub fn always() -> Self {
-        Self::Held { term: Term(0), until: Duration::MAX, acts_from: Duration::ZERO, trouble: None }
+        Self::Held { term: Term(0), until: Duration::MAX, acts_from: Duration::ZERO, renewal_error: None }
     }
 
     /// The state after the store answered, or did not. A store that does not answer takes nothing away: the validity
@@ -108,13 +108,13 @@ impl LockState {
                     Self::Held { term: before, acts_from, .. } if before == term => *acts_from,
                     _ => now.saturating_add(settling),
                 };
-                Self::Held { term: *term, until, acts_from, trouble: None }
+                Self::Held { term: *term, until, acts_from, renewal_error: None }
             }
             Ok(LockAnswer::Elsewhere { holder }) => Self::Elsewhere { holder: holder.clone() },
             Err(unknown) => match self {
                 Self::Held { term, until, acts_from, .. } => {
-                    let trouble = Some(unknown.detail.clone());
-                    Self::Held { term: *term, until: *until, acts_from: *acts_from, trouble }
+                    let renewal_error = Some(unknown.detail.clone());
+                    Self::Held { term: *term, until: *until, acts_from: *acts_from, renewal_error }
                 }
                 _ => Self::Unknown { detail: unknown.detail.clone() },
             },
@@ -163,17 +163,19 @@ impl LockState {
     }
 
     /// Whether the lock came or went between the two states, each at its time.
-    pub fn change(before: Option<Term>, after: Option<Term>) -> Change {
+    pub fn change(before: Option<Term>, after: Option<Term>) -> LockChange {
         match (before, after) {
-            (before, Some(term)) if before != Some(term) => Change::Gained(term),
-            (Some(term), None) => Change::Lost(term),
-            _ => Change::Same,
+            (before, Some(term)) if before != Some(term) => LockChange::Gained(term),
+            (Some(term), None) => LockChange::Lost(term),
+            _ => LockChange::Same,
         }
     }
 
     fn overdue(&self) -> String {
         match self {
-            Self::Held { trouble: Some(trouble), .. } => format!("it could not be renewed in time: {trouble}"),
+            Self::Held { renewal_error: Some(renewal_error), .. } => {
+                format!("it could not be renewed in time: {renewal_error}")
+            }
             _ => "it was not renewed in time; was this process, or its machine, stopped?".to_owned(),
         }
     }
@@ -260,11 +262,11 @@ mod tests {
     #[test]
     fn gains_and_losses_are_told_from_renewals() {
         let table = [
-            (None, None, Change::Same),
-            (None, Some(7), Change::Gained(Term(7))),
-            (Some(7), Some(7), Change::Same),
-            (Some(7), Some(9), Change::Gained(Term(9))),
-            (Some(7), None, Change::Lost(Term(7))),
+            (None, None, LockChange::Same),
+            (None, Some(7), LockChange::Gained(Term(7))),
+            (Some(7), Some(7), LockChange::Same),
+            (Some(7), Some(9), LockChange::Gained(Term(9))),
+            (Some(7), None, LockChange::Lost(Term(7))),
         ];
         for (before, after, expected) in table {
             assert_eq!(LockState::change(before.map(Term), after.map(Term)), expected, "{before:?} {after:?}");

@@ -79,7 +79,8 @@ pub enum Reason {
     },
     /// The last attempt on the member failed in a way that may kill the member if it is repeated.
     #[error("member {member} is not defragmented again until its last failure is fixed: {detail}")]
-    NeedsPerson { member: String, detail: String },
+    #[serde(alias = "needs_person")]
+    NeedsOperator { member: String, detail: String },
 
     // ---- it is not safe ----
     /// No endpoint returned a member list.
@@ -353,7 +354,8 @@ pub enum Reason {
     ObserveMode,
     /// An answer arrived to a question that the run did not ask: a defect of defragd.
     #[error("defragd lost track of the run, which is a defect of defragd")]
-    OutOfStep,
+    #[serde(alias = "out_of_step")]
+    InternalError,
 }
 
 impl Reason {

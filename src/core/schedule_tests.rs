@@ -194,8 +194,8 @@ fn a_due_time_is_decided_by_its_own_run_by_one_it_came_in_and_by_a_later_look() 
     let alert = || vec![AlertKey::new("f1".to_owned(), "2026-11-29T02:00:00Z")];
     let later = |outcome| ledger(vec![run("2026-11-29T03:30:00Z", alert(), Some(("2026-11-29T03:31:00Z", outcome)))]);
     assert!(is_decided(&later(Outcome::NothingToDo), three, now), "measured since");
-    let handed_over = Outcome::Stopped { reason: Reason::Resolved };
-    assert!(!is_decided(&later(handed_over), three, now), "nothing was looked at");
+    let forwarded = Outcome::Stopped { reason: Reason::Resolved };
+    assert!(!is_decided(&later(forwarded), three, now), "nothing was looked at");
     assert!(!is_decided(&later(Outcome::NothingToDo), four, now));
     let mut withdrawn =
         run("2026-11-29T03:00:01Z", due_at("2026-11-29T03:00:00Z"), Some(("2026-11-29T03:01:00Z", refused())));

@@ -32,7 +32,7 @@ pub enum Renewal {
     /// They are those in use.
     Unchanged,
     /// They changed, and new connections are made with them.
-    Taken,
+    Applied,
     /// They changed, and are not whole: those of before stay in use. The text is for people.
     Refused(String),
 }

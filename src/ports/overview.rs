@@ -26,7 +26,7 @@ pub struct ClusterView {
     /// Its requests, and what holds them back.
     pub summary: ClusterSummary,
     /// The last look at it; `None` before the first one.
-    pub seen: Option<Observation>,
+    pub observation: Option<Observation>,
     pub live: Option<Live>,
     /// The last run that ended.
     pub last: Option<LastRun>,
@@ -77,7 +77,7 @@ pub struct Live {
 
 /// What a run under way does.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "doing", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum RunActivity {
     /// It looks at everything before it goes on.
     Checking,

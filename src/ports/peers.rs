@@ -38,9 +38,9 @@ pub enum PeerError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OfferAnswer {
     /// This run of it serves them.
-    Taken(RunId),
+    Accepted(RunId),
     /// It had them in this run before, and nothing of it is left to be done.
-    Over(RunId),
+    Ended(RunId),
     /// It does not hold the lock either.
     NotTheHolder,
 }

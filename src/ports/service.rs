@@ -142,9 +142,9 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq)]
 pub enum CommandOutcome {
     /// It was carried out. With the number of the run that was asked for.
-    Here(Option<RunId>),
+    Done(Option<RunId>),
     /// The replica that holds the lock carried it out.
-    Elsewhere { holder: String, answer: serde_json::Value },
+    Forwarded { holder: String, answer: serde_json::Value },
 }
 
 /// Why an order is not carried out.

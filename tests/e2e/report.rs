@@ -203,7 +203,7 @@ async fn days_to_quota_are_within_5_percent_of_the_truth_and_what_does_not_grow_
         assert_eq!(compacted["steps"].as_array().unwrap().len(), 1, "{compacted:#}");
 
         for name in ["flat", "shrinking"] {
-            assert_eq!(cluster(&report, name)["outlook"], "stable", "{:#}", cluster(&report, name));
+            assert_eq!(cluster(&report, name)["forecast"], "stable", "{:#}", cluster(&report, name));
         }
     }
 }

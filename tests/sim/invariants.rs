@@ -645,7 +645,7 @@ impl World {
         self.watch.mix(now, &[5, run.0.unsigned_abs(), kind(entry)]);
         self.check_entry(run, entry);
         self.on_begun(run, entry);
-        self.check_handed_over(run, entry);
+        self.check_forwarded(run, entry);
         let (configured, wall) = (self.schedule.policy.mode, wall_clock(self));
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;

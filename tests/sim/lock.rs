@@ -313,7 +313,7 @@ impl SimLock {
 }
 
 impl LockStore for SimLock {
-    fn stand(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
+    fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
         Box::pin(async {
             let standing = self.stand_now().await;
             if let Ok(LockAnswer::Held { term, .. }) = &standing {
@@ -336,7 +336,7 @@ impl LockStore for SimLock {
         })
     }
 
-    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+    fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         let note = note.to_owned();
         Box::pin(self.call(false, move |world| {
             if world.lock_is_full() {
@@ -352,7 +352,7 @@ impl LockStore for SimLock {
         }))
     }
 
-    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+    fn read_note(&self) -> BoxFuture<'_, Fact<Option<String>>> {
         Box::pin(self.call(false, |world| Ok(world.lock_server().note.clone())))
     }
 }

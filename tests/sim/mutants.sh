@@ -20,7 +20,7 @@ goes_on_after_deadline|src/core/run/defragment.rs|s/Ok\(\(\)\) => \{\n(\s+let ti
 journal_failure_ignored|src/core/run/choose.rs|s/if let Err\(detail\) = written \{\n(\s+return self\.give_up)/if let (Err(detail), false) = (written, true) {\n$1/
 retries_after_lost_connection|src/core/run/defragment.rs|s/Err\(DefragError::Lost\(detail\)\) => Reason[^\n]*/Err(DefragError::Lost(_)) => {\n let member = intent.member_id;\n self.phase = Phase::Defragmenting { intent, sent_at };\n return Action::Defragment { member, deadline: self.brief.policy.defrag_deadline };\n }/
 stop_ignored|src/core/run/mod.rs|s/self\.stop\.get_or_insert\(reason\);/let _ = reason;/
-roster_not_checked|src/core/run/mod.rs|s/\(!change\.is_empty\(\)\)\.then/(change.len() > 99).then/
+members_not_checked|src/core/run/mod.rs|s/\(!change\.is_empty\(\)\)\.then/(change.len() > 99).then/
 goes_on_after_failure|src/core/run/mod.rs|s/self\.record\(intent, end, Some\(Outcome::Failed \{ reason \}\)\)/{ let _ = reason; self.record(intent, end, None) }/
 observe_mode_acts|src/core/run/choose.rs|s/if self\.brief\.policy\.mode == Mode::Observe \{/if self.brief.policy.mode == Mode::Observe && self.observations > 99 {/
 corrupt_ignored|src/core/safety.rs|s/has_alarm\(AlarmKind::Corrupt\)\.then_some/has_alarm(AlarmKind::Corrupt).then(|| Reason::CorruptAlarm).filter(|_| false).map(|_| true).unwrap_or(false).then_some/
@@ -51,7 +51,7 @@ keep_revisions_ignored|src/core/run/compact.rs|s/facts\.oldest_revision\(\)\?\.c
 compacted_again_after_a_restart|src/core/run/resume.rs|s/RunStep::Compact \{ \.\. \} => run\.compacted = true,/RunStep::Compact { .. } => {}/
 disarm_margin_ignored|src/core/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
 disarmed_unasked|src/core/run/choose.rs|s/let disarm = self\.brief\.policy\.disarm_no_space && /let disarm = /
-no_last_look_before_a_step|src/core/run/mod.rs|s/let against = self\.trouble\(facts\)\.or_else/let against = self.trouble(facts).filter(|_| false).or_else/
+no_last_look_before_a_step|src/core/run/mod.rs|s/let against =\s+self\.blocking_reason\(facts\)\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
 step_without_a_record|src/core/run/mod.rs|s/if let Err\(detail\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(detail), false) = (written, true) {$1/
 window_ignored|src/core/admission.rs|s/if policy\.mode == Mode::Observe \|\| emergency \|\| policy\.windows\.open_at\(now\) \{/if policy.windows.open_at(now) || !emergency {/
 window_close_ignored|src/core/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
@@ -67,8 +67,8 @@ lock_won_anew_counts_as_never_lost|src/core/lock.rs|s/if self\.held\(now\) == So
 lock_begins_at_once_after_a_takeover|src/app/lock.rs|s/me, SETTLING, LockState/me, SETTLING \/ 1000, LockState/
 lock_note_not_counted_in|src/app/note.rs|s/self\.shared\.journal\.inherit\(self\.name\(\), digest\)\.await\.map_err\(\|error\| error\.to_string\(\)\)\?;/drop(digest);/
 lock_begins_without_the_note|src/app/succession.rs|s/if !self\.lock\.is_needed\(\) \{\n(\s+return Ok\(term\))/if term > Term(0) {\n$1/
-handed_over_counts_as_done|src/core/admission.rs|s/alerts\.retain\(\|key\| standing\.contains\(key\)\)/alerts.retain(|key| standing.contains(key) \&\& self.runs.is_empty())/
-handed_over_and_forgotten|src/app/forward.rs|s/OfferAnswer::Taken\(run\) => \(run, what\.alerts\.clone\(\)\),/OfferAnswer::Taken(run) => return Ok(over(run)),/
+forwarded_counts_as_done|src/core/admission.rs|s/alerts\.retain\(\|key\| standing\.contains\(key\)\)/alerts.retain(|key| standing.contains(key) \&\& self.runs.is_empty())/
+forwarded_and_forgotten|src/app/forward.rs|s/OfferAnswer::Accepted\(run\) => \(run, what\.alerts\.clone\(\)\),/OfferAnswer::Accepted(run) => return Ok(over(run)),/
 what_is_over_is_offered_anew|src/core/admission.rs|s/if self\.run\(run\)\.is_some_and\(\|taken\|/if self.run(run).filter(|_| false).is_some_and(|taken|/
 joined_alert_not_offered|src/app/forward.rs|s/if \*run == view\.id && request\.alerts != view\.request\.alerts => \{/if *run == view.id \&\& request.alerts.len() > 99 => {/
 offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0 {/

@@ -105,10 +105,10 @@ impl Peers for SimPeers {
                 return Err(PeerError::Ignored("there was no alert left".to_owned()));
             };
             match answer.decision {
-                AlertDecision::Duplicate { run, reason: Reason::Forwarded { .. }, .. } => Ok(OfferAnswer::Over(run)),
+                AlertDecision::Duplicate { run, reason: Reason::Forwarded { .. }, .. } => Ok(OfferAnswer::Ended(run)),
                 AlertDecision::Accepted { run, .. }
                 | AlertDecision::Duplicate { run, .. }
-                | AlertDecision::Cancelled { run, .. } => Ok(OfferAnswer::Taken(run)),
+                | AlertDecision::Cancelled { run, .. } => Ok(OfferAnswer::Accepted(run)),
                 AlertDecision::Ignored { reason, .. } if reason.label().starts_with("lock_") => {
                     Ok(OfferAnswer::NotTheHolder)
                 }
@@ -125,8 +125,8 @@ impl Peers for SimPeers {
             self.sim.world().note(|| format!("passes {what} on to {}: {carried:?}", to.name));
             let carried = carried?;
             match carried {
-                Ok(CommandOutcome::Here(run)) => Ok(json!({ "run": run })),
-                Ok(CommandOutcome::Elsewhere { answer, .. }) => Ok(answer),
+                Ok(CommandOutcome::Done(run)) => Ok(json!({ "run": run })),
+                Ok(CommandOutcome::Forwarded { answer, .. }) => Ok(answer),
                 Err(error) => Err(refusal(to, status(&error), &error.to_string())),
             }
         })

@@ -224,7 +224,7 @@ impl World {
 
     /// I6: what was handed over stands until the other replica's run has ended or the alert is resolved; an operator's
     /// request, until that run is accepted.
-    pub fn check_handed_over(&mut self, run: RunId, entry: &Entry) {
+    pub fn check_forwarded(&mut self, run: RunId, entry: &Entry) {
         let Entry::Finished(Outcome::Stopped { reason: Reason::Forwarded { holder, run: theirs } }) = entry else {
             return;
         };

@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::{
     channel::Pipe,
-    denied::{self, Who},
+    denied::{self, EtcdUser},
     error,
 };
 use crate::core::{
@@ -61,14 +61,14 @@ enum LoginState {
 /// See the module. Holds what came of one version of the credentials.
 pub(super) struct Logins {
     user: Option<(String, String)>,
-    who: Who,
+    etcd_user: EtcdUser,
     state: Mutex<LoginState>,
     turn: AsyncMutex<()>,
 }
 
 impl Logins {
-    pub(super) fn new(user: Option<(String, String)>, who: Who) -> Self {
-        Self { user, who, state: Mutex::default(), turn: AsyncMutex::default() }
+    pub(super) fn new(user: Option<(String, String)>, etcd_user: EtcdUser) -> Self {
+        Self { user, etcd_user, state: Mutex::default(), turn: AsyncMutex::default() }
     }
 
     /// How calls are made now, or why none is; nothing where a login has to come first.
@@ -110,7 +110,7 @@ impl Logins {
                 );
                 Login::None
             }
-            Err(failure) => return Err(self.failed(error::unknown("Authenticate", &self.who, &failure))),
+            Err(failure) => return Err(self.failed(error::unknown("Authenticate", &self.etcd_user, &failure))),
         };
         *self.state.lock() = LoginState::Known(login.clone());
         Ok(login)
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     fn logins() -> Logins {
-        Logins::new(Some(("root".to_owned(), "secret".to_owned())), Who::default())
+        Logins::new(Some(("root".to_owned(), "secret".to_owned())), EtcdUser::default())
     }
 
     fn token(text: &'static str) -> Login {
@@ -213,7 +213,7 @@ mod tests {
         *logins.state.lock() = LoginState::Known(known.clone());
         assert!(!logins.denied(&known, &Status::unavailable("etcdserver: no leader")));
         assert_eq!(logins.known(), Some(Ok(known)));
-        let nobody = Logins::new(None, Who::default());
+        let nobody = Logins::new(None, EtcdUser::default());
         assert!(!nobody.denied(&Login::None, &Status::invalid_argument("etcdserver: user name is empty")));
         assert_eq!(nobody.known(), Some(Ok(Login::None)));
     }

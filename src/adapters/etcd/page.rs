@@ -90,7 +90,7 @@ mod tests {
         let cluster = EtcdCluster::open(sources).expect("whole");
         assert_eq!(cluster.renew().await, Renewal::Unchanged);
         put(new.client());
-        assert_eq!(cluster.renew().await, Renewal::Taken);
+        assert_eq!(cluster.renew().await, Renewal::Applied);
         assert_eq!(cluster.renew().await, Renewal::Unchanged);
         std::fs::copy(&old.client().key, &key).expect("copied");
         let refused = cluster.renew().await;

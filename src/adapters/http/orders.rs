@@ -88,7 +88,7 @@ pub(super) fn forbid<S>(site: &Site<S>, action: ProtectedAction, parts: &Parts) 
     None
 }
 
-async fn order_body<S>(site: &Site<S>, request: Request<Body>) -> Result<OrderBody, Response> {
+async fn read_order<S>(site: &Site<S>, request: Request<Body>) -> Result<OrderBody, Response> {
     let (parts, body) = request.into_parts();
     if let Some(refusal) = refuse(site, ProtectedAction::Order, &parts) {
         discard(body).await;
@@ -167,13 +167,13 @@ pub(super) async fn approve<S: Service>(
     Path(id): Path<i64>,
     request: Request<Body>,
 ) -> Response {
-    let order_body = match order_body(&site, request).await {
+    let order_body = match read_order(&site, request).await {
         Ok(order_body) => order_body,
         Err(response) => return response,
     };
     match site.service.approve(RunId(id), order_body.by, order_body.forwarded).await {
-        Ok(CommandOutcome::Elsewhere { holder, answer }) => passed(&holder, answer),
-        Ok(CommandOutcome::Here(_)) => Json(serde_json::json!({ "run": id })).into_response(),
+        Ok(CommandOutcome::Forwarded { holder, answer }) => passed(&holder, answer),
+        Ok(CommandOutcome::Done(_)) => Json(serde_json::json!({ "run": id })).into_response(),
         Err(error) => refused(&error),
     }
 }
@@ -190,7 +190,7 @@ async fn ordered<S: Service>(
     request: Request<Body>,
     command: impl FnOnce(&mut OrderBody) -> Result<Command, &'static str>,
 ) -> Response {
-    let mut order_body = match order_body(site, request).await {
+    let mut order_body = match read_order(site, request).await {
         Ok(order_body) => order_body,
         Err(response) => return response,
     };
@@ -199,11 +199,11 @@ async fn ordered<S: Service>(
         Err(what) => return problem(StatusCode::BAD_REQUEST, what),
     };
     match site.service.command(cluster, order_body.by, command, order_body.forwarded).await {
-        Ok(CommandOutcome::Elsewhere { holder, answer }) => passed(&holder, answer),
-        Ok(CommandOutcome::Here(Some(run))) => {
+        Ok(CommandOutcome::Forwarded { holder, answer }) => passed(&holder, answer),
+        Ok(CommandOutcome::Done(Some(run))) => {
             (StatusCode::ACCEPTED, Json(serde_json::json!({ "run": run }))).into_response()
         }
-        Ok(CommandOutcome::Here(None)) => {
+        Ok(CommandOutcome::Done(None)) => {
             let summary = site.service.clusters().into_iter().find(|summary| summary.name == cluster);
             Json(serde_json::json!({ "cluster": summary })).into_response()
         }

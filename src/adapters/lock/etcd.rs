@@ -238,13 +238,13 @@ impl EtcdLock {
         Ok(LockAnswer::Elsewhere { holder: other })
     }
 
-    async fn stand_anew_or_renew(&self) -> Fact<(i64, Duration, i64)> {
+    async fn renew_or_rejoin(&self) -> Fact<(i64, Duration, i64)> {
         let (lease, ttl) = self.renew().await?;
         Ok((lease, ttl, self.candidate(lease).await?))
     }
 
     async fn observe(&self) -> Fact<LockAnswer> {
-        let (lease, ttl, created) = match self.stand_anew_or_renew().await {
+        let (lease, ttl, created) = match self.renew_or_rejoin().await {
             Ok(candidacy) => candidacy,
             Err(refusal) => return self.elsewhere(refusal).await,
         };
@@ -268,7 +268,7 @@ impl EtcdLock {
 }
 
 impl LockStore for EtcdLock {
-    fn stand(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
+    fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
         Box::pin(self.observe())
     }
 
@@ -284,7 +284,7 @@ impl LockStore for EtcdLock {
         })
     }
 
-    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+    fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         Box::pin(async move {
             let (lease, created) = {
                 let state = self.state();
@@ -306,7 +306,7 @@ impl LockStore for EtcdLock {
         })
     }
 
-    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+    fn read_note(&self) -> BoxFuture<'_, Fact<Option<String>>> {
         Box::pin(async {
             let key = self.note();
             let answer = self

@@ -267,7 +267,7 @@ impl KubernetesLock {
 }
 
 impl LockStore for KubernetesLock {
-    fn stand(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
+    fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
         Box::pin(self.observe())
     }
 
@@ -279,7 +279,7 @@ impl LockStore for KubernetesLock {
         })
     }
 
-    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+    fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         Box::pin(async move {
             let _ours_alone = self.seen.lock().await;
             let Some(mut lease) = self.ours(Some(term)).await? else { return Err(other("the lock is another's")) };
@@ -288,7 +288,7 @@ impl LockStore for KubernetesLock {
         })
     }
 
-    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+    fn read_note(&self) -> BoxFuture<'_, Fact<Option<String>>> {
         Box::pin(async {
             let lease = self.get().await?;
             Ok(lease.and_then(|lease| Some(lease["metadata"]["annotations"][NOTE].as_str()?.to_owned())))

@@ -26,7 +26,7 @@ pub use alertmanager::Alertmanager;
 pub use credentials::Credentials;
 pub(in crate::adapters) use credentials::Secrets;
 pub use defragd::{ControlClient, HealthClient};
-pub use notify::{Format, NotifyTarget};
+pub use notify::{NotifyFormat, NotifyTarget};
 pub use peers::HttpPeers;
 pub use prometheus::{Grid, Prometheus, RangeSeries, SeriesLabels};
 pub(in crate::adapters) use text::{detail, excerpt, shown};

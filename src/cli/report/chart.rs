@@ -74,7 +74,7 @@ pub(super) fn sizes(review: &Review, frame: Frame) -> anyhow::Result<String> {
 }
 
 /// Whether there is growth to draw.
-pub(super) fn goes_somewhere(review: &Review) -> bool {
+pub(super) fn has_forecast(review: &Review) -> bool {
     matches!(review.forecast, Forecast::Growing { .. }) && review.growth.is_some()
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{app::report::Report, core::review::Forecast};
 
-const HEADS: &str = "cluster,outlook,days_to_quota,days_at_least,days_at_most,in_use_bytes,size_bytes,quota_bytes,\
+const HEADS: &str = "cluster,forecast,days_to_quota,days_at_least,days_at_most,in_use_bytes,size_bytes,quota_bytes,\
                      growth_bytes_per_day,growth_low,growth_high,fragmentation_ratio,fragmentation_per_day,\
                      days_to_fragmentation_return,reclaimable_bytes,reclaimed_bytes,reclaimed_per_run_bytes,runs,\
                      runs_failed,recommendations";

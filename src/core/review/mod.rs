@@ -59,7 +59,7 @@ pub struct History {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "outlook", rename_all = "snake_case")]
+#[serde(tag = "forecast", rename_all = "snake_case")]
 pub enum Forecast {
     Growing {
         /// Days until what is in use reaches the quota.

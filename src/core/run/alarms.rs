@@ -61,7 +61,7 @@ impl Run {
     }
 
     pub(super) fn clear(&mut self, now: Duration, mut clearing: Clearing, facts: &Fact<ClusterFacts>) -> Action {
-        let trouble = self.trouble(facts);
+        let trouble = self.blocking_reason(facts);
         let waited = now.saturating_sub(clearing.since);
         if let Some(reason) = trouble {
             if !reason.may_pass() || waited >= self.brief.policy.recovery_timeout {

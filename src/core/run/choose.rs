@@ -104,7 +104,7 @@ impl Run {
 
     pub(super) fn intend(&mut self, facts: &ClusterFacts, step: PlannedMember, need: Need) -> Action {
         let Some(before) = sizes(facts, step.member_id) else {
-            return self.give_up(Reason::OutOfStep);
+            return self.give_up(Reason::InternalError);
         };
         let non_blocking = facts.member(step.member_id).is_some_and(MemberFacts::may_answer);
         let PlannedMember { member_id, member, is_leader, expected, .. } = step;

@@ -53,7 +53,7 @@ impl Run {
         if let Some(reason) = self.stop.clone() {
             return self.finish(Outcome::Stopped { reason });
         }
-        let trouble = self.trouble(facts);
+        let trouble = self.blocking_reason(facts);
         if let Some(reason) = trouble {
             if !reason.may_pass() || now.saturating_sub(settling.since) >= self.brief.policy.recovery_timeout {
                 return self.give_up(reason);

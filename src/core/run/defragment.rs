@@ -153,7 +153,7 @@ impl Run {
         facts: &Fact<ClusterFacts>,
     ) -> Action {
         let after = facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id));
-        let trouble = self.trouble(facts);
+        let trouble = self.blocking_reason(facts);
         match (trouble, after, facts) {
             (Some(reason), after, _) if !reason.may_pass() => return self.fail(intent, reason, after),
             (None, Some(after), Ok(facts)) => {

@@ -34,19 +34,19 @@ pub(super) fn led_by_another(step: &RunStep, facts: &ClusterFacts) -> Option<Rea
 
 impl Run {
     pub(super) fn begin_transfer(&mut self, facts: &ClusterFacts, leader: PlannedMember, need: Need) -> Action {
-        let Some(heir) = self.heir(facts, leader.member_id) else {
+        let Some(transfer_target) = self.transfer_target(facts, leader.member_id) else {
             if self.brief.policy.leader == LeaderPolicy::Auto {
                 self.keep_leader(Reason::NoTransferTarget);
                 return self.intend(facts, leader, need);
             }
             // If an operator must fix a voter first, report that.
             let by_operator = self.plan.iter().flat_map(|plan| &plan.steps).find_map(|step| match &step.decision {
-                Decision::Skip { reason: reason @ Reason::NeedsPerson { .. } } => Some(reason.clone()),
+                Decision::Skip { reason: reason @ Reason::NeedsOperator { .. } } => Some(reason.clone()),
                 _ => None,
             });
             return self.give_up(by_operator.unwrap_or(Reason::NoTransferTarget));
         };
-        let (to, member) = (heir.member.id, heir.member.label());
+        let (to, member) = (transfer_target.member.id, transfer_target.member.label());
         if self.transfers >= MAX_TRANSFERS {
             let detail = format!("it was transferred {MAX_TRANSFERS} times and came back to {}", leader.member);
             let reason = Reason::TransferFailed { member, detail };
@@ -66,7 +66,7 @@ impl Run {
     }
 
     /// The voter that is furthest, among those that need no defragmentation (any more).
-    fn heir<'a>(&self, facts: &'a ClusterFacts, leader: MemberId) -> Option<&'a MemberFacts> {
+    fn transfer_target<'a>(&self, facts: &'a ClusterFacts, leader: MemberId) -> Option<&'a MemberFacts> {
         let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let tight = |id: MemberId| {
             plan.steps.iter().any(|step| {
@@ -114,7 +114,7 @@ impl Run {
         if let Some(reason) = self.stop.clone() {
             return self.finish(Outcome::Stopped { reason });
         }
-        let trouble = self.trouble(facts);
+        let trouble = self.blocking_reason(facts);
         if let Some(reason) = trouble.as_ref().filter(|reason| !reason.may_pass()) {
             return self.give_up(reason.clone());
         }

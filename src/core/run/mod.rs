@@ -382,7 +382,7 @@ impl Run {
             }
             (Phase::Hashing { revision, voters }, Event::Hashed(answers)) => self.hashed(revision, voters, answers),
             (Phase::Verifying(verification), Event::Recorded(written)) => self.verified(&verification, written),
-            _ => self.finish(Outcome::Failed { reason: Reason::OutOfStep }),
+            _ => self.finish(Outcome::Failed { reason: Reason::InternalError }),
         }
     }
 
@@ -399,7 +399,7 @@ impl Run {
 
     /// Ends a failed run: disarms NOSPACE first if that is safe, and chooses no further member.
     fn end(&mut self, outcome: Outcome, facts: &Fact<ClusterFacts>) -> Action {
-        match (self.trouble(facts), facts) {
+        match (self.blocking_reason(facts), facts) {
             (None, Ok(facts)) if facts.has_alarm(AlarmKind::NoSpace) => {
                 if self.has_to_verify(true) {
                     self.verify(facts)
@@ -468,7 +468,8 @@ impl Run {
         let near_quota = || facts.as_ref().ok().and_then(alarms::near_quota);
         let is_disarm = matches!(step, RunStep::DisarmNoSpace { .. });
         let led_by_another = || leader::led_by_another(&step, facts.as_ref().ok()?);
-        let against = self.trouble(facts).or_else(|| near_quota().filter(|_| is_disarm)).or_else(led_by_another);
+        let against =
+            self.blocking_reason(facts).or_else(|| near_quota().filter(|_| is_disarm)).or_else(led_by_another);
         if let Some(reason) = against {
             self.changes_of_mind += 1;
             if !reason.may_pass() || self.changes_of_mind >= CHANGES_OF_MIND_BEFORE_GIVING_UP {
@@ -509,7 +510,7 @@ impl Run {
     }
 
     /// Why the cluster does not count as the same healthy one, if it does not.
-    fn trouble(&mut self, facts: &Fact<ClusterFacts>) -> Option<Reason> {
+    fn blocking_reason(&mut self, facts: &Fact<ClusterFacts>) -> Option<Reason> {
         match known(facts) {
             Ok(facts) => self.other_cluster(facts).or_else(|| safety::unhealthy(facts)),
             Err(reason) => Some(reason),
@@ -518,15 +519,15 @@ impl Run {
 
     /// The first observation says which cluster this is; a later one must not say otherwise.
     fn other_cluster(&mut self, facts: &ClusterFacts) -> Option<Reason> {
-        let members: BTreeSet<_> = facts.members.iter().map(|member| member.member.id).collect();
-        let (id, members) = self.identity.get_or_insert((facts.cluster_id, members.clone()));
+        let members_now: BTreeSet<_> = facts.members.iter().map(|member| member.member.id).collect();
+        let (id, members) = self.identity.get_or_insert((facts.cluster_id, members_now.clone()));
         if *id != facts.cluster_id {
             return Some(Reason::ClusterChanged { before: id.to_string(), after: facts.cluster_id.to_string() });
         }
         let change: Vec<_> = members
-            .difference(&members)
+            .difference(&members_now)
             .map(|gone| format!("{gone} left"))
-            .chain(members.difference(members).map(|new| format!("{new} joined")))
+            .chain(members_now.difference(members).map(|new| format!("{new} joined")))
             .collect();
         (!change.is_empty()).then(|| Reason::MembershipChanged { detail: change.join(", ") })
     }

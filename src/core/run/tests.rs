@@ -356,7 +356,7 @@ fn another_membership_or_another_cluster_stops_the_run() {
 fn an_answer_to_nothing_ends_the_run() {
     let mut bench = Bench::new(policy());
     bench.give(returned(Ok(())));
-    assert_eq!(bench.label(), ("failed", "out_of_step"));
+    assert_eq!(bench.label(), ("failed", "internal_error"));
 }
 
 #[test]

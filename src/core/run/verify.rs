@@ -21,7 +21,7 @@ impl Run {
         if let Some(verification) = Verification::not_comparable(facts) {
             return self.record_verification(verification);
         }
-        let Some(revision) = facts.oldest_revision() else { return self.give_up(Reason::OutOfStep) };
+        let Some(revision) = facts.oldest_revision() else { return self.give_up(Reason::InternalError) };
         let voters: Vec<_> = facts.voters().map(|voter| (voter.member.id, voter.member.label())).collect();
         let members = voters.iter().map(|(id, _)| *id).collect();
         self.phase = Phase::Hashing { revision, voters };

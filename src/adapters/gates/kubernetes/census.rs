@@ -76,8 +76,8 @@ impl Census {
         let named = |reason| Named { pod: pod.metadata.name.clone(), reason };
         match judge(pod, self.now) {
             // One that is on its way out replaces nobody.
-            Health::Fine if pod.metadata.deletion_timestamp.is_some() => {}
-            Health::Fine => workload.fine = workload.fine.max(created),
+            Health::Healthy if pod.metadata.deletion_timestamp.is_some() => {}
+            Health::Healthy => workload.fine = workload.fine.max(created),
             Health::Restless(reason) => {
                 workload.fine = workload.fine.max(created);
                 workload.restless += 1;

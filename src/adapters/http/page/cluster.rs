@@ -79,16 +79,16 @@ pub(super) async fn show<S: Service>(
         div #head data-live="" {
             h1 { (name) " " (condition::of(&view).badge()) }
             p { "Mode " b { (view.summary.mode.label()) } ". " (condition::next_scheduled(&view, now)) }
-            (overview::trouble(&view))
+            (overview::problems(&view))
         }
-        (said(done))
+        (done_notice(done))
         div #live data-live="" {
             @if let Some(one) = &view.live { h2 { "Under way" } (live::card(one, now, &links)) }
         }
         section aria-labelledby="members-title" {
             h2 #members-title { "Members" }
             div #members data-live="" {
-                div.found { (overview::age(view.seen.as_ref())) (members::key()) }
+                div.found { (overview::age(view.observation.as_ref())) (members::key()) }
                 (members::table(&view, &format!("Members of {name}")))
             }
         }
@@ -123,7 +123,7 @@ fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
 }
 
 /// What was done. Words of ours only.
-pub(super) fn said(done: &str) -> Markup {
+pub(super) fn done_notice(done: &str) -> Markup {
     let words = match done {
         "paused" => "The cluster is paused.",
         "resumed" => "The cluster is resumed.",

@@ -106,8 +106,8 @@ pub(super) fn ended(result: &MemberResult) -> Markup {
             }
             td role="cell" data-label="Reclaimed" { (words::size(result.reclaimed())) }
             td role="cell" data-label="Result" {
-                @if is_good { span.badge.fine { span aria-hidden="true" { "✓ " } (label) } }
-                @else { span.badge.trouble { span aria-hidden="true" { "! " } (label) } }
+                @if is_good { span.badge.healthy { span aria-hidden="true" { "✓ " } (label) } }
+                @else { span.badge.attention { span aria-hidden="true" { "! " } (label) } }
                 @match &result.end {
                     MemberEnd::Defragmented { took, unavailable, .. } => span.detail {
                         (story::duration(*took, *unavailable))
@@ -123,8 +123,8 @@ pub(super) fn ended(result: &MemberResult) -> Markup {
 
 fn gate(result: &GateResult) -> Markup {
     html! {
-        @if result.passed { span.badge.fine { span aria-hidden="true" { "✓ " } "passed" } }
-        @else { span.badge.trouble { span aria-hidden="true" { "! " } (result.label()) } }
+        @if result.passed { span.badge.healthy { span aria-hidden="true" { "✓ " } "passed" } }
+        @else { span.badge.attention { span aria-hidden="true" { "! " } (result.label()) } }
         " " b { (result.gate) } " " (result.moment.in_words()) ": " (result.detail)
     }
 }

@@ -113,7 +113,7 @@ pub(super) fn file(file: File) -> Markup {
 
 /// All members of a cluster, as far as they are known.
 pub(super) fn table(view: &ClusterView, caption: &str) -> Markup {
-    let Some(facts) = view.seen.as_ref().and_then(|seen| seen.facts.as_deref()) else {
+    let Some(facts) = view.observation.as_ref().and_then(|seen| seen.facts.as_deref()) else {
         return html! { p.dim { "Its members are not known: no endpoint has told them yet." } };
     };
     html! {
@@ -176,11 +176,11 @@ fn condition(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> 
         @if condition::is_defragmenting(view, member) {
             span.badge.running { span aria-hidden="true" { "▶ " } "defragmenting" } " "
         } @else if let Err(unknown) = &member.status {
-            span.badge.trouble { span aria-hidden="true" { "! " } "does not answer" }
+            span.badge.attention { span aria-hidden="true" { "! " } "does not answer" }
             span.detail { (unknown) }
         } @else if alarms.is_empty() {
-            span.badge.fine { span aria-hidden="true" { "✓ " } "answers" }
+            span.badge.healthy { span aria-hidden="true" { "✓ " } "answers" }
         }
-        @for alarm in alarms { span.badge.trouble { span aria-hidden="true" { "! " } "alarm " (alarm) } " " }
+        @for alarm in alarms { span.badge.attention { span aria-hidden="true" { "! " } "alarm " (alarm) } " " }
     }
 }

@@ -143,20 +143,20 @@ fn card(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Lin
     html! {
         article.card aria-label={ "Cluster " (name) } {
             h3 { a href=(links.cluster(name)) { (name) } " " (state.badge()) " " span.chip { "mode " (view.summary.mode.label()) } }
-            (trouble(view))
+            (problems(view))
             (members::table(view, &format!("Members of {name}")))
             (why(view, now, links))
             @if view.summary.next_scheduled.is_some() { p { (condition::next_scheduled(view, now)) } }
-            (age(view.seen.as_ref()))
+            (age(view.observation.as_ref()))
         }
     }
 }
 
-pub(super) fn trouble(view: &ClusterView) -> Markup {
-    let troubles = condition::troubles(view);
+pub(super) fn problems(view: &ClusterView) -> Markup {
+    let problems = condition::problems(view);
     html! {
-        @if !troubles.is_empty() {
-            ul.troubles aria-label="Trouble" { @for trouble in troubles { li { (trouble) } } }
+        @if !problems.is_empty() {
+            ul.problems aria-label="Trouble" { @for problem in problems { li { (problem) } } }
         }
         @if let Some((_, reason)) = condition::failure(view) { p.dim { (words::to_do(reason)) } }
     }
@@ -200,7 +200,7 @@ fn rows(selection: &Selection, now: Timestamp, links: &Links) -> Markup {
 }
 
 fn line(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
-    let facts = view.seen.as_ref().and_then(|seen| seen.facts.as_deref());
+    let facts = view.observation.as_ref().and_then(|seen| seen.facts.as_deref());
     let mut versions: Vec<_> = facts
         .iter()
         .flat_map(|facts| &facts.members)
@@ -209,14 +209,14 @@ fn line(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Lin
         .collect();
     versions.sort_unstable();
     versions.dedup();
-    let troubles = condition::troubles(view);
+    let problems = condition::problems(view);
     html! {
         tr role="row" {
             th scope="row" role="rowheader" { a href=(links.cluster(&view.summary.name)) { (view.summary.name) } }
             td role="cell" data-label="State" {
                 (state.badge()) " " span.chip { (view.summary.mode.label()) }
-                @if let Some(first) = troubles.first() {
-                    span.detail { (first) @if troubles.len() > 1 { " (and " (troubles.len() - 1) " more)" } }
+                @if let Some(first) = problems.first() {
+                    span.detail { (first) @if problems.len() > 1 { " (and " (problems.len() - 1) " more)" } }
                 } @else if let Some(live) = &view.live {
                     span.detail { (live.activity.words()) ", for " (words::span(words::between(live.since, now))) }
                 } @else if let Some(told) = view.summary.waiting_for.as_ref().or(view.summary.paused.as_ref()) {
@@ -235,7 +235,7 @@ fn line(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Lin
             }
             td role="cell" data-label="etcd" { @for (index, version) in versions.iter().enumerate() { @if index > 0 { ", " } (version) } }
             td role="cell" data-label="Seen" {
-                @if let Some(seen) = &view.seen { (words::span(seen.age)) " ago" } @else { "not yet" }
+                @if let Some(seen) = &view.observation { (words::span(seen.age)) " ago" } @else { "not yet" }
             }
         }
     }

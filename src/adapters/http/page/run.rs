@@ -74,7 +74,7 @@ pub(super) async fn show<S: Service>(
             a href=(links.cluster(&run.request.cluster)) { (run.request.cluster) }
         }
         h1 { "Run " (id) " of " (run.request.cluster) }
-        (cluster::said(done))
+        (cluster::done_notice(done))
         div #live data-live="" { @if let Some(one) = one { (live::card(one, now, &links)) } @else { (facts(&run)) } }
         @if waits { (orders(id, form.as_ref(), visitor, typed, &links)) }
         section aria-labelledby="steps-title" {
@@ -132,7 +132,7 @@ fn steps(records: &[Record]) -> Markup {
             @for record in records {
                 li class=[is_bad(&record.entry).then_some("bad")] {
                     (words::at(record.at)) " "
-                    @if is_bad(&record.entry) { span.badge.trouble { span aria-hidden="true" { "! " } "not well" } " " }
+                    @if is_bad(&record.entry) { span.badge.attention { span aria-hidden="true" { "! " } "not well" } " " }
                     span { (story::line(&record.entry)) }
                 }
             }

@@ -86,7 +86,7 @@ pub(super) fn fullest(view: &ClusterView) -> Option<File> {
 }
 
 fn files(view: &ClusterView) -> impl Iterator<Item = File> {
-    let facts = view.seen.as_ref().and_then(|seen| seen.facts.as_deref());
+    let facts = view.observation.as_ref().and_then(|seen| seen.facts.as_deref());
     facts.into_iter().flat_map(|facts| facts.members.iter().filter_map(File::of))
 }
 

@@ -97,7 +97,7 @@ impl Web {
         if self.source.is_some() && self.is_due() {
             let web = Arc::clone(self);
             // An error means that it panicked: what was in use still is.
-            let _ = tokio::task::spawn_blocking(move || web.look_again()).await;
+            let _ = tokio::task::spawn_blocking(move || web.recheck()).await;
         }
         self.active()
     }
@@ -115,7 +115,7 @@ impl Web {
         due
     }
 
-    fn look_again(&self) {
+    fn recheck(&self) {
         let Some(source) = &self.source else { return };
         let mut watched = self.watched.lock();
         if stamps(&watched.files) == watched.stamps {
