@@ -13,7 +13,7 @@ use crate::core::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A reason's code, like lock_settling, from a message, a metric or JSON; without it, all are listed
+    /// A reason's code, as in JSON and in metrics; without it, all are listed
     #[arg(value_parser = codes(), hide_possible_values = true)]
     reason: Option<Code>,
 }

@@ -121,7 +121,7 @@ pub enum Reason {
     /// A member is being defragmented, by another client or by an earlier run.
     #[error("member {member} is being defragmented already")]
     DefragInFlight { member: String },
-    /// With etcd's feature NonBlockingDefrag a member answers while it defragments; only its metrics page shows the
+    /// With etcd's feature `NonBlockingDefrag` a member answers while it defragments; only its metrics page shows the
     /// defragmentation, and defragd cannot read that page.
     #[error(
         "cannot determine whether member {member} is being defragmented: its metrics page cannot be read{}", if detail.is_empty() { String::new() } else { format!(" ({detail})") }
