@@ -1,4 +1,5 @@
-//! `defragd completions` and `defragd man`: what they write can be used, and names every command.
+//! `defragd completions` and `defragd man`: what they write can be used, and names every command. The generated pages in
+//! docs/reference/ are current: `UPDATE=1 cargo test --test docs` writes them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,6 +9,9 @@ use std::{
     path::Path,
     process::{Command, Output, Stdio},
 };
+
+use defragd::core::{explain::Kind, reason::Code};
+use strum::IntoEnumIterator;
 
 fn defragd(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_defragd")).args(args).output().unwrap()
@@ -108,4 +112,51 @@ fn warnings(page: &Path) {
     };
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{}: {said}", page.display());
+}
+
+/// Compares a generated page with the committed one, or writes it.
+fn is_current(name: &str, page: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference").join(name);
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        return fs::write(path, page).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == page, "{name} is not current: run UPDATE=1 cargo test --test docs, and commit it");
+}
+
+#[test]
+fn the_page_of_reasons_is_current() {
+    let mut page = "\
+# Reasons
+
+<!-- Written by `UPDATE=1 cargo test --test docs`: do not edit. -->
+
+Whenever defragd does not do something, it gives a reason: a code for metrics and JSON, a text with the details, and what to
+do. This page lists all codes. `defragd explain CODE` prints the same on a terminal.
+"
+    .to_owned();
+    for kind in Kind::ALL {
+        page += &format!("\n## {}\n\nShown: {}.\n", kind.title(), kind.appears());
+        for code in Code::iter().filter(|code| code.kind() == kind) {
+            let (meaning, severity, advice) = (code.meaning(), code.severity().words(), code.advice());
+            page += &format!("\n### {code}\n\n{meaning}\n\n- Severity: {severity}\n- What to do: {advice}\n");
+        }
+    }
+    is_current("reasons.md", &page);
+}
+
+#[test]
+fn explain_says_what_a_reason_means_and_knows_a_misspelt_one() {
+    let section = text(&["explain", "lock_settling"]);
+    let code = Code::LockSettling;
+    assert!(section.contains(&code.meaning()) && section.contains(code.advice()), "{section}");
+    let list = text(&["explain"]);
+    for code in Code::iter() {
+        assert!(list.lines().any(|line| line.split_whitespace().next() == Some(code.label())), "{code} is not listed");
+    }
+    let misspelt = defragd(&["explain", "lock_setling"]);
+    let said = String::from_utf8_lossy(&misspelt.stderr);
+    assert_eq!(misspelt.status.code(), Some(2), "{said}");
+    assert!(said.contains("a similar value exists: 'lock_settling'"), "{said}");
 }

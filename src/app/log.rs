@@ -145,7 +145,7 @@ impl Progress for LogProgress {
     fn finished(&self, outcome: &Outcome, took: Duration) {
         let (cluster, run, seconds) = (&self.cluster, self.run.0, took.as_secs_f64());
         if let Some(reason) = outcome.reason() {
-            warn!(cluster, run, seconds, outcome = outcome.label(), code = reason.label(), %reason, "run ended");
+            warn!(cluster, run, seconds, outcome = outcome.label(), code = reason.label(), %reason, advice = reason.to_do(), "run ended");
         } else {
             info!(cluster, run, seconds, outcome = outcome.label(), "run ended");
         }

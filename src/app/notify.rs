@@ -18,7 +18,10 @@ use super::{cluster::Cluster, gates};
 use crate::{
     adapters::outgoing::{NotifyFormat, NotifyTarget},
     config::gates::notify::{NotifyKind, NotifySettings},
-    core::history::{MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
+    core::{
+        history::{MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
+        reason::Reason,
+    },
     ports::{
         etcd::Etcd,
         journal::Journal,
@@ -165,8 +168,9 @@ impl<E: Etcd, J: Journal> Progress for NotifyProgress<'_, E, J> {
         let end = End {
             finished_at: self.cluster.shared.clock.now(),
             outcome: outcome.label(),
-            reason_code: outcome.reason().map(crate::core::reason::Reason::label),
+            reason_code: outcome.reason().map(Reason::label),
             reason: outcome.reason().map(ToString::to_string),
+            advice: outcome.reason().map(Reason::advice),
             reclaimed_bytes: members.iter().map(|member| member.reclaimed().0).sum(),
             members: members.into_iter().map(|member| member.intent.member).collect(),
         };

@@ -4,6 +4,7 @@ mod args;
 mod check_config;
 mod control;
 mod docs;
+mod explain;
 mod gates;
 mod health;
 mod history;
@@ -50,6 +51,8 @@ enum Command {
     Runs(runs::Args),
     /// Review capacity from Prometheus' history: growth, days to quota, fragmentation, runs, recommendations
     Report(report::Args),
+    /// Explain what a reason means and what to do about it, or list all reasons
+    Explain(explain::Args),
     /// Approve a run that is waiting for approval (mode approve)
     Approve(control::ApproveArgs),
     /// Stop new runs of a cluster from starting; a run in progress starts no further member
@@ -98,6 +101,7 @@ impl Cli {
             Command::Run(args) => Box::pin(run::run(args)).await,
             Command::Runs(args) => runs::run(args).await,
             Command::Report(args) => Box::pin(report::run(args)).await,
+            Command::Explain(args) => explain::run(&args),
             Command::Approve(args) => control::approve(args).await,
             Command::Pause(args) => control::pause(args).await,
             Command::Resume(args) => control::resume(args).await,

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{
     Exit,
     args::{self, Connection, Output, PolicyArgs},
+    explain::write_advice,
     history,
     status::warn_of_pages,
     table,
@@ -20,9 +21,11 @@ use crate::{
     adapters::journal::SqliteJournal,
     app::{checks, gates, ledger, observer},
     core::{
-        cluster::{ClusterFacts, MemberId},
+        cluster::{ClusterFacts, MemberId, Unknown},
+        explain::{Explained, Severity},
         gate::{GateResult, Moment},
         plan::{Decision, Plan, PlanHistory},
+        safety,
     },
 };
 
@@ -51,12 +54,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         let facts = match Box::pin(observer::observe(&connect(&cluster)?)).await {
             Ok(facts) => facts,
             Err(unknown) if several => {
-                eprintln!("defragd: cluster {}: no endpoint answered: {unknown}", cluster.name);
+                eprintln!("defragd: cluster {}: {}", cluster.name, unanswered(&unknown));
                 json_plans.push(json!({ "cluster": cluster.name, "error": unknown.detail }));
                 exit = Exit::Failed;
                 continue;
             }
-            Err(unknown) => return Err(anyhow!("no endpoint answered: {unknown}")),
+            Err(unknown) => return Err(anyhow!(unanswered(&unknown))),
         };
         let plan = Plan::new(&facts, &cluster.policy, &past(&data_dir, &cluster.name).await);
         let gates = checks::run(&gates::of(&cluster)?, Moment::Before, &BTreeMap::new()).await;
@@ -68,7 +71,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             Output::Json => json_plans.push(json!({
                 "cluster": cluster.name,
                 "mode": cluster.policy.mode,
-                "blocked": plan.blocked,
+                "blocked": plan.blocked.as_ref().map(Explained::from),
                 "blocked_message": plan.blocked.as_ref().map(ToString::to_string),
                 "steps": plan.steps,
                 "warnings": plan.warnings,
@@ -86,6 +89,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         writeln!(out, "{:#}", json!({ "plans": json_plans }))?;
     }
     Ok(exit)
+}
+
+fn unanswered(unknown: &Unknown) -> String {
+    format!("no endpoint answered: {unknown}\nWhat to do: {}", safety::no_member_list(unknown).advice())
 }
 
 /// What the journal, if it exists and is readable, records of earlier attempts: later decisions depend on them.
@@ -134,6 +141,13 @@ fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[
     });
     let headings = ["ORDER>", "MEMBER", "ID", "ROLE", "DB SIZE>", "IN USE>", "FRAG>", "EXPECTED>", "DECISION", "WHY"];
     writeln!(out, "{}", table::table(&headings, rows.collect()))?;
+    let needs_operator = plan.steps.iter().filter_map(|step| match &step.decision {
+        Decision::Skip { reason } if reason.severity() == Severity::Operator => Some((&step.member, reason)),
+        _ => None,
+    });
+    for (member, reason) in needs_operator {
+        writeln!(out, "What to do about {member}: {}", reason.advice())?;
+    }
     for warning in &plan.warnings {
         writeln!(out, "Warning: {warning}")?;
     }
@@ -143,7 +157,10 @@ fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[
     }
     let against = plan.blocked.clone().or_else(|| gates.iter().find_map(GateResult::against));
     match &against {
-        Some(reason) => writeln!(out, "A run would be refused and change nothing: {reason}"),
+        Some(reason) => {
+            writeln!(out, "A run would be refused and change nothing: {reason}")?;
+            write_advice(out, Some(reason))
+        }
         None if order == 0 => writeln!(out, "Nothing to do."),
         None if order == 1 => writeln!(out, "1 member would be defragmented."),
         None => writeln!(out, "{order} members would be defragmented, one at a time, in this order."),

@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     Exit,
     args::{self, Connection, ModeArg, Output, PolicyArgs},
+    explain::write_advice,
     history,
     lock::LockArgs,
     lock_run::RunLock,
@@ -90,7 +91,9 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         Ok(lock) => lock,
         Err(reason) => {
             progress.flush();
-            writeln!(std::io::stdout(), "Refused, nothing was touched: {reason}.")?;
+            let mut out = std::io::stdout();
+            writeln!(out, "Refused, nothing was touched: {reason}.")?;
+            write_advice(&mut out, Some(&reason))?;
             return Ok(Exit::Refused);
         }
     };
@@ -182,6 +185,7 @@ fn write_result(output: Output, view: Option<&RunView>, outcome: &Outcome) -> an
         writeln!(out, "{}", table::table(&headings, members.iter().map(row).collect()))?;
     }
     writeln!(out, "{}", sentence(outcome))?;
+    write_advice(&mut out, outcome.reason())?;
     Ok(())
 }
 

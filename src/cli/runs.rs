@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{
     Exit,
     args::{self, Output},
+    explain::write_advice,
     history, table,
 };
 use crate::{
@@ -80,6 +81,7 @@ async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Res
             for record in &records {
                 writeln!(out, "{:.3}  {}", record.at, history::line(&record.entry))?;
             }
+            write_advice(&mut out, view.outcome.as_ref().and_then(Outcome::reason))?;
             if view.outcome.is_none() {
                 writeln!(out, "The run has no outcome yet.")?;
             }

@@ -16,7 +16,7 @@ use crate::{
     core::{
         cluster::{ClusterFacts, MemberFacts, Status},
         estimate::Speeds,
-        page, story,
+        page, safety, story,
     },
 };
 
@@ -81,7 +81,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             for (name, facts, speeds) in &observed {
                 match facts {
                     Ok(facts) => rows.extend(facts.members.iter().map(|member| (name, row(facts, member, speeds)))),
-                    Err(unknown) => eprintln!("defragd: cluster {name}: no endpoint answered: {unknown}"),
+                    Err(unknown) => {
+                        let advice = safety::no_member_list(unknown).advice();
+                        eprintln!("defragd: cluster {name}: no endpoint answered: {unknown}\nWhat to do: {advice}");
+                    }
                 }
             }
             if several {
@@ -100,11 +103,24 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
                 writeln!(out, "{}", table::table(&headings, rows))?;
             }
             for facts in observed.iter().filter_map(|(_, facts, _)| facts.as_ref().ok()) {
+                advise(&mut out, facts)?;
                 warn_of_pages(&mut out, facts)?;
             }
         }
     }
     Ok(if complete { Exit::Done } else { Exit::Failed })
+}
+
+/// Below the table: what to do about members that do not answer. One that is being defragmented needs nothing.
+fn advise(out: &mut impl Write, facts: &ClusterFacts) -> std::io::Result<()> {
+    for member in facts.members.iter().filter(|member| member.defrag_in_flight() != Some(true)) {
+        if let Err(unknown) = &member.status {
+            let name = member.member.label();
+            let reason = safety::unknown_status(name.clone(), unknown);
+            writeln!(out, "What to do about {name}: {}", reason.advice())?;
+        }
+    }
+    Ok(())
 }
 
 /// Below a table: the members whose metrics page cannot be read, so that some values are unknown.

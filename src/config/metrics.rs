@@ -22,7 +22,7 @@ pub struct MetricsSettings {
 
 pub(super) fn settings(at: &str, raw: Option<raw::Metrics>, problems: &mut Problems) -> Option<MetricsSettings> {
     let raw = raw?;
-    let url = PageUrl::parse(&raw.url).map_err(|what| problems.add(format!("{at}.url"), what)).ok();
+    let url = PageUrl::parse(&raw.url).map_err(|what| problems.add(format!("{at}.url"), what.to_string())).ok();
     if raw.tls.is_some() && url.as_ref().is_some_and(|url| !url.is_tls()) {
         problems
             .add(format!("{at}.tls"), "has no effect, because url begins with http://: write https://, or remove tls");

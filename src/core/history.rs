@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     cluster::MemberId,
+    explain::Explained,
     gate::GateResult,
     lock::{Holder, Term},
     policy::{Mode, Need},
@@ -411,7 +412,7 @@ pub struct RunView {
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     /// How it ended; `None` while it waits or runs.
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "explained")]
     pub outcome: Option<Outcome>,
     /// The intent that has no result yet: this member may be defragmenting.
     pub open_intent: Option<Intent>,
@@ -431,6 +432,26 @@ pub struct RunView {
     /// When the first of them was accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeats_since: Option<Timestamp>,
+}
+
+/// With the reason explained; and with another name for the members of a run in mode observe, because `members` are the
+/// attempts.
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn explained<'a, S: Serializer>(outcome: &'a Option<Outcome>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        outcome: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<Explained<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        would_defragment: Option<&'a [String]>,
+    }
+    let shown = |outcome: &'a Outcome| Shown {
+        outcome: outcome.label(),
+        reason: outcome.reason().map(Explained::from),
+        would_defragment: if let Outcome::Observed { members } = outcome { Some(members) } else { None },
+    };
+    outcome.as_ref().map(shown).serialize(serializer)
 }
 
 impl RunView {

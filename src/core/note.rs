@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::{
     admission::Ledger,
@@ -19,6 +20,15 @@ use super::{
     reason::Reason,
     schedule,
 };
+
+/// Why a note cannot be read.
+#[derive(Debug, Error)]
+pub enum NoteError {
+    #[error(transparent)]
+    NotUnderstood(#[from] serde_json::Error),
+    #[error("it has version {version}, and this defragd knows {VERSION}: upgrade it")]
+    Newer { version: u32 },
+}
 
 /// Raised with every change that an older release would misunderstand.
 const VERSION: u32 = 2;
@@ -202,14 +212,10 @@ impl SuccessionNote {
         serde_json::to_string(&self).unwrap_or_default()
     }
 
-    /// Parses a stored digest. The error is for people.
-    pub fn read(text: &str) -> Result<Self, String> {
-        let digest: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    pub fn read(text: &str) -> Result<Self, NoteError> {
+        let digest: Self = serde_json::from_str(text)?;
         if digest.version > VERSION {
-            return Err(format!(
-                "it has version {}, but this defragd supports up to {VERSION}: upgrade it",
-                digest.version
-            ));
+            return Err(NoteError::Newer { version: digest.version });
         }
         Ok(digest)
     }

@@ -3,45 +3,88 @@
 //! A member list contains what was once configured on the members. It fills in hosts, and never a scheme, a port or a
 //! path.
 
-use url::Url;
+use thiserror::Error;
+use url::{ParseError, Url};
 
 use super::cluster::MemberFacts;
 
 const HOST: &str = "{host}";
 const MEMBER: &str = "{member}";
-const HINT: &str = "write it like http://{host}:2381/metrics";
+
+/// What is wrong with `metrics.url`, and what to write instead. It has nothing of the text: a password may be in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{problem}; write it like http://{{host}}:2381/metrics")]
+pub struct BadPageUrl {
+    problem: PageUrlProblem,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+enum PageUrlProblem {
+    #[error("has no scheme")]
+    NoScheme,
+    #[error("must begin with http:// or https://")]
+    OtherScheme,
+    #[error("has a user or password in it: only a client certificate is supported")]
+    UserInfo,
+    #[error("has a placeholder behind its host")]
+    PlaceholderInPath,
+    #[error("names one page for all members: put {HOST} or {MEMBER} into its host")]
+    NoPlaceholder,
+    #[error("has a placeholder other than {HOST} and {MEMBER}")]
+    OtherPlaceholder,
+    #[error("is not a URL ({0})")]
+    NotAUrl(ParseError),
+    #[error("has more than a host, a port and a path")]
+    QueryOrFragment,
+}
+
+impl From<PageUrlProblem> for BadPageUrl {
+    fn from(problem: PageUrlProblem) -> Self {
+        Self { problem }
+    }
+}
+
+/// Why a member has no metrics page.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NoPage {
+    #[error("the member's name {0:?} cannot be put into metrics.url: it is no host name")]
+    Name(String),
+    #[error("the client URL {0} has no host for metrics.url")]
+    ClientUrl(String),
+    #[error("{filled}, from metrics.url, is not a URL ({error})")]
+    NotAUrl { filled: String, error: ParseError },
+}
 
 /// A URL with `{host}`, which is the host of a member's client URL, or `{member}`, its name, in its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageUrl(String);
 
 impl PageUrl {
-    /// The error says what to write instead. It contains nothing of the text: a password may be in it.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, BadPageUrl> {
+        use PageUrlProblem as Problem;
         let text = text.trim();
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| format!("has no scheme; {HINT}"))?;
+        let (scheme, rest) = text.split_once("://").ok_or(Problem::NoScheme)?;
         if !matches!(scheme, "http" | "https") {
-            return Err(format!("must begin with http:// or https://; {HINT}"));
+            return Err(Problem::OtherScheme.into());
         }
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err(format!("contains a user or password: only a client certificate is supported; {HINT}"));
+            return Err(Problem::UserInfo.into());
         }
         if path.contains(['{', '}']) {
-            return Err(format!("has a placeholder after its host; {HINT}"));
+            return Err(Problem::PlaceholderInPath.into());
         }
         if !authority.contains(HOST) && !authority.contains(MEMBER) {
-            return Err(format!("is the same page for all members: put {HOST} or {MEMBER} into its host; {HINT}"));
+            return Err(Problem::NoPlaceholder.into());
         }
         let sample = authority.replace(HOST, "host").replace(MEMBER, "member");
         if sample.contains(['{', '}']) {
-            return Err(format!("has a placeholder other than {HOST} and {MEMBER}; {HINT}"));
+            return Err(Problem::OtherPlaceholder.into());
         }
-        let url = Url::parse(&format!("{scheme}://{sample}{path}"))
-            .map_err(|error| format!("is not a URL ({error}); {HINT}"))?;
-        // A secret in it would be exposed with the configuration.
+        let url = Url::parse(&format!("{scheme}://{sample}{path}")).map_err(Problem::NotAUrl)?;
+        // A secret in it would be shown with the configuration.
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(format!("has more than a host, a port and a path; {HINT}"));
+            return Err(Problem::QueryOrFragment.into());
         }
         let path = if matches!(path, "" | "/") { "/metrics" } else { path };
         Ok(Self(format!("{scheme}://{authority}{path}")))
@@ -52,13 +95,13 @@ impl PageUrl {
         self.0.starts_with("https://")
     }
 
-    /// The page of the member with this name and client URL; else why it has none.
-    pub fn of(&self, client_url: &str, name: &str) -> Result<String, String> {
+    /// The page of the member with this name that is reached at this client URL; else why it has none.
+    pub fn of(&self, client_url: &str, name: &str) -> Result<String, NoPage> {
         let mut filled = self.0.clone();
         if filled.contains(MEMBER) {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             if name.is_empty() || !name.chars().all(plain) {
-                return Err(format!("the member's name {name:?} cannot be used in metrics.url: it is not a host name"));
+                return Err(NoPage::Name(name.to_owned()));
             }
             filled = filled.replace(MEMBER, name);
         }
@@ -66,12 +109,12 @@ impl PageUrl {
             let url = Url::parse(client_url).ok();
             let host =
                 url.as_ref().and_then(Url::host_str).filter(|host| !host.is_empty() && !host.contains(['{', '}']));
-            let host = host.ok_or_else(|| format!("the client URL {client_url} has no host for metrics.url"))?;
+            let host = host.ok_or_else(|| NoPage::ClientUrl(client_url.to_owned()))?;
             filled = filled.replace(HOST, host);
         }
         match Url::parse(&filled) {
             Ok(_) => Ok(filled),
-            Err(error) => Err(format!("{filled}, from metrics.url, is not a URL ({error})")),
+            Err(error) => Err(NoPage::NotAUrl { filled, error }),
         }
     }
 }
@@ -162,7 +205,7 @@ mod tests {
             ("http://{host}/metrics?token=secret", "has more than a host, a port and a path"),
             ("http://{host}/metrics#secret", "has more than a host, a port and a path"),
         ] {
-            let error = PageUrl::parse(text).expect_err(text);
+            let error = PageUrl::parse(text).expect_err(text).to_string();
             assert!(error.contains(problem) && error.contains("http://{host}:2381"), "{text}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }

@@ -15,6 +15,7 @@ use super::{
     backoff,
     cluster::{AlarmKind, ClusterFacts, MemberFacts, MemberId},
     estimate::{Estimate, Speeds},
+    explain,
     history::MemberResult,
     policy::{LeaderPolicy, Need, OpenSnapshotPolicy, Policy},
     reason::Reason,
@@ -57,8 +58,13 @@ impl PlanHistory {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum Decision {
-    Defragment { need: Need },
-    Skip { reason: Reason },
+    Defragment {
+        need: Need,
+    },
+    Skip {
+        #[serde(serialize_with = "explain::serialize")]
+        reason: Reason,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]

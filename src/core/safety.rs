@@ -52,11 +52,20 @@ fn in_flight(facts: &ClusterFacts) -> Option<Reason> {
     Some(Reason::DefragInFlight { member: busy.member.label() })
 }
 
-/// Why a member whose `Status` is unknown must be skipped.
-pub(super) fn unknown_status(member: String, unknown: &Unknown) -> Reason {
+/// Why nothing can be done with a cluster whose member list is not known.
+pub fn no_member_list(unknown: &Unknown) -> Reason {
     let detail = unknown.detail.clone();
     match unknown.kind {
-        kind if kind.is_denial() => Reason::Denied { member, detail },
+        kind if kind.is_denial() => Reason::Denied { member: None, detail },
+        _ => Reason::ClusterUnreachable { detail },
+    }
+}
+
+/// Why a member whose `Status` is unknown must be skipped.
+pub fn unknown_status(member: String, unknown: &Unknown) -> Reason {
+    let detail = unknown.detail.clone();
+    match unknown.kind {
+        kind if kind.is_denial() => Reason::Denied { member: Some(member), detail },
         UnknownKind::WrongMember => Reason::WrongMember { member, detail },
         _ => Reason::MemberUnreachable { member, detail },
     }
@@ -72,7 +81,7 @@ fn unread(facts: &MemberFacts) -> Option<Reason> {
     match &facts.linearizable_read {
         Some(Ok(())) => None,
         Some(Err(unknown)) if unknown.kind.is_denial() => {
-            Some(Reason::Denied { member, detail: unknown.detail.clone() })
+            Some(Reason::Denied { member: Some(member), detail: unknown.detail.clone() })
         }
         Some(Err(unknown)) => Some(Reason::ReadFailed { member, detail: unknown.detail.clone() }),
         None => Some(Reason::ReadFailed { member, detail: "it was not tried".to_owned() }),

@@ -19,6 +19,7 @@ use jiff::{
     civil::DateTime,
     tz::{AmbiguousOffset, Offset, TimeZone},
 };
+use thiserror::Error;
 
 use super::{
     admission::{self, Ledger},
@@ -37,6 +38,19 @@ const FIELDS: [(&str, &str); 5] = [
     ("day of week", "0 to 7, sun to sat"),
 ];
 
+/// What is wrong with a line of a schedule.
+#[derive(Debug, Error)]
+pub enum BadLine {
+    #[error("needs five fields, minute, hour, day of month, month and day of week, like \"0 3 * * sun\"")]
+    NotFive,
+    #[error("has the {name} {text:?}; write {values}, *, a list like 1,4, a range like 1-4, or */2")]
+    Field { name: &'static str, values: &'static str, text: String },
+    #[error(transparent)]
+    Cron(#[from] CronError),
+    #[error("names a day that no year has")]
+    NoSuchDay,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     cron: Cron,
@@ -46,12 +60,11 @@ pub struct Line {
 }
 
 impl Line {
-    /// Parses five fields. The error says what is wrong with them.
-    pub fn parse(text: &str, timezone: TimeZone) -> Result<Self, String> {
+    /// Reads five fields.
+    pub fn parse(text: &str, timezone: TimeZone) -> Result<Self, BadLine> {
         let fields: Vec<_> = text.split_whitespace().collect();
         if fields.len() != FIELDS.len() {
-            let what = "needs five fields, minute, hour, day of month, month and day of week, like \"0 3 * * sun\"";
-            return Err(what.to_owned());
+            return Err(BadLine::NotFive);
         }
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let wrong = |index: &usize| {
@@ -62,24 +75,18 @@ impl Line {
         let cron = parser.parse(text).map_err(|error| match (0..FIELDS.len()).find(wrong) {
             Some(index) => {
                 let (name, values) = FIELDS[index];
-                format!(
-                    "has the {name} {:?}; write {values}, *, a list like 1,4, a range like 1-4, or */2",
-                    fields[index]
-                )
+                BadLine::Field { name, values, text: fields[index].to_owned() }
             }
-            None => error.to_string(),
+            None => BadLine::Cron(error),
         })?;
         let (minutes, hours) = (fields[0], fields[1]);
         let is_fixed = [minutes, hours].iter().all(|field| field.chars().all(|c| c.is_ascii_digit() || c == ','));
         let times = hours.split(',').flat_map(|hour| minutes.split(',').map(move |minute| format!("{minute} {hour}")));
         let one = |time: String| parser.parse(&format!("{time} {}", fields[2..].join(" ")));
         let each = if is_fixed { times.map(one).collect() } else { Ok(vec![cron.clone()]) };
-        let line = Self { cron, each: each.map_err(|error| error.to_string())?, timezone };
-        // The calendar repeats every 400 years.
-        line.next(Timestamp::UNIX_EPOCH)
-            .is_some()
-            .then_some(line)
-            .ok_or_else(|| "has a day that does not exist in any year".to_owned())
+        let line = Self { cron, each: each?, timezone };
+        // The calendar is the same in every 400 years.
+        line.next(Timestamp::UNIX_EPOCH).is_some().then_some(line).ok_or(BadLine::NoSuchDay)
     }
 
     fn next(&self, after: Timestamp) -> Option<Timestamp> {

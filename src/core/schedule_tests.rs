@@ -142,7 +142,7 @@ fn a_line_that_is_no_line_is_refused_in_words() {
         ("0 3 * * caturday", "the day of week \"caturday\""),
         ("0 0 30 2 *", "a day that does not exist in any year"),
     ] {
-        let error = Line::parse(text, TimeZone::UTC).expect_err(text);
+        let error = Line::parse(text, TimeZone::UTC).expect_err(text).to_string();
         assert!(error.contains(says), "{text:?}: {error}");
     }
 }

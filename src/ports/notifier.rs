@@ -36,6 +36,8 @@ pub struct End {
     pub reason_code: Option<&'static str>,
     /// The reason in words.
     pub reason: Option<String>,
+    /// What an operator does about it.
+    pub advice: Option<&'static str>,
     /// How much smaller the files became, bytes.
     pub reclaimed_bytes: u64,
     /// The members that were attempted, in order.

@@ -99,6 +99,8 @@ pub enum RunActivity {
         /// The label of the reason it waits for.
         code: &'static str,
         reason: String,
+        /// What an operator does about it.
+        advice: &'static str,
     },
 }
 
@@ -124,7 +126,7 @@ impl RunActivity {
 
     /// The run waits for this reason.
     pub fn waiting(reason: &Reason) -> Self {
-        Self::Waiting { code: reason.label(), reason: reason.to_string() }
+        Self::Waiting { code: reason.label(), reason: reason.to_string(), advice: reason.advice() }
     }
 }
 

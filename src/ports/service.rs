@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::{journal::JournalError, overview::Overview};
 use crate::core::{
     alert::{AlertStatus, Notification},
+    explain,
     history::{RunId, RunView},
     lock::Term,
     reason::Reason,
@@ -34,6 +35,7 @@ pub enum AlertDecision {
         cluster: String,
         run: RunId,
         /// The rule that decided so.
+        #[serde(serialize_with = "explain::serialize")]
         reason: Reason,
     },
     /// The alert no longer fires, and it was the last one of a request that waited.
@@ -42,6 +44,7 @@ pub enum AlertDecision {
     Ignored {
         /// The cluster, if the alert belongs to one.
         cluster: Option<String>,
+        #[serde(serialize_with = "explain::serialize")]
         reason: Reason,
     },
 }
@@ -107,13 +110,14 @@ pub struct LockSummary {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DescribedReason {
     pub message: String,
+    pub advice: &'static str,
     #[serde(flatten)]
     pub reason: Reason,
 }
 
 impl From<Reason> for DescribedReason {
     fn from(reason: Reason) -> Self {
-        Self { message: reason.to_string(), reason }
+        Self { message: reason.to_string(), advice: reason.advice(), reason }
     }
 }
 
@@ -160,7 +164,7 @@ pub enum CommandError {
     #[error("cluster {0} has no open request: there is nothing to cancel")]
     NothingToCancel(String),
     /// A reason forbids it.
-    #[error("{0}")]
+    #[error("{}", .0.with_advice())]
     Refused(Reason),
     /// The replica that holds the lock did not execute it.
     #[error("replica {holder}, which holds the cluster's lock, answered: {detail}")]

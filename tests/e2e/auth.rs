@@ -143,7 +143,7 @@ async fn a_root_user_from_a_file_rolls_a_cluster_with_authentication() {
     let wrong = rig.command("run", &["--user=root", &file(&plain)]).await;
     let text = String::from_utf8_lossy(&wrong.stdout).into_owned() + &String::from_utf8_lossy(&wrong.stderr);
     assert_eq!(wrong.status.code(), Some(3), "{text}");
-    assert!(text.contains("authentication failed") && text.contains("refuses the credentials"), "{text}");
+    assert!(text.contains("authentication failed") && text.contains("rejected the credentials: "), "{text}");
     assert!(!text.contains("s3cret"), "{text}");
 
     let done = rig.command("run", &["--user=root", &file(&root)]).await;

@@ -53,7 +53,7 @@ pub(super) fn renewed(
 
 pub(super) fn url(pages: &Pages, fence: Option<&Fence>, client_url: &str, member: &Member) -> Fact<String> {
     let refused = |why| Unknown::new(UnknownKind::Other, why);
-    let page = pages.url.of(client_url, &member.name).map_err(refused)?;
+    let page = pages.url.of(client_url, &member.name).map_err(|why| refused(why.to_string()))?;
     if let Some(fence) = fence {
         fence(&page).map_err(|why| refused(format!("{page} is not dialled: {why}")))?;
     }

@@ -22,7 +22,7 @@ use super::{
     routes::{Site, problem},
 };
 use crate::{
-    core::{history::RunId, time::Time},
+    core::{explain::Explained, history::RunId, time::Time},
     ports::{
         peers::FORWARDED_HEADER,
         service::{Command, CommandError, CommandOutcome, Service},
@@ -227,7 +227,7 @@ fn passed(holder: &str, mut answer: serde_json::Value) -> Response {
 
 fn refused(failure: &CommandError) -> Response {
     if let CommandError::Refused(reason) = failure {
-        let body = Json(serde_json::json!({ "error": reason.to_string(), "reason": reason }));
+        let body = Json(serde_json::json!({ "error": failure.to_string(), "reason": Explained::from(reason) }));
         return (StatusCode::CONFLICT, body).into_response();
     }
     problem(status(failure), &failure.to_string())

@@ -145,8 +145,10 @@ impl Remote {
         let json = serde_json::from_slice::<Value>(&answer.body);
         if !(200..300).contains(&answer.status) {
             let said = json.ok().and_then(|json| Some(json.get("error")?.as_str()?.to_owned()));
-            let text = said.unwrap_or_else(|| String::from_utf8_lossy(&answer.body).into_owned());
-            let detail = excerpt(&answer.secrets.mask(&text));
+            let detail = match said {
+                Some(said) => detail(&answer.secrets.mask(&said)),
+                None => excerpt(&answer.secrets.mask(&String::from_utf8_lossy(&answer.body))),
+            };
             return Err(CallError::Refused { url: url(), status: answer.status, detail });
         }
         if answer.is_cut {

@@ -111,6 +111,7 @@ mod tests {
             outcome: "failed",
             reason_code: Some("disk_full"),
             reason: Some("no space".to_owned()),
+            advice: Some("Free space."),
             reclaimed_bytes: 3 << 20,
             members: vec!["m1".to_owned()],
         };

@@ -41,7 +41,10 @@ impl Run {
 
     pub(super) fn disarmed(&mut self, now: Duration, member: String, answer: Result<(), String>) -> Action {
         match answer {
-            Err(detail) => self.give_up(Reason::DisarmFailed { member, detail }),
+            Err(detail) => {
+                let member = Some(member).filter(|member| !member.is_empty());
+                self.give_up(Reason::DisarmFailed { member, detail })
+            }
             Ok(()) => self.watch_alarms(now),
         }
     }

@@ -63,7 +63,9 @@ impl Run {
                 let then = Outcome::Stopped { reason: reason.clone() };
                 return self.record(intent, MemberEnd::NotSent { reason }, Some(then));
             }
-            Err(DefragError::Denied(detail)) => return self.untouched(intent, Reason::Denied { member, detail }),
+            Err(DefragError::Denied(detail)) => {
+                return self.untouched(intent, Reason::Denied { member: Some(member), detail });
+            }
             Err(DefragError::DiskFull(detail)) => return self.fail(intent, Reason::DiskFull { member, detail }, None),
             Err(DefragError::Lost(detail)) => Reason::ConnectionLost { member, detail },
             Err(DefragError::Deadline) => {

@@ -536,15 +536,7 @@ impl Run {
 
 /// The cluster's facts, or as a reason that there are none.
 fn known(facts: &Fact<ClusterFacts>) -> Result<&ClusterFacts, Reason> {
-    facts.as_ref().map_err(|unknown| {
-        let detail = unknown.detail.clone();
-        match unknown.kind {
-            kind if kind.is_denial() => {
-                Reason::Denied { member: "that answers for the member list".to_owned(), detail }
-            }
-            _ => Reason::ClusterUnreachable { detail },
-        }
-    })
+    facts.as_ref().map_err(safety::no_member_list)
 }
 
 fn sizes(facts: &ClusterFacts, member: MemberId) -> Option<Sizes> {

@@ -10,8 +10,9 @@ use crate::{
         cluster::{ClusterFacts, MemberFacts, Status},
         history::Outcome,
         policy::Mode,
+        reason::Reason,
     },
-    ports::overview::ClusterView,
+    ports::overview::{ClusterView, LastRun},
 };
 
 /// The state, in the order of the page.
@@ -106,13 +107,19 @@ pub(super) fn problems(view: &ClusterView) -> Vec<String> {
     if let Some(mismatch) = &view.summary.hash_mismatch {
         problems.push(mismatch.message.clone());
     }
-    if let Some(Outcome::Failed { reason } | Outcome::Interrupted { reason }) =
-        view.last.as_ref().map(|last| &last.outcome)
-        && let Some(last) = &view.last
-    {
-        problems.push(format!("last run {} {}: {reason}", last.run, last.outcome.label()));
+    if let Some((last, reason)) = failure(view) {
+        problems.push(format!("the last run, {}, ended {}: {reason}", last.run, last.outcome.label()));
     }
     problems
+}
+
+/// The last run, if it failed, and why.
+pub(super) fn failure(view: &ClusterView) -> Option<(&LastRun, &Reason)> {
+    let last = view.last.as_ref()?;
+    match &last.outcome {
+        Outcome::Failed { reason } | Outcome::Interrupted { reason } => Some((last, reason)),
+        _ => None,
+    }
 }
 
 fn of_members(facts: &ClusterFacts, view: &ClusterView, problems: &mut Vec<String>) {
@@ -170,6 +177,7 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
         let is_asked = waits.is_some_and(|told| told.reason.label() == "awaiting_approval");
         why.push(html! {
             a href=(links.run(run)) { "Run " (run) } " is requested. " (sentence(what))
+            @if let Some(told) = waits.filter(|_| !is_asked) { (words::to_do(&told.reason)) }
             @if is_asked { " " a href=(links.run(run)) { "Review and approve it" } "." }
         });
     }
@@ -179,7 +187,7 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
         .flatten()
         .filter(|told| !said(&told.message))
     {
-        why.push(html! { (sentence(&told.message)) });
+        why.push(html! { (sentence(&told.message)) (words::to_do(&told.reason)) });
     }
     if !summary.window_open && waits.is_none_or(|told| told.reason.label() != "outside_window") {
         why.push(match summary.next_window {

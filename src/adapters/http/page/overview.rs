@@ -155,7 +155,12 @@ fn card(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Lin
 /// What needs attention.
 pub(super) fn problems(view: &ClusterView) -> Markup {
     let problems = condition::problems(view);
-    html! { @if !problems.is_empty() { ul.problems aria-label="Trouble" { @for problem in problems { li { (problem) } } } } }
+    html! {
+        @if !problems.is_empty() {
+            ul.problems aria-label="Trouble" { @for problem in problems { li { (problem) } } }
+        }
+        @if let Some((_, reason)) = condition::failure(view) { p.dim { (words::to_do(reason)) } }
+    }
 }
 
 pub(super) fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {

@@ -93,7 +93,7 @@ fn facts(run: &RunView) -> Markup {
             dt { "Outcome" }
             dd {
                 @match (&run.outcome, run.started_at) {
-                    (Some(ended), _) => { (runs::outcome(ended)) @if let Some(reason) = ended.reason() { " " (reason) } },
+                    (Some(ended), _) => { (runs::outcome(ended)) @if let Some(reason) = ended.reason() { " " (reason) "." (words::to_do(reason)) } },
                     (None, Some(_)) => "running",
                     (None, None) => "none yet: waiting",
                 }

@@ -5,7 +5,20 @@ use std::{fmt::Write, time::Duration};
 use jiff::Timestamp;
 use maud::{Markup, html};
 
+use crate::core::reason::Reason;
 pub(super) use crate::core::story::size;
+
+/// What to do about a reason; what stands in backticks is a command or a key. Nothing where there is nothing to do.
+pub(super) fn to_do(reason: &Reason) -> Markup {
+    html! {
+        @if let Some(advice) = reason.to_do() {
+            " What to do: "
+            @for (index, part) in advice.split('`').enumerate() {
+                @if index % 2 == 1 { code { (part) } } @else { (part) }
+            }
+        }
+    }
+}
 
 /// Like `42 s`, `3 min`, `2 h 5 min`, `4 d`.
 pub(super) fn span(time: Duration) -> String {

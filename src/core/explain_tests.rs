@@ -1,0 +1,32 @@
+use std::time::Duration;
+
+use strum::IntoEnumIterator;
+
+use super::*;
+
+#[test]
+fn every_reason_is_in_the_section_of_its_kind_and_says_what_to_do() {
+    let kinds: Vec<_> = Code::iter().map(Code::kind).collect();
+    let mut runs = kinds.clone();
+    runs.dedup();
+    assert_eq!(runs, Kind::ALL, "the variants of one kind stand together, in this order");
+    for code in Code::iter() {
+        assert!(code.meaning().ends_with('.') && code.advice().ends_with('.'), "{code:?}");
+        let acts = !code.advice().starts_with("Nothing");
+        assert!(acts || code.severity() != Severity::Operator, "{code:?} needs an operator who does nothing");
+    }
+}
+
+/// Metrics and JSON show the same code.
+#[test]
+fn the_code_is_the_same_in_metrics_and_json() {
+    let reason = Reason::LockSettling { left: Duration::ZERO };
+    let json = serde_json::to_value(&reason).expect("serializes");
+    assert_eq!(json["code"], reason.label());
+    for code in Code::iter() {
+        assert_eq!(code.label().parse(), Ok(code));
+        // Fields are missing, but the code is known to serde.
+        let error = serde_json::from_value::<Reason>(serde_json::json!({ "code": code.label() })).err();
+        assert!(error.is_none_or(|error| error.to_string().starts_with("missing field")), "{code:?}");
+    }
+}
