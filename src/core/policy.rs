@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{cluster::Status, reason::Reason, rule::Rule, schedule::Timetable, window::Schedule};
 
 /// How far defragd may go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Everything but the RPCs that change something; the decision is logged and counted.
@@ -32,7 +33,7 @@ impl Mode {
 }
 
 /// What becomes of the leader, which is dealt with when no other member is pending.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaderPolicy {
     /// As [`LeaderPolicy::LastAfterTransfer`] if it is expected to be unavailable for longer than `transfer_above` and a
@@ -50,7 +51,7 @@ pub enum LeaderPolicy {
 
 /// What is done with a member that is sending a snapshot: it cannot finish a defragmentation before the stream ends,
 /// and serves nobody in between.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenSnapshotPolicy {
     /// Its turn comes when no snapshot is open.
@@ -61,7 +62,7 @@ pub enum OpenSnapshotPolicy {
 }
 
 /// Whether the members' data is compared after a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VerifyPolicy {
     /// It is not: each member would have to read its whole database.
