@@ -14,10 +14,10 @@ use crate::{
 #[command(next_help_heading = "Lock (overrides the file)")]
 pub(super) struct LockArgs {
     /// Where replicas agree on which of them acts: none (there is one), etcd (in each cluster's own, or in the one
-    /// that the file names), kubernetes (Leases)
+    /// that the file names), kubernetes (Leases) [default: none]
     #[arg(long = "lock.kind", env = "DEFRAGD_LOCK_KIND", value_enum)]
     kind: Option<KindArg>,
-    /// How long a replica that is gone still holds the lock, default 60s
+    /// How long a replica that is gone still holds the lock [default: 60s]
     #[arg(long = "lock.ttl", env = "DEFRAGD_LOCK_TTL", value_name = "TIME")]
     ttl: Option<Time>,
     /// This replica's name [default: the host's]

@@ -6,6 +6,7 @@ mod control;
 mod docs;
 mod gates;
 mod health;
+mod help;
 mod history;
 mod lock;
 mod lock_run;
@@ -23,12 +24,9 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
 
-const EXIT_CODES: &str = "Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong usage or configuration; \
-                          3 refused, because it would not be safe or the mode is observe";
-
 /// The etcd fragmentation exporter that also cures what it measures.
 #[derive(Debug, Parser)]
-#[command(name = "defragd", version, about, after_help = EXIT_CODES, max_term_width = 100, args_override_self = true)]
+#[command(name = "defragd", version, about, after_help = help::DEFRAGD, max_term_width = 100, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -37,34 +35,49 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Export metrics, receive alerts, and defragment when they fire
+    #[command(after_help = help::SERVE)]
     Serve(Box<serve::Args>),
     /// Show every member, as `etcdctl endpoint status --cluster -w table` does, with IN USE, FRAG and QUOTA
+    #[command(after_help = help::STATUS)]
     Status(status::Args),
     /// Show what a run would do: in which order, and for each member why or why not
+    #[command(after_help = help::PLAN)]
     Plan(plan::Args),
     /// Check the gates now, alone: pods, API server, ingress, Prometheus, Alertmanager
+    #[command(after_help = help::GATES)]
     Gates(gates::Args),
     /// Do one rolling defragmentation now: followers first, the leader last
+    #[command(after_help = help::RUN)]
     Run(run::Args),
     /// Show past runs from the journal, or one of them step by step
+    #[command(after_help = help::RUNS)]
     Runs(runs::Args),
     /// Review capacity from Prometheus' history: growth, days to quota, fragmentation, runs, what to do
+    #[command(after_help = help::REPORT)]
     Report(report::Args),
     /// Agree to a run that waits for a person (mode approve)
+    #[command(after_help = help::APPROVE)]
     Approve(control::ApproveArgs),
     /// Keep runs of a cluster from beginning; one under way starts no new member
+    #[command(after_help = help::PAUSE)]
     Pause(control::PauseArgs),
     /// End a pause, and close the breaker
+    #[command(after_help = help::RESUME)]
     Resume(control::ResumeArgs),
     /// Withdraw the standing request of a cluster; a run under way starts no new member
+    #[command(after_help = help::CANCEL)]
     Cancel(control::CancelArgs),
     /// Check a configuration file, and report every problem
+    #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig(check_config::Args),
     /// Ask a running `defragd serve` how it is: exit code 0 if it is well, 1 if not
+    #[command(after_help = help::HEALTH)]
     Health(health::Args),
     /// Write a completion script for a shell to standard output
+    #[command(after_help = help::COMPLETIONS)]
     Completions(docs::CompletionsArgs),
     /// Write the manual page, in roff, to standard output
+    #[command(after_help = help::MAN)]
     Man(docs::ManArgs),
 }
 

@@ -35,6 +35,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Show everything that is written down about one run, step by step
+    #[command(after_help = super::help::RUNS_SHOW)]
     Show {
         /// Its number
         run: i64,
