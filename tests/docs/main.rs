@@ -1,4 +1,7 @@
-//! `defragd completions` and `defragd man`: what they write can be used, and names every command.
+//! `defragd completions` and `defragd man`: what they write can be used, and names every command. And the pages in
+//! `docs/reference/`, which are made of the code.
+//!
+//! `UPDATE=1 cargo test --test docs` writes those pages; read the difference before you commit it.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
@@ -8,6 +11,35 @@ use std::{
     path::Path,
     process::{Command, Output, Stdio},
 };
+
+mod accepted;
+mod command_line;
+mod configuration;
+mod metrics;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The file is this text, or it becomes so with `UPDATE=1`.
+fn held(path: &str, text: &str) {
+    let file = root().join(path);
+    let committed = fs::read_to_string(&file).unwrap_or_default();
+    if committed == text {
+        return;
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        return fs::write(&file, text).unwrap();
+    }
+    let is_other = |(committed, text): &(&str, &str)| committed != text;
+    let lines = committed.lines().chain(std::iter::repeat("")).zip(text.lines());
+    let (committed, made) = lines.into_iter().find(is_other).unwrap_or(("more lines", ""));
+    panic!(
+        "{path} is not what the code says: run UPDATE=1 cargo test --test docs, read the difference and commit it\n\
+         committed: {committed}\nthe code:  {made}"
+    );
+}
 
 fn defragd(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_defragd")).args(args).output().unwrap()
