@@ -23,7 +23,7 @@ fn commands<'a>(name: &str, command: &'a Command, found: &mut Vec<(String, &'a C
     }
 }
 
-fn is_own(arg: &&Arg) -> bool {
+fn is_own(arg: &Arg) -> bool {
     !["help", "version"].contains(&arg.get_id().as_str()) && !arg.is_hide_set()
 }
 
@@ -68,7 +68,7 @@ fn named_default(help: &str) -> Option<(&str, &str)> {
 /// The rows of each group, the command's own first.
 fn groups(command: &Command) -> Vec<(String, String)> {
     let mut groups: Vec<(String, String)> = Vec::new();
-    for arg in command.get_arguments().filter(is_own) {
+    for arg in command.get_arguments().filter(|arg| is_own(arg)) {
         let group = arg.get_help_heading().unwrap_or_default().to_owned();
         match groups.iter_mut().find(|(name, _)| *name == group) {
             Some((_, rows)) => *rows += &row(arg),
@@ -155,7 +155,7 @@ fn every_help_has_exit_codes_and_examples_that_are_right() {
 fn the_commands_own_flags_come_first_and_the_connection_last() {
     let tree = tree();
     for command in tree.get_subcommands() {
-        let mut groups: Vec<_> = command.get_arguments().filter(is_own).map(Arg::get_help_heading).collect();
+        let mut groups: Vec<_> = command.get_arguments().filter(|arg| is_own(arg)).map(Arg::get_help_heading).collect();
         groups.dedup();
         if let Some(at) = groups.iter().position(|group| *group == Some("Connection")) {
             assert_eq!(at + 1, groups.len(), "{}: {groups:?}", command.get_name());

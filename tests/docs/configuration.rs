@@ -203,7 +203,7 @@ fn the_schema_that_the_program_prints_is_the_one_that_ships() {
 }
 
 #[test]
-fn every_key_says_what_it_does_and_what_holds_without_it() {
+fn every_key_says_what_it_does_what_holds_without_it_and_its_range() {
     for schema in [schema::file(), schema::web_file()] {
         for key in keys(&schema) {
             let description = key.text("description").unwrap_or_default();
@@ -211,6 +211,10 @@ fn every_key_says_what_it_does_and_what_holds_without_it() {
             let ways = [key.is_required, key.schema.get("default").is_some(), key.text("x-default").is_some()];
             let given = ways.into_iter().filter(|given| *given).count();
             assert!(given == 1 || (given == 0 && key.is_container()), "{}: {ways:?}", key.path);
+            let has_range = range(&key.schema).iter().all(Option::is_some);
+            let needs_range = ["duration", "ratio"].contains(&key.text("title").unwrap_or_default());
+            // Of the web configuration's interval, 0 is none and there is no most.
+            assert!(has_range || !needs_range || key.path == "rate_limit.interval", "{} has no range", key.path);
         }
     }
 }

@@ -172,7 +172,7 @@ fn families() -> BTreeMap<String, Family> {
             if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
                 name.clone_into(&mut current);
                 let family = families.entry(name.to_owned()).or_default();
-                family.help = help.trim_end_matches('.').to_owned();
+                help.trim_end_matches('.').clone_into(&mut family.help);
             } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
                 kind.clone_into(&mut families.get_mut(name).unwrap().kind);
             } else if !line.starts_with('#') {
