@@ -22,7 +22,7 @@ use crate::core::{
     time::Time,
 };
 
-/// The whole file.
+/// defragd's configuration file.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct File {
