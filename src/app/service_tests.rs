@@ -17,7 +17,7 @@ use crate::{
         cluster::tests::{cluster_in, serve_for, shared},
         fake::{FakeEtcd, FakeJournal},
     },
-    config::{ClusterSettings, Settings},
+    config::{ClusterSettings, LockSettings, Settings, schema},
     core::{
         cluster::ClusterId,
         history::Outcome,
@@ -267,6 +267,27 @@ async fn a_reload_takes_over_all_of_it_or_nothing() {
     app.shared.journal.break_down();
     reload(&app, &file(&[&moved])).await.expect("needs no journal");
     assert!(!Arc::ptr_eq(&etcd, &app.fleet().now().clusters[0].target.etcd()), "it is reached otherwise");
+}
+
+/// Each key of the file changed.
+#[tokio::test(start_paused = true)]
+async fn a_reload_refuses_the_keys_that_the_schema_says_need_a_restart_and_no_others() {
+    let changed = [
+        ("clusters", file(&[A, B])),
+        ("lock", file(&[A]) + "\nlock: {kind: etcd}"),
+        ("modules", file(&[A]) + "\nmodules: {m: {allowed_targets: [10.0.0.0/8]}}"),
+        ("notify", file(&[A]) + "\nnotify: [{name: n, webhook: {url: 'http://127.0.0.1:1'}}]"),
+    ];
+    let schema = schema::file();
+    let keys = schema["properties"].as_object().expect("keys");
+    assert_eq!(keys.keys().collect::<Vec<_>>(), changed.each_ref().map(|(key, _)| *key));
+    for (key, text) in &changed {
+        let mut app = configured(&file(&[A]));
+        Arc::get_mut(&mut app).expect("nobody else has it").lock = Some(LockSettings::default());
+        let refused = reload(&app, text).await.err();
+        let needs_restart = keys[*key]["x-restart"] == true;
+        assert_eq!(refused.is_some_and(|why| why.contains("restart")), needs_restart, "{key}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -84,70 +84,74 @@ pub(super) struct Connection {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Policy (overrides the file)")]
 pub(super) struct PolicyArgs {
-    /// observe: decide and log, change nothing; approve: wait for an operator's approval; enforce: defragment
+    /// observe: plan runs and change nothing; approve: wait for an operator's approval first; enforce: defragment
+    /// [default: observe; of `defragd run` without --config: enforce]
     #[arg(long, env = "DEFRAGD_MODE", value_enum)]
     pub(super) mode: Option<ModeArg>,
-    /// Defragment a member from this fragmentation ratio (0-1), default 0.45, …
+    /// Defragment a member from this fragmentation ratio on, if --min-reclaimable is reached, too [default: 0.45]
     #[arg(long, env = "DEFRAGD_MIN_FRAGMENTATION_RATIO", value_name = "RATIO")]
     min_fragmentation_ratio: Option<f64>,
-    /// … if at least this much is reclaimable, default 100MiB
+    /// The least that a defragmentation must be able to free [default: 100MiB]
     #[arg(long, env = "DEFRAGD_MIN_RECLAIMABLE", value_name = "SIZE")]
     min_reclaimable: Option<ByteSize>,
-    /// Or from this ratio of file size to quota (0-1), default 0.8, …
+    /// Defragment a member that uses this much of its quota, if --quota-min-reclaimable is reached, too [default: 0.8]
     #[arg(long, env = "DEFRAGD_QUOTA_USAGE_RATIO", value_name = "RATIO")]
     quota_usage_ratio: Option<f64>,
-    /// … if at least this much is reclaimable, default 32MiB
+    /// As --min-reclaimable, for members near their quota [default: 32MiB]
     #[arg(long, env = "DEFRAGD_QUOTA_MIN_RECLAIMABLE", value_name = "SIZE")]
     quota_min_reclaimable: Option<ByteSize>,
-    /// How long the cluster must be healthy before the next member starts, default 10s
+    /// How long the cluster must have been healthy before the next member starts [default: 10s]
     #[arg(long, env = "DEFRAGD_PAUSE_BETWEEN_MEMBERS", value_name = "TIME")]
     pause_between_members: Option<Time>,
-    /// How long one member's defragmentation may take, default 10m; after that, the run ends when the member is done
+    /// How long one defragmentation may take before it counts as failed and the run stops [default: 10m]
     #[arg(long, env = "DEFRAGD_DEFRAG_DEADLINE", value_name = "TIME")]
     defrag_deadline: Option<Time>,
-    /// How long the cluster may take to become healthy again after a member, default 5m
+    /// How long the cluster may take to be healthy again after a member [default: 5m]
     #[arg(long, env = "DEFRAGD_RECOVERY_TIMEOUT", value_name = "TIME")]
     recovery_timeout: Option<Time>,
-    /// How long to wait after a run before the next run of the same cluster, default 6h
+    /// The least time between two runs of a cluster [default: 6h]
     #[arg(long, env = "DEFRAGD_COOLDOWN", value_name = "TIME")]
     cooldown: Option<Time>,
-    /// What to do with the leader: auto (default), last, last-after-transfer (transfers leadership first), skip
+    /// The leader, once all others are done: last (defragmented as the leader), last-after-transfer (leadership is
+    /// transferred first), skip, auto (see --transfer-above) [default: auto]
     #[arg(long, env = "DEFRAGD_LEADER", value_enum)]
     leader: Option<LeaderArg>,
-    /// With leader auto, transfer leadership first if the leader is expected to be unavailable for longer, default 2s
+    /// With leader auto, transfer leadership first if the leader is expected to be unavailable for longer [default: 2s]
     #[arg(long, env = "DEFRAGD_TRANSFER_ABOVE", value_name = "TIME")]
     transfer_above: Option<Time>,
-    /// How long the members' liveness probe tolerates a hanging etcd; warn if a member is expected to hang longer
+    /// How long the liveness probe lets etcd hang before it is killed: warn about members that are expected to be
+    /// unavailable for longer
     #[arg(long, env = "DEFRAGD_LIVENESS_BUDGET", value_name = "TIME")]
     liveness_budget: Option<Time>,
-    /// Refuse to start if a member is expected to be unavailable for longer
+    /// Refuse a run while a member is expected to be unavailable for longer
     #[arg(long, env = "DEFRAGD_MAX_EXPECTED_STALL", value_name = "TIME")]
     max_expected_stall: Option<Time>,
-    /// What to do with a member that sends a snapshot, which could freeze its defragmentation: wait (default), ignore
+    /// A member that is sending a snapshot, which would block its defragmentation: wait for the snapshot to end, or
+    /// ignore it [default: wait]
     #[arg(long, env = "DEFRAGD_ON_OPEN_SNAPSHOT", value_enum)]
     on_open_snapshot: Option<OpenSnapshotArg>,
-    /// After a run, compare the members' data: none (default), hash (each voter hashes its whole database)
+    /// After a run, compare the members' data: none, hash (each voter hashes its whole database) [default: none]
     #[arg(long, env = "DEFRAGD_VERIFY", value_enum)]
     verify: Option<VerifyArg>,
-    /// Accept clusters of one or two members, which cannot serve writes while a member is defragmented
+    /// Accept clusters of one or two members, which stop serving while one of them is defragmented
     #[arg(long, env = "DEFRAGD_ALLOW_WITHOUT_QUORUM_SLACK", action = ArgAction::SetTrue)]
     allow_without_quorum_slack: bool,
-    /// When to defragment a member, instead of the thresholds: `dbQuotaUsage > 0.8 || dbSizeFree > 200*1024*1024`
+    /// An expression instead of the thresholds, like `dbQuotaUsage > 0.8 || dbSizeFree > 200*1024*1024`
     #[arg(long, env = "DEFRAGD_RULE", value_name = "EXPRESSION")]
     rule: Option<String>,
-    /// How many runs that touched a member are allowed within 24 hours, default 4
+    /// Most runs within 24 hours that changed a member [default: 4]
     #[arg(long, env = "DEFRAGD_MAX_RUNS_PER_DAY", value_name = "NUMBER")]
     max_runs_per_day: Option<u32>,
-    /// How many runs may fail in a row before no further run starts until `defragd resume`, default 3
+    /// After this many failed runs in a row, start no run until `defragd resume` [default: 3]
     #[arg(long, env = "DEFRAGD_BREAKER_FAILURES", value_name = "NUMBER")]
     breaker_failures: Option<u32>,
-    /// Retry once this long after the last failure, even without `defragd resume`
+    /// How long after the last failure one more run is tried without `defragd resume` [default: never]
     #[arg(long, env = "DEFRAGD_BREAKER_RESET_AFTER", value_name = "TIME")]
     breaker_reset_after: Option<Time>,
-    /// In mode approve, how long a request waits for approval, default 24h
+    /// In mode approve, how long a request waits for an operator [default: 24h]
     #[arg(long, env = "DEFRAGD_APPROVAL_TIMEOUT", value_name = "TIME")]
     approval_timeout: Option<Time>,
-    /// Whether NOSPACE, or a file at 0.9 of its quota, overrides windows, cooldown and daily limit, default true
+    /// Whether NOSPACE, or a file at 0.9 of its quota, overrides windows, cooldown and daily limit [default: true]
     #[arg(long, env = "DEFRAGD_EMERGENCY", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     emergency: Option<bool>,
 }

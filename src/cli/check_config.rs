@@ -16,7 +16,7 @@ use crate::{
         serve::{connect, connect_module},
         web::WebFile,
     },
-    config::{ClusterSettings, ConfigError, Problem, Settings, Source, web},
+    config::{ClusterSettings, ConfigError, Problem, Settings, Source, schema, web},
     core::story::count,
     ports::clock::{Clock, SystemClock},
 };
@@ -27,7 +27,7 @@ const TIMES_SHOWN: usize = 3;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The file
-    #[arg(required_unless_present = "config")]
+    #[arg(required_unless_present_any = ["config", "schema"])]
     file: Option<PathBuf>,
     /// The file, with the flag of the other commands
     #[arg(long, env = "DEFRAGD_CONFIG", value_name = "FILE", conflicts_with = "file")]
@@ -38,12 +38,19 @@ pub(super) struct Args {
     /// Do not open the files that the configuration names: certificates, keys, passwords, tokens
     #[arg(long)]
     syntax_only: bool,
+    /// Write the JSON schema of the configuration file to standard output, for editors that complete and check with it
+    #[arg(long)]
+    schema: bool,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
+    if args.schema {
+        writeln!(std::io::stdout(), "{:#}", schema::file())?;
+        return Ok(Exit::Done);
+    }
     let file = args.file.as_ref().or(args.config.as_ref()).context("no file given")?;
     let mut errors = Vec::new();
     let counted = main_file(file, args.syntax_only).map_err(|error| errors.push(error)).ok();

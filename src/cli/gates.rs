@@ -16,8 +16,6 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    connection: Connection,
     /// Only this cluster of the file
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
@@ -27,6 +25,8 @@ pub(super) struct Args {
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// [`Moment`] as a flag.

@@ -13,11 +13,11 @@ use crate::{
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Lock (overrides the file)")]
 pub(super) struct LockArgs {
-    /// Where replicas agree on which one acts: none (a single replica), etcd (each cluster's own etcd, or the one
-    /// that the file names), kubernetes (Leases)
+    /// Where replicas agree on which of them acts: none (there is one), etcd (in each cluster's own, or in the one
+    /// that the file names), kubernetes (Leases) [default: none]
     #[arg(long = "lock.kind", env = "DEFRAGD_LOCK_KIND", value_enum)]
     kind: Option<KindArg>,
-    /// How long the lock stays with a replica that has died, default 60s
+    /// How long a replica that is gone still holds the lock [default: 60s]
     #[arg(long = "lock.ttl", env = "DEFRAGD_LOCK_TTL", value_name = "TIME")]
     ttl: Option<Time>,
     /// This replica's name [default: the host name]

@@ -7,6 +7,7 @@ mod docs;
 mod explain;
 mod gates;
 mod health;
+mod help;
 mod history;
 mod lock;
 mod lock_run;
@@ -24,12 +25,9 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
 
-const EXIT_CODES: &str = "Exit codes: 0 done, or nothing to do; 1 failed; 2 wrong usage or configuration; \
-3 refused, because it would be unsafe or the mode is observe";
-
 /// etcd fragmentation exporter that also runs rolling defragmentations
 #[derive(Debug, Parser)]
-#[command(name = "defragd", version, about, after_help = EXIT_CODES, max_term_width = 100, args_override_self = true)]
+#[command(name = "defragd", version, about, after_help = help::DEFRAGD, max_term_width = 100, args_override_self = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,36 +36,52 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Export metrics, receive alerts, and defragment when they fire
+    #[command(after_help = help::SERVE)]
     Serve(Box<serve::Args>),
     /// Show every member, as `etcdctl endpoint status --cluster -w table` does, with IN USE, FRAG and QUOTA
+    #[command(after_help = help::STATUS)]
     Status(status::Args),
     /// Show what a run would do: in which order, and why or why not for each member
+    #[command(after_help = help::PLAN)]
     Plan(plan::Args),
     /// Check the gates now, without a run: pods, API server, ingress, Prometheus, Alertmanager
+    #[command(after_help = help::GATES)]
     Gates(gates::Args),
     /// Run one rolling defragmentation now: followers first, the leader last
+    #[command(after_help = help::RUN)]
     Run(run::Args),
     /// Show past runs from the journal, or one of them step by step
+    #[command(after_help = help::RUNS)]
     Runs(runs::Args),
     /// Review capacity from Prometheus' history: growth, days to quota, fragmentation, runs, recommendations
+    #[command(after_help = help::REPORT)]
     Report(report::Args),
     /// Explain what a reason means and what to do about it, or list all reasons
+    #[command(after_help = help::EXPLAIN)]
     Explain(explain::Args),
     /// Approve a run that is waiting for approval (mode approve)
+    #[command(after_help = help::APPROVE)]
     Approve(control::ApproveArgs),
     /// Stop new runs of a cluster from starting; a run in progress starts no further member
+    #[command(after_help = help::PAUSE)]
     Pause(control::PauseArgs),
     /// End a pause and close the breaker
+    #[command(after_help = help::RESUME)]
     Resume(control::ResumeArgs),
     /// Cancel the open request of a cluster; a run in progress starts no further member
+    #[command(after_help = help::CANCEL)]
     Cancel(control::CancelArgs),
     /// Check a configuration file and report every problem
+    #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig(check_config::Args),
     /// Check a running `defragd serve`: exit code 0 if it is healthy, 1 if not
+    #[command(after_help = help::HEALTH)]
     Health(health::Args),
     /// Write a completion script for a shell to standard output
+    #[command(after_help = help::COMPLETIONS)]
     Completions(docs::CompletionsArgs),
     /// Write the manual page, in roff, to standard output
+    #[command(after_help = help::MAN)]
     Man(docs::ManArgs),
 }
 

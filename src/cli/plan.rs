@@ -31,16 +31,16 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
-    policy: PolicyArgs,
     /// Directory of the journal, to consider earlier attempts [default: as for `defragd run`]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {

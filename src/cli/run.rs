@@ -52,12 +52,6 @@ const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
-    policy: PolicyArgs,
-    #[command(flatten)]
-    lock: LockArgs,
     /// Cluster of the file to defragment
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
@@ -67,6 +61,12 @@ pub(super) struct Args {
     /// Output format of the result; progress goes to standard error
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    #[command(flatten)]
+    lock: LockArgs,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {

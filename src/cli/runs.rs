@@ -36,6 +36,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Show everything recorded about one run, step by step
+    #[command(after_help = super::help::RUNS_SHOW)]
     Show {
         /// Its number
         run: i64,

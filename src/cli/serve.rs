@@ -22,12 +22,6 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
-    policy: PolicyArgs,
-    #[command(flatten)]
-    lock: LockArgs,
     /// Address to listen on; may be given several times
     #[arg(
         long = "web.listen-address",
@@ -170,6 +164,12 @@ pub(super) struct Args {
     /// Format of log lines
     #[arg(long = "log.format", env = "DEFRAGD_LOG_FORMAT", value_enum, default_value_t, help_heading = "Log")]
     log_format: logging::Format,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    #[command(flatten)]
+    lock: LockArgs,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {

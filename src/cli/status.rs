@@ -25,14 +25,14 @@ const BUDGET: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    connection: Connection,
     /// Directory of the journal, to estimate durations from earlier runs [default: as for `defragd run`]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {

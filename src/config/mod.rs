@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod modules;
 pub mod raw;
 mod schedule;
+pub mod schema;
 pub mod source;
 mod validate;
 pub mod web;

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{ConfigError, Problem, Source, validate::Problems};
@@ -19,7 +20,15 @@ use crate::{
 
 /// bcrypt's time doubles with each step; at 16, one check takes some seconds.
 const MAX_BCRYPT_COST: u32 = 16;
-/// The headers that may be added to answers, and their allowed values if limited.
+/// What may be asked of clients. `RequireClientCert`, the original's old name for the third, is read, too.
+const CLIENT_AUTH: [&str; 5] = [
+    "NoClientCert",
+    "RequestClientCert",
+    "RequireAnyClientCert",
+    "VerifyClientCertIfGiven",
+    "RequireAndVerifyClientCert",
+];
+/// What may be added to answers, and the values where they are limited.
 const HEADERS: [(&str, &[&str]); 5] = [
     ("Content-Security-Policy", &[]),
     ("Strict-Transport-Security", &[]),
@@ -28,44 +37,87 @@ const HEADERS: [(&str, &[&str]); 5] = [
     ("X-XSS-Protection", &[]),
 ];
 
-#[derive(Debug, Default, Deserialize)]
+/// The web configuration file.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct File {
+pub(super) struct File {
+    /// HTTPS. Left out, the server speaks plain HTTP. Once it was set, taking it out needs a restart.
     tls_server_config: Option<Tls>,
+    /// Options of the HTTP server.
     http_server_config: Option<Http>,
+    /// Users by name, with the bcrypt hash of their password: `htpasswd -nBC 10 NAME`. Once it was set, taking it out needs
+    /// a restart.
+    #[schemars(extend("x-default" = "no password is asked for"))]
     basic_auth_users: Option<BTreeMap<String, String>>,
+    /// A limit for all requests together; those above it are answered with 429.
     rate_limit: Option<Limit>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Tls {
+    /// The server's certificate chain as PEM text. Excludes `cert_file`.
+    #[schemars(extend("x-default" = "required without `cert_file`"))]
     cert: String,
+    /// The certificate's private key as PEM text. Excludes `key_file`.
+    #[schemars(extend("x-default" = "required without `key_file`"))]
     key: String,
+    /// Authorities that sign the clients' certificates, as PEM text. Excludes `client_ca_file`.
+    #[schemars(extend("x-default" = "none"))]
     client_ca: String,
+    /// PEM file with the server's certificate chain. It is read again when it changes, as all files here.
+    #[schemars(extend("x-default" = "required without `cert`"))]
     cert_file: String,
+    /// PEM file with the certificate's private key.
+    #[schemars(extend("x-default" = "required without `key`"))]
     key_file: String,
+    /// PEM file with the authorities that sign the clients' certificates.
+    #[schemars(extend("x-default" = "none"))]
     client_ca_file: String,
+    /// What is asked of clients, by Go's names. Those that verify need `client_ca_file`. Once it was
+    /// `RequireAndVerifyClientCert`, weakening it needs a restart.
+    #[schemars(extend("default" = "NoClientCert", "enum" = CLIENT_AUTH))]
     client_auth_type: String,
+    /// Names of which a client's certificate must have one. Needs a `client_auth_type` that requires a certificate.
+    #[schemars(extend("x-default" = "any name"))]
     client_allowed_sans: Option<Vec<String>>,
+    /// The oldest version of TLS.
+    #[schemars(extend("default" = "TLS12", "enum" = ["TLS12", "TLS13"]))]
     min_version: Option<String>,
+    /// The newest version of TLS.
+    #[schemars(extend("default" = "TLS13", "enum" = ["TLS12", "TLS13"]))]
     max_version: Option<String>,
+    /// Cipher suites by Go's names, in the order of preference.
+    #[schemars(extend("x-default" = "all", "items" = { "type": "string", "enum": CIPHER_SUITES }))]
     cipher_suites: Option<Vec<String>>,
+    /// Whether the server's order of suites decides, or the client's.
+    #[schemars(extend("default" = true))]
     prefer_server_cipher_suites: Option<bool>,
+    /// Groups for the key exchange by Go's names, in the order of preference.
+    #[schemars(extend("x-default" = "all", "items" = { "type": "string", "enum": CURVES }))]
     curve_preferences: Option<Vec<String>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Http {
+    /// Whether HTTP/2 is offered over TLS.
+    #[schemars(extend("default" = true))]
     http2: Option<bool>,
+    /// Headers to add to every answer: `Content-Security-Policy`, `Strict-Transport-Security`, `X-Content-Type-Options`,
+    /// `X-Frame-Options` and `X-XSS-Protection`.
+    #[schemars(extend("x-default" = "none"))]
     headers: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Limit {
+    /// One request is allowed per interval, like `100ms`. 0 is no limit.
+    #[schemars(extend("title" = "duration", "default" = "0s"))]
     interval: Option<String>,
+    /// How many requests may come at once.
+    #[schemars(range(min = 1), extend("x-default" = "required with `interval`"))]
     burst: Option<u32>,
 }
 
@@ -186,9 +238,7 @@ fn client_auth(text: &str) -> Result<ClientAuth, String> {
         "VerifyClientCertIfGiven" => ClientAuth::VerifyIfGiven,
         "RequireAndVerifyClientCert" => ClientAuth::RequireAndVerify,
         other => {
-            return Err(format!(
-                "{other:?} is not one of NoClientCert, RequestClientCert, RequireAnyClientCert, VerifyClientCertIfGiven, RequireAndVerifyClientCert"
-            ));
+            return Err(format!("{other:?} is none of {}", CLIENT_AUTH.join(", ")));
         }
     })
 }

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{cluster::Status, reason::Reason, rule::Rule, schedule::Timetable, window::Schedule};
 
 /// What defragd may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Everything except the RPCs that change something; the decision is logged and counted.
@@ -31,7 +32,7 @@ impl Mode {
 }
 
 /// How to handle the leader, which comes after all other members.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaderPolicy {
     /// Like [`LeaderPolicy::LastAfterTransfer`] if it is expected to be unavailable for longer than `transfer_above`
@@ -48,7 +49,7 @@ pub enum LeaderPolicy {
 
 /// How to handle a member that is sending a snapshot: it cannot finish a defragmentation before the stream ends, and
 /// serves no client until then.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenSnapshotPolicy {
     /// Its turn comes when no snapshot is open.
@@ -59,7 +60,7 @@ pub enum OpenSnapshotPolicy {
 }
 
 /// Whether the members' data is compared after a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VerifyPolicy {
     /// It is not: each member would have to read its whole database.

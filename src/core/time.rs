@@ -1,12 +1,14 @@
 //! Durations as people write them: in flags, in files, in requests. The same format everywhere.
 
 use std::{
+    borrow::Cow,
     fmt::{Display, Formatter},
     str::FromStr,
     time::Duration,
 };
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, Visitor},
@@ -81,6 +83,16 @@ impl<'de> Deserialize<'de> for Time {
         }
 
         deserializer.deserialize_str(Text)
+    }
+}
+
+impl JsonSchema for Time {
+    fn schema_name() -> Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "title": "duration" })
     }
 }
 

@@ -190,12 +190,12 @@ impl Counters {
         self.config_read.set(1);
         registry.register(
             "config_last_reload_successful",
-            "Whether the last reload of the configuration succeeded",
+            "Whether the configuration was applied when it was last loaded",
             self.config_read.clone(),
         );
         registry.register(
             "config_last_reload_success_timestamp_seconds",
-            "Time of the last successful reload of the configuration, as Unix time",
+            "When a configuration was last applied, as Unix time",
             self.config_read_at.clone(),
         );
         registry.register(
@@ -203,20 +203,20 @@ impl Counters {
             "Whether --web.config.file and its certificates were valid when they last changed",
             self.web_config_read.clone(),
         );
-        registry.register("runs", "Runs by trigger and outcome", self.runs.clone());
+        registry.register("runs", "Runs that ended, by what requested them and their outcome", self.runs.clone());
         registry.register(
             "run_duration_seconds",
-            "Duration of runs, from the first observation to the end",
+            "How long runs took, from the first observation to the end",
             self.run_duration.clone(),
         );
-        registry.register("reclaimed_bytes", "Bytes by which runs made members' files smaller", self.reclaimed.clone());
-        registry.register("member_defrags", "Attempts to defragment a member, by result", self.defrags.clone());
         registry.register(
-            "decisions",
-            "Decisions about members and runs, by decision and reason",
-            self.decisions.clone(),
+            "reclaimed_bytes",
+            "How much smaller the members' database files became in runs",
+            self.reclaimed.clone(),
         );
-        registry.register("gate_checks", "Checks of gates, by moment and result", self.gate_checks.clone());
+        registry.register("member_defrags", "Attempts to defragment a member, by result", self.defrags.clone());
+        registry.register("decisions", "Decisions about members and runs, by reason", self.decisions.clone());
+        registry.register("gate_checks", "Checks of the gate, by moment and result", self.gate_checks.clone());
         registry.register("gate_passed", "Whether the gate's last check passed", self.gate_passed.clone());
         registry.register("gate_duration_seconds", "Duration of the gate's last check", self.gate_duration.clone());
         registry.register(
@@ -225,14 +225,18 @@ impl Counters {
             self.lock_transitions.clone(),
         );
         registry.register("lock_errors", "Failed renewals of the cluster's lock", self.lock_errors.clone());
-        registry.register("webhook_requests", "Webhook requests by HTTP status", self.webhook_requests.clone());
-        registry.register("notifications", "Notifications of runs by target and result", self.notifications.0.clone());
-        registry.register("webhook_alerts", "Alerts received, by decision and reason", self.webhook_alerts.clone());
+        registry.register("webhook_requests", "Requests to the webhook, by HTTP status", self.webhook_requests.clone());
+        registry.register("notifications", "Notifications of runs, by target and result", self.notifications.0.clone());
+        registry.register(
+            "webhook_alerts",
+            "Alerts that the webhook received, by decision and reason",
+            self.webhook_alerts.clone(),
+        );
         let build: Family<Vec<(&str, &str)>, Gauge> = Family::default();
         let version = env!("CARGO_PKG_VERSION");
         let revision = option_env!("DEFRAGD_REVISION").unwrap_or("unknown");
         build.get_or_create(&vec![("version", version), ("revision", revision)]).set(1);
-        registry.register("build_info", "Version of this program", build);
+        registry.register("build_info", "Version of this program; always 1", build);
         self.registry.register_collector(Box::new(RuntimeCollector));
         self.process.register_collector(Box::new(ProcessCollector));
     }

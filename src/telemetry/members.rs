@@ -145,23 +145,33 @@ type ClusterValue = fn(&ClusterSample) -> Option<f64>;
 
 /// A gauge of members: name, help, value. A member without the value has no series.
 const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
-    ("member_up", "Whether the member answered Status (also 0 while it is defragmented)", |m| {
+    ("member_up", "Whether the member answered a Status request; 0 also while it is being defragmented", |m| {
         Some(flag(m.facts.status.is_ok()))
     }),
     ("member_db_size_bytes", "Size of the database file", |m| Some(m.sizes()?.0)),
     ("member_db_size_in_use_bytes", "Part of the database file that is in use", |m| Some(m.sizes()?.1)),
-    ("member_db_reclaimable_bytes", "Bytes that a defragmentation can reclaim at most", |m| {
-        let (total, in_use) = m.sizes()?;
-        Some((total - in_use).max(0.0))
-    }),
-    ("member_fragmentation_ratio", "1 - size in use / size of the file", |m| {
+    (
+        "member_db_reclaimable_bytes",
+        "The most that a defragmentation can free: size of the database file - size in use",
+        |m| {
+            let (total, in_use) = m.sizes()?;
+            Some((total - in_use).max(0.0))
+        },
+    ),
+    ("member_fragmentation_ratio", "Free part of the database file: 1 - size in use / size of the file", |m| {
         let (total, in_use) = m.sizes()?;
         Some(if total > 0.0 { (1.0 - in_use / total).max(0.0) } else { 0.0 })
     }),
-    ("member_db_quota_bytes", "Backend quota; absent while it is unknown", MemberSample::quota),
+    (
+        "member_db_quota_bytes",
+        "The member's backend quota (--quota-backend-bytes); absent while it is unknown",
+        MemberSample::quota,
+    ),
     ("member_quota_usage_ratio", "Size of the database file / quota", |m| Some(m.sizes()?.0 / m.quota()?)),
-    ("member_is_leader", "Whether the voters report this member as their leader", |m| Some(flag(m.is_leader))),
-    ("member_is_learner", "Whether the member does not vote", |m| Some(flag(m.facts.member.is_learner))),
+    ("member_is_leader", "Whether the voters that answered agree that this member leads", |m| Some(flag(m.is_leader))),
+    ("member_is_learner", "Whether the member is a learner, which does not vote", |m| {
+        Some(flag(m.facts.member.is_learner))
+    }),
     ("member_raft_index", "Highest index in the member's raft log", |m| m.status(|s| whole(s.raft_index))),
     ("member_raft_applied_index", "Highest raft index applied to the member's store", |m| {
         m.status(|s| whole(s.raft_applied_index))
@@ -169,14 +179,16 @@ const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
     ("member_raft_term", "Raft term of the member", |m| m.status(|s| whole(s.raft_term))),
     (
         "member_defrag_in_progress",
-        "Whether the member is being defragmented, regardless of who started it; absent while it is unknown",
+        "Whether the member is being defragmented, by defragd or another tool; absent while it is unknown",
         |m| {
             if m.defragmenting { Some(1.0) } else { m.facts.defrag_in_flight().map(flag) }
         },
     ),
-    ("member_last_defrag_timestamp_seconds", "When defragd's last attempt on the member ended, as Unix time", |m| {
-        Some(m.last_defrag.as_ref()?.at.as_duration().as_secs_f64())
-    }),
+    (
+        "member_last_defrag_timestamp_seconds",
+        "When defragd's last attempt to defragment the member ended, as Unix time",
+        |m| Some(m.last_defrag.as_ref()?.at.as_duration().as_secs_f64()),
+    ),
     ("member_last_defrag_duration_seconds", "How long defragd's last defragmentation of the member took", |m| match m
         .last_defrag
         .as_ref()?
@@ -188,7 +200,7 @@ const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
     }),
     (
         "member_last_defrag_unavailable_seconds",
-        "How long the member did not answer during defragd's last defragmentation of it; shorter than the duration only if etcd defragments without blocking",
+        "How long the member did not answer during defragd's last defragmentation of it; shorter than the defragmentation only where etcd defragments without blocking",
         |m| match m.last_defrag.as_ref()?.result.end {
             crate::core::history::MemberEnd::Defragmented { took, unavailable, .. } => {
                 Some(unavailable.unwrap_or(took).as_secs_f64())
@@ -198,33 +210,39 @@ const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
     ),
     (
         "member_expected_defrag_seconds",
-        "How long a defragmentation would make the member unavailable: size in use / speed of the last ones, or 100 MB/s before the first",
+        "How long a defragmentation is expected to make the member unavailable: size in use / speed of the last defragmentations, or 100 MB/s before the first",
         |m| Some(m.expected?.as_secs_f64()),
     ),
-    ("member_last_defrag_reclaimed_bytes", "How much smaller defragd's last attempt made the member's file", |m| {
-        Some(whole(m.last_defrag.as_ref()?.result.reclaimed().0))
-    }),
-    ("member_probe_duration_seconds", "How long the member took to answer or to fail", |m| {
-        Some(m.facts.probe_duration.as_secs_f64())
-    }),
+    (
+        "member_last_defrag_reclaimed_bytes",
+        "How much smaller the member's database file became in defragd's last attempt",
+        |m| Some(whole(m.last_defrag.as_ref()?.result.reclaimed().0)),
+    ),
+    (
+        "member_probe_duration_seconds",
+        "How long the member took to answer this scrape's Status request, or to fail",
+        |m| Some(m.facts.probe_duration.as_secs_f64()),
+    ),
 ];
 
 /// A gauge of clusters: name, help, value. A cluster without the value has no series.
 const CLUSTER_GAUGES: &[(&str, &str, ClusterValue)] = &[
     ("cluster_up", "Whether any endpoint returned the member list", |c| Some(flag(c.up))),
     ("cluster_has_leader", "Whether the voters that answered agree on a leader", |c| Some(flag(c.has_leader))),
-    ("cluster_run_active", "Whether a rolling defragmentation is in progress", |c| Some(flag(c.admission?.run_active))),
+    ("cluster_run_active", "Whether a run is in progress", |c| Some(flag(c.admission?.run_active))),
     (
         "cluster_breaker_open",
-        "Whether so many runs failed in a row that no further run starts until an operator resumes the cluster",
+        "Whether the breaker is open: too many runs failed in a row, and none starts until `defragd resume`",
         |c| Some(flag(c.admission?.breaker_open)),
     ),
     (
         "cluster_hash_mismatch",
-        "Whether a run found that the members hold different data, and the cluster has not been resumed since",
+        "Whether the members held different data after a run; 0 again after `defragd resume`",
         |c| Some(flag(c.admission?.hash_mismatch)),
     ),
-    ("cluster_paused", "Whether an operator paused the cluster", |c| Some(flag(c.admission?.paused))),
+    ("cluster_paused", "Whether an operator paused the cluster with `defragd pause`", |c| {
+        Some(flag(c.admission?.paused))
+    }),
     (
         "cluster_next_window_timestamp_seconds",
         "When the next maintenance window opens, as Unix time; absent without windows",
@@ -240,13 +258,13 @@ const CLUSTER_GAUGES: &[(&str, &str, ClusterValue)] = &[
     }),
     (
         "etcd_credentials_last_reload_successful",
-        "Whether certificates, keys and password of the cluster were valid when they were last read",
+        "Whether the cluster's certificates, keys and password file were valid when they were last read",
         |c| c.admission.map(|_| flag(!c.credentials_refused)),
     ),
-    ("cluster_lock_held", "Whether this replica holds the cluster's lock, or there is none", |c| {
+    ("cluster_lock_held", "Whether this replica holds the cluster's lock, or no lock is configured", |c| {
         Some(flag(c.admission?.lock_held))
     }),
-    ("queue_depth", "Requests for a run that are waiting", |c| Some(whole(c.admission?.queue_depth as u64))),
+    ("queue_depth", "Requests for a run that wait to start", |c| Some(whole(c.admission?.queue_depth as u64))),
 ];
 
 impl MemberSample {
@@ -324,7 +342,7 @@ impl MemberCollector {
     ) -> Result<(), fmt::Error> {
         let mut error = encoder.encode_descriptor(
             "member_error",
-            "Why the member does not answer Status",
+            "Why the member does not answer Status requests; no series for a member that answers",
             None,
             MetricType::Gauge,
         )?;
@@ -333,7 +351,7 @@ impl MemberCollector {
             let labels = more(labels, [("reason", reason)]);
             error.encode_family(&labels)?.encode_gauge(&1i64)?;
         }
-        let help = "Why no endpoint returns the member list";
+        let help = "Why no endpoint answered with the member list; no series while one answers";
         let mut error = encoder.encode_descriptor("cluster_error", help, None, MetricType::Gauge)?;
         for cluster in &self.clusters {
             let Some(reason) = cluster.error else { continue };
@@ -341,7 +359,7 @@ impl MemberCollector {
             error.encode_family(&labels)?.encode_gauge(&1i64)?;
         }
         let mut info =
-            encoder.encode_descriptor("cluster_info", "etcd's id of the cluster", None, MetricType::Gauge)?;
+            encoder.encode_descriptor("cluster_info", "etcd's id of the cluster; always 1", None, MetricType::Gauge)?;
         for cluster in &self.clusters {
             let Some(id) = cluster.cluster_id else { continue };
             let labels = [("etcd_cluster", cluster.cluster.clone()), ("cluster_id", id.to_string())];
@@ -362,15 +380,20 @@ impl Collector for MemberCollector {
                 }
             }
         }
-        let mut info = encoder.encode_descriptor("member_info", "Versions of the member", None, MetricType::Gauge)?;
+        let mut info =
+            encoder.encode_descriptor("member_info", "Versions of the member; always 1", None, MetricType::Gauge)?;
         for (sample, labels) in &members {
             let Ok(status) = &sample.facts.status else { continue };
             let storage_version = status.storage_version.as_deref().unwrap_or_default();
             let labels = more(labels, [("version", &status.version), ("storage_version", storage_version)]);
             info.encode_family(&labels)?.encode_gauge(&1i64)?;
         }
-        let mut alarm =
-            encoder.encode_descriptor("member_alarm", "Whether the alarm is armed", None, MetricType::Gauge)?;
+        let mut alarm = encoder.encode_descriptor(
+            "member_alarm",
+            "Whether the alarm is armed for the member",
+            None,
+            MetricType::Gauge,
+        )?;
         for (sample, labels) in &members {
             let Some(armed) = &sample.alarms else { continue };
             for kind in [AlarmKind::NoSpace, AlarmKind::Corrupt] {
@@ -386,7 +409,7 @@ impl Collector for MemberCollector {
             }
         }
         self.encode_errors(&mut encoder, &members)?;
-        let help = "What the cluster's request or run in progress is waiting for; no series while it waits for nothing";
+        let help = "Why the cluster's request, or its run under way, waits; no series while it does not";
         let mut waiting = encoder.encode_descriptor("cluster_waiting", help, None, MetricType::Gauge)?;
         for cluster in &self.clusters {
             let Some(reason) = cluster.admission.and_then(|admission| admission.waiting_for) else { continue };

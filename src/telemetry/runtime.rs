@@ -19,11 +19,11 @@ impl Collector for RuntimeCollector {
         let metrics = runtime.metrics();
         let workers = metrics.num_workers();
         for (name, help, value) in [
-            ("runtime_workers", "Threads that run tasks", workers),
-            ("runtime_alive_tasks", "Tasks that have not ended", metrics.num_alive_tasks()),
+            ("runtime_workers", "Threads of the asynchronous runtime", workers),
+            ("runtime_alive_tasks", "Tasks of the runtime that have not ended", metrics.num_alive_tasks()),
             (
                 "runtime_global_queue_depth",
-                "Tasks that are ready, but not yet taken by a thread",
+                "Tasks that are ready to run and that no thread has started yet",
                 metrics.global_queue_depth(),
             ),
         ] {
@@ -34,7 +34,7 @@ impl Collector for RuntimeCollector {
         {
             let busy: std::time::Duration = (0..workers).map(|worker| metrics.worker_total_busy_duration(worker)).sum();
             let counter = ConstCounter::new(busy.as_secs_f64());
-            let help = "Time that all threads together spent on tasks";
+            let help = "Time that the runtime's threads spent on tasks, summed over the threads";
             counter.encode(encoder.encode_descriptor("runtime_busy_seconds", help, None, counter.metric_type())?)?;
         }
         Ok(())

@@ -49,17 +49,17 @@ impl Scrapes {
         }
         registry.register(
             "scrapes",
-            "Requests for metrics by page and HTTP status; 499 means that the client disconnected before the answer",
+            "Requests for metrics, by page and HTTP status; 499 means that the scraper disconnected before the answer",
             scrapes.answered.clone(),
         );
         registry.register(
             "scrape_duration_seconds",
-            "How long requests for metrics took, excluding the current request",
+            "How long requests for metrics took, excluding the current one",
             scrapes.duration.clone(),
         );
         registry.register(
             "scrapes_in_flight",
-            "Requests for metrics that are being served, including the current request",
+            "Requests for metrics under way, including the current one",
             scrapes.in_flight.clone(),
         );
         scrapes

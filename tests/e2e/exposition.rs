@@ -51,6 +51,10 @@ async fn the_metrics_are_valid_and_every_name_in_rules_dashboards_and_readme_exi
     let mut known = families(&plain);
     known.extend(families(&probed(&rig).await));
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let reference = std::fs::read_to_string(root.join("docs/reference/metrics.md")).unwrap();
+    for name in &known {
+        assert!(reference.contains(&format!("| `{name}` |")), "docs/reference/metrics.md lacks {name}");
+    }
     let mut files = vec![root.join("README.md")];
     for dir in ["alerts", "alerts/tests", "dashboards", "deploy"] {
         let entries = std::fs::read_dir(root.join(dir)).unwrap();

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -22,34 +23,38 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_TARGETS: usize = 20;
 
 /// One target as it is written. It must have exactly one of the kinds.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NotifyKeys {
-    /// Unique; the metric label `target`.
+    /// The target's name, unique: letters, digits, - and _. It is the metric label `target`.
     pub name: String,
-    /// A kind: annotations of Grafana.
+    /// An annotation in Grafana over the time of each run that ended. Excludes `webhook`.
     pub grafana: Option<TargetKeys>,
-    /// A kind: JSON to any URL.
+    /// JSON to a URL when a run starts and when it ends: event, cluster, run, outcome, reason, reclaimed bytes, members,
+    /// link. Excludes `grafana`.
     pub webhook: Option<TargetKeys>,
 }
 
 /// How to reach a target.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TargetKeys {
     /// Grafana's base URL, or the webhook's full URL.
     pub url: String,
-    /// `Authorization: Bearer …` with the content of the file.
+    /// File with a bearer token, sent as `Authorization: Bearer …`. Excludes `basic_auth`.
+    #[schemars(extend("x-default" = "none"))]
     pub bearer_token_file: Option<PathBuf>,
-    /// `Authorization: Basic …`.
+    /// User and password, sent as `Authorization: Basic …`.
     pub basic_auth: Option<BasicAuth>,
-    /// Sent with the content of the files.
+    /// Headers to send whose values are read from files, by name.
     #[serde(default)]
+    #[schemars(extend("x-default" = "none"))]
     pub header_files: BTreeMap<String, PathBuf>,
-    /// TLS.
+    /// TLS, for `https://`.
     #[serde(default)]
     pub tls: Tls,
-    /// Of one attempt.
+    /// How long one attempt may take.
+    #[schemars(extend("default" = "5s", "x-range" = ["100ms", "1m"]))]
     pub timeout: Option<Time>,
 }
 

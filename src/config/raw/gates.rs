@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::core::{
@@ -10,59 +11,66 @@ use crate::core::{
 };
 
 /// One gate.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
-    /// Unique within the cluster.
+    /// The gate's name, unique within the cluster: 1 to 63 of a-z, 0-9, _ and -. It is a metric label.
     pub name: String,
-    /// `before`, `between`, `after`; all if absent.
+    /// When the gate is checked: `before` the first member, `between` two members, `after` the last one.
+    #[schemars(extend("x-default" = "all three"))]
     pub when: Option<Vec<Moment>>,
-    /// `stop` or `warn`.
+    /// `stop` refuses or stops the run. `warn` logs and counts the failure, and the run continues.
+    #[schemars(extend("default" = "stop"))]
     pub on_failure: Option<OnFailure>,
-    /// A kind.
+    /// Passes if a URL answers as expected.
     pub http: Option<Http>,
-    /// A kind.
+    /// Passes if a connection can be opened, and is not closed again at once.
     pub tcp: Option<Tcp>,
-    /// A kind.
+    /// Passes if a query of Prometheus returns what is expected.
     pub promql: Option<Promql>,
-    /// A kind.
+    /// Passes if no active alert matches. Silenced and inhibited alerts do not count.
     pub alertmanager: Option<Alertmanager>,
-    /// A kind.
+    /// Passes if no pod has become unhealthy since the run began. Needs `before` in `when`.
     pub kubernetes_pods: Option<KubernetesPods>,
     /// Only here to be refused with an explanation, whatever its value.
     #[serde(skip_serializing)]
+    #[schemars(skip)]
     pub exec: Option<IgnoredAny>,
 }
 
 /// TLS, as in blackbox exporter's modules.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// Authorities to trust.
+    /// PEM file with the certificate authorities to trust.
+    #[schemars(extend("x-default" = "the system's authorities"))]
     pub ca_file: Option<PathBuf>,
-    /// Our certificate.
+    /// PEM file with the client certificate. Needs `key_file`.
+    #[schemars(extend("x-default" = "none"))]
     pub cert_file: Option<PathBuf>,
-    /// Its key.
+    /// PEM file with the private key of `cert_file`.
+    #[schemars(extend("x-default" = "none"))]
     pub key_file: Option<PathBuf>,
-    /// The name to request and to verify.
+    /// The DNS name to ask for and to verify.
+    #[schemars(extend("x-default" = "the host of the address"))]
     pub server_name: Option<String>,
-    /// Accept any server certificate.
+    /// Accept any certificate. Excludes `ca_file` and everything that sends a secret.
     #[serde(default)]
     pub insecure_skip_verify: bool,
 }
 
 /// A user and a file.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BasicAuth {
-    /// Name.
+    /// The user's name.
     pub username: String,
-    /// The file with its password.
+    /// File with the user's password.
     pub password_file: PathBuf,
 }
 
 /// A status code, or a class of them.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Status {
     /// Like 200.
@@ -72,38 +80,48 @@ pub enum Status {
 }
 
 /// The answer of a URL.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Where.
+    /// The URL to request.
     pub url: String,
-    /// `GET` where absent.
+    /// `GET`, `HEAD`, `OPTIONS` or `POST`.
+    #[schemars(extend("default" = "GET"))]
     pub method: Option<String>,
-    /// Sent as they are.
+    /// Headers to send, by name, at most 20. Never a secret.
     #[serde(default, serialize_with = "names_only")]
+    #[schemars(extend("x-default" = "none"))]
     pub headers: BTreeMap<String, String>,
-    /// Sent with the content of the files.
+    /// Headers to send whose values are read from files, by name.
     #[serde(default)]
+    #[schemars(extend("x-default" = "none"))]
     pub header_files: BTreeMap<String, PathBuf>,
-    /// `Authorization: Bearer …` with the content of the file.
+    /// File with a bearer token, sent as `Authorization: Bearer …`. Excludes `basic_auth`.
+    #[schemars(extend("x-default" = "none"))]
     pub bearer_token_file: Option<PathBuf>,
-    /// `Authorization: Basic …`.
+    /// User and password, sent as `Authorization: Basic …`.
     pub basic_auth: Option<BasicAuth>,
-    /// `2xx` where absent.
+    /// Status codes to accept, single ones or classes, like `[2xx, 401]`.
+    #[schemars(extend("default" = ["2xx"]))]
     pub expect_status: Option<Vec<Status>>,
-    /// A regular expression.
+    /// A regular expression that must be found in the first 64 KiB of the body.
+    #[schemars(extend("x-default" = "any body"))]
     pub expect_body: Option<String>,
-    /// TLS.
+    /// TLS, for `https://`.
     #[serde(default)]
     pub tls: Tls,
-    /// Of one attempt.
+    /// How long one attempt may take.
+    #[schemars(extend("default" = "5s", "x-range" = ["100ms", "1m"]))]
     pub timeout: Option<Time>,
-    /// How often to try.
+    /// How many attempts are made. The check passes as soon as one succeeds.
+    #[schemars(range(min = 1, max = 100), extend("default" = 3))]
     pub attempts: Option<u32>,
-    /// Between attempts.
+    /// The time between two attempts.
+    #[schemars(extend("default" = "1s", "x-range" = ["100ms", "10m"]))]
     pub interval: Option<Time>,
-    /// How long it must keep succeeding.
+    /// How long further attempts must keep succeeding after the first success.
     #[serde(rename = "for")]
+    #[schemars(extend("default" = "0s", "x-range" = ["0s", "1h"]))]
     pub hold: Option<Time>,
     /// Whether to follow redirects.
     #[serde(default)]
@@ -111,54 +129,65 @@ pub struct Http {
 }
 
 /// A connection.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tcp {
-    /// Host and port.
+    /// `HOST:PORT`, with brackets around an IPv6 address.
     pub address: String,
-    /// A handshake too.
+    /// If it is there, a TLS handshake must succeed, too; `{}` trusts the system's authorities.
     pub tls: Option<Tls>,
-    /// Of one attempt.
+    /// How long one attempt may take.
+    #[schemars(extend("default" = "5s", "x-range" = ["100ms", "1m"]))]
     pub timeout: Option<Time>,
-    /// How often to try.
+    /// How many attempts are made. The check passes as soon as one succeeds.
+    #[schemars(range(min = 1, max = 100), extend("default" = 3))]
     pub attempts: Option<u32>,
-    /// Between attempts.
+    /// The time between two attempts.
+    #[schemars(extend("default" = "1s", "x-range" = ["100ms", "10m"]))]
     pub interval: Option<Time>,
 }
 
 /// A query of Prometheus.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Promql {
-    /// Prometheus, with its route prefix if it has one.
+    /// Base URL of Prometheus, with its route prefix if it has one.
     pub url: String,
-    /// PromQL.
+    /// A PromQL query. `$etcd_cluster` stands for this cluster's name.
     pub query: String,
-    /// `empty` where absent.
+    /// What the query must return: `empty` (no sample), `not_empty`, `{above: 1}` or `{below: 1}`. The last two need at
+    /// least one sample, so they notice a metric that is gone.
+    #[schemars(extend("default" = "empty"))]
     pub expect: Option<Expect>,
-    /// Sent as they are.
+    /// Headers to send, by name, at most 20. Never a secret.
     #[serde(default, serialize_with = "names_only")]
+    #[schemars(extend("x-default" = "none"))]
     pub headers: BTreeMap<String, String>,
-    /// Sent with the content of the files.
+    /// Headers to send whose values are read from files, by name.
     #[serde(default)]
+    #[schemars(extend("x-default" = "none"))]
     pub header_files: BTreeMap<String, PathBuf>,
-    /// `Authorization: Bearer …` with the content of the file.
+    /// File with a bearer token, sent as `Authorization: Bearer …`. Excludes `basic_auth`.
+    #[schemars(extend("x-default" = "none"))]
     pub bearer_token_file: Option<PathBuf>,
-    /// `Authorization: Basic …`.
+    /// User and password, sent as `Authorization: Basic …`.
     pub basic_auth: Option<BasicAuth>,
-    /// TLS.
+    /// TLS, for `https://`.
     #[serde(default)]
     pub tls: Tls,
-    /// Of one attempt.
+    /// How long one attempt may take.
+    #[schemars(extend("default" = "5s", "x-range" = ["100ms", "1m"]))]
     pub timeout: Option<Time>,
-    /// How often to try.
+    /// How many attempts are made. The check passes as soon as one succeeds.
+    #[schemars(range(min = 1, max = 100), extend("default" = 3))]
     pub attempts: Option<u32>,
-    /// Between attempts.
+    /// The time between two attempts.
+    #[schemars(extend("default" = "1s", "x-range" = ["100ms", "10m"]))]
     pub interval: Option<Time>,
 }
 
-/// The result that passes: `empty`, `not_empty`, `{above: 1}` or `{below: 1}`.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+/// What a query must give: `empty`, `not_empty`, `{above: 1}` or `{below: 1}`.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Expect {
     /// No sample.
@@ -172,55 +201,70 @@ pub enum Expect {
 }
 
 /// Alerts.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Alertmanager {
-    /// Alertmanager, with its route prefix if it has one.
+    /// Base URL of Alertmanager, with its route prefix if it has one.
     pub url: String,
-    /// An alert that matches all of them is a failure.
+    /// Matchers in Alertmanager's syntax, like `severity="critical"`. An active alert that all of them match fails the
+    /// gate. They must not match the alert that requested the run.
     pub matchers: Vec<String>,
-    /// Names of alerts that do not count as failures.
+    /// Names of alerts to ignore.
     #[serde(default)]
+    #[schemars(extend("x-default" = "none"))]
     pub ignore: Vec<String>,
-    /// Sent as they are.
+    /// Headers to send, by name, at most 20. Never a secret.
     #[serde(default, serialize_with = "names_only")]
+    #[schemars(extend("x-default" = "none"))]
     pub headers: BTreeMap<String, String>,
-    /// Sent with the content of the files.
+    /// Headers to send whose values are read from files, by name.
     #[serde(default)]
+    #[schemars(extend("x-default" = "none"))]
     pub header_files: BTreeMap<String, PathBuf>,
-    /// `Authorization: Bearer …` with the content of the file.
+    /// File with a bearer token, sent as `Authorization: Bearer …`. Excludes `basic_auth`.
+    #[schemars(extend("x-default" = "none"))]
     pub bearer_token_file: Option<PathBuf>,
-    /// `Authorization: Basic …`.
+    /// User and password, sent as `Authorization: Basic …`.
     pub basic_auth: Option<BasicAuth>,
-    /// TLS.
+    /// TLS, for `https://`.
     #[serde(default)]
     pub tls: Tls,
-    /// Of one attempt.
+    /// How long one attempt may take.
+    #[schemars(extend("default" = "5s", "x-range" = ["100ms", "1m"]))]
     pub timeout: Option<Time>,
-    /// How often to try.
+    /// How many attempts are made. The check passes as soon as one succeeds.
+    #[schemars(range(min = 1, max = 100), extend("default" = 3))]
     pub attempts: Option<u32>,
-    /// Between attempts.
+    /// The time between two attempts.
+    #[schemars(extend("default" = "1s", "x-range" = ["100ms", "10m"]))]
     pub interval: Option<Time>,
 }
 
 /// Pods.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KubernetesPods {
-    /// The cluster that defragd runs in, if absent.
+    /// The kubeconfig of the Kubernetes cluster.
+    #[schemars(extend("x-default" = "the cluster that defragd runs in, by its service account"))]
     pub kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's current context, if absent.
+    /// The context in the kubeconfig.
+    #[schemars(extend("x-default" = "the current context"))]
     pub context: Option<String>,
-    /// All where empty.
+    /// Namespaces whose pods are observed.
     #[serde(default)]
+    #[schemars(extend("x-default" = "all"))]
     pub namespaces: Vec<String>,
-    /// As `kubectl --selector`.
+    /// As `kubectl get pods --selector`.
+    #[schemars(extend("x-default" = "all pods"))]
     pub label_selector: Option<String>,
-    /// As `kubectl --field-selector`.
+    /// As `kubectl get pods --field-selector`.
+    #[schemars(extend("x-default" = "all pods"))]
     pub field_selector: Option<String>,
-    /// How long a pod may be unhealthy.
+    /// How long an unhealthy pod may take to become healthy again.
+    #[schemars(extend("default" = "1m", "x-range" = ["0s", "1h"]))]
     pub grace: Option<Time>,
-    /// Of one request.
+    /// How long one request may take.
+    #[schemars(extend("default" = "10s", "x-range" = ["100ms", "1m"]))]
     pub timeout: Option<Time>,
 }
 

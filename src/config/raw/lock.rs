@@ -2,33 +2,41 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Auth, Tls};
 use crate::core::time::Time;
 
 /// Which of several replicas acts on a cluster.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
-    /// `none`, `etcd` or `kubernetes`.
+    /// Where the lock is kept. `none`: there is one replica. `etcd`: a key with a lease. `kubernetes`: Leases of a
+    /// Kubernetes API server.
+    #[schemars(extend("default" = "none"))]
     pub kind: Option<Kind>,
-    /// Duration: how long the lock stays with a replica that has died.
+    /// How long a replica that is gone still holds the lock, in whole seconds. It should be longer than the
+    /// defragmentation of a leader takes, since no lease can be renewed meanwhile.
+    #[schemars(extend("default" = "60s", "x-range" = ["10s", "1h"]))]
     pub ttl: Option<Time>,
-    /// This replica's name; the host name if absent.
+    /// This replica's name.
+    #[schemars(extend("x-default" = "the host's name"))]
     pub name: Option<String>,
-    /// The URL under which the other replicas reach this one.
+    /// URL under which the other replicas reach this one. They forward requests to it while it holds the lock. It
+    /// differs in each replica, so rather give `--lock.url` or `DEFRAGD_LOCK_URL`.
+    #[schemars(extend("x-default" = "none: the other replicas keep their requests until they hold the lock"))]
     pub url: Option<String>,
-    /// Kind `etcd`.
+    /// Details of `kind: etcd`.
     pub etcd: Option<EtcdKeys>,
-    /// Kind `kubernetes`.
+    /// Details of `kind: kubernetes`.
     pub kubernetes: Option<KubernetesKeys>,
-    /// The credentials for the other replicas.
+    /// How this replica authenticates to the other replicas.
     pub peers: Option<PeerKeys>,
 }
 
-/// Where the lock is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+/// Where the lock lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// There is a single replica.
@@ -40,44 +48,52 @@ pub enum Kind {
 }
 
 /// Kind `etcd`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EtcdKeys {
-    /// Before all keys.
+    /// Prefix of the lock's keys.
+    #[schemars(extend("default" = "/defragd/lock/"))]
     pub prefix: Option<String>,
-    /// Of a separate etcd; each cluster's own if absent.
+    /// Client URLs of a separate etcd for the locks.
     #[serde(default)]
+    #[schemars(extend("x-default" = "the lock of a cluster is kept in that cluster"))]
     pub endpoints: Vec<String>,
-    /// TLS files.
+    /// TLS to `endpoints`.
     #[serde(default)]
     pub tls: Tls,
-    /// etcd's own users.
+    /// The user of that etcd.
     pub auth: Option<Auth>,
 }
 
 /// Kind `kubernetes`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KubernetesKeys {
-    /// The cluster that defragd runs in, if absent.
+    /// The kubeconfig of the Kubernetes cluster that keeps the Leases.
+    #[schemars(extend("x-default" = "the cluster that defragd runs in, by its service account"))]
     pub kubeconfig: Option<PathBuf>,
-    /// Which context of the kubeconfig.
+    /// The context in the kubeconfig.
+    #[schemars(extend("x-default" = "the current context"))]
     pub context: Option<String>,
-    /// The namespace of the Leases.
+    /// The namespace of the Leases. Required with `kubeconfig`.
+    #[schemars(extend("x-default" = "the pod's own"))]
     pub namespace: Option<String>,
-    /// Precedes the cluster's name in a Lease's name.
+    /// Prefix of the Leases' names, before the cluster's name.
+    #[schemars(extend("default" = "defragd-"))]
     pub name_prefix: Option<String>,
 }
 
-/// The credentials for the other replicas.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+/// What is shown to the other replicas.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeerKeys {
-    /// Their `--web.bearer-token-file`.
+    /// File with the token of their `--web.bearer-token-file`.
+    #[schemars(extend("x-default" = "none"))]
     pub token_file: Option<PathBuf>,
-    /// Their `--web.admin-token-file`; the same as `token_file` if absent.
+    /// File with the token of their `--web.admin-token-file`.
+    #[schemars(extend("x-default" = "`token_file`"))]
     pub admin_token_file: Option<PathBuf>,
-    /// TLS files.
+    /// TLS to the other replicas.
     #[serde(default)]
     pub tls: Tls,
 }

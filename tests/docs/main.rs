@@ -1,5 +1,7 @@
-//! `defragd completions` and `defragd man`: what they write can be used, and names every command. The generated pages in
-//! docs/reference/ are current: `UPDATE=1 cargo test --test docs` writes them.
+//! `defragd completions` and `defragd man`: what they write can be used, and names every command. And the pages in
+//! `docs/reference/`, which are made of the code.
+//!
+//! `UPDATE=1 cargo test --test docs` writes those pages; read the difference before you commit it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +13,36 @@ use std::{
 };
 
 use defragd::core::{explain::Kind, reason::Code};
-use strum::IntoEnumIterator;
+use strum::IntoEnumIterator as _;
+
+mod accepted;
+mod command_line;
+mod configuration;
+mod metrics;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The file is this text, or it becomes so with `UPDATE=1`.
+fn held(path: &str, text: &str) {
+    let file = root().join(path);
+    let committed = fs::read_to_string(&file).unwrap_or_default();
+    if committed == text {
+        return;
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        return fs::write(&file, text).unwrap();
+    }
+    let is_other = |(committed, text): &(&str, &str)| committed != text;
+    let lines = committed.lines().chain(std::iter::repeat("")).zip(text.lines());
+    let (committed, made) = lines.into_iter().find(is_other).unwrap_or(("more lines", ""));
+    panic!(
+        "{path} is not what the code says: run UPDATE=1 cargo test --test docs, read the difference and commit it\n\
+         committed: {committed}\nthe code:  {made}"
+    );
+}
 
 fn defragd(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_defragd")).args(args).output().unwrap()
@@ -114,17 +145,6 @@ fn warnings(page: &Path) {
     assert!(output.status.success() && said.is_empty(), "{}: {said}", page.display());
 }
 
-/// Compares a generated page with the committed one, or writes it.
-fn is_current(name: &str, page: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference").join(name);
-    if std::env::var_os("UPDATE").is_some() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        return fs::write(path, page).unwrap();
-    }
-    let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == page, "{name} is not current: run UPDATE=1 cargo test --test docs, and commit it");
-}
-
 #[test]
 fn the_page_of_reasons_is_current() {
     let mut page = "\
@@ -143,7 +163,7 @@ do. This page lists all codes. `defragd explain CODE` prints the same on a termi
             page += &format!("\n### {code}\n\n{meaning}\n\n- Severity: {severity}\n- What to do: {advice}\n");
         }
     }
-    is_current("reasons.md", &page);
+    held("docs/reference/reasons.md", &page);
 }
 
 #[test]

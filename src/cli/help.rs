@@ -1,0 +1,125 @@
+//! What `--help` shows below the flags: examples and exit codes. `tests/docs` parses each example.
+
+/// From lines of both.
+macro_rules! help {
+    ([$($example:literal),+ $(,)?], [$($code:literal),+ $(,)?]) => {
+        concat!("Examples:", $("\n  ", $example,)+ "\n\nExit codes:", $("\n  ", $code,)+)
+    };
+}
+
+pub(super) const DEFRAGD: &str = help!(
+    [
+        "defragd status --endpoints 10.0.0.1:2379",
+        "defragd plan --config config.yaml",
+        "defragd run --config config.yaml --cluster prod-a --mode enforce",
+        "defragd serve --config config.yaml --web.bearer-token-file webhook.token",
+    ],
+    [
+        "0  done, or nothing to do",
+        "1  failed",
+        "2  wrong usage or configuration",
+        "3  refused, because it would not be safe or the mode is observe",
+    ]
+);
+
+pub(super) const SERVE: &str = help!(
+    [
+        "defragd serve --config /etc/defragd/config.yaml --web.bearer-token-file /etc/defragd/webhook.token",
+        "defragd serve --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key",
+        "defragd serve --config config.yaml --exporter-only",
+    ],
+    ["0  stopped by SIGTERM or SIGINT", "1  failed", "2  wrong usage or configuration"]
+);
+
+pub(super) const STATUS: &str = help!(
+    ["defragd status --endpoints 10.0.0.1:2379", "defragd status --config config.yaml -o json"],
+    ["0  every member answered", "1  a member or a cluster did not", "2  wrong usage or configuration"]
+);
+
+pub(super) const PLAN: &str = help!(
+    [
+        "defragd plan --config config.yaml",
+        "defragd plan --endpoints 10.0.0.1:2379 --min-fragmentation-ratio 0.3 --min-reclaimable 50MiB",
+    ],
+    [
+        "0  a run would start, or nothing is to be done",
+        "1  a cluster cannot be observed",
+        "2  wrong usage or configuration",
+        "3  a run would be refused",
+    ]
+);
+
+pub(super) const GATES: &str = help!(
+    [
+        "defragd gates --config config.yaml",
+        "defragd gates --config config.yaml --cluster prod-a --moment after -o json"
+    ],
+    ["0  all gates passed", "1  failed", "2  wrong usage or configuration", "3  a gate failed, and would stop a run"]
+);
+
+pub(super) const RUN: &str = help!(
+    [
+        "defragd run --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key",
+        "defragd run --config config.yaml --cluster prod-a --mode enforce",
+    ],
+    [
+        "0  done, or nothing to do",
+        "1  failed",
+        "2  wrong usage or configuration",
+        "3  refused, because it would not be safe or the mode is observe",
+    ]
+);
+
+pub(super) const RUNS: &str = help!(
+    ["defragd runs", "defragd runs --limit 5 -o json"],
+    ["0  done", "1  failed: there is no journal", "2  wrong usage"]
+);
+
+pub(super) const RUNS_SHOW: &str = help!(
+    ["defragd runs show 17", "defragd runs show 17 -o json"],
+    ["0  done", "1  failed: there is no such run, or no journal", "2  wrong usage"]
+);
+
+pub(super) const REPORT: &str = help!(
+    [
+        "defragd report --prometheus.url http://prometheus.example:9090",
+        "defragd report --prometheus.url http://prometheus.example:9090 --range 90d -o html --output-file report.html",
+    ],
+    ["0  done", "1  failed", "2  wrong usage"]
+);
+
+pub(super) const EXPLAIN: &str =
+    help!(["defragd explain cooldown", "defragd explain"], ["0  done", "2  there is no such reason"]);
+
+pub(super) const APPROVE: &str = help!(
+    ["defragd approve 17", "defragd approve 17 --server https://defragd.example --token-file admin.token"],
+    ["0  done", "1  failed: there is no such run, or it does not wait for approval", "2  wrong usage"]
+);
+
+pub(super) const PAUSE: &str =
+    help!(["defragd pause --cluster prod-a --reason maintenance --for 2h"], ["0  done", "1  failed", "2  wrong usage"]);
+
+pub(super) const RESUME: &str =
+    help!(["defragd resume --cluster prod-a --reason fixed"], ["0  done", "1  failed", "2  wrong usage"]);
+
+pub(super) const CANCEL: &str =
+    help!(["defragd cancel --cluster prod-a --reason unwanted"], ["0  done", "1  failed", "2  wrong usage"]);
+
+pub(super) const CHECK_CONFIG: &str = help!(
+    [
+        "defragd check-config config.yaml",
+        "defragd check-config --config config.yaml --web.config.file web.yml -o json",
+        "defragd check-config --schema",
+    ],
+    ["0  valid", "2  wrong usage, or problems were found"]
+);
+
+pub(super) const HEALTH: &str = help!(
+    ["defragd health", "defragd health --ready --url https://127.0.0.1:9379 --server-ca-file ca.crt"],
+    ["0  healthy, or ready", "1  not", "2  wrong usage"]
+);
+
+pub(super) const COMPLETIONS: &str = help!(["defragd completions bash"], ["0  done", "1  failed", "2  wrong usage"]);
+
+pub(super) const MAN: &str =
+    help!(["defragd man", "defragd man --dir man1"], ["0  done", "1  failed", "2  wrong usage"]);
