@@ -155,15 +155,16 @@ fn the_page_of_reasons_is_current() {
 Whenever defragd does not do something, it gives a reason: a code for metrics and JSON, a text with the details, and what to
 do. This page lists all codes. `defragd explain CODE` prints the same on a terminal.
 "
-    .to_owned();
+    .as_bytes()
+    .to_vec();
     for kind in Kind::ALL {
-        page += &format!("\n## {}\n\nShown: {}.\n", kind.title(), kind.appears());
+        write!(page, "\n## {}\n\nShown: {}.\n", kind.title(), kind.appears()).unwrap();
         for code in Code::iter().filter(|code| code.kind() == kind) {
             let (meaning, severity, advice) = (code.meaning(), code.severity().words(), code.advice());
-            page += &format!("\n### {code}\n\n{meaning}\n\n- Severity: {severity}\n- What to do: {advice}\n");
+            write!(page, "\n### {code}\n\n{meaning}\n\n- Severity: {severity}\n- What to do: {advice}\n").unwrap();
         }
     }
-    held("docs/reference/reasons.md", &page);
+    held("docs/reference/reasons.md", &String::from_utf8(page).unwrap());
 }
 
 #[test]
