@@ -180,10 +180,14 @@ impl<E: Etcd> Target<E> {
         let (mut memory, now) = (self.memory.lock(), Instant::now());
         memory.membership = Some(membership);
         for member in &facts.members {
-            match (&member.status, &member.gauges) {
-                (Ok(_), Some(Err(unknown))) if unknown.kind == UnknownKind::TimedOut => memory.overdue(member.member.id, unknown),
-                (_, Some(_)) => drop(memory.pages.remove(&member.member.id)),
-                _ => {}
+            match (&member.gauges, &member.status) {
+                (Some(Err(unknown)), Ok(_)) if unknown.kind == UnknownKind::TimedOut => {
+                    memory.overdue(member.member.id, unknown);
+                }
+                // Of a member that does not answer at all, it says nothing about the page.
+                (Some(Err(unknown)), Err(_)) if unknown.kind == UnknownKind::TimedOut => {}
+                (Some(_), _) => drop(memory.pages.remove(&member.member.id)),
+                (None, _) => {}
             }
             let asked = matches!(&member.gauges, Some(Ok(gauges)) if gauges.quota.is_some());
             let quota = member.status.as_ref().ok().and_then(|status| status.quota);
