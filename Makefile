@@ -112,7 +112,7 @@ fuzz: ## Hostile input for everything that reads what others wrote, FUZZ_CASES o
 	FUZZ_CASES=$${FUZZ_CASES:-20000} cargo test --locked --test fuzz -- --nocapture
 
 .PHONY: bench
-bench: build ## A roll by defragd side by side with etcdctl under load; BENCH_RUNS=5 BENCH_LOADS=… ; forty minutes in full
+bench: build ## A roll by defragd side by side with etcdctl under load; BENCH_RUNS=5 BENCH_LOADS=… ; an hour or more in full
 	cargo build --profile tools --locked -p bench-roll
 	target/tools/bench-roll
 

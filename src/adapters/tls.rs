@@ -50,6 +50,14 @@ impl Authorities {
         }
         Ok(Self { roots, certificates: Pinned(certificates) })
     }
+
+    /// What accepts the certificates of servers that these have signed, and these themselves.
+    pub(super) fn verifier(self) -> Result<Arc<dyn ServerCertVerifier>, String> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots), Arc::clone(&provider)).build();
+        let signed = signed.map_err(|error| error.to_string())?;
+        Ok(Arc::new(Verifier { provider, accepted: Some((signed, self.certificates)) }))
+    }
 }
 
 /// A client's configuration, except for its certificate.
@@ -64,16 +72,12 @@ fn trust_in(
     builder: ConfigBuilder<ClientConfig, WantsVerifier>,
     trust: Trust,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
-    let provider = Arc::clone(builder.crypto_provider());
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Trust::System => {
             return builder.with_platform_verifier().map_err(|error| format!("cannot load the system's CAs: {error}"));
         }
-        Trust::Anybody => Arc::new(Anybody(provider)),
-        Trust::Authorities(Authorities { roots, certificates }) => {
-            let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            Arc::new(SignedOrPinned { signed: signed.map_err(|error| error.to_string())?, certificates })
-        }
+        Trust::Anybody => Arc::new(Verifier { provider: Arc::clone(builder.crypto_provider()), accepted: None }),
+        Trust::Authorities(authorities) => authorities.verifier()?,
     };
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
 }
@@ -164,14 +168,16 @@ pub(super) fn explained(error: rustls::Error) -> rustls::Error {
     }
 }
 
-/// Accepts what a CA has signed, and what is pinned.
+/// Accepts the certificates that an authority has signed and those that are pinned. The server also proves, by
+/// its signature, that it has the key.
 #[derive(Debug)]
-struct SignedOrPinned {
-    signed: Arc<WebPkiServerVerifier>,
-    certificates: Pinned,
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    /// Where absent, any certificate is accepted: see [`Trust::Anybody`].
+    accepted: Option<(Arc<WebPkiServerVerifier>, Pinned)>,
 }
 
-impl ServerCertVerifier for SignedOrPinned {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -180,9 +186,10 @@ impl ServerCertVerifier for SignedOrPinned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let signed = self.signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let Some((signed, pinned)) = &self.accepted else { return Ok(ServerCertVerified::assertion()) };
+        let signed = signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         let Err(refusal) = signed else { return signed };
-        match self.certificates.judge(end_entity, Usage::Server, now) {
+        match pinned.judge(end_entity, Usage::Server, now) {
             None => Err(explained(refusal)),
             Some(judged) => {
                 judged?;
@@ -198,7 +205,7 @@ impl ServerCertVerifier for SignedOrPinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signed.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -207,50 +214,11 @@ impl ServerCertVerifier for SignedOrPinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.signed.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signed.supported_verify_schemes()
-    }
-}
-
-/// See [`Trust::Anybody`].
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -11,18 +11,12 @@ fn pem(path: &Path) -> Vec<CertificateDer<'static>> {
     certificates(&fs::read(path).unwrap()).unwrap()
 }
 
-fn verifier(ca: &Path) -> SignedOrPinned {
-    let Authorities { roots, certificates } = Authorities::strict(pem(ca)).unwrap();
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
-    SignedOrPinned { signed, certificates }
-}
-
 /// The error of a client with this CA file for the certificate of a server with this name.
 fn judged(ca: &Path, shown: &Identity, name: &str) -> Result<(), String> {
     let shown = pem(&shown.cert);
     let name = ServerName::try_from(name).unwrap();
-    let verified = verifier(ca).verify_server_cert(&shown[0], &[], &name, &[], UnixTime::now());
+    let verifier = Authorities::strict(pem(ca)).unwrap().verifier().unwrap();
+    let verified = verifier.verify_server_cert(&shown[0], &[], &name, &[], UnixTime::now());
     verified.map(drop).map_err(|error| error.to_string())
 }
 

@@ -36,6 +36,8 @@ struct FakeEtcdState {
     in_flight: usize,
     most_in_flight: usize,
     listed: usize,
+    pages_asked: usize,
+    pages_dropped: bool,
 }
 
 /// Three (or more) fragmented members; `Status` and reads hang while one is busy or hung.
@@ -97,6 +99,17 @@ impl FakeEtcd {
         self.state().order.clone()
     }
 
+    /// As a member of 3.5, whose `Status` has no quota, with a metrics port that answers or whose packets are dropped.
+    pub(crate) fn drop_pages(&self, dropped: bool) {
+        let mut state = self.state();
+        state.pages_dropped = dropped;
+        state.statuses.values_mut().for_each(|status| status.quota = None);
+    }
+
+    pub(crate) fn pages_asked(&self) -> usize {
+        self.state().pages_asked
+    }
+
     pub(crate) fn times_listed(&self) -> usize {
         self.state().listed
     }
@@ -137,7 +150,8 @@ impl Etcd for FakeEtcd {
     }
 
     async fn gauges(&self, member: &Member, _: Visit) -> Fact<Gauges> {
-        if self.state().hung.contains_key(&member.id.0) {
+        self.state().pages_asked += 1;
+        if self.state().pages_dropped || self.state().hung.contains_key(&member.id.0) {
             pending::<()>().await;
         }
         let busy = self.state().busy.get(&member.id.0).copied().unwrap_or(false);

@@ -3,8 +3,12 @@
 
 use std::{future::Future, time::Duration};
 
+use bytesize::ByteSize;
 use futures_util::future::{Either, join, join_all, select};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use crate::{
     core::cluster::{Alarm, ClusterFacts, Fact, Gauges, Member, MemberFacts, Status, Unknown, UnknownKind},
@@ -97,16 +101,24 @@ fn reported_alarms(members: &[MemberFacts]) -> Fact<Vec<Alarm>> {
     Ok(alarms)
 }
 
-/// What a scrape exports, within `budget`: local reads only, nothing that goes through raft. `known` is the last known
-/// membership, shown as down when no endpoint answers; `quota` is the remembered quota of a member; without it the
-/// metrics page is requested. The configured quota is left to the caller, who remembers what members report. The first
-/// part of the result is why no endpoint answered,
+/// What is remembered of a member between observations for scrapes.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    /// Its quota; without it, the metrics page is requested.
+    pub quota: Option<ByteSize>,
+    /// Why the metrics page is not requested for the quota.
+    pub page: Option<Unknown>,
+}
+
+/// What a scrape exports, within `budget`: local reads only, nothing that goes through raft. `known` is the last
+/// known membership, shown as down when no endpoint answers. The quota from the configuration is left to the
+/// caller, who remembers what members report. The first part of the answer is why no endpoint answered,
 /// if none did.
 pub async fn observe_for_scrape<E: Etcd>(
     etcd: &E,
     budget: Duration,
     known: Option<Membership>,
-    quota: impl Fn(&Member) -> Option<bytesize::ByteSize>,
+    remembered: impl Fn(&Member) -> Remembered,
 ) -> (Fact<()>, Option<(Membership, ClusterFacts)>) {
     let begun = Instant::now();
     // At most half of the budget: the members must be queried, too.
@@ -117,7 +129,7 @@ pub async fn observe_for_scrape<E: Etcd>(
         Err(unknown) => (Err(unknown), None),
     };
     let Some(membership) = listed.or(known) else { return (up, None) };
-    let members = membership.members.iter().map(|member| observe_member_status(etcd, member, rest, quota(member)));
+    let members = membership.members.iter().map(|member| observe_member_status(etcd, member, rest, remembered(member)));
     let members = join_all(members).await;
     let facts = ClusterFacts { cluster_id: membership.cluster_id, alarms: reported_alarms(&members), members };
     (up, Some((membership, facts)))
@@ -127,7 +139,8 @@ pub async fn observe_for_scrape<E: Etcd>(
 pub async fn observe_status<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFacts> {
     let membership = limited("the member list", budget, etcd.members()).await?;
     let members =
-        join_all(membership.members.iter().map(|member| observe_member_status(etcd, member, budget, None))).await;
+        membership.members.iter().map(|member| observe_member_status(etcd, member, budget, Remembered::default()));
+    let members = join_all(members).await;
     let mut facts = ClusterFacts { cluster_id: membership.cluster_id, alarms: reported_alarms(&members), members };
     facts.assume_quota(etcd.quota_override());
     Ok(facts)
@@ -150,21 +163,26 @@ async fn observe_member_status<E: Etcd>(
     etcd: &E,
     member: &Member,
     budget: Duration,
-    quota: Option<bytesize::ByteSize>,
+    Remembered { quota, page: not_asked }: Remembered,
 ) -> MemberFacts {
     let begun = Instant::now();
     let status = Box::pin(limited("Status", budget, etcd.status(member)));
-    // Only a member that may be defragmenting is also asked for its page ...
+    let wanted = Notify::new();
+    // Only a member that may be defragmenting is asked for its page too ...
     let page = Box::pin(async {
-        sleep(SUSPICIOUS_AFTER).await;
+        let _ = timeout(SUSPICIOUS_AFTER, wanted.notified()).await;
         limited("the metrics page", budget, etcd.gauges(member, Visit::Single)).await
     });
     let (status, gauges) = match select(status, page).await {
         // ... or one whose quota is not known yet.
         Either::Left((Ok(status), page)) if status.quota.or(quota).is_none() => {
-            drop(page);
+            wanted.notify_one();
             let rest = budget.saturating_sub(begun.elapsed());
-            (Ok(status), Some(limited("the metrics page", rest, etcd.gauges(member, Visit::Single)).await))
+            let page = match not_asked {
+                Some(unknown) => Err(unknown),
+                None => limited("the metrics page", rest, page).await,
+            };
+            (Ok(status), Some(page))
         }
         Either::Left((Ok(status), _)) => (Ok(status), None),
         Either::Left((Err(unknown), page)) => {
@@ -204,7 +222,7 @@ mod tests {
         let etcd = FakeEtcd::new(3);
         etcd.hang(2);
         let begun = Instant::now();
-        let (up, facts) = observe_for_scrape(&etcd, Duration::from_secs(9), None, |_| None).await;
+        let (up, facts) = observe_for_scrape(&etcd, Duration::from_secs(9), None, |_| Remembered::default()).await;
         assert!(begun.elapsed() <= Duration::from_secs(9));
         let (_, facts) = facts.expect("the others answered");
         assert!(up.is_ok());
@@ -216,7 +234,7 @@ mod tests {
         let etcd = FakeEtcd::new(3);
         etcd.set_busy(2, true);
         let begun = Instant::now();
-        let (_, facts) = observe_for_scrape(&etcd, Duration::from_secs(9), None, |_| None).await;
+        let (_, facts) = observe_for_scrape(&etcd, Duration::from_secs(9), None, |_| Remembered::default()).await;
         assert!(begun.elapsed() <= Duration::from_secs(1));
         assert_eq!(facts.expect("answered").1.members[1].defrag_in_flight(), Some(true));
     }
@@ -228,7 +246,8 @@ mod tests {
         for id in 1..=3 {
             etcd.hang(id);
         }
-        let (up, facts) = observe_for_scrape(&etcd, Duration::from_secs(9), Some(known), |_| None).await;
+        let (up, facts) =
+            observe_for_scrape(&etcd, Duration::from_secs(9), Some(known), |_| Remembered::default()).await;
         assert!(up.is_err());
         assert!(facts.expect("remembered").1.members.iter().all(|member| member.status.is_err()));
     }

@@ -16,14 +16,21 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{observer, revisions::Revisions};
+use super::{
+    observer::{self, Remembered},
+    revisions::Revisions,
+};
 use crate::{
-    core::cluster::{ClusterFacts, Fact, Member, MemberId},
+    core::cluster::{ClusterFacts, Fact, Member, MemberId, Unknown, UnknownKind},
     ports::etcd::{Etcd, Membership, Renewal},
 };
 
 /// A quota changes only with a restart of the member; this limits how long the old one is shown.
 const QUOTA_REMEMBERED_FOR: Duration = Duration::from_mins(5);
+/// After so many metrics pages in a row that did not come in time, a scrape no longer waits for the next one ...
+const OVERDUE_PAGES: u32 = 3;
+/// ... except once in this time.
+const PAGE_AGAIN_AFTER: Duration = Duration::from_mins(1);
 /// The files are small: a read that takes longer hangs, and must not delay the other clusters.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(2);
 
@@ -42,15 +49,35 @@ pub(super) struct ObservedCluster<E> {
 struct Memory {
     membership: Option<Membership>,
     quotas: BTreeMap<MemberId, (ByteSize, Instant)>,
+    pages: BTreeMap<MemberId, OverduePages>,
     /// For a policy that compacts by age.
     revisions: Option<Revisions>,
     /// Why the changed credentials were rejected.
     refused: Option<String>,
 }
 
+/// A member's metrics pages that did not come in time, such as from a port whose packets a firewall drops. An error that
+/// comes at once delays nobody and is not among them.
+struct OverduePages {
+    in_a_row: u32,
+    last: Instant,
+    unknown: Unknown,
+}
+
+impl OverduePages {
+    /// Why the next one is not requested now.
+    fn not_asked(&self) -> Option<Unknown> {
+        if self.in_a_row < OVERDUE_PAGES || self.last.elapsed() >= PAGE_AGAIN_AFTER {
+            return None;
+        }
+        let detail = format!("{}; scrapes request it once a minute until it answers", self.unknown.detail);
+        Some(Unknown::new(self.unknown.kind, detail))
+    }
+}
+
 /// The result of a cheap observation of all members.
 pub(super) struct ScrapeObservation {
-    /// Why no endpoint returned the member list, if none did.
+    /// Why no endpoint gave the member list, if none did.
     pub(super) listed: Fact<()>,
     /// The current members or, without a list, the last known ones.
     pub(super) facts: Option<ClusterFacts>,
@@ -83,7 +110,10 @@ impl<E: Etcd> ObservedCluster<E> {
     pub(super) fn replace(&self, etcd: E) {
         let before = std::mem::replace(&mut *self.etcd.lock(), Arc::new(etcd));
         self.older.lock().push(Arc::downgrade(&before));
-        self.memory.lock().refused = None;
+        let mut memory = self.memory.lock();
+        memory.refused = None;
+        // They may be at another URL now.
+        memory.pages.clear();
     }
 
     /// It may lead to another cluster: earlier observations no longer count.
@@ -129,14 +159,8 @@ impl<E: Etcd> ObservedCluster<E> {
 
     /// A cheap observation of all members, within `budget`.
     pub(super) async fn observe_for_scrape(&self, budget: Duration) -> ScrapeObservation {
-        let (known, quotas) = {
-            let memory = self.memory.lock();
-            (memory.membership.clone(), memory.quotas.clone())
-        };
-        let remembered = |member: &Member| {
-            let (quota, seen) = quotas.get(&member.id)?;
-            (seen.elapsed() < QUOTA_REMEMBERED_FOR).then_some(*quota)
-        };
+        let known = self.memory.lock().membership.clone();
+        let remembered = |member: &Member| self.memory.lock().of(member.id);
         let etcd = self.etcd();
         let (listed, observed) = observer::observe_for_scrape(&*etcd, budget, known, remembered).await;
         let is_current = Arc::ptr_eq(&etcd, &self.etcd());
@@ -154,6 +178,15 @@ impl<E: Etcd> ObservedCluster<E> {
         let (mut memory, now) = (self.memory.lock(), Instant::now());
         memory.membership = Some(membership);
         for member in &facts.members {
+            match (&member.gauges, &member.status) {
+                (Some(Err(unknown)), Ok(_)) if unknown.kind == UnknownKind::TimedOut => {
+                    memory.overdue(member.member.id, unknown);
+                }
+                // Of a member that does not answer at all, it says nothing about the page.
+                (Some(Err(unknown)), Err(_)) if unknown.kind == UnknownKind::TimedOut => {}
+                (Some(_), _) => drop(memory.pages.remove(&member.member.id)),
+                (None, _) => {}
+            }
             let asked = matches!(&member.gauges, Some(Ok(gauges)) if gauges.quota.is_some());
             let quota = member.status.as_ref().ok().and_then(|status| status.quota);
             // A remembered quota does not become younger by being shown again.
@@ -213,3 +246,25 @@ impl<E: Etcd> ObservedCluster<E> {
         old
     }
 }
+
+impl Memory {
+    fn of(&self, member: MemberId) -> Remembered {
+        let quota = self.quotas.get(&member).filter(|(_, seen)| seen.elapsed() < QUOTA_REMEMBERED_FOR);
+        let page = self.pages.get(&member).and_then(OverduePages::not_asked);
+        Remembered { quota: quota.map(|(quota, _)| *quota), page }
+    }
+
+    /// Takes that a member answered, and that its metrics page did not come in time or was not requested for that reason.
+    fn overdue(&mut self, member: MemberId, unknown: &Unknown) {
+        let now = Instant::now();
+        let pages = self.pages.entry(member);
+        let pages = pages.or_insert_with(|| OverduePages { in_a_row: 0, last: now, unknown: unknown.clone() });
+        if pages.not_asked().is_none() {
+            (pages.in_a_row, pages.last) = (pages.in_a_row.saturating_add(1), now);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "target_tests.rs"]
+mod tests;

@@ -40,7 +40,7 @@ pub enum Renewal {
 /// Whether a member's metrics page will soon be requested again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Visit {
-    /// Not soon: no connection is kept.
+    /// Not before long: no connection is kept, and a page that is slow is given up soon.
     Single,
     /// Within seconds: the connection is kept that long.
     Repeated,

@@ -1,7 +1,13 @@
 //! Members that serve their metrics at another port than their clients (`--listen-client-http-urls`): what is unknown
 //! then, and that `metrics` and `quota` in the configuration make it known.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use serde_json::Value;
 use testkit::{Defragd, EtcdSpec, EtcdVersion, OpenSnapshot, exhaust_quota, until};
@@ -133,6 +139,45 @@ async fn the_page_of_another_member_is_not_believed() {
     let (error, first) = (told["metrics_page_error"].as_str().unwrap(), rig.cluster.status(0).await.unwrap().id);
     assert!(error.contains(&format!("is the page of member {first:x}")), "{error}");
     assert_eq!((&told["db_quota_bytes"], &told["open_snapshots"]), (&Value::Null, &Value::Null), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrapes_stop_waiting_for_a_metrics_port_that_never_answers() {
+    let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).http_apart("http")).await;
+    // As behind a firewall that drops packets: the request is not answered, and not refused.
+    let silent = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let url = format!("http://{{host}}:{}", silent.local_addr().unwrap().port());
+    let requested = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requested);
+    tokio::spawn(async move {
+        let mut unanswered = Vec::new();
+        while let Ok((stream, _)) = silent.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            unanswered.push(stream);
+        }
+    });
+    let file = config(&rig, "silent", &format!("metrics: {{url: '{url}'}}"));
+    let defragd = serve(&rig, &file, "silent").await;
+    until("scrapes that request no page", MINUTE, || async {
+        let before = requested.load(Ordering::SeqCst);
+        for _ in 0..2 {
+            let page = defragd.metrics().await?;
+            let (up, sizes) = (page.samples("defragd_member_up"), page.samples("defragd_member_db_size_bytes"));
+            assert_eq!((up.filter(|(_, up)| *up > 0.0).count(), sizes.count()), (3, 3), "{}", page.text());
+            assert_eq!(page.samples("defragd_member_db_quota_bytes").count(), 0, "{}", page.text());
+        }
+        let asked = requested.load(Ordering::SeqCst) - before;
+        anyhow::ensure!(asked == 0, "{asked} were requested in two scrapes");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert!(requested.load(Ordering::SeqCst) >= 9, "three from each member");
+    let log = defragd.log().unwrap();
+    assert_eq!(log.matches("cannot read the metrics page").count(), 3, "once for each member: {log}");
+    // A command asks each time.
+    let told = member(&file).await;
+    assert!(told["metrics_page_error"].is_string() && told["db_size_bytes"].is_u64(), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

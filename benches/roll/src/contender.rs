@@ -16,10 +16,14 @@ pub(crate) enum Contender {
     EtcdctlCluster,
     /// ahrtr's etcd-defrag, leader last.
     EtcdDefrag,
-    /// `defragd run` with its default, the leader last.
+    /// `defragd run --leader last`: the leader is defragmented in place.
     Defragd,
-    /// `defragd run --leader last-after-transfer`.
+    /// `defragd run --leader last-after-transfer`: leadership is always transferred first.
     DefragdTransfer,
+    /// `defragd run --leader auto`, the default, where the leader's estimate is below `transfer_above`: it stays in place.
+    DefragdAutoBelow,
+    /// The same where the estimate is above it: leadership is transferred first.
+    DefragdAutoAbove,
     /// `defragd run` with a pause of 5 s between members.
     DefragdPause,
     /// `defragd run` that compacts first.
@@ -35,6 +39,8 @@ impl Contender {
             Self::EtcdDefrag => "etcd-defrag",
             Self::Defragd => "defragd",
             Self::DefragdTransfer => "defragd, transfer",
+            Self::DefragdAutoBelow => "defragd, auto, below",
+            Self::DefragdAutoAbove => "defragd, auto, above",
             Self::DefragdPause => "defragd, pause of 5 s",
             Self::DefragdCompact => "defragd, compaction first",
         }
@@ -42,12 +48,17 @@ impl Contender {
 
     /// Whether it is ours.
     pub(crate) const fn is_ours(self) -> bool {
-        matches!(self, Self::Defragd | Self::DefragdTransfer | Self::DefragdPause | Self::DefragdCompact)
+        !matches!(self, Self::EtcdctlLoop | Self::EtcdctlCluster | Self::EtcdDefrag)
     }
 
     /// Whether the goals are its: the others are there to learn from.
     pub(crate) const fn has_goals(self) -> bool {
-        matches!(self, Self::Defragd | Self::DefragdTransfer)
+        matches!(self, Self::Defragd | Self::DefragdAutoBelow) || self.transfers()
+    }
+
+    /// Whether leadership is transferred before the leader's turn.
+    pub(crate) const fn transfers(self) -> bool {
+        matches!(self, Self::DefragdTransfer | Self::DefragdAutoAbove)
     }
 
     /// Why it cannot be had here, if so.
@@ -93,12 +104,18 @@ impl Contender {
             Self::EtcdctlCluster => drop(command.args(["defrag", "--cluster", "--command-timeout=600s"])),
             Self::EtcdDefrag => drop(command.args(["--cluster", "--command-timeout=600s"])),
             _ => {
-                let leader = if self == Self::DefragdTransfer { "last-after-transfer" } else { "last" };
+                // Limits that no estimate is near, so that each column has its branch whatever the data.
+                let leader = match self {
+                    Self::DefragdTransfer => "--leader=last-after-transfer",
+                    Self::DefragdAutoBelow => "--leader=auto --transfer-above=1h",
+                    Self::DefragdAutoAbove => "--leader=auto --transfer-above=0s",
+                    _ => "--leader=last",
+                };
                 let pause = if self == Self::DefragdPause { "5s" } else { "0s" };
                 command.args(["--mode=enforce", "--pause-between-members", pause]);
                 // Every member, as the others do: heavy writes fill a file again while the members before it are away.
                 command.args(["--min-fragmentation-ratio=0", "--min-reclaimable=4KiB"]);
-                command.args(["--leader", leader, "--data-dir"]).arg(journal);
+                command.args(leader.split(' ')).arg("--data-dir").arg(journal);
             }
         }
         command.kill_on_drop(true);

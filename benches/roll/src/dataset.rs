@@ -15,24 +15,8 @@ pub(crate) enum Size {
     Small,
     /// As large, and nobody has compacted: what was overwritten is in use, too.
     History,
-    /// More than 1 GB in use: each member is away for many seconds.
+    /// As large as the command says; by default with some 1 GB in use, so that each member is away for many seconds.
     Large,
-}
-
-impl Size {
-    fn file_bytes(self) -> u64 {
-        match self {
-            Self::Small | Self::History => 400 * MIB,
-            Self::Large => 1500 * MIB,
-        }
-    }
-
-    fn live_bytes(self) -> u64 {
-        match self {
-            Self::Small | Self::History => 60 * MIB,
-            Self::Large => 1000 * MIB,
-        }
-    }
 }
 
 /// See the module.
@@ -45,17 +29,23 @@ pub(crate) struct Dataset {
 }
 
 impl Dataset {
-    /// Fills a new cluster, and keeps a copy of it under `dir`.
-    pub(crate) async fn prepare(tools: &Tools, version: EtcdVersion, size: Size, dir: &Path) -> Result<Self> {
+    /// Fills a new cluster with files of so many MiB, so many of them in use, and keeps a copy of it under `dir`.
+    pub(crate) async fn prepare(
+        tools: &Tools,
+        version: EtcdVersion,
+        (size, file_mib, in_use_mib): (Size, u64, u64),
+        dir: &Path,
+    ) -> Result<Self> {
+        let (file, in_use) = (file_mib * MIB, in_use_mib * MIB);
         let quota = 8 << 30;
         // Synced writes are the disk's business, and this disk is shared with the copies.
         let spec = EtcdSpec::new(version).quota_bytes(quota).log_level("info");
         let cluster = EtcdCluster::start(tools, &spec).await?;
         let sizes = if size == Size::History {
-            overwrite(&cluster, size.file_bytes(), size.live_bytes()).await?;
+            overwrite(&cluster, file, in_use).await?;
             sizes(&cluster).await?
         } else {
-            fragment(&cluster, size.file_bytes(), size.live_bytes()).await?.members
+            fragment(&cluster, file, in_use).await?.members
         };
         cluster.stop_all().await?;
         let copies = dir.join(format!("{size:?}"));

@@ -6,6 +6,7 @@
 mod chart;
 mod contender;
 mod dataset;
+mod estimates;
 mod figures;
 mod load;
 mod results;
@@ -39,7 +40,7 @@ struct Args {
     #[arg(long, env = "BENCH_LOADS", value_delimiter = ',', default_values = ["kubernetes", "idle", "write-heavy", "short-leases"])]
     loads: Vec<Scenario>,
     /// Which tools
-    #[arg(long, env = "BENCH_TOOLS", value_delimiter = ',', default_values = ["etcdctl-loop", "etcdctl-cluster", "etcd-defrag", "defragd", "defragd-transfer"])]
+    #[arg(long, env = "BENCH_TOOLS", value_delimiter = ',', default_values = ["etcdctl-loop", "etcdctl-cluster", "etcd-defrag", "defragd", "defragd-transfer", "defragd-auto-below", "defragd-auto-above"])]
     tools: Vec<Contender>,
     /// Which etcd: 3.4, 3.5 or 3.6
     #[arg(long, env = "BENCH_ETCD", default_value = "3.5")]
@@ -47,6 +48,15 @@ struct Args {
     /// How many webhooks are timed; 0 leaves that out
     #[arg(long, env = "BENCH_WEBHOOKS", default_value_t = 5)]
     webhooks: u32,
+    /// Compare expected and taken times per member, on two more rolls under each load
+    #[arg(long, env = "BENCH_ESTIMATES", default_value_t = true, action = clap::ArgAction::Set)]
+    estimates: bool,
+    /// The file of each member under write-heavy and short-leases, MiB
+    #[arg(long, env = "BENCH_LARGE_FILE_MIB", default_value_t = 1500)]
+    large_file_mib: u64,
+    /// How much of it is in use, MiB
+    #[arg(long, env = "BENCH_LARGE_IN_USE_MIB", default_value_t = 1000)]
+    large_in_use_mib: u64,
     /// The program that is measured
     #[arg(long, env = "DEFRAGD_BIN", default_value = "target/release/defragd")]
     defragd: PathBuf,
@@ -118,7 +128,12 @@ impl Bench {
         let tools = Tools::find()?;
         let defragd = args.defragd.canonicalize().with_context(|| format!("no {}", args.defragd.display()))?;
         self.say(&format!("filling a cluster of etcd {} ({size:?})", args.etcd));
-        let data = Dataset::prepare(&tools, version(&args.etcd, &tools)?, size, dir).await?;
+        let (file_mib, in_use_mib) = match size {
+            Size::Small | Size::History => (400, 60),
+            Size::Large => (args.large_file_mib, args.large_in_use_mib),
+        };
+        let amount = (size, file_mib, in_use_mib);
+        let data = Dataset::prepare(&tools, version(&args.etcd, &tools)?, amount, dir).await?;
         let sizes: Vec<_> =
             data.sizes.iter().map(|size| format!("{} of {} MiB in use", size.in_use >> 20, size.size >> 20)).collect();
         self.say(&sizes.join(", "));
@@ -127,11 +142,12 @@ impl Bench {
             self.latencies = Some(webhook::latencies(&data, &defragd, args.webhooks).await?);
         }
         for scenario in scenarios {
-            let mut last = BTreeMap::new();
+            let (load, mut last) = (scenario.load(), BTreeMap::new());
             // Turn by turn, so that a slow minute of the machine meets all of them.
             for run in 1..=args.runs {
                 for who in contenders {
-                    let trial = Box::pin(trial::run(&data, *who, &scenario.load(), &tools, &defragd)).await;
+                    let journal = tempfile::tempdir()?;
+                    let trial = Box::pin(trial::run(&data, *who, &load, &tools, &defragd, journal.path())).await;
                     let said = match &trial {
                         Ok(trial) => {
                             format!("{:.2} s, servers {:.2} s", trial.roll.as_secs_f64(), trial.servers.as_secs_f64())
@@ -147,6 +163,11 @@ impl Bench {
                         Err(error) => self.results.failed(*scenario, *who, format!("{error:#}")),
                     }
                 }
+            }
+            if args.estimates {
+                self.say(&format!("{}: expected and taken times on two rolls", scenario.label()));
+                let estimates = Box::pin(estimates::two_rolls(&data, &load, &tools, &defragd)).await?;
+                self.results.estimated(*scenario, estimates);
             }
             let trials: Vec<(Contender, Trial)> = last.into_iter().collect();
             if trials.iter().any(|(_, trial)| !trial.clients.samples.is_empty()) {
@@ -210,7 +231,9 @@ impl Bench {
              - Machine: {cpus} × {model}, {memory}, load average {load} at the end\n\
              - Members: three of {etcd}, mutual TLS, one machine, `--unsafe-no-fsync`\n\
              - Peers: {etcdctl}; {tools}\n\
-             - Command: `BENCH_RUNS={runs} BENCH_ETCD={version} BENCH_LOADS={loads} BENCH_TOOLS={names} make bench`\n\
+             - write-heavy and short-leases: files of {file} MiB with {in_use} MiB in use\n\
+             - Command: `BENCH_RUNS={runs} BENCH_ETCD={version} BENCH_LOADS={loads} BENCH_TOOLS={names} \
+             BENCH_LARGE_FILE_MIB={file} BENCH_LARGE_IN_USE_MIB={in_use} make bench`\n\
              - All three members, their clients and the tool share the machine's cores: compare columns, not machines.\n\
              - Latencies count from when a request was due, so that a stalled client's waiting requests count, too. A\n\
              \x20 failover client tries the next member after a second.\n\n",
@@ -225,6 +248,8 @@ impl Bench {
             loads = loads.join(","),
             names = names.join(","),
             version = args.etcd,
+            file = args.large_file_mib,
+            in_use = args.large_in_use_mib,
         );
         for picture in &self.pictures {
             let name = picture.file_name().unwrap_or_default().to_string_lossy();

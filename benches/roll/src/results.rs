@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::{
     contender::Contender,
+    estimates::{self, Estimate},
     figures::{self, Figure, Spread},
     scenario::Scenario,
     trial::Trial,
@@ -17,6 +18,7 @@ use crate::{
 pub(crate) struct Results {
     figures: BTreeMap<(Scenario, Contender), Vec<Vec<Figure>>>,
     failures: BTreeMap<(Scenario, Contender), Vec<String>>,
+    estimates: BTreeMap<Scenario, Vec<Estimate>>,
 }
 
 /// One figure of one contender under one load, for `-o json`.
@@ -39,6 +41,11 @@ impl Results {
     /// A contender that did not come to its end is a result, too.
     pub(crate) fn failed(&mut self, scenario: Scenario, who: Contender, why: String) {
         self.failures.entry((scenario, who)).or_default().push(why);
+    }
+
+    /// Takes what defragd expected of each member, and what it measured.
+    pub(crate) fn estimated(&mut self, scenario: Scenario, estimates: Vec<Estimate>) {
+        self.estimates.insert(scenario, estimates);
     }
 
     /// How many trials came to their end.
@@ -85,6 +92,15 @@ impl Results {
                 });
             }
         }
+        for (scenario, estimate) in self.estimates.iter().flat_map(|(of, all)| all.iter().map(move |one| (of, one))) {
+            lines.extend(Spread::of(std::iter::once(estimate.ratio())).map(|spread| Line {
+                load: scenario.label(),
+                tool: Contender::Defragd.label(),
+                figure: format!("taken / expected, roll {}, {}", estimate.roll, estimate.attempt.member),
+                runs: 1,
+                spread,
+            }));
+        }
         lines
     }
 
@@ -108,6 +124,9 @@ impl Results {
             column.set_cell_alignment(CellAlignment::Right);
         }
         let mut text = format!("### {}\n\n{}.\n\n{table}\n", scenario.label(), scenario.description());
+        if let Some(estimates) = self.estimates.get(&scenario) {
+            let _ = write!(text, "\n{}", estimates::table(estimates));
+        }
         for ((_, who), failures) in self.failures.iter().filter(|((of, _), _)| *of == scenario) {
             for failure in failures {
                 // Writing to a String cannot fail.
@@ -128,6 +147,12 @@ impl Results {
             };
             let _ = writeln!(text, "- {word}: {says}");
         };
+        for (scenario, estimates) in &self.estimates {
+            let second = estimates.iter().filter(|estimate| estimate.roll == 2);
+            let says =
+                format!("{}: each member within a factor of 2 of its estimate on a second roll", scenario.label());
+            goal(says, Some(second.clone().count() > 0 && second.clone().all(Estimate::holds)));
+        }
         for (scenario, who) in self.figures.keys().filter(|(_, who)| who.has_goals()) {
             let at = format!("{}, {}", scenario.label(), who.label());
             let find = |name: &str| self.spread(*scenario, *who, name);
@@ -147,7 +172,7 @@ impl Results {
                     Some(failed.max < 1.0),
                 );
             }
-            if let (Some(lost), Contender::DefragdTransfer) = (find("leases lost, failover"), *who) {
+            if let Some(lost) = find("leases lost, failover").filter(|_| who.transfers()) {
                 goal(
                     format!("{at}: at most {} leases lost through failover clients (none)", lost.max),
                     Some(lost.max < 1.0),

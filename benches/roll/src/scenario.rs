@@ -13,9 +13,9 @@ pub(crate) enum Scenario {
     History,
     /// No clients: what the tool itself asks for is all there is.
     Idle,
-    /// Many large writes, more than 1 GB in use.
+    /// Many large writes, large files.
     WriteHeavy,
-    /// Leases of 5 s, more than 1 GB in use, some writes.
+    /// Leases of 5 s, large files, some writes.
     ShortLeases,
 }
 
@@ -43,11 +43,11 @@ impl Scenario {
             }
             Self::Idle => "no clients",
             Self::WriteHeavy => {
-                "16 KiB values, more than 1 GB in use; through each member 20 puts and 2 ranges a second; through \
+                "16 KiB values, large files; through each member 20 puts and 2 ranges a second; through \
                  failover clients 30 puts and 30 ranges a second"
             }
             Self::ShortLeases => {
-                "more than 1 GB in use; 10 leases of 5 s through each member, 10 through failover clients; 2 KiB \
+                "large files; 10 leases of 5 s through each member, 10 through failover clients; 2 KiB \
                  values, 15 puts a second through each member and through failover clients"
             }
         }

@@ -62,11 +62,17 @@ struct Counters {
     bytes_received: u64,
 }
 
-/// Runs it.
-pub(crate) async fn run(data: &Dataset, who: Contender, load: &Spec, tools: &Tools, defragd: &Path) -> Result<Trial> {
+/// Runs it. `journal` is the directory for what it writes; defragd's estimates come from the runs that are in it.
+pub(crate) async fn run(
+    data: &Dataset,
+    who: Contender,
+    load: &Spec,
+    tools: &Tools,
+    defragd: &Path,
+    journal: &Path,
+) -> Result<Trial> {
     data.restore().await?;
     let cluster = &data.cluster;
-    let journal = tempfile::tempdir()?;
     let before = cluster.statuses().await?;
     let load = Load::start(cluster, load).await?;
     let began = jiff::Timestamp::now() - jiff::SignedDuration::try_from(load.now())?;
@@ -74,8 +80,8 @@ pub(crate) async fn run(data: &Dataset, who: Contender, load: &Spec, tools: &Too
     let term = cluster.status(0).await?.term;
     let counters = Counters::read(data).await?;
     let cpu = children_cpu()?;
-    let mut command = who.command(cluster, tools, defragd, journal.path())?;
-    let log = std::fs::File::create(journal.path().join("output"))?;
+    let mut command = who.command(cluster, tools, defragd, journal)?;
+    let log = std::fs::File::create(journal.join("output"))?;
     let from = load.now();
     let mut child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
     let pid = child.id().context("it ended at once")?;
@@ -97,13 +103,9 @@ pub(crate) async fn run(data: &Dataset, who: Contender, load: &Spec, tools: &Too
     let to = load.now();
     let cpu = children_cpu()?.saturating_sub(cpu);
     let after = Counters::read(data).await?;
-    ensure!(
-        status.success(),
-        "{} failed ({status}):\n{}",
-        who.label(),
-        testkit::tail(&journal.path().join("output"), 20)
-    );
+    ensure!(status.success(), "{} failed ({status}):\n{}", who.label(), testkit::tail(&journal.join("output"), 20));
     let ended_term = cluster.status(0).await?.term;
+    ensure!(!who.transfers() || ended_term > term, "{}: leadership was not transferred", who.label());
     sleep(AFTER).await;
     let clients = load.stop().await;
     let sizes = cluster.statuses().await?;

@@ -14,8 +14,11 @@ use crate::{
 
 /// etcd's page has about 100 kB; a longer one does not come from etcd.
 const MAX_PAGE_BYTES: usize = 8 << 20;
-/// The page is made from memory: a slower answer counts as none.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a run waits for a page. The page is made from memory: a slower answer counts as none.
+const RUN_LIMIT: Duration = Duration::from_secs(5);
+/// How long a scrape or a command waits for a page: what the client port tells must not wait long for a port whose
+/// packets a firewall drops. A page takes some ten round trips to a member with TLS.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
 /// No relevant line of etcd is this long.
 const MAX_LINE_BYTES: usize = 64 << 10;
@@ -44,10 +47,11 @@ async fn read_page(client: &reqwest::Client, page: &str, visit: Visit) -> Fact<(
         let kind = if error.is_timeout() { UnknownKind::TimedOut } else { UnknownKind::Unreachable };
         Unknown::new(kind, chain(error))
     };
-    let mut request = client.get(page).timeout(PAGE_TIMEOUT);
+    let mut request = client.get(page).timeout(RUN_LIMIT);
     if visit == Visit::Single {
-        // A kept connection holds buffers as large as the page: for a whole fleet, that is more than all the
-        // connections for gRPC.
+        request = request.timeout(LOOK_LIMIT);
+        // A kept connection holds buffers as large as the page: for a whole fleet, that is more than all the connections
+        // for gRPC.
         request = request.header(CONNECTION, "close");
     }
     let mut response = request.send().await.map_err(|error| failed(&error))?;
@@ -296,6 +300,23 @@ mod tests {
             connections.push(accepted.load(Ordering::SeqCst));
         }
         assert_eq!(connections, [1, 1, 1, 2, 3], "so many so far, after {visits:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_waits_longer_for_a_page_than_a_scrape() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // The kernel accepts connections, and nobody answers.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+        let url = format!("http://{}/metrics", silent.local_addr().expect("an address"));
+        let files = super::super::CredentialFiles::default();
+        let read = files.read().expect("no files");
+        let connection = super::super::Connection::new(&files, read, None, false).expect("no files");
+        for (visit, limit) in [(Visit::Single, LOOK_LIMIT), (Visit::Repeated, RUN_LIMIT)] {
+            let begun = tokio::time::Instant::now();
+            let answer = fetch(connection.http(&url).expect("plain"), &url, visit).await;
+            assert_eq!(answer.expect_err("no answer").kind, UnknownKind::TimedOut);
+            assert_eq!(begun.elapsed().as_secs(), limit.as_secs(), "{visit:?}, in virtual time");
+        }
     }
 
     #[test]

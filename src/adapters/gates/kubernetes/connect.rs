@@ -8,14 +8,19 @@
 
 use std::{path::Path, thread};
 
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioExecutor};
 use kube::{
     Client, Config,
+    client::ConfigExt,
     config::{AuthInfo, ExecInteractiveMode, KubeConfigOptions, Kubeconfig},
 };
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::{runtime::Handle, sync::oneshot};
+use tower::{BoxError, ServiceBuilder};
 
 use super::{PodsSettings, error, error::ListError};
-use crate::adapters::outgoing::Secrets;
+use crate::adapters::{outgoing::Secrets, tls::Authorities};
 
 /// A client, and the server that it is for, for messages.
 pub(in crate::adapters) struct Connection {
@@ -46,8 +51,7 @@ impl Connection {
         let made = aside(move || {
             read_token(&mut config, &for_messages)?;
             let secrets = secrets(&config.auth_info);
-            let client = Client::try_from(config).map_err(|inner| error::client(&inner, &for_messages))?;
-            Ok((client, secrets))
+            Ok((client(&config, &for_messages)?, secrets))
         });
         match made.await {
             Some(Ok((client, secrets))) => Ok(Self { client, server, secrets }),
@@ -55,6 +59,35 @@ impl Connection {
             None => Err(ListError::Credentials { server, detail: "they cannot be read".to_owned() }),
         }
     }
+}
+
+/// The library's own client, except that it also accepts a server's certificate that is its own authority and is in the
+/// CA file, as kubectl does.
+fn client(config: &Config, server: &str) -> Result<Client, ListError> {
+    let unusable = |detail: String| ListError::Credentials { server: server.to_owned(), detail };
+    let refused = |inner: kube::Error| error::client(&inner, server);
+    let mut tls = config.rustls_client_config().map_err(refused)?;
+    if let Some(certificates) = config.root_cert.as_ref().filter(|_| !config.accept_invalid_certs) {
+        let authorities = certificates.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        let verifier = Authorities::strict(authorities).and_then(Authorities::verifier);
+        tls.dangerous().set_certificate_verifier(verifier.map_err(unusable)?);
+    }
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(config.connect_timeout);
+    let mut https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    if let Some(name) = &config.tls_server_name {
+        let name = ServerName::try_from(name.clone()).map_err(|error| unusable(format!("tls-server-name: {error}")))?;
+        https = https.with_server_name_resolver(FixedServerNameResolver::new(name));
+    }
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer().map_err(refused)?)
+        .layer(config.extra_headers_layer().map_err(refused)?)
+        .map_err(BoxError::from)
+        .service(client.build(https.enable_http1().wrap_connector(connector)));
+    Ok(Client::new(service, config.default_namespace.clone()))
 }
 
 /// Does what may block, such as reading files and waiting for a credential plugin, on a separate thread; `None` if that

@@ -24,7 +24,7 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use testkit::Pki;
+use testkit::{Identity, Pki};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -60,10 +60,15 @@ pub(super) struct ApiServer {
 
 impl ApiServer {
     pub(super) async fn start(pods: Vec<Value>) -> Self {
+        Self::showing(pods, |pki, _| pki.server().clone()).await
+    }
+
+    /// One that shows another certificate than the one that its authority signed; the directory is for its files.
+    pub(super) async fn showing(pods: Vec<Value>, server: impl FnOnce(&Pki, &Path) -> Identity) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::tempdir().expect("a directory");
         let pki = Pki::create(&dir.path().join("pki")).expect("certificates");
-        let acceptor = TlsAcceptor::from(Arc::new(tls(&pki)));
+        let acceptor = TlsAcceptor::from(Arc::new(tls(pki.ca(), &server(&pki, dir.path()))));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("https://{}", listener.local_addr().expect("an address"));
         let behaviour = Arc::new(Mutex::new(Behaviour { pods, ..Behaviour::default() }));
@@ -136,14 +141,14 @@ pub(super) fn settings(kubeconfig: PathBuf) -> PodsSettings {
     }
 }
 
-fn tls(pki: &Pki) -> ServerConfig {
+fn tls(ca: &Path, server: &Identity) -> ServerConfig {
     let mut roots = RootCertStore::empty();
-    for ca in CertificateDer::pem_file_iter(pki.ca()).expect("a CA") {
+    for ca in CertificateDer::pem_file_iter(ca).expect("a CA") {
         roots.add(ca.expect("PEM")).expect("a CA");
     }
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build().expect("a verifier");
-    let chain = CertificateDer::pem_file_iter(&pki.server().cert).expect("PEM").collect::<Result<Vec<_>, _>>();
-    let key = PrivateKeyDer::from_pem_file(&pki.server().key).expect("a key");
+    let chain = CertificateDer::pem_file_iter(&server.cert).expect("PEM").collect::<Result<Vec<_>, _>>();
+    let key = PrivateKeyDer::from_pem_file(&server.key).expect("a key");
     ServerConfig::builder()
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain.expect("PEM"), key)

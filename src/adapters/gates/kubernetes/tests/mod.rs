@@ -4,10 +4,12 @@ mod api_server;
 
 use std::{
     os::unix::fs::PermissionsExt,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
+use testkit::Pki;
 
 use self::api_server::{ApiServer, TOKEN, settings, write_kubeconfig};
 use super::{PodsProbe, PodsSettings};
@@ -275,6 +277,27 @@ async fn no_server_a_foreign_one_and_one_that_never_answers_are_told_apart() {
     server.behave().hangs = true;
     let short = PodsSettings { timeout: Duration::from_millis(500), ..server.settings() };
     fails(&before(short).await, &["did not list the pods within 0.5 s", &server.url]);
+}
+
+#[tokio::test]
+async fn an_api_server_s_certificate_that_is_its_own_authority_is_taken_from_the_kubeconfig_and_no_other() {
+    let own = |name: &'static str| move |_: &Pki, dir: &Path| Pki::self_signed(dir, name, |_| {}).expect("signed");
+    let server = ApiServer::showing(vec![good("a", "x")], own("own")).await;
+    let user = format!("{{token: {TOKEN}}}");
+    let trusting = |cert: &str| write_kubeconfig(&server.path("kubeconfig"), &server.url, &server.path(cert), &user);
+    let taken = before(settings(trusting("own.crt"))).await;
+    assert!(taken.passed, "{}", taken.detail);
+    // The same names, and another key.
+    own("other")(&server.pki, &server.path(""));
+    let words = ["cannot reach the API server", "only if this very certificate is in the CA file"];
+    fails(&before(settings(trusting("other.crt"))).await, &words);
+    let kubeconfig = trusting("own.crt");
+    let text = std::fs::read_to_string(&kubeconfig).expect("written");
+    let elsewhere = text.replace("{server:", "{tls-server-name: elsewhere.test, server:");
+    std::fs::write(&kubeconfig, elsewhere).expect("written");
+    fails(&before(settings(kubeconfig)).await, &["not valid for name", "elsewhere.test"]);
+    let requests = server.behave().requests.len();
+    assert_eq!(requests, 1, "nothing is sent to a server that is not accepted");
 }
 
 #[tokio::test]
