@@ -13,6 +13,7 @@ use crate::core::{
     plan::{Plan, Step as Planned},
     policy::{Mode, Need},
     reason::Reason,
+    verify::Comparison,
 };
 
 impl Run {
@@ -162,7 +163,7 @@ impl Run {
     ) -> Action {
         if let Some(done) = &done {
             self.past.done.insert(done.result.intent.member_id);
-            self.verified = false;
+            (self.verified, self.comparison) = (false, Comparison::default());
             self.past.speeds.saw(&done.result);
         }
         match (then, written, done) {

@@ -34,7 +34,7 @@ use super::{
     policy::Policy,
     reason::Reason,
     safety,
-    verify::{DataHash, Verification},
+    verify::{Comparison, DataHash, Verification},
 };
 
 /// How often a trouble that may pass is looked at before the run is refused or stopped for it.
@@ -274,7 +274,7 @@ pub struct Run {
     snapshot_since: Option<Duration>,
     /// Whether the members' data was compared since the last member, or that failed too often.
     verified: bool,
-    hash_tries: u32,
+    comparison: Comparison,
     /// Leadership could not be transferred: the leader is defragmented as the leader.
     stays_leader: bool,
     /// The outcome of a failed run, while it still disarms NOSPACE.
@@ -309,7 +309,7 @@ impl Run {
             snapshot_since: None,
             stays_leader: false,
             verified: false,
-            hash_tries: 0,
+            comparison: Comparison::default(),
             ending: None,
             looks: 0,
             changes_of_mind: 0,

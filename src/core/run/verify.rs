@@ -1,13 +1,13 @@
 //! Comparing the members' data, when nothing is left to defragment. It comes before NOSPACE is disarmed and before the
 //! gates of the end: data that differs must not get writes, and matters more than what a gate sees.
 
-use super::{Action, LOOKS_BEFORE_GIVING_UP, Phase, Run};
+use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{ClusterFacts, Fact, MemberId, Unknown, UnknownKind},
     history::Outcome,
     policy::VerifyPolicy,
     reason::Reason,
-    verify::{DataHash, Verdict, Verification},
+    verify::{Comparison, DataHash, Verification},
 };
 
 impl Run {
@@ -40,17 +40,16 @@ impl Run {
         };
         let not_asked = || Err(Unknown::new(UnknownKind::Other, "it was not asked"));
         let answers = voters.into_iter().map(|(id, name)| (id, name, answer_of(id).unwrap_or_else(not_asked)));
-        let verification = Verification::of(revision, answers.collect());
-        if let (Some(reason), true) = (self.stop.clone(), verification.mismatch().is_none()) {
-            // A comparison that a stop cut short says nothing; what differs all the same, differs.
+        let reading = Verification::of(revision, answers.collect());
+        if let Some(reason) = self.stop.clone() {
+            // A reading that a stop cut short says nothing.
             return self.finish(Outcome::Stopped { reason });
         }
-        self.hash_tries += 1;
-        // A compaction came in between, or an answer was lost.
-        if matches!(verification.verdict, Verdict::Unknown { .. }) && self.hash_tries < LOOKS_BEFORE_GIVING_UP {
-            return self.look_at(Phase::Choosing);
+        match self.comparison.result(reading) {
+            Some(verification) => self.record_verification(verification),
+            // At the revision that all have by then: with writes, another one.
+            None => self.look_at(Phase::Choosing),
         }
-        self.record_verification(verification)
     }
 
     fn record_verification(&mut self, verification: Verification) -> Action {
@@ -68,7 +67,7 @@ impl Run {
             }
             (None, Err(detail)) => self.give_up(Reason::JournalFailed { detail }),
             (None, Ok(())) => {
-                (self.verified, self.hash_tries) = (true, 0);
+                (self.verified, self.comparison) = (true, Comparison::default());
                 self.choose_next()
             }
         }

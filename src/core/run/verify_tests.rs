@@ -38,12 +38,40 @@ fn data_that_differs_ends_the_run_as_mismatched_whatever_else_is_asked_for() {
     let mut bench = Bench::new(verifying());
     bench.hashes.insert(2, Some(8));
     assert_eq!(bench.label(), ("mismatched", "hash_mismatch"));
-    // Also when a stop comes while the hashes are computed, and when the third does not answer.
+    // Also when the third does not answer.
     let mut bench = Bench::new(verifying());
     bench.hashes.extend([(2, Some(8)), (3, None)]);
-    bench.until(|action| matches!(action, Action::Hash { .. }));
+    assert_eq!(bench.label(), ("mismatched", "hash_mismatch"));
+    // And when a stop comes while the result is written.
+    let mut bench = Bench::new(verifying());
+    bench.hashes.insert(2, Some(8));
+    bench.until(|action| matches!(action, Action::RecordVerification(_)));
     bench.run.stop(Reason::ShuttingDown);
     assert_eq!(bench.label(), ("mismatched", "hash_mismatch"));
+}
+
+#[test]
+fn one_reading_is_no_mismatch() {
+    let mut bench = Bench::new(verifying());
+    bench.hashes.insert(2, Some(8));
+    bench.until(|action| matches!(action, Action::Hash { .. }));
+    bench.step();
+    bench.hashes.clear();
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert!(matches!(&bench.verifications[..], [Verification { verdict: Verdict::Unknown { .. }, .. }]));
+    // Nor when a stop cuts the second one short.
+    for step in [false, true] {
+        let mut bench = Bench::new(verifying());
+        bench.hashes.insert(2, Some(8));
+        bench.until(|action| matches!(action, Action::Hash { .. }));
+        if step {
+            bench.step();
+            bench.until(|action| matches!(action, Action::Hash { .. }));
+        }
+        bench.run.stop(Reason::ShuttingDown);
+        assert_eq!(bench.label(), ("stopped", "shutting_down"));
+        assert!(bench.verifications.is_empty());
+    }
 }
 
 #[test]
