@@ -80,6 +80,20 @@ pub struct StandingRequest {
     /// Who approved it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
+    /// What was done under it.
+    #[serde(flatten)]
+    pub work: EarlierWork,
+}
+
+/// What the earlier attempts at a request have done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierWork {
+    /// The members that were defragmented under it, since the last cooldown.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub done: BTreeSet<MemberId>,
+    /// A member was defragmented, and the members' data is to be compared yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncompared: bool,
 }
 
 /// That the members were found to hold different data.

@@ -53,6 +53,8 @@ fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> Run
         steps: Vec::new(),
         gates: Vec::new(),
         verification: None,
+        compares: false,
+        uncompared: None,
         starts: 1,
         repeats: 0,
         repeats_since: None,

@@ -371,6 +371,9 @@ pub enum Entry {
         /// Under which term of the lock; nothing where there is no lock.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         term: Option<Term>,
+        /// Whether the members' data is to be compared at the end.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        compares: bool,
     },
     /// Something other than Defragment is about to be sent.
     Step(Step),
@@ -476,6 +479,11 @@ pub struct RunView {
     /// What the comparison of the members' data found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
+    #[serde(skip)]
+    pub(super) compares: bool,
+    /// Whether a member was defragmented whose data is to be compared and was not since; `None` if none was.
+    #[serde(skip)]
+    pub(super) uncompared: Option<bool>,
     /// How often it was begun: more than once after a crash.
     pub starts: u32,
     /// How many earlier runs had the same result, changed nothing, and were deleted.
@@ -508,6 +516,8 @@ impl RunView {
                     steps: Vec::new(),
                     gates: Vec::new(),
                     verification: None,
+                    compares: false,
+                    uncompared: None,
                     starts: 0,
                     repeats: 0,
                     repeats_since: None,
@@ -531,16 +541,23 @@ impl RunView {
                     view.cancelled_at = Some(at);
                 }
                 Entry::HandedOver(to) => view.handed_over = Some(to),
-                Entry::Started { .. } => {
+                Entry::Started { compares, .. } => {
+                    view.compares = compares;
                     view.started_at = view.started_at.or(Some(at));
                     view.starts += 1;
                 }
                 Entry::Step(step) => view.steps.push(step),
                 Entry::Gate(result) => view.gates.push(result),
-                Entry::Verified(verification) => view.verification = Some(verification),
+                Entry::Verified(verification) => {
+                    view.verification = Some(verification);
+                    view.uncompared = Some(false);
+                }
                 Entry::Intent(intent) => view.open_intent = Some(intent),
                 Entry::Result(result) => {
                     view.open_intent = None;
+                    if view.compares && !matches!(result.end, MemberEnd::NotSent { .. }) {
+                        view.uncompared = Some(true);
+                    }
                     view.members.push(result);
                 }
                 Entry::Finished(outcome) => {

@@ -15,6 +15,7 @@ use super::{
     backoff,
     cluster::{AlarmKind, ClusterFacts, MemberFacts, MemberId},
     estimate::{Estimate, Speeds},
+    handover::EarlierWork,
     history::MemberResult,
     policy::{LeaderPolicy, Need, OpenSnapshotPolicy, Policy},
     reason::Reason,
@@ -26,6 +27,8 @@ use super::{
 pub struct Past {
     /// The members that this run has dealt with.
     pub done: BTreeSet<MemberId>,
+    /// What earlier attempts at the same request have done.
+    pub work: EarlierWork,
     /// The last attempt on each member in earlier runs, for automation to learn from.
     pub attempts: BTreeMap<MemberId, MemberResult>,
     /// How fast members were defragmented before.
@@ -43,7 +46,7 @@ impl Past {
         let attempts = ledger.attempts();
         let non_blocking = attempts.values().filter(|last| last.intent.non_blocking);
         let non_blocking = non_blocking.map(|last| last.intent.member_id).collect();
-        Self { attempts, non_blocking, speeds: ledger.speeds(), ..Self::default() }
+        Self { attempts, non_blocking, speeds: ledger.speeds(), work: ledger.earlier_work(), ..Self::default() }
     }
 
     /// Takes what the metrics pages say of snapshots.
@@ -154,6 +157,7 @@ impl Plan {
             matches!(
                 reason,
                 Reason::NotNeeded { .. }
+                    | Reason::AlreadyDone
                     | Reason::RuleNotMet { .. }
                     | Reason::NoGain { .. }
                     | Reason::LeaderSkipped
@@ -205,7 +209,9 @@ impl<'a> Place<'a> {
 
 fn decide(facts: &ClusterFacts, member: &MemberFacts, policy: &Policy, past: &Past) -> Decision {
     let last = past.attempts.get(&member.member.id);
-    let wanted = if past.done.contains(&member.member.id) {
+    // There is no cooldown between the attempts at one request; what overrides it, overrides this.
+    let done_before = past.work.done.contains(&member.member.id) && !(policy.emergency && emergency(facts));
+    let wanted = if done_before || past.done.contains(&member.member.id) {
         Err(Reason::AlreadyDone)
     } else if member.member.is_learner {
         Err(Reason::Learner)

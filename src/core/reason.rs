@@ -112,8 +112,8 @@ pub enum Reason {
     /// etcd refuses Defragment on a learner.
     #[error("is a learner: etcd refuses Defragment on learners")]
     Learner,
-    /// This run has dealt with the member.
-    #[error("already dealt with in this run")]
+    /// This run has dealt with the member, or an earlier attempt at the same request.
+    #[error("already defragmented under this request")]
     AlreadyDone,
     /// The policy keeps the leader out.
     #[error("is the leader, and the policy skips leaders")]

@@ -671,7 +671,7 @@ impl World {
             Entry::Verified(_) => log.verified = true,
             // More than once after a crash: the run is gone on with, everything is measured anew, and the
             // journal of the new process has not failed yet.
-            Entry::Started { term, mode } => {
+            Entry::Started { term, mode, .. } => {
                 if *mode != configured && self.mode_changed_at.is_none_or(|at| now > at + crate::policy::STILL_SENT) {
                     wrong = Some(("policy", "a start in another mode than the configuration's"));
                 }

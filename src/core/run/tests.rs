@@ -542,6 +542,8 @@ fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
         steps: Vec::new(),
         gates: Vec::new(),
         verification: None,
+        compares: false,
+        uncompared: None,
         starts: 1,
         repeats: 0,
         repeats_since: None,
