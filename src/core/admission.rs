@@ -304,9 +304,8 @@ impl Ledger {
         let attempts = || open.into_iter().chain(chain.iter().copied());
         let inherited_after = self.inherited.as_ref().and_then(|inherited| inherited.inherited_after);
         // One that was open when the note was read has started again since.
-        let is_later = |run: &RunView| {
-            inherited_after.is_none_or(|after| run.id > after || (run.id == after && run.starts > 1))
-        };
+        let is_later =
+            |run: &RunView| inherited_after.is_none_or(|after| run.id > after || (run.id == after && run.starts > 1));
         let ended = |run: &&RunView| run.outcome.is_some() && is_later(run) && tells_of_request(run);
         let is_over = self.runs.iter().filter(ended).any(|run| !leaves_standing(run));
         let inherited = self.inherited.as_ref().and_then(|inherited| inherited.request.as_ref()).filter(|_| !is_over);
@@ -328,17 +327,19 @@ impl Ledger {
     /// The standing request, for the next lock holder.
     pub fn standing(&self, now: Timestamp) -> Option<StandingRequest> {
         let open = self.runs.iter().rev().find(|run| run.outcome.is_none() && run.cancelled.is_none());
+        let work = self.earlier_work();
+        // The next holder may never learn how far a run has come that is under way now.
         let of = |run: &RunView| StandingRequest {
             trigger: run.request.trigger,
             alerts: run.standing_alerts().cloned().collect(),
             approved_by: run.approved.as_ref().map(|approval| approval.by.clone()),
-            work: self.earlier_work(),
+            work: EarlierWork { uncompared: run.compares || work.uncompared, ..work.clone() },
         };
         let next = |next: NextAttempt| StandingRequest {
             trigger: next.trigger,
             alerts: next.alerts,
             approved_by: next.approved_by,
-            work: self.earlier_work(),
+            work: work.clone(),
         };
         open.map(of).or_else(|| self.next_attempt(now).map(next))
     }

@@ -20,10 +20,9 @@ use super::{
     schedule,
 };
 
-/// Raised with every change that an older release would misunderstand.
+/// Raised with every change that an older release would misunderstand. A note has the lowest version whose readers
+/// understand it: see [`Digest::lowest_version`].
 const VERSION: u32 = 2;
-/// Of a digest without a mismatch, which is all that version 2 added: releases from before it may read it.
-const WITHOUT_MISMATCH: u32 = 1;
 /// A day's runs and more than any breaker counts; the newest are kept.
 const MAX_TIMES: usize = 100;
 
@@ -214,7 +213,7 @@ impl Digest {
     ) -> String {
         holder.clone_into(&mut self.holder);
         (self.term, self.run_since, self.request) = (term, run_since, request);
-        self.version = if self.mismatch.is_some() { VERSION } else { WITHOUT_MISMATCH };
+        self.version = self.lowest_version();
         for times in [&mut self.touched, &mut self.failures] {
             while times.len() > MAX_TIMES {
                 times.pop_first();
@@ -224,13 +223,28 @@ impl Digest {
         serde_json::to_string(&self).unwrap_or_default()
     }
 
+    /// From which version on readers understand it.
+    fn lowest_version(&self) -> u32 {
+        let of_mismatch = if self.mismatch.is_some() { 2 } else { 1 };
+        let of_trigger = match self.request.as_ref().map(|request| request.trigger) {
+            Some(Trigger::Schedule) => 2,
+            None | Some(Trigger::Alert | Trigger::Manual | Trigger::Retry) => 1,
+        };
+        of_mismatch.max(of_trigger)
+    }
+
     /// Reads what was left. The error is for people.
     pub fn read(text: &str) -> Result<Self, String> {
-        let digest: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        if digest.version > VERSION {
-            return Err(format!("it has version {}, and this defragd knows {VERSION}: upgrade it", digest.version));
+        /// The rest of a newer note may be unreadable.
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
         }
-        Ok(digest)
+        let Versioned { version } = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if version > VERSION {
+            return Err(format!("it has version {version}, and this defragd knows {VERSION}: upgrade it"));
+        }
+        serde_json::from_str(text).map_err(|error| error.to_string())
     }
 }
 

@@ -168,6 +168,14 @@ pub enum MemberEnd {
         reason: Reason,
         /// The last that was measured, if anything.
         after: Option<Sizes>,
+        /// From sending Defragment to its end, where the answer was lost and the member was seen to do it.
+        #[serde(
+            default,
+            rename = "took_seconds",
+            with = "wire::maybe_seconds",
+            skip_serializing_if = "Option::is_none"
+        )]
+        took: Option<Duration>,
     },
     /// defragd ended while Defragment was out. The member was found idle afterwards; whether the
     /// defragmentation came to its end, the sizes tell.

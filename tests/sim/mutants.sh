@@ -33,7 +33,7 @@ gates_not_asked_before|src/core/run/choose.rs|s/if has_work && !self\.entered \{
 gates_not_asked_between|src/core/run/choose.rs|s/if self\.has_gates\(Moment::Between\) => self\.check_gates/if self.has_gates(Moment::Between) \&\& self.looks > 99 => self.check_gates/
 gate_failure_ignored|src/core/run/gates.rs|s/find_map\(GateResult::against\)/find_map(GateResult::against).filter(|_| false)/
 tries_again_after_a_full_disk|src/core/backoff.rs|s/Reason::DiskFull \{ \.\. \} => true/Reason::DiskFull { .. } => false/
-resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { Seen::Idle(None) } else { self.watch(now, &intent, watch, facts) }) {/
+resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { Seen::Idle(None, watch) } else { self.watch(now, &intent, watch, facts) }) {/
 transfer_not_done|src/core/run/choose.rs|s/if step\.transfer_first && !self\.stays_leader =>/if step.transfer_first \&\& self.looks > 99 =>/
 auto_never_transfers|src/core/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected > Duration::MAX,/
 auto_always_transfers|src/core/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected < Duration::MAX,/

@@ -153,7 +153,12 @@ fn a_damaged_or_newer_journal_is_refused_with_its_path() {
 #[tokio::test]
 async fn an_entry_of_an_unknown_run_is_an_error() {
     let dir = tempfile::tempdir().expect("a directory");
-    assert!(open(dir.path()).append(RunId(7), Entry::Started { mode: Mode::Observe, term: None, compares: false }).await.is_err());
+    assert!(
+        open(dir.path())
+            .append(RunId(7), Entry::Started { mode: Mode::Observe, term: None, compares: false })
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]

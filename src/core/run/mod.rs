@@ -196,6 +196,7 @@ enum Phase {
     /// The answer is lost but the server may be at work.
     Following {
         intent: Intent,
+        sent_at: Duration,
         cause: Reason,
         watch: Watch,
     },
@@ -239,6 +240,8 @@ struct Times {
 struct Watch {
     /// When the member was last seen to be, or rightly suspected of, defragmenting.
     busy_at: Duration,
+    /// Whether its metrics page has shown it to defragment.
+    seen_busy: bool,
     idle_since: Option<Duration>,
     /// Since when it has been out of reach.
     gone_since: Option<Duration>,
@@ -246,7 +249,7 @@ struct Watch {
 
 impl Watch {
     const fn begin(now: Duration) -> Self {
-        Self { busy_at: now, idle_since: None, gone_since: None }
+        Self { busy_at: now, seen_busy: false, idle_since: None, gone_since: None }
     }
 }
 
@@ -378,8 +381,8 @@ impl Run {
             (Phase::Defragmenting { intent, sent_at }, Event::DefragReturned { answer, unavailable }) => {
                 self.answered(now, intent, (sent_at, unavailable), answer)
             }
-            (Phase::Following { intent, cause, watch }, Event::Observed(facts)) => {
-                self.follow(now, intent, cause, watch, &facts)
+            (Phase::Following { intent, sent_at, cause, watch }, Event::Observed(facts)) => {
+                self.follow(now, (intent, sent_at), cause, watch, &facts)
             }
             (Phase::Recovering { intent, times, since, healthy_since }, Event::Observed(facts)) => {
                 self.recover(now, intent, times, (since, healthy_since), &facts)
@@ -512,7 +515,7 @@ impl Run {
     }
 
     fn fail(&mut self, intent: Intent, reason: Reason, after: Option<Sizes>) -> Action {
-        let end = MemberEnd::Failed { reason: reason.clone(), after };
+        let end = MemberEnd::Failed { reason: reason.clone(), after, took: None };
         self.record(intent, end, Some(Outcome::Failed { reason }))
     }
 

@@ -14,7 +14,8 @@ impl Run {
     /// Whether the members' data has to be compared yet. `disarm` is whether NOSPACE is to be disarmed next.
     pub(super) fn has_to_verify(&self, disarm: bool) -> bool {
         self.brief.policy.verify == VerifyPolicy::Hash
-            && !self.verified && (self.acted || disarm || self.past.work.uncompared)
+            && !self.verified
+            && (self.acted || disarm || self.past.work.uncompared)
     }
 
     /// Learners refuse `HashKV`. The plan has found that all voters answer.

@@ -7,6 +7,7 @@ use super::{
 use crate::core::{
     cluster::Alarm,
     fixture,
+    handover::EarlierWork,
     history::{Request, RunId, RunView, Trigger},
     policy::VerifyPolicy,
     verify::Verdict,
@@ -48,6 +49,19 @@ fn data_that_differs_ends_the_run_as_mismatched_whatever_else_is_asked_for() {
     bench.until(|action| matches!(action, Action::RecordVerification(_)));
     bench.run.stop(Reason::ShuttingDown);
     assert_eq!(bench.label(), ("mismatched", "hash_mismatch"));
+}
+
+#[test]
+fn what_an_earlier_attempt_left_uncompared_is_compared_although_no_member_needs_anything() {
+    let work = EarlierWork { uncompared: true, ..EarlierWork::default() };
+    for (policy, comparisons) in [(verifying(), 1), (policy(), 0)] {
+        let mut bench =
+            Bench::with(Brief { policy, past: Past { work: work.clone(), ..Past::default() }, ..Brief::default() });
+        for index in 0..3 {
+            fixture::status_mut(&mut bench.facts, index).db_size = bytesize::ByteSize::mib(110);
+        }
+        assert_eq!((bench.label(), bench.verifications.len()), (("nothing_to_do", ""), comparisons));
+    }
 }
 
 #[test]
