@@ -134,7 +134,9 @@ pub struct Own {
     /// What was done under the request that stands: the members that are defragmented, and whether their data is to be
     /// compared yet.
     done: Vec<MemberId>,
-    uncompared: bool,
+    pub uncompared: bool,
+    /// Those that were done when the last run ended.
+    pub done_at_end: Vec<MemberId>,
 }
 
 /// The last attempt on a member, as far as a replica knows.
@@ -355,7 +357,9 @@ impl World {
             Entry::Cancelled(_) => self.watch.uncompared = false,
             Entry::Finished(outcome) => {
                 let manual = self.watch.is_manual(run.0);
-                if !outcome.is_broken_off() && !matches!(outcome, Outcome::Refused { .. }) || manual {
+                self.watch.done_at_end = self.watch.done.clone();
+                let refused = matches!(outcome, Outcome::Refused { .. }) && !self.watch.has_dealt_with_a_member(run.0);
+                if !outcome.is_broken_off() && !refused || manual {
                     self.watch.done.clear();
                 }
                 let stands =
@@ -626,9 +630,9 @@ impl World {
         started.is_some_and(|run| run.dealt_with.contains(&id))
     }
 
-    /// By the run under way, or left to a person.
+    /// By the run under way or an earlier attempt at its request, or left to a person.
     pub fn is_dealt_with(&self, id: MemberId) -> bool {
-        self.is_done(id) || self.held_back(&self.watch.seen, id, false)
+        self.is_done(id) || self.watch.done.contains(&id) || self.held_back(&self.watch.seen, id, false)
     }
 
     /// Within one run the cluster and its members stay the same.
