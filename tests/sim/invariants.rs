@@ -70,6 +70,8 @@ pub struct RunLog {
     /// The open intent has had its RPC.
     sent: bool,
     failed: bool,
+    /// An operator withdrew its request, and with it what was to be compared.
+    withdrawn: bool,
     journal_failed: bool,
     gates: Said,
     /// A Defragment of this run has had no good answer (yet).
@@ -354,7 +356,11 @@ impl World {
                     self.violate("again", format!("run {run} chooses {id}, which its request has defragmented before"));
                 }
             }
-            Entry::Cancelled(_) => self.watch.uncompared = false,
+            Entry::Cancelled(_) | Entry::Joined { .. } => {
+                let withdrawn = matches!(entry, Entry::Cancelled(_));
+                self.watch.uncompared &= !withdrawn;
+                self.watch.runs.entry(run.0).or_default().withdrawn = withdrawn;
+            }
             Entry::Finished(outcome) => {
                 let manual = self.watch.is_manual(run.0);
                 self.watch.done_at_end = self.watch.done.clone();
@@ -364,7 +370,8 @@ impl World {
                 }
                 let stands =
                     matches!(outcome, Outcome::Failed { .. } | Outcome::Refused { .. } | Outcome::Interrupted { .. });
-                if !outcome.is_broken_off() && (!stands || manual) {
+                let withdrawn = self.watch.runs.get(&run.0).is_some_and(|log| log.withdrawn);
+                if withdrawn || !outcome.is_broken_off() && (!stands || manual) {
                     self.watch.uncompared = false;
                 }
             }
