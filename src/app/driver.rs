@@ -24,7 +24,7 @@ use crate::{
         history::{Entry, Intent, Outcome, RunId, RunStep, RunView, Trigger},
         lock::Term,
         plan::PlanHistory,
-        policy::Policy,
+        policy::{Policy, VerifyPolicy},
         reason::Reason,
         run::{Action, Brief, DefragError, Event, Run},
         verify::DataHash,
@@ -91,7 +91,8 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
     async fn begin(&self) -> Result<RunView, JournalError> {
         let view = self.journal.run(self.run).await?;
         let view = view.ok_or_else(|| JournalError::Read(format!("run {} is not there", self.run)))?;
-        self.journal.append(self.run, Entry::Started { mode: self.policy.mode, term: self.term }).await?;
+        let (mode, compares) = (self.policy.mode, self.policy.verify == VerifyPolicy::Hash);
+        self.journal.append(self.run, Entry::Started { mode, term: self.term, compares }).await?;
         Ok(view)
     }
 
@@ -99,8 +100,11 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         let ledger = ledger::read(self.journal, &view.request.cluster).await?;
         let mut past = PlanHistory::of(&ledger);
         if view.request.trigger == Trigger::Manual {
-            // The caller knows of earlier attempts, but not whether one is still in progress.
+            // The operator knows of earlier attempts, but not whether one is still under way.
             past.attempts.clear();
+            if !ledger.continues(view) {
+                past.work.done.clear();
+            }
         }
         Ok(Brief {
             policy: self.policy.clone(),

@@ -133,7 +133,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                     Err(error) => return Err(error),
                 }
             }
-            // Only an operator's request has no alerts.
+            // Its alerts are resolved, and what it still has to compare is in the holder's note.
+            None if what.alerts.is_empty() => return Ok(OfferOutcome::NotTheHolder),
             Some(taken) if what.alerts.is_empty() => return Ok(over(taken.run)),
             _ => {
                 let taken_as = taken.filter(|_| new.is_empty()).map(|taken| taken.run);

@@ -220,7 +220,7 @@ async fn one_of_two_replicas_acts_and_its_journal_says_under_which_term() {
     assert_eq!(world.etcd.order(), [3, 2, 1]);
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
     let started = first.shared.journal.entries().into_iter().find(|entry| matches!(entry, Entry::Started { .. }));
-    assert_eq!(started, Some(Entry::Started { mode: Mode::Enforce, term: Some(Term(1)) }));
+    assert_eq!(started, Some(Entry::Started { mode: Mode::Enforce, term: Some(Term(1)), compares: false }));
 }
 
 #[tokio::test(start_paused = true)]

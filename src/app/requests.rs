@@ -287,7 +287,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         self.shared.journal.append(run, Entry::Resolved { alerts: gone.clone() }).await?;
         self.forward_resolved(view, &gone);
-        if left.is_empty() && self.is_cancellable(view) {
+        // What was defragmented is compared all the same.
+        if left.is_empty() && self.is_cancellable(view) && !ledger.earlier_work().uncompared {
             self.end_unbegun(view, Outcome::Stopped { reason: Reason::Resolved }).await?;
             return Ok(Some(run));
         }

@@ -21,7 +21,7 @@ use crate::{
         history::{Outcome, Request, RunId, RunView},
         lock::Term,
         plan::{Plan, PlanHistory},
-        policy::Policy,
+        policy::{Policy, VerifyPolicy},
         reason::Reason,
     },
     ports::{etcd::Etcd, journal::Journal, progress::Progress},
@@ -328,9 +328,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 }
 
-/// Whether these facts show that nothing is left to do.
+/// Whether these facts show that nothing is left to do, and nothing to compare.
 fn is_satisfied(ledger: &Ledger, policy: &Policy, facts: &ClusterFacts) -> bool {
-    !facts.has_alarm(AlarmKind::NoSpace) && Plan::new(facts, policy, &PlanHistory::of(ledger)).is_satisfied()
+    let past = PlanHistory::of(ledger);
+    let compares = past.work.uncompared && policy.verify == VerifyPolicy::Hash;
+    !compares && !facts.has_alarm(AlarmKind::NoSpace) && Plan::new(facts, policy, &past).is_satisfied()
 }
 
 /// Returns when the process is to end; a closed channel means that, too.

@@ -1,11 +1,16 @@
 //! `defragd approve`, `defragd pause`, `defragd resume`, `defragd cancel`: actions on the running server.
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf, sync::Arc};
 
 use serde_json::{Value, json};
 
 use super::Exit;
-use crate::{adapters::outgoing::ControlClient, core::time::Time};
+use crate::{
+    adapters::{journal::SqliteJournal, outgoing::ControlClient},
+    app::ledger,
+    core::{order::Order, time::Time},
+    ports::{clock::SystemClock, journal::Journal},
+};
 
 /// The server, and who is acting.
 #[derive(Debug, clap::Args)]
@@ -56,6 +61,9 @@ pub(super) struct ResumeArgs {
     /// What you found or fixed, for the journal
     #[arg(long, default_value = "", value_name = "TEXT")]
     reason: String,
+    /// Resume in the journal of this directory, where no `defragd serve` runs
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token_file", "ca_file"])]
+    data_dir: Option<PathBuf>,
     #[command(flatten)]
     server: Server,
 }
@@ -73,9 +81,13 @@ pub(super) struct CancelArgs {
 }
 
 impl Server {
-    async fn post(&self, path: [&str; 3], mut body: Value) -> anyhow::Result<Value> {
+    fn by(&self) -> String {
         let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
-        body["by"] = json!(self.by.clone().unwrap_or_else(user));
+        self.by.clone().unwrap_or_else(user)
+    }
+
+    async fn post(&self, path: [&str; 3], mut body: Value) -> anyhow::Result<Value> {
+        body["by"] = json!(self.by());
         let client = ControlClient::new(&self.url, self.token_file.as_ref(), self.ca_file.as_ref())?;
         Ok(client.post(path, &body).await?)
     }
@@ -100,7 +112,14 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<Exit> {
 }
 
 pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
-    args.server.post(["clusters", &args.cluster, "resume"], json!({ "reason": args.reason })).await?;
+    if let Some(dir) = &args.data_dir {
+        let journal = SqliteJournal::open(dir, Arc::new(SystemClock))?;
+        let last_ended = ledger::read(&journal, &args.cluster).await?.last_ended();
+        let order = Order::Resume { by: args.server.by(), reason: args.reason, last_ended };
+        journal.order(&args.cluster, order).await?;
+    } else {
+        args.server.post(["clusters", &args.cluster, "resume"], json!({ "reason": args.reason })).await?;
+    }
     writeln!(std::io::stdout(), "Cluster {} is resumed: the pause is over and the breaker is closed.", args.cluster)?;
     Ok(Exit::Done)
 }

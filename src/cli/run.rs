@@ -32,7 +32,7 @@ use crate::{
     app::{
         claims::Claims,
         cluster::stop_channel,
-        driver, gates,
+        driver, gates, ledger,
         serve::{RENEWAL_INTERVAL, connect},
     },
     core::{
@@ -40,6 +40,7 @@ use crate::{
         gate::GateResult,
         history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunStep, RunView, Trigger},
         plan::{Decision, Plan},
+        policy::Mode,
         reason::Reason,
         story,
         verify::Verification,
@@ -79,11 +80,22 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let cluster = args::one_cluster(settings, args.cluster.as_deref())?;
     let etcd = connect(&cluster)?;
     let gates = gates::of(&cluster)?;
-    let journal = SqliteJournal::open(&args::data_dir(args.data_dir), Arc::new(SystemClock))?;
+    let data_dir = args::data_dir(args.data_dir);
+    let journal = SqliteJournal::open(&data_dir, Arc::new(SystemClock))?;
     // This process now holds the journal alone, so an open manual run in it has lost its process.
     for view in journal.open_runs().await?.iter().filter(|view| view.request.trigger == Trigger::Manual) {
         let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
         journal.append(view.id, Entry::Finished(outcome)).await?;
+    }
+    let mismatch = ledger::read(&journal, &cluster.name).await?.mismatch();
+    if let Some(reason) = mismatch.filter(|_| cluster.policy.mode != Mode::Observe) {
+        let request = Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new() };
+        let (run, outcome) = (journal.accept(request).await?, Outcome::Refused { reason });
+        journal.append(run, Entry::Finished(outcome.clone())).await?;
+        write_result(args.output, journal.run(run).await?.as_ref(), &outcome)?;
+        let (name, dir) = (&cluster.name, data_dir.display());
+        eprintln!("Replace the member that differs, then run `defragd resume --cluster {name} --data-dir {dir}`.");
+        return Ok(Exit::Refused);
     }
     let progress = Terminal::start();
     // Before the request is recorded: if the lock refuses it, there is no request.

@@ -29,7 +29,7 @@ use super::{
     cluster::{AlarmKind, ClusterFacts, MemberId},
     estimate::Speeds,
     history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
-    note::{Mismatch, StandingRequest, SuccessionNote},
+    note::{EarlierWork, Mismatch, StandingRequest, SuccessionNote},
     order::{self, Order, OrderRecord},
     policy::{Mode, Policy},
     reason::Reason,
@@ -259,13 +259,7 @@ impl Ledger {
 
     /// The next run of an open request: due now or later.
     pub fn next_attempt(&self, now: Timestamp) -> Option<NextAttempt> {
-        // An operator saw how their own run ended. Unless it did the work, an alert's request stays open as before.
-        let is_typed = |run: &RunView| {
-            let by_operator = run.request.trigger == Trigger::Manual && run.open_alerts().next().is_none();
-            by_operator && !(run.is_broken_off() && run.approved.is_some())
-        };
-        let tells = |run: &&RunView| !is_typed(run) || is_satisfied(run);
-        let chain: Vec<_> = self.runs.iter().rev().filter(tells).take_while(|run| leaves_standing(run)).collect();
+        let chain = self.chain(None);
         let last = *chain.first()?;
         let ended = last.finished_at?;
         let alerts = alerts_of(&chain);
@@ -285,21 +279,63 @@ impl Ledger {
             Some(tries) if !last.is_broken_off() && has_been(ended, now) => after(ended, backoff::retry_after(tries)),
             _ => resumes_at(last, ended, now),
         };
-        (!alerts.is_empty()).then(|| next(Trigger::Retry, at, alerts))
+        (!alerts.is_empty() || self.earlier_work().uncompared).then(|| next(Trigger::Retry, at, alerts))
+    }
+
+    /// The ended attempts at the standing request before this run, newest first.
+    fn chain(&self, before: Option<RunId>) -> Vec<&RunView> {
+        let runs = self.runs.iter().rev().filter(|run| before.is_none_or(|before| run.id < before));
+        runs.filter(tells_of_request).take_while(|run| leaves_standing(run)).collect()
+    }
+
+    /// Whether this run of an operator continues another one.
+    pub fn continues(&self, run: &RunView) -> bool {
+        self.chain(Some(run.id)).first().is_some_and(|last| last.request.trigger == Trigger::Manual)
+    }
+
+    /// What was done under the standing request, also by the last lock holder.
+    pub fn earlier_work(&self) -> EarlierWork {
+        let open = self.runs.iter().rev().find(|run| run.outcome.is_none());
+        let chain = self.chain(open.map(|run| run.id));
+        let attempts = || open.into_iter().chain(chain.iter().copied());
+        let inherited_after = self.inherited.as_ref().and_then(|inherited| inherited.inherited_after);
+        // One that was open when the note was read has started again since.
+        let is_later =
+            |run: &RunView| inherited_after.is_none_or(|after| run.id > after || (run.id == after && run.starts > 1));
+        let ended = |run: &&RunView| run.outcome.is_some() && is_later(run) && tells_of_request(run);
+        let is_over = self.runs.iter().filter(ended).any(|run| !leaves_standing(run));
+        let inherited = self.inherited.as_ref().and_then(|inherited| inherited.request.as_ref()).filter(|_| !is_over);
+        let mut work = inherited.map_or_else(EarlierWork::default, |request| request.work.clone());
+        match attempts().find_map(|run| Some((run, run.uncompared?))) {
+            Some((run, uncompared)) if is_later(run) => work.uncompared = uncompared,
+            Some((_, uncompared)) => work.uncompared |= uncompared,
+            None => {}
+        }
+        if attempts().any(starts_cooldown) {
+            work.done.clear();
+        }
+        let done = |result: &&MemberResult| matches!(result.end, MemberEnd::Defragmented { .. });
+        let results = attempts().take_while(|run| !starts_cooldown(run)).flat_map(|run| &run.members);
+        work.done.extend(results.filter(done).map(|result| result.intent.member_id));
+        work
     }
 
     /// The open request, for the next lock holder.
     pub fn standing_request(&self, now: Timestamp) -> Option<StandingRequest> {
         let open = self.runs.iter().rev().find(|run| run.outcome.is_none() && run.cancelled.is_none());
+        let work = self.earlier_work();
+        // The next holder may never learn how far a run has come that is under way now.
         let of = |run: &RunView| StandingRequest {
             trigger: run.request.trigger,
             alerts: run.open_alerts().cloned().collect(),
             approved_by: run.approved.as_ref().map(|approval| approval.by.clone()),
+            work: EarlierWork { uncompared: run.compares || work.uncompared, ..work.clone() },
         };
         let next = |next: NextAttempt| StandingRequest {
             trigger: next.trigger,
             alerts: next.alerts,
             approved_by: next.approved_by,
+            work: work.clone(),
         };
         open.map(of).or_else(|| self.next_attempt(now).map(next))
     }
@@ -373,10 +409,9 @@ impl Ledger {
     }
 
     pub(super) fn touched_of_its_own(&self) -> impl Iterator<Item = Timestamp> {
-        // A stopped run costs nothing: the next one does the rest of its work.
         self.runs
             .iter()
-            .filter(|run| run.touched_a_member() && !run.is_broken_off())
+            .filter(|run| run.outcome.is_none() && run.touched_a_member() || starts_cooldown(run))
             .map(|run| run.finished_at.unwrap_or(run.accepted_at))
     }
 }
@@ -407,6 +442,17 @@ fn alerts_of(chain: &[&RunView]) -> Vec<AlertKey> {
         resolved.extend(&run.resolved);
     }
     Vec::new()
+}
+
+/// An operator saw how their own run ended. Unless it did the work, an alert's request stays open as before.
+fn tells_of_request(run: &&RunView) -> bool {
+    let by_operator = run.request.trigger == Trigger::Manual && run.open_alerts().next().is_none();
+    !by_operator || (run.is_broken_off() && run.approved.is_some()) || is_satisfied(run)
+}
+
+/// A run that was broken off costs nothing: the next one does the rest of its work.
+fn starts_cooldown(run: &RunView) -> bool {
+    run.outcome.is_some() && run.touched_a_member() && !run.is_broken_off()
 }
 
 /// Whether a run left its request open.

@@ -4,9 +4,10 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::core::{
     fixture,
-    history::{Approval, Intent, MemberEnd, Request, RunId, Sizes},
-    plan::PlanHistory,
+    history::{Approval, Entry, Intent, MemberEnd, Record, Request, RunId, Sizes},
+    plan::{Plan, PlanHistory},
     policy::Need,
+    verify::{HashVerdict, Verification},
     window::{Schedule, Window},
 };
 
@@ -66,6 +67,8 @@ fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView
         steps: Vec::new(),
         gates: Vec::new(),
         verification: None,
+        compares: false,
+        uncompared: None,
         starts: 0,
         repeats: 0,
         repeats_since: None,
@@ -372,6 +375,69 @@ fn only_alerts_that_still_fire_are_tried_again() {
     // What was resolved is not restored from an earlier run.
     let before = RunView { resolved: Vec::new(), ..last.clone() };
     assert_eq!(ledger(vec![before, last]).next_attempt(at(0.0)), None);
+}
+
+fn snapshot_open() -> Outcome {
+    let reason = Reason::SnapshotOpen { member: "etcd-3".to_owned(), open: 1, waited: Duration::ZERO };
+    Outcome::Stopped { reason }
+}
+
+#[test]
+fn a_request_stands_until_the_data_is_compared_although_its_alerts_are_resolved() {
+    let last =
+        RunView { uncompared: Some(true), resolved: keys(&["1"]), ..run(Trigger::Alert, 0.0, snapshot_open(), true) };
+    let of = |run: &RunView| ledger(vec![run.clone()]).next_attempt(at(0.0)).map(|next| next.alerts);
+    assert_eq!(of(&last), Some(Vec::new()));
+    assert_eq!(of(&RunView { uncompared: Some(false), ..last.clone() }), None);
+    let again = |uncompared| RunView { id: RunId(2), uncompared, ..run(Trigger::Retry, 1.0, refused(), false) };
+    assert!(ledger(vec![last.clone(), again(None)]).earlier_work().uncompared, "the newest that says something");
+    assert!(!ledger(vec![last.clone(), again(Some(false))]).earlier_work().uncompared);
+    let done = RunView { id: RunId(2), ..run(Trigger::Retry, 1.0, Outcome::NothingToDo, false) };
+    assert!(!ledger(vec![last, done]).earlier_work().uncompared, "the request is over");
+}
+
+#[test]
+fn the_journal_tells_whether_a_comparison_is_due() {
+    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: keys(&["1"]) };
+    let verification = Verification { revision: 7, hashes: Vec::new(), verdict: HashVerdict::Equal };
+    let defragmented = || Entry::Result(defragmented(sizes(9, 1), sizes(1, 1)));
+    let not_sent = || Entry::Result(result(sizes(9, 1), MemberEnd::NotSent { reason: Reason::OperatorStop }));
+    let started = |compares| Entry::Started { mode: Mode::Enforce, term: None, compares };
+    for (entries, expected) in [
+        (vec![started(false), defragmented()], None),
+        (vec![started(true), not_sent()], None),
+        (vec![started(true), defragmented()], Some(true)),
+        (vec![started(true), defragmented(), Entry::Verified(verification.clone())], Some(false)),
+        (vec![started(true), Entry::Verified(verification.clone()), defragmented()], Some(true)),
+    ] {
+        let all = std::iter::once(Entry::Accepted(request.clone())).chain(entries.clone());
+        let view = RunView::fold(all.map(|entry| Record { run: RunId(1), at: at(0.0), entry })).remove(0);
+        assert_eq!(view.uncompared, expected, "{entries:?}");
+    }
+}
+
+#[test]
+fn members_that_a_broken_off_attempt_has_done_are_done_until_the_request_is_or_a_cooldown_begins() {
+    let first = run(Trigger::Alert, 0.0, snapshot_open(), true);
+    let next = |outcome, touched| RunView { id: RunId(2), ..run(Trigger::Retry, 1.0, outcome, touched) };
+    let waits = RunView { id: RunId(3), ..waiting(Trigger::Retry, 2.0) };
+    let done = |runs: Vec<RunView>| PlanHistory::of(&ledger(runs)).work.done;
+    let one = BTreeSet::from([MemberId(1)]);
+    assert_eq!(done(vec![first.clone()]), one);
+    assert_eq!(done(vec![first.clone(), waits.clone()]), one);
+    assert_eq!(done(vec![first.clone(), next(refused(), false), waits.clone()]), one);
+    assert_eq!(done(vec![first.clone(), next(failed(), true), waits.clone()]), BTreeSet::new(), "a cooldown follows");
+    assert_eq!(done(vec![first.clone(), next(Outcome::Succeeded, true), waits]), BTreeSet::new(), "another request");
+    let (book, mut facts) = (ledger(vec![first]), fixture::cluster(3));
+    let pending = |facts: &ClusterFacts, policy: &Policy| {
+        let plan = Plan::new(facts, policy, &PlanHistory::of(&book));
+        plan.pending().map(|(step, _)| step.member_id.0).collect::<Vec<_>>()
+    };
+    let policy = Policy { emergency: true, ..Policy::default() };
+    assert_eq!(pending(&facts, &policy), [3, 2]);
+    fixture::status_mut(&mut facts, 1).quota = Some(ByteSize::mib(1100));
+    assert_eq!(pending(&facts, &policy), [3, 2, 1], "a file is near its quota");
+    assert_eq!(pending(&facts, &Policy { emergency: false, ..policy }), [3, 2]);
 }
 
 #[test]

@@ -128,13 +128,13 @@ mod tests {
         let same = Some(sizes(1000, 100));
         assert_eq!(label(&attempt(MemberEnd::Unconfirmed { after: same }), &now(1000, 100)), None);
         let reason = Reason::DeadlineExceeded { member: "etcd-1".to_owned(), deadline: Duration::from_secs(1) };
-        assert_eq!(label(&attempt(MemberEnd::Failed { reason, after: same }), &now(1000, 100)), None);
+        assert_eq!(label(&attempt(MemberEnd::Failed { reason, after: same, took: None }), &now(1000, 100)), None);
     }
 
     #[test]
     fn a_full_disk_waits_for_an_operator_whether_reported_or_shown_by_a_crash() {
         let member = || "etcd-1".to_owned();
-        let failed = |reason| attempt(MemberEnd::Failed { reason, after: None });
+        let failed = |reason| attempt(MemberEnd::Failed { reason, after: None, took: None });
         let full = failed(Reason::DiskFull { member: member(), detail: "no space left on device".to_owned() });
         let lost = failed(Reason::ConnectionLost { member: member(), detail: "eof".to_owned() });
         let of = |version: &str| Status { version: version.to_owned(), ..now(1000, 100) };

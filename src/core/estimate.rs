@@ -59,6 +59,7 @@ impl Speeds {
         let copied = result.intent.before.db_size_in_use;
         let unavailable = match &result.end {
             MemberEnd::Defragmented { took, unavailable, .. } => unavailable.unwrap_or(*took),
+            MemberEnd::Failed { took: Some(took), .. } => *took,
             // It took longer than that.
             MemberEnd::Failed { reason: Reason::DeadlineExceeded { deadline, .. }, .. } => *deadline,
             _ => return,
@@ -154,8 +155,19 @@ mod tests {
     fn a_deadline_that_was_exceeded_says_how_slow_it_was_at_the_least() {
         let mut slow = result(1, ByteSize::mb(500), Duration::ZERO, None);
         let (member, deadline) = ("etcd-1".to_owned(), Duration::from_secs(100));
-        slow.end = MemberEnd::Failed { reason: Reason::DeadlineExceeded { member, deadline }, after: None };
+        slow.end = MemberEnd::Failed { reason: Reason::DeadlineExceeded { member, deadline }, after: None, took: None };
         assert!((seconds(&Speeds::of(&[slow]), 1) - 200.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn a_lost_answer_says_how_slow_it_was_only_where_its_end_was_seen() {
+        let lost = |took| {
+            let reason = Reason::ConnectionLost { member: "etcd-1".to_owned(), detail: "reset".to_owned() };
+            let end = MemberEnd::Failed { reason, after: None, took };
+            Speeds::of(&[MemberResult { end, ..result(1, ByteSize::mb(500), Duration::ZERO, None) }])
+        };
+        assert!((seconds(&lost(Some(Duration::from_secs(100))), 1) - 200.0).abs() < 0.01);
+        assert_eq!(lost(None), Speeds::default());
     }
 
     #[test]

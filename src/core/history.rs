@@ -162,6 +162,14 @@ pub enum MemberEnd {
         reason: Reason,
         /// The last measured sizes, if any.
         after: Option<Sizes>,
+        /// From sending Defragment to its end, where the answer was lost and the member was seen to do it.
+        #[serde(
+            default,
+            rename = "took_seconds",
+            with = "wire::maybe_seconds",
+            skip_serializing_if = "Option::is_none"
+        )]
+        took: Option<Duration>,
     },
     /// defragd exited during the defragmentation. The member was found idle afterwards; the sizes show whether the
     /// defragmentation finished.
@@ -337,6 +345,9 @@ pub enum Entry {
         /// The term of the lock; `None` without a lock.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         term: Option<Term>,
+        /// Whether the members' data is to be compared at the end.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        compares: bool,
     },
     /// Something other than Defragment is about to be sent.
     Step(RunStep),
@@ -425,7 +436,12 @@ pub struct RunView {
     /// The result of the comparison of the members' data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
-    /// How often it was started: more than once after a crash.
+    #[serde(skip)]
+    pub(super) compares: bool,
+    /// Whether a member was defragmented whose data is to be compared and was not since; `None` if none was.
+    #[serde(skip)]
+    pub(super) uncompared: Option<bool>,
+    /// How often it was begun: more than once after a crash.
     pub starts: u32,
     /// How many earlier runs had the same result, changed nothing, and were deleted.
     pub repeats: u32,
@@ -477,6 +493,8 @@ impl RunView {
                     steps: Vec::new(),
                     gates: Vec::new(),
                     verification: None,
+                    compares: false,
+                    uncompared: None,
                     starts: 0,
                     repeats: 0,
                     repeats_since: None,
@@ -500,16 +518,23 @@ impl RunView {
                     view.cancelled_at = Some(at);
                 }
                 Entry::Forwarded(to) => view.forwarded_to = Some(to),
-                Entry::Started { .. } => {
+                Entry::Started { compares, .. } => {
+                    view.compares = compares;
                     view.started_at = view.started_at.or(Some(at));
                     view.starts += 1;
                 }
                 Entry::Step(step) => view.steps.push(step),
                 Entry::Gate(result) => view.gates.push(result),
-                Entry::Verified(verification) => view.verification = Some(verification),
+                Entry::Verified(verification) => {
+                    view.verification = Some(verification);
+                    view.uncompared = Some(false);
+                }
                 Entry::Intent(intent) => view.open_intent = Some(intent),
                 Entry::Result(result) => {
                     view.open_intent = None;
+                    if view.compares && !matches!(result.end, MemberEnd::NotSent { .. }) {
+                        view.uncompared = Some(true);
+                    }
                     view.members.push(result);
                 }
                 Entry::Finished(outcome) => {

@@ -30,10 +30,9 @@ pub enum NoteError {
     Newer { version: u32 },
 }
 
-/// Raised with every change that an older release would misunderstand.
+/// Raised with every change that an older release would misunderstand. A note has the lowest version whose readers
+/// understand it: see [`SuccessionNote::lowest_version`].
 const VERSION: u32 = 2;
-/// The version of a digest without a mismatch, which is all that version 2 added: older releases may read it.
-const WITHOUT_MISMATCH: u32 = 1;
 /// More than a day's runs and than any breaker counts; the newest are kept.
 const MAX_TIMES: usize = 100;
 
@@ -83,6 +82,20 @@ pub struct StandingRequest {
     pub alerts: Vec<AlertKey>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
+    /// What was done under it.
+    #[serde(flatten)]
+    pub work: EarlierWork,
+}
+
+/// What the earlier attempts at a request have done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierWork {
+    /// The members that were defragmented under it, since the last cooldown.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub done: BTreeSet<MemberId>,
+    /// A member was defragmented, and the members' data is to be compared yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncompared: bool,
 }
 
 /// A mismatch of the members' data.
@@ -202,7 +215,7 @@ impl SuccessionNote {
     ) -> String {
         holder.clone_into(&mut self.holder);
         (self.term, self.run_since, self.request) = (term, run_since, request);
-        self.version = if self.mismatch.is_some() { VERSION } else { WITHOUT_MISMATCH };
+        self.version = self.lowest_version();
         for times in [&mut self.touched, &mut self.failures] {
             while times.len() > MAX_TIMES {
                 times.pop_first();
@@ -212,12 +225,27 @@ impl SuccessionNote {
         serde_json::to_string(&self).unwrap_or_default()
     }
 
+    /// From which version on readers understand it.
+    fn lowest_version(&self) -> u32 {
+        let of_mismatch = if self.mismatch.is_some() { 2 } else { 1 };
+        let of_trigger = match self.request.as_ref().map(|request| request.trigger) {
+            Some(Trigger::Schedule) => 2,
+            None | Some(Trigger::Alert | Trigger::Manual | Trigger::Retry) => 1,
+        };
+        of_mismatch.max(of_trigger)
+    }
+
     pub fn read(text: &str) -> Result<Self, NoteError> {
-        let digest: Self = serde_json::from_str(text)?;
-        if digest.version > VERSION {
-            return Err(NoteError::Newer { version: digest.version });
+        /// The rest of a newer note may be unreadable.
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
         }
-        Ok(digest)
+        let Versioned { version } = serde_json::from_str(text)?;
+        if version > VERSION {
+            return Err(NoteError::Newer { version });
+        }
+        Ok(serde_json::from_str(text)?)
     }
 }
 

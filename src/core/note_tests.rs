@@ -28,7 +28,7 @@ fn attempt(member: u64, reason: Option<Reason>) -> MemberResult {
         non_blocking: false,
     };
     let end = match reason {
-        Some(reason) => MemberEnd::Failed { reason, after: None },
+        Some(reason) => MemberEnd::Failed { reason, after: None, took: None },
         None => MemberEnd::Defragmented { after: sizes(500), took: Duration::from_secs(1), unavailable: None },
     };
     MemberResult { intent, end }
@@ -53,6 +53,8 @@ fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> Run
         steps: Vec::new(),
         gates: Vec::new(),
         verification: None,
+        compares: false,
+        uncompared: None,
         starts: 1,
         repeats: 0,
         repeats_since: None,
@@ -170,6 +172,46 @@ fn a_note_of_a_newer_release_is_not_guessed_at() {
     assert!(SuccessionNote::read("").is_err());
     let additional = SuccessionNote::read(r#"{"version": 1, "holder": "x", "term": 1, "weather": "fine"}"#);
     assert!(additional.is_ok(), "what is only added is no other version");
+}
+
+#[test]
+fn a_note_claims_no_version_whose_readers_do_not_know_its_trigger() {
+    /// What readers of each version know.
+    const KNOWN: [&[&str]; 2] = [&["alert", "manual", "retry"], &["alert", "manual", "retry", "schedule"]];
+    for trigger in Trigger::ALL {
+        let request = StandingRequest { trigger, alerts: Vec::new(), approved_by: None, work: EarlierWork::default() };
+        let note = Ledger::default().digest().write("one", Term(7), None, Some(request));
+        let version = SuccessionNote::read(&note).expect("readable").version;
+        let lowest = (1..).zip(KNOWN).find(|(_, known)| known.contains(&trigger.label())).expect("a version knows it");
+        assert_eq!(version, lowest.0, "{trigger:?}");
+    }
+}
+
+#[test]
+fn a_newer_note_is_refused_for_its_version_whatever_else_is_in_it() {
+    let error = SuccessionNote::read(r#"{"version": 99, "request": {"trigger": "unheard of"}}"#).expect_err("newer");
+    let error = error.to_string();
+    assert!(error.contains("version 99") && error.contains("upgrade"), "{error}");
+}
+
+#[test]
+fn what_was_done_under_a_request_goes_to_the_next_holder_until_it_is_over() {
+    let snapshot = Reason::SnapshotOpen { member: "etcd-3".to_owned(), open: 1, waited: Duration::ZERO };
+    let mut broken_off = run(1, 1, Outcome::Stopped { reason: snapshot.clone() }, vec![attempt(1, None)]);
+    broken_off.request.alerts = vec![AlertKey::new("1".to_owned(), "t")];
+    broken_off.uncompared = Some(true);
+    let first = Ledger { runs: vec![broken_off.clone()], ..Ledger::default() };
+    let note = first.digest().write("one", Term(7), None, first.standing_request(at(2)));
+    let inherited =
+        SuccessionNote { inherited_after: Some(RunId(0)), ..SuccessionNote::read(&note).expect("readable") };
+    let mut next = Ledger { inherited: Some(inherited), ..Ledger::default() };
+    let work = EarlierWork { done: BTreeSet::from([MemberId(1)]), uncompared: true };
+    assert_eq!(next.earlier_work(), work);
+    next.runs.push(RunView { members: vec![attempt(2, None)], uncompared: Some(false), ..broken_off });
+    let both = EarlierWork { done: BTreeSet::from([MemberId(1), MemberId(2)]), uncompared: false };
+    assert_eq!(next.earlier_work(), both, "compared here since");
+    next.runs.push(succeeded(2, 3));
+    assert_eq!(next.earlier_work(), EarlierWork::default(), "the request is over");
 }
 
 #[test]

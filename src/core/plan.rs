@@ -17,6 +17,7 @@ use super::{
     estimate::{Estimate, Speeds},
     explain,
     history::MemberResult,
+    note::EarlierWork,
     policy::{LeaderPolicy, Need, OpenSnapshotPolicy, Policy},
     reason::Reason,
     safety,
@@ -27,6 +28,8 @@ use super::{
 pub struct PlanHistory {
     /// The members that this run has dealt with.
     pub done: BTreeSet<MemberId>,
+    /// What earlier attempts at the same request have done.
+    pub work: EarlierWork,
     /// The last attempt on each member in earlier runs, which limits automation.
     pub attempts: BTreeMap<MemberId, MemberResult>,
     /// How fast members were defragmented before.
@@ -44,7 +47,7 @@ impl PlanHistory {
         let attempts = ledger.attempts();
         let non_blocking = attempts.values().filter(|last| last.intent.non_blocking);
         let non_blocking = non_blocking.map(|last| last.intent.member_id).collect();
-        Self { attempts, non_blocking, speeds: ledger.speeds(), ..Self::default() }
+        Self { attempts, non_blocking, speeds: ledger.speeds(), work: ledger.earlier_work(), ..Self::default() }
     }
 
     /// Records the snapshots on the metrics pages.
@@ -148,6 +151,7 @@ impl Plan {
             matches!(
                 reason,
                 Reason::NotNeeded { .. }
+                    | Reason::AlreadyDone
                     | Reason::RuleNotMet { .. }
                     | Reason::NoGain { .. }
                     | Reason::LeaderSkipped
@@ -199,7 +203,9 @@ impl<'a> Place<'a> {
 
 fn decide(facts: &ClusterFacts, member: &MemberFacts, policy: &Policy, past: &PlanHistory) -> Decision {
     let last = past.attempts.get(&member.member.id);
-    let wanted = if past.done.contains(&member.member.id) {
+    // There is no cooldown between the attempts at one request; what overrides it, overrides this.
+    let done_before = past.work.done.contains(&member.member.id) && !(policy.emergency && emergency(facts));
+    let wanted = if done_before || past.done.contains(&member.member.id) {
         Err(Reason::AlreadyDone)
     } else if member.member.is_learner {
         Err(Reason::Learner)

@@ -40,8 +40,8 @@ pub enum Reason {
     /// The member is a learner. etcd refuses Defragment on learners.
     #[error("is a learner: etcd refuses Defragment on learners")]
     Learner,
-    /// This run has finished with the member.
-    #[error("already done in this run")]
+    /// This run has finished with the member, or an earlier attempt at the same request has.
+    #[error("already defragmented under this request")]
     AlreadyDone,
     /// The member is the leader, and the policy says `leader: skip`.
     #[error("is the leader, and the policy skips leaders")]

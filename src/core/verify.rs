@@ -90,6 +90,17 @@ impl Verification {
         (several.len() > 1).then_some(Self { revision, hashes: Vec::new(), verdict: HashVerdict::Unknown { detail } })
     }
 
+    /// The pairs of members whose hashes can be compared and differ.
+    fn differing(&self) -> BTreeSet<(MemberId, MemberId)> {
+        let pairs = self.hashes.iter().enumerate().flat_map(|(at, one)| {
+            let differs = |other: &&MemberHash| {
+                one.data.compact_revision == other.data.compact_revision && one.data.hash != other.data.hash
+            };
+            self.hashes[..at].iter().filter(differs).map(|other| (other.member_id, one.member_id))
+        });
+        pairs.collect()
+    }
+
     /// The reason, if the members hold different data.
     pub fn mismatch(&self) -> Option<Reason> {
         if self.verdict != HashVerdict::Different {
@@ -102,6 +113,43 @@ impl Verification {
         let each = holders.iter().map(|((_, hash), members)| format!("{hash:08x} on {}", members.join(", ")));
         let hashes = each.collect::<Vec<_>>().join("; ");
         Some(Reason::HashMismatch { revision: self.revision, hashes })
+    }
+}
+
+/// The readings of one comparison. A difference holds all automation until an operator resumes, and etcd's hash can be
+/// wrong for a moment, while a compaction is under way: it counts only if a second reading of all members shows it, too.
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    /// The members that every reading so far found to differ, and the last such reading.
+    differing: Option<(BTreeSet<(MemberId, MemberId)>, Verification)>,
+    /// How many readings said nothing.
+    unknown: u32,
+}
+
+impl Comparison {
+    /// Readings that say nothing, before it counts as not possible.
+    const MOST_UNKNOWN: u32 = 3;
+
+    /// Takes a reading of all members; gives the result, once there is one.
+    pub fn result(&mut self, reading: Verification) -> Option<Verification> {
+        match (&reading.verdict, self.differing.take()) {
+            (HashVerdict::Different, None) => {
+                self.differing = Some((reading.differing(), reading));
+                None
+            }
+            (HashVerdict::Different, Some((before, _))) if !before.is_disjoint(&reading.differing()) => Some(reading),
+            (HashVerdict::Equal, None) => Some(reading),
+            (HashVerdict::Equal | HashVerdict::Different, Some((_, before))) => {
+                let revision = before.revision;
+                let detail = format!("a reading at revision {revision} showed a difference that a second one did not");
+                Some(Verification { verdict: HashVerdict::Unknown { detail }, ..reading })
+            }
+            (HashVerdict::Unknown { .. }, before) => {
+                self.differing = before;
+                self.unknown += 1;
+                (self.unknown >= Self::MOST_UNKNOWN).then_some(reading)
+            }
+        }
     }
 }
 
@@ -145,6 +193,37 @@ mod tests {
             };
             assert_eq!(equal, expected, "{answers:?}");
             assert_eq!(told(answers).mismatch().is_some(), expected == Some(false), "{answers:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_difference_that_a_second_reading_shows_is_a_mismatch() {
+        let (equal, odd) = ([Some((1, 5)); 3], [Some((1, 5)), Some((1, 5)), Some((2, 5))]);
+        let (another, all) = ([Some((2, 5)), Some((1, 5)), Some((1, 5))], [Some((1, 5)), Some((2, 5)), Some((3, 5))]);
+        let (third_lost, odd_lost) = ([Some((1, 5)), Some((2, 5)), None], [Some((1, 5)), Some((1, 5)), None]);
+        // readings -> how many were needed, and equal, different or not known
+        let table: [(&[[Answer; 3]], usize, Option<bool>); 10] = [
+            (&[equal], 1, Some(true)),
+            (&[odd, odd], 2, Some(false)),
+            (&[odd, all], 2, Some(false)),
+            (&[odd, equal], 2, None),
+            (&[odd, third_lost], 2, None),
+            (&[third_lost, third_lost], 2, Some(false)),
+            (&[odd, odd_lost, odd], 3, Some(false)),
+            (&[odd, odd_lost, equal], 3, None),
+            (&[odd, odd_lost, odd_lost, odd_lost], 4, None),
+            (&[odd_lost, odd_lost, another, another], 4, Some(false)),
+        ];
+        for (readings, needed, expected) in table {
+            let mut comparison = Comparison::default();
+            let results: Vec<_> = readings.iter().filter_map(|answers| comparison.result(told(answers))).collect();
+            let [result] = results.as_slice() else { panic!("{readings:?}: {results:?}") };
+            let equal = match result.verdict {
+                HashVerdict::Equal => Some(true),
+                HashVerdict::Different => Some(false),
+                HashVerdict::Unknown { .. } => None,
+            };
+            assert_eq!((needed, equal), (readings.len(), expected), "{readings:?}: {result:?}");
         }
     }
 

@@ -87,7 +87,7 @@ fn entries() -> Vec<Entry> {
         Entry::Resolved { alerts },
         Entry::Approved { by: "ann".to_owned() },
         Entry::Cancelled(Cancellation { by: "ann".to_owned(), reason: String::new() }),
-        Entry::Started { mode: Mode::Enforce, term: Some(Term(7)) },
+        Entry::Started { mode: Mode::Enforce, term: Some(Term(7)), compares: false },
         Entry::Gate(gate),
         Entry::Step(RunStep::Compact { revision: u64::MAX }),
         Entry::Intent(intent()),

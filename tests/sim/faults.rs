@@ -145,6 +145,14 @@ pub enum Fault {
     DataDiffers {
         node: usize,
     },
+    /// The member's next hash is wrong, its data is not.
+    HashWrongOnce {
+        node: usize,
+    },
+    /// Clients write and delete so much at once that the member's file is fragmented again.
+    Fragments {
+        node: usize,
+    },
     /// Somebody takes a snapshot of this member.
     Snapshot {
         node: usize,
@@ -295,8 +303,10 @@ impl Schedule {
         requests::draw_upgrades(&mut schedule);
         due::draw(&mut schedule);
         servers::draw_data(&mut schedule);
+        servers::draw_wrong_hashes(&mut schedule);
         servers::draw_backups_without_space(&mut schedule);
         servers::draw_unknown_ends(&mut schedule);
+        servers::draw_fragmenting(&mut schedule);
         schedule
     }
 

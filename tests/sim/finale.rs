@@ -181,7 +181,9 @@ fn judge(world: &mut World, outcome: &Outcome, fault_free: bool) {
     let skipped = world.leader.filter(|_| policy.leader == LeaderPolicy::Skip);
     let loose = voters.iter().filter(|node| Some(**node) != skipped).find(|node| {
         let node = &world.nodes[**node];
-        wants(&policy, node.size, node.in_use, node.has_page.then_some(node.quota), false)
+        // One that was done under the same request before is not done again.
+        !world.watch.done_at_end.contains(&node.id())
+            && wants(&policy, node.size, node.in_use, node.has_page.then_some(node.quota), false)
     });
     // What a slow compaction frees after the wait for it is for the next run.
     if let Some(loose) = loose.filter(|_| policy.compaction.is_none()) {

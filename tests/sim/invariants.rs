@@ -70,6 +70,8 @@ pub struct RunLog {
     /// The open intent has had its RPC.
     sent: bool,
     failed: bool,
+    /// An operator withdrew its request, and with it what was to be compared.
+    withdrawn: bool,
     journal_failed: bool,
     gates: GateRecord,
     /// A Defragment of this run has had no good answer (yet).
@@ -127,8 +129,16 @@ pub struct Own {
     /// The last attempt on each member, and whether a person has resumed since.
     attempts: BTreeMap<MemberId, LastAttempt>,
     intending: Option<i64>,
-    /// The hashes that were seen since the last start of a run, with the revision.
-    hashes: Vec<(MemberId, u64, DataHash)>,
+    /// The hashes that were seen since the last start of a run or end of a member, each with the number of its reading.
+    hashes: Vec<(u64, MemberId, DataHash)>,
+    /// How often the members were asked for.
+    looks: u64,
+    /// What was done under the request that stands: the members that are defragmented, and whether their data is to be
+    /// compared yet.
+    done: Vec<MemberId>,
+    pub uncompared: bool,
+    /// Those that were done when the last run ended.
+    pub done_at_end: Vec<MemberId>,
 }
 
 /// The last attempt on a member, as far as a replica knows.
@@ -240,6 +250,7 @@ impl World {
 
     pub fn forget_observation(&mut self) {
         self.watch.seen = Deliveries { began: self.now, at: self.now, ..Deliveries::default() };
+        self.watch.looks += 1;
     }
 
     pub fn observe_members(&mut self, membership: &Membership) {
@@ -274,31 +285,97 @@ impl World {
         }
     }
 
-    pub fn observe_hash(&mut self, member: MemberId, revision: u64, answer: &Fact<DataHash>) {
+    pub fn observe_hash(&mut self, member: MemberId, answer: &Fact<DataHash>) {
         if let Ok(hash) = answer {
-            self.watch.hashes.push((member, revision, *hash));
+            let look = self.watch.looks;
+            self.watch.hashes.push((look, member, *hash));
         }
     }
 
+    /// The pairs of members that every reading in which they can be compared shows to differ, and that are at least two.
+    fn differing(&self) -> Option<(MemberId, MemberId)> {
+        let mut pairs: BTreeMap<(MemberId, MemberId), Vec<bool>> = BTreeMap::new();
+        for (at, (look, one, hash)) in self.watch.hashes.iter().enumerate() {
+            let same = self.watch.hashes[..at].iter().filter(|(of, ..)| of == look);
+            for (_, other, other_hash) in same.filter(|(.., other)| other.compact_revision == hash.compact_revision) {
+                pairs.entry((*other.min(one), *other.max(one))).or_default().push(other_hash.hash != hash.hash);
+            }
+        }
+        pairs
+            .into_iter()
+            .find(|(_, differ)| differ.len() > 1 && differ.iter().all(|differ| *differ))
+            .map(|(pair, _)| pair)
+    }
+
     /// A run does not end as if all were well over members whose hashes were seen to differ, nor without a comparison
-    /// where the owner wants one.
+    /// where the owner wants one; and no cluster is condemned for what one reading shows.
     fn check_verified(&mut self, run: RunId, outcome: &Outcome) {
-        if !matches!(outcome, Outcome::Succeeded) || self.schedule.policy.verify == VerifyPolicy::None {
+        if self.schedule.policy.verify == VerifyPolicy::None {
             return;
         }
-        let (hashes, compared) =
-            (self.watch.hashes.clone(), self.watch.runs.get(&run.0).is_some_and(|log| log.verified));
-        let odd = hashes.iter().enumerate().find_map(|(at, (one, revision, hash))| {
-            let differs = |(_, r, other): &&(MemberId, u64, DataHash)| {
-                r == revision && other.compact_revision == hash.compact_revision && other.hash != hash.hash
-            };
-            hashes[..at].iter().find(differs).map(|(other, ..)| (*one, *other))
-        });
-        if let Some((one, other)) = odd {
-            self.violate("verify", format!("run {run} succeeds, and {one} and {other} were seen to differ"));
+        let differing = self.differing();
+        let log = self.watch.runs.get(&run.0);
+        let compared = log.is_some_and(|log| log.verified);
+        let observes = log.is_none_or(|log| log.mode.is_none_or(|mode| mode == Mode::Observe));
+        // After a crash the verdict is in the journal, and the readings were another process's.
+        let read = !self.watch.hashes.is_empty();
+        match (outcome, differing) {
+            (Outcome::Succeeded, Some((one, other))) => {
+                self.violate("verify", format!("run {run} succeeds, and {one} and {other} were seen to differ"));
+            }
+            (Outcome::Succeeded, None) if !compared => {
+                self.violate("verify", format!("run {run} succeeds without a comparison"));
+            }
+            (Outcome::NothingToDo, _) if self.watch.uncompared && !observes => {
+                self.violate("verify", format!("run {run} ends, and what its request defragmented is not compared"));
+            }
+            (Outcome::Mismatched { .. }, None) if read => {
+                self.violate("verify", format!("run {run} ends as mismatched, and no two readings show a difference"));
+            }
+            _ => {}
         }
-        if !compared {
-            self.violate("verify", format!("run {run} succeeds without a comparison"));
+    }
+
+    /// What a run leaves for the next attempt at its request.
+    fn on_request(&mut self, run: RunId, entry: &Entry) {
+        let hash = self.schedule.policy.verify == VerifyPolicy::Hash;
+        match entry {
+            Entry::Result(result) if !matches!(result.end, MemberEnd::NotSent { .. }) => {
+                self.watch.uncompared = hash;
+                if matches!(result.end, MemberEnd::Defragmented { .. }) {
+                    self.watch.hashes.clear();
+                    self.watch.done.push(result.intent.member_id);
+                }
+            }
+            Entry::Verified(_) => self.watch.uncompared = false,
+            Entry::Accepted(request) if request.trigger == Trigger::Manual => self.watch.done.clear(),
+            Entry::Intent(intent) => {
+                let id = intent.member_id;
+                let own = self.watch.runs.get(&run.0).is_some_and(|log| log.dealt_with.contains(&id));
+                if self.watch.done.contains(&id) && !own && !self.overrides_limits() {
+                    self.violate("again", format!("run {run} chooses {id}, which its request has defragmented before"));
+                }
+            }
+            Entry::Cancelled(_) | Entry::Joined { .. } => {
+                let withdrawn = matches!(entry, Entry::Cancelled(_));
+                self.watch.uncompared &= !withdrawn;
+                self.watch.runs.entry(run.0).or_default().withdrawn = withdrawn;
+            }
+            Entry::Finished(outcome) => {
+                let manual = self.watch.is_manual(run.0);
+                self.watch.done_at_end = self.watch.done.clone();
+                let refused = matches!(outcome, Outcome::Refused { .. }) && !self.watch.has_dealt_with_a_member(run.0);
+                if !outcome.is_broken_off() && !refused || manual {
+                    self.watch.done.clear();
+                }
+                let stands =
+                    matches!(outcome, Outcome::Failed { .. } | Outcome::Refused { .. } | Outcome::Interrupted { .. });
+                let withdrawn = self.watch.runs.get(&run.0).is_some_and(|log| log.withdrawn);
+                if withdrawn || !outcome.is_broken_off() && (!stands || manual) {
+                    self.watch.uncompared = false;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -540,7 +617,9 @@ impl World {
     /// A voter other than this one that still needs a defragmentation in the run under way.
     pub fn waiting(&self, seen: &Deliveries, but: MemberId) -> Option<MemberId> {
         let started = self.watch.runs.iter().rev().find(|(_, run)| run.started && run.outcome.is_none());
-        let dealt_with = started.map(|(_, run)| run.dealt_with.clone()).unwrap_or_default();
+        let mut dealt_with = started.map(|(_, run)| run.dealt_with.clone()).unwrap_or_default();
+        // A run of the same request was broken off after them.
+        dealt_with.extend(&self.watch.done);
         let members = seen.membership.iter().flat_map(|membership| &membership.members);
         let mut waiting = members.filter(|member| {
             member.id != but
@@ -558,9 +637,9 @@ impl World {
         started.is_some_and(|run| run.dealt_with.contains(&id))
     }
 
-    /// By the run under way, or left to a person.
+    /// By the run under way or an earlier attempt at its request, or left to a person.
     pub fn is_dealt_with(&self, id: MemberId) -> bool {
-        self.is_done(id) || self.held_back(&self.watch.seen, id, false)
+        self.is_done(id) || self.watch.done.contains(&id) || self.held_back(&self.watch.seen, id, false)
     }
 
     /// Within one run the cluster and its members stay the same.
@@ -671,7 +750,7 @@ impl World {
             Entry::Verified(_) => log.verified = true,
             // More than once after a crash: the run is gone on with, everything is measured anew, and the
             // journal of the new process has not failed yet.
-            Entry::Started { term, mode } => {
+            Entry::Started { term, mode, .. } => {
                 if *mode != configured && self.mode_changed_at.is_none_or(|at| now > at + crate::policy::STILL_SENT) {
                     wrong = Some(("policy", "a start in another mode than the configuration's"));
                 }
@@ -732,6 +811,7 @@ impl World {
             self.violate(invariant, format!("run {run}: {what}: {}", brief(entry)));
         }
         self.check_followed(run, entry);
+        self.on_request(run, entry);
     }
 
     /// I5: nothing is said to be over that is not.

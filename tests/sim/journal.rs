@@ -181,7 +181,8 @@ fn check_requests(world: &mut World, run: RunId, entry: &Entry, views: &[RunView
             let known = |since: &Duration| now > *since + STILL_SENT;
             let alerts = &view.request.alerts;
             let gone = alerts.iter().all(|key| resolved.get(&key.fingerprint).is_some_and(known));
-            if view.request.trigger != Trigger::Manual && gone {
+            // What its members hold is compared all the same.
+            if view.request.trigger != Trigger::Manual && gone && !world.watch.uncompared {
                 world.violate("withdrawn", format!("run {run} begins although none of its alerts fires: {alerts:?}"));
             }
         }

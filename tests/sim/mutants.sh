@@ -33,7 +33,7 @@ gates_not_asked_before|src/core/run/choose.rs|s/if has_work && !self\.entered \{
 gates_not_asked_between|src/core/run/choose.rs|s/if self\.has_gates\(Moment::Between\) => self\.check_gates/if self.has_gates(Moment::Between) \&\& self.observations > 99 => self.check_gates/
 gate_failure_ignored|src/core/run/gates.rs|s/find_map\(GateResult::against\)/find_map(GateResult::against).filter(|_| false)/
 tries_again_after_a_full_disk|src/core/backoff.rs|s/Reason::DiskFull \{ \.\. \} => true/Reason::DiskFull { .. } => false/
-resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { DefragProgress::Idle(None) } else { self.watch(now, &intent, watch, facts) }) {/
+resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { DefragProgress::Idle(None, watch) } else { self.watch(now, &intent, watch, facts) }) {/
 transfer_not_done|src/core/run/choose.rs|s/if step\.transfer_first && !self\.stays_leader =>/if step.transfer_first \&\& self.observations > 99 =>/
 auto_never_transfers|src/core/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected > Duration::MAX,/
 auto_always_transfers|src/core/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected < Duration::MAX,/
@@ -99,6 +99,9 @@ cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Coo
 mismatch_ignored|src/core/run/verify.rs|s/\(Some\(reason\), _\) => \{/(Some(reason), Err(_)) => {/; s/\(None, Ok\(\(\)\)\) => \{/(_, Ok(())) => {/
 data_not_compared|src/core/run/choose.rs|s/None if self\.has_to_verify\(disarm\) =>/None if self.observations > 99 =>/
 mismatch_holds_nothing|src/core/admission.rs|s/if let Some\(reason\) = self\.mismatch\(\) \{/if let Some(reason) = self.mismatch().filter(|_| false) {/
+one_reading_condemns|src/core/verify.rs|s/\(Verdict::Different, None\) => \{\n.*?\n {12}\}\n/(Verdict::Different, None) => Some(reading),\n/s
+comparison_forgotten_by_the_next_attempt|src/core/run/verify.rs|s/self\.past\.work\.uncompared/(self.past.work.uncompared \&\& self.observations > 99)/
+done_again_by_the_next_attempt|src/core/plan.rs|s/past\.work\.done\.contains\(&member\.member\.id\)/past.work.done.contains(\&member.member.id) \&\& facts.members.len() > 99/
 LIST
 }
 

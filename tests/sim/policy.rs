@@ -389,7 +389,7 @@ impl World {
     }
 
     /// Windows, cooldown and daily limit do not count now, for a run that began in an emergency or may have seen one.
-    fn overrides_limits(&self) -> bool {
+    pub fn overrides_limits(&self) -> bool {
         let seen = |at: Duration| self.now.saturating_sub(at) < EMERGENCY_SEEN_FOR;
         let emergency = self.is_emergency() || self.emergency_at.is_some_and(seen);
         self.schedule.policy.emergency && (emergency || self.watch.orders.urgent)

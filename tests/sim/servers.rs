@@ -86,3 +86,27 @@ pub fn draw_data(schedule: &mut Schedule) {
         schedule.faults.sort_by_key(|(at, _)| *at);
     }
 }
+
+/// Hashes that are wrong for once. A stream of its own, so that the seeds of `seeds.rs` play as they did.
+pub fn draw_wrong_hashes(schedule: &mut Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ 0x0dd_4a54);
+    if schedule.policy.verify == VerifyPolicy::Hash && !schedule.faults.is_empty() && rng.percent(40) {
+        let fault = Fault::HashWrongOnce { node: rng.index(8) };
+        schedule.faults.push((rng.millis(0, WITHIN_SECS * 1_000), fault));
+        schedule.faults.sort_by_key(|(at, _)| *at);
+    }
+}
+
+/// Members whose files are fragmented again while a backup of another one holds up the end of a request.
+pub fn draw_fragmenting(schedule: &mut Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ 0x0f4a_93e7);
+    let holds_up =
+        |(_, fault): &(Duration, Fault)| matches!(fault, Fault::Snapshot { time, .. } if time.as_secs() >= 60);
+    if !schedule.faults.iter().any(holds_up) || rng.percent(20) {
+        return;
+    }
+    for node in 0..schedule.members.len() {
+        schedule.faults.push((rng.seconds(20, 150), Fault::Fragments { node }));
+    }
+    schedule.faults.sort_by_key(|(at, _)| *at);
+}

@@ -45,7 +45,7 @@ async fn what_was_written_is_there_after_reopening() {
     let end = MemberEnd::Defragmented { after, took: Duration::from_millis(1_500), unavailable: None };
     let result = MemberResult { intent: intent(), end };
     let outcome = Outcome::Failed { reason: Reason::CorruptAlarm };
-    journal.append(run, Entry::Started { mode: Mode::Enforce, term: None }).await.expect("written");
+    journal.append(run, Entry::Started { mode: Mode::Enforce, term: None, compares: false }).await.expect("written");
     journal.append(run, Entry::Intent(intent())).await.expect("written");
     journal.append(run, Entry::Result(result.clone())).await.expect("written");
     assert_eq!(journal.open_runs().await.expect("read").len(), 1);
@@ -153,7 +153,12 @@ fn a_damaged_or_newer_journal_is_refused_with_its_path() {
 #[tokio::test]
 async fn an_entry_of_an_unknown_run_is_an_error() {
     let dir = tempfile::tempdir().expect("a directory");
-    assert!(open(dir.path()).append(RunId(7), Entry::Started { mode: Mode::Observe, term: None }).await.is_err());
+    assert!(
+        open(dir.path())
+            .append(RunId(7), Entry::Started { mode: Mode::Observe, term: None, compares: false })
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]

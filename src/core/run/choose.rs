@@ -13,6 +13,7 @@ use crate::core::{
     plan::{Plan, PlannedMember},
     policy::{Mode, Need},
     reason::Reason,
+    verify::Comparison,
 };
 
 impl Run {
@@ -163,7 +164,7 @@ impl Run {
     ) -> Action {
         if let Some(done) = &done {
             self.past.done.insert(done.result.intent.member_id);
-            self.verified = false;
+            (self.verified, self.comparison) = (false, Comparison::default());
             self.past.speeds.record(&done.result);
         }
         match (then, written, done) {

@@ -18,10 +18,19 @@ pub(super) fn held_by_snapshot(intent: &Intent, facts: &Fact<ClusterFacts>) -> O
     plan::sending(&intent.member, facts.as_ref().ok()?.member(intent.member_id)?.open_snapshots())
 }
 
+/// How long the defragmentation took whose answer is lost. Only if the member was seen to do it and to end, between two
+/// observations that are close enough to tell, and its file became smaller: one that was restarted looks idle, too.
+fn took(intent: &Intent, sent_at: Duration, watch: &Watch, after: Option<Sizes>) -> Option<Duration> {
+    let ended = watch.idle_since.filter(|_| watch.seen_busy && !intent.non_blocking)?;
+    let took = ended.saturating_sub(sent_at);
+    let is_close = ended.saturating_sub(watch.busy_at) <= took / 2;
+    (is_close && after?.db_size < intent.before.db_size).then_some(took)
+}
+
 /// The result of an observation of the member.
 pub(super) enum DefragProgress {
     /// It has been idle for long enough: it is done. With its sizes.
-    Idle(Option<Sizes>),
+    Idle(Option<Sizes>, Watch),
     /// It may still be defragmenting.
     Busy(Watch),
     /// It has been unreachable for too long to continue waiting.
@@ -74,7 +83,7 @@ impl Run {
         };
         // Reported once, even if what it waits for changes afterwards.
         self.waiting_for = Some(cause.clone());
-        self.observe_in(Phase::Following { intent, cause, watch: Watch::begin(now) })
+        self.observe_in(Phase::Following { intent, sent_at, cause, watch: Watch::begin(now) })
     }
 
     /// The member did not begin: the run ends, but nothing happened to this member.
@@ -87,18 +96,22 @@ impl Run {
     pub(super) fn follow(
         &mut self,
         now: Duration,
-        intent: Intent,
+        (intent, sent_at): (Intent, Duration),
         cause: Reason,
         watch: Watch,
         facts: &Fact<ClusterFacts>,
     ) -> Action {
         match self.watch(now, &intent, watch, facts) {
-            DefragProgress::Idle(after) => self.fail(intent, cause, after),
+            DefragProgress::Idle(after, watch) => {
+                let took = took(&intent, sent_at, &watch, after);
+                let end = MemberEnd::Failed { reason: cause.clone(), after, took };
+                self.record(intent, end, Some(Outcome::Failed { reason: cause }))
+            }
             DefragProgress::Gone => self.fail(intent, cause, None),
             DefragProgress::Unknown(reason) => self.fail(intent, reason, None),
             DefragProgress::Busy(watch) => {
                 self.waiting_for = Some(held_by_snapshot(&intent, facts).unwrap_or_else(|| cause.clone()));
-                self.observe_in(Phase::Following { intent, cause, watch })
+                self.observe_in(Phase::Following { intent, sent_at, cause, watch })
             }
         }
     }
@@ -114,13 +127,15 @@ impl Run {
         let member = facts.as_ref().ok().and_then(|facts| facts.member(intent.member_id));
         let answers = member.is_some_and(|member| member.status.is_ok());
         let in_flight = member.and_then(|member| member.in_flight(intent.non_blocking));
+        let seen_busy = watch.seen_busy || in_flight == Some(true);
         match in_flight {
             Some(true) => watch = Watch::begin(now),
             Some(false) if answers => watch.idle_since = watch.idle_since.or(Some(now)),
             _ => watch.idle_since = None,
         }
+        watch.seen_busy = seen_busy;
         if watch.idle_since.is_some_and(|since| now.saturating_sub(since) >= IDLE_BEFORE_DONE) {
-            return DefragProgress::Idle(facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id)));
+            return DefragProgress::Idle(facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id)), watch);
         }
         // A member that is down does not defragment any more, and returns, if at all, with its old file. One that hangs
         // may well be defragmenting, so it gets longer; in either case no other member is started. The time it has been

@@ -34,7 +34,7 @@ use super::{
     policy::Policy,
     reason::Reason,
     safety,
-    verify::{DataHash, Verification},
+    verify::{Comparison, DataHash, Verification},
 };
 
 /// How often a temporary problem is observed before the run is refused or stopped for it.
@@ -188,6 +188,7 @@ enum Phase {
     /// The answer is lost but the server may be defragmenting.
     Following {
         intent: Intent,
+        sent_at: Duration,
         cause: Reason,
         watch: Watch,
     },
@@ -231,6 +232,8 @@ struct Times {
 struct Watch {
     /// When the member was last seen to be, or rightly suspected of, defragmenting.
     busy_at: Duration,
+    /// Whether its metrics page has shown it to defragment.
+    seen_busy: bool,
     idle_since: Option<Duration>,
     /// Since when it has been unreachable.
     gone_since: Option<Duration>,
@@ -238,7 +241,7 @@ struct Watch {
 
 impl Watch {
     const fn begin(now: Duration) -> Self {
-        Self { busy_at: now, idle_since: None, gone_since: None }
+        Self { busy_at: now, seen_busy: false, idle_since: None, gone_since: None }
     }
 }
 
@@ -266,7 +269,7 @@ pub struct Run {
     snapshot_since: Option<Duration>,
     /// Whether the members' data was compared since the last member, or that failed too often.
     verified: bool,
-    hash_tries: u32,
+    comparison: Comparison,
     /// Leadership could not be transferred: the leader is defragmented while it is the leader.
     stays_leader: bool,
     /// The outcome of a failed run, while it still disarms NOSPACE.
@@ -300,7 +303,7 @@ impl Run {
             snapshot_since: None,
             stays_leader: false,
             verified: false,
-            hash_tries: 0,
+            comparison: Comparison::default(),
             ending: None,
             observations: 0,
             changes_of_mind: 0,
@@ -371,8 +374,8 @@ impl Run {
             (Phase::Defragmenting { intent, sent_at }, Event::DefragReturned { answer, unavailable }) => {
                 self.answered(now, intent, (sent_at, unavailable), answer)
             }
-            (Phase::Following { intent, cause, watch }, Event::Observed(facts)) => {
-                self.follow(now, intent, cause, watch, &facts)
+            (Phase::Following { intent, sent_at, cause, watch }, Event::Observed(facts)) => {
+                self.follow(now, (intent, sent_at), cause, watch, &facts)
             }
             (Phase::Recovering { intent, times, since, healthy_since }, Event::Observed(facts)) => {
                 self.recover(now, intent, times, (since, healthy_since), &facts)
@@ -506,7 +509,7 @@ impl Run {
     }
 
     fn fail(&mut self, intent: Intent, reason: Reason, after: Option<Sizes>) -> Action {
-        let end = MemberEnd::Failed { reason: reason.clone(), after };
+        let end = MemberEnd::Failed { reason: reason.clone(), after, took: None };
         self.record(intent, end, Some(Outcome::Failed { reason }))
     }
 

@@ -83,7 +83,7 @@ impl Run {
         facts: &Fact<ClusterFacts>,
     ) -> Action {
         match self.watch(now, &intent, watch, facts) {
-            DefragProgress::Idle(after) => {
+            DefragProgress::Idle(after, _) => {
                 let then = self.end_of_patience();
                 self.record(intent, MemberEnd::Unconfirmed { after }, then)
             }

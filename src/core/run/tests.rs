@@ -306,6 +306,34 @@ fn past_the_deadline_the_server_is_followed_to_its_end_and_the_run_stops() {
 }
 
 #[test]
+fn how_long_it_took_is_known_without_an_answer_only_if_begin_and_end_were_seen() {
+    let lost = |busy: u64, restarted: bool| {
+        let mut bench = Bench::new(policy());
+        bench.until_defragment();
+        bench.now += S(1);
+        bench.give(returned(Err(DefragError::Lost("reset".to_owned()))));
+        bench.facts.members[2].status = Err(Unknown::new(UnknownKind::TimedOut, "hangs"));
+        bench.facts.members[2].gauges = Some(Ok(Gauges { defrag_in_flight: Some(true), ..Gauges::default() }));
+        for _ in 0..busy {
+            bench.step();
+        }
+        bench.facts.members[2] = fixture::cluster(3).members[2].clone();
+        if !restarted {
+            fixture::status_mut(&mut bench.facts, 2).db_size = ByteSize::mib(101);
+        }
+        let Action::RecordResult(result) = bench.until(|action| matches!(action, Action::RecordResult(_))) else {
+            panic!("no result");
+        };
+        let MemberEnd::Failed { took, .. } = result.end else { panic!("{result:?}") };
+        assert_eq!(bench.label(), ("failed", "connection_lost"));
+        took
+    };
+    assert_eq!(lost(20, false), Some(S(22)), "1 s until the connection broke, 20 looks, and the one that saw the end");
+    assert_eq!(lost(0, false), None, "not seen at work");
+    assert_eq!(lost(20, true), None, "its file is as before");
+}
+
+#[test]
 fn a_member_that_vanishes_while_it_is_followed_ends_the_run_after_the_recovery_timeout() {
     let mut bench = past_the_deadline();
     bench.facts.members[2].gauges = Some(Err(Unknown::new(UnknownKind::Unreachable, "refused")));
@@ -542,6 +570,8 @@ fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
         steps: Vec::new(),
         gates: Vec::new(),
         verification: None,
+        compares: false,
+        uncompared: None,
         starts: 1,
         repeats: 0,
         repeats_since: None,
@@ -602,8 +632,10 @@ fn a_resumed_run_does_not_repeat_what_is_done_and_ends_what_had_failed() {
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.order, [3, 1]);
 
-    let failed =
-        MemberResult { intent: intent(3), end: MemberEnd::Failed { reason: Reason::CorruptAlarm, after: None } };
+    let failed = MemberResult {
+        intent: intent(3),
+        end: MemberEnd::Failed { reason: Reason::CorruptAlarm, after: None, took: None },
+    };
     let mut bench = resumed(&view(vec![done, failed], None));
     assert_eq!(bench.label(), ("failed", "corrupt_alarm"));
     assert!(bench.order.is_empty());

@@ -1,19 +1,21 @@
 //! Comparing the members' data, when nothing is left to defragment. It comes before NOSPACE is disarmed and before the
 //! gates at the end: data that differs must not get writes, and matters more than what a gate finds.
 
-use super::{Action, LOOKS_BEFORE_GIVING_UP, Phase, Run};
+use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{ClusterFacts, Fact, MemberId, Unknown, UnknownKind},
     history::Outcome,
     policy::VerifyPolicy,
     reason::Reason,
-    verify::{DataHash, HashVerdict, Verification},
+    verify::{Comparison, DataHash, Verification},
 };
 
 impl Run {
     /// Whether the members' data still has to be compared. `disarm` is whether NOSPACE is to be disarmed next.
     pub(super) fn has_to_verify(&self, disarm: bool) -> bool {
-        self.brief.policy.verify == VerifyPolicy::Hash && !self.verified && (self.acted || disarm)
+        self.brief.policy.verify == VerifyPolicy::Hash
+            && !self.verified
+            && (self.acted || disarm || self.past.work.uncompared)
     }
 
     /// Learners refuse `HashKV`. The plan has found that all voters answer.
@@ -40,17 +42,16 @@ impl Run {
         };
         let not_asked = || Err(Unknown::new(UnknownKind::Other, "it was not queried"));
         let answers = voters.into_iter().map(|(id, name)| (id, name, answer_of(id).unwrap_or_else(not_asked)));
-        let verification = Verification::of(revision, answers.collect());
-        if let (Some(reason), true) = (self.stop.clone(), verification.mismatch().is_none()) {
-            // A comparison that a stop interrupted says nothing; but a difference is a difference.
+        let reading = Verification::of(revision, answers.collect());
+        if let Some(reason) = self.stop.clone() {
+            // A reading that a stop cut short says nothing.
             return self.finish(Outcome::Stopped { reason });
         }
-        self.hash_tries += 1;
-        // A compaction came in between, or an answer was lost.
-        if matches!(verification.verdict, HashVerdict::Unknown { .. }) && self.hash_tries < LOOKS_BEFORE_GIVING_UP {
-            return self.observe_in(Phase::Choosing);
+        match self.comparison.result(reading) {
+            Some(verification) => self.record_verification(verification),
+            // At the revision that all have by then: with writes, another one.
+            None => self.observe_in(Phase::Choosing),
         }
-        self.record_verification(verification)
     }
 
     fn record_verification(&mut self, verification: Verification) -> Action {
@@ -68,7 +69,7 @@ impl Run {
             }
             (None, Err(detail)) => self.give_up(Reason::JournalFailed { detail }),
             (None, Ok(())) => {
-                (self.verified, self.hash_tries) = (true, 0);
+                (self.verified, self.comparison) = (true, Comparison::default());
                 self.choose_next()
             }
         }

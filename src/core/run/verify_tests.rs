@@ -8,6 +8,7 @@ use crate::core::{
     cluster::Alarm,
     fixture,
     history::{Request, RunId, RunView, Trigger},
+    note::EarlierWork,
     policy::VerifyPolicy,
     verify::HashVerdict,
 };
@@ -38,12 +39,56 @@ fn data_that_differs_ends_the_run_as_mismatched_whatever_else_is_asked_for() {
     let mut bench = Bench::new(verifying());
     bench.hashes.insert(2, Some(8));
     assert_eq!(bench.label(), ("mismatched", "hash_mismatch"));
-    // Also when a stop comes while the hashes are computed, and when the third does not answer.
+    // Also when the third does not answer.
     let mut bench = Bench::new(verifying());
     bench.hashes.extend([(2, Some(8)), (3, None)]);
-    bench.until(|action| matches!(action, Action::Hash { .. }));
+    assert_eq!(bench.label(), ("mismatched", "hash_mismatch"));
+    // And when a stop comes while the result is written.
+    let mut bench = Bench::new(verifying());
+    bench.hashes.insert(2, Some(8));
+    bench.until(|action| matches!(action, Action::RecordVerification(_)));
     bench.run.stop(Reason::ShuttingDown);
     assert_eq!(bench.label(), ("mismatched", "hash_mismatch"));
+}
+
+#[test]
+fn what_an_earlier_attempt_left_uncompared_is_compared_although_no_member_needs_anything() {
+    let work = EarlierWork { uncompared: true, ..EarlierWork::default() };
+    for (policy, comparisons) in [(verifying(), 1), (policy(), 0)] {
+        let mut bench = Bench::with(Brief {
+            policy,
+            past: PlanHistory { work: work.clone(), ..PlanHistory::default() },
+            ..Brief::default()
+        });
+        for index in 0..3 {
+            fixture::status_mut(&mut bench.facts, index).db_size = bytesize::ByteSize::mib(110);
+        }
+        assert_eq!((bench.label(), bench.verifications.len()), (("nothing_to_do", ""), comparisons));
+    }
+}
+
+#[test]
+fn one_reading_is_no_mismatch() {
+    let mut bench = Bench::new(verifying());
+    bench.hashes.insert(2, Some(8));
+    bench.until(|action| matches!(action, Action::Hash { .. }));
+    bench.step();
+    bench.hashes.clear();
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert!(matches!(&bench.verifications[..], [Verification { verdict: HashVerdict::Unknown { .. }, .. }]));
+    // Nor when a stop cuts the second one short.
+    for step in [false, true] {
+        let mut bench = Bench::new(verifying());
+        bench.hashes.insert(2, Some(8));
+        bench.until(|action| matches!(action, Action::Hash { .. }));
+        if step {
+            bench.step();
+            bench.until(|action| matches!(action, Action::Hash { .. }));
+        }
+        bench.run.stop(Reason::ShuttingDown);
+        assert_eq!(bench.label(), ("stopped", "shutting_down"));
+        assert!(bench.verifications.is_empty());
+    }
 }
 
 #[test]

@@ -398,12 +398,13 @@ impl Etcd for SimEtcd {
                 if revision < world.compacted.min(applied) {
                     return Served::no("etcdserver: mvcc: required revision has been compacted");
                 }
-                let hash = 1 + u32::from(this.differs);
+                let hash = 1 + u32::from(this.differs) + 2 * u32::from(this.hash_wrong_once);
                 let compact_revision = i64::try_from(world.compacted.min(applied)).unwrap();
+                world.nodes[node].hash_wrong_once = false;
                 Served::Answer(DataHash { hash, compact_revision })
             })
             .await;
-        self.sim.world().observe_hash(member.id, revision, &answer);
+        self.sim.world().observe_hash(member.id, &answer);
         answer
     }
 

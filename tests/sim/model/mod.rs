@@ -365,6 +365,7 @@ impl World {
                 disk_full: false,
                 no_shrink: false,
                 differs: false,
+                hash_wrong_once: false,
                 stale_in_use: None,
                 snapshot_until: Duration::ZERO,
                 connections: 0,

@@ -60,6 +60,8 @@ pub struct Node {
     pub stale_in_use: Option<u64>,
     /// Its data is not the others'.
     pub differs: bool,
+    /// Its next hash is wrong.
+    pub hash_wrong_once: bool,
     /// A snapshot is being sent until then.
     pub snapshot_until: Duration,
     /// Rises when all client connections break.

@@ -118,6 +118,13 @@ impl World {
             }
             Fault::NoShrink { node } => self.on(node, |world, node| world.nodes[node].no_shrink = true),
             Fault::DataDiffers { node } => self.on(node, |world, node| world.nodes[node].differs = true),
+            Fault::HashWrongOnce { node } => self.on(node, |world, node| world.nodes[node].hash_wrong_once = true),
+            Fault::Fragments { node } => self.on(node, |world, node| {
+                let node = &mut world.nodes[node];
+                // Below what NOSPACE and the emergency begin at.
+                node.size = node.size.max(node.quota / 2);
+                node.in_use = node.in_use.min(node.size / 10);
+            }),
             other => self.strike_elsewhere(other),
         }
     }
@@ -264,6 +271,7 @@ impl World {
             disk_full: false,
             no_shrink: false,
             differs: false,
+            hash_wrong_once: false,
             stale_in_use: None,
             snapshot_until: Duration::ZERO,
             connections: 0,
@@ -353,6 +361,7 @@ impl World {
             self.nodes[node].disk_full = false;
             self.nodes[node].no_shrink = false;
             self.nodes[node].differs = false;
+            self.nodes[node].hash_wrong_once = false;
             self.nodes[node].slow = 1;
             self.nodes[node].deaf = None;
             self.nodes[node].cut = false;
