@@ -141,8 +141,8 @@ async fn status_and_body_must_both_be_as_expected() {
     for (status, body, passes, word) in [
         (200, "ready", true, "answered 200"),
         (503, "ready", false, "answered 503 in"),
-        (200, "[-]etcd failed", false, "nothing that matches \"ready|ok\""),
-        (302, "ready", false, "and not 2xx"),
+        (200, "[-]etcd failed", false, "does not match \"ready|ok\""),
+        (302, "ready", false, "but expected 2xx"),
     ] {
         let reading = ask(http(site(status, "", body).await.url("/"), PATIENT)).await;
         assert_eq!(reading.passed, passes, "{reading:?}");

@@ -98,7 +98,7 @@ const BAD: &[(&str, &str)] = &[
     ("tcp: {address: 'a:1'}, promql: {url: 'http://p', query: up}", "gates[0]: has 2 kinds (tcp, promql)"),
     (
         "exec: {command: [sh]}",
-        "gates[0].exec: is not supported: an alert comes from the network, and must not become a command",
+        "gates[0].exec: is not supported: an alert comes from the network, and must not run a command",
     ),
     ("when: [], tcp: {address: 'a:1'}", "gates[0].when: is empty"),
     ("http: {url: readyz}", "http.url: is not a URL"),
@@ -218,7 +218,7 @@ fn names_are_metric_labels_and_unique_in_their_cluster() {
     let error = read(two).expect_err("twice");
     assert!(error.contains("gates[1].name: \"a\" is already the name of clusters[0].gates[0]"), "{error}");
     let many: Vec<_> = (0..51).map(|n| format!("- {{name: g{n}, tcp: {{address: 'a:1'}}}}")).collect();
-    assert!(read(&many.join("\n")).expect_err("too many").contains("gates: are 51, and at most 50"));
+    assert!(read(&many.join("\n")).expect_err("too many").contains("gates: has 51 gates, and at most 50"));
 }
 
 #[test]
