@@ -355,7 +355,7 @@ async fn an_answer_of_prometheus_must_be_whole_and_as_expected() {
             json!({"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1, "x"]}]}}),
             Samples::NotEmpty,
             false,
-            "has \"x\" for a value",
+            "has the invalid value \"x\"",
         ),
         (json!([]), Samples::Empty, false, "cannot be parsed"),
         (json!({}), Samples::Empty, false, "cannot be parsed"),

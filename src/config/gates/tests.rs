@@ -108,7 +108,7 @@ const BAD: &[(&str, &str)] = &[
     ("http: {url: 'https://u:canary@x:y'}", "http.url: is not a URL"),
     (
         "http: {url: 'https://x/?api_key=canary'}",
-        "http.url: contains the parameter \"api_key\" in it, which looks like a secret: send it as a header, with header_files",
+        "http.url: contains the parameter \"api_key\", which looks like a secret: send it as a header, with header_files",
     ),
     ("http: {url: 'https://x/?X-Amz-Signature=canary'}", "looks like a secret"),
     ("http: {url: 'https://x/#a'}", "has a fragment"),
@@ -133,12 +133,12 @@ const BAD: &[(&str, &str)] = &[
     ("http: {url: 'https://x', headers: {a: b}, header_files: {A: /c}}", "header_files.A: is defined twice"),
     (
         "http: {url: 'https://x', bearer_token_file: /t, basic_auth: {username: u, password_file: /p}}",
-        "http.bearer_token_file: and basic_auth exclude each other",
+        "http.bearer_token_file: cannot be used together with basic_auth",
     ),
     ("http: {url: 'https://x', bearer_token_file: /t, header_files: {authorization: /a}}", "cannot be used together"),
     (
         "http: {url: 'https://x', basic_auth: {username: 'a:b', password_file: /p}}",
-        "http.basic_auth.username: must not be empty, and has no colon",
+        "http.basic_auth.username: must not be empty or contain a colon",
     ),
     (
         "http: {url: 'https://x', bearer_token_file: /t, tls: {insecure_skip_verify: true}}",
@@ -187,7 +187,7 @@ const BAD: &[(&str, &str)] = &[
         "alertmanager: {url: 'http://a', matchers: ['a=b'], ignore: ['x=\"y\"']}",
         "alertmanager.ignore[0]: is not the name of an alert",
     ),
-    ("when: [between], kubernetes_pods: {}", "when: needs before"),
+    ("when: [between], kubernetes_pods: {}", "when: must include before"),
     ("kubernetes_pods: {context: a}", "kubernetes_pods.context: needs kubeconfig"),
     (
         "kubernetes_pods: {namespaces: [Default]}",
