@@ -97,7 +97,7 @@ modules:
         "modules.b b.tls.key_file: is missing",
         "modules.c.tls: has no effect with scheme: http",
         "modules.c.auth.username: must not be empty",
-        "modules.c.allowed_targets[0]: \"10.0.0.0/33\" has needs a number of bits from 0 to 32",
+        "modules.c.allowed_targets[0]: \"10.0.0.0/33\" needs a number of bits from 0 to 32",
         "modules.c.allowed_targets[1]: \"10.0.0/8\" is not a network",
         "modules.c.allowed_targets[2]: \"x:2379\" is not a host",
         "modules.c.allowed_targets[3]: \"https://x\" is not a network",

@@ -375,7 +375,7 @@ mod tests {
         let empty = status(0, 0, Some(0));
         assert_eq!(decide("dbSizeFree/dbSize > 0.45", &empty), Err("rule_failed"), "0/0 is nothing to compare");
         let reason = Rule::parse("dbQuotaUsage > 0.8").expect("a rule").holds(&no_quota).expect_err("undecided");
-        assert!(reason.to_string().contains("quota is not known"), "{reason}");
+        assert!(reason.to_string().contains("quota is unknown"), "{reason}");
     }
 
     #[test]

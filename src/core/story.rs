@@ -127,7 +127,7 @@ pub fn duration(took: Duration, unavailable: Option<Duration>) -> String {
 }
 
 /// A number with its noun, like `1 snapshot`, `2 snapshots`.
-pub fn count<N: Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
+pub fn count<N: Copy + Display + From<u8> + PartialEq>(number: N, noun: &str) -> String {
     let ending = if number == N::from(1) { "" } else { "s" };
     format!("{number} {noun}{ending}")
 }

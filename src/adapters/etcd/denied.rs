@@ -104,7 +104,7 @@ mod tests {
         {
             let (kind, words) = told(&status, &plain);
             assert_eq!(kind, Some(UnknownKind::Denied));
-            assert!(words.contains("Status was denied to the user \"plain\""), "{words}");
+            assert!(words.contains("Status was denied to user \"plain\""), "{words}");
             assert!(words.contains("etcdctl user grant-role plain root"), "{words}");
             assert!(words.contains("and Status in 3.4.42 and later 3.4, 3.5.28 to 3.5.31, "), "{words}");
         }

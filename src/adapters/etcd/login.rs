@@ -174,7 +174,7 @@ mod tests {
         for minutes in [1, 5, 15, 60, 60] {
             assert_eq!(logins.known(), None, "a login is due");
             let unknown = logins.failed(Unknown::new(UnknownKind::LoginRefused, "no"));
-            assert!(unknown.detail.starts_with("no; the next login is tried at 2"), "{unknown}");
+            assert!(unknown.detail.starts_with("no; the next login attempt is at 2"), "{unknown}");
             tokio::time::advance(Duration::from_secs(minutes * 60 - 1)).await;
             assert_eq!(logins.known(), Some(Err(unknown)));
             tokio::time::advance(Duration::from_secs(1)).await;

@@ -141,8 +141,8 @@ async fn status_and_body_must_both_be_as_expected() {
     for (status, body, passes, word) in [
         (200, "ready", true, "answered 200"),
         (503, "ready", false, "answered 503 in"),
-        (200, "[-]etcd failed", false, "nothing that matches \"ready|ok\""),
-        (302, "ready", false, "and not 2xx"),
+        (200, "[-]etcd failed", false, "does not match \"ready|ok\""),
+        (302, "ready", false, "but expected 2xx"),
     ] {
         let reading = ask(http(site(status, "", body).await.url("/"), PATIENT)).await;
         assert_eq!(reading.passed, passes, "{reading:?}");
@@ -355,7 +355,7 @@ async fn an_answer_of_prometheus_must_be_whole_and_as_expected() {
             json!({"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1, "x"]}]}}),
             Samples::NotEmpty,
             false,
-            "has \"x\" for a value",
+            "has the invalid value \"x\"",
         ),
         (json!([]), Samples::Empty, false, "cannot be parsed"),
         (json!({}), Samples::Empty, false, "cannot be parsed"),

@@ -116,7 +116,7 @@ mod tests {
         assert!(reading.passed && asked >= 2, "{reading:?} after {asked}");
         let (reading, asked) = play(tries(3, 60_000), &[true, true, false, true]).await;
         assert_eq!((reading.passed, asked), (false, 3));
-        assert!(reading.detail.contains("must do so for 60s"), "{}", reading.detail);
+        assert!(reading.detail.contains("must keep succeeding for 60s"), "{}", reading.detail);
     }
 
     #[tokio::test(start_paused = true)]
@@ -124,6 +124,6 @@ mod tests {
         let (tries, began) = (tries(4, 0), tokio::time::Instant::now());
         let reading = tries.run(pending).await;
         assert!(!reading.passed && began.elapsed() < tries.limit(), "{reading:?}");
-        assert!(reading.detail.contains("nothing learned within 100ms"), "{}", reading.detail);
+        assert!(reading.detail.contains("no result within 100ms"), "{}", reading.detail);
     }
 }

@@ -73,7 +73,7 @@ impl<'a> At<'a> {
     pub(super) fn url(&mut self, key: &str, text: &str, with_query: bool) -> Option<Url> {
         let url = Url::parse(text.trim())
             .map_err(|error| {
-                self.add(key, format!("is not a URL ({error}); write it like https://10.0.0.1:6443/readyz"))
+                self.add(key, format!("is not a URL ({error}); write it like https://10.0.0.1:6443/readyz"));
             })
             .ok()?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {

@@ -98,7 +98,7 @@ const BAD: &[(&str, &str)] = &[
     ("tcp: {address: 'a:1'}, promql: {url: 'http://p', query: up}", "gates[0]: has 2 kinds (tcp, promql)"),
     (
         "exec: {command: [sh]}",
-        "gates[0].exec: is not supported: an alert comes from the network, and must not become a command",
+        "gates[0].exec: is not supported: an alert comes from the network, and must not run a command",
     ),
     ("when: [], tcp: {address: 'a:1'}", "gates[0].when: is empty"),
     ("http: {url: readyz}", "http.url: is not a URL"),
@@ -108,7 +108,7 @@ const BAD: &[(&str, &str)] = &[
     ("http: {url: 'https://u:canary@x:y'}", "http.url: is not a URL"),
     (
         "http: {url: 'https://x/?api_key=canary'}",
-        "http.url: contains the parameter \"api_key\" in it, which looks like a secret: send it as a header, with header_files",
+        "http.url: contains the parameter \"api_key\", which looks like a secret: send it as a header, with header_files",
     ),
     ("http: {url: 'https://x/?X-Amz-Signature=canary'}", "looks like a secret"),
     ("http: {url: 'https://x/#a'}", "has a fragment"),
@@ -133,12 +133,12 @@ const BAD: &[(&str, &str)] = &[
     ("http: {url: 'https://x', headers: {a: b}, header_files: {A: /c}}", "header_files.A: is defined twice"),
     (
         "http: {url: 'https://x', bearer_token_file: /t, basic_auth: {username: u, password_file: /p}}",
-        "http.bearer_token_file: and basic_auth exclude each other",
+        "http.bearer_token_file: cannot be used together with basic_auth",
     ),
     ("http: {url: 'https://x', bearer_token_file: /t, header_files: {authorization: /a}}", "cannot be used together"),
     (
         "http: {url: 'https://x', basic_auth: {username: 'a:b', password_file: /p}}",
-        "http.basic_auth.username: must not be empty, and has no colon",
+        "http.basic_auth.username: must not be empty or contain a colon",
     ),
     (
         "http: {url: 'https://x', bearer_token_file: /t, tls: {insecure_skip_verify: true}}",
@@ -187,7 +187,7 @@ const BAD: &[(&str, &str)] = &[
         "alertmanager: {url: 'http://a', matchers: ['a=b'], ignore: ['x=\"y\"']}",
         "alertmanager.ignore[0]: is not the name of an alert",
     ),
-    ("when: [between], kubernetes_pods: {}", "when: needs before"),
+    ("when: [between], kubernetes_pods: {}", "when: must include before"),
     ("kubernetes_pods: {context: a}", "kubernetes_pods.context: needs kubeconfig"),
     (
         "kubernetes_pods: {namespaces: [Default]}",
@@ -218,7 +218,7 @@ fn names_are_metric_labels_and_unique_in_their_cluster() {
     let error = read(two).expect_err("twice");
     assert!(error.contains("gates[1].name: \"a\" is already the name of clusters[0].gates[0]"), "{error}");
     let many: Vec<_> = (0..51).map(|n| format!("- {{name: g{n}, tcp: {{address: 'a:1'}}}}")).collect();
-    assert!(read(&many.join("\n")).expect_err("too many").contains("gates: are 51, and at most 50"));
+    assert!(read(&many.join("\n")).expect_err("too many").contains("gates: has 51 gates, and at most 50"));
 }
 
 #[test]

@@ -81,7 +81,7 @@ names: 3
             "7:12: items[1].is_on: is \"7\", but must be true or false",
             "8:5:  items[1].word: has the key \"below\"; write one of: one, above",
             "9:5:  items[1].colour: is unknown; allowed: name, count, is_on, word",
-            "11:11: items[2].word: is \"above\", which needs a value behind it",
+            "11:11: items[2].word: is \"above\", which needs a value after it",
             "14:3: names.b: is a mapping, but must be text",
             "15:1: names: is defined twice, first in line 12",
         ]

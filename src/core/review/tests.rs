@@ -64,7 +64,7 @@ fn growth_asks_for_a_quota_unless_it_is_at_the_most_that_etcd_suggests() {
         let review = review("x", &History { members, ..History::default() }, FRAME).unwrap();
         let capacity = &review.recommendations[0];
         assert!(capacity.action.starts_with(words) && capacity.action.ends_with("within 15 days"), "{capacity:?}");
-        assert!(capacity.reason.contains("full in 15.0 days"), "{capacity:?}");
+        assert!(capacity.reason.contains("the quota is reached in 15.0 days"), "{capacity:?}");
     }
     let mut unknown = member("a", 0, 30, |day| 500.0 + 20.0 * day, |_| 2_000.0, 0.0);
     unknown.quota.clear();

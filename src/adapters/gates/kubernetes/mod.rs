@@ -37,7 +37,7 @@ use self::{
     patience::{GraceOutcome, Patience},
 };
 use crate::{
-    core::gate::Moment,
+    core::{gate::Moment, story},
     ports::gate::{CheckContext, GateProbe, Reading},
 };
 
@@ -113,7 +113,8 @@ impl PodsProbe {
             Err(error) => Reading::fail(error.to_string()),
             Ok(census) => {
                 let (pods, workloads) = census.unhealthy();
-                let detail = format!("{} pods; {pods} already unhealthy, of {workloads} workloads", census.pods);
+                let (all, workloads) = (story::count(census.pods, "pod"), story::count(workloads, "workload"));
+                let detail = format!("{all}; {pods} already unhealthy, of {workloads}");
                 match serde_json::to_value(census.baseline()) {
                     Ok(baseline) => Reading { baseline: Some(baseline), ..seen(Reading::pass(detail), &census) },
                     Err(error) => Reading::fail(format!("the baseline cannot be written: {error}")),
@@ -187,9 +188,10 @@ fn passed(census: &Census, worse: &[Worse]) -> String {
     let late = match worse.len() {
         0 => String::new(),
         // See `Patience`: they began after the grace period.
-        late => format!("; {late} workloads began to have more while others were waited for"),
+        late => format!("; {} began to have more while others were checked", story::count(late, "workload")),
     };
-    format!("{} pods, {unhealthy} unhealthy; no workload has more than before the run{late}", census.pods)
+    let pods = story::count(census.pods, "pod");
+    format!("{pods}, {unhealthy} unhealthy; no workload has more than before the run{late}")
 }
 
 fn failed(worse: &[Worse], lasting: &[String], grace: Duration) -> String {
@@ -198,8 +200,9 @@ fn failed(worse: &[Worse], lasting: &[String], grace: Duration) -> String {
     let more = names.len().saturating_sub(MAX_NAMES);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
     let shown = names.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
-    let (count, seconds) = (lasting.len(), grace.as_secs());
-    format!("{count} workloads have more unhealthy pods than before the run, for {seconds} s or longer: {shown}{more}")
+    let (workloads, seconds) = (story::count(lasting.len(), "workload"), grace.as_secs());
+    let have = if lasting.len() == 1 { "has" } else { "have" };
+    format!("{workloads} {have} more unhealthy pods than before the run, for {seconds} s or longer: {shown}{more}")
 }
 
 /// As many of the pods of a workload as are newly unhealthy.

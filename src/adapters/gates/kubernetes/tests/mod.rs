@@ -74,7 +74,7 @@ async fn a_big_cluster_is_read_page_by_page_with_a_client_certificate() {
     let server = ApiServer::start(pods).await;
     let reading = check(&server.probe(), Moment::Before, None).await;
     assert!(reading.passed, "{}", reading.detail);
-    assert_eq!(reading.detail, "1201 pods; 1 unhealthy already, of 1 workloads");
+    assert_eq!(reading.detail, "1201 pods; 1 already unhealthy, of 1 workload");
     assert_eq!(reading.evidence["names"], json!(["kube-system/dns: CrashLoopBackOff, exit 1"]));
     assert_eq!((&reading.evidence["pods"], &reading.evidence["unhealthy"]), (&json!(1_201), &json!(1)));
     let baseline = json!({"workloads": {"kube-system/Pod/dns": {"unhealthy": 1, "pods": ["dns"]}}});
@@ -99,7 +99,7 @@ async fn only_the_chosen_namespaces_and_selectors_are_asked_for() {
     let wanted = ["a", "b"].map(|namespace| format!("/api/v1/namespaces/{namespace}/pods?&{selectors}"));
     assert_eq!(server.behave().requests, wanted);
     let odd = before(PodsSettings { namespaces: vec!["../nodes".to_owned()], ..server.settings() }).await;
-    fails(&odd, &["\"../nodes\" is no name of a namespace"]);
+    fails(&odd, &["\"../nodes\" is not a valid namespace name"]);
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_continue_token_that_is_too_old_begins_the_listing_anew_but_not_for_ev
     assert_eq!(reading.evidence["pods"], json!(501));
     assert_eq!(server.behave().requests.len(), 6);
     server.behave().expire = 3;
-    fails(&check(&server.probe(), Moment::Before, None).await, &["gave up the listing 3 times", "410"]);
+    fails(&check(&server.probe(), Moment::Before, None).await, &["aborted the listing 3 times", "410"]);
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn tokens_are_read_from_the_kubeconfig_from_files_and_from_plugins() {
     {
         let reading = before(settings(server.kubeconfig(&user))).await;
         assert!(reading.passed, "{user}: {}", reading.detail);
-        assert_eq!(reading.detail, "0 pods; 0 unhealthy already, of 0 workloads");
+        assert_eq!(reading.detail, "0 pods; 0 already unhealthy, of 0 workloads");
     }
 }
 
@@ -217,7 +217,7 @@ async fn what_was_crash_looping_before_does_not_block_and_what_begins_to_does() 
 
     server.behave().pods[1] = crashing("a", "new");
     let worse = check(&probe, Moment::After, Some(&baseline)).await;
-    fails(&worse, &["1 workloads have more unhealthy pods", "for 1 s or longer: a/new: CrashLoopBackOff, exit 1"]);
+    fails(&worse, &["1 workload has more unhealthy pods", "for 1 s or longer: a/new: CrashLoopBackOff, exit 1"]);
     assert!(!worse.detail.contains("a/old"), "{}", worse.detail);
     assert_eq!(worse.evidence["new"], json!(["a/new: CrashLoopBackOff, exit 1"]));
     assert!(server.behave().requests.len() >= 4, "it looks more than once before it fails");
@@ -305,12 +305,12 @@ async fn what_is_no_list_of_pods_is_a_failure() {
     let server = ApiServer::start(Vec::new()).await;
     let list = json!({"kind": "PodList", "metadata": {"continue": "7"}, "items": []}).to_string();
     let table = [
-        ("{}".to_owned(), "no list of pods"),
-        ("<html>s3cret</html>".to_owned(), "no list of pods: line 1 column 1"),
+        ("{}".to_owned(), "did not answer with a list of pods"),
+        ("<html>s3cret</html>".to_owned(), "did not answer with a list of pods: line 1 column 1"),
         (json!({"kind": "NodeList", "items": []}).to_string(), "it has another kind"),
         (
             json!({"kind": "PodList", "items": [{"metadata": {"name": "s3cret"}}]}).to_string(),
-            "no list of pods: line 1",
+            "did not answer with a list of pods: line 1",
         ),
         (list, "its pages do not end"),
     ];
