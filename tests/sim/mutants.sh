@@ -99,7 +99,7 @@ cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Coo
 mismatch_ignored|src/core/run/verify.rs|s/\(Some\(reason\), _\) => \{/(Some(reason), Err(_)) => {/; s/\(None, Ok\(\(\)\)\) => \{/(_, Ok(())) => {/
 data_not_compared|src/core/run/choose.rs|s/None if self\.has_to_verify\(disarm\) =>/None if self.observations > 99 =>/
 mismatch_holds_nothing|src/core/admission.rs|s/if let Some\(reason\) = self\.mismatch\(\) \{/if let Some(reason) = self.mismatch().filter(|_| false) {/
-one_reading_condemns|src/core/verify.rs|s/\(Verdict::Different, None\) => \{\n.*?\n {12}\}\n/(Verdict::Different, None) => Some(reading),\n/s
+one_reading_condemns|src/core/verify.rs|s/\(HashVerdict::Different, None\) => \{\n.*?\n {12}\}\n/(HashVerdict::Different, None) => Some(reading),\n/s
 comparison_forgotten_by_the_next_attempt|src/core/run/verify.rs|s/self\.past\.work\.uncompared/(self.past.work.uncompared \&\& self.observations > 99)/
 done_again_by_the_next_attempt|src/core/plan.rs|s/past\.work\.done\.contains\(&member\.member\.id\)/past.work.done.contains(\&member.member.id) \&\& facts.members.len() > 99/
 LIST
