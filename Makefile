@@ -164,6 +164,10 @@ deploy-generated: ## Write the parts of deploy/kustomize that are made from the 
 	tests/testkit/tools --deploy
 	deploy/generate
 
+.PHONY: release-dry-run
+release-dry-run: ## Make what release.yml makes, as far as this machine can, in target/dist, and check it; some minutes
+	deploy/release dry-run
+
 .PHONY: lint
 lint: tools ## Formatting, clippy, whether the deliberate faults still apply, dependencies
 	cargo fmt --all --check
