@@ -1,7 +1,7 @@
-//! `defragd check-config` on the files in `tests/config`: each bad one against the whole of what is said, and every
-//! configuration that ships, those in the documentation included, is good.
+//! `defragd check-config` on the files in `tests/config`: the whole output for each bad one; and every configuration that
+//! ships, including those in the documentation, is good.
 //!
-//! `UPDATE=1 cargo test --test check_config` writes what is said into the `.txt` beside each bad file; read the difference
+//! `UPDATE=1 cargo test --test check_config` writes the output into the `.txt` beside each bad file; read the difference
 //! before you commit it.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]

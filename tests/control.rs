@@ -1,5 +1,5 @@
-//! `defragd approve`, `pause`, `resume` and `cancel` against a running `defragd serve`, and what it asks Alertmanager at
-//! its start. No etcd is there: every run is refused, and tried again.
+//! `defragd approve`, `pause`, `resume` and `cancel` against a running `defragd serve`, and its query to Alertmanager at
+//! start. There is no etcd: every run is refused, and tried again.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 

@@ -1,5 +1,6 @@
-//! What the port withstands, against the real program: each attack goes on while ordinary clients scrape, who must all be
-//! served; afterwards its descriptors are back, its memory has not grown by much, and nothing has panicked. No etcd is there.
+//! What the port withstands, against the real program: each attack runs while ordinary clients scrape, which must all be
+//! served; afterwards it has closed its descriptors, its memory has not grown much, and nothing has panicked. There is no
+//! etcd.
 //!
 //! `tests/web.rs` has ten thousand idle connections and single malformed requests.
 
@@ -316,7 +317,7 @@ async fn scrapes_are_served_while_others_misuse_tls_and_http2() {
     let arena = Arena::new(true).await;
 
     arena
-        .withstands("handshakes that do not go on", |arena, _| {
+        .withstands("handshakes that stop halfway", |arena, _| {
             Box::pin(async move {
                 let mut stream = arena.tcp().await?;
                 // The beginning of a ClientHello of 512 bytes.
@@ -364,7 +365,7 @@ async fn scrapes_are_served_while_others_misuse_tls_and_http2() {
         .await;
 
     arena
-        .withstands("headers that go on and on", |arena, _| {
+        .withstands("headers without end", |arena, _| {
             Box::pin(async move {
                 let mut stream = arena.http2().await?;
                 stream.write_all(&frame(1, 0, 1, &GET)).await?;

@@ -1,5 +1,5 @@
-//! What systemd is told and hands over, with a socket of ours in its place: `READY=1` only when it is true, reloads,
-//! the end, the watchdog, and sockets that were bound before. No etcd is there.
+//! What defragd reports to systemd and gets from it, with a socket of ours in its place: `READY=1` only when it is true,
+//! reloads, the end, the watchdog, and sockets that were bound before. There is no etcd.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
@@ -151,7 +151,7 @@ async fn systemd_hears_of_the_start_the_reloads_and_the_end_when_they_are_so() {
         let began = host.until("RELOADING=1").pop().unwrap();
         let at = began.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
         assert!(at.parse::<u64>().unwrap() > 0, "{began}");
-        // A reload that fails ends as well: the old configuration goes on.
+        // A failed reload ends as well: the old configuration stays in use.
         host.until("READY=1");
         let metric = format!("defragd_config_last_reload_successful {successful}\n");
         assert!(get(&address, "/metrics").await.1.contains(&metric));
@@ -180,7 +180,7 @@ async fn a_watchdog_is_fed_until_the_loop_hangs() {
     host.until("RELOADING=1");
     // Long enough for ten messages of a loop that goes round. One that hangs has none to send, however long it takes.
     assert_eq!(host.hear(Duration::from_secs(2)), None, "it hangs, and says that it does not");
-    // It goes on once it can: the writer's end brings the end of the file.
+    // It continues once it can: when the writer closes, the reader gets the end of the file.
     fs::write(host.path("config.yaml"), "clusters: [{name: demo, endpoints: ['http://127.0.0.1:1']}]").unwrap();
     let heard = host.until("READY=1");
     assert_eq!(heard.len(), 1, "nothing before that: {heard:?}");

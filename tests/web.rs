@@ -1,6 +1,6 @@
-//! `--web.config.file` against the running program, key by key, from a client's side; that changed files are taken up
-//! without a restart and broken ones are not; how `/metrics` is negotiated; `/-/reload`; and what the port withstands.
-//! No etcd is there.
+//! `--web.config.file` against the running program, key by key, from a client's side; that changed files are loaded
+//! without a restart and broken ones are not; content negotiation of `/metrics`; `/-/reload`; and what the port withstands.
+//! There is no etcd.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
@@ -400,7 +400,7 @@ async fn renewed_certificates_and_passwords_are_taken_up_and_broken_ones_are_not
     };
     let whole = |user: &'static str| {
         let (ask, new_client, gauge) = (&ask, &new_client, &gauge);
-        until("the whole configuration to be taken up", MINUTE, move || async move {
+        until("the whole configuration to be loaded", MINUTE, move || async move {
             let (code, page) = ask(new_client, user).await?;
             ensure!(code == StatusCode::OK && gauge(&page, 1), "not seen yet");
             Ok(())
@@ -635,12 +635,12 @@ async fn ten_thousand_idle_slow_and_lying_clients_keep_nobody_out() {
         }
         crowd.push(stream);
         if crowd.len() > 900 {
-            // This process has file descriptors for so many only; whoever is dropped here, defragd had dropped before.
+            // This process has file descriptors for this many only; a client dropped here was dropped by defragd before.
             crowd.drain(..300);
         }
         if number % 1000 == 999 {
             assert_eq!(status(&client, &healthy).await, Some(StatusCode::OK), "after {number}");
-            // Whoever was just pushed out is closed when its task next runs, which may be a moment later.
+            // A client that was just evicted is closed when its task next runs, which may be a moment later.
             until("connections to be closed", MINUTE, || async {
                 ensure!(descriptors() < 600, "{} descriptors", descriptors());
                 Ok(())
@@ -682,7 +682,7 @@ async fn ten_thousand_idle_slow_and_lying_clients_keep_nobody_out() {
             let read = timeout(MINUTE, stream.read(&mut answer)).await;
             let read = read.unwrap_or_else(|_| panic!("{what}: no answer and no end")).unwrap_or(0);
             let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
-            // Whoever is still sending when the answer comes may not get to see it.
+            // A client that is still sending when the response comes may not see it.
             let unseen = read == 0 && (expected.is_empty() || what == "long headers");
             assert!(unseen || (!expected.is_empty() && answer.contains(expected)), "{what}: {answer}");
         }));

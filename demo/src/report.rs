@@ -1,4 +1,4 @@
-//! What is shown at the end, and what is checked. Pure: it judges what it is given.
+//! The final report and its checks. Pure functions.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use testkit::{MemberStatus, Timeline, WriterReport};
 
 use crate::console::{mib, seconds};
 
-/// A defragmented file is hardly larger than what is in use; the load goes on writing meanwhile.
+/// A defragmented file is hardly larger than its data in use; the load keeps writing meanwhile.
 const SIZE_PER_IN_USE_PERCENT: u64 = 130;
 
 /// One thing that must hold.
@@ -39,7 +39,7 @@ pub(crate) fn table(names: &[String], before: &[MemberStatus], after: &[MemberSt
     text
 }
 
-/// What the load noticed.
+/// What the client load observed.
 pub(crate) fn writer(report: &WriterReport) -> String {
     format!(
         "the client's load: {} keys acknowledged, {} attempts made again on another member, slowest {}, longest gap {}",

@@ -1,4 +1,4 @@
-//! Pause and resume on the page, on a cluster that is away; and all of it without scripts.
+//! Pause and resume on the page, on an unreachable cluster; with and without scripts.
 
 use serde_json::Value;
 use testkit::{Browser, Defragd};

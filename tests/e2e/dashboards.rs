@@ -1,4 +1,4 @@
-//! Every query of the shipped dashboards, asked of a real Prometheus that has scraped a real run.
+//! Every query of the shipped dashboards, on a real Prometheus that has scraped a real run.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 

@@ -99,7 +99,7 @@ pub(crate) async fn fires_again(defragd: &Defragd, id: i64) -> Value {
     ended_run(defragd, id).await
 }
 
-/// A person says that the cause is mended.
+/// An operator confirms that the cause is fixed.
 pub(crate) async fn resume(defragd: &Defragd) {
     let answer = defragd.post("/api/v1/clusters/demo/resume", r#"{"by": "ann"}"#, Some(TOKEN)).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.body);

@@ -111,7 +111,7 @@ async fn a_reload_adds_moves_and_removes_clusters_while_a_run_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_behind_two_names_is_told_and_a_member_behind_two_urls_is_one() {
+async fn a_cluster_behind_two_names_is_reported_and_a_member_behind_two_urls_is_one() {
     let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).members(1)).await;
     let mut by_name = entry("by-name", &rig.cluster);
     let url = rig.cluster.endpoints()[0].replace("127.0.0.1", "localhost");

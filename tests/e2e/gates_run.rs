@@ -1,4 +1,4 @@
-//! Gates in runs, beyond the rows of the runbook: systems that are no help, gates that only warn, and a kill.
+//! Gates in runs, beyond the rows of the runbook: unhealthy systems, gates that only warn, and a kill.
 
 use std::time::{Duration, Instant};
 

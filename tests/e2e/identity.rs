@@ -1,4 +1,4 @@
-//! Where calls go: to addresses within the configured scheme, to the address that works, to the member that was meant.
+//! Where calls go: to addresses with the configured scheme, to the address that works, to the intended member.
 
 use std::sync::Arc;
 

@@ -151,7 +151,7 @@ impl Victim {
             .await;
             tokio::time::sleep(Duration::from_millis(wait % 400)).await;
         } else {
-            // A run that goes on after a kill first watches the member in hand for some seconds.
+            // A run that is resumed after a kill first watches the member under way for some seconds.
             tokio::time::sleep(Duration::from_millis(wait % if dice % 3 == 1 { 3_000 } else { 7_000 })).await;
         }
         let in_a_defrag = self.defragments();
@@ -211,7 +211,7 @@ async fn ends(version: EtcdVersion, ends: u32, of_each: u32) {
         let defragd = victim.start().await;
         victim.post(&defragd).await;
         defragd.kill().await.unwrap();
-        // A run goes on over some kills, and gives up after five starts: both must be seen.
+        // A run survives some kills, and gives up after five starts: both must be seen.
         for _ in 0..4 + random(&mut victim.random) % 4 {
             victim.end_once().await;
         }

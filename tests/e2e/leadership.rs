@@ -139,8 +139,8 @@ async fn the_second_time_the_expected_unavailability_is_by_the_first() {
         let in_use = ["before", "db_size_in_use_bytes"];
         let speed = number(before, &in_use) / number(before, &["took_seconds"]);
         let expected = number(member, &in_use) / speed;
-        let told = number(member, &["expected_seconds"]);
-        assert!((told / expected - 1.0).abs() < 0.01, "{told} s, {expected} s by {before}");
-        eprintln!("{}: expected {told:.2} s, took {:.2} s", member["member"], number(member, &["took_seconds"]));
+        let reported = number(member, &["expected_seconds"]);
+        assert!((reported / expected - 1.0).abs() < 0.01, "{reported} s, {expected} s by {before}");
+        eprintln!("{}: expected {reported:.2} s, took {:.2} s", member["member"], number(member, &["took_seconds"]));
     }
 }

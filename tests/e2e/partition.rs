@@ -1,5 +1,5 @@
-//! A member on another machine (a network namespace) whose cables are pulled: the one to the other members,
-//! which leaves a `Status` that answers as if nothing were wrong, or both.
+//! A member on another machine (a network namespace) whose cables are pulled: only the one to the other members,
+//! after which `Status` answers as if nothing were wrong, or both.
 
 use testkit::{Cable, DefragWatch, EtcdSpec, EtcdVersion, Island, Transport, Writer, is_inside};
 
@@ -57,7 +57,7 @@ async fn cut_before(version: EtcdVersion, leader: usize, reasons: &[&str]) {
     rig.cluster.status(FAR).await.expect("its Status answers");
     assert_eq!(received(&rig.cluster), [0, 0, 0], "a member was touched");
     serves(&writer).await;
-    island.mend(Cable::Peers).unwrap();
+    island.repair(Cable::Peers).unwrap();
     rig.cluster.ready().await.unwrap();
     faults::reads_back(writer, &rig.cluster).await;
 }
@@ -86,8 +86,8 @@ async fn inside_all_cut_in_the_run() {
     let expected: Vec<_> = (0..3).map(|index| usize::from(index == first)).collect();
     assert_eq!(received(&rig.cluster), expected, "only the first member was touched");
     serves(&writer).await;
-    island.mend(Cable::Clients).unwrap();
-    island.mend(Cable::Peers).unwrap();
+    island.repair(Cable::Clients).unwrap();
+    island.repair(Cable::Peers).unwrap();
     rig.cluster.ready().await.unwrap();
     assert_eq!(received(&rig.cluster), expected, "nothing was sent late");
     faults::reads_back(writer, &rig.cluster).await;

@@ -1,5 +1,5 @@
 //! Two replicas, and a defrag of etcd's leader that outlasts the lock's TTL: the lock may be kept or lost over it,
-//! but nobody starts another member meanwhile, and whoever holds it then goes on.
+//! but no replica starts another member meanwhile, and the next holder continues the run.
 
 use std::time::Duration;
 

@@ -69,7 +69,7 @@ const BETWEEN: &str = "in a run, between defrags";
 
 /// One fault.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct FaultReport {
     pub(crate) kind: Kind,
     pub(crate) moment: &'static str,
     pub(crate) of_holder: bool,
@@ -84,7 +84,7 @@ pub(crate) struct Told {
     pub(crate) acted: Option<f64>,
 }
 
-impl Told {
+impl FaultReport {
     pub(crate) fn in_a_run(&self) -> bool {
         [IN_A_DEFRAG, BETWEEN].contains(&self.moment)
     }
@@ -125,7 +125,7 @@ pub(crate) struct World {
     posted: u32,
     /// Promises that went with their journals.
     lost: usize,
-    told: Vec<Told>,
+    reports: Vec<FaultReport>,
 }
 
 impl World {
@@ -141,7 +141,7 @@ impl World {
         let replica = |index| Replica { index, defragd: None, promised: BTreeSet::new(), aside: Vec::new() };
         let replicas = (0..plan.replicas).map(replica).collect();
         let random = plan.seed;
-        let mut world = Self { plan, rig, lan, replicas, watch, random, posted: 0, lost: 0, told: Vec::new() };
+        let mut world = Self { plan, rig, lan, replicas, watch, random, posted: 0, lost: 0, reports: Vec::new() };
         for index in 0..world.replicas.len() {
             world.start(index).await;
         }
@@ -149,13 +149,13 @@ impl World {
     }
 
     /// To the end, with everything checked. Gives what was done.
-    pub(crate) async fn run(mut self) -> Vec<Told> {
+    pub(crate) async fn run(mut self) -> Vec<FaultReport> {
         for round in 1.. {
-            assert!(round < self.plan.faults * 4, "too few of {round} rounds hit a run: {:?}", self.told);
+            assert!(round < self.plan.faults * 4, "too few of {round} rounds hit a run: {:?}", self.reports);
             self.all_stand().await;
             self.round().await;
-            eprintln!("{}: {} faults after {round} rounds", self.label(), self.told.len());
-            let in_runs = self.told.iter().filter(|fault| fault.in_a_run()).count();
+            eprintln!("{}: {} faults after {round} rounds", self.label(), self.reports.len());
+            let in_runs = self.reports.iter().filter(|fault| fault.in_a_run()).count();
             if self.plan.short || in_runs >= usize::try_from(self.plan.faults).unwrap() {
                 break;
             }
@@ -215,7 +215,7 @@ impl World {
             (false, false) => "before the holder began",
         };
         let kind = match self.dice(11) {
-            // In each `cargo test`: without space, the holder gone in the run, the run gone on with by another.
+            // In each `cargo test`: without space, the holder dies in the run, another replica resumes it.
             _ if self.plan.short && self.plan.without_space && turn == 0 => Kind::Kill,
             0 | 1 => Kind::Kill,
             2 => Kind::KillAndLose,
@@ -233,7 +233,7 @@ impl World {
         eprintln!("{}: replica {victim} (holder {holder:?}) {} {moment} for {lasted:?}", self.label(), kind.label());
         let at = Timestamp::now();
         self.begin(victim, kind).await;
-        self.told.push(Told {
+        self.reports.push(FaultReport {
             kind,
             moment,
             of_holder: holder == Some(victim),
@@ -279,7 +279,7 @@ impl World {
         match kind {
             Kind::Kill | Kind::KillAndLose | Kind::Terminate => self.start(victim).await,
             Kind::Pause => self.replicas[victim].defragd.as_ref().unwrap().resume().unwrap(),
-            Kind::Cut(_) => self.lan.mend(victim).unwrap(),
+            Kind::Cut(_) => self.lan.repair(victim).unwrap(),
         }
     }
 
@@ -437,7 +437,7 @@ impl World {
     }
 
     /// What the servers, the journals and the logs say in the end.
-    async fn judge(mut self) -> Vec<Told> {
+    async fn judge(mut self) -> Vec<FaultReport> {
         for replica in &self.replicas {
             replica.defragd.as_ref().unwrap().terminate(MINUTE).await.unwrap();
         }
@@ -476,7 +476,7 @@ impl World {
             self.lost,
             logs.iter().map(|log| log.started).collect::<Vec<_>>(),
         );
-        self.told
+        self.reports
     }
 
     /// By the members' logs, which no polling can miss.
@@ -493,8 +493,8 @@ impl World {
     fn measure(&mut self) {
         let logs: Vec<_> =
             (0..self.replicas.len()).map(|index| std::fs::read_to_string(self.log(index)).unwrap()).collect();
-        let ends: Vec<_> = self.told.iter().skip(1).map(|next| next.at).chain([Timestamp::MAX]).collect();
-        for (fault, next) in self.told.iter_mut().zip(ends).filter(|(fault, _)| fault.of_holder) {
+        let ends: Vec<_> = self.reports.iter().skip(1).map(|next| next.at).chain([Timestamp::MAX]).collect();
+        for (fault, next) in self.reports.iter_mut().zip(ends).filter(|(fault, _)| fault.of_holder) {
             let since = |at: Timestamp| at.duration_since(fault.at).as_secs_f64();
             let others = logs.iter().enumerate().filter(|(index, _)| *index != fault.victim);
             let first = |log: &str, from: Timestamp, says: &str| {

@@ -1,4 +1,4 @@
-//! Two real defragd on one real etcd, with the lock in that etcd: one acts, whoever is asked.
+//! Two real defragd on one real etcd, with the lock in that etcd: one acts, whichever gets the request.
 
 use std::time::Duration;
 
@@ -139,7 +139,7 @@ async fn an_alert_at_the_follower_is_a_run_of_the_holder_and_a_killed_holder_is_
     one.defragd.kill().await.unwrap();
     let died = Instant::now();
     two.holds().await;
-    eprintln!("taken over {:.1} s after kill -9, with a TTL of {} s", died.elapsed().as_secs_f64(), TTL.as_secs());
+    eprintln!("another replica held the lock {:.1} s after kill -9, with a TTL of {} s", died.elapsed().as_secs_f64(), TTL.as_secs());
     assert_eq!(watch.stop().await.max_in_flight(), 1);
 }
 
@@ -164,7 +164,7 @@ async fn an_orderly_end_hands_the_lock_over_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_space_a_follower_still_takes_over_and_cures_the_cluster() {
+async fn without_space_a_candidate_still_takes_over_and_recovers_the_cluster() {
     let rig = Rig::with(EtcdSpec::new(newest()).quota_bytes(48 * MIB)).await;
     let one = Replica::start(&rig, "one").await;
     one.holds().await;

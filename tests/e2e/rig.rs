@@ -1,4 +1,4 @@
-//! What most tests start from: a fragmented cluster and a defragd that looks after it.
+//! What most tests start from: a fragmented cluster and a defragd that watches it.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,4 +1,4 @@
-//! Members that send a snapshot: a defragmentation could not end before it, and the member would serve nobody.
+//! Members that send a snapshot: a defragmentation could not end before it, and the member would serve no client.
 
 use testkit::{EtcdVersion, OpenSnapshot, overwrite, until};
 

@@ -1,5 +1,4 @@
 //! A request stands until its work is done, whatever ends a run before: no alert is sent a second time in these tests.
-//! The rows are those of the issue that asked for it.
 
 use std::time::Duration;
 
@@ -401,8 +400,8 @@ async fn row_14_a_request_that_the_holder_does_not_take_says_so_and_is_handed_ov
     two.follows("one").await;
     let run = two.post(1).await;
     let cluster = waits_for(&two.defragd, "not_forwarded").await;
-    let told = cluster["waiting_for"]["message"].as_str().unwrap_or_default().to_owned();
-    assert!(told.contains("replica one") && told.contains("401"), "{cluster}");
+    let reported = cluster["waiting_for"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(reported.contains("replica one") && reported.contains("401"), "{cluster}");
     // Once, however often it is tried.
     tokio::time::sleep(Duration::from_secs(12)).await;
     let log = two.defragd.log().unwrap();

@@ -1,4 +1,4 @@
-//! What other servers answer: a member's metrics page, and Prometheus' and Alertmanager's API through the real client.
+//! Responses of other servers: a member's metrics page, and Prometheus' and Alertmanager's API through the real client.
 
 use std::sync::{Arc, Mutex};
 

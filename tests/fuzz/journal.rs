@@ -1,4 +1,4 @@
-//! Entries of a journal that somebody else, a newer program or a bad disk wrote.
+//! Journal entries written by another program, a newer version or a bad disk.
 
 use std::{sync::Arc, time::Duration};
 

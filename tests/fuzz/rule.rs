@@ -1,4 +1,4 @@
-//! Rules in CEL, read and then asked about members of all kinds.
+//! Rules in CEL, parsed and then evaluated for members of all kinds.
 
 use bytesize::ByteSize;
 use defragd::core::{cluster::Status, rule::Rule};

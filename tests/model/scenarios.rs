@@ -1,4 +1,4 @@
-//! The scenarios, and what is written down in each.
+//! The scenarios, and what each records.
 
 use std::time::Duration;
 
@@ -274,8 +274,8 @@ async fn no_space<L: Lab>(lab: &L, seen: &mut Seen) {
     let via = &followers[0];
     armed(lab, via, seen).await;
     for member in &all {
-        let told: Vec<_> = status(lab, member).await.told_alarms().map(|alarm| alarm.kind).collect();
-        seen.note(&format!("Status of {} tells it", member.name), told.contains(&AlarmKind::NoSpace));
+        let reported: Vec<_> = status(lab, member).await.told_alarms().map(|alarm| alarm.kind).collect();
+        seen.note(&format!("Status of {} reports it", member.name), reported.contains(&AlarmKind::NoSpace));
     }
     seen.note("writes are taken", lab.write(via).await);
     Box::pin(probe(lab, via, "a member", seen)).await;
@@ -440,7 +440,7 @@ async fn frozen<L: Lab>(lab: &L, seen: &mut Seen) {
     seen.note("the leader is the same", now.leader.id == before.leader.id);
     seen.note("runs", lab.defrags_done(frozen).await);
 
-    // Frozen in the middle of its work, it goes on where it was, and its answer comes.
+    // Frozen in the middle of its work, it continues where it was, and its answer comes.
     lab.hold_defrags().await;
     let sent = lab.defragment_blindly(frozen);
     until_in_flight(lab, frozen, true).await;

@@ -39,7 +39,7 @@ pub enum Fault {
         time: Duration,
         refused: bool,
     },
-    /// All client connections to the member break; what it does goes on.
+    /// All client connections to the member break; its own work continues.
     BreakConnections {
         node: usize,
     },
@@ -55,11 +55,11 @@ pub enum Fault {
     },
     /// The leader steps down by itself.
     Election,
-    /// Somebody moves the leadership by hand.
+    /// An operator transfers leadership by hand.
     OperatorMoveLeader {
         to: usize,
     },
-    /// Somebody defragments a member by hand.
+    /// Another tool defragments a member.
     OperatorDefrag {
         node: usize,
     },
@@ -92,7 +92,7 @@ pub enum Fault {
     },
     /// The endpoints lead to a new cluster from now on.
     ReplaceCluster,
-    /// Somebody compacts the history: in-use falls, later and at different times.
+    /// Another client compacts the history: in-use falls, later and at different times.
     OperatorCompact,
     /// So many writes a second.
     Load {
@@ -145,7 +145,7 @@ pub enum Fault {
     DataDiffers {
         node: usize,
     },
-    /// Somebody takes a snapshot of this member.
+    /// A client takes a snapshot of this member.
     Snapshot {
         node: usize,
         time: Duration,
@@ -198,7 +198,7 @@ pub struct Schedule {
     /// Whether the adapter's own look at `Status` right before Defragment is there. The contract of the port
     /// does not promise it, so a run has to be safe without.
     pub look_before_defrag: bool,
-    /// How long a Defragment is on its way at the most.
+    /// How long a Defragment is in the network, at most.
     pub longest_way: Duration,
     /// The part of what is in use that a compaction frees.
     pub history_percent: u64,
@@ -211,8 +211,8 @@ pub struct Schedule {
     pub gate: Option<Outages>,
     pub faults: Vec<(Duration, Fault)>,
     pub deaths: Vec<Death>,
-    /// From here on everything is mended.
-    pub mended_at: Duration,
+    /// From then on everything is repaired.
+    pub repaired_at: Duration,
     /// Several replicas and their lock.
     pub fleet: Option<Fleet>,
     /// Two Alertmanagers send each alert, with two spellings of its start.
@@ -276,7 +276,7 @@ impl Schedule {
             requests,
             faults,
             deaths,
-            mended_at: Duration::from_secs(FAULTS_WITHIN_SECS) + rng.seconds(1, 90),
+            repaired_at: Duration::from_secs(FAULTS_WITHIN_SECS) + rng.seconds(1, 90),
             history_percent: 0,
             no_space: false,
             people: Vec::new(),

@@ -1,6 +1,7 @@
-//! Several replicas in one schedule: how many, what happens to each of them and to their lock, and who hears what.
+//! Several replicas in one schedule: how many, what happens to each of them and to their lock, and which requests reach
+//! which of them.
 //!
-//! Drawn from a stream of its own: a seed that has one replica plays as it always did.
+//! Drawn from a separate random stream: a seed with one replica plays as it always did.
 
 use std::time::Duration;
 
@@ -82,7 +83,7 @@ pub enum LockFault {
     Cut { replica: usize, time: Duration },
     /// It is down for everybody. `refreshes`: a new leader gives every lease its whole time, as etcd's does.
     Down { time: Duration, refreshes: bool },
-    /// Calls take up to so long, each way.
+    /// The longest time of a call, each way.
     Slow { most: Duration, time: Duration },
     /// A share of the answers is lost.
     Lossy { permille: u64, time: Duration },
@@ -149,7 +150,7 @@ impl Fleet {
             }
         }
         let over = Duration::from_secs(WITHIN_SECS) + HEAD_START;
-        schedule.mended_at = over.max(schedule.mended_at + HEAD_START);
+        schedule.repaired_at = over.max(schedule.repaired_at + HEAD_START);
         schedule.deaths.clear();
         schedule.people.clear();
     }
@@ -258,7 +259,7 @@ fn spread(schedule: &Schedule, replicas: &mut [Replica], rng: &mut Rng) {
     for (at, person) in people {
         let replica = rng.index(replicas.len());
         let (at, person) = (*at + HEAD_START, person.clone());
-        // Whoever resumes does so wherever somebody may have paused.
+        // An operator resumes every cluster that may have been paused.
         let everywhere = matches!(person, Person::Resume);
         // What is resolved is resolved for all that heard of it.
         if everywhere || (matches!(person, Person::Resolve { .. }) && to_all) {

@@ -344,7 +344,7 @@ impl World {
         self.watch.note(now, || format!("server {id}: defragmentation ends: {state:?} (ours {ours})"));
     }
 
-    /// Who asks for the leadership to be handed over first asks for this not to happen. Where leadership moves by
+    /// With a policy that transfers leadership first, this must not happen. Where leadership moves by
     /// itself right then, nobody can promise it.
     fn lose_leases(&mut self, leader: MemberId) {
         self.watch.leases_lost += 1;
@@ -503,8 +503,8 @@ impl World {
     fn needs(&self, seen: &Seen, id: MemberId) -> bool {
         let no_space = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::NoSpace);
         let Some(Ok(status)) = seen.status.get(&id) else { return false };
-        let told = seen.gauges.get(&id).and_then(|gauges| gauges.as_ref().ok()?.quota);
-        let quota = status.quota.or(told).map(|quota: ByteSize| quota.0);
+        let reported = seen.gauges.get(&id).and_then(|gauges| gauges.as_ref().ok()?.quota);
+        let quota = status.quota.or(reported).map(|quota: ByteSize| quota.0);
         wants(&self.schedule.policy, status.db_size.0, status.db_size_in_use.0, quota, no_space)
     }
 
@@ -669,7 +669,7 @@ impl World {
             Entry::HandedOver(handed) => log.offered.clone_from(&handed.alerts),
             Entry::Step(_) | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::Cancelled(_) => {}
             Entry::Verified(_) => log.verified = true,
-            // More than once after a crash: the run is gone on with, everything is measured anew, and the
+            // More than once after a crash: the run is resumed, everything is measured again, and the
             // journal of the new process has not failed yet.
             Entry::Started { term, mode } => {
                 if *mode != configured && self.mode_changed_at.is_none_or(|at| now > at + crate::policy::STILL_SENT) {
@@ -815,7 +815,7 @@ fn brief(entry: &Entry) -> String {
         Entry::Resolved { alerts } => format!("{} alerts resolved", alerts.len()),
         Entry::Approved { by } => format!("approved by {by}"),
         Entry::Cancelled(cancellation) => format!("cancelled by {}", cancellation.by),
-        Entry::HandedOver(to) => format!("handed over to {} as run {}", to.holder.name, to.run),
+        Entry::HandedOver(to) => format!("forwarded to {} as run {}", to.holder.name, to.run),
         Entry::Finished(outcome) => format!("finished {}: {outcome:?}", outcome.label()),
         Entry::Repeats { times, .. } => format!("stands for {times} before it"),
     }

@@ -1,6 +1,6 @@
-//! What owners and people want in one schedule: the leader's lot, compaction, windows, limits, approvals, pauses.
+//! Policies and operators' actions in one schedule: leader policy, compaction, windows, limits, approvals, pauses.
 //!
-//! Drawn from a stream of its own, so that a seed's faults do not depend on it.
+//! Drawn from a separate random stream, so that a seed's faults do not depend on it.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The checks of what the owner's policy and people's orders say: the leader, steps other than Defragment, windows,
-//! pauses, approvals and limits. As in [`crate::invariants`], from what happened and never from what defragd says.
+//! The checks of policy and operators' actions: the leader, steps other than Defragment, windows, pauses, approvals and
+//! limits. As in [`crate::invariants`], from what happened and never from what defragd says.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -424,8 +424,8 @@ impl World {
         let members = seen.membership.iter().flat_map(|membership| &membership.members);
         let small = members.into_iter().all(|member| {
             let Some(Ok(status)) = seen.status.get(&member.id) else { return false };
-            let told = seen.gauges.get(&member.id).and_then(|gauges| gauges.as_ref().ok()?.quota);
-            status.quota.or(told).is_some_and(|quota| status.db_size.0 * 10 < quota.0 * 9)
+            let reported = seen.gauges.get(&member.id).and_then(|gauges| gauges.as_ref().ok()?.quota);
+            status.quota.or(reported).is_some_and(|quota| status.db_size.0 * 10 < quota.0 * 9)
         });
         if armed && small && seen.unhealthy().is_none() {
             self.violate("L1", format!("run {run} fails and leaves NOSPACE armed, and every file is small: {reason}"));

@@ -28,9 +28,9 @@ use crate::{
     succession::How,
 };
 
-/// With everything mended, the lock is held again within its TTL, some rounds, and the limits of calls that hung.
+/// With everything repaired, the lock is held again within its TTL, some rounds, and the limits of calls that hung.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_mins(3);
-/// Longer than any run takes on a mended cluster.
+/// Longer than any run takes on a repaired cluster.
 const RETIRES_WITHIN: Duration = Duration::from_mins(30);
 /// The requests of one that does not hold the lock wait.
 const LOOK: Duration = Duration::from_secs(5);
@@ -100,10 +100,10 @@ pub async fn all_replicas(sim: &Arc<Sim>, fleet: &Fleet, journals: &RefCell<Vec<
 /// Looks, whenever one hears of the lock, who all believe to hold it.
 async fn beliefs(sim: &Sim, seats: &[Seat]) {
     loop {
-        let told = sim.lock_told.notified();
+        let changed = sim.lock_changed.notified();
         let believers: Vec<_> = seats.iter().filter_map(|seat| Some((seat.number(), seat.believes()?))).collect();
         sim.world().check_beliefs(&believers);
-        told.await;
+        changed.await;
     }
 }
 
@@ -167,7 +167,7 @@ async fn replica(seat: &Seat, plan: &Replica) {
             sim.world().on_holder_lost(seat.number(), How::Released);
             stop.send_replace(Some(Reason::ShuttingDown));
             if timeout(RETIRES_WITHIN, &mut life).await.is_err() {
-                sim.world().violate("liveness", "a replica does not end on a mended cluster".to_owned());
+                sim.world().violate("liveness", "a replica does not end on a repaired cluster".to_owned());
             }
             seat.gone.set(true);
         }
@@ -176,7 +176,7 @@ async fn replica(seat: &Seat, plan: &Replica) {
     std::future::pending::<()>().await;
 }
 
-/// With everything that was under way in it; the servers go on.
+/// With everything that was under way in it; the servers continue.
 fn gone(seat: &Seat, how: How) {
     let (sim, number) = (&seat.sim, seat.number());
     let now = sim.now();
@@ -243,11 +243,11 @@ async fn life(seat: &Seat, plan: &Replica, stopped: driver::Stop, asked: Rc<Aske
     cluster.release_lock().await;
 }
 
-/// Everything is mended: somebody takes over and serves what waits with it, and goes; then the next one, until the
+/// Everything is repaired: a replica takes the lock, serves its waiting requests, and ends; then the next one, until the
 /// last has done everything that is to be done.
 async fn end(sim: &Sim, seats: &[Seat]) {
-    let mended_at = sim.world().schedule.mended_at;
-    sleep_until(sim.at(mended_at + Duration::from_secs(5))).await;
+    let repaired_at = sim.world().schedule.repaired_at;
+    sleep_until(sim.at(repaired_at + Duration::from_secs(5))).await;
     while !seats.iter().all(|seat| seat.settled.get() || seat.gone.get()) {
         sleep(Duration::from_secs(1)).await;
     }
@@ -290,7 +290,7 @@ async fn end(sim: &Sim, seats: &[Seat]) {
     sim.world().violate("liveness", format!("after {BOUND:?} and {serves} turns there still are open requests"));
 }
 
-/// Who holds the lock, as soon as somebody does.
+/// The lock holder, as soon as there is one.
 async fn holder<'a>(sim: &Sim, seats: &'a [Seat]) -> Option<&'a Seat> {
     let mut begun = sim.now();
     loop {
@@ -324,7 +324,7 @@ enum Served {
 }
 
 async fn serve(sim: &Sim, holder: &Seat, seats: &[Seat]) -> Served {
-    // Those that hold no lock keep what they handed over until nothing of it stands.
+    // Replicas without the lock keep what they forwarded until no request of it stands.
     let open = || seats.iter().filter(|seat| !seat.gone.get()).map(Seat::open).sum::<usize>();
     let (begun, mut idle, mut calls) = (sim.now(), 0, 0);
     // What waits for a time of day waits longer by as much as clocks were put back.

@@ -46,8 +46,8 @@ impl Seen {
 
     /// That members which answered run different minor versions, or report a downgrade, and none is without space.
     pub fn upgrade(&self) -> Option<String> {
-        let told = || self.statuses().flat_map(Status::told_alarms);
-        if self.alarms.iter().flatten().copied().chain(told()).any(|alarm| alarm.kind == AlarmKind::NoSpace) {
+        let reported = || self.statuses().flat_map(Status::told_alarms);
+        if self.alarms.iter().flatten().copied().chain(reported()).any(|alarm| alarm.kind == AlarmKind::NoSpace) {
             return None;
         }
         if let Some(to) = self.statuses().find_map(|status| status.downgrade_to.as_ref()) {

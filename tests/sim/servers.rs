@@ -1,7 +1,7 @@
-//! etcds that are not as most are: members that send snapshots, and such that answer while they defragment; and the
-//! policies that concern them.
+//! Unusual etcds: members that send snapshots, and members that answer while they defragment; and the policies that
+//! concern them.
 //!
-//! Drawn from a stream of its own, so that a seed's other draws do not depend on it.
+//! Drawn from a separate random stream, so that a seed's other draws do not depend on it.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ pub fn draw(schedule: &mut Schedule) {
         for member in &mut schedule.members {
             (member.version, member.has_gauge) = (NON_BLOCKING, true);
         }
-        // Where they can be told to be busy by their page alone, it is lost more often.
+        // If only their page says that they are busy, it is lost more often.
         if !schedule.faults.is_empty() {
             let (node, time) = (rng.index(8), rng.seconds(5, 90));
             schedule.faults.push((rng.millis(200, 25_000), Fault::PageLost { node, time }));

@@ -1,9 +1,9 @@
-//! What must hold of the lock over all replicas, by the word of its server; and how long takeovers take.
+//! The lock's invariants over all replicas, according to its server; and how long takeovers take.
 //!
-//! What is *not* promised: a process that is stopped (SIGSTOP, a live migration) after it had the permit and before
-//! the RPC left sends it when it wakes, whoever holds the lock by then: etcd knows no fencing token for Defragment.
-//! It is at most one RPC for each such stop. A run that looks at the members after that RPC is at its member sees it
-//! and starts nobody beside it; only one that looked before can. That is counted, not judged: [`World::excused`].
+//! *Not* promised: a process that is stopped (SIGSTOP, a live migration) after it had the permit and before the RPC left
+//! sends it when it wakes, even if another replica holds the lock by then: etcd has no fencing token for Defragment.
+//! It is at most one RPC for each such stop. A run that observes the members after that RPC has reached its member sees it
+//! and starts no other; only a run that observed before can. That is counted, not judged: [`World::excused`].
 
 use std::time::Duration;
 
@@ -222,7 +222,7 @@ impl World {
         self.watch.journal_lost();
     }
 
-    /// I6: what was handed over stands until the other replica's run has ended or the alert is resolved; an operator's
+    /// I6: what was forwarded stands until the other replica's run has ended or the alert is resolved; an operator's
     /// request, until that run is accepted.
     pub fn check_handed_over(&mut self, run: RunId, entry: &Entry) {
         let Entry::Finished(Outcome::Stopped { reason: Reason::HandedOver { holder, run: theirs } }) = entry else {
@@ -242,14 +242,14 @@ impl World {
             unoffered.filter(|_| !log.manual).cloned()
         });
         if let Some(unoffered) = unoffered.filter(|_| !resolved) {
-            let what = format!("run {run} ends as handed over, and {} was not offered", unoffered.fingerprint);
+            let what = format!("run {run} ends as forwarded, and {} was not offered", unoffered.fingerprint);
             self.violate("I6", what);
         }
         let there = self.watch.all()[holder].runs.get(&theirs.0);
         if there.is_none_or(|log| log.outcome.is_none() && !by_operator && !resolved) {
             let outcome = there.map(|log| log.outcome.clone());
             let what =
-                format!("run {run} ends as handed over to run {theirs} of replica {holder}, which is {outcome:?}");
+                format!("run {run} ends as forwarded to run {theirs} of replica {holder}, which is {outcome:?}");
             self.violate("I6", what);
         }
     }

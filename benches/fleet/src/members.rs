@@ -1,7 +1,6 @@
 //! Listens for every member, each at its own address, and answers as [`crate::answers`] says.
 //!
-//! Must cost little: on the machine that runs the bench it takes its processor time beside the program that is
-//! measured.
+//! It must be cheap: it shares the machine's processors with the program that is measured.
 
 use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What clients feel during a roll, as a picture: one panel a contender.
+//! Clients' latency during a rolling defragmentation, as a picture: one panel per contender.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What is compared: each brings the whole cluster's files down, started as its users start it.
+//! The contenders: each defragments the whole cluster, started as its users start it.
 
 use std::path::{Path, PathBuf};
 
@@ -50,7 +50,7 @@ impl Contender {
         matches!(self, Self::Defragd | Self::DefragdTransfer)
     }
 
-    /// Why it cannot be had here, if so.
+    /// Why it is not available here, if so.
     pub(crate) fn missing(self) -> Option<String> {
         (self == Self::EtcdDefrag && in_path("etcd-defrag").is_none()).then(|| {
             "there is no etcd-defrag in PATH; `go install github.com/ahrtr/etcd-defrag@latest` brings it where the Go \

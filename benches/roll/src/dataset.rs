@@ -1,4 +1,4 @@
-//! A fragmented cluster that is put back into the same state before every trial.
+//! A fragmented cluster that is reset to the same state before every trial.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
-//! `make bench`: a rolling defragmentation by defragd, side by side with what people use instead, on real etcd under
-//! load. Prints tables and writes them with the machine and the versions to `benches/RESULTS.md`.
+//! `make bench`: a rolling defragmentation by defragd, compared with the alternatives, on real etcd under load. Prints
+//! tables and writes them with the machine and the versions to `benches/RESULTS.md`.
 //!
-//! Ends non-zero only if it could not measure: a goal that is missed is a result.
+//! Exits non-zero only if it could not measure: a missed goal is a result.
 
 mod chart;
 mod contender;

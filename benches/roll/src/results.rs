@@ -1,4 +1,4 @@
-//! Tables for people, in the terminal and in `benches/RESULTS.md`: the same text.
+//! The tables, with the same text in the terminal and in `benches/RESULTS.md`.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -46,7 +46,7 @@ impl Results {
         self.figures.values().map(Vec::len).sum()
     }
 
-    /// Whether anything came of this load, be it that somebody failed.
+    /// Whether this load has any result, even a failure.
     pub(crate) fn knows(&self, scenario: Scenario) -> bool {
         self.figures.keys().chain(self.failures.keys()).any(|(of, _)| *of == scenario)
     }

@@ -90,7 +90,7 @@ async fn once(data: &Dataset, defragd: &Path, n: u32) -> Result<Duration> {
     Ok(Duration::try_from(first.duration_since(sent)).unwrap_or_default())
 }
 
-/// When the members took up Defragment requests, by their logs.
+/// When the members began Defragment requests, by their logs.
 fn starts(data: &Dataset) -> Result<Vec<jiff::Timestamp>> {
     let mut starts = Vec::new();
     for member in data.cluster.members() {

@@ -439,7 +439,7 @@ impl Etcd for SimEtcd {
             world.check_send(job);
             let mut fate = world.fate();
             let often = if world.lock.is_some() { 25 } else { 5 };
-            if world.now < world.schedule.mended_at && world.rng.percent(often) {
+            if world.now < world.schedule.repaired_at && world.rng.percent(often) {
                 // A lost packet: TCP sends it again, even for a process that is gone by then.
                 fate.there = world.rng.millis(0, 2_500);
             }
@@ -456,7 +456,7 @@ impl Etcd for SimEtcd {
         if fate.dropped {
             pending::<()>().await;
         }
-        // Past this point the request is in the network: it arrives whether or not anybody waits for it.
+        // Past this point the request is in the network: it arrives whether or not a caller still waits for it.
         let sim = Arc::clone(&self.sim);
         tokio::spawn(async move { deliver(&sim, node, job, fate.there).await });
         if self.sim.world().comes_by(Place::AfterSend) {

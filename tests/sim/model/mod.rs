@@ -1,7 +1,7 @@
 //! A model of an etcd cluster as `etcd-facts.md` describes it, in virtual time.
 //!
-//! The world moves only in [`World::settle`] (what changes steadily), in its own events ([`World::process_due`]),
-//! and in what requests do to it. It knows nothing of defragd.
+//! The world changes only in [`World::settle`] (continuous changes), in its own events ([`World::process_due`]),
+//! and through requests. It knows nothing about defragd.
 
 mod client;
 mod node;
@@ -31,11 +31,11 @@ const FIRST_HOLDER_ACTS: Duration = Duration::from_secs(32);
 /// Entries a second that a member applies when it has some to catch up.
 const CATCH_UP: f64 = 8_000.0;
 
-/// One Defragment, whoever asked for it.
+/// One Defragment, from any client.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub node: usize,
-    /// Sent by defragd, not by somebody else.
+    /// Sent by defragd, not by another client.
     pub ours: bool,
     pub state: JobState,
     pub leader_at_start: bool,
@@ -123,8 +123,8 @@ pub enum Happening {
     },
     CalmNet,
     DowngradeOver,
-    Mend,
-    /// NOSPACE, where it would else be armed before anybody stands for the lock.
+    Repair,
+    /// NOSPACE, if it would otherwise be armed before there is a candidate for the lock.
     ArmNoSpace,
     LockFault(usize),
     /// Calls of the lock that hang look again.
@@ -248,8 +248,8 @@ impl World {
             let at = world.schedule.faults[index].0;
             world.plan(at, Happening::Fault(index));
         }
-        let mended_at = world.schedule.mended_at;
-        world.plan(mended_at, Happening::Mend);
+        let repaired_at = world.schedule.repaired_at;
+        world.plan(repaired_at, Happening::Repair);
         world.settle_fleet();
         let fail_step = world.schedule.a_step_is_not_written();
         world.hosts.iter_mut().for_each(|host| host.journal.fail_step = fail_step);
@@ -292,7 +292,7 @@ impl World {
     /// SIGSTOP for so long, but not past the end of all faults.
     pub fn stop_now(&mut self, replica: usize, time: Duration) {
         let now = self.now;
-        let until = (now + time).min(self.schedule.mended_at);
+        let until = (now + time).min(self.schedule.repaired_at);
         if until <= now {
             return;
         }
@@ -310,7 +310,7 @@ impl World {
             Place::Now => return false,
         };
         let Some(time) = self.host_mut().stops[index].take() else { return false };
-        if self.now >= self.schedule.mended_at {
+        if self.now >= self.schedule.repaired_at {
             return false;
         }
         self.stop_now(self.watch.acting, time);
@@ -384,7 +384,7 @@ impl World {
         }
     }
 
-    /// Names whoever was written through when it was full.
+    /// Names the client that was writing when it was full.
     fn arm_no_space(&mut self, node: usize) {
         let member = Some(self.nodes[node].id());
         self.alarms.push(Alarm { kind: AlarmKind::NoSpace, member });
@@ -614,8 +614,8 @@ impl World {
         let share = self.rng.between(50, 150);
         let this = &mut self.nodes[node];
         let millis = 50 + (this.in_use >> 20) * 10 * share / 100 * u64::from(this.slow);
-        // On a mended cluster no deadline is too short, so that a run there has no excuse.
-        let millis = if self.now > self.schedule.mended_at { millis.min(4_000) } else { millis };
+        // On a repaired cluster no deadline is too short, so that a run there has no excuse.
+        let millis = if self.now > self.schedule.repaired_at { millis.min(4_000) } else { millis };
         let left = Duration::from_millis(if this.disk_full { millis / 3 + 1 } else { millis });
         this.running = Some(Running { job, left, since: self.now });
         self.jobs[job].state = JobState::Running;

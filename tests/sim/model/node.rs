@@ -1,4 +1,4 @@
-//! One etcd member: its process, its file, its view of the cluster, and the defragmentations it was asked for.
+//! One etcd member: its process, its file, its view of the cluster, and its requested defragmentations.
 
 use std::{collections::VecDeque, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Faults as they strike the world, and as they pass.
+//! How faults begin and end in the world.
 
 use std::time::Duration;
 
@@ -104,9 +104,9 @@ impl World {
                 (self.net.drop, self.net.lose) = (drop, lose);
                 self.plan_in(time, Happening::CalmNet);
             }
-            Fault::Denied { time } => self.denied_until = (self.now + time).min(self.schedule.mended_at),
+            Fault::Denied { time } => self.denied_until = (self.now + time).min(self.schedule.repaired_at),
             Fault::Snapshot { node, time } => self.on(node, |world, node| {
-                let until = (world.now + time).min(world.schedule.mended_at);
+                let until = (world.now + time).min(world.schedule.repaired_at);
                 world.nodes[node].snapshot_until = world.nodes[node].snapshot_until.max(until);
             }),
             Fault::Upgrade { to, down } => self.upgrade_next(to, down),
@@ -145,7 +145,7 @@ impl World {
                     host.clock_stops = Some((until - time, until));
                 }
             }
-            Fault::SlotsTaken { time } => self.slots_taken_until = (self.now + time).min(self.schedule.mended_at),
+            Fault::SlotsTaken { time } => self.slots_taken_until = (self.now + time).min(self.schedule.repaired_at),
             _ => unreachable!("{fault:?} strikes the servers"),
         }
     }
@@ -328,19 +328,19 @@ impl World {
             Happening::CalmLoad { load } => self.load = load,
             Happening::CalmNet => self.net = Net::default(),
             Happening::DowngradeOver => self.end_downgrade(),
-            Happening::Mend => self.mend(),
+            Happening::Repair => self.repair(),
             _ => {}
         }
     }
 
-    fn mend(&mut self) {
+    fn repair(&mut self) {
         self.net = Net::default();
         for host in &mut self.hosts {
             host.journal = super::JournalHealth { life: host.journal.life, ..super::JournalHealth::default() };
             host.clock_offset_seconds = host.skew_seconds;
             host.clock_stops = None;
         }
-        self.mend_lock();
+        self.repair_lock();
         self.end_downgrade();
         if let Some(to) = self.schedule.upgrades_to() {
             for node in self.current() {

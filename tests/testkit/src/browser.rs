@@ -1,5 +1,5 @@
-//! Chromium, driven through its own driver: `WebDriver` over HTTP, and for what that cannot say (colour scheme, width,
-//! scripts off) the driver's way to the browser's debugging protocol.
+//! Chromium, driven through its own driver: `WebDriver` over HTTP, and for what that does not support (colour scheme, width,
+//! scripts off) the driver's access to the browser's debugging protocol.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ impl Browser {
         let base = format!("http://127.0.0.1:{port}/session");
         let arguments = [
             "--headless=new".to_owned(),
-            // Only our own pages are looked at, and in containers its sandbox cannot be had.
+            // It opens only our own pages, and its sandbox does not work in containers.
             "--no-sandbox".to_owned(),
             "--disable-dev-shm-usage".to_owned(),
             "--disable-gpu".to_owned(),

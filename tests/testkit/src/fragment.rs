@@ -1,4 +1,4 @@
-//! Fills a cluster's databases with space that only a defrag gives back.
+//! Fills a cluster's databases with space that only a defrag frees.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

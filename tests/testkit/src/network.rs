@@ -103,7 +103,7 @@ impl Island {
     }
 
     /// Plugs it in again.
-    pub fn mend(&self, cable: Cable) -> Result<()> {
+    pub fn repair(&self, cable: Cable) -> Result<()> {
         self.ip(&["link", "set", cable.plan().1, "up"])
     }
 

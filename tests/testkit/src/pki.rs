@@ -1,4 +1,4 @@
-//! Throw-away certificates: a CA, what it signed, all as PEM files in one directory.
+//! Throw-away certificates: a CA and the certificates that it signed, all as PEM files in one directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Tests that change networks or mounts do it in namespaces of their own: the test program starts itself
-//! again inside them, and all that was made there ends with it.
+//! Tests that change networks or mounts do so in their own namespaces: the test program starts itself again inside
+//! them, and everything created there ends with it.
 
 use std::env;
 use std::fs;
