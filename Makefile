@@ -52,7 +52,9 @@ test: tools check-shipped nextest ## All tests, on real etcd, Prometheus and Ale
 	cargo nextest run --workspace --locked $(ARGS); status=$$?; \
 	  if [ -e $(JUNIT) ]; then printf 'The slowest tests, in seconds:\n'; \
 	    sed -n 's/.*<testcase name="\([^"]*\)" classname="\([^"]*\)".* time="\([^"]*\)".*/\3\t\2 \1/p' $(JUNIT) | \
-	    sort -rn | head -n 10; fi; \
+	    sort -rn | head -n 10; printf 'Seconds of each target, over all its tests:\n'; \
+	    sed -n 's/.*<testcase name="[^"]*" classname="\([^"]*\)".* time="\([^"]*\)".*/\1 \2/p' $(JUNIT) | \
+	    awk '{ n[$$1]++; t[$$1] += $$2 } END { for (i in n) printf "%8.1f\t%d tests\t%s\n", t[i], n[i], i }' | sort -rn; fi; \
 	  exit $$status
 
 # A pre-release that fails the tests is a warning for us, not a failure of CI.
