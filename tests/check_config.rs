@@ -35,7 +35,7 @@ fn stems(dir: &Path, prefix: &str, ending: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The bad files of a folder, each with all that is said of it.
+/// The bad files of a folder, each with its messages.
 fn each_is_answered_as_is_written_beside_it(dir: &Path, ending: &str, args: impl Fn(&str) -> Vec<String>) -> usize {
     let files = stems(dir, "bad_", ending);
     let update = std::env::var_os("UPDATE").is_some();

@@ -480,7 +480,7 @@ async fn the_program_starts_with_each_pods_arguments_and_answers_its_probes() {
     }
 }
 
-/// The configuration with a port of this machine that nobody listens on instead of every host, another one for each.
+/// The configuration with each host replaced by a closed port of this machine, a different one for each.
 fn nowhere(config: &str) -> String {
     let mut changed = String::new();
     let mut ports = 1..;

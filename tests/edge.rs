@@ -119,7 +119,7 @@ impl Arena {
                 // Not all in the same instant.
                 sleep(Duration::from_millis(number as u64)).await;
                 while Instant::now() < end {
-                    // It is turned away or cut off: that is how it ought to be.
+                    // It is refused or cut off, as it should be.
                     let _ = timeout(end.saturating_duration_since(Instant::now()), attack(self, end)).await;
                     attacks.fetch_add(1, Ordering::Relaxed);
                     sleep(Duration::from_millis(20)).await;
@@ -164,7 +164,7 @@ impl Arena {
 
 type Attack<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 
-/// Reads and throws away, until the other side ends.
+/// Reads and discards, until the other side ends.
 async fn drain(stream: &mut (impl AsyncRead + Unpin)) -> Result<()> {
     let mut buffer = [0; 4096];
     while stream.read(&mut buffer).await? > 0 {}

@@ -194,7 +194,7 @@ fn what_does_not_start_never_says_that_it_is_ready() {
     fs::write(host.path("journal/journal.db"), "this is no database, but a text of some length".repeat(99)).unwrap();
     let ended = host.command(binary()).args(host.args()).arg("--web.listen-address=127.0.0.1:0").status().unwrap();
     assert!(!ended.success());
-    // It has ended: what it has said waits in the socket.
+    // It has ended: its messages wait in the socket.
     while let Some(message) = host.hear(Duration::from_millis(1)) {
         assert!(!message.contains("READY"), "{message}");
     }
@@ -248,7 +248,7 @@ async fn systemds_own_launcher_starts_it_with_the_first_connection() {
         return println!("SKIPPED: no systemd-socket-activate here");
     }
     let host = Host::new();
-    // A free port that nobody gets by chance: the launcher must bind it itself.
+    // A free port that no other process gets by chance: the launcher must bind it itself.
     let mut port = Port::reserve().unwrap();
     let bound = port.address().to_string();
     let mut command = host.command(launcher.to_str().unwrap());

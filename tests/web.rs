@@ -289,15 +289,15 @@ async fn inline_certificates_passwords_headers_and_the_rate_limit_hold_on_every_
     let page = with("correct horse", "/metrics").await.unwrap();
     assert_eq!(page.status(), StatusCode::OK);
 
-    // A token passes where a password is asked for; each opens its own deed, and the password neither.
+    // A token is enough if a password is required; each token allows its own action, and the password allows neither.
     let post = |path: &str| client.post(https(&defragd, path)).header("content-type", "application/json").body("{}");
-    let order = "/api/v1/clusters/demo/resume";
-    assert_eq!(post(order).bearer_auth(TOKEN).send().await.unwrap().status(), StatusCode::FORBIDDEN);
+    let resume = "/api/v1/clusters/demo/resume";
+    assert_eq!(post(resume).bearer_auth(TOKEN).send().await.unwrap().status(), StatusCode::FORBIDDEN);
     assert_eq!(
-        post(order).basic_auth("ann", Some("correct horse")).send().await.unwrap().status(),
+        post(resume).basic_auth("ann", Some("correct horse")).send().await.unwrap().status(),
         StatusCode::UNAUTHORIZED
     );
-    assert_eq!(post(order).bearer_auth(ADMIN).send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(post(resume).bearer_auth(ADMIN).send().await.unwrap().status(), StatusCode::OK);
     assert_eq!(post("/api/v1/alerts").bearer_auth(ADMIN).send().await.unwrap().status(), StatusCode::FORBIDDEN);
     // Twelve came in.
     let refused = post("/api/v1/alerts").bearer_auth(TOKEN).send().await.unwrap();
@@ -325,8 +325,8 @@ async fn a_password_or_a_client_certificate_is_enough_off_loopback_and_nothing_i
     let users = format!("basic_auth_users:\n  ann: {hash}\n");
     let defragd = site.start(&users, &[everywhere]).await;
     let port = defragd.target().rsplit_once(':').unwrap().1;
-    let order = format!("http://127.0.0.1:{port}/api/v1/clusters/demo/resume");
-    let post = || Client::new().post(&order).header("content-type", "application/json").body("{}");
+    let resume = format!("http://127.0.0.1:{port}/api/v1/clusters/demo/resume");
+    let post = || Client::new().post(&resume).header("content-type", "application/json").body("{}");
     let _ = aws_lc_rs::default_provider().install_default();
     assert_eq!(post().send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert_eq!(post().basic_auth("ann", Some("correct horse")).send().await.unwrap().status(), StatusCode::OK);
@@ -336,8 +336,8 @@ async fn a_password_or_a_client_certificate_is_enough_off_loopback_and_nothing_i
     let defragd = site.start(&verified, &[everywhere]).await;
     let port = defragd.target().rsplit_once(':').unwrap().1.to_owned();
     let known = site.client().identity(Site::identity(site.pki.client())).build().unwrap();
-    let order = format!("https://127.0.0.1:{port}/api/v1/clusters/demo/resume");
-    let answer = known.post(&order).header("content-type", "application/json").body("{}").send().await.unwrap();
+    let resume = format!("https://127.0.0.1:{port}/api/v1/clusters/demo/resume");
+    let answer = known.post(&resume).header("content-type", "application/json").body("{}").send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
 }
 

@@ -12,7 +12,7 @@ const SIZE_PER_IN_USE_PERCENT: u64 = 130;
 /// One thing that must hold.
 #[derive(Debug)]
 pub(crate) struct Check {
-    /// What was looked at, with what was found.
+    /// What was checked, and the finding.
     pub(crate) text: String,
     /// Whether it holds.
     pub(crate) holds: bool,
@@ -50,7 +50,7 @@ pub(crate) fn writer(report: &WriterReport) -> String {
     )
 }
 
-/// The checks on the databases and on the order that the servers' own metrics show.
+/// The checks on the databases and on the order in the servers' own logs.
 pub(crate) fn checks(names: &[String], before: &[MemberStatus], after: &[MemberStatus], seen: &Timeline) -> Vec<Check> {
     let mut checks: Vec<Check> = names
         .iter()

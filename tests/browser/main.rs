@@ -5,9 +5,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
+mod actions;
 mod fleet;
 mod forgery;
-mod orders;
 mod report;
 mod rig;
 mod roll;

@@ -223,7 +223,7 @@ impl Story {
         assert!(!self.is_firing("EtcdFragmentationReturns", WATCHED).await, "that one has never defragmented");
     }
 
-    /// A run takes what there is; the one after it finds files that get no smaller. (The first one may have met such a
+    /// A run frees what it can; the one after it finds files that get no smaller. (The first one may have met such a
     /// file, too: that of the member which the broken run had been at.)
     async fn there_is_nothing_left_to_gain(&mut self) {
         for id in 2..=3 {
@@ -301,7 +301,7 @@ impl Story {
         self.firing().await.iter().any(|alert| is(alert, name, cluster) && alert.state == "firing")
     }
 
-    /// So that what fires afterwards does so for what comes now.
+    /// So that alerts that fire afterwards have a new cause.
     async fn is_silent(&self, names: &[&str], cluster: &str) {
         for name in names {
             assert!(!self.is_firing(name, cluster).await, "{name} fires without its cause");

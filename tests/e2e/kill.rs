@@ -75,9 +75,9 @@ struct Victim {
     /// The runs that a 202 has promised.
     promised: BTreeSet<i64>,
     posted: u32,
-    /// Whether the alert comes again at each start. If not, what was accepted once is served all the same.
+    /// Whether the alert is sent again at each start. If not, the accepted request is served anyway.
     alert_again: bool,
-    /// What the journal said of the newest run right after each kill, and how many ends in order broke one off.
+    /// The newest run in the journal right after each kill, and how many orderly stops interrupted one.
     hit: BTreeMap<&'static str, u32>,
 }
 
@@ -143,7 +143,7 @@ impl Victim {
         let dice = random(&mut self.random);
         let wait = dice / 3;
         if dice.is_multiple_of(3) {
-            // A cluster that is tight already, or whose run is refused, has none.
+            // A cluster that is not fragmented, or whose run is refused, has none.
             let _ = until("a defrag", Duration::from_secs(2), || async {
                 anyhow::ensure!(self.defragments(), "none");
                 Ok(())

@@ -120,7 +120,7 @@ async fn oldest(version: EtcdVersion) {
     assert_eq!(holder(&one).await, me("two"), "it stands anew, behind the others");
     assert!(one.leave(first, "of a holder that was").await.is_err());
 
-    // A hand that deletes the holder's key takes the lock away, and the holder notices at its next renewal.
+    // Deleting the holder's key by hand takes the lock away, and the holder notices at its next renewal.
     let mut client = cluster.client(0).await.unwrap();
     let keys = client.get("/defragd/lock/a%2Fb/candidates/", Some(etcd_client::GetOptions::new().with_prefix())).await;
     let keys: Vec<_> = keys.unwrap().kvs().iter().map(|kv| (kv.create_revision(), kv.key().to_vec())).collect();
@@ -152,7 +152,10 @@ async fn oldest(version: EtcdVersion) {
         .unwrap();
         since.elapsed()
     };
-    eprintln!("etcd {version}: another replica held the lock {:.1} s after the holder was last seen", waited.as_secs_f64());
+    eprintln!(
+        "etcd {version}: another replica held the lock {:.1} s after the holder was last seen",
+        waited.as_secs_f64()
+    );
     assert!(waited + Duration::from_secs(2) >= TTL && waited < TTL * 2, "{waited:?}");
     let next = row.remove(0);
     assert!(term(&next).await > third || holder(&next).await == me("two"));
@@ -191,7 +194,7 @@ pub(crate) async fn kubeconfig(api: &KubeApiserver, dir: &Path) -> PathBuf {
     api.kubeconfig(dir.join("kubeconfig"), &token).unwrap()
 }
 
-/// What the README says that the account needs, and no more.
+/// The permissions that the README says the account needs, and no more.
 pub(crate) async fn grant_leases(api: &KubeApiserver) {
     let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}");
     let role = json!({

@@ -166,7 +166,7 @@ async fn a_module_dials_pages_of_allowed_hosts_only() {
     assert_eq!((quotas("good").await, quotas("bad").await), (3, 0));
 }
 
-/// The alarm stays, for the quota is not known, and the log says what to set.
+/// The alarm stays armed because the quota is not known, and the log says what to set.
 async fn stays_armed(rig: &Rig, file: &Path) {
     let defragd = serve(rig, file, "without").await;
     defragd.metrics().await.unwrap();
@@ -239,7 +239,7 @@ async fn command(rig: &Rig, name: &str, file: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What `defragd status` says of the second member.
+/// What `defragd status` shows of the second member.
 async fn member(file: &Path) -> Value {
     let args = ["status".to_owned(), format!("--config={}", file.display()), "--output=json".to_owned()];
     let output = tokio::process::Command::new(binary()).args(args).kill_on_drop(true).output().await.unwrap();

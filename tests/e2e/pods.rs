@@ -22,7 +22,7 @@ struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// Nothing, and a line that says so, where there is no kube-apiserver.
+    /// `None`, and a line that says so, if there is no kube-apiserver.
     async fn start() -> Option<Self> {
         let tools = Tools::find().unwrap();
         if tools.kube_apiserver().is_none() {

@@ -9,7 +9,7 @@ use testkit::{EtcdVersion, is_inside};
 use crate::{
     faults,
     kill::seed,
-    replica_world::{Kind, FaultReport, World, Worlds},
+    replica_world::{FaultReport, Kind, World, Worlds},
 };
 
 /// A short one has at least so many in its three worlds, most of them while the new holder keeps still.
@@ -38,7 +38,7 @@ async fn inside_a_few_faults() {
     if is_inside() {
         let worlds = [(2, EtcdVersion::V3_5, false), (3, EtcdVersion::V3_5, false), (3, EtcdVersion::V3_5, true)];
         let mut reports = 0;
-        // A run that is over before its turn comes leaves nothing to strike: then there is another round.
+        // A run that ends before the fault's moment leaves nothing to hit: then there is another round.
         while reports < FEW {
             reports += all_of(&worlds, 1, true).await.len();
         }
@@ -59,7 +59,8 @@ async fn inside_many_faults() {
         (2, EtcdVersion::V3_5, true),
     ];
     let reports = all_of(&worlds, MANY, false).await;
-    let in_runs = |kinds: &[Kind]| reports.iter().filter(|fault| fault.in_a_run() && kinds.contains(&fault.kind)).count();
+    let in_runs =
+        |kinds: &[Kind]| reports.iter().filter(|fault| fault.in_a_run() && kinds.contains(&fault.kind)).count();
     let (killed, in_order) = (in_runs(&[Kind::Kill, Kind::KillAndLose]), in_runs(&[Kind::Terminate]));
     assert!(killed >= 100 && in_order >= 100, "in runs: {killed} killed, {in_order} ended in order");
 }
@@ -86,7 +87,11 @@ fn summary(reports: &[FaultReport]) {
     for fault in reports {
         *kinds.entry((fault.kind.label(), fault.moment, fault.of_holder)).or_default() += 1;
     }
-    eprintln!("{} faults, {} of them in a run:", reports.len(), reports.iter().filter(|fault| fault.in_a_run()).count());
+    eprintln!(
+        "{} faults, {} of them in a run:",
+        reports.len(),
+        reports.iter().filter(|fault| fault.in_a_run()).count()
+    );
     for ((kind, moment, of_holder), count) in kinds {
         eprintln!("  {count:3} × {kind}, {moment}, of {}", if of_holder { "the holder" } else { "a follower" });
     }

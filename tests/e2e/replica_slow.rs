@@ -71,7 +71,7 @@ async fn outlasts(fate: Holder) {
     }
     let ended = two.ended(second).await;
     eprintln!("the lock was lost: {lost}; the request at the follower: {ended}");
-    // It waited for the defrag as long as for any recovery (20 s here), and then said so.
+    // It waited for the defrag as long as for any recovery (20 s here), and then logged that.
     let waited = ended["outcome"] == "refused" && ended["reason"]["code"] == "defrag_in_flight";
     assert!(waited || is_served(&ended), "{ended}");
     let again = two.ended(two.post(2).await).await;

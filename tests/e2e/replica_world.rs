@@ -170,7 +170,7 @@ impl World {
             self.rig.fragment().await;
         }
         let held = HeldDefrags::start_for(&self.rig.cluster, HELD).await.unwrap();
-        // Without space a replica whose candidacy is gone cannot stand anew: one must be left that does.
+        // Without space a replica that lost its candidacy cannot become a candidate again: one candidate must remain.
         let most = if self.plan.without_space { self.plan.replicas as u64 - 1 } else { 3 };
         for turn in 0..most {
             let victim = self.victim(turn).await;
@@ -188,7 +188,7 @@ impl World {
         assert_eq!(self.rig.cluster.alarms().await.unwrap(), [], "{}", self.label());
     }
 
-    /// Mostly the holder. In a short one only first: what comes after it happens while the next one keeps still.
+    /// Mostly the holder. In a short test only at first: later faults happen while the next holder settles.
     async fn victim(&mut self, turn: u64) -> usize {
         let holder = self.holder().await;
         let random = usize::try_from(self.dice(self.plan.replicas as u64)).unwrap();
@@ -313,7 +313,7 @@ impl World {
         self.replicas[index].defragd = Some(started.unwrap());
     }
 
-    /// Waits until a run is under way, if one comes, and then a bit: half the time until a member is in the middle
+    /// Waits until a run is under way, if one starts, and then a bit longer: half the time until a member is in the middle
     /// of a defrag.
     async fn wait_for_a_moment(&mut self) {
         let end = Instant::now() + Duration::from_secs(75);
@@ -396,7 +396,7 @@ impl World {
         open
     }
 
-    /// Every replica stands for the lock and knows who holds it.
+    /// Every replica is a candidate for the lock and knows the holder.
     async fn all_stand(&self) {
         for replica in &self.replicas {
             until(&format!("{} to stand for the lock", replica.name()), MINUTE, || async {
@@ -436,7 +436,7 @@ impl World {
         }
     }
 
-    /// What the servers, the journals and the logs say in the end.
+    /// The final state according to the servers, the journals and the logs.
     async fn judge(mut self) -> Vec<FaultReport> {
         for replica in &self.replicas {
             replica.defragd.as_ref().unwrap().terminate(MINUTE).await.unwrap();

@@ -122,7 +122,7 @@ async fn a_token_is_sent_and_progress_is_shown_during_a_long_answer() {
     assert!(progress.contains("of 25 answers of Prometheus"), "{progress}");
     assert!(!String::from_utf8_lossy(&output.stdout).contains("answers of Prometheus"), "the report is the report");
 
-    // A page for people, as of a Grafana or a login.
+    // An HTML page, such as Grafana's or a login form.
     site.turn(|_| Answer::new(200, "<html>Welcome</html>"));
     let output = desk.report(&desk.url, &[ca], &[]).await;
     assert!(said(&output).contains("address of a Prometheus"), "{}", said(&output));

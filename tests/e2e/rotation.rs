@@ -88,7 +88,7 @@ async fn a_certificate_that_is_renewed_is_taken_and_a_broken_pair_is_not() {
     assert_eq!(log.matches("the changed credentials are not taken").count(), 1, "{log}");
     assert!(log.contains("do not belong together"), "{log}");
 
-    // One that the server no longer takes: that new connections are made with it shows that it is in use.
+    // One that the server no longer accepts: a new connection made with it shows that it is in use.
     mount.publish(pki.ca(), &pki.expired_client().unwrap());
     becomes(&defragd, "defragd_cluster_up", 0.0).await;
     becomes(&defragd, GOOD, 1.0).await;

@@ -16,7 +16,7 @@ use crate::{
     site::{Answer, Site, shrunk},
 };
 
-/// A fragmented cluster with a kube-apiserver on it; nothing, and a line that says so, where there is none.
+/// A fragmented cluster with a kube-apiserver on it; `None`, and a line that says so, if there is no kube-apiserver.
 async fn kubernetes() -> Option<(Rig, KubeApiserver, String)> {
     if testkit::Tools::find().unwrap().kube_apiserver().is_none() {
         eprintln!("SKIPPED: no kube-apiserver here; `make tools-kube` builds one");

@@ -180,7 +180,7 @@ impl Planted {
         Defragd::start(&self.binary, &args, &self.rig.path(&format!("{log}.log"))).await.unwrap()
     }
 
-    /// Asks a server for everything that it has to say.
+    /// Requests everything that a server can show.
     async fn ask(&mut self, defragd: &Defragd) {
         for path in [
             "/",
@@ -207,7 +207,7 @@ impl Planted {
         self.heard.push(("the log".to_owned(), defragd.log().unwrap()));
     }
 
-    /// Every command that looks at the cluster, the gates or the journal.
+    /// Every command that reads the cluster, the gates or the journal.
     async fn command(&mut self) {
         let dir = format!("--data-dir={}", self.rig.path("journal").display());
         for command in [
@@ -249,14 +249,15 @@ impl Planted {
         }
     }
 
-    /// The proof that the canaries were where they could have come out.
+    /// Proves that the canaries were in places from which they could have leaked.
     fn assert_all_were_sent(&self) {
         let asked = self.site.asked().join("\n");
         for canary in [ALERTMANAGER, BEARER, HEADER, KUBERNETES, BASIC_SENT, "client-certificate: shown"] {
             assert!(asked.contains(canary), "{canary} was never sent");
         }
         let all: String = self.heard.iter().map(|(_, text)| text.as_str()).collect();
-        for masked in ["authorization: Bearer ***", "authorization: Basic ***", "x-api-key: ***", "received-Basic ***"] {
+        for masked in ["authorization: Bearer ***", "authorization: Basic ***", "x-api-key: ***", "received-Basic ***"]
+        {
             assert!(all.contains(masked), "nothing was said back: {masked:?} is nowhere");
         }
     }
@@ -296,7 +297,7 @@ async fn no_secret_comes_out_of_runs_whose_gates_pass_and_fail() {
     let done = planted.rig.with_file(&planted.config, &["run"]).await;
     planted.heard.push(("run".to_owned(), said(&done)));
 
-    // An etcd that does not take the password.
+    // An etcd that rejects the password.
     fs::write(planted.rig.path("password"), WRONG_ETCD).unwrap();
     let wrong = planted.rig.with_file(&planted.config, &["status"]).await;
     assert!(said(&wrong).contains("authentication failed"), "{}", said(&wrong));

@@ -66,7 +66,7 @@ impl Seen {
     }
 }
 
-/// Waits no longer than a client with little patience.
+/// Waits no longer than an impatient client.
 pub async fn asked<T>(call: impl Future<Output = Fact<T>>) -> Fact<T> {
     timeout(PATIENCE, call).await.unwrap_or_else(|_| Err(Unknown::timed_out("it", PATIENCE)))
 }

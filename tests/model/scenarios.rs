@@ -21,7 +21,7 @@ pub enum Scenario {
     Leader,
     /// Leadership is moved.
     Transfer,
-    /// A learner is asked things.
+    /// RPCs to a learner.
     Learner,
     /// The history is compacted.
     Compaction,
@@ -52,7 +52,7 @@ impl Scenario {
         Self::Frozen,
     ];
 
-    /// Whether nobody is to be elected in it without being asked for: not even on a busy machine, where a member may
+    /// Whether there must be no unrequested election in it: not even on a busy machine, where a member may
     /// be silent for longer than an election takes.
     pub fn wants_patient_members(self) -> bool {
         matches!(self, Self::Follower | Self::Leader | Self::Transfer | Self::KilledAtWork)
@@ -144,7 +144,7 @@ async fn follower<L: Lab>(lab: &L, seen: &mut Seen) {
     let queued = lab.defragment_blindly(busy);
     until("the second Defragment at the member", || async { lab.defrags_received(busy) == 2 }).await;
     still_busy(lab, busy).await;
-    // The client goes away, which no page of the server tells; the server continues.
+    // The client disconnects, which no page of the server shows; the server continues.
     sent.abort();
     sleep(Duration::from_millis(500)).await;
     seen.note("after its client is gone it defragments", in_flight(lab, busy).await);

@@ -101,7 +101,7 @@ async fn ask(
 ) -> Option<RunId> {
     let limited = sim.world().schedule.policy.max_runs_per_day < u32::MAX;
     for number in FIRST..FIRST + MOST_TRIES {
-        // Each time: where the clock was put back, failures lie in the future, and an order counts only against
+        // Each time: if the clock was set back, failures lie in the future, and a resume counts only against
         // what ended before it by the clock.
         resume(sim, app).await;
         let taken = if limited {

@@ -96,7 +96,7 @@ impl World {
         self.forgive();
     }
 
-    /// Another holder's orders and runs are in the journal of the replica that acts.
+    /// Another holder's commands and runs are in the journal of the replica that acts.
     pub fn on_inherited(&mut self, digest: &Digest) {
         let now = self.now;
         self.watch.note(now, || format!("inherits {digest:?}"));
@@ -125,7 +125,7 @@ impl World {
         self.mode_changed_at = Some(now);
     }
 
-    /// I4: no order stands against sending this.
+    /// I4: no pause or other command forbids sending this.
     pub fn check_orders(&mut self, what: &str) {
         self.check_note(what);
         let now = self.now;

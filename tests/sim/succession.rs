@@ -248,8 +248,7 @@ impl World {
         let there = self.watch.all()[holder].runs.get(&theirs.0);
         if there.is_none_or(|log| log.outcome.is_none() && !by_operator && !resolved) {
             let outcome = there.map(|log| log.outcome.clone());
-            let what =
-                format!("run {run} ends as forwarded to run {theirs} of replica {holder}, which is {outcome:?}");
+            let what = format!("run {run} ends as forwarded to run {theirs} of replica {holder}, which is {outcome:?}");
             self.violate("I6", what);
         }
     }

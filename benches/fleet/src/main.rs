@@ -62,7 +62,7 @@ struct Members {
     /// Members that do not answer: frozen and busy in turn
     #[arg(long, default_value_t = 0)]
     hung: usize,
-    /// Members that nobody listens for
+    /// Members whose ports are closed
     #[arg(long, default_value_t = 0)]
     refusing: usize,
     /// Mutual TLS

@@ -96,7 +96,7 @@ impl Contender {
                 let leader = if self == Self::DefragdTransfer { "last-after-transfer" } else { "last" };
                 let pause = if self == Self::DefragdPause { "5s" } else { "0s" };
                 command.args(["--mode=enforce", "--pause-between-members", pause]);
-                // Every member, as the others do: heavy writes fill a file again while the members before it are away.
+                // Every member, as the others do: heavy writes fill a file again while the members before it are unavailable.
                 command.args(["--min-fragmentation-ratio=0", "--min-reclaimable=4KiB"]);
                 command.args(["--leader", leader, "--data-dir"]).arg(journal);
             }

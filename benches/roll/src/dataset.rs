@@ -13,9 +13,9 @@ const MIB: u64 = 1 << 20;
 pub(crate) enum Size {
     /// A file as a fragmented Kubernetes cluster of some dozens of nodes has it.
     Small,
-    /// As large, and nobody has compacted: what was overwritten is in use, too.
+    /// As large, without compaction: overwritten data is in use too.
     History,
-    /// More than 1 GB in use: each member is away for many seconds.
+    /// More than 1 GB in use: each member is unavailable for many seconds.
     Large,
 }
 

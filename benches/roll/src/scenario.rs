@@ -9,7 +9,7 @@ use crate::{dataset::Size, load::Spec};
 pub(crate) enum Scenario {
     /// As Kubernetes: puts, transactions, ranges, watches, leases, through every member and through failover clients.
     Kubernetes,
-    /// The same on a cluster that nobody compacts.
+    /// The same on a cluster without compaction.
     History,
     /// No clients: what the tool itself asks for is all there is.
     Idle,

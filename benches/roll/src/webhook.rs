@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{dataset::Dataset, figures::Spread};
 
-/// A run looks at the cluster before it plans and again before it sends; see `core::run`.
+/// A run observes the cluster before it plans and again before it sends; see `core::run`.
 const LOOKS: u32 = 2;
 
 /// Measures it some times, and says what the calls before the first Defragment take by themselves.

@@ -327,7 +327,7 @@ impl Etcd for SimEtcd {
             }
             through_raft(world, node, |world| {
                 world.alarms.retain(|armed| *armed != alarm);
-                // The order itself is committed.
+                // The request itself is committed.
                 world.nodes.iter_mut().for_each(|node| node.stale_in_use = None);
             })
         })

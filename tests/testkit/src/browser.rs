@@ -187,7 +187,7 @@ impl Browser {
         fs::write(path, STANDARD.decode(data)?).with_context(|| path.display().to_string())
     }
 
-    /// How much wider the page is than the window: nobody likes to scroll sideways.
+    /// How much wider the page is than the window: above 0, readers must scroll sideways.
     pub async fn overflow(&self) -> Result<i64> {
         let wider = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
         Ok(self.script(wider).await?.as_i64().unwrap_or(i64::MAX))

@@ -30,7 +30,7 @@ pub struct HeldDefrags {
     members: Vec<JoinHandle<()>>,
 }
 
-/// A snapshot of a member that nobody reads, as of a backup that hangs. Dropping it ends it.
+/// An unread snapshot of a member, as from a backup that hangs. Dropping it ends it.
 #[derive(Debug)]
 pub struct OpenSnapshot(JoinHandle<()>);
 

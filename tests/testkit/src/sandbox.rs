@@ -51,7 +51,7 @@ pub async fn in_namespaces_for(test: &str, limit: Duration) -> Result<Option<Str
     Ok(None)
 }
 
-/// Why there can be no such namespaces here.
+/// Why namespaces are not possible here.
 fn impossible() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("namespaces, mounts and links need root".to_owned());
