@@ -1,6 +1,6 @@
 """Queries that several panels share, and the limits behind colours and lines.
 
-The replicas of defragd that export the same cluster are folded with `max by`, so that nothing counts twice.
+The replicas of defragd that export the same cluster are merged with `max by`, so that nothing counts twice.
 """
 
 from grafana import annotation, steps, variable

@@ -138,7 +138,7 @@ async fn measure(args: &Args, shape: Shape) -> Result<Row> {
         profile.end(file).await?;
     }
     let up = last.members_up();
-    ensure!(up <= subject.answering(), "{up} members are said to be up, of {}", subject.answering());
+    ensure!(up <= subject.answering(), "{up} members are reported up, of {}", subject.answering());
     let end = Usage::of(pid)?;
     let members = f64::from(u32::try_from(shape.clusters * MEMBERS)?);
     Ok(Row {

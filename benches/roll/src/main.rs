@@ -205,14 +205,14 @@ impl Bench {
             contenders.iter().filter_map(|who| Some(who.to_possible_value()?.get_name().to_owned())).collect();
         let loads: Vec<_> = self.measured(args).iter().map(|scenario| scenario.label()).collect();
         let mut page = format!(
-            "# A roll by defragd, and by what people use instead\n\n\
+            "# Rolling defragmentation by defragd and by the alternatives\n\n\
              Written by `make bench`; not edited by hand. {date}, commit {commit}, {minutes} min.\n\n\
              - Machine: {cpus} × {model}, {memory}, load average {load} at the end\n\
              - Members: three of {etcd}, mutual TLS, one machine, `--unsafe-no-fsync`\n\
              - Peers: {etcdctl}; {tools}\n\
              - Command: `BENCH_RUNS={runs} BENCH_ETCD={version} BENCH_LOADS={loads} BENCH_TOOLS={names} make bench`\n\
              - All three members, their clients and the tool share the machine's cores: compare columns, not machines.\n\
-             - Latencies count from when a request was due, so that a stalled client's waiting requests count, too. A\n\
+             - Latencies count from when a request was due, so that a stalled client's waiting requests count too. A\n\
              \x20 failover client tries the next member after a second.\n\n",
             date = jiff::Timestamp::now().strftime("%Y-%m-%d"),
             minutes = self.begin.elapsed().as_secs() / 60,

@@ -111,7 +111,7 @@ impl Results {
         for ((_, who), failures) in self.failures.iter().filter(|((of, _), _)| *of == scenario) {
             for failure in failures {
                 // Writing to a String cannot fail.
-                let _ = writeln!(text, "\n{} did not come to its end once:\n\n```\n{failure}\n```", who.label());
+                let _ = writeln!(text, "\nOne run of {} failed:\n\n```\n{failure}\n```", who.label());
             }
         }
         text

@@ -39,7 +39,7 @@ impl Scenario {
                  and 3 leases of 15 s; through failover clients 15 puts and 15 ranges a second and 3 leases"
             }
             Self::History => {
-                "the clients of kubernetes; nobody has compacted, so that what was overwritten is in use, too"
+                "the clients of kubernetes; without compaction, so that overwritten data is in use too"
             }
             Self::Idle => "no clients",
             Self::WriteHeavy => {
