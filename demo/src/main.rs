@@ -72,7 +72,7 @@ async fn run(args: &Args, console: &Console) -> Result<ExitCode> {
     if code == ExitCode::FAILURE {
         print_tails(&logs)?;
     }
-    console.say(&format!("every process is ended, their data is removed; the logs stay in {}", logs.display()));
+    console.say(&format!("all processes have ended, their data is removed; the logs are in {}", logs.display()));
     Ok(code)
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Check {
 /// Each member before and after.
 pub(crate) fn table(names: &[String], before: &[MemberStatus], after: &[MemberStatus]) -> String {
     let mut text =
-        String::from("  MEMBER   ROLE        SIZE BEFORE       IN USE    SIZE AFTER       IN USE   GIVEN BACK\n");
+        String::from("  MEMBER   ROLE        SIZE BEFORE       IN USE    SIZE AFTER       IN USE    RECLAIMED\n");
     for ((name, old), new) in names.iter().zip(before).zip(after) {
         let role = if old.is_leader { "leader" } else { "follower" };
         let back = old.size.saturating_sub(new.size);

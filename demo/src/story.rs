@@ -38,7 +38,7 @@ pub(crate) async fn tell(tools: &Tools, args: &Args, console: &Console, logs: &P
     let stack = Stack::start(tools, args, console, logs).await?;
     let names: Vec<String> = stack.etcd.members().iter().map(|member| member.name().to_owned()).collect();
     let mut writer = Writer::start(&stack.etcd).await?;
-    console.say("a client writes keys all along, to every member in turn");
+    console.say("a client keeps writing keys, to every member in turn");
 
     let before = fill(args, console, &stack.etcd).await?;
     let watch = DefragWatch::start(&stack.etcd)?;
@@ -59,7 +59,7 @@ pub(crate) async fn tell(tools: &Tools, args: &Args, console: &Console, logs: &P
     }
     println!();
     let failed = checks.iter().filter(|check| !check.holds).count();
-    console.say(&if failed == 0 { "every check holds".to_owned() } else { format!("{failed} checks FAILED") });
+    console.say(&if failed == 0 { "every check passed".to_owned() } else { format!("{failed} checks FAILED") });
 
     Ok(StoryResult { holds: failed == 0, stack, writer })
 }
@@ -162,7 +162,7 @@ impl StoryResult {
     /// Leaves everything running until it is interrupted.
     pub(crate) async fn stay(&mut self, console: &Console) -> Result<()> {
         console.say(&format!(
-            "everything stays up: Prometheus {}/alerts, Alertmanager {}, defragd {} - Ctrl-C ends it",
+            "everything keeps running: Prometheus {}/alerts, Alertmanager {}, defragd {} - Ctrl-C ends it",
             self.stack.prometheus.url(),
             self.stack.alertmanager.url(),
             self.stack.defragd.url()
