@@ -78,7 +78,7 @@ pub enum Fault {
         node: usize,
         time: Duration,
     },
-    /// CORRUPT is armed; `named` tells whether the alarm names the member.
+    /// CORRUPT is armed; `named`: whether the alarm names the member.
     Corrupt {
         node: usize,
         named: bool,
@@ -125,7 +125,7 @@ pub enum Fault {
     ClockStep {
         seconds: i64,
     },
-    /// The clock on the wall stands still.
+    /// The wall clock stops.
     ClockStops {
         time: Duration,
     },
@@ -195,7 +195,7 @@ pub struct Schedule {
     pub leader: usize,
     pub quota: u64,
     pub load: u64,
-    /// Whether the adapter's own look at `Status` right before Defragment is there. The contract of the port
+    /// Whether the adapter itself checks `Status` right before Defragment. The contract of the port
     /// does not promise it, so a run has to be safe without.
     pub look_before_defrag: bool,
     /// How long a Defragment is in the network, at most.
@@ -205,7 +205,7 @@ pub struct Schedule {
     /// NOSPACE is armed from the start.
     pub no_space: bool,
     pub requests: Vec<Duration>,
-    /// What people do, and alerts that resolve.
+    /// Operators' actions, and alerts that resolve.
     pub people: Vec<(Duration, Person)>,
     /// What is checked outside etcd.
     pub gate: Option<Outages>,
@@ -454,7 +454,7 @@ fn draw_fault(rng: &mut Rng) -> Fault {
 
 /// What a member's database would give back, by the thresholds of a policy.
 pub fn wants(policy: &Policy, size: u64, in_use: u64, quota: Option<u64>, no_space: bool) -> bool {
-    // Written anew and not taken from the policy: a fault there must show here.
+    // Written again here and not taken from the policy, so that a fault there shows.
     let free = size.saturating_sub(in_use);
     let at_least = |free: u64, limit: ByteSize| free >= limit.0;
     #[expect(clippy::cast_precision_loss, reason = "sizes stay below 2^52")]

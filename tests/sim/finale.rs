@@ -37,8 +37,8 @@ pub async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
     if broken(sim) {
         return;
     }
-    // Requests that were sent to the servers, by defragd or another client, have to end, and members that were away have to catch up: how
-    // long a run waits for that is not what is asked here.
+    // Requests that were sent to the servers, by defragd or another client, have to end, and members that were away have to catch
+    // up: how long a run waits for that is not tested here.
     while sim.world().jobs.iter().any(|job| job.state.open()) {
         sleep(Duration::from_secs(10)).await;
     }
@@ -93,7 +93,7 @@ pub async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
     judge(&mut world, &outcome, fault_free && before > 0);
 }
 
-/// Asks until it is taken. After a day's limit only a person is heard.
+/// Requests a run until it is accepted. After the daily limit only an operator's request is.
 async fn ask(
     sim: &Arc<Sim>,
     cluster: &Arc<Cluster<SimEtcd, SimJournal>>,
@@ -132,7 +132,7 @@ pub fn may_end_so(world: &World, outcome: &Outcome) -> bool {
     match reason {
         // An operator must act on a quota that is unknown or too small.
         Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } | Reason::NeedsPerson { .. } => true,
-        // Nobody can tell whether it is still at its last one.
+        // It is unknown whether it is still at its last one.
         Reason::DefragUnknown { .. } => {
             world.current().into_iter().any(|node| world.nodes[node].non_blocking() && !world.nodes[node].has_page)
         }

@@ -69,7 +69,7 @@ pub struct Stop {
 pub enum Place {
     /// Wherever it is.
     Now,
-    /// When it next asks for the permit to send a Defragment, after its last look at the members.
+    /// When it next requests the permit to send a Defragment, after its last observation of the members.
     BeforePermit,
     /// When it next has the permit to send a Defragment, and has not sent it.
     BetweenPermitAndSend,
@@ -102,7 +102,7 @@ impl Fleet {
         if !rng.percent(percent) {
             return None;
         }
-        // One alone loses its lock, too, and wins it anew at once.
+        // A single replica loses its lock too, and wins it again at once.
         let count = match rng.below(100) {
             0..=9 => 1,
             10..=77 => 2,
@@ -234,7 +234,7 @@ fn draw_stop(rng: &mut Rng, replicas: usize) -> Stop {
     Stop { replica: rng.index(replicas), place, time }
 }
 
-/// Alertmanager tells all replicas or one, sometimes twice, sometimes late; people talk to any one.
+/// Alertmanager notifies all replicas or one, sometimes twice, sometimes late; operators use any one.
 fn spread(schedule: &Schedule, replicas: &mut [Replica], rng: &mut Rng) {
     let mut moments: Vec<_> = schedule.requests.clone();
     // For what is done after a takeover.

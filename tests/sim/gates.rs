@@ -80,12 +80,12 @@ impl GateProbe for SimGate {
     }
 }
 
-/// What the gates of a run said, as its journal has it.
+/// The results of a run's gates, according to its journal.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
     /// Since the start of the process and the last member, a check let the run pass.
     passed: bool,
-    /// A check said that the run must end.
+    /// A check required the run to end.
     stopped: bool,
 }
 

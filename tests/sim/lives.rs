@@ -207,7 +207,7 @@ fn settings(sim: &Sim) -> ClusterSettings {
     }
 }
 
-/// The slots of the process, which other clusters' runs take now and then.
+/// The slots of the process, which other clusters' runs sometimes occupy.
 fn shared_slots(sim: &Arc<Sim>) -> Arc<Semaphore> {
     let slots = Arc::new(Semaphore::new(1));
     let (sim, others) = (Arc::clone(sim), Arc::downgrade(&slots));
@@ -234,7 +234,7 @@ pub fn broken(sim: &Sim) -> bool {
 pub struct Asked {
     /// How many of the schedule's requests were taken.
     pub of_schedule: Cell<usize>,
-    /// How much of what people do is done.
+    /// How many of the operators' actions are done.
     pub of_people: Cell<usize>,
     /// One that is to come after the next start.
     pub again: Cell<Option<Duration>>,
@@ -354,7 +354,7 @@ pub async fn until(sim: &Sim, death: &Death) {
     }
 }
 
-/// One life: recovers, serves, and hears the alerts of the schedule.
+/// One life: recovers, serves, and receives the alerts of the schedule.
 async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driver::Stop, asked: Rc<Asked>) {
     let defragd = started(sim, journal, None).await;
     let cluster = &defragd.0;
@@ -412,7 +412,7 @@ pub async fn started(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn
     }
 }
 
-/// What people do in the time of the schedule. What a crash cut short they do again.
+/// The operators' actions during the schedule. They repeat what a crash interrupted.
 pub async fn people(
     sim: &Arc<Sim>,
     journal: &SimJournal,
@@ -468,7 +468,7 @@ pub async fn people(
 pub async fn resume(sim: &Sim, app: &Arc<App<SimEtcd, SimJournal>>) {
     sim.world().on_resume();
     // The operator who paused also ends the pause.
-    // Where the lock is locked out for good there is nobody to take it.
+    // If the lock is out of reach for good, no replica can take it.
     for _ in 0..TRIES_TO_RESUME {
         let order = Command::Resume { reason: "r".to_owned() };
         if app.command("a", "p".to_owned(), order, false).await.is_ok() {

@@ -181,11 +181,11 @@ impl World {
     pub fn lock_holder(&mut self) -> Option<(usize, Term)> {
         self.settle_lock();
         let now = self.now;
-        // What has run out is nobody's, even while nobody is there to take it away.
+        // An expired lease has no owner, even before the server has removed it.
         self.lock_server().row.first().filter(|first| first.ends > now).map(|first| (first.replica, first.term))
     }
 
-    /// Nobody stands and nobody can: under NOSPACE nothing new is written, and only a person gets it away.
+    /// There is no candidate and there can be none: under NOSPACE nothing new is written, and only an operator can fix it.
     pub fn locked_out(&mut self) -> bool {
         self.settle_lock();
         let in_target = self.lock_server().plan.in_target;

@@ -92,12 +92,12 @@ pub async fn all_replicas(sim: &Arc<Sim>, fleet: &Fleet, journals: &RefCell<Vec<
         () = beliefs(sim, &seats) => {}
         () = end(sim, &seats) => {}
     }
-    // What knows each other in a circle would never be freed.
+    // A reference cycle would never be freed.
     (0..seats.len()).for_each(|number| directory.set(number, None));
     *journals.borrow_mut() = seats.iter().map(|seat| seat.journal.borrow().clone()).collect();
 }
 
-/// Looks, whenever one hears of the lock, who all believe to hold it.
+/// Checks, at every change of the lock, which replicas believe that they hold it.
 async fn beliefs(sim: &Sim, seats: &[Seat]) {
     loop {
         let changed = sim.lock_changed.notified();
@@ -126,7 +126,7 @@ async fn replica(seat: &Seat, plan: &Replica) {
         let mut how = How::Killed;
         if let Some(grace) = death.grace {
             sim.world().watch.note(now, || "SIGTERM to defragd".to_owned());
-            // One that is stopped hears of it when it wakes.
+            // A stopped replica learns of it when it wakes.
             let heard = sim.stopped_until().unwrap_or(now);
             sim.world().watch.stop_asked = Some(heard);
             sim.world().on_holder_lost(seat.number(), How::Released);
@@ -192,7 +192,7 @@ fn gone(seat: &Seat, how: How) {
     }
 }
 
-/// One life: recovers, stands for the lock, serves, hears what the schedule says, and gives the lock up in the end.
+/// One life: recovers, becomes a candidate for the lock, serves, receives what the schedule has, and releases the lock in the end.
 async fn life(seat: &Seat, plan: &Replica, stopped: driver::Stop, asked: Rc<Asked>) {
     let sim = &seat.sim;
     let journal = seat.journal.borrow().clone();
@@ -258,7 +258,7 @@ async fn end(sim: &Sim, seats: &[Seat]) {
         serves += 1;
         match serve(sim, holder, seats).await {
             Served::Lost => continue,
-            // A person sees that the cluster is paused: a resume that was given to a holder right before it died is
+            // An operator sees that the cluster is paused: a resume that was given to a holder right before it died is
             // in its journal alone.
             Served::Idle if !resumed => {
                 resumed = true;
@@ -282,7 +282,7 @@ async fn end(sim: &Sim, seats: &[Seat]) {
         }
         if last {
             let journal = holder.journal.borrow().clone();
-            // The time until the last one of all is asked is not that of a takeover.
+            // The time until the last replica is asked is not the time of a takeover.
             sim.world().watch.succession.nobody_waits();
             return finale(&holder.sim, &journal).await;
         }
@@ -294,7 +294,7 @@ async fn end(sim: &Sim, seats: &[Seat]) {
 async fn holder<'a>(sim: &Sim, seats: &'a [Seat]) -> Option<&'a Seat> {
     let mut begun = sim.now();
     loop {
-        // While a leader is defragmented under writes nobody can renew: not the time of a takeover.
+        // While a leader is defragmented under writes no lease can be renewed: not the time of a takeover.
         if !sim.world().lock_serves(true) {
             begun = sim.now();
         }

@@ -15,10 +15,10 @@ use crate::model::minor;
 /// A member may be this far behind: the limit that the design sets.
 const MOST_BEHIND: u64 = 1_000;
 
-/// What the network delivered to defragd since it last asked for the member list.
+/// What the network has delivered to defragd since its last request for the member list.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// When the members were asked for.
+    /// When the member list was requested.
     pub began: Duration,
     /// The last answer.
     pub at: Duration,

@@ -16,8 +16,8 @@ use crate::{
 const NON_BLOCKING: &str = "3.8.0";
 const WITHIN_SECS: u64 = 60;
 
-/// Defragmentations that last for minutes, of members that answer meanwhile and whose metrics pages are away, and one whose
-/// answer is lost: nobody else may begin.
+/// Defragmentations that last for minutes, of members that answer meanwhile and whose metrics pages fail, and one whose
+/// answer is lost: no other member may begin.
 pub fn draw_unknown_ends(schedule: &mut Schedule) {
     let mut rng = Rng::new(schedule.seed ^ 0x0e4d_5eea);
     if schedule.members[0].version != NON_BLOCKING || schedule.faults.is_empty() || rng.percent(50) {
@@ -73,7 +73,7 @@ pub fn draw(schedule: &mut Schedule) {
     schedule.faults.sort_by_key(|(at, _)| *at);
 }
 
-/// Owners who have the data compared, and members whose data differs.
+/// Policies that compare the data, and members whose data differs.
 pub fn draw_data(schedule: &mut Schedule) {
     let mut rng = Rng::new(schedule.seed ^ 0xda7a_d1ff);
     if rng.percent(70) {

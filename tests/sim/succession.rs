@@ -61,16 +61,16 @@ pub struct Succession {
     left_under: Option<Term>,
     /// What the note beside the lock says: paused since when, until when by the clock on the wall.
     note: Option<(Duration, Option<jiff::Timestamp>)>,
-    /// When a person last said resume.
+    /// When an operator last resumed.
     resumed_at: Option<jiff::Timestamp>,
     /// Pauses that were acknowledged, and those that got into a note.
     pauses: u64,
     pub pauses_left: u64,
     /// Replicas whose journal was lost.
     forgot: Vec<(usize, Duration)>,
-    /// Times that a person had to resume once more.
+    /// How often an operator had to resume again.
     pub resumed_again: u64,
-    /// NOSPACE armed in the cluster that keeps the lock, and nobody stands for it.
+    /// NOSPACE is armed in the cluster with the lock, and there is no candidate for it.
     pub locked_out: bool,
 }
 
@@ -81,7 +81,7 @@ impl Succession {
 }
 
 impl World {
-    /// A Defragment leaves under the term that its run began with, while the lock's server gives the lock to nobody
+    /// A Defragment leaves under the term that its run began with, while the lock's server gives the lock to no one
     /// else; and terms never go back.
     pub fn check_lock(&mut self, job: usize, target: MemberId) {
         if self.lock.is_none() {
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// Whether two Defragments at once are what a stop in the worst place may lead to: one of them is the stray, and
-    /// the other's run looked before that could be seen.
+    /// the other's run observed before that could be seen.
     pub fn excused(&mut self, job: usize, other: usize) -> bool {
         let unseen = |world: &Self, stray: usize| {
             world.jobs[stray].arrived_at.is_none_or(|arrived| world.watch.seen.began <= arrived)
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// The replica that acts hears that it holds the lock.
+    /// The acting replica learns that it holds the lock.
     pub fn on_lock_held(&mut self, term: Term) {
         let (now, replica) = (self.now, self.watch.acting);
         let succession = &mut self.watch.succession;
@@ -187,7 +187,7 @@ impl World {
         }
     }
 
-    /// A person's word is about to go out, or is in the journal.
+    /// A resume is about to be sent, or is in the journal.
     pub fn on_resumed_somewhere(&mut self) {
         let at = wall_clock(self);
         let succession = &mut self.watch.succession;

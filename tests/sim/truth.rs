@@ -12,7 +12,7 @@ use crate::{
     sim::Sim,
 };
 
-/// How often it is looked at, besides right before each Defragment.
+/// How often it is checked, besides right before each Defragment.
 const LOOK: Duration = Duration::from_secs(5);
 /// Longer than an observation may be old.
 const STEADY: Duration = Duration::from_secs(20);

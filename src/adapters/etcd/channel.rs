@@ -3,10 +3,10 @@
 //! A call goes out on the connection that its caller has in hand ([`Pipe`]) or not at all: a new connection to the same
 //! address may lead to another member, and who is at its other end has to be asked there first.
 //!
-//! In place of tonic's own channel, which keeps two queues of 32 requests and two tasks for each connection, and needs more
-//! wake-ups for each call: with 1,000 clusters it took 247 instead of 170 µs of processor time per member and scrape
-//! (benches/FLEET.md). Here a call goes straight to h2. What has been written to a connection is never sent again: whether a Defragment was begun
-//! is for the caller to find out.
+//! In place of tonic's own channel, which has two queues of 32 requests and two tasks for each connection, and needs more
+//! wake-ups for each call: at 1,000 clusters, 247 instead of 170 µs of processor time per member and scrape
+//! (benches/FLEET.md). Here a call goes straight to h2. What has been written to a connection is never sent again:
+//! whether a Defragment was begun is for the caller to find out.
 
 use std::{
     error::Error as StdError,

@@ -41,7 +41,7 @@ pub struct Job {
     pub leader_at_start: bool,
     /// Which replica sent it.
     pub replica: usize,
-    /// Since when who looks at the member can see it.
+    /// Since when an observer of the member can see it.
     pub arrived_at: Option<Duration>,
     /// Its sender was stopped between the permit and the sending.
     pub stray: bool,
@@ -89,7 +89,7 @@ pub enum Happening {
     Elect {
         election: u64,
     },
-    /// A member hears of the leader of this term.
+    /// A member learns of the leader of this term.
     View {
         node: usize,
         leader: MemberId,
@@ -188,7 +188,7 @@ pub struct Host {
     pub clock_offset_seconds: i64,
     /// What of that is not a fault.
     pub skew_seconds: i64,
-    /// Since when the clock stands still, and until when.
+    /// Since when the clock is stopped, and until when.
     pub clock_stops: Option<(Duration, Duration)>,
     /// SIGSTOP, until then.
     pub stopped_until: Duration,
@@ -395,7 +395,7 @@ impl World {
         (0..self.nodes.len()).filter(|n| self.nodes[*n].cluster == self.cluster && !self.nodes[*n].removed).collect()
     }
 
-    /// The list in force; members in touch know it at once.
+    /// The current list; connected members know it at once.
     pub fn new_roster(&mut self) {
         self.rosters.push(self.current().iter().map(|node| self.nodes[*node].member.clone()).collect());
         self.spread_roster();
@@ -557,7 +557,7 @@ impl World {
         }
     }
 
-    /// A member is in touch again: it hears of the leader and of the member list.
+    /// A member is connected again: it learns of the leader and of the member list.
     pub fn greet(&mut self, node: usize) {
         self.spread_roster();
         if let Some(leader) = self.leader
@@ -632,7 +632,7 @@ impl World {
         if this.process != Process::Running || running.since + running.left > self.now {
             return;
         }
-        // It closes the old file when nobody reads from it any more.
+        // It closes the old file when no transaction reads from it any more.
         if this.snapshot_until > self.now {
             let until = this.snapshot_until;
             self.plan(until, Happening::DefragEnds { node, job });

@@ -213,7 +213,7 @@ impl World {
         if let Some((job, left)) = resumed {
             self.plan_in(left, Happening::DefragEnds { node, job });
         }
-        // What waited in the socket is served now, even if nobody waits for the answer.
+        // What waited in the socket is served now, even if no client waits for the answer.
         for job in std::mem::take(&mut self.nodes[node].buffer) {
             self.arrive(job);
         }
@@ -348,7 +348,7 @@ impl World {
             }
         }
         self.alarms.retain(|alarm| alarm.kind != AlarmKind::Corrupt);
-        // Also of clusters that are no longer looked at: what was asked of them comes to its end.
+        // Also of clusters that are no longer observed: their requests come to an end.
         for node in 0..self.nodes.len() {
             self.nodes[node].disk_full = false;
             self.nodes[node].no_shrink = false;
