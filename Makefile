@@ -179,7 +179,7 @@ lint: tools words ## Words, formatting, clippy, whether the deliberate faults st
 	$(MAKE) deny
 
 # Phrases that this project does not use; typos.toml has the single words.
-PHRASES := (go|goes|going|gone|went) on|hand(s|ed|ing)? over|at the most|(take|takes|taken|took) up|taken over|(to|can|could|cannot|not) be had|\
+PHRASES := (go|goes|going|gone|went) on|hand(s|ed|ing)? over|at the most|(take|takes|taken|took) up|(to|can|could|cannot|not) be had|\
   (give|gives|giving|gave) orders|(token|tokens|access) for orders|thought through|as far as is known|reached otherwise
 
 .PHONY: words
