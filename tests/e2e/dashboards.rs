@@ -6,7 +6,7 @@ use serde_json::Value;
 use testkit::{Prometheus, until};
 
 /// What a minute's run without maintenance windows can not show, by a part of the query, and why. These are
-/// asked too, but an empty answer is no failure. `tests/observability.rs` plays the days to full with series of days.
+/// asked too, but an empty answer is no failure. `tests/observability` tests the days to full with series of days.
 const NO_DATA: &[(&str, &str)] = &[
     ("offset 18h", "wants a day of samples"),
     ("offset 5d", "wants a week of samples"),
