@@ -4,7 +4,7 @@
 //! `make bench-journal` runs it; `JOURNAL_CLUSTERS` and `JOURNAL_DAYS` make it shorter, `TMPDIR` is where the file is
 //! written. Prints a Markdown table.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use std::{
     fs,

@@ -3,7 +3,7 @@
 //! It reads the `crate::…` paths in each file, so it sees imports and full paths alike. CONTRIBUTING.md says
 //! how to see it fail.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 

@@ -4,7 +4,7 @@
 //! `UPDATE=1 cargo test --test check_config` writes the output into the `.txt` beside each bad file; read the difference
 //! before you commit it.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeSet,

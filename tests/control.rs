@@ -1,7 +1,7 @@
 //! `defragd approve`, `pause`, `resume` and `cancel` against a running `defragd serve`, and its query to Alertmanager at
 //! start. There is no etcd: every run is refused, and tried again.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{path::Path, process::Output, time::Duration};
 

@@ -2,7 +2,7 @@
 //! manifests in the folder `DEFRAGD_RENDERED`, where `make check-deploy` renders the chart; it starts the program with the
 //! pods' own arguments. `make check-deploy` checks whether Kubernetes accepts the manifests.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeSet,

@@ -1,6 +1,6 @@
 //! `defragd completions` and `defragd man`: what they write can be used, and names every command.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,

@@ -4,7 +4,7 @@
 //!
 //! `tests/web.rs` has ten thousand idle connections and single malformed requests.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,

@@ -1,7 +1,7 @@
 //! A fleet with unhealthy clusters: the others are in every scrape, and nothing piles up. The members are simulated
 //! (`benches/fleet`); the cost of a scrape is measured there, not here.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fmt::Write, path::Path, time::Duration};
 

@@ -1,7 +1,7 @@
 //! The notifications of `notify:`, as a server receives them, while another target never answers. There is no etcd: the
 //! run is refused, which is an end like any other.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     path::Path,

@@ -1,7 +1,7 @@
 //! What defragd reports to systemd and gets from it, with a socket of ours in its place: `READY=1` only when it is true,
 //! reloads, the end, the watchdog, and sockets that were bound before. There is no etcd.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs::{self, File},

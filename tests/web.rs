@@ -2,7 +2,7 @@
 //! without a restart and broken ones are not; content negotiation of `/metrics`; `/-/reload`; and what the port withstands.
 //! There is no etcd.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
 

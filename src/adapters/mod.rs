@@ -8,4 +8,4 @@ pub mod lock;
 pub mod outgoing;
 pub mod systemd;
 mod tls;
-pub mod turns;
+pub mod turn_limiter;

@@ -15,10 +15,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// systemd shows one line.
 const MAX_STATUS_CHARS: usize = 200;
 
-/// Why there are no sockets.
 #[derive(Debug, Error)]
 pub enum SocketError {
-    /// None was handed over.
     #[error(
         "--web.systemd-socket: no socket was handed over (LISTEN_FDS, LISTEN_PID): start it by its .socket unit, or leave the flag out"
     )]
@@ -30,7 +28,6 @@ pub enum SocketError {
     Unusable {
         /// From 0 on.
         number: usize,
-        /// Why.
         source: io::Error,
     },
 }
@@ -46,7 +43,6 @@ pub fn sockets() -> Result<Vec<TcpListener>, SocketError> {
     if sockets.is_empty() { Err(SocketError::None) } else { Ok(sockets) }
 }
 
-/// Who watches us.
 #[derive(Clone, Copy, Debug)]
 pub struct Manager {
     listens: bool,
@@ -89,7 +85,6 @@ impl Manager {
         self.tell(if self.watchdog.is_some() { &all } else { &all[..1] });
     }
 
-    /// No new work is begun.
     pub fn stopping(&self, status: &str) {
         self.tell(&[NotifyState::Stopping, NotifyState::Status(&line(status))]);
     }

@@ -17,9 +17,7 @@ use rustls::{
 use rustls_platform_verifier::BuilderVerifierExt;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-/// Whom a client trusts.
 pub(super) enum Trust {
-    /// The system's authorities.
     System,
     /// These, and none besides.
     Authorities(Authorities),

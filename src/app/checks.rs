@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     core::gate::{GateResult, Moment},
-    ports::gate::{Gate, Occasion, Reading},
+    ports::gate::{CheckContext, Gate, Reading},
 };
 
 /// Checks the gates that this moment has. Never fails as a whole: what does not answer is a failed gate.
@@ -20,7 +20,7 @@ pub async fn run(gates: &[Gate], moment: Moment, baselines: &BTreeMap<String, Va
 async fn check_one(gate: &Gate, moment: Moment, baseline: Option<&Value>) -> GateResult {
     let begun = Instant::now();
     let baseline = baseline.filter(|_| moment != Moment::Before);
-    let checked = timeout(gate.limit, gate.probe.check(Occasion { moment, baseline })).await;
+    let checked = timeout(gate.limit, gate.probe.check(CheckContext { moment, baseline })).await;
     let reading =
         checked.unwrap_or_else(|_| Reading::fail(format!("no answer within {:.0} s", gate.limit.as_secs_f64())));
     GateResult {

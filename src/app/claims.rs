@@ -10,19 +10,18 @@ use parking_lot::Mutex;
 
 use crate::core::{cluster::ClusterId, reason::Reason};
 
-/// See the module.
 #[derive(Clone, Debug, Default)]
-pub struct Claims(Arc<Mutex<Known>>);
+pub struct Claims(Arc<Mutex<ClaimTable>>);
 
 #[derive(Debug, Default)]
-struct Known {
+struct ClaimTable {
     under_way: BTreeMap<ClusterId, String>,
     leads_to: BTreeMap<String, ClusterId>,
     /// The same, the other way round: every scrape asks for every entry.
     entries: BTreeMap<ClusterId, BTreeSet<String>>,
 }
 
-impl Known {
+impl ClaimTable {
     fn forget(&mut self, entry: &str) {
         let Some(id) = self.leads_to.remove(entry) else { return };
         if let Entry::Occupied(mut entries) = self.entries.entry(id) {
@@ -53,7 +52,7 @@ impl Claims {
     }
 
     /// The entry leads to this cluster, as it says itself. Gives the other entries that lead there too.
-    pub fn saw(&self, id: ClusterId, entry: &str) -> Vec<String> {
+    pub fn record(&self, id: ClusterId, entry: &str) -> Vec<String> {
         let mut known = self.0.lock();
         if known.leads_to.get(entry) != Some(&id) {
             known.forget(entry);
@@ -78,7 +77,6 @@ impl Claims {
 }
 
 impl Claim {
-    /// Which cluster it is for.
     pub fn id(&self) -> ClusterId {
         self.id
     }
@@ -107,11 +105,11 @@ mod tests {
     #[test]
     fn entries_that_lead_to_one_cluster_know_of_each_other_until_one_is_gone() {
         let claims = Claims::default();
-        assert!(claims.saw(ClusterId(1), "a").is_empty());
-        assert!(claims.saw(ClusterId(2), "b").is_empty());
-        assert_eq!(claims.saw(ClusterId(1), "c"), ["a"]);
+        assert!(claims.record(ClusterId(1), "a").is_empty());
+        assert!(claims.record(ClusterId(2), "b").is_empty());
+        assert_eq!(claims.record(ClusterId(1), "c"), ["a"]);
         assert_eq!(claims.same_as("a"), ["c"]);
-        assert_eq!(claims.saw(ClusterId(2), "c"), ["b"], "it leads elsewhere now");
+        assert_eq!(claims.record(ClusterId(2), "c"), ["b"], "it leads elsewhere now");
         assert!(claims.same_as("a").is_empty());
         claims.forget("c");
         assert!(claims.same_as("b").is_empty() && claims.same_as("c").is_empty());

@@ -11,13 +11,13 @@ use super::{
     claims::Claims,
     driver,
     forward::LastOffer,
-    live::{Changes, Stage},
+    live::{Changes, CurrentRun},
     lock::{Lock, Round},
     notify::Notifications,
-    overview::Sight,
+    overview::ObservationCache,
+    problems::ObservedProblems,
     succession::Succession,
-    target::{Glance, Target},
-    troubles::Troubles,
+    target::{ObservedCluster, ScrapeObservation},
 };
 use crate::{
     config::ClusterSettings,
@@ -28,7 +28,7 @@ use crate::{
         estimate::Speeds,
         gate::GateResult,
         history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
-        lock::{Change as LockChange, Term},
+        lock::{LockChange, Term},
         plan::Plan,
         policy::{Compaction, Policy},
         reason::Reason,
@@ -40,7 +40,7 @@ use crate::{
         journal::{Journal, JournalError},
         lock::LockStore,
         progress::Progress,
-        service::{ClusterSummary, Told},
+        service::{ClusterSummary, DescribedReason},
     },
     telemetry::{
         counters::Counters,
@@ -50,41 +50,34 @@ use crate::{
 
 /// What the clusters of a process share.
 pub struct Shared<J> {
-    /// Where everything is written down first.
     pub journal: J,
-    /// The process's counters.
     pub counters: Counters,
     /// One permit for each cluster that may have a run under way at the same time.
     pub slots: Arc<Semaphore>,
-    /// How many there are.
     pub max_concurrent_runs: u32,
-    /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Which etcd clusters are being worked on.
     pub claims: Claims,
-    /// Tells those who watch.
     pub changes: Changes,
-    /// Tells others of runs.
     pub notifications: Notifications,
 }
 
-/// See the module.
 pub struct Cluster<E, J> {
     settings: Mutex<Arc<ClusterSettings>>,
     rules: Mutex<Arc<Rules>>,
     pub(super) shared: Arc<Shared<J>>,
-    pub(super) target: Target<E>,
+    pub(super) target: ObservedCluster<E>,
     pub(super) requests: Requests,
     pub(super) succession: Succession,
-    pub(super) stage: Stage,
-    pub(super) sight: Arc<Sight>,
-    troubles: Mutex<Troubles>,
+    pub(super) current_run: CurrentRun,
+    pub(super) observations: Arc<ObservationCache>,
+    problems: Mutex<ObservedProblems>,
 }
 
 /// The requests: what is written down is in the journal.
 #[derive(Default)]
 pub(super) struct Requests {
-    pub(super) desk: Mutex<Desk>,
+    pub(super) state: Mutex<RequestState>,
     // Held from the decision about a request to its record, so that two webhooks cannot both be first, and a
     // request is not cancelled while it begins.
     pub(super) admission: AsyncMutex<()>,
@@ -98,17 +91,14 @@ pub(super) struct Requests {
 
 /// What the next request asks, and a reload may change.
 pub struct Rules {
-    /// When to act, and how carefully.
     pub policy: Policy,
-    /// Which alerts concern this cluster.
     pub selector: Selector,
-    /// What is checked outside etcd.
     pub gates: Vec<Gate>,
 }
 
 /// A cluster has at most one open request, so the queue is never longer than the fleet.
 #[derive(Default)]
-pub(super) struct Desk {
+pub(super) struct RequestState {
     pub(super) queued: Option<(RunId, Request)>,
     pub(super) active: Option<(RunId, Request)>,
     pub(super) waiting_for: Option<Reason>,
@@ -125,23 +115,20 @@ pub(super) struct Desk {
     pub(super) emergency: bool,
 }
 
-impl Desk {
+impl RequestState {
     /// The run that waits or is under way.
     pub(super) fn open(&self) -> Option<&(RunId, Request)> {
         self.queued.as_ref().or(self.active.as_ref())
     }
 
-    /// Whether this run waits.
     pub(super) fn waits(&self, run: RunId) -> bool {
         self.queued.as_ref().is_some_and(|(queued, _)| *queued == run)
     }
 }
 
 /// What a reload brings to a cluster.
-pub struct Change<E> {
-    /// All of them.
+pub struct ClusterChange<E> {
     pub settings: ClusterSettings,
-    /// Made of them.
     pub gates: Vec<Gate>,
     /// Where endpoints or credentials are others.
     pub etcd: Option<E>,
@@ -151,7 +138,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// A cluster without requests.
     pub fn new(settings: ClusterSettings, etcd: E, shared: Arc<Shared<J>>) -> Self {
         let (policy, selector) = (settings.policy.clone(), settings.selector.clone());
-        let target = Target::new(settings.name.clone(), etcd);
+        let target = ObservedCluster::new(settings.name.clone(), etcd);
         target.remember_revisions(compaction_age(&policy));
         Self {
             settings: Mutex::new(Arc::new(settings)),
@@ -160,9 +147,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             target,
             requests: Requests::default(),
             succession: Succession::new(Lock::none()),
-            stage: Stage::default(),
-            sight: Arc::default(),
-            troubles: Mutex::default(),
+            current_run: CurrentRun::default(),
+            observations: Arc::default(),
+            problems: Mutex::default(),
         }
     }
 
@@ -193,14 +180,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub async fn release_lock(&self) {
         if let Some(term) = self.held_term() {
             info!(cluster = self.name(), term = term.0, "giving the lock up");
-            self.leave_last_note(term).await;
+            self.write_last_note(term).await;
         }
         self.succession.lock.release().await;
     }
 
-    pub(super) fn lock_told(&self, round: &Round) {
+    pub(super) fn record_lock_change(&self, round: &Round) {
         let cluster = self.name();
-        match (round.change, &round.trouble) {
+        match (round.change, &round.renewal_error) {
             (LockChange::Gained(term), _) => info!(cluster, term = term.0, "this replica holds the cluster's lock now"),
             (LockChange::Lost(term), trouble) => {
                 let detail = trouble.as_deref().unwrap_or("another replica holds it");
@@ -209,7 +196,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             (LockChange::Same, Some(trouble)) => warn!(cluster, detail = trouble, "the cluster's lock was not renewed"),
             (LockChange::Same, None) => {}
         }
-        self.shared.counters.lock(cluster, round.change != LockChange::Same, round.trouble.is_some());
+        self.shared.counters.lock(cluster, round.change != LockChange::Same, round.renewal_error.is_some());
         // Whoever waits for it, or acts under it, looks again.
         self.requests.wake.notify_one();
     }
@@ -220,8 +207,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// Goes on as this says. A run under way keeps what it began with.
-    pub fn follow(&self, change: Change<E>) {
-        let Change { settings, gates, etcd } = change;
+    pub fn follow(&self, change: ClusterChange<E>) {
+        let ClusterChange { settings, gates, etcd } = change;
         let (old, age) = (self.settings(), compaction_age(&settings.policy));
         if let Some(etcd) = etcd {
             self.target.replace(etcd);
@@ -230,7 +217,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let has_moved = old.endpoints != settings.endpoints || old.discovery != settings.discovery;
         if has_moved {
             self.target.forget();
-            *self.troubles.lock() = Troubles::default();
+            *self.problems.lock() = ObservedProblems::default();
             self.shared.claims.forget(self.name());
         }
         if has_moved || compaction_age(&old.policy) != age {
@@ -253,12 +240,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.requests.schedule_changed.notify_one();
     }
 
-    /// Its configuration.
     pub fn settings(&self) -> Arc<ClusterSettings> {
         Arc::clone(&self.settings.lock())
     }
 
-    /// Its name in the configuration.
     pub fn name(&self) -> &str {
         self.target.name()
     }
@@ -269,7 +254,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let Some(ended) = run.finished_at else { continue };
             for result in run.members.iter().filter(|result| !matches!(result.end, MemberEnd::NotSent { .. })) {
                 let last = LastDefrag { at: ended, result: result.clone() };
-                self.requests.desk.lock().last_defrags.insert(result.intent.member_id, last);
+                self.requests.state.lock().last_defrags.insert(result.intent.member_id, last);
             }
         }
     }
@@ -281,40 +266,40 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// A cheap look at all members, within `budget`; remembered for whoever asks next.
-    pub(super) async fn glance(&self, budget: Duration) -> Glance {
-        let glance = self.target.glance(budget).await;
-        let mut troubles = self.troubles.lock();
-        if let Some(facts) = glance.facts.as_ref().filter(|_| glance.is_current) {
-            let same_as = self.shared.claims.saw(facts.cluster_id, self.name());
-            troubles.leads_to(self.name(), facts, same_as);
-            troubles.measured(self.name(), facts, self.settings().quota);
+    pub(super) async fn observe_for_scrape(&self, budget: Duration) -> ScrapeObservation {
+        let observation = self.target.observe_for_scrape(budget).await;
+        let mut problems = self.problems.lock();
+        if let Some(facts) = observation.facts.as_ref().filter(|_| observation.is_current) {
+            let same_as = self.shared.claims.record(facts.cluster_id, self.name());
+            problems.leads_to(self.name(), facts, same_as);
+            problems.measured(self.name(), facts, self.settings().quota);
         }
-        troubles.saw(self.name(), glance.listed.as_ref().err(), glance.facts.as_ref());
-        drop(troubles);
-        self.sight.saw(glance.listed.is_ok(), glance.facts.as_ref());
-        glance
+        problems.record(self.name(), observation.listed.as_ref().err(), observation.facts.as_ref());
+        drop(problems);
+        self.observations.record(observation.listed.is_ok(), observation.facts.as_ref());
+        observation
     }
 
     /// What a scrape shows of this cluster, within `budget`.
     pub async fn sample(&self, budget: Duration) -> ClusterSample {
-        let Glance { listed, facts, .. } = self.glance(budget).await;
+        let ScrapeObservation { listed, facts, .. } = self.observe_for_scrape(budget).await;
         let (now, rules) = (self.shared.clock.now(), self.rules());
         let policy = &rules.policy;
-        let desk = self.requests.desk.lock();
+        let state = self.requests.state.lock();
         let admission = AdmissionSample {
-            run_active: desk.active.is_some(),
-            queue_depth: usize::from(desk.queued.is_some()),
-            breaker_open: desk.ledger.breaker(policy, now).is_some(),
-            hash_mismatch: desk.ledger.mismatch().is_some(),
-            paused: desk.ledger.paused(now).is_some(),
+            run_active: state.active.is_some(),
+            queue_depth: usize::from(state.queued.is_some()),
+            breaker_open: state.ledger.breaker(policy, now).is_some(),
+            hash_mismatch: state.ledger.mismatch().is_some(),
+            paused: state.ledger.paused(now).is_some(),
             next_window: policy.windows.next_opening(now),
             next_scheduled: self.next_scheduled(policy, now),
             lock_held: self.held_term().is_some(),
-            waiting_for: self.stage.waits_for().or_else(|| desk.waiting_for.as_ref().map(Reason::label)),
+            waiting_for: self.current_run.waits_for().or_else(|| state.waiting_for.as_ref().map(Reason::label)),
         };
-        let (defragmenting, speeds) = (desk.defragmenting, desk.speeds.clone());
-        drop(desk);
-        let last = |id: MemberId| self.requests.desk.lock().last_defrags.get(&id).cloned();
+        let (defragmenting, speeds) = (state.defragmenting, state.speeds.clone());
+        drop(state);
+        let last = |id: MemberId| self.requests.state.lock().last_defrags.get(&id).cloned();
         let cluster_id = facts.as_ref().map(|facts| facts.cluster_id);
         let mut sample =
             ClusterSample::new(self.name().to_owned(), listed.is_ok(), facts, defragmenting, last, &speeds);
@@ -340,28 +325,28 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub fn summary(&self) -> ClusterSummary {
         let (now, rules) = (self.shared.clock.now(), self.rules());
         let policy = &rules.policy;
-        let desk = self.requests.desk.lock();
-        let cooldown_until = match desk.ledger.cooldown(policy, now) {
+        let state = self.requests.state.lock();
+        let cooldown_until = match state.ledger.cooldown(policy, now) {
             Some(Reason::Cooldown { until }) => Some(until),
             _ => None,
         };
-        let idle = desk.open().is_none();
+        let idle = state.open().is_none();
         ClusterSummary {
             name: self.name().to_owned(),
             mode: policy.mode,
-            active_run: desk.active.as_ref().map(|(run, _)| *run),
-            queued_run: desk.queued.as_ref().map(|(run, _)| *run),
-            waiting_for: desk.waiting_for.clone().map(Told::from),
+            active_run: state.active.as_ref().map(|(run, _)| *run),
+            queued_run: state.queued.as_ref().map(|(run, _)| *run),
+            waiting_for: state.waiting_for.clone().map(DescribedReason::from),
             cooldown_until,
-            paused: desk.ledger.paused(now).map(Told::from),
-            breaker: desk.ledger.breaker(policy, now).map(Told::from),
-            hash_mismatch: desk.ledger.mismatch().map(Told::from),
+            paused: state.ledger.paused(now).map(DescribedReason::from),
+            breaker: state.ledger.breaker(policy, now).map(DescribedReason::from),
+            hash_mismatch: state.ledger.mismatch().map(DescribedReason::from),
             next_window: policy.windows.next_opening(now),
             window_open: policy.windows.open_at(now),
             next_scheduled: self.next_scheduled(policy, now),
-            retry_at: desk.ledger.next_attempt(now).filter(|_| idle).map(|next| next.at),
+            retry_at: state.ledger.next_attempt(now).filter(|_| idle).map(|next| next.at),
             same_as: self.shared.claims.same_as(self.name()),
-            leaving: desk.retired,
+            leaving: state.retired,
             lock: self.succession.summary(),
         }
     }
@@ -375,29 +360,29 @@ pub(super) struct StateProgress<'a, E, J> {
 
 impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
     fn planned(&self, plan: &Plan) {
-        self.cluster.requests.desk.lock().emergency = plan.emergency;
+        self.cluster.requests.state.lock().emergency = plan.emergency;
         self.cluster.shared.counters.planned(self.cluster.name(), plan);
     }
 
     fn defragmenting(&self, intent: &Intent) {
-        self.cluster.requests.desk.lock().defragmenting = Some(intent.member_id);
+        self.cluster.requests.state.lock().defragmenting = Some(intent.member_id);
         self.cluster.shared.counters.started(self.cluster.name(), intent.need);
     }
 
     /// What comes now is the recovery. A member that does not answer any more is down, and alerts must say so. Where
     /// no answer came, the server may still be at it, and the mark stays.
     fn defragmented(&self, _intent: &Intent) {
-        self.cluster.requests.desk.lock().defragmenting = None;
+        self.cluster.requests.state.lock().defragmenting = None;
     }
 
     fn member_ended(&self, result: &MemberResult) {
-        self.cluster.requests.desk.lock().defragmenting = None;
+        self.cluster.requests.state.lock().defragmenting = None;
         if matches!(result.end, MemberEnd::NotSent { .. }) {
             return;
         }
         self.cluster.shared.counters.member_ended(self.cluster.name(), result);
         let last = LastDefrag { at: self.cluster.shared.clock.now(), result: result.clone() };
-        self.cluster.requests.desk.lock().last_defrags.insert(result.intent.member_id, last);
+        self.cluster.requests.state.lock().last_defrags.insert(result.intent.member_id, last);
     }
 
     fn gate(&self, result: &GateResult) {

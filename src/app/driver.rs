@@ -21,9 +21,9 @@ use crate::{
     core::{
         cluster::{Alarm, AlarmKind, Fact, Member, MemberId, Unknown},
         gate::Moment,
-        history::{Entry, Intent, Outcome, RunId, RunView, Step, Trigger},
+        history::{Entry, Intent, Outcome, RunId, RunStep, RunView, Trigger},
         lock::Term,
-        plan::Past,
+        plan::PlanHistory,
         policy::Policy,
         reason::Reason,
         run::{Action, Brief, DefragError, Event, Run},
@@ -53,23 +53,17 @@ const FINISH_INTERVAL: Duration = Duration::from_secs(1);
 /// Asks for an early end of a run: `Some` means no further member.
 pub type Stop = watch::Receiver<Option<Reason>>;
 
-/// What a run is driven with.
 pub struct Drive<'a, E, J> {
     /// Its number; the request is in the journal already.
     pub run: RunId,
-    /// What the cluster's owner wants.
     pub policy: Policy,
-    /// What is checked outside etcd.
     pub gates: &'a [Gate],
     /// The newest revision that is old enough to be compacted, for a policy that says so by age.
     pub old_revision: Option<u64>,
     /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
     pub snapshot_patience: Duration,
-    /// The cluster.
     pub etcd: &'a E,
-    /// Where everything is written down first.
     pub journal: &'a J,
-    /// Who watches.
     pub progress: &'a dyn Progress,
     /// Which clusters this process is at work on.
     pub claims: &'a Claims,
@@ -81,7 +75,6 @@ pub struct Drive<'a, E, J> {
 }
 
 impl<E: Etcd, J: Journal> Drive<'_, E, J> {
-    /// Drives the run to its end.
     pub async fn to_its_end(self, mut stop: Stop) -> Outcome {
         let begun = Instant::now();
         let outcome = match self.begin().await {
@@ -101,7 +94,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
 
     async fn brief(&self, view: &RunView) -> Result<Brief, JournalError> {
         let ledger = ledger::read(self.journal, &view.request.cluster).await?;
-        let mut past = Past::of(&ledger);
+        let mut past = PlanHistory::of(&ledger);
         if view.request.trigger == Trigger::Manual {
             // Who asks knows of earlier attempts, but not whether one is still under way.
             past.attempts.clear();
@@ -318,14 +311,14 @@ async fn pause(time: Duration, stop: &mut Stop) {
 }
 
 /// Sends a step once, through the member that it concerns or else any voter.
-async fn send<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &Step) -> Result<(), String> {
+async fn send<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &RunStep) -> Result<(), String> {
     let voter = || members.values().find(|member| !member.is_learner).ok_or("no voter is known");
     let member = |id: &MemberId| members.get(id).ok_or("the member is not known");
     let sent = async {
         let answer = match step {
-            Step::Compact { revision } => etcd.compact(voter()?, *revision).await,
-            Step::MoveLeader { from, to, .. } => etcd.move_leader(member(from)?, member(to)?).await,
-            Step::DisarmNoSpace { member_id, .. } => {
+            RunStep::Compact { revision } => etcd.compact(voter()?, *revision).await,
+            RunStep::MoveLeader { from, to, .. } => etcd.move_leader(member(from)?, member(to)?).await,
+            RunStep::DisarmNoSpace { member_id, .. } => {
                 etcd.disarm(voter()?, Alarm { kind: AlarmKind::NoSpace, member: *member_id }).await
             }
         };

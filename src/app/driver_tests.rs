@@ -65,7 +65,7 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
             | Entry::Resolved { .. }
             | Entry::Approved { .. }
             | Entry::Cancelled(_)
-            | Entry::HandedOver(_)
+            | Entry::Forwarded(_)
             | Entry::Repeats { .. } => "admission",
         })
         .collect();
@@ -110,7 +110,7 @@ async fn the_end_of_a_run_is_written_as_soon_as_the_journal_works_again() {
         journal.break_down();
         sleep(Duration::from_mins(10)).await;
         assert_eq!(journal.open_runs().await.expect("read").len(), 1);
-        journal.mend();
+        journal.recover();
     };
     let (outcome, ()) = tokio::join!(drive(run, &etcd, &journal, &claims).to_its_end(stopped), trouble);
     assert_eq!(outcome.reason().map(Reason::label), Some("journal_failed"));

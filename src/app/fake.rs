@@ -12,8 +12,8 @@ use crate::{
     core::{
         cluster::{Alarm, ClusterId, Fact, Gauges, Member, Status},
         fixture,
-        handover::Digest,
         history::{Entry, Record, Request, RunId, RunView},
+        note::SuccessionNote,
         order::{Order, OrderRecord},
         run::DefragError,
         verify::DataHash,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 #[derive(Default)]
-struct State {
+struct FakeEtcdState {
     hung: BTreeMap<u64, bool>,
     busy: BTreeMap<u64, bool>,
     statuses: BTreeMap<u64, Status>,
@@ -41,7 +41,7 @@ struct State {
 /// Three (or more) fragmented members; `Status` and reads hang while one is busy or hung.
 pub(crate) struct FakeEtcd {
     members: Vec<Member>,
-    state: Mutex<State>,
+    state: Mutex<FakeEtcdState>,
     /// Clusters of different names must not look like one.
     pub(crate) cluster_id: ClusterId,
     /// How long the last look before Defragment takes.
@@ -56,12 +56,12 @@ impl FakeEtcd {
         Self {
             members,
             cluster_id: facts.cluster_id,
-            state: Mutex::new(State { statuses, takes: Duration::from_secs(2), ..State::default() }),
+            state: Mutex::new(FakeEtcdState { statuses, takes: Duration::from_secs(2), ..FakeEtcdState::default() }),
             looks_for: Duration::ZERO,
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FakeEtcdState> {
         self.state.lock()
     }
 
@@ -207,7 +207,7 @@ impl Etcd for FakeEtcd {
 pub(crate) struct FakeJournal {
     records: Mutex<Vec<Record>>,
     orders: Mutex<Vec<OrderRecord>>,
-    inherited: Mutex<Option<Digest>>,
+    inherited: Mutex<Option<SuccessionNote>>,
     schedule: Mutex<Option<(String, Timestamp)>>,
     broken: Mutex<bool>,
     slow: Mutex<Duration>,
@@ -246,7 +246,7 @@ impl FakeJournal {
         *self.broken.lock() = true;
     }
 
-    pub(crate) fn mend(&self) {
+    pub(crate) fn recover(&self) {
         *self.broken.lock() = false;
     }
 
@@ -313,12 +313,12 @@ impl Journal for FakeJournal {
         Ok(orders)
     }
 
-    async fn inherit(&self, _cluster: &str, digest: Digest) -> Result<(), JournalError> {
+    async fn inherit(&self, _cluster: &str, digest: SuccessionNote) -> Result<(), JournalError> {
         *self.inherited.lock() = Some(digest);
         Ok(())
     }
 
-    async fn inherited(&self, _cluster: &str) -> Result<Option<Digest>, JournalError> {
+    async fn inherited(&self, _cluster: &str) -> Result<Option<SuccessionNote>, JournalError> {
         Ok(self.inherited.lock().clone())
     }
 

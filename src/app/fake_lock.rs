@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     core::{
         cluster::{Fact, Unknown, UnknownKind},
-        lock::{Holder, Standing, Term},
+        lock::{Holder, LockAnswer, Term},
     },
     ports::lock::LockStore,
 };
@@ -20,7 +20,7 @@ pub(crate) const TTL: Duration = Duration::from_secs(60);
 const CUT_AFTER: Duration = Duration::from_secs(4);
 
 #[derive(Default)]
-struct State {
+struct FakeLockState {
     row: Vec<(Term, Holder, Instant)>,
     revision: u64,
     note: Option<String>,
@@ -30,7 +30,7 @@ struct State {
 
 /// What all replicas share.
 #[derive(Clone, Default)]
-pub(crate) struct FakeLocks(Arc<Mutex<State>>);
+pub(crate) struct FakeLocks(Arc<Mutex<FakeLockState>>);
 
 /// One replica's way to it.
 pub(crate) struct FakeLock {
@@ -44,7 +44,7 @@ impl FakeLocks {
         Arc::new(FakeLock { all: self.clone(), me: Holder { name: name.to_owned(), url } })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FakeLockState> {
         self.0.lock()
     }
 
@@ -53,7 +53,7 @@ impl FakeLocks {
         self.state().cut.insert(name.to_owned());
     }
 
-    pub(crate) fn mend(&self, name: &str) {
+    pub(crate) fn reconnect(&self, name: &str) {
         self.state().cut.remove(name);
     }
 
@@ -88,7 +88,7 @@ fn full() -> Unknown {
 }
 
 impl LockStore for FakeLock {
-    fn stand(&self) -> BoxFuture<'_, Fact<Standing>> {
+    fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
         Box::pin(async {
             self.reach().await?;
             let mut state = self.all.state();
@@ -104,7 +104,7 @@ impl LockStore for FakeLock {
                 state.row.push((term, self.me.clone(), now + TTL));
             }
             let (term, holder, _) = state.row[0].clone();
-            Ok(if holder == self.me { Standing::Held { term, ttl: TTL } } else { Standing::Elsewhere { holder } })
+            Ok(if holder == self.me { LockAnswer::Held { term, ttl: TTL } } else { LockAnswer::Elsewhere { holder } })
         })
     }
 
@@ -116,7 +116,7 @@ impl LockStore for FakeLock {
         })
     }
 
-    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+    fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         Box::pin(async move {
             self.reach().await?;
             let mut state = self.all.state();
@@ -131,7 +131,7 @@ impl LockStore for FakeLock {
         })
     }
 
-    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+    fn read_note(&self) -> BoxFuture<'_, Fact<Option<String>>> {
         Box::pin(async {
             self.reach().await?;
             Ok(self.all.note())

@@ -21,33 +21,31 @@ use crate::{
 };
 
 /// The configured clusters at one moment, in the order of the configuration.
-pub struct Roster<E, J> {
-    /// The clusters.
+pub struct ConfiguredClusters<E, J> {
     pub clusters: Vec<Arc<Cluster<E, J>>>,
     /// Which alerts concern them. Swapped together with them: nobody sees some of before and some of after.
     pub selectors: Vec<Selector>,
 }
 
-impl<E: Etcd, J: Journal> Roster<E, J> {
+impl<E: Etcd, J: Journal> ConfiguredClusters<E, J> {
     /// Of these clusters, with their selectors of now.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>) -> Self {
         let selectors = clusters.iter().map(|cluster| cluster.rules().selector.clone()).collect();
         Self { clusters, selectors }
     }
 
-    /// The cluster with this name.
     pub fn find(&self, name: &str) -> Option<&Arc<Cluster<E, J>>> {
         self.clusters.iter().find(|cluster| cluster.name() == name)
     }
 }
 
 /// All that runs for one cluster, to be run as one task.
-pub struct Unit<E, J> {
+pub struct ClusterTask<E, J> {
     cluster: Arc<Cluster<E, J>>,
     stop: Stop,
 }
 
-impl<E: Etcd, J: Journal> Unit<E, J> {
+impl<E: Etcd, J: Journal> ClusterTask<E, J> {
     /// Runs until the process ends or the cluster leaves, and gives the cluster's name. With `serves`, requests are
     /// served; else it only lives. The parts share one task: the end of any is the end of the unit.
     pub async fn live(self, serves: bool) -> String {
@@ -73,30 +71,28 @@ impl<E: Etcd, J: Journal> Unit<E, J> {
     }
 }
 
-/// See the module.
 pub struct Fleet<E, J> {
-    now: Mutex<Arc<Roster<E, J>>>,
+    now: Mutex<Arc<ConfiguredClusters<E, J>>>,
     leaving: Mutex<Vec<Arc<Cluster<E, J>>>>,
     stops: Mutex<BTreeMap<String, watch::Sender<Option<Reason>>>>,
-    units: mpsc::UnboundedSender<Unit<E, J>>,
-    units_to_run: Mutex<Option<mpsc::UnboundedReceiver<Unit<E, J>>>>,
+    cluster_tasks: mpsc::UnboundedSender<ClusterTask<E, J>>,
+    cluster_tasks_to_run: Mutex<Option<mpsc::UnboundedReceiver<ClusterTask<E, J>>>>,
 }
 
 impl<E: Etcd, J: Journal> Fleet<E, J> {
     /// Of these clusters. Nothing runs yet.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>) -> Self {
-        let (units, to_run) = mpsc::unbounded_channel();
+        let (cluster_tasks, to_run) = mpsc::unbounded_channel();
         Self {
-            now: Mutex::new(Arc::new(Roster::new(clusters))),
+            now: Mutex::new(Arc::new(ConfiguredClusters::new(clusters))),
             leaving: Mutex::default(),
             stops: Mutex::default(),
-            units,
-            units_to_run: Mutex::new(Some(to_run)),
+            cluster_tasks,
+            cluster_tasks_to_run: Mutex::new(Some(to_run)),
         }
     }
 
-    /// What is configured now.
-    pub fn now(&self) -> Arc<Roster<E, J>> {
+    pub fn now(&self) -> Arc<ConfiguredClusters<E, J>> {
         Arc::clone(&self.now.lock())
     }
 
@@ -113,8 +109,8 @@ impl<E: Etcd, J: Journal> Fleet<E, J> {
     }
 
     /// The units that are to be run, now and whenever clusters come. Only the first who asks gets them.
-    pub fn units(&self) -> Option<mpsc::UnboundedReceiver<Unit<E, J>>> {
-        self.units_to_run.lock().take()
+    pub fn cluster_tasks(&self) -> Option<mpsc::UnboundedReceiver<ClusterTask<E, J>>> {
+        self.cluster_tasks_to_run.lock().take()
     }
 
     /// Begins what runs for a cluster.
@@ -122,11 +118,11 @@ impl<E: Etcd, J: Journal> Fleet<E, J> {
         let (stop, stopped) = stop_channel();
         self.stops.lock().insert(cluster.name().to_owned(), stop);
         // Where nobody runs units, as in tests, there is nothing to begin.
-        let _ = self.units.send(Unit { cluster: Arc::clone(cluster), stop: stopped });
+        let _ = self.cluster_tasks.send(ClusterTask { cluster: Arc::clone(cluster), stop: stopped });
     }
 
     /// From now on these clusters are configured. Those that are not among them any more leave.
-    pub fn swap(&self, next: Roster<E, J>) {
+    pub fn swap(&self, next: ConfiguredClusters<E, J>) {
         let mut now = self.now.lock();
         let gone: Vec<_> = now.clusters.iter().filter(|old| next.find(old.name()).is_none()).cloned().collect();
         let come: Vec<_> = next.clusters.iter().filter(|new| now.find(new.name()).is_none()).cloned().collect();

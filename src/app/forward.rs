@@ -15,7 +15,7 @@ use super::cluster::Cluster;
 use crate::{
     core::{
         alert::{Alert, AlertStatus, FORWARDED_CLUSTER, Labels, Notification},
-        history::{AlertKey, Entry, HandedOver, Outcome, RunId, RunView, Trigger},
+        history::{AlertKey, Entry, ForwardedRequest, Outcome, RunId, RunView, Trigger},
         lock::Holder,
         reason::Reason,
         time::Time,
@@ -23,8 +23,8 @@ use crate::{
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
-        peers::{PeerError, PeerOrder, Peers, Verdict},
-        service::{Carried, Command, CommandError},
+        peers::{OfferAnswer, PeerError, PeerOrder, Peers},
+        service::{Command, CommandError, CommandOutcome},
     },
 };
 
@@ -35,11 +35,10 @@ const OFFER_INTERVAL: Duration = Duration::from_secs(15);
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// How often the lock itself is looked at while there is nobody to offer to.
-const LOOK_INTERVAL: Duration = Duration::from_mins(1);
+const RECHECK_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What is offered to whom.
 #[derive(Clone, PartialEq, Eq)]
-struct Offer {
+struct PendingOffer {
     to: Holder,
     run: RunId,
     alerts: Vec<AlertKey>,
@@ -48,7 +47,7 @@ struct Offer {
 
 /// The last offer of the request that waits.
 pub(super) struct LastOffer {
-    what: Offer,
+    what: PendingOffer,
     /// When it is made again, if nothing of it changes.
     again_at: Instant,
     /// How often in a row it failed.
@@ -56,14 +55,13 @@ pub(super) struct LastOffer {
     trouble: Option<Reason>,
 }
 
-/// What came of an offer.
-enum Offered {
+enum OfferOutcome {
     /// The request stands at the holder, too.
-    Taken(HandedOver),
+    Accepted(ForwardedRequest),
     /// It does not hold the lock either: the next look at the lock tells.
     NotTheHolder,
     /// Nothing of the request is left to be done.
-    Over(Outcome),
+    Ended(Outcome),
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
@@ -76,18 +74,18 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Offers a waiting request to the lock holder, unless the next offer is not due yet. Returns when to look again,
     /// and the reason if the holder did not accept it.
-    pub(super) async fn hand_over(&self, view: &RunView) -> (Duration, Option<Reason>) {
+    pub(super) async fn forward_request(&self, view: &RunView) -> (Duration, Option<Reason>) {
         let (Some(holder), Some(peers)) = (self.succession.lock.view().holder(), &self.succession.peers) else {
-            return (LOOK_INTERVAL, None);
+            return (RECHECK_INTERVAL, None);
         };
-        let what = Offer {
+        let what = PendingOffer {
             to: holder.clone(),
             run: view.id,
-            alerts: view.standing_alerts().cloned().collect(),
+            alerts: view.open_alerts().cloned().collect(),
             approved: view.approved.is_some(),
         };
         let mut failures = 0;
-        if let Some(last) = self.requests.desk.lock().last_offer.as_ref().filter(|last| last.what == what) {
+        if let Some(last) = self.requests.state.lock().last_offer.as_ref().filter(|last| last.what == what) {
             failures = last.failures;
             let left = last.again_at.saturating_duration_since(Instant::now());
             if !left.is_zero() {
@@ -106,18 +104,18 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
         };
         let again_at = Instant::now() + again;
-        self.requests.desk.lock().last_offer = Some(LastOffer { what, again_at, failures, trouble: trouble.clone() });
+        self.requests.state.lock().last_offer = Some(LastOffer { what, again_at, failures, trouble: trouble.clone() });
         (again, trouble)
     }
 
-    async fn offer(&self, peers: &dyn Peers, what: &Offer, view: &RunView) -> Result<Offered, PeerError> {
+    async fn offer(&self, peers: &dyn Peers, what: &PendingOffer, view: &RunView) -> Result<OfferOutcome, PeerError> {
         let holder = &what.to;
-        let taken = view.handed_over.as_ref().filter(|handed| handed.holder == *holder);
+        let taken = view.forwarded_to.as_ref().filter(|forwarded| forwarded.holder == *holder);
         let is_known = |key: &AlertKey| taken.is_some_and(|taken| taken.alerts.contains(key));
         let new: Vec<_> = what.alerts.iter().filter(|key| !is_known(key)).cloned().collect();
         let over = |run| {
-            let reason = Reason::HandedOver { holder: holder.name.clone(), run };
-            Offered::Over(Outcome::Stopped { reason })
+            let reason = Reason::Forwarded { holder: holder.name.clone(), run };
+            OfferOutcome::Ended(Outcome::Stopped { reason })
         };
         let (run, alerts) = match taken {
             None if view.request.trigger == Trigger::Manual => {
@@ -128,7 +126,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                     // An order is not repeated.
                     Err(PeerError::Refused { status: 409, detail, .. }) => {
                         let reason = Reason::NotForwarded { holder: holder.name.clone(), detail };
-                        return Ok(Offered::Over(Outcome::Refused { reason }));
+                        return Ok(OfferOutcome::Ended(Outcome::Refused { reason }));
                     }
                     Err(error) => return Err(error),
                 }
@@ -140,24 +138,24 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 let alerts = if taken_as.is_none() { new } else { what.alerts.clone() };
                 let offer = Notification { taken_as, ..self.forwarded(alerts, AlertStatus::Firing) };
                 match peers.notify(holder, &offer).await? {
-                    Verdict::Taken(run) => (run, what.alerts.clone()),
-                    Verdict::Over(run) => return Ok(over(run)),
-                    Verdict::NotTheHolder => return Ok(Offered::NotTheHolder),
+                    OfferAnswer::Accepted(run) => (run, what.alerts.clone()),
+                    OfferAnswer::Ended(run) => return Ok(over(run)),
+                    OfferAnswer::NotTheHolder => return Ok(OfferOutcome::NotTheHolder),
                 }
             }
         };
         if let (Some(approval), true) =
             (&view.approved, view.request.trigger != Trigger::Manual && taken.is_none_or(|taken| taken.run != run))
         {
-            self.pass_approval(peers, holder, run, &approval.by).await?;
+            self.offer_approval(peers, holder, run, &approval.by).await?;
         }
-        Ok(Offered::Taken(HandedOver { holder: holder.clone(), run, alerts }))
+        Ok(OfferOutcome::Accepted(ForwardedRequest { holder: holder.clone(), run, alerts }))
     }
 
     /// Writes down what came of an offer, unless the request was cancelled while the other side answered.
-    async fn record_offer(&self, view: &RunView, offered: Offered) -> Result<Duration, JournalError> {
+    async fn record_offer(&self, view: &RunView, offered: OfferOutcome) -> Result<Duration, JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
-        match &self.requests.desk.lock().queued {
+        match &self.requests.state.lock().queued {
             // An alert that joined meanwhile was not offered.
             Some((run, request)) if *run == view.id && request.alerts != view.request.alerts => {
                 return Ok(TRY_AGAIN_AFTER);
@@ -166,20 +164,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             _ => return Ok(Duration::ZERO),
         }
         match offered {
-            Offered::Taken(handed) => {
-                if view.handed_over.as_ref() != Some(&handed) {
-                    self.shared.journal.append(view.id, Entry::HandedOver(handed.clone())).await?;
-                    let (cluster, run, holder) = (self.name(), view.id.0, handed.holder.name);
-                    info!(cluster, run, holder, holders_run = handed.run.0, "the request is handed over");
+            OfferOutcome::Accepted(forwarded) => {
+                if view.forwarded_to.as_ref() != Some(&forwarded) {
+                    self.shared.journal.append(view.id, Entry::Forwarded(forwarded.clone())).await?;
+                    let (cluster, run, holder) = (self.name(), view.id.0, forwarded.holder.name);
+                    info!(cluster, run, holder, holders_run = forwarded.run.0, "the request is handed over");
                 }
                 Ok(OFFER_INTERVAL)
             }
-            Offered::NotTheHolder => Ok(TRY_AGAIN_AFTER),
-            Offered::Over(outcome) => self.end_unbegun(view, outcome).await.map(|()| Duration::ZERO),
+            OfferOutcome::NotTheHolder => Ok(TRY_AGAIN_AFTER),
+            OfferOutcome::Ended(outcome) => self.end_unbegun(view, outcome).await.map(|()| Duration::ZERO),
         }
     }
 
-    async fn pass_approval(&self, peers: &dyn Peers, to: &Holder, run: RunId, by: &str) -> Result<(), PeerError> {
+    async fn offer_approval(&self, peers: &dyn Peers, to: &Holder, run: RunId, by: &str) -> Result<(), PeerError> {
         let path = ["runs".to_owned(), run.to_string(), "approve".to_owned()];
         match peers.order(to, &PeerOrder { path, body: json!({ "by": by }) }).await {
             // It has begun or ended already.
@@ -197,12 +195,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// Tells the holder that alerts of a request that it has no longer fire. As good as it goes: it measures anyway.
-    pub(super) fn pass_resolved(&self, view: &RunView, alerts: &[AlertKey]) {
-        let (Some(handed), Some(peers)) = (view.handed_over.clone(), self.succession.peers.clone()) else { return };
+    pub(super) fn forward_resolved(&self, view: &RunView, alerts: &[AlertKey]) {
+        let (Some(forwarded), Some(peers)) = (view.forwarded_to.clone(), self.succession.peers.clone()) else { return };
         let notification = self.forwarded(alerts.to_vec(), AlertStatus::Resolved);
         let cluster = self.name().to_owned();
         tokio::spawn(async move {
-            if let Err(error) = peers.notify(&handed.holder, &notification).await {
+            if let Err(error) = peers.notify(&forwarded.holder, &notification).await {
                 warn!(cluster, %error, "the holder is not told that alerts are resolved");
             }
         });
@@ -213,12 +211,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// Passes an order to the holder, if that is another replica; `None` if it is to be carried out here.
-    pub(super) async fn pass_order(
+    pub(super) async fn forward_order(
         &self,
         by: &str,
         command: &Command,
         forwarded: bool,
-    ) -> Option<Result<Carried, CommandError>> {
+    ) -> Option<Result<CommandOutcome, CommandError>> {
         let (what, mut body) = match command {
             Command::Pause { reason, lasts } => {
                 let mut body = json!({ "reason": reason });
@@ -232,22 +230,26 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Command::Cancel { reason } => ("cancel", json!({ "reason": reason })),
         };
         body["by"] = json!(by);
-        self.pass(self.order(what, body), forwarded).await
+        self.forward_to_holder(self.order(what, body), forwarded).await
     }
 
     /// The same for an approval of one of our runs, once it is handed over. Before, it is taken here and goes with it.
-    pub(super) async fn pass_approve(
+    pub(super) async fn forward_approval(
         &self,
         view: &RunView,
         by: &str,
         forwarded: bool,
-    ) -> Option<Result<Carried, CommandError>> {
-        let handed = view.handed_over.as_ref()?;
-        let path = ["runs".to_owned(), handed.run.to_string(), "approve".to_owned()];
-        self.pass(PeerOrder { path, body: json!({ "by": by }) }, forwarded).await
+    ) -> Option<Result<CommandOutcome, CommandError>> {
+        let known = view.forwarded_to.as_ref()?;
+        let path = ["runs".to_owned(), known.run.to_string(), "approve".to_owned()];
+        self.forward_to_holder(PeerOrder { path, body: json!({ "by": by }) }, forwarded).await
     }
 
-    async fn pass(&self, order: PeerOrder, forwarded: bool) -> Option<Result<Carried, CommandError>> {
+    async fn forward_to_holder(
+        &self,
+        order: PeerOrder,
+        forwarded: bool,
+    ) -> Option<Result<CommandOutcome, CommandError>> {
         let view = self.succession.lock.view();
         if !self.succession.lock.is_needed() || view.held().is_some() {
             return None;
@@ -267,7 +269,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Some(match peers.order(&holder, &order).await {
             Ok(answer) => {
                 info!(cluster = self.name(), holder = holder.name, order = order.path.join("/"), "order passed on");
-                Ok(Carried::Elsewhere { holder: holder.name, answer })
+                Ok(CommandOutcome::Forwarded { holder: holder.name, answer })
             }
             Err(PeerError::Refused { status, detail, .. })
                 if (400..500).contains(&status) && status != 401 && status != 403 =>

@@ -15,7 +15,7 @@ use crate::{
             promql::PromqlCheck,
             tcp::TcpCheck,
         },
-        outgoing::{Access, CallError, ClientTls, Credentials},
+        outgoing::{CallError, ClientSettings, ClientTls, Credentials},
     },
     config::{
         ClusterSettings,
@@ -25,13 +25,10 @@ use crate::{
     ports::gate::{Gate, GateProbe},
 };
 
-/// Why a gate cannot be checked.
 #[derive(Debug, Error)]
 #[error("the gate {gate} cannot be used: {detail}")]
 pub struct GateError {
-    /// Its name.
     pub gate: String,
-    /// Why.
     pub detail: String,
 }
 
@@ -126,8 +123,13 @@ fn tries(settings: TrySettings) -> Tries {
 }
 
 /// How a server is spoken to. `name` is for the log.
-pub(super) fn access(name: &str, settings: &AccessSettings, timeout: Duration, follow_redirects: bool) -> Access {
-    Access {
+pub(super) fn access(
+    name: &str,
+    settings: &AccessSettings,
+    timeout: Duration,
+    follow_redirects: bool,
+) -> ClientSettings {
+    ClientSettings {
         credentials: Credentials {
             headers: settings.headers.clone().into_iter().collect(),
             header_files: settings.header_files.clone().into_iter().collect(),

@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     core::{
         cluster::{Fact, Unknown},
-        lock::{Change, Holder, SETTLING, Standing, State, Term},
+        lock::{Holder, LockAnswer, LockChange, LockState, SETTLING, Term},
         reason::Reason,
     },
     ports::{etcd::Permit, lock::LockStore},
@@ -34,63 +34,58 @@ const ROUND_LIMIT: Duration = Duration::from_secs(20);
 /// The last act of a process that ends: the next holder waits for the TTL else, which is no harm.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The lock of one cluster.
 pub struct Lock {
     store: Option<Arc<dyn LockStore>>,
     me: String,
     settling: Duration,
-    state: watch::Sender<State>,
+    state: watch::Sender<LockState>,
     /// Under which term it was ours when that was last told.
-    told: Mutex<Option<Term>>,
+    observed_term: Mutex<Option<Term>>,
     epoch: Instant,
 }
 
 /// What is known of a lock, for whoever wants to act. Cheap to copy.
 #[derive(Clone, Debug)]
 pub struct LockView {
-    state: watch::Receiver<State>,
+    state: watch::Receiver<LockState>,
     epoch: Instant,
 }
 
 /// What one round of renewal brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Round {
-    /// Whether the lock came or went.
-    pub change: Change,
+    pub change: LockChange,
     /// What the store said instead of an answer.
-    pub trouble: Option<String>,
-    /// When to ask again.
-    pub again_after: Duration,
+    pub renewal_error: Option<String>,
+    pub next_after: Duration,
 }
 
 impl Lock {
     /// No lock: this process is the only one that acts.
     pub fn none() -> Self {
-        Self::with(None, "", Duration::ZERO, State::always())
+        Self::with(None, "", Duration::ZERO, LockState::always())
     }
 
     /// No lock, and nothing to act on: this process only looks.
     pub fn never() -> Self {
         let detail = "this process only exports metrics".to_owned();
-        Self::with(None, "", Duration::ZERO, State::Unknown { detail })
+        Self::with(None, "", Duration::ZERO, LockState::Unknown { detail })
     }
 
     /// The lock in this store, for the replica of this name.
     pub fn over(store: Arc<dyn LockStore>, me: &str) -> Self {
-        Self::with(Some(store), me, SETTLING, State::unknown())
+        Self::with(Some(store), me, SETTLING, LockState::unknown())
     }
 
-    fn with(store: Option<Arc<dyn LockStore>>, me: &str, settling: Duration, state: State) -> Self {
-        let (state, told) = (watch::Sender::new(state), Mutex::default());
-        Self { store, me: me.to_owned(), settling, state, told, epoch: Instant::now() }
+    fn with(store: Option<Arc<dyn LockStore>>, me: &str, settling: Duration, state: LockState) -> Self {
+        let (state, observed_term) = (watch::Sender::new(state), Mutex::default());
+        Self { store, me: me.to_owned(), settling, state, observed_term, epoch: Instant::now() }
     }
 
-    /// What is known of it.
     pub fn view(&self) -> LockView {
         LockView { state: self.state.subscribe(), epoch: self.epoch }
     }
 
-    /// Our name.
     pub fn me(&self) -> &str {
         &self.me
     }
@@ -105,32 +100,31 @@ impl Lock {
         self.store.as_ref()
     }
 
-    /// One renewal.
     pub async fn round(&self) -> Round {
         let Some(store) = &self.store else {
-            return Round { change: Change::Same, trouble: None, again_after: MAX_INTERVAL };
+            return Round { change: LockChange::Same, renewal_error: None, next_after: MAX_INTERVAL };
         };
         // Before the first byte is on its way: what the store promises counts from here.
         let sent_at = self.epoch.elapsed();
-        let limited = timeout(ROUND_LIMIT, store.stand()).await;
+        let limited = timeout(ROUND_LIMIT, store.renew_candidacy()).await;
         let answer = limited.unwrap_or_else(|_| Err(Unknown::timed_out("the lock's store", ROUND_LIMIT)));
         self.heard(sent_at, &answer)
     }
 
-    fn heard(&self, sent_at: Duration, answer: &Fact<Standing>) -> Round {
+    fn heard(&self, sent_at: Duration, answer: &Fact<LockAnswer>) -> Round {
         let now = self.epoch.elapsed();
         let after = self.state.borrow().heard(sent_at, now, self.settling, answer);
         // Against what was told, not against what was so: a process that was stopped past the validity has a loss to tell.
-        let before = std::mem::replace(&mut *self.told.lock(), after.held(now));
-        let change = State::change(before, after.held(now));
+        let before = std::mem::replace(&mut *self.observed_term.lock(), after.held(now));
+        let change = LockState::change(before, after.held(now));
         let interval = match answer {
-            Ok(Standing::Held { ttl, .. }) => (*ttl / RENEWALS_PER_TTL).clamp(MIN_INTERVAL, MAX_INTERVAL),
-            Ok(Standing::Elsewhere { .. }) => FOLLOWER_INTERVAL,
+            Ok(LockAnswer::Held { ttl, .. }) => (*ttl / RENEWALS_PER_TTL).clamp(MIN_INTERVAL, MAX_INTERVAL),
+            Ok(LockAnswer::Elsewhere { .. }) => FOLLOWER_INTERVAL,
             // A renewal that failed is tried again soon, for the validity runs.
             Err(_) => MIN_INTERVAL * 2,
         };
         // A validity that ends before the next round is told at once, not a round later.
-        let again_after = after.held(now).and(after.next(now)).map_or(interval, |next| {
+        let next_after = after.held(now).and(after.next(now)).map_or(interval, |next| {
             let left = next.saturating_sub(now) + Duration::from_millis(1);
             interval.min(left.max(MIN_INTERVAL / 4))
         });
@@ -139,13 +133,13 @@ impl Lock {
             *state = after;
             differs
         });
-        Round { change, trouble: answer.as_ref().err().map(|unknown| unknown.detail.clone()), again_after }
+        Round { change, renewal_error: answer.as_ref().err().map(|unknown| unknown.detail.clone()), next_after }
     }
 
     /// Gives the lock up. From here on nothing begins in this process.
     pub async fn release(&self) {
         let Some(store) = &self.store else { return };
-        self.state.send_replace(State::Unknown { detail: "this replica has given it up".to_owned() });
+        self.state.send_replace(LockState::Unknown { detail: "this replica has given it up".to_owned() });
         if timeout(RELEASE_LIMIT, store.release()).await.is_err() {
             tracing::warn!("the lock could not be given up in time: the next holder waits for its end");
         }
@@ -170,7 +164,7 @@ impl LockView {
     /// Who else holds it, as far as is known.
     pub fn holder(&self) -> Option<Holder> {
         match &*self.state.borrow() {
-            State::Elsewhere { holder } => Some(holder.clone()),
+            LockState::Elsewhere { holder } => Some(holder.clone()),
             _ => None,
         }
     }

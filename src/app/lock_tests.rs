@@ -25,8 +25,8 @@ use crate::{
     },
     ports::{
         journal::{Journal, JournalError},
-        peers::{PeerError, PeerOrder, Peers, Verdict},
-        service::{AlertDecision, Carried, Command, CommandError, Service},
+        peers::{OfferAnswer, PeerError, PeerOrder, Peers},
+        service::{AlertDecision, Command, CommandError, CommandOutcome, Service},
     },
 };
 
@@ -53,7 +53,7 @@ impl Net {
 
 /// As the HTTP API would have it.
 impl Peers for Net {
-    fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<Verdict, PeerError>> {
+    fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<OfferAnswer, PeerError>> {
         Box::pin(async move {
             let app = self.find(to)?;
             assert!(alerts.forwarded);
@@ -64,12 +64,12 @@ impl Peers for Net {
             };
             let answers = app.notify(alerts.clone()).await.map_err(unwritten)?;
             match answers.into_iter().next().expect("an answer for each alert").decision {
-                AlertDecision::Duplicate { run, reason: Reason::HandedOver { .. }, .. } => Ok(Verdict::Over(run)),
+                AlertDecision::Duplicate { run, reason: Reason::Forwarded { .. }, .. } => Ok(OfferAnswer::Ended(run)),
                 AlertDecision::Accepted { run, .. }
                 | AlertDecision::Duplicate { run, .. }
-                | AlertDecision::Cancelled { run, .. } => Ok(Verdict::Taken(run)),
+                | AlertDecision::Cancelled { run, .. } => Ok(OfferAnswer::Accepted(run)),
                 AlertDecision::Ignored { reason, .. } if reason.label().starts_with("lock_") => {
-                    Ok(Verdict::NotTheHolder)
+                    Ok(OfferAnswer::NotTheHolder)
                 }
                 AlertDecision::Ignored { reason, .. } => Err(PeerError::Ignored(reason.to_string())),
             }
@@ -93,7 +93,7 @@ impl Peers for Net {
                 other => panic!("{other}"),
             };
             match app.command(&order.path[1], text("by"), command, true).await {
-                Ok(Carried::Here(run)) => Ok(json!({ "run": run })),
+                Ok(CommandOutcome::Done(run)) => Ok(json!({ "run": run })),
                 Ok(other) => panic!("it is passed on again: {other:?}"),
                 Err(error) => {
                     Err(PeerError::Refused { holder: to.name.clone(), status: 409, detail: error.to_string() })
@@ -306,7 +306,7 @@ async fn a_store_without_an_answer_keeps_requests_waiting_and_loses_none() {
     sleep(S * 600).await;
     assert_eq!(first.waits_for(), Some("lock_unknown"));
     assert!(world.etcd.order().is_empty());
-    world.locks.mend("one");
+    world.locks.reconnect("one");
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
 }
@@ -334,7 +334,7 @@ async fn a_request_at_a_follower_is_served_by_the_holder_and_ends_with_it() {
     sleep(S * 600).await;
     assert_eq!(world.etcd.order(), [3, 2, 1]);
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
-    let reason = Reason::HandedOver { holder: "one".to_owned(), run: RunId(1) };
+    let reason = Reason::Forwarded { holder: "one".to_owned(), run: RunId(1) };
     assert_eq!(second.runs().await[0].outcome, Some(Outcome::Stopped { reason }));
 }
 
@@ -346,13 +346,13 @@ async fn an_alert_that_both_replicas_get_is_one_run() {
     second.ask("1").await;
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
-    assert_eq!(second.outcomes().await, [("stopped", "handed_over")]);
+    assert_eq!(second.outcomes().await, [("stopped", "forwarded")]);
     assert_eq!(world.etcd.order(), [3, 2, 1]);
     // Late, from another Alertmanager: the holder cools down, and measures that nothing is left to do.
     second.ask("2").await;
     sleep(S * 60).await;
     assert_eq!(first.outcomes().await, [("succeeded", ""), ("nothing_to_do", "")]);
-    assert_eq!(second.outcomes().await, [("stopped", "handed_over"), ("stopped", "handed_over")]);
+    assert_eq!(second.outcomes().await, [("stopped", "forwarded"), ("stopped", "forwarded")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -377,7 +377,7 @@ async fn a_request_whose_holder_dies_is_served_by_whoever_accepted_it() {
     let first = world.start_with("one", journal, Mode::Enforce);
     sleep(S * 600).await;
     assert!(!first.holds());
-    assert_eq!(first.outcomes().await, [("stopped", "handed_over")]);
+    assert_eq!(first.outcomes().await, [("stopped", "forwarded")]);
     assert_eq!(world.etcd.order().len(), 4);
 }
 
@@ -394,10 +394,10 @@ async fn a_run_that_lost_its_lock_is_gone_on_with_by_the_new_holder() {
     world.locks.cut("one");
     sleep(S * 200).await;
     assert_eq!(first.outcomes().await[0], ("stopped", "lock_lost"));
-    world.locks.mend("one");
+    world.locks.reconnect("one");
     sleep(S * 1200).await;
     // The old holder still had the alert: after a minute it asks the new one.
-    assert_eq!(first.outcomes().await, [("stopped", "lock_lost"), ("stopped", "handed_over")]);
+    assert_eq!(first.outcomes().await, [("stopped", "lock_lost"), ("stopped", "forwarded")]);
     assert_eq!(second.outcomes().await, [("succeeded", "")]);
     assert_eq!(world.etcd.order(), [3, 2, 1]);
     assert_eq!(world.etcd.most_in_flight(), 1);
@@ -409,12 +409,12 @@ async fn orders_at_a_follower_are_the_holders_and_an_answer_is_passed_back() {
     let (first, second) = world.start_both(Mode::Enforce).await;
     let pause = Command::Pause { reason: "upgrade".to_owned(), lasts: None };
     let carried = second.app.command("a", "ann".to_owned(), pause.clone(), false).await.expect("carried");
-    assert!(matches!(carried, Carried::Elsewhere { holder, .. } if holder == "one"));
+    assert!(matches!(carried, CommandOutcome::Forwarded { holder, .. } if holder == "one"));
     assert!(first.cluster.summary().paused.is_some_and(|told| told.message.contains("paused by ann: upgrade")));
     let resume = Command::Resume { reason: String::new() };
     second.app.command("a", "ann".to_owned(), resume, false).await.expect("carried");
     let run = second.app.command("a", "ann".to_owned(), Command::Run, false).await.expect("carried");
-    assert!(matches!(run, Carried::Elsewhere { answer, .. } if answer["run"] == 1));
+    assert!(matches!(run, CommandOutcome::Forwarded { answer, .. } if answer["run"] == 1));
     let again = second.app.command("a", "ann".to_owned(), Command::Run, false).await.expect_err("one is enough");
     assert!(matches!(again, CommandError::Peer { status: 409, .. }), "{again}");
     sleep(S * 600).await;
@@ -437,7 +437,7 @@ async fn an_approval_at_a_follower_reaches_the_run_of_the_holder() {
     second.app.approve(RunId(1), "ann".to_owned(), false).await.expect("passed on");
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
-    assert_eq!(second.outcomes().await, [("stopped", "handed_over")]);
+    assert_eq!(second.outcomes().await, [("stopped", "forwarded")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -461,7 +461,7 @@ async fn a_request_that_is_withdrawn_at_the_holder_is_not_requested_anew_by_a_fo
     first.cluster.resolve(key("1")).await.expect("taken");
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("stopped", "resolved")]);
-    assert_eq!(second.outcomes().await, [("stopped", "handed_over")]);
+    assert_eq!(second.outcomes().await, [("stopped", "forwarded")]);
     // Alertmanager itself says that it fires again.
     first.ask("1").await;
     sleep(S * 20).await;
@@ -484,7 +484,7 @@ async fn a_follower_keeps_its_request_while_the_holder_tries_again() {
     world.etcd.set_busy(3, false);
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("refused", "defrag_in_flight"), ("succeeded", "")]);
-    assert_eq!(second.outcomes().await, [("stopped", "handed_over")]);
+    assert_eq!(second.outcomes().await, [("stopped", "forwarded")]);
     assert_eq!(world.etcd.order(), [3, 2, 1]);
 }
 
@@ -576,7 +576,7 @@ async fn nothing_begins_while_what_the_last_holder_left_cannot_be_read() {
     assert!(first.holds());
     assert_eq!(first.waits_for(), Some("lock_unknown"));
     assert_eq!(world.locks.note().as_deref(), Some("{}"), "and it is not written over");
-    world.locks.write_note(&crate::core::handover::Digest::default().write("nobody", Term(0), None, None));
+    world.locks.write_note(&crate::core::note::SuccessionNote::default().write("nobody", Term(0), None, None));
     sleep(S * 300).await;
     assert_eq!(first.outcomes().await, [("succeeded", "")]);
 }
@@ -601,15 +601,15 @@ async fn a_note_that_cannot_be_left_keeps_nothing_up_and_is_left_later() {
 async fn a_loss_that_came_between_two_renewals_is_told() {
     let locks = FakeLocks::default();
     let lock = Lock::over(locks.replica("one"), "one");
-    assert_eq!(lock.round().await.change, Change::Gained(Term(1)));
-    assert_eq!(lock.round().await.change, Change::Same);
+    assert_eq!(lock.round().await.change, LockChange::Gained(Term(1)));
+    assert_eq!(lock.round().await.change, LockChange::Same);
     // Stopped past the validity; the other one has it by now.
     advance(TTL * 2).await;
     let other = Lock::over(locks.replica("two"), "two");
-    assert_eq!(other.round().await.change, Change::Gained(Term(2)));
+    assert_eq!(other.round().await.change, LockChange::Gained(Term(2)));
     assert_eq!(lock.view().held(), None);
-    assert_eq!(lock.round().await.change, Change::Lost(Term(1)));
-    assert_eq!(lock.round().await.change, Change::Same);
+    assert_eq!(lock.round().await.change, LockChange::Lost(Term(1)));
+    assert_eq!(lock.round().await.change, LockChange::Same);
 }
 
 /// The tests begin at midnight.

@@ -8,12 +8,12 @@ use crate::{
     core::{
         cluster::ClusterFacts,
         gate::{GateResult, OnFailure},
-        history::{Intent, MemberEnd, MemberResult, Outcome, RunId, Step},
+        history::{Intent, MemberEnd, MemberResult, Outcome, RunId, RunStep},
         page,
         plan::{Decision, Plan},
         reason::Reason,
         story,
-        verify::{Verdict, Verification},
+        verify::{HashVerdict, Verification},
         version,
     },
     ports::progress::Progress,
@@ -21,9 +21,7 @@ use crate::{
 
 /// Writes the steps of one run to the log.
 pub struct LogProgress {
-    /// The cluster's name in the configuration.
     pub cluster: String,
-    /// The run.
     pub run: RunId,
 }
 
@@ -42,12 +40,14 @@ impl Progress for LogProgress {
         }
     }
 
-    fn step(&self, step: &Step) {
+    fn step(&self, step: &RunStep) {
         let (cluster, run) = (&self.cluster, self.run.0);
         match step {
-            Step::Compact { revision } => info!(cluster, run, revision, "compacting"),
-            Step::MoveLeader { from, member, .. } => info!(cluster, run, %from, to = member, "handing leadership over"),
-            Step::DisarmNoSpace { member, .. } => info!(cluster, run, member, "disarming NOSPACE"),
+            RunStep::Compact { revision } => info!(cluster, run, revision, "compacting"),
+            RunStep::MoveLeader { from, member, .. } => {
+                info!(cluster, run, %from, to = member, "handing leadership over");
+            }
+            RunStep::DisarmNoSpace { member, .. } => info!(cluster, run, member, "disarming NOSPACE"),
         }
     }
 
@@ -131,9 +131,9 @@ impl Progress for LogProgress {
         let (cluster, run, revision) = (&self.cluster, self.run.0, verification.revision);
         let said = story::verified(verification);
         match verification.verdict {
-            Verdict::Equal => info!(cluster, run, revision, "the members hold the same data"),
-            Verdict::Different => error!(cluster, run, revision, detail = said, "the members hold different data"),
-            Verdict::Unknown { .. } => {
+            HashVerdict::Equal => info!(cluster, run, revision, "the members hold the same data"),
+            HashVerdict::Different => error!(cluster, run, revision, detail = said, "the members hold different data"),
+            HashVerdict::Unknown { .. } => {
                 warn!(cluster, run, revision, detail = said, "the members' data was not compared");
             }
         }

@@ -16,7 +16,7 @@ use url::Url;
 
 use super::{cluster::Cluster, gates};
 use crate::{
-    adapters::outgoing::{Format, NotifyTarget},
+    adapters::outgoing::{NotifyFormat, NotifyTarget},
     config::gates::notify::{NotifyKind, NotifySettings},
     core::history::{MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
     ports::{
@@ -52,8 +52,8 @@ struct Queue {
 pub fn targets(settings: &[NotifySettings]) -> anyhow::Result<Vec<NotifyTarget>> {
     let target = |settings: &NotifySettings| {
         let format = match settings.kind {
-            NotifyKind::Grafana => Format::Grafana,
-            NotifyKind::Webhook => Format::Webhook,
+            NotifyKind::Grafana => NotifyFormat::Grafana,
+            NotifyKind::Webhook => NotifyFormat::Webhook,
         };
         let access = gates::access(&settings.name, &settings.access, settings.timeout, false);
         NotifyTarget::new(settings.name.clone(), format, &settings.url, access)
@@ -81,7 +81,7 @@ impl Notifications {
     }
 
     /// Puts it into the queues. Returns at once, whatever the targets do.
-    fn tell(&self, notice: &Notice) {
+    fn enqueue(&self, notice: &Notice) {
         for queue in self.queues.iter().filter(|queue| queue.target.wants(notice)) {
             let sender = queue.sender.lock();
             let is_taken = sender.as_ref().is_some_and(|sender| sender.try_send(notice.clone()).is_ok());
@@ -144,16 +144,16 @@ impl<'a, E: Etcd, J: Journal> NotifyProgress<'a, E, J> {
     pub(super) fn begin(cluster: &'a Cluster<E, J>, run: RunId, trigger: Trigger, view: Option<&RunView>) -> Self {
         let members = Mutex::new(view.map(|view| view.members.clone()).unwrap_or_default());
         let this = Self { cluster, run, trigger, started_at: cluster.shared.clock.now(), members };
-        this.tell("run_started", None);
+        this.enqueue("run_started", None);
         this
     }
 
-    fn tell(&self, event: &'static str, end: Option<End>) {
+    fn enqueue(&self, event: &'static str, end: Option<End>) {
         let notifications = &self.cluster.shared.notifications;
         let link = notifications.external_url.as_ref().map(|base| format!("{base}/runs/{}", self.run));
         let cluster = self.cluster.name().to_owned();
         let (run, trigger, started_at) = (self.run, self.trigger, self.started_at);
-        notifications.tell(&Notice { event, cluster, run, trigger, started_at, link, end });
+        notifications.enqueue(&Notice { event, cluster, run, trigger, started_at, link, end });
     }
 }
 
@@ -174,7 +174,7 @@ impl<E: Etcd, J: Journal> Progress for NotifyProgress<'_, E, J> {
             reclaimed_bytes: members.iter().map(|member| member.reclaimed().0).sum(),
             members: members.into_iter().map(|member| member.intent.member).collect(),
         };
-        self.tell("run_finished", Some(end));
+        self.enqueue("run_finished", Some(end));
     }
 }
 

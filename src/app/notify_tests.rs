@@ -117,7 +117,7 @@ async fn what_may_pass_is_tried_three_times_and_what_cannot_once() {
     let (busy, gone) = (Target::new("busy", |_| Some(no(true))), Target::new("gone", |_| Some(no(false))));
     let late = Target::new("late", |tries| Some(if tries < 2 { no(true) } else { Ok(()) }));
     let world = world(&[&busy, &gone, &late]);
-    world.notifications.tell(&notice(1));
+    world.notifications.enqueue(&notice(1));
     sleep(Duration::from_mins(1)).await;
     let tries = [&busy, &gone, &late].map(|target| target.tries.load(Ordering::Relaxed));
     assert_eq!(tries, [3, 1, 3]);
@@ -130,11 +130,11 @@ async fn what_may_pass_is_tried_three_times_and_what_cannot_once() {
 async fn a_full_queue_drops_what_is_new_and_counts_it() {
     let hung = Target::new("hung", |_| None);
     let world = world(&[&hung]);
-    world.notifications.tell(&notice(0));
+    world.notifications.enqueue(&notice(0));
     // It is taken out of the queue, and hangs.
     sleep(Duration::from_secs(1)).await;
     for run in 0..=i64::try_from(QUEUE).expect("small") {
-        world.notifications.tell(&notice(run));
+        world.notifications.enqueue(&notice(run));
     }
     assert!(counted(&world.counters, "hung", "dropped"));
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// For a [`look`] that no scrape bounds: as etcdctl's default command timeout.
-pub const LOOK_BUDGET: Duration = Duration::from_secs(5);
+pub const OBSERVE_BUDGET: Duration = Duration::from_secs(5);
 /// How long each RPC of a full observation may take. Longer than an election takes, and shorter than
 /// etcd's own limit of 7 s for a request, so that the reason is ours.
 const RPC_LIMIT: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ pub async fn observe<E: Etcd>(etcd: &E) -> Fact<ClusterFacts> {
     let membership = limited("the member list", RPC_LIMIT, etcd.members()).await?;
     let members = join_all(membership.members.iter().map(|member| observe_member(etcd, member)));
     let (members, alarms) = join(members, list_alarms(etcd, &membership)).await;
-    let alarms = alarms.map(|alarms| with_told(alarms, &members));
+    let alarms = alarms.map(|alarms| with_reported(alarms, &members));
     let mut facts = ClusterFacts { cluster_id: membership.cluster_id, alarms, members };
     facts.assume_quota(etcd.quota_override());
     Ok(facts)
@@ -73,8 +73,8 @@ async fn list_alarms<E: Etcd>(etcd: &E, membership: &Membership) -> Fact<Vec<Ala
 }
 
 /// The listed alarms, and those that members tell in their `Status`: the dangerous one must not be missed.
-fn with_told(mut alarms: Vec<Alarm>, members: &[MemberFacts]) -> Vec<Alarm> {
-    for alarm in told_alarms(members).unwrap_or_default() {
+fn with_reported(mut alarms: Vec<Alarm>, members: &[MemberFacts]) -> Vec<Alarm> {
+    for alarm in reported_alarms(members).unwrap_or_default() {
         if !alarms.contains(&alarm) {
             alarms.push(alarm);
         }
@@ -83,13 +83,13 @@ fn with_told(mut alarms: Vec<Alarm>, members: &[MemberFacts]) -> Vec<Alarm> {
 }
 
 /// The alarms as the members' `Status` tells them; unknown if no member answered.
-fn told_alarms(members: &[MemberFacts]) -> Fact<Vec<Alarm>> {
+fn reported_alarms(members: &[MemberFacts]) -> Fact<Vec<Alarm>> {
     let mut answered = members.iter().filter_map(|facts| facts.status.as_ref().ok()).peekable();
     if answered.peek().is_none() {
         return Err(Unknown::new(UnknownKind::Unreachable, "no member answered"));
     }
     let mut alarms: Vec<Alarm> = Vec::new();
-    for alarm in answered.flat_map(Status::told_alarms) {
+    for alarm in answered.flat_map(Status::reported_alarms) {
         if !alarms.contains(&alarm) {
             alarms.push(alarm);
         }
@@ -102,7 +102,7 @@ fn told_alarms(members: &[MemberFacts]) -> Fact<Vec<Alarm>> {
 /// member's quota, and without it the metrics page is asked; what the operator names is left to the caller, who remembers
 /// what members report. The first part of the answer is why no endpoint answered,
 /// if none did.
-pub async fn glance<E: Etcd>(
+pub async fn observe_for_scrape<E: Etcd>(
     etcd: &E,
     budget: Duration,
     known: Option<Membership>,
@@ -117,25 +117,26 @@ pub async fn glance<E: Etcd>(
         Err(unknown) => (Err(unknown), None),
     };
     let Some(membership) = listed.or(known) else { return (up, None) };
-    let members = membership.members.iter().map(|member| glance_member(etcd, member, rest, quota(member)));
+    let members = membership.members.iter().map(|member| observe_member_status(etcd, member, rest, quota(member)));
     let members = join_all(members).await;
-    let facts = ClusterFacts { cluster_id: membership.cluster_id, alarms: told_alarms(&members), members };
+    let facts = ClusterFacts { cluster_id: membership.cluster_id, alarms: reported_alarms(&members), members };
     (up, Some((membership, facts)))
 }
 
 /// One look for a person: what a scrape shows, or why no endpoint answered.
-pub async fn look<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFacts> {
+pub async fn observe_status<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFacts> {
     let membership = limited("the member list", budget, etcd.members()).await?;
-    let members = join_all(membership.members.iter().map(|member| glance_member(etcd, member, budget, None))).await;
-    let mut facts = ClusterFacts { cluster_id: membership.cluster_id, alarms: told_alarms(&members), members };
+    let members =
+        join_all(membership.members.iter().map(|member| observe_member_status(etcd, member, budget, None))).await;
+    let mut facts = ClusterFacts { cluster_id: membership.cluster_id, alarms: reported_alarms(&members), members };
     facts.assume_quota(etcd.quota_override());
     Ok(facts)
 }
 
 /// The same, with each member's metrics page: a single look costs what a scrape must not.
-pub async fn look_closely<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFacts> {
+pub async fn observe_with_gauges<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFacts> {
     let begun = Instant::now();
-    let mut facts = look(etcd, budget).await?;
+    let mut facts = observe_status(etcd, budget).await?;
     let rest = budget.saturating_sub(begun.elapsed());
     join_all(facts.members.iter_mut().filter(|member| member.gauges.is_none()).map(|facts| async {
         let page = limited("the metrics page", rest, etcd.gauges(&facts.member, Visit::Single)).await;
@@ -145,7 +146,7 @@ pub async fn look_closely<E: Etcd>(etcd: &E, budget: Duration) -> Fact<ClusterFa
     Ok(facts)
 }
 
-async fn glance_member<E: Etcd>(
+async fn observe_member_status<E: Etcd>(
     etcd: &E,
     member: &Member,
     budget: Duration,
@@ -203,7 +204,7 @@ mod tests {
         let etcd = FakeEtcd::new(3);
         etcd.hang(2);
         let begun = Instant::now();
-        let (up, facts) = glance(&etcd, Duration::from_secs(9), None, |_| None).await;
+        let (up, facts) = observe_for_scrape(&etcd, Duration::from_secs(9), None, |_| None).await;
         assert!(begun.elapsed() <= Duration::from_secs(9));
         let (_, facts) = facts.expect("the others answered");
         assert!(up.is_ok());
@@ -215,7 +216,7 @@ mod tests {
         let etcd = FakeEtcd::new(3);
         etcd.set_busy(2, true);
         let begun = Instant::now();
-        let (_, facts) = glance(&etcd, Duration::from_secs(9), None, |_| None).await;
+        let (_, facts) = observe_for_scrape(&etcd, Duration::from_secs(9), None, |_| None).await;
         assert!(begun.elapsed() <= Duration::from_secs(1));
         assert_eq!(facts.expect("answered").1.members[1].defrag_in_flight(), Some(true));
     }
@@ -227,7 +228,7 @@ mod tests {
         for id in 1..=3 {
             etcd.hang(id);
         }
-        let (up, facts) = glance(&etcd, Duration::from_secs(9), Some(known), |_| None).await;
+        let (up, facts) = observe_for_scrape(&etcd, Duration::from_secs(9), Some(known), |_| None).await;
         assert!(up.is_err());
         assert!(facts.expect("remembered").1.members.iter().all(|member| member.status.is_err()));
     }

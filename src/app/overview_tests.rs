@@ -14,21 +14,21 @@ fn fleet(names: &[&str]) -> Arc<App<FakeEtcd, FakeJournal>> {
 }
 
 fn age(app: &App<FakeEtcd, FakeJournal>, cluster: &str) -> Option<Duration> {
-    app.view(cluster).expect("configured").seen.map(|seen| seen.age)
+    app.view(cluster).expect("configured").observation.map(|seen| seen.age)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_visitors_cause_one_look() {
     let app = fleet(&["a"]);
     let shown = ["a".to_owned()];
-    let visits = (0..1_000).map(|_| app.look(&shown));
+    let visits = (0..1_000).map(|_| app.refresh(&shown));
     join_all(visits).await;
     assert_eq!(app.fleet().all()[0].target.etcd().times_listed(), 1);
     tokio::time::advance(FRESH_FOR / 2).await;
-    app.look(&shown).await;
+    app.refresh(&shown).await;
     assert_eq!(app.fleet().all()[0].target.etcd().times_listed(), 1, "it is fresh enough");
     tokio::time::advance(FRESH_FOR).await;
-    app.look(&shown).await;
+    app.refresh(&shown).await;
     assert_eq!(app.fleet().all()[0].target.etcd().times_listed(), 2);
 }
 
@@ -36,24 +36,24 @@ async fn a_thousand_visitors_cause_one_look() {
 async fn a_scrape_serves_the_page_too() {
     let app = fleet(&["a"]);
     app.fleet().all()[0].sample(Duration::from_secs(5)).await;
-    app.look(&["a".to_owned()]).await;
+    app.refresh(&["a".to_owned()]).await;
     assert_eq!(app.fleet().all()[0].target.etcd().times_listed(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_hangs_holds_no_page_up_and_is_shown_with_its_age() {
     let app = fleet(&["a", "b"]);
-    app.look(&["a".to_owned()]).await;
+    app.refresh(&["a".to_owned()]).await;
     for id in 1..=3 {
         app.fleet().all()[0].target.etcd().hang(id);
     }
     tokio::time::advance(FRESH_FOR * 2).await;
     let begun = Instant::now();
-    app.look(&["a".to_owned()]).await;
+    app.refresh(&["a".to_owned()]).await;
     assert!(begun.elapsed() <= PATIENCE + Duration::from_millis(10), "{:?}", begun.elapsed());
     assert!(age(&app, "a").is_some_and(|age| age >= FRESH_FOR * 2));
-    tokio::time::sleep(LOOK_BUDGET * 2).await;
-    let seen = app.view("a").expect("configured").seen.expect("looked at");
+    tokio::time::sleep(OBSERVE_BUDGET * 2).await;
+    let seen = app.view("a").expect("configured").observation.expect("looked at");
     assert!(!seen.up, "now it is known to be away");
 }
 
@@ -61,13 +61,13 @@ async fn a_cluster_that_hangs_holds_no_page_up_and_is_shown_with_its_age() {
 async fn the_rest_of_the_fleet_is_looked_at_once_a_minute_while_somebody_looks() {
     let app = fleet(&["a", "b"]);
     for _ in 0..4 {
-        app.look(&["a".to_owned()]).await;
+        app.refresh(&["a".to_owned()]).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
     assert_eq!(app.fleet().all()[1].target.etcd().times_listed(), 1);
     tokio::time::sleep(SWEEP_AFTER * 3).await;
     assert_eq!(app.fleet().all()[1].target.etcd().times_listed(), 1, "nobody looks");
-    app.look(&["a".to_owned()]).await;
+    app.refresh(&["a".to_owned()]).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(app.fleet().all()[1].target.etcd().times_listed(), 2);
 }

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use tower::util::ServiceExt;
 
 use crate::{
-    adapters::http::{Access, Options, Web, router},
+    adapters::http::{AccessPolicy, Options, Web, router},
     app::{
         cluster::tests::{cluster_in, key, shared},
         fake::{FakeEtcd, FakeJournal},
@@ -40,7 +40,7 @@ struct Site {
     router: Router,
 }
 
-fn site_of(names: &[&str], access: Access) -> Site {
+fn site_of(names: &[&str], access: AccessPolicy) -> Site {
     let world = shared(1);
     let policy = Policy { mode: Mode::Approve, ..Policy::default() };
     let clusters = names.iter().map(|name| cluster_in(&world, name, policy.clone())).collect();
@@ -60,11 +60,11 @@ fn site_of(names: &[&str], access: Access) -> Site {
 }
 
 fn guarded() -> Site {
-    site_of(&["a"], Access::tokens(Some(TOKEN.to_owned()), Some(ADMIN.to_owned())))
+    site_of(&["a"], AccessPolicy::tokens(Some(TOKEN.to_owned()), Some(ADMIN.to_owned())))
 }
 
 fn open() -> Site {
-    site_of(&["a"], Access::tokens(None, None))
+    site_of(&["a"], AccessPolicy::tokens(None, None))
 }
 
 struct Answer {
@@ -255,7 +255,7 @@ async fn a_name_that_leads_to_loopback_opens_neither_the_page_nor_the_api() {
 
 #[tokio::test]
 async fn where_there_is_no_receiver_there_are_no_orders() {
-    let site = site_of(&["a"], Access::closed());
+    let site = site_of(&["a"], AccessPolicy::closed());
     let page = site.get("/clusters/a", "").await;
     assert!(page.body.contains("takes no orders") && !page.body.contains("name=\"form\""), "{}", page.body);
     assert_eq!(site.post("/clusters/a/pause", "", "by=a&reason=x&form=0").await.status, 403);
@@ -263,7 +263,7 @@ async fn where_there_is_no_receiver_there_are_no_orders() {
 
 #[tokio::test]
 async fn other_peoples_text_stays_text() {
-    let site = site_of(&[EVIL], Access::tokens(None, None));
+    let site = site_of(&[EVIL], AccessPolicy::tokens(None, None));
     let name = "%3Cscript%3Ealert%281%29%3C%2Fscript%3E%22%27";
     let pause = Command::Pause { reason: EVIL.to_owned(), lasts: None };
     site.app.command(EVIL, EVIL.to_owned(), pause, false).await.expect("paused");
@@ -317,7 +317,7 @@ async fn every_page_forbids_what_it_does_not_need() {
 async fn a_thousand_clusters_make_a_page_that_a_phone_can_load() {
     let names: Vec<_> = (0..1_000).map(|number| format!("cluster-{number:04}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
-    let site = site_of(&names, Access::tokens(None, None));
+    let site = site_of(&names, AccessPolicy::tokens(None, None));
     site.app.fleet().all()[777].target.etcd().arm_no_space();
     // The first view knows nothing yet and looks at the fleet.
     site.get("/", "").await;
@@ -327,7 +327,7 @@ async fn a_thousand_clusters_make_a_page_that_a_phone_can_load() {
     assert!(page.contains("1,000 of 1,000 clusters, page 1 of 20"), "{page}");
     let first = page.find("/clusters/cluster-").expect("a cluster");
     assert!(page[first..].starts_with("/clusters/cluster-0777"), "trouble first: {}", &page[first..first + 40]);
-    let found = site.get("/?q=CLUSTER-004&state=fine&page=1", "").await.body;
+    let found = site.get("/?q=CLUSTER-004&state=healthy&page=1", "").await.body;
     assert_eq!(found.matches("<article class=\"card\"").count(), 10, "{found}");
 }
 

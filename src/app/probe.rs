@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error};
 
-use super::target::{Glance, Target};
+use super::target::{ObservedCluster, ScrapeObservation};
 use crate::{
     config::{
         ModuleSettings,
@@ -38,11 +38,10 @@ const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// Makes the connection to a cluster at these URLs. Reads files.
 pub type Connector<E> = Arc<dyn Fn(&ModuleSettings, Vec<String>) -> anyhow::Result<E> + Send + Sync>;
 
-/// See the module.
 pub struct Probes<E> {
     modules: Mutex<Arc<BTreeMap<String, ModuleSettings>>>,
     connector: Connector<E>,
-    kept: Mutex<HashMap<Key, Kept<E>>>,
+    cache: Mutex<HashMap<Key, CachedTarget<E>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,15 +50,15 @@ struct Key {
     urls: Vec<String>,
 }
 
-struct Kept<E> {
-    target: Arc<Target<E>>,
+struct CachedTarget<E> {
+    target: Arc<ObservedCluster<E>>,
     used: Instant,
 }
 
 impl<E: Etcd> Probes<E> {
     /// With these modules, and no connection yet.
     pub fn new(modules: BTreeMap<String, ModuleSettings>, connector: Connector<E>) -> Self {
-        Self { modules: Mutex::new(Arc::new(modules)), connector, kept: Mutex::default() }
+        Self { modules: Mutex::new(Arc::new(modules)), connector, cache: Mutex::default() }
     }
 
     /// Without any: every probe is refused.
@@ -70,7 +69,7 @@ impl<E: Etcd> Probes<E> {
     /// From now on these modules hold. Connections are made anew, with the files as they are then.
     pub fn follow(&self, modules: BTreeMap<String, ModuleSettings>) {
         *self.modules.lock() = Arc::new(modules);
-        self.kept.lock().clear();
+        self.cache.lock().clear();
     }
 
     /// The page for one cluster, within `budget`.
@@ -100,41 +99,42 @@ impl<E: Etcd> Probes<E> {
     pub async fn sweep(&self) {
         loop {
             sleep(SWEEP_EVERY).await;
-            self.kept.lock().retain(|_, kept| kept.used.elapsed() < KEPT_FOR);
+            self.cache.lock().retain(|_, cache| cache.used.elapsed() < KEPT_FOR);
         }
     }
 
     async fn target(
         &self,
         module: &ModuleSettings,
-        targets: Vec<modules::Target>,
-    ) -> Result<Arc<Target<E>>, ProbeRefusal> {
+        targets: Vec<modules::ProbeAddress>,
+    ) -> Result<Arc<ObservedCluster<E>>, ProbeRefusal> {
         let mut urls: Vec<_> = targets.into_iter().map(|target| target.url).collect();
         urls.sort();
         urls.dedup();
         let key = Key { module: module.name.clone(), urls };
-        if let Some(kept) = self.kept.lock().get_mut(&key) {
-            kept.used = Instant::now();
-            return Ok(Arc::clone(&kept.target));
+        if let Some(cache) = self.cache.lock().get_mut(&key) {
+            cache.used = Instant::now();
+            return Ok(Arc::clone(&cache.target));
         }
         let unusable = |detail| ProbeRefusal::Unusable { module: module.name.clone(), detail };
         let (connector, own, urls) = (Arc::clone(&self.connector), module.clone(), key.urls.clone());
         let made = tokio::task::spawn_blocking(move || connector(&own, urls)).await;
         let etcd =
             made.map_err(|error| unusable(error.to_string()))?.map_err(|error| unusable(format!("{error:#}")))?;
-        let mut all = self.kept.lock();
+        let mut all = self.cache.lock();
         if all.len() >= MAX_KEPT && !all.contains_key(&key) {
-            let idle = all.iter().filter(|(_, kept)| Arc::strong_count(&kept.target) == 1);
-            let oldest = idle.min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
+            let idle = all.iter().filter(|(_, cache)| Arc::strong_count(&cache.target) == 1);
+            let oldest = idle.min_by_key(|(_, cache)| cache.used).map(|(key, _)| key.clone());
             all.remove(&oldest.ok_or(ProbeRefusal::Full)?);
         }
         // Who came at the same time for the same cluster was perhaps first.
-        let fresh = || Kept { target: Arc::new(Target::new(module.name.clone(), etcd)), used: Instant::now() };
+        let fresh =
+            || CachedTarget { target: Arc::new(ObservedCluster::new(module.name.clone(), etcd)), used: Instant::now() };
         Ok(Arc::clone(&all.entry(key).or_insert_with(fresh).target))
     }
 }
 
-fn allowed(module: &ModuleSettings, text: &str) -> Result<modules::Target, ProbeRefusal> {
+fn allowed(module: &ModuleSettings, text: &str) -> Result<modules::ProbeAddress, ProbeRefusal> {
     // Somebody's password may stand before the @.
     let target = || shown(text.rsplit_once('@').map_or(text, |(_, rest)| rest));
     module.allowed.target(text).map_err(|denied| match denied {
@@ -145,8 +145,8 @@ fn allowed(module: &ModuleSettings, text: &str) -> Result<modules::Target, Probe
     })
 }
 
-async fn sample<E: Etcd>(target: &Target<E>, name: String, module: &str, budget: Duration) -> ClusterSample {
-    let Glance { listed, facts, .. } = target.glance(budget).await;
+async fn sample<E: Etcd>(target: &ObservedCluster<E>, name: String, module: &str, budget: Duration) -> ClusterSample {
+    let ScrapeObservation { listed, facts, .. } = target.observe_for_scrape(budget).await;
     if let Err(unknown) = &listed {
         debug!(module, cluster = name, error = unknown.detail, "probe: no target answered with the member list");
     }

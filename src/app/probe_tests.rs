@@ -84,9 +84,9 @@ async fn connections_are_kept_for_the_next_scrape_and_given_up_when_nobody_comes
         async move { probes.sweep().await }
     });
     sleep(KEPT_FOR / 2).await;
-    assert_eq!(probes.kept.lock().len(), 1);
+    assert_eq!(probes.cache.lock().len(), 1);
     sleep(KEPT_FOR).await;
-    assert_eq!(probes.kept.lock().len(), 0);
+    assert_eq!(probes.cache.lock().len(), 0);
     sweeper.abort();
 
     probes.probe(ask("10.0.0.1:2379"), SECOND).await.expect("a page");
@@ -99,11 +99,11 @@ async fn connections_are_kept_for_the_next_scrape_and_given_up_when_nobody_comes
 async fn ever_new_targets_push_out_the_oldest_but_nobody_who_is_being_asked() {
     let (probes, made) = probes(&[]);
     probes.probe(ask("10.9.9.9:2379"), SECOND).await.expect("a page");
-    let held = Arc::clone(&probes.kept.lock().values().next().expect("kept").target);
+    let held = Arc::clone(&probes.cache.lock().values().next().expect("kept").target);
     for host in 0..=MAX_KEPT {
         tokio::time::advance(Duration::from_millis(1)).await;
         probes.probe(ask(&format!("10.0.{}.{}:2379", host / 250, host % 250)), SECOND).await.expect("a page");
-        assert!(probes.kept.lock().len() <= MAX_KEPT);
+        assert!(probes.cache.lock().len() <= MAX_KEPT);
     }
     let before = made.load(Ordering::Relaxed);
     probes.probe(ask("10.9.9.9:2379"), SECOND).await.expect("a page");
@@ -112,7 +112,7 @@ async fn ever_new_targets_push_out_the_oldest_but_nobody_who_is_being_asked() {
     assert_eq!(made.load(Ordering::Relaxed), before + 1, "it was the oldest");
     drop(held);
 
-    let busy: Vec<_> = probes.kept.lock().values().map(|kept| Arc::clone(&kept.target)).collect();
+    let busy: Vec<_> = probes.cache.lock().values().map(|kept| Arc::clone(&kept.target)).collect();
     assert_eq!(busy.len(), MAX_KEPT);
     let refused = probes.probe(ask("10.8.8.8:2379"), SECOND).await;
     assert_eq!(refused.expect_err("all are busy"), ProbeRefusal::Full);

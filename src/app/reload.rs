@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::{
-    cluster::{Change, Cluster},
-    fleet::Roster,
+    cluster::{Cluster, ClusterChange},
+    fleet::ConfiguredClusters,
     gates,
     service::{App, RUNS_TO_REMEMBER},
 };
@@ -27,14 +27,14 @@ pub type Connect<E> = Arc<dyn Fn(&ClusterSettings) -> anyhow::Result<E> + Send +
 pub type Equip<E, J> = Arc<dyn Fn(Cluster<E, J>) -> anyhow::Result<Cluster<E, J>> + Send + Sync>;
 
 /// What becomes of one entry of the configuration.
-enum Step<E, J> {
-    Keep { cluster: Arc<Cluster<E, J>>, change: Box<Change<E>> },
+enum ReloadStep<E, J> {
+    Keep { cluster: Arc<Cluster<E, J>>, change: Box<ClusterChange<E>> },
     Come(Arc<Cluster<E, J>>),
 }
 
 impl<E: Etcd, J: Journal> App<E, J> {
     /// Takes over all of it, or nothing.
-    pub(super) async fn take_over(&self, settings: Settings) -> Result<(), String> {
+    pub(super) async fn apply_settings(&self, settings: Settings) -> Result<(), String> {
         let before = self.fleet().now();
         let mut steps = Vec::new();
         let mut problems = Vec::new();
@@ -44,7 +44,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             problems.push("lock: changes of it need a restart".to_owned());
         }
         // Each target has a task of its own since the start.
-        if self.shown.lock().get("notify") != settings.shown.get("notify") {
+        if self.redacted.lock().get("notify") != settings.redacted.get("notify") {
             problems.push("notify: changes of it need a restart".to_owned());
         }
         for new in settings.clusters {
@@ -53,30 +53,30 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 Err(problem) => problems.push(problem),
             }
         }
-        if let Err(problem) = self.look_back(&steps).await {
+        if let Err(problem) = self.check_replaced(&steps).await {
             problems.push(problem);
         }
         if !problems.is_empty() {
             return Err(problems.join("\n"));
         }
         let take = |step| match step {
-            Step::Come(cluster) => {
+            ReloadStep::Come(cluster) => {
                 self.shared.counters.expect_cluster(cluster.name());
                 cluster
             }
-            Step::Keep { cluster, change } => {
+            ReloadStep::Keep { cluster, change } => {
                 cluster.follow(*change);
                 cluster
             }
         };
         let clusters = steps.into_iter().map(take).collect();
         self.probes.follow(settings.modules);
-        *self.shown.lock() = settings.shown;
-        self.fleet().swap(Roster::new(clusters));
+        *self.redacted.lock() = settings.redacted;
+        self.fleet().swap(ConfiguredClusters::new(clusters));
         Ok(())
     }
 
-    fn step(&self, before: &Roster<E, J>, new: ClusterSettings) -> Result<Step<E, J>, String> {
+    fn step(&self, before: &ConfiguredClusters<E, J>, new: ClusterSettings) -> Result<ReloadStep<E, J>, String> {
         let gates = gates::of(&new).map_err(|error| format!("{error:#}"))?;
         let connect = || match &self.connect {
             Some(connect) => connect(&new).map_err(|error| format!("{error:#}")),
@@ -91,8 +91,8 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 ));
             }
             let etcd = (moves || is_measured_otherwise(&cluster.settings(), &new)).then(connect).transpose()?;
-            let change = Box::new(Change { settings: new, gates, etcd });
-            return Ok(Step::Keep { cluster: Arc::clone(cluster), change });
+            let change = Box::new(ClusterChange { settings: new, gates, etcd });
+            return Ok(ReloadStep::Keep { cluster: Arc::clone(cluster), change });
         }
         if self.fleet().is_leaving(&new.name) {
             let name = &new.name;
@@ -106,12 +106,13 @@ impl<E: Etcd, J: Journal> App<E, J> {
             Some(equip) => equip(cluster).map_err(|error| format!("{error:#}"))?,
             None => cluster,
         };
-        Ok(Step::Come(Arc::new(cluster)))
+        Ok(ReloadStep::Come(Arc::new(cluster)))
     }
 
     /// What the journal knows of clusters that come: they may have been here before.
-    async fn look_back(&self, steps: &[Step<E, J>]) -> Result<(), String> {
-        let come = || steps.iter().filter_map(|step| if let Step::Come(cluster) = step { Some(cluster) } else { None });
+    async fn check_replaced(&self, steps: &[ReloadStep<E, J>]) -> Result<(), String> {
+        let come =
+            || steps.iter().filter_map(|step| if let ReloadStep::Come(cluster) = step { Some(cluster) } else { None });
         if come().next().is_none() {
             return Ok(());
         }

@@ -23,21 +23,17 @@ const MAX_POINTS: i64 = 200_000;
 /// A month by the hour: enough for the trend, and a second's work for Prometheus.
 const USUAL_POINTS: i64 = 720;
 
-/// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// Where it ends, in seconds since 1970.
     pub to: i64,
-    /// How long it is.
     pub range: Duration,
     /// The time between two samples; by the range if it is not given.
     pub step: Option<Duration>,
 }
 
-/// All clusters' reviews.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Report {
-    /// The times that were looked at.
     pub frame: Frame,
     /// The reviews, by the clusters' names.
     pub clusters: Vec<Review>,

@@ -11,8 +11,8 @@ use super::{cluster::Cluster, driver::Stop, ledger, log::LogProgress, worker::pr
 use crate::{
     core::{
         admission::Ledger,
-        handover::StandingRequest,
         history::{AlertKey, Cancellation, Entry, Outcome, Request, RunId, RunView, Trigger},
+        note::StandingRequest,
         order::Order,
         reason::Reason,
         schedule,
@@ -31,18 +31,17 @@ const MAX_ALERTS: usize = 200;
 const CLOSE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
-    /// What the journal says now.
     pub(super) async fn ledger(&self) -> Result<Ledger, JournalError> {
         // One after the other: what was read first must not be what is remembered last.
         let _one_at_a_time = self.requests.reading.lock().await;
         let ledger = ledger::read(&self.shared.journal, self.name()).await?;
         let speeds = ledger.speeds();
         {
-            let mut desk = self.requests.desk.lock();
-            (desk.ledger, desk.speeds) = (ledger.clone(), speeds);
+            let mut state = self.requests.state.lock();
+            (state.ledger, state.speeds) = (ledger.clone(), speeds);
         }
         // It is read after every change.
-        self.shared.changes.tell();
+        self.shared.changes.announce();
         Ok(ledger)
     }
 
@@ -50,10 +49,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// first serves for all, and the others end.
     pub async fn requeue(&self, run: RunId, request: Request) -> Result<(), JournalError> {
         let taken = {
-            let mut desk = self.requests.desk.lock();
-            let free = desk.queued.is_none();
+            let mut state = self.requests.state.lock();
+            let free = state.queued.is_none();
             if free {
-                desk.queued = Some((run, request.clone()));
+                state.queued = Some((run, request.clone()));
             }
             free
         };
@@ -108,11 +107,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// From now on nothing new is taken: it is no longer configured.
     pub(super) fn retire(&self) {
-        self.requests.desk.lock().retired = true;
+        self.requests.state.lock().retired = true;
     }
 
     pub(super) fn is_retired(&self) -> bool {
-        self.requests.desk.lock().retired
+        self.requests.state.lock().retired
     }
 
     /// Ends what waits, if the cluster is no longer configured; at the end of the process it stays in the journal.
@@ -135,10 +134,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     async fn end_what_waits(&self) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
-        let waiting = self.requests.desk.lock().queued.clone();
+        let waiting = self.requests.state.lock().queued.clone();
         if let Some((run, request)) = waiting {
             self.end_run(run, request.trigger, Outcome::Stopped { reason: Reason::Removed }).await?;
-            self.requests.desk.lock().queued = None;
+            self.requests.state.lock().queued = None;
         }
         Ok(())
     }
@@ -151,20 +150,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason: Reason::Removed });
         }
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        let standing = ledger.standing(now).map(|request| request.alerts).unwrap_or_default();
+        let standing = ledger.standing_request(now).map(|request| request.alerts).unwrap_or_default();
         let is_over = |key: &AlertKey| {
             key.due().is_some_and(|due| schedule::is_decided(&ledger, due, now)) && !standing.contains(key)
         };
         if !alerts.is_empty() && taken_as.is_none() && alerts.iter().all(is_over) {
             // Another replica had the lock when it was due, and lost it.
             let run = ledger.last_ended().unwrap_or(RunId(0));
-            let reason = Reason::HandedOver { holder: self.succession.lock.me().to_owned(), run };
+            let reason = Reason::Forwarded { holder: self.succession.lock.me().to_owned(), run };
             return Ok(AlertDecision::Duplicate { cluster, run, reason });
         }
         if let Some(run) = taken_as {
             alerts = ledger.left_of_offer(alerts, run, now);
             if alerts.is_empty() {
-                let reason = Reason::HandedOver { holder: self.succession.lock.me().to_owned(), run };
+                let reason = Reason::Forwarded { holder: self.succession.lock.me().to_owned(), run };
                 return Ok(AlertDecision::Duplicate { cluster, run, reason });
             }
         }
@@ -203,7 +202,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         ledger: &Ledger,
         alerts: &[AlertKey],
     ) -> Result<Option<(RunId, Reason)>, JournalError> {
-        let open = self.requests.desk.lock().open().cloned();
+        let open = self.requests.state.lock().open().cloned();
         let Some((run, request)) = open else { return Ok(None) };
         // An alert that was resolved and fires again counts again.
         let stands = |key: &AlertKey| {
@@ -216,9 +215,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         if request.alerts.len() + new.len() <= MAX_ALERTS {
             self.shared.journal.append(run, Entry::Joined { alerts: new.clone() }).await?;
-            let mut desk = self.requests.desk.lock();
-            let desk = &mut *desk;
-            for (id, request) in desk.queued.iter_mut().chain(&mut desk.active) {
+            let mut state = self.requests.state.lock();
+            let state = &mut *state;
+            for (id, request) in state.queued.iter_mut().chain(&mut state.active) {
                 if *id == run {
                     request.join(new.clone());
                 }
@@ -230,7 +229,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// Adopts the request that the last lock holder left, unless one stands here already.
-    pub(super) async fn take_over(&self, left: StandingRequest) -> Result<(), JournalError> {
+    pub(super) async fn inherit_request(&self, left: StandingRequest) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
         if self.is_retired() || self.standing_run(&ledger).is_some() {
@@ -249,7 +248,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// The run of the request that stands: one that waits or is under way, or the last, if it is to be tried again.
     fn standing_run(&self, ledger: &Ledger) -> Option<RunId> {
-        let open = self.requests.desk.lock().open().map(|(run, _)| *run);
+        let open = self.requests.state.lock().open().map(|(run, _)| *run);
         open.or_else(|| ledger.next_attempt(self.shared.clock.now()).map(|next| next.run))
     }
 
@@ -270,7 +269,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     async fn accept(&self, trigger: Trigger, alerts: Vec<AlertKey>) -> Result<RunId, JournalError> {
         let request = Request { cluster: self.name().to_owned(), trigger, alerts };
         let run = self.shared.journal.accept(request.clone()).await?;
-        self.requests.desk.lock().queued = Some((run, request));
+        self.requests.state.lock().queued = Some((run, request));
         self.requests.wake.notify_one();
         Ok(run)
     }
@@ -280,12 +279,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let ledger = self.ledger().await?;
         let Some(run) = self.standing_run(&ledger) else { return Ok(None) };
         let Some(view) = ledger.run(run) else { return Ok(None) };
-        let (gone, left): (Vec<_>, Vec<_>) = view.standing_alerts().cloned().partition(|key| alerts.contains(key));
+        let (gone, left): (Vec<_>, Vec<_>) = view.open_alerts().cloned().partition(|key| alerts.contains(key));
         if gone.is_empty() {
             return Ok(None);
         }
         self.shared.journal.append(run, Entry::Resolved { alerts: gone.clone() }).await?;
-        self.pass_resolved(view, &gone);
+        self.forward_resolved(view, &gone);
         if left.is_empty() && self.is_cancellable(view) {
             self.end_unbegun(view, Outcome::Stopped { reason: Reason::Resolved }).await?;
             return Ok(Some(run));
@@ -295,18 +294,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     fn is_cancellable(&self, view: &RunView) -> bool {
-        self.requests.desk.lock().waits(view.id) && view.started_at.is_none() && view.request.trigger != Trigger::Manual
+        self.requests.state.lock().waits(view.id)
+            && view.started_at.is_none()
+            && view.request.trigger != Trigger::Manual
     }
 
     /// Ends a request that waits. The caller holds the admission.
     pub(super) async fn end_unbegun(&self, view: &RunView, outcome: Outcome) -> Result<(), JournalError> {
         self.end_run(view.id, view.request.trigger, outcome).await?;
-        let mut desk = self.requests.desk.lock();
-        desk.queued = None;
-        desk.waiting_for = None;
-        drop(desk);
+        let mut state = self.requests.state.lock();
+        state.queued = None;
+        state.waiting_for = None;
+        drop(state);
         self.requests.wake.notify_one();
-        self.succession.tell_successor();
+        self.succession.mark_note_due();
         Ok(())
     }
 
@@ -314,7 +315,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub(super) async fn try_again(&self) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
-        let open = self.requests.desk.lock().open().is_some();
+        let open = self.requests.state.lock().open().is_some();
         let due = ledger.next_attempt(now).filter(|next| !open && !self.is_retired() && next.at <= now);
         let Some(next) = due else { return Ok(()) };
         let run = self.accept_approved(next.trigger, next.alerts, next.approved_by).await?;
@@ -329,7 +330,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if let Some(outcome) = &view.outcome {
             return Err(CommandError::NotWaiting { run, state: outcome.label() });
         }
-        if !self.requests.desk.lock().waits(run) {
+        if !self.requests.state.lock().waits(run) {
             return Err(CommandError::NotWaiting { run, state: "under way" });
         }
         info!(cluster = self.name(), run = run.0, by, "approved");
@@ -365,14 +366,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         self.ledger().await?;
         self.requests.wake.notify_one();
-        self.succession.tell_successor();
+        self.succession.mark_note_due();
         Ok(None)
     }
 
     async fn run_for(&self, by: String) -> Result<RunId, CommandError> {
         let (queued, active) = {
-            let desk = self.requests.desk.lock();
-            (desk.queued.clone(), desk.active.is_some())
+            let state = self.requests.state.lock();
+            (state.queued.clone(), state.active.is_some())
         };
         if active {
             return Err(CommandError::Refused(Reason::AlreadyRequested));

@@ -26,7 +26,7 @@ impl Revisions {
     }
 
     /// Takes what was seen now. A revision that goes back is another history: what was known no longer counts.
-    pub(super) fn saw(&mut self, now: Instant, revision: u64) {
+    pub(super) fn record(&mut self, now: Instant, revision: u64) {
         match self.seen.back() {
             Some((_, last)) if *last > revision => self.seen.clear(),
             Some((at, _)) if now.saturating_duration_since(*at) < self.interval() => return,
@@ -56,7 +56,7 @@ mod tests {
         let mut revisions = Revisions::new(minute * 60);
         for passed in 0..=90 {
             let now = begun + minute * passed;
-            revisions.saw(now, 1_000 + u64::from(passed));
+            revisions.record(now, 1_000 + u64::from(passed));
             let told = revisions.old_enough(now);
             // A sample every three minutes.
             let expected = passed.checked_sub(60).map(|old| 1_000 + u64::from(old / 3 * 3));
@@ -69,8 +69,8 @@ mod tests {
     fn a_revision_that_goes_back_is_another_history() {
         let (begun, minute) = (Instant::now(), Duration::from_mins(1));
         let mut revisions = Revisions::new(minute);
-        revisions.saw(begun, 1_000);
-        revisions.saw(begun + minute, 7);
+        revisions.record(begun, 1_000);
+        revisions.record(begun + minute, 7);
         assert_eq!(revisions.old_enough(begun + minute), None);
     }
 }

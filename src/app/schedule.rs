@@ -22,8 +22,7 @@ const IDLE_INTERVAL: Duration = Duration::from_hours(1);
 /// How soon to try again with a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What came of a look.
-struct Looked {
+struct ScheduleCheck {
     next: Timestamp,
     /// This due time needs no further look.
     decided: Option<Timestamp>,
@@ -56,7 +55,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// `None` without a schedule.
-    async fn request_what_is_due(&self, decided: Option<Timestamp>) -> Result<Option<Looked>, JournalError> {
+    async fn request_what_is_due(&self, decided: Option<Timestamp>) -> Result<Option<ScheduleCheck>, JournalError> {
         let timetable = self.rules().policy.schedule.clone();
         let Some(next) = timetable.next(self.shared.clock.now()) else { return Ok(None) };
         // On a replica without the lock, too: it knows the schedule when it takes over.
@@ -66,20 +65,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let due = timetable.due(since, now).filter(|due| decided != Some(*due));
         // The replica that holds the lock does it for all.
         let acts = !self.is_retired() && self.succession.may_begin().is_ok();
-        let Some(due) = due.filter(|_| acts) else { return Ok(Some(Looked { next, decided })) };
+        let Some(due) = due.filter(|_| acts) else { return Ok(Some(ScheduleCheck { next, decided })) };
         let ledger = self.ledger().await?;
-        if ledger.standing(now).is_some_and(|request| request.alerts.iter().any(|key| key.due().is_some())) {
+        if ledger.standing_request(now).is_some_and(|request| request.alerts.iter().any(|key| key.due().is_some())) {
             // It joins that one, and is looked at again when it is over.
-            return Ok(Some(Looked { next, decided }));
+            return Ok(Some(ScheduleCheck { next, decided }));
         }
         if !schedule::is_decided(&ledger, due, now)
             && let AlertDecision::Accepted { run, .. } =
                 self.place(&ledger, vec![AlertKey::of_schedule(due)], now).await?
         {
             info!(cluster = self.name(), run = run.0, due = %due, "requested by the schedule");
-            self.succession.tell_successor();
+            self.succession.mark_note_due();
         }
-        Ok(Some(Looked { next, decided: Some(due) }))
+        Ok(Some(ScheduleCheck { next, decided: Some(due) }))
     }
 
     /// When a run is next requested; nothing where this process requests none.

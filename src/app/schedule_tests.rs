@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use crate::{
     app::{
         cluster::{
-            Change, Cluster, Shared, stop_channel,
+            Cluster, ClusterChange, Shared, stop_channel,
             tests::{cluster_in, key, shared},
         },
         fake::{FakeEtcd, FakeJournal},
@@ -140,7 +140,7 @@ async fn a_schedule_that_is_new_or_changed_begins_with_its_next_time() {
     let change = |text: &str| {
         let mut settings = (*cluster.settings()).clone();
         settings.policy = scheduled(text);
-        cluster.follow(Change { settings, gates: Vec::new(), etcd: None });
+        cluster.follow(ClusterChange { settings, gates: Vec::new(), etcd: None });
     };
     let reload = async {
         sleep(MINUTE).await;
@@ -166,7 +166,7 @@ async fn a_journal_that_failed_is_tried_again() {
     world.journal.break_down();
     live(&cluster, HOUR + 5 * MINUTE).await;
     assert_eq!(outcomes(&world).await, []);
-    world.journal.mend();
+    world.journal.recover();
     live(&cluster, HOUR).await;
     assert_eq!(outcomes(&world).await, [(Trigger::Schedule, "succeeded")]);
 }

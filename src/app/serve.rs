@@ -15,7 +15,7 @@ use super::{
     claims::Claims,
     cluster::{Cluster, Shared, stop_channel},
     driver::Stop,
-    fleet::Unit,
+    fleet::ClusterTask,
     gates,
     live::Changes,
     locks,
@@ -29,7 +29,7 @@ use super::{
 use crate::{
     adapters::{
         etcd::{CredentialFiles, Discovery, EtcdCluster, Pages, Sources},
-        http::{Access, Listener, Options, Web, router},
+        http::{AccessPolicy, Listener, Options, Web, router},
         journal::{Retention, SqliteJournal},
         outgoing::Alertmanager,
         systemd::{self, Manager},
@@ -62,7 +62,6 @@ pub struct ServeOptions {
     pub admin_token_file: Option<PathBuf>,
     /// No receiver and no runs.
     pub exporter_only: bool,
-    /// Where the metrics are.
     pub telemetry_path: String,
     /// How many scrapes are answered at the same time; 0 is no limit.
     pub max_requests: usize,
@@ -74,9 +73,7 @@ pub struct ServeOptions {
     pub external_url: Option<url::Url>,
     /// Taken off each scrape's timeout.
     pub timeout_offset: Duration,
-    /// Where the journal is.
     pub data_dir: PathBuf,
-    /// How much history it keeps.
     pub retention: Retention,
     /// Asked at the start which alerts fire.
     pub alertmanagers: Vec<Alertmanager>,
@@ -180,12 +177,12 @@ fn equip(lock: &LockSettings, exporter_only: bool) -> Equip<EtcdCluster, SqliteJ
 }
 
 /// Who may do what, and in the log what of that may surprise.
-fn access(options: &ServeOptions, listen: &[SocketAddr], web: &Web) -> anyhow::Result<Access> {
+fn access(options: &ServeOptions, listen: &[SocketAddr], web: &Web) -> anyhow::Result<AccessPolicy> {
     if options.exporter_only {
-        return Ok(Access::closed());
+        return Ok(AccessPolicy::closed());
     }
     let (webhook, admin) = (options.bearer_token_file.as_deref(), options.admin_token_file.as_deref());
-    let access = Access::new(webhook, admin, listen, web.authenticates())?;
+    let access = AccessPolicy::new(webhook, admin, listen, web.authenticates())?;
     if access.orders_are_open_to_webhooks() {
         info!(
             "whoever may send webhooks may also order runs, approve, pause and resume: --web.admin-token-file parts the two"
@@ -194,7 +191,7 @@ fn access(options: &ServeOptions, listen: &[SocketAddr], web: &Web) -> anyhow::R
     Ok(access)
 }
 
-fn http_options(options: &ServeOptions, access: Access, web: Arc<Web>) -> Options {
+fn http_options(options: &ServeOptions, access: AccessPolicy, web: Arc<Web>) -> Options {
     Options {
         access,
         telemetry_path: options.telemetry_path.clone(),
@@ -252,13 +249,13 @@ struct Tasks {
     servers: JoinSet<()>,
     /// Each gives its name.
     workers: JoinSet<String>,
-    units: UnboundedReceiver<Unit<EtcdCluster, SqliteJournal>>,
+    to_run: UnboundedReceiver<ClusterTask<EtcdCluster, SqliteJournal>>,
     /// Whether requests are served.
     serves: bool,
 }
 
 /// Until a signal to end, or until a task ends that never should: `Some`.
-async fn look_on(
+async fn observe_until_stopped(
     app: &App<EtcdCluster, SqliteJournal>,
     manager: &Manager,
     addresses: &str,
@@ -293,7 +290,7 @@ async fn look_on(
                 Ok(cluster) if app.ended(&cluster) => {}
                 ended => return Some(ended),
             },
-            Some(unit) = tasks.units.recv() => drop(tasks.workers.spawn(Box::pin(unit.live(tasks.serves)))),
+            Some(unit) = tasks.to_run.recv() => drop(tasks.workers.spawn(Box::pin(unit.live(tasks.serves)))),
         }
     }
 }
@@ -345,7 +342,6 @@ fn journal(options: &ServeOptions, clock: Arc<SystemClock>) -> anyhow::Result<Sq
     Ok(opened?)
 }
 
-/// Whom runs are told to.
 fn notifications(settings: &Settings, options: &ServeOptions, counters: &Counters) -> anyhow::Result<Notifications> {
     let targets = notify::targets(&settings.notify)?.into_iter().map(|target| Arc::new(target) as Arc<dyn Notifier>);
     Ok(Notifications::start(targets, counters.notifications(), options.external_url.as_ref()))
@@ -377,13 +373,13 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let addresses: Vec<_> = handed.iter().map(Listener::address).collect();
     let listen = if options.systemd_socket { &addresses } else { &options.listen };
     let access = access(&options, listen, &web)?;
-    let shown = settings.shown.clone();
+    let redacted = settings.redacted.clone();
     let connector: Connector<EtcdCluster> = Arc::new(connect_module);
     let probes = Arc::new(Probes::new(settings.modules.clone(), connector));
     let (lock, equip) = (settings.lock.clone(), equip(&settings.lock, options.exporter_only));
     let clusters = configured(settings, &shared, &equip)?;
     let journal = shared.journal.clone();
-    let app = App::new(clusters, shared).configured(shown, reader, Arc::new(connect)).locking(lock, equip);
+    let app = App::new(clusters, shared).configured(redacted, reader, Arc::new(connect)).locking(lock, equip);
     let app = Arc::new(app.probing(Arc::clone(&probes)));
     app.recover().await?;
 
@@ -407,8 +403,8 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let mut workers = JoinSet::new();
     workers.spawn(keep_credentials(Arc::clone(&app), stopped.clone()));
     workers.spawn(tend(journal, options.retention, stopped.clone()));
-    let units = app.fleet().units().context("the units are run once")?;
-    let mut tasks = Tasks { servers, workers, units, serves: !options.exporter_only };
+    let to_run = app.fleet().cluster_tasks().context("the units are run once")?;
+    let mut tasks = Tasks { servers, workers, to_run, serves: !options.exporter_only };
     for cluster in &app.fleet().now().clusters {
         app.fleet().spawn(cluster);
     }
@@ -422,7 +418,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     }
 
     let mut signals = Signals::new()?;
-    let early = look_on(&app, &manager, &addresses, &mut signals, &mut tasks).await;
+    let early = observe_until_stopped(&app, &manager, &addresses, &mut signals, &mut tasks).await;
     app.stopping();
     manager.stopping(&format!("stopping: {}", app.status_line(&addresses)));
     stop.send_replace(Some(Reason::ShuttingDown));

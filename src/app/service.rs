@@ -14,26 +14,26 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     cluster::{Cluster, Shared},
-    fleet::{Fleet, Roster},
-    overview::Lookout,
+    fleet::{ConfiguredClusters, Fleet},
+    overview::FleetObserver,
     probe::Probes,
     reload::{Connect, Equip, Reader},
 };
 use crate::{
-    adapters::turns::Turns,
+    adapters::turn_limiter::TurnLimiter,
     config::LockSettings,
     core::{
         alert::{self, AlertStatus, Notification},
         history::{AlertKey, RunId, RunView, Trigger},
         reason::Reason,
-        reserve::Reserve,
+        scrape_reserve::ScrapeReserve,
     },
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
         service::{
-            AlertAnswer, AlertDecision, Carried, ClusterSummary, Command, CommandError, ProbeRefusal, ProbeRequest,
-            ScrapePage, Service,
+            AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, ProbeRefusal,
+            ProbeRequest, ScrapePage, Service,
         },
     },
 };
@@ -54,16 +54,15 @@ pub struct App<E, J> {
     pub(super) connect: Option<Connect<E>>,
     pub(super) lock: Option<LockSettings>,
     pub(super) equip: Option<Equip<E, J>>,
-    pub(super) shown: Mutex<serde_json::Value>,
+    pub(super) redacted: Mutex<serde_json::Value>,
     reloads: AsyncMutex<()>,
     pub(super) shared: Arc<Shared<J>>,
-    pub(super) lookout: Lookout,
+    pub(super) fleet_observer: FleetObserver,
     phase: Mutex<Phase>,
     journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
-    formatting: Reserve,
+    formatting: ScrapeReserve,
 }
 
-/// How far the process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Starting,
@@ -72,7 +71,6 @@ enum Phase {
 }
 
 impl<E: Etcd, J: Journal> App<E, J> {
-    /// Of these clusters.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>, shared: Arc<Shared<J>>) -> Self {
         let phase = Mutex::new(Phase::Starting);
         Self {
@@ -82,13 +80,13 @@ impl<E: Etcd, J: Journal> App<E, J> {
             connect: None,
             lock: None,
             equip: None,
-            shown: Mutex::default(),
+            redacted: Mutex::default(),
             reloads: AsyncMutex::default(),
             shared,
-            lookout: Lookout::default(),
+            fleet_observer: FleetObserver::default(),
             phase,
             journal_seen: AsyncMutex::default(),
-            formatting: Reserve::default(),
+            formatting: ScrapeReserve::default(),
         }
     }
 
@@ -103,10 +101,10 @@ impl<E: Etcd, J: Journal> App<E, J> {
     /// The same, with a configuration that can be shown, and perhaps be read again. `connect` is for clusters that come
     /// or move.
     #[must_use]
-    pub fn configured(mut self, shown: serde_json::Value, reader: Option<Reader>, connect: Connect<E>) -> Self {
+    pub fn configured(mut self, redacted: serde_json::Value, reader: Option<Reader>, connect: Connect<E>) -> Self {
         self.reader = reader;
         self.connect = Some(connect);
-        self.shown = Mutex::new(shown);
+        self.redacted = Mutex::new(redacted);
         self
     }
 
@@ -140,10 +138,10 @@ impl<E: Etcd, J: Journal> App<E, J> {
     /// cause one.
     async fn journal_trouble(&self) -> Option<String> {
         /// More often than Kubernetes asks.
-        const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+        const RECHECK_AFTER: Duration = Duration::from_secs(2);
         let mut seen = self.journal_seen.lock().await;
         match &*seen {
-            Some((at, trouble)) if at.elapsed() < LOOK_AGAIN_AFTER => trouble.clone(),
+            Some((at, trouble)) if at.elapsed() < RECHECK_AFTER => trouble.clone(),
             _ => {
                 let trouble = self.shared.journal.writable().await.err().map(|error| error.to_string());
                 *seen = Some((Instant::now(), trouble.clone()));
@@ -213,7 +211,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
     async fn decide(
         &self,
         notification: &Notification,
-        fleet: &Roster<E, J>,
+        fleet: &ConfiguredClusters<E, J>,
         status: AlertStatus,
     ) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
         let mut wanted: BTreeMap<&str, Vec<AlertKey>> = BTreeMap::new();
@@ -227,7 +225,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             let Some(cluster) = fleet.find(name) else { continue };
             let decision = match status {
                 _ if notification.forwarded && cluster.held_term().is_none() => {
-                    AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: cluster.succession.acts_not() }
+                    AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: cluster.succession.why_passive() }
                 }
                 AlertStatus::Firing => cluster.offered(keys, notification.taken_as).await?,
                 AlertStatus::Resolved => match cluster.resolve(keys).await? {
@@ -253,7 +251,7 @@ fn target<'a>(
 impl<E: Etcd, J: Journal> Service for App<E, J> {
     async fn scrape(&self, budget: Duration, page: &mut (dyn fmt::Write + Send)) -> Result<(), fmt::Error> {
         let (begun, members) = (Instant::now(), self.formatting.leave(budget));
-        let turns = Turns::new(CLUSTERS_AT_ONCE, TURN);
+        let turns = TurnLimiter::new(CLUSTERS_AT_ONCE, TURN);
         let fleet = self.fleet.all();
         let samples =
             fleet.iter().map(|cluster| turns.take(move || cluster.sample(members.saturating_sub(begun.elapsed()))));
@@ -319,24 +317,24 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         by: String,
         command: Command,
         forwarded: bool,
-    ) -> Result<Carried, CommandError> {
+    ) -> Result<CommandOutcome, CommandError> {
         let fleet = self.fleet.now();
         let found = fleet.find(cluster).ok_or_else(|| CommandError::UnknownCluster(cluster.to_owned()))?;
-        if let Some(passed) = found.pass_order(&by, &command, forwarded).await {
+        if let Some(passed) = found.forward_order(&by, &command, forwarded).await {
             return passed;
         }
-        found.command(by, command).await.map(Carried::Here)
+        found.command(by, command).await.map(CommandOutcome::Done)
     }
 
-    async fn approve(&self, run: RunId, by: String, forwarded: bool) -> Result<Carried, CommandError> {
+    async fn approve(&self, run: RunId, by: String, forwarded: bool) -> Result<CommandOutcome, CommandError> {
         let view = self.shared.journal.run(run).await?.ok_or(CommandError::UnknownRun(run))?;
         let fleet = self.fleet.now();
         let cluster = fleet.find(&view.request.cluster);
         let cluster = cluster.ok_or(CommandError::UnknownCluster(view.request.cluster.clone()))?;
-        if let Some(passed) = cluster.pass_approve(&view, &by, forwarded).await {
+        if let Some(passed) = cluster.forward_approval(&view, &by, forwarded).await {
             return passed;
         }
-        cluster.approve(run, by).await.map(|()| Carried::Here(Some(run)))
+        cluster.approve(run, by).await.map(|()| CommandOutcome::Done(Some(run)))
     }
 
     fn count_webhook(&self, code: u16) {
@@ -354,7 +352,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         let read = tokio::task::spawn_blocking(move || reader()).await;
         let reloaded = match read.map_err(|error| error.to_string()).flatten() {
             Ok(_) if *self.phase.lock() == Phase::Stopping => Err("defragd is shutting down".to_owned()),
-            Ok(settings) => self.take_over(settings).await,
+            Ok(settings) => self.apply_settings(settings).await,
             Err(problems) => Err(problems),
         };
         self.renew().await;
@@ -370,7 +368,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     }
 
     fn configuration(&self) -> serde_json::Value {
-        self.shown.lock().clone()
+        self.redacted.lock().clone()
     }
 
     fn clusters(&self) -> Vec<ClusterSummary> {

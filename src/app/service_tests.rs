@@ -12,7 +12,7 @@ use tower::util::ServiceExt;
 
 use super::*;
 use crate::{
-    adapters::http::{Access, Options, Web, router},
+    adapters::http::{AccessPolicy, Options, Web, router},
     app::{
         cluster::tests::{cluster_in, serve_for, shared},
         fake::{FakeEtcd, FakeJournal},
@@ -27,7 +27,7 @@ use crate::{
 
 const TOKEN: &str = "0123456789abcdef";
 
-fn site(mode: Mode, access: Access) -> (Arc<App<FakeEtcd, FakeJournal>>, Router) {
+fn site(mode: Mode, access: AccessPolicy) -> (Arc<App<FakeEtcd, FakeJournal>>, Router) {
     let world = shared(1);
     let cluster = cluster_in(&world, "a", Policy { mode, ..Policy::default() });
     let app = Arc::new(App::new(vec![cluster], world));
@@ -79,7 +79,7 @@ fn notification(status: &str) -> Value {
 #[tokio::test(start_paused = true)]
 async fn every_order_needs_the_token_and_the_content_type() {
     let paths = ["clusters/a/pause", "clusters/a/resume", "clusters/a/run", "runs/1/approve"];
-    let (app, router) = site(Mode::Enforce, Access::tokens(Some(TOKEN.to_owned()), None));
+    let (app, router) = site(Mode::Enforce, AccessPolicy::tokens(Some(TOKEN.to_owned()), None));
     for path in paths {
         let path = format!("/api/v1/{path}");
         assert_eq!(ask(&router, "POST", &path, &json!({"reason": "x"}), "wrong-wrong-wrong").await.0, 401, "{path}");
@@ -88,7 +88,7 @@ async fn every_order_needs_the_token_and_the_content_type() {
         let plain = plain.body(Body::from("{}")).expect("a request");
         assert_eq!(router.clone().oneshot(plain).await.expect("an answer").status(), 415, "{path}");
     }
-    let (_, closed) = site(Mode::Enforce, Access::closed());
+    let (_, closed) = site(Mode::Enforce, AccessPolicy::closed());
     for path in paths {
         assert_eq!(post(&closed, &format!("/api/v1/{path}"), &json!({"reason": "x"})).await.0, 403, "{path}");
     }
@@ -97,7 +97,7 @@ async fn every_order_needs_the_token_and_the_content_type() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_is_paused_shown_so_and_resumed() {
-    let (_app, router) = site(Mode::Enforce, Access::tokens(Some(TOKEN.to_owned()), None));
+    let (_app, router) = site(Mode::Enforce, AccessPolicy::tokens(Some(TOKEN.to_owned()), None));
     let order = json!({"by": "ann", "reason": "upgrade", "for": "1d12h"});
     let (status, answer) = post(&router, "/api/v1/clusters/a/pause", &order).await;
     assert_eq!((status, &answer["cluster"]["paused"]["by"]), (200, &json!("ann")), "{answer}");
@@ -116,7 +116,7 @@ async fn a_cluster_is_paused_shown_so_and_resumed() {
 
 #[tokio::test(start_paused = true)]
 async fn orders_that_cannot_be_carried_out_say_why() {
-    let (_app, router) = site(Mode::Enforce, Access::tokens(None, None));
+    let (_app, router) = site(Mode::Enforce, AccessPolicy::tokens(None, None));
     for (path, body, status, text) in [
         ("clusters/b/run", json!({}), 404, "there is no cluster \"b\""),
         ("clusters/a/pause", json!({}), 400, "needs a reason"),
@@ -138,7 +138,7 @@ async fn orders_that_cannot_be_carried_out_say_why() {
 
 #[tokio::test(start_paused = true)]
 async fn an_alert_waits_for_approval_and_is_cancelled_or_approved() {
-    let (app, router) = site(Mode::Approve, Access::tokens(None, None));
+    let (app, router) = site(Mode::Approve, AccessPolicy::tokens(None, None));
     let (status, answer) = post(&router, "/api/v1/alerts", &notification("firing")).await;
     assert_eq!((status, &answer["alerts"][0]["decision"]), (202, &json!("accepted")), "{answer}");
     serve_for(&app.fleet().now().clusters[0], Duration::from_mins(1)).await;
@@ -160,7 +160,7 @@ async fn an_alert_waits_for_approval_and_is_cancelled_or_approved() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_ready_only_while_it_can_do_its_work() {
-    let (app, router) = site(Mode::Enforce, Access::tokens(None, None));
+    let (app, router) = site(Mode::Enforce, AccessPolicy::tokens(None, None));
     let ready = async || {
         tokio::time::sleep(Duration::from_secs(3)).await;
         let (code, why) = ask(&router, "GET", "/-/ready", &json!({}), "").await;
@@ -173,7 +173,7 @@ async fn it_is_ready_only_while_it_can_do_its_work() {
     assert_eq!(ready().await.0, 200);
     app.shared.journal.break_down();
     assert_eq!(ready().await, (503, "cannot write the journal: disk full\n".to_owned()));
-    app.shared.journal.mend();
+    app.shared.journal.recover();
     assert_eq!(ready().await.0, 200, "without a write from elsewhere");
     app.stopping();
     assert_eq!(ready().await, (503, "defragd is shutting down\n".to_owned()));
@@ -205,7 +205,7 @@ fn configured(text: &str) -> Arc<TestApp> {
 }
 
 async fn reload(app: &TestApp, text: &str) -> Result<(), String> {
-    app.take_over(settings(text)?).await
+    app.apply_settings(settings(text)?).await
 }
 
 fn names(app: &TestApp) -> Vec<String> {
@@ -214,7 +214,7 @@ fn names(app: &TestApp) -> Vec<String> {
 
 /// Runs all units of the fleet, as `serve` does, until the future ends.
 async fn with_units<T>(app: &Arc<TestApp>, work: impl Future<Output = T>) -> T {
-    let mut units = app.fleet().units().expect("the first who asks");
+    let mut cluster_tasks = app.fleet().cluster_tasks().expect("the first who asks");
     for cluster in &app.fleet().now().clusters {
         app.fleet().spawn(cluster);
     }
@@ -223,7 +223,7 @@ async fn with_units<T>(app: &Arc<TestApp>, work: impl Future<Output = T>) -> T {
     loop {
         tokio::select! {
             done = &mut work => return done,
-            Some(unit) = units.recv() => drop(tasks.spawn(Box::pin(unit.live(true)))),
+            Some(unit) = cluster_tasks.recv() => drop(tasks.spawn(Box::pin(unit.live(true)))),
             Some(ended) = tasks.join_next() => assert!(app.ended(&ended.expect("no panic")), "a unit ended early"),
         }
     }
@@ -335,7 +335,7 @@ async fn a_request_that_waits_ends_with_its_cluster() {
         reload(&app, &file(&[B])).await.expect("good");
         tokio::time::sleep(Duration::from_mins(1)).await;
         assert_eq!(names(&app), ["b", "a"], "its end is not written down yet");
-        app.shared.journal.mend();
+        app.shared.journal.recover();
         tokio::time::sleep(Duration::from_mins(1)).await;
         assert_eq!(names(&app), ["b"]);
         let run = &app.runs(1).await.expect("read")[0];

@@ -14,7 +14,6 @@ use crate::{
     ports::{peers::Peers, service::LockSummary},
 };
 
-/// See the module.
 pub(super) struct Succession {
     pub(super) lock: Lock,
     pub(super) peers: Option<Arc<dyn Peers>>,
@@ -40,7 +39,7 @@ impl Succession {
     }
 
     /// Something happened that the next holder must know: an order, the start or the end of a run.
-    pub(super) fn tell_successor(&self) {
+    pub(super) fn mark_note_due(&self) {
         if self.lock.is_needed() {
             self.note_due.store(true, Ordering::SeqCst);
             self.wake.notify_one();
@@ -73,7 +72,7 @@ impl Succession {
     }
 
     /// Why this replica is not the one that acts.
-    pub(super) fn acts_not(&self) -> Reason {
+    pub(super) fn why_passive(&self) -> Reason {
         let detail = || "the lock is just changing hands".to_owned();
         self.lock.view().may_begin().err().unwrap_or_else(|| Reason::LockUnknown { detail: detail() })
     }

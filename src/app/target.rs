@@ -27,8 +27,7 @@ const QUOTA_REMEMBERED_FOR: Duration = Duration::from_mins(5);
 /// Small files: whatever takes longer hangs, and the other clusters' turn comes.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(2);
 
-/// See the module.
-pub(super) struct Target<E> {
+pub(super) struct ObservedCluster<E> {
     name: String,
     /// A run has that of its begin to its end, whatever a reload brings.
     etcd: Mutex<Arc<E>>,
@@ -36,7 +35,7 @@ pub(super) struct Target<E> {
     older: Mutex<Vec<Weak<E>>>,
     memory: Mutex<Memory>,
     /// What is watched may be another thing.
-    watch_anew: Notify,
+    revisions_changed: Notify,
 }
 
 #[derive(Default)]
@@ -50,7 +49,7 @@ struct Memory {
 }
 
 /// What a cheap look at all members brought.
-pub(super) struct Glance {
+pub(super) struct ScrapeObservation {
     /// Why no endpoint gave the member list, if none did.
     pub(super) listed: Fact<()>,
     /// Of the members of now or, without a list, of last time.
@@ -59,7 +58,7 @@ pub(super) struct Glance {
     pub(super) is_current: bool,
 }
 
-impl<E: Etcd> Target<E> {
+impl<E: Etcd> ObservedCluster<E> {
     /// `name` is for the log.
     pub(super) fn new(name: String, etcd: E) -> Self {
         Self {
@@ -67,11 +66,10 @@ impl<E: Etcd> Target<E> {
             etcd: Mutex::new(Arc::new(etcd)),
             older: Mutex::default(),
             memory: Mutex::default(),
-            watch_anew: Notify::new(),
+            revisions_changed: Notify::new(),
         }
     }
 
-    /// Its name in the configuration.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -96,7 +94,7 @@ impl<E: Etcd> Target<E> {
     /// Remembers revisions from now on, for answers about this long ago; or none.
     pub(super) fn remember_revisions(&self, age: Option<Duration>) {
         self.memory.lock().revisions = age.map(Revisions::new);
-        self.watch_anew.notify_one();
+        self.revisions_changed.notify_one();
     }
 
     /// Looks whether the files with the credentials changed. Never fails: what is not whole is not taken, and said once.
@@ -111,7 +109,7 @@ impl<E: Etcd> Target<E> {
         let refused =
             match renewal.unwrap_or_else(|_| Renewal::Refused("the files cannot be read within 2 s".to_owned())) {
                 Renewal::Unchanged => None,
-                Renewal::Taken => {
+                Renewal::Applied => {
                     info!(cluster = self.name, "the credentials changed: new connections are made with them");
                     None
                 }
@@ -130,7 +128,7 @@ impl<E: Etcd> Target<E> {
     }
 
     /// A cheap look at all members, within `budget`.
-    pub(super) async fn glance(&self, budget: Duration) -> Glance {
+    pub(super) async fn observe_for_scrape(&self, budget: Duration) -> ScrapeObservation {
         let (known, quotas) = {
             let memory = self.memory.lock();
             (memory.membership.clone(), memory.quotas.clone())
@@ -140,7 +138,7 @@ impl<E: Etcd> Target<E> {
             (seen.elapsed() < QUOTA_REMEMBERED_FOR).then_some(*quota)
         };
         let etcd = self.etcd();
-        let (listed, observed) = observer::glance(&*etcd, budget, known, remembered).await;
+        let (listed, observed) = observer::observe_for_scrape(&*etcd, budget, known, remembered).await;
         let is_current = Arc::ptr_eq(&etcd, &self.etcd());
         let facts = observed.map(|(membership, mut facts)| {
             if is_current {
@@ -149,7 +147,7 @@ impl<E: Etcd> Target<E> {
             facts.assume_quota(etcd.quota_override());
             facts
         });
-        Glance { listed, facts, is_current }
+        ScrapeObservation { listed, facts, is_current }
     }
 
     fn learn(&self, membership: Membership, facts: &ClusterFacts) {
@@ -166,9 +164,12 @@ impl<E: Etcd> Target<E> {
     }
 
     /// One look at all members; `None` if they do not answer in time.
-    pub(super) async fn look(&self) -> Option<ClusterFacts> {
+    pub(super) async fn observe_status(&self) -> Option<ClusterFacts> {
         let etcd = self.etcd();
-        timeout(observer::LOOK_BUDGET * 2, observer::look(&*etcd, observer::LOOK_BUDGET)).await.ok()?.ok()
+        timeout(observer::OBSERVE_BUDGET * 2, observer::observe_status(&*etcd, observer::OBSERVE_BUDGET))
+            .await
+            .ok()?
+            .ok()
     }
 
     /// All that a run would see; `None` if the member list does not come in time.
@@ -183,21 +184,21 @@ impl<E: Etcd> Target<E> {
         loop {
             let interval = self.memory.lock().revisions.as_ref().map(Revisions::interval);
             let Some(interval) = interval else {
-                self.watch_anew.notified().await;
+                self.revisions_changed.notified().await;
                 continue;
             };
             let etcd = self.etcd();
-            if let Ok(facts) = observer::look(&*etcd, observer::LOOK_BUDGET).await
+            if let Ok(facts) = observer::observe_status(&*etcd, observer::OBSERVE_BUDGET).await
                 && Arc::ptr_eq(&etcd, &self.etcd())
                 && let (Some(revisions), Some(revision)) = (&mut self.memory.lock().revisions, facts.oldest_revision())
             {
-                revisions.saw(Instant::now(), revision);
+                revisions.record(Instant::now(), revision);
             }
             drop(etcd);
             tokio::select! {
                 biased;
                 () = sleep(interval) => {}
-                () = self.watch_anew.notified() => {}
+                () = self.revisions_changed.notified() => {}
             }
         }
     }

@@ -8,7 +8,6 @@ use crate::{
     ports::web::{WebConfig, WebSource},
 };
 
-/// See the module.
 pub struct WebFile<F> {
     path: PathBuf,
     tell: F,

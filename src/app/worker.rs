@@ -20,7 +20,7 @@ use crate::{
         cluster::{AlarmKind, ClusterFacts},
         history::{Outcome, Request, RunId, RunView},
         lock::Term,
-        plan::{Past, Plan},
+        plan::{Plan, PlanHistory},
         policy::Policy,
         reason::Reason,
     },
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Times of day may jump, so that no wait for one is longer than this.
-const LOOK_INTERVAL: Duration = Duration::from_mins(1);
+const RECHECK_INTERVAL: Duration = Duration::from_mins(1);
 /// With nothing to do, every change wakes the worker.
 const IDLE_INTERVAL: Duration = Duration::from_hours(1);
 /// Most backups are over by then. Others must not wait for the slot of a run that waits: the rest is the next run's.
@@ -36,14 +36,17 @@ const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(1);
 /// How soon to try again to read a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the worker does next.
-enum Next {
+enum WorkerAction {
     /// Look again after this, or when something happens.
     Wait(Duration),
     /// Wait for another cluster's run to end, or for something to happen.
     WaitForSlot,
-    /// Drive this run.
-    Serve { run: RunId, request: Request, emergency: bool, term: Term },
+    Serve {
+        run: RunId,
+        request: Request,
+        emergency: bool,
+        term: Term,
+    },
 }
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
@@ -57,17 +60,17 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
             let next = Box::pin(self.next(slot.is_some())).await;
             let (time, wants_slot) = match next {
-                Next::Serve { run, request, emergency, term } => {
+                WorkerAction::Serve { run, request, emergency, term } => {
                     Box::pin(self.serve(run, &request, term, stop.clone(), emergency)).await;
                     slot = None;
                     continue;
                 }
-                Next::Wait(time) => {
+                WorkerAction::Wait(time) => {
                     // Others must not wait for a cluster that waits itself.
                     slot = None;
                     (time, false)
                 }
-                Next::WaitForSlot => (LOOK_INTERVAL, true),
+                WorkerAction::WaitForSlot => (RECHECK_INTERVAL, true),
             };
             tokio::select! {
                 biased;
@@ -81,14 +84,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
     }
 
-    async fn next(&self, has_slot: bool) -> Next {
+    async fn next(&self, has_slot: bool) -> WorkerAction {
         // Before the journal is read: what is queued is in it already, and one that comes meanwhile wakes again.
-        let queued = self.requests.desk.lock().queued.clone();
+        let queued = self.requests.state.lock().queued.clone();
         let ledger = match self.ledger().await {
             Ok(ledger) => ledger,
             Err(error) => {
                 error!(cluster = self.name(), %error, "cannot read the journal; nothing is begun");
-                return Next::Wait(JOURNAL_INTERVAL);
+                return WorkerAction::Wait(JOURNAL_INTERVAL);
             }
         };
         match queued {
@@ -96,44 +99,46 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Some((run, _)) => match ledger.run(run) {
                 Some(view) if view.outcome.is_none() => self.consider(&ledger, view, has_slot).await,
                 _ => {
-                    self.requests.desk.lock().queued.take_if(|(queued, _)| *queued == run);
-                    Next::Wait(Duration::ZERO)
+                    self.requests.state.lock().queued.take_if(|(queued, _)| *queued == run);
+                    WorkerAction::Wait(Duration::ZERO)
                 }
             },
         }
     }
 
     /// Nothing is queued: the next run of a standing request may be due.
-    async fn idle(&self, ledger: &Ledger) -> Next {
+    async fn idle(&self, ledger: &Ledger) -> WorkerAction {
         let now = self.shared.clock.now();
-        let Some(next) = ledger.next_attempt(now) else { return Next::Wait(IDLE_INTERVAL) };
+        let Some(next) = ledger.next_attempt(now) else { return WorkerAction::Wait(IDLE_INTERVAL) };
         if next.at > now {
-            return Next::Wait(self.until(Some(next.at)));
+            return WorkerAction::Wait(self.until(Some(next.at)));
         }
         match self.try_again().await {
-            Ok(()) if self.requests.desk.lock().queued.is_some() => Next::Wait(Duration::ZERO),
-            Ok(()) => Next::Wait(LOOK_INTERVAL),
+            Ok(()) if self.requests.state.lock().queued.is_some() => WorkerAction::Wait(Duration::ZERO),
+            Ok(()) => WorkerAction::Wait(RECHECK_INTERVAL),
             Err(error) => {
                 error!(cluster = self.name(), %error, "cannot record the next run of the standing request");
-                Next::Wait(JOURNAL_INTERVAL)
+                WorkerAction::Wait(JOURNAL_INTERVAL)
             }
         }
     }
 
-    async fn consider(&self, ledger: &Ledger, view: &RunView, has_slot: bool) -> Next {
+    async fn consider(&self, ledger: &Ledger, view: &RunView, has_slot: bool) -> WorkerAction {
         // First: a replica that does not hold the lock knows neither of pauses nor of failed runs.
         let term = match self.succession.may_begin() {
             Ok(term) => term,
             Err(reason) => {
-                if self.requests.desk.lock().waiting_for.is_none() {
+                if self.requests.state.lock().waiting_for.is_none() {
                     self.waits_for(view.id, reason.clone());
                 }
-                let (again, trouble) = self.hand_over(view).await;
+                let (again, trouble) = self.forward_request(view).await;
                 if !again.is_zero() {
                     self.waits_for(view.id, trouble.unwrap_or(reason));
                 }
                 // Looks again as soon as the lock comes or goes.
-                return Next::Wait(again.min(self.succession.lock.view().changes_in().unwrap_or(LOOK_INTERVAL)));
+                return WorkerAction::Wait(
+                    again.min(self.succession.lock.view().changes_in().unwrap_or(RECHECK_INTERVAL)),
+                );
             }
         };
         let rules = self.rules();
@@ -143,7 +148,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let mut urgent = false;
         if let Some(Hold::Wait { reason, .. }) = &hold
             && let Reason::Cooldown { .. } | Reason::DailyLimit { .. } | Reason::OutsideWindow { .. } = reason
-            && let Some(facts) = self.target.look().await
+            && let Some(facts) = self.target.observe_status().await
         {
             if policy.emergency && emergency(&facts) {
                 urgent = true;
@@ -156,19 +161,19 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         match hold {
             Some(Hold::Wait { reason, until }) => {
                 self.waits_for(view.id, reason);
-                return Next::Wait(self.until(until));
+                return WorkerAction::Wait(self.until(until));
             }
             Some(Hold::End(outcome)) => {
                 let _one_at_a_time = self.requests.admission.lock().await;
                 // Cancelled while the other side was writing that down.
-                if !self.requests.desk.lock().waits(view.id) {
-                    return Next::Wait(Duration::ZERO);
+                if !self.requests.state.lock().waits(view.id) {
+                    return WorkerAction::Wait(Duration::ZERO);
                 }
                 return match self.end_unbegun(view, outcome).await {
-                    Ok(()) => Next::Wait(Duration::ZERO),
+                    Ok(()) => WorkerAction::Wait(Duration::ZERO),
                     Err(error) => {
                         error!(cluster = self.name(), run = view.id.0, %error, "the end of the request could not be written down");
-                        Next::Wait(JOURNAL_INTERVAL)
+                        WorkerAction::Wait(JOURNAL_INTERVAL)
                     }
                 };
             }
@@ -178,31 +183,31 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             && let Some(reason) = self.snapshot_in_the_way(ledger, policy, since).await
         {
             self.waits_for(view.id, reason);
-            return Next::Wait(LOOK_INTERVAL);
+            return WorkerAction::Wait(RECHECK_INTERVAL);
         }
         if !has_slot && self.shared.slots.available_permits() == 0 {
             self.waits_for(view.id, Reason::TooManyRuns { limit: self.shared.max_concurrent_runs });
         }
         if !has_slot {
-            return Next::WaitForSlot;
+            return WorkerAction::WaitForSlot;
         }
         let _one_at_a_time = self.requests.admission.lock().await;
-        let mut desk = self.requests.desk.lock();
+        let mut state = self.requests.state.lock();
         // Cancelled while the slot was waited for.
-        let Some((run, request)) = desk.queued.take_if(|(run, _)| *run == view.id) else {
-            return Next::Wait(Duration::ZERO);
+        let Some((run, request)) = state.queued.take_if(|(run, _)| *run == view.id) else {
+            return WorkerAction::Wait(Duration::ZERO);
         };
-        desk.waiting_for = None;
-        desk.emergency = false;
-        desk.active = Some((run, request.clone()));
-        Next::Serve { run, request, emergency: urgent, term }
+        state.waiting_for = None;
+        state.emergency = false;
+        state.active = Some((run, request.clone()));
+        WorkerAction::Serve { run, request, emergency: urgent, term }
     }
 
     /// Whether a snapshot still keeps all that is to be done from beginning. A cluster without space is not kept waiting: a
     /// run may be able to disarm the alarm.
     async fn snapshot_in_the_way(&self, ledger: &Ledger, policy: &Policy, since: Timestamp) -> Option<Reason> {
         let facts = self.target.observe().await?;
-        let plan = Plan::new(&facts, policy, &Past::of(ledger));
+        let plan = Plan::new(&facts, policy, &PlanHistory::of(ledger));
         if plan.blocked.is_some() || facts.has_alarm(AlarmKind::NoSpace) {
             return None;
         }
@@ -214,27 +219,27 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     fn waits_for(&self, run: RunId, reason: Reason) {
-        let mut desk = self.requests.desk.lock();
+        let mut state = self.requests.state.lock();
         // Once for each cause: its times may move.
-        if desk.waiting_for.as_ref().is_none_or(|before| before.label() != reason.label()) {
+        if state.waiting_for.as_ref().is_none_or(|before| before.label() != reason.label()) {
             info!(cluster = self.name(), run = run.0, code = reason.label(), %reason, "the request waits");
             self.shared.counters.waiting(self.name(), &reason);
         }
-        desk.waiting_for = Some(reason);
-        drop(desk);
-        self.shared.changes.tell();
+        state.waiting_for = Some(reason);
+        drop(state);
+        self.shared.changes.announce();
     }
 
     pub(super) fn until(&self, time: Option<Timestamp>) -> Duration {
         let left =
             |time: Timestamp| Duration::try_from(time.duration_since(self.shared.clock.now())).unwrap_or_default();
-        time.map_or(LOOK_INTERVAL, left).min(LOOK_INTERVAL)
+        time.map_or(RECHECK_INTERVAL, left).min(RECHECK_INTERVAL)
     }
 
     async fn serve(&self, run: RunId, request: &Request, term: Term, stop: driver::Stop, urgent: bool) {
         let log = log::LogProgress { cluster: self.name().to_owned(), run };
         let state = StateProgress { cluster: self, trigger: request.trigger };
-        let so_far = self.requests.desk.lock().ledger.run(run).cloned();
+        let so_far = self.requests.state.lock().ledger.run(run).cloned();
         let live = LiveProgress::begin(self, run, request.trigger, so_far.as_ref());
         let told = NotifyProgress::begin(self, run, request.trigger, so_far.as_ref());
         let followed = (&live as &dyn Progress, &told as &dyn Progress);
@@ -258,7 +263,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             term: self.succession.lock.is_needed().then_some(term),
             permit: &permit,
         };
-        self.succession.tell_successor();
+        self.succession.mark_note_due();
         let driven = drive.to_its_end(stopped);
         tokio::pin!(driven);
         let mut process = stop.clone();
@@ -286,12 +291,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 }
             }
         }
-        self.requests.desk.lock().active = None;
+        self.requests.state.lock().active = None;
         // For what is shown; what is decided is read anew.
         if let Err(error) = self.ledger().await {
             error!(cluster = self.name(), %error, "cannot read the journal after a run");
         }
-        self.succession.tell_successor();
+        self.succession.mark_note_due();
     }
 
     /// Returns when the run under way must start no new member: the process ends, a person pauses, or the
@@ -304,9 +309,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let now = self.shared.clock.now();
             {
                 // The cached ledger will do: every order refreshes it.
-                let desk = self.requests.desk.lock();
-                urgent |= policy.emergency && desk.emergency;
-                if let Some(reason) = desk.ledger.stop(run, policy, urgent, now) {
+                let state = self.requests.state.lock();
+                urgent |= policy.emergency && state.emergency;
+                if let Some(reason) = state.ledger.stop(run, policy, urgent, now) {
                     return reason;
                 }
             }
@@ -323,7 +328,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
 /// Whether these facts show that nothing is left to do.
 fn is_satisfied(ledger: &Ledger, policy: &Policy, facts: &ClusterFacts) -> bool {
-    !facts.has_alarm(AlarmKind::NoSpace) && Plan::new(facts, policy, &Past::of(ledger)).is_satisfied()
+    !facts.has_alarm(AlarmKind::NoSpace) && Plan::new(facts, policy, &PlanHistory::of(ledger)).is_satisfied()
 }
 
 /// Returns when the process is to end; a closed channel says so, too.

@@ -262,7 +262,7 @@ impl Connection {
     }
 
     /// The same for a command that only looks, and how it connects: those may be told to accept any certificate.
-    pub(super) fn settings_to_look(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<(Settings, Connect)> {
+    pub(super) fn settings_to_observe(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<(Settings, Connect)> {
         let settings = self.read(policy, &LockArgs::default())?;
         if !self.insecure_skip_tls_verify {
             return Ok((settings, connect));

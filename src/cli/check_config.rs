@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
             writeln!(std::io::stdout(), "{told:#}")?;
         }
         Output::Table => {
-            errors.iter().for_each(super::told_config);
+            errors.iter().for_each(super::print_config_error);
             if let (Some((clusters, modules)), Exit::Done) = (counted, exit) {
                 let modules = if modules == 0 { String::new() } else { format!(", {modules} module(s)") };
                 writeln!(std::io::stdout(), "{}: valid, {clusters} cluster(s){modules}", file.display())?;

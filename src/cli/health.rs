@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf};
 
 use super::{Exit, args::UsageError};
 use crate::{
-    adapters::outgoing::{Access, ClientTls, Credentials, HealthClient},
+    adapters::outgoing::{ClientSettings, ClientTls, Credentials, HealthClient},
     core::time::Time,
 };
 
@@ -50,7 +50,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let access = Access {
+    let access = ClientSettings {
         credentials: Credentials {
             bearer_token_file: args.token_file,
             basic_auth: args.user.zip(args.password_file),

@@ -16,7 +16,7 @@ use crate::{
 /// A store that is well says who holds the lock at once; one that is not may have an election.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The time between two looks.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The lock for the time of one run.
 pub(super) struct RunLock {
@@ -41,7 +41,7 @@ impl RunLock {
         let keeper = tokio::spawn(async move {
             loop {
                 let round = keeping.round().await;
-                sleep(round.again_after).await;
+                sleep(round.next_after).await;
             }
         });
         let mut taken = Self { lock, keeper: Some(keeper), term: None };
@@ -60,7 +60,7 @@ impl RunLock {
                     return Ok(Err(reason));
                 }
             }
-            sleep(LOOK_INTERVAL).await;
+            sleep(RECHECK_INTERVAL).await;
         }
     }
 

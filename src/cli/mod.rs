@@ -68,7 +68,6 @@ enum Command {
     Man(docs::ManArgs),
 }
 
-/// The program's result for the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
     Done,
@@ -89,7 +88,6 @@ impl From<Exit> for ExitCode {
 }
 
 impl Cli {
-    /// Runs the command to its end.
     pub async fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Serve(args) => serve::run(*args).await,
@@ -108,17 +106,17 @@ impl Cli {
             Command::Completions(args) => docs::completions(&args),
             Command::Man(args) => docs::man(&args),
         };
-        result.unwrap_or_else(|error| told(&error)).into()
+        result.unwrap_or_else(|error| exit_for(&error)).into()
     }
 }
 
-fn told(error: &anyhow::Error) -> Exit {
+fn exit_for(error: &anyhow::Error) -> Exit {
     // The reader of a pipe that has seen enough is no failure.
     if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
         return Exit::Done;
     }
     if let Some(error) = error.downcast_ref::<ConfigError>() {
-        told_config(error);
+        print_config_error(error);
     } else {
         eprintln!("defragd: {error:#}");
     }
@@ -126,7 +124,7 @@ fn told(error: &anyhow::Error) -> Exit {
 }
 
 /// With nothing before the lines that name a place in a file: editors and CI jump to it.
-fn told_config(error: &ConfigError) {
+fn print_config_error(error: &ConfigError) {
     match error {
         ConfigError::Invalid { path: Some(path), problems } => {
             let many =

@@ -22,7 +22,7 @@ use crate::{
     core::{
         cluster::{ClusterFacts, MemberId},
         gate::{GateResult, Moment},
-        plan::{Decision, Past, Plan},
+        plan::{Decision, Plan, PlanHistory},
     },
 };
 
@@ -41,7 +41,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let (settings, connect) = args.connection.settings_to_look(Some(&args.policy))?;
+    let (settings, connect) = args.connection.settings_to_observe(Some(&args.policy))?;
     let mut exit = Exit::Done;
     let mut json_plans = Vec::new();
     let mut out = std::io::stdout().lock();
@@ -89,13 +89,13 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 /// What the journal says of earlier attempts, if there is one here that can be read: automation learns from it.
-pub(super) async fn past(data_dir: &Path, cluster: &str) -> Past {
-    let Ok(journal) = SqliteJournal::open_read_only(data_dir) else { return Past::default() };
+pub(super) async fn past(data_dir: &Path, cluster: &str) -> PlanHistory {
+    let Ok(journal) = SqliteJournal::open_read_only(data_dir) else { return PlanHistory::default() };
     match ledger::read(&journal, cluster).await {
-        Ok(ledger) => Past::of(&ledger),
+        Ok(ledger) => PlanHistory::of(&ledger),
         Err(error) => {
             eprintln!("defragd: {error}; earlier attempts are not considered");
-            Past::default()
+            PlanHistory::default()
         }
     }
 }

@@ -37,7 +37,7 @@ use crate::{
     core::{
         cluster::Member,
         gate::GateResult,
-        history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunView, Step, Trigger},
+        history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunStep, RunView, Trigger},
         plan::{Decision, Plan},
         reason::Reason,
         story,
@@ -289,7 +289,7 @@ impl Progress for Terminal {
         }
     }
 
-    fn step(&self, step: &Step) {
+    fn step(&self, step: &RunStep) {
         self.line(&history::about(step));
     }
 

@@ -36,7 +36,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    let (settings, connect) = args.connection.settings_to_look(None)?;
+    let (settings, connect) = args.connection.settings_to_observe(None)?;
     let several = settings.clusters.len() > 1;
     let etcds = settings
         .clusters
@@ -45,7 +45,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         .collect::<Result<Vec<_>, _>>()?;
     let data_dir = args::data_dir(args.data_dir);
     let observed = join_all(etcds.iter().map(|(etcd, name)| async {
-        let (facts, past) = tokio::join!(observer::look_closely(etcd, BUDGET), past(&data_dir, name));
+        let (facts, past) = tokio::join!(observer::observe_with_gauges(etcd, BUDGET), past(&data_dir, name));
         (name.clone(), facts, past.speeds)
     }))
     .await;

@@ -36,55 +36,42 @@ const CLUSTER_VARIABLE: &str = "$etcd_cluster";
 /// A check that takes longer would hold up a run for longer than the run itself takes.
 const MAX_CHECK: Duration = Duration::from_hours(1);
 
-/// A gate of a cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateSettings {
     /// Its name, its moments and what its failure does.
     pub rule: GateRule,
-    /// What it looks at.
     pub check: CheckSettings,
 }
 
 /// What a gate looks at, as its kind needs it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CheckSettings {
-    /// The answer of a URL.
     Http(HttpSettings),
-    /// A connection.
     Tcp(TcpSettings),
-    /// A query of Prometheus.
     Promql(PromqlSettings),
-    /// Alerts.
     Alertmanager(AlertmanagerSettings),
-    /// Pods.
     KubernetesPods(KubernetesPodsSettings),
 }
 
-/// TLS of an outgoing connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSettings {
     /// The authorities to trust; the system's where absent.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// The name to ask for and to verify, where it is not the address's.
     pub server_name: Option<String>,
-    /// Talk to anybody.
     pub insecure_skip_verify: bool,
 }
 
-/// How a server is spoken to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessSettings {
     /// Sent as they are; none of them a secret.
     pub headers: BTreeMap<String, String>,
     /// Sent with what the files hold.
     pub header_files: BTreeMap<String, PathBuf>,
-    /// The file with the bearer token.
     pub bearer_token_file: Option<PathBuf>,
     /// The user and the file with its password.
     pub basic_auth: Option<(String, PathBuf)>,
-    /// TLS.
     pub tls: TlsSettings,
 }
 
@@ -101,26 +88,21 @@ pub struct TrySettings {
     pub hold: Duration,
 }
 
-/// The answer of a URL.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpSettings {
     /// Without user information.
     pub url: Url,
     /// A method that only reads, or `POST`.
     pub method: String,
-    /// How.
     pub access: AccessSettings,
-    /// What its status must be.
     pub expect_status: Statuses,
     /// What must be found in its body.
     pub expect_body: Option<Pattern>,
     /// Whether to go where it sends us.
     pub follow_redirects: bool,
-    /// How long.
     pub tries: TrySettings,
 }
 
-/// A connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpSettings {
     /// A name or an address, without brackets.
@@ -129,26 +111,20 @@ pub struct TcpSettings {
     pub port: u16,
     /// A handshake too.
     pub tls: Option<TlsSettings>,
-    /// How long.
     pub tries: TrySettings,
 }
 
-/// A query of Prometheus.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromqlSettings {
     /// The base, without query.
     pub url: Url,
     /// With the cluster's name in it.
     pub query: String,
-    /// What it must give.
     pub expect: Samples,
-    /// How.
     pub access: AccessSettings,
-    /// How long.
     pub tries: TrySettings,
 }
 
-/// Alerts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertmanagerSettings {
     /// The base, without query.
@@ -157,13 +133,10 @@ pub struct AlertmanagerSettings {
     pub matchers: Vec<String>,
     /// Names of alerts that are no failure.
     pub ignore: BTreeSet<String>,
-    /// How.
     pub access: AccessSettings,
-    /// How long.
     pub tries: TrySettings,
 }
 
-/// Pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesPodsSettings {
     /// In the cluster itself where absent.

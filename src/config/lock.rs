@@ -20,7 +20,6 @@ const DEFAULT_TTL: Duration = Duration::from_secs(60);
 /// Which of several replicas acts on a cluster, and how they reach each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockSettings {
-    /// Where the lock lives.
     pub kind: LockKind,
     /// How long a replica that is gone still holds it.
     pub ttl: Duration,
@@ -28,7 +27,6 @@ pub struct LockSettings {
     pub name: Option<String>,
     /// Where the other replicas reach this one.
     pub url: Option<Url>,
-    /// What is shown to them.
     pub peers: PeerSettings,
 }
 
@@ -39,13 +37,10 @@ impl LockSettings {
     }
 }
 
-/// Where the lock lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LockKind {
-    /// There is one replica.
     #[default]
     None,
-    /// In an etcd.
     Etcd {
         /// Before all keys.
         prefix: String,
@@ -56,7 +51,6 @@ pub enum LockKind {
     Kubernetes {
         /// The cluster that defragd runs in where absent.
         kubeconfig: Option<PathBuf>,
-        /// Which of its contexts.
         context: Option<String>,
         /// Where the Leases are; the pod's own namespace where absent.
         namespace: Option<String>,
@@ -65,14 +59,12 @@ pub enum LockKind {
     },
 }
 
-/// How an etcd is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coordination {
     /// URLs with a scheme.
     pub endpoints: Vec<String>,
     /// The authorities to trust; the system's where absent.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// etcd user and the file with its password.
     pub user: Option<(String, PathBuf)>,
@@ -81,13 +73,10 @@ pub struct Coordination {
 /// What is shown to the other replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerSettings {
-    /// Opens their webhook.
     pub token_file: Option<PathBuf>,
-    /// Opens their orders.
     pub admin_token_file: Option<PathBuf>,
     /// The authorities to trust; the system's where absent.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
 }
 

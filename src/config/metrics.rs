@@ -10,7 +10,6 @@ use crate::core::page::PageUrl;
 /// etcd's default is 2 GiB; no quota is useful below this.
 const MIN_QUOTA: ByteSize = ByteSize::mib(1);
 
-/// Where the members' metrics pages are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricsSettings {
     /// With placeholders.

@@ -30,7 +30,6 @@ pub use source::Source;
 
 use crate::core::{alert::Selector, policy::Policy};
 
-/// One configured cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterSettings {
     /// Unique; the metric label `etcd_cluster`.
@@ -41,7 +40,6 @@ pub struct ClusterSettings {
     pub discovery: Option<DiscoverySettings>,
     /// The authorities to trust; the system's where absent.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// etcd user and the file with its password.
     pub user: Option<(String, PathBuf)>,
@@ -49,15 +47,12 @@ pub struct ClusterSettings {
     pub metrics: Option<MetricsSettings>,
     /// The backend quota of members that do not report it.
     pub quota: Option<ByteSize>,
-    /// Which alerts concern this cluster.
     pub selector: Selector,
-    /// When to act, and how carefully.
     pub policy: Policy,
     /// What is checked outside etcd before, during and after a run.
     pub gates: Vec<GateSettings>,
 }
 
-/// Where endpoints are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverySettings {
     /// Of the SRV records.
@@ -75,26 +70,21 @@ pub struct DiscoverySettings {
 pub struct Settings {
     /// At least one, or there are modules.
     pub clusters: Vec<ClusterSettings>,
-    /// Which of several replicas acts.
     pub lock: LockSettings,
     /// How clusters that are not configured may be probed, by name.
     pub modules: BTreeMap<String, ModuleSettings>,
-    /// Whom runs are told to.
     pub notify: Vec<gates::notify::NotifySettings>,
-    /// As it is shown to people: see [`raw::File::shown`].
-    pub shown: serde_json::Value,
+    /// As it is shown to people: see [`raw::File::redacted`].
+    pub redacted: serde_json::Value,
 }
 
 /// A place in a file, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Line.
     pub line: usize,
-    /// Character in it.
     pub column: usize,
 }
 
-/// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The key path, like `clusters[0].policy.mode`; empty for the file as a whole.
@@ -105,17 +95,10 @@ pub struct Problem {
     pub what: String,
 }
 
-/// Why there is no configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
-    Unreadable {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     /// All that is wrong with it, in the order of the file.
     #[error("{}", list(path.as_deref(), problems))]
     Invalid {
@@ -149,7 +132,6 @@ fn plain(line: &str) -> String {
 }
 
 impl Settings {
-    /// Reads and checks a file.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         Self::from_source(&mut Source::open(path)?, |_| ())
     }

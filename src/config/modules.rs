@@ -20,14 +20,12 @@ const CLIENT_PORT: u16 = 2379;
 /// What of a target is shown in an error.
 const SHOWN_CHARS: usize = 100;
 
-/// One module, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleSettings {
     /// Its name in `module=`.
     pub name: String,
     /// The authorities to trust; the system's where absent.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// etcd user and the file with its password.
     pub user: Option<(String, PathBuf)>,
@@ -56,7 +54,6 @@ enum Pattern {
     Below(String),
 }
 
-/// Why an address is not dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
     /// It is no address of a client port.
@@ -67,19 +64,18 @@ pub enum Denied {
 
 /// An address that may be dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct ProbeAddress {
     /// With scheme and port.
     pub url: String,
-    /// Host and port.
     pub authority: String,
 }
 
 impl Allowed {
     /// Reads `HOST:PORT` or a URL, and sees whether it may be dialled.
-    pub fn target(&self, text: &str) -> Result<Target, Denied> {
+    pub fn target(&self, text: &str) -> Result<ProbeAddress, Denied> {
         let (url, authority) = self.parse(text).map_err(Denied::NotATarget)?;
         self.permits(&url)?;
-        Ok(Target { url: format!("{}://{authority}", self.scheme()), authority })
+        Ok(ProbeAddress { url: format!("{}://{authority}", self.scheme()), authority })
     }
 
     /// Whether a member's client URL may be dialled; else the reason.

@@ -254,7 +254,7 @@ pub fn parse(text: &str) -> Result<File, String> {
 impl File {
     /// What is written, under the flags that override it: without what is not, and without any secret. Those are in
     /// files, of which it has the paths, and in gates' headers, of which it has the names.
-    pub fn shown(&self) -> serde_json::Value {
+    pub fn redacted(&self) -> serde_json::Value {
         let mut value = serde_json::to_value(self).unwrap_or_default();
         without_nothing(&mut value);
         value

@@ -44,7 +44,7 @@ impl Problems {
 
 pub(super) fn settings(file: raw::File) -> Result<Settings, Vec<Problem>> {
     let mut problems = Problems::default();
-    let shown = file.shown();
+    let redacted = file.redacted();
     if file.clusters.is_empty() && file.modules.is_empty() {
         problems.add("clusters", "needs at least one cluster");
     }
@@ -56,7 +56,7 @@ pub(super) fn settings(file: raw::File) -> Result<Settings, Vec<Problem>> {
     apart(&clusters, &mut problems);
     let modules = modules::modules(file.modules, &mut problems);
     let lock = lock::settings(file.lock, &mut problems);
-    if problems.0.is_empty() { Ok(Settings { clusters, lock, modules, notify, shown }) } else { Err(problems.0) }
+    if problems.0.is_empty() { Ok(Settings { clusters, lock, modules, notify, redacted }) } else { Err(problems.0) }
 }
 
 /// Clusters have names, endpoints and alerts of their own.

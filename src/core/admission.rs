@@ -28,8 +28,8 @@ use super::{
     backoff,
     cluster::{AlarmKind, ClusterFacts, MemberId},
     estimate::Speeds,
-    handover::{Digest, Mismatch, StandingRequest},
     history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
+    note::{Mismatch, StandingRequest, SuccessionNote},
     order::{self, Order, OrderRecord},
     policy::{Mode, Policy},
     reason::Reason,
@@ -49,18 +49,15 @@ pub const EMERGENCY_QUOTA_USAGE: f64 = 0.9;
 pub struct Ledger {
     /// Its runs; the newest ones are enough.
     pub runs: Vec<RunView>,
-    /// What people ordered.
     pub orders: Vec<OrderRecord>,
     /// What other replicas left when they held the lock.
-    pub inherited: Option<Digest>,
+    pub inherited: Option<SuccessionNote>,
 }
 
 /// Why a request does not begin now.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Hold {
-    /// It waits.
     Wait {
-        /// For what.
         reason: Reason,
         /// When to look again at the latest; `None` where only an event ends it.
         until: Option<Timestamp>,
@@ -72,13 +69,11 @@ pub enum Hold {
 /// A request whose last run has ended without satisfying it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextAttempt {
-    /// The last run.
     pub run: RunId,
     /// When the next run is created.
     pub at: Timestamp,
     /// An operator's run is continued as such.
     pub trigger: Trigger,
-    /// The alerts that still fire.
     pub alerts: Vec<AlertKey>,
     /// Who approved the last run. The approval covers the next run, unless the last one failed.
     pub approved_by: Option<String>,
@@ -177,8 +172,8 @@ impl Ledger {
     }
 
     /// What this journal and those of other holders tell together, for the next holder and for what follows here.
-    pub fn digest(&self) -> Digest {
-        let own = Digest::of(self);
+    pub fn digest(&self) -> SuccessionNote {
+        let own = SuccessionNote::of(self);
         let Some(inherited) = &self.inherited else { return own };
         // Where the clock was set back since, the times alone would tell another order.
         let later = self.runs.iter().filter(|run| inherited.inherited_after.is_some_and(|newest| run.id > newest));
@@ -265,7 +260,7 @@ impl Ledger {
     pub fn next_attempt(&self, now: Timestamp) -> Option<NextAttempt> {
         // An operator saw how their own run ended. Unless it did the work, an alert's request stands as before.
         let is_typed = |run: &RunView| {
-            let by_operator = run.request.trigger == Trigger::Manual && run.standing_alerts().next().is_none();
+            let by_operator = run.request.trigger == Trigger::Manual && run.open_alerts().next().is_none();
             by_operator && !(run.is_broken_off() && run.approved.is_some())
         };
         let tells = |run: &&RunView| !is_typed(run) || is_satisfied(run);
@@ -293,11 +288,11 @@ impl Ledger {
     }
 
     /// The standing request, for the next lock holder.
-    pub fn standing(&self, now: Timestamp) -> Option<StandingRequest> {
+    pub fn standing_request(&self, now: Timestamp) -> Option<StandingRequest> {
         let open = self.runs.iter().rev().find(|run| run.outcome.is_none() && run.cancelled.is_none());
         let of = |run: &RunView| StandingRequest {
             trigger: run.request.trigger,
-            alerts: run.standing_alerts().cloned().collect(),
+            alerts: run.open_alerts().cloned().collect(),
             approved_by: run.approved.as_ref().map(|approval| approval.by.clone()),
         };
         let next = |next: NextAttempt| StandingRequest {
@@ -313,7 +308,7 @@ impl Ledger {
     /// journal is not the one that it was in, and all of them count.
     pub fn left_of_offer(&self, mut alerts: Vec<AlertKey>, run: RunId, now: Timestamp) -> Vec<AlertKey> {
         if self.run(run).is_some_and(|taken| alerts.iter().any(|key| taken.request.alerts.contains(key))) {
-            let standing = self.standing(now).map(|request| request.alerts).unwrap_or_default();
+            let standing = self.standing_request(now).map(|request| request.alerts).unwrap_or_default();
             alerts.retain(|key| standing.contains(key));
         }
         alerts
@@ -391,7 +386,7 @@ pub fn emergency(facts: &ClusterFacts) -> bool {
     facts.has_alarm(AlarmKind::NoSpace)
         || known.any(|status| {
             status.quota_usage_ratio().is_some_and(|usage| usage >= EMERGENCY_QUOTA_USAGE)
-                || status.told_alarms().any(|alarm| alarm.kind == AlarmKind::NoSpace)
+                || status.reported_alarms().any(|alarm| alarm.kind == AlarmKind::NoSpace)
         })
 }
 
@@ -404,7 +399,7 @@ fn lacks_approval(run: &RunView, policy: &Policy) -> bool {
 fn alerts_of(chain: &[&RunView]) -> Vec<AlertKey> {
     let mut resolved = Vec::new();
     for run in chain {
-        let standing: Vec<_> = run.standing_alerts().filter(|key| !resolved.contains(key)).cloned().collect();
+        let standing: Vec<_> = run.open_alerts().filter(|key| !resolved.contains(key)).cloned().collect();
         if !standing.is_empty() {
             return standing;
         }

@@ -5,7 +5,7 @@ use super::*;
 use crate::core::{
     fixture,
     history::{Approval, Intent, MemberEnd, Request, RunId, Sizes},
-    plan::Past,
+    plan::PlanHistory,
     policy::Need,
     window::{Schedule, Window},
 };
@@ -57,7 +57,7 @@ fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView
         approved: None,
         cancelled: None,
         cancelled_at: None,
-        handed_over: None,
+        forwarded_to: None,
         started_at: None,
         finished_at: Some(at(ended)),
         outcome: Some(outcome),
@@ -391,11 +391,11 @@ fn what_may_answer_while_it_defragments_is_what_the_last_attempt_says() {
     let mut first = run(Trigger::Alert, 0.0, Outcome::Succeeded, true);
     let mut second = RunView { id: RunId(2), ..run(Trigger::Alert, 1.0, Outcome::Succeeded, true) };
     answering(&mut first, true);
-    assert_eq!(Past::of(&ledger(vec![first.clone()])).non_blocking, BTreeSet::from([MemberId(1)]));
-    assert_eq!(Past::of(&ledger(vec![first.clone(), second.clone()])).non_blocking, BTreeSet::new());
+    assert_eq!(PlanHistory::of(&ledger(vec![first.clone()])).non_blocking, BTreeSet::from([MemberId(1)]));
+    assert_eq!(PlanHistory::of(&ledger(vec![first.clone(), second.clone()])).non_blocking, BTreeSet::new());
     answering(&mut first, false);
     answering(&mut second, true);
-    assert_eq!(Past::of(&ledger(vec![first, second])).non_blocking, BTreeSet::from([MemberId(1)]));
+    assert_eq!(PlanHistory::of(&ledger(vec![first, second])).non_blocking, BTreeSet::from([MemberId(1)]));
 }
 
 #[test]

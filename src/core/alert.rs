@@ -39,18 +39,15 @@ pub struct Notification {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AlertStatus {
-    /// It does.
     Firing,
     /// It no longer does.
     Resolved,
 }
 
-/// One alert.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Alert {
     /// Its own status, which may differ from its group's.
     pub status: AlertStatus,
-    /// Its labels.
     pub labels: Labels,
     /// When it began to fire.
     #[serde(rename = "startsAt")]
@@ -75,9 +72,7 @@ impl Alert {
 /// Which alerts concern a cluster: those that carry all labels of any one of the sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
-    /// The cluster's name in the configuration.
     pub cluster: String,
-    /// Alternatives.
     pub any_of: Vec<Labels>,
 }
 

@@ -47,7 +47,7 @@ fn needs_a_person(last: &MemberResult, status: &Status) -> Option<Reason> {
         Reason::ConnectionLost { .. } => version::dies_of_a_full_disk(&status.version),
         _ => false,
     };
-    lethal.then(|| Reason::NeedsPerson { member: last.intent.member.clone(), detail: reason.to_string() })
+    lethal.then(|| Reason::NeedsOperator { member: last.intent.member.clone(), detail: reason.to_string() })
 }
 
 /// The last defragmentation gave nothing back, and since then no `least_gain` more has become free. One that
@@ -139,9 +139,9 @@ mod tests {
         let lost = failed(Reason::ConnectionLost { member: member(), detail: "eof".to_owned() });
         let of = |version: &str| Status { version: version.to_owned(), ..now(1000, 100) };
         for (version, after_lost) in
-            [("3.4.23", Some("needs_person")), ("3.5.16", Some("needs_person")), ("3.5.17", None), ("3.6.5", None)]
+            [("3.4.23", Some("needs_operator")), ("3.5.16", Some("needs_operator")), ("3.5.17", None), ("3.6.5", None)]
         {
-            assert_eq!(label(&full, &of(version)), Some("needs_person"), "{version}");
+            assert_eq!(label(&full, &of(version)), Some("needs_operator"), "{version}");
             assert_eq!(label(&lost, &of(version)), after_lost, "{version}");
         }
     }

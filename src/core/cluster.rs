@@ -83,7 +83,6 @@ pub struct Status {
     pub leader: Option<MemberId>,
     /// The store's revision, from the header.
     pub revision: u64,
-    /// Raft term.
     pub raft_term: u64,
     /// Highest index in this member's log.
     pub raft_index: u64,
@@ -109,7 +108,7 @@ impl Status {
     }
 
     /// The alarms that `errors` tells, like `memberID:10276657743932975437 alarm:NOSPACE `.
-    pub fn told_alarms(&self) -> impl Iterator<Item = Alarm> {
+    pub fn reported_alarms(&self) -> impl Iterator<Item = Alarm> {
         self.errors.iter().filter_map(|error| {
             let mut member = None;
             let mut kind = None;
@@ -167,7 +166,6 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
-    /// etcd's own spelling.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoSpace => "NOSPACE",
@@ -176,10 +174,8 @@ impl AlarmKind {
     }
 }
 
-/// One armed alarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alarm {
-    /// Which one.
     pub kind: AlarmKind,
     /// Which member raised it; `None` where the server names none (CORRUPT may).
     pub member: Option<MemberId>,
@@ -308,7 +304,6 @@ pub struct ClusterFacts {
     pub cluster_id: ClusterId,
     /// In the order of the member list.
     pub members: Vec<MemberFacts>,
-    /// Armed alarms.
     pub alarms: Fact<Vec<Alarm>>,
 }
 
@@ -358,7 +353,7 @@ mod tests {
         let mut status = fixture::status(1);
         status.errors =
             ["etcdserver: no leader", "memberID:77 alarm:NOSPACE ", "alarm:CORRUPT "].map(str::to_owned).to_vec();
-        let told: Vec<_> = status.told_alarms().collect();
+        let told: Vec<_> = status.reported_alarms().collect();
         let expected = [
             Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(77)) },
             Alarm { kind: AlarmKind::Corrupt, member: None },

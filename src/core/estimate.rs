@@ -50,12 +50,12 @@ impl Speeds {
     /// From results, oldest first.
     pub fn of<'a>(results: impl IntoIterator<Item = &'a MemberResult>) -> Self {
         let mut speeds = Self::default();
-        results.into_iter().for_each(|result| speeds.saw(result));
+        results.into_iter().for_each(|result| speeds.record(result));
         speeds
     }
 
     /// A member's attempt ended.
-    pub fn saw(&mut self, result: &MemberResult) {
+    pub fn record(&mut self, result: &MemberResult) {
         let copied = result.intent.before.db_size_in_use;
         let unavailable = match &result.end {
             MemberEnd::Defragmented { took, unavailable, .. } => unavailable.unwrap_or(*took),
@@ -134,17 +134,17 @@ mod tests {
         assert_eq!((guess.expected, guess.measured), (Duration::from_secs(10), false));
         assert_eq!((guess.least, guess.most), (Duration::from_secs(4), Duration::from_secs(40)));
         let at = |mb_per_second: u64| Duration::from_secs(500 / mb_per_second);
-        speeds.saw(&result(1, ByteSize::mb(500), at(50), None));
-        speeds.saw(&result(2, ByteSize::mb(500), at(250), None));
+        speeds.record(&result(1, ByteSize::mb(500), at(50), None));
+        speeds.record(&result(2, ByteSize::mb(500), at(250), None));
         assert!((seconds(&speeds, 1) - 20.0).abs() < 0.01);
         assert!((seconds(&speeds, 2) - 4.0).abs() < 0.01);
         assert!((seconds(&speeds, 3) - 20.0).abs() < 0.01, "the slower of the two others");
         for mb_per_second in [100, 100] {
-            speeds.saw(&result(1, ByteSize::mb(500), at(mb_per_second), None));
+            speeds.record(&result(1, ByteSize::mb(500), at(mb_per_second), None));
         }
         assert!((seconds(&speeds, 1) - 10.0).abs() < 0.01, "one that was slow counts no more");
         for mb_per_second in [50, 50] {
-            speeds.saw(&result(1, ByteSize::mb(500), at(mb_per_second), None));
+            speeds.record(&result(1, ByteSize::mb(500), at(mb_per_second), None));
         }
         assert!((seconds(&speeds, 1) - 20.0).abs() < 0.01, "the last three");
         assert!(speeds.estimate(MemberId(1), ByteSize::mb(1000)).measured);
@@ -161,8 +161,8 @@ mod tests {
     #[test]
     fn what_says_nothing_is_not_learned_from() {
         let mut speeds = Speeds::default();
-        speeds.saw(&result(1, ByteSize::mib(1), Duration::from_secs(10), None));
-        speeds.saw(&result(2, ByteSize::mb(500), Duration::ZERO, None));
+        speeds.record(&result(1, ByteSize::mib(1), Duration::from_secs(10), None));
+        speeds.record(&result(2, ByteSize::mb(500), Duration::ZERO, None));
         assert_eq!(speeds, Speeds::default());
     }
 

@@ -91,7 +91,6 @@ impl fmt::Display for Pattern {
 }
 
 impl Pattern {
-    /// Reads one.
     pub fn parse(text: &str) -> Result<Self, ExpectError> {
         if text.is_empty() {
             return Err(ExpectError("is empty, and would be found in every body; leave it out".to_owned()));
@@ -128,8 +127,7 @@ pub enum Samples {
 
 /// How the samples of an answer compare with what is expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// As expected.
+pub enum SampleVerdict {
     Met,
     /// There is none, and there must be.
     Missing,
@@ -139,15 +137,15 @@ pub enum Verdict {
 
 impl Samples {
     /// Judges the values. A value that is no number (NaN) satisfies no threshold.
-    pub fn judge(self, values: &[f64]) -> Verdict {
+    pub fn judge(self, values: &[f64]) -> SampleVerdict {
         let unmet = |good: &dyn Fn(f64) -> bool| {
             let bad: Vec<_> = (0..values.len()).filter(|index| !good(values[*index])).collect();
-            if bad.is_empty() { Verdict::Met } else { Verdict::Unmet(bad) }
+            if bad.is_empty() { SampleVerdict::Met } else { SampleVerdict::Unmet(bad) }
         };
         match self {
             Self::Empty => unmet(&|_| false),
-            _ if values.is_empty() => Verdict::Missing,
-            Self::NotEmpty => Verdict::Met,
+            _ if values.is_empty() => SampleVerdict::Missing,
+            Self::NotEmpty => SampleVerdict::Met,
             Self::Above(limit) => unmet(&|value| value > limit),
             Self::Below(limit) => unmet(&|value| value < limit),
         }
@@ -198,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_is_no_number_or_not_there_satisfies_no_threshold() {
-        use Verdict::{Met, Missing, Unmet};
+        use SampleVerdict::{Met, Missing, Unmet};
         for (expected, values, verdict) in [
             (Samples::Empty, &[][..], Met),
             (Samples::Empty, &[0.0, 1.0], Unmet(vec![0, 1])),

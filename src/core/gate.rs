@@ -21,7 +21,6 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// All of them.
     pub const ALL: [Self; 3] = [Self::Before, Self::Between, Self::After];
 
     /// As it is written in the configuration, and the metric label.
@@ -33,7 +32,6 @@ impl Moment {
         }
     }
 
-    /// For sentences.
     pub const fn in_words(self) -> &'static str {
         match self {
             Self::Before => "before the first member",
@@ -60,11 +58,9 @@ pub enum OnFailure {
 pub enum GateKind {
     /// Pods that became unhealthy since the run began.
     KubernetesPods,
-    /// The answer of a URL.
     Http,
     /// A connection, with or without TLS.
     Tcp,
-    /// A query of Prometheus.
     Promql,
     /// Alerts that are active and not silenced.
     Alertmanager,
@@ -88,27 +84,21 @@ impl GateKind {
 pub struct GateRule {
     /// Unique within the cluster.
     pub name: String,
-    /// What it looks at.
     pub kind: GateKind,
     /// When it is checked; never empty.
     pub when: BTreeSet<Moment>,
-    /// What its failure does.
     pub on_failure: OnFailure,
 }
 
 /// What one check of a gate found, as the journal holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GateResult {
-    /// Its name.
     pub gate: String,
     /// What it looks at. Not `kind` in JSON: that says what a line of the journal is.
     #[serde(rename = "gate_kind")]
     pub kind: GateKind,
-    /// When it was checked.
     pub moment: Moment,
-    /// Whether all is well.
     pub passed: bool,
-    /// What its failure does.
     pub on_failure: OnFailure,
     /// One line for people: what was seen and, if it failed, what was expected. Without secrets.
     pub detail: String,

@@ -27,11 +27,9 @@ impl fmt::Display for RunId {
     }
 }
 
-/// What asked for a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
-    /// A firing alert.
     Alert,
     /// A person: `defragd run`, or `POST /api/v1/clusters/{name}/run`.
     Manual,
@@ -96,9 +94,7 @@ fn one_spelling<'de, D: Deserializer<'de>>(source: D) -> Result<String, D::Error
 /// A wish for a run of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// The cluster's name in the configuration.
     pub cluster: String,
-    /// What asked.
     pub trigger: Trigger,
     /// The alerts behind it, if any.
     pub alerts: Vec<AlertKey>,
@@ -115,7 +111,6 @@ impl Request {
     }
 }
 
-/// A member's file at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
     /// Of the file, bytes.
@@ -129,13 +124,10 @@ pub struct Sizes {
 /// The decision to defragment a member, written down before the RPC is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
-    /// The member.
     pub member_id: MemberId,
-    /// Its name.
     pub member: String,
     /// Whether it led when the decision was made.
     pub is_leader: bool,
-    /// Why it deserves it.
     pub need: Need,
     /// Measured just before.
     pub before: Sizes,
@@ -164,7 +156,6 @@ pub enum MemberEnd {
     },
     /// Something failed. The member may or may not have become smaller.
     Failed {
-        /// What failed.
         reason: Reason,
         /// The last that was measured, if anything.
         after: Option<Sizes>,
@@ -176,19 +167,13 @@ pub enum MemberEnd {
         after: Option<Sizes>,
     },
     /// The run was stopped between the intent and the RPC: Defragment was not sent.
-    NotSent {
-        /// Why.
-        reason: Reason,
-    },
+    NotSent { reason: Reason },
 }
 
-/// The attempt on one member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemberResult {
-    /// What was intended.
     #[serde(flatten)]
     pub intent: Intent,
-    /// How it ended.
     #[serde(flatten)]
     pub end: MemberEnd,
 }
@@ -227,7 +212,7 @@ impl MemberResult {
 /// What a run does to a cluster besides defragmenting, written down before it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
-pub enum Step {
+pub enum RunStep {
     /// The history is compacted.
     Compact {
         /// Up to this revision.
@@ -235,16 +220,13 @@ pub enum Step {
     },
     /// Leadership is handed over.
     MoveLeader {
-        /// The leader.
         from: MemberId,
         /// The voter that is to lead.
         to: MemberId,
-        /// Its name.
         member: String,
     },
     /// An alarm NOSPACE is disarmed.
     DisarmNoSpace {
-        /// Who raised it.
         member_id: Option<MemberId>,
         /// Its name, or its id if it is no member any more.
         member: String,
@@ -260,20 +242,11 @@ pub enum Outcome {
     /// No member needed it when it was measured again.
     NothingToDo,
     /// The mode is observe: these members would have been defragmented, in this order.
-    Observed {
-        /// Their names.
-        members: Vec<String>,
-    },
+    Observed { members: Vec<String> },
     /// It was not safe to begin. Nothing was touched.
-    Refused {
-        /// Why.
-        reason: Reason,
-    },
+    Refused { reason: Reason },
     /// Something failed on the way; the members after it were left alone.
-    Failed {
-        /// What.
-        reason: Reason,
-    },
+    Failed { reason: Reason },
     /// The members' data was compared after the last of them, and differs. Automation starts nothing until a person
     /// resumes.
     Mismatched {
@@ -281,15 +254,9 @@ pub enum Outcome {
         reason: Reason,
     },
     /// Ended early on purpose; the members after it were left alone.
-    Stopped {
-        /// Why.
-        reason: Reason,
-    },
+    Stopped { reason: Reason },
     /// The process ended in the middle; what a later process could still learn is in the results.
-    Interrupted {
-        /// What is known.
-        reason: Reason,
-    },
+    Interrupted { reason: Reason },
 }
 
 impl Outcome {
@@ -339,7 +306,6 @@ impl Outcome {
     }
 }
 
-/// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Entry {
@@ -347,46 +313,38 @@ pub enum Entry {
     Accepted(Request),
     /// Further alerts that the run serves.
     Joined {
-        /// Theirs.
         alerts: Vec<AlertKey>,
     },
     /// Some of its alerts no longer fire. Also written after the end of a run that is to be tried again.
     Resolved {
-        /// Theirs.
         alerts: Vec<AlertKey>,
     },
     /// A person agreed to the run.
     Approved {
-        /// Who, as they said.
         by: String,
     },
     /// An operator withdrew the request. Also written after the end of a run that is to be tried again.
     Cancelled(Cancellation),
     /// The replica that holds the cluster's lock has it in its journal.
-    HandedOver(HandedOver),
-    /// Its turn came.
+    #[serde(alias = "handed_over")]
+    Forwarded(ForwardedRequest),
     Started {
-        /// The policy's mode.
         mode: Mode,
         /// Under which term of the lock; nothing where there is no lock.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         term: Option<Term>,
     },
     /// Something other than Defragment is about to be sent.
-    Step(Step),
+    Step(RunStep),
     /// Defragment is about to be sent.
     Intent(Intent),
-    /// The attempt on a member ended.
     Result(MemberResult),
-    /// A gate was checked.
     Gate(GateResult),
     /// The members' data was compared, or that failed too often.
     Verified(Verification),
-    /// The run ended.
     Finished(Outcome),
     /// Earlier runs had the same result, changed nothing, and were deleted.
     Repeats {
-        /// How many.
         times: u32,
         /// When the first of them was accepted.
         since: Timestamp,
@@ -396,19 +354,15 @@ pub enum Entry {
 /// A line of the journal with its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The run it belongs to.
     pub run: RunId,
-    /// When it was written.
     pub at: Timestamp,
-    /// What it says.
     #[serde(flatten)]
     pub entry: Entry,
 }
 
 /// That the replica that holds the lock has a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HandedOver {
-    /// Which.
+pub struct ForwardedRequest {
     pub holder: Holder,
     /// The run's number in its journal.
     #[serde(rename = "holders_run")]
@@ -421,46 +375,35 @@ pub struct HandedOver {
 /// That a person agreed to a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Approval {
-    /// Who, as they said.
     pub by: String,
-    /// When.
     pub at: Timestamp,
 }
 
 /// That an operator withdrew a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancellation {
-    /// Who, as they said.
     pub by: String,
-    /// Why, as they said.
     pub reason: String,
 }
 
 /// A run as its records tell it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunView {
-    /// Its number.
     pub id: RunId,
     /// Which cluster, asked for by what.
     #[serde(flatten)]
     pub request: Request,
-    /// When the request was accepted.
     pub accepted_at: Timestamp,
     /// The alerts of the request that no longer fire.
     pub resolved: Vec<AlertKey>,
-    /// Who agreed to it, and when.
     pub approved: Option<Approval>,
-    /// Who withdrew the request, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancellation>,
-    /// When.
     #[serde(skip)]
     pub cancelled_at: Option<Timestamp>,
     /// Who else has it.
-    pub handed_over: Option<HandedOver>,
-    /// When its turn came.
+    pub forwarded_to: Option<ForwardedRequest>,
     pub started_at: Option<Timestamp>,
-    /// When it ended.
     pub finished_at: Option<Timestamp>,
     /// How it ended; `None` while it waits or runs.
     #[serde(flatten)]
@@ -470,7 +413,7 @@ pub struct RunView {
     /// The attempts, in order.
     pub members: Vec<MemberResult>,
     /// What else was done, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<RunStep>,
     /// What the checks outside etcd found, in order.
     pub gates: Vec<GateResult>,
     /// What the comparison of the members' data found.
@@ -499,7 +442,7 @@ impl RunView {
                     approved: None,
                     cancelled: None,
                     cancelled_at: None,
-                    handed_over: None,
+                    forwarded_to: None,
                     started_at: None,
                     finished_at: None,
                     outcome: None,
@@ -530,7 +473,7 @@ impl RunView {
                     view.cancelled = view.cancelled.take().or(Some(cancellation));
                     view.cancelled_at = Some(at);
                 }
-                Entry::HandedOver(to) => view.handed_over = Some(to),
+                Entry::Forwarded(to) => view.forwarded_to = Some(to),
                 Entry::Started { .. } => {
                     view.started_at = view.started_at.or(Some(at));
                     view.starts += 1;
@@ -563,7 +506,7 @@ impl RunView {
     }
 
     /// The alerts behind it that still fire, as far as is known.
-    pub fn standing_alerts(&self) -> impl Iterator<Item = &AlertKey> {
+    pub fn open_alerts(&self) -> impl Iterator<Item = &AlertKey> {
         self.request.alerts.iter().filter(|key| !self.resolved.contains(key))
     }
 

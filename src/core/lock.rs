@@ -1,6 +1,6 @@
 //! Who may act on a cluster, as one replica knows it: answers of the lock's store in, a state out.
 //!
-//! What counts is not that the lock was won once but that it is certainly still ours: [`State::Held`] ends by itself
+//! What counts is not that the lock was won once but that it is certainly still ours: [`LockState::Held`] ends by itself
 //! at a moment of the monotonic clock that is reckoned from when the renewal was *sent*, so that a process that was
 //! stopped, or cut off, finds at its next look that it holds nothing. Times are durations since any fixed moment.
 
@@ -41,50 +41,42 @@ pub struct Holder {
 
 /// What a store says, having renewed our candidacy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// The lock is ours.
+pub enum LockAnswer {
     Held {
-        /// Since when.
         term: Term,
         /// For so long after the renewal was sent, nobody else can get it.
         ttl: Duration,
     },
-    /// It is another's.
     Elsewhere {
-        /// Whose.
         holder: Holder,
     },
 }
 
 /// What this replica knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum LockState {
     /// The store has not answered.
     Unknown {
         /// What was seen instead.
         detail: String,
     },
-    /// It is another's.
     Elsewhere {
-        /// Whose.
         holder: Holder,
     },
     /// It is ours, up to a moment.
     Held {
-        /// Since when.
         term: Term,
         /// From here on it may be another's.
         until: Duration,
         /// From here on nothing of the last holder can be on its way any more.
         acts_from: Duration,
         /// Why it was not renewed when that was last tried.
-        trouble: Option<String>,
+        renewal_error: Option<String>,
     },
 }
 
-/// Whether the lock came or went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum LockChange {
     /// It is ours now, and was not.
     Gained(Term),
     /// It was ours, and is not any more.
@@ -93,7 +85,7 @@ pub enum Change {
     Same,
 }
 
-impl State {
+impl LockState {
     /// Before the first answer.
     pub fn unknown() -> Self {
         Self::Unknown { detail: "its store has not been asked yet".to_owned() }
@@ -101,28 +93,28 @@ impl State {
 
     /// Held for good: where there is no lock.
     pub fn always() -> Self {
-        Self::Held { term: Term(0), until: Duration::MAX, acts_from: Duration::ZERO, trouble: None }
+        Self::Held { term: Term(0), until: Duration::MAX, acts_from: Duration::ZERO, renewal_error: None }
     }
 
     /// The state after the store answered, or did not. A store that does not answer takes nothing away: the validity
     /// runs out by itself.
     #[must_use]
-    pub fn heard(&self, sent_at: Duration, now: Duration, settling: Duration, answer: &Fact<Standing>) -> Self {
+    pub fn heard(&self, sent_at: Duration, now: Duration, settling: Duration, answer: &Fact<LockAnswer>) -> Self {
         match answer {
-            Ok(Standing::Held { term, ttl }) => {
+            Ok(LockAnswer::Held { term, ttl }) => {
                 let until = sent_at.saturating_add(ttl.saturating_sub(*ttl / MARGIN_PART));
                 // Under the same term nobody else can have held it meanwhile, even if we did not know for a while.
                 let acts_from = match self {
                     Self::Held { term: before, acts_from, .. } if before == term => *acts_from,
                     _ => now.saturating_add(settling),
                 };
-                Self::Held { term: *term, until, acts_from, trouble: None }
+                Self::Held { term: *term, until, acts_from, renewal_error: None }
             }
-            Ok(Standing::Elsewhere { holder }) => Self::Elsewhere { holder: holder.clone() },
+            Ok(LockAnswer::Elsewhere { holder }) => Self::Elsewhere { holder: holder.clone() },
             Err(unknown) => match self {
                 Self::Held { term, until, acts_from, .. } => {
-                    let trouble = Some(unknown.detail.clone());
-                    Self::Held { term: *term, until: *until, acts_from: *acts_from, trouble }
+                    let renewal_error = Some(unknown.detail.clone());
+                    Self::Held { term: *term, until: *until, acts_from: *acts_from, renewal_error }
                 }
                 _ => Self::Unknown { detail: unknown.detail.clone() },
             },
@@ -171,17 +163,19 @@ impl State {
     }
 
     /// Whether the lock came or went between the two states, each at its time.
-    pub fn change(before: Option<Term>, after: Option<Term>) -> Change {
+    pub fn change(before: Option<Term>, after: Option<Term>) -> LockChange {
         match (before, after) {
-            (before, Some(term)) if before != Some(term) => Change::Gained(term),
-            (Some(term), None) => Change::Lost(term),
-            _ => Change::Same,
+            (before, Some(term)) if before != Some(term) => LockChange::Gained(term),
+            (Some(term), None) => LockChange::Lost(term),
+            _ => LockChange::Same,
         }
     }
 
     fn overdue(&self) -> String {
         match self {
-            Self::Held { trouble: Some(trouble), .. } => format!("it could not be renewed in time: {trouble}"),
+            Self::Held { renewal_error: Some(renewal_error), .. } => {
+                format!("it could not be renewed in time: {renewal_error}")
+            }
             _ => "it was not renewed in time; was this process, or its machine, stopped?".to_owned(),
         }
     }
@@ -195,16 +189,16 @@ mod tests {
     const S: Duration = Duration::from_secs(1);
 
     #[expect(clippy::unnecessary_wraps, reason = "as the store answers")]
-    fn won(term: u64) -> Fact<Standing> {
-        Ok(Standing::Held { term: Term(term), ttl: S * 60 })
+    fn won(term: u64) -> Fact<LockAnswer> {
+        Ok(LockAnswer::Held { term: Term(term), ttl: S * 60 })
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as the store answers")]
-    fn elsewhere() -> Fact<Standing> {
-        Ok(Standing::Elsewhere { holder: Holder { name: "b".to_owned(), url: None } })
+    fn elsewhere() -> Fact<LockAnswer> {
+        Ok(LockAnswer::Elsewhere { holder: Holder { name: "b".to_owned(), url: None } })
     }
 
-    fn silent() -> Fact<Standing> {
+    fn silent() -> Fact<LockAnswer> {
         Err(Unknown::new(UnknownKind::TimedOut, "no answer"))
     }
 
@@ -214,16 +208,16 @@ mod tests {
 
     #[test]
     fn the_validity_counts_from_when_the_renewal_was_sent() {
-        let state = State::unknown().heard(S * 100, S * 130, S * 30, &won(7));
+        let state = LockState::unknown().heard(S * 100, S * 130, S * 30, &won(7));
         assert_eq!(state.held(S * 153), Some(Term(7)));
         assert_eq!(state.held(S * 154), None, "60 s after 100 s, less a tenth");
-        let late = State::unknown().heard(S * 100, S * 155, S * 30, &won(7));
+        let late = LockState::unknown().heard(S * 100, S * 155, S * 30, &won(7));
         assert_eq!(late.held(S * 155), None, "an answer that took longer than the validity is worth nothing");
     }
 
     #[test]
     fn a_new_term_waits_until_nothing_of_the_last_holder_is_on_its_way() {
-        let first = State::unknown().heard(S, S, S * 30, &won(7));
+        let first = LockState::unknown().heard(S, S, S * 30, &won(7));
         assert_eq!(label(first.may_begin(S * 30)), Err("lock_settling"));
         assert_eq!(label(first.may_begin(S * 31)), Ok(7));
         let renewed = first.heard(S * 40, S * 41, S * 30, &won(7));
@@ -235,19 +229,19 @@ mod tests {
 
     #[test]
     fn a_store_that_does_not_answer_takes_nothing_away_before_the_validity_ends() {
-        let state = State::unknown().heard(S, S, S * 30, &won(7)).heard(S * 10, S * 12, S * 30, &silent());
+        let state = LockState::unknown().heard(S, S, S * 30, &won(7)).heard(S * 10, S * 12, S * 30, &silent());
         assert_eq!(label(state.may_begin(S * 54)), Ok(7));
         assert_eq!(label(state.may_begin(S * 55)), Err("lock_unknown"));
         assert!(state.may_begin(S * 55).is_err_and(|reason| reason.to_string().contains("no answer")));
         // The lease lived on after all, and with it the term.
         let back = state.heard(S * 56, S * 57, S * 30, &won(7));
         assert_eq!(label(back.may_begin(S * 57)), Ok(7));
-        assert_eq!(label(State::unknown().heard(S, S, S, &silent()).may_begin(S)), Err("lock_unknown"));
+        assert_eq!(label(LockState::unknown().heard(S, S, S, &silent()).may_begin(S)), Err("lock_unknown"));
     }
 
     #[test]
     fn what_began_under_a_term_ends_with_it() {
-        let state = State::unknown().heard(S, S, S * 30, &won(7));
+        let state = LockState::unknown().heard(S, S, S * 30, &won(7));
         assert_eq!(state.lost(Term(7), S * 54), None);
         assert!(state.lost(Term(7), S * 55).is_some_and(|reason| reason.label() == "lock_lost"));
         let other = state.heard(S * 20, S * 20, S * 30, &elsewhere());
@@ -260,7 +254,7 @@ mod tests {
 
     #[test]
     fn without_a_lock_everything_may_begin() {
-        let state = State::always();
+        let state = LockState::always();
         assert_eq!(label(state.may_begin(Duration::ZERO)), Ok(0));
         assert_eq!(state.lost(Term(0), Duration::from_secs(u64::MAX)), None);
     }
@@ -268,14 +262,14 @@ mod tests {
     #[test]
     fn gains_and_losses_are_told_from_renewals() {
         let table = [
-            (None, None, Change::Same),
-            (None, Some(7), Change::Gained(Term(7))),
-            (Some(7), Some(7), Change::Same),
-            (Some(7), Some(9), Change::Gained(Term(9))),
-            (Some(7), None, Change::Lost(Term(7))),
+            (None, None, LockChange::Same),
+            (None, Some(7), LockChange::Gained(Term(7))),
+            (Some(7), Some(7), LockChange::Same),
+            (Some(7), Some(9), LockChange::Gained(Term(9))),
+            (Some(7), None, LockChange::Lost(Term(7))),
         ];
         for (before, after, expected) in table {
-            assert_eq!(State::change(before.map(Term), after.map(Term)), expected, "{before:?} {after:?}");
+            assert_eq!(LockState::change(before.map(Term), after.map(Term)), expected, "{before:?} {after:?}");
         }
     }
 }

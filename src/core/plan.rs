@@ -23,7 +23,7 @@ use super::{
 
 /// What happened before, as far as a plan has to know.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Past {
+pub struct PlanHistory {
     /// The members that this run has dealt with.
     pub done: BTreeSet<MemberId>,
     /// The last attempt on each member in earlier runs, for automation to learn from.
@@ -37,7 +37,7 @@ pub struct Past {
     pub snapshots: BTreeMap<MemberId, u64>,
 }
 
-impl Past {
+impl PlanHistory {
     /// What the journal tells.
     pub fn of(ledger: &Ledger) -> Self {
         let attempts = ledger.attempts();
@@ -47,7 +47,7 @@ impl Past {
     }
 
     /// Takes what the metrics pages say of snapshots.
-    pub fn saw(&mut self, facts: &ClusterFacts) {
+    pub fn record(&mut self, facts: &ClusterFacts) {
         let told = facts.members.iter().filter_map(|facts| Some((facts.member.id, facts.open_snapshots()?)));
         self.snapshots.extend(told);
     }
@@ -57,28 +57,15 @@ impl Past {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum Decision {
-    /// Its turn comes.
-    Defragment {
-        /// Why it deserves it.
-        need: Need,
-    },
-    /// It is left alone.
-    Skip {
-        /// Why.
-        reason: Reason,
-    },
+    Defragment { need: Need },
+    Skip { reason: Reason },
 }
 
-/// One member of the plan.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Step {
-    /// The member.
+pub struct PlannedMember {
     pub member_id: MemberId,
-    /// Its name.
     pub member: String,
-    /// Whether it leads now.
     pub is_leader: bool,
-    /// What is to happen with it.
     #[serde(flatten)]
     pub decision: Decision,
     /// What its turn waits for.
@@ -98,16 +85,16 @@ pub struct Plan {
     /// Whether NOSPACE is armed or a file is near its quota: see [`emergency`].
     pub emergency: bool,
     /// First those to defragment, in order and with the leader last, then those left alone.
-    pub steps: Vec<Step>,
+    pub steps: Vec<PlannedMember>,
     /// What forbids nothing, but should be known before.
     pub warnings: Vec<Reason>,
 }
 
 impl Plan {
     /// Plans from what was observed, and from what happened before.
-    pub fn new(facts: &ClusterFacts, policy: &Policy, past: &Past) -> Self {
+    pub fn new(facts: &ClusterFacts, policy: &Policy, past: &PlanHistory) -> Self {
         let leader = facts.leader();
-        let mut steps: Vec<Step> = facts
+        let mut steps: Vec<PlannedMember> = facts
             .members
             .iter()
             .map(|member| {
@@ -116,7 +103,7 @@ impl Plan {
                 if is_leader && policy.leader == LeaderPolicy::Skip && matches!(decision, Decision::Defragment { .. }) {
                     decision = Decision::Skip { reason: Reason::LeaderSkipped };
                 }
-                let mut step = Step {
+                let mut step = PlannedMember {
                     member_id: member.member.id,
                     member: member.member.label(),
                     is_leader,
@@ -164,7 +151,7 @@ impl Plan {
     }
 
     /// The members to defragment, in order.
-    pub fn pending(&self) -> impl Iterator<Item = (&Step, Need)> {
+    pub fn pending(&self) -> impl Iterator<Item = (&PlannedMember, Need)> {
         self.steps.iter().filter_map(|step| match step.decision {
             Decision::Defragment { need } => Some((step, need)),
             Decision::Skip { .. } => None,
@@ -188,7 +175,7 @@ enum Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn of(step: &'a Step, leader: Option<&str>) -> Self {
+    fn of(step: &'a PlannedMember, leader: Option<&str>) -> Self {
         let (name, id) = (step.member.as_str(), step.member_id);
         match step.decision {
             Decision::Skip { .. } => Self::LeftAlone { name, id },
@@ -203,7 +190,7 @@ impl<'a> Place<'a> {
     }
 }
 
-fn decide(facts: &ClusterFacts, member: &MemberFacts, policy: &Policy, past: &Past) -> Decision {
+fn decide(facts: &ClusterFacts, member: &MemberFacts, policy: &Policy, past: &PlanHistory) -> Decision {
     let last = past.attempts.get(&member.member.id);
     let wanted = if past.done.contains(&member.member.id) {
         Err(Reason::AlreadyDone)
@@ -235,7 +222,7 @@ fn transfers_first(policy: &Policy, expected: &Estimate) -> bool {
 }
 
 /// The members that are expected to be unavailable for longer than this.
-fn stalls<'a>(steps: &'a [Step], limit: Option<Duration>, what: &'a str) -> impl Iterator<Item = Reason> + 'a {
+fn stalls<'a>(steps: &'a [PlannedMember], limit: Option<Duration>, what: &'a str) -> impl Iterator<Item = Reason> + 'a {
     steps.iter().filter_map(move |step| {
         let (expected, limit) = (step.expected?.expected, limit?);
         let (member, what) = (step.member.clone(), what.to_owned());
@@ -245,7 +232,7 @@ fn stalls<'a>(steps: &'a [Step], limit: Option<Duration>, what: &'a str) -> impl
 
 /// A member that may be defragmenting although it answers: only its metrics page tells, and it cannot be read. No member is
 /// started then: another replica, or another tool, may have sent it a Defragment.
-fn unknown_end(facts: &ClusterFacts, past: &Past) -> Option<Reason> {
+fn unknown_end(facts: &ClusterFacts, past: &PlanHistory) -> Option<Reason> {
     let mut answering = facts.voters().filter(|voter| voter.status.is_ok());
     let unknown = answering.find(|voter| voter.in_flight(past.non_blocking.contains(&voter.member.id)).is_none())?;
     Some(Reason::DefragUnknown { member: unknown.member.label(), detail: page_trouble(unknown) })
@@ -261,7 +248,7 @@ pub(super) fn page_trouble(member: &MemberFacts) -> String {
 
 /// Whether the member is sending a snapshot. Defragment holds all of etcd's locks while it waits for the stream to end:
 /// the member would serve nobody until then. Where its metrics page is not known, neither is this.
-fn open_snapshot(member: &MemberFacts, policy: &Policy, past: &Past) -> Option<Reason> {
+fn open_snapshot(member: &MemberFacts, policy: &Policy, past: &PlanHistory) -> Option<Reason> {
     let before = || past.snapshots.get(&member.member.id).copied();
     let open = member.open_snapshots().or_else(before);
     sending(&member.member.label(), open).filter(|_| policy.on_open_snapshot == OpenSnapshotPolicy::Wait)
@@ -293,7 +280,7 @@ mod tests {
             for index in 0..4 {
                 fixture::status_mut(&mut facts, index).leader = Some(MemberId(leader));
             }
-            let plan = Plan::new(&facts, &Policy::default(), &Past::default());
+            let plan = Plan::new(&facts, &Policy::default(), &PlanHistory::default());
             assert_eq!(order(&plan), expected);
             assert_eq!(plan.blocked, None);
         }
@@ -306,7 +293,7 @@ mod tests {
             for index in 0..facts.members.len() {
                 fixture::status_mut(&mut facts, index).leader = Some(MemberId(leader));
             }
-            let plan = Plan::new(&facts, &Policy::default(), &Past::default());
+            let plan = Plan::new(&facts, &Policy::default(), &PlanHistory::default());
             let mut clients: Vec<u64> = (1..=size).collect();
             for (step, _) in plan.pending() {
                 let stalls = step.member_id.0;
@@ -318,7 +305,7 @@ mod tests {
 
     #[test]
     fn who_is_left_alone_is_named_in_order() {
-        let past = Past { done: (1..=3).map(MemberId).collect(), ..Past::default() };
+        let past = PlanHistory { done: (1..=3).map(MemberId).collect(), ..PlanHistory::default() };
         let plan = Plan::new(&fixture::cluster(4), &Policy::default(), &past);
         let names: Vec<_> = plan.steps.iter().map(|step| step.member.as_str()).collect();
         assert_eq!(names, ["etcd-4", "etcd-1", "etcd-2", "etcd-3"]);
@@ -328,14 +315,14 @@ mod tests {
     fn a_learner_is_never_chosen() {
         let mut facts = fixture::cluster(4);
         facts.members[3].member.is_learner = true;
-        let plan = Plan::new(&facts, &Policy::default(), &Past::default());
+        let plan = Plan::new(&facts, &Policy::default(), &PlanHistory::default());
         assert_eq!(order(&plan), ["etcd-3", "etcd-2", "etcd-1"]);
         assert_eq!(plan.steps[3].decision, Decision::Skip { reason: Reason::Learner });
     }
 
     #[test]
     fn members_that_were_dealt_with_are_not_chosen_again() {
-        let past = Past { done: BTreeSet::from([MemberId(2), MemberId(1)]), ..Past::default() };
+        let past = PlanHistory { done: BTreeSet::from([MemberId(2), MemberId(1)]), ..PlanHistory::default() };
         let plan = Plan::new(&fixture::cluster(3), &Policy::default(), &past);
         assert_eq!(order(&plan), ["etcd-3"]);
     }

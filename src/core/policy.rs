@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{cluster::Status, reason::Reason, rule::Rule, schedule::Timetable, window::Schedule};
 
-/// How far defragd may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
@@ -16,7 +15,6 @@ pub enum Mode {
     Observe,
     /// Runs for real, each only after a person agreed to it.
     Approve,
-    /// Runs for real.
     Enforce,
 }
 
@@ -44,7 +42,6 @@ pub enum LeaderPolicy {
     Last,
     /// It first hands leadership to a voter whose file is tight, and is defragmented as a follower.
     LastAfterTransfer,
-    /// It is left alone.
     Skip,
 }
 
@@ -82,10 +79,8 @@ pub enum Compaction {
     OlderThan(Duration),
 }
 
-/// The policy of one cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// How far defragd may go.
     pub mode: Mode,
     /// Act from this fragmentation ratio (0–1) on …
     pub min_fragmentation_ratio: f64,
@@ -103,7 +98,6 @@ pub struct Policy {
     pub recovery_timeout: Duration,
     /// No further run of the cluster for so long after one that defragmented something.
     pub cooldown: Duration,
-    /// What becomes of the leader.
     pub leader: LeaderPolicy,
     /// With [`LeaderPolicy::Auto`]: leadership is handed over first from this expected unavailability on.
     pub transfer_above: Duration,
@@ -124,7 +118,6 @@ pub struct Policy {
     // ---- admission ----
     /// When a member is worth it, instead of the thresholds above. NOSPACE is, in any case.
     pub rule: Option<Rule>,
-    /// When runs may begin.
     pub windows: Schedule,
     /// When a run is requested without an alert.
     pub schedule: Timetable,
@@ -182,7 +175,6 @@ pub(super) const QUOTA_MARGIN: f64 = 0.9;
 /// Less than this is not worth a stall even under NOSPACE: it cannot bring a file below its quota.
 pub(super) const MIN_GAIN_UNDER_NO_SPACE: ByteSize = ByteSize::mib(1);
 
-/// Why a member deserves a defragmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Need {

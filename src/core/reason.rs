@@ -57,7 +57,7 @@
 //! | `rule_not_met` | nothing; change `rule` if you want it earlier |
 //! | `rule_failed` | make the quota known (`metrics.url` or `quota`), or leave it out of `rule` |
 //! | `no_gain` | compact, or raise the thresholds: what counts as free is the rest of pages in use; it is tried again when more is free |
-//! | `needs_person` | mend what the last attempt failed of (most often: free space on the member's disk and restart it), then `defragd resume` |
+//! | `needs_operator` | mend what the last attempt failed of (most often: free space on the member's disk and restart it), then `defragd resume` |
 //! | `paused` | `defragd resume`, or wait for the end of the pause |
 //! | `outside_window` | wait for the window; NOSPACE and a nearly full quota do not, unless `emergency: false` is set |
 //! | `window_closed` | nothing: the next window is used for the rest; if that is not enough, make it longer |
@@ -69,7 +69,7 @@
 //! | `retry_pending` | fix the cause: `defragd runs` shows it; defragd tries again by itself |
 //! | `lock_held_elsewhere` | nothing: the replica that holds the lock serves the request |
 //! | `not_forwarded` | 401 or 403: put the other replica's token into `lock.token_file`; 404: configure the same clusters on all replicas; defragd tries again within a minute |
-//! | `handed_over` | nothing: `defragd runs` at the replica that is named shows the run |
+//! | `forwarded` | nothing: `defragd runs` at the replica that is named shows the run |
 //! | `lock_unknown` | look at the lock's store: its endpoints, network, credentials, and its disk |
 //! | `lock_settling` | nothing: a new holder begins half a minute after it took the lock over |
 //! | `lock_lost` | nothing: the new holder goes on; if it comes often, raise `lock.ttl`, or look at the network and the store |
@@ -77,7 +77,7 @@
 //! | `operator_stop` | `defragd run` again when ready |
 //! | `process_ended` | read the log of the ended process; `defragd plan` shows what is left |
 //! | `observe_mode` | set `mode: enforce`, or `defragd run --mode enforce` |
-//! | `out_of_step` | report it, with the journal |
+//! | `internal_error` | report it, with the journal |
 
 use std::time::Duration;
 
@@ -510,7 +510,8 @@ pub enum Reason {
     #[error(
         "member {member} is left alone since its last attempt until a person mends the cause and says `defragd resume`: {detail}"
     )]
-    NeedsPerson {
+    #[serde(alias = "needs_person")]
+    NeedsOperator {
         /// Its name.
         member: String,
         /// How the last attempt failed.
@@ -599,7 +600,8 @@ pub enum Reason {
     },
     /// The replica that acts on the cluster had the request, and nothing of it is left to be done.
     #[error("handed over to replica {holder}, which holds the cluster's lock: its run {run}")]
-    HandedOver {
+    #[serde(alias = "handed_over")]
+    Forwarded {
         /// Its name.
         holder: String,
         /// A run of its journal.
@@ -640,7 +642,8 @@ pub enum Reason {
     ObserveMode,
     /// A defect of defragd itself: an answer came to a question that was not asked.
     #[error("defragd lost track of the run, which is a defect of defragd: please report it with the journal")]
-    OutOfStep,
+    #[serde(alias = "out_of_step")]
+    InternalError,
 }
 
 impl Reason {
@@ -698,7 +701,7 @@ impl Reason {
             Self::RuleNotMet { .. } => "rule_not_met",
             Self::RuleFailed { .. } => "rule_failed",
             Self::NoGain { .. } => "no_gain",
-            Self::NeedsPerson { .. } => "needs_person",
+            Self::NeedsOperator { .. } => "needs_operator",
             Self::Paused { .. } => "paused",
             Self::OutsideWindow { .. } => "outside_window",
             Self::WindowClosed { .. } => "window_closed",
@@ -710,7 +713,7 @@ impl Reason {
             Self::RetryPending { .. } => "retry_pending",
             Self::LockHeldElsewhere { .. } => "lock_held_elsewhere",
             Self::NotForwarded { .. } => "not_forwarded",
-            Self::HandedOver { .. } => "handed_over",
+            Self::Forwarded { .. } => "forwarded",
             Self::LockUnknown { .. } => "lock_unknown",
             Self::LockSettling { .. } => "lock_settling",
             Self::LockLost { .. } => "lock_lost",
@@ -718,7 +721,7 @@ impl Reason {
             Self::OperatorStop => "operator_stop",
             Self::ProcessEnded => "process_ended",
             Self::ObserveMode => "observe_mode",
-            Self::OutOfStep => "out_of_step",
+            Self::InternalError => "internal_error",
         }
     }
 

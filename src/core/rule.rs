@@ -36,7 +36,6 @@ const MAX_OPERATORS: usize = 30;
 /// CEL's doubles have no `%`; the name cannot be written in a rule.
 const REMAINDER: &str = "@remainder";
 
-/// Why a text is no rule.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("line {line}, column {column}: {what}")]
 pub struct RuleError {
@@ -99,7 +98,6 @@ fn deepest_bracket(text: &str) -> Result<usize, RuleError> {
 }
 
 impl Rule {
-    /// Reads and checks a rule.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
         let start = |what: String| RuleError { line: 1, column: 1, what };
         if text.trim().is_empty() {
@@ -177,7 +175,6 @@ fn values(status: &Status) -> [(&'static str, Option<f64>); 5] {
     ]
 }
 
-/// What an expression gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Number,

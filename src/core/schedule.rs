@@ -37,7 +37,6 @@ const FIELDS: [(&str, &str); 5] = [
     ("day of week", "0 to 7, sun to sat"),
 ];
 
-/// One line of a schedule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     cron: Cron,
@@ -94,7 +93,6 @@ impl Line {
 pub struct Timetable(pub Vec<Line>);
 
 impl Timetable {
-    /// Whether nothing is ever due.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::{
-    handover::Digest,
     history::{Entry, Outcome, Record, Request, RunId, Trigger},
+    note::SuccessionNote,
     reason::Reason,
 };
 
@@ -194,8 +194,8 @@ fn a_due_time_is_decided_by_its_own_run_by_one_it_came_in_and_by_a_later_look() 
     let alert = || vec![AlertKey::new("f1".to_owned(), "2026-11-29T02:00:00Z")];
     let later = |outcome| ledger(vec![run("2026-11-29T03:30:00Z", alert(), Some(("2026-11-29T03:31:00Z", outcome)))]);
     assert!(is_decided(&later(Outcome::NothingToDo), three, now), "measured since");
-    let handed_over = Outcome::Stopped { reason: Reason::Resolved };
-    assert!(!is_decided(&later(handed_over), three, now), "nothing was looked at");
+    let forwarded = Outcome::Stopped { reason: Reason::Resolved };
+    assert!(!is_decided(&later(forwarded), three, now), "nothing was looked at");
     assert!(!is_decided(&later(Outcome::NothingToDo), four, now));
     let mut withdrawn =
         run("2026-11-29T03:00:01Z", due_at("2026-11-29T03:00:00Z"), Some(("2026-11-29T03:01:00Z", refused())));
@@ -232,7 +232,7 @@ fn the_next_lock_holder_knows_what_is_decided() {
         Some(("2026-11-29T03:05:00Z", Outcome::NothingToDo)),
     )]);
     let note = own.digest().write("one", crate::core::lock::Term(1), None, None);
-    let digest = Digest::read(&note).expect("ours").not_after(at("2026-11-29T03:10:00Z"));
+    let digest = SuccessionNote::read(&note).expect("ours").not_after(at("2026-11-29T03:10:00Z"));
     let heir = Ledger { inherited: Some(digest), ..Ledger::default() };
     assert!(is_decided(&heir, at("2026-11-29T03:00:00Z"), at("2026-11-29T03:10:00Z")));
     assert!(!is_decided(&heir, at("2026-11-29T03:10:00Z"), at("2026-11-29T03:10:00Z")));

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use super::{
     gate::GateResult,
-    history::{AlertKey, Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, RunView, Sizes, Step},
+    history::{AlertKey, Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, RunStep, RunView, Sizes},
     policy::Need,
-    verify::{Verdict, Verification},
+    verify::{HashVerdict, Verification},
 };
 
 /// What an entry says, in one line.
@@ -28,7 +28,7 @@ pub fn line(entry: &Entry) -> String {
         Entry::Cancelled(Cancellation { by, reason }) if reason.is_empty() => format!("cancelled by {by}"),
         Entry::Cancelled(Cancellation { by, reason }) => format!("cancelled by {by}: {reason}"),
         Entry::Approved { by } => format!("approved by {by}"),
-        Entry::HandedOver(to) => format!("is handed over to {}, which has it as run {}", to.holder.name, to.run),
+        Entry::Forwarded(to) => format!("is handed over to {}, which has it as run {}", to.holder.name, to.run),
         Entry::Started { mode, term: None } => format!("begins, in mode {}", mode.label()),
         Entry::Started { mode, term: Some(term) } => format!("begins, in mode {}, under term {term}", mode.label()),
         Entry::Step(step) => about(step),
@@ -56,16 +56,14 @@ pub fn repeats_of(run: &RunView) -> Option<String> {
     run.repeats_since.map(|since| repeats(run.repeats, since))
 }
 
-/// What a step does.
-pub fn about(step: &Step) -> String {
+pub fn about(step: &RunStep) -> String {
     match step {
-        Step::Compact { revision } => format!("compacting up to revision {revision}"),
-        Step::MoveLeader { member, .. } => format!("handing leadership to {member}"),
-        Step::DisarmNoSpace { member, .. } => format!("disarming NOSPACE of {member}"),
+        RunStep::Compact { revision } => format!("compacting up to revision {revision}"),
+        RunStep::MoveLeader { member, .. } => format!("handing leadership to {member}"),
+        RunStep::DisarmNoSpace { member, .. } => format!("disarming NOSPACE of {member}"),
     }
 }
 
-/// What a gate found.
 pub fn gate(result: &GateResult) -> String {
     let said = match result.label() {
         "warned" => "FAILED, going on",
@@ -80,16 +78,15 @@ pub fn verified(verification: &Verification) -> String {
     let Verification { revision, hashes, verdict } = verification;
     let each: Vec<_> = hashes.iter().map(|one| format!("{} {:08x}", one.member, one.data.hash)).collect();
     match verdict {
-        Verdict::Equal => {
+        HashVerdict::Equal => {
             let hash = hashes.first().map(|one| one.data.hash).unwrap_or_default();
             format!("the data of all {} voters is the same at revision {revision} (hash {hash:08x})", hashes.len())
         }
-        Verdict::Different => format!("the members' data differs at revision {revision}: {}", each.join(", ")),
-        Verdict::Unknown { detail } => format!("warning: the members' data could not be compared: {detail}"),
+        HashVerdict::Different => format!("the members' data differs at revision {revision}: {}", each.join(", ")),
+        HashVerdict::Unknown { detail } => format!("warning: the members' data could not be compared: {detail}"),
     }
 }
 
-/// Why a member deserves a defragmentation.
 pub const fn why(need: Need) -> &'static str {
     match need {
         Need::NoSpace => "alarm NOSPACE is armed",

@@ -44,7 +44,6 @@ pub struct Slope {
     pub per_day: f64,
     /// Where the interval begins.
     pub low: f64,
-    /// Where it ends.
     pub high: f64,
 }
 
@@ -58,27 +57,24 @@ pub struct Trend {
     /// When the last point was.
     pub last: i64,
     /// Sudden changes that the slope leaves out.
-    pub steps: Vec<Step>,
+    pub steps: Vec<LevelShift>,
     /// Sudden changes that are too many to be left out, and are part of the slope.
     pub recurring_steps: usize,
 }
 
 /// A sudden change that stayed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Step {
+pub struct LevelShift {
     /// The first bucket after it.
     pub at: i64,
-    /// By how much.
     pub by: f64,
 }
 
 /// Why there is no trend.
 #[derive(Clone, Copy, Debug, PartialEq, Error)]
 pub enum TooLittle {
-    /// Few points.
     #[error("only {0} point(s), and {MIN_BUCKETS} are needed")]
     Points(usize),
-    /// A short time.
     #[error("only {} hours of data, and a day is needed", .0 / 3600)]
     Span(i64),
 }
@@ -108,7 +104,8 @@ pub fn trend(points: &[Point]) -> Result<Trend, TooLittle> {
     let parts = parts(&buckets, &cuts);
     let (pairs, residuals) = sen(&parts);
     let per_second = pairs.0;
-    let steps = cuts.iter().map(|(index, by)| Step { at: first.0 + whole(buckets[*index].at), by: *by }).collect();
+    let steps =
+        cuts.iter().map(|(index, by)| LevelShift { at: first.0 + whole(buckets[*index].at), by: *by }).collect();
     let end = number(span);
     // Of the last part and the last day, so that neither a step nor a bend long ago counts.
     let recent = parts.last().copied().unwrap_or_default();

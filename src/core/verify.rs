@@ -25,11 +25,8 @@ pub struct DataHash {
 /// A member's hash, with its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberHash {
-    /// Whose.
     pub member_id: MemberId,
-    /// Its name.
     pub member: String,
-    /// Its data's.
     #[serde(flatten)]
     pub data: DataHash,
 }
@@ -37,28 +34,23 @@ pub struct MemberHash {
 /// What a comparison found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
-pub enum Verdict {
+pub enum HashVerdict {
     /// All voters have the same hash.
     Equal,
     /// Two voters have different ones.
     Different,
     /// It could not be learned.
-    Unknown {
-        /// Why.
-        detail: String,
-    },
+    Unknown { detail: String },
 }
 
 /// A comparison of the voters' data, as the journal holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
-    /// At which revision.
     pub revision: u64,
     /// The hashes that are known.
     pub hashes: Vec<MemberHash>,
-    /// What they say.
     #[serde(flatten)]
-    pub verdict: Verdict,
+    pub verdict: HashVerdict,
 }
 
 impl Verification {
@@ -77,13 +69,13 @@ impl Verification {
         }
         let verdict = if of_compaction.values().any(|different| different.len() > 1) {
             // What the others would say cannot make these two equal.
-            Verdict::Different
+            HashVerdict::Different
         } else if !missing.is_empty() {
-            Verdict::Unknown { detail: missing.join("; ") }
+            HashVerdict::Unknown { detail: missing.join("; ") }
         } else if of_compaction.len() == 1 {
-            Verdict::Equal
+            HashVerdict::Equal
         } else {
-            Verdict::Unknown { detail: "the members have compacted up to different revisions".to_owned() }
+            HashVerdict::Unknown { detail: "the members have compacted up to different revisions".to_owned() }
         };
         Self { revision, hashes, verdict }
     }
@@ -95,12 +87,12 @@ impl Verification {
         let revision = facts.oldest_revision().unwrap_or(0);
         let several = versions.into_iter().collect::<Vec<_>>();
         let detail = format!("the members run different versions of etcd ({})", several.join(", "));
-        (several.len() > 1).then_some(Self { revision, hashes: Vec::new(), verdict: Verdict::Unknown { detail } })
+        (several.len() > 1).then_some(Self { revision, hashes: Vec::new(), verdict: HashVerdict::Unknown { detail } })
     }
 
     /// That the members hold different data, if they do.
     pub fn mismatch(&self) -> Option<Reason> {
-        if self.verdict != Verdict::Different {
+        if self.verdict != HashVerdict::Different {
             return None;
         }
         let mut holders: BTreeMap<(i64, u32), Vec<&str>> = BTreeMap::new();
@@ -147,9 +139,9 @@ mod tests {
         ];
         for (answers, expected) in table {
             let equal = match told(answers).verdict {
-                Verdict::Equal => Some(true),
-                Verdict::Different => Some(false),
-                Verdict::Unknown { .. } => None,
+                HashVerdict::Equal => Some(true),
+                HashVerdict::Different => Some(false),
+                HashVerdict::Unknown { .. } => None,
             };
             assert_eq!(equal, expected, "{answers:?}");
             assert_eq!(told(answers).mismatch().is_some(), expected == Some(false), "{answers:?}");
@@ -168,6 +160,6 @@ mod tests {
         assert_eq!(Verification::not_comparable(&facts), None);
         fixture::status_mut(&mut facts, 1).version = "3.6.0".to_owned();
         let verification = Verification::not_comparable(&facts).expect("they differ");
-        assert!(matches!(verification.verdict, Verdict::Unknown { .. }));
+        assert!(matches!(verification.verdict, HashVerdict::Unknown { .. }));
     }
 }

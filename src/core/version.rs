@@ -137,7 +137,6 @@ pub enum ReadRpc {
 pub enum Caller {
     /// Also a client that does not log in.
     Anybody,
-    /// Every user.
     User,
     /// Users with the role root.
     Root,

@@ -14,7 +14,6 @@ use jiff::{
 /// How far to look for an opening. A window happens at least weekly, unless a change of the clock swallows it.
 const HORIZON_DAYS: i32 = 22;
 
-/// One weekly window.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Window {
     /// The days on which it opens; none means every day.
@@ -23,7 +22,6 @@ pub struct Window {
     pub start: Time,
     /// When it closes. At or before `start`: on the next day.
     pub end: Time,
-    /// Whose clock.
     pub timezone: TimeZone,
 }
 

@@ -4,11 +4,9 @@ use jiff::Timestamp;
 
 /// Tells the time of day, for records that people read. It may jump: nothing is measured with it.
 pub trait Clock: Send + Sync + 'static {
-    /// Now.
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

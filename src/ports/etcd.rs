@@ -32,7 +32,7 @@ pub enum Renewal {
     /// They are those in use.
     Unchanged,
     /// They changed, and new connections are made with them.
-    Taken,
+    Applied,
     /// They changed, and are not whole: those of before stay in use. The text is for people.
     Refused(String),
 }
@@ -59,7 +59,6 @@ impl<F: Fn() -> Option<Reason> + Send + Sync> Permit for F {
     }
 }
 
-/// Always.
 #[derive(Clone, Copy, Debug)]
 pub struct Permitted;
 
@@ -69,7 +68,6 @@ impl Permit for Permitted {
     }
 }
 
-/// See the module's contract.
 pub trait Etcd: Send + Sync + 'static {
     /// The member list from any one endpoint; the first that answers is believed.
     fn members(&self) -> impl Future<Output = Fact<Membership>> + Send;

@@ -14,8 +14,7 @@ use crate::core::gate::{GateRule, Moment};
 
 /// What a check starts from.
 #[derive(Clone, Copy, Debug)]
-pub struct Occasion<'a> {
-    /// When in the run.
+pub struct CheckContext<'a> {
     pub moment: Moment,
     /// What the same gate gave as its baseline before the run; `None` before, or where there is none.
     pub baseline: Option<&'a Value>,
@@ -24,7 +23,6 @@ pub struct Occasion<'a> {
 /// What a probe saw.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// Whether all is well.
     pub passed: bool,
     /// One line for people: what was seen and, if it failed, what was expected.
     pub detail: String,
@@ -35,7 +33,6 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// All is well.
     pub fn pass(detail: impl Into<String>) -> Self {
         Self { passed: true, detail: detail.into(), ..Self::default() }
     }
@@ -53,10 +50,9 @@ impl Reading {
     }
 }
 
-/// See the module's contract.
 pub trait GateProbe: Send + Sync + 'static {
     /// Checks once, with whatever repetitions and grace its configuration asks for.
-    fn check<'a>(&'a self, occasion: Occasion<'a>) -> BoxFuture<'a, Reading>;
+    fn check<'a>(&'a self, context: CheckContext<'a>) -> BoxFuture<'a, Reading>;
 }
 
 /// A gate that can be checked.
@@ -66,7 +62,6 @@ pub struct Gate {
     pub rule: GateRule,
     /// A check that takes longer counts as failed: repetitions and grace included.
     pub limit: Duration,
-    /// What checks it.
     pub probe: Arc<dyn GateProbe>,
 }
 

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::core::{
-    handover::Digest,
     history::{Entry, Record, Request, RunId, RunView},
+    note::SuccessionNote,
     order::{Order, OrderRecord},
 };
 
@@ -19,37 +19,19 @@ use crate::core::{
 pub enum JournalError {
     /// The store cannot be opened.
     #[error("cannot open the journal {path}: {detail}")]
-    Open {
-        /// The file.
-        path: String,
-        /// What the store said.
-        detail: String,
-    },
+    Open { path: String, detail: String },
     /// Another process holds it.
     #[error("the journal {path} is in use by another defragd")]
-    InUse {
-        /// The file.
-        path: String,
-    },
+    InUse { path: String },
     /// It was written by a newer defragd.
     #[error("the journal {path} has schema version {found}, newer than this defragd's {known}: upgrade defragd")]
-    Newer {
-        /// The file.
-        path: String,
-        /// Its version.
-        found: i64,
-        /// Ours.
-        known: i64,
-    },
-    /// A write failed.
+    Newer { path: String, found: i64, known: i64 },
     #[error("cannot write the journal: {0}")]
     Write(String),
-    /// A read failed.
     #[error("cannot read the journal: {0}")]
     Read(String),
 }
 
-/// See the module's contract.
 pub trait Journal: Send + Sync + 'static {
     /// Takes a request and gives its run a number.
     fn accept(&self, request: Request) -> impl Future<Output = Result<RunId, JournalError>> + Send;
@@ -70,10 +52,10 @@ pub trait Journal: Send + Sync + 'static {
     fn orders(&self, cluster: &str) -> impl Future<Output = Result<Vec<OrderRecord>, JournalError>> + Send;
 
     /// Writes down what other holders of a cluster's lock left, in the place of what they left before.
-    fn inherit(&self, cluster: &str, digest: Digest) -> impl Future<Output = Result<(), JournalError>> + Send;
+    fn inherit(&self, cluster: &str, digest: SuccessionNote) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// What other holders of a cluster's lock left, if anything.
-    fn inherited(&self, cluster: &str) -> impl Future<Output = Result<Option<Digest>, JournalError>> + Send;
+    fn inherited(&self, cluster: &str) -> impl Future<Output = Result<Option<SuccessionNote>, JournalError>> + Send;
 
     /// Since when the cluster has had this schedule, by the journal's clock: now, if it had another one or none before, or
     /// if what is recorded lies ahead.
@@ -83,7 +65,6 @@ pub trait Journal: Send + Sync + 'static {
         schedule: &str,
     ) -> impl Future<Output = Result<Timestamp, JournalError>> + Send;
 
-    /// One run.
     fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;
 
     /// Everything that is written down about one run, in order; nothing if there is no such run.

@@ -8,22 +8,21 @@ use futures_util::future::BoxFuture;
 
 use crate::core::{
     cluster::Fact,
-    lock::{Standing, Term},
+    lock::{LockAnswer, Term},
 };
 
-/// See the module's contract.
 pub trait LockStore: Send + Sync + 'static {
     /// Renews our candidacy, or stands anew if it is lost, and looks who holds the lock. `Held` says that nobody else
     /// can get it for `ttl` after this call *began*; a candidacy that was lost meanwhile comes back with another term.
-    fn stand(&self) -> BoxFuture<'_, Fact<Standing>>;
+    fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>>;
 
     /// Gives the candidacy up, so that the next one need not wait for its end. Where that fails, it ends by itself.
     fn release(&self) -> BoxFuture<'_, ()>;
 
     /// Leaves a note for the next holder in the place of the last one, if `term` still holds the lock when the store
     /// takes it: a holder that was stopped and came back must not write over its successor's.
-    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>>;
+    fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>>;
 
     /// The last note. `Ok(None)` is the store's word that there is none.
-    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>>;
+    fn read_note(&self) -> BoxFuture<'_, Fact<Option<String>>>;
 }

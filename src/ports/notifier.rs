@@ -14,18 +14,14 @@ use crate::core::history::{RunId, Trigger};
 pub struct Notice {
     /// `run_started` or `run_finished`.
     pub event: &'static str,
-    /// Of which cluster.
     pub cluster: String,
-    /// The run's number.
     pub run: RunId,
-    /// What asked for it.
     pub trigger: Trigger,
     /// When it began in this process.
     pub started_at: Timestamp,
     /// The run's page, where `--web.external-url` says how it is reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
-    /// At its end.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub end: Option<End>,
 }
@@ -33,7 +29,6 @@ pub struct Notice {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct End {
-    /// When.
     pub finished_at: Timestamp,
     /// As the metrics' label.
     pub outcome: &'static str,
@@ -56,7 +51,6 @@ pub struct Undelivered {
     pub may_pass: bool,
 }
 
-/// See the module's contract.
 pub trait Notifier: Send + Sync + 'static {
     /// Its name in the configuration, and the metric label.
     fn name(&self) -> &str;
@@ -64,6 +58,5 @@ pub trait Notifier: Send + Sync + 'static {
     /// Whether it wants to hear of this at all.
     fn wants(&self, notice: &Notice) -> bool;
 
-    /// Tells it once.
     fn deliver<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<(), Undelivered>>;
 }

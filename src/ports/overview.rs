@@ -15,7 +15,7 @@ use crate::core::{
     cluster::ClusterFacts,
     estimate::Speeds,
     gate::GateResult,
-    history::{Intent, MemberResult, Outcome, Record, RunId, RunView, Step, Trigger},
+    history::{Intent, MemberResult, Outcome, Record, RunId, RunStep, RunView, Trigger},
     reason::Reason,
     story,
 };
@@ -26,8 +26,7 @@ pub struct ClusterView {
     /// Its requests, and what holds them back.
     pub summary: ClusterSummary,
     /// The last look at it; `None` before the first one.
-    pub seen: Option<Seen>,
-    /// The run under way.
+    pub observation: Option<Observation>,
     pub live: Option<Live>,
     /// The last run that ended.
     pub last: Option<LastRun>,
@@ -37,7 +36,7 @@ pub struct ClusterView {
 
 /// One look at a cluster.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct Observation {
     /// How old it is.
     pub age: Duration,
     /// Whether an endpoint gave the member list.
@@ -49,11 +48,8 @@ pub struct Seen {
 /// How the last run ended.
 #[derive(Clone, Debug)]
 pub struct LastRun {
-    /// Its number.
     pub run: RunId,
-    /// How.
     pub outcome: Outcome,
-    /// When.
     pub at: Option<Timestamp>,
     /// How much smaller the files became.
     pub reclaimed: ByteSize,
@@ -62,62 +58,51 @@ pub struct LastRun {
 /// A run under way, as it is just now.
 #[derive(Clone, Debug, Serialize)]
 pub struct Live {
-    /// Of which cluster.
     pub cluster: String,
-    /// Its number.
     pub run: RunId,
-    /// What asked for it.
     pub trigger: Trigger,
     /// When it began in this process.
     pub began_at: Timestamp,
-    /// What it does.
-    pub doing: Doing,
-    /// Since when.
+    pub activity: RunActivity,
     pub since: Timestamp,
     /// The members that are still to come, by the first plan.
     pub pending: Vec<String>,
     /// The members that are done, in order.
     pub members: Vec<MemberResult>,
     /// What else was done, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<RunStep>,
     /// What the checks outside etcd found, in order.
     pub gates: Vec<GateResult>,
 }
 
 /// What a run under way does.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "doing", rename_all = "snake_case")]
-pub enum Doing {
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum RunActivity {
     /// It looks at everything before it goes on.
     Checking,
     /// A gate was checked; what it found is among the gates.
     Gates,
     /// Something other than Defragment is out.
     Step {
-        /// What.
-        step: Step,
+        step: RunStep,
     },
-    /// Defragment is out.
     Defragmenting {
-        /// For this member.
         intent: Intent,
     },
     /// The member is done; the cluster must be well for a while before it goes on.
     Settling {
-        /// The member.
         intent: Intent,
     },
     /// It waits, mostly for the cluster to be well again.
     Waiting {
         /// What it waits for the end of.
         code: &'static str,
-        /// In words.
         reason: String,
     },
 }
 
-impl Doing {
-    /// For people.
+impl RunActivity {
     pub fn words(&self) -> String {
         match self {
             Self::Checking => "checking that all is well before the next step".to_owned(),
@@ -141,18 +126,16 @@ impl Doing {
     }
 }
 
-/// See the module.
 pub trait Overview: Send + Sync + 'static {
     /// The time of day, for ages.
     fn now(&self) -> Timestamp;
 
     /// Looks again at these clusters if the last look is too old, and gives them a moment to answer.
-    fn look(&self, clusters: &[String]) -> impl Future<Output = ()> + Send;
+    fn refresh(&self, clusters: &[String]) -> impl Future<Output = ()> + Send;
 
     /// All clusters as they are known, in the order of the configuration. Asks nobody.
     fn views(&self) -> Vec<ClusterView>;
 
-    /// One of them.
     fn view(&self, cluster: &str) -> Option<ClusterView>;
 
     /// Changes whenever what is shown may have changed.

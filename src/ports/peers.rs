@@ -21,34 +21,26 @@ pub enum PeerError {
     NoAddress(String),
     /// No answer, or none that is understood.
     #[error("replica {holder} cannot be reached: {detail}")]
-    Unreachable {
-        /// Which.
-        holder: String,
-        /// What was seen.
-        detail: String,
-    },
+    Unreachable { holder: String, detail: String },
     /// It has nothing to do with the alerts.
     #[error("it ignores the alert: {0}")]
     Ignored(String),
-    /// It says no.
     #[error("replica {holder} answered {status}: {detail}")]
     Refused {
-        /// Which.
         holder: String,
         /// HTTP status.
         status: u16,
-        /// Its words.
         detail: String,
     },
 }
 
 /// What a replica decided about the alerts behind one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum OfferAnswer {
     /// This run of it serves them.
-    Taken(RunId),
+    Accepted(RunId),
     /// It had them in this run before, and nothing of it is left to be done.
-    Over(RunId),
+    Ended(RunId),
     /// It does not hold the lock either.
     NotTheHolder,
 }
@@ -62,10 +54,9 @@ pub struct PeerOrder {
     pub body: Value,
 }
 
-/// See the module's contract.
 pub trait Peers: Send + Sync + 'static {
     /// Offers alerts, all of one cluster. Alerts that it ignores are an error: the same clusters must be configured there.
-    fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<Verdict, PeerError>>;
+    fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<OfferAnswer, PeerError>>;
 
     /// Passes an order on, and gives the answer.
     fn order<'a>(&'a self, to: &'a Holder, order: &'a PeerOrder) -> BoxFuture<'a, Result<Value, PeerError>>;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::core::{
     cluster::Member,
     gate::GateResult,
-    history::{Intent, MemberResult, Outcome, Step},
+    history::{Intent, MemberResult, Outcome, RunStep},
     plan::Plan,
     reason::Reason,
     verify::Verification,
@@ -18,7 +18,7 @@ pub trait Progress: Send + Sync {
     /// The first plan of the run.
     fn planned(&self, _plan: &Plan) {}
     /// The step is in the journal, and goes out now.
-    fn step(&self, _step: &Step) {}
+    fn step(&self, _step: &RunStep) {}
     /// The intent is in the journal, and Defragment goes out now.
     fn defragmenting(&self, _intent: &Intent) {}
     /// Defragment has been out for this long.
@@ -31,23 +31,20 @@ pub trait Progress: Send + Sync {
     fn fell_back(&self, _reason: &Reason) {}
     /// The attempt on a member ended, and it is in the journal.
     fn member_ended(&self, _result: &MemberResult) {}
-    /// A gate was checked.
     fn gate(&self, _result: &GateResult) {}
     /// The member is asked for the hash of its data.
     fn hashing(&self, _member: &Member) {}
     /// The members' data was compared, and the result is in the journal.
     fn verified(&self, _verification: &Verification) {}
-    /// The run ended.
     fn finished(&self, _outcome: &Outcome, _took: Duration) {}
 }
 
-/// Tells several watchers.
 impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
     fn planned(&self, plan: &Plan) {
         self.0.planned(plan);
         self.1.planned(plan);
     }
-    fn step(&self, step: &Step) {
+    fn step(&self, step: &RunStep) {
         self.0.step(step);
         self.1.step(step);
     }

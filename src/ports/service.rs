@@ -18,9 +18,7 @@ use crate::core::{
 pub struct AlertAnswer {
     /// Alertmanager's hash of its labels.
     pub fingerprint: String,
-    /// Its status.
     pub status: AlertStatus,
-    /// What was decided.
     #[serde(flatten)]
     pub decision: AlertDecision,
 }
@@ -30,33 +28,20 @@ pub struct AlertAnswer {
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum AlertDecision {
     /// A run was requested, and the request is in the journal.
-    Accepted {
-        /// Of which cluster.
-        cluster: String,
-        /// The run's number.
-        run: RunId,
-    },
+    Accepted { cluster: String, run: RunId },
     /// A run that serves this alert was requested before.
     Duplicate {
-        /// Of which cluster.
         cluster: String,
-        /// The run's number.
         run: RunId,
         /// Which rule says so.
         reason: Reason,
     },
     /// The alert no longer fires, and with it the last one behind a request that waited.
-    Cancelled {
-        /// Of which cluster.
-        cluster: String,
-        /// The run's number.
-        run: RunId,
-    },
+    Cancelled { cluster: String, run: RunId },
     /// Nothing is to be done.
     Ignored {
         /// Of which cluster, where one is concerned.
         cluster: Option<String>,
-        /// Why.
         reason: Reason,
     },
 }
@@ -76,24 +61,20 @@ impl AlertDecision {
 /// One configured cluster for the API and the status page.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClusterSummary {
-    /// Its name.
     pub name: String,
     /// `observe`, `approve` or `enforce`.
     pub mode: crate::core::policy::Mode,
-    /// The run under way.
     pub active_run: Option<RunId>,
     /// The run that waits for its turn.
     pub queued_run: Option<RunId>,
-    /// Why it waits.
-    pub waiting_for: Option<Told>,
+    pub waiting_for: Option<DescribedReason>,
     /// Runs are not taken before this time.
     pub cooldown_until: Option<jiff::Timestamp>,
-    /// A person paused it.
-    pub paused: Option<Told>,
+    pub paused: Option<DescribedReason>,
     /// Too many runs failed.
-    pub breaker: Option<Told>,
+    pub breaker: Option<DescribedReason>,
     /// Its members were found to hold different data.
-    pub hash_mismatch: Option<Told>,
+    pub hash_mismatch: Option<DescribedReason>,
     /// When the next maintenance window opens.
     pub next_window: Option<jiff::Timestamp>,
     /// Whether a maintenance window is open, or there are none.
@@ -113,7 +94,6 @@ pub struct ClusterSummary {
 /// Which replica acts on a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LockSummary {
-    /// This one.
     pub held: bool,
     /// Since when, if it is this one.
     pub term: Option<Term>,
@@ -125,15 +105,13 @@ pub struct LockSummary {
 
 /// A reason with its words, for programs and people.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Told {
-    /// For people.
+pub struct DescribedReason {
     pub message: String,
-    /// For programs.
     #[serde(flatten)]
     pub reason: Reason,
 }
 
-impl From<Reason> for Told {
+impl From<Reason> for DescribedReason {
     fn from(reason: Reason) -> Self {
         Self { message: reason.to_string(), reason }
     }
@@ -144,57 +122,41 @@ impl From<Reason> for Told {
 pub enum Command {
     /// No run begins, and one under way starts no new member.
     Pause {
-        /// Why.
         reason: String,
         /// For how long; until somebody resumes where absent.
         lasts: Option<Duration>,
     },
     /// Ends a pause and closes the breaker.
-    Resume {
-        /// Why.
-        reason: String,
-    },
+    Resume { reason: String },
     /// Asks for a run.
     Run,
     /// Withdraws the standing request. A run under way starts no new member.
-    Cancel {
-        /// Why.
-        reason: String,
-    },
+    Cancel { reason: String },
 }
 
 /// What came of an order.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Carried {
+pub enum CommandOutcome {
     /// It was carried out. With the number of the run that was asked for.
-    Here(Option<RunId>),
+    Done(Option<RunId>),
     /// The replica that holds the lock carried it out.
-    Elsewhere {
-        /// Its name.
-        holder: String,
-        /// Its answer.
-        answer: serde_json::Value,
-    },
+    Forwarded { holder: String, answer: serde_json::Value },
 }
 
 /// Why an order is not carried out.
 #[derive(Clone, Debug, Error)]
 pub enum CommandError {
-    /// No such cluster.
     #[error("there is no cluster {0:?}")]
     UnknownCluster(String),
-    /// No such run.
     #[error("there is no run {0}")]
     UnknownRun(RunId),
     /// The run does not wait.
     #[error("run {run} does not wait: it is {state}")]
     NotWaiting {
-        /// Its number.
         run: RunId,
         /// `under way`, or its outcome.
         state: &'static str,
     },
-    /// No request stands.
     #[error("cluster {0} has no standing request: there is nothing to cancel")]
     NothingToCancel(String),
     /// Something stands against it.
@@ -203,19 +165,14 @@ pub enum CommandError {
     /// The replica that holds the lock does not carry it out.
     #[error("replica {holder}, which holds the cluster's lock, says: {detail}")]
     Peer {
-        /// Which.
         holder: String,
         /// Its HTTP status.
         status: u16,
-        /// Its words.
         detail: String,
     },
     /// Nobody can be asked who holds the lock.
     #[error("this replica does not hold the cluster's lock, and the order could not be passed on: {detail}")]
-    NoHolder {
-        /// Why not.
-        detail: String,
-    },
+    NoHolder { detail: String },
     /// It cannot be written down.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -231,7 +188,6 @@ pub enum ScrapePage {
 }
 
 impl ScrapePage {
-    /// Both of them.
     pub const ALL: [Self; 2] = [Self::Metrics, Self::Probe];
 
     /// Its stable label for metrics.
@@ -270,7 +226,6 @@ pub enum ProbeRefusal {
     BadTarget {
         /// As it was written, or its beginning.
         target: String,
-        /// What is wrong with it.
         detail: String,
     },
     /// The configuration does not let it be dialled.
@@ -283,12 +238,7 @@ pub enum ProbeRefusal {
     },
     /// The module's own files cannot be used.
     #[error("module {module}: {detail}")]
-    Unusable {
-        /// Which.
-        module: String,
-        /// What is wrong.
-        detail: String,
-    },
+    Unusable { module: String, detail: String },
     /// As many others are being probed as there may be.
     #[error("as many clusters are being probed as may be at the same time")]
     Full,
@@ -337,7 +287,7 @@ pub trait Service: Overview {
         by: String,
         command: Command,
         forwarded: bool,
-    ) -> impl Future<Output = Result<Carried, CommandError>> + Send;
+    ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
 
     /// A person agrees to a run.
     fn approve(
@@ -345,7 +295,7 @@ pub trait Service: Overview {
         run: RunId,
         by: String,
         forwarded: bool,
-    ) -> impl Future<Output = Result<Carried, CommandError>> + Send;
+    ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
 
     /// Counts an answer to a webhook request, whatever it was.
     fn count_webhook(&self, code: u16);
@@ -356,13 +306,11 @@ pub trait Service: Overview {
     /// The configuration in use, without secrets.
     fn configuration(&self) -> serde_json::Value;
 
-    /// The configured clusters.
     fn clusters(&self) -> Vec<ClusterSummary>;
 
     /// The newest runs, newest first.
     fn runs(&self, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
 
-    /// One run.
     fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;
 
     /// Why the process cannot do its work now, if it cannot.

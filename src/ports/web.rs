@@ -24,7 +24,6 @@ pub const CIPHER_SUITES: [&str; 9] = [
 /// The groups for the key exchange that can be had, by Go's names.
 pub const CURVES: [&str; 4] = ["CurveP256", "CurveP384", "X25519", "X25519MLKEM768"];
 
-/// See the module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WebConfig {
     /// Plain HTTP where absent.
@@ -44,15 +43,12 @@ pub struct WebConfig {
 pub struct WebTls {
     /// The certificate chain.
     pub cert: Pem,
-    /// Its key.
     pub key: Pem,
     /// Who signs the clients' certificates.
     pub client_ca: Option<Pem>,
-    /// What clients must show.
     pub client_auth: ClientAuth,
     /// One of these must be among the names in a client's certificate, where there are any.
     pub client_allowed_sans: Vec<String>,
-    /// The oldest version.
     pub min_version: TlsVersion,
     /// The newest version, not older than the oldest.
     pub max_version: TlsVersion,
@@ -67,7 +63,6 @@ pub struct WebTls {
 /// Text in the PEM format: in the configuration itself, or in a file.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
-    /// This text.
     Inline(String),
     /// What the file holds, whenever it changes.
     File(PathBuf),
@@ -83,7 +78,6 @@ impl fmt::Debug for Pem {
     }
 }
 
-/// A bcrypt hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(pub String);
 
@@ -93,14 +87,12 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// What clients must show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// Nothing, and nothing is asked for.
     None,
     /// A certificate is asked for; none is fine, and so is any.
     Request,
-    /// Any certificate.
     RequireAny,
     /// None is fine, but one that is shown must be signed by the client CA.
     VerifyIfGiven,
@@ -140,7 +132,6 @@ pub struct RateLimit {
 
 /// Where the configuration comes from, again and again.
 pub trait WebSource: Send + Sync + 'static {
-    /// The file.
     fn path(&self) -> &Path;
 
     /// Reads and checks it, as it is now. The error is for people, one problem a line. May block.

@@ -137,12 +137,12 @@ pub struct Counters {
     lock_errors: Family<ClusterLabels, Counter>,
     config_read: Gauge,
     config_read_at: Gauge<f64, AtomicU64>,
-    seen: Mutex<BTreeMap<String, Seen>>,
+    cluster_series: Mutex<BTreeMap<String, ClusterSeries>>,
 }
 
 /// Which series a cluster has beyond those that every cluster has: a family does not tell.
 #[derive(Default)]
-struct Seen {
+struct ClusterSeries {
     decisions: BTreeSet<(&'static str, &'static str)>,
     gates: BTreeSet<String>,
 }
@@ -174,7 +174,7 @@ impl Counters {
             lock_errors: Family::default(),
             config_read: Gauge::default(),
             config_read_at: Gauge::default(),
-            seen: Mutex::default(),
+            cluster_series: Mutex::default(),
         };
         counters.register();
         for cluster in clusters {
@@ -257,7 +257,7 @@ impl Counters {
 
     /// The cluster is gone, and its series with it.
     pub fn forget_cluster(&self, cluster: &str) {
-        let seen = self.seen().remove(cluster).unwrap_or_default();
+        let cluster_series = self.cluster_series().remove(cluster).unwrap_or_default();
         let etcd_cluster = || cluster.to_owned();
         for trigger in Trigger::ALL {
             for outcome in Outcome::LABELS {
@@ -271,10 +271,10 @@ impl Counters {
         self.run_duration.remove(&ClusterLabels { etcd_cluster: etcd_cluster() });
         self.lock_transitions.remove(&ClusterLabels { etcd_cluster: etcd_cluster() });
         self.lock_errors.remove(&ClusterLabels { etcd_cluster: etcd_cluster() });
-        for (decision, reason) in seen.decisions {
+        for (decision, reason) in cluster_series.decisions {
             self.decisions.remove(&DecisionLabels { etcd_cluster: etcd_cluster(), decision, reason });
         }
-        for gate in seen.gates {
+        for gate in cluster_series.gates {
             let labels = GateLabels { etcd_cluster: etcd_cluster(), gate: gate.clone() };
             self.gate_passed.remove(&labels);
             self.gate_duration.remove(&labels);
@@ -288,12 +288,12 @@ impl Counters {
     }
 
     // A panic elsewhere while the lock was held leaves the sets whole.
-    fn seen(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
-        self.seen.lock()
+    fn cluster_series(&self) -> MutexGuard<'_, BTreeMap<String, ClusterSeries>> {
+        self.cluster_series.lock()
     }
 
     fn decide(&self, cluster: &str, decision: &'static str, reason: &'static str) {
-        self.seen().entry(cluster.to_owned()).or_default().decisions.insert((decision, reason));
+        self.cluster_series().entry(cluster.to_owned()).or_default().decisions.insert((decision, reason));
         self.decisions.get_or_create(&DecisionLabels { etcd_cluster: cluster.to_owned(), decision, reason }).inc();
     }
 
@@ -330,7 +330,7 @@ impl Counters {
     /// Counters at 0 for a cluster's gates, at the moments that they have.
     pub fn expect_gates<'a>(&self, cluster: &str, gates: impl IntoIterator<Item = &'a GateRule>) {
         for gate in gates {
-            self.seen().entry(cluster.to_owned()).or_default().gates.insert(gate.name.clone());
+            self.cluster_series().entry(cluster.to_owned()).or_default().gates.insert(gate.name.clone());
             for (moment, result) in
                 gate.when.iter().flat_map(|moment| GateResult::LABELS.map(|result| (moment, result)))
             {
@@ -353,7 +353,6 @@ impl Counters {
         self.web_config_read.set(i64::from(taken));
     }
 
-    /// A gate was checked.
     pub fn gate(&self, cluster: &str, result: &GateResult) {
         let (moment, label) = (result.moment.label(), result.label());
         let labels = GateLabels { etcd_cluster: cluster.to_owned(), gate: result.gate.clone() };
@@ -363,7 +362,6 @@ impl Counters {
         self.gate_checks.get_or_create(&CheckLabels { etcd_cluster, gate, moment, result: label }).inc();
     }
 
-    /// The attempt on a member ended.
     pub fn member_ended(&self, cluster: &str, result: &MemberResult) {
         let labels = ResultLabels { etcd_cluster: cluster.to_owned(), result: result.label() };
         self.defrags.get_or_create(&labels).inc();
@@ -395,7 +393,6 @@ impl Counters {
         self.lock_errors.get_or_create(&labels).inc_by(u64::from(failed));
     }
 
-    /// Counts notifications.
     pub fn notifications(&self) -> NotificationCounter {
         self.notifications.clone()
     }

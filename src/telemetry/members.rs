@@ -15,7 +15,6 @@ use crate::core::{
 /// The last attempt on a member, as the journal or this process knows it.
 #[derive(Clone, Debug)]
 pub struct LastDefrag {
-    /// When it ended.
     pub at: Timestamp,
     /// What came of it.
     pub result: MemberResult,
@@ -24,7 +23,6 @@ pub struct LastDefrag {
 /// One member at one moment.
 #[derive(Clone, Debug)]
 pub struct MemberSample {
-    /// What was observed.
     pub facts: MemberFacts,
     /// Whether all voters that answered call it their leader.
     pub is_leader: bool,
@@ -66,19 +64,16 @@ pub struct AdmissionSample {
 #[expect(clippy::struct_excessive_bools, reason = "each is a metric of its own")]
 #[derive(Clone, Debug)]
 pub struct ClusterSample {
-    /// Its name in the configuration.
     pub cluster: String,
     /// Whether an endpoint gave the member list.
     pub up: bool,
     /// Whether all voters that answered agree on a leader.
     pub has_leader: bool,
-    /// How many members vote.
     pub voters: usize,
     /// How many do not.
     pub learners: usize,
     /// Its runs and requests; `None` for a cluster that is only measured.
     pub admission: Option<AdmissionSample>,
-    /// Its members.
     pub members: Vec<MemberSample>,
     /// Why no endpoint gave the member list.
     pub error: Option<UnknownKind>,
@@ -289,7 +284,6 @@ pub struct MemberCollector {
 }
 
 impl MemberCollector {
-    /// Of these clusters.
     pub fn new(clusters: Vec<ClusterSample>) -> Self {
         Self { clusters }
     }

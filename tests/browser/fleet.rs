@@ -45,7 +45,7 @@ async fn a_large_fleet_is_read_in_pages_with_trouble_first() {
     browser.wait_for("1 of 150 clusters", MINUTE).await.unwrap();
     assert_eq!(count(&browser, "#fleet article").await, 1, "one cluster is shown with its members");
     browser.wait_for("no endpoint answers", MINUTE).await.unwrap();
-    browser.open(&format!("{}/?state=fine&page=99", defragd.url())).await.unwrap();
+    browser.open(&format!("{}/?state=healthy&page=99", defragd.url())).await.unwrap();
     browser.wait_for("No cluster is like that.", MINUTE).await.unwrap();
     assert_no_complaints(&browser).await;
 }

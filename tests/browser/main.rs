@@ -3,7 +3,7 @@
 //!
 //! Needs `make tools-browser`; without it every test says SKIPPED. Screenshots are in `target/browser/`.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod actions;
 mod fleet;

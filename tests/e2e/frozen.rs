@@ -172,7 +172,7 @@ async fn killed_in_its_defrag(version: EtcdVersion) {
     }
     assert_eq!(received(&rig.cluster), [1, 1, 1], "the dead one was not tried again");
     let metrics = defragd.metrics().await.unwrap();
-    let skipped = metrics.count("defragd_decisions_total", &[("decision", "skip"), ("reason", "needs_person")]);
+    let skipped = metrics.count("defragd_decisions_total", &[("decision", "skip"), ("reason", "needs_operator")]);
     assert_eq!(skipped, Some(1));
     faults::resume(&defragd).await;
     let run = faults::fires_again(&defragd, 3).await;

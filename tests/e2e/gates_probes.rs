@@ -7,7 +7,7 @@ use defragd::{
     app::gates::gates,
     config::{GateSettings, Settings, gates::CheckSettings, raw},
     core::{expect::Samples, gate::Moment},
-    ports::gate::{Gate, Occasion, Reading},
+    ports::gate::{CheckContext, Gate, Reading},
 };
 use serde_json::json;
 use testkit::{Alertmanager, Prometheus, Tools, until};
@@ -24,7 +24,7 @@ fn configured(list: &str) -> Vec<Gate> {
 }
 
 async fn check(gate: &Gate) -> Reading {
-    tokio::time::timeout(gate.limit, gate.probe.check(Occasion { moment: Moment::Before, baseline: None }))
+    tokio::time::timeout(gate.limit, gate.probe.check(CheckContext { moment: Moment::Before, baseline: None }))
         .await
         .unwrap_or_else(|_| panic!("{gate:?} took longer than its limit"))
 }

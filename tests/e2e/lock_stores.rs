@@ -11,7 +11,7 @@ use defragd::{
         etcd::{EtcdCluster as Etcd, Sources},
         lock::{EtcdLock, EtcdLockSettings, KubernetesLock, KubernetesLockSettings},
     },
-    core::lock::{Holder, Standing, Term},
+    core::lock::{Holder, LockAnswer, Term},
     ports::lock::LockStore,
 };
 use serde_json::json;
@@ -42,19 +42,19 @@ fn replica_at(endpoints: Vec<String>, name: &str) -> EtcdLock {
 }
 
 async fn term(store: &dyn LockStore) -> Term {
-    match store.stand().await.unwrap() {
-        Standing::Held { term, ttl } => {
+    match store.renew_candidacy().await.unwrap() {
+        LockAnswer::Held { term, ttl } => {
             assert_eq!(ttl, TTL);
             term
         }
-        Standing::Elsewhere { holder } => panic!("{holder:?} holds it"),
+        LockAnswer::Elsewhere { holder } => panic!("{holder:?} holds it"),
     }
 }
 
 async fn holder(store: &dyn LockStore) -> Holder {
-    match store.stand().await.unwrap() {
-        Standing::Held { term, .. } => panic!("it holds it under term {term}"),
-        Standing::Elsewhere { holder } => holder,
+    match store.renew_candidacy().await.unwrap() {
+        LockAnswer::Held { term, .. } => panic!("it holds it under term {term}"),
+        LockAnswer::Elsewhere { holder } => holder,
     }
 }
 
@@ -62,8 +62,8 @@ async fn holder(store: &dyn LockStore) -> Holder {
 async fn taken_over(second: &dyn LockStore) -> Duration {
     let since = Instant::now();
     until("the takeover", MINUTE, || async {
-        match second.stand().await {
-            Ok(Standing::Held { .. }) => Ok(()),
+        match second.renew_candidacy().await {
+            Ok(LockAnswer::Held { .. }) => Ok(()),
             other => anyhow::bail!("{other:?}"),
         }
     })
@@ -106,11 +106,11 @@ async fn oldest(version: EtcdVersion) {
     assert_eq!(term(&one).await, first, "a renewal is no new term");
 
     // Only the lock holder may write the note, and every replica may read it.
-    assert_eq!(two.left().await.unwrap(), None);
-    one.leave(first, "paused").await.unwrap();
-    assert!(two.leave(first, "forged").await.is_err());
-    assert!(one.leave(Term(first.0 + 1), "of another term").await.is_err());
-    assert_eq!(two.left().await.unwrap().as_deref(), Some("paused"));
+    assert_eq!(two.read_note().await.unwrap(), None);
+    one.write_note(first, "paused").await.unwrap();
+    assert!(two.write_note(first, "forged").await.is_err());
+    assert!(one.write_note(Term(first.0 + 1), "of another term").await.is_err());
+    assert_eq!(two.read_note().await.unwrap().as_deref(), Some("paused"));
 
     // An orderly end: at once.
     one.release().await;
@@ -118,7 +118,7 @@ async fn oldest(version: EtcdVersion) {
     assert!(second > first);
     assert_eq!(holder(&three).await, me("two"));
     assert_eq!(holder(&one).await, me("two"), "it stands anew, behind the others");
-    assert!(one.leave(first, "of a holder that was").await.is_err());
+    assert!(one.write_note(first, "of a holder that was").await.is_err());
 
     // Deleting the holder's key by hand takes the lock away, and the holder notices at its next renewal.
     let mut client = cluster.client(0).await.unwrap();
@@ -126,14 +126,14 @@ async fn oldest(version: EtcdVersion) {
     let keys: Vec<_> = keys.unwrap().kvs().iter().map(|kv| (kv.create_revision(), kv.key().to_vec())).collect();
     let (_, oldest) = keys.iter().min().unwrap();
     client.delete(oldest.clone(), None).await.unwrap();
-    assert!(two.stand().await.is_err());
+    assert!(two.renew_candidacy().await.is_err());
     let third = term(&three).await;
     assert_eq!(holder(&two).await, me("three"));
 
     // Without space: renewals, takeovers and releases still work; new candidates are refused.
     exhaust_quota(&cluster, 4 * MIB).await.unwrap();
     assert_eq!(term(&three).await, third);
-    assert!(three.leave(third, "under NOSPACE").await.is_err());
+    assert!(three.write_note(third, "under NOSPACE").await.is_err());
     assert_eq!(holder(&replica(&cluster, "four")).await, me("three"), "it cannot stand, and knows who holds");
     // A replica that is gone: its lease ends.
     let mut row = vec![one, two];
@@ -142,7 +142,7 @@ async fn oldest(version: EtcdVersion) {
         let since = Instant::now();
         until("the takeover", MINUTE, || async {
             for store in &row {
-                if let Ok(Standing::Held { .. }) = store.stand().await {
+                if let Ok(LockAnswer::Held { .. }) = store.renew_candidacy().await {
                     return Ok(());
                 }
             }
@@ -234,20 +234,20 @@ async fn a_lease_of_kubernetes_is_held_by_one_given_up_and_taken_over() {
         })
     };
     let [one, two] = ["one", "two"].map(replica);
-    let denied = one.stand().await.unwrap_err();
+    let denied = one.renew_candidacy().await.unwrap_err();
     assert!(denied.detail.contains("403"), "{denied:?}");
     grant_leases(&api).await;
     until("the permission to be known", MINUTE, || async {
-        one.stand().await.map(drop).map_err(|unknown| anyhow::anyhow!("{}", unknown.detail))
+        one.renew_candidacy().await.map(drop).map_err(|unknown| anyhow::anyhow!("{}", unknown.detail))
     })
     .await
     .unwrap();
 
     let first = term(&one).await;
     assert_eq!(holder(&two).await, me("one"));
-    one.leave(first, "paused").await.unwrap();
-    assert!(two.leave(first, "forged").await.is_err());
-    assert_eq!(two.left().await.unwrap().as_deref(), Some("paused"));
+    one.write_note(first, "paused").await.unwrap();
+    assert!(two.write_note(first, "forged").await.is_err());
+    assert_eq!(two.read_note().await.unwrap().as_deref(), Some("paused"));
     assert_eq!(term(&one).await, first);
 
     let one = Arc::new(one);

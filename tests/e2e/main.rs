@@ -3,7 +3,7 @@
 //!
 //! Needs the tools that `tests/testkit/tools` installs; `make test` does both.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod alerts;
 mod auth;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use defragd::{
     adapters::gates::kubernetes::{PodsProbe, PodsSettings},
     core::gate::Moment,
-    ports::gate::{GateProbe, Occasion, Reading},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -90,7 +90,7 @@ fn container(ready: bool, state: &Value, restarts: u32) -> Value {
 }
 
 async fn check(probe: &PodsProbe, moment: Moment, baseline: Option<&Value>) -> Reading {
-    probe.check(Occasion { moment, baseline }).await
+    probe.check(CheckContext { moment, baseline }).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

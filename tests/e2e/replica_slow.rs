@@ -25,7 +25,7 @@ const HELD: Duration = TTL.saturating_add(Duration::from_secs(6));
 
 /// Served by this replica or the other one.
 fn is_served(ended: &Value) -> bool {
-    ended["reason"]["code"] == "handed_over" || ended["outcome"] == "succeeded" || ended["outcome"] == "nothing_to_do"
+    ended["reason"]["code"] == "forwarded" || ended["outcome"] == "succeeded" || ended["outcome"] == "nothing_to_do"
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -120,7 +120,7 @@ async fn an_alert_at_the_follower_is_a_run_of_the_holder_and_a_killed_holder_is_
     let ended = two.ended(run).await;
     assert_eq!(
         (&ended["outcome"], &ended["reason"]["code"], &ended["reason"]["holder"]),
-        (&json!("stopped"), &json!("handed_over"), &json!("one")),
+        (&json!("stopped"), &json!("forwarded"), &json!("one")),
         "{ended}"
     );
     let served = one.ended(ended["reason"]["run"].as_i64().unwrap()).await;

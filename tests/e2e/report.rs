@@ -18,14 +18,14 @@ pub(crate) const DAYS: i64 = 35;
 type Line<'a> = (&'a str, &'a str, Box<dyn Fn(f64) -> f64 + 'a>, f64, f64);
 
 /// A cluster's history in OpenMetrics, a metric after the other.
-pub(crate) struct Past {
+pub(crate) struct SyntheticHistory {
     end: i64,
     /// Between two samples.
     every: i64,
     lines: Vec<(String, String)>,
 }
 
-impl Past {
+impl SyntheticHistory {
     fn new(end: i64) -> Self {
         Self { end, every: STEP, lines: Vec::new() }
     }
@@ -96,8 +96,8 @@ fn file(in_use: f64, day: f64) -> f64 {
 /// What is true of the cluster `busy`, in MiB and MiB a day.
 const BUSY: (f64, f64, f64) = (700.0, 24.0, 4_096.0);
 
-fn history(end: i64) -> Past {
-    let mut past = Past::new(end);
+fn history(end: i64) -> SyntheticHistory {
+    let mut past = SyntheticHistory::new(end);
     let never = 99.0..99.0;
     // All at once: defragmentations, a quota that was doubled, a member that was replaced, four days without data.
     let (base, per_day, quota) = BUSY;
@@ -140,7 +140,7 @@ impl Asked {
         Self::of(history).await
     }
 
-    async fn of(past: impl FnOnce(i64) -> Past) -> Self {
+    async fn of(past: impl FnOnce(i64) -> SyntheticHistory) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::now().as_second();
         let end = now - now.rem_euclid(3_600);
@@ -203,7 +203,7 @@ async fn days_to_quota_are_within_5_percent_of_the_truth_and_what_does_not_grow_
         assert_eq!(compacted["steps"].as_array().unwrap().len(), 1, "{compacted:#}");
 
         for name in ["flat", "shrinking"] {
-            assert_eq!(cluster(&report, name)["outlook"], "stable", "{:#}", cluster(&report, name));
+            assert_eq!(cluster(&report, name)["forecast"], "stable", "{:#}", cluster(&report, name));
         }
     }
 }
@@ -213,7 +213,7 @@ async fn samples_that_are_sparse_are_no_gaps() {
     // Every 50 minutes and a step of an hour: most steps have none within Prometheus' own five minutes. And every
     // four hours: most steps have none at all.
     for every in [3_000, 14_400] {
-        let asked = Asked::of(|end| Past::sparse(end, every)).await;
+        let asked = Asked::of(|end| SyntheticHistory::sparse(end, every)).await;
         let report: Value = serde_json::from_str(&asked.good(&["-o", "json", "--step=1h"]).await).unwrap();
         let busy = cluster(&report, "busy");
         assert_eq!(busy["gaps"]["count"], 0, "every {every} s: {:#}", busy["gaps"]);

@@ -15,7 +15,7 @@ use testkit::{GuardedPrometheus, Pki, Tools};
 
 use crate::{
     gated::said,
-    report::{DAY, DAYS, Past},
+    report::{DAY, DAYS, SyntheticHistory},
     rig::binary,
     site::{Answer, Site},
 };
@@ -23,13 +23,13 @@ use crate::{
 const PASSWORD: &str = "correct-horse-battery";
 const ANOTHER: &str = "wrong-horse-battery";
 
-struct Desk {
+struct ReportSetup {
     url: String,
     end: i64,
     dir: TempDir,
 }
 
-impl Desk {
+impl ReportSetup {
     fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -57,10 +57,10 @@ async fn a_prometheus_with_mutual_tls_and_a_password_is_read_and_what_is_wrong_i
     let (pki, others) = (Pki::create(&dir.path().join("pki")), Pki::create(&dir.path().join("others")));
     let (pki, others) = (pki.unwrap(), others.unwrap());
     let user = ("ann", PASSWORD, &*bcrypt::hash(PASSWORD, 4).unwrap());
-    let past = Past::sparse(end, 3_600).text();
+    let past = SyntheticHistory::sparse(end, 3_600).text();
     let log = dir.path().join("log");
     let prometheus = GuardedPrometheus::start(&Tools::find().unwrap(), &past, &pki, user, &log).await.unwrap();
-    let desk = Desk { url: prometheus.url().to_owned(), end, dir };
+    let desk = ReportSetup { url: prometheus.url().to_owned(), end, dir };
     let (password, another) = (desk.file("password", PASSWORD), desk.file("another", ANOTHER));
     let (ca, client) = (("ca-file", pki.ca()), pki.client());
     let (cert, key) = (("cert-file", &*client.cert), ("key-file", &*client.key));
@@ -109,7 +109,7 @@ async fn a_token_is_sent_and_progress_is_shown_during_a_long_answer() {
         Answer::new(200, json!({"status": "success", "data": data}).to_string())
     };
     let site = Site::start(&dir.path().join("pki"), answer).await;
-    let desk = Desk { url: site.url.clone(), end, dir };
+    let desk = ReportSetup { url: site.url.clone(), end, dir };
     let token = desk.file("token", "let-me-in\n");
     let ca = ("ca-file", site.pki.ca());
     let refused = desk.report(&desk.url, &[ca], &[]).await;

@@ -409,7 +409,7 @@ async fn row_14_a_request_that_the_holder_does_not_take_says_so_and_is_handed_ov
 
     std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
     let ended = two.ended(run).await;
-    assert_eq!(ended["reason"]["code"], "handed_over", "{ended}");
+    assert_eq!(ended["reason"]["code"], "forwarded", "{ended}");
     assert_eq!(one.ended(1).await["outcome"], "succeeded");
     assert_eq!(received(&rig.cluster), [1, 1, 1]);
 }

@@ -7,7 +7,7 @@ use defragd::{
     app::gates::gates,
     config::{Settings, Source},
     core::gate::Moment,
-    ports::gate::{Gate, Occasion},
+    ports::gate::{CheckContext, Gate},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -99,7 +99,8 @@ impl Oracle {
         *self.body.lock().unwrap() = bytes.to_vec();
         let mut verdicts = Vec::new();
         for gate in &self.gates {
-            let reading = self.runtime.block_on(gate.probe.check(Occasion { moment: Moment::Before, baseline: None }));
+            let reading =
+                self.runtime.block_on(gate.probe.check(CheckContext { moment: Moment::Before, baseline: None }));
             let evidence = serde_json::to_string(&reading.evidence).map_err(|error| error.to_string())?;
             if reading.detail.len() > 5_000 || evidence.len() > 20_000 || reading.detail.contains('\n') {
                 return Err(format!("{} bytes of evidence, and says {:?}", evidence.len(), reading.detail));

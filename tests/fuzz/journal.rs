@@ -9,8 +9,8 @@ use defragd::{
         cluster::MemberId,
         gate::{GateKind, GateResult, Moment, OnFailure},
         history::{
-            AlertKey, Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, Record, Request, RunId, RunView,
-            Sizes, Step, Trigger,
+            AlertKey, Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, Record, Request, RunId, RunStep,
+            RunView, Sizes, Trigger,
         },
         lock::Term,
         order::Order,
@@ -89,7 +89,7 @@ fn entries() -> Vec<Entry> {
         Entry::Cancelled(Cancellation { by: "ann".to_owned(), reason: String::new() }),
         Entry::Started { mode: Mode::Enforce, term: Some(Term(7)) },
         Entry::Gate(gate),
-        Entry::Step(Step::Compact { revision: u64::MAX }),
+        Entry::Step(RunStep::Compact { revision: u64::MAX }),
         Entry::Intent(intent()),
         Entry::Result(MemberResult {
             intent: intent(),
@@ -118,7 +118,7 @@ fn lines(bytes: &[u8]) -> Vec<String> {
 
 fn look(views: &[RunView]) {
     for view in views {
-        let _ = (view.reclaimed(), view.touched_a_member(), view.baselines(), view.standing_alerts().count());
+        let _ = (view.reclaimed(), view.touched_a_member(), view.baselines(), view.open_alerts().count());
         for member in &view.members {
             let _ = (member.label(), member.reclaimed());
         }

@@ -5,7 +5,7 @@
 //! `make fuzz` runs more cases (`FUZZ_CASES`, of each target). A case that fails is shrunk, written to
 //! `tests/fuzz/found/TARGET/`, and tried first in every later run: commit it with the fix.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod answers;
 mod config;

@@ -58,9 +58,9 @@ pub trait Lab: Sync {
 
 /// What was seen, in order, one sentence each.
 #[derive(Default)]
-pub struct Seen(pub Vec<String>);
+pub struct Transcript(pub Vec<String>);
 
-impl Seen {
+impl Transcript {
     pub fn note(&mut self, what: &str, how: impl ToString) {
         self.0.push(format!("{what}: {}", how.to_string()));
     }

@@ -6,7 +6,7 @@
 //!
 //! Not here, because they need root and namespaces: partitions and full disks (`tests/e2e`).
 
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking")]
 #![allow(clippy::struct_excessive_bools, clippy::needless_pass_by_value, reason = "a model's state is many flags")]
 #![allow(clippy::unchecked_time_subtraction, reason = "virtual time does not go back")]
 

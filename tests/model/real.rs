@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    lab::{Lab, Seen},
+    lab::{Lab, Transcript},
     scenarios::Scenario,
 };
 
@@ -44,7 +44,7 @@ pub async fn play(line: EtcdVersion, scenario: Scenario) -> (String, Vec<String>
     let version = cluster.status(0).await.unwrap().version;
     let lab =
         Real { etcd: adapter(cluster.endpoints()), tools, cluster, held: Mutex::default(), learner: Mutex::default() };
-    let mut seen = Seen::default();
+    let mut seen = Transcript::default();
     Box::pin(scenario.play(&lab, &mut seen)).await;
     (version, seen.0)
 }

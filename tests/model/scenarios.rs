@@ -8,7 +8,9 @@ use defragd::{
 };
 use tokio::time::sleep;
 
-use crate::lab::{Lab, PATIENCE, Roles, Seen, asked, comes, end, kind, roles, status, until, until_in_flight, voters};
+use crate::lab::{
+    Lab, PATIENCE, Roles, Transcript, asked, comes, end, kind, roles, status, until, until_in_flight, voters,
+};
 
 /// What is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,7 @@ impl Scenario {
         self == Self::NoSpace
     }
 
-    pub async fn play<L: Lab>(self, lab: &L, seen: &mut Seen) {
+    pub async fn play<L: Lab>(self, lab: &L, seen: &mut Transcript) {
         match self {
             Self::Healthy => Box::pin(healthy(lab, seen)).await,
             Self::Follower => Box::pin(follower(lab, seen)).await,
@@ -79,7 +81,7 @@ impl Scenario {
     }
 }
 
-async fn healthy<L: Lab>(lab: &L, seen: &mut Seen) {
+async fn healthy<L: Lab>(lab: &L, seen: &mut Transcript) {
     let etcd = lab.etcd();
     let all = voters(lab).await;
     let Roles { leader, followers, .. } = roles(lab, &all).await;
@@ -102,7 +104,7 @@ async fn healthy<L: Lab>(lab: &L, seen: &mut Seen) {
 }
 
 /// Everything that does not change anything, through one member and at the same time.
-async fn probe<L: Lab>(lab: &L, member: &Member, role: &str, seen: &mut Seen) {
+async fn probe<L: Lab>(lab: &L, member: &Member, role: &str, seen: &mut Transcript) {
     let (etcd, alone) = (lab.etcd(), lab.with_endpoint(member));
     let (members, status, read, gauges, alarms) = tokio::join!(
         asked(alone.members()),
@@ -118,7 +120,7 @@ async fn probe<L: Lab>(lab: &L, member: &Member, role: &str, seen: &mut Seen) {
     seen.note(&format!("alarms through {role}"), kind(&alarms));
 }
 
-async fn follower<L: Lab>(lab: &L, seen: &mut Seen) {
+async fn follower<L: Lab>(lab: &L, seen: &mut Transcript) {
     lab.fragment().await;
     let etcd = lab.etcd();
     let all = voters(lab).await;
@@ -173,7 +175,7 @@ async fn in_flight<L: Lab>(lab: &L, member: &Member) -> String {
     format!("{:?}", asked(lab.etcd().gauges(member, Visit::Repeated)).await.unwrap().defrag_in_flight)
 }
 
-async fn leader<L: Lab>(lab: &L, seen: &mut Seen) {
+async fn leader<L: Lab>(lab: &L, seen: &mut Transcript) {
     lab.fragment().await;
     let all = voters(lab).await;
     let Roles { leader, followers, term } = roles(lab, &all).await;
@@ -190,7 +192,7 @@ async fn leader<L: Lab>(lab: &L, seen: &mut Seen) {
     seen.note("the leader is the same, in the same term", now.leader.id == leader.id && now.term == term);
 }
 
-async fn transfer<L: Lab>(lab: &L, seen: &mut Seen) {
+async fn transfer<L: Lab>(lab: &L, seen: &mut Transcript) {
     let etcd = lab.etcd();
     let all = voters(lab).await;
     let before = roles(lab, &all).await;
@@ -221,7 +223,7 @@ async fn transfer<L: Lab>(lab: &L, seen: &mut Seen) {
     seen.note("the leader is the same", roles(lab, &left).await.leader.id == other.id);
 }
 
-async fn learner<L: Lab>(lab: &L, seen: &mut Seen) {
+async fn learner<L: Lab>(lab: &L, seen: &mut Transcript) {
     lab.add_learner().await;
     let etcd = lab.etcd();
     let all = voters(lab).await;
@@ -238,7 +240,7 @@ async fn learner<L: Lab>(lab: &L, seen: &mut Seen) {
     Box::pin(probe(lab, &followers[0], "a follower beside it", seen)).await;
 }
 
-async fn compaction<L: Lab>(lab: &L, seen: &mut Seen) {
+async fn compaction<L: Lab>(lab: &L, seen: &mut Transcript) {
     lab.make_history().await;
     let etcd = lab.etcd();
     let all = voters(lab).await;
@@ -266,7 +268,7 @@ async fn compaction<L: Lab>(lab: &L, seen: &mut Seen) {
     seen.note("writes are taken", lab.write(via).await);
 }
 
-async fn no_space<L: Lab>(lab: &L, seen: &mut Seen) {
+async fn no_space<L: Lab>(lab: &L, seen: &mut Transcript) {
     lab.exhaust_quota().await;
     let etcd = lab.etcd();
     let all = voters(lab).await;
@@ -274,7 +276,7 @@ async fn no_space<L: Lab>(lab: &L, seen: &mut Seen) {
     let via = &followers[0];
     armed(lab, via, seen).await;
     for member in &all {
-        let reported: Vec<_> = status(lab, member).await.told_alarms().map(|alarm| alarm.kind).collect();
+        let reported: Vec<_> = status(lab, member).await.reported_alarms().map(|alarm| alarm.kind).collect();
         seen.note(&format!("Status of {} reports it", member.name), reported.contains(&AlarmKind::NoSpace));
     }
     seen.note("writes are taken", lab.write(via).await);
@@ -308,7 +310,7 @@ fn role(member: &Member, leader: &Member) -> &'static str {
     if member.id == leader.id { "the leader" } else { "a follower" }
 }
 
-async fn armed<L: Lab>(lab: &L, via: &Member, seen: &mut Seen) {
+async fn armed<L: Lab>(lab: &L, via: &Member, seen: &mut Transcript) {
     let alarms = asked(lab.etcd().alarms(via)).await.unwrap();
     let armed = |kind: AlarmKind| alarms.iter().any(|alarm| alarm.kind == kind);
     let named = alarms.iter().all(|alarm| alarm.member.is_some());
@@ -316,7 +318,7 @@ async fn armed<L: Lab>(lab: &L, via: &Member, seen: &mut Seen) {
     seen.note("armed", format!("NOSPACE {no_space}, CORRUPT {corrupt}, each names a member {named}"));
 }
 
-async fn disarm_all<L: Lab>(lab: &L, via: &Member, seen: &mut Seen) {
+async fn disarm_all<L: Lab>(lab: &L, via: &Member, seen: &mut Transcript) {
     let etcd = lab.etcd();
     let mut all_taken = true;
     for alarm in asked(etcd.alarms(via)).await.unwrap() {
@@ -325,7 +327,7 @@ async fn disarm_all<L: Lab>(lab: &L, via: &Member, seen: &mut Seen) {
     seen.note("every alarm is disarmed without an error", all_taken);
 }
 
-async fn corrupt<L: Lab>(lab: &L, seen: &mut Seen) {
+async fn corrupt<L: Lab>(lab: &L, seen: &mut Transcript) {
     lab.make_history().await;
     let etcd = lab.etcd();
     let all = voters(lab).await;
@@ -347,7 +349,7 @@ async fn corrupt<L: Lab>(lab: &L, seen: &mut Seen) {
     seen.note("writes are taken when it is disarmed", lab.write(via).await);
 }
 
-async fn killed<L: Lab>(lab: &L, seen: &mut Seen) {
+async fn killed<L: Lab>(lab: &L, seen: &mut Transcript) {
     let etcd = lab.etcd();
     let all = voters(lab).await;
     let before = roles(lab, &all).await;
@@ -391,7 +393,7 @@ async fn killed<L: Lab>(lab: &L, seen: &mut Seen) {
     seen.note("the others have another leader, in a later term", after.term > now.term);
 }
 
-async fn killed_at_work<L: Lab>(lab: &L, seen: &mut Seen) {
+async fn killed_at_work<L: Lab>(lab: &L, seen: &mut Transcript) {
     lab.fragment().await;
     let etcd = lab.etcd();
     let all = voters(lab).await;
@@ -423,7 +425,7 @@ async fn killed_at_work<L: Lab>(lab: &L, seen: &mut Seen) {
     seen.note("its file has shrunk to what is in use", after.db_size.0 < before.db_size_in_use.0 * 13 / 10);
 }
 
-async fn frozen<L: Lab>(lab: &L, seen: &mut Seen) {
+async fn frozen<L: Lab>(lab: &L, seen: &mut Transcript) {
     lab.fragment().await;
     let etcd = lab.etcd();
     let all = voters(lab).await;

@@ -14,7 +14,7 @@ use tokio::{task::JoinHandle, time::sleep};
 use crate::{
     faults::{Fault, Schedule, Seedling},
     invariants::Watch,
-    lab::{Lab, Seen},
+    lab::{Lab, Transcript},
     model::{JobState, SimEtcd, World},
     scenarios::Scenario,
     sim::Sim,
@@ -34,7 +34,7 @@ pub async fn play(version: String, scenario: Scenario, seed: u64) -> Vec<String>
         runtime.block_on(async {
             let sim = Sim::new(World::new(schedule(version, seed), Watch::new(false)));
             let moving = tokio::spawn(Arc::clone(&sim).run());
-            let mut seen = Seen::default();
+            let mut seen = Transcript::default();
             Box::pin(scenario.play(&Simulated { sim }, &mut seen)).await;
             moving.abort();
             seen.0

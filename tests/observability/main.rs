@@ -4,7 +4,7 @@
 //! Tests that need a running defragd are elsewhere: `tests/e2e/dashboards.rs` runs every query on a real Prometheus,
 //! `tests/e2e/exposition.rs` checks that every metric exists.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 

@@ -131,7 +131,7 @@ pub fn may_end_so(world: &World, outcome: &Outcome) -> bool {
     let (Outcome::Refused { reason } | Outcome::Failed { reason }) = outcome else { return false };
     match reason {
         // An operator must act on a quota that is unknown or too small.
-        Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } | Reason::NeedsPerson { .. } => true,
+        Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } | Reason::NeedsOperator { .. } => true,
         // It is unknown whether it is still at its last one.
         Reason::DefragUnknown { .. } => {
             world.current().into_iter().any(|node| world.nodes[node].non_blocking() && !world.nodes[node].has_page)

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use defragd::{
     core::gate::{GateKind, GateResult, GateRule, Moment, OnFailure},
-    ports::gate::{Gate, GateProbe, Occasion, Reading},
+    ports::gate::{CheckContext, Gate, GateProbe, Reading},
 };
 use futures_util::future::BoxFuture;
 use tokio::time::sleep;
@@ -61,7 +61,7 @@ struct SimGate {
 }
 
 impl GateProbe for SimGate {
-    fn check<'a>(&'a self, _occasion: Occasion<'a>) -> BoxFuture<'a, Reading> {
+    fn check<'a>(&'a self, _occasion: CheckContext<'a>) -> BoxFuture<'a, Reading> {
         Box::pin(async move {
             let takes = {
                 let mut world = self.sim.world();
@@ -82,14 +82,14 @@ impl GateProbe for SimGate {
 
 /// The results of a run's gates, according to its journal.
 #[derive(Clone, Debug, Default)]
-pub struct Said {
+pub struct GateRecord {
     /// Since the start of the process and the last member, a check let the run pass.
     passed: bool,
     /// A check required the run to end.
     stopped: bool,
 }
 
-impl Said {
+impl GateRecord {
     pub fn on_start(&mut self) {
         self.passed = false;
     }
@@ -109,7 +109,7 @@ impl Said {
 
 impl World {
     /// When something is sent.
-    pub fn check_gates(&mut self, said: &Said, what: &str) {
+    pub fn check_gates(&mut self, said: &GateRecord, what: &str) {
         if self.schedule.gate.is_some() && (!said.passed || said.stopped) {
             self.violate("gates", format!("{what} though the gates have not let the run pass: {said:?}"));
         }

@@ -24,11 +24,11 @@ use jiff::Timestamp;
 
 use crate::{
     faults::wants,
-    gates::Said,
+    gates::GateRecord,
     journal::wall_clock,
     model::{JobState, World},
     policy::{Orders, STILL_SENT},
-    seen::Seen,
+    seen::Deliveries,
     succession::Succession,
 };
 
@@ -71,7 +71,7 @@ pub struct RunLog {
     sent: bool,
     failed: bool,
     journal_failed: bool,
-    gates: Said,
+    gates: GateRecord,
     /// A Defragment of this run has had no good answer (yet).
     unanswered: bool,
     /// The members' data was compared since the last of them was defragmented.
@@ -113,7 +113,7 @@ pub struct Watch {
 /// What is remembered of one replica.
 #[derive(Debug, Default)]
 pub struct Own {
-    pub seen: Seen,
+    pub seen: Deliveries,
     pub runs: BTreeMap<i64, RunLog>,
     /// Since when no new member may be started in this life.
     pub stop_asked: Option<Duration>,
@@ -239,7 +239,7 @@ impl World {
     // ---- what defragd could know ----
 
     pub fn forget_observation(&mut self) {
-        self.watch.seen = Seen { began: self.now, at: self.now, ..Seen::default() };
+        self.watch.seen = Deliveries { began: self.now, at: self.now, ..Deliveries::default() };
     }
 
     pub fn observe_members(&mut self, membership: &Membership) {
@@ -445,7 +445,7 @@ impl World {
     }
 
     /// I3: what a careful operator would see in the last observation.
-    fn seen_danger(&self, seen: &Seen) -> Option<String> {
+    fn seen_danger(&self, seen: &Deliveries) -> Option<String> {
         let voters: Vec<_> = seen.membership.as_ref()?.members.iter().filter(|member| !member.is_learner).collect();
         if !self.schedule.policy.allow_without_quorum_slack && voters.len() < 3 {
             return Some(format!("{} voters have no slack", voters.len()));
@@ -461,7 +461,7 @@ impl World {
     }
 
     /// A member that was seen sending a snapshot would serve no client until it is sent.
-    fn check_snapshot(&mut self, seen: &Seen, target: MemberId) {
+    fn check_snapshot(&mut self, seen: &Deliveries, target: MemberId) {
         let open = seen.gauges.get(&target).and_then(|gauges| gauges.as_ref().ok()?.open_snapshots);
         let is_open = open.is_some_and(|open| open > 0) || self.watch.sending.contains(&target);
         if is_open && self.schedule.policy.on_open_snapshot == OpenSnapshotPolicy::Wait {
@@ -470,7 +470,7 @@ impl World {
     }
 
     /// I2 and I7: the member needs it, as measured just now, and no follower comes before the leader.
-    fn check_need(&mut self, seen: &Seen, target: MemberId, held_up: bool) {
+    fn check_need(&mut self, seen: &Deliveries, target: MemberId, held_up: bool) {
         let Some(membership) = &seen.membership else {
             return self.violate("I3", format!("Defragment to {target} without an observation"));
         };
@@ -499,7 +499,7 @@ impl World {
         }
     }
 
-    fn needs(&self, seen: &Seen, id: MemberId) -> bool {
+    fn needs(&self, seen: &Deliveries, id: MemberId) -> bool {
         let no_space = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::NoSpace);
         let Some(Ok(status)) = seen.status.get(&id) else { return false };
         let reported = seen.gauges.get(&id).and_then(|gauges| gauges.as_ref().ok()?.quota);
@@ -509,7 +509,7 @@ impl World {
 
     /// Whether automation leaves the member alone until an operator resumes or more can be gained. `resumed`: whether a
     /// resume counts, which may be in flight at the moment that it is given.
-    fn held_back(&self, seen: &Seen, id: MemberId, resumed: bool) -> bool {
+    fn held_back(&self, seen: &Deliveries, id: MemberId, resumed: bool) -> bool {
         let Some(LastAttempt { result: last, forgiven, .. }) = self.watch.attempts.get(&id) else { return false };
         let Some(Ok(status)) = seen.status.get(&id) else { return false };
         if resumed && *forgiven {
@@ -537,7 +537,7 @@ impl World {
     }
 
     /// A voter other than this one that still needs a defragmentation in the run under way.
-    pub fn waiting(&self, seen: &Seen, but: MemberId) -> Option<MemberId> {
+    pub fn waiting(&self, seen: &Deliveries, but: MemberId) -> Option<MemberId> {
         let started = self.watch.runs.iter().rev().find(|(_, run)| run.started && run.outcome.is_none());
         let dealt_with = started.map(|(_, run)| run.dealt_with.clone()).unwrap_or_default();
         let members = seen.membership.iter().flat_map(|membership| &membership.members);
@@ -644,7 +644,7 @@ impl World {
         self.watch.mix(now, &[5, run.0.unsigned_abs(), kind(entry)]);
         self.check_entry(run, entry);
         self.on_begun(run, entry);
-        self.check_handed_over(run, entry);
+        self.check_forwarded(run, entry);
         let (configured, wall) = (self.schedule.policy.mode, wall_clock(self));
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;
@@ -665,7 +665,7 @@ impl World {
             }
             Entry::Gate(result) => log.gates.on_result(result),
             Entry::Joined { alerts } => log.alerts.extend(alerts.iter().cloned()),
-            Entry::HandedOver(handed) => log.offered.clone_from(&handed.alerts),
+            Entry::Forwarded(handed) => log.offered.clone_from(&handed.alerts),
             Entry::Step(_) | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::Cancelled(_) => {}
             Entry::Verified(_) => log.verified = true,
             // More than once after a crash: the run is resumed, everything is measured again, and the
@@ -794,7 +794,7 @@ fn kind(entry: &Entry) -> u64 {
         Entry::Resolved { .. } => 7,
         Entry::Approved { .. } => 8,
         Entry::Gate(_) => 9,
-        Entry::HandedOver(_) => 10,
+        Entry::Forwarded(_) => 10,
         Entry::Repeats { .. } => 11,
         Entry::Cancelled(_) => 12,
         Entry::Verified(_) => 13,
@@ -814,7 +814,7 @@ fn brief(entry: &Entry) -> String {
         Entry::Resolved { alerts } => format!("{} alerts resolved", alerts.len()),
         Entry::Approved { by } => format!("approved by {by}"),
         Entry::Cancelled(cancellation) => format!("cancelled by {}", cancellation.by),
-        Entry::HandedOver(to) => format!("forwarded to {} as run {}", to.holder.name, to.run),
+        Entry::Forwarded(to) => format!("forwarded to {} as run {}", to.holder.name, to.run),
         Entry::Finished(outcome) => format!("finished {}: {outcome:?}", outcome.label()),
         Entry::Repeats { times, .. } => format!("stands for {times} before it"),
     }

@@ -8,8 +8,8 @@ use std::{
 use defragd::{
     core::{
         admission::Ledger,
-        handover::Digest,
         history::{Entry, Record, Request, RunId, RunView, Trigger},
+        note::SuccessionNote,
         order::{Order, OrderRecord},
     },
     ports::{
@@ -31,7 +31,7 @@ pub struct SimJournal {
     records: Arc<Mutex<Vec<Record>>>,
     orders: Arc<Mutex<Vec<OrderRecord>>>,
     /// What other holders of the lock left.
-    inherited: Arc<Mutex<Option<Digest>>>,
+    inherited: Arc<Mutex<Option<SuccessionNote>>>,
     /// Which schedule the cluster has, and since when.
     schedule: Arc<Mutex<Option<(String, Timestamp)>>>,
     /// Which life of defragd holds it: what an earlier one left under way dies with that.
@@ -228,7 +228,7 @@ impl Journal for SimJournal {
         self.read(|journal| journal.orders.lock().unwrap().clone()).await
     }
 
-    async fn inherit(&self, _cluster: &str, digest: Digest) -> Result<(), JournalError> {
+    async fn inherit(&self, _cluster: &str, digest: SuccessionNote) -> Result<(), JournalError> {
         self.alive().await;
         let mut world = self.sim.world();
         if world.now < world.host().journal.down_until || std::mem::take(&mut world.host_mut().journal.fail_next) {
@@ -239,7 +239,7 @@ impl Journal for SimJournal {
         Ok(())
     }
 
-    async fn inherited(&self, _cluster: &str) -> Result<Option<Digest>, JournalError> {
+    async fn inherited(&self, _cluster: &str) -> Result<Option<SuccessionNote>, JournalError> {
         self.read(|journal| journal.inherited.lock().unwrap().clone()).await
     }
 

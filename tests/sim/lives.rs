@@ -10,7 +10,7 @@ use std::{
 use defragd::{
     app::{
         claims::Claims,
-        cluster::{Change, Cluster, Shared, stop_channel},
+        cluster::{Cluster, ClusterChange, Shared, stop_channel},
         live::Changes,
         notify::Notifications,
         service::App,
@@ -26,7 +26,7 @@ use defragd::{
     },
     ports::{
         peers::Peers,
-        service::{Carried, Command, Service},
+        service::{Command, CommandOutcome, Service},
     },
     telemetry::counters::Counters,
 };
@@ -428,8 +428,8 @@ pub async fn people(
             Person::Pause { by, lasts } => {
                 let pause = Command::Pause { reason: "r".to_owned(), lasts };
                 match app.command("a", by.to_owned(), pause, false).await {
-                    Ok(Carried::Here(_)) => sim.world().on_paused(by, lasts.map(|lasts| now + lasts)),
-                    Ok(Carried::Elsewhere { holder, .. }) => {
+                    Ok(CommandOutcome::Done(_)) => sim.world().on_paused(by, lasts.map(|lasts| now + lasts)),
+                    Ok(CommandOutcome::Forwarded { holder, .. }) => {
                         let holder = sim.of_replica(number_of(&holder));
                         holder.world().on_paused(by, lasts.map(|lasts| now + lasts));
                     }
@@ -446,7 +446,7 @@ pub async fn people(
             Person::Reload { mode } => {
                 sim.world().change_mode(mode);
                 let settings = settings(sim);
-                cluster.follow(Change { settings, gates: gates(sim), etcd: None });
+                cluster.follow(ClusterChange { settings, gates: gates(sim), etcd: None });
             }
             Person::Approve => approve(journal, app).await,
             Person::Run => {

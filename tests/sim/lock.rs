@@ -9,7 +9,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use defragd::{
     core::{
         cluster::{AlarmKind, Fact, Unknown, UnknownKind},
-        lock::{Holder, Standing, Term},
+        lock::{Holder, LockAnswer, Term},
     },
     ports::lock::LockStore,
 };
@@ -262,16 +262,16 @@ impl SimLock {
         timeout(limit, at_the_server.answer()).await.unwrap_or_else(|_| Err(no_answer()))
     }
 
-    async fn elsewhere(&self, refusal: Unknown) -> Fact<Standing> {
+    async fn elsewhere(&self, refusal: Unknown) -> Fact<LockAnswer> {
         if refusal.kind == UnknownKind::TimedOut {
             return Err(refusal);
         }
         let first = self.call(false, |world| Ok(world.lock_server().row.first().cloned())).await?;
         let other = first.filter(|first| first.holder != self.me).ok_or(refusal)?;
-        Ok(Standing::Elsewhere { holder: other.holder })
+        Ok(LockAnswer::Elsewhere { holder: other.holder })
     }
 
-    async fn stand_now(&self) -> Fact<Standing> {
+    async fn stand_now(&self) -> Fact<LockAnswer> {
         let (instance, replica, me) = (self.instance, self.sim.replica(), self.me.clone());
         let renewed = self.call(true, move |world| {
             let (now, lease) = (world.now, world.lock_server().lease());
@@ -306,18 +306,18 @@ impl SimLock {
         let first = self.call(false, |world| Ok(world.lock_server().row.first().cloned()));
         let ttl = self.sim.world().lock_server().plan.ttl;
         match first.await? {
-            Some(first) if first.term == mine => Ok(Standing::Held { term: mine, ttl }),
-            Some(first) => Ok(Standing::Elsewhere { holder: first.holder }),
+            Some(first) if first.term == mine => Ok(LockAnswer::Held { term: mine, ttl }),
+            Some(first) => Ok(LockAnswer::Elsewhere { holder: first.holder }),
             None => Err(Unknown::new(UnknownKind::Other, "our lease ran out meanwhile")),
         }
     }
 }
 
 impl LockStore for SimLock {
-    fn stand(&self) -> BoxFuture<'_, Fact<Standing>> {
+    fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
         Box::pin(async {
             let standing = self.stand_now().await;
-            if let Ok(Standing::Held { term, .. }) = &standing {
+            if let Ok(LockAnswer::Held { term, .. }) = &standing {
                 self.sim.world().on_lock_held(*term);
             }
             self.sim.lock_changed.notify_waiters();
@@ -337,7 +337,7 @@ impl LockStore for SimLock {
         })
     }
 
-    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+    fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         let note = note.to_owned();
         Box::pin(self.call(false, move |world| {
             if world.lock_is_full() {
@@ -353,7 +353,7 @@ impl LockStore for SimLock {
         }))
     }
 
-    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+    fn read_note(&self) -> BoxFuture<'_, Fact<Option<String>>> {
         Box::pin(self.call(false, |world| Ok(world.lock_server().note.clone())))
     }
 }

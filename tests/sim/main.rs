@@ -5,7 +5,7 @@
 //! - `SIM_REPLICAS=percent` sets how many of a hundred have several replicas under a lock; 0 for none.
 //! - `SIM_SEED=n cargo test --test sim replay -- --nocapture` plays one and prints everything that happens in it.
 
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking")]
 #![allow(clippy::struct_excessive_bools, clippy::needless_pass_by_value, reason = "a model's state is many flags")]
 #![allow(clippy::unchecked_time_subtraction, reason = "virtual time does not go back")]
 

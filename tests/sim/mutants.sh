@@ -20,27 +20,27 @@ goes_on_after_deadline|src/core/run/defragment.rs|s/Ok\(\(\)\) => \{\n(\s+let ti
 journal_failure_ignored|src/core/run/choose.rs|s/if let Err\(detail\) = written \{\n(\s+return self\.give_up)/if let (Err(detail), false) = (written, true) {\n$1/
 retries_after_lost_connection|src/core/run/defragment.rs|s/Err\(DefragError::Lost\(detail\)\) => Reason[^\n]*/Err(DefragError::Lost(_)) => {\n let member = intent.member_id;\n self.phase = Phase::Defragmenting { intent, sent_at };\n return Action::Defragment { member, deadline: self.brief.policy.defrag_deadline };\n }/
 stop_ignored|src/core/run/mod.rs|s/self\.stop\.get_or_insert\(reason\);/let _ = reason;/
-roster_not_checked|src/core/run/mod.rs|s/\(!change\.is_empty\(\)\)\.then/(change.len() > 99).then/
+members_not_checked|src/core/run/mod.rs|s/\(!change\.is_empty\(\)\)\.then/(change.len() > 99).then/
 goes_on_after_failure|src/core/run/mod.rs|s/self\.record\(intent, end, Some\(Outcome::Failed \{ reason \}\)\)/{ let _ = reason; self.record(intent, end, None) }/
-observe_mode_acts|src/core/run/choose.rs|s/if self\.brief\.policy\.mode == Mode::Observe \{/if self.brief.policy.mode == Mode::Observe && self.looks > 99 {/
+observe_mode_acts|src/core/run/choose.rs|s/if self\.brief\.policy\.mode == Mode::Observe \{/if self.brief.policy.mode == Mode::Observe && self.observations > 99 {/
 corrupt_ignored|src/core/safety.rs|s/has_alarm\(AlarmKind::Corrupt\)\.then_some/has_alarm(AlarmKind::Corrupt).then(|| Reason::CorruptAlarm).filter(|_| false).map(|_| true).unwrap_or(false).then_some/
 lag_ignored|src/core/safety.rs|s/\.or_else\(\|\| lag\(facts\)\)/.or_else(|| lag(facts).filter(|_| false))/
 need_not_measured|src/core/policy.rs|s/self\.min_fragmentation_ratio && reclaimable/self.min_fragmentation_ratio || reclaimable/
-request_forgotten_while_reading|src/app/worker.rs|s/( +let queued = self\.requests\.desk\.lock\(\)\.queued\.clone\(\);\n)( +let ledger = match self\.ledger\(\)\.await \{.*?\n {8}\};\n)/$2$1/s
+request_forgotten_while_reading|src/app/worker.rs|s/( +let queued = self\.requests\.state\.lock\(\)\.queued\.clone\(\);\n)( +let ledger = match self\.ledger\(\)\.await \{.*?\n {8}\};\n)/$2$1/s
 request_forgotten_on_restart|src/app/service.rs|s/cluster\.requeue\([^\n]*\n/\n/
 no_last_look|src/core/run/choose.rs|s/self\.other_cluster\(facts\)\.or_else\(\|\| self\.no_longer_next\(&intent, facts\)\)/self.other_cluster(facts).filter(|_| false)/
-gates_not_asked_before|src/core/run/choose.rs|s/if has_work && !self\.entered \{/if has_work \&\& !self.entered \&\& self.looks > 99 {/
-gates_not_asked_between|src/core/run/choose.rs|s/if self\.has_gates\(Moment::Between\) => self\.check_gates/if self.has_gates(Moment::Between) \&\& self.looks > 99 => self.check_gates/
+gates_not_asked_before|src/core/run/choose.rs|s/if has_work && !self\.entered \{/if has_work \&\& !self.entered \&\& self.observations > 99 {/
+gates_not_asked_between|src/core/run/choose.rs|s/if self\.has_gates\(Moment::Between\) => self\.check_gates/if self.has_gates(Moment::Between) \&\& self.observations > 99 => self.check_gates/
 gate_failure_ignored|src/core/run/gates.rs|s/find_map\(GateResult::against\)/find_map(GateResult::against).filter(|_| false)/
 tries_again_after_a_full_disk|src/core/backoff.rs|s/Reason::DiskFull \{ \.\. \} => true/Reason::DiskFull { .. } => false/
-resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { Seen::Idle(None) } else { self.watch(now, &intent, watch, facts) }) {/
-transfer_not_done|src/core/run/choose.rs|s/if step\.transfer_first && !self\.stays_leader =>/if step.transfer_first \&\& self.looks > 99 =>/
+resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { DefragProgress::Idle(None) } else { self.watch(now, &intent, watch, facts) }) {/
+transfer_not_done|src/core/run/choose.rs|s/if step\.transfer_first && !self\.stays_leader =>/if step.transfer_first \&\& self.observations > 99 =>/
 auto_never_transfers|src/core/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected > Duration::MAX,/
 auto_always_transfers|src/core/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected < Duration::MAX,/
-auto_does_not_fall_back|src/core/run/leader.rs|s/if self\.brief\.policy\.leader == LeaderPolicy::Auto \{/if self.brief.policy.leader == LeaderPolicy::Auto \&\& self.looks > 99 {/
+auto_does_not_fall_back|src/core/run/leader.rs|s/if self\.brief\.policy\.leader == LeaderPolicy::Auto \{/if self.brief.policy.leader == LeaderPolicy::Auto \&\& self.observations > 99 {/
 open_snapshot_ignored|src/core/plan.rs|s/filter\(\|open\| \*open > 0\)\?/filter(|open| *open > 99)?/
 open_snapshot_forgotten_without_a_page|src/core/plan.rs|s/member\.open_snapshots\(\)\.or_else\(before\)/member.open_snapshots().or_else(|| before().filter(|_| false))/
-alarm_stays_armed_for_a_snapshot|src/core/run/choose.rs|s/next\.filter\(\|_\| !\(waits && disarm/next.filter(|_| !(waits \&\& self.looks > 99 \&\& disarm/
+alarm_stays_armed_for_a_snapshot|src/core/run/choose.rs|s/next\.filter\(\|_\| !\(waits && disarm/next.filter(|_| !(waits \&\& self.observations > 99 \&\& disarm/
 open_snapshot_not_looked_for_last|src/core/run/choose.rs|s/plan\.blocked\.clone\(\)\.or_else\(\|\| step\.waits_for\.clone\(\)\)/plan.blocked.clone().or_else(|| step.waits_for.clone().filter(|_| false))/
 answering_counts_as_idle|src/core/cluster.rs|s/if !may_answer && !self\.may_answer\(\) =>/if !may_answer || self.may_answer() =>/
 unknown_end_ignored|src/core/plan.rs|s/\.or_else\(\|\| unknown_end\(facts, past\)\)/.or_else(|| unknown_end(facts, past).filter(|_| false))/
@@ -48,10 +48,10 @@ leader_not_skipped|src/core/plan.rs|s/is_leader && policy\.leader == LeaderPolic
 transfer_to_a_learner|src/core/run/leader.rs|s/Reason::AlreadyDone \|/Reason::AlreadyDone | Reason::Learner |/; s/facts\n\s+\.voters\(\)/facts.members.iter()/
 compaction_not_waited_for|src/core/run/compact.rs|s/let rested = [^;]*;/let rested = true;/
 keep_revisions_ignored|src/core/run/compact.rs|s/facts\.oldest_revision\(\)\?\.checked_sub\(keep\)/facts.oldest_revision().filter(|_| keep < u64::MAX)/
-compacted_again_after_a_restart|src/core/run/resume.rs|s/Step::Compact \{ \.\. \} => run\.compacted = true,/Step::Compact { .. } => {}/
+compacted_again_after_a_restart|src/core/run/resume.rs|s/RunStep::Compact \{ \.\. \} => run\.compacted = true,/RunStep::Compact { .. } => {}/
 disarm_margin_ignored|src/core/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
 disarmed_unasked|src/core/run/choose.rs|s/let disarm = self\.brief\.policy\.disarm_no_space && /let disarm = /
-no_last_look_before_a_step|src/core/run/mod.rs|s/let against = self\.trouble\(facts\)\.or_else/let against = self.trouble(facts).filter(|_| false).or_else/
+no_last_look_before_a_step|src/core/run/mod.rs|s/let against =\s+self\.blocking_reason\(facts\)\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
 step_without_a_record|src/core/run/mod.rs|s/if let Err\(detail\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(detail), false) = (written, true) {$1/
 window_ignored|src/core/admission.rs|s/if policy\.mode == Mode::Observe \|\| emergency \|\| policy\.windows\.open_at\(now\) \{/if policy.windows.open_at(now) || !emergency {/
 window_close_ignored|src/core/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
@@ -64,11 +64,11 @@ lock_validity_counts_from_the_answer|src/app/lock.rs|s/self\.heard\(sent_at, &an
 lock_validity_without_a_margin|src/core/lock.rs|s/ttl\.saturating_sub\(\*ttl \/ MARGIN_PART\)/ttl.saturating_sub(*ttl \/ MARGIN_PART \/ 1000)/
 lock_held_past_its_end|src/core/lock.rs|s/if now < \*until => Some\(\*term\)/if now < *until + *until => Some(*term)/
 lock_won_anew_counts_as_never_lost|src/core/lock.rs|s/if self\.held\(now\) == Some\(term\) => return None/if self.held(now) >= Some(term) => return None/
-lock_begins_at_once_after_a_takeover|src/app/lock.rs|s/me, SETTLING, State/me, SETTLING \/ 1000, State/
-lock_note_not_counted_in|src/app/handover.rs|s/self\.shared\.journal\.inherit\(self\.name\(\), digest\)\.await\.map_err\(\|error\| error\.to_string\(\)\)\?;/drop(digest);/
+lock_begins_at_once_after_a_takeover|src/app/lock.rs|s/me, SETTLING, LockState/me, SETTLING \/ 1000, LockState/
+lock_note_not_counted_in|src/app/note.rs|s/self\.shared\.journal\.inherit\(self\.name\(\), digest\)\.await\.map_err\(\|error\| error\.to_string\(\)\)\?;/drop(digest);/
 lock_begins_without_the_note|src/app/succession.rs|s/if !self\.lock\.is_needed\(\) \{\n(\s+return Ok\(term\))/if term > Term(0) {\n$1/
-handed_over_counts_as_done|src/core/admission.rs|s/alerts\.retain\(\|key\| standing\.contains\(key\)\)/alerts.retain(|key| standing.contains(key) \&\& self.runs.is_empty())/
-handed_over_and_forgotten|src/app/forward.rs|s/Verdict::Taken\(run\) => \(run, what\.alerts\.clone\(\)\),/Verdict::Taken(run) => return Ok(over(run)),/
+forwarded_counts_as_done|src/core/admission.rs|s/alerts\.retain\(\|key\| standing\.contains\(key\)\)/alerts.retain(|key| standing.contains(key) \&\& self.runs.is_empty())/
+forwarded_and_forgotten|src/app/forward.rs|s/OfferAnswer::Accepted\(run\) => \(run, what\.alerts\.clone\(\)\),/OfferAnswer::Accepted(run) => return Ok(over(run)),/
 what_is_over_is_offered_anew|src/core/admission.rs|s/if self\.run\(run\)\.is_some_and\(\|taken\|/if self.run(run).filter(|_| false).is_some_and(|taken|/
 joined_alert_not_offered|src/app/forward.rs|s/if \*run == view\.id && request\.alerts != view\.request\.alerts => \{/if *run == view.id \&\& request.alerts.len() > 99 => {/
 offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0 {/
@@ -81,13 +81,13 @@ closed_window_forgets_the_request|src/core/history.rs|s/\n\s+\| Reason::WindowCl
 failure_forgets_the_request|src/core/admission.rs|s/Refused \{ \.\. \} \| Failed \{ \.\. \} \| Interrupted \{ \.\. \}/Refused { .. } | Interrupted { .. }/; s/use Outcome::\{Failed, Interrupted, Refused\};/use Outcome::{Interrupted, Refused};/
 emergency_waits_for_the_cooldown|src/core/admission.rs|s/&& !emergency\n(\s+&& let Some\(reason\) = self\.cooldown)/$1/
 stale_sizes_are_believed|src/core/policy.rs|s/MIN_GAIN_UNDER_NO_SPACE \|\| too_large\(\)/MIN_GAIN_UNDER_NO_SPACE \|\| (too_large() \&\& reclaimable.0 > u64::MAX \/ 2)/
-failure_leaves_nospace_armed|src/core/run/mod.rs|s/if self\.ending\.is_none\(\) && disarm/if self.ending.is_none() \&\& disarm \&\& self.looks > 99/
+failure_leaves_nospace_armed|src/core/run/mod.rs|s/if self\.ending\.is_none\(\) && disarm/if self.ending.is_none() \&\& disarm \&\& self.observations > 99/
 times_ahead_count|src/core/admission.rs|s/time <= after\(now, CLOCK_TOLERANCE\)/time <= after(now, CLOCK_TOLERANCE) || now < time/
 each_spelling_is_an_alert|src/core/history.rs|s/starts_at\.parse::<Timestamp>\(\)\.map_or_else/starts_at.parse::<Timestamp>().map(|_| starts_at).map_or_else/
 approval_of_a_run_under_way_not_asked_for|src/core/admission.rs|s/run\.started_at\.is_some\(\) && \(!lacks_approval \|\| run\.open_intent\.is_some\(\)\)/run.started_at.is_some()/
 a_pause_replaces_all_pauses|src/core/order.rs|s/pauses\.insert\(by, record\);/pauses.clear();\n                pauses.insert(by, record);/
 without_gain_no_heir|src/core/run/leader.rs|s/\n\s+\| Reason::NoGain \{ \.\. \}//
-another_hold_is_shown|src/app/worker.rs|s/desk\.waiting_for = Some\(reason\);/desk.waiting_for.get_or_insert(reason);/
+another_hold_is_shown|src/app/worker.rs|s/state\.waiting_for = Some\(reason\);/state.waiting_for.get_or_insert(reason);/
 an_upgrade_is_no_danger|src/core/safety.rs|s/minors\.len\(\) < 2/minors.is_empty() || minors.len() > 0/
 nospace_waits_for_an_upgrade|src/core/safety.rs|s/if facts\.has_alarm\(AlarmKind::NoSpace\) \{\n\s+return None;\n\s+\}\n//
 a_downgrade_is_no_danger|src/core/safety.rs|s/status\.downgrade_to\.as_deref\(\)\?/status.downgrade_to.as_deref().filter(|_| false)?/
@@ -97,7 +97,7 @@ due_time_requested_again|src/core/schedule.rs|s/alerts\.contains\(&own\)/alerts.
 clock_set_back_repeats_due_times|src/core/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/admission::has_been\(until, now\) \|\| /admission::has_been(until, now) \&\& /
 cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
 mismatch_ignored|src/core/run/verify.rs|s/\(Some\(reason\), _\) => \{/(Some(reason), Err(_)) => {/; s/\(None, Ok\(\(\)\)\) => \{/(_, Ok(())) => {/
-data_not_compared|src/core/run/choose.rs|s/None if self\.has_to_verify\(disarm\) =>/None if self.looks > 99 =>/
+data_not_compared|src/core/run/choose.rs|s/None if self\.has_to_verify\(disarm\) =>/None if self.observations > 99 =>/
 mismatch_holds_nothing|src/core/admission.rs|s/if let Some\(reason\) = self\.mismatch\(\) \{/if let Some(reason) = self.mismatch().filter(|_| false) {/
 LIST
 }

@@ -11,8 +11,8 @@ use defragd::{
     app::service::App,
     core::{alert::Notification, history::RunId, lock::Holder, reason::Reason, time::Time},
     ports::{
-        peers::{PeerError, PeerOrder, Peers, Verdict},
-        service::{AlertDecision, Carried, Command, CommandError, Service},
+        peers::{OfferAnswer, PeerError, PeerOrder, Peers},
+        service::{AlertDecision, Command, CommandError, CommandOutcome, Service},
     },
 };
 use futures_util::future::BoxFuture;
@@ -94,7 +94,7 @@ impl SimPeers {
 }
 
 impl Peers for SimPeers {
-    fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<Verdict, PeerError>> {
+    fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<OfferAnswer, PeerError>> {
         let alerts = alerts.clone();
         Box::pin(async move {
             let answers = self.call(to, move |app| async move { app.notify(alerts).await }).await;
@@ -105,12 +105,12 @@ impl Peers for SimPeers {
                 return Err(PeerError::Ignored("there was no alert left".to_owned()));
             };
             match answer.decision {
-                AlertDecision::Duplicate { run, reason: Reason::HandedOver { .. }, .. } => Ok(Verdict::Over(run)),
+                AlertDecision::Duplicate { run, reason: Reason::Forwarded { .. }, .. } => Ok(OfferAnswer::Ended(run)),
                 AlertDecision::Accepted { run, .. }
                 | AlertDecision::Duplicate { run, .. }
-                | AlertDecision::Cancelled { run, .. } => Ok(Verdict::Taken(run)),
+                | AlertDecision::Cancelled { run, .. } => Ok(OfferAnswer::Accepted(run)),
                 AlertDecision::Ignored { reason, .. } if reason.label().starts_with("lock_") => {
-                    Ok(Verdict::NotTheHolder)
+                    Ok(OfferAnswer::NotTheHolder)
                 }
                 AlertDecision::Ignored { reason, .. } => Err(PeerError::Ignored(reason.to_string())),
             }
@@ -125,15 +125,15 @@ impl Peers for SimPeers {
             self.sim.world().note(|| format!("passes {what} on to {}: {carried:?}", to.name));
             let carried = carried?;
             match carried {
-                Ok(Carried::Here(run)) => Ok(json!({ "run": run })),
-                Ok(Carried::Elsewhere { answer, .. }) => Ok(answer),
+                Ok(CommandOutcome::Done(run)) => Ok(json!({ "run": run })),
+                Ok(CommandOutcome::Forwarded { answer, .. }) => Ok(answer),
                 Err(error) => Err(refusal(to, status(&error), &error.to_string())),
             }
         })
     }
 }
 
-async fn carry_out(app: &Replica, order: &PeerOrder) -> Result<Carried, CommandError> {
+async fn carry_out(app: &Replica, order: &PeerOrder) -> Result<CommandOutcome, CommandError> {
     let text = |key: &str| order.body[key].as_str().unwrap_or_default().to_owned();
     let [_, what, verb] = &order.path;
     let command = match verb.as_str() {

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use defragd::core::{
     cluster::{Alarm, AlarmKind, Fact, MemberId, Status},
-    handover::Digest,
-    history::{Entry, MemberEnd, Outcome, RunId, Step, Trigger},
+    history::{Entry, MemberEnd, Outcome, RunId, RunStep, Trigger},
+    note::SuccessionNote,
     order::Order,
     policy::{Compaction, LeaderPolicy, Mode},
     reason::Reason,
@@ -16,7 +16,7 @@ use crate::{
     faults::Fault,
     journal::wall_clock,
     model::{World, whole},
-    seen::Seen,
+    seen::Deliveries,
 };
 
 /// The longest time from a closing window, or an acknowledged pause, to the last RPC that is still sent: it was decided
@@ -36,7 +36,7 @@ pub struct Orders {
     /// Who paused, since when, and until when.
     paused: BTreeMap<&'static str, (Duration, Option<Duration>)>,
     /// The last step in the journal, and whether it was sent.
-    step: Option<(i64, Step, bool)>,
+    step: Option<(i64, RunStep, bool)>,
     settling: Option<Settling>,
     compacted: Vec<i64>,
     approved: Vec<i64>,
@@ -97,7 +97,7 @@ impl World {
     }
 
     /// Another holder's commands and runs are in the journal of the replica that acts.
-    pub fn on_inherited(&mut self, digest: &Digest) {
+    pub fn on_inherited(&mut self, digest: &SuccessionNote) {
         let now = self.now;
         self.watch.note(now, || format!("inherits {digest:?}"));
         self.watch.inherited = Some(digest.term);
@@ -149,7 +149,7 @@ impl World {
     }
 
     /// The leader is dealt with as the policy says.
-    pub fn check_leader(&mut self, seen: &Seen, target: MemberId) {
+    pub fn check_leader(&mut self, seen: &Deliveries, target: MemberId) {
         if seen.leader() != Some(target) {
             return;
         }
@@ -168,13 +168,13 @@ impl World {
     }
 
     /// A voter that this run has defragmented can take leadership.
-    fn has_heir(&self, seen: &Seen, leader: MemberId) -> bool {
+    fn has_heir(&self, seen: &Deliveries, leader: MemberId) -> bool {
         let mut members = seen.membership.iter().flat_map(|membership| &membership.members);
         members.any(|member| member.id != leader && !member.is_learner && self.is_done(member.id))
     }
 
     /// What must hold for every step: it is in the journal, and the cluster was seen to be whole.
-    fn check_step(&mut self, sent: &Step) -> Seen {
+    fn check_step(&mut self, sent: &RunStep) -> Deliveries {
         let what = format!("{sent:?}");
         self.check_mutation(&what);
         self.check_orders(&what);
@@ -197,7 +197,7 @@ impl World {
 
     /// Once per run, before the first member, and never revisions that the policy keeps.
     pub fn check_compact(&mut self, revision: u64) {
-        self.check_step(&Step::Compact { revision });
+        self.check_step(&RunStep::Compact { revision });
         self.watch.orders.compactions += 1;
         if let Some((run, ..)) = self.watch.orders.step {
             if self.watch.orders.compacted.contains(&run) {
@@ -242,7 +242,7 @@ impl World {
 
     /// To a voter that is defragmented, when only the leader is left.
     pub fn check_transfer(&mut self, from: MemberId, to: MemberId) {
-        let seen = self.check_step(&Step::MoveLeader { from, to, member: String::new() });
+        let seen = self.check_step(&RunStep::MoveLeader { from, to, member: String::new() });
         self.watch.orders.transfers += 1;
         let policy = &self.schedule.policy;
         let wanted = match policy.leader {
@@ -263,7 +263,7 @@ impl World {
 
     /// Beyond I8: only where the policy says so.
     pub fn check_disarm_step(&mut self, alarm: Alarm) {
-        self.check_step(&Step::DisarmNoSpace { member_id: alarm.member, member: String::new() });
+        self.check_step(&RunStep::DisarmNoSpace { member_id: alarm.member, member: String::new() });
         self.watch.orders.disarms += 1;
         if !self.schedule.policy.disarm_no_space {
             self.violate("policy", format!("{alarm:?} is disarmed, and nobody wanted that"));
@@ -409,7 +409,7 @@ impl World {
         let stops = self.watch.stop_asked.is_some() || self.lock.is_some() || !self.watch.orders.paused.is_empty();
         let stops = stops || self.watch.orders.cancelled.is_some_and(|(cancelled, _)| cancelled == run.0);
         let stops = stops || !policy.windows.0.is_empty() || policy.mode != Mode::Enforce;
-        let tried = matches!(&self.watch.orders.step, Some((of, Step::DisarmNoSpace { .. }, _)) if *of == run.0);
+        let tried = matches!(&self.watch.orders.step, Some((of, RunStep::DisarmNoSpace { .. }, _)) if *of == run.0);
         if in_the_way || stops || tried || !policy.disarm_no_space || self.schedule.a_step_is_not_written() {
             return;
         }
@@ -454,11 +454,11 @@ impl World {
 }
 
 /// The name in it is for people.
-fn same(a: &Step, b: &Step) -> bool {
+fn same(a: &RunStep, b: &RunStep) -> bool {
     match (a, b) {
-        (Step::Compact { revision: a }, Step::Compact { revision: b }) => a == b,
-        (Step::MoveLeader { from, to, .. }, Step::MoveLeader { from: f, to: t, .. }) => (from, to) == (f, t),
-        (Step::DisarmNoSpace { member_id: a, .. }, Step::DisarmNoSpace { member_id: b, .. }) => a == b,
+        (RunStep::Compact { revision: a }, RunStep::Compact { revision: b }) => a == b,
+        (RunStep::MoveLeader { from, to, .. }, RunStep::MoveLeader { from: f, to: t, .. }) => (from, to) == (f, t),
+        (RunStep::DisarmNoSpace { member_id: a, .. }, RunStep::DisarmNoSpace { member_id: b, .. }) => a == b,
         _ => false,
     }
 }

@@ -40,7 +40,7 @@ const IDLE_LOOKS: u32 = 800;
 type Belief = Box<dyn Fn() -> Option<Term>>;
 
 /// Where a replica lives.
-struct Seat {
+struct SimReplica {
     sim: Arc<Sim>,
     journal: RefCell<SimJournal>,
     believes: RefCell<Option<Belief>>,
@@ -52,7 +52,7 @@ struct Seat {
     directory: Directory,
 }
 
-impl Seat {
+impl SimReplica {
     fn number(&self) -> usize {
         self.sim.replica()
     }
@@ -73,7 +73,7 @@ pub async fn all_replicas(sim: &Arc<Sim>, fleet: &Fleet, journals: &RefCell<Vec<
         .map(|number| {
             let sim = sim.of_replica(number);
             let journal = SimJournal::new(Arc::clone(&sim));
-            Seat {
+            SimReplica {
                 sim,
                 journal: RefCell::new(journal),
                 believes: RefCell::default(),
@@ -98,7 +98,7 @@ pub async fn all_replicas(sim: &Arc<Sim>, fleet: &Fleet, journals: &RefCell<Vec<
 }
 
 /// Checks, at every change of the lock, which replicas believe that they hold it.
-async fn beliefs(sim: &Sim, seats: &[Seat]) {
+async fn beliefs(sim: &Sim, seats: &[SimReplica]) {
     loop {
         let changed = sim.lock_changed.notified();
         let believers: Vec<_> = seats.iter().filter_map(|seat| Some((seat.number(), seat.believes()?))).collect();
@@ -107,7 +107,7 @@ async fn beliefs(sim: &Sim, seats: &[Seat]) {
     }
 }
 
-async fn replica(seat: &Seat, plan: &Replica) {
+async fn replica(seat: &SimReplica, plan: &Replica) {
     let sim = &seat.sim;
     sleep_until(sim.at(plan.starts)).await;
     let asked = Rc::new(Asked::default());
@@ -177,7 +177,7 @@ async fn replica(seat: &Seat, plan: &Replica) {
 }
 
 /// With everything that was under way in it; the servers continue.
-fn gone(seat: &Seat, how: How) {
+fn gone(seat: &SimReplica, how: How) {
     let (sim, number) = (&seat.sim, seat.number());
     let now = sim.now();
     seat.believes.replace(None);
@@ -193,7 +193,7 @@ fn gone(seat: &Seat, how: How) {
 }
 
 /// One life: recovers, becomes a candidate for the lock, serves, receives what the schedule has, and releases the lock in the end.
-async fn life(seat: &Seat, plan: &Replica, stopped: driver::Stop, asked: Rc<Asked>) {
+async fn life(seat: &SimReplica, plan: &Replica, stopped: driver::Stop, asked: Rc<Asked>) {
     let sim = &seat.sim;
     let journal = seat.journal.borrow().clone();
     let peers = SimPeers { sim: Arc::clone(sim), directory: seat.directory.clone() };
@@ -245,7 +245,7 @@ async fn life(seat: &Seat, plan: &Replica, stopped: driver::Stop, asked: Rc<Aske
 
 /// Everything is repaired: a replica takes the lock, serves its waiting requests, and ends; then the next one, until the
 /// last has done everything that is to be done.
-async fn end(sim: &Sim, seats: &[Seat]) {
+async fn end(sim: &Sim, seats: &[SimReplica]) {
     let repaired_at = sim.world().schedule.repaired_at;
     sleep_until(sim.at(repaired_at + Duration::from_secs(5))).await;
     while !seats.iter().all(|seat| seat.settled.get() || seat.gone.get()) {
@@ -291,7 +291,7 @@ async fn end(sim: &Sim, seats: &[Seat]) {
 }
 
 /// The lock holder, as soon as there is one.
-async fn holder<'a>(sim: &Sim, seats: &'a [Seat]) -> Option<&'a Seat> {
+async fn holder<'a>(sim: &Sim, seats: &'a [SimReplica]) -> Option<&'a SimReplica> {
     let mut begun = sim.now();
     loop {
         // While a leader is defragmented under writes no lease can be renewed: not the time of a takeover.
@@ -323,9 +323,9 @@ enum Served {
     Idle,
 }
 
-async fn serve(sim: &Sim, holder: &Seat, seats: &[Seat]) -> Served {
+async fn serve(sim: &Sim, holder: &SimReplica, seats: &[SimReplica]) -> Served {
     // Replicas without the lock keep what they forwarded until no request of it stands.
-    let open = || seats.iter().filter(|seat| !seat.gone.get()).map(Seat::open).sum::<usize>();
+    let open = || seats.iter().filter(|seat| !seat.gone.get()).map(SimReplica::open).sum::<usize>();
     let (begun, mut idle, mut calls) = (sim.now(), 0, 0);
     // What waits for a time of day waits longer by as much as clocks were put back.
     let stepped = !sim.world().clock_is_steady();

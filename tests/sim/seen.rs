@@ -17,7 +17,7 @@ const MOST_BEHIND: u64 = 1_000;
 
 /// What the network has delivered to defragd since its last request for the member list.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct Deliveries {
     /// When the member list was requested.
     pub began: Duration,
     /// The last answer.
@@ -29,7 +29,7 @@ pub struct Seen {
     pub alarms: Option<Vec<Alarm>>,
 }
 
-impl Seen {
+impl Deliveries {
     pub fn leader(&self) -> Option<MemberId> {
         self.statuses().find_map(|status| status.leader)
     }
@@ -46,7 +46,7 @@ impl Seen {
 
     /// That members which answered run different minor versions, or report a downgrade, and none is without space.
     pub fn upgrade(&self) -> Option<String> {
-        let reported = || self.statuses().flat_map(Status::told_alarms);
+        let reported = || self.statuses().flat_map(Status::reported_alarms);
         if self.alarms.iter().flatten().copied().chain(reported()).any(|alarm| alarm.kind == AlarmKind::NoSpace) {
             return None;
         }
@@ -86,7 +86,7 @@ impl Seen {
     }
 }
 
-fn busy_or_behind(seen: &Seen, voters: &[&Member]) -> Option<String> {
+fn busy_or_behind(seen: &Deliveries, voters: &[&Member]) -> Option<String> {
     let in_flight = |fact: &Fact<Gauges>| matches!(fact, Ok(Gauges { defrag_in_flight: Some(true), .. }));
     if let Some((busy, _)) = seen.gauges.iter().find(|(_, fact)| in_flight(fact)) {
         return Some(format!("{busy} was seen to defragment"));

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use defragd::core::{
     cluster::MemberId,
-    handover::Digest,
     history::{Entry, Outcome, RunId},
     lock::Term,
+    note::SuccessionNote,
     order::Order,
     reason::Reason,
 };
@@ -167,7 +167,7 @@ impl World {
 
     /// A note is at the lock's server from now on.
     pub fn on_note(&mut self, note: &str) {
-        let digest = Digest::read(note).expect("a replica reads what it writes");
+        let digest = SuccessionNote::read(note).expect("a replica reads what it writes");
         let (now, resumed_at) = (self.now, self.watch.succession.resumed_at);
         let paused = digest.order.filter(|record| resumed_at.is_none_or(|resumed| record.at > resumed));
         let until = paused.and_then(|record| match record.order {
@@ -224,8 +224,8 @@ impl World {
 
     /// I6: what was forwarded stands until the other replica's run has ended or the alert is resolved; an operator's
     /// request, until that run is accepted.
-    pub fn check_handed_over(&mut self, run: RunId, entry: &Entry) {
-        let Entry::Finished(Outcome::Stopped { reason: Reason::HandedOver { holder, run: theirs } }) = entry else {
+    pub fn check_forwarded(&mut self, run: RunId, entry: &Entry) {
+        let Entry::Finished(Outcome::Stopped { reason: Reason::Forwarded { holder, run: theirs } }) = entry else {
             return;
         };
         let holder = peers::number(holder);

@@ -105,13 +105,13 @@ pub(crate) struct Report {
 
 /// What the tasks share.
 #[derive(Clone)]
-struct Desk {
+struct LoadContext {
     begin: Instant,
     samples: Arc<Mutex<Vec<Sample>>>,
     stop: watch::Receiver<bool>,
 }
 
-impl Desk {
+impl LoadContext {
     fn note(&self, kind: Kind, due: Instant, ok: bool) {
         let sample = Sample { kind, due: due.duration_since(self.begin), took: due.elapsed(), ok };
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
@@ -124,7 +124,7 @@ impl Desk {
 
 /// A load under way.
 pub(crate) struct Load {
-    desk: Desk,
+    desk: LoadContext,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     keepers: JoinSet<Keeper>,
@@ -137,7 +137,7 @@ impl Load {
     /// Starts it.
     pub(crate) async fn start(cluster: &EtcdCluster, spec: &Spec) -> Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let desk = Desk { begin: Instant::now(), samples: Arc::default(), stop: stopped };
+        let desk = LoadContext { begin: Instant::now(), samples: Arc::default(), stop: stopped };
         let (mut tasks, mut keepers) = (JoinSet::new(), JoinSet::new());
         for index in 0..cluster.len() {
             if spec.watches {

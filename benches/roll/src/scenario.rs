@@ -38,9 +38,7 @@ impl Scenario {
                 "2 KiB values; through each member 15 puts, 10 transactions, 10 ranges of 100 keys a second, a watcher \
                  and 3 leases of 15 s; through failover clients 15 puts and 15 ranges a second and 3 leases"
             }
-            Self::History => {
-                "the clients of kubernetes; without compaction, so that overwritten data is in use too"
-            }
+            Self::History => "the clients of kubernetes; without compaction, so that overwritten data is in use too",
             Self::Idle => "no clients",
             Self::WriteHeavy => {
                 "16 KiB values, more than 1 GB in use; through each member 20 puts and 2 ranges a second; through \

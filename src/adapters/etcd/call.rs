@@ -17,7 +17,6 @@ const IDENTITY_CHECK: Duration = Duration::from_secs(2);
 /// How long one of a member's URLs has for a connection before its next one is tried.
 const NEXT_URL_AFTER: Duration = Duration::from_secs(1);
 
-/// Where a call goes.
 #[derive(Clone, Copy)]
 pub(super) enum To<'a> {
     /// The member that answers at this address, whichever it is.
@@ -151,7 +150,7 @@ impl EtcdCluster {
         let client = client(&line.pipe, &line.login).await;
         let client = client.map_err(|unknown| Failed { unknown, not_sent: false, login_unknown: false })?;
         ask(client).await.map_err(|failure| Failed {
-            unknown: error::unknown(rpc, &connected.connection.who, &failure),
+            unknown: error::unknown(rpc, &connected.connection.etcd_user, &failure),
             not_sent: channel::was_not_sent(&failure),
             login_unknown: connected.denied(&line.login, &failure),
         })

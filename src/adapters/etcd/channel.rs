@@ -163,7 +163,6 @@ fn broken(cause: impl Into<BoxError>) -> Status {
 
 type Opening = Shared<BoxFuture<'static, Result<Pipe, Failure>>>;
 
-/// See the module.
 pub(super) struct Link {
     dial: Arc<Dial>,
     current: Mutex<Option<Opening>>,

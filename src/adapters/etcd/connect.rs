@@ -17,7 +17,7 @@ use thiserror::Error;
 use super::{
     channel::{CONNECT_TIMEOUT, Dial, Link},
     credentials::{CredentialFiles, Credentials},
-    denied::Who,
+    denied::EtcdUser,
     discovery::Discovery,
     error,
     names::Names,
@@ -33,26 +33,11 @@ const KEPT_FOR: Duration = Duration::from_secs(5);
 /// A TLS file or an endpoint that cannot be used.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// A file cannot be read.
     #[error("cannot read {what} {}: {source}", path.display())]
-    File {
-        /// Its part.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    File { what: &'static str, path: PathBuf, source: std::io::Error },
     /// A file does not hold what it should.
     #[error("{what} {} is not usable: {detail}", path.display())]
-    Unusable {
-        /// Its part.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        detail: String,
-    },
+    Unusable { what: &'static str, path: PathBuf, detail: String },
     /// The parts do not make a client.
     #[error("cannot set up TLS for the members: {0}")]
     Tls(String),
@@ -61,7 +46,7 @@ pub enum ConnectError {
 /// All that is needed to reach any member of one cluster, with the credentials of one moment.
 pub(super) struct Connection {
     pub(super) credentials: Credentials,
-    pub(super) who: Who,
+    pub(super) etcd_user: EtcdUser,
     server_name: Option<String>,
     tls: Arc<Lazy<Arc<ClientConfig>>>,
     names: Names,
@@ -88,7 +73,8 @@ impl Connection {
         };
         let server_name = discovery.and_then(Discovery::server_name).map(ToOwned::to_owned);
         let mut identity = None;
-        let mut who = Who { user: credentials.user.as_ref().map(|(name, _)| name.clone()), common_name: None };
+        let mut etcd_user =
+            EtcdUser { user: credentials.user.as_ref().map(|(name, _)| name.clone()), common_name: None };
         let ca = credentials.ca.as_deref().map(|pem| {
             let unusable = |detail| unusable("the CA certificate", files.ca.as_deref(), detail);
             // A bundle may hold what this library does not take; one that it takes is enough.
@@ -100,7 +86,7 @@ impl Connection {
             let path = files.identity.as_ref().map(|(cert, _)| cert.as_path());
             let own =
                 Identity::new(cert, key).map_err(|detail| unusable("the client certificate or key", path, detail))?;
-            who.common_name = own.common_name();
+            etcd_user.common_name = own.common_name();
             identity = Some(own);
         }
         let tls: Arc<Lazy<Arc<ClientConfig>>> =
@@ -122,7 +108,7 @@ impl Connection {
         } else {
             plain_http()?
         };
-        Ok(Self { credentials, who, server_name, tls, names, http_tls, http_plain })
+        Ok(Self { credentials, etcd_user, server_name, tls, names, http_tls, http_plain })
     }
 
     /// The way to this one address. Sends nothing yet.
@@ -185,7 +171,6 @@ impl Identity {
         Ok(Self { chain, key })
     }
 
-    /// The certificate's.
     fn common_name(&self) -> Option<String> {
         let (_, leaf) = x509_parser::parse_x509_certificate(self.chain.first()?).ok()?;
         let name = leaf.subject().iter_common_name().next()?.as_str().ok()?.to_owned();

@@ -12,7 +12,6 @@ use super::connect::ConnectError;
 pub struct CredentialFiles {
     /// Certificates of the authorities to trust; the system's where absent.
     pub ca: Option<PathBuf>,
-    /// Our certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
     /// The user, and the file with the password.
     pub user: Option<(String, PathBuf)>,

@@ -36,16 +36,14 @@ pub(super) fn is_unknown_login(status: &Status) -> bool {
     kind(status).is_some() && TEXTS.iter().any(|text| status.message().contains(text))
 }
 
-/// Who we are for etcd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Who {
-    /// The configured user.
+pub(super) struct EtcdUser {
     pub(super) user: Option<String>,
     /// The common name of our certificate, which etcd takes for a user's name where none logs in.
     pub(super) common_name: Option<String>,
 }
 
-impl Who {
+impl EtcdUser {
     fn words(&self) -> String {
         match (&self.user, &self.common_name) {
             (Some(user), _) => format!("the user {user:?}"),
@@ -60,8 +58,8 @@ impl Who {
 }
 
 /// In one sentence: which RPC was denied, to whom, and what to do. `said` is etcd's own text.
-pub(super) fn explain(kind: UnknownKind, rpc: &str, who: &Who, said: &str) -> String {
-    let (user, name) = (who.words(), who.name());
+pub(super) fn explain(kind: UnknownKind, rpc: &str, etcd_user: &EtcdUser, said: &str) -> String {
+    let (user, name) = (etcd_user.words(), etcd_user.name());
     match kind {
         UnknownKind::LoginRefused => format!(
             "{rpc}: etcd does not let {user} log in ({said}): the password is wrong, or there is no such user; \
@@ -92,14 +90,14 @@ pub(super) fn explain(kind: UnknownKind, rpc: &str, who: &Who, said: &str) -> St
 mod tests {
     use super::*;
 
-    fn told(status: &Status, who: &Who) -> (Option<UnknownKind>, String) {
+    fn told(status: &Status, etcd_user: &EtcdUser) -> (Option<UnknownKind>, String) {
         let kind = kind(status);
-        (kind, kind.map_or(String::new(), |kind| explain(kind, "Status", who, status.message())))
+        (kind, kind.map_or(String::new(), |kind| explain(kind, "Status", etcd_user, status.message())))
     }
 
     #[test]
     fn each_release_s_denial_is_told_with_who_and_what_to_do() {
-        let plain = Who { user: Some("plain".to_owned()), common_name: Some("cn".to_owned()) };
+        let plain = EtcdUser { user: Some("plain".to_owned()), common_name: Some("cn".to_owned()) };
         for status in
             [Status::unknown("auth: permission denied"), Status::permission_denied("etcdserver: permission denied")]
         {
@@ -114,7 +112,7 @@ mod tests {
         assert_eq!(kind, Some(UnknownKind::LoginRefused));
         assert!(words.contains("the password is wrong, or there is no such user"), "{words}");
         for text in ["etcdserver: user name is empty", "auth: user name is empty"] {
-            let (kind, words) = told(&Status::invalid_argument(text), &Who::default());
+            let (kind, words) = told(&Status::invalid_argument(text), &EtcdUser::default());
             assert_eq!(kind, Some(UnknownKind::LoginMissing), "{text}");
             assert!(words.contains("auth.username"), "{words}");
         }
@@ -125,8 +123,8 @@ mod tests {
 
     #[test]
     fn a_certificate_s_name_is_told_where_no_user_is_configured() {
-        let who = Who { user: None, common_name: Some("reader".to_owned()) };
-        let (_, words) = told(&Status::unknown("auth: permission denied"), &who);
+        let etcd_user = EtcdUser { user: None, common_name: Some("reader".to_owned()) };
+        let (_, words) = told(&Status::unknown("auth: permission denied"), &etcd_user);
         assert!(words.contains("\"reader\" (the common name of the client certificate)"), "{words}");
     }
 

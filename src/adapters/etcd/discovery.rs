@@ -14,7 +14,7 @@ use super::names::Names;
 use crate::core::cluster::{Fact, Unknown, UnknownKind};
 
 /// Records change by hand: one look in this time finds them soon enough.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(30);
+const RECHECK_AFTER: Duration = Duration::from_secs(30);
 /// Leaves time for the members within a scrape.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -85,7 +85,6 @@ async fn look_up(resolver: &TokioResolver, service: &str) -> Result<Vec<String>,
     Ok(targets.into_iter().map(|(_, target)| target).collect())
 }
 
-/// What was found, and when.
 #[derive(Debug)]
 pub(super) struct Discovered {
     discovery: Discovery,
@@ -101,7 +100,7 @@ impl Discovered {
     pub(super) async fn endpoints(&self) -> Fact<Vec<String>> {
         let mut last = self.last.lock().await;
         if let Some((at, Ok(found))) = &*last
-            && at.elapsed() < LOOK_AGAIN_AFTER
+            && at.elapsed() < RECHECK_AFTER
         {
             return Ok(found.clone());
         }
@@ -131,7 +130,7 @@ impl Discovered {
     /// answer either.
     pub(super) async fn doubt(&self) {
         if let Some((at, _)) = &mut *self.last.lock().await {
-            *at = at.checked_sub(LOOK_AGAIN_AFTER).unwrap_or(*at);
+            *at = at.checked_sub(RECHECK_AFTER).unwrap_or(*at);
         }
     }
 }

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use super::{
     channel,
-    denied::{self, Who},
+    denied::{self, EtcdUser},
 };
 use crate::core::{
     cluster::{Unknown, UnknownKind},
@@ -53,14 +53,14 @@ pub(super) fn is_compacted_already(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.message().contains("required revision has been compacted"))
 }
 
-/// Why a fact is not known. `rpc` and `who` are for the words about a denial.
-pub(super) fn unknown(rpc: &str, who: &Who, error: &Error) -> Unknown {
+/// Why a fact is not known. `rpc` and `etcd_user` are for the words about a denial.
+pub(super) fn unknown(rpc: &str, etcd_user: &EtcdUser, error: &Error) -> Unknown {
     let Error::GRpcStatus(status) = error else {
         return Unknown::new(UnknownKind::Other, chain(error));
     };
     let said = describe(status);
     if let Some(kind) = denied::kind(status) {
-        return Unknown::new(kind, denied::explain(kind, rpc, who, &said));
+        return Unknown::new(kind, denied::explain(kind, rpc, etcd_user, &said));
     }
     let kind = match status.code() {
         Code::DeadlineExceeded => UnknownKind::TimedOut,
@@ -78,7 +78,7 @@ fn is_tls(status: &Status, said: &str) -> bool {
 }
 
 /// Whether a failed Defragment has certainly ended on the server.
-pub(super) fn defrag(who: &Who, error: &Error) -> DefragError {
+pub(super) fn defrag(etcd_user: &EtcdUser, error: &Error) -> DefragError {
     // Only what etcd itself says, in its own words, proves that it is done: a proxy on the way, or a stream
     // that just ends, looks the same by code. To follow an idle member costs seconds, no more.
     const ETCD_SAYS: [&str; 5] =
@@ -87,13 +87,13 @@ pub(super) fn defrag(who: &Who, error: &Error) -> DefragError {
         return DefragError::Lost(chain(error));
     };
     if channel::was_not_sent(error) {
-        return DefragError::NotSent(unknown("Defragment", who, error));
+        return DefragError::NotSent(unknown("Defragment", etcd_user, error));
     }
     let text = describe(status);
     if text.contains("no space left on device") {
         DefragError::DiskFull(text)
     } else if let Some(kind) = denied::kind(status) {
-        DefragError::Denied(denied::explain(kind, "Defragment", who, &text))
+        DefragError::Denied(denied::explain(kind, "Defragment", etcd_user, &text))
     } else if status.source().is_none()
         && status.code() != Code::Unavailable
         && ETCD_SAYS.iter().any(|start| text.contains(start))
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn only_an_answer_of_the_server_counts_as_an_end() {
-        let classify = |status: Status| defrag(&Who::default(), &Error::GRpcStatus(status));
+        let classify = |status: Status| defrag(&EtcdUser::default(), &Error::GRpcStatus(status));
         assert!(matches!(classify(Status::unknown("auth: permission denied")), DefragError::Denied(_)));
         let learner = Status::unavailable("etcdserver: rpc not supported for learner");
         assert!(matches!(classify(learner), DefragError::Lost(_)));
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn denials_are_known_by_code_and_by_text() {
-        let kind = |status: Status| unknown("Status", &Who::default(), &Error::GRpcStatus(status)).kind;
+        let kind = |status: Status| unknown("Status", &EtcdUser::default(), &Error::GRpcStatus(status)).kind;
         assert_eq!(kind(Status::unknown("auth: permission denied")), UnknownKind::Denied);
         assert_eq!(kind(Status::permission_denied("etcdserver: permission denied")), UnknownKind::Denied);
         assert_eq!(kind(Status::unauthenticated("etcdserver: invalid auth token")), UnknownKind::Denied);

@@ -7,7 +7,7 @@ use hyper::header::CONNECTION;
 
 use super::error::chain;
 use crate::{
-    adapters::turns::Turns,
+    adapters::turn_limiter::TurnLimiter,
     core::cluster::{Fact, Gauges, MemberId, Unknown, UnknownKind},
     ports::etcd::Visit,
 };
@@ -22,7 +22,7 @@ const MAX_LINE_BYTES: usize = 64 << 10;
 /// Of a whole fleet, so many pages come at the same time: each takes a connection and its buffers, and all at once on
 /// the first scrape they would be most of the process's memory for good.
 /// A page that is not there by the end of its turn no longer keeps others from theirs: its member hangs.
-static PAGES: Turns = Turns::new(32, Duration::from_millis(250));
+static PAGES: TurnLimiter = TurnLimiter::new(32, Duration::from_millis(250));
 
 /// Gets and reads the page at this URL, and whose it says that it is.
 pub(super) async fn fetch(client: &reqwest::Client, page: &str, visit: Visit) -> Fact<(Gauges, Option<MemberId>)> {

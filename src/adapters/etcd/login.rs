@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::{
     channel::Pipe,
-    denied::{self, Who},
+    denied::{self, EtcdUser},
     error,
 };
 use crate::core::{
@@ -48,7 +48,7 @@ impl Login {
 }
 
 #[derive(Default)]
-enum State {
+enum LoginState {
     /// No login was made yet, or it was dropped.
     #[default]
     Unknown,
@@ -61,14 +61,14 @@ enum State {
 /// See the module. Holds what came of one version of the credentials.
 pub(super) struct Logins {
     user: Option<(String, String)>,
-    who: Who,
-    state: Mutex<State>,
+    etcd_user: EtcdUser,
+    state: Mutex<LoginState>,
     turn: AsyncMutex<()>,
 }
 
 impl Logins {
-    pub(super) fn new(user: Option<(String, String)>, who: Who) -> Self {
-        Self { user, who, state: Mutex::default(), turn: AsyncMutex::default() }
+    pub(super) fn new(user: Option<(String, String)>, etcd_user: EtcdUser) -> Self {
+        Self { user, etcd_user, state: Mutex::default(), turn: AsyncMutex::default() }
     }
 
     /// How calls are made now, or why none is; nothing where a login has to come first.
@@ -77,9 +77,9 @@ impl Logins {
             return Some(Ok(Login::None));
         }
         match &*self.state.lock() {
-            State::Known(login) => Some(Ok(login.clone())),
-            State::Rejected { until, unknown, .. } if Instant::now() < *until => Some(Err(unknown.clone())),
-            State::Unknown | State::Rejected { .. } => None,
+            LoginState::Known(login) => Some(Ok(login.clone())),
+            LoginState::Rejected { until, unknown, .. } if Instant::now() < *until => Some(Err(unknown.clone())),
+            LoginState::Unknown | LoginState::Rejected { .. } => None,
         }
     }
 
@@ -110,9 +110,9 @@ impl Logins {
                 );
                 Login::None
             }
-            Err(failure) => return Err(self.failed(error::unknown("Authenticate", &self.who, &failure))),
+            Err(failure) => return Err(self.failed(error::unknown("Authenticate", &self.etcd_user, &failure))),
         };
-        *self.state.lock() = State::Known(login.clone());
+        *self.state.lock() = LoginState::Known(login.clone());
         Ok(login)
     }
 
@@ -122,7 +122,7 @@ impl Logins {
             return unknown;
         }
         let mut state = self.state.lock();
-        let before = if let State::Rejected { times, .. } = &*state { *times } else { 0 };
+        let before = if let LoginState::Rejected { times, .. } = &*state { *times } else { 0 };
         // New credentials begin anew.
         let wait = backoff::retry_after(before);
         let at = (Timestamp::now() + wait).round(Unit::Second).unwrap_or_default();
@@ -132,7 +132,7 @@ impl Logins {
             at.strftime("%Y-%m-%d %H:%M:%S UTC")
         );
         let unknown = Unknown::new(unknown.kind, detail);
-        *state = State::Rejected { times: before + 1, until: Instant::now() + wait, unknown: unknown.clone() };
+        *state = LoginState::Rejected { times: before + 1, until: Instant::now() + wait, unknown: unknown.clone() };
         unknown
     }
 
@@ -149,8 +149,8 @@ impl Logins {
         };
         let mut state = self.state.lock();
         // Unless another call has logged in anew meanwhile.
-        if (is_unknown || is_suspect) && matches!(&*state, State::Known(known) if known == login) {
-            *state = State::Unknown;
+        if (is_unknown || is_suspect) && matches!(&*state, LoginState::Known(known) if known == login) {
+            *state = LoginState::Unknown;
         }
         is_unknown
     }
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     fn logins() -> Logins {
-        Logins::new(Some(("root".to_owned(), "secret".to_owned())), Who::default())
+        Logins::new(Some(("root".to_owned(), "secret".to_owned())), EtcdUser::default())
     }
 
     fn token(text: &'static str) -> Login {
@@ -190,10 +190,10 @@ mod tests {
         let logins = logins();
         let unknown = Status::invalid_argument("etcdserver: revision of auth store is old");
         let (old, new) = (token("old"), token("new"));
-        *logins.state.lock() = State::Known(old.clone());
+        *logins.state.lock() = LoginState::Known(old.clone());
         assert!(logins.denied(&old, &unknown));
         assert_eq!(logins.known(), None);
-        *logins.state.lock() = State::Known(new.clone());
+        *logins.state.lock() = LoginState::Known(new.clone());
         assert!(logins.denied(&old, &unknown), "a call with the old one may be made again");
         assert_eq!(logins.known(), Some(Ok(new.clone())), "with the new one, which stays");
 
@@ -210,10 +210,10 @@ mod tests {
     fn what_is_no_denial_or_has_no_user_drops_nothing() {
         let logins = logins();
         let known = token("t");
-        *logins.state.lock() = State::Known(known.clone());
+        *logins.state.lock() = LoginState::Known(known.clone());
         assert!(!logins.denied(&known, &Status::unavailable("etcdserver: no leader")));
         assert_eq!(logins.known(), Some(Ok(known)));
-        let nobody = Logins::new(None, Who::default());
+        let nobody = Logins::new(None, EtcdUser::default());
         assert!(!nobody.denied(&Login::None, &Status::invalid_argument("etcdserver: user name is empty")));
         assert_eq!(nobody.known(), Some(Ok(Login::None)));
     }

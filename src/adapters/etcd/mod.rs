@@ -97,7 +97,7 @@ impl Connected {
     ) -> Result<Arc<Self>, ConnectError> {
         let skip_verify = sources.insecure_skip_verify;
         let connection = Connection::new(&sources.files, credentials, sources.discovery.as_ref(), skip_verify)?;
-        let logins = Logins::new(connection.credentials.user.clone(), connection.who.clone());
+        let logins = Logins::new(connection.credentials.user.clone(), connection.etcd_user.clone());
         Ok(Arc::new(Self { connection, pages, logins, links: Mutex::default() }))
     }
 
@@ -126,7 +126,7 @@ impl Connected {
             }
         };
         let pipe = link.pipe().await;
-        pipe.map_err(|failure| error::unknown("", &self.connection.who, &failure.into()))
+        pipe.map_err(|failure| error::unknown("", &self.connection.etcd_user, &failure.into()))
     }
 
     /// Takes that a call failed; whether it was for its login, and may succeed with a new one.
@@ -180,7 +180,6 @@ impl EtcdCluster {
         fence(url).map_err(|why| Unknown::new(UnknownKind::Other, format!("{url} is not dialled: {why}")))
     }
 
-    /// The configured endpoints.
     pub(in crate::adapters) fn endpoints(&self) -> &[String] {
         &self.sources.endpoints
     }
@@ -405,7 +404,7 @@ impl Etcd for EtcdCluster {
             drop(marked);
             // `Status` needs no login on most releases. Without one that it knows, etcd has not begun.
             if !connected.denied(&line.login, &failure) || is_again {
-                return Err(error::defrag(&connected.connection.who, &failure));
+                return Err(error::defrag(&connected.connection.etcd_user, &failure));
             }
             is_again = true;
         }
@@ -429,7 +428,7 @@ impl Etcd for EtcdCluster {
             Ok(Ok((new, trouble))) => {
                 let renewal = match (&new, trouble) {
                     (_, Some(error)) => Renewal::Refused(format!("of the metrics pages: {error}")),
-                    (Some(_), None) => Renewal::Taken,
+                    (Some(_), None) => Renewal::Applied,
                     (None, None) => Renewal::Unchanged,
                 };
                 if let Some(new) = new {

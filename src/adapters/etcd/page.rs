@@ -15,10 +15,8 @@ use crate::core::{
     page::PageUrl,
 };
 
-/// As configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pages {
-    /// Of each member's.
     pub url: PageUrl,
     /// The authorities to trust there; the cluster's where absent.
     pub ca: Option<PathBuf>,
@@ -53,7 +51,6 @@ pub(super) fn renewed(
     Ok(Some(Arc::new(new)))
 }
 
-/// The URL of a member's page.
 pub(super) fn url(pages: &Pages, fence: Option<&Fence>, client_url: &str, member: &Member) -> Fact<String> {
     let refused = |why| Unknown::new(UnknownKind::Other, why);
     let page = pages.url.of(client_url, &member.name).map_err(refused)?;
@@ -93,7 +90,7 @@ mod tests {
         let cluster = EtcdCluster::open(sources).expect("whole");
         assert_eq!(cluster.renew().await, Renewal::Unchanged);
         put(new.client());
-        assert_eq!(cluster.renew().await, Renewal::Taken);
+        assert_eq!(cluster.renew().await, Renewal::Applied);
         assert_eq!(cluster.renew().await, Renewal::Unchanged);
         std::fs::copy(&old.client().key, &key).expect("copied");
         let refused = cluster.renew().await;

@@ -4,12 +4,10 @@ use bytesize::ByteSize;
 
 use super::{CredentialFiles, Discovery, Pages};
 
-/// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// URLs with a scheme.
     pub endpoints: Vec<String>,
-    /// Finds more of them.
     pub discovery: Option<Discovery>,
     /// Read when the cluster is opened, and again at each [`renew`](crate::ports::etcd::Etcd::renew).
     pub files: CredentialFiles,

@@ -7,8 +7,8 @@ use url::Url;
 
 use super::{Tries, failure, millis};
 use crate::{
-    adapters::outgoing::{Access, Alertmanager, CallError, detail, excerpt, shown},
-    ports::gate::{GateProbe, Occasion, Reading},
+    adapters::outgoing::{Alertmanager, CallError, ClientSettings, detail, excerpt, shown},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 /// Enough to know where to look.
@@ -23,13 +23,10 @@ pub struct AlertmanagerCheck {
     pub matchers: Vec<String>,
     /// Names of alerts that are no failure.
     pub ignore: BTreeSet<String>,
-    /// How.
-    pub access: Access,
-    /// How often and how long.
+    pub access: ClientSettings,
     pub tries: Tries,
 }
 
-/// Asks Alertmanager.
 #[derive(Clone, Debug)]
 pub struct AlertmanagerProbe {
     server: Alertmanager,
@@ -72,7 +69,7 @@ impl AlertmanagerProbe {
 }
 
 impl GateProbe for AlertmanagerProbe {
-    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+    fn check<'a>(&'a self, _: CheckContext<'a>) -> BoxFuture<'a, Reading> {
         self.tries.run(|| self.once()).boxed()
     }
 }

@@ -23,9 +23,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Tries;
 use crate::{
-    adapters::outgoing::{Access, ClientTls, Credentials},
+    adapters::outgoing::{ClientSettings, ClientTls, Credentials},
     core::gate::Moment,
-    ports::gate::{GateProbe, Occasion, Reading},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 /// For servers that answer, on a busy machine.
@@ -37,8 +37,8 @@ const fn tries(timeout: Duration, attempts: u32) -> Tries {
     Tries { timeout, attempts, interval: Duration::from_millis(50), hold: Duration::ZERO }
 }
 
-pub(super) fn access(tries: Tries) -> Access {
-    Access {
+pub(super) fn access(tries: Tries) -> ClientSettings {
+    ClientSettings {
         credentials: Credentials::default(),
         tls: ClientTls::default(),
         timeout: tries.timeout,
@@ -47,7 +47,7 @@ pub(super) fn access(tries: Tries) -> Access {
 }
 
 pub(super) async fn check(probe: &dyn GateProbe) -> Reading {
-    probe.check(Occasion { moment: Moment::Before, baseline: None }).await
+    probe.check(CheckContext { moment: Moment::Before, baseline: None }).await
 }
 
 /// Serves every connection in this way.
@@ -136,7 +136,6 @@ pub(super) const HOSTILE: [&str; 9] = [
     "redirects",
 ];
 
-/// A server of that manner.
 pub(super) async fn hostile(manner: &'static str) -> SocketAddr {
     if manner == "refuses" {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

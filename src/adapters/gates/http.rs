@@ -8,9 +8,9 @@ use url::Url;
 
 use super::{Tries, failure, millis};
 use crate::{
-    adapters::outgoing::{Access, CallError, excerpt, shown},
+    adapters::outgoing::{CallError, ClientSettings, excerpt, shown},
     core::expect::{Pattern, Statuses},
-    ports::gate::{GateProbe, Occasion, Reading},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 /// Health pages are shorter; what is behind it is not looked at.
@@ -19,21 +19,16 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 /// What is asked and what is expected.
 #[derive(Clone, Debug)]
 pub struct HttpCheck {
-    /// Where.
     pub url: Url,
     /// Like `GET`.
     pub method: String,
-    /// How.
-    pub access: Access,
-    /// What its status must be.
+    pub access: ClientSettings,
     pub expect_status: Statuses,
     /// What must be found in the first 64 KiB of its body.
     pub expect_body: Option<Pattern>,
-    /// How often and how long.
     pub tries: Tries,
 }
 
-/// Asks a URL.
 #[derive(Clone, Debug)]
 pub struct HttpProbe {
     check: HttpCheck,
@@ -97,7 +92,7 @@ impl HttpProbe {
 }
 
 impl GateProbe for HttpProbe {
-    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+    fn check<'a>(&'a self, _: CheckContext<'a>) -> BoxFuture<'a, Reading> {
         self.check.tries.run(|| self.once()).boxed()
     }
 }

@@ -10,12 +10,12 @@ use url::Url;
 use super::{Tries, failure, millis};
 use crate::{
     adapters::outgoing::{
-        Access, CallError, Heard, Remote, excerpt,
+        CallError, ClientSettings, Heard, Remote, excerpt,
         prometheus::{self, Data, number},
         shown,
     },
-    core::expect::{Samples, Verdict},
-    ports::gate::{GateProbe, Occasion, Reading},
+    core::expect::{SampleVerdict, Samples},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 /// Some ten thousand samples. A query that gives more is not a check.
@@ -30,15 +30,11 @@ pub struct PromqlCheck {
     pub url: Url,
     /// PromQL.
     pub query: String,
-    /// What it must give.
     pub expect: Samples,
-    /// How.
-    pub access: Access,
-    /// How often and how long.
+    pub access: ClientSettings,
     pub tries: Tries,
 }
 
-/// Asks Prometheus.
 #[derive(Clone, Debug)]
 pub struct PromqlProbe {
     remote: Remote,
@@ -87,9 +83,11 @@ impl PromqlProbe {
         let values: Vec<_> = samples.iter().map(|sample| sample.value).collect();
         let count = samples.len();
         let reading = match self.expect.judge(&values) {
-            Verdict::Met => Reading::pass(format!("the query gave {count} sample(s), as expected: {}", self.expect)),
-            Verdict::Missing => Reading::fail(format!("the query gave nothing, and must give {}", self.expect)),
-            Verdict::Unmet(bad) => {
+            SampleVerdict::Met => {
+                Reading::pass(format!("the query gave {count} sample(s), as expected: {}", self.expect))
+            }
+            SampleVerdict::Missing => Reading::fail(format!("the query gave nothing, and must give {}", self.expect)),
+            SampleVerdict::Unmet(bad) => {
                 let shown: Vec<_> = bad.iter().take(MAX_SHOWN_SAMPLES).map(|index| &samples[*index]).collect();
                 let words: Vec<_> =
                     shown.iter().map(|sample| format!("{} is {}", sample.series, sample.value)).collect();
@@ -128,7 +126,7 @@ fn notation(labels: &BTreeMap<String, String>) -> String {
 }
 
 impl GateProbe for PromqlProbe {
-    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+    fn check<'a>(&'a self, _: CheckContext<'a>) -> BoxFuture<'a, Reading> {
         self.tries.run(|| self.once()).boxed()
     }
 }

@@ -22,26 +22,22 @@ use tokio_rustls::TlsConnector;
 use super::{Tries, millis};
 use crate::{
     adapters::outgoing::{CallError, ClientTls, detail},
-    ports::gate::{GateProbe, Occasion, Reading},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 /// A round trip to the other end of the world; who has sent nothing by then waits for us, as it should.
 const WATCH: Duration = Duration::from_millis(300);
 
-/// Where, and how.
 #[derive(Clone, Debug)]
 pub struct TcpCheck {
     /// A name or an address, without brackets.
     pub host: String,
-    /// The port.
     pub port: u16,
     /// A handshake too.
     pub tls: Option<ClientTls>,
-    /// How often and how long.
     pub tries: Tries,
 }
 
-/// Connects.
 #[derive(Clone, Debug)]
 pub struct TcpProbe {
     check: TcpCheck,
@@ -107,7 +103,7 @@ async fn stays(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
 }
 
 impl GateProbe for TcpProbe {
-    fn check<'a>(&'a self, _: Occasion<'a>) -> BoxFuture<'a, Reading> {
+    fn check<'a>(&'a self, _: CheckContext<'a>) -> BoxFuture<'a, Reading> {
         self.check.tries.run(|| self.once()).boxed()
     }
 }

@@ -16,7 +16,7 @@ use super::{
     *,
 };
 use crate::{
-    adapters::outgoing::{Access, ClientTls, Credentials},
+    adapters::outgoing::{ClientSettings, ClientTls, Credentials},
     core::expect::{Pattern, Samples, Statuses},
     ports::gate::GateProbe,
 };
@@ -438,7 +438,7 @@ async fn no_secret_is_ever_shown() {
     let plain = Credentials { headers: vec![("X-A".to_owned(), "canary-plain".to_owned())], ..Credentials::default() };
     let encoded = "cHJvYmU6Y2FuYXJ5LXB3";
     for (credentials, sent) in [(bearer, "Bearer canary-token"), (basic, encoded), (plain, "canary-plain")] {
-        let access = Access { credentials, ..access(PATIENT) };
+        let access = ClientSettings { credentials, ..access(PATIENT) };
         let (mut http, url) = (http(site.url("/"), PATIENT), site.url("/"));
         http.access = access.clone();
         http.expect_body = Some(Pattern::parse("^$").expect("valid"));

@@ -9,7 +9,6 @@ use crate::ports::gate::Reading;
 /// For what is between the attempts, on a busy machine.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// The limits of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tries {
     /// Of one attempt.

@@ -18,20 +18,13 @@ const MIN_TOKEN_BYTES: usize = 16;
 /// Why the program must not start like this.
 #[derive(Debug, Error)]
 pub enum TokenError {
-    /// The file cannot be read.
     #[error("cannot read the bearer token file {}: {source}", path.display())]
-    Unreadable {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     /// The token is too short.
     #[error(
         "the bearer token in {} has {found} bytes and needs at least {MIN_TOKEN_BYTES}; make one with: openssl rand -hex 32", path.display()
     )]
     TooShort {
-        /// Where.
         path: PathBuf,
         /// Bytes.
         found: usize,
@@ -40,15 +33,11 @@ pub enum TokenError {
     #[error(
         "the webhook would be open to the network on {address}: give --web.bearer-token-file, or --web.config.file with basic_auth_users or client_auth_type RequireAndVerifyClientCert, or listen on loopback only (--web.listen-address 127.0.0.1:{port}), or run without the receiver (--exporter-only)", port = address.port()
     )]
-    OpenToTheNetwork {
-        /// The address.
-        address: SocketAddr,
-    },
+    OpenToTheNetwork { address: SocketAddr },
 }
 
-/// What a request wants to cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deed {
+pub(super) enum ProtectedAction {
     /// Alertmanager tells of alerts.
     Notify,
     /// A person orders something.
@@ -60,14 +49,12 @@ pub(super) enum Deed {
 pub(super) struct Proof {
     /// A certificate that the client CA signed.
     pub(super) certificate: bool,
-    /// A user's password.
     pub(super) password: bool,
 }
 
 /// What orders need of whoever gives them with what the connection shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Orders {
-    /// There are none.
     Closed,
     /// The token for orders.
     Token,
@@ -81,7 +68,7 @@ pub(super) enum Orders {
 
 /// What a request that may cause a write to etcd has to show.
 #[derive(Clone, Default)]
-pub struct Access {
+pub struct AccessPolicy {
     receiver: bool,
     /// Whether whoever shows nothing may come in, too, where there is no token.
     open: bool,
@@ -89,7 +76,7 @@ pub struct Access {
     admin: Option<String>,
 }
 
-impl Access {
+impl AccessPolicy {
     /// The receiver is switched off.
     pub fn closed() -> Self {
         Self::default()
@@ -128,16 +115,16 @@ impl Access {
         self.receiver && self.admin.is_none()
     }
 
-    fn token_for(&self, deed: Deed) -> Option<&str> {
-        match deed {
-            Deed::Notify => self.webhook.as_deref(),
-            Deed::Order => self.admin.as_deref().or(self.webhook.as_deref()),
+    fn token_for(&self, action: ProtectedAction) -> Option<&str> {
+        match action {
+            ProtectedAction::Notify => self.webhook.as_deref(),
+            ProtectedAction::Order => self.admin.as_deref().or(self.webhook.as_deref()),
         }
     }
 
     /// What orders need, besides what the connection shows.
     pub(super) fn orders(&self, proof: Proof) -> Orders {
-        match self.token_for(Deed::Order) {
+        match self.token_for(ProtectedAction::Order) {
             _ if !self.receiver => Orders::Closed,
             Some(_) => Orders::Token,
             None if proof.password || proof.certificate => Orders::Known,
@@ -148,17 +135,17 @@ impl Access {
 
     /// Whether this is the token that orders need.
     pub(super) fn is_order_token(&self, shown: &str) -> bool {
-        self.token_for(Deed::Order).is_some_and(|token| bool::from(token.as_bytes().ct_eq(shown.as_bytes())))
+        self.token_for(ProtectedAction::Order).is_some_and(|token| bool::from(token.as_bytes().ct_eq(shown.as_bytes())))
     }
 
     /// Whether this is allowed only because everything listens on loopback.
-    pub(super) fn is_free(&self, deed: Deed, proof: Proof) -> bool {
-        self.token_for(deed).is_none() && !proof.password && !proof.certificate
+    pub(super) fn is_free(&self, action: ProtectedAction, proof: Proof) -> bool {
+        self.token_for(action).is_none() && !proof.password && !proof.certificate
     }
 
     /// Whether the request shows what this needs.
-    pub(super) fn allows(&self, deed: Deed, headers: &HeaderMap, proof: Proof) -> bool {
-        match self.token_for(deed) {
+    pub(super) fn allows(&self, action: ProtectedAction, headers: &HeaderMap, proof: Proof) -> bool {
+        match self.token_for(action) {
             _ if !self.receiver => false,
             Some(token) => shows(headers, token),
             None => self.open || proof.password || proof.certificate,
@@ -198,14 +185,14 @@ mod tests {
     const TOKEN: &str = "0123456789abcdef";
     const ADMIN: &str = "fedcba9876543210";
 
-    fn access(token: Option<&str>, listen: &[&str], authenticated: bool) -> Result<Access, TokenError> {
+    fn access(token: Option<&str>, listen: &[&str], authenticated: bool) -> Result<AccessPolicy, TokenError> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("token");
         if let Some(token) = token {
             std::fs::write(&path, token).expect("written");
         }
         let listen: Vec<SocketAddr> = listen.iter().map(|text| text.parse().expect("an address")).collect();
-        Access::new(token.map(|_| path.as_path()), None, &listen, authenticated)
+        AccessPolicy::new(token.map(|_| path.as_path()), None, &listen, authenticated)
     }
 
     fn bearer(token: &str) -> HeaderMap {
@@ -221,7 +208,7 @@ mod tests {
             assert!(matches!(refused, Err(TokenError::OpenToTheNetwork { .. })));
         }
         let loopback = access(None, &["127.0.0.1:1", "[::1]:1"], false).expect("fine");
-        assert!(loopback.allows(Deed::Notify, &HeaderMap::new(), Proof::default()));
+        assert!(loopback.allows(ProtectedAction::Notify, &HeaderMap::new(), Proof::default()));
         assert!(access(Some("0123456789abcdef\n"), &["0.0.0.0:1"], false).is_ok());
         assert!(matches!(access(Some("short"), &["127.0.0.1:1"], false), Err(TokenError::TooShort { found: 5, .. })));
     }
@@ -231,20 +218,20 @@ mod tests {
         let passwords = access(None, &["0.0.0.0:1"], true).expect("authenticated");
         let both = access(Some(TOKEN), &["0.0.0.0:1"], true).expect("authenticated");
         let nothing = HeaderMap::new();
-        for deed in [Deed::Notify, Deed::Order] {
-            assert!(!passwords.allows(deed, &nothing, Proof::default()));
+        for action in [ProtectedAction::Notify, ProtectedAction::Order] {
+            assert!(!passwords.allows(action, &nothing, Proof::default()));
             for proof in [Proof { certificate: true, password: false }, Proof { certificate: false, password: true }] {
-                assert!(passwords.allows(deed, &nothing, proof));
-                assert!(!both.allows(deed, &nothing, proof), "the scraper's password must not open the webhook");
+                assert!(passwords.allows(action, &nothing, proof));
+                assert!(!both.allows(action, &nothing, proof), "the scraper's password must not open the webhook");
             }
-            assert!(both.allows(deed, &bearer("Bearer 0123456789abcdef"), Proof::default()));
+            assert!(both.allows(action, &bearer("Bearer 0123456789abcdef"), Proof::default()));
         }
     }
 
     #[test]
     fn only_the_token_itself_opens() {
-        let access = Access::tokens(Some(TOKEN.to_owned()), None);
-        let allowed = |value: &str| access.allows(Deed::Notify, &bearer(value), Proof::default());
+        let access = AccessPolicy::tokens(Some(TOKEN.to_owned()), None);
+        let allowed = |value: &str| access.allows(ProtectedAction::Notify, &bearer(value), Proof::default());
         assert!(allowed("Bearer 0123456789abcdef"));
         assert!(allowed("bearer 0123456789abcdef"));
         for wrong in
@@ -253,17 +240,17 @@ mod tests {
             assert!(!allowed(wrong), "{wrong:?}");
             assert!(!access.knows(&bearer(wrong)), "{wrong:?}");
         }
-        assert!(!access.allows(Deed::Notify, &HeaderMap::new(), Proof::default()));
+        assert!(!access.allows(ProtectedAction::Notify, &HeaderMap::new(), Proof::default()));
     }
 
     #[test]
     fn with_a_token_for_orders_each_token_opens_its_own_deed() {
-        let access = Access::tokens(Some(TOKEN.to_owned()), Some(ADMIN.to_owned()));
-        let allowed = |deed, token| access.allows(deed, &bearer(&format!("Bearer {token}")), Proof::default());
-        assert!(allowed(Deed::Notify, TOKEN) && allowed(Deed::Order, ADMIN));
-        assert!(!allowed(Deed::Order, TOKEN) && !allowed(Deed::Notify, ADMIN));
-        let one = Access::tokens(Some(TOKEN.to_owned()), None);
-        assert!(one.allows(Deed::Order, &bearer(&format!("Bearer {TOKEN}")), Proof::default()));
+        let access = AccessPolicy::tokens(Some(TOKEN.to_owned()), Some(ADMIN.to_owned()));
+        let allowed = |action, token| access.allows(action, &bearer(&format!("Bearer {token}")), Proof::default());
+        assert!(allowed(ProtectedAction::Notify, TOKEN) && allowed(ProtectedAction::Order, ADMIN));
+        assert!(!allowed(ProtectedAction::Order, TOKEN) && !allowed(ProtectedAction::Notify, ADMIN));
+        let one = AccessPolicy::tokens(Some(TOKEN.to_owned()), None);
+        assert!(one.allows(ProtectedAction::Order, &bearer(&format!("Bearer {TOKEN}")), Proof::default()));
         assert!(one.orders_are_open_to_webhooks() && !access.orders_are_open_to_webhooks());
     }
 }

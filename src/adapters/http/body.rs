@@ -23,18 +23,16 @@ static LONG_BODIES: Semaphore = Semaphore::const_new(8);
 const LONGEST_BYTES: usize = 2 << 20;
 static LONGEST_BODY: Semaphore = Semaphore::const_new(1);
 
-/// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyError {
-    /// It did not come in time.
-    Late,
+    TimedOut,
     /// It is longer than the limit, or ended too early.
     Unusable,
 }
 
 /// The body, of at most `limit` bytes.
 pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
-    let collected = timeout(BODY_LIMIT, collect(&mut body, limit)).await.map_err(|_| BodyError::Late)?;
+    let collected = timeout(BODY_LIMIT, collect(&mut body, limit)).await.map_err(|_| BodyError::TimedOut)?;
     if collected.is_none() {
         discard(body).await;
     }

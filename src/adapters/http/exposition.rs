@@ -10,16 +10,15 @@ use flate2::{Compression, write::GzEncoder};
 /// The packer works on pieces of this size: one call of it for each word would cost more than the packing.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// A format that can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum ExpositionFormat {
     OpenMetrics1,
     OpenMetrics0,
     Text1,
     Text0,
 }
 
-impl Format {
+impl ExpositionFormat {
     /// What the header asks for most; the oldest, which every scraper since 2014 understands, if it asks for nothing
     /// that we know.
     pub(super) fn of(accept: &str) -> Self {
@@ -91,8 +90,8 @@ fn takes_gzip(accept_encoding: &str) -> bool {
 
 /// A page that is being written in OpenMetrics, as its scraper wants it. What is wanted packed is packed as it comes, so
 /// that the megabytes of a large fleet are never there as text.
-pub(super) struct Page {
-    format: Format,
+pub(super) struct ExpositionPage {
+    format: ExpositionFormat,
     gzip: bool,
     body: Body,
 }
@@ -102,10 +101,11 @@ enum Body {
     Packed(BufWriter<GzEncoder<Vec<u8>>>),
 }
 
-impl Page {
+impl ExpositionPage {
     pub(super) fn new(accept: &str, accept_encoding: &str) -> Self {
-        let (format, gzip) = (Format::of(accept), takes_gzip(accept_encoding));
-        let body = if gzip && format.is_open_metrics() { Body::Packed(packer()) } else { Body::Text(String::new()) };
+        let (format, gzip) = (ExpositionFormat::of(accept), takes_gzip(accept_encoding));
+        let body =
+            if gzip && format.is_open_metrics() { Body::Packed(gzip_encoder()) } else { Body::Text(String::new()) };
         Self { format, gzip, body }
     }
 
@@ -113,42 +113,41 @@ impl Page {
         self.format.content_type()
     }
 
-    /// Whether [`Page::finish`] gives it packed.
+    /// Whether [`ExpositionPage::finish`] gives it packed.
     pub(super) fn is_gzip(&self) -> bool {
         self.gzip
     }
 
-    /// The whole page.
     pub(super) fn finish(self) -> io::Result<Vec<u8>> {
-        let mut packer = match self.body {
-            Body::Packed(packer) => packer,
+        let mut gzip_encoder = match self.body {
+            Body::Packed(gzip_encoder) => gzip_encoder,
             Body::Text(text) => {
                 let text = self.format.page(text);
                 if !self.gzip {
                     return Ok(text.into_bytes());
                 }
-                let mut packer = packer();
-                packer.write_all(text.as_bytes())?;
-                packer
+                let mut gzip_encoder = gzip_encoder();
+                gzip_encoder.write_all(text.as_bytes())?;
+                gzip_encoder
             }
         };
-        packer.flush()?;
-        packer.into_inner().map_err(IntoInnerError::into_error)?.finish()
+        gzip_encoder.flush()?;
+        gzip_encoder.into_inner().map_err(IntoInnerError::into_error)?.finish()
     }
 }
 
-impl fmt::Write for Page {
+impl fmt::Write for ExpositionPage {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         match &mut self.body {
             Body::Text(page) => page.write_str(text),
             // Into memory: it does not fail.
-            Body::Packed(packer) => packer.write_all(text.as_bytes()).map_err(|_| fmt::Error),
+            Body::Packed(gzip_encoder) => gzip_encoder.write_all(text.as_bytes()).map_err(|_| fmt::Error),
         }
     }
 }
 
 /// Fast rather than small.
-fn packer() -> BufWriter<GzEncoder<Vec<u8>>> {
+fn gzip_encoder() -> BufWriter<GzEncoder<Vec<u8>>> {
     BufWriter::with_capacity(PIECE_BYTES, GzEncoder::new(Vec::new(), Compression::fast()))
 }
 
@@ -205,22 +204,25 @@ mod tests {
             application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
             text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
         for (accept, format) in [
-            (prometheus_3, Format::OpenMetrics1),
+            (prometheus_3, ExpositionFormat::OpenMetrics1),
             (
                 "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
-                Format::OpenMetrics0,
+                ExpositionFormat::OpenMetrics0,
             ),
-            ("application/openmetrics-text", Format::OpenMetrics0),
-            ("application/openmetrics-text;version=2.0.0,text/plain;version=0.0.4;q=0.5", Format::Text0),
-            ("text/plain;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3", Format::Text1),
-            ("text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.9", Format::Text0),
-            ("application/openmetrics-text;version=1.0.0;q=0", Format::Text0),
-            ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily", Format::Text0),
-            ("*/*", Format::Text0),
-            ("", Format::Text0),
-            (";;;=,,q=;", Format::Text0),
+            ("application/openmetrics-text", ExpositionFormat::OpenMetrics0),
+            ("application/openmetrics-text;version=2.0.0,text/plain;version=0.0.4;q=0.5", ExpositionFormat::Text0),
+            (
+                "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=0.0.4;q=0.3",
+                ExpositionFormat::Text1,
+            ),
+            ("text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.9", ExpositionFormat::Text0),
+            ("application/openmetrics-text;version=1.0.0;q=0", ExpositionFormat::Text0),
+            ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily", ExpositionFormat::Text0),
+            ("*/*", ExpositionFormat::Text0),
+            ("", ExpositionFormat::Text0),
+            (";;;=,,q=;", ExpositionFormat::Text0),
         ] {
-            assert_eq!(Format::of(accept), format, "{accept}");
+            assert_eq!(ExpositionFormat::of(accept), format, "{accept}");
         }
     }
 
@@ -234,7 +236,7 @@ mod tests {
         // In one piece, in pieces of some bytes, and more than one of the packer's own.
         let metrics = "# TYPE a gauge\na 1\n".repeat(4000);
         for (accept, whole) in [("application/openmetrics-text", metrics.clone()), ("", to_plain_text(&metrics))] {
-            let mut page = Page::new(accept, "gzip");
+            let mut page = ExpositionPage::new(accept, "gzip");
             for piece in metrics.split_inclusive(' ') {
                 fmt::Write::write_str(&mut page, piece).expect("written");
             }
@@ -246,7 +248,7 @@ mod tests {
                 .expect("gzip");
             assert_eq!(unpacked, whole);
 
-            let mut page = Page::new(accept, "");
+            let mut page = ExpositionPage::new(accept, "");
             fmt::Write::write_str(&mut page, &metrics).expect("written");
             assert!(!page.is_gzip());
             assert_eq!(page.finish().expect("text"), whole.as_bytes());

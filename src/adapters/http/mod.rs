@@ -4,7 +4,7 @@
 
 mod auth;
 mod body;
-mod crowd;
+mod connections;
 mod exposition;
 mod guard;
 mod orders;
@@ -15,7 +15,7 @@ mod server;
 mod web;
 mod webhook;
 
-pub use auth::{Access, TokenError};
+pub use auth::{AccessPolicy, TokenError};
 pub use routes::{Options, router};
 pub use server::{ListenError, Listener};
 pub use web::Web;

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tracing::{error, warn};
 
 use super::{
-    auth::{Deed, Proof},
+    auth::{Proof, ProtectedAction},
     body::{BodyError, discard, read},
     page::origin::is_rebound,
     routes::{Site, problem},
@@ -25,7 +25,7 @@ use crate::{
     core::{history::RunId, time::Time},
     ports::{
         peers::FORWARDED_HEADER,
-        service::{Carried, Command, CommandError, Service},
+        service::{Command, CommandError, CommandOutcome, Service},
     },
 };
 
@@ -37,11 +37,9 @@ const MAX_TEXT_CHARS: usize = 500;
 /// The body, all of it optional but a pause's reason.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Said {
-    /// Who, as they say.
+struct OrderBody {
     #[serde(default)]
     by: String,
-    /// Why.
     #[serde(default)]
     reason: String,
     /// How long a pause lasts, like `2h` or `1d`.
@@ -54,11 +52,11 @@ struct Said {
 
 /// Refuses whoever may not cause a write to etcd, and whatever a web page in an operator's browser could
 /// send to a receiver on loopback without being allowed to: it cannot send this content type.
-pub(super) fn refuse<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Response> {
+pub(super) fn refuse<S>(site: &Site<S>, action: ProtectedAction, parts: &Parts) -> Option<Response> {
     if site.options.access.is_closed() {
         return Some(problem(StatusCode::FORBIDDEN, "the receiver is switched off (--exporter-only)"));
     }
-    if let Some(refusal) = forbid(site, deed, parts) {
+    if let Some(refusal) = forbid(site, action, parts) {
         return Some(refusal);
     }
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -67,13 +65,13 @@ pub(super) fn refuse<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Res
 }
 
 /// Refuses whoever does not show what this needs. Where there is no receiver, nothing can cause a write.
-pub(super) fn forbid<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Response> {
+pub(super) fn forbid<S>(site: &Site<S>, action: ProtectedAction, parts: &Parts) -> Option<Response> {
     let (access, headers) = (&site.options.access, &parts.headers);
     if access.is_closed() {
         return None;
     }
     let proof = parts.extensions.get::<Proof>().copied().unwrap_or_default();
-    if !access.allows(deed, headers, proof) {
+    if !access.allows(action, headers, proof) {
         warn!(path = parts.uri.path(), "request without the right bearer token");
         if access.knows(headers) {
             return Some(problem(StatusCode::FORBIDDEN, "this bearer token is not for this"));
@@ -82,7 +80,7 @@ pub(super) fn forbid<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Res
         return Some((challenge, problem(StatusCode::UNAUTHORIZED, "a valid bearer token is needed")).into_response());
     }
     // A web page whose name somebody points at 127.0.0.1 would be let in otherwise, whatever the content type.
-    if access.is_free(deed, proof) && is_rebound(parts, site.options.external_url.as_ref()) {
+    if access.is_free(action, proof) && is_rebound(parts, site.options.external_url.as_ref()) {
         warn!(path = parts.uri.path(), "a browser was led here under a name that is not ours");
         let what = "a browser is let in without a token only under a loopback name, or that of --web.external-url";
         return Some(problem(StatusCode::FORBIDDEN, what));
@@ -90,30 +88,30 @@ pub(super) fn forbid<S>(site: &Site<S>, deed: Deed, parts: &Parts) -> Option<Res
     None
 }
 
-async fn said<S>(site: &Site<S>, request: Request<Body>) -> Result<Said, Response> {
+async fn read_order<S>(site: &Site<S>, request: Request<Body>) -> Result<OrderBody, Response> {
     let (parts, body) = request.into_parts();
-    if let Some(refusal) = refuse(site, Deed::Order, &parts) {
+    if let Some(refusal) = refuse(site, ProtectedAction::Order, &parts) {
         discard(body).await;
         return Err(refusal);
     }
     let bad = |what: &str| problem(StatusCode::BAD_REQUEST, what);
     let body = read(body, MAX_ORDER_BYTES).await.map_err(|error| match error {
-        BodyError::Late => problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+        BodyError::TimedOut => problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
         BodyError::Unusable => problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long, or ended too early"),
     })?;
-    let mut said = Said::default();
+    let mut order_body = OrderBody::default();
     if !body.is_empty() {
-        said = serde_json::from_slice(&body)
+        order_body = serde_json::from_slice(&body)
             .map_err(|error| bad(&format!("the body is not {{\"by\": …, \"reason\": …, \"for\": \"2h\"}}: {error}")))?;
     }
-    if said.by.chars().count().max(said.reason.chars().count()) > MAX_TEXT_CHARS {
+    if order_body.by.chars().count().max(order_body.reason.chars().count()) > MAX_TEXT_CHARS {
         return Err(bad(&format!("by and reason may have {MAX_TEXT_CHARS} characters each")));
     }
-    if said.by.trim().is_empty() {
-        "somebody with access to the API".clone_into(&mut said.by);
+    if order_body.by.trim().is_empty() {
+        "somebody with access to the API".clone_into(&mut order_body.by);
     }
-    said.forwarded = is_forwarded(&parts);
-    Ok(said)
+    order_body.forwarded = is_forwarded(&parts);
+    Ok(order_body)
 }
 
 pub(super) async fn pause<S: Service>(
@@ -121,15 +119,15 @@ pub(super) async fn pause<S: Service>(
     Path(cluster): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    ordered(&site, &cluster, request, |said| {
-        if said.reason.trim().is_empty() {
+    ordered(&site, &cluster, request, |order_body| {
+        if order_body.reason.trim().is_empty() {
             return Err("a pause needs a reason, for the operator who finds it later");
         }
-        let lasts = said.lasts.map(Duration::from);
+        let lasts = order_body.lasts.map(Duration::from);
         if lasts.is_some_and(|lasts| lasts.is_zero()) {
             return Err("for must be a time above 0, like 2h");
         }
-        Ok(Command::Pause { reason: std::mem::take(&mut said.reason), lasts })
+        Ok(Command::Pause { reason: std::mem::take(&mut order_body.reason), lasts })
     })
     .await
 }
@@ -139,7 +137,10 @@ pub(super) async fn resume<S: Service>(
     Path(cluster): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    ordered(&site, &cluster, request, |said| Ok(Command::Resume { reason: std::mem::take(&mut said.reason) })).await
+    ordered(&site, &cluster, request, |order_body| {
+        Ok(Command::Resume { reason: std::mem::take(&mut order_body.reason) })
+    })
+    .await
 }
 
 pub(super) async fn cancel<S: Service>(
@@ -147,7 +148,10 @@ pub(super) async fn cancel<S: Service>(
     Path(cluster): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    ordered(&site, &cluster, request, |said| Ok(Command::Cancel { reason: std::mem::take(&mut said.reason) })).await
+    ordered(&site, &cluster, request, |order_body| {
+        Ok(Command::Cancel { reason: std::mem::take(&mut order_body.reason) })
+    })
+    .await
 }
 
 pub(super) async fn run<S: Service>(
@@ -163,13 +167,13 @@ pub(super) async fn approve<S: Service>(
     Path(id): Path<i64>,
     request: Request<Body>,
 ) -> Response {
-    let said = match said(&site, request).await {
-        Ok(said) => said,
+    let order_body = match read_order(&site, request).await {
+        Ok(order_body) => order_body,
         Err(response) => return response,
     };
-    match site.service.approve(RunId(id), said.by, said.forwarded).await {
-        Ok(Carried::Elsewhere { holder, answer }) => passed(&holder, answer),
-        Ok(Carried::Here(_)) => Json(serde_json::json!({ "run": id })).into_response(),
+    match site.service.approve(RunId(id), order_body.by, order_body.forwarded).await {
+        Ok(CommandOutcome::Forwarded { holder, answer }) => passed(&holder, answer),
+        Ok(CommandOutcome::Done(_)) => Json(serde_json::json!({ "run": id })).into_response(),
         Err(error) => refused(&error),
     }
 }
@@ -184,20 +188,22 @@ async fn ordered<S: Service>(
     site: &Site<S>,
     cluster: &str,
     request: Request<Body>,
-    command: impl FnOnce(&mut Said) -> Result<Command, &'static str>,
+    command: impl FnOnce(&mut OrderBody) -> Result<Command, &'static str>,
 ) -> Response {
-    let mut said = match said(site, request).await {
-        Ok(said) => said,
+    let mut order_body = match read_order(site, request).await {
+        Ok(order_body) => order_body,
         Err(response) => return response,
     };
-    let command = match command(&mut said) {
+    let command = match command(&mut order_body) {
         Ok(command) => command,
         Err(what) => return problem(StatusCode::BAD_REQUEST, what),
     };
-    match site.service.command(cluster, said.by, command, said.forwarded).await {
-        Ok(Carried::Elsewhere { holder, answer }) => passed(&holder, answer),
-        Ok(Carried::Here(Some(run))) => (StatusCode::ACCEPTED, Json(serde_json::json!({ "run": run }))).into_response(),
-        Ok(Carried::Here(None)) => {
+    match site.service.command(cluster, order_body.by, command, order_body.forwarded).await {
+        Ok(CommandOutcome::Forwarded { holder, answer }) => passed(&holder, answer),
+        Ok(CommandOutcome::Done(Some(run))) => {
+            (StatusCode::ACCEPTED, Json(serde_json::json!({ "run": run }))).into_response()
+        }
+        Ok(CommandOutcome::Done(None)) => {
             let summary = site.service.clusters().into_iter().find(|summary| summary.name == cluster);
             Json(serde_json::json!({ "cluster": summary })).into_response()
         }

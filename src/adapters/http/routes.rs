@@ -16,13 +16,13 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use super::{
-    auth::{Access, Deed},
+    auth::{AccessPolicy, ProtectedAction},
     guard, orders, page, scrape,
     web::Web,
     webhook,
 };
 use crate::{
-    core::{history::RunId, reserve::Reserve},
+    core::{history::RunId, scrape_reserve::ScrapeReserve},
     ports::service::Service,
 };
 
@@ -31,12 +31,9 @@ pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
 /// The list of runs is for people.
 const MAX_RUNS: usize = 1_000;
 
-/// How the router behaves.
 #[derive(Clone)]
 pub struct Options {
-    /// Who may ask for a run.
-    pub access: Access,
-    /// Where the metrics are.
+    pub access: AccessPolicy,
     pub telemetry_path: String,
     /// Taken off the scrape's own timeout, for the way back.
     pub timeout_offset: Duration,
@@ -56,12 +53,11 @@ pub(super) struct Site<S> {
     pub(super) service: Arc<S>,
     pub(super) options: Options,
     pub(super) scrapes: Semaphore,
-    pub(super) page: page::State,
-    pub(super) packing: Reserve,
+    pub(super) page: page::PageState,
+    pub(super) packing: ScrapeReserve,
 }
 
 impl<S> Site<S> {
-    /// Where something is answered.
     pub(super) fn path(&self, route: &str) -> String {
         format!("{}{route}", self.options.route_prefix)
     }
@@ -78,13 +74,18 @@ impl<S> Site<S> {
     }
 }
 
-/// The router over the application.
 pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
     let scrapes = Semaphore::new(match options.max_requests {
         0 => Semaphore::MAX_PERMITS,
         max => max.min(Semaphore::MAX_PERMITS),
     });
-    let site = Arc::new(Site { service, options, scrapes, page: page::State::default(), packing: Reserve::default() });
+    let site = Arc::new(Site {
+        service,
+        options,
+        scrapes,
+        page: page::PageState::default(),
+        packing: ScrapeReserve::default(),
+    });
     let at = |route: &str| site.path(route);
     let mut router = page::routes(Router::new(), at)
         .route(&at(&site.options.telemetry_path), get(scrape::metrics::<S>))
@@ -130,7 +131,7 @@ async fn ready<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
 /// As people's orders, but for the content type: those who call it send none.
 async fn reload<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
-    if let Some(refusal) = orders::forbid(&site, Deed::Order, &parts) {
+    if let Some(refusal) = orders::forbid(&site, ProtectedAction::Order, &parts) {
         return refusal;
     }
     match site.service.reload().await {

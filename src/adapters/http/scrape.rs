@@ -15,7 +15,7 @@ use axum::{
 use tokio::sync::SemaphorePermit;
 
 use super::{
-    exposition::Page,
+    exposition::ExpositionPage,
     routes::{Site, problem},
 };
 use crate::ports::service::{ProbeRefusal, ProbeRequest, ScrapePage, Service};
@@ -128,13 +128,13 @@ fn budget<S>(site: &Site<S>, headers: &HeaderMap) -> Duration {
 }
 
 /// A page in the format that is asked for, compressed if it is.
-fn wanted(headers: &HeaderMap) -> Page {
+fn wanted(headers: &HeaderMap) -> ExpositionPage {
     let header = |name| text(headers, name).unwrap_or_default();
-    Page::new(header("accept"), header("accept-encoding"))
+    ExpositionPage::new(header("accept"), header("accept-encoding"))
 }
 
 /// A page that is written, or why it is not.
-fn answer(written: fmt::Result, page: Page) -> Response {
+fn answer(written: fmt::Result, page: ExpositionPage) -> Response {
     let head = [(header::CONTENT_TYPE, page.content_type()), (header::VARY, "Accept, Accept-Encoding")];
     let packed = page.is_gzip();
     match written.map_err(io::Error::other).and_then(|()| page.finish()) {

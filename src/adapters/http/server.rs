@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use super::{
     auth::Proof,
-    crowd::{Crowd, Seat, Ticket},
+    connections::{ConnectionLimiter, ConnectionPermit, ConnectionSlot},
     web::Web,
 };
 
@@ -47,7 +47,6 @@ pub struct ListenError {
 #[derive(Clone)]
 pub(super) struct Stopped(pub(super) watch::Receiver<()>);
 
-/// A bound address.
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
@@ -76,7 +75,7 @@ impl Listener {
 
     /// Serves until `stop` is ready, then lets answers under way finish.
     pub async fn serve(self, router: Router, web: Arc<Web>, stop: impl Future<Output = ()>) {
-        let crowd = Arc::new(Crowd::default());
+        let limiter = Arc::new(ConnectionLimiter::default());
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         tokio::pin!(stop);
@@ -97,9 +96,9 @@ impl Listener {
                 }
             };
             // All wait for answers: whoever comes now is turned away, and tries again.
-            let Some(ticket) = crowd.enter() else { continue };
+            let Some(permit) = limiter.enter() else { continue };
             let (router, web, stopped) = (router.clone(), Arc::clone(&web), stopped.clone());
-            connections.spawn(async move { greet(stream, &ticket, router, &web, stopped).await });
+            connections.spawn(async move { greet(stream, &permit, router, &web, stopped).await });
         }
         drop(self.listener);
         drop(stopping);
@@ -111,15 +110,21 @@ impl Listener {
 }
 
 /// One connection, from its first byte to its last.
-async fn greet(stream: TcpStream, ticket: &Ticket, router: Router, web: &Arc<Web>, stopped: watch::Receiver<()>) {
+async fn greet(
+    stream: TcpStream,
+    permit: &ConnectionPermit,
+    router: Router,
+    web: &Arc<Web>,
+    stopped: watch::Receiver<()>,
+) {
     let active = web.current().await;
     let Some(tls) = &active.tls else {
-        return talk(stream, &ticket.seat, router, Proof::default(), false, stopped).await;
+        return talk(stream, &permit.slot, router, Proof::default(), false, stopped).await;
     };
     let handshake = timeout(HEADER_TIMEOUT, TlsAcceptor::from(Arc::clone(tls)).accept(stream));
     let accepted = tokio::select! {
         accepted = handshake => accepted,
-        () = ticket.seat.over() => return,
+        () = permit.slot.over() => return,
     };
     let stream = match accepted {
         Ok(Ok(stream)) => stream,
@@ -129,12 +134,12 @@ async fn greet(stream: TcpStream, ticket: &Ticket, router: Router, web: &Arc<Web
     let connection = stream.get_ref().1;
     let certificate = active.client_auth.verifies() && connection.peer_certificates().is_some();
     let http2 = connection.alpn_protocol() == Some(b"h2");
-    talk(stream, &ticket.seat, router, Proof { certificate, password: false }, http2, stopped).await;
+    talk(stream, &permit.slot, router, Proof { certificate, password: false }, http2, stopped).await;
 }
 
 async fn talk<I>(
     stream: I,
-    seat: &Arc<Seat>,
+    slot: &Arc<ConnectionSlot>,
     router: Router,
     proof: Proof,
     http2: bool,
@@ -144,11 +149,11 @@ async fn talk<I>(
 {
     let stopping = Stopped(stopped.clone());
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let busy = seat.begin();
-        let mut request: Request = request.map(|body| axum::body::Body::new(seat.receive(body)));
+        let busy = slot.begin();
+        let mut request: Request = request.map(|body| axum::body::Body::new(slot.receive(body)));
         request.extensions_mut().insert(proof);
         request.extensions_mut().insert(stopping.clone());
-        request.extensions_mut().insert(Arc::clone(seat));
+        request.extensions_mut().insert(Arc::clone(slot));
         let answer = router.clone().oneshot(request);
         async move {
             let answer = answer.await;
@@ -163,7 +168,7 @@ async fn talk<I>(
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(HEADER_TIMEOUT);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let over = seat.over();
+    let over = slot.over();
     tokio::pin!(over);
     let mut asked_to_end = false;
     loop {

@@ -13,7 +13,7 @@ use axum::{
 use tracing::{error, warn};
 
 use super::{
-    auth::Deed,
+    auth::ProtectedAction,
     body::{BodyError, discard, read},
     orders::{self, refuse},
     routes::{MAX_BODY_BYTES, Site, problem},
@@ -22,13 +22,13 @@ use crate::{core::alert::Notification, ports::service::Service};
 
 pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
-    if let Some(refusal) = refuse(&site, Deed::Notify, &parts) {
+    if let Some(refusal) = refuse(&site, ProtectedAction::Notify, &parts) {
         discard(body).await;
         return refusal;
     }
     let body = match read(body, MAX_BODY_BYTES).await {
         Ok(body) => body,
-        Err(BodyError::Late) => return problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+        Err(BodyError::TimedOut) => return problem(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
         Err(BodyError::Unusable) => {
             let what = format!("the body is longer than {MAX_BODY_BYTES} bytes, or ended too early");
             return problem(StatusCode::PAYLOAD_TOO_LARGE, &what);

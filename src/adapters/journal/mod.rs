@@ -21,8 +21,8 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 pub use self::retention::Retention;
 use crate::{
     core::{
-        handover::Digest,
         history::{Entry, Record, Request, RunId, RunView},
+        note::SuccessionNote,
         order::{Order, OrderRecord},
     },
     ports::{
@@ -291,7 +291,7 @@ impl Journal for SqliteJournal {
         .await
     }
 
-    async fn inherit(&self, cluster: &str, digest: Digest) -> Result<(), JournalError> {
+    async fn inherit(&self, cluster: &str, digest: SuccessionNote) -> Result<(), JournalError> {
         let (cluster, at) = (cluster.to_owned(), self.clock.now().to_string());
         let body = serde_json::to_string(&digest).map_err(|error| JournalError::Write(error.to_string()))?;
         self.writing(move |connection| {
@@ -302,7 +302,7 @@ impl Journal for SqliteJournal {
         .await
     }
 
-    async fn inherited(&self, cluster: &str) -> Result<Option<Digest>, JournalError> {
+    async fn inherited(&self, cluster: &str) -> Result<Option<SuccessionNote>, JournalError> {
         let cluster = cluster.to_owned();
         self.blocking(move |connection| {
             let query = "SELECT body FROM inherited WHERE cluster = ?1";
@@ -313,7 +313,7 @@ impl Journal for SqliteJournal {
                 found => found.map_err(read_error)?,
             };
             let Some(body) = found else { return Ok(None) };
-            let digest = Digest::read(&body);
+            let digest = SuccessionNote::read(&body);
             digest.map(Some).map_err(|error| JournalError::Read(format!("what other holders left: {error}")))
         })
         .await

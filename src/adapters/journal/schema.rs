@@ -122,3 +122,23 @@ pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
 fn version(connection: &Connection, path: &Path) -> Result<i64, JournalError> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|error| open_error(path, &error))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::core::{
+        history::{Entry, RunId},
+        reason::Reason,
+    };
+
+    /// Journals and the notes beside locks hold entries under names that have changed since.
+    #[test]
+    fn entries_under_their_earlier_names_are_read() {
+        let entry = r#"{"kind":"handed_over","holder":{"name":"one"},"holders_run":7}"#;
+        let entry: Entry = serde_json::from_str(entry).expect("an entry");
+        assert!(matches!(entry, Entry::Forwarded(to) if to.holder.name == "one" && to.run == RunId(7)));
+        let reason = |json: &str| serde_json::from_str::<Reason>(json).expect("a reason").label();
+        assert_eq!(reason(r#"{"code":"handed_over","holder":"one","run":7}"#), "forwarded");
+        assert_eq!(reason(r#"{"code":"needs_person","member":"m1","detail":"no space"}"#), "needs_operator");
+        assert_eq!(reason(r#"{"code":"out_of_step"}"#), "internal_error");
+    }
+}

@@ -118,7 +118,7 @@ async fn orders_and_approvals_are_there_after_reopening_and_clusters_are_kept_ap
     assert_eq!(runs.len(), 1);
     assert_eq!((&runs[0].request.alerts, &runs[0].resolved), (&alerts, &alerts));
     assert_eq!(runs[0].approved.as_ref().map(|approval| approval.by.as_str()), Some("ann"));
-    assert_eq!(runs[0].standing_alerts().count(), 0);
+    assert_eq!(runs[0].open_alerts().count(), 0);
     let orders = journal.orders("a").await.expect("read");
     assert_eq!(orders.into_iter().map(|record| record.order).collect::<Vec<_>>(), [pause]);
     assert!(journal.orders("b").await.expect("read").is_empty());
@@ -230,10 +230,10 @@ const VERSION_1: &str = "
     PRAGMA user_version = 1;
 ";
 
-fn digest(holder: &str) -> Digest {
-    let note = Digest::default().write(holder, crate::core::lock::Term(7), None, None);
+fn digest(holder: &str) -> SuccessionNote {
+    let note = SuccessionNote::default().write(holder, crate::core::lock::Term(7), None, None);
     // As it comes from the store.
-    Digest::read(&note).expect("readable")
+    SuccessionNote::read(&note).expect("readable")
 }
 
 #[tokio::test]
@@ -279,10 +279,10 @@ async fn journals_of_earlier_versions_are_brought_to_this_one_with_all_that_is_i
             journal.prune(Retention::default()).await.expect("pruned");
             let runs = journal.open_runs().await.expect("read");
             assert!(runs[0].started_at.is_some(), "{runs:?}");
-            let handed_over = journal.runs_of("b", 9).await.expect("read");
-            let outcomes: Vec<_> = handed_over.into_iter().map(|run| run.outcome).collect();
+            let forwarded_to = journal.runs_of("b", 9).await.expect("read");
+            let outcomes: Vec<_> = forwarded_to.into_iter().map(|run| run.outcome).collect();
             let holder = || "one".to_owned();
-            let taken = Outcome::Stopped { reason: Reason::HandedOver { holder: holder(), run: RunId(7) } };
+            let taken = Outcome::Stopped { reason: Reason::Forwarded { holder: holder(), run: RunId(7) } };
             let reason = Reason::NotForwarded { holder: holder(), detail: "busy".to_owned() };
             let expected = [Some(taken), Some(Outcome::Refused { reason })];
             assert_eq!(outcomes, if added.is_empty() { &[][..] } else { &expected });

@@ -30,7 +30,7 @@ use crate::{
     adapters::etcd::EtcdCluster,
     core::{
         cluster::{Fact, Unknown, UnknownKind},
-        lock::{Holder, Standing, Term},
+        lock::{Holder, LockAnswer, Term},
     },
     ports::{
         etcd::{Etcd, Renewal},
@@ -44,28 +44,24 @@ const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// How often the cluster is asked for further addresses of its own.
 const LEARN_EVERY: Duration = Duration::from_mins(5);
 
-/// What the lock is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdLockSettings {
     /// Before the keys of all clusters, like `/defragd/lock/`.
     pub prefix: String,
-    /// The cluster that it is for.
     pub cluster: String,
-    /// Who we are.
     pub me: Holder,
     /// How long a replica that is gone still holds it.
     pub ttl: Duration,
 }
 
-/// See the module.
 pub struct EtcdLock {
     etcd: EtcdCluster,
     settings: EtcdLockSettings,
-    state: Mutex<State>,
+    state: Mutex<EtcdLockState>,
 }
 
 #[derive(Default)]
-struct State {
+struct EtcdLockState {
     learned: Vec<String>,
     learned_at: Option<Instant>,
     /// The endpoint that answered last: the others are not asked as long as it does.
@@ -82,7 +78,7 @@ impl EtcdLock {
     }
 
     // A panic elsewhere while it was held leaves it whole.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, EtcdLockState> {
         self.state.lock()
     }
 
@@ -231,7 +227,7 @@ impl EtcdLock {
 
     /// Where nothing new can be written (NOSPACE), a candidacy that ran out does not come back, but who holds the lock
     /// can be read, and has to be known: requests and orders go there.
-    async fn elsewhere(&self, refusal: Unknown) -> Fact<Standing> {
+    async fn elsewhere(&self, refusal: Unknown) -> Fact<LockAnswer> {
         if refusal.kind != UnknownKind::Other {
             return Err(refusal);
         }
@@ -239,16 +235,16 @@ impl EtcdLock {
         let oldest = row.first().and_then(|oldest| serde_json::from_slice::<Holder>(oldest.value()).ok());
         // One of ours, from a lease that we do not know any more, is not ours to act under.
         let other = oldest.filter(|holder| holder.name != self.settings.me.name).ok_or(refusal)?;
-        Ok(Standing::Elsewhere { holder: other })
+        Ok(LockAnswer::Elsewhere { holder: other })
     }
 
-    async fn stand_anew_or_renew(&self) -> Fact<(i64, Duration, i64)> {
+    async fn renew_or_rejoin(&self) -> Fact<(i64, Duration, i64)> {
         let (lease, ttl) = self.renew().await?;
         Ok((lease, ttl, self.candidate(lease).await?))
     }
 
-    async fn look(&self) -> Fact<Standing> {
-        let (lease, ttl, created) = match self.stand_anew_or_renew().await {
+    async fn observe(&self) -> Fact<LockAnswer> {
+        let (lease, ttl, created) = match self.renew_or_rejoin().await {
             Ok(candidacy) => candidacy,
             Err(refusal) => return self.elsewhere(refusal).await,
         };
@@ -263,17 +259,17 @@ impl EtcdLock {
         let Some(oldest) = row.first() else { return Err(other("there is no candidate")) };
         if oldest.create_revision() == created {
             let term = Term(u64::try_from(created).unwrap_or(0));
-            return Ok(Standing::Held { term, ttl: ttl.min(self.settings.ttl) });
+            return Ok(LockAnswer::Held { term, ttl: ttl.min(self.settings.ttl) });
         }
         // Keys of another make are candidates all the same: the oldest holds.
         let unnamed = || Holder { name: String::from_utf8_lossy(oldest.key()).into_owned(), url: None };
-        Ok(Standing::Elsewhere { holder: serde_json::from_slice(oldest.value()).unwrap_or_else(|_| unnamed()) })
+        Ok(LockAnswer::Elsewhere { holder: serde_json::from_slice(oldest.value()).unwrap_or_else(|_| unnamed()) })
     }
 }
 
 impl LockStore for EtcdLock {
-    fn stand(&self) -> BoxFuture<'_, Fact<Standing>> {
-        Box::pin(self.look())
+    fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
+        Box::pin(self.observe())
     }
 
     fn release(&self) -> BoxFuture<'_, ()> {
@@ -288,7 +284,7 @@ impl LockStore for EtcdLock {
         })
     }
 
-    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+    fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         Box::pin(async move {
             let (lease, created) = {
                 let state = self.state();
@@ -310,7 +306,7 @@ impl LockStore for EtcdLock {
         })
     }
 
-    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+    fn read_note(&self) -> BoxFuture<'_, Fact<Option<String>>> {
         Box::pin(async {
             let key = self.note();
             let answer = self

@@ -27,7 +27,7 @@ use crate::{
     adapters::gates::kubernetes::{Connection, PodsSettings},
     core::{
         cluster::{Fact, Unknown, UnknownKind},
-        lock::{Holder, Standing, Term},
+        lock::{Holder, LockAnswer, Term},
     },
     ports::lock::LockStore,
 };
@@ -38,31 +38,25 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 const CLIENT_FOR: Duration = Duration::from_mins(5);
 /// A Lease is some hundred bytes, and a note some kilobytes.
 const MAX_BODY_BYTES: usize = 2 << 20;
-/// Who holds it, as JSON.
 const HOLDER: &str = "defragd.io/holder";
 /// For the next holder.
 const NOTE: &str = "defragd.io/note";
 
-/// What the lock is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesLockSettings {
     /// How to reach the API server; without one, as the pod that defragd runs in.
     pub kubeconfig: Option<PathBuf>,
-    /// Which of its contexts.
     pub context: Option<String>,
     /// Where the Leases are; the pod's own where absent.
     pub namespace: Option<String>,
     /// Before the cluster's name in theirs.
     pub name_prefix: String,
-    /// The cluster that it is for.
     pub cluster: String,
-    /// Who we are.
     pub me: Holder,
     /// How long a replica that is gone still holds it.
     pub ttl: Duration,
 }
 
-/// See the module.
 pub struct KubernetesLock {
     settings: KubernetesLockSettings,
     /// Another one in each process: two of one name must not take each other's Lease for their own.
@@ -207,7 +201,7 @@ impl KubernetesLock {
         })
     }
 
-    async fn look(&self) -> Fact<Standing> {
+    async fn observe(&self) -> Fact<LockAnswer> {
         let mut seen = self.seen.lock().await;
         let Some(mut lease) = self.get().await? else {
             let made = self.create().await?;
@@ -240,7 +234,7 @@ impl KubernetesLock {
         let unnamed = || Holder { name: spec["holderIdentity"].as_str().unwrap_or_default().to_owned(), url: None };
         // Of another make, or of the holder before: only the identity is certain.
         let fits = |holder: &Holder| unnamed().name.starts_with(&format!("{}_", holder.name));
-        Ok(Standing::Elsewhere { holder: told.filter(fits).unwrap_or_else(unnamed) })
+        Ok(LockAnswer::Elsewhere { holder: told.filter(fits).unwrap_or_else(unnamed) })
     }
 
     /// A record without a duration, or with one that a hand wrote, must not be an open door.
@@ -248,8 +242,8 @@ impl KubernetesLock {
         self.settings.ttl.min(Duration::from_secs(10))
     }
 
-    fn won(&self, lease: &Value) -> Standing {
-        Standing::Held { term: Term(transitions(&lease["spec"])), ttl: self.settings.ttl }
+    fn won(&self, lease: &Value) -> LockAnswer {
+        LockAnswer::Held { term: Term(transitions(&lease["spec"])), ttl: self.settings.ttl }
     }
 
     /// The Lease, if it is ours under this term.
@@ -273,8 +267,8 @@ impl KubernetesLock {
 }
 
 impl LockStore for KubernetesLock {
-    fn stand(&self) -> BoxFuture<'_, Fact<Standing>> {
-        Box::pin(self.look())
+    fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
+        Box::pin(self.observe())
     }
 
     fn release(&self) -> BoxFuture<'_, ()> {
@@ -285,7 +279,7 @@ impl LockStore for KubernetesLock {
         })
     }
 
-    fn leave<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
+    fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         Box::pin(async move {
             let _ours_alone = self.seen.lock().await;
             let Some(mut lease) = self.ours(Some(term)).await? else { return Err(other("the lock is another's")) };
@@ -294,7 +288,7 @@ impl LockStore for KubernetesLock {
         })
     }
 
-    fn left(&self) -> BoxFuture<'_, Fact<Option<String>>> {
+    fn read_note(&self) -> BoxFuture<'_, Fact<Option<String>>> {
         Box::pin(async {
             let lease = self.get().await?;
             Ok(lease.and_then(|lease| Some(lease["metadata"]["annotations"][NOTE].as_str()?.to_owned())))

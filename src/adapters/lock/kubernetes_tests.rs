@@ -96,10 +96,10 @@ impl Site {
     }
 }
 
-fn term(standing: &Standing) -> Option<u64> {
+fn term(standing: &LockAnswer) -> Option<u64> {
     match standing {
-        Standing::Held { term, .. } => Some(term.0),
-        Standing::Elsewhere { .. } => None,
+        LockAnswer::Held { term, .. } => Some(term.0),
+        LockAnswer::Elsewhere { .. } => None,
     }
 }
 
@@ -109,28 +109,28 @@ const TTL: Duration = Duration::from_secs(60);
 async fn of_two_that_write_at_once_one_gets_a_conflict_and_no_lock() {
     let site = Site::start().await;
     let (one, two) = (site.replica("one", TTL), site.replica("two", TTL));
-    assert_eq!(term(&one.stand().await.expect("made")), Some(1));
+    assert_eq!(term(&one.renew_candidacy().await.expect("made")), Some(1));
     site.act().interfere = true;
-    let conflict = one.stand().await.expect_err("it was changed between the read and the write");
+    let conflict = one.renew_candidacy().await.expect_err("it was changed between the read and the write");
     assert!(conflict.detail.contains("another replica changed the Lease"), "{conflict:?}");
-    assert_eq!(term(&one.stand().await.expect("renewed")), Some(1));
-    let Standing::Elsewhere { holder } = two.stand().await.expect("seen") else { panic!("one holds it") };
+    assert_eq!(term(&one.renew_candidacy().await.expect("renewed")), Some(1));
+    let LockAnswer::Elsewhere { holder } = two.renew_candidacy().await.expect("seen") else { panic!("one holds it") };
     assert_eq!((holder.name.as_str(), holder.url.as_deref()), ("one", Some("https://one")));
     site.act().interfere = true;
-    assert!(one.leave(Term(1), "x").await.is_err());
-    one.leave(Term(1), "paused").await.expect("left");
-    assert_eq!(two.left().await.expect("read").as_deref(), Some("paused"));
+    assert!(one.write_note(Term(1), "x").await.is_err());
+    one.write_note(Term(1), "paused").await.expect("left");
+    assert_eq!(two.read_note().await.expect("read").as_deref(), Some("paused"));
     one.release().await;
-    assert_eq!(term(&two.stand().await.expect("free")), Some(2));
-    assert_eq!(two.left().await.expect("read").as_deref(), Some("paused"), "a takeover keeps the note");
-    assert!(one.leave(Term(1), "late").await.is_err());
+    assert_eq!(term(&two.renew_candidacy().await.expect("free")), Some(2));
+    assert_eq!(two.read_note().await.expect("read").as_deref(), Some("paused"), "a takeover keeps the note");
+    assert!(one.write_note(Term(1), "late").await.is_err());
 }
 
 #[tokio::test]
 async fn only_a_record_that_we_have_seen_unchanged_for_its_whole_duration_is_expired() {
     let site = Site::start().await;
     let (one, two) = (site.replica("one", Duration::from_secs(2)), site.replica("two", Duration::from_secs(2)));
-    one.stand().await.expect("made");
+    one.renew_candidacy().await.expect("made");
     // The times in the record are for people: a clock that is wrong by years changes nothing.
     if let Some(lease) = &mut site.act().lease {
         lease["spec"]["renewTime"] = json!("2001-01-01T00:00:00.000000Z");
@@ -138,19 +138,19 @@ async fn only_a_record_that_we_have_seen_unchanged_for_its_whole_duration_is_exp
     let begun = Instant::now();
     let mut renewals = 0;
     while begun.elapsed() < Duration::from_secs(4) {
-        assert_eq!(term(&two.stand().await.expect("seen")), None, "{:?}", begun.elapsed());
-        one.stand().await.expect("renewed");
+        assert_eq!(term(&two.renew_candidacy().await.expect("seen")), None, "{:?}", begun.elapsed());
+        one.renew_candidacy().await.expect("renewed");
         renewals += 1;
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     assert!(renewals > 4);
     let last = Instant::now();
-    while term(&two.stand().await.expect("seen")).is_none() {
+    while term(&two.renew_candidacy().await.expect("seen")).is_none() {
         assert!(last.elapsed() < Duration::from_secs(5), "never taken over");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(last.elapsed() >= Duration::from_secs(2), "{:?}", last.elapsed());
-    assert_eq!(term(&one.stand().await.expect("seen")), None);
+    assert_eq!(term(&one.renew_candidacy().await.expect("seen")), None);
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn a_denial_says_so_and_a_name_that_kubernetes_would_not_take_is_made_fit(
     let site = Site::start().await;
     let mut one = site.replica("one", TTL);
     site.act().denies = true;
-    let denied = one.stand().await.expect_err("denied");
+    let denied = one.renew_candidacy().await.expect_err("denied");
     assert_eq!(denied.kind, UnknownKind::Denied);
     assert!(denied.detail.contains("leases.coordination.k8s.io is forbidden"), "{denied:?}");
     assert_eq!(one.name(), "defragd-a");

@@ -23,12 +23,9 @@ const MAX_REDIRECTS: usize = 5;
 /// Names us in the servers' logs.
 const USER_AGENT: &str = concat!("defragd/", env!("CARGO_PKG_VERSION"));
 
-/// How a server is spoken to.
 #[derive(Clone, Debug)]
-pub struct Access {
-    /// What we show.
+pub struct ClientSettings {
     pub credentials: Credentials,
-    /// Whom we trust.
     pub tls: ClientTls,
     /// For everything: files, names, connection, answer.
     pub timeout: Duration,
@@ -36,12 +33,10 @@ pub struct Access {
     pub follow_redirects: bool,
 }
 
-/// What a server answered.
 pub(in crate::adapters) struct Answer {
     pub(in crate::adapters) status: u16,
     /// As much of it as was asked for.
     pub(in crate::adapters) body: Vec<u8>,
-    /// Whether there was more.
     pub(in crate::adapters) is_cut: bool,
     /// Where it sends us, if it does and we do not go.
     pub(in crate::adapters) location: Option<String>,
@@ -58,7 +53,7 @@ struct Opened {
     url: Url,
 }
 
-impl Access {
+impl ClientSettings {
     /// Whether the TLS files can be used. Blocks while they are read.
     pub(super) fn try_tls(&self, url: &Url) -> Result<(), CallError> {
         self.client(url, url, &[], false).map(drop)

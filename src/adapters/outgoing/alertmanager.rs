@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::{Access, CallError, Remote, Secrets, excerpt, shown};
+use super::{CallError, ClientSettings, Remote, Secrets, excerpt, shown};
 use crate::core::alert::{Alert, AlertStatus, Labels, Notification};
 
 /// Thousands of alerts fit in.
 const MAX_CHECKED_BYTES: usize = 4 << 20;
 
-/// One Alertmanager.
 #[derive(Clone, Debug)]
 pub struct Alertmanager {
     remote: Remote,
@@ -40,7 +39,7 @@ impl Alertmanager {
     }
 
     /// The same for a check, with whatever it takes to reach it.
-    pub(in crate::adapters) fn checked(url: &str, access: Access) -> Result<Self, CallError> {
+    pub(in crate::adapters) fn checked(url: &str, access: ClientSettings) -> Result<Self, CallError> {
         Ok(Self { remote: Remote::new(url, access, MAX_CHECKED_BYTES)? })
     }
 

@@ -13,11 +13,9 @@ use super::{CallError, file};
 /// Where the headers come from.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
-    /// Sent as they are.
     pub headers: Vec<(String, String)>,
     /// Sent with what the files hold.
     pub header_files: Vec<(String, PathBuf)>,
-    /// The file with the bearer token.
     pub bearer_token_file: Option<PathBuf>,
     /// The user and the file with its password.
     pub basic_auth: Option<(String, PathBuf)>,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{Access, CallError, Remote, excerpt, shown};
+use super::{CallError, ClientSettings, Remote, excerpt, shown};
 
 /// The answers are one line.
 const MAX_HEALTH_BYTES: usize = 4 << 10;
@@ -38,7 +38,7 @@ pub struct HealthClient {
 
 impl HealthClient {
     /// For the server at this address. Looks at the TLS files.
-    pub fn new(server: &str, access: Access) -> Result<Self, CallError> {
+    pub fn new(server: &str, access: ClientSettings) -> Result<Self, CallError> {
         Ok(Self { remote: Remote::new(server, access, MAX_HEALTH_BYTES)? })
     }
 

@@ -21,12 +21,12 @@ use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 
-pub use access::Access;
+pub use access::ClientSettings;
 pub use alertmanager::Alertmanager;
 pub use credentials::Credentials;
 pub(in crate::adapters) use credentials::Secrets;
 pub use defragd::{ControlClient, HealthClient};
-pub use notify::{Format, NotifyTarget};
+pub use notify::{NotifyFormat, NotifyTarget};
 pub use peers::HttpPeers;
 pub use prometheus::{Grid, Prometheus, RangeSeries, SeriesLabels};
 pub(in crate::adapters) use text::{detail, excerpt, shown};
@@ -42,14 +42,7 @@ const MAX_ANSWER_BYTES: usize = 16 << 20;
 pub enum CallError {
     /// A file cannot be used.
     #[error("cannot read {what} {}: {detail}", path.display())]
-    File {
-        /// What it holds.
-        what: &'static str,
-        /// Where it is.
-        path: PathBuf,
-        /// Why not.
-        detail: String,
-    },
+    File { what: &'static str, path: PathBuf, detail: String },
     /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(String),
@@ -58,18 +51,11 @@ pub enum CallError {
     Header(String),
     /// The address is none.
     #[error("{url:?} is not an http:// or https:// URL: {detail}")]
-    Url {
-        /// As given.
-        url: String,
-        /// Why not.
-        detail: String,
-    },
-    /// No answer.
+    Url { url: String, detail: String },
     #[error("cannot reach {url}: {detail}")]
     Unreachable {
         /// Without credentials.
         url: String,
-        /// What was seen.
         detail: String,
     },
     /// An answer that says no.
@@ -79,7 +65,6 @@ pub enum CallError {
         url: String,
         /// HTTP status.
         status: u16,
-        /// What it said.
         detail: String,
     },
     /// An answer that is not what it should be.
@@ -87,7 +72,6 @@ pub enum CallError {
     NotUnderstood {
         /// Without credentials.
         url: String,
-        /// What is wrong with it.
         detail: String,
     },
 }
@@ -96,7 +80,7 @@ pub enum CallError {
 #[derive(Clone, Debug)]
 pub(in crate::adapters) struct Remote {
     base: Url,
-    access: Access,
+    access: ClientSettings,
     max_answer_bytes: usize,
 }
 
@@ -110,7 +94,7 @@ pub(in crate::adapters) struct Heard {
 impl Remote {
     /// At this address, for our own commands.
     fn plain(url: &str, token_file: Option<PathBuf>, ca_file: Option<PathBuf>) -> Result<Self, CallError> {
-        let access = Access {
+        let access = ClientSettings {
             credentials: Credentials::bearer(token_file),
             tls: ClientTls { ca_file, ..ClientTls::default() },
             timeout: DEADLINE,
@@ -120,7 +104,11 @@ impl Remote {
     }
 
     /// Looks at the address and the TLS files; the credentials are read when they are needed.
-    pub(in crate::adapters) fn new(url: &str, access: Access, max_answer_bytes: usize) -> Result<Self, CallError> {
+    pub(in crate::adapters) fn new(
+        url: &str,
+        access: ClientSettings,
+        max_answer_bytes: usize,
+    ) -> Result<Self, CallError> {
         let bad = |detail: &str| CallError::Url { url: url.to_owned(), detail: detail.to_owned() };
         let mut base = Url::parse(url).map_err(|error| bad(&error.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {

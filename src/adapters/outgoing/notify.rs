@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{Access, CallError, excerpt, shown};
+use super::{CallError, ClientSettings, excerpt, shown};
 use crate::{
     core::story,
     ports::notifier::{End, Notice, Notifier, Undelivered},
@@ -16,27 +16,26 @@ const MAX_ANSWER_BYTES: usize = 1_024;
 
 /// What the target takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum NotifyFormat {
     /// Grafana's annotations API: one region a run, when it has ended.
     Grafana,
     /// The notice as it is.
     Webhook,
 }
 
-/// One target.
 #[derive(Debug)]
 pub struct NotifyTarget {
     name: String,
-    format: Format,
+    format: NotifyFormat,
     url: Url,
-    access: Access,
+    access: ClientSettings,
 }
 
 impl NotifyTarget {
     /// Looks whether its files can be used. Blocks while it does so. `url` is Grafana's base or the webhook itself.
-    pub fn new(name: String, format: Format, url: &Url, access: Access) -> Result<Self, CallError> {
+    pub fn new(name: String, format: NotifyFormat, url: &Url, access: ClientSettings) -> Result<Self, CallError> {
         let mut url = url.clone();
-        if format == Format::Grafana {
+        if format == NotifyFormat::Grafana {
             url.set_path(&format!("{}/api/annotations", url.path().trim_end_matches('/')));
         }
         access.try_files(&url)?;
@@ -45,9 +44,9 @@ impl NotifyTarget {
 
     async fn send(&self, notice: &Notice) -> Result<(), Undelivered> {
         let body = match (self.format, &notice.end) {
-            (Format::Grafana, Some(end)) => annotation(notice, end),
-            (Format::Grafana, None) => return Ok(()),
-            (Format::Webhook, _) => serde_json::to_value(notice)
+            (NotifyFormat::Grafana, Some(end)) => annotation(notice, end),
+            (NotifyFormat::Grafana, None) => return Ok(()),
+            (NotifyFormat::Webhook, _) => serde_json::to_value(notice)
                 .map_err(|error| Undelivered { detail: error.to_string(), may_pass: false })?,
         };
         let asked = self.access.ask(Method::POST, &self.url, Some(&body), MAX_ANSWER_BYTES).await;
@@ -72,7 +71,7 @@ impl Notifier for NotifyTarget {
     }
 
     fn wants(&self, notice: &Notice) -> bool {
-        self.format == Format::Webhook || notice.end.is_some()
+        self.format == NotifyFormat::Webhook || notice.end.is_some()
     }
 
     fn deliver<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<(), Undelivered>> {

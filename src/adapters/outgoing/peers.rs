@@ -10,10 +10,10 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Access, CallError, ClientTls, Credentials, Remote};
+use super::{CallError, ClientSettings, ClientTls, Credentials, Remote};
 use crate::{
     core::{alert::Notification, history::RunId, lock::Holder},
-    ports::peers::{FORWARDED_HEADER, PeerError, PeerOrder, Peers, Verdict},
+    ports::peers::{FORWARDED_HEADER, OfferAnswer, PeerError, PeerOrder, Peers},
 };
 
 /// The other replica only writes to its journal.
@@ -21,14 +21,11 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// A run with all its members and gates is some kilobytes.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// See the module.
 #[derive(Clone, Debug)]
 pub struct HttpPeers {
     /// Who we are, for the other replicas' logs.
     pub name: String,
-    /// Opens their webhook.
     pub token_file: Option<PathBuf>,
-    /// Opens their orders.
     pub admin_token_file: Option<PathBuf>,
     /// Whom we trust, and what we show.
     pub tls: ClientTls,
@@ -53,7 +50,7 @@ impl HttpPeers {
         let name: String = self.name.chars().filter(char::is_ascii_graphic).collect();
         let mut credentials = Credentials::bearer(token_file.cloned());
         credentials.headers.push((FORWARDED_HEADER.to_owned(), name));
-        let access = Access { credentials, tls: self.tls.clone(), timeout: DEADLINE, follow_redirects: false };
+        let access = ClientSettings { credentials, tls: self.tls.clone(), timeout: DEADLINE, follow_redirects: false };
         Remote::new(url, access, MAX_ANSWER_BYTES).map_err(|error| unreachable(holder, &error))
     }
 
@@ -79,7 +76,7 @@ impl HttpPeers {
         }
     }
 
-    async fn hand_over(&self, to: &Holder, alerts: &Notification) -> Result<Verdict, PeerError> {
+    async fn forward(&self, to: &Holder, alerts: &Notification) -> Result<OfferAnswer, PeerError> {
         let mut body = json!(alerts);
         body["version"] = json!("4");
         let path = ["alerts".to_owned()];
@@ -93,17 +90,17 @@ impl HttpPeers {
         let reason = answer.reason.unwrap_or_default();
         let code = reason["code"].as_str().unwrap_or_default();
         match (answer.decision.as_str(), answer.run) {
-            ("duplicate", Some(run)) if code == "handed_over" => Ok(Verdict::Over(run)),
-            ("accepted" | "duplicate" | "cancelled", Some(run)) => Ok(Verdict::Taken(run)),
-            (_, _) if code.starts_with("lock_") => Ok(Verdict::NotTheHolder),
+            ("duplicate", Some(run)) if code == "forwarded" => Ok(OfferAnswer::Ended(run)),
+            ("accepted" | "duplicate" | "cancelled", Some(run)) => Ok(OfferAnswer::Accepted(run)),
+            (_, _) if code.starts_with("lock_") => Ok(OfferAnswer::NotTheHolder),
             _ => Err(PeerError::Ignored(words(&reason).unwrap_or(answer.decision))),
         }
     }
 }
 
 impl Peers for HttpPeers {
-    fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<Verdict, PeerError>> {
-        Box::pin(self.hand_over(to, alerts))
+    fn notify<'a>(&'a self, to: &'a Holder, alerts: &'a Notification) -> BoxFuture<'a, Result<OfferAnswer, PeerError>> {
+        Box::pin(self.forward(to, alerts))
     }
 
     fn order<'a>(&'a self, to: &'a Holder, order: &'a PeerOrder) -> BoxFuture<'a, Result<Value, PeerError>> {

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
-use super::{Access, CallError, Remote, excerpt, shown};
+use super::{CallError, ClientSettings, Remote, excerpt, shown};
 
 /// Hundreds of members over a piece.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -93,7 +93,7 @@ struct Answer {
 
 impl Prometheus {
     /// Looks at the address and at all files. Blocks while they are read.
-    pub fn new(url: &str, access: Access) -> Result<Self, CallError> {
+    pub fn new(url: &str, access: ClientSettings) -> Result<Self, CallError> {
         let remote = Remote::new(url, access, MAX_ANSWER_BYTES)?;
         remote.access.try_files(&remote.base)?;
         Ok(Self { remote })
@@ -146,7 +146,6 @@ fn points(values: &[(f64, String)]) -> Result<Vec<(i64, f64)>, String> {
     Ok(points)
 }
 
-/// A sample's value.
 pub(in crate::adapters) fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| format!("has {text:?} for a value"))
 }

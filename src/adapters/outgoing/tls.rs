@@ -14,11 +14,9 @@ use crate::adapters::tls::{self, Authorities, Trust};
 pub struct ClientTls {
     /// Certificates of the authorities to trust; the system's where absent.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate and its key.
     pub identity_files: Option<(PathBuf, PathBuf)>,
     /// The name to ask for and to verify, where it is not the address's.
     pub server_name: Option<String>,
-    /// Talk to anybody.
     pub insecure_skip_verify: bool,
 }
 

@@ -5,7 +5,7 @@ use plotters::prelude::*;
 
 use super::words;
 use crate::core::{
-    review::{Frame, Moment, Outlook, Review},
+    review::{Forecast, Frame, Moment, Review},
     trend::DAY,
 };
 
@@ -74,14 +74,14 @@ pub(super) fn sizes(review: &Review, frame: Frame) -> anyhow::Result<String> {
 }
 
 /// Whether there is growth to draw.
-pub(super) fn goes_somewhere(review: &Review) -> bool {
-    matches!(review.outlook, Outlook::Growing { .. }) && review.growth.is_some()
+pub(super) fn has_forecast(review: &Review) -> bool {
+    matches!(review.forecast, Forecast::Growing { .. }) && review.growth.is_some()
 }
 
 /// From now to the quota, or for a third of the range.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "seconds of some years")]
 fn future(review: &Review, frame: Frame) -> Vec<(i64, f64)> {
-    let (Outlook::Growing { days_to_quota, .. }, Some(growth)) = (&review.outlook, review.growth) else {
+    let (Forecast::Growing { days_to_quota, .. }, Some(growth)) = (&review.forecast, review.growth) else {
         return Vec::new();
     };
     let days = days_to_quota.min((frame.to - frame.from) as f64 / DAY / 3.0);

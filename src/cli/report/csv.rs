@@ -1,8 +1,8 @@
 //! The report as CSV (RFC 4180), a line a cluster, plain bytes and days: for spreadsheets and scripts.
 
-use crate::{app::report::Report, core::review::Outlook};
+use crate::{app::report::Report, core::review::Forecast};
 
-const HEADS: &str = "cluster,outlook,days_to_quota,days_at_least,days_at_most,in_use_bytes,size_bytes,quota_bytes,\
+const HEADS: &str = "cluster,forecast,days_to_quota,days_at_least,days_at_most,in_use_bytes,size_bytes,quota_bytes,\
                      growth_bytes_per_day,growth_low,growth_high,fragmentation_ratio,fragmentation_per_day,\
                      days_to_fragmentation_return,reclaimable_bytes,reclaimed_bytes,reclaimed_per_run_bytes,runs,\
                      runs_failed,recommendations";
@@ -10,13 +10,13 @@ const HEADS: &str = "cluster,outlook,days_to_quota,days_at_least,days_at_most,in
 pub(super) fn table(report: &Report) -> String {
     let mut lines = vec![HEADS.to_owned()];
     for review in &report.clusters {
-        let (outlook, days) = match &review.outlook {
-            Outlook::Growing { days_to_quota, days_at_least, days_at_most } => {
+        let (forecast, days) = match &review.forecast {
+            Forecast::Growing { days_to_quota, days_at_least, days_at_most } => {
                 ("growing", [Some(*days_to_quota), Some(*days_at_least), Some(*days_at_most)])
             }
-            Outlook::GrowingWithoutQuota => ("growing_without_quota", [None; 3]),
-            Outlook::Stable => ("stable", [None; 3]),
-            Outlook::Unknown { .. } => ("unknown", [None; 3]),
+            Forecast::GrowingWithoutQuota => ("growing_without_quota", [None; 3]),
+            Forecast::Stable => ("stable", [None; 3]),
+            Forecast::Unknown { .. } => ("unknown", [None; 3]),
         };
         let growth = review.growth;
         let numbers = days.into_iter().chain([
@@ -37,7 +37,7 @@ pub(super) fn table(report: &Report) -> String {
         ]);
         let advice: Vec<_> =
             review.recommendations.iter().map(|one| format!("{}: {}", one.action, one.reason)).collect();
-        let cells = [quoted(&review.cluster), outlook.to_owned()]
+        let cells = [quoted(&review.cluster), forecast.to_owned()]
             .into_iter()
             .chain(numbers.map(number))
             .chain([quoted(&advice.join("; "))]);

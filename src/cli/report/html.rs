@@ -57,7 +57,7 @@ fn section(page: &mut String, report: &Report, review: &Review) -> anyhow::Resul
     page.push_str("</div><figcaption>");
     for (index, (name, colour)) in chart::KEYS.into_iter().enumerate() {
         // The last one is drawn only where it goes somewhere.
-        if index + 1 < chart::KEYS.len() || chart::goes_somewhere(review) {
+        if index + 1 < chart::KEYS.len() || chart::has_forecast(review) {
             write!(page, "<span><span class=\"key\" style=\"background:{colour}\"></span>{name}</span>")?;
         }
     }

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 use super::{Exit, args::UsageError};
 use crate::{
-    adapters::outgoing::{Access, ClientTls, Credentials, Prometheus},
+    adapters::outgoing::{ClientSettings, ClientTls, Credentials, Prometheus},
     app::report::{Question, Report, report},
     core::time::Time,
 };
@@ -114,7 +114,7 @@ enum Format {
 
 impl Source {
     fn open(self) -> Result<Prometheus, UsageError> {
-        let access = Access {
+        let access = ClientSettings {
             credentials: Credentials {
                 bearer_token_file: self.token_file,
                 basic_auth: self.user.zip(self.password_file),
@@ -142,7 +142,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let shows_something = args.source.user.is_some() || args.source.token_file.is_some();
     let prometheus = args.source.open()?;
     let mut progress = Progress::new();
-    let found = report(&prometheus, frame, args.cluster.as_deref(), |done, all| progress.tell(done, all)).await;
+    let found = report(&prometheus, frame, args.cluster.as_deref(), |done, all| progress.report(done, all)).await;
     progress.end();
     let report = found.map_err(|error| match hints::of(&error, shows_something) {
         Some(hint) => anyhow::anyhow!("{error}\n  {hint}"),
@@ -178,27 +178,29 @@ fn written(report: &Report, format: Format) -> anyhow::Result<String> {
 /// Lines on standard error, once it takes long.
 struct Progress {
     began: Instant,
-    told: Option<Instant>,
+    reported_at: Option<Instant>,
     is_terminal: bool,
 }
 
 impl Progress {
     fn new() -> Self {
-        Self { began: Instant::now(), told: None, is_terminal: std::io::stderr().is_terminal() }
+        Self { began: Instant::now(), reported_at: None, is_terminal: std::io::stderr().is_terminal() }
     }
 
-    fn tell(&mut self, done: usize, all: usize) {
+    fn report(&mut self, done: usize, all: usize) {
         let every = if self.is_terminal { Duration::ZERO } else { PROGRESS_EVERY };
-        if self.began.elapsed() < PROGRESS_AFTER || self.told.is_some_and(|told| told.elapsed() < every) {
+        if self.began.elapsed() < PROGRESS_AFTER
+            || self.reported_at.is_some_and(|reported_at| reported_at.elapsed() < every)
+        {
             return;
         }
-        self.told = Some(Instant::now());
+        self.reported_at = Some(Instant::now());
         let (begin, end) = if self.is_terminal { ("\r", "") } else { ("", "\n") };
         eprint!("{begin}defragd: {done} of {all} answers of Prometheus, {} %{end}", done * 100 / all.max(1));
     }
 
     fn end(&self) {
-        if self.told.is_some() && self.is_terminal {
+        if self.reported_at.is_some() && self.is_terminal {
             eprintln!();
         }
     }

@@ -67,14 +67,14 @@ fn csv_and_json_have_the_same_figures() {
     let first: Vec<_> = lines[1].split(',').collect();
     let json: Value = serde_json::from_str(&written(&sample(), Format::Json).unwrap()).unwrap();
     let cluster = &json["clusters"][0];
-    assert_eq!((first[1], &cluster["outlook"]), ("growing", &Value::from("growing")));
+    assert_eq!((first[1], &cluster["forecast"]), ("growing", &Value::from("growing")));
     for (head, path) in [("days_to_quota", "/days_to_quota"), ("growth_bytes_per_day", "/growth/per_day")] {
         let column = heads.iter().position(|name| *name == head).unwrap();
         let expected = cluster.pointer(path).unwrap().as_f64().unwrap();
         let found: f64 = first[column].parse().unwrap();
         assert!((found - expected).abs() < 1e-3, "{head}: {found} and {expected}");
     }
-    assert_eq!(json["clusters"][1]["outlook"], "stable");
+    assert_eq!(json["clusters"][1]["forecast"], "stable");
     assert_eq!(json["clusters"][1]["recommendations"][0]["kind"], "stable");
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use crate::{
     app::report::Report,
     core::{
-        review::{Outlook, Review},
+        review::{Forecast, Review},
         trend::Slope,
     },
 };
@@ -41,7 +41,7 @@ pub(super) fn row(review: &Review) -> [String; 10] {
         review.growth.map_or_else(unknown, |growth| {
             format!("{} ({} to {})", size(growth.per_day), size(growth.low), size(growth.high))
         }),
-        outlook(&review.outlook),
+        forecast(&review.forecast),
         percent(review.fragmentation.ratio),
         review.fragmentation.trend.map_or_else(unknown, points),
         runs.reclaimed_per_run_bytes.map_or_else(|| "-".to_owned(), size),
@@ -49,16 +49,15 @@ pub(super) fn row(review: &Review) -> [String; 10] {
     ]
 }
 
-/// When the quota is reached.
-pub(super) fn outlook(outlook: &Outlook) -> String {
-    match outlook {
-        Outlook::Growing { days_to_quota, days_at_least, days_at_most } => {
+pub(super) fn forecast(forecast: &Forecast) -> String {
+    match forecast {
+        Forecast::Growing { days_to_quota, days_at_least, days_at_most } => {
             let most = if days_at_most.is_finite() { format!("{days_at_most:.1}") } else { "never".to_owned() };
             format!("{days_to_quota:.1} ({days_at_least:.1} to {most})")
         }
-        Outlook::GrowingWithoutQuota => "growing; quota unknown".to_owned(),
-        Outlook::Stable => "stable".to_owned(),
-        Outlook::Unknown { why } => format!("unknown: {why}"),
+        Forecast::GrowingWithoutQuota => "growing; quota unknown".to_owned(),
+        Forecast::Stable => "stable".to_owned(),
+        Forecast::Unknown { why } => format!("unknown: {why}"),
     }
 }
 
@@ -105,7 +104,6 @@ pub(super) fn remarks(review: &Review) -> Vec<String> {
     said
 }
 
-/// What is looked at.
 pub(super) fn introduction(report: &Report) -> String {
     format!(
         "{} cluster(s) from {} to {}, a sample each {} minutes. The growth is that of what is in use, which \
@@ -124,7 +122,6 @@ pub(super) fn size(bytes: f64) -> String {
     format!("{sign}{}", ByteSize(bytes.abs() as u64).display().iec())
 }
 
-/// A day.
 pub(super) fn date(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| "?".to_owned(), |time| time.strftime("%Y-%m-%d").to_string())
 }

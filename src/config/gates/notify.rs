@@ -62,22 +62,17 @@ pub enum NotifyKind {
     Webhook,
 }
 
-/// One target, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NotifySettings {
     /// Unique.
     pub name: String,
-    /// What it takes.
     pub kind: NotifyKind,
-    /// Where it is.
     pub url: Url,
-    /// How it is spoken to.
     pub access: AccessSettings,
     /// Of one attempt.
     pub timeout: Duration,
 }
 
-/// Checks them all.
 pub(in crate::config) fn list(raw: Vec<NotifyKeys>, problems: &mut Problems) -> Vec<NotifySettings> {
     if raw.len() > MAX_TARGETS {
         problems.add("notify", format!("has {} targets, and at most {MAX_TARGETS} are possible", raw.len()));

@@ -14,7 +14,6 @@ use super::{
     tree::{Key, Kind, Node},
 };
 
-/// See the module.
 pub(super) struct De<'a>(pub(super) &'a Node);
 
 enum Number {

@@ -23,7 +23,6 @@ pub(super) struct Fault {
     pub(super) of_key: bool,
 }
 
-/// What is wrong.
 #[derive(Debug)]
 pub(super) enum What {
     UnknownKey(&'static [&'static str]),

@@ -42,7 +42,7 @@ pub(super) fn read<T: DeserializeOwned>(source: &mut Source) -> Option<T> {
                 break None;
             }
             Err(fault) => {
-                if !mend(&mut root, fault, source) {
+                if !repair(&mut root, fault, source) {
                     break None;
                 }
             }
@@ -53,7 +53,7 @@ pub(super) fn read<T: DeserializeOwned>(source: &mut Source) -> Option<T> {
 }
 
 /// Notes what is wrong and puts something in its place that can be read. False if that is not to be had.
-fn mend(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
+fn repair(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
     fault.way.reverse();
     let mut path = String::new();
     let steps = fault.way.len() - usize::from(fault.of_key);

@@ -40,7 +40,6 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads a file.
     pub fn open(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
         let mut bytes = Vec::new();

@@ -20,12 +20,12 @@ struct Item {
     count: Option<u32>,
     #[serde(default)]
     is_on: bool,
-    word: Option<Word>,
+    word: Option<Choice>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Word {
+enum Choice {
     One,
     Above(f64),
 }
@@ -42,7 +42,7 @@ fn a_good_file_is_read_without_a_word() {
     let (file, said) = lines("items: [{name: a, count: 0x10, is_on: yes, word: {above: 1}}, {name: b}]");
     let file = file.expect("read");
     assert_eq!((file.items.len(), file.items[0].count, said), (2, Some(16), Vec::<String>::new()));
-    assert_eq!((file.items[0].is_on, file.items[0].word.as_ref()), (true, Some(&Word::Above(1.0))));
+    assert_eq!((file.items[0].is_on, file.items[0].word.as_ref()), (true, Some(&Choice::Above(1.0))));
 }
 
 #[test]

@@ -19,14 +19,12 @@ const HINTS: [(&str, &str); 4] = [
     ("unclosed quote", "; it begins here"),
 ];
 
-/// A value.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) place: Place,
     pub(super) kind: Kind,
 }
 
-/// What it is.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     /// Not quoted: it may be a number, a truth value or nothing.

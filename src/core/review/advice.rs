@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use super::{Outlook, Review, tally::ACTED};
+use super::{Forecast, Review, tally::ACTED};
 use crate::core::{policy::Policy, trend::Slope};
 
 /// A quarter: within it, somebody should act.
@@ -20,9 +20,7 @@ const MAX_AGE_SECONDS: i64 = 6 * 3_600;
 pub struct Recommendation {
     /// A stable name.
     pub kind: &'static str,
-    /// What to do.
     pub action: String,
-    /// Why.
     pub reason: String,
 }
 
@@ -45,8 +43,8 @@ pub(super) fn of(review: &Review) -> Vec<Recommendation> {
 fn capacity(review: &Review) -> Option<Recommendation> {
     let growth = review.growth.map(growth).unwrap_or_default();
     let level = bytes(review.now.in_use_bytes);
-    match &review.outlook {
-        Outlook::Growing { days_to_quota, days_at_least, days_at_most } if *days_to_quota <= SOON_DAYS => {
+    match &review.forecast {
+        Forecast::Growing { days_to_quota, days_at_least, days_at_most } if *days_to_quota <= SOON_DAYS => {
             let quota = review.now.quota_bytes.unwrap_or_default();
             let action = if quota >= MAX_QUOTA_BYTES {
                 "delete keys or keep fewer revisions: the quota is already at the most that etcd suggests, 8 GiB;"
@@ -65,17 +63,17 @@ fn capacity(review: &Review) -> Option<Recommendation> {
                 ),
             ))
         }
-        Outlook::GrowingWithoutQuota => Some(say(
+        Forecast::GrowingWithoutQuota => Some(say(
             "quota_unknown",
             "let defragd know the quota: etcd 3.6.6, the members' own metrics page (metrics.url), or quota",
             format!("{level} are in use, growing by {growth}, and no quota is known"),
         )),
-        Outlook::Unknown { why } => Some(say(
+        Forecast::Unknown { why } => Some(say(
             "too_little_data",
             "wait for more data, or ask for a longer range",
             format!("no trend can be told: {why}"),
         )),
-        Outlook::Growing { .. } | Outlook::Stable => None,
+        Forecast::Growing { .. } | Forecast::Stable => None,
     }
 }
 
@@ -153,8 +151,8 @@ fn returns(review: &Review) -> Option<Recommendation> {
 
 fn nothing(review: &Review) -> Recommendation {
     let growth = review.growth.map(growth).unwrap_or_default();
-    match &review.outlook {
-        Outlook::Growing { days_to_quota, .. } => say(
+    match &review.forecast {
+        Forecast::Growing { days_to_quota, .. } => say(
             "later",
             "nothing now",
             format!("in use grows by {growth}; the quota is reached in {days_to_quota:.0} days"),

@@ -9,7 +9,6 @@ use super::{MemberHistory, by_time};
 /// The fullest member at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Moment {
-    /// Its name.
     pub member: String,
     /// Bytes in use.
     pub in_use_bytes: f64,
@@ -24,9 +23,7 @@ pub struct Moment {
 pub struct QuotaChange {
     /// When it was seen.
     pub at: i64,
-    /// Before.
     pub from_bytes: f64,
-    /// After.
     pub to_bytes: f64,
 }
 

@@ -20,7 +20,7 @@ pub use fragmentation::Fragmentation;
 pub use fullest::{Moment, QuotaChange};
 pub use tally::Runs;
 
-use super::trend::{DAY, Point, Slope, Step, days_until, trend};
+use super::trend::{DAY, LevelShift, Point, Slope, days_until, trend};
 
 /// Growth that would take longer is none that anybody can act on.
 const MAX_DAYS: f64 = 3_650.0;
@@ -32,18 +32,13 @@ const MIN_USUAL_POINTS: usize = 12;
 /// The times that are looked at, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Frame {
-    /// The first.
     pub from: i64,
-    /// The last: now.
     pub to: i64,
-    /// In between.
     pub step: i64,
 }
 
-/// What one member measured.
 #[derive(Clone, Debug, Default)]
 pub struct MemberHistory {
-    /// Its name.
     pub name: String,
     /// Bytes of the file.
     pub size: Vec<Point>,
@@ -53,7 +48,6 @@ pub struct MemberHistory {
     pub quota: Vec<Point>,
 }
 
-/// What is known of one cluster.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// Its members, those that are gone too.
@@ -64,11 +58,9 @@ pub struct History {
     pub runs: Vec<(String, Vec<Point>)>,
 }
 
-/// How it goes on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "outlook", rename_all = "snake_case")]
-pub enum Outlook {
-    /// It will be full.
+#[serde(tag = "forecast", rename_all = "snake_case")]
+pub enum Forecast {
     Growing {
         /// Days until what is in use reaches the quota.
         days_to_quota: f64,
@@ -81,30 +73,23 @@ pub enum Outlook {
     GrowingWithoutQuota,
     /// It does not grow, it shrinks, or so slowly that it does not matter.
     Stable,
-    /// It cannot be told.
     Unknown {
-        /// Why.
         why: String,
     },
 }
 
-/// Where there is no data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Gaps {
     /// What is called a gap: more than this, an hour unless samples are sparse.
     pub over_seconds: i64,
-    /// How many.
     pub count: usize,
-    /// The longest.
     pub longest_seconds: i64,
     /// How old the last sample is.
     pub last_sample_age_seconds: i64,
 }
 
-/// The review of one cluster.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Review {
-    /// Its name.
     pub cluster: String,
     /// The member that was the fullest at last, and its figures.
     pub now: Moment,
@@ -116,20 +101,15 @@ pub struct Review {
     pub reclaimable_bytes: f64,
     /// Bytes a day of what is in use, with the 99 % interval.
     pub growth: Option<Slope>,
-    /// What comes of it.
     #[serde(flatten)]
-    pub outlook: Outlook,
+    pub forecast: Forecast,
     /// Sudden changes of what is in use that the growth leaves out.
-    pub steps: Vec<Step>,
+    pub steps: Vec<LevelShift>,
     /// Sudden changes that come again and again, and are part of the growth.
     pub recurring_steps: usize,
-    /// Changes of the quota.
     pub quota_changes: Vec<QuotaChange>,
-    /// Missing data.
     pub gaps: Gaps,
-    /// How the file fragments.
     pub fragmentation: Fragmentation,
-    /// What defragd did.
     pub runs: Runs,
     /// What to do, the most urgent first.
     pub recommendations: Vec<Recommendation>,
@@ -148,12 +128,12 @@ pub fn review(cluster: &str, history: &History, frame: Frame) -> Option<Review> 
         Ok(trend) => (Some(trend.slope), trend.steps.clone(), trend.recurring_steps),
         Err(_) => (None, Vec::new(), 0),
     };
-    let outlook = match &trend {
-        Err(error) => Outlook::Unknown { why: error.to_string() },
+    let forecast = match &trend {
+        Err(error) => Forecast::Unknown { why: error.to_string() },
         Ok(trend) => {
             // It went on growing after the last sample.
             let level = trend.level + trend.slope.per_day.max(0.0) * days(frame.to - trend.last);
-            outlook(level, trend.slope, now.quota_bytes)
+            forecast(level, trend.slope, now.quota_bytes)
         }
     };
     let gaps = gaps(&in_use, frame);
@@ -167,7 +147,7 @@ pub fn review(cluster: &str, history: &History, frame: Frame) -> Option<Review> 
         former_members: names(&gone),
         reclaimable_bytes: tally::total(present.iter().filter_map(|member| reclaimable(member))),
         growth,
-        outlook,
+        forecast,
         steps,
         recurring_steps,
         quota_changes: fullest::quota_changes(&moments),
@@ -182,17 +162,17 @@ pub fn review(cluster: &str, history: &History, frame: Frame) -> Option<Review> 
     Some(review)
 }
 
-fn outlook(level: f64, slope: Slope, quota: Option<f64>) -> Outlook {
+fn forecast(level: f64, slope: Slope, quota: Option<f64>) -> Forecast {
     let grows = slope.low > 0.0;
-    let Some(quota) = quota else { return if grows { Outlook::GrowingWithoutQuota } else { Outlook::Stable } };
+    let Some(quota) = quota else { return if grows { Forecast::GrowingWithoutQuota } else { Forecast::Stable } };
     let until = |per_day| days_until(quota, level, per_day);
     match until(slope.per_day) {
-        Some(days) if (grows && days <= MAX_DAYS) || days == 0.0 => Outlook::Growing {
+        Some(days) if (grows && days <= MAX_DAYS) || days == 0.0 => Forecast::Growing {
             days_to_quota: days,
             days_at_least: until(slope.high).unwrap_or(days),
             days_at_most: until(slope.low).unwrap_or(f64::INFINITY),
         },
-        _ => Outlook::Stable,
+        _ => Forecast::Stable,
     }
 }
 

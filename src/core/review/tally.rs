@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::{Frame, History};
 use crate::core::trend::Point;
 
-/// What defragd did in the range.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Runs {
     /// Runs by how they ended; outcomes without a run are left out.
@@ -24,7 +23,6 @@ impl Runs {
         total(outcomes.iter().filter_map(|outcome| self.outcomes.get(*outcome).copied()))
     }
 
-    /// All that ended.
     pub fn all(&self) -> f64 {
         total(self.outcomes.values().copied())
     }

@@ -41,7 +41,7 @@ fn the_fullest_member_decides_also_when_it_is_replaced_and_the_quota_is_the_one_
     assert_eq!((review.now.member.as_str(), &review.members[..]), ("c", &["c".to_owned(), "b".to_owned()][..]));
     assert_eq!(review.former_members, ["a"]);
     assert_eq!(review.quota_changes.len(), 1, "{:?}", review.quota_changes);
-    let Outlook::Growing { days_to_quota, .. } = review.outlook else { panic!("{:?}", review.outlook) };
+    let Forecast::Growing { days_to_quota, .. } = review.forecast else { panic!("{:?}", review.forecast) };
     let truth = (4_096.0 - 800.0) / 10.0;
     assert!((days_to_quota / truth - 1.0).abs() < 0.01, "{days_to_quota} instead of {truth}");
     assert_eq!(kinds(&review), ["later"]);
@@ -53,7 +53,7 @@ fn flat_and_shrinking_clusters_are_stable_and_a_full_one_has_no_day_left() {
         let history = vec![member("a", 0, 30, |day| level + per_day * day, |day| level + per_day * day + 1.0, 2_048.0)];
         let review = review("x", &History { members: history, ..History::default() }, FRAME).unwrap();
         assert_eq!(kinds(&review), [expected], "{:?}", review.recommendations);
-        assert_eq!(review.outlook == Outlook::Stable, expected == "stable");
+        assert_eq!(review.forecast == Forecast::Stable, expected == "stable");
     }
 }
 
@@ -69,7 +69,7 @@ fn growth_asks_for_a_quota_unless_it_is_at_the_most_that_etcd_suggests() {
     let mut unknown = member("a", 0, 30, |day| 500.0 + 20.0 * day, |_| 2_000.0, 0.0);
     unknown.quota.clear();
     let history = History { members: vec![unknown], ..History::default() };
-    assert_eq!(review("x", &history, FRAME).unwrap().outlook, Outlook::GrowingWithoutQuota);
+    assert_eq!(review("x", &history, FRAME).unwrap().forecast, Forecast::GrowingWithoutQuota);
 }
 
 #[test]

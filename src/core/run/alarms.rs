@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, Fact},
-    history::{Outcome, Step},
+    history::{Outcome, RunStep},
     plan::Plan,
     policy::QUOTA_MARGIN,
     reason::Reason,
@@ -36,7 +36,7 @@ impl Run {
         self.disarmed.insert(member_id);
         let name = member_id.and_then(|id| facts.member(id)).map(|facts| facts.member.label());
         let member = name.or_else(|| member_id.map(|id| id.to_string())).unwrap_or_default();
-        self.intend_step(Step::DisarmNoSpace { member_id, member })
+        self.intend_step(RunStep::DisarmNoSpace { member_id, member })
     }
 
     pub(super) fn disarmed(&mut self, now: Duration, member: String, answer: Result<(), String>) -> Action {
@@ -49,7 +49,7 @@ impl Run {
     /// A disarmed alarm counts as such when it has stayed so.
     pub(super) fn watch_alarms(&mut self, now: Duration) -> Action {
         self.unproven = false;
-        self.look_at(Phase::Clearing(Clearing { since: now, clear_since: None }))
+        self.observe_in(Phase::Clearing(Clearing { since: now, clear_since: None }))
     }
 
     fn has_pending(&self, facts: &Fact<ClusterFacts>) -> bool {
@@ -58,7 +58,7 @@ impl Run {
     }
 
     pub(super) fn clear(&mut self, now: Duration, mut clearing: Clearing, facts: &Fact<ClusterFacts>) -> Action {
-        let trouble = self.trouble(facts);
+        let trouble = self.blocking_reason(facts);
         let waited = now.saturating_sub(clearing.since);
         if let Some(reason) = trouble {
             if !reason.may_pass() || waited >= self.brief.policy.recovery_timeout {
@@ -66,7 +66,7 @@ impl Run {
             }
             self.waiting_for = Some(reason);
             clearing.clear_since = None;
-            return self.look_at(Phase::Clearing(clearing));
+            return self.observe_in(Phase::Clearing(clearing));
         }
         let armed: Vec<_> = facts
             .iter()
@@ -89,7 +89,7 @@ impl Run {
         } else if clearing.clear_since.is_some() || waited >= CLEAR_FOR {
             return self.give_up(Reason::NoSpaceAgain);
         }
-        self.look_at(Phase::Clearing(clearing))
+        self.observe_in(Phase::Clearing(clearing))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::core::{
     cluster::{AlarmKind, ClusterFacts, Fact, MemberFacts},
     gate::Moment,
     history::{Intent, MemberEnd, Outcome},
-    plan::{Plan, Step as Planned},
+    plan::{Plan, PlannedMember},
     policy::{Mode, Need},
     reason::Reason,
 };
@@ -28,7 +28,7 @@ impl Run {
         }
         let facts = match known(facts) {
             Ok(facts) => facts,
-            Err(reason) => return self.look_again(reason),
+            Err(reason) => return self.observe_again(reason),
         };
         if let Some(reason) = self.other_cluster(facts) {
             return self.give_up(reason);
@@ -40,9 +40,9 @@ impl Run {
         let members: Vec<_> = plan.pending().map(|(step, _)| step.member.clone()).collect();
         self.plan = Some(plan);
         if let Some(reason) = blocked {
-            return self.look_again(reason);
+            return self.observe_again(reason);
         }
-        self.looks = 0;
+        self.observations = 0;
         if next.as_ref().is_none_or(|(step, _)| step.waits_for.is_none()) {
             self.snapshot_since = None;
         }
@@ -61,14 +61,14 @@ impl Run {
         }
         if let Some(revision) = compact_to {
             self.compacted = true;
-            return self.intend_step(crate::core::history::Step::Compact { revision });
+            return self.intend_step(crate::core::history::RunStep::Compact { revision });
         }
         // A member that waits for a snapshot need not keep the cluster from writes, if no file is near its quota any more.
         let waits = next.as_ref().is_some_and(|(step, _)| step.waits_for.is_some());
         let next = next.filter(|_| !(waits && disarm && alarms::near_quota(facts).is_none()));
         match next {
-            Some((Planned { waits_for: Some(reason), .. }, _)) => self.wait_for_snapshot(now, reason),
-            Some((step, need)) if step.transfer_first && !self.stays_leader => self.hand_over_first(facts, step, need),
+            Some((PlannedMember { waits_for: Some(reason), .. }, _)) => self.wait_for_snapshot(now, reason),
+            Some((step, need)) if step.transfer_first && !self.stays_leader => self.begin_transfer(facts, step, need),
             Some((step, need)) => self.intend(facts, step, need),
             None if self.has_to_verify(disarm) => self.verify(facts),
             None if disarm => self.disarm_next(facts),
@@ -102,12 +102,12 @@ impl Run {
         self.finish(outcome)
     }
 
-    pub(super) fn intend(&mut self, facts: &ClusterFacts, step: Planned, need: Need) -> Action {
+    pub(super) fn intend(&mut self, facts: &ClusterFacts, step: PlannedMember, need: Need) -> Action {
         let Some(before) = sizes(facts, step.member_id) else {
-            return self.give_up(Reason::OutOfStep);
+            return self.give_up(Reason::InternalError);
         };
         let non_blocking = facts.member(step.member_id).is_some_and(MemberFacts::may_answer);
-        let Planned { member_id, member, is_leader, expected, .. } = step;
+        let PlannedMember { member_id, member, is_leader, expected, .. } = step;
         let expected = expected.map(|estimate| estimate.expected);
         let intent = Intent { member_id, member, is_leader, need, before, expected, non_blocking };
         self.phase = Phase::Intending(intent.clone());
@@ -146,7 +146,7 @@ impl Run {
     fn no_longer_next(&self, intent: &Intent, facts: &ClusterFacts) -> Option<Reason> {
         let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let next = plan.pending().next();
-        let same = |step: &Planned| step.member_id == intent.member_id && step.is_leader == intent.is_leader;
+        let same = |step: &PlannedMember| step.member_id == intent.member_id && step.is_leader == intent.is_leader;
         if let Some((step, _)) = next.filter(|(step, _)| same(step)) {
             return plan.blocked.clone().or_else(|| step.waits_for.clone());
         }
@@ -163,7 +163,7 @@ impl Run {
         if let Some(done) = &done {
             self.past.done.insert(done.result.intent.member_id);
             self.verified = false;
-            self.past.speeds.saw(&done.result);
+            self.past.speeds.record(&done.result);
         }
         match (then, written, done) {
             (Some(outcome), _, _) => self.finish(outcome),

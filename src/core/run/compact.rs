@@ -45,7 +45,7 @@ impl Run {
     pub(super) fn compacted_to(&mut self, now: Duration, revision: u64, answer: Result<(), String>) -> Action {
         match answer {
             Err(detail) => self.give_up(Reason::CompactionFailed { revision, detail }),
-            Ok(()) => self.look_at(Phase::Settling(Settling::since(now))),
+            Ok(()) => self.observe_in(Phase::Settling(Settling::since(now))),
         }
     }
 
@@ -53,14 +53,14 @@ impl Run {
         if let Some(reason) = self.stop.clone() {
             return self.finish(Outcome::Stopped { reason });
         }
-        let trouble = self.trouble(facts);
+        let trouble = self.blocking_reason(facts);
         if let Some(reason) = trouble {
             if !reason.may_pass() || now.saturating_sub(settling.since) >= self.brief.policy.recovery_timeout {
                 return self.give_up(reason);
             }
             self.waiting_for = Some(reason);
             settling.resting_since = now;
-            return self.look_at(Phase::Settling(settling));
+            return self.observe_in(Phase::Settling(settling));
         }
         let in_use: BTreeMap<_, _> = facts.iter().flat_map(|facts| &facts.members).filter_map(in_use).collect();
         let rests = |(id, now): (&MemberId, &u64)| {
@@ -75,7 +75,7 @@ impl Run {
         if rested || now.saturating_sub(settling.since) >= self.brief.policy.recovery_timeout {
             return self.choose_next();
         }
-        self.look_at(Phase::Settling(settling))
+        self.observe_in(Phase::Settling(settling))
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn held_by_snapshot(intent: &Intent, facts: &Fact<ClusterFacts>) -> O
 }
 
 /// What the look-out saw.
-pub(super) enum Seen {
+pub(super) enum DefragProgress {
     /// It has been idle for long enough: it is done. With its sizes.
     Idle(Option<Sizes>),
     /// It may still be at work.
@@ -72,7 +72,7 @@ impl Run {
         };
         // Told once, also where what is waited for from then on is another thing.
         self.waiting_for = Some(cause.clone());
-        self.look_at(Phase::Following { intent, cause, watch: Watch::begin(now) })
+        self.observe_in(Phase::Following { intent, cause, watch: Watch::begin(now) })
     }
 
     /// The member did not begin: the run ends all the same, but nothing happened to this one.
@@ -91,18 +91,24 @@ impl Run {
         facts: &Fact<ClusterFacts>,
     ) -> Action {
         match self.watch(now, &intent, watch, facts) {
-            Seen::Idle(after) => self.fail(intent, cause, after),
-            Seen::Gone => self.fail(intent, cause, None),
-            Seen::Unknown(reason) => self.fail(intent, reason, None),
-            Seen::Busy(watch) => {
+            DefragProgress::Idle(after) => self.fail(intent, cause, after),
+            DefragProgress::Gone => self.fail(intent, cause, None),
+            DefragProgress::Unknown(reason) => self.fail(intent, reason, None),
+            DefragProgress::Busy(watch) => {
                 self.waiting_for = Some(held_by_snapshot(&intent, facts).unwrap_or_else(|| cause.clone()));
-                self.look_at(Phase::Following { intent, cause, watch })
+                self.observe_in(Phase::Following { intent, cause, watch })
             }
         }
     }
 
     /// Whether a member whose answer will not come is done.
-    pub(super) fn watch(&self, now: Duration, intent: &Intent, mut watch: Watch, facts: &Fact<ClusterFacts>) -> Seen {
+    pub(super) fn watch(
+        &self,
+        now: Duration,
+        intent: &Intent,
+        mut watch: Watch,
+        facts: &Fact<ClusterFacts>,
+    ) -> DefragProgress {
         let member = facts.as_ref().ok().and_then(|facts| facts.member(intent.member_id));
         let answers = member.is_some_and(|member| member.status.is_ok());
         let in_flight = member.and_then(|member| member.in_flight(intent.non_blocking));
@@ -112,7 +118,7 @@ impl Run {
             _ => watch.idle_since = None,
         }
         if watch.idle_since.is_some_and(|since| now.saturating_sub(since) >= IDLE_BEFORE_DONE) {
-            return Seen::Idle(facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id)));
+            return DefragProgress::Idle(facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id)));
         }
         // A member that is gone defragments no more, and comes back, if at all, with its old file. One that
         // hangs may well be at work, so it gets longer; in either case no other member is started. How long it has been
@@ -126,11 +132,14 @@ impl Run {
         let for_too_long = now.saturating_sub(watch.busy_at) >= followed
             || watch.gone_since.is_some_and(|since| now.saturating_sub(since) >= self.brief.policy.recovery_timeout);
         if watch.idle_since.is_none() && for_too_long {
-            return unknown.map_or(Seen::Gone, |member| {
-                Seen::Unknown(Reason::DefragUnknown { member: intent.member.clone(), detail: page_trouble(member) })
+            return unknown.map_or(DefragProgress::Gone, |member| {
+                DefragProgress::Unknown(Reason::DefragUnknown {
+                    member: intent.member.clone(),
+                    detail: page_trouble(member),
+                })
             });
         }
-        Seen::Busy(watch)
+        DefragProgress::Busy(watch)
     }
 
     pub(super) fn recover(
@@ -142,7 +151,7 @@ impl Run {
         facts: &Fact<ClusterFacts>,
     ) -> Action {
         let after = facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id));
-        let trouble = self.trouble(facts);
+        let trouble = self.blocking_reason(facts);
         match (trouble, after, facts) {
             (Some(reason), after, _) if !reason.may_pass() => return self.fail(intent, reason, after),
             (None, Some(after), Ok(facts)) => {
@@ -172,6 +181,6 @@ impl Run {
             }
         }
         let waited = now.saturating_sub(since);
-        self.look_soon_at(Phase::Recovering { intent, times, since, healthy_since }, waited)
+        self.observe_soon(Phase::Recovering { intent, times, since, healthy_since }, waited)
     }
 }

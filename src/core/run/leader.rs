@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{Action, Phase, Run};
 use crate::core::{
     cluster::{ClusterFacts, Fact, MemberFacts, MemberId},
-    history::{Outcome, Step},
-    plan::{Decision, Plan, Step as Planned},
+    history::{Outcome, RunStep},
+    plan::{Decision, Plan, PlannedMember},
     policy::{LeaderPolicy, Need},
     reason::Reason,
 };
@@ -16,9 +16,8 @@ const STEADY: Duration = Duration::from_secs(3);
 /// Leadership that keeps coming back has a cause that a person should look at.
 const MAX_TRANSFERS: u32 = 2;
 
-/// The wait for the new leader.
 #[derive(Clone, Debug)]
-pub(super) struct Handing {
+pub(super) struct Transfer {
     from: MemberId,
     to: String,
     detail: String,
@@ -27,27 +26,27 @@ pub(super) struct Handing {
 }
 
 /// Why a hand-over must not be sent: it is the leader's alone, and leadership has moved by itself.
-pub(super) fn led_by_another(step: &Step, facts: &ClusterFacts) -> Option<Reason> {
-    let Step::MoveLeader { from, .. } = step else { return None };
+pub(super) fn led_by_another(step: &RunStep, facts: &ClusterFacts) -> Option<Reason> {
+    let RunStep::MoveLeader { from, .. } = step else { return None };
     let member = facts.member(*from).map_or_else(|| from.to_string(), |facts| facts.member.label());
     (facts.leader() != Some(*from)).then_some(Reason::NoLongerNext { member })
 }
 
 impl Run {
-    pub(super) fn hand_over_first(&mut self, facts: &ClusterFacts, leader: Planned, need: Need) -> Action {
-        let Some(heir) = self.heir(facts, leader.member_id) else {
+    pub(super) fn begin_transfer(&mut self, facts: &ClusterFacts, leader: PlannedMember, need: Need) -> Action {
+        let Some(transfer_target) = self.transfer_target(facts, leader.member_id) else {
             if self.brief.policy.leader == LeaderPolicy::Auto {
                 self.keep_leader(Reason::NoTransferTarget);
                 return self.intend(facts, leader, need);
             }
             // If an operator must fix a voter first, report that.
             let by_operator = self.plan.iter().flat_map(|plan| &plan.steps).find_map(|step| match &step.decision {
-                Decision::Skip { reason: reason @ Reason::NeedsPerson { .. } } => Some(reason.clone()),
+                Decision::Skip { reason: reason @ Reason::NeedsOperator { .. } } => Some(reason.clone()),
                 _ => None,
             });
             return self.give_up(by_operator.unwrap_or(Reason::NoTransferTarget));
         };
-        let (to, member) = (heir.member.id, heir.member.label());
+        let (to, member) = (transfer_target.member.id, transfer_target.member.label());
         if self.transfers >= MAX_TRANSFERS {
             let detail = format!("it was transferred {MAX_TRANSFERS} times and came back to {}", leader.member);
             let reason = Reason::TransferFailed { member, detail };
@@ -58,7 +57,7 @@ impl Run {
             return self.give_up(reason);
         }
         self.transfers += 1;
-        self.intend_step(Step::MoveLeader { from: leader.member_id, to, member })
+        self.intend_step(RunStep::MoveLeader { from: leader.member_id, to, member })
     }
 
     fn keep_leader(&mut self, reason: Reason) {
@@ -67,7 +66,7 @@ impl Run {
     }
 
     /// The voter that is furthest, among those that need no defragmentation (any more).
-    fn heir<'a>(&self, facts: &'a ClusterFacts, leader: MemberId) -> Option<&'a MemberFacts> {
+    fn transfer_target<'a>(&self, facts: &'a ClusterFacts, leader: MemberId) -> Option<&'a MemberFacts> {
         let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let tight = |id: MemberId| {
             plan.steps.iter().any(|step| {
@@ -91,7 +90,7 @@ impl Run {
             .max_by_key(|voter| (applied(voter), voter.member.id))
     }
 
-    pub(super) fn handed_over(
+    pub(super) fn transfer_sent(
         &mut self,
         now: Duration,
         from: MemberId,
@@ -100,32 +99,40 @@ impl Run {
     ) -> Action {
         // A lost answer says nothing: what the members say afterwards counts.
         let detail = answer.err().unwrap_or_else(|| "the leader did not change".to_owned());
-        self.look_soon_at(Phase::Handing(Handing { from, to, detail, since: now, steady_since: None }), Duration::ZERO)
+        self.observe_soon(
+            Phase::Transfer(Transfer { from, to, detail, since: now, steady_since: None }),
+            Duration::ZERO,
+        )
     }
 
-    pub(super) fn hand_over(&mut self, now: Duration, mut handing: Handing, facts: &Fact<ClusterFacts>) -> Action {
+    pub(super) fn follow_transfer(
+        &mut self,
+        now: Duration,
+        mut transfer: Transfer,
+        facts: &Fact<ClusterFacts>,
+    ) -> Action {
         if let Some(reason) = self.stop.clone() {
             return self.finish(Outcome::Stopped { reason });
         }
-        let trouble = self.trouble(facts);
+        let trouble = self.blocking_reason(facts);
         if let Some(reason) = trouble.as_ref().filter(|reason| !reason.may_pass()) {
             return self.give_up(reason.clone());
         }
-        let moved = facts.as_ref().is_ok_and(|facts| facts.leader().is_some_and(|leader| leader != handing.from));
+        let moved = facts.as_ref().is_ok_and(|facts| facts.leader().is_some_and(|leader| leader != transfer.from));
         if trouble.is_none() && moved {
             let steady = STEADY.min(self.brief.policy.pause_between_members);
-            if now.saturating_sub(*handing.steady_since.get_or_insert(now)) >= steady {
+            if now.saturating_sub(*transfer.steady_since.get_or_insert(now)) >= steady {
                 // This look chooses: not looked at twice in a row, as after a member.
                 return self.choose(now, facts);
             }
         } else {
-            handing.steady_since = None;
+            transfer.steady_since = None;
         }
-        if now.saturating_sub(handing.since) >= self.brief.policy.recovery_timeout {
+        if now.saturating_sub(transfer.since) >= self.brief.policy.recovery_timeout {
             // Where the cluster is well and the leader only stays.
             let keeps = self.brief.policy.leader == LeaderPolicy::Auto && trouble.is_none();
-            let detail = trouble.map_or(handing.detail, |trouble| trouble.to_string());
-            let reason = Reason::TransferFailed { member: handing.to, detail };
+            let detail = trouble.map_or(transfer.detail, |trouble| trouble.to_string());
+            let reason = Reason::TransferFailed { member: transfer.to, detail };
             if keeps {
                 self.keep_leader(reason);
                 return self.choose(now, facts);
@@ -133,7 +140,7 @@ impl Run {
             return self.give_up(reason);
         }
         self.waiting_for = trouble;
-        let waited = now.saturating_sub(handing.since);
-        self.look_soon_at(Phase::Handing(handing), waited)
+        let waited = now.saturating_sub(transfer.since);
+        self.observe_soon(Phase::Transfer(transfer), waited)
     }
 }

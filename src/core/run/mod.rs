@@ -29,8 +29,8 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{
     cluster::{AlarmKind, ClusterFacts, ClusterId, Fact, MemberId, Unknown},
     gate::{GateResult, GateRule, Moment},
-    history::{Intent, MemberEnd, MemberResult, Outcome, Sizes, Step},
-    plan::{Past, Plan},
+    history::{Intent, MemberEnd, MemberResult, Outcome, RunStep, Sizes},
+    plan::{Plan, PlanHistory},
     policy::Policy,
     reason::Reason,
     safety,
@@ -57,19 +57,17 @@ const DEADLINES_TO_FOLLOW: u32 = 6;
 /// What a run is to do, and what it must know of earlier ones.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Brief {
-    /// What the cluster's owner wants.
     pub policy: Policy,
     /// What is checked outside etcd, and when.
     pub gates: Vec<GateRule>,
     /// What is known of earlier runs. Without their attempts where an operator asks, who knows of them.
-    pub past: Past,
+    pub past: PlanHistory,
     /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
     pub snapshot_patience: Duration,
     /// The newest revision that is old enough to be compacted, for a policy that says so by age.
     pub old_revision: Option<u64>,
 }
 
-/// What the driver must do next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Wait, then observe everything: answer with [`Event::Observed`].
@@ -78,14 +76,13 @@ pub enum Action {
         after: Duration,
     },
     /// Write the step to the journal: answer with [`Event::Recorded`].
-    RecordStep(Step),
+    RecordStep(RunStep),
     /// Do the step, once: answer with [`Event::Performed`].
-    Perform(Step),
+    Perform(RunStep),
     /// Write the intent to the journal: answer with [`Event::Recorded`].
     RecordIntent(Intent),
     /// Send Defragment to this member alone: answer with [`Event::DefragReturned`].
     Defragment {
-        /// The member.
         member: MemberId,
         /// How long to wait for the answer.
         deadline: Duration,
@@ -94,15 +91,11 @@ pub enum Action {
     RecordResult(MemberResult),
     /// Check all gates of this moment, all at once, and write the results to the journal: answer with
     /// [`Event::GatesChecked`].
-    CheckGates {
-        /// When in the run.
-        moment: Moment,
-    },
+    CheckGates { moment: Moment },
     /// Ask these members, one after the other, for the hash of their data at this revision: answer with [`Event::Hashed`].
     Hash {
         /// All of them have applied it.
         revision: u64,
-        /// The voters.
         members: Vec<MemberId>,
         /// How long each may take.
         limit: Duration,
@@ -113,7 +106,6 @@ pub enum Action {
     Finish(Outcome),
 }
 
-/// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The observation, complete with linearizable reads and the members' own metrics.
@@ -126,7 +118,6 @@ pub enum Event {
     Withheld(Reason),
     /// Defragment was answered, or its answer can no longer come.
     DefragReturned {
-        /// What was answered.
         answer: Result<(), DefragError>,
         /// How much of the time the member did not answer `Status`, where that was watched.
         unavailable: Option<Duration>,
@@ -176,14 +167,14 @@ enum Phase {
         watch: Watch,
     },
     Choosing,
-    StepIntending(Step),
+    StepIntending(RunStep),
     /// As for a member: one more look after the record.
-    StepConfirming(Step),
-    StepPerforming(Step),
+    StepConfirming(RunStep),
+    StepPerforming(RunStep),
     /// After a compaction, until the in-use sizes rest.
     Settling(compact::Settling),
     /// After a hand-over, until the cluster is healthy under its new leader.
-    Handing(leader::Handing),
+    Transfer(leader::Transfer),
     /// After NOSPACE was disarmed, until it has stayed so.
     Clearing(alarms::Clearing),
     Intending(Intent),
@@ -258,7 +249,7 @@ pub struct Run {
     phase: Phase,
     stop: Option<Reason>,
     identity: Option<(ClusterId, BTreeSet<MemberId>)>,
-    past: Past,
+    past: PlanHistory,
     /// Whether the gates let the run begin, or go on after a crash.
     entered: bool,
     /// Whether anything was sent to the cluster that may have changed it.
@@ -279,7 +270,7 @@ pub struct Run {
     stays_leader: bool,
     /// The outcome of a failed run, while it still disarms NOSPACE.
     ending: Option<Outcome>,
-    looks: u32,
+    observations: u32,
     changes_of_mind: u32,
     /// Whether it has ended too many processes to go on.
     exhausted: bool,
@@ -290,7 +281,6 @@ pub struct Run {
 }
 
 impl Run {
-    /// A run, and its first action.
     pub fn start(mut brief: Brief) -> (Self, Action) {
         let past = std::mem::take(&mut brief.past);
         let run = Self {
@@ -311,7 +301,7 @@ impl Run {
             verified: false,
             hash_tries: 0,
             ending: None,
-            looks: 0,
+            observations: 0,
             changes_of_mind: 0,
             exhausted: false,
             forbidden: None,
@@ -361,17 +351,19 @@ impl Run {
     pub fn next(&mut self, now: Duration, event: Event) -> Action {
         self.waiting_for = None;
         if let Event::Observed(Ok(facts)) = &event {
-            self.past.saw(facts);
+            self.past.record(facts);
         }
         match (std::mem::replace(&mut self.phase, Phase::Finished), event) {
-            (Phase::Resuming { intent, watch }, Event::Observed(facts)) => self.look_back(now, intent, watch, &facts),
+            (Phase::Resuming { intent, watch }, Event::Observed(facts)) => {
+                self.resume_watching(now, intent, watch, &facts)
+            }
             (Phase::Choosing, Event::Observed(facts)) => self.choose(now, &facts),
             (Phase::StepIntending(step), Event::Recorded(written)) => self.step_intended(step, written),
             (Phase::StepConfirming(step), Event::Observed(facts)) => self.confirm_step(step, &facts),
             (Phase::StepPerforming(step), Event::Performed(answer)) => self.performed(now, step, answer),
             (Phase::StepPerforming(_), Event::Withheld(reason)) => self.finish(Outcome::Stopped { reason }),
             (Phase::Settling(settling), Event::Observed(facts)) => self.settle(now, settling, &facts),
-            (Phase::Handing(handing), Event::Observed(facts)) => self.hand_over(now, handing, &facts),
+            (Phase::Transfer(transfer), Event::Observed(facts)) => self.follow_transfer(now, transfer, &facts),
             (Phase::Clearing(clearing), Event::Observed(facts)) => self.clear(now, clearing, &facts),
             (Phase::Intending(intent), Event::Recorded(written)) => self.intended(intent, written),
             (Phase::Confirming(intent), Event::Observed(facts)) => self.confirm(now, intent, &facts),
@@ -390,7 +382,7 @@ impl Run {
             }
             (Phase::Hashing { revision, voters }, Event::Hashed(answers)) => self.hashed(revision, voters, answers),
             (Phase::Verifying(verification), Event::Recorded(written)) => self.verified(&verification, written),
-            _ => self.finish(Outcome::Failed { reason: Reason::OutOfStep }),
+            _ => self.finish(Outcome::Failed { reason: Reason::InternalError }),
         }
     }
 
@@ -407,7 +399,7 @@ impl Run {
 
     /// Ends a failed run: disarms NOSPACE first if that is safe, and chooses no further member.
     fn end(&mut self, outcome: Outcome, facts: &Fact<ClusterFacts>) -> Action {
-        match (self.trouble(facts), facts) {
+        match (self.blocking_reason(facts), facts) {
             (None, Ok(facts)) if facts.has_alarm(AlarmKind::NoSpace) => {
                 if self.has_to_verify(true) {
                     self.verify(facts)
@@ -428,9 +420,9 @@ impl Run {
         if self.acted { Outcome::Failed { reason } } else { Outcome::Refused { reason } }
     }
 
-    fn look_again(&mut self, reason: Reason) -> Action {
-        self.looks += 1;
-        if !reason.may_pass() || self.looks >= LOOKS_BEFORE_GIVING_UP {
+    fn observe_again(&mut self, reason: Reason) -> Action {
+        self.observations += 1;
+        if !reason.may_pass() || self.observations >= LOOKS_BEFORE_GIVING_UP {
             return self.give_up(reason);
         }
         self.waiting_for = Some(reason);
@@ -438,13 +430,13 @@ impl Run {
         Action::Observe { after: LOOK_INTERVAL }
     }
 
-    fn look_at(&mut self, phase: Phase) -> Action {
+    fn observe_in(&mut self, phase: Phase) -> Action {
         self.phase = phase;
         Action::Observe { after: LOOK_INTERVAL }
     }
 
-    /// As [`Run::look_at`], but often at first, then ever more seldom.
-    fn look_soon_at(&mut self, phase: Phase, waited: Duration) -> Action {
+    /// As [`Run::observe_in`], but often at first, then ever more seldom.
+    fn observe_soon(&mut self, phase: Phase, waited: Duration) -> Action {
         self.phase = phase;
         Action::Observe { after: (waited / 2).clamp(FIRST_LOOK_INTERVAL, LOOK_INTERVAL) }
     }
@@ -455,12 +447,12 @@ impl Run {
     }
 
     /// Something other than Defragment is to be sent: it is written down first.
-    fn intend_step(&mut self, step: Step) -> Action {
+    fn intend_step(&mut self, step: RunStep) -> Action {
         self.phase = Phase::StepIntending(step.clone());
         Action::RecordStep(step)
     }
 
-    fn step_intended(&mut self, step: Step, written: Result<(), String>) -> Action {
+    fn step_intended(&mut self, step: RunStep, written: Result<(), String>) -> Action {
         if let Err(detail) = written {
             return self.give_up(Reason::JournalFailed { detail });
         }
@@ -469,39 +461,40 @@ impl Run {
     }
 
     /// The last look: while the record was written, CORRUPT may have been armed, or a member have died.
-    fn confirm_step(&mut self, step: Step, facts: &Fact<ClusterFacts>) -> Action {
+    fn confirm_step(&mut self, step: RunStep, facts: &Fact<ClusterFacts>) -> Action {
         if let Some(reason) = self.stop.clone() {
             return self.finish(Outcome::Stopped { reason });
         }
         let near_quota = || facts.as_ref().ok().and_then(alarms::near_quota);
-        let is_disarm = matches!(step, Step::DisarmNoSpace { .. });
+        let is_disarm = matches!(step, RunStep::DisarmNoSpace { .. });
         let led_by_another = || leader::led_by_another(&step, facts.as_ref().ok()?);
-        let against = self.trouble(facts).or_else(|| near_quota().filter(|_| is_disarm)).or_else(led_by_another);
+        let against =
+            self.blocking_reason(facts).or_else(|| near_quota().filter(|_| is_disarm)).or_else(led_by_another);
         if let Some(reason) = against {
             self.changes_of_mind += 1;
             if !reason.may_pass() || self.changes_of_mind >= CHANGES_OF_MIND_BEFORE_GIVING_UP {
                 return self.give_up(reason);
             }
             match step {
-                Step::Compact { .. } => self.compacted = false,
-                Step::MoveLeader { .. } => self.transfers = self.transfers.saturating_sub(1),
-                Step::DisarmNoSpace { member_id, .. } => {
+                RunStep::Compact { .. } => self.compacted = false,
+                RunStep::MoveLeader { .. } => self.transfers = self.transfers.saturating_sub(1),
+                RunStep::DisarmNoSpace { member_id, .. } => {
                     self.disarmed.remove(&member_id);
                 }
             }
             self.waiting_for = Some(reason);
-            return self.look_at(Phase::Choosing);
+            return self.observe_in(Phase::Choosing);
         }
         self.acted = true;
         self.phase = Phase::StepPerforming(step.clone());
         Action::Perform(step)
     }
 
-    fn performed(&mut self, now: Duration, step: Step, answer: Result<(), String>) -> Action {
+    fn performed(&mut self, now: Duration, step: RunStep, answer: Result<(), String>) -> Action {
         match step {
-            Step::Compact { revision } => self.compacted_to(now, revision, answer),
-            Step::MoveLeader { from, member, .. } => self.handed_over(now, from, member, answer),
-            Step::DisarmNoSpace { member, .. } => self.disarmed(now, member, answer),
+            RunStep::Compact { revision } => self.compacted_to(now, revision, answer),
+            RunStep::MoveLeader { from, member, .. } => self.transfer_sent(now, from, member, answer),
+            RunStep::DisarmNoSpace { member, .. } => self.disarmed(now, member, answer),
         }
     }
 
@@ -517,7 +510,7 @@ impl Run {
     }
 
     /// Why the cluster does not count as the same healthy one, if it does not.
-    fn trouble(&mut self, facts: &Fact<ClusterFacts>) -> Option<Reason> {
+    fn blocking_reason(&mut self, facts: &Fact<ClusterFacts>) -> Option<Reason> {
         match known(facts) {
             Ok(facts) => self.other_cluster(facts).or_else(|| safety::unhealthy(facts)),
             Err(reason) => Some(reason),
@@ -526,15 +519,15 @@ impl Run {
 
     /// The first observation says which cluster this is; a later one must not say otherwise.
     fn other_cluster(&mut self, facts: &ClusterFacts) -> Option<Reason> {
-        let roster: BTreeSet<_> = facts.members.iter().map(|member| member.member.id).collect();
-        let (id, members) = self.identity.get_or_insert((facts.cluster_id, roster.clone()));
+        let members_now: BTreeSet<_> = facts.members.iter().map(|member| member.member.id).collect();
+        let (id, members) = self.identity.get_or_insert((facts.cluster_id, members_now.clone()));
         if *id != facts.cluster_id {
             return Some(Reason::ClusterChanged { before: id.to_string(), after: facts.cluster_id.to_string() });
         }
         let change: Vec<_> = members
-            .difference(&roster)
+            .difference(&members_now)
             .map(|gone| format!("{gone} left"))
-            .chain(roster.difference(members).map(|new| format!("{new} joined")))
+            .chain(members_now.difference(members).map(|new| format!("{new} joined")))
             .collect();
         (!change.is_empty()).then(|| Reason::MembershipChanged { detail: change.join(", ") })
     }

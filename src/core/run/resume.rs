@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::{
     Action, Brief, Phase, Run, Watch, compact,
-    defragment::{Seen, held_by_snapshot},
+    defragment::{DefragProgress, held_by_snapshot},
 };
 use crate::core::{
     cluster::{ClusterFacts, Fact},
     gate::GateResult,
-    history::{Intent, MemberEnd, Outcome, RunView, Step},
+    history::{Intent, MemberEnd, Outcome, RunStep, RunView},
     reason::Reason,
     verify::Verification,
 };
@@ -25,11 +25,11 @@ impl Run {
         run.acted = view.touched_a_member() || !view.steps.is_empty();
         for step in &view.steps {
             match step {
-                Step::Compact { .. } => run.compacted = true,
-                Step::MoveLeader { .. } => run.transfers += 1,
+                RunStep::Compact { .. } => run.compacted = true,
+                RunStep::MoveLeader { .. } => run.transfers += 1,
                 // It may never have been sent. If the alarm is still armed it is disarmed once more, which
                 // does no harm: to leave it would leave the cluster without writes.
-                Step::DisarmNoSpace { .. } => run.unproven = true,
+                RunStep::DisarmNoSpace { .. } => run.unproven = true,
             }
         }
         // The process ended between the last result and the end of the run that follows from it.
@@ -75,7 +75,7 @@ impl Run {
         self.exhausted.then_some(Outcome::Interrupted { reason: Reason::ProcessEnded })
     }
 
-    pub(super) fn look_back(
+    pub(super) fn resume_watching(
         &mut self,
         now: Duration,
         intent: Intent,
@@ -83,26 +83,26 @@ impl Run {
         facts: &Fact<ClusterFacts>,
     ) -> Action {
         match self.watch(now, &intent, watch, facts) {
-            Seen::Idle(after) => {
+            DefragProgress::Idle(after) => {
                 let then = self.end_of_patience();
                 self.record(intent, MemberEnd::Unconfirmed { after }, then)
             }
-            Seen::Unknown(reason) => self.fail(intent, reason, None),
+            DefragProgress::Unknown(reason) => self.fail(intent, reason, None),
             // When it comes back, it may answer and be at it all the same.
-            Seen::Gone if intent.non_blocking => {
+            DefragProgress::Gone if intent.non_blocking => {
                 let detail = "it stayed out of reach after a restart of defragd".to_owned();
                 let member = intent.member.clone();
                 self.fail(intent, Reason::DefragUnknown { member, detail }, None)
             }
-            Seen::Gone => {
+            DefragProgress::Gone => {
                 let detail = "it stayed out of reach after a restart of defragd".to_owned();
                 let reason = Reason::MemberUnreachable { member: intent.member.clone(), detail };
                 self.record(intent, MemberEnd::Unconfirmed { after: None }, Some(Outcome::Interrupted { reason }))
             }
-            Seen::Busy(watch) => {
+            DefragProgress::Busy(watch) => {
                 let in_flight = || Reason::DefragInFlight { member: intent.member.clone() };
                 self.waiting_for = Some(held_by_snapshot(&intent, facts).unwrap_or_else(in_flight));
-                self.look_at(Phase::Resuming { intent, watch })
+                self.observe_in(Phase::Resuming { intent, watch })
             }
         }
     }

@@ -27,7 +27,7 @@ pub(super) struct Bench {
     now: Duration,
     pub(super) facts: ClusterFacts,
     pub(super) order: Vec<u64>,
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<RunStep>,
     pub(super) moments: Vec<Moment>,
     /// When the gates fail.
     failing: Option<Moment>,
@@ -99,15 +99,15 @@ impl Bench {
         self.give(event);
     }
 
-    fn perform(&mut self, step: &Step) {
+    fn perform(&mut self, step: &RunStep) {
         match step {
-            Step::Compact { .. } => {}
-            Step::MoveLeader { to, .. } => {
+            RunStep::Compact { .. } => {}
+            RunStep::MoveLeader { to, .. } => {
                 for index in 0..3 {
                     fixture::status_mut(&mut self.facts, index).leader = Some(*to);
                 }
             }
-            Step::DisarmNoSpace { member_id, .. } => {
+            RunStep::DisarmNoSpace { member_id, .. } => {
                 if let Ok(alarms) = &mut self.facts.alarms {
                     alarms.retain(|alarm| alarm.member != *member_id);
                 }
@@ -356,7 +356,7 @@ fn another_membership_or_another_cluster_stops_the_run() {
 fn an_answer_to_nothing_ends_the_run() {
     let mut bench = Bench::new(policy());
     bench.give(returned(Ok(())));
-    assert_eq!(bench.label(), ("failed", "out_of_step"));
+    assert_eq!(bench.label(), ("failed", "internal_error"));
 }
 
 #[test]
@@ -387,7 +387,7 @@ fn a_leader_hands_over_to_a_tight_voter_and_is_then_a_follower() {
     assert_eq!(bench.order, [3, 2]);
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.order, [3, 2, 1]);
-    assert!(matches!(bench.steps[..], [Step::MoveLeader { from: MemberId(1), to: MemberId(3), .. }]));
+    assert!(matches!(bench.steps[..], [RunStep::MoveLeader { from: MemberId(1), to: MemberId(3), .. }]));
     assert_eq!(bench.facts.leader(), Some(MemberId(3)));
 }
 
@@ -420,7 +420,7 @@ fn nospace_is_disarmed_after_every_member_is_well_below_its_quota() {
     no_space(&mut bench, ByteSize::mib(1000));
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.order, [3, 2, 1]);
-    assert!(matches!(bench.steps[..], [Step::DisarmNoSpace { member_id: Some(MemberId(2)), .. }]));
+    assert!(matches!(bench.steps[..], [RunStep::DisarmNoSpace { member_id: Some(MemberId(2)), .. }]));
 }
 
 #[test]
@@ -501,7 +501,7 @@ fn a_compaction_comes_first_and_its_end_is_awaited() {
     }
     bench.until(|action| matches!(action, Action::Perform(_)));
     bench.step();
-    assert_eq!(bench.steps, [Step::Compact { revision: 39_000 }]);
+    assert_eq!(bench.steps, [RunStep::Compact { revision: 39_000 }]);
     // Each member frees its pages in its own time.
     for index in 0..3 {
         bench.step();
@@ -515,7 +515,7 @@ fn a_compaction_comes_first_and_its_end_is_awaited() {
 #[test]
 fn a_compaction_by_age_goes_up_to_the_revision_that_is_old_enough_and_without_one_there_is_none() {
     let policy = Policy { compaction: Some(Compaction::OlderThan(Duration::from_hours(1))), ..policy() };
-    for (old_revision, steps) in [(Some(777), vec![Step::Compact { revision: 777 }]), (None, vec![])] {
+    for (old_revision, steps) in [(Some(777), vec![RunStep::Compact { revision: 777 }]), (None, vec![])] {
         let mut bench = Bench::with(Brief { policy: policy.clone(), old_revision, ..Brief::default() });
         assert_eq!(bench.label(), ("succeeded", ""));
         assert_eq!(bench.steps, steps);
@@ -533,7 +533,7 @@ fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
         approved: None,
         cancelled: None,
         cancelled_at: None,
-        handed_over: None,
+        forwarded_to: None,
         started_at: Some(jiff::Timestamp::UNIX_EPOCH),
         finished_at: None,
         outcome: None,
@@ -625,7 +625,7 @@ fn a_disarm_that_may_never_have_been_sent_is_sent_by_the_resumed_run() {
     let after = Sizes { db_size: ByteSize::mib(101), db_size_in_use: ByteSize::mib(100) };
     let done =
         |id| MemberResult { intent: intent(id), end: MemberEnd::Defragmented { after, took: S(1), unavailable: None } };
-    let disarm = Step::DisarmNoSpace { member_id: Some(MemberId(2)), member: "etcd-2".into() };
+    let disarm = RunStep::DisarmNoSpace { member_id: Some(MemberId(2)), member: "etcd-2".into() };
     let view = RunView { steps: vec![disarm.clone()], ..view([3, 2, 1].map(done).to_vec(), None) };
     let mut bench = resumed(&view);
     no_space(&mut bench, ByteSize::mib(1000));
@@ -745,8 +745,11 @@ fn a_member_whose_last_attempt_gave_nothing_is_left_alone() {
     let end = MemberEnd::Defragmented { after: before, took: S(1), unavailable: None };
     let last = MemberResult { intent: Intent { before, ..intent(3) }, end };
     let attempts = BTreeMap::from([(MemberId(3), last)]);
-    let mut bench =
-        Bench::with(Brief { policy: policy(), past: Past { attempts, ..Past::default() }, ..Brief::default() });
+    let mut bench = Bench::with(Brief {
+        policy: policy(),
+        past: PlanHistory { attempts, ..PlanHistory::default() },
+        ..Brief::default()
+    });
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.order, [2, 1]);
 }
@@ -754,7 +757,7 @@ fn a_member_whose_last_attempt_gave_nothing_is_left_alone() {
 #[test]
 fn a_disarm_of_an_earlier_process_is_watched_until_it_has_stayed_clear() {
     let mut view = view(Vec::new(), None);
-    view.steps = vec![Step::DisarmNoSpace { member_id: Some(MemberId(1)), member: "etcd-1".to_owned() }];
+    view.steps = vec![RunStep::DisarmNoSpace { member_id: Some(MemberId(1)), member: "etcd-1".to_owned() }];
     let tight = |bench: &mut Bench| {
         for index in 0..3 {
             fixture::status_mut(&mut bench.facts, index).db_size = ByteSize::mib(110);
@@ -852,7 +855,7 @@ fn a_member_that_answers_at_work_and_hides_its_page_does_not_count_as_done() {
     assert_eq!(bench.label(), ("failed", "defrag_unknown"));
 
     // No other member is started until it is known, for an operator neither.
-    let past = Past { non_blocking: BTreeSet::from([MemberId(3)]), ..Past::default() };
+    let past = PlanHistory { non_blocking: BTreeSet::from([MemberId(3)]), ..PlanHistory::default() };
     let brief = || Brief { policy: policy(), past: past.clone(), ..Brief::default() };
     let mut bench = Bench::with(brief());
     assert_eq!(bench.label(), ("refused", "defrag_unknown"));
@@ -957,7 +960,7 @@ fn without_space_a_member_that_waits_for_a_snapshot_does_not_keep_the_alarm_arme
     let mut bench = Bench::new(policy());
     no_space(&mut bench, ByteSize::gib(2));
     bench.facts.members[2].gauges = Some(Ok(page(|gauges| gauges.open_snapshots = Some(1))));
-    bench.until(|action| matches!(action, Action::Perform(Step::DisarmNoSpace { .. })));
+    bench.until(|action| matches!(action, Action::Perform(RunStep::DisarmNoSpace { .. })));
     assert_eq!(bench.order, [2], "the other follower was done, and the file of the third is below its quota");
     bench.until(|action| matches!(action, Action::Observe { after } if *after == SNAPSHOT_LOOK_INTERVAL));
     bench.facts.members[2].gauges = Some(Ok(page(|_| ())));

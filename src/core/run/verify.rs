@@ -7,7 +7,7 @@ use crate::core::{
     history::Outcome,
     policy::VerifyPolicy,
     reason::Reason,
-    verify::{DataHash, Verdict, Verification},
+    verify::{DataHash, HashVerdict, Verification},
 };
 
 impl Run {
@@ -21,7 +21,7 @@ impl Run {
         if let Some(verification) = Verification::not_comparable(facts) {
             return self.record_verification(verification);
         }
-        let Some(revision) = facts.oldest_revision() else { return self.give_up(Reason::OutOfStep) };
+        let Some(revision) = facts.oldest_revision() else { return self.give_up(Reason::InternalError) };
         let voters: Vec<_> = facts.voters().map(|voter| (voter.member.id, voter.member.label())).collect();
         let members = voters.iter().map(|(id, _)| *id).collect();
         self.phase = Phase::Hashing { revision, voters };
@@ -47,8 +47,8 @@ impl Run {
         }
         self.hash_tries += 1;
         // A compaction came in between, or an answer was lost.
-        if matches!(verification.verdict, Verdict::Unknown { .. }) && self.hash_tries < LOOKS_BEFORE_GIVING_UP {
-            return self.look_at(Phase::Choosing);
+        if matches!(verification.verdict, HashVerdict::Unknown { .. }) && self.hash_tries < LOOKS_BEFORE_GIVING_UP {
+            return self.observe_in(Phase::Choosing);
         }
         self.record_verification(verification)
     }

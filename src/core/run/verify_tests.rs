@@ -9,7 +9,7 @@ use crate::core::{
     fixture,
     history::{Request, RunId, RunView, Trigger},
     policy::VerifyPolicy,
-    verify::Verdict,
+    verify::HashVerdict,
 };
 
 fn verifying() -> Policy {
@@ -22,7 +22,7 @@ fn equal_data_is_recorded_once_after_the_last_member() {
     bench.until(|action| matches!(action, Action::Hash { .. }));
     assert_eq!(bench.order, [3, 2, 1]);
     assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.verifications.iter().map(|one| one.verdict.clone()).collect::<Vec<_>>(), [Verdict::Equal]);
+    assert_eq!(bench.verifications.iter().map(|one| one.verdict.clone()).collect::<Vec<_>>(), [HashVerdict::Equal]);
     // Not without the key, and not when nothing was done.
     let mut bench = Bench::new(policy());
     assert_eq!((bench.label(), bench.verifications.len()), (("succeeded", ""), 0));
@@ -54,12 +54,12 @@ fn what_is_not_learned_is_asked_for_again_and_then_left() {
     bench.step();
     bench.hashes.clear();
     assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.verifications.iter().map(|one| one.verdict.clone()).collect::<Vec<_>>(), [Verdict::Equal]);
+    assert_eq!(bench.verifications.iter().map(|one| one.verdict.clone()).collect::<Vec<_>>(), [HashVerdict::Equal]);
 
     let mut bench = Bench::new(verifying());
     bench.hashes.insert(2, None);
     assert_eq!(bench.label(), ("succeeded", ""));
-    assert!(matches!(&bench.verifications[..], [Verification { verdict: Verdict::Unknown { .. }, .. }]));
+    assert!(matches!(&bench.verifications[..], [Verification { verdict: HashVerdict::Unknown { .. }, .. }]));
 }
 
 #[test]

@@ -240,7 +240,7 @@ impl Etcd for SimEtcd {
                 if !open.is_empty() {
                     // The first answer counts, and a member that is cut off has an old list.
                     let node = *world.rng.pick(&open);
-                    let members = world.rosters[world.nodes[node].roster].clone();
+                    let members = world.member_lists[world.nodes[node].member_list].clone();
                     break Membership { cluster_id: world.nodes[node].cluster, members };
                 }
                 if current.iter().all(|node| world.nodes[*node].door() == Door::Refuses) {

@@ -148,7 +148,7 @@ pub struct World {
     /// Of all clusters that ever were.
     pub nodes: Vec<Node>,
     /// All versions of the member list; the last one is in force.
-    pub rosters: Vec<Vec<Member>>,
+    pub member_lists: Vec<Vec<Member>>,
     pub leader: Option<usize>,
     pub term: u64,
     pub committed: f64,
@@ -217,7 +217,7 @@ impl World {
             rng: Rng::new(schedule.seed ^ 0xdead_beef),
             cluster: ClusterId(0xc1),
             nodes: Vec::new(),
-            rosters: Vec::new(),
+            member_lists: Vec::new(),
             leader: None,
             term: 7,
             committed: 50_000.0,
@@ -357,7 +357,7 @@ impl World {
                 view: (None, self.term),
                 index: self.committed,
                 applied: self.committed,
-                roster: 0,
+                member_list: 0,
                 running: None,
                 queue: std::collections::VecDeque::new(),
                 buffer: Vec::new(),
@@ -370,7 +370,7 @@ impl World {
                 connections: 0,
             });
         }
-        self.new_roster();
+        self.new_member_list();
         if self.schedule.no_space && self.schedule.fleet.is_none() {
             self.arm_no_space(first);
         } else if self.schedule.no_space && first == 0 {
@@ -396,16 +396,16 @@ impl World {
     }
 
     /// The current list; connected members know it at once.
-    pub fn new_roster(&mut self) {
-        self.rosters.push(self.current().iter().map(|node| self.nodes[*node].member.clone()).collect());
-        self.spread_roster();
+    pub fn new_member_list(&mut self) {
+        self.member_lists.push(self.current().iter().map(|node| self.nodes[*node].member.clone()).collect());
+        self.spread_member_list();
     }
 
-    pub fn spread_roster(&mut self) {
-        let newest = self.rosters.len() - 1;
+    pub fn spread_member_list(&mut self) {
+        let newest = self.member_lists.len() - 1;
         for node in self.current() {
             if self.nodes[node].connected() {
-                self.nodes[node].roster = newest;
+                self.nodes[node].member_list = newest;
             }
         }
     }
@@ -559,7 +559,7 @@ impl World {
 
     /// A member is connected again: it learns of the leader and of the member list.
     pub fn greet(&mut self, node: usize) {
-        self.spread_roster();
+        self.spread_member_list();
         if let Some(leader) = self.leader
             && self.nodes[node].cluster == self.cluster
         {

@@ -47,7 +47,7 @@ pub struct Node {
     pub index: f64,
     pub applied: f64,
     /// The version of the member list that it knows.
-    pub roster: usize,
+    pub member_list: usize,
     pub running: Option<Running>,
     pub queue: VecDeque<usize>,
     /// Requests that arrived while the process was frozen.

@@ -229,7 +229,7 @@ impl World {
                 self.nodes[node].member.name = format!("etcd-new-{node}");
                 self.nodes[node].member.client_urls = vec![format!("http://etcd-new-{node}:2379")];
                 self.nodes[node].applied = self.committed;
-                self.new_roster();
+                self.new_member_list();
             }
             self.greet(node);
         }
@@ -256,7 +256,7 @@ impl World {
             view: (None, self.term),
             index: 0.0,
             applied: 0.0,
-            roster: 0,
+            member_list: 0,
             running: None,
             queue: std::collections::VecDeque::new(),
             buffer: Vec::new(),
@@ -269,7 +269,7 @@ impl World {
             connections: 0,
         };
         self.nodes.push(node);
-        self.new_roster();
+        self.new_member_list();
         let starts = self.rng.millis(500, 20_000);
         self.plan_in(starts, Happening::Restart { node: self.nodes.len() - 1 });
     }
@@ -285,7 +285,7 @@ impl World {
             if self.leader == Some(node) {
                 self.leader = None;
             }
-            self.new_roster();
+            self.new_member_list();
         }
     }
 

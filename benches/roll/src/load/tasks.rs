@@ -7,7 +7,7 @@ use etcd_client::{Client, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp
 use testkit::EtcdCluster;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Desk, Kind, client::Sender};
+use super::{Kind, LoadContext, client::Sender};
 
 /// Each client overwrites so many keys of its own.
 const KEYS: u64 = 200;
@@ -15,7 +15,7 @@ const KEYS: u64 = 200;
 const PAGE: i64 = 100;
 
 /// Sends one kind of request at a steady rate.
-pub(super) async fn paced<S: Sender>(desk: Desk, kind: Kind, rate: f64, mut sender: S, value_bytes: usize) {
+pub(super) async fn paced<S: Sender>(desk: LoadContext, kind: Kind, rate: f64, mut sender: S, value_bytes: usize) {
     let interval = Duration::from_secs_f64(1.0 / rate);
     // Not all in the same instant.
     let spread = desk.begin.elapsed().subsec_nanos() % 997;
@@ -32,7 +32,7 @@ pub(super) async fn paced<S: Sender>(desk: Desk, kind: Kind, rate: f64, mut send
 }
 
 /// A value that says when it was sent.
-fn stamp(desk: &Desk, bytes: usize) -> Vec<u8> {
+fn stamp(desk: &LoadContext, bytes: usize) -> Vec<u8> {
     let mut value = desk.begin.elapsed().as_micros().to_string().into_bytes();
     value.push(b' ');
     value.resize(bytes.max(value.len()), b'x');
@@ -58,11 +58,11 @@ async fn request(mut client: Client, kind: Kind, key: String, value: Vec<u8>) ->
 /// Sits on a member and sees when puts arrive.
 pub(super) struct Watcher {
     stream: etcd_client::WatchStream,
-    desk: Desk,
+    desk: LoadContext,
 }
 
 impl Watcher {
-    pub(super) async fn open(cluster: &EtcdCluster, index: usize, desk: Desk) -> Result<Self> {
+    pub(super) async fn open(cluster: &EtcdCluster, index: usize, desk: LoadContext) -> Result<Self> {
         let mut client = cluster.client(index).await?;
         let prefix = format!("load/{}/", Kind::Put.label());
         let stream = client.watch(prefix, Some(WatchOptions::new().with_prefix())).await?;
@@ -93,7 +93,7 @@ pub(super) struct Keep<S> {
     lease: i64,
     key: String,
     interval: Duration,
-    desk: Desk,
+    desk: LoadContext,
 }
 
 /// What became of a lease.
@@ -104,7 +104,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     #[expect(clippy::new_ret_no_self, reason = "what keeps becomes what was kept")]
-    pub(super) async fn new<S: Sender>(mut sender: S, ttl_seconds: i64, desk: Desk) -> Result<Keep<S>> {
+    pub(super) async fn new<S: Sender>(mut sender: S, ttl_seconds: i64, desk: LoadContext) -> Result<Keep<S>> {
         let lease = sender.send(|mut client| async move { client.lease_grant(ttl_seconds, None).await }).await?.id();
         let key = format!("lease/{lease}");
         let bound = |mut client: Client| {

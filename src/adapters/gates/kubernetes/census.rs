@@ -18,7 +18,6 @@ const MAX_NAMES: usize = 10;
 pub(super) struct Census {
     now: Timestamp,
     workloads: BTreeMap<String, Workload>,
-    /// How many pods were seen.
     pub(super) pods: usize,
 }
 
@@ -34,12 +33,10 @@ struct Workload {
     fine: Option<Timestamp>,
 }
 
-/// An unhealthy pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Named {
     /// Without its namespace, which is the workload's.
     pub(super) pod: String,
-    /// What is wrong with it.
     pub(super) reason: String,
 }
 
@@ -52,7 +49,6 @@ pub(super) struct Baseline {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Before {
     unhealthy: usize,
-    /// The first few.
     pods: Vec<String>,
 }
 
@@ -61,9 +57,7 @@ struct Before {
 pub(super) struct Worse {
     /// `namespace/Kind/name`.
     pub(super) workload: String,
-    /// How many are unhealthy now.
     pub(super) now: usize,
-    /// How many were before.
     pub(super) before: usize,
     /// The first few that are unhealthy now, those that were not before ahead.
     pub(super) pods: Vec<Named>,
@@ -75,7 +69,6 @@ impl Census {
         Self { now, workloads: BTreeMap::new(), pods: 0 }
     }
 
-    /// Counts one more.
     pub(super) fn count(&mut self, pod: &Pod) {
         self.pods += 1;
         let workload = self.workloads.entry(pod.workload()).or_default();
@@ -83,8 +76,8 @@ impl Census {
         let named = |reason| Named { pod: pod.metadata.name.clone(), reason };
         match judge(pod, self.now) {
             // One that is on its way out replaces nobody.
-            Health::Fine if pod.metadata.deletion_timestamp.is_some() => {}
-            Health::Fine => workload.fine = workload.fine.max(created),
+            Health::Healthy if pod.metadata.deletion_timestamp.is_some() => {}
+            Health::Healthy => workload.fine = workload.fine.max(created),
             Health::Restless(reason) => {
                 workload.fine = workload.fine.max(created);
                 workload.restless += 1;

@@ -26,7 +26,6 @@ pub(in crate::adapters) enum ListError {
     /// There is something wrong with what is to prove who we are.
     #[error("cannot use the credentials for {server}: {detail}")]
     Credentials { server: String, detail: String },
-    /// No answer.
     #[error("cannot reach the API server {server}: {detail}")]
     Unreachable { server: String, detail: String },
     /// No whole answer in time.
@@ -41,7 +40,6 @@ pub(in crate::adapters) enum ListError {
     /// It says no for another reason.
     #[error("the API server {server} answered {code}: {said}")]
     Refused { server: String, code: u16, said: String },
-    /// It says something else.
     #[error("the API server {server} answered what is no list of pods: {detail}")]
     NotUnderstood { server: String, detail: String },
     /// The listing was too slow for the API server, again and again.
@@ -59,7 +57,6 @@ fn source_of(kubeconfig: Option<&PathBuf>) -> String {
     }
 }
 
-/// What is wrong with a kubeconfig.
 pub(super) fn kubeconfig(error: &KubeconfigError) -> String {
     let data = |what: &str, error: &LoadDataError| match error {
         LoadDataError::ReadFile(error, path) => format!("cannot read the {what} {}: {error}", path.display()),
@@ -121,7 +118,6 @@ pub(super) fn client(error: &kube::Error, server: &str) -> ListError {
     ListError::Credentials { server: server.to_owned(), detail }
 }
 
-/// Why there was no answer.
 pub(super) fn transport(error: &kube::Error, server: &str) -> ListError {
     let server = server.to_owned();
     if let kube::Error::Service(inner) = error
@@ -136,7 +132,6 @@ pub(super) fn transport(error: &kube::Error, server: &str) -> ListError {
     }
 }
 
-/// What a bad answer means.
 pub(super) fn answer(code: u16, body: &[u8], connection: &Connection, scope: &str) -> ListError {
     let Connection { server, secrets, .. } = connection;
     // Only what is a Status of Kubernetes' is shown: anything else is not the API server's. What stands before it may

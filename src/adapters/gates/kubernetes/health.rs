@@ -28,13 +28,11 @@ const MAX_REASON_CHARS: usize = 60;
 /// What a pod is found to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Health {
-    /// As it should be.
-    Fine,
+    Healthy,
     /// As it should be now, but it restarted so lately that a baseline takes it as unhealthy.
     Restless(String),
     /// Failed for good; whether that matters depends on what its workload did since.
     Failed(String),
-    /// Not as it should be.
     Unhealthy(String),
 }
 
@@ -43,10 +41,10 @@ pub(super) fn judge(pod: &Pod, now: Timestamp) -> Health {
     let status = &pod.status;
     let phase = status.phase.as_deref().unwrap_or("Unknown");
     if phase == "Succeeded" {
-        return Health::Fine;
+        return Health::Healthy;
     }
     if let Some(gone_by) = pod.metadata.deletion_timestamp {
-        return if now <= gone_by { Health::Fine } else { Health::Unhealthy("Terminating".to_owned()) };
+        return if now <= gone_by { Health::Healthy } else { Health::Unhealthy("Terminating".to_owned()) };
     }
     match phase {
         "Failed" => Health::Failed(why(status)),
@@ -64,10 +62,10 @@ fn running(pod: &Pod, now: Timestamp) -> Health {
     if ready {
         return match containers(status).filter_map(|container| restarted_ago(container, now)).min() {
             Some(ago) => Health::Restless(format!("restarted {} s ago", ago.as_secs())),
-            None => Health::Fine,
+            None => Health::Healthy,
         };
     }
-    if work_is_done(pod) { Health::Fine } else { Health::Unhealthy(why(status)) }
+    if work_is_done(pod) { Health::Healthy } else { Health::Unhealthy(why(status)) }
 }
 
 /// The last end of a container that runs now but has crashed again and again, as far as one can tell: its last

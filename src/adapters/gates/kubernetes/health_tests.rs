@@ -50,14 +50,14 @@ fn restarted(runs_for: i64, last_run: i64, code: i32) -> Value {
 
 #[test]
 fn pods_that_are_as_they_should_be_are_fine() {
-    assert_eq!(verdict(pod("Running", &json!([ready(), ready()]))), Health::Fine);
-    assert_eq!(verdict(pod("Succeeded", &json!([ended(0, "Completed")]))), Health::Fine);
+    assert_eq!(verdict(pod("Running", &json!([ready(), ready()]))), Health::Healthy);
+    assert_eq!(verdict(pod("Succeeded", &json!([ended(0, "Completed")]))), Health::Healthy);
     let mut with_init = pod("Running", &json!([ready()]));
     with_init["status"]["initContainerStatuses"] = json!([ended(0, "Completed")]);
-    assert_eq!(verdict(with_init), Health::Fine);
+    assert_eq!(verdict(with_init), Health::Healthy);
     let mut evicted_later = pod("Succeeded", &json!([]));
     evicted_later["metadata"]["deletionTimestamp"] = json!(ago(3_600));
-    assert_eq!(verdict(evicted_later), Health::Fine);
+    assert_eq!(verdict(evicted_later), Health::Healthy);
 }
 
 #[test]
@@ -143,8 +143,8 @@ fn a_pod_that_is_deleted_has_its_own_grace_period() {
         pod["metadata"]["deletionTimestamp"] = json!(ago(seconds_ago));
         verdict(pod)
     };
-    assert_eq!(deleted(-30), Health::Fine);
-    assert_eq!(deleted(0), Health::Fine);
+    assert_eq!(deleted(-30), Health::Healthy);
+    assert_eq!(deleted(0), Health::Healthy);
     assert_eq!(deleted(1), unhealthy("Terminating"));
 }
 
@@ -156,8 +156,8 @@ fn a_job_whose_work_is_done_is_fine_while_a_helper_still_runs() {
         verdict(pod)
     };
     let done = json!([ended(0, "Completed"), ready()]);
-    assert_eq!(with_policy("Never", done.clone()), Health::Fine);
-    assert_eq!(with_policy("OnFailure", done.clone()), Health::Fine);
+    assert_eq!(with_policy("Never", done.clone()), Health::Healthy);
+    assert_eq!(with_policy("OnFailure", done.clone()), Health::Healthy);
     // This one will be started again.
     assert_eq!(with_policy("Always", done), unhealthy("not ready"));
     assert_eq!(with_policy("Never", json!([ended(1, "Error"), ready()])), unhealthy("exit 1"));
@@ -176,7 +176,7 @@ fn a_crash_looping_container_is_not_believed_until_it_ran_longer_than_before() {
     assert_eq!(running(restarted(95, 45, 1)), Health::Restless("restarted 95 s ago".to_owned()));
     // One crash after days of good service is no loop.
     assert_eq!(running(restarted(3, 86_400, 1)), Health::Restless("restarted 3 s ago".to_owned()));
-    assert_eq!(running(restarted(601, 5, 1)), Health::Fine);
+    assert_eq!(running(restarted(601, 5, 1)), Health::Healthy);
     // A node whose clock is ahead.
     assert_eq!(running(restarted(-4, 5, 1)), unhealthy("crash-looping, exit 1"));
 }

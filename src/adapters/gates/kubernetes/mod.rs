@@ -33,11 +33,11 @@ pub(in crate::adapters) use self::connect::Connection;
 use self::{
     census::{Baseline, Census, Worse},
     error::ListError,
-    patience::{Look, Patience},
+    patience::{GraceOutcome, Patience},
 };
 use crate::{
     core::gate::Moment,
-    ports::gate::{GateProbe, Occasion, Reading},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 /// Often enough to see trouble end soon, seldom enough for an API server to bear.
@@ -45,7 +45,6 @@ const POLL: Duration = Duration::from_secs(3);
 /// As many names as a line can bear.
 const MAX_NAMES: usize = 10;
 
-/// What the gate looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodsSettings {
     /// How to reach the API server; without one, as the pod that defragd runs in.
@@ -72,7 +71,6 @@ impl PodsSettings {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct PodsProbe {
     settings: PodsSettings,
@@ -145,10 +143,10 @@ impl PodsProbe {
                 Ok(census) => {
                     failing_since = None;
                     let (at, worse) = (begin.elapsed(), census.worse_than(&baseline));
-                    let reading = match patience.look(at, &worse) {
-                        Look::Waiting => None,
-                        Look::Passed => Some(Reading::pass(passed(&census, &worse) + compared)),
-                        Look::Lasting(keys) => Some(Reading::fail(failed(&worse, &keys, grace) + compared)),
+                    let reading = match patience.record(at, &worse) {
+                        GraceOutcome::Waiting => None,
+                        GraceOutcome::Passed => Some(Reading::pass(passed(&census, &worse) + compared)),
+                        GraceOutcome::Lasting(keys) => Some(Reading::fail(failed(&worse, &keys, grace) + compared)),
                     };
                     if let Some(reading) = reading {
                         let worse = worse.iter().flat_map(names).take(MAX_NAMES).collect::<Vec<_>>();
@@ -163,11 +161,11 @@ impl PodsProbe {
 }
 
 impl GateProbe for PodsProbe {
-    fn check<'a>(&'a self, occasion: Occasion<'a>) -> BoxFuture<'a, Reading> {
+    fn check<'a>(&'a self, context: CheckContext<'a>) -> BoxFuture<'a, Reading> {
         Box::pin(async move {
-            match occasion.moment {
+            match context.moment {
                 Moment::Before => self.before().await,
-                Moment::Between | Moment::After => self.after(occasion.baseline).await,
+                Moment::Between | Moment::After => self.after(context.baseline).await,
             }
         })
     }

@@ -15,9 +15,8 @@ pub(super) struct Patience {
     since: BTreeMap<String, Duration>,
 }
 
-/// What one look means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum GraceOutcome {
     /// Nobody that is followed is in trouble any more.
     Passed,
     /// Somebody is, but not long enough to be sure.
@@ -27,13 +26,12 @@ pub(super) enum Look {
 }
 
 impl Patience {
-    /// Follows nobody yet.
     pub(super) fn new(grace: Duration) -> Self {
         Self { grace, since: BTreeMap::new() }
     }
 
     /// Takes in what was seen so long after the check's begin.
-    pub(super) fn look(&mut self, at: Duration, worse: &[Worse]) -> Look {
+    pub(super) fn record(&mut self, at: Duration, worse: &[Worse]) -> GraceOutcome {
         self.since.retain(|workload, _| worse.iter().any(|worse| worse.workload == *workload));
         if at <= self.grace {
             for worse in worse {
@@ -43,9 +41,9 @@ impl Patience {
         let lasts = |since: &Duration| at.saturating_sub(*since) >= self.grace;
         let lasting: Vec<_> = self.since.iter().filter(|(_, since)| lasts(since)).map(|(key, _)| key.clone()).collect();
         match (lasting.is_empty(), self.since.is_empty()) {
-            (false, _) => Look::Lasting(lasting),
-            (true, false) => Look::Waiting,
-            (true, true) => Look::Passed,
+            (false, _) => GraceOutcome::Lasting(lasting),
+            (true, false) => GraceOutcome::Waiting,
+            (true, true) => GraceOutcome::Passed,
         }
     }
 }
@@ -56,33 +54,36 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(60);
 
-    fn looks(looks: &[(u64, &[&str])]) -> Vec<Look> {
+    fn looks(looks: &[(u64, &[&str])]) -> Vec<GraceOutcome> {
         let mut patience = Patience::new(GRACE);
         let worse = |name: &&str| Worse { workload: (*name).to_owned(), now: 1, before: 0, pods: Vec::new() };
-        let look = |(at, names): &(u64, &[&str])| {
-            patience.look(Duration::from_secs(*at), &names.iter().map(worse).collect::<Vec<_>>())
+        let record = |(at, names): &(u64, &[&str])| {
+            patience.record(Duration::from_secs(*at), &names.iter().map(worse).collect::<Vec<_>>())
         };
-        looks.iter().map(look).collect()
+        looks.iter().map(record).collect()
     }
 
     #[test]
     fn no_trouble_passes_at_once() {
-        assert_eq!(looks(&[(0, &[])]), [Look::Passed]);
+        assert_eq!(looks(&[(0, &[])]), [GraceOutcome::Passed]);
     }
 
     #[test]
     fn trouble_must_last_for_the_whole_grace() {
-        let lasting = Look::Lasting(vec!["a".to_owned()]);
-        assert_eq!(looks(&[(0, &["a"]), (59, &["a"]), (60, &["a"])]), [Look::Waiting, Look::Waiting, lasting]);
-        assert_eq!(looks(&[(0, &["a"]), (59, &[])]), [Look::Waiting, Look::Passed]);
+        let lasting = GraceOutcome::Lasting(vec!["a".to_owned()]);
+        assert_eq!(
+            looks(&[(0, &["a"]), (59, &["a"]), (60, &["a"])]),
+            [GraceOutcome::Waiting, GraceOutcome::Waiting, lasting]
+        );
+        assert_eq!(looks(&[(0, &["a"]), (59, &[])]), [GraceOutcome::Waiting, GraceOutcome::Passed]);
     }
 
     #[test]
     fn trouble_that_was_over_in_between_begins_anew() {
-        let lasting = Look::Lasting(vec!["a".to_owned()]);
+        let lasting = GraceOutcome::Lasting(vec!["a".to_owned()]);
         assert_eq!(
             looks(&[(0, &["a", "b"]), (30, &["b"]), (40, &["a"]), (70, &["a"]), (100, &["a"])]),
-            [Look::Waiting, Look::Waiting, Look::Waiting, Look::Waiting, lasting]
+            [GraceOutcome::Waiting, GraceOutcome::Waiting, GraceOutcome::Waiting, GraceOutcome::Waiting, lasting]
         );
     }
 
@@ -90,15 +91,15 @@ mod tests {
     fn each_workload_has_a_grace_of_its_own_and_what_begins_late_is_left_to_the_next_check() {
         assert_eq!(
             looks(&[(0, &["a"]), (50, &["b"]), (70, &["b", "c"]), (90, &["c"])]),
-            [Look::Waiting, Look::Waiting, Look::Waiting, Look::Passed]
+            [GraceOutcome::Waiting, GraceOutcome::Waiting, GraceOutcome::Waiting, GraceOutcome::Passed]
         );
-        assert_eq!(looks(&[(0, &["a"]), (50, &["b"]), (110, &["b"])])[2], Look::Lasting(vec!["b".to_owned()]));
+        assert_eq!(looks(&[(0, &["a"]), (50, &["b"]), (110, &["b"])])[2], GraceOutcome::Lasting(vec!["b".to_owned()]));
     }
 
     #[test]
     fn without_grace_the_first_look_decides() {
         let mut patience = Patience::new(Duration::ZERO);
         let worse = Worse { workload: "a".to_owned(), now: 1, before: 0, pods: Vec::new() };
-        assert_eq!(patience.look(Duration::ZERO, &[worse]), Look::Lasting(vec!["a".to_owned()]));
+        assert_eq!(patience.record(Duration::ZERO, &[worse]), GraceOutcome::Lasting(vec!["a".to_owned()]));
     }
 }

@@ -85,13 +85,13 @@ pub(super) struct Condition {
 pub(super) struct Container {
     pub(super) ready: bool,
     pub(super) restart_count: u32,
-    pub(super) state: State,
-    pub(super) last_state: State,
+    pub(super) state: ContainerState,
+    pub(super) last_state: ContainerState,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct State {
+pub(super) struct ContainerState {
     pub(super) waiting: Option<Waiting>,
     pub(super) running: Option<Running>,
     pub(super) terminated: Option<Terminated>,

@@ -12,10 +12,10 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::{
+    condition,
     layout::{Links, Page},
     live, members, overview, refusal, runs,
-    session::{FormToken, Standing, Visitor},
-    state,
+    session::{FormToken, Visitor, VisitorAccess},
 };
 use crate::{
     adapters::http::routes::Site,
@@ -23,7 +23,6 @@ use crate::{
     ports::{overview::ClusterView, service::Service},
 };
 
-/// The last ones.
 const RUNS: usize = 20;
 
 /// What has just been done, to say so. One of few words: an address must not put text on the page.
@@ -67,7 +66,7 @@ pub(super) async fn show<S: Service>(
     typed: &Typed,
     done: &str,
 ) -> Response {
-    site.service.look(&[name.to_owned()]).await;
+    site.service.refresh(&[name.to_owned()]).await;
     let Some(view) = site.service.view(name) else {
         let what = format!("No cluster is called {name:?}.");
         return refusal::answer(site, visitor, StatusCode::NOT_FOUND, "There is no such cluster", &what);
@@ -78,18 +77,18 @@ pub(super) async fn show<S: Service>(
     let main = html! {
         p.crumbs { a href=(links.to("/")) { "All clusters" } }
         div #head data-live="" {
-            h1 { (name) " " (state::of(&view).badge()) }
-            p { "Mode " b { (view.summary.mode.label()) } ". " (state::next_scheduled(&view, now)) }
-            (overview::trouble(&view))
+            h1 { (name) " " (condition::of(&view).badge()) }
+            p { "Mode " b { (view.summary.mode.label()) } ". " (condition::next_scheduled(&view, now)) }
+            (overview::problems(&view))
         }
-        (said(done))
+        (done_notice(done))
         div #live data-live="" {
             @if let Some(one) = &view.live { h2 { "Under way" } (live::card(one, now, &links)) }
         }
         section aria-labelledby="members-title" {
             h2 #members-title { "Members" }
             div #members data-live="" {
-                div.found { (overview::age(view.seen.as_ref())) (members::key()) }
+                div.found { (overview::age(view.observation.as_ref())) (members::key()) }
                 (members::table(&view, &format!("Members of {name}")))
             }
         }
@@ -112,7 +111,7 @@ pub(super) async fn show<S: Service>(
 }
 
 fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
-    let reasons = state::why_idle(view, now, links);
+    let reasons = condition::why_idle(view, now, links);
     html! {
         @if !reasons.is_empty() {
             section aria-labelledby="why-title" {
@@ -124,7 +123,7 @@ fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
 }
 
 /// What was done. Words of ours only.
-pub(super) fn said(done: &str) -> Markup {
+pub(super) fn done_notice(done: &str) -> Markup {
     let words = match done {
         "paused" => "The cluster is paused.",
         "resumed" => "The cluster is resumed.",
@@ -135,7 +134,7 @@ pub(super) fn said(done: &str) -> Markup {
 }
 
 fn orders(view: &ClusterView, visitor: &Visitor, form: Option<&FormToken>, typed: &Typed, links: &Links) -> Markup {
-    let Some(form) = form else { return no_orders(visitor.standing, links) };
+    let Some(form) = form else { return no_orders(visitor.access, links) };
     let name = &view.summary.name;
     html! {
         @if let Some(problem) = &typed.problem { p.problem #problem role="alert" { (problem) } }
@@ -191,12 +190,11 @@ pub(super) fn waits_for_approval(view: &ClusterView) -> Option<RunId> {
     view.summary.queued_run.filter(|_| waits)
 }
 
-/// Why there are no forms.
-pub(super) fn no_orders(standing: Standing, links: &Links) -> Markup {
+pub(super) fn no_orders(access: VisitorAccess, links: &Links) -> Markup {
     html! {
-        @match standing {
-            Standing::Closed => p { "This defragd only exports metrics: it takes no orders." },
-            Standing::Stranger => p { a href=(links.to("/login")) { "Log in" } " with the token for orders to approve, pause and resume." },
+        @match access {
+            VisitorAccess::Closed => p { "This defragd only exports metrics: it takes no orders." },
+            VisitorAccess::Stranger => p { a href=(links.to("/login")) { "Log in" } " with the token for orders to approve, pause and resume." },
             _ => p { "Whoever asks must show a password or a client certificate to give orders." },
         }
     }

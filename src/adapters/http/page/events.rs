@@ -23,7 +23,7 @@ use tracing::debug;
 use super::layout::decorate;
 use crate::{
     adapters::http::{
-        crowd::Seat,
+        connections::ConnectionSlot,
         routes::{Site, problem},
         server::Stopped,
     },
@@ -43,7 +43,6 @@ const LASTS: Duration = Duration::from_mins(15);
 /// How long a browser waits before it comes again.
 const RETRY_MILLISECONDS: u64 = 3_000;
 
-/// How many there are.
 pub(super) struct Streams(Arc<Semaphore>);
 
 impl Default for Streams {
@@ -53,7 +52,7 @@ impl Default for Streams {
 }
 
 #[derive(Serialize)]
-struct Told {
+struct StreamEvent {
     version: u64,
     runs: Vec<Live>,
 }
@@ -64,18 +63,18 @@ pub(super) async fn stream<S: Service>(Extract(site): Extract<Arc<Site<S>>>, par
         return ([(header::RETRY_AFTER, "30")], problem(StatusCode::SERVICE_UNAVAILABLE, &what)).into_response();
     };
     let stopped = parts.extensions.get::<Stopped>().cloned();
-    let seat = parts.extensions.get::<Arc<Seat>>().cloned();
+    let slot = parts.extensions.get::<Arc<ConnectionSlot>>().cloned();
     let (sender, mut receiver) = mpsc::channel::<Bytes>(1);
     // A task of its own, because a body that nobody reads is not polled either. It ends with the reader, with the
     // server, or after a while.
     tokio::spawn(async move {
         let _place = place;
         // Not idle, for whoever makes room for others.
-        let _busy = seat.as_ref().map(Seat::begin);
-        let late = tell(&site, &sender, stopped).await.is_err();
-        if let Some(seat) = seat.filter(|_| late) {
+        let _busy = slot.as_ref().map(ConnectionSlot::begin);
+        let late = stream_changes(&site, &sender, stopped).await.is_err();
+        if let Some(slot) = slot.filter(|_| late) {
             debug!("a page does not read its events; cutting it off");
-            seat.hang_up();
+            slot.hang_up();
         }
     });
     let body = Body::from_stream(stream::poll_fn(move |context| {
@@ -89,9 +88,13 @@ pub(super) async fn stream<S: Service>(Extract(site): Extract<Arc<Site<S>>>, par
 }
 
 /// A reader that does not read.
-struct Late;
+struct ReaderStalled;
 
-async fn tell<S: Service>(site: &Site<S>, sender: &mpsc::Sender<Bytes>, stopped: Option<Stopped>) -> Result<(), Late> {
+async fn stream_changes<S: Service>(
+    site: &Site<S>,
+    sender: &mpsc::Sender<Bytes>,
+    stopped: Option<Stopped>,
+) -> Result<(), ReaderStalled> {
     let mut changes = site.service.changes();
     let end = Instant::now() + LASTS;
     let ends = ended(stopped);
@@ -120,15 +123,15 @@ async fn tell<S: Service>(site: &Site<S>, sender: &mpsc::Sender<Bytes>, stopped:
     }
 }
 
-async fn send(sender: &mpsc::Sender<Bytes>, text: String) -> Result<(), Late> {
+async fn send(sender: &mpsc::Sender<Bytes>, text: String) -> Result<(), ReaderStalled> {
     // An error means that the reader has gone, which the next look at it tells.
-    timeout(WRITE_LIMIT, sender.send(text.into())).await.map(drop).map_err(|_| Late)
+    timeout(WRITE_LIMIT, sender.send(text.into())).await.map(drop).map_err(|_| ReaderStalled)
 }
 
 fn event<S: Service>(service: &Arc<S>, version: u64) -> String {
     let runs = service.views().into_iter().filter_map(|view| view.live).collect();
     // JSON is one line. It fails for maps whose keys are no text, which there are none of.
-    let data = serde_json::to_string(&Told { version, runs }).unwrap_or_default();
+    let data = serde_json::to_string(&StreamEvent { version, runs }).unwrap_or_default();
     format!("event: change\nid: {version}\ndata: {data}\n\n")
 }
 

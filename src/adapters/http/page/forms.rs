@@ -15,7 +15,7 @@ use super::{
     cluster::{self, Typed},
     layout::{Links, Page, decorate},
     origin, refusal, run,
-    session::{Standing, Visitor},
+    session::{Visitor, VisitorAccess},
 };
 use crate::{
     adapters::http::{
@@ -29,7 +29,6 @@ use crate::{
 
 /// A name, a sentence and a token, escaped.
 const MAX_FORM_BYTES: usize = 16 << 10;
-/// As the API.
 const MAX_REASON_CHARS: usize = 500;
 /// Names are shorter.
 const MAX_NAME_CHARS: usize = 100;
@@ -52,7 +51,6 @@ impl Order {
         self.fields.get(name).map(|text| text.trim().to_owned()).unwrap_or_default()
     }
 
-    /// Who, as they say.
     fn by(&self) -> Result<String, String> {
         let by = self.text("by");
         match by.chars().count() {
@@ -94,7 +92,7 @@ async fn fields<S>(site: &Site<S>, parts: &Parts, body: Body) -> Result<Fields, 
     let external = site.options.external_url.as_ref();
     let refusal = if let Some(why) = origin::is_foreign(parts, external) {
         Some(no(StatusCode::FORBIDDEN, why))
-    } else if visitor.standing == Standing::Open && !origin::is_local(parts, external) {
+    } else if visitor.access == VisitorAccess::Open && !origin::is_local(parts, external) {
         let what = "This page is reached under a name that is not of this machine: say --web.external-url, or open it as localhost";
         Some(no(StatusCode::FORBIDDEN, what))
     } else {
@@ -117,17 +115,17 @@ async fn order<S>(site: &Site<S>, request: Request<Body>) -> Result<Order, Respo
     let fields = fields(site, &parts, body).await?;
     let visitor = Visitor::of(site, &parts);
     let no = |status, what| refusal::answer(site, &visitor, status, "Nothing was done", what);
-    match visitor.standing {
-        Standing::Closed => {
+    match visitor.access {
+        VisitorAccess::Closed => {
             return Err(no(StatusCode::FORBIDDEN, "This defragd only exports metrics: it takes no orders."));
         }
-        Standing::Stranger => {
+        VisitorAccess::Stranger => {
             return Err(no(StatusCode::UNAUTHORIZED, "You are not logged in, or no longer: log in and try again."));
         }
-        Standing::Unknown => {
+        VisitorAccess::Unknown => {
             return Err(no(StatusCode::UNAUTHORIZED, "Orders need a password or a client certificate."));
         }
-        Standing::LoggedIn | Standing::Known | Standing::Open => {}
+        VisitorAccess::LoggedIn | VisitorAccess::Known | VisitorAccess::Open => {}
     }
     if !visitor.sent(site, fields.get("form").map_or("", String::as_str)) {
         warn!(path = parts.uri.path(), "a form without the token of this page");
@@ -217,7 +215,7 @@ pub(super) async fn login_page<S: Service>(Extract(site): Extract<Arc<Site<S>>>,
 }
 
 fn ask_for_token<S>(site: &Site<S>, visitor: &Visitor, status: StatusCode, problem: Option<&str>) -> Response {
-    if visitor.standing != Standing::Stranger {
+    if visitor.access != VisitorAccess::Stranger {
         return see(site, "/", None);
     }
     let links = Links(&site.options.link_prefix);
@@ -243,7 +241,7 @@ pub(super) async fn login<S: Service>(Extract(site): Extract<Arc<Site<S>>>, requ
         Err(refusal) => return refusal,
     };
     let visitor = Visitor::of(&site, &parts);
-    if visitor.standing != Standing::Stranger {
+    if visitor.access != VisitorAccess::Stranger {
         return see(&site, "/", None);
     }
     // Before it is looked at: whoever tries often is not told whether it was right.

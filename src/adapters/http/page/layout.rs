@@ -9,7 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::{
     assets::{SCRIPT, STYLE},
     members,
-    session::{FormToken, Standing, Visitor},
+    session::{FormToken, Visitor, VisitorAccess},
     words::segment,
 };
 use crate::{adapters::http::routes::Site, core::history::RunId};
@@ -36,7 +36,6 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
 pub(super) struct Links<'a>(pub(super) &'a str);
 
 impl Links<'_> {
-    /// Any path.
     pub(super) fn to(&self, path: &str) -> String {
         format!("{}{path}", self.0)
     }
@@ -50,7 +49,6 @@ impl Links<'_> {
     }
 }
 
-/// One page.
 pub(super) struct Page<'a> {
     pub(super) title: &'a str,
     pub(super) status: StatusCode,
@@ -71,7 +69,6 @@ impl<'a> Page<'a> {
         Self { title, status, follows: false, main, form: None }
     }
 
-    /// In its frame.
     pub(super) fn answer<S>(self, site: &Site<S>, visitor: &Visitor) -> Response {
         let links = Links(&site.options.link_prefix);
         let text = html! {
@@ -122,9 +119,9 @@ fn head<S>(site: &Site<S>, visitor: &Visitor, links: &Links) -> Markup {
                 a href=(links.to("/config")) { "Configuration" }
             }
             span #link .dim {}
-            @match visitor.standing {
-                Standing::Stranger => a.button href=(links.to("/login")) { "Log in to give orders" },
-                Standing::LoggedIn => @if let Some(form) = visitor.form(site) {
+            @match visitor.access {
+                VisitorAccess::Stranger => a.button href=(links.to("/login")) { "Log in to give orders" },
+                VisitorAccess::LoggedIn => @if let Some(form) = visitor.form(site) {
                     form method="post" action=(links.to("/logout")) {
                         input type="hidden" name="form" value=(form.token);
                         button type="submit" { "Log out" }

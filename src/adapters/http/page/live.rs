@@ -10,13 +10,12 @@ use crate::{
         history::{MemberEnd, MemberResult},
         story,
     },
-    ports::overview::{Doing, Live},
+    ports::overview::{Live, RunActivity},
 };
 
 /// The latest gates that are shown; all are on the run's page.
 const MAX_GATES: usize = 6;
 
-/// Everything about one run under way.
 pub(super) fn card(live: &Live, now: Timestamp, links: &Links) -> Markup {
     let gates = &live.gates[live.gates.len().saturating_sub(MAX_GATES)..];
     html! {
@@ -26,9 +25,9 @@ pub(super) fn card(live: &Live, now: Timestamp, links: &Links) -> Markup {
                 a href=(links.cluster(&live.cluster)) { (live.cluster) }
             }
             p.now {
-                b data-say="" { (live.cluster) ": " (live.doing.words()) }
+                b data-say="" { (live.cluster) ": " (live.activity.words()) }
                 " – for " (words::span(words::between(live.since, now))) ", since " (words::at(live.since))
-                @if let Some(left) = live.doing.time_left(words::between(live.since, now)) { ", " (left) }
+                @if let Some(left) = live.activity.time_left(words::between(live.since, now)) { ", " (left) }
             }
             p.dim { "Asked for by " (live.trigger.label()) ", under way for " (words::span(words::between(live.began_at, now))) "." }
             (members(live))
@@ -42,9 +41,9 @@ pub(super) fn card(live: &Live, now: Timestamp, links: &Links) -> Markup {
 }
 
 fn members(live: &Live) -> Markup {
-    let current = match &live.doing {
-        Doing::Defragmenting { intent } => Some((intent, true)),
-        Doing::Settling { intent } => Some((intent, false)),
+    let current = match &live.activity {
+        RunActivity::Defragmenting { intent } => Some((intent, true)),
+        RunActivity::Settling { intent } => Some((intent, false)),
         _ => None,
     };
     if live.members.is_empty() && current.is_none() && live.pending.is_empty() {
@@ -81,7 +80,6 @@ fn members(live: &Live) -> Markup {
     }
 }
 
-/// Before and after.
 pub(super) fn heads() -> Markup {
     html! {
         thead role="rowgroup" {
@@ -94,7 +92,6 @@ pub(super) fn heads() -> Markup {
     }
 }
 
-/// One attempt.
 pub(super) fn ended(result: &MemberResult) -> Markup {
     let is_good = matches!(result.end, MemberEnd::Defragmented { .. });
     let label = result.label().replace('_', " ");
@@ -109,8 +106,8 @@ pub(super) fn ended(result: &MemberResult) -> Markup {
             }
             td role="cell" data-label="Reclaimed" { (words::size(result.reclaimed())) }
             td role="cell" data-label="Result" {
-                @if is_good { span.badge.fine { span aria-hidden="true" { "✓ " } (label) } }
-                @else { span.badge.trouble { span aria-hidden="true" { "! " } (label) } }
+                @if is_good { span.badge.healthy { span aria-hidden="true" { "✓ " } (label) } }
+                @else { span.badge.attention { span aria-hidden="true" { "! " } (label) } }
                 @match &result.end {
                     MemberEnd::Defragmented { took, unavailable, .. } => span.detail {
                         (story::duration(*took, *unavailable))
@@ -126,8 +123,8 @@ pub(super) fn ended(result: &MemberResult) -> Markup {
 
 fn gate(result: &GateResult) -> Markup {
     html! {
-        @if result.passed { span.badge.fine { span aria-hidden="true" { "✓ " } "passed" } }
-        @else { span.badge.trouble { span aria-hidden="true" { "! " } (result.label()) } }
+        @if result.passed { span.badge.healthy { span aria-hidden="true" { "✓ " } "passed" } }
+        @else { span.badge.attention { span aria-hidden="true" { "! " } (result.label()) } }
         " " b { (result.gate) } " " (result.moment.in_words()) ": " (result.detail)
     }
 }

@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 use maud::{Markup, PreEscaped, html};
 
-use super::{state, words};
+use super::{condition, words};
 use crate::{
     core::{
         cluster::{Alarm, ClusterFacts, MemberFacts},
@@ -12,7 +12,6 @@ use crate::{
     ports::overview::ClusterView,
 };
 
-/// A member's file.
 #[derive(Clone, Copy)]
 pub(super) struct File {
     size: ByteSize,
@@ -114,7 +113,7 @@ pub(super) fn file(file: File) -> Markup {
 
 /// All members of a cluster, as far as they are known.
 pub(super) fn table(view: &ClusterView, caption: &str) -> Markup {
-    let Some(facts) = view.seen.as_ref().and_then(|seen| seen.facts.as_deref()) else {
+    let Some(facts) = view.observation.as_ref().and_then(|seen| seen.facts.as_deref()) else {
         return html! { p.dim { "Its members are not known: no endpoint has told them yet." } };
     };
     html! {
@@ -174,14 +173,14 @@ fn condition(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> 
     let raised = |alarm: &&Alarm| alarm.member.is_none_or(|by| by == id);
     let alarms: Vec<_> = facts.alarms.iter().flatten().filter(raised).map(|alarm| alarm.kind.as_str()).collect();
     html! {
-        @if state::is_defragmenting(view, member) {
+        @if condition::is_defragmenting(view, member) {
             span.badge.running { span aria-hidden="true" { "▶ " } "defragmenting" } " "
         } @else if let Err(unknown) = &member.status {
-            span.badge.trouble { span aria-hidden="true" { "! " } "does not answer" }
+            span.badge.attention { span aria-hidden="true" { "! " } "does not answer" }
             span.detail { (unknown) }
         } @else if alarms.is_empty() {
-            span.badge.fine { span aria-hidden="true" { "✓ " } "answers" }
+            span.badge.healthy { span aria-hidden="true" { "✓ " } "answers" }
         }
-        @for alarm in alarms { span.badge.trouble { span aria-hidden="true" { "! " } "alarm " (alarm) } " " }
+        @for alarm in alarms { span.badge.attention { span aria-hidden="true" { "! " } "alarm " (alarm) } " " }
     }
 }

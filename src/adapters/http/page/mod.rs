@@ -27,6 +27,7 @@
 
 mod assets;
 mod cluster;
+mod condition;
 mod events;
 mod forms;
 mod layout;
@@ -39,7 +40,6 @@ mod run;
 mod runs;
 mod select;
 mod session;
-mod state;
 mod words;
 
 use std::sync::Arc;
@@ -53,9 +53,8 @@ use self::{events::Streams, session::Sessions};
 use super::routes::Site;
 use crate::ports::service::Service;
 
-/// What the page remembers between requests.
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct PageState {
     sessions: Sessions,
     streams: Streams,
 }

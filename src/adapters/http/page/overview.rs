@@ -12,11 +12,11 @@ use maud::{Markup, html};
 use url::form_urlencoded::Serializer;
 
 use super::{
+    condition::{self, ClusterCondition},
     layout::{Links, Page},
     live, members, runs,
     select::{self, Selection, Wanted, select},
     session::Visitor,
-    state::{self, State},
     words,
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
     core::history::RunView,
     ports::{
         journal::JournalError,
-        overview::{ClusterView, Live, Seen},
+        overview::{ClusterView, Live, Observation},
         service::Service,
     },
 };
@@ -41,7 +41,7 @@ pub(super) async fn page<S: Service>(
     // What is shown is chosen by what is known, looked at again, and chosen once more: the order may have changed.
     let first = select(service.views(), &wanted);
     let names: Vec<_> = first.shown.iter().map(|(_, view)| view.summary.name.clone()).collect();
-    service.look(&names).await;
+    service.refresh(&names).await;
     let (views, now) = (service.views(), service.now());
     let lives: Vec<_> = views.iter().filter_map(|view| view.live.clone()).collect();
     let selection = select(views, &wanted);
@@ -69,7 +69,7 @@ pub(super) async fn page<S: Service>(
 }
 
 fn summary(selection: &Selection, links: &Links) -> Markup {
-    let counts = State::ALL.into_iter().zip(selection.counts).filter(|(_, count)| *count > 0);
+    let counts = ClusterCondition::ALL.into_iter().zip(selection.counts).filter(|(_, count)| *count > 0);
     html! {
         div #summary data-live="" {
             ul.counts aria-label="Clusters by state" {
@@ -99,7 +99,7 @@ fn filter(wanted: &Wanted, links: &Links) -> Markup {
             label { "State "
                 select name="state" {
                     option value="" { "all" }
-                    @for state in State::ALL {
+                    @for state in ClusterCondition::ALL {
                         option value=(state.name()) selected[state.name() == wanted.state] { (state.words()) }
                     }
                 }
@@ -138,29 +138,27 @@ fn shown(selection: &Selection, now: Timestamp, links: &Links) -> Markup {
     }
 }
 
-fn card(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
+fn card(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     let name = &view.summary.name;
     html! {
         article.card aria-label={ "Cluster " (name) } {
             h3 { a href=(links.cluster(name)) { (name) } " " (state.badge()) " " span.chip { "mode " (view.summary.mode.label()) } }
-            (trouble(view))
+            (problems(view))
             (members::table(view, &format!("Members of {name}")))
             (why(view, now, links))
-            @if view.summary.next_scheduled.is_some() { p { (state::next_scheduled(view, now)) } }
-            (age(view.seen.as_ref()))
+            @if view.summary.next_scheduled.is_some() { p { (condition::next_scheduled(view, now)) } }
+            (age(view.observation.as_ref()))
         }
     }
 }
 
-/// What somebody should look at.
-pub(super) fn trouble(view: &ClusterView) -> Markup {
-    let troubles = state::troubles(view);
-    html! { @if !troubles.is_empty() { ul.troubles aria-label="Trouble" { @for trouble in troubles { li { (trouble) } } } } }
+pub(super) fn problems(view: &ClusterView) -> Markup {
+    let problems = condition::problems(view);
+    html! { @if !problems.is_empty() { ul.problems aria-label="Trouble" { @for problem in problems { li { (problem) } } } } }
 }
 
-/// Why nothing runs.
 pub(super) fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
-    let reasons = state::why_idle(view, now, links);
+    let reasons = condition::why_idle(view, now, links);
     html! {
         @if !reasons.is_empty() {
             h4 { "Why nothing runs now" }
@@ -169,8 +167,7 @@ pub(super) fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     }
 }
 
-/// How old the picture is.
-pub(super) fn age(seen: Option<&Seen>) -> Markup {
+pub(super) fn age(seen: Option<&Observation>) -> Markup {
     html! {
         p.dim.age {
             @match seen {
@@ -197,8 +194,8 @@ fn rows(selection: &Selection, now: Timestamp, links: &Links) -> Markup {
     }
 }
 
-fn line(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
-    let facts = view.seen.as_ref().and_then(|seen| seen.facts.as_deref());
+fn line(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
+    let facts = view.observation.as_ref().and_then(|seen| seen.facts.as_deref());
     let mut versions: Vec<_> = facts
         .iter()
         .flat_map(|facts| &facts.members)
@@ -207,16 +204,16 @@ fn line(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Mark
         .collect();
     versions.sort_unstable();
     versions.dedup();
-    let troubles = state::troubles(view);
+    let problems = condition::problems(view);
     html! {
         tr role="row" {
             th scope="row" role="rowheader" { a href=(links.cluster(&view.summary.name)) { (view.summary.name) } }
             td role="cell" data-label="State" {
                 (state.badge()) " " span.chip { (view.summary.mode.label()) }
-                @if let Some(first) = troubles.first() {
-                    span.detail { (first) @if troubles.len() > 1 { " (and " (troubles.len() - 1) " more)" } }
+                @if let Some(first) = problems.first() {
+                    span.detail { (first) @if problems.len() > 1 { " (and " (problems.len() - 1) " more)" } }
                 } @else if let Some(live) = &view.live {
-                    span.detail { (live.doing.words()) ", for " (words::span(words::between(live.since, now))) }
+                    span.detail { (live.activity.words()) ", for " (words::span(words::between(live.since, now))) }
                 } @else if let Some(told) = view.summary.waiting_for.as_ref().or(view.summary.paused.as_ref()) {
                     span.detail { (told.message) }
                 }
@@ -233,7 +230,7 @@ fn line(state: State, view: &ClusterView, now: Timestamp, links: &Links) -> Mark
             }
             td role="cell" data-label="etcd" { @for (index, version) in versions.iter().enumerate() { @if index > 0 { ", " } (version) } }
             td role="cell" data-label="Seen" {
-                @if let Some(seen) = &view.seen { (words::span(seen.age)) " ago" } @else { "not yet" }
+                @if let Some(seen) = &view.observation { (words::span(seen.age)) " ago" } @else { "not yet" }
             }
         }
     }

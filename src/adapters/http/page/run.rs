@@ -74,7 +74,7 @@ pub(super) async fn show<S: Service>(
             a href=(links.cluster(&run.request.cluster)) { (run.request.cluster) }
         }
         h1 { "Run " (id) " of " (run.request.cluster) }
-        (cluster::said(done))
+        (cluster::done_notice(done))
         div #live data-live="" { @if let Some(one) = one { (live::card(one, now, &links)) } @else { (facts(&run)) } }
         @if waits { (orders(id, form.as_ref(), visitor, typed, &links)) }
         section aria-labelledby="steps-title" {
@@ -121,7 +121,7 @@ fn orders(id: RunId, form: Option<&FormToken>, visitor: &Visitor, typed: &Typed,
             h2 #orders-title { "It waits for a person" }
             @if let Some(problem) = &typed.problem { p.problem #problem role="alert" { (problem) } }
             @if let Some(form) = form { (cluster::approve(id, form, typed, links)) }
-            @else { (cluster::no_orders(visitor.standing, links)) }
+            @else { (cluster::no_orders(visitor.access, links)) }
         }
     }
 }
@@ -132,7 +132,7 @@ fn steps(records: &[Record]) -> Markup {
             @for record in records {
                 li class=[is_bad(&record.entry).then_some("bad")] {
                     (words::at(record.at)) " "
-                    @if is_bad(&record.entry) { span.badge.trouble { span aria-hidden="true" { "! " } "not well" } " " }
+                    @if is_bad(&record.entry) { span.badge.attention { span aria-hidden="true" { "! " } "not well" } " " }
                     span { (story::line(&record.entry)) }
                 }
             }
@@ -143,12 +143,12 @@ fn steps(records: &[Record]) -> Markup {
 fn is_bad(entry: &Entry) -> bool {
     use crate::core::{
         history::{MemberEnd, Outcome},
-        verify::Verdict,
+        verify::HashVerdict,
     };
     match entry {
         Entry::Gate(result) => !result.passed,
         Entry::Result(result) => matches!(result.end, MemberEnd::Failed { .. }),
-        Entry::Verified(verification) => verification.verdict != Verdict::Equal,
+        Entry::Verified(verification) => verification.verdict != HashVerdict::Equal,
         Entry::Finished(outcome) => {
             matches!(outcome, Outcome::Failed { .. } | Outcome::Mismatched { .. } | Outcome::Interrupted { .. })
         }

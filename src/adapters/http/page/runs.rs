@@ -12,10 +12,10 @@ use crate::core::{
 /// How it ended, with a mark.
 pub(super) fn outcome(outcome: &Outcome) -> Markup {
     let (class, mark) = match outcome {
-        Outcome::Succeeded => ("fine", "✓"),
+        Outcome::Succeeded => ("healthy", "✓"),
         Outcome::NothingToDo | Outcome::Observed { .. } => ("unknown", "○"),
         Outcome::Refused { .. } | Outcome::Stopped { .. } => ("paused", "‖"),
-        Outcome::Failed { .. } | Outcome::Mismatched { .. } | Outcome::Interrupted { .. } => ("trouble", "!"),
+        Outcome::Failed { .. } | Outcome::Mismatched { .. } | Outcome::Interrupted { .. } => ("attention", "!"),
     };
     html! {
         span class={ "badge " (class) } { span aria-hidden="true" { (mark) " " } (outcome.label().replace('_', " ")) }

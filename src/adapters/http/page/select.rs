@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use serde::Deserialize;
 
 use super::{
+    condition::{self, ClusterCondition},
     members::File,
-    state::{self, State},
 };
 use crate::ports::overview::ClusterView;
 
@@ -31,13 +31,11 @@ pub(super) struct Wanted {
     pub(super) page: String,
 }
 
-/// What is shown.
 pub(super) struct Selection {
     /// In order.
-    pub(super) shown: Vec<(State, ClusterView)>,
-    /// How many of the whole fleet are in each state, in the order of [`State::ALL`].
+    pub(super) shown: Vec<(ClusterCondition, ClusterView)>,
+    /// How many of the whole fleet are in each state, in the order of [`ClusterCondition::ALL`].
     pub(super) counts: [usize; 6],
-    /// How many there are.
     pub(super) fleet: usize,
     /// How many fit what was asked for.
     pub(super) found: usize,
@@ -45,17 +43,15 @@ pub(super) struct Selection {
     pub(super) page: usize,
     /// At least 1.
     pub(super) pages: usize,
-    /// Whether the members are shown.
     pub(super) with_members: bool,
 }
 
-/// See the module.
 pub(super) fn select(views: Vec<ClusterView>, wanted: &Wanted) -> Selection {
     let fleet = views.len();
-    let mut all: Vec<_> = views.into_iter().map(|view| (state::of(&view), view)).collect();
-    let counts = State::ALL.map(|state| all.iter().filter(|(its, _)| *its == state).count());
+    let mut all: Vec<_> = views.into_iter().map(|view| (condition::of(&view), view)).collect();
+    let counts = ClusterCondition::ALL.map(|state| all.iter().filter(|(its, _)| *its == state).count());
     let query = wanted.q.trim().to_lowercase();
-    let state = State::ALL.into_iter().find(|state| state.name() == wanted.state);
+    let state = ClusterCondition::ALL.into_iter().find(|state| state.name() == wanted.state);
     all.retain(|(its, view)| {
         state.is_none_or(|state| *its == state) && view.summary.name.to_lowercase().contains(&query)
     });
@@ -90,7 +86,7 @@ pub(super) fn fullest(view: &ClusterView) -> Option<File> {
 }
 
 fn files(view: &ClusterView) -> impl Iterator<Item = File> {
-    let facts = view.seen.as_ref().and_then(|seen| seen.facts.as_deref());
+    let facts = view.observation.as_ref().and_then(|seen| seen.facts.as_deref());
     facts.into_iter().flat_map(|facts| facts.members.iter().filter_map(File::of))
 }
 

@@ -34,17 +34,14 @@ const WRONG_TRIES: RateLimit = RateLimit { interval: Duration::from_secs(1), bur
 /// As many bytes as nobody guesses.
 const ID_BYTES: usize = 32;
 
-/// See the module.
 pub(super) struct Sessions {
     key: hmac::Key,
     open: Mutex<BTreeMap<Vec<u8>, Instant>>,
     wrong: Bucket,
 }
 
-/// What somebody may do here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// There are no orders.
+pub(super) enum VisitorAccess {
     Closed,
     /// Orders, once the token has been shown.
     Stranger,
@@ -58,16 +55,15 @@ pub(super) enum Standing {
     Unknown,
 }
 
-impl Standing {
+impl VisitorAccess {
     /// Whether orders are taken.
     pub(super) const fn may_order(self) -> bool {
         matches!(self, Self::LoggedIn | Self::Known | Self::Open)
     }
 }
 
-/// Who asks for a page.
 pub(super) struct Visitor {
-    pub(super) standing: Standing,
+    pub(super) access: VisitorAccess,
     cookie: Option<String>,
 }
 
@@ -107,7 +103,6 @@ impl Sessions {
         id
     }
 
-    /// Ends it.
     fn close(&self, id: &str) {
         self.open.lock().remove(&self.hash("session", id));
     }
@@ -131,21 +126,21 @@ impl Visitor {
         let proof = parts.extensions.get::<Proof>().copied().unwrap_or_default();
         let cookie = cookie(&parts.headers, name(site));
         let logged_in = || cookie.as_ref().is_some_and(|id| site.page.sessions.is_open(id, Instant::now()));
-        let standing = match site.options.access.orders(proof) {
-            Orders::Closed => Standing::Closed,
-            Orders::Token if logged_in() => Standing::LoggedIn,
-            Orders::Token => Standing::Stranger,
-            Orders::Known => Standing::Known,
-            Orders::Open => Standing::Open,
-            Orders::Unknown => Standing::Unknown,
+        let access = match site.options.access.orders(proof) {
+            Orders::Closed => VisitorAccess::Closed,
+            Orders::Token if logged_in() => VisitorAccess::LoggedIn,
+            Orders::Token => VisitorAccess::Stranger,
+            Orders::Known => VisitorAccess::Known,
+            Orders::Open => VisitorAccess::Open,
+            Orders::Unknown => VisitorAccess::Unknown,
         };
-        Self { standing, cookie }
+        Self { access, cookie }
     }
 
     /// For a page with forms. Whoever has no cookie gets one; a stranger has no forms and gets none, so that a visit
     /// from another site's link, which brings no cookie, ends no session.
     pub(super) fn form<S>(&self, site: &Site<S>) -> Option<FormToken> {
-        if !self.standing.may_order() {
+        if !self.access.may_order() {
             return None;
         }
         let sessions = &site.page.sessions;

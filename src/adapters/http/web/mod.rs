@@ -24,9 +24,8 @@ pub(super) use self::{limit::Bucket, users::Checked};
 use crate::ports::web::{ClientAuth, Pem, WebConfig, WebSource};
 
 /// How old what is in use may be when a file changes. Looking costs some system calls.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
-/// What is in use.
 pub(super) struct Active {
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) client_auth: ClientAuth,
@@ -35,7 +34,6 @@ pub(super) struct Active {
     pub(super) bucket: Option<Arc<Bucket>>,
 }
 
-/// See the module.
 pub struct Web {
     source: Option<Box<dyn WebSource>>,
     active: Mutex<Arc<Active>>,
@@ -90,7 +88,6 @@ impl Web {
         active.users.is_some() || (active.tls.is_some() && active.client_auth == ClientAuth::RequireAndVerify)
     }
 
-    /// Whether it is HTTPS.
     pub fn is_tls(&self) -> bool {
         self.active().tls.is_some()
     }
@@ -100,7 +97,7 @@ impl Web {
         if self.source.is_some() && self.is_due() {
             let web = Arc::clone(self);
             // An error means that it panicked: what was in use still is.
-            let _ = tokio::task::spawn_blocking(move || web.look_again()).await;
+            let _ = tokio::task::spawn_blocking(move || web.recheck()).await;
         }
         self.active()
     }
@@ -111,14 +108,14 @@ impl Web {
 
     fn is_due(&self) -> bool {
         let mut looked_at = self.looked_at.lock();
-        let due = looked_at.elapsed() >= LOOK_AGAIN_AFTER;
+        let due = looked_at.elapsed() >= RECHECK_AFTER;
         if due {
             *looked_at = Instant::now();
         }
         due
     }
 
-    fn look_again(&self) {
+    fn recheck(&self) {
         let Some(source) = &self.source else { return };
         let mut watched = self.watched.lock();
         if stamps(&watched.files) == watched.stamps {

@@ -27,18 +27,15 @@ const MAX_REMEMBERED: usize = 100;
 
 type Key = [u8; SHA256_OUTPUT_LEN];
 
-/// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::adapters::http) enum Checked {
     /// A user with the right password.
     Known,
-    /// Anybody else.
     Unknown,
     /// Too many are being checked.
     Busy,
 }
 
-/// Who may come in.
 pub(in crate::adapters::http) struct Users {
     hashes: BTreeMap<String, PasswordHash>,
     /// Stands in for the hash of an unknown user; the dearest one there is.

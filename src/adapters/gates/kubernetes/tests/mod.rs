@@ -13,7 +13,7 @@ use self::api_server::{ApiServer, TOKEN, settings, write_kubeconfig};
 use super::{PodsProbe, PodsSettings};
 use crate::{
     core::gate::Moment,
-    ports::gate::{GateProbe, Occasion, Reading},
+    ports::gate::{CheckContext, GateProbe, Reading},
 };
 
 fn pod(namespace: &str, name: &str, status: &Value) -> Value {
@@ -46,7 +46,7 @@ fn crashing(namespace: &str, name: &str) -> Value {
 }
 
 async fn check(probe: &PodsProbe, moment: Moment, baseline: Option<&Value>) -> Reading {
-    let reading = probe.check(Occasion { moment, baseline }).await;
+    let reading = probe.check(CheckContext { moment, baseline }).await;
     let all = format!("{reading:?}");
     assert!(!all.contains("s3cret"), "{all}");
     assert!(reading.detail.len() < 1_200 && !reading.detail.contains('\n'), "{}", reading.detail);

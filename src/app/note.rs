@@ -14,9 +14,9 @@ use super::{cluster::Cluster, succession::Inherited};
 use crate::{
     core::{
         cluster::{Fact, Unknown},
-        handover::Digest,
         history::RunId,
         lock::Term,
+        note::SuccessionNote,
     },
     ports::{etcd::Etcd, journal::Journal, lock::LockStore},
 };
@@ -31,12 +31,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let Some(store) = self.succession.lock.store().cloned() else { return std::future::pending().await };
         loop {
             let round = self.succession.lock.round().await;
-            self.lock_told(&round);
-            let next = Instant::now() + round.again_after;
+            self.record_lock_change(&round);
+            let next = Instant::now() + round.next_after;
             loop {
                 let settled = match self.succession.lock.view().held() {
                     Some(term) => {
-                        self.inherit(store.as_ref(), term).await && self.leave_note(store.as_ref(), term).await
+                        self.inherit(store.as_ref(), term).await && self.write_note_if_due(store.as_ref(), term).await
                     }
                     None => false,
                 };
@@ -72,17 +72,17 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         *self.succession.inherited.lock() = state;
         if done {
             // The next one shall find who holds it now.
-            self.succession.tell_successor();
+            self.succession.mark_note_due();
             self.requests.wake.notify_one();
         }
         done
     }
 
     async fn try_to_inherit(&self, store: &dyn LockStore, term: Term) -> Result<(), String> {
-        let read = timeout(NOTE_LIMIT, store.left()).await;
+        let read = timeout(NOTE_LIMIT, store.read_note()).await;
         let note: Fact<_> = read.unwrap_or_else(|_| Err(Unknown::timed_out("the last holder's note", NOTE_LIMIT)));
         let Some(note) = note.map_err(|unknown| unknown.detail)? else { return Ok(()) };
-        let digest = Digest::read(&note).map_err(|error| format!("it is not understood: {error}"))?;
+        let digest = SuccessionNote::read(&note).map_err(|error| format!("it is not understood: {error}"))?;
         let mut digest = digest.not_after(self.shared.clock.now());
         let ledger = self.ledger().await.map_err(|error| error.to_string())?;
         let started = ledger.runs.iter().rev().find(|run| run.started_at.is_some());
@@ -98,26 +98,26 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let request = digest.request.clone();
         self.shared.journal.inherit(self.name(), digest).await.map_err(|error| error.to_string())?;
         if let Some(request) = request {
-            self.take_over(request).await.map_err(|error| error.to_string())?;
+            self.inherit_request(request).await.map_err(|error| error.to_string())?;
         }
         self.ledger().await.map(drop).map_err(|error| error.to_string())
     }
 
     /// Updates the note before the lock is released.
-    pub(super) async fn leave_last_note(&self, term: Term) {
+    pub(super) async fn write_last_note(&self, term: Term) {
         let inherited = self.succession.has_inherited(term);
         // Without the last holders' note merged in, a new note would lose it.
         if let (true, Some(store)) = (inherited, self.succession.lock.store().cloned()) {
-            self.leave_note(store.as_ref(), term).await;
+            self.write_note_if_due(store.as_ref(), term).await;
         }
     }
 
     /// Leaves what is known here, if that is new.
-    async fn leave_note(&self, store: &dyn LockStore, term: Term) -> bool {
+    async fn write_note_if_due(&self, store: &dyn LockStore, term: Term) -> bool {
         if !self.succession.note_due.swap(false, Ordering::SeqCst) {
             return true;
         }
-        let Err(detail) = self.try_to_leave(store, term).await else { return true };
+        let Err(detail) = self.try_write_note(store, term).await else { return true };
         warn!(
             cluster = self.name(),
             term = term.0,
@@ -129,18 +129,18 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         false
     }
 
-    async fn try_to_leave(&self, store: &dyn LockStore, term: Term) -> Result<(), String> {
+    async fn try_write_note(&self, store: &dyn LockStore, term: Term) -> Result<(), String> {
         let ledger = self.ledger().await.map_err(|error| error.to_string())?;
         let run_since = self.run_since(&ledger);
-        let request = ledger.standing(self.shared.clock.now());
+        let request = ledger.standing_request(self.shared.clock.now());
         let note = ledger.digest().write(self.succession.lock.me(), term, run_since, request);
-        let left = timeout(NOTE_LIMIT, store.leave(term, &note)).await;
+        let left = timeout(NOTE_LIMIT, store.write_note(term, &note)).await;
         left.unwrap_or_else(|_| Err(Unknown::timed_out("leaving the note", NOTE_LIMIT)))
             .map_err(|unknown| unknown.detail)
     }
 
     fn run_since(&self, ledger: &crate::core::admission::Ledger) -> Option<Timestamp> {
-        let active = self.requests.desk.lock().active.as_ref().map(|(run, _)| *run)?;
+        let active = self.requests.state.lock().active.as_ref().map(|(run, _)| *run)?;
         ledger.run(active)?.started_at
     }
 }

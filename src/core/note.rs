@@ -27,18 +27,14 @@ const WITHOUT_MISMATCH: u32 = 1;
 /// A day's runs and more than any breaker counts; the newest are kept.
 const MAX_TIMES: usize = 100;
 
-/// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Digest {
+pub struct SuccessionNote {
     version: u32,
-    /// Who left it.
     pub holder: String,
-    /// Under which term.
     pub term: Term,
     /// Since when it has had a run under way, if it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_since: Option<Timestamp>,
-    /// The order in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<OrderRecord>,
     /// The standing request, for the next lock holder.
@@ -73,11 +69,8 @@ pub struct Digest {
 /// A request whose work is not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandingRequest {
-    /// What requested it.
     pub trigger: Trigger,
-    /// The alerts that still fire.
     pub alerts: Vec<AlertKey>,
-    /// Who approved it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
 }
@@ -85,7 +78,6 @@ pub struct StandingRequest {
 /// That the members were found to hold different data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mismatch {
-    /// When.
     pub at: Timestamp,
     /// Who had which hash.
     pub reason: Reason,
@@ -96,12 +88,11 @@ pub struct Mismatch {
 pub struct Attempt {
     /// When its run ended.
     pub at: Timestamp,
-    /// How.
     #[serde(flatten)]
     pub result: MemberResult,
 }
 
-impl Digest {
+impl SuccessionNote {
     /// Of what one journal holds, without what it inherited.
     pub(super) fn of(ledger: &Ledger) -> Self {
         let order = order::in_force(&ledger.orders).cloned();
@@ -221,5 +212,5 @@ impl Digest {
 }
 
 #[cfg(test)]
-#[path = "handover_tests.rs"]
+#[path = "note_tests.rs"]
 mod tests;

@@ -5,12 +5,12 @@ use std::{future::Future, time::Duration};
 use tokio::{sync::Semaphore, time::timeout};
 
 /// Places for work that is quick, or else hangs.
-pub struct Turns {
+pub struct TurnLimiter {
     places: Semaphore,
     lasts: Duration,
 }
 
-impl Turns {
+impl TurnLimiter {
     /// So many places. Work that takes longer than a turn `lasts` goes on without one.
     pub const fn new(places: usize, lasts: Duration) -> Self {
         Self { places: Semaphore::const_new(places), lasts }
@@ -38,7 +38,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_waits_for_a_place_and_work_that_hangs_gives_its_own_back_and_ends_all_the_same() {
-        let turns = Turns::new(1, Duration::from_millis(100));
+        let turns = TurnLimiter::new(1, Duration::from_millis(100));
         let begun = Instant::now();
         let took = |millis| {
             turns.take(move || async move {

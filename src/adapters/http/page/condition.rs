@@ -16,142 +16,134 @@ use crate::{
 
 /// What comes first on the page. The order is that of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum State {
-    /// Somebody should look.
-    Trouble,
-    /// A run is under way.
+pub(super) enum ClusterCondition {
+    NeedsAttention,
     Running,
     /// A request waits, perhaps for a person.
     Waiting,
-    /// A person paused it.
     Paused,
     /// Nobody has looked yet.
     Unknown,
-    /// Nothing to say.
-    Fine,
+    Healthy,
 }
 
-impl State {
+impl ClusterCondition {
     /// In the order of the page.
     pub(super) const ALL: [Self; 6] =
-        [Self::Trouble, Self::Running, Self::Waiting, Self::Paused, Self::Unknown, Self::Fine];
+        [Self::NeedsAttention, Self::Running, Self::Waiting, Self::Paused, Self::Unknown, Self::Healthy];
 
     /// As it stands in addresses and in the style.
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Trouble => "trouble",
+            Self::NeedsAttention => "attention",
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Paused => "paused",
             Self::Unknown => "unknown",
-            Self::Fine => "fine",
+            Self::Healthy => "healthy",
         }
     }
 
-    /// For people.
     pub(super) const fn words(self) -> &'static str {
         match self {
-            Self::Trouble => "in trouble",
+            Self::NeedsAttention => "in trouble",
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Paused => "paused",
             Self::Unknown => "not looked at yet",
-            Self::Fine => "fine",
+            Self::Healthy => "fine",
         }
     }
 
     /// Beside the word, so that it is seen at a glance without its colour.
     const fn mark(self) -> &'static str {
         match self {
-            Self::Trouble => "!",
+            Self::NeedsAttention => "!",
             Self::Running => "▶",
             Self::Waiting => "…",
             Self::Paused => "‖",
             Self::Unknown => "?",
-            Self::Fine => "✓",
+            Self::Healthy => "✓",
         }
     }
 
-    /// Mark and word.
     pub(super) fn badge(self) -> Markup {
         html! { span class={ "badge " (self.name()) } { span aria-hidden="true" { (self.mark()) " " } (self.words()) } }
     }
 }
 
-/// See the module.
-pub(super) fn of(view: &ClusterView) -> State {
+pub(super) fn of(view: &ClusterView) -> ClusterCondition {
     let summary = &view.summary;
-    if !troubles(view).is_empty() {
-        State::Trouble
+    if !problems(view).is_empty() {
+        ClusterCondition::NeedsAttention
     } else if summary.active_run.is_some() {
-        State::Running
+        ClusterCondition::Running
     } else if summary.queued_run.is_some() {
-        State::Waiting
+        ClusterCondition::Waiting
     } else if summary.paused.is_some() {
-        State::Paused
-    } else if view.seen.is_none() {
-        State::Unknown
+        ClusterCondition::Paused
+    } else if view.observation.is_none() {
+        ClusterCondition::Unknown
     } else {
-        State::Fine
+        ClusterCondition::Healthy
     }
 }
 
-/// What somebody should look at.
-pub(super) fn troubles(view: &ClusterView) -> Vec<String> {
-    let mut troubles = Vec::new();
-    if let Some(seen) = &view.seen {
+pub(super) fn problems(view: &ClusterView) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Some(seen) = &view.observation {
         if !seen.up {
-            troubles.push("no endpoint answers with a member list".to_owned());
+            problems.push("no endpoint answers with a member list".to_owned());
         }
         if let Some(facts) = seen.facts.as_deref().filter(|_| seen.up) {
-            of_members(facts, view, &mut troubles);
+            of_members(facts, view, &mut problems);
         }
     }
     if let Some(breaker) = &view.summary.breaker {
-        troubles.push(breaker.message.clone());
+        problems.push(breaker.message.clone());
     }
     if let Some(mismatch) = &view.summary.hash_mismatch {
-        troubles.push(mismatch.message.clone());
+        problems.push(mismatch.message.clone());
     }
     if let Some(Outcome::Failed { reason } | Outcome::Interrupted { reason }) =
         view.last.as_ref().map(|last| &last.outcome)
         && let Some(last) = &view.last
     {
-        troubles.push(format!("the last run, {}, ended {}: {reason}", last.run, last.outcome.label()));
+        problems.push(format!("the last run, {}, ended {}: {reason}", last.run, last.outcome.label()));
     }
-    troubles
+    problems
 }
 
-fn of_members(facts: &ClusterFacts, view: &ClusterView, troubles: &mut Vec<String>) {
+fn of_members(facts: &ClusterFacts, view: &ClusterView, problems: &mut Vec<String>) {
     for member in &facts.members {
         let name = member.member.label();
         if let Err(unknown) = &member.status
             && !is_defragmenting(view, member)
         {
-            troubles.push(format!("member {name} does not answer: {unknown}"));
+            problems.push(format!("member {name} does not answer: {unknown}"));
         }
         let usage = member.status.as_ref().ok().and_then(Status::quota_usage_ratio);
         if let Some(usage) = usage.filter(|usage| *usage >= EMERGENCY_QUOTA_USAGE) {
-            troubles.push(format!("the file of member {name} fills {} of its quota", words::percent(usage)));
+            problems.push(format!("the file of member {name} fills {} of its quota", words::percent(usage)));
         }
     }
     for alarm in facts.alarms.iter().flatten() {
         let by = alarm.member.map(|id| facts.member(id).map_or_else(|| id.to_string(), |by| by.member.label()));
         let by = by.map_or(String::new(), |by| format!(", raised by member {by}"));
-        troubles.push(format!("alarm {} is armed{by}", alarm.kind.as_str()));
+        problems.push(format!("alarm {} is armed{by}", alarm.kind.as_str()));
     }
     let answered = facts.voters().any(|voter| voter.status.is_ok());
     // A member that is being defragmented is silent, and the others speak for it.
     if answered && facts.leader().is_none() {
-        troubles.push("the members do not agree on a leader".to_owned());
+        problems.push("the members do not agree on a leader".to_owned());
     }
 }
 
 /// Whether the member is being defragmented, by whomever.
 pub(super) fn is_defragmenting(view: &ClusterView, member: &MemberFacts) -> bool {
-    use crate::ports::overview::Doing;
+    use crate::ports::overview::RunActivity;
     let ours = view.live.as_ref().is_some_and(
-        |live| matches!(&live.doing, Doing::Defragmenting { intent } if intent.member_id == member.member.id),
+        |live| matches!(&live.activity, RunActivity::Defragmenting { intent } if intent.member_id == member.member.id),
     );
     ours || member.defrag_in_flight() == Some(true)
 }

@@ -13,13 +13,12 @@ const SLACK: Duration = Duration::from_millis(15);
 /// … and the same page takes this part of its time longer now and then.
 const SPREAD: u32 = 4;
 
-/// See the module.
 #[derive(Debug, Default)]
-pub struct Reserve {
+pub struct ScrapeReserve {
     lately_micros: AtomicU64,
 }
 
-impl Reserve {
+impl ScrapeReserve {
     /// What of this budget is left for the members. Never less than half: members matter more than the last digits.
     pub fn leave(&self, budget: Duration) -> Duration {
         let lately = Duration::from_micros(self.lately_micros.load(Ordering::Relaxed));
@@ -41,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_page_that_took_long_leaves_the_members_less_next_time_and_less_and_less_so() {
-        let (reserve, budget) = (Reserve::default(), Duration::from_secs(2));
+        let (reserve, budget) = (ScrapeReserve::default(), Duration::from_secs(2));
         assert_eq!(reserve.leave(budget) + SLACK, budget);
         reserve.took(Duration::from_millis(400));
         assert_eq!(reserve.leave(budget) + SLACK, Duration::from_millis(1_500));
@@ -53,9 +52,9 @@ mod tests {
 
     #[test]
     fn the_members_keep_at_least_half() {
-        let reserve = Reserve::default();
+        let reserve = ScrapeReserve::default();
         reserve.took(Duration::from_secs(60));
         assert_eq!(reserve.leave(Duration::from_secs(1)), Duration::from_millis(500));
-        assert_eq!(Reserve::default().leave(Duration::from_millis(20)), Duration::from_millis(10));
+        assert_eq!(ScrapeReserve::default().leave(Duration::from_millis(20)), Duration::from_millis(10));
     }
 }

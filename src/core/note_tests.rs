@@ -44,7 +44,7 @@ fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> Run
         approved: None,
         cancelled: None,
         cancelled_at: None,
-        handed_over: None,
+        forwarded_to: None,
         started_at: Some(at(ended)),
         finished_at: Some(at(ended)),
         outcome: Some(outcome),
@@ -81,7 +81,7 @@ fn resume(hours: i64, last_ended: Option<i64>) -> OrderRecord {
 /// What a successor with an empty journal makes of it: through the store and back.
 fn heir(ledger: &Ledger) -> Ledger {
     let note = ledger.digest().write("one", Term(7), None, None);
-    let inherited = Digest::read(&note).expect("it can be read back");
+    let inherited = SuccessionNote::read(&note).expect("it can be read back");
     assert_eq!((inherited.holder.as_str(), inherited.term), ("one", Term(7)));
     Ledger { inherited: Some(inherited), ..Ledger::default() }
 }
@@ -164,11 +164,11 @@ fn what_was_inherited_was_over_before_the_next_run_whatever_the_clock_says() {
 
 #[test]
 fn a_note_of_a_newer_release_is_not_guessed_at() {
-    let error = Digest::read(r#"{"version": 99, "holder": "x", "term": 1}"#).expect_err("newer");
+    let error = SuccessionNote::read(r#"{"version": 99, "holder": "x", "term": 1}"#).expect_err("newer");
     assert!(error.contains("version 99"), "{error}");
-    assert!(Digest::read("{}").is_err());
-    assert!(Digest::read("").is_err());
-    let additional = Digest::read(r#"{"version": 1, "holder": "x", "term": 1, "weather": "fine"}"#);
+    assert!(SuccessionNote::read("{}").is_err());
+    assert!(SuccessionNote::read("").is_err());
+    let additional = SuccessionNote::read(r#"{"version": 1, "holder": "x", "term": 1, "weather": "fine"}"#);
     assert!(additional.is_ok(), "what is only added is no other version");
 }
 
@@ -178,7 +178,7 @@ fn a_note_stays_small() {
     let note = Ledger { runs: many, ..Ledger::default() }.digest().write("one", Term(7), Some(at(0)), None);
     // Kubernetes takes 256 KiB of annotations, etcd 1.5 MiB.
     assert!(note.len() < 20_000, "{} bytes", note.len());
-    let digest = Digest::read(&note).expect("readable");
+    let digest = SuccessionNote::read(&note).expect("readable");
     assert_eq!(digest.failures.last(), Some(&at(9_999)), "the newest are kept");
 }
 
@@ -187,10 +187,10 @@ fn a_pause_from_a_clock_that_is_ahead_is_lifted_by_a_resume_at_the_next_holder()
     let now = "2026-01-01T00:00:00Z".parse::<Timestamp>().expect("valid");
     let ahead = now + jiff::SignedDuration::from_hours(1);
     let pause = Order::Pause { by: "p".to_owned(), reason: "r".to_owned(), until: None };
-    let left = Digest {
+    let left = SuccessionNote {
         order: Some(OrderRecord { cluster: "a".to_owned(), at: ahead, order: pause }),
         failures: BTreeSet::from([ahead]),
-        ..Digest::default()
+        ..SuccessionNote::default()
     };
     let resume = Order::Resume { by: "p".to_owned(), reason: "r".to_owned(), last_ended: None };
     let resumed_at = now + jiff::SignedDuration::from_secs(1);
@@ -207,7 +207,7 @@ fn members_that_differ_are_known_to_the_next_holder_until_a_person_resumes() {
     let reason = Reason::HashMismatch { revision: 7, hashes: "1 on etcd-1; 2 on etcd-2".to_owned() };
     let found = run(3, 1, Outcome::Mismatched { reason: reason.clone() }, vec![attempt(1, None)]);
     let first = Ledger { runs: vec![found], ..Ledger::default() };
-    let note = Digest::read(&first.digest().write("a", Term(1), None, None)).expect("readable");
+    let note = SuccessionNote::read(&first.digest().write("a", Term(1), None, None)).expect("readable");
     let mut next = Ledger { inherited: Some(note), ..Ledger::default() };
     assert_eq!(next.mismatch(), Some(reason));
     let resume = Order::Resume { by: "ann".to_owned(), reason: String::new(), last_ended: None };

@@ -24,28 +24,26 @@ const MAX_IDLE: Duration = Duration::from_mins(1);
 /// its handshake and headers may take, which on a busy machine take seconds without any fault of the client's.
 const TO_BEGIN: Duration = HEADER_TIMEOUT;
 
-/// See the module.
-pub(super) struct Crowd {
+pub(super) struct ConnectionLimiter {
     max: usize,
-    seats: Mutex<Seats>,
+    open: Mutex<OpenConnections>,
 }
 
 #[derive(Default)]
-struct Seats {
+struct OpenConnections {
     next: u64,
-    taken: BTreeMap<u64, Arc<Seat>>,
+    taken: BTreeMap<u64, Arc<ConnectionSlot>>,
 }
 
-/// A connection's place.
-pub(super) struct Seat {
-    state: Mutex<State>,
+pub(super) struct ConnectionSlot {
+    state: Mutex<ConnectionState>,
     evicted: Notify,
 }
 
-struct State {
-    busy: usize,
+struct ConnectionState {
+    active: usize,
     /// How many of the busy are requests that have not come to their end yet.
-    coming: usize,
+    receiving: usize,
     /// Whether a request has been answered on it.
     served: bool,
     /// When the last request ended, or the first of those under way began.
@@ -53,78 +51,76 @@ struct State {
 }
 
 /// Gives the place back when it is dropped.
-pub(super) struct Ticket {
-    crowd: Arc<Crowd>,
+pub(super) struct ConnectionPermit {
+    limiter: Arc<ConnectionLimiter>,
     number: u64,
-    pub(super) seat: Arc<Seat>,
+    pub(super) slot: Arc<ConnectionSlot>,
 }
 
 /// A request under way, until it is dropped.
-pub(super) struct Busy(Arc<Seat>);
+pub(super) struct ActiveRequest(Arc<ConnectionSlot>);
 
 /// A request whose body is still to come, until it is dropped.
-struct Coming(Arc<Seat>);
+struct ReceivingBody(Arc<ConnectionSlot>);
 
 /// A body, and that it has not come to its end yet.
 pub(super) struct Body<B> {
     body: B,
-    coming: Option<Coming>,
+    receiving: Option<ReceivingBody>,
 }
 
-impl Default for Crowd {
+impl Default for ConnectionLimiter {
     fn default() -> Self {
-        Self { max: MAX_CONNECTIONS, seats: Mutex::default() }
+        Self { max: MAX_CONNECTIONS, open: Mutex::default() }
     }
 }
 
-impl Crowd {
+impl ConnectionLimiter {
     /// A place; where all are taken, that of whoever has been idle for the longest, or has been sending a request for the
     /// longest. None if all are waiting for answers. A connection that is new, or has just begun to send, is the last to go:
     /// a client whose connection ends between two requests makes a new one, and one whose request is on its way sees it
     /// fail.
-    pub(super) fn enter(self: &Arc<Self>) -> Option<Ticket> {
-        let mut seats = self.seats.lock();
-        if seats.taken.len() >= self.max {
-            let in_the_way = seats.taken.iter().filter_map(|(number, seat)| Some((seat.gives_way()?, *number)));
+    pub(super) fn enter(self: &Arc<Self>) -> Option<ConnectionPermit> {
+        let mut open = self.open.lock();
+        if open.taken.len() >= self.max {
+            let in_the_way = open.taken.iter().filter_map(|(number, slot)| Some((slot.gives_way()?, *number)));
             let (_, longest) = in_the_way.min()?;
-            if let Some(seat) = seats.taken.remove(&longest) {
-                seat.evicted.notify_one();
+            if let Some(slot) = open.taken.remove(&longest) {
+                slot.evicted.notify_one();
             }
         }
-        let number = seats.next;
-        seats.next += 1;
-        let state = Mutex::new(State { busy: 0, coming: 0, served: false, since: Instant::now() });
-        let seat = Arc::new(Seat { state, evicted: Notify::new() });
-        seats.taken.insert(number, Arc::clone(&seat));
-        drop(seats);
-        Some(Ticket { crowd: Arc::clone(self), number, seat })
+        let number = open.next;
+        open.next += 1;
+        let state = Mutex::new(ConnectionState { active: 0, receiving: 0, served: false, since: Instant::now() });
+        let slot = Arc::new(ConnectionSlot { state, evicted: Notify::new() });
+        open.taken.insert(number, Arc::clone(&slot));
+        drop(open);
+        Some(ConnectionPermit { limiter: Arc::clone(self), number, slot })
     }
 }
 
-impl Drop for Ticket {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.crowd.seats.lock().taken.remove(&self.number);
+        self.limiter.open.lock().taken.remove(&self.number);
     }
 }
 
-impl Seat {
-    /// A request begins.
-    pub(super) fn begin(self: &Arc<Self>) -> Busy {
+impl ConnectionSlot {
+    pub(super) fn begin(self: &Arc<Self>) -> ActiveRequest {
         let mut state = self.state.lock();
-        if state.busy == 0 {
+        if state.active == 0 {
             state.since = Instant::now();
         }
-        state.busy += 1;
-        Busy(Arc::clone(self))
+        state.active += 1;
+        ActiveRequest(Arc::clone(self))
     }
 
-    /// Its body.
     pub(super) fn receive<B: HttpBody>(self: &Arc<Self>, body: B) -> Body<B> {
-        let coming = (!body.is_end_stream()).then(|| {
-            self.state.lock().coming += 1;
-            Coming(Arc::clone(self))
+        let receiving = (!body.is_end_stream()).then(|| {
+            self.state.lock().receiving += 1;
+            ReceivingBody(Arc::clone(self))
         });
-        Body { body, coming }
+        Body { body, receiving }
     }
 
     /// Ends the connection, whatever is under way on it.
@@ -134,7 +130,7 @@ impl Seat {
 
     fn idle_since(&self) -> Option<Instant> {
         let state = self.state.lock();
-        (state.busy == 0).then_some(state.since)
+        (state.active == 0).then_some(state.since)
     }
 
     /// Whether it is new or has just begun to send, and since when it has been idle, or sending. None while it waits for an
@@ -142,8 +138,8 @@ impl Seat {
     fn gives_way(&self) -> Option<(bool, Instant)> {
         let state = self.state.lock();
         // One that sends must not go before those that have just come in and say nothing, who may be many.
-        let begins = (!state.served || state.busy > 0) && state.since.elapsed() < TO_BEGIN;
-        (state.busy <= state.coming).then_some((begins, state.since))
+        let begins = (!state.served || state.active > 0) && state.since.elapsed() < TO_BEGIN;
+        (state.active <= state.receiving).then_some((begins, state.since))
     }
 
     /// Ends when the connection must give way, or has been idle for too long.
@@ -164,18 +160,18 @@ impl Seat {
     }
 }
 
-impl Drop for Busy {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
-        state.busy -= 1;
+        state.active -= 1;
         state.served = true;
         state.since = Instant::now();
     }
 }
 
-impl Drop for Coming {
+impl Drop for ReceivingBody {
     fn drop(&mut self) {
-        self.0.state.lock().coming -= 1;
+        self.0.state.lock().receiving -= 1;
     }
 }
 
@@ -189,7 +185,7 @@ impl<B: HttpBody + Unpin> HttpBody for Body<B> {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream() {
-            self.coming = None;
+            self.receiving = None;
         }
         polled
     }
@@ -211,36 +207,36 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_gives_way_and_the_busy_never_do() {
-        let crowd = Arc::new(Crowd { max: 2, seats: Mutex::default() });
-        let first = crowd.enter().expect("a place");
+        let limiter = Arc::new(ConnectionLimiter { max: 2, open: Mutex::default() });
+        let first = limiter.enter().expect("a place");
         tokio::time::advance(Duration::from_secs(1)).await;
-        let second = crowd.enter().expect("a place");
-        let busy = first.seat.begin();
-        let third = crowd.enter().expect("the second's");
-        assert!(second.seat.over().now_or_never().is_some(), "it was idle");
-        assert!(first.seat.over().now_or_never().is_none(), "it is busy");
-        let _busy_too = third.seat.begin();
-        assert!(crowd.enter().is_none(), "nobody is idle");
-        drop(busy);
-        assert!(crowd.enter().is_some(), "the first is idle now");
-        assert!(crowd.seats.lock().taken.len() <= 2);
+        let second = limiter.enter().expect("a place");
+        let active = first.slot.begin();
+        let third = limiter.enter().expect("the second's");
+        assert!(second.slot.over().now_or_never().is_some(), "it was idle");
+        assert!(first.slot.over().now_or_never().is_none(), "it is busy");
+        let _busy_too = third.slot.begin();
+        assert!(limiter.enter().is_none(), "nobody is idle");
+        drop(active);
+        assert!(limiter.enter().is_some(), "the first is idle now");
+        assert!(limiter.open.lock().taken.len() <= 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_has_just_come_in_is_not_put_out_by_those_who_ask_again_and_again() {
-        let crowd = Arc::new(Crowd { max: 2, seats: Mutex::default() });
-        let asks = crowd.enter().expect("a place");
-        let has_just_come = crowd.enter().expect("a place");
+        let limiter = Arc::new(ConnectionLimiter { max: 2, open: Mutex::default() });
+        let asks = limiter.enter().expect("a place");
+        let has_just_come = limiter.enter().expect("a place");
         tokio::time::advance(Duration::from_secs(1)).await;
-        drop(asks.seat.begin());
-        let another = crowd.enter().expect("the place of who has been served");
-        assert!(asks.seat.over().now_or_never().is_some(), "it has had its answer");
-        assert!(has_just_come.seat.over().now_or_never().is_none(), "its request may be on its way");
-        drop(another.seat.begin());
+        drop(asks.slot.begin());
+        let another = limiter.enter().expect("the place of who has been served");
+        assert!(asks.slot.over().now_or_never().is_some(), "it has had its answer");
+        assert!(has_just_come.slot.over().now_or_never().is_none(), "its request may be on its way");
+        drop(another.slot.begin());
         tokio::time::advance(TO_BEGIN).await;
-        drop(another.seat.begin());
-        let _next = crowd.enter().expect("the place of who asks nothing");
-        assert!(has_just_come.seat.over().now_or_never().is_some(), "it has had its time");
+        drop(another.slot.begin());
+        let _next = limiter.enter().expect("the place of who asks nothing");
+        assert!(has_just_come.slot.over().now_or_never().is_some(), "it has had its time");
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,23 +244,23 @@ mod tests {
         use axum::body::Bytes;
         use http_body_util::Full;
         for has_been_served in [false, true] {
-            let crowd = Arc::new(Crowd { max: 2, seats: Mutex::default() });
-            let sends = crowd.enter().expect("a place");
+            let limiter = Arc::new(ConnectionLimiter { max: 2, open: Mutex::default() });
+            let sends = limiter.enter().expect("a place");
             if has_been_served {
-                drop(sends.seat.begin());
+                drop(sends.slot.begin());
             }
-            let silent = crowd.enter().expect("a place");
+            let silent = limiter.enter().expect("a place");
             tokio::time::advance(Duration::from_millis(1)).await;
-            let _request = sends.seat.begin();
-            let _slow = sends.seat.receive(Full::<Bytes>::from("not polled"));
-            let another = crowd.enter().expect("the place of who says nothing");
-            assert!(silent.seat.over().now_or_never().is_some(), "it says nothing");
-            assert!(sends.seat.over().now_or_never().is_none(), "its body is on its way");
+            let _request = sends.slot.begin();
+            let _slow = sends.slot.receive(Full::<Bytes>::from("not polled"));
+            let another = limiter.enter().expect("the place of who says nothing");
+            assert!(silent.slot.over().now_or_never().is_some(), "it says nothing");
+            assert!(sends.slot.over().now_or_never().is_none(), "its body is on its way");
             tokio::time::advance(TO_BEGIN).await;
             drop(another);
-            let _silent_too = crowd.enter().expect("a place");
-            let _last = crowd.enter().expect("the place of who sends so slowly");
-            assert!(sends.seat.over().now_or_never().is_some(), "it has had its time");
+            let _silent_too = limiter.enter().expect("a place");
+            let _last = limiter.enter().expect("the place of who sends so slowly");
+            assert!(sends.slot.over().now_or_never().is_some(), "it has had its time");
         }
     }
 
@@ -272,33 +268,33 @@ mod tests {
     async fn whoever_sends_for_the_longest_gives_way_and_who_waits_for_an_answer_does_not() {
         use axum::body::Bytes;
         use http_body_util::{BodyExt, Full};
-        let crowd = Arc::new(Crowd { max: 3, seats: Mutex::default() });
-        let waits = crowd.enter().expect("a place");
-        let _answer = waits.seat.begin();
-        let whole = waits.seat.receive(Full::<Bytes>::from("whole")).collect().await.expect("it comes");
+        let limiter = Arc::new(ConnectionLimiter { max: 3, open: Mutex::default() });
+        let waits = limiter.enter().expect("a place");
+        let _answer = waits.slot.begin();
+        let whole = waits.slot.receive(Full::<Bytes>::from("whole")).collect().await.expect("it comes");
         assert_eq!(whole.to_bytes(), "whole");
-        let sends = crowd.enter().expect("a place");
-        let _request = sends.seat.begin();
-        let _slow = sends.seat.receive(Full::<Bytes>::from("not polled"));
+        let sends = limiter.enter().expect("a place");
+        let _request = sends.slot.begin();
+        let _slow = sends.slot.receive(Full::<Bytes>::from("not polled"));
         tokio::time::advance(Duration::from_secs(1)).await;
-        let has_just_come = crowd.enter().expect("a place");
-        let _another = crowd.enter().expect("the sender's place");
-        assert!(sends.seat.over().now_or_never().is_some(), "it was still sending");
-        assert!(has_just_come.seat.over().now_or_never().is_none(), "its request may be on its way");
-        assert!(waits.seat.over().now_or_never().is_none(), "it waits for its answer");
+        let has_just_come = limiter.enter().expect("a place");
+        let _another = limiter.enter().expect("the sender's place");
+        assert!(sends.slot.over().now_or_never().is_some(), "it was still sending");
+        assert!(has_just_come.slot.over().now_or_never().is_none(), "its request may be on its way");
+        assert!(waits.slot.over().now_or_never().is_none(), "it waits for its answer");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_requests_ends_after_a_minute() {
-        let crowd = Arc::new(Crowd::default());
-        let ticket = crowd.enter().expect("a place");
+        let limiter = Arc::new(ConnectionLimiter::default());
+        let permit = limiter.enter().expect("a place");
         let before = Instant::now();
-        let busy = ticket.seat.begin();
-        let seat = Arc::clone(&ticket.seat);
-        let over = tokio::spawn(async move { seat.over().await });
+        let active = permit.slot.begin();
+        let slot = Arc::clone(&permit.slot);
+        let over = tokio::spawn(async move { slot.over().await });
         tokio::time::sleep(MAX_IDLE * 2).await;
         assert!(!over.is_finished(), "busy");
-        drop(busy);
+        drop(active);
         over.await.expect("no panic");
         assert_eq!(before.elapsed().as_secs() / 60, 3);
     }

@@ -12,9 +12,8 @@ use crate::core::{
     page,
 };
 
-/// Those of one cluster.
 #[derive(Debug, Default)]
-pub(super) struct Troubles {
+pub(super) struct ObservedProblems {
     /// Who cannot be observed, and what kind of trouble it is.
     unobserved: BTreeMap<String, UnknownKind>,
     /// The other entries of the configuration that lead to the same etcd cluster.
@@ -27,7 +26,7 @@ pub(super) struct Troubles {
     versions: BTreeSet<String>,
 }
 
-impl Troubles {
+impl ObservedProblems {
     /// Takes which etcd cluster the endpoints lead to, and which other entries' do so, too.
     pub(super) fn leads_to(&mut self, cluster: &str, facts: &ClusterFacts, same_as: Vec<String>) {
         // Told once, by the last of the entries.
@@ -48,12 +47,12 @@ impl Troubles {
     }
 
     /// Takes what an observation brought: why no endpoint gave the member list, and what each member said.
-    pub(super) fn saw(&mut self, cluster: &str, listed: Option<&Unknown>, facts: Option<&ClusterFacts>) {
+    pub(super) fn record(&mut self, cluster: &str, listed: Option<&Unknown>, facts: Option<&ClusterFacts>) {
         let members = facts.iter().flat_map(|facts| &facts.members);
         let of_members = members.filter_map(|facts| Some((facts.member.label(), facts.status.as_ref().err()?)));
         let of_list = listed.map(|unknown| ("the member list".to_owned(), unknown));
         let now: BTreeMap<String, &Unknown> =
-            of_list.into_iter().chain(of_members).filter(|(_, unknown)| needs_a_person(unknown.kind)).collect();
+            of_list.into_iter().chain(of_members).filter(|(_, unknown)| needs_operator(unknown.kind)).collect();
         for (who, unknown) in &now {
             if self.unobserved.get(who) != Some(&unknown.kind) {
                 warn!(cluster, who, reason = unknown.kind.label(), detail = unknown.detail, "cannot observe it");
@@ -66,7 +65,7 @@ impl Troubles {
     }
 }
 
-impl Troubles {
+impl ObservedProblems {
     /// Takes what the members' metrics pages brought, and the quota that the configuration names.
     pub(super) fn measured(&mut self, cluster: &str, facts: &ClusterFacts, configured: Option<ByteSize>) {
         for member in &facts.members {
@@ -108,6 +107,6 @@ impl Troubles {
     }
 }
 
-fn needs_a_person(kind: UnknownKind) -> bool {
+fn needs_operator(kind: UnknownKind) -> bool {
     kind.is_denial() || matches!(kind, UnknownKind::Tls | UnknownKind::WrongMember)
 }
