@@ -181,7 +181,7 @@ async fn a_session_never_stands_in_for_another_process_or_another_cookie() {
 }
 
 #[tokio::test]
-async fn wrong_tokens_are_counted_and_then_no_answer_reveals_whether_one_was_right() {
+async fn after_too_many_wrong_tokens_the_answer_does_not_show_whether_one_was_right() {
     let site = guarded();
     let mut last = 0;
     for _ in 0..12 {
