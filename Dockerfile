@@ -1,4 +1,4 @@
-# defragd's image: Debian 12, one binary, user 65532. How far it is proven: deploy/README.md.
+# defragd's image: Debian 12, one binary, user 65532. How far it is tested: deploy/README.md.
 #
 #   docker build --build-arg REVISION="$(git rev-parse HEAD)" -t defragd .
 #   docker run --rm --read-only --cap-drop ALL --security-opt no-new-privileges \
@@ -6,18 +6,18 @@
 #     serve --config /etc/defragd/config.yaml --data-dir /var/lib/defragd \
 #     --web.listen-address 0.0.0.0:9379 --web.bearer-token-file /etc/defragd/token
 #
-# Without arguments it listens on the container's own loopback only, so give the address and, with it, a token.
+# Without arguments it listens only on the container's own loopback, so set the address and, with it, a token.
 #
 # Meant to be reproducible: the lock file, the same paths and no time in every build. Pin both images below by digest (--build-arg),
-# and let the builder set the times of files (SOURCE_DATE_EPOCH with rewrite-timestamp=true in BuildKit, --timestamp in buildah).
+# and make the builder set the files' times (SOURCE_DATE_EPOCH with rewrite-timestamp=true in BuildKit, --timestamp in buildah).
 
-# The same Debian in both stages, so that the glibc that is linked is the one that is there at run time.
+# The same Debian in both stages, so that the binary is linked with the glibc that it runs with.
 ARG RUST_IMAGE=rust:1-bookworm
 ARG BASE_IMAGE=debian:12-slim
 
 FROM ${RUST_IMAGE} AS build
 
-# etcd-client compiles etcd's .proto files: the compiler, and libprotobuf-dev for the types of Google's that they import.
+# etcd-client compiles etcd's .proto files: the compiler, and libprotobuf-dev for Google's types that they import.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends protobuf-compiler libprotobuf-dev \
  && rm -rf /var/lib/apt/lists/*
@@ -25,11 +25,11 @@ RUN apt-get update \
 WORKDIR /src
 COPY . .
 ARG REVISION=unknown
-# jemalloc takes the pages of the machine that builds it; kernels of arm64 have up to 64 KiB.
+# jemalloc takes the page size of the machine that builds it; kernels on arm64 have pages of up to 64 KiB.
 RUN if [ "$(uname -m)" = aarch64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi; \
     DEFRAGD_REVISION="${REVISION}" RUSTFLAGS="--remap-path-prefix=${CARGO_HOME}=/cargo" \
     cargo build --release --locked --bin defragd
-# The final image's files with their owners, so that its stage has nothing to run.
+# Set the final image's files and owners here, so that its stage has nothing to run.
 RUN mkdir -p /image/usr/local/bin /image/var/lib/defragd \
  && install -m 0755 target/release/defragd /image/usr/local/bin/defragd \
  && chown -R 65532:65532 /image/var/lib/defragd
@@ -39,24 +39,24 @@ FROM ${BASE_IMAGE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="defragd" \
-      org.opencontainers.image.description="The etcd fragmentation exporter that also cures what it measures" \
+      org.opencontainers.image.description="Exports the fragmentation of etcd clusters and runs rolling defragmentations" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="debian:12-slim"
 
-# Public CAs, for gates that ask a public URL. etcd's own CA comes with the configuration.
+# Public CAs, for gates with a public URL. etcd's own CA comes with the configuration.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /image/usr/local/bin/ /usr/local/bin/
 COPY --from=build --chown=65532:65532 /image/var/lib/defragd /var/lib/defragd
 COPY LICENSE /usr/share/doc/defragd/LICENSE
 
-# A number, so that Kubernetes' runAsNonRoot can check it. It owns nothing but the data directory; the root file system
-# may be read-only. Keys and tokens that are mounted must be readable to it.
+# A number, so that Kubernetes' runAsNonRoot can check it. It owns only the data directory; the root file system may be
+# read-only. It must be able to read mounted keys and tokens.
 USER 65532:65532
 WORKDIR /var/lib/defragd
 EXPOSE 9379
-# Asks http://127.0.0.1:9379. Elsewhere, or behind TLS or a password, tell it: DEFRAGD_SERVER and what `defragd health --help` names.
+# Requests http://127.0.0.1:9379. For another address, TLS or a password set DEFRAGD_SERVER and what `defragd health --help` lists.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s CMD ["/usr/local/bin/defragd", "health"]
 ENTRYPOINT ["/usr/local/bin/defragd"]
 CMD ["serve"]

@@ -1,13 +1,14 @@
-# defragd. `make` lists what there is; `make test` and `make demo` install what they need and say so.
+# defragd. `make` lists the targets; `make test` and `make demo` install what they need and say so.
 
 SHELL := /bin/bash
 TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(TOOLS)/cargo/bin:$(HOME)/.cargo/bin:$(PATH)
-# Where protoc is not installed on the machine, the tools script unpacks one.
+# If the machine has no protoc, tests/testkit/tools unpacks one.
 export PROTOC ?= $(shell PATH="$(PATH)" command -v protoc)
 CARGO_DENY_VERSION := 0.20.2
-# Not the newest, which has half as many crates again to build, for functions that are not used here.
+# Not the newest: it has half as many crates again to build, for features that are not used here.
 NEXTEST_VERSION := 0.9.95
+TYPOS_VERSION := 1.52.0
 
 .PHONY: help
 help: ## Show this list
@@ -17,32 +18,32 @@ help: ## Show this list
 tools: ## Install what tests and demo run against: etcd 3.4/3.5/3.6/3.7, Prometheus, Alertmanager, protoc
 	tests/testkit/tools
 
-# $(call cargo_tool,NAME,VERSION,FLAGS) installs a subcommand of cargo's, unless it is there: in the way that is built fastest.
+# $(call cargo_tool,NAME,VERSION,FLAGS) installs a cargo subcommand if it is missing, as a debug build, which is the fastest to build.
 define cargo_tool
 @cargo $(1:cargo-%=%) --version 2>/dev/null | grep -q '^$(1) $(2)\b' || { \
-  echo "installing $(1) $(2) into $(TOOLS)/cargo, some minutes"; \
+  echo "installing $(1) $(2) into $(TOOLS)/cargo (some minutes)"; \
   CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root $(TOOLS)/cargo $(3) $(1)@$(2); }
 endef
 
 .PHONY: tools-kube
-tools-kube: ## Also build a kube-apiserver with Go, some minutes, for the tests in tests/e2e/pods.rs
+tools-kube: ## Also build a kube-apiserver with Go (some minutes), for the tests in tests/e2e/pods.rs
 	tests/testkit/tools --with-kube-apiserver
 
 .PHONY: tools-browser
-tools-browser: ## Also get Chromium, its driver and axe-core, for tests/browser; where they are not to be had, SKIPPED
+tools-browser: ## Also get Chromium, its driver and axe-core, for tests/browser; without them, those tests are SKIPPED
 	tests/testkit/tools --browser
 
 .PHONY: build
 build: tools ## Build the release binary: target/release/defragd
 	cargo build --release --locked --bin defragd
 
-# A debug build: it is there after `make test`, and an optimised one takes minutes longer for nothing here.
+# A debug build: `make test` leaves one, and an optimised one would take minutes longer for no benefit here.
 .PHONY: demo
-demo: tools ## The main job on real software, on this machine; EXIT=1 ends by itself, non-zero if it failed
+demo: tools ## The main job on real software, on this machine; with EXIT=1 it ends by itself, non-zero on failure
 	cargo build --locked -p defragd -p demo
 	DEFRAGD_BIN=target/debug/defragd target/debug/demo $(if $(EXIT),--exit)
 
-# Where .config/nextest.toml says how tests run. It runs no doctests; there are none.
+# .config/nextest.toml says how tests run, and where this report is written. nextest runs no doctests; there are none.
 JUNIT := target/nextest/default/junit.xml
 
 .PHONY: test
@@ -51,10 +52,12 @@ test: tools check-shipped nextest ## All tests, on real etcd, Prometheus and Ale
 	cargo nextest run --workspace --locked $(ARGS); status=$$?; \
 	  if [ -e $(JUNIT) ]; then printf 'The slowest tests, in seconds:\n'; \
 	    sed -n 's/.*<testcase name="\([^"]*\)" classname="\([^"]*\)".* time="\([^"]*\)".*/\3\t\2 \1/p' $(JUNIT) | \
-	    sort -rn | head -n 10; fi; \
+	    sort -rn | head -n 10; printf 'Seconds of each target, over all its tests:\n'; \
+	    sed -n 's/.*<testcase name="[^"]*" classname="\([^"]*\)".* time="\([^"]*\)".*/\1 \2/p' $(JUNIT) | \
+	    awk '{ n[$$1]++; t[$$1] += $$2 } END { for (i in n) printf "%8.1f\t%d tests\t%s\n", t[i], n[i], i }' | sort -rn; fi; \
 	  exit $$status
 
-# What is not part of a release is a warning, not a reason to fail.
+# A pre-release that fails the tests is a warning for us, not a failure of CI.
 NEXT_TESTS := test(etcd_3_7_is) + test(rolls_a_cluster_of_3_5) + test(a_cluster_of_3_7_without_space) + \
   test(the_oldest_candidate_holds_on_3_7)
 
@@ -69,7 +72,7 @@ nextest: tools ## The program that runs the tests
 	$(call cargo_tool,cargo-nextest,$(NEXTEST_VERSION),--no-default-features --features default-no-update)
 
 .PHONY: test-soak
-test-soak: tools nextest ## The tests again and again: quiet, beside four busy loops, on half a core; tests/soak has the variables
+test-soak: tools nextest ## Repeat the tests: on a quiet machine, beside four busy loops, on half a core; variables: tests/soak
 	tests/soak
 
 .PHONY: soak
@@ -79,7 +82,7 @@ soak: tools ## The long tests: a million simulated schedules, then hundreds of k
 	cargo test --locked --test e2e -- --ignored --nocapture soak_
 	$(MAKE) bench-soak
 
-# The figures are those of the release binary, in processes of its own; load on the machine falsifies times, and little else.
+# Figures of the release binary, in its own processes; load on the machine falsifies times, but little else.
 FLEET := target/tools/fleet
 
 .PHONY: bench-build
@@ -99,34 +102,34 @@ bench-idle: bench-build ## Memory at rest and time to the first good scrape with
 bench-soak: bench-build ## 100,000 scrapes of members that hang, refuse and restart; writes benches/FLEET.md
 	$(FLEET) soak --write benches/FLEET.md $(ARGS)
 
-# perf (Debian: linux-perf) on a build with symbols, made beside the shipped one.
+# perf (Debian: linux-perf) on a build with symbols, in a directory of its own.
 .PHONY: bench-profile
-bench-profile: bench-build ## Where the processor time of a scrape of 1,000 clusters goes; writes benches/fleet/profile.txt
+bench-profile: bench-build ## A CPU profile of scrapes of 1,000 clusters; writes benches/fleet/profile.txt
 	CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \
 	  cargo build --release --locked --bin defragd --target-dir target/profile
 	$(FLEET) growth --defragd target/profile/release/defragd --sizes 1000 --scrapes 40 --tls-clusters 0 \
 	  --faults-per-mille 0 --profile benches/fleet/profile.txt
 
 .PHONY: fuzz
-fuzz: ## Hostile input for everything that reads what others wrote, FUZZ_CASES of each; failing ones are kept
+fuzz: ## Hostile input for every parser of foreign data, FUZZ_CASES for each; failing cases are kept
 	FUZZ_CASES=$${FUZZ_CASES:-20000} cargo test --locked --test fuzz -- --nocapture
 
 .PHONY: bench
-bench: build ## A roll by defragd side by side with etcdctl under load; BENCH_RUNS=5 BENCH_LOADS=… ; an hour or more in full
+bench: build ## Compare a run of defragd with etcdctl under load; BENCH_RUNS=5 BENCH_LOADS=…; an hour or more in full
 	cargo build --profile tools --locked -p bench-roll
 	target/tools/bench-roll
 
 .PHONY: bench-journal
-bench-journal: tools ## What a year of 1,000 clusters leaves in the journal; JOURNAL_CLUSTERS=… JOURNAL_DAYS=…
+bench-journal: tools ## The journal after a year of 1,000 clusters; JOURNAL_CLUSTERS=… JOURNAL_DAYS=…
 	cargo bench --profile tools --locked --bench journal
 
 .PHONY: bench-policies
-bench-policies: ## Policies of defragd side by side, on the load of kubernetes and on a cluster that nobody compacts
+bench-policies: ## Compare defragd's policies, on a Kubernetes load and on a cluster without compaction
 	BENCH_LOADS=$${BENCH_LOADS:-kubernetes,history} BENCH_WEBHOOKS=0 BENCH_RESULTS=$${BENCH_RESULTS:-benches/POLICIES.md} \
 	  BENCH_TOOLS=etcdctl-loop,defragd,defragd-transfer,defragd-pause,defragd-compact $(MAKE) bench
 
 .PHONY: mutants
-mutants: tools ## Put deliberate faults into a copy of src and see that the simulator catches each
+mutants: tools ## Put deliberate faults into a copy of src and check that the simulator catches each
 	tests/sim/mutants.sh
 
 .PHONY: check-shipped
@@ -135,10 +138,10 @@ check-shipped: tools lint-observability ## Check the shipped rules, their tests,
 	@for file in deploy/examples/*.yaml; do \
 	  cargo run --quiet --locked --bin defragd -- check-config --syntax-only "$$file" || exit 1; done
 
-# pint and dashboard-linter are not to be had where this was written: the Go module proxy has neither. What they ask
-# for, as far as it fits, tests/observability holds.
+# pint and dashboard-linter are not available from the Go module proxy. tests/observability checks the rules of theirs that
+# apply here.
 .PHONY: lint-observability
-lint-observability: tools ## Lint rules and Alertmanager's configuration; the dashboards are what their source says
+lint-observability: tools ## Lint rules and Alertmanager's configuration; check that the dashboards match their source
 	promtool check rules --lint=all --lint-fatal alerts/*.rules.yml
 	amtool check-config alerts/alertmanager.yml
 	promtool check config --syntax-only deploy/examples/prometheus-probe.yml
@@ -146,7 +149,7 @@ lint-observability: tools ## Lint rules and Alertmanager's configuration; the da
 	  else echo "dashboards: SKIPPED, there is no python3 here to compare them with their source"; fi
 
 .PHONY: dashboards
-dashboards: ## Write dashboards/*.json anew from dashboards/source
+dashboards: ## Generate dashboards/*.json from dashboards/source
 	python3 dashboards/generate.py
 
 .PHONY: docs
@@ -155,21 +158,34 @@ docs: ## Write manual pages and completions into target/docs, from a debug build
 	deploy/docs target/debug/defragd target/docs
 
 .PHONY: check-deploy
-check-deploy: ## Render chart and kustomizations, validate them, hold them to the program; needs Go, else SKIPPED
+check-deploy: ## Render chart and kustomizations, validate them, compare them with the program; needs Go, else SKIPPED
 	tests/testkit/tools --deploy
 	deploy/check
 
 .PHONY: deploy-generated
-deploy-generated: ## Write the parts of deploy/kustomize that are made from the chart
+deploy-generated: ## Write the parts of deploy/kustomize that are generated from the chart
 	tests/testkit/tools --deploy
 	deploy/generate
 
+.PHONY: release-dry-run
+release-dry-run: ## Make what release.yml makes, as far as this machine can, in target/dist, and check it; some minutes
+	deploy/release dry-run
+
 .PHONY: lint
-lint: tools ## Formatting, clippy, whether the deliberate faults still apply, dependencies
+lint: tools words ## Words, formatting, clippy, whether the deliberate faults still apply, dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	tests/sim/mutants.sh --check
 	$(MAKE) deny
+
+.PHONY: words
+words: ## Misspellings, and what this project does not use: words (typos.toml) and phrases (.phrases)
+	@$(TOOLS)/typos/bin/typos --version 2>/dev/null | grep -qx 'typos-cli $(TYPOS_VERSION)' || { \
+	  echo "installing typos $(TYPOS_VERSION) into $(TOOLS)/typos"; python3 -m venv $(TOOLS)/typos && \
+	  $(TOOLS)/typos/bin/pip install --quiet --disable-pip-version-check typos==$(TYPOS_VERSION); }
+	$(TOOLS)/typos/bin/typos
+	@! grep -rniwIE --file .phrases . --exclude-dir={.git,.tools,target} --exclude={.phrases,LICENSE,'*.svg','*.sum'} || \
+	  { echo "words: find other words for the phrases above (.phrases lists them)"; exit 1; }
 
 .PHONY: deny
 deny: ## Licences, bans and sources of the dependencies
@@ -178,9 +194,9 @@ deny: ## Licences, bans and sources of the dependencies
 	cargo deny --offline --locked check bans licenses sources
 
 .PHONY: ci
-ci: ## What .ci/run does
+ci: ## Everything that .ci/run checks
 	bash .ci/run
 
 .PHONY: clean
-clean: ## Remove what was built; the tools stay
+clean: ## Remove build results; the tools stay
 	cargo clean

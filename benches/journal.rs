@@ -1,8 +1,8 @@
-//! What a year of a fleet leaves in the journal: hourly alerts in mode `observe`, and a weekly run in mode `enforce`, of
-//! 1,000 clusters, in virtual time. Beside it the same without a retention, for a twelfth of the time.
+//! The journal after a year of 1,000 clusters with hourly alerts in mode `observe` and a weekly run in mode `enforce`, in
+//! virtual time; and the same without a retention, for a twelfth of the time.
 //!
-//! `make bench-journal` runs it; `JOURNAL_CLUSTERS` and `JOURNAL_DAYS` make it shorter, `TMPDIR` says where the file is.
-//! Prints a Markdown table.
+//! `make bench-journal` runs it; `JOURNAL_CLUSTERS` and `JOURNAL_DAYS` make it shorter, `TMPDIR` is where the file is
+//! written. Prints a Markdown table.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 

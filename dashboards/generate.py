@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the dashboards beside this file from what source/ says of them: `make dashboards`.
+"""Generates the dashboards beside this file from source/: `make dashboards`.
 
   generate.py           writes every DASHBOARD.json
-  generate.py --check   writes nothing; exit status 1 if one of them is not what source/ says
+  generate.py --check   writes nothing; exit status 1 if one of them differs from source/
 
 Only Python's own library is needed, 3.9 or newer. The JSON is what Grafana imports; never edit it by hand.
 """
@@ -15,7 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "source"))
 sys.dont_write_bytecode = True
 
-import capacity  # noqa: E402 (the path comes first)
+import capacity  # noqa: E402 (after the path is set)
 import fleet  # noqa: E402
 import fragmentation  # noqa: E402
 import remediation  # noqa: E402
@@ -46,7 +46,7 @@ def main(arguments):
         print(f"dashboards: not from source/: {', '.join(unknown)}", file=sys.stderr)
         return 1
     if arguments and stale:
-        print(f"dashboards: {', '.join(stale)} is not what source/ says; run `make dashboards`", file=sys.stderr)
+        print(f"dashboards: {', '.join(stale)} differs from source/; run `make dashboards`", file=sys.stderr)
         return 1
     print(f"dashboards: {', '.join(stale)} written" if stale else "dashboards: up to date")
     return 0

@@ -1,4 +1,4 @@
-//! Holds the direction of the layers: core ← ports ← config, telemetry ← adapters ← app ← cli ← main.
+//! Checks the direction of the layers: core ← ports ← config, telemetry ← adapters ← app ← cli ← main.
 //!
 //! It reads the `crate::…` paths in each file, so it sees imports and full paths alike. CONTRIBUTING.md says
 //! how to see it fail.

@@ -1,7 +1,7 @@
-//! `defragd check-config` on the files in `tests/config`: each bad one against the whole of what is said, and every
-//! configuration that ships, those in the documentation included, is good.
+//! `defragd check-config` on the files in `tests/config`: the whole output for each bad one; and every configuration that
+//! ships, including those in the documentation, is good.
 //!
-//! `UPDATE=1 cargo test --test check_config` writes what is said into the `.txt` beside each bad file; read the difference
+//! `UPDATE=1 cargo test --test check_config` writes the output into the `.txt` beside each bad file; read the difference
 //! before you commit it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -35,7 +35,7 @@ fn stems(dir: &Path, prefix: &str, ending: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The bad files of a folder, each with all that is said of it.
+/// The bad files of a folder, each with its messages.
 fn each_is_answered_as_is_written_beside_it(dir: &Path, ending: &str, args: impl Fn(&str) -> Vec<String>) -> usize {
     let files = stems(dir, "bad_", ending);
     let update = std::env::var_os("UPDATE").is_some();

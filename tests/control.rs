@@ -1,5 +1,5 @@
-//! `defragd approve`, `pause`, `resume` and `cancel` against a running `defragd serve`, and what it asks Alertmanager at
-//! its start. No etcd is there: every run is refused, and tried again.
+//! `defragd approve`, `pause`, `resume` and `cancel` against a running `defragd serve`, and its query to Alertmanager at
+//! start. There is no etcd: every run is refused, and tried again.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -41,7 +41,7 @@ async fn serve(dir: &Path, alertmanager: &str) -> Defragd {
     Defragd::start(binary(), &args, &dir.join("defragd.log")).await.unwrap()
 }
 
-async fn order(defragd: &Defragd, token: &Path, args: &[&str]) -> Output {
+async fn act(defragd: &Defragd, token: &Path, args: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(binary());
     command.args(args).args(["--server", defragd.url(), "--by", "ann", "--token-file"]).arg(token);
     command.kill_on_drop(true).output().await.unwrap()
@@ -68,12 +68,12 @@ async fn orders_reach_the_server_and_outlive_it() {
 
     let wrong = dir.path().join("wrong");
     std::fs::write(&wrong, "0123456789abcdef-wrong-token\n").unwrap();
-    let refused = order(&defragd, &wrong, &["approve", "1"]).await;
+    let refused = act(&defragd, &wrong, &["approve", "1"]).await;
     let error = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(error.contains("401") && error.contains("bearer token") && !error.contains("wrong-token"), "{error}");
 
-    let approved = order(&defragd, &token, &["approve", "1"]).await;
+    let approved = act(&defragd, &token, &["approve", "1"]).await;
     assert_eq!(approved.status.code(), Some(0), "{}", String::from_utf8_lossy(&approved.stderr));
     until("the refused run is to be tried again", MINUTE, || async {
         let (cluster, run) = (cluster(&defragd).await?, defragd.json("/api/v1/runs/1").await?);
@@ -85,11 +85,10 @@ async fn orders_reach_the_server_and_outlive_it() {
     .await
     .unwrap();
 
-    let paused =
-        order(&defragd, &token, &["pause", "--cluster=demo", "--reason=upgrade of the rack", "--for=2h"]).await;
+    let paused = act(&defragd, &token, &["pause", "--cluster=demo", "--reason=upgrade of the rack", "--for=2h"]).await;
     let said = String::from_utf8(paused.stdout).unwrap();
     assert!(said.contains("Cluster demo is paused until 20"), "{said}{}", String::from_utf8_lossy(&paused.stderr));
-    let nobody = order(&defragd, &token, &["pause", "--cluster=other", "--reason=x"]).await;
+    let nobody = act(&defragd, &token, &["pause", "--cluster=other", "--reason=x"]).await;
     assert!(String::from_utf8(nobody.stderr).unwrap().contains("there is no cluster \"other\""));
     defragd.kill().await.unwrap();
 
@@ -98,11 +97,11 @@ async fn orders_reach_the_server_and_outlive_it() {
     assert_eq!(summary["paused"]["reason"], "upgrade of the rack", "{summary}");
     let gauge = [("etcd_cluster", "demo")];
     assert_eq!(defragd.metrics().await.unwrap().count("defragd_cluster_paused", &gauge), Some(1));
-    let resumed = order(&defragd, &token, &["resume", "--cluster=demo"]).await;
+    let resumed = act(&defragd, &token, &["resume", "--cluster=demo"]).await;
     assert_eq!(resumed.status.code(), Some(0), "{}", String::from_utf8_lossy(&resumed.stderr));
     assert_eq!(defragd.metrics().await.unwrap().count("defragd_cluster_paused", &gauge), Some(0));
 
-    let cancelled = order(&defragd, &token, &["cancel", "--cluster=demo", "--reason=not tonight"]).await;
+    let cancelled = act(&defragd, &token, &["cancel", "--cluster=demo", "--reason=not tonight"]).await;
     assert_eq!(cancelled.status.code(), Some(0), "{}", String::from_utf8_lossy(&cancelled.stderr));
     until("nothing stands any more", MINUTE, || async {
         let cluster = cluster(&defragd).await?;
@@ -112,7 +111,7 @@ async fn orders_reach_the_server_and_outlive_it() {
     })
     .await
     .unwrap();
-    let nothing = order(&defragd, &token, &["cancel", "--cluster=demo"]).await;
+    let nothing = act(&defragd, &token, &["cancel", "--cluster=demo"]).await;
     assert!(String::from_utf8(nothing.stderr).unwrap().contains("there is nothing to cancel"));
     let log = defragd.log().unwrap();
     assert!(log.contains("read the firing alerts from Alertmanager"), "{log}");

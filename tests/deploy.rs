@@ -1,7 +1,6 @@
-//! What `deploy/` and the Dockerfile say of the program is true: flags, port, paths, times, rules. It reads
-//! deploy/kustomize as it stands, and the manifests in the folder that `DEFRAGD_RENDERED` names, where
-//! `make check-deploy` puts those of the chart; it starts the program with the pods' own arguments. Whether
-//! Kubernetes takes them, `make check-deploy` knows.
+//! `deploy/` and the Dockerfile match the program: flags, port, paths, times, rules. This reads deploy/kustomize, and the
+//! manifests in the folder `DEFRAGD_RENDERED`, where `make check-deploy` renders the chart; it starts the program with the
+//! pods' own arguments. `make check-deploy` checks whether Kubernetes accepts the manifests.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -469,7 +468,7 @@ async fn the_program_starts_with_each_pods_arguments_and_answers_its_probes() {
             let checked = Command::new(binary()).args(["check-config", "--syntax-only"]).arg(&path).output().unwrap();
             assert!(checked.status.success(), "{}: {}", file.path.display(), String::from_utf8_lossy(&checked.stderr));
         }
-        // No member is to be asked: addresses of the examples are somebody's.
+        // Do not contact any member: the addresses of the examples may exist.
         let config = config.map_or(example.clone(), nowhere);
         let defragd = start(&file, &config, dir.path(), &pki).await;
         let container = &file.pod().unwrap()["containers"][0];
@@ -481,7 +480,7 @@ async fn the_program_starts_with_each_pods_arguments_and_answers_its_probes() {
     }
 }
 
-/// The configuration with a port of this machine that nobody listens on instead of every host, another one for each.
+/// The configuration with each host replaced by a closed port of this machine, a different one for each.
 fn nowhere(config: &str) -> String {
     let mut changed = String::new();
     let mut ports = 1..;

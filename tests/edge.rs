@@ -1,5 +1,6 @@
-//! What the port withstands, against the real program: each attack goes on while ordinary clients scrape, who must all be
-//! served; afterwards its descriptors are back, its memory has not grown by much, and nothing has panicked. No etcd is there.
+//! What the port withstands, against the real program: each attack runs while ordinary clients scrape, which must all be
+//! served; afterwards it has closed its descriptors, its memory has not grown much, and nothing has panicked. There is no
+//! etcd.
 //!
 //! `tests/web.rs` has ten thousand idle connections and single malformed requests.
 
@@ -118,7 +119,7 @@ impl Arena {
                 // Not all in the same instant.
                 sleep(Duration::from_millis(number as u64)).await;
                 while Instant::now() < end {
-                    // It is turned away or cut off: that is how it ought to be.
+                    // It is refused or cut off, as it should be.
                     let _ = timeout(end.saturating_duration_since(Instant::now()), attack(self, end)).await;
                     attacks.fetch_add(1, Ordering::Relaxed);
                     sleep(Duration::from_millis(20)).await;
@@ -163,7 +164,7 @@ impl Arena {
 
 type Attack<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 
-/// Reads and throws away, until the other side ends.
+/// Reads and discards, until the other side ends.
 async fn drain(stream: &mut (impl AsyncRead + Unpin)) -> Result<()> {
     let mut buffer = [0; 4096];
     while stream.read(&mut buffer).await? > 0 {}
@@ -316,7 +317,7 @@ async fn scrapes_are_served_while_others_misuse_tls_and_http2() {
     let arena = Arena::new(true).await;
 
     arena
-        .withstands("handshakes that do not go on", |arena, _| {
+        .withstands("handshakes that stop halfway", |arena, _| {
             Box::pin(async move {
                 let mut stream = arena.tcp().await?;
                 // The beginning of a ClientHello of 512 bytes.
@@ -364,7 +365,7 @@ async fn scrapes_are_served_while_others_misuse_tls_and_http2() {
         .await;
 
     arena
-        .withstands("headers that go on and on", |arena, _| {
+        .withstands("headers without end", |arena, _| {
             Box::pin(async move {
                 let mut stream = arena.http2().await?;
                 stream.write_all(&frame(1, 0, 1, &GET)).await?;

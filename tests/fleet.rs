@@ -1,5 +1,5 @@
-//! A fleet in which clusters are in trouble: the others are in every scrape, and nothing piles up. The members are
-//! simulated (`benches/fleet`); what a scrape costs is measured there, not here.
+//! A fleet with unhealthy clusters: the others are in every scrape, and nothing piles up. The members are simulated
+//! (`benches/fleet`); the cost of a scrape is measured there, not here.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

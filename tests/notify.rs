@@ -1,5 +1,5 @@
-//! Whom `notify:` tells of runs, by a server's side; with one beside it that never answers. No etcd is there: the run is
-//! refused, which is an end like any other.
+//! The notifications of `notify:`, as a server receives them, while another target never answers. There is no etcd: the
+//! run is refused, which is an end like any other.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -62,7 +62,7 @@ async fn a_webhook_and_grafana_hear_of_a_run_while_another_target_hangs() {
     let accepted = defragd.post_alerts(&json!({"version": "4", "alerts": [alert]}), None).await.unwrap();
     assert_eq!(accepted.status, 202, "{}", accepted.body);
 
-    until("all to be told", MINUTE, || async {
+    until("all targets to be notified", MINUTE, || async {
         let heard = heard.lock().unwrap().clone();
         ensure!(heard.len() == 3, "{heard:?}");
         Ok(())

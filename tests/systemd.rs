@@ -1,5 +1,5 @@
-//! What systemd is told and hands over, with a socket of ours in its place: `READY=1` only when it is true, reloads,
-//! the end, the watchdog, and sockets that were bound before. No etcd is there.
+//! What defragd reports to systemd and gets from it, with a socket of ours in its place: `READY=1` only when it is true,
+//! reloads, the end, the watchdog, and sockets that were bound before. There is no etcd.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -151,7 +151,7 @@ async fn systemd_hears_of_the_start_the_reloads_and_the_end_when_they_are_so() {
         let began = host.until("RELOADING=1").pop().unwrap();
         let at = began.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
         assert!(at.parse::<u64>().unwrap() > 0, "{began}");
-        // A reload that fails ends as well: the old configuration goes on.
+        // A failed reload ends as well: the old configuration stays in use.
         host.until("READY=1");
         let metric = format!("defragd_config_last_reload_successful {successful}\n");
         assert!(get(&address, "/metrics").await.1.contains(&metric));
@@ -180,7 +180,7 @@ async fn a_watchdog_is_fed_until_the_loop_hangs() {
     host.until("RELOADING=1");
     // Long enough for ten messages of a loop that goes round. One that hangs has none to send, however long it takes.
     assert_eq!(host.hear(Duration::from_secs(2)), None, "it hangs, and says that it does not");
-    // It goes on once it can: the writer's end brings the end of the file.
+    // It continues once it can: when the writer closes, the reader gets the end of the file.
     fs::write(host.path("config.yaml"), "clusters: [{name: demo, endpoints: ['http://127.0.0.1:1']}]").unwrap();
     let heard = host.until("READY=1");
     assert_eq!(heard.len(), 1, "nothing before that: {heard:?}");
@@ -194,7 +194,7 @@ fn what_does_not_start_never_says_that_it_is_ready() {
     fs::write(host.path("journal/journal.db"), "this is no database, but a text of some length".repeat(99)).unwrap();
     let ended = host.command(binary()).args(host.args()).arg("--web.listen-address=127.0.0.1:0").status().unwrap();
     assert!(!ended.success());
-    // It has ended: what it has said waits in the socket.
+    // It has ended: its messages wait in the socket.
     while let Some(message) = host.hear(Duration::from_millis(1)) {
         assert!(!message.contains("READY"), "{message}");
     }
@@ -248,7 +248,7 @@ async fn systemds_own_launcher_starts_it_with_the_first_connection() {
         return println!("SKIPPED: no systemd-socket-activate here");
     }
     let host = Host::new();
-    // A free port that nobody gets by chance: the launcher must bind it itself.
+    // A free port that no other process gets by chance: the launcher must bind it itself.
     let mut port = Port::reserve().unwrap();
     let bound = port.address().to_string();
     let mut command = host.command(launcher.to_str().unwrap());

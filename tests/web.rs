@@ -1,6 +1,6 @@
-//! `--web.config.file` against the running program, key by key, from a client's side; that changed files are taken up
-//! without a restart and broken ones are not; how `/metrics` is negotiated; `/-/reload`; and what the port withstands.
-//! No etcd is there.
+//! `--web.config.file` against the running program, key by key, from a client's side; that changed files are loaded
+//! without a restart and broken ones are not; content negotiation of `/metrics`; `/-/reload`; and what the port withstands.
+//! There is no etcd.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -289,15 +289,15 @@ async fn inline_certificates_passwords_headers_and_the_rate_limit_hold_on_every_
     let page = with("correct horse", "/metrics").await.unwrap();
     assert_eq!(page.status(), StatusCode::OK);
 
-    // A token passes where a password is asked for; each opens its own deed, and the password neither.
+    // A token is enough if a password is required; each token allows its own action, and the password allows neither.
     let post = |path: &str| client.post(https(&defragd, path)).header("content-type", "application/json").body("{}");
-    let order = "/api/v1/clusters/demo/resume";
-    assert_eq!(post(order).bearer_auth(TOKEN).send().await.unwrap().status(), StatusCode::FORBIDDEN);
+    let resume = "/api/v1/clusters/demo/resume";
+    assert_eq!(post(resume).bearer_auth(TOKEN).send().await.unwrap().status(), StatusCode::FORBIDDEN);
     assert_eq!(
-        post(order).basic_auth("ann", Some("correct horse")).send().await.unwrap().status(),
+        post(resume).basic_auth("ann", Some("correct horse")).send().await.unwrap().status(),
         StatusCode::UNAUTHORIZED
     );
-    assert_eq!(post(order).bearer_auth(ADMIN).send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(post(resume).bearer_auth(ADMIN).send().await.unwrap().status(), StatusCode::OK);
     assert_eq!(post("/api/v1/alerts").bearer_auth(ADMIN).send().await.unwrap().status(), StatusCode::FORBIDDEN);
     // Twelve came in.
     let refused = post("/api/v1/alerts").bearer_auth(TOKEN).send().await.unwrap();
@@ -325,8 +325,8 @@ async fn a_password_or_a_client_certificate_is_enough_off_loopback_and_nothing_i
     let users = format!("basic_auth_users:\n  ann: {hash}\n");
     let defragd = site.start(&users, &[everywhere]).await;
     let port = defragd.target().rsplit_once(':').unwrap().1;
-    let order = format!("http://127.0.0.1:{port}/api/v1/clusters/demo/resume");
-    let post = || Client::new().post(&order).header("content-type", "application/json").body("{}");
+    let resume = format!("http://127.0.0.1:{port}/api/v1/clusters/demo/resume");
+    let post = || Client::new().post(&resume).header("content-type", "application/json").body("{}");
     let _ = aws_lc_rs::default_provider().install_default();
     assert_eq!(post().send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert_eq!(post().basic_auth("ann", Some("correct horse")).send().await.unwrap().status(), StatusCode::OK);
@@ -336,8 +336,8 @@ async fn a_password_or_a_client_certificate_is_enough_off_loopback_and_nothing_i
     let defragd = site.start(&verified, &[everywhere]).await;
     let port = defragd.target().rsplit_once(':').unwrap().1.to_owned();
     let known = site.client().identity(Site::identity(site.pki.client())).build().unwrap();
-    let order = format!("https://127.0.0.1:{port}/api/v1/clusters/demo/resume");
-    let answer = known.post(&order).header("content-type", "application/json").body("{}").send().await.unwrap();
+    let resume = format!("https://127.0.0.1:{port}/api/v1/clusters/demo/resume");
+    let answer = known.post(&resume).header("content-type", "application/json").body("{}").send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
 }
 
@@ -400,7 +400,7 @@ async fn renewed_certificates_and_passwords_are_taken_up_and_broken_ones_are_not
     };
     let whole = |user: &'static str| {
         let (ask, new_client, gauge) = (&ask, &new_client, &gauge);
-        until("the whole configuration to be taken up", MINUTE, move || async move {
+        until("the whole configuration to be loaded", MINUTE, move || async move {
             let (code, page) = ask(new_client, user).await?;
             ensure!(code == StatusCode::OK && gauge(&page, 1), "not seen yet");
             Ok(())
@@ -635,12 +635,12 @@ async fn ten_thousand_idle_slow_and_lying_clients_keep_nobody_out() {
         }
         crowd.push(stream);
         if crowd.len() > 900 {
-            // This process has file descriptors for so many only; whoever is dropped here, defragd had dropped before.
+            // This process has file descriptors for this many only; a client dropped here was dropped by defragd before.
             crowd.drain(..300);
         }
         if number % 1000 == 999 {
             assert_eq!(status(&client, &healthy).await, Some(StatusCode::OK), "after {number}");
-            // Whoever was just pushed out is closed when its task next runs, which may be a moment later.
+            // A client that was just evicted is closed when its task next runs, which may be a moment later.
             until("connections to be closed", MINUTE, || async {
                 ensure!(descriptors() < 600, "{} descriptors", descriptors());
                 Ok(())
@@ -682,7 +682,7 @@ async fn ten_thousand_idle_slow_and_lying_clients_keep_nobody_out() {
             let read = timeout(MINUTE, stream.read(&mut answer)).await;
             let read = read.unwrap_or_else(|_| panic!("{what}: no answer and no end")).unwrap_or(0);
             let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
-            // Whoever is still sending when the answer comes may not get to see it.
+            // A client that is still sending when the response comes may not see it.
             let unseen = read == 0 && (expected.is_empty() || what == "long headers");
             assert!(unseen || (!expected.is_empty() && answer.contains(expected)), "{what}: {answer}");
         }));

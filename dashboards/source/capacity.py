@@ -1,4 +1,4 @@
-"""Where the data is going: months, not minutes."""
+"""How the data grows, over months."""
 
 from grafana import bars, dashboard, now, override, query, stat, states, steps, timeseries
 from queries import (
@@ -11,7 +11,7 @@ GUARDS = "No value where data does not grow, where the quota is not known, and "
 PRESENT = [
     (6, 4, stat(
         "Days to a full quota, by the last day",
-        "At the pace of the last day, how long until data in use fills the quota, in the cluster where that is "
+        "How long until data in use fills the quota at the rate of the last day, in the cluster where that is "
         "soonest. " + GUARDS + "in the first 18 hours of a member.",
         "d",
         now(f"min({days_to_full('1d', '18h')})"),
@@ -19,7 +19,7 @@ PRESENT = [
     )),
     (6, 4, stat(
         "Days to a full quota, by the last week",
-        "The same at the pace of the last 7 days. " + GUARDS + "in the first 5 days of a member.",
+        "The same at the rate of the last 7 days. " + GUARDS + "in the first 5 days of a member.",
         "d",
         now(f"min({days_to_full('7d', '5d')})"),
         thresholds=DAYS_LEFT, decimals=1, no_value="not growing",
@@ -33,7 +33,7 @@ PRESENT = [
     )),
     (6, 4, stat(
         "Highest share of the quota in use",
-        "Data in use over quota, of the fullest member: what no defragmentation gives back.",
+        "Data in use over quota, of the fullest member: what no defragmentation frees.",
         "percentunit",
         now(f"max({members('db_size_in_use_bytes')} / {members('db_quota_bytes')})"),
         thresholds=FULLNESS, decimals=1,
@@ -55,13 +55,13 @@ SIZES = [
     )),
     (12, 8, timeseries(
         "Reclaimable",
-        "Size less in use of each member.",
+        "Size minus data in use of each member.",
         "bytes",
         query(members("db_reclaimable_bytes"), MEMBER),
     )),
     (12, 8, timeseries(
         "Quota usage",
-        "Database size over quota of each member. The lines: 80 % asks for a defragmentation, 90 % wakes somebody.",
+        "Database size over quota of each member. The lines: at 80 % an alert requests a run, at 90 % one is critical.",
         "percentunit",
         query(members("quota_usage_ratio"), MEMBER),
         thresholds=steps("transparent", (0.8, "orange"), (0.9, "red")),
@@ -72,24 +72,24 @@ SIZES = [
 GROWTH = [
     (12, 8, timeseries(
         "Slope of data in use, over 1 day",
-        "By how much data in use grows, as the line that fits the last day best. Below 0 it shrinks. The free space in "
-        "the file has no part in it.",
+        "How fast data in use grows, by linear regression over the last day. Below 0 it shrinks. Free space in the file "
+        "does not count.",
         "binBps",
         query(slope("1d"), MEMBER),
         low=None,
     )),
     (12, 8, timeseries(
         "Slope of data in use, over 7 days",
-        "The same over a week: what is left when days and nights are levelled out.",
+        "The same over a week, which evens out days and nights.",
         "binBps",
         query(slope("7d"), MEMBER),
         low=None,
     )),
     (12, 8, timeseries(
         "Days to a full quota",
-        "How long until data in use fills the quota at the pace of the last day and of the last week, for each "
-        "cluster's soonest member. " + GUARDS + "before there is data of three quarters of the window. Below the "
-        "line, by the last day and by the last 6 hours, EtcdQuotaExhaustionPredicted fires.",
+        "How long until data in use fills the quota at the rate of the last day and of the last week, for the member of "
+        "each cluster that is full first. " + GUARDS + "before three quarters of the window have data. "
+        "EtcdQuotaExhaustionPredicted fires if both the last day's and the last 6 hours' value are below the line.",
         "d",
         query(days_to_full("1d", "18h"), CLUSTER + " by 1 day"),
         query(days_to_full("7d", "5d"), CLUSTER + " by 7 days"),
@@ -97,8 +97,8 @@ GROWTH = [
     )),
     (12, 8, timeseries(
         "Members' skew",
-        "The largest member of a cluster less its smallest. Sizes differ until all are defragmented. Data in use "
-        "should hardly differ: where it does, a member lags, or compaction has not ended on it.",
+        "The largest member of a cluster minus its smallest. Sizes differ until all are defragmented. Data in use "
+        "should hardly differ: if it does, a member lags, or compaction has not finished on it.",
         "bytes",
         query(skew("db_size_bytes"), CLUSTER + " size"),
         query(skew("db_size_in_use_bytes"), CLUSTER + " in use"),
@@ -108,15 +108,15 @@ GROWTH = [
 DEFRAGMENTATIONS = [
     (8, 8, timeseries(
         "Bytes reclaimed",
-        "What the defragmentations freed, per cluster. Each bar stands for the time just before it.",
+        "What the defragmentations freed, per cluster. Each bar covers the interval before it.",
         "bytes",
         query(increase("reclaimed_bytes_total", "etcd_cluster"), CLUSTER),
         bars=True,
     )),
     (8, 8, bars(
         "Bytes reclaimed per run",
-        "What one successful run freed on average, all members of a cluster together, in the chosen time range. When "
-        "it falls from month to month, the runs come too often.",
+        "What one successful run freed on average, all members of a cluster together, in the selected time range. If "
+        "it falls from month to month, the runs are too frequent.",
         "bytes",
         f"{increase('reclaimed_bytes_total', 'etcd_cluster', '$__range')} / "
         f"({increase('runs_total', 'etcd_cluster', '$__range', SUCCEEDED)} > 0)",
@@ -125,14 +125,14 @@ DEFRAGMENTATIONS = [
     )),
     (8, 8, bars(
         "Time since the last defragmentation",
-        "For each member that defragd has defragmented, whether alone or as part of a run.",
+        "For each member that defragd has defragmented.",
         "s",
         f"sort_desc({since_last_defrag()})", MEMBER,
         no_value="no member yet", thresholds=steps("blue"),
     )),
     (24, 7, states(
         "Leader",
-        "Which member leads its cluster. Leadership that wanders by itself points at slow disks or a bad network.",
+        "Which member is the leader. Leadership that changes without a run suggests slow disks or a bad network.",
         members("is_leader"), MEMBER,
         _0=("follower", "rgba(128, 128, 128, 0.25)"), _1=("leader", "blue"),
     )),
@@ -141,7 +141,7 @@ DEFRAGMENTATIONS = [
 DASHBOARD = dashboard(
     "defragd-capacity",
     "etcd capacity (defragd)",
-    "How the etcd clusters that defragd watches grow, and how long their quota lasts.",
+    "How the etcd clusters that defragd watches grow, and how long their quotas last.",
     "now-30d",
     [CLUSTER_VARIABLE, MEMBER_VARIABLE],
     ANNOTATIONS,
@@ -149,6 +149,6 @@ DASHBOARD = dashboard(
         ("Now", PRESENT),
         ("Sizes", SIZES),
         ("Growth", GROWTH),
-        ("What defragmentations bring", DEFRAGMENTATIONS),
+        ("Effect of defragmentations", DEFRAGMENTATIONS),
     ],
 )

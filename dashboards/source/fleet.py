@@ -9,7 +9,7 @@ from queries import (
 PRESENT = [
     (4, 4, stat(
         "Clusters reached",
-        "Clusters of which at least one member answers defragd, out of all that are configured.",
+        "Clusters of which at least one member answers defragd, out of all configured clusters.",
         "none",
         now(f"sum({clusters('up')})", "reached"),
         now(f"count({clusters('up')})", "of"),
@@ -23,21 +23,21 @@ PRESENT = [
     )),
     (4, 4, stat(
         "Alarms raised",
-        "NOSPACE and CORRUPT alarms that etcd holds, counted per member. With either of them a cluster refuses writes.",
+        "Armed NOSPACE and CORRUPT alarms, counted per member. With either of them a cluster refuses writes.",
         "none",
         now(f"sum(max by (etcd_cluster, member, member_id, alarm) (defragd_member_alarm{{{CLUSTERS}}}))"),
         thresholds=BAD_FROM_1,
     )),
     (4, 4, stat(
         "Clusters without a leader",
-        "Clusters that are reached but have no leader: no writes, and no defragmentation either.",
+        "Clusters that can be reached but have no leader: no writes, and no defragmentation either.",
         "none",
         now(f"count({clusters('has_leader')} == 0) or vector(0)"),
         thresholds=BAD_FROM_1,
     )),
     (4, 4, stat(
         "Breakers open",
-        "Clusters in which so many runs failed in a row that defragd starts nothing until a person types "
+        "Clusters in which so many runs failed in a row that defragd starts no more until an operator runs "
         "`defragd resume`.",
         "none",
         now(f"sum({clusters('breaker_open')})"),
@@ -45,7 +45,7 @@ PRESENT = [
     )),
     (4, 4, stat(
         "Clusters paused",
-        "Clusters that a person has paused. `defragd resume` ends it, or the end of the pause.",
+        "Clusters that an operator has paused. A pause ends at its time, or with `defragd resume`.",
         "none",
         now(f"sum({clusters('paused')})"),
         thresholds=ODD_FROM_1,
@@ -61,7 +61,7 @@ PRESENT = [
     )),
     (4, 4, stat(
         "Reclaimable",
-        "What a defragmentation of every member would give back to the file systems, all members together.",
+        "What defragmenting every member would return to the file systems, all members together.",
         "bytes",
         now(f"sum({members('db_reclaimable_bytes', CLUSTERS)})"),
         decimals=1,
@@ -76,21 +76,21 @@ PRESENT = [
     )),
     (4, 4, stat(
         "Runs under way",
-        "Rolling defragmentations that are going on now; at most one in each cluster.",
+        "Rolling defragmentations under way; at most one in each cluster.",
         "none",
         now(f"sum({clusters('run_active')})"),
         thresholds=BUSY_FROM_1,
     )),
     (4, 4, stat(
         "Requests waiting",
-        "Accepted requests that have not begun: for a window, an approval, or another cluster's run.",
+        "Accepted requests that wait for a window, an approval, or another cluster's run.",
         "none",
         now(f"sum(max by (etcd_cluster) (defragd_queue_depth{{{CLUSTERS}}}))"),
         thresholds=BUSY_FROM_1,
     )),
     (4, 4, stat(
-        "Members under a defragmentation",
-        "Members that are being defragmented, by whomever: for their own clients they are away meanwhile.",
+        "Members being defragmented",
+        "Members that are being defragmented, by defragd or another tool: they serve no clients meanwhile.",
         "none",
         now(f"sum({members('defrag_in_progress', CLUSTERS)})"),
         thresholds=BUSY_FROM_1,
@@ -106,7 +106,7 @@ TO_MEMBERS = [{
 EACH = [
     (24, 9, table(
         "Clusters",
-        "Each cluster now, by the member that is worst off. The name leads to its members.",
+        "Each cluster now, by its worst member. The name links to the cluster's members.",
         [
             ("etcd_cluster", "Cluster", {"links": TO_MEMBERS}),
             ("Reached", clusters("up"), words(_0=("no", "red"), _1=("yes", "green"))),
@@ -133,7 +133,7 @@ EACH = [
         sort="Fragmentation",
     )),
     (24, 7, table(
-        "Alerts that fire",
+        "Firing alerts",
         "The alerts of alerts/defragd.rules.yml that fire now. What each means and what to do: alerts/runbooks.md.",
         [
             ("alertname", "Alert", {}),
@@ -158,8 +158,8 @@ OVER_TIME = [
     )),
     (12, 8, timeseries(
         "Quota usage, the ten fullest clusters",
-        "Database size over quota of the fullest member. From 80 % on a defragmentation is asked for, 90 % wakes "
-        "somebody.",
+        "Database size over quota of the fullest member. From 80 % on an alert requests a run, from 90 % on an alert "
+        "is critical.",
         "percentunit",
         query(f"topk(10, {worst('quota_usage_ratio')})", CLUSTER),
         thresholds=FULLNESS,
@@ -170,8 +170,8 @@ OVER_TIME = [
 ITSELF = [
     (6, 7, timeseries(
         "Duration of a scrape",
-        "How long Prometheus waited for each defragd, which asks all members at once. A member that hangs makes it "
-        "as long as the scrape's timeout allows.",
+        "How long Prometheus waited for each defragd, which queries all members at once. With a member that hangs it "
+        "takes as long as the scrape's timeout allows.",
         "s",
         query('scrape_duration_seconds{job="defragd"}', "{{instance}}"),
     )),
@@ -202,7 +202,7 @@ ITSELF = [
 DASHBOARD = dashboard(
     "defragd-fleet",
     "etcd fleet (defragd)",
-    "All etcd clusters that defragd watches: which need attention, which are worked on, which alerts fire.",
+    "All etcd clusters that defragd watches: which need attention, which have a run under way, which alerts fire.",
     "now-6h",
     [CLUSTER_VARIABLE],
     ANNOTATIONS,

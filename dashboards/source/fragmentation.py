@@ -1,4 +1,4 @@
-"""The members of some clusters: what their files hold, how they fare, what was done to them."""
+"""The members of some clusters: their files, their health, their defragmentations."""
 
 from grafana import bars, dashboard, query, states, steps, table, timeseries, words
 from queries import (
@@ -11,13 +11,13 @@ BYTES = {"unit": "bytes", "decimals": 1}
 EACH = [
     (24, 9, table(
         "Members",
-        "Each member now: what its database holds, what a defragmentation would give back, and how near the quota is.",
+        "Each member now: the size of its database, what a defragmentation would free, and how near the quota is.",
         [
             ("etcd_cluster", "Cluster", {}),
             ("member", "Member", {}),
             ("member_id", "ID", {}),
             ("version", "Version", {}),
-            ("Answers", members("up"), words(_0=("no", "red"), _1=("yes", "green"))),
+            ("Up", members("up"), words(_0=("no", "red"), _1=("yes", "green"))),
             ("Leader", members("is_leader"), words(_0=("", "text"), _1=("leader", "blue"))),
             ("Size", members("db_size_bytes"), BYTES),
             ("In use", members("db_size_in_use_bytes"), BYTES),
@@ -41,7 +41,7 @@ EACH = [
 FILES = [
     (12, 9, timeseries(
         "Fragmentation",
-        "The free share of each member's database file. The line is the 45 % from which on the default policy acts.",
+        "The free share of each member's database file. The line is 45 %, from which the default policy acts.",
         "percentunit",
         query(members("fragmentation_ratio"), MEMBER),
         thresholds=steps("transparent", (0.45, "orange")),
@@ -49,7 +49,7 @@ FILES = [
     )),
     (12, 9, timeseries(
         "Reclaimable",
-        "Size less in use of each member. The line is the 100 MiB below which the default policy leaves a member "
+        "Size minus data in use of each member. The line is 100 MiB, below which the default policy leaves a member "
         "alone.",
         "bytes",
         query(members("db_reclaimable_bytes"), MEMBER),
@@ -64,7 +64,7 @@ FILES = [
     )),
     (12, 9, timeseries(
         "Quota usage",
-        "Database size over quota of each member. The lines: 80 % asks for a defragmentation, 90 % wakes somebody.",
+        "Database size over quota of each member. The lines: at 80 % an alert requests a run, at 90 % one is critical.",
         "percentunit",
         query(members("quota_usage_ratio"), MEMBER),
         thresholds=steps("transparent", (0.8, "orange"), (0.9, "red")),
@@ -75,35 +75,34 @@ FILES = [
 DEFRAGMENTATIONS = [
     (12, 7, states(
         "Leader",
-        "Which member leads its cluster. A run defragments the leader last; a change in the middle of a run is worth a "
-        "look.",
+        "Which member is the leader. A run defragments the leader last; investigate a change in the middle of a run.",
         members("is_leader"), MEMBER,
         _0=("follower", "rgba(128, 128, 128, 0.25)"), _1=("leader", "blue"),
     )),
     (12, 7, states(
         "Defragmentation in progress",
-        "Which member is defragmenting: never two of one cluster at a time. Those shorter than the scrape interval may "
-        "leave no trace here; the annotations do.",
+        "Which member is defragmenting: never two of one cluster at a time. The graph can miss defragmentations shorter "
+        "than the scrape interval; the annotations show them.",
         members("defrag_in_progress"), MEMBER,
         _0=("no", "rgba(128, 128, 128, 0.25)"), _1=("defragmenting", "orange"),
     )),
     (8, 8, bars(
         "Time since the last defragmentation",
-        "For each member that defragd has defragmented, whether alone or as part of a run.",
+        "For each member that defragd has defragmented.",
         "s",
         f"sort_desc({since_last_defrag()})", MEMBER,
         no_value="no member yet", thresholds=steps("blue"),
     )),
     (8, 8, timeseries(
         "Reclaimed by the last defragmentation",
-        "What each member gave back the last time. Near zero again and again: the data is live, compaction or the "
-        "quota is the matter, not fragmentation.",
+        "What the last defragmentation of each member freed. If it stays near zero, the data is live: the problem is "
+        "compaction or the quota, not fragmentation.",
         "bytes",
         query(members("last_defrag_reclaimed_bytes"), MEMBER),
     )),
     (8, 8, timeseries(
         "Defragmentation: expected and last",
-        "How long each member would be away for its own clients, from its size in use and the speed of the last "
+        "How long each member would be unavailable to its clients, from its size in use and the speed of the last "
         "defragmentations; and how long the last one took. The line is the default deadline of 10 minutes.",
         "s",
         query(members("expected_defrag_seconds"), MEMBER + " expected"),
@@ -115,14 +114,14 @@ DEFRAGMENTATIONS = [
 HEALTH = [
     (6, 8, timeseries(
         "Probe duration",
-        "How long each member took to answer, or to fail. A member that is defragmenting takes all the time it is "
-        "given: Status hangs then.",
+        "How long each member took to answer, or to fail. A member that is defragmenting takes the whole timeout, "
+        "because Status hangs.",
         "s",
         query(members("probe_duration_seconds"), MEMBER),
     )),
     (6, 8, timeseries(
         "Raft entries not applied",
-        "Entries a member has in its log but not yet in its database. A member that lags is not defragmented.",
+        "Entries that a member has in its log but not yet in its database. A member that lags is not defragmented.",
         "none",
         query(
             "max by (etcd_cluster, member, member_id) "
@@ -132,7 +131,7 @@ HEALTH = [
     )),
     (6, 8, timeseries(
         "Raft term",
-        "One step up is one leader election. Steps during runs mean that the runs disturb the cluster.",
+        "Each step is a leader election. Steps during runs mean that the runs disturb the cluster.",
         "none",
         query(f"max by (etcd_cluster) (defragd_member_raft_term{{{MEMBERS}}})", CLUSTER),
         low=None,

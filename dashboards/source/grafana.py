@@ -1,11 +1,11 @@
-"""What Grafana wants in its JSON, and nothing about defragd: panels, variables, layout.
+"""Grafana's JSON, and nothing about defragd: panels, variables, layout.
 
 One function for each kind of panel that we use. Titles, descriptions and units are arguments without a default:
 no panel is without them.
 """
 
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# Grafana 10.3 and newer reads it as it is; older ones from 10 on ignore what they do not know.
+# Grafana 10.3 and newer reads all of it; older ones from 10.0 ignore keys that they do not know.
 SCHEMA_VERSION = 39
 COLUMNS = 24
 
@@ -16,7 +16,7 @@ def query(expr, legend="__auto", instant=False):
 
 
 def now(expr, legend="__auto"):
-    """A query of the present, or of a whole time range with `$__range`."""
+    """An instant query, or one over the whole time range with `$__range`."""
     return query(expr, legend, instant=True)
 
 
@@ -41,13 +41,13 @@ def words(**texts_of_values):
 
 
 def override(which, by="byName", **properties):
-    """Of one column or series."""
+    """The properties of one column or series."""
     listed = [{"id": name, "value": value} for name, value in properties.items()]
     return {"matcher": {"id": by, "options": which}, "properties": listed}
 
 
 def stat(title, description, unit, *queries, thresholds=None, decimals=None, no_value=None):
-    """Large numbers of the present; with several queries each has its name."""
+    """Current values as large numbers; with several queries each has its name."""
     options = {
         "colorMode": "value",
         "graphMode": "none",
@@ -62,7 +62,7 @@ def stat(title, description, unit, *queries, thresholds=None, decimals=None, no_
 
 
 def timeseries(title, description, unit, *queries, thresholds=None, bars=False, low=0, high=None, overrides=()):
-    """Lines, or bars for what happened between two points. Thresholds are drawn as dashed lines."""
+    """Lines, or bars for events between two points. Thresholds are drawn as dashed lines."""
     custom = {
         "axisBorderShow": False,
         "axisCenteredZero": False,
@@ -113,7 +113,7 @@ def states(title, description, expr, legend, **words):
 
 
 def bars(title, description, unit, expr, legend, colors=None, no_value=None, thresholds=None, decimals=None):
-    """A horizontal bar for each series of the present."""
+    """A horizontal bar for the current value of each series."""
     overrides = [override(name, color={"mode": "fixed", "fixedColor": color}) for name, color in (colors or {}).items()]
     defaults = {"color": {"mode": "thresholds"}, "thresholds": thresholds or steps("green")}
     options = {
@@ -137,7 +137,7 @@ def table(title, description, columns, sort=None, no_value=None):
     """One line for each set of labels. Columns in order, each with the properties of its override:
     (label, heading, properties), or (heading, expression, properties). A heading of None hides the column."""
     values = [column for column in columns if is_value(column)]
-    fields = {}  # of Grafana's data frames, to headings
+    fields = {}  # from fields of Grafana's data frames to headings
     for column in columns:
         if is_value(column):
             fields[_value_field(values.index(column), len(values))] = column[0]
@@ -169,7 +169,7 @@ def table(title, description, columns, sort=None, no_value=None):
 
 
 def is_value(column):
-    """Whether a table's column is an expression; else it is a label."""
+    """Whether a table's column is an expression and not a label."""
     return "(" in column[1]
 
 
@@ -212,7 +212,7 @@ def dashboard(uid, title, description, since, variables, annotations, rows):
         "liveNow": False,
         "time": {"from": since, "to": "now"},
         "timepicker": {},
-        # The other dashboards with the tag, each with the clusters and the time that are chosen here.
+        # The other dashboards with the tag, with the clusters and the time range selected here.
         "links": [
             {
                 "type": "dashboards",
@@ -234,7 +234,7 @@ def dashboard(uid, title, description, since, variables, annotations, rows):
 
 
 def variable(name, label, description, values):
-    """A choice of several values of a label, or all of them."""
+    """A variable: several values of a label, or all of them."""
     return {
         "type": "query",
         "name": name,
@@ -257,7 +257,7 @@ def variable(name, label, description, values):
 
 
 def annotation(name, expr, title, text, tags, color, **more):
-    """Marks in every graph."""
+    """An annotation in every graph."""
     return {
         "name": name,
         "datasource": SOURCE,

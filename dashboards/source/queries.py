@@ -1,6 +1,6 @@
-"""Queries that several panels are made of, and the limits that colours and lines stand for.
+"""Queries that several panels share, and the limits behind colours and lines.
 
-The replicas of defragd that export the same cluster are folded with `max by`, so that nothing counts twice.
+The replicas of defragd that export the same cluster are merged with `max by`, so that nothing counts twice.
 """
 
 from grafana import annotation, steps, variable
@@ -45,12 +45,12 @@ def skew(metric):
 
 
 def increase(metric, by, window="$__rate_interval", select=CLUSTERS):
-    """What a counter rose by that is there, at 0, from the start."""
+    """The increase of a counter that exists, at 0, from the start."""
     return f"sum by ({by}) (increase(defragd_{metric}{{{select}}}[{window}]))"
 
 
 def appeared(metric, by, window="$__range", select=CLUSTERS):
-    """What a counter rose by that is there only from its first event on: it is new, and counts from zero."""
+    """The increase of a counter that exists only from its first event on: it counts from zero."""
     series = f"defragd_{metric}{{{select}}}"
     return f"sum by ({by}) (({series} unless {series} offset {window}) or increase({series}[{window}])) > 0"
 
@@ -75,7 +75,7 @@ def days_to_full(window, enough):
     return f"min by (etcd_cluster) ({room} / ({slope(window)} > 0) and {known}) / 86400"
 
 
-# What a person chooses, and what is marked in every graph.
+# The variables, and the annotations of every graph.
 CLUSTER_VARIABLE = variable(
     "etcd_cluster",
     "etcd cluster",
@@ -100,7 +100,7 @@ ANNOTATIONS = [
     ),
     annotation(
         "Members defragmented",
-        # Grafana wants milliseconds.
+        # Grafana expects milliseconds.
         "1000 * (max by (etcd_cluster, member) "
         f"(defragd_member_last_defrag_timestamp_seconds{{{CLUSTERS}}}) > 0)",
         "Defragmented",

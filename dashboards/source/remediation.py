@@ -1,4 +1,4 @@
-"""What defragd does and why: runs, decisions, gates, what holds it back, what reaches it."""
+"""What defragd does and why: runs, decisions, gates, holds, the webhook."""
 
 from grafana import bars, dashboard, query, states, steps, table, timeseries
 from queries import (
@@ -18,38 +18,38 @@ OUTCOMES = {
 RUNS = [
     (8, 8, bars(
         "Runs by outcome",
-        "Runs that ended in the chosen time range. refused: nothing was touched; stopped: by a person or a window; "
-        "interrupted: defragd ended meanwhile; mismatched: the members hold different data; observed: mode observe, nothing "
-        "was sent.",
+        "Runs that ended in the selected time range. refused: nothing was touched; stopped: by an operator or a window; "
+        "interrupted: defragd stopped in the middle; mismatched: the members hold different data; observed: mode observe, "
+        "nothing was changed.",
         "none",
         increase("runs_total", "outcome", "$__range"), "{{outcome}}",
         colors=OUTCOMES, decimals=0,
     )),
     (8, 8, bars(
-        "Runs by what asked for them",
-        "Runs that ended in the chosen time range. retry: one that had been refused, tried again.",
+        "Runs by trigger",
+        "Runs that ended in the selected time range. retry: a run that had been refused and was tried again.",
         "none",
         increase("runs_total", "trigger", "$__range"), "{{trigger}}", decimals=0,
     )),
     (8, 8, bars(
         "Members by result",
-        "Attempts on single members that ended in the chosen time range. no_gain: the file did not get smaller, the "
-        "member is left alone until more is free; unconfirmed: nobody knows how it ended; not_sent: it never began.",
+        "Attempts on single members that ended in the selected time range. no_gain: the file did not get smaller, the "
+        "member is left alone until more is free; unconfirmed: the result is unknown; not_sent: it never began.",
         "none",
         increase("member_defrags_total", "result", "$__range"), "{{result}}",
         colors={"failed": "red", "unconfirmed": "orange", "no_gain": "yellow", "not_sent": "text"}, decimals=0,
     )),
     (12, 8, timeseries(
         "Runs over time",
-        "Runs by outcome. Each bar stands for the time just before it.",
+        "Runs by outcome. Each bar covers the interval before it.",
         "none",
         query(increase("runs_total", "outcome"), "{{outcome}}"),
         bars=True,
     )),
     (12, 8, timeseries(
         "Duration of runs",
-        "From start to end of the runs that ended in the chosen time range, pauses between the members included: the "
-        "mean, and what nine of ten stay below.",
+        "From start to end of the runs that ended in the selected time range, including the pauses between members: the "
+        "mean and the 90th percentile.",
         "s",
         query(
             f"{increase('run_duration_seconds_sum', 'etcd_cluster', '$__range')} / "
@@ -63,7 +63,7 @@ RUNS = [
     )),
     (12, 8, timeseries(
         "Duration of the last defragmentation",
-        "How long each member was away for its own clients the last time. The line is the default deadline of 10 "
+        "How long each member was unavailable to its clients the last time. The line is the default deadline of 10 "
         "minutes.",
         "s",
         query(members("last_defrag_duration_seconds", CLUSTERS), MEMBER),
@@ -71,7 +71,7 @@ RUNS = [
     )),
     (12, 8, timeseries(
         "Bytes reclaimed",
-        "What the defragmentations freed, per cluster. Each bar stands for the time just before it.",
+        "What the defragmentations freed, per cluster. Each bar covers the interval before it.",
         "bytes",
         query(increase("reclaimed_bytes_total", "etcd_cluster"), CLUSTER),
         bars=True,
@@ -81,8 +81,8 @@ RUNS = [
 DECISIONS = [
     (24, 10, bars(
         "Decisions and their reasons",
-        "Why defragd started, skipped, refused, ignored or stopped something, or waited, in the chosen time range. "
-        "`defragd plan` says the same for now, member by member.",
+        "Why defragd started, skipped, refused, ignored or stopped something, or waited, in the selected time range. "
+        "`defragd plan` shows the current reasons, member by member.",
         "none",
         f"sort_desc({appeared('decisions_total', 'decision, reason')})", "{{decision}}: {{reason}}",
         no_value="none in this time range", decimals=0,
@@ -97,30 +97,30 @@ HOLDS = [
     )),
     (12, 6, states(
         "Defragmentation in progress",
-        "Which member is defragmenting: never two of one cluster at a time. Those shorter than the scrape interval may "
-        "leave no trace here; the annotations do.",
+        "Which member is defragmenting: never two of one cluster at a time. The graph can miss defragmentations shorter "
+        "than the scrape interval; the annotations show them.",
         members("defrag_in_progress", CLUSTERS), MEMBER, _0=("no", GRAY), _1=("defragmenting", "orange"),
     )),
     (12, 6, states(
         "Breaker",
-        "Open after too many failed runs in a row: nothing starts in that cluster until a person types "
+        "Open after too many failed runs in a row: no run starts in that cluster until an operator runs "
         "`defragd resume`.",
         clusters("breaker_open"), CLUSTER, _0=("closed", GRAY), _1=("open", "red"),
     )),
     (12, 6, states(
         "Paused",
-        "By a person, with a reason: `defragd runs` and the status page show it.",
+        "By an operator, with a reason: `defragd runs` and the status page show it.",
         clusters("paused"), CLUSTER, _0=("no", GRAY), _1=("paused", "orange"),
     )),
     (12, 7, timeseries(
         "Requests waiting",
-        "Accepted requests that have not begun yet, per cluster.",
+        "Accepted requests that have not started a run yet, per cluster.",
         "none",
         query(f"max by (etcd_cluster) (defragd_queue_depth{{{CLUSTERS}}})", CLUSTER),
     )),
     (12, 7, table(
         "Next maintenance window",
-        "When the next window of each cluster opens. Clusters without windows are not listed: they are always open.",
+        "When the next window of each cluster opens. Clusters without windows are not listed: runs may always start.",
         [
             ("etcd_cluster", "Cluster", {}),
             ("Opens in", f"{clusters('next_window_timestamp_seconds')} - time()", {"unit": "s", "decimals": 1}),
@@ -141,21 +141,21 @@ HOLDS = [
 GATES = [
     (8, 7, states(
         "Last result of each gate",
-        "What a gate said when it was checked last: before a run, between the members, or at its end.",
+        "The result of each gate's last check: before a run, between the members, or at its end.",
         f"max by (etcd_cluster, gate) (defragd_gate_passed{{{CLUSTERS}}})", "{{etcd_cluster}}: {{gate}}",
         _0=("failed", "red"), _1=("passed", "green"),
     )),
     (8, 7, bars(
         "Gate checks",
-        "Checks of gates in the chosen time range. failed: the run was refused or stopped; warned: it went on all the "
-        "same, because the gate only warns.",
+        "Checks of gates in the selected time range. failed: the run was refused or stopped; warned: it continued, "
+        "because the gate only warns.",
         "none",
         f"sort_desc({appeared('gate_checks_total', 'gate, moment, result')})", "{{gate}} {{moment}}: {{result}}",
         no_value="none in this time range", decimals=0,
     )),
     (8, 7, timeseries(
         "Duration of gate checks",
-        "How long each gate took when it was checked last. The run waits for it.",
+        "How long the last check of each gate took. The run waits for it.",
         "s",
         query(
             f"max by (etcd_cluster, gate) (defragd_gate_duration_seconds{{{CLUSTERS}}})",
@@ -164,27 +164,27 @@ GATES = [
     )),
 ]
 
-# The webhook's counters know no cluster: an alert that was ignored may belong to none.
+# The webhook's counters have no label for the cluster: an ignored alert may belong to none.
 WEBHOOK = [
     (8, 8, timeseries(
-        "Webhook requests by answer",
-        "The HTTP answers to Alertmanager. 401 is a wrong token, 503 a journal that can not be written; Alertmanager "
-        "repeats only the latter.",
+        "Webhook requests by status code",
+        "The HTTP responses to Alertmanager. 401 is a wrong token, 503 a journal that cannot be written; Alertmanager "
+        "retries only the latter.",
         "none",
         query(increase("webhook_requests_total", "code", select=""), "{{code}}"),
         bars=True,
     )),
     (8, 8, timeseries(
         "Webhook alerts by decision",
-        "What became of the alerts that Alertmanager sent: accepted as a request, a duplicate of one, or ignored. All "
-        "clusters: an ignored alert may belong to none.",
+        "What defragd did with the alerts that Alertmanager sent: accepted as a request, a duplicate of one, or ignored. "
+        "All clusters: an ignored alert may belong to none.",
         "none",
         query(increase("webhook_alerts_total", "decision", select=""), "{{decision}}"),
         bars=True,
     )),
     (8, 8, bars(
         "Webhook alerts and their reasons",
-        "The same in the chosen time range, with the reasons.",
+        "The same in the selected time range, with the reasons.",
         "none",
         f"sort_desc({appeared('webhook_alerts_total', 'decision, reason', select='')})", "{{decision}}: {{reason}}",
         no_value="none in this time range", decimals=0,

@@ -1,5 +1,5 @@
-//! The shipped alert rules and Alertmanager configuration, in copies with this run's addresses and the
-//! waits of a demo. A shipped file that no longer has what is replaced here is an error, not a default.
+//! Copies of the shipped alert rules and Alertmanager configuration, with this run's addresses and shorter waits. If a
+//! shipped file no longer has a value that is replaced here, that is an error.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ pub(crate) fn rules(shipped: &str) -> Result<String> {
     Ok(copy)
 }
 
-/// Alertmanager's configuration with defragd's address and token, and without its patience.
+/// Alertmanager's configuration with defragd's address and token, and short waits.
 pub(crate) fn alertmanager(shipped: &str, webhook: &str, token_file: &Path) -> Result<String> {
     let mut copy = shipped.to_owned();
     for (key, value) in [

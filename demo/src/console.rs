@@ -1,4 +1,4 @@
-//! Lines for a person, each with the time since the start.
+//! Progress lines, each with the time since the start.
 
 use std::time::{Duration, Instant};
 

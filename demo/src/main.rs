@@ -1,8 +1,8 @@
 //! defragd's main job on real software, on one machine: three etcd members with TLS fill with free space
-//! under a client's load, Prometheus fires the shipped alert, Alertmanager posts it, defragd rolls over the
-//! followers and then the leader. What it then claims is read from the servers' own metrics, not from defragd.
+//! under a client's load, Prometheus fires the shipped alert, Alertmanager posts it, defragd defragments the
+//! followers and then the leader. The results that it prints come from the servers' own logs and RPCs, not from defragd.
 //!
-//! In reading order: `args`, `story` (what happens), `stack` (what runs), `config` (how it is wired),
+//! In reading order: `args`, `story` (what happens), `stack` (what runs), `config` (its configuration),
 //! `report` (what is checked), `console`.
 
 mod args;
@@ -46,19 +46,19 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Tells the story until it ends or somebody ends it. Every child ends with this function's values.
+/// Plays the story until it ends or is interrupted. Every child process ends when this function's values are dropped.
 async fn run(args: &Args, console: &Console) -> Result<ExitCode> {
     let tools = stack::preflight(args)?;
     let logs = tempfile::Builder::new().prefix("defragd-demo-logs-").tempdir()?.keep();
-    let told = tokio::select! {
-        told = story::tell(&tools, args, console, &logs) => Some(told),
+    let story = tokio::select! {
+        story = story::tell(&tools, args, console, &logs) => Some(story),
         interrupted = interruption() => {
             interrupted?;
             None
         }
     };
-    let code = match told {
-        Some(Ok(told)) => finish(args, console, told).await,
+    let code = match story {
+        Some(Ok(story)) => finish(args, console, story).await,
         Some(Err(error)) => Err(error),
         None => {
             console.say("interrupted");
@@ -72,17 +72,17 @@ async fn run(args: &Args, console: &Console) -> Result<ExitCode> {
     if code == ExitCode::FAILURE {
         print_tails(&logs)?;
     }
-    console.say(&format!("every process is ended, their data is removed; the logs stay in {}", logs.display()));
+    console.say(&format!("all processes have ended, their data is removed; the logs are in {}", logs.display()));
     Ok(code)
 }
 
 /// Stays up if that is wanted, then ends everything.
-async fn finish(args: &Args, console: &Console, mut told: StoryResult) -> Result<ExitCode> {
-    let code = if told.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+async fn finish(args: &Args, console: &Console, mut story: StoryResult) -> Result<ExitCode> {
+    let code = if story.holds { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if !args.exit {
-        told.stay(console).await?;
+        story.stay(console).await?;
     }
-    told.end().await?;
+    story.end().await?;
     Ok(code)
 }
 

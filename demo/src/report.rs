@@ -1,4 +1,4 @@
-//! What is shown at the end, and what is checked. Pure: it judges what it is given.
+//! The final report and its checks. Pure functions.
 
 use std::fmt::Write;
 
@@ -6,13 +6,13 @@ use testkit::{MemberStatus, Timeline, WriterReport};
 
 use crate::console::{mib, seconds};
 
-/// A defragmented file is hardly larger than what is in use; the load goes on writing meanwhile.
+/// A defragmented file is hardly larger than its data in use; the load keeps writing meanwhile.
 const SIZE_PER_IN_USE_PERCENT: u64 = 130;
 
 /// One thing that must hold.
 #[derive(Debug)]
 pub(crate) struct Check {
-    /// What was looked at, with what was found.
+    /// What was checked, and the finding.
     pub(crate) text: String,
     /// Whether it holds.
     pub(crate) holds: bool,
@@ -21,7 +21,7 @@ pub(crate) struct Check {
 /// Each member before and after.
 pub(crate) fn table(names: &[String], before: &[MemberStatus], after: &[MemberStatus]) -> String {
     let mut text =
-        String::from("  MEMBER   ROLE        SIZE BEFORE       IN USE    SIZE AFTER       IN USE   GIVEN BACK\n");
+        String::from("  MEMBER   ROLE        SIZE BEFORE       IN USE    SIZE AFTER       IN USE    RECLAIMED\n");
     for ((name, old), new) in names.iter().zip(before).zip(after) {
         let role = if old.is_leader { "leader" } else { "follower" };
         let back = old.size.saturating_sub(new.size);
@@ -39,7 +39,7 @@ pub(crate) fn table(names: &[String], before: &[MemberStatus], after: &[MemberSt
     text
 }
 
-/// What the load noticed.
+/// What the client load observed.
 pub(crate) fn writer(report: &WriterReport) -> String {
     format!(
         "the client's load: {} keys acknowledged, {} attempts made again on another member, slowest {}, longest gap {}",
@@ -50,7 +50,7 @@ pub(crate) fn writer(report: &WriterReport) -> String {
     )
 }
 
-/// The checks on the databases and on the order that the servers' own metrics show.
+/// The checks on the databases and on the order in the servers' own logs.
 pub(crate) fn checks(names: &[String], before: &[MemberStatus], after: &[MemberStatus], seen: &Timeline) -> Vec<Check> {
     let mut checks: Vec<Check> = names
         .iter()

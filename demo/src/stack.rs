@@ -1,4 +1,4 @@
-//! What runs: etcd, defragd, Alertmanager, Prometheus, each on ports of its own.
+//! The processes: etcd, defragd, Alertmanager, Prometheus, each on its own ports.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -37,13 +37,13 @@ pub(crate) fn preflight(args: &Args) -> Result<Tools> {
 }
 
 impl Stack {
-    /// Starts all of it, the servers of others before what speaks to them.
+    /// Starts everything, servers before their clients.
     pub(crate) async fn start(tools: &Tools, args: &Args, console: &Console, logs: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("defragd-demo-").tempdir()?;
 
         console.say("starting three etcd members with mutual TLS");
         let etcd = EtcdCluster::start(tools, &EtcdSpec::new(EtcdVersion::V3_5).logs_in(logs)).await?;
-        // Not the last in any list: that the leader comes last must be a choice, not an accident.
+        // The leader must not be last in any list: that it comes last must not be an accident.
         etcd.move_leader(0).await?;
         for member in etcd.members() {
             console.say(&format!("  {}       {}", member.name(), member.client_url()));
@@ -81,7 +81,7 @@ fn defragd_args(etcd: &EtcdCluster, token: &Path, dir: &Path) -> Vec<String> {
     args
 }
 
-/// A file with a token that only this run knows and only this user may read.
+/// A file with a random token that only this user can read.
 fn token_file(dir: &Path) -> Result<PathBuf> {
     let path = dir.join("token");
     let random = fs::read_to_string("/proc/sys/kernel/random/uuid").context("failed to make a token")?;

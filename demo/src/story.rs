@@ -1,4 +1,4 @@
-//! What happens, step by step, each bounded in time.
+//! The demo's steps, each bounded in time.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,13 +19,13 @@ const ALERT_WITHIN: Duration = Duration::from_secs(60);
 const POST_WITHIN: Duration = Duration::from_secs(60);
 /// Three members, each some seconds of copying and the pause after it.
 const RUN_WITHIN: Duration = Duration::from_secs(240);
-/// A fifth of the file stays in use: far more to reclaim than the alert asks for.
+/// A fifth of the file stays in use: far more to reclaim than the alert needs.
 const LIVE_SHARE: u64 = 5;
-/// How a run can end other than well.
+/// The outcomes other than succeeded.
 const BAD_OUTCOMES: [&str; 7] =
     ["nothing_to_do", "observed", "refused", "failed", "mismatched", "interrupted", "stopped"];
 
-/// How it went, with everything still running.
+/// The result, with everything still running.
 pub(crate) struct StoryResult {
     /// Whether every check holds.
     pub(crate) holds: bool,
@@ -33,12 +33,12 @@ pub(crate) struct StoryResult {
     writer: Writer,
 }
 
-/// Tells it, up to the checks.
+/// Plays it, up to the checks.
 pub(crate) async fn tell(tools: &Tools, args: &Args, console: &Console, logs: &Path) -> Result<StoryResult> {
     let stack = Stack::start(tools, args, console, logs).await?;
     let names: Vec<String> = stack.etcd.members().iter().map(|member| member.name().to_owned()).collect();
     let mut writer = Writer::start(&stack.etcd).await?;
-    console.say("a client writes keys all along, to every member in turn");
+    console.say("a client keeps writing keys, to every member in turn");
 
     let before = fill(args, console, &stack.etcd).await?;
     let watch = DefragWatch::start(&stack.etcd)?;
@@ -52,19 +52,19 @@ pub(crate) async fn tell(tools: &Tools, args: &Args, console: &Console, logs: &P
     checks.push(read_back(&writer, &stack.etcd).await);
 
     println!("\n{}", report::table(&names, &before, &after));
-    println!("  by the servers' own metrics: {}", report::named(&names, &seen.order()));
+    println!("  by the servers' own logs: {}", report::named(&names, &seen.order()));
     println!("  {}\n", report::writer(&report));
     for check in &checks {
         println!("  {} {}", if check.holds { "ok    " } else { "FAILED" }, check.text);
     }
     println!();
     let failed = checks.iter().filter(|check| !check.holds).count();
-    console.say(&if failed == 0 { "every check holds".to_owned() } else { format!("{failed} checks FAILED") });
+    console.say(&if failed == 0 { "every check passed".to_owned() } else { format!("{failed} checks FAILED") });
 
     Ok(StoryResult { holds: failed == 0, stack, writer })
 }
 
-/// Makes the databases large and mostly free.
+/// Makes the databases large and mostly free space.
 async fn fill(args: &Args, console: &Console, etcd: &EtcdCluster) -> Result<Vec<MemberStatus>> {
     let target = args.size_mb * 1024 * 1024;
     console.say(&format!("overwriting keys until each database has {}, then compacting", mib(target)));
@@ -83,7 +83,7 @@ async fn fill(args: &Args, console: &Console, etcd: &EtcdCluster) -> Result<Vec<
     Ok(before)
 }
 
-/// Prometheus fires, Alertmanager posts: each by its own word.
+/// Prometheus fires, Alertmanager posts: each according to its own API.
 async fn wait_for_post(console: &Console, stack: &Stack) -> Result<()> {
     let firing = stack.prometheus.wait_firing(ALERT, ALERT_WITHIN).await?;
     let alert = firing.iter().find(|alert| alert.labels.get("etcd_cluster").is_some_and(|name| name == CLUSTER));
@@ -107,16 +107,16 @@ async fn wait_for_post(console: &Console, stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// Reports each member as its own metrics count the defrag; ends when defragd says that the run has.
+/// Reports each member when its own log shows the end of its defrag; returns when defragd reports the end of the run.
 async fn wait_for_run(console: &Console, stack: &Stack, names: &[String], watch: &DefragWatch) -> Result<()> {
-    let mut told = 0;
+    let mut reported = 0;
     let end = tokio::time::Instant::now() + RUN_WITHIN;
     loop {
         stack.defragd.ensure_running()?;
         // Asked first, so that everything the run did is in the timeline below.
         let over = run_succeeded(stack).await?;
-        for defrag in watch.timeline().finished().iter().skip(told) {
-            told += 1;
+        for defrag in watch.timeline().finished().iter().skip(reported) {
+            reported += 1;
             let size =
                 stack.etcd.status(defrag.member).await.map_or_else(|_| "not known yet".to_owned(), |s| mib(s.size));
             console.say(&format!(
@@ -131,7 +131,7 @@ async fn wait_for_run(console: &Console, stack: &Stack, names: &[String], watch:
         }
         ensure!(
             tokio::time::Instant::now() < end,
-            "no run has succeeded within {RUN_WITHIN:?}; {told} members were defragmented"
+            "no run has succeeded within {RUN_WITHIN:?}; {reported} members were defragmented"
         );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -159,10 +159,10 @@ async fn read_back(writer: &Writer, etcd: &EtcdCluster) -> Check {
 }
 
 impl StoryResult {
-    /// Leaves everything up until somebody ends it.
+    /// Leaves everything running until it is interrupted.
     pub(crate) async fn stay(&mut self, console: &Console) -> Result<()> {
         console.say(&format!(
-            "everything stays up: Prometheus {}/alerts, Alertmanager {}, defragd {} - Ctrl-C ends it",
+            "everything keeps running: Prometheus {}/alerts, Alertmanager {}, defragd {} - Ctrl-C ends it",
             self.stack.prometheus.url(),
             self.stack.alertmanager.url(),
             self.stack.defragd.url()
@@ -176,7 +176,7 @@ impl StoryResult {
         Ok(())
     }
 
-    /// Ends defragd in its own way and everything else at once.
+    /// Stops defragd with SIGTERM and everything else at once.
     pub(crate) async fn end(self) -> Result<()> {
         self.stack.defragd.terminate(Duration::from_secs(30)).await.context("failed to end defragd")?;
         Ok(())

@@ -1,5 +1,4 @@
-//! A fleet that does not fit on one page. Of a thousand clusters see `src/app/page_tests.rs`: they take a minute to
-//! start.
+//! A fleet that does not fit on one page. A thousand clusters, which take a minute to start, are in `src/app/page_tests.rs`.
 
 use std::fmt::Write;
 

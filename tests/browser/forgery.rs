@@ -1,11 +1,11 @@
-//! Other people's pages, opened in an operator's browser, cannot give orders.
+//! Foreign pages, opened in an operator's browser, cannot act on a cluster.
 
 use axum::{Router, response::Html, routing::get};
 use serde_json::Value;
 
 use crate::rig::{ADMIN, MINUTE, browser, guarded, nowhere, serve};
 
-/// A page of somebody else that sends a pause as soon as it is opened. Another port is another origin, yet the same
+/// A foreign page that sends a pause as soon as it is opened. Another port is another origin, yet the same
 /// site, so that the browser sends our cookie along.
 async fn evil(target: String) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

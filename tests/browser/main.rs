@@ -1,13 +1,13 @@
-//! The status page in a real browser, as people use it: live during a real run, with orders, in trouble, dark, narrow,
-//! without scripts; and that its accessibility checker finds nothing. The report is looked at in the same way.
+//! The status page in a real browser, as operators use it: live during a real run, with its actions, with unhealthy
+//! clusters, dark, narrow, without scripts; and an accessibility checker finds nothing. The same for the report.
 //!
-//! Needs `make tools-browser`; without, every test says SKIPPED. Pictures of what was seen are in `target/browser/`.
+//! Needs `make tools-browser`; without it every test says SKIPPED. Screenshots are in `target/browser/`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod actions;
 mod fleet;
 mod forgery;
-mod orders;
 mod report;
 mod rig;
 mod roll;

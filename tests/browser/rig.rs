@@ -1,4 +1,4 @@
-//! What the tests start from: a browser, a defragd, and a look at a page from all sides.
+//! What the tests start from: a browser, a defragd, and checks of a page in several modes.
 
 use std::{
     path::{Path, PathBuf},

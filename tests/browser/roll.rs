@@ -92,7 +92,7 @@ async fn follow(browser: &Browser, url: &str) {
     let (mut busy, mut members, mut pictured) = (false, 0, false);
     for _ in 0..1_200 {
         let text = live(browser).await;
-        // What is under way; a member of a small cluster may be done before anybody looks.
+        // What is under way; a member of a small cluster may be done before the page shows it.
         busy |= !text.is_empty();
         let now = text.matches("succeeded").count();
         if now > members {

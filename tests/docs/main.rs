@@ -65,7 +65,7 @@ fn commands() -> Vec<String> {
     names
 }
 
-/// What a shell says of a script; `None` where there is no such shell.
+/// A shell's verdict on a script; `None` if that shell is not installed.
 fn checked(shell: &str, args: &[&str], script: &str) -> Option<Output> {
     let mut child = Command::new(shell)
         .args(args)

@@ -1,26 +1,26 @@
-//! Each shipped alert fires from its real cause: one etcd cluster, three defragd that look after it under names of
-//! their own, and a Prometheus with the shipped rules. Not one sample is made up.
+//! Each shipped alert fires from its real cause: one etcd cluster, three defragd that watch it under different names,
+//! and a Prometheus with the shipped rules. No sample is made up.
 //!
-//! | alert | made by |
+//! | alert | caused by |
 //! |---|---|
 //! | `EtcdQuotaExhaustionPredicted` | keys that are written and kept |
 //! | `EtcdFragmentationHigh`, `EtcdQuotaUsageHigh`, `EtcdQuotaUsageCritical` | 180 MiB overwritten and compacted, under a quota of 192 MiB |
 //! | `DefragdRemediationStalled` | that, and mode observe |
-//! | `DefragdSnapshotOpen` | snapshots of all members that nobody reads, before the next run |
+//! | `DefragdSnapshotOpen` | unread snapshots of all members, before the next run |
 //! | `DefragdRunStuck`, `DefragdMemberUnreachable` | a member that freezes (SIGSTOP) when another one of the run is done |
 //! | `DefragdRunFailed`, `DefragdBreakerOpen` | the same run, once `recovery_timeout` is over; `breaker_failures: 1` |
-//! | `DefragdDefragOverdue` | a defragmentation that does not end; `DefragdMemberUnreachable` keeps silent |
+//! | `DefragdDefragOverdue` | a defragmentation that does not end; `DefragdMemberUnreachable` stays silent |
 //! | `EtcdFragmentationReturns`, `EtcdNoSpace` | overwritten until the quota is passed, after a run that helped |
 //! | `DefragdNoGain` | a member that was defragmented a moment ago is again, by a rule that is always true |
 //! | `EtcdHashMismatch` | a member whose file is changed underneath; `verify: hash` |
 //! | `EtcdCorrupt` | the alarm, armed as etcd's own check of the data does |
-//! | `DefragdClusterDuplicate` | a second entry for the cluster, taken up by a reload |
+//! | `DefragdClusterDuplicate` | a second entry for the cluster, loaded by a reload |
 //! | `DefragdReloadFailed` | a reload of a file that ends in the middle of a line |
 //! | `DefragdWebhookRejected` | a notification with another token |
 //! | `DefragdDown` | a defragd that is killed |
 //! | `DefragdClusterUnreachable` | all members stopped |
 //!
-//! Of the rules only times are changed, see [`hastened`]; the thresholds are the shipped ones.
+//! Only times of the rules are changed, see [`hastened`]; the thresholds are the shipped ones.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -206,9 +206,9 @@ impl Story {
         let silence = format!("sum_over_time((defragd_member_up{{{labels}}} == bool 0)[{}s:1s])", A_WHILE.as_secs());
         let silent = self.prometheus.query(&silence).await.unwrap();
         assert!(silent[0].value >= 4.0, "it was not even silent: {silent:?}");
-        let told = format!("ALERTS{{alertname=\"DefragdMemberUnreachable\",{labels}}}");
-        let told = self.prometheus.query(&told).await.unwrap();
-        assert!(told.is_empty(), "the alarm is false, it is being defragmented: {told:?}");
+        let alerts = format!("ALERTS{{alertname=\"DefragdMemberUnreachable\",{labels}}}");
+        let alerts = self.prometheus.query(&alerts).await.unwrap();
+        assert!(alerts.is_empty(), "the alarm is false, it is being defragmented: {alerts:?}");
         drop(held);
         let run = ended_run(&self.enforced, 1).await;
         assert_eq!(run["outcome"], "succeeded", "{run}");
@@ -223,7 +223,7 @@ impl Story {
         assert!(!self.is_firing("EtcdFragmentationReturns", WATCHED).await, "that one has never defragmented");
     }
 
-    /// A run takes what there is; the one after it finds files that get no smaller. (The first one may have met such a
+    /// A run frees what it can; the one after it finds files that get no smaller. (The first one may have met such a
     /// file, too: that of the member which the broken run had been at.)
     async fn there_is_nothing_left_to_gain(&mut self) {
         for id in 2..=3 {
@@ -301,7 +301,7 @@ impl Story {
         self.firing().await.iter().any(|alert| is(alert, name, cluster) && alert.state == "firing")
     }
 
-    /// So that what fires afterwards does so for what comes now.
+    /// So that alerts that fire afterwards have a new cause.
     async fn is_silent(&self, names: &[&str], cluster: &str) {
         for name in names {
             assert!(!self.is_firing(name, cluster).await, "{name} fires without its cause");

@@ -1,4 +1,4 @@
-//! etcd's own users: with a root-role user all works, without one the reason says what is missing.
+//! etcd's own users: with the role root everything works, without it the reason says what is missing.
 
 use std::{path::PathBuf, process::Output};
 
@@ -36,15 +36,15 @@ async fn said(rig: &Rig, command: &str, flags: &[String]) -> (Option<i32>, Strin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_release_s_denial_is_told_with_the_rpc_the_user_and_what_to_grant() {
+async fn every_release_s_denial_names_the_rpc_the_user_and_what_to_grant() {
     for version in versions() {
         let rig = guarded(version, Transport::Plain).await;
         let nobody = |rpc: &str| format!("{rpc} was denied to a client without a user");
 
         // Who may look differs, who may defragment does not.
-        let caller = |rpc: ReadRpc, told: &str| rpc.caller(Version::parse(told).unwrap());
-        let told = rig.cluster.status(0).await.unwrap().version;
-        let looks = caller(ReadRpc::MemberList, &told) == Caller::Anybody;
+        let caller = |rpc: ReadRpc, reported: &str| rpc.caller(Version::parse(reported).unwrap());
+        let reported = rig.cluster.status(0).await.unwrap().version;
+        let looks = caller(ReadRpc::MemberList, &reported) == Caller::Anybody;
         let (code, text) = said(&rig, "status", &[]).await;
         assert_eq!(code, Some(i32::from(!looks)), "{version}: {text}");
         assert!(looks || text.contains(&nobody("MemberList")), "{version}: {text}");
@@ -63,7 +63,7 @@ async fn every_release_s_denial_is_told_with_the_rpc_the_user_and_what_to_grant(
         }
 
         let (code, text) = said(&rig, "status", &login(&rig, "plain", "plain")).await;
-        let user_looks = ReadRpc::ALL.into_iter().all(|rpc| caller(rpc, &told) <= Caller::User);
+        let user_looks = ReadRpc::ALL.into_iter().all(|rpc| caller(rpc, &reported) <= Caller::User);
         assert_eq!(code, Some(i32::from(!user_looks)), "{version}: {text}");
         let (code, text) = said(&rig, "run", &login(&rig, "plain", "plain")).await;
         assert_ne!(code, Some(0), "{version}: {text}");

@@ -95,7 +95,7 @@ async fn status_plan_run_and_runs_tell_the_same_story() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_url_that_every_member_publishes_is_not_taken_for_any_of_them() {
-    // etcd tells a member's URLs in the order of the alphabet: this one is the first.
+    // etcd lists a member's URLs in alphabetical order: this one is the first.
     let shared = "https://127.0.0.1:1";
     let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).publishes_also(shared)).await;
     let listed = rig.cluster.client(0).await.unwrap().member_list().await.unwrap();

@@ -1,4 +1,4 @@
-//! Compaction before a run, for clusters that nobody compacts.
+//! Compaction before a run, for clusters that nothing else compacts.
 
 use testkit::EtcdVersion;
 

@@ -1,15 +1,15 @@
-//! Every query of the shipped dashboards, asked of a real Prometheus that has scraped a real run.
+//! Every query of the shipped dashboards, on a real Prometheus that has scraped a real run.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use serde_json::Value;
 use testkit::{Prometheus, until};
 
-/// What a minute's run without maintenance windows can not show, by a part of the query, and why. These are
-/// asked too, but an empty answer is no failure. `tests/observability.rs` plays the days to full with series of days.
+/// What a minute's run without maintenance windows cannot show, by a part of the query, and why. These are
+/// asked too, but an empty answer is no failure. `tests/observability` tests the days to full with series of days.
 const NO_DATA: &[(&str, &str)] = &[
-    ("offset 18h", "wants a day of samples"),
-    ("offset 5d", "wants a week of samples"),
+    ("offset 18h", "needs a day of samples"),
+    ("offset 5d", "needs a week of samples"),
     ("defragd_cluster_next_scheduled_timestamp_seconds", "no schedule is configured"),
     ("defragd_cluster_next_window_timestamp_seconds", "no maintenance window is configured"),
 ];

@@ -1,4 +1,4 @@
-//! A defrag that outlasts the deadline: the server goes on, so the run follows it to its end, sends it
+//! A defrag that outlasts the deadline: the server continues, so the run follows it to its end, sends it
 //! nothing more, and then ends.
 
 use testkit::{EtcdVersion, Writer};
@@ -43,13 +43,13 @@ async fn past_the_deadline(version: EtcdVersion) {
     drop(held);
     let run = ended_run(&defragd, 1).await;
     // Judged at the moment when the run has ended.
-    let told = logs(&rig.cluster);
+    let reported = logs(&rig.cluster);
     assert_eq!(run["outcome"], "failed", "{run}");
     assert_eq!(run["reason"]["code"], "deadline_exceeded", "{run}");
     assert_eq!(run["reason"]["member"], rig.cluster.member(member).name());
-    for (index, log) in told.iter().enumerate() {
+    for (index, log) in reported.iter().enumerate() {
         let expected = usize::from(index == member);
-        assert_eq!((log.started, log.finished), (expected, expected), "member {index} of {told:?}");
+        assert_eq!((log.started, log.finished), (expected, expected), "member {index} of {reported:?}");
     }
     assert_eq!(rig.cluster.defrags_done(member).await.unwrap(), 1);
     let took = rig

@@ -115,7 +115,7 @@ async fn disk_full(version: EtcdVersion, load: Load) {
     let run = ended_run(&defragd, 1).await;
     assert_eq!(run["outcome"], "failed", "{run}");
     // Before 3.4.35 and 3.5.17 the first write after the failure panics the member (#18810). Under load that
-    // comes before the answer is out, so nobody can know why it is gone.
+    // comes before the answer is sent, so the cause cannot be known.
     let survived = rig.cluster.status(small).await.is_ok();
     let reason = run["reason"]["code"].as_str().unwrap();
     let died_first = load == Load::Writes && !survived && reason == "connection_lost";
@@ -146,7 +146,7 @@ async fn disk_full(version: EtcdVersion, load: Load) {
     rig.cluster.member(small).clear_disk().unwrap();
     rig.cluster.restart(small).await.unwrap();
     rig.cluster.ready().await.unwrap();
-    // Until they say so, nobody else knows of it: the others are dealt with, this one is left alone.
+    // Until an operator resumes, defragd assumes that the cause remains: it handles the other members and leaves this one alone.
     let run = faults::fires_again(&defragd, 2).await;
     assert_eq!(run["outcome"], "succeeded", "{run}");
     assert_eq!(received(&rig.cluster), [1, 1, 1]);

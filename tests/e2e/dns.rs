@@ -100,7 +100,7 @@ async fn records_that_change_lead_elsewhere_without_a_restart() {
     rig.cluster.kill(0).await.unwrap();
     dns.set_service("_etcd-client._tcp.example.test", &[("etcd.example.test", port(&second.cluster))]);
     shows(&second).await;
-    // A name server that is away takes nothing away.
+    // An unreachable name server does not remove known addresses.
     drop(dns);
     shows(&second).await;
 }

@@ -89,7 +89,7 @@ async fn probed(rig: &Rig) -> String {
     let args = [format!("--config={}", rig.path("probe.yaml").display()), "--exporter-only".to_owned()];
     let defragd = testkit::Defragd::start(crate::rig::binary(), &args, &rig.path("probe.log")).await.unwrap();
     let probe = get(&format!("{}/probe?module=m&target={endpoint}", defragd.url()), "*/*").await.1;
-    // It also has somebody to tell of runs, whose series are there from the start.
+    // It also has a notification target, whose series exist from the start.
     probe + &get(&format!("{}/metrics", defragd.url()), "*/*").await.1
 }
 

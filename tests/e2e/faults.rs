@@ -21,7 +21,7 @@ pub(crate) fn newest() -> EtcdVersion {
     *versions().last().unwrap()
 }
 
-/// What each member's log says of its defrags.
+/// Each member's defrags according to its log.
 pub(crate) fn logs(cluster: &EtcdCluster) -> Vec<DefragLog> {
     cluster.members().iter().map(|member| member.defrag_log().unwrap()).collect()
 }
@@ -91,7 +91,7 @@ pub(crate) async fn still_under_way(defragd: &Defragd, id: i64, time: Duration) 
     assert!(run["outcome"].is_null(), "it ended early: {run}");
 }
 
-/// The alert fires anew, and the run with this number serves it.
+/// The alert fires again, and the run with this number serves it.
 pub(crate) async fn fires_again(defragd: &Defragd, id: i64) -> Value {
     let mut again = firing();
     again["alerts"][0]["startsAt"] = format!("2026-11-23T11:00:00.{id:03}Z").into();
@@ -99,13 +99,13 @@ pub(crate) async fn fires_again(defragd: &Defragd, id: i64) -> Value {
     ended_run(defragd, id).await
 }
 
-/// A person says that the cause is mended.
+/// An operator confirms that the cause is fixed.
 pub(crate) async fn resume(defragd: &Defragd) {
     let answer = defragd.post("/api/v1/clusters/demo/resume", r#"{"by": "ann"}"#, Some(TOKEN)).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
 
-/// Runs a test in namespaces of its own, or says why that cannot be here.
+/// Runs a test in its own namespaces, or says why that is not possible here.
 pub(crate) async fn inside(test: &str) {
     if let Some(why) = testkit::in_namespaces(test).await.unwrap() {
         eprintln!("SKIPPED: {why}");

@@ -74,7 +74,7 @@ async fn a_reload_adds_moves_and_removes_clusters_while_a_run_goes_on() {
     assert!(status >= 400 && text.contains("/nowhere/ca.crt"), "{status} {text}");
     assert_eq!(names(&defragd).await, ["demo"]);
 
-    // One comes, the one with the run goes.
+    // One cluster is added, the one with the run is removed.
     write(&rig, &[entry("second", &second)]);
     assert_eq!(reload(&defragd).await.0, 200);
     assert_eq!(names(&defragd).await, ["second", "demo"], "the run is not at its end");
@@ -95,7 +95,7 @@ async fn a_reload_adds_moves_and_removes_clusters_while_a_run_goes_on() {
     .unwrap();
     assert_eq!(names(&defragd).await, ["second"]);
 
-    // It comes back and is served; the other moves to another etcd.
+    // It is added again and served; the other moves to another etcd.
     write(&rig, &[entry("demo", &rig.cluster), entry("second", &third)]);
     assert_eq!(reload(&defragd).await.0, 200);
     let metrics = defragd.metrics().await.unwrap();
@@ -104,14 +104,14 @@ async fn a_reload_adds_moves_and_removes_clusters_while_a_run_goes_on() {
     assert_eq!(seen, Some(1.0), "{}", metrics.text());
     let alert = notification("firing", &[("etcd_cluster", "demo")], "f2");
     defragd.post_alerts(&alert, Some(TOKEN)).await.unwrap();
-    // The cooldown of the stopped run stands: what it did is known from the journal.
+    // The cooldown of the stopped run still holds: the journal has what it did.
     let clusters = defragd.json("/api/v1/clusters").await.unwrap();
     assert!(clusters["clusters"][0]["cooldown_until"].is_string(), "{clusters}");
     assert!(defragd.terminate(Duration::from_secs(20)).await.unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_behind_two_names_is_told_and_a_member_behind_two_urls_is_one() {
+async fn a_cluster_behind_two_names_is_reported_and_a_member_behind_two_urls_is_one() {
     let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).members(1)).await;
     let mut by_name = entry("by-name", &rig.cluster);
     let url = rig.cluster.endpoints()[0].replace("127.0.0.1", "localhost");
@@ -157,7 +157,7 @@ async fn two_hundred_scrapes_use_the_same_connections() {
     let port = |url: &String| url.rsplit(':').next().unwrap().parse().unwrap();
     let ports: BTreeSet<u16> = rig.cluster.endpoints().iter().map(port).collect();
     let own = || {
-        // The test's own clients come and go; only what defragd holds is its.
+        // The test's own clients come and go; count only defragd's connections.
         let fds = fs::read_dir(format!("/proc/{}/fd", defragd.pid())).unwrap().count();
         (connections(defragd.pid(), &ports), fds)
     };

@@ -64,7 +64,7 @@ async fn a_member_that_freezes_between_two_others_stops_the_run() {
     let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s", "--recovery-timeout=20s"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     let first = first_defragmented(&watch, &defragd).await;
-    // The leader, so that an election comes on top of it.
+    // The leader, so that there is an election as well.
     rig.cluster.pause(leader).unwrap();
     let run = ended_run(&defragd, 1).await;
     assert_eq!(run["outcome"], "failed", "{run}");

@@ -1,4 +1,4 @@
-//! Gates in runs, beyond the rows of the runbook: systems that are no help, gates that only warn, and a kill.
+//! Gates in runs, beyond the rows of the runbook: unhealthy systems, gates that only warn, and a kill.
 
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,7 @@ async fn a_prometheus_or_alertmanager_that_is_no_help_refuses_the_run_in_time() 
         assert_eq!(done.status.code(), Some(3), "{}", said(&done));
         assert_eq!((&run["outcome"], &run["reason"]["code"]), (&json!("refused"), &json!("gate_failed")), "{run}");
         assert_eq!((&run["reason"]["gate"], &run["members"]), (&gate["name"], &json!([])), "{run}");
-        // With the look at the cluster before it.
+        // Including the observation of the cluster before it.
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}: {run}", begun.elapsed());
     }
     assert_eq!(rig.defrags().await, [0, 0, 0], "a member was touched");
@@ -176,7 +176,7 @@ async fn after_a_kill_pods_are_compared_with_how_they_were_before_the_run() {
     let begun = crate::faults::journal(&rig).remove(0);
     assert!(begun["outcome"].is_null() && checked(&begun, "pods").len() == 1, "{begun}");
 
-    // While nobody looked, a pod began to crash. A baseline taken now would hold it.
+    // Between two observations a pod began to crash. A baseline taken now would include it.
     api.turn(|_| pod_list(&[("old", crashing()), ("web", crashing())]));
     let defragd = rig.serve_file(&config, &[]).await;
     let run = ended_run(&defragd, 1).await;

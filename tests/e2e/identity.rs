@@ -1,4 +1,4 @@
-//! Where calls go: to addresses within the configured scheme, to the address that works, to the member that was meant.
+//! Where calls go: to addresses with the configured scheme, to the address that works, to the intended member.
 
 use std::sync::Arc;
 
@@ -157,7 +157,7 @@ async fn a_url_that_accepts_and_says_nothing_is_passed_over_and_the_one_that_wor
     assert_eq!(recorder.connections(), tried, "it is not tried again while another one works");
 }
 
-/// Three members, and a relay before the first one that a client takes for it.
+/// Three members, and a proxy in front of the first one that a client takes for it.
 async fn relayed() -> (Rig, Relay, Adapter, Vec<Member>) {
     let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).transport(Transport::Plain)).await;
     let relay = Relay::to(port(&rig.cluster.endpoints()[0])).await;
@@ -173,7 +173,7 @@ async fn defragment_goes_out_on_the_connection_whose_peer_was_verified_or_not_at
     let (rig, relay, etcd, members) = relayed().await;
     let second = port(&rig.cluster.endpoints()[1]);
     let relay = Arc::new(Mutex::new(relay));
-    // The permit is asked for after the check and before the RPC.
+    // The permit is requested after the check and before the RPC.
     let meanwhile = Arc::clone(&relay);
     let permit = move || {
         meanwhile.lock().lead_to(second);

@@ -1,4 +1,5 @@
-//! A journal that cannot be written, or is not one: the sender is told to try again, and no member is touched.
+//! A journal that cannot be written, or is not one: the sender gets a 503, so that it tries again, and no member is
+//! touched.
 
 use std::process::Command;
 

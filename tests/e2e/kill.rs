@@ -75,9 +75,9 @@ struct Victim {
     /// The runs that a 202 has promised.
     promised: BTreeSet<i64>,
     posted: u32,
-    /// Whether the alert comes again at each start. If not, what was accepted once is served all the same.
+    /// Whether the alert is sent again at each start. If not, the accepted request is served anyway.
     alert_again: bool,
-    /// What the journal said of the newest run right after each kill, and how many ends in order broke one off.
+    /// The newest run in the journal right after each kill, and how many orderly stops interrupted one.
     hit: BTreeMap<&'static str, u32>,
 }
 
@@ -143,7 +143,7 @@ impl Victim {
         let dice = random(&mut self.random);
         let wait = dice / 3;
         if dice.is_multiple_of(3) {
-            // A cluster that is tight already, or whose run is refused, has none.
+            // A cluster that is not fragmented, or whose run is refused, has none.
             let _ = until("a defrag", Duration::from_secs(2), || async {
                 anyhow::ensure!(self.defragments(), "none");
                 Ok(())
@@ -151,7 +151,7 @@ impl Victim {
             .await;
             tokio::time::sleep(Duration::from_millis(wait % 400)).await;
         } else {
-            // A run that goes on after a kill first watches the member in hand for some seconds.
+            // A run that is resumed after a kill first watches the member under way for some seconds.
             tokio::time::sleep(Duration::from_millis(wait % if dice % 3 == 1 { 3_000 } else { 7_000 })).await;
         }
         let in_a_defrag = self.defragments();
@@ -211,7 +211,7 @@ async fn ends(version: EtcdVersion, ends: u32, of_each: u32) {
         let defragd = victim.start().await;
         victim.post(&defragd).await;
         defragd.kill().await.unwrap();
-        // A run goes on over some kills, and gives up after five starts: both must be seen.
+        // A run survives some kills, and gives up after five starts: both must be seen.
         for _ in 0..4 + random(&mut victim.random) % 4 {
             victim.end_once().await;
         }

@@ -29,7 +29,7 @@ async fn a_leader_that_hands_over_is_a_follower_from_then_on_and_the_new_one_is_
     assert_eq!(run["outcome"], "succeeded", "{run}");
     tokio::time::sleep(Duration::from_millis(200)).await;
     let timeline = watch.stop().await;
-    assert_eq!(timeline.order(), [first, old, new], "the new leader last, by the servers' metrics");
+    assert_eq!(timeline.order(), [first, old, new], "the new leader last, by the servers' logs");
     assert_eq!(timeline.max_in_flight(), 1);
     let names = [first, old, new].map(|index| rig.cluster.member(index).name().to_owned());
     assert_eq!(members_of(&run), names);
@@ -77,7 +77,7 @@ async fn with_last_after_transfer_nobody_is_defragmented_as_the_leader() {
     rig.assert_tight().await;
 }
 
-/// Runs with the leader's policy `auto`, under writes. Gives what it said, and the run.
+/// Runs with the leader policy `auto`, under writes. Returns its output and the run.
 async fn auto(rig: &Rig, extra: &[&str]) -> (String, Value) {
     let writer = Writer::start(&rig.cluster).await.unwrap();
     let run = rig.command("run", &[&["--leader=auto", "-o", "json"], extra].concat()).await;
@@ -142,8 +142,8 @@ async fn the_second_time_the_expected_unavailability_is_by_the_first() {
         let in_use = ["before", "db_size_in_use_bytes"];
         let speed = number(before, &in_use) / number(before, &["took_seconds"]);
         let expected = number(member, &in_use) / speed;
-        let told = number(member, &["expected_seconds"]);
-        assert!((told / expected - 1.0).abs() < 0.01, "{told} s, {expected} s by {before}");
-        eprintln!("{}: expected {told:.2} s, took {:.2} s", member["member"], number(member, &["took_seconds"]));
+        let reported = number(member, &["expected_seconds"]);
+        assert!((reported / expected - 1.0).abs() < 0.01, "{reported} s, {expected} s by {before}");
+        eprintln!("{}: expected {reported:.2} s, took {:.2} s", member["member"], number(member, &["took_seconds"]));
     }
 }

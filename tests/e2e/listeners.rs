@@ -1,4 +1,4 @@
-//! Listeners that stand between defragd and members, or in a member's place: what was sent to them is a fact.
+//! Listeners between defragd and members, or in a member's place: they record what is sent to them.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -69,7 +69,7 @@ impl Recorder {
     }
 }
 
-/// Forwards connections to one port, until it is told of another one: then it ends those that stand, and new ones lead
+/// Forwards connections to one port, until the test sets another one: then it ends the open ones, and new ones lead
 /// there. As a load balancer does.
 pub(crate) struct Relay {
     address: SocketAddr,

@@ -105,7 +105,7 @@ async fn oldest(version: EtcdVersion) {
     assert_eq!(holder(&three).await, me("one"));
     assert_eq!(term(&one).await, first, "a renewal is no new term");
 
-    // The note is for whoever holds the lock to write, and for everybody to read.
+    // Only the lock holder may write the note, and every replica may read it.
     assert_eq!(two.read_note().await.unwrap(), None);
     one.write_note(first, "paused").await.unwrap();
     assert!(two.write_note(first, "forged").await.is_err());
@@ -120,7 +120,7 @@ async fn oldest(version: EtcdVersion) {
     assert_eq!(holder(&one).await, me("two"), "it stands anew, behind the others");
     assert!(one.write_note(first, "of a holder that was").await.is_err());
 
-    // A hand that deletes the holder's key takes the lock away, and the holder notices at its next renewal.
+    // Deleting the holder's key by hand takes the lock away, and the holder notices at its next renewal.
     let mut client = cluster.client(0).await.unwrap();
     let keys = client.get("/defragd/lock/a%2Fb/candidates/", Some(etcd_client::GetOptions::new().with_prefix())).await;
     let keys: Vec<_> = keys.unwrap().kvs().iter().map(|kv| (kv.create_revision(), kv.key().to_vec())).collect();
@@ -130,7 +130,7 @@ async fn oldest(version: EtcdVersion) {
     let third = term(&three).await;
     assert_eq!(holder(&two).await, me("three"));
 
-    // Without space: renewals, takeovers and ends go on; what is new is refused.
+    // Without space: renewals, takeovers and releases still work; new candidates are refused.
     exhaust_quota(&cluster, 4 * MIB).await.unwrap();
     assert_eq!(term(&three).await, third);
     assert!(three.write_note(third, "under NOSPACE").await.is_err());
@@ -152,7 +152,10 @@ async fn oldest(version: EtcdVersion) {
         .unwrap();
         since.elapsed()
     };
-    eprintln!("etcd {version}: taken over {:.1} s after the holder was last seen", waited.as_secs_f64());
+    eprintln!(
+        "etcd {version}: another replica held the lock {:.1} s after the holder was last seen",
+        waited.as_secs_f64()
+    );
     assert!(waited + Duration::from_secs(2) >= TTL && waited < TTL * 2, "{waited:?}");
     let next = row.remove(0);
     assert!(term(&next).await > third || holder(&next).await == me("two"));
@@ -191,7 +194,7 @@ pub(crate) async fn kubeconfig(api: &KubeApiserver, dir: &Path) -> PathBuf {
     api.kubeconfig(dir.join("kubeconfig"), &token).unwrap()
 }
 
-/// What the README says that the account needs, and no more.
+/// The permissions that the README says the account needs, and no more.
 pub(crate) async fn grant_leases(api: &KubeApiserver) {
     let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}");
     let role = json!({
@@ -255,7 +258,7 @@ async fn a_lease_of_kubernetes_is_held_by_one_given_up_and_taken_over() {
     // The dead one's: as long as it is seen without a change.
     drop(two);
     let waited = taken_over(one.as_ref()).await;
-    eprintln!("the Lease is taken over {:.1} s after its holder was last seen", waited.as_secs_f64());
+    eprintln!("another replica held the Lease {:.1} s after its holder was last seen", waited.as_secs_f64());
     assert!(waited + Duration::from_secs(1) >= TTL && waited < TTL * 2, "{waited:?}");
     assert!(term(one.as_ref()).await > second);
 }

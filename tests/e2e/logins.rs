@@ -1,4 +1,4 @@
-//! Logins: dropped and made anew when etcd no longer knows them, left alone when it rejects them.
+//! Logins: repeated when etcd no longer knows the token, not repeated when etcd rejects them.
 
 use std::{fs, path::Path};
 
@@ -74,7 +74,7 @@ async fn a_change_of_users_costs_a_new_login_and_no_call() {
     }
 }
 
-/// How often somebody tried to log in, by the member's own count.
+/// How often a client tried to log in, by the member's own count.
 async fn tries(rig: &Rig) -> u64 {
     let labels = [("grpc_method", "Authenticate")];
     rig.cluster.metrics(0).await.unwrap().count("grpc_server_started_total", &labels).unwrap_or(0)

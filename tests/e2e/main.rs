@@ -1,5 +1,5 @@
-//! defragd as its users run it, on real etcd, Prometheus and Alertmanager. What happened is judged by what
-//! the servers themselves say, never by defragd's word alone.
+//! defragd as its users run it, on real etcd, Prometheus and Alertmanager. The tests judge by what the servers
+//! themselves report, never by defragd's output alone.
 //!
 //! Needs the tools that `tests/testkit/tools` installs; `make test` does both.
 

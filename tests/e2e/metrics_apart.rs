@@ -105,8 +105,8 @@ async fn a_quota_that_the_member_reports_counts_more_than_that_of_the_configurat
     let spec = EtcdSpec::new(EtcdVersion::V3_5).quota_bytes(QUOTA).http_apart("http");
     let rig = Rig::with(spec).await;
     let file = config(&rig, "wrong", &format!("{}\n    quota: 8GiB", metrics(&rig, "http")));
-    let told = member(&file).await;
-    assert_eq!(told["db_quota_bytes"], QUOTA, "{told}");
+    let reported = member(&file).await;
+    assert_eq!(reported["db_quota_bytes"], QUOTA, "{reported}");
     let defragd = serve(&rig, &file, "wrong").await;
     defragd.metrics().await.unwrap();
     defragd.metrics().await.unwrap();
@@ -121,12 +121,12 @@ async fn no_client_certificate_is_shown_to_pages_unless_it_is_configured_for_the
     let port = url.rsplit(':').next().unwrap();
     // "{member}" is `etcd-1` and so on, which is no name here: no page, and an error that says so.
     let file = config(&rig, "nowhere", &format!("metrics: {{url: 'http://{{member}}.invalid:{port}'}}"));
-    let told = member(&file).await;
-    let error = told["metrics_page_error"].as_str().unwrap();
+    let reported = member(&file).await;
+    let error = reported["metrics_page_error"].as_str().unwrap();
     assert!(error.contains("etcd-2.invalid"), "{error}");
     let file = config(&rig, "bare", &format!("metrics: {{url: 'https://{{host}}:{port}'}}"));
-    let told = member(&file).await;
-    let error = told["metrics_page_error"].as_str().unwrap().to_lowercase();
+    let reported = member(&file).await;
+    let error = reported["metrics_page_error"].as_str().unwrap().to_lowercase();
     assert!(error.contains("certificate"), "etcd asks for a client certificate there: {error}");
 }
 
@@ -135,10 +135,10 @@ async fn the_page_of_another_member_is_not_believed() {
     let rig = Rig::new(EtcdVersion::V3_5).await;
     // One host and one port: it is the first member's page, whichever member is meant.
     let file = config(&rig, "same", &metrics(&rig, "https"));
-    let told = member(&file).await;
-    let (error, first) = (told["metrics_page_error"].as_str().unwrap(), rig.cluster.status(0).await.unwrap().id);
+    let reported = member(&file).await;
+    let (error, first) = (reported["metrics_page_error"].as_str().unwrap(), rig.cluster.status(0).await.unwrap().id);
     assert!(error.contains(&format!("is the page of member {first:x}")), "{error}");
-    assert_eq!((&told["db_quota_bytes"], &told["open_snapshots"]), (&Value::Null, &Value::Null), "{told}");
+    assert_eq!((&reported["db_quota_bytes"], &reported["open_snapshots"]), (&Value::Null, &Value::Null), "{reported}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,7 +211,7 @@ async fn a_module_dials_pages_of_allowed_hosts_only() {
     assert_eq!((quotas("good").await, quotas("bad").await), (3, 0));
 }
 
-/// The alarm stays, for the quota is not known, and the log says what to set.
+/// The alarm stays armed because the quota is not known, and the log says what to set.
 async fn stays_armed(rig: &Rig, file: &Path) {
     let defragd = serve(rig, file, "without").await;
     defragd.metrics().await.unwrap();
@@ -284,11 +284,11 @@ async fn command(rig: &Rig, name: &str, file: &Path) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What `defragd status` says of the second member.
+/// What `defragd status` shows of the second member.
 async fn member(file: &Path) -> Value {
     let args = ["status".to_owned(), format!("--config={}", file.display()), "--output=json".to_owned()];
     let output = tokio::process::Command::new(binary()).args(args).kill_on_drop(true).output().await.unwrap();
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let members = told["clusters"][0]["members"].as_array().unwrap();
+    let reported: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let members = reported["clusters"][0]["members"].as_array().unwrap();
     members.iter().find(|member| member["member"] == "etcd-2").unwrap().clone()
 }

@@ -1,5 +1,4 @@
-//! A quota that is used up: the cluster is made to take writes again without a hand. With CORRUPT armed,
-//! nothing at all is done.
+//! A quota that is used up: the cluster accepts writes again without an operator. With CORRUPT armed, nothing is done.
 
 use testkit::{EtcdSpec, EtcdVersion, exhaust_quota, exhaust_quota_with_stale_sizes, until};
 

@@ -1,4 +1,4 @@
-//! Members whose certificate is its own authority, as `--auto-tls` makes it; and commands without verification.
+//! Members with self-signed certificates, as `--auto-tls` makes them; and commands without verification.
 
 use std::path::{Path, PathBuf};
 

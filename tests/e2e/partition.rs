@@ -1,5 +1,5 @@
-//! A member on another machine (a network namespace) whose cables are pulled: the one to the other members,
-//! which leaves a `Status` that answers as if nothing were wrong, or both.
+//! A member on another machine (a network namespace) whose cables are pulled: only the one to the other members,
+//! after which `Status` answers as if nothing were wrong, or both.
 
 use testkit::{Cable, DefragWatch, EtcdSpec, EtcdVersion, Island, Transport, Writer, is_inside};
 
@@ -69,7 +69,7 @@ async fn inside_all_cut_in_the_run() {
         return;
     }
     let (rig, island) = rig_with_island(faults::newest()).await;
-    // As the leader it is the last, so the cut comes before its turn, with an election on top.
+    // As the leader it is last, so the cut comes before its turn, and causes an election.
     rig.cluster.move_leader(FAR).await.unwrap();
     let watch = DefragWatch::start(&rig.cluster).unwrap();
     let writer = Writer::start(&rig.cluster).await.unwrap();

@@ -1,9 +1,8 @@
 //! The gate `kubernetes_pods` on a real kube-apiserver (1.35) with real RBAC, tokens, paging and etcd.
 //!
-//! To build one, cold, took 7 minutes on two busy cores (400 s of processor time, 2 GiB of build cache, a binary
-//! of 98 MiB), so it is not among the tools that `make test` installs by itself: without it these tests say
-//! SKIPPED. `make tools-kube` builds it, if Go is there. What runs everywhere is
-//! `src/adapters/gates/kubernetes/tests`, against a server that speaks the same protocol.
+//! A cold build takes 7 minutes on two busy cores (400 s of processor time, 2 GiB of build cache, a binary of
+//! 98 MiB), so `make test` does not install it: without it these tests say SKIPPED. `make tools-kube` builds it, if Go is
+//! there. `src/adapters/gates/kubernetes/tests` run everywhere, against a server that speaks the same protocol.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// Nothing, and a line that says so, where there is no kube-apiserver.
+    /// `None`, and a line that says so, if there is no kube-apiserver.
     async fn start() -> Option<Self> {
         let tools = Tools::find().unwrap();
         if tools.kube_apiserver().is_none() {

@@ -1,4 +1,4 @@
-//! `/probe`: clusters that no file names, on real etcd and by real Prometheus.
+//! `/probe`: clusters that are not configured, on real etcd and scraped by a real Prometheus.
 
 use std::{path::Path, process::Stdio, time::Duration};
 

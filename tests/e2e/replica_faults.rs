@@ -1,6 +1,6 @@
 //! Two and three replicas, each on a machine of its own (a network namespace), that are killed, stopped past the
-//! lock's TTL and cut off at random moments of runs: never two members of the cluster at once, by the servers' own
-//! word; every accepted request ends once; in the end the cluster is defragmented.
+//! lock's TTL and cut off at random moments of runs: never two members of the cluster at once, according to the servers;
+//! every accepted request ends once; in the end the cluster is defragmented.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -37,10 +37,10 @@ async fn soak_many_kills_pauses_and_partitions_of_replicas_lose_and_double_nothi
 async fn inside_a_few_faults() {
     if is_inside() {
         let worlds = [(2, EtcdVersion::V3_5, false), (3, EtcdVersion::V3_5, false), (3, EtcdVersion::V3_5, true)];
-        let mut told = 0;
-        // A run that is over before its turn comes leaves nothing to strike: then there is another round.
-        while told < FEW {
-            told += all_of(&worlds, 1, true).await.len();
+        let mut reports = 0;
+        // A run that ends before the fault's moment leaves nothing to hit: then there is another round.
+        while reports < FEW {
+            reports += all_of(&worlds, 1, true).await.len();
         }
     }
 }
@@ -58,8 +58,9 @@ async fn inside_many_faults() {
         (2, faults::newest(), false),
         (2, EtcdVersion::V3_5, true),
     ];
-    let told = all_of(&worlds, MANY, false).await;
-    let in_runs = |kinds: &[Kind]| told.iter().filter(|fault| fault.in_a_run() && kinds.contains(&fault.kind)).count();
+    let reports = all_of(&worlds, MANY, false).await;
+    let in_runs =
+        |kinds: &[Kind]| reports.iter().filter(|fault| fault.in_a_run() && kinds.contains(&fault.kind)).count();
     let (killed, in_order) = (in_runs(&[Kind::Kill, Kind::KillAndLose]), in_runs(&[Kind::Terminate]));
     assert!(killed >= 100 && in_order >= 100, "in runs: {killed} killed, {in_order} ended in order");
 }
@@ -73,20 +74,24 @@ async fn all_of(worlds: &[(usize, EtcdVersion, bool)], faults: u32, short: bool)
         let plan = Worlds { number, replicas, version, without_space, faults, short, seed: seed + u64::from(number) };
         running.spawn(async move { World::create(plan).await.run().await });
     }
-    let mut told = Vec::new();
+    let mut reports = Vec::new();
     while let Some(of_one) = running.join_next().await {
-        told.extend(of_one.unwrap());
+        reports.extend(of_one.unwrap());
     }
-    summary(&told);
-    told
+    summary(&reports);
+    reports
 }
 
-fn summary(told: &[FaultReport]) {
+fn summary(reports: &[FaultReport]) {
     let mut kinds = BTreeMap::<_, u32>::new();
-    for fault in told {
+    for fault in reports {
         *kinds.entry((fault.kind.label(), fault.moment, fault.of_holder)).or_default() += 1;
     }
-    eprintln!("{} faults, {} of them in a run:", told.len(), told.iter().filter(|fault| fault.in_a_run()).count());
+    eprintln!(
+        "{} faults, {} of them in a run:",
+        reports.len(),
+        reports.iter().filter(|fault| fault.in_a_run()).count()
+    );
     for ((kind, moment, of_holder), count) in kinds {
         eprintln!("  {count:3} × {kind}, {moment}, of {}", if of_holder { "the holder" } else { "a follower" });
     }
@@ -98,7 +103,7 @@ fn summary(told: &[FaultReport]) {
         }
     };
     let short = |fault: &&FaultReport| fault.lasted > crate::replica_world::TTL;
-    spread("from the fault to another's lock", told.iter().filter(short).filter_map(|fault| fault.taken).collect());
-    spread("from the fault to another's first plan", told.iter().filter_map(|fault| fault.planned).collect());
-    spread("from the fault to another's first Defragment", told.iter().filter_map(|fault| fault.acted).collect());
+    spread("from the fault to another's lock", reports.iter().filter(short).filter_map(|fault| fault.taken).collect());
+    spread("from the fault to another's first plan", reports.iter().filter_map(|fault| fault.planned).collect());
+    spread("from the fault to another's first Defragment", reports.iter().filter_map(|fault| fault.acted).collect());
 }

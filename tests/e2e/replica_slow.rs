@@ -1,5 +1,5 @@
 //! Two replicas, and a defrag of etcd's leader that outlasts the lock's TTL: the lock may be kept or lost over it,
-//! but nobody starts another member meanwhile, and whoever holds it then goes on.
+//! but no replica starts another member meanwhile, and the next holder continues the run.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ async fn outlasts(fate: Holder) {
     }
     let ended = two.ended(second).await;
     eprintln!("the lock was lost: {lost}; the request at the follower: {ended}");
-    // It waited for the defrag as long as for any recovery (20 s here), and then said so.
+    // It waited for the defrag as long as for any recovery (20 s here), and then logged that.
     let waited = ended["outcome"] == "refused" && ended["reason"]["code"] == "defrag_in_flight";
     assert!(waited || is_served(&ended), "{ended}");
     let again = two.ended(two.post(2).await).await;

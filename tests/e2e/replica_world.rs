@@ -125,7 +125,7 @@ pub(crate) struct World {
     posted: u32,
     /// Promises that went with their journals.
     lost: usize,
-    told: Vec<FaultReport>,
+    reports: Vec<FaultReport>,
 }
 
 impl World {
@@ -141,7 +141,7 @@ impl World {
         let replica = |index| Replica { index, defragd: None, promised: BTreeSet::new(), aside: Vec::new() };
         let replicas = (0..plan.replicas).map(replica).collect();
         let random = plan.seed;
-        let mut world = Self { plan, rig, lan, replicas, watch, random, posted: 0, lost: 0, told: Vec::new() };
+        let mut world = Self { plan, rig, lan, replicas, watch, random, posted: 0, lost: 0, reports: Vec::new() };
         for index in 0..world.replicas.len() {
             world.start(index).await;
         }
@@ -151,11 +151,11 @@ impl World {
     /// To the end, with everything checked. Gives what was done.
     pub(crate) async fn run(mut self) -> Vec<FaultReport> {
         for round in 1.. {
-            assert!(round < self.plan.faults * 4, "too few of {round} rounds hit a run: {:?}", self.told);
+            assert!(round < self.plan.faults * 4, "too few of {round} rounds hit a run: {:?}", self.reports);
             self.all_stand().await;
             self.round().await;
-            eprintln!("{}: {} faults after {round} rounds", self.label(), self.told.len());
-            let in_runs = self.told.iter().filter(|fault| fault.in_a_run()).count();
+            eprintln!("{}: {} faults after {round} rounds", self.label(), self.reports.len());
+            let in_runs = self.reports.iter().filter(|fault| fault.in_a_run()).count();
             if self.plan.short || in_runs >= usize::try_from(self.plan.faults).unwrap() {
                 break;
             }
@@ -170,7 +170,7 @@ impl World {
             self.rig.fragment().await;
         }
         let held = HeldDefrags::start_for(&self.rig.cluster, HELD).await.unwrap();
-        // Without space a replica whose candidacy is gone cannot stand anew: one must be left that does.
+        // Without space a replica that lost its candidacy cannot become a candidate again: one candidate must remain.
         let most = if self.plan.without_space { self.plan.replicas as u64 - 1 } else { 3 };
         for turn in 0..most {
             let victim = self.victim(turn).await;
@@ -188,7 +188,7 @@ impl World {
         assert_eq!(self.rig.cluster.alarms().await.unwrap(), [], "{}", self.label());
     }
 
-    /// Mostly the holder. In a short one only first: what comes after it happens while the next one keeps still.
+    /// Mostly the holder. In a short test only at first: later faults happen while the next holder settles.
     async fn victim(&mut self, turn: u64) -> usize {
         let holder = self.holder().await;
         let random = usize::try_from(self.dice(self.plan.replicas as u64)).unwrap();
@@ -215,7 +215,7 @@ impl World {
             (false, false) => "before the holder began",
         };
         let kind = match self.dice(11) {
-            // In each `cargo test`: without space, the holder gone in the run, the run gone on with by another.
+            // In each `cargo test`: without space, the holder dies in the run, another replica resumes it.
             _ if self.plan.short && self.plan.without_space && turn == 0 => Kind::Kill,
             0 | 1 => Kind::Kill,
             2 => Kind::KillAndLose,
@@ -233,7 +233,7 @@ impl World {
         eprintln!("{}: replica {victim} (holder {holder:?}) {} {moment} for {lasted:?}", self.label(), kind.label());
         let at = Timestamp::now();
         self.begin(victim, kind).await;
-        self.told.push(FaultReport {
+        self.reports.push(FaultReport {
             kind,
             moment,
             of_holder: holder == Some(victim),
@@ -313,7 +313,7 @@ impl World {
         self.replicas[index].defragd = Some(started.unwrap());
     }
 
-    /// Waits until a run is under way, if one comes, and then a bit: half the time until a member is in the middle
+    /// Waits until a run is under way, if one starts, and then a bit longer: half the time until a member is in the middle
     /// of a defrag.
     async fn wait_for_a_moment(&mut self) {
         let end = Instant::now() + Duration::from_secs(75);
@@ -396,7 +396,7 @@ impl World {
         open
     }
 
-    /// Every replica stands for the lock and knows who holds it.
+    /// Every replica is a candidate for the lock and knows the holder.
     async fn all_stand(&self) {
         for replica in &self.replicas {
             until(&format!("{} to stand for the lock", replica.name()), MINUTE, || async {
@@ -436,7 +436,7 @@ impl World {
         }
     }
 
-    /// What the servers, the journals and the logs say in the end.
+    /// The final state according to the servers, the journals and the logs.
     async fn judge(mut self) -> Vec<FaultReport> {
         for replica in &self.replicas {
             replica.defragd.as_ref().unwrap().terminate(MINUTE).await.unwrap();
@@ -476,7 +476,7 @@ impl World {
             self.lost,
             logs.iter().map(|log| log.started).collect::<Vec<_>>(),
         );
-        self.told
+        self.reports
     }
 
     /// By the members' logs, which no polling can miss.
@@ -493,8 +493,8 @@ impl World {
     fn measure(&mut self) {
         let logs: Vec<_> =
             (0..self.replicas.len()).map(|index| std::fs::read_to_string(self.log(index)).unwrap()).collect();
-        let ends: Vec<_> = self.told.iter().skip(1).map(|next| next.at).chain([Timestamp::MAX]).collect();
-        for (fault, next) in self.told.iter_mut().zip(ends).filter(|(fault, _)| fault.of_holder) {
+        let ends: Vec<_> = self.reports.iter().skip(1).map(|next| next.at).chain([Timestamp::MAX]).collect();
+        for (fault, next) in self.reports.iter_mut().zip(ends).filter(|(fault, _)| fault.of_holder) {
             let since = |at: Timestamp| at.duration_since(fault.at).as_secs_f64();
             let others = logs.iter().enumerate().filter(|(index, _)| *index != fault.victim);
             let first = |log: &str, from: Timestamp, says: &str| {

@@ -1,4 +1,4 @@
-//! Two real defragd on one real etcd, with the lock in that etcd: one acts, whoever is asked.
+//! Two real defragd on one real etcd, with the lock in that etcd: one acts, whichever gets the request.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
 
 /// The least that the configuration allows.
 pub(crate) const TTL: Duration = Duration::from_secs(10);
-/// A run begins half a minute after its replica took the lock over, and takes some seconds.
+/// A run begins half a minute after its replica has got the lock, and takes some seconds.
 const LONG: Duration = Duration::from_mins(3);
 
 pub(crate) struct Replica {
@@ -128,18 +128,22 @@ async fn an_alert_at_the_follower_is_a_run_of_the_holder_and_a_killed_holder_is_
     assert_eq!(received(&rig.cluster), [1, 1, 1]);
     rig.assert_tight().await;
 
-    // An order at the follower is the holder's.
+    // A command at a candidate is forwarded to the holder.
     let pause = json!({"by": "ann", "reason": "upgrade"}).to_string();
     let answer = two.defragd.post("/api/v1/clusters/demo/pause", pause, Some(TOKEN)).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.body);
     let paused = one.defragd.json("/api/v1/clusters").await.unwrap()["clusters"][0]["paused"].clone();
     assert_eq!(paused["by"], "ann", "{paused}");
 
-    // Without warning. How soon the other takes over, `app/lock_tests.rs` holds in virtual time.
+    // Without warning. `app/lock_tests.rs` tests in virtual time how soon the other takes over.
     one.defragd.kill().await.unwrap();
     let died = Instant::now();
     two.holds().await;
-    eprintln!("taken over {:.1} s after kill -9, with a TTL of {} s", died.elapsed().as_secs_f64(), TTL.as_secs());
+    eprintln!(
+        "another replica held the lock {:.1} s after kill -9, with a TTL of {} s",
+        died.elapsed().as_secs_f64(),
+        TTL.as_secs()
+    );
     assert_eq!(watch.stop().await.max_in_flight(), 1);
 }
 
@@ -152,7 +156,7 @@ async fn an_orderly_end_hands_the_lock_over_at_once() {
     one.holds().await;
     let two = Replica::start_with_ttl(&rig, "two", ttl).await;
     two.follows("one").await;
-    // A person's own command stands like any replica.
+    // An operator's command is a candidate like any replica.
     let run =
         rig.command("run", &["--lock.kind=etcd", "--lock.ttl=10s", "--lock.name=cli", "--cluster-name=demo"]).await;
     let said = String::from_utf8_lossy(&run.stdout);
@@ -164,7 +168,7 @@ async fn an_orderly_end_hands_the_lock_over_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_space_a_follower_still_takes_over_and_cures_the_cluster() {
+async fn without_space_a_candidate_still_takes_over_and_recovers_the_cluster() {
     let rig = Rig::with(EtcdSpec::new(newest()).quota_bytes(48 * MIB)).await;
     let one = Replica::start(&rig, "one").await;
     one.holds().await;
@@ -181,7 +185,7 @@ async fn without_space_a_follower_still_takes_over_and_cures_the_cluster() {
     assert_eq!(ended["outcome"], "succeeded", "{ended}");
     assert_eq!(received(&rig.cluster), [1, 1, 1]);
     assert!(rig.cluster.alarms().await.unwrap().is_empty());
-    // The dead one comes back as a follower.
+    // The dead replica comes back as a candidate.
     let one = Replica::start(&rig, "one").await;
     one.follows("two").await;
 }

@@ -110,7 +110,7 @@ fn history(end: i64) -> SyntheticHistory {
         let mine = move |day: f64| in_use(day) - less;
         past.member("busy", (name, life), &gap, [&mine, &move |day| file(mine(day), day), &doubled]);
     }
-    // A compaction after months takes half of it away; what it grows by stays.
+    // A compaction after months removes half of it; the growth rate stays.
     let compacted = |day: f64| 1_500.0 + 30.0 * day + breath(day) - if day > 26.0 { 1_000.0 } else { 0.0 };
     past.member("compacted", ("a", 0.0..=35.0), &never, [&compacted, &|day| file(compacted(day), day), &|_| 8_192.0]);
     let flat = |day: f64| 900.0 + breath(day);

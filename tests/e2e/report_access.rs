@@ -1,6 +1,6 @@
-//! How `defragd report` gets at its Prometheus: TLS, password, token; and what it says when it does not.
+//! How `defragd report` reaches its Prometheus: TLS, password, token; and its messages if it cannot.
 //!
-//! Prometheus itself knows no bearer tokens, so these are asked for by a site in front of one, which the test plays.
+//! Prometheus itself has no bearer tokens, so a proxy in front of it, played by the test, requires one.
 
 use std::{
     path::{Path, PathBuf},
@@ -94,7 +94,7 @@ async fn a_prometheus_with_mutual_tls_and_a_password_is_read_and_what_is_wrong_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_shown_and_a_long_answer_is_told_of_while_it_comes() {
+async fn a_token_is_sent_and_progress_is_shown_during_a_long_answer() {
     let dir = tempfile::tempdir().unwrap();
     let end = Timestamp::now().as_second();
     let answer = move |head: &str| {
@@ -122,7 +122,7 @@ async fn a_token_is_shown_and_a_long_answer_is_told_of_while_it_comes() {
     assert!(told.contains("of 25 Prometheus queries done"), "{told}");
     assert!(!String::from_utf8_lossy(&output.stdout).contains("Prometheus queries done"), "the report is the report");
 
-    // A page for people, as of a Grafana or a login.
+    // An HTML page, such as Grafana's or a login form.
     site.turn(|_| Answer::new(200, "<html>Welcome</html>"));
     let output = desk.report(&desk.url, &[ca], &[]).await;
     assert!(said(&output).contains("address of a Prometheus"), "{}", said(&output));

@@ -1,4 +1,4 @@
-//! What most tests start from: a fragmented cluster and a defragd that looks after it.
+//! What most tests start from: a fragmented cluster and a defragd that watches it.
 
 use std::{
     path::{Path, PathBuf},
@@ -148,14 +148,14 @@ pub(crate) fn members_of(run: &Value) -> Vec<String> {
     run["members"].as_array().unwrap().iter().map(|member| member["member"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The member that was defragmented first in run 1, by the servers' own metrics.
+/// The member that was defragmented first in run 1, by the servers' own logs.
 pub(crate) async fn first_defragmented(watch: &DefragWatch, defragd: &Defragd) -> usize {
     let first = || watch.timeline().order().first().copied();
     until("the first member to be defragmented", MINUTE, || async {
         let run = defragd.json("/api/v1/runs/1").await?;
         match first() {
             Some(member) => Ok(Some(member)),
-            // What the servers say is seen a little later than what they did.
+            // The servers' logs are seen a little later than their actions.
             None if run["outcome"].is_string() && run["members"].as_array().is_none_or(Vec::is_empty) => {
                 eprintln!("it ended before: {run}");
                 Ok(None)

@@ -1,4 +1,4 @@
-//! The main job: Prometheus scrapes, the shipped alert fires, Alertmanager posts, the cluster is rolled.
+//! The main job: Prometheus scrapes, the shipped alert fires, Alertmanager posts, the cluster is defragmented.
 
 use std::{path::Path, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Certificates, keys, authorities and passwords that change while defragd serves: taken up without a restart if they
-//! are whole, and never at the cost of a Defragment that is out.
+//! Certificates, keys, authorities and passwords that change while defragd serves: loaded without a restart if they
+//! are complete, and never at the cost of a Defragment under way.
 
 use std::{
     fs,
@@ -82,21 +82,21 @@ async fn a_certificate_that_is_renewed_is_taken_and_a_broken_pair_is_not() {
     mount.publish(pki.ca(), &Identity { cert: other.cert.clone(), key: pki.client().key.clone() });
     becomes(&defragd, GOOD, 0.0).await;
     let metrics = defragd.metrics().await.unwrap();
-    assert_eq!(metrics.value("defragd_member_up", &[("etcd_cluster", "demo")]), Some(1.0), "the old one goes on");
+    assert_eq!(metrics.value("defragd_member_up", &[("etcd_cluster", "demo")]), Some(1.0), "the old one stays in use");
     tokio::time::sleep(std::time::Duration::from_secs(11)).await;
     let log = defragd.log().unwrap();
     assert_eq!(log.matches("the changed credentials are invalid").count(), 1, "{log}");
     assert!(log.contains("do not belong together"), "{log}");
 
-    // One that the server no longer takes: that new connections are made with it shows that it is in use.
+    // One that the server no longer accepts: a new connection made with it shows that it is in use.
     mount.publish(pki.ca(), &pki.expired_client().unwrap());
     becomes(&defragd, "defragd_cluster_up", 0.0).await;
     becomes(&defragd, GOOD, 1.0).await;
     // Not at every look: the server's reset may overtake its own alert.
     until("the reason", MINUTE, || async {
         let reason = [("etcd_cluster", "demo"), ("reason", "tls")];
-        let told = defragd.metrics().await?.value("defragd_cluster_error", &reason);
-        anyhow::ensure!(told == Some(1.0), "{}", defragd.log()?);
+        let reported = defragd.metrics().await?.value("defragd_cluster_error", &reason);
+        anyhow::ensure!(reported == Some(1.0), "{}", defragd.log()?);
         Ok(())
     })
     .await

@@ -1,6 +1,6 @@
-//! The runbook of the README, a test for each row, on real etcd, real TLS sites and, where it is built
-//! (`make tools-kube`), a real kube-apiserver that lives on the very etcd that is defragmented. Without one, P1 and
-//! P6 say SKIPPED; then P7 stands for the sites and `gates_run.rs` for pods, from a stand-in's list.
+//! The runbook of the README, a test for each row, on real etcd, real TLS servers and, if it is built
+//! (`make tools-kube`), a real kube-apiserver on the very etcd that is defragmented. Without it, P1 and P6 say
+//! SKIPPED; P7 then covers the servers, and `gates_run.rs` covers pods, with a simulated list.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     site::{Answer, Site, shrunk},
 };
 
-/// A fragmented cluster with a kube-apiserver on it; nothing, and a line that says so, where there is none.
+/// A fragmented cluster with a kube-apiserver on it; `None`, and a line that says so, if there is no kube-apiserver.
 async fn kubernetes() -> Option<(Rig, KubeApiserver, String)> {
     if testkit::Tools::find().unwrap().kube_apiserver().is_none() {
         eprintln!("SKIPPED: no kube-apiserver here; `make tools-kube` builds one");
@@ -109,7 +109,7 @@ async fn p2_all_members_are_found_over_mutual_tls_from_any_one_of_them() {
         let by_file = rig.with_file(&file, &["status", "-o", "json"]).await;
         assert_eq!(ids(&json_of(&by_file)), real);
 
-        // The shell of somebody who was about to type etcdctl.
+        // An operator's shell, with etcdctl's variables.
         let mut command = tokio::process::Command::new(binary());
         command.args(["status", "-o", "json"]).env("ETCDCTL_ENDPOINTS", &endpoint).env("ETCDCTL_CACERT", pki.ca());
         let without = command.output().await.unwrap();

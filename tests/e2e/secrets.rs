@@ -1,5 +1,5 @@
-//! Canaries in every place of a configuration that holds a secret, shown to a site that says back whatever it was
-//! told, in runs whose gates pass and whose gates fail: none comes out of defragd anywhere.
+//! Canaries in every place of a configuration that holds a secret, sent to a server that repeats whatever it
+//! receives, in runs whose gates pass and whose gates fail: none appears anywhere in defragd's output.
 
 use std::{
     fs,
@@ -33,14 +33,14 @@ const BASIC: &str = r#"canary"of\basic+auth/66e1"#;
 /// What is sent of it: `defragd:` and the password, in base64.
 const BASIC_SENT: &str = "ZGVmcmFnZDpjYW5hcnkib2ZcYmFzaWMrYXV0aC82NmUx";
 
-/// Says back what it was told: with `bad`, in every way in which a server refuses, else in those in which it agrees.
+/// Repeats what it received: with `bad`, in every way in which a server can refuse, otherwise in a good answer.
 fn echo(head: &str, bad: bool) -> Answer {
     let path = head.split(' ').nth(1).unwrap_or_default();
-    let told = |name: &str| {
+    let received = |name: &str| {
         let of = |line: &str| line.to_lowercase().starts_with(name).then(|| line[name.len()..].trim().to_owned());
         head.lines().find_map(of).unwrap_or_default()
     };
-    let authorization = told("authorization:");
+    let authorization = received("authorization:");
     let json = |status: u16, body: &Value| Answer {
         headers: "Content-Type: application/json\r\n".to_owned(),
         ..Answer::new(status, body.to_string())
@@ -54,12 +54,12 @@ fn echo(head: &str, bad: bool) -> Answer {
                 "reason": "Forbidden", "message": format!("forbidden: {authorization} may not: {head}")}),
         ),
         ("/api/v1/query", false) => {
-            let metric = json!({"__name__": "up", "told": authorization});
+            let metric = json!({"__name__": "up", "received": authorization});
             let result = json!([{"metric": metric, "value": [1, "1"]}]);
             json(200, &json!({"status": "success", "data": {"resultType": "vector", "result": result}}))
         }
         ("/api/v1/query", true) => {
-            let metric = json!({"__name__": "up", "told": authorization});
+            let metric = json!({"__name__": "up", "received": authorization});
             let result = json!([{"metric": metric, "value": [1, "-1"]}]);
             json(200, &json!({"status": "success", "data": {"resultType": "vector", "result": result}}))
         }
@@ -71,7 +71,7 @@ fn echo(head: &str, bad: bool) -> Answer {
         ("/api/v2/alerts", true) => json(
             200,
             &json!([{"fingerprint": "f", "startsAt": "2026-11-24T00:00:00Z", "status": {"state": "active"},
-                "labels": {"alertname": format!("told-{authorization}"), "severity": "critical"}}]),
+                "labels": {"alertname": format!("received-{authorization}"), "severity": "critical"}}]),
         ),
         ("/denied/api/v2/alerts", true) => json(400, &json!(format!("bad filter: {head}"))),
         ("/away", _) => {
@@ -180,7 +180,7 @@ impl Planted {
         Defragd::start(&self.binary, &args, &self.rig.path(&format!("{log}.log"))).await.unwrap()
     }
 
-    /// Asks a server for everything that it has to say.
+    /// Requests everything that a server can show.
     async fn ask(&mut self, defragd: &Defragd) {
         for path in [
             "/",
@@ -207,7 +207,7 @@ impl Planted {
         self.heard.push(("the log".to_owned(), defragd.log().unwrap()));
     }
 
-    /// Every command that looks at the cluster, the gates or the journal.
+    /// Every command that reads the cluster, the gates or the journal.
     async fn command(&mut self) {
         let dir = format!("--data-dir={}", self.rig.path("journal").display());
         for command in [
@@ -249,14 +249,15 @@ impl Planted {
         }
     }
 
-    /// The proof that the canaries were where they could have come out.
+    /// Proves that the canaries were in places from which they could have leaked.
     fn assert_all_were_sent(&self) {
         let asked = self.site.asked().join("\n");
         for canary in [ALERTMANAGER, BEARER, HEADER, KUBERNETES, BASIC_SENT, "client-certificate: shown"] {
             assert!(asked.contains(canary), "{canary} was never sent");
         }
         let all: String = self.heard.iter().map(|(_, text)| text.as_str()).collect();
-        for masked in ["authorization: Bearer ***", "authorization: Basic ***", "x-api-key: ***", "told-Basic ***"] {
+        for masked in ["authorization: Bearer ***", "authorization: Basic ***", "x-api-key: ***", "received-Basic ***"]
+        {
             assert!(all.contains(masked), "nothing was said back: {masked:?} is nowhere");
         }
     }
@@ -296,7 +297,7 @@ async fn no_secret_comes_out_of_runs_whose_gates_pass_and_fail() {
     let done = planted.rig.with_file(&planted.config, &["run"]).await;
     planted.heard.push(("run".to_owned(), said(&done)));
 
-    // An etcd that does not take the password.
+    // An etcd that rejects the password.
     fs::write(planted.rig.path("password"), WRONG_ETCD).unwrap();
     let wrong = planted.rig.with_file(&planted.config, &["status"]).await;
     assert!(said(&wrong).contains("authentication failed"), "{}", said(&wrong));

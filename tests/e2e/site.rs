@@ -24,7 +24,7 @@ use crate::rig::MIB;
 /// More than any head that we send.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
-/// What the site says to a request.
+/// The server's response to a request.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Further lines, each with its line end.

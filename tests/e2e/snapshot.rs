@@ -1,4 +1,4 @@
-//! Members that send a snapshot: a defragmentation could not end before it, and the member would serve nobody.
+//! Members that send a snapshot: a defragmentation could not end before it, and the member would serve no client.
 
 use testkit::{EtcdVersion, OpenSnapshot, overwrite, until};
 
@@ -76,7 +76,7 @@ async fn pages_that_a_snapshot_holds_count_as_in_use_until_it_ends() {
         }
     };
     let snapshot = OpenSnapshot::of(&rig.cluster, follower).await.unwrap();
-    // All that is live is written anew: the compaction frees the pages that the snapshot reads.
+    // All live data is written again: the compaction frees the pages that the snapshot reads.
     overwrite(&rig.cluster, MIB, 8 * MIB).await.unwrap();
     let mut client = rig.cluster.client(leader).await.unwrap();
     let revision = client.put("last", "", None).await.unwrap().header().unwrap().revision();

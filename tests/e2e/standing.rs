@@ -1,5 +1,4 @@
 //! A request stands until its work is done, whatever ends a run before: no alert is sent a second time in these tests.
-//! The rows are those of the issue that asked for it.
 
 use std::time::Duration;
 
@@ -17,14 +16,14 @@ use crate::{
 
 /// Small, so that it is used up soon.
 const QUOTA: u64 = 48 * MIB;
-/// A run begins half a minute after its replica took the lock over, and takes some seconds.
+/// A run begins half a minute after its replica has got the lock, and takes some seconds.
 const LONG: Duration = Duration::from_mins(3);
 
 async fn summary(defragd: &Defragd) -> anyhow::Result<Value> {
     Ok(defragd.json("/api/v1/clusters").await?["clusters"][0].clone())
 }
 
-/// The request waits, and says for this.
+/// The request waits, and shows this reason.
 async fn waits_for(defragd: &Defragd, code: &str) -> Value {
     until(&format!("the request to wait for {code}"), MINUTE, || async {
         let cluster = summary(defragd).await?;
@@ -49,7 +48,7 @@ async fn post(defragd: &Defragd, alert: &Value) -> Value {
     answer["alerts"][0].clone()
 }
 
-async fn order(defragd: &Defragd, what: &str, body: Value) {
+async fn act(defragd: &Defragd, what: &str, body: Value) {
     let answer = defragd.post(&format!("/api/v1/clusters/demo/{what}"), body.to_string(), Some(TOKEN)).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
@@ -213,7 +212,7 @@ async fn no_space_in_cooldown(version: EtcdVersion) {
     assert_eq!(received(&rig.cluster), [1, 1, 1]);
 
     exhaust_quota(&rig.cluster, 8 * MIB).await.unwrap();
-    // The other alert has it looked at now, not within the minute.
+    // The other alert causes an observation now, not within the minute.
     let mut no_space = firing_since("2026-11-23T12:00:00Z");
     no_space["alerts"][0]["fingerprint"] = "f2".into();
     post(&defragd, &no_space).await;
@@ -236,7 +235,7 @@ async fn delete_all(cluster: &EtcdCluster) {
     client.compact(deleted.header().unwrap().revision(), Some(CompactionOptions::new().with_physical())).await.unwrap();
     until("the deleted keys' pages to be free", MINUTE, || async {
         let mut client = cluster.client(0).await?;
-        // A member counts them as it commits something, and these it takes without space.
+        // A member counts them when it commits, and it accepts these without space.
         client.role_add("committed").await?;
         client.role_delete("committed").await?;
         let sizes = testkit::sizes(cluster).await?;
@@ -275,14 +274,14 @@ async fn row_7_a_pause_in_a_run_and_a_resume_and_the_rest_is_done() {
     let defragd = rig.serve(&["--mode=enforce"]).await;
     post(&defragd, &firing()).await;
     faults::defragmenting(&rig.cluster).await;
-    order(&defragd, "pause", json!({"by": "ann", "reason": "upgrade"})).await;
+    act(&defragd, "pause", json!({"by": "ann", "reason": "upgrade"})).await;
     drop(held);
     let run = ended_run(&defragd, 1).await;
     assert_eq!((&run["outcome"], &run["reason"]["code"]), (&json!("stopped"), &json!("paused")), "{run}");
     let cluster = waits_for(&defragd, "paused").await;
     assert_eq!(cluster["queued_run"], 2, "{cluster}");
     assert_eq!(received(&rig.cluster).iter().sum::<usize>(), 1);
-    order(&defragd, "resume", json!({"by": "ann"})).await;
+    act(&defragd, "resume", json!({"by": "ann"})).await;
     let run = ended_run(&defragd, 2).await;
     assert_eq!(run["outcome"], "succeeded", "{run}");
     assert_eq!(received(&rig.cluster), [1, 1, 1]);
@@ -342,7 +341,7 @@ async fn row_9_a_journal_from_the_future_holds_nothing_back() {
 async fn row_10_one_alert_in_two_spellings_is_one_and_one_that_fires_again_is_served() {
     let rig = Rig::fragmented(EtcdVersion::V3_5).await;
     let defragd = rig.serve(&["--mode=enforce"]).await;
-    order(&defragd, "pause", json!({"by": "ann", "reason": "upgrade"})).await;
+    act(&defragd, "pause", json!({"by": "ann", "reason": "upgrade"})).await;
     let webhook = post(&defragd, &firing_since("2026-11-23T10:00:00.12Z")).await;
     let api = post(&defragd, &firing_since("2026-11-23T10:00:00.120Z")).await;
     assert_eq!((&webhook["decision"], &api["decision"]), (&json!("accepted"), &json!("duplicate")), "{api}");
@@ -357,7 +356,7 @@ async fn row_10_one_alert_in_two_spellings_is_one_and_one_that_fires_again_is_se
     assert_eq!(run["reason"]["code"], "resolved", "{run}");
     let again = post(&defragd, &firing_since("2026-11-23T10:00:00.12Z")).await;
     assert_eq!((&again["decision"], &again["run"]), (&json!("accepted"), &json!(2)), "{again}");
-    order(&defragd, "resume", json!({"by": "ann"})).await;
+    act(&defragd, "resume", json!({"by": "ann"})).await;
     assert_eq!(ended_run(&defragd, 2).await["outcome"], "succeeded");
 }
 
@@ -365,12 +364,12 @@ async fn row_10_one_alert_in_two_spellings_is_one_and_one_that_fires_again_is_se
 async fn row_11_a_short_pause_by_one_person_does_not_end_that_of_another() {
     let rig = Rig::new(EtcdVersion::V3_5).await;
     let defragd = rig.serve(&["--mode=enforce"]).await;
-    order(&defragd, "pause", json!({"by": "ann", "reason": "upgrade"})).await;
-    order(&defragd, "pause", json!({"by": "bob", "reason": "lunch", "for": "1s"})).await;
+    act(&defragd, "pause", json!({"by": "ann", "reason": "upgrade"})).await;
+    act(&defragd, "pause", json!({"by": "bob", "reason": "lunch", "for": "1s"})).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let cluster = summary(&defragd).await.unwrap();
     assert_eq!(cluster["paused"]["by"], "ann", "{cluster}");
-    order(&defragd, "resume", json!({"by": "bob"})).await;
+    act(&defragd, "resume", json!({"by": "bob"})).await;
     assert!(summary(&defragd).await.unwrap()["paused"].is_null());
 }
 
@@ -401,8 +400,8 @@ async fn row_14_a_request_that_the_holder_does_not_take_says_so_and_is_handed_ov
     two.follows("one").await;
     let run = two.post(1).await;
     let cluster = waits_for(&two.defragd, "not_forwarded").await;
-    let told = cluster["waiting_for"]["message"].as_str().unwrap_or_default().to_owned();
-    assert!(told.contains("replica one") && told.contains("401"), "{cluster}");
+    let reported = cluster["waiting_for"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(reported.contains("replica one") && reported.contains("401"), "{cluster}");
     // Once, however often it is tried.
     tokio::time::sleep(Duration::from_secs(12)).await;
     let log = two.defragd.log().unwrap();

@@ -1,5 +1,5 @@
 //! Members that answer while they defragment, as with etcd's feature gate `NonBlockingDefrag`: no release has it yet, so
-//! a relay in front of each real member answers in its place while it is busy.
+//! a proxy in front of each real member answers in its place while it is busy.
 
 use std::{
     collections::HashMap,
@@ -196,7 +196,7 @@ async fn plan(rig: &Rig) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn how_long_it_took_and_how_long_the_member_was_unavailable_are_told_apart() {
+async fn how_long_it_took_and_how_long_the_member_was_unavailable_are_reported_separately() {
     let (rig, _fronts) = fronted(faults::newest()).await;
     let held = HeldDefrags::start_for(&rig.cluster, Duration::from_secs(3)).await.unwrap();
     let defragd = rig.serve(&["--mode=enforce"]).await;
@@ -226,12 +226,12 @@ async fn a_member_that_may_still_be_at_it_keeps_the_next_one_from_beginning() {
     assert!(told.contains(&format!("cannot determine whether member {name} is being defragmented")), "{told}");
     // The page tells that it still is, and then that it no longer is.
     fronts[member].hide_page(false);
-    let told = plan(&rig).await;
-    assert!(told.contains(&format!("member {name} is being defragmented already")), "{told}");
+    let reported = plan(&rig).await;
+    assert!(reported.contains(&format!("member {name} is being defragmented already")), "{reported}");
     drop(held);
     until("nothing to be in the way", MINUTE, || async {
-        let told = plan(&rig).await;
-        anyhow::ensure!(!told.contains("Refused"), "{told}");
+        let reported = plan(&rig).await;
+        anyhow::ensure!(!reported.contains("Refused"), "{reported}");
         Ok(())
     })
     .await
@@ -262,6 +262,6 @@ async fn only_the_page_of_a_member_that_answers_meanwhile_tells_that_it_is_done(
     .unwrap();
     assert!(plan(&rig).await.contains("cannot determine whether member"), "defragd reads no logs");
     fronts[member].hide_page(false);
-    let told = plan(&rig).await;
-    assert!(!told.contains("Refused"), "{told}");
+    let reported = plan(&rig).await;
+    assert!(!reported.contains("Refused"), "{reported}");
 }

@@ -1,4 +1,4 @@
-//! Members of different minor versions, and downgrades that are enabled: nothing is touched until it is over, but for a
+//! Members of different minor versions, and enabled downgrades: nothing is touched until that is over, except in a
 //! cluster without space.
 
 use etcd_client::{DowngradeInfo, DowngradeOptions};

@@ -108,7 +108,7 @@ async fn a_request_survives_a_kill_and_is_served_by_the_next_start() {
 
     let defragd = rig.serve(&["--mode=enforce"]).await;
     let run = ended_run(&defragd, 1).await;
-    // Killed between the 202 and the start, or after the start: it is begun, or gone on with.
+    // Killed between the 202 and the start, or after the start: the run is started, or resumed.
     assert_eq!(run["outcome"], "succeeded", "{run}");
     assert_eq!(rig.defrags().await, [1, 1, 1]);
     until("exactly one run in the journal", MINUTE, || async {

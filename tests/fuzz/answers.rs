@@ -1,4 +1,4 @@
-//! What other servers answer: a member's metrics page, and Prometheus' and Alertmanager's API through the real client.
+//! Responses of other servers: a member's metrics page, and Prometheus' and Alertmanager's API through the real client.
 
 use std::sync::{Arc, Mutex};
 
@@ -94,7 +94,7 @@ impl Oracle {
         Self { runtime, body, gates }
     }
 
-    /// Each gate's verdict on these bytes. What it says fits in a log.
+    /// Each gate's verdict on these bytes. Its evidence fits in a log.
     fn judge(&self, bytes: &[u8]) -> Result<Vec<bool>, String> {
         *self.body.lock().unwrap() = bytes.to_vec();
         let mut verdicts = Vec::new();

@@ -1,4 +1,4 @@
-//! The configuration file, and that what is said of a bad one can be relied on.
+//! The configuration file, and that the messages about a bad one are right.
 
 use defragd::config::{ConfigError, Settings, Source};
 use serde_json::Value;
@@ -116,7 +116,7 @@ fn whatever_the_configuration_is_it_is_read_or_refused_in_order() {
     });
 }
 
-/// What explains bad files must find nothing wrong with good ones: one unknown key more, and that alone is told.
+/// The explanation of bad files must find nothing wrong in good ones: with one unknown key added, only that is reported.
 fn agrees_with_the_library(text: &str) -> Result<(), String> {
     let Ok(Value::Object(mut tree)) = serde_saphyr::from_str::<Value>(text) else { return Ok(()) };
     let again = serde_json::to_string(&tree).unwrap();

@@ -1,4 +1,4 @@
-//! Entries of a journal that somebody else, a newer program or a bad disk wrote.
+//! Journal entries written by another program, a newer version or a bad disk.
 
 use std::{sync::Arc, time::Duration};
 
@@ -156,7 +156,7 @@ fn whatever_is_in_the_journals_tables_it_is_read_or_refused() {
     let dir = tempfile::tempdir().unwrap();
     let journal = SqliteJournal::open(dir.path(), Arc::new(SystemClock)).unwrap();
     let other = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
-    // Speed: nobody cuts the power here.
+    // For speed: there is no power failure here.
     other.pragma_update(None, "synchronous", "OFF").unwrap();
     Target { name: "tables", seeds, trees, words: &WORDS, cost: 8 }.attack(|bytes| {
         other.execute_batch("DELETE FROM entry; DELETE FROM run; DELETE FROM person_order;").unwrap();

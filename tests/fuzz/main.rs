@@ -1,9 +1,9 @@
-//! Hostile input for everything that reads what others wrote: no panic, no answer that breaks a line of the log, no
-//! memory or time without bound. One file a reader; [`target`] makes the inputs, which are whole documents with a few
-//! things wrong in their structure, documents with bytes wrong, and noise.
+//! Hostile input for every parser of foreign data: no panic, no message that breaks a log line, no unbounded memory or time.
+//! One file per parser; [`target`] makes the inputs: documents with a few structural mistakes, documents with wrong bytes,
+//! and noise.
 //!
 //! `make fuzz` runs more cases (`FUZZ_CASES`, of each target). A case that fails is shrunk, written to
-//! `tests/fuzz/found/TARGET/`, and tried first in every later run: commit it with the mend.
+//! `tests/fuzz/found/TARGET/`, and tried first in every later run: commit it with the fix.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! Rules in CEL, read and then asked about members of all kinds.
+//! Rules in CEL, parsed and then evaluated for members of all kinds.
 
 use bytesize::ByteSize;
 use defragd::core::{cluster::Status, rule::Rule};
@@ -65,7 +65,7 @@ fn whatever_a_rule_is_it_is_decided_or_refused() {
         for (size, in_use, quota) in
             [(0, 0, None), (1, 1, Some(0)), (1 << 30, 1 << 20, Some(2 << 30)), (u64::MAX, 0, Some(1))]
         {
-            // A reason for people, or none: either is an answer.
+            // A reason, or none: both are valid results.
             if let Err(reason) = rule.holds(&status(size, in_use, quota)) {
                 let _ = reason.to_string();
             }

@@ -1,5 +1,5 @@
-//! Makes inputs, tries them, and keeps what fails. A stack that overflows ends the process: its input is then left in
-//! `defragd-fuzz-TARGET.last` in the folder for temporary files.
+//! Makes inputs, tries them, and keeps those that fail. A stack overflow ends the process: its input is then left in
+//! `defragd-fuzz-TARGET.last` in the directory for temporary files.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 const LONGEST: Duration = Duration::from_secs(30);
 /// Trees in trees may be printed as hundreds of megabytes. What is longer than the readers take has tests of its own.
 const MOST_BYTES: usize = 1 << 20;
-/// Of the whole process. Its inputs are a few megabytes at the most.
+/// For the whole process. Inputs are a few megabytes at most.
 const MOST_MEMORY_KIB: u64 = 1 << 20;
 const CASES: u32 = 256;
 

@@ -1,5 +1,4 @@
-//! Notifications of Alertmanager and Grafana, as the receiver understands them. The body's way through HTTP is attacked in
-//! `tests/edge.rs`.
+//! Notifications of Alertmanager and Grafana, as the receiver parses them. `tests/edge.rs` attacks the HTTP layer before it.
 
 use defragd::core::alert::{Notification, Selector, target};
 use serde_json::{Value, json};

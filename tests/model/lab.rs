@@ -1,4 +1,4 @@
-//! What a scenario can do to a cluster, and what it writes down of the answers.
+//! What a scenario can do to a cluster, and how it records the answers.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -66,7 +66,7 @@ impl Transcript {
     }
 }
 
-/// Waits no longer than a client with little patience.
+/// Waits no longer than an impatient client.
 pub async fn asked<T>(call: impl Future<Output = Fact<T>>) -> Fact<T> {
     timeout(PATIENCE, call).await.unwrap_or_else(|_| Err(Unknown::timed_out("it", PATIENCE)))
 }
@@ -110,20 +110,20 @@ pub async fn roles<L: Lab>(lab: &L, among: &[Member]) -> Roles {
     let etcd = lab.etcd();
     let begun = Instant::now();
     loop {
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for member in among {
-            told.push(
+            reported.push(
                 asked(etcd.status(member)).await.ok().and_then(|status| Some((status.leader?, status.raft_term))),
             );
         }
-        if let Some(Some((leader, term))) = told.first()
-            && told.iter().all(|other| *other == Some((*leader, *term)))
+        if let Some(Some((leader, term))) = reported.first()
+            && reported.iter().all(|other| *other == Some((*leader, *term)))
             && let Some(leader) = among.iter().find(|member| member.id == *leader)
         {
             let followers = among.iter().filter(|member| member.id != leader.id).cloned().collect();
             return Roles { leader: leader.clone(), followers, term: *term };
         }
-        assert!(begun.elapsed() < COMES_WITHIN, "no leader that all follow: {told:?}");
+        assert!(begun.elapsed() < COMES_WITHIN, "no leader that all follow: {reported:?}");
         sleep(Duration::from_millis(100)).await;
     }
 }

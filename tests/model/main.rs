@@ -1,10 +1,10 @@
 //! The simulator's model of etcd against real etcd: the same scenarios are played on both through the same port,
 //! and what a client sees must be the same. What the simulator proves holds only as far as this does.
 //!
-//! - [`lab`]: what a scenario can do, and how an answer is written down: by its kind, never by its time.
-//! - [`scenarios`]: what is played. [`real`] and [`simulated`]: on what.
+//! - [`lab`]: what a scenario can do, and how an answer is recorded: by its kind, never by its time.
+//! - [`scenarios`]: the scenarios. [`real`] and [`simulated`]: the two clusters that they are played on.
 //!
-//! Not here, because it takes root and namespaces of its own: partitions and full disks (`tests/e2e`).
+//! Not here, because they need root and namespaces: partitions and full disks (`tests/e2e`).
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking")]
 #![allow(clippy::struct_excessive_bools, clippy::needless_pass_by_value, reason = "a model's state is many flags")]

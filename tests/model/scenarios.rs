@@ -1,4 +1,4 @@
-//! The scenarios, and what is written down in each.
+//! The scenarios, and what each records.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub enum Scenario {
     Leader,
     /// Leadership is moved.
     Transfer,
-    /// A learner is asked things.
+    /// RPCs to a learner.
     Learner,
     /// The history is compacted.
     Compaction,
@@ -54,7 +54,7 @@ impl Scenario {
         Self::Frozen,
     ];
 
-    /// Whether nobody is to be elected in it without being asked for: not even on a busy machine, where a member may
+    /// Whether there must be no unrequested election in it: not even on a busy machine, where a member may
     /// be silent for longer than an election takes.
     pub fn wants_patient_members(self) -> bool {
         matches!(self, Self::Follower | Self::Leader | Self::Transfer | Self::KilledAtWork)
@@ -146,7 +146,7 @@ async fn follower<L: Lab>(lab: &L, seen: &mut Transcript) {
     let queued = lab.defragment_blindly(busy);
     until("the second Defragment at the member", || async { lab.defrags_received(busy) == 2 }).await;
     still_busy(lab, busy).await;
-    // The client goes away, which no page of the server tells; the server continues.
+    // The client disconnects, which no page of the server shows; the server continues.
     sent.abort();
     sleep(Duration::from_millis(500)).await;
     seen.note("after its client is gone it defragments", in_flight(lab, busy).await);
@@ -276,8 +276,8 @@ async fn no_space<L: Lab>(lab: &L, seen: &mut Transcript) {
     let via = &followers[0];
     armed(lab, via, seen).await;
     for member in &all {
-        let told: Vec<_> = status(lab, member).await.reported_alarms().map(|alarm| alarm.kind).collect();
-        seen.note(&format!("Status of {} tells it", member.name), told.contains(&AlarmKind::NoSpace));
+        let reported: Vec<_> = status(lab, member).await.reported_alarms().map(|alarm| alarm.kind).collect();
+        seen.note(&format!("Status of {} reports it", member.name), reported.contains(&AlarmKind::NoSpace));
     }
     seen.note("writes are taken", lab.write(via).await);
     Box::pin(probe(lab, via, "a member", seen)).await;
@@ -442,7 +442,7 @@ async fn frozen<L: Lab>(lab: &L, seen: &mut Transcript) {
     seen.note("the leader is the same", now.leader.id == before.leader.id);
     seen.note("runs", lab.defrags_done(frozen).await);
 
-    // Frozen in the middle of its work, it goes on where it was, and its answer comes.
+    // Frozen in the middle of its work, it continues where it was, and its answer comes.
     lab.hold_defrags().await;
     let sent = lab.defragment_blindly(frozen);
     until_in_flight(lab, frozen, true).await;

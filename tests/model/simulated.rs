@@ -64,7 +64,7 @@ fn schedule(version: String, seed: u64) -> Schedule {
         people: Vec::new(),
         faults: Vec::new(),
         deaths: Vec::new(),
-        mended_at: NEVER,
+        repaired_at: NEVER,
         fleet: None,
         sent_twice: false,
         stale_sizes: false,

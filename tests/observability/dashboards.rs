@@ -1,4 +1,4 @@
-//! The dashboards: what Grafana's own linter asks for, as far as it fits, and the one query with arithmetic in it.
+//! The dashboards: the rules of Grafana's own linter that apply, and the one query with arithmetic in it.
 
 use std::{collections::BTreeSet, process::Command};
 

@@ -1,8 +1,8 @@
-//! What is shipped for people to look at holds together: alerts have tests and runbooks, routes lead where the README
-//! says, dashboards are what their source says and read well in Grafana.
+//! Alerts, routes and dashboards are consistent: alerts have tests and runbooks, routes lead where the README says,
+//! dashboards match their source and read well in Grafana.
 //!
-//! What needs a running defragd is elsewhere: `tests/e2e/dashboards.rs` asks every query of a real Prometheus,
-//! `tests/e2e/exposition.rs` sees that every metric exists.
+//! Tests that need a running defragd are elsewhere: `tests/e2e/dashboards.rs` runs every query on a real Prometheus,
+//! `tests/e2e/exposition.rs` checks that every metric exists.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -49,7 +49,7 @@ fn values_of<'a>(node: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
 
 /// Which of Prometheus' own target labels, or of the names that clash with them, a query on our metrics names.
 fn forbidden_label(query: &str) -> Option<&'static str> {
-    // Which process it is can only be told by its target.
+    // Only the target says which process it is.
     if !query.contains("defragd_") || query.contains("defragd_build_info") {
         return None;
     }

@@ -1,5 +1,5 @@
-//! Where Alertmanager sends what, as its own `amtool` says: with the plain configuration, and with what the
-//! Prometheus Operator makes of the `AlertmanagerConfig` objects.
+//! Where Alertmanager sends each alert, according to its own `amtool`: with the plain configuration, and with what the
+//! Prometheus Operator generates from the `AlertmanagerConfig` objects.
 
 use std::{path::Path, process::Command};
 
@@ -41,7 +41,7 @@ fn what_defragd_can_do_something_about_goes_to_it_and_everything_goes_to_people(
     }
 }
 
-/// What the operator makes of an `AlertmanagerConfig`: a route below the global one that always goes on to the next,
+/// What the operator makes of an `AlertmanagerConfig`: a route below the global one that always continues to the next,
 /// with a matcher on the object's namespace unless the strategy leaves it out, and receivers named after the object.
 fn rendered(object: &Value, namespace_matcher: bool) -> Value {
     let text = |value: &Value| value.as_str().unwrap().to_owned();

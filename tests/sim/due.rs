@@ -1,5 +1,5 @@
-//! Schedules of defragd, and what must come of a due time: a request within minutes while the process lives, and never
-//! two. When something is due is worked out here by counting minutes, not by the program's own search.
+//! Schedules of defragd, and what each due time must cause: one request within minutes while the process lives, never
+//! two. Due times are computed here by counting minutes, not by the program's own search.
 
 use std::{sync::Arc, time::Duration};
 

@@ -39,7 +39,7 @@ pub enum Fault {
         time: Duration,
         refused: bool,
     },
-    /// All client connections to the member break; what it does goes on.
+    /// All client connections to the member break; its own work continues.
     BreakConnections {
         node: usize,
     },
@@ -55,11 +55,11 @@ pub enum Fault {
     },
     /// The leader steps down by itself.
     Election,
-    /// Somebody moves the leadership by hand.
+    /// An operator transfers leadership by hand.
     OperatorMoveLeader {
         to: usize,
     },
-    /// Somebody defragments a member by hand.
+    /// Another tool defragments a member.
     OperatorDefrag {
         node: usize,
     },
@@ -78,7 +78,7 @@ pub enum Fault {
         node: usize,
         time: Duration,
     },
-    /// CORRUPT is armed; `named` tells whether the alarm names the member.
+    /// CORRUPT is armed; `named`: whether the alarm names the member.
     Corrupt {
         node: usize,
         named: bool,
@@ -92,7 +92,7 @@ pub enum Fault {
     },
     /// The endpoints lead to a new cluster from now on.
     ReplaceCluster,
-    /// Somebody compacts the history: in-use falls, later and at different times.
+    /// Another client compacts the history: in-use falls, later and at different times.
     OperatorCompact,
     /// So many writes a second.
     Load {
@@ -125,7 +125,7 @@ pub enum Fault {
     ClockStep {
         seconds: i64,
     },
-    /// The clock on the wall stands still.
+    /// The wall clock stops.
     ClockStops {
         time: Duration,
     },
@@ -153,7 +153,7 @@ pub enum Fault {
     Fragments {
         node: usize,
     },
-    /// Somebody takes a snapshot of this member.
+    /// A client takes a snapshot of this member.
     Snapshot {
         node: usize,
         time: Duration,
@@ -203,24 +203,24 @@ pub struct Schedule {
     pub leader: usize,
     pub quota: u64,
     pub load: u64,
-    /// Whether the adapter's own look at `Status` right before Defragment is there. The contract of the port
+    /// Whether the adapter itself checks `Status` right before Defragment. The contract of the port
     /// does not promise it, so a run has to be safe without.
     pub look_before_defrag: bool,
-    /// How long a Defragment is on its way at the most.
+    /// How long a Defragment is in the network, at most.
     pub longest_way: Duration,
     /// The part of what is in use that a compaction frees.
     pub history_percent: u64,
     /// NOSPACE is armed from the start.
     pub no_space: bool,
     pub requests: Vec<Duration>,
-    /// What people do, and alerts that resolve.
+    /// Operators' actions, and alerts that resolve.
     pub people: Vec<(Duration, Person)>,
     /// What is checked outside etcd.
     pub gate: Option<Outages>,
     pub faults: Vec<(Duration, Fault)>,
     pub deaths: Vec<Death>,
-    /// From here on everything is mended.
-    pub mended_at: Duration,
+    /// From then on everything is repaired.
+    pub repaired_at: Duration,
     /// Several replicas and their lock.
     pub fleet: Option<Fleet>,
     /// Two Alertmanagers send each alert, with two spellings of its start.
@@ -284,7 +284,7 @@ impl Schedule {
             requests,
             faults,
             deaths,
-            mended_at: Duration::from_secs(FAULTS_WITHIN_SECS) + rng.seconds(1, 90),
+            repaired_at: Duration::from_secs(FAULTS_WITHIN_SECS) + rng.seconds(1, 90),
             history_percent: 0,
             no_space: false,
             people: Vec::new(),
@@ -464,7 +464,7 @@ fn draw_fault(rng: &mut Rng) -> Fault {
 
 /// What a member's database would give back, by the thresholds of a policy.
 pub fn wants(policy: &Policy, size: u64, in_use: u64, quota: Option<u64>, no_space: bool) -> bool {
-    // Written anew and not taken from the policy: a fault there must show here.
+    // Written again here and not taken from the policy, so that a fault there shows.
     let free = size.saturating_sub(in_use);
     let at_least = |free: u64, limit: ByteSize| free >= limit.0;
     #[expect(clippy::cast_precision_loss, reason = "sizes stay below 2^52")]

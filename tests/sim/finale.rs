@@ -1,4 +1,4 @@
-//! The end of every schedule: everything is mended, and one more request must do the whole work.
+//! The end of every schedule: everything is repaired, and one more request must do the whole work.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,13 +32,13 @@ const FIRST: usize = 1_000;
 /// A minute apart: longer than any cooldown and any step of the clock.
 const MOST_TRIES: usize = 300;
 
-/// Everything is mended and every run is over: one more request must now do the whole work.
+/// Everything is repaired and every run is over: one more request must now do the whole work.
 pub async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
     if broken(sim) {
         return;
     }
-    // What was sent to the servers, by whomever, has to end, and members that were away have to catch up: how
-    // long a run waits for that is not what is asked here.
+    // Requests that were sent to the servers, by defragd or another client, have to end, and members that were away have to catch
+    // up: how long a run waits for that is not tested here.
     while sim.world().jobs.iter().any(|job| job.state.open()) {
         sleep(Duration::from_secs(10)).await;
     }
@@ -49,7 +49,7 @@ pub async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
     let (_stop, stopped) = stop_channel();
     let (cluster, app) = boot(sim, journal, None);
     if app.recover().await.is_err() {
-        return sim.world().violate("liveness", "the journal is mended but defragd does not start".to_owned());
+        return sim.world().violate("liveness", "the journal is repaired but defragd does not start".to_owned());
     }
     let finished = async {
         // What is taken without the lock is refused later, should it come too early.
@@ -88,12 +88,12 @@ pub async fn finale(sim: &Arc<Sim>, journal: &SimJournal) {
         return;
     }
     let Some(outcome) = outcome else {
-        return world.violate("liveness", "the last run, on a mended cluster, has no end".to_owned());
+        return world.violate("liveness", "the last run, on a repaired cluster, has no end".to_owned());
     };
     judge(&mut world, &outcome, fault_free && before > 0);
 }
 
-/// Asks until it is taken. After a day's limit only a person is heard.
+/// Requests a run until it is accepted. After the daily limit only an operator's request is.
 async fn ask(
     sim: &Arc<Sim>,
     cluster: &Arc<Cluster<SimEtcd, SimJournal>>,
@@ -101,7 +101,7 @@ async fn ask(
 ) -> Option<RunId> {
     let limited = sim.world().schedule.policy.max_runs_per_day < u32::MAX;
     for number in FIRST..FIRST + MOST_TRIES {
-        // Each time: where the clock was put back, failures lie in the future, and an order counts only against
+        // Each time: if the clock was set back, failures lie in the future, and a resume counts only against
         // what ended before it by the clock.
         resume(sim, app).await;
         let taken = if limited {
@@ -132,11 +132,11 @@ pub fn may_end_so(world: &World, outcome: &Outcome) -> bool {
     match reason {
         // An operator must act on a quota that is unknown or too small.
         Reason::QuotaUnknown { .. } | Reason::StillNearQuota { .. } | Reason::NeedsOperator { .. } => true,
-        // Nobody can tell whether it is still at its last one.
+        // It is unknown whether it is still at its last one.
         Reason::DefragUnknown { .. } => {
             world.current().into_iter().any(|node| world.nodes[node].non_blocking() && !world.nodes[node].has_page)
         }
-        // Nobody to hand over to.
+        // There is no replica to forward to.
         Reason::NoTransferTarget => voters == 1 && policy.leader == LeaderPolicy::LastAfterTransfer,
         _ => matches!(outcome, Outcome::Refused { .. }) && (has_odd_voter(world) || !slack),
     }

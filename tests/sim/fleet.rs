@@ -1,6 +1,7 @@
-//! Several replicas in one schedule: how many, what happens to each of them and to their lock, and who hears what.
+//! Several replicas in one schedule: how many, what happens to each of them and to their lock, and which requests reach
+//! which of them.
 //!
-//! Drawn from a stream of its own: a seed that has one replica plays as it always did.
+//! Drawn from a separate random stream: a seed with one replica plays as it always did.
 
 use std::time::Duration;
 
@@ -68,7 +69,7 @@ pub struct Stop {
 pub enum Place {
     /// Wherever it is.
     Now,
-    /// When it next asks for the permit to send a Defragment, after its last look at the members.
+    /// When it next requests the permit to send a Defragment, after its last observation of the members.
     BeforePermit,
     /// When it next has the permit to send a Defragment, and has not sent it.
     BetweenPermitAndSend,
@@ -82,7 +83,7 @@ pub enum LockFault {
     Cut { replica: usize, time: Duration },
     /// It is down for everybody. `refreshes`: a new leader gives every lease its whole time, as etcd's does.
     Down { time: Duration, refreshes: bool },
-    /// Calls take up to so long, each way.
+    /// The longest time of a call, each way.
     Slow { most: Duration, time: Duration },
     /// A share of the answers is lost.
     Lossy { permille: u64, time: Duration },
@@ -101,7 +102,7 @@ impl Fleet {
         if !rng.percent(percent) {
             return None;
         }
-        // One alone loses its lock, too, and wins it anew at once.
+        // A single replica loses its lock too, and wins it again at once.
         let count = match rng.below(100) {
             0..=9 => 1,
             10..=77 => 2,
@@ -149,7 +150,7 @@ impl Fleet {
             }
         }
         let over = Duration::from_secs(WITHIN_SECS) + HEAD_START;
-        schedule.mended_at = over.max(schedule.mended_at + HEAD_START);
+        schedule.repaired_at = over.max(schedule.repaired_at + HEAD_START);
         schedule.deaths.clear();
         schedule.people.clear();
     }
@@ -233,7 +234,7 @@ fn draw_stop(rng: &mut Rng, replicas: usize) -> Stop {
     Stop { replica: rng.index(replicas), place, time }
 }
 
-/// Alertmanager tells all replicas or one, sometimes twice, sometimes late; people talk to any one.
+/// Alertmanager notifies all replicas or one, sometimes twice, sometimes late; operators use any one.
 fn spread(schedule: &Schedule, replicas: &mut [Replica], rng: &mut Rng) {
     let mut moments: Vec<_> = schedule.requests.clone();
     // For what is done after a takeover.
@@ -258,7 +259,7 @@ fn spread(schedule: &Schedule, replicas: &mut [Replica], rng: &mut Rng) {
     for (at, person) in people {
         let replica = rng.index(replicas.len());
         let (at, person) = (*at + HEAD_START, person.clone());
-        // Whoever resumes does so wherever somebody may have paused.
+        // An operator resumes every cluster that may have been paused.
         let everywhere = matches!(person, Person::Resume);
         // What is resolved is resolved for all that heard of it.
         if everywhere || (matches!(person, Person::Resolve { .. }) && to_all) {

@@ -1,6 +1,5 @@
-//! A gate that fails from time to time, and the checks of what a run makes of it: nothing is sent before a gate of
-//! the run let it pass, after a member none is started before it let the run pass again, and after a failure that
-//! stops, none at all.
+//! A gate that fails from time to time, and the checks of what a run does then: nothing is sent before the gate has
+//! passed, after each member none is started before it has passed again, and none at all after a failure that stops.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -19,7 +18,7 @@ pub struct Outages {
     pub on_failure: OnFailure,
     /// When the world outside etcd is not well: from, until.
     pub times: Vec<(Duration, Duration)>,
-    /// How long a check takes at the most.
+    /// How long a check takes, at most.
     pub slowest: Duration,
 }
 
@@ -66,8 +65,8 @@ impl GateProbe for SimGate {
         Box::pin(async move {
             let takes = {
                 let mut world = self.sim.world();
-                let mended = world.now >= world.schedule.mended_at;
-                let slowest = if mended { 0 } else { u64::try_from(self.outages.slowest.as_millis()).unwrap() };
+                let repaired = world.now >= world.schedule.repaired_at;
+                let slowest = if repaired { 0 } else { u64::try_from(self.outages.slowest.as_millis()).unwrap() };
                 world.rng.millis(0, slowest)
             };
             sleep(takes).await;
@@ -81,12 +80,12 @@ impl GateProbe for SimGate {
     }
 }
 
-/// What the gates of a run said, as its journal has it.
+/// The results of a run's gates, according to its journal.
 #[derive(Clone, Debug, Default)]
 pub struct GateRecord {
     /// Since the start of the process and the last member, a check let the run pass.
     passed: bool,
-    /// A check said that the run must end.
+    /// A check required the run to end.
     stopped: bool,
 }
 

@@ -49,7 +49,7 @@ pub struct Violation {
     pub at: Duration,
 }
 
-/// A run as the journal tells it.
+/// A run according to the journal.
 #[derive(Clone, Debug, Default)]
 pub struct RunLog {
     pub started: bool,
@@ -62,7 +62,7 @@ pub struct RunLog {
     /// Those behind it, and those of them that were offered to another replica.
     pub alerts: Vec<AlertKey>,
     pub offered: Vec<AlertKey>,
-    /// A person asked for it: nothing but danger holds it back.
+    /// Requested by an operator: only danger holds it back.
     pub manual: bool,
     pub outcome: Option<Outcome>,
     dealt_with: Vec<MemberId>,
@@ -95,7 +95,7 @@ pub fn identity(membership: &Membership) -> (ClusterId, Vec<MemberId>) {
 pub struct Watch {
     pub violation: Option<Violation>,
     own: Vec<Own>,
-    /// The replica through whose port the world is looked at.
+    /// The replica through whose port the world is observed.
     pub acting: usize,
     /// Defragmentations that defragd caused, as `(member, it led at the start)`, in the order of their ends.
     pub ended: Vec<(MemberId, bool)>,
@@ -124,9 +124,9 @@ pub struct Own {
     /// Under which term the last note was left that its journal has.
     pub inherited: Option<Term>,
     pub orders: Orders,
-    /// Members that the run under way saw to send a snapshot, and of which no page has said since that it is over.
+    /// Members that the run under way saw sending a snapshot, and whose page has not shown its end since.
     sending: Vec<MemberId>,
-    /// The last attempt on each member, and whether a person has resumed since.
+    /// The last attempt on each member, and whether an operator has resumed since.
     attempts: BTreeMap<MemberId, LastAttempt>,
     intending: Option<i64>,
     /// The hashes that were seen since the last start of a run or end of a member, each with the number of its reading.
@@ -146,7 +146,7 @@ pub struct Own {
 struct LastAttempt {
     at: Timestamp,
     result: MemberResult,
-    /// A person has resumed since.
+    /// An operator has resumed since.
     forgiven: bool,
 }
 
@@ -307,8 +307,8 @@ impl World {
             .map(|(pair, _)| pair)
     }
 
-    /// A run does not end as if all were well over members whose hashes were seen to differ, nor without a comparison
-    /// where the owner wants one; and no cluster is condemned for what one reading shows.
+    /// A run does not succeed although hashes were seen to differ, nor without a comparison if the policy requires one;
+    /// and one reading alone is no mismatch.
     fn check_verified(&mut self, run: RunId, outcome: &Outcome) {
         if self.schedule.policy.verify == VerifyPolicy::None {
             return;
@@ -421,8 +421,8 @@ impl World {
         self.watch.note(now, || format!("server {id}: defragmentation ends: {state:?} (ours {ours})"));
     }
 
-    /// Who asks for the leadership to be handed over first asks for this not to happen. Where leadership moves by
-    /// itself right then, nobody can promise it.
+    /// With a policy that transfers leadership first, this must not happen. Where leadership moves by
+    /// itself right then, it cannot be guaranteed.
     fn lose_leases(&mut self, leader: MemberId) {
         self.watch.leases_lost += 1;
         let policy = &self.schedule.policy;
@@ -444,7 +444,7 @@ impl World {
         self.check_intent(target);
         let held_up = self.jobs[job].stray || self.jobs[job].held_up;
         if !held_up {
-            // One that was stopped after its last look knows of nothing since.
+            // A replica that was stopped after its last observation knows of nothing since.
             self.check_orders("Defragment");
         }
         self.check_lock(job, target);
@@ -455,7 +455,7 @@ impl World {
                 && self.jobs[*other].node == self.jobs[job].node
                 && self.jobs[*other].state.open()
         });
-        // What a process sent that was stopped with the permit in its hand nobody can promise, see `succession`.
+        // What a process sends that was stopped while it had the permit cannot be guaranteed, see `succession`.
         if let Some(other) = running
             && !self.excused(job, other)
         {
@@ -538,7 +538,7 @@ impl World {
         seen.upgrade()
     }
 
-    /// A member that was seen to send a snapshot would serve nobody until it is sent.
+    /// A member that was seen sending a snapshot would serve no client until it is sent.
     fn check_snapshot(&mut self, seen: &Deliveries, target: MemberId) {
         let open = seen.gauges.get(&target).and_then(|gauges| gauges.as_ref().ok()?.open_snapshots);
         let is_open = open.is_some_and(|open| open > 0) || self.watch.sending.contains(&target);
@@ -580,13 +580,13 @@ impl World {
     fn needs(&self, seen: &Deliveries, id: MemberId) -> bool {
         let no_space = seen.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::NoSpace);
         let Some(Ok(status)) = seen.status.get(&id) else { return false };
-        let told = seen.gauges.get(&id).and_then(|gauges| gauges.as_ref().ok()?.quota);
-        let quota = status.quota.or(told).map(|quota: ByteSize| quota.0);
+        let reported = seen.gauges.get(&id).and_then(|gauges| gauges.as_ref().ok()?.quota);
+        let quota = status.quota.or(reported).map(|quota: ByteSize| quota.0);
         wants(&self.schedule.policy, status.db_size.0, status.db_size_in_use.0, quota, no_space)
     }
 
-    /// Whether automation leaves the member to a person, or to more that can be gained. `resumed` is whether a
-    /// person's word counts: at the moment that it is given, it may be on its way.
+    /// Whether automation leaves the member alone until an operator resumes or more can be gained. `resumed`: whether a
+    /// resume counts, which may be in flight at the moment that it is given.
     fn held_back(&self, seen: &Deliveries, id: MemberId, resumed: bool) -> bool {
         let Some(LastAttempt { result: last, forgiven, .. }) = self.watch.attempts.get(&id) else { return false };
         let Some(Ok(status)) = seen.status.get(&id) else { return false };
@@ -609,7 +609,7 @@ impl World {
         }
     }
 
-    /// A person's word goes out.
+    /// An operator sends a resume.
     pub fn forgive(&mut self) {
         self.watch.attempts.values_mut().for_each(|last| last.forgiven = true);
     }
@@ -637,7 +637,7 @@ impl World {
         started.is_some_and(|run| run.dealt_with.contains(&id))
     }
 
-    /// By the run under way or an earlier attempt at its request, or left to a person.
+    /// By the run under way or an earlier attempt at its request, or left to an operator.
     pub fn is_dealt_with(&self, id: MemberId) -> bool {
         self.is_done(id) || self.watch.done.contains(&id) || self.held_back(&self.watch.seen, id, false)
     }
@@ -728,8 +728,8 @@ impl World {
         let (configured, wall) = (self.schedule.policy.mode, wall_clock(self));
         let log = self.watch.runs.entry(run.0).or_default();
         let mut wrong = None;
-        // An alert may join, and a person's word may be on its way to the disk, in the instant between a run's end and its worker's noticing; a refused run's
-        // retry serves it then.
+        // An alert may join, and a resume may be on its way to the disk, between a run's end and its worker's noticing;
+        // a refused run's retry serves it then.
         let from_outside = matches!(
             entry,
             Entry::Joined { .. } | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::Cancelled(_)
@@ -748,7 +748,7 @@ impl World {
             Entry::Forwarded(handed) => log.offered.clone_from(&handed.alerts),
             Entry::Step(_) | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::Cancelled(_) => {}
             Entry::Verified(_) => log.verified = true,
-            // More than once after a crash: the run is gone on with, everything is measured anew, and the
+            // More than once after a crash: the run is resumed, everything is measured again, and the
             // journal of the new process has not failed yet.
             Entry::Started { term, mode, .. } => {
                 if *mode != configured && self.mode_changed_at.is_none_or(|at| now > at + crate::policy::STILL_SENT) {
@@ -814,7 +814,7 @@ impl World {
         self.on_request(run, entry);
     }
 
-    /// I5: nothing is said to be over that is not.
+    /// I5: nothing is reported as ended that has not ended.
     fn check_followed(&mut self, run: RunId, entry: &Entry) {
         let said_done = match entry {
             Entry::Result(result) if matches!(result.end, MemberEnd::Defragmented { .. }) => {
@@ -852,7 +852,7 @@ impl World {
 }
 
 fn dangerous(version: &str) -> bool {
-    // The table of etcd-facts.md, written anew.
+    // The table of etcd-facts.md, written again here.
     let numbers: Vec<u32> = version.split(['.', '-']).map_while(|part| part.parse().ok()).collect();
     match numbers.as_slice() {
         [3, 4, patch, ..] => *patch < 4,
@@ -895,7 +895,7 @@ fn brief(entry: &Entry) -> String {
         Entry::Resolved { alerts } => format!("{} alerts resolved", alerts.len()),
         Entry::Approved { by } => format!("approved by {by}"),
         Entry::Cancelled(cancellation) => format!("cancelled by {}", cancellation.by),
-        Entry::Forwarded(to) => format!("handed over to {} as run {}", to.holder.name, to.run),
+        Entry::Forwarded(to) => format!("forwarded to {} as run {}", to.holder.name, to.run),
         Entry::Finished(outcome) => format!("finished {}: {outcome:?}", outcome.label()),
         Entry::Repeats { times, .. } => format!("stands for {times} before it"),
     }

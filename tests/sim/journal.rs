@@ -84,7 +84,7 @@ impl SimJournal {
     async fn write(&self, run: Option<RunId>, entry: Entry) -> Result<RunId, JournalError> {
         let (before, after) = {
             let mut world = self.sim.world();
-            // Now it is decided; writing it may take any time.
+            // It is decided now; writing it may take any time.
             world.on_journal_wanted(&entry);
             let mut each = Duration::ZERO;
             if world.now < world.host().journal.slow_until {
@@ -167,7 +167,7 @@ impl SimJournal {
     }
 }
 
-/// L4: there is one request at a time, and none is begun that nobody wants any more.
+/// L4: there is one request at a time, and none is started after its need is gone.
 fn check_requests(world: &mut World, run: RunId, entry: &Entry, views: &[RunView]) {
     match entry {
         Entry::Accepted(_) => {

@@ -207,7 +207,7 @@ fn settings(sim: &Sim) -> ClusterSettings {
     }
 }
 
-/// The slots of the process, which other clusters' runs take now and then.
+/// The slots of the process, which other clusters' runs sometimes occupy.
 fn shared_slots(sim: &Arc<Sim>) -> Arc<Semaphore> {
     let slots = Arc::new(Semaphore::new(1));
     let (sim, others) = (Arc::clone(sim), Arc::downgrade(&slots));
@@ -234,7 +234,7 @@ pub fn broken(sim: &Sim) -> bool {
 pub struct Asked {
     /// How many of the schedule's requests were taken.
     pub of_schedule: Cell<usize>,
-    /// How much of what people do is done.
+    /// How many of the operators' actions are done.
     pub of_people: Cell<usize>,
     /// One that is to come after the next start.
     pub again: Cell<Option<Duration>>,
@@ -268,9 +268,9 @@ async fn live(sim: &Arc<Sim>, journals: &RefCell<Vec<SimJournal>>) -> u32 {
 }
 
 async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
-    let (deaths, mended_at) = {
+    let (deaths, repaired_at) = {
         let world = sim.world();
-        (world.schedule.deaths.clone(), world.schedule.mended_at)
+        (world.schedule.deaths.clone(), world.schedule.repaired_at)
     };
     let asked = Rc::new(Asked::default());
     for (number, death) in deaths.into_iter().enumerate() {
@@ -295,7 +295,7 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
         let now = sim.now();
         sim.world().watch.note(now, || "defragd is gone".to_owned());
         asked.again.set(death.ask_again);
-        // With everything that was under way in it; the servers go on.
+        // With everything that was under way in it; the servers continue.
         drop(serving);
         let _ = journal.reopened();
         sleep(death.down).await;
@@ -304,14 +304,14 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
             sim.world().change_mode(mode);
         }
     }
-    // The last life goes on past the end of all faults, and with a schedule for long enough to miss a due time.
+    // The last life lasts past the end of all faults, and with a schedule long enough to miss a due time.
     let lasts = if sim.world().schedule.cadence.is_some() { UNTIL_MISSED } else { Duration::from_secs(5) };
     let mut extra = 0;
     loop {
         let (_stop, stopped) = stop_channel();
         let serving = serve(sim, journal, stopped, Rc::clone(&asked));
         let closed = async {
-            sleep_until(sim.at(mended_at + lasts)).await;
+            sleep_until(sim.at(repaired_at + lasts)).await;
             settle(sim, journal).await
         };
         let closed = tokio::select! {
@@ -332,12 +332,12 @@ async fn all_lives(sim: &Arc<Sim>, journal: &SimJournal) -> u32 {
     extra
 }
 
-/// The moment of a death. One that waits for a Defragment waits until everything is mended at the most.
+/// The moment of a death. One that waits for a Defragment waits at most until everything is repaired.
 pub async fn until(sim: &Sim, death: &Death) {
     sleep_until(sim.at(death.at)).await;
     let Some(after) = death.after_send else { return };
     let sends = sim.world().watch.sends;
-    let mended_at = sim.world().schedule.mended_at;
+    let repaired_at = sim.world().schedule.repaired_at;
     let sent = async {
         loop {
             let changed = sim.changed.notified();
@@ -350,11 +350,11 @@ pub async fn until(sim: &Sim, death: &Death) {
     tokio::select! {
         biased;
         () = sent => {}
-        () = sleep_until(sim.at(mended_at)) => {}
+        () = sleep_until(sim.at(repaired_at)) => {}
     }
 }
 
-/// One life: recovers, serves, and hears the alerts of the schedule.
+/// One life: recovers, serves, and receives the alerts of the schedule.
 async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driver::Stop, asked: Rc<Asked>) {
     let defragd = started(sim, journal, None).await;
     let cluster = &defragd.0;
@@ -400,7 +400,7 @@ async fn serve(sim: &Arc<Sim>, journal: &SimJournal, stopped: defragd::app::driv
     }
 }
 
-/// A process that has taken up what the one before left.
+/// A process that has resumed what the one before left.
 pub async fn started(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>) -> Defragd {
     loop {
         let (cluster, app) = boot(sim, journal, peers.clone());
@@ -412,7 +412,7 @@ pub async fn started(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn
     }
 }
 
-/// What people do in the time of the schedule. What a crash cut short they do again.
+/// The operators' actions during the schedule. They repeat what a crash interrupted.
 pub async fn people(
     sim: &Arc<Sim>,
     journal: &SimJournal,
@@ -467,8 +467,8 @@ pub async fn people(
 
 pub async fn resume(sim: &Sim, app: &Arc<App<SimEtcd, SimJournal>>) {
     sim.world().on_resume();
-    // Whoever paused sees to it that it ends.
-    // Where the lock is locked out for good there is nobody to take it.
+    // The operator who paused also ends the pause.
+    // If the lock is out of reach for good, no replica can take it.
     for _ in 0..TRIES_TO_RESUME {
         let order = Command::Resume { reason: "r".to_owned() };
         if app.command("a", "p".to_owned(), order, false).await.is_ok() {
@@ -599,7 +599,7 @@ fn shows_another_hold(sim: &Sim, journal: &SimJournal, cluster: &Cluster<SimEtcd
     let ledger = journal.ledger();
     let open = ledger.runs.iter().find(|run| run.outcome.is_none())?;
     let Some(Hold::Wait { reason, .. }) = hold(sim, &ledger, open, &policy, now) else { return None };
-    let shown = cluster.summary().waiting_for.map(|told| told.reason.label());
+    let shown = cluster.summary().waiting_for.map(|waits| waits.reason.label());
     (shown != Some(reason.label())).then(|| format!("{reason} holds run {}, and {shown:?} is shown", open.id))
 }
 

@@ -1,7 +1,8 @@
-//! The lock's server: leases that run out, candidates in a row, the oldest holds. And each replica's way to it.
+//! The lock's server: leases that expire, a queue of candidates, the oldest holds the lock. And each replica's connection
+//! to it.
 //!
-//! Renewals of what is there go through where nothing new can be written (NOSPACE), and hang while the leader of the
-//! cluster that keeps the lock is defragmented under writes, as `etcd-facts.md` has it.
+//! Existing leases can be renewed even if nothing new can be written (NOSPACE); renewals hang while the leader of the
+//! cluster with the lock is defragmented under writes, as `etcd-facts.md` says.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -131,7 +132,7 @@ impl World {
         (there, back, cut, !cut && lost)
     }
 
-    pub fn mend_lock(&mut self) {
+    pub fn repair_lock(&mut self) {
         let Some(server) = &mut self.lock else { return };
         let none = Duration::ZERO;
         (server.down_until, server.full_until, server.stalled_until) = (none, none, none);
@@ -180,11 +181,11 @@ impl World {
     pub fn lock_holder(&mut self) -> Option<(usize, Term)> {
         self.settle_lock();
         let now = self.now;
-        // What has run out is nobody's, even while nobody is there to take it away.
+        // An expired lease has no owner, even before the server has removed it.
         self.lock_server().row.first().filter(|first| first.ends > now).map(|first| (first.replica, first.term))
     }
 
-    /// Nobody stands and nobody can: under NOSPACE nothing new is written, and only a person gets it away.
+    /// There is no candidate and there can be none: under NOSPACE nothing new is written, and only an operator can fix it.
     pub fn locked_out(&mut self) -> bool {
         self.settle_lock();
         let in_target = self.lock_server().plan.in_target;
@@ -222,7 +223,7 @@ fn full() -> Unknown {
 }
 
 impl SimLock {
-    /// One call. It goes on at the server while this process is stopped.
+    /// One call. It continues at the server while this process is stopped.
     async fn call<T: Send + 'static>(
         &self,
         renewal: bool,
@@ -319,7 +320,7 @@ impl LockStore for SimLock {
             if let Ok(LockAnswer::Held { term, .. }) = &standing {
                 self.sim.world().on_lock_held(*term);
             }
-            self.sim.lock_told.notify_waiters();
+            self.sim.lock_changed.notify_waiters();
             standing
         })
     }

@@ -2,7 +2,7 @@
 //! ports, against a model of etcd that behaves as measured. Every schedule is drawn from a seed.
 //!
 //! - `SIM_SCHEDULES=n` sets how many schedules are played, `SIM_FIRST` the first seed.
-//! - `SIM_REPLICAS=percent` sets in how many of a hundred there are several replicas under a lock; 0 for none.
+//! - `SIM_REPLICAS=percent` sets how many of a hundred have several replicas under a lock; 0 for none.
 //! - `SIM_SEED=n cargo test --test sim replay -- --nocapture` plays one and prints everything that happens in it.
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a test fails by panicking")]

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Puts deliberate faults into a scratch copy of src, one after the other, and looks whether the simulator
-# catches each. Prints one line a mutant; ends with 1 if any survived or no longer applies.
-#   tests/sim/mutants.sh [NAME...]      SIM_SCHEDULES=n schedules a mutant (default 3000)
+# Puts deliberate faults into a scratch copy of src, one after the other, and checks that the simulator catches
+# each. Prints one line per mutant; exits with 1 if any survived or no longer applies.
+#   tests/sim/mutants.sh [NAME...]      SIM_SCHEDULES=n schedules per mutant (default 3000)
 #   tests/sim/mutants.sh --check        only whether each still applies; takes no time
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -121,8 +121,8 @@ export CARGO_TARGET_DIR=$scratch/target
 export SIM_SCHEDULES=${SIM_SCHEDULES:-3000}
 mkdir -p "$work/tests"
 if [ ! -d "$CARGO_TARGET_DIR" ] && [ -d target/debug/deps ]; then
-  # The dependencies are built already: links to them save minutes. Our own would be written through the links, and the
-  # tests of this checkout would run against a library that is not its source's.
+  # The dependencies are built already: links to them save minutes. Not our own crates: they would be written through the
+  # links, and the tests of this checkout would run against a library from other sources.
   mkdir -p "$CARGO_TARGET_DIR/debug"
   cp -al target/debug/{deps,build} "$CARGO_TARGET_DIR/debug/"
   cp -a target/debug/.fingerprint "$CARGO_TARGET_DIR/debug/"

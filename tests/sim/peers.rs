@@ -1,4 +1,4 @@
-//! The replicas' way to each other: requests that are handed over and orders that are passed on, through a network
+//! The connections between replicas: forwarded requests and commands, through a network
 //! that may fail, as `adapters/outgoing/peers.rs` and the HTTP side do it.
 
 use std::{
@@ -61,7 +61,7 @@ pub fn number(name: &str) -> usize {
 }
 
 impl SimPeers {
-    /// One call, at the other replica. It goes on there while this process is stopped, and waits while that one is.
+    /// One call, at the other replica. It continues there while this process is stopped, and waits while that one is.
     async fn call<T, F>(
         &self,
         to: &Holder,
@@ -98,7 +98,7 @@ impl Peers for SimPeers {
         let alerts = alerts.clone();
         Box::pin(async move {
             let answers = self.call(to, move |app| async move { app.notify(alerts).await }).await;
-            self.sim.world().note(|| format!("hands over to {}: {answers:?}", to.name));
+            self.sim.world().note(|| format!("forwards to {}: {answers:?}", to.name));
             let answers = answers?;
             let answers = answers.map_err(|error| refusal(to, 503, &error.to_string()))?;
             let Some(answer) = answers.into_iter().next() else {

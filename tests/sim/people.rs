@@ -1,6 +1,6 @@
-//! What owners and people want in one schedule: the leader's lot, compaction, windows, limits, approvals, pauses.
+//! Policies and operators' actions in one schedule: leader policy, compaction, windows, limits, approvals, pauses.
 //!
-//! Drawn from a stream of its own, so that a seed's faults do not depend on it.
+//! Drawn from a separate random stream, so that a seed's faults do not depend on it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{faults::Schedule, gates, journal::EPOCH_SECOND, rng::Rng};
 
-/// Something that a person does, or that happens to an alert.
+/// An operator's action, or a change of an alert.
 #[derive(Clone, Debug)]
 pub enum Person {
     Pause {
@@ -20,30 +20,30 @@ pub enum Person {
         lasts: Option<Duration>,
     },
     Resume,
-    /// Approves whatever waits.
+    /// Approves the waiting run.
     Approve,
-    /// Asks for a run. Only of one of several replicas.
+    /// Requests a run. Only at one of several replicas.
     Run,
     /// An alert of the schedule no longer fires.
     Resolve {
         alert: usize,
     },
-    /// Withdraws what stands.
+    /// Withdraws the standing request.
     Cancel,
-    /// Writes another mode into the configuration and has it read again. Only of a single replica.
+    /// Changes the mode in the configuration and reloads it. Only for a single replica.
     Reload {
         mode: Mode,
     },
 }
 
-/// Most of this is to meet runs, and those are in the first half minute.
+/// Most of these should coincide with runs, and those are in the first half minute.
 const BUSY_WITHIN_SECS: u64 = 40;
 const WITHIN_SECS: u64 = 90;
 
 pub fn draw(schedule: &mut Schedule) {
     let mut rng = Rng::new(schedule.seed ^ 0x0b5e_55ed);
     schedule.history_percent = rng.between(0, 60);
-    // Every other schedule is about the faults alone.
+    // Every other schedule has only faults.
     if rng.percent(45) {
         return;
     }
@@ -83,7 +83,7 @@ fn draw_policy(schedule: &mut Schedule, rng: &mut Rng) {
     }
 }
 
-/// Open all day but for a gap that begins so long after the start.
+/// Open all day except for a gap that begins this long after the start.
 fn windows(closes: u64, gap: u64) -> Windows {
     let clock = |seconds: u64| {
         let at = Timestamp::from_second(EPOCH_SECOND + i64::try_from(seconds).unwrap()).unwrap();
@@ -128,7 +128,7 @@ fn draw_people(schedule: &mut Schedule, rng: &mut Rng) {
     schedule.people = people;
 }
 
-/// What of it there is, for the totals.
+/// Which of these occur, for the totals.
 pub fn names(schedule: &Schedule) -> Vec<String> {
     let policy = &schedule.policy;
     let mut names: Vec<_> = schedule.people.iter().map(|(_, person)| format!("{person:?}")).collect();

@@ -1,5 +1,5 @@
-//! The checks of what the owner's policy and people's orders say: the leader, steps other than Defragment, windows,
-//! pauses, approvals and limits. As in [`crate::invariants`], from what happened and never from what defragd says.
+//! The checks of policy and operators' actions: the leader, steps other than Defragment, windows, pauses, approvals and
+//! limits. As in [`crate::invariants`], from what happened and never from what defragd says.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,8 +19,8 @@ use crate::{
     seen::Deliveries,
 };
 
-/// Between a closing window, or an acknowledged pause, and the last thing that is sent all the same there is only
-/// what was decided in the instant before: the adapter's look at the member, and a breath.
+/// The longest time from a closing window, or an acknowledged pause, to the last RPC that is still sent: it was decided
+/// just before, and the adapter checks the member first.
 pub const STILL_SENT: Duration = Duration::from_secs(3);
 /// The in-use sizes must have rested for this long after a compaction.
 const REST: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ pub struct Orders {
     /// Runs that failed in a row.
     failures: u32,
     last_failure: Duration,
-    /// The members' data was found to differ, and nobody has resumed since.
+    /// The members' data was found to differ, and no operator has resumed since.
     mismatched: bool,
     /// NOSPACE was armed when the last run ended.
     pub armed_at_end: bool,
@@ -71,7 +71,7 @@ struct Settling {
 }
 
 impl World {
-    /// Windows and limits are by the clock on the wall, and nobody can keep them to the second when that steps.
+    /// Windows and limits follow the wall clock, and cannot be exact to the second when it steps.
     pub fn clock_is_steady(&self) -> bool {
         !self
             .schedule
@@ -80,14 +80,14 @@ impl World {
             .any(|(_, fault)| matches!(fault, Fault::ClockStep { .. } | Fault::ClockStops { .. }))
     }
 
-    /// A pause was acknowledged to the person who ordered it.
+    /// A pause was acknowledged to the operator.
     pub fn on_paused(&mut self, by: &'static str, until: Option<Duration>) {
         let now = self.now;
         self.watch.orders.paused.insert(by, (now, until));
         self.on_pause_acknowledged();
     }
 
-    /// A person is about to resume.
+    /// An operator is about to resume.
     pub fn on_resume(&mut self) {
         self.on_resumed_somewhere();
         self.watch.orders.paused.clear();
@@ -96,7 +96,7 @@ impl World {
         self.forgive();
     }
 
-    /// Another holder's orders and runs are in the journal of the replica that acts.
+    /// Another holder's commands and runs are in the journal of the replica that acts.
     pub fn on_inherited(&mut self, digest: &SuccessionNote) {
         let now = self.now;
         self.watch.note(now, || format!("inherits {digest:?}"));
@@ -125,7 +125,7 @@ impl World {
         self.mode_changed_at = Some(now);
     }
 
-    /// I4: no order stands against sending this.
+    /// I4: no pause or other command forbids sending this.
     pub fn check_orders(&mut self, what: &str) {
         self.check_note(what);
         let now = self.now;
@@ -167,7 +167,7 @@ impl World {
         }
     }
 
-    /// A voter that this run has defragmented can take leadership over.
+    /// A voter that this run has defragmented can take leadership.
     fn has_heir(&self, seen: &Deliveries, leader: MemberId) -> bool {
         let mut members = seen.membership.iter().flat_map(|membership| &membership.members);
         members.any(|member| member.id != leader && !member.is_learner && self.is_done(member.id))
@@ -195,7 +195,7 @@ impl World {
         seen
     }
 
-    /// Once a run, before the first member, and never what the owner wants to keep.
+    /// Once per run, before the first member, and never revisions that the policy keeps.
     pub fn check_compact(&mut self, revision: u64) {
         self.check_step(&RunStep::Compact { revision });
         self.watch.orders.compactions += 1;
@@ -240,7 +240,7 @@ impl World {
         }
     }
 
-    /// To a voter whose file is tight, when only the leader is left.
+    /// To a voter that is defragmented, when only the leader is left.
     pub fn check_transfer(&mut self, from: MemberId, to: MemberId) {
         let seen = self.check_step(&RunStep::MoveLeader { from, to, member: String::new() });
         self.watch.orders.transfers += 1;
@@ -299,7 +299,7 @@ impl World {
             }
             Entry::Step(step) => self.watch.orders.step = Some((run.0, step.clone(), false)),
             Entry::Started { mode, .. } => {
-                // A new process does not know that a compaction has not settled, and measures anew.
+                // A new process does not know that a compaction has not settled, and measures again.
                 self.watch.orders.settling = None;
                 let fresh = self.watch.runs.get(&run.0).is_none_or(|log| !log.started);
                 if fresh {
@@ -418,14 +418,14 @@ impl World {
         let begun_with = self.watch.runs.get(&run.0).and_then(|log| log.identity.as_ref());
         let now = seen.membership.as_ref().map(crate::invariants::identity);
         if begun_with.is_some() && begun_with != now.as_ref() {
-            // Nothing is changed in a cluster whose membership changes.
+            // A cluster is left alone while its membership changes.
             return;
         }
         let members = seen.membership.iter().flat_map(|membership| &membership.members);
         let small = members.into_iter().all(|member| {
             let Some(Ok(status)) = seen.status.get(&member.id) else { return false };
-            let told = seen.gauges.get(&member.id).and_then(|gauges| gauges.as_ref().ok()?.quota);
-            status.quota.or(told).is_some_and(|quota| status.db_size.0 * 10 < quota.0 * 9)
+            let reported = seen.gauges.get(&member.id).and_then(|gauges| gauges.as_ref().ok()?.quota);
+            status.quota.or(reported).is_some_and(|quota| status.db_size.0 * 10 < quota.0 * 9)
         });
         if armed && small && seen.unhealthy().is_none() {
             self.violate("L1", format!("run {run} fails and leaves NOSPACE armed, and every file is small: {reason}"));

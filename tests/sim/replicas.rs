@@ -28,9 +28,9 @@ use crate::{
     succession::How,
 };
 
-/// With everything mended, the lock is held again within its TTL, some rounds, and the limits of calls that hung.
+/// With everything repaired, the lock is held again within its TTL, some rounds, and the limits of calls that hung.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_mins(3);
-/// Longer than any run takes on a mended cluster.
+/// Longer than any run takes on a repaired cluster.
 const RETIRES_WITHIN: Duration = Duration::from_mins(30);
 /// The requests of one that does not hold the lock wait.
 const LOOK: Duration = Duration::from_secs(5);
@@ -92,18 +92,18 @@ pub async fn all_replicas(sim: &Arc<Sim>, fleet: &Fleet, journals: &RefCell<Vec<
         () = beliefs(sim, &seats) => {}
         () = end(sim, &seats) => {}
     }
-    // What knows each other in a circle would never be freed.
+    // A reference cycle would never be freed.
     (0..seats.len()).for_each(|number| directory.set(number, None));
     *journals.borrow_mut() = seats.iter().map(|seat| seat.journal.borrow().clone()).collect();
 }
 
-/// Looks, whenever one hears of the lock, who all believe to hold it.
+/// Checks, at every change of the lock, which replicas believe that they hold it.
 async fn beliefs(sim: &Sim, seats: &[SimReplica]) {
     loop {
-        let told = sim.lock_told.notified();
+        let changed = sim.lock_changed.notified();
         let believers: Vec<_> = seats.iter().filter_map(|seat| Some((seat.number(), seat.believes()?))).collect();
         sim.world().check_beliefs(&believers);
-        told.await;
+        changed.await;
     }
 }
 
@@ -126,7 +126,7 @@ async fn replica(seat: &SimReplica, plan: &Replica) {
         let mut how = How::Killed;
         if let Some(grace) = death.grace {
             sim.world().watch.note(now, || "SIGTERM to defragd".to_owned());
-            // One that is stopped hears of it when it wakes.
+            // A stopped replica learns of it when it wakes.
             let heard = sim.stopped_until().unwrap_or(now);
             sim.world().watch.stop_asked = Some(heard);
             sim.world().on_holder_lost(seat.number(), How::Released);
@@ -167,7 +167,7 @@ async fn replica(seat: &SimReplica, plan: &Replica) {
             sim.world().on_holder_lost(seat.number(), How::Released);
             stop.send_replace(Some(Reason::ShuttingDown));
             if timeout(RETIRES_WITHIN, &mut life).await.is_err() {
-                sim.world().violate("liveness", "a replica does not end on a mended cluster".to_owned());
+                sim.world().violate("liveness", "a replica does not end on a repaired cluster".to_owned());
             }
             seat.gone.set(true);
         }
@@ -176,7 +176,7 @@ async fn replica(seat: &SimReplica, plan: &Replica) {
     std::future::pending::<()>().await;
 }
 
-/// With everything that was under way in it; the servers go on.
+/// With everything that was under way in it; the servers continue.
 fn gone(seat: &SimReplica, how: How) {
     let (sim, number) = (&seat.sim, seat.number());
     let now = sim.now();
@@ -192,7 +192,7 @@ fn gone(seat: &SimReplica, how: How) {
     }
 }
 
-/// One life: recovers, stands for the lock, serves, hears what the schedule says, and gives the lock up in the end.
+/// One life: recovers, becomes a candidate for the lock, serves, receives what the schedule has, and releases the lock in the end.
 async fn life(seat: &SimReplica, plan: &Replica, stopped: driver::Stop, asked: Rc<Asked>) {
     let sim = &seat.sim;
     let journal = seat.journal.borrow().clone();
@@ -243,11 +243,11 @@ async fn life(seat: &SimReplica, plan: &Replica, stopped: driver::Stop, asked: R
     cluster.release_lock().await;
 }
 
-/// Everything is mended: somebody takes over and serves what waits with it, and goes; then the next one, until the
+/// Everything is repaired: a replica takes the lock, serves its waiting requests, and ends; then the next one, until the
 /// last has done everything that is to be done.
 async fn end(sim: &Sim, seats: &[SimReplica]) {
-    let mended_at = sim.world().schedule.mended_at;
-    sleep_until(sim.at(mended_at + Duration::from_secs(5))).await;
+    let repaired_at = sim.world().schedule.repaired_at;
+    sleep_until(sim.at(repaired_at + Duration::from_secs(5))).await;
     while !seats.iter().all(|seat| seat.settled.get() || seat.gone.get()) {
         sleep(Duration::from_secs(1)).await;
     }
@@ -258,7 +258,7 @@ async fn end(sim: &Sim, seats: &[SimReplica]) {
         serves += 1;
         match serve(sim, holder, seats).await {
             Served::Lost => continue,
-            // A person sees that the cluster is paused: a resume that was given to a holder right before it died is
+            // An operator sees that the cluster is paused: a resume that was given to a holder right before it died is
             // in its journal alone.
             Served::Idle if !resumed => {
                 resumed = true;
@@ -282,7 +282,7 @@ async fn end(sim: &Sim, seats: &[SimReplica]) {
         }
         if last {
             let journal = holder.journal.borrow().clone();
-            // The time until the last one of all is asked is not that of a takeover.
+            // The time until the last replica is asked is not the time of a takeover.
             sim.world().watch.succession.nobody_waits();
             return finale(&holder.sim, &journal).await;
         }
@@ -290,11 +290,11 @@ async fn end(sim: &Sim, seats: &[SimReplica]) {
     sim.world().violate("liveness", format!("after {BOUND:?} and {serves} turns there still are open requests"));
 }
 
-/// Who holds the lock, as soon as somebody does.
+/// The lock holder, as soon as there is one.
 async fn holder<'a>(sim: &Sim, seats: &'a [SimReplica]) -> Option<&'a SimReplica> {
     let mut begun = sim.now();
     loop {
-        // While a leader is defragmented under writes nobody can renew: not the time of a takeover.
+        // While a leader is defragmented under writes no lease can be renewed: not the time of a takeover.
         if !sim.world().lock_serves(true) {
             begun = sim.now();
         }
@@ -324,7 +324,7 @@ enum Served {
 }
 
 async fn serve(sim: &Sim, holder: &SimReplica, seats: &[SimReplica]) -> Served {
-    // Those that hold no lock keep what they handed over until nothing of it stands.
+    // Replicas without the lock keep what they forwarded until no request of it stands.
     let open = || seats.iter().filter(|seat| !seat.gone.get()).map(SimReplica::open).sum::<usize>();
     let (begun, mut idle, mut calls) = (sim.now(), 0, 0);
     // What waits for a time of day waits longer by as much as clocks were put back.

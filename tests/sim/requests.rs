@@ -1,7 +1,7 @@
-//! What becomes of requests beyond the faults of [`crate::faults`]: alerts that come twice, limits that change, clocks
-//! that lie, credentials that are denied for a time.
+//! What happens to requests besides the faults of [`crate::faults`]: duplicate alerts, changing limits, wrong clocks,
+//! credentials that are denied for a time.
 //!
-//! Drawn from a stream of its own, so that a seed's other draws do not depend on it.
+//! Drawn from a separate random stream, so that a seed's other draws do not depend on it.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ pub fn draw(schedule: &mut Schedule) {
     if rng.percent(30) && schedule.fault_names().iter().all(|name| name != "with:gate") {
         schedule.modes =
             schedule.deaths.iter().map(|_| *rng.pick(&[Mode::Observe, Mode::Approve, Mode::Enforce])).collect();
-        // Somebody is there to approve.
+        // An operator is there to approve.
         schedule.people.push((Duration::from_secs(80), Person::Approve));
         schedule.people.sort_by_key(|(at, _)| *at);
     }
@@ -104,7 +104,7 @@ pub fn draw_reloads(schedule: &mut Schedule) {
         let mode = *rng.pick(&[Mode::Observe, Mode::Approve, Mode::Enforce]);
         schedule.people.push((rng.millis(500, 60_000), Person::Reload { mode }));
     }
-    // Somebody is there to approve.
+    // An operator is there to approve.
     schedule.people.push((Duration::from_secs(85), Person::Approve));
     schedule.people.sort_by_key(|(at, _)| *at);
 }

@@ -1,6 +1,6 @@
-//! Seeds that showed a defect, each with what it showed. They stay as tests.
+//! Seeds that revealed a defect, each with a description of it. They stay as tests.
 
-/// Mended: the seed, and what was wrong. Played with one replica.
+/// Fixed: the seed, and what was wrong. Played with one replica.
 pub const REGRESSIONS: &[(u64, &str)] = &[
     (71, "I7: while the journal is slow to take the intent, the observation grows old, and Defragment goes out on it"),
     (2773, "I7: the same, 33 s old"),
@@ -14,7 +14,7 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
     (798, "S2: the end of a waiting request was not in the note, and the next holder took the request up again"),
     (6154, "S2: a due time was requested again after the clock had jumped during its run"),
     (2, "liveness: a request that came while the journal was read was forgotten until the next start"),
-    (323_072, "gates: killed between a gate's failure and the end of the run, it went on after the restart"),
+    (323_072, "gates: killed between a gate's failure and the end of the run, it continued after the restart"),
     (7355, "L1: a run that was blocked after a crash failed and left NOSPACE armed, and every file was small"),
     (2838, "L1: no voter could lead, because an operator had to act on one first, and the reason did not say so"),
     (4752, "liveness: a run that a crash interrupted, and that then needed an approval, could not be approved"),
@@ -31,7 +31,7 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
     (1541, "liveness: a pause from a holder whose clock was an hour ahead could not be lifted at the next holder"),
     (
         6652,
-        "I6: a run by hand that was handed over, and joined by an alert since, was asked for again every 3 s, for ever",
+        "I6: a run by hand that was forwarded, and joined by an alert since, was requested again every 3 s, for ever",
     ),
     (
         19915,

@@ -15,10 +15,10 @@ use crate::model::minor;
 /// A member may be this far behind: the limit that the design sets.
 const MOST_BEHIND: u64 = 1_000;
 
-/// What the network delivered to defragd since it last asked for the member list.
+/// What the network has delivered to defragd since its last request for the member list.
 #[derive(Clone, Debug, Default)]
 pub struct Deliveries {
-    /// When the members were asked for.
+    /// When the member list was requested.
     pub began: Duration,
     /// The last answer.
     pub at: Duration,
@@ -46,8 +46,8 @@ impl Deliveries {
 
     /// That members which answered run different minor versions, or report a downgrade, and none is without space.
     pub fn upgrade(&self) -> Option<String> {
-        let told = || self.statuses().flat_map(Status::reported_alarms);
-        if self.alarms.iter().flatten().copied().chain(told()).any(|alarm| alarm.kind == AlarmKind::NoSpace) {
+        let reported = || self.statuses().flat_map(Status::reported_alarms);
+        if self.alarms.iter().flatten().copied().chain(reported()).any(|alarm| alarm.kind == AlarmKind::NoSpace) {
             return None;
         }
         if let Some(to) = self.statuses().find_map(|status| status.downgrade_to.as_ref()) {

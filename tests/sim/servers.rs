@@ -1,7 +1,7 @@
-//! etcds that are not as most are: members that send snapshots, and such that answer while they defragment; and the
-//! policies that concern them.
+//! Unusual etcds: members that send snapshots, and members that answer while they defragment; and the policies that
+//! concern them.
 //!
-//! Drawn from a stream of its own, so that a seed's other draws do not depend on it.
+//! Drawn from a separate random stream, so that a seed's other draws do not depend on it.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::{
 const NON_BLOCKING: &str = "3.8.0";
 const WITHIN_SECS: u64 = 60;
 
-/// Defragmentations that last for minutes, of members that answer meanwhile and whose metrics pages are away, and one whose
-/// answer is lost: nobody else may begin.
+/// Defragmentations that last for minutes, of members that answer meanwhile and whose metrics pages fail, and one whose
+/// answer is lost: no other member may begin.
 pub fn draw_unknown_ends(schedule: &mut Schedule) {
     let mut rng = Rng::new(schedule.seed ^ 0x0e4d_5eea);
     if schedule.members[0].version != NON_BLOCKING || schedule.faults.is_empty() || rng.percent(50) {
@@ -55,7 +55,7 @@ pub fn draw(schedule: &mut Schedule) {
         for member in &mut schedule.members {
             (member.version, member.has_gauge) = (NON_BLOCKING, true);
         }
-        // Where they can be told to be busy by their page alone, it is lost more often.
+        // If only their page says that they are busy, it is lost more often.
         if !schedule.faults.is_empty() {
             let (node, time) = (rng.index(8), rng.seconds(5, 90));
             schedule.faults.push((rng.millis(200, 25_000), Fault::PageLost { node, time }));
@@ -73,7 +73,7 @@ pub fn draw(schedule: &mut Schedule) {
     schedule.faults.sort_by_key(|(at, _)| *at);
 }
 
-/// Owners who have the data compared, and members whose data differs.
+/// Policies that compare the data, and members whose data differs.
 pub fn draw_data(schedule: &mut Schedule) {
     let mut rng = Rng::new(schedule.seed ^ 0xda7a_d1ff);
     if rng.percent(70) {

@@ -20,7 +20,7 @@ pub struct Sim {
     /// A new event is planned, perhaps before the one that is waited for.
     pub planned: Arc<Notify>,
     /// A replica heard from the lock's store.
-    pub lock_told: Arc<Notify>,
+    pub lock_changed: Arc<Notify>,
     /// Whose handle this is. What is done through it is written down for that one.
     replica: usize,
 }
@@ -33,7 +33,7 @@ impl Sim {
             epoch: Instant::now(),
             changed: Arc::default(),
             planned: Arc::default(),
-            lock_told: Arc::default(),
+            lock_changed: Arc::default(),
             replica: 0,
         })
     }
@@ -45,7 +45,7 @@ impl Sim {
             epoch: self.epoch,
             changed: Arc::clone(&self.changed),
             planned: Arc::clone(&self.planned),
-            lock_told: Arc::clone(&self.lock_told),
+            lock_changed: Arc::clone(&self.lock_changed),
             replica,
         })
     }

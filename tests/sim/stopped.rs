@@ -1,5 +1,5 @@
-//! SIGSTOP to a replica: nothing of it runs, while time, the network and the servers go on. What it had sent goes its
-//! way, and what it had not sent is sent when it wakes.
+//! SIGSTOP to a replica: it does not run, while time, the network and the servers continue. What it had sent arrives, and
+//! what it had not sent is sent when it wakes.
 
 use std::{
     future::Future,
@@ -49,7 +49,7 @@ pub async fn while_stopped(sim: &Sim) {
     }
 }
 
-/// What goes on outside the process, as an RPC does once it is sent; over when nobody waits for it any more.
+/// What continues outside the process, as an RPC does once it is sent; it ends when no caller waits for it any more.
 pub struct Outside<T>(JoinHandle<T>);
 
 impl<T: Send + 'static> Outside<T> {

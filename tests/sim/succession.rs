@@ -1,9 +1,9 @@
-//! What must hold of the lock over all replicas, by the word of its server; and how long takeovers take.
+//! The lock's invariants over all replicas, according to its server; and how long takeovers take.
 //!
-//! What is *not* promised: a process that is stopped (SIGSTOP, a live migration) after it had the permit and before
-//! the RPC left sends it when it wakes, whoever holds the lock by then: etcd knows no fencing token for Defragment.
-//! It is at most one RPC for each such stop. A run that looks at the members after that RPC is at its member sees it
-//! and starts nobody beside it; only one that looked before can. That is counted, not judged: [`World::excused`].
+//! *Not* promised: a process that is stopped (SIGSTOP, a live migration) after it had the permit and before the RPC left
+//! sends it when it wakes, even if another replica holds the lock by then: etcd has no fencing token for Defragment.
+//! It is at most one RPC for each such stop. A run that observes the members after that RPC has reached its member sees it
+//! and starts no other; only a run that observed before can. That is counted, not judged: [`World::excused`].
 
 use std::time::Duration;
 
@@ -61,16 +61,16 @@ pub struct Succession {
     left_under: Option<Term>,
     /// What the note beside the lock says: paused since when, until when by the clock on the wall.
     note: Option<(Duration, Option<jiff::Timestamp>)>,
-    /// When a person last said resume.
+    /// When an operator last resumed.
     resumed_at: Option<jiff::Timestamp>,
     /// Pauses that were acknowledged, and those that got into a note.
     pauses: u64,
     pub pauses_left: u64,
     /// Replicas whose journal was lost.
     forgot: Vec<(usize, Duration)>,
-    /// Times that a person had to resume once more.
+    /// How often an operator had to resume again.
     pub resumed_again: u64,
-    /// NOSPACE armed in the cluster that keeps the lock, and nobody stands for it.
+    /// NOSPACE is armed in the cluster with the lock, and there is no candidate for it.
     pub locked_out: bool,
 }
 
@@ -81,7 +81,7 @@ impl Succession {
 }
 
 impl World {
-    /// A Defragment leaves under the term that its run began with, while the lock's server gives the lock to nobody
+    /// A Defragment leaves under the term that its run began with, while the lock's server gives the lock to no one
     /// else; and terms never go back.
     pub fn check_lock(&mut self, job: usize, target: MemberId) {
         if self.lock.is_none() {
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// Whether two Defragments at once are what a stop in the worst place may lead to: one of them is the stray, and
-    /// the other's run looked before that could be seen.
+    /// the other's run observed before that could be seen.
     pub fn excused(&mut self, job: usize, other: usize) -> bool {
         let unseen = |world: &Self, stray: usize| {
             world.jobs[stray].arrived_at.is_none_or(|arrived| world.watch.seen.began <= arrived)
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// The replica that acts hears that it holds the lock.
+    /// The acting replica learns that it holds the lock.
     pub fn on_lock_held(&mut self, term: Term) {
         let (now, replica) = (self.now, self.watch.acting);
         let succession = &mut self.watch.succession;
@@ -187,7 +187,7 @@ impl World {
         }
     }
 
-    /// A person's word is about to go out, or is in the journal.
+    /// A resume is about to be sent, or is in the journal.
     pub fn on_resumed_somewhere(&mut self) {
         let at = wall_clock(self);
         let succession = &mut self.watch.succession;
@@ -222,7 +222,7 @@ impl World {
         self.watch.journal_lost();
     }
 
-    /// I6: what was handed over stands until the other replica's run has ended or the alert is resolved; an operator's
+    /// I6: what was forwarded stands until the other replica's run has ended or the alert is resolved; an operator's
     /// request, until that run is accepted.
     pub fn check_forwarded(&mut self, run: RunId, entry: &Entry) {
         let Entry::Finished(Outcome::Stopped { reason: Reason::Forwarded { holder, run: theirs } }) = entry else {
@@ -242,14 +242,13 @@ impl World {
             unoffered.filter(|_| !log.manual).cloned()
         });
         if let Some(unoffered) = unoffered.filter(|_| !resolved) {
-            let what = format!("run {run} ends as handed over, and {} was not offered", unoffered.fingerprint);
+            let what = format!("run {run} ends as forwarded, and {} was not offered", unoffered.fingerprint);
             self.violate("I6", what);
         }
         let there = self.watch.all()[holder].runs.get(&theirs.0);
         if there.is_none_or(|log| log.outcome.is_none() && !by_operator && !resolved) {
             let outcome = there.map(|log| log.outcome.clone());
-            let what =
-                format!("run {run} ends as handed over to run {theirs} of replica {holder}, which is {outcome:?}");
+            let what = format!("run {run} ends as forwarded to run {theirs} of replica {holder}, which is {outcome:?}");
             self.violate("I6", what);
         }
     }

@@ -1,5 +1,5 @@
-//! The servers' true state, whatever an observation told of it: what had been so for a while when a Defragment was sent
-//! is no race, and must have been seen.
+//! The servers' true state, whatever an observation reported: a state that had lasted for a while when a Defragment was
+//! sent is no race, and defragd must have seen it.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     sim::Sim,
 };
 
-/// How often it is looked at, besides right before each Defragment.
+/// How often it is checked, besides right before each Defragment.
 const LOOK: Duration = Duration::from_secs(5);
 /// Longer than an observation may be old.
 const STEADY: Duration = Duration::from_secs(20);

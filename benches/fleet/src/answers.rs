@@ -1,5 +1,5 @@
-//! What a simulated member says. Even clusters are of release 3.6, which tells the quota in `Status`; odd ones of 3.5,
-//! which tells it on the metrics page alone.
+//! The answers of a simulated member. Even clusters run release 3.6, which reports the quota in `Status`; odd ones 3.5,
+//! which reports it only on the metrics page.
 
 use std::{fmt::Write, sync::LazyLock};
 

@@ -1,4 +1,4 @@
-//! What a scrape costs for 10, 100 and 1,000 clusters: all well, with members that hang and refuse, and with TLS.
+//! The cost of a scrape of 10, 100 and 1,000 clusters: all healthy, with members that hang and refuse, and with TLS.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -69,10 +69,10 @@ struct Row {
     rss_bytes_before_the_first_scrape: u64,
     open_files: usize,
     page_bytes: usize,
-    packed_bytes: usize,
+    compressed_bytes: usize,
     /// Members of clusters without a fault that were missing in any scrape, in sum.
-    sound_members_missing: usize,
-    slowest_sound_probe_seconds: f64,
+    healthy_members_missing: usize,
+    slowest_healthy_probe_seconds: f64,
 }
 
 pub(crate) async fn run(args: Args) -> Result<()> {
@@ -102,7 +102,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
 fn name(shape: Shape) -> String {
     let kind = match shape {
         Shape { tls: true, .. } => "mutual TLS",
-        Shape { hung: 0, .. } => "all well",
+        Shape { hung: 0, .. } => "all healthy",
         _ => "some hang, some refuse",
     };
     format!("{} clusters, {kind}", shape.clusters)
@@ -129,8 +129,8 @@ async fn measure(args: &Args, shape: Shape) -> Result<Row> {
         for _ in 0..per_round {
             last = scraper.scrape().await?;
             took.push(last.took);
-            missing += last.sound_members_missing(&subject.plan);
-            slowest = f64::max(slowest, last.slowest_sound_probe(&subject.plan));
+            missing += last.healthy_members_missing(&subject.plan);
+            slowest = f64::max(slowest, last.slowest_healthy_probe(&subject.plan));
         }
         cpu.push(Usage::of(pid)?.cpu.saturating_sub(before).as_secs_f64() / f64::from(u32::try_from(per_round)?));
     }
@@ -138,7 +138,7 @@ async fn measure(args: &Args, shape: Shape) -> Result<Row> {
         profile.end(file).await?;
     }
     let up = last.members_up();
-    ensure!(up <= subject.answering(), "{up} members are said to be up, of {}", subject.answering());
+    ensure!(up <= subject.answering(), "{up} members are reported up, of {}", subject.answering());
     let end = Usage::of(pid)?;
     let members = f64::from(u32::try_from(shape.clusters * MEMBERS)?);
     Ok(Row {
@@ -160,9 +160,9 @@ async fn measure(args: &Args, shape: Shape) -> Result<Row> {
         rss_bytes_before_the_first_scrape: started.rss_bytes,
         open_files: end.open_files,
         page_bytes: last.page.len(),
-        packed_bytes: last.packed_bytes,
-        sound_members_missing: missing,
-        slowest_sound_probe_seconds: slowest,
+        compressed_bytes: last.compressed_bytes,
+        healthy_members_missing: missing,
+        slowest_healthy_probe_seconds: slowest,
     })
 }
 
@@ -177,9 +177,9 @@ fn table(rows: &[Row]) -> Table {
         "peak",
         "files",
         "page",
-        "packed",
+        "compressed",
         "first scrape (CPU)",
-        "slowest sound member",
+        "slowest healthy member",
     ]);
     for row in rows {
         let ms = |seconds: f64| milliseconds(Duration::from_secs_f64(seconds));
@@ -194,9 +194,9 @@ fn table(rows: &[Row]) -> Table {
             &mebibytes(row.peak_rss_bytes),
             &row.open_files.to_string(),
             &format!("{} kB", row.page_bytes / 1_000),
-            &format!("{} kB", row.packed_bytes / 1_000),
+            &format!("{} kB", row.compressed_bytes / 1_000),
             &format!("{} ({})", ms(row.first_scrape_seconds), ms(row.first_scrape_cpu_seconds)),
-            &ms(row.slowest_sound_probe_seconds),
+            &ms(row.slowest_healthy_probe_seconds),
         ]);
     }
     table
@@ -223,9 +223,9 @@ fn goals(rows: &[Row]) -> Vec<Goal> {
             row.p99_seconds <= bound.as_secs_f64(),
         ));
     }
-    let missing: usize = rows.iter().map(|row| row.sound_members_missing).sum();
+    let missing: usize = rows.iter().map(|row| row.healthy_members_missing).sum();
     goals.push(Goal::new(
-        "every member of a sound cluster is in every scrape",
+        "every member of a healthy cluster is in every scrape",
         format!("{missing} missing"),
         missing == 0,
     ));

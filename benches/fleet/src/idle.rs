@@ -160,7 +160,7 @@ async fn good_scrape(scraper: &Scraper, members: usize) -> Result<()> {
     }
 }
 
-/// All members stop, so that defragd sees nobody, and start again: from when each answers to the first good scrape.
+/// All members stop, so that defragd reaches none, and start again: from when each answers to the first good scrape.
 async fn etcd_comes_back(cluster: &EtcdCluster, scraper: &Scraper) -> Result<Duration> {
     for member in 0..cluster.len() {
         cluster.kill(member).await?;

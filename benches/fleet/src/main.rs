@@ -1,8 +1,8 @@
 //! `fleet`: starts simulated members, and measures what it costs defragd to watch them. `make bench-fleet`, `make
 //! bench-idle` and `make soak` call it; figures go to standard output and into `benches/FLEET.md`.
 //!
-//! Measures the real binary as a process of its own, from the outside: its answers as Prometheus gets them, its memory,
-//! processor time and files from /proc. Ends with an error only if it could not measure; a goal that is missed is said.
+//! Measures the real binary in a process of its own, from the outside: its responses as Prometheus gets them, its memory,
+//! processor time and files from /proc. Fails only if it could not measure; a missed goal is reported.
 
 mod figures;
 mod growth;
@@ -62,7 +62,7 @@ struct Members {
     /// Members that do not answer: frozen and busy in turn
     #[arg(long, default_value_t = 0)]
     hung: usize,
-    /// Members that nobody listens for
+    /// Members whose ports are closed
     #[arg(long, default_value_t = 0)]
     refusing: usize,
     /// Mutual TLS
@@ -79,7 +79,7 @@ struct Members {
 fn main() -> Result<()> {
     let cli = Cli::parse();
     raise_file_limit()?;
-    // It fails only if somebody else was first, which is fine.
+    // It fails only if another task was first, which is fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
@@ -113,7 +113,7 @@ async fn simulate(args: Members) -> Result<()> {
             None => std::future::pending().await,
         }
     };
-    // Whoever started this process is gone when its end of the pipe is.
+    // The parent process has ended when its end of the pipe closes.
     let (mut input, mut nowhere) = (tokio::io::stdin(), tokio::io::sink());
     tokio::select! {
         ended = restarts => ended,

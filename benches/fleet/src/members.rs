@@ -1,7 +1,6 @@
 //! Listens for every member, each at its own address, and answers as [`crate::answers`] says.
 //!
-//! Must cost little: on the machine that runs the bench it takes its processor time beside the program that is
-//! measured.
+//! It must be cheap: it shares the machine's processors with the program that is measured.
 
 use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -29,7 +28,7 @@ use crate::{
     wire::Message,
 };
 
-/// How long a member that restarts is away.
+/// How long a restarting member is down.
 const AWAY: Duration = Duration::from_millis(200);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -79,7 +78,7 @@ impl Fleet {
         Ok(Self { members, tasks, _frozen: frozen })
     }
 
-    /// Restarts one member after the other, for ever: its connections break, for a moment nobody listens, and then it
+    /// Restarts one member after the other, for ever: its connections break, for a moment its port is closed, and then it
     /// is there again. Members with a fault keep it.
     pub async fn restart_members(&mut self, every: Duration) -> Result<()> {
         let well: Vec<usize> =

@@ -1,4 +1,4 @@
-//! Figures as an aligned table or as JSON, and into their place in `benches/FLEET.md`.
+//! Figures as an aligned table or as JSON, and their section of `benches/FLEET.md`.
 
 use std::{fmt::Write, path::Path};
 

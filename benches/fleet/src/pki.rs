@@ -1,4 +1,4 @@
-//! Certificates for members, which ask for one in turn: a key and a certificate for each, as clusters have.
+//! Certificates for members, which require client certificates: a key and a certificate for each, as in real clusters.
 
 use std::{fs, net::IpAddr, path::Path, sync::Arc};
 

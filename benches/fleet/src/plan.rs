@@ -12,7 +12,7 @@ const ENOUGH_FOR_A_CLUSTER: usize = 2 * MEMBERS;
 pub enum Fault {
     /// Nothing.
     None,
-    /// Its process is frozen: the kernel accepts connections, nobody reads from them.
+    /// Its process is frozen: the kernel accepts connections, nothing reads from them.
     Frozen,
     /// It defragments: `Status` and reads hang, the member list and the metrics page answer.
     Busy,

@@ -25,7 +25,7 @@ pub(crate) struct Scraper {
 /// One answer.
 pub(crate) struct Scrape {
     pub(crate) took: Duration,
-    pub(crate) packed_bytes: usize,
+    pub(crate) compressed_bytes: usize,
     pub(crate) page: String,
 }
 
@@ -35,7 +35,7 @@ impl Scraper {
         Ok(Self { http, url: format!("{url}/metrics"), timeout })
     }
 
-    /// One scrape, with `timeout` in its header. The time is until the last byte, still packed.
+    /// One scrape, with `timeout` in its header. The time is until the last byte, still compressed.
     pub(crate) async fn scrape(&self) -> Result<Scrape> {
         let request = self
             .http
@@ -46,13 +46,13 @@ impl Scraper {
         let begun = Instant::now();
         let response = request.send().await?;
         let status = response.status();
-        let packed = response.bytes().await?;
+        let compressed = response.bytes().await?;
         let took = begun.elapsed();
         ensure!(status.is_success(), "the scrape was answered with {status}");
         let mut page = String::new();
-        flate2::read::GzDecoder::new(&packed[..]).read_to_string(&mut page)?;
+        flate2::read::GzDecoder::new(&compressed[..]).read_to_string(&mut page)?;
         ensure!(page.ends_with("# EOF\n"), "the page has no end");
-        Ok(Scrape { took, packed_bytes: packed.len(), page })
+        Ok(Scrape { took, compressed_bytes: compressed.len(), page })
     }
 }
 
@@ -63,7 +63,7 @@ impl Scrape {
     }
 
     /// How many members of clusters without a fault are not up.
-    pub(crate) fn sound_members_missing(&self, plan: &Plan) -> usize {
+    pub(crate) fn healthy_members_missing(&self, plan: &Plan) -> usize {
         let expected = (0..plan.clusters).filter(|cluster| plan.is_whole(*cluster)).count() * fleet::plan::MEMBERS;
         let up = self.values("defragd_member_up").filter(|(cluster, value)| {
             *value > 0.5 && cluster_number(cluster).is_some_and(|cluster| plan.is_whole(cluster))
@@ -72,7 +72,7 @@ impl Scrape {
     }
 
     /// The longest that a member of a cluster without a fault took, in seconds.
-    pub(crate) fn slowest_sound_probe(&self, plan: &Plan) -> f64 {
+    pub(crate) fn slowest_healthy_probe(&self, plan: &Plan) -> f64 {
         self.values("defragd_member_probe_duration_seconds")
             .filter(|(cluster, _)| cluster_number(cluster).is_some_and(|cluster| plan.is_whole(cluster)))
             .fold(0.0, |slowest, (_, value)| f64::max(slowest, value))

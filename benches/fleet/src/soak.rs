@@ -1,5 +1,5 @@
-//! Very many scrapes of a fleet in trouble, compressed: members hang, refuse and restart all the while. Memory and open
-//! files of the last tenth are held against those of the first.
+//! Very many scrapes of an unhealthy fleet, compressed: members hang, refuse and restart all the time. Memory and open
+//! files of the last tenth are compared with those of the first.
 
 use std::{
     path::PathBuf,

@@ -59,7 +59,7 @@ impl Subject {
             .count()
     }
 
-    /// Copies defragd's log out of the directory that goes away.
+    /// Copies defragd's log out of the directory that is removed.
     pub(crate) fn keep_log(&self, to: &Path) -> Result<()> {
         std::fs::copy(self.dir.path().join("defragd.log"), to)?;
         Ok(())

@@ -1,5 +1,5 @@
-//! As much of protobuf and gRPC as the answers need, written by hand: the types that etcd-client generates have no
-//! server side unless the client of the whole workspace is built with one.
+//! The parts of protobuf and gRPC that the answers need, written by hand: the types that etcd-client generates have a
+//! server side only if the client of the whole workspace is built with one.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

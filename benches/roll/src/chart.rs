@@ -1,4 +1,4 @@
-//! What clients feel during a roll, as a picture: one panel a contender.
+//! Clients' latency during a rolling defragmentation, as a picture: one panel per contender.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::{contender::Contender, load::Kind, trial::Trial};
 
 const WIDTH: u32 = 900;
 const PANEL_HEIGHT: u32 = 220;
-/// Below this nobody cares, and a logarithmic axis needs a beginning.
+/// Shorter latencies do not matter, and a logarithmic axis needs a start.
 const FLOOR_MS: f64 = 1.0;
 
 /// Draws one trial of each.

@@ -1,4 +1,4 @@
-//! What is compared: each brings the whole cluster's files down, started as its users start it.
+//! The contenders: each defragments the whole cluster, started as its users start it.
 
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,7 @@ impl Contender {
         matches!(self, Self::DefragdTransfer | Self::DefragdAutoAbove)
     }
 
-    /// Why it cannot be had here, if so.
+    /// Why it is not available here, if so.
     pub(crate) fn missing(self) -> Option<String> {
         (self == Self::EtcdDefrag && in_path("etcd-defrag").is_none()).then(|| {
             "there is no etcd-defrag in PATH; `go install github.com/ahrtr/etcd-defrag@latest` brings it where the Go \
@@ -113,7 +113,7 @@ impl Contender {
                 };
                 let pause = if self == Self::DefragdPause { "5s" } else { "0s" };
                 command.args(["--mode=enforce", "--pause-between-members", pause]);
-                // Every member, as the others do: heavy writes fill a file again while the members before it are away.
+                // Every member, as the others do: heavy writes fill a file again while the members before it are unavailable.
                 command.args(["--min-fragmentation-ratio=0", "--min-reclaimable=4KiB"]);
                 command.args(leader.split(' ')).arg("--data-dir").arg(journal);
             }

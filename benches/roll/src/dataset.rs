@@ -1,4 +1,4 @@
-//! A fragmented cluster that is put back into the same state before every trial.
+//! A fragmented cluster that is reset to the same state before every trial.
 
 use std::path::{Path, PathBuf};
 
@@ -13,9 +13,10 @@ const MIB: u64 = 1 << 20;
 pub(crate) enum Size {
     /// A file as a fragmented Kubernetes cluster of some dozens of nodes has it.
     Small,
-    /// As large, and nobody has compacted: what was overwritten is in use, too.
+    /// As large, without compaction: overwritten data is in use too.
     History,
-    /// As large as the command says; by default with some 1 GB in use, so that each member is away for many seconds.
+    /// As large as the environment says; by default with more than 1 GB in use, so that each member is unavailable for many
+    /// seconds.
     Large,
 }
 

@@ -1,5 +1,5 @@
-//! Client load with the field's habits: an open loop, so that a request that has to wait for a stalled one counts
-//! from when it was due, and no stall hides the requests that it kept from being sent.
+//! Client load as in the field: an open loop, so that a request that waits for a stalled one counts from when it was due,
+//! and a stall does not hide the requests that it delayed.
 
 mod client;
 mod tasks;
@@ -97,7 +97,7 @@ pub(crate) struct Spec {
 pub(crate) struct Report {
     /// Every request.
     pub(crate) samples: Vec<Sample>,
-    /// Leases that expired although somebody tried to keep them, through failover clients.
+    /// Leases that expired although a failover client tried to keep them.
     pub(crate) failover_leases_lost: u32,
     /// The same, through certain members.
     pub(crate) pinned_leases_lost: u32,

@@ -1,7 +1,7 @@
-//! `make bench`: a rolling defragmentation by defragd, side by side with what people use instead, on real etcd under
-//! load. Prints tables and writes them with the machine and the versions to `benches/RESULTS.md`.
+//! `make bench`: a rolling defragmentation by defragd, compared with the alternatives, on real etcd under load. Prints
+//! tables and writes them with the machine and the versions to `benches/RESULTS.md`.
 //!
-//! Ends non-zero only if it could not measure: a goal that is missed is a result.
+//! Exits non-zero only if it could not measure: a missed goal is a result.
 
 mod chart;
 mod contender;
@@ -226,7 +226,7 @@ impl Bench {
             contenders.iter().filter_map(|who| Some(who.to_possible_value()?.get_name().to_owned())).collect();
         let loads: Vec<_> = self.measured(args).iter().map(|scenario| scenario.label()).collect();
         let mut page = format!(
-            "# A roll by defragd, and by what people use instead\n\n\
+            "# Rolling defragmentation by defragd and by the alternatives\n\n\
              Written by `make bench`; not edited by hand. {date}, commit {commit}, {minutes} min.\n\n\
              - Machine: {cpus} × {model}, {memory}, load average {load} at the end\n\
              - Members: three of {etcd}, mutual TLS, one machine, `--unsafe-no-fsync`\n\
@@ -235,7 +235,7 @@ impl Bench {
              - Command: `BENCH_RUNS={runs} BENCH_ETCD={version} BENCH_LOADS={loads} BENCH_TOOLS={names} \
              BENCH_LARGE_FILE_MIB={file} BENCH_LARGE_IN_USE_MIB={in_use} make bench`\n\
              - All three members, their clients and the tool share the machine's cores: compare columns, not machines.\n\
-             - Latencies count from when a request was due, so that a stalled client's waiting requests count, too. A\n\
+             - Latencies count from when a request was due, so that a stalled client's waiting requests count too. A\n\
              \x20 failover client tries the next member after a second.\n\n",
             date = jiff::Timestamp::now().strftime("%Y-%m-%d"),
             minutes = self.begin.elapsed().as_secs() / 60,

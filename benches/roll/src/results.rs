@@ -1,4 +1,4 @@
-//! Tables for people, in the terminal and in `benches/RESULTS.md`: the same text.
+//! The tables, with the same text in the terminal and in `benches/RESULTS.md`.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -53,7 +53,7 @@ impl Results {
         self.figures.values().map(Vec::len).sum()
     }
 
-    /// Whether anything came of this load, be it that somebody failed.
+    /// Whether this load has any result, even a failure.
     pub(crate) fn knows(&self, scenario: Scenario) -> bool {
         self.figures.keys().chain(self.failures.keys()).any(|(of, _)| *of == scenario)
     }
@@ -130,7 +130,7 @@ impl Results {
         for ((_, who), failures) in self.failures.iter().filter(|((of, _), _)| *of == scenario) {
             for failure in failures {
                 // Writing to a String cannot fail.
-                let _ = writeln!(text, "\n{} did not come to its end once:\n\n```\n{failure}\n```", who.label());
+                let _ = writeln!(text, "\nOne run of {} failed:\n\n```\n{failure}\n```", who.label());
             }
         }
         text

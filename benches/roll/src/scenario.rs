@@ -9,7 +9,7 @@ use crate::{dataset::Size, load::Spec};
 pub(crate) enum Scenario {
     /// As Kubernetes: puts, transactions, ranges, watches, leases, through every member and through failover clients.
     Kubernetes,
-    /// The same on a cluster that nobody compacts.
+    /// The same on a cluster without compaction.
     History,
     /// No clients: what the tool itself asks for is all there is.
     Idle,
@@ -38,9 +38,7 @@ impl Scenario {
                 "2 KiB values; through each member 15 puts, 10 transactions, 10 ranges of 100 keys a second, a watcher \
                  and 3 leases of 15 s; through failover clients 15 puts and 15 ranges a second and 3 leases"
             }
-            Self::History => {
-                "the clients of kubernetes; nobody has compacted, so that what was overwritten is in use, too"
-            }
+            Self::History => "the clients of kubernetes; without compaction, so that overwritten data is in use too",
             Self::Idle => "no clients",
             Self::WriteHeavy => {
                 "16 KiB values, large files; through each member 20 puts and 2 ranges a second; through \

@@ -1,4 +1,4 @@
-//! One contender, once, on a cluster that was just put back.
+//! One contender, once, on a freshly reset cluster.
 
 use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
 
@@ -231,7 +231,7 @@ impl CpuUse {
         self.known = family.iter().map(|process| (process.pid, process.cpu)).collect();
     }
 
-    /// The part of one processor while any of these went on, by the looks that lie wholly in one.
+    /// The share of one processor used during any of these spans, from the samples that lie completely in one.
     fn during(&self, defrags: &[(Duration, Duration)]) -> f64 {
         let within = |from: Duration, to: Duration| defrags.iter().any(|(begin, end)| from >= *begin && to <= *end);
         let (mut time, mut cpu) = (Duration::ZERO, Duration::ZERO);

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{dataset::Dataset, figures::Spread};
 
-/// A run looks at the cluster before it plans and again before it sends; see `core::run`.
+/// A run observes the cluster before it plans and again before it sends; see `core::run`.
 const LOOKS: u32 = 2;
 
 /// Measures it some times, and says what the calls before the first Defragment take by themselves.
@@ -90,7 +90,7 @@ async fn once(data: &Dataset, defragd: &Path, n: u32) -> Result<Duration> {
     Ok(Duration::try_from(first.duration_since(sent)).unwrap_or_default())
 }
 
-/// When the members took up Defragment requests, by their logs.
+/// When the members began Defragment requests, by their logs.
 fn starts(data: &Dataset) -> Result<Vec<jiff::Timestamp>> {
     let mut starts = Vec::new();
     for member in data.cluster.members() {

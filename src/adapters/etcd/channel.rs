@@ -3,10 +3,10 @@
 //! A call is sent only on the connection that its caller holds ([`Pipe`]): a new connection to the same address may
 //! lead to another member, which must be identified first.
 //!
-//! It replaces tonic's own channel, which has two queues of 32 requests, two tasks and their buffers for each
-//! connection: with thousands of members, that is more memory than everything else together, and one more wake-up for
-//! each call. Here a call goes straight to h2. What has been written to a connection is never sent again: the caller
-//! has to find out whether a Defragment has begun.
+//! In place of tonic's own channel, which has two queues of 32 requests and two tasks for each connection, and needs more
+//! wake-ups for each call: at 1,000 clusters, 247 instead of 170 µs of processor time per member and scrape
+//! (benches/FLEET.md). Here a call goes straight to h2. What has been written to a connection is never sent again:
+//! whether a Defragment was begun is for the caller to find out.
 
 use std::{
     error::Error as StdError,

@@ -39,7 +39,7 @@ pub struct SimEtcd {
 struct Fate {
     there: Duration,
     back: Duration,
-    /// The request never arrives, and nobody says so.
+    /// The request never arrives, without an error.
     dropped: bool,
     /// The answer does not arrive: the connection breaks.
     lost: bool,
@@ -109,7 +109,7 @@ fn reset() -> Unknown {
     Unknown::new(UnknownKind::Unreachable, "connection reset by peer")
 }
 
-/// For the time that the network takes; most answers take none that matters.
+/// For the network's delay, which is negligible for most answers.
 async fn travel(time: Duration) {
     if !time.is_zero() {
         sleep(time).await;
@@ -140,7 +140,7 @@ impl SimEtcd {
         .await
     }
 
-    /// One call to one member. `serve` is asked again whenever something has changed at the servers.
+    /// One call to one member. `serve` is called again whenever something has changed at the servers.
     async fn call<T: Send + 'static>(
         &self,
         member: &Member,
@@ -206,7 +206,7 @@ fn through_raft<T>(world: &mut World, node: usize, answer: impl FnOnce(&mut Worl
     if world.serves(node) { Served::Answer(answer(world)) } else { Served::NotYet }
 }
 
-/// Up to 3.5 with gRPC's code "unavailable", which a client takes for a member that is out of reach.
+/// Up to 3.5 with gRPC's code "unavailable", which a client takes for an unreachable member.
 fn not_for_learners(version: &str) -> Unknown {
     let kind = if since_3_6(version) { UnknownKind::Other } else { UnknownKind::Unreachable };
     Unknown::new(kind, "etcdserver: rpc not supported for learner")
@@ -238,7 +238,7 @@ impl Etcd for SimEtcd {
                     return Err(not_for_learners(&world.nodes[*learner].version));
                 }
                 if !open.is_empty() {
-                    // The first that answers is believed, and one that is cut off knows an old list.
+                    // The first answer counts, and a member that is cut off has an old list.
                     let node = *world.rng.pick(&open);
                     let members = world.member_lists[world.nodes[node].member_list].clone();
                     break Membership { cluster_id: world.nodes[node].cluster, members };
@@ -327,7 +327,7 @@ impl Etcd for SimEtcd {
             }
             through_raft(world, node, |world| {
                 world.alarms.retain(|armed| *armed != alarm);
-                // The order itself is committed.
+                // The request itself is committed.
                 world.nodes.iter_mut().for_each(|node| node.stale_in_use = None);
             })
         })
@@ -440,7 +440,7 @@ impl Etcd for SimEtcd {
             world.check_send(job);
             let mut fate = world.fate();
             let often = if world.lock.is_some() { 25 } else { 5 };
-            if world.now < world.schedule.mended_at && world.rng.percent(often) {
+            if world.now < world.schedule.repaired_at && world.rng.percent(often) {
                 // A lost packet: TCP sends it again, even for a process that is gone by then.
                 fate.there = world.rng.millis(0, 2_500);
             }
@@ -457,7 +457,7 @@ impl Etcd for SimEtcd {
         if fate.dropped {
             pending::<()>().await;
         }
-        // Past this point the request is in the network: it arrives whether or not anybody waits for it.
+        // Past this point the request is in the network: it arrives whether or not a caller still waits for it.
         let sim = Arc::clone(&self.sim);
         tokio::spawn(async move { deliver(&sim, node, job, fate.there).await });
         if self.sim.world().comes_by(Place::AfterSend) {
@@ -495,7 +495,7 @@ impl Etcd for SimEtcd {
     }
 }
 
-/// As the adapter tells refusals from lost answers.
+/// How the adapter distinguishes refusals from lost answers.
 fn refusal_of_learner(version: &str) -> DefragError {
     let unknown = not_for_learners(version);
     match unknown.kind {

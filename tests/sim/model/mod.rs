@@ -1,7 +1,7 @@
 //! A model of an etcd cluster as `etcd-facts.md` describes it, in virtual time.
 //!
-//! The world moves only in [`World::settle`] (what changes steadily), in its own events ([`World::process_due`]),
-//! and in what requests do to it. It knows nothing of defragd.
+//! The world changes only in [`World::settle`] (continuous changes), in its own events ([`World::process_due`]),
+//! and through requests. It knows nothing about defragd.
 
 mod client;
 mod node;
@@ -31,17 +31,17 @@ const FIRST_HOLDER_ACTS: Duration = Duration::from_secs(32);
 /// Entries a second that a member applies when it has some to catch up.
 const CATCH_UP: f64 = 8_000.0;
 
-/// One Defragment, whoever asked for it.
+/// One Defragment, from any client.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub node: usize,
-    /// Sent by defragd, not by somebody else.
+    /// Sent by defragd, not by another client.
     pub ours: bool,
     pub state: JobState,
     pub leader_at_start: bool,
     /// Which replica sent it.
     pub replica: usize,
-    /// Since when who looks at the member can see it.
+    /// Since when an observer of the member can see it.
     pub arrived_at: Option<Duration>,
     /// Its sender was stopped between the permit and the sending.
     pub stray: bool,
@@ -89,7 +89,7 @@ pub enum Happening {
     Elect {
         election: u64,
     },
-    /// A member hears of the leader of this term.
+    /// A member learns of the leader of this term.
     View {
         node: usize,
         leader: MemberId,
@@ -124,7 +124,7 @@ pub enum Happening {
     CalmNet,
     DowngradeOver,
     Repair,
-    /// NOSPACE, where it would else be armed before anybody stands for the lock.
+    /// NOSPACE, if it would otherwise be armed before there is a candidate for the lock.
     ArmNoSpace,
     LockFault(usize),
     /// Calls of the lock that hang look again.
@@ -188,7 +188,7 @@ pub struct Host {
     pub clock_offset_seconds: i64,
     /// What of that is not a fault.
     pub skew_seconds: i64,
-    /// Since when the clock stands still, and until when.
+    /// Since when the clock is stopped, and until when.
     pub clock_stops: Option<(Duration, Duration)>,
     /// SIGSTOP, until then.
     pub stopped_until: Duration,
@@ -248,8 +248,8 @@ impl World {
             let at = world.schedule.faults[index].0;
             world.plan(at, Happening::Fault(index));
         }
-        let mended_at = world.schedule.mended_at;
-        world.plan(mended_at, Happening::Repair);
+        let repaired_at = world.schedule.repaired_at;
+        world.plan(repaired_at, Happening::Repair);
         world.settle_fleet();
         let fail_step = world.schedule.a_step_is_not_written();
         world.hosts.iter_mut().for_each(|host| host.journal.fail_step = fail_step);
@@ -292,7 +292,7 @@ impl World {
     /// SIGSTOP for so long, but not past the end of all faults.
     pub fn stop_now(&mut self, replica: usize, time: Duration) {
         let now = self.now;
-        let until = (now + time).min(self.schedule.mended_at);
+        let until = (now + time).min(self.schedule.repaired_at);
         if until <= now {
             return;
         }
@@ -310,7 +310,7 @@ impl World {
             Place::Now => return false,
         };
         let Some(time) = self.host_mut().stops[index].take() else { return false };
-        if self.now >= self.schedule.mended_at {
+        if self.now >= self.schedule.repaired_at {
             return false;
         }
         self.stop_now(self.watch.acting, time);
@@ -385,7 +385,7 @@ impl World {
         }
     }
 
-    /// Names whoever was written through when it was full.
+    /// Names the client that was writing when it was full.
     fn arm_no_space(&mut self, node: usize) {
         let member = Some(self.nodes[node].id());
         self.alarms.push(Alarm { kind: AlarmKind::NoSpace, member });
@@ -396,7 +396,7 @@ impl World {
         (0..self.nodes.len()).filter(|n| self.nodes[*n].cluster == self.cluster && !self.nodes[*n].removed).collect()
     }
 
-    /// The list in force; members in touch know it at once.
+    /// The current list; connected members know it at once.
     pub fn new_member_list(&mut self) {
         self.member_lists.push(self.current().iter().map(|node| self.nodes[*node].member.clone()).collect());
         self.spread_member_list();
@@ -558,7 +558,7 @@ impl World {
         }
     }
 
-    /// A member is in touch again: it hears of the leader and of the member list.
+    /// A member is connected again: it learns of the leader and of the member list.
     pub fn greet(&mut self, node: usize) {
         self.spread_member_list();
         if let Some(leader) = self.leader
@@ -615,8 +615,8 @@ impl World {
         let share = self.rng.between(50, 150);
         let this = &mut self.nodes[node];
         let millis = 50 + (this.in_use >> 20) * 10 * share / 100 * u64::from(this.slow);
-        // On a mended cluster no deadline is too short, so that a run there has no excuse.
-        let millis = if self.now > self.schedule.mended_at { millis.min(4_000) } else { millis };
+        // On a repaired cluster no deadline is too short, so that a run there has no excuse.
+        let millis = if self.now > self.schedule.repaired_at { millis.min(4_000) } else { millis };
         let left = Duration::from_millis(if this.disk_full { millis / 3 + 1 } else { millis });
         this.running = Some(Running { job, left, since: self.now });
         self.jobs[job].state = JobState::Running;
@@ -633,7 +633,7 @@ impl World {
         if this.process != Process::Running || running.since + running.left > self.now {
             return;
         }
-        // It closes the old file when nobody reads from it any more.
+        // It closes the old file when no transaction reads from it any more.
         if this.snapshot_until > self.now {
             let until = this.snapshot_until;
             self.plan(until, Happening::DefragEnds { node, job });

@@ -1,4 +1,4 @@
-//! One etcd member: its process, its file, its view of the cluster, and the defragmentations it was asked for.
+//! One etcd member: its process, its file, its view of the cluster, and its requested defragmentations.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -8,7 +8,7 @@ use defragd::core::cluster::{ClusterId, Member, MemberId, Status};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
     Running,
-    /// SIGSTOP: the kernel still takes connections and data.
+    /// SIGSTOP: the kernel still accepts connections and data.
     Frozen,
     Down,
 }
@@ -118,7 +118,7 @@ impl Node {
 
     /// `Status` as the server answers it; the caller has made sure that it can.
     pub fn status(&self, errors: Vec<String>) -> Status {
-        // From 3.6 on the server tells its quota.
+        // From 3.6 on the server reports its quota.
         let quota = since_3_6(&self.version).then_some(ByteSize(self.quota));
         Status {
             version: self.version.clone(),

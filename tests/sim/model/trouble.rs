@@ -1,4 +1,4 @@
-//! Faults as they strike the world, and as they pass.
+//! How faults begin and end in the world.
 
 use std::time::Duration;
 
@@ -104,9 +104,9 @@ impl World {
                 (self.net.drop, self.net.lose) = (drop, lose);
                 self.plan_in(time, Happening::CalmNet);
             }
-            Fault::Denied { time } => self.denied_until = (self.now + time).min(self.schedule.mended_at),
+            Fault::Denied { time } => self.denied_until = (self.now + time).min(self.schedule.repaired_at),
             Fault::Snapshot { node, time } => self.on(node, |world, node| {
-                let until = (world.now + time).min(world.schedule.mended_at);
+                let until = (world.now + time).min(world.schedule.repaired_at);
                 world.nodes[node].snapshot_until = world.nodes[node].snapshot_until.max(until);
             }),
             Fault::Upgrade { to, down } => self.upgrade_next(to, down),
@@ -152,7 +152,7 @@ impl World {
                     host.clock_stops = Some((until - time, until));
                 }
             }
-            Fault::SlotsTaken { time } => self.slots_taken_until = (self.now + time).min(self.schedule.mended_at),
+            Fault::SlotsTaken { time } => self.slots_taken_until = (self.now + time).min(self.schedule.repaired_at),
             _ => unreachable!("{fault:?} strikes the servers"),
         }
     }
@@ -220,7 +220,7 @@ impl World {
         if let Some((job, left)) = resumed {
             self.plan_in(left, Happening::DefragEnds { node, job });
         }
-        // What waited in the socket is served now, even if nobody waits for the answer.
+        // What waited in the socket is served now, even if no client waits for the answer.
         for job in std::mem::take(&mut self.nodes[node].buffer) {
             self.arrive(job);
         }
@@ -348,7 +348,7 @@ impl World {
             host.clock_offset_seconds = host.skew_seconds;
             host.clock_stops = None;
         }
-        self.mend_lock();
+        self.repair_lock();
         self.end_downgrade();
         if let Some(to) = self.schedule.upgrades_to() {
             for node in self.current() {
@@ -356,7 +356,7 @@ impl World {
             }
         }
         self.alarms.retain(|alarm| alarm.kind != AlarmKind::Corrupt);
-        // Also of clusters that are no longer looked at: what was asked of them comes to its end.
+        // Also of clusters that are no longer observed: their requests come to an end.
         for node in 0..self.nodes.len() {
             self.nodes[node].disk_full = false;
             self.nodes[node].no_shrink = false;

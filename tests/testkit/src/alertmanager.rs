@@ -61,7 +61,7 @@ impl Alertmanager {
         &self.url
     }
 
-    /// Its address without the scheme, as Prometheus's configuration wants it.
+    /// Its address without the scheme, as Prometheus' configuration needs it.
     pub fn target(&self) -> &str {
         self.url.trim_start_matches("http://")
     }

@@ -1,5 +1,5 @@
-//! Chromium, driven through its own driver: `WebDriver` over HTTP, and for what that cannot say (colour scheme, width,
-//! scripts off) the driver's way to the browser's debugging protocol.
+//! Chromium, driven through its own driver: `WebDriver` over HTTP, and for what that does not support (colour scheme, width,
+//! scripts off) the driver's access to the browser's debugging protocol.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ impl Browser {
         let base = format!("http://127.0.0.1:{port}/session");
         let arguments = [
             "--headless=new".to_owned(),
-            // Only our own pages are looked at, and in containers its sandbox cannot be had.
+            // It opens only our own pages, and its sandbox does not work in containers.
             "--no-sandbox".to_owned(),
             "--disable-dev-shm-usage".to_owned(),
             "--disable-gpu".to_owned(),
@@ -187,7 +187,7 @@ impl Browser {
         fs::write(path, STANDARD.decode(data)?).with_context(|| path.display().to_string())
     }
 
-    /// How much wider the page is than the window: nobody likes to scroll sideways.
+    /// How much wider the page is than the window: above 0, readers must scroll sideways.
     pub async fn overflow(&self) -> Result<i64> {
         let wider = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
         Ok(self.script(wider).await?.as_i64().unwrap_or(i64::MAX))

@@ -1,6 +1,6 @@
-//! What a member's own log says of its defrags, in its own order: nothing that polls can miss.
+//! A member's defrags according to its own log, in order: unlike polling, it misses none.
 
-/// The Defragment requests that a member has taken up, by its log.
+/// The Defragment requests that a member has begun, by its log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DefragLog {
     /// How many it has received.
@@ -16,24 +16,24 @@ pub struct DefragLog {
 impl DefragLog {
     /// Reads a log in zap's JSON.
     pub(crate) fn read(log: &str) -> Self {
-        let (mut told, mut open) = (Self::default(), 0);
+        let (mut counts, mut open) = (Self::default(), 0);
         for line in log.lines() {
             let says = |message: &str| line.contains(&format!("\"msg\":\"{message}\""));
             if says("starting defragment") {
-                told.started += 1;
+                counts.started += 1;
                 open += 1;
-                told.most_at_once = told.most_at_once.max(open);
+                counts.most_at_once = counts.most_at_once.max(open);
             } else if says("finished defragment") {
-                told.finished += 1;
+                counts.finished += 1;
                 open = open.saturating_sub(1);
             } else if says("failed to defragment") {
-                told.failed += 1;
+                counts.failed += 1;
                 open = open.saturating_sub(1);
             } else if says("starting an etcd server") {
                 open = 0; // What it was at ended with the process before.
             }
         }
-        told
+        counts
     }
 }
 
@@ -65,8 +65,8 @@ mod tests {
 
     #[test]
     fn one_after_the_other_is_one_at_once() {
-        let told = DefragLog::read(&[START, END, START, END].concat());
-        assert_eq!(told, DefragLog { started: 2, finished: 2, failed: 0, most_at_once: 1 });
+        let counts = DefragLog::read(&[START, END, START, END].concat());
+        assert_eq!(counts, DefragLog { started: 2, finished: 2, failed: 0, most_at_once: 1 });
     }
 
     #[test]

@@ -31,7 +31,7 @@ impl Defragd {
         Self::start_at(&Host::LOOPBACK, binary, args, log).await
     }
 
-    /// The same on a machine of its own, on whose address it must be told to listen.
+    /// The same on a machine of its own, on whose address it must listen.
     pub async fn start_at(host: &Host, binary: &Path, args: &[String], log: &Path) -> Result<Self> {
         let mut all = vec!["serve".to_owned()];
         all.extend(args.iter().cloned());
@@ -64,7 +64,7 @@ impl Defragd {
         &self.url
     }
 
-    /// Its address without the scheme, as Prometheus's configuration wants it.
+    /// Its address without the scheme, as Prometheus' configuration needs it.
     pub fn target(&self) -> &str {
         self.url.trim_start_matches("http://")
     }
@@ -140,7 +140,7 @@ impl Defragd {
         self.process.signal(Signal::STOP)
     }
 
-    /// Lets a stopped one go on (SIGCONT).
+    /// Resumes a stopped one (SIGCONT).
     pub fn resume(&self) -> Result<()> {
         self.process.signal(Signal::CONT)
     }

@@ -42,12 +42,12 @@ impl SmallDisk {
         }
     }
 
-    /// Takes away what filled it.
+    /// Removes the file that filled it.
     pub fn clear(&self) -> Result<()> {
         Ok(fs::remove_file(self.at.join("filler"))?)
     }
 
-    /// Lets nobody write any more, or again. No file may be open for writing.
+    /// Makes it read-only, or writable again. No file may be open for writing.
     pub fn set_read_only(&self, read_only: bool) -> Result<()> {
         let option = if read_only { "remount,ro" } else { "remount,rw" };
         let output = Command::new("mount").args(["-o", option]).arg(&self.at).output()?;

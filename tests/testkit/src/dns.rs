@@ -1,4 +1,4 @@
-//! A name server for tests, on loopback: answers A and SRV questions over UDP with what it is told.
+//! A name server for tests, on loopback: answers A and SRV queries over UDP with the records that a test sets.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -74,7 +74,7 @@ async fn serve(socket: UdpSocket, records: Records) {
     let mut packet = [0; 512];
     while let Ok((length, from)) = socket.recv_from(&mut packet).await {
         if let Some(answer) = answer(&packet[..length], &records) {
-            // Whoever does not get it asks again.
+            // A client that misses it asks again.
             let _ = socket.send_to(&answer, from).await;
         }
     }

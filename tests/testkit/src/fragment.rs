@@ -1,4 +1,4 @@
-//! Fills a cluster's databases with space that only a defrag gives back.
+//! Fills a cluster's databases with space that only a defrag frees.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub struct Fragmented {
 /// Overwrites about `live_bytes` of keys until each member's file has at least `target_bytes`, then compacts
 /// and waits until what is in use has fallen to about `live_bytes` on every member.
 ///
-/// The quota must be above the target. Fails if the result is not as asked.
+/// The quota must be above the target. Fails if the result is not as requested.
 pub async fn fragment(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<Fragmented> {
     let begin = Instant::now();
     let written = overwrite(cluster, target_bytes, live_bytes).await?;
@@ -53,7 +53,7 @@ pub async fn fragment(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64)
     Ok(Fragmented { members, written, took: begin.elapsed() })
 }
 
-/// The first half of [`fragment`]: all that was overwritten is still there, as history that nobody has compacted. Gives
+/// The first half of [`fragment`]: everything overwritten is still there, as history that is not compacted. Gives
 /// how many bytes were written.
 pub async fn overwrite(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<u64> {
     let begin = Instant::now();

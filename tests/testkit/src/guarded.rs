@@ -13,7 +13,7 @@ use crate::{Pki, Port, Tools, http};
 
 const READY: Duration = Duration::from_secs(30);
 
-/// A running Prometheus that lets nobody in without a client certificate and a password. Dropping it kills it.
+/// A running Prometheus that requires a client certificate and a password. Dropping it kills it.
 #[derive(Debug)]
 pub struct GuardedPrometheus {
     url: String,

@@ -1,10 +1,10 @@
-//! Holds defragmentations, so that a test can do what it likes in the middle of one.
+//! Holds defragmentations, so that a test can act in the middle of one.
 //!
 //! Defragment copies the database and then closes the old file, which waits for open read transactions. A Snapshot
-//! stream is such a transaction for as long as nobody reads it to its end. So a member with an unread stream copies
+//! stream is such a transaction until it is read to its end. So a member with an unread stream copies
 //! its pages and then stays in Defragment, with all of etcd's locks, until the stream is closed: Status, reads and
-//! writes hang as in a long defragmentation, `/metrics` answers. Measured on etcd 3.4 to 3.7; neither the processor
-//! nor the disk has a say in it. The database has to be larger than the buffers of the stream, which are about 6 MiB.
+//! writes hang as in a long defragmentation, `/metrics` answers. Measured on etcd 3.4 to 3.7; it depends neither on
+//! the processor nor on the disk. The database has to be larger than the buffers of the stream, which are about 6 MiB.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub struct HeldDefrags {
     members: Vec<JoinHandle<()>>,
 }
 
-/// A snapshot of a member that nobody reads, as of a backup that hangs. Dropping it ends it.
+/// An unread snapshot of a member, as from a backup that hangs. Dropping it ends it.
 #[derive(Debug)]
 pub struct OpenSnapshot(JoinHandle<()>);
 

@@ -52,7 +52,7 @@ impl KubeApiserver {
             format!("--service-account-signing-key-file={}", path(&pki.peer().key)),
             "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
             "--authorization-mode=RBAC".to_owned(),
-            // Loopback is no address for an endpoint, and nobody here needs the service `kubernetes`.
+            // Loopback is no address for an endpoint, and nothing here needs the service `kubernetes`.
             "--endpoint-reconciler-type=none".to_owned(),
             // It waits for accounts that a controller would make.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
@@ -117,7 +117,7 @@ impl KubeApiserver {
         self.admin(Method::POST, collection, "application/yaml", document.to_owned()).await
     }
 
-    /// Creates a pod and gives it a status. It is on a node that does not exist, so nobody changes it.
+    /// Creates a pod and gives it a status. It is on a node that does not exist, so nothing changes it.
     pub async fn pod(&self, metadata: &Value, status: &Value) -> Result<()> {
         let spec = json!({"nodeName": "nowhere", "containers": [{"name": "c", "image": "i"}]});
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});

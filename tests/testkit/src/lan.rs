@@ -1,5 +1,5 @@
-//! A small network with a machine of its own for each replica: network namespaces, each with one cable to a switch
-//! at which the test itself and its servers are too.
+//! A small network with a machine of its own for each replica: network namespaces, each with one cable to a switch,
+//! to which the test itself and its servers are connected too.
 //!
 //! Only for a process that has a network of its own already, see [`crate::in_namespaces`].
 
@@ -17,7 +17,7 @@ use crate::{is_inside, until};
 /// How a cable is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// At the switch: whatever is sent is gone, and nobody is told.
+    /// At the switch: packets are lost without an error.
     Silent,
     /// At the machine, whose calls fail at once.
     Unplugged,
@@ -85,7 +85,7 @@ impl Lan {
         }
     }
 
-    /// Mends it, however it was cut.
+    /// Repairs it, however it was cut.
     pub fn repair(&self, index: usize) -> Result<()> {
         ip(&["link", "set", &self.port(index), "master", &self.switch()])?;
         self.ip_at(index, &["link", "set", "cable", "up"])

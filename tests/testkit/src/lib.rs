@@ -3,12 +3,12 @@
 //!
 //! In reading order: [`Tools`] finds the binaries that `tests/testkit/tools` installed, [`Pki`] makes
 //! throw-away certificates, [`EtcdCluster`] starts members and does to them what operators and accidents do,
-//! [`fragment`] fills a cluster with reclaimable space, [`Writer`] is the client load that must not notice,
-//! [`DefragWatch`] reads from the servers' own metrics who was defragmented when, and [`Prometheus`],
-//! [`Alertmanager`] and [`Defragd`] complete the loop, [`KubeApiserver`] is what a gate looks at, [`Browser`] looks at
+//! [`fragment`] fills a cluster with reclaimable space, [`Writer`] is client load that must not be disturbed,
+//! [`DefragWatch`] reads from the servers' own logs which member was defragmented when, [`Prometheus`],
+//! [`Alertmanager`] and [`Defragd`] complete the loop, [`KubeApiserver`] is there for gates, [`Browser`] opens
 //! pages. For faults there are [`HeldDefrags`], [`Island`], [`Lan`] and [`in_namespaces`].
 //!
-//! Nothing here knows defragd's code: what it does is judged by what the servers say.
+//! Nothing here uses defragd's code: the tests judge defragd by what the servers report.
 
 mod alertmanager;
 mod browser;

@@ -1,4 +1,4 @@
-//! Throw-away certificates: a CA, what it signed, all as PEM files in one directory.
+//! Throw-away certificates: a CA and the certificates that it signed, all as PEM files in one directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Certificate and key in one PEM text, as HTTP clients want them.
+    /// Certificate and key in one PEM text, as HTTP clients need them.
     pub fn pem(&self) -> Result<String> {
         Ok(fs::read_to_string(&self.cert)? + &fs::read_to_string(&self.key)?)
     }

@@ -1,4 +1,4 @@
-//! Free loopback ports that nobody else takes between their choice and their use.
+//! Free loopback ports that no other process takes between their choice and their use.
 
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File};

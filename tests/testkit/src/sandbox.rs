@@ -1,5 +1,5 @@
-//! Tests that change networks or mounts do it in namespaces of their own: the test program starts itself
-//! again inside them, and all that was made there ends with it.
+//! Tests that change networks or mounts do so in their own namespaces: the test program starts itself again inside
+//! them, and everything created there ends with it.
 
 use std::env;
 use std::fs;
@@ -51,7 +51,7 @@ pub async fn in_namespaces_for(test: &str, limit: Duration) -> Result<Option<Str
     Ok(None)
 }
 
-/// Why there can be no such namespaces here.
+/// Why namespaces are not possible here.
 fn impossible() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("namespaces, mounts and links need root".to_owned());

@@ -1,8 +1,8 @@
 //! Which member defragmented when, from the members' own logs. Pure.
 //!
-//! etcd logs the begin of each Defragment before it does anything, and its end before it answers the client, each with
-//! the time. The members of a cluster are on one machine with one clock, so what their logs say can be compared, and
-//! nothing is missed, however quick a defrag is and however busy the machine.
+//! etcd logs the start of each Defragment before it does anything, and its end before it answers the client, each with
+//! the time. The members of a cluster are on one machine with one clock, so their logs can be compared, and no defrag is
+//! missed, however quick it is and however busy the machine.
 
 use std::time::Duration;
 

@@ -128,12 +128,12 @@ impl Tools {
         self.bin.join("amtool")
     }
 
-    /// Kubernetes' API server, where somebody built it: it takes minutes, so only on request.
+    /// Kubernetes' API server, if it was built: that takes minutes, so only on request.
     pub fn kube_apiserver(&self) -> Option<PathBuf> {
         Some(self.bin.join("kube-apiserver")).filter(|program| program.is_file())
     }
 
-    /// What drives a browser, where somebody installed it with `make tools-browser`: the browser, its driver, and the
+    /// What drives a browser, if `make tools-browser` installed it: the browser, its driver, and the
     /// accessibility checker's script.
     pub fn browser(&self) -> Option<[PathBuf; 3]> {
         let parts = ["chromium", "chromedriver", "axe.min.js"].map(|name| self.bin.join(name));

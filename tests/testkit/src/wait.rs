@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use tokio::time::{Instant, sleep, timeout};
 
-/// How often a condition is looked at: quick against what is waited for (seconds), light on two cores.
+/// How often a condition is checked: quick compared with the waits (seconds), light on two cores.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Tries until it succeeds or the limit has passed, then fails with `what` and the last failure.

@@ -1,4 +1,4 @@
-//! Watches a cluster's defrags through the members' own logs, independent of who asked for them.
+//! Watches a cluster's defrags through the members' own logs, regardless of which client requested them.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};

@@ -1,4 +1,4 @@
-//! A client's load that runs all along and that nothing may disturb for long.
+//! A client's load that runs during the whole test and must not be interrupted for long.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

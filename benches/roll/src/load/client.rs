@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_mins(10);
 /// A failover client gives up after so many members in a row.
 const TRIES: usize = 10;
 
-/// Somebody who sends requests.
+/// A client that sends requests.
 pub(super) trait Sender: Send + 'static {
     /// Whether it knows more than one member.
     const FAILOVER: bool;

@@ -8,7 +8,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The first becomes Prometheus' job, which alerts/ calls defragd: it is not to be changed. */}}
+{{/* The first becomes Prometheus' job, which alerts/ calls defragd: do not change it. */}}
 {{- define "defragd.selectorLabels" -}}
 app.kubernetes.io/name: defragd
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -21,7 +21,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* Of the CronJobs' pods, which the Service and the Deployment must not take for theirs. */}}
+{{/* Labels of the CronJobs' pods, which the Service and the Deployment must not select. */}}
 {{- define "defragd.runSelectorLabels" -}}
 app.kubernetes.io/name: defragd-run
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -76,27 +76,27 @@ spec:
       storage: {{ .Values.persistence.pvc.size }}
 {{- end -}}
 
-{{/* Whether several replicas may act, one at a time: then each has a name and a journal of its own. */}}
+{{/* Whether several replicas may act, one at a time: then each has its own name and journal. */}}
 {{- define "defragd.several" -}}
 {{- if and (gt (int .Values.replicas) 1) (not .Values.exporterOnly) -}}yes{{- end -}}
 {{- end -}}
 
-{{/* Whether there is a lock: what only exports has none. */}}
+{{/* Whether there is a lock: an exporter has none. */}}
 {{- define "defragd.lock" -}}
 {{- if and (ne .Values.lock.kind "none") (not .Values.exporterOnly) -}}yes{{- end -}}
 {{- end -}}
 
-{{/* Whether the lock is made of Leases. */}}
+{{/* Whether the lock uses Leases. */}}
 {{- define "defragd.leases" -}}
 {{- if and (include "defragd.lock" .) (eq .Values.lock.kind "kubernetes") -}}yes{{- end -}}
 {{- end -}}
 
-{{/* Whether there is a journal: what only exports has none. */}}
+{{/* Whether there is a journal: an exporter has none. */}}
 {{- define "defragd.journal" -}}
 {{- if or (not .Values.exporterOnly) .Values.cronJob.enabled -}}yes{{- end -}}
 {{- end -}}
 
-{{/* The pods' user, and what gets their image. */}}
+{{/* The pods' user, and the Secrets to pull their image. */}}
 {{- define "defragd.podSecurity" -}}
 securityContext:
   {{- $uid := include "defragd.runAsUser" . | int }}
@@ -114,7 +114,7 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
-{{/* The container's rights. */}}
+{{/* The container's security context. */}}
 {{- define "defragd.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -171,7 +171,7 @@ capabilities:
   {{- end }}
 {{- end -}}
 
-{{/* Where a pod may go out to, whatever it does. */}}
+{{/* The egress that every pod needs. */}}
 {{- define "defragd.egress" -}}
 # DNS
 - to:
@@ -192,14 +192,14 @@ capabilities:
   {{- end }}
 {{- end -}}
 
-{{/* What must not be installed, with what to do instead. */}}
+{{/* Values that the chart refuses, each with what to set instead. */}}
 {{- define "defragd.refusals" -}}
 {{- if include "defragd.several" . -}}
 {{- if not (include "defragd.lock" .) -}}
 {{- fail "replicas: without a lock, more than one defragd could defragment two members of one etcd at once; set lock.kind to etcd or kubernetes, or replicas to 1, or exporterOnly to true" -}}
 {{- end -}}
 {{- if or (ne .Values.persistence.type "pvc") .Values.persistence.pvc.existingClaim -}}
-{{- fail "replicas: each of several needs a journal of its own; use persistence.type pvc without existingClaim" -}}
+{{- fail "replicas: with more than one, each needs a journal of its own; use persistence.type pvc without existingClaim" -}}
 {{- end -}}
 {{- end -}}
 {{- if not .Values.existingConfigMap -}}
@@ -218,7 +218,7 @@ capabilities:
 {{- fail "persistence.type hostPath needs nodeSelector with kubernetes.io/hostname: on another node there is another journal" -}}
 {{- end -}}
 {{- if and .Values.cronJob.enabled (not .Values.exporterOnly) -}}
-{{- fail "cronJob: the Deployment acts, too, and has the journal; set exporterOnly to true, or leave the CronJob off and give the clusters a policy.schedule" -}}
+{{- fail "cronJob: the Deployment acts too, and has the journal open; set exporterOnly to true, or leave the CronJob off and give the clusters a policy.schedule" -}}
 {{- end -}}
 {{- if and .Values.podDisruptionBudget.enabled (lt (int .Values.replicas) 2) -}}
 {{- fail "podDisruptionBudget: with one replica it could only keep its node from being drained; leave it off" -}}

@@ -1,4 +1,4 @@
-//! What operators and accidents do to a cluster.
+//! Operations and faults of a cluster.
 
 use std::process::Stdio;
 use std::sync::PoisonError;
@@ -129,7 +129,7 @@ impl EtcdCluster {
         self.signal(index, Signal::STOP)
     }
 
-    /// Lets a frozen member go on (SIGCONT).
+    /// Resumes a frozen member (SIGCONT).
     pub fn resume(&self, index: usize) -> Result<()> {
         self.signal(index, Signal::CONT)
     }

@@ -211,7 +211,7 @@ impl Member {
         self.disk.as_ref().context("it has no small disk")?.fill(leave_bytes)
     }
 
-    /// Takes away what filled its small disk.
+    /// Removes the file that filled its small disk.
     pub fn clear_disk(&self) -> Result<()> {
         self.disk.as_ref().context("it has no small disk")?.clear()
     }

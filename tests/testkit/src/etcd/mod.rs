@@ -19,7 +19,7 @@ pub use member::Member;
 pub use observe::MemberStatus;
 pub use spec::{EtcdSpec, Transport};
 
-/// How often a start is tried again when somebody took a port in the instant between its release and its use.
+/// How often a start is tried again if another process took the port between its release and its use.
 const START_ATTEMPTS: usize = 3;
 /// An election takes about a second; a loaded two-core machine some more.
 const READY: Duration = Duration::from_secs(60);

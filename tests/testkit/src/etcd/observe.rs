@@ -1,4 +1,4 @@
-//! What the members say of themselves.
+//! What the members report about themselves.
 
 use std::time::Duration;
 

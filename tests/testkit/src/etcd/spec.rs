@@ -1,4 +1,4 @@
-//! What cluster a test wants.
+//! The cluster that a test needs.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ impl Transport {
     }
 }
 
-/// A cluster to start: three members with mutual TLS unless told otherwise.
+/// A cluster to start: by default three members with mutual TLS.
 #[derive(Debug, Clone)]
 pub struct EtcdSpec {
     pub(crate) version: EtcdVersion,

@@ -1,4 +1,4 @@
-//! Pause and resume on the page, on a cluster that is away; and all of it without scripts.
+//! Pause and resume on the page, on an unreachable cluster; with and without scripts.
 
 use serde_json::Value;
 use testkit::{Browser, Defragd};
@@ -9,7 +9,7 @@ async fn cluster(defragd: &Defragd) -> Value {
     defragd.json("/api/v1/clusters").await.unwrap()["clusters"][0].clone()
 }
 
-/// On loopback without a token nobody logs in.
+/// On loopback without a token there is no sign-in.
 async fn pause_and_resume(browser: &Browser, defragd: &Defragd, name: &str) {
     browser.open(&format!("{}/clusters/demo", defragd.url())).await.unwrap();
     browser.wait_for("no endpoint returns the member list", MINUTE).await.unwrap();
@@ -41,7 +41,7 @@ async fn a_cluster_that_is_away_is_shown_so_and_is_paused_and_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let defragd = serve(&dir, &nowhere()).await;
     pause_and_resume(&browser, &defragd, "cluster").await;
-    // The very same form once more: an order is not repeated by loading the page again.
+    // The very same form once more: reloading the page does not repeat the action.
     browser.open(&format!("{}/nowhere/at/all", defragd.url())).await.unwrap();
     browser.open(&format!("{}/clusters/nobody", defragd.url())).await.unwrap();
     browser.wait_for("Cluster not found", MINUTE).await.unwrap();
@@ -50,7 +50,7 @@ async fn a_cluster_that_is_away_is_shown_so_and_is_paused_and_resumed() {
     browser.wait_for("Run not found", MINUTE).await.unwrap();
     assert_no_complaints(&browser).await;
 
-    // The page says that what it shows is old once nobody answers.
+    // The page says that its content is old once no server answers.
     browser.open(defragd.url()).await.unwrap();
     browser.wait_for("needs attention", MINUTE).await.unwrap();
     defragd.kill().await.unwrap();
