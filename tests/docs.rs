@@ -1,6 +1,10 @@
-//! `defragd completions` and `defragd man`: what they write can be used, and names every command.
+//! `defragd completions` and `defragd man`: what they write can be used, and names every command. The pages for users:
+//! what they name exists.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+#[path = "docs/names.rs"]
+mod names;
 
 use std::{
     fs,

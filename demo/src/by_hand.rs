@@ -12,13 +12,7 @@ use crate::story::fill;
 
 /// Runs `command` in a shell that has `defragd` in its PATH and the cluster in etcdctl's variables. The exit code is
 /// the command's.
-pub(crate) async fn run(
-    command: &str,
-    tools: &Tools,
-    args: &Args,
-    console: &Console,
-    logs: &Path,
-) -> Result<ExitCode> {
+pub(crate) async fn run(command: &str, tools: &Tools, args: &Args, console: &Console, logs: &Path) -> Result<ExitCode> {
     console.say("starting three etcd members with mutual TLS");
     let etcd = EtcdCluster::start(tools, &EtcdSpec::new(EtcdVersion::V3_5).logs_in(logs)).await?;
     etcd.move_leader(0).await?;
