@@ -158,7 +158,7 @@ docs: $(DOCS_VENV)/installed ## Build the documentation into target/site; a brok
 	rm -rf $(DOCS_COPY) && mkdir -p $(DOCS_COPY)
 	git ls-files -z --cached --others --exclude-standard | \
 	  tar --create --null --ignore-failed-read --files-from=- 2>/dev/null | tar --extract --directory $(DOCS_COPY)
-	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
 	cd $(DOCS_COPY) && $(abspath $(DOCS_VENV))/bin/lychee --offline --no-progress --include-fragments '**/*.md'
 
 $(DOCS_VENV)/installed: docs/requirements.txt
