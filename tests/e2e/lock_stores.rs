@@ -191,7 +191,7 @@ pub(crate) async fn kubeconfig(api: &KubeApiserver, dir: &Path) -> PathBuf {
     api.kubeconfig(dir.join("kubeconfig"), &token).unwrap()
 }
 
-/// What the README says that the account needs, and no more.
+/// What docs/replicas.md says that the account needs, and no more.
 pub(crate) async fn grant_leases(api: &KubeApiserver) {
     let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}");
     let role = json!({

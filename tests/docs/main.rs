@@ -3,15 +3,14 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
 
-#[path = "docs/names.rs"]
-mod names;
-
 use std::{
     fs,
     io::Write,
     path::Path,
     process::{Command, Output, Stdio},
 };
+
+mod names;
 
 fn defragd(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_defragd")).args(args).output().unwrap()
