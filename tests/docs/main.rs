@@ -1,7 +1,8 @@
-//! `defragd completions` and `defragd man`: what they write can be used, and names every command. The pages for users:
-//! what they name exists.
+//! `defragd completions` and `defragd man`: what they write can be used, and names every command.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test fails by panicking")]
+
+mod names;
 
 use std::{
     fs,
@@ -9,8 +10,6 @@ use std::{
     path::Path,
     process::{Command, Output, Stdio},
 };
-
-mod names;
 
 fn defragd(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_defragd")).args(args).output().unwrap()
