@@ -195,3 +195,10 @@ fn pages_name_only_files_that_exist() {
     }
     assert_all_exist("files", &missing, seen, 20);
 }
+
+/// What a reader needs first; everything else is in docs/.
+#[test]
+fn the_readme_stays_short() {
+    let lines = fs::read_to_string(root().join("README.md")).unwrap().lines().count();
+    assert!(lines <= 130, "README.md has {lines} lines, and at most 130 are wanted");
+}
