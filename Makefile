@@ -152,10 +152,38 @@ lint-observability: tools ## Lint rules and Alertmanager's configuration; check 
 dashboards: ## Generate dashboards/*.json from dashboards/source
 	python3 dashboards/generate.py
 
+# The site is built from a copy of the tree, so that one link works in the repository and on the site.
+DOCS_VENV ?= $(TOOLS)/docs
+DOCS_COPY := target/docs-source
+
 .PHONY: docs
-docs: ## Write manual pages and completions into target/docs, from a debug build
+docs: $(DOCS_VENV)/installed ## Build the documentation into target/site; a broken link fails
+	rm -rf $(DOCS_COPY) && mkdir -p $(DOCS_COPY)
+	git ls-files -z --cached --others --exclude-standard | \
+	  tar --create --null --ignore-failed-read --files-from=- 2>/dev/null | tar --extract --directory $(DOCS_COPY)
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
+	cd $(DOCS_COPY) && $(abspath $(DOCS_VENV))/bin/lychee --offline --no-progress --include-fragments '**/*.md'
+
+$(DOCS_VENV)/installed: docs/requirements.txt
+	python3 -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+SVG_TERM_VERSION := 2.1.1
+
+.PHONY: recording
+recording: tools $(DOCS_VENV)/installed ## Record `plan` and `run` on a real cluster: docs/images/run.svg; needs npm
+	npm install --silent --no-audit --no-fund --prefix target/svg-term svg-term-cli@$(SVG_TERM_VERSION)
+	cargo build --locked -p defragd -p demo
+	DEFRAGD_BIN=target/debug/defragd target/debug/demo --run "$(DOCS_VENV)/bin/asciinema rec --quiet --overwrite \
+	  --cols 140 --rows 30 --command docs/images/recording target/recording.cast"
+	target/svg-term/node_modules/.bin/svg-term --in target/recording.cast --out docs/images/run.svg \
+	  --no-cursor --window --width 140 --height 30
+
+.PHONY: man
+man: ## Write manual pages and completions into target/man, from a debug build
 	cargo build --quiet --locked --bin defragd
-	deploy/docs target/debug/defragd target/docs
+	deploy/docs target/debug/defragd target/man
 
 .PHONY: check-deploy
 check-deploy: ## Render chart and kustomizations, validate them, compare them with the program; needs Go, else SKIPPED

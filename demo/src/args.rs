@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 pub(crate) const HELP: &str = "\
-usage: demo [--exit] [--size-mb N] [--defragd PATH]
+usage: demo [--exit | --run COMMAND] [--size-mb N] [--defragd PATH]
 
 Starts three etcd members with TLS, Prometheus, Alertmanager and defragd on free loopback ports, fills the
 databases with free space, waits until the alert has made defragd roll over the members, and checks the result.
 
   --exit           end when all is checked: exit status 0 if every check holds, else 1
                    (without it everything stays up until Ctrl-C)
+  --run COMMAND    only start and fragment the etcd members, then run COMMAND in a shell, with defragd in its PATH
+                   and the cluster in etcdctl's environment variables; exit with its status
   --size-mb N      how large the databases get, 200 to 1500 (default 400)
   --defragd PATH   the binary (default: $DEFRAGD_BIN, else target/release/defragd)
 
@@ -25,6 +27,8 @@ const SIZE_MB: std::ops::RangeInclusive<u64> = 200..=1500;
 pub(crate) struct Args {
     /// End by itself.
     pub(crate) exit: bool,
+    /// A shell command that takes the place of the story.
+    pub(crate) run: Option<String>,
     /// How large the databases get, in MiB.
     pub(crate) size_mb: u64,
     /// The binary to run.
@@ -42,7 +46,7 @@ pub(crate) enum Parsed {
 
 impl Args {
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Parsed> {
-        let mut args = Self { exit: false, size_mb: 400, defragd: default_binary() };
+        let mut args = Self { exit: false, run: None, size_mb: 400, defragd: default_binary() };
         let mut words = words;
         while let Some(word) = words.next() {
             let (name, inline) = match word.split_once('=') {
@@ -53,6 +57,7 @@ impl Args {
             match name {
                 "--help" | "-h" => return Ok(Parsed::Help),
                 "--exit" => args.exit = true,
+                "--run" => args.run = Some(value()?),
                 "--size-mb" => {
                     args.size_mb = value()?.parse().context("--size-mb needs a number")?;
                 }
@@ -84,8 +89,10 @@ mod tests {
 
     #[test]
     fn values_come_after_a_space_or_an_equals_sign() {
-        let expected = Parsed::Run(Args { exit: true, size_mb: 300, defragd: PathBuf::from("/x") });
+        let expected = Parsed::Run(Args { exit: true, run: None, size_mb: 300, defragd: PathBuf::from("/x") });
         assert_eq!(parse("--exit --size-mb 300 --defragd=/x").unwrap(), expected);
+        let expected = Args { exit: false, run: Some("true".to_owned()), size_mb: 300, defragd: PathBuf::from("/x") };
+        assert_eq!(parse("--run true --size-mb=300 --defragd /x").unwrap(), Parsed::Run(expected));
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! followers and then the leader. The results that it prints come from the servers' own logs and RPCs, not from defragd.
 //!
 //! In reading order: `args`, `story` (what happens), `stack` (what runs), `config` (its configuration),
-//! `report` (what is checked), `console`.
+//! `report` (what is checked), `by_hand` (the cluster alone), `console`.
 
 mod args;
+mod by_hand;
 mod config;
 mod console;
 mod report;
@@ -50,6 +51,12 @@ async fn main() -> ExitCode {
 async fn run(args: &Args, console: &Console) -> Result<ExitCode> {
     let tools = stack::preflight(args)?;
     let logs = tempfile::Builder::new().prefix("defragd-demo-logs-").tempdir()?.keep();
+    if let Some(command) = &args.run {
+        return tokio::select! {
+            code = by_hand::run(command, &tools, args, console, &logs) => code,
+            interrupted = interruption() => interrupted.map(|()| ExitCode::from(130)),
+        };
+    }
     let story = tokio::select! {
         story = story::tell(&tools, args, console, &logs) => Some(story),
         interrupted = interruption() => {

@@ -65,7 +65,7 @@ pub(crate) async fn tell(tools: &Tools, args: &Args, console: &Console, logs: &P
 }
 
 /// Makes the databases large and mostly free space.
-async fn fill(args: &Args, console: &Console, etcd: &EtcdCluster) -> Result<Vec<MemberStatus>> {
+pub(crate) async fn fill(args: &Args, console: &Console, etcd: &EtcdCluster) -> Result<Vec<MemberStatus>> {
     let target = args.size_mb * 1024 * 1024;
     console.say(&format!("overwriting keys until each database has {}, then compacting", mib(target)));
     let filled = fragment(etcd, target, target / LIVE_SHARE).await.context("failed to fragment the databases")?;

@@ -292,9 +292,9 @@ mod tests {
     fn the_documents_name_the_releases_that_admit_root_only() {
         assert_eq!(ReadRpc::MemberList.root_only_in(), "3.4.42 and later 3.4, 3.5.28, 3.6.9");
         assert_eq!(ReadRpc::Status.root_only_in(), "3.4.42 and later 3.4, 3.5.28 to 3.5.31, 3.6.0 to 3.6.11");
-        let readme = include_str!("../../README.md").replace('\n', " ");
+        let page = include_str!("../../docs/configuration.md").replace('\n', " ");
         for rpc in ReadRpc::ALL {
-            assert!(readme.contains(&rpc.root_only_in()), "README.md: {}", rpc.name());
+            assert!(page.contains(&rpc.root_only_in()), "docs/configuration.md: {}", rpc.name());
         }
     }
 }

@@ -56,7 +56,7 @@ async fn the_metrics_are_valid_and_every_name_in_rules_dashboards_and_readme_exi
         assert!(reference.contains(&format!("| `{name}` |")), "docs/reference/metrics.md lacks {name}");
     }
     let mut files = vec![root.join("README.md")];
-    for dir in ["alerts", "alerts/tests", "dashboards", "deploy"] {
+    for dir in ["alerts", "alerts/tests", "dashboards", "deploy", "docs", "docs/reference"] {
         let entries = std::fs::read_dir(root.join(dir)).unwrap();
         files.extend(entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
     }

@@ -194,7 +194,7 @@ pub(crate) async fn kubeconfig(api: &KubeApiserver, dir: &Path) -> PathBuf {
     api.kubeconfig(dir.join("kubeconfig"), &token).unwrap()
 }
 
-/// The permissions that the README says the account needs, and no more.
+/// The permissions that docs/replicas.md says the account needs, and no more.
 pub(crate) async fn grant_leases(api: &KubeApiserver) {
     let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}");
     let role = json!({

@@ -1,4 +1,4 @@
-//! The runbook of the README, a test for each row, on real etcd, real TLS servers and, if it is built
+//! The runbook of docs/runbook.md, a test for each row, on real etcd, real TLS servers and, if it is built
 //! (`make tools-kube`), a real kube-apiserver on the very etcd that is defragmented. Without it, P1 and P6 say
 //! SKIPPED; P7 then covers the servers, and `gates_run.rs` covers pods, with a simulated list.
 
@@ -34,9 +34,9 @@ fn reason(run: &Value) -> [&str; 4] {
 }
 
 #[test]
-fn every_line_of_configuration_in_the_readmes_runbook_is_valid() {
-    let readme = include_str!("../../README.md");
-    let rows: Vec<_> = readme.lines().filter(|line| line.starts_with("| P")).collect();
+fn every_line_of_configuration_in_the_runbook_is_valid() {
+    let page = include_str!("../../docs/runbook.md");
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| P")).collect();
     assert_eq!(rows.len(), 7, "{rows:?}");
     for row in rows {
         let line = row.rsplit('|').nth(1).unwrap().trim();
