@@ -22,7 +22,7 @@ pub(super) enum Trust {
     /// Those of these CAs, and no others.
     Authorities(Authorities),
     /// Any server. Only if explicitly configured, and never together with a secret.
-    Anybody,
+    AnyServer,
 }
 
 /// The certificates of a CA file.
@@ -76,7 +76,7 @@ fn trust_in(
         Trust::System => {
             return builder.with_platform_verifier().map_err(|error| format!("cannot load the system's CAs: {error}"));
         }
-        Trust::Anybody => Arc::new(Verifier { provider: Arc::clone(builder.crypto_provider()), accepted: None }),
+        Trust::AnyServer => Arc::new(Verifier { provider: Arc::clone(builder.crypto_provider()), accepted: None }),
         Trust::Authorities(authorities) => authorities.verifier()?,
     };
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
@@ -173,7 +173,7 @@ pub(super) fn explained(error: rustls::Error) -> rustls::Error {
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// Where absent, any certificate is accepted: see [`Trust::Anybody`].
+    /// Where absent, any certificate is accepted: see [`Trust::AnyServer`].
     accepted: Option<(Arc<WebPkiServerVerifier>, Pinned)>,
 }
 

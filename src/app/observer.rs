@@ -198,8 +198,8 @@ async fn observe_member_status<E: Etcd>(
     let probe_duration = begun.elapsed();
     let mut status = status;
     if let Ok(status) = &mut status {
-        let told = gauges.as_ref().and_then(|gauges| gauges.as_ref().ok()?.quota);
-        status.quota = status.quota.or(told).or(quota);
+        let reported = gauges.as_ref().and_then(|gauges| gauges.as_ref().ok()?.quota);
+        status.quota = status.quota.or(reported).or(quota);
     }
     MemberFacts { member: member.clone(), status, gauges, linearizable_read: None, probe_duration }
 }

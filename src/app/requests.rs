@@ -118,14 +118,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Ends the waiting request, if the cluster is no longer configured; at the end of the process it stays in the
     /// journal.
     pub(super) async fn close(&self, mut stop: Stop) {
-        let mut told = false;
+        let mut reported = false;
         let leaves = |stop: &Stop| stop.borrow().as_ref().is_some_and(|reason| !reason.ends_the_process());
         while leaves(&stop) {
             let Err(error) = self.end_what_waits().await else { return };
-            if !told {
+            if !reported {
                 error!(cluster = self.name(), %error, "cannot record the end of the request; retrying");
             }
-            told = true;
+            reported = true;
             tokio::select! {
                 biased;
                 () = sleep(CLOSE_AGAIN_AFTER) => {}

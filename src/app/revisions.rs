@@ -58,10 +58,10 @@ mod tests {
         for passed in 0..=90 {
             let now = begun + minute * passed;
             revisions.record(now, 1_000 + u64::from(passed));
-            let told = revisions.old_enough(now);
+            let reported = revisions.old_enough(now);
             // A sample every three minutes.
             let expected = passed.checked_sub(60).map(|old| 1_000 + u64::from(old / 3 * 3));
-            assert_eq!(told, expected, "after {passed} min");
+            assert_eq!(reported, expected, "after {passed} min");
         }
         assert!(revisions.seen.len() <= 22, "{}", revisions.seen.len());
     }

@@ -266,7 +266,7 @@ async fn a_reload_takes_over_all_of_it_or_nothing() {
 
     app.shared.journal.break_down();
     reload(&app, &file(&[&moved])).await.expect("needs no journal");
-    assert!(!Arc::ptr_eq(&etcd, &app.fleet().now().clusters[0].target.etcd()), "it is reached otherwise");
+    assert!(!Arc::ptr_eq(&etcd, &app.fleet().now().clusters[0].target.etcd()), "its endpoints changed");
 }
 
 /// Each key of the file changed.

@@ -18,7 +18,7 @@ use crate::core::{
     time::Time,
 };
 
-/// Revisions younger than this cannot be told apart by age: the cluster is sampled every few seconds.
+/// Revisions younger than this cannot be distinguished by age: the cluster is sampled every few seconds.
 const MIN_COMPACTION_AGE: Duration = Duration::from_mins(1);
 /// This many labels have 255 subsets, which are compared with those of the other clusters.
 const MAX_COMPARED_LABELS: usize = 8;

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_without_a_fingerprint_are_told_apart_by_their_labels() {
+    fn alerts_without_a_fingerprint_are_distinguished_by_their_labels() {
         assert_ne!(alert(&[("a", "1")]).key(), alert(&[("a", "2")]).key());
         assert_eq!(alert(&[("a", "1")]).key(), alert(&[("a", "1")]).key());
     }

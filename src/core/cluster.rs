@@ -285,10 +285,10 @@ impl MemberFacts {
     /// Whether the member may answer `Status` while it defragments: its feature gate `NonBlockingDefrag` is on, or its
     /// version has that on by default and does not report it.
     pub fn may_answer(&self) -> bool {
-        let told = self.gauges.as_ref().and_then(|gauges| gauges.as_ref().ok()?.non_blocking_defrag);
+        let reported = self.gauges.as_ref().and_then(|gauges| gauges.as_ref().ok()?.non_blocking_defrag);
         let by_version =
             || self.status.as_ref().is_ok_and(|status| version::defragments_without_blocking(&status.version));
-        told.unwrap_or_else(by_version)
+        reported.unwrap_or_else(by_version)
     }
 
     /// How many snapshots the member is known to be sending.
@@ -353,12 +353,12 @@ mod tests {
         let mut status = fixture::status(1);
         status.errors =
             ["etcdserver: no leader", "memberID:77 alarm:NOSPACE ", "alarm:CORRUPT "].map(str::to_owned).to_vec();
-        let told: Vec<_> = status.reported_alarms().collect();
+        let reported: Vec<_> = status.reported_alarms().collect();
         let expected = [
             Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(77)) },
             Alarm { kind: AlarmKind::Corrupt, member: None },
         ];
-        assert_eq!(told, expected);
+        assert_eq!(reported, expected);
     }
 
     #[test]

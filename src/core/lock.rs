@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn gains_and_losses_are_told_from_renewals() {
+    fn gains_and_losses_are_distinguished_from_renewals() {
         let table = [
             (None, None, LockChange::Same),
             (None, Some(7), LockChange::Gained(Term(7))),

@@ -24,11 +24,11 @@ enum PageUrlProblem {
     NoScheme,
     #[error("must begin with http:// or https://")]
     OtherScheme,
-    #[error("has a user or password in it: only a client certificate is supported")]
+    #[error("contains a user or password: only a client certificate is supported")]
     UserInfo,
-    #[error("has a placeholder behind its host")]
+    #[error("has a placeholder after its host")]
     PlaceholderInPath,
-    #[error("names one page for all members: put {HOST} or {MEMBER} into its host")]
+    #[error("is the same page for all members: put {HOST} or {MEMBER} into its host")]
     NoPlaceholder,
     #[error("has a placeholder other than {HOST} and {MEMBER}")]
     OtherPlaceholder,

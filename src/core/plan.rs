@@ -52,8 +52,8 @@ impl PlanHistory {
 
     /// Records the snapshots on the metrics pages.
     pub fn record(&mut self, facts: &ClusterFacts) {
-        let told = facts.members.iter().filter_map(|facts| Some((facts.member.id, facts.open_snapshots()?)));
-        self.snapshots.extend(told);
+        let reported = facts.members.iter().filter_map(|facts| Some((facts.member.id, facts.open_snapshots()?)));
+        self.snapshots.extend(reported);
     }
 }
 

@@ -47,7 +47,7 @@ pub enum BadLine {
     Field { name: &'static str, values: &'static str, text: String },
     #[error(transparent)]
     Cron(#[from] CronError),
-    #[error("names a day that no year has")]
+    #[error("names a day that does not exist in any year")]
     NoSuchDay,
 }
 

@@ -164,7 +164,7 @@ mod tests {
     /// Hash and compact revision.
     type Answer = Option<(u32, i64)>;
 
-    fn told(answers: &[Answer]) -> Verification {
+    fn reported(answers: &[Answer]) -> Verification {
         let answers = answers.iter().zip(1..).map(|(answer, id)| {
             let unknown = || Unknown::new(UnknownKind::Unreachable, "connection refused");
             let answer = answer.map(|(hash, compact_revision)| DataHash { hash, compact_revision });
@@ -186,13 +186,13 @@ mod tests {
             (&[Some((1, 5))], Some(true)),
         ];
         for (answers, expected) in table {
-            let equal = match told(answers).verdict {
+            let equal = match reported(answers).verdict {
                 HashVerdict::Equal => Some(true),
                 HashVerdict::Different => Some(false),
                 HashVerdict::Unknown { .. } => None,
             };
             assert_eq!(equal, expected, "{answers:?}");
-            assert_eq!(told(answers).mismatch().is_some(), expected == Some(false), "{answers:?}");
+            assert_eq!(reported(answers).mismatch().is_some(), expected == Some(false), "{answers:?}");
         }
     }
 
@@ -216,7 +216,7 @@ mod tests {
         ];
         for (readings, needed, expected) in table {
             let mut comparison = Comparison::default();
-            let results: Vec<_> = readings.iter().filter_map(|answers| comparison.result(told(answers))).collect();
+            let results: Vec<_> = readings.iter().filter_map(|answers| comparison.result(reported(answers))).collect();
             let [result] = results.as_slice() else { panic!("{readings:?}: {results:?}") };
             let equal = match result.verdict {
                 HashVerdict::Equal => Some(true),
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_mismatch_names_the_members_and_their_hashes() {
-        let text = told(&[Some((0xab, 5)), Some((0xab, 5)), Some((0xcd, 5))]).mismatch().expect("one").to_string();
+        let text = reported(&[Some((0xab, 5)), Some((0xab, 5)), Some((0xcd, 5))]).mismatch().expect("one").to_string();
         assert!(text.contains("000000ab on etcd-1, etcd-2; 000000cd on etcd-3"), "{text}");
     }
 

@@ -136,7 +136,7 @@ pub enum ReadRpc {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Caller {
     /// Including a client that does not log in.
-    Anybody,
+    Anyone,
     User,
     /// Users with the role root.
     Root,
@@ -160,22 +160,22 @@ impl ReadRpc {
     /// CVE-2026-33413 restricted them (3.4.42, 3.5.28, 3.6.9), and later releases opened them to users again. For 3.4
     /// it is unknown which release did, if one did: root is enough in all.
     const fn callers(self) -> &'static [(Version, Caller)] {
-        use Caller::{Anybody, Root, User};
+        use Caller::{Anyone, Root, User};
         match self {
             Self::MemberList | Self::AlarmList => &[
-                (Version(0, 0, 0), Anybody),
+                (Version(0, 0, 0), Anyone),
                 (Version(3, 4, 42), Root),
-                (Version(3, 5, 0), Anybody),
+                (Version(3, 5, 0), Anyone),
                 (Version(3, 5, 28), Root),
                 (Version(3, 5, 29), User),
-                (Version(3, 6, 0), Anybody),
+                (Version(3, 6, 0), Anyone),
                 (Version(3, 6, 9), Root),
                 (Version(3, 6, 10), User),
             ],
             Self::Status => &[
-                (Version(0, 0, 0), Anybody),
+                (Version(0, 0, 0), Anyone),
                 (Version(3, 4, 42), Root),
-                (Version(3, 5, 0), Anybody),
+                (Version(3, 5, 0), Anyone),
                 (Version(3, 5, 28), Root),
                 (Version(3, 5, 32), User),
                 (Version(3, 6, 0), Root),
@@ -263,17 +263,17 @@ mod tests {
     /// 21663 and its pull requests 21549 to 21551.
     #[test]
     fn each_release_admits_its_own_callers() {
-        use Caller::{Anybody, Root, User};
+        use Caller::{Anyone, Root, User};
         for (version, listing, status) in [
-            ("3.4.23", Anybody, Anybody),
+            ("3.4.23", Anyone, Anyone),
             ("3.4.42", Root, Root),
-            ("3.5.16", Anybody, Anybody),
+            ("3.5.16", Anyone, Anyone),
             ("3.5.28", Root, Root),
             ("3.5.29", User, Root),
             ("3.5.31", User, Root),
             ("3.5.32", User, User),
-            ("3.6.0", Anybody, Root),
-            ("3.6.8", Anybody, Root),
+            ("3.6.0", Anyone, Root),
+            ("3.6.8", Anyone, Root),
             ("3.6.9", Root, Root),
             ("3.6.10", User, Root),
             ("3.6.11", User, Root),

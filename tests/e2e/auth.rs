@@ -44,7 +44,7 @@ async fn every_release_s_denial_names_the_rpc_the_user_and_what_to_grant() {
         // Who may look differs, who may defragment does not.
         let caller = |rpc: ReadRpc, reported: &str| rpc.caller(Version::parse(reported).unwrap());
         let reported = rig.cluster.status(0).await.unwrap().version;
-        let looks = caller(ReadRpc::MemberList, &reported) == Caller::Anybody;
+        let looks = caller(ReadRpc::MemberList, &reported) == Caller::Anyone;
         let (code, text) = said(&rig, "status", &[]).await;
         assert_eq!(code, Some(i32::from(!looks)), "{version}: {text}");
         assert!(looks || text.contains(&nobody("MemberList")), "{version}: {text}");

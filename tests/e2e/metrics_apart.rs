@@ -176,8 +176,8 @@ async fn scrapes_stop_waiting_for_a_metrics_port_that_never_answers() {
     let log = defragd.log().unwrap();
     assert_eq!(log.matches("cannot read the metrics page").count(), 3, "once for each member: {log}");
     // A command asks each time.
-    let told = member(&file).await;
-    assert!(told["metrics_page_error"].is_string() && told["db_size_bytes"].is_u64(), "{told}");
+    let reported = member(&file).await;
+    assert!(reported["metrics_page_error"].is_string() && reported["db_size_bytes"].is_u64(), "{reported}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

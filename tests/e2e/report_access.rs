@@ -118,8 +118,8 @@ async fn a_token_is_sent_and_progress_is_shown_during_a_long_answer() {
     // Five queries of five pieces each.
     let output = desk.report(&desk.url, &[ca, ("bearer-token-file", &*token)], &["--step=10m"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(told.contains("of 25 Prometheus queries done"), "{told}");
+    let reported = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(reported.contains("of 25 Prometheus queries done"), "{reported}");
     assert!(!String::from_utf8_lossy(&output.stdout).contains("Prometheus queries done"), "the report is the report");
 
     // An HTML page, such as Grafana's or a login form.

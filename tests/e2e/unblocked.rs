@@ -222,8 +222,8 @@ async fn a_member_that_may_still_be_at_it_keeps_the_next_one_from_beginning() {
     fronts[member].hide_page(true);
     let run = ended_run(&defragd, 1).await;
     assert_eq!((&run["outcome"], &run["reason"]["code"]), (&"failed".into(), &"defrag_unknown".into()), "{run}");
-    let told = plan(&rig).await;
-    assert!(told.contains(&format!("cannot determine whether member {name} is being defragmented")), "{told}");
+    let reported = plan(&rig).await;
+    assert!(reported.contains(&format!("cannot determine whether member {name} is being defragmented")), "{reported}");
     // The page tells that it still is, and then that it no longer is.
     fronts[member].hide_page(false);
     let reported = plan(&rig).await;

@@ -68,9 +68,9 @@ async fn an_answer_comes_with_its_data_and_its_trailers() {
 
 #[tokio::test]
 async fn a_request_on_a_connection_that_breaks_fails_and_is_not_sent_again_and_the_next_gets_a_new_one() {
-    let (told, mut seen) = mpsc::unbounded_channel();
+    let (reported, mut seen) = mpsc::unbounded_channel();
     let address = server(move |number, respond| {
-        let _ = told.send(number);
+        let _ = reported.send(number);
         if number == 2 {
             return false;
         }
@@ -125,9 +125,9 @@ async fn a_peer_that_answers_no_ping_fails_its_calls_and_an_idle_one_is_not_ping
 
 #[tokio::test]
 async fn a_call_on_a_connection_that_is_over_is_not_sent_on_another_and_says_so() {
-    let (told, mut seen) = mpsc::unbounded_channel();
+    let (reported, mut seen) = mpsc::unbounded_channel();
     let address = server(move |number, respond| {
-        let _ = told.send(number);
+        let _ = reported.send(number);
         answer(respond);
         false
     })

@@ -81,7 +81,7 @@ impl Connection {
             Authorities::lenient(tls::certificates(pem).map_err(unusable)?).map_err(unusable)
         });
         let trust =
-            if skip_verify { Trust::Anybody } else { ca.transpose()?.map_or(Trust::System, Trust::Authorities) };
+            if skip_verify { Trust::AnyServer } else { ca.transpose()?.map_or(Trust::System, Trust::Authorities) };
         if let Some((cert, key)) = &credentials.identity {
             let path = files.identity.as_ref().map(|(cert, _)| cert.as_path());
             let own =

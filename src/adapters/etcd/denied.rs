@@ -91,7 +91,7 @@ pub(super) fn explain(kind: UnknownKind, rpc: &str, etcd_user: &EtcdUser, said: 
 mod tests {
     use super::*;
 
-    fn told(status: &Status, etcd_user: &EtcdUser) -> (Option<UnknownKind>, String) {
+    fn reported(status: &Status, etcd_user: &EtcdUser) -> (Option<UnknownKind>, String) {
         let kind = kind(status);
         (kind, kind.map_or(String::new(), |kind| explain(kind, "Status", etcd_user, status.message())))
     }
@@ -102,22 +102,22 @@ mod tests {
         for status in
             [Status::unknown("auth: permission denied"), Status::permission_denied("etcdserver: permission denied")]
         {
-            let (kind, words) = told(&status, &plain);
+            let (kind, words) = reported(&status, &plain);
             assert_eq!(kind, Some(UnknownKind::Denied));
             assert!(words.contains("Status was denied to user \"plain\""), "{words}");
             assert!(words.contains("etcdctl user grant-role plain root"), "{words}");
             assert!(words.contains("and Status in 3.4.42 and later 3.4, 3.5.28 to 3.5.31, "), "{words}");
         }
         let wrong = Status::invalid_argument("etcdserver: authentication failed, invalid user ID or password");
-        let (kind, words) = told(&wrong, &plain);
+        let (kind, words) = reported(&wrong, &plain);
         assert_eq!(kind, Some(UnknownKind::LoginRefused));
         assert!(words.contains("the password is wrong, or there is no such user"), "{words}");
         for text in ["etcdserver: user name is empty", "auth: user name is empty"] {
-            let (kind, words) = told(&Status::invalid_argument(text), &EtcdUser::default());
+            let (kind, words) = reported(&Status::invalid_argument(text), &EtcdUser::default());
             assert_eq!(kind, Some(UnknownKind::LoginMissing), "{text}");
             assert!(words.contains("auth.username"), "{words}");
         }
-        let (kind, words) = told(&Status::unauthenticated("etcdserver: invalid auth token"), &plain);
+        let (kind, words) = reported(&Status::unauthenticated("etcdserver: invalid auth token"), &plain);
         assert_eq!(kind, Some(UnknownKind::Denied));
         assert!(words.contains("logging in again") && !words.contains("grant-role"), "{words}");
     }
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_certificate_s_name_is_reported_if_no_user_is_configured() {
         let etcd_user = EtcdUser { user: None, common_name: Some("reader".to_owned()) };
-        let (_, words) = told(&Status::unknown("auth: permission denied"), &etcd_user);
+        let (_, words) = reported(&Status::unknown("auth: permission denied"), &etcd_user);
         assert!(words.contains("\"reader\" (the common name of the client certificate)"), "{words}");
     }
 

@@ -113,8 +113,8 @@ mod tests {
         let cluster = EtcdCluster::open(sources).expect("whole");
         std::fs::remove_file(&ca).expect("removed");
         std::fs::write(&password, "two").expect("written");
-        let told = cluster.renew().await;
-        assert!(matches!(&told, Renewal::Refused(why) if why.contains("metrics pages: ")), "{told:?}");
+        let reported = cluster.renew().await;
+        assert!(matches!(&reported, Renewal::Refused(why) if why.contains("metrics pages: ")), "{reported:?}");
         let user = cluster.connected().connection.credentials.user.clone();
         assert_eq!(user, Some(("root".to_owned(), "two".to_owned())));
     }

@@ -195,13 +195,13 @@ async fn tls_is_verified_and_shows_our_certificate_where_it_is_asked_for() {
         ..trusting(&ours)
     };
     let named = |name: &str| ClientTls { server_name: Some(name.to_owned()), ..trusting(&ours) };
-    let anybody = ClientTls { insecure_skip_verify: true, ..ClientTls::default() };
+    let anyone = ClientTls { insecure_skip_verify: true, ..ClientTls::default() };
     for (what, address, tls, passes) in [
         ("our authority", open, trusting(&ours), true),
         ("another authority", open, trusting(&theirs), false),
         ("a name of the certificate", open, named("localhost"), true),
         ("another name", open, named("other.example"), false),
-        ("no verification", open, anybody, true),
+        ("no verification", open, anyone, true),
         ("our certificate", mutual, known(ours.client()), true),
         ("no certificate", mutual, trusting(&ours), false),
         ("a stranger's certificate", mutual, known(theirs.client()), false),

@@ -231,12 +231,12 @@ impl KubernetesLock {
             lease["metadata"]["annotations"][HOLDER] = json!(json!(self.settings.me).to_string());
             return Ok(self.won(&self.put(&lease).await?));
         }
-        let told = lease["metadata"]["annotations"][HOLDER].as_str();
-        let told = told.and_then(|text| serde_json::from_str::<Holder>(text).ok());
+        let reported = lease["metadata"]["annotations"][HOLDER].as_str();
+        let reported = reported.and_then(|text| serde_json::from_str::<Holder>(text).ok());
         let unnamed = || Holder { name: spec["holderIdentity"].as_str().unwrap_or_default().to_owned(), url: None };
         // In another format, or of the previous holder: only the identity is certain.
         let fits = |holder: &Holder| unnamed().name.starts_with(&format!("{}_", holder.name));
-        Ok(LockAnswer::Elsewhere { holder: told.filter(fits).unwrap_or_else(unnamed) })
+        Ok(LockAnswer::Elsewhere { holder: reported.filter(fits).unwrap_or_else(unnamed) })
     }
 
     /// A record without a duration, or with one that was edited by hand, must not give the lock away.

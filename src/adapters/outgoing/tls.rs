@@ -24,7 +24,7 @@ impl ClientTls {
     /// Reads the files. Blocks while it does so.
     pub(in crate::adapters) fn config(&self) -> Result<ClientConfig, CallError> {
         let trust = match &self.ca_file {
-            _ if self.insecure_skip_verify => Trust::Anybody,
+            _ if self.insecure_skip_verify => Trust::AnyServer,
             Some(path) => Trust::Authorities(authorities(path)?),
             None => Trust::System,
         };

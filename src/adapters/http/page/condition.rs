@@ -173,23 +173,23 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
     }
     let waits = summary.waiting_for.as_ref();
     if let Some(run) = summary.queued_run {
-        let what = waits.map_or("waiting for its turn", |told| told.message.as_str());
-        let is_asked = waits.is_some_and(|told| told.reason.label() == "awaiting_approval");
+        let what = waits.map_or("waiting for its turn", |described| described.message.as_str());
+        let is_asked = waits.is_some_and(|described| described.reason.label() == "awaiting_approval");
         why.push(html! {
             a href=(links.run(run)) { "Run " (run) } " is requested. " (sentence(what))
-            @if let Some(told) = waits.filter(|_| !is_asked) { (words::to_do(&told.reason)) }
+            @if let Some(described) = waits.filter(|_| !is_asked) { (words::to_do(&described.reason)) }
             @if is_asked { " " a href=(links.run(run)) { "Review and approve it" } "." }
         });
     }
-    let said = |message: &str| waits.is_some_and(|told| told.message == message);
-    for told in [&summary.hash_mismatch, &summary.paused, &summary.breaker]
+    let said = |message: &str| waits.is_some_and(|described| described.message == message);
+    for described in [&summary.hash_mismatch, &summary.paused, &summary.breaker]
         .into_iter()
         .flatten()
-        .filter(|told| !said(&told.message))
+        .filter(|described| !said(&described.message))
     {
-        why.push(html! { (sentence(&told.message)) (words::to_do(&told.reason)) });
+        why.push(html! { (sentence(&described.message)) (words::to_do(&described.reason)) });
     }
-    if !summary.window_open && waits.is_none_or(|told| told.reason.label() != "outside_window") {
+    if !summary.window_open && waits.is_none_or(|described| described.reason.label() != "outside_window") {
         why.push(match summary.next_window {
             Some(opens) => {
                 html! { "No maintenance window is open; the next one opens at " (words::from_now(opens, now)) "." }

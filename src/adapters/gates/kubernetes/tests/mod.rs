@@ -263,7 +263,7 @@ async fn an_api_server_that_is_away_for_less_than_the_grace_is_waited_for_after_
 }
 
 #[tokio::test]
-async fn no_server_a_foreign_one_and_one_that_never_answers_are_told_apart() {
+async fn no_server_a_foreign_one_and_one_that_never_answers_are_distinguished() {
     let server = ApiServer::start(Vec::new()).await;
     let other = ApiServer::start(Vec::new()).await;
     let user = format!("{{token: {TOKEN}}}");
