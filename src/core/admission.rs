@@ -285,7 +285,7 @@ impl Ledger {
     /// The ended attempts at the standing request before this run, newest first.
     fn chain(&self, before: Option<RunId>) -> Vec<&RunView> {
         let runs = self.runs.iter().rev().filter(|run| before.is_none_or(|before| run.id < before));
-        runs.filter(tells_of_request).take_while(|run| leaves_standing(run)).collect()
+        runs.filter(|run| tells_of_request(run)).take_while(|run| leaves_standing(run)).collect()
     }
 
     /// Whether this run of an operator continues another one.
@@ -445,7 +445,7 @@ fn alerts_of(chain: &[&RunView]) -> Vec<AlertKey> {
 }
 
 /// An operator saw how their own run ended. Unless it did the work, an alert's request stays open as before.
-fn tells_of_request(run: &&RunView) -> bool {
+fn tells_of_request(run: &RunView) -> bool {
     let by_operator = run.request.trigger == Trigger::Manual && run.open_alerts().next().is_none();
     !by_operator || (run.is_broken_off() && run.approved.is_some()) || is_satisfied(run)
 }

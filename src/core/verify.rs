@@ -196,13 +196,15 @@ mod tests {
         }
     }
 
+    type Case<'a> = (&'a [[Answer; 3]], usize, Option<bool>);
+
     #[test]
     fn only_a_difference_that_a_second_reading_shows_is_a_mismatch() {
         let (equal, odd) = ([Some((1, 5)); 3], [Some((1, 5)), Some((1, 5)), Some((2, 5))]);
         let (another, all) = ([Some((2, 5)), Some((1, 5)), Some((1, 5))], [Some((1, 5)), Some((2, 5)), Some((3, 5))]);
         let (third_lost, odd_lost) = ([Some((1, 5)), Some((2, 5)), None], [Some((1, 5)), Some((1, 5)), None]);
         // readings -> how many were needed, and equal, different or not known
-        let table: [(&[[Answer; 3]], usize, Option<bool>); 10] = [
+        let table: [Case<'_>; 10] = [
             (&[equal], 1, Some(true)),
             (&[odd, odd], 2, Some(false)),
             (&[odd, all], 2, Some(false)),
