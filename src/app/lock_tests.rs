@@ -410,7 +410,9 @@ async fn actions_at_a_follower_are_forwarded_to_the_holder_and_its_answer_is_ret
     let pause = Command::Pause { reason: "upgrade".to_owned(), lasts: None };
     let carried = second.app.command("a", "ann".to_owned(), pause.clone(), false).await.expect("carried");
     assert!(matches!(carried, CommandOutcome::Forwarded { holder, .. } if holder == "one"));
-    assert!(first.cluster.summary().paused.is_some_and(|described| described.message.contains("paused by ann: upgrade")));
+    assert!(
+        first.cluster.summary().paused.is_some_and(|described| described.message.contains("paused by ann: upgrade"))
+    );
     let resume = Command::Resume { reason: String::new() };
     second.app.command("a", "ann".to_owned(), resume, false).await.expect("carried");
     let run = second.app.command("a", "ann".to_owned(), Command::Run, false).await.expect("carried");
@@ -550,7 +552,9 @@ async fn a_pause_and_what_was_done_go_to_the_next_holder_and_back() {
     second.ask("2").await;
     sleep(S * 600).await;
     assert!(second.holds());
-    assert!(second.cluster.summary().paused.is_some_and(|described| described.message.contains("paused by ann: upgrade")));
+    assert!(
+        second.cluster.summary().paused.is_some_and(|described| described.message.contains("paused by ann: upgrade"))
+    );
     assert!(second.cluster.summary().cooldown_until.is_some(), "the other's run counts");
     assert_eq!((second.outcomes().await, second.waits_for()), (vec![("open", "")], Some("paused")));
     assert_eq!(world.etcd.order().len(), 3);

@@ -218,7 +218,8 @@ impl EtcdCluster {
 
     /// Closes the connections to addresses that the cluster no longer has.
     fn learn(&self, membership: &Membership, endpoints: &[String]) {
-        let reported: BTreeSet<String> = membership.members.iter().flat_map(|member| member.client_urls.clone()).collect();
+        let reported: BTreeSet<String> =
+            membership.members.iter().flat_map(|member| member.client_urls.clone()).collect();
         let connected = self.connected();
         connected.links.lock().retain(|url, _| reported.contains(url) || endpoints.contains(url));
         self.preferred.lock().retain(|_, url| reported.contains(url));
