@@ -238,7 +238,7 @@ fn client_auth(text: &str) -> Result<ClientAuth, String> {
         "VerifyClientCertIfGiven" => ClientAuth::VerifyIfGiven,
         "RequireAndVerifyClientCert" => ClientAuth::RequireAndVerify,
         other => {
-            return Err(format!("{other:?} is none of {}", CLIENT_AUTH.join(", ")));
+            return Err(format!("{other:?} is not one of {}", CLIENT_AUTH.join(", ")));
         }
     })
 }

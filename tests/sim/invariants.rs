@@ -364,8 +364,9 @@ impl World {
             Entry::Finished(outcome) => {
                 let manual = self.watch.is_manual(run.0);
                 self.watch.done_at_end = self.watch.done.clone();
-                let refused = matches!(outcome, Outcome::Refused { .. }) && !self.watch.has_dealt_with_a_member(run.0);
-                if !outcome.is_broken_off() && !refused || manual {
+                let undone = matches!(outcome, Outcome::Refused { .. } | Outcome::Failed { .. });
+                let idle = undone && !self.watch.has_dealt_with_a_member(run.0);
+                if !outcome.is_broken_off() && !idle || manual {
                     self.watch.done.clear();
                 }
                 let stands =
