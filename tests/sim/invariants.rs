@@ -135,7 +135,7 @@ pub struct Own {
     looks: u64,
     /// What was done under the request that stands: the members that are defragmented, and whether their data is to be
     /// compared yet.
-    done: Vec<MemberId>,
+    pub done: Vec<MemberId>,
     pub uncompared: bool,
     /// Those that were done when the last run ended.
     pub done_at_end: Vec<MemberId>,
@@ -366,7 +366,9 @@ impl World {
                 self.watch.done_at_end = self.watch.done.clone();
                 let undone = matches!(outcome, Outcome::Refused { .. } | Outcome::Failed { .. });
                 let idle = undone && !self.watch.has_dealt_with_a_member(run.0);
-                if !outcome.is_broken_off() && !idle || manual {
+                // The request stands at the lock holder.
+                let forwarded = matches!(outcome, Outcome::Stopped { reason: Reason::Forwarded { .. } });
+                if !outcome.is_broken_off() && !forwarded && !idle || manual {
                     self.watch.done.clear();
                 }
                 let stands =

@@ -115,6 +115,7 @@ impl World {
         for attempt in &digest.attempts {
             self.watch.inherit_attempt(attempt.at, &attempt.result);
         }
+        self.watch.done.extend(digest.request.iter().flat_map(|request| &request.work.done));
     }
 
     /// The configuration says so from the next start, or from now, on.
