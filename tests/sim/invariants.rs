@@ -366,9 +366,7 @@ impl World {
                 self.watch.done_at_end = self.watch.done.clone();
                 let undone = matches!(outcome, Outcome::Refused { .. } | Outcome::Failed { .. });
                 let idle = undone && !self.watch.has_dealt_with_a_member(run.0);
-                // The request stands at the lock holder.
-                let forwarded = matches!(outcome, Outcome::Stopped { reason: Reason::Forwarded { .. } });
-                if !outcome.is_broken_off() && !forwarded && !idle || manual {
+                if !outcome.is_broken_off() && !idle || manual {
                     self.watch.done.clear();
                 }
                 let stands =
