@@ -115,7 +115,10 @@ impl World {
         for attempt in &digest.attempts {
             self.watch.inherit_attempt(attempt.at, &attempt.result);
         }
-        self.watch.done.extend(digest.request.iter().flat_map(|request| &request.work.done));
+        // Its own note says nothing new, and its journal may be newer.
+        if digest.holder != format!("replica-{}", self.watch.acting) {
+            self.watch.done.extend(digest.request.iter().flat_map(|request| &request.work.done));
+        }
     }
 
     /// The configuration says so from the next start, or from now, on.
