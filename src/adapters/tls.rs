@@ -1,4 +1,4 @@
-//! What TLS to the members and all other TLS have in common: PEM, and trust of a client.
+//! What TLS to the members and all other TLS have in common: PEM, and which servers a client trusts.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 pub(super) enum Trust {
     System,
-    /// Those of these CAs, and no others.
+    /// Servers with certificates of these CAs, and no others.
     Authorities(Authorities),
     /// Any server. Only if explicitly configured, and never together with a secret.
     AnyServer,

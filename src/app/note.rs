@@ -71,7 +71,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let done = matches!(state, Inherited::Under(_));
         *self.succession.inherited.lock() = state;
         if done {
-            // The next request to it must find the current holder.
+            // The note must name the current holder.
             self.succession.mark_note_due();
             self.requests.wake.notify_one();
         }

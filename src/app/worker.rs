@@ -167,7 +167,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             }
             Some(Hold::End(outcome)) => {
                 let _one_at_a_time = self.requests.admission.lock().await;
-                // Cancelled while the holder recorded it.
+                // Cancelled while this waited for the admission.
                 if !self.requests.state.lock().waits(view.id) {
                     return WorkerAction::Wait(Duration::ZERO);
                 }

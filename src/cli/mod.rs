@@ -65,7 +65,7 @@ enum Command {
     /// Stop new runs of a cluster from starting; a run in progress starts no further member
     #[command(after_help = help::PAUSE)]
     Pause(control::PauseArgs),
-    /// End a pause and close the breaker
+    /// End a pause, close the breaker, and allow runs again after a hash mismatch or a failure that needs an operator
     #[command(after_help = help::RESUME)]
     Resume(control::ResumeArgs),
     /// Cancel the open request of a cluster; a run in progress starts no further member

@@ -215,11 +215,7 @@ impl Code {
                 Operator,
                 "Finish the upgrade or the downgrade; `etcdctl downgrade cancel` withdraws a downgrade. Under NOSPACE defragd does not wait for it.",
             ),
-            Self::MembershipChanged => (
-                Unsafe,
-                Passes,
-                "Let the change finish. The next alert requests a new run; `defragd run` starts one at once.",
-            ),
+            Self::MembershipChanged => (Unsafe, Passes, "Let the change finish. defragd tries again by itself."),
             Self::ClusterChanged => {
                 (Unsafe, Operator, "The endpoints lead to another cluster: correct them in the configuration.")
             }
@@ -259,9 +255,11 @@ impl Code {
                 Operator,
                 "Bring a voting member to health and defragment it first. With `leader: auto` or `leader: last` the leader is defragmented as the leader.",
             ),
-            Self::CompactionFailed => {
-                (Failed, Operator, "Read the leader's log. Without `compact` in the policy, defragd does not compact.")
-            }
+            Self::CompactionFailed => (
+                Failed,
+                Operator,
+                "Read the leader's log. Without `compaction` in the policy, defragd does not compact.",
+            ),
             Self::StillNearQuota => (
                 Failed,
                 Operator,
@@ -308,18 +306,18 @@ impl Code {
             Self::Cooldown => (
                 HeldBack,
                 Passes,
-                "Nothing: the request waits; under NOSPACE or with a nearly full quota it does not. `defragd run` starts a run at once.",
+                "Nothing: the request waits; under NOSPACE or with a nearly full quota it does not. An operator's run starts at once: `POST /api/v1/clusters/NAME/run`, or `defragd run` where no server uses the journal.",
             ),
             Self::Paused => (HeldBack, Operator, "`defragd resume --cluster NAME`, or wait until the pause ends."),
             Self::OutsideWindow => (
                 HeldBack,
                 Passes,
-                "Wait for the window. Under NOSPACE or with a nearly full quota a run starts at once, unless the windows say `emergency: false`.",
+                "Wait for the window. Under NOSPACE or with a nearly full quota a run starts at once, unless the policy says `emergency: false`.",
             ),
             Self::DailyLimit => (
                 HeldBack,
                 Passes,
-                "Find out what fragments the cluster so fast. The request waits; `defragd run` starts a run at once.",
+                "Find out what fragments the cluster so fast. The request waits. An operator's run starts at once: `POST /api/v1/clusters/NAME/run`, or `defragd run` where no server uses the journal.",
             ),
             Self::BreakerOpen => (
                 HeldBack,
@@ -337,9 +335,11 @@ impl Code {
             Self::LockUnknown => {
                 (HeldBack, Operator, "Check where the lock is stored: its endpoints, network, credentials and disk.")
             }
-            Self::LockSettling => {
-                (HeldBack, Passes, "Nothing: half a minute after a replica acquired the lock, it starts runs.")
-            }
+            Self::LockSettling => (
+                HeldBack,
+                Passes,
+                "Nothing: 30 s after it acquired the lock, the replica starts runs. The wait is fixed: a request of the last holder may be in flight for 25 s.",
+            ),
 
             Self::Resolved => (Ended, Nothing, "Nothing."),
             Self::Cancelled => (
@@ -366,9 +366,11 @@ impl Code {
             Self::ProcessEnded => {
                 (Ended, Operator, "Read the log of the process that ended; `defragd plan` shows what is left to do.")
             }
-            Self::ObserveMode => {
-                (Ended, Nothing, "To defragment, set `mode: enforce`, or `defragd run --mode enforce`.")
-            }
+            Self::ObserveMode => (
+                Ended,
+                Nothing,
+                "To defragment, set `mode: enforce`, or `defragd run --mode enforce`, with another `--data-dir` beside a running server.",
+            ),
             Self::InternalError => (Ended, Operator, "Report it to the developers of defragd, with the journal."),
         }
     }

@@ -224,7 +224,11 @@ impl Counters {
             "How often this replica acquired or lost the cluster's lock",
             self.lock_transitions.clone(),
         );
-        registry.register("lock_errors", "Failed renewals of the cluster's lock", self.lock_errors.clone());
+        registry.register(
+            "lock_errors",
+            "Failed renewals of the cluster's lock, and notes between its holders that could not be read or written",
+            self.lock_errors.clone(),
+        );
         registry.register("webhook_requests", "Requests to the webhook, by HTTP status", self.webhook_requests.clone());
         registry.register("notifications", "Notifications of runs, by target and result", self.notifications.0.clone());
         registry.register(

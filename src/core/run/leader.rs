@@ -122,7 +122,7 @@ impl Run {
         if trouble.is_none() && moved {
             let steady = STEADY.min(self.brief.policy.pause_between_members);
             if now.saturating_sub(*transfer.steady_since.get_or_insert(now)) >= steady {
-                // This observation makes the choice: unlike after a member, there is no second one.
+                // This observation makes the choice: as after a member, there is no second one.
                 return self.choose(now, facts);
             }
         } else {
