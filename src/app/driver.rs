@@ -106,10 +106,12 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                 past.work.done.clear();
             }
         }
+        let is_withdrawn = view.request.trigger != Trigger::Manual && view.open_alerts().next().is_none();
         Ok(Brief {
             policy: self.policy.clone(),
             gates: self.gates.iter().map(|gate| gate.rule.clone()).collect(),
             past,
+            only_compares: is_withdrawn && view.members.is_empty() && view.open_intent.is_none(),
             snapshot_patience: self.snapshot_patience,
             old_revision: self.old_revision,
         })

@@ -133,8 +133,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                     Err(error) => return Err(error),
                 }
             }
-            // Its alerts are resolved, and what it still has to compare is in the holder's note.
-            None if what.alerts.is_empty() => return Ok(OfferOutcome::NotTheHolder),
+            // What it still has to compare is in the note that the holder has read.
+            None if what.alerts.is_empty() => {
+                return Ok(OfferOutcome::Ended(Outcome::Stopped { reason: Reason::Resolved }));
+            }
             Some(taken) if what.alerts.is_empty() => return Ok(over(taken.run)),
             _ => {
                 let taken_as = taken.filter(|_| new.is_empty()).map(|taken| taken.run);

@@ -61,8 +61,8 @@ pub(super) struct ResumeArgs {
     /// What you found or fixed, for the journal
     #[arg(long, default_value = "", value_name = "TEXT")]
     reason: String,
-    /// Resume in the journal of this directory, where no `defragd serve` runs
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["url", "token_file", "ca_file"])]
+    /// Write to the journal in this directory instead of asking a server; fails while a server uses it
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     server: Server,

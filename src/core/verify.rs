@@ -144,10 +144,17 @@ impl Comparison {
                 let detail = format!("a reading at revision {revision} showed a difference that a second one did not");
                 Some(Verification { verdict: HashVerdict::Unknown { detail }, ..reading })
             }
-            (HashVerdict::Unknown { .. }, before) => {
-                self.differing = before;
+            (HashVerdict::Unknown { detail }, before) => {
                 self.unknown += 1;
-                (self.unknown >= Self::MOST_UNKNOWN).then_some(reading)
+                let detail = before.as_ref().map(|(_, before)| {
+                    let revision = before.revision;
+                    format!(
+                        "a reading at revision {revision} showed a difference, and no second one was possible: {detail}"
+                    )
+                });
+                self.differing = before;
+                let verdict = detail.map_or(reading.verdict.clone(), |detail| HashVerdict::Unknown { detail });
+                (self.unknown >= Self::MOST_UNKNOWN).then_some(Verification { verdict, ..reading })
             }
         }
     }

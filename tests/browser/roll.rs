@@ -37,7 +37,7 @@ async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
     let alert = json!({"status": "firing", "labels": {"etcd_cluster": "demo"}, "startsAt": "t", "fingerprint": "f"});
     let accepted = defragd.post_alerts(&json!({"version": "4", "alerts": [alert]}), Some(TOKEN)).await.unwrap();
     assert_eq!(accepted.status, 202, "{}", accepted.body);
-    browser.wait_for("Run 1 is requested. Waits for `defragd approve`", MINUTE).await.unwrap();
+    browser.wait_for("Run 1 is requested. Waiting for approval", MINUTE).await.unwrap();
     assert_eq!(browser.script("return window.stayed").await.unwrap(), true, "the page followed by itself");
 
     browser.click("#runs a[href='/runs/1']").await.unwrap();

@@ -37,8 +37,9 @@ impl Run {
         self.no_space = facts.has_alarm(AlarmKind::NoSpace);
         let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let blocked = plan.blocked.clone();
-        let next = plan.pending().next().map(|(step, need)| (step.clone(), need));
-        let members: Vec<_> = plan.pending().map(|(step, _)| step.member.clone()).collect();
+        let acts = !self.brief.only_compares;
+        let next = plan.pending().next().filter(|_| acts).map(|(step, need)| (step.clone(), need));
+        let members: Vec<_> = plan.pending().filter(|_| acts).map(|(step, _)| step.member.clone()).collect();
         self.plan = Some(plan);
         if let Some(reason) = blocked {
             return self.observe_again(reason);
@@ -47,8 +48,8 @@ impl Run {
         if next.as_ref().is_none_or(|(step, _)| step.waits_for.is_none()) {
             self.snapshot_since = None;
         }
-        let compact_to = self.revision_to_compact(facts);
-        let disarm = self.brief.policy.disarm_no_space && self.no_space;
+        let compact_to = self.revision_to_compact(facts).filter(|_| acts);
+        let disarm = acts && self.brief.policy.disarm_no_space && self.no_space;
         let has_work = compact_to.is_some() || next.is_some() || disarm;
         if has_work && !self.entered {
             let moment = self.moment_of_entry();

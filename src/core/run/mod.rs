@@ -10,7 +10,7 @@
 //!               │  │  └──────────────────────────────────────────┼──────────────────────────────────────────────┘
 //!               │  │                                             ▼
 //!               │  └─ compact, transfer, disarm ──┐           Following ──ended──▶ Recording (failed) ──▶ Finish
-//!               └── Settling, Handing, Clearing ◀─┘
+//!               └─ Settling, Transfer, Clearing ◀─┘
 //! ```
 //! Gates are checked before anything is sent, after each member, and at the end: `Gating`. If the policy requires it, the
 //! members' data is compared when nothing is left to defragment: `Hashing`.
@@ -63,6 +63,8 @@ pub struct Brief {
     pub gates: Vec<GateRule>,
     /// What is known of earlier runs. Without their attempts if an operator started the run, who knows of them.
     pub past: PlanHistory,
+    /// The request's alerts are resolved, and only the comparison of the members' data is left of it.
+    pub only_compares: bool,
     /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
     pub snapshot_patience: Duration,
     /// The newest revision that is old enough to be compacted, for a policy that compacts by age.
@@ -503,7 +505,7 @@ impl Run {
     }
 
     fn record(&mut self, intent: Intent, end: MemberEnd, then: Option<Outcome>) -> Action {
-        // A member without a confirmed end is measured again before its end is recorded.
+        // A member without a confirmed end is measured again before the next choice.
         self.phase = Phase::Recording { done: None, then };
         Action::RecordResult(MemberResult { intent, end })
     }

@@ -43,14 +43,13 @@ impl Run {
         let not_asked = || Err(Unknown::new(UnknownKind::Other, "it was not queried"));
         let answers = voters.into_iter().map(|(id, name)| (id, name, answer_of(id).unwrap_or_else(not_asked)));
         let reading = Verification::of(revision, answers.collect());
-        if let Some(reason) = self.stop.clone() {
+        match (self.comparison.result(reading), self.stop.clone()) {
+            (Some(verification), _) if verification.mismatch().is_some() => self.record_verification(verification),
             // A reading that a stop cut short says nothing.
-            return self.finish(Outcome::Stopped { reason });
-        }
-        match self.comparison.result(reading) {
-            Some(verification) => self.record_verification(verification),
+            (_, Some(reason)) => self.finish(Outcome::Stopped { reason }),
+            (Some(verification), None) => self.record_verification(verification),
             // At the revision that all have by then: with writes, another one.
-            None => self.observe_in(Phase::Choosing),
+            (None, None) => self.observe_in(Phase::Choosing),
         }
     }
 

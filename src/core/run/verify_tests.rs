@@ -68,6 +68,15 @@ fn what_an_earlier_attempt_left_uncompared_is_compared_although_no_member_needs_
 }
 
 #[test]
+fn a_request_whose_alerts_are_resolved_compares_and_touches_no_member() {
+    let work = EarlierWork { uncompared: true, ..EarlierWork::default() };
+    let past = PlanHistory { work, ..PlanHistory::default() };
+    let mut bench = Bench::with(Brief { policy: verifying(), past, only_compares: true, ..Brief::default() });
+    assert_eq!((bench.label(), bench.verifications.len()), (("nothing_to_do", ""), 1));
+    assert!(bench.order.is_empty(), "members that need a defragmentation are left alone");
+}
+
+#[test]
 fn one_reading_is_no_mismatch() {
     let mut bench = Bench::new(verifying());
     bench.hashes.insert(2, Some(8));
@@ -76,18 +85,23 @@ fn one_reading_is_no_mismatch() {
     bench.hashes.clear();
     assert_eq!(bench.label(), ("succeeded", ""));
     assert!(matches!(&bench.verifications[..], [Verification { verdict: HashVerdict::Unknown { .. }, .. }]));
-    // Nor when a stop cuts the second one short.
-    for step in [false, true] {
+    // Nor when a stop comes before the second one, or cuts it short. A whole one counts.
+    for (second, expected) in [
+        (None, ("stopped", "shutting_down")),
+        (Some(None), ("stopped", "shutting_down")),
+        (Some(Some(8)), ("mismatched", "hash_mismatch")),
+    ] {
         let mut bench = Bench::new(verifying());
         bench.hashes.insert(2, Some(8));
         bench.until(|action| matches!(action, Action::Hash { .. }));
-        if step {
+        if let Some(hash) = second {
             bench.step();
             bench.until(|action| matches!(action, Action::Hash { .. }));
+            bench.hashes.insert(2, hash);
         }
         bench.run.stop(Reason::ShuttingDown);
-        assert_eq!(bench.label(), ("stopped", "shutting_down"));
-        assert!(bench.verifications.is_empty());
+        assert_eq!(bench.label(), expected, "{second:?}");
+        assert_eq!(bench.verifications.is_empty(), expected.0 == "stopped");
     }
 }
 
