@@ -234,12 +234,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub(super) async fn inherit_request(&self, left: StandingRequest) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
-        if self.is_retired() || self.standing_run(&ledger).is_some() {
+        if self.is_retired() {
             return Ok(());
         }
+        let stands = self.standing_run(&ledger).is_some();
         // The note may be older than the end of this replica's own run.
         let (own, now) = (Ledger { inherited: None, ..ledger }, self.shared.clock.now());
         let is_over = |key: &AlertKey| key.due().is_some_and(|due| schedule::is_decided(&own, due, now));
+        if stands {
+            // Alerts are offered again by the replicas that have received them; a due time is known here alone.
+            let due = |key: &&AlertKey| key.due().is_some() && !is_over(key);
+            let due: Vec<_> = left.alerts.iter().filter(due).cloned().collect();
+            self.join_open_request(&own, &due).await?;
+            return Ok(());
+        }
         if !left.alerts.is_empty() && left.alerts.iter().all(is_over) {
             return Ok(());
         }

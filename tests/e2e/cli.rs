@@ -81,10 +81,10 @@ async fn status_plan_run_and_runs_tell_the_same_story() {
     let leader = rig.cluster.member(rig.cluster.leader().await.unwrap()).name().to_owned();
     let at = |what: &str| story.find(what).unwrap_or_else(|| panic!("{what:?} is not in:\n{story}"));
     let lines = [
-        "(follower) is next",
-        &format!("{leader} (leader) is next"),
-        &format!("{leader} is defragmented"),
-        "ends: succeeded",
+        "(follower) next",
+        &format!("{leader} (leader) next"),
+        &format!("{leader} defragmented in"),
+        "ended: succeeded",
     ];
     let places: Vec<_> = lines.iter().map(|line| at(line)).collect();
     assert!(places.is_sorted(), "{story}");
@@ -133,7 +133,7 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_write() {
         (vec!["status", "--cert=/nowhere.crt"], "key_file"),
         (vec!["status", "--cacert=/nowhere.crt"], "/nowhere.crt"),
         (vec!["status", "--config=/nowhere.yaml"], "/nowhere.yaml"),
-        (vec!["status", "--config", bad, "--cacert=/x"], "--config and --cacert exclude each other"),
+        (vec!["status", "--config", bad, "--cacert=/x"], "--config and --cacert cannot be used together"),
         (vec!["check-config", bad], "clusters[0].endpoints"),
         (vec!["check-config", bad], "clusters[0].policy.min_fragmentation_ratio"),
         (vec!["plan", "--mode=yolo"], "possible values"),

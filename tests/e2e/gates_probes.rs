@@ -49,11 +49,11 @@ async fn promql_judges_what_a_real_prometheus_answers() {
 
     let url = prometheus.url();
     for (query, expect, passes, word) in [
-        ("disk_free{etcd_cluster=\"$etcd_cluster\"}", "{above: 6}", true, "1 sample(s), as expected"),
+        ("disk_free{etcd_cluster=\"$etcd_cluster\"}", "{above: 6}", true, "1 sample, as expected"),
         ("disk_free{etcd_cluster=\"$etcd_cluster\"}", "{above: 7}", false, "disk_free{etcd_cluster=\"prod-a\"} is 7"),
-        ("disk_free{etcd_cluster=\"$etcd_cluster\"} < 5", "empty", true, "0 sample(s)"),
+        ("disk_free{etcd_cluster=\"$etcd_cluster\"} < 5", "empty", true, "0 samples"),
         ("disk_free{etcd_cluster=\"other\"}", "{above: 6}", false, "returned nothing"),
-        ("disk_free", "not_empty", true, "1 sample(s)"),
+        ("disk_free", "not_empty", true, "1 sample"),
         ("scalar(disk_free) / 0", "{below: 1}", false, "the scalar is inf"),
         ("disk_free[5m]", "empty", false, "no instant vector"),
         ("disk_free{", "empty", false, "answered 400: invalid parameter"),

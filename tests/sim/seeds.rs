@@ -39,5 +39,6 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
     ),
     (110, "L1: alerts that joined a request one by one were each taken for new by turns, and offered anew for ever"),
     (20819, "policy: an attempt without gain was tried again, as the clock was set back behind an inherited attempt"),
+    (31445, "I6: a due time in the last holder's note was lost at a successor that had a request of its own"),
     (703, "policy: attempts after a resume were forgotten, as the clock was set back by a day behind the resume"),
 ];
