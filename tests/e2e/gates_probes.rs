@@ -55,7 +55,7 @@ async fn promql_judges_what_a_real_prometheus_answers() {
         ("disk_free{etcd_cluster=\"other\"}", "{above: 6}", false, "returned nothing"),
         ("disk_free", "not_empty", true, "1 sample"),
         ("scalar(disk_free) / 0", "{below: 1}", false, "the scalar is inf"),
-        ("disk_free[5m]", "empty", false, "no instant vector"),
+        ("disk_free[5m]", "empty", false, "is not an instant vector"),
         ("disk_free{", "empty", false, "answered 400: invalid parameter"),
         // Label sets that clash: only an evaluation finds it.
         (

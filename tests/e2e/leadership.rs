@@ -118,7 +118,7 @@ async fn with_auto_a_leader_that_nobody_can_relieve_is_defragmented_as_the_leade
     rig.fragment().await;
     let (progress, run) = auto(&rig, &["--transfer-above=0s", "--allow-without-quorum-slack"]).await;
     assert!(
-        progress.contains("leadership is not transferred, the leader is defragmented as it is: no voter is fit"),
+        progress.contains("leadership is not transferred, the leader is defragmented as it is: no voting member can take over leadership"),
         "{progress}"
     );
     assert_eq!(led(&run), 1, "{run}");

@@ -174,7 +174,7 @@ async fn scrapes_stop_waiting_for_a_metrics_port_that_never_answers() {
     .unwrap();
     assert!(requested.load(Ordering::SeqCst) >= 9, "three from each member");
     let log = defragd.log().unwrap();
-    assert_eq!(log.matches("cannot read the metrics page").count(), 3, "once for each member: {log}");
+    assert_eq!(log.matches("message=\"cannot read the metrics page\"").count(), 3, "once for each member: {log}");
     // A command asks each time.
     let reported = member(&file).await;
     assert!(reported["metrics_page_error"].is_string() && reported["db_size_bytes"].is_u64(), "{reported}");

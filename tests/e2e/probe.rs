@@ -73,7 +73,7 @@ async fn a_cluster_that_is_not_configured_is_measured_within_its_module_and_no_f
     for (query, status, says) in [
         (String::new(), 400, "target=HOST:PORT"),
         (format!("target={target}"), 400, "module=NAME"),
-        (format!("module=prod&target={target}"), 400, "there are: broken, lab, narrow"),
+        (format!("module=prod&target={target}"), 400, "configured modules: broken, lab, narrow"),
         ("module=lab&target=10.0.0.1:2379".to_owned(), 403, "allowed_ports"),
         (format!("module=lab&target=10.0.0.1:{}", port(&first)), 403, "allowed_targets"),
         (format!("module=lab&target=root:pw@{target}"), 400, "credentials belong to the module"),
