@@ -51,12 +51,12 @@ async fn a_member_with_other_data_is_found_on_3_4() {
     rig.fragment().await;
     let run = rig.command("run", &["-o", "json"]).await;
     assert_eq!(run.status.code(), Some(3), "{}", text(&run.stderr));
-    assert!(text(&run.stderr).contains("defragd resume --cluster demo --data-dir"), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("defragd resume --cluster etcd --data-dir"), "{}", text(&run.stderr));
     let result: Value = serde_json::from_slice(&run.stdout).unwrap();
     assert_eq!(result["run"]["reason"]["code"], "hash_mismatch", "{result}");
     assert_eq!(rig.defrags().await, [1, 1, 1]);
     let journal = format!("--data-dir={}", rig.path("journal").display());
-    let resumed = std::process::Command::new(binary()).args(["resume", "--cluster=demo", &journal]).output().unwrap();
+    let resumed = std::process::Command::new(binary()).args(["resume", "--cluster=etcd", &journal]).output().unwrap();
     assert!(resumed.status.success(), "{}", text(&resumed.stderr));
     let run = rig.command("run", &[]).await;
     assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
