@@ -50,7 +50,7 @@ compaction_not_waited_for|src/core/run/compact.rs|s/let rested = [^;]*;/let rest
 keep_revisions_ignored|src/core/run/compact.rs|s/facts\.oldest_revision\(\)\?\.checked_sub\(keep\)/facts.oldest_revision().filter(|_| keep < u64::MAX)/
 compacted_again_after_a_restart|src/core/run/resume.rs|s/RunStep::Compact \{ \.\. \} => run\.compacted = true,/RunStep::Compact { .. } => {}/
 disarm_margin_ignored|src/core/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
-disarmed_unasked|src/core/run/choose.rs|s/let disarm = self\.brief\.policy\.disarm_no_space && /let disarm = /
+disarmed_unasked|src/core/run/choose.rs|s/let disarm = acts && self\.brief\.policy\.disarm_no_space && /let disarm = /
 no_last_look_before_a_step|src/core/run/mod.rs|s/let against =\s+self\.blocking_reason\(facts\)\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
 step_without_a_record|src/core/run/mod.rs|s/if let Err\(detail\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(detail), false) = (written, true) {$1/
 window_ignored|src/core/admission.rs|s/if policy\.mode == Mode::Observe \|\| emergency \|\| policy\.windows\.open_at\(now\) \{/if policy.windows.open_at(now) || !emergency {/
