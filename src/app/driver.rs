@@ -81,7 +81,17 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
     pub async fn to_its_end(self, mut stop: Stop) -> Outcome {
         let begun = Instant::now();
         let outcome = match self.begin().await {
-            Ok(view) => self.perform(view, begun, &mut stop).await,
+            Ok(view) => {
+                let compared = only_compares(&view);
+                let outcome = self.perform(view, begun, &mut stop).await;
+                match self.journal.run(self.run).await {
+                    // An alert that joined meanwhile wants more than the comparison.
+                    Ok(Some(view)) if compared && outcome == Outcome::NothingToDo && !only_compares(&view) => {
+                        self.perform(view, begun, &mut stop).await
+                    }
+                    _ => outcome,
+                }
+            }
             Err(error) => Outcome::Refused { reason: Reason::JournalFailed { detail: error.to_string() } },
         };
         self.finish(outcome, begun, &stop).await
@@ -106,12 +116,11 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                 past.work.done.clear();
             }
         }
-        let is_withdrawn = view.request.trigger != Trigger::Manual && view.open_alerts().next().is_none();
         Ok(Brief {
             policy: self.policy.clone(),
             gates: self.gates.iter().map(|gate| gate.rule.clone()).collect(),
             past,
-            only_compares: is_withdrawn && view.members.is_empty() && view.open_intent.is_none(),
+            only_compares: only_compares(view),
             snapshot_patience: self.snapshot_patience,
             old_revision: self.old_revision,
         })
@@ -291,6 +300,12 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         }
         outcome
     }
+}
+
+/// Whether the alerts behind a run that has touched no member are resolved: only a comparison may be left of the request.
+fn only_compares(view: &RunView) -> bool {
+    let is_withdrawn = view.request.trigger != Trigger::Manual && view.open_alerts().next().is_none();
+    is_withdrawn && view.members.is_empty() && view.open_intent.is_none()
 }
 
 /// Returns when a stop is requested; never if the sender is gone.

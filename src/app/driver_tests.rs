@@ -1,10 +1,13 @@
+use futures_util::FutureExt;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::*;
 use crate::{
     app::fake::{FakeEtcd, FakeJournal},
     core::{
-        history::{Request, Trigger},
+        history::{AlertKey, Request, Trigger},
+        plan::Plan,
         policy::Mode,
     },
     ports::etcd::Permitted,
@@ -71,6 +74,39 @@ async fn a_whole_run_is_driven_and_every_step_is_in_the_journal() {
         .collect();
     let expected = ["accepted", "started", "intent", "result", "intent", "result", "intent", "result", "finished"];
     assert_eq!(kinds, expected);
+}
+
+/// An alert joins the run when its plan is known.
+struct Joining<'a> {
+    journal: &'a FakeJournal,
+    run: RunId,
+    alerts: Mutex<Vec<AlertKey>>,
+}
+
+impl Progress for Joining<'_> {
+    fn planned(&self, _: &Plan) {
+        let alerts = std::mem::take(&mut *self.alerts.lock());
+        if !alerts.is_empty() {
+            let joined = self.journal.append(self.run, Entry::Joined { alerts }).now_or_never();
+            joined.expect("it is in memory").expect("the journal works");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_without_an_alert_touches_no_member_unless_one_joins_it() {
+    let alert = AlertKey { fingerprint: "f".to_owned(), starts_at: "2026-09-21T14:00:00Z".to_owned() };
+    for (alerts, expected) in
+        [(Vec::new(), (Outcome::NothingToDo, Vec::new())), (vec![alert], (Outcome::Succeeded, vec![3, 2, 1]))]
+    {
+        let (etcd, journal, claims) = (FakeEtcd::new(3), FakeJournal::default(), Claims::default());
+        let request = Request { cluster: "a".to_owned(), trigger: Trigger::Retry, alerts: Vec::new() };
+        let run = journal.accept(request).await.expect("the journal works");
+        let progress = Joining { journal: &journal, run, alerts: Mutex::new(alerts) };
+        let (_stop, stopped) = watch::channel(None);
+        let drive = Drive { progress: &progress, ..drive(run, &etcd, &journal, &claims) };
+        assert_eq!((drive.to_its_end(stopped).await, etcd.order()), expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]
