@@ -84,12 +84,15 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
             Ok(view) => {
                 let compared = only_compares(&view);
                 let outcome = self.perform(view, begun, &mut stop).await;
-                match self.journal.run(self.run).await {
-                    // An alert that joined meanwhile wants more than the comparison.
-                    Ok(Some(view)) if compared && outcome == Outcome::NothingToDo && !only_compares(&view) => {
-                        self.perform(view, begun, &mut stop).await
-                    }
-                    _ => outcome,
+                // An alert that joined meanwhile wants more than the comparison.
+                if compared
+                    && outcome == Outcome::NothingToDo
+                    && let Ok(Some(view)) = self.journal.run(self.run).await
+                    && !only_compares(&view)
+                {
+                    self.perform(view, begun, &mut stop).await
+                } else {
+                    outcome
                 }
             }
             Err(error) => Outcome::Refused { reason: Reason::JournalFailed { detail: error.to_string() } },
