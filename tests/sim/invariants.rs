@@ -66,6 +66,8 @@ pub struct RunLog {
     pub manual: bool,
     pub outcome: Option<Outcome>,
     dealt_with: Vec<MemberId>,
+    /// Whether Defragment was sent in it, or may have been.
+    touched: bool,
     pub open: Option<MemberId>,
     /// The open intent has had its RPC.
     sent: bool,
@@ -342,6 +344,7 @@ impl World {
         match entry {
             Entry::Result(result) if !matches!(result.end, MemberEnd::NotSent { .. }) => {
                 self.watch.uncompared = hash;
+                self.watch.runs.entry(run.0).or_default().touched = true;
                 if matches!(result.end, MemberEnd::Defragmented { .. }) {
                     self.watch.hashes.clear();
                     self.watch.done.push(result.intent.member_id);
@@ -365,7 +368,7 @@ impl World {
                 let manual = self.watch.is_manual(run.0);
                 self.watch.done_at_end = self.watch.done.clone();
                 let undone = matches!(outcome, Outcome::Refused { .. } | Outcome::Failed { .. });
-                let idle = undone && !self.watch.has_dealt_with_a_member(run.0);
+                let idle = undone && !self.watch.runs.get(&run.0).is_some_and(|log| log.touched);
                 if !outcome.is_broken_off() && !idle || manual {
                     self.watch.done.clear();
                 }
