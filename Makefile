@@ -8,7 +8,6 @@ export PROTOC ?= $(shell PATH="$(PATH)" command -v protoc)
 CARGO_DENY_VERSION := 0.20.2
 # Not the newest: it has half as many crates again to build, for features that are not used here.
 NEXTEST_VERSION := 0.9.95
-TYPOS_VERSION := 1.52.0
 
 .PHONY: help
 help: ## Show this list
@@ -153,29 +152,30 @@ dashboards: ## Generate dashboards/*.json from dashboards/source
 	python3 dashboards/generate.py
 
 # The site is built from a copy of the tree, so that one link works in the repository and on the site.
-DOCS_VENV ?= $(TOOLS)/docs
+PYTHON_VENV ?= $(TOOLS)/python
 DOCS_COPY := target/docs-source
 
 .PHONY: docs
-docs: $(DOCS_VENV)/installed ## Build the documentation into target/site; a broken link fails
+docs: $(PYTHON_VENV)/installed ## Build the documentation into target/site; a broken link fails
 	rm -rf $(DOCS_COPY) && mkdir -p $(DOCS_COPY)
 	git ls-files -z --cached --others --exclude-standard | \
 	  tar --create --null --ignore-failed-read --files-from=- 2>/dev/null | tar --extract --directory $(DOCS_COPY)
-	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
-	cd $(DOCS_COPY) && $(abspath $(DOCS_VENV))/bin/lychee --offline --no-progress --include-fragments '**/*.md'
+	NO_MKDOCS_2_WARNING=1 $(PYTHON_VENV)/bin/mkdocs build --strict
+	cd $(DOCS_COPY) && $(abspath $(PYTHON_VENV))/bin/lychee --offline --no-progress --include-fragments '**/*.md'
 
-$(DOCS_VENV)/installed: docs/requirements.txt
-	python3 -m venv $(DOCS_VENV)
-	$(DOCS_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+# What comes from PyPI, for `make words` and `make docs`.
+$(PYTHON_VENV)/installed: docs/requirements.txt | tools
+	python3 -m venv $(PYTHON_VENV)
+	$(PYTHON_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 SVG_TERM_VERSION := 2.1.1
 
 .PHONY: recording
-recording: tools $(DOCS_VENV)/installed ## Record `plan` and `run` on a real cluster: docs/images/run.svg; needs npm
+recording: tools $(PYTHON_VENV)/installed ## Record `plan` and `run` on a real cluster: docs/images/run.svg; needs npm
 	npm install --silent --no-audit --no-fund --prefix target/svg-term svg-term-cli@$(SVG_TERM_VERSION)
 	cargo build --locked -p defragd -p demo
-	DEFRAGD_BIN=target/debug/defragd target/debug/demo --run "$(DOCS_VENV)/bin/asciinema rec --quiet --overwrite \
+	DEFRAGD_BIN=target/debug/defragd target/debug/demo --run "$(PYTHON_VENV)/bin/asciinema rec --quiet --overwrite \
 	  --cols 140 --rows 30 --command docs/images/recording target/recording.cast"
 	target/svg-term/node_modules/.bin/svg-term --in target/recording.cast --out docs/images/run.svg \
 	  --no-cursor --window --width 140 --height 30
@@ -207,11 +207,8 @@ lint: tools words ## Words, formatting, clippy, whether the deliberate faults st
 	$(MAKE) deny
 
 .PHONY: words
-words: ## Misspellings, and what this project does not use: words (typos.toml) and phrases (.phrases)
-	@$(TOOLS)/typos/bin/typos --version 2>/dev/null | grep -qx 'typos-cli $(TYPOS_VERSION)' || { \
-	  echo "installing typos $(TYPOS_VERSION) into $(TOOLS)/typos"; python3 -m venv $(TOOLS)/typos && \
-	  $(TOOLS)/typos/bin/pip install --quiet --disable-pip-version-check typos==$(TYPOS_VERSION); }
-	$(TOOLS)/typos/bin/typos
+words: $(PYTHON_VENV)/installed ## Misspellings, and what this project does not use: words (typos.toml) and phrases (.phrases)
+	$(PYTHON_VENV)/bin/typos
 	@! grep -rniwIE --file .phrases . --exclude-dir={.git,.tools,target} --exclude={.phrases,LICENSE,'*.svg','*.sum'} || \
 	  { echo "words: find other words for the phrases above (.phrases lists them)"; exit 1; }
 
