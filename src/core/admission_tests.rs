@@ -50,28 +50,12 @@ fn keys(names: &[&str]) -> Vec<AlertKey> {
 /// A run that was accepted six minutes before it ended.
 fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView {
     let members = if touched { vec![defragmented(sizes(1000, 100), sizes(100, 100))] } else { Vec::new() };
+    let request = Request { cluster: "a".to_owned(), trigger, alerts: keys(&["1"]) };
     RunView {
-        id: RunId(1),
-        request: Request { cluster: "a".to_owned(), trigger, alerts: keys(&["1"]) },
-        accepted_at: at(ended - 0.1),
-        resolved: Vec::new(),
-        approved: None,
-        cancelled: None,
-        cancelled_at: None,
-        forwarded_to: None,
-        started_at: None,
         finished_at: Some(at(ended)),
         outcome: Some(outcome),
-        open_intent: None,
         members,
-        steps: Vec::new(),
-        gates: Vec::new(),
-        verification: None,
-        compares: false,
-        uncompared: None,
-        starts: 0,
-        repeats: 0,
-        repeats_since: None,
+        ..RunView::accepted(RunId(1), at(ended - 0.1), request)
     }
 }
 

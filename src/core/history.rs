@@ -471,34 +471,39 @@ fn explained<'a, S: Serializer>(outcome: &'a Option<Outcome>, serializer: S) -> 
 }
 
 impl RunView {
+    /// A run that has only been accepted.
+    pub(super) fn accepted(id: RunId, accepted_at: Timestamp, request: Request) -> Self {
+        Self {
+            id,
+            request,
+            accepted_at,
+            resolved: Vec::new(),
+            approved: None,
+            cancelled: None,
+            cancelled_at: None,
+            forwarded_to: None,
+            started_at: None,
+            finished_at: None,
+            outcome: None,
+            open_intent: None,
+            members: Vec::new(),
+            steps: Vec::new(),
+            gates: Vec::new(),
+            verification: None,
+            compares: false,
+            uncompared: None,
+            starts: 0,
+            repeats: 0,
+            repeats_since: None,
+        }
+    }
+
     /// Folds the records of one journal, in order, into its runs, in order.
     pub fn fold(records: impl IntoIterator<Item = Record>) -> Vec<Self> {
         let mut runs: Vec<Self> = Vec::new();
         for Record { run, at, entry } in records {
             if let Entry::Accepted(request) = entry {
-                runs.push(Self {
-                    id: run,
-                    request,
-                    accepted_at: at,
-                    resolved: Vec::new(),
-                    approved: None,
-                    cancelled: None,
-                    cancelled_at: None,
-                    forwarded_to: None,
-                    started_at: None,
-                    finished_at: None,
-                    outcome: None,
-                    open_intent: None,
-                    members: Vec::new(),
-                    steps: Vec::new(),
-                    gates: Vec::new(),
-                    verification: None,
-                    compares: false,
-                    uncompared: None,
-                    starts: 0,
-                    repeats: 0,
-                    repeats_since: None,
-                });
+                runs.push(Self::accepted(run, at, request));
                 continue;
             }
             let Some(view) = runs.iter_mut().rev().find(|view| view.id == run) else { continue };

@@ -37,27 +37,12 @@ fn attempt(member: u64, reason: Option<Reason>) -> MemberResult {
 fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> RunView {
     let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new() };
     RunView {
-        id: RunId(id),
-        request,
-        accepted_at: at(ended),
-        resolved: Vec::new(),
-        approved: None,
-        cancelled: None,
-        cancelled_at: None,
-        forwarded_to: None,
         started_at: Some(at(ended)),
         finished_at: Some(at(ended)),
         outcome: Some(outcome),
-        open_intent: None,
         members,
-        steps: Vec::new(),
-        gates: Vec::new(),
-        verification: None,
-        compares: false,
-        uncompared: None,
         starts: 1,
-        repeats: 0,
-        repeats_since: None,
+        ..RunView::accepted(RunId(id), at(ended), request)
     }
 }
 

@@ -553,28 +553,13 @@ fn a_compaction_by_age_goes_up_to_the_revision_that_is_old_enough_and_without_on
 /// What the journal holds of a run whose process ended.
 fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
     let key = AlertKey { fingerprint: "f".into(), starts_at: "t".into() };
+    let request = Request { cluster: "a".into(), trigger: Trigger::Alert, alerts: vec![key] };
     RunView {
-        id: RunId(1),
-        request: Request { cluster: "a".into(), trigger: Trigger::Alert, alerts: vec![key] },
-        accepted_at: jiff::Timestamp::UNIX_EPOCH,
-        resolved: Vec::new(),
-        approved: None,
-        cancelled: None,
-        cancelled_at: None,
-        forwarded_to: None,
         started_at: Some(jiff::Timestamp::UNIX_EPOCH),
-        finished_at: None,
-        outcome: None,
         open_intent,
         members,
-        steps: Vec::new(),
-        gates: Vec::new(),
-        verification: None,
-        compares: false,
-        uncompared: None,
         starts: 1,
-        repeats: 0,
-        repeats_since: None,
+        ..RunView::accepted(RunId(1), jiff::Timestamp::UNIX_EPOCH, request)
     }
 }
 
