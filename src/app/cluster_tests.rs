@@ -137,7 +137,7 @@ async fn a_cooldown_is_remembered_over_a_restart() {
     second.remember(&world.journal.runs(10).await.expect("read"));
     assert_eq!(label(&second.request(key("2")).await.expect("taken")), ("accepted", "none"));
     serve(&second).await;
-    assert_eq!(second.summary().waiting_for.map(|described| described.reason.label()), Some("cooldown"));
+    assert_eq!(second.summary().waiting_for.map(|reason| reason.label()), Some("cooldown"));
     let sample = second.sample(Duration::from_secs(5)).await;
     assert!(sample.members.iter().all(|member| member.last_defrag.is_some()));
 }

@@ -172,7 +172,7 @@ impl Replica {
     }
 
     fn waits_for(&self) -> Option<&'static str> {
-        self.cluster.summary().waiting_for.map(|described| described.reason.label())
+        self.cluster.summary().waiting_for.map(|reason| reason.label())
     }
 
     async fn ask(&self, fingerprint: &str) {
@@ -410,9 +410,7 @@ async fn actions_at_a_follower_are_forwarded_to_the_holder_and_its_answer_is_ret
     let pause = Command::Pause { reason: "upgrade".to_owned(), lasts: None };
     let carried = second.app.command("a", "ann".to_owned(), pause.clone(), false).await.expect("carried");
     assert!(matches!(carried, CommandOutcome::Forwarded { holder, .. } if holder == "one"));
-    assert!(
-        first.cluster.summary().paused.is_some_and(|described| described.message.contains("paused by ann: upgrade"))
-    );
+    assert!(first.cluster.summary().paused.is_some_and(|reason| reason.to_string().contains("paused by ann: upgrade")));
     let resume = Command::Resume { reason: String::new() };
     second.app.command("a", "ann".to_owned(), resume, false).await.expect("carried");
     let run = second.app.command("a", "ann".to_owned(), Command::Run, false).await.expect("carried");
@@ -553,7 +551,7 @@ async fn a_pause_and_what_was_done_go_to_the_next_holder_and_back() {
     sleep(S * 600).await;
     assert!(second.holds());
     assert!(
-        second.cluster.summary().paused.is_some_and(|described| described.message.contains("paused by ann: upgrade"))
+        second.cluster.summary().paused.is_some_and(|reason| reason.to_string().contains("paused by ann: upgrade"))
     );
     assert!(second.cluster.summary().cooldown_until.is_some(), "the other's run counts");
     assert_eq!((second.outcomes().await, second.waits_for()), (vec![("open", "")], Some("paused")));

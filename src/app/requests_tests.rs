@@ -51,7 +51,7 @@ async fn outcomes(world: &Arc<Shared<FakeJournal>>) -> Vec<(&'static str, &'stat
 }
 
 fn waiting_for(cluster: &TestCluster) -> Option<&'static str> {
-    cluster.summary().waiting_for.map(|described| described.reason.label())
+    cluster.summary().waiting_for.map(|reason| reason.label())
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,7 +126,7 @@ async fn a_pause_holds_requests_until_an_operator_resumes_or_its_time_is_over() 
     assert_eq!(label(&cluster.request(key("1")).await.expect("taken")).0, "accepted");
     serve_for(&cluster, 600 * MINUTE).await;
     assert_eq!(waiting_for(&cluster), Some("paused"));
-    assert!(cluster.summary().paused.is_some_and(|described| described.message.contains("paused by ann: upgrade")));
+    assert!(cluster.summary().paused.is_some_and(|reason| reason.to_string().contains("paused by ann: upgrade")));
     cluster.command("ann".to_owned(), resume()).await.expect("resumed");
     serve_for(&cluster, 10 * MINUTE).await;
     assert_eq!(outcomes(&world).await, [("succeeded", "")]);

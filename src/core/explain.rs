@@ -407,6 +407,12 @@ pub(crate) fn serialize<S: Serializer>(reason: &Reason, serializer: S) -> Result
     Explained::from(reason).serialize(serializer)
 }
 
+/// The same for a reason that may be absent.
+#[expect(clippy::ref_option, reason = "serde's signature")]
+pub(crate) fn serialize_option<S: Serializer>(reason: &Option<Reason>, serializer: S) -> Result<S::Ok, S::Error> {
+    reason.as_ref().map(Explained::from).serialize(serializer)
+}
+
 #[cfg(test)]
 #[path = "explain_tests.rs"]
 mod tests;

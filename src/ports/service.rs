@@ -70,14 +70,18 @@ pub struct ClusterSummary {
     pub active_run: Option<RunId>,
     /// The run that waits.
     pub queued_run: Option<RunId>,
-    pub waiting_for: Option<DescribedReason>,
+    #[serde(serialize_with = "explain::serialize_option")]
+    pub waiting_for: Option<Reason>,
     /// No run is accepted before this time.
     pub cooldown_until: Option<jiff::Timestamp>,
-    pub paused: Option<DescribedReason>,
+    #[serde(serialize_with = "explain::serialize_option")]
+    pub paused: Option<Reason>,
     /// Too many runs failed.
-    pub breaker: Option<DescribedReason>,
+    #[serde(serialize_with = "explain::serialize_option")]
+    pub breaker: Option<Reason>,
     /// A run found that its members hold different data.
-    pub hash_mismatch: Option<DescribedReason>,
+    #[serde(serialize_with = "explain::serialize_option")]
+    pub hash_mismatch: Option<Reason>,
     /// When the next maintenance window opens.
     pub next_window: Option<jiff::Timestamp>,
     /// Whether a maintenance window is open, or there are none.
@@ -104,21 +108,6 @@ pub struct LockSummary {
     pub holder: Option<String>,
     /// The URL of that replica.
     pub url: Option<String>,
-}
-
-/// A reason with its text, for programs and people.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct DescribedReason {
-    pub message: String,
-    pub advice: &'static str,
-    #[serde(flatten)]
-    pub reason: Reason,
-}
-
-impl From<Reason> for DescribedReason {
-    fn from(reason: Reason) -> Self {
-        Self { message: reason.to_string(), advice: reason.advice(), reason }
-    }
 }
 
 /// An operator's action on a cluster.

@@ -599,7 +599,7 @@ fn shows_another_hold(sim: &Sim, journal: &SimJournal, cluster: &Cluster<SimEtcd
     let ledger = journal.ledger();
     let open = ledger.runs.iter().find(|run| run.outcome.is_none())?;
     let Some(Hold::Wait { reason, .. }) = hold(sim, &ledger, open, &policy, now) else { return None };
-    let shown = cluster.summary().waiting_for.map(|waits| waits.reason.label());
+    let shown = cluster.summary().waiting_for.map(|reason| reason.label());
     (shown != Some(reason.label())).then(|| format!("{reason} holds run {}, and {shown:?} is shown", open.id))
 }
 

@@ -185,8 +185,7 @@ pub(super) fn approve(run: RunId, form: &FormToken, typed: &Typed, links: &Links
 
 /// The run that is waiting for approval.
 pub(super) fn waits_for_approval(view: &ClusterView) -> Option<RunId> {
-    let waits =
-        view.summary.waiting_for.as_ref().is_some_and(|described| described.reason.label() == "awaiting_approval");
+    let waits = view.summary.waiting_for.as_ref().is_some_and(|reason| reason.label() == "awaiting_approval");
     view.summary.queued_run.filter(|_| waits)
 }
 

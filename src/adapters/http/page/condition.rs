@@ -102,10 +102,10 @@ pub(super) fn problems(view: &ClusterView) -> Vec<String> {
         }
     }
     if let Some(breaker) = &view.summary.breaker {
-        problems.push(breaker.message.clone());
+        problems.push(breaker.to_string());
     }
     if let Some(mismatch) = &view.summary.hash_mismatch {
-        problems.push(mismatch.message.clone());
+        problems.push(mismatch.to_string());
     }
     if let Some((last, reason)) = failure(view) {
         problems.push(format!("the last run, {}, ended {}: {reason}", last.run, last.outcome.label()));
@@ -173,23 +173,19 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
     }
     let waits = summary.waiting_for.as_ref();
     if let Some(run) = summary.queued_run {
-        let what = waits.map_or("waiting for its turn", |described| described.message.as_str());
-        let is_asked = waits.is_some_and(|described| described.reason.label() == "awaiting_approval");
+        let what = waits.map_or_else(|| "waiting for its turn".to_owned(), Reason::to_string);
+        let is_asked = waits.is_some_and(|reason| reason.label() == "awaiting_approval");
         why.push(html! {
-            a href=(links.run(run)) { "Run " (run) } " is requested. " (sentence(what))
-            @if let Some(described) = waits.filter(|_| !is_asked) { (words::to_do(&described.reason)) }
+            a href=(links.run(run)) { "Run " (run) } " is requested. " (sentence(&what))
+            @if let Some(reason) = waits.filter(|_| !is_asked) { (words::to_do(reason)) }
             @if is_asked { " " a href=(links.run(run)) { "Review and approve it" } "." }
         });
     }
-    let said = |message: &str| waits.is_some_and(|described| described.message == message);
-    for described in [&summary.hash_mismatch, &summary.paused, &summary.breaker]
-        .into_iter()
-        .flatten()
-        .filter(|described| !said(&described.message))
-    {
-        why.push(html! { (sentence(&described.message)) (words::to_do(&described.reason)) });
+    let others = [&summary.hash_mismatch, &summary.paused, &summary.breaker].into_iter().flatten();
+    for reason in others.filter(|reason| waits.is_none_or(|waits| waits.to_string() != reason.to_string())) {
+        why.push(html! { (sentence(&reason.to_string())) (words::to_do(reason)) });
     }
-    if !summary.window_open && waits.is_none_or(|described| described.reason.label() != "outside_window") {
+    if !summary.window_open && waits.is_none_or(|reason| reason.label() != "outside_window") {
         why.push(match summary.next_window {
             Some(opens) => {
                 html! { "No maintenance window is open; the next one opens at " (words::from_now(opens, now)) "." }

@@ -221,8 +221,8 @@ fn line(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Lin
                     span.detail { (first) @if problems.len() > 1 { " (and " (problems.len() - 1) " more)" } }
                 } @else if let Some(live) = &view.live {
                     span.detail { (live.activity.words()) ", for " (words::span(words::between(live.since, now))) }
-                } @else if let Some(described) = view.summary.waiting_for.as_ref().or(view.summary.paused.as_ref()) {
-                    span.detail { (described.message) }
+                } @else if let Some(reason) = view.summary.waiting_for.as_ref().or(view.summary.paused.as_ref()) {
+                    span.detail { (reason) }
                 }
             }
             td role="cell" data-label="Members" {
