@@ -158,8 +158,7 @@ DOCS_COPY := target/docs-source
 .PHONY: docs
 docs: $(PYTHON_VENV)/installed ## Build the documentation into target/site; a broken link fails
 	rm -rf $(DOCS_COPY) && mkdir -p $(DOCS_COPY)
-	git ls-files -z --cached --others --exclude-standard | \
-	  tar --create --null --ignore-failed-read --files-from=- 2>/dev/null | tar --extract --directory $(DOCS_COPY)
+	tar --create --exclude=./.git --exclude=./.tools --exclude=./target . | tar --extract --directory $(DOCS_COPY)
 	NO_MKDOCS_2_WARNING=1 $(PYTHON_VENV)/bin/mkdocs build --strict
 	cd $(DOCS_COPY) && $(abspath $(PYTHON_VENV))/bin/lychee --offline --no-progress --include-fragments '**/*.md'
 
