@@ -534,11 +534,14 @@ async fn prefixes_compression_and_the_limit_of_scrapes_are_as_in_other_exporters
         let request = client.get(url("/inside/metrics")).header("x-prometheus-scrape-timeout-seconds", seconds);
         request.header("accept-encoding", "gzip").send()
     };
-    let packed = scrape("0.2").await.unwrap();
-    assert_eq!((packed.status(), &packed.headers()["content-encoding"]), (StatusCode::OK, &"gzip".parse().unwrap()));
-    let packed = packed.bytes().await.unwrap();
+    let compressed = scrape("0.2").await.unwrap();
+    assert_eq!(
+        (compressed.status(), &compressed.headers()["content-encoding"]),
+        (StatusCode::OK, &"gzip".parse().unwrap())
+    );
+    let compressed = compressed.bytes().await.unwrap();
     let mut page = String::new();
-    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed[..]), &mut page).unwrap();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&compressed[..]), &mut page).unwrap();
     assert!(page.contains("defragd_cluster_up{etcd_cluster=\"demo\"} 0"), "{page}");
 
     let mut together = JoinSet::new();

@@ -60,18 +60,15 @@ impl Authorities {
     }
 }
 
-/// A client's configuration, except for its certificate.
-pub(super) fn trusting(trust: Trust) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, String> {
+    ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    trust_in(builder, trust)
+        .map_err(|error| error.to_string())
 }
 
-fn trust_in(
-    builder: ConfigBuilder<ClientConfig, WantsVerifier>,
-    trust: Trust,
-) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+/// A client's configuration, except for its certificate.
+pub(super) fn trusting(trust: Trust) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+    let builder = builder()?;
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
         Trust::System => {
             return builder.with_platform_verifier().map_err(|error| format!("cannot load the system's CAs: {error}"));
@@ -84,10 +81,7 @@ fn trust_in(
 
 /// A client without trusted CAs, for `http://`: a minimal machine has none to load, and needs none for it.
 pub(super) fn trusting_nobody() -> Result<ClientConfig, String> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+    Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
 /// Certificates that are trusted as they are, in addition to what they have signed: a certificate that is its own CA,

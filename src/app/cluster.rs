@@ -107,8 +107,9 @@ pub(super) struct RequestState {
     pub(super) waiting_for: Option<Reason>,
     /// The ledger as last read: to be displayed, never to decide by.
     pub(super) ledger: Ledger,
-    /// From its runs: a scrape must not go through all of them.
+    /// From its runs, as the next field: a scrape must not go through all of them.
     pub(super) speeds: Speeds,
+    pub(super) mismatch: Option<Reason>,
     /// It was removed from the configuration: nothing new is accepted.
     pub(super) retired: bool,
     pub(super) last_offer: Option<LastOffer>,
@@ -297,7 +298,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             run_active: state.active.is_some(),
             queue_depth: usize::from(state.queued.is_some()),
             breaker_open: state.ledger.breaker(policy, now).is_some(),
-            hash_mismatch: state.ledger.mismatch().is_some(),
+            hash_mismatch: state.mismatch.is_some(),
             paused: state.ledger.paused(now).is_some(),
             next_window: policy.windows.next_opening(now),
             next_scheduled: self.next_scheduled(policy, now),
@@ -347,11 +348,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             cooldown_until,
             paused: state.ledger.paused(now),
             breaker: state.ledger.breaker(policy, now),
-            hash_mismatch: state.ledger.mismatch(),
+            hash_mismatch: state.mismatch.clone(),
             next_window: policy.windows.next_opening(now),
             window_open: policy.windows.open_at(now),
             next_scheduled: self.next_scheduled(policy, now),
-            retry_at: state.ledger.next_attempt(now).filter(|_| idle).map(|next| next.at),
+            retry_at: idle.then(|| state.ledger.next_attempt(now)).flatten().map(|next| next.at),
             same_as: self.shared.claims.same_as(self.name()),
             leaving: state.retired,
             lock: self.succession.summary(),

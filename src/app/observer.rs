@@ -15,7 +15,7 @@ use crate::{
     ports::etcd::{Etcd, Membership, Visit},
 };
 
-/// For a [`look`] that no scrape bounds: the same as etcdctl's default command timeout.
+/// For an [`observe_status`] that no scrape bounds: the same as etcdctl's default command timeout.
 pub const OBSERVE_BUDGET: Duration = Duration::from_secs(5);
 /// How long each RPC of a full observation may take. Longer than an election takes, and shorter than etcd's own limit
 /// of 7 s for a request, so that the timeout is ours.

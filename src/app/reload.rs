@@ -83,7 +83,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             None => Err(format!("cluster {}: restart defragd to connect to it", new.name)),
         };
         if let Some(cluster) = before.find(&new.name) {
-            let moves = is_reached_otherwise(&cluster.settings(), &new);
+            let moves = connection_changed(&cluster.settings(), &new);
             if moves && self.lock.as_ref().is_some_and(LockSettings::is_in_the_target) {
                 let name = &new.name;
                 return Err(format!(
@@ -125,7 +125,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
     }
 }
 
-fn is_reached_otherwise(old: &ClusterSettings, new: &ClusterSettings) -> bool {
+fn connection_changed(old: &ClusterSettings, new: &ClusterSettings) -> bool {
     old.endpoints != new.endpoints
         || old.discovery != new.discovery
         || old.ca_file != new.ca_file

@@ -36,10 +36,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         // One after the other: an older state must not overwrite a newer one.
         let _one_at_a_time = self.requests.reading.lock().await;
         let ledger = ledger::read(&self.shared.journal, self.name()).await?;
-        let speeds = ledger.speeds();
+        let (speeds, mismatch) = (ledger.speeds(), ledger.mismatch());
         {
             let mut state = self.requests.state.lock();
-            (state.ledger, state.speeds) = (ledger.clone(), speeds);
+            (state.ledger, state.speeds, state.mismatch) = (ledger.clone(), speeds, mismatch);
         }
         // It is read after every change.
         self.shared.changes.announce();

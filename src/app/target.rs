@@ -65,9 +65,13 @@ struct OverduePages {
 }
 
 impl OverduePages {
+    fn is_due(&self) -> bool {
+        self.in_a_row < OVERDUE_PAGES || self.last.elapsed() >= PAGE_AGAIN_AFTER
+    }
+
     /// Why the next one is not requested now.
     fn not_asked(&self) -> Option<Unknown> {
-        if self.in_a_row < OVERDUE_PAGES || self.last.elapsed() >= PAGE_AGAIN_AFTER {
+        if self.is_due() {
             return None;
         }
         let detail = format!("{}; scrapes request it once a minute until it answers", self.unknown.detail);
@@ -259,7 +263,7 @@ impl Memory {
         let now = Instant::now();
         let pages = self.pages.entry(member);
         let pages = pages.or_insert_with(|| OverduePages { in_a_row: 0, last: now, unknown: unknown.clone() });
-        if pages.not_asked().is_none() {
+        if pages.is_due() {
             (pages.in_a_row, pages.last) = (pages.in_a_row.saturating_add(1), now);
         }
     }

@@ -2,6 +2,9 @@
 
 /// From lines of both.
 macro_rules! help {
+    ([$($example:literal),+ $(,)?]) => {
+        help!([$($example),+], ["0  done", "1  failed", "2  wrong usage"])
+    };
     ([$($example:literal),+ $(,)?], [$($code:literal),+ $(,)?]) => {
         concat!("Examples:", $("\n  ", $example,)+ "\n\nExit codes:", $("\n  ", $code,)+)
     };
@@ -80,13 +83,10 @@ pub(super) const RUNS_SHOW: &str = help!(
     ["0  done", "1  failed: there is no such run, or no journal", "2  wrong usage"]
 );
 
-pub(super) const REPORT: &str = help!(
-    [
-        "defragd report --prometheus.url http://prometheus.example:9090",
-        "defragd report --prometheus.url http://prometheus.example:9090 --range 90d -o html --output-file report.html",
-    ],
-    ["0  done", "1  failed", "2  wrong usage"]
-);
+pub(super) const REPORT: &str = help!([
+    "defragd report --prometheus.url http://prometheus.example:9090",
+    "defragd report --prometheus.url http://prometheus.example:9090 --range 90d -o html --output-file report.html",
+]);
 
 pub(super) const EXPLAIN: &str =
     help!(["defragd explain cooldown", "defragd explain"], ["0  done", "2  there is no such reason"]);
@@ -96,14 +96,11 @@ pub(super) const APPROVE: &str = help!(
     ["0  done", "1  failed: there is no such run, or it does not wait for approval", "2  wrong usage"]
 );
 
-pub(super) const PAUSE: &str =
-    help!(["defragd pause --cluster prod-a --reason maintenance --for 2h"], ["0  done", "1  failed", "2  wrong usage"]);
+pub(super) const PAUSE: &str = help!(["defragd pause --cluster prod-a --reason maintenance --for 2h"]);
 
-pub(super) const RESUME: &str =
-    help!(["defragd resume --cluster prod-a --reason fixed"], ["0  done", "1  failed", "2  wrong usage"]);
+pub(super) const RESUME: &str = help!(["defragd resume --cluster prod-a --reason fixed"]);
 
-pub(super) const CANCEL: &str =
-    help!(["defragd cancel --cluster prod-a --reason unwanted"], ["0  done", "1  failed", "2  wrong usage"]);
+pub(super) const CANCEL: &str = help!(["defragd cancel --cluster prod-a --reason unwanted"]);
 
 pub(super) const CHECK_CONFIG: &str = help!(
     [
@@ -119,7 +116,6 @@ pub(super) const HEALTH: &str = help!(
     ["0  healthy, or ready", "1  not", "2  wrong usage"]
 );
 
-pub(super) const COMPLETIONS: &str = help!(["defragd completions bash"], ["0  done", "1  failed", "2  wrong usage"]);
+pub(super) const COMPLETIONS: &str = help!(["defragd completions bash"]);
 
-pub(super) const MAN: &str =
-    help!(["defragd man", "defragd man --dir man1"], ["0  done", "1  failed", "2  wrong usage"]);
+pub(super) const MAN: &str = help!(["defragd man", "defragd man --dir man1"]);

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::ConfigError;
+use crate::{config::ConfigError, core::story::count};
 
 /// etcd fragmentation exporter that also runs rolling defragmentations
 #[derive(Debug, Parser)]
@@ -146,8 +146,7 @@ fn exit_for(error: &anyhow::Error) -> Exit {
 fn print_config_error(error: &ConfigError) {
     match error {
         ConfigError::Invalid { path: Some(path), problems } => {
-            let many =
-                if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
+            let many = count(problems.len(), "problem");
             eprintln!("defragd: {} is not valid, {many}:\n{error}", path.display());
         }
         _ => eprintln!("defragd: {error}"),

@@ -91,7 +91,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-fn unanswered(unknown: &Unknown) -> String {
+pub(super) fn unanswered(unknown: &Unknown) -> String {
     format!("no endpoint answered: {unknown}\nWhat to do: {}", safety::no_member_list(unknown).advice())
 }
 

@@ -87,9 +87,9 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
         journal.append(view.id, Entry::Finished(outcome)).await?;
     }
+    let request = Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new() };
     let mismatch = ledger::read(&journal, &cluster.name).await?.mismatch();
     if let Some(reason) = mismatch.filter(|_| cluster.policy.mode != Mode::Observe) {
-        let request = Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new() };
         let (run, outcome) = (journal.accept(request).await?, Outcome::Refused { reason });
         journal.append(run, Entry::Finished(outcome.clone())).await?;
         write_result(args.output, journal.run(run).await?.as_ref(), &outcome)?;
@@ -103,13 +103,10 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         Ok(lock) => lock,
         Err(reason) => {
             progress.flush();
-            let mut out = std::io::stdout();
-            writeln!(out, "Refused, nothing was touched: {reason}.")?;
-            write_advice(&mut out, Some(&reason))?;
+            write_result(Output::Table, None, &Outcome::Refused { reason })?;
             return Ok(Exit::Refused);
         }
     };
-    let request = Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new() };
     let run_id = journal.accept(request).await?;
 
     let (stop, stopped) = stop_channel();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Exit,
     args::{self, Connection, Output},
-    plan::past,
+    plan::{past, unanswered},
     table,
 };
 use crate::{
@@ -81,10 +81,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             for (name, facts, speeds) in &observed {
                 match facts {
                     Ok(facts) => rows.extend(facts.members.iter().map(|member| (name, row(facts, member, speeds)))),
-                    Err(unknown) => {
-                        let advice = safety::no_member_list(unknown).advice();
-                        eprintln!("defragd: cluster {name}: no endpoint answered: {unknown}\nWhat to do: {advice}");
-                    }
+                    Err(unknown) => eprintln!("defragd: cluster {name}: {}", unanswered(unknown)),
                 }
             }
             if several {

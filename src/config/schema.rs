@@ -26,7 +26,7 @@ fn of<T: JsonSchema>() -> Value {
 /// defaults that are empty.
 fn tidy(schema: &mut Schema) {
     schemars::transform::transform_subschemas(&mut tidy, schema);
-    let is_null = |value: &Value| value == "null" || value["type"] == "null";
+    let is_null = |value: &Value| value.is_null() || value["type"] == "null";
     if let Some(Value::Array(kinds)) = schema.get_mut("type") {
         kinds.retain(|kind| kind != "null");
         if let [kind] = kinds.as_slice() {
@@ -36,7 +36,7 @@ fn tidy(schema: &mut Schema) {
     }
     for list in ["anyOf", "enum"] {
         if let Some(Value::Array(items)) = schema.get_mut(list) {
-            items.retain(|item| !item.is_null() && !is_null(item));
+            items.retain(|item| !is_null(item));
         }
     }
     if let Some([Value::Object(only)]) = schema.get("anyOf").and_then(Value::as_array).map(Vec::as_slice) {

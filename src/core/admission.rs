@@ -322,22 +322,19 @@ impl Ledger {
 
     /// The open request, for the next lock holder.
     pub fn standing_request(&self, now: Timestamp) -> Option<StandingRequest> {
-        let open = self.runs.iter().rev().find(|run| run.outcome.is_none() && run.cancelled.is_none());
-        let work = self.earlier_work();
-        // The next holder may never learn how far a run has come that is under way now.
-        let of = |run: &RunView| StandingRequest {
-            trigger: run.request.trigger,
-            alerts: run.open_alerts().cloned().collect(),
-            approved_by: run.approved.as_ref().map(|approval| approval.by.clone()),
-            work: EarlierWork { uncompared: run.compares || work.uncompared, ..work.clone() },
-        };
-        let next = |next: NextAttempt| StandingRequest {
-            trigger: next.trigger,
-            alerts: next.alerts,
-            approved_by: next.approved_by,
-            work: work.clone(),
-        };
-        open.map(of).or_else(|| self.next_attempt(now).map(next))
+        if let Some(run) = self.runs.iter().rev().find(|run| run.outcome.is_none() && run.cancelled.is_none()) {
+            let mut work = self.earlier_work();
+            // The next holder may never learn how far a run has come that is under way now.
+            work.uncompared |= run.compares;
+            return Some(StandingRequest {
+                trigger: run.request.trigger,
+                alerts: run.open_alerts().cloned().collect(),
+                approved_by: run.approved.as_ref().map(|approval| approval.by.clone()),
+                work,
+            });
+        }
+        let NextAttempt { trigger, alerts, approved_by, .. } = self.next_attempt(now)?;
+        Some(StandingRequest { trigger, alerts, approved_by, work: self.earlier_work() })
     }
 
     /// Of the alerts that another replica offers again, those that are still open: what was served or resolved since

@@ -26,7 +26,7 @@ pub fn retry_after(failures_before: usize) -> Duration {
 
 /// Why a member that needs a defragmentation is skipped anyway.
 pub fn held_back(last: &MemberResult, status: &Status, policy: &Policy, need: Need) -> Option<Reason> {
-    needs_a_person(last, status).or_else(|| no_gain(last, status, least_gain(policy, need)))
+    needs_operator(last, status).or_else(|| no_gain(last, status, least_gain(policy, need)))
 }
 
 /// How much more must be free than after an attempt without gain before the next one.
@@ -39,7 +39,7 @@ fn least_gain(policy: &Policy, need: Need) -> ByteSize {
 }
 
 /// A full disk does not free itself, and each further attempt may crash the member.
-fn needs_a_person(last: &MemberResult, status: &Status) -> Option<Reason> {
+fn needs_operator(last: &MemberResult, status: &Status) -> Option<Reason> {
     let MemberEnd::Failed { reason, .. } = &last.end else { return None };
     let lethal = match reason {
         Reason::DiskFull { .. } => true,

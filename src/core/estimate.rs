@@ -32,7 +32,7 @@ pub struct Estimate {
     /// Most likely.
     #[serde(rename = "seconds", with = "wire::seconds")]
     pub expected: Duration,
-    /// At the least.
+    /// At least.
     #[serde(rename = "least_seconds", with = "wire::seconds")]
     pub least: Duration,
     /// At most, unless the disk is very slow.

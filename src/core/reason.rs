@@ -110,7 +110,7 @@ pub enum Reason {
     #[error("members disagree on the leader: {detail}")]
     LeaderDisagreement { detail: String },
     /// The cluster has so few voting members that it has no quorum while one is being defragmented.
-    #[error("with {} the cluster has no quorum while one is being defragmented", voting_members(*voters))]
+    #[error("with {} the cluster has no quorum while one is being defragmented", story::count(*voters, "voting member"))]
     NoQuorumSlack { voters: usize },
     /// The cluster does not answer which alarms are armed.
     #[error("the alarms are not known: {detail}")]
@@ -286,7 +286,7 @@ pub enum Reason {
     DailyLimit { limit: u32, until: Timestamp },
     /// Several runs failed in a row, so the breaker stopped automatic runs.
     #[error(
-        "the breaker is open since {since:.0}: {} in a row{}", if *failures == 1 { "1 run failed".to_owned() } else { format!("{failures} runs failed") }, until.map_or(String::new(), |until| format!("; one more attempt from {until:.0}"))
+        "the breaker is open since {since:.0}: {} failed in a row{}", story::count(*failures, "run"), until.map_or(String::new(), |until| format!("; one more attempt from {until:.0}"))
     )]
     BreakerOpen {
         failures: u32,
@@ -393,8 +393,4 @@ impl Reason {
 
 fn on_member(member: Option<&str>) -> String {
     member.map_or(String::new(), |member| format!(" on member {member}"))
-}
-
-fn voting_members(count: usize) -> String {
-    if count == 1 { "1 voting member".to_owned() } else { format!("{count} voting members") }
 }

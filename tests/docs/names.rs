@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{commands, text};
+use super::{commands, root, text};
 
 /// Flags of other programs that the pages mention: etcd, etcdctl, etcd-defrag, Kubernetes and tools in examples.
 const FOREIGN_FLAGS: &str = "
@@ -26,10 +26,6 @@ const OTHER_NAMES: &str = "
     member_id next_scheduled nothing_to_do p1_ p7_ reclaimed_bytes repeat_interval runbook_url
     stops_grpc_on_defrag timed_out waiting_for
 ";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn files(dir: &str, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());

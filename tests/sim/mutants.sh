@@ -15,7 +15,7 @@ leader_first|src/core/plan.rs|s/(    Follower \{.*?\},\n)(    Leader,\n)/$2$1/s
 health_not_checked|src/core/safety.rs|s/\.or_else\(\|\| unhealthy\(facts\)\)//
 read_not_checked|src/core/safety.rs|s/Some\(Err\(unknown\)\) => Some\(Reason::ReadFailed[^\n]*/Some(Err(_)) => None,/
 unknown_counts_as_idle|src/core/safety.rs|s/facts\.status\.as_ref\(\)\.err\(\)\.map/facts.status.as_ref().err().filter(|_| false).map/
-in_flight_not_followed|src/core/run/defragment.rs|s/Some\(true\) => watch = Watch::begin\(now\),/Some(true) => watch.idle_since = watch.idle_since.or(Some(now)),/
+in_flight_not_followed|src/core/run/defragment.rs|s/Some\(true\) => watch = Watch \{ seen_busy: true, \.\.Watch::begin\(now\) \},/Some(true) => { watch.seen_busy = true; watch.idle_since = watch.idle_since.or(Some(now)); }/
 goes_on_after_deadline|src/core/run/defragment.rs|s/Ok\(\(\)\) => \{\n(\s+let times)/Ok(()) | Err(DefragError::Deadline) => {\n$1/
 journal_failure_ignored|src/core/run/choose.rs|s/if let Err\(detail\) = written \{\n(\s+return self\.give_up)/if let (Err(detail), false) = (written, true) {\n$1/
 retries_after_lost_connection|src/core/run/defragment.rs|s/Err\(DefragError::Lost\(detail\)\) => Reason[^\n]*/Err(DefragError::Lost(_)) => {\n let member = intent.member_id;\n self.phase = Phase::Defragmenting { intent, sent_at };\n return Action::Defragment { member, deadline: self.brief.policy.defrag_deadline };\n }/

@@ -35,7 +35,7 @@ enum Command {
     Growth(growth::Args),
     /// One real etcd cluster: memory at rest, time to the first good scrape, size of the binary
     Idle(idle::Args),
-    /// Many scrapes of a fleet in trouble: does anything grow?
+    /// Many scrapes of an unhealthy fleet: does anything grow?
     Soak(soak::Args),
 }
 

@@ -16,9 +16,9 @@ use crate::{
 const MAX_PAGE_BYTES: usize = 8 << 20;
 /// How long a run waits for a page. The page is made from memory: a slower answer counts as none.
 const RUN_LIMIT: Duration = Duration::from_secs(5);
-/// How long a scrape or a command waits for a page: what the client port tells must not wait long for a port whose
+/// How long a scrape or a command waits for a page: what the client port reports must not wait long for a port whose
 /// packets a firewall drops. A page takes some ten round trips to a member with TLS.
-const LOOK_LIMIT: Duration = Duration::from_secs(2);
+const SCRAPE_LIMIT: Duration = Duration::from_secs(2);
 
 /// No relevant line of etcd is this long.
 const MAX_LINE_BYTES: usize = 64 << 10;
@@ -47,13 +47,13 @@ async fn read_page(client: &reqwest::Client, page: &str, visit: Visit) -> Fact<(
         let kind = if error.is_timeout() { UnknownKind::TimedOut } else { UnknownKind::Unreachable };
         Unknown::new(kind, chain(error))
     };
-    let mut request = client.get(page).timeout(RUN_LIMIT);
-    if visit == Visit::Single {
-        request = request.timeout(LOOK_LIMIT);
+    let request = client.get(page);
+    let request = match visit {
+        Visit::Repeated => request.timeout(RUN_LIMIT),
         // A kept connection holds buffers as large as the page: for a whole fleet, that is more than all the connections
         // for gRPC.
-        request = request.header(CONNECTION, "close");
-    }
+        Visit::Single => request.timeout(SCRAPE_LIMIT).header(CONNECTION, "close"),
+    };
     let mut response = request.send().await.map_err(|error| failed(&error))?;
     if !response.status().is_success() {
         return Err(Unknown::new(UnknownKind::Other, format!("{page} answered {}", response.status())));
@@ -192,6 +192,12 @@ fn bytes(value: f64) -> Option<ByteSize> {
 mod tests {
     use super::*;
 
+    fn connection() -> super::super::Connection {
+        let files = super::super::CredentialFiles::default();
+        let read = files.read().expect("no files");
+        super::super::Connection::new(&files, read, None, false).expect("no files")
+    }
+
     #[test]
     fn a_page_is_the_same_however_it_is_cut() {
         let page = "# HELP x y\netcd_disk_defrag_inflight 1\r\n\netcd_mvcc_db_total_size_in_bytes 5\n\
@@ -260,9 +266,7 @@ mod tests {
             let answer = format!("HTTP/1.1 302 Found\r\nlocation: http://{to}/metrics\r\ncontent-length: 0\r\n\r\n");
             stream.write_all(answer.as_bytes()).await.expect("sent");
         });
-        let files = super::super::CredentialFiles::default();
-        let read = files.read().expect("no files");
-        let connection = super::super::Connection::new(&files, read, None, false).expect("no files");
+        let connection = connection();
         let answer = fetch(connection.http(&url).expect("plain"), &url, Visit::Single).await.expect_err("not followed");
         assert!(answer.detail.contains("answered 302"), "{}", answer.detail);
         answering.await.expect("no panic");
@@ -290,9 +294,7 @@ mod tests {
                 });
             }
         });
-        let files = super::super::CredentialFiles::default();
-        let read = files.read().expect("no files");
-        let connection = super::super::Connection::new(&files, read, None, false).expect("no files");
+        let connection = connection();
         let visits = [Visit::Repeated, Visit::Repeated, Visit::Single, Visit::Single, Visit::Repeated];
         let mut connections = Vec::new();
         for visit in visits {
@@ -308,10 +310,8 @@ mod tests {
         // The kernel accepts connections, and nobody answers.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
         let url = format!("http://{}/metrics", silent.local_addr().expect("an address"));
-        let files = super::super::CredentialFiles::default();
-        let read = files.read().expect("no files");
-        let connection = super::super::Connection::new(&files, read, None, false).expect("no files");
-        for (visit, limit) in [(Visit::Single, LOOK_LIMIT), (Visit::Repeated, RUN_LIMIT)] {
+        let connection = connection();
+        for (visit, limit) in [(Visit::Single, SCRAPE_LIMIT), (Visit::Repeated, RUN_LIMIT)] {
             let begun = tokio::time::Instant::now();
             let answer = fetch(connection.http(&url).expect("plain"), &url, visit).await;
             assert_eq!(answer.expect_err("no answer").kind, UnknownKind::TimedOut);

@@ -99,14 +99,14 @@ pub(super) struct ExpositionPage {
 
 enum Body {
     Text(String),
-    Packed(BufWriter<GzEncoder<Vec<u8>>>),
+    Compressed(BufWriter<GzEncoder<Vec<u8>>>),
 }
 
 impl ExpositionPage {
     pub(super) fn new(accept: &str, accept_encoding: &str) -> Self {
         let (format, gzip) = (ExpositionFormat::of(accept), takes_gzip(accept_encoding));
         let body =
-            if gzip && format.is_open_metrics() { Body::Packed(gzip_encoder()) } else { Body::Text(String::new()) };
+            if gzip && format.is_open_metrics() { Body::Compressed(gzip_encoder()) } else { Body::Text(String::new()) };
         Self { format, gzip, body }
     }
 
@@ -121,7 +121,7 @@ impl ExpositionPage {
 
     pub(super) fn finish(self) -> io::Result<Vec<u8>> {
         let mut gzip_encoder = match self.body {
-            Body::Packed(gzip_encoder) => gzip_encoder,
+            Body::Compressed(gzip_encoder) => gzip_encoder,
             Body::Text(text) => {
                 let text = self.format.page(text);
                 if !self.gzip {
@@ -142,7 +142,7 @@ impl fmt::Write for ExpositionPage {
         match &mut self.body {
             Body::Text(page) => page.write_str(text),
             // Writing to memory does not fail.
-            Body::Packed(gzip_encoder) => gzip_encoder.write_all(text.as_bytes()).map_err(|_| fmt::Error),
+            Body::Compressed(gzip_encoder) => gzip_encoder.write_all(text.as_bytes()).map_err(|_| fmt::Error),
         }
     }
 }
@@ -242,10 +242,10 @@ mod tests {
                 fmt::Write::write_str(&mut page, piece).expect("written");
             }
             assert!(page.is_gzip());
-            let packed = page.finish().expect("packed");
-            assert!(packed.len() < metrics.len() / 10);
+            let compressed = page.finish().expect("compressed");
+            assert!(compressed.len() < metrics.len() / 10);
             let mut unpacked = String::new();
-            io::Read::read_to_string(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut unpacked)
+            io::Read::read_to_string(&mut flate2::read::GzDecoder::new(compressed.as_slice()), &mut unpacked)
                 .expect("gzip");
             assert_eq!(unpacked, whole);
 

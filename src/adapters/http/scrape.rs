@@ -137,9 +137,9 @@ fn wanted(headers: &HeaderMap) -> ExpositionPage {
 /// The written page, or the error.
 fn answer(written: fmt::Result, page: ExpositionPage) -> Response {
     let head = [(header::CONTENT_TYPE, page.content_type()), (header::VARY, "Accept, Accept-Encoding")];
-    let packed = page.is_gzip();
+    let compressed = page.is_gzip();
     match written.map_err(io::Error::other).and_then(|()| page.finish()) {
-        Ok(body) if packed => (head, [(header::CONTENT_ENCODING, "gzip")], body).into_response(),
+        Ok(body) if compressed => (head, [(header::CONTENT_ENCODING, "gzip")], body).into_response(),
         Ok(body) => (head, body).into_response(),
         Err(error) => {
             tracing::error!(%error, "cannot format the metrics");

@@ -150,7 +150,7 @@ impl SqliteJournal {
     }
 
     /// Runs `work` on a thread that may block: a synchronised write takes milliseconds, or seconds on a
-    /// disk in trouble.
+    /// failing disk.
     async fn blocking<T, F>(&self, work: F) -> T
     where
         T: Send + 'static,

@@ -32,7 +32,7 @@ pub use prometheus::{Grid, Prometheus, RangeSeries, SeriesLabels};
 pub(in crate::adapters) use text::{detail, excerpt, shown};
 pub use tls::ClientTls;
 
-/// Long enough for a server in trouble, short enough for an operator at a terminal.
+/// Long enough for an overloaded server, short enough for an operator at a terminal.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Enough for thousands of alerts; not for another page that never ends.
 const MAX_ANSWER_BYTES: usize = 16 << 20;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Done, LOOK_INTERVAL, Phase, Run, SNAPSHOT_LOOK_INTERVAL, alarms, known,
-    sizes,
+    Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Done, OBSERVE_INTERVAL, Phase, Run, SNAPSHOT_OBSERVE_INTERVAL, alarms,
+    known, sizes,
 };
 use crate::core::{
     cluster::{AlarmKind, ClusterFacts, Fact, MemberFacts},
@@ -92,7 +92,7 @@ impl Run {
         }
         self.waiting_for = Some(reason);
         self.phase = Phase::Choosing;
-        Action::Observe { after: SNAPSHOT_LOOK_INTERVAL }
+        Action::Observe { after: SNAPSHOT_OBSERVE_INTERVAL }
     }
 
     fn only_observed(&mut self, members: Vec<String>) -> Action {
@@ -173,7 +173,7 @@ impl Run {
             (None, Err(detail), _) => self.give_up(Reason::JournalFailed { detail }),
             (None, Ok(()), Some(_)) if self.has_gates(Moment::Between) => self.check_gates(Moment::Between),
             // One observation is enough here: the choice is confirmed by another one anyway.
-            (None, Ok(()), Some(Done { seen_at, facts, .. })) if now.saturating_sub(seen_at) <= LOOK_INTERVAL => {
+            (None, Ok(()), Some(Done { seen_at, facts, .. })) if now.saturating_sub(seen_at) <= OBSERVE_INTERVAL => {
                 self.choose(now, &Ok(*facts))
             }
             (None, Ok(()), _) => self.choose_next(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Action, DEADLINES_TO_FOLLOW, DefragError, Done, IDLE_BEFORE_DONE, LOOK_INTERVAL, Phase, Run, Times, Watch, sizes,
+    Action, DEADLINES_TO_FOLLOW, DefragError, Done, IDLE_BEFORE_DONE, OBSERVE_INTERVAL, Phase, Run, Times, Watch, sizes,
 };
 use crate::core::{
     cluster::{ClusterFacts, Fact, UnknownKind},
@@ -127,13 +127,11 @@ impl Run {
         let member = facts.as_ref().ok().and_then(|facts| facts.member(intent.member_id));
         let answers = member.is_some_and(|member| member.status.is_ok());
         let in_flight = member.and_then(|member| member.in_flight(intent.non_blocking));
-        let seen_busy = watch.seen_busy || in_flight == Some(true);
         match in_flight {
-            Some(true) => watch = Watch::begin(now),
+            Some(true) => watch = Watch { seen_busy: true, ..Watch::begin(now) },
             Some(false) if answers => watch.idle_since = watch.idle_since.or(Some(now)),
             _ => watch.idle_since = None,
         }
-        watch.seen_busy = seen_busy;
         if watch.idle_since.is_some_and(|since| now.saturating_sub(since) >= IDLE_BEFORE_DONE) {
             return DefragProgress::Idle(facts.as_ref().ok().and_then(|facts| sizes(facts, intent.member_id)), watch);
         }
@@ -184,7 +182,7 @@ impl Run {
                     return Action::RecordResult(result);
                 }
                 self.phase = Phase::Recovering { intent, times, since, healthy_since };
-                return Action::Observe { after: LOOK_INTERVAL.min(pause.saturating_sub(healthy_for)) };
+                return Action::Observe { after: OBSERVE_INTERVAL.min(pause.saturating_sub(healthy_for)) };
             }
             (trouble, after, _) => {
                 healthy_since = None;

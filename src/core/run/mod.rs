@@ -38,16 +38,16 @@ use super::{
 };
 
 /// How often a temporary problem is observed before the run is refused or stopped for it.
-const LOOKS_BEFORE_GIVING_UP: u32 = 3;
+const OBSERVATIONS_BEFORE_GIVING_UP: u32 = 3;
 /// How often the last observation may show that a member is not the next one after all.
 const CHANGES_OF_MIND_BEFORE_GIVING_UP: u32 = 5;
 /// The time between two observations of something that changes by itself.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
 /// The time between the first observations of something that usually takes less than a second: waiting here delays the
 /// next member waiting, too.
-const FIRST_LOOK_INTERVAL: Duration = Duration::from_millis(25);
+const FIRST_OBSERVE_INTERVAL: Duration = Duration::from_millis(25);
 /// The time between two observations of an open snapshot: a backup takes seconds or minutes.
-const SNAPSHOT_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+const SNAPSHOT_OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a member must be idle, if the answer to Defragment never came, to count as done. A request that was in
 /// flight when the connection broke would have begun within this time.
 const IDLE_BEFORE_DONE: Duration = Duration::from_secs(3);
@@ -428,23 +428,23 @@ impl Run {
 
     fn observe_again(&mut self, reason: Reason) -> Action {
         self.observations += 1;
-        if !reason.may_pass() || self.observations >= LOOKS_BEFORE_GIVING_UP {
+        if !reason.may_pass() || self.observations >= OBSERVATIONS_BEFORE_GIVING_UP {
             return self.give_up(reason);
         }
         self.waiting_for = Some(reason);
         self.phase = Phase::Choosing;
-        Action::Observe { after: LOOK_INTERVAL }
+        Action::Observe { after: OBSERVE_INTERVAL }
     }
 
     fn observe_in(&mut self, phase: Phase) -> Action {
         self.phase = phase;
-        Action::Observe { after: LOOK_INTERVAL }
+        Action::Observe { after: OBSERVE_INTERVAL }
     }
 
     /// Like [`Run::observe_in`], but often at first, then less and less often.
     fn observe_soon(&mut self, phase: Phase, waited: Duration) -> Action {
         self.phase = phase;
-        Action::Observe { after: (waited / 2).clamp(FIRST_LOOK_INTERVAL, LOOK_INTERVAL) }
+        Action::Observe { after: (waited / 2).clamp(FIRST_OBSERVE_INTERVAL, OBSERVE_INTERVAL) }
     }
 
     fn choose_next(&mut self) -> Action {

@@ -7,7 +7,7 @@ use crate::core::{
     history::Outcome,
     policy::VerifyPolicy,
     reason::Reason,
-    verify::{Comparison, DataHash, Verification},
+    verify::{Comparison, DataHash, HashVerdict, Verification},
 };
 
 impl Run {
@@ -44,7 +44,9 @@ impl Run {
         let answers = voters.into_iter().map(|(id, name)| (id, name, answer_of(id).unwrap_or_else(not_asked)));
         let reading = Verification::of(revision, answers.collect());
         match (self.comparison.result(reading), self.stop.clone()) {
-            (Some(verification), _) if verification.mismatch().is_some() => self.record_verification(verification),
+            (Some(verification), _) if verification.verdict == HashVerdict::Different => {
+                self.record_verification(verification)
+            }
             // A reading that a stop cut short says nothing.
             (_, Some(reason)) => self.finish(Outcome::Stopped { reason }),
             (Some(verification), None) => self.record_verification(verification),

@@ -157,7 +157,7 @@ pub(super) fn problems(view: &ClusterView) -> Markup {
     let problems = condition::problems(view);
     html! {
         @if !problems.is_empty() {
-            ul.problems aria-label="Trouble" { @for problem in problems { li { (problem) } } }
+            ul.problems aria-label="Needs attention" { @for problem in problems { li { (problem) } } }
         }
         @if let Some((_, reason)) = condition::failure(view) { p.dim { (words::to_do(reason)) } }
     }
