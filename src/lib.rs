@@ -4,7 +4,7 @@
 //!
 //! | layer | what it is |
 //! |---|---|
-//! | [`core`] | the decisions: pure, synchronous, without clock or I/O |
+//! | [`core`] | the decisions: pure, synchronous, without clock or I/O; a crate of its own, `crates/defragd-core` |
 //! | [`ports`] | what the application needs from the outside world, and what HTTP needs from the application, as traits |
 //! | [`config`] | the configuration file, checked |
 //! | [`telemetry`] | log and metrics |
@@ -16,6 +16,7 @@ pub mod adapters;
 pub mod app;
 pub mod cli;
 pub mod config;
-pub mod core;
 pub mod ports;
 pub mod telemetry;
+
+pub use defragd_core as core;

@@ -11,97 +11,97 @@ if [ "${1:-}" = --check ]; then check=yes; shift; fi
 
 # name | file | perl substitution over the whole file
 mutants() { cat <<'LIST'
-leader_first|src/core/plan.rs|s/(    Follower \{.*?\},\n)(    Leader,\n)/$2$1/s
-health_not_checked|src/core/safety.rs|s/\.or_else\(\|\| unhealthy\(facts\)\)//
-read_not_checked|src/core/safety.rs|s/Some\(Err\(unknown\)\) => Some\(Reason::ReadFailed[^\n]*/Some(Err(_)) => None,/
-unknown_counts_as_idle|src/core/safety.rs|s/facts\.status\.as_ref\(\)\.err\(\)\.map/facts.status.as_ref().err().filter(|_| false).map/
-in_flight_not_followed|src/core/run/defragment.rs|s/Some\(true\) => watch = Watch \{ seen_busy: true, \.\.Watch::begin\(now\) \},/Some(true) => { watch.seen_busy = true; watch.idle_since = watch.idle_since.or(Some(now)); }/
-goes_on_after_deadline|src/core/run/defragment.rs|s/Ok\(\(\)\) => \{\n(\s+let times)/Ok(()) | Err(DefragError::Deadline) => {\n$1/
-journal_failure_ignored|src/core/run/choose.rs|s/if let Err\(detail\) = written \{\n(\s+return self\.give_up)/if let (Err(detail), false) = (written, true) {\n$1/
-retries_after_lost_connection|src/core/run/defragment.rs|s/Err\(DefragError::Lost\(detail\)\) => Reason[^\n]*/Err(DefragError::Lost(_)) => {\n let member = intent.member_id;\n self.phase = Phase::Defragmenting { intent, sent_at };\n return Action::Defragment { member, deadline: self.brief.policy.defrag_deadline };\n }/
-stop_ignored|src/core/run/mod.rs|s/self\.stop\.get_or_insert\(reason\);/let _ = reason;/
-members_not_checked|src/core/run/mod.rs|s/\(!change\.is_empty\(\)\)\.then/(change.len() > 99).then/
-goes_on_after_failure|src/core/run/mod.rs|s/self\.record\(intent, end, Some\(Outcome::Failed \{ reason \}\)\)/{ let _ = reason; self.record(intent, end, None) }/
-observe_mode_acts|src/core/run/choose.rs|s/if self\.brief\.policy\.mode == Mode::Observe \{/if self.brief.policy.mode == Mode::Observe && self.observations > 99 {/
-corrupt_ignored|src/core/safety.rs|s/has_alarm\(AlarmKind::Corrupt\)\.then_some/has_alarm(AlarmKind::Corrupt).then(|| Reason::CorruptAlarm).filter(|_| false).map(|_| true).unwrap_or(false).then_some/
-lag_ignored|src/core/safety.rs|s/\.or_else\(\|\| lag\(facts\)\)/.or_else(|| lag(facts).filter(|_| false))/
-need_not_measured|src/core/policy.rs|s/self\.min_fragmentation_ratio && reclaimable/self.min_fragmentation_ratio || reclaimable/
+leader_first|crates/defragd-core/src/plan.rs|s/(    Follower \{.*?\},\n)(    Leader,\n)/$2$1/s
+health_not_checked|crates/defragd-core/src/safety.rs|s/\.or_else\(\|\| unhealthy\(facts\)\)//
+read_not_checked|crates/defragd-core/src/safety.rs|s/Some\(Err\(unknown\)\) => Some\(Reason::ReadFailed[^\n]*/Some(Err(_)) => None,/
+unknown_counts_as_idle|crates/defragd-core/src/safety.rs|s/facts\.status\.as_ref\(\)\.err\(\)\.map/facts.status.as_ref().err().filter(|_| false).map/
+in_flight_not_followed|crates/defragd-core/src/run/defragment.rs|s/Some\(true\) => watch = Watch \{ seen_busy: true, \.\.Watch::begin\(now\) \},/Some(true) => { watch.seen_busy = true; watch.idle_since = watch.idle_since.or(Some(now)); }/
+goes_on_after_deadline|crates/defragd-core/src/run/defragment.rs|s/Ok\(\(\)\) => \{\n(\s+let times)/Ok(()) | Err(DefragError::Deadline) => {\n$1/
+journal_failure_ignored|crates/defragd-core/src/run/choose.rs|s/if let Err\(detail\) = written \{\n(\s+return self\.give_up)/if let (Err(detail), false) = (written, true) {\n$1/
+retries_after_lost_connection|crates/defragd-core/src/run/defragment.rs|s/Err\(DefragError::Lost\(detail\)\) => Reason[^\n]*/Err(DefragError::Lost(_)) => {\n let member = intent.member_id;\n self.phase = Phase::Defragmenting { intent, sent_at };\n return Action::Defragment { member, deadline: self.brief.policy.defrag_deadline };\n }/
+stop_ignored|crates/defragd-core/src/run/mod.rs|s/self\.stop\.get_or_insert\(reason\);/let _ = reason;/
+members_not_checked|crates/defragd-core/src/run/mod.rs|s/\(!change\.is_empty\(\)\)\.then/(change.len() > 99).then/
+goes_on_after_failure|crates/defragd-core/src/run/mod.rs|s/self\.record\(intent, end, Some\(Outcome::Failed \{ reason \}\)\)/{ let _ = reason; self.record(intent, end, None) }/
+observe_mode_acts|crates/defragd-core/src/run/choose.rs|s/if self\.brief\.policy\.mode == Mode::Observe \{/if self.brief.policy.mode == Mode::Observe && self.observations > 99 {/
+corrupt_ignored|crates/defragd-core/src/safety.rs|s/has_alarm\(AlarmKind::Corrupt\)\.then_some/has_alarm(AlarmKind::Corrupt).then(|| Reason::CorruptAlarm).filter(|_| false).map(|_| true).unwrap_or(false).then_some/
+lag_ignored|crates/defragd-core/src/safety.rs|s/\.or_else\(\|\| lag\(facts\)\)/.or_else(|| lag(facts).filter(|_| false))/
+need_not_measured|crates/defragd-core/src/policy.rs|s/self\.min_fragmentation_ratio && reclaimable/self.min_fragmentation_ratio || reclaimable/
 request_forgotten_while_reading|src/app/worker.rs|s/( +let queued = self\.requests\.state\.lock\(\)\.queued\.clone\(\);\n)( +let ledger = match self\.ledger\(\)\.await \{.*?\n {8}\};\n)/$2$1/s
 request_forgotten_on_restart|src/app/service.rs|s/cluster\.requeue\([^\n]*\n/\n/
-no_last_look|src/core/run/choose.rs|s/self\.other_cluster\(facts\)\.or_else\(\|\| self\.no_longer_next\(&intent, facts\)\)/self.other_cluster(facts).filter(|_| false)/
-gates_not_asked_before|src/core/run/choose.rs|s/if has_work && !self\.entered \{/if has_work \&\& !self.entered \&\& self.observations > 99 {/
-gates_not_asked_between|src/core/run/choose.rs|s/if self\.has_gates\(Moment::Between\) => self\.check_gates/if self.has_gates(Moment::Between) \&\& self.observations > 99 => self.check_gates/
-gate_failure_ignored|src/core/run/gates.rs|s/find_map\(GateResult::against\)/find_map(GateResult::against).filter(|_| false)/
-tries_again_after_a_full_disk|src/core/backoff.rs|s/Reason::DiskFull \{ \.\. \} => true/Reason::DiskFull { .. } => false/
-resumed_without_watching|src/core/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { DefragProgress::Idle(None, watch) } else { self.watch(now, &intent, watch, facts) }) {/
-transfer_not_done|src/core/run/choose.rs|s/if step\.transfer_first && !self\.stays_leader =>/if step.transfer_first \&\& self.observations > 99 =>/
-auto_never_transfers|src/core/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected > Duration::MAX,/
-auto_always_transfers|src/core/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected < Duration::MAX,/
-auto_does_not_fall_back|src/core/run/leader.rs|s/if self\.brief\.policy\.leader == LeaderPolicy::Auto \{/if self.brief.policy.leader == LeaderPolicy::Auto \&\& self.observations > 99 {/
-open_snapshot_ignored|src/core/plan.rs|s/filter\(\|open\| \*open > 0\)\?/filter(|open| *open > 99)?/
-open_snapshot_forgotten_without_a_page|src/core/plan.rs|s/member\.open_snapshots\(\)\.or_else\(before\)/member.open_snapshots().or_else(|| before().filter(|_| false))/
-alarm_stays_armed_for_a_snapshot|src/core/run/choose.rs|s/next\.filter\(\|_\| !\(waits && disarm/next.filter(|_| !(waits \&\& self.observations > 99 \&\& disarm/
-open_snapshot_not_looked_for_last|src/core/run/choose.rs|s/plan\.blocked\.clone\(\)\.or_else\(\|\| step\.waits_for\.clone\(\)\)/plan.blocked.clone().or_else(|| step.waits_for.clone().filter(|_| false))/
-answering_counts_as_idle|src/core/cluster.rs|s/if !may_answer && !self\.may_answer\(\) =>/if !may_answer || self.may_answer() =>/
-unknown_end_ignored|src/core/plan.rs|s/\.or_else\(\|\| unknown_end\(facts, past\)\)/.or_else(|| unknown_end(facts, past).filter(|_| false))/
-leader_not_skipped|src/core/plan.rs|s/is_leader && policy\.leader == LeaderPolicy::Skip/is_leader && facts.members.len() > 99/
-transfer_to_a_learner|src/core/run/leader.rs|s/Reason::AlreadyDone \|/Reason::AlreadyDone | Reason::Learner |/; s/facts\n\s+\.voters\(\)/facts.members.iter()/
-compaction_not_waited_for|src/core/run/compact.rs|s/let rested = [^;]*;/let rested = true;/
-keep_revisions_ignored|src/core/run/compact.rs|s/facts\.oldest_revision\(\)\?\.checked_sub\(keep\)/facts.oldest_revision().filter(|_| keep < u64::MAX)/
-compacted_again_after_a_restart|src/core/run/resume.rs|s/RunStep::Compact \{ \.\. \} => run\.compacted = true,/RunStep::Compact { .. } => {}/
-disarm_margin_ignored|src/core/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
-disarmed_unasked|src/core/run/choose.rs|s/let disarm = acts && self\.brief\.policy\.disarm_no_space && /let disarm = /
-no_last_look_before_a_step|src/core/run/mod.rs|s/let against =\s+self\.blocking_reason\(facts\)\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
-step_without_a_record|src/core/run/mod.rs|s/if let Err\(detail\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(detail), false) = (written, true) {$1/
-window_ignored|src/core/admission.rs|s/if policy\.mode == Mode::Observe \|\| emergency \|\| policy\.windows\.open_at\(now\) \{/if policy.windows.open_at(now) || !emergency {/
-window_close_ignored|src/core/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
-pause_ignored|src/core/admission.rs|s/\.or\(unapproved\)\.or_else\(\|\| self\.paused\(now\)\)/.or(unapproved).or_else(|| self.paused(now).filter(|_| false))/
-approval_ignored|src/core/admission.rs|s/&& run\.approved\.is_none\(\)/\&\& run.approved.is_none() \&\& emergency/
-breaker_opens_late|src/core/admission.rs|s/failures >= policy\.breaker_failures/failures > policy.breaker_failures/
-daily_limit_one_too_many|src/core/admission.rs|s/recent\.len\(\)\.checked_sub\(/recent.len().saturating_sub(1).checked_sub(/
+no_last_look|crates/defragd-core/src/run/choose.rs|s/self\.other_cluster\(facts\)\.or_else\(\|\| self\.no_longer_next\(&intent, facts\)\)/self.other_cluster(facts).filter(|_| false)/
+gates_not_asked_before|crates/defragd-core/src/run/choose.rs|s/if has_work && !self\.entered \{/if has_work \&\& !self.entered \&\& self.observations > 99 {/
+gates_not_asked_between|crates/defragd-core/src/run/choose.rs|s/if self\.has_gates\(Moment::Between\) => self\.check_gates/if self.has_gates(Moment::Between) \&\& self.observations > 99 => self.check_gates/
+gate_failure_ignored|crates/defragd-core/src/run/gates.rs|s/find_map\(GateResult::against\)/find_map(GateResult::against).filter(|_| false)/
+tries_again_after_a_full_disk|crates/defragd-core/src/backoff.rs|s/Reason::DiskFull \{ \.\. \} => true/Reason::DiskFull { .. } => false/
+resumed_without_watching|crates/defragd-core/src/run/resume.rs|s/match self\.watch\(now, &intent, watch, facts\) \{/match (if true { DefragProgress::Idle(None, watch) } else { self.watch(now, &intent, watch, facts) }) {/
+transfer_not_done|crates/defragd-core/src/run/choose.rs|s/if step\.transfer_first && !self\.stays_leader =>/if step.transfer_first \&\& self.observations > 99 =>/
+auto_never_transfers|crates/defragd-core/src/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected > Duration::MAX,/
+auto_always_transfers|crates/defragd-core/src/plan.rs|s/LeaderPolicy::Auto => expected\.expected > policy\.transfer_above,/LeaderPolicy::Auto => expected.expected < Duration::MAX,/
+auto_does_not_fall_back|crates/defragd-core/src/run/leader.rs|s/if self\.brief\.policy\.leader == LeaderPolicy::Auto \{/if self.brief.policy.leader == LeaderPolicy::Auto \&\& self.observations > 99 {/
+open_snapshot_ignored|crates/defragd-core/src/plan.rs|s/filter\(\|open\| \*open > 0\)\?/filter(|open| *open > 99)?/
+open_snapshot_forgotten_without_a_page|crates/defragd-core/src/plan.rs|s/member\.open_snapshots\(\)\.or_else\(before\)/member.open_snapshots().or_else(|| before().filter(|_| false))/
+alarm_stays_armed_for_a_snapshot|crates/defragd-core/src/run/choose.rs|s/next\.filter\(\|_\| !\(waits && disarm/next.filter(|_| !(waits \&\& self.observations > 99 \&\& disarm/
+open_snapshot_not_looked_for_last|crates/defragd-core/src/run/choose.rs|s/plan\.blocked\.clone\(\)\.or_else\(\|\| step\.waits_for\.clone\(\)\)/plan.blocked.clone().or_else(|| step.waits_for.clone().filter(|_| false))/
+answering_counts_as_idle|crates/defragd-core/src/cluster.rs|s/if !may_answer && !self\.may_answer\(\) =>/if !may_answer || self.may_answer() =>/
+unknown_end_ignored|crates/defragd-core/src/plan.rs|s/\.or_else\(\|\| unknown_end\(facts, past\)\)/.or_else(|| unknown_end(facts, past).filter(|_| false))/
+leader_not_skipped|crates/defragd-core/src/plan.rs|s/is_leader && policy\.leader == LeaderPolicy::Skip/is_leader && facts.members.len() > 99/
+transfer_to_a_learner|crates/defragd-core/src/run/leader.rs|s/Reason::AlreadyDone \|/Reason::AlreadyDone | Reason::Learner |/; s/facts\n\s+\.voters\(\)/facts.members.iter()/
+compaction_not_waited_for|crates/defragd-core/src/run/compact.rs|s/let rested = [^;]*;/let rested = true;/
+keep_revisions_ignored|crates/defragd-core/src/run/compact.rs|s/facts\.oldest_revision\(\)\?\.checked_sub\(keep\)/facts.oldest_revision().filter(|_| keep < u64::MAX)/
+compacted_again_after_a_restart|crates/defragd-core/src/run/resume.rs|s/RunStep::Compact \{ \.\. \} => run\.compacted = true,/RunStep::Compact { .. } => {}/
+disarm_margin_ignored|crates/defragd-core/src/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
+disarmed_unasked|crates/defragd-core/src/run/choose.rs|s/let disarm = acts && self\.brief\.policy\.disarm_no_space && /let disarm = /
+no_last_look_before_a_step|crates/defragd-core/src/run/mod.rs|s/let against =\s+self\.blocking_reason\(facts\)\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
+step_without_a_record|crates/defragd-core/src/run/mod.rs|s/if let Err\(detail\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(detail), false) = (written, true) {$1/
+window_ignored|crates/defragd-core/src/admission.rs|s/if policy\.mode == Mode::Observe \|\| emergency \|\| policy\.windows\.open_at\(now\) \{/if policy.windows.open_at(now) || !emergency {/
+window_close_ignored|crates/defragd-core/src/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
+pause_ignored|crates/defragd-core/src/admission.rs|s/\.or\(unapproved\)\.or_else\(\|\| self\.paused\(now\)\)/.or(unapproved).or_else(|| self.paused(now).filter(|_| false))/
+approval_ignored|crates/defragd-core/src/admission.rs|s/&& run\.approved\.is_none\(\)/\&\& run.approved.is_none() \&\& emergency/
+breaker_opens_late|crates/defragd-core/src/admission.rs|s/failures >= policy\.breaker_failures/failures > policy.breaker_failures/
+daily_limit_one_too_many|crates/defragd-core/src/admission.rs|s/recent\.len\(\)\.checked_sub\(/recent.len().saturating_sub(1).checked_sub(/
 lock_permit_always_granted|src/app/lock.rs|s/self\.view\.state\.borrow\(\)\.lost\(self\.term, self\.view\.now\(\)\)/self.view.state.borrow().lost(self.term, self.view.now()).filter(|_| false)/
 lock_validity_counts_from_the_answer|src/app/lock.rs|s/self\.heard\(sent_at, &answer\)/self.heard(sent_at.max(self.epoch.elapsed()), \&answer)/
-lock_validity_without_a_margin|src/core/lock.rs|s/ttl\.saturating_sub\(\*ttl \/ MARGIN_PART\)/ttl.saturating_sub(*ttl \/ MARGIN_PART \/ 1000)/
-lock_held_past_its_end|src/core/lock.rs|s/if now < \*until => Some\(\*term\)/if now < *until + *until => Some(*term)/
-lock_won_anew_counts_as_never_lost|src/core/lock.rs|s/if self\.held\(now\) == Some\(term\) => return None/if self.held(now) >= Some(term) => return None/
+lock_validity_without_a_margin|crates/defragd-core/src/lock.rs|s/ttl\.saturating_sub\(\*ttl \/ MARGIN_PART\)/ttl.saturating_sub(*ttl \/ MARGIN_PART \/ 1000)/
+lock_held_past_its_end|crates/defragd-core/src/lock.rs|s/if now < \*until => Some\(\*term\)/if now < *until + *until => Some(*term)/
+lock_won_anew_counts_as_never_lost|crates/defragd-core/src/lock.rs|s/if self\.held\(now\) == Some\(term\) => return None/if self.held(now) >= Some(term) => return None/
 lock_begins_at_once_after_a_takeover|src/app/lock.rs|s/me, SETTLING, LockState/me, SETTLING \/ 1000, LockState/
 lock_note_not_counted_in|src/app/note.rs|s/self\.shared\.journal\.inherit\(self\.name\(\), digest\)\.await\.map_err\(\|error\| error\.to_string\(\)\)\?;/drop(digest);/
 lock_begins_without_the_note|src/app/succession.rs|s/if !self\.lock\.is_needed\(\) \{\n(\s+return Ok\(term\))/if term > Term(0) {\n$1/
-forwarded_counts_as_done|src/core/admission.rs|s/alerts\.retain\(\|key\| standing\.contains\(key\)\)/alerts.retain(|key| standing.contains(key) \&\& self.runs.is_empty())/
+forwarded_counts_as_done|crates/defragd-core/src/admission.rs|s/alerts\.retain\(\|key\| standing\.contains\(key\)\)/alerts.retain(|key| standing.contains(key) \&\& self.runs.is_empty())/
 forwarded_and_forgotten|src/app/forward.rs|s/OfferAnswer::Accepted\(run\) => \(run, what\.alerts\.clone\(\)\),/OfferAnswer::Accepted(run) => return Ok(over(run)),/
-what_is_over_is_offered_anew|src/core/admission.rs|s/if self\.run\(run\)\.is_some_and\(\|taken\|/if self.run(run).filter(|_| false).is_some_and(|taken|/
+what_is_over_is_offered_anew|crates/defragd-core/src/admission.rs|s/if self\.run\(run\)\.is_some_and\(\|taken\|/if self.run(run).filter(|_| false).is_some_and(|taken|/
 joined_alert_not_offered|src/app/forward.rs|s/if \*run == view\.id && request\.alerts != view\.request\.alerts => \{/if *run == view.id \&\& request.alerts.len() > 99 => {/
 offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0 {/
-cancelled_and_gone_on_with|src/core/admission.rs|s/withdrawn\.or\(unapproved\)/withdrawn.filter(|_| false).or(unapproved)/
-cancelled_and_tried_again|src/core/admission.rs|s/undone && run\.cancelled\.is_none\(\)/undone/
+cancelled_and_gone_on_with|crates/defragd-core/src/admission.rs|s/withdrawn\.or\(unapproved\)/withdrawn.filter(|_| false).or(unapproved)/
+cancelled_and_tried_again|crates/defragd-core/src/admission.rs|s/undone && run\.cancelled\.is_none\(\)/undone/
 a_reload_changes_nothing|src/app/cluster.rs|s/self\.set_rules\(Rules \{ policy: settings\.policy\.clone\(\)/drop(Rules { policy: settings.policy.clone()/
-shutdown_forgets_the_request|src/core/history.rs|s/\| Reason::ShuttingDown\n/\n/
-pause_forgets_the_request|src/core/history.rs|s/\| Reason::Paused \{ \.\. \}\n(\s+\| Reason::AwaitingApproval)/\n$1/
-closed_window_forgets_the_request|src/core/history.rs|s/\n\s+\| Reason::WindowClosed \{ \.\. \}(\n\s+\}\n\s+\))/$1/
-failure_forgets_the_request|src/core/admission.rs|s/Refused \{ \.\. \} \| Failed \{ \.\. \} \| Interrupted \{ \.\. \}/Refused { .. } | Interrupted { .. }/; s/use Outcome::\{Failed, Interrupted, Refused\};/use Outcome::{Interrupted, Refused};/
-emergency_waits_for_the_cooldown|src/core/admission.rs|s/&& !emergency\n(\s+&& let Some\(reason\) = self\.cooldown)/$1/
-stale_sizes_are_believed|src/core/policy.rs|s/MIN_GAIN_UNDER_NO_SPACE \|\| too_large\(\)/MIN_GAIN_UNDER_NO_SPACE \|\| (too_large() \&\& reclaimable.0 > u64::MAX \/ 2)/
-failure_leaves_nospace_armed|src/core/run/mod.rs|s/if self\.ending\.is_none\(\) && disarm/if self.ending.is_none() \&\& disarm \&\& self.observations > 99/
-times_ahead_count|src/core/admission.rs|s/time <= after\(now, CLOCK_TOLERANCE\)/time <= after(now, CLOCK_TOLERANCE) || now < time/
-each_spelling_is_an_alert|src/core/history.rs|s/starts_at\.parse::<Timestamp>\(\)\.map_or_else/starts_at.parse::<Timestamp>().map(|_| starts_at).map_or_else/
-approval_of_a_run_under_way_not_asked_for|src/core/admission.rs|s/run\.started_at\.is_some\(\) && \(!lacks_approval \|\| run\.open_intent\.is_some\(\)\)/run.started_at.is_some()/
-a_pause_replaces_all_pauses|src/core/order.rs|s/pauses\.insert\(by, record\);/pauses.clear();\n                pauses.insert(by, record);/
-without_gain_no_heir|src/core/run/leader.rs|s/\n\s+\| Reason::NoGain \{ \.\. \}//
+shutdown_forgets_the_request|crates/defragd-core/src/history.rs|s/\| Reason::ShuttingDown\n/\n/
+pause_forgets_the_request|crates/defragd-core/src/history.rs|s/\| Reason::Paused \{ \.\. \}\n(\s+\| Reason::AwaitingApproval)/\n$1/
+closed_window_forgets_the_request|crates/defragd-core/src/history.rs|s/\n\s+\| Reason::WindowClosed \{ \.\. \}(\n\s+\}\n\s+\))/$1/
+failure_forgets_the_request|crates/defragd-core/src/admission.rs|s/Refused \{ \.\. \} \| Failed \{ \.\. \} \| Interrupted \{ \.\. \}/Refused { .. } | Interrupted { .. }/; s/use Outcome::\{Failed, Interrupted, Refused\};/use Outcome::{Interrupted, Refused};/
+emergency_waits_for_the_cooldown|crates/defragd-core/src/admission.rs|s/&& !emergency\n(\s+&& let Some\(reason\) = self\.cooldown)/$1/
+stale_sizes_are_believed|crates/defragd-core/src/policy.rs|s/MIN_GAIN_UNDER_NO_SPACE \|\| too_large\(\)/MIN_GAIN_UNDER_NO_SPACE \|\| (too_large() \&\& reclaimable.0 > u64::MAX \/ 2)/
+failure_leaves_nospace_armed|crates/defragd-core/src/run/mod.rs|s/if self\.ending\.is_none\(\) && disarm/if self.ending.is_none() \&\& disarm \&\& self.observations > 99/
+times_ahead_count|crates/defragd-core/src/admission.rs|s/time <= after\(now, CLOCK_TOLERANCE\)/time <= after(now, CLOCK_TOLERANCE) || now < time/
+each_spelling_is_an_alert|crates/defragd-core/src/history.rs|s/starts_at\.parse::<Timestamp>\(\)\.map_or_else/starts_at.parse::<Timestamp>().map(|_| starts_at).map_or_else/
+approval_of_a_run_under_way_not_asked_for|crates/defragd-core/src/admission.rs|s/run\.started_at\.is_some\(\) && \(!lacks_approval \|\| run\.open_intent\.is_some\(\)\)/run.started_at.is_some()/
+a_pause_replaces_all_pauses|crates/defragd-core/src/order.rs|s/pauses\.insert\(by, record\);/pauses.clear();\n                pauses.insert(by, record);/
+without_gain_no_heir|crates/defragd-core/src/run/leader.rs|s/\n\s+\| Reason::NoGain \{ \.\. \}//
 another_hold_is_shown|src/app/worker.rs|s/state\.waiting_for = Some\(reason\);/state.waiting_for.get_or_insert(reason);/
-an_upgrade_is_no_danger|src/core/safety.rs|s/minors\.len\(\) < 2/minors.is_empty() || minors.len() > 0/
-nospace_waits_for_an_upgrade|src/core/safety.rs|s/if facts\.has_alarm\(AlarmKind::NoSpace\) \{\n\s+return None;\n\s+\}\n//
-a_downgrade_is_no_danger|src/core/safety.rs|s/status\.downgrade_to\.as_deref\(\)\?/status.downgrade_to.as_deref().filter(|_| false)?/
+an_upgrade_is_no_danger|crates/defragd-core/src/safety.rs|s/minors\.len\(\) < 2/minors.is_empty() || minors.len() > 0/
+nospace_waits_for_an_upgrade|crates/defragd-core/src/safety.rs|s/if facts\.has_alarm\(AlarmKind::NoSpace\) \{\n\s+return None;\n\s+\}\n//
+a_downgrade_is_no_danger|crates/defragd-core/src/safety.rs|s/status\.downgrade_to\.as_deref\(\)\?/status.downgrade_to.as_deref().filter(|_| false)?/
 schedule_not_kept|src/app/schedule.rs|s/timetable\.due\(since, now\)/timetable.due(since, now).filter(|_| false)/
-missed_due_time_not_caught_up|src/core/schedule.rs|s/CATCH_UP: Duration = Duration::from_hours\(1\)/CATCH_UP: Duration = Duration::from_secs(75)/
-due_time_requested_again|src/core/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/until\.any\(\|until\| due <= until/until.any(|until| ledger.runs.len() > 99 \&\& due <= until/
-clock_set_back_repeats_due_times|src/core/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/admission::has_been\(until, now\) \|\| /admission::has_been(until, now) \&\& /
-cooldown_ignored|src/core/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
-mismatch_ignored|src/core/run/verify.rs|s/\(Some\(reason\), _\) => \{/(Some(reason), Err(_)) => {/; s/\(None, Ok\(\(\)\)\) => \{/(_, Ok(())) => {/
-data_not_compared|src/core/run/choose.rs|s/None if self\.has_to_verify\(disarm\) =>/None if self.observations > 99 =>/
-mismatch_holds_nothing|src/core/admission.rs|s/if let Some\(reason\) = self\.mismatch\(\) \{/if let Some(reason) = self.mismatch().filter(|_| false) {/
-one_reading_condemns|src/core/verify.rs|s/\(HashVerdict::Different, None\) => \{\n.*?\n {12}\}\n/(HashVerdict::Different, None) => Some(reading),\n/s
-comparison_forgotten_by_the_next_attempt|src/core/run/verify.rs|s/self\.past\.work\.uncompared/(self.past.work.uncompared \&\& self.observations > 99)/
-done_again_by_the_next_attempt|src/core/plan.rs|s/past\.work\.done\.contains\(&member\.member\.id\)/past.work.done.contains(\&member.member.id) \&\& facts.members.len() > 99/
+missed_due_time_not_caught_up|crates/defragd-core/src/schedule.rs|s/CATCH_UP: Duration = Duration::from_hours\(1\)/CATCH_UP: Duration = Duration::from_secs(75)/
+due_time_requested_again|crates/defragd-core/src/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/until\.any\(\|until\| due <= until/until.any(|until| ledger.runs.len() > 99 \&\& due <= until/
+clock_set_back_repeats_due_times|crates/defragd-core/src/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/admission::has_been\(until, now\) \|\| /admission::has_been(until, now) \&\& /
+cooldown_ignored|crates/defragd-core/src/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
+mismatch_ignored|crates/defragd-core/src/run/verify.rs|s/\(Some\(reason\), _\) => \{/(Some(reason), Err(_)) => {/; s/\(None, Ok\(\(\)\)\) => \{/(_, Ok(())) => {/
+data_not_compared|crates/defragd-core/src/run/choose.rs|s/None if self\.has_to_verify\(disarm\) =>/None if self.observations > 99 =>/
+mismatch_holds_nothing|crates/defragd-core/src/admission.rs|s/if let Some\(reason\) = self\.mismatch\(\) \{/if let Some(reason) = self.mismatch().filter(|_| false) {/
+one_reading_condemns|crates/defragd-core/src/verify.rs|s/\(HashVerdict::Different, None\) => \{\n.*?\n {12}\}\n/(HashVerdict::Different, None) => Some(reading),\n/s
+comparison_forgotten_by_the_next_attempt|crates/defragd-core/src/run/verify.rs|s/self\.past\.work\.uncompared/(self.past.work.uncompared \&\& self.observations > 99)/
+done_again_by_the_next_attempt|crates/defragd-core/src/plan.rs|s/past\.work\.done\.contains\(&member\.member\.id\)/past.work.done.contains(\&member.member.id) \&\& facts.members.len() > 99/
 LIST
 }
 
@@ -130,13 +130,13 @@ if [ ! -d "$CARGO_TARGET_DIR" ] && [ -d target/debug/deps ]; then
 fi
 
 reset() {
-  rm -rf "$work/src" "$work/tests/sim"
-  cp -r "$root/src" "$work/src"
+  rm -rf "$work/src" "$work/crates" "$work/tests/sim"
+  cp -r "$root/src" "$root/crates" "$work/"
   cp -r "$root/tests/sim" "$work/tests/sim"
   cp "$root/Cargo.lock" "$work/"
   # Only the library and the simulator: no binary to link, no other members.
   rm -f "$work/src/main.rs"
-  perl -0pe 's/^members = .*/members = []/m; s/^default-run.*//m; s/^(testkit|fleet) = .*//mg; s/^readme = .*//m;
+  perl -0pe 's/^members = .*/members = ["crates\/*"]/m; s/^default-run.*//m; s/^(testkit|fleet) = .*//mg; s/^readme = .*//m;
     s/^\[\[bench\]\]\n[^\[]*//m' "$root/Cargo.toml" > "$work/Cargo.toml"
 }
 

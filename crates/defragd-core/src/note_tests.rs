@@ -1,0 +1,246 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::{
+    history::{Intent, MemberEnd, Outcome, Request, RunId, RunView, Sizes, Trigger},
+    policy::{Need, Policy},
+    reason::Reason,
+};
+
+fn at(hours: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + hours * 3600).expect("a time")
+}
+
+fn sizes(bytes: u64) -> Sizes {
+    Sizes { db_size: bytesize::ByteSize(bytes), db_size_in_use: bytesize::ByteSize(bytes / 2) }
+}
+
+fn attempt(member: u64, reason: Option<Reason>) -> MemberResult {
+    let intent = Intent {
+        member_id: MemberId(member),
+        member: format!("etcd-{member}"),
+        is_leader: false,
+        need: Need::Fragmented,
+        before: sizes(1000),
+        expected: None,
+        non_blocking: false,
+    };
+    let end = match reason {
+        Some(reason) => MemberEnd::Failed { reason, after: None, took: None },
+        None => MemberEnd::Defragmented { after: sizes(500), took: Duration::from_secs(1), unavailable: None },
+    };
+    MemberResult { intent, end }
+}
+
+fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> RunView {
+    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new() };
+    RunView {
+        started_at: Some(at(ended)),
+        finished_at: Some(at(ended)),
+        outcome: Some(outcome),
+        members,
+        starts: 1,
+        ..RunView::accepted(RunId(id), at(ended), request)
+    }
+}
+
+fn failed(id: i64, ended: i64) -> RunView {
+    let reason = Reason::DiskFull { member: "etcd-1".to_owned(), detail: "full".to_owned() };
+    run(id, ended, Outcome::Failed { reason: reason.clone() }, vec![attempt(1, Some(reason))])
+}
+
+fn succeeded(id: i64, ended: i64) -> RunView {
+    run(id, ended, Outcome::Succeeded, vec![attempt(1, None)])
+}
+
+fn pause(hours: i64) -> OrderRecord {
+    let order = Order::Pause { by: "ann".to_owned(), reason: "upgrade".to_owned(), until: None };
+    OrderRecord { cluster: "a".to_owned(), at: at(hours), order }
+}
+
+fn resume(hours: i64, last_ended: Option<i64>) -> OrderRecord {
+    let order = Order::Resume { by: "ann".to_owned(), reason: "done".to_owned(), last_ended: last_ended.map(RunId) };
+    OrderRecord { cluster: "a".to_owned(), at: at(hours), order }
+}
+
+/// The state of a successor with an empty journal: through the store and back.
+fn heir(ledger: &Ledger) -> Ledger {
+    let note = ledger.digest().write("one", Term(7), None, None);
+    let inherited = SuccessionNote::read(&note).expect("it can be read back");
+    assert_eq!((inherited.holder.as_str(), inherited.term), ("one", Term(7)));
+    Ledger { inherited: Some(inherited), ..Ledger::default() }
+}
+
+fn label(reason: Option<Reason>) -> Option<&'static str> {
+    reason.map(|reason| reason.label())
+}
+
+#[test]
+fn an_heir_keeps_the_pause_the_breaker_the_cooldown_and_the_attempts() {
+    let policy = Policy { breaker_failures: 2, max_runs_per_day: 2, ..Policy::default() };
+    let ledger = Ledger { runs: vec![failed(1, 1), failed(2, 2)], orders: vec![pause(3)], inherited: None };
+    // And so does the successor's successor.
+    for heir in [heir(&ledger), heir(&heir(&ledger))] {
+        assert_eq!(label(heir.paused(at(4))), Some("paused"));
+        assert_eq!(label(heir.breaker(&policy, at(4))), Some("breaker_open"));
+        assert_eq!(label(heir.cooldown(&policy, at(4))), Some("cooldown"));
+        assert_eq!(label(heir.daily_limit(&policy, at(4))), Some("daily_limit"));
+        assert_eq!(heir.attempts(), ledger.attempts());
+    }
+    assert_eq!(label(heir(&ledger).cooldown(&policy, at(9))), None, "it ends as it would have");
+}
+
+#[test]
+fn the_newest_action_wins_whichever_replica_recorded_it() {
+    let paused = heir(&Ledger { orders: vec![pause(3)], ..Ledger::default() });
+    let resumed = Ledger { orders: vec![resume(5, None)], ..paused.clone() };
+    assert_eq!(resumed.paused(at(6)), None);
+    let before = Ledger { orders: vec![resume(2, None)], ..paused };
+    assert_eq!(label(before.paused(at(6))), Some("paused"));
+    // Back at the first one, whose own pause is older than the other's resume.
+    let first = Ledger { orders: vec![pause(3)], inherited: Some(resumed.digest()), ..Ledger::default() };
+    assert_eq!(first.paused(at(6)), None);
+}
+
+#[test]
+fn a_resume_or_a_success_of_the_heir_clears_what_it_inherited() {
+    let policy = Policy { breaker_failures: 2, ..Policy::default() };
+    let failing = heir(&Ledger { runs: vec![failed(1, 1), failed(2, 2)], ..Ledger::default() });
+    let resumed = Ledger { orders: vec![resume(3, None)], ..failing.clone() };
+    assert_eq!(resumed.breaker(&policy, at(4)), None);
+    assert!(resumed.attempts().is_empty(), "who resumes says that it may be tried again");
+    let succeeded = Ledger { runs: vec![succeeded(1, 3)], ..failing.clone() };
+    assert_eq!(succeeded.breaker(&policy, at(4)), None);
+    let once_more = Ledger { runs: vec![failed(1, 3)], ..failing };
+    let Some(Reason::BreakerOpen { failures, .. }) = once_more.breaker(&policy, at(4)) else { panic!("open") };
+    assert_eq!(failures, 3, "theirs and ours together");
+}
+
+#[test]
+fn what_comes_back_to_the_one_who_did_it_is_not_counted_twice() {
+    let policy = Policy { breaker_failures: 9, max_runs_per_day: 3, ..Policy::default() };
+    let own = Ledger { runs: vec![failed(1, 1), failed(2, 2)], ..Ledger::default() };
+    let back = Ledger { inherited: Some(heir(&own).digest()), ..own };
+    assert_eq!(back.digest().failures.len(), 2);
+    assert_eq!(back.daily_limit(&policy, at(3)), None);
+    assert_eq!(back.breaker(&Policy { breaker_failures: 3, ..policy }, at(3)), None);
+}
+
+#[test]
+fn the_newer_attempt_on_a_member_counts() {
+    let inherited = heir(&Ledger { runs: vec![failed(1, 1)], ..Ledger::default() });
+    let later = Ledger { runs: vec![succeeded(1, 5)], ..inherited.clone() };
+    assert_eq!(later.attempts()[&MemberId(1)].label(), "succeeded");
+    let earlier = Ledger { runs: vec![succeeded(1, 0)], ..inherited };
+    assert_eq!(earlier.attempts()[&MemberId(1)].label(), "failed");
+}
+
+#[test]
+fn what_was_inherited_was_over_before_the_next_run_whatever_the_clock_says() {
+    let policy = Policy { breaker_failures: 2, ..Policy::default() };
+    let mut ledger = heir(&Ledger { runs: vec![failed(1, 8), failed(2, 9)], ..Ledger::default() });
+    ledger.inherited.as_mut().expect("there").inherited_after = Some(RunId(0));
+    assert_eq!(label(ledger.breaker(&policy, at(10))), Some("breaker_open"));
+    // The clock is set back by some hours.
+    ledger.runs.push(succeeded(1, 5));
+    assert_eq!(ledger.attempts()[&MemberId(1)].label(), "succeeded");
+    assert_eq!(ledger.breaker(&policy, at(6)), None);
+}
+
+#[test]
+fn a_note_of_a_newer_release_is_not_guessed_at() {
+    let error = SuccessionNote::read(r#"{"version": 99, "holder": "x", "term": 1}"#).expect_err("newer");
+    assert!(error.to_string().contains("version 99"), "{error}");
+    assert!(SuccessionNote::read("{}").is_err());
+    assert!(SuccessionNote::read("").is_err());
+    let additional = SuccessionNote::read(r#"{"version": 1, "holder": "x", "term": 1, "weather": "fine"}"#);
+    assert!(additional.is_ok(), "what is only added is no other version");
+}
+
+#[test]
+fn a_note_claims_no_version_whose_readers_do_not_know_its_trigger() {
+    /// What readers of each version know.
+    const KNOWN: [&[&str]; 2] = [&["alert", "manual", "retry"], &["alert", "manual", "retry", "schedule"]];
+    for trigger in Trigger::ALL {
+        let request = StandingRequest { trigger, alerts: Vec::new(), approved_by: None, work: EarlierWork::default() };
+        let note = Ledger::default().digest().write("one", Term(7), None, Some(request));
+        let version = SuccessionNote::read(&note).expect("readable").version;
+        let lowest = (1..).zip(KNOWN).find(|(_, known)| known.contains(&trigger.label())).expect("a version knows it");
+        assert_eq!(version, lowest.0, "{trigger:?}");
+    }
+}
+
+#[test]
+fn a_newer_note_is_refused_for_its_version_whatever_else_is_in_it() {
+    let error = SuccessionNote::read(r#"{"version": 99, "request": {"trigger": "unheard of"}}"#).expect_err("newer");
+    let error = error.to_string();
+    assert!(error.contains("version 99") && error.contains("upgrade"), "{error}");
+}
+
+#[test]
+fn what_was_done_under_a_request_goes_to_the_next_holder_until_it_is_over() {
+    let snapshot = Reason::SnapshotOpen { member: "etcd-3".to_owned(), open: 1, waited: Duration::ZERO };
+    let mut broken_off = run(1, 1, Outcome::Stopped { reason: snapshot.clone() }, vec![attempt(1, None)]);
+    broken_off.request.alerts = vec![AlertKey::new("1".to_owned(), "t")];
+    broken_off.uncompared = Some(true);
+    let first = Ledger { runs: vec![broken_off.clone()], ..Ledger::default() };
+    let note = first.digest().write("one", Term(7), None, first.standing_request(at(2)));
+    let inherited =
+        SuccessionNote { inherited_after: Some(RunId(0)), ..SuccessionNote::read(&note).expect("readable") };
+    let mut next = Ledger { inherited: Some(inherited), ..Ledger::default() };
+    let work = EarlierWork { done: BTreeSet::from([MemberId(1)]), uncompared: true };
+    assert_eq!(next.earlier_work(), work);
+    next.runs.push(RunView { members: vec![attempt(2, None)], uncompared: Some(false), ..broken_off });
+    let both = EarlierWork { done: BTreeSet::from([MemberId(1), MemberId(2)]), uncompared: false };
+    assert_eq!(next.earlier_work(), both, "compared here since");
+    next.runs.push(succeeded(2, 3));
+    assert_eq!(next.earlier_work(), EarlierWork::default(), "the request is over");
+}
+
+#[test]
+fn a_note_stays_small() {
+    let many = (0..10_000).map(|id| failed(id, id)).collect();
+    let note = Ledger { runs: many, ..Ledger::default() }.digest().write("one", Term(7), Some(at(0)), None);
+    // Kubernetes takes 256 KiB of annotations, etcd 1.5 MiB.
+    assert!(note.len() < 20_000, "{} bytes", note.len());
+    let digest = SuccessionNote::read(&note).expect("readable");
+    assert_eq!(digest.failures.last(), Some(&at(9_999)), "the newest are kept");
+}
+
+#[test]
+fn a_pause_from_a_clock_that_is_ahead_is_lifted_by_a_resume_at_the_next_holder() {
+    let now = "2026-01-01T00:00:00Z".parse::<Timestamp>().expect("valid");
+    let ahead = now + jiff::SignedDuration::from_hours(1);
+    let pause = Order::Pause { by: "p".to_owned(), reason: "r".to_owned(), until: None };
+    let left = SuccessionNote {
+        order: Some(OrderRecord { cluster: "a".to_owned(), at: ahead, order: pause }),
+        failures: BTreeSet::from([ahead]),
+        ..SuccessionNote::default()
+    };
+    let resume = Order::Resume { by: "p".to_owned(), reason: "r".to_owned(), last_ended: None };
+    let resumed_at = now + jiff::SignedDuration::from_secs(1);
+    let resumed = OrderRecord { cluster: "a".to_owned(), at: resumed_at, order: resume };
+    let ledger = |inherited| Ledger { runs: Vec::new(), orders: vec![resumed.clone()], inherited: Some(inherited) };
+    assert!(ledger(left.clone()).paused(resumed_at).is_some(), "by the clocks alone the pause is the newer order");
+    let ledger = ledger(left.not_after(now));
+    assert_eq!(ledger.paused(resumed_at), None);
+    assert_eq!(ledger.digest().failures, BTreeSet::new());
+}
+
+#[test]
+fn members_that_differ_are_known_to_the_next_holder_until_an_operator_resumes() {
+    let reason = Reason::HashMismatch { revision: 7, hashes: "1 on etcd-1; 2 on etcd-2".to_owned() };
+    let found = run(3, 1, Outcome::Mismatched { reason: reason.clone() }, vec![attempt(1, None)]);
+    let first = Ledger { runs: vec![found], ..Ledger::default() };
+    let note = SuccessionNote::read(&first.digest().write("a", Term(1), None, None)).expect("readable");
+    let mut next = Ledger { inherited: Some(note), ..Ledger::default() };
+    assert_eq!(next.mismatch(), Some(reason));
+    let resume = Order::Resume { by: "ann".to_owned(), reason: String::new(), last_ended: None };
+    next.orders.push(OrderRecord { cluster: "a".to_owned(), at: at(2), order: resume });
+    assert_eq!(next.mismatch(), None);
+    // A release that does not know mismatches must not read such a note as one without.
+    assert!(first.digest().write("a", Term(1), None, None).contains("\"version\":2"));
+    assert!(Ledger::default().digest().write("a", Term(1), None, None).contains("\"version\":1"));
+}

@@ -1,0 +1,187 @@
+//! What to do, and why: each recommendation names the figures that it is based on.
+
+use bytesize::ByteSize;
+use serde::Serialize;
+
+use super::{Forecast, Review, tally::ACTED};
+use crate::{policy::Policy, story, trend::Slope};
+
+/// A quarter of a year: within it, an operator should act.
+const SOON_DAYS: f64 = 90.0;
+/// The maximum that etcd's documentation suggests; above it, etcd warns at start.
+const MAX_QUOTA_BYTES: f64 = 8.0 * 1_073_741_824.0;
+/// Defragmentation more often than weekly treats a symptom.
+const SOON_AGAIN_DAYS: f64 = 7.0;
+/// This long without a sample is not a restart.
+const MAX_AGE_SECONDS: i64 = 6 * 3_600;
+
+/// Something to do, or nothing to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Recommendation {
+    /// A stable name.
+    pub kind: &'static str,
+    pub action: String,
+    pub reason: String,
+}
+
+fn say(kind: &'static str, action: impl Into<String>, reason: String) -> Recommendation {
+    Recommendation { kind, action: action.into(), reason }
+}
+
+/// In the order of their urgency.
+pub(super) fn of(review: &Review) -> Vec<Recommendation> {
+    let mut all: Vec<_> = [capacity(review), silence(review), failures(review), idle(review), returns(review)]
+        .into_iter()
+        .flatten()
+        .collect();
+    if all.is_empty() {
+        all.push(nothing(review));
+    }
+    all
+}
+
+fn capacity(review: &Review) -> Option<Recommendation> {
+    let growth = review.growth.map(growth).unwrap_or_default();
+    let level = bytes(review.now.in_use_bytes);
+    match &review.forecast {
+        Forecast::Growing { days_to_quota, days_at_least, days_at_most } if *days_to_quota <= SOON_DAYS => {
+            let quota = review.now.quota_bytes.unwrap_or_default();
+            let action = if quota >= MAX_QUOTA_BYTES {
+                "delete keys or keep fewer revisions: the quota is already at the maximum that etcd suggests, 8 GiB;"
+            } else {
+                "raise the quota or delete keys"
+            };
+            Some(say(
+                "capacity",
+                format!("{action} within {} days", days_at_least.floor()),
+                format!(
+                    "{level} of {} are in use on {}, growing by {growth}: the quota is reached in {days_to_quota:.1} days ({} to {})",
+                    bytes(quota),
+                    review.now.member,
+                    tenths(*days_at_least),
+                    tenths(*days_at_most),
+                ),
+            ))
+        }
+        Forecast::GrowingWithoutQuota => Some(say(
+            "quota_unknown",
+            "make the quota known: upgrade etcd to 3.6.6, set metrics.url to the members' own metrics page, or set quota",
+            format!("{level} are in use, growing by {growth}, and the quota is unknown"),
+        )),
+        Forecast::Unknown { why } => Some(say(
+            "too_little_data",
+            "wait for more data, or choose a longer range",
+            format!("no trend can be determined: {why}"),
+        )),
+        Forecast::Growing { .. } | Forecast::Stable => None,
+    }
+}
+
+fn silence(review: &Review) -> Option<Recommendation> {
+    let age = review.gaps.last_sample_age_seconds;
+    (age > MAX_AGE_SECONDS).then(|| {
+        let reason = format!("the last sample is {} hours old; all figures are of that time", age / 3_600);
+        say("no_recent_data", "find out why Prometheus has no new samples of this cluster", reason)
+    })
+}
+
+fn failures(review: &Review) -> Option<Recommendation> {
+    let runs = &review.runs;
+    let failed = runs.count(&["failed", "interrupted"]);
+    let refused = runs.count(&["refused"]);
+    if failed > 0.0 {
+        let reason = format!("{failed:.0} of {:.0} runs failed or were interrupted", runs.all());
+        Some(say("failed_runs", "find the cause: `defragd runs`", reason))
+    } else if refused > 0.0 && runs.count(&["succeeded"]) == 0.0 {
+        Some(say(
+            "refused_runs",
+            "find out what forbids a run: `defragd plan`",
+            format!("{} refused, none succeeded", run_count(refused)),
+        ))
+    } else {
+        None
+    }
+}
+
+/// Space that no run reclaims.
+fn idle(review: &Review) -> Option<Recommendation> {
+    let policy = Policy::default();
+    let is_worth = review.fragmentation.ratio >= policy.min_fragmentation_ratio
+        && review.reclaimable_bytes >= float(policy.min_reclaimable);
+    let acted = review.runs.count(&ACTED);
+    if acted > 0.0 || !is_worth {
+        return None;
+    }
+    let space = format!(
+        "{} are reclaimable on {}, fragmentation is {:.0} %",
+        bytes(review.reclaimable_bytes),
+        story::count(review.members.len(), "member"),
+        review.fragmentation.ratio * 100.0
+    );
+    let observed = review.runs.count(&["observed"]);
+    Some(if observed > 0.0 {
+        say(
+            "observe_mode",
+            "set the mode to approve or enforce",
+            format!("defragd only observes ({} would have started), but {space}", run_count(observed)),
+        )
+    } else {
+        say(
+            "no_runs",
+            "route the fragmentation alerts to defragd, or use `defragd run`",
+            format!("no run was requested, but {space}"),
+        )
+    })
+}
+
+fn returns(review: &Review) -> Option<Recommendation> {
+    let fragmentation = &review.fragmentation;
+    let days = fragmentation.days_to_return.filter(|days| *days < SOON_AGAIN_DAYS)?;
+    let reason = format!(
+        "fragmentation returns within {} days of each defragmentation (median of {})",
+        tenths(days),
+        fragmentation.returns
+    );
+    Some(say(
+        "returns_soon",
+        "check compaction and the clients that write: keep fewer revisions, or compact more often",
+        reason,
+    ))
+}
+
+fn nothing(review: &Review) -> Recommendation {
+    let growth = review.growth.map(growth).unwrap_or_default();
+    match &review.forecast {
+        Forecast::Growing { days_to_quota, .. } => say(
+            "later",
+            "nothing now",
+            format!("in use grows by {growth}; the quota is reached in {days_to_quota:.0} days"),
+        ),
+        _ => say("stable", "stable: nothing to do", format!("in use changes by {growth}")),
+    }
+}
+
+fn growth(slope: Slope) -> String {
+    format!("{} per day ({} to {})", bytes(slope.per_day), bytes(slope.low), bytes(slope.high))
+}
+
+/// Like `1 run`, `2 runs`.
+fn run_count(runs: f64) -> String {
+    format!("{runs:.0} run{}", if runs.round() > 1.0 { "s" } else { "" })
+}
+
+/// A size with its sign and unit.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes; the sign is apart")]
+pub(super) fn bytes(bytes: f64) -> String {
+    let sign = if bytes <= -1.0 { "-" } else { "" };
+    format!("{sign}{}", ByteSize(bytes.abs() as u64).display().iec())
+}
+
+fn tenths(days: f64) -> String {
+    if days.is_finite() { format!("{days:.1}") } else { "never".to_owned() }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes")]
+fn float(size: ByteSize) -> f64 {
+    size.as_u64() as f64
+}
