@@ -499,7 +499,7 @@ fn nowhere(config: &str) -> String {
 #[test]
 fn every_test_that_the_threat_model_names_is_there() {
     let mut sources = String::new();
-    let mut dirs = vec![root().join("src"), root().join("tests")];
+    let mut dirs = vec![root().join("crates"), root().join("src"), root().join("tests")];
     while let Some(dir) = dirs.pop() {
         for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
