@@ -25,8 +25,13 @@ define cargo_tool
 endef
 
 .PHONY: tools-kube
-tools-kube: ## Also build a kube-apiserver with Go (some minutes), for the tests in tests/e2e/pods.rs
-	tests/testkit/tools --with-kube-apiserver
+tools-kube: ## Also build Kubernetes with Go (some minutes), for tests/kube and tests/e2e/pods.rs
+	tests/testkit/tools --kubernetes
+
+.PHONY: kube-lab
+kube-lab: tools tools-kube ## A real Kubernetes node with the chart on it, until Ctrl-C; needs root
+	tests/testkit/tools --deploy
+	cargo test --locked --test kube keep_one_running -- --ignored --exact --nocapture
 
 .PHONY: tools-browser
 tools-browser: ## Also get Chromium, its driver and axe-core, for tests/browser; without them, those tests are SKIPPED

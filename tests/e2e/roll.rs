@@ -107,7 +107,7 @@ async fn start_alertmanager(rig: &Rig, defragd: &Defragd) -> Alertmanager {
 async fn start_prometheus(rig: &Rig, defragd: &Defragd, alertmanager: &Alertmanager) -> Prometheus {
     // The shipped rules, with the waiting shortened and the size fitted to a small file.
     let rules = rig.path("defragd.rules.yml");
-    let text = shortened(&shipped("defragd.rules.yml"));
+    let text = testkit::shortened_rules(&shipped("defragd.rules.yml"));
     std::fs::write(&rules, text).unwrap();
     let config = format!(
         "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
@@ -119,15 +119,4 @@ async fn start_prometheus(rig: &Rig, defragd: &Defragd, alertmanager: &Alertmana
         alertmanager.target(),
     );
     Prometheus::start(&rig.tools, &config, &rig.path("prometheus.log")).await.unwrap()
-}
-
-/// `for:` of a second, and 4 MiB instead of 100.
-fn shortened(rules: &str) -> String {
-    let smaller = rules.replace("100 * 1024 * 1024", "4 * 1024 * 1024");
-    assert_ne!(smaller, rules, "the rule's threshold is written otherwise now");
-    let short = |line: &str| match line.trim_start().strip_prefix("for:") {
-        Some(_) => format!("{}for: 1s\n", &line[..line.len() - line.trim_start().len()]),
-        None => format!("{line}\n"),
-    };
-    smaller.lines().map(short).collect()
 }

@@ -5,7 +5,7 @@
 //! throw-away certificates, [`EtcdCluster`] starts members and does to them what operators and accidents do,
 //! [`fragment`] fills a cluster with reclaimable space, [`Writer`] is client load that must not be disturbed,
 //! [`DefragWatch`] reads from the servers' own logs which member was defragmented when, [`Prometheus`],
-//! [`Alertmanager`] and [`Defragd`] complete the loop, [`KubeApiserver`] is there for gates, [`Browser`] opens
+//! [`Alertmanager`] and [`Defragd`] complete the loop, [`KubeApiserver`] is there for gates, [`KubeLab`] is a whole Kubernetes node, [`Browser`] opens
 //! pages. For faults there are [`HeldDefrags`], [`Island`], [`Lan`] and [`in_namespaces`].
 //!
 //! Nothing here uses defragd's code: the tests judge defragd by what the servers report.
@@ -22,7 +22,7 @@ mod fragment;
 mod guarded;
 mod hold;
 mod http;
-mod kube_apiserver;
+mod kube;
 mod lan;
 mod network;
 mod pki;
@@ -48,13 +48,13 @@ pub use fragment::{Fragmented, MemberSize, exhaust_quota, exhaust_quota_with_sta
 pub use guarded::GuardedPrometheus;
 pub use hold::{HeldDefrags, OpenSnapshot};
 pub use http::Response;
-pub use kube_apiserver::KubeApiserver;
+pub use kube::{Image, KubeApiserver, KubeLab, Placement, in_node, in_node_for};
 pub use lan::{Cut, Lan};
 pub use network::{Cable, Host, Island};
 pub use pki::{Identity, Pki};
 pub use port::Port;
 pub use process::{processor_time, tail};
-pub use prometheus::{FiringAlert, Prometheus, Sample};
+pub use prometheus::{FiringAlert, Prometheus, Sample, shortened_rules};
 pub use rcgen;
 pub use sandbox::{in_namespaces, in_namespaces_for, is_inside};
 pub use timeline::{Defrag, Timeline};

@@ -9,8 +9,18 @@ use rcgen::{
     KeyUsagePurpose, date_time_ymd,
 };
 
-/// What every certificate is good for. The last is what SRV records of a test are below.
-const NAMES: [&str; 5] = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "localhost", "example.test"];
+/// What every certificate is good for: loopback, what SRV records of a test are below, and the node of [`crate::KubeLab`]
+/// with its API server.
+const NAMES: [&str; 8] = [
+    "127.0.0.1",
+    "127.0.0.2",
+    "127.0.0.3",
+    "localhost",
+    "example.test",
+    "198.18.0.1",
+    "198.19.0.1",
+    "kubernetes.default.svc",
+];
 
 /// Where a certificate and its key are.
 #[derive(Debug, Clone)]

@@ -28,19 +28,21 @@ pub async fn in_namespaces(test: &str) -> Result<Option<String>> {
 
 /// The same for one that may take as long as this.
 pub async fn in_namespaces_for(test: &str, limit: Duration) -> Result<Option<String>> {
-    if let Some(why) = impossible() {
-        return Ok(Some(why));
+    match impossible() {
+        Some(why) => Ok(Some(why)),
+        None => inside(test, limit, &["--net", "--mount"], "ip link set lo up && exec \"$@\"").await.map(|()| None),
     }
+}
+
+/// Runs such a test with these namespaces of its own, through a shell script that prepares them and then runs `"$@"`.
+pub(crate) async fn inside(test: &str, limit: Duration, namespaces: &[&str], script: &str) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let log = dir.path().join("log");
-    let program = env::current_exe()?;
-    let mut args: Vec<String> = ["--net", "--mount", "--"].map(str::to_owned).to_vec();
-    args.push("sh".to_owned());
-    args.push("-c".to_owned());
-    args.push("ip link set lo up && exec \"$@\"".to_owned());
-    args.push("sh".to_owned());
-    args.push(program.display().to_string());
-    args.extend(["--exact", test, "--ignored", "--nocapture"].map(str::to_owned));
+    let program = env::current_exe()?.display().to_string();
+    let mut args: Vec<String> = namespaces.iter().map(|&flag| flag.to_owned()).collect();
+    args.extend(
+        ["--", "sh", "-c", script, "sh", &program, "--exact", test, "--ignored", "--nocapture"].map(str::to_owned),
+    );
     let envs = [(INSIDE.to_owned(), "1".to_owned())];
     let process = Process::spawn(test, Path::new("unshare"), &args, &envs, &log)?;
     let ended = process.wait(limit).await;
@@ -48,11 +50,11 @@ pub async fn in_namespaces_for(test: &str, limit: Duration) -> Result<Option<Str
     println!("{output}");
     ensure!(ended.with_context(|| process.tail(40))?.success(), "{test} failed inside:\n{}", process.tail(40));
     ensure!(output.contains("1 passed"), "{test} did not run inside:\n{output}");
-    Ok(None)
+    Ok(())
 }
 
 /// Why namespaces are not possible here.
-fn impossible() -> Option<String> {
+pub(crate) fn impossible() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("namespaces, mounts and links need root".to_owned());
     }

@@ -128,9 +128,19 @@ impl Tools {
         self.bin.join("amtool")
     }
 
+    /// Where the programs are.
+    pub fn dir(&self) -> &Path {
+        &self.bin
+    }
+
+    /// One of the programs of a Kubernetes node, if `make tools-kube` (for helm, `make check-deploy`) installed it.
+    pub fn node_program(&self, name: &str) -> Option<PathBuf> {
+        Some(self.bin.join(name)).filter(|program| program.is_file())
+    }
+
     /// Kubernetes' API server, if it was built: that takes minutes, so only on request.
     pub fn kube_apiserver(&self) -> Option<PathBuf> {
-        Some(self.bin.join("kube-apiserver")).filter(|program| program.is_file())
+        self.node_program("kube-apiserver")
     }
 
     /// What drives a browser, if `make tools-browser` installed it: the browser, its driver, and the

@@ -38,6 +38,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.serviceAccount.name | default (include "defragd.fullname" .) -}}
 {{- end -}}
 
+{{/* The headless Service that gives each replica a DNS name. */}}
+{{- define "defragd.replicasName" -}}
+{{ include "defragd.fullname" . }}-replicas
+{{- end -}}
+
 {{- define "defragd.configMapName" -}}
 {{- .Values.existingConfigMap | default (printf "%s-config" (include "defragd.fullname" .)) -}}
 {{- end -}}

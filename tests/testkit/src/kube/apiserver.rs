@@ -1,5 +1,5 @@
-//! A real kube-apiserver on a real etcd, without kubelets and controllers: pods are created and their status is
-//! set through its API, as a kubelet would. Only where `tests/testkit/tools --with-kube-apiserver` was run.
+//! A real kube-apiserver on a real etcd. By itself, without kubelets and controllers: pods are created and their status is
+//! set through its API, as a kubelet would. Or as a part of [`super::KubeLab`].
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,13 @@ use crate::{EtcdCluster, Pki, Port, Response, Tools, http};
 
 /// It is ready after some ten seconds; a loaded two-core machine takes longer.
 const READY: Duration = Duration::from_secs(120);
-const ADMIN_TOKEN: &str = "admin-of-the-test";
+const ADMIN: &str = "admin-of-the-test";
 
 /// A running kube-apiserver. Dropping it kills it.
 #[derive(Debug)]
 pub struct KubeApiserver {
     url: String,
+    port: u16,
     http: Client,
     pki: Pki,
     process: Process,
@@ -30,17 +31,36 @@ pub struct KubeApiserver {
 impl KubeApiserver {
     /// Starts it on that etcd (one member suffices), logging to a file, and waits until it is ready.
     pub async fn start(tools: &Tools, etcd: &EtcdCluster, log: &Path) -> Result<Self> {
+        let alone = [
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            "--service-cluster-ip-range=10.96.0.0/24",
+            "--authorization-mode=RBAC",
+            // Loopback is no address for an endpoint, and nothing here needs the service `kubernetes`.
+            "--endpoint-reconciler-type=none",
+            // It waits for accounts that a controller would make.
+            "--disable-admission-plugins=ServiceAccount",
+        ];
+        Self::start_with(tools, etcd, log, &alone.map(str::to_owned), "").await
+    }
+
+    /// The same with these flags, and with these users besides the administrator: lines of `--token-auth-file`.
+    pub(super) async fn start_with(
+        tools: &Tools,
+        etcd: &EtcdCluster,
+        log: &Path,
+        flags: &[String],
+        users: &str,
+    ) -> Result<Self> {
         let program = tools.kube_apiserver().context("there is no kube-apiserver here")?;
         let dir = tempfile::Builder::new().prefix("defragd-kube-").tempdir()?;
         let pki = Pki::create(&dir.path().join("pki"))?;
         let tokens = dir.path().join("tokens.csv");
-        fs::write(&tokens, format!("{ADMIN_TOKEN},admin,admin,\"system:masters\"\n"))?;
+        fs::write(&tokens, format!("{ADMIN},admin,admin,\"system:masters\"\n{users}"))?;
         let mut port = Port::reserve()?;
         let path = |path: &Path| path.display().to_string();
         let mut args = vec![
             format!("--etcd-servers={}", etcd.endpoints().join(",")),
-            "--bind-address=127.0.0.1".to_owned(),
-            "--advertise-address=127.0.0.1".to_owned(),
             format!("--secure-port={}", port.number()),
             format!("--cert-dir={}", path(&dir.path().join("certs"))),
             format!("--tls-cert-file={}", path(&pki.server().cert)),
@@ -50,13 +70,8 @@ impl KubeApiserver {
             "--service-account-issuer=https://defragd.test".to_owned(),
             format!("--service-account-key-file={}", path(&pki.peer().cert)),
             format!("--service-account-signing-key-file={}", path(&pki.peer().key)),
-            "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
-            "--authorization-mode=RBAC".to_owned(),
-            // Loopback is no address for an endpoint, and nothing here needs the service `kubernetes`.
-            "--endpoint-reconciler-type=none".to_owned(),
-            // It waits for accounts that a controller would make.
-            "--disable-admission-plugins=ServiceAccount".to_owned(),
         ];
+        args.extend_from_slice(flags);
         if let Some(pki) = etcd.pki() {
             args.push(format!("--etcd-cafile={}", path(pki.ca())));
             args.push(format!("--etcd-certfile={}", path(&pki.client().cert)));
@@ -71,7 +86,7 @@ impl KubeApiserver {
             .no_proxy()
             .tls_certs_only([Certificate::from_pem(&fs::read(pki.ca())?)?])
             .build()?;
-        let server = Self { url, http, pki, process, _dir: dir };
+        let server = Self { url, port: port.number(), http, pki, process, _dir: dir };
         server.process.ready(READY, || server.get_ok("/readyz")).await?;
         Ok(server)
     }
@@ -79,6 +94,11 @@ impl KubeApiserver {
     /// Where it serves.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its certificates; clients with one of its CA are users of that common name, without rights.
@@ -97,8 +117,13 @@ impl KubeApiserver {
         http::send(request.header("content-type", kind).body(body)).await
     }
 
+    /// Writes the administrator's kubeconfig.
+    pub(super) fn admin_kubeconfig(&self, file: PathBuf) -> Result<PathBuf> {
+        self.kubeconfig(file, ADMIN)
+    }
+
     async fn admin(&self, method: Method, path: &str, kind: &str, body: String) -> Result<Value> {
-        let answer = self.call(method, path, ADMIN_TOKEN, kind, body).await?;
+        let answer = self.call(method, path, ADMIN, kind, body).await?;
         ensure!((200..300).contains(&answer.status), "{path} answered {}: {}", answer.status, answer.body);
         Ok(serde_json::from_str(&answer.body).unwrap_or(Value::Null))
     }
@@ -110,6 +135,11 @@ impl KubeApiserver {
     /// Creates an object in a collection, as an administrator.
     pub async fn create(&self, collection: &str, object: &Value) -> Result<Value> {
         self.admin(Method::POST, collection, "application/json", object.to_string()).await
+    }
+
+    /// Replaces an object, as an administrator, whatever version of it is there.
+    pub async fn replace(&self, path: &str, object: &Value) -> Result<Value> {
+        self.admin(Method::PUT, path, "application/json", object.to_string()).await
     }
 
     /// Creates one YAML document in a collection, as an administrator.

@@ -1,0 +1,187 @@
+//! What the tests start from: a node, a fragmented etcd that its pods can reach, and the chart.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, Image, KubeLab, Placement, fragment, until};
+
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const MINUTE: Duration = Duration::from_mins(1);
+pub(crate) const NAMESPACE: &str = "defragd";
+pub(crate) const TOKEN: &str = "0123456789abcdef-test-token";
+const IMAGE: &str = "localhost/defragd:lab";
+
+pub(crate) struct Rig {
+    pub(crate) lab: KubeLab,
+    /// Beside the control plane's own.
+    etcd: Option<EtcdCluster>,
+    pub(crate) http: reqwest::Client,
+}
+
+impl Rig {
+    /// With a fragmented etcd of three members beside Kubernetes, which is the one that defragd watches.
+    pub(crate) async fn new() -> Self {
+        let mut rig = Self::on(&EtcdSpec::new(EtcdVersion::V3_5).members(1)).await;
+        let etcd = EtcdCluster::start(rig.lab.tools(), &three_members()).await.unwrap();
+        fragment(&etcd, 40 * MIB, 8 * MIB).await.unwrap();
+        rig.etcd = Some(etcd);
+        rig.certificate().await;
+        rig
+    }
+
+    /// defragd watches the control plane's own etcd, of three members.
+    pub(crate) async fn of_the_control_plane() -> Self {
+        let rig = Self::on(&three_members()).await;
+        rig.certificate().await;
+        rig
+    }
+
+    /// Namespaces `defragd`, which is `restricted`, and `monitoring`; a pod `shell` in the latter and in `default`; volumes.
+    async fn on(etcd: &EtcdSpec) -> Self {
+        let image = Image::of_program(IMAGE, Path::new(env!("CARGO_BIN_EXE_defragd"))).unwrap();
+        let lab = KubeLab::start(etcd, &[image]).await.unwrap();
+        lab.volumes(2).await.unwrap();
+        for namespace in [NAMESPACE, "monitoring"] {
+            lab.namespace(namespace).await.unwrap();
+        }
+        let restricted = "pod-security.kubernetes.io/enforce=restricted";
+        lab.kubectl(&["label", "namespace", NAMESPACE, restricted]).await.unwrap();
+        for namespace in ["monitoring", "default"] {
+            lab.shell(namespace, "shell").await.unwrap();
+        }
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let rig = Self { lab, etcd: None, http };
+        let token = format!("--from-literal=token={TOKEN}");
+        rig.kubectl(&["create", "secret", "generic", "defragd-webhook", &token]).await;
+        rig
+    }
+
+    async fn certificate(&self) {
+        let pki = self.etcd().pki().unwrap();
+        let file = |key: &str, path: &Path| format!("--from-file={key}={}", path.display());
+        let files = [file("ca.crt", pki.ca()), file("tls.crt", &pki.client().cert), file("tls.key", &pki.client().key)];
+        let args = ["create", "secret", "generic", "defragd-etcd"].into_iter().chain(files.iter().map(String::as_str));
+        self.kubectl(&args.collect::<Vec<_>>()).await;
+    }
+
+    /// The one that defragd watches.
+    pub(crate) fn etcd(&self) -> &EtcdCluster {
+        self.etcd.as_ref().unwrap_or_else(|| self.lab.etcd())
+    }
+
+    /// Every member's file is below 1.3 times of what is in use.
+    pub(crate) async fn assert_tight(&self) {
+        for status in self.etcd().statuses().await.unwrap() {
+            assert!(status.size * 10 < status.in_use * 13, "{} bytes for {} in use", status.size, status.in_use);
+        }
+    }
+
+    /// kubectl in the chart's namespace.
+    pub(crate) async fn kubectl(&self, args: &[&str]) -> String {
+        let args: Vec<_> = ["-n", NAMESPACE].into_iter().chain(args.iter().copied()).collect();
+        self.lab.kubectl(&args).await.unwrap()
+    }
+
+    /// The chart's values for this etcd, with a policy that fits small files.
+    pub(crate) fn values(&self) -> Value {
+        let endpoints = self.etcd().endpoints();
+        let ports: Vec<u16> = endpoints.iter().map(|url| url.rsplit(':').next().unwrap().parse().unwrap()).collect();
+        let secret = |file: &str| format!("/etc/defragd/secrets/defragd-etcd/{file}");
+        json!({
+            "image": {"repository": IMAGE.rsplit_once(':').unwrap().0, "tag": "lab", "pullPolicy": "Never"},
+            "listenAddress": "0.0.0.0:9379",
+            "config": {"clusters": [{
+                "name": "apps",
+                "endpoints": endpoints,
+                "tls": {"ca_file": secret("ca.crt"), "cert_file": secret("tls.crt"), "key_file": secret("tls.key")},
+                "policy": {"mode": "enforce", "min_reclaimable": "4MiB", "pause_between_members": "1s"},
+            }]},
+            "networkPolicy": {"egress": {"etcdPorts": ports, "etcdTo": [{"ipBlock": {"cidr": "198.18.0.1/32"}}]}},
+            "shutdownGraceSeconds": 30,
+        })
+    }
+
+    /// Installs the chart and waits until its pods are ready. How long that took, in words.
+    pub(crate) async fn install(&self, values: &Value) -> String {
+        let file = self.lab.dir().join("values.json");
+        std::fs::write(&file, values.to_string()).unwrap();
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/helm/defragd");
+        let (chart, file) = (chart.display().to_string(), file.display().to_string());
+        let began = Instant::now();
+        let args = ["install", "defragd", &chart, "-n", NAMESPACE, "-f", &file, "--wait", "--timeout", "180s"];
+        let notes = self.lab.helm(&args).await.unwrap();
+        println!("helm install, until ready: {:.1} s", began.elapsed().as_secs_f32());
+        notes
+    }
+
+    /// The Service's URL, as the node reaches it.
+    pub(crate) async fn url(&self) -> String {
+        let ip = self.kubectl(&["get", "service", "defragd", "-o=jsonpath={.spec.clusterIP}"]).await;
+        format!("http://{ip}:9379")
+    }
+
+    pub(crate) async fn get(&self, url: &str) -> String {
+        self.try_get(url).await.unwrap()
+    }
+
+    pub(crate) async fn try_get(&self, url: &str) -> reqwest::Result<String> {
+        let request = self.http.get(url).bearer_auth(TOKEN).timeout(MINUTE);
+        request.send().await?.error_for_status()?.text().await
+    }
+
+    /// Posts an alert as Alertmanager does; the answer.
+    pub(crate) async fn alert(&self, url: &str) -> Value {
+        let labels = json!({"alertname": "EtcdFragmentationHigh", "etcd_cluster": "apps"});
+        let body = json!({"version": "4", "groupKey": "g", "truncatedAlerts": 0, "status": "firing",
+            "receiver": "defragd", "groupLabels": {}, "commonLabels": labels, "commonAnnotations": {}, "externalURL": "",
+            "alerts": [{"status": "firing", "labels": labels, "annotations": {}, "startsAt": "2026-11-23T10:00:00Z",
+                "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "", "fingerprint": "f1"}]});
+        let request = self.http.post(format!("{url}/api/v1/alerts")).bearer_auth(TOKEN).timeout(MINUTE);
+        let answer = request.header("content-type", "application/json").body(body.to_string()).send().await.unwrap();
+        serde_json::from_str(&answer.error_for_status().unwrap().text().await.unwrap()).unwrap()
+    }
+
+    /// The newest run that this URL knows, once it has ended.
+    pub(crate) async fn ended_run(&self, url: &str) -> Value {
+        until("a run to end", MINUTE * 2, || async {
+            let runs: Value = serde_json::from_str(&self.try_get(&format!("{url}/api/v1/runs")).await?)?;
+            let run = runs["runs"][0].clone();
+            anyhow::ensure!(run["outcome"].is_string(), "{run}");
+            Ok(run)
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Sends a signal to every process that is a `defragd serve`: pods share the node's processes.
+    #[allow(clippy::unused_self, reason = "only where there is a rig, all processes are the node's")]
+    pub(crate) fn signal_defragd(&self, signal: &str) {
+        let mut sent = 0;
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            if command.starts_with("/usr/local/bin/defragd\0serve\0") {
+                let pid = entry.file_name().into_string().unwrap();
+                let status =
+                    std::process::Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().unwrap();
+                assert!(status.success());
+                sent += 1;
+            }
+        }
+        assert!(sent > 0, "there is no defragd");
+    }
+
+    /// Whether a port answers a pod `shell` of a namespace.
+    pub(crate) async fn reaches(&self, namespace: &str, address: &str, port: u16) -> bool {
+        let port = port.to_string();
+        let args =
+            ["-n", namespace, "exec", "shell", "--", "timeout", "5", "nc", "-w", "3", address, &port, "-e", "true"];
+        self.lab.kubectl(&args).await.is_ok()
+    }
+}
+
+fn three_members() -> EtcdSpec {
+    EtcdSpec::new(EtcdVersion::V3_5).hosts(&[Placement::on_the_node(); 3])
+}
