@@ -10,13 +10,12 @@ use tracing::{info, warn};
 use super::{
     claims::Claims,
     driver,
-    forward::LastOffer,
     live::{Changes, CurrentRun},
     lock::{Lock, Round},
     notify::Notifications,
-    overview::ObservationCache,
+    observations::ObservationCache,
     problems::ObservedProblems,
-    succession::Succession,
+    succession::{LastOffer, Succession},
     target::{ObservedCluster, ScrapeObservation},
 };
 use crate::{

@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     cluster::{Cluster, Shared},
     fleet::{ConfiguredClusters, Fleet},
-    overview::FleetObserver,
+    observations::FleetObserver,
     probe::Probes,
     reload::{Connect, Equip, Reader},
 };

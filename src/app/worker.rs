@@ -242,8 +242,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let log = log::LogProgress { cluster: self.name().to_owned(), run };
         let state = StateProgress { cluster: self, trigger: request.trigger };
         let so_far = self.requests.state.lock().ledger.run(run).cloned();
-        let live = LiveProgress::begin(self, run, request.trigger, so_far.as_ref());
-        let reported = NotifyProgress::begin(self, run, request.trigger, so_far.as_ref());
+        let (shared, asked) = (&*self.shared, (run, request));
+        let live = LiveProgress::begin(&self.current_run, &shared.changes, &*shared.clock, asked, so_far.as_ref());
+        let reported = NotifyProgress::begin(&shared.notifications, &*shared.clock, asked, so_far.as_ref());
         let followed = (&live as &dyn Progress, &reported as &dyn Progress);
         let shown = (&state as &dyn Progress, &followed as &dyn Progress);
         let watchers = (&log as &dyn Progress, &shown as &dyn Progress);

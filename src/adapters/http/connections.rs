@@ -13,8 +13,8 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::server::HEADER_TIMEOUT;
-
+/// A client that takes longer for the TLS handshake, or to send its headers, is not a legitimate one.
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Enough for scrapers, Alertmanagers and a few operators; well below the usual 1,024 file descriptors.
 const MAX_CONNECTIONS: usize = 512;
 /// A minute is more than most scrape intervals.

@@ -16,7 +16,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::{
     exposition::ExpositionPage,
-    routes::{Site, problem},
+    site::{Site, problem},
 };
 use crate::ports::service::{ProbeRefusal, ProbeRequest, ScrapePage, Service};
 

@@ -22,12 +22,10 @@ use tracing::{debug, warn};
 
 use super::{
     auth::Proof,
-    connections::{ConnectionLimiter, ConnectionPermit, ConnectionSlot},
+    connections::{ConnectionLimiter, ConnectionPermit, ConnectionSlot, HEADER_TIMEOUT},
     web::Web,
 };
 
-/// A client that takes longer for the TLS handshake, or to send its headers, is not a legitimate one.
-pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Many times the size of tokens, passwords and trace headers.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Per HTTP/2 connection; Prometheus needs one.

@@ -20,7 +20,7 @@ use super::{
     words,
 };
 use crate::{
-    adapters::http::routes::Site,
+    adapters::http::site::Site,
     core::history::RunView,
     ports::{
         journal::JournalError,
