@@ -15,8 +15,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ports", &["core"]),
     ("config", &["core", "ports"]),
     ("telemetry", &["core", "ports"]),
-    ("adapters", &["core", "ports"]),
-    ("app", &["core", "ports", "config", "telemetry", "adapters"]),
+    ("adapters", &["core", "ports", "turn_limiter"]),
+    ("app", &["core", "ports", "config", "telemetry", "adapters", "turn_limiter"]),
     ("cli", &["core", "ports", "config", "telemetry", "adapters", "app"]),
 ];
 

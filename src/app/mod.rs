@@ -1,6 +1,7 @@
 //! The application: observes clusters, drives runs, serves.
 //!
-//! [`observer`] gathers facts through the etcd port, [`driver`] performs what a run asks for, [`gates`] builds a
+//! [`observer`] gathers facts through the etcd port, [`driver`] performs what a run asks for, `rpc` its
+//! RPCs, [`gates`] builds a
 //! cluster's gates and [`checks`] checks them. [`cluster`] is one cluster, made of its `target` (the etcd), its
 //! requests and its `succession` (which replica acts); [`requests`] accepts requests, [`worker`] serves them one by
 //! one, [`ledger`] reads what the journal holds about the cluster. [`lock`] keeps the lock, [`locks`] builds the locks,
@@ -13,6 +14,7 @@
 pub mod checks;
 pub mod claims;
 pub mod cluster;
+pub mod connect;
 pub mod driver;
 pub mod fleet;
 pub mod forward;
@@ -34,9 +36,11 @@ pub mod reload;
 pub mod report;
 pub mod requests;
 mod revisions;
+mod rpc;
 mod schedule;
 pub mod serve;
 pub mod service;
+mod state_progress;
 mod succession;
 mod target;
 pub mod web;

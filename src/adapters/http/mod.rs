@@ -12,6 +12,7 @@ mod origin;
 mod page;
 mod routes;
 mod scrape;
+mod scrape_reserve;
 mod server;
 mod sessions;
 mod site;

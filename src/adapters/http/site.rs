@@ -10,8 +10,7 @@ use axum::{
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::{auth::AccessPolicy, sessions::Sessions, web::Web};
-use crate::core::scrape_reserve::ScrapeReserve;
+use super::{auth::AccessPolicy, scrape_reserve::ScrapeReserve, sessions::Sessions, web::Web};
 
 /// Pages that receive events: well below the limit of connections, which scrapers and Alertmanagers need, too.
 pub(super) const MAX_STREAMS: usize = 64;
@@ -42,7 +41,7 @@ pub(super) struct Site<S> {
     pub(super) sessions: Sessions,
     /// One permit for each page that may receive events at the same time.
     pub(super) streams: Arc<Semaphore>,
-    pub(super) packing: ScrapeReserve,
+    pub(super) scrape_reserve: ScrapeReserve,
 }
 
 impl<S> Site<S> {
@@ -52,7 +51,7 @@ impl<S> Site<S> {
             max => max.min(Semaphore::MAX_PERMITS),
         });
         let (sessions, streams) = (Sessions::default(), Arc::new(Semaphore::new(MAX_STREAMS)));
-        Self { service, options, scrapes, sessions, streams, packing: ScrapeReserve::default() }
+        Self { service, options, scrapes, sessions, streams, scrape_reserve: ScrapeReserve::default() }
     }
 
     pub(super) fn path(&self, route: &str) -> String {
