@@ -104,24 +104,24 @@ struct Modules(BTreeMap<ModulePath, Vec<ModulePath>>);
 
 impl Modules {
     /// Adds a file's module, and those that it declares.
-    fn add(&mut self, file: &Path, module: ModulePath) {
+    fn add(&mut self, file: &Path, module: &[String]) {
         let code = without_tests(&code(file));
         let children = declared(&code);
         let base = |first: &str| match first {
             "crate" => Some(Vec::new()),
-            "self" => Some(module.clone()),
+            "self" => Some(module.to_vec()),
             "super" => Some(module[..module.len() - 1].to_vec()),
             child => {
-                children.iter().find(|name| *name == child).map(|name| [module.clone(), vec![name.clone()]].concat())
+                children.iter().find(|name| *name == child).map(|name| [module, std::slice::from_ref(name)].concat())
             }
         };
-        self.0.insert(module.clone(), paths(&code, base));
+        self.0.insert(module.to_vec(), paths(&code, base));
         let is_entrance = ["lib.rs", "mod.rs"].iter().any(|name| file.ends_with(name));
         let dir = if is_entrance { file.parent().unwrap().to_owned() } else { file.with_extension("") };
         for child in children {
             let files = [dir.join(format!("{child}.rs")), dir.join(&child).join("mod.rs")];
             let file = files.iter().find(|file| file.exists()).unwrap();
-            self.add(file, [module.clone(), vec![child]].concat());
+            self.add(file, &[module, &[child]].concat());
         }
     }
 
@@ -213,7 +213,7 @@ fn no_folder_has_a_cycle_of_more_than_two_files() {
     let mut edges = 0;
     for root in CRATES {
         let mut modules = Modules::default();
-        modules.add(&at(root).join("lib.rs"), Vec::new());
+        modules.add(&at(root).join("lib.rs"), &[]);
         edges += modules.0.values().map(Vec::len).sum::<usize>();
         for folder in modules.folders() {
             let cycles = modules.cycles(folder);
@@ -243,7 +243,7 @@ fn a_cycle_is_found_whether_it_is_imported_or_written_out() {
     write("c.rs", "/// Not `crate::d`.\npub(in crate::d) fn c() { html! { (super::a::a()) } }\n");
     write("d.rs", "use crate::{a, b::B};\n");
     let mut modules = Modules::default();
-    modules.add(&dir.path().join("lib.rs"), Vec::new());
+    modules.add(&dir.path().join("lib.rs"), &[]);
     let cycle: BTreeSet<_> = ["a", "b", "c"].map(str::to_owned).into();
     assert_eq!(modules.cycles(&[]), BTreeSet::from([cycle]));
 }
