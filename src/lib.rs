@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`core`] | the decisions: pure, synchronous, without clock or I/O; a crate of its own, `crates/defragd-core` |
 //! | [`ports`] | what the application needs from the outside world, and what HTTP needs from the application, as traits |
+//! | `turn_limiter` | how much work runs at the same time, for the fleet that adapters and app observe |
 //! | [`config`] | the configuration file, checked |
 //! | [`telemetry`] | log and metrics |
 //! | [`adapters`] | the real outside world: etcd, HTTP, the journal |
@@ -18,5 +19,6 @@ pub mod cli;
 pub mod config;
 pub mod ports;
 pub mod telemetry;
+mod turn_limiter;
 
 pub use defragd_core as core;

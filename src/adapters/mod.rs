@@ -1,5 +1,6 @@
 //! The real implementations of the ports: the only place for etcd-client, reqwest, axum, sockets and files.
 
+pub mod clock;
 pub mod etcd;
 pub mod gates;
 pub mod http;
@@ -8,4 +9,3 @@ pub mod lock;
 pub mod outgoing;
 pub mod systemd;
 mod tls;
-pub mod turn_limiter;

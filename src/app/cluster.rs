@@ -10,13 +10,12 @@ use tracing::{info, warn};
 use super::{
     claims::Claims,
     driver,
-    forward::LastOffer,
     live::{Changes, CurrentRun},
     lock::{Lock, Round},
     notify::Notifications,
-    overview::ObservationCache,
+    observations::ObservationCache,
     problems::ObservedProblems,
-    succession::Succession,
+    succession::{LastOffer, Succession},
     target::{ObservedCluster, ScrapeObservation},
 };
 use crate::{
@@ -26,10 +25,8 @@ use crate::{
         alert::Selector,
         cluster::MemberId,
         estimate::Speeds,
-        gate::GateResult,
-        history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
+        history::{MemberEnd, Outcome, Request, RunId, RunView},
         lock::{LockChange, Term},
-        plan::Plan,
         policy::{Compaction, Policy},
         reason::Reason,
     },
@@ -39,7 +36,6 @@ use crate::{
         gate::Gate,
         journal::{Journal, JournalError},
         lock::LockStore,
-        progress::Progress,
         service::ClusterSummary,
     },
     telemetry::{
@@ -113,8 +109,8 @@ pub(super) struct RequestState {
     /// It was removed from the configuration: nothing new is accepted.
     pub(super) retired: bool,
     pub(super) last_offer: Option<LastOffer>,
-    defragmenting: Option<MemberId>,
-    last_defrags: BTreeMap<MemberId, LastDefrag>,
+    pub(super) defragmenting: Option<MemberId>,
+    pub(super) last_defrags: BTreeMap<MemberId, LastDefrag>,
     /// Whether the active run last observed an emergency.
     pub(super) emergency: bool,
 }
@@ -357,48 +353,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             leaving: state.retired,
             lock: self.succession.summary(),
         }
-    }
-}
-
-/// Keeps counters and the cluster's state up to date with a run.
-pub(super) struct StateProgress<'a, E, J> {
-    pub(super) cluster: &'a Cluster<E, J>,
-    pub(super) trigger: Trigger,
-}
-
-impl<E: Etcd, J: Journal> Progress for StateProgress<'_, E, J> {
-    fn planned(&self, plan: &Plan) {
-        self.cluster.requests.state.lock().emergency = plan.emergency;
-        self.cluster.shared.counters.planned(self.cluster.name(), plan);
-    }
-
-    fn defragmenting(&self, intent: &Intent) {
-        self.cluster.requests.state.lock().defragmenting = Some(intent.member_id);
-        self.cluster.shared.counters.started(self.cluster.name(), intent.need);
-    }
-
-    /// From here on the member recovers. If it no longer answers, it is down, and alerts must say so. Without an answer
-    /// to the RPC, the server may still be defragmenting, and the mark stays.
-    fn defragmented(&self, _intent: &Intent) {
-        self.cluster.requests.state.lock().defragmenting = None;
-    }
-
-    fn member_ended(&self, result: &MemberResult) {
-        self.cluster.requests.state.lock().defragmenting = None;
-        if matches!(result.end, MemberEnd::NotSent { .. }) {
-            return;
-        }
-        self.cluster.shared.counters.member_ended(self.cluster.name(), result);
-        let last = LastDefrag { at: self.cluster.shared.clock.now(), result: result.clone() };
-        self.cluster.requests.state.lock().last_defrags.insert(result.intent.member_id, last);
-    }
-
-    fn gate(&self, result: &GateResult) {
-        self.cluster.shared.counters.gate(self.cluster.name(), result);
-    }
-
-    fn finished(&self, outcome: &Outcome, took: Duration) {
-        self.cluster.shared.counters.run_ended(self.cluster.name(), self.trigger, outcome, Some(took));
     }
 }
 

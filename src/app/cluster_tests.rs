@@ -6,7 +6,7 @@ use crate::{
     core::{
         alert::Selector,
         cluster::ClusterId,
-        history::AlertKey,
+        history::{AlertKey, Trigger},
         policy::{Mode, Policy},
     },
     ports::service::AlertDecision,

@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::cluster::Cluster;
+use super::{
+    cluster::Cluster,
+    succession::{LastOffer, PendingOffer},
+};
 use crate::{
     core::{
         alert::{Alert, AlertStatus, FORWARDED_CLUSTER, Labels, Notification},
@@ -36,25 +39,6 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// How often the lock is checked while no holder is known.
 const RECHECK_INTERVAL: Duration = Duration::from_mins(1);
-
-/// The content of an offer, and its receiver.
-#[derive(Clone, PartialEq, Eq)]
-struct PendingOffer {
-    to: Holder,
-    run: RunId,
-    alerts: Vec<AlertKey>,
-    approved: bool,
-}
-
-/// The last offer of the waiting request.
-pub(super) struct LastOffer {
-    what: PendingOffer,
-    /// When it is offered again, if nothing changes.
-    again_at: Instant,
-    /// How often in a row the offer failed.
-    failures: u32,
-    trouble: Option<Reason>,
-}
 
 /// The result of an offer.
 enum OfferOutcome {

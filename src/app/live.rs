@@ -6,17 +6,15 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::cluster::Cluster;
 use crate::{
     core::{
         gate::GateResult,
-        history::{Intent, MemberResult, RunId, RunStep, RunView, Trigger},
+        history::{Intent, MemberResult, Request, RunId, RunStep, RunView},
         plan::Plan,
         reason::Reason,
     },
     ports::{
-        etcd::Etcd,
-        journal::Journal,
+        clock::Clock,
         overview::{Live, RunActivity},
         progress::Progress,
     },
@@ -71,17 +69,27 @@ fn is_same(a: &RunActivity, b: &RunActivity) -> bool {
     }
 }
 
-/// Keeps the stage up to date with a run; when it is dropped, the stage is empty.
-pub(super) struct LiveProgress<'a, E: Etcd, J: Journal>(&'a Cluster<E, J>);
+/// Keeps the current run up to date; when it is dropped, there is none.
+pub(super) struct LiveProgress<'a> {
+    current_run: &'a CurrentRun,
+    changes: &'a Changes,
+    clock: &'a dyn Clock,
+}
 
-impl<'a, E: Etcd, J: Journal> LiveProgress<'a, E, J> {
+impl<'a> LiveProgress<'a> {
     /// `view` is what an earlier process did in the run.
-    pub(super) fn begin(cluster: &'a Cluster<E, J>, run: RunId, trigger: Trigger, view: Option<&RunView>) -> Self {
-        let now = cluster.shared.clock.now();
-        *cluster.current_run.0.lock() = Some(Live {
-            cluster: cluster.name().to_owned(),
+    pub(super) fn begin(
+        current_run: &'a CurrentRun,
+        changes: &'a Changes,
+        clock: &'a dyn Clock,
+        (run, request): (RunId, &Request),
+        view: Option<&RunView>,
+    ) -> Self {
+        let now = clock.now();
+        *current_run.0.lock() = Some(Live {
+            cluster: request.cluster.clone(),
             run,
-            trigger,
+            trigger: request.trigger,
             began_at: now,
             activity: RunActivity::Checking,
             since: now,
@@ -90,24 +98,24 @@ impl<'a, E: Etcd, J: Journal> LiveProgress<'a, E, J> {
             steps: view.map(|view| view.steps.clone()).unwrap_or_default(),
             gates: view.map(|view| view.gates.clone()).unwrap_or_default(),
         });
-        cluster.shared.changes.announce();
-        Self(cluster)
+        changes.announce();
+        Self { current_run, changes, clock }
     }
 
     fn change(&self, activity: Option<RunActivity>, change: impl FnOnce(&mut Live)) {
-        self.0.current_run.change(self.0.shared.clock.now(), activity, change);
-        self.0.shared.changes.announce();
+        self.current_run.change(self.clock.now(), activity, change);
+        self.changes.announce();
     }
 }
 
-impl<E: Etcd, J: Journal> Drop for LiveProgress<'_, E, J> {
+impl Drop for LiveProgress<'_> {
     fn drop(&mut self) {
-        *self.0.current_run.0.lock() = None;
-        self.0.shared.changes.announce();
+        *self.current_run.0.lock() = None;
+        self.changes.announce();
     }
 }
 
-impl<E: Etcd, J: Journal> Progress for LiveProgress<'_, E, J> {
+impl Progress for LiveProgress<'_> {
     fn planned(&self, plan: &Plan) {
         let pending = plan.pending().map(|(step, _)| step.member.clone()).collect();
         self.change(None, |live| live.pending = pending);

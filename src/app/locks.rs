@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::serve::sources;
+use super::connect::sources;
 use crate::{
     adapters::{
         etcd::{CredentialFiles, EtcdCluster, Sources},

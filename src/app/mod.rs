@@ -1,18 +1,20 @@
 //! The application: observes clusters, drives runs, serves.
 //!
-//! [`observer`] gathers facts through the etcd port, [`driver`] performs what a run asks for, [`gates`] builds a
+//! [`observer`] gathers facts through the etcd port, [`driver`] performs what a run asks for, `rpc` its
+//! RPCs, [`gates`] builds a
 //! cluster's gates and [`checks`] checks them. [`cluster`] is one cluster, made of its `target` (the etcd), its
 //! requests and its `succession` (which replica acts); [`requests`] accepts requests, [`worker`] serves them one by
 //! one, [`ledger`] reads what the journal holds about the cluster. [`lock`] keeps the lock, [`locks`] builds the locks,
 //! [`forward`] forwards to the holder, [`note`] keeps the note for the next holder. [`service`] answers the HTTP
-//! side and `overview` the status page, with [`live`] for the run in progress; [`web`] reloads the web configuration,
-//! [`reconcile`] queries Alertmanager at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
+//! side and `overview` the status page, with [`live`] for the run in progress and `observations` for what was last
+//! observed; [`web`] reloads the web configuration, [`reconcile`] queries Alertmanager at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
 //! replaces them, [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured,
 //! [`report`] reviews the past, and [`serve`] puts the real adapters together and shuts them down in order.
 
 pub mod checks;
 pub mod claims;
 pub mod cluster;
+pub mod connect;
 pub mod driver;
 pub mod fleet;
 pub mod forward;
@@ -24,6 +26,7 @@ pub mod locks;
 pub mod log;
 pub mod note;
 pub mod notify;
+mod observations;
 pub mod observer;
 mod overview;
 pub mod probe;
@@ -33,9 +36,11 @@ pub mod reload;
 pub mod report;
 pub mod requests;
 mod revisions;
+mod rpc;
 mod schedule;
 pub mod serve;
 pub mod service;
+mod state_progress;
 mod succession;
 mod target;
 pub mod web;

@@ -14,17 +14,16 @@ use tokio::{
 use tracing::{info, warn};
 use url::Url;
 
-use super::{cluster::Cluster, gates};
+use super::gates;
 use crate::{
     adapters::outgoing::{NotifyFormat, NotifyTarget},
     config::gates::notify::{NotifyKind, NotifySettings},
     core::{
-        history::{MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
+        history::{MemberEnd, MemberResult, Outcome, Request, RunId, RunView},
         reason::Reason,
     },
     ports::{
-        etcd::Etcd,
-        journal::Journal,
+        clock::Clock,
         notifier::{End, Notice, Notifier},
         progress::Progress,
     },
@@ -130,33 +129,38 @@ async fn deliver(target: Arc<dyn Notifier>, mut queue: Receiver<Notice>, counter
 }
 
 /// Sends the notifications of one run.
-pub(super) struct NotifyProgress<'a, E: Etcd, J: Journal> {
-    cluster: &'a Cluster<E, J>,
+pub(super) struct NotifyProgress<'a> {
+    notifications: &'a Notifications,
+    clock: &'a dyn Clock,
     run: RunId,
-    trigger: Trigger,
+    request: &'a Request,
     started_at: Timestamp,
     members: Mutex<Vec<MemberResult>>,
 }
 
-impl<'a, E: Etcd, J: Journal> NotifyProgress<'a, E, J> {
+impl<'a> NotifyProgress<'a> {
     /// Sends the notification of its start. `view` is what an earlier process did in the run.
-    pub(super) fn begin(cluster: &'a Cluster<E, J>, run: RunId, trigger: Trigger, view: Option<&RunView>) -> Self {
+    pub(super) fn begin(
+        notifications: &'a Notifications,
+        clock: &'a dyn Clock,
+        (run, request): (RunId, &'a Request),
+        view: Option<&RunView>,
+    ) -> Self {
         let members = Mutex::new(view.map(|view| view.members.clone()).unwrap_or_default());
-        let this = Self { cluster, run, trigger, started_at: cluster.shared.clock.now(), members };
+        let this = Self { notifications, clock, run, request, started_at: clock.now(), members };
         this.enqueue("run_started", None);
         this
     }
 
     fn enqueue(&self, event: &'static str, end: Option<End>) {
-        let notifications = &self.cluster.shared.notifications;
-        let link = notifications.external_url.as_ref().map(|base| format!("{base}/runs/{}", self.run));
-        let cluster = self.cluster.name().to_owned();
-        let (run, trigger, started_at) = (self.run, self.trigger, self.started_at);
-        notifications.enqueue(&Notice { event, cluster, run, trigger, started_at, link, end });
+        let link = self.notifications.external_url.as_ref().map(|base| format!("{base}/runs/{}", self.run));
+        let (cluster, trigger) = (self.request.cluster.clone(), self.request.trigger);
+        let (run, started_at) = (self.run, self.started_at);
+        self.notifications.enqueue(&Notice { event, cluster, run, trigger, started_at, link, end });
     }
 }
 
-impl<E: Etcd, J: Journal> Progress for NotifyProgress<'_, E, J> {
+impl Progress for NotifyProgress<'_> {
     fn member_ended(&self, result: &MemberResult) {
         if !matches!(result.end, MemberEnd::NotSent { .. }) {
             self.members.lock().push(result.clone());
@@ -166,7 +170,7 @@ impl<E: Etcd, J: Journal> Progress for NotifyProgress<'_, E, J> {
     fn finished(&self, outcome: &Outcome, _took: Duration) {
         let members = self.members.lock().clone();
         let end = End {
-            finished_at: self.cluster.shared.clock.now(),
+            finished_at: self.clock.now(),
             outcome: outcome.label(),
             reason_code: outcome.reason().map(Reason::label),
             reason: outcome.reason().map(ToString::to_string),

@@ -4,17 +4,10 @@
 //! last observation is older than [`FRESH_FOR`]; the rest of the fleet, which determines the order on the page, once a
 //! minute while the page is viewed. Each cluster has at most one observation in progress, and the fleet
 //! [`LOOKS_AT_ONCE`].
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, timeout},
@@ -22,14 +15,11 @@ use tokio::{
 
 use super::{cluster::Cluster, service::App};
 use crate::{
-    core::{
-        cluster::ClusterFacts,
-        history::{Record, RunId, RunView},
-    },
+    core::history::{Record, RunId, RunView},
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
-        overview::{ClusterView, LastRun, Observation, Overview},
+        overview::{ClusterView, LastRun, Overview},
     },
 };
 
@@ -41,63 +31,6 @@ const SWEEP_AFTER: Duration = Duration::from_mins(1);
 const OBSERVE_BUDGET: Duration = Duration::from_secs(4);
 /// How long a page waits for its observations: members nearby answer within milliseconds.
 const PATIENCE: Duration = Duration::from_millis(800);
-/// Some hundred connections with small requests.
-const MAX_CONCURRENT_OBSERVATIONS: usize = 32;
-
-/// The last observation of one cluster.
-#[derive(Default)]
-pub(super) struct ObservationCache {
-    last: Mutex<Option<StoredObservation>>,
-    under_way: AtomicBool,
-}
-
-struct StoredObservation {
-    at: Instant,
-    up: bool,
-    facts: Option<Arc<ClusterFacts>>,
-}
-
-/// Observes the fleet for the page.
-pub(super) struct FleetObserver {
-    places: Arc<Semaphore>,
-    swept: Mutex<Option<Instant>>,
-}
-
-impl Default for FleetObserver {
-    fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(MAX_CONCURRENT_OBSERVATIONS)), swept: Mutex::default() }
-    }
-}
-
-impl ObservationCache {
-    pub(super) fn record(&self, up: bool, facts: Option<&ClusterFacts>) {
-        let facts = facts.cloned().map(Arc::new);
-        *self.last.lock() = Some(StoredObservation { at: Instant::now(), up, facts });
-    }
-
-    fn seen(&self) -> Option<Observation> {
-        let last = self.last.lock();
-        last.as_ref().map(|look| Observation { age: look.at.elapsed(), up: look.up, facts: look.facts.clone() })
-    }
-
-    fn is_older_than(&self, limit: Duration) -> bool {
-        self.last.lock().as_ref().is_none_or(|look| look.at.elapsed() >= limit)
-    }
-
-    /// The caller that gets it observes; until it is dropped, no other does.
-    fn claim(self: &Arc<Self>) -> Option<ObservationGuard> {
-        (!self.under_way.swap(true, Ordering::AcqRel)).then(|| ObservationGuard(Arc::clone(self)))
-    }
-}
-
-struct ObservationGuard(Arc<ObservationCache>);
-
-impl Drop for ObservationGuard {
-    fn drop(&mut self) {
-        self.0.under_way.store(false, Ordering::Release);
-    }
-}
-
 /// Observes the cluster, if the last observation is older than this and none is in progress.
 async fn refresh<E: Etcd, J: Journal>(cluster: Arc<Cluster<E, J>>, places: Arc<Semaphore>, limit: Duration) {
     if !cluster.observations.is_older_than(limit) {

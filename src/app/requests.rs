@@ -4,10 +4,9 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::time::sleep;
-use tracing::{error, info};
+use tracing::info;
 
-use super::{cluster::Cluster, driver::Stop, ledger, log::LogProgress, worker::process_end};
+use super::{cluster::Cluster, ledger, log::LogProgress};
 use crate::{
     core::{
         admission::Ledger,
@@ -27,8 +26,6 @@ use crate::{
 
 /// A group with more alerts about one cluster adds no information.
 const MAX_ALERTS: usize = 200;
-/// How soon to retry a failed write to the journal.
-const CLOSE_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Reads the current state from the journal.
@@ -113,35 +110,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     pub(super) fn is_retired(&self) -> bool {
         self.requests.state.lock().retired
-    }
-
-    /// Ends the waiting request, if the cluster is no longer configured; at the end of the process it stays in the
-    /// journal.
-    pub(super) async fn close(&self, mut stop: Stop) {
-        let mut reported = false;
-        let leaves = |stop: &Stop| stop.borrow().as_ref().is_some_and(|reason| !reason.ends_the_process());
-        while leaves(&stop) {
-            let Err(error) = self.end_what_waits().await else { return };
-            if !reported {
-                error!(cluster = self.name(), %error, "cannot record the end of the request; retrying");
-            }
-            reported = true;
-            tokio::select! {
-                biased;
-                () = sleep(CLOSE_AGAIN_AFTER) => {}
-                _ = process_end(&mut stop) => {}
-            }
-        }
-    }
-
-    async fn end_what_waits(&self) -> Result<(), JournalError> {
-        let _one_at_a_time = self.requests.admission.lock().await;
-        let waiting = self.requests.state.lock().queued.clone();
-        if let Some((run, request)) = waiting {
-            self.end_run(run, request.trigger, Outcome::Stopped { reason: Reason::Removed }).await?;
-            self.requests.state.lock().queued = None;
-        }
-        Ok(())
     }
 
     async fn decide(&self, mut alerts: Vec<AlertKey>, taken_as: Option<RunId>) -> Result<AlertDecision, JournalError> {

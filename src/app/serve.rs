@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::{
     claims::Claims,
     cluster::{Cluster, Shared, stop_channel},
+    connect::{connect, connect_module},
     driver::Stop,
     fleet::ClusterTask,
     gates,
@@ -28,15 +29,16 @@ use super::{
 };
 use crate::{
     adapters::{
-        etcd::{CredentialFiles, Discovery, EtcdCluster, Pages, Sources},
+        clock::SystemClock,
+        etcd::EtcdCluster,
         http::{AccessPolicy, Listener, Options, Web, router},
         journal::{Retention, SqliteJournal},
         outgoing::Alertmanager,
         systemd::{self, Manager},
     },
-    config::{ClusterSettings, LockSettings, ModuleSettings, Settings},
-    core::{alert::Selector, policy::Policy, reason::Reason},
-    ports::{clock::SystemClock, notifier::Notifier, peers::Peers, service::Service},
+    config::{LockSettings, Settings},
+    core::reason::Reason,
+    ports::{notifier::Notifier, peers::Peers, service::Service},
     telemetry::counters::Counters,
 };
 
@@ -81,61 +83,6 @@ pub struct ServeOptions {
     pub max_concurrent_runs: u32,
     /// How long to wait, after a signal, for the member that is being defragmented.
     pub shutdown_grace: Duration,
-}
-
-/// The connection to a configured cluster. Reads its files, and sends nothing yet.
-pub fn connect(settings: &ClusterSettings) -> anyhow::Result<EtcdCluster> {
-    EtcdCluster::open(sources(settings)).with_context(|| format!("cluster {}", settings.name))
-}
-
-/// The same, accepting any server certificate; not with a user.
-pub fn connect_unverified(settings: &ClusterSettings) -> anyhow::Result<EtcdCluster> {
-    let sources = Sources { insecure_skip_verify: true, ..sources(settings) };
-    EtcdCluster::open(sources).with_context(|| format!("cluster {}", settings.name))
-}
-
-/// The endpoints of a configured cluster, and what is needed to connect.
-pub(super) fn sources(settings: &ClusterSettings) -> Sources {
-    let files = CredentialFiles {
-        ca: settings.ca_file.clone(),
-        identity: settings.identity_files.clone(),
-        user: settings.user.clone(),
-    };
-    let discovery = settings.discovery.clone().map(|found| Discovery {
-        domain: found.domain,
-        name: found.name,
-        insecure: found.insecure,
-        nameserver: found.nameserver,
-    });
-    let pages = settings.metrics.clone().map(|metrics| Pages {
-        url: metrics.url,
-        ca: metrics.ca_file,
-        identity: metrics.identity_files,
-    });
-    let (endpoints, quota) = (settings.endpoints.clone(), settings.quota);
-    Sources { endpoints, discovery, files, pages, quota, insecure_skip_verify: false }
-}
-
-/// Connects to a cluster that a module may probe, without sending anything yet: only the given targets are dialled,
-/// whatever the cluster's member list says.
-pub fn connect_module(module: &ModuleSettings, endpoints: Vec<String>) -> anyhow::Result<EtcdCluster> {
-    let settings = ClusterSettings {
-        name: module.name.clone(),
-        endpoints,
-        discovery: None,
-        ca_file: module.ca_file.clone(),
-        identity_files: module.identity_files.clone(),
-        user: module.user.clone(),
-        metrics: module.metrics.clone(),
-        quota: module.quota,
-        selector: Selector { cluster: module.name.clone(), any_of: Vec::new() },
-        policy: Policy::default(),
-        gates: Vec::new(),
-    };
-    let (allowed, allowed_pages) = (module.allowed.clone(), module.allowed.clone());
-    let cluster = connect(&settings).with_context(|| format!("module {}", module.name))?;
-    let pages = Box::new(move |url: &str| allowed_pages.permits_page(url));
-    Ok(cluster.within(Box::new(move |url| allowed.permits_url(url)), pages))
 }
 
 /// A cluster for each configured one, without sending anything yet.

@@ -15,18 +15,16 @@ use tracing::{debug, error, info, warn};
 use super::{
     cluster::{Cluster, Shared},
     fleet::{ConfiguredClusters, Fleet},
-    overview::FleetObserver,
+    observations::FleetObserver,
     probe::Probes,
     reload::{Connect, Equip, Reader},
 };
 use crate::{
-    adapters::turn_limiter::TurnLimiter,
     config::LockSettings,
     core::{
         alert::{self, AlertStatus, Notification},
         history::{AlertKey, RunId, RunView, Trigger},
         reason::Reason,
-        scrape_reserve::ScrapeReserve,
         story,
     },
     ports::{
@@ -37,6 +35,7 @@ use crate::{
             ProbeRequest, ScrapePage, Service,
         },
     },
+    turn_limiter::TurnLimiter,
 };
 
 /// More than any fleet has members with a last attempt; older ones are not shown.
@@ -61,7 +60,6 @@ pub struct App<E, J> {
     pub(super) fleet_observer: FleetObserver,
     phase: Mutex<Phase>,
     journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
-    formatting: ScrapeReserve,
 }
 
 /// The phase of the process.
@@ -88,7 +86,6 @@ impl<E: Etcd, J: Journal> App<E, J> {
             fleet_observer: FleetObserver::default(),
             phase,
             journal_seen: AsyncMutex::default(),
-            formatting: ScrapeReserve::default(),
         }
     }
 
@@ -250,19 +247,18 @@ fn target<'a>(
 }
 
 impl<E: Etcd, J: Journal> Service for App<E, J> {
-    async fn scrape(&self, budget: Duration, page: &mut (dyn fmt::Write + Send)) -> Result<(), fmt::Error> {
-        let (begun, members) = (Instant::now(), self.formatting.leave(budget));
+    async fn scrape(&self, budget: Duration, page: &mut (dyn fmt::Write + Send)) -> Result<Duration, fmt::Error> {
+        let begun = Instant::now();
         let turns = TurnLimiter::new(CLUSTERS_AT_ONCE, TURN);
         let fleet = self.fleet.all();
         let samples =
-            fleet.iter().map(|cluster| turns.take(move || cluster.sample(members.saturating_sub(begun.elapsed()))));
+            fleet.iter().map(|cluster| turns.take(move || cluster.sample(budget.saturating_sub(begun.elapsed()))));
         let samples = join_all(samples).await;
-        let waited = begun.elapsed().min(members);
-        let rendered = self.shared.counters.render(samples, page);
+        let waited = begun.elapsed().min(budget);
+        self.shared.counters.render(samples, page)?;
         let rest = begun.elapsed().saturating_sub(waited);
-        self.formatting.took(rest);
-        debug!(?budget, ?members, ?waited, ?rest, "scraped");
-        rendered
+        debug!(?budget, ?waited, ?rest, "scraped");
+        Ok(rest)
     }
 
     async fn probe(&self, request: ProbeRequest, budget: Duration) -> Result<String, ProbeRefusal> {

@@ -7,11 +7,15 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::lock::Lock;
 use crate::{
-    core::{lock::Term, reason::Reason},
+    core::{
+        history::{AlertKey, RunId},
+        lock::{Holder, Term},
+        reason::Reason,
+    },
     ports::{peers::Peers, service::LockSummary},
 };
 
@@ -31,6 +35,25 @@ pub(super) enum Inherited {
     Nothing,
     Under(Term),
     Failed(String),
+}
+
+/// The content of an offer, and its receiver.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct PendingOffer {
+    pub(super) to: Holder,
+    pub(super) run: RunId,
+    pub(super) alerts: Vec<AlertKey>,
+    pub(super) approved: bool,
+}
+
+/// The last offer of the waiting request.
+pub(super) struct LastOffer {
+    pub(super) what: PendingOffer,
+    /// When it is offered again, if nothing changes.
+    pub(super) again_at: Instant,
+    /// How often in a row the offer failed.
+    pub(super) failures: u32,
+    pub(super) trouble: Option<Reason>,
 }
 
 impl Succession {

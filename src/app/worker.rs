@@ -8,11 +8,12 @@ use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 use tracing::{error, info};
 
 use super::{
-    cluster::{Cluster, StateProgress, stop_channel},
+    cluster::{Cluster, stop_channel},
     driver,
     live::LiveProgress,
     log,
     notify::NotifyProgress,
+    state_progress::StateProgress,
 };
 use crate::{
     core::{
@@ -24,7 +25,11 @@ use crate::{
         policy::{Policy, VerifyPolicy},
         reason::Reason,
     },
-    ports::{etcd::Etcd, journal::Journal, progress::Progress},
+    ports::{
+        etcd::Etcd,
+        journal::{Journal, JournalError},
+        progress::Progress,
+    },
 };
 
 /// The time of day may jump, so no single wait is longer than this.
@@ -34,7 +39,7 @@ const IDLE_INTERVAL: Duration = Duration::from_hours(1);
 /// Most backups take less. Other clusters must not wait for the slot of a waiting run: the rest is left to the next
 /// run.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(1);
-/// How soon to retry reading a journal that failed.
+/// How soon to retry reading or writing a journal that failed.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The worker's next action.
@@ -242,8 +247,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let log = log::LogProgress { cluster: self.name().to_owned(), run };
         let state = StateProgress { cluster: self, trigger: request.trigger };
         let so_far = self.requests.state.lock().ledger.run(run).cloned();
-        let live = LiveProgress::begin(self, run, request.trigger, so_far.as_ref());
-        let reported = NotifyProgress::begin(self, run, request.trigger, so_far.as_ref());
+        let (shared, asked) = (&*self.shared, (run, request));
+        let live = LiveProgress::begin(&self.current_run, &shared.changes, &*shared.clock, asked, so_far.as_ref());
+        let reported = NotifyProgress::begin(&shared.notifications, &*shared.clock, asked, so_far.as_ref());
         let followed = (&live as &dyn Progress, &reported as &dyn Progress);
         let shown = (&state as &dyn Progress, &followed as &dyn Progress);
         let watchers = (&log as &dyn Progress, &shown as &dyn Progress);
@@ -325,6 +331,35 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 changed = stop.changed() => if changed.is_err() { return Reason::ShuttingDown },
             }
         }
+    }
+
+    /// Ends the waiting request, if the cluster is no longer configured; at the end of the process it stays in the
+    /// journal.
+    pub(super) async fn close(&self, mut stop: driver::Stop) {
+        let mut reported = false;
+        let leaves = |stop: &driver::Stop| stop.borrow().as_ref().is_some_and(|reason| !reason.ends_the_process());
+        while leaves(&stop) {
+            let Err(error) = self.end_what_waits().await else { return };
+            if !reported {
+                error!(cluster = self.name(), %error, "cannot record the end of the request; retrying");
+            }
+            reported = true;
+            tokio::select! {
+                biased;
+                () = sleep(JOURNAL_INTERVAL) => {}
+                _ = process_end(&mut stop) => {}
+            }
+        }
+    }
+
+    async fn end_what_waits(&self) -> Result<(), JournalError> {
+        let _one_at_a_time = self.requests.admission.lock().await;
+        let waiting = self.requests.state.lock().queued.clone();
+        if let Some((run, request)) = waiting {
+            self.end_run(run, request.trigger, Outcome::Stopped { reason: Reason::Removed }).await?;
+            self.requests.state.lock().queued = None;
+        }
+        Ok(())
     }
 }
 

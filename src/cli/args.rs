@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::lock::LockArgs;
 use crate::{
     adapters::etcd::EtcdCluster,
-    app::serve::{connect, connect_unverified},
+    app::connect::{connect, connect_unverified},
     config::{ClusterSettings, Settings, Source, raw},
     core::{
         policy::{LeaderPolicy, Mode, OpenSnapshotPolicy, VerifyPolicy},

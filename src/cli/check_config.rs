@@ -11,14 +11,15 @@ use serde_json::json;
 
 use super::{Exit, args::Output};
 use crate::{
+    adapters::clock::SystemClock,
     app::{
+        connect::{connect, connect_module},
         gates, locks,
-        serve::{connect, connect_module},
         web::WebFile,
     },
     config::{ClusterSettings, ConfigError, Problem, Settings, Source, schema, web},
     core::story::count,
-    ports::clock::{Clock, SystemClock},
+    ports::clock::Clock,
 };
 
 /// How many due times are shown for each cluster.

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::Exit;
 use crate::{
-    adapters::{journal::SqliteJournal, outgoing::ControlClient},
+    adapters::{clock::SystemClock, journal::SqliteJournal, outgoing::ControlClient},
     app::ledger,
     core::{order::Order, time::Time},
-    ports::{clock::SystemClock, journal::Journal},
+    ports::journal::Journal,
 };
 
 /// The server, and who is acting.

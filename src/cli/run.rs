@@ -28,13 +28,8 @@ use super::{
     table,
 };
 use crate::{
-    adapters::journal::SqliteJournal,
-    app::{
-        claims::Claims,
-        cluster::stop_channel,
-        driver, gates, ledger,
-        serve::{RENEWAL_INTERVAL, connect},
-    },
+    adapters::{clock::SystemClock, journal::SqliteJournal},
+    app::{claims::Claims, cluster::stop_channel, connect::connect, driver, gates, ledger, serve::RENEWAL_INTERVAL},
     core::{
         cluster::Member,
         gate::GateResult,
@@ -45,7 +40,7 @@ use crate::{
         story,
         verify::Verification,
     },
-    ports::{clock::SystemClock, etcd::Etcd, journal::Journal, progress::Progress},
+    ports::{etcd::Etcd, journal::Journal, progress::Progress},
 };
 
 /// Long enough for a backup to finish, but not for one that hangs.

@@ -17,7 +17,6 @@ use crate::core::{
     gate::GateResult,
     history::{Intent, MemberResult, Outcome, Record, RunId, RunStep, RunView, Trigger},
     reason::Reason,
-    story,
 };
 
 /// One cluster, with everything that is known of it now.
@@ -105,25 +104,6 @@ pub enum RunActivity {
 }
 
 impl RunActivity {
-    pub fn words(&self) -> String {
-        match self {
-            Self::Checking => "checking that the cluster is healthy before the next step".to_owned(),
-            Self::Gates => "checking gates".to_owned(),
-            Self::Step { step } => story::about(step),
-            Self::Defragmenting { intent } => format!("defragmenting {} ({})", intent.member, story::role(intent)),
-            Self::Settling { intent } => {
-                format!("{} is defragmented, checking that the cluster stays healthy", intent.member)
-            }
-            Self::Waiting { reason, .. } => format!("waiting: {reason}"),
-        }
-    }
-
-    /// How much of the expected time is left, like `about 12 s left`. `elapsed` is since it began.
-    pub fn time_left(&self, elapsed: Duration) -> Option<String> {
-        let Self::Defragmenting { intent } = self else { return None };
-        intent.expected.and_then(|expected| story::time_left(expected, elapsed))
-    }
-
     /// The run waits for this reason.
     pub fn waiting(reason: &Reason) -> Self {
         Self::Waiting { code: reason.label(), reason: reason.to_string(), advice: reason.advice() }

@@ -246,13 +246,14 @@ fn known_modules(known: &[String]) -> String {
 
 /// The application, as the HTTP side sees it.
 pub trait Service: Overview {
-    /// Writes all metrics in the OpenMetrics text format, within `budget`: members that have not answered by then are
-    /// shown as down. `Err` if a metric or the writer failed; then the output is incomplete.
+    /// Writes all metrics in the OpenMetrics text format: members that have not answered within `budget` are shown as
+    /// down. Returns how long it took beyond waiting for the members. `Err` if a metric or the writer failed; then the
+    /// output is incomplete.
     fn scrape(
         &self,
         budget: Duration,
         page: &mut (dyn fmt::Write + Send),
-    ) -> impl Future<Output = Result<(), fmt::Error>> + Send;
+    ) -> impl Future<Output = Result<Duration, fmt::Error>> + Send;
 
     /// The metrics of a cluster that is not configured, in the OpenMetrics text format, within `budget`.
     fn probe(

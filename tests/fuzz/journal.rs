@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
 use defragd::{
-    adapters::journal::SqliteJournal,
+    adapters::{clock::SystemClock, journal::SqliteJournal},
     core::{
         cluster::MemberId,
         gate::{GateKind, GateResult, Moment, OnFailure},
@@ -18,7 +18,7 @@ use defragd::{
         reason::Reason,
         verify::{DataHash, Verification},
     },
-    ports::{clock::SystemClock, journal::Journal},
+    ports::journal::Journal,
 };
 use serde_json::Value;
 

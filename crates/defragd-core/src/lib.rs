@@ -31,7 +31,6 @@ pub mod rule;
 pub mod run;
 pub mod safety;
 pub mod schedule;
-pub mod scrape_reserve;
 pub mod story;
 pub mod time;
 pub mod trend;

@@ -7,9 +7,9 @@ use hyper::header::CONNECTION;
 
 use super::error::chain;
 use crate::{
-    adapters::turn_limiter::TurnLimiter,
     core::cluster::{Fact, Gauges, MemberId, Unknown, UnknownKind},
     ports::etcd::Visit,
+    turn_limiter::TurnLimiter,
 };
 
 /// etcd's page has about 100 kB; a longer one does not come from etcd.

@@ -8,12 +8,14 @@ use axum::body::{Body, Bytes};
 use http_body_util::BodyExt;
 use tokio::{sync::Semaphore, time::timeout};
 
+/// A group of twenty thousand alerts fits: Alertmanager does not resend what is refused for its length.
+pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
 /// A client that takes longer to send its body occupies a connection that others need.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 /// How long an answer waits for the rest of a body that is not needed.
 const DISCARD_LIMIT: Duration = Duration::from_secs(1);
 /// How much of it is read: twice the longest body that any route accepts.
-const DISCARD_BYTES: usize = 2 * super::routes::MAX_BODY_BYTES;
+const DISCARD_BYTES: usize = 2 * MAX_BODY_BYTES;
 
 /// Only a few bodies longer than this are kept in memory at once: a notification of some twenty alerts.
 const SMALL_BYTES: usize = 16 << 10;

@@ -1,5 +1,8 @@
 //! Limits the open connections, and closes idle ones when others need their place. A connection whose request body is
 //! still incomplete counts as idle, too: otherwise slow senders could keep all other clients out.
+//!
+//! Not left to hyper: its time for headers also ends connections between two requests, so that it cannot be short for
+//! slow senders and long for scrapers; it does not hold for HTTP/2; and it does not know which connection to give up.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +16,13 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::server::HEADER_TIMEOUT;
-
 /// Enough for scrapers, Alertmanagers and a few operators; well below the usual 1,024 file descriptors.
 const MAX_CONNECTIONS: usize = 512;
-/// A minute is more than most scrape intervals.
-const MAX_IDLE: Duration = Duration::from_mins(1);
-
-/// How long a new connection has for its first request before it counts as idle, and a request for its body: as long as
-/// its handshake and headers may take, which on a busy machine can be seconds even for a well-behaved client.
-const TO_BEGIN: Duration = HEADER_TIMEOUT;
+/// Twice Prometheus' default scrape interval, so that its connections are kept between scrapes.
+const MAX_IDLE: Duration = Duration::from_mins(2);
+/// How long a new connection has for the TLS handshake and its first request, and a request for its body before the
+/// connection counts as idle: on a busy machine this can take seconds even for a well-behaved client.
+const TO_BEGIN: Duration = Duration::from_secs(10);
 
 pub(super) struct ConnectionLimiter {
     max: usize,
@@ -128,9 +128,14 @@ impl ConnectionSlot {
         self.evicted.notify_one();
     }
 
-    fn idle_since(&self) -> Option<Instant> {
+    /// When it ends if no request is complete by then. A client that sends its headers byte by byte gets no more time.
+    fn idle_until(&self) -> Instant {
         let state = self.state.lock();
-        (state.active == 0).then_some(state.since)
+        match state.active {
+            0 if !state.served => state.since + TO_BEGIN,
+            0 => state.since + MAX_IDLE,
+            _ => Instant::now() + TO_BEGIN,
+        }
     }
 
     /// Whether it is new or has just begun to send, and since when it has been idle or sending. None while it waits for
@@ -146,7 +151,7 @@ impl ConnectionSlot {
     pub(super) async fn over(&self) {
         let idle_for_long = async {
             loop {
-                let wait_until = self.idle_since().unwrap_or_else(Instant::now) + MAX_IDLE;
+                let wait_until = self.idle_until();
                 if wait_until <= Instant::now() {
                     return;
                 }
@@ -285,17 +290,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_without_requests_ends_after_a_minute() {
+    async fn a_connection_ends_two_minutes_after_its_last_request_or_ten_seconds_without_any() {
         let limiter = Arc::new(ConnectionLimiter::default());
         let permit = limiter.enter().expect("a place");
         let before = Instant::now();
         let active = permit.slot.begin();
         let slot = Arc::clone(&permit.slot);
         let over = tokio::spawn(async move { slot.over().await });
-        tokio::time::sleep(MAX_IDLE * 2).await;
+        tokio::time::sleep(Duration::from_mins(4)).await;
         assert!(!over.is_finished(), "busy");
         drop(active);
         over.await.expect("no panic");
-        assert_eq!(before.elapsed().as_secs() / 60, 3);
+        assert_eq!(before.elapsed().as_secs(), 6 * 60);
+        let (silent, before) = (limiter.enter().expect("a place"), Instant::now());
+        silent.slot.over().await;
+        assert_eq!(before.elapsed().as_secs(), 10);
     }
 }

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::{
     auth::Proof,
-    routes::{Site, problem},
+    site::{Site, problem},
     web::{Active, Checked},
 };
 use crate::ports::service::Service;

@@ -18,8 +18,8 @@ use tracing::{error, warn};
 use super::{
     auth::{Proof, ProtectedAction},
     body::{BodyError, discard, read},
-    page::origin::is_rebound,
-    routes::{Site, problem},
+    origin::is_rebound,
+    site::{Site, problem},
 };
 use crate::{
     core::{explain::Explained, history::RunId, time::Time},

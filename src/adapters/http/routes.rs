@@ -1,6 +1,6 @@
 //! The routes and their handlers.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
@@ -12,81 +12,21 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use tokio::sync::Semaphore;
-use url::Url;
 
 use super::{
-    auth::{AccessPolicy, ProtectedAction},
+    auth::ProtectedAction,
+    body::MAX_BODY_BYTES,
     guard, orders, page, scrape,
-    web::Web,
+    site::{Options, Site, problem},
     webhook,
 };
-use crate::{
-    core::{history::RunId, scrape_reserve::ScrapeReserve},
-    ports::service::Service,
-};
+use crate::{core::history::RunId, ports::service::Service};
 
-/// A group of twenty thousand alerts fits: Alertmanager does not resend what is refused for its length.
-pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
 /// The list of runs is meant for people.
 const MAX_RUNS: usize = 1_000;
 
-#[derive(Clone)]
-pub struct Options {
-    /// Who may request runs.
-    pub access: AccessPolicy,
-    pub telemetry_path: String,
-    /// Subtracted from the scrape timeout, to leave time for the answer.
-    pub timeout_offset: Duration,
-    /// How many scrapes are served at the same time; 0 means no limit.
-    pub max_requests: usize,
-    /// Prefix of every path: empty, or like `/defragd`.
-    pub route_prefix: String,
-    /// Prefix of every path in links, which may differ behind a proxy.
-    pub link_prefix: String,
-    /// The URL that browsers use, if configured.
-    pub external_url: Option<Url>,
-    /// TLS, passwords, limits.
-    pub web: Arc<Web>,
-}
-
-pub(super) struct Site<S> {
-    pub(super) service: Arc<S>,
-    pub(super) options: Options,
-    pub(super) scrapes: Semaphore,
-    pub(super) page: page::PageState,
-    pub(super) packing: ScrapeReserve,
-}
-
-impl<S> Site<S> {
-    pub(super) fn path(&self, route: &str) -> String {
-        format!("{}{route}", self.options.route_prefix)
-    }
-
-    /// The path of a route for clients outside.
-    pub(super) fn link(&self, route: &str) -> String {
-        format!("{}{route}", self.options.link_prefix)
-    }
-
-    /// Whether browsers use HTTPS, possibly through a proxy.
-    pub(super) fn is_https(&self) -> bool {
-        let external = self.options.external_url.as_ref();
-        external.map_or_else(|| self.options.web.is_tls(), |external| external.scheme() == "https")
-    }
-}
-
 pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
-    let scrapes = Semaphore::new(match options.max_requests {
-        0 => Semaphore::MAX_PERMITS,
-        max => max.min(Semaphore::MAX_PERMITS),
-    });
-    let site = Arc::new(Site {
-        service,
-        options,
-        scrapes,
-        page: page::PageState::default(),
-        packing: ScrapeReserve::default(),
-    });
+    let site = Arc::new(Site::new(service, options));
     let at = |route: &str| site.path(route);
     let mut router = page::routes(Router::new(), at)
         .route(&at(&site.options.telemetry_path), get(scrape::metrics::<S>))
@@ -115,11 +55,6 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(Arc::clone(&site), guard::pass::<S>))
         .with_state(site)
-}
-
-/// An error as JSON, for programs and people.
-pub(super) fn problem(status: StatusCode, what: &str) -> Response {
-    (status, Json(serde_json::json!({ "error": what }))).into_response()
 }
 
 async fn ready<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {

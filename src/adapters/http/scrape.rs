@@ -16,7 +16,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::{
     exposition::ExpositionPage,
-    routes::{Site, problem},
+    site::{Site, problem},
 };
 use crate::ports::service::{ProbeRefusal, ProbeRequest, ScrapePage, Service};
 
@@ -38,10 +38,10 @@ pub(super) async fn metrics<S: Service>(State(site): State<Arc<Site<S>>>, header
     let answer = match enter(&site) {
         Ok(_permit) => {
             let mut page = wanted(&headers);
-            let written = site.service.scrape(site.packing.leave(budget(&site, &headers)), &mut page).await;
+            let written = site.service.scrape(site.scrape_reserve.leave(budget(&site, &headers)), &mut page).await;
             let scraped = Instant::now();
-            let answer = answer(written, page);
-            site.packing.took(scraped.elapsed());
+            let answer = answer(written.map(drop), page);
+            site.scrape_reserve.took(written.unwrap_or_default() + scraped.elapsed());
             answer
         }
         Err(full) => problem(StatusCode::SERVICE_UNAVAILABLE, &full),

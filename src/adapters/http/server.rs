@@ -26,8 +26,8 @@ use super::{
     web::Web,
 };
 
-/// A client that takes longer for the TLS handshake, or to send its headers, is not a legitimate one.
-pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an HTTP/2 client must show that it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Many times the size of tokens, passwords and trace headers.
 const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Per HTTP/2 connection; Prometheus needs one.
@@ -121,15 +121,13 @@ async fn greet(
     let Some(tls) = &active.tls else {
         return talk(stream, &permit.slot, router, Proof::default(), false, stopped).await;
     };
-    let handshake = timeout(HEADER_TIMEOUT, TlsAcceptor::from(Arc::clone(tls)).accept(stream));
     let accepted = tokio::select! {
-        accepted = handshake => accepted,
+        accepted = TlsAcceptor::from(Arc::clone(tls)).accept(stream) => accepted,
         () = permit.slot.over() => return,
     };
     let stream = match accepted {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(%error, "TLS handshake failed"),
-        Err(_) => return,
+        Ok(stream) => stream,
+        Err(error) => return debug!(%error, "TLS handshake failed"),
     };
     let connection = stream.get_ref().1;
     let certificate = active.client_auth.verifies() && connection.peer_certificates().is_some();
@@ -164,8 +162,9 @@ async fn talk<I>(
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // Chosen by ALPN, not guessed from the first bytes: the server would wait forever for a client that sends none.
     builder = if http2 { builder.http2_only() } else { builder.http1_only() };
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEADER_BYTES);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(HEADER_TIMEOUT);
+    // The slot limits the time: see its module.
+    builder.http1().header_read_timeout(None).max_buf_size(MAX_HEADER_BYTES);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(PING_INTERVAL);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let over = slot.over();
@@ -179,12 +178,68 @@ async fn talk<I>(
                 }
                 return;
             }
-            () = &mut over => return debug!("closed a connection that was idle for too long or whose place was needed"),
+            () = &mut over => return debug!("closed a connection that was idle or slow for too long, or whose place was needed"),
             // An error: the sender has been dropped, which is the signal.
             _ = stopped.changed(), if !asked_to_end => {
                 asked_to_end = true;
                 connection.as_mut().graceful_shutdown();
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        time::{Instant, timeout},
+    };
+
+    use super::*;
+
+    /// The client's end of a new connection, and the sender that ends the server when it is dropped.
+    fn connect(limiter: &Arc<ConnectionLimiter>) -> (DuplexStream, watch::Sender<()>) {
+        let (client, stream) = duplex(4096);
+        let (stopping, stopped) = watch::channel(());
+        let permit = limiter.enter().expect("a place");
+        let router = Router::new().route("/", get(|| async { "ok" }));
+        tokio::spawn(async move { talk(stream, &permit.slot, router, Proof::default(), false, stopped).await });
+        (client, stopping)
+    }
+
+    async fn request(client: &mut DuplexStream) {
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("open");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nok") {
+            assert_ne!(client.read_buf(&mut answer).await.expect("open"), 0, "closed: {answer:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scraper_keeps_its_connection_between_scrapes_a_minute_apart() {
+        let (mut client, _stopping) = connect(&Arc::default());
+        for _ in 0..5 {
+            request(&mut client).await;
+            sleep(Duration::from_mins(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn headers_byte_by_byte_end_a_connection_whether_it_has_been_served_or_not() {
+        for (has_been_served, seconds) in [(false, 10), (true, 120)] {
+            let (mut client, _stopping) = connect(&Arc::default());
+            if has_been_served {
+                request(&mut client).await;
+            }
+            let before = Instant::now();
+            client.write_all(b"GET / HTTP/1.1\r\nx: ").await.expect("open");
+            // Until it is closed.
+            while client.write_all(b"a").await.is_ok() {
+                let mut rest = Vec::new();
+                let _ = timeout(Duration::from_secs(1), client.read_to_end(&mut rest)).await;
+            }
+            assert_eq!(before.elapsed().as_secs() / 10 * 10, seconds);
         }
     }
 }

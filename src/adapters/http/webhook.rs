@@ -14,9 +14,9 @@ use tracing::{error, warn};
 
 use super::{
     auth::ProtectedAction,
-    body::{BodyError, discard, read},
+    body::{BodyError, MAX_BODY_BYTES, discard, read},
     orders::{self, refuse},
-    routes::{MAX_BODY_BYTES, Site, problem},
+    site::{Site, problem},
 };
 use crate::{core::alert::Notification, ports::service::Service};
 

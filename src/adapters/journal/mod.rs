@@ -97,7 +97,7 @@ impl SqliteJournal {
         let connection = Connection::open(&path).map_err(|error| open_error(&path, &error))?;
         schema::check(&connection, &path)?;
         connection.pragma_update(None, "query_only", true).map_err(|error| open_error(&path, &error))?;
-        Ok(Self::over(connection, Arc::new(crate::ports::clock::SystemClock), Some(path), None))
+        Ok(Self::over(connection, Arc::new(crate::adapters::clock::SystemClock), Some(path), None))
     }
 
     fn over(connection: Connection, clock: Arc<dyn Clock>, path: Option<PathBuf>, lock: Option<File>) -> Self {

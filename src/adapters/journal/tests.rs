@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::{
+    adapters::clock::SystemClock,
     core::{
         cluster::MemberId,
         gate::{GateKind, GateResult, Moment, OnFailure},
@@ -12,7 +13,6 @@ use crate::{
         policy::{Mode, Need},
         reason::Reason,
     },
-    ports::clock::SystemClock,
 };
 
 fn open(dir: &Path) -> SqliteJournal {

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::words::hex;
+use crate::adapters::http::sessions::hex;
 
 /// One file, embedded at compile time.
 pub(super) struct Asset {

@@ -18,7 +18,7 @@ use super::{
     session::{FormToken, Visitor, VisitorAccess},
 };
 use crate::{
-    adapters::http::routes::Site,
+    adapters::http::site::Site,
     core::history::RunId,
     ports::{overview::ClusterView, service::Service},
 };

@@ -16,7 +16,7 @@ use axum::{
 use futures_util::stream;
 use serde::Serialize;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::debug;
@@ -25,14 +25,12 @@ use super::layout::decorate;
 use crate::{
     adapters::http::{
         connections::ConnectionSlot,
-        routes::{Site, problem},
         server::Stopped,
+        site::{MAX_STREAMS, Site, problem},
     },
     ports::{overview::Live, service::Service},
 };
 
-/// Well below the limit of connections, which scrapers and Alertmanagers need, too.
-const MAX_STREAMS: usize = 64;
 /// Proxies close connections that are silent for longer than about half a minute.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// More frequent changes are reported together.
@@ -44,14 +42,6 @@ const LASTS: Duration = Duration::from_mins(15);
 /// How long a browser waits before it reconnects.
 const RETRY_MILLISECONDS: u64 = 3_000;
 
-pub(super) struct Streams(Arc<Semaphore>);
-
-impl Default for Streams {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_STREAMS)))
-    }
-}
-
 #[derive(Serialize)]
 struct StreamEvent {
     version: u64,
@@ -59,7 +49,7 @@ struct StreamEvent {
 }
 
 pub(super) async fn stream<S: Service>(Extract(site): Extract<Arc<Site<S>>>, parts: Parts) -> Response {
-    let Ok(place) = Arc::clone(&site.page.streams.0).try_acquire_owned() else {
+    let Ok(place) = Arc::clone(&site.streams).try_acquire_owned() else {
         let what = format!("{MAX_STREAMS} pages already receive events");
         return ([(header::RETRY_AFTER, "30")], problem(StatusCode::SERVICE_UNAVAILABLE, &what)).into_response();
     };

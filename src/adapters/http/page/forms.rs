@@ -14,14 +14,15 @@ use tracing::{info, warn};
 use super::{
     cluster::{self, Typed},
     layout::{Links, Page, decorate},
-    origin, refusal, run,
+    refusal, run,
     session::{Visitor, VisitorAccess},
 };
 use crate::{
     adapters::http::{
         body::{discard, read},
         orders::status,
-        routes::Site,
+        origin,
+        site::Site,
     },
     core::{history::RunId, time::Time},
     ports::service::{Command, Service},
@@ -249,7 +250,7 @@ pub(super) async fn login<S: Service>(Extract(site): Extract<Arc<Site<S>>>, requ
         return see(&site, "/", None);
     }
     // Before the token is compared: a client that tries too often must not learn whether it was right.
-    if !site.page.sessions.may_try() {
+    if !site.sessions.may_try() {
         let what = "Too many wrong tokens: wait a few seconds and try again.";
         return ask_for_token(&site, &visitor, StatusCode::TOO_MANY_REQUESTS, Some(what));
     }

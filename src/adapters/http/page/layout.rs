@@ -8,11 +8,10 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
     assets::{SCRIPT, STYLE},
-    members,
     session::{FormToken, Visitor, VisitorAccess},
     words::segment,
 };
-use crate::{adapters::http::routes::Site, core::history::RunId};
+use crate::{adapters::http::site::Site, core::history::RunId};
 
 /// All resources come from this server, and no other page may embed this one.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; \
@@ -86,7 +85,7 @@ impl<'a> Page<'a> {
                 body data-events=[self.follows.then(|| links.to("/events"))] {
                     a.skip href="#main" { "Skip to the content" }
                     (head(site, visitor, &links))
-                    (members::patterns())
+                    (patterns())
                     main #main tabindex="-1" { (self.main) }
                     (foot(site, &links))
                     p #say .visually-hidden role="status" {}
@@ -147,4 +146,15 @@ fn foot<S>(site: &Site<S>, links: &Links) -> Markup {
             noscript { p { "Without JavaScript, this page is not updated automatically: reload it to see changes." } }
         }
     }
+}
+
+/// The hatching of reclaimable space, once per page for all bars: their parts must not differ by colour only.
+fn patterns() -> Markup {
+    PreEscaped(
+        "<svg class=\"defs\" width=\"0\" height=\"0\" aria-hidden=\"true\" focusable=\"false\"><defs>\
+         <pattern id=\"hatch\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
+         <rect class=\"hatch-back\" width=\"6\" height=\"6\"/><rect class=\"hatch-line\" width=\"2.5\" height=\"6\"/>\
+         </pattern></defs></svg>"
+            .to_owned(),
+    )
 }

@@ -26,9 +26,9 @@ pub(super) fn card(live: &Live, now: Timestamp, links: &Links) -> Markup {
                 a href=(links.cluster(&live.cluster)) { (live.cluster) }
             }
             p.now {
-                b data-say="" { (live.cluster) ": " (live.activity.words()) }
+                b data-say="" { (live.cluster) ": " (words::activity(&live.activity)) }
                 " – for " (words::span(words::between(live.since, now))) ", since " (words::at(live.since))
-                @if let Some(left) = live.activity.time_left(words::between(live.since, now)) { ", " (left) }
+                @if let Some(left) = words::time_left(&live.activity, words::between(live.since, now)) { ", " (left) }
             }
             p.dim { "Requested by " (story::requester(live.trigger)) ", running for " (words::span(words::between(live.began_at, now))) "." }
             (members(live))

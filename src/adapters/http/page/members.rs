@@ -1,7 +1,7 @@
 //! The members of a cluster, with bars that show the composition of their files.
 
 use bytesize::ByteSize;
-use maud::{Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::{condition, words};
 use crate::{
@@ -47,17 +47,6 @@ impl File {
 #[expect(clippy::cast_precision_loss, reason = "sizes of databases stay below 2^52 bytes")]
 fn share(part: ByteSize, whole: ByteSize) -> f64 {
     if whole.0 == 0 { 0.0 } else { (part.0 as f64 / whole.0 as f64).min(1.0) }
-}
-
-/// The hatching of reclaimable space, once per page for all bars: their parts must not differ by colour only.
-pub(super) fn patterns() -> Markup {
-    PreEscaped(
-        "<svg class=\"defs\" width=\"0\" height=\"0\" aria-hidden=\"true\" focusable=\"false\"><defs>\
-         <pattern id=\"hatch\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
-         <rect class=\"hatch-back\" width=\"6\" height=\"6\"/><rect class=\"hatch-line\" width=\"2.5\" height=\"6\"/>\
-         </pattern></defs></svg>"
-            .to_owned(),
-    )
 }
 
 /// The legend of the bars.

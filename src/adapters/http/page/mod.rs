@@ -24,7 +24,7 @@
 //! that the request comes from our own page (`Sec-Fetch-Site`, `Origin`; one of them must be there), the cookie is
 //! `SameSite=Strict`, and the form contains a token that only our page knows, bound to that cookie. On loopback
 //! without a token, a foreign name that points to 127.0.0.1 (DNS rebinding) would make a foreign page "our own", so
-//! there the request must have been sent to a loopback name, or to the host of `--web.external-url` ([`origin`]).
+//! there the request must have been sent to a loopback name, or to the host of `--web.external-url` ([`super::origin`]).
 
 mod assets;
 mod cluster;
@@ -34,7 +34,6 @@ mod forms;
 mod layout;
 mod live;
 mod members;
-pub(super) mod origin;
 mod overview;
 mod refusal;
 mod run;
@@ -50,15 +49,8 @@ use axum::{
     routing::{get, post},
 };
 
-use self::{events::Streams, session::Sessions};
-use super::routes::Site;
+use super::site::Site;
 use crate::ports::service::Service;
-
-#[derive(Default)]
-pub(super) struct PageState {
-    sessions: Sessions,
-    streams: Streams,
-}
 
 /// The routes of the page.
 pub(super) fn routes<S: Service>(router: Router<Arc<Site<S>>>, at: impl Fn(&str) -> String) -> Router<Arc<Site<S>>> {

@@ -20,7 +20,7 @@ use super::{
     words,
 };
 use crate::{
-    adapters::http::routes::Site,
+    adapters::http::site::Site,
     core::history::RunView,
     ports::{
         journal::JournalError,
@@ -220,7 +220,7 @@ fn line(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Lin
                 @if let Some(first) = problems.first() {
                     span.detail { (first) @if problems.len() > 1 { " (and " (problems.len() - 1) " more)" } }
                 } @else if let Some(live) = &view.live {
-                    span.detail { (live.activity.words()) ", for " (words::span(words::between(live.since, now))) }
+                    span.detail { (words::activity(&live.activity)) ", for " (words::span(words::between(live.since, now))) }
                 } @else if let Some(reason) = view.summary.waiting_for.as_ref().or(view.summary.paused.as_ref()) {
                     span.detail { (reason) }
                 }

@@ -7,7 +7,7 @@ use super::{
     layout::{Links, Page},
     session::Visitor,
 };
-use crate::adapters::http::routes::Site;
+use crate::adapters::http::site::Site;
 
 /// A page with a sentence and a link back.
 pub(super) fn answer<S>(site: &Site<S>, visitor: &Visitor, status: StatusCode, title: &str, what: &str) -> Response {

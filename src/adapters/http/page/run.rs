@@ -17,7 +17,7 @@ use super::{
     words,
 };
 use crate::{
-    adapters::http::routes::Site,
+    adapters::http::site::Site,
     core::{
         history::{Entry, Record, RunId, RunView},
         story,

@@ -1,44 +1,15 @@
 //! Who is using the page, and whether a form was sent by it.
-//!
-//! A session is a random number in a cookie; the server keeps only a keyed hash of it, with its end. The key is
-//! generated at start and never leaves the process, so a restart ends all sessions. The token that a form must contain
-//! is another keyed hash of the same cookie: for visitors who only look, nothing is kept.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
-use aws_lc_rs::{hmac, rand};
 use axum::http::{HeaderMap, HeaderValue, header, request::Parts};
-use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
-use super::words::hex;
-use crate::{
-    adapters::http::{
-        auth::{Orders, Proof},
-        routes::Site,
-        web::Bucket,
-    },
-    ports::web::RateLimit,
+use crate::adapters::http::{
+    auth::{Orders, Proof},
+    sessions::{ID_BYTES, new_id},
+    site::Site,
 };
-
-/// A working day.
-const LASTS: Duration = Duration::from_hours(8);
-/// More than there are operators; beyond that, the session that expires first ends.
-const MAX_SESSIONS: usize = 256;
-/// Wrong tokens: this many at once, then one per second. A token of 16 bytes or more cannot be guessed at that rate,
-/// and a client that keeps the form busy on purpose does not affect the API.
-const WRONG_TRIES: RateLimit = RateLimit { interval: Duration::from_secs(1), burst: 10 };
-/// Enough bytes that a number cannot be guessed.
-const ID_BYTES: usize = 32;
-
-pub(super) struct Sessions {
-    key: hmac::Key,
-    open: Mutex<BTreeMap<Vec<u8>, Instant>>,
-    wrong: Bucket,
-}
 
 /// What a visitor may do here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,59 +46,12 @@ pub(super) struct FormToken {
     pub(super) set_cookie: Option<HeaderValue>,
 }
 
-impl Default for Sessions {
-    fn default() -> Self {
-        Self {
-            key: hmac::Key::new(hmac::HMAC_SHA256, &random()),
-            open: Mutex::default(),
-            wrong: Bucket::new(WRONG_TRIES),
-        }
-    }
-}
-
-impl Sessions {
-    /// Whether a wrong token may be tried now. If so, it counts as one.
-    pub(super) fn may_try(&self) -> bool {
-        self.wrong.allows(Instant::now())
-    }
-
-    /// Opens a session and returns its cookie's value.
-    pub(super) fn open(&self, now: Instant) -> String {
-        let id = hex(&random());
-        let mut open = self.open.lock();
-        open.retain(|_, ends| *ends > now);
-        if open.len() >= MAX_SESSIONS
-            && let Some(first) = open.iter().min_by_key(|(_, ends)| **ends).map(|(id, _)| id.clone())
-        {
-            open.remove(&first);
-        }
-        open.insert(self.hash("session", &id), now + LASTS);
-        id
-    }
-
-    fn close(&self, id: &str) {
-        self.open.lock().remove(&self.hash("session", id));
-    }
-
-    fn is_open(&self, id: &str, now: Instant) -> bool {
-        self.open.lock().get(&self.hash("session", id)).is_some_and(|ends| *ends > now)
-    }
-
-    fn token(&self, id: &str) -> String {
-        hex(&self.hash("form", id))
-    }
-
-    fn hash(&self, what: &str, id: &str) -> Vec<u8> {
-        hmac::sign(&self.key, format!("{what}:{id}").as_bytes()).as_ref().to_vec()
-    }
-}
-
 impl Visitor {
     /// From what the request proves.
     pub(super) fn of<S>(site: &Site<S>, parts: &Parts) -> Self {
         let proof = parts.extensions.get::<Proof>().copied().unwrap_or_default();
         let cookie = cookie(&parts.headers, name(site));
-        let logged_in = || cookie.as_ref().is_some_and(|id| site.page.sessions.is_open(id, Instant::now()));
+        let logged_in = || cookie.as_ref().is_some_and(|id| site.sessions.is_open(id, Instant::now()));
         let access = match site.options.access.orders(proof) {
             Orders::Closed => VisitorAccess::Closed,
             Orders::Token if logged_in() => VisitorAccess::LoggedIn,
@@ -145,11 +69,11 @@ impl Visitor {
         if !self.access.may_order() {
             return None;
         }
-        let sessions = &site.page.sessions;
+        let sessions = &site.sessions;
         Some(match &self.cookie {
             Some(id) => FormToken { token: sessions.token(id), set_cookie: None },
             None => {
-                let id = hex(&random());
+                let id = new_id();
                 FormToken { token: sessions.token(&id), set_cookie: set_cookie(site, &id, None) }
             }
         })
@@ -157,19 +81,19 @@ impl Visitor {
 
     /// Whether the form comes from a page that this browser received.
     pub(super) fn sent<S>(&self, site: &Site<S>, token: &str) -> bool {
-        let expected = self.cookie.as_ref().map(|id| site.page.sessions.token(id));
+        let expected = self.cookie.as_ref().map(|id| site.sessions.token(id));
         expected.is_some_and(|expected| bool::from(expected.as_bytes().ct_eq(token.as_bytes())))
     }
 
     /// Opens a session under a new number, whatever cookie came with the token.
     pub(super) fn log_in<S>(site: &Site<S>) -> Option<HeaderValue> {
-        set_cookie(site, &site.page.sessions.open(Instant::now()), None)
+        set_cookie(site, &site.sessions.open(Instant::now()), None)
     }
 
     /// Ends the session on both sides.
     pub(super) fn log_out<S>(&self, site: &Site<S>) -> Option<HeaderValue> {
         if let Some(id) = &self.cookie {
-            site.page.sessions.close(id);
+            site.sessions.close(id);
         }
         set_cookie(site, "", Some(0))
     }
@@ -196,41 +120,13 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     is_ours.then(|| value.to_owned())
 }
 
-fn random() -> [u8; ID_BYTES] {
-    let mut bytes = [0; ID_BYTES];
-    // The generator fails only if the system has no randomness at all; then it is unsafe to continue.
-    #[expect(clippy::expect_used, reason = "see above")]
-    rand::fill(&mut bytes).expect("the system gives random numbers");
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_session_ends_by_itself_and_their_number_is_bounded() {
-        let (sessions, now) = (Sessions::default(), Instant::now());
-        let first = sessions.open(now);
-        assert!(sessions.is_open(&first, now) && !sessions.is_open("00", now));
-        assert!(!sessions.is_open(&first, now + LASTS), "eight hours later");
-        let others: Vec<_> = (1..=MAX_SESSIONS).map(|n| sessions.open(now + Duration::from_millis(n as u64))).collect();
-        assert_eq!(sessions.open.lock().len(), MAX_SESSIONS);
-        assert!(!sessions.is_open(&first, now) && others.iter().all(|id| sessions.is_open(id, now)));
-    }
-
-    #[test]
-    fn a_forms_token_is_of_one_cookie_and_one_process() {
-        let (one, other) = (Sessions::default(), Sessions::default());
-        assert_eq!(one.token("a"), one.token("a"));
-        assert_ne!(one.token("a"), one.token("b"));
-        assert_ne!(one.token("a"), other.token("a"));
-        assert_ne!(one.hash("session", "a"), one.hash("form", "a"), "one does not reveal the other");
-    }
-
-    #[test]
     fn a_cookie_is_accepted_only_in_the_form_that_is_set() {
-        let id = hex(&random());
+        let id = new_id();
         let headers = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::COOKIE, text.parse().expect("a header"));

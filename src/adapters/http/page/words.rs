@@ -1,12 +1,15 @@
-//! Times and shares for people.
+//! Times, shares and activities for people.
 
 use std::{fmt::Write, time::Duration};
 
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use crate::core::reason::Reason;
 pub(super) use crate::core::story::size;
+use crate::{
+    core::{reason::Reason, story},
+    ports::overview::RunActivity,
+};
 
 /// What to do about a reason; what stands in backticks is a command or a key. Nothing where there is nothing to do.
 pub(super) fn to_do(reason: &Reason) -> Markup {
@@ -18,6 +21,26 @@ pub(super) fn to_do(reason: &Reason) -> Markup {
             }
         }
     }
+}
+
+/// What a run in progress does.
+pub(super) fn activity(activity: &RunActivity) -> String {
+    match activity {
+        RunActivity::Checking => "checking that the cluster is healthy before the next step".to_owned(),
+        RunActivity::Gates => "checking gates".to_owned(),
+        RunActivity::Step { step } => story::about(step),
+        RunActivity::Defragmenting { intent } => format!("defragmenting {} ({})", intent.member, story::role(intent)),
+        RunActivity::Settling { intent } => {
+            format!("{} is defragmented, checking that the cluster stays healthy", intent.member)
+        }
+        RunActivity::Waiting { reason, .. } => format!("waiting: {reason}"),
+    }
+}
+
+/// How much of the expected time is left, like `about 12 s left`. `elapsed` is since it began.
+pub(super) fn time_left(activity: &RunActivity, elapsed: Duration) -> Option<String> {
+    let RunActivity::Defragmenting { intent } = activity else { return None };
+    intent.expected.and_then(|expected| story::time_left(expected, elapsed))
 }
 
 /// Like `42 s`, `3 min`, `2 h 5 min`, `4 d`.
@@ -93,15 +116,6 @@ pub(super) fn segment(text: &str) -> String {
         }
     }
     escaped
-}
-
-/// Bytes as text.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing into a String does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -14,19 +14,19 @@ const SLACK: Duration = Duration::from_millis(15);
 const SPREAD: u32 = 4;
 
 #[derive(Debug, Default)]
-pub struct ScrapeReserve {
+pub(super) struct ScrapeReserve {
     lately_micros: AtomicU64,
 }
 
 impl ScrapeReserve {
     /// How much of this budget is left for the members. Never less than half: members matter more than the last digits.
-    pub fn leave(&self, budget: Duration) -> Duration {
+    pub(super) fn leave(&self, budget: Duration) -> Duration {
         let lately = Duration::from_micros(self.lately_micros.load(Ordering::Relaxed));
         budget.saturating_sub(SLACK + lately + lately / SPREAD).max(budget / 2)
     }
 
     /// Records how long the rest took this time. The longest counts, and fades with later scrapes.
-    pub fn took(&self, rest: Duration) {
+    pub(super) fn took(&self, rest: Duration) {
         let rest = u64::try_from(rest.as_micros()).unwrap_or(u64::MAX);
         let faded = self.lately_micros.load(Ordering::Relaxed) / 16 * 15;
         // Two scrapes at the same time: the time of either will do.

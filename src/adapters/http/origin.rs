@@ -25,7 +25,7 @@ pub(super) fn is_foreign(parts: &Parts, external: Option<&Url>) -> Option<&'stat
 
 /// Whether a browser used a foreign host name to get here: only browsers say where a request comes from. For requests
 /// that are allowed only because everything is on loopback.
-pub(in crate::adapters::http) fn is_rebound(parts: &Parts, external: Option<&Url>) -> bool {
+pub(super) fn is_rebound(parts: &Parts, external: Option<&Url>) -> bool {
     let by_browser =
         text(&parts.headers, "sec-fetch-site").is_some() || text(&parts.headers, header::ORIGIN.as_str()).is_some();
     by_browser && !is_local(parts, external)

@@ -1,23 +1,26 @@
 //! Limits how much work of a kind runs at the same time, without letting work that hangs delay the rest.
+//!
+//! A semaphore alone, or a stream's `buffer_unordered`, would let as many members as there are places hang and stop all
+//! others; and without a limit the first scrape of a large fleet takes its memory for good (`benches/FLEET.md`).
 
 use std::{future::Future, time::Duration};
 
 use tokio::{sync::Semaphore, time::timeout};
 
 /// Places for work that is quick, or else hangs.
-pub struct TurnLimiter {
+pub(crate) struct TurnLimiter {
     places: Semaphore,
     lasts: Duration,
 }
 
 impl TurnLimiter {
     /// This many places. Work that takes longer than a turn `lasts` continues without one.
-    pub const fn new(places: usize, lasts: Duration) -> Self {
+    pub(crate) const fn new(places: usize, lasts: Duration) -> Self {
         Self { places: Semaphore::const_new(places), lasts }
     }
 
     /// Starts the work when a place is free, so that waiting work uses no resources.
-    pub async fn take<T, F: Future<Output = T>>(&self, work: impl FnOnce() -> F) -> T {
+    pub(crate) async fn take<T, F: Future<Output = T>>(&self, work: impl FnOnce() -> F) -> T {
         // It fails only if the semaphore is closed, which never happens.
         let turn = self.places.acquire().await;
         let mut work = Box::pin(work());
