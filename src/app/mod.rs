@@ -51,4 +51,6 @@ mod fake;
 #[cfg(test)]
 mod fake_lock;
 #[cfg(test)]
+mod fake_site;
+#[cfg(test)]
 mod page_tests;

@@ -12,15 +12,14 @@ use http_body_util::BodyExt;
 use tower::util::ServiceExt;
 
 use crate::{
-    adapters::http::{AccessPolicy, Options, Web, router},
+    adapters::http::AccessPolicy,
     app::{
-        cluster::tests::{cluster_in, key, shared},
-        fake::{FakeEtcd, FakeJournal},
-        service::App,
+        cluster::tests::key,
+        fake_site::{FakeApp, site},
     },
     core::{
         history::{Entry, Outcome, Request as Wish, Trigger},
-        policy::{Mode, Policy},
+        policy::Mode,
         reason::Reason,
     },
     ports::{
@@ -33,29 +32,13 @@ const TOKEN: &str = "0123456789abcdef";
 const ADMIN: &str = "fedcba9876543210";
 const EVIL: &str = "<script>alert(1)</script>\"'";
 
-type TestApp = Arc<App<FakeEtcd, FakeJournal>>;
-
 struct Site {
-    app: TestApp,
+    app: Arc<FakeApp>,
     router: Router,
 }
 
 fn site_of(names: &[&str], access: AccessPolicy) -> Site {
-    let world = shared(1);
-    let policy = Policy { mode: Mode::Approve, ..Policy::default() };
-    let clusters = names.iter().map(|name| cluster_in(&world, name, policy.clone())).collect();
-    let app = Arc::new(App::new(clusters, world));
-    let options = Options {
-        access,
-        telemetry_path: "/metrics".to_owned(),
-        timeout_offset: Duration::ZERO,
-        max_requests: 40,
-        route_prefix: String::new(),
-        link_prefix: String::new(),
-        external_url: None,
-        web: Arc::new(Web::plain()),
-    };
-    let router = router(Arc::clone(&app), options);
+    let (app, router) = site(names, Mode::Approve, access);
     Site { app, router }
 }
 

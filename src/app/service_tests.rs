@@ -12,40 +12,19 @@ use tower::util::ServiceExt;
 
 use super::*;
 use crate::{
-    adapters::http::{AccessPolicy, Options, Web, router},
+    adapters::http::AccessPolicy,
     app::{
-        cluster::tests::{cluster_in, serve_for, shared},
-        fake::{FakeEtcd, FakeJournal},
+        cluster::tests::{serve_for, shared},
+        fake::FakeEtcd,
+        fake_site::{FakeApp, site},
     },
     config::{ClusterSettings, LockSettings, Settings, schema},
-    core::{
-        cluster::ClusterId,
-        history::Outcome,
-        policy::{Mode, Policy},
-    },
+    core::{cluster::ClusterId, history::Outcome, policy::Mode},
 };
 
 const TOKEN: &str = "0123456789abcdef";
 
-fn site(mode: Mode, access: AccessPolicy) -> (Arc<App<FakeEtcd, FakeJournal>>, Router) {
-    let world = shared(1);
-    let cluster = cluster_in(&world, "a", Policy { mode, ..Policy::default() });
-    let app = Arc::new(App::new(vec![cluster], world));
-    let options = Options {
-        access,
-        telemetry_path: "/metrics".to_owned(),
-        timeout_offset: Duration::ZERO,
-        max_requests: 40,
-        route_prefix: String::new(),
-        link_prefix: String::new(),
-        external_url: None,
-        web: Arc::new(Web::plain()),
-    };
-    let router = router(Arc::clone(&app), options);
-    (app, router)
-}
-
-async fn scrape(app: &App<FakeEtcd, FakeJournal>) -> String {
+async fn scrape(app: &FakeApp) -> String {
     let mut page = String::new();
     app.scrape(Duration::from_secs(5), &mut page).await.expect("metrics");
     page
@@ -79,7 +58,7 @@ fn notification(status: &str) -> Value {
 #[tokio::test(start_paused = true)]
 async fn every_action_needs_the_token_and_the_content_type() {
     let paths = ["clusters/a/pause", "clusters/a/resume", "clusters/a/run", "runs/1/approve"];
-    let (app, router) = site(Mode::Enforce, AccessPolicy::tokens(Some(TOKEN.to_owned()), None));
+    let (app, router) = site(&["a"], Mode::Enforce, AccessPolicy::tokens(Some(TOKEN.to_owned()), None));
     for path in paths {
         let path = format!("/api/v1/{path}");
         assert_eq!(ask(&router, "POST", &path, &json!({"reason": "x"}), "wrong-wrong-wrong").await.0, 401, "{path}");
@@ -88,7 +67,7 @@ async fn every_action_needs_the_token_and_the_content_type() {
         let plain = plain.body(Body::from("{}")).expect("a request");
         assert_eq!(router.clone().oneshot(plain).await.expect("an answer").status(), 415, "{path}");
     }
-    let (_, closed) = site(Mode::Enforce, AccessPolicy::closed());
+    let (_, closed) = site(&["a"], Mode::Enforce, AccessPolicy::closed());
     for path in paths {
         assert_eq!(post(&closed, &format!("/api/v1/{path}"), &json!({"reason": "x"})).await.0, 403, "{path}");
     }
@@ -97,7 +76,7 @@ async fn every_action_needs_the_token_and_the_content_type() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_is_paused_shown_so_and_resumed() {
-    let (_app, router) = site(Mode::Enforce, AccessPolicy::tokens(Some(TOKEN.to_owned()), None));
+    let (_app, router) = site(&["a"], Mode::Enforce, AccessPolicy::tokens(Some(TOKEN.to_owned()), None));
     let order = json!({"by": "ann", "reason": "upgrade", "for": "1d12h"});
     let (status, answer) = post(&router, "/api/v1/clusters/a/pause", &order).await;
     assert_eq!((status, &answer["cluster"]["paused"]["by"]), (200, &json!("ann")), "{answer}");
@@ -116,7 +95,7 @@ async fn a_cluster_is_paused_shown_so_and_resumed() {
 
 #[tokio::test(start_paused = true)]
 async fn actions_that_cannot_be_executed_say_why() {
-    let (_app, router) = site(Mode::Enforce, AccessPolicy::tokens(None, None));
+    let (_app, router) = site(&["a"], Mode::Enforce, AccessPolicy::tokens(None, None));
     for (path, body, status, text) in [
         ("clusters/b/run", json!({}), 404, "there is no cluster \"b\""),
         ("clusters/a/pause", json!({}), 400, "needs a reason"),
@@ -138,7 +117,7 @@ async fn actions_that_cannot_be_executed_say_why() {
 
 #[tokio::test(start_paused = true)]
 async fn an_alert_waits_for_approval_and_is_cancelled_or_approved() {
-    let (app, router) = site(Mode::Approve, AccessPolicy::tokens(None, None));
+    let (app, router) = site(&["a"], Mode::Approve, AccessPolicy::tokens(None, None));
     let (status, answer) = post(&router, "/api/v1/alerts", &notification("firing")).await;
     assert_eq!((status, &answer["alerts"][0]["decision"]), (202, &json!("accepted")), "{answer}");
     serve_for(&app.fleet().now().clusters[0], Duration::from_mins(1)).await;
@@ -160,7 +139,7 @@ async fn an_alert_waits_for_approval_and_is_cancelled_or_approved() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_ready_only_while_it_can_do_its_work() {
-    let (app, router) = site(Mode::Enforce, AccessPolicy::tokens(None, None));
+    let (app, router) = site(&["a"], Mode::Enforce, AccessPolicy::tokens(None, None));
     let ready = async || {
         tokio::time::sleep(Duration::from_secs(3)).await;
         let (code, why) = ask(&router, "GET", "/-/ready", &json!({}), "").await;
@@ -183,11 +162,9 @@ fn settings(text: &str) -> Result<Settings, String> {
     crate::config::raw::parse(text).and_then(|file| Settings::from_raw(file).map_err(|error| error.to_string()))
 }
 
-type TestApp = App<FakeEtcd, FakeJournal>;
-
 /// An application of the clusters in this text, which is connected to fakes. The port of the first endpoint is the
 /// cluster's id.
-fn configured(text: &str) -> Arc<TestApp> {
+fn configured(text: &str) -> Arc<FakeApp> {
     let world = shared(2);
     let connect: Connect<FakeEtcd> = Arc::new(|cluster: &ClusterSettings| {
         let port = cluster.endpoints[0].rsplit(':').next().and_then(|port| port.parse().ok());
@@ -204,16 +181,16 @@ fn configured(text: &str) -> Arc<TestApp> {
     Arc::new(App::new(clusters, world).configured(Value::Null, None, connect))
 }
 
-async fn reload(app: &TestApp, text: &str) -> Result<(), String> {
+async fn reload(app: &FakeApp, text: &str) -> Result<(), String> {
     app.apply_settings(settings(text)?).await
 }
 
-fn names(app: &TestApp) -> Vec<String> {
+fn names(app: &FakeApp) -> Vec<String> {
     app.clusters().into_iter().map(|cluster| cluster.name).collect()
 }
 
 /// Runs all units of the fleet, as `serve` does, until the future ends.
-async fn with_units<T>(app: &Arc<TestApp>, work: impl Future<Output = T>) -> T {
+async fn with_units<T>(app: &Arc<FakeApp>, work: impl Future<Output = T>) -> T {
     let mut cluster_tasks = app.fleet().cluster_tasks().expect("the first who asks");
     for cluster in &app.fleet().now().clusters {
         app.fleet().spawn(cluster);

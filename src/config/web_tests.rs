@@ -1,4 +1,4 @@
-//! The good files in `tests/config/web`, with what they mean. The bad ones are pinned in `tests/check_config.rs`.
+//! The good files in `tests/config/web`, with what they mean. The bad ones are pinned in `tests/program/check_config.rs`.
 
 use std::path::Path;
 

@@ -1,9 +1,9 @@
 //! Pause and resume on the page, on an unreachable cluster; with and without scripts.
 
 use serde_json::Value;
-use testkit::{Browser, Defragd};
+use testkit::{Browser, Defragd, Home};
 
-use crate::rig::{MINUTE, assert_no_complaints, browser, inspect, nowhere, serve};
+use crate::rig::{MINUTE, assert_no_complaints, browser, home, inspect};
 
 async fn cluster(defragd: &Defragd) -> Value {
     defragd.json("/api/v1/clusters").await.unwrap()["clusters"][0].clone()
@@ -38,8 +38,8 @@ async fn pause_and_resume(browser: &Browser, defragd: &Defragd, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_is_away_is_shown_so_and_is_paused_and_resumed() {
     let Some(browser) = browser().await else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let defragd = serve(&dir, &nowhere()).await;
+    let home = home();
+    let defragd = home.serve(&Home::nowhere()).await.unwrap();
     pause_and_resume(&browser, &defragd, "cluster").await;
     // The very same form once more: reloading the page does not repeat the action.
     browser.open(&format!("{}/nowhere/at/all", defragd.url())).await.unwrap();
@@ -61,11 +61,11 @@ async fn a_cluster_that_is_away_is_shown_so_and_is_paused_and_resumed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_scripts_everything_can_be_read_and_ordered() {
     let Some(browser) = browser().await else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let mut flags = nowhere();
+    let home = home();
+    let mut flags = Home::nowhere();
     // Behind a prefix, for a change: every link and every form must have it.
     flags.push("--web.route-prefix=/ops/defragd".to_owned());
-    let defragd = serve(&dir, &flags).await;
+    let defragd = home.serve(&flags).await.unwrap();
     browser.scripts(false).await.unwrap();
     let base = format!("{}/ops/defragd", defragd.url());
     browser.open(&format!("{base}/")).await.unwrap();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use testkit::{Browser, Pki};
 
-use crate::rig::{MINUTE, assert_no_complaints, browser, inspect, serve};
+use crate::rig::{MINUTE, assert_no_complaints, browser, home, inspect};
 
 const CLUSTERS: usize = 150;
 /// More than this is slow to read on a phone, whatever the fleet.
@@ -17,18 +17,17 @@ async fn count(browser: &Browser, selector: &str) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_fleet_is_read_in_pages_with_trouble_first() {
     let Some(browser) = browser().await else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let home = home();
     // Authorities of our own: those of the system take their time to be read for each cluster.
-    let pki = Pki::create(dir.path()).unwrap();
+    let pki = Pki::create(&home.path("pki")).unwrap();
     let tls = format!("tls: {{ca_file: {:?}}}", pki.ca());
     let mut config = "clusters:\n".to_owned();
     for number in 0..CLUSTERS {
         let address = format!("127.1.{}.{}", number / 250, number % 250 + 1);
         writeln!(config, "  - {{name: cluster-{number:04}, endpoints: [\"https://{address}:1\"], {tls}}}").unwrap();
     }
-    let path = dir.path().join("config.yaml");
-    std::fs::write(&path, config).unwrap();
-    let defragd = serve(&dir, &[format!("--config={}", path.display())]).await;
+    home.write("config.yaml", config).unwrap();
+    let defragd = home.serve(&[home.flag("--config", "config.yaml")]).await.unwrap();
 
     browser.open(defragd.url()).await.unwrap();
     browser.wait_for("150 of 150 clusters, page 1 of 3", MINUTE).await.unwrap();

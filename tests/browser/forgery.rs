@@ -2,8 +2,9 @@
 
 use axum::{Router, response::Html, routing::get};
 use serde_json::Value;
+use testkit::Home;
 
-use crate::rig::{ADMIN, MINUTE, browser, guarded, nowhere, serve};
+use crate::rig::{MINUTE, browser, home};
 
 /// A foreign page that sends a pause as soon as it is opened. Another port is another origin, yet the same
 /// site, so that the browser sends our cookie along.
@@ -26,15 +27,15 @@ async fn evil(target: String) -> u16 {
 async fn a_form_on_another_page_is_refused_whether_or_not_its_reader_is_logged_in() {
     let Some(browser) = browser().await else { return };
     for is_guarded in [false, true] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut flags = nowhere();
+        let home = home();
+        let mut flags = Home::nowhere();
         if is_guarded {
-            flags.extend(guarded(&dir));
+            flags.extend(home.token_flags());
         }
-        let defragd = serve(&dir, &flags).await;
+        let defragd = home.serve(&flags).await.unwrap();
         if is_guarded {
             browser.open(&format!("{}/login", defragd.url())).await.unwrap();
-            browser.enter("#token", ADMIN).await.unwrap();
+            browser.enter("#token", Home::ADMIN).await.unwrap();
             browser.click("main button").await.unwrap();
             browser.wait_for("Sign out", MINUTE).await.unwrap();
         } else {

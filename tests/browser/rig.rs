@@ -1,16 +1,13 @@
-//! What the tests start from: a browser, a defragd, and checks of a page in several modes.
+//! What the tests start from: a browser, a folder for defragd, and checks of a page in several modes.
 
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use tempfile::TempDir;
-use testkit::{Browser, Defragd, Tools};
+use testkit::{Browser, Home, Tools};
 
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
-pub(crate) const TOKEN: &str = "0123456789abcdef-test-token";
-pub(crate) const ADMIN: &str = "0123456789abcdef-admin-token";
 
 pub(crate) async fn browser() -> Option<Browser> {
     Browser::start(&Tools::find().unwrap(), 1280).await.unwrap()
@@ -20,25 +17,8 @@ pub(crate) fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_defragd"))
 }
 
-/// With tokens in a directory, and these flags besides.
-pub(crate) async fn serve(dir: &TempDir, flags: &[String]) -> Defragd {
-    for (name, token) in [("token", TOKEN), ("admin", ADMIN)] {
-        std::fs::write(dir.path().join(name), token).unwrap();
-    }
-    let mut args = vec![format!("--data-dir={}", dir.path().join("journal").display())];
-    args.extend(flags.iter().cloned());
-    Defragd::start(binary(), &args, &dir.path().join("defragd.log")).await.unwrap()
-}
-
-/// The flags that ask for tokens.
-pub(crate) fn guarded(dir: &TempDir) -> Vec<String> {
-    let file = |name: &str| dir.path().join(name).display().to_string();
-    vec![format!("--web.bearer-token-file={}", file("token")), format!("--web.admin-token-file={}", file("admin"))]
-}
-
-/// A cluster that is not there.
-pub(crate) fn nowhere() -> Vec<String> {
-    vec!["--endpoints=http://127.0.0.1:1".to_owned(), "--cluster-name=demo".to_owned()]
+pub(crate) fn home() -> Home {
+    Home::new(binary()).unwrap()
 }
 
 fn picture(name: &str) -> PathBuf {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::json;
-use testkit::{Browser, EtcdCluster, EtcdSpec, EtcdVersion, Tools, fragment, until};
+use testkit::{Browser, EtcdCluster, EtcdSpec, EtcdVersion, Home, Tools, fragment, until};
 
-use crate::rig::{ADMIN, MINUTE, TOKEN, assert_no_complaints, browser, guarded, inspect, serve};
+use crate::rig::{MINUTE, assert_no_complaints, browser, home, inspect};
 
 const MIB: u64 = 1 << 20;
 
@@ -20,12 +20,12 @@ async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
     let tools = Tools::find().unwrap();
     let cluster = EtcdCluster::start(&tools, &EtcdSpec::new(EtcdVersion::V3_5)).await.unwrap();
     fragment(&cluster, 40 * MIB, 8 * MIB).await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
+    let home = home();
     let mut flags = cluster.connection_flags();
     let own = ["--cluster-name=demo", "--mode=approve", "--min-reclaimable=4MiB", "--pause-between-members=4s"];
     flags.extend(own.map(str::to_owned));
-    flags.extend(guarded(&dir));
-    let defragd = serve(&dir, &flags).await;
+    flags.extend(home.token_flags());
+    let defragd = home.serve(&flags).await.unwrap();
 
     browser.open(defragd.url()).await.unwrap();
     browser.wait_for("No alert is requesting a run", MINUTE).await.unwrap();
@@ -35,7 +35,7 @@ async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
     browser.script("window.stayed = true").await.unwrap();
 
     let alert = json!({"status": "firing", "labels": {"etcd_cluster": "demo"}, "startsAt": "t", "fingerprint": "f"});
-    let accepted = defragd.post_alerts(&json!({"version": "4", "alerts": [alert]}), Some(TOKEN)).await.unwrap();
+    let accepted = defragd.post_alerts(&json!({"version": "4", "alerts": [alert]}), Some(Home::TOKEN)).await.unwrap();
     assert_eq!(accepted.status, 202, "{}", accepted.body);
     browser.wait_for("Run 1 is requested. Waiting for approval", MINUTE).await.unwrap();
     assert_eq!(browser.script("return window.stayed").await.unwrap(), true, "the page followed by itself");
@@ -70,17 +70,17 @@ async fn log_in(browser: &Browser) {
     browser.enter("#token", "wrong-wrong-wrong-wrong").await.unwrap();
     browser.click("main button").await.unwrap();
     browser.wait_for("This is not the admin token.", MINUTE).await.unwrap();
-    browser.enter("#token", TOKEN).await.unwrap();
+    browser.enter("#token", Home::TOKEN).await.unwrap();
     browser.click("main button").await.unwrap();
     browser.wait_for("This is not the admin token.", MINUTE).await.unwrap();
     inspect(browser, "login-wrong").await;
     assert!(browser.cookies().await.unwrap().as_array().unwrap().is_empty(), "nobody is logged in");
-    browser.enter("#token", ADMIN).await.unwrap();
+    browser.enter("#token", Home::ADMIN).await.unwrap();
     browser.click("main button").await.unwrap();
     browser.wait_for("Sign out", MINUTE).await.unwrap();
     let cookies = browser.cookies().await.unwrap();
     assert_eq!((&cookies[0]["httpOnly"], &cookies[0]["sameSite"]), (&json!(true), &json!("Strict")), "{cookies}");
-    assert!(!cookies.to_string().contains(ADMIN), "the token itself is in no cookie");
+    assert!(!cookies.to_string().contains(Home::ADMIN), "the token itself is in no cookie");
 }
 
 /// The page of the fleet, from the run's beginning to its end, without loading it again.

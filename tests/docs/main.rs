@@ -8,8 +8,9 @@
 mod names;
 
 use std::{
+    fmt::Write as _,
     fs,
-    io::Write,
+    io::Write as _,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -157,8 +158,7 @@ fn the_page_of_reasons_is_current() {
 Whenever defragd does not do something, it gives a reason: a code for metrics and JSON, a text with the details, and what to
 do. This page lists all codes. `defragd explain CODE` prints the same on a terminal.
 "
-    .as_bytes()
-    .to_vec();
+    .to_owned();
     for kind in Kind::ALL {
         write!(page, "\n## {}\n\nShown: {}.\n", kind.title(), kind.appears()).unwrap();
         for code in Code::iter().filter(|code| code.kind() == kind) {
@@ -166,7 +166,7 @@ do. This page lists all codes. `defragd explain CODE` prints the same on a termi
             write!(page, "\n### {code}\n\n{meaning}\n\n- Severity: {severity}\n- What to do: {advice}\n").unwrap();
         }
     }
-    held("docs/reference/reasons.md", &String::from_utf8(page).unwrap());
+    held("docs/reference/reasons.md", &page);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use defragd::{
     core::{
         cluster::{ClusterFacts, ClusterId, Member, MemberFacts, MemberId, Status, Unknown, UnknownKind},
         estimate::Speeds,
+        fixture,
         gate::{GateKind, GateResult, GateRule, Moment, OnFailure},
         history::{Intent, MemberEnd, MemberResult, RunId, Sizes},
         policy::Need,
@@ -76,15 +77,7 @@ fn cluster() -> ClusterSample {
         storage_version: Some("3.6.0".to_owned()),
         db_size: SIZES.db_size,
         db_size_in_use: SIZES.db_size_in_use,
-        quota: Some(ByteSize::gib(8)),
-        leader: Some(MemberId(1)),
-        revision: 1,
-        raft_term: 1,
-        raft_index: 1,
-        raft_applied_index: 1,
-        is_learner: false,
-        downgrade_to: None,
-        errors: Vec::new(),
+        ..fixture::status(1)
     };
     let down = Unknown { kind: UnknownKind::Unreachable, detail: String::new() };
     let facts = ClusterFacts {

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use testkit::EtcdVersion;
+
 use super::{commands, root, text};
 
 /// Flags of other programs that the pages mention: etcd, etcdctl, etcd-defrag, Kubernetes and tools in examples.
@@ -159,7 +161,7 @@ fn pages_name_only_reasons_and_keys_that_exist() {
         span.contains('_') && span.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
     let (mut seen, mut missing) = (0, Vec::new());
-    // The names in the threat model are those of tests: tests/deploy.rs.
+    // The names in the threat model are those of tests: see below.
     for (name, page) in pages().into_iter().filter(|(name, _)| name != "deploy/THREAT-MODEL.md") {
         for span in page.split("```").step_by(2).flat_map(|part| part.split('`').skip(1).step_by(2)) {
             for word in span.split('.').filter(is_name) {
@@ -190,6 +192,45 @@ fn pages_name_only_files_that_exist() {
         }
     }
     assert_all_exist("files", &missing, seen, 20);
+}
+
+/// All Rust files below these folders.
+fn sources(dirs: &[&str]) -> String {
+    let mut dirs: Vec<_> = dirs.iter().map(|dir| root().join(dir)).collect();
+    let mut sources = String::new();
+    while let Some(dir) = dirs.pop() {
+        for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    sources
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let sources = sources(&["crates", "src", "tests"]);
+    // One of those that `on_each_version!` writes.
+    let is_generated = |name: &str| {
+        EtcdVersion::ALL.iter().any(|version| {
+            let line = format!("_{}", version.as_str().replace('.', "_"));
+            name.split_once(&line).is_some_and(|(before, after)| {
+                sources.contains(&format!("on_each_version! {{ {before} _ {}", after.replacen('_', "", 1)))
+            })
+        })
+    };
+    let model = fs::read_to_string(root().join("deploy/THREAT-MODEL.md")).unwrap();
+    let is_sentence =
+        |word: &&str| word.matches('_').count() >= 3 && !word.contains(|c: char| c != '_' && !c.is_alphanumeric());
+    let named: BTreeSet<&str> = model.split('`').skip(1).step_by(2).filter(is_sentence).collect();
+    assert!(named.len() > 20, "only {named:?}");
+    for name in named {
+        let is_there = sources.contains(&format!("fn {name}(")) || is_generated(name);
+        assert!(is_there, "deploy/THREAT-MODEL.md names {name}, which is no test");
+    }
 }
 
 /// What a reader needs first; everything else is in docs/.

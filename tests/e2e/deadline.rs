@@ -1,37 +1,16 @@
 //! A defrag that outlasts the deadline: the server continues, so the run follows it to its end, sends it
 //! nothing more, and then ends.
 
-use testkit::{EtcdVersion, Writer};
+use testkit::{EtcdVersion, Writer, on_each_version};
 
 use crate::{
     faults::{self, logs, serves},
     rig::{MINUTE, Rig, TOKEN, ended_run, firing},
 };
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_defrag_past_the_deadline_is_followed_to_its_end_on_3_4() {
-    past_the_deadline(EtcdVersion::V3_4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_defrag_past_the_deadline_is_followed_to_its_end_on_3_5() {
-    past_the_deadline(EtcdVersion::V3_5).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_defrag_past_the_deadline_is_followed_to_its_end_on_3_6() {
-    past_the_deadline(EtcdVersion::V3_6).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_defrag_past_the_deadline_is_followed_to_its_end_on_3_7() {
-    past_the_deadline(EtcdVersion::V3_7).await;
-}
+on_each_version! { a_defrag_past_the_deadline_is_followed_to_its_end_on _ => past_the_deadline }
 
 async fn past_the_deadline(version: EtcdVersion) {
-    if !faults::versions().contains(&version) {
-        return;
-    }
     let rig = Rig::fragmented(version).await;
     let writer = Writer::start(&rig.cluster).await.unwrap();
     let held = faults::hold(&rig).await;

@@ -1,6 +1,6 @@
 //! A disk too small for the copy that a defrag makes: the run ends with that reason, and nothing is tried again.
 
-use testkit::{EtcdSpec, EtcdVersion, Writer, is_inside};
+use testkit::{EtcdSpec, EtcdVersion, Writer, is_inside, on_each_version};
 
 use crate::{
     faults::{self, received, serves},
@@ -12,24 +12,10 @@ const DISK: u64 = 120 * MIB;
 /// Far less than the 8 MiB of the copy, and something for the member's own small files.
 const LEFT: u64 = MIB;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_ends_the_run_and_is_never_tried_again_on_3_4() {
-    faults::inside("disk_full::inside_3_4").await;
-}
+on_each_version! { a_full_disk_ends_the_run_and_is_never_tried_again_on _ => in_namespaces }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_ends_the_run_and_is_never_tried_again_on_3_5() {
-    faults::inside("disk_full::inside_3_5").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_ends_the_run_and_is_never_tried_again_on_3_6() {
-    faults::inside("disk_full::inside_3_6").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_ends_the_run_and_is_never_tried_again_on_3_7() {
-    faults::inside("disk_full::inside_3_7").await;
+async fn in_namespaces(version: EtcdVersion) {
+    faults::inside(&format!("disk_full::inside_{}", version.as_str().replace('.', "_"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,46 +33,14 @@ async fn a_full_disk_under_writes_ends_the_run_on_3_7() {
     faults::inside("disk_full::inside_3_7_under_writes").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "in namespaces of its own, by the test above"]
-async fn inside_3_5_under_writes() {
-    disk_full(EtcdVersion::V3_5, Load::Writes).await;
+on_each_version! {
+    #[ignore = "in namespaces of its own, by the test above"]
+    [3_5 3_6 3_7] inside _ under_writes => |version| disk_full(version, Load::Writes)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "in namespaces of its own, by the test above"]
-async fn inside_3_6_under_writes() {
-    disk_full(EtcdVersion::V3_6, Load::Writes).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "in namespaces of its own, by the test above"]
-async fn inside_3_7_under_writes() {
-    disk_full(EtcdVersion::V3_7, Load::Writes).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "in namespaces of its own, by the test above"]
-async fn inside_3_4() {
-    disk_full(EtcdVersion::V3_4, Load::None).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "in namespaces of its own, by the test above"]
-async fn inside_3_5() {
-    disk_full(EtcdVersion::V3_5, Load::None).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "in namespaces of its own, by the test above"]
-async fn inside_3_6() {
-    disk_full(EtcdVersion::V3_6, Load::None).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "in namespaces of its own, by the test above"]
-async fn inside_3_7() {
-    disk_full(EtcdVersion::V3_7, Load::None).await;
+on_each_version! {
+    #[ignore = "in namespaces of its own, by the test above"]
+    inside _ => |version| disk_full(version, Load::None)
 }
 
 /// What the cluster has to do meanwhile.
@@ -97,7 +51,7 @@ enum Load {
 }
 
 async fn disk_full(version: EtcdVersion, load: Load) {
-    if !is_inside() || !faults::versions().contains(&version) {
+    if !is_inside() {
         return;
     }
     // Any member can become the leader; the one with the small disk must not, so that it is the first.

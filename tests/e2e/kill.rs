@@ -7,10 +7,10 @@ use std::{
 };
 
 use serde_json::Value;
-use testkit::{DefragWatch, Defragd, EtcdSpec, EtcdVersion, HeldDefrags, Member, Tools, Transport, until};
+use testkit::{DefragWatch, Defragd, EtcdSpec, EtcdVersion, HeldDefrags, Member, Transport, on_each_version, until};
 
 use crate::{
-    faults::{journal, logs},
+    faults::{journal, logs, versions},
     rig::{MINUTE, Rig, TOKEN, firing},
 };
 
@@ -25,30 +25,12 @@ const IN_A_DEFRAG: &str = "in the middle of a defrag";
 /// Each defrag lasts at least as long as one of some hundred megabytes.
 const HELD: Duration = Duration::from_millis(600);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ends_at_random_moments_lose_and_double_nothing_on_3_4() {
-    ends(EtcdVersion::V3_4, ENDS, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ends_at_random_moments_lose_and_double_nothing_on_3_5() {
-    ends(EtcdVersion::V3_5, ENDS, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ends_at_random_moments_lose_and_double_nothing_on_3_6() {
-    ends(EtcdVersion::V3_6, ENDS, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ends_at_random_moments_lose_and_double_nothing_on_3_7() {
-    ends(EtcdVersion::V3_7, ENDS, 1).await;
-}
+on_each_version! { ends_at_random_moments_lose_and_double_nothing_on _ => |version| ends(version, ENDS, 1) }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "many minutes: `make soak`"]
 async fn soak_many_ends_lose_and_double_nothing() {
-    for version in EtcdVersion::ALL {
+    for version in versions() {
         ends(version, 2 * MANY_ENDS, MANY_ENDS).await;
     }
 }
@@ -193,10 +175,6 @@ impl Victim {
 
 /// Until so many ends hit a run, and so many of each kind.
 async fn ends(version: EtcdVersion, ends: u32, of_each: u32) {
-    if !Tools::find().unwrap().etcd_versions().contains(&version) {
-        eprintln!("SKIPPED: etcd {version} is not here");
-        return;
-    }
     let seed = seed();
     eprintln!("etcd {version}, DEFRAGD_SEED={seed}");
     let rig = Rig::with(EtcdSpec::new(version).transport(Transport::Plain)).await;

@@ -15,7 +15,9 @@ use defragd::{
     ports::lock::LockStore,
 };
 use serde_json::json;
-use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, KubeApiserver, Tools, Transport, exhaust_quota, until};
+use testkit::{
+    EtcdCluster, EtcdSpec, EtcdVersion, KubeApiserver, Tools, Transport, exhaust_quota, on_each_version, until,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -72,30 +74,9 @@ async fn taken_over(second: &dyn LockStore) -> Duration {
     since.elapsed()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_oldest_candidate_holds_on_3_4() {
-    Box::pin(oldest(EtcdVersion::V3_4)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_oldest_candidate_holds_on_3_5() {
-    Box::pin(oldest(EtcdVersion::V3_5)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_oldest_candidate_holds_on_3_6() {
-    Box::pin(oldest(EtcdVersion::V3_6)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_oldest_candidate_holds_on_3_7() {
-    Box::pin(oldest(EtcdVersion::V3_7)).await;
-}
+on_each_version! { the_oldest_candidate_holds_on _ => oldest }
 
 async fn oldest(version: EtcdVersion) {
-    if !faults::versions().contains(&version) {
-        return;
-    }
     let tools = Tools::find().unwrap();
     let spec = EtcdSpec::new(version).transport(Transport::Plain).quota_bytes(32 * MIB);
     let cluster = EtcdCluster::start(&tools, &spec).await.unwrap();

@@ -10,51 +10,19 @@ use std::{
 };
 
 use serde_json::Value;
-use testkit::{Defragd, EtcdSpec, EtcdVersion, OpenSnapshot, exhaust_quota, until};
+use testkit::{Defragd, EtcdSpec, EtcdVersion, OpenSnapshot, exhaust_quota, on_each_version, until};
 
-use crate::{
-    faults,
-    rig::{MIB, MINUTE, Rig, TOKEN, binary, ended_run, firing},
-};
+use crate::rig::{MIB, MINUTE, Rig, TOKEN, binary, ended_run, firing};
 
 /// Small, so that it is used up soon.
 const QUOTA: u64 = 48 * MIB;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn metrics_of_3_5_apart_over_http() {
-    apart(EtcdVersion::V3_5, "http").await;
-}
+on_each_version! { [3_5 3_6 3_7] metrics_of _ apart_over_http => |version| apart(version, "http") }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn metrics_of_3_5_apart_over_https() {
-    apart(EtcdVersion::V3_5, "https").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn metrics_of_3_6_apart_over_http() {
-    apart(EtcdVersion::V3_6, "http").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn metrics_of_3_6_apart_over_https() {
-    apart(EtcdVersion::V3_6, "https").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn metrics_of_3_7_apart_over_http() {
-    apart(EtcdVersion::V3_7, "http").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn metrics_of_3_7_apart_over_https() {
-    apart(EtcdVersion::V3_7, "https").await;
-}
+on_each_version! { [3_5 3_6 3_7] metrics_of _ apart_over_https => |version| apart(version, "https") }
 
 /// Without space: only on 3.5 are the metrics the only source of the quota.
 async fn apart(version: EtcdVersion, scheme: &str) {
-    if !faults::versions().contains(&version) {
-        return;
-    }
     let rig = Rig::with(EtcdSpec::new(version).quota_bytes(QUOTA).http_apart(scheme)).await;
     exhaust_quota(&rig.cluster, 8 * MIB).await.unwrap();
     let (without, with) = (config(&rig, "without", ""), config(&rig, "with", &metrics(&rig, scheme)));

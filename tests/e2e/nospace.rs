@@ -1,39 +1,18 @@
 //! A quota that is used up: the cluster accepts writes again without an operator. With CORRUPT armed, nothing is done.
 
-use testkit::{EtcdSpec, EtcdVersion, exhaust_quota, exhaust_quota_with_stale_sizes, until};
+use testkit::{EtcdSpec, EtcdVersion, exhaust_quota, exhaust_quota_with_stale_sizes, on_each_version, until};
 
 use crate::{
-    faults::{self, received},
+    faults::received,
     rig::{MIB, MINUTE, Rig, TOKEN, ended_run, firing, members_of},
 };
 
 /// Small, so that it is used up soon.
 const QUOTA: u64 = 48 * MIB;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_of_3_4_without_space_takes_writes_again() {
-    recovers(EtcdVersion::V3_4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_of_3_5_without_space_takes_writes_again() {
-    recovers(EtcdVersion::V3_5).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_of_3_6_without_space_takes_writes_again() {
-    recovers(EtcdVersion::V3_6).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_of_3_7_without_space_takes_writes_again() {
-    recovers(EtcdVersion::V3_7).await;
-}
+on_each_version! { a_cluster_of _ without_space_takes_writes_again => recovers }
 
 async fn recovers(version: EtcdVersion) {
-    if !faults::versions().contains(&version) {
-        return;
-    }
     let rig = without_space(version).await;
     let defragd = rig.serve(&["--mode=enforce"]).await;
     defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
@@ -59,32 +38,11 @@ async fn recovers(version: EtcdVersion) {
     assert_eq!(rig.cluster.alarms().await.unwrap(), [], "it came back");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn row_3_in_use_sizes_from_before_the_compaction_do_not_count_on_3_4() {
-    stale_sizes(EtcdVersion::V3_4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn row_3_in_use_sizes_from_before_the_compaction_do_not_count_on_3_5() {
-    stale_sizes(EtcdVersion::V3_5).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn row_3_in_use_sizes_from_before_the_compaction_do_not_count_on_3_6() {
-    stale_sizes(EtcdVersion::V3_6).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn row_3_in_use_sizes_from_before_the_compaction_do_not_count_on_3_7() {
-    stale_sizes(EtcdVersion::V3_7).await;
-}
+on_each_version! { row_3_in_use_sizes_from_before_the_compaction_do_not_count_on _ => stale_sizes }
 
 /// Without space nothing is written after a compaction, and until something is, members report as in use what was so
 /// before. Each is defragmented all the same, and the leader is not taken for the only one that needs it.
 async fn stale_sizes(version: EtcdVersion) {
-    if !faults::versions().contains(&version) {
-        return;
-    }
     let rig = Rig::with(EtcdSpec::new(version).quota_bytes(QUOTA)).await;
     let sizes = exhaust_quota_with_stale_sizes(&rig.cluster).await.unwrap();
     eprintln!("etcd {version} without space: {sizes:?}");
@@ -101,30 +59,9 @@ async fn stale_sizes(version: EtcdVersion) {
     rig.cluster.client(0).await.unwrap().put("after", "x", None).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_space_and_with_corrupt_armed_nothing_is_touched_on_3_4() {
-    corrupt(EtcdVersion::V3_4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_space_and_with_corrupt_armed_nothing_is_touched_on_3_5() {
-    corrupt(EtcdVersion::V3_5).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_space_and_with_corrupt_armed_nothing_is_touched_on_3_6() {
-    corrupt(EtcdVersion::V3_6).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_space_and_with_corrupt_armed_nothing_is_touched_on_3_7() {
-    corrupt(EtcdVersion::V3_7).await;
-}
+on_each_version! { without_space_and_with_corrupt_armed_nothing_is_touched_on _ => corrupt }
 
 async fn corrupt(version: EtcdVersion) {
-    if !faults::versions().contains(&version) {
-        return;
-    }
     let rig = without_space(version).await;
     rig.cluster.arm_corrupt(1).await.unwrap();
     let armed = sorted(rig.cluster.alarms().await.unwrap());

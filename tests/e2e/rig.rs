@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use testkit::{DefragWatch, Defragd, EtcdCluster, EtcdSpec, EtcdVersion, Tools, fragment, until};
 
 pub(crate) const MIB: u64 = 1 << 20;
-pub(crate) const TOKEN: &str = "0123456789abcdef-test-token";
+pub(crate) const TOKEN: &str = testkit::Home::TOKEN;
 /// A minute is long for anything here, also on two busy cores.
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 

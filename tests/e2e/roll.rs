@@ -2,37 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
-use testkit::{Alertmanager, DefragWatch, Defragd, EtcdVersion, Prometheus, Writer, until};
+use testkit::{Alertmanager, DefragWatch, Defragd, EtcdVersion, Prometheus, Writer, on_each_version, until};
 
 use crate::rig::{MINUTE, Rig, TOKEN, ended_run, members_of};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_alert_rolls_a_cluster_of_3_4() {
-    roll(EtcdVersion::V3_4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_alert_rolls_a_cluster_of_3_5() {
-    roll(EtcdVersion::V3_5).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_alert_rolls_a_cluster_of_3_6() {
-    if testkit::Tools::find().unwrap().etcd_versions().contains(&EtcdVersion::V3_6) {
-        roll(EtcdVersion::V3_6).await;
-    } else {
-        eprintln!("SKIPPED: etcd 3.6 is built with Go, and there is no Go here");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_alert_rolls_a_cluster_of_3_7() {
-    if testkit::Tools::find().unwrap().etcd_versions().contains(&EtcdVersion::V3_7) {
-        roll(EtcdVersion::V3_7).await;
-    } else {
-        eprintln!("SKIPPED: etcd 3.7 is built with Go, and there is no Go here");
-    }
-}
+on_each_version! { an_alert_rolls_a_cluster_of _ => roll }
 
 async fn roll(version: EtcdVersion) {
     let rig = Rig::fragmented(version).await;

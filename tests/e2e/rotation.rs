@@ -67,14 +67,21 @@ async fn becomes(defragd: &Defragd, name: &str, value: f64) {
     .unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_is_renewed_is_taken_and_a_broken_pair_is_not() {
+/// A member that defragd reaches with the credentials in a mount.
+async fn reached() -> (Rig, Mount, Defragd) {
     let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).members(1)).await;
     let pki = rig.cluster.pki().unwrap();
     let mut mount = Mount::new(rig.path("secret"));
     mount.publish(pki.ca(), pki.client());
     let defragd = serve(&rig, &mount).await;
     becomes(&defragd, "defragd_cluster_up", 1.0).await;
+    (rig, mount, defragd)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_renewed_is_taken_and_a_broken_pair_is_not() {
+    let (rig, mut mount, defragd) = reached().await;
+    let pki = rig.cluster.pki().unwrap();
     becomes(&defragd, GOOD, 1.0).await;
 
     // The certificate of one and the key of the other, as between two writes.
@@ -109,12 +116,8 @@ async fn a_certificate_that_is_renewed_is_taken_and_a_broken_pair_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_comes_back_with_another_authority_is_reached_without_a_restart() {
-    let rig = Rig::with(EtcdSpec::new(EtcdVersion::V3_5).members(1)).await;
+    let (rig, mut mount, defragd) = reached().await;
     let pki = rig.cluster.pki().unwrap();
-    let mut mount = Mount::new(rig.path("secret"));
-    mount.publish(pki.ca(), pki.client());
-    let defragd = serve(&rig, &mount).await;
-    becomes(&defragd, "defragd_cluster_up", 1.0).await;
 
     let next = Pki::create(&rig.path("next")).unwrap();
     let dir = pki.ca().parent().unwrap();

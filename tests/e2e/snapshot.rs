@@ -1,36 +1,15 @@
 //! Members that send a snapshot: a defragmentation could not end before it, and the member would serve no client.
 
-use testkit::{EtcdVersion, OpenSnapshot, overwrite, until};
+use testkit::{EtcdVersion, OpenSnapshot, on_each_version, overwrite, until};
 
 use crate::{
-    faults::{self, received},
+    faults::received,
     rig::{MIB, MINUTE, Rig, TOKEN, ended_run, firing},
 };
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_sends_a_snapshot_comes_when_it_ends_on_3_4() {
-    waits_for_the_end(EtcdVersion::V3_4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_sends_a_snapshot_comes_when_it_ends_on_3_5() {
-    waits_for_the_end(EtcdVersion::V3_5).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_sends_a_snapshot_comes_when_it_ends_on_3_6() {
-    waits_for_the_end(EtcdVersion::V3_6).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_sends_a_snapshot_comes_when_it_ends_on_3_7() {
-    waits_for_the_end(EtcdVersion::V3_7).await;
-}
+on_each_version! { a_member_that_sends_a_snapshot_comes_when_it_ends_on _ => waits_for_the_end }
 
 async fn waits_for_the_end(version: EtcdVersion) {
-    if !faults::versions().contains(&version) {
-        return;
-    }
     let rig = Rig::fragmented(version).await;
     let leader = rig.cluster.leader().await.unwrap();
     let followers: Vec<_> = (0..3).filter(|index| *index != leader).collect();

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use etcd_client::{CompactionOptions, DeleteOptions};
 use serde_json::{Value, json};
-use testkit::{Defragd, EtcdCluster, EtcdSpec, EtcdVersion, KubeApiserver, Transport, exhaust_quota, fragment, until};
+use testkit::{
+    Defragd, EtcdCluster, EtcdSpec, EtcdVersion, KubeApiserver, Transport, exhaust_quota, fragment, on_each_version,
+    until,
+};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -53,31 +56,10 @@ async fn act(defragd: &Defragd, what: &str, body: Value) {
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn row_1_after_a_sigterm_the_next_start_does_the_rest_on_3_4() {
-    sigterm(EtcdVersion::V3_4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn row_1_after_a_sigterm_the_next_start_does_the_rest_on_3_5() {
-    sigterm(EtcdVersion::V3_5).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn row_1_after_a_sigterm_the_next_start_does_the_rest_on_3_6() {
-    sigterm(EtcdVersion::V3_6).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn row_1_after_a_sigterm_the_next_start_does_the_rest_on_3_7() {
-    sigterm(EtcdVersion::V3_7).await;
-}
+on_each_version! { row_1_after_a_sigterm_the_next_start_does_the_rest_on _ => sigterm }
 
 /// In the middle of the first member. The cooldown is the default one, of hours.
 async fn sigterm(version: EtcdVersion) {
-    if !faults::versions().contains(&version) {
-        return;
-    }
     let rig = Rig::fragmented(version).await;
     let held = faults::hold(&rig).await;
     let defragd = rig.serve(&["--mode=enforce", "--shutdown-grace=5m"]).await;
@@ -103,25 +85,7 @@ async fn sigterm(version: EtcdVersion) {
     assert_eq!(received(&rig.cluster), [1, 1, 1]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn row_2_the_successor_of_a_holder_that_ends_in_a_run_does_the_rest_on_3_4() {
-    succession(EtcdVersion::V3_4, vec!["--lock.kind=etcd".to_owned()]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn row_2_the_successor_of_a_holder_that_ends_in_a_run_does_the_rest_on_3_5() {
-    succession(EtcdVersion::V3_5, vec!["--lock.kind=etcd".to_owned()]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn row_2_the_successor_of_a_holder_that_ends_in_a_run_does_the_rest_on_3_6() {
-    succession(EtcdVersion::V3_6, vec!["--lock.kind=etcd".to_owned()]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn row_2_the_successor_of_a_holder_that_ends_in_a_run_does_the_rest_on_3_7() {
-    succession(EtcdVersion::V3_7, vec!["--lock.kind=etcd".to_owned()]).await;
-}
+on_each_version! { row_2_the_successor_of_a_holder_that_ends_in_a_run_does_the_rest_on _ => succession }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn row_2_the_successor_of_a_holder_that_ends_in_a_run_does_the_rest_with_a_lease_of_kubernetes() {
@@ -140,11 +104,9 @@ async fn row_2_the_successor_of_a_holder_that_ends_in_a_run_does_the_rest_with_a
     succeeded_in(&rig, vec![format!("--config={}", config.display())]).await;
 }
 
-async fn succession(version: EtcdVersion, lock: Vec<String>) {
-    if faults::versions().contains(&version) {
-        let rig = Rig::fragmented(version).await;
-        succeeded_in(&rig, lock).await;
-    }
+async fn succession(version: EtcdVersion) {
+    let rig = Rig::fragmented(version).await;
+    succeeded_in(&rig, vec!["--lock.kind=etcd".to_owned()]).await;
 }
 
 /// Only the holder has heard of the alert, and it ends in an orderly way in the middle of the first member.
@@ -176,30 +138,9 @@ async fn succeeded_in(rig: &Rig, mut lock: Vec<String>) {
     rig.assert_tight().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn row_4_nospace_waits_for_no_cooldown_and_no_daily_limit_on_3_4() {
-    no_space_in_cooldown(EtcdVersion::V3_4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn row_4_nospace_waits_for_no_cooldown_and_no_daily_limit_on_3_5() {
-    no_space_in_cooldown(EtcdVersion::V3_5).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn row_4_nospace_waits_for_no_cooldown_and_no_daily_limit_on_3_6() {
-    no_space_in_cooldown(EtcdVersion::V3_6).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn row_4_nospace_waits_for_no_cooldown_and_no_daily_limit_on_3_7() {
-    no_space_in_cooldown(EtcdVersion::V3_7).await;
-}
+on_each_version! { row_4_nospace_waits_for_no_cooldown_and_no_daily_limit_on _ => no_space_in_cooldown }
 
 async fn no_space_in_cooldown(version: EtcdVersion) {
-    if !faults::versions().contains(&version) {
-        return;
-    }
     let rig = Rig::with(EtcdSpec::new(version).quota_bytes(QUOTA)).await;
     rig.fragment().await;
     let defragd = rig.serve(&["--mode=enforce", "--max-runs-per-day=1"]).await;

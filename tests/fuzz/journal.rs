@@ -7,14 +7,14 @@ use defragd::{
     adapters::{clock::SystemClock, journal::SqliteJournal},
     core::{
         cluster::MemberId,
-        gate::{GateKind, GateResult, Moment, OnFailure},
+        fixture::{gate_result, intent},
         history::{
-            AlertKey, Cancellation, Entry, Intent, MemberEnd, MemberResult, Outcome, Record, Request, RunId, RunStep,
-            RunView, Sizes, Trigger,
+            AlertKey, Cancellation, Entry, MemberEnd, MemberResult, Outcome, Record, Request, RunId, RunStep, RunView,
+            Sizes, Trigger,
         },
         lock::Term,
         order::Order,
-        policy::{Mode, Need},
+        policy::Mode,
         reason::Reason,
         verify::{DataHash, Verification},
     },
@@ -58,29 +58,8 @@ const WORDS: [&str; 30] = [
 ];
 
 fn entries() -> Vec<Entry> {
-    let before = Sizes { db_size: ByteSize(1_000_000_007), db_size_in_use: ByteSize(77) };
-    let intent = || Intent {
-        member_id: MemberId(u64::MAX),
-        member: "etcd-1".to_owned(),
-        is_leader: true,
-        need: Need::Fragmented,
-        before,
-        expected: None,
-        non_blocking: false,
-    };
-    let after = Sizes { db_size: ByteSize(1_001), ..before };
+    let after = Sizes { db_size: ByteSize(1_001), ..intent().before };
     let alerts = vec![AlertKey { fingerprint: "f".to_owned(), starts_at: "2026-01-01T00:00:00Z".to_owned() }];
-    let gate = GateResult {
-        gate: "pods".to_owned(),
-        kind: GateKind::KubernetesPods,
-        moment: Moment::Before,
-        passed: true,
-        on_failure: OnFailure::Warn,
-        detail: "3 pods".to_owned(),
-        evidence: [("pods".to_owned(), 3.into())].into_iter().collect(),
-        baseline: Some(serde_json::json!({"kind": "any"})),
-        took: Duration::from_millis(1_500),
-    };
     vec![
         Entry::Accepted(Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: alerts.clone() }),
         Entry::Joined { alerts: alerts.clone() },
@@ -88,7 +67,7 @@ fn entries() -> Vec<Entry> {
         Entry::Approved { by: "ann".to_owned() },
         Entry::Cancelled(Cancellation { by: "ann".to_owned(), reason: String::new() }),
         Entry::Started { mode: Mode::Enforce, term: Some(Term(7)), compares: false },
-        Entry::Gate(gate),
+        Entry::Gate(gate_result()),
         Entry::Step(RunStep::Compact { revision: u64::MAX }),
         Entry::Intent(intent()),
         Entry::Result(MemberResult {

@@ -1,7 +1,7 @@
 //! Rules in CEL, parsed and then evaluated for members of all kinds.
 
 use bytesize::ByteSize;
-use defragd::core::{cluster::Status, rule::Rule};
+use defragd::core::{cluster::Status, fixture, rule::Rule};
 
 use crate::target::Target;
 
@@ -76,18 +76,9 @@ fn whatever_a_rule_is_it_is_decided_or_refused() {
 
 fn status(size: u64, in_use: u64, quota: Option<u64>) -> Status {
     Status {
-        version: "3.6.0".to_owned(),
-        storage_version: None,
         db_size: ByteSize(size),
         db_size_in_use: ByteSize(in_use),
         quota: quota.map(ByteSize),
-        leader: None,
-        revision: 1,
-        raft_term: 1,
-        raft_index: 1,
-        raft_applied_index: 1,
-        is_learner: false,
-        downgrade_to: None,
-        errors: Vec::new(),
+        ..fixture::status(1)
     }
 }

@@ -1,4 +1,4 @@
-//! Notifications of Alertmanager and Grafana, as the receiver parses them. `tests/edge.rs` attacks the HTTP layer before it.
+//! Notifications of Alertmanager and Grafana, as the receiver parses them. `tests/program/edge.rs` attacks the HTTP layer before it.
 
 use defragd::core::alert::{Notification, Selector, target};
 use serde_json::{Value, json};

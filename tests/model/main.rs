@@ -73,38 +73,12 @@ mod succession;
 mod truth;
 
 use scenarios::Scenario;
-use testkit::{EtcdVersion, Tools};
+use testkit::{EtcdVersion, on_each_version};
 
 /// The model draws its delays from a seed: it has to answer alike whatever they are.
 const SEEDS: u64 = 30;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_model_answers_as_etcd_3_4_does() {
-    Box::pin(compare(EtcdVersion::V3_4)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_model_answers_as_etcd_3_5_does() {
-    Box::pin(compare(EtcdVersion::V3_5)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_model_answers_as_etcd_3_6_does() {
-    if Tools::find().unwrap().etcd_versions().contains(&EtcdVersion::V3_6) {
-        Box::pin(compare(EtcdVersion::V3_6)).await;
-    } else {
-        println!("SKIPPED: there is no etcd 3.6 here; tests/testkit/tools builds it where there is Go");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_model_answers_as_etcd_3_7_does() {
-    if Tools::find().unwrap().etcd_versions().contains(&EtcdVersion::V3_7) {
-        Box::pin(compare(EtcdVersion::V3_7)).await;
-    } else {
-        println!("SKIPPED: there is no etcd 3.7 here; tests/testkit/tools builds it where there is Go");
-    }
-}
+on_each_version! { the_model_answers_as_etcd _ does => compare }
 
 /// `MODEL_SCENARIO=name` plays one alone.
 async fn compare(line: EtcdVersion) {

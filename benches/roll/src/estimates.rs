@@ -5,12 +5,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 use testkit::Tools;
 use tokio::process::Command;
 
-use crate::{contender::Contender, dataset::Dataset, load::Spec, trial};
+use crate::{contender::Contender, dataset::Dataset, load::Spec, markdown, trial};
 
 /// One member in one roll.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,18 +80,14 @@ fn newest(json: &[u8]) -> Result<Vec<Attempt>> {
 
 /// A row for each member and roll.
 pub(crate) fn table(estimates: &[Estimate]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header(["roll", "member", "expected, s", "taken, s", "taken / expected"]);
-    for estimate in estimates {
+    let row = |estimate: &Estimate| {
         let Attempt { member, is_leader, expected_seconds, took_seconds } = &estimate.attempt;
         let member = if *is_leader { format!("{member} (leader)") } else { member.clone() };
         let numbers = [*expected_seconds, *took_seconds, estimate.ratio()].map(|number| format!("{number:.2}"));
-        table.add_row([estimate.roll.to_string(), member].into_iter().chain(numbers));
-    }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+        [estimate.roll.to_string(), member].into_iter().chain(numbers).collect()
+    };
+    let header = ["roll", "member", "expected, s", "taken, s", "taken / expected"];
+    let table = markdown::table(header, estimates.iter().map(row), 2);
     format!(
         "Estimates: two rolls with one journal, the leader last. In roll 2 each member is estimated from its time in roll 1.\n\n{table}\n"
     )

@@ -9,6 +9,7 @@ mod dataset;
 mod estimates;
 mod figures;
 mod load;
+mod markdown;
 mod results;
 mod scenario;
 mod trial;

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::{
     contender::Contender,
     estimates::{self, Estimate},
     figures::{self, Figure, Spread},
+    markdown,
     scenario::Scenario,
     trial::Trial,
 };
@@ -107,22 +107,17 @@ impl Results {
     /// The scenario's table: a row a figure, a column a contender; the middle of all runs, and both ends.
     pub(crate) fn table(&self, scenario: Scenario) -> String {
         let contenders: Vec<_> = self.figures.keys().filter(|(of, _)| *of == scenario).map(|(_, who)| *who).collect();
-        let mut table = Table::new();
-        table.load_style(presets::ASCII_MARKDOWN);
         let mut header = vec!["median (min–max)".to_owned()];
         for who in &contenders {
             let runs = self.figures.get(&(scenario, *who)).map_or(0, Vec::len);
             header.push(format!("{}, {runs} runs", who.label()));
         }
-        table.set_header(header);
-        for name in self.names(scenario) {
-            let mut row = vec![name.clone()];
-            row.extend(contenders.iter().map(|who| self.spread(scenario, *who, &name).map_or("–".to_owned(), shown)));
-            table.add_row(row);
-        }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+        let row = |name: String| {
+            let figures = contenders.iter().map(|who| self.spread(scenario, *who, &name));
+            let shown = figures.map(|spread| spread.map_or("–".to_owned(), shown)).collect::<Vec<_>>();
+            std::iter::once(name).chain(shown).collect()
+        };
+        let table = markdown::table(header, self.names(scenario).into_iter().map(row), 1);
         let mut text = format!("### {}\n\n{}.\n\n{table}\n", scenario.label(), scenario.description());
         if let Some(estimates) = self.estimates.get(&scenario) {
             let _ = write!(text, "\n{}", estimates::table(estimates));

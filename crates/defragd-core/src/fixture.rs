@@ -6,7 +6,12 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::cluster::{ClusterFacts, ClusterId, Member, MemberFacts, MemberId, Status};
+use super::{
+    cluster::{ClusterFacts, ClusterId, Member, MemberFacts, MemberId, Status},
+    gate::{GateKind, GateResult, Moment, OnFailure},
+    history::{Intent, Sizes},
+    policy::Need,
+};
 
 /// A fragmented, healthy member that follows member 1.
 pub fn status(term: u64) -> Status {
@@ -51,4 +56,32 @@ pub fn cluster(size: u64) -> ClusterFacts {
 /// The status of the member at `index`, to change it.
 pub fn status_mut(facts: &mut ClusterFacts, index: usize) -> &mut Status {
     facts.members[index].status.as_mut().expect("the fixture's status is known")
+}
+
+/// A gate that passed, with evidence and a baseline.
+pub fn gate_result() -> GateResult {
+    GateResult {
+        gate: "pods".to_owned(),
+        kind: GateKind::KubernetesPods,
+        moment: Moment::Before,
+        passed: true,
+        on_failure: OnFailure::Warn,
+        detail: "3 pods".to_owned(),
+        evidence: [("pods".to_owned(), 3.into())].into_iter().collect(),
+        baseline: Some(serde_json::json!({"kind": "any"})),
+        took: Duration::from_millis(1_500),
+    }
+}
+
+/// The intent of a defragmentation, with the largest member id and a size that no rounding keeps.
+pub fn intent() -> Intent {
+    Intent {
+        member_id: MemberId(u64::MAX),
+        member: "etcd-1".to_owned(),
+        is_leader: true,
+        need: Need::Fragmented,
+        before: Sizes { db_size: ByteSize(1_000_000_007), db_size_in_use: ByteSize(77) },
+        expected: None,
+        non_blocking: false,
+    }
 }

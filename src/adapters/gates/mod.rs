@@ -12,6 +12,7 @@ pub mod tries;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+#[path = "gates_tests.rs"]
 mod tests;
 
 use std::time::{Duration, Instant};

@@ -410,4 +410,5 @@ fn read_error(error: rusqlite::Error) -> JournalError {
 }
 
 #[cfg(test)]
+#[path = "journal_tests.rs"]
 mod tests;

@@ -5,8 +5,9 @@
 //! throw-away certificates, [`EtcdCluster`] starts members and does to them what operators and accidents do,
 //! [`fragment`] fills a cluster with reclaimable space, [`Writer`] is client load that must not be disturbed,
 //! [`DefragWatch`] reads from the servers' own logs which member was defragmented when, [`Prometheus`],
-//! [`Alertmanager`] and [`Defragd`] complete the loop, [`KubeApiserver`] is there for gates, [`KubeLab`] is a whole Kubernetes node, [`Browser`] opens
-//! pages. For faults there are [`HeldDefrags`], [`Island`], [`Lan`] and [`in_namespaces`].
+//! [`Alertmanager`] and [`Defragd`] in its [`Home`] complete the loop, [`KubeApiserver`] is there for gates, [`KubeLab`] is a
+//! whole Kubernetes node, [`Browser`] opens pages. For faults there are [`HeldDefrags`], [`Island`], [`Lan`] and [`in_namespaces`]. [`on_each_version`] writes a test
+//! for each version.
 //!
 //! Nothing here uses defragd's code: the tests judge defragd by what the servers report.
 
@@ -21,6 +22,7 @@ mod exposition;
 mod fragment;
 mod guarded;
 mod hold;
+mod home;
 mod http;
 mod kube;
 mod lan;
@@ -32,6 +34,7 @@ mod prometheus;
 mod sandbox;
 mod timeline;
 mod tools;
+mod versions;
 mod wait;
 mod watch;
 mod writer;
@@ -47,10 +50,12 @@ pub use exposition::Exposition;
 pub use fragment::{Fragmented, MemberSize, exhaust_quota, exhaust_quota_with_stale_sizes, fragment, overwrite, sizes};
 pub use guarded::GuardedPrometheus;
 pub use hold::{HeldDefrags, OpenSnapshot};
+pub use home::Home;
 pub use http::Response;
 pub use kube::{Image, KubeApiserver, KubeLab, Placement, in_node, in_node_for};
 pub use lan::{Cut, Lan};
 pub use network::{Cable, Host, Island};
+pub use pastey;
 pub use pki::{Identity, Pki};
 pub use port::Port;
 pub use process::{processor_time, tail};
@@ -59,6 +64,7 @@ pub use rcgen;
 pub use sandbox::{in_namespaces, in_namespaces_for, is_inside};
 pub use timeline::{Defrag, Timeline};
 pub use tools::{EtcdVersion, Tools};
+pub use versions::on_version;
 pub use wait::until;
 pub use watch::DefragWatch;
 pub use writer::{Writer, WriterReport};

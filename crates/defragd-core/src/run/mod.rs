@@ -550,6 +550,7 @@ fn sizes(facts: &ClusterFacts, member: MemberId) -> Option<Sizes> {
 }
 
 #[cfg(test)]
+#[path = "run_tests.rs"]
 mod tests;
 #[cfg(test)]
 mod verify_tests;

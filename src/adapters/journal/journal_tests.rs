@@ -7,10 +7,9 @@ use super::*;
 use crate::{
     adapters::clock::SystemClock,
     core::{
-        cluster::MemberId,
-        gate::{GateKind, GateResult, Moment, OnFailure},
-        history::{AlertKey, Intent, MemberEnd, MemberResult, Outcome, Sizes, Trigger},
-        policy::{Mode, Need},
+        fixture::{self, intent},
+        history::{AlertKey, MemberEnd, MemberResult, Outcome, Sizes, Trigger},
+        policy::Mode,
         reason::Reason,
     },
 };
@@ -21,19 +20,6 @@ fn open(dir: &Path) -> SqliteJournal {
 
 fn request() -> Request {
     Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: Vec::new() }
-}
-
-fn intent() -> Intent {
-    let before = Sizes { db_size: ByteSize(1_000_000_007), db_size_in_use: ByteSize(77) };
-    Intent {
-        member_id: MemberId(u64::MAX),
-        member: "etcd-1".to_owned(),
-        is_leader: true,
-        need: Need::Fragmented,
-        before,
-        expected: None,
-        non_blocking: false,
-    }
 }
 
 #[tokio::test]
@@ -82,17 +68,7 @@ async fn what_a_gate_found_survives_in_the_journal_even_while_the_run_is_in_prog
     let dir = tempfile::tempdir().expect("a directory");
     let journal = open(dir.path());
     let run = journal.accept(request()).await.expect("accepted");
-    let result = GateResult {
-        gate: "pods".to_owned(),
-        kind: GateKind::KubernetesPods,
-        moment: Moment::Before,
-        passed: true,
-        on_failure: OnFailure::Warn,
-        detail: "3 pods".to_owned(),
-        evidence: [("pods".to_owned(), 3.into())].into_iter().collect(),
-        baseline: Some(serde_json::json!({"kind": "any"})),
-        took: Duration::from_millis(1_500),
-    };
+    let result = fixture::gate_result();
     journal.append(run, Entry::Gate(result.clone())).await.expect("written");
     let view = journal.run(run).await.expect("an open run can be read").expect("it is there");
     assert_eq!(view.gates, [result]);

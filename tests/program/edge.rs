@@ -2,13 +2,9 @@
 //! served; afterwards it has closed its descriptors, its memory has not grown much, and nothing has panicked. There is no
 //! etcd.
 //!
-//! `tests/web.rs` has ten thousand idle connections and single malformed requests.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! `tests/program/web/crowd.rs` has ten thousand idle connections and single malformed requests.
 
 use std::{
-    fs,
-    path::Path,
     pin::Pin,
     sync::{
         Arc,
@@ -19,14 +15,9 @@ use std::{
 
 use anyhow::{Result, ensure};
 use futures_util::future::join_all;
-use reqwest::{Certificate, Client};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, pem::PemObject},
-};
-use tempfile::TempDir;
-use testkit::{Defragd, Pki, until};
+use reqwest::Client;
+use rustls::ClientConfig;
+use testkit::{Defragd, Home, Pki, until};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -34,19 +25,20 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use crate::rig::{TOKEN, client, descriptors, home, memory_kib, roots};
+
 /// More than the server has places for.
 const CROWD: usize = 600;
 /// Of each attack.
 const LONG: Duration = Duration::from_secs(6);
 /// The whole server needs some 20 MiB; what the attacks send adds up to gigabytes.
 const MOST_GROWTH_KIB: u64 = 192 << 10;
-const TOKEN: &str = "0123456789abcdef-test-token";
 
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
 struct Arena {
-    dir: TempDir,
+    _home: Home,
     pki: Option<Pki>,
     defragd: Defragd,
     client: Client,
@@ -54,26 +46,17 @@ struct Arena {
 
 impl Arena {
     async fn new(with_tls: bool) -> Self {
-        let _ = aws_lc_rs::default_provider().install_default();
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("token"), TOKEN).unwrap();
-        let mut args = vec![
-            "--endpoints=http://127.0.0.1:1".to_owned(),
-            format!("--data-dir={}", dir.path().join("journal").display()),
-            format!("--web.bearer-token-file={}", dir.path().join("token").display()),
-        ];
-        let mut builder =
-            Client::builder().tls_certs_only([]).pool_max_idle_per_host(0).timeout(Duration::from_secs(15));
-        let pki = with_tls.then(|| Pki::create(&dir.path().join("pki")).unwrap());
-        if let Some(pki) = &pki {
-            let web = dir.path().join("web.yml");
-            fs::write(&web, "tls_server_config: {cert_file: pki/server.crt, key_file: pki/server.key}").unwrap();
-            args.push(format!("--web.config.file={}", web.display()));
-            builder = builder.tls_certs_only([Certificate::from_pem(&fs::read(pki.ca()).unwrap()).unwrap()]);
+        let home = home();
+        let mut flags = Home::nowhere();
+        flags.push(home.flag("--web.bearer-token-file", "token"));
+        let pki = with_tls.then(|| Pki::create(&home.path("pki")).unwrap());
+        if with_tls {
+            home.write("web.yml", "tls_server_config: {cert_file: pki/server.crt, key_file: pki/server.key}").unwrap();
+            flags.push(home.flag("--web.config.file", "web.yml"));
         }
-        let log = dir.path().join("defragd.log");
-        let defragd = Defragd::start(Path::new(env!("CARGO_BIN_EXE_defragd")), &args, &log).await.unwrap();
-        Self { dir, pki, defragd, client: builder.build().unwrap() }
+        let client = client(pki.as_ref()).timeout(Duration::from_secs(15)).build().unwrap();
+        let defragd = home.serve(&flags).await.unwrap();
+        Self { _home: home, pki, defragd, client }
     }
 
     fn url(&self, path: &str) -> String {
@@ -87,8 +70,7 @@ impl Arena {
 
     /// Over TLS with HTTP/2 if the arena has it.
     async fn http2(&self) -> Result<Box<dyn Wire>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.pki.as_ref().unwrap().ca())?)?;
+        let roots = roots(self.pki.as_ref().unwrap());
         let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let stream = self.tcp().await?;
@@ -98,19 +80,9 @@ impl Arena {
         Ok(Box::new(stream))
     }
 
-    fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.defragd.pid())).unwrap().count()
-    }
-
-    fn memory_kib(&self) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.defragd.pid())).unwrap();
-        let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
     /// Lets `CROWD` attackers begin again and again, while others scrape.
     async fn withstands<'a>(&'a self, what: &str, attack: impl Fn(&'a Self, Instant) -> Attack<'a>) {
-        let (memory, descriptors) = (self.memory_kib(), self.descriptors());
+        let (memory, open) = (memory_kib(&self.defragd), descriptors(&self.defragd));
         let end = Instant::now() + LONG;
         let over = AtomicBool::new(false);
         let (served, attacks) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -149,16 +121,15 @@ impl Arena {
         assert!(!log.lines().any(|line| line.contains("panicked") && !of_h2(line)), "{what}: {log}");
         assert!(served.load(Ordering::Relaxed) >= 1, "{what}: {served:?} scrapes");
         until("the descriptors to be back", Duration::from_secs(90), || async {
-            let now = self.descriptors();
-            ensure!(now <= descriptors + 8, "{what}: {descriptors} before, {now} now");
+            let now = descriptors(&self.defragd);
+            ensure!(now <= open + 8, "{what}: {open} before, {now} now");
             Ok(())
         })
         .await
         .unwrap();
-        let grown = self.memory_kib().saturating_sub(memory);
+        let grown = memory_kib(&self.defragd).saturating_sub(memory);
         assert!(grown < MOST_GROWTH_KIB, "{what}: {grown} KiB more");
         println!("{what}: {attacks:?} attacks, {served:?} scrapes served, {grown} KiB more");
-        let _ = &self.dir;
     }
 }
 

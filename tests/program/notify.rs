@@ -1,10 +1,7 @@
 //! The notifications of `notify:`, as a server receives them, while another target never answers. There is no etcd: the
 //! run is refused, which is an end like any other.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{
-    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -12,9 +9,9 @@ use std::{
 use anyhow::ensure;
 use axum::{Json, Router, extract::State, http::HeaderMap, http::Uri, routing::any};
 use serde_json::{Value, json};
-use testkit::{Defragd, until};
+use testkit::until;
 
-const MINUTE: Duration = Duration::from_mins(1);
+use crate::rig::{MINUTE, home};
 
 /// Path, bearer token, body.
 type Heard = Arc<Mutex<Vec<(String, String, Value)>>>;
@@ -35,29 +32,25 @@ async fn listener() -> (Heard, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_and_grafana_hear_of_a_run_while_another_target_hangs() {
-    let dir = tempfile::tempdir().unwrap();
+    let home = home();
     let (heard, url) = listener().await;
     // It takes connections, and that is all.
     let hung = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    std::fs::write(dir.path().join("notify-token"), "a-secret-of-the-target\n").unwrap();
+    let token = home.write("notify-token", "a-secret-of-the-target\n").unwrap();
     let config = format!(
         "clusters: [{{name: demo, endpoints: [\"http://127.0.0.1:1\"]}}]\nnotify:\n\
          - {{name: hung, webhook: {{url: \"http://{}/\", timeout: 1m}}}}\n\
-         - {{name: chat, webhook: {{url: \"{url}/hook?room=7\", bearer_token_file: {:?}}}}}\n\
+         - {{name: chat, webhook: {{url: \"{url}/hook?room=7\", bearer_token_file: {token:?}}}}}\n\
          - {{name: graphs, grafana: {{url: \"{url}/grafana/\"}}}}\n",
         hung.local_addr().unwrap(),
-        dir.path().join("notify-token"),
     );
-    let path = dir.path().join("config.yaml");
-    std::fs::write(&path, config).unwrap();
-    let args = [
-        format!("--config={}", path.display()),
-        format!("--data-dir={}", dir.path().join("journal").display()),
+    home.write("config.yaml", config).unwrap();
+    let flags = [
+        home.flag("--config", "config.yaml"),
         "--web.external-url=https://ops.example.org/defragd".to_owned(),
         "--web.route-prefix=/".to_owned(),
     ];
-    let binary = Path::new(env!("CARGO_BIN_EXE_defragd"));
-    let defragd = Defragd::start(binary, &args, &dir.path().join("defragd.log")).await.unwrap();
+    let defragd = home.serve(&flags).await.unwrap();
     let alert = json!({"status": "firing", "labels": {"etcd_cluster": "demo"}, "startsAt": "t", "fingerprint": "f"});
     let accepted = defragd.post_alerts(&json!({"version": "4", "alerts": [alert]}), None).await.unwrap();
     assert_eq!(accepted.status, 202, "{}", accepted.body);

@@ -1,20 +1,14 @@
 //! `defragd approve`, `pause`, `resume` and `cancel` against a running `defragd serve`, and its query to Alertmanager at
 //! start. There is no etcd: every run is refused, and tried again.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::{path::Path, process::Output, time::Duration};
+use std::{path::Path, process::Output};
 
 use anyhow::ensure;
 use axum::{Router, routing::get};
 use serde_json::{Value, json};
-use testkit::{Defragd, until};
+use testkit::{Defragd, Home, until};
 
-const MINUTE: Duration = Duration::from_mins(1);
-
-fn binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_defragd"))
-}
+use crate::rig::{MINUTE, binary, home};
 
 /// An Alertmanager with one firing alert.
 async fn alertmanager() -> String {
@@ -29,16 +23,11 @@ async fn alertmanager() -> String {
     url
 }
 
-async fn serve(dir: &Path, alertmanager: &str) -> Defragd {
-    let args = [
-        "--endpoints=http://127.0.0.1:1".to_owned(),
-        "--cluster-name=demo".to_owned(),
-        "--mode=approve".to_owned(),
-        format!("--alertmanager.url={alertmanager}"),
-        format!("--web.bearer-token-file={}", dir.join("token").display()),
-        format!("--data-dir={}", dir.join("journal").display()),
-    ];
-    Defragd::start(binary(), &args, &dir.join("defragd.log")).await.unwrap()
+async fn serve(home: &Home, alertmanager: &str) -> Defragd {
+    let mut flags = Home::nowhere();
+    flags.extend(["--mode=approve".to_owned(), format!("--alertmanager.url={alertmanager}")]);
+    flags.push(home.flag("--web.bearer-token-file", "token"));
+    home.serve(&flags).await.unwrap()
 }
 
 async fn act(defragd: &Defragd, token: &Path, args: &[&str]) -> Output {
@@ -53,11 +42,10 @@ async fn cluster(defragd: &Defragd) -> anyhow::Result<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_reach_the_server_and_outlive_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let token = dir.path().join("token");
-    std::fs::write(&token, "0123456789abcdef-test-token\n").unwrap();
+    let home = home();
+    let token = home.write("token", format!("{}\n", Home::TOKEN)).unwrap();
     let alertmanager = alertmanager().await;
-    let defragd = serve(dir.path(), &alertmanager).await;
+    let defragd = serve(&home, &alertmanager).await;
     until("the alert that Alertmanager knows of waits for approval", MINUTE, || async {
         let cluster = cluster(&defragd).await?;
         ensure!(cluster["waiting_for"]["code"] == "awaiting_approval", "{cluster}");
@@ -66,8 +54,7 @@ async fn orders_reach_the_server_and_outlive_it() {
     .await
     .unwrap();
 
-    let wrong = dir.path().join("wrong");
-    std::fs::write(&wrong, "0123456789abcdef-wrong-token\n").unwrap();
+    let wrong = home.write("wrong", "0123456789abcdef-wrong-token\n").unwrap();
     let refused = act(&defragd, &wrong, &["approve", "1"]).await;
     let error = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1));
@@ -92,7 +79,7 @@ async fn orders_reach_the_server_and_outlive_it() {
     assert!(String::from_utf8(nobody.stderr).unwrap().contains("there is no cluster \"other\""));
     defragd.kill().await.unwrap();
 
-    let defragd = serve(dir.path(), &alertmanager).await;
+    let defragd = serve(&home, &alertmanager).await;
     let summary = cluster(&defragd).await.unwrap();
     assert_eq!(summary["paused"]["reason"], "upgrade of the rack", "{summary}");
     let gauge = [("etcd_cluster", "demo")];

@@ -1,32 +1,29 @@
 //! A fleet with unhealthy clusters: the others are in every scrape, and nothing piles up. The members are simulated
 //! (`benches/fleet`); the cost of a scrape is measured there, not here.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::{fmt::Write, path::Path, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 use fleet::{Fault, Fleet, Plan, plan::MEMBERS};
-use tempfile::TempDir;
-use testkit::{Defragd, Exposition, Port};
+use testkit::{Defragd, Exposition, Home, Port};
 use tokio::time::{Instant, timeout};
 
+use crate::rig::{MINUTE, client, descriptors, home};
+
 /// Ten clusters of three members, of which two hang and one is not there.
-async fn in_trouble(dir: &TempDir) -> (Plan, Fleet, Defragd) {
+async fn in_trouble(home: &Home) -> (Plan, Fleet, Defragd) {
     const CLUSTERS: usize = 10;
     let mut port = Port::reserve().unwrap();
     let plan = Plan::new(CLUSTERS, port.number(), false, 2, 1);
     port.release();
-    let fleet = Fleet::start(plan.clone(), dir.path()).await.unwrap();
+    let fleet = Fleet::start(plan.clone(), &home.path("")).await.unwrap();
     let mut config = "clusters:\n".to_owned();
     for cluster in 0..CLUSTERS {
         let urls: Vec<_> = (0..MEMBERS).map(|member| plan.url(cluster, member)).collect();
         writeln!(config, "  - {{name: {}, endpoints: {urls:?}}}", Plan::name(cluster)).unwrap();
     }
-    let file = dir.path().join("config.yaml");
-    std::fs::write(&file, config).unwrap();
-    let args = ["--exporter-only".to_owned(), format!("--config={}", file.display())];
-    let binary = Path::new(env!("CARGO_BIN_EXE_defragd"));
-    let defragd = Defragd::start(binary, &args, &dir.path().join("log")).await.unwrap();
+    home.write("config.yaml", config).unwrap();
+    let flags = ["--exporter-only".to_owned(), home.flag("--config", "config.yaml")];
+    let defragd = home.serve(&flags).await.unwrap();
     (plan, fleet, defragd)
 }
 
@@ -35,7 +32,7 @@ async fn scrape(http: &reqwest::Client, defragd: &Defragd, timeout_seconds: &str
         .get(format!("{}/metrics", defragd.url()))
         .header("x-prometheus-scrape-timeout-seconds", timeout_seconds)
         .send();
-    let answer = timeout(Duration::from_mins(1), request).await.expect("answered at all").unwrap();
+    let answer = timeout(MINUTE, request).await.expect("answered at all").unwrap();
     assert!(answer.status().is_success());
     Exposition::new(answer.text().await.unwrap())
 }
@@ -47,9 +44,9 @@ fn up(page: &Exposition, cluster: usize, member: usize) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_hang_or_refuse_take_no_other_from_any_scrape() {
-    let dir = tempfile::tempdir().unwrap();
-    let (plan, _fleet, defragd) = in_trouble(&dir).await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let home = home();
+    let (plan, _fleet, defragd) = in_trouble(&home).await;
+    let http = client(None).build().unwrap();
     for _ in 0..3 {
         // Far above what the others need, far below the minute that ends the test.
         let page = scrape(&http, &defragd, "6").await;
@@ -75,11 +72,11 @@ async fn members_that_hang_or_refuse_take_no_other_from_any_scrape() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_scrapes_while_members_restart_leave_no_file_open() {
-    let dir = tempfile::tempdir().unwrap();
-    let (_, mut fleet, defragd) = in_trouble(&dir).await;
+    let home = home();
+    let (_, mut fleet, defragd) = in_trouble(&home).await;
     let restarts = tokio::spawn(async move { fleet.restart_members(Duration::from_millis(100)).await });
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let files = || std::fs::read_dir(format!("/proc/{}/fd", defragd.pid())).unwrap().count();
+    let http = client(None).build().unwrap();
+    let files = || descriptors(&defragd);
     let (begun, mut early) = (Instant::now(), 0);
     for number in 0..1_000 {
         let page = scrape(&http, &defragd, "0.06").await;

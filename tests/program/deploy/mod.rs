@@ -2,7 +2,7 @@
 //! manifests in the folder `DEFRAGD_RENDERED`, where `make check-deploy` renders the chart; it starts the program with the
 //! pods' own arguments. `make check-deploy` checks whether Kubernetes accepts the manifests.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod pods;
 
 use std::{
     collections::BTreeSet,
@@ -12,15 +12,8 @@ use std::{
 };
 
 use serde_json::Value;
-use testkit::{Defragd, Pki};
 
-fn binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_defragd"))
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::rig::{binary, root};
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
@@ -298,10 +291,10 @@ fn a_cron_job_runs_the_program_with_the_credentials_of_the_pod_that_only_exports
                 let selector = service["spec"]["selector"].as_object().unwrap();
                 assert!(selector.iter().any(|(name, value)| of_jobs[name] != *value), "{path}: {of_jobs}");
             }
-            it_runs(&arguments, &path.to_string());
+            pods::job_runs(&arguments, &path.to_string());
             // The component is one half: the Deployment comes from the base.
             let Some(exporter) = file.pod() else { continue };
-            let exports = crate::arguments(exporter);
+            let exports = self::arguments(exporter);
             assert!(exports.contains(&"--exporter-only".to_owned()), "{path}: two would act");
             let credentials = |pod: &Value, of: &str, name: &str| -> Vec<Value> {
                 let is_one = |one: &&Value| {
@@ -321,24 +314,6 @@ fn a_cron_job_runs_the_program_with_the_credentials_of_the_pod_that_only_exports
         }
     }
     assert!(jobs >= if std::env::var_os("DEFRAGD_RENDERED").is_some() { 4 } else { 1 }, "{jobs} CronJobs");
-}
-
-/// Runs a Job's arguments on a cluster that is not there: they are understood, and the run is refused.
-fn it_runs(arguments: &[String], path: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let name = flag(arguments, "--cluster").unwrap_or("etcd");
-    let config =
-        format!("clusters: [{{name: {name}, endpoints: [\"http://127.0.0.1:1\"], policy: {{mode: enforce}}}}]");
-    fs::write(dir.path().join("config.yaml"), config).unwrap();
-    let here = |argument: &String| {
-        argument
-            .replace("/etc/defragd/config", dir.path().to_str().unwrap())
-            .replace("/var/lib/defragd", dir.path().join("journal").to_str().unwrap())
-    };
-    let output = Command::new(binary()).args(arguments.iter().map(here)).output().unwrap();
-    let answer: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{path}: {error}: {}", String::from_utf8_lossy(&output.stderr)));
-    assert_eq!((&answer["run"]["cluster"], &answer["run"]["outcome"]), (&name.into(), &"refused".into()), "{path}");
 }
 
 #[test]
@@ -395,126 +370,4 @@ fn the_version_is_the_programs() {
     let label = format!("app.kubernetes.io/version: \"{version}\"");
     assert!(read("deploy/kustomize/base/defragd.yaml").contains(&label), "make deploy-generated");
     assert!(read("Dockerfile").contains(&format!("ARG VERSION={version}\n")));
-}
-
-/// Starts the program with a pod's arguments, below a directory that holds what the pod has mounted.
-async fn start(file: &Rendered, config: &str, dir: &Path, pki: &Pki) -> Defragd {
-    let here = |path: &str| {
-        path.replace("/etc/defragd/", &format!("{}/etc/", dir.display()))
-            .replace("/var/lib/defragd", &format!("{}/journal", dir.display()))
-    };
-    let put = |path: &str, content: &[u8]| {
-        let path = here(path);
-        fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    };
-    let pod = file.pod().unwrap();
-    let mounted = |path: &str| {
-        let mounts = array(&pod["containers"][0]["volumeMounts"]);
-        let below = mounts.iter().any(|mount| path.starts_with(&format!("{}/", text(&mount["mountPath"]))));
-        assert!(below, "{}: {path} is on no volume", file.path.display());
-    };
-    let values = yaml(config, &file.path);
-    for cluster in array(&values["clusters"]) {
-        let (tls, auth) = (&cluster["tls"], &cluster["auth"]);
-        let client = pki.client();
-        for (key, content) in [("ca_file", pki.ca()), ("cert_file", &client.cert), ("key_file", &client.key)] {
-            if let Some(path) = tls[key].as_str() {
-                mounted(path);
-                put(path, &fs::read(content).unwrap());
-            }
-        }
-        if let Some(path) = auth["password_file"].as_str() {
-            mounted(path);
-            put(path, b"secret\n");
-        }
-    }
-    put("/etc/defragd/config/config.yaml", here(config).as_bytes());
-    let mut arguments = arguments(pod);
-    arguments.remove(0);
-    for argument in &mut arguments {
-        let (name, value) =
-            argument.split_once('=').map_or((argument.clone(), None), |(name, value)| (name.to_owned(), Some(value)));
-        match (name.as_str(), value) {
-            ("--web.listen-address", _) => *argument = format!("{name}=127.0.0.1:0"),
-            (_, Some(path)) if path.starts_with("/etc/") => {
-                mounted(path);
-                let content =
-                    if name.ends_with("ca-file") { fs::read(pki.ca()).unwrap() } else { b"0123456789abcdef".to_vec() };
-                if name != "--config" {
-                    put(path, &content);
-                }
-                *argument = here(argument);
-            }
-            _ => *argument = here(argument),
-        }
-    }
-    Defragd::start(binary(), &arguments, &dir.join("log")).await.unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_program_starts_with_each_pods_arguments_and_answers_its_probes() {
-    let example = "clusters: [{name: etcd, endpoints: [\"http://127.0.0.1:1\"]}]".to_owned();
-    let pki_dir = tempfile::tempdir().unwrap();
-    let pki = Pki::create(pki_dir.path()).unwrap();
-    for file in rendered() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = file.of_kind("ConfigMap").find_map(|map| map["data"]["config.yaml"].as_str());
-        // The base has none: an overlay adds it.
-        assert!(config.is_some() || file.path.ends_with("base/defragd.yaml"), "{}", file.path.display());
-        if let Some(config) = config {
-            let path = dir.path().join("config.yaml");
-            fs::write(&path, config).unwrap();
-            let checked = Command::new(binary()).args(["check-config", "--syntax-only"]).arg(&path).output().unwrap();
-            assert!(checked.status.success(), "{}: {}", file.path.display(), String::from_utf8_lossy(&checked.stderr));
-        }
-        // Do not contact any member: the addresses of the examples may exist.
-        let config = config.map_or(example.clone(), nowhere);
-        let defragd = start(&file, &config, dir.path(), &pki).await;
-        let container = &file.pod().unwrap()["containers"][0];
-        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
-            let path = text(&container[probe]["httpGet"]["path"]);
-            assert_eq!(defragd.get(path).await.unwrap().status, 200, "{}: {path}", file.path.display());
-        }
-        assert_eq!(defragd.get("/-/no-such-page").await.unwrap().status, 404);
-    }
-}
-
-/// The configuration with each host replaced by a closed port of this machine, a different one for each.
-fn nowhere(config: &str) -> String {
-    let mut changed = String::new();
-    let mut ports = 1..;
-    let mut rest = config;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || ".:-".contains(c))).unwrap_or(after.len());
-        changed.push_str(before);
-        changed.push_str("127.0.0.1:");
-        changed.push_str(&ports.next().unwrap().to_string());
-        rest = &after[end..];
-    }
-    changed + rest
-}
-
-#[test]
-fn every_test_that_the_threat_model_names_is_there() {
-    let mut sources = String::new();
-    let mut dirs = vec![root().join("crates"), root().join("src"), root().join("tests")];
-    while let Some(dir) = dirs.pop() {
-        for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
-            if path.is_dir() {
-                dirs.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                sources.push_str(&fs::read_to_string(path).unwrap());
-            }
-        }
-    }
-    let model = read("deploy/THREAT-MODEL.md");
-    let is_sentence =
-        |word: &&str| word.matches('_').count() >= 3 && !word.contains(|c: char| c != '_' && !c.is_alphanumeric());
-    let named: BTreeSet<&str> = model.split('`').skip(1).step_by(2).filter(is_sentence).collect();
-    assert!(named.len() > 20, "only {named:?}");
-    for name in named {
-        assert!(sources.contains(&format!("fn {name}(")), "deploy/THREAT-MODEL.md names {name}, which is no test");
-    }
 }

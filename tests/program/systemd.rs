@@ -1,8 +1,6 @@
 //! What defragd reports to systemd and gets from it, with a socket of ours in its place: `READY=1` only when it is true,
 //! reloads, the end, the watchdog, and sockets that were bound before. There is no etcd.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{
     fs::{self, File},
     io::ErrorKind,
@@ -14,19 +12,13 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
-use testkit::Port;
+use testkit::{Home, Port};
 
-/// A minute is long for anything here, also on two busy cores.
-const MINUTE: Duration = Duration::from_mins(1);
-
-fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_defragd")
-}
+use crate::rig::{MINUTE, binary, client, home};
 
 /// A folder with a configuration, a journal and the socket that systemd would listen at.
 struct Host {
-    dir: TempDir,
+    home: Home,
     notify: UnixDatagram,
 }
 
@@ -50,26 +42,21 @@ impl Started {
 
 impl Host {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("config.yaml"), "clusters: [{name: demo, endpoints: ['http://127.0.0.1:1']}]")
-            .unwrap();
-        let notify = UnixDatagram::bind(dir.path().join("notify")).unwrap();
-        Self { dir, notify }
+        let home = home();
+        home.write("config.yaml", "clusters: [{name: demo, endpoints: ['http://127.0.0.1:1']}]").unwrap();
+        let notify = UnixDatagram::bind(home.path("notify")).unwrap();
+        Self { home, notify }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.home.path(name)
     }
 
-    fn args(&self) -> Vec<String> {
-        vec![
-            "serve".to_owned(),
-            format!("--config={}", self.path("config.yaml").display()),
-            format!("--data-dir={}", self.path("journal").display()),
-        ]
+    fn args(&self) -> [String; 3] {
+        ["serve".to_owned(), self.home.flag("--config", "config.yaml"), self.home.flag("--data-dir", "journal")]
     }
 
-    fn command(&self, program: &str) -> Command {
+    fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
         command
@@ -82,9 +69,9 @@ impl Host {
 
     /// `sh` puts what is its standard input where systemd puts its first socket, and becomes the program.
     fn handing_over(&self, fd: OwnedFd, extra: &[&str]) -> Command {
-        let mut command = self.command("sh");
+        let mut command = self.command(Path::new("sh"));
         let script = "export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$@\" 3<&0 0</dev/null";
-        command.args(["-c", script, "sh", binary()]).args(self.args()).args(extra).stdin(fd);
+        command.args(["-c", script, "sh"]).arg(binary()).args(self.args()).args(extra).stdin(fd);
         command
     }
 
@@ -127,8 +114,7 @@ fn address(ready: &[String]) -> String {
 }
 
 async fn get(address: &str, path: &str) -> (u16, String) {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let answer = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+    let answer = client(None).build().unwrap().get(format!("http://{address}{path}")).send().await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
@@ -251,14 +237,13 @@ async fn systemds_own_launcher_starts_it_with_the_first_connection() {
     // A free port that no other process gets by chance: the launcher must bind it itself.
     let mut port = Port::reserve().unwrap();
     let bound = port.address().to_string();
-    let mut command = host.command(launcher.to_str().unwrap());
-    command.args([&format!("--listen={bound}"), "--setenv=NOTIFY_SOCKET", binary()]).args(host.args());
+    let mut command = host.command(launcher);
+    command.args([&format!("--listen={bound}"), "--setenv=NOTIFY_SOCKET"]).arg(binary()).args(host.args());
     port.release();
     let started = Started(command.arg("--web.systemd-socket").spawn().unwrap());
     let end = Instant::now() + MINUTE;
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let url = format!("http://{bound}/-/healthy");
-    while !reqwest::get(&url).await.is_ok_and(|answer| answer.status() == 200) {
+    let (client, url) = (client(None).build().unwrap(), format!("http://{bound}/-/healthy"));
+    while !client.get(&url).send().await.is_ok_and(|answer| answer.status() == 200) {
         assert!(Instant::now() < end, "{}", host.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -1,10 +1,8 @@
 //! `defragd check-config` on the files in `tests/config`: the whole output for each bad one; and every configuration that
 //! ships, including those in the documentation, is good.
 //!
-//! `UPDATE=1 cargo test --test check_config` writes the output into the `.txt` beside each bad file; read the difference
+//! `UPDATE=1 cargo test --test program check_config` writes the output into the `.txt` beside each bad file; read the difference
 //! before you commit it.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeSet,
@@ -15,12 +13,10 @@ use std::{
 
 use serde_json::Value;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::rig::{binary, root};
 
 fn check(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_defragd"));
+    let mut command = Command::new(binary());
     for name in ["DEFRAGD_CONFIG", "DEFRAGD_WEB_CONFIG_FILE"] {
         command.env_remove(name);
     }

@@ -1,0 +1,37 @@
+//! The real router over an application of fakes.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::Router;
+
+use crate::{
+    adapters::http::{AccessPolicy, Options, Web, router},
+    app::{
+        cluster::tests::{cluster_in, shared},
+        fake::{FakeEtcd, FakeJournal},
+        service::App,
+    },
+    core::policy::{Mode, Policy},
+};
+
+pub(super) type FakeApp = App<FakeEtcd, FakeJournal>;
+
+/// With clusters of these names in this mode.
+pub(super) fn site(names: &[&str], mode: Mode, access: AccessPolicy) -> (Arc<FakeApp>, Router) {
+    let world = shared(1);
+    let policy = Policy { mode, ..Policy::default() };
+    let clusters = names.iter().map(|name| cluster_in(&world, name, policy.clone())).collect();
+    let app = Arc::new(App::new(clusters, world));
+    let options = Options {
+        access,
+        telemetry_path: "/metrics".to_owned(),
+        timeout_offset: Duration::ZERO,
+        max_requests: 40,
+        route_prefix: String::new(),
+        link_prefix: String::new(),
+        external_url: None,
+        web: Arc::new(Web::plain()),
+    };
+    let router = router(Arc::clone(&app), options);
+    (app, router)
+}

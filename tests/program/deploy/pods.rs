@@ -1,0 +1,126 @@
+//! The program with the arguments of the pods and Jobs.
+
+use std::{fs, path::Path, process::Command};
+
+use serde_json::Value;
+use testkit::{Defragd, Pki};
+
+use super::{Rendered, arguments, array, flag, rendered, text, yaml};
+use crate::rig::binary;
+
+/// Runs a Job's arguments on a cluster that is not there: they are understood, and the run is refused.
+pub(super) fn job_runs(arguments: &[String], path: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let name = flag(arguments, "--cluster").unwrap_or("etcd");
+    let config =
+        format!("clusters: [{{name: {name}, endpoints: [\"http://127.0.0.1:1\"], policy: {{mode: enforce}}}}]");
+    fs::write(dir.path().join("config.yaml"), config).unwrap();
+    let here = |argument: &String| {
+        argument
+            .replace("/etc/defragd/config", dir.path().to_str().unwrap())
+            .replace("/var/lib/defragd", dir.path().join("journal").to_str().unwrap())
+    };
+    let output = Command::new(binary()).args(arguments.iter().map(here)).output().unwrap();
+    let answer: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{path}: {error}: {}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!((&answer["run"]["cluster"], &answer["run"]["outcome"]), (&name.into(), &"refused".into()), "{path}");
+}
+
+/// Starts the program with a pod's arguments, below a directory that holds what the pod has mounted.
+async fn start(file: &Rendered, config: &str, dir: &Path, pki: &Pki) -> Defragd {
+    let here = |path: &str| {
+        path.replace("/etc/defragd/", &format!("{}/etc/", dir.display()))
+            .replace("/var/lib/defragd", &format!("{}/journal", dir.display()))
+    };
+    let put = |path: &str, content: &[u8]| {
+        let path = here(path);
+        fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    let pod = file.pod().unwrap();
+    let mounted = |path: &str| {
+        let mounts = array(&pod["containers"][0]["volumeMounts"]);
+        let below = mounts.iter().any(|mount| path.starts_with(&format!("{}/", text(&mount["mountPath"]))));
+        assert!(below, "{}: {path} is on no volume", file.path.display());
+    };
+    let values = yaml(config, &file.path);
+    for cluster in array(&values["clusters"]) {
+        let (tls, auth) = (&cluster["tls"], &cluster["auth"]);
+        let client = pki.client();
+        for (key, content) in [("ca_file", pki.ca()), ("cert_file", &client.cert), ("key_file", &client.key)] {
+            if let Some(path) = tls[key].as_str() {
+                mounted(path);
+                put(path, &fs::read(content).unwrap());
+            }
+        }
+        if let Some(path) = auth["password_file"].as_str() {
+            mounted(path);
+            put(path, b"secret\n");
+        }
+    }
+    put("/etc/defragd/config/config.yaml", here(config).as_bytes());
+    let mut arguments = arguments(pod);
+    arguments.remove(0);
+    for argument in &mut arguments {
+        let (name, value) =
+            argument.split_once('=').map_or((argument.clone(), None), |(name, value)| (name.to_owned(), Some(value)));
+        match (name.as_str(), value) {
+            ("--web.listen-address", _) => *argument = format!("{name}=127.0.0.1:0"),
+            (_, Some(path)) if path.starts_with("/etc/") => {
+                mounted(path);
+                let content =
+                    if name.ends_with("ca-file") { fs::read(pki.ca()).unwrap() } else { b"0123456789abcdef".to_vec() };
+                if name != "--config" {
+                    put(path, &content);
+                }
+                *argument = here(argument);
+            }
+            _ => *argument = here(argument),
+        }
+    }
+    Defragd::start(binary(), &arguments, &dir.join("log")).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_starts_with_each_pods_arguments_and_answers_its_probes() {
+    let example = "clusters: [{name: etcd, endpoints: [\"http://127.0.0.1:1\"]}]".to_owned();
+    let pki_dir = tempfile::tempdir().unwrap();
+    let pki = Pki::create(pki_dir.path()).unwrap();
+    for file in rendered() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = file.of_kind("ConfigMap").find_map(|map| map["data"]["config.yaml"].as_str());
+        // The base has none: an overlay adds it.
+        assert!(config.is_some() || file.path.ends_with("base/defragd.yaml"), "{}", file.path.display());
+        if let Some(config) = config {
+            let path = dir.path().join("config.yaml");
+            fs::write(&path, config).unwrap();
+            let checked = Command::new(binary()).args(["check-config", "--syntax-only"]).arg(&path).output().unwrap();
+            assert!(checked.status.success(), "{}: {}", file.path.display(), String::from_utf8_lossy(&checked.stderr));
+        }
+        // Do not contact any member: the addresses of the examples may exist.
+        let config = config.map_or(example.clone(), nowhere);
+        let defragd = start(&file, &config, dir.path(), &pki).await;
+        let container = &file.pod().unwrap()["containers"][0];
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let path = text(&container[probe]["httpGet"]["path"]);
+            assert_eq!(defragd.get(path).await.unwrap().status, 200, "{}: {path}", file.path.display());
+        }
+        assert_eq!(defragd.get("/-/no-such-page").await.unwrap().status, 404);
+    }
+}
+
+/// The configuration with each host replaced by a closed port of this machine, a different one for each.
+fn nowhere(config: &str) -> String {
+    let mut changed = String::new();
+    let mut ports = 1..;
+    let mut rest = config;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || ".:-".contains(c))).unwrap_or(after.len());
+        changed.push_str(before);
+        changed.push_str("127.0.0.1:");
+        changed.push_str(&ports.next().unwrap().to_string());
+        rest = &after[end..];
+    }
+    changed + rest
+}

@@ -1,0 +1,13 @@
+//! The program by itself, without etcd: what it takes from clients, files and systemd, and what it reports to them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod check_config;
+mod control;
+mod deploy;
+mod edge;
+mod fleet;
+mod notify;
+mod rig;
+mod systemd;
+mod web;
