@@ -5,6 +5,7 @@
 //! | layer | what it is |
 //! |---|---|
 //! | [`core`] | the decisions: pure, synchronous, without clock or I/O; a crate of its own, `crates/defragd-core` |
+//! | [`report`] | the capacity review of `defragd report`: pure; `crates/defragd-report` |
 //! | [`ports`] | what the application needs from the outside world, and what HTTP needs from the application, as traits |
 //! | [`config`] | the configuration file, checked |
 //! | [`telemetry`] | log and metrics |
@@ -20,3 +21,4 @@ pub mod ports;
 pub mod telemetry;
 
 pub use defragd_core as core;
+pub use defragd_report as report;

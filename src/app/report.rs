@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     adapters::outgoing::{CallError, Grid, Prometheus, RangeSeries, SeriesLabels},
-    core::review::{Frame, History, MemberHistory, Review, review},
+    report::{
+        Report,
+        review::{Frame, History, MemberHistory, review},
+    },
 };
 
 /// The label of a cluster in all of our metrics.
@@ -30,14 +33,6 @@ pub struct Question {
     pub range: Duration,
     /// The time between two samples; derived from the range if absent.
     pub step: Option<Duration>,
-}
-
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Report {
-    /// The range that was reviewed.
-    pub frame: Frame,
-    /// The reviews, by the clusters' names.
-    pub clusters: Vec<Review>,
 }
 
 impl Question {

@@ -20,7 +20,7 @@ pub use fragmentation::Fragmentation;
 pub use fullest::{Moment, QuotaChange};
 pub use tally::Runs;
 
-use super::trend::{DAY, LevelShift, Point, Slope, days_until, trend};
+use crate::trend::{DAY, LevelShift, Point, Slope, days_until, trend};
 
 /// If the growth takes longer, it is too slow to matter.
 const MAX_DAYS: f64 = 3_650.0;

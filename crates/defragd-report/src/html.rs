@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{chart, words};
-use crate::{app::report::Report, core::review::Review};
+use crate::{Report, WriteError, chart, review::Review, words};
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--back:#fff;--text:#1c2024;--dim:#60646c;--line:#d9d9e0}
@@ -16,7 +15,7 @@ figure{margin:1rem 0}svg{min-width:40rem;max-width:100%;height:auto}svg text{fil
 figcaption{display:flex;flex-wrap:wrap;gap:0 1rem}.key{display:inline-block;width:1.2em;height:.25em;margin-right:.4em;vertical-align:middle}
 td{white-space:nowrap}h1,h2,li{overflow-wrap:anywhere}.wide:focus-visible{outline:3px solid #3b7dd8}";
 
-pub(super) fn page(report: &Report) -> anyhow::Result<String> {
+pub(crate) fn page(report: &Report) -> Result<String, WriteError> {
     // This policy keeps the page from fetching or running anything, even if a bug here lets markup through.
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -27,14 +26,14 @@ pub(super) fn page(report: &Report) -> anyhow::Result<String> {
         escaped(&words::introduction(report))
     );
     for head in words::HEADS {
-        write!(page, "<th scope=\"col\">{}</th>", escaped(head))?;
+        let _ = write!(page, "<th scope=\"col\">{}</th>", escaped(head));
     }
     page.push_str("</tr></thead>\n");
     for review in &report.clusters {
         page.push_str("<tr>");
         for (index, cell) in words::row(review).into_iter().enumerate() {
             let (open, close) = if index == 0 { ("th scope=\"row\"", "th") } else { ("td", "td") };
-            write!(page, "<{open}>{}</{close}>", escaped(&cell))?;
+            let _ = write!(page, "<{open}>{}</{close}>", escaped(&cell));
         }
         page.push_str("</tr>\n");
     }
@@ -46,24 +45,24 @@ pub(super) fn page(report: &Report) -> anyhow::Result<String> {
     Ok(page)
 }
 
-fn section(page: &mut String, report: &Report, review: &Review) -> anyhow::Result<()> {
-    write!(page, "<h2>{}</h2>\n<ul>", escaped(&review.cluster))?;
+fn section(page: &mut String, report: &Report, review: &Review) -> Result<(), WriteError> {
+    let _ = write!(page, "<h2>{}</h2>\n<ul>", escaped(&review.cluster));
     for one in &review.recommendations {
-        write!(page, "<li><b>{}</b>: {}</li>", escaped(&one.action), escaped(&one.reason))?;
+        let _ = write!(page, "<li><b>{}</b>: {}</li>", escaped(&one.action), escaped(&one.reason));
     }
     let label = escaped(&format!("Chart of {}", review.cluster));
-    write!(page, "</ul>\n<figure><div class=\"wide\" role=\"region\" aria-label=\"{label}\" tabindex=\"0\">")?;
+    let _ = write!(page, "</ul>\n<figure><div class=\"wide\" role=\"region\" aria-label=\"{label}\" tabindex=\"0\">");
     page.push_str(&named(&chart::sizes(review, report.frame)?, &review.cluster));
     page.push_str("</div><figcaption>");
     for (index, (name, colour)) in chart::KEYS.into_iter().enumerate() {
         // The last one is drawn only if there is a forecast.
         if index + 1 < chart::KEYS.len() || chart::has_forecast(review) {
-            write!(page, "<span><span class=\"key\" style=\"background:{colour}\"></span>{name}</span>")?;
+            let _ = write!(page, "<span><span class=\"key\" style=\"background:{colour}\"></span>{name}</span>");
         }
     }
     page.push_str("</figcaption></figure>\n<ul class=\"remarks\">");
     for remark in words::remarks(review) {
-        write!(page, "<li>{}</li>", escaped(&remark))?;
+        let _ = write!(page, "<li>{}</li>", escaped(&remark));
     }
     page.push_str("</ul>\n");
     Ok(())

@@ -1,16 +1,16 @@
 //! A cluster's sizes over time with a forecast, as SVG. The colours are readable on a light and a dark background.
 
-use anyhow::anyhow;
 use plotters::prelude::*;
 
-use super::words;
-use crate::core::{
+use crate::{
+    WriteError,
     review::{Forecast, Frame, Moment, Review},
     trend::DAY,
+    words,
 };
 
 /// The names of the lines, for the legend.
-pub(super) const KEYS: [(&str, &str); 4] =
+pub(crate) const KEYS: [(&str, &str); 4] =
     [("quota", "#d6455d"), ("file", "#8073d6"), ("in use", "#1a936f"), ("forecast", "#d98e1f")];
 
 const SIZE: (u32, u32) = (960, 300);
@@ -20,7 +20,7 @@ const MAX_POINTS: usize = 900;
 const DIM: RGBColor = RGBColor(128, 133, 141);
 
 /// The fullest member's file size, size in use and quota, and a growth forecast for a third of the range.
-pub(super) fn sizes(review: &Review, frame: Frame) -> anyhow::Result<String> {
+pub(crate) fn sizes(review: &Review, frame: Frame) -> Result<String, WriteError> {
     let lines: [fn(&Moment) -> Option<f64>; 3] =
         [|moment| moment.quota_bytes, |moment| moment.size_bytes, |moment| Some(moment.in_use_bytes)];
     let future = future(review, frame);
@@ -30,7 +30,10 @@ pub(super) fn sizes(review: &Review, frame: Frame) -> anyhow::Result<String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        let failed = |error: &dyn std::fmt::Display| anyhow!("cannot draw the chart of {}: {error}", review.cluster);
+        let failed = |error: &dyn std::fmt::Display| WriteError::Chart {
+            cluster: review.cluster.clone(),
+            detail: error.to_string(),
+        };
         let mut chart = ChartBuilder::on(&area)
             .margin(8)
             // Drop a label at the edge: it would be cut off.
@@ -74,7 +77,7 @@ pub(super) fn sizes(review: &Review, frame: Frame) -> anyhow::Result<String> {
 }
 
 /// Whether there is growth to draw.
-pub(super) fn has_forecast(review: &Review) -> bool {
+pub(crate) fn has_forecast(review: &Review) -> bool {
     matches!(review.forecast, Forecast::Growing { .. }) && review.growth.is_some()
 }
 

@@ -1,10 +1,11 @@
 //! What to do, and why: each recommendation names the figures that it is based on.
 
 use bytesize::ByteSize;
+use defragd_core::{policy::Policy, story};
 use serde::Serialize;
 
 use super::{Forecast, Review, tally::ACTED};
-use crate::{policy::Policy, story, trend::Slope};
+use crate::{trend::Slope, words::size};
 
 /// A quarter of a year: within it, an operator should act.
 const SOON_DAYS: f64 = 90.0;
@@ -42,7 +43,7 @@ pub(super) fn of(review: &Review) -> Vec<Recommendation> {
 
 fn capacity(review: &Review) -> Option<Recommendation> {
     let growth = review.growth.map(growth).unwrap_or_default();
-    let level = bytes(review.now.in_use_bytes);
+    let level = size(review.now.in_use_bytes);
     match &review.forecast {
         Forecast::Growing { days_to_quota, days_at_least, days_at_most } if *days_to_quota <= SOON_DAYS => {
             let quota = review.now.quota_bytes.unwrap_or_default();
@@ -56,7 +57,7 @@ fn capacity(review: &Review) -> Option<Recommendation> {
                 format!("{action} within {} days", days_at_least.floor()),
                 format!(
                     "{level} of {} are in use on {}, growing by {growth}: the quota is reached in {days_to_quota:.1} days ({} to {})",
-                    bytes(quota),
+                    size(quota),
                     review.now.member,
                     tenths(*days_at_least),
                     tenths(*days_at_most),
@@ -114,7 +115,7 @@ fn idle(review: &Review) -> Option<Recommendation> {
     }
     let space = format!(
         "{} are reclaimable on {}, fragmentation is {:.0} %",
-        bytes(review.reclaimable_bytes),
+        size(review.reclaimable_bytes),
         story::count(review.members.len(), "member"),
         review.fragmentation.ratio * 100.0
     );
@@ -162,19 +163,12 @@ fn nothing(review: &Review) -> Recommendation {
 }
 
 fn growth(slope: Slope) -> String {
-    format!("{} per day ({} to {})", bytes(slope.per_day), bytes(slope.low), bytes(slope.high))
+    format!("{} per day ({} to {})", size(slope.per_day), size(slope.low), size(slope.high))
 }
 
 /// Like `1 run`, `2 runs`.
 fn run_count(runs: f64) -> String {
     format!("{runs:.0} run{}", if runs.round() > 1.0 { "s" } else { "" })
-}
-
-/// A size with its sign and unit.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes; the sign is apart")]
-pub(super) fn bytes(bytes: f64) -> String {
-    let sign = if bytes <= -1.0 { "-" } else { "" };
-    format!("{sign}{}", ByteSize(bytes.abs() as u64).display().iec())
 }
 
 fn tenths(days: f64) -> String {

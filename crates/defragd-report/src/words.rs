@@ -1,19 +1,17 @@
 //! A review in words, the same for all formats that people read.
 
 use bytesize::ByteSize;
+use defragd_core::story;
 use jiff::Timestamp;
 
 use crate::{
-    app::report::Report,
-    core::{
-        review::{Forecast, Review},
-        story,
-        trend::Slope,
-    },
+    Report,
+    review::{Forecast, Review},
+    trend::Slope,
 };
 
 /// The heads of [`row`].
-pub(super) const HEADS: [&str; 10] = [
+pub(crate) const HEADS: [&str; 10] = [
     "cluster",
     "in use",
     "file",
@@ -27,7 +25,7 @@ pub(super) const HEADS: [&str; 10] = [
 ];
 
 /// One line of the table.
-pub(super) fn row(review: &Review) -> [String; 10] {
+pub(crate) fn row(review: &Review) -> [String; 10] {
     let runs = &review.runs;
     let percent = |ratio: f64| format!("{:.0} %", ratio * 100.0);
     let points = |slope: Slope| {
@@ -50,7 +48,7 @@ pub(super) fn row(review: &Review) -> [String; 10] {
     ]
 }
 
-pub(super) fn forecast(forecast: &Forecast) -> String {
+pub(crate) fn forecast(forecast: &Forecast) -> String {
     match forecast {
         Forecast::Growing { days_to_quota, days_at_least, days_at_most } => {
             let most = if days_at_most.is_finite() { format!("{days_at_most:.1}") } else { "never".to_owned() };
@@ -63,7 +61,7 @@ pub(super) fn forecast(forecast: &Forecast) -> String {
 }
 
 /// What the figures are based on: gaps, steps, changes of the quota, and other irregularities.
-pub(super) fn remarks(review: &Review) -> Vec<String> {
+pub(crate) fn remarks(review: &Review) -> Vec<String> {
     let mut said = vec![format!("Fullest member: {}. Members: {}.", review.now.member, review.members.join(", "))];
     if !review.former_members.is_empty() {
         said.push(format!("Former members: {}.", review.former_members.join(", ")));
@@ -114,7 +112,7 @@ pub(super) fn remarks(review: &Review) -> Vec<String> {
     said
 }
 
-pub(super) fn introduction(report: &Report) -> String {
+pub(crate) fn introduction(report: &Report) -> String {
     format!(
         "{} from {} to {}, one sample every {} minutes. Growth is that of the size in use, which defragmentation does \
         not change, on the fullest member; if its interval includes 0, the size is called stable.",
@@ -127,12 +125,12 @@ pub(super) fn introduction(report: &Report) -> String {
 
 /// A size with its sign.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes; the sign is apart")]
-pub(super) fn size(bytes: f64) -> String {
+pub(crate) fn size(bytes: f64) -> String {
     let sign = if bytes <= -1.0 { "-" } else { "" };
     format!("{sign}{}", ByteSize(bytes.abs() as u64).display().iec())
 }
 
-pub(super) fn date(seconds: i64) -> String {
+pub(crate) fn date(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| "?".to_owned(), |time| time.strftime("%Y-%m-%d").to_string())
 }
 
