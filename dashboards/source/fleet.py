@@ -3,7 +3,7 @@
 from grafana import dashboard, now, query, stat, table, timeseries, words
 from queries import (
     ANNOTATIONS, BAD_FROM_1, BUSY_FROM_1, CLUSTER, CLUSTER_VARIABLE, CLUSTERS, FULLNESS, ODD_FROM_1, SHARE,
-    clusters, members, since_last_defrag, worst,
+    TOP_VARIABLE, clusters, members, since_last_defrag, worst,
 )
 
 PRESENT = [
@@ -97,12 +97,59 @@ PRESENT = [
     )),
 ]
 
-GAUGE = {"type": "gauge", "mode": "basic"}
-BYTES = {"unit": "bytes", "decimals": 1}
+
 TO_MEMBERS = [{
     "title": "Its members",
     "url": "/d/defragd-fragmentation?var-etcd_cluster=${__value.raw}&${datasource:queryparam}&${__url_time_range}",
 }]
+
+
+def problem(expr, text):
+    """The clusters for which the expression has a value, with the label `problem`."""
+    return f'label_replace(max by (etcd_cluster) ({expr}), "problem", "{text}", "", "")'
+
+
+# The most urgent first; a cluster has a line for each of its problems.
+PROBLEMS = [
+    problem(f"{clusters('up')} == 0", "unreachable"),
+    problem(f"{clusters('has_leader')} == 0 and {clusters('up')} == 1", "no leader"),
+    problem(f'defragd_member_alarm{{{CLUSTERS}, alarm="CORRUPT"}} == 1', "alarm CORRUPT"),
+    problem(f'defragd_member_alarm{{{CLUSTERS}, alarm="NOSPACE"}} == 1', "alarm NOSPACE"),
+    problem(f"{worst('quota_usage_ratio')} > 0.9", "near the quota"),
+    # A member does not answer while it is defragmented.
+    problem(f"{members('up', CLUSTERS)} == 0 unless {members('defrag_in_progress', CLUSTERS)} == 1", "a member is down"),
+    problem(f"{clusters('breaker_open')} == 1", "breaker open"),
+    problem(f"{clusters('paused')} == 1", "paused"),
+    problem(f"{worst('fragmentation_ratio')} > 0.45", "fragmented"),
+]
+WRONG = [
+    (10, 8, table(
+        "Clusters with a problem",
+        "What needs attention now, by cluster: the first place to look. Empty if nothing does.",
+        [
+            ("etcd_cluster", "Cluster", {"links": TO_MEMBERS}),
+            ("problem", "Problem", {}),
+            (None, " or ".join(PROBLEMS), {}),
+        ],
+        no_value="none",
+    )),
+    (14, 8, table(
+        "Firing alerts",
+        "The alerts of alerts/defragd.rules.yml that fire now. What each means and what to do: alerts/runbooks.md.",
+        [
+            ("alertname", "Alert", {}),
+            ("etcd_cluster", "Cluster", {}),
+            ("member", "Member", {}),
+            ("severity", "Severity", {}),
+            (None, "max by (alertname, etcd_cluster, member, severity) "
+                   f'(ALERTS{{alertname=~"(Etcd|Defragd).+", alertstate="firing", {CLUSTERS}}})', {}),
+        ],
+        no_value="none",
+    )),
+]
+
+GAUGE = {"type": "gauge", "mode": "basic"}
+BYTES = {"unit": "bytes", "decimals": 1}
 EACH = [
     (24, 9, table(
         "Clusters",
@@ -132,36 +179,23 @@ EACH = [
         ],
         sort="Fragmentation",
     )),
-    (24, 7, table(
-        "Firing alerts",
-        "The alerts of alerts/defragd.rules.yml that fire now. What each means and what to do: alerts/runbooks.md.",
-        [
-            ("alertname", "Alert", {}),
-            ("etcd_cluster", "Cluster", {}),
-            ("member", "Member", {}),
-            ("severity", "Severity", {}),
-            (None, "max by (alertname, etcd_cluster, member, severity) "
-                   f'(ALERTS{{alertname=~"(Etcd|Defragd).+", alertstate="firing", {CLUSTERS}}})', {}),
-        ],
-        no_value="none",
-    )),
 ]
 
 OVER_TIME = [
     (12, 8, timeseries(
-        "Fragmentation, the ten worst clusters",
+        "Fragmentation, the worst clusters",
         "The free share of the most fragmented member's database file.",
         "percentunit",
-        query(f"topk(10, {worst('fragmentation_ratio')})", CLUSTER),
+        query(f"topk($top, {worst('fragmentation_ratio')})", CLUSTER),
         thresholds=SHARE,
         high=1,
     )),
     (12, 8, timeseries(
-        "Quota usage, the ten fullest clusters",
+        "Quota usage, the fullest clusters",
         "Database size over quota of the fullest member. From 80 % on an alert requests a run, from 90 % on an alert "
         "is critical.",
         "percentunit",
-        query(f"topk(10, {worst('quota_usage_ratio')})", CLUSTER),
+        query(f"topk($top, {worst('quota_usage_ratio')})", CLUSTER),
         thresholds=FULLNESS,
         high=1,
     )),
@@ -204,9 +238,10 @@ DASHBOARD = dashboard(
     "etcd fleet (defragd)",
     "All etcd clusters that defragd watches: which need attention, which have a run under way, which alerts fire.",
     "now-6h",
-    [CLUSTER_VARIABLE],
+    [CLUSTER_VARIABLE, TOP_VARIABLE],
     ANNOTATIONS,
     [
+        ("What is wrong", WRONG),
         ("Now", PRESENT),
         ("Each cluster", EACH),
         ("The worst over time", OVER_TIME),

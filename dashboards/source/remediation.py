@@ -2,7 +2,8 @@
 
 from grafana import bars, dashboard, query, states, steps, table, timeseries
 from queries import (
-    ANNOTATIONS, CLUSTER, CLUSTER_VARIABLE, CLUSTERS, DEADLINE_SECONDS, MEMBER, appeared, clusters, increase, members,
+    ANNOTATIONS, CLUSTER, CLUSTER_VARIABLE, CLUSTERS, DEADLINE_SECONDS, MEMBER, TOP_VARIABLE, appeared, clusters,
+    highest, increase, members, top,
 )
 
 GRAY = "rgba(128, 128, 128, 0.25)"
@@ -46,34 +47,31 @@ RUNS = [
         query(increase("runs_total", "outcome"), "{{outcome}}"),
         bars=True,
     )),
-    (12, 8, timeseries(
-        "Duration of runs",
-        "From start to end of the runs that ended in the selected time range, including the pauses between members: the "
-        "mean and the 90th percentile.",
+    (12, 8, bars(
+        "Mean duration of runs",
+        "How long a run takes, from start to end including the pauses between members: the mean of the runs that ended "
+        "in the selected time range, per cluster.",
         "s",
-        query(
+        "sort_desc(" + highest(
             f"{increase('run_duration_seconds_sum', 'etcd_cluster', '$__range')} / "
-            f"({increase('run_duration_seconds_count', 'etcd_cluster', '$__range')} > 0)",
-            CLUSTER + " mean",
-        ),
-        query(
-            f"histogram_quantile(0.9, {increase('run_duration_seconds_bucket', 'etcd_cluster, le', '$__range')})",
-            CLUSTER + " 90 %",
-        ),
+            f"({increase('run_duration_seconds_count', 'etcd_cluster', '$__range')} > 0)"
+        ) + ")",
+        CLUSTER,
+        no_value="no run in this time range", thresholds=steps("blue"),
     )),
     (12, 8, timeseries(
         "Duration of the last defragmentation",
         "How long each member was unavailable to its clients the last time. The line is the default deadline of 10 "
         "minutes.",
         "s",
-        query(members("last_defrag_duration_seconds", CLUSTERS), MEMBER),
+        query(top(members("last_defrag_duration_seconds", CLUSTERS)), MEMBER),
         thresholds=steps("transparent", (DEADLINE_SECONDS, "red")),
     )),
     (12, 8, timeseries(
         "Bytes reclaimed",
         "What the defragmentations freed, per cluster. Each bar covers the interval before it.",
         "bytes",
-        query(increase("reclaimed_bytes_total", "etcd_cluster"), CLUSTER),
+        query(top(increase("reclaimed_bytes_total", "etcd_cluster")), CLUSTER),
         bars=True,
     )),
 ]
@@ -93,30 +91,30 @@ HOLDS = [
     (12, 6, states(
         "Run under way",
         "At most one in each cluster.",
-        clusters("run_active"), CLUSTER, _0=("no", GRAY), _1=("under way", "blue"),
+        highest(clusters("run_active")), CLUSTER, _0=("no", GRAY), _1=("under way", "blue"),
     )),
     (12, 6, states(
         "Defragmentation in progress",
         "Which member is defragmenting: never two of one cluster at a time. The graph can miss defragmentations shorter "
         "than the scrape interval; the annotations show them.",
-        members("defrag_in_progress", CLUSTERS), MEMBER, _0=("no", GRAY), _1=("defragmenting", "orange"),
+        highest(members("defrag_in_progress", CLUSTERS)), MEMBER, _0=("no", GRAY), _1=("defragmenting", "orange"),
     )),
     (12, 6, states(
         "Breaker",
         "Open after too many failed runs in a row: no run starts in that cluster until an operator runs "
         "`defragd resume`.",
-        clusters("breaker_open"), CLUSTER, _0=("closed", GRAY), _1=("open", "red"),
+        highest(clusters("breaker_open")), CLUSTER, _0=("closed", GRAY), _1=("open", "red"),
     )),
     (12, 6, states(
         "Paused",
         "By an operator, with a reason: `defragd runs` and the status page show it.",
-        clusters("paused"), CLUSTER, _0=("no", GRAY), _1=("paused", "orange"),
+        highest(clusters("paused")), CLUSTER, _0=("no", GRAY), _1=("paused", "orange"),
     )),
     (12, 7, timeseries(
         "Requests waiting",
         "Accepted requests that have not started a run yet, per cluster.",
         "none",
-        query(f"max by (etcd_cluster) (defragd_queue_depth{{{CLUSTERS}}})", CLUSTER),
+        query(highest(f"max by (etcd_cluster) (defragd_queue_depth{{{CLUSTERS}}})"), CLUSTER),
     )),
     (12, 7, table(
         "Next maintenance window",
@@ -142,7 +140,7 @@ GATES = [
     (8, 7, states(
         "Last result of each gate",
         "The result of each gate's last check: before a run, between the members, or at its end.",
-        f"max by (etcd_cluster, gate) (defragd_gate_passed{{{CLUSTERS}}})", "{{etcd_cluster}}: {{gate}}",
+        f"bottomk($top, max by (etcd_cluster, gate) (defragd_gate_passed{{{CLUSTERS}}}))", "{{etcd_cluster}}: {{gate}}",
         _0=("failed", "red"), _1=("passed", "green"),
     )),
     (8, 7, bars(
@@ -158,7 +156,7 @@ GATES = [
         "How long the last check of each gate took. The run waits for it.",
         "s",
         query(
-            f"max by (etcd_cluster, gate) (defragd_gate_duration_seconds{{{CLUSTERS}}})",
+            highest(f"max by (etcd_cluster, gate) (defragd_gate_duration_seconds{{{CLUSTERS}}})"),
             "{{etcd_cluster}}: {{gate}}",
         ),
     )),
@@ -196,7 +194,7 @@ DASHBOARD = dashboard(
     "etcd remediation (defragd)",
     "What defragd does about fragmented etcd clusters: runs, decisions and their reasons, gates, webhook.",
     "now-7d",
-    [CLUSTER_VARIABLE],
+    [CLUSTER_VARIABLE, TOP_VARIABLE],
     ANNOTATIONS,
     [
         ("Runs", RUNS),

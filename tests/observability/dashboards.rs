@@ -55,7 +55,7 @@ fn each_dashboard_can_be_imported_anywhere_and_leads_to_the_others() {
         let variables = dashboard["templating"]["list"].as_array().unwrap();
         assert_eq!(text(&variables[0], "name"), "datasource", "{name}");
         assert_eq!(variables.iter().filter(|variable| variable["type"] == "datasource").count(), 1, "{name}");
-        for variable in &variables[1..] {
+        for variable in variables.iter().filter(|variable| variable["type"] == "query") {
             let (label, refresh) = (text(variable, "label"), &variable["refresh"]);
             assert!(!label.is_empty() && *refresh == 2, "{name}: {label} is read anew when the time range changes");
         }
@@ -87,7 +87,8 @@ fn each_panel_has_a_title_a_description_a_unit_and_a_place_of_its_own() {
         for panel in panels(&dashboard) {
             let title = text(panel, "title");
             assert!(!title.is_empty() && titles.insert(title), "{name}: {title:?} twice or empty");
-            assert!(text(panel, "description").len() > 20, "{name}: {title} has no description");
+            let description = text(panel, "description");
+            assert!(description.len() > 20 && description.ends_with('.'), "{name}: {title} has no description");
             assert!(!text(&panel["fieldConfig"]["defaults"], "unit").is_empty(), "{name}: {title} has no unit");
             assert_eq!(panel["datasource"]["uid"], "${datasource}", "{name}: {title}");
             assert!(!panel["targets"].as_array().unwrap().is_empty(), "{name}: {title} asks nothing");
@@ -127,11 +128,49 @@ fn each_query_asks_counters_for_their_increase_over_grafanas_intervals_and_names
     }
 }
 
+#[test]
+fn a_graph_of_all_clusters_has_lines_for_the_top_few_only() {
+    for (name, dashboard) in dashboards() {
+        for panel in panels(&dashboard) {
+            let drawn = ["timeseries", "state-timeline", "bargauge", "barchart"].contains(&text(panel, "type"));
+            for target in panel["targets"].as_array().unwrap() {
+                let (query, legend) = (text(target, "expr"), text(target, "legendFormat"));
+                let many = legend.contains("{{etcd_cluster}}") || query.contains("label_join");
+                let few = ["topk($top, ", "bottomk($top, "].iter().any(|limit| query.contains(limit));
+                assert_eq!(drawn && many, few, "{name}: {}: {query}", text(panel, "title"));
+            }
+        }
+        let variables = dashboard["templating"]["list"].as_array().unwrap();
+        let top = variables.iter().find(|variable| variable["name"] == "top").unwrap();
+        assert_eq!(top["current"]["value"], "5", "{name}");
+    }
+}
+
+#[test]
+fn the_fleet_begins_with_what_is_wrong() {
+    let (_, fleet) = dashboards().into_iter().find(|(name, _)| name == "fleet").unwrap();
+    assert_eq!(fleet["panels"][0]["title"], "What is wrong");
+    let first: Vec<_> = panels(&fleet).into_iter().take(2).map(|panel| text(panel, "title")).collect();
+    assert_eq!(first, ["Clusters with a problem", "Firing alerts"]);
+}
+
+#[test]
+fn growth_is_in_mib_per_day_as_in_the_report() {
+    let (_, capacity) = dashboards().into_iter().find(|(name, _)| name == "capacity").unwrap();
+    let slopes: Vec<_> =
+        panels(&capacity).into_iter().filter(|panel| text(panel, "title").starts_with("Growth of")).collect();
+    assert_eq!(slopes.len(), 2);
+    for panel in slopes {
+        assert_eq!(panel["fieldConfig"]["defaults"]["unit"], "suffix: MiB/day");
+        assert!(text(&panel["targets"][0], "expr").contains("* 86400 / 1048576"), "{panel}");
+    }
+}
+
 /// The query of the panel, with "all" for every variable.
 fn query_of(dashboard: &str, title: &str, number: usize) -> String {
     let (_, dashboard) = dashboards().into_iter().find(|(name, _)| name == dashboard).unwrap();
     let panel = panels(&dashboard).into_iter().find(|panel| panel["title"] == title).unwrap();
-    text(&panel["targets"][number], "expr").replace("$etcd_cluster", ".*").replace("$member", ".*")
+    text(&panel["targets"][number], "expr").replace("$etcd_cluster", ".*").replace("$member", ".*").replace("$top", "10")
 }
 
 /// The query over series of days, which no other test has the time for.

@@ -13,6 +13,8 @@ mod tests;
 pub mod trend;
 mod words;
 
+use std::cmp::Ordering;
+
 use serde::Serialize;
 use thiserror::Error;
 
@@ -23,7 +25,7 @@ use review::{Frame, Review};
 pub struct Report {
     /// The range that was reviewed.
     pub frame: Frame,
-    /// By the clusters' names.
+    /// The most urgent first.
     pub clusters: Vec<Review>,
 }
 
@@ -44,6 +46,11 @@ pub enum WriteError {
 }
 
 impl Report {
+    pub fn new(frame: Frame, mut clusters: Vec<Review>) -> Self {
+        clusters.sort_by(|a, b| a.urgency().partial_cmp(&b.urgency()).unwrap_or(Ordering::Equal));
+        Self { frame, clusters }
+    }
+
     pub fn written(&self, format: Format) -> Result<String, WriteError> {
         Ok(match format {
             Format::Markdown => markdown::page(self),

@@ -5,7 +5,11 @@ use std::fmt::Write;
 use crate::{Report, review::Recommendation, words};
 
 pub(crate) fn page(report: &Report) -> String {
-    let mut page = format!("# etcd capacity review\n\n{}\n\n", words::introduction(report));
+    let mut page = format!(
+        "# etcd capacity review\n\n{}\n\n{}\n\n",
+        escaped(&words::summary(report)),
+        words::introduction(report)
+    );
     line(&mut page, words::HEADS.map(str::to_owned));
     page.push_str("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
     for review in &report.clusters {

@@ -1,14 +1,19 @@
 //! A review in words, the same for all formats that people read.
 
+use std::time::Duration;
+
 use bytesize::ByteSize;
-use defragd_core::story;
+use defragd_core::{story, time::Time};
 use jiff::Timestamp;
 
 use crate::{
     Report,
-    review::{Forecast, Review},
+    review::{Forecast, Kind, Review},
     trend::Slope,
 };
+
+/// More names make no summary.
+const MAX_IN_SUMMARY: usize = 5;
 
 /// The heads of [`row`].
 pub(crate) const HEADS: [&str; 10] = [
@@ -58,6 +63,45 @@ pub(crate) fn forecast(forecast: &Forecast) -> String {
         Forecast::Stable => "stable".to_owned(),
         Forecast::Unknown { why } => format!("unknown: {why}"),
     }
+}
+
+/// How many clusters need attention, the first of them with the reason.
+pub(crate) fn summary(report: &Report) -> String {
+    let urgent: Vec<_> = report.clusters.iter().filter_map(attention).collect();
+    let all = story::count(report.clusters.len(), "cluster");
+    if urgent.is_empty() {
+        return format!("{all}, none needs attention.");
+    }
+    let more = match urgent.len().saturating_sub(MAX_IN_SUMMARY) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let need = if report.clusters.len() == 1 { "needs" } else { "need" };
+    let named = urgent[..urgent.len().min(MAX_IN_SUMMARY)].join(", ");
+    format!("{} of {all} {need} attention: {named}{more}.", urgent.len())
+}
+
+/// The cluster with the most urgent reason; `None` if there is nothing to do.
+fn attention(review: &Review) -> Option<String> {
+    let why = match review.recommendations.first()?.kind {
+        Kind::OverQuota => "file above its quota".to_owned(),
+        Kind::Capacity => match review.forecast {
+            Forecast::Growing { days_to_quota, .. } if days_to_quota > 0.0 => {
+                format!("quota reached in {days_to_quota:.1} days")
+            }
+            _ => "quota reached".to_owned(),
+        },
+        Kind::NoRecentData => "no recent data".to_owned(),
+        Kind::FailedRuns => "failed runs".to_owned(),
+        Kind::RefusedRuns => "refused runs".to_owned(),
+        Kind::QuotaUnknown => "quota unknown".to_owned(),
+        Kind::ObserveMode => "mode observe".to_owned(),
+        Kind::NoRuns => "no runs".to_owned(),
+        Kind::ReturnsSoon => "fragmentation returns soon".to_owned(),
+        Kind::TooLittleData => "too little data".to_owned(),
+        Kind::Later | Kind::Stable => return None,
+    };
+    Some(format!("{} ({why})", review.cluster))
 }
 
 /// What the figures are based on: gaps, steps, changes of the quota, and other irregularities.
@@ -114,12 +158,12 @@ pub(crate) fn remarks(review: &Review) -> Vec<String> {
 
 pub(crate) fn introduction(report: &Report) -> String {
     format!(
-        "{} from {} to {}, one sample every {} minutes. Growth is that of the size in use, which defragmentation does \
+        "{} from {} to {}, one value every {}. Growth is that of the size in use, which defragmentation does \
         not change, on the fullest member; if its interval includes 0, the size is called stable.",
         story::count(report.clusters.len(), "cluster"),
         moment(report.frame.from),
         moment(report.frame.to),
-        (report.frame.step + 30) / 60,
+        Time::from(Duration::from_secs(report.frame.step.unsigned_abs())),
     )
 }
 

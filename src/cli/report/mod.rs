@@ -80,7 +80,7 @@ pub(super) struct Args {
     /// How far to look back, such as 30d
     #[arg(long, default_value = "30d", value_name = "TIME")]
     range: Time,
-    /// Time between two samples [default: a 720th of the range]
+    /// One value per TIME, the newest sample in it [default: --range / 720, at least 1m]
     #[arg(long, value_name = "TIME")]
     step: Option<Time>,
     /// End of the range, such as 2026-01-31T00:00:00Z [default: now]
@@ -207,6 +207,14 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_help_describes_the_step() {
+        let args = <Args as clap::Args>::augment_args(clap::Command::new("report"));
+        let step = args.get_arguments().find(|arg| arg.get_id() == "step").unwrap();
+        let help = step.get_help().unwrap().to_string();
+        assert_eq!(help, "One value per TIME, the newest sample in it [default: --range / 720, at least 1m]");
+    }
 
     #[test]
     fn a_range_may_be_in_days_and_weeks() {
