@@ -11,6 +11,7 @@ GUARDS = "No value where data does not grow, where the quota is not known, and "
 PRESENT = [
     (6, 4, stat(
         "Days to a full quota, by the last day",
+        "How many days are left if growth continues as in the last day? "
         "How long until data in use fills the quota at the rate of the last day, in the cluster where that is "
         "soonest. " + GUARDS + "in the first 18 hours of a member.",
         "d",
@@ -19,13 +20,15 @@ PRESENT = [
     )),
     (6, 4, stat(
         "Days to a full quota, by the last week",
-        "The same at the rate of the last 7 days. " + GUARDS + "in the first 5 days of a member.",
+        "How many days are left if growth continues as in the last week? "
+        "As on the left, at the rate of the last 7 days. " + GUARDS + "in the first 5 days of a member.",
         "d",
         now(f"min({days_to_full('7d', '5d')})"),
         thresholds=DAYS_LEFT, decimals=1, no_value="not growing",
     )),
     (6, 4, stat(
         "Highest quota usage",
+        "Is a file near its quota? "
         "Database size over quota, of the fullest member. At 100 % its cluster stops taking writes.",
         "percentunit",
         now(f"max(defragd_member_quota_usage_ratio{{{MEMBERS}}})"),
@@ -33,6 +36,7 @@ PRESENT = [
     )),
     (6, 4, stat(
         "Highest share of the quota in use",
+        "Is a quota too small, however often members are defragmented? "
         "Data in use over quota, of the fullest member: what no defragmentation frees.",
         "percentunit",
         now(f"max({members('db_size_in_use_bytes')} / {members('db_quota_bytes')})"),
@@ -43,6 +47,7 @@ PRESENT = [
 SIZES = [
     (24, 10, timeseries(
         "Database size, in use and quota",
+        "How do sizes and quota develop? "
         "The file's size (what the quota counts), the part of it in use (what a defragmentation leaves), and the quota "
         "(dashed). The gap between the first two is what can be reclaimed.",
         "bytes",
@@ -55,12 +60,14 @@ SIZES = [
     )),
     (12, 8, timeseries(
         "Reclaimable",
+        "How much would a defragmentation of each member return? "
         "Size minus data in use of each member.",
         "bytes",
         query(top(members("db_reclaimable_bytes")), MEMBER),
     )),
     (12, 8, timeseries(
         "Quota usage",
+        "How near is each file to its quota? "
         "Database size over quota of each member. The lines: at 80 % an alert requests a run, at 90 % one is critical.",
         "percentunit",
         query(top(members("quota_usage_ratio")), MEMBER),
@@ -72,6 +79,7 @@ SIZES = [
 GROWTH = [
     (12, 8, timeseries(
         "Growth of data in use, over 1 day",
+        "Did growth change lately? "
         "How fast data in use grows per day, by linear regression over the last day. Below 0 it shrinks. Free space in "
         "the file does not count.",
         "suffix: MiB/day",
@@ -80,6 +88,7 @@ GROWTH = [
     )),
     (12, 8, timeseries(
         "Growth of data in use, over 7 days",
+        "How fast does data grow in the long run? "
         "The same over a week, which evens out days and nights.",
         "suffix: MiB/day",
         query(top(mib_per_day(slope("7d"))), MEMBER),
@@ -87,8 +96,10 @@ GROWTH = [
     )),
     (12, 8, timeseries(
         "Days to a full quota",
+        "Which quotas are full first, and when? "
         "How long until data in use fills the quota at the rate of the last day and of the last week, for the member of "
-        "each cluster that is full first, in the clusters where that is soonest. " + GUARDS + "before three quarters of the window have data. "
+        "each cluster that is full first, in the clusters where that is soonest. " + GUARDS
+        + "before three quarters of the window have data. "
         "EtcdQuotaExhaustionPredicted fires if both the last day's and the last 6 hours' value are below the line.",
         "d",
         query(f"bottomk($top, {days_to_full('1d', '18h')})", CLUSTER + " by 1 day"),
@@ -97,6 +108,7 @@ GROWTH = [
     )),
     (12, 8, timeseries(
         "Members' skew",
+        "Do the members of a cluster differ in size? "
         "The largest member of a cluster minus its smallest. Sizes differ until all are defragmented. Data in use "
         "should hardly differ: if it does, a member lags, or compaction has not finished on it.",
         "bytes",
@@ -108,6 +120,7 @@ GROWTH = [
 DEFRAGMENTATIONS = [
     (8, 8, timeseries(
         "Bytes reclaimed",
+        "When did runs free space, and how much? "
         "What the defragmentations freed, per cluster. Each bar covers the interval before it.",
         "bytes",
         query(top(increase("reclaimed_bytes_total", "etcd_cluster")), CLUSTER),
@@ -115,6 +128,7 @@ DEFRAGMENTATIONS = [
     )),
     (8, 8, bars(
         "Bytes reclaimed per run",
+        "Is a run still worth it? "
         "What one successful run freed on average, all members of a cluster together, in the selected time range. If "
         "it falls from month to month, the runs are too frequent.",
         "bytes",
@@ -127,6 +141,7 @@ DEFRAGMENTATIONS = [
     )),
     (8, 8, bars(
         "Time since the last defragmentation",
+        "Is a member left out? "
         "For each member that defragd has defragmented.",
         "s",
         f"sort_desc({highest(since_last_defrag())})", MEMBER,
@@ -134,6 +149,7 @@ DEFRAGMENTATIONS = [
     )),
     (24, 7, states(
         "Leader",
+        "Is leadership stable? "
         "Which member is the leader. Leadership that changes without a run suggests slow disks or a bad network.",
         top(members("is_leader")), MEMBER,
         _0=("follower", "rgba(128, 128, 128, 0.25)"), _1=("leader", "blue"),

@@ -11,6 +11,7 @@ BYTES = {"unit": "bytes", "decimals": 1}
 EACH = [
     (24, 9, table(
         "Members",
+        "How is each member? "
         "Each member now: the size of its database, what a defragmentation would free, and how near the quota is.",
         [
             ("etcd_cluster", "Cluster", {}),
@@ -41,6 +42,7 @@ EACH = [
 FILES = [
     (12, 9, timeseries(
         "Fragmentation",
+        "When does each member need a defragmentation? "
         "The free share of each member's database file. The line is 45 %, from which the default policy acts.",
         "percentunit",
         query(top(members("fragmentation_ratio")), MEMBER),
@@ -49,6 +51,7 @@ FILES = [
     )),
     (12, 9, timeseries(
         "Reclaimable",
+        "How much would a defragmentation of each member return? "
         "Size minus data in use of each member. The line is 100 MiB, below which the default policy leaves a member "
         "alone.",
         "bytes",
@@ -57,6 +60,7 @@ FILES = [
     )),
     (12, 9, timeseries(
         "Database size and in use",
+        "Is a file large because of data or because of free space? "
         "The file's size (what the quota counts) and the part of it in use (what a defragmentation leaves).",
         "bytes",
         query(top(members("db_size_bytes")), MEMBER + " size"),
@@ -64,6 +68,7 @@ FILES = [
     )),
     (12, 9, timeseries(
         "Quota usage",
+        "How near is each file to its quota? "
         "Database size over quota of each member. The lines: at 80 % an alert requests a run, at 90 % one is critical.",
         "percentunit",
         query(top(members("quota_usage_ratio")), MEMBER),
@@ -75,12 +80,14 @@ FILES = [
 DEFRAGMENTATIONS = [
     (12, 7, states(
         "Leader",
+        "Who leads, and did that change during a run? "
         "Which member is the leader. A run defragments the leader last; investigate a change in the middle of a run.",
         top(members("is_leader")), MEMBER,
         _0=("follower", "rgba(128, 128, 128, 0.25)"), _1=("leader", "blue"),
     )),
     (12, 7, states(
         "Defragmentation in progress",
+        "Which member is being defragmented? "
         "Which member is defragmenting: never two of one cluster at a time. The graph can miss defragmentations shorter "
         "than the scrape interval; the annotations show them.",
         highest(members("defrag_in_progress")), MEMBER,
@@ -88,6 +95,7 @@ DEFRAGMENTATIONS = [
     )),
     (8, 8, bars(
         "Time since the last defragmentation",
+        "Is a member left out? "
         "For each member that defragd has defragmented.",
         "s",
         f"sort_desc({highest(since_last_defrag())})", MEMBER,
@@ -95,6 +103,7 @@ DEFRAGMENTATIONS = [
     )),
     (8, 8, timeseries(
         "Reclaimed by the last defragmentation",
+        "Was the last defragmentation worth it? "
         "What the last defragmentation of each member freed. If it stays near zero, the data is live: the problem is "
         "compaction or the quota, not fragmentation.",
         "bytes",
@@ -102,7 +111,8 @@ DEFRAGMENTATIONS = [
     )),
     (8, 8, pairs(
         "Defragmentation: expected and actual",
-        "How well the estimate fits: how long each member would be unavailable to its clients, from its size in use and "
+        "Is the expected duration right? "
+        "How long each member would be unavailable to its clients, from its size in use and "
         "the speed of the last defragmentations, beside how long the last one took. The default deadline is 10 minutes.",
         "s",
         ("expected", by_name("expected_defrag_seconds")),
@@ -114,6 +124,7 @@ DEFRAGMENTATIONS = [
 HEALTH = [
     (6, 8, timeseries(
         "Probe duration",
+        "Does a member answer slowly? "
         "How long each member took to answer, or to fail. A member that is defragmenting takes the whole timeout, "
         "because Status hangs.",
         "s",
@@ -121,6 +132,7 @@ HEALTH = [
     )),
     (6, 8, timeseries(
         "Raft entries not applied",
+        "Does a member lag? "
         "Entries that a member has in its log but not yet in its database. A member that lags is not defragmented.",
         "none",
         query(
@@ -131,6 +143,7 @@ HEALTH = [
     )),
     (6, 8, timeseries(
         "Raft term",
+        "Do leader elections disturb a cluster? "
         "Each step is a leader election. Steps during runs mean that the runs disturb the cluster.",
         "none",
         query(top(f"max by (etcd_cluster) (defragd_member_raft_term{{{MEMBERS}}})"), CLUSTER),
@@ -138,6 +151,7 @@ HEALTH = [
     )),
     (6, 8, timeseries(
         "Voters and learners",
+        "Does a cluster have enough voters for a run? "
         "Members of each cluster by role. With fewer than three voters defragd refuses, unless the policy allows it.",
         "none",
         query(top(f"max by (etcd_cluster, role) (defragd_cluster_members{{{CLUSTERS}}})"), CLUSTER + " {{role}}"),

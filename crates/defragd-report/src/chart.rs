@@ -7,7 +7,6 @@ use crate::{
     WriteError,
     review::{Forecast, Frame, Moment, Review},
     trend::DAY,
-    words,
 };
 
 /// The names of the lines, for the legend.
@@ -97,7 +96,7 @@ pub(crate) fn sizes(review: &Review, frame: Frame, layout: Layout) -> Result<Str
             .axis_style(DIM)
             .label_style(("sans-serif", font).into_font().color(&DIM))
             .y_labels(5)
-            .x_label_formatter(&|at| tick(*at, between))
+            .x_label_formatter(&|at| tick(*at, between, layout))
             .y_label_formatter(&|value| format!("{} {unit}", (value * 1e3).round() / 1e3))
             .draw()
             .map_err(|error| failed(&error))?;
@@ -112,8 +111,14 @@ pub(crate) fn sizes(review: &Review, frame: Frame, layout: Layout) -> Result<Str
                 chart.draw_series(series).map_err(|error| failed(&error))?;
             }
         }
-        let future = future.into_iter().map(|(at, bytes)| (at, bytes / scale));
-        chart.draw_series(LineSeries::new(future, rgb(FORECAST).stroke_width(2))).map_err(|error| failed(&error))?;
+        if let Some(Arrival { quota, .. }) = arrival(review, frame) {
+            let ahead = [(KEYS[0].1, future.iter().map(|(at, _)| (*at, quota)).collect()), (FORECAST, future)];
+            for (colour, points) in ahead {
+                let points = points.into_iter().map(|(at, bytes)| (at, bytes / scale));
+                let series = LineSeries::new(points, rgb(colour).stroke_width(2));
+                chart.draw_series(series).map_err(|error| failed(&error))?;
+            }
+        }
         area.present().map_err(|error| failed(&error))?;
     }
     Ok(svg)
@@ -140,19 +145,20 @@ fn future(review: &Review, frame: Frame) -> Vec<(i64, f64)> {
     vec![(frame.to, now), (frame.to + (days * DAY) as i64, bytes)]
 }
 
-/// Round times with the seconds between them, at most as many as this, or one more.
+/// Round times with the seconds between them: no more labels than this, so that they do not touch.
 fn ticks(from: i64, to: i64, most: i64) -> (Vec<i64>, i64) {
-    let between = TICKS.into_iter().find(|ticks| (to - from) / ticks <= most).unwrap_or((to - from) / most);
+    let between = TICKS.into_iter().find(|ticks| to - from <= most * ticks).unwrap_or((to - from) / most);
     let first = from + (-from).rem_euclid(between);
     (std::iter::successors(Some(first), |at| Some(at + between)).take_while(|at| *at <= to).collect(), between)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "seconds of some years")]
-fn tick(at: i64, between: i64) -> String {
-    if between as f64 >= DAY {
-        return words::date(at);
-    }
-    Timestamp::from_second(at).map_or_else(|_| "?".to_owned(), |time| time.strftime("%m-%d %H:%M").to_string())
+fn tick(at: i64, between: i64, layout: Layout) -> String {
+    let format = match layout {
+        _ if between < 86_400 => "%m-%d %H:%M",
+        Layout::Narrow if between < 90 * 86_400 => "%m-%d",
+        _ => "%Y-%m-%d",
+    };
+    Timestamp::from_second(at).map_or_else(|_| "?".to_owned(), |time| time.strftime(format).to_string())
 }
 
 fn rgb(hex: &str) -> RGBColor {

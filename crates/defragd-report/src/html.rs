@@ -19,7 +19,7 @@ th:first-child,td:first-child{text-align:left;padding-left:0}
 .summary{font-size:1.2rem}.about,.remarks,figcaption,thead{color:var(--dim)}
 figure{margin:1rem 0}svg{width:100%;height:auto}svg text{fill:var(--dim)}.narrow{display:none}
 figcaption{display:flex;flex-wrap:wrap;gap:0 1rem}.key{display:inline-block;width:1.2em;height:.25em;margin-right:.4em;vertical-align:middle}
-.nowrap{white-space:nowrap}h1,h2,li,p,tbody th{overflow-wrap:anywhere}ul{padding-left:1.2rem}
+tbody th{min-width:8rem}td span{text-align:right}h1,h2,li,p,tbody th{overflow-wrap:anywhere}ul{padding-left:1.2rem}
 @media (max-width:56rem){.wide{display:none}.narrow{display:block}.narrow svg{max-width:32rem}
 thead{display:none}tr,tbody th,td{display:block;text-align:left}tbody th{border:0;padding:.6rem 0 0;font-size:1.1rem}
 td{display:flex;justify-content:space-between;gap:1rem;border:0;padding:0}td::before{content:attr(data-head);color:var(--dim)}
@@ -43,10 +43,11 @@ pub(crate) fn page(report: &Report) -> Result<String, WriteError> {
     for review in &report.clusters {
         page.push_str("<tr>");
         for (index, (head, cell)) in words::HEADS.iter().zip(words::row(review)).enumerate() {
-            let cell = escaped(&cell).replace(" (", " <span class=\"nowrap\">(").replace(')', ")</span>");
             let _ = match index {
                 0 => write!(page, "<th scope=\"row\">{}</th>", escaped(&review.cluster)),
-                _ => write!(page, "<td data-head=\"{}\"><span>{cell}</span></td>", escaped(head)),
+                _ => {
+                    write!(page, "<td data-head=\"{}\"><span>{}</span></td>", escaped(head), unbroken(&escaped(&cell)))
+                }
             };
         }
         page.push_str("</tr>\n");
@@ -92,6 +93,14 @@ fn section(page: &mut String, report: &Report, review: &Review) -> Result<(), Wr
 fn named(svg: &str, cluster: &str) -> String {
     let name = format!("Quota, file size and size in use of the fullest member of {cluster} over time");
     svg.replacen("<svg ", &format!("<svg role=\"img\" aria-label=\"{}\" ", escaped(&name)), 1)
+}
+
+/// Figures break only before a parenthesis, sentences anywhere.
+fn unbroken(cell: &str) -> String {
+    if cell.contains([':', ';']) {
+        return cell.to_owned();
+    }
+    cell.replace(' ', "\u{a0}").replace("\u{a0}(", " (")
 }
 
 /// Cluster and member names come from labels, so they may contain markup.
