@@ -152,6 +152,17 @@ lint-observability: tools ## Lint rules and Alertmanager's configuration; check 
 	@if command -v python3 >/dev/null; then python3 dashboards/generate.py --check; \
 	  else echo "dashboards: SKIPPED, there is no python3 here to compare them with their source"; fi
 
+# Built in target: nothing of npm lands in the tree. package-lock.json pins the versions.
+GRAFANA_SCHEMA := target/grafana-schema
+
+.PHONY: check-dashboards
+check-dashboards: ## Validate the dashboards with Grafana's own types (@grafana/schema); needs node and npm, else SKIPPED
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+	  mkdir -p $(GRAFANA_SCHEMA) && cp dashboards/schema/* dashboards/schema/.npmrc $(GRAFANA_SCHEMA)/ && \
+	  npm ci --silent --ignore-scripts --prefix $(GRAFANA_SCHEMA) && \
+	  node $(GRAFANA_SCHEMA)/check.mjs dashboards/*.json; \
+	else echo "dashboards: SKIPPED, there is no node and npm here to validate them with @grafana/schema"; fi
+
 .PHONY: dashboards
 dashboards: ## Generate dashboards/*.json from dashboards/source
 	python3 dashboards/generate.py
@@ -204,10 +215,11 @@ release-dry-run: ## Make what release.yml makes, as far as this machine can, in 
 	deploy/release dry-run
 
 .PHONY: lint
-lint: tools words ## Words, formatting, clippy, whether the deliberate faults still apply, dependencies
+lint: tools words ## Words, formatting, clippy, whether the deliberate faults still apply, dashboards, dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	tests/sim/mutants.sh --check
+	$(MAKE) check-dashboards
 	$(MAKE) deny
 
 .PHONY: words

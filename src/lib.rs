@@ -5,6 +5,7 @@
 //! | layer | what it is |
 //! |---|---|
 //! | [`core`] | the decisions: pure, synchronous, without clock or I/O; a crate of its own, `crates/defragd-core` |
+//! | [`report`] | the capacity review of `defragd report`: pure; `crates/defragd-report` |
 //! | [`ports`] | what the application needs from the outside world, and what HTTP needs from the application, as traits |
 //! | `turn_limiter` | how much work runs at the same time, for the fleet that adapters and app observe |
 //! | [`config`] | the configuration file, checked |
@@ -22,3 +23,4 @@ pub mod telemetry;
 mod turn_limiter;
 
 pub use defragd_core as core;
+pub use defragd_report as report;

@@ -103,7 +103,7 @@ def states(title, description, expr, legend, **words):
     }
     options = {
         "alignValue": "left",
-        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False},
+        "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": False},
         "mergeValues": True,
         "rowHeight": 0.8,
         "showValue": "never",
@@ -133,6 +133,40 @@ def bars(title, description, unit, expr, legend, colors=None, no_value=None, thr
     )
 
 
+def pairs(title, description, unit, *columns, no_value=None):
+    """Bars side by side, a group for each value of the label `name`. Columns are (heading, expression)."""
+    defaults = {
+        "color": {"mode": "palette-classic"},
+        "custom": {
+            "axisPlacement": "auto",
+            "fillOpacity": 80,
+            "gradientMode": "none",
+            "lineWidth": 0,
+            "thresholdsStyle": {"mode": "off"},
+        },
+        "thresholds": steps("green"),
+    }
+    options = {
+        "barWidth": 0.9,
+        "fullHighlight": False,
+        "groupWidth": 0.7,
+        "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
+        "orientation": "horizontal",
+        "showValue": "auto",
+        "stacking": "none",
+        "tooltip": {"mode": "multi", "sort": "none"},
+        "xField": "name",
+        "xTickLabelMaxLength": 40,
+        "xTickLabelRotation": 0,
+    }
+    queries = [{**now(expr), "format": "table"} for _, expr in columns]
+    panel = _panel("barchart", title, description, unit, queries, defaults, options, min=0, noValue=no_value)
+    renamed = {_value_field(number, len(columns)): heading for number, (heading, _) in enumerate(columns)}
+    organize = {"excludeByName": {"Time": True}, "indexByName": {}, "renameByName": renamed}
+    panel["transformations"] = [{"id": "merge", "options": {}}, {"id": "organize", "options": organize}]
+    return panel
+
+
 def table(title, description, columns, sort=None, no_value=None):
     """One line for each set of labels. Columns in order, each with the properties of its override:
     (label, heading, properties), or (heading, expression, properties). A heading of None hides the column."""
@@ -153,7 +187,6 @@ def table(title, description, columns, sort=None, no_value=None):
     }
     options = {
         "cellHeight": "sm",
-        "footer": {"show": False, "countRows": False, "fields": "", "reducer": ["sum"]},
         "showHeader": True,
         "sortBy": [{"desc": True, "displayName": sort}] if sort else [],
     }
@@ -241,7 +274,6 @@ def variable(name, label, description, values):
         "label": label,
         "description": description,
         "datasource": SOURCE,
-        "definition": values,
         "query": {"query": values, "refId": "StandardVariableQuery"},
         "refresh": 2,
         "sort": 1,
@@ -251,6 +283,24 @@ def variable(name, label, description, values):
         "allValue": ".*",
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "options": [],
+        "hide": 0,
+        "skipUrlSync": False,
+    }
+
+
+def choice(name, label, description, values):
+    """A variable with fixed values; the first is the default."""
+    options = [{"selected": value == values[0], "text": value, "value": value} for value in values]
+    return {
+        "type": "custom",
+        "name": name,
+        "label": label,
+        "description": description,
+        "query": ",".join(values),
+        "multi": False,
+        "includeAll": False,
+        "current": options[0],
+        "options": options,
         "hide": 0,
         "skipUrlSync": False,
     }
@@ -310,7 +360,6 @@ def _datasource():
         "regex": "",
         "multi": False,
         "includeAll": False,
-        "current": {},
         "options": [],
         "refresh": 1,
         "hide": 0,

@@ -3,7 +3,7 @@
 The replicas of defragd that export the same cluster are merged with `max by`, so that nothing counts twice.
 """
 
-from grafana import annotation, steps, variable
+from grafana import annotation, choice, steps, variable
 
 CLUSTERS = 'etcd_cluster=~"$etcd_cluster"'
 MEMBERS = CLUSTERS + ', member=~"$member"'
@@ -60,6 +60,17 @@ def since_last_defrag(by="etcd_cluster, member, member_id", select=MEMBERS):
     return f"time() - (max by ({by}) (defragd_member_last_defrag_timestamp_seconds{{{select}}}) > 0)"
 
 
+def top(expr):
+    """The series of the most fragmented clusters, as many as the variable says: a graph of all is unreadable."""
+    worst_now = f"max by (etcd_cluster) (defragd_member_fragmentation_ratio{{{CLUSTERS}}} @ end())"
+    return f"{expr} and on (etcd_cluster) topk($top, {worst_now})"
+
+
+def highest(expr):
+    """The same by the values themselves: a cluster with an open breaker is not hidden by others that are fragmented."""
+    return f"topk($top, {expr})"
+
+
 def slope(window):
     """Bytes per second by which data in use grows, for each member; by linear regression."""
     return f"{BY_MEMBER} (deriv(defragd_member_db_size_in_use_bytes{{{MEMBERS}}}[{window}]))"
@@ -75,12 +86,29 @@ def days_to_full(window, enough):
     return f"min by (etcd_cluster) ({room} / ({slope(window)} > 0) and {known}) / 86400"
 
 
+def by_name(metric):
+    """A metric of members with one label, `name`, for the groups of `pairs`."""
+    named = f'label_join({top(members(metric))}, "name", "/", "etcd_cluster", "member")'
+    return f"max by (name) ({named})"
+
+
+def mib_per_day(per_second):
+    """As in `defragd report`."""
+    return f"{per_second} * 86400 / 1048576"
+
+
 # The variables, and the annotations of every graph.
 CLUSTER_VARIABLE = variable(
     "etcd_cluster",
     "etcd cluster",
     "The clusters as defragd's configuration names them.",
     "label_values(defragd_cluster_up, etcd_cluster)",
+)
+TOP_VARIABLE = choice(
+    "top",
+    "Clusters in graphs",
+    "Graphs show this many of the selected clusters, the most fragmented ones.",
+    ["5", "10", "20", "50"],
 )
 MEMBER_VARIABLE = variable(
     "member",

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     adapters::outgoing::{CallError, Grid, Prometheus, RangeSeries, SeriesLabels},
-    core::review::{Frame, History, MemberHistory, Review, review},
+    report::{
+        Report,
+        review::{Frame, History, MemberHistory, review},
+    },
 };
 
 /// The label of a cluster in all of our metrics.
@@ -32,17 +35,8 @@ pub struct Question {
     pub step: Option<Duration>,
 }
 
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Report {
-    /// The range that was reviewed.
-    pub frame: Frame,
-    /// The reviews, by the clusters' names.
-    pub clusters: Vec<Review>,
-}
-
 impl Question {
-    /// The times, on whole steps, so that tomorrow's report uses the same samples. The last step may not be over yet:
-    /// samples of the last minutes count, because a new Prometheus has no others.
+    /// The times: whole steps back from the end.
     pub fn frame(&self) -> Result<Frame, String> {
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         let range = seconds(self.range);
@@ -55,8 +49,7 @@ impl Question {
         if range / step > MAX_POINTS {
             return Err(format!("{} points are too many: at most {MAX_POINTS}, with a longer --step", range / step));
         }
-        let to = self.to.saturating_add((-self.to).rem_euclid(step));
-        Ok(Frame { from: to.saturating_sub(range / step * step).max(0), to, step })
+        Ok(Frame { from: self.to.saturating_sub(range / step * step).max(0), to: self.to, step })
     }
 }
 
@@ -88,7 +81,7 @@ pub async fn report(
     let runs = prometheus.range(&newest(RUNS), grid, &mut piece_done).await?;
     let histories = histories(members, reclaimed, runs);
     let clusters = histories.iter().filter_map(|(name, history)| review(name, history, frame)).collect();
-    Ok(Report { frame, clusters })
+    Ok(Report::new(frame, clusters))
 }
 
 /// Where the samples of one of [`MEMBER_METRICS`] are stored.
@@ -122,16 +115,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_step_follows_the_range_and_the_times_are_whole_steps() {
+    fn the_step_follows_the_range_and_the_range_ends_now() {
         let question = |days: u64, step: Option<u64>| Question {
             to: 1_700_000_123,
             range: Duration::from_secs(days * 86_400),
             step: step.map(Duration::from_secs),
         };
         let frame = question(30, None).frame().unwrap();
-        assert_eq!((frame.step, frame.to, frame.to - frame.from), (3_600, 1_700_002_800, 30 * 86_400));
-        let whole = Question { to: 1_700_002_800, ..question(30, None) };
-        assert_eq!(whole.frame().unwrap(), frame);
+        assert_eq!((frame.step, frame.to, frame.to - frame.from), (3_600, 1_700_000_123, 30 * 86_400));
+        assert_eq!(question(1, None).frame().unwrap().step, 120);
+        // --help says that it is never less than a minute by itself.
+        assert_eq!(Question { range: Duration::from_hours(1), ..question(1, None) }.frame().unwrap().step, 60);
         assert_eq!(question(365, Some(300)).frame().unwrap().step, 300);
         assert!(question(365, Some(1)).frame().unwrap_err().contains("too many"));
         assert!(question(1, Some(0)).frame().unwrap_err().contains("at least a second"));

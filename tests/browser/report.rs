@@ -14,7 +14,7 @@ struct Asked {
     step: i64,
 }
 
-/// A Prometheus with two clusters: one that grows, one that stays.
+/// A Prometheus with three clusters: one that grows, one that stays, one whose file is above its quota.
 async fn prometheus() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -26,17 +26,18 @@ async fn prometheus() -> String {
 
 #[expect(clippy::cast_precision_loss, reason = "seconds of a month")]
 fn answer(asked: &Asked) -> Value {
-    let mib = if asked.query.contains("in_use") {
-        600.0
+    let (mib, of_full) = if asked.query.contains("in_use") {
+        (600.0, 600.0)
     } else if asked.query.contains("db_size") {
-        900.0
+        (900.0, 2_100.0)
     } else if asked.query.contains("quota") {
-        2_048.0
+        (2_048.0, 2_048.0)
     } else {
         return json!({"status": "success", "data": {"resultType": "matrix", "result": []}});
     };
     let growth = if asked.query.contains("quota") { 0.0 } else { 12.0 };
     let series = |cluster: &str, growth: f64| {
+        let mib = if cluster == "prod-over" { of_full } else { mib };
         let value = |at: i64| (mib + growth * (at % 10_000_000) as f64 / 86_400.0) * 1_048_576.0;
         let values: Vec<_> = (asked.start..=asked.end)
             .step_by(usize::try_from(asked.step).unwrap())
@@ -44,7 +45,7 @@ fn answer(asked: &Asked) -> Value {
             .collect();
         json!({"metric": {"etcd_cluster": cluster, "member": "m1", "member_id": "1"}, "values": values})
     };
-    let result = [series("prod-growing", growth), series("prod-still", 0.0)];
+    let result = [series("prod-growing", growth), series("prod-over", 0.0), series("prod-still", 0.0)];
     json!({"status": "success", "data": {"resultType": "matrix", "result": result}})
 }
 
@@ -59,7 +60,8 @@ async fn the_report_reads_well_in_both_schemes_and_on_a_phone() {
     let page = String::from_utf8(output.stdout).unwrap();
     assert!(page.contains("prod-growing"), "{page}{}", String::from_utf8_lossy(&output.stderr));
     let path = dir.path().join("report.html");
-    std::fs::write(&path, page).unwrap();
+    std::fs::write(&path, &page).unwrap();
+    assert!(page.contains("prod-over (file above its quota)"), "{page}");
     browser.open(&format!("file://{}", path.display())).await.unwrap();
     inspect(&browser, "report").await;
     assert_no_complaints(&browser).await;

@@ -74,7 +74,8 @@ fn substitute(query: &str) -> String {
         .replace("$__rate_interval", "1m")
         .replace("$__range", "5m")
         .replace("$etcd_cluster", ".*")
-        .replace("$member", ".*");
+        .replace("$member", ".*")
+        .replace("$top", "5");
     assert!(!filled.contains('$'), "a variable is left in {filled}");
     filled
 }

@@ -55,7 +55,7 @@ fn each_dashboard_can_be_imported_anywhere_and_leads_to_the_others() {
         let variables = dashboard["templating"]["list"].as_array().unwrap();
         assert_eq!(text(&variables[0], "name"), "datasource", "{name}");
         assert_eq!(variables.iter().filter(|variable| variable["type"] == "datasource").count(), 1, "{name}");
-        for variable in &variables[1..] {
+        for variable in variables.iter().filter(|variable| variable["type"] == "query") {
             let (label, refresh) = (text(variable, "label"), &variable["refresh"]);
             assert!(!label.is_empty() && *refresh == 2, "{name}: {label} is read anew when the time range changes");
         }
@@ -87,7 +87,10 @@ fn each_panel_has_a_title_a_description_a_unit_and_a_place_of_its_own() {
         for panel in panels(&dashboard) {
             let title = text(panel, "title");
             assert!(!title.is_empty() && titles.insert(title), "{name}: {title:?} twice or empty");
-            assert!(text(panel, "description").len() > 20, "{name}: {title} has no description");
+            let description = text(panel, "description");
+            let question = description.split_once("? ").map_or("", |(question, _)| question);
+            assert!(question.len() > 10 && !question.contains('.'), "{name}: {title} does not say what it is for");
+            assert!(description.len() > 20 && description.ends_with('.'), "{name}: {title} has no description");
             assert!(!text(&panel["fieldConfig"]["defaults"], "unit").is_empty(), "{name}: {title} has no unit");
             assert_eq!(panel["datasource"]["uid"], "${datasource}", "{name}: {title}");
             assert!(!panel["targets"].as_array().unwrap().is_empty(), "{name}: {title} asks nothing");
@@ -127,11 +130,52 @@ fn each_query_asks_counters_for_their_increase_over_grafanas_intervals_and_names
     }
 }
 
+#[test]
+fn a_graph_of_all_clusters_has_lines_for_the_top_few_only() {
+    for (name, dashboard) in dashboards() {
+        for panel in panels(&dashboard) {
+            let drawn = ["timeseries", "state-timeline", "bargauge", "barchart"].contains(&text(panel, "type"));
+            for target in panel["targets"].as_array().unwrap() {
+                let (query, legend) = (text(target, "expr"), text(target, "legendFormat"));
+                let many = legend.contains("{{etcd_cluster}}") || query.contains("label_join");
+                let few = ["topk($top, ", "bottomk($top, "].iter().any(|limit| query.contains(limit));
+                assert_eq!(drawn && many, few, "{name}: {}: {query}", text(panel, "title"));
+            }
+        }
+        let variables = dashboard["templating"]["list"].as_array().unwrap();
+        let top = variables.iter().find(|variable| variable["name"] == "top").unwrap();
+        assert_eq!(top["current"]["value"], "5", "{name}");
+    }
+}
+
+#[test]
+fn the_fleet_begins_with_what_is_wrong() {
+    let (_, fleet) = dashboards().into_iter().find(|(name, _)| name == "fleet").unwrap();
+    assert_eq!(fleet["panels"][0]["title"], "What is wrong");
+    let first: Vec<_> = panels(&fleet).into_iter().take(2).map(|panel| text(panel, "title")).collect();
+    assert_eq!(first, ["Clusters with a problem", "Firing alerts"]);
+}
+
+#[test]
+fn growth_is_in_mib_per_day_as_in_the_report() {
+    let (_, capacity) = dashboards().into_iter().find(|(name, _)| name == "capacity").unwrap();
+    let slopes: Vec<_> =
+        panels(&capacity).into_iter().filter(|panel| text(panel, "title").starts_with("Growth of")).collect();
+    assert_eq!(slopes.len(), 2);
+    for panel in slopes {
+        assert_eq!(panel["fieldConfig"]["defaults"]["unit"], "suffix: MiB/day");
+        assert!(text(&panel["targets"][0], "expr").contains("* 86400 / 1048576"), "{panel}");
+    }
+}
+
 /// The query of the panel, with "all" for every variable.
 fn query_of(dashboard: &str, title: &str, number: usize) -> String {
     let (_, dashboard) = dashboards().into_iter().find(|(name, _)| name == dashboard).unwrap();
     let panel = panels(&dashboard).into_iter().find(|panel| panel["title"] == title).unwrap();
-    text(&panel["targets"][number], "expr").replace("$etcd_cluster", ".*").replace("$member", ".*")
+    text(&panel["targets"][number], "expr")
+        .replace("$etcd_cluster", ".*")
+        .replace("$member", ".*")
+        .replace("$top", "10")
 }
 
 /// The query over series of days, which no other test has the time for.
@@ -163,7 +207,7 @@ fn the_days_to_a_full_quota_are_right_and_are_not_shown_without_growth_or_data()
     let panel = "Days to a full quota";
     let (by_day, by_week) = (query_of("capacity", panel, 0), query_of("capacity", panel, 1));
     let none = |expression: &str, time: &str| json!({"expr": expression, "eval_time": time, "exp_samples": []});
-    let test = json!({"evaluation_interval": "10m", "tests": [{
+    promtool(&json!({"evaluation_interval": "10m", "tests": [{
         "interval": "10m",
         "input_series": input,
         "promql_expr_test": [
@@ -174,9 +218,57 @@ fn the_days_to_a_full_quota_are_right_and_are_not_shown_without_growth_or_data()
             none(&by_day, "17h"),
             none(&by_week, "4d"),
         ],
-    }]});
+    }]}));
+}
+
+/// What no real cluster of the tests has all at once.
+#[test]
+fn the_problems_of_each_cluster_are_listed_and_a_member_being_defragmented_is_not_down() {
+    let series = |name: &str, labels: &str, value: f64| json!({"series": format!("defragd_{name}{{{labels}}}"), "values": format!("{value}x20")});
+    let member = |cluster: &str, member: &str| {
+        format!("etcd_cluster=\"{cluster}\", member=\"{member}\", member_id=\"{member}\"")
+    };
+    let input = [
+        series("cluster_up", "etcd_cluster=\"a\"", 1.0),
+        series("cluster_has_leader", "etcd_cluster=\"a\"", 0.0),
+        series("cluster_breaker_open", "etcd_cluster=\"a\"", 1.0),
+        series("member_up", &member("a", "down"), 0.0),
+        series("member_alarm", &format!("{}, alarm=\"NOSPACE\"", member("a", "down")), 1.0),
+        series("member_alarm", &format!("{}, alarm=\"CORRUPT\"", member("a", "down")), 0.0),
+        series("member_quota_usage_ratio", &member("a", "down"), 0.95),
+        series("cluster_up", "etcd_cluster=\"busy\"", 1.0),
+        series("cluster_has_leader", "etcd_cluster=\"busy\"", 1.0),
+        series("member_up", &member("busy", "m1"), 0.0),
+        series("member_defrag_in_progress", &member("busy", "m1"), 1.0),
+        series("member_fragmentation_ratio", &member("busy", "m1"), 0.5),
+        series("cluster_paused", "etcd_cluster=\"busy\"", 1.0),
+        series("cluster_up", "etcd_cluster=\"gone\"", 0.0),
+        series("cluster_has_leader", "etcd_cluster=\"gone\"", 0.0),
+    ];
+    let found = |cluster: &str, problem: &str, value: f64| json!({"labels": format!("{{etcd_cluster=\"{cluster}\", problem=\"{problem}\"}}"), "value": value});
+    promtool(&json!({"evaluation_interval": "1m", "tests": [{
+        "interval": "1m",
+        "input_series": input,
+        "promql_expr_test": [{
+            "expr": query_of("fleet", "Clusters with a problem", 0),
+            "eval_time": "5m",
+            "exp_samples": [
+                found("gone", "unreachable", 0.0),
+                found("a", "no leader", 0.0),
+                found("a", "alarm NOSPACE", 1.0),
+                found("a", "near the quota", 0.95),
+                found("a", "a member is down", 0.0),
+                found("a", "breaker open", 1.0),
+                found("busy", "paused", 1.0),
+                found("busy", "fragmented", 0.5),
+            ],
+        }],
+    }]}));
+}
+
+fn promtool(test: &Value) {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("days.test.yml");
+    let path = dir.path().join("queries.test.yml");
     std::fs::write(&path, test.to_string()).unwrap(); // JSON is YAML
     let out = Command::new(Tools::find().unwrap().promtool()).args(["test", "rules"]).arg(path).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));

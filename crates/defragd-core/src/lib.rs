@@ -7,8 +7,8 @@
 //! without an alert), [`safety`] (what forbids it, as a [`reason`], and [`explain`], what an operator does about it),
 //! [`backoff`] (when the last attempt forbids another), [`estimate`] (how long it will take), [`plan`] (which member is
 //! next), [`gate`] (checks outside etcd), [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which
-//! replica may), [`note`] (what its successor must know). Apart from them: [`page`], where metrics pages are, [`trend`]
-//! and [`review`], what a capacity review tells from history, and [`time`], how people write how long.
+//! replica may), [`note`] (what its successor must know). Apart from them: [`page`], where metrics pages are, and
+//! [`time`], how people write how long.
 
 pub mod admission;
 pub mod alert;
@@ -26,14 +26,12 @@ pub mod page;
 pub mod plan;
 pub mod policy;
 pub mod reason;
-pub mod review;
 pub mod rule;
 pub mod run;
 pub mod safety;
 pub mod schedule;
 pub mod story;
 pub mod time;
-pub mod trend;
 pub mod verify;
 pub mod version;
 pub mod window;

@@ -1,11 +1,6 @@
 //! `defragd report`
 
-mod chart;
-mod csv;
 mod hints;
-mod html;
-mod markdown;
-mod words;
 
 use std::{
     io::{IsTerminal, Write},
@@ -19,8 +14,9 @@ use jiff::Timestamp;
 use super::{Exit, args::UsageError};
 use crate::{
     adapters::outgoing::{ClientSettings, ClientTls, Credentials, Prometheus},
-    app::report::{Question, Report, report},
+    app::report::{Question, report},
     core::time::Time,
+    report,
 };
 
 /// After this long, the operator wants to see progress.
@@ -84,7 +80,7 @@ pub(super) struct Args {
     /// How far to look back, such as 30d
     #[arg(long, default_value = "30d", value_name = "TIME")]
     range: Time,
-    /// Time between two samples [default: a 720th of the range]
+    /// One value per TIME, the newest sample in it [default: --range / 720, at least 1m]
     #[arg(long, value_name = "TIME")]
     step: Option<Time>,
     /// End of the range, such as 2026-01-31T00:00:00Z [default: now]
@@ -110,6 +106,17 @@ enum Format {
     Html,
     Csv,
     Json,
+}
+
+impl From<Format> for report::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Markdown => Self::Markdown,
+            Format::Html => Self::Html,
+            Format::Csv => Self::Csv,
+            Format::Json => Self::Json,
+        }
+    }
 }
 
 impl Source {
@@ -156,7 +163,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             args.range
         );
     }
-    let text = written(&report, args.output)?;
+    let text = report.written(args.output.into())?;
     match args.output_file {
         Some(path) => {
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -164,15 +171,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         None => std::io::stdout().lock().write_all(text.as_bytes())?,
     }
     Ok(Exit::Done)
-}
-
-fn written(report: &Report, format: Format) -> anyhow::Result<String> {
-    Ok(match format {
-        Format::Markdown => markdown::page(report),
-        Format::Html => html::page(report)?,
-        Format::Csv => csv::table(report),
-        Format::Json => format!("{:#}\n", serde_json::to_value(report)?),
-    })
 }
 
 /// Progress lines on standard error, if the report takes long.
@@ -207,4 +205,22 @@ impl Progress {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_describes_the_step() {
+        let args = <Args as clap::Args>::augment_args(clap::Command::new("report"));
+        let step = args.get_arguments().find(|arg| arg.get_id() == "step").unwrap();
+        let help = step.get_help().unwrap().to_string();
+        assert_eq!(help, "One value per TIME, the newest sample in it [default: --range / 720, at least 1m]");
+    }
+
+    #[test]
+    fn a_range_may_be_in_days_and_weeks() {
+        for (text, hours) in [("30d", 720), ("2w", 336), ("36h", 36), ("1d 12h", 36)] {
+            assert_eq!(text.parse(), Ok(Time::from(Duration::from_hours(hours))), "{text}");
+        }
+        assert!("1mo".parse::<Time>().is_err() && "30".parse::<Time>().is_err());
+    }
+}

@@ -15,12 +15,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use advice::Recommendation;
+pub use advice::{Kind, Recommendation};
 pub use fragmentation::Fragmentation;
-pub use fullest::{Moment, QuotaChange};
+pub use fullest::{FileOverQuota, Moment, QuotaChange};
 pub use tally::Runs;
 
-use super::trend::{DAY, LevelShift, Point, Slope, days_until, trend};
+use crate::trend::{DAY, LevelShift, Point, Slope, days_until, trend};
 
 /// If the growth takes longer, it is too slow to matter.
 const MAX_DAYS: f64 = 3_650.0;
@@ -109,6 +109,8 @@ pub struct Review {
     /// Recurring sudden changes, which are part of the growth.
     pub recurring_steps: usize,
     pub quota_changes: Vec<QuotaChange>,
+    /// The member whose file is furthest above its quota, if there is one.
+    pub file_over_quota: Option<FileOverQuota>,
     pub gaps: Gaps,
     pub fragmentation: Fragmentation,
     pub runs: Runs,
@@ -117,6 +119,17 @@ pub struct Review {
     /// The history of the fullest member, for charts.
     #[serde(skip)]
     pub history: Vec<(i64, Moment)>,
+}
+
+impl Review {
+    /// Smaller is more urgent: what is recommended first, the days to the quota, the name.
+    pub(crate) fn urgency(&self) -> (Option<Kind>, f64, &str) {
+        let days = match self.forecast {
+            Forecast::Growing { days_to_quota, .. } => days_to_quota,
+            _ => f64::INFINITY,
+        };
+        (self.recommendations.first().map(|one| one.kind), days, &self.cluster)
+    }
 }
 
 /// Reviews a cluster; `None` if no member has a sample.
@@ -152,6 +165,7 @@ pub fn review(cluster: &str, history: &History, frame: Frame) -> Option<Review> 
         steps,
         recurring_steps,
         quota_changes: fullest::quota_changes(&moments),
+        file_over_quota: fullest::file_over_quota(&present),
         gaps,
         fragmentation: fragmentation::of(&history.members, &present),
         runs: tally::of(history, frame),

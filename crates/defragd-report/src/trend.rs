@@ -6,10 +6,9 @@
 //! Many steps are normal for the cluster, and the trend includes them. If the data is not sufficient, the result says
 //! so.
 
+use defragd_core::story;
 use serde::Serialize;
 use thiserror::Error;
-
-use super::story;
 
 /// A sample: seconds since 1970, and the value.
 pub type Point = (i64, f64);

@@ -1,13 +1,13 @@
 //! The report as CSV (RFC 4180), one line per cluster, plain bytes and days: for spreadsheets and scripts.
 
-use crate::{app::report::Report, core::review::Forecast};
+use crate::{Report, review::Forecast};
 
 const HEADS: &str = "cluster,forecast,days_to_quota,days_at_least,days_at_most,in_use_bytes,size_bytes,quota_bytes,\
                      growth_bytes_per_day,growth_low,growth_high,fragmentation_ratio,fragmentation_per_day,\
                      days_to_fragmentation_return,reclaimable_bytes,reclaimed_bytes,reclaimed_per_run_bytes,runs,\
                      runs_failed,recommendations";
 
-pub(super) fn table(report: &Report) -> String {
+pub(crate) fn table(report: &Report) -> String {
     let mut lines = vec![HEADS.to_owned()];
     for review in &report.clusters {
         let (forecast, days) = match &review.forecast {
@@ -50,6 +50,8 @@ fn number(value: Option<f64>) -> String {
     value.filter(|value| value.is_finite()).map_or_else(String::new, |value| ((value * 1e6).round() / 1e6).to_string())
 }
 
+/// Spreadsheets take text with such a beginning for a formula, unless an apostrophe precedes it.
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('"', "\"\""))
+    let apostrophe = if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { "'" } else { "" };
+    format!("\"{apostrophe}{}\"", text.replace('"', "\"\""))
 }

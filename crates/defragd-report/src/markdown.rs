@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 
-use super::words;
-use crate::{app::report::Report, core::review::Recommendation};
+use crate::{Report, review::Recommendation, words};
 
-pub(super) fn page(report: &Report) -> String {
-    let mut page = format!("# etcd capacity review\n\n{}\n\n", words::introduction(report));
+pub(crate) fn page(report: &Report) -> String {
+    let mut page = format!(
+        "# etcd capacity review\n\n{}\n\n{}\n\n",
+        escaped(&words::summary(report)),
+        words::introduction(report)
+    );
     line(&mut page, words::HEADS.map(str::to_owned));
     page.push_str("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
     for review in &report.clusters {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{MemberHistory, by_time};
+use crate::trend::Point;
 
 /// The fullest member at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,6 +26,31 @@ pub struct QuotaChange {
     pub at: i64,
     pub from_bytes: f64,
     pub to_bytes: f64,
+}
+
+/// A member whose file is larger than its quota.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FileOverQuota {
+    pub member: String,
+    pub size_bytes: f64,
+    pub in_use_bytes: f64,
+    pub quota_bytes: f64,
+}
+
+/// By the last samples.
+pub(super) fn file_over_quota(members: &[&MemberHistory]) -> Option<FileOverQuota> {
+    let full = |member: &&MemberHistory| {
+        let last = |points: &[Point]| points.last().map(|(_, value)| *value);
+        let (size_bytes, quota_bytes) = (last(&member.size)?, last(&member.quota).filter(|quota| *quota > 0.0)?);
+        (size_bytes > quota_bytes).then_some(FileOverQuota {
+            member: member.name.clone(),
+            size_bytes,
+            in_use_bytes: last(&member.in_use)?,
+            quota_bytes,
+        })
+    };
+    let used = |one: &FileOverQuota| one.size_bytes / one.quota_bytes;
+    members.iter().filter_map(full).max_by(|a, b| used(a).total_cmp(&used(b)))
 }
 
 /// The fullest member at each moment that has one.

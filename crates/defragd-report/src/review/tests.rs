@@ -26,7 +26,7 @@ fn member(
     }
 }
 
-fn kinds(review: &Review) -> Vec<&'static str> {
+fn kinds(review: &Review) -> Vec<Kind> {
     review.recommendations.iter().map(|recommendation| recommendation.kind).collect()
 }
 
@@ -44,16 +44,19 @@ fn the_fullest_member_decides_also_when_it_is_replaced_and_the_quota_is_the_one_
     let Forecast::Growing { days_to_quota, .. } = review.forecast else { panic!("{:?}", review.forecast) };
     let truth = (4_096.0 - 800.0) / 10.0;
     assert!((days_to_quota / truth - 1.0).abs() < 0.01, "{days_to_quota} instead of {truth}");
-    assert_eq!(kinds(&review), ["later"]);
+    assert_eq!(kinds(&review), [Kind::Later]);
 }
 
 #[test]
 fn flat_and_shrinking_clusters_are_stable_and_a_full_one_has_no_day_left() {
-    for (per_day, level, expected) in [(0.0, 900.0, "stable"), (-20.0, 900.0, "stable"), (0.0, 2_100.0, "capacity")] {
+    let full = [Kind::OverQuota, Kind::Capacity];
+    for (per_day, level, expected) in
+        [(0.0, 900.0, &[Kind::Stable][..]), (-20.0, 900.0, &[Kind::Stable]), (0.0, 2_100.0, &full)]
+    {
         let history = vec![member("a", 0, 30, |day| level + per_day * day, |day| level + per_day * day + 1.0, 2_048.0)];
         let review = review("x", &History { members: history, ..History::default() }, FRAME).unwrap();
-        assert_eq!(kinds(&review), [expected], "{:?}", review.recommendations);
-        assert_eq!(review.forecast == Forecast::Stable, expected == "stable");
+        assert_eq!(kinds(&review), expected, "{:?}", review.recommendations);
+        assert_eq!(review.forecast == Forecast::Stable, expected == [Kind::Stable]);
     }
 }
 
@@ -80,9 +83,9 @@ fn gaps_old_data_and_too_little_of_it_are_said() {
     let review = super::review("x", &history, FRAME).unwrap();
     let expected =
         Gaps { over_seconds: 2 * HOUR, count: 1, longest_seconds: 49 * HOUR, last_sample_age_seconds: 5 * 24 * HOUR };
-    assert_eq!((review.gaps, kinds(&review)), (expected, vec!["no_recent_data"]));
+    assert_eq!((review.gaps, kinds(&review)), (expected, vec![Kind::NoRecentData]));
     let history = History { members: vec![member("a", 30, 30, |_| 5.0, |_| 6.0, 9.0)], ..History::default() };
-    assert_eq!(kinds(&super::review("x", &history, FRAME).unwrap()), ["too_little_data"]);
+    assert_eq!(kinds(&super::review("x", &history, FRAME).unwrap()), [Kind::TooLittleData]);
     assert_eq!(super::review("x", &History::default(), FRAME), None);
 }
 
@@ -96,7 +99,7 @@ fn fragmentation_that_returns_soon_is_measured_from_each_defragmentation() {
     assert_eq!((fragmentation.defragmentations, fragmentation.returns), (6, 5));
     let days = fragmentation.days_to_return.unwrap();
     assert!((1.45..1.55).contains(&days), "{days}");
-    assert_eq!(kinds(&review), ["returns_soon"]);
+    assert_eq!(kinds(&review), [Kind::ReturnsSoon]);
 }
 
 #[test]
@@ -117,7 +120,7 @@ fn counters_are_added_up_across_restarts_and_processes() {
     assert!((review.runs.reclaimed_bytes - (200.0 + 50.0 + 30.0 + 10.0)).abs() < 1e-9, "{:?}", review.runs);
     assert_eq!((review.runs.count(&["succeeded"]), review.runs.all()), (2.0, 3.0));
     assert_eq!(review.runs.reclaimed_per_run_bytes, Some(290.0 / 3.0));
-    assert_eq!(kinds(&review), ["failed_runs"]);
+    assert_eq!(kinds(&review), [Kind::FailedRuns]);
 }
 
 #[test]
@@ -125,9 +128,9 @@ fn space_that_no_run_reclaims_is_reported_with_the_reason() {
     let mut history =
         History { members: vec![member("a", 0, 30, |_| 300.0, |_| 900.0, 8_192.0)], ..History::default() };
     let review = |history: &History| super::review("x", history, FRAME).unwrap();
-    assert_eq!(kinds(&review(&history)), ["no_runs"]);
+    assert_eq!(kinds(&review(&history)), [Kind::NoRuns]);
     history.runs = vec![("observed".to_owned(), vec![(0, 0.0), (HOUR, 2.0)])];
     let found = review(&history);
-    assert_eq!(kinds(&found), ["observe_mode"]);
+    assert_eq!(kinds(&found), [Kind::ObserveMode]);
     assert!(found.recommendations[0].reason.contains("600.0 MiB are reclaimable"), "{:?}", found.recommendations);
 }

@@ -1,13 +1,11 @@
 //! How fast members fragment, and how soon again after a defragmentation, no matter which tool did it: files only
 //! shrink that way.
 
+use defragd_core::policy::Policy;
 use serde::Serialize;
 
 use super::{MemberHistory, by_time, days};
-use crate::{
-    policy::Policy,
-    trend::{Point, Slope, median, trend},
-};
+use crate::trend::{Point, Slope, median, trend};
 
 /// A file that shrinks by at least this part of its size was defragmented …
 const MIN_SHRINK_RATIO: f64 = 0.05;

@@ -1,19 +1,22 @@
 //! A review in words, the same for all formats that people read.
 
+use std::time::Duration;
+
 use bytesize::ByteSize;
+use defragd_core::{story, time::Time};
 use jiff::Timestamp;
 
 use crate::{
-    app::report::Report,
-    core::{
-        review::{Forecast, Review},
-        story,
-        trend::Slope,
-    },
+    Report,
+    review::{Forecast, Kind, Review},
+    trend::Slope,
 };
 
+/// More names make no summary.
+const MAX_IN_SUMMARY: usize = 5;
+
 /// The heads of [`row`].
-pub(super) const HEADS: [&str; 10] = [
+pub(crate) const HEADS: [&str; 10] = [
     "cluster",
     "in use",
     "file",
@@ -27,7 +30,7 @@ pub(super) const HEADS: [&str; 10] = [
 ];
 
 /// One line of the table.
-pub(super) fn row(review: &Review) -> [String; 10] {
+pub(crate) fn row(review: &Review) -> [String; 10] {
     let runs = &review.runs;
     let percent = |ratio: f64| format!("{:.0} %", ratio * 100.0);
     let points = |slope: Slope| {
@@ -50,7 +53,7 @@ pub(super) fn row(review: &Review) -> [String; 10] {
     ]
 }
 
-pub(super) fn forecast(forecast: &Forecast) -> String {
+pub(crate) fn forecast(forecast: &Forecast) -> String {
     match forecast {
         Forecast::Growing { days_to_quota, days_at_least, days_at_most } => {
             let most = if days_at_most.is_finite() { format!("{days_at_most:.1}") } else { "never".to_owned() };
@@ -62,8 +65,47 @@ pub(super) fn forecast(forecast: &Forecast) -> String {
     }
 }
 
+/// How many clusters need attention, the first of them with the reason.
+pub(crate) fn summary(report: &Report) -> String {
+    let urgent: Vec<_> = report.clusters.iter().filter_map(attention).collect();
+    let all = story::count(report.clusters.len(), "cluster");
+    if urgent.is_empty() {
+        return format!("{all}, none needs attention.");
+    }
+    let more = match urgent.len().saturating_sub(MAX_IN_SUMMARY) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let need = if report.clusters.len() == 1 { "needs" } else { "need" };
+    let named = urgent[..urgent.len().min(MAX_IN_SUMMARY)].join(", ");
+    format!("{} of {all} {need} attention: {named}{more}.", urgent.len())
+}
+
+/// The cluster with the most urgent reason; `None` if there is nothing to do.
+fn attention(review: &Review) -> Option<String> {
+    let why = match review.recommendations.first()?.kind {
+        Kind::OverQuota => "file above its quota".to_owned(),
+        Kind::Capacity => match review.forecast {
+            Forecast::Growing { days_to_quota, .. } if days_to_quota > 0.0 => {
+                format!("quota reached in {days_to_quota:.1} days")
+            }
+            _ => "quota reached".to_owned(),
+        },
+        Kind::NoRecentData => "no recent data".to_owned(),
+        Kind::FailedRuns => "failed runs".to_owned(),
+        Kind::RefusedRuns => "refused runs".to_owned(),
+        Kind::QuotaUnknown => "quota unknown".to_owned(),
+        Kind::ObserveMode => "mode observe".to_owned(),
+        Kind::NoRuns => "no runs".to_owned(),
+        Kind::ReturnsSoon => "fragmentation returns soon".to_owned(),
+        Kind::TooLittleData => "too little data".to_owned(),
+        Kind::Later | Kind::Stable => return None,
+    };
+    Some(format!("{} ({why})", review.cluster))
+}
+
 /// What the figures are based on: gaps, steps, changes of the quota, and other irregularities.
-pub(super) fn remarks(review: &Review) -> Vec<String> {
+pub(crate) fn remarks(review: &Review) -> Vec<String> {
     let mut said = vec![format!("Fullest member: {}. Members: {}.", review.now.member, review.members.join(", "))];
     if !review.former_members.is_empty() {
         said.push(format!("Former members: {}.", review.former_members.join(", ")));
@@ -114,25 +156,25 @@ pub(super) fn remarks(review: &Review) -> Vec<String> {
     said
 }
 
-pub(super) fn introduction(report: &Report) -> String {
+pub(crate) fn introduction(report: &Report) -> String {
     format!(
-        "{} from {} to {}, one sample every {} minutes. Growth is that of the size in use, which defragmentation does \
+        "{} from {} to {}, one value every {}. Growth is that of the size in use, which defragmentation does \
         not change, on the fullest member; if its interval includes 0, the size is called stable.",
         story::count(report.clusters.len(), "cluster"),
         moment(report.frame.from),
         moment(report.frame.to),
-        (report.frame.step + 30) / 60,
+        Time::from(Duration::from_secs(report.frame.step.unsigned_abs())),
     )
 }
 
 /// A size with its sign.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes; the sign is apart")]
-pub(super) fn size(bytes: f64) -> String {
+pub(crate) fn size(bytes: f64) -> String {
     let sign = if bytes <= -1.0 { "-" } else { "" };
     format!("{sign}{}", ByteSize(bytes.abs() as u64).display().iec())
 }
 
-pub(super) fn date(seconds: i64) -> String {
+pub(crate) fn date(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| "?".to_owned(), |time| time.strftime("%Y-%m-%d").to_string())
 }
 
