@@ -5,9 +5,9 @@
 //! throw-away certificates, [`EtcdCluster`] starts members and does to them what operators and accidents do,
 //! [`fragment`] fills a cluster with reclaimable space, [`Writer`] is client load that must not be disturbed,
 //! [`DefragWatch`] reads from the servers' own logs which member was defragmented when, [`Prometheus`],
-//! [`Alertmanager`] and [`Defragd`] in its [`Home`] complete the loop, [`KubeApiserver`] is there for gates, [`KubeLab`] is a
-//! whole Kubernetes node, [`Browser`] opens pages. For faults there are [`HeldDefrags`], [`Island`], [`Lan`] and [`in_namespaces`]. [`on_each_version`] writes a test
-//! for each version.
+//! [`Alertmanager`] and [`Defragd`] in its [`Home`] complete the loop, [`KubeApiserver`] is there for gates, [`KubeLab`] is
+//! a whole Kubernetes node, [`Browser`] opens pages. For faults there are [`HeldDefrags`], [`Island`], [`Lan`] and
+//! [`in_namespaces`]. [`on_each_version`] writes a test for each version.
 //!
 //! Nothing here uses defragd's code: the tests judge defragd by what the servers report.
 
