@@ -222,6 +222,9 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
             if let Some(reason) = run.waiting_for() {
                 self.progress.waiting(reason);
             }
+            if let Some((healthy_for, pause)) = run.settling(begun.elapsed()) {
+                self.progress.settling(healthy_for, pause);
+            }
             if let Some(reason) = run.take_fallback() {
                 self.progress.fell_back(&reason);
             }

@@ -49,6 +49,7 @@ mod signals;
 mod site;
 mod snapshot;
 mod standing;
+mod terminal;
 mod trouble;
 mod unblocked;
 mod upgrade;
