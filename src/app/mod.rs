@@ -13,6 +13,7 @@
 pub mod checks;
 pub mod claims;
 pub mod cluster;
+mod config_changes;
 pub mod driver;
 pub mod fleet;
 pub mod forward;

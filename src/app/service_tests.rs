@@ -205,7 +205,7 @@ fn configured(text: &str) -> Arc<TestApp> {
 }
 
 async fn reload(app: &TestApp, text: &str) -> Result<(), String> {
-    app.apply_settings(settings(text)?).await
+    app.apply_settings(settings(text)?).await.map(drop)
 }
 
 fn names(app: &TestApp) -> Vec<String> {

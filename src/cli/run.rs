@@ -60,7 +60,7 @@ pub(super) struct Args {
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Output format of the result; progress goes to standard error
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, short_alias = 'w', alias = "write-out", value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
     policy: PolicyArgs,
@@ -191,8 +191,8 @@ fn write_result(output: Output, view: Option<&RunView>, outcome: &Outcome) -> an
     }
     let members = view.map(|view| view.members.as_slice()).unwrap_or_default();
     if !members.is_empty() {
-        let headings = ["MEMBER", "ID", "ROLE", "BEFORE>", "AFTER>", "IN USE>", "RECLAIMED>", "TOOK>", "RESULT"];
-        writeln!(out, "{}", table::table(&headings, members.iter().map(row).collect()))?;
+        let headings = ["MEMBER", "+ID", "ROLE", "BEFORE>", "AFTER>", "?IN USE>", "RECLAIMED>", "TOOK>", "RESULT"];
+        writeln!(out, "{}", table::table(output, &headings, members.iter().map(row).collect()))?;
     }
     writeln!(out, "{}", sentence(outcome))?;
     if let Some(totals) = view.and_then(totals) {

@@ -34,3 +34,29 @@ async fn a_run_shows_its_number_how_long_it_still_checks_and_what_it_did_in_tota
     assert!(!shown.contains(" of 2 s)\r\n"), "{shown:?}");
     assert!(shown.contains("Run 2: 3 members defragmented in "), "{shown}");
 }
+
+/// `defragd status` with these variables, and what it writes to standard error.
+fn status_with(args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = Command::new(binary()).arg("status").args(args).envs(variables.iter().copied()).output().unwrap();
+    (output.status.code(), text(&output.stderr))
+}
+
+#[test]
+fn an_etcdctl_variable_that_is_not_used_is_named_and_its_value_is_not_shown() {
+    let here = "--endpoints=http://127.0.0.1:1";
+    let (code, err) = status_with(&[here], &[("ETCDCTL_PASSWORD", "s3cret"), ("ETCDCTL_API", "3")]);
+    assert_eq!(code, Some(1), "{err}");
+    let warning =
+        "defragd: warning: ETCDCTL_PASSWORD is ignored: write the password to a file, and set ETCDCTL_PASSWORD_FILE";
+    assert!(err.contains(warning) && !err.contains("s3cret") && !err.contains("ETCDCTL_API"), "{err}");
+    let (code, err) = status_with(&[here], &[("ETCDCTL_USER", "root:s3cret")]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("ETCDCTL_USER takes only a name") && !err.contains("s3cret"), "{err}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.yaml");
+    std::fs::write(&file, "clusters: [{name: a, endpoints: ['http://127.0.0.1:1']}]").unwrap();
+    let config = format!("--config={}", file.display());
+    let (_, err) = status_with(&[&config], &[("ETCDCTL_ENDPOINTS", "http://127.0.0.1:2")]);
+    assert!(err.contains("ETCDCTL_ENDPOINTS is ignored: the configuration file says how to connect"), "{err}");
+}
