@@ -56,7 +56,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     match args.output {
         Output::Json => writeln!(out, "{:#}", json!({ "runs": runs }))?,
         Output::Table | Output::Wide if runs.is_empty() => {
-            writeln!(out, "No runs yet in the journal of {}.", data_dir.display())?
+            writeln!(out, "No runs yet in the journal of {}.", data_dir.display())?;
         }
         Output::Table | Output::Wide => {
             let headings = ["RUN>", "CLUSTER", "?TRIGGER", "ACCEPTED", "OUTCOME", "?MEMBERS>", "RECLAIMED>", "WHY"];

@@ -195,7 +195,7 @@ mod tests {
     fn connection() -> super::super::Connection {
         let files = super::super::CredentialFiles::default();
         let read = files.read().expect("no files");
-        super::super::Connection::new(&files, read, &Default::default()).expect("no files")
+        super::super::Connection::new(&files, read, &super::super::Sources::default()).expect("no files")
     }
 
     #[test]

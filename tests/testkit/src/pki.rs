@@ -168,7 +168,7 @@ fn elements(mut der: &[u8]) -> Vec<Element<'_>> {
     let mut found = Vec::new();
     while let [tag, first, ..] = *der {
         // From 0x80 on, it is the number of bytes that hold the length.
-        let bytes = usize::from(first.checked_sub(0x80).unwrap_or(0));
+        let bytes = usize::from(first.saturating_sub(0x80));
         let length = if first < 0x80 {
             usize::from(first)
         } else {
