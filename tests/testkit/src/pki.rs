@@ -182,10 +182,13 @@ fn elements(mut der: &[u8]) -> Vec<Element<'_>> {
     found
 }
 
-/// A DER sequence with this content, which is shorter than 64 KiB.
+/// A DER sequence with this content, which is shorter than 64 KiB. Only the shortest form of a length is valid.
 fn sequence(content: &[u8]) -> Vec<u8> {
-    let [high, low] = u16::try_from(content.len()).unwrap_or(u16::MAX).to_be_bytes();
-    [&[0x30, 0x82, high, low], content].concat()
+    match u16::try_from(content.len()).unwrap_or(u16::MAX).to_be_bytes() {
+        [0, low @ ..0x80] => [&[0x30, low], content].concat(),
+        [0, low] => [&[0x30, 0x81, low], content].concat(),
+        [high, low] => [&[0x30, 0x82, high, low], content].concat(),
+    }
 }
 
 fn sign(
