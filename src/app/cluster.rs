@@ -59,6 +59,9 @@ pub struct Shared<J> {
     pub notifications: Notifications,
 }
 
+/// The log names an unreachable cluster within 5 s of the start.
+const FIRST_OBSERVATION: Duration = Duration::from_secs(4);
+
 pub struct Cluster<E, J> {
     settings: Mutex<Arc<ClusterSettings>>,
     rules: Mutex<Arc<Rules>>,
@@ -279,9 +282,17 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             problems.measured(self.name(), facts, self.settings().quota);
         }
         problems.record(self.name(), observation.listed.as_ref().err(), observation.facts.as_ref());
+        let settings = self.settings();
+        problems.reached(self.name(), &settings.endpoints, observation.listed.as_ref().err());
         drop(problems);
         self.observations.record(observation.listed.is_ok(), observation.facts.as_ref());
         observation
+    }
+
+    /// Observes once, so that a wrong endpoint or credential is logged before the first scrape. Never ends.
+    pub(super) async fn observe_at_start(&self) -> Infallible {
+        self.observe_for_scrape(FIRST_OBSERVATION).await;
+        std::future::pending().await
     }
 
     /// What a scrape exports of this cluster, within `budget`.

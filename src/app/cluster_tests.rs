@@ -57,6 +57,7 @@ pub(in crate::app) fn cluster_of<E: Etcd>(
         },
         policy,
         gates: Vec::new(),
+        by_flags: false,
     };
     Cluster::new(settings, etcd, Arc::clone(shared))
 }

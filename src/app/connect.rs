@@ -38,7 +38,8 @@ pub(super) fn sources(settings: &ClusterSettings) -> Sources {
         identity: metrics.identity_files,
     });
     let (endpoints, quota) = (settings.endpoints.clone(), settings.quota);
-    Sources { endpoints, discovery, files, pages, quota, insecure_skip_verify: false }
+    let by_flags = settings.by_flags;
+    Sources { endpoints, discovery, files, pages, quota, insecure_skip_verify: false, by_flags }
 }
 
 /// Connects to a cluster that a module may probe, without sending anything yet: only the given targets are dialled,
@@ -56,6 +57,7 @@ pub fn connect_module(module: &ModuleSettings, endpoints: Vec<String>) -> anyhow
         selector: Selector { cluster: module.name.clone(), any_of: Vec::new() },
         policy: Policy::default(),
         gates: Vec::new(),
+        by_flags: false,
     };
     let (allowed, allowed_pages) = (module.allowed.clone(), module.allowed.clone());
     let cluster = connect(&settings).with_context(|| format!("module {}", module.name))?;

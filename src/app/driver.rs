@@ -212,12 +212,20 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                 self.progress.planned(plan);
                 planned = true;
             }
-            if let Some(reason) = run.waiting_for() {
-                self.progress.waiting(reason);
-            }
-            if let Some(reason) = run.take_fallback() {
-                self.progress.fell_back(&reason);
-            }
+            self.report(&mut run, begun.elapsed());
+        }
+    }
+
+    /// What the run waits for, and whether it did not do its first choice.
+    fn report(&self, run: &mut Run, now: Duration) {
+        if let Some(reason) = run.waiting_for() {
+            self.progress.waiting(reason);
+        }
+        if let Some((healthy_for, pause)) = run.settling(now) {
+            self.progress.settling(healthy_for, pause);
+        }
+        if let Some(reason) = run.take_fallback() {
+            self.progress.fell_back(&reason);
         }
     }
 

@@ -58,12 +58,16 @@ impl<E: Etcd, J: Journal> ClusterTask<E, J> {
                 () = Box::pin(cluster.work(stop.clone())) => {}
                 never = Box::pin(cluster.watch_revisions()) => match never {},
                 never = Box::pin(cluster.keep_schedule()) => match never {},
+                never = Box::pin(cluster.observe_at_start()) => match never {},
                 // Renews until the run in progress has ended.
                 () = Box::pin(cluster.keep_lock()) => {}
             }
         } else {
-            // A closed channel says that the process is ending.
-            let _ = stop.wait_for(Option::is_some).await;
+            tokio::select! {
+                // A closed channel says that the process is ending.
+                _ = stop.wait_for(Option::is_some) => {}
+                never = Box::pin(cluster.observe_at_start()) => match never {},
+            }
         }
         Box::pin(cluster.close(stop)).await;
         // Nothing is in progress any more: another replica may start at once.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -21,8 +22,16 @@ use crate::{
 
 /// Logs the steps of one run.
 pub struct LogProgress {
-    pub cluster: String,
-    pub run: RunId,
+    cluster: String,
+    run: RunId,
+    /// The reason that was logged last: a wait is reported about once a second.
+    waits_for: Mutex<Option<&'static str>>,
+}
+
+impl LogProgress {
+    pub fn new(cluster: String, run: RunId) -> Self {
+        Self { cluster, run, waits_for: Mutex::default() }
+    }
 }
 
 impl Progress for LogProgress {
@@ -52,6 +61,7 @@ impl Progress for LogProgress {
     }
 
     fn defragmenting(&self, intent: &Intent) {
+        *self.waits_for.lock() = None;
         info!(
             cluster = self.cluster,
             run = self.run.0,
@@ -75,6 +85,10 @@ impl Progress for LogProgress {
     }
 
     fn waiting(&self, reason: &Reason) {
+        // The text may change with its figures, such as the time waited.
+        if self.waits_for.lock().replace(reason.label()) == Some(reason.label()) {
+            return;
+        }
         info!(cluster = self.cluster, run = self.run.0, code = reason.label(), %reason, "waiting");
     }
 

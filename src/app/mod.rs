@@ -14,6 +14,7 @@
 pub mod checks;
 pub mod claims;
 pub mod cluster;
+mod config_changes;
 pub mod connect;
 pub mod driver;
 pub mod fleet;

@@ -1,9 +1,13 @@
 //! Lasting problems with a cluster, each logged once when it begins and once when it is over. Members that are merely
 //! down are not among them: their metrics show that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytesize::ByteSize;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::log;
@@ -11,6 +15,8 @@ use crate::core::{
     cluster::{ClusterFacts, MemberFacts, Unknown, UnknownKind},
     page,
 };
+
+const UNREACHABLE_AGAIN_AFTER: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Default)]
 pub(super) struct ObservedProblems {
@@ -22,6 +28,8 @@ pub(super) struct ObservedProblems {
     unread: BTreeMap<String, (UnknownKind, bool)>,
     /// The quotas that members report, where the configuration names another.
     quotas: BTreeMap<String, ByteSize>,
+    /// When it was last logged that no endpoint answers, and whether that still holds.
+    unreachable: Option<(Instant, bool)>,
     /// Versions of servers; each is checked once.
     versions: BTreeSet<String>,
 }
@@ -74,6 +82,29 @@ impl ObservedProblems {
 }
 
 impl ObservedProblems {
+    /// Records whether an endpoint returned the member list. Logs it at most once a minute if none did. What needs an
+    /// operator is logged by [`Self::record`].
+    pub(super) fn reached(&mut self, cluster: &str, endpoints: &[String], listed: Option<&Unknown>) {
+        let Some(unknown) = listed.filter(|unknown| !needs_operator(unknown.kind)) else {
+            if let Some((_, still @ true)) = &mut self.unreachable {
+                *still = false;
+                info!(cluster, "the cluster is reachable again");
+            }
+            return;
+        };
+        if self.unreachable.is_none_or(|(logged, _)| logged.elapsed() >= UNREACHABLE_AGAIN_AFTER) {
+            let (endpoints, reason) = (endpoints.join(","), unknown.kind.label());
+            warn!(
+                cluster,
+                endpoints,
+                reason,
+                detail = unknown.detail,
+                "the cluster is unreachable: no endpoint answers"
+            );
+            self.unreachable = Some((Instant::now(), true));
+        }
+    }
+
     /// Records the results of the members' metrics pages, and the configured quota.
     pub(super) fn measured(&mut self, cluster: &str, facts: &ClusterFacts, configured: Option<ByteSize>) {
         for member in &facts.members {

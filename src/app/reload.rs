@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{
     cluster::{Cluster, ClusterChange},
+    config_changes::ConfigChanges,
     fleet::ConfiguredClusters,
     gates,
     service::{App, RUNS_TO_REMEMBER},
@@ -34,7 +35,7 @@ enum ReloadStep<E, J> {
 
 impl<E: Etcd, J: Journal> App<E, J> {
     /// Applies all of it, or nothing.
-    pub(super) async fn apply_settings(&self, settings: Settings) -> Result<(), String> {
+    pub(super) async fn apply_settings(&self, settings: Settings) -> Result<ConfigChanges, String> {
         let before = self.fleet().now();
         let mut steps = Vec::new();
         let mut problems = Vec::new();
@@ -71,9 +72,9 @@ impl<E: Etcd, J: Journal> App<E, J> {
         };
         let clusters = steps.into_iter().map(take).collect();
         self.probes.follow(settings.modules);
-        *self.redacted.lock() = settings.redacted;
+        let before = std::mem::replace(&mut *self.redacted.lock(), settings.redacted.clone());
         self.fleet().swap(ConfiguredClusters::new(clusters));
-        Ok(())
+        Ok(ConfigChanges::between(&before, &settings.redacted))
     }
 
     fn step(&self, before: &ConfiguredClusters<E, J>, new: ClusterSettings) -> Result<ReloadStep<E, J>, String> {

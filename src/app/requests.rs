@@ -66,7 +66,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub(super) async fn end_run(&self, run: RunId, trigger: Trigger, outcome: Outcome) -> Result<(), JournalError> {
         self.shared.journal.append(run, Entry::Finished(outcome.clone())).await?;
         self.shared.counters.run_ended(self.name(), trigger, &outcome, None);
-        LogProgress { cluster: self.name().to_owned(), run }.finished(&outcome, Duration::ZERO);
+        LogProgress::new(self.name().to_owned(), run).finished(&outcome, Duration::ZERO);
         Ok(())
     }
 

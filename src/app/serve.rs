@@ -1,6 +1,6 @@
 //! `defragd serve`: puts the real parts together, and shuts them down in order.
 
-use std::{future::pending, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::pending, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -52,6 +52,8 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 /// All settings except the clusters.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
+    /// The configuration file, for the log.
+    pub config: Option<PathBuf>,
     /// Where to listen; at least one address.
     pub listen: Vec<SocketAddr>,
     /// Listen on the sockets passed by systemd instead.
@@ -295,10 +297,27 @@ fn notifications(settings: &Settings, options: &ServeOptions, counters: &Counter
     Ok(Notifications::start(targets, counters.notifications(), options.external_url.as_ref()))
 }
 
+/// The first line of the log: what runs, with which configuration.
+fn log_start(settings: &Settings, options: &ServeOptions) {
+    let clusters: Vec<_> = settings.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+    let modes: BTreeSet<_> = settings.clusters.iter().map(|cluster| cluster.policy.mode.label()).collect();
+    let mode = if options.exporter_only { "exporter-only".to_owned() } else { Vec::from_iter(modes).join(",") };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        revision = option_env!("DEFRAGD_REVISION").unwrap_or("unknown"),
+        config = options.config.as_ref().map(|path| path.display().to_string()),
+        data_dir = (!options.exporter_only).then(|| options.data_dir.display().to_string()),
+        clusters = clusters.join(","),
+        mode,
+        "starting defragd"
+    );
+}
+
 /// Runs until a signal. Returns whether the shutdown was orderly.
 pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Reader>) -> anyhow::Result<()> {
     let manager = Manager::from_env();
     manager.starting("opening the journal");
+    log_start(&settings, &options);
     // Taken before anything else is opened: they are identified by their file descriptor numbers.
     let inherited = if options.systemd_socket { systemd::sockets()? } else { Vec::new() };
     let clock = Arc::new(SystemClock);

@@ -302,7 +302,16 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             if notification.taken_as.is_some() {
                 debug!(fingerprint = alert.fingerprint, decision = decided, code, "alert offered again");
             } else {
-                info!(alertname = name, fingerprint = alert.fingerprint, decision = decided, code, "alert received");
+                let (cluster, run) = decision.about();
+                info!(
+                    cluster,
+                    run = run.map(|run| run.0),
+                    alertname = name,
+                    fingerprint = alert.fingerprint,
+                    decision = decided,
+                    code,
+                    "alert received"
+                );
             }
             AlertAnswer { fingerprint: alert.key().fingerprint, status: alert.status, decision }
         };
@@ -356,13 +365,13 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         self.renew().await;
         self.shared.counters.config_read(reloaded.is_ok().then(|| self.shared.clock.now()));
         match &reloaded {
-            Ok(()) => info!("configuration reloaded"),
+            Ok(changes) => changes.log(),
             Err(problems) => error!(
                 problems = problems.replace('\n', "; "),
                 "cannot apply the configuration; keeping the previous one"
             ),
         }
-        reloaded
+        reloaded.map(drop)
     }
 
     fn configuration(&self) -> serde_json::Value {

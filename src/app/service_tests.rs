@@ -182,7 +182,7 @@ fn configured(text: &str) -> Arc<FakeApp> {
 }
 
 async fn reload(app: &FakeApp, text: &str) -> Result<(), String> {
-    app.apply_settings(settings(text)?).await
+    app.apply_settings(settings(text)?).await.map(drop)
 }
 
 fn names(app: &FakeApp) -> Vec<String> {

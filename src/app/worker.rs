@@ -244,7 +244,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn serve(&self, run: RunId, request: &Request, term: Term, stop: driver::Stop, urgent: bool) {
-        let log = log::LogProgress { cluster: self.name().to_owned(), run };
+        let log = log::LogProgress::new(self.name().to_owned(), run);
         let state = StateProgress { cluster: self, trigger: request.trigger };
         let so_far = self.requests.state.lock().ledger.run(run).cloned();
         let (shared, asked) = (&*self.shared, (run, request));

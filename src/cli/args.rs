@@ -1,13 +1,13 @@
 //! Flags that several commands share, and the settings they result in.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Once};
 
 use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{ArgAction, Args, ValueEnum};
 use thiserror::Error;
 
-use super::lock::LockArgs;
+use super::{etcdctl, lock::LockArgs};
 use crate::{
     adapters::etcd::EtcdCluster,
     app::connect::{connect, connect_unverified},
@@ -29,8 +29,11 @@ pub(super) type Connect = fn(&ClusterSettings) -> anyhow::Result<EtcdCluster>;
 /// How the result is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
+    /// At most 120 columns wide.
     #[default]
     Table,
+    /// As a table with everything, as wide as it is.
+    Wide,
     Json,
 }
 
@@ -265,6 +268,11 @@ impl Connection {
         self.settings_with(policy, &LockArgs::default())
     }
 
+    /// Whether neither a file nor an endpoint is given.
+    pub(super) fn is_empty(&self) -> bool {
+        self.config.is_none() && self.endpoints.is_empty() && self.discovery_srv.is_none()
+    }
+
     /// The same for read-only commands, with the way to connect: these commands may accept any certificate.
     pub(super) fn settings_to_observe(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<(Settings, Connect)> {
         let settings = self.read(policy, &LockArgs::default())?;
@@ -286,6 +294,13 @@ impl Connection {
     }
 
     fn read(&self, policy: Option<&PolicyArgs>, lock: &LockArgs) -> anyhow::Result<Settings> {
+        // Not again at each reload.
+        static WARN: Once = Once::new();
+        WARN.call_once(|| {
+            for line in etcdctl::ignored(std::env::vars_os(), self.config.is_some()) {
+                eprintln!("defragd: warning: {line}");
+            }
+        });
         let over = policy.map(PolicyArgs::keys).unwrap_or_default();
         let change = |file: &mut raw::File| {
             for cluster in &mut file.clusters {
@@ -298,7 +313,11 @@ impl Connection {
         let Some(path) = &self.config else {
             let mut file = raw::File { clusters: vec![self.cluster()?], ..raw::File::default() };
             change(&mut file);
-            return Ok(Settings::from_raw(file)?);
+            let mut settings = Settings::from_raw(file)?;
+            for cluster in &mut settings.clusters {
+                cluster.by_flags = true;
+            }
+            return Ok(settings);
         };
         if let Some(flag) = typed_connection_flag() {
             let what = format!("--config and {flag} cannot be used together: the file already says how to connect");
@@ -310,8 +329,13 @@ impl Connection {
     fn cluster(&self) -> Result<raw::Cluster, UsageError> {
         let auth = match (&self.user, &self.password_file) {
             (Some(user), _) if user.contains(':') => {
-                let what = "--user takes only a name: put the password in a file and pass --password-file";
-                return Err(UsageError(what.to_owned()));
+                let by_flag = std::env::args().any(|arg| arg == "--user" || arg.starts_with("--user="));
+                let source = if by_flag { "--user" } else { "ETCDCTL_USER" };
+                let what = format!(
+                    "{source} takes only a name here, because other users could read the password: write it to a file, and \
+                    pass --password-file or set ETCDCTL_PASSWORD_FILE"
+                );
+                return Err(UsageError(what));
             }
             (Some(user), Some(file)) => Some(raw::Auth { username: user.clone(), password_file: file.clone() }),
             (None, None) => None,
@@ -320,10 +344,9 @@ impl Connection {
         };
         // etcdctl's default.
         let here = || vec!["127.0.0.1:2379".to_owned()];
-        let nowhere = self.endpoints.is_empty() && self.discovery_srv.is_none();
         Ok(raw::Cluster {
             name: self.cluster_name.clone(),
-            endpoints: if nowhere { here() } else { self.endpoints.clone() },
+            endpoints: if self.is_empty() { here() } else { self.endpoints.clone() },
             discovery_srv: self.discovery_srv.clone().map(|domain| raw::DiscoverySrv {
                 domain,
                 name: self.discovery_srv_name.clone(),

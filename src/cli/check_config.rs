@@ -43,7 +43,7 @@ pub(super) struct Args {
     #[arg(long)]
     schema: bool,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, short_alias = 'w', alias = "write-out", value_enum, default_value_t)]
     output: Output,
 }
 
@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
             });
             writeln!(std::io::stdout(), "{result:#}")?;
         }
-        Output::Table => {
+        Output::Table | Output::Wide => {
             errors.iter().for_each(super::print_config_error);
             if let (Some((clusters, modules)), Exit::Done) = (counted, exit) {
                 let modules = if modules == 0 { String::new() } else { format!(", {}", count(modules, "module")) };

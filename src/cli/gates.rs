@@ -23,7 +23,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value = "before")]
     moment: MomentArg,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, short_alias = 'w', alias = "write-out", value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
     connection: Connection,
@@ -66,11 +66,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         }
         match args.output {
             Output::Json => found.push(json!({ "cluster": cluster.name, "gates": results })),
-            Output::Table => {
+            Output::Table | Output::Wide => {
                 if several {
                     writeln!(out, "cluster {}:", cluster.name)?;
                 }
-                writeln!(out, "{}", said(&results))?;
+                writeln!(out, "{}", said(args.output, &results))?;
             }
         }
     }
@@ -80,11 +80,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-fn said(results: &[GateResult]) -> String {
+fn said(output: Output, results: &[GateResult]) -> String {
     if results.is_empty() {
         return "No gate is configured for this moment: see `gates` in the configuration file.".to_owned();
     }
     let against = results.iter().find_map(GateResult::against);
     let sentence = against.map_or_else(|| "No gate blocks a run.".to_owned(), |reason| format!("Refused: {reason}"));
-    format!("{}\n{sentence}", history::gate_table(results))
+    format!("{}\n{sentence}", history::gate_table(output, results))
 }

@@ -35,7 +35,11 @@ pub(super) const SERVE: &str = help!(
 );
 
 pub(super) const STATUS: &str = help!(
-    ["defragd status --endpoints 10.0.0.1:2379", "defragd status --config config.yaml -o json"],
+    [
+        "defragd status --endpoints 10.0.0.1:2379",
+        "defragd status --config config.yaml -o wide",
+        "defragd status --config config.yaml -o json",
+    ],
     ["0  every member answered", "1  a member or a cluster did not", "2  wrong usage or configuration"]
 );
 

@@ -1,11 +1,11 @@
 //! What the journal's entries and the gates' results look like on a terminal.
 
-use super::table;
+use super::{args::Output, table};
 use crate::core::gate::GateResult;
 pub(super) use crate::core::story::{about, gate, line, repeats_of, requester, role, verified, why};
 
 /// What gates found, as a table.
-pub(super) fn gate_table(results: &[GateResult]) -> String {
+pub(super) fn gate_table(output: Output, results: &[GateResult]) -> String {
     let row = |result: &GateResult| {
         vec![
             result.gate.clone(),
@@ -15,5 +15,5 @@ pub(super) fn gate_table(results: &[GateResult]) -> String {
             result.detail.clone(),
         ]
     };
-    table::table(&["GATE", "KIND", "RESULT", "TOOK>", "DETAIL"], results.iter().map(row).collect())
+    table::table(output, &["GATE", "KIND", "RESULT", "TOOK>", "DETAIL"], results.iter().map(row).collect())
 }

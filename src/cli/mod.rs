@@ -4,6 +4,7 @@ mod args;
 mod check_config;
 mod control;
 mod docs;
+mod etcdctl;
 mod explain;
 mod gates;
 mod health;
@@ -38,7 +39,7 @@ enum Command {
     /// Export metrics, receive alerts, and defragment when they fire
     #[command(after_help = help::SERVE)]
     Serve(Box<serve::Args>),
-    /// Show every member, as `etcdctl endpoint status --cluster -w table` does, with IN USE, FRAG and QUOTA
+    /// Show every member: role, size, in use, fragmentation, quota, version; with `-o wide` all of etcdctl's columns
     #[command(after_help = help::STATUS)]
     Status(status::Args),
     /// Show what a run would do: in which order, and why or why not for each member

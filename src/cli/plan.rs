@@ -35,7 +35,7 @@ pub(super) struct Args {
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, short_alias = 'w', alias = "write-out", value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
     policy: PolicyArgs,
@@ -77,11 +77,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
                 "warnings": plan.warnings,
                 "gates": gates,
             })),
-            Output::Table => {
+            output @ (Output::Table | Output::Wide) => {
                 if several {
                     writeln!(out, "cluster {}:", cluster.name)?;
                 }
-                write_plan(&mut out, &plan, &facts, &gates)?;
+                write_plan(&mut out, output, &plan, &facts, &gates)?;
             }
         }
     }
@@ -108,7 +108,13 @@ pub(super) async fn past(data_dir: &Path, cluster: &str) -> PlanHistory {
 }
 
 /// The plan as a table, and a summary sentence.
-fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[GateResult]) -> std::io::Result<()> {
+fn write_plan(
+    out: &mut impl Write,
+    output: Output,
+    plan: &Plan,
+    facts: &ClusterFacts,
+    gates: &[GateResult],
+) -> std::io::Result<()> {
     let mut order = 0;
     let rows = plan.steps.iter().map(|step| {
         let (number, decision, why) = match &step.decision {
@@ -139,8 +145,8 @@ fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[
             why,
         ]
     });
-    let headings = ["ORDER>", "MEMBER", "ID", "ROLE", "DB SIZE>", "IN USE>", "FRAG>", "EXPECTED>", "DECISION", "WHY"];
-    writeln!(out, "{}", table::table(&headings, rows.collect()))?;
+    let headings = ["ORDER>", "MEMBER", "+ID", "ROLE", "DB SIZE>", "IN USE>", "FRAG>", "?EXPECTED>", "DECISION", "WHY"];
+    writeln!(out, "{}", table::table(output, &headings, rows.collect()))?;
     let needs_operator = plan.steps.iter().filter_map(|step| match &step.decision {
         Decision::Skip { reason } if reason.severity() == Severity::Operator => Some((&step.member, reason)),
         _ => None,
@@ -153,7 +159,7 @@ fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[
     }
     warn_of_pages(out, facts)?;
     if !gates.is_empty() {
-        writeln!(out, "{}", history::gate_table(gates))?;
+        writeln!(out, "{}", history::gate_table(output, gates))?;
     }
     let against = plan.blocked.clone().or_else(|| gates.iter().find_map(GateResult::against));
     match &against {
@@ -178,7 +184,7 @@ fn sizes(facts: &ClusterFacts, member: MemberId) -> (String, String, String) {
     }
 }
 
-fn role(facts: &ClusterFacts, member: MemberId, is_leader: bool) -> String {
+pub(super) fn role(facts: &ClusterFacts, member: MemberId, is_leader: bool) -> String {
     let learner = facts.member(member).is_some_and(|facts| facts.member.is_learner);
     let role = match (is_leader, learner) {
         (true, _) => "leader",

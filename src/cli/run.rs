@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    io::Write,
+    io::{IsTerminal, Write},
     path::PathBuf,
     sync::{
         Arc,
@@ -55,7 +55,7 @@ pub(super) struct Args {
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Output format of the result; progress goes to standard error
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, short_alias = 'w', alias = "write-out", value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
     policy: PolicyArgs,
@@ -103,6 +103,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         }
     };
     let run_id = journal.accept(request).await?;
+    progress.line(&format!("run {run_id} of cluster {}", cluster.name));
 
     let (stop, stopped) = stop_channel();
     let claims = Claims::default();
@@ -185,10 +186,13 @@ fn write_result(output: Output, view: Option<&RunView>, outcome: &Outcome) -> an
     }
     let members = view.map(|view| view.members.as_slice()).unwrap_or_default();
     if !members.is_empty() {
-        let headings = ["MEMBER", "ID", "ROLE", "BEFORE>", "AFTER>", "IN USE>", "RECLAIMED>", "TOOK>", "RESULT"];
-        writeln!(out, "{}", table::table(&headings, members.iter().map(row).collect()))?;
+        let headings = ["MEMBER", "+ID", "ROLE", "BEFORE>", "AFTER>", "?IN USE>", "RECLAIMED>", "TOOK>", "RESULT"];
+        writeln!(out, "{}", table::table(output, &headings, members.iter().map(row).collect()))?;
     }
     writeln!(out, "{}", sentence(outcome))?;
+    if let Some(totals) = view.and_then(totals) {
+        writeln!(out, "{totals}")?;
+    }
     write_advice(&mut out, outcome.reason())?;
     Ok(())
 }
@@ -211,6 +215,20 @@ fn row(result: &MemberResult) -> Vec<String> {
         took,
         ended,
     ]
+}
+
+/// What a run that touched members did, like `Run 17: 3 members defragmented in 42 s, 93.1 MiB freed.`
+fn totals(view: &RunView) -> Option<String> {
+    let done = view.members.iter().filter(|member| matches!(member.end, MemberEnd::Defragmented { .. })).count();
+    if view.members.is_empty() {
+        return None;
+    }
+    let took = view.started_at.zip(view.finished_at).map_or_else(String::new, |(from, to)| {
+        let seconds = to.duration_since(from).as_secs();
+        format!(" in {seconds} s")
+    });
+    let (id, members, freed) = (view.id, story::count(done, "member"), table::size(view.reclaimed()));
+    Some(format!("Run {id}: {members} defragmented{took}, {freed} freed."))
 }
 
 /// How a run ended, in one sentence.
@@ -238,10 +256,14 @@ struct Terminal {
     begun: Instant,
     last: Mutex<String>,
     lines: SyncSender<Line>,
+    /// Whether a line can be replaced by the next one.
+    replaces: bool,
 }
 
 enum Line {
     Text(String),
+    /// Shown until the next line replaces it.
+    Fleeting(String),
     /// Answer once everything before it is written.
     Flush(SyncSender<()>),
 }
@@ -249,19 +271,34 @@ enum Line {
 /// More lines than a run has; lines beyond that are dropped instead of waiting.
 const LINES_IN_HAND: usize = 1_000;
 
+/// Moves to the beginning of a terminal's line, and clears it.
+const CLEAR_LINE: &str = "\r\x1b[K";
+
+/// How often the countdown is shown where lines cannot be replaced, in seconds.
+const SETTLING_LINE_EVERY: u64 = 10;
+
 impl Terminal {
     fn start() -> Self {
         let (lines, to_write) = sync_channel(LINES_IN_HAND);
         std::thread::spawn(move || {
+            let mut clear = "";
             for line in to_write {
+                let before = std::mem::take(&mut clear);
                 // If nobody reads any more, the journal still has everything.
                 let _ = match line {
-                    Line::Text(text) => writeln!(std::io::stderr(), "{text}").ok(),
-                    Line::Flush(answer) => answer.try_send(()).ok(),
+                    Line::Text(text) => writeln!(std::io::stderr(), "{before}{text}").ok(),
+                    Line::Fleeting(text) => {
+                        clear = CLEAR_LINE;
+                        write!(std::io::stderr(), "{before}{text}").ok()
+                    }
+                    Line::Flush(answer) => {
+                        let _ = write!(std::io::stderr(), "{before}");
+                        answer.try_send(()).ok()
+                    }
                 };
             }
         });
-        Self { begun: Instant::now(), last: Mutex::default(), lines }
+        Self { begun: Instant::now(), last: Mutex::default(), lines, replaces: std::io::stderr().is_terminal() }
     }
 
     /// Waits briefly for queued lines, so that the result comes after them.
@@ -275,9 +312,13 @@ impl Terminal {
     fn line(&self, text: &str) {
         let mut last = self.last.lock();
         if *last != text {
-            let _ = self.lines.try_send(Line::Text(format!("[{:6.1} s] {text}", self.begun.elapsed().as_secs_f64())));
+            let _ = self.lines.try_send(Line::Text(self.timed(text)));
             text.clone_into(&mut last);
         }
+    }
+
+    fn timed(&self, text: &str) -> String {
+        format!("[{:6.1} s] {text}", self.begun.elapsed().as_secs_f64())
     }
 }
 
@@ -316,6 +357,16 @@ impl Progress for Terminal {
         let left = intent.expected.and_then(|expected| story::time_left(expected, elapsed));
         let left = left.map_or(String::new(), |left| format!(", {left}"));
         self.line(&format!("still defragmenting {}, {} s so far{left}", intent.member, elapsed.as_secs()));
+    }
+
+    fn settling(&self, healthy_for: Duration, pause: Duration) {
+        let (seconds, of) = (healthy_for.as_secs(), pause.as_secs());
+        let text = format!("checking that the cluster stays healthy ({seconds} of {of} s)");
+        if self.replaces {
+            let _ = self.lines.try_send(Line::Fleeting(self.timed(&text)));
+        } else if seconds.is_multiple_of(SETTLING_LINE_EVERY) {
+            self.line(&text);
+        }
     }
 
     fn gate(&self, result: &GateResult) {

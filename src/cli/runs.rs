@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 20)]
     limit: usize,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t, global = true)]
+    #[arg(short, long, short_alias = 'w', alias = "write-out", value_enum, default_value_t, global = true)]
     output: Output,
 }
 
@@ -55,10 +55,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let mut out = std::io::stdout().lock();
     match args.output {
         Output::Json => writeln!(out, "{:#}", json!({ "runs": runs }))?,
-        Output::Table if runs.is_empty() => writeln!(out, "No runs yet in the journal of {}.", data_dir.display())?,
-        Output::Table => {
-            let headings = ["RUN>", "CLUSTER", "TRIGGER", "ACCEPTED", "OUTCOME", "MEMBERS>", "RECLAIMED>", "WHY"];
-            writeln!(out, "{}", table::table(&headings, runs.iter().map(|run| row(run, held)).collect()))?;
+        Output::Table | Output::Wide if runs.is_empty() => {
+            writeln!(out, "No runs yet in the journal of {}.", data_dir.display())?;
+        }
+        Output::Table | Output::Wide => {
+            let headings = ["RUN>", "CLUSTER", "?TRIGGER", "ACCEPTED", "OUTCOME", "?MEMBERS>", "RECLAIMED>", "WHY"];
+            writeln!(out, "{}", table::table(args.output, &headings, runs.iter().map(|run| row(run, held)).collect()))?;
         }
     }
     Ok(Exit::Done)
@@ -72,7 +74,7 @@ async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Res
     let mut out = std::io::stdout().lock();
     match output {
         Output::Json => writeln!(out, "{:#}", json!({ "run": view, "records": records }))?,
-        Output::Table => {
+        Output::Table | Output::Wide => {
             writeln!(
                 out,
                 "run {id} of cluster {}, requested by {}",

@@ -173,6 +173,11 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+    if args.connection.is_empty() {
+        let what =
+            "there is no cluster to watch: pass --config FILE, or --endpoints URL with the certificates of one cluster";
+        return Err(UsageError(what.to_owned()).into());
+    }
     let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
     let listen = args.listen.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
     let offset = Duration::try_from_secs_f64(args.timeout_offset)
@@ -194,6 +199,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         .collect::<Result<Vec<_>, _>>()?;
     logging::init(args.log_level, args.log_format);
     let options = ServeOptions {
+        config: args.connection.config.clone(),
         listen,
         systemd_socket: args.systemd_socket,
         web_config_file: args.web_config_file,

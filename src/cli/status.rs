@@ -1,6 +1,6 @@
 //! `defragd status`
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, io::Write, path::PathBuf, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use super::{
     Exit,
     args::{self, Connection, Output},
-    plan::{past, unanswered},
+    plan::{past, role, unanswered},
     table,
 };
 use crate::{
     app::observer,
     core::{
-        cluster::{ClusterFacts, MemberFacts, Status},
+        cluster::{ClusterFacts, Fact, MemberFacts, Status, Unknown},
         estimate::Speeds,
-        page, safety, story,
+        page, safety, story, version,
     },
 };
 
@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, short_alias = 'w', alias = "write-out", value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
     connection: Connection,
@@ -37,7 +37,6 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let (settings, connect) = args.connection.settings_to_observe(None)?;
-    let several = settings.clusters.len() > 1;
     let etcds = settings
         .clusters
         .into_iter()
@@ -45,7 +44,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         .collect::<Result<Vec<_>, _>>()?;
     let data_dir = args::data_dir(args.data_dir);
     let observed = join_all(etcds.iter().map(|(etcd, name)| async {
-        let (facts, past) = tokio::join!(observer::observe_with_gauges(etcd, BUDGET), past(&data_dir, name));
+        let (mut facts, past) = tokio::join!(observer::observe_with_gauges(etcd, BUDGET), past(&data_dir, name));
+        if let Ok(facts) = &mut facts {
+            facts.members.sort_by_cached_key(|member| member.member.label());
+        }
         (name.clone(), facts, past.speeds)
     }))
     .await;
@@ -59,62 +61,78 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
                 observed.iter().map(|(name, facts, speeds)| cluster_json(name, facts.as_ref(), speeds)).collect();
             writeln!(out, "{:#}", json!({ "clusters": clusters }))?;
         }
-        Output::Table => {
-            let mut headings = vec![
-                "ENDPOINT",
-                "ID",
-                "NAME",
-                "VERSION",
-                "DB SIZE>",
-                "IN USE>",
-                "FRAG>",
-                "QUOTA>",
-                "EXPECTED>",
-                "IS LEADER",
-                "IS LEARNER",
-                "RAFT TERM>",
-                "RAFT INDEX>",
-                "RAFT APPLIED INDEX>",
-                "ERRORS",
-            ];
-            let mut rows = Vec::new();
-            for (name, facts, speeds) in &observed {
-                match facts {
-                    Ok(facts) => rows.extend(facts.members.iter().map(|member| (name, row(facts, member, speeds)))),
-                    Err(unknown) => eprintln!("defragd: cluster {name}: {}", unanswered(unknown)),
-                }
-            }
-            if several {
-                headings.insert(0, "CLUSTER");
-            }
-            let rows: Vec<_> = rows
-                .into_iter()
-                .map(|(name, mut row)| {
-                    if several {
-                        row.insert(0, name.clone());
-                    }
-                    row
-                })
-                .collect();
-            if !rows.is_empty() {
-                writeln!(out, "{}", table::table(&headings, rows))?;
-            }
-            for facts in observed.iter().filter_map(|(_, facts, _)| facts.as_ref().ok()) {
-                advise(&mut out, facts)?;
-                warn_of_pages(&mut out, facts)?;
-            }
-        }
+        output @ (Output::Table | Output::Wide) => write_clusters(&mut out, output, &observed)?,
     }
     Ok(if complete { Exit::Done } else { Exit::Failed })
 }
 
-/// Below the table: what to do about members that do not answer. One that is being defragmented needs nothing.
-fn advise(out: &mut impl Write, facts: &ClusterFacts) -> std::io::Result<()> {
-    for member in facts.members.iter().filter(|member| member.defrag_in_flight() != Some(true)) {
-        if let Err(unknown) = &member.status {
-            let name = member.member.label();
-            let reason = safety::unknown_status(name.clone(), unknown);
-            writeln!(out, "What to do about {name}: {}", reason.advice())?;
+/// One table for all clusters, and below it what needs attention.
+fn write_clusters(
+    out: &mut impl Write,
+    output: Output,
+    observed: &[(String, Fact<ClusterFacts>, Speeds)],
+) -> std::io::Result<()> {
+    let several = observed.len() > 1;
+    let mut headings = HEADINGS.to_vec();
+    if several {
+        headings.insert(0, "CLUSTER");
+    }
+    let mut rows = Vec::new();
+    for (name, facts, speeds) in observed {
+        match facts {
+            Ok(facts) => rows.extend(facts.members.iter().map(|member| {
+                let cluster = several.then(|| name.clone());
+                cluster.into_iter().chain(row(facts, member, speeds)).collect()
+            })),
+            Err(unknown) => eprintln!("defragd: cluster {name}: {}", unanswered(unknown)),
+        }
+    }
+    if !rows.is_empty() {
+        writeln!(out, "{}", table::table(output, &headings, rows))?;
+    }
+    for facts in observed.iter().filter_map(|(_, facts, _)| facts.as_ref().ok()) {
+        write_errors(out, facts)?;
+        warn_of_versions(out, facts)?;
+        warn_of_pages(out, facts)?;
+    }
+    Ok(())
+}
+
+/// Below the table: what members report, and what to do about those that do not answer. One that is being defragmented
+/// needs nothing.
+fn write_errors(out: &mut impl Write, facts: &ClusterFacts) -> std::io::Result<()> {
+    for member in &facts.members {
+        let name = member.member.label();
+        match &member.status {
+            Ok(status) => {
+                let errors = errors(member, status);
+                if !errors.is_empty() {
+                    writeln!(out, "{name}: {errors}")?;
+                }
+            }
+            Err(_) if member.defrag_in_flight() == Some(true) => writeln!(out, "{name}: is being defragmented")?,
+            Err(unknown) => {
+                let advice = safety::unknown_status(name.clone(), unknown).advice();
+                writeln!(out, "{name}: {}\nWhat to do about {name}: {advice}", unknown.detail)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Below a table: what is known against the versions that the members run.
+fn warn_of_versions(out: &mut impl Write, facts: &ClusterFacts) -> std::io::Result<()> {
+    let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for member in &facts.members {
+        if let Ok(status) = &member.status {
+            members.entry(&status.version).or_default().push(member.member.label());
+        }
+    }
+    for (version, names) in members {
+        let ended = version::support_ended(version).map(|since| format!("no fixes since {since}: upgrade it"));
+        let defects = version::warnings(version).into_iter().chain(version::refusal(version)).map(str::to_owned);
+        for warning in ended.into_iter().chain(defects) {
+            writeln!(out, "Warning: etcd {version} ({}): {warning}", names.join(", "))?;
         }
     }
     Ok(())
@@ -125,36 +143,41 @@ pub(super) fn warn_of_pages(out: &mut impl Write, facts: &ClusterFacts) -> std::
     facts.members.iter().filter_map(page::unread).try_for_each(|detail| writeln!(out, "Warning: {detail}"))
 }
 
-fn row(facts: &ClusterFacts, member: &MemberFacts, speeds: &Speeds) -> Vec<String> {
-    let mut row = vec![
+/// See [`table::table`] for the marks.
+const HEADINGS: [&str; 13] = [
+    "MEMBER",
+    "ROLE",
+    "DB SIZE>",
+    "IN USE>",
+    "FRAG>",
+    "QUOTA>",
+    "?EXPECTED>",
+    "?VERSION",
+    "?ENDPOINT",
+    "+ID",
+    "+RAFT TERM>",
+    "+RAFT INDEX>",
+    "+RAFT APPLIED INDEX>",
+];
+
+fn row(facts: &ClusterFacts, member: &MemberFacts, speeds: &Speeds) -> [String; HEADINGS.len()] {
+    let known = |show: &dyn Fn(&Status) -> String| member.status.as_ref().map_or_else(|_| "-".to_owned(), show);
+    let id = member.member.id;
+    [
+        member.member.label(),
+        role(facts, id, facts.leader() == Some(id)),
+        known(&|status| table::size(status.db_size)),
+        known(&|status| table::size(status.db_size_in_use)),
+        known(&|status| format!("{:.0}%", status.fragmentation_ratio() * 100.0)),
+        known(&|status| status.quota.map_or("-".to_owned(), table::size)),
+        known(&|status| table::expected(&speeds.estimate(id, status.db_size_in_use))),
+        known(&|status| status.version.clone()),
         member.member.client_urls.first().cloned().unwrap_or_default(),
-        member.member.id.to_string(),
-        member.member.name.clone(),
-    ];
-    match &member.status {
-        Ok(status) => row.extend([
-            status.version.clone(),
-            table::size(status.db_size),
-            table::size(status.db_size_in_use),
-            format!("{:.0}%", status.fragmentation_ratio() * 100.0),
-            status.quota.map_or("-".to_owned(), table::size),
-            table::expected(&speeds.estimate(member.member.id, status.db_size_in_use)),
-            (facts.leader() == Some(member.member.id)).to_string(),
-            member.member.is_learner.to_string(),
-            status.raft_term.to_string(),
-            status.raft_index.to_string(),
-            status.raft_applied_index.to_string(),
-            errors(member, status),
-        ]),
-        Err(unknown) => {
-            row.extend(std::iter::repeat_n("-".to_owned(), 7));
-            row.push(member.member.is_learner.to_string());
-            row.extend(std::iter::repeat_n("-".to_owned(), 3));
-            let busy = member.defrag_in_flight() == Some(true);
-            row.push(if busy { "is being defragmented".to_owned() } else { unknown.detail.clone() });
-        }
-    }
-    row
+        id.to_string(),
+        known(&|status| status.raft_term.to_string()),
+        known(&|status| status.raft_index.to_string()),
+        known(&|status| status.raft_applied_index.to_string()),
+    ]
 }
 
 /// The errors that the member itself reports, and snapshots that block its defragmentation.
@@ -164,7 +187,7 @@ fn errors(member: &MemberFacts, status: &Status) -> String {
     status.errors.iter().map(|error| error.trim().to_owned()).chain(open).collect::<Vec<_>>().join(", ")
 }
 
-fn cluster_json(name: &str, facts: Result<&ClusterFacts, &crate::core::cluster::Unknown>, speeds: &Speeds) -> Value {
+fn cluster_json(name: &str, facts: Result<&ClusterFacts, &Unknown>, speeds: &Speeds) -> Value {
     match facts {
         Err(unknown) => json!({ "cluster": name, "error": unknown.detail }),
         Ok(facts) => json!({
@@ -204,4 +227,68 @@ fn member_json(facts: &ClusterFacts, member: &MemberFacts, speeds: &Speeds) -> V
         "errors": status.map(|s| &s.errors),
         "unreachable": member.status.as_ref().err().map(|unknown| &unknown.detail),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{cluster::UnknownKind, fixture};
+
+    fn shown(output: Output, observed: &[(String, Fact<ClusterFacts>, Speeds)]) -> String {
+        let mut out = Vec::new();
+        write_clusters(&mut out, output, observed).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn table(text: &str) -> Vec<&str> {
+        text.lines().filter(|line| line.starts_with(['|', '+'])).collect()
+    }
+
+    fn long_names() -> ClusterFacts {
+        let mut facts = fixture::cluster(9);
+        for member in &mut facts.members {
+            let name = format!("ip-10-0-{}-17.eu-central-1.compute.internal", member.member.id);
+            member.member.client_urls = vec![format!("https://{name}:2379")];
+            member.member.name = name;
+        }
+        facts
+    }
+
+    #[test]
+    fn nine_members_with_long_names_fit_into_120_columns_and_wide_shows_all_of_them() {
+        let facts = long_names();
+        for observed in [
+            vec![("etcd".to_owned(), Ok(facts.clone()), Speeds::default())],
+            vec![
+                ("kube-system-production-eu-central-1".to_owned(), Ok(facts.clone()), Speeds::default()),
+                ("events".to_owned(), Ok(facts.clone()), Speeds::default()),
+            ],
+        ] {
+            let text = shown(Output::Table, &observed);
+            let widths: std::collections::BTreeSet<_> = table(&text).iter().map(|line| line.chars().count()).collect();
+            assert!(widths.len() == 1 && widths.iter().all(|width| *width <= 120), "{widths:?}\n{text}");
+            assert!(text.contains("FRAG") && text.contains("QUOTA") && text.contains("90%"), "{text}");
+            let wide = shown(Output::Wide, &observed);
+            for member in &facts.members {
+                assert!(wide.contains(&member.member.client_urls[0]), "{wide}");
+            }
+            assert!(wide.contains("RAFT APPLIED INDEX") && wide.contains("VERSION"), "{wide}");
+        }
+    }
+
+    #[test]
+    fn errors_and_what_is_known_of_the_versions_are_below_the_table() {
+        let mut facts = fixture::cluster(3);
+        fixture::status_mut(&mut facts, 0).version = "3.5.16".to_owned();
+        fixture::status_mut(&mut facts, 1).version = "3.4.23".to_owned();
+        facts.members[2].status = Err(Unknown::new(UnknownKind::Unreachable, "connection refused"));
+        let text = shown(Output::Table, &[("etcd".to_owned(), Ok(facts), Speeds::default())]);
+        assert!(
+            text.contains("\nWarning: etcd 3.5.16 (etcd-1): a snapshot applied during a defragmentation"),
+            "{text}"
+        );
+        assert!(text.contains("(#20271)"), "{text}");
+        assert!(text.contains("\nWarning: etcd 3.4.23 (etcd-2): no fixes since May 2026: upgrade it\n"), "{text}");
+        assert!(text.contains("\netcd-3: connection refused\nWhat to do about etcd-3: "), "{text}");
+    }
 }

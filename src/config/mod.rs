@@ -53,6 +53,8 @@ pub struct ClusterSettings {
     pub policy: Policy,
     /// What is checked outside etcd before, during and after a run.
     pub gates: Vec<GateSettings>,
+    /// Messages name flags instead of keys.
+    pub by_flags: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -150,6 +150,7 @@ fn cluster(at: &str, raw: raw::Cluster, problems: &mut Problems) -> ClusterSetti
         quota: metrics::quota(&format!("{at}.quota"), raw.quota, problems),
         policy: policy(&format!("{at}.policy"), raw.policy, problems),
         gates: gates::list(&format!("{at}.gates"), &raw.name, raw.gates, problems),
+        by_flags: false,
         name: raw.name,
     }
 }

@@ -25,6 +25,9 @@ pub trait Progress: Send + Sync {
     fn still_defragmenting(&self, _intent: &Intent, _elapsed: Duration) {}
     /// The server answered Defragment with success; whether the cluster is healthy is not known yet.
     fn defragmented(&self, _intent: &Intent) {}
+    /// The defragmented member's cluster has been healthy for `healthy_for`, and must be for `pause`. Called about once
+    /// a second.
+    fn settling(&self, _healthy_for: Duration, _pause: Duration) {}
     /// The run waits for this reason.
     fn waiting(&self, _reason: &Reason) {}
     /// The policy's first choice was not possible, for this reason.
@@ -59,6 +62,10 @@ impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
     fn defragmented(&self, intent: &Intent) {
         self.0.defragmented(intent);
         self.1.defragmented(intent);
+    }
+    fn settling(&self, healthy_for: Duration, pause: Duration) {
+        self.0.settling(healthy_for, pause);
+        self.1.settling(healthy_for, pause);
     }
     fn waiting(&self, reason: &Reason) {
         self.0.waiting(reason);

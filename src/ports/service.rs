@@ -50,6 +50,16 @@ pub enum AlertDecision {
 }
 
 impl AlertDecision {
+    /// The cluster and the run that the alert concerns, if it concerns any.
+    pub fn about(&self) -> (Option<&str>, Option<RunId>) {
+        match self {
+            Self::Accepted { cluster, run }
+            | Self::Duplicate { cluster, run, .. }
+            | Self::Cancelled { cluster, run } => (Some(cluster), Some(*run)),
+            Self::Ignored { cluster, .. } => (cluster.as_deref(), None),
+        }
+    }
+
     /// Stable labels for metrics: the decision and its reason.
     pub fn labels(&self) -> (&'static str, &'static str) {
         match self {

@@ -3,6 +3,8 @@
 use clap::ValueEnum;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
+use super::json_lines::JsonLines;
+
 /// Lowest level that is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Level {
@@ -23,7 +25,7 @@ pub enum Format {
     /// `key=value`.
     #[default]
     Logfmt,
-    /// One JSON object per line.
+    /// One JSON object per line, with the same keys.
     Json,
 }
 
@@ -47,9 +49,11 @@ pub fn init(level: Level, format: Format) {
             .with_writer(std::io::stderr)
             .with_filter(filter)
             .boxed(),
-        Format::Json => {
-            tracing_subscriber::fmt::layer().json().with_writer(std::io::stderr).with_filter(filter).boxed()
-        }
+        Format::Json => tracing_subscriber::fmt::layer()
+            .event_format(JsonLines)
+            .with_writer(std::io::stderr)
+            .with_filter(filter)
+            .boxed(),
     };
     let _ = tracing_subscriber::registry().with(layer).try_init();
 }

@@ -1,6 +1,7 @@
 //! Logs and metrics. Metric handles are owned by the code that updates them: there are no globals.
 
 pub mod counters;
+mod json_lines;
 pub mod logging;
 pub mod members;
 pub mod probe;

@@ -17,24 +17,23 @@ async fn status_plan_run_and_runs_tell_the_same_story() {
     let status = rig.command("status", &[]).await;
     assert_eq!(status.status.code(), Some(0), "{}", text(&status.stderr));
     let table = text(&status.stdout);
-    for column in [
-        "ENDPOINT",
-        "ID",
-        "VERSION",
-        "DB SIZE",
-        "IN USE",
-        "FRAG",
-        "QUOTA",
-        "IS LEADER",
-        "IS LEARNER",
-        "RAFT TERM",
-        "RAFT INDEX",
-        "RAFT APPLIED INDEX",
-        "ERRORS",
-    ] {
+    for column in ["MEMBER", "ROLE", "DB SIZE", "IN USE", "FRAG", "QUOTA", "EXPECTED", "VERSION", "ENDPOINT"] {
         assert!(table.contains(column), "no column {column} in\n{table}");
     }
-    assert_eq!(table.lines().map(|line| line.chars().count()).collect::<std::collections::HashSet<_>>().len(), 1);
+    let lines: Vec<_> = table.lines().take_while(|line| !line.starts_with("Warning")).collect();
+    let widths: std::collections::BTreeSet<_> = lines.iter().map(|line| line.chars().count()).collect();
+    assert!(widths.len() == 1 && widths.iter().all(|width| *width <= 120), "{widths:?}:\n{table}");
+    let names: Vec<_> = lines.iter().filter(|line| line.contains("https://")).map(|line| &line[..10]).collect();
+    assert!(names.len() == 3 && names.is_sorted(), "sorted by name:\n{table}");
+    assert_eq!(table.matches("| leader ").count(), 1, "{table}");
+    // Debian's 3.5.16.
+    assert!(table.contains("(#20271)"), "{table}");
+    let wide = text(&rig.command("status", &["-o", "wide"]).await.stdout);
+    for column in ["ENDPOINT", "ID", "VERSION", "RAFT TERM", "RAFT INDEX", "RAFT APPLIED INDEX"] {
+        assert!(wide.contains(column), "no column {column} in\n{wide}");
+    }
+    let like_etcdctl = text(&rig.command("status", &["-w", "json"]).await.stdout);
+    assert!(like_etcdctl.starts_with('{'), "{like_etcdctl}");
 
     let status: Value = serde_json::from_slice(&rig.command("status", &["-o", "json"]).await.stdout).unwrap();
     let members = status["clusters"][0]["members"].as_array().unwrap().clone();
@@ -125,9 +124,11 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_write() {
     std::fs::write(&bad, "clusters: [{name: a, endpoints: [], policy: {min_fragmentation_ratio: 45}}]").unwrap();
     let bad = bad.to_str().unwrap();
     let data = format!("--data-dir={}", dir.path().display());
+    let here = "--endpoints=http://127.0.0.1:1";
     for (args, expected) in [
-        (vec!["serve", "--web.listen-address=0.0.0.0:0", &data], "--web.bearer-token-file"),
-        (vec!["serve", "--web.listen-address=nonsense", &data], "ADDRESS:PORT"),
+        (vec!["serve", "--web.listen-address=0.0.0.0:0", here, &data], "--web.bearer-token-file"),
+        (vec!["serve", "--web.listen-address=nonsense", here, &data], "ADDRESS:PORT"),
+        (vec!["serve", &data], "pass --config FILE, or --endpoints URL"),
         (vec!["status", "--user=root"], "--password-file"),
         (vec!["status", "--user=root:pw"], "--password-file"),
         (vec!["status", "--cert=/nowhere.crt"], "key_file"),

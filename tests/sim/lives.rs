@@ -204,6 +204,7 @@ fn settings(sim: &Sim) -> ClusterSettings {
         selector: Selector { cluster: "a".to_owned(), any_of: Vec::new() },
         policy: sim.world().schedule.policy.clone(),
         gates: Vec::new(),
+        by_flags: false,
     }
 }
 

@@ -151,7 +151,7 @@ impl EtcdCluster {
         let client = client(&line.pipe, &line.login).await;
         let client = client.map_err(|unknown| Failed { unknown, not_sent: false, login_unknown: false })?;
         ask(client).await.map_err(|failure| Failed {
-            unknown: error::unknown(rpc, &connected.connection.etcd_user, &failure),
+            unknown: connected.connection.hints.explain(error::unknown(rpc, &connected.connection.etcd_user, &failure)),
             not_sent: channel::was_not_sent(&failure),
             login_unknown: connected.denied(&line.login, &failure),
         })

@@ -38,9 +38,11 @@ use parking_lot::Mutex;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     sync::Notify,
     time::{sleep, timeout},
 };
+use tokio_rustls::client::TlsStream;
 use tonic::{Status, body::Body};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
@@ -99,15 +101,27 @@ impl Dial {
         Link { dial: Arc::new(self), current: Mutex::default() }
     }
 
+    pub(super) async fn socket(&self) -> Result<TcpStream, BoxError> {
+        let mut connector = HttpConnector::new_with_resolver(self.names);
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_tcp_user_timeout(Some(UNDELIVERED_AFTER));
+        Ok(connector.oneshot(self.address.clone()).await?.into_inner())
+    }
+
+    /// Only with TLS.
+    pub(super) async fn handshake(&self) -> Result<TlsStream<TcpStream>, BoxError> {
+        let (config, name) = self.tls.as_ref().ok_or("there is no TLS here")?;
+        let socket = self.socket().await?;
+        Ok(tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name.clone(), socket).await?)
+    }
+
     async fn open(self: Arc<Self>) -> Result<Pipe, Failure> {
         let opened = timeout(CONNECT_TIMEOUT, async {
-            let mut connector = HttpConnector::new_with_resolver(self.names);
-            connector.enforce_http(false);
-            connector.set_nodelay(true);
-            connector.set_tcp_user_timeout(Some(UNDELIVERED_AFTER));
-            let socket = connector.oneshot(self.address.clone()).await?.into_inner();
-            let Some((config, name)) = &self.tls else { return Pipe::begin(socket, Arc::clone(&self)).await };
-            let secured = tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name.clone(), socket).await?;
+            if self.tls.is_none() {
+                return Pipe::begin(self.socket().await?, Arc::clone(&self)).await;
+            }
+            let secured = self.handshake().await?;
             if secured.get_ref().1.alpn_protocol() != Some(b"h2") {
                 return Err("the server does not offer HTTP/2, as etcd does".into());
             }

@@ -20,7 +20,9 @@ use super::{
     denied::EtcdUser,
     discovery::Discovery,
     error,
+    handshake::{Dials, TlsHints},
     names::Names,
+    sources::Sources,
 };
 use crate::{
     adapters::tls::{self, Authorities, Trust},
@@ -47,6 +49,7 @@ pub enum ConnectError {
 pub(super) struct Connection {
     pub(super) credentials: Credentials,
     pub(super) etcd_user: EtcdUser,
+    pub(super) hints: TlsHints,
     server_name: Option<String>,
     tls: Arc<Lazy<Arc<ClientConfig>>>,
     names: Names,
@@ -64,9 +67,9 @@ impl Connection {
     pub(super) fn new(
         files: &CredentialFiles,
         credentials: Credentials,
-        discovery: Option<&Discovery>,
-        skip_verify: bool,
+        sources: &Sources,
     ) -> Result<Self, ConnectError> {
+        let discovery = sources.discovery.as_ref();
         let names = Names { nameserver: discovery.and_then(|discovery| discovery.nameserver) };
         let named = |builder: reqwest::ClientBuilder| {
             if names.nameserver.is_some() { builder.dns_resolver(Arc::new(names)) } else { builder }
@@ -80,8 +83,11 @@ impl Connection {
             // A bundle may contain certificates that this library does not accept; one accepted certificate is enough.
             Authorities::lenient(tls::certificates(pem).map_err(unusable)?).map_err(unusable)
         });
-        let trust =
-            if skip_verify { Trust::AnyServer } else { ca.transpose()?.map_or(Trust::System, Trust::Authorities) };
+        let trust = if sources.insecure_skip_verify {
+            Trust::AnyServer
+        } else {
+            ca.transpose()?.map_or(Trust::System, Trust::Authorities)
+        };
         if let Some((cert, key)) = &credentials.identity {
             let path = files.identity.as_ref().map(|(cert, _)| cert.as_path());
             let own =
@@ -108,7 +114,12 @@ impl Connection {
         } else {
             plain_http()?
         };
-        Ok(Self { credentials, etcd_user, server_name, tls, names, http_tls, http_plain })
+        let hints = TlsHints {
+            by_flags: sources.by_flags,
+            has_ca: credentials.ca.is_some(),
+            has_identity: credentials.identity.is_some(),
+        };
+        Ok(Self { credentials, etcd_user, hints, server_name, tls, names, http_tls, http_plain })
     }
 
     /// The connection to this address. Sends nothing yet.
@@ -122,6 +133,21 @@ impl Connection {
             Dial::plain(address, self.names)
         };
         Ok(dial.map_err(bad)?.link())
+    }
+
+    /// The same, with the cause if the server at this address closed the connection without giving one.
+    pub(super) async fn diagnosed(&self, url: &str, unknown: Unknown) -> Unknown {
+        let dials = || {
+            let (address, is_tls) = (url.parse::<Uri>().ok()?, url.starts_with("https://"));
+            let config =
+                if is_tls { (**self.tls).clone() } else { client_config(Trust::AnyServer, None).map(Arc::new) };
+            let tls = Dial::tls(address.clone(), self.names, config.ok()?, self.server_name.as_deref()).ok()?;
+            Some(Dials { plain: Dial::plain(address, self.names).ok()?, tls, is_tls })
+        };
+        match dials() {
+            Some(dials) => Box::pin(self.hints.diagnose(dials, unknown)).await,
+            None => unknown,
+        }
     }
 
     /// The client for the metrics page at this address.
@@ -166,8 +192,12 @@ impl Identity {
         let chain = tls::certificates(cert)?;
         let key = tls::key(key).map_err(|error| format!("the key: {error}"))?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider)
-            .map_err(|error| format!("certificate and key do not belong together, or are incomplete: {error}"))?;
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider).map_err(|error| match error.to_string() {
+            text if text.contains("UnsupportedCertVersion") => {
+                "the certificate is X.509 version 1, which is not supported: issue a version 3 certificate".to_owned()
+            }
+            text => format!("certificate and key do not belong together, or are incomplete: {text}"),
+        })?;
         Ok(Self { chain, key })
     }
 

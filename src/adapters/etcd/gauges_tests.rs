@@ -3,7 +3,7 @@ use super::*;
 fn connection() -> super::super::Connection {
     let files = super::super::CredentialFiles::default();
     let read = files.read().expect("no files");
-    super::super::Connection::new(&files, read, None, false).expect("no files")
+    super::super::Connection::new(&files, read, &super::super::Sources::default()).expect("no files")
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod denied;
 mod discovery;
 mod error;
 mod gauges;
+mod handshake;
 mod login;
 mod names;
 mod page;
@@ -95,8 +96,7 @@ impl Connected {
         credentials: credentials::Credentials,
         pages: Option<Arc<Connection>>,
     ) -> Result<Arc<Self>, ConnectError> {
-        let skip_verify = sources.insecure_skip_verify;
-        let connection = Connection::new(&sources.files, credentials, sources.discovery.as_ref(), skip_verify)?;
+        let connection = Connection::new(&sources.files, credentials, sources)?;
         let logins = Logins::new(connection.credentials.user.clone(), connection.etcd_user.clone());
         Ok(Arc::new(Self { connection, pages, logins, links: Mutex::default() }))
     }
@@ -126,7 +126,8 @@ impl Connected {
             }
         };
         let pipe = link.pipe().await;
-        pipe.map_err(|failure| error::unknown("", &self.connection.etcd_user, &failure.into()))
+        let connection = &self.connection;
+        pipe.map_err(|failure| connection.hints.explain(error::unknown("", &connection.etcd_user, &failure.into())))
     }
 
     /// Records that a call failed; returns whether the login was the cause, and a new one may help.
@@ -199,7 +200,10 @@ impl EtcdCluster {
     async fn members_from(&self, url: String) -> Fact<Membership> {
         let named = |unknown: Unknown| Unknown::new(unknown.kind, format!("{url}: {}", unknown.detail));
         let list = |client: Client| async move { client.cluster_client().member_list().await };
-        let response = self.call_at(&url, "MemberList", list).await.map_err(named)?;
+        let response = match self.call_at(&url, "MemberList", list).await {
+            Ok(response) => response,
+            Err(unknown) => return Err(named(self.connected().connection.diagnosed(&url, unknown).await)),
+        };
         let cluster_id = response.header().map_or(0, ResponseHeader::cluster_id);
         let members = response.members().iter().map(|member| Member {
             id: MemberId(member.id()),

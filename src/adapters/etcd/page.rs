@@ -47,7 +47,7 @@ pub(super) fn renewed(
     if let Some(same) = in_use.filter(|in_use| in_use.credentials == read) {
         return Ok(Some(Arc::clone(same)));
     }
-    let new = Connection::new(&files, read, sources.discovery.as_ref(), sources.insecure_skip_verify)?;
+    let new = Connection::new(&files, read, sources)?;
     Ok(Some(Arc::new(new)))
 }
 

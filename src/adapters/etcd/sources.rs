@@ -18,6 +18,8 @@ pub struct Sources {
     /// Accepts any server certificate. Only for showing something to an operator, and never together with a user:
     /// opening refuses that.
     pub insecure_skip_verify: bool,
+    /// Messages name flags instead of keys of a configuration file.
+    pub by_flags: bool,
 }
 
 impl Sources {

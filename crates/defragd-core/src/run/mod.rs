@@ -338,6 +338,12 @@ impl Run {
         self.waiting_for.as_ref()
     }
 
+    /// While a defragmented member's cluster is watched: for how long it has been healthy, and how long it has to be.
+    pub fn settling(&self, now: Duration) -> Option<(Duration, Duration)> {
+        let Phase::Recovering { healthy_since: Some(since), .. } = &self.phase else { return None };
+        Some((now.saturating_sub(*since), self.brief.policy.pause_between_members))
+    }
+
     /// Why the last decision was not the policy's first choice; returned once.
     pub fn take_fallback(&mut self) -> Option<Reason> {
         self.fell_back.take()
