@@ -29,7 +29,7 @@ use crate::{
         cluster::MemberId,
         estimate::Speeds,
         gate::GateResult,
-        history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
+        history::{AlertKey, Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
         hold::{OpenRun, RequestView},
         lock::{LockChange, Term},
         plan::Plan,
@@ -116,6 +116,8 @@ pub(super) struct RequestState {
     /// From its runs, as the next field: a scrape must not go through all of them.
     pub(super) speeds: Speeds,
     pub(super) mismatch: Option<Reason>,
+    /// The alerts that fire, each with the run that was to serve it.
+    pub(super) firing: Vec<(AlertKey, RunId)>,
     /// It was removed from the configuration: nothing new is accepted.
     pub(super) retired: bool,
     pub(super) last_offer: Option<LastOffer>,
@@ -139,7 +141,12 @@ impl RequestState {
             is_active: self.active.as_ref().is_some_and(|(active, _)| active == id),
             waits_for: self.waiting_for.as_ref().map(|(reason, since)| (reason, *since)),
         });
-        self.ledger.request_view(open, policy, now)
+        self.ledger.request_view(open, &self.firing, policy, now)
+    }
+
+    /// The code of the one hold.
+    fn hold(&self, policy: &Policy, now: Timestamp) -> Option<&'static str> {
+        Some(self.request_view(policy, now)?.hold?.reason.label())
     }
 
     pub(super) fn waits(&self, run: RunId) -> bool {
@@ -321,10 +328,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             next_window: policy.windows.next_opening(now),
             next_scheduled: self.next_scheduled(policy, now),
             lock_held: self.held_term().is_some(),
-            waiting_for: self
-                .current_run
-                .waits_for()
-                .or_else(|| state.waiting_for.as_ref().map(|(reason, _)| reason.label())),
+            waiting_for: self.current_run.waits_for().or_else(|| state.hold(policy, now)),
         };
         let (defragmenting, speeds) = (state.defragmenting, state.speeds.clone());
         drop(state);

@@ -295,7 +295,7 @@ async fn journals_of_earlier_versions_are_brought_to_this_one_with_all_that_is_i
         }
         let now = Connection::open(dir.path().join(FILE_NAME)).expect("opens");
         let number = |pragma| now.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).expect("read");
-        assert_eq!((number("user_version"), number("auto_vacuum")), (5, 2));
+        assert_eq!((number("user_version"), number("auto_vacuum")), (6, 2));
     }
 }
 
