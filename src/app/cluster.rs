@@ -43,6 +43,7 @@ use crate::{
         gate::Gate,
         journal::{Journal, JournalError},
         lock::LockStore,
+        overview::Observation,
         progress::Progress,
         service::ClusterSummary,
     },
@@ -357,15 +358,15 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     fn state(
         &self,
         requests: &RequestState,
+        seen: Option<&Observation>,
         request: Option<&RequestView>,
         paused: bool,
         breaker: Option<&Reason>,
         policy: &Policy,
     ) -> ClusterState {
-        let seen = self.observations.seen();
         let last = requests.ledger.runs.iter().rev().find_map(|run| Some((run.id, run.outcome.as_ref()?)));
         ClusterState::of(&StateFacts {
-            observed: seen.as_ref().map(|seen| (seen.up, seen.facts.as_deref())),
+            observed: seen.map(|seen| (seen.up, seen.facts.as_deref())),
             policy,
             defragmenting: requests.defragmenting,
             breaker,
@@ -388,11 +389,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         };
         let idle = state.open().is_none();
         let request = state.request_view(policy, now);
+        let seen = self.observations.seen();
         let (paused, breaker) = (state.ledger.paused(now), state.ledger.breaker(policy, now));
         ClusterSummary {
             name: self.name().to_owned(),
             mode: policy.mode,
-            state: self.state(&state, request.as_ref(), paused.is_some(), breaker.as_ref(), policy),
+            state: self.state(&state, seen.as_ref(), request.as_ref(), paused.is_some(), breaker.as_ref(), policy),
+            observed_at: seen.and_then(|seen| now.checked_sub(seen.age).ok()),
             request,
             active_run: state.active.as_ref().map(|(run, _)| *run),
             queued_run: state.queued.as_ref().map(|(run, _)| *run),

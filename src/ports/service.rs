@@ -72,6 +72,8 @@ pub struct ClusterSummary {
     pub mode: crate::core::policy::Mode,
     #[serde(flatten)]
     pub state: ClusterState,
+    /// When the state was observed.
+    pub observed_at: Option<jiff::Timestamp>,
     /// What wants it defragmented, and the one hold; `None` if nothing does.
     pub request: Option<RequestView>,
     pub active_run: Option<RunId>,
@@ -304,6 +306,16 @@ pub trait Service: Overview {
         &self,
         run: RunId,
         by: String,
+        forwarded: bool,
+    ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
+
+    /// Rejects a run that is waiting for approval: it ends, and its alerts do not request another one until they fire
+    /// anew or the cooldown has passed.
+    fn reject(
+        &self,
+        run: RunId,
+        by: String,
+        reason: String,
         forwarded: bool,
     ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
 

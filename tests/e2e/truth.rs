@@ -51,6 +51,17 @@ async fn shows(defragd: &Defragd, code: &str, words: &[&str]) -> Value {
     cluster
 }
 
+/// The cluster, once it is in this state.
+async fn is(defragd: &Defragd, state: &str, activity: &str) -> Value {
+    until(&format!("the state {state}, {activity}"), MINUTE, || async {
+        let cluster = defragd.json("/api/v1/clusters").await?["clusters"][0].clone();
+        anyhow::ensure!(cluster["state"] == state && cluster["activity"] == activity, "{cluster}");
+        Ok(cluster)
+    })
+    .await
+    .unwrap()
+}
+
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
@@ -80,8 +91,8 @@ async fn after_an_observed_run_the_alert_still_fires_until_it_is_resolved() {
     post(&defragd, "firing").await;
     assert_eq!(ended_run(&defragd, 1).await["outcome"], "observed");
     let cluster = shows(&defragd, "served", &["Run 1 for the alert ended: observed; would have defragmented"]).await;
-    assert_eq!((&cluster["state"], &cluster["activity"]), (&json!("fragmented"), &json!("idle")), "{cluster}");
     assert_eq!(cluster["request"]["served_by"]["run"], 1, "{cluster}");
+    is(&defragd, "fragmented", "idle").await;
     // With --mode, as the server was started.
     let (code, plan) = planned(&rig, &["--mode=observe"]).await;
     assert_eq!((code, holds(&plan)), (Some(3), vec!["observe_mode"]), "{plan}");
@@ -103,6 +114,12 @@ async fn after_a_cancelled_run_the_page_says_who_cancelled_it_and_that_the_alert
     act(&defragd, "/api/v1/clusters/demo/cancel", json!({"by": "anna", "reason": "not now"})).await;
     assert_eq!(ended_run(&defragd, 1).await["outcome"], "stopped");
     shows(&defragd, "served", &["Run 1 for the alert ended: stopped: cancelled by anna: not now"]).await;
+    // Sent again, it requests another run, which an operator rejects.
+    post(&defragd, "firing").await;
+    shows(&defragd, "awaiting_approval", &[]).await;
+    act(&defragd, "/api/v1/runs/2/reject", json!({"by": "ben", "reason": "a release"})).await;
+    post(&defragd, "firing").await;
+    shows(&defragd, "rejected", &["Rejected by ben: a release; no run is requested until "]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,8 +135,8 @@ async fn after_a_failed_run_the_page_names_the_alert_the_failure_and_the_next_ru
     rig.cluster.kill(dies).await.unwrap();
     assert_eq!(ended_run(&defragd, 1).await["outcome"], "failed");
     // The next run is created after a while, and waits for the same.
-    let cluster = shows(&defragd, "breaker_open", &["the breaker is open since"]).await;
-    assert_eq!((&cluster["state"], &cluster["activity"]), (&json!("needs_attention"), &json!("waiting")), "{cluster}");
+    shows(&defragd, "breaker_open", &["the breaker is open since"]).await;
+    let cluster = is(&defragd, "needs_attention", "waiting").await;
     let problems = cluster["problems"].to_string();
     let down = format!("member {} is down", rig.cluster.member(dies).name());
     assert!(problems.contains(&down) && problems.contains("the last run, 1, failed"), "{problems}");
@@ -152,6 +169,7 @@ async fn a_plan_lists_all_holds_and_approve_shows_the_alert_and_the_plan_before_
     let defragd = rig.serve(&["--mode=approve"]).await;
     post(&defragd, "firing").await;
     shows(&defragd, "awaiting_approval", &[]).await;
+    is(&defragd, "fragmented", "waiting_for_approval").await;
     act(&defragd, "/api/v1/clusters/demo/pause", json!({"by": "ben", "reason": "release"})).await;
     let (code, plan) = planned(&rig, &["--mode=approve"]).await;
     assert_eq!((code, holds(&plan)), (Some(3), vec!["awaiting_approval", "paused"]), "{plan}");

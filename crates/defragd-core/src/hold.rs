@@ -223,8 +223,8 @@ impl Ledger {
             ServedBy { run: last.id, outcome: outcome.label().to_owned(), ended: ended.clone(), at: last.finished_at };
         let trigger = next.as_ref().map_or(last.request.trigger, |next| next.trigger);
         let alerts: Vec<_> = match &next {
-            Some(next) => next.alerts.clone(),
-            None => firing.iter().map(|(key, _)| key.clone()).collect(),
+            Some(next) if !next.alerts.is_empty() => next.alerts.clone(),
+            _ => firing.iter().map(|(key, _)| key.clone()).collect(),
         };
         // The approval that the next run will need is no hold yet.
         let request = Request { cluster: String::new(), trigger, alerts: Vec::new() };
@@ -232,10 +232,16 @@ impl Ledger {
         if policy.mode == Mode::Approve {
             run.approved = Some(Approval { by: String::new(), at: now });
         }
+        // Its notifications request nothing, whatever else holds.
+        let rejected = self.without_rejected(alerts.clone(), policy, now).err().filter(|_| next.is_none());
+        let rejected = rejected.map(|(run, reason)| {
+            let at = self.run(run).and_then(|run| run.finished_at);
+            HoldView { since: at, until: at.map(|at| after(at, policy.cooldown)), reason }
+        });
         let retry = next.as_ref().map(|next| Reason::RetryPending { at: next.at });
         let served = || Reason::Served { run: last.id, outcome: ended };
         let holds = self.hold_views(Some(&run), trigger, policy, false, now);
-        let hold = holds.into_iter().next();
+        let hold = rejected.or_else(|| holds.into_iter().next());
         let hold = hold.unwrap_or_else(|| HoldView::new(retry.unwrap_or_else(served), last.finished_at));
         Some(RequestView {
             phase: if next.is_some() { RequestPhase::Waiting } else { RequestPhase::Served },
@@ -298,7 +304,7 @@ impl RequestView {
     /// The cause, what was done, and the hold, in sentences.
     pub fn words(&self) -> String {
         let mut text = format!("{}. ", story::capital(&self.cause()));
-        let is_served = |hold: &HoldView| matches!(hold.reason, Reason::Served { .. });
+        let is_served = |hold: &HoldView| matches!(hold.reason, Reason::Served { .. } | Reason::Rejected { .. });
         if let Some(ServedBy { run, ended, at, .. }) = self.served_by.as_ref()
             && !self.hold.as_ref().is_some_and(is_served)
         {
@@ -306,6 +312,13 @@ impl RequestView {
             text += &format!("Run {run} ended{at}: {ended}. ");
         }
         text += &match (&self.hold, self.phase, self.run) {
+            (Some(HoldView { reason: reason @ Reason::Rejected { .. }, until: Some(until), .. }), ..) => {
+                let until = story::time(*until);
+                format!(
+                    "{}; no run is requested until {until}, unless the alert ends and fires anew",
+                    story::capital(&reason.to_string())
+                )
+            }
             (Some(hold), RequestPhase::Served, _) if is_served(hold) => story::capital(&hold.reason.to_string()),
             (Some(hold), ..) => {
                 let reason = hold.reason.to_string();

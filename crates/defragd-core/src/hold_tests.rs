@@ -77,6 +77,20 @@ fn an_alert_fires_until_it_is_resolved_however_its_run_ended() {
 }
 
 #[test]
+fn a_rejected_alert_is_said_to_request_nothing_until_the_cooldown_has_passed() {
+    let rejected = Reason::Rejected { by: "anna".to_owned(), reason: "not now".to_owned() };
+    let ended = Entry::Finished(Outcome::Stopped { reason: rejected });
+    let ledger = ledger(vec![requested(1, 0, vec![alert("f1", "A")]), (1, 10, ended)]);
+    let view = shown(&ledger, &Policy::default(), at(11)).expect("it fires");
+    let hold = view.hold.clone().expect("held");
+    assert_eq!((hold.reason.label(), hold.until), ("rejected", Some(at(10 + 6 * 3600))));
+    let words = view.words();
+    assert!(words.contains(". Rejected by anna: not now; no run is requested until 2026-11-18 "), "{words}");
+    let view = shown(&ledger, &Policy::default(), at(7 * 3600)).expect("it fires");
+    assert_eq!(view.hold.expect("held").reason.label(), "served");
+}
+
+#[test]
 fn the_one_hold_of_a_served_alert_is_what_would_hold_its_next_run() {
     let policy = Policy { max_runs_per_day: 1, ..Policy::default() };
     let mut entries = vec![requested(1, 0, vec![alert("f1", "EtcdFragmentationHigh")])];

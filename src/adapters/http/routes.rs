@@ -32,6 +32,8 @@ use crate::{
 
 /// A group of twenty thousand alerts fits: Alertmanager does not resend what is refused for its length.
 pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
+/// Clusters that are observed for the list of clusters, if their last observation is some seconds old.
+const MOST_OBSERVED: usize = 32;
 /// The list of runs is meant for people.
 const MAX_RUNS: usize = 1_000;
 
@@ -103,6 +105,7 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/api/v1/clusters/{name}/cancel"), post(orders::cancel::<S>))
         .route(&at("/api/v1/clusters/{name}/run"), post(orders::run::<S>))
         .route(&at("/api/v1/runs/{id}/approve"), post(orders::approve::<S>))
+        .route(&at("/api/v1/runs/{id}/reject"), post(orders::reject::<S>))
         .route(&at("/api/v1/runs"), get(runs::<S>))
         .route(&at("/api/v1/runs/{id}"), get(run::<S>))
         .route(&at("/-/healthy"), get(|| async { "defragd is healthy\n" }))
@@ -154,6 +157,9 @@ async fn config<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
 }
 
 async fn clusters<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
+    // A state must not be of long ago. As for a page: of a large fleet only what is old, in the background.
+    let names: Vec<_> = site.service.clusters().into_iter().map(|cluster| cluster.name).collect();
+    site.service.refresh(if names.len() <= MOST_OBSERVED { &names } else { &[] }).await;
     Json(serde_json::json!({ "clusters": site.service.clusters() })).into_response()
 }
 

@@ -62,6 +62,20 @@ async fn what_was_written_is_there_after_reopening() {
 }
 
 #[tokio::test]
+async fn alerts_keep_their_labels_and_text_in_the_journal() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = open(dir.path());
+    let labels = [("alertname".to_owned(), "EtcdFragmentationHigh".to_owned())].into();
+    let alert = AlertKey::new("f".to_owned(), "2026-11-23T10:00:00.120Z").described(&labels, "much is free");
+    let request = Request { trigger: Trigger::Alert, alerts: vec![alert.clone()], ..request() };
+    let run = journal.accept(request).await.expect("accepted");
+    drop(journal);
+    let view = open(dir.path()).run(run).await.expect("read").expect("there");
+    let read = &view.request.alerts[0];
+    assert_eq!((&read.labels, read.summary.as_str(), read), (&alert.labels, "much is free", &alert));
+}
+
+#[tokio::test]
 async fn every_reason_survives_the_journal_without_loss() {
     let dir = tempfile::tempdir().expect("a directory");
     let journal = open(dir.path());
