@@ -184,8 +184,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Alerts in the form that the other replica accepts: our labels would select the same cluster there.
     fn forwarded(&self, alerts: Vec<AlertKey>, status: AlertStatus) -> Notification {
         let labels = Labels::from([(FORWARDED_CLUSTER.to_owned(), self.name().to_owned())]);
-        let alert =
-            |AlertKey { fingerprint, starts_at }| Alert { status, labels: labels.clone(), starts_at, fingerprint };
+        let alert = |key: AlertKey| Alert {
+            status,
+            labels: key.labels.into_iter().chain(labels.clone()).collect(),
+            annotations: Labels::from([("summary".to_owned(), key.summary)]),
+            starts_at: key.starts_at,
+            fingerprint: key.fingerprint,
+        };
         Notification { alerts: alerts.into_iter().map(alert).collect(), forwarded: true, ..Notification::default() }
     }
 
@@ -228,17 +233,18 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.forward_to_holder(self.order(what, body), forwarded).await
     }
 
-    /// The same for an approval of one of our runs, once it is forwarded. Before that, it is recorded here and
-    /// forwarded with it.
-    pub(super) async fn forward_approval(
+    /// The same for the approval or rejection of one of our runs, once it is forwarded. Before that, it is recorded
+    /// here, and an approval is forwarded with the run.
+    pub(super) async fn forward_decision(
         &self,
         view: &RunView,
-        by: &str,
+        decision: &str,
+        body: Value,
         forwarded: bool,
     ) -> Option<Result<CommandOutcome, CommandError>> {
         let known = view.forwarded_to.as_ref()?;
-        let path = ["runs".to_owned(), known.run.to_string(), "approve".to_owned()];
-        self.forward_to_holder(PeerOrder { path, body: json!({ "by": by }) }, forwarded).await
+        let path = ["runs".to_owned(), known.run.to_string(), decision.to_owned()];
+        self.forward_to_holder(PeerOrder { path, body }, forwarded).await
     }
 
     async fn forward_to_holder(

@@ -30,6 +30,7 @@ pub mod notify;
 mod observations;
 pub mod observer;
 mod overview;
+mod plans;
 pub mod probe;
 mod problems;
 pub mod reconcile;

@@ -156,7 +156,8 @@ impl<'a> NotifyProgress<'a> {
         let link = self.notifications.external_url.as_ref().map(|base| format!("{base}/runs/{}", self.run));
         let (cluster, trigger) = (self.request.cluster.clone(), self.request.trigger);
         let (run, started_at) = (self.run, self.started_at);
-        self.notifications.enqueue(&Notice { event, cluster, run, trigger, started_at, link, end });
+        let alerts = self.request.alerts.iter().filter(|key| key.due().is_none()).cloned().collect();
+        self.notifications.enqueue(&Notice { event, cluster, run, trigger, alerts, started_at, link, end });
     }
 }
 

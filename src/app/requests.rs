@@ -1,7 +1,7 @@
 //! The requests of a cluster: runs by alerts and by operators, approvals, pauses. Each is in the journal before it is
 //! acknowledged, and every decision is based on the journal, not on memory.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tracing::info;
@@ -9,7 +9,7 @@ use tracing::info;
 use super::{cluster::Cluster, ledger, log::LogProgress};
 use crate::{
     core::{
-        admission::Ledger,
+        admission::{self, Ledger},
         history::{AlertKey, Cancellation, Entry, Outcome, Request, RunId, RunView, Trigger},
         note::StandingRequest,
         order::Order,
@@ -33,10 +33,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         // One after the other: an older state must not overwrite a newer one.
         let _one_at_a_time = self.requests.reading.lock().await;
         let ledger = ledger::read(&self.shared.journal, self.name()).await?;
-        let (speeds, mismatch) = (ledger.speeds(), ledger.mismatch());
+        let (speeds, mismatch, firing) = (ledger.speeds(), ledger.mismatch(), ledger.firing());
         {
             let mut state = self.requests.state.lock();
-            (state.ledger, state.speeds, state.mismatch) = (ledger.clone(), speeds, mismatch);
+            (state.ledger, state.speeds, state.mismatch, state.firing) = (ledger.clone(), speeds, mismatch, firing);
         }
         // It is read after every change.
         self.shared.changes.announce();
@@ -97,6 +97,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         to_its_end(async move { cluster.approve_now(run, by).await }).await?
     }
 
+    /// Ends a run that is waiting for approval: see [`Ledger::without_rejected`].
+    pub async fn reject(self: &Arc<Self>, run: RunId, by: String, reason: String) -> Result<(), CommandError> {
+        let cluster = Arc::clone(self);
+        to_its_end(async move { cluster.reject_now(run, by, reason).await }).await?
+    }
+
     /// Executes an operator's action.
     pub async fn command(self: &Arc<Self>, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
         let cluster = Arc::clone(self);
@@ -115,6 +121,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     async fn decide(&self, mut alerts: Vec<AlertKey>, taken_as: Option<RunId>) -> Result<AlertDecision, JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         alerts.truncate(MAX_ALERTS);
+        let bare = alerts.drain(alerts.len().min(AlertKey::MOST_DESCRIBED)..).map(AlertKey::bare).collect::<Vec<_>>();
+        alerts.extend(bare);
         let cluster = self.name().to_owned();
         if self.is_retired() {
             return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason: Reason::Removed });
@@ -130,6 +138,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let reason = Reason::Forwarded { holder: self.succession.lock.me().to_owned(), run };
             return Ok(AlertDecision::Duplicate { cluster, run, reason });
         }
+        alerts = match ledger.without_rejected(alerts, &self.rules().policy, now) {
+            Ok(alerts) => alerts,
+            Err((run, reason)) => return Ok(AlertDecision::Duplicate { cluster, run, reason }),
+        };
         if let Some(run) = taken_as {
             alerts = ledger.left_of_offer(alerts, run, now);
             if alerts.is_empty() {
@@ -255,9 +267,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     async fn resolve_now(&self, alerts: &[AlertKey]) -> Result<Option<RunId>, JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
-        let Some(run) = self.standing_run(&ledger) else { return Ok(None) };
+        let standing = self.standing_run(&ledger);
+        self.resolve_over(&ledger, standing, alerts).await?;
+        let Some(run) = standing else { return Ok(None) };
         let Some(view) = ledger.run(run) else { return Ok(None) };
-        let (gone, left): (Vec<_>, Vec<_>) = view.open_alerts().cloned().partition(|key| alerts.contains(key));
+        let open = view.open_alerts().cloned().map(AlertKey::bare);
+        let (gone, left): (Vec<_>, Vec<_>) = open.partition(|key| alerts.contains(key));
         if gone.is_empty() {
             return Ok(None);
         }
@@ -270,6 +285,29 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         self.requests.wake.notify_one();
         Ok(None)
+    }
+
+    /// Records the end of alerts whose request is over: until then they are shown as firing.
+    async fn resolve_over(
+        &self,
+        ledger: &Ledger,
+        standing: Option<RunId>,
+        alerts: &[AlertKey],
+    ) -> Result<(), JournalError> {
+        let mut over: BTreeMap<RunId, Vec<AlertKey>> = BTreeMap::new();
+        for (key, run) in ledger.firing() {
+            if standing != Some(run) && alerts.contains(&key) {
+                over.entry(run).or_default().push(key.bare());
+            }
+        }
+        let changes = !over.is_empty();
+        for (run, alerts) in over {
+            self.shared.journal.append(run, Entry::Resolved { alerts }).await?;
+        }
+        if changes {
+            self.ledger().await?;
+        }
+        Ok(())
     }
 
     fn is_cancellable(&self, view: &RunView) -> bool {
@@ -302,16 +340,36 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
+    /// The run, if it waits. The caller holds the admission.
+    fn waiting_run<'a>(&self, ledger: &'a Ledger, run: RunId) -> Result<&'a RunView, CommandError> {
+        let view = ledger.run(run).ok_or(CommandError::UnknownRun(run))?;
+        match &view.outcome {
+            Some(outcome) => Err(CommandError::NotWaiting { run, state: outcome.label() }),
+            None if !self.requests.state.lock().waits(run) => Err(CommandError::NotWaiting { run, state: "running" }),
+            None => Ok(view),
+        }
+    }
+
+    async fn reject_now(&self, run: RunId, by: String, reason: String) -> Result<(), CommandError> {
+        let _one_at_a_time = self.requests.admission.lock().await;
+        let ledger = self.ledger().await?;
+        let view = self.waiting_run(&ledger, run)?;
+        if !admission::lacks_approval(view, &self.rules().policy) {
+            return Err(CommandError::NotWaiting {
+                run,
+                state: "not subject to approval; `defragd cancel` withdraws it",
+            });
+        }
+        info!(cluster = self.name(), run = run.0, by, reason, "rejected");
+        self.end_unbegun(view, Outcome::Stopped { reason: Reason::Rejected { by, reason } }).await?;
+        self.ledger().await?;
+        Ok(())
+    }
+
     async fn approve_now(&self, run: RunId, by: String) -> Result<(), CommandError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
-        let view = ledger.run(run).ok_or(CommandError::UnknownRun(run))?;
-        if let Some(outcome) = &view.outcome {
-            return Err(CommandError::NotWaiting { run, state: outcome.label() });
-        }
-        if !self.requests.state.lock().waits(run) {
-            return Err(CommandError::NotWaiting { run, state: "running" });
-        }
+        self.waiting_run(&ledger, run)?;
         info!(cluster = self.name(), run = run.0, by, "approved");
         self.shared.journal.append(run, Entry::Approved { by }).await?;
         self.requests.wake.notify_one();

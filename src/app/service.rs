@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 use tracing::{debug, error, info, warn};
 
@@ -24,6 +25,7 @@ use crate::{
     core::{
         alert::{self, AlertStatus, Notification},
         history::{AlertKey, RunId, RunView, Trigger},
+        plan_view::PlanView,
         reason::Reason,
         story,
     },
@@ -31,7 +33,7 @@ use crate::{
         etcd::Etcd,
         journal::{Journal, JournalError},
         service::{
-            AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, ProbeRefusal,
+            AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, PlanError, ProbeRefusal,
             ProbeRequest, ScrapePage, Service,
         },
     },
@@ -205,6 +207,13 @@ impl<E: Etcd, J: Journal> App<E, J> {
         Ok(())
     }
 
+    async fn run_and_cluster(&self, run: RunId) -> Result<(RunView, Arc<Cluster<E, J>>), CommandError> {
+        let view = self.shared.journal.run(run).await?.ok_or(CommandError::UnknownRun(run))?;
+        let cluster = self.fleet.now().find(&view.request.cluster).cloned();
+        let cluster = cluster.ok_or_else(|| CommandError::UnknownCluster(view.request.cluster.clone()))?;
+        Ok((view, cluster))
+    }
+
     /// One decision per cluster, for all alerts of the same status that concern it.
     async fn decide(
         &self,
@@ -334,14 +343,26 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     }
 
     async fn approve(&self, run: RunId, by: String, forwarded: bool) -> Result<CommandOutcome, CommandError> {
-        let view = self.shared.journal.run(run).await?.ok_or(CommandError::UnknownRun(run))?;
-        let fleet = self.fleet.now();
-        let cluster = fleet.find(&view.request.cluster);
-        let cluster = cluster.ok_or(CommandError::UnknownCluster(view.request.cluster.clone()))?;
-        if let Some(passed) = cluster.forward_approval(&view, &by, forwarded).await {
+        let (view, cluster) = self.run_and_cluster(run).await?;
+        if let Some(passed) = cluster.forward_decision(&view, "approve", json!({ "by": by }), forwarded).await {
             return passed;
         }
         cluster.approve(run, by).await.map(|()| CommandOutcome::Done(Some(run)))
+    }
+
+    async fn reject(
+        &self,
+        run: RunId,
+        by: String,
+        reason: String,
+        forwarded: bool,
+    ) -> Result<CommandOutcome, CommandError> {
+        let (view, cluster) = self.run_and_cluster(run).await?;
+        let body = json!({ "by": by, "reason": reason });
+        if let Some(passed) = cluster.forward_decision(&view, "reject", body, forwarded).await {
+            return passed;
+        }
+        cluster.reject(run, by, reason).await.map(|()| CommandOutcome::Done(Some(run)))
     }
 
     fn count_webhook(&self, code: u16) {
@@ -380,6 +401,13 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
 
     fn clusters(&self) -> Vec<ClusterSummary> {
         self.fleet.all().iter().map(|cluster| cluster.summary()).collect()
+    }
+
+    async fn plan(&self, cluster: &str, as_manual: bool) -> Result<PlanView, PlanError> {
+        let found = self.fleet.all().into_iter().find(|found| found.name() == cluster);
+        let found = found.ok_or_else(|| PlanError::UnknownCluster(cluster.to_owned()))?;
+        let places = Arc::clone(&self.fleet_observer.places);
+        found.plan(as_manual, places).await.map_err(PlanError::NotObserved)
     }
 
     async fn runs(&self, limit: usize) -> Result<Vec<RunView>, JournalError> {

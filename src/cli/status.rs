@@ -165,7 +165,7 @@ fn row(facts: &ClusterFacts, member: &MemberFacts, speeds: &Speeds) -> [String; 
     let id = member.member.id;
     [
         member.member.label(),
-        role(facts, id, facts.leader() == Some(id)),
+        role(facts.leader() == Some(id), facts.member(id).is_some_and(|facts| facts.member.is_learner)).to_owned(),
         known(&|status| table::size(status.db_size)),
         known(&|status| table::size(status.db_size_in_use)),
         known(&|status| format!("{:.0}%", status.fragmentation_ratio() * 100.0)),

@@ -10,8 +10,11 @@ use crate::core::{
     alert::{AlertStatus, Notification},
     explain,
     history::{RunId, RunView},
+    hold::RequestView,
     lock::Term,
+    plan_view::PlanView,
     reason::Reason,
+    state::ClusterState,
 };
 
 /// The decision about one alert of a notification.
@@ -77,6 +80,12 @@ pub struct ClusterSummary {
     pub name: String,
     /// `observe`, `approve` or `enforce`.
     pub mode: crate::core::policy::Mode,
+    #[serde(flatten)]
+    pub state: ClusterState,
+    /// When the state was observed.
+    pub observed_at: Option<jiff::Timestamp>,
+    /// What wants it defragmented, and the one hold; `None` if nothing does.
+    pub request: Option<RequestView>,
     pub active_run: Option<RunId>,
     /// The run that waits.
     pub queued_run: Option<RunId>,
@@ -179,6 +188,16 @@ pub enum CommandError {
     /// The journal cannot record it.
     #[error(transparent)]
     Journal(#[from] JournalError),
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum PlanError {
+    #[error("there is no cluster {0:?}")]
+    UnknownCluster(String),
+    /// The members cannot be observed.
+    #[error("{}", .0.with_advice())]
+    NotObserved(Reason),
 }
 
 /// A page of metrics.
@@ -301,6 +320,16 @@ pub trait Service: Overview {
         forwarded: bool,
     ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
 
+    /// Rejects a run that is waiting for approval: it ends, and its alerts do not request another one until they fire
+    /// anew or the cooldown has passed.
+    fn reject(
+        &self,
+        run: RunId,
+        by: String,
+        reason: String,
+        forwarded: bool,
+    ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
+
     /// Counts an answer to a webhook request, whatever its status.
     fn count_webhook(&self, code: u16);
 
@@ -311,6 +340,10 @@ pub trait Service: Overview {
     fn configuration(&self) -> serde_json::Value;
 
     fn clusters(&self) -> Vec<ClusterSummary>;
+
+    /// What would be done with the cluster, and everything that holds it back now: an automatic run, or one that an
+    /// operator requests (`as_manual`). Members and gates are asked at most every few seconds.
+    fn plan(&self, cluster: &str, as_manual: bool) -> impl Future<Output = Result<PlanView, PlanError>> + Send;
 
     /// The newest runs, newest first.
     fn runs(&self, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;

@@ -53,6 +53,7 @@ mod standing;
 mod terminal;
 mod tls_errors;
 mod trouble;
+mod truth;
 mod unblocked;
 mod upgrade;
 mod verify;

@@ -59,7 +59,7 @@ const WORDS: [&str; 30] = [
 
 fn entries() -> Vec<Entry> {
     let after = Sizes { db_size: ByteSize(1_001), ..intent().before };
-    let alerts = vec![AlertKey { fingerprint: "f".to_owned(), starts_at: "2026-01-01T00:00:00Z".to_owned() }];
+    let alerts = vec![AlertKey::new("f".to_owned(), "2026-01-01T00:00:00Z")];
     vec![
         Entry::Accepted(Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: alerts.clone() }),
         Entry::Joined { alerts: alerts.clone() },

@@ -294,6 +294,11 @@ impl Code {
             Self::RetryPending => {
                 (NotAccepted, Passes, "Fix the cause, which `defragd runs` shows. defragd tries again by itself.")
             }
+            Self::Served => (
+                HeldBack,
+                Passes,
+                "Nothing, if the run did its work: the alert ends when Prometheus measures again. Otherwise see `defragd runs`; `defragd run` does not wait for the notification.",
+            ),
             Self::LockHeldElsewhere => {
                 (NotAccepted, Nothing, "Nothing: the replica that holds the lock serves the request.")
             }
@@ -346,6 +351,11 @@ impl Code {
                 Ended,
                 Nothing,
                 "Nothing. An alert that still fires requests a new run with its next notification; `defragd pause --cluster NAME` keeps it waiting.",
+            ),
+            Self::Rejected => (
+                Ended,
+                Nothing,
+                "Nothing. If the cluster is to be defragmented after all, `defragd run --cluster NAME`. To hold off all runs for longer, `defragd pause --cluster NAME`.",
             ),
             Self::WindowClosed => (
                 Ended,

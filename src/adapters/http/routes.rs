@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     auth::ProtectedAction,
@@ -20,8 +20,16 @@ use super::{
     site::{Options, Site, problem},
     webhook,
 };
-use crate::{core::history::RunId, ports::service::Service};
+use crate::{
+    core::{
+        history::{RunId, RunView},
+        plan_view::PlanView,
+    },
+    ports::service::{PlanError, Service},
+};
 
+/// Clusters that are observed for the list of clusters, if their last observation is some seconds old.
+const MOST_OBSERVED: usize = 32;
 /// The list of runs is meant for people.
 const MAX_RUNS: usize = 1_000;
 
@@ -33,11 +41,13 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/probe"), get(scrape::probe::<S>))
         .route(&at("/api/v1/alerts"), post(webhook::receive::<S>))
         .route(&at("/api/v1/clusters"), get(clusters::<S>))
+        .route(&at("/api/v1/clusters/{name}/plan"), get(plan::<S>))
         .route(&at("/api/v1/clusters/{name}/pause"), post(orders::pause::<S>))
         .route(&at("/api/v1/clusters/{name}/resume"), post(orders::resume::<S>))
         .route(&at("/api/v1/clusters/{name}/cancel"), post(orders::cancel::<S>))
         .route(&at("/api/v1/clusters/{name}/run"), post(orders::run::<S>))
         .route(&at("/api/v1/runs/{id}/approve"), post(orders::approve::<S>))
+        .route(&at("/api/v1/runs/{id}/reject"), post(orders::reject::<S>))
         .route(&at("/api/v1/runs"), get(runs::<S>))
         .route(&at("/api/v1/runs/{id}"), get(run::<S>))
         .route(&at("/-/healthy"), get(|| async { "defragd is healthy\n" }))
@@ -84,7 +94,28 @@ async fn config<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
 }
 
 async fn clusters<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
+    // A state must not be of long ago. As for a page: of a large fleet only what is old, in the background.
+    let names: Vec<_> = site.service.clusters().into_iter().map(|cluster| cluster.name).collect();
+    site.service.refresh(if names.len() <= MOST_OBSERVED { &names } else { &[] }).await;
     Json(serde_json::json!({ "clusters": site.service.clusters() })).into_response()
+}
+
+#[derive(Deserialize)]
+struct PlanQuery {
+    #[serde(default)]
+    as_manual: bool,
+}
+
+async fn plan<S: Service>(
+    State(site): State<Arc<Site<S>>>,
+    Path(cluster): Path<String>,
+    Query(query): Query<PlanQuery>,
+) -> Response {
+    match site.service.plan(&cluster, query.as_manual).await {
+        Ok(plan) => Json(plan).into_response(),
+        Err(error @ PlanError::UnknownCluster(_)) => problem(StatusCode::NOT_FOUND, &error.to_string()),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
 }
 
 #[derive(Deserialize)]
@@ -101,8 +132,32 @@ async fn runs<S: Service>(State(site): State<Arc<Site<S>>>, Query(query): Query<
 
 async fn run<S: Service>(State(site): State<Arc<Site<S>>>, Path(id): Path<i64>) -> Response {
     match site.service.run(RunId(id)).await {
-        Ok(Some(run)) => Json(run).into_response(),
+        Ok(Some(run)) => Json(with_plan(&site, run).await).into_response(),
         Ok(None) => problem(StatusCode::NOT_FOUND, &format!("there is no run {id}")),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+/// A run with what an operator needs who is to approve it.
+#[derive(Serialize)]
+struct PlannedRun {
+    #[serde(flatten)]
+    run: RunView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<PlanView>,
+    /// Why there is no plan of a run that waits for approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan_error: Option<String>,
+}
+
+async fn with_plan<S: Service>(site: &Site<S>, run: RunView) -> PlannedRun {
+    let cluster = site.service.view(&run.request.cluster);
+    let request = cluster.and_then(|view| view.summary.request).filter(|request| request.run == Some(run.id));
+    if !request.is_some_and(|request| request.awaits_approval()) {
+        return PlannedRun { run, plan: None, plan_error: None };
+    }
+    match site.service.plan(&run.request.cluster, false).await {
+        Ok(plan) => PlannedRun { run, plan: Some(plan), plan_error: None },
+        Err(error) => PlannedRun { run, plan: None, plan_error: Some(error.to_string()) },
     }
 }
