@@ -16,6 +16,7 @@ use super::{
     notify::Notifications,
     overview::ObservationCache,
     problems::ObservedProblems,
+    run_lines::RunLines,
     succession::Succession,
     target::{ObservedCluster, ScrapeObservation},
 };
@@ -71,6 +72,7 @@ pub struct Cluster<E, J> {
     pub(super) requests: Requests,
     pub(super) succession: Succession,
     pub(super) current_run: CurrentRun,
+    pub(super) run_lines: RunLines,
     pub(super) observations: Arc<ObservationCache>,
     problems: Mutex<ObservedProblems>,
 }
@@ -152,6 +154,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             requests: Requests::default(),
             succession: Succession::new(Lock::none()),
             current_run: CurrentRun::default(),
+            run_lines: RunLines::default(),
             observations: Arc::default(),
             problems: Mutex::default(),
         }
@@ -341,6 +344,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let idle = state.open().is_none();
         ClusterSummary {
             name: self.name().to_owned(),
+            cluster_id: self.shared.claims.id_of(self.name()),
+            endpoints: self.settings().endpoints.clone(),
+            acts: self.succession.lock.is_needed() || self.held_term().is_some(),
             mode: policy.mode,
             active_run: state.active.as_ref().map(|(run, _)| *run),
             queued_run: state.queued.as_ref().map(|(run, _)| *run),

@@ -5,7 +5,7 @@
 //! requests and its `succession` (which replica acts); [`requests`] accepts requests, [`worker`] serves them one by
 //! one, [`ledger`] reads what the journal holds about the cluster. [`lock`] keeps the lock, [`locks`] builds the locks,
 //! [`forward`] forwards to the holder, [`note`] keeps the note for the next holder. [`service`] answers the HTTP
-//! side and `overview` the status page, with [`live`] for the run in progress; [`web`] reloads the web configuration,
+//! side and `overview` the status page, with [`live`] for the run in progress and [`run_lines`] for its progress as text; [`web`] reloads the web configuration,
 //! [`reconcile`] queries Alertmanager at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
 //! replaces them, [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured,
 //! [`report`] reviews the past, and [`serve`] puts the real adapters together and shuts them down in order.
@@ -33,6 +33,7 @@ pub mod reload;
 pub mod report;
 pub mod requests;
 mod revisions;
+pub mod run_lines;
 mod schedule;
 pub mod serve;
 pub mod service;

@@ -227,6 +227,14 @@ impl From<VerifyArg> for VerifyPolicy {
 }
 
 impl PolicyArgs {
+    /// A policy flag on the command line itself, besides `--mode`.
+    pub(super) fn typed() -> Option<String> {
+        let flags = PolicyArgs::augment_args(clap::Command::new("policy"));
+        let names: Vec<_> = flags.get_arguments().filter_map(|flag| Some(format!("--{}", flag.get_long()?))).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).filter(|name| *name != "--mode").collect();
+        typed_flag(&names)
+    }
+
     fn keys(&self) -> raw::PolicyKeys {
         raw::PolicyKeys {
             mode: self.mode.map(Mode::from),
@@ -260,6 +268,11 @@ impl PolicyArgs {
 }
 
 impl Connection {
+    /// Whether a flag or etcdctl's environment says where the cluster is.
+    pub(super) fn has_endpoints(&self) -> bool {
+        !self.endpoints.is_empty() || self.discovery_srv.is_some()
+    }
+
     /// The settings of the file, or of the flags, with the policy flags applied.
     pub(super) fn settings(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<Settings> {
         self.settings_with(policy, &LockArgs::default())
@@ -343,11 +356,18 @@ impl Connection {
 
 /// A connection flag on the command line itself. etcdctl's environment variables do not conflict with a file:
 /// if a file is given, it wins.
-fn typed_connection_flag() -> Option<String> {
-    const FLAGS: [&str; 7] =
-        ["--endpoints", "--discovery-srv", "--cacert", "--cert", "--key", "--user", "--password-file"];
+pub(super) fn typed_connection_flag() -> Option<String> {
+    typed_flag(&["--endpoints", "--discovery-srv", "--cacert", "--cert", "--key", "--user", "--password-file"])
+}
+
+/// The first of these flags that is on the command line itself, not in the environment.
+fn typed_flag(flags: &[&str]) -> Option<String> {
     let typed = |argument: String| argument.split('=').next().map(str::to_owned);
-    std::env::args().filter_map(typed).find(|name| FLAGS.contains(&name.as_str()))
+    std::env::args().filter_map(typed).find(|name| flags.contains(&name.as_str()))
+}
+
+pub(super) fn is_typed(flags: &[&str]) -> bool {
+    typed_flag(flags).is_some()
 }
 
 /// The one cluster that a command is about.

@@ -2,33 +2,15 @@
 
 use std::{io::Write, path::PathBuf, sync::Arc};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Exit;
+use super::{Exit, server::Server};
 use crate::{
-    adapters::{journal::SqliteJournal, outgoing::ControlClient},
+    adapters::journal::SqliteJournal,
     app::ledger,
     core::{order::Order, time::Time},
     ports::{clock::SystemClock, journal::Journal},
 };
-
-/// The server, and who is acting.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Server")]
-pub(super) struct Server {
-    /// URL of the running `defragd serve`
-    #[arg(long = "server", env = "DEFRAGD_SERVER", default_value = "http://127.0.0.1:9379", value_name = "URL")]
-    url: String,
-    /// File with the server's bearer token
-    #[arg(long, env = "DEFRAGD_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// CA certificates to trust for https
-    #[arg(long = "server-ca-file", env = "DEFRAGD_SERVER_CA_FILE", value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// Your name, for the journal [default: $USER]
-    #[arg(long, value_name = "NAME")]
-    by: Option<String>,
-}
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ApproveArgs {
@@ -91,19 +73,6 @@ pub(super) struct CancelArgs {
     server: Server,
 }
 
-impl Server {
-    fn by(&self) -> String {
-        let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
-        self.by.clone().unwrap_or_else(user)
-    }
-
-    async fn post(&self, path: [&str; 3], mut body: Value) -> anyhow::Result<Value> {
-        body["by"] = json!(self.by());
-        let client = ControlClient::new(&self.url, self.token_file.as_ref(), self.ca_file.as_ref())?;
-        Ok(client.post(path, &body).await?)
-    }
-}
-
 pub(super) async fn approve(args: ApproveArgs) -> anyhow::Result<Exit> {
     args.server.post(["runs", &args.run.to_string(), "approve"], json!({})).await?;
     writeln!(std::io::stdout(), "Run {} is approved; it starts as soon as nothing else holds it.", args.run)?;
@@ -137,7 +106,7 @@ pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
     if let Some(dir) = &args.data_dir {
         let journal = SqliteJournal::open(dir, Arc::new(SystemClock))?;
         let last_ended = ledger::read(&journal, &args.cluster).await?.last_ended();
-        let order = Order::Resume { by: args.server.by(), reason: args.reason, last_ended };
+        let order = Order::Resume { by: args.server.name_of_operator(), reason: args.reason, last_ended };
         journal.order(&args.cluster, order).await?;
     } else {
         args.server.post(["clusters", &args.cluster, "resume"], json!({ "reason": args.reason })).await?;

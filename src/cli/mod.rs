@@ -5,6 +5,7 @@ mod check_config;
 mod control;
 mod docs;
 mod explain;
+mod follow;
 mod gates;
 mod health;
 mod help;
@@ -16,6 +17,7 @@ mod report;
 mod run;
 mod runs;
 mod serve;
+mod server;
 mod status;
 mod table;
 

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::{journal::JournalError, overview::Overview};
 use crate::core::{
     alert::{AlertStatus, Notification},
+    cluster::ClusterId,
     explain,
     history::{RunId, RunView},
     lock::Term,
@@ -65,6 +66,11 @@ impl AlertDecision {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClusterSummary {
     pub name: String,
+    /// etcd's own id of the cluster, once it has been observed.
+    pub cluster_id: Option<ClusterId>,
+    pub endpoints: Vec<String>,
+    /// Whether this process starts runs; not with `--exporter-only`.
+    pub acts: bool,
     /// `observe`, `approve` or `enforce`.
     pub mode: crate::core::policy::Mode,
     pub active_run: Option<RunId>,

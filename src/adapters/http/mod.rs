@@ -10,6 +10,7 @@ mod guard;
 mod orders;
 mod page;
 mod routes;
+mod runs;
 mod scrape;
 mod server;
 mod web;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, Path, Query, State},
+    extract::{DefaultBodyLimit, Query, State},
     http::{Request, StatusCode, header},
     middleware::from_fn_with_state,
     response::{IntoResponse, Redirect, Response},
@@ -17,14 +17,11 @@ use url::Url;
 
 use super::{
     auth::{AccessPolicy, ProtectedAction},
-    guard, orders, page, scrape,
+    guard, orders, page, runs, scrape,
     web::Web,
     webhook,
 };
-use crate::{
-    core::{history::RunId, scrape_reserve::ScrapeReserve},
-    ports::service::Service,
-};
+use crate::{core::scrape_reserve::ScrapeReserve, ports::service::Service};
 
 /// A group of twenty thousand alerts fits: Alertmanager does not resend what is refused for its length.
 pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
@@ -99,8 +96,8 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/api/v1/clusters/{name}/run"), post(orders::run::<S>))
         .route(&at("/api/v1/runs/{id}/approve"), post(orders::approve::<S>))
         .route(&at("/api/v1/runs/{id}/reject"), post(orders::reject::<S>))
-        .route(&at("/api/v1/runs"), get(runs::<S>))
-        .route(&at("/api/v1/runs/{id}"), get(run::<S>))
+        .route(&at("/api/v1/runs"), get(list_runs::<S>))
+        .route(&at("/api/v1/runs/{id}"), get(runs::show::<S>))
         .route(&at("/-/healthy"), get(|| async { "defragd is healthy\n" }))
         .route(&at("/-/ready"), get(ready::<S>))
         .route(&at("/config"), get(config::<S>))
@@ -158,17 +155,9 @@ struct RunsQuery {
     limit: Option<usize>,
 }
 
-async fn runs<S: Service>(State(site): State<Arc<Site<S>>>, Query(query): Query<RunsQuery>) -> Response {
+async fn list_runs<S: Service>(State(site): State<Arc<Site<S>>>, Query(query): Query<RunsQuery>) -> Response {
     match site.service.runs(query.limit.unwrap_or(50).min(MAX_RUNS)).await {
         Ok(runs) => Json(serde_json::json!({ "runs": runs })).into_response(),
-        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-    }
-}
-
-async fn run<S: Service>(State(site): State<Arc<Site<S>>>, Path(id): Path<i64>) -> Response {
-    match site.service.run(RunId(id)).await {
-        Ok(Some(run)) => Json(run).into_response(),
-        Ok(None) => problem(StatusCode::NOT_FOUND, &format!("there is no run {id}")),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }

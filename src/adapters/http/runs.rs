@@ -1,0 +1,51 @@
+//! `GET /api/v1/runs/{id}`: everything about one run, for clients that follow it.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use super::routes::{Site, problem};
+use crate::{
+    core::{
+        explain,
+        history::{Record, RunId, RunView},
+        reason::Reason,
+    },
+    ports::{journal::JournalError, overview::ProgressLine, service::Service},
+};
+
+#[derive(Serialize)]
+struct RunDetails {
+    #[serde(flatten)]
+    run: RunView,
+    /// Why it does not start yet.
+    #[serde(serialize_with = "explain::serialize_option")]
+    waiting_for: Option<Reason>,
+    /// Its progress as text, for as long as the server remembers it.
+    progress: Vec<ProgressLine>,
+    /// What the journal has of it.
+    records: Vec<Record>,
+}
+
+pub(super) async fn show<S: Service>(State(site): State<Arc<Site<S>>>, Path(id): Path<i64>) -> Response {
+    match details(&*site.service, RunId(id)).await {
+        Ok(Some(run)) => Json(run).into_response(),
+        Ok(None) => problem(StatusCode::NOT_FOUND, &format!("there is no run {id}")),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+async fn details<S: Service>(service: &S, id: RunId) -> Result<Option<RunDetails>, JournalError> {
+    // Before the records, so that a run that has ended is seen with its last line.
+    let Some(run) = service.run(id).await? else { return Ok(None) };
+    let summary = service.clusters().into_iter().find(|cluster| cluster.queued_run == Some(id));
+    let waiting_for = summary.and_then(|cluster| cluster.waiting_for);
+    let (records, progress) = (service.records(id).await?, service.progress(id));
+    Ok(Some(RunDetails { run, waiting_for, progress, records }))
+}
