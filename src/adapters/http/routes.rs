@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, Query, State},
+    extract::{DefaultBodyLimit, Path, Query, State},
     http::{Request, StatusCode, header},
     middleware::from_fn_with_state,
     response::{IntoResponse, Redirect, Response},
@@ -21,7 +21,10 @@ use super::{
     web::Web,
     webhook,
 };
-use crate::{core::scrape_reserve::ScrapeReserve, ports::service::Service};
+use crate::{
+    core::scrape_reserve::ScrapeReserve,
+    ports::service::{PlanError, Service},
+};
 
 /// A group of twenty thousand alerts fits: Alertmanager does not resend what is refused for its length.
 pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
@@ -90,6 +93,7 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/probe"), get(scrape::probe::<S>))
         .route(&at("/api/v1/alerts"), post(webhook::receive::<S>))
         .route(&at("/api/v1/clusters"), get(clusters::<S>))
+        .route(&at("/api/v1/clusters/{name}/plan"), get(plan::<S>))
         .route(&at("/api/v1/clusters/{name}/pause"), post(orders::pause::<S>))
         .route(&at("/api/v1/clusters/{name}/resume"), post(orders::resume::<S>))
         .route(&at("/api/v1/clusters/{name}/cancel"), post(orders::cancel::<S>))
@@ -148,6 +152,24 @@ async fn config<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
 
 async fn clusters<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
     Json(serde_json::json!({ "clusters": site.service.clusters() })).into_response()
+}
+
+#[derive(Deserialize)]
+struct PlanQuery {
+    #[serde(default)]
+    as_manual: bool,
+}
+
+async fn plan<S: Service>(
+    State(site): State<Arc<Site<S>>>,
+    Path(cluster): Path<String>,
+    Query(query): Query<PlanQuery>,
+) -> Response {
+    match site.service.plan(&cluster, query.as_manual).await {
+        Ok(plan) => Json(plan).into_response(),
+        Err(error @ PlanError::UnknownCluster(_)) => problem(StatusCode::NOT_FOUND, &error.to_string()),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
 }
 
 #[derive(Deserialize)]

@@ -15,6 +15,7 @@ use crate::{
     core::{
         explain,
         history::{Record, RunId, RunView},
+        plan_view::PlanView,
         reason::Reason,
     },
     ports::{journal::JournalError, overview::ProgressLine, service::Service},
@@ -27,6 +28,12 @@ struct RunDetails {
     /// Why it does not start yet.
     #[serde(serialize_with = "explain::serialize_option")]
     waiting_for: Option<Reason>,
+    /// What an operator needs who is to approve it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<PlanView>,
+    /// Why there is no plan of a run that waits for approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan_error: Option<String>,
     /// Its progress as text, for as long as the server remembers it.
     progress: Vec<ProgressLine>,
     /// What the journal has of it.
@@ -44,8 +51,17 @@ pub(super) async fn show<S: Service>(State(site): State<Arc<Site<S>>>, Path(id):
 async fn details<S: Service>(service: &S, id: RunId) -> Result<Option<RunDetails>, JournalError> {
     // Before the records, so that a run that has ended is seen with its last line.
     let Some(run) = service.run(id).await? else { return Ok(None) };
-    let summary = service.clusters().into_iter().find(|cluster| cluster.queued_run == Some(id));
-    let waiting_for = summary.and_then(|cluster| cluster.waiting_for);
+    let summary = service.view(&run.request.cluster).map(|view| view.summary);
+    let approvable = summary.as_ref().and_then(|summary| summary.request.as_ref());
+    let approvable = approvable.is_some_and(|request| request.run == Some(id) && request.awaits_approval());
+    let waiting_for = summary.filter(|summary| summary.queued_run == Some(id)).and_then(|summary| summary.waiting_for);
+    let (plan, plan_error) = match approvable {
+        false => (None, None),
+        true => match service.plan(&run.request.cluster, false).await {
+            Ok(plan) => (Some(plan), None),
+            Err(error) => (None, Some(error.to_string())),
+        },
+    };
     let (records, progress) = (service.records(id).await?, service.progress(id));
-    Ok(Some(RunDetails { run, waiting_for, progress, records }))
+    Ok(Some(RunDetails { run, waiting_for, plan, plan_error, progress, records }))
 }
