@@ -332,7 +332,7 @@ async fn the_breaker_prevents_runs_until_an_operator_resumes() {
     assert_eq!(outcomes(&world).await, [("failed", "deadline_exceeded"), ("open", "")]);
     assert_eq!(waiting_for(&cluster), Some("breaker_open"), "the request stands, and needs an operator");
     assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("duplicate", "already_requested"));
-    let refused = cluster.command("ann".to_owned(), Command::Run).await.expect_err("refused");
+    let refused = cluster.command("ann".to_owned(), Command::Run { members: Vec::new() }).await.expect_err("refused");
     assert!(refused.to_string().contains("defragd resume"), "{refused}");
     assert!(cluster.sample(MINUTE).await.admission.expect("it is looked after").breaker_open);
     sleep(Duration::from_secs(1)).await;
@@ -349,8 +349,10 @@ async fn an_operators_run_skips_the_cooldown_and_is_recorded_with_their_name() {
     cluster.request(key("1")).await.expect("taken");
     serve_for(&cluster, 10 * MINUTE).await;
     assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("accepted", "none"));
-    let run = cluster.command("ann".to_owned(), Command::Run).await.expect("taken").expect("a run");
-    let again = cluster.command("bob".to_owned(), Command::Run).await.expect_err("one is enough");
+    let run =
+        cluster.command("ann".to_owned(), Command::Run { members: Vec::new() }).await.expect("taken").expect("a run");
+    let again =
+        cluster.command("bob".to_owned(), Command::Run { members: Vec::new() }).await.expect_err("one is enough");
     assert!(matches!(again, CommandError::Refused(Reason::AlreadyRequested)));
     serve_for(&cluster, 10 * MINUTE).await;
     let view = world.journal.run(run).await.expect("read").expect("there");

@@ -130,6 +130,10 @@ pub(super) struct PolicyArgs {
     /// ignore it [default: wait]
     #[arg(long, env = "DEFRAGD_ON_OPEN_SNAPSHOT", value_enum)]
     on_open_snapshot: Option<OpenSnapshotArg>,
+    /// Compact the history before the first member: keep-revisions=NUMBER, or with `serve` older-than=TIME
+    /// [default: no compaction]
+    #[arg(long, env = "DEFRAGD_COMPACTION", value_name = "KEY=VALUE", value_parser = compaction)]
+    compaction: Option<raw::CompactionKeys>,
     /// After a run, compare the members' data: none, hash (each voter hashes its whole database) [default: none]
     #[arg(long, env = "DEFRAGD_VERIFY", value_enum)]
     verify: Option<VerifyArg>,
@@ -226,6 +230,16 @@ impl From<VerifyArg> for VerifyPolicy {
     }
 }
 
+fn compaction(text: &str) -> Result<raw::CompactionKeys, String> {
+    let keys = match text.split_once('=') {
+        Some(("keep-revisions", number)) => number.parse().ok().map(|number| (Some(number), None)),
+        Some(("older-than", time)) => time.parse().ok().map(|time| (None, Some(time))),
+        _ => None,
+    };
+    let (keep_revisions, older_than) = keys.ok_or("write keep-revisions=10000, or older-than=1h")?;
+    Ok(raw::CompactionKeys { keep_revisions, older_than })
+}
+
 impl PolicyArgs {
     /// A policy flag on the command line itself, besides `--mode`.
     pub(super) fn typed() -> Option<String> {
@@ -251,7 +265,7 @@ impl PolicyArgs {
             liveness_budget: self.liveness_budget,
             max_expected_stall: self.max_expected_stall,
             on_open_snapshot: self.on_open_snapshot.map(OpenSnapshotPolicy::from),
-            compaction: None,
+            compaction: self.compaction,
             verify: self.verify.map(VerifyPolicy::from),
             disarm_nospace: None,
             allow_without_quorum_slack: self.allow_without_quorum_slack.then_some(true),

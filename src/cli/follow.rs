@@ -53,11 +53,16 @@ enum Seen {
 }
 
 /// Requests a run and follows it. `wait` is how long it may be held before it starts.
-pub(super) async fn run(responsible: Responsible, wait: Duration, output: Output) -> anyhow::Result<Exit> {
+pub(super) async fn run(
+    responsible: Responsible,
+    members: &[String],
+    wait: Duration,
+    output: Output,
+) -> anyhow::Result<Exit> {
     let Responsible { server, cluster } = responsible;
     let name = &cluster.name;
     eprintln!("defragd: the server at {} runs it (cluster {name}, mode {})", server.url(), cluster.mode.label());
-    let (server, run) = match server.post(["clusters", name, "run"], json!({})).await {
+    let (server, run) = match server.post(["clusters", name, "run"], json!({ "members": members })).await {
         Ok(answer) => {
             let run = answer["run"].as_i64().context("the server did not say which run it is")?;
             // Another replica may have it, under a number of its own.
@@ -67,7 +72,7 @@ pub(super) async fn run(responsible: Responsible, wait: Duration, output: Output
         }
         Err(CallError::Refused { status: 409, detail, .. }) => {
             let now = server.clusters().await?.into_iter().find(|now| now.name == *name);
-            let Some(run) = now.and_then(|now| now.active_run.or(now.queued_run)) else {
+            let Some(run) = now.and_then(|now| now.active_run.or(now.queued_run)).filter(|_| members.is_empty()) else {
                 writeln!(std::io::stdout(), "Refused, nothing was touched: {detail}")?;
                 return Ok(Exit::Refused);
             };

@@ -64,6 +64,9 @@ pub(super) struct Args {
     /// Output format of the result; progress goes to standard error
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    /// Only this member, by name or id; may be given several times
+    #[arg(long = "member", value_name = "NAME")]
+    members: Vec<String>,
     /// Run in this process even if a server is on this machine; refused while a server is responsible for the cluster
     #[arg(long)]
     standalone: bool,
@@ -103,7 +106,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
             _ if args.standalone => return refuse(&found),
             mode => {
                 through_a_server_only(asked_mode, mode)?;
-                return Box::pin(follow::run(found, args.wait.into(), args.output)).await;
+                return Box::pin(follow::run(found, &args.members, args.wait.into(), args.output)).await;
             }
         }
     }
@@ -122,7 +125,8 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
         journal.append(view.id, Entry::Finished(outcome)).await?;
     }
-    let request = Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new() };
+    let request =
+        Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new(), members: args.members };
     let mismatch = ledger::read(&journal, &cluster.name).await?.mismatch();
     if let Some(reason) = mismatch.filter(|_| cluster.policy.mode != Mode::Observe) {
         let (run, outcome) = (journal.accept(request).await?, Outcome::Refused { reason });

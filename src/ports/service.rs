@@ -135,7 +135,10 @@ pub enum Command {
     /// Ends a pause and closes the breaker.
     Resume { reason: String },
     /// Requests a run.
-    Run,
+    Run {
+        /// The only members to defragment, by name or id; all of them if empty.
+        members: Vec<String>,
+    },
     /// Cancels the open request. A run in progress starts no further member.
     Cancel { reason: String },
 }

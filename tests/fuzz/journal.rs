@@ -82,7 +82,12 @@ fn entries() -> Vec<Entry> {
         took: Duration::from_millis(1_500),
     };
     vec![
-        Entry::Accepted(Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: alerts.clone() }),
+        Entry::Accepted(Request {
+            cluster: "a".to_owned(),
+            trigger: Trigger::Manual,
+            alerts: alerts.clone(),
+            members: Vec::new(),
+        }),
         Entry::Joined { alerts: alerts.clone() },
         Entry::Resolved { alerts },
         Entry::Approved { by: "ann".to_owned() },

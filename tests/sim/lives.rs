@@ -451,7 +451,7 @@ pub async fn people(
             }
             Person::Approve => approve(journal, app).await,
             Person::Run => {
-                let _ = app.command("a", "p".to_owned(), Command::Run, false).await;
+                let _ = app.command("a", "p".to_owned(), Command::Run { members: Vec::new() }, false).await;
             }
             Person::Resolve { alert } => {
                 // It is sent again or not: a later notification would be of another alert.

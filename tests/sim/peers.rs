@@ -144,7 +144,7 @@ async fn carry_out(app: &Replica, order: &PeerOrder) -> Result<CommandOutcome, C
             Command::Pause { reason: text("reason"), lasts }
         }
         "resume" => Command::Resume { reason: text("reason") },
-        "run" => Command::Run,
+        "run" => Command::Run { members: Vec::new() },
         "cancel" => Command::Cancel { reason: text("reason") },
         other => panic!("no such order: {other}"),
     };

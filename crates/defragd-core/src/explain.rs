@@ -127,6 +127,7 @@ impl Code {
             Self::NotNeeded => (LeftOut, Nothing, "Nothing. To defragment earlier, lower the thresholds."),
             Self::Learner => (LeftOut, Nothing, "Nothing. Promote or remove a learner that stays a learner."),
             Self::AlreadyDone => (LeftOut, Nothing, "Nothing."),
+            Self::NotRequested => (LeftOut, Nothing, "Nothing. Without `--member`, a run is about all members."),
             Self::LeaderSkipped => (
                 LeftOut,
                 Nothing,
@@ -149,6 +150,9 @@ impl Code {
                 "Fix the failure that the reason names: most often, free space on the member's disk and restart the member. Then `defragd resume --cluster NAME`.",
             ),
 
+            Self::UnknownMember => {
+                (Unsafe, Operator, "Name the member as `defragd status` shows it: by its name or its id.")
+            }
             Self::ClusterUnreachable => (
                 Unsafe,
                 Operator,
