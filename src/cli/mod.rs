@@ -50,6 +50,10 @@ enum Command {
     #[command(after_help = help::GATES)]
     Gates(gates::Args),
     /// Run one rolling defragmentation now: followers first, the leader last
+    ///
+    /// If a `defragd serve` is responsible for the cluster, the server runs it and this command follows: the one of
+    /// --server, or one on this machine that uses the same --data-dir or listens on 127.0.0.1:9379 and serves the same
+    /// cluster. Otherwise this process runs it.
     #[command(after_help = help::RUN)]
     Run(run::Args),
     /// Show past runs from the journal, or one of them step by step

@@ -222,3 +222,24 @@ async fn a_rejected_run_is_not_requested_again_by_the_same_alert() {
     );
     assert_eq!(rig.defrags().await, [0, 0, 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_named_members_are_defragmented_here_and_through_a_server() {
+    let rig = Rig::fragmented(EtcdVersion::V3_6).await;
+    let here = rig.command("run", &["--member=etcd-2", "--compaction=keep-revisions=10"]).await;
+    let said = text(&here);
+    assert_eq!(here.status.code(), Some(0), "{said}");
+    assert!(said.contains("etcd-1 is skipped: not among the requested members"), "{said}");
+    assert!(said.contains("compacting up to revision"), "{said}");
+    assert_eq!(rig.defrags().await, [0, 1, 0]);
+
+    let defragd = rig.serve(&["--mode=enforce"]).await;
+    let unknown = run(&rig, &defragd, &["--member=etcd-9"]).await;
+    let said = text(&unknown);
+    assert_eq!(unknown.status.code(), Some(3), "{said}");
+    assert!(said.contains("there is no member etcd-9; the cluster has: etcd-1, etcd-2, etcd-3"), "{said}");
+    let done = run(&rig, &defragd, &["--member=etcd-1", "--member=etcd-2"]).await;
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done));
+    // The second is compact already.
+    assert_eq!(rig.defrags().await, [1, 1, 0]);
+}
