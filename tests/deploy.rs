@@ -345,7 +345,8 @@ fn it_runs(arguments: &[String], path: &str) {
 
 #[test]
 fn the_units_port_is_the_programs_and_its_watchdog_waits_longer_than_the_program_is_silent() {
-    let (unit, socket, help) = (read("deploy/systemd/defragd.service"), read("deploy/systemd/defragd.socket"), help("serve"));
+    let (unit, socket, help) =
+        (read("deploy/systemd/defragd.service"), read("deploy/systemd/defragd.socket"), help("serve"));
     let setting = |text: &str, name: &str| {
         let mut lines = text.lines().filter_map(|line| line.strip_prefix(&format!("{name}=")));
         let value = lines.next().unwrap_or_else(|| panic!("there is no {name}")).to_owned();

@@ -247,7 +247,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let state = StateProgress { cluster: self, trigger: request.trigger };
         let so_far = self.requests.state.lock().ledger.run(run).cloned();
         let live = LiveProgress::begin(self, run, request.trigger, so_far.as_ref());
-        let reported = NotifyProgress::begin(self, run, request.trigger, so_far.as_ref());
+        let reported = NotifyProgress::begin(self, run, request, so_far.as_ref());
         let lines = self.run_lines.begin(run, Arc::clone(&self.shared.clock));
         let lines = (&lines as &dyn Progress, &live as &dyn Progress);
         let followed = (&lines as &dyn Progress, &reported as &dyn Progress);

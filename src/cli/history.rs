@@ -2,7 +2,7 @@
 
 use super::table;
 use crate::core::gate::GateResult;
-pub(super) use crate::core::story::{line, repeats_of, requester, role, why};
+pub(super) use crate::core::story::{alert, line, repeats_of, requester, role, why};
 
 /// What gates found, as a table.
 pub(super) fn gate_table(results: &[GateResult]) -> String {

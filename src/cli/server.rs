@@ -17,7 +17,7 @@ use crate::{
     },
     app::{observer, serve::connect},
     config::ClusterSettings,
-    core::{cluster::ClusterId, history::RunId, policy::Mode},
+    core::{cluster::ClusterId, history::RunId, plan_view::PlanView, policy::Mode},
 };
 
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:9379";
@@ -104,9 +104,17 @@ impl Server {
             clusters: Vec<ServedCluster>,
         }
         let answer = self.get(&["clusters"]).await?;
-        let read = serde_json::from_value::<Answer>(answer);
-        read.map(|answer| answer.clusters)
-            .map_err(|error| CallError::NotUnderstood { url: self.url().to_owned(), detail: error.to_string() })
+        let answer = serde_json::from_value::<Answer>(answer).map_err(|error| self.not_understood(&error))?;
+        Ok(answer.clusters.into_iter().filter(|cluster| cluster.acts).collect())
+    }
+
+    pub(super) async fn plan(&self, cluster: &str, as_manual: bool) -> Result<PlanView, CallError> {
+        let plan = self.client()?.plan(cluster, as_manual).await?;
+        serde_json::from_value(plan).map_err(|error| self.not_understood(&error))
+    }
+
+    fn not_understood(&self, error: &serde_json::Error) -> CallError {
+        CallError::NotUnderstood { url: self.url().to_owned(), detail: error.to_string() }
     }
 
     /// The server that is responsible for a cluster, if there is one: that of `--server`; else the one that holds the
@@ -118,33 +126,45 @@ impl Server {
         name: Option<&str>,
         data_dir: &Path,
     ) -> anyhow::Result<Option<Responsible>> {
-        if self.server_url.is_some() {
-            // Typed, it replaces the connection; from the environment, it is a default like the others.
-            let own = own.filter(|_| !is_typed(&["--server"]));
-            return self.find(self.clusters().await?, own, name).await;
-        }
-        let holder = SqliteJournal::url_of_holder(data_dir);
-        for url in holder.into_iter().chain([DEFAULT_URL.to_owned()]) {
-            let there = self.at(&url);
-            let Ok(clusters) = timeout(PATIENCE, there.clusters()).await else { continue };
-            let clusters = match clusters {
-                Ok(clusters) => clusters,
-                // Another program, or none.
-                Err(CallError::Unreachable { .. } | CallError::NotUnderstood { .. }) => continue,
-                Err(CallError::Refused { status: 404, .. }) => continue,
-                Err(error) => {
-                    let what = format!(
-                        "cannot find out whether the server on this machine is responsible for the cluster: {error}; \
-                         pass --token-file, or --server with its URL"
-                    );
-                    return Err(anyhow::anyhow!(what));
-                }
-            };
-            if let Some(found) = there.find(clusters, own, name).await? {
+        // Typed, it replaces the connection; from the environment, it is a default like the others.
+        let own = own.filter(|_| !is_typed(&["--server"]));
+        for (server, clusters) in self.candidates(data_dir).await? {
+            if let Some(found) = server.find(clusters, own, name).await? {
                 return Ok(Some(found));
             }
         }
         Ok(None)
+    }
+
+    /// The first server, with all clusters on which it acts.
+    pub(super) async fn all(&self, data_dir: &Path) -> anyhow::Result<Option<(Self, Vec<ServedCluster>)>> {
+        Ok(self.candidates(data_dir).await?.into_iter().next())
+    }
+
+    /// The servers that answer, with the clusters on which they act.
+    async fn candidates(&self, data_dir: &Path) -> anyhow::Result<Vec<(Self, Vec<ServedCluster>)>> {
+        if self.server_url.is_some() {
+            return Ok(vec![(self.clone(), self.clusters().await?)]);
+        }
+        let mut found = Vec::new();
+        for url in SqliteJournal::url_of_holder(data_dir).into_iter().chain([DEFAULT_URL.to_owned()]) {
+            let there = self.at(&url);
+            let Ok(clusters) = timeout(PATIENCE, there.clusters()).await else { continue };
+            match clusters {
+                Ok(clusters) => found.push((there, clusters)),
+                // Another program, or none.
+                Err(
+                    CallError::Unreachable { .. }
+                    | CallError::NotUnderstood { .. }
+                    | CallError::Refused { status: 404, .. },
+                ) => {}
+                Err(error) => anyhow::bail!(
+                    "cannot find out whether the server on this machine is responsible for the cluster: {error}; pass \
+                     --token-file, or --server with its URL"
+                ),
+            }
+        }
+        Ok(found)
     }
 
     async fn find(
@@ -153,7 +173,6 @@ impl Server {
         own: Option<&ClusterSettings>,
         name: Option<&str>,
     ) -> anyhow::Result<Option<Responsible>> {
-        clusters.retain(|cluster| cluster.acts);
         let names = clusters.iter().map(|cluster| cluster.name.clone()).collect::<Vec<_>>().join(", ");
         let found = match (own, name) {
             (Some(own), _) => {

@@ -171,16 +171,17 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
             None => html! { "It is unknown which replica holds the cluster's lock: no run starts." },
         });
     }
-    let waits = summary.waiting_for.as_ref();
-    if let Some(run) = summary.queued_run {
-        let what = waits.map_or_else(|| "waiting for its turn".to_owned(), Reason::to_string);
-        let is_asked = waits.is_some_and(|reason| reason.label() == "awaiting_approval");
-        why.push(html! {
-            a href=(links.run(run)) { "Run " (run) } " is requested. " (sentence(&what))
-            @if let Some(reason) = waits.filter(|_| !is_asked) { (words::to_do(reason)) }
-            @if is_asked { " " a href=(links.run(run)) { "Review and approve it" } "." }
-        });
-    }
+    let hold = summary.request.as_ref().and_then(|request| request.hold.as_ref());
+    let waits = hold.map(|hold| &hold.reason);
+    why.push(match &summary.request {
+        Some(request) => html! {
+            (request.words())
+            @if request.awaits_approval() {
+                @if let Some(run) = request.run { " " a href=(links.run(run)) { "Review and approve it" } "." }
+            } @else if let Some(reason) = waits { (words::to_do(reason)) }
+        },
+        None => html! { "No alert is requesting a run." },
+    });
     let others = [&summary.hash_mismatch, &summary.paused, &summary.breaker].into_iter().flatten();
     for reason in others.filter(|reason| waits.is_none_or(|waits| waits.to_string() != reason.to_string())) {
         why.push(html! { (sentence(&reason.to_string())) (words::to_do(reason)) });
@@ -193,11 +194,8 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
             None => html! { "No maintenance window is open, and none is scheduled." },
         });
     }
-    if let Some(until) = summary.cooldown_until {
+    if let Some(until) = summary.cooldown_until.filter(|_| waits.is_none_or(|reason| reason.label() != "cooldown")) {
         why.push(html! { "The cluster was defragmented recently: alerts start no further run until " (words::from_now(until, now)) ", unless the quota is nearly used up." });
-    }
-    if let Some(at) = summary.retry_at {
-        why.push(html! { "The last run did not finish; the next one starts at " (words::from_now(at, now)) " if it is still requested." });
     }
     match summary.mode {
         Mode::Observe => {
@@ -207,9 +205,6 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
             why.push(html! { "Mode approve: a run starts only after an operator has approved it." });
         }
         _ => {}
-    }
-    if summary.queued_run.is_none() && summary.retry_at.is_none() {
-        why.push(html! { "No alert is requesting a run." });
     }
     why
 }
