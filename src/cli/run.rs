@@ -28,7 +28,7 @@ use super::{
     table,
 };
 use crate::{
-    adapters::journal::SqliteJournal,
+    adapters::{journal::SqliteJournal, outgoing::CallError},
     app::{
         claims::Claims,
         cluster::stop_channel,
@@ -98,7 +98,17 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     // `--server` replaces the connection.
     let given = if args.connection.is_given() && !args::is_typed(&["--server"]) { Some(own(&args)?) } else { None };
     let cluster = given.as_ref().map(|(cluster, _)| cluster);
-    if let Some(found) = args.server.responsible(cluster, args.cluster.as_deref(), &data_dir).await? {
+    let found = match args.server.responsible(cluster, args.cluster.as_deref(), &data_dir).await {
+        Err(error) if matches!(error.downcast_ref(), Some(CallError::Unreachable { .. })) => {
+            if !args.standalone {
+                anyhow::bail!("{error}. To run in this process instead: --standalone");
+            }
+            eprintln!("defragd: {error}; this process runs it");
+            None
+        }
+        found => found?,
+    };
+    if let Some(found) = found {
         let acts_itself = asked_mode.is_some_and(|mode| mode != ModeArg::Observe);
         match found.cluster.mode {
             // It changes nothing by itself, so a run by hand cannot collide with one of its own.

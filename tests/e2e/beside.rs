@@ -98,6 +98,10 @@ async fn a_run_through_a_paused_server_waits_and_can_be_withdrawn() {
     assert!(said.contains("Run 1 is requested and has not started: paused by ann: rack upgrade"), "{said}");
     assert!(said.contains(&format!("defragd cancel --cluster demo --server {}", defragd.url())), "{said}");
     assert_eq!(cluster(&defragd).await.unwrap()["queued_run"], 1);
+    let plan = command(&rig, &["plan", "--as-manual", "--server", defragd.url()]).await;
+    let said = text(&plan);
+    assert_eq!(plan.status.code(), Some(3), "{said}");
+    assert!(said.contains("cluster demo, as the server at ") && said.contains("rack upgrade"), "{said}");
     // Again: the same request is followed.
     let again = run(&rig, &defragd, &["--wait=0s", "-o=json"]).await;
     let shown: Value = serde_json::from_slice(&again.stdout).unwrap();
@@ -161,6 +165,23 @@ async fn an_observing_server_changes_nothing_and_leaves_a_run_by_hand_alone() {
         .await
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!(rig.defrags().await, [1, 1, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_server_a_run_says_so_and_works_alone_when_told_to() {
+    let rig = Rig::fragmented(EtcdVersion::V3_6).await;
+    let mut flags = own(&rig, &rig.path("journal"));
+    flags.extend(["--min-reclaimable=4MiB", "--pause-between-members=1s"].map(str::to_owned));
+    for (extra, code, says) in
+        [(None, 1, "To run in this process instead: --standalone"), (Some("--standalone"), 0, "this process runs it")]
+    {
+        let mut command = tokio::process::Command::new(binary());
+        command.arg("run").args(&flags).args(extra).env("DEFRAGD_SERVER", "http://127.0.0.1:1");
+        let output = command.kill_on_drop(true).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+        assert!(text(&output).contains(says), "{}", text(&output));
+    }
     assert_eq!(rig.defrags().await, [1, 1, 1]);
 }
 
