@@ -43,18 +43,18 @@ pub(super) struct Args {
     /// Show what would hold a run that an operator requests (`defragd run`), instead of an automatic one
     #[arg(long)]
     as_manual: bool,
+    /// Ask no server, even if one on this machine serves the cluster
+    #[arg(long)]
+    standalone: bool,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
     policy: PolicyArgs,
     #[command(flatten)]
-    connection: Connection,
-    /// Ask no server, even if one on this machine serves the cluster
-    #[arg(long)]
-    standalone: bool,
-    #[command(flatten)]
     server: Server,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {

@@ -78,9 +78,9 @@ pub(super) struct Args {
     #[command(flatten)]
     lock: LockArgs,
     #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
     server: Server,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
@@ -155,7 +155,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
             terminal.flush();
             write_result(Output::Table, None, &Outcome::Refused { reason }, None)?;
             if let Some(url) = url {
-                let name = &cluster.name;
+                let (url, name) = (url.trim_end_matches('/'), &cluster.name);
                 writeln!(std::io::stdout(), "What to do: defragd run --server {url} --cluster {name}")?;
             }
             return Ok(Exit::Refused);

@@ -60,7 +60,10 @@ impl PlanHistory {
     fn unknown_member(&self, facts: &ClusterFacts) -> Option<Reason> {
         let members = || facts.members.iter().map(|facts| &facts.member);
         let member = self.requested.iter().find(|name| !members().any(|member| names(name, member)))?.clone();
-        Some(Reason::UnknownMember { member, known: members().map(Member::label).collect::<Vec<_>>().join(", ") })
+        let mut known: Vec<_> = members().map(Member::label).collect();
+        known.sort_unstable();
+        let known = known.join(", ");
+        Some(Reason::UnknownMember { member, known })
     }
 
     /// Records the snapshots on the metrics pages.
