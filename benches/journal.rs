@@ -135,7 +135,7 @@ async fn enforced(journal: &SqliteJournal, cluster: &str) {
 
 async fn accepted(journal: &SqliteJournal, cluster: &str, mode: Mode) -> defragd::core::history::RunId {
     let alerts = vec![AlertKey::new("c0ffee00c0ffee00".to_owned(), "2026-01-01T00:00:00Z")];
-    let request = Request { cluster: cluster.to_owned(), trigger: Trigger::Alert, alerts };
+    let request = Request { cluster: cluster.to_owned(), trigger: Trigger::Alert, alerts, members: Vec::new() };
     let run = journal.accept(request).await.unwrap();
     journal.append(run, Entry::Started { mode, term: None, compares: false }).await.unwrap();
     run

@@ -63,6 +63,11 @@ impl Claims {
         self.same_as(entry)
     }
 
+    /// The cluster that an entry leads to, if it has been observed.
+    pub fn id_of(&self, entry: &str) -> Option<ClusterId> {
+        self.0.lock().leads_to.get(entry).copied()
+    }
+
     /// The other entries that lead to the same cluster.
     pub fn same_as(&self, entry: &str) -> Vec<String> {
         let known = self.0.lock();

@@ -17,6 +17,7 @@ use super::{
     observations::ObservationCache,
     plans::PlanBasis,
     problems::ObservedProblems,
+    run_lines::RunLines,
     succession::{LastOffer, Succession},
     target::{ObservedCluster, ScrapeObservation},
 };
@@ -75,6 +76,7 @@ pub struct Cluster<E, J> {
     pub(super) requests: Requests,
     pub(super) succession: Succession,
     pub(super) current_run: CurrentRun,
+    pub(super) run_lines: RunLines,
     pub(super) observations: Arc<ObservationCache>,
     pub(super) plan_basis: AsyncMutex<Option<PlanBasis>>,
     problems: Mutex<ObservedProblems>,
@@ -178,6 +180,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             requests: Requests::default(),
             succession: Succession::new(Lock::none()),
             current_run: CurrentRun::default(),
+            run_lines: RunLines::default(),
             observations: Arc::default(),
             plan_basis: AsyncMutex::default(),
             problems: Mutex::default(),
@@ -402,6 +405,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let (paused, breaker) = (state.ledger.paused(now), state.ledger.breaker(policy, now));
         ClusterSummary {
             name: self.name().to_owned(),
+            cluster_id: self.shared.claims.id_of(self.name()),
+            endpoints: self.settings().endpoints.clone(),
+            acts: self.succession.lock.is_needed() || self.held_term().is_some(),
             mode: policy.mode,
             state: self.state(&state, seen.as_ref(), request.as_ref(), paused.is_some(), breaker.as_ref(), policy),
             observed_at: seen.and_then(|seen| now.checked_sub(seen.age).ok()),

@@ -171,7 +171,8 @@ async fn a_client_that_disconnects_in_the_middle_leaves_no_request_unserved() {
 async fn several_open_requests_of_one_cluster_all_end_and_are_served_once() {
     let cluster = enforcing();
     for fingerprint in ["1", "2"] {
-        let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: key(fingerprint) };
+        let request =
+            Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: key(fingerprint), members: Vec::new() };
         let run = cluster.shared.journal.accept(request.clone()).await.expect("taken");
         cluster.requeue(run, request).await.expect("resumed");
     }

@@ -112,6 +112,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                 past.work.done.clear();
             }
         }
+        past.requested.clone_from(&view.request.members);
         Ok(Brief {
             policy: self.policy.clone(),
             gates: self.gates.iter().map(|gate| gate.rule.clone()).collect(),

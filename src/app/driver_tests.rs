@@ -39,7 +39,8 @@ fn drive<'a>(
 }
 
 async fn accepted(journal: &FakeJournal) -> RunId {
-    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: Vec::new() };
+    let request =
+        Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: Vec::new(), members: Vec::new() };
     journal.accept(request).await.expect("the journal works")
 }
 
@@ -100,7 +101,8 @@ async fn a_run_without_an_alert_touches_no_member_unless_one_joins_it() {
         [(Vec::new(), (Outcome::NothingToDo, Vec::new())), (vec![alert], (Outcome::Succeeded, vec![3, 2, 1]))]
     {
         let (etcd, journal, claims) = (FakeEtcd::new(3), FakeJournal::default(), Claims::default());
-        let request = Request { cluster: "a".to_owned(), trigger: Trigger::Retry, alerts: Vec::new() };
+        let request =
+            Request { cluster: "a".to_owned(), trigger: Trigger::Retry, alerts: Vec::new(), members: Vec::new() };
         let run = journal.accept(request).await.expect("the journal works");
         let progress = Joining { journal: &journal, run, alerts: Mutex::new(alerts) };
         let (_stop, stopped) = watch::channel(None);

@@ -106,7 +106,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let (run, alerts) = match taken {
             None if view.request.trigger == Trigger::Manual => {
                 let by = view.approved.as_ref().map_or("unknown user", |approval| approval.by.as_str());
-                match peers.order(holder, &self.order("run", json!({ "by": by }))).await {
+                match peers
+                    .order(holder, &self.order("run", json!({ "by": by, "members": view.request.members })))
+                    .await
+                {
                     // It does not know the alerts that joined here.
                     Ok(answer) => (RunId(answer["run"].as_i64().unwrap_or_default()), Vec::new()),
                     // An action is not repeated.
@@ -226,7 +229,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 ("pause", body)
             }
             Command::Resume { reason } => ("resume", json!({ "reason": reason })),
-            Command::Run => ("run", json!({})),
+            Command::Run { members } => ("run", json!({ "members": members })),
             Command::Cancel { reason } => ("cancel", json!({ "reason": reason })),
         };
         body["by"] = json!(by);

@@ -83,7 +83,7 @@ impl Peers for Net {
             let command = match order.path[2].as_str() {
                 "pause" => Command::Pause { reason: text("reason"), lasts: None },
                 "resume" => Command::Resume { reason: text("reason") },
-                "run" => Command::Run,
+                "run" => Command::Run { members: Vec::new() },
                 "cancel" => Command::Cancel { reason: text("reason") },
                 "approve" => {
                     let run = RunId(order.path[1].parse().expect("a number"));
@@ -413,9 +413,14 @@ async fn actions_at_a_follower_are_forwarded_to_the_holder_and_its_answer_is_ret
     assert!(first.cluster.summary().paused.is_some_and(|reason| reason.to_string().contains("paused by ann: upgrade")));
     let resume = Command::Resume { reason: String::new() };
     second.app.command("a", "ann".to_owned(), resume, false).await.expect("carried");
-    let run = second.app.command("a", "ann".to_owned(), Command::Run, false).await.expect("carried");
+    let run =
+        second.app.command("a", "ann".to_owned(), Command::Run { members: Vec::new() }, false).await.expect("carried");
     assert!(matches!(run, CommandOutcome::Forwarded { answer, .. } if answer["run"] == 1));
-    let again = second.app.command("a", "ann".to_owned(), Command::Run, false).await.expect_err("one is enough");
+    let again = second
+        .app
+        .command("a", "ann".to_owned(), Command::Run { members: Vec::new() }, false)
+        .await
+        .expect_err("one is enough");
     assert!(matches!(again, CommandError::Peer { status: 409, .. }), "{again}");
     sleep(S * 600).await;
     assert_eq!(first.outcomes().await, [("succeeded", "")]);

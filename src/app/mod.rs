@@ -6,8 +6,9 @@
 //! requests and its `succession` (which replica acts); [`requests`] accepts requests, [`worker`] serves them one by
 //! one, [`ledger`] reads what the journal holds about the cluster. [`lock`] keeps the lock, [`locks`] builds the locks,
 //! [`forward`] forwards to the holder, [`note`] keeps the note for the next holder. [`service`] answers the HTTP
-//! side and `overview` the status page, with [`live`] for the run in progress and `observations` for what was last
-//! observed; [`web`] reloads the web configuration, [`reconcile`] queries Alertmanager at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
+//! side and `overview` the status page, with [`live`] for the run in progress, [`run_lines`] for its progress as text, and
+//! `observations` for what was last observed; [`web`] reloads the web configuration, [`reconcile`] queries Alertmanager
+//! at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
 //! replaces them, [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured,
 //! [`report`] reviews the past, and [`serve`] puts the real adapters together and shuts them down in order.
 
@@ -39,6 +40,7 @@ pub mod report;
 pub mod requests;
 mod revisions;
 mod rpc;
+pub mod run_lines;
 mod schedule;
 pub mod serve;
 pub mod service;

@@ -19,7 +19,7 @@ use crate::{
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
-        overview::{ClusterView, LastRun, Overview},
+        overview::{ClusterView, LastRun, Overview, ProgressLine},
     },
 };
 
@@ -107,6 +107,15 @@ impl<E: Etcd, J: Journal> Overview for App<E, J> {
         let mut runs = self.shared.journal.runs_of(cluster, limit).await?;
         runs.reverse();
         Ok(runs)
+    }
+
+    fn progress(&self, run: RunId) -> Vec<ProgressLine> {
+        self.fleet()
+            .all()
+            .iter()
+            .map(|cluster| cluster.run_lines.of(run))
+            .find(|lines| !lines.is_empty())
+            .unwrap_or_default()
     }
 
     async fn records(&self, run: RunId) -> Result<Vec<Record>, JournalError> {

@@ -252,7 +252,7 @@ async fn other_peoples_text_stays_text() {
     site.app.command(EVIL, EVIL.to_owned(), pause, false).await.expect("paused");
     let cluster = Arc::clone(&site.app.fleet().all()[0]);
     let journal = &cluster.shared.journal;
-    let wish = Wish { cluster: EVIL.to_owned(), trigger: Trigger::Alert, alerts: key(EVIL) };
+    let wish = Wish { cluster: EVIL.to_owned(), trigger: Trigger::Alert, alerts: key(EVIL), members: Vec::new() };
     let run = journal.accept(wish).await.expect("accepted");
     let reason = Reason::ClusterUnreachable { detail: EVIL.to_owned() };
     journal.append(run, Entry::Approved { by: EVIL.to_owned() }).await.expect("written");

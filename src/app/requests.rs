@@ -174,7 +174,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             // There is already a request. A new alert starts its next run at once.
             alerts = next.alerts.into_iter().chain(new).take(MAX_ALERTS).collect();
         }
-        let run = self.accept(trigger, alerts).await?;
+        let run = self.accept(trigger, alerts, Vec::new()).await?;
         Ok(AlertDecision::Accepted { cluster, run })
     }
 
@@ -231,7 +231,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if !left.alerts.is_empty() && left.alerts.iter().all(is_over) {
             return Ok(());
         }
-        let run = self.accept_approved(left.trigger, left.alerts, left.approved_by).await?;
+        let run = self.accept_approved(left.trigger, left.alerts, left.members, left.approved_by).await?;
         info!(cluster = self.name(), run = run.0, "adopted the last lock holder's request");
         Ok(())
     }
@@ -247,17 +247,23 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         &self,
         trigger: Trigger,
         alerts: Vec<AlertKey>,
+        members: Vec<String>,
         approved_by: Option<String>,
     ) -> Result<RunId, JournalError> {
-        let run = self.accept(trigger, alerts).await?;
+        let run = self.accept(trigger, alerts, members).await?;
         if let Some(by) = approved_by {
             self.shared.journal.append(run, Entry::Approved { by }).await?;
         }
         Ok(run)
     }
 
-    async fn accept(&self, trigger: Trigger, alerts: Vec<AlertKey>) -> Result<RunId, JournalError> {
-        let request = Request { cluster: self.name().to_owned(), trigger, alerts };
+    async fn accept(
+        &self,
+        trigger: Trigger,
+        alerts: Vec<AlertKey>,
+        members: Vec<String>,
+    ) -> Result<RunId, JournalError> {
+        let request = Request { cluster: self.name().to_owned(), trigger, alerts, members };
         let run = self.shared.journal.accept(request.clone()).await?;
         self.requests.state.lock().queued = Some((run, request));
         self.requests.wake.notify_one();
@@ -335,7 +341,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let open = self.requests.state.lock().open().is_some();
         let due = ledger.next_attempt(now).filter(|next| !open && !self.is_retired() && next.at <= now);
         let Some(next) = due else { return Ok(()) };
-        let run = self.accept_approved(next.trigger, next.alerts, next.approved_by).await?;
+        let run = self.accept_approved(next.trigger, next.alerts, next.members, next.approved_by).await?;
         info!(cluster = self.name(), run = run.0, last_run = next.run.0, "the request is still open: next run");
         Ok(())
     }
@@ -393,7 +399,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 let last_ended = self.ledger().await?.last_ended();
                 self.shared.journal.order(cluster, Order::Resume { by, reason, last_ended }).await?;
             }
-            Command::Run => return self.run_for(by).await.map(Some),
+            Command::Run { members } => return self.run_for(by, members).await.map(Some),
             Command::Cancel { reason } => {
                 let run = self.standing_run(&self.ledger().await?);
                 let run = run.ok_or_else(|| CommandError::NothingToCancel(cluster.to_owned()))?;
@@ -407,7 +413,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(None)
     }
 
-    async fn run_for(&self, by: String) -> Result<RunId, CommandError> {
+    async fn run_for(&self, by: String, members: Vec<String>) -> Result<RunId, CommandError> {
         let (queued, active) = {
             let state = self.requests.state.lock();
             (state.queued.clone(), state.active.is_some())
@@ -422,7 +428,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         if let Some((run, request)) = queued {
             let agreed = ledger.run(run).is_some_and(|view| view.approved.is_some());
-            if agreed || request.trigger == Trigger::Manual {
+            if agreed || request.trigger == Trigger::Manual || !members.is_empty() {
                 return Err(CommandError::Refused(Reason::AlreadyRequested));
             }
             // There is one request at a time: this approves the waiting one.
@@ -432,7 +438,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             self.requests.wake.notify_one();
             return Ok(run);
         }
-        let run = self.accept(Trigger::Manual, Vec::new()).await?;
+        let run = self.accept(Trigger::Manual, Vec::new(), members).await?;
         info!(cluster = self.name(), run = run.0, by, "an operator requested a run");
         // Requesting implies approving. Only the request itself has to be recorded.
         if let Err(error) = self.shared.journal.append(run, Entry::Approved { by }).await {

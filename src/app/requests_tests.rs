@@ -332,7 +332,7 @@ async fn the_breaker_prevents_runs_until_an_operator_resumes() {
     assert_eq!(outcomes(&world).await, [("failed", "deadline_exceeded"), ("open", "")]);
     assert_eq!(waiting_for(&cluster), Some("breaker_open"), "the request stands, and needs an operator");
     assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("duplicate", "already_requested"));
-    let refused = cluster.command("ann".to_owned(), Command::Run).await.expect_err("refused");
+    let refused = cluster.command("ann".to_owned(), Command::Run { members: Vec::new() }).await.expect_err("refused");
     assert!(refused.to_string().contains("defragd resume"), "{refused}");
     assert!(cluster.sample(MINUTE).await.admission.expect("it is looked after").breaker_open);
     sleep(Duration::from_secs(1)).await;
@@ -349,8 +349,10 @@ async fn an_operators_run_skips_the_cooldown_and_is_recorded_with_their_name() {
     cluster.request(key("1")).await.expect("taken");
     serve_for(&cluster, 10 * MINUTE).await;
     assert_eq!(label(&cluster.request(key("2")).await.expect("taken")), ("accepted", "none"));
-    let run = cluster.command("ann".to_owned(), Command::Run).await.expect("taken").expect("a run");
-    let again = cluster.command("bob".to_owned(), Command::Run).await.expect_err("one is enough");
+    let run =
+        cluster.command("ann".to_owned(), Command::Run { members: Vec::new() }).await.expect("taken").expect("a run");
+    let again =
+        cluster.command("bob".to_owned(), Command::Run { members: Vec::new() }).await.expect_err("one is enough");
     assert!(matches!(again, CommandError::Refused(Reason::AlreadyRequested)));
     serve_for(&cluster, 10 * MINUTE).await;
     let view = world.journal.run(run).await.expect("read").expect("there");
@@ -400,4 +402,46 @@ async fn a_cluster_that_waits_for_a_snapshot_leaves_the_slot_to_others_and_conti
     backed_up.target.etcd().send_snapshots(false);
     serve_for(&backed_up, 3 * MINUTE).await;
     assert_eq!(backed_up.target.etcd().order(), [3, 2, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_lasts_until_the_alert_fires_anew_or_the_cooldown_has_passed() {
+    let world = shared(1);
+    let policy = Policy { mode: Mode::Approve, cooldown: 60 * MINUTE, ..Policy::default() };
+    let cluster = cluster_in(&world, "a", policy);
+    let AlertDecision::Accepted { run, .. } = cluster.request(key("1")).await.expect("taken") else { panic!() };
+    cluster.reject(run, "ann".to_owned(), "release".to_owned()).await.expect("rejected");
+    assert_eq!(outcomes(&world).await, [("stopped", "rejected")]);
+    let again = cluster.reject(run, "ann".to_owned(), String::new()).await.expect_err("it has ended");
+    assert_eq!(again.to_string(), "run 1 is not waiting for approval: it is stopped");
+    // It is sent again every few minutes.
+    for _ in 0..5 {
+        sleep(5 * MINUTE).await;
+        assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("duplicate", "rejected"));
+    }
+    serve_for(&cluster, 10 * MINUTE).await;
+    assert_eq!(outcomes(&world).await, [("stopped", "rejected")], "nothing is tried again");
+    let anew = vec![AlertKey::new("1".to_owned(), "2027-01-01T00:00:00Z")];
+    assert_eq!(label(&cluster.request(anew).await.expect("taken")).0, "accepted");
+    let run = cluster.summary().queued_run.expect("it waits");
+    cluster.approve(run, "bob".to_owned()).await.expect("approved");
+    let late = cluster.reject(run, "ann".to_owned(), String::new()).await.expect_err("it is approved");
+    assert!(late.to_string().contains("`defragd cancel` withdraws it"), "{late}");
+    serve_for(&cluster, 30 * MINUTE).await;
+    assert_eq!(label(&cluster.request(key("1")).await.expect("taken")).0, "accepted", "the cooldown has passed");
+    assert_eq!(world.journal.runs(9).await.expect("read").len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_one_member_leaves_an_alert_that_joins_it_standing() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", enforcing());
+    let members = vec!["etcd-2".to_owned()];
+    cluster.command("ann".to_owned(), Command::Run { members }).await.expect("taken").expect("a run");
+    assert_eq!(label(&cluster.request(key("1")).await.expect("taken")), ("duplicate", "already_requested"));
+    serve_for(&cluster, 10 * MINUTE).await;
+    assert_eq!(cluster.target.etcd().order(), [2]);
+    serve_for(&cluster, 400 * MINUTE).await;
+    assert_eq!(cluster.target.etcd().order(), [2, 3, 1], "after the cooldown");
+    assert_eq!(outcomes(&world).await, [("succeeded", ""), ("succeeded", "")]);
 }

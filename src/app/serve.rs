@@ -1,6 +1,13 @@
 //! `defragd serve`: puts the real parts together, and shuts them down in order.
 
-use std::{collections::BTreeSet, future::pending, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::pending,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use tokio::{
@@ -167,6 +174,17 @@ async fn listeners(handed: Vec<Listener>, options: &ServeOptions) -> anyhow::Res
         listeners.push(Listener::bind(*address).await?);
     }
     Ok(listeners)
+}
+
+/// The URL for clients on this machine.
+fn url_here(address: SocketAddr, is_tls: bool, route_prefix: &str) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    let scheme = if is_tls { "https" } else { "http" };
+    format!("{scheme}://{}{route_prefix}", SocketAddr::new(ip, address.port()))
 }
 
 struct Signals {
@@ -352,6 +370,10 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
 
     // Bound before anything runs: a second defragd must fail here, not later.
     let listeners = listeners(handed, &options).await?;
+    let own_url = listeners.first().map(|listener| url_here(listener.address(), web.is_tls(), &options.route_prefix));
+    if let Some(Err(error)) = own_url.map(|url| journal.publish_url(&url)) {
+        warn!(%error, "cannot write this server's URL into the journal's directory: commands there need --server");
+    }
     let addresses: Vec<_> = listeners.iter().map(|listener| listener.address().to_string()).collect();
     let addresses = addresses.join(", ");
     let (stop, stopped) = stop_channel();

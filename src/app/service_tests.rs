@@ -280,7 +280,7 @@ async fn a_cluster_that_comes_is_served_and_shown() {
         {
             assert!(page.contains(series), "no {series} in\n{page}");
         }
-        app.command("b", "ann".to_owned(), Command::Run, false).await.expect("taken");
+        app.command("b", "ann".to_owned(), Command::Run { members: Vec::new() }, false).await.expect("taken");
         tokio::time::sleep(Duration::from_mins(10)).await;
         let runs = app.runs(1).await.expect("read");
         assert_eq!(runs[0].outcome.as_ref().map(Outcome::label), Some("succeeded"), "{runs:?}");
@@ -294,7 +294,7 @@ async fn a_cluster_that_goes_ends_its_run_after_the_member_in_hand_and_its_serie
     with_units(&app, async {
         let cluster = Arc::clone(&app.fleet().now().clusters[0]);
         cluster.target.etcd().take(Duration::from_mins(5));
-        app.command("a", "ann".to_owned(), Command::Run, false).await.expect("taken");
+        app.command("a", "ann".to_owned(), Command::Run { members: Vec::new() }, false).await.expect("taken");
         while cluster.target.etcd().order().is_empty() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -303,7 +303,7 @@ async fn a_cluster_that_goes_ends_its_run_after_the_member_in_hand_and_its_serie
         assert!(app.clusters()[1].leaving);
         let again = reload(&app, &file(&[A, B])).await.expect_err("its run has not ended");
         assert!(again.contains("cluster a: was removed, but its run has not ended yet"), "{again}");
-        let order = app.command("a", "ann".to_owned(), Command::Run, false).await;
+        let order = app.command("a", "ann".to_owned(), Command::Run { members: Vec::new() }, false).await;
         assert!(matches!(order, Err(CommandError::UnknownCluster(_))), "{order:?}");
         let late = cluster.request(Vec::new()).await.expect("decided");
         assert_eq!(late.labels(), ("ignored", "removed"), "who looked it up before it went");
@@ -349,7 +349,7 @@ async fn a_run_in_progress_keeps_its_connections_when_endpoints_or_credentials_c
         let cluster = Arc::clone(&app.fleet().now().clusters[0]);
         let old = cluster.target.etcd();
         old.take(Duration::from_mins(1));
-        app.command("a", "ann".to_owned(), Command::Run, false).await.expect("taken");
+        app.command("a", "ann".to_owned(), Command::Run { members: Vec::new() }, false).await.expect("taken");
         while old.order().is_empty() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

@@ -1,7 +1,7 @@
 //! Serves the requests of one cluster, one after the other: waits for what holds them, drives the run, and ends it
 //! early when its time is over.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{sync::OwnedSemaphorePermit, time::sleep};
@@ -269,7 +269,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let (shared, asked) = (&*self.shared, (run, request));
         let live = LiveProgress::begin(&self.current_run, &shared.changes, &*shared.clock, asked, so_far.as_ref());
         let reported = NotifyProgress::begin(&shared.notifications, &*shared.clock, asked, so_far.as_ref());
-        let followed = (&live as &dyn Progress, &reported as &dyn Progress);
+        let lines = self.run_lines.begin(run, Arc::clone(&shared.clock));
+        let lines = (&lines as &dyn Progress, &live as &dyn Progress);
+        let followed = (&lines as &dyn Progress, &reported as &dyn Progress);
         let shown = (&state as &dyn Progress, &followed as &dyn Progress);
         let watchers = (&log as &dyn Progress, &shown as &dyn Progress);
         // Until its end, whatever a reload changes meanwhile.

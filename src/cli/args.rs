@@ -133,6 +133,10 @@ pub(super) struct PolicyArgs {
     /// ignore it [default: wait]
     #[arg(long, env = "DEFRAGD_ON_OPEN_SNAPSHOT", value_enum)]
     on_open_snapshot: Option<OpenSnapshotArg>,
+    /// Compact the history before the first member: keep-revisions=NUMBER, or with `serve` older-than=TIME
+    /// [default: no compaction]
+    #[arg(long, env = "DEFRAGD_COMPACTION", value_name = "KEY=VALUE", value_parser = compaction)]
+    compaction: Option<raw::CompactionKeys>,
     /// After a run, compare the members' data: none, hash (each voter hashes its whole database) [default: none]
     #[arg(long, env = "DEFRAGD_VERIFY", value_enum)]
     verify: Option<VerifyArg>,
@@ -229,7 +233,25 @@ impl From<VerifyArg> for VerifyPolicy {
     }
 }
 
+fn compaction(text: &str) -> Result<raw::CompactionKeys, String> {
+    let keys = match text.split_once('=') {
+        Some(("keep-revisions", number)) => number.parse().ok().map(|number| (Some(number), None)),
+        Some(("older-than", time)) => time.parse().ok().map(|time| (None, Some(time))),
+        _ => None,
+    };
+    let (keep_revisions, older_than) = keys.ok_or("write keep-revisions=10000, or older-than=1h")?;
+    Ok(raw::CompactionKeys { keep_revisions, older_than })
+}
+
 impl PolicyArgs {
+    /// A policy flag on the command line itself, besides `--mode`.
+    pub(super) fn typed() -> Option<String> {
+        let flags = PolicyArgs::augment_args(clap::Command::new("policy"));
+        let names: Vec<_> = flags.get_arguments().filter_map(|flag| Some(format!("--{}", flag.get_long()?))).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).filter(|name| *name != "--mode").collect();
+        typed_flag(&names)
+    }
+
     fn keys(&self) -> raw::PolicyKeys {
         raw::PolicyKeys {
             mode: self.mode.map(Mode::from),
@@ -246,7 +268,7 @@ impl PolicyArgs {
             liveness_budget: self.liveness_budget,
             max_expected_stall: self.max_expected_stall,
             on_open_snapshot: self.on_open_snapshot.map(OpenSnapshotPolicy::from),
-            compaction: None,
+            compaction: self.compaction,
             verify: self.verify.map(VerifyPolicy::from),
             disarm_nospace: None,
             allow_without_quorum_slack: self.allow_without_quorum_slack.then_some(true),
@@ -263,6 +285,11 @@ impl PolicyArgs {
 }
 
 impl Connection {
+    /// Whether a flag or etcdctl's environment says where the cluster is.
+    pub(super) fn has_endpoints(&self) -> bool {
+        !self.endpoints.is_empty() || self.discovery_srv.is_some()
+    }
+
     /// The settings of the file, or of the flags, with the policy flags applied.
     pub(super) fn settings(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<Settings> {
         self.settings_with(policy, &LockArgs::default())
@@ -366,11 +393,18 @@ impl Connection {
 
 /// A connection flag on the command line itself. etcdctl's environment variables do not conflict with a file:
 /// if a file is given, it wins.
-fn typed_connection_flag() -> Option<String> {
-    const FLAGS: [&str; 7] =
-        ["--endpoints", "--discovery-srv", "--cacert", "--cert", "--key", "--user", "--password-file"];
+pub(super) fn typed_connection_flag() -> Option<String> {
+    typed_flag(&["--endpoints", "--discovery-srv", "--cacert", "--cert", "--key", "--user", "--password-file"])
+}
+
+/// The first of these flags that is on the command line itself, not in the environment.
+fn typed_flag(flags: &[&str]) -> Option<String> {
     let typed = |argument: String| argument.split('=').next().map(str::to_owned);
-    std::env::args().filter_map(typed).find(|name| FLAGS.contains(&name.as_str()))
+    std::env::args().filter_map(typed).find(|name| flags.contains(&name.as_str()))
+}
+
+pub(super) fn is_typed(flags: &[&str]) -> bool {
+    typed_flag(flags).is_some()
 }
 
 /// The one cluster that a command is about.

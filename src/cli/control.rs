@@ -8,33 +8,15 @@ use std::{
 
 use anyhow::bail;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Exit, args::Output, plan};
+use super::{Exit, args::Output, plan, server::Server};
 use crate::{
-    adapters::{clock::SystemClock, journal::SqliteJournal, outgoing::ControlClient},
+    adapters::{clock::SystemClock, journal::SqliteJournal},
     app::ledger,
     core::{history::AlertKey, order::Order, plan_view::PlanView, story, time::Time},
     ports::journal::Journal,
 };
-
-/// The server, and who is acting.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Server")]
-pub(super) struct Server {
-    /// URL of the running `defragd serve`
-    #[arg(long = "server", env = "DEFRAGD_SERVER", default_value = "http://127.0.0.1:9379", value_name = "URL")]
-    url: String,
-    /// File with the server's bearer token
-    #[arg(long, env = "DEFRAGD_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// CA certificates to trust for https
-    #[arg(long = "server-ca-file", env = "DEFRAGD_SERVER_CA_FILE", value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// Your name, for the journal [default: $USER]
-    #[arg(long, value_name = "NAME")]
-    by: Option<String>,
-}
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ApproveArgs {
@@ -100,24 +82,6 @@ pub(super) struct CancelArgs {
     server: Server,
 }
 
-impl Server {
-    fn by(&self) -> String {
-        let user = || std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default();
-        self.by.clone().unwrap_or_else(user)
-    }
-
-    async fn post(&self, path: [&str; 3], mut body: Value) -> anyhow::Result<Value> {
-        body["by"] = json!(self.by());
-        let client = ControlClient::new(&self.url, self.token_file.as_ref(), self.ca_file.as_ref())?;
-        Ok(client.post(path, &body).await?)
-    }
-
-    async fn get(&self, path: &[&str]) -> anyhow::Result<Value> {
-        let client = ControlClient::new(&self.url, self.token_file.as_ref(), self.ca_file.as_ref())?;
-        Ok(client.get(path).await?)
-    }
-}
-
 /// What an operator reads of a run before approving it.
 #[derive(Deserialize)]
 struct RunToApprove {
@@ -146,7 +110,7 @@ fn write_run(out: &mut impl Write, run: &RunToApprove, id: i64) -> std::io::Resu
 }
 
 pub(super) async fn approve(args: ApproveArgs) -> anyhow::Result<Exit> {
-    let (by, number) = (args.server.by(), args.run.to_string());
+    let (by, number) = (args.server.name_of_operator(), args.run.to_string());
     let run: RunToApprove = serde_json::from_value(args.server.get(&["runs", &number]).await?)?;
     // Without a plan and an error it does not wait for approval, and the server says so.
     let waits = run.plan.is_some() || run.plan_error.is_some();
@@ -198,7 +162,7 @@ pub(super) async fn resume(args: ResumeArgs) -> anyhow::Result<Exit> {
     if let Some(dir) = &args.data_dir {
         let journal = SqliteJournal::open(dir, Arc::new(SystemClock))?;
         let last_ended = ledger::read(&journal, &args.cluster).await?.last_ended();
-        let order = Order::Resume { by: args.server.by(), reason: args.reason, last_ended };
+        let order = Order::Resume { by: args.server.name_of_operator(), reason: args.reason, last_ended };
         journal.order(&args.cluster, order).await?;
     } else {
         args.server.post(["clusters", &args.cluster, "resume"], json!({ "reason": args.reason })).await?;

@@ -69,12 +69,14 @@ pub(super) const RUN: &str = help!(
     [
         "defragd run --endpoints https://10.0.0.1:2379 --cacert ca.crt --cert client.crt --key client.key",
         "defragd run --config config.yaml --cluster prod-a --mode enforce",
+        "defragd run --cluster prod-a --server https://defragd.example --token-file admin.token",
+        "defragd run --cluster prod-a --member etcd-2",
     ],
     [
         "0  done, or nothing to do",
-        "1  failed",
+        "1  failed, or stopped following a run of a server",
         "2  wrong usage or configuration",
-        "3  refused, because it would not be safe or the mode is observe",
+        "3  refused, because it would not be safe or the mode is observe; or held on a server for longer than --wait",
     ]
 );
 
@@ -107,7 +109,7 @@ pub(super) const APPROVE: &str = help!(
 );
 
 pub(super) const REJECT: &str = help!(
-    ["defragd reject 17 --reason \"not during the release\""],
+    ["defragd reject 17 --reason release-tonight"],
     ["0  done", "1  failed: there is no such run, or it does not wait for approval", "2  wrong usage"]
 );
 

@@ -2,7 +2,7 @@
 
 use super::{args::Output, table};
 use crate::core::gate::GateResult;
-pub(super) use crate::core::story::{about, alert, gate, line, repeats_of, requester, role, verified, why};
+pub(super) use crate::core::story::{alert, line, repeats_of, requester, role, why};
 
 /// What gates found, as a table.
 pub(super) fn gate_table(output: Output, results: &[GateResult]) -> String {

@@ -27,12 +27,13 @@ pub(super) struct RunLock {
 }
 
 impl RunLock {
-    /// Acquires the lock and waits until no request of its last holder can be in flight, or returns why not.
+    /// Acquires the lock and waits until no request of its last holder can be in flight, or returns why not, with the
+    /// URL of the replica that holds it, if that is known.
     pub(super) async fn take(
         settings: &LockSettings,
         cluster: &ClusterSettings,
         tell: impl Fn(&Reason),
-    ) -> anyhow::Result<Result<Self, Reason>> {
+    ) -> anyhow::Result<Result<Self, (Reason, Option<String>)>> {
         let Some(store) = locks::store(settings, cluster)? else {
             return Ok(Ok(Self { lock: Arc::new(Lock::none()), keeper: None, term: None }));
         };
@@ -56,8 +57,9 @@ impl RunLock {
                 Err(reason @ Reason::LockSettling { .. }) => tell(&reason),
                 Err(Reason::LockUnknown { .. }) if begun.elapsed() < PATIENCE => {}
                 Err(reason) => {
+                    let url = view.holder().and_then(|holder| holder.url);
                     taken.release().await;
-                    return Ok(Err(reason));
+                    return Ok(Err((reason, url)));
                 }
             }
             sleep(RECHECK_INTERVAL).await;

@@ -6,6 +6,7 @@ mod control;
 mod docs;
 mod etcdctl;
 mod explain;
+mod follow;
 mod gates;
 mod health;
 mod help;
@@ -17,6 +18,7 @@ mod report;
 mod run;
 mod runs;
 mod serve;
+mod server;
 mod status;
 mod table;
 
@@ -49,6 +51,10 @@ enum Command {
     #[command(after_help = help::GATES)]
     Gates(gates::Args),
     /// Run one rolling defragmentation now: followers first, the leader last
+    ///
+    /// If a `defragd serve` is responsible for the cluster, the server runs it and this command follows: the one of
+    /// --server, or one on this machine that uses the same --data-dir or listens on 127.0.0.1:9379 and serves the same
+    /// cluster. Otherwise this process runs it.
     #[command(after_help = help::RUN)]
     Run(run::Args),
     /// Show past runs from the journal, or one of them step by step

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use super::{
     Exit,
-    args::{self, Connection, ModeArg, Output, PolicyArgs},
+    args::{self, Connection, ModeArg, Output, PolicyArgs, UsageError},
     history,
+    server::{Responsible, ServedCluster, Server},
     status::warn_of_pages,
     table,
 };
@@ -47,11 +48,16 @@ pub(super) struct Args {
     /// Show what would hold a run that an operator requests (`defragd run`), instead of an automatic one
     #[arg(long)]
     as_manual: bool,
+    /// Ask no server, even if one on this machine serves the cluster
+    #[arg(long)]
+    standalone: bool,
     /// Output format
     #[arg(short, long, short_alias = 'w', alias = "write-out", value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
     policy: PolicyArgs,
+    #[command(flatten)]
+    server: Server,
     #[command(flatten)]
     connection: Connection,
 }
@@ -61,16 +67,36 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         // As for `defragd run`, which is what such a plan is about.
         args.policy.mode = Some(ModeArg::Enforce);
     }
+    if args::is_typed(&["--server"]) || (!args.connection.is_given() && asks_servers(&args)) {
+        let found = args.server.all(&args::data_dir(args.data_dir.clone())).await?;
+        if let Some((server, clusters)) = found {
+            return of_server(&args, &server, &clusters).await;
+        }
+    }
     let (settings, connect) = args.connection.settings_to_observe(Some(&args.policy))?;
+    let asks_servers = asks_servers(&args);
     let mut exit = Exit::Done;
     let mut json_plans = Vec::new();
     let mut out = std::io::stdout().lock();
     let several = settings.clusters.len() > 1;
-    let data_dir = args::data_dir(args.data_dir);
+    let data_dir = args::data_dir(args.data_dir.clone());
     // A running server has more holds than its journal shows.
     let is_served = SqliteJournal::is_held(&data_dir);
     let has_lock = settings.lock.kind != LockKind::None;
     for cluster in settings.clusters {
+        let served = match asks_servers && args.connection.is_given() {
+            true => args.server.responsible(Some(&cluster), None, &data_dir).await?,
+            false => None,
+        };
+        if let Some(Responsible { server, cluster }) = served {
+            let plan = server.plan(&cluster.name, args.as_manual).await?;
+            exit = if plan.is_held() && exit == Exit::Done { Exit::Refused } else { exit };
+            match args.output {
+                Output::Json => json_plans.push(serde_json::to_value(&plan)?),
+                output => write_of_server(&mut out, output, &server, &plan)?,
+            }
+            continue;
+        }
         let facts = match Box::pin(observer::observe(&connect(&cluster)?)).await {
             Ok(facts) => facts,
             Err(unknown) if several => {
@@ -127,6 +153,37 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         writeln!(out, "{:#}", json!({ "plans": json_plans }))?;
     }
     Ok(exit)
+}
+
+/// Flags that change the policy make it a plan of this process.
+fn asks_servers(args: &Args) -> bool {
+    !args.standalone && PolicyArgs::typed().is_none() && !args::is_typed(&["--mode"])
+}
+
+/// The plans of all clusters of a server.
+async fn of_server(args: &Args, server: &Server, clusters: &[ServedCluster]) -> anyhow::Result<Exit> {
+    if let Some(flag) = PolicyArgs::typed() {
+        let what = format!("{flag} has no effect on a server, which has its own policy: leave out --server");
+        return Err(UsageError(what).into());
+    }
+    let (mut exit, mut json_plans, mut out) = (Exit::Done, Vec::new(), std::io::stdout().lock());
+    for cluster in clusters {
+        let plan = server.plan(&cluster.name, args.as_manual).await?;
+        exit = if plan.is_held() { Exit::Refused } else { exit };
+        match args.output {
+            Output::Json => json_plans.push(serde_json::to_value(&plan)?),
+            output => write_of_server(&mut out, output, server, &plan)?,
+        }
+    }
+    if args.output == Output::Json {
+        writeln!(out, "{:#}", json!({ "plans": json_plans }))?;
+    }
+    Ok(exit)
+}
+
+fn write_of_server(out: &mut impl Write, output: Output, server: &Server, plan: &PlanView) -> std::io::Result<()> {
+    writeln!(out, "cluster {}, as the server at {} sees it (mode {}):", plan.cluster, server.url(), plan.mode.label())?;
+    write_plan(out, output, plan)
 }
 
 pub(super) fn unanswered(unknown: &Unknown) -> String {

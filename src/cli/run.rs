@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     io::{IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{SyncSender, sync_channel},
@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -20,27 +19,36 @@ use tokio::{
 
 use super::{
     Exit,
-    args::{self, Connection, ModeArg, Output, PolicyArgs},
+    args::{self, Connection, ModeArg, Output, PolicyArgs, UsageError},
     explain::write_advice,
-    history,
+    follow, history,
     lock::LockArgs,
     lock_run::RunLock,
+    server::{Responsible, Server},
     table,
 };
 use crate::{
-    adapters::{clock::SystemClock, journal::SqliteJournal},
-    app::{claims::Claims, cluster::stop_channel, connect::connect, driver, gates, ledger, serve::RENEWAL_INTERVAL},
+    adapters::{clock::SystemClock, journal::SqliteJournal, outgoing::CallError},
+    app::{
+        claims::Claims,
+        cluster::stop_channel,
+        connect::connect,
+        driver, gates, ledger,
+        run_lines::{RunLine, TextProgress},
+        serve::RENEWAL_INTERVAL,
+    },
     core::{
-        cluster::Member,
-        gate::GateResult,
-        history::{Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunStep, RunView, Trigger},
-        plan::{Decision, Plan},
+        history::{Entry, MemberEnd, MemberResult, Outcome, Request, RunView, Trigger},
         policy::Mode,
         reason::Reason,
         story,
-        verify::Verification,
+        time::Time,
     },
-    ports::{etcd::Etcd, journal::Journal, progress::Progress},
+    ports::{
+        etcd::Etcd,
+        journal::{Journal, JournalError},
+        progress::Progress,
+    },
 };
 
 /// Long enough for a backup to finish, but not for one that hangs.
@@ -48,7 +56,7 @@ const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(10);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Cluster of the file to defragment
+    /// Cluster to defragment, of the file or of the server
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
     /// Directory of the journal [default: /var/lib/defragd for root, else ~/.local/state/defragd]
@@ -57,48 +65,100 @@ pub(super) struct Args {
     /// Output format of the result; progress goes to standard error
     #[arg(short, long, short_alias = 'w', alias = "write-out", value_enum, default_value_t)]
     output: Output,
+    /// Only this member, by name or id; may be given several times
+    #[arg(long = "member", value_name = "NAME")]
+    members: Vec<String>,
+    /// Run in this process even if a server is on this machine; refused while a server is responsible for the cluster
+    #[arg(long)]
+    standalone: bool,
+    /// How long a request to a server may be held before this command returns with exit code 3; the request stands
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    wait: Time,
     #[command(flatten)]
     policy: PolicyArgs,
     #[command(flatten)]
     lock: LockArgs,
     #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
     connection: Connection,
 }
 
 pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
+    let data_dir = args::data_dir(args.data_dir.clone());
+    let asked_mode = args.policy.mode;
     if args.connection.config.is_none() && args.policy.mode.is_none() {
         // `run` without a file means enforce; a file that says observe must be overridden explicitly.
         args.policy.mode = Some(ModeArg::Enforce);
     }
-    let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
-    let lock_settings = settings.lock.clone();
-    let cluster = args::one_cluster(settings, args.cluster.as_deref())?;
+    let own = |args: &Args| {
+        let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
+        let lock = settings.lock.clone();
+        args::one_cluster(settings, args.cluster.as_deref()).map(|cluster| (cluster, lock))
+    };
+    // `--server` replaces the connection.
+    let given = if args.connection.is_given() && !args::is_typed(&["--server"]) { Some(own(&args)?) } else { None };
+    let cluster = given.as_ref().map(|(cluster, _)| cluster);
+    let found = match args.server.responsible(cluster, args.cluster.as_deref(), &data_dir).await {
+        Err(error) if matches!(error.downcast_ref(), Some(CallError::Unreachable { .. })) => {
+            if !args.standalone {
+                anyhow::bail!("{error}. To run in this process instead: --standalone");
+            }
+            eprintln!("defragd: {error}; this process runs it");
+            None
+        }
+        found => found?,
+    };
+    if let Some(found) = found {
+        let acts_itself = asked_mode.is_some_and(|mode| mode != ModeArg::Observe);
+        match found.cluster.mode {
+            // It changes nothing by itself, so a run by hand cannot collide with one of its own.
+            Mode::Observe if args.standalone || acts_itself => {}
+            _ if args.standalone => return refuse(&found),
+            mode => {
+                through_a_server_only(asked_mode, mode)?;
+                return Box::pin(follow::run(found, &args.members, args.wait.into(), args.output)).await;
+            }
+        }
+    }
+    let (cluster, lock_settings) = match given {
+        Some(given) => given,
+        None => own(&args)?,
+    };
     let etcd = connect(&cluster)?;
     let gates = gates::of(&cluster)?;
-    let data_dir = args::data_dir(args.data_dir);
-    let journal = SqliteJournal::open(&data_dir, Arc::new(SystemClock))?;
+    let journal = match SqliteJournal::open(&data_dir, Arc::new(SystemClock)) {
+        Err(JournalError::InUse { .. }) => return refuse_journal(&data_dir),
+        opened => opened?,
+    };
     // This process now holds the journal alone, so an open manual run in it has lost its process.
     for view in journal.open_runs().await?.iter().filter(|view| view.request.trigger == Trigger::Manual) {
         let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
         journal.append(view.id, Entry::Finished(outcome)).await?;
     }
-    let request = Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new() };
+    let request =
+        Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new(), members: args.members };
     let mismatch = ledger::read(&journal, &cluster.name).await?.mismatch();
     if let Some(reason) = mismatch.filter(|_| cluster.policy.mode != Mode::Observe) {
         let (run, outcome) = (journal.accept(request).await?, Outcome::Refused { reason });
         journal.append(run, Entry::Finished(outcome.clone())).await?;
-        write_result(args.output, journal.run(run).await?.as_ref(), &outcome)?;
+        write_result(args.output, journal.run(run).await?.as_ref(), &outcome, None)?;
         let (name, dir) = (&cluster.name, data_dir.display());
         eprintln!("Replace the member that differs, then run `defragd resume --cluster {name} --data-dir {dir}`.");
         return Ok(Exit::Refused);
     }
-    let progress = Terminal::start();
+    let terminal = Terminal::start();
+    let progress = TextProgress::new(|text| terminal.write(text));
     // Before the request is recorded: if the lock refuses it, there is no request.
     let lock = match RunLock::take(&lock_settings, &cluster, |reason| progress.waiting(reason)).await? {
         Ok(lock) => lock,
-        Err(reason) => {
-            progress.flush();
-            write_result(Output::Table, None, &Outcome::Refused { reason })?;
+        Err((reason, url)) => {
+            terminal.flush();
+            write_result(Output::Table, None, &Outcome::Refused { reason }, None)?;
+            if let Some(url) = url {
+                let (url, name) = (url.trim_end_matches('/'), &cluster.name);
+                writeln!(std::io::stdout(), "What to do: defragd run --server {url} --cluster {name}")?;
+            }
             return Ok(Exit::Refused);
         }
     };
@@ -158,16 +218,61 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         stop.send_replace(Some(Reason::OperatorStop));
     };
     lock.release().await;
-    progress.flush();
+    terminal.flush();
     let view = journal.run(run_id).await?;
-    write_result(args.output, view.as_ref(), &outcome)?;
-    Ok(match outcome {
+    write_result(args.output, view.as_ref(), &outcome, None)?;
+    Ok(exit_of(&outcome))
+}
+
+/// Of a run, here or on a server.
+pub(super) fn exit_of(outcome: &Outcome) -> Exit {
+    match outcome {
         Outcome::Succeeded | Outcome::NothingToDo => Exit::Done,
         Outcome::Refused { .. } | Outcome::Observed { .. } => Exit::Refused,
         Outcome::Failed { .. } | Outcome::Mismatched { .. } | Outcome::Stopped { .. } | Outcome::Interrupted { .. } => {
             Exit::Failed
         }
+    }
+}
+
+/// The server's own policy decides, so flags that would change it are refused instead of ignored.
+fn through_a_server_only(asked: Option<ModeArg>, mode: Mode) -> Result<(), UsageError> {
+    if asked == Some(ModeArg::Observe) && mode != Mode::Observe {
+        let what =
+            "the server would change the cluster, and --mode says observe; to see what it would do: `defragd plan`";
+        return Err(UsageError(what.to_owned()));
+    }
+    let typed = PolicyArgs::typed();
+    typed.map_or(Ok(()), |flag| {
+        let what =
+            format!("{flag} has no effect on a server, which has its own policy: set the key in its configuration");
+        Err(UsageError(what))
     })
+}
+
+/// A server is responsible for the cluster, and this process must not act on it.
+fn refuse(found: &Responsible) -> anyhow::Result<Exit> {
+    let (url, name, mut out) = (found.server.url(), &found.cluster.name, std::io::stdout().lock());
+    writeln!(out, "Refused, nothing was touched: the server at {url} is responsible for this cluster, as {name}.")?;
+    writeln!(out, "What to do: defragd run --server {url} --cluster {name}")?;
+    Ok(Exit::Refused)
+}
+
+/// Another process holds the journal, and it does not serve this cluster, or does not answer.
+fn refuse_journal(data_dir: &Path) -> anyhow::Result<Exit> {
+    let (dir, mut out) = (data_dir.display(), std::io::stdout().lock());
+    if let Some(url) = SqliteJournal::url_of_holder(data_dir) {
+        writeln!(out, "Refused, nothing was touched: the server at {url} uses the journal in {dir}.")?;
+        writeln!(
+            out,
+            "What to do: defragd run --server {url} --cluster NAME. For a cluster on which that server does not act, pass \
+             another --data-dir."
+        )?;
+    } else {
+        writeln!(out, "Refused, nothing was touched: another defragd uses the journal in {dir}.")?;
+        writeln!(out, "What to do: wait until it ends. For another cluster, pass another --data-dir.")?;
+    }
+    Ok(Exit::Refused)
 }
 
 /// A certificate may expire before a long run ends. Incompletely written files are read again next time.
@@ -178,7 +283,13 @@ async fn keep_credentials_fresh(etcd: &impl Etcd) -> Infallible {
     }
 }
 
-fn write_result(output: Output, view: Option<&RunView>, outcome: &Outcome) -> anyhow::Result<()> {
+/// `server` is the one that drove the run, if it was a server.
+pub(super) fn write_result(
+    output: Output,
+    view: Option<&RunView>,
+    outcome: &Outcome,
+    server: Option<&Server>,
+) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if output == Output::Json {
         writeln!(out, "{:#}", json!({ "run": view }))?;
@@ -192,6 +303,14 @@ fn write_result(output: Output, view: Option<&RunView>, outcome: &Outcome) -> an
     writeln!(out, "{}", sentence(outcome))?;
     if let Some(totals) = view.and_then(totals) {
         writeln!(out, "{totals}")?;
+    }
+    match (outcome, server) {
+        (Outcome::Observed { .. }, None) => writeln!(out, "What to do: pass --mode enforce.")?,
+        (Outcome::Observed { .. }, Some(_)) => writeln!(
+            out,
+            "What to do: set `mode: enforce` in the server's configuration and reload it, or run it in a process of its own: defragd run --mode enforce --data-dir DIR, with the server's --config."
+        )?,
+        _ => {}
     }
     write_advice(&mut out, outcome.reason())?;
     Ok(())
@@ -236,10 +355,9 @@ pub(super) fn sentence(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Succeeded => "Succeeded.".to_owned(),
         Outcome::NothingToDo => "Nothing to do: no member needs it (`defragd plan` says why).".to_owned(),
-        Outcome::Observed { members } => format!(
-            "The mode is observe, so nothing was changed; it would have defragmented {}. Pass --mode enforce to do it.",
-            members.join(", ")
-        ),
+        Outcome::Observed { members } => {
+            format!("The mode is observe, so nothing was changed; it would have defragmented {}.", members.join(", "))
+        }
         Outcome::Refused { reason } => format!("Refused, nothing was touched: {reason}."),
         Outcome::Failed { reason } => format!("Failed, no further member was started: {reason}."),
         Outcome::Mismatched { reason } => format!("The members were defragmented, but {reason}."),
@@ -254,7 +372,6 @@ pub(super) fn sentence(outcome: &Outcome) -> String {
 /// neither delay a run nor end it.
 struct Terminal {
     begun: Instant,
-    last: Mutex<String>,
     lines: SyncSender<Line>,
     /// Whether a line can be replaced by the next one.
     replaces: bool,
@@ -273,9 +390,6 @@ const LINES_IN_HAND: usize = 1_000;
 
 /// Moves to the beginning of a terminal's line, and clears it.
 const CLEAR_LINE: &str = "\r\x1b[K";
-
-/// How often the countdown is shown where lines cannot be replaced, in seconds.
-const SETTLING_LINE_EVERY: u64 = 10;
 
 impl Terminal {
     fn start() -> Self {
@@ -298,7 +412,7 @@ impl Terminal {
                 };
             }
         });
-        Self { begun: Instant::now(), last: Mutex::default(), lines, replaces: std::io::stderr().is_terminal() }
+        Self { begun: Instant::now(), lines, replaces: std::io::stderr().is_terminal() }
     }
 
     /// Waits briefly for queued lines, so that the result comes after them.
@@ -309,100 +423,14 @@ impl Terminal {
         }
     }
 
-    fn line(&self, text: &str) {
-        let mut last = self.last.lock();
-        if *last != text {
-            let _ = self.lines.try_send(Line::Text(self.timed(text)));
-            text.clone_into(&mut last);
-        }
-    }
-
-    fn timed(&self, text: &str) -> String {
-        format!("[{:6.1} s] {text}", self.begun.elapsed().as_secs_f64())
-    }
-}
-
-impl Progress for Terminal {
-    fn planned(&self, plan: &Plan) {
-        let order: Vec<_> = plan.pending().map(|(step, _)| step.member.as_str()).collect();
-        for step in &plan.steps {
-            if let Decision::Skip { reason } = &step.decision {
-                self.line(&format!("{} is skipped: {reason}", step.member));
-            }
-        }
-        for warning in &plan.warnings {
-            self.line(&format!("warning: {warning}"));
-        }
-        if !order.is_empty() {
-            self.line(&format!("order: {}", order.join(", ")));
-        }
-    }
-
-    fn step(&self, step: &RunStep) {
-        self.line(&history::about(step));
-    }
-
-    fn defragmenting(&self, intent: &Intent) {
-        self.line(&format!(
-            "defragmenting {} ({}): {}, of which {} in use{}",
-            intent.member,
-            history::role(intent),
-            table::size(intent.before.db_size),
-            table::size(intent.before.db_size_in_use),
-            intent.expected.map_or(String::new(), |expected| format!("; expected {}", story::about_seconds(expected)))
-        ));
-    }
-
-    fn still_defragmenting(&self, intent: &Intent, elapsed: Duration) {
-        let left = intent.expected.and_then(|expected| story::time_left(expected, elapsed));
-        let left = left.map_or(String::new(), |left| format!(", {left}"));
-        self.line(&format!("still defragmenting {}, {} s so far{left}", intent.member, elapsed.as_secs()));
-    }
-
-    fn settling(&self, healthy_for: Duration, pause: Duration) {
-        let (seconds, of) = (healthy_for.as_secs(), pause.as_secs());
-        let text = format!("checking that the cluster stays healthy ({seconds} of {of} s)");
-        if self.replaces {
-            let _ = self.lines.try_send(Line::Fleeting(self.timed(&text)));
-        } else if seconds.is_multiple_of(SETTLING_LINE_EVERY) {
-            self.line(&text);
-        }
-    }
-
-    fn gate(&self, result: &GateResult) {
-        self.line(&history::gate(result));
-    }
-
-    fn hashing(&self, member: &Member) {
-        self.line(&format!("comparing the members' data: waiting for the hash of {}", member.label()));
-    }
-
-    fn verified(&self, verification: &Verification) {
-        self.line(&history::verified(verification));
-    }
-
-    fn waiting(&self, reason: &Reason) {
-        self.line(&format!("waiting: {reason}"));
-    }
-
-    fn fell_back(&self, reason: &Reason) {
-        self.line(&format!("leadership is not transferred, the leader is defragmented as it is: {reason}"));
-    }
-
-    fn member_ended(&self, result: &MemberResult) {
-        let name = &result.intent.member;
-        match &result.end {
-            MemberEnd::Defragmented { after, took, unavailable } => self.line(&format!(
-                "{name} defragmented: {} -> {} {}, the cluster is healthy",
-                table::size(result.intent.before.db_size),
-                table::size(after.db_size),
-                story::duration(*took, *unavailable)
-            )),
-            MemberEnd::Failed { reason, .. } => self.line(&format!("{name} failed: {reason}")),
-            MemberEnd::Unconfirmed { .. } => {
-                self.line(&format!("{name} is idle; an earlier process was defragmenting it"));
-            }
-            MemberEnd::NotSent { reason } => self.line(&format!("{name} was not started: {reason}")),
+    fn write(&self, line: RunLine<'_>) {
+        let timed = |text: &str| format!("[{:6.1} s] {text}", self.begun.elapsed().as_secs_f64());
+        let line = match line {
+            RunLine::Countdown { text, .. } if self.replaces => Some(Line::Fleeting(timed(text))),
+            line => line.kept().map(|text| Line::Text(timed(text))),
+        };
+        if let Some(line) = line {
+            let _ = self.lines.try_send(line);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{journal::JournalError, service::ClusterSummary};
@@ -74,6 +74,13 @@ pub struct Live {
     pub gates: Vec<GateResult>,
 }
 
+/// What a run did at one time, in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressLine {
+    pub at: Timestamp,
+    pub text: String,
+}
+
 /// What a run in progress does.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -127,6 +134,9 @@ pub trait Overview: Send + Sync + 'static {
 
     /// The newest runs of one cluster, newest first.
     fn runs_of(&self, cluster: &str, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
+
+    /// The progress of a run that this process drives, or drove last; empty for any other.
+    fn progress(&self, run: RunId) -> Vec<ProgressLine>;
 
     /// All records of one run, in order.
     fn records(&self, run: RunId) -> impl Future<Output = Result<Vec<Record>, JournalError>> + Send;

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::{journal::JournalError, overview::Overview};
 use crate::core::{
     alert::{AlertStatus, Notification},
+    cluster::ClusterId,
     explain,
     history::{RunId, RunView},
     hold::RequestView,
@@ -78,6 +79,11 @@ impl AlertDecision {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClusterSummary {
     pub name: String,
+    /// etcd's own id of the cluster, once it has been observed.
+    pub cluster_id: Option<ClusterId>,
+    pub endpoints: Vec<String>,
+    /// Whether this process starts runs; not with `--exporter-only`.
+    pub acts: bool,
     /// `observe`, `approve` or `enforce`.
     pub mode: crate::core::policy::Mode,
     #[serde(flatten)]
@@ -141,7 +147,10 @@ pub enum Command {
     /// Ends a pause and closes the breaker.
     Resume { reason: String },
     /// Requests a run.
-    Run,
+    Run {
+        /// The only members to defragment, by name or id; all of them if empty.
+        members: Vec<String>,
+    },
     /// Cancels the open request. A run in progress starts no further member.
     Cancel { reason: String },
 }

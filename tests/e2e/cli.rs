@@ -111,10 +111,13 @@ async fn a_url_that_every_member_publishes_is_not_taken_for_any_of_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn run_refuses_beside_a_serve_with_the_same_journal() {
     let rig = Rig::new(EtcdVersion::V3_5).await;
-    let _defragd = rig.serve(&[]).await;
-    let run = rig.command("run", &[]).await;
-    assert_eq!(run.status.code(), Some(1));
-    assert!(text(&run.stderr).contains("in use by another defragd"), "{}", text(&run.stderr));
+    let defragd = rig.serve(&["--mode=observe"]).await;
+    let run = rig.command("run", &["--standalone"]).await;
+    let said = text(&run.stdout);
+    assert_eq!(run.status.code(), Some(3), "{said}");
+    let uses = format!("the server at {} uses the journal in {}", defragd.url(), rig.path("journal").display());
+    assert!(said.contains(&uses), "{said}");
+    assert!(said.contains(&format!("defragd run --server {} --cluster NAME", defragd.url())), "{said}");
 }
 
 #[test]

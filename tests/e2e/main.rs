@@ -7,6 +7,7 @@
 
 mod alerts;
 mod auth;
+mod beside;
 mod cli;
 mod compaction;
 mod dashboards;

@@ -162,6 +162,8 @@ async fn an_orderly_end_hands_the_lock_over_at_once() {
     let said = String::from_utf8_lossy(&run.stdout);
     assert_eq!(run.status.code(), Some(3), "{said}");
     assert!(said.contains("replica one holds the cluster's lock"), "{said}");
+    let instead = format!("What to do: defragd run --server {} --cluster demo", one.defragd.url());
+    assert!(said.contains(&instead), "{said}");
     let status = one.defragd.terminate(MINUTE).await.unwrap();
     assert!(status.success());
     two.holds().await;

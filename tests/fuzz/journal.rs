@@ -61,7 +61,12 @@ fn entries() -> Vec<Entry> {
     let after = Sizes { db_size: ByteSize(1_001), ..intent().before };
     let alerts = vec![AlertKey::new("f".to_owned(), "2026-01-01T00:00:00Z")];
     vec![
-        Entry::Accepted(Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: alerts.clone() }),
+        Entry::Accepted(Request {
+            cluster: "a".to_owned(),
+            trigger: Trigger::Manual,
+            alerts: alerts.clone(),
+            members: Vec::new(),
+        }),
         Entry::Joined { alerts: alerts.clone() },
         Entry::Resolved { alerts },
         Entry::Approved { by: "ann".to_owned() },

@@ -307,6 +307,7 @@ impl Schedule {
         servers::draw_backups_without_space(&mut schedule);
         servers::draw_unknown_ends(&mut schedule);
         servers::draw_fragmenting(&mut schedule);
+        requests::draw_rejections(&mut schedule);
         schedule
     }
 

@@ -105,7 +105,7 @@ async fn ask(
         // what ended before it by the clock.
         resume(sim, app).await;
         let taken = if limited {
-            cluster.command("p".to_owned(), Command::Run).await.ok().flatten()
+            cluster.command("p".to_owned(), Command::Run { members: Vec::new() }).await.ok().flatten()
         } else {
             match cluster.request(vec![key(number)]).await {
                 Ok(

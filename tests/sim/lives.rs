@@ -452,8 +452,14 @@ pub async fn people(
                 cluster.follow(ClusterChange { settings, gates: gates(sim), etcd: None });
             }
             Person::Approve => approve(journal, app).await,
+            Person::Reject => {
+                let waiting = journal.views().into_iter().rev().find(|view| view.outcome.is_none());
+                if let Some(view) = waiting {
+                    let _ = app.reject(view.id, "p".to_owned(), "r".to_owned(), false).await;
+                }
+            }
             Person::Run => {
-                let _ = app.command("a", "p".to_owned(), Command::Run, false).await;
+                let _ = app.command("a", "p".to_owned(), Command::Run { members: Vec::new() }, false).await;
             }
             Person::Resolve { alert } => {
                 // It is sent again or not: a later notification would be of another alert.
@@ -670,7 +676,11 @@ fn check_forgotten(sim: &Sim, journal: &SimJournal) {
         Some(Outcome::Stopped { reason }) => {
             matches!(
                 reason,
-                Reason::Resolved | Reason::ApprovalExpired { .. } | Reason::ObserveMode | Reason::Cancelled { .. }
+                Reason::Resolved
+                    | Reason::ApprovalExpired { .. }
+                    | Reason::ObserveMode
+                    | Reason::Cancelled { .. }
+                    | Reason::Rejected { .. }
             )
         }
         _ => false,

@@ -73,7 +73,8 @@ what_is_over_is_offered_anew|crates/defragd-core/src/admission.rs|s/if self\.run
 joined_alert_not_offered|src/app/forward.rs|s/if \*run == view\.id && request\.alerts != view\.request\.alerts => \{/if *run == view.id \&\& request.alerts.len() > 99 => {/
 offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0 {/
 cancelled_and_gone_on_with|crates/defragd-core/src/admission.rs|s/withdrawn\.or\(unapproved\)/withdrawn.filter(|_| false).or(unapproved)/
-cancelled_and_tried_again|crates/defragd-core/src/admission.rs|s/undone && run\.cancelled\.is_none\(\)/undone/
+rejection_forgotten|crates/defragd-core/src/admission.rs|s/has_been\(at, now\) && after\(at, policy\.cooldown\) > now/has_been(at, now) \&\& after(at, policy.cooldown) > now \&\& run.starts > 99/
+cancelled_and_tried_again|crates/defragd-core/src/admission.rs|s/\(undone \|\| in_part\) && run\.cancelled\.is_none\(\)/undone/
 a_reload_changes_nothing|src/app/cluster.rs|s/self\.set_rules\(Rules \{ policy: settings\.policy\.clone\(\)/drop(Rules { policy: settings.policy.clone()/
 shutdown_forgets_the_request|crates/defragd-core/src/history.rs|s/\| Reason::ShuttingDown\n/\n/
 pause_forgets_the_request|crates/defragd-core/src/history.rs|s/\| Reason::Paused \{ \.\. \}\n(\s+\| Reason::AwaitingApproval)/\n$1/

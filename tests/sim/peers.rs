@@ -138,13 +138,14 @@ async fn carry_out(app: &Replica, order: &PeerOrder) -> Result<CommandOutcome, C
     let [_, what, verb] = &order.path;
     let command = match verb.as_str() {
         "approve" => return app.approve(RunId(what.parse().unwrap()), text("by"), true).await,
+        "reject" => return app.reject(RunId(what.parse().unwrap()), text("by"), text("reason"), true).await,
         "pause" => {
             let lasts = order.body.get("for").map(|lasts| serde_json::from_value(lasts.clone()).unwrap());
             let lasts = lasts.map(|lasts: Time| lasts.into());
             Command::Pause { reason: text("reason"), lasts }
         }
         "resume" => Command::Resume { reason: text("reason") },
-        "run" => Command::Run,
+        "run" => Command::Run { members: Vec::new() },
         "cancel" => Command::Cancel { reason: text("reason") },
         other => panic!("no such order: {other}"),
     };

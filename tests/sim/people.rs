@@ -30,6 +30,8 @@ pub enum Person {
     },
     /// Withdraws the standing request.
     Cancel,
+    /// Rejects the waiting run.
+    Reject,
     /// Changes the mode in the configuration and reloads it. Only for a single replica.
     Reload {
         mode: Mode,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use defragd::core::{
     cluster::{Alarm, AlarmKind, Fact, MemberId, Status},
-    history::{Entry, MemberEnd, Outcome, RunId, RunStep, Trigger},
+    history::{AlertKey, Entry, MemberEnd, Outcome, RunId, RunStep, Trigger},
     note::SuccessionNote,
     order::Order,
     policy::{Compaction, LeaderPolicy, Mode},
@@ -42,6 +42,8 @@ pub struct Orders {
     approved: Vec<i64>,
     /// The run that an operator cancelled last, and when.
     cancelled: Option<(i64, Duration)>,
+    /// The alerts that an operator rejected, and when.
+    rejected: Vec<(AlertKey, Duration)>,
     /// A request was cancelled at some time.
     pub withdrawn: bool,
     /// The alerts that no longer fire, and since when defragd knows.
@@ -60,6 +62,14 @@ pub struct Orders {
     pub compactions: u64,
     pub transfers: u64,
     pub disarms: u64,
+}
+
+impl Orders {
+    /// Whether all of these alerts were rejected within the cooldown.
+    fn rejects(&self, alerts: &[AlertKey], now: Duration, cooldown: Duration) -> bool {
+        let rejected = |key: &AlertKey| self.rejected.iter().any(|(other, at)| other == key && now < *at + cooldown);
+        !alerts.is_empty() && alerts.iter().all(rejected)
+    }
 }
 
 /// The rest after a compaction, as it was seen.
@@ -288,6 +298,16 @@ impl World {
                     && self.watch.orders.cancelled.is_some_and(|(cancelled, _)| cancelled + 1 == run.0) =>
             {
                 self.violate("withdrawn", format!("run {run} is accepted, and the request was cancelled"));
+            }
+            Entry::Finished(Outcome::Stopped { reason: Reason::Rejected { .. } }) => {
+                let alerts = self.watch.runs.get(&run.0).map(|log| log.alerts.clone()).unwrap_or_default();
+                self.watch.orders.rejected.extend(alerts.into_iter().map(|key| (key, self.now)));
+            }
+            Entry::Accepted(request)
+                // Another replica may not have heard of it when the holder dies.
+                if steady && self.lock.is_none() && self.watch.orders.rejects(&request.alerts, self.now, policy.cooldown) =>
+            {
+                self.violate("rejected", format!("run {run} is accepted for alerts that an operator has just rejected"));
             }
             Entry::Joined { .. } => {
                 self.watch.orders.cancelled.take_if(|(cancelled, _)| *cancelled == run.0);

@@ -60,6 +60,17 @@ pub fn draw_cancels(schedule: &mut Schedule) {
     }
 }
 
+/// Runs that an operator rejects instead of approving them.
+pub fn draw_rejections(schedule: &mut Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ 0x4e1e_c7ed);
+    if schedule.policy.mode == Mode::Approve && rng.percent(60) {
+        for _ in 0..rng.between(1, 2) {
+            schedule.people.push((rng.millis(500, WITHIN_SECS * 1_000), Person::Reject));
+        }
+        schedule.people.sort_by_key(|(at, _)| *at);
+    }
+}
+
 /// The members' version, and its change one member after the other.
 pub fn draw_upgrades(schedule: &mut Schedule) {
     // Such that the seeds of `seeds.rs` play as they did.

@@ -63,6 +63,8 @@ pub struct NextAttempt {
     /// An operator's run is continued as such.
     pub trigger: Trigger,
     pub alerts: Vec<AlertKey>,
+    /// As in [`Request`](super::history::Request).
+    pub members: Vec<String>,
     /// Who approved the last run. The approval covers the next run, unless the last one failed.
     pub approved_by: Option<String>,
 }
@@ -209,9 +211,11 @@ impl Ledger {
         // The approval does not cover another attempt at what failed.
         let agreed = last.approved.as_ref().filter(|_| !matches!(last.outcome, Some(Outcome::Failed { .. })));
         let approved_by = agreed.map(|approval| approval.by.clone());
-        let next = |trigger, at, alerts| NextAttempt { run: last.id, at, trigger, alerts, approved_by };
+        let next =
+            |trigger, at, alerts| NextAttempt { run: last.id, at, trigger, alerts, members: Vec::new(), approved_by };
         if last.request.trigger == Trigger::Manual && last.is_broken_off() {
-            return Some(next(Trigger::Manual, resumes_at(last, ended, now), alerts));
+            let members = last.request.members.clone();
+            return Some(NextAttempt { members, ..next(Trigger::Manual, resumes_at(last, ended, now), alerts) });
         }
         let tries: usize = chain
             .iter()
@@ -272,12 +276,13 @@ impl Ledger {
             return Some(StandingRequest {
                 trigger: run.request.trigger,
                 alerts: run.open_alerts().cloned().collect(),
+                members: run.request.members.clone(),
                 approved_by: run.approved.as_ref().map(|approval| approval.by.clone()),
                 work,
             });
         }
-        let NextAttempt { trigger, alerts, approved_by, .. } = self.next_attempt(now)?;
-        Some(StandingRequest { trigger, alerts, approved_by, work: self.earlier_work() })
+        let NextAttempt { trigger, alerts, members, approved_by, .. } = self.next_attempt(now)?;
+        Some(StandingRequest { trigger, alerts, members, approved_by, work: self.earlier_work() })
     }
 
     /// Of the alerts that another replica offers again, those that are still open: what was served or resolved since
@@ -409,7 +414,8 @@ fn alerts_of(chain: &[&RunView]) -> Vec<AlertKey> {
 /// An operator saw how their own run ended. Unless it did the work, an alert's request stays open as before.
 fn tells_of_request(run: &RunView) -> bool {
     let by_operator = run.request.trigger == Trigger::Manual && run.open_alerts().next().is_none();
-    !by_operator || (run.is_broken_off() && run.approved.is_some()) || is_satisfied(run)
+    let did_all = is_satisfied(run) && run.request.members.is_empty();
+    !by_operator || (run.is_broken_off() && run.approved.is_some()) || did_all
 }
 
 /// A run that was broken off costs nothing: the next one does the rest of its work.
@@ -417,12 +423,13 @@ fn starts_cooldown(run: &RunView) -> bool {
     run.outcome.is_some() && run.touched_a_member() && !run.is_broken_off()
 }
 
-/// Whether a run left its request open.
+/// Whether a run left its request open. One of some members did not do what the alerts that joined it want.
 fn leaves_standing(run: &RunView) -> bool {
     use Outcome::{Failed, Interrupted, Refused};
     let undone =
         matches!(run.outcome, Some(Refused { .. } | Failed { .. } | Interrupted { .. })) || run.is_broken_off();
-    undone && run.cancelled.is_none()
+    let in_part = !run.request.members.is_empty() && run.open_alerts().next().is_some();
+    (undone || in_part) && run.cancelled.is_none()
 }
 
 /// When the next run of a request starts whose last run was stopped early.

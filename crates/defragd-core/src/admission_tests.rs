@@ -51,7 +51,7 @@ fn keys(names: &[&str]) -> Vec<AlertKey> {
 /// A run that was accepted six minutes before it ended.
 fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView {
     let members = if touched { vec![defragmented(sizes(1000, 100), sizes(100, 100))] } else { Vec::new() };
-    let request = Request { cluster: "a".to_owned(), trigger, alerts: keys(&["1"]) };
+    let request = Request { cluster: "a".to_owned(), trigger, alerts: keys(&["1"]), members: Vec::new() };
     RunView {
         finished_at: Some(at(ended)),
         outcome: Some(outcome),
@@ -383,7 +383,8 @@ fn a_request_stands_until_the_data_is_compared_although_its_alerts_are_resolved(
 
 #[test]
 fn the_journal_tells_whether_a_comparison_is_due() {
-    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: keys(&["1"]) };
+    let request =
+        Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: keys(&["1"]), members: Vec::new() };
     let verification = Verification { revision: 7, hashes: Vec::new(), verdict: HashVerdict::Equal };
     let defragmented = || Entry::Result(defragmented(sizes(9, 1), sizes(1, 1)));
     let not_sent = || Entry::Result(result(sizes(9, 1), MemberEnd::NotSent { reason: Reason::OperatorStop }));

@@ -127,6 +127,7 @@ impl Code {
             Self::NotNeeded => (LeftOut, Nothing, "Nothing. To defragment earlier, lower the thresholds."),
             Self::Learner => (LeftOut, Nothing, "Nothing. Promote or remove a learner that stays a learner."),
             Self::AlreadyDone => (LeftOut, Nothing, "Nothing."),
+            Self::NotRequested => (LeftOut, Nothing, "Nothing. Without `--member`, a run is about all members."),
             Self::LeaderSkipped => (
                 LeftOut,
                 Nothing,
@@ -149,6 +150,9 @@ impl Code {
                 "Fix the failure that the reason names: most often, free space on the member's disk and restart the member. Then `defragd resume --cluster NAME`.",
             ),
 
+            Self::UnknownMember => {
+                (Unsafe, Operator, "Name the member as `defragd status` shows it: by its name or its id.")
+            }
             Self::ClusterUnreachable => (
                 Unsafe,
                 Operator,
@@ -311,7 +315,7 @@ impl Code {
             Self::Cooldown => (
                 HeldBack,
                 Passes,
-                "Nothing: the request waits; under NOSPACE or with a nearly full quota it does not. An operator's run starts at once: `POST /api/v1/clusters/NAME/run`, or `defragd run` where no server uses the journal.",
+                "Nothing: the request waits; under NOSPACE or with a nearly full quota it does not. An operator's run starts at once: `defragd run --cluster NAME`.",
             ),
             Self::Paused => (HeldBack, Operator, "`defragd resume --cluster NAME`, or wait until the pause ends."),
             Self::OutsideWindow => (
@@ -322,7 +326,7 @@ impl Code {
             Self::DailyLimit => (
                 HeldBack,
                 Passes,
-                "Find out what fragments the cluster so fast. The request waits. An operator's run starts at once: `POST /api/v1/clusters/NAME/run`, or `defragd run` where no server uses the journal.",
+                "Find out what fragments the cluster so fast. The request waits. An operator's run starts at once: `defragd run --cluster NAME`.",
             ),
             Self::BreakerOpen => (
                 HeldBack,
@@ -332,7 +336,7 @@ impl Code {
             Self::AwaitingApproval => (
                 HeldBack,
                 Operator,
-                "Check `defragd plan`, then `defragd approve RUN` with the run's number, or approve it on the status page.",
+                "Check `defragd plan`, then `defragd approve RUN` or `defragd reject RUN --reason TEXT` with the run's number, or decide on the status page.",
             ),
             Self::TooManyRuns => {
                 (HeldBack, Passes, "Wait for the runs of other clusters, or raise `--max-concurrent-runs`.")
@@ -379,7 +383,7 @@ impl Code {
             Self::ObserveMode => (
                 Ended,
                 Nothing,
-                "To defragment, set `mode: enforce`, or `defragd run --mode enforce`, with another `--data-dir` beside a running server.",
+                "To defragment, set `mode: enforce` and reload, or `defragd run --mode enforce`, with a `--data-dir` that no server uses.",
             ),
             Self::InternalError => (Ended, Operator, "Report it to the developers of defragd, with the journal."),
         }

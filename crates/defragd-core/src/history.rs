@@ -181,6 +181,9 @@ pub struct Request {
     pub trigger: Trigger,
     /// The alerts behind it, if any.
     pub alerts: Vec<AlertKey>,
+    /// The members that the operator wants defragmented, by name or id; all of them if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
 }
 
 impl Request {

@@ -168,7 +168,7 @@ impl Ledger {
         emergency: bool,
         now: Timestamp,
     ) -> Vec<HoldView> {
-        let request = Request { cluster: String::new(), trigger, alerts: Vec::new() };
+        let request = Request { cluster: String::new(), trigger, alerts: Vec::new(), members: Vec::new() };
         let next = RunView::accepted(RunId(i64::MAX), now, request);
         let holds = self.holds(run.unwrap_or(&next), policy, emergency, now);
         let waits = holds.filter_map(|hold| if let Hold::Wait { reason, .. } = hold { Some(reason) } else { None });
@@ -227,7 +227,7 @@ impl Ledger {
             _ => firing.iter().map(|(key, _)| key.clone()).collect(),
         };
         // The approval that the next run will need is no hold yet.
-        let request = Request { cluster: String::new(), trigger, alerts: Vec::new() };
+        let request = Request { cluster: String::new(), trigger, alerts: Vec::new(), members: Vec::new() };
         let mut run = RunView::accepted(RunId(i64::MAX), now, request);
         if policy.mode == Mode::Approve {
             run.approved = Some(Approval { by: String::new(), at: now });

@@ -27,7 +27,11 @@ fn ledger(entries: Vec<(i64, i64, Entry)>) -> Ledger {
 }
 
 fn requested(run: i64, seconds: i64, alerts: Vec<AlertKey>) -> (i64, i64, Entry) {
-    (run, seconds, Entry::Accepted(Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts }))
+    (
+        run,
+        seconds,
+        Entry::Accepted(Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts, members: Vec::new() }),
+    )
 }
 
 fn defragmented() -> MemberResult {

@@ -32,7 +32,7 @@ pub enum NoteError {
 
 /// Raised with every change that an older release would misunderstand. A note has the lowest version whose readers
 /// understand it: see [`SuccessionNote::lowest_version`].
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// More than a day's runs and than any breaker counts; the newest are kept.
 const MAX_TIMES: usize = 100;
 
@@ -83,6 +83,9 @@ pub struct SuccessionNote {
 pub struct StandingRequest {
     pub trigger: Trigger,
     pub alerts: Vec<AlertKey>,
+    /// As in [`Request`](super::history::Request).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
     /// What was done under it.
@@ -241,7 +244,9 @@ impl SuccessionNote {
             Some(Trigger::Schedule) => 2,
             None | Some(Trigger::Alert | Trigger::Manual | Trigger::Retry) => 1,
         };
-        of_mismatch.max(of_trigger)
+        // An earlier release would defragment all members.
+        let is_in_part = self.request.as_ref().is_some_and(|request| !request.members.is_empty());
+        of_mismatch.max(of_trigger).max(if is_in_part { 3 } else { 1 })
     }
 
     pub fn read(text: &str) -> Result<Self, NoteError> {

@@ -35,7 +35,7 @@ fn attempt(member: u64, reason: Option<Reason>) -> MemberResult {
 }
 
 fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> RunView {
-    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new() };
+    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new(), members: Vec::new() };
     RunView {
         started_at: Some(at(ended)),
         finished_at: Some(at(ended)),
@@ -164,7 +164,13 @@ fn a_note_claims_no_version_whose_readers_do_not_know_its_trigger() {
     /// What readers of each version know.
     const KNOWN: [&[&str]; 2] = [&["alert", "manual", "retry"], &["alert", "manual", "retry", "schedule"]];
     for trigger in Trigger::ALL {
-        let request = StandingRequest { trigger, alerts: Vec::new(), approved_by: None, work: EarlierWork::default() };
+        let request = StandingRequest {
+            trigger,
+            alerts: Vec::new(),
+            members: Vec::new(),
+            approved_by: None,
+            work: EarlierWork::default(),
+        };
         let note = Ledger::default().digest().write("one", Term(7), None, Some(request));
         let version = SuccessionNote::read(&note).expect("readable").version;
         let lowest = (1..).zip(KNOWN).find(|(_, known)| known.contains(&trigger.label())).expect("a version knows it");

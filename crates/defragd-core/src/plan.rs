@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     admission::{Ledger, emergency},
     backoff,
-    cluster::{AlarmKind, ClusterFacts, MemberFacts, MemberId},
+    cluster::{AlarmKind, ClusterFacts, Member, MemberFacts, MemberId},
     estimate::{Estimate, Speeds},
     explain,
     history::MemberResult,
@@ -26,6 +26,8 @@ use super::{
 /// What happened before, as far as a plan needs it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlanHistory {
+    /// The only members that the request is about, by name or id; all of them if empty.
+    pub requested: Vec<String>,
     /// The members that this run has dealt with.
     pub done: BTreeSet<MemberId>,
     /// What earlier attempts at the same request have done.
@@ -50,11 +52,29 @@ impl PlanHistory {
         Self { attempts, non_blocking, speeds: ledger.speeds(), work: ledger.earlier_work(), ..Self::default() }
     }
 
+    fn is_requested(&self, member: &Member) -> bool {
+        self.requested.is_empty() || self.requested.iter().any(|name| names(name, member))
+    }
+
+    /// A requested member that the cluster does not have.
+    fn unknown_member(&self, facts: &ClusterFacts) -> Option<Reason> {
+        let members = || facts.members.iter().map(|facts| &facts.member);
+        let member = self.requested.iter().find(|name| !members().any(|member| names(name, member)))?.clone();
+        let mut known: Vec<_> = members().map(Member::label).collect();
+        known.sort_unstable();
+        let known = known.join(", ");
+        Some(Reason::UnknownMember { member, known })
+    }
+
     /// Records the snapshots on the metrics pages.
     pub fn record(&mut self, facts: &ClusterFacts) {
         let reported = facts.members.iter().filter_map(|facts| Some((facts.member.id, facts.open_snapshots()?)));
         self.snapshots.extend(reported);
     }
+}
+
+fn names(name: &str, member: &Member) -> bool {
+    member.name == name || member.id.to_string() == name
 }
 
 /// The decision about one member.
@@ -133,7 +153,9 @@ impl Plan {
         let leader = steps.iter().find(|step| step.is_leader).map(|step| step.member.clone());
         steps.sort_by(|a, b| Place::of(a, leader.as_deref()).cmp(&Place::of(b, leader.as_deref())));
         let too_long: Vec<_> = stalls(&steps, policy.max_expected_stall, "max_expected_stall").collect();
-        let blocked = safety::cluster_danger(facts, policy)
+        let blocked = past
+            .unknown_member(facts)
+            .or_else(|| safety::cluster_danger(facts, policy))
             .or_else(|| unknown_end(facts, past))
             // A cluster without space has nothing to lose.
             .or_else(|| too_long.first().filter(|_| !facts.has_alarm(AlarmKind::NoSpace)).cloned());
@@ -151,6 +173,7 @@ impl Plan {
             matches!(
                 reason,
                 Reason::NotNeeded { .. }
+                    | Reason::NotRequested
                     | Reason::AlreadyDone
                     | Reason::RuleNotMet { .. }
                     | Reason::NoGain { .. }
@@ -205,7 +228,9 @@ fn decide(facts: &ClusterFacts, member: &MemberFacts, policy: &Policy, past: &Pl
     let last = past.attempts.get(&member.member.id);
     // There is no cooldown between the attempts at one request; what overrides it, overrides this.
     let done_before = past.work.done.contains(&member.member.id) && !(policy.emergency && emergency(facts));
-    let wanted = if done_before || past.done.contains(&member.member.id) {
+    let wanted = if !past.is_requested(&member.member) {
+        Err(Reason::NotRequested)
+    } else if done_before || past.done.contains(&member.member.id) {
         Err(Reason::AlreadyDone)
     } else if member.member.is_learner {
         Err(Reason::Learner)

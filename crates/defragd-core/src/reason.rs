@@ -43,6 +43,9 @@ pub enum Reason {
     /// This run has finished with the member, or an earlier attempt at the same request has.
     #[error("already defragmented under this request")]
     AlreadyDone,
+    /// The operator requested the defragmentation of other members only (`--member`).
+    #[error("not among the requested members")]
+    NotRequested,
     /// The member is the leader, and the policy says `leader: skip`.
     #[error("is the leader, and the policy skips leaders")]
     LeaderSkipped,
@@ -83,6 +86,9 @@ pub enum Reason {
     NeedsOperator { member: String, detail: String },
 
     // ---- it is not safe ----
+    /// The cluster has no member of the requested name or id.
+    #[error("there is no member {member}; the cluster has: {known}")]
+    UnknownMember { member: String, known: String },
     /// No endpoint returned a member list.
     #[error("no endpoint answered with a member list: {detail}")]
     ClusterUnreachable { detail: String },

@@ -166,7 +166,7 @@ fn what_was_missed_is_due_for_an_hour_and_only_its_last_time() {
 }
 
 fn run(accepted: &str, alerts: Vec<AlertKey>, ended: Option<(&str, Outcome)>) -> RunView {
-    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Schedule, alerts };
+    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Schedule, alerts, members: Vec::new() };
     let record = |time: &str, entry| Record { run: RunId(1), at: at(time), entry };
     let end = ended.map(|(time, outcome)| record(time, Entry::Finished(outcome)));
     RunView::fold([record(accepted, Entry::Accepted(request))].into_iter().chain(end)).remove(0)

@@ -17,6 +17,9 @@ use super::{
 /// An entry in one line.
 pub fn line(entry: &Entry) -> String {
     match entry {
+        Entry::Accepted(request) if !request.members.is_empty() => {
+            format!("accepted, only for {}", request.members.join(", "))
+        }
         Entry::Accepted(request) if request.alerts.is_empty() => "accepted".to_owned(),
         Entry::Accepted(request) => match due(&request.alerts) {
             Some(due) => format!("accepted, for the schedule, due at {due:.0}"),

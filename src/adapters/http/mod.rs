@@ -11,6 +11,7 @@ mod orders;
 mod origin;
 mod page;
 mod routes;
+mod runs;
 mod scrape;
 mod scrape_reserve;
 mod server;

@@ -35,6 +35,9 @@ const MAX_ORDER_BYTES: usize = 16 << 10;
 /// Names and reasons go to the journal, the log and the API.
 const MAX_TEXT_CHARS: usize = 500;
 
+/// More than any cluster has.
+const MAX_MEMBERS: usize = 100;
+
 /// The body; everything is optional but a pause's reason.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +49,9 @@ struct OrderBody {
     /// How long a pause lasts, like `2h` or `1d`.
     #[serde(rename = "for")]
     lasts: Option<Time>,
+    /// The only members that a run is about.
+    #[serde(default)]
+    members: Vec<String>,
     /// Whether another replica forwarded the request.
     #[serde(skip)]
     forwarded: bool,
@@ -166,7 +172,13 @@ pub(super) async fn run<S: Service>(
     Path(cluster): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    ordered(&site, &cluster, request, |_| Ok(Command::Run)).await
+    ordered(&site, &cluster, request, |order_body| {
+        if order_body.members.len() > MAX_MEMBERS {
+            return Err("members is limited to 100 names");
+        }
+        Ok(Command::Run { members: std::mem::take(&mut order_body.members) })
+    })
+    .await
 }
 
 pub(super) async fn approve<S: Service>(

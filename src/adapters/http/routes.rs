@@ -11,22 +11,16 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
     auth::ProtectedAction,
     body::MAX_BODY_BYTES,
-    guard, orders, page, scrape,
+    guard, orders, page, runs, scrape,
     site::{Options, Site, problem},
     webhook,
 };
-use crate::{
-    core::{
-        history::{RunId, RunView},
-        plan_view::PlanView,
-    },
-    ports::service::{PlanError, Service},
-};
+use crate::ports::service::{PlanError, Service};
 
 /// Clusters that are observed for the list of clusters, if their last observation is some seconds old.
 const MOST_OBSERVED: usize = 32;
@@ -48,8 +42,8 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/api/v1/clusters/{name}/run"), post(orders::run::<S>))
         .route(&at("/api/v1/runs/{id}/approve"), post(orders::approve::<S>))
         .route(&at("/api/v1/runs/{id}/reject"), post(orders::reject::<S>))
-        .route(&at("/api/v1/runs"), get(runs::<S>))
-        .route(&at("/api/v1/runs/{id}"), get(run::<S>))
+        .route(&at("/api/v1/runs"), get(list_runs::<S>))
+        .route(&at("/api/v1/runs/{id}"), get(runs::show::<S>))
         .route(&at("/-/healthy"), get(|| async { "defragd is healthy\n" }))
         .route(&at("/-/ready"), get(ready::<S>))
         .route(&at("/config"), get(config::<S>))
@@ -123,41 +117,9 @@ struct RunsQuery {
     limit: Option<usize>,
 }
 
-async fn runs<S: Service>(State(site): State<Arc<Site<S>>>, Query(query): Query<RunsQuery>) -> Response {
+async fn list_runs<S: Service>(State(site): State<Arc<Site<S>>>, Query(query): Query<RunsQuery>) -> Response {
     match site.service.runs(query.limit.unwrap_or(50).min(MAX_RUNS)).await {
         Ok(runs) => Json(serde_json::json!({ "runs": runs })).into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-    }
-}
-
-async fn run<S: Service>(State(site): State<Arc<Site<S>>>, Path(id): Path<i64>) -> Response {
-    match site.service.run(RunId(id)).await {
-        Ok(Some(run)) => Json(with_plan(&site, run).await).into_response(),
-        Ok(None) => problem(StatusCode::NOT_FOUND, &format!("there is no run {id}")),
-        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-    }
-}
-
-/// A run with what an operator needs who is to approve it.
-#[derive(Serialize)]
-struct PlannedRun {
-    #[serde(flatten)]
-    run: RunView,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plan: Option<PlanView>,
-    /// Why there is no plan of a run that waits for approval.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plan_error: Option<String>,
-}
-
-async fn with_plan<S: Service>(site: &Site<S>, run: RunView) -> PlannedRun {
-    let cluster = site.service.view(&run.request.cluster);
-    let request = cluster.and_then(|view| view.summary.request).filter(|request| request.run == Some(run.id));
-    if !request.is_some_and(|request| request.awaits_approval()) {
-        return PlannedRun { run, plan: None, plan_error: None };
-    }
-    match site.service.plan(&run.request.cluster, false).await {
-        Ok(plan) => PlannedRun { run, plan: Some(plan), plan_error: None },
-        Err(error) => PlannedRun { run, plan: None, plan_error: Some(error.to_string()) },
     }
 }

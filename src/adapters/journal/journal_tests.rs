@@ -19,7 +19,7 @@ fn open(dir: &Path) -> SqliteJournal {
 }
 
 fn request() -> Request {
-    Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: Vec::new() }
+    Request { cluster: "a".to_owned(), trigger: Trigger::Manual, alerts: Vec::new(), members: Vec::new() }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ mod schema;
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -56,7 +56,7 @@ pub struct SqliteJournal {
     /// `None` in memory.
     path: Option<PathBuf>,
     // The lock lasts as long as the file is open.
-    _lock: Option<Arc<File>>,
+    lock: Option<Arc<File>>,
 }
 
 impl SqliteJournal {
@@ -87,6 +87,17 @@ impl SqliteJournal {
         file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
+    /// Writes into the lock file where the process that holds this journal serves, for commands on the same machine.
+    pub fn publish_url(&self, url: &str) -> std::io::Result<()> {
+        self.lock.as_ref().map_or(Ok(()), |lock| lock.write_all_at(url.as_bytes(), 0))
+    }
+
+    /// Where the process that holds the journal of this directory serves, if it is a server.
+    pub fn url_of_holder(data_dir: &Path) -> Option<String> {
+        let url = std::fs::read_to_string(data_dir.join(LOCK_NAME)).ok().filter(|url| !url.is_empty())?;
+        Self::is_held(data_dir).then_some(url)
+    }
+
     /// Opens an existing journal for reading, also while another process writes it.
     pub fn open_read_only(data_dir: &Path) -> Result<Self, JournalError> {
         let path = data_dir.join(FILE_NAME);
@@ -102,7 +113,7 @@ impl SqliteJournal {
 
     fn over(connection: Connection, clock: Arc<dyn Clock>, path: Option<PathBuf>, lock: Option<File>) -> Self {
         let connection = Arc::new(Mutex::new(connection));
-        Self { connection, clock, damage: Arc::default(), path, _lock: lock.map(Arc::new) }
+        Self { connection, clock, damage: Arc::default(), path, lock: lock.map(Arc::new) }
     }
 
     /// Checks the file's integrity. A damaged journal accepts no further writes.
@@ -389,7 +400,8 @@ fn take_lock(data_dir: &Path, journal: &Path) -> Result<File, JournalError> {
     let path: PathBuf = data_dir.join(LOCK_NAME);
     let file = own_file(&path).map_err(|error| open_error(&path, &error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        // The last holder's URL.
+        Ok(()) => file.set_len(0).map(|()| file).map_err(|error| open_error(&path, &error)),
         Err(TryLockError::WouldBlock) => Err(JournalError::InUse { path: journal.display().to_string() }),
         Err(TryLockError::Error(error)) => Err(open_error(&path, &error)),
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use reqwest::Method;
 use serde_json::Value;
+use url::Url;
 
 use super::{CallError, ClientSettings, Remote, excerpt, shown};
 
@@ -31,12 +32,23 @@ impl ControlClient {
         self.call(Method::GET, path, None).await
     }
 
+    /// The plan of a cluster, of an automatic run or of one that an operator requests.
+    pub async fn plan(&self, cluster: &str, as_manual: bool) -> Result<Value, CallError> {
+        let mut url = self.url(&["clusters", cluster, "plan"])?;
+        url.query_pairs_mut().append_pair("as_manual", &as_manual.to_string());
+        Ok(self.remote.call(Method::GET, &url, None).await?.json)
+    }
+
     async fn call(&self, method: Method, path: &[&str], body: Option<&Value>) -> Result<Value, CallError> {
+        Ok(self.remote.call(method, &self.url(path)?, body).await?.json)
+    }
+
+    fn url(&self, path: &[&str]) -> Result<Url, CallError> {
         let mut url = self.remote.url("api/v1/")?;
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        Ok(self.remote.call(method, &url, body).await?.json)
+        Ok(url)
     }
 }
 

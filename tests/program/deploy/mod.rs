@@ -82,8 +82,8 @@ fn flag<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     arguments.iter().find_map(|argument| argument.strip_prefix(name)?.strip_prefix('='))
 }
 
-fn help() -> String {
-    let output = Command::new(binary()).args(["serve", "--help"]).output().unwrap();
+fn help(command: &str) -> String {
+    let output = Command::new(binary()).args([command, "--help"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -97,7 +97,7 @@ fn flags(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn every_flag_of_a_service_is_one_of_the_program() {
-    let help = help();
+    let help = help("serve");
     let known = flags(&help);
     let unit = read("deploy/systemd/defragd.service");
     let unit_flags =
@@ -118,7 +118,7 @@ fn every_flag_of_a_service_is_one_of_the_program() {
 
 #[test]
 fn the_port_that_is_listened_on_is_the_one_that_is_opened_probed_and_served() {
-    let help = help();
+    let help = help("serve");
     for file in rendered() {
         let path = file.path.display();
         let pod = file.pod().unwrap();
@@ -216,7 +216,7 @@ fn a_pod_waits_for_its_member_for_as_long_as_the_program_does() {
 
 #[test]
 fn one_pod_acts_or_there_is_a_lock_and_a_journal_for_each() {
-    let help = help();
+    let (help, of_run) = (help("serve"), help("run"));
     let mut with_lock = 0;
     for file in rendered() {
         let (path, spec, pod) = (file.path.display(), &file.workload().unwrap()["spec"], file.pod().unwrap());
@@ -227,6 +227,8 @@ fn one_pod_acts_or_there_is_a_lock_and_a_journal_for_each() {
         let env = array(&pod["containers"][0]["env"]);
         let variables: Vec<_> = env.iter().map(|variable| text(&variable["name"])).collect();
         for ours in variables.iter().filter(|name| name.starts_with("DEFRAGD_")) {
+            // For `kubectl exec … defragd run`.
+            let help = if *ours == "DEFRAGD_TOKEN_FILE" { &of_run } else { &help };
             assert!(help.contains(&format!("[env: {ours}=")), "{path}: {ours}");
         }
         let Some(kind) = flag(&arguments, "--lock.kind") else {
@@ -318,7 +320,8 @@ fn a_cron_job_runs_the_program_with_the_credentials_of_the_pod_that_only_exports
 
 #[test]
 fn the_units_port_is_the_programs_and_its_watchdog_waits_longer_than_the_program_is_silent() {
-    let (unit, socket, help) = (read("deploy/systemd/defragd.service"), read("deploy/systemd/defragd.socket"), help());
+    let (unit, socket, help) =
+        (read("deploy/systemd/defragd.service"), read("deploy/systemd/defragd.socket"), help("serve"));
     let setting = |text: &str, name: &str| {
         let mut lines = text.lines().filter_map(|line| line.strip_prefix(&format!("{name}=")));
         let value = lines.next().unwrap_or_else(|| panic!("there is no {name}")).to_owned();

@@ -75,6 +75,7 @@ impl Run {
                         step.decision,
                         Decision::Skip {
                             reason: Reason::AlreadyDone
+                                | Reason::NotRequested
                                 | Reason::NotNeeded { .. }
                                 | Reason::RuleNotMet { .. }
                                 | Reason::NoGain { .. }
