@@ -358,7 +358,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     fn state(
-        &self,
         requests: &RequestState,
         seen: Option<&Observation>,
         request: Option<&RequestView>,
@@ -396,7 +395,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         ClusterSummary {
             name: self.name().to_owned(),
             mode: policy.mode,
-            state: self.state(&state, seen.as_ref(), request.as_ref(), paused.is_some(), breaker.as_ref(), policy),
+            state: Self::state(&state, seen.as_ref(), request.as_ref(), paused.is_some(), breaker.as_ref(), policy),
             observed_at: seen.and_then(|seen| now.checked_sub(seen.age).ok()),
             request,
             active_run: state.active.as_ref().map(|(run, _)| *run),

@@ -103,7 +103,7 @@ pub(super) const APPROVE: &str = help!(
 );
 
 pub(super) const REJECT: &str = help!(
-    ["defragd reject 17 --reason \"not during the release\""],
+    ["defragd reject 17 --reason release-tonight"],
     ["0  done", "1  failed: there is no such run, or it does not wait for approval", "2  wrong usage"]
 );
 
