@@ -368,7 +368,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     fn state(
-        &self,
         requests: &RequestState,
         seen: Option<&Observation>,
         request: Option<&RequestView>,
@@ -409,7 +408,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             endpoints: self.settings().endpoints.clone(),
             acts: self.succession.lock.is_needed() || self.held_term().is_some(),
             mode: policy.mode,
-            state: self.state(&state, seen.as_ref(), request.as_ref(), paused.is_some(), breaker.as_ref(), policy),
+            state: Self::state(&state, seen.as_ref(), request.as_ref(), paused.is_some(), breaker.as_ref(), policy),
             observed_at: seen.and_then(|seen| now.checked_sub(seen.age).ok()),
             request,
             active_run: state.active.as_ref().map(|(run, _)| *run),

@@ -303,15 +303,15 @@ impl RequestView {
 
     /// The cause, what was done, and the hold, in sentences.
     pub fn words(&self) -> String {
-        let mut text = format!("{}. ", story::capital(&self.cause()));
+        let mut sentences = vec![story::capital(&self.cause())];
         let is_served = |hold: &HoldView| matches!(hold.reason, Reason::Served { .. } | Reason::Rejected { .. });
         if let Some(ServedBy { run, ended, at, .. }) = self.served_by.as_ref()
             && !self.hold.as_ref().is_some_and(is_served)
         {
             let at = at.map_or(String::new(), |at| format!(" at {}", story::time(at)));
-            text += &format!("Run {run} ended{at}: {ended}. ");
+            sentences.push(format!("Run {run} ended{at}: {ended}"));
         }
-        text += &match (&self.hold, self.phase, self.run) {
+        sentences.push(match (&self.hold, self.phase, self.run) {
             (Some(HoldView { reason: reason @ Reason::Rejected { .. }, until: Some(until), .. }), ..) => {
                 let until = story::time(*until);
                 format!(
@@ -327,8 +327,8 @@ impl RequestView {
             (None, RequestPhase::Running, Some(run)) => format!("Run {run} is in progress"),
             (None, _, Some(run)) => format!("Run {run} starts now"),
             (None, ..) => "The next run starts now".to_owned(),
-        };
-        text + "."
+        });
+        sentences.join(". ") + "."
     }
 
     /// Whether its run waits for approval.
