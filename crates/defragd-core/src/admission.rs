@@ -210,6 +210,8 @@ impl Ledger {
         let alerts = alerts_of(&chain);
         // The approval does not cover another attempt at what failed.
         let agreed = last.approved.as_ref().filter(|_| !matches!(last.outcome, Some(Outcome::Failed { .. })));
+        // Who requested some members has not approved the others.
+        let agreed = agreed.filter(|_| last.request.members.is_empty() || last.is_broken_off());
         let approved_by = agreed.map(|approval| approval.by.clone());
         let next =
             |trigger, at, alerts| NextAttempt { run: last.id, at, trigger, alerts, members: Vec::new(), approved_by };
