@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, watch},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{cluster::Cluster, service::App};
@@ -25,6 +25,7 @@ use crate::{
     core::{
         cluster::ClusterFacts,
         history::{Record, RunId, RunView},
+        sizes::SizeHistory,
     },
     ports::{
         etcd::Etcd,
@@ -37,6 +38,8 @@ use crate::{
 const FRESH_FOR: Duration = Duration::from_secs(4);
 /// The same for clusters that are not on the page.
 const SWEEP_AFTER: Duration = Duration::from_mins(1);
+/// How old an observation becomes while nothing scrapes and the page is not viewed: the charts need points.
+const CHART_EVERY: Duration = Duration::from_mins(10);
 /// Members that hang must not delay the observation of others for long.
 const OBSERVE_BUDGET: Duration = Duration::from_secs(4);
 /// How long a page waits for its observations: members nearby answer within milliseconds.
@@ -48,6 +51,7 @@ const MAX_CONCURRENT_OBSERVATIONS: usize = 32;
 #[derive(Default)]
 pub(super) struct ObservationCache {
     last: Mutex<Option<StoredObservation>>,
+    sizes: Mutex<Arc<SizeHistory>>,
     under_way: AtomicBool,
 }
 
@@ -70,7 +74,10 @@ impl Default for FleetObserver {
 }
 
 impl ObservationCache {
-    pub(super) fn record(&self, up: bool, facts: Option<&ClusterFacts>) {
+    pub(super) fn record(&self, now: Timestamp, up: bool, facts: Option<&ClusterFacts>) {
+        if let Some(facts) = facts.filter(|_| up) {
+            Arc::make_mut(&mut self.sizes.lock()).record(now, facts);
+        }
         let facts = facts.cloned().map(Arc::new);
         *self.last.lock() = Some(StoredObservation { at: Instant::now(), up, facts });
     }
@@ -119,11 +126,25 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Some(LastRun { run: run.id, outcome, at: run.finished_at, reclaimed: run.reclaimed() })
         });
         drop(state);
-        ClusterView { summary, observation: self.observations.seen(), live: self.current_run.get(), last, speeds }
+        let sizes = Arc::clone(&self.observations.sizes.lock());
+        let (observation, live) = (self.observations.seen(), self.current_run.get());
+        ClusterView { summary, observation, live, last, speeds, sizes }
     }
 }
 
 impl<E: Etcd, J: Journal> App<E, J> {
+    /// Observes each cluster every few minutes, if nothing else does, so that the page's charts have no gaps. Never
+    /// ends.
+    pub async fn keep_charts(&self) {
+        loop {
+            sleep(CHART_EVERY).await;
+            for cluster in self.fleet().all() {
+                // One after another: there is no hurry.
+                refresh(cluster, Arc::clone(&self.fleet_observer.places), CHART_EVERY / 2).await;
+            }
+        }
+    }
+
     /// Observes the part of the fleet that is not on the page, in the background.
     fn sweep(&self) {
         let mut swept = self.fleet_observer.swept.lock();

@@ -17,6 +17,7 @@ use crate::core::{
     gate::GateResult,
     history::{Intent, MemberResult, Outcome, Record, RunId, RunStep, RunView, Trigger},
     reason::Reason,
+    sizes::SizeHistory,
     story,
 };
 
@@ -32,6 +33,8 @@ pub struct ClusterView {
     pub last: Option<LastRun>,
     /// How fast its members were defragmented.
     pub speeds: Speeds,
+    /// How large they were over the last days.
+    pub sizes: Arc<SizeHistory>,
 }
 
 /// One observation of a cluster.

@@ -8,7 +8,7 @@
 //! [`backoff`] (when the last attempt forbids another), [`estimate`] (how long it will take), [`plan`] (which member is
 //! next), [`gate`] (checks outside etcd), [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which
 //! replica may), [`note`] (what its successor must know). Apart from them: [`page`], where metrics pages are, [`trend`]
-//! and [`review`], what a capacity review tells from history, and [`time`], how people write how long.
+//! and [`review`], what a capacity review tells from history, [`sizes`], for the charts of the status page, and [`time`], how people write how long.
 
 pub mod admission;
 pub mod alert;
@@ -32,6 +32,7 @@ pub mod run;
 pub mod safety;
 pub mod schedule;
 pub mod scrape_reserve;
+pub mod sizes;
 pub mod story;
 pub mod time;
 pub mod trend;
