@@ -244,17 +244,18 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.forward_to_holder(self.order(what, body), forwarded).await
     }
 
-    /// The same for an approval of one of our runs, once it is forwarded. Before that, it is recorded here and
-    /// forwarded with it.
-    pub(super) async fn forward_approval(
+    /// The same for the approval or rejection of one of our runs, once it is forwarded. Before that, it is recorded
+    /// here, and an approval is forwarded with the run.
+    pub(super) async fn forward_decision(
         &self,
         view: &RunView,
-        by: &str,
+        decision: &str,
+        body: Value,
         forwarded: bool,
     ) -> Option<Result<CommandOutcome, CommandError>> {
         let known = view.forwarded_to.as_ref()?;
-        let path = ["runs".to_owned(), known.run.to_string(), "approve".to_owned()];
-        self.forward_to_holder(PeerOrder { path, body: json!({ "by": by }) }, forwarded).await
+        let path = ["runs".to_owned(), known.run.to_string(), decision.to_owned()];
+        self.forward_to_holder(PeerOrder { path, body }, forwarded).await
     }
 
     async fn forward_to_holder(

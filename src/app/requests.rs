@@ -10,7 +10,7 @@ use tracing::{error, info};
 use super::{cluster::Cluster, driver::Stop, ledger, log::LogProgress, worker::process_end};
 use crate::{
     core::{
-        admission::Ledger,
+        admission::{self, Ledger},
         history::{AlertKey, Cancellation, Entry, Outcome, Request, RunId, RunView, Trigger},
         note::StandingRequest,
         order::Order,
@@ -100,6 +100,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         to_its_end(async move { cluster.approve_now(run, by).await }).await?
     }
 
+    /// Ends a run that is waiting for approval: see [`Ledger::without_rejected`].
+    pub async fn reject(self: &Arc<Self>, run: RunId, by: String, reason: String) -> Result<(), CommandError> {
+        let cluster = Arc::clone(self);
+        to_its_end(async move { cluster.reject_now(run, by, reason).await }).await?
+    }
+
     /// Executes an operator's action.
     pub async fn command(self: &Arc<Self>, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
         let cluster = Arc::clone(self);
@@ -162,6 +168,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             let reason = Reason::Forwarded { holder: self.succession.lock.me().to_owned(), run };
             return Ok(AlertDecision::Duplicate { cluster, run, reason });
         }
+        alerts = match ledger.without_rejected(alerts, &self.rules().policy, now) {
+            Ok(alerts) => alerts,
+            Err((run, reason)) => return Ok(AlertDecision::Duplicate { cluster, run, reason }),
+        };
         if let Some(run) = taken_as {
             alerts = ledger.left_of_offer(alerts, run, now);
             if alerts.is_empty() {
@@ -334,16 +344,36 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
+    /// The run, if it waits. The caller holds the admission.
+    fn waiting_run<'a>(&self, ledger: &'a Ledger, run: RunId) -> Result<&'a RunView, CommandError> {
+        let view = ledger.run(run).ok_or(CommandError::UnknownRun(run))?;
+        match &view.outcome {
+            Some(outcome) => Err(CommandError::NotWaiting { run, state: outcome.label() }),
+            None if !self.requests.state.lock().waits(run) => Err(CommandError::NotWaiting { run, state: "running" }),
+            None => Ok(view),
+        }
+    }
+
+    async fn reject_now(&self, run: RunId, by: String, reason: String) -> Result<(), CommandError> {
+        let _one_at_a_time = self.requests.admission.lock().await;
+        let ledger = self.ledger().await?;
+        let view = self.waiting_run(&ledger, run)?;
+        if !admission::lacks_approval(view, &self.rules().policy) {
+            return Err(CommandError::NotWaiting {
+                run,
+                state: "not subject to approval; `defragd cancel` withdraws it",
+            });
+        }
+        info!(cluster = self.name(), run = run.0, by, reason, "rejected");
+        self.end_unbegun(view, Outcome::Stopped { reason: Reason::Rejected { by, reason } }).await?;
+        self.ledger().await?;
+        Ok(())
+    }
+
     async fn approve_now(&self, run: RunId, by: String) -> Result<(), CommandError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
-        let view = ledger.run(run).ok_or(CommandError::UnknownRun(run))?;
-        if let Some(outcome) = &view.outcome {
-            return Err(CommandError::NotWaiting { run, state: outcome.label() });
-        }
-        if !self.requests.state.lock().waits(run) {
-            return Err(CommandError::NotWaiting { run, state: "running" });
-        }
+        self.waiting_run(&ledger, run)?;
         info!(cluster = self.name(), run = run.0, by, "approved");
         self.shared.journal.append(run, Entry::Approved { by }).await?;
         self.requests.wake.notify_one();

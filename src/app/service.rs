@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::{sync::Mutex as AsyncMutex, time::Instant};
 use tracing::{debug, error, info, warn};
 
@@ -208,6 +209,13 @@ impl<E: Etcd, J: Journal> App<E, J> {
         Ok(())
     }
 
+    async fn run_and_cluster(&self, run: RunId) -> Result<(RunView, Arc<Cluster<E, J>>), CommandError> {
+        let view = self.shared.journal.run(run).await?.ok_or(CommandError::UnknownRun(run))?;
+        let cluster = self.fleet.now().find(&view.request.cluster).cloned();
+        let cluster = cluster.ok_or_else(|| CommandError::UnknownCluster(view.request.cluster.clone()))?;
+        Ok((view, cluster))
+    }
+
     /// One decision per cluster, for all alerts of the same status that concern it.
     async fn decide(
         &self,
@@ -329,14 +337,26 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     }
 
     async fn approve(&self, run: RunId, by: String, forwarded: bool) -> Result<CommandOutcome, CommandError> {
-        let view = self.shared.journal.run(run).await?.ok_or(CommandError::UnknownRun(run))?;
-        let fleet = self.fleet.now();
-        let cluster = fleet.find(&view.request.cluster);
-        let cluster = cluster.ok_or(CommandError::UnknownCluster(view.request.cluster.clone()))?;
-        if let Some(passed) = cluster.forward_approval(&view, &by, forwarded).await {
+        let (view, cluster) = self.run_and_cluster(run).await?;
+        if let Some(passed) = cluster.forward_decision(&view, "approve", json!({ "by": by }), forwarded).await {
             return passed;
         }
         cluster.approve(run, by).await.map(|()| CommandOutcome::Done(Some(run)))
+    }
+
+    async fn reject(
+        &self,
+        run: RunId,
+        by: String,
+        reason: String,
+        forwarded: bool,
+    ) -> Result<CommandOutcome, CommandError> {
+        let (view, cluster) = self.run_and_cluster(run).await?;
+        let body = json!({ "by": by, "reason": reason });
+        if let Some(passed) = cluster.forward_decision(&view, "reject", body, forwarded).await {
+            return passed;
+        }
+        cluster.reject(run, by, reason).await.map(|()| CommandOutcome::Done(Some(run)))
     }
 
     fn count_webhook(&self, code: u16) {

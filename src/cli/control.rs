@@ -1,4 +1,4 @@
-//! `defragd approve`, `defragd pause`, `defragd resume`, `defragd cancel`: actions on the running server.
+//! `defragd approve`, `defragd reject`, `defragd pause`, `defragd resume`, `defragd cancel`: actions on the running server.
 
 use std::{io::Write, path::PathBuf, sync::Arc};
 
@@ -34,6 +34,17 @@ pub(super) struct Server {
 pub(super) struct ApproveArgs {
     /// The run's number, from `defragd runs` or the log
     run: i64,
+    #[command(flatten)]
+    server: Server,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RejectArgs {
+    /// The run's number, from `defragd runs` or the log
+    run: i64,
+    /// Why, for the journal and the status page
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
     #[command(flatten)]
     server: Server,
 }
@@ -96,6 +107,17 @@ impl Server {
 pub(super) async fn approve(args: ApproveArgs) -> anyhow::Result<Exit> {
     args.server.post(["runs", &args.run.to_string(), "approve"], json!({})).await?;
     writeln!(std::io::stdout(), "Run {} is approved; it starts as soon as nothing else holds it.", args.run)?;
+    Ok(Exit::Done)
+}
+
+pub(super) async fn reject(args: RejectArgs) -> anyhow::Result<Exit> {
+    args.server.post(["runs", &args.run.to_string(), "reject"], json!({ "reason": args.reason })).await?;
+    writeln!(
+        std::io::stdout(),
+        "Run {} is rejected. Its alerts request no run until they resolve and fire again, or until the cooldown has \
+        passed.",
+        args.run
+    )?;
     Ok(Exit::Done)
 }
 

@@ -96,6 +96,11 @@ pub(super) const APPROVE: &str = help!(
     ["0  done", "1  failed: there is no such run, or it does not wait for approval", "2  wrong usage"]
 );
 
+pub(super) const REJECT: &str = help!(
+    ["defragd reject 17 --reason \"not during the release\""],
+    ["0  done", "1  failed: there is no such run, or it does not wait for approval", "2  wrong usage"]
+);
+
 pub(super) const PAUSE: &str = help!(["defragd pause --cluster prod-a --reason maintenance --for 2h"]);
 
 pub(super) const RESUME: &str = help!(["defragd resume --cluster prod-a --reason fixed"]);

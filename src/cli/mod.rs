@@ -62,6 +62,9 @@ enum Command {
     /// Approve a run that is waiting for approval (mode approve)
     #[command(after_help = help::APPROVE)]
     Approve(control::ApproveArgs),
+    /// Reject a run that is waiting for approval: it ends, and nothing is changed
+    #[command(after_help = help::REJECT)]
+    Reject(control::RejectArgs),
     /// Stop new runs of a cluster from starting; a run in progress starts no further member
     #[command(after_help = help::PAUSE)]
     Pause(control::PauseArgs),
@@ -117,6 +120,7 @@ impl Cli {
             Command::Report(args) => Box::pin(report::run(args)).await,
             Command::Explain(args) => explain::run(&args),
             Command::Approve(args) => control::approve(args).await,
+            Command::Reject(args) => control::reject(args).await,
             Command::Pause(args) => control::pause(args).await,
             Command::Resume(args) => control::resume(args).await,
             Command::Cancel(args) => control::cancel(args).await,

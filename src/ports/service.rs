@@ -290,6 +290,16 @@ pub trait Service: Overview {
         forwarded: bool,
     ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
 
+    /// Rejects a run that is waiting for approval: it ends, and its alerts do not request another one until they fire
+    /// anew or the cooldown has passed.
+    fn reject(
+        &self,
+        run: RunId,
+        by: String,
+        reason: String,
+        forwarded: bool,
+    ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
+
     /// Counts an answer to a webhook request, whatever its status.
     fn count_webhook(&self, code: u16);
 

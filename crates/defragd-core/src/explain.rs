@@ -347,6 +347,11 @@ impl Code {
                 Nothing,
                 "Nothing. An alert that still fires requests a new run with its next notification; `defragd pause --cluster NAME` keeps it waiting.",
             ),
+            Self::Rejected => (
+                Ended,
+                Nothing,
+                "Nothing. If the cluster is to be defragmented after all, `defragd run --cluster NAME`. To hold off all runs for longer, `defragd pause --cluster NAME`.",
+            ),
             Self::WindowClosed => (
                 Ended,
                 Passes,

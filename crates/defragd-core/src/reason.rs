@@ -320,6 +320,10 @@ pub enum Reason {
     /// An operator withdrew the request.
     #[error("cancelled by {by}{}", if reason.is_empty() { String::new() } else { format!(": {reason}") })]
     Cancelled { by: String, reason: String },
+    /// An operator rejected the request instead of approving it. Its alerts request no run again until they resolve and
+    /// fire anew, or until the cluster's `cooldown` has passed.
+    #[error("rejected by {by}{}", if reason.is_empty() { String::new() } else { format!(": {reason}") })]
+    Rejected { by: String, reason: String },
     /// The maintenance window closed during the run. No further member was started.
     #[error("the maintenance window closed at {closed:.0}")]
     WindowClosed { closed: Timestamp },

@@ -1,4 +1,5 @@
-//! The actions of the API: `POST /api/v1/clusters/{name}/pause|resume|run|cancel`, `POST /api/v1/runs/{id}/approve`.
+//! The actions of the API: `POST /api/v1/clusters/{name}/pause|resume|run|cancel`, `POST
+//! /api/v1/runs/{id}/approve|reject`.
 //!
 //! All of them need the admin token or, if none is configured, what the webhook needs: each can cause or prevent a
 //! write to etcd.
@@ -177,7 +178,26 @@ pub(super) async fn approve<S: Service>(
         Ok(order_body) => order_body,
         Err(response) => return response,
     };
-    match site.service.approve(RunId(id), order_body.by, order_body.forwarded).await {
+    decided(id, site.service.approve(RunId(id), order_body.by, order_body.forwarded).await)
+}
+
+pub(super) async fn reject<S: Service>(
+    State(site): State<Arc<Site<S>>>,
+    Path(id): Path<i64>,
+    request: Request<Body>,
+) -> Response {
+    let OrderBody { by, reason, forwarded, .. } = match read_order(&site, request).await {
+        Ok(order_body) => order_body,
+        Err(response) => return response,
+    };
+    if reason.trim().is_empty() {
+        return problem(StatusCode::BAD_REQUEST, "a rejection needs a reason");
+    }
+    decided(id, site.service.reject(RunId(id), by, reason, forwarded).await)
+}
+
+fn decided(id: i64, outcome: Result<CommandOutcome, CommandError>) -> Response {
+    match outcome {
         Ok(CommandOutcome::Forwarded { holder, answer }) => passed(&holder, answer),
         Ok(CommandOutcome::Done(_)) => Json(serde_json::json!({ "run": id })).into_response(),
         Err(error) => refused(&error),

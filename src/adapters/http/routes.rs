@@ -98,6 +98,7 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/api/v1/clusters/{name}/cancel"), post(orders::cancel::<S>))
         .route(&at("/api/v1/clusters/{name}/run"), post(orders::run::<S>))
         .route(&at("/api/v1/runs/{id}/approve"), post(orders::approve::<S>))
+        .route(&at("/api/v1/runs/{id}/reject"), post(orders::reject::<S>))
         .route(&at("/api/v1/runs"), get(runs::<S>))
         .route(&at("/api/v1/runs/{id}"), get(run::<S>))
         .route(&at("/-/healthy"), get(|| async { "defragd is healthy\n" }))
