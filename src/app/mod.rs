@@ -47,3 +47,5 @@ mod fake;
 mod fake_lock;
 #[cfg(test)]
 mod page_tests;
+#[cfg(test)]
+mod screenshots;

@@ -51,7 +51,7 @@ const MAX_CONCURRENT_OBSERVATIONS: usize = 32;
 #[derive(Default)]
 pub(super) struct ObservationCache {
     last: Mutex<Option<StoredObservation>>,
-    sizes: Mutex<Arc<SizeHistory>>,
+    pub(super) sizes: Mutex<Arc<SizeHistory>>,
     under_way: AtomicBool,
 }
 
@@ -128,7 +128,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         drop(state);
         let sizes = Arc::clone(&self.observations.sizes.lock());
         let (observation, live) = (self.observations.seen(), self.current_run.get());
-        ClusterView { summary, observation, live, last, speeds, sizes }
+        let pause_between_members = self.rules().policy.pause_between_members;
+        ClusterView { summary, observation, live, last, speeds, pause_between_members, sizes }
     }
 }
 

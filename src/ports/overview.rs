@@ -33,6 +33,8 @@ pub struct ClusterView {
     pub last: Option<LastRun>,
     /// How fast its members were defragmented.
     pub speeds: Speeds,
+    /// How long the cluster must be healthy after each member.
+    pub pause_between_members: Duration,
     /// How large they were over the last days.
     pub sizes: Arc<SizeHistory>,
 }

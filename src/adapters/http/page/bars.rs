@@ -152,13 +152,14 @@ mod tests {
         assert!(!sparkline(sizes.of(MemberId(1))).into_string().contains("svg"), "nothing is known");
         for step in 0..500 {
             let now = Timestamp::from_second(1_700_000_000 + step * 600).expect("a time");
-            fixture::status_mut(&mut facts, 0).db_size =
-                ByteSize::mib(if step < 400 { 200 } else { 1_000 });
+            fixture::status_mut(&mut facts, 0).db_size = ByteSize::mib(if step < 400 { 200 } else { 1_000 });
             sizes.record(now, &facts);
         }
         let chart = sparkline(sizes.of(MemberId(1))).into_string();
         assert!(chart.contains("L120 1.0\""), "the newest point is the highest: {chart}");
-        let label = words::unbroken("from 200.0 MiB to 1000.0 MiB").replace("from\u{a0}", "from ").replace("\u{a0}to\u{a0}", " to ");
+        let label = words::unbroken("from 200.0 MiB to 1000.0 MiB")
+            .replace("from\u{a0}", "from ")
+            .replace("\u{a0}to\u{a0}", " to ");
         assert!(chart.contains(&label), "{chart}");
         assert!(chart.len() < 2_000, "{} bytes", chart.len());
     }

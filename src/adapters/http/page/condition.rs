@@ -214,9 +214,25 @@ pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec
     why
 }
 
+/// The next thing that happens in the whole fleet: what waits for an operator, else what has the earliest time.
+pub(super) fn next(views: &[ClusterView], now: Timestamp, links: &Links) -> Markup {
+    let link =
+        |view: &ClusterView| html! { a.foreign href=(links.cluster(&view.summary.name)) { (view.summary.name) } };
+    if let Some((view, run)) = views.iter().find_map(|view| Some((view, super::cluster::waits_for_approval(view)?))) {
+        return html! { a href=(links.run(run)) { "Run " (run) } " of " (link(view)) " waits for your approval" };
+    }
+    let retries = views.iter().filter_map(|view| Some((view.summary.retry_at?, "the next attempt on ", view)));
+    let scheduled =
+        views.iter().filter_map(|view| Some((view.summary.next_scheduled?, "the schedule requests a run of ", view)));
+    match retries.chain(scheduled).min_by_key(|(at, ..)| *at) {
+        Some((at, what, view)) => html! { "At " (words::from_now(at, now)) ": " (what) (link(view)) },
+        None => html! { b { "Nothing" } " until an alert requests a run" },
+    }
+}
+
 /// When the schedule next requests a run.
 pub(super) fn next_scheduled(view: &ClusterView, now: Timestamp) -> Markup {
-    html! { @if let Some(next) = view.summary.next_scheduled { "Next scheduled: " (words::from_now(next, now)) "." } }
+    html! { @if let Some(next) = view.summary.next_scheduled { "The schedule requests the next run at " (words::from_now(next, now)) "." } }
 }
 
 /// The text with a capital letter and a full stop.

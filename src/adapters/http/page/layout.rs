@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
     assets::{SCRIPT, STYLE},
-    members,
+    bars,
     session::{FormToken, Visitor, VisitorAccess},
     words::segment,
 };
@@ -86,7 +86,7 @@ impl<'a> Page<'a> {
                 body data-events=[self.follows.then(|| links.to("/events"))] {
                     a.skip href="#main" { "Skip to the content" }
                     (head(site, visitor, &links))
-                    (members::patterns())
+                    (bars::patterns())
                     main #main tabindex="-1" { (self.main) }
                     (foot(site, &links))
                     p #say .visually-hidden role="status" {}

@@ -29,10 +29,29 @@ fn current(live: &Live) -> Option<(&Intent, bool)> {
     }
 }
 
+/// Like `run 7 of prod-eu`.
+pub(super) fn title(live: &Live) -> Markup {
+    html! { "Run " (live.run) " on " span.foreign { (live.cluster) } }
+}
+
+/// How far it is.
+pub(super) fn progress(live: &Live) -> Markup {
+    let (done, all) = (live.members.len(), all(live));
+    html! {
+        @if all > 0 {
+            progress value=(done) max=(all) aria-label="Members done" {}
+            " " (done) " of " (words::many(all, "member")) " done"
+        }
+    }
+}
+
+fn all(live: &Live) -> usize {
+    live.members.len() + live.pending.len() + usize::from(current(live).is_some())
+}
+
 /// Everything about the run in progress.
 pub(super) fn card(view: &ClusterView, live: &Live, now: Timestamp, links: &Links) -> Markup {
     let gates = &live.gates[live.gates.len().saturating_sub(MAX_GATES)..];
-    let all = live.members.len() + live.pending.len() + usize::from(current(live).is_some());
     let elapsed = words::between(live.since, now);
     html! {
         article.card.live aria-label={ "Run " (live.run) " of cluster " (live.cluster) } {
@@ -41,14 +60,13 @@ pub(super) fn card(view: &ClusterView, live: &Live, now: Timestamp, links: &Link
                 a.foreign href=(links.cluster(&live.cluster)) { (live.cluster) }
             }
             p.now {
-                b data-say="" { (story::capital(&live.activity.words())) }
+                b data-say="" { (words::capital(&live.activity.words())) }
                 @if let Some(left) = live.activity.time_left(elapsed) { ", " (words::unbroken(&left)) }
                 ", since " (words::span(elapsed)) "."
             }
-            @if all > 0 {
+            @if all(live) > 0 {
                 p {
-                    progress value=(live.members.len()) max=(all) aria-label="Members done" {}
-                    " " (live.members.len()) " of " (words::many(all, "member")) " done"
+                    (progress(live))
                     @if let Some(left) = time_left(view, live, now) { ", about " (words::span(left)) " left" }
                     ". " span.dim { "Requested by " (story::requester(live.trigger)) ", started " (words::ago(live.began_at, now)) "." }
                 }

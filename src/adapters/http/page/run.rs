@@ -10,7 +10,8 @@ use axum::{
 use maud::{Markup, html};
 
 use super::{
-    cluster::{self, Done, Typed},
+    actions::{self, Forms, Typed},
+    cluster::{self, Done},
     layout::{Links, Page},
     live, refusal, runs,
     session::{FormToken, Visitor},
@@ -74,9 +75,9 @@ pub(super) async fn show<S: Service>(
             a href=(links.cluster(&run.request.cluster)) { (run.request.cluster) }
         }
         h1 { "Run " (id) " of " (run.request.cluster) }
-        (cluster::done_notice(done))
-        div #live data-live="" { @if let Some(one) = one { (live::card(one, now, &links)) } @else { (facts(&run)) } }
-        @if waits { (orders(id, form.as_ref(), visitor, typed, &links)) }
+        (actions::done_notice(done))
+        div #live data-live="" { @match (&view, one) { (Some(view), Some(one)) => (live::card(view, one, now, &links)), _ => (facts(&run)) } }
+        @if waits { (decide(id, form.as_ref(), visitor, typed, &links)) }
         section aria-labelledby="steps-title" {
             h2 #steps-title { "Step by step" }
             div #steps data-live="" { (steps(&records)) }
@@ -92,11 +93,8 @@ fn facts(run: &RunView) -> Markup {
         dl.facts {
             dt { "Outcome" }
             dd {
-                @match (&run.outcome, run.started_at) {
-                    (Some(ended), _) => { (runs::outcome(ended)) @if let Some(reason) = ended.reason() { " " (reason) "." (words::to_do(reason)) } },
-                    (None, Some(_)) => "running",
-                    (None, None) => "none yet: waiting",
-                }
+                (runs::badge(run))
+                @if let Some(reason) = run.outcome.as_ref().and_then(|ended| ended.reason()) { " " (reason) "." (words::to_do(reason)) }
             }
             dt { "Requested by" } dd { (story::requester(run.request.trigger)) ", " (words::at(run.accepted_at)) }
             @if let Some(approval) = &run.approved { dt { "Approved by" } dd { (approval.by) ", " (words::at(approval.at)) } }
@@ -115,13 +113,14 @@ fn facts(run: &RunView) -> Markup {
     }
 }
 
-fn orders(id: RunId, form: Option<&FormToken>, visitor: &Visitor, typed: &Typed, links: &Links) -> Markup {
+fn decide(id: RunId, form: Option<&FormToken>, visitor: &Visitor, typed: &Typed, links: &Links) -> Markup {
     html! {
-        section aria-labelledby="orders-title" {
-            h2 #orders-title { "Waiting for approval" }
-            @if let Some(problem) = &typed.problem { p.problem #problem role="alert" { (problem) } }
-            @if let Some(form) = form { (cluster::approve(id, form, typed, links)) }
-            @else { (cluster::no_orders(visitor.access, links)) }
+        section aria-labelledby="actions-title" {
+            h2 #actions-title { "Waiting for approval" }
+            @match form {
+                Some(form) => (Forms { form, visitor, typed, links }.of_run(id)),
+                None => (actions::sign_in(visitor.access, links)),
+            }
         }
     }
 }

@@ -5,17 +5,17 @@ use std::cmp::Reverse;
 use serde::Deserialize;
 
 use super::{
+    bars::File,
     condition::{self, ClusterCondition},
-    members::File,
 };
-use crate::ports::overview::ClusterView;
+use crate::{core::cluster::MemberFacts, ports::overview::ClusterView};
 
 /// With one row per cluster.
 const ROWS_ON_A_PAGE: usize = 50;
 /// With all its members, a cluster takes as much space as many rows.
 const CARDS_ON_A_PAGE: usize = 10;
 /// Up to this number of clusters the members are shown, unless rows are requested.
-const SMALL_FLEET: usize = 10;
+pub(super) const SMALL_FLEET: usize = 10;
 
 /// The query of the URL. All of it is text, so that a mistyped URL still shows something.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -31,9 +31,9 @@ pub(super) struct Wanted {
     pub(super) page: String,
 }
 
-pub(super) struct Selection {
+pub(super) struct Selection<'a> {
     /// In order.
-    pub(super) shown: Vec<(ClusterCondition, ClusterView)>,
+    pub(super) shown: Vec<(ClusterCondition, &'a ClusterView)>,
     /// How many clusters of the whole fleet are in each state, in the order of [`ClusterCondition::ALL`].
     pub(super) counts: [usize; 6],
     pub(super) fleet: usize,
@@ -46,9 +46,9 @@ pub(super) struct Selection {
     pub(super) with_members: bool,
 }
 
-pub(super) fn select(views: Vec<ClusterView>, wanted: &Wanted) -> Selection {
+pub(super) fn select<'a>(views: &'a [ClusterView], wanted: &Wanted) -> Selection<'a> {
     let fleet = views.len();
-    let mut all: Vec<_> = views.into_iter().map(|view| (condition::of(&view), view)).collect();
+    let mut all: Vec<_> = views.iter().map(|view| (condition::of(view), view)).collect();
     let counts = ClusterCondition::ALL.map(|state| all.iter().filter(|(its, _)| *its == state).count());
     let query = wanted.q.trim().to_lowercase();
     let state = ClusterCondition::ALL.into_iter().find(|state| state.name() == wanted.state);
@@ -72,22 +72,26 @@ pub(super) fn select(views: Vec<ClusterView>, wanted: &Wanted) -> Selection {
     Selection { shown, counts, fleet, found, page, pages, with_members }
 }
 
-/// Of the worst member.
-pub(super) fn fragmentation(view: &ClusterView) -> f64 {
-    files(view).map(File::fragmentation).fold(0.0, f64::max)
+/// The most fragmented member.
+pub(super) fn worst(view: &ClusterView) -> Option<(&MemberFacts, File)> {
+    files(view).max_by(|(_, a), (_, b)| a.fragmentation().total_cmp(&b.fragmentation()))
+}
+
+fn fragmentation(view: &ClusterView) -> f64 {
+    worst(view).map_or(0.0, |(_, file)| file.fragmentation())
 }
 
 /// The member that is nearest to its quota; if no quota is known, the most fragmented one.
-pub(super) fn fullest(view: &ClusterView) -> Option<File> {
-    files(view).max_by(|a, b| {
+pub(super) fn fullest(view: &ClusterView) -> Option<(&MemberFacts, File)> {
+    files(view).max_by(|(_, a), (_, b)| {
         let order = a.usage().unwrap_or(0.0).total_cmp(&b.usage().unwrap_or(0.0));
         order.then(a.fragmentation().total_cmp(&b.fragmentation()))
     })
 }
 
-fn files(view: &ClusterView) -> impl Iterator<Item = File> {
+fn files(view: &ClusterView) -> impl Iterator<Item = (&MemberFacts, File)> {
     let facts = view.observation.as_ref().and_then(|seen| seen.facts.as_deref());
-    facts.into_iter().flat_map(|facts| facts.members.iter().filter_map(File::of))
+    facts.into_iter().flat_map(|facts| &facts.members).filter_map(|member| Some((member, File::of(member)?)))
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of one")]

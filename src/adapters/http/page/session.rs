@@ -37,7 +37,14 @@ const ID_BYTES: usize = 32;
 pub(super) struct Sessions {
     key: hmac::Key,
     open: Mutex<BTreeMap<Vec<u8>, Instant>>,
+    names: Mutex<BTreeMap<Vec<u8>, OperatorName>>,
     wrong: Bucket,
+}
+
+/// The name that an operator entered with the first action of a browser session. It proves nothing.
+struct OperatorName {
+    ends: Instant,
+    name: String,
 }
 
 /// What a visitor may do here.
@@ -66,6 +73,8 @@ impl VisitorAccess {
 /// The client of a page.
 pub(super) struct Visitor {
     pub(super) access: VisitorAccess,
+    /// As entered before.
+    pub(super) name: Option<String>,
     cookie: Option<String>,
 }
 
@@ -80,6 +89,7 @@ impl Default for Sessions {
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &random()),
             open: Mutex::default(),
+            names: Mutex::default(),
             wrong: Bucket::new(WRONG_TRIES),
         }
     }
@@ -107,6 +117,23 @@ impl Sessions {
 
     fn close(&self, id: &str) {
         self.open.lock().remove(&self.hash("session", id));
+        self.names.lock().remove(&self.hash("name", id));
+    }
+
+    fn remember(&self, id: &str, name: String, now: Instant) {
+        let mut names = self.names.lock();
+        names.retain(|_, known| known.ends > now);
+        if names.len() >= MAX_SESSIONS
+            && let Some(first) = names.iter().min_by_key(|(_, known)| known.ends).map(|(id, _)| id.clone())
+        {
+            names.remove(&first);
+        }
+        names.insert(self.hash("name", id), OperatorName { ends: now + LASTS, name });
+    }
+
+    fn name(&self, id: &str, now: Instant) -> Option<String> {
+        let names = self.names.lock();
+        names.get(&self.hash("name", id)).filter(|known| known.ends > now).map(|known| known.name.clone())
     }
 
     fn is_open(&self, id: &str, now: Instant) -> bool {
@@ -136,7 +163,8 @@ impl Visitor {
             Orders::Open => VisitorAccess::Open,
             Orders::Unknown => VisitorAccess::Unknown,
         };
-        Self { access, cookie }
+        let name = cookie.as_ref().and_then(|id| site.page.sessions.name(id, Instant::now()));
+        Self { access, name, cookie }
     }
 
     /// For a page with forms. A browser without a cookie gets one; a visitor who may not act gets neither forms nor a
@@ -161,9 +189,21 @@ impl Visitor {
         expected.is_some_and(|expected| bool::from(expected.as_bytes().ct_eq(token.as_bytes())))
     }
 
-    /// Opens a session under a new number, whatever cookie came with the token.
-    pub(super) fn log_in<S>(site: &Site<S>) -> Option<HeaderValue> {
-        set_cookie(site, &site.page.sessions.open(Instant::now()), None)
+    /// Opens a session under a new number, whatever cookie came with the token. The name may be empty.
+    pub(super) fn log_in<S>(site: &Site<S>, name: String) -> Option<HeaderValue> {
+        let (sessions, now) = (&site.page.sessions, Instant::now());
+        let id = sessions.open(now);
+        if !name.is_empty() {
+            sessions.remember(&id, name, now);
+        }
+        set_cookie(site, &id, None)
+    }
+
+    /// So that the next form need not ask for it.
+    pub(super) fn remember<S>(&self, site: &Site<S>, name: &str) {
+        if let Some(id) = &self.cookie {
+            site.page.sessions.remember(id, name.to_owned(), Instant::now());
+        }
     }
 
     /// Ends the session on both sides.
@@ -217,6 +257,20 @@ mod tests {
         let others: Vec<_> = (1..=MAX_SESSIONS).map(|n| sessions.open(now + Duration::from_millis(n as u64))).collect();
         assert_eq!(sessions.open.lock().len(), MAX_SESSIONS);
         assert!(!sessions.is_open(&first, now) && others.iter().all(|id| sessions.is_open(id, now)));
+    }
+
+    #[test]
+    fn a_name_is_remembered_for_one_cookie_ends_by_itself_and_their_number_is_bounded() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        sessions.remember("a", "ann".to_owned(), now);
+        assert_eq!((sessions.name("a", now).as_deref(), sessions.name("b", now)), (Some("ann"), None));
+        assert_eq!(sessions.name("a", now + LASTS), None, "eight hours later");
+        (1..=MAX_SESSIONS)
+            .for_each(|n| sessions.remember(&n.to_string(), "x".to_owned(), now + Duration::from_millis(1)));
+        assert_eq!((sessions.names.lock().len(), sessions.name("a", now)), (MAX_SESSIONS, None));
+        sessions.close("7");
+        assert_eq!(sessions.name("7", now), None, "signing out forgets it");
+        assert!(!sessions.is_open("8", now), "a name is not a session");
     }
 
     #[test]
