@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 use tracing::{info, warn};
@@ -15,6 +16,7 @@ use super::{
     lock::{Lock, Round},
     notify::Notifications,
     overview::ObservationCache,
+    plans::PlanBasis,
     problems::ObservedProblems,
     succession::Succession,
     target::{ObservedCluster, ScrapeObservation},
@@ -28,10 +30,12 @@ use crate::{
         estimate::Speeds,
         gate::GateResult,
         history::{Intent, MemberEnd, MemberResult, Outcome, Request, RunId, RunView, Trigger},
+        hold::{OpenRun, RequestView},
         lock::{LockChange, Term},
         plan::Plan,
         policy::{Compaction, Policy},
         reason::Reason,
+        state::{ClusterState, StateFacts},
     },
     ports::{
         clock::Clock,
@@ -72,6 +76,7 @@ pub struct Cluster<E, J> {
     pub(super) succession: Succession,
     pub(super) current_run: CurrentRun,
     pub(super) observations: Arc<ObservationCache>,
+    pub(super) plan_basis: AsyncMutex<Option<PlanBasis>>,
     problems: Mutex<ObservedProblems>,
 }
 
@@ -104,7 +109,8 @@ pub struct Rules {
 pub(super) struct RequestState {
     pub(super) queued: Option<(RunId, Request)>,
     pub(super) active: Option<(RunId, Request)>,
-    pub(super) waiting_for: Option<Reason>,
+    /// What the waiting run waits for, and since when.
+    pub(super) waiting_for: Option<(Reason, Timestamp)>,
     /// The ledger as last read: to be displayed, never to decide by.
     pub(super) ledger: Ledger,
     /// From its runs, as the next field: a scrape must not go through all of them.
@@ -123,6 +129,17 @@ impl RequestState {
     /// The run that waits or is in progress.
     pub(super) fn open(&self) -> Option<&(RunId, Request)> {
         self.queued.as_ref().or(self.active.as_ref())
+    }
+
+    /// What wants the cluster defragmented, and the one hold.
+    fn request_view(&self, policy: &Policy, now: Timestamp) -> Option<RequestView> {
+        let open = self.open().map(|(id, request)| OpenRun {
+            id: *id,
+            request,
+            is_active: self.active.as_ref().is_some_and(|(active, _)| active == id),
+            waits_for: self.waiting_for.as_ref().map(|(reason, since)| (reason, *since)),
+        });
+        self.ledger.request_view(open, policy, now)
     }
 
     pub(super) fn waits(&self, run: RunId) -> bool {
@@ -153,6 +170,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             succession: Succession::new(Lock::none()),
             current_run: CurrentRun::default(),
             observations: Arc::default(),
+            plan_basis: AsyncMutex::default(),
             problems: Mutex::default(),
         }
     }
@@ -303,7 +321,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             next_window: policy.windows.next_opening(now),
             next_scheduled: self.next_scheduled(policy, now),
             lock_held: self.held_term().is_some(),
-            waiting_for: self.current_run.waits_for().or_else(|| state.waiting_for.as_ref().map(Reason::label)),
+            waiting_for: self
+                .current_run
+                .waits_for()
+                .or_else(|| state.waiting_for.as_ref().map(|(reason, _)| reason.label())),
         };
         let (defragmenting, speeds) = (state.defragmenting, state.speeds.clone());
         drop(state);
@@ -329,6 +350,29 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.succession.held_term()
     }
 
+    fn state(
+        &self,
+        requests: &RequestState,
+        request: Option<&RequestView>,
+        paused: bool,
+        breaker: Option<&Reason>,
+        policy: &Policy,
+    ) -> ClusterState {
+        let seen = self.observations.seen();
+        let last = requests.ledger.runs.iter().rev().find_map(|run| Some((run.id, run.outcome.as_ref()?)));
+        ClusterState::of(&StateFacts {
+            observed: seen.as_ref().map(|seen| (seen.up, seen.facts.as_deref())),
+            policy,
+            defragmenting: requests.defragmenting,
+            breaker,
+            mismatch: requests.mismatch.as_ref(),
+            paused,
+            last,
+            is_active: requests.active.is_some(),
+            request,
+        })
+    }
+
     /// For the API and the status page.
     pub fn summary(&self) -> ClusterSummary {
         let (now, rules) = (self.shared.clock.now(), self.rules());
@@ -339,15 +383,19 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             _ => None,
         };
         let idle = state.open().is_none();
+        let request = state.request_view(policy, now);
+        let (paused, breaker) = (state.ledger.paused(now), state.ledger.breaker(policy, now));
         ClusterSummary {
             name: self.name().to_owned(),
             mode: policy.mode,
+            state: self.state(&state, request.as_ref(), paused.is_some(), breaker.as_ref(), policy),
+            request,
             active_run: state.active.as_ref().map(|(run, _)| *run),
             queued_run: state.queued.as_ref().map(|(run, _)| *run),
-            waiting_for: state.waiting_for.clone(),
+            waiting_for: state.waiting_for.as_ref().map(|(reason, _)| reason.clone()),
             cooldown_until,
-            paused: state.ledger.paused(now),
-            breaker: state.ledger.breaker(policy, now),
+            paused,
+            breaker,
             hash_mismatch: state.mismatch.clone(),
             next_window: policy.windows.next_opening(now),
             window_open: policy.windows.open_at(now),

@@ -70,7 +70,7 @@ fn enforcing() -> Arc<TestCluster> {
 }
 
 pub(in crate::app) fn key(text: &str) -> Vec<AlertKey> {
-    vec![AlertKey { fingerprint: text.to_owned(), starts_at: "t".to_owned() }]
+    vec![AlertKey::new(text.to_owned(), "t")]
 }
 
 /// Lets the worker serve for a virtual hour.

@@ -95,7 +95,7 @@ impl Progress for Joining<'_> {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_without_an_alert_touches_no_member_unless_one_joins_it() {
-    let alert = AlertKey { fingerprint: "f".to_owned(), starts_at: "2026-09-21T14:00:00Z".to_owned() };
+    let alert = AlertKey::new("f".to_owned(), "2026-09-21T14:00:00Z");
     for (alerts, expected) in
         [(Vec::new(), (Outcome::NothingToDo, Vec::new())), (vec![alert], (Outcome::Succeeded, vec![3, 2, 1]))]
     {

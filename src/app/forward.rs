@@ -200,8 +200,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Alerts in the form that the other replica accepts: our labels would select the same cluster there.
     fn forwarded(&self, alerts: Vec<AlertKey>, status: AlertStatus) -> Notification {
         let labels = Labels::from([(FORWARDED_CLUSTER.to_owned(), self.name().to_owned())]);
-        let alert =
-            |AlertKey { fingerprint, starts_at }| Alert { status, labels: labels.clone(), starts_at, fingerprint };
+        let alert = |key: AlertKey| Alert {
+            status,
+            labels: key.labels.into_iter().chain(labels.clone()).collect(),
+            annotations: Labels::from([("summary".to_owned(), key.summary)]),
+            starts_at: key.starts_at,
+            fingerprint: key.fingerprint,
+        };
         Notification { alerts: alerts.into_iter().map(alert).collect(), forwarded: true, ..Notification::default() }
     }
 

@@ -525,6 +525,7 @@ async fn a_replica_that_does_not_hold_the_lock_takes_nothing_that_another_passes
     let alert = crate::core::alert::Alert {
         status: crate::core::alert::AlertStatus::Firing,
         labels,
+        annotations: crate::core::alert::Labels::new(),
         starts_at: "t".to_owned(),
         fingerprint: "1".to_owned(),
     };

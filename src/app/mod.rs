@@ -26,6 +26,7 @@ pub mod note;
 pub mod notify;
 pub mod observer;
 mod overview;
+mod plans;
 pub mod probe;
 mod problems;
 pub mod reconcile;

@@ -63,7 +63,7 @@ struct StoredObservation {
 
 /// Observes the fleet for the page.
 pub(super) struct FleetObserver {
-    places: Arc<Semaphore>,
+    pub(super) places: Arc<Semaphore>,
     swept: Mutex<Option<Instant>>,
 }
 
@@ -82,7 +82,7 @@ impl ObservationCache {
         *self.last.lock() = Some(StoredObservation { at: Instant::now(), up, facts });
     }
 
-    fn seen(&self) -> Option<Observation> {
+    pub(super) fn seen(&self) -> Option<Observation> {
         let last = self.last.lock();
         last.as_ref().map(|look| Observation { age: look.at.elapsed(), up: look.up, facts: look.facts.clone() })
     }

@@ -153,6 +153,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     async fn decide(&self, mut alerts: Vec<AlertKey>, taken_as: Option<RunId>) -> Result<AlertDecision, JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         alerts.truncate(MAX_ALERTS);
+        let bare = alerts.drain(alerts.len().min(AlertKey::MOST_DESCRIBED)..).map(AlertKey::bare).collect::<Vec<_>>();
+        alerts.extend(bare);
         let cluster = self.name().to_owned();
         if self.is_retired() {
             return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason: Reason::Removed });

@@ -26,6 +26,7 @@ use crate::{
     core::{
         alert::{self, AlertStatus, Notification},
         history::{AlertKey, RunId, RunView, Trigger},
+        plan_view::PlanView,
         reason::Reason,
         scrape_reserve::ScrapeReserve,
         story,
@@ -34,7 +35,7 @@ use crate::{
         etcd::Etcd,
         journal::{Journal, JournalError},
         service::{
-            AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, ProbeRefusal,
+            AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, PlanError, ProbeRefusal,
             ProbeRequest, ScrapePage, Service,
         },
     },
@@ -395,6 +396,13 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
 
     fn clusters(&self) -> Vec<ClusterSummary> {
         self.fleet.all().iter().map(|cluster| cluster.summary()).collect()
+    }
+
+    async fn plan(&self, cluster: &str, as_manual: bool) -> Result<PlanView, PlanError> {
+        let found = self.fleet.all().into_iter().find(|found| found.name() == cluster);
+        let found = found.ok_or_else(|| PlanError::UnknownCluster(cluster.to_owned()))?;
+        let places = Arc::clone(&self.fleet_observer.places);
+        found.plan(as_manual, places).await.map_err(PlanError::NotObserved)
     }
 
     async fn runs(&self, limit: usize) -> Result<Vec<RunView>, JournalError> {

@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     core::{
-        admission::{Hold, Ledger, emergency},
+        admission::{Ledger, emergency},
         cluster::{AlarmKind, ClusterFacts},
         history::{Outcome, Request, RunId, RunView},
+        hold::Hold,
         lock::Term,
         plan::{Plan, PlanHistory},
         policy::{Policy, VerifyPolicy},
@@ -221,13 +222,16 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     fn waits_for(&self, run: RunId, reason: Reason) {
+        let now = self.shared.clock.now();
         let mut state = self.requests.state.lock();
         // Once for each cause: its times may move.
-        if state.waiting_for.as_ref().is_none_or(|before| before.label() != reason.label()) {
+        let before = state.waiting_for.as_ref().filter(|(before, _)| before.label() == reason.label());
+        let since = before.map_or(now, |(_, since)| *since);
+        if before.is_none() {
             info!(cluster = self.name(), run = run.0, code = reason.label(), %reason, "the request is waiting");
             self.shared.counters.waiting(self.name(), &reason);
         }
-        state.waiting_for = Some(reason);
+        state.waiting_for = Some((reason, since));
         drop(state);
         self.shared.changes.announce();
     }

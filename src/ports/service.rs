@@ -10,8 +10,11 @@ use crate::core::{
     alert::{AlertStatus, Notification},
     explain,
     history::{RunId, RunView},
+    hold::RequestView,
     lock::Term,
+    plan_view::PlanView,
     reason::Reason,
+    state::ClusterState,
 };
 
 /// The decision about one alert of a notification.
@@ -67,6 +70,10 @@ pub struct ClusterSummary {
     pub name: String,
     /// `observe`, `approve` or `enforce`.
     pub mode: crate::core::policy::Mode,
+    #[serde(flatten)]
+    pub state: ClusterState,
+    /// What wants it defragmented, and the one hold; `None` if nothing does.
+    pub request: Option<RequestView>,
     pub active_run: Option<RunId>,
     /// The run that waits.
     pub queued_run: Option<RunId>,
@@ -169,6 +176,16 @@ pub enum CommandError {
     /// The journal cannot record it.
     #[error(transparent)]
     Journal(#[from] JournalError),
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum PlanError {
+    #[error("there is no cluster {0:?}")]
+    UnknownCluster(String),
+    /// The members cannot be observed.
+    #[error("{}", .0.with_advice())]
+    NotObserved(Reason),
 }
 
 /// A page of metrics.
@@ -310,6 +327,10 @@ pub trait Service: Overview {
     fn configuration(&self) -> serde_json::Value;
 
     fn clusters(&self) -> Vec<ClusterSummary>;
+
+    /// What would be done with the cluster, and everything that holds it back now: an automatic run, or one that an
+    /// operator requests (`as_manual`). Members and gates are asked at most every few seconds.
+    fn plan(&self, cluster: &str, as_manual: bool) -> impl Future<Output = Result<PlanView, PlanError>> + Send;
 
     /// The newest runs, newest first.
     fn runs(&self, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;

@@ -69,7 +69,7 @@ fn entries() -> Vec<Entry> {
         non_blocking: false,
     };
     let after = Sizes { db_size: ByteSize(1_001), ..before };
-    let alerts = vec![AlertKey { fingerprint: "f".to_owned(), starts_at: "2026-01-01T00:00:00Z".to_owned() }];
+    let alerts = vec![AlertKey::new("f".to_owned(), "2026-01-01T00:00:00Z")];
     let gate = GateResult {
         gate: "pods".to_owned(),
         kind: GateKind::KubernetesPods,

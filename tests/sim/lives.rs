@@ -17,10 +17,11 @@ use defragd::{
     },
     config::ClusterSettings,
     core::{
-        admission::{Hold, Ledger},
+        admission::Ledger,
         alert::Selector,
         cluster::AlarmKind,
         history::{AlertKey, Outcome, RunView},
+        hold::Hold,
         policy::Policy,
         reason::Reason,
     },

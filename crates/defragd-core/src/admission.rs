@@ -54,18 +54,6 @@ pub struct Ledger {
     pub inherited: Option<SuccessionNote>,
 }
 
-/// Why a request does not start a run now.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Hold {
-    Wait {
-        reason: Reason,
-        /// When to check again at the latest; `None` if only an event ends it.
-        until: Option<Timestamp>,
-    },
-    /// The request ends with this outcome.
-    End(Outcome),
-}
-
 /// A request whose last run has ended without satisfying it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextAttempt {
@@ -83,56 +71,6 @@ impl Ledger {
     /// One of its runs.
     pub fn run(&self, id: RunId) -> Option<&RunView> {
         self.runs.iter().rev().find(|run| run.id == id)
-    }
-
-    /// Why the request does not start a run now. `emergency` is whether [`emergency`] was just observed.
-    pub fn hold(&self, run: &RunView, policy: &Policy, emergency: bool, now: Timestamp) -> Option<Hold> {
-        if let Some(reason) = run.withdrawn().filter(|_| run.started_at.is_none()) {
-            return Some(Hold::End(Outcome::Stopped { reason }));
-        }
-        // A run that a crash interrupted continues: see [`Ledger::stop`]. A member that may be defragmenting is always
-        // watched until it is done.
-        let lacks_approval = lacks_approval(run, policy);
-        if run.started_at.is_some() && (!lacks_approval || run.open_intent.is_some()) {
-            return None;
-        }
-        if lacks_approval {
-            let until = after(run.accepted_at, policy.approval_timeout);
-            if now >= until {
-                let reason = Reason::ApprovalExpired { waited: policy.approval_timeout };
-                return Some(Hold::End(Outcome::Stopped { reason }));
-            }
-            return Some(Hold::Wait { reason: Reason::AwaitingApproval { until }, until: Some(until) });
-        }
-        if let Some(reason) = self.mismatch() {
-            return Some(Hold::Wait { reason, until: None });
-        }
-        if let Some(reason) = self.breaker(policy, now) {
-            let until = if let Reason::BreakerOpen { until, .. } = &reason { *until } else { None };
-            return Some(Hold::Wait { reason, until });
-        }
-        if let Some(reason) = self.paused(now) {
-            let until = if let Reason::Paused { until, .. } = &reason { *until } else { None };
-            return Some(Hold::Wait { reason, until });
-        }
-        // Limits for automation. An operator who starts or approves a run knows about the last one.
-        let by_operator = run.request.trigger == Trigger::Manual || run.approved.is_some();
-        if !by_operator
-            && !emergency
-            && let Some(reason) = self.cooldown(policy, now).or_else(|| self.daily_limit(policy, now))
-        {
-            let until = match &reason {
-                Reason::Cooldown { until } | Reason::DailyLimit { until, .. } => Some(*until),
-                _ => None,
-            };
-            return Some(Hold::Wait { reason, until });
-        }
-        // A run in mode observe is useful at any time, and changes nothing.
-        if policy.mode == Mode::Observe || emergency || policy.windows.open_at(now) {
-            return None;
-        }
-        let opens = policy.windows.next_opening(now);
-        Some(Hold::Wait { reason: Reason::OutsideWindow { opens }, until: opens })
     }
 
     /// Why a run in progress starts no further member. The member that is being defragmented is still watched until it
@@ -244,16 +182,21 @@ impl Ledger {
 
     /// An operator paused the cluster, and it has not been resumed since.
     pub fn paused(&self, now: Timestamp) -> Option<Reason> {
-        let inherited = self.inherited.as_ref().and_then(|inherited| inherited.order.as_ref());
-        let in_force = match (order::in_force(&self.orders), inherited) {
-            (Some(own), Some(other)) => own.or_other(other),
-            (own, other) => own.or(other)?,
-        };
+        let in_force = self.order_in_force()?;
         match &in_force.order {
             Order::Pause { by, reason, until } if until.is_none_or(|until| until > now) => {
                 Some(Reason::Paused { by: by.clone(), reason: reason.clone(), until: *until })
             }
             _ => None,
+        }
+    }
+
+    /// The operator's action in force, also one that another lock holder recorded.
+    pub(super) fn order_in_force(&self) -> Option<&OrderRecord> {
+        let inherited = self.inherited.as_ref().and_then(|inherited| inherited.order.as_ref());
+        match (order::in_force(&self.orders), inherited) {
+            (Some(own), Some(other)) => Some(own.or_other(other)),
+            (own, other) => own.or(other),
         }
     }
 
@@ -508,7 +451,7 @@ pub(super) fn has_been(time: Timestamp, now: Timestamp) -> bool {
 }
 
 /// Times beyond the range of a timestamp are replaced by its maximum.
-fn after(time: Timestamp, wait: Duration) -> Timestamp {
+pub(super) fn after(time: Timestamp, wait: Duration) -> Timestamp {
     time.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 

@@ -5,6 +5,7 @@ use super::*;
 use crate::{
     fixture,
     history::{Approval, Entry, Intent, MemberEnd, Record, Request, RunId, Sizes},
+    hold::Hold,
     plan::{Plan, PlanHistory},
     policy::Need,
     verify::{HashVerdict, Verification},

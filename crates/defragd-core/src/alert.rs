@@ -2,10 +2,9 @@
 //!
 //! Labels only select among the configured clusters: an address in a label is never used.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
+pub use super::history::Labels;
 use super::{
     history::{AlertKey, RunId},
     reason::Reason,
@@ -13,9 +12,6 @@ use super::{
 
 /// A label of an alert that another replica forwards: the name of the cluster that it concerns there.
 pub const FORWARDED_CLUSTER: &str = "defragd_cluster";
-
-/// The labels of an alert.
-pub type Labels = BTreeMap<String, String>;
 
 /// A notification in the format of Alertmanager's webhook (version 4) and Grafana's. Fields that no decision depends on
 /// are left out, and unknown ones ignored: the format grows.
@@ -49,6 +45,8 @@ pub struct Alert {
     /// Its own status, which may differ from its group's.
     pub status: AlertStatus,
     pub labels: Labels,
+    #[serde(default)]
+    pub annotations: Labels,
     /// When it began to fire.
     #[serde(rename = "startsAt")]
     pub starts_at: String,
@@ -65,7 +63,9 @@ impl Alert {
         } else {
             self.fingerprint.clone()
         };
-        AlertKey::new(fingerprint, &self.starts_at)
+        let summary = ["summary", "description", "message"].iter().find_map(|name| self.annotations.get(*name));
+        let own = self.labels.iter().filter(|(name, _)| *name != FORWARDED_CLUSTER);
+        AlertKey::new(fingerprint, &self.starts_at).described(own, summary.map_or("", String::as_str))
     }
 }
 
@@ -112,6 +112,7 @@ mod tests {
         Alert {
             status: AlertStatus::Firing,
             labels: labels(pairs),
+            annotations: Labels::new(),
             starts_at: "2026-11-23T10:00:00Z".to_owned(),
             fingerprint: String::new(),
         }

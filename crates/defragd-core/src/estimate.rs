@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytesize::ByteSize;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     cluster::MemberId,
@@ -27,7 +27,7 @@ const REMEMBERED: usize = 3;
 const LEAST_MEASURED: ByteSize = ByteSize::mib(16);
 
 /// How long one member will be unavailable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Estimate {
     /// Most likely.
     #[serde(rename = "seconds", with = "wire::seconds")]

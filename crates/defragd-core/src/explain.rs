@@ -294,6 +294,11 @@ impl Code {
             Self::RetryPending => {
                 (NotAccepted, Passes, "Fix the cause, which `defragd runs` shows. defragd tries again by itself.")
             }
+            Self::Served => (
+                HeldBack,
+                Passes,
+                "Nothing, if the run did its work: the alert ends when Prometheus measures again. Otherwise see `defragd runs`; `defragd run` does not wait for the notification.",
+            ),
             Self::LockHeldElsewhere => {
                 (NotAccepted, Nothing, "Nothing: the replica that holds the lock serves the request.")
             }

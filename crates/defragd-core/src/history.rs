@@ -1,6 +1,12 @@
 //! The content of the journal: the entries of a run, and the run that they describe.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    fmt,
+    hash::{Hash, Hasher},
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -56,12 +62,18 @@ impl Trigger {
     }
 }
 
+/// The labels of an alert.
+pub type Labels = BTreeMap<String, String>;
+
+/// The label with an alert's name.
+const ALERT_NAME: &str = "alertname";
+
 /// The fingerprint of due times. Alertmanager's are hexadecimal numbers.
 const OF_SCHEDULE: &str = "schedule";
 
 /// One firing of an alert, or one due time of a schedule: Alertmanager keeps fingerprint and start the same for all
-/// repetitions and peers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// repetitions and peers. These two alone identify it; what people read of it is not compared.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AlertKey {
     /// Alertmanager's hash of the labels.
     pub fingerprint: String,
@@ -69,13 +81,81 @@ pub struct AlertKey {
     /// is normalised. A text that is not a time is kept as it is.
     #[serde(deserialize_with = "one_spelling")]
     pub starts_at: String,
+    /// Cut by [`AlertKey::described`]. Empty for a due time, for an alert from a journal of an earlier version, and for
+    /// all but the first alerts of a request.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// Its annotation `summary`, or the next best one; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
+}
+
+impl PartialEq for AlertKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for AlertKey {}
+
+impl PartialOrd for AlertKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for AlertKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.identity().cmp(&other.identity())
+    }
+}
+
+impl Hash for AlertKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
 }
 
 impl AlertKey {
+    /// More alerts than anybody reads: the others of a request are recorded without labels.
+    pub const MOST_DESCRIBED: usize = 20;
+    /// Labels of an alert that are recorded, and characters of a name, a value or a summary.
+    const MOST_LABELS: usize = 20;
+    const MOST_CHARS: usize = 200;
+
     /// A key whose time is normalised.
     pub fn new(fingerprint: String, starts_at: &str) -> Self {
         let starts_at = starts_at.parse::<Timestamp>().map_or_else(|_| starts_at.to_owned(), |at| at.to_string());
-        Self { fingerprint, starts_at }
+        Self { fingerprint, starts_at, labels: Labels::new(), summary: String::new() }
+    }
+
+    /// The same with what people read of it, cut to a bounded size. `alertname` is never left out.
+    #[must_use]
+    pub fn described<'a>(self, labels: impl IntoIterator<Item = (&'a String, &'a String)>, summary: &str) -> Self {
+        let cut = |text: &str| text.chars().take(Self::MOST_CHARS).collect::<String>();
+        let (name, others): (Vec<_>, Vec<_>) = labels.into_iter().partition(|(label, _)| *label == ALERT_NAME);
+        let kept = name.into_iter().chain(others).take(Self::MOST_LABELS);
+        let labels = kept.map(|(label, value)| (cut(label), cut(value))).collect();
+        Self { labels, summary: cut(summary), ..self }
+    }
+
+    /// The same without what people read of it.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        Self { labels: Labels::new(), summary: String::new(), ..self }
+    }
+
+    pub fn is_described(&self) -> bool {
+        !self.labels.is_empty()
+    }
+
+    /// The alert's name, if known.
+    pub fn name(&self) -> Option<&str> {
+        self.labels.get(ALERT_NAME).map(String::as_str)
+    }
+
+    fn identity(&self) -> (&str, &str) {
+        (&self.fingerprint, &self.starts_at)
     }
 
     /// The key of a schedule's due time: the same on every replica.

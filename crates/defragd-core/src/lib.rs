@@ -3,10 +3,10 @@
 //! Nothing here may read a clock, the environment, a random number or a log, and nothing is async: facts and times are
 //! passed in as values, and decisions are returned as values. So a test can run thousands of whole defragmentations in
 //! virtual time. Reading order: [`cluster`] (what was observed),
-//! [`policy`] (what is wanted), [`admission`] (whether and when a run may begin), [`schedule`] (when one is requested
+//! [`policy`] (what is wanted), [`admission`] and [`hold`] (whether and when a run may begin), [`schedule`] (when one is requested
 //! without an alert), [`safety`] (what forbids it, as a [`reason`], and [`explain`], what an operator does about it),
 //! [`backoff`] (when the last attempt forbids another), [`estimate`] (how long it will take), [`plan`] (which member is
-//! next), [`gate`] (checks outside etcd), [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which
+//! next) and [`plan_view`] (the same for people, with all holds), [`state`] (a cluster's state in a word), [`gate`] (checks outside etcd), [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which
 //! replica may), [`note`] (what its successor must know). Apart from them: [`page`], where metrics pages are, [`trend`]
 //! and [`review`], what a capacity review tells from history, [`sizes`], for the charts of the status page, and [`time`], how people write how long.
 
@@ -19,11 +19,13 @@ pub mod expect;
 pub mod explain;
 pub mod gate;
 pub mod history;
+pub mod hold;
 pub mod lock;
 pub mod note;
 pub mod order;
 pub mod page;
 pub mod plan;
+pub mod plan_view;
 pub mod policy;
 pub mod reason;
 pub mod review;
@@ -33,6 +35,7 @@ pub mod safety;
 pub mod schedule;
 pub mod scrape_reserve;
 pub mod sizes;
+pub mod state;
 pub mod story;
 pub mod time;
 pub mod trend;

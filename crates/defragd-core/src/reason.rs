@@ -282,7 +282,7 @@ pub enum Reason {
     #[error("outside the maintenance windows; {}", opens.map_or("none will open".to_owned(), |opens| format!("the next opens at {opens}")))]
     OutsideWindow { opens: Option<Timestamp> },
     /// The cluster had as many runs within 24 hours as `max_runs_per_day` allows.
-    #[error("max_runs_per_day ({limit}) is reached; the next run may start at {until:.0}")]
+    #[error("daily limit reached ({limit} of {limit}, max_runs_per_day), next run after {}", story::time(*until))]
     DailyLimit { limit: u32, until: Timestamp },
     /// Several runs failed in a row, so the breaker stopped automatic runs.
     #[error(
@@ -298,6 +298,9 @@ pub enum Reason {
     /// In mode approve, a run starts only after an operator approves it.
     #[error("waiting for approval, until {until:.0}")]
     AwaitingApproval { until: Timestamp },
+    /// The last run for the alert ended, and the alert still fires. Its next notification requests another run.
+    #[error("run {run} for the alert ended: {outcome}; the next notification of the alert requests another run")]
+    Served { run: RunId, outcome: String },
     /// As many runs are under way as `--max-concurrent-runs` allows.
     #[error("waiting: {} under way, as many as --max-concurrent-runs allows", if *limit == 1 { "1 run is".to_owned() } else { format!("{limit} runs are") })]
     TooManyRuns { limit: u32 },

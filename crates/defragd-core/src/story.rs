@@ -126,6 +126,17 @@ pub fn duration(took: Duration, unavailable: Option<Duration>) -> String {
     format!("in {:.1} s{apart}", took.as_secs_f64())
 }
 
+/// A time of day, like `2026-11-29 05:41 UTC`.
+pub fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// The text with a capital first letter.
+pub fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
 /// A number with its noun, like `1 snapshot`, `2 snapshots`.
 pub fn count<N: Copy + Display + From<u8> + PartialEq>(number: N, noun: &str) -> String {
     let ending = if number == N::from(1) { "" } else { "s" };

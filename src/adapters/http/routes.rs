@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -22,8 +22,12 @@ use super::{
     webhook,
 };
 use crate::{
-    core::{history::RunId, scrape_reserve::ScrapeReserve},
-    ports::service::Service,
+    core::{
+        history::{RunId, RunView},
+        plan_view::PlanView,
+        scrape_reserve::ScrapeReserve,
+    },
+    ports::service::{PlanError, Service},
 };
 
 /// A group of twenty thousand alerts fits: Alertmanager does not resend what is refused for its length.
@@ -93,6 +97,7 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/probe"), get(scrape::probe::<S>))
         .route(&at("/api/v1/alerts"), post(webhook::receive::<S>))
         .route(&at("/api/v1/clusters"), get(clusters::<S>))
+        .route(&at("/api/v1/clusters/{name}/plan"), get(plan::<S>))
         .route(&at("/api/v1/clusters/{name}/pause"), post(orders::pause::<S>))
         .route(&at("/api/v1/clusters/{name}/resume"), post(orders::resume::<S>))
         .route(&at("/api/v1/clusters/{name}/cancel"), post(orders::cancel::<S>))
@@ -154,6 +159,24 @@ async fn clusters<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
 }
 
 #[derive(Deserialize)]
+struct PlanQuery {
+    #[serde(default)]
+    as_manual: bool,
+}
+
+async fn plan<S: Service>(
+    State(site): State<Arc<Site<S>>>,
+    Path(cluster): Path<String>,
+    Query(query): Query<PlanQuery>,
+) -> Response {
+    match site.service.plan(&cluster, query.as_manual).await {
+        Ok(plan) => Json(plan).into_response(),
+        Err(error @ PlanError::UnknownCluster(_)) => problem(StatusCode::NOT_FOUND, &error.to_string()),
+        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+    }
+}
+
+#[derive(Deserialize)]
 struct RunsQuery {
     limit: Option<usize>,
 }
@@ -167,8 +190,32 @@ async fn runs<S: Service>(State(site): State<Arc<Site<S>>>, Query(query): Query<
 
 async fn run<S: Service>(State(site): State<Arc<Site<S>>>, Path(id): Path<i64>) -> Response {
     match site.service.run(RunId(id)).await {
-        Ok(Some(run)) => Json(run).into_response(),
+        Ok(Some(run)) => Json(with_plan(&site, run).await).into_response(),
         Ok(None) => problem(StatusCode::NOT_FOUND, &format!("there is no run {id}")),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+/// A run with what an operator needs who is to approve it.
+#[derive(Serialize)]
+struct PlannedRun {
+    #[serde(flatten)]
+    run: RunView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<PlanView>,
+    /// Why there is no plan of a run that waits for approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan_error: Option<String>,
+}
+
+async fn with_plan<S: Service>(site: &Site<S>, run: RunView) -> PlannedRun {
+    let cluster = site.service.view(&run.request.cluster);
+    let request = cluster.and_then(|view| view.summary.request).filter(|request| request.run == Some(run.id));
+    if !request.is_some_and(|request| request.awaits_approval()) {
+        return PlannedRun { run, plan: None, plan_error: None };
+    }
+    match site.service.plan(&run.request.cluster, false).await {
+        Ok(plan) => PlannedRun { run, plan: Some(plan), plan_error: None },
+        Err(error) => PlannedRun { run, plan: None, plan_error: Some(error.to_string()) },
     }
 }

@@ -105,7 +105,7 @@ async fn actions_and_approvals_are_there_after_reopening_and_clusters_are_kept_a
     let journal = open(dir.path());
     let run = journal.accept(request()).await.expect("accepted");
     journal.accept(Request { cluster: "b".to_owned(), ..request() }).await.expect("accepted");
-    let alerts = vec![AlertKey { fingerprint: "f".to_owned(), starts_at: "t".to_owned() }];
+    let alerts = vec![AlertKey::new("f".to_owned(), "t")];
     journal.append(run, Entry::Joined { alerts: alerts.clone() }).await.expect("written");
     journal.append(run, Entry::Approved { by: "ann".to_owned() }).await.expect("written");
     journal.append(run, Entry::Resolved { alerts: alerts.clone() }).await.expect("written");

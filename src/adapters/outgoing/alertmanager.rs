@@ -21,6 +21,8 @@ pub struct Alertmanager {
 #[derive(Deserialize)]
 pub(in crate::adapters) struct Gettable {
     pub(in crate::adapters) labels: Labels,
+    #[serde(default)]
+    annotations: Labels,
     fingerprint: String,
     #[serde(rename = "startsAt")]
     starts_at: String,
@@ -55,6 +57,7 @@ impl Alertmanager {
         let alerts = alerts.into_iter().map(|alert| Alert {
             status: AlertStatus::Firing,
             labels: alert.labels.into_iter().map(|(name, value)| (name, secrets.mask(&value))).collect(),
+            annotations: alert.annotations.into_iter().map(|(name, value)| (name, secrets.mask(&value))).collect(),
             starts_at: secrets.mask(&alert.starts_at),
             fingerprint: secrets.mask(&alert.fingerprint),
         });

@@ -552,7 +552,7 @@ fn a_compaction_by_age_goes_up_to_the_revision_that_is_old_enough_and_without_on
 
 /// What the journal holds of a run whose process ended.
 fn view(members: Vec<MemberResult>, open_intent: Option<Intent>) -> RunView {
-    let key = AlertKey { fingerprint: "f".into(), starts_at: "t".into() };
+    let key = AlertKey::new("f".into(), "t");
     let request = Request { cluster: "a".into(), trigger: Trigger::Alert, alerts: vec![key] };
     RunView {
         started_at: Some(jiff::Timestamp::UNIX_EPOCH),

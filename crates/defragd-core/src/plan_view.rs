@@ -1,0 +1,205 @@
+//! A cluster's plan as people read it before they decide: what would be done, for how long, and everything that holds
+//! it back now.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    admission::Ledger,
+    cluster::ClusterFacts,
+    gate::GateResult,
+    history::{RunView, Sizes, Trigger},
+    hold::HoldView,
+    plan::{Decision, Plan, PlanHistory, PlannedMember},
+    policy::{Mode, Policy},
+    reason::Reason,
+    story, version, wire,
+};
+
+/// One member of the plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanStep {
+    #[serde(flatten)]
+    pub planned: PlannedMember,
+    pub is_learner: bool,
+    /// The version of etcd, if the member answered.
+    pub version: Option<String>,
+    pub sizes: Option<Sizes>,
+}
+
+/// Over all members that would be defragmented.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanTotals {
+    pub members: usize,
+    /// How much space would be freed, at most.
+    #[serde(rename = "reclaimable_bytes", with = "wire::bytes")]
+    pub reclaimable: ByteSize,
+    /// How long the members are unavailable, one after the other.
+    #[serde(rename = "unavailable_seconds", with = "wire::seconds")]
+    pub unavailable: Duration,
+    /// The same with the pauses between the members.
+    #[serde(rename = "run_seconds", with = "wire::seconds")]
+    pub run: Duration,
+}
+
+/// What would be done with a cluster, and what holds it back now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanView {
+    pub cluster: String,
+    /// When the members were measured.
+    pub at: Timestamp,
+    pub mode: Mode,
+    /// Whether it is about a run that an operator requests; otherwise about an automatic one.
+    pub as_manual: bool,
+    /// First the members to defragment, in order, then those that are left out.
+    pub steps: Vec<PlanStep>,
+    pub totals: PlanTotals,
+    /// What happens to the leader, in a sentence.
+    pub leader: String,
+    /// The checks outside etcd, as of now.
+    pub gates: Vec<GateResult>,
+    /// Everything that holds a run back now, the first cause first.
+    pub holds: Vec<HoldView>,
+    /// Holds that could not be checked from here, such as `pause`.
+    pub unknown_holds: Vec<String>,
+    /// What does not forbid a run, but the operator should know before.
+    pub warnings: Vec<String>,
+}
+
+/// What a plan is made from.
+#[derive(Clone, Debug)]
+pub struct PlanInputs<'a> {
+    pub cluster: &'a str,
+    pub at: Timestamp,
+    pub facts: &'a ClusterFacts,
+    pub policy: &'a Policy,
+    pub ledger: &'a Ledger,
+    /// The run that waits for this, if there is one.
+    pub run: Option<&'a RunView>,
+    /// Whether an operator requests it.
+    pub as_manual: bool,
+    pub gates: Vec<GateResult>,
+    /// Holds that neither the journal nor the members show, such as the lock.
+    pub others: Vec<Reason>,
+    pub unknown_holds: Vec<String>,
+}
+
+impl PlanView {
+    pub fn new(inputs: PlanInputs<'_>) -> Self {
+        let PlanInputs { cluster, at, facts, policy, ledger, run, as_manual, gates, others, unknown_holds } = inputs;
+        let mut past = PlanHistory::of(ledger);
+        if as_manual {
+            // As for the run itself: the operator knows of earlier attempts.
+            past.attempts.clear();
+            past.work.done.clear();
+        }
+        let plan = Plan::new(facts, policy, &past);
+        let trigger = if as_manual { Trigger::Manual } else { Trigger::Alert };
+        let emergency = policy.emergency && plan.emergency;
+        let mut holds = ledger.hold_views(run.filter(|_| !as_manual), trigger, policy, emergency, at);
+        if policy.mode == Mode::Observe {
+            holds.insert(0, HoldView::new(Reason::ObserveMode, None));
+        }
+        let retry = ledger.next_attempt(at).filter(|next| !as_manual && run.is_none() && next.at > at);
+        let snapshots = plan.pending().filter_map(|(step, _)| step.waits_for.clone());
+        let found = others.into_iter().chain(retry.map(|next| Reason::RetryPending { at: next.at }));
+        let found =
+            found.chain(plan.blocked.clone()).chain(snapshots).chain(gates.iter().filter_map(GateResult::against));
+        holds.extend(found.map(|reason| HoldView::new(reason, None)));
+        let warnings = plan.warnings.iter().map(ToString::to_string).chain(of_versions(facts)).collect();
+        Self {
+            cluster: cluster.to_owned(),
+            at,
+            mode: policy.mode,
+            as_manual,
+            totals: totals(&plan, facts, policy),
+            leader: of_leader(&plan),
+            steps: plan.steps.into_iter().map(|planned| step(planned, facts)).collect(),
+            gates,
+            holds,
+            unknown_holds,
+            warnings,
+        }
+    }
+
+    /// Whether anything holds a run back now.
+    pub fn is_held(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
+    /// The members to defragment, in order.
+    pub fn pending(&self) -> impl Iterator<Item = &PlanStep> {
+        self.steps.iter().filter(|step| matches!(step.planned.decision, Decision::Defragment { .. }))
+    }
+}
+
+fn step(planned: PlannedMember, facts: &ClusterFacts) -> PlanStep {
+    let member = facts.member(planned.member_id);
+    let status = member.and_then(|member| member.status.as_ref().ok());
+    PlanStep {
+        planned,
+        is_learner: member.is_some_and(|member| member.member.is_learner),
+        version: status.map(|status| status.version.clone()),
+        sizes: status.map(|status| Sizes { db_size: status.db_size, db_size_in_use: status.db_size_in_use }),
+    }
+}
+
+fn totals(plan: &Plan, facts: &ClusterFacts, policy: &Policy) -> PlanTotals {
+    let mut totals = PlanTotals::default();
+    for (step, _) in plan.pending() {
+        let status = facts.member(step.member_id).and_then(|member| member.status.as_ref().ok());
+        let expected = step.expected.map_or(Duration::ZERO, |estimate| estimate.expected);
+        totals.members += 1;
+        totals.reclaimable += status.map_or(ByteSize(0), super::cluster::Status::reclaimable);
+        totals.unavailable = totals.unavailable.saturating_add(expected);
+        totals.run = totals.run.saturating_add(expected).saturating_add(policy.pause_between_members);
+    }
+    totals
+}
+
+fn of_leader(plan: &Plan) -> String {
+    let Some(leader) = plan.steps.iter().find(|step| step.is_leader) else {
+        return "The members do not agree on a leader.".to_owned();
+    };
+    let name = &leader.member;
+    match (&leader.decision, leader.transfer_first, leader.expected) {
+        (Decision::Skip { .. }, ..) => format!("{name} is the leader; it is left out and stays the leader."),
+        (Decision::Defragment { .. }, true, _) => {
+            format!("{name} is the leader; it transfers leadership to another member before it is defragmented, last.")
+        }
+        (Decision::Defragment { .. }, false, expected) => {
+            let time =
+                expected.map_or(String::new(), |estimate| format!(" for {}", story::about_seconds(estimate.expected)));
+            format!(
+                "{name} is the leader and is defragmented last, as the leader: writes through it and lease renewals \
+                 wait{time}."
+            )
+        }
+    }
+}
+
+/// What is known against the versions that the voters run, each with the members that run it.
+fn of_versions(facts: &ClusterFacts) -> Vec<String> {
+    let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for voter in facts.voters() {
+        if let Ok(status) = &voter.status {
+            members.entry(&status.version).or_default().push(voter.member.label());
+        }
+    }
+    let mut warnings = Vec::new();
+    for (version, members) in members {
+        let members = members.join(", ");
+        let ended = version::support_ended(version);
+        warnings.extend(ended.map(|since| format!("etcd {version} on {members} gets no more fixes since {since}")));
+        let defects = version::warnings(version).into_iter();
+        warnings.extend(defects.map(|defect| format!("etcd {version} on {members}: {defect}")));
+    }
+    warnings
+}
+
+#[cfg(test)]
+#[path = "plan_view_tests.rs"]
+mod tests;

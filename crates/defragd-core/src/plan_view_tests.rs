@@ -1,0 +1,77 @@
+use super::*;
+use crate::{
+    admission::Ledger,
+    cluster::Gauges,
+    fixture,
+    gate::{GateKind, Moment, OnFailure},
+    order::{Order, OrderRecord},
+};
+
+fn inputs<'a>(facts: &'a ClusterFacts, policy: &'a Policy, ledger: &'a Ledger) -> PlanInputs<'a> {
+    PlanInputs {
+        cluster: "a",
+        at: Timestamp::UNIX_EPOCH,
+        facts,
+        policy,
+        ledger,
+        run: None,
+        as_manual: false,
+        gates: Vec::new(),
+        others: Vec::new(),
+        unknown_holds: Vec::new(),
+    }
+}
+
+#[test]
+fn everything_that_holds_a_run_back_is_listed_not_only_the_first_cause() {
+    let mut facts = fixture::cluster(3);
+    facts.members[1].gauges = Some(Ok(Gauges { open_snapshots: Some(1), ..Gauges::default() }));
+    facts.members[2].member.is_learner = true;
+    let pause = Order::Pause { by: "anna".to_owned(), reason: "release".to_owned(), until: None };
+    let pause = OrderRecord { cluster: "a".to_owned(), at: Timestamp::UNIX_EPOCH, order: pause };
+    let ledger = Ledger { orders: vec![pause], ..Ledger::default() };
+    let policy = Policy::default();
+    let gate = GateResult {
+        gate: "backup".to_owned(),
+        kind: GateKind::Http,
+        moment: Moment::Before,
+        passed: false,
+        on_failure: OnFailure::Stop,
+        detail: "status 503".to_owned(),
+        evidence: serde_json::Map::new(),
+        baseline: None,
+        took: Duration::ZERO,
+    };
+    let lock = Reason::LockHeldElsewhere { holder: "two".to_owned() };
+    let view = PlanView::new(PlanInputs { gates: vec![gate], others: vec![lock], ..inputs(&facts, &policy, &ledger) });
+    let holds: Vec<_> = view.holds.iter().map(|hold| hold.reason.label()).collect();
+    let expected = ["observe_mode", "paused", "lock_held_elsewhere", "no_quorum_slack", "snapshot_open", "gate_failed"];
+    assert_eq!(holds, expected);
+    // What a server sends is what the command line shows.
+    let json = serde_json::to_string(&view).expect("JSON");
+    assert_eq!(serde_json::from_str::<PlanView>(&json).expect("a plan"), view);
+}
+
+#[test]
+fn totals_the_leader_and_the_versions_are_named() {
+    let mut facts = fixture::cluster(3);
+    for index in 0..3 {
+        fixture::status_mut(&mut facts, index).version = "3.5.16".to_owned();
+    }
+    let policy = Policy { mode: crate::policy::Mode::Enforce, ..Policy::default() };
+    let view = PlanView::new(inputs(&facts, &policy, &Ledger::default()));
+    assert!(!view.is_held(), "{:?}", view.holds);
+    assert_eq!((view.totals.members, view.totals.reclaimable), (3, ByteSize::mib(2700)));
+    assert_eq!(view.totals.run, view.totals.unavailable + 3 * policy.pause_between_members);
+    let order: Vec<_> = view.pending().map(|step| step.planned.member.as_str()).collect();
+    assert_eq!(order, ["etcd-3", "etcd-2", "etcd-1"]);
+    assert!(view.leader.starts_with("etcd-1 is the leader and is defragmented last"), "{}", view.leader);
+    assert!(
+        view.warnings[0].contains("etcd 3.5.16 on etcd-1, etcd-2, etcd-3: a snapshot applied"),
+        "{:?}",
+        view.warnings
+    );
+    let transfers = Policy { leader: crate::policy::LeaderPolicy::LastAfterTransfer, ..policy };
+    let view = PlanView::new(inputs(&facts, &transfers, &Ledger::default()));
+    assert!(view.leader.contains("transfers leadership to another member"), "{}", view.leader);
+}

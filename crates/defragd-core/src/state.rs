@@ -1,0 +1,271 @@
+//! A cluster's state in a word, by its policy, and what is done with it.
+
+use serde::{Deserialize, Serialize};
+use strum::EnumIter;
+
+use super::{
+    cluster::{AlarmKind, ClusterFacts, MemberFacts, MemberId, Status},
+    history::{Outcome, RunId},
+    hold::{RequestPhase, RequestView},
+    policy::Policy,
+    reason::Reason,
+};
+
+/// How the cluster is. The most urgent one of those that apply, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumIter, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterCondition {
+    /// NOSPACE is armed: the cluster accepts no writes.
+    NoSpace,
+    /// No endpoint returns the member list.
+    Unreachable,
+    /// A member is down, the members disagree, an alarm is armed, or runs fail: see [`ClusterState::problems`].
+    NeedsAttention,
+    /// A file is at `quota_usage_ratio` of its quota or more.
+    NearQuota,
+    /// The policy wants a member defragmented.
+    Fragmented,
+    /// It has not been observed yet.
+    NotObserved,
+    Healthy,
+}
+
+impl ClusterCondition {
+    /// As in the API.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NoSpace => "no_space",
+            Self::Unreachable => "unreachable",
+            Self::NeedsAttention => "needs_attention",
+            Self::NearQuota => "near_quota",
+            Self::Fragmented => "fragmented",
+            Self::NotObserved => "not_observed",
+            Self::Healthy => "healthy",
+        }
+    }
+
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::NoSpace => "no space",
+            Self::Unreachable => "unreachable",
+            Self::NeedsAttention => "needs attention",
+            Self::NearQuota => "near quota",
+            Self::Fragmented => "fragmented",
+            Self::NotObserved => "not observed yet",
+            Self::Healthy => "healthy",
+        }
+    }
+}
+
+/// What defragd does with the cluster now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumIter, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterActivity {
+    /// A run is in progress.
+    Running,
+    /// A run waits for an operator's approval.
+    WaitingForApproval,
+    /// An operator paused the cluster.
+    Paused,
+    /// A request is held.
+    Waiting,
+    Idle,
+}
+
+impl ClusterActivity {
+    /// As in the API.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::WaitingForApproval => "waiting_for_approval",
+            Self::Paused => "paused",
+            Self::Waiting => "waiting",
+            Self::Idle => "idle",
+        }
+    }
+
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::WaitingForApproval => "waiting for approval",
+            Self::Paused => "paused",
+            Self::Waiting => "waiting",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// What a state is derived from.
+#[derive(Clone, Copy, Debug)]
+pub struct StateFacts<'a> {
+    /// Whether the last observation reached the member list, and what was observed; `None` before the first one.
+    pub observed: Option<(bool, Option<&'a ClusterFacts>)>,
+    pub policy: &'a Policy,
+    /// The member that this process is defragmenting.
+    pub defragmenting: Option<MemberId>,
+    pub breaker: Option<&'a Reason>,
+    pub mismatch: Option<&'a Reason>,
+    pub paused: bool,
+    /// The last run that ended.
+    pub last: Option<(RunId, &'a Outcome)>,
+    pub is_active: bool,
+    pub request: Option<&'a RequestView>,
+}
+
+/// A cluster's state, for the API, the page and the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterState {
+    #[serde(rename = "state")]
+    pub condition: ClusterCondition,
+    pub activity: ClusterActivity,
+    /// What needs attention, each in a sentence without a full stop.
+    pub problems: Vec<String>,
+}
+
+impl ClusterState {
+    pub fn of(facts: &StateFacts<'_>) -> Self {
+        let problems = problems(facts);
+        let condition = match facts.observed {
+            None if problems.is_empty() => ClusterCondition::NotObserved,
+            Some((false, _) | (true, None)) => ClusterCondition::Unreachable,
+            Some((true, Some(seen))) if has_no_space(seen) => ClusterCondition::NoSpace,
+            _ if !problems.is_empty() => ClusterCondition::NeedsAttention,
+            Some((true, Some(seen))) => of_sizes(seen, facts.policy),
+            None => ClusterCondition::NotObserved,
+        };
+        let phase = facts.request.map(|request| request.phase);
+        let activity = match phase {
+            _ if facts.is_active => ClusterActivity::Running,
+            _ if facts.request.is_some_and(RequestView::awaits_approval) => ClusterActivity::WaitingForApproval,
+            _ if facts.paused => ClusterActivity::Paused,
+            Some(RequestPhase::Waiting) => ClusterActivity::Waiting,
+            _ => ClusterActivity::Idle,
+        };
+        Self { condition, activity, problems }
+    }
+}
+
+fn has_no_space(facts: &ClusterFacts) -> bool {
+    let mut known = facts.members.iter().filter_map(|member| member.status.as_ref().ok());
+    let reports = |status: &Status| status.reported_alarms().any(|alarm| alarm.kind == AlarmKind::NoSpace);
+    facts.has_alarm(AlarmKind::NoSpace) || known.any(reports)
+}
+
+fn of_sizes(facts: &ClusterFacts, policy: &Policy) -> ClusterCondition {
+    let mut known = facts.members.iter().filter_map(|member| member.status.as_ref().ok());
+    if known.any(|status| status.quota_usage_ratio().is_some_and(|usage| usage >= policy.quota_usage_ratio)) {
+        return ClusterCondition::NearQuota;
+    }
+    // etcd does not defragment learners.
+    let mut voters = facts.voters().filter_map(|voter| voter.status.as_ref().ok());
+    if voters.any(|status| policy.need(status, false).is_ok()) {
+        return ClusterCondition::Fragmented;
+    }
+    ClusterCondition::Healthy
+}
+
+fn problems(facts: &StateFacts<'_>) -> Vec<String> {
+    let mut problems = Vec::new();
+    match facts.observed {
+        Some((false, _) | (true, None)) => problems.push("no endpoint returns the member list".to_owned()),
+        Some((true, Some(seen))) => of_members(seen, facts.defragmenting, &mut problems),
+        None => {}
+    }
+    problems.extend([facts.breaker, facts.mismatch].into_iter().flatten().map(ToString::to_string));
+    if let Some((run, Outcome::Failed { reason } | Outcome::Interrupted { reason })) = facts.last {
+        problems.push(format!("the last run, {run}, failed: {reason}"));
+    }
+    problems
+}
+
+fn of_members(facts: &ClusterFacts, defragmenting: Option<MemberId>, problems: &mut Vec<String>) {
+    // A member that is being defragmented does not answer, but the others do.
+    let is_busy =
+        |member: &MemberFacts| defragmenting == Some(member.member.id) || member.defrag_in_flight() == Some(true);
+    for member in facts.members.iter().filter(|member| !is_busy(member)) {
+        if let Err(unknown) = &member.status {
+            problems.push(format!("member {} is down: {unknown}", member.member.label()));
+        }
+    }
+    for alarm in facts.alarms.iter().flatten() {
+        let by = alarm.member.map(|id| facts.member(id).map_or_else(|| id.to_string(), |by| by.member.label()));
+        let by = by.map_or(String::new(), |by| format!(", raised by member {by}"));
+        problems.push(format!("alarm {} is armed{by}", alarm.kind.as_str()));
+    }
+    let has_answered = facts.voters().any(|voter| voter.status.is_ok());
+    if has_answered && facts.leader().is_none() {
+        problems.push("the members do not agree on a leader".to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytesize::ByteSize;
+
+    use super::*;
+    use crate::{
+        cluster::{Alarm, Unknown, UnknownKind},
+        fixture,
+    };
+
+    fn state_of(facts: &ClusterFacts) -> ClusterCondition {
+        state(Some((true, Some(facts))), None).condition
+    }
+
+    fn state(observed: Option<(bool, Option<&ClusterFacts>)>, last: Option<(RunId, &Outcome)>) -> ClusterState {
+        let policy = Policy::default();
+        ClusterState::of(&StateFacts {
+            observed,
+            policy: &policy,
+            defragmenting: None,
+            breaker: None,
+            mismatch: None,
+            paused: false,
+            last,
+            is_active: false,
+            request: None,
+        })
+    }
+
+    fn sized(size: u64, in_use: u64) -> ClusterFacts {
+        let mut facts = fixture::cluster(3);
+        for index in 0..3 {
+            let status = fixture::status_mut(&mut facts, index);
+            (status.db_size, status.db_size_in_use) = (ByteSize::mib(size), ByteSize::mib(in_use));
+        }
+        facts
+    }
+
+    #[test]
+    fn the_policy_decides_what_is_fragmented_and_what_is_near_the_quota() {
+        use ClusterCondition::{Fragmented, Healthy, NearQuota};
+        // file MiB, in use MiB -> state; the quota is 2 GiB
+        for (size, in_use, expected) in [
+            (500, 10, Fragmented),
+            (500, 400, Healthy),
+            (1639, 1600, NearQuota),
+            (1638, 1600, Healthy),
+            // Not worth a stall, by the policy.
+            (60, 1, Healthy),
+        ] {
+            assert_eq!(state_of(&sized(size, in_use)), expected, "{size} MiB, {in_use} in use");
+        }
+    }
+
+    #[test]
+    fn what_is_worse_than_fragmentation_counts_first() {
+        let mut facts = sized(500, 10);
+        facts.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "connection refused"));
+        assert_eq!(state_of(&facts), ClusterCondition::NeedsAttention);
+        let down = state(Some((true, Some(&facts))), None).problems;
+        assert_eq!(down, ["member etcd-2 is down: connection refused"]);
+        facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(3)) }]);
+        assert_eq!(state_of(&facts), ClusterCondition::NoSpace);
+        assert_eq!(state(Some((false, Some(&facts))), None).condition, ClusterCondition::Unreachable);
+        assert_eq!(state(None, None).condition, ClusterCondition::NotObserved);
+        let failed = Outcome::Failed { reason: Reason::NoSpaceAgain };
+        let state = state(None, Some((RunId(3), &failed)));
+        assert_eq!(state.condition, ClusterCondition::NeedsAttention, "{state:?}");
+        assert!(state.problems[0].starts_with("the last run, 3, failed: NOSPACE was disarmed"), "{state:?}");
+    }
+}

@@ -1,0 +1,99 @@
+//! The plan of a cluster for people who decide: the same observation and the same checks that a run makes, and
+//! everything that holds one back now.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::{
+    checks,
+    cluster::{Cluster, Rules},
+    observer,
+    requests::to_its_end,
+};
+use crate::{
+    core::{
+        cluster::ClusterFacts,
+        gate::{GateResult, Moment},
+        history::Trigger,
+        plan_view::{PlanInputs, PlanView},
+        reason::Reason,
+        safety,
+    },
+    ports::{etcd::Etcd, journal::Journal},
+};
+
+/// A younger observation is used again, however many people look.
+const FRESH_FOR: Duration = Duration::from_secs(4);
+
+/// What was observed for a plan.
+#[derive(Clone)]
+pub(super) struct PlanBasis {
+    begun: Instant,
+    at: Timestamp,
+    /// Under which rules the gates were checked.
+    rules: Arc<Rules>,
+    facts: Arc<ClusterFacts>,
+    gates: Vec<GateResult>,
+}
+
+impl<E: Etcd, J: Journal> Cluster<E, J> {
+    /// What would be done now, by an automatic run or by one that an operator requests. `Err` if the members cannot be
+    /// observed.
+    pub(super) async fn plan(self: &Arc<Self>, as_manual: bool, places: Arc<Semaphore>) -> Result<PlanView, Reason> {
+        let cluster = Arc::clone(self);
+        // If a client disconnects, the observation is still used.
+        let basis = to_its_end(async move { cluster.plan_basis(&places).await }).await;
+        let basis = basis.map_err(|_| Reason::InternalError)??;
+        let ledger = self.ledger().await.map_err(|error| Reason::JournalFailed { detail: error.to_string() })?;
+        let (queued, others) = self.other_holds(as_manual);
+        Ok(PlanView::new(PlanInputs {
+            cluster: self.name(),
+            at: basis.at,
+            facts: &basis.facts,
+            policy: &basis.rules.policy,
+            ledger: &ledger,
+            run: queued.and_then(|run| ledger.run(run)),
+            as_manual,
+            gates: basis.gates,
+            others,
+            unknown_holds: Vec::new(),
+        }))
+    }
+
+    /// The run that waits, and the holds that neither the journal nor the members show.
+    fn other_holds(&self, as_manual: bool) -> (Option<crate::core::history::RunId>, Vec<Reason>) {
+        let mut holds = Vec::new();
+        let state = self.requests.state.lock();
+        let is_manual = state.queued.as_ref().is_some_and(|(_, request)| request.trigger == Trigger::Manual);
+        if as_manual && (state.active.is_some() || is_manual) {
+            holds.push(Reason::AlreadyRequested);
+        }
+        let (queued, is_active) = (state.queued.as_ref().map(|(run, _)| *run), state.active.is_some());
+        drop(state);
+        holds.extend(self.succession.may_begin().err());
+        if !is_active && self.shared.slots.available_permits() == 0 {
+            holds.push(Reason::TooManyRuns { limit: self.shared.max_concurrent_runs });
+        }
+        (queued, holds)
+    }
+
+    async fn plan_basis(&self, places: &Semaphore) -> Result<PlanBasis, Reason> {
+        // Whoever comes meanwhile waits for this observation.
+        let mut last = self.plan_basis.lock().await;
+        let rules = self.rules();
+        let fresh =
+            last.as_ref().filter(|basis| basis.begun.elapsed() < FRESH_FOR && Arc::ptr_eq(&basis.rules, &rules));
+        if let Some(basis) = fresh {
+            return Ok(basis.clone());
+        }
+        let _place = places.acquire().await;
+        let (begun, at, etcd) = (Instant::now(), self.shared.clock.now(), self.target.etcd());
+        let facts = observer::observe(&*etcd).await.map_err(|unknown| safety::no_member_list(&unknown))?;
+        let gates = checks::run(&rules.gates, Moment::Before, &BTreeMap::new()).await;
+        let basis = PlanBasis { begun, at, rules, facts: Arc::new(facts), gates };
+        *last = Some(basis.clone());
+        Ok(basis)
+    }
+}
