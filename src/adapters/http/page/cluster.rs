@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{
     actions::{self, Forms, Typed},
-    bars, condition,
+    bars,
     layout::{Links, Page},
     live, members, overview, refusal, runs,
     session::Visitor,
@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     adapters::http::routes::Site,
-    core::history::RunId,
     ports::{overview::ClusterView, service::Service},
 };
 
@@ -64,7 +63,7 @@ pub(super) async fn show<S: Service>(
         p.crumbs { a href=(links.to("/")) { "All clusters" } }
         (actions::done_notice(done))
         div #head data-live="" {
-            (overview::head(condition::of(&view), &view, html! { h1.foreign { (name) } }, now, &links))
+            (overview::head(&view, html! { h1.foreign { (name) } }, now, &links))
         }
         div #live data-live="" {
             @if let Some(one) = &view.live { h2 { "In progress" } (live::card(&view, one, now, &links)) }
@@ -112,10 +111,4 @@ fn forms(
             None => (actions::sign_in(visitor.access, links)),
         }
     }
-}
-
-/// The run that is waiting for approval.
-pub(super) fn waits_for_approval(view: &ClusterView) -> Option<RunId> {
-    let waits = view.summary.waiting_for.as_ref().is_some_and(|reason| reason.label() == "awaiting_approval");
-    view.summary.queued_run.filter(|_| waits)
 }

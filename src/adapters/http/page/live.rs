@@ -5,11 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{bars::File, layout::Links, words};
+use super::{bars::File, layout::Links, plan, words};
 use crate::{
     core::{
         cluster::MemberFacts,
-        gate::GateResult,
         history::{Intent, MemberEnd, MemberResult},
         story,
     },
@@ -75,7 +74,7 @@ pub(super) fn card(view: &ClusterView, live: &Live, now: Timestamp, links: &Link
             @if !live.steps.is_empty() { ul.plain { @for step in &live.steps { li.foreign { (story::about(step)) } } } }
             @if !gates.is_empty() {
                 h4 { "Gates" }
-                ul.plain { @for result in gates { li.foreign { (gate(result)) } } }
+                ul.plain { @for result in gates { li.foreign { (plan::gate(result)) } } }
             }
         }
     }
@@ -195,13 +194,5 @@ pub(super) fn ended(result: &MemberResult) -> Markup {
                 }
             }
         }
-    }
-}
-
-fn gate(result: &GateResult) -> Markup {
-    html! {
-        @if result.passed { span.badge.healthy { span aria-hidden="true" { "✓ " } "passed" } }
-        @else { span.badge.attention { span aria-hidden="true" { "! " } (result.label()) } }
-        " " b { (result.gate) } " " (result.moment.in_words()) ": " (result.detail)
     }
 }

@@ -49,7 +49,13 @@ fn row(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> Markup
                 @if member.member.is_learner { " " span.chip { "learner" } }
                 @if let Ok(status) = &member.status { span.detail { "etcd " (status.version) } }
             }
-            td.wide role="cell" { @if let Some(size) = size { (file(size)) } @else { span.dim { "size unknown" } } }
+            td.wide role="cell" {
+                @match (size, view.sizes.of(member.member.id).last()) {
+                    (Some(size), _) => (file(size)),
+                    (None, Some(last)) => span.dim { (words::size(last.size())) " when it last answered" },
+                    (None, None) => span.dim { "size unknown" },
+                }
+            }
             td.number role="cell" data-label="Fragmented" {
                 @if let Some(size) = size { (words::percent(size.fragmentation())) } @else { "–" }
             }

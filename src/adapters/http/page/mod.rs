@@ -38,6 +38,7 @@ mod live;
 mod members;
 pub(super) mod origin;
 mod overview;
+mod plan;
 mod refusal;
 mod run;
 mod runs;

@@ -13,7 +13,7 @@ use url::form_urlencoded::Serializer;
 
 use super::{
     bars,
-    condition::{self, ClusterCondition},
+    condition::{self, Badge},
     layout::{Links, Page},
     live, members, runs,
     select::{self, SMALL_FLEET, Selection, Wanted, select},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     adapters::http::routes::Site,
-    core::history::RunView,
+    core::{history::RunView, state::ClusterCondition},
     ports::{
         journal::JournalError,
         overview::{ClusterView, Observation},
@@ -41,7 +41,7 @@ pub(super) async fn page<S: Service>(
     let service = &site.service;
     // The shown clusters are selected, observed again, and selected once more: their order may have changed.
     let before = service.views();
-    let names: Vec<_> = select(&before, &wanted).shown.iter().map(|(_, view)| view.summary.name.clone()).collect();
+    let names: Vec<_> = select(&before, &wanted).shown.iter().map(|view| view.summary.name.clone()).collect();
     drop(before);
     service.refresh(&names).await;
     let (views, now) = (service.views(), service.now());
@@ -71,9 +71,6 @@ pub(super) async fn page<S: Service>(
 
 /// Is anything wrong, what is it doing, what will it do next?
 fn strip(selection: &Selection, views: &[ClusterView], now: Timestamp, links: &Links) -> Markup {
-    let count = |state: ClusterCondition| selection.counts[state as usize];
-    let others = ClusterCondition::ALL.into_iter().zip(selection.counts).filter(|(_, count)| *count > 0);
-    let wrong = count(ClusterCondition::NeedsAttention);
     let lives: Vec<_> = views.iter().filter_map(|view| view.live.as_ref()).collect();
     html! {
         div #summary data-live="" {
@@ -81,12 +78,12 @@ fn strip(selection: &Selection, views: &[ClusterView], now: Timestamp, links: &L
                 div {
                     dt { "Is anything wrong?" }
                     dd {
-                        @if wrong > 0 { b.bad { (words::many(wrong, "cluster")) @if wrong == 1 { " needs" } @else { " need" } " attention" } }
-                        @else if count(ClusterCondition::Unknown) > 0 { b { "Not known yet" } }
-                        @else { b { "Nothing" } }
-                        ul.counts aria-label="Clusters by state" {
-                            @for (state, count) in others {
-                                li { a href=(links.to(&format!("/?state={}", state.name()))) { (words::count(count)) " " (state.badge()) } }
+                        (verdict(views))
+                        @if selection.fleet > 1 {
+                            ul.counts aria-label="Clusters by state" {
+                                @for (state, count) in &selection.counts {
+                                    li { a href=(links.to(&format!("/?state={}", state.label))) { (words::count(*count)) " " (state.show()) } }
+                                }
                             }
                         }
                     }
@@ -96,7 +93,7 @@ fn strip(selection: &Selection, views: &[ClusterView], now: Timestamp, links: &L
                     dd {
                         @match lives.as_slice() {
                             [] => b { "Nothing" },
-                            [one] => { b { (live::title(one)) } " " (live::progress(one)) },
+                            [one] => { b { (live::title(one)) } p { (live::progress(one)) } },
                             many => b { (words::many(many.len(), "run")) " in progress" },
                         }
                     }
@@ -104,6 +101,32 @@ fn strip(selection: &Selection, views: &[ClusterView], now: Timestamp, links: &L
                 div { dt { "What is next?" } dd { (condition::next(views, now, links)) } }
             }
         }
+    }
+}
+
+fn verdict(views: &[ClusterView]) -> Markup {
+    let in_state =
+        |wanted: ClusterCondition| views.iter().filter(|view| view.summary.state.condition == wanted).count();
+    let wrong: Vec<_> = views.iter().filter(|view| condition::is_wrong(view)).collect();
+    let near = in_state(ClusterCondition::NearQuota);
+    let (fragmented, unknown) = (in_state(ClusterCondition::Fragmented), in_state(ClusterCondition::NotObserved));
+    html! {
+        @match wrong.as_slice() {
+            [one] => b.bad { "Yes: " span.foreign { (one.summary.name) } " " (as_verb(one.summary.state.condition)) },
+            [] if near > 0 => b.warn { "Soon: " (words::many(near, "cluster")) " near the quota" },
+            [] if fragmented > 0 => b.warn { "No, but " (words::many(fragmented, "cluster")) @if fragmented == 1 { " is" } @else { " are" } " fragmented" },
+            [] if unknown > 0 => b { (words::many(unknown, "cluster")) " not observed yet" },
+            [] => b.good { "No" },
+            many => b.bad { "Yes: " (words::many(many.len(), "cluster")) " need attention" },
+        }
+    }
+}
+
+const fn as_verb(condition: ClusterCondition) -> &'static str {
+    match condition {
+        ClusterCondition::NoSpace => "has no space",
+        ClusterCondition::Unreachable => "is unreachable",
+        _ => "needs attention",
     }
 }
 
@@ -126,8 +149,8 @@ fn filter(wanted: &Wanted, links: &Links) -> Markup {
             label { "State "
                 select name="state" {
                     option value="" { "all" }
-                    @for state in ClusterCondition::ALL {
-                        option value=(state.name()) selected[state.name() == wanted.state] { (state.words()) }
+                    @for state in Badge::all() {
+                        option value=(state.label) selected[state.label == wanted.state] { (state.words) }
                     }
                 }
             }
@@ -163,17 +186,17 @@ fn found(selection: &Selection) -> Markup {
 fn shown(selection: &Selection, now: Timestamp, links: &Links) -> Markup {
     html! {
         @if selection.shown.is_empty() { p { "No clusters match." } }
-        @else if selection.with_members { @for (state, view) in &selection.shown { (card(*state, view, now, links)) } }
+        @else if selection.with_members { @for view in &selection.shown { (card(view, now, links)) } }
         @else { (rows(selection, now, links)) }
     }
 }
 
-fn card(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
+fn card(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     let name = &view.summary.name;
     let title = html! { h3 { a.foreign href=(links.cluster(name)) { (name) } } };
     html! {
         article.card aria-label={ "Cluster " (name) } {
-            (head(state, view, title, now, links))
+            (head(view, title, now, links))
             (members::table(view, &format!("Members of {name}")))
             (age(view.observation.as_ref()))
         }
@@ -181,46 +204,16 @@ fn card(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Lin
 }
 
 /// What a reader must know first: the state, what is wrong, what comes next, and one large number.
-pub(super) fn head(
-    state: ClusterCondition,
-    view: &ClusterView,
-    title: Markup,
-    now: Timestamp,
-    links: &Links,
-) -> Markup {
+pub(super) fn head(view: &ClusterView, title: Markup, now: Timestamp, links: &Links) -> Markup {
     html! {
         div.head {
             div.said {
-                div.title { (title) " " (state.badge()) " " span.chip { "mode " (view.summary.mode.label()) } }
-                (problems(view))
-                (why(view, now, links))
+                div.title { (title) " " (condition::badges(view)) span.chip { "mode " (view.summary.mode.label()) } }
+                (condition::problems(view))
+                (condition::standing(view, now, links))
             }
             @if let Some((member, file)) = select::worst(view) {
                 p.big { b { (words::percent(file.fragmentation())) } span.foreign { "fragmented: " (member.member.label()) } }
-            }
-        }
-    }
-}
-
-/// What needs attention.
-pub(super) fn problems(view: &ClusterView) -> Markup {
-    let problems = condition::problems(view);
-    html! {
-        @if !problems.is_empty() {
-            ul.problems aria-label="Needs attention" { @for problem in problems { li { (problem) } } }
-        }
-        @if let Some((_, reason)) = condition::failure(view) { p.dim { (words::to_do(reason)) } }
-    }
-}
-
-fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
-    let reasons = condition::why_idle(view, now, links);
-    html! {
-        @if !reasons.is_empty() {
-            p.label { "Why nothing runs now" }
-            ul.plain.foreign {
-                @for reason in reasons { li { (reason) } }
-                @if view.summary.next_scheduled.is_some() { li { (condition::next_scheduled(view, now)) } }
             }
         }
     }
@@ -251,13 +244,13 @@ fn rows(selection: &Selection, now: Timestamp, links: &Links) -> Markup {
                     th.chart scope="col" role="columnheader" { "Last days" }
                 }
             }
-            tbody role="rowgroup" { @for (state, view) in &selection.shown { (line(*state, view, now, links)) } }
+            tbody role="rowgroup" { @for view in &selection.shown { (line(view, now, links)) } }
         }
     }
 }
 
-fn line(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
-    let problems = condition::problems(view);
+fn line(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
+    let problems = &view.summary.state.problems;
     let fullest = select::fullest(view);
     html! {
         tr role="row" {
@@ -271,13 +264,11 @@ fn line(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Lin
                 }
             }
             td.foreign role="cell" data-label="State" {
-                (state.badge()) " " span.chip { (view.summary.mode.label()) }
+                (condition::badges(view)) span.chip { (view.summary.mode.label()) }
                 @if let Some(first) = problems.first() {
                     span.detail { (first) @if problems.len() > 1 { " (and " (problems.len() - 1) " more)" } }
-                } @else if let Some(live) = &view.live {
-                    span.detail { (live.activity.words()) ", for " (words::span(words::between(live.since, now))) }
-                } @else if let Some(reason) = view.summary.waiting_for.as_ref().or(view.summary.paused.as_ref()) {
-                    span.detail { (reason) }
+                } @else if let Some(brief) = condition::brief(view, now) {
+                    span.detail { (brief) }
                 }
             }
             td.wide role="cell" { @if let Some((_, file)) = fullest { (bars::file(file)) } @else { span.dim { "size unknown" } } }

@@ -11,16 +11,17 @@ use maud::{Markup, html};
 
 use super::{
     actions::{self, Forms, Typed},
-    cluster::{self, Done},
+    cluster::Done,
+    condition,
     layout::{Links, Page},
-    live, refusal, runs,
+    live, plan, refusal, runs,
     session::{FormToken, Visitor},
     words,
 };
 use crate::{
     adapters::http::routes::Site,
     core::{
-        history::{Entry, Record, RunId, RunView},
+        history::{AlertKey, Entry, Record, RunId, RunView},
         story,
     },
     ports::service::Service,
@@ -65,7 +66,8 @@ pub(super) async fn show<S: Service>(
     };
     let view = site.service.view(&run.request.cluster);
     let form = visitor.form(site);
-    let waits = view.as_ref().and_then(cluster::waits_for_approval) == Some(id);
+    let waits = view.as_ref().and_then(condition::awaits_approval) == Some(id);
+    let plan = if waits { Some(site.service.plan(&run.request.cluster, false).await) } else { None };
     let (now, links) = (site.service.now(), Links(&site.options.link_prefix));
     let one = view.as_ref().and_then(|view| view.live.as_ref()).filter(|one| one.run == id);
     let title = format!("Run {id}");
@@ -77,7 +79,19 @@ pub(super) async fn show<S: Service>(
         h1 { "Run " (id) " of " (run.request.cluster) }
         (actions::done_notice(done))
         div #live data-live="" { @match (&view, one) { (Some(view), Some(one)) => (live::card(view, one, now, &links)), _ => (facts(&run)) } }
-        @if waits { (decide(id, form.as_ref(), visitor, typed, &links)) }
+        @if let Some(plan) = &plan {
+            div #plan data-live="" {
+                h2 { "Alerts" }
+                @if run.request.alerts.iter().any(AlertKey::is_described) { (plan::alerts(&run.request.alerts, now)) }
+                @else { p { "The run was requested by " (story::requester(run.request.trigger)) " at " (words::at(run.accepted_at)) "." } }
+                h2 { "What the run will do" }
+                @match plan {
+                    Ok(plan) => (plan::plan(plan, now)),
+                    Err(error) => p.problem role="alert" { "There is no plan now: " (error) },
+                }
+            }
+            (decide(id, form.as_ref(), visitor, typed, &links))
+        }
         section aria-labelledby="steps-title" {
             h2 #steps-title { "Step by step" }
             div #steps data-live="" { (steps(&records)) }
@@ -103,6 +117,7 @@ fn facts(run: &RunView) -> Markup {
             }
             @if run.touched_a_member() { dt { "Reclaimed" } dd { (words::size(run.reclaimed())) } }
         }
+        @if run.outcome.is_some() || run.started_at.is_some() { (plan::alerts(&run.request.alerts, run.accepted_at)) }
         @if !run.members.is_empty() {
             table.reflow role="table" {
                 caption.visually-hidden { "Members of run " (run.id) ", in order" }
@@ -116,7 +131,7 @@ fn facts(run: &RunView) -> Markup {
 fn decide(id: RunId, form: Option<&FormToken>, visitor: &Visitor, typed: &Typed, links: &Links) -> Markup {
     html! {
         section aria-labelledby="actions-title" {
-            h2 #actions-title { "Waiting for approval" }
+            h2 #actions-title { "Your decision" }
             @match form {
                 Some(form) => (Forms { form, visitor, typed, links }.of_run(id)),
                 None => (actions::sign_in(visitor.access, links)),

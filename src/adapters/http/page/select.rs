@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     bars::File,
-    condition::{self, ClusterCondition},
+    condition::{self, Badge},
 };
 use crate::{core::cluster::MemberFacts, ports::overview::ClusterView};
 
@@ -23,7 +23,7 @@ pub(super) const SMALL_FLEET: usize = 10;
 pub(super) struct Wanted {
     /// A part of the name, in any case.
     pub(super) q: String,
-    /// A state's name; all where empty.
+    /// A state's label; all where empty.
     pub(super) state: String,
     /// `members` or `clusters`.
     pub(super) show: String,
@@ -33,9 +33,9 @@ pub(super) struct Wanted {
 
 pub(super) struct Selection<'a> {
     /// In order.
-    pub(super) shown: Vec<(ClusterCondition, &'a ClusterView)>,
-    /// How many clusters of the whole fleet are in each state, in the order of [`ClusterCondition::ALL`].
-    pub(super) counts: [usize; 6],
+    pub(super) shown: Vec<&'a ClusterView>,
+    /// The states in which clusters of the whole fleet are, with their number.
+    pub(super) counts: Vec<(Badge, usize)>,
     pub(super) fleet: usize,
     /// How many clusters match the query.
     pub(super) found: usize,
@@ -46,18 +46,22 @@ pub(super) struct Selection<'a> {
     pub(super) with_members: bool,
 }
 
+fn is_in(view: &ClusterView, state: Badge) -> bool {
+    Badge::of(view).any(|badge| badge.label == state.label)
+}
+
 pub(super) fn select<'a>(views: &'a [ClusterView], wanted: &Wanted) -> Selection<'a> {
-    let fleet = views.len();
-    let mut all: Vec<_> = views.iter().map(|view| (condition::of(view), view)).collect();
-    let counts = ClusterCondition::ALL.map(|state| all.iter().filter(|(its, _)| *its == state).count());
+    let counts = Badge::all().map(|state| (state, views.iter().filter(|view| is_in(view, state)).count()));
+    let counts = counts.filter(|(_, count)| *count > 0).collect();
     let query = wanted.q.trim().to_lowercase();
-    let state = ClusterCondition::ALL.into_iter().find(|state| state.name() == wanted.state);
-    all.retain(|(its, view)| {
-        state.is_none_or(|state| *its == state) && view.summary.name.to_lowercase().contains(&query)
+    let state = Badge::all().find(|state| state.label == wanted.state);
+    let mut all: Vec<_> = views.iter().collect();
+    all.retain(|view| {
+        state.is_none_or(|state| is_in(view, state)) && view.summary.name.to_lowercase().contains(&query)
     });
     // Within a state, the most fragmented first.
-    all.sort_by_cached_key(|(state, view)| {
-        (*state, Reverse(thousandths(fragmentation(view))), view.summary.name.clone())
+    all.sort_by_cached_key(|view| {
+        (condition::rank(view), Reverse(thousandths(fragmentation(view))), view.summary.name.clone())
     });
     let with_members = match wanted.show.as_str() {
         "members" => true,
@@ -69,7 +73,7 @@ pub(super) fn select<'a>(views: &'a [ClusterView], wanted: &Wanted) -> Selection
     let pages = found.div_ceil(size).max(1);
     let page = wanted.page.parse().unwrap_or(1).clamp(1, pages);
     let shown = all.into_iter().skip((page - 1) * size).take(size).collect();
-    Selection { shown, counts, fleet, found, page, pages, with_members }
+    Selection { shown, counts, fleet: views.len(), found, page, pages, with_members }
 }
 
 /// The most fragmented member.

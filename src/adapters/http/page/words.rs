@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
+pub(super) use crate::core::story::capital;
 use crate::core::{reason::Reason, story};
 
 /// Like `1.5 GiB`, without a line break between number and unit.
@@ -43,12 +44,6 @@ pub(super) fn span(time: Duration) -> String {
     })
 }
 
-/// The text with a capital first letter.
-pub(super) fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
 /// From one time to a later one; zero if the clock was set back in between.
 pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
@@ -71,7 +66,7 @@ pub(super) fn ago(time: Timestamp, now: Timestamp) -> Markup {
 /// When it will be, and in how long.
 pub(super) fn from_now(time: Timestamp, now: Timestamp) -> Markup {
     html! {
-        time datetime=(format!("{time:.0}")) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) { (time.strftime("%Y-%m-%d %H:%M UTC")) }
+        time datetime=(format!("{time:.0}")) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) { (story::time(time)) }
         " (in " (span(between(now, time))) ")"
     }
 }
