@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     adapters::turn_limiter::TurnLimiter,
-    config::LockSettings,
+    config::{LockSettings, effective::effective},
     core::{
         alert::{self, AlertStatus, Notification},
         history::{AlertKey, RunId, RunView, Trigger},
@@ -35,8 +35,8 @@ use crate::{
         etcd::Etcd,
         journal::{Journal, JournalError},
         service::{
-            AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, PlanError, ProbeRefusal,
-            ProbeRequest, ScrapePage, Service,
+            AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, ConfigSection,
+            PlanError, ProbeRefusal, ProbeRequest, ScrapePage, Service,
         },
     },
 };
@@ -392,6 +392,10 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
 
     fn configuration(&self) -> serde_json::Value {
         self.redacted.lock().clone()
+    }
+
+    fn effective_configuration(&self) -> Vec<ConfigSection> {
+        effective(&self.redacted.lock())
     }
 
     fn clusters(&self) -> Vec<ClusterSummary> {

@@ -116,7 +116,7 @@ fn head<S>(site: &Site<S>, visitor: &Visitor, links: &Links) -> Markup {
             nav aria-label="defragd" {
                 a href=(links.to("/")) { "Status" }
                 a href=(links.to(&site.options.telemetry_path)) { "Metrics" }
-                a href=(links.to("/config")) { "Configuration" }
+                a href=(links.to("/configuration")) { "Configuration" }
             }
             span #link .dim {}
             @match visitor.access {

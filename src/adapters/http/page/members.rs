@@ -59,8 +59,8 @@ fn row(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> Markup
             td.number role="cell" data-label="Fragmented" {
                 @if let Some(size) = size { (words::percent(size.fragmentation())) } @else { "–" }
             }
-            td role="cell" data-label="Last days" { (sparkline(view.sizes.of(member.member.id))) }
-            td role="cell" data-label="Unavailable during a defragmentation" {
+            td.chart role="cell" data-label="Last days" { (sparkline(view.sizes.of(member.member.id))) }
+            td.time role="cell" data-label="Unavailable" {
                 @if let Some(size) = size { (expected(view, member, size)) } @else { "–" }
             }
             td role="cell" data-label="State" { (condition(view, facts, member)) }

@@ -31,6 +31,7 @@ mod assets;
 mod bars;
 mod cluster;
 mod condition;
+mod config;
 mod events;
 mod forms;
 mod layout;
@@ -68,6 +69,7 @@ pub(super) struct PageState {
 pub(super) fn routes<S: Service>(router: Router<Arc<Site<S>>>, at: impl Fn(&str) -> String) -> Router<Arc<Site<S>>> {
     router
         .route(&at("/"), get(overview::page::<S>))
+        .route(&at("/configuration"), get(config::page::<S>))
         .route(&at("/events"), get(events::stream::<S>))
         .route(&at("/assets/{file}"), get(assets::asset))
         .route(&at("/clusters/{name}"), get(cluster::page::<S>))
