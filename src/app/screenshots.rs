@@ -21,7 +21,7 @@ use crate::{
     core::{
         cluster::{MemberId, Status},
         fixture,
-        history::{AlertKey, Entry, Intent, MemberEnd, MemberResult, Outcome, Request, RunId, Sizes, Trigger},
+        history::{AlertKey, Entry, Intent, Labels, MemberEnd, MemberResult, Outcome, Request, RunId, Sizes, Trigger},
         policy::{Mode, Need, Policy},
         reason::Reason,
         sizes::SizeHistory,
@@ -33,6 +33,8 @@ use crate::{
     },
 };
 
+/// Those that `make screenshots` puts into docs/images, compressed.
+const IN_DOCS: [&str; 5] = ["running", "approval-run", "failed-cluster", "fragmented-dark", "fleet-30"];
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// What a cluster is shown doing.
@@ -77,7 +79,7 @@ impl Scene {
             Self::Idle | Self::Unreachable => (410, 380),
             Self::NoSpace => (2_049, 190),
             Self::MemberDown => (620, 480),
-            _ => (1_700, 34),
+            _ => (1_500, 34),
         };
         (ByteSize::mib(size + id * 7), ByteSize::mib(in_use + id))
     }
@@ -175,7 +177,7 @@ async fn set(app: &FakeApp, name: &str, scene: Scene) {
             .await
             .expect("it goes on");
         }
-        Scene::Approval => drop(cluster.request(vec![AlertKey::new("f".to_owned(), "2026-11-22T23:31:00Z")]).await),
+        Scene::Approval => drop(cluster.request(vec![alert(name)]).await),
         Scene::Paused => {
             let reason = "upgrade of rack 7, CHG-20417".to_owned();
             let lasts = Some(Duration::from_hours(4));
@@ -189,6 +191,13 @@ async fn set(app: &FakeApp, name: &str, scene: Scene) {
     if scene == Scene::Failed {
         cluster.ledger().await.expect("read");
     }
+}
+
+fn alert(cluster: &str) -> AlertKey {
+    let labels = [("alertname", "EtcdFragmentationHigh"), ("severity", "warning"), ("etcd_cluster", cluster)];
+    let labels: Labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let summary = format!("98 % of the database of {cluster} is free space");
+    AlertKey::new("f".to_owned(), "2026-11-22T23:31:00Z").described(&labels, &summary)
 }
 
 /// A run whose second member did not come back.
@@ -239,8 +248,9 @@ impl Camera {
         self.browser.open(url).await.expect("opened");
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
         self.browser.picture(&dir.join(format!("{name}.png"))).await.expect("a picture");
-        let page = self.browser.script("return document.documentElement.outerHTML").await.expect("its text");
-        std::fs::write(dir.join(format!("{name}.html")), page.as_str().unwrap_or_default()).expect("written");
+        if IN_DOCS.contains(&name) {
+            self.browser.picture(&dir.join(format!("{name}.webp"))).await.expect("a picture");
+        }
         assert_eq!(self.browser.overflow().await.expect("measured"), 0, "{name} is wider than its window");
     }
 }
