@@ -68,12 +68,12 @@ async fn orders_reach_the_server_and_outlive_it() {
 
     let wrong = dir.path().join("wrong");
     std::fs::write(&wrong, "0123456789abcdef-wrong-token\n").unwrap();
-    let refused = act(&defragd, &wrong, &["approve", "1"]).await;
+    let refused = act(&defragd, &wrong, &["approve", "1", "--yes"]).await;
     let error = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(error.contains("401") && error.contains("bearer token") && !error.contains("wrong-token"), "{error}");
 
-    let approved = act(&defragd, &token, &["approve", "1"]).await;
+    let approved = act(&defragd, &token, &["approve", "1", "--yes"]).await;
     assert_eq!(approved.status.code(), Some(0), "{}", String::from_utf8_lossy(&approved.stderr));
     until("the refused run is to be tried again", MINUTE, || async {
         let (cluster, run) = (cluster(&defragd).await?, defragd.json("/api/v1/runs/1").await?);

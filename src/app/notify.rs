@@ -19,7 +19,7 @@ use crate::{
     adapters::outgoing::{NotifyFormat, NotifyTarget},
     config::gates::notify::{NotifyKind, NotifySettings},
     core::{
-        history::{MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
+        history::{MemberEnd, MemberResult, Outcome, Request, RunId, RunView},
         reason::Reason,
     },
     ports::{
@@ -133,16 +133,17 @@ async fn deliver(target: Arc<dyn Notifier>, mut queue: Receiver<Notice>, counter
 pub(super) struct NotifyProgress<'a, E: Etcd, J: Journal> {
     cluster: &'a Cluster<E, J>,
     run: RunId,
-    trigger: Trigger,
+    request: Request,
     started_at: Timestamp,
     members: Mutex<Vec<MemberResult>>,
 }
 
 impl<'a, E: Etcd, J: Journal> NotifyProgress<'a, E, J> {
     /// Sends the notification of its start. `view` is what an earlier process did in the run.
-    pub(super) fn begin(cluster: &'a Cluster<E, J>, run: RunId, trigger: Trigger, view: Option<&RunView>) -> Self {
+    pub(super) fn begin(cluster: &'a Cluster<E, J>, run: RunId, request: &Request, view: Option<&RunView>) -> Self {
         let members = Mutex::new(view.map(|view| view.members.clone()).unwrap_or_default());
-        let this = Self { cluster, run, trigger, started_at: cluster.shared.clock.now(), members };
+        let (request, started_at) = (request.clone(), cluster.shared.clock.now());
+        let this = Self { cluster, run, request, started_at, members };
         this.enqueue("run_started", None);
         this
     }
@@ -151,8 +152,9 @@ impl<'a, E: Etcd, J: Journal> NotifyProgress<'a, E, J> {
         let notifications = &self.cluster.shared.notifications;
         let link = notifications.external_url.as_ref().map(|base| format!("{base}/runs/{}", self.run));
         let cluster = self.cluster.name().to_owned();
-        let (run, trigger, started_at) = (self.run, self.trigger, self.started_at);
-        notifications.enqueue(&Notice { event, cluster, run, trigger, started_at, link, end });
+        let (run, trigger, started_at) = (self.run, self.request.trigger, self.started_at);
+        let alerts = self.request.alerts.iter().filter(|key| key.due().is_none()).cloned().collect();
+        notifications.enqueue(&Notice { event, cluster, run, trigger, alerts, started_at, link, end });
     }
 }
 

@@ -106,6 +106,7 @@ fn notice(run: i64) -> Notice {
         cluster: "a".to_owned(),
         run: RunId(run),
         trigger: Trigger::Alert,
+        alerts: Vec::new(),
         started_at: Timestamp::UNIX_EPOCH,
         link: None,
         end: None,

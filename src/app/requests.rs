@@ -1,7 +1,7 @@
 //! The requests of a cluster: runs by alerts and by operators, approvals, pauses. Each is in the journal before it is
 //! acknowledged, and every decision is based on the journal, not on memory.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::sleep;
@@ -36,10 +36,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         // One after the other: an older state must not overwrite a newer one.
         let _one_at_a_time = self.requests.reading.lock().await;
         let ledger = ledger::read(&self.shared.journal, self.name()).await?;
-        let (speeds, mismatch) = (ledger.speeds(), ledger.mismatch());
+        let (speeds, mismatch, firing) = (ledger.speeds(), ledger.mismatch(), ledger.firing());
         {
             let mut state = self.requests.state.lock();
-            (state.ledger, state.speeds, state.mismatch) = (ledger.clone(), speeds, mismatch);
+            (state.ledger, state.speeds, state.mismatch, state.firing) = (ledger.clone(), speeds, mismatch, firing);
         }
         // It is read after every change.
         self.shared.changes.announce();
@@ -299,9 +299,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     async fn resolve_now(&self, alerts: &[AlertKey]) -> Result<Option<RunId>, JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
-        let Some(run) = self.standing_run(&ledger) else { return Ok(None) };
+        let standing = self.standing_run(&ledger);
+        self.resolve_over(&ledger, standing, alerts).await?;
+        let Some(run) = standing else { return Ok(None) };
         let Some(view) = ledger.run(run) else { return Ok(None) };
-        let (gone, left): (Vec<_>, Vec<_>) = view.open_alerts().cloned().partition(|key| alerts.contains(key));
+        let open = view.open_alerts().cloned().map(AlertKey::bare);
+        let (gone, left): (Vec<_>, Vec<_>) = open.partition(|key| alerts.contains(key));
         if gone.is_empty() {
             return Ok(None);
         }
@@ -314,6 +317,29 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         self.requests.wake.notify_one();
         Ok(None)
+    }
+
+    /// Records the end of alerts whose request is over: until then they are shown as firing.
+    async fn resolve_over(
+        &self,
+        ledger: &Ledger,
+        standing: Option<RunId>,
+        alerts: &[AlertKey],
+    ) -> Result<(), JournalError> {
+        let mut over: BTreeMap<RunId, Vec<AlertKey>> = BTreeMap::new();
+        for (key, run) in ledger.firing() {
+            if standing != Some(run) && alerts.contains(&key) {
+                over.entry(run).or_default().push(key.bare());
+            }
+        }
+        let changes = !over.is_empty();
+        for (run, alerts) in over {
+            self.shared.journal.append(run, Entry::Resolved { alerts }).await?;
+        }
+        if changes {
+            self.ledger().await?;
+        }
+        Ok(())
     }
 
     fn is_cancellable(&self, view: &RunView) -> bool {

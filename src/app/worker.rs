@@ -247,7 +247,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let state = StateProgress { cluster: self, trigger: request.trigger };
         let so_far = self.requests.state.lock().ledger.run(run).cloned();
         let live = LiveProgress::begin(self, run, request.trigger, so_far.as_ref());
-        let reported = NotifyProgress::begin(self, run, request.trigger, so_far.as_ref());
+        let reported = NotifyProgress::begin(self, run, request, so_far.as_ref());
         let followed = (&live as &dyn Progress, &reported as &dyn Progress);
         let shown = (&state as &dyn Progress, &followed as &dyn Progress);
         let watchers = (&log as &dyn Progress, &shown as &dyn Progress);

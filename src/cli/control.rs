@@ -1,14 +1,20 @@
 //! `defragd approve`, `defragd reject`, `defragd pause`, `defragd resume`, `defragd cancel`: actions on the running server.
 
-use std::{io::Write, path::PathBuf, sync::Arc};
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    sync::Arc,
+};
 
+use anyhow::bail;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Exit;
+use super::{Exit, plan};
 use crate::{
     adapters::{journal::SqliteJournal, outgoing::ControlClient},
     app::ledger,
-    core::{order::Order, time::Time},
+    core::{history::AlertKey, order::Order, plan_view::PlanView, story, time::Time},
     ports::{clock::SystemClock, journal::Journal},
 };
 
@@ -34,6 +40,9 @@ pub(super) struct Server {
 pub(super) struct ApproveArgs {
     /// The run's number, from `defragd runs` or the log
     run: i64,
+    /// Approve without a question
+    #[arg(short, long)]
+    yes: bool,
     #[command(flatten)]
     server: Server,
 }
@@ -102,9 +111,61 @@ impl Server {
         let client = ControlClient::new(&self.url, self.token_file.as_ref(), self.ca_file.as_ref())?;
         Ok(client.post(path, &body).await?)
     }
+
+    async fn get(&self, path: &[&str]) -> anyhow::Result<Value> {
+        let client = ControlClient::new(&self.url, self.token_file.as_ref(), self.ca_file.as_ref())?;
+        Ok(client.get(path).await?)
+    }
+}
+
+/// What an operator reads of a run before approving it.
+#[derive(Deserialize)]
+struct RunToApprove {
+    cluster: String,
+    #[serde(default)]
+    alerts: Vec<AlertKey>,
+    resolved: Vec<AlertKey>,
+    plan: Option<PlanView>,
+    /// Why there is no plan.
+    plan_error: Option<String>,
+}
+
+fn write_run(out: &mut impl Write, run: &RunToApprove, id: i64) -> std::io::Result<()> {
+    writeln!(out, "Run {id} of cluster {} waits for approval.", run.cluster)?;
+    for alert in run.alerts.iter().filter(|alert| alert.due().is_none() && !run.resolved.contains(alert)) {
+        writeln!(out, "{}", story::capital(&story::alert(alert)))?;
+    }
+    for due in run.alerts.iter().filter_map(AlertKey::due) {
+        writeln!(out, "Due by the schedule since {}", story::time(due))?;
+    }
+    match (&run.plan, &run.plan_error) {
+        (Some(plan), _) => plan::write_plan(out, plan),
+        (None, Some(error)) => writeln!(out, "There is no plan: {error}"),
+        (None, None) => Ok(()),
+    }
 }
 
 pub(super) async fn approve(args: ApproveArgs) -> anyhow::Result<Exit> {
+    let (by, number) = (args.server.by(), args.run.to_string());
+    let run: RunToApprove = serde_json::from_value(args.server.get(&["runs", &number]).await?)?;
+    // Without a plan and an error it does not wait for approval, and the server says so.
+    let waits = run.plan.is_some() || run.plan_error.is_some();
+    if waits {
+        write_run(&mut std::io::stdout(), &run, args.run)?;
+    }
+    if waits && !args.yes {
+        if !std::io::stdin().is_terminal() {
+            bail!("run {number} is not approved: there is no terminal to ask on; pass --yes to approve it");
+        }
+        write!(std::io::stdout(), "Approve as {by}? [y/N] ")?;
+        std::io::stdout().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            writeln!(std::io::stdout(), "Run {number} is not approved; it still waits.")?;
+            return Ok(Exit::Refused);
+        }
+    }
     args.server.post(["runs", &args.run.to_string(), "approve"], json!({})).await?;
     writeln!(std::io::stdout(), "Run {} is approved; it starts as soon as nothing else holds it.", args.run)?;
     Ok(Exit::Done)

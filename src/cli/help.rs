@@ -42,13 +42,14 @@ pub(super) const STATUS: &str = help!(
 pub(super) const PLAN: &str = help!(
     [
         "defragd plan --config config.yaml",
+        "defragd plan --config config.yaml --as-manual",
         "defragd plan --endpoints 10.0.0.1:2379 --min-fragmentation-ratio 0.3 --min-reclaimable 50MiB",
     ],
     [
         "0  a run would start, or nothing is to be done",
         "1  a cluster cannot be observed",
         "2  wrong usage or configuration",
-        "3  a run would be refused",
+        "3  something holds a run back now",
     ]
 );
 
@@ -92,8 +93,13 @@ pub(super) const EXPLAIN: &str =
     help!(["defragd explain cooldown", "defragd explain"], ["0  done", "2  there is no such reason"]);
 
 pub(super) const APPROVE: &str = help!(
-    ["defragd approve 17", "defragd approve 17 --server https://defragd.example --token-file admin.token"],
-    ["0  done", "1  failed: there is no such run, or it does not wait for approval", "2  wrong usage"]
+    ["defragd approve 17", "defragd approve 17 --yes --server https://defragd.example --token-file admin.token"],
+    [
+        "0  approved",
+        "1  failed: there is no such run, it does not wait for approval, or there is no terminal to ask on",
+        "2  wrong usage",
+        "3  you answered no"
+    ]
 );
 
 pub(super) const REJECT: &str = help!(

@@ -2,7 +2,7 @@
 
 use super::table;
 use crate::core::gate::GateResult;
-pub(super) use crate::core::story::{about, gate, line, repeats_of, requester, role, verified, why};
+pub(super) use crate::core::story::{about, alert, gate, line, repeats_of, requester, role, verified, why};
 
 /// What gates found, as a table.
 pub(super) fn gate_table(results: &[GateResult]) -> String {

@@ -11,29 +11,37 @@ use serde_json::json;
 
 use super::{
     Exit,
-    args::{self, Connection, Output, PolicyArgs},
-    explain::write_advice,
+    args::{self, Connection, ModeArg, Output, PolicyArgs},
     history,
     status::warn_of_pages,
     table,
 };
 use crate::{
-    adapters::journal::SqliteJournal,
+    adapters::journal::{FILE_NAME, SqliteJournal},
     app::{checks, gates, ledger, observer},
+    config::LockKind,
     core::{
-        cluster::{ClusterFacts, MemberId, Unknown},
-        explain::{Explained, Severity},
-        gate::{GateResult, Moment},
-        plan::{Decision, Plan, PlanHistory},
-        safety,
+        admission::Ledger,
+        cluster::Unknown,
+        explain::Severity,
+        gate::Moment,
+        hold::HoldView,
+        plan::{Decision, PlanHistory},
+        plan_view::{PlanInputs, PlanStep, PlanView},
+        policy::Mode,
+        safety, story,
     },
+    ports::clock::{Clock, SystemClock},
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Directory of the journal, to consider earlier attempts [default: as for `defragd run`]
+    /// Directory of the journal, to consider earlier attempts, pauses and limits [default: as for `defragd run`]
     #[arg(long, env = "DEFRAGD_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Show what would hold a run that an operator requests (`defragd run`), instead of an automatic one
+    #[arg(long)]
+    as_manual: bool,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -43,13 +51,18 @@ pub(super) struct Args {
     connection: Connection,
 }
 
-pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
+pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
+    if args.connection.config.is_none() && args.policy.mode.is_none() {
+        // As for `defragd run`, which is what such a plan is about.
+        args.policy.mode = Some(ModeArg::Enforce);
+    }
     let (settings, connect) = args.connection.settings_to_observe(Some(&args.policy))?;
     let mut exit = Exit::Done;
     let mut json_plans = Vec::new();
     let mut out = std::io::stdout().lock();
     let several = settings.clusters.len() > 1;
     let data_dir = args::data_dir(args.data_dir);
+    let has_lock = settings.lock.kind != LockKind::None;
     for cluster in settings.clusters {
         let facts = match Box::pin(observer::observe(&connect(&cluster)?)).await {
             Ok(facts) => facts,
@@ -61,27 +74,39 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             }
             Err(unknown) => return Err(anyhow!(unanswered(&unknown))),
         };
-        let plan = Plan::new(&facts, &cluster.policy, &past(&data_dir, &cluster.name).await);
         let gates = checks::run(&gates::of(&cluster)?, Moment::Before, &BTreeMap::new()).await;
-        let against = plan.blocked.is_some() || gates.iter().any(|gate| gate.against().is_some());
-        if against && exit == Exit::Done {
+        let read = read_ledger(&data_dir, &cluster.name).await;
+        let mut unknown_holds = Vec::new();
+        if let Err(error) = &read {
+            unknown_holds.push(format!("pauses, cooldown, daily limit, breaker and earlier failures: {error}"));
+        }
+        if has_lock {
+            unknown_holds.push("the cluster's lock: the running server knows who holds it".to_owned());
+        }
+        let ledger = read.unwrap_or_default();
+        let plan = PlanView::new(PlanInputs {
+            cluster: &cluster.name,
+            at: SystemClock.now(),
+            facts: &facts,
+            policy: &cluster.policy,
+            ledger: &ledger,
+            run: ledger.runs.iter().rev().find(|run| run.outcome.is_none()),
+            as_manual: args.as_manual,
+            gates,
+            others: Vec::new(),
+            unknown_holds,
+        });
+        if plan.is_held() && exit == Exit::Done {
             exit = Exit::Refused;
         }
         match args.output {
-            Output::Json => json_plans.push(json!({
-                "cluster": cluster.name,
-                "mode": cluster.policy.mode,
-                "blocked": plan.blocked.as_ref().map(Explained::from),
-                "blocked_message": plan.blocked.as_ref().map(ToString::to_string),
-                "steps": plan.steps,
-                "warnings": plan.warnings,
-                "gates": gates,
-            })),
+            Output::Json => json_plans.push(serde_json::to_value(&plan)?),
             Output::Table => {
                 if several {
                     writeln!(out, "cluster {}:", cluster.name)?;
                 }
-                write_plan(&mut out, &plan, &facts, &gates)?;
+                write_plan(&mut out, &plan)?;
+                warn_of_pages(&mut out, &facts)?;
             }
         }
     }
@@ -95,54 +120,37 @@ pub(super) fn unanswered(unknown: &Unknown) -> String {
     format!("no endpoint answered: {unknown}\nWhat to do: {}", safety::no_member_list(unknown).advice())
 }
 
-/// What the journal, if it exists and is readable, records of earlier attempts: later decisions depend on them.
-pub(super) async fn past(data_dir: &Path, cluster: &str) -> PlanHistory {
-    let Ok(journal) = SqliteJournal::open_read_only(data_dir) else { return PlanHistory::default() };
-    match ledger::read(&journal, cluster).await {
-        Ok(ledger) => PlanHistory::of(&ledger),
-        Err(error) => {
-            eprintln!("defragd: {error}; earlier attempts are not considered");
-            PlanHistory::default()
-        }
-    }
+/// What the journal records of earlier runs and of operators' actions. The error is for people.
+async fn read_ledger(data_dir: &Path, cluster: &str) -> Result<Ledger, String> {
+    let journal = SqliteJournal::open_read_only(data_dir).map_err(|error| error.to_string())?;
+    ledger::read(&journal, cluster).await.map_err(|error| error.to_string())
 }
 
-/// The plan as a table, and a summary sentence.
-fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[GateResult]) -> std::io::Result<()> {
+/// The same for commands that only need earlier attempts, if a journal exists and is readable.
+pub(super) async fn past(data_dir: &Path, cluster: &str) -> PlanHistory {
+    if !data_dir.join(FILE_NAME).exists() {
+        return PlanHistory::default();
+    }
+    let ledger = read_ledger(data_dir, cluster).await.unwrap_or_else(|error| {
+        eprintln!("defragd: {error}; earlier attempts are not considered");
+        Ledger::default()
+    });
+    PlanHistory::of(&ledger)
+}
+
+/// The plan as a table, with everything that holds it back and a summary.
+pub(super) fn write_plan(out: &mut impl Write, plan: &PlanView) -> std::io::Result<()> {
     let mut order = 0;
     let rows = plan.steps.iter().map(|step| {
-        let (number, decision, why) = match &step.decision {
-            Decision::Defragment { need } => {
-                order += 1;
-                let why = step.waits_for.as_ref().map_or_else(|| history::why(*need).to_owned(), ToString::to_string);
-                let decision = match (&step.waits_for, step.transfer_first) {
-                    (Some(_), _) => "wait",
-                    (None, true) => "transfer leadership, defragment",
-                    (None, false) => "defragment",
-                };
-                (order.to_string(), decision, why)
-            }
-            Decision::Skip { reason } => ("-".to_owned(), "skip", reason.to_string()),
-        };
-        let (total, in_use, frag) = sizes(facts, step.member_id);
-        let role = role(facts, step.member_id, step.is_leader);
-        vec![
-            number,
-            step.member.clone(),
-            step.member_id.to_string(),
-            role,
-            total,
-            in_use,
-            frag,
-            step.expected.map_or_else(|| "-".to_owned(), |estimate| table::expected(&estimate)),
-            decision.to_owned(),
-            why,
-        ]
+        if matches!(step.planned.decision, Decision::Defragment { .. }) {
+            order += 1;
+        }
+        row(step, order)
     });
     let headings = ["ORDER>", "MEMBER", "ID", "ROLE", "DB SIZE>", "IN USE>", "FRAG>", "EXPECTED>", "DECISION", "WHY"];
     writeln!(out, "{}", table::table(&headings, rows.collect()))?;
-    let needs_operator = plan.steps.iter().filter_map(|step| match &step.decision {
-        Decision::Skip { reason } if reason.severity() == Severity::Operator => Some((&step.member, reason)),
+    let needs_operator = plan.steps.iter().filter_map(|step| match &step.planned.decision {
+        Decision::Skip { reason } if reason.severity() == Severity::Operator => Some((&step.planned.member, reason)),
         _ => None,
     });
     for (member, reason) in needs_operator {
@@ -151,39 +159,91 @@ fn write_plan(out: &mut impl Write, plan: &Plan, facts: &ClusterFacts, gates: &[
     for warning in &plan.warnings {
         writeln!(out, "Warning: {warning}")?;
     }
-    warn_of_pages(out, facts)?;
-    if !gates.is_empty() {
-        writeln!(out, "{}", history::gate_table(gates))?;
+    if !plan.gates.is_empty() {
+        writeln!(out, "{}", history::gate_table(&plan.gates))?;
     }
-    let against = plan.blocked.clone().or_else(|| gates.iter().find_map(GateResult::against));
-    match &against {
-        Some(reason) => {
-            writeln!(out, "A run would be refused and change nothing: {reason}")?;
-            write_advice(out, Some(reason))
+    if plan.totals.members > 0 {
+        writeln!(out, "{}", plan.leader)?;
+    }
+    writeln!(out, "{}", summary(plan))?;
+    if plan.is_held() {
+        writeln!(out, "{}", held(plan))?;
+    }
+    for hold in &plan.holds {
+        writeln!(out, "- {}", hold_line(hold))?;
+        if let Some(advice) = hold.reason.to_do() {
+            writeln!(out, "  What to do: {advice}")?;
         }
-        None if order == 0 => writeln!(out, "Nothing to do."),
-        None if order == 1 => writeln!(out, "1 member would be defragmented."),
-        None => writeln!(out, "{order} members would be defragmented, one at a time, in this order."),
     }
+    for unknown in &plan.unknown_holds {
+        writeln!(out, "Not checked: {unknown}")?;
+    }
+    Ok(())
 }
 
-fn sizes(facts: &ClusterFacts, member: MemberId) -> (String, String, String) {
-    match facts.member(member).map(|facts| &facts.status) {
-        Some(Ok(status)) => (
-            table::size(status.db_size),
-            table::size(status.db_size_in_use),
-            format!("{:.0}%", status.fragmentation_ratio() * 100.0),
+fn summary(plan: &PlanView) -> String {
+    let totals = &plan.totals;
+    let (freed, time) = (table::size(totals.reclaimable), story::about_seconds(totals.unavailable));
+    match totals.members {
+        0 => "Nothing to do.".to_owned(),
+        1 => format!("1 member would be defragmented: up to {freed} freed, unavailable for {time}."),
+        members => format!(
+            "{members} members would be defragmented, one at a time, in this order: up to {freed} freed; each is \
+             unavailable in turn, for {time} together."
         ),
-        _ => ("-".to_owned(), "-".to_owned(), "-".to_owned()),
     }
 }
 
-fn role(facts: &ClusterFacts, member: MemberId, is_leader: bool) -> String {
-    let learner = facts.member(member).is_some_and(|facts| facts.member.is_learner);
-    let role = match (is_leader, learner) {
+fn held(plan: &PlanView) -> &'static str {
+    match (plan.as_manual, plan.mode) {
+        (_, Mode::Observe) => "Nothing is changed now:",
+        (true, _) => "A run that an operator requests is held now:",
+        (false, _) => "An automatic run is held now:",
+    }
+}
+
+fn hold_line(hold: &HoldView) -> String {
+    let since = hold.since.map_or(String::new(), |since| format!(" (since {})", story::time(since)));
+    format!("{}{since}", hold.reason)
+}
+
+/// `order` is how many members come up to this one.
+fn row(step: &PlanStep, order: usize) -> Vec<String> {
+    let planned = &step.planned;
+    let (number, decision, why) = match &planned.decision {
+        Decision::Defragment { need } => {
+            let why = planned.waits_for.as_ref().map_or_else(|| history::why(*need).to_owned(), ToString::to_string);
+            let decision = match (&planned.waits_for, planned.transfer_first) {
+                (Some(_), _) => "wait",
+                (None, true) => "transfer leadership, defragment",
+                (None, false) => "defragment",
+            };
+            (order.to_string(), decision, why)
+        }
+        Decision::Skip { reason } => ("-".to_owned(), "skip", reason.to_string()),
+    };
+    let none = || "-".to_owned();
+    let size = |size: fn(&crate::core::history::Sizes) -> bytesize::ByteSize| {
+        step.sizes.as_ref().map_or_else(none, |sizes| table::size(size(sizes)))
+    };
+    vec![
+        number,
+        planned.member.clone(),
+        planned.member_id.to_string(),
+        role(step).to_owned(),
+        size(|sizes| sizes.db_size),
+        size(|sizes| sizes.db_size_in_use),
+        step.sizes.as_ref().map_or_else(none, |sizes| format!("{:.0}%", sizes.fragmentation_ratio() * 100.0)),
+        planned.expected.map_or_else(none, |estimate| table::expected(&estimate)),
+        decision.to_owned(),
+        why,
+    ]
+}
+
+fn role(step: &PlanStep) -> &'static str {
+    match (step.planned.is_leader, step.is_learner) {
         (true, _) => "leader",
         (_, true) => "learner",
         _ => "follower",
-    };
-    role.to_owned()
+    }
 }

@@ -79,6 +79,9 @@ async fn show(journal: &SqliteJournal, id: RunId, output: Output) -> anyhow::Res
                 view.request.cluster,
                 history::requester(view.request.trigger)
             )?;
+            for alert in view.request.alerts.iter().filter(|alert| alert.due().is_none()) {
+                writeln!(out, "{}", history::alert(alert))?;
+            }
             for record in &records {
                 writeln!(out, "{:.3}  {}", record.at, history::line(&record.entry))?;
             }

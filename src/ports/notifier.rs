@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::core::history::{RunId, Trigger};
+use crate::core::history::{AlertKey, RunId, Trigger};
 
 /// The content of a notification, and the JSON of a webhook.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -17,6 +17,9 @@ pub struct Notice {
     pub cluster: String,
     pub run: RunId,
     pub trigger: Trigger,
+    /// The alerts that requested it, with the labels that are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertKey>,
     /// When it began in this process.
     pub started_at: Timestamp,
     /// The URL of the run's page, if `--web.external-url` is set.

@@ -72,6 +72,8 @@ pub struct ClusterSummary {
     pub mode: crate::core::policy::Mode,
     #[serde(flatten)]
     pub state: ClusterState,
+    /// When the state was observed.
+    pub observed_at: Option<jiff::Timestamp>,
     /// What wants it defragmented, and the one hold; `None` if nothing does.
     pub request: Option<RequestView>,
     pub active_run: Option<RunId>,

@@ -409,7 +409,7 @@ impl Collector for MemberCollector {
             }
         }
         self.encode_errors(&mut encoder, &members)?;
-        let help = "Why the cluster's request, or its run under way, waits; no series while it does not";
+        let help = "Why the cluster's request, its run in progress, or the next run for an alert that still fires waits; no series while none does";
         let mut waiting = encoder.encode_descriptor("cluster_waiting", help, None, MetricType::Gauge)?;
         for cluster in &self.clusters {
             let Some(reason) = cluster.admission.and_then(|admission| admission.waiting_for) else { continue };

@@ -50,6 +50,7 @@ mod site;
 mod snapshot;
 mod standing;
 mod trouble;
+mod truth;
 mod unblocked;
 mod upgrade;
 mod verify;

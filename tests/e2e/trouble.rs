@@ -40,7 +40,7 @@ async fn a_member_that_is_down_before_the_run_refuses_it() {
     let plan = rig.command("plan", &[]).await;
     assert_eq!(plan.status.code(), Some(3));
     let text = String::from_utf8(plan.stdout).unwrap();
-    assert!(text.contains("A run would be refused and change nothing") && text.contains(name), "{text}");
+    assert!(text.contains("An automatic run is held now:\n- ") && text.contains(name), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

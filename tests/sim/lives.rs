@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeSet,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -20,8 +21,8 @@ use defragd::{
         admission::Ledger,
         alert::Selector,
         cluster::AlarmKind,
-        history::{AlertKey, Outcome, RunView},
-        hold::Hold,
+        history::{AlertKey, Labels, Outcome, RunView},
+        hold::{Hold, RequestView},
         policy::Policy,
         reason::Reason,
     },
@@ -487,7 +488,9 @@ pub async fn approve(journal: &SimJournal, app: &Arc<App<SimEtcd, SimJournal>>) 
 }
 
 pub fn key(number: usize) -> AlertKey {
-    AlertKey::new(format!("alert-{number}"), "2026-09-21T14:00:00.12Z")
+    let labels = [("alertname".to_owned(), format!("Alert{number}"))].into();
+    let key = AlertKey::new(format!("alert-{number}"), "2026-09-21T14:00:00.12Z");
+    key.described(&Labels::from(labels), "much is free")
 }
 
 /// The same as another Alertmanager writes it.
@@ -497,8 +500,12 @@ fn key_in_other_words(number: usize) -> AlertKey {
 
 /// Sends an alert once or twice, as the schedule has it.
 pub async fn alert(sim: &Sim, cluster: &Arc<Cluster<SimEtcd, SimJournal>>, number: usize) -> bool {
-    sim.world().watch.orders.resolved.remove(&key(number).fingerprint);
+    let fingerprint = key(number).fingerprint;
+    let resolved = sim.world().watch.orders.resolved.remove(&fingerprint);
     let taken = cluster.request(vec![key(number)]).await.is_ok();
+    if let Some(at) = resolved.filter(|_| !taken) {
+        sim.world().watch.orders.resolved.insert(fingerprint, at);
+    }
     let twice = sim.world().schedule.sent_twice;
     if taken && twice {
         let soon = sim.world().rng.millis(1, 2_000);
@@ -598,10 +605,26 @@ fn shows_another_hold(sim: &Sim, journal: &SimJournal, cluster: &Cluster<SimEtcd
         (world.schedule.policy.clone(), wall_clock(&world))
     };
     let ledger = journal.ledger();
-    let open = ledger.runs.iter().find(|run| run.outcome.is_none())?;
+    let request = cluster.summary().request;
+    let Some(open) = ledger.runs.iter().find(|run| run.outcome.is_none()) else {
+        return forgets_an_alert(sim, &ledger, request.as_ref());
+    };
     let Some(Hold::Wait { reason, .. }) = hold(sim, &ledger, open, &policy, now) else { return None };
-    let shown = cluster.summary().waiting_for.map(|reason| reason.label());
+    let shown = request.and_then(|request| Some(request.hold?.reason.label()));
     (shown != Some(reason.label())).then(|| format!("{reason} holds run {}, and {shown:?} is shown", open.id))
+}
+
+/// While no run is open: an alert that was accepted and is not resolved is shown with a hold, and no other one is.
+fn forgets_an_alert(sim: &Sim, ledger: &Ledger, shown: Option<&RequestView>) -> Option<String> {
+    let resolved: BTreeSet<_> = sim.world().watch.orders.resolved.keys().cloned().collect();
+    let accepted = ledger.runs.iter().flat_map(|run| &run.request.alerts).filter(|key| key.due().is_none());
+    let fires: BTreeSet<_> = accepted.filter(|key| !resolved.contains(&key.fingerprint)).cloned().collect();
+    let is_held = shown.is_some_and(|shown| shown.hold.is_some());
+    let shown: BTreeSet<_> = shown.iter().flat_map(|shown| &shown.alerts).cloned().collect();
+    // Of a request that is to be retried only its own alerts are shown.
+    let is_missing = !fires.is_empty() && (shown.is_empty() || !is_held);
+    let is_over = shown.iter().any(|key| resolved.contains(&key.fingerprint));
+    (is_missing || is_over).then(|| format!("{fires:?} fires, and {shown:?} is shown, held: {is_held}"))
 }
 
 /// Waits until every accepted request is satisfied, or needs an operator. `false` if this life of defragd does not get

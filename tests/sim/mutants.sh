@@ -87,7 +87,9 @@ each_spelling_is_an_alert|crates/defragd-core/src/history.rs|s/starts_at\.parse:
 approval_of_a_run_under_way_not_asked_for|crates/defragd-core/src/hold.rs|s/run\.started_at\.is_some\(\) && \(!lacks_approval \|\| run\.open_intent\.is_some\(\)\)/run.started_at.is_some()/
 a_pause_replaces_all_pauses|crates/defragd-core/src/order.rs|s/pauses\.insert\(by, record\);/pauses.clear();\n                pauses.insert(by, record);/
 without_gain_no_heir|crates/defragd-core/src/run/leader.rs|s/\n\s+\| Reason::NoGain \{ \.\. \}//
-another_hold_is_shown|src/app/worker.rs|s/state\.waiting_for = Some\(reason\);/state.waiting_for.get_or_insert(reason);/
+another_hold_is_shown|src/app/worker.rs|s/state\.waiting_for = Some\(\(reason, since\)\);/state.waiting_for.get_or_insert((reason, since));/
+alert_forgotten_after_its_run|crates/defragd-core/src/hold.rs|s/run\.outcome\.is_none\(\) \|\| run\.request\.alerts\.iter\(\)\.any\(AlertKey::is_described\)/run.outcome.is_none() || run.request.alerts.len() > 99/
+end_of_a_served_alert_not_recorded|src/app/requests.rs|s/if standing != Some\(run\) && alerts\.contains\(&key\) \{/if standing.is_some() \&\& standing != Some(run) \&\& alerts.contains(\&key) {/
 an_upgrade_is_no_danger|crates/defragd-core/src/safety.rs|s/minors\.len\(\) < 2/minors.is_empty() || minors.len() > 0/
 nospace_waits_for_an_upgrade|crates/defragd-core/src/safety.rs|s/if facts\.has_alarm\(AlarmKind::NoSpace\) \{\n\s+return None;\n\s+\}\n//
 a_downgrade_is_no_danger|crates/defragd-core/src/safety.rs|s/status\.downgrade_to\.as_deref\(\)\?/status.downgrade_to.as_deref().filter(|_| false)?/

@@ -132,7 +132,7 @@ impl Status {
 
 // Sizes of databases stay far below 2^52 bytes, where f64 is exact.
 #[expect(clippy::cast_precision_loss, reason = "exact below 2^52 bytes")]
-fn ratio(part: ByteSize, whole: ByteSize) -> f64 {
+pub(super) fn ratio(part: ByteSize, whole: ByteSize) -> f64 {
     if whole.0 == 0 { 0.0 } else { part.0 as f64 / whole.0 as f64 }
 }
 

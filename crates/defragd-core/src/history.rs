@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    cluster::MemberId,
+    cluster::{MemberId, ratio},
     explain::Explained,
     gate::GateResult,
     lock::{Holder, Term},
@@ -202,6 +202,13 @@ pub struct Sizes {
     /// In use, bytes.
     #[serde(rename = "db_size_in_use_bytes", with = "wire::bytes")]
     pub db_size_in_use: ByteSize,
+}
+
+impl Sizes {
+    /// See [`super::cluster::Status::fragmentation_ratio`].
+    pub fn fragmentation_ratio(&self) -> f64 {
+        ratio(ByteSize(self.db_size.0.saturating_sub(self.db_size_in_use.0)), self.db_size)
+    }
 }
 
 /// The decision to defragment a member, recorded before the RPC is sent.

@@ -83,6 +83,8 @@ pub struct ServedBy {
     pub run: RunId,
     /// As the metrics' label.
     pub outcome: String,
+    /// The outcome and its reason in words.
+    pub ended: String,
     pub at: Option<Timestamp>,
 }
 
@@ -183,8 +185,8 @@ impl Ledger {
     }
 
     /// The alerts that fire, as far as was received, each with the newest run that was to serve it. An alert whose
-    /// request is over fires until it is reported as resolved.
-    pub fn firing(&self) -> Vec<(&AlertKey, &RunView)> {
+    /// request is over fires until it is reported as resolved. Goes through all runs.
+    pub fn firing(&self) -> Vec<(AlertKey, RunId)> {
         let mut known = BTreeSet::new();
         let mut firing = Vec::new();
         // Journals of earlier versions lack the labels, and do not record that the alerts of an ended run are resolved.
@@ -194,29 +196,35 @@ impl Ledger {
             // A later start of the same alert says that the earlier one is over.
             let new: Vec<_> = alerts.filter(|key| !known.contains(key.fingerprint.as_str())).collect();
             known.extend(new.iter().map(|key| key.fingerprint.as_str()));
-            firing.extend(new.into_iter().filter(|key| !run.resolved.contains(key)).map(|key| (key, run)));
+            let open = new.into_iter().filter(|key| !run.resolved.contains(key));
+            firing.extend(open.map(|key| (key.clone(), run.id)));
         }
         firing
     }
 
-    /// The request that stands or whose alert still fires; `None` if nothing wants the cluster defragmented.
-    pub fn request_view(&self, open: Option<OpenRun<'_>>, policy: &Policy, now: Timestamp) -> Option<RequestView> {
+    /// The request that stands or whose alert still fires; `None` if nothing wants the cluster defragmented. `firing`
+    /// is [`Ledger::firing`].
+    pub fn request_view(
+        &self,
+        open: Option<OpenRun<'_>>,
+        firing: &[(AlertKey, RunId)],
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Option<RequestView> {
         if let Some(open) = open {
             return Some(self.open_request_view(open));
         }
-        let firing = self.firing();
         let next = self.next_attempt(now);
-        let last = next.as_ref().map(|next| next.run).or_else(|| firing.first().map(|(_, run)| run.id))?;
+        let last = next.as_ref().map(|next| next.run).or_else(|| firing.first().map(|(_, run)| *run))?;
         let last = self.run(last)?;
-        let served_by = last.outcome.as_ref().map(|outcome| ServedBy {
-            run: last.id,
-            outcome: outcome.label().to_owned(),
-            at: last.finished_at,
-        });
+        let outcome = last.outcome.as_ref()?;
+        let ended = story::outcome(outcome);
+        let served_by =
+            ServedBy { run: last.id, outcome: outcome.label().to_owned(), ended: ended.clone(), at: last.finished_at };
         let trigger = next.as_ref().map_or(last.request.trigger, |next| next.trigger);
         let alerts: Vec<_> = match &next {
-            Some(next) => next.alerts.clone(),
-            None => firing.iter().map(|(key, _)| (*key).clone()).collect(),
+            Some(next) if !next.alerts.is_empty() => next.alerts.clone(),
+            _ => firing.iter().map(|(key, _)| key.clone()).collect(),
         };
         // The approval that the next run will need is no hold yet.
         let request = Request { cluster: String::new(), trigger, alerts: Vec::new() };
@@ -224,13 +232,16 @@ impl Ledger {
         if policy.mode == Mode::Approve {
             run.approved = Some(Approval { by: String::new(), at: now });
         }
+        // Its notifications request nothing, whatever else holds.
+        let rejected = self.without_rejected(alerts.clone(), policy, now).err().filter(|_| next.is_none());
+        let rejected = rejected.map(|(run, reason)| {
+            let at = self.run(run).and_then(|run| run.finished_at);
+            HoldView { since: at, until: at.map(|at| after(at, policy.cooldown)), reason }
+        });
         let retry = next.as_ref().map(|next| Reason::RetryPending { at: next.at });
-        let served = || Reason::Served {
-            run: last.id,
-            outcome: last.outcome.as_ref().map_or("running", Outcome::label).replace('_', " "),
-        };
+        let served = || Reason::Served { run: last.id, outcome: ended };
         let holds = self.hold_views(Some(&run), trigger, policy, false, now);
-        let hold = holds.into_iter().next();
+        let hold = rejected.or_else(|| holds.into_iter().next());
         let hold = hold.unwrap_or_else(|| HoldView::new(retry.unwrap_or_else(served), last.finished_at));
         Some(RequestView {
             phase: if next.is_some() { RequestPhase::Waiting } else { RequestPhase::Served },
@@ -239,7 +250,7 @@ impl Ledger {
             by: None,
             since: first_start(&alerts).or(Some(last.accepted_at)),
             alerts,
-            served_by,
+            served_by: Some(served_by),
             hold: Some(hold),
         })
     }
@@ -293,18 +304,25 @@ impl RequestView {
     /// The cause, what was done, and the hold, in sentences.
     pub fn words(&self) -> String {
         let mut text = format!("{}. ", story::capital(&self.cause()));
-        let is_served = |hold: &HoldView| matches!(hold.reason, Reason::Served { .. });
-        if let Some(ServedBy { run, outcome, at }) = self.served_by.as_ref()
+        let is_served = |hold: &HoldView| matches!(hold.reason, Reason::Served { .. } | Reason::Rejected { .. });
+        if let Some(ServedBy { run, ended, at, .. }) = self.served_by.as_ref()
             && !self.hold.as_ref().is_some_and(is_served)
         {
             let at = at.map_or(String::new(), |at| format!(" at {}", story::time(at)));
-            text += &format!("Run {run} ended{at}: {}. ", outcome.replace('_', " "));
+            text += &format!("Run {run} ended{at}: {ended}. ");
         }
         text += &match (&self.hold, self.phase, self.run) {
+            (Some(HoldView { reason: reason @ Reason::Rejected { .. }, until: Some(until), .. }), ..) => {
+                let until = story::time(*until);
+                format!(
+                    "{}; no run is requested until {until}, unless the alert ends and fires anew",
+                    story::capital(&reason.to_string())
+                )
+            }
             (Some(hold), RequestPhase::Served, _) if is_served(hold) => story::capital(&hold.reason.to_string()),
             (Some(hold), ..) => {
                 let reason = hold.reason.to_string();
-                format!("Waiting: {}", reason.strip_prefix("waiting: ").unwrap_or(&reason))
+                if reason.starts_with("waiting") { story::capital(&reason) } else { format!("Waiting: {reason}") }
             }
             (None, RequestPhase::Running, Some(run)) => format!("Run {run} is in progress"),
             (None, _, Some(run)) => format!("Run {run} starts now"),

@@ -36,6 +36,9 @@ const VERSION: u32 = 2;
 /// More than a day's runs and than any breaker counts; the newest are kept.
 const MAX_TIMES: usize = 100;
 
+/// From this size on the labels of alerts are left out: all annotations of a Lease have room for 256 KiB.
+const MAX_BYTES: usize = 64 << 10;
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SuccessionNote {
     version: u32,
@@ -222,7 +225,13 @@ impl SuccessionNote {
             }
         }
         // It contains nothing that JSON cannot represent.
-        serde_json::to_string(&self).unwrap_or_default()
+        let text = |note: &Self| serde_json::to_string(note).unwrap_or_default();
+        let full = text(&self);
+        let Some(request) = self.request.as_mut().filter(|_| full.len() > MAX_BYTES) else { return full };
+        for alert in &mut request.alerts {
+            *alert = alert.clone().bare();
+        }
+        text(&self)
     }
 
     /// From which version on readers understand it.

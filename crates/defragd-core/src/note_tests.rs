@@ -244,3 +244,24 @@ fn members_that_differ_are_known_to_the_next_holder_until_an_operator_resumes() 
     assert!(first.digest().write("a", Term(1), None, None).contains("\"version\":2"));
     assert!(Ledger::default().digest().write("a", Term(1), None, None).contains("\"version\":1"));
 }
+
+#[test]
+fn a_note_that_would_be_too_large_leaves_out_the_labels_of_alerts() {
+    let alerts = |count: usize| {
+        let labels: crate::history::Labels = (0..20).map(|label| (format!("l{label}"), "v".repeat(200))).collect();
+        let key = |number| AlertKey::new(format!("f{number}"), "t").described(&labels, "text");
+        (0..count).map(key).collect::<Vec<_>>()
+    };
+    for (count, described) in [(1, true), (20, false)] {
+        let request = StandingRequest {
+            trigger: Trigger::Alert,
+            alerts: alerts(count),
+            approved_by: None,
+            work: EarlierWork::default(),
+        };
+        let text = SuccessionNote::default().write("one", Term(1), None, Some(request));
+        assert!(text.len() <= MAX_BYTES, "{}", text.len());
+        let read = SuccessionNote::read(&text).expect("a note").request.expect("a request").alerts;
+        assert_eq!((read.len(), read[0].is_described()), (count, described));
+    }
+}

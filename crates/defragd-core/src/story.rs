@@ -1,6 +1,6 @@
 //! The journal's entries as sentences, for an operator who checks what was done and why.
 
-use std::{fmt::Display, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -20,11 +20,11 @@ pub fn line(entry: &Entry) -> String {
         Entry::Accepted(request) if request.alerts.is_empty() => "accepted".to_owned(),
         Entry::Accepted(request) => match due(&request.alerts) {
             Some(due) => format!("accepted, for the schedule, due at {due:.0}"),
-            None => format!("accepted, for {}", count(request.alerts.len(), "alert")),
+            None => format!("accepted, for {}{}", count(request.alerts.len(), "alert"), named(&request.alerts)),
         },
         Entry::Joined { alerts } => match due(alerts) {
             Some(due) => format!("joined by the schedule, due at {due:.0}"),
-            None => format!("{} joined", count(alerts.len(), "more alert")),
+            None => format!("{}{} joined", count(alerts.len(), "more alert"), named(alerts)),
         },
         Entry::Resolved { alerts } => format!("{} resolved", count(alerts.len(), "alert")),
         Entry::Cancelled(Cancellation { by, reason }) if reason.is_empty() => format!("cancelled by {by}"),
@@ -38,9 +38,26 @@ pub fn line(entry: &Entry) -> String {
         Entry::Result(result) => ended(result),
         Entry::Gate(result) => gate(result),
         Entry::Verified(verification) => verified(verification),
-        Entry::Finished(outcome) => finished(outcome),
+        Entry::Finished(ended) => format!("ended: {}", outcome(ended)),
         Entry::Repeats { times, since } => repeats(*times, *since),
     }
+}
+
+/// Their names, as far as they are known.
+fn named(alerts: &[AlertKey]) -> String {
+    let names: BTreeSet<_> = alerts.iter().filter_map(AlertKey::name).collect();
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
+    if names.is_empty() { names } else { format!(" ({names})") }
+}
+
+/// An alert with its start, its text and its labels.
+pub fn alert(key: &AlertKey) -> String {
+    let since = key.starts_at.parse().map_or_else(|_| key.starts_at.clone(), time);
+    let name = key.name().map_or_else(|| format!("alert {}", key.fingerprint), |name| format!("alert {name}"));
+    let text = if key.summary.is_empty() { String::new() } else { format!(": {}", key.summary) };
+    let labels = key.labels.iter().map(|(label, value)| format!("{label}={value:?}")).collect::<Vec<_>>().join(", ");
+    let labels = if labels.is_empty() { labels } else { format!(" {{{labels}}}") };
+    format!("{name} firing since {since}{text}{labels}")
 }
 
 /// The last due time of a schedule among these.
@@ -194,11 +211,12 @@ fn ended(result: &MemberResult) -> String {
     }
 }
 
-fn finished(outcome: &Outcome) -> String {
+/// An outcome with its reason, like `stopped: cancelled by anna`.
+pub fn outcome(outcome: &Outcome) -> String {
     let label = outcome.label().replace('_', " ");
     match (outcome, outcome.reason()) {
-        (Outcome::Observed { members }, _) => format!("ended: {label}; would have defragmented {}", members.join(", ")),
-        (_, Some(reason)) => format!("ended: {label}: {reason}"),
-        (_, None) => format!("ended: {label}"),
+        (Outcome::Observed { members }, _) => format!("{label}; would have defragmented {}", members.join(", ")),
+        (_, Some(reason)) => format!("{label}: {reason}"),
+        (_, None) => label,
     }
 }

@@ -32,6 +32,8 @@ use crate::{
 
 /// A group of twenty thousand alerts fits: Alertmanager does not resend what is refused for its length.
 pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
+/// Clusters that are observed for the list of clusters, if their last observation is some seconds old.
+const MOST_OBSERVED: usize = 32;
 /// The list of runs is meant for people.
 const MAX_RUNS: usize = 1_000;
 
@@ -155,6 +157,9 @@ async fn config<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
 }
 
 async fn clusters<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
+    // A state must not be of long ago. As for a page: of a large fleet only what is old, in the background.
+    let names: Vec<_> = site.service.clusters().into_iter().map(|cluster| cluster.name).collect();
+    site.service.refresh(if names.len() <= MOST_OBSERVED { &names } else { &[] }).await;
     Json(serde_json::json!({ "clusters": site.service.clusters() })).into_response()
 }
 

@@ -8,7 +8,7 @@ use super::open_error;
 use crate::ports::journal::JournalError;
 
 /// Written to SQLite's `user_version`. Raise it with every change of the tables or of the entries' JSON.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// The size to which the write-ahead log's file is truncated after a checkpoint.
 const LOG_BYTES: u32 = 8 << 20;
@@ -40,8 +40,9 @@ const TABLES: &str = "
 /// What each version added to the one before it, from version 2 on. Version 3 has entries of kind `repeats`, and
 /// returns space (`auto_vacuum`). Version 4 has no outcome `elsewhere`. Version 5 has requests by schedules, and
 /// records since when each schedule applies; and entries of kind `verified` and the outcome `mismatched`, which is
-/// searched in all runs.
-const ADDED: [&str; 4] = [
+/// searched in all runs. Version 6 has labels and summaries of alerts, and records that alerts of ended runs are
+/// resolved.
+const ADDED: [&str; 5] = [
     "
     CREATE TABLE inherited (
         cluster TEXT PRIMARY KEY,
@@ -67,6 +68,7 @@ const ADDED: [&str; 4] = [
     CREATE INDEX entry_mismatched ON entry (run)
         WHERE CASE WHEN json_valid(body) THEN body ->> 'outcome' = 'mismatched' END;
 ",
+    "",
 ];
 
 /// The ends of runs after which the members differed, as in the index `entry_mismatched`: only this exact text uses the

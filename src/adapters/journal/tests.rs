@@ -62,6 +62,20 @@ async fn what_was_written_is_there_after_reopening() {
 }
 
 #[tokio::test]
+async fn alerts_keep_their_labels_and_text_in_the_journal() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = open(dir.path());
+    let labels = [("alertname".to_owned(), "EtcdFragmentationHigh".to_owned())].into();
+    let alert = AlertKey::new("f".to_owned(), "2026-11-23T10:00:00.120Z").described(&labels, "much is free");
+    let request = Request { trigger: Trigger::Alert, alerts: vec![alert.clone()], ..request() };
+    let run = journal.accept(request).await.expect("accepted");
+    drop(journal);
+    let view = open(dir.path()).run(run).await.expect("read").expect("there");
+    let read = &view.request.alerts[0];
+    assert_eq!((&read.labels, read.summary.as_str(), read), (&alert.labels, "much is free", &alert));
+}
+
+#[tokio::test]
 async fn every_reason_survives_the_journal_without_loss() {
     let dir = tempfile::tempdir().expect("a directory");
     let journal = open(dir.path());
@@ -295,7 +309,7 @@ async fn journals_of_earlier_versions_are_brought_to_this_one_with_all_that_is_i
         }
         let now = Connection::open(dir.path().join(FILE_NAME)).expect("opens");
         let number = |pragma| now.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).expect("read");
-        assert_eq!((number("user_version"), number("auto_vacuum")), (5, 2));
+        assert_eq!((number("user_version"), number("auto_vacuum")), (6, 2));
     }
 }
 

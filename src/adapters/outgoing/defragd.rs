@@ -23,11 +23,20 @@ impl ControlClient {
 
     /// Posts an action. The segments of the path are escaped.
     pub async fn post(&self, path: [&str; 3], body: &Value) -> Result<Value, CallError> {
+        self.call(Method::POST, &path, Some(body)).await
+    }
+
+    /// Reads below `/api/v1/`.
+    pub async fn get(&self, path: &[&str]) -> Result<Value, CallError> {
+        self.call(Method::GET, path, None).await
+    }
+
+    async fn call(&self, method: Method, path: &[&str], body: Option<&Value>) -> Result<Value, CallError> {
         let mut url = self.remote.url("api/v1/")?;
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        Ok(self.remote.call(Method::POST, &url, Some(body)).await?.json)
+        Ok(self.remote.call(method, &url, body).await?.json)
     }
 }
 

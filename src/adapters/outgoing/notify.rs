@@ -120,6 +120,7 @@ mod tests {
             cluster: "prod".to_owned(),
             run: RunId(7),
             trigger: Trigger::Alert,
+            alerts: Vec::new(),
             started_at: at("2026-11-24T10:00:00Z"),
             link: Some("https://x/runs/7".to_owned()),
             end: Some(end.clone()),
