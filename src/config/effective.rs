@@ -2,10 +2,14 @@
 
 use std::sync::LazyLock;
 
+use bytesize::ByteSize;
 use serde_json::{Map, Value};
 
 use super::schema;
-use crate::ports::service::{ConfigKey, ConfigSection};
+use crate::{
+    core::{story, time::Time},
+    ports::service::{ConfigKey, ConfigSection},
+};
 
 /// Objects whose keys have defaults although the object is left out. Others do nothing unless they are written.
 const ALWAYS_IN_EFFECT: [&str; 1] = ["policy"];
@@ -48,8 +52,9 @@ fn walk(prefix: &str, schema: &Value, written: &Value, keys: &mut Vec<ConfigKey>
             walk(&format!("{path}."), schema, value, keys);
             continue;
         }
-        let default = schema.get("x-default").or_else(|| schema.get("default")).map(text);
-        let value = Some(value).filter(|value| !value.is_null()).map(text);
+        let kind = schema["title"].as_str().unwrap_or_default();
+        let default = schema.get("x-default").or_else(|| schema.get("default")).map(|default| text(kind, default));
+        let value = Some(value).filter(|value| !value.is_null()).map(|value| text(kind, value));
         if value.is_some() || default.is_some() {
             let description = schema["description"].as_str().unwrap_or_default().to_owned();
             let differs = value.is_some() && value != default;
@@ -68,15 +73,25 @@ fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
     schema["properties"].as_object().into_iter().flat_map(Map::iter)
 }
 
-/// As in the file, without quotation marks around a lone text.
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.replace('`', ""),
-        Value::Array(items) if items.iter().all(Value::is_string) => {
+/// As people write it. `kind` is the title in the schema: durations and sizes are written in more than one way.
+fn text(kind: &str, value: &Value) -> String {
+    match (kind, value) {
+        ("duration", Value::String(text)) => text.parse::<Time>().map_or_else(|_| plain(text), |time| time.to_string()),
+        ("size", Value::String(text)) => text.parse().map_or_else(|_| plain(text), story::size),
+        ("size", Value::Number(bytes)) => {
+            bytes.as_u64().map_or_else(|| bytes.to_string(), |bytes| story::size(ByteSize(bytes)))
+        }
+        (_, Value::String(text)) => plain(text),
+        (_, Value::Array(items)) if items.iter().all(Value::is_string) => {
             items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
         }
-        value => value.to_string(),
+        (_, value) => value.to_string(),
     }
+}
+
+/// Defaults in words have Markdown's marks.
+fn plain(text: &str) -> String {
+    text.replace('`', "")
 }
 
 #[cfg(test)]
@@ -87,7 +102,7 @@ mod tests {
     #[test]
     fn keys_have_their_value_or_their_default_and_differences_are_marked() {
         let file = "clusters: [{name: demo, endpoints: ['http://a:1', 'http://b:1'], tls: {ca_file: /ca}, \
-                    policy: {cooldown: 6h, mode: approve}}]\nlock: {kind: etcd}\n";
+                    policy: {cooldown: 6h, mode: approve, min_reclaimable: 50MiB}}]\nlock: {kind: etcd}\n";
         let sections = effective(&raw::parse(file).expect("valid").redacted());
         let [demo, lock] = sections.as_slice() else { panic!("{sections:?}") };
         assert_eq!((demo.kind.as_str(), demo.name.as_deref()), ("clusters", Some("demo")));
@@ -96,6 +111,7 @@ mod tests {
         let shown = |path| (key(path).value.as_str(), key(path).default.as_deref(), key(path).differs);
         assert_eq!(shown("policy.mode"), ("approve", Some("observe"), true));
         assert_eq!(shown("policy.cooldown"), ("6h", Some("6h"), false), "written, but no different");
+        assert_eq!(shown("policy.min_reclaimable"), ("50.0 MiB", Some("100.0 MiB"), true));
         assert_eq!(shown("policy.max_runs_per_day"), ("4", Some("4"), false));
         assert_eq!(shown("policy.windows"), ("always open", Some("always open"), false));
         assert_eq!(shown("tls.ca_file"), ("/ca", Some("the system's authorities"), true));

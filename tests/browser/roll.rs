@@ -39,7 +39,10 @@ async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
         "annotations": {"summary": "much of <b>demo</b> is free"}, "startsAt": "2026-11-29T05:31:00Z", "fingerprint": "f"});
     let accepted = defragd.post_alerts(&json!({"version": "4", "alerts": [alert]}), Some(TOKEN)).await.unwrap();
     assert_eq!(accepted.status, 202, "{}", accepted.body);
-    browser.wait_for("EtcdFragmentationHigh firing since 2026-11-29 05:31 UTC. Waiting:", MINUTE).await.unwrap();
+    browser
+        .wait_for("EtcdFragmentationHigh firing since 2026-11-29 05:31 UTC. Waiting for approval", MINUTE)
+        .await
+        .unwrap();
     browser.wait_for("Review and approve run 1", MINUTE).await.unwrap();
     assert_eq!(browser.script("return window.stayed").await.unwrap(), true, "the page followed by itself");
 
