@@ -310,7 +310,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         problems.record(self.name(), observation.listed.as_ref().err(), observation.facts.as_ref());
         drop(problems);
-        self.observations.record(self.shared.clock.now(), observation.listed.is_ok(), observation.facts.as_ref());
+        self.observations.record(
+            self.shared.clock.now(),
+            observation.listed.as_ref().err(),
+            observation.facts.as_ref(),
+        );
         observation
     }
 

@@ -23,7 +23,7 @@ use tokio::{
 use super::{cluster::Cluster, service::App};
 use crate::{
     core::{
-        cluster::ClusterFacts,
+        cluster::{ClusterFacts, Unknown},
         history::{Record, RunId, RunView},
         sizes::SizeHistory,
     },
@@ -57,7 +57,7 @@ pub(super) struct ObservationCache {
 
 struct StoredObservation {
     at: Instant,
-    up: bool,
+    error: Option<Unknown>,
     facts: Option<Arc<ClusterFacts>>,
 }
 
@@ -74,17 +74,23 @@ impl Default for FleetObserver {
 }
 
 impl ObservationCache {
-    pub(super) fn record(&self, now: Timestamp, up: bool, facts: Option<&ClusterFacts>) {
-        if let Some(facts) = facts.filter(|_| up) {
+    /// `error` is why no endpoint returned the member list.
+    pub(super) fn record(&self, now: Timestamp, error: Option<&Unknown>, facts: Option<&ClusterFacts>) {
+        if let Some(facts) = facts.filter(|_| error.is_none()) {
             Arc::make_mut(&mut self.sizes.lock()).record(now, facts);
         }
         let facts = facts.cloned().map(Arc::new);
-        *self.last.lock() = Some(StoredObservation { at: Instant::now(), up, facts });
+        *self.last.lock() = Some(StoredObservation { at: Instant::now(), error: error.cloned(), facts });
     }
 
     pub(super) fn seen(&self) -> Option<Observation> {
         let last = self.last.lock();
-        last.as_ref().map(|look| Observation { age: look.at.elapsed(), up: look.up, facts: look.facts.clone() })
+        last.as_ref().map(|last| Observation {
+            age: last.at.elapsed(),
+            up: last.error.is_none(),
+            error: last.error.clone(),
+            facts: last.facts.clone(),
+        })
     }
 
     fn is_older_than(&self, limit: Duration) -> bool {

@@ -175,7 +175,7 @@ async fn set(app: &FakeApp, name: &str, scene: Scene) {
                 Ok(())
             })
             .await
-            .expect("it goes on");
+            .expect("it continues");
         }
         Scene::Approval => drop(cluster.request(vec![alert(name)]).await),
         Scene::Paused => {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{journal::JournalError, service::ClusterSummary};
 use crate::core::{
-    cluster::ClusterFacts,
+    cluster::{ClusterFacts, Unknown},
     estimate::Speeds,
     gate::GateResult,
     history::{Intent, MemberResult, Outcome, Record, RunId, RunStep, RunView, Trigger},
@@ -46,6 +46,8 @@ pub struct Observation {
     pub age: Duration,
     /// Whether an endpoint returned the member list.
     pub up: bool,
+    /// Why none did.
+    pub error: Option<Unknown>,
     /// What was observed; `None` if there is neither an answer nor an earlier observation.
     pub facts: Option<Arc<ClusterFacts>>,
 }

@@ -127,7 +127,7 @@ pub(super) fn is_defragmenting(view: &ClusterView, member: &MemberFacts) -> bool
 }
 
 /// What wants a run and the one hold; without a request, what would hold one. Nothing while a run is in progress.
-pub(super) fn standing(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
+pub(super) fn request_line(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     let summary = &view.summary;
     if view.live.is_some() {
         return html! {};

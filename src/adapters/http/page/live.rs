@@ -10,6 +10,7 @@ use crate::{
     core::{
         cluster::MemberFacts,
         history::{Intent, MemberEnd, MemberResult},
+        reason::Reason,
         story,
     },
     ports::overview::{ClusterView, Live, RunActivity},
@@ -61,6 +62,7 @@ pub(super) fn card(view: &ClusterView, live: &Live, now: Timestamp, links: &Link
             p.now {
                 b data-say="" { (words::capital(&live.activity.words())) }
                 @if let Some(left) = live.activity.time_left(elapsed) { ", " (words::unbroken(&left)) }
+                @else if is_late(live, elapsed) { ", longer than expected" }
                 ", since " (words::span(elapsed)) "."
             }
             @if all(live) > 0 {
@@ -80,13 +82,17 @@ pub(super) fn card(view: &ClusterView, live: &Live, now: Timestamp, links: &Link
     }
 }
 
+fn is_late(live: &Live, elapsed: Duration) -> bool {
+    matches!(&live.activity, RunActivity::Defragmenting { intent } if intent.expected.is_some_and(|it| it < elapsed))
+}
+
 /// Until the last member is done, and the cluster has been healthy after it for the pause; `None` while the run waits
-/// for something else.
+/// for something else, or a member takes longer than expected.
 fn time_left(view: &ClusterView, live: &Live, now: Timestamp) -> Option<Duration> {
-    if matches!(live.activity, RunActivity::Waiting { .. }) {
+    let (elapsed, pause) = (words::between(live.since, now), view.pause_between_members);
+    if matches!(live.activity, RunActivity::Waiting { .. }) || is_late(live, elapsed) {
         return None;
     }
-    let (elapsed, pause) = (words::between(live.since, now), view.pause_between_members);
     let current = match current(live) {
         Some((intent, true)) => intent.expected?.saturating_sub(elapsed) + pause,
         Some((_, false)) => pause.saturating_sub(elapsed),
@@ -115,7 +121,7 @@ fn members(view: &ClusterView, live: &Live) -> Markup {
             caption.visually-hidden { "Members of run " (live.run) ", in order" }
             (heads())
             tbody role="rowgroup" {
-                @for result in &live.members { (ended(result)) }
+                @for result in &live.members { (ended(result, None)) }
                 @if let Some((intent, is_out)) = current {
                     tr role="row" {
                         (name(&intent.member, intent.is_leader))
@@ -170,7 +176,8 @@ pub(super) fn heads() -> Markup {
     }
 }
 
-pub(super) fn ended(result: &MemberResult) -> Markup {
+/// `known` is a reason that the page already has.
+pub(super) fn ended(result: &MemberResult, known: Option<&Reason>) -> Markup {
     let is_good = matches!(result.end, MemberEnd::Defragmented { .. });
     let label = result.label().replace('_', " ");
     html! {
@@ -189,8 +196,8 @@ pub(super) fn ended(result: &MemberResult) -> Markup {
                         (story::duration(*took, *unavailable))
                         @if let Some(expected) = result.intent.expected { ", expected: " (story::about_seconds(expected)) }
                     },
-                    MemberEnd::Failed { reason, .. } | MemberEnd::NotSent { reason } => span.detail.foreign { (reason) },
-                    MemberEnd::Unconfirmed { .. } => {},
+                    MemberEnd::Failed { reason, .. } | MemberEnd::NotSent { reason } if known != Some(reason) => span.detail.foreign { (reason) },
+                    _ => {},
                 }
             }
         }

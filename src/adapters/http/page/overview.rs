@@ -207,10 +207,10 @@ fn card(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
 pub(super) fn head(view: &ClusterView, title: Markup, now: Timestamp, links: &Links) -> Markup {
     html! {
         div.head {
-            div.said {
+            div.text {
                 div.title { (title) " " (condition::badges(view)) span.chip { "mode " (view.summary.mode.label()) } }
                 (condition::problems(view))
-                (condition::standing(view, now, links))
+                (condition::request_line(view, now, links))
             }
             @if let Some((member, file)) = select::worst(view) {
                 p.big { b { (words::percent(file.fragmentation())) } span.foreign { "fragmented: " (member.member.label()) } }
@@ -275,7 +275,7 @@ fn line(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
             td.number role="cell" data-label="Fragmented" {
                 @if let Some((_, file)) = select::worst(view) { (words::percent(file.fragmentation())) } @else { "–" }
             }
-            td role="cell" data-label="Last days" {
+            td.chart role="cell" data-label="Last days" {
                 @if let Some((member, _)) = fullest { (bars::sparkline(view.sizes.of(member.member.id))) } @else { "–" }
             }
         }

@@ -21,7 +21,8 @@ use super::{
 use crate::{
     adapters::http::routes::Site,
     core::{
-        history::{AlertKey, Entry, Record, RunId, RunView},
+        history::{AlertKey, Entry, Outcome, Record, RunId, RunView},
+        reason::Reason,
         story,
     },
     ports::service::Service,
@@ -94,7 +95,7 @@ pub(super) async fn show<S: Service>(
         }
         section aria-labelledby="steps-title" {
             h2 #steps-title { "Step by step" }
-            div #steps data-live="" { (steps(&records)) }
+            div #steps data-live="" { (steps(&records, run.outcome.as_ref().and_then(Outcome::reason))) }
         }
     };
     let mut page = Page::live(&title, main);
@@ -108,7 +109,7 @@ fn facts(run: &RunView) -> Markup {
             dt { "Outcome" }
             dd {
                 (runs::badge(run))
-                @if let Some(reason) = run.outcome.as_ref().and_then(|ended| ended.reason()) { " " (reason) "." (words::to_do(reason)) }
+                @if let Some(reason) = run.outcome.as_ref().and_then(Outcome::reason) { " " (reason) "." (words::to_do(reason)) }
             }
             dt { "Requested by" } dd { (story::requester(run.request.trigger)) ", " (words::at(run.accepted_at)) }
             @if let Some(approval) = &run.approved { dt { "Approved by" } dd { (approval.by) ", " (words::at(approval.at)) } }
@@ -119,10 +120,10 @@ fn facts(run: &RunView) -> Markup {
         }
         @if run.outcome.is_some() || run.started_at.is_some() { (plan::alerts(&run.request.alerts, run.accepted_at)) }
         @if !run.members.is_empty() {
-            table.reflow role="table" {
+            table.reflow.run role="table" {
                 caption.visually-hidden { "Members of run " (run.id) ", in order" }
                 (live::heads())
-                tbody role="rowgroup" { @for result in &run.members { (live::ended(result)) } }
+                tbody role="rowgroup" { @for result in &run.members { (live::ended(result, run.outcome.as_ref().and_then(Outcome::reason))) } }
             }
         }
     }
@@ -140,14 +141,16 @@ fn decide(id: RunId, form: Option<&FormToken>, visitor: &Visitor, typed: &Typed,
     }
 }
 
-fn steps(records: &[Record]) -> Markup {
+/// `cause` is why the run ended; the page has it above.
+fn steps(records: &[Record], cause: Option<&Reason>) -> Markup {
+    let known = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
     html! {
         ol.steps {
             @for record in records {
                 li class=[is_bad(&record.entry).then_some("bad")] {
                     (words::at(record.at)) " "
                     @if is_bad(&record.entry) { span.badge.attention { span aria-hidden="true" { "! " } "failed" } " " }
-                    span { (story::line(&record.entry)) }
+                    span.foreign { (story::line(&record.entry).trim_end_matches(&known)) }
                 }
             }
         }
@@ -155,10 +158,7 @@ fn steps(records: &[Record]) -> Markup {
 }
 
 fn is_bad(entry: &Entry) -> bool {
-    use crate::core::{
-        history::{MemberEnd, Outcome},
-        verify::HashVerdict,
-    };
+    use crate::core::{history::MemberEnd, verify::HashVerdict};
     match entry {
         Entry::Gate(result) => !result.passed,
         Entry::Result(result) => matches!(result.end, MemberEnd::Failed { .. }),

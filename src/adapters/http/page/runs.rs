@@ -10,7 +10,7 @@ use crate::core::{
 };
 
 /// As a class of the style sheet, and its mark.
-fn look(run: &RunView) -> (&'static str, &'static str) {
+fn class_and_mark(run: &RunView) -> (&'static str, &'static str) {
     match (&run.outcome, run.started_at) {
         (Some(Outcome::Succeeded), _) => ("healthy", "✓"),
         (Some(Outcome::NothingToDo | Outcome::Observed { .. }), _) => ("unknown", "○"),
@@ -24,7 +24,7 @@ fn look(run: &RunView) -> (&'static str, &'static str) {
 }
 
 pub(super) fn class(run: &RunView) -> &'static str {
-    look(run).0
+    class_and_mark(run).0
 }
 
 /// Like `succeeded`, `running`.
@@ -37,7 +37,7 @@ pub(super) fn state(run: &RunView) -> String {
 }
 
 pub(super) fn badge(run: &RunView) -> Markup {
-    let (class, mark) = look(run);
+    let (class, mark) = class_and_mark(run);
     html! { span class={ "badge " (class) } { span aria-hidden="true" { (mark) " " } (state(run)) } }
 }
 
