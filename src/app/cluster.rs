@@ -119,6 +119,8 @@ pub(super) struct RequestState {
     pub(super) mismatch: Option<Reason>,
     /// The alerts that fire, each with the run that was to serve it.
     pub(super) firing: Vec<(AlertKey, RunId)>,
+    /// The last run and the code of the hold that were logged for an alert whose request is over.
+    pub(super) logged_hold: Option<(Option<RunId>, &'static str)>,
     /// It was removed from the configuration: nothing new is accepted.
     pub(super) retired: bool,
     pub(super) last_offer: Option<LastOffer>,

@@ -9,7 +9,10 @@ use crate::{
         cluster::tests::{cluster_in, key, serve_for, shared},
         fake::FakeJournal,
     },
-    core::policy::{Mode, Policy},
+    core::{
+        history::Trigger,
+        policy::{Mode, Policy},
+    },
     ports::{journal::Journal, notifier::Undelivered},
     telemetry::counters::Counters,
 };

@@ -80,7 +80,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     async fn plan_basis(&self, places: &Semaphore) -> Result<PlanBasis, Reason> {
-        // Whoever comes meanwhile waits for this observation.
+        // Concurrent requests wait for this observation.
         let mut last = self.plan_basis.lock().await;
         let rules = self.rules();
         let fresh =

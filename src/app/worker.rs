@@ -19,7 +19,7 @@ use crate::{
         admission::{Ledger, emergency},
         cluster::{AlarmKind, ClusterFacts},
         history::{Outcome, Request, RunId, RunView},
-        hold::Hold,
+        hold::{Hold, RequestPhase},
         lock::Term,
         plan::{Plan, PlanHistory},
         policy::{Policy, VerifyPolicy},
@@ -112,7 +112,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Nothing is queued: the next run of an open request may be due.
     async fn idle(&self, ledger: &Ledger) -> WorkerAction {
         let now = self.shared.clock.now();
-        let Some(next) = ledger.next_attempt(now) else { return WorkerAction::Wait(IDLE_INTERVAL) };
+        let Some(next) = ledger.next_attempt(now) else {
+            self.log_served();
+            return WorkerAction::Wait(IDLE_INTERVAL);
+        };
         if next.at > now {
             return WorkerAction::Wait(self.until(Some(next.at)));
         }
@@ -123,6 +126,18 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 error!(cluster = self.name(), %error, "cannot record the next run of the request");
                 WorkerAction::Wait(JOURNAL_INTERVAL)
             }
+        }
+    }
+
+    /// Logs once why nothing more happens for an alert that still fires although its request is over.
+    fn log_served(&self) {
+        let request = self.summary().request.filter(|request| request.phase == RequestPhase::Served);
+        let Some((request, hold)) = request.and_then(|request| Some((request.clone(), request.hold?))) else { return };
+        let code = hold.reason.label();
+        let key = (request.served_by.as_ref().map(|served| served.run), code);
+        let before = self.requests.state.lock().logged_hold.replace(key);
+        if before != Some(key) {
+            info!(cluster = self.name(), code, reason = request.words(), "the alert still fires");
         }
     }
 

@@ -25,10 +25,12 @@ use crate::{
         cluster::Unknown,
         explain::Severity,
         gate::Moment,
+        history::Trigger,
         hold::HoldView,
         plan::{Decision, PlanHistory},
         plan_view::{PlanInputs, PlanStep, PlanView},
         policy::Mode,
+        reason::Reason,
         safety, story,
     },
     ports::clock::{Clock, SystemClock},
@@ -62,6 +64,8 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let mut out = std::io::stdout().lock();
     let several = settings.clusters.len() > 1;
     let data_dir = args::data_dir(args.data_dir);
+    // A running server has more holds than its journal shows.
+    let is_served = SqliteJournal::is_held(&data_dir);
     let has_lock = settings.lock.kind != LockKind::None;
     for cluster in settings.clusters {
         let facts = match Box::pin(observer::observe(&connect(&cluster)?)).await {
@@ -83,17 +87,23 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         if has_lock {
             unknown_holds.push("the cluster's lock: the running server knows who holds it".to_owned());
         }
+        if is_served {
+            unknown_holds.push("--max-concurrent-runs: the running server knows which runs are in progress".to_owned());
+        }
         let ledger = read.unwrap_or_default();
+        let open = ledger.runs.iter().rev().find(|run| run.outcome.is_none());
+        let is_busy = open.is_some_and(|run| run.started_at.is_some() || run.request.trigger == Trigger::Manual);
+        let busy = (is_served && is_busy && args.as_manual).then_some(Reason::AlreadyRequested);
         let plan = PlanView::new(PlanInputs {
             cluster: &cluster.name,
             at: SystemClock.now(),
             facts: &facts,
             policy: &cluster.policy,
             ledger: &ledger,
-            run: ledger.runs.iter().rev().find(|run| run.outcome.is_none()),
+            run: open,
             as_manual: args.as_manual,
             gates,
-            others: Vec::new(),
+            others: busy.into_iter().collect(),
             unknown_holds,
         });
         if plan.is_held() && exit == Exit::Done {

@@ -92,6 +92,7 @@ async fn after_an_observed_run_the_alert_still_fires_until_it_is_resolved() {
     assert_eq!(ended_run(&defragd, 1).await["outcome"], "observed");
     let cluster = shows(&defragd, "served", &["Run 1 for the alert ended: observed; would have defragmented"]).await;
     assert_eq!(cluster["request"]["served_by"]["run"], 1, "{cluster}");
+    defragd.logs("EtcdFragmentationHigh firing since 2026-11-23 10:00 UTC. Run 1 for the alert", MINUTE).await.unwrap();
     is(&defragd, "fragmented", "idle").await;
     // With --mode, as the server was started.
     let (code, plan) = planned(&rig, &["--mode=observe"]).await;

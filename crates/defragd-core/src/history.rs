@@ -117,7 +117,7 @@ impl Hash for AlertKey {
 }
 
 impl AlertKey {
-    /// More alerts than anybody reads: the others of a request are recorded without labels.
+    /// Alerts of a request that are recorded with labels; an operator reads no more.
     pub const MOST_DESCRIBED: usize = 20;
     /// Labels of an alert that are recorded, and characters of a name, a value or a summary.
     const MOST_LABELS: usize = 20;

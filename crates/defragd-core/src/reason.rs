@@ -262,7 +262,7 @@ pub enum Reason {
     #[error("a run of this cluster is requested already")]
     AlreadyRequested,
     /// The last run was refused or failed. defragd tries again if the request still stands.
-    #[error("the last run did not finish the work; the next one starts at {at} if the request still stands")]
+    #[error("the last run did not finish the work; the next one starts at {} if the request still stands", story::time(*at))]
     RetryPending { at: Timestamp },
     /// Another replica of defragd holds the cluster's lock, and with it acts on the cluster.
     #[error("replica {holder} holds the cluster's lock")]
@@ -273,20 +273,20 @@ pub enum Reason {
 
     // ---- the request is held back ----
     /// The cluster was defragmented recently.
-    #[error("the cluster was defragmented recently: cooling down until {until:.0}")]
+    #[error("the cluster was defragmented recently: cooling down until {}", story::time(*until))]
     Cooldown { until: Timestamp },
     /// An operator paused the cluster.
-    #[error("paused by {by}: {reason}{}", until.map_or(String::new(), |until| format!(" (until {until:.0})")))]
+    #[error("paused by {by}: {reason}{}", until.map_or(String::new(), |until| format!(" (until {})", story::time(until))))]
     Paused { by: String, reason: String, until: Option<Timestamp> },
     /// No maintenance window is open.
-    #[error("outside the maintenance windows; {}", opens.map_or("none will open".to_owned(), |opens| format!("the next opens at {opens}")))]
+    #[error("outside the maintenance windows; {}", opens.map_or("none will open".to_owned(), |opens| format!("the next opens at {}", story::time(opens))))]
     OutsideWindow { opens: Option<Timestamp> },
     /// The cluster had as many runs within 24 hours as `max_runs_per_day` allows.
     #[error("daily limit reached ({limit} of {limit}, max_runs_per_day), next run after {}", story::time(*until))]
     DailyLimit { limit: u32, until: Timestamp },
     /// Several runs failed in a row, so the breaker stopped automatic runs.
     #[error(
-        "the breaker is open since {since:.0}: {} failed in a row{}", story::count(*failures, "run"), until.map_or(String::new(), |until| format!("; one more attempt from {until:.0}"))
+        "the breaker is open since {}: {} failed in a row{}", story::time(*since), story::count(*failures, "run"), until.map_or(String::new(), |until| format!("; one more attempt from {}", story::time(until)))
     )]
     BreakerOpen {
         failures: u32,
@@ -296,7 +296,7 @@ pub enum Reason {
         until: Option<Timestamp>,
     },
     /// In mode approve, a run starts only after an operator approves it.
-    #[error("waiting for approval, until {until:.0}")]
+    #[error("waiting for approval, until {}", story::time(*until))]
     AwaitingApproval { until: Timestamp },
     /// The last run for the alert ended, and the alert still fires. Its next notification requests another run.
     #[error("run {run} for the alert ended: {outcome}; the next notification of the alert requests another run")]
@@ -328,7 +328,7 @@ pub enum Reason {
     #[error("rejected by {by}{}", if reason.is_empty() { String::new() } else { format!(": {reason}") })]
     Rejected { by: String, reason: String },
     /// The maintenance window closed during the run. No further member was started.
-    #[error("the maintenance window closed at {closed:.0}")]
+    #[error("the maintenance window closed at {}", story::time(*closed))]
     WindowClosed { closed: Timestamp },
     /// No operator approved the run within `approval_timeout`.
     #[error("no operator approved the run within {:.0} h (approval_timeout)", waited.as_secs_f64() / 3600.0)]

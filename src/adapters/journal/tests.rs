@@ -8,7 +8,7 @@ use crate::{
     core::{
         cluster::MemberId,
         gate::{GateKind, GateResult, Moment, OnFailure},
-        history::{AlertKey, Intent, MemberEnd, MemberResult, Outcome, Sizes, Trigger},
+        history::{AlertKey, Intent, Labels, MemberEnd, MemberResult, Outcome, Sizes, Trigger},
         policy::{Mode, Need},
         reason::Reason,
     },
@@ -65,7 +65,7 @@ async fn what_was_written_is_there_after_reopening() {
 async fn alerts_keep_their_labels_and_text_in_the_journal() {
     let dir = tempfile::tempdir().expect("a directory");
     let journal = open(dir.path());
-    let labels = [("alertname".to_owned(), "EtcdFragmentationHigh".to_owned())].into();
+    let labels = Labels::from([("alertname".to_owned(), "EtcdFragmentationHigh".to_owned())]);
     let alert = AlertKey::new("f".to_owned(), "2026-11-23T10:00:00.120Z").described(&labels, "much is free");
     let request = Request { trigger: Trigger::Alert, alerts: vec![alert.clone()], ..request() };
     let run = journal.accept(request).await.expect("accepted");
