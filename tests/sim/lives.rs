@@ -488,9 +488,9 @@ pub async fn approve(journal: &SimJournal, app: &Arc<App<SimEtcd, SimJournal>>) 
 }
 
 pub fn key(number: usize) -> AlertKey {
-    let labels = [("alertname".to_owned(), format!("Alert{number}"))].into();
+    let labels = Labels::from([("alertname".to_owned(), format!("Alert{number}"))]);
     let key = AlertKey::new(format!("alert-{number}"), "2026-09-21T14:00:00.12Z");
-    key.described(&Labels::from(labels), "much is free")
+    key.described(&labels, "much is free")
 }
 
 /// The same as another Alertmanager writes it.

@@ -184,7 +184,8 @@ pub(super) fn brief(view: &ClusterView, now: Timestamp) -> Option<String> {
     reason.map(Reason::to_string)
 }
 
-/// The next thing that happens in the whole fleet: what waits for an operator, else what has the earliest time.
+/// The next thing that happens in the whole fleet: what waits for an operator, else the next member of a run, else
+/// what has the earliest time.
 pub(super) fn next(views: &[ClusterView], now: Timestamp, links: &Links) -> Markup {
     let cluster =
         |view: &ClusterView| html! { a.foreign href=(links.cluster(&view.summary.name)) { (view.summary.name) } };
@@ -195,6 +196,9 @@ pub(super) fn next(views: &[ClusterView], now: Timestamp, links: &Links) -> Mark
             b { a href=(links.run(run)) { "Review run " (run) } " of " (cluster(view)) }
             " waits for approval" @if more > 0 { ", and " (words::many(more, "more run")) }
         };
+    }
+    if let Some((view, member)) = views.iter().find_map(|view| Some((view, view.live.as_ref()?.pending.first()?))) {
+        return html! { b.foreign { (member) } " of " (cluster(view)) " is defragmented next" };
     }
     let held = views.iter().filter_map(|view| {
         let hold = view.summary.request.as_ref()?.hold.as_ref()?;

@@ -60,7 +60,7 @@ pub(super) fn card(view: &ClusterView, live: &Live, now: Timestamp, links: &Link
                 a.foreign href=(links.cluster(&live.cluster)) { (live.cluster) }
             }
             p.now {
-                b data-say="" { (words::capital(&live.activity.words())) }
+                b data-say="" { "Now: " (live.activity.words()) }
                 @if let Some(left) = live.activity.time_left(elapsed) { ", " (words::unbroken(&left)) }
                 @else if is_late(live, elapsed) { ", longer than expected" }
                 ", since " (words::span(elapsed)) "."
