@@ -37,6 +37,12 @@ kube-lab: tools tools-kube ## A real Kubernetes node with the chart on it, until
 tools-browser: ## Also get Chromium, its driver and axe-core, for tests/browser; without them, those tests are SKIPPED
 	tests/testkit/tools --browser
 
+SHOWN_IN_DOCS := running approval-run failed-cluster fragmented-dark fleet-30
+.PHONY: screenshots
+screenshots: tools-browser ## Show every state of the status page to a real browser: target/screenshots; five go into docs/images
+	cargo test --locked --lib -- --ignored --nocapture screenshots
+	cp $(SHOWN_IN_DOCS:%=target/screenshots/%.webp) docs/images/
+
 .PHONY: build
 build: tools ## Build the release binary: target/release/defragd
 	cargo build --release --locked --bin defragd

@@ -316,7 +316,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let settings = self.settings();
         problems.reached(self.name(), &settings.endpoints, observation.listed.as_ref().err());
         drop(problems);
-        self.observations.record(observation.listed.is_ok(), observation.facts.as_ref());
+        self.observations.record(
+            self.shared.clock.now(),
+            observation.listed.as_ref().err(),
+            observation.facts.as_ref(),
+        );
         observation
     }
 

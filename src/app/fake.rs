@@ -67,6 +67,11 @@ impl FakeEtcd {
         self.state.lock()
     }
 
+    /// Changes what all members report.
+    pub(crate) fn report(&self, change: impl FnMut((&u64, &mut Status))) {
+        self.state().statuses.iter_mut().for_each(change);
+    }
+
     /// How long a defragmentation takes from now on.
     pub(crate) fn take(&self, time: Duration) {
         self.state().takes = time;

@@ -58,3 +58,5 @@ mod fake_lock;
 mod fake_site;
 #[cfg(test)]
 mod page_tests;
+#[cfg(test)]
+mod screenshots;

@@ -8,10 +8,17 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::{core::cluster::ClusterFacts, ports::overview::Observation};
+use crate::{
+    core::{
+        cluster::{ClusterFacts, Unknown},
+        sizes::SizeHistory,
+    },
+    ports::overview::Observation,
+};
 
 /// Some hundred connections with small requests.
 const MAX_CONCURRENT_OBSERVATIONS: usize = 32;
@@ -20,12 +27,13 @@ const MAX_CONCURRENT_OBSERVATIONS: usize = 32;
 #[derive(Default)]
 pub(super) struct ObservationCache {
     last: Mutex<Option<StoredObservation>>,
+    pub(super) sizes: Mutex<Arc<SizeHistory>>,
     under_way: AtomicBool,
 }
 
 struct StoredObservation {
     at: Instant,
-    up: bool,
+    error: Option<Unknown>,
     facts: Option<Arc<ClusterFacts>>,
 }
 
@@ -42,14 +50,23 @@ impl Default for FleetObserver {
 }
 
 impl ObservationCache {
-    pub(super) fn record(&self, up: bool, facts: Option<&ClusterFacts>) {
+    /// `error` is why no endpoint returned the member list.
+    pub(super) fn record(&self, now: Timestamp, error: Option<&Unknown>, facts: Option<&ClusterFacts>) {
+        if let Some(facts) = facts.filter(|_| error.is_none()) {
+            Arc::make_mut(&mut self.sizes.lock()).record(now, facts);
+        }
         let facts = facts.cloned().map(Arc::new);
-        *self.last.lock() = Some(StoredObservation { at: Instant::now(), up, facts });
+        *self.last.lock() = Some(StoredObservation { at: Instant::now(), error: error.cloned(), facts });
     }
 
     pub(super) fn seen(&self) -> Option<Observation> {
         let last = self.last.lock();
-        last.as_ref().map(|look| Observation { age: look.at.elapsed(), up: look.up, facts: look.facts.clone() })
+        last.as_ref().map(|last| Observation {
+            age: last.at.elapsed(),
+            up: last.error.is_none(),
+            error: last.error.clone(),
+            facts: last.facts.clone(),
+        })
     }
 
     pub(super) fn is_older_than(&self, limit: Duration) -> bool {

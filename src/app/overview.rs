@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::{
     sync::{Semaphore, watch},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{cluster::Cluster, service::App};
@@ -27,6 +27,8 @@ use crate::{
 const FRESH_FOR: Duration = Duration::from_secs(4);
 /// The same for clusters that are not on the page.
 const SWEEP_AFTER: Duration = Duration::from_mins(1);
+/// How old an observation becomes while nothing scrapes and the page is not viewed: the charts need points.
+const CHART_EVERY: Duration = Duration::from_mins(10);
 /// Members that hang must not delay the observation of others for long.
 const OBSERVE_BUDGET: Duration = Duration::from_secs(4);
 /// How long a page waits for its observations: members nearby answer within milliseconds.
@@ -52,11 +54,26 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             Some(LastRun { run: run.id, outcome, at: run.finished_at, reclaimed: run.reclaimed() })
         });
         drop(state);
-        ClusterView { summary, observation: self.observations.seen(), live: self.current_run.get(), last, speeds }
+        let sizes = Arc::clone(&self.observations.sizes.lock());
+        let (observation, live) = (self.observations.seen(), self.current_run.get());
+        let pause_between_members = self.rules().policy.pause_between_members;
+        ClusterView { summary, observation, live, last, speeds, pause_between_members, sizes }
     }
 }
 
 impl<E: Etcd, J: Journal> App<E, J> {
+    /// Observes each cluster every few minutes, if nothing else does, so that the page's charts have no gaps. Never
+    /// ends.
+    pub async fn keep_charts(&self) {
+        loop {
+            sleep(CHART_EVERY).await;
+            for cluster in self.fleet().all() {
+                // One after another: there is no hurry.
+                refresh(cluster, Arc::clone(&self.fleet_observer.places), CHART_EVERY / 2).await;
+            }
+        }
+    }
+
     /// Observes the part of the fleet that is not on the page, in the background.
     fn sweep(&self) {
         let mut swept = self.fleet_observer.swept.lock();

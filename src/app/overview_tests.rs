@@ -4,7 +4,7 @@ use crate::{
         cluster::tests::{cluster_in, shared},
         fake::{FakeEtcd, FakeJournal},
     },
-    core::policy::Policy,
+    core::{cluster::MemberId, policy::Policy},
 };
 
 fn fleet(names: &[&str]) -> Arc<App<FakeEtcd, FakeJournal>> {
@@ -70,4 +70,18 @@ async fn the_rest_of_the_fleet_is_observed_once_a_minute_while_the_page_is_viewe
     app.refresh(&["a".to_owned()]).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(app.fleet().all()[1].target.etcd().times_listed(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn charts_have_points_although_nothing_scrapes_and_the_page_is_not_viewed() {
+    let app = fleet(&["a"]);
+    let charts = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.keep_charts().await }
+    });
+    tokio::time::sleep(Duration::from_hours(2)).await;
+    charts.abort();
+    let sizes = app.view("a").expect("configured").sizes;
+    let points = sizes.of(MemberId(2)).len();
+    assert!((10..=13).contains(&points), "one every ten minutes: {points}");
 }

@@ -28,6 +28,8 @@ use crate::{
     },
 };
 
+mod decisions;
+
 const TOKEN: &str = "0123456789abcdef";
 const ADMIN: &str = "fedcba9876543210";
 const EVIL: &str = "<script>alert(1)</script>\"'";
@@ -126,7 +128,8 @@ async fn a_stranger_reads_the_page_and_is_offered_no_order() {
         assert!(page.body.contains("/login") && !page.body.contains("name=\"form\""), "{}", page.body);
         assert_eq!(page.cookie(), None, "visitors who only look get no cookie");
     }
-    for path in ["/clusters/a/pause", "/clusters/a/resume", "/runs/1/approve", "/logout"] {
+    let of_cluster = ["pause", "resume", "run", "cancel"].map(|action| format!("/clusters/a/{action}"));
+    for path in of_cluster.iter().map(String::as_str).chain(["/runs/1/approve", "/runs/1/reject", "/logout"]) {
         assert_eq!(site.post(path, "", "by=eve&reason=x&form=0").await.status, 401, "{path}");
         assert_eq!(site.get(path, "").await.status, 405, "{path}");
     }
@@ -310,7 +313,7 @@ async fn a_thousand_clusters_make_a_page_that_a_phone_can_load() {
     assert!(page.contains("1,000 of 1,000 clusters, page 1 of 20"), "{page}");
     let first = page.find("/clusters/cluster-").expect("a cluster");
     assert!(page[first..].starts_with("/clusters/cluster-0777"), "trouble first: {}", &page[first..first + 40]);
-    let found = site.get("/?q=CLUSTER-004&state=healthy&page=1", "").await.body;
+    let found = site.get("/?q=CLUSTER-004&state=fragmented&page=1", "").await.body;
     assert_eq!(found.matches("<article class=\"card\"").count(), 10, "{found}");
 }
 

@@ -401,6 +401,8 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     // Tasks that may end at any time: they are not awaited, and end with the process.
     let mut watches = JoinSet::new();
     watches.spawn(async move { probes.sweep().await });
+    let charts = Arc::clone(&app);
+    watches.spawn(async move { charts.keep_charts().await });
     let mut reconciliations = JoinSet::new();
     for source in options.alertmanagers.iter().filter(|_| !options.exporter_only) {
         reconciliations.spawn(reconcile(Arc::clone(&app), source.clone(), stopped.clone()));

@@ -21,7 +21,7 @@ use super::{
     reload::{Connect, Equip, Reader},
 };
 use crate::{
-    config::LockSettings,
+    config::{LockSettings, effective::effective},
     core::{
         alert::{self, AlertStatus, Notification},
         history::{AlertKey, RunId, RunView, Trigger},
@@ -33,8 +33,8 @@ use crate::{
         etcd::Etcd,
         journal::{Journal, JournalError},
         service::{
-            AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, PlanError, ProbeRefusal,
-            ProbeRequest, ScrapePage, Service,
+            AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, ConfigSection,
+            PlanError, ProbeRefusal, ProbeRequest, ScrapePage, Service,
         },
     },
     turn_limiter::TurnLimiter,
@@ -397,6 +397,10 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
 
     fn configuration(&self) -> serde_json::Value {
         self.redacted.lock().clone()
+    }
+
+    fn effective_configuration(&self) -> Vec<ConfigSection> {
+        effective(&self.redacted.lock())
     }
 
     fn clusters(&self) -> Vec<ClusterSummary> {

@@ -3,6 +3,7 @@
 //! Every problem is reported at once, each with its line and key path ([`source`]). Secrets come from files only, and
 //! are read when they are needed, never stored in these structures.
 
+pub mod effective;
 pub mod gates;
 pub mod lock;
 pub mod metrics;

@@ -12,11 +12,12 @@ use tokio::sync::watch;
 
 use super::{journal::JournalError, service::ClusterSummary};
 use crate::core::{
-    cluster::ClusterFacts,
+    cluster::{ClusterFacts, Unknown},
     estimate::Speeds,
     gate::GateResult,
     history::{Intent, MemberResult, Outcome, Record, RunId, RunStep, RunView, Trigger},
     reason::Reason,
+    sizes::SizeHistory,
 };
 
 /// One cluster, with everything that is known of it now.
@@ -31,6 +32,10 @@ pub struct ClusterView {
     pub last: Option<LastRun>,
     /// How fast its members were defragmented.
     pub speeds: Speeds,
+    /// How long the cluster must be healthy after each member.
+    pub pause_between_members: Duration,
+    /// How large they were over the last days.
+    pub sizes: Arc<SizeHistory>,
 }
 
 /// One observation of a cluster.
@@ -40,6 +45,8 @@ pub struct Observation {
     pub age: Duration,
     /// Whether an endpoint returned the member list.
     pub up: bool,
+    /// Why none did.
+    pub error: Option<Unknown>,
     /// What was observed; `None` if there is neither an answer nor an earlier observation.
     pub facts: Option<Arc<ClusterFacts>>,
 }

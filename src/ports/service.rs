@@ -135,6 +135,27 @@ pub struct LockSummary {
     pub url: Option<String>,
 }
 
+/// A part of the configuration in effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigSection {
+    /// The key of the file, like `clusters`.
+    pub kind: String,
+    pub name: Option<String>,
+    pub keys: Vec<ConfigKey>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigKey {
+    /// Within its section, like `policy.cooldown`.
+    pub path: String,
+    /// As in the file; the default if it is not set.
+    pub value: String,
+    /// `None` if there is none.
+    pub default: Option<String>,
+    pub differs: bool,
+    pub description: String,
+}
+
 /// An operator's action on a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -347,6 +368,9 @@ pub trait Service: Overview {
 
     /// The active configuration, without secrets.
     fn configuration(&self) -> serde_json::Value;
+
+    /// The same with the defaults.
+    fn effective_configuration(&self) -> Vec<ConfigSection>;
 
     fn clusters(&self) -> Vec<ClusterSummary>;
 

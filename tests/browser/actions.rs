@@ -14,8 +14,9 @@ async fn pause_and_resume(browser: &Browser, defragd: &Defragd, name: &str) {
     browser.open(&format!("{}/clusters/demo", defragd.url())).await.unwrap();
     browser.wait_for("no endpoint returns the member list", MINUTE).await.unwrap();
     inspect(browser, &format!("{name}-away")).await;
-    browser.enter("#pause-by", "ann").await.unwrap();
+    browser.click("#pause summary").await.unwrap();
     browser.enter("#pause-reason", "   ").await.unwrap();
+    browser.enter("#pause-by", "ann").await.unwrap();
     browser.click("form[action$='/pause'] button").await.unwrap();
     browser.wait_for("Enter a reason for the pause", MINUTE).await.unwrap();
     inspect(browser, &format!("{name}-no-reason")).await;
@@ -29,10 +30,16 @@ async fn pause_and_resume(browser: &Browser, defragd: &Defragd, name: &str) {
     assert!(paused["until"].is_string(), "{paused}");
     browser.wait_for("upgrade of <i>rack</i> 7", MINUTE).await.unwrap();
     inspect(browser, &format!("{name}-paused")).await;
-    browser.enter("#resume-by", "bob").await.unwrap();
+    browser.click("#resume summary").await.unwrap();
+    browser.wait_for("Recorded as ann", MINUTE).await.unwrap();
     browser.click("form[action$='/resume'] button").await.unwrap();
     browser.wait_for("The cluster is resumed.", MINUTE).await.unwrap();
     assert_eq!(cluster(defragd).await["paused"], Value::Null);
+    let log = defragd.log().unwrap();
+    assert!(
+        log.lines().any(|line| line.contains("resumed") && line.contains("by=ann")),
+        "the name was asked once: {log}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +59,7 @@ async fn a_cluster_that_is_away_is_shown_so_and_is_paused_and_resumed() {
 
     // The page says that its content is old once no server answers.
     browser.open(defragd.url()).await.unwrap();
-    browser.wait_for("needs attention", MINUTE).await.unwrap();
+    browser.wait_for("Yes: demo is unreachable", MINUTE).await.unwrap();
     defragd.kill().await.unwrap();
     browser.wait_for("Not connected: this page is out of date", MINUTE).await.unwrap();
     inspect(&browser, "not-connected").await;
@@ -69,12 +76,13 @@ async fn without_scripts_everything_can_be_read_and_ordered() {
     browser.scripts(false).await.unwrap();
     let base = format!("{}/ops/defragd", defragd.url());
     browser.open(&format!("{base}/")).await.unwrap();
-    browser.wait_for("Why nothing runs now", MINUTE).await.unwrap();
+    browser.wait_for("No alert is requesting a run", MINUTE).await.unwrap();
     browser.wait_for("this page is not updated automatically", MINUTE).await.unwrap();
     browser.click("#fleet h3 a").await.unwrap();
     assert_eq!(browser.address().await.unwrap(), format!("{base}/clusters/demo"));
-    browser.enter("#pause-by", "ann").await.unwrap();
+    browser.click("#pause summary").await.unwrap();
     browser.enter("#pause-reason", "no scripts").await.unwrap();
+    browser.enter("#pause-by", "ann").await.unwrap();
     browser.click("form[action$='/pause'] button").await.unwrap();
     browser.wait_for("The cluster is paused.", MINUTE).await.unwrap();
     let summary = defragd.json("/ops/defragd/api/v1/clusters").await.unwrap();

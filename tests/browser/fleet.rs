@@ -34,7 +34,7 @@ async fn a_large_fleet_is_read_in_pages_with_trouble_first() {
     assert_eq!(count(&browser, "#fleet tbody tr").await, 50);
     let page = defragd.get("/").await.unwrap().body;
     assert!(page.len() < MAX_PAGE_BYTES, "{} bytes", page.len());
-    browser.wait_for("needs attention", MINUTE).await.unwrap();
+    browser.wait_for("unreachable", MINUTE).await.unwrap();
     inspect(&browser, "fleet-of-150").await;
 
     browser.click("a[rel=next]").await.unwrap();

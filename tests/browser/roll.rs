@@ -34,15 +34,25 @@ async fn a_run_is_approved_on_the_page_and_followed_live_to_its_end() {
     // A mark that loading the page again would lose.
     browser.script("window.stayed = true").await.unwrap();
 
-    let alert = json!({"status": "firing", "labels": {"etcd_cluster": "demo"}, "startsAt": "t", "fingerprint": "f"});
+    let alert = json!({"status": "firing",
+        "labels": {"etcd_cluster": "demo", "alertname": "EtcdFragmentationHigh", "severity": "warning"},
+        "annotations": {"summary": "much of <b>demo</b> is free"}, "startsAt": "2026-11-29T05:31:00Z", "fingerprint": "f"});
     let accepted = defragd.post_alerts(&json!({"version": "4", "alerts": [alert]}), Some(Home::TOKEN)).await.unwrap();
     assert_eq!(accepted.status, 202, "{}", accepted.body);
-    browser.wait_for("Run 1 is requested. Waiting for approval", MINUTE).await.unwrap();
+    browser
+        .wait_for("EtcdFragmentationHigh firing since 2026-11-29 05:31 UTC. Waiting for approval", MINUTE)
+        .await
+        .unwrap();
+    browser.wait_for("Review and approve run 1", MINUTE).await.unwrap();
     assert_eq!(browser.script("return window.stayed").await.unwrap(), true, "the page followed by itself");
 
     browser.click("#runs a[href='/runs/1']").await.unwrap();
-    browser.wait_for("Waiting for approval", MINUTE).await.unwrap();
-    assert!(!browser.text().await.unwrap().contains("Approve run 1"), "a stranger is offered nothing");
+    browser.wait_for("What the run will do", MINUTE).await.unwrap();
+    let text = browser.text().await.unwrap();
+    for part in ["much of <b>demo</b> is free", "3 members to defragment", "is the leader", "File", "MiB"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("Approve run 1"), "a stranger is offered nothing");
     log_in(&browser).await;
     browser.open(&format!("{}/runs/1", defragd.url())).await.unwrap();
     inspect(&browser, "run-waits").await;

@@ -29,7 +29,14 @@ pub(super) const ID_BYTES: usize = 32;
 pub(super) struct Sessions {
     key: hmac::Key,
     open: Mutex<BTreeMap<Vec<u8>, Instant>>,
+    names: Mutex<BTreeMap<Vec<u8>, OperatorName>>,
     wrong: Bucket,
+}
+
+/// The name that an operator entered with the first action of a browser session. It proves nothing.
+struct OperatorName {
+    ends: Instant,
+    name: String,
 }
 
 impl Default for Sessions {
@@ -37,6 +44,7 @@ impl Default for Sessions {
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &random()),
             open: Mutex::default(),
+            names: Mutex::default(),
             wrong: Bucket::new(WRONG_TRIES),
         }
     }
@@ -64,6 +72,23 @@ impl Sessions {
 
     pub(super) fn close(&self, id: &str) {
         self.open.lock().remove(&self.hash("session", id));
+        self.names.lock().remove(&self.hash("name", id));
+    }
+
+    pub(super) fn remember(&self, id: &str, name: String, now: Instant) {
+        let mut names = self.names.lock();
+        names.retain(|_, known| known.ends > now);
+        if names.len() >= MAX_SESSIONS
+            && let Some(first) = names.iter().min_by_key(|(_, known)| known.ends).map(|(id, _)| id.clone())
+        {
+            names.remove(&first);
+        }
+        names.insert(self.hash("name", id), OperatorName { ends: now + LASTS, name });
+    }
+
+    pub(super) fn name(&self, id: &str, now: Instant) -> Option<String> {
+        let names = self.names.lock();
+        names.get(&self.hash("name", id)).filter(|known| known.ends > now).map(|known| known.name.clone())
     }
 
     pub(super) fn is_open(&self, id: &str, now: Instant) -> bool {
@@ -114,6 +139,21 @@ mod tests {
         let others: Vec<_> = (1..=MAX_SESSIONS).map(|n| sessions.open(now + Duration::from_millis(n as u64))).collect();
         assert_eq!(sessions.open.lock().len(), MAX_SESSIONS);
         assert!(!sessions.is_open(&first, now) && others.iter().all(|id| sessions.is_open(id, now)));
+    }
+
+    #[test]
+    fn a_name_is_remembered_for_one_cookie_ends_by_itself_and_their_number_is_bounded() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        sessions.remember("a", "ann".to_owned(), now);
+        assert_eq!((sessions.name("a", now).as_deref(), sessions.name("b", now)), (Some("ann"), None));
+        assert_eq!(sessions.name("a", now + LASTS), None, "eight hours later");
+        (1..=MAX_SESSIONS)
+            .for_each(|n| sessions.remember(&n.to_string(), "x".to_owned(), now + Duration::from_millis(1)));
+        assert_eq!(sessions.names.lock().len(), MAX_SESSIONS);
+        assert_eq!(sessions.name("a", now), None);
+        sessions.close("7");
+        assert_eq!(sessions.name("7", now), None, "signing out forgets it");
+        assert!(!sessions.is_open("8", now), "a name is not a session");
     }
 
     #[test]

@@ -177,12 +177,18 @@ impl Browser {
         self.debug("Emulation.setScriptExecutionDisabled", json!({ "value": !allowed })).await.map(drop)
     }
 
-    /// The whole page as a picture.
+    /// The whole page as a picture: PNG, or WebP if the name ends so.
     pub async fn picture(&self, path: &Path) -> Result<()> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
-        let taken = self.debug("Page.captureScreenshot", json!({"captureBeyondViewport": true})).await?;
+        let is_webp = path.extension().is_some_and(|extension| extension == "webp");
+        let parameters = if is_webp {
+            json!({"captureBeyondViewport": true, "format": "webp", "quality": 60})
+        } else {
+            json!({"captureBeyondViewport": true})
+        };
+        let taken = self.debug("Page.captureScreenshot", parameters).await?;
         let data = taken["data"].as_str().context("a picture has data")?;
         fs::write(path, STANDARD.decode(data)?).with_context(|| path.display().to_string())
     }

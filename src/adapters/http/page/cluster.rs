@@ -7,19 +7,19 @@ use axum::{
     http::{StatusCode, request::Parts},
     response::Response,
 };
-use jiff::Timestamp;
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::{
-    condition,
+    actions::{self, Forms, Typed},
+    bars,
     layout::{Links, Page},
     live, members, overview, refusal, runs,
-    session::{FormToken, Visitor, VisitorAccess},
+    session::Visitor,
+    timeline::timeline,
 };
 use crate::{
     adapters::http::site::Site,
-    core::history::RunId,
     ports::{overview::ClusterView, service::Service},
 };
 
@@ -30,21 +30,6 @@ const RUNS: usize = 20;
 pub(super) struct Done {
     #[serde(default)]
     pub(super) done: String,
-}
-
-/// The values of a form that is shown again because of a problem.
-pub(super) struct Typed {
-    pub(super) by: String,
-    pub(super) reason: String,
-    pub(super) lasts: String,
-    pub(super) problem: Option<String>,
-}
-
-impl Default for Typed {
-    fn default() -> Self {
-        // A forgotten pause should end by itself.
-        Self { by: String::new(), reason: String::new(), lasts: "4h".to_owned(), problem: None }
-    }
 }
 
 pub(super) async fn page<S: Service>(
@@ -76,29 +61,32 @@ pub(super) async fn show<S: Service>(
     let form = visitor.form(site);
     let main = html! {
         p.crumbs { a href=(links.to("/")) { "All clusters" } }
+        (actions::done_notice(done))
         div #head data-live="" {
-            h1 { (name) " " (condition::of(&view).badge()) }
-            p { "Mode " b { (view.summary.mode.label()) } ". " (condition::next_scheduled(&view, now)) }
-            (overview::problems(&view))
+            (overview::head(&view, html! { h1.foreign { (name) } }, now, &links))
         }
-        (done_notice(done))
         div #live data-live="" {
-            @if let Some(one) = &view.live { h2 { "In progress" } (live::card(one, now, &links)) }
+            @if let Some(one) = &view.live { h2 { "In progress" } (live::card(&view, one, now, &links)) }
         }
         section aria-labelledby="members-title" {
             h2 #members-title { "Members" }
             div #members data-live="" {
-                div.found { (overview::age(view.observation.as_ref())) (members::key()) }
+                div.found { (overview::age(view.observation.as_ref())) (bars::key()) }
                 (members::table(&view, &format!("Members of {name}")))
             }
         }
-        div #why data-live="" { (why(&view, now, &links)) }
-        section aria-labelledby="orders-title" { h2 #orders-title { "Actions" } (orders(&view, visitor, form.as_ref(), typed, &links)) }
+        section aria-labelledby="actions-title" {
+            h2 #actions-title { "Actions" }
+            (forms(&view, visitor, form.as_ref(), typed, &links))
+        }
         section aria-labelledby="runs-title" {
             h2 #runs-title { "Runs" }
             div #runs data-live="" {
                 @match &runs {
-                    Ok(runs) => (runs::table(runs, &format!("Runs of {name}, newest first"), false, now, &links)),
+                    Ok(runs) => {
+                        (timeline(runs, now))
+                        (runs::table(runs, &format!("Runs of {name}, newest first"), false, now, &links))
+                    },
                     Err(error) => p.problem role="alert" { "The runs cannot be read: " (error) },
                 }
             }
@@ -110,107 +98,17 @@ pub(super) async fn show<S: Service>(
     page.answer(site, visitor)
 }
 
-fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
-    let reasons = condition::why_idle(view, now, links);
+fn forms(
+    view: &ClusterView,
+    visitor: &Visitor,
+    form: Option<&super::session::FormToken>,
+    typed: &Typed,
+    links: &Links,
+) -> Markup {
     html! {
-        @if !reasons.is_empty() {
-            section aria-labelledby="why-title" {
-                h2 #why-title { "Why nothing runs now" }
-                ul.plain { @for reason in reasons { li { (reason) } } }
-            }
+        @match form {
+            Some(form) => (Forms { form, visitor, typed, links }.of_cluster(view)),
+            None => (actions::sign_in(visitor.access, links)),
         }
-    }
-}
-
-/// The confirmation of an action. Only fixed texts.
-pub(super) fn done_notice(done: &str) -> Markup {
-    let words = match done {
-        "paused" => "The cluster is paused.",
-        "resumed" => "The cluster is resumed.",
-        "approved" => "The run is approved.",
-        _ => return html! {},
-    };
-    html! { p.done role="status" { (words) } }
-}
-
-fn orders(view: &ClusterView, visitor: &Visitor, form: Option<&FormToken>, typed: &Typed, links: &Links) -> Markup {
-    let Some(form) = form else { return no_orders(visitor.access, links) };
-    let name = &view.summary.name;
-    html! {
-        @if let Some(problem) = &typed.problem { p.problem #problem role="alert" { (problem) } }
-        @if let Some(run) = waits_for_approval(view) { (approve(run, form, typed, links)) }
-        @if view.summary.paused.is_some() || view.summary.breaker.is_some() || view.summary.hash_mismatch.is_some() {
-            form.order method="post" action=(links.to(&format!("{}/resume", links_path(name)))) {
-                h3 { "Resume" }
-                p.dim { "Ends a pause, closes the breaker, and allows automatic runs again after a failure that needs an operator." }
-                (hidden(form)) (by(typed, "resume"))
-                label for="resume-reason" { "Reason (optional)" }
-                input #resume-reason name="reason" maxlength="500" value=(typed.reason);
-                button type="submit" { "Resume " (name) }
-            }
-        }
-        @if view.summary.paused.is_none() { (pause(name, form, typed, links)) }
-    }
-}
-
-fn pause(name: &str, form: &FormToken, typed: &Typed, links: &Links) -> Markup {
-    let times = [("1h", "1 hour"), ("4h", "4 hours"), ("24h", "1 day"), ("168h", "1 week"), ("", "until resumed")];
-    html! {
-        form.order method="post" action=(links.to(&format!("{}/pause", links_path(name)))) {
-            h3 { "Pause" }
-            p.dim { "No run starts, and a run in progress starts no further member. A member that is being defragmented is finished." }
-            (hidden(form)) (by(typed, "pause"))
-            label for="pause-reason" { "Reason" }
-            input #pause-reason name="reason" required maxlength="500" value=(typed.reason);
-            label for="pause-for" { "Duration" }
-            select #pause-for name="for" {
-                @for (value, words) in times { option value=(value) selected[value == typed.lasts] { (words) } }
-            }
-            button type="submit" { "Pause " (name) }
-        }
-    }
-}
-
-/// The form for a run that is waiting for approval.
-pub(super) fn approve(run: RunId, form: &FormToken, typed: &Typed, links: &Links) -> Markup {
-    html! {
-        form.order method="post" action=(links.to(&format!("/runs/{run}/approve"))) {
-            h3 { "Approve run " (run) }
-            p.dim { "The run starts as soon as nothing else holds it. Everything is measured and checked again before each member." }
-            (hidden(form)) (by(typed, "approve"))
-            button type="submit" { "Approve run " (run) }
-        }
-    }
-}
-
-/// The run that is waiting for approval.
-pub(super) fn waits_for_approval(view: &ClusterView) -> Option<RunId> {
-    let waits = view.summary.waiting_for.as_ref().is_some_and(|reason| reason.label() == "awaiting_approval");
-    view.summary.queued_run.filter(|_| waits)
-}
-
-pub(super) fn no_orders(access: VisitorAccess, links: &Links) -> Markup {
-    html! {
-        @match access {
-            VisitorAccess::Closed => p { "This defragd only exports metrics: there are no actions." },
-            VisitorAccess::Stranger => p { a href=(links.to("/login")) { "Sign in" } " with the admin token to approve, pause and resume." },
-            _ => p { "Actions require a password or a client certificate." },
-        }
-    }
-}
-
-fn links_path(name: &str) -> String {
-    format!("/clusters/{}", super::words::segment(name))
-}
-
-fn hidden(form: &FormToken) -> Markup {
-    html! { input type="hidden" name="form" value=(form.token); }
-}
-
-fn by(typed: &Typed, order: &str) -> Markup {
-    let id = format!("{order}-by");
-    html! {
-        label for=(id) { "Your name, for the journal" }
-        input id=(id) name="by" required maxlength="100" autocomplete="name" value=(typed.by);
     }
 }

@@ -1,222 +1,218 @@
-//! A cluster's state in a word, and why nothing runs on it now.
+//! A cluster's state as a badge, what needs attention, what it waits for, and what comes next.
 
 use jiff::Timestamp;
 use maud::{Markup, html};
+use strum::IntoEnumIterator;
 
 use super::{layout::Links, words};
 use crate::{
     core::{
-        admission::EMERGENCY_QUOTA_USAGE,
-        cluster::{ClusterFacts, MemberFacts, Status},
-        history::Outcome,
+        cluster::MemberFacts,
+        history::{Outcome, RunId},
+        hold::{HoldView, RequestPhase, RequestView},
         policy::Mode,
         reason::Reason,
+        state::{ClusterActivity, ClusterCondition},
+        story,
     },
-    ports::overview::{ClusterView, LastRun},
+    ports::overview::{ClusterView, RunActivity},
 };
 
-/// The state, in the order of the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ClusterCondition {
-    NeedsAttention,
-    Running,
-    /// A request waits, perhaps for approval.
-    Waiting,
-    Paused,
-    /// It has not been observed yet.
-    Unknown,
-    Healthy,
+/// A state in a word. The mark is beside the word, so that colour is not the only difference.
+#[derive(Clone, Copy)]
+pub(super) struct Badge {
+    /// As in URLs and in the API.
+    pub(super) label: &'static str,
+    pub(super) words: &'static str,
+    class: &'static str,
+    mark: &'static str,
 }
 
-impl ClusterCondition {
-    /// In the order of the page.
-    pub(super) const ALL: [Self; 6] =
-        [Self::NeedsAttention, Self::Running, Self::Waiting, Self::Paused, Self::Unknown, Self::Healthy];
-
-    /// As used in URLs and CSS classes.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::NeedsAttention => "attention",
-            Self::Running => "running",
-            Self::Waiting => "waiting",
-            Self::Paused => "paused",
-            Self::Unknown => "unknown",
-            Self::Healthy => "healthy",
-        }
+impl Badge {
+    pub(super) fn show(self) -> Markup {
+        html! { span class={ "badge " (self.class) } { span aria-hidden="true" { (self.mark) " " } (self.words) } }
     }
 
-    pub(super) const fn words(self) -> &'static str {
-        match self {
-            Self::NeedsAttention => "needs attention",
-            Self::Running => "running",
-            Self::Waiting => "waiting",
-            Self::Paused => "paused",
-            Self::Unknown => "not observed yet",
-            Self::Healthy => "healthy",
-        }
+    /// All states that readers can ask for.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let active = ClusterActivity::iter().filter(|activity| *activity != ClusterActivity::Idle);
+        ClusterCondition::iter().map(Self::from).chain(active.map(Self::from))
     }
 
-    /// Shown beside the word, so that colour is not the only difference.
-    const fn mark(self) -> &'static str {
-        match self {
-            Self::NeedsAttention => "!",
-            Self::Running => "▶",
-            Self::Waiting => "…",
-            Self::Paused => "‖",
-            Self::Unknown => "?",
-            Self::Healthy => "✓",
-        }
-    }
-
-    pub(super) fn badge(self) -> Markup {
-        html! { span class={ "badge " (self.name()) } { span aria-hidden="true" { (self.mark()) " " } (self.words()) } }
+    /// How the cluster is, and what is done with it.
+    pub(super) fn of(view: &ClusterView) -> impl Iterator<Item = Self> {
+        let state = &view.summary.state;
+        let activity = Some(state.activity).filter(|activity| *activity != ClusterActivity::Idle);
+        [Self::from(state.condition)].into_iter().chain(activity.map(Self::from))
     }
 }
 
-pub(super) fn of(view: &ClusterView) -> ClusterCondition {
-    let summary = &view.summary;
-    if !problems(view).is_empty() {
-        ClusterCondition::NeedsAttention
-    } else if summary.active_run.is_some() {
-        ClusterCondition::Running
-    } else if summary.queued_run.is_some() {
-        ClusterCondition::Waiting
-    } else if summary.paused.is_some() {
-        ClusterCondition::Paused
-    } else if view.observation.is_none() {
-        ClusterCondition::Unknown
-    } else {
-        ClusterCondition::Healthy
+impl From<ClusterCondition> for Badge {
+    fn from(condition: ClusterCondition) -> Self {
+        let (class, mark) = match condition {
+            ClusterCondition::NoSpace | ClusterCondition::Unreachable | ClusterCondition::NeedsAttention => {
+                ("attention", "!")
+            }
+            ClusterCondition::NearQuota | ClusterCondition::Fragmented => ("fragmented", "◐"),
+            ClusterCondition::NotObserved => ("unknown", "?"),
+            ClusterCondition::Healthy => ("healthy", "✓"),
+        };
+        Self { label: condition.label(), words: condition.words(), class, mark }
     }
 }
 
-/// What needs attention.
-pub(super) fn problems(view: &ClusterView) -> Vec<String> {
-    let mut problems = Vec::new();
-    if let Some(seen) = &view.observation {
-        if !seen.up {
-            problems.push("no endpoint returns the member list".to_owned());
-        }
-        if let Some(facts) = seen.facts.as_deref().filter(|_| seen.up) {
-            of_members(facts, view, &mut problems);
-        }
+impl From<ClusterActivity> for Badge {
+    fn from(activity: ClusterActivity) -> Self {
+        let (class, mark) = match activity {
+            ClusterActivity::Running => ("running", "▶"),
+            ClusterActivity::WaitingForApproval => ("waiting", "☐"),
+            ClusterActivity::Paused => ("paused", "‖"),
+            ClusterActivity::Waiting => ("waiting", "…"),
+            ClusterActivity::Idle => ("unknown", "○"),
+        };
+        Self { label: activity.label(), words: activity.words(), class, mark }
     }
-    if let Some(breaker) = &view.summary.breaker {
-        problems.push(breaker.to_string());
-    }
-    if let Some(mismatch) = &view.summary.hash_mismatch {
-        problems.push(mismatch.to_string());
-    }
-    if let Some((last, reason)) = failure(view) {
-        problems.push(format!("the last run, {}, ended {}: {reason}", last.run, last.outcome.label()));
-    }
-    problems
 }
 
-/// The last run, if it failed, and why.
-pub(super) fn failure(view: &ClusterView) -> Option<(&LastRun, &Reason)> {
-    let last = view.last.as_ref()?;
-    match &last.outcome {
-        Outcome::Failed { reason } | Outcome::Interrupted { reason } => Some((last, reason)),
+pub(super) fn badges(view: &ClusterView) -> Markup {
+    html! { @for badge in Badge::of(view) { (badge.show()) " " } }
+}
+
+/// Whether an operator must act for the cluster to be healthy.
+pub(super) fn is_wrong(view: &ClusterView) -> bool {
+    use ClusterCondition::{NeedsAttention, NoSpace, Unreachable};
+    matches!(view.summary.state.condition, NoSpace | Unreachable | NeedsAttention)
+}
+
+/// The order of the page: what needs an operator first, then what is in progress, then by state.
+pub(super) fn rank(view: &ClusterView) -> (u8, ClusterCondition, ClusterActivity) {
+    let state = &view.summary.state;
+    let group = match state.activity {
+        _ if is_wrong(view) => 0,
+        ClusterActivity::WaitingForApproval => 1,
+        ClusterActivity::Running => 2,
+        _ => 3,
+    };
+    (group, state.condition, state.activity)
+}
+
+/// The run that waits for approval.
+pub(super) fn awaits_approval(view: &ClusterView) -> Option<RunId> {
+    view.summary.request.as_ref().filter(|request| request.awaits_approval())?.run
+}
+
+/// What needs attention, and what to do about it.
+pub(super) fn problems(view: &ClusterView) -> Markup {
+    let problems = &view.summary.state.problems;
+    let last = view.last.as_ref().and_then(|last| match &last.outcome {
+        Outcome::Failed { reason } | Outcome::Interrupted { reason } => Some(reason),
         _ => None,
-    }
-}
-
-fn of_members(facts: &ClusterFacts, view: &ClusterView, problems: &mut Vec<String>) {
-    for member in &facts.members {
-        let name = member.member.label();
-        if let Err(unknown) = &member.status
-            && !is_defragmenting(view, member)
-        {
-            problems.push(format!("member {name} is down: {unknown}"));
+    });
+    let causes = [last, view.summary.breaker.as_ref(), view.summary.hash_mismatch.as_ref()];
+    html! {
+        @if !problems.is_empty() {
+            ul.problems.foreign aria-label="Needs attention" { @for problem in problems { li { (problem) } } }
+            // One is enough: they rarely differ, and the others follow once it is dealt with.
+            @if let Some(cause) = causes.into_iter().flatten().next() { p.dim.foreign { (words::to_do(cause)) } }
         }
-        let usage = member.status.as_ref().ok().and_then(Status::quota_usage_ratio);
-        if let Some(usage) = usage.filter(|usage| *usage >= EMERGENCY_QUOTA_USAGE) {
-            problems.push(format!("the file of member {name} uses {} of its quota", words::percent(usage)));
-        }
-    }
-    for alarm in facts.alarms.iter().flatten() {
-        let by = alarm.member.map(|id| facts.member(id).map_or_else(|| id.to_string(), |by| by.member.label()));
-        let by = by.map_or(String::new(), |by| format!(", raised by member {by}"));
-        problems.push(format!("alarm {} is armed{by}", alarm.kind.as_str()));
-    }
-    let answered = facts.voters().any(|voter| voter.status.is_ok());
-    // A member that is being defragmented does not answer, but the others do.
-    if answered && facts.leader().is_none() {
-        problems.push("the members do not agree on a leader".to_owned());
     }
 }
 
 /// Whether the member is being defragmented, no matter which client started it.
 pub(super) fn is_defragmenting(view: &ClusterView, member: &MemberFacts) -> bool {
-    use crate::ports::overview::RunActivity;
     let ours = view.live.as_ref().is_some_and(
         |live| matches!(&live.activity, RunActivity::Defragmenting { intent } if intent.member_id == member.member.id),
     );
     ours || member.defrag_in_flight() == Some(true)
 }
 
-/// Why nothing runs now, the most immediate cause first. Empty while something runs.
-pub(super) fn why_idle(view: &ClusterView, now: Timestamp, links: &Links) -> Vec<Markup> {
+/// What wants a run and the one hold; without a request, what would hold one. Nothing while a run is in progress.
+pub(super) fn request_line(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     let summary = &view.summary;
-    let mut why = Vec::new();
-    if summary.active_run.is_some() {
-        return why;
+    if view.live.is_some() {
+        return html! {};
     }
-    if let Some(lock) = summary.lock.as_ref().filter(|lock| !lock.held) {
-        why.push(match &lock.holder {
-            Some(holder) => {
-                html! { "Replica " (holder) " holds the cluster's lock; actions here are forwarded to it." }
+    html! {
+        @if let Some(lock) = summary.lock.as_ref().filter(|lock| !lock.held) {
+            p.foreign {
+                @match &lock.holder {
+                    Some(holder) => { "Replica " (holder) " holds the cluster's lock; actions here are forwarded to it." },
+                    None => "It is unknown which replica holds the cluster's lock: no run starts.",
+                }
             }
-            None => html! { "It is unknown which replica holds the cluster's lock: no run starts." },
-        });
+        }
+        @match &summary.request {
+            Some(request) => (requested(request, now, links)),
+            None => p.foreign {
+                "No alert is requesting a run."
+                @if let Some(paused) = &summary.paused { " " (words::capital(&paused.to_string())) "." (words::to_do(paused)) }
+            },
+        }
+        @if let Some(next) = summary.next_scheduled {
+            p { "The schedule requests the next run at " (words::from_now(next, now)) "." }
+        }
+        @if summary.mode == Mode::Observe {
+            p.dim { "Mode observe: runs are planned and recorded; nothing is changed." }
+        }
     }
-    let hold = summary.request.as_ref().and_then(|request| request.hold.as_ref());
-    let waits = hold.map(|hold| &hold.reason);
-    why.push(match &summary.request {
-        Some(request) => html! {
+}
+
+/// The request in the words of the API, the log and the command line, and what an operator can do about its hold.
+fn requested(request: &RequestView, now: Timestamp, links: &Links) -> Markup {
+    html! {
+        p.request.foreign {
             (request.words())
-            @if request.awaits_approval() {
-                @if let Some(run) = request.run { " " a href=(links.run(run)) { "Review and approve it" } "." }
-            } @else if let Some(reason) = waits { (words::to_do(reason)) }
-        },
-        None => html! { "No alert is requesting a run." },
-    });
-    let others = [&summary.hash_mismatch, &summary.paused, &summary.breaker].into_iter().flatten();
-    for reason in others.filter(|reason| waits.is_none_or(|waits| waits.to_string() != reason.to_string())) {
-        why.push(html! { (sentence(&reason.to_string())) (words::to_do(reason)) });
-    }
-    if !summary.window_open && waits.is_none_or(|reason| reason.label() != "outside_window") {
-        why.push(match summary.next_window {
-            Some(opens) => {
-                html! { "No maintenance window is open; the next one opens at " (words::from_now(opens, now)) "." }
+            @if let Some(until) = request.hold.as_ref().and_then(|hold| hold.until).filter(|until| *until > now) {
+                span.dim { " That is in " (words::span(words::between(now, until))) "." }
             }
-            None => html! { "No maintenance window is open, and none is scheduled." },
-        });
-    }
-    if let Some(until) = summary.cooldown_until.filter(|_| waits.is_none_or(|reason| reason.label() != "cooldown")) {
-        why.push(html! { "The cluster was defragmented recently: alerts start no further run until " (words::from_now(until, now)) ", unless the quota is nearly used up." });
-    }
-    match summary.mode {
-        Mode::Observe => {
-            why.push(html! { "Mode observe: runs are planned and recorded; nothing is changed." });
+            @match (request.run, &request.hold) {
+                (Some(run), _) if request.awaits_approval() => { " " a href=(links.run(run)) { "Review and approve run " (run) } "." },
+                (_, Some(hold)) if request.phase != RequestPhase::Served => (words::to_do(&hold.reason)),
+                _ => {},
+            }
         }
-        Mode::Approve if summary.queued_run.is_none() => {
-            why.push(html! { "Mode approve: a run starts only after an operator has approved it." });
-        }
-        _ => {}
     }
-    why
 }
 
-/// When the schedule next requests a run.
-pub(super) fn next_scheduled(view: &ClusterView, now: Timestamp) -> Markup {
-    html! { @if let Some(next) = view.summary.next_scheduled { "Next scheduled: " (words::from_now(next, now)) "." } }
+/// A line for a list: the hold, or what a run does.
+pub(super) fn brief(view: &ClusterView, now: Timestamp) -> Option<String> {
+    if let Some(live) = &view.live {
+        return Some(format!(
+            "{}, for {}",
+            words::activity(&live.activity),
+            words::span(words::between(live.since, now))
+        ));
+    }
+    let hold = view.summary.request.as_ref().and_then(|request| request.hold.as_ref());
+    let reason = hold.map(|HoldView { reason, .. }| reason).or(view.summary.paused.as_ref());
+    reason.map(Reason::to_string)
 }
 
-/// The text with a capital letter and a full stop.
-fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", chars.as_str().trim_end_matches('.'))
+/// The next thing that happens in the whole fleet: what waits for an operator, else the next member of a run, else
+/// what has the earliest time.
+pub(super) fn next(views: &[ClusterView], now: Timestamp, links: &Links) -> Markup {
+    let cluster =
+        |view: &ClusterView| html! { a.foreign href=(links.cluster(&view.summary.name)) { (view.summary.name) } };
+    let mut approvals = views.iter().filter_map(|view| Some((view, awaits_approval(view)?)));
+    if let Some((view, run)) = approvals.next() {
+        let more = approvals.count();
+        return html! {
+            b { a href=(links.run(run)) { "Review run " (run) } " of " (cluster(view)) }
+            " waits for approval" @if more > 0 { ", and " (words::many(more, "more run")) }
+        };
+    }
+    if let Some((view, member)) = views.iter().find_map(|view| Some((view, view.live.as_ref()?.pending.first()?))) {
+        return html! { b.foreign { (member) } " of " (cluster(view)) " is defragmented next" };
+    }
+    let held = views.iter().filter_map(|view| {
+        let hold = view.summary.request.as_ref()?.hold.as_ref()?;
+        Some((hold.until?, "the hold ends for ", view))
+    });
+    let scheduled = views.iter().filter_map(|view| Some((view.summary.next_scheduled?, "scheduled: ", view)));
+    match held.chain(scheduled).filter(|(at, ..)| *at > now).min_by_key(|(at, ..)| *at) {
+        Some((at, what, view)) => html! {
+            b { "In " (words::span(words::between(now, at))) } ", at " (story::time(at)) ": " (what) (cluster(view))
+        },
+        None => html! { b { "Nothing" } " until an alert requests a run" },
+    }
 }

@@ -12,7 +12,8 @@ use maud::html;
 use tracing::{info, warn};
 
 use super::{
-    cluster::{self, Typed},
+    actions::Typed,
+    cluster,
     layout::{Links, Page, decorate},
     refusal, run,
     session::{Visitor, VisitorAccess},
@@ -43,9 +44,10 @@ struct Order {
 }
 
 impl Order {
-    fn typed(&self, problem: impl Into<String>) -> Typed {
+    fn typed(&self, action: &'static str, problem: impl Into<String>) -> Typed {
         let field = |name: &str| self.fields.get(name).cloned().unwrap_or_default();
-        Typed { by: field("by"), reason: field("reason"), lasts: field("for"), problem: Some(problem.into()) }
+        let problem = Some(problem.into());
+        Typed { action, by: field("by"), reason: field("reason"), lasts: field("for"), problem }
     }
 
     fn text(&self, name: &str) -> String {
@@ -145,9 +147,7 @@ pub(super) async fn pause<S: Service>(
     Path(name): Path<String>,
     request: Request<Body>,
 ) -> Result<Response, Response> {
-    let order = order(&site, request).await?;
-    let command = order.pause();
-    Ok(carry_out(&site, &name, order, command, "paused").await)
+    carry_out(&site, &name, request, "pause", Order::pause).await
 }
 
 pub(super) async fn resume<S: Service>(
@@ -155,32 +155,51 @@ pub(super) async fn resume<S: Service>(
     Path(name): Path<String>,
     request: Request<Body>,
 ) -> Result<Response, Response> {
-    let order = order(&site, request).await?;
-    let command = order.by().and_then(|by| Ok((by, Command::Resume { reason: order.reason()? })));
-    Ok(carry_out(&site, &name, order, command, "resumed").await)
+    carry_out(&site, &name, request, "resume", |order| Ok((order.by()?, Command::Resume { reason: order.reason()? })))
+        .await
 }
 
+pub(super) async fn run<S: Service>(
+    Extract(site): Extract<Arc<Site<S>>>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Result<Response, Response> {
+    carry_out(&site, &name, request, "run", |order| Ok((order.by()?, Command::Run { members: Vec::new() }))).await
+}
+
+pub(super) async fn cancel<S: Service>(
+    Extract(site): Extract<Arc<Site<S>>>,
+    Path(name): Path<String>,
+    request: Request<Body>,
+) -> Result<Response, Response> {
+    carry_out(&site, &name, request, "cancel", |order| Ok((order.by()?, Command::Cancel { reason: order.reason()? })))
+        .await
+}
+
+/// Executes the command that `command` makes of the form.
 async fn carry_out<S: Service>(
     site: &Site<S>,
     name: &str,
-    order: Order,
-    command: Result<(String, Command), String>,
-    done: &str,
-) -> Response {
-    let (by, command) = match command {
+    request: Request<Body>,
+    action: &'static str,
+    command: impl FnOnce(&Order) -> Result<(String, Command), String>,
+) -> Result<Response, Response> {
+    let order = order(site, request).await?;
+    let (by, command) = match command(&order) {
         Ok(command) => command,
         Err(problem) => {
-            let typed = order.typed(problem);
-            return cluster::show(site, &order.visitor, name, StatusCode::BAD_REQUEST, &typed, "").await;
+            let typed = order.typed(action, problem);
+            return Ok(cluster::show(site, &order.visitor, name, StatusCode::BAD_REQUEST, &typed, "").await);
         }
     };
-    match site.service.command(name, by, command, false).await {
-        Ok(_) => see(site, &format!("{}?done={done}", Links("").cluster(name)), None),
+    order.visitor.remember(site, &by);
+    Ok(match site.service.command(name, by, command, false).await {
+        Ok(_) => see(site, &format!("{}?done={action}", Links("").cluster(name)), None),
         Err(failure) => {
-            let typed = order.typed(failure.to_string());
+            let typed = order.typed(action, failure.to_string());
             cluster::show(site, &order.visitor, name, status(&failure), &typed, "").await
         }
-    }
+    })
 }
 
 pub(super) async fn approve<S: Service>(
@@ -188,19 +207,47 @@ pub(super) async fn approve<S: Service>(
     Path(id): Path<i64>,
     request: Request<Body>,
 ) -> Result<Response, Response> {
-    let order = order(&site, request).await?;
-    let id = RunId(id);
-    let by = match order.by() {
-        Ok(by) => by,
+    decide(&site, RunId(id), request, "approve").await
+}
+
+pub(super) async fn reject<S: Service>(
+    Extract(site): Extract<Arc<Site<S>>>,
+    Path(id): Path<i64>,
+    request: Request<Body>,
+) -> Result<Response, Response> {
+    decide(&site, RunId(id), request, "reject").await
+}
+
+async fn decide<S: Service>(
+    site: &Site<S>,
+    id: RunId,
+    request: Request<Body>,
+    action: &'static str,
+) -> Result<Response, Response> {
+    let order = order(site, request).await?;
+    let is_approval = action == "approve";
+    let wanted = order.by().and_then(|by| match order.reason()? {
+        reason if reason.is_empty() && !is_approval => Err("Enter a reason for the rejection.".to_owned()),
+        reason => Ok((by, reason)),
+    });
+    let (by, reason) = match wanted {
+        Ok(wanted) => wanted,
         Err(problem) => {
-            let typed = order.typed(problem);
-            return Ok(run::show(&site, &order.visitor, id, StatusCode::BAD_REQUEST, &typed, "").await);
+            let typed = order.typed(action, problem);
+            return Ok(run::show(site, &order.visitor, id, StatusCode::BAD_REQUEST, &typed, "").await);
         }
     };
-    Ok(match site.service.approve(id, by, false).await {
-        Ok(_) => see(&site, &format!("{}?done=approved", Links("").run(id)), None),
+    order.visitor.remember(site, &by);
+    let decided = if is_approval {
+        site.service.approve(id, by, false).await
+    } else {
+        site.service.reject(id, by, reason, false).await
+    };
+    Ok(match decided {
+        Ok(_) => see(site, &format!("{}?done={action}", Links("").run(id)), None),
         Err(failure) => {
-            refusal::answer(&site, &order.visitor, status(&failure), "The run was not approved", &failure.to_string())
+            let title = if is_approval { "The run was not approved" } else { "The run was not rejected" };
+            refusal::answer(site, &order.visitor, status(&failure), title, &failure.to_string())
         }
     })
 }
@@ -226,12 +273,14 @@ fn ask_for_token<S>(site: &Site<S>, visitor: &Visitor, status: StatusCode, probl
     let links = Links(&site.options.link_prefix);
     let main = html! {
         h1 { "Sign in" }
-        p { "Viewing needs no token. To approve, pause and resume, enter the admin token: that of "
+        p { "Viewing needs no token. To approve, run, pause and resume, enter the admin token: that of "
         code { "--web.admin-token-file" } ", or if that is not set, that of " code { "--web.bearer-token-file" } "." }
         @if let Some(problem) = problem { p.problem #problem role="alert" { (problem) } }
         form.order method="post" action=(links.to("/login")) {
             label for="token" { "Token" }
             input #token type="password" name="token" required autocomplete="off" aria-describedby=[problem.map(|_| "problem")];
+            label for="name" { "Your name, for the journal (asked later if empty)" }
+            input #name name="by" maxlength=(MAX_NAME_CHARS) autocomplete="name";
             button type="submit" { "Sign in" }
         }
         @if !site.is_https() { p.dim { "This page is not encrypted: use it only on this machine, or through a TLS proxy." } }
@@ -259,7 +308,8 @@ pub(super) async fn login<S: Service>(Extract(site): Extract<Arc<Site<S>>>, requ
         return ask_for_token(&site, &visitor, StatusCode::UNAUTHORIZED, Some("This is not the admin token."));
     }
     info!("signed in to the status page");
-    see(&site, "/", Visitor::log_in(&site))
+    let name = fields.get("by").map(|name| name.trim().chars().take(MAX_NAME_CHARS).collect()).unwrap_or_default();
+    see(&site, "/", Visitor::log_in(&site, name))
 }
 
 pub(super) async fn logout<S: Service>(Extract(site): Extract<Arc<Site<S>>>, request: Request<Body>) -> Response {

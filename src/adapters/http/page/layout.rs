@@ -8,6 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{
     assets::{SCRIPT, STYLE},
+    bars,
     session::{FormToken, Visitor, VisitorAccess},
     words::segment,
 };
@@ -85,7 +86,7 @@ impl<'a> Page<'a> {
                 body data-events=[self.follows.then(|| links.to("/events"))] {
                     a.skip href="#main" { "Skip to the content" }
                     (head(site, visitor, &links))
-                    (patterns())
+                    (bars::patterns())
                     main #main tabindex="-1" { (self.main) }
                     (foot(site, &links))
                     p #say .visually-hidden role="status" {}
@@ -115,7 +116,7 @@ fn head<S>(site: &Site<S>, visitor: &Visitor, links: &Links) -> Markup {
             nav aria-label="defragd" {
                 a href=(links.to("/")) { "Status" }
                 a href=(links.to(&site.options.telemetry_path)) { "Metrics" }
-                a href=(links.to("/config")) { "Configuration" }
+                a href=(links.to("/configuration")) { "Configuration" }
             }
             span #link .dim {}
             @match visitor.access {
@@ -146,15 +147,4 @@ fn foot<S>(site: &Site<S>, links: &Links) -> Markup {
             noscript { p { "Without JavaScript, this page is not updated automatically: reload it to see changes." } }
         }
     }
-}
-
-/// The hatching of reclaimable space, once per page for all bars: their parts must not differ by colour only.
-fn patterns() -> Markup {
-    PreEscaped(
-        "<svg class=\"defs\" width=\"0\" height=\"0\" aria-hidden=\"true\" focusable=\"false\"><defs>\
-         <pattern id=\"hatch\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
-         <rect class=\"hatch-back\" width=\"6\" height=\"6\"/><rect class=\"hatch-line\" width=\"2.5\" height=\"6\"/>\
-         </pattern></defs></svg>"
-            .to_owned(),
-    )
 }

@@ -1,106 +1,188 @@
-//! The run in progress: the current member and since when, what was done, and what is pending.
+//! The run in progress: the plan, how far it is, and how long it will take.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{layout::Links, words};
+use super::{bars::File, layout::Links, plan, words};
 use crate::{
     core::{
-        gate::GateResult,
-        history::{MemberEnd, MemberResult},
+        cluster::MemberFacts,
+        history::{Intent, MemberEnd, MemberResult},
+        reason::Reason,
         story,
     },
-    ports::overview::{Live, RunActivity},
+    ports::overview::{ClusterView, Live, RunActivity},
 };
 
 /// The latest gates are shown; the run's page has all of them.
 const MAX_GATES: usize = 6;
 
-/// Everything about one run in progress.
-pub(super) fn card(live: &Live, now: Timestamp, links: &Links) -> Markup {
+/// The member that the run works on, and whether it is being defragmented; otherwise it is done, and the cluster must
+/// stay healthy.
+fn current(live: &Live) -> Option<(&Intent, bool)> {
+    match &live.activity {
+        RunActivity::Defragmenting { intent } => Some((intent, true)),
+        RunActivity::Settling { intent } => Some((intent, false)),
+        _ => None,
+    }
+}
+
+/// Like `run 7 of prod-eu`.
+pub(super) fn title(live: &Live) -> Markup {
+    html! { "Run " (live.run) " on " span.foreign { (live.cluster) } }
+}
+
+/// How far it is.
+pub(super) fn progress(live: &Live) -> Markup {
+    let (done, all) = (live.members.len(), all(live));
+    html! {
+        @if all > 0 {
+            progress value=(done) max=(all) aria-label="Members done" {}
+            " " (done) " of " (words::many(all, "member")) " done"
+        }
+    }
+}
+
+fn all(live: &Live) -> usize {
+    live.members.len() + live.pending.len() + usize::from(current(live).is_some())
+}
+
+/// Everything about the run in progress.
+pub(super) fn card(view: &ClusterView, live: &Live, now: Timestamp, links: &Links) -> Markup {
     let gates = &live.gates[live.gates.len().saturating_sub(MAX_GATES)..];
+    let elapsed = words::between(live.since, now);
     html! {
         article.card.live aria-label={ "Run " (live.run) " of cluster " (live.cluster) } {
             h3 {
                 a href=(links.run(live.run)) { "Run " (live.run) } " on "
-                a href=(links.cluster(&live.cluster)) { (live.cluster) }
+                a.foreign href=(links.cluster(&live.cluster)) { (live.cluster) }
             }
             p.now {
-                b data-say="" { (live.cluster) ": " (words::activity(&live.activity)) }
-                " – for " (words::span(words::between(live.since, now))) ", since " (words::at(live.since))
-                @if let Some(left) = words::time_left(&live.activity, words::between(live.since, now)) { ", " (left) }
+                b data-say="" { "Now: " (words::activity(&live.activity)) }
+                @if let Some(left) = words::time_left(&live.activity, elapsed) { ", " (words::unbroken(&left)) }
+                @else if is_late(live, elapsed) { ", longer than expected" }
+                ", since " (words::span(elapsed)) "."
             }
-            p.dim { "Requested by " (story::requester(live.trigger)) ", running for " (words::span(words::between(live.began_at, now))) "." }
-            (members(live))
-            @if !live.steps.is_empty() { ul.plain { @for step in &live.steps { li { (story::about(step)) } } } }
+            @if all(live) > 0 {
+                p {
+                    (progress(live))
+                    @if let Some(left) = time_left(view, live, now) { ", about " (words::span(left)) " left" }
+                    ". " span.dim { "Requested by " (story::requester(live.trigger)) ", started " (words::ago(live.began_at, now)) "." }
+                }
+            }
+            (members(view, live))
+            @if !live.steps.is_empty() { ul.plain { @for step in &live.steps { li.foreign { (story::about(step)) } } } }
             @if !gates.is_empty() {
                 h4 { "Gates" }
-                ul.plain { @for result in gates { li { (gate(result)) } } }
+                ul.plain { @for result in gates { li.foreign { (plan::gate(result)) } } }
             }
         }
     }
 }
 
-fn members(live: &Live) -> Markup {
-    let current = match &live.activity {
-        RunActivity::Defragmenting { intent } => Some((intent, true)),
-        RunActivity::Settling { intent } => Some((intent, false)),
-        _ => None,
+fn is_late(live: &Live, elapsed: Duration) -> bool {
+    matches!(&live.activity, RunActivity::Defragmenting { intent } if intent.expected.is_some_and(|it| it < elapsed))
+}
+
+/// Until the last member is done, and the cluster has been healthy after it for the pause; `None` while the run waits
+/// for something else, or a member takes longer than expected.
+fn time_left(view: &ClusterView, live: &Live, now: Timestamp) -> Option<Duration> {
+    let (elapsed, pause) = (words::between(live.since, now), view.pause_between_members);
+    if matches!(live.activity, RunActivity::Waiting { .. }) || is_late(live, elapsed) {
+        return None;
+    }
+    let current = match current(live) {
+        Some((intent, true)) => intent.expected?.saturating_sub(elapsed) + pause,
+        Some((_, false)) => pause.saturating_sub(elapsed),
+        None => Duration::ZERO,
     };
+    let pending = live.pending.iter().map(|name| Some(expected(view, member(view, name)?)? + pause));
+    Some(current + pending.sum::<Option<Duration>>()?)
+}
+
+fn member<'a>(view: &'a ClusterView, name: &str) -> Option<&'a MemberFacts> {
+    let facts = view.observation.as_ref()?.facts.as_deref()?;
+    facts.members.iter().find(|member| member.member.label() == name)
+}
+
+fn expected(view: &ClusterView, member: &MemberFacts) -> Option<Duration> {
+    Some(view.speeds.estimate(member.member.id, File::of(member)?.in_use).expected)
+}
+
+fn members(view: &ClusterView, live: &Live) -> Markup {
+    let current = current(live);
     if live.members.is_empty() && current.is_none() && live.pending.is_empty() {
         return html! {};
     }
     html! {
-        table.reflow role="table" {
+        table.reflow.run role="table" {
             caption.visually-hidden { "Members of run " (live.run) ", in order" }
             (heads())
             tbody role="rowgroup" {
-                @for result in &live.members { (ended(result)) }
+                @for result in &live.members { (ended(result, None)) }
                 @if let Some((intent, is_out)) = current {
                     tr role="row" {
-                        th scope="row" role="rowheader" { (intent.member) @if intent.is_leader { " " span.chip { "leader" } } }
+                        (name(&intent.member, intent.is_leader))
                         td role="cell" data-label="Before" { (words::size(intent.before.db_size)) }
                         td role="cell" data-label="After" { "–" }
                         td role="cell" data-label="Reclaimed" { "–" }
                         td role="cell" data-label="Result" {
-                            span.badge.running { span aria-hidden="true" { "▶ " } @if is_out { "defragmenting" } @else { "defragmented, settling" } }
+                            span.badge.running { span aria-hidden="true" { "▶ " } @if is_out { "defragmenting" } @else { "settling" } }
+                            @if is_out {
+                                @if let Some(expected) = intent.expected { span.detail { "unavailable for " (story::about_seconds(expected)) } }
+                            } @else {
+                                span.detail { "checking that the cluster stays healthy" }
+                            }
                         }
                     }
                 }
-                @for name in &live.pending {
+                @for pending in &live.pending {
+                    @let facts = member(view, pending);
                     tr role="row" {
-                        th scope="row" role="rowheader" { (name) }
-                        td role="cell" data-label="Before" { "–" }
+                        (name(pending, false))
+                        td role="cell" data-label="Before" {
+                            @if let Some(file) = facts.and_then(File::of) { (words::size(file.size)) } @else { "–" }
+                        }
                         td role="cell" data-label="After" { "–" }
                         td role="cell" data-label="Reclaimed" { "–" }
-                        td role="cell" data-label="Result" { span.badge.waiting { span aria-hidden="true" { "… " } "pending" } }
+                        td role="cell" data-label="Result" {
+                            span.badge.unknown { span aria-hidden="true" { "○ " } "planned" }
+                            @if let Some(expected) = facts.and_then(|facts| expected(view, facts)) {
+                                span.detail { "will be unavailable for " (story::about_seconds(expected)) }
+                            }
+                        }
                     }
                 }
             }
         }
     }
+}
+
+fn name(name: &str, is_leader: bool) -> Markup {
+    html! { th.foreign scope="row" role="rowheader" { (name) @if is_leader { " " span.chip { "leader" } } } }
 }
 
 pub(super) fn heads() -> Markup {
     html! {
         thead role="rowgroup" {
             tr role="row" {
-                @for head in ["Member", "Before", "After", "Reclaimed", "Result"] {
-                    th scope="col" role="columnheader" { (head) }
+                @for (head, class) in [("Member", "name"), ("Before", "size"), ("After", "size"), ("Reclaimed", "size"), ("Result", "rest")] {
+                    th class=(class) scope="col" role="columnheader" { (head) }
                 }
             }
         }
     }
 }
 
-pub(super) fn ended(result: &MemberResult) -> Markup {
+/// `known` is a reason that the page already has.
+pub(super) fn ended(result: &MemberResult, known: Option<&Reason>) -> Markup {
     let is_good = matches!(result.end, MemberEnd::Defragmented { .. });
     let label = result.label().replace('_', " ");
     html! {
         tr role="row" {
-            th scope="row" role="rowheader" {
-                (result.intent.member) @if result.intent.is_leader { " " span.chip { "leader" } }
-            }
+            (name(&result.intent.member, result.intent.is_leader))
             td role="cell" data-label="Before" { (words::size(result.intent.before.db_size)) }
             td role="cell" data-label="After" {
                 @if let Some(after) = result.after() { (words::size(after.db_size)) } @else { "–" }
@@ -114,18 +196,10 @@ pub(super) fn ended(result: &MemberResult) -> Markup {
                         (story::duration(*took, *unavailable))
                         @if let Some(expected) = result.intent.expected { ", expected: " (story::about_seconds(expected)) }
                     },
-                    MemberEnd::Failed { reason, .. } | MemberEnd::NotSent { reason } => span.detail { (reason) },
-                    MemberEnd::Unconfirmed { .. } => {},
+                    MemberEnd::Failed { reason, .. } | MemberEnd::NotSent { reason } if known != Some(reason) => span.detail.foreign { (reason) },
+                    _ => {},
                 }
             }
         }
-    }
-}
-
-fn gate(result: &GateResult) -> Markup {
-    html! {
-        @if result.passed { span.badge.healthy { span aria-hidden="true" { "✓ " } "passed" } }
-        @else { span.badge.attention { span aria-hidden="true" { "! " } (result.label()) } }
-        " " b { (result.gate) } " " (result.moment.in_words()) ": " (result.detail)
     }
 }

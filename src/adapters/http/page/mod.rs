@@ -26,20 +26,25 @@
 //! without a token, a foreign name that points to 127.0.0.1 (DNS rebinding) would make a foreign page "our own", so
 //! there the request must have been sent to a loopback name, or to the host of `--web.external-url` ([`super::origin`]).
 
+mod actions;
 mod assets;
+mod bars;
 mod cluster;
 mod condition;
+mod config;
 mod events;
 mod forms;
 mod layout;
 mod live;
 mod members;
 mod overview;
+mod plan;
 mod refusal;
 mod run;
 mod runs;
 mod select;
 mod session;
+mod timeline;
 mod words;
 
 use std::sync::Arc;
@@ -56,13 +61,17 @@ use crate::ports::service::Service;
 pub(super) fn routes<S: Service>(router: Router<Arc<Site<S>>>, at: impl Fn(&str) -> String) -> Router<Arc<Site<S>>> {
     router
         .route(&at("/"), get(overview::page::<S>))
+        .route(&at("/configuration"), get(config::page::<S>))
         .route(&at("/events"), get(events::stream::<S>))
         .route(&at("/assets/{file}"), get(assets::asset))
         .route(&at("/clusters/{name}"), get(cluster::page::<S>))
         .route(&at("/clusters/{name}/pause"), post(forms::pause::<S>))
         .route(&at("/clusters/{name}/resume"), post(forms::resume::<S>))
+        .route(&at("/clusters/{name}/run"), post(forms::run::<S>))
+        .route(&at("/clusters/{name}/cancel"), post(forms::cancel::<S>))
         .route(&at("/runs/{id}"), get(run::page::<S>))
         .route(&at("/runs/{id}/approve"), post(forms::approve::<S>))
+        .route(&at("/runs/{id}/reject"), post(forms::reject::<S>))
         .route(&at("/login"), get(forms::login_page::<S>).post(forms::login::<S>))
         .route(&at("/logout"), post(forms::logout::<S>))
 }

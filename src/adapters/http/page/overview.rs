@@ -12,19 +12,20 @@ use maud::{Markup, html};
 use url::form_urlencoded::Serializer;
 
 use super::{
-    condition::{self, ClusterCondition},
+    bars,
+    condition::{self, Badge},
     layout::{Links, Page},
     live, members, runs,
-    select::{self, Selection, Wanted, select},
+    select::{self, SMALL_FLEET, Selection, Wanted, select},
     session::Visitor,
     words,
 };
 use crate::{
     adapters::http::site::Site,
-    core::history::RunView,
+    core::{history::RunView, state::ClusterCondition},
     ports::{
         journal::JournalError,
-        overview::{ClusterView, Live, Observation},
+        overview::{ClusterView, Observation},
         service::Service,
     },
 };
@@ -39,21 +40,21 @@ pub(super) async fn page<S: Service>(
 ) -> Response {
     let service = &site.service;
     // The shown clusters are selected, observed again, and selected once more: their order may have changed.
-    let first = select(service.views(), &wanted);
-    let names: Vec<_> = first.shown.iter().map(|(_, view)| view.summary.name.clone()).collect();
+    let before = service.views();
+    let names: Vec<_> = select(&before, &wanted).shown.iter().map(|view| view.summary.name.clone()).collect();
+    drop(before);
     service.refresh(&names).await;
     let (views, now) = (service.views(), service.now());
-    let lives: Vec<_> = views.iter().filter_map(|view| view.live.clone()).collect();
-    let selection = select(views, &wanted);
+    let selection = select(&views, &wanted);
     let runs = service.runs(RUNS).await;
     let links = Links(&site.options.link_prefix);
     let main = html! {
         h1 { "etcd clusters" }
-        (summary(&selection, &links))
-        div #live data-live="" { (under_way(&lives, now, &links)) }
+        (strip(&selection, &views, now, &links))
+        div #live data-live="" { (under_way(&views, now, &links)) }
         section aria-labelledby="fleet-title" {
             h2 #fleet-title { "Clusters" }
-            (filter(&wanted, &links))
+            @if selection.fleet > SMALL_FLEET { (filter(&wanted, &links)) }
             div #fleet data-live="" {
                 (found(&selection))
                 (shown(&selection, now, &links))
@@ -68,25 +69,74 @@ pub(super) async fn page<S: Service>(
     Page::live("Status", main).answer(&site, &Visitor::of(&site, &parts))
 }
 
-fn summary(selection: &Selection, links: &Links) -> Markup {
-    let counts = ClusterCondition::ALL.into_iter().zip(selection.counts).filter(|(_, count)| *count > 0);
+/// Is anything wrong, what is it doing, what will it do next?
+fn strip(selection: &Selection, views: &[ClusterView], now: Timestamp, links: &Links) -> Markup {
+    let lives: Vec<_> = views.iter().filter_map(|view| view.live.as_ref()).collect();
     html! {
         div #summary data-live="" {
-            ul.counts aria-label="Clusters by state" {
-                @for (state, count) in counts {
-                    li { a href=(links.to(&format!("/?state={}", state.name()))) { b { (words::count(count)) } " " (state.badge()) } }
+            dl.strip {
+                div {
+                    dt { "Is anything wrong?" }
+                    dd {
+                        (verdict(views))
+                        @if selection.fleet > 1 {
+                            ul.counts aria-label="Clusters by state" {
+                                @for (state, count) in &selection.counts {
+                                    li { a href=(links.to(&format!("/?state={}", state.label))) { (words::count(*count)) " " (state.show()) } }
+                                }
+                            }
+                        }
+                    }
                 }
+                div {
+                    dt { "What is it doing?" }
+                    dd {
+                        @match lives.as_slice() {
+                            [] => b { "Nothing" },
+                            [one] => { b { (live::title(one)) } p { (live::progress(one)) } },
+                            many => b { (words::many(many.len(), "run")) " in progress" },
+                        }
+                    }
+                }
+                div { dt { "What is next?" } dd { (condition::next(views, now, links)) } }
             }
         }
     }
 }
 
-fn under_way(lives: &[Live], now: Timestamp, links: &Links) -> Markup {
+fn verdict(views: &[ClusterView]) -> Markup {
+    let in_state =
+        |wanted: ClusterCondition| views.iter().filter(|view| view.summary.state.condition == wanted).count();
+    let wrong: Vec<_> = views.iter().filter(|view| condition::is_wrong(view)).collect();
+    let near = in_state(ClusterCondition::NearQuota);
+    let (fragmented, unknown) = (in_state(ClusterCondition::Fragmented), in_state(ClusterCondition::NotObserved));
+    html! {
+        @match wrong.as_slice() {
+            [one] => b.bad { "Yes: " span.foreign { (one.summary.name) } " " (as_verb(one.summary.state.condition)) },
+            [] if near > 0 => b.warn { "Soon: " (words::many(near, "cluster")) " near the quota" },
+            [] if fragmented > 0 => b.warn { "No, but " (words::many(fragmented, "cluster")) @if fragmented == 1 { " is" } @else { " are" } " fragmented" },
+            [] if unknown > 0 => b { (words::many(unknown, "cluster")) " not observed yet" },
+            [] => b.good { "No" },
+            many => b.bad { "Yes: " (words::many(many.len(), "cluster")) " need attention" },
+        }
+    }
+}
+
+const fn as_verb(condition: ClusterCondition) -> &'static str {
+    match condition {
+        ClusterCondition::NoSpace => "has no space",
+        ClusterCondition::Unreachable => "is unreachable",
+        _ => "needs attention",
+    }
+}
+
+fn under_way(views: &[ClusterView], now: Timestamp, links: &Links) -> Markup {
+    let lives: Vec<_> = views.iter().filter_map(|view| Some((view, view.live.as_ref()?))).collect();
     html! {
         @if !lives.is_empty() {
             section aria-labelledby="live-title" {
                 h2 #live-title { "In progress" }
-                @for one in lives { (live::card(one, now, links)) }
+                @for (view, one) in lives { (live::card(view, one, now, links)) }
             }
         }
     }
@@ -99,8 +149,8 @@ fn filter(wanted: &Wanted, links: &Links) -> Markup {
             label { "State "
                 select name="state" {
                     option value="" { "all" }
-                    @for state in ClusterCondition::ALL {
-                        option value=(state.name()) selected[state.name() == wanted.state] { (state.words()) }
+                    @for state in Badge::all() {
+                        option value=(state.label) selected[state.label == wanted.state] { (state.words) }
                     }
                 }
             }
@@ -121,11 +171,14 @@ fn found(selection: &Selection) -> Markup {
     html! {
         div.found {
             p.dim {
-                (words::count(selection.found)) " of " (words::many(selection.fleet, "cluster"))
-                @if selection.pages > 1 { ", page " (selection.page) " of " (selection.pages) }
-                ". Those that need attention first, then by fragmentation."
+                @if selection.fleet > SMALL_FLEET {
+                    (words::count(selection.found)) " of " (words::many(selection.fleet, "cluster"))
+                    @if selection.pages > 1 { ", page " (selection.page) " of " (selection.pages) }
+                    ". "
+                }
+                @if selection.fleet > 1 { "Those that need attention first, then by fragmentation." }
             }
-            (members::key())
+            (bars::key())
         }
     }
 }
@@ -133,42 +186,35 @@ fn found(selection: &Selection) -> Markup {
 fn shown(selection: &Selection, now: Timestamp, links: &Links) -> Markup {
     html! {
         @if selection.shown.is_empty() { p { "No clusters match." } }
-        @else if selection.with_members { @for (state, view) in &selection.shown { (card(*state, view, now, links)) } }
+        @else if selection.with_members { @for view in &selection.shown { (card(view, now, links)) } }
         @else { (rows(selection, now, links)) }
     }
 }
 
-fn card(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
+fn card(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     let name = &view.summary.name;
+    let title = html! { h3 { a.foreign href=(links.cluster(name)) { (name) } } };
     html! {
         article.card aria-label={ "Cluster " (name) } {
-            h3 { a href=(links.cluster(name)) { (name) } " " (state.badge()) " " span.chip { "mode " (view.summary.mode.label()) } }
-            (problems(view))
+            (head(view, title, now, links))
             (members::table(view, &format!("Members of {name}")))
-            (why(view, now, links))
-            @if view.summary.next_scheduled.is_some() { p { (condition::next_scheduled(view, now)) } }
             (age(view.observation.as_ref()))
         }
     }
 }
 
-/// What needs attention.
-pub(super) fn problems(view: &ClusterView) -> Markup {
-    let problems = condition::problems(view);
+/// What a reader must know first: the state, what is wrong, what comes next, and one large number.
+pub(super) fn head(view: &ClusterView, title: Markup, now: Timestamp, links: &Links) -> Markup {
     html! {
-        @if !problems.is_empty() {
-            ul.problems aria-label="Needs attention" { @for problem in problems { li { (problem) } } }
-        }
-        @if let Some((_, reason)) = condition::failure(view) { p.dim { (words::to_do(reason)) } }
-    }
-}
-
-pub(super) fn why(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
-    let reasons = condition::why_idle(view, now, links);
-    html! {
-        @if !reasons.is_empty() {
-            h4 { "Why nothing runs now" }
-            ul.plain { @for reason in reasons { li { (reason) } } }
+        div.head {
+            div.text {
+                div.title { (title) " " (condition::badges(view)) span.chip { "mode " (view.summary.mode.label()) } }
+                (condition::problems(view))
+                (condition::request_line(view, now, links))
+            }
+            @if let Some((member, file)) = select::worst(view) {
+                p.big { b { (words::percent(file.fragmentation())) } span.foreign { "fragmented: " (member.member.label()) } }
+            }
         }
     }
 }
@@ -187,57 +233,50 @@ pub(super) fn age(seen: Option<&Observation>) -> Markup {
 
 fn rows(selection: &Selection, now: Timestamp, links: &Links) -> Markup {
     html! {
-        table.reflow role="table" {
+        table.reflow.fleet role="table" {
             caption.visually-hidden { "Clusters" }
             thead role="rowgroup" {
                 tr role="row" {
-                    @for head in ["Cluster", "State", "Members"] { th scope="col" role="columnheader" { (head) } }
+                    th.name scope="col" role="columnheader" { "Cluster" }
+                    th.rest scope="col" role="columnheader" { "State" }
                     th.wide scope="col" role="columnheader" { "Fullest member" }
-                    @for head in ["Fragmented", "etcd", "Observed"] { th scope="col" role="columnheader" { (head) } }
+                    th.number scope="col" role="columnheader" { "Fragmented" }
+                    th.chart scope="col" role="columnheader" { "Last days" }
                 }
             }
-            tbody role="rowgroup" { @for (state, view) in &selection.shown { (line(*state, view, now, links)) } }
+            tbody role="rowgroup" { @for view in &selection.shown { (line(view, now, links)) } }
         }
     }
 }
 
-fn line(state: ClusterCondition, view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
-    let facts = view.observation.as_ref().and_then(|seen| seen.facts.as_deref());
-    let mut versions: Vec<_> = facts
-        .iter()
-        .flat_map(|facts| &facts.members)
-        .filter_map(|m| m.status.as_ref().ok())
-        .map(|s| &s.version)
-        .collect();
-    versions.sort_unstable();
-    versions.dedup();
-    let problems = condition::problems(view);
+fn line(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
+    let problems = &view.summary.state.problems;
+    let fullest = select::fullest(view);
     html! {
         tr role="row" {
-            th scope="row" role="rowheader" { a href=(links.cluster(&view.summary.name)) { (view.summary.name) } }
-            td role="cell" data-label="State" {
-                (state.badge()) " " span.chip { (view.summary.mode.label()) }
-                @if let Some(first) = problems.first() {
-                    span.detail { (first) @if problems.len() > 1 { " (and " (problems.len() - 1) " more)" } }
-                } @else if let Some(live) = &view.live {
-                    span.detail { (words::activity(&live.activity)) ", for " (words::span(words::between(live.since, now))) }
-                } @else if let Some(reason) = view.summary.waiting_for.as_ref().or(view.summary.paused.as_ref()) {
-                    span.detail { (reason) }
+            th.foreign scope="row" role="rowheader" {
+                a href=(links.cluster(&view.summary.name)) { (view.summary.name) }
+                @if let Some(facts) = view.observation.as_ref().and_then(|seen| seen.facts.as_deref()) {
+                    span.detail {
+                        (facts.members.iter().filter(|member| member.status.is_ok()).count()) " of "
+                        (words::many(facts.members.len(), "member")) " up"
+                    }
                 }
             }
-            td role="cell" data-label="Members" {
-                @if let Some(facts) = facts {
-                    (facts.members.iter().filter(|member| member.status.is_ok()).count())
-                    " of " (facts.members.len()) " up"
-                } @else { "–" }
+            td.foreign role="cell" data-label="State" {
+                (condition::badges(view)) span.chip { (view.summary.mode.label()) }
+                @if let Some(first) = problems.first() {
+                    span.detail { (first) @if problems.len() > 1 { " (and " (problems.len() - 1) " more)" } }
+                } @else if let Some(brief) = condition::brief(view, now) {
+                    span.detail { (brief) }
+                }
             }
-            td.wide role="cell" { @if let Some(file) = select::fullest(view) { (members::file(file)) } @else { span.dim { "unknown" } } }
-            td role="cell" data-label="Fragmented" {
-                @if select::fullest(view).is_some() { (words::percent(select::fragmentation(view))) } @else { "–" }
+            td.wide role="cell" { @if let Some((_, file)) = fullest { (bars::file(file)) } @else { span.dim { "size unknown" } } }
+            td.number role="cell" data-label="Fragmented" {
+                @if let Some((_, file)) = select::worst(view) { (words::percent(file.fragmentation())) } @else { "–" }
             }
-            td role="cell" data-label="etcd" { @for (index, version) in versions.iter().enumerate() { @if index > 0 { ", " } (version) } }
-            td role="cell" data-label="Observed" {
-                @if let Some(seen) = &view.observation { (words::span(seen.age)) " ago" } @else { "not yet" }
+            td.chart role="cell" data-label="Last days" {
+                @if let Some((member, _)) = fullest { (bars::sparkline(view.sizes.of(member.member.id))) } @else { "–" }
             }
         }
     }

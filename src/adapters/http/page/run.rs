@@ -10,16 +10,19 @@ use axum::{
 use maud::{Markup, html};
 
 use super::{
-    cluster::{self, Done, Typed},
+    actions::{self, Forms, Typed},
+    cluster::Done,
+    condition,
     layout::{Links, Page},
-    live, refusal, runs,
+    live, plan, refusal, runs,
     session::{FormToken, Visitor},
     words,
 };
 use crate::{
     adapters::http::site::Site,
     core::{
-        history::{Entry, Record, RunId, RunView},
+        history::{AlertKey, Entry, Outcome, Record, RunId, RunView},
+        reason::Reason,
         story,
     },
     ports::service::Service,
@@ -64,7 +67,8 @@ pub(super) async fn show<S: Service>(
     };
     let view = site.service.view(&run.request.cluster);
     let form = visitor.form(site);
-    let waits = view.as_ref().and_then(cluster::waits_for_approval) == Some(id);
+    let waits = view.as_ref().and_then(condition::awaits_approval) == Some(id);
+    let plan = if waits { Some(site.service.plan(&run.request.cluster, false).await) } else { None };
     let (now, links) = (site.service.now(), Links(&site.options.link_prefix));
     let one = view.as_ref().and_then(|view| view.live.as_ref()).filter(|one| one.run == id);
     let title = format!("Run {id}");
@@ -74,12 +78,24 @@ pub(super) async fn show<S: Service>(
             a href=(links.cluster(&run.request.cluster)) { (run.request.cluster) }
         }
         h1 { "Run " (id) " of " (run.request.cluster) }
-        (cluster::done_notice(done))
-        div #live data-live="" { @if let Some(one) = one { (live::card(one, now, &links)) } @else { (facts(&run)) } }
-        @if waits { (orders(id, form.as_ref(), visitor, typed, &links)) }
+        (actions::done_notice(done))
+        div #live data-live="" { @match (&view, one) { (Some(view), Some(one)) => (live::card(view, one, now, &links)), _ => (facts(&run)) } }
+        @if let Some(plan) = &plan {
+            div #plan data-live="" {
+                h2 { "Alerts" }
+                @if run.request.alerts.iter().any(AlertKey::is_described) { (plan::alerts(&run.request.alerts, now)) }
+                @else { p { "The run was requested by " (story::requester(run.request.trigger)) " at " (words::at(run.accepted_at)) "." } }
+                h2 { "What the run will do" }
+                @match plan {
+                    Ok(plan) => (plan::plan(plan, now)),
+                    Err(error) => p.problem role="alert" { "There is no plan now: " (error) },
+                }
+            }
+            (decide(id, form.as_ref(), visitor, typed, &links))
+        }
         section aria-labelledby="steps-title" {
             h2 #steps-title { "Step by step" }
-            div #steps data-live="" { (steps(&records)) }
+            div #steps data-live="" { (steps(&records, run.outcome.as_ref().and_then(Outcome::reason))) }
         }
     };
     let mut page = Page::live(&title, main);
@@ -92,11 +108,8 @@ fn facts(run: &RunView) -> Markup {
         dl.facts {
             dt { "Outcome" }
             dd {
-                @match (&run.outcome, run.started_at) {
-                    (Some(ended), _) => { (runs::outcome(ended)) @if let Some(reason) = ended.reason() { " " (reason) "." (words::to_do(reason)) } },
-                    (None, Some(_)) => "running",
-                    (None, None) => "none yet: waiting",
-                }
+                (runs::badge(run))
+                @if let Some(reason) = run.outcome.as_ref().and_then(Outcome::reason) { " " (reason) "." (words::to_do(reason)) }
             }
             dt { "Requested by" } dd { (story::requester(run.request.trigger)) ", " (words::at(run.accepted_at)) }
             @if let Some(approval) = &run.approved { dt { "Approved by" } dd { (approval.by) ", " (words::at(approval.at)) } }
@@ -105,35 +118,39 @@ fn facts(run: &RunView) -> Markup {
             }
             @if run.touched_a_member() { dt { "Reclaimed" } dd { (words::size(run.reclaimed())) } }
         }
+        @if run.outcome.is_some() || run.started_at.is_some() { (plan::alerts(&run.request.alerts, run.accepted_at)) }
         @if !run.members.is_empty() {
-            table.reflow role="table" {
+            table.reflow.run role="table" {
                 caption.visually-hidden { "Members of run " (run.id) ", in order" }
                 (live::heads())
-                tbody role="rowgroup" { @for result in &run.members { (live::ended(result)) } }
+                tbody role="rowgroup" { @for result in &run.members { (live::ended(result, run.outcome.as_ref().and_then(Outcome::reason))) } }
             }
         }
     }
 }
 
-fn orders(id: RunId, form: Option<&FormToken>, visitor: &Visitor, typed: &Typed, links: &Links) -> Markup {
+fn decide(id: RunId, form: Option<&FormToken>, visitor: &Visitor, typed: &Typed, links: &Links) -> Markup {
     html! {
-        section aria-labelledby="orders-title" {
-            h2 #orders-title { "Waiting for approval" }
-            @if let Some(problem) = &typed.problem { p.problem #problem role="alert" { (problem) } }
-            @if let Some(form) = form { (cluster::approve(id, form, typed, links)) }
-            @else { (cluster::no_orders(visitor.access, links)) }
+        section aria-labelledby="actions-title" {
+            h2 #actions-title { "Your decision" }
+            @match form {
+                Some(form) => (Forms { form, visitor, typed, links }.of_run(id)),
+                None => (actions::sign_in(visitor.access, links)),
+            }
         }
     }
 }
 
-fn steps(records: &[Record]) -> Markup {
+/// `cause` is why the run ended; the page has it above.
+fn steps(records: &[Record], cause: Option<&Reason>) -> Markup {
+    let known = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
     html! {
         ol.steps {
             @for record in records {
                 li class=[is_bad(&record.entry).then_some("bad")] {
                     (words::at(record.at)) " "
                     @if is_bad(&record.entry) { span.badge.attention { span aria-hidden="true" { "! " } "failed" } " " }
-                    span { (story::line(&record.entry)) }
+                    span.foreign { (story::line(&record.entry).trim_end_matches(&known)) }
                 }
             }
         }
@@ -141,10 +158,7 @@ fn steps(records: &[Record]) -> Markup {
 }
 
 fn is_bad(entry: &Entry) -> bool {
-    use crate::core::{
-        history::{MemberEnd, Outcome},
-        verify::HashVerdict,
-    };
+    use crate::core::{history::MemberEnd, verify::HashVerdict};
     match entry {
         Entry::Gate(result) => !result.passed,
         Entry::Result(result) => matches!(result.end, MemberEnd::Failed { .. }),

@@ -9,17 +9,36 @@ use crate::core::{
     story,
 };
 
-/// The outcome, with a mark.
-pub(super) fn outcome(outcome: &Outcome) -> Markup {
-    let (class, mark) = match outcome {
-        Outcome::Succeeded => ("healthy", "✓"),
-        Outcome::NothingToDo | Outcome::Observed { .. } => ("unknown", "○"),
-        Outcome::Refused { .. } | Outcome::Stopped { .. } => ("paused", "‖"),
-        Outcome::Failed { .. } | Outcome::Mismatched { .. } | Outcome::Interrupted { .. } => ("attention", "!"),
-    };
-    html! {
-        span class={ "badge " (class) } { span aria-hidden="true" { (mark) " " } (outcome.label().replace('_', " ")) }
+/// As a class of the style sheet, and its mark.
+fn class_and_mark(run: &RunView) -> (&'static str, &'static str) {
+    match (&run.outcome, run.started_at) {
+        (Some(Outcome::Succeeded), _) => ("healthy", "✓"),
+        (Some(Outcome::NothingToDo | Outcome::Observed { .. }), _) => ("unknown", "○"),
+        (Some(Outcome::Refused { .. } | Outcome::Stopped { .. }), _) => ("paused", "‖"),
+        (Some(Outcome::Failed { .. } | Outcome::Mismatched { .. } | Outcome::Interrupted { .. }), _) => {
+            ("attention", "!")
+        }
+        (None, Some(_)) => ("running", "▶"),
+        (None, None) => ("waiting", "…"),
     }
+}
+
+pub(super) fn class(run: &RunView) -> &'static str {
+    class_and_mark(run).0
+}
+
+/// Like `succeeded`, `running`.
+pub(super) fn state(run: &RunView) -> String {
+    match (&run.outcome, run.started_at) {
+        (Some(ended), _) => ended.label().replace('_', " "),
+        (None, Some(_)) => "running".to_owned(),
+        (None, None) => "waiting".to_owned(),
+    }
+}
+
+pub(super) fn badge(run: &RunView) -> Markup {
+    let (class, mark) = class_and_mark(run);
+    html! { span class={ "badge " (class) } { span aria-hidden="true" { (mark) " " } (state(run)) } }
 }
 
 /// Newest first.
@@ -34,7 +53,7 @@ pub(super) fn table(runs: &[RunView], caption: &str, with_cluster: bool, now: Ti
                 tr role="row" {
                     th scope="col" role="columnheader" { "Run" }
                     @if with_cluster { th scope="col" role="columnheader" { "Cluster" } }
-                    @for head in ["When", "Outcome", "Reclaimed", "Took"] { th scope="col" role="columnheader" { (head) } }
+                    @for head in ["When", "Outcome", "Reclaimed", "Took"] { th.size scope="col" role="columnheader" { (head) } }
                     th.wide scope="col" role="columnheader" { "Why" }
                 }
             }
@@ -51,19 +70,13 @@ fn row(run: &RunView, with_cluster: bool, now: Timestamp, links: &Links) -> Mark
                 td role="cell" data-label="Cluster" { a href=(links.cluster(&run.request.cluster)) { (run.request.cluster) } }
             }
             td role="cell" data-label="When" { (words::ago(run.accepted_at, now)) ", by " (story::requester(run.request.trigger)) }
-            td role="cell" data-label="Outcome" {
-                @match (&run.outcome, run.started_at) {
-                    (Some(ended), _) => (outcome(ended)),
-                    (None, Some(_)) => span.badge.running { span aria-hidden="true" { "▶ " } "running" },
-                    (None, None) => span.badge.waiting { span aria-hidden="true" { "… " } "waiting" },
-                }
-            }
+            td role="cell" data-label="Outcome" { (badge(run)) }
             td role="cell" data-label="Reclaimed" { @if run.touched_a_member() { (words::size(run.reclaimed())) } @else { "–" } }
             td role="cell" data-label="Took" {
                 @if let (Some(from), Some(to)) = (run.started_at, run.finished_at) { (words::span(words::between(from, to))) }
                 @else { "–" }
             }
-            td.wide role="cell" data-label="Why" { (why(run)) }
+            td.wide.foreign role="cell" data-label="Why" { (why(run)) }
         }
     }
 }
@@ -72,7 +85,8 @@ fn why(run: &RunView) -> Markup {
     html! {
         @match &run.outcome {
             Some(Outcome::Observed { members }) => { "would have defragmented " (members.join(", ")) },
-            Some(ended) => @if let Some(reason) = ended.reason() { (reason) } @else { "–" },
+            // The run's page has the full text, which may be long.
+            Some(ended) => @if let Some(reason) = ended.reason() { span title=(reason) { (reason.label().replace('_', " ")) } } @else { "–" },
             None => "–",
         }
         @if let Some(repeats) = story::repeats_of(run) { "; " (repeats) }

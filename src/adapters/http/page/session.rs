@@ -37,6 +37,8 @@ impl VisitorAccess {
 /// The client of a page.
 pub(super) struct Visitor {
     pub(super) access: VisitorAccess,
+    /// As entered before.
+    pub(super) name: Option<String>,
     cookie: Option<String>,
 }
 
@@ -60,7 +62,8 @@ impl Visitor {
             Orders::Open => VisitorAccess::Open,
             Orders::Unknown => VisitorAccess::Unknown,
         };
-        Self { access, cookie }
+        let name = cookie.as_ref().and_then(|id| site.sessions.name(id, Instant::now()));
+        Self { access, name, cookie }
     }
 
     /// For a page with forms. A browser without a cookie gets one; a visitor who may not act gets neither forms nor a
@@ -85,9 +88,21 @@ impl Visitor {
         expected.is_some_and(|expected| bool::from(expected.as_bytes().ct_eq(token.as_bytes())))
     }
 
-    /// Opens a session under a new number, whatever cookie came with the token.
-    pub(super) fn log_in<S>(site: &Site<S>) -> Option<HeaderValue> {
-        set_cookie(site, &site.sessions.open(Instant::now()), None)
+    /// Opens a session under a new number, whatever cookie came with the token. The name may be empty.
+    pub(super) fn log_in<S>(site: &Site<S>, name: String) -> Option<HeaderValue> {
+        let now = Instant::now();
+        let id = site.sessions.open(now);
+        if !name.is_empty() {
+            site.sessions.remember(&id, name, now);
+        }
+        set_cookie(site, &id, None)
+    }
+
+    /// So that the next form need not ask for it.
+    pub(super) fn remember<S>(&self, site: &Site<S>, name: &str) {
+        if let Some(id) = &self.cookie {
+            site.sessions.remember(id, name.to_owned(), Instant::now());
+        }
     }
 
     /// Ends the session on both sides.

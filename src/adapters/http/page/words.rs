@@ -2,14 +2,25 @@
 
 use std::{fmt::Write, time::Duration};
 
+use bytesize::ByteSize;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-pub(super) use crate::core::story::size;
+pub(super) use crate::core::story::capital;
 use crate::{
     core::{reason::Reason, story},
     ports::overview::RunActivity,
 };
+
+/// Like `1.5 GiB`, without a line break between number and unit.
+pub(super) fn size(size: ByteSize) -> String {
+    unbroken(&story::size(size))
+}
+
+/// The text without line breaks at its spaces.
+pub(super) fn unbroken(text: &str) -> String {
+    text.replace(' ', "\u{a0}")
+}
 
 /// What to do about a reason; what stands in backticks is a command or a key. Nothing where there is nothing to do.
 pub(super) fn to_do(reason: &Reason) -> Markup {
@@ -47,13 +58,13 @@ pub(super) fn time_left(activity: &RunActivity, elapsed: Duration) -> Option<Str
 pub(super) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
-    match seconds {
+    unbroken(&match seconds {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{minutes} min"),
         3_600..86_400 if minutes % 60 == 0 => format!("{hours} h"),
         3_600..86_400 => format!("{hours} h {} min", minutes % 60),
         _ => format!("{days} d"),
-    }
+    })
 }
 
 /// From one time to a later one; zero if the clock was set back in between.
@@ -77,13 +88,16 @@ pub(super) fn ago(time: Timestamp, now: Timestamp) -> Markup {
 
 /// When it will be, and in how long.
 pub(super) fn from_now(time: Timestamp, now: Timestamp) -> Markup {
-    html! { (at(time)) " (in " (span(between(now, time))) ")" }
+    html! {
+        time datetime=(format!("{time:.0}")) title=(time.strftime("%Y-%m-%d %H:%M:%S UTC")) { (story::time(time)) }
+        " (in " (span(between(now, time))) ")"
+    }
 }
 
 /// A share as a percentage, without a fraction unless it is small.
 pub(super) fn percent(share: f64) -> String {
     let percent = share * 100.0;
-    if percent > 0.0 && percent < 10.0 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+    if percent > 0.0 && percent < 10.0 { format!("{percent:.1}\u{a0}%") } else { format!("{percent:.0}\u{a0}%") }
 }
 
 /// With a separator between thousands, for fleets.
@@ -126,10 +140,11 @@ mod tests {
     fn times_and_counts_are_short() {
         let table = [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3_600, "1 h"), (7_500, "2 h 5 min"), (345_600, "4 d")];
         for (seconds, text) in table {
-            assert_eq!(span(Duration::from_secs(seconds)), text);
+            assert_eq!(span(Duration::from_secs(seconds)), unbroken(text));
         }
         assert_eq!([count(7), count(1_000), count(1_234_567)], ["7", "1,000", "1,234,567"]);
-        assert_eq!([percent(0.0), percent(0.006), percent(0.456)], ["0 %", "0.6 %", "46 %"]);
+        assert_eq!(size(ByteSize::mib(257)), "257.0\u{a0}MiB");
+        assert_eq!([percent(0.0), percent(0.006), percent(0.456)], ["0 %", "0.6 %", "46 %"].map(unbroken));
     }
 
     #[test]

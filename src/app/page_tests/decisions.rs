@@ -1,0 +1,105 @@
+//! What the page shows before a decision, and what the forms do.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Site, guarded, open};
+use crate::{
+    app::cluster::{stop_channel, tests::key},
+    core::{
+        history::{AlertKey, Entry, Labels, Outcome, Request as Wish, Trigger},
+        reason::Reason,
+    },
+    ports::{journal::Journal, service::Service},
+};
+
+/// Lets the workers act for some virtual time.
+async fn work(site: &Site, time: Duration) {
+    let cluster = Arc::clone(&site.app.fleet().all()[0]);
+    let (_stop, stopped) = stop_channel();
+    tokio::select! {
+        () = cluster.work(stopped) => {}
+        () = tokio::time::sleep(time) => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_a_decision_the_page_shows_alert_plan_and_leader_and_a_rejection_needs_a_reason() {
+    let site = guarded();
+    let labels = [("alertname", "EtcdFragmentationHigh"), ("severity", "warning"), ("team", "<b>storage</b>")];
+    let labels: Labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let alert = AlertKey::new("f".to_owned(), "2026-11-22T23:31:00Z").described(&labels, "90 % of a is free space");
+    site.app.fleet().all()[0].request(vec![alert]).await.expect("accepted");
+    work(&site, Duration::from_secs(5)).await;
+    let cookie = site.log_in().await;
+    for path in ["/", "/clusters/a"] {
+        let page = site.get(path, &cookie).await.body;
+        assert!(page.contains("waiting for approval") && page.contains("Review and approve run 1"), "{path}: {page}");
+        assert!(page.contains("EtcdFragmentationHigh firing since 2026-11-22 23:31 UTC"), "{path}: {page}");
+    }
+    let page = site.get("/runs/1", &cookie).await;
+    for words in [
+        "EtcdFragmentationHigh",
+        "90 % of a is free space",
+        "firing since 2026-11-22 23:31 UTC",
+        "team=&lt;b&gt;storage&lt;/b&gt;",
+        "<b>3 members</b> to defragment: frees up to <b>2.6\u{a0}GiB</b>",
+        "1. etcd-",
+        "3. etcd-1",
+        "etcd-1 is the leader",
+        "Approve run 1",
+    ] {
+        assert!(page.body.contains(words), "{words}: {}", page.body);
+    }
+    let form = page.form();
+    let refused = site.post("/runs/1/reject", &cookie, &format!("by=ann&reason=+&form={form}")).await;
+    assert!(refused.status == 400 && refused.body.contains("Enter a reason for the rejection."), "{}", refused.body);
+    let rejected = site.post("/runs/1/reject", &cookie, &format!("by=ann&reason=not+tonight&form={form}")).await;
+    assert_eq!(rejected.status, 303, "{}", rejected.body);
+    work(&site, Duration::from_secs(5)).await;
+    let page = site.get("/runs/1?done=reject", &cookie).await.body;
+    assert!(page.contains("The run is rejected.") && page.contains("not tonight"), "{page}");
+    assert!(!page.contains("Approve run 1"), "{page}");
+}
+
+#[tokio::test]
+async fn a_run_is_requested_and_cancelled_and_the_name_is_asked_once() {
+    let site = open();
+    let first = site.get("/clusters/a", "").await;
+    let (cookie, form) = (first.cookie().expect("a cookie"), first.form());
+    assert!(first.body.contains("id=\"run-by\"") && !first.body.contains("Recorded as"), "{}", first.body);
+    let nameless = site.post("/clusters/a/run", &cookie, &format!("by=&form={form}")).await;
+    assert!(nameless.status == 400 && nameless.body.contains("Enter your name"), "{}", nameless.body);
+    assert_eq!(site.post("/clusters/a/run", &cookie, &format!("by=Ann+%3C&form={form}")).await.status, 303);
+    assert!(site.app.clusters()[0].queued_run.is_some(), "requested");
+    let page = site.get("/clusters/a?done=run", &cookie).await.body;
+    assert!(page.contains("A run is requested."), "{page}");
+    assert!(page.contains("Recorded as <b class=\"foreign\">Ann &lt;</b>"), "{page}");
+    assert!(
+        page.contains("/clusters/a/cancel") && !page.contains("/clusters/a/run\""),
+        "one request at a time: {page}"
+    );
+    let other = site.get("/clusters/a", "").await.body;
+    assert!(!other.contains("Recorded as"), "another browser is another operator");
+    assert_eq!(site.post("/clusters/a/cancel", &cookie, &format!("by=Ann&form={form}")).await.status, 303);
+    work(&site, Duration::from_millis(200)).await;
+    assert_eq!(site.app.clusters()[0].queued_run, None, "cancelled");
+}
+
+#[tokio::test]
+async fn a_long_error_is_on_a_page_once() {
+    let site = open();
+    let cluster = Arc::clone(&site.app.fleet().all()[0]);
+    let wish = Wish { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: key("f") };
+    let run = cluster.shared.journal.accept(wish).await.expect("accepted");
+    let detail = "connection refused, and so on for many more words".to_owned();
+    let reason = Reason::ClusterUnreachable { detail: detail.clone() };
+    cluster.shared.journal.append(run, Entry::Finished(Outcome::Failed { reason })).await.expect("written");
+    cluster.ledger().await.expect("read");
+    for path in ["/", "/clusters/a"] {
+        let page = site.get(path, "").await.body;
+        // Besides the tooltip of the list of runs.
+        let shown = page.matches(&detail).count()
+            - page.matches(&format!("title=\"no endpoint answered with a member list: {detail}\"")).count();
+        assert_eq!(shown, 1, "{path}: {page}");
+    }
+}
