@@ -104,7 +104,7 @@ fn read_file(file: &Value) -> Result<String, Vec<Problem>> {
 }
 
 fn read_web_file(file: &Value) -> Result<String, Vec<Problem>> {
-    let config = web::from_source(&mut Source::from_text(file.to_string()), Path::new(""));
+    let config = web::from_source(&mut Source::from_text(file.to_string()));
     config.map(|config| format!("{config:?}")).map_err(problems)
 }
 

@@ -135,7 +135,7 @@ fn is_what(node: &Node, quoted: bool) -> String {
         Kind::Plain(_) | Kind::Quoted(_) => "is a single value".to_owned(),
         Kind::List(_) => "is a list".to_owned(),
         Kind::Map(_) => "is a mapping".to_owned(),
-        Kind::Hole => "is missing".to_owned(),
+        Kind::Hole | Kind::Blank => "is missing".to_owned(),
     }
 }
 

@@ -11,6 +11,8 @@ use super::{
 
 /// With this many problems, the operator will check again anyway after fixing them.
 const MAX_PROBLEMS: usize = 50;
+/// Keys that hold secrets elsewhere. Here, all secrets are in files.
+const SECRETS: [&str; 4] = ["password", "bearer_token", "token", "admin_token"];
 /// Names that are less similar are not suggested.
 const MIN_LIKENESS: f64 = 0.75;
 
@@ -30,12 +32,11 @@ pub(super) fn read<T: DeserializeOwned>(source: &mut Source) -> Option<T> {
     source.problems.extend(parsed.problems);
     let mut root = parsed.root;
     if root.is_null() {
-        source.problems.push(Problem { at: String::new(), place: Some(root.place), what: "is empty".to_owned() });
         root.kind = Kind::Map(Vec::new());
     }
     let before = source.problems.len();
     let read = loop {
-        match T::deserialize(De(&root)) {
+        match T::deserialize(De { node: &root, files: &source.files }) {
             Ok(value) => break Some(value),
             Err(_) if source.problems.len() - before >= MAX_PROBLEMS => {
                 source.is_cut = true;
@@ -68,7 +69,7 @@ fn repair(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
                 tree::push_key(&mut path, &entries[*step].0.name);
                 &mut entries[*step].1
             }
-            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole => return false,
+            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole | Kind::Blank => return false,
         };
     }
     let said = words(&fault.what, node);
@@ -82,16 +83,27 @@ fn repair(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
             let meant = like(&name, free.into_iter().copied());
             let mut at = path.clone();
             tree::push_key(&mut at, &name);
+            let is_secret = SECRETS.contains(&name.as_str());
             let what = match meant {
+                _ if is_secret => {
+                    format!("is not supported: put it into a file of its own, and write {name}_file with the path")
+                }
                 Some(meant) => format!("is unknown; did you mean {meant}?"),
                 None => said,
             };
             source.problems.push(Problem { at, place: Some(place), what });
-            source.disturbed.insert(path);
             match meant {
-                Some(meant) => meant.clone_into(&mut entries[index].0.name),
+                Some(meant) => {
+                    meant.clone_into(&mut entries[index].0.name);
+                    // Not the path of a file, which would be shown where it cannot be opened.
+                    if is_secret {
+                        entries[index].1.kind = Kind::Hole;
+                        source.holes.insert(format!("{path}.{meant}"));
+                    }
+                }
                 None => drop(entries.remove(index)),
             }
+            source.disturbed.insert(path);
             true
         }
         (What::MissingKey(name), Kind::Map(_) | Kind::Hole) => {
@@ -112,7 +124,7 @@ fn repair(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
         }
         // The replacement is wrong, too: some types can only be read from a text.
         (_, Kind::Hole) => {
-            node.kind = Kind::Quoted(String::new());
+            node.kind = Kind::Blank;
             true
         }
         _ if source.holes.contains(&path) => false,

@@ -1,9 +1,8 @@
 //! A file that people wrote, with the positions of its values. Finds all structural problems at once (keys, types,
 //! spelling), so that [`crate::config`] can continue with what the values mean.
 //!
-//! Knows no key of any file: what is expected is asked of serde. A good file is read by the YAML library alone; the
-//! tree of this module is made only to explain a bad one. No value of a place where text is expected is ever shown: it
-//! may be a secret.
+//! Knows no key of any file: what is expected is asked of serde. No value of a place where text is expected is ever shown:
+//! it may be a secret. Relative paths, which are the values that are read as a `PathBuf`, start at the file's directory.
 
 mod de;
 mod fault;
@@ -18,7 +17,7 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-use self::tree::Node;
+use self::{de::Files, tree::Node};
 use super::{ConfigError, Place, Problem};
 
 /// A thousand clusters with all keys are some two megabytes.
@@ -37,6 +36,7 @@ pub struct Source {
     /// There may be more problems.
     is_cut: bool,
     tree: Option<Node>,
+    files: Files,
 }
 
 impl Source {
@@ -55,8 +55,11 @@ impl Source {
                 format!("is longer than {MAX_BYTES} bytes: divide it among several defragd processes"),
             ));
         }
+        // Absolute: a path in an error is complete, and a later change of the working directory changes nothing.
+        let dir = std::path::absolute(path).map_err(unreadable)?.parent().map(Path::to_owned);
+        let files = Files { dir, ..Files::default() };
         match String::from_utf8(bytes) {
-            Ok(text) => Ok(Self { path: Some(path.to_owned()), ..Self::from_text(text) }),
+            Ok(text) => Ok(Self { path: Some(path.to_owned()), files, ..Self::from_text(text) }),
             Err(error) => {
                 let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
                 let line = good.split(|byte| *byte == b'\n').count();
@@ -80,22 +83,7 @@ impl Source {
     /// The parsed value. If something is wrong, the valid rest of it; [`Source::judge`] reports the problems. None if
     /// nothing of it is usable.
     pub fn read<T: DeserializeOwned>(&mut self) -> Option<T> {
-        let error = match serde_saphyr::from_str(&self.text) {
-            Ok(value) => return Some(value),
-            Err(error) => error,
-        };
-        let before = self.problems.len();
-        let read = lenient::read(self);
-        if self.problems.len() == before {
-            // Errors that only the library finds. Its text after the first line quotes the file.
-            let what = error.to_string().lines().next().unwrap_or_default().to_owned();
-            let place = error.location().map(|at| Place {
-                line: usize::try_from(at.line()).unwrap_or_default(),
-                column: usize::try_from(at.column()).unwrap_or_default(),
-            });
-            self.problems.push(Problem { at: String::new(), place, what });
-        }
-        read
+        lenient::read(self)
     }
 
     /// The result, if there was no problem before either.
@@ -124,9 +112,9 @@ impl Source {
         ConfigError::Invalid { path: self.path.clone(), problems }
     }
 
-    /// The values of all keys that name files: path in the file, and value.
-    pub fn named_files(&mut self) -> Vec<(String, String)> {
-        self.tree().map(Node::named_files).unwrap_or_default()
+    /// All files that were named in what was read: path of the key, and path of the file.
+    pub fn named_files(&self) -> Vec<(String, PathBuf)> {
+        self.tree.as_ref().map(|tree| tree.named_files(&self.files)).unwrap_or_default()
     }
 
     fn tree(&mut self) -> Option<&Node> {

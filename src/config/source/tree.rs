@@ -1,10 +1,13 @@
 //! A YAML text as a tree with positions.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
+};
 
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
-use super::{Place, Problem};
+use super::{Place, Problem, de::Files};
 
 /// Deeper than any key.
 const MAX_DEPTH: usize = 64;
@@ -34,6 +37,8 @@ pub(super) enum Kind {
     Map(Vec<(Key, Node)>),
     /// Replaces a wrong or missing value: it reads as the smallest value of any type.
     Hole,
+    /// Replaces a hole that cannot be read either: see [`crate::core::wire::text`].
+    Blank,
 }
 
 /// The key of a value.
@@ -62,7 +67,7 @@ impl Node {
         self.walk(&mut String::new(), &mut |path, key, node| {
             let place = match (&node.kind, key) {
                 (Kind::Plain(text), Some(key)) if text.is_empty() => key.place,
-                (Kind::List(_) | Kind::Map(_) | Kind::Hole, Some(key)) => key.place,
+                (Kind::List(_) | Kind::Map(_) | Kind::Hole | Kind::Blank, Some(key)) => key.place,
                 _ => node.place,
             };
             places.insert(path.to_owned(), place);
@@ -70,20 +75,17 @@ impl Node {
         places
     }
 
-    /// See [`super::Source::named_files`]. By the names of keys: `…_file`, `…_files` of many, and `kubeconfig`.
-    pub(super) fn named_files(&self) -> Vec<(String, String)> {
-        let mut files = Vec::new();
-        self.walk(&mut String::new(), &mut |path, key, node| {
-            let mut names = path.rsplit('.');
-            let (last, above) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
-            let is_file = last.ends_with("_file") || last == "kubeconfig" || above.ends_with("_files");
-            if let (true, Some(_), Kind::Plain(text) | Kind::Quoted(text)) = (is_file, key, &node.kind)
-                && !node.is_null()
+    /// See [`super::Source::named_files`].
+    pub(super) fn named_files(&self, files: &Files) -> Vec<(String, PathBuf)> {
+        let (found, mut named) = (files.found.borrow(), Vec::new());
+        self.walk(&mut String::new(), &mut |path, _, node| {
+            if let Kind::Plain(text) | Kind::Quoted(text) = &node.kind
+                && found.contains(&node.place)
             {
-                files.push((path.to_owned(), text.clone()));
+                named.push((path.to_owned(), files.resolve(text)));
             }
         });
-        files
+        named
     }
 
     fn walk(&self, path: &mut String, visit: &mut impl FnMut(&str, Option<&Key>, &Node)) {
@@ -105,7 +107,7 @@ impl Node {
                     path.truncate(length);
                 }
             }
-            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole => {}
+            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole | Kind::Blank => {}
         }
     }
 }
@@ -275,7 +277,7 @@ impl Node {
         1 + match &self.kind {
             Kind::List(items) => items.iter().map(Self::size).sum(),
             Kind::Map(entries) => entries.iter().map(|(_, value)| value.size()).sum(),
-            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole => 0,
+            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole | Kind::Blank => 0,
         }
     }
 }
