@@ -180,7 +180,7 @@ async fn it_is_ready_only_while_it_can_do_its_work() {
 }
 
 fn settings(text: &str) -> Result<Settings, String> {
-    crate::config::raw::parse(text).and_then(|file| Settings::from_raw(file).map_err(|error| error.to_string()))
+    Settings::from_text(text).map_err(|error| error.to_string())
 }
 
 type TestApp = App<FakeEtcd, FakeJournal>;

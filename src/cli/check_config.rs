@@ -16,7 +16,7 @@ use crate::{
         serve::{connect, connect_module},
         web::WebFile,
     },
-    config::{ClusterSettings, ConfigError, Problem, Settings, Source, schema, web},
+    config::{ClusterSettings, ConfigError, Overrides, Problem, Settings, Source, schema, web},
     core::story::count,
     ports::clock::{Clock, SystemClock},
 };
@@ -120,7 +120,7 @@ impl Due {
 /// The numbers of clusters and modules, and the due times of the schedules.
 fn main_file(path: &Path, syntax_only: bool) -> Result<((usize, usize), Vec<Due>), ConfigError> {
     let mut source = Source::open(path)?;
-    let settings = Settings::from_source(&mut source, |_| ());
+    let settings = Settings::from_source(&mut source, &Overrides::default());
     if syntax_only {
         return settings.map(|settings| (counts(&settings), schedules(&settings)));
     }
@@ -181,7 +181,7 @@ fn of_cluster(at: &str, cluster: &ClusterSettings, mut add: impl FnMut(String, S
         add(format!("{at}.tls"), causes(&error));
     }
     for error in gates::gates(&cluster.gates).err().into_iter().flatten() {
-        let index = cluster.gates.iter().position(|gate| gate.rule.name == error.gate).unwrap_or_default();
+        let index = cluster.gates.iter().position(|gate| gate.name == error.gate).unwrap_or_default();
         add(format!("{at}.gates[{index}]"), error.detail);
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     Exit,
-    args::{self, Connection, ModeArg, Output, PolicyArgs},
+    args::{self, Connection, Output, PolicyArgs},
     explain::write_advice,
     history,
     lock::LockArgs,
@@ -73,7 +73,7 @@ pub(super) struct Args {
 pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     if args.connection.config.is_none() && args.policy.mode.is_none() {
         // `run` without a file means enforce; a file that says observe must be overridden explicitly.
-        args.policy.mode = Some(ModeArg::Enforce);
+        args.policy.mode = Some("enforce".to_owned());
     }
     let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
     let lock_settings = settings.lock.clone();

@@ -12,9 +12,9 @@ use std::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ConfigError, Problem, Source, validate::Problems};
+use super::{problem::ConfigError, source::Source};
 use crate::{
-    core::time::Time,
+    core::{check::Problems, time::Time},
     ports::web::{CIPHER_SUITES, CURVES, ClientAuth, PasswordHash, Pem, RateLimit, TlsVersion, WebConfig, WebTls},
 };
 
@@ -133,8 +133,8 @@ pub fn from_source(source: &mut Source) -> Result<WebConfig, ConfigError> {
     let Some(file) = file else { return Err(source.error(Vec::new())) };
     let mut problems = Problems::default();
     let config = check(file, &mut problems);
-    let problems: Vec<Problem> = problems.into();
-    source.judge(if problems.is_empty() { Ok(config) } else { Err(problems) })
+    source.judge(problems)?;
+    Ok(config)
 }
 
 fn check(file: File, problems: &mut Problems) -> WebConfig {
@@ -151,11 +151,12 @@ fn check(file: File, problems: &mut Problems) -> WebConfig {
 fn tls(raw: Tls, problems: &mut Problems) -> Option<WebTls> {
     let at = |key: &str| format!("tls_server_config.{key}");
     let client_auth = client_auth(&raw.client_auth_type);
-    if let Err(what) = &client_auth {
+    if client_auth.is_none() {
+        let what = format!("{:?} is not one of {}", raw.client_auth_type, CLIENT_AUTH.join(", "));
         problems.add(at("client_auth_type"), what);
     }
-    let is = |judge: fn(ClientAuth) -> bool| client_auth.as_ref().is_ok_and(|auth| judge(*auth));
-    let is_not = |judge: fn(ClientAuth) -> bool| client_auth.as_ref().is_ok_and(|auth| !judge(*auth));
+    let is = |judge: fn(ClientAuth) -> bool| client_auth.is_some_and(judge);
+    let is_not = |judge: fn(ClientAuth) -> bool| client_auth.is_some_and(|auth| !judge(auth));
     let mut version = |key: &str, text: Option<&str>, default| match text {
         None | Some("") => default,
         Some("TLS12") => TlsVersion::Tls12,
@@ -220,7 +221,7 @@ fn tls(raw: Tls, problems: &mut Problems) -> Option<WebTls> {
         cert: cert?,
         key: key?,
         client_ca,
-        client_auth: client_auth.ok()?,
+        client_auth: client_auth?,
         client_allowed_sans,
         min_version,
         max_version,
@@ -230,16 +231,14 @@ fn tls(raw: Tls, problems: &mut Problems) -> Option<WebTls> {
     })
 }
 
-fn client_auth(text: &str) -> Result<ClientAuth, String> {
-    Ok(match text {
+fn client_auth(text: &str) -> Option<ClientAuth> {
+    Some(match text {
         "" | "NoClientCert" => ClientAuth::None,
         "RequestClientCert" => ClientAuth::Request,
         "RequireAnyClientCert" | "RequireClientCert" => ClientAuth::RequireAny,
         "VerifyClientCertIfGiven" => ClientAuth::VerifyIfGiven,
         "RequireAndVerifyClientCert" => ClientAuth::RequireAndVerify,
-        other => {
-            return Err(format!("{other:?} is not one of {}", CLIENT_AUTH.join(", ")));
-        }
+        _ => return None,
     })
 }
 

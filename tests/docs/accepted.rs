@@ -98,7 +98,7 @@ fn fill(file: &mut Value, schema: &Value, at: &str, path: &str, value: Option<&V
 type Read = fn(&Value) -> Result<String, Vec<Problem>>;
 
 fn read_file(file: &Value) -> Result<String, Vec<Problem>> {
-    let settings = Settings::from_source(&mut Source::from_text(file.to_string()), |_| ());
+    let settings = Settings::from_text(&file.to_string());
     // What is shown to people is what was written.
     settings.map(|settings| format!("{:?}", Settings { redacted: Value::Null, ..settings })).map_err(problems)
 }

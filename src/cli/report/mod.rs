@@ -21,6 +21,7 @@ use crate::{
     adapters::outgoing::{ClientSettings, ClientTls, Credentials, Prometheus},
     app::report::{Question, Report, report},
     core::time::Time,
+    ports::access::User,
 };
 
 /// After this long, the operator wants to see progress.
@@ -117,12 +118,16 @@ impl Source {
         let access = ClientSettings {
             credentials: Credentials {
                 bearer_token_file: self.token_file,
-                basic_auth: self.user.zip(self.password_file),
+                basic_auth: self
+                    .user
+                    .zip(self.password_file)
+                    .map(|(username, password_file)| User { username, password_file }),
                 ..Credentials::default()
             },
             tls: ClientTls {
                 ca_file: self.ca_file,
-                identity_files: self.cert_file.zip(self.key_file),
+                cert_file: self.cert_file,
+                key_file: self.key_file,
                 ..ClientTls::default()
             },
             timeout: DEADLINE,

@@ -1,11 +1,5 @@
 //! Feeds a tree to serde, so that its errors have the path to the value.
 
-use std::{
-    cell::RefCell,
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
-
 use serde::{
     Deserializer,
     de::{
@@ -17,28 +11,12 @@ use serde::{
 
 use super::{
     fault::{Fault, What},
+    files::Files,
     tree::{Key, Kind, Node},
 };
-use crate::config::Place;
 
 /// What serde calls a `PathBuf`.
 const PATH: &str = "path string";
-
-/// The files that a tree names: the values that were read as a `PathBuf`.
-#[derive(Debug, Default)]
-pub(super) struct Files {
-    /// Where relative paths start; at the working directory if absent.
-    pub(super) dir: Option<PathBuf>,
-    /// Where the paths are.
-    pub(super) found: RefCell<BTreeSet<Place>>,
-}
-
-impl Files {
-    /// The path as it is opened. An empty one stays empty, and is reported as such.
-    pub(super) fn resolve(&self, text: &str) -> PathBuf {
-        self.dir.as_ref().filter(|_| !text.is_empty()).map_or_else(|| text.into(), |dir| dir.join(Path::new(text)))
-    }
-}
 
 #[derive(Clone, Copy)]
 pub(super) struct De<'a> {

@@ -1,13 +1,15 @@
 //! Reads a tree repeatedly: each problem is recorded and repaired, until the rest can be read.
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{
-    Place, Problem, Source,
+    Source,
     de::De,
     fault::{Fault, What, words},
     tree::{self, Key, Kind, Node, Parsed},
 };
+use crate::config::problem::{Place, Problem};
 
 /// With this many problems, the operator will check again anyway after fixing them.
 const MAX_PROBLEMS: usize = 50;
@@ -17,9 +19,10 @@ const SECRETS: [&str; 4] = ["password", "bearer_token", "token", "admin_token"];
 const MIN_LIKENESS: f64 = 0.75;
 
 /// Reads what is valid; problems and repairs are added to the source.
-pub(super) fn read<T: DeserializeOwned>(source: &mut Source) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(source: &mut Source, over: &Value) -> Option<T> {
     let start = Place { line: 1, column: 1 };
     let parsed = match tree::parse(&source.text) {
+        _ if source.tree.is_some() => Parsed { root: source.tree.take()?, problems: vec![] },
         _ if source.is_blank() => {
             Parsed { root: Node { place: start, kind: Kind::Plain(String::new()) }, problems: vec![] }
         }
@@ -34,6 +37,7 @@ pub(super) fn read<T: DeserializeOwned>(source: &mut Source) -> Option<T> {
     if root.is_null() {
         root.kind = Kind::Map(Vec::new());
     }
+    root.merge(over);
     let before = source.problems.len();
     let read = loop {
         match T::deserialize(De { node: &root, files: &source.files }) {
@@ -83,20 +87,22 @@ fn repair(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
             let meant = like(&name, free.into_iter().copied());
             let mut at = path.clone();
             tree::push_key(&mut at, &name);
-            let is_secret = SECRETS.contains(&name.as_str());
-            let what = match meant {
-                _ if is_secret => {
-                    format!("is not supported: put it into a file of its own, and write {name}_file with the path")
+            // Most likely the content of a file, and a secret.
+            let file = meant.filter(|meant| meant.ends_with("_file") && !name.contains("fil")).map(str::to_owned);
+            let file = file.or_else(|| SECRETS.contains(&name.as_str()).then(|| format!("{name}_file")));
+            let what = match (&file, meant) {
+                (Some(file), _) => {
+                    format!("is not supported: put it into a file of its own, and write {file} with the path")
                 }
-                Some(meant) => format!("is unknown; did you mean {meant}?"),
-                None => said,
+                (None, Some(meant)) => format!("is unknown; did you mean {meant}?"),
+                (None, None) => said,
             };
             source.problems.push(Problem { at, place: Some(place), what });
             match meant {
                 Some(meant) => {
                     meant.clone_into(&mut entries[index].0.name);
                     // Not the path of a file, which would be shown where it cannot be opened.
-                    if is_secret {
+                    if file.is_some() {
                         entries[index].1.kind = Kind::Hole;
                         source.holes.insert(format!("{path}.{meant}"));
                     }
@@ -138,8 +144,11 @@ fn repair(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
             let what = meant.map_or_else(|| said.clone(), |meant| format!("{said}; did you mean {meant}?"));
             let is_single = matches!(node.kind, Kind::Plain(_) | Kind::Quoted(_)) && !node.is_null();
             let place = is_single.then_some(node.place);
+            // Without what was removed from it, the value as a whole may be wrong, too.
+            if !(matches!(fault.what, What::Other(_)) && source.disturbed.contains(&path)) {
+                source.problems.push(Problem { at: path.clone(), place, what });
+            }
             node.kind = Kind::Hole;
-            source.problems.push(Problem { at: path.clone(), place, what });
             if let Some(parent) = super::above(&path).nth(1) {
                 source.disturbed.insert(parent.to_owned());
             }

@@ -6,6 +6,7 @@
 
 mod de;
 mod fault;
+mod files;
 mod lenient;
 mod tree;
 
@@ -15,10 +16,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
-use self::{de::Files, tree::Node};
-use super::{ConfigError, Place, Problem};
+use self::{
+    de::De,
+    files::Files,
+    tree::{NOWHERE, Node},
+};
+use super::problem::{ConfigError, Place, Problem};
+use crate::core::check::Problems;
 
 /// A thousand clusters with all keys are some two megabytes.
 const MAX_BYTES: u64 = 16 << 20;
@@ -74,6 +81,11 @@ impl Source {
         Self { text: text.into(), ..Self::default() }
     }
 
+    /// From flags: its values have no places.
+    pub fn from_flags(value: &Value) -> Self {
+        Self { tree: Some(Node::of(value)), ..Self::default() }
+    }
+
     /// Whether there are only comments.
     pub fn is_blank(&self) -> bool {
         let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
@@ -83,24 +95,38 @@ impl Source {
     /// The parsed value. If something is wrong, the valid rest of it; [`Source::judge`] reports the problems. None if
     /// nothing of it is usable.
     pub fn read<T: DeserializeOwned>(&mut self) -> Option<T> {
-        lenient::read(self)
+        self.read_with(&Value::Null)
     }
 
-    /// The result, if there was no problem before either.
-    pub fn judge<T>(&mut self, result: Result<T, Vec<Problem>>) -> Result<T, ConfigError> {
-        match result {
-            Ok(value) if self.problems.is_empty() => Ok(value),
-            Ok(_) => Err(self.error(Vec::new())),
-            Err(problems) => Err(self.error(problems)),
+    /// The same, with the keys of `over` in place of those in the file. The only item of a list there stands for all items
+    /// of the file's list.
+    pub fn read_with<T: DeserializeOwned>(&mut self, over: &Value) -> Option<T> {
+        lenient::read(self, over)
+    }
+
+    /// What was read, as it is written, without absent values and without values of headers: those are often secrets.
+    pub fn redacted(&self) -> Value {
+        let read = |node| Value::deserialize(De { node, files: &self.files }).ok();
+        let mut value = self.tree.as_ref().and_then(read).unwrap_or_default();
+        redact(&mut value);
+        value
+    }
+
+    /// An error if there is a problem, in the structure or the meaning.
+    pub fn judge(&mut self, of_meaning: Problems) -> Result<(), ConfigError> {
+        if self.problems.is_empty() && of_meaning.0.is_empty() {
+            return Ok(());
         }
+        let problem = |(at, what)| Problem { at, place: None, what };
+        Err(self.error(of_meaning.0.into_iter().map(problem).collect()))
     }
 
     /// All problems, in the order of the file: in its structure and its meaning.
     pub fn error(&mut self, of_meaning: Vec<Problem>) -> ConfigError {
         let news: Vec<_> = of_meaning.into_iter().filter(|problem| !self.is_no_news(&problem.at)).collect();
         self.problems.extend(news);
-        let places = self.tree().map(Node::places).unwrap_or_default();
-        for problem in self.problems.iter_mut().filter(|problem| problem.place.is_none()) {
+        let places = self.tree.as_ref().map(Node::places).unwrap_or_default();
+        for problem in self.problems.iter_mut().filter(|problem| problem.place.is_none_or(|at| at == NOWHERE)) {
             problem.place = above(&problem.at).find_map(|at| places.get(at).copied());
         }
         self.problems.sort_by_key(|problem| problem.place);
@@ -117,15 +143,27 @@ impl Source {
         self.tree.as_ref().map(|tree| tree.named_files(&self.files)).unwrap_or_default()
     }
 
-    fn tree(&mut self) -> Option<&Node> {
-        if self.tree.is_none() {
-            self.tree = tree::parse(&self.text).ok().map(|parsed| parsed.root);
-        }
-        self.tree.as_ref()
-    }
-
     fn is_no_news(&self, at: &str) -> bool {
         self.disturbed.contains(at) || above(at).any(|at| self.holes.contains(at))
+    }
+}
+
+/// Removes what is null or an empty mapping, and the values of headers.
+fn redact(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map.iter_mut() {
+                match value {
+                    Value::Object(headers) if name == "headers" => {
+                        headers.values_mut().for_each(|value| *value = "***".into())
+                    }
+                    value => redact(value),
+                }
+            }
+            map.retain(|_, value| !value.is_null() && value.as_object().is_none_or(|map| !map.is_empty()));
+        }
+        Value::Array(list) => list.iter_mut().for_each(redact),
+        _ => {}
     }
 }
 

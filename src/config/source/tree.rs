@@ -5,9 +5,11 @@ use std::{
     path::PathBuf,
 };
 
+use serde_json::Value;
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
-use super::{Place, Problem, de::Files};
+use super::files::Files;
+use crate::config::problem::{Place, Problem};
 
 /// Deeper than any key.
 const MAX_DEPTH: usize = 64;
@@ -21,6 +23,9 @@ const HINTS: [(&str, &str); 4] = [
     ("tabs", "; indent with spaces"),
     ("unclosed quote", "; it begins here"),
 ];
+
+/// Where values are that are not in the file.
+pub(super) const NOWHERE: Place = Place { line: 0, column: 0 };
 
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -56,6 +61,39 @@ pub(super) struct Parsed {
 }
 
 impl Node {
+    /// From a flag.
+    pub(super) fn of(value: &Value) -> Self {
+        let key = |name: &String| Key { name: name.clone(), place: NOWHERE };
+        let kind = match value {
+            Value::Null => Kind::Plain(String::new()),
+            Value::Bool(_) | Value::Number(_) => Kind::Plain(value.to_string()),
+            Value::String(text) => Kind::Quoted(text.clone()),
+            Value::Array(items) => Kind::List(items.iter().map(Self::of).collect()),
+            Value::Object(map) => Kind::Map(map.iter().map(|(name, value)| (key(name), Self::of(value))).collect()),
+        };
+        Self { place: NOWHERE, kind }
+    }
+
+    /// See [`super::Source::read_with`]. What is of another type here stays, and is refused later.
+    pub(super) fn merge(&mut self, over: &Value) {
+        match (&mut self.kind, over) {
+            (Kind::List(items), Value::Array(over)) => {
+                items.iter_mut().for_each(|item| over.iter().for_each(|over| item.merge(over)));
+            }
+            (Kind::Map(entries), Value::Object(over)) => {
+                for (name, over) in over {
+                    match entries.iter_mut().find(|(key, _)| key.name == *name) {
+                        Some((_, node)) if over.is_array() || over.is_object() => node.merge(over),
+                        Some((_, node)) => *node = Self::of(over),
+                        None if over.is_array() => {}
+                        None => entries.push((Key { name: name.clone(), place: NOWHERE }, Self::of(over))),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// An absent value, like that after `key:`.
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Plain(text) if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
@@ -63,14 +101,19 @@ impl Node {
 
     /// Where a node is: at its key, if it has one and spans more than one line.
     pub(super) fn places(&self) -> HashMap<String, Place> {
-        let mut places = HashMap::from([(String::new(), self.place)]);
+        let mut places = HashMap::new();
+        if self.place != NOWHERE {
+            places.insert(String::new(), self.place);
+        }
         self.walk(&mut String::new(), &mut |path, key, node| {
             let place = match (&node.kind, key) {
                 (Kind::Plain(text), Some(key)) if text.is_empty() => key.place,
                 (Kind::List(_) | Kind::Map(_) | Kind::Hole | Kind::Blank, Some(key)) => key.place,
                 _ => node.place,
             };
-            places.insert(path.to_owned(), place);
+            if place != NOWHERE {
+                places.insert(path.to_owned(), place);
+            }
         });
         places
     }
