@@ -26,7 +26,7 @@ use crate::{
         plan::PlanHistory,
         policy::{Policy, VerifyPolicy},
         reason::Reason,
-        run::{Action, Brief, DefragError, Event, Run},
+        run::{Action, Brief, DefragError, Event, NotRecorded, Run, StepError},
         verify::DataHash,
     },
     ports::{
@@ -237,8 +237,8 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         move |elapsed| self.progress.still_defragmenting(intent, elapsed)
     }
 
-    async fn write(&self, entry: Entry) -> Result<(), String> {
-        self.journal.append(self.run, entry).await.map_err(|error| error.to_string())
+    async fn write(&self, entry: Entry) -> Result<(), NotRecorded> {
+        self.journal.append(self.run, entry).await.map_err(|error| NotRecorded(error.to_string()))
     }
 
     /// All gates of the moment at once, until a stop is requested: they only read.
@@ -338,9 +338,9 @@ async fn pause(time: Duration, stop: &mut Stop) {
 }
 
 /// Sends a step once, through the member that it concerns or else any voter.
-async fn send<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &RunStep) -> Result<(), String> {
-    let voter = || members.values().find(|member| !member.is_learner).ok_or("no voter is known");
-    let member = |id: &MemberId| members.get(id).ok_or("the member is unknown");
+async fn send<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &RunStep) -> Result<(), StepError> {
+    let voter = || members.values().find(|member| !member.is_learner).ok_or(StepError::NoVoter);
+    let member = |id: &MemberId| members.get(id).ok_or(StepError::UnknownMember);
     let sent = async {
         let answer = match step {
             RunStep::Compact { revision } => etcd.compact(voter()?, *revision).await,
@@ -349,9 +349,9 @@ async fn send<E: Etcd>(etcd: &E, members: &BTreeMap<MemberId, Member>, step: &Ru
                 etcd.disarm(voter()?, Alarm { kind: AlarmKind::NoSpace, member: *member_id }).await
             }
         };
-        answer.map_err(|unknown| unknown.detail)
+        answer.map_err(|unknown| StepError::Answered(unknown.detail))
     };
-    timeout(STEP_LIMIT, sent).await.unwrap_or_else(|_| Err(format!("no answer within {} s", STEP_LIMIT.as_secs())))
+    timeout(STEP_LIMIT, sent).await.unwrap_or(Err(StepError::Deadline(STEP_LIMIT)))
 }
 
 /// Waits for the answer, and measures how long the member did not answer `Status`.

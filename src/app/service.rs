@@ -34,7 +34,7 @@ use crate::{
         journal::{Journal, JournalError},
         service::{
             AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, ProbeRefusal,
-            ProbeRequest, ScrapePage, Service,
+            ProbeRequest, ReloadError, ScrapePage, Service,
         },
     },
 };
@@ -343,7 +343,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         self.shared.counters.webhook(code);
     }
 
-    async fn reload(&self) -> Result<(), String> {
+    async fn reload(&self) -> Result<(), ReloadError> {
         // One after the other, so that the newest file wins.
         let _one_at_a_time = self.reloads.lock().await;
         let Some(reader) = &self.reader else {
@@ -366,7 +366,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
                 "cannot apply the configuration; keeping the previous one"
             ),
         }
-        reloaded
+        reloaded.map_err(ReloadError)
     }
 
     fn configuration(&self) -> serde_json::Value {
