@@ -48,7 +48,7 @@ pub struct ClusterSettings {
     #[serde(default)]
     #[schemars(extend("x-restart" = LOCK_IN_THE_TARGET))]
     pub tls: TlsFiles,
-    /// The etcd user. Only needed where etcd's authentication is on.
+    /// The etcd user. Only needed where etcd's authentication is on. To defragment, it needs the role `root`.
     #[schemars(extend("x-restart" = LOCK_IN_THE_TARGET))]
     pub auth: Option<User>,
     /// Where the members serve their metrics, if their client URLs do not.

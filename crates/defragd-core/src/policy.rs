@@ -359,7 +359,7 @@ impl Policy {
             }
         }
         if let Some(Compaction::OlderThan(age)) = compaction
-            && !(MIN_COMPACTION_AGE..=MAX_DURATION).contains(&age)
+            && !(MIN_COMPACTION_AGE..=MAX_DURATION).contains(age)
         {
             at.add("compaction.older_than", "must be at least 1m and at most a year");
         }

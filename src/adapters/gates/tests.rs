@@ -20,7 +20,7 @@ use crate::{
 };
 
 fn http(url: url::Url, tries: Tries) -> HttpGate {
-    tried!(read::<HttpGate>(json!({ "url": url.as_str(), "expect_body": "ready|ok" })), tries)
+    tried!(read::<HttpGate>(json!({ "url": String::from(url), "expect_body": "ready|ok" })), tries)
 }
 
 async fn ask(check: HttpGate) -> Reading {
@@ -32,12 +32,12 @@ fn promql(url: url::Url, tries: Tries) -> PromqlProbe {
 }
 
 fn expecting(expect: Samples, url: url::Url, tries: Tries) -> PromqlProbe {
-    let check = PromqlGate { expect, ..read(json!({ "url": url.as_str(), "query": "up" })) };
+    let check = PromqlGate { expect, ..read(json!({ "url": String::from(url), "query": "up" })) };
     PromqlProbe::new(tried!(check, tries)).expect("usable")
 }
 
 fn alerts(url: url::Url, tries: Tries) -> AlertmanagerProbe {
-    let keys = json!({ "url": url.as_str(), "matchers": ["severity=\"critical\""], "ignore": ["Watchdog"] });
+    let keys = json!({ "url": String::from(url), "matchers": ["severity=\"critical\""], "ignore": ["Watchdog"] });
     AlertmanagerProbe::new(tried!(read::<AlertmanagerGate>(keys), tries)).expect("usable")
 }
 

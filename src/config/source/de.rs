@@ -97,16 +97,16 @@ impl De<'_> {
 
     fn list<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.node.kind {
-            Kind::Hole => visitor.visit_seq(Items { items: &[], next: 0, files: self.files }),
-            Kind::List(items) => visitor.visit_seq(Items { items, next: 0, files: self.files }),
+            Kind::Hole => visitor.visit_seq(Items { nodes: &[], next: 0, files: self.files }),
+            Kind::List(items) => visitor.visit_seq(Items { nodes: items, next: 0, files: self.files }),
             _ => Err(not(&"a list")),
         }
     }
 
     fn map<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.node.kind {
-            Kind::Hole => visitor.visit_map(Entries { entries: &[], next: 0, files: self.files }),
-            Kind::Map(entries) => visitor.visit_map(Entries { entries, next: 0, files: self.files }),
+            Kind::Hole => visitor.visit_map(Entries { pairs: &[], next: 0, files: self.files }),
+            Kind::Map(entries) => visitor.visit_map(Entries { pairs: entries, next: 0, files: self.files }),
             _ => Err(not(&"a mapping")),
         }
     }
@@ -210,7 +210,7 @@ impl<'de> Deserializer<'de> for De<'_> {
 }
 
 struct Items<'a> {
-    items: &'a [Node],
+    nodes: &'a [Node],
     next: usize,
     files: &'a Files,
 }
@@ -221,13 +221,13 @@ impl<'de> SeqAccess<'de> for Items<'_> {
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
         let index = self.next;
         self.next += 1;
-        let item = self.items.get(index).map(|node| De { node, files: self.files });
+        let item = self.nodes.get(index).map(|node| De { node, files: self.files });
         item.map(|item| seed.deserialize(item).map_err(|fault| fault.within(index))).transpose()
     }
 }
 
 struct Entries<'a> {
-    entries: &'a [(Key, Node)],
+    pairs: &'a [(Key, Node)],
     next: usize,
     files: &'a Files,
 }
@@ -241,13 +241,13 @@ impl<'de> MapAccess<'de> for Entries<'_> {
             let name: StrDeserializer<'_, Fault> = key.name.as_str().into_deserializer();
             seed.deserialize(name).map_err(|fault| fault.in_key(index))
         };
-        self.entries.get(index).map(read).transpose()
+        self.pairs.get(index).map(read).transpose()
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         let index = self.next;
         self.next += 1;
-        let (_, node) = self.entries.get(index).ok_or_else(|| Fault::custom("a value without a key"))?;
+        let (_, node) = self.pairs.get(index).ok_or_else(|| Fault::custom("a value without a key"))?;
         seed.deserialize(De { node, files: self.files }).map_err(|fault| fault.within(index))
     }
 }

@@ -155,7 +155,7 @@ fn redact(value: &mut Value) {
             for (name, value) in map.iter_mut() {
                 match value {
                     Value::Object(headers) if name == "headers" => {
-                        headers.values_mut().for_each(|value| *value = "***".into())
+                        headers.values_mut().for_each(|value| *value = "***".into());
                     }
                     value => redact(value),
                 }

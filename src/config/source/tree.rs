@@ -78,7 +78,11 @@ impl Node {
     pub(super) fn merge(&mut self, over: &Value) {
         match (&mut self.kind, over) {
             (Kind::List(items), Value::Array(over)) => {
-                items.iter_mut().for_each(|item| over.iter().for_each(|over| item.merge(over)));
+                for item in items {
+                    for over in over {
+                        item.merge(over);
+                    }
+                }
             }
             (Kind::Map(entries), Value::Object(over)) => {
                 for (name, over) in over {

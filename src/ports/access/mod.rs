@@ -78,7 +78,7 @@ impl From<TlsFiles> for ClientTls {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// The user's name. An etcd user needs the role `root` to defragment.
+    /// The user's name.
     pub username: String,
     /// File with the user's password. It is read again when it changes.
     pub password_file: PathBuf,
