@@ -108,7 +108,7 @@ fn whatever_the_configuration_is_it_is_read_or_refused_in_order() {
             std::fs::write(&path, bytes).unwrap();
             return is_sound(&"\n".repeat(bytes.len()), Settings::from_file(&path));
         };
-        let result = Settings::from_text(&text);
+        let result = Settings::from_text(text);
         if result.is_ok() {
             agrees_with_the_library(text)?;
         }
