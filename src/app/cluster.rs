@@ -169,7 +169,7 @@ pub struct ClusterChange<E> {
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// A cluster without requests.
     pub fn new(settings: ClusterSettings, etcd: E, shared: Arc<Shared<J>>) -> Self {
-        let (policy, selector) = (settings.policy.clone(), settings.selector.clone());
+        let (policy, selector) = (settings.policy.clone(), settings.selector());
         let target = ObservedCluster::new(settings.name.clone(), etcd);
         target.remember_revisions(compaction_age(&policy));
         Self {
@@ -252,7 +252,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 "endpoints or credentials changed; reconnecting"
             );
         }
-        let has_moved = old.endpoints != settings.endpoints || old.discovery != settings.discovery;
+        let has_moved = old.endpoints != settings.endpoints || old.discovery_srv != settings.discovery_srv;
         if has_moved {
             self.target.forget();
             *self.problems.lock() = ObservedProblems::default();
@@ -261,7 +261,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if has_moved || compaction_age(&old.policy) != age {
             self.target.remember_revisions(age);
         }
-        self.set_rules(Rules { policy: settings.policy.clone(), selector: settings.selector.clone(), gates });
+        self.set_rules(Rules { policy: settings.policy.clone(), selector: settings.selector(), gates });
         *self.settings.lock() = Arc::new(settings);
     }
 

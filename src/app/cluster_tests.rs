@@ -4,7 +4,6 @@ use super::*;
 use crate::{
     app::fake::{FakeEtcd, FakeJournal, VirtualClock},
     core::{
-        alert::Selector,
         cluster::ClusterId,
         history::{AlertKey, Trigger},
         policy::{Mode, Policy},
@@ -42,23 +41,7 @@ pub(in crate::app) fn cluster_of<E: Etcd>(
     policy: Policy,
     etcd: E,
 ) -> Cluster<E, FakeJournal> {
-    let settings = ClusterSettings {
-        name: name.to_owned(),
-        endpoints: Vec::new(),
-        discovery: None,
-        ca_file: None,
-        identity_files: None,
-        user: None,
-        metrics: None,
-        quota: None,
-        selector: Selector {
-            cluster: name.to_owned(),
-            any_of: vec![[("etcd_cluster".to_owned(), name.to_owned())].into()],
-        },
-        policy,
-        gates: Vec::new(),
-        by_flags: false,
-    };
+    let settings = ClusterSettings { name: name.to_owned(), policy, ..ClusterSettings::default() };
     Cluster::new(settings, etcd, Arc::clone(shared))
 }
 

@@ -3,9 +3,8 @@
 use anyhow::Context;
 
 use crate::{
-    adapters::etcd::{CredentialFiles, Discovery, EtcdCluster, Pages, Sources},
+    adapters::etcd::{CredentialFiles, EtcdCluster, Sources},
     config::{ClusterSettings, ModuleSettings},
-    core::{alert::Selector, policy::Policy},
 };
 
 /// The connection to a configured cluster. Reads its files, and sends nothing yet.
@@ -21,25 +20,15 @@ pub fn connect_unverified(settings: &ClusterSettings) -> anyhow::Result<EtcdClus
 
 /// The endpoints of a configured cluster, and what is needed to connect.
 pub(super) fn sources(settings: &ClusterSettings) -> Sources {
-    let files = CredentialFiles {
-        ca: settings.ca_file.clone(),
-        identity: settings.identity_files.clone(),
-        user: settings.user.clone(),
-    };
-    let discovery = settings.discovery.clone().map(|found| Discovery {
-        domain: found.domain,
-        name: found.name,
-        insecure: found.insecure,
-        nameserver: found.nameserver,
-    });
-    let pages = settings.metrics.clone().map(|metrics| Pages {
-        url: metrics.url,
-        ca: metrics.ca_file,
-        identity: metrics.identity_files,
-    });
-    let (endpoints, quota) = (settings.endpoints.clone(), settings.quota);
-    let by_flags = settings.by_flags;
-    Sources { endpoints, discovery, files, pages, quota, insecure_skip_verify: false, by_flags }
+    Sources {
+        endpoints: settings.endpoints.clone(),
+        discovery: settings.discovery_srv.clone(),
+        files: CredentialFiles { tls: settings.tls.clone(), user: settings.auth.clone() },
+        pages: settings.metrics.clone(),
+        quota: settings.quota,
+        insecure_skip_verify: false,
+        by_flags: settings.by_flags,
+    }
 }
 
 /// Connects to a cluster that a module may probe, without sending anything yet: only the given targets are dialled,
@@ -48,19 +37,14 @@ pub fn connect_module(module: &ModuleSettings, endpoints: Vec<String>) -> anyhow
     let settings = ClusterSettings {
         name: module.name.clone(),
         endpoints,
-        discovery: None,
-        ca_file: module.ca_file.clone(),
-        identity_files: module.identity_files.clone(),
-        user: module.user.clone(),
+        tls: module.tls.clone(),
+        auth: module.auth.clone(),
         metrics: module.metrics.clone(),
         quota: module.quota,
-        selector: Selector { cluster: module.name.clone(), any_of: Vec::new() },
-        policy: Policy::default(),
-        gates: Vec::new(),
-        by_flags: false,
+        ..ClusterSettings::default()
     };
-    let (allowed, allowed_pages) = (module.allowed.clone(), module.allowed.clone());
+    let (allowed, allowed_pages) = (module.clone(), module.clone());
     let cluster = connect(&settings).with_context(|| format!("module {}", module.name))?;
-    let pages = Box::new(move |url: &str| allowed_pages.permits_page(url));
-    Ok(cluster.within(Box::new(move |url| allowed.permits_url(url)), pages))
+    let pages = Box::new(move |url: &str| allowed_pages.permits_page(url).map_err(|denied| denied.to_string()));
+    Ok(cluster.within(Box::new(move |url| allowed.permits_url(url).map_err(|denied| denied.to_string())), pages))
 }

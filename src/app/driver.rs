@@ -27,7 +27,7 @@ use crate::{
         plan::PlanHistory,
         policy::{Policy, VerifyPolicy},
         reason::Reason,
-        run::{Action, Brief, DefragError, Event, Run},
+        run::{Action, Brief, DefragError, Event, NotRecorded, Run},
         verify::DataHash,
     },
     ports::{
@@ -239,8 +239,8 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         move |elapsed| self.progress.still_defragmenting(intent, elapsed)
     }
 
-    async fn write(&self, entry: Entry) -> Result<(), String> {
-        self.journal.append(self.run, entry).await.map_err(|error| error.to_string())
+    async fn write(&self, entry: Entry) -> Result<(), NotRecorded> {
+        self.journal.append(self.run, entry).await.map_err(|error| NotRecorded(error.to_string()))
     }
 
     /// All gates of the moment at once, until a stop is requested: they only read.

@@ -1,28 +1,15 @@
 //! The gates of a cluster, built from its configuration.
 
-use std::{sync::Arc, time::Duration};
-
 use thiserror::Error;
 use tracing::warn;
 
 use crate::{
-    adapters::{
-        gates::{
-            AlertmanagerProbe, HttpProbe, PromqlProbe, TcpProbe, Tries,
-            alertmanager::AlertmanagerCheck,
-            http::HttpCheck,
-            kubernetes::{PodsProbe, PodsSettings},
-            promql::PromqlCheck,
-            tcp::TcpCheck,
-        },
-        outgoing::{CallError, ClientSettings, ClientTls, Credentials},
+    adapters::gates::gate,
+    config::ClusterSettings,
+    ports::{
+        access::ClientTls,
+        gate::{Gate, GateSettings},
     },
-    config::{
-        ClusterSettings,
-        gates::{AccessSettings, CheckSettings, GateSettings, KubernetesPodsSettings, TlsSettings, TrySettings},
-    },
-    core::gate::GateRule,
-    ports::gate::{Gate, GateProbe},
 };
 
 #[derive(Debug, Error)]
@@ -45,112 +32,22 @@ pub fn of(cluster: &ClusterSettings) -> anyhow::Result<Vec<Gate>> {
 pub fn gates(settings: &[GateSettings]) -> Result<Vec<Gate>, Vec<GateError>> {
     let mut gates = Vec::new();
     let mut errors = Vec::new();
-    for GateSettings { rule, check } in settings {
-        match gate(rule, check) {
-            Ok(gate) => gates.push(gate),
-            Err(detail) => errors.push(GateError { gate: rule.name.clone(), detail }),
+    for settings in settings {
+        for tls in settings.checks().iter().filter_map(|check| check.tls()) {
+            warn_unverified(&settings.name, tls);
+        }
+        match gate(settings) {
+            Ok(gate) => gates.extend(gate),
+            Err(error) => errors.push(GateError { gate: settings.name.clone(), detail: error.to_string() }),
         }
     }
     if errors.is_empty() { Ok(gates) } else { Err(errors) }
 }
 
-fn gate(rule: &GateRule, check: &CheckSettings) -> Result<Gate, String> {
-    let of = |tries: Tries, probe: Arc<dyn GateProbe>| Gate { rule: rule.clone(), limit: tries.limit(), probe };
-    let words = |error: CallError| error.to_string();
-    Ok(match check {
-        CheckSettings::Http(settings) => {
-            let tries = tries(settings.tries);
-            let check = HttpCheck {
-                url: settings.url.clone(),
-                method: settings.method.clone(),
-                access: access(&rule.name, &settings.access, tries.timeout, settings.follow_redirects),
-                expect_status: settings.expect_status.clone(),
-                expect_body: settings.expect_body.clone(),
-                tries,
-            };
-            of(tries, Arc::new(HttpProbe::new(check).map_err(words)?))
-        }
-        CheckSettings::Tcp(settings) => {
-            let tries = tries(settings.tries);
-            let tls = settings.tls.as_ref().map(|settings| tls(&rule.name, settings));
-            let check = TcpCheck { host: settings.host.clone(), port: settings.port, tls, tries };
-            of(tries, Arc::new(TcpProbe::new(check).map_err(words)?))
-        }
-        CheckSettings::Promql(settings) => {
-            let tries = tries(settings.tries);
-            let check = PromqlCheck {
-                url: settings.url.clone(),
-                query: settings.query.clone(),
-                expect: settings.expect,
-                access: access(&rule.name, &settings.access, tries.timeout, false),
-                tries,
-            };
-            of(tries, Arc::new(PromqlProbe::new(check).map_err(words)?))
-        }
-        CheckSettings::Alertmanager(settings) => {
-            let tries = tries(settings.tries);
-            let check = AlertmanagerCheck {
-                url: settings.url.clone(),
-                matchers: settings.matchers.clone(),
-                ignore: settings.ignore.clone(),
-                access: access(&rule.name, &settings.access, tries.timeout, false),
-                tries,
-            };
-            of(tries, Arc::new(AlertmanagerProbe::new(check).map_err(words)?))
-        }
-        CheckSettings::KubernetesPods(settings) => {
-            let settings = pods(settings.clone());
-            Gate { rule: rule.clone(), limit: settings.limit(), probe: Arc::new(PodsProbe::new(settings)) }
-        }
-    })
-}
-
-fn pods(settings: KubernetesPodsSettings) -> PodsSettings {
-    PodsSettings {
-        kubeconfig: settings.kubeconfig,
-        context: settings.context,
-        namespaces: settings.namespaces.into_iter().collect(),
-        label_selector: settings.label_selector,
-        field_selector: settings.field_selector,
-        grace: settings.grace,
-        timeout: settings.timeout,
-    }
-}
-
-fn tries(settings: TrySettings) -> Tries {
-    let TrySettings { timeout, attempts, interval, hold } = settings;
-    Tries { timeout, attempts, interval, hold }
-}
-
-/// How to talk to a server. `name` is for the log.
-pub(super) fn access(
-    name: &str,
-    settings: &AccessSettings,
-    timeout: Duration,
-    follow_redirects: bool,
-) -> ClientSettings {
-    ClientSettings {
-        credentials: Credentials {
-            headers: settings.headers.clone().into_iter().collect(),
-            header_files: settings.header_files.clone().into_iter().collect(),
-            bearer_token_file: settings.bearer_token_file.clone(),
-            basic_auth: settings.basic_auth.clone(),
-        },
-        tls: tls(name, &settings.tls),
-        timeout,
-        follow_redirects,
-    }
-}
-
-fn tls(name: &str, settings: &TlsSettings) -> ClientTls {
-    if settings.insecure_skip_verify {
+/// `name` is that of the gate or the target.
+pub(super) fn warn_unverified(name: &str, tls: &ClientTls) {
+    if tls.insecure_skip_verify {
         warn!(name, "insecure_skip_verify is set: certificates are not verified for this gate or target");
-    }
-    ClientTls {
-        ca_file: settings.ca_file.clone(),
-        identity_files: settings.identity_files.clone(),
-        server_name: settings.server_name.clone(),
-        insecure_skip_verify: settings.insecure_skip_verify,
     }
 }
 
@@ -159,11 +56,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Settings, raw};
+    use crate::config::Settings;
 
     fn built(list: &str) -> Result<Vec<Gate>, Vec<GateError>> {
         let text = format!("clusters: [{{name: a, endpoints: ['127.0.0.1:1'], gates: [{list}]}}]");
-        let settings = Settings::from_raw(raw::parse(&text).expect("YAML")).expect("valid");
+        let settings = Settings::from_text(&text).expect("valid");
         gates(&settings.clusters[0].gates)
     }
 

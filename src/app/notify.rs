@@ -16,15 +16,14 @@ use url::Url;
 
 use super::gates;
 use crate::{
-    adapters::outgoing::{NotifyFormat, NotifyTarget},
-    config::gates::notify::{NotifyKind, NotifySettings},
+    adapters::outgoing::NotifyTarget,
     core::{
         history::{MemberEnd, MemberResult, Outcome, Request, RunId, RunView},
         reason::Reason,
     },
     ports::{
         clock::Clock,
-        notifier::{End, Notice, Notifier},
+        notifier::{End, Notice, Notifier, NotifySettings},
         progress::Progress,
     },
     telemetry::counters::NotificationCounter,
@@ -53,15 +52,12 @@ struct Queue {
 /// The targets of the configuration, or everything that is wrong with them. Blocks while it reads their files.
 pub fn targets(settings: &[NotifySettings]) -> anyhow::Result<Vec<NotifyTarget>> {
     let target = |settings: &NotifySettings| {
-        let format = match settings.kind {
-            NotifyKind::Grafana => NotifyFormat::Grafana,
-            NotifyKind::Webhook => NotifyFormat::Webhook,
-        };
-        let access = gates::access(&settings.name, &settings.access, settings.timeout, false);
-        NotifyTarget::new(settings.name.clone(), format, &settings.url, access)
-            .map_err(|error| anyhow::anyhow!("notify {}: {error}", settings.name))
+        let (format, access) = settings.target()?;
+        gates::warn_unverified(&settings.name, &access.tls);
+        let target = NotifyTarget::new(settings.name.clone(), format, access);
+        Some(target.map_err(|error| anyhow::anyhow!("notify {}: {error}", settings.name)))
     };
-    settings.iter().map(target).collect()
+    settings.iter().filter_map(target).collect()
 }
 
 impl Notifications {

@@ -137,7 +137,7 @@ impl<E: Etcd> Probes<E> {
 fn allowed(module: &ModuleSettings, text: &str) -> Result<modules::ProbeAddress, ProbeRefusal> {
     // A password may stand before the @.
     let target = || shown(text.rsplit_once('@').map_or(text, |(_, rest)| rest));
-    module.allowed.target(text).map_err(|denied| match denied {
+    module.target(text).map_err(|denied| match denied {
         Denied::NotATarget(detail) => ProbeRefusal::BadTarget { target: target(), detail },
         Denied::Outside(detail) => {
             ProbeRefusal::NotAllowed { target: target(), detail: format!("module {}: {detail}", module.name) }

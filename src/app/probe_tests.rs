@@ -4,8 +4,7 @@ use super::*;
 use crate::{app::fake::FakeEtcd, config::Settings};
 
 fn modules(text: &str) -> BTreeMap<String, ModuleSettings> {
-    let file = crate::config::raw::parse(&format!("modules: {text}")).expect("YAML");
-    Settings::from_raw(file).expect("valid").modules
+    Settings::from_text(&format!("modules: {text}")).expect("valid").modules
 }
 
 fn lab() -> BTreeMap<String, ModuleSettings> {

@@ -128,10 +128,9 @@ impl<E: Etcd, J: Journal> App<E, J> {
 
 fn connection_changed(old: &ClusterSettings, new: &ClusterSettings) -> bool {
     old.endpoints != new.endpoints
-        || old.discovery != new.discovery
-        || old.ca_file != new.ca_file
-        || old.identity_files != new.identity_files
-        || old.user != new.user
+        || old.discovery_srv != new.discovery_srv
+        || old.tls != new.tls
+        || old.auth != new.auth
 }
 
 /// The connection to the members is unchanged, but not that to their metrics pages, or the configured quota.

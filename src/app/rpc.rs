@@ -8,7 +8,7 @@ use crate::{
     core::{
         cluster::{Alarm, AlarmKind, Member, MemberId},
         history::RunStep,
-        run::DefragError,
+        run::{DefragError, StepError},
     },
     ports::etcd::{Etcd, Permit},
 };
@@ -21,14 +21,15 @@ const STEP_LIMIT: Duration = Duration::from_secs(10);
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 /// An answer within this time does not count as unavailability.
 const UNNOTICED: Duration = Duration::from_millis(100);
+
 /// Sends a step once, through the member that it concerns or else any voter.
 pub(super) async fn send<E: Etcd>(
     etcd: &E,
     members: &BTreeMap<MemberId, Member>,
     step: &RunStep,
-) -> Result<(), String> {
-    let voter = || members.values().find(|member| !member.is_learner).ok_or("no voter is known");
-    let member = |id: &MemberId| members.get(id).ok_or("the member is unknown");
+) -> Result<(), StepError> {
+    let voter = || members.values().find(|member| !member.is_learner).ok_or(StepError::NoVoter);
+    let member = |id: &MemberId| members.get(id).ok_or(StepError::UnknownMember);
     let sent = async {
         let answer = match step {
             RunStep::Compact { revision } => etcd.compact(voter()?, *revision).await,
@@ -37,9 +38,9 @@ pub(super) async fn send<E: Etcd>(
                 etcd.disarm(voter()?, Alarm { kind: AlarmKind::NoSpace, member: *member_id }).await
             }
         };
-        answer.map_err(|unknown| unknown.detail)
+        answer.map_err(|unknown| StepError::Answered(unknown.detail))
     };
-    timeout(STEP_LIMIT, sent).await.unwrap_or_else(|_| Err(format!("no answer within {} s", STEP_LIMIT.as_secs())))
+    timeout(STEP_LIMIT, sent).await.unwrap_or(Err(StepError::Deadline(STEP_LIMIT)))
 }
 
 /// Waits for the answer, and measures how long the member did not answer `Status`.

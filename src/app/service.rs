@@ -34,7 +34,7 @@ use crate::{
         journal::{Journal, JournalError},
         service::{
             AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, ConfigSection,
-            PlanError, ProbeRefusal, ProbeRequest, ScrapePage, Service,
+            PlanError, ProbeRefusal, ProbeRequest, ReloadError, ScrapePage, Service,
         },
     },
     turn_limiter::TurnLimiter,
@@ -369,7 +369,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         self.shared.counters.webhook(code);
     }
 
-    async fn reload(&self) -> Result<(), String> {
+    async fn reload(&self) -> Result<(), ReloadError> {
         // One after the other, so that the newest file wins.
         let _one_at_a_time = self.reloads.lock().await;
         let Some(reader) = &self.reader else {
@@ -392,7 +392,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
                 "cannot apply the configuration; keeping the previous one"
             ),
         }
-        reloaded.map(drop)
+        reloaded.map(drop).map_err(ReloadError)
     }
 
     fn configuration(&self) -> serde_json::Value {

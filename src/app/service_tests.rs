@@ -159,7 +159,7 @@ async fn it_is_ready_only_while_it_can_do_its_work() {
 }
 
 fn settings(text: &str) -> Result<Settings, String> {
-    crate::config::raw::parse(text).and_then(|file| Settings::from_raw(file).map_err(|error| error.to_string()))
+    Settings::from_text(text).map_err(|error| error.to_string())
 }
 
 /// An application of the clusters in this text, which is connected to fakes. The port of the first endpoint is the

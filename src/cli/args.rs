@@ -5,17 +5,16 @@ use std::{path::PathBuf, sync::Once};
 use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{ArgAction, Args, ValueEnum};
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::{etcdctl, lock::LockArgs};
 use crate::{
     adapters::etcd::EtcdCluster,
     app::connect::{connect, connect_unverified},
-    config::{ClusterSettings, Settings, Source, raw},
-    core::{
-        policy::{LeaderPolicy, Mode, OpenSnapshotPolicy, VerifyPolicy},
-        time::Time,
-    },
+    config::{ClusterSettings, Overrides, Settings, Source},
+    core::time::Time,
 };
 
 /// A usage error of the command line; exit code 2.
@@ -84,24 +83,26 @@ pub(super) struct Connection {
 }
 
 /// Policy keys that override those of the file, or the defaults.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Args, Serialize)]
 #[command(next_help_heading = "Policy (overrides the file)")]
 pub(super) struct PolicyArgs {
     /// observe: plan runs and change nothing; approve: wait for an operator's approval first; enforce: defragment
     /// [default: observe; of `defragd run` without --config: enforce]
-    #[arg(long, env = "DEFRAGD_MODE", value_enum)]
-    pub(super) mode: Option<ModeArg>,
+    #[arg(long, env = "DEFRAGD_MODE", value_parser = ["observe", "approve", "enforce"])]
+    pub(super) mode: Option<String>,
     /// Defragment a member from this fragmentation ratio on, if --min-reclaimable is reached, too [default: 0.45]
     #[arg(long, env = "DEFRAGD_MIN_FRAGMENTATION_RATIO", value_name = "RATIO")]
     min_fragmentation_ratio: Option<f64>,
     /// The least that a defragmentation must be able to free [default: 100MiB]
     #[arg(long, env = "DEFRAGD_MIN_RECLAIMABLE", value_name = "SIZE")]
+    #[serde(serialize_with = "bytes")]
     min_reclaimable: Option<ByteSize>,
     /// Defragment a member that uses this much of its quota, if --quota-min-reclaimable is reached, too [default: 0.8]
     #[arg(long, env = "DEFRAGD_QUOTA_USAGE_RATIO", value_name = "RATIO")]
     quota_usage_ratio: Option<f64>,
     /// As --min-reclaimable, for members near their quota [default: 32MiB]
     #[arg(long, env = "DEFRAGD_QUOTA_MIN_RECLAIMABLE", value_name = "SIZE")]
+    #[serde(serialize_with = "bytes")]
     quota_min_reclaimable: Option<ByteSize>,
     /// How long the cluster must have been healthy before the next member starts [default: 10s]
     #[arg(long, env = "DEFRAGD_PAUSE_BETWEEN_MEMBERS", value_name = "TIME")]
@@ -117,8 +118,8 @@ pub(super) struct PolicyArgs {
     cooldown: Option<Time>,
     /// The leader, once all others are done: last (defragmented as the leader), last-after-transfer (leadership is
     /// transferred first), skip, auto (see --transfer-above) [default: auto]
-    #[arg(long, env = "DEFRAGD_LEADER", value_enum)]
-    leader: Option<LeaderArg>,
+    #[arg(long, env = "DEFRAGD_LEADER", value_parser = ["auto", "last", "last-after-transfer", "skip"])]
+    leader: Option<String>,
     /// With leader auto, transfer leadership first if the leader is expected to be unavailable for longer [default: 2s]
     #[arg(long, env = "DEFRAGD_TRANSFER_ABOVE", value_name = "TIME")]
     transfer_above: Option<Time>,
@@ -131,17 +132,18 @@ pub(super) struct PolicyArgs {
     max_expected_stall: Option<Time>,
     /// A member that is sending a snapshot, which would block its defragmentation: wait for the snapshot to end, or
     /// ignore it [default: wait]
-    #[arg(long, env = "DEFRAGD_ON_OPEN_SNAPSHOT", value_enum)]
-    on_open_snapshot: Option<OpenSnapshotArg>,
+    #[arg(long, env = "DEFRAGD_ON_OPEN_SNAPSHOT", value_parser = ["wait", "ignore"])]
+    on_open_snapshot: Option<String>,
     /// Compact the history before the first member: keep-revisions=NUMBER, or with `serve` older-than=TIME
     /// [default: no compaction]
     #[arg(long, env = "DEFRAGD_COMPACTION", value_name = "KEY=VALUE", value_parser = compaction)]
-    compaction: Option<raw::CompactionKeys>,
+    compaction: Option<Value>,
     /// After a run, compare the members' data: none, hash (each voter hashes its whole database) [default: none]
-    #[arg(long, env = "DEFRAGD_VERIFY", value_enum)]
-    verify: Option<VerifyArg>,
+    #[arg(long, env = "DEFRAGD_VERIFY", value_parser = ["none", "hash"])]
+    verify: Option<String>,
     /// Accept clusters of one or two members, which stop serving while one of them is defragmented
     #[arg(long, env = "DEFRAGD_ALLOW_WITHOUT_QUORUM_SLACK", action = ArgAction::SetTrue)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     allow_without_quorum_slack: bool,
     /// An expression instead of the thresholds, like `dbQuotaUsage > 0.8 || dbSizeFree > 200*1024*1024`
     #[arg(long, env = "DEFRAGD_RULE", value_name = "EXPRESSION")]
@@ -163,84 +165,15 @@ pub(super) struct PolicyArgs {
     emergency: Option<bool>,
 }
 
-/// [`Mode`] as a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum ModeArg {
-    Observe,
-    Approve,
-    Enforce,
-}
-
-impl From<ModeArg> for Mode {
-    fn from(mode: ModeArg) -> Self {
-        match mode {
-            ModeArg::Observe => Self::Observe,
-            ModeArg::Approve => Self::Approve,
-            ModeArg::Enforce => Self::Enforce,
-        }
-    }
-}
-
-/// [`LeaderPolicy`] as a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LeaderArg {
-    Auto,
-    Last,
-    LastAfterTransfer,
-    Skip,
-}
-
-impl From<LeaderArg> for LeaderPolicy {
-    fn from(leader: LeaderArg) -> Self {
-        match leader {
-            LeaderArg::Auto => Self::Auto,
-            LeaderArg::Last => Self::Last,
-            LeaderArg::LastAfterTransfer => Self::LastAfterTransfer,
-            LeaderArg::Skip => Self::Skip,
-        }
-    }
-}
-
-/// [`OpenSnapshotPolicy`] as a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum OpenSnapshotArg {
-    Wait,
-    Ignore,
-}
-
-impl From<OpenSnapshotArg> for OpenSnapshotPolicy {
-    fn from(policy: OpenSnapshotArg) -> Self {
-        match policy {
-            OpenSnapshotArg::Wait => Self::Wait,
-            OpenSnapshotArg::Ignore => Self::Ignore,
-        }
-    }
-}
-
-/// [`VerifyPolicy`] as a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum VerifyArg {
-    None,
-    Hash,
-}
-
-impl From<VerifyArg> for VerifyPolicy {
-    fn from(policy: VerifyArg) -> Self {
-        match policy {
-            VerifyArg::None => Self::None,
-            VerifyArg::Hash => Self::Hash,
-        }
-    }
-}
-
-fn compaction(text: &str) -> Result<raw::CompactionKeys, String> {
+fn compaction(text: &str) -> Result<Value, String> {
     let keys = match text.split_once('=') {
-        Some(("keep-revisions", number)) => number.parse().ok().map(|number| (Some(number), None)),
-        Some(("older-than", time)) => time.parse().ok().map(|time| (None, Some(time))),
+        Some(("keep-revisions", number)) => {
+            number.parse::<u64>().ok().map(|number| json!({ "keep_revisions": number }))
+        }
+        Some(("older-than", time)) => time.parse::<Time>().ok().map(|time| json!({ "older_than": time })),
         _ => None,
     };
-    let (keep_revisions, older_than) = keys.ok_or("write keep-revisions=10000, or older-than=1h")?;
-    Ok(raw::CompactionKeys { keep_revisions, older_than })
+    keys.ok_or_else(|| "write keep-revisions=10000, or older-than=1h".to_owned())
 }
 
 impl PolicyArgs {
@@ -252,36 +185,23 @@ impl PolicyArgs {
         typed_flag(&names)
     }
 
-    fn keys(&self) -> raw::PolicyKeys {
-        raw::PolicyKeys {
-            mode: self.mode.map(Mode::from),
-            min_fragmentation_ratio: self.min_fragmentation_ratio,
-            min_reclaimable: self.min_reclaimable,
-            quota_usage_ratio: self.quota_usage_ratio,
-            quota_min_reclaimable: self.quota_min_reclaimable,
-            pause_between_members: self.pause_between_members,
-            defrag_deadline: self.defrag_deadline,
-            recovery_timeout: self.recovery_timeout,
-            cooldown: self.cooldown,
-            leader: self.leader.map(LeaderPolicy::from),
-            transfer_above: self.transfer_above,
-            liveness_budget: self.liveness_budget,
-            max_expected_stall: self.max_expected_stall,
-            on_open_snapshot: self.on_open_snapshot.map(OpenSnapshotPolicy::from),
-            compaction: self.compaction,
-            verify: self.verify.map(VerifyPolicy::from),
-            disarm_nospace: None,
-            allow_without_quorum_slack: self.allow_without_quorum_slack.then_some(true),
-            rule: self.rule.clone(),
-            windows: None,
-            schedule: None,
-            emergency: self.emergency,
-            max_runs_per_day: self.max_runs_per_day,
-            breaker_failures: self.breaker_failures,
-            breaker_reset_after: self.breaker_reset_after,
-            approval_timeout: self.approval_timeout,
+    /// As keys of the file, which have the same names.
+    fn keys(&self) -> Map<String, Value> {
+        let Ok(Value::Object(mut keys)) = serde_json::to_value(self) else { return Map::new() };
+        keys.retain(|_, value| !value.is_null());
+        for key in ["mode", "leader", "on_open_snapshot", "verify"] {
+            if let Some(Value::String(word)) = keys.get_mut(key) {
+                *word = word.replace('-', "_");
+            }
         }
+        keys
     }
+}
+
+/// Exactly; by itself, a size is rounded.
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn bytes<S: Serializer>(size: &Option<ByteSize>, serializer: S) -> Result<S::Ok, S::Error> {
+    size.map(|size| size.0).serialize(serializer)
 }
 
 impl Connection {
@@ -328,19 +248,10 @@ impl Connection {
                 eprintln!("defragd: warning: {line}");
             }
         });
-        let over = policy.map(PolicyArgs::keys).unwrap_or_default();
-        let change = |file: &mut raw::File| {
-            for cluster in &mut file.clusters {
-                cluster.policy = std::mem::take(&mut cluster.policy).overridden_by(&over);
-            }
-            if let Some(over) = lock.keys() {
-                file.lock = Some(file.lock.take().unwrap_or_default().overridden_by(over));
-            }
-        };
+        let over = Overrides { policy: policy.map(PolicyArgs::keys).unwrap_or_default(), lock: lock.keys() };
         let Some(path) = &self.config else {
-            let mut file = raw::File { clusters: vec![self.cluster()?], ..raw::File::default() };
-            change(&mut file);
-            let mut settings = Settings::from_raw(file)?;
+            let file = json!({ "clusters": [self.cluster()?] });
+            let mut settings = Settings::from_source(&mut Source::from_flags(&file), &over)?;
             for cluster in &mut settings.clusters {
                 cluster.by_flags = true;
             }
@@ -350,10 +261,11 @@ impl Connection {
             let what = format!("--config and {flag} cannot be used together: the file already says how to connect");
             return Err(UsageError(what).into());
         }
-        Ok(Settings::from_source(&mut Source::open(path)?, change)?)
+        Ok(Settings::from_source(&mut Source::open(path)?, &over)?)
     }
 
-    fn cluster(&self) -> Result<raw::Cluster, UsageError> {
+    /// As a cluster of the file.
+    fn cluster(&self) -> Result<Value, UsageError> {
         let auth = match (&self.user, &self.password_file) {
             (Some(user), _) if user.contains(':') => {
                 let by_flag = std::env::args().any(|arg| arg == "--user" || arg.starts_with("--user="));
@@ -364,30 +276,28 @@ impl Connection {
                 );
                 return Err(UsageError(what));
             }
-            (Some(user), Some(file)) => Some(raw::Auth { username: user.clone(), password_file: file.clone() }),
+            (Some(user), Some(file)) => Some(json!({ "username": user, "password_file": file })),
             (None, None) => None,
             (Some(_), None) => return Err(UsageError("--user needs --password-file".to_owned())),
             (None, Some(_)) => return Err(UsageError("--password-file needs --user".to_owned())),
         };
         // etcdctl's default.
         let here = || vec!["127.0.0.1:2379".to_owned()];
-        Ok(raw::Cluster {
-            name: self.cluster_name.clone(),
-            endpoints: if self.is_empty() { here() } else { self.endpoints.clone() },
-            discovery_srv: self.discovery_srv.clone().map(|domain| raw::DiscoverySrv {
-                domain,
-                name: self.discovery_srv_name.clone(),
-                insecure: self.insecure_discovery,
-                nameserver: self.discovery_nameserver,
-            }),
-            tls: raw::Tls { ca_file: self.cacert.clone(), cert_file: self.cert.clone(), key_file: self.key.clone() },
-            auth,
-            metrics: None,
-            quota: None,
-            matches: None,
-            policy: raw::PolicyKeys::default(),
-            gates: Vec::new(),
-        })
+        let mut cluster = json!({
+            "name": self.cluster_name,
+            "endpoints": if self.is_empty() { here() } else { self.endpoints.clone() },
+            "tls": { "ca_file": self.cacert, "cert_file": self.cert, "key_file": self.key },
+            "auth": auth,
+        });
+        if let Some(domain) = &self.discovery_srv {
+            cluster["discovery_srv"] = json!({
+                "domain": domain,
+                "name": self.discovery_srv_name,
+                "insecure": self.insecure_discovery,
+                "nameserver": self.discovery_nameserver,
+            });
+        }
+        Ok(cluster)
     }
 }
 

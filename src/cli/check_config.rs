@@ -17,7 +17,7 @@ use crate::{
         gates, locks,
         web::WebFile,
     },
-    config::{ClusterSettings, ConfigError, Problem, Settings, Source, schema, web},
+    config::{ClusterSettings, ConfigError, Overrides, Problem, Settings, Source, schema, web},
     core::story::count,
     ports::clock::Clock,
 };
@@ -121,11 +121,11 @@ impl Due {
 /// The numbers of clusters and modules, and the due times of the schedules.
 fn main_file(path: &Path, syntax_only: bool) -> Result<((usize, usize), Vec<Due>), ConfigError> {
     let mut source = Source::open(path)?;
-    let settings = Settings::from_source(&mut source, |_| ());
+    let settings = Settings::from_source(&mut source, &Overrides::default());
     if syntax_only {
         return settings.map(|settings| (counts(&settings), schedules(&settings)));
     }
-    let mut problems = unreadable_files(&mut source);
+    let mut problems = unreadable_files(&source);
     for (index, cluster) in settings.iter().flat_map(|settings| &settings.clusters).enumerate() {
         let at = format!("clusters[{index}]");
         if problems.iter().any(|problem| problem.at.starts_with(&format!("{at}."))) {
@@ -182,23 +182,18 @@ fn of_cluster(at: &str, cluster: &ClusterSettings, mut add: impl FnMut(String, S
         add(format!("{at}.tls"), causes(&error));
     }
     for error in gates::gates(&cluster.gates).err().into_iter().flatten() {
-        let index = cluster.gates.iter().position(|gate| gate.rule.name == error.gate).unwrap_or_default();
+        let index = cluster.gates.iter().position(|gate| gate.name == error.gate).unwrap_or_default();
         add(format!("{at}.gates[{index}]"), error.detail);
     }
 }
 
-fn unreadable_files(source: &mut Source) -> Vec<Problem> {
-    let here = std::env::current_dir().unwrap_or_default();
-    let judge = |(at, name): (String, String)| {
-        let what = match std::fs::File::open(&name).and_then(|file| file.metadata()) {
-            Ok(meta) if meta.is_dir() => format!("{name} is a directory, not a file"),
+fn unreadable_files(source: &Source) -> Vec<Problem> {
+    let judge = |(at, path): (String, PathBuf)| {
+        let what = match std::fs::File::open(&path).and_then(|file| file.metadata()) {
+            Ok(meta) if meta.is_dir() => format!("{} is a directory, not a file", path.display()),
             Ok(_) => return None,
-            Err(_) if name.is_empty() => "is empty: name a file, or remove the key".to_owned(),
-            Err(error) if Path::new(&name).is_absolute() => format!("cannot read {name}: {error}"),
-            Err(error) => {
-                let from = here.display();
-                format!("cannot read {name}: {error}; relative paths start at the working directory, {from}")
-            }
+            Err(_) if path.as_os_str().is_empty() => "is empty: name a file, or remove the key".to_owned(),
+            Err(error) => format!("cannot read {}: {error}", path.display()),
         };
         Some(Problem { at, place: None, what })
     };
@@ -207,7 +202,7 @@ fn unreadable_files(source: &mut Source) -> Vec<Problem> {
 
 fn web_file(path: &Path, syntax_only: bool) -> Result<(), ConfigError> {
     let mut source = Source::open(path)?;
-    web::from_source(&mut source, path.parent().unwrap_or(Path::new("")))?;
+    web::from_source(&mut source)?;
     if syntax_only {
         return Ok(());
     }

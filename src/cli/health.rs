@@ -6,6 +6,7 @@ use super::{Exit, args::UsageError};
 use crate::{
     adapters::outgoing::{ClientSettings, ClientTls, Credentials, HealthClient},
     core::time::Time,
+    ports::access::User,
 };
 
 #[derive(Debug, clap::Args)]
@@ -53,12 +54,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let access = ClientSettings {
         credentials: Credentials {
             bearer_token_file: args.token_file,
-            basic_auth: args.user.zip(args.password_file),
+            basic_auth: args
+                .user
+                .zip(args.password_file)
+                .map(|(username, password_file)| User { username, password_file }),
             ..Credentials::default()
         },
         tls: ClientTls {
             ca_file: args.ca_file,
-            identity_files: args.cert_file.zip(args.key_file),
+            cert_file: args.cert_file,
+            key_file: args.key_file,
             server_name: args.server_name,
             ..ClientTls::default()
         },

@@ -2,12 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
+use serde_json::{Map, Value, json};
 
-use crate::{
-    config::raw::lock::{Kind, Lock, PeerKeys},
-    core::time::Time,
-};
+use crate::core::time::Time;
 
 /// Lock keys that override those of the file.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -15,8 +12,8 @@ use crate::{
 pub(super) struct LockArgs {
     /// Where replicas agree on which of them acts: none (there is one), etcd (in each cluster's own, or in the one
     /// that the file names), kubernetes (Leases) [default: none]
-    #[arg(long = "lock.kind", env = "DEFRAGD_LOCK_KIND", value_enum)]
-    kind: Option<KindArg>,
+    #[arg(long = "lock.kind", env = "DEFRAGD_LOCK_KIND", value_parser = ["none", "etcd", "kubernetes"])]
+    kind: Option<String>,
     /// How long a replica that is gone still holds the lock [default: 60s]
     #[arg(long = "lock.ttl", env = "DEFRAGD_LOCK_TTL", value_name = "TIME")]
     ttl: Option<Time>,
@@ -32,27 +29,19 @@ pub(super) struct LockArgs {
     token_file: Option<PathBuf>,
 }
 
-/// [`Kind`] as a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum KindArg {
-    None,
-    Etcd,
-    Kubernetes,
-}
-
 impl LockArgs {
-    /// As keys of the file; `None` if no flag is given.
-    pub(super) fn keys(&self) -> Option<Lock> {
-        let kind = self.kind.map(|kind| match kind {
-            KindArg::None => Kind::None,
-            KindArg::Etcd => Kind::Etcd,
-            KindArg::Kubernetes => Kind::Kubernetes,
-        });
-        let peers =
-            self.token_file.clone().map(|token_file| PeerKeys { token_file: Some(token_file), ..PeerKeys::default() });
-        let keys =
-            Lock { kind, ttl: self.ttl, name: self.name.clone(), url: self.url.clone(), peers, ..Lock::default() };
-        let given = kind.is_some() || self.ttl.is_some() || self.name.is_some() || self.url.is_some();
-        (given || keys.peers.is_some()).then_some(keys)
+    /// As keys of the file.
+    pub(super) fn keys(&self) -> Map<String, Value> {
+        // Relative to the working directory, not to the file's.
+        let token_file =
+            self.token_file.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+        let keys = [
+            ("kind", json!(self.kind)),
+            ("ttl", json!(self.ttl)),
+            ("name", json!(self.name)),
+            ("url", json!(self.url)),
+            ("peers", token_file.map_or(Value::Null, |path| json!({ "token_file": path }))),
+        ];
+        keys.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.to_owned(), value)).collect()
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{
     Exit,
-    args::{self, Connection, ModeArg, Output, PolicyArgs, UsageError},
+    args::{self, Connection, Output, PolicyArgs, UsageError},
     history,
     server::{Responsible, ServedCluster, Server},
     status::warn_of_pages,
@@ -65,7 +65,7 @@ pub(super) struct Args {
 pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     if args.connection.config.is_none() && args.policy.mode.is_none() {
         // As for `defragd run`, which is what such a plan is about.
-        args.policy.mode = Some(ModeArg::Enforce);
+        args.policy.mode = Some("enforce".to_owned());
     }
     if args::is_typed(&["--server"]) || (!args.connection.is_given() && asks_servers(&args)) {
         let found = args.server.all(&args::data_dir(args.data_dir.clone())).await?;

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     Exit,
-    args::{self, Connection, ModeArg, Output, PolicyArgs, UsageError},
+    args::{self, Connection, Output, PolicyArgs, UsageError},
     explain::write_advice,
     follow, history,
     lock::LockArgs,
@@ -86,10 +86,10 @@ pub(super) struct Args {
 
 pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let data_dir = args::data_dir(args.data_dir.clone());
-    let asked_mode = args.policy.mode;
+    let asked_mode = args.policy.mode.clone();
     if args.connection.config.is_none() && args.policy.mode.is_none() {
         // `run` without a file means enforce; a file that says observe must be overridden explicitly.
-        args.policy.mode = Some(ModeArg::Enforce);
+        args.policy.mode = Some("enforce".to_owned());
     }
     let own = |args: &Args| {
         let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
@@ -110,13 +110,13 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         found => found?,
     };
     if let Some(found) = found {
-        let acts_itself = asked_mode.is_some_and(|mode| mode != ModeArg::Observe);
+        let acts_itself = asked_mode.as_deref().is_some_and(|mode| mode != "observe");
         match found.cluster.mode {
             // It changes nothing by itself, so a run by hand cannot collide with one of its own.
             Mode::Observe if args.standalone || acts_itself => {}
             _ if args.standalone => return refuse(&found),
             mode => {
-                through_a_server_only(asked_mode, mode)?;
+                through_a_server_only(asked_mode.as_deref(), mode)?;
                 return Box::pin(follow::run(found, &args.members, args.wait.into(), args.output)).await;
             }
         }
@@ -236,8 +236,8 @@ pub(super) fn exit_of(outcome: &Outcome) -> Exit {
 }
 
 /// The server's own policy decides, so flags that would change it are refused instead of ignored.
-fn through_a_server_only(asked: Option<ModeArg>, mode: Mode) -> Result<(), UsageError> {
-    if asked == Some(ModeArg::Observe) && mode != Mode::Observe {
+fn through_a_server_only(asked: Option<&str>, mode: Mode) -> Result<(), UsageError> {
+    if asked == Some("observe") && mode != Mode::Observe {
         let what =
             "the server would change the cluster, and --mode says observe; to see what it would do: `defragd plan`";
         return Err(UsageError(what.to_owned()));

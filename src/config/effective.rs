@@ -97,13 +97,13 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::raw;
+    use crate::config::Settings;
 
     #[test]
     fn keys_have_their_value_or_their_default_and_differences_are_marked() {
         let file = "clusters: [{name: demo, endpoints: ['http://a:1', 'http://b:1'], tls: {ca_file: /ca}, \
                     policy: {cooldown: 6h, mode: approve, min_reclaimable: 50MiB}}]\nlock: {kind: etcd}\n";
-        let sections = effective(&raw::parse(file).expect("valid").redacted());
+        let sections = effective(&Settings::from_text(file).expect("valid").redacted);
         let [demo, lock] = sections.as_slice() else { panic!("{sections:?}") };
         assert_eq!((demo.kind.as_str(), demo.name.as_deref()), ("clusters", Some("demo")));
         assert_eq!((lock.kind.as_str(), lock.name.as_deref()), ("lock", None));

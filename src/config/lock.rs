@@ -1,14 +1,19 @@
-//! The lock, checked: where it is stored, and how the replicas reach each other.
+//! The lock: where it is stored, and how the replicas reach each other.
 
 use std::{path::PathBuf, time::Duration};
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use url::Url;
 
-use super::{
-    raw::{self, lock as keys},
-    validate::{Problems, endpoint, identity},
+use super::cluster::check_endpoints;
+use crate::{
+    core::{
+        check::At,
+        time::{self, Time},
+    },
+    ports::access::{TlsFiles, User},
 };
-use crate::core::time::Time;
 
 /// A shorter lease could expire on a busy but healthy etcd: its own limit for a request is 7 s.
 const MIN_TTL: Duration = Duration::from_secs(10);
@@ -17,168 +22,214 @@ const MAX_TTL: Duration = Duration::from_hours(1);
 /// Longer than most defragmentations of a leader: during one under write load, no lease can be renewed.
 const DEFAULT_TTL: Duration = Duration::from_secs(60);
 
-/// Which of several replicas acts on a cluster, and how they reach each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which of several replicas acts on a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct LockSettings {
+    /// Where the lock is kept. `none`: there is one replica. `etcd`: a key with a lease. `kubernetes`: Leases of a
+    /// Kubernetes API server.
+    #[schemars(extend("default" = "none"))]
     pub kind: LockKind,
-    /// How long the lock stays with a replica that has died.
+    /// How long a replica that is gone still holds the lock, in whole seconds. It should be longer than the
+    /// defragmentation of a leader takes, since no lease can be renewed meanwhile.
+    #[schemars(extend("default" = "60s", "x-range" = ["10s", "1h"]))]
+    #[schemars(with = "Time")]
+    #[serde(deserialize_with = "time::duration")]
     pub ttl: Duration,
-    /// This replica's name; the host name if absent.
+    /// This replica's name.
+    #[schemars(extend("x-default" = "the host's name"))]
     pub name: Option<String>,
-    /// The URL under which the other replicas reach this one.
-    pub url: Option<Url>,
-    /// The credentials for the other replicas.
+    /// URL under which the other replicas reach this one. They forward requests to it while it holds the lock. It
+    /// differs in each replica, so rather give `--lock.url` or `DEFRAGD_LOCK_URL`.
+    #[schemars(extend("x-default" = "none: the other replicas keep their requests until they hold the lock"))]
+    pub url: Option<String>,
+    /// Details of `kind: etcd`.
+    pub etcd: Option<EtcdKeys>,
+    /// Details of `kind: kubernetes`.
+    pub kubernetes: Option<KubernetesKeys>,
+    /// How this replica authenticates to the other replicas.
     pub peers: PeerSettings,
 }
 
-impl LockSettings {
-    /// Whether each cluster's lock is stored in that cluster itself.
-    pub fn is_in_the_target(&self) -> bool {
-        matches!(self.kind, LockKind::Etcd { coordination: None, .. })
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where the lock lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum LockKind {
+    /// There is a single replica.
     #[default]
     None,
-    Etcd {
-        /// Before all keys.
-        prefix: String,
-        /// A separate etcd; each cluster's own if absent.
-        coordination: Option<Coordination>,
-    },
+    /// In an etcd.
+    Etcd,
     /// In Kubernetes Leases.
-    Kubernetes {
-        /// The cluster that defragd runs in, if absent.
-        kubeconfig: Option<PathBuf>,
-        context: Option<String>,
-        /// The namespace of the Leases; the pod's own if absent.
-        namespace: Option<String>,
-        /// Precedes the cluster's name in a Lease's name.
-        name_prefix: String,
-    },
+    Kubernetes,
 }
 
-/// How to reach an etcd.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Coordination {
-    /// URLs with a scheme.
+/// Kind `etcd`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EtcdKeys {
+    /// Prefix of the lock's keys.
+    #[schemars(extend("default" = "/defragd/lock/"))]
+    pub prefix: String,
+    /// Client URLs of a separate etcd for the locks.
+    #[schemars(extend("x-default" = "the lock of a cluster is kept in that cluster"))]
     pub endpoints: Vec<String>,
-    /// The CAs to trust; the system's if absent.
-    pub ca_file: Option<PathBuf>,
-    pub identity_files: Option<(PathBuf, PathBuf)>,
-    /// etcd user and the file with its password.
-    pub user: Option<(String, PathBuf)>,
+    /// TLS to `endpoints`.
+    pub tls: TlsFiles,
+    /// The user of that etcd.
+    pub auth: Option<User>,
 }
 
-/// The credentials for the other replicas.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Kind `kubernetes`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct KubernetesKeys {
+    /// The kubeconfig of the Kubernetes cluster that keeps the Leases.
+    #[schemars(extend("x-default" = "the cluster that defragd runs in, by its service account"))]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context in the kubeconfig.
+    #[schemars(extend("x-default" = "the current context"))]
+    pub context: Option<String>,
+    /// The namespace of the Leases. Required with `kubeconfig`.
+    #[schemars(extend("x-default" = "the pod's own"))]
+    pub namespace: Option<String>,
+    /// Prefix of the Leases' names, before the cluster's name.
+    #[schemars(extend("default" = "defragd-"))]
+    pub name_prefix: String,
+}
+
+/// What is shown to the other replicas.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct PeerSettings {
+    /// File with the token of their `--web.bearer-token-file`.
+    #[schemars(extend("x-default" = "none"))]
     pub token_file: Option<PathBuf>,
+    /// File with the token of their `--web.admin-token-file`.
+    #[schemars(extend("x-default" = "`token_file`"))]
     pub admin_token_file: Option<PathBuf>,
-    /// The CAs to trust; the system's if absent.
-    pub ca_file: Option<PathBuf>,
-    pub identity_files: Option<(PathBuf, PathBuf)>,
+    /// TLS to the other replicas.
+    pub tls: TlsFiles,
 }
 
 impl Default for LockSettings {
     fn default() -> Self {
-        Self { kind: LockKind::None, ttl: DEFAULT_TTL, name: None, url: None, peers: PeerSettings::default() }
+        Self {
+            kind: LockKind::default(),
+            ttl: DEFAULT_TTL,
+            name: None,
+            url: None,
+            etcd: None,
+            kubernetes: None,
+            peers: PeerSettings::default(),
+        }
     }
 }
 
-pub(super) fn settings(raw: Option<keys::Lock>, problems: &mut Problems) -> LockSettings {
-    let Some(raw) = raw else { return LockSettings::default() };
-    let kind = raw.kind.unwrap_or(keys::Kind::None);
-    for (given, at, of) in [
-        (raw.etcd.is_some(), "lock.etcd", keys::Kind::Etcd),
-        (raw.kubernetes.is_some(), "lock.kubernetes", keys::Kind::Kubernetes),
-    ] {
-        if given && kind != of {
-            problems.add(at, "belongs to another lock.kind");
-        }
+impl Default for EtcdKeys {
+    fn default() -> Self {
+        let prefix = "/defragd/lock/".to_owned();
+        Self { prefix, endpoints: Vec::new(), tls: TlsFiles::default(), auth: None }
     }
-    let ttl = match raw.ttl.map(Duration::from) {
-        None => DEFAULT_TTL,
-        Some(ttl) if (MIN_TTL..=MAX_TTL).contains(&ttl) && ttl.subsec_nanos() == 0 => ttl,
-        Some(ttl) => {
-            problems.add("lock.ttl", format!("is {}, but must be whole seconds from 10s to 1h", Time::from(ttl)));
-            DEFAULT_TTL
-        }
-    };
-    if raw.name.as_ref().is_some_and(|name| name.trim().is_empty() || name.chars().count() > 200) {
-        problems.add("lock.name", "must have 1 to 200 characters");
-    }
-    let url = raw.url.and_then(|text| match Url::parse(&text) {
-        Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => {
-            if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
-                problems.add("lock.url", "must not contain a user, a password or a query");
-            }
-            Some(url)
-        }
-        _ => {
-            problems.add("lock.url", format!("{text:?} is not a URL like https://10.0.0.1:9379"));
-            None
-        }
-    });
-    let kind = match kind {
-        keys::Kind::None => LockKind::None,
-        keys::Kind::Etcd => etcd(raw.etcd.unwrap_or_default(), problems),
-        keys::Kind::Kubernetes => {
-            let keys = raw.kubernetes.unwrap_or_default();
-            if keys.context.is_some() && keys.kubeconfig.is_none() {
-                problems.add("lock.kubernetes.context", "needs kubeconfig");
-            }
-            if keys.namespace.is_none() && keys.kubeconfig.is_some() {
-                problems.add("lock.kubernetes.namespace", "is missing; it is required with kubeconfig");
-            }
-            let name_prefix = keys.name_prefix.unwrap_or_else(|| "defragd-".to_owned());
-            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-            if !name_prefix.chars().all(fits) || name_prefix.starts_with('-') || name_prefix.len() > 40 {
-                problems.add("lock.kubernetes.name_prefix", "must be at most 40 characters of a-z, 0-9 and -");
-            }
-            let keys::KubernetesKeys { kubeconfig, context, namespace, .. } = keys;
-            LockKind::Kubernetes { kubeconfig, context, namespace, name_prefix }
-        }
-    };
-    let peers = raw.peers.unwrap_or_default();
-    let peers = PeerSettings {
-        admin_token_file: peers.admin_token_file.or_else(|| peers.token_file.clone()),
-        token_file: peers.token_file,
-        identity_files: identity("lock.peers.tls", peers.tls.cert_file, peers.tls.key_file, problems),
-        ca_file: peers.tls.ca_file,
-    };
-    LockSettings { kind, ttl, name: raw.name, url, peers }
 }
 
-fn etcd(keys: keys::EtcdKeys, problems: &mut Problems) -> LockKind {
-    let mut prefix = keys.prefix.unwrap_or_else(|| "/defragd/lock/".to_owned());
-    if prefix.is_empty() || prefix.len() > 200 || prefix.chars().any(char::is_control) {
-        problems.add("lock.etcd.prefix", "must have 1 to 200 bytes of plain text");
+impl Default for KubernetesKeys {
+    fn default() -> Self {
+        Self { kubeconfig: None, context: None, namespace: None, name_prefix: "defragd-".to_owned() }
     }
-    if !prefix.ends_with('/') {
-        prefix.push('/');
+}
+
+impl PeerSettings {
+    pub fn admin_token_file(&self) -> Option<&PathBuf> {
+        self.admin_token_file.as_ref().or(self.token_file.as_ref())
     }
-    let raw::Tls { ca_file, cert_file, key_file } = keys.tls;
-    let secure = ca_file.is_some() || cert_file.is_some();
-    let mut endpoints = Vec::new();
-    for (index, text) in keys.endpoints.iter().enumerate() {
-        match endpoint(text, secure) {
-            Ok(url) => endpoints.push(url),
-            Err(what) => problems.add(format!("lock.etcd.endpoints[{index}]"), what),
+}
+
+impl LockSettings {
+    /// Of [`LockKind::Etcd`].
+    pub fn etcd(&self) -> EtcdKeys {
+        self.etcd.clone().unwrap_or_default()
+    }
+
+    /// Of [`LockKind::Kubernetes`].
+    pub fn kubernetes(&self) -> KubernetesKeys {
+        self.kubernetes.clone().unwrap_or_default()
+    }
+
+    /// Whether each cluster's lock is stored in that cluster itself.
+    pub fn is_in_the_target(&self) -> bool {
+        self.kind == LockKind::Etcd && self.etcd.as_ref().is_none_or(|etcd| etcd.endpoints.is_empty())
+    }
+
+    /// Finds what is wrong, and completes URLs and the prefix.
+    pub(super) fn check(&mut self, mut at: At<'_>) {
+        let kinds = [
+            (self.etcd.is_some(), "etcd", LockKind::Etcd),
+            (self.kubernetes.is_some(), "kubernetes", LockKind::Kubernetes),
+        ];
+        for (_, key, _) in kinds.into_iter().filter(|(is_given, _, kind)| *is_given && *kind != self.kind) {
+            at.add(key, "belongs to another lock.kind");
+        }
+        if !(MIN_TTL..=MAX_TTL).contains(&self.ttl) || self.ttl.subsec_nanos() != 0 {
+            at.add("ttl", format!("is {}, but must be whole seconds from 10s to 1h", Time::from(self.ttl)));
+        }
+        if self.name.as_ref().is_some_and(|name| name.trim().is_empty() || name.chars().count() > 200) {
+            at.add("name", "must have 1 to 200 characters");
+        }
+        if let Some(text) = &mut self.url {
+            match Url::parse(text) {
+                Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => {
+                    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+                        at.add("url", "must not contain a user, a password or a query");
+                    }
+                    *text = url.into();
+                }
+                _ => at.add("url", format!("{text:?} is not a URL like https://10.0.0.1:9379")),
+            }
+        }
+        if let (LockKind::Etcd, Some(etcd)) = (self.kind, &mut self.etcd) {
+            etcd.check(at.key("etcd"));
+        }
+        if let (LockKind::Kubernetes, Some(kubernetes)) = (self.kind, &self.kubernetes) {
+            kubernetes.check(at.key("kubernetes"));
+        }
+        self.peers.tls.check(at.key("peers.tls"));
+    }
+}
+
+impl EtcdKeys {
+    fn check(&mut self, mut at: At<'_>) {
+        if self.prefix.is_empty() || self.prefix.len() > 200 || self.prefix.chars().any(char::is_control) {
+            at.add("prefix", "must have 1 to 200 bytes of plain text");
+        }
+        if !self.prefix.ends_with('/') {
+            self.prefix.push('/');
+        }
+        check_endpoints(&mut self.endpoints, &self.tls, &mut at);
+        self.tls.check(at.key("tls"));
+        let is_secure = self.tls.ca_file.is_some() || self.tls.cert_file.is_some();
+        if self.endpoints.is_empty() && (is_secure || self.auth.is_some()) {
+            let what = "is missing; tls and auth require it. Without all three, the lock of a cluster is stored in the \
+            cluster itself";
+            at.add("endpoints", what);
         }
     }
-    let identity_files = identity("lock.etcd.tls", cert_file, key_file, problems);
-    let user = keys.auth.map(|auth| (auth.username, auth.password_file));
-    if keys.endpoints.is_empty() && (secure || user.is_some()) {
-        problems.add(
-            "lock.etcd.endpoints",
-            "is missing; tls and auth require it. Without all three, the lock of a cluster is stored in the cluster itself",
-        );
+}
+
+impl KubernetesKeys {
+    fn check(&self, mut at: At<'_>) {
+        if self.context.is_some() && self.kubeconfig.is_none() {
+            at.add("context", "needs kubeconfig");
+        }
+        if self.namespace.is_none() && self.kubeconfig.is_some() {
+            at.add("namespace", "is missing; it is required with kubeconfig");
+        }
+        let prefix = &self.name_prefix;
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if !prefix.chars().all(fits) || prefix.starts_with('-') || prefix.len() > 40 {
+            at.add("name_prefix", "must be at most 40 characters of a-z, 0-9 and -");
+        }
     }
-    let own = !keys.endpoints.is_empty();
-    LockKind::Etcd { prefix, coordination: own.then_some(Coordination { endpoints, ca_file, identity_files, user }) }
 }
 
 #[cfg(test)]
@@ -188,13 +239,12 @@ mod tests {
 
     fn read(lock: &str) -> Result<LockSettings, String> {
         let text = format!("clusters: [{{name: a, endpoints: [x:1]}}]\nlock: {lock}\n");
-        let file = raw::parse(&text)?;
-        Settings::from_raw(file).map(|settings| settings.lock).map_err(|error| error.to_string())
+        Settings::from_text(&text).map(|settings| settings.lock).map_err(|error| error.to_string())
     }
 
     #[test]
     fn without_the_key_there_is_no_lock() {
-        let settings = Settings::from_raw(raw::parse("clusters: [{name: a, endpoints: [x:1]}]").expect("YAML"));
+        let settings = Settings::from_text("clusters: [{name: a, endpoints: [x:1]}]");
         assert_eq!(settings.expect("valid").lock, LockSettings::default());
         assert_eq!(read("{}").expect("valid").kind, LockKind::None);
     }
@@ -202,7 +252,8 @@ mod tests {
     #[test]
     fn the_lock_in_each_clusters_own_etcd_needs_one_word() {
         let lock = read("{kind: etcd}").expect("valid");
-        assert_eq!(lock.kind, LockKind::Etcd { prefix: "/defragd/lock/".to_owned(), coordination: None });
+        assert!(lock.kind == LockKind::Etcd && lock.is_in_the_target());
+        assert_eq!(lock.etcd(), EtcdKeys { prefix: "/defragd/lock/".to_owned(), ..EtcdKeys::default() });
         assert_eq!(lock.ttl, Duration::from_secs(60));
     }
 
@@ -214,11 +265,13 @@ mod tests {
               peers: {token_file: /t, admin_token_file: /a, tls: {ca_file: /ca, cert_file: /c, key_file: /k}}}",
         )
         .expect("valid");
-        let LockKind::Etcd { prefix, coordination: Some(own) } = lock.kind else { panic!("{:?}", lock.kind) };
-        assert_eq!((prefix.as_str(), own.endpoints), ("/x/", vec!["https://c:2379".to_owned()]));
-        assert_eq!(lock.peers.admin_token_file, Some(PathBuf::from("/a")));
+        let etcd = lock.etcd();
+        assert!(lock.kind == LockKind::Etcd && !lock.is_in_the_target());
+        assert_eq!((etcd.prefix.as_str(), etcd.endpoints), ("/x/", vec!["https://c:2379".to_owned()]));
+        assert_eq!(lock.peers.admin_token_file(), Some(&PathBuf::from("/a")));
         let lock = read("{kind: kubernetes, kubernetes: {kubeconfig: /k, context: c, namespace: n, name_prefix: d-}}");
-        assert!(matches!(lock.expect("valid").kind, LockKind::Kubernetes { namespace: Some(n), .. } if n == "n"));
+        let lock = lock.expect("valid");
+        assert_eq!((lock.kind, lock.kubernetes().namespace.as_deref()), (LockKind::Kubernetes, Some("n")));
     }
 
     #[test]

@@ -1,157 +1,139 @@
-//! The configuration: the file as it is written ([`raw`]), and its meaning once it is checked.
+//! The configuration: the file, and its keys with their checks.
 //!
-//! Every problem is reported at once, each with its line and key path ([`source`]). Secrets come from files only, and
-//! are read when they are needed, never stored in these structures.
+//! Each key is declared once, as a field of the structure that uses it: here, in [`crate::ports`] or in [`crate::core`].
+//! serde reads these structures as they are (a typing mistake in a safety limit must not fall back to a default, so unknown
+//! keys are errors), and their `check` finds what a type alone does not. Every problem is reported at once, each with its
+//! line and key path ([`source`]). Secrets come from files only, and are read when they are needed, never stored here.
+//!
+//! The doc comments of keys are also their descriptions in `docs/reference/configuration.md` and in the JSON schema
+//! ([`schema`]), beside what the `schemars` attributes add: `default`, or `x-default` in words where it is no value;
+//! `range` and `x-range`; `x-restart` where a reload does not apply the key. Tests try each of them.
 
+mod cluster;
 pub mod effective;
-pub mod gates;
-pub mod lock;
-pub mod metrics;
+mod lock;
 pub mod modules;
-pub mod raw;
-mod schedule;
+mod problem;
 pub mod schema;
 pub mod source;
-mod validate;
+#[cfg(test)]
+mod tests;
 pub mod web;
-mod windows;
 
 use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
 };
 
-use bytesize::ByteSize;
-use thiserror::Error;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-pub use gates::GateSettings;
-pub use lock::{LockKind, LockSettings};
-pub use metrics::MetricsSettings;
-pub use modules::ModuleSettings;
-pub use source::Source;
+pub use self::{
+    cluster::ClusterSettings,
+    lock::{LockKind, LockSettings},
+    modules::ModuleSettings,
+    problem::{ConfigError, Place, Problem},
+    source::Source,
+};
+use crate::{core::check::Problems, ports::notifier::NotifySettings};
 
-use crate::core::{alert::Selector, policy::Policy};
+/// Each target has a queue and a task.
+const MAX_TARGETS: usize = 20;
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClusterSettings {
-    /// Unique; the metric label `etcd_cluster`.
-    pub name: String,
-    /// URLs with a scheme. At least one, or SRV discovery.
-    pub endpoints: Vec<String>,
-    /// Finds endpoints by SRV records.
-    pub discovery: Option<DiscoverySettings>,
-    /// The CAs to trust; the system's if absent.
-    pub ca_file: Option<PathBuf>,
-    pub identity_files: Option<(PathBuf, PathBuf)>,
-    /// etcd user and the file with its password.
-    pub user: Option<(String, PathBuf)>,
-    /// Where the members' metrics pages are; at their client URLs if absent.
-    pub metrics: Option<MetricsSettings>,
-    /// The backend quota of members that do not report it.
-    pub quota: Option<ByteSize>,
-    pub selector: Selector,
-    /// When to act, and under which conditions.
-    pub policy: Policy,
-    /// What is checked outside etcd before, during and after a run.
-    pub gates: Vec<GateSettings>,
-    /// Messages name flags instead of keys.
-    pub by_flags: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DiscoverySettings {
-    /// The domain of the SRV records.
-    pub domain: String,
-    /// The last part of the service's name.
-    pub name: Option<String>,
-    /// Whether endpoints without TLS are accepted, and names from the records suffice for verification.
-    pub insecure: bool,
-    /// Queried instead of the system's name servers.
-    pub nameserver: Option<std::net::SocketAddr>,
-}
-
-/// A configuration that passed every check.
-#[derive(Clone, Debug, PartialEq)]
+/// defragd's configuration file.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "File")]
 pub struct Settings {
-    /// At least one, or there are modules.
+    /// The clusters that are observed and defragmented. May be left out only if there are `modules`.
+    #[serde(default)]
     pub clusters: Vec<ClusterSettings>,
+    /// Which of several replicas of defragd acts on a cluster. All replicas export metrics and receive alerts.
+    /// Left out, there is one replica.
+    #[serde(default)]
+    #[schemars(extend("x-restart" = true))]
     pub lock: LockSettings,
-    /// How clusters that are not configured may be probed, by name.
+    /// How `GET /probe?module=NAME&target=HOST:PORT` connects to clusters that are not configured above. They are
+    /// measured, never defragmented.
+    #[serde(default)]
     pub modules: BTreeMap<String, ModuleSettings>,
-    /// The targets of run notifications.
-    pub notify: Vec<gates::notify::NotifySettings>,
-    /// As it is exposed to clients: see [`raw::File::redacted`].
-    pub redacted: serde_json::Value,
+    /// Where runs are announced, at most 20 targets. A run never waits for them: a notification that fails three times
+    /// is counted in `defragd_notifications_total` and dropped.
+    #[serde(default)]
+    #[schemars(extend("x-restart" = true))]
+    pub notify: Vec<NotifySettings>,
+    /// As it is exposed to clients: what is written, with the flags that override it, without values of headers. All other
+    /// secrets are in files, of which it has the paths.
+    #[serde(skip)]
+    pub redacted: Value,
 }
 
-/// A place in a file, counted from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    pub line: usize,
-    pub column: usize,
+/// Keys that flags set, in place of those of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// Of every cluster's policy.
+    pub policy: serde_json::Map<String, Value>,
+    pub lock: serde_json::Map<String, Value>,
 }
 
-/// A problem.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The key path, like `clusters[0].policy.mode`; empty for the file as a whole.
-    pub at: String,
-    /// Where in the file, if it comes from one.
-    pub place: Option<Place>,
-    /// The problem, and what to write instead.
-    pub what: String,
-}
-
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    #[error("cannot read {}: {source}", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
-    /// All problems, in the order of the file.
-    #[error("{}", list(path.as_deref(), problems))]
-    Invalid {
-        /// The file, if the settings do not come from flags.
-        path: Option<PathBuf>,
-        /// At least one.
-        problems: Vec<Problem>,
-    },
-}
-
-/// Like `config.yaml:4:7: clusters[0].name: is missing`, in the format of compilers: editors jump to it.
-fn list(path: Option<&Path>, problems: &[Problem]) -> String {
-    let place = |problem: &Problem| {
-        let mut words: Vec<String> = path.iter().map(|path| path.display().to_string()).collect();
-        words.extend(problem.place.into_iter().flat_map(|place| [place.line.to_string(), place.column.to_string()]));
-        words.iter().fold(String::new(), |all, word| all + word + ":")
-    };
-    let places: Vec<_> = problems.iter().map(place).collect();
-    let width = places.iter().map(|place| place.chars().count()).max().unwrap_or_default();
-    let lines = problems.iter().zip(places).map(|(problem, place)| {
-        let blank = if place.is_empty() { "" } else { " " };
-        let at = if problem.at.is_empty() { String::new() } else { format!("{}: ", problem.at) };
-        plain(&format!("{place:width$}{blank}{at}{}", problem.what))
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// One line without control characters, whatever a key is called: the file's content must not control a terminal.
-fn plain(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+impl Overrides {
+    /// In the form of the file. Its list of one cluster stands for all of them.
+    fn file(&self) -> Value {
+        let mut file = json!({});
+        if !self.policy.is_empty() {
+            file["clusters"] = json!([{ "policy": self.policy }]);
+        }
+        if !self.lock.is_empty() {
+            file["lock"] = self.lock.clone().into();
+        }
+        file
+    }
 }
 
 impl Settings {
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        Self::from_source(&mut Source::open(path)?, |_| ())
+        Self::from_source(&mut Source::open(path)?, &Overrides::default())
     }
 
-    /// Reads and checks a file, after `change` was applied to it.
-    pub fn from_source(source: &mut Source, change: impl FnOnce(&mut raw::File)) -> Result<Self, ConfigError> {
-        let Some(mut file) = source.read::<raw::File>() else { return Err(source.error(Vec::new())) };
-        change(&mut file);
-        source.judge(validate::settings(file))
+    /// From a text that is not in a file.
+    pub fn from_text(text: &str) -> Result<Self, ConfigError> {
+        Self::from_source(&mut Source::from_text(text), &Overrides::default())
     }
 
-    /// Checks settings that do not come from a file.
-    pub fn from_raw(file: raw::File) -> Result<Self, ConfigError> {
-        validate::settings(file).map_err(|problems| ConfigError::Invalid { path: None, problems })
+    /// Reads and checks a file, with some keys from elsewhere.
+    pub fn from_source(source: &mut Source, over: &Overrides) -> Result<Self, ConfigError> {
+        let Some(mut settings) = source.read_with::<Self>(&over.file()) else { return Err(source.error(Vec::new())) };
+        let mut problems = Problems::default();
+        settings.check(&mut problems);
+        source.judge(problems)?;
+        settings.redacted = source.redacted();
+        Ok(settings)
+    }
+
+    fn check(&mut self, problems: &mut Problems) {
+        if self.clusters.is_empty() && self.modules.is_empty() {
+            problems.add("clusters", "needs at least one cluster");
+        }
+        if self.notify.len() > MAX_TARGETS {
+            let what = format!("has {} targets, and at most {MAX_TARGETS} are allowed", self.notify.len());
+            problems.add("notify", what);
+        }
+        let mut names = BTreeSet::new();
+        for (index, target) in self.notify.iter().enumerate() {
+            let mut at = problems.at(format!("notify[{index}]"));
+            if !names.insert(&target.name) {
+                at.add("name", "is used twice");
+            }
+            target.check(at);
+        }
+        for (index, cluster) in self.clusters.iter_mut().enumerate() {
+            cluster.check(problems.at(format!("clusters[{index}]")));
+        }
+        cluster::check_apart(&self.clusters, problems);
+        for (name, module) in &mut self.modules {
+            module.check(name, problems.at(format!("modules.{name}")));
+        }
+        self.lock.check(problems.at("lock"));
     }
 }

@@ -4,49 +4,73 @@
 //! addresses of the members that the target reports. Networks are compared with addresses only, and names with names
 //! only: names are not resolved for this check, because the result could change between the check and the connection.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::net::IpAddr;
 
 use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
 use url::{Host, Url};
 
-use super::{
-    MetricsSettings, metrics, raw,
-    raw::modules::Scheme,
-    validate::{self, Problems},
+use super::cluster::check_quota;
+use crate::{
+    core::check::{At, Size, TEXT, from_text},
+    ports::access::{MetricsPage, TlsFiles, User},
 };
 
-/// etcd's client port.
-const CLIENT_PORT: u16 = 2379;
 /// How much of a target is shown in an error.
 const SHOWN_CHARS: usize = 100;
 
-#[derive(Clone, Debug, PartialEq)]
+/// How `/probe` speaks to clusters that are not configured, and to which.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ModuleSettings {
-    /// Its name in `module=`.
-    pub name: String,
-    /// The CAs to trust; the system's if absent.
-    pub ca_file: Option<PathBuf>,
-    pub identity_files: Option<(PathBuf, PathBuf)>,
-    /// etcd user and the file with its password.
-    pub user: Option<(String, PathBuf)>,
-    /// Where the members' metrics pages are; at their client URLs if absent.
-    pub metrics: Option<MetricsSettings>,
-    /// The backend quota of members that do not report it.
+    /// Scheme of the client URLs. A target or member with the other scheme is refused.
+    #[serde(default)]
+    #[schemars(extend("default" = "https"))]
+    pub scheme: Scheme,
+    /// TLS to the members.
+    #[serde(default)]
+    pub tls: TlsFiles,
+    /// The etcd user.
+    pub auth: Option<User>,
+    /// Where the members serve their metrics, if their client URLs do not. Only hosts of `allowed_targets` are dialled.
+    pub metrics: Option<MetricsPage>,
+    /// The members' `--quota-backend-bytes`, for members that do not report it.
+    #[schemars(with = "Option<Size>", extend("x-default" = "as reported by the member", "x-range" = ["1MiB", null]))]
     pub quota: Option<ByteSize>,
-    /// What may be dialled.
-    pub allowed: Allowed,
+    /// What may be dialled: addresses, networks like `10.0.0.0/16`, names, and `*.etcd.example`. Networks match only
+    /// targets that are written as addresses. The addresses that the members publish must be among them, too.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", extend("x-default" = "required"))]
+    pub allowed_targets: Vec<Pattern>,
+    /// Client ports that may be dialled.
+    #[serde(default = "client_port")]
+    pub allowed_ports: Vec<u16>,
+    /// Its name in `module=`.
+    #[serde(skip)]
+    pub name: String,
 }
 
-/// The addresses that may be dialled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Allowed {
-    scheme: Scheme,
-    hosts: Vec<Pattern>,
-    ports: Vec<u16>,
+/// etcd's.
+fn client_port() -> Vec<u16> {
+    vec![2379]
 }
 
+/// Of a URL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// With TLS.
+    #[default]
+    Https,
+    /// Without.
+    Http,
+}
+
+/// What may be dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Pattern {
+pub enum Pattern {
     /// An address, and how many of its bits are compared.
     Network(IpAddr, u8),
     Name(String),
@@ -54,12 +78,25 @@ enum Pattern {
     Below(String),
 }
 
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer, TEXT, Self::parse, || Self::Name(String::new()))
+    }
+}
+
+/// Why a text is not a pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct BadPattern(String);
+
 /// Why an address must not be dialled.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Denied {
     /// It is not the address of a client port.
+    #[error("{0}")]
     NotATarget(String),
     /// It is valid, but not allowed.
+    #[error("{0}")]
     Outside(String),
 }
 
@@ -71,30 +108,24 @@ pub struct ProbeAddress {
     pub authority: String,
 }
 
-impl Allowed {
+impl ModuleSettings {
     /// Parses `HOST:PORT` or a URL, and checks whether it may be dialled.
     pub fn target(&self, text: &str) -> Result<ProbeAddress, Denied> {
-        let (url, authority) = self.parse(text).map_err(Denied::NotATarget)?;
+        let (url, authority) = self.parse(text)?;
         self.permits(&url)?;
         Ok(ProbeAddress { url: format!("{}://{authority}", self.scheme()), authority })
     }
 
     /// Whether a member's client URL may be dialled; if not, the reason.
-    pub fn permits_url(&self, url: &str) -> Result<(), String> {
-        match self.target(url) {
-            Ok(_) => Ok(()),
-            Err(Denied::NotATarget(why) | Denied::Outside(why)) => Err(why),
-        }
+    pub fn permits_url(&self, url: &str) -> Result<(), Denied> {
+        self.target(url).map(drop)
     }
 
     /// Whether a metrics page may be dialled; if not, the reason. Its scheme and port come from the module's
     /// `metrics.url`, and its host may come from a member list.
-    pub fn permits_page(&self, url: &str) -> Result<(), String> {
-        let url = Url::parse(url).map_err(|error| format!("it is not an address ({error})"))?;
-        match self.permits_host(&url) {
-            Ok(()) => Ok(()),
-            Err(Denied::NotATarget(why) | Denied::Outside(why)) => Err(why),
-        }
+    pub fn permits_page(&self, url: &str) -> Result<(), Denied> {
+        let url = Url::parse(url).map_err(|error| Denied::NotATarget(format!("it is not an address ({error})")))?;
+        self.permits_host(&url)
     }
 
     fn scheme(&self) -> &'static str {
@@ -105,19 +136,23 @@ impl Allowed {
     }
 
     /// The URL as the libraries below parse it, so that the checked address is the dialled one.
-    fn parse(&self, text: &str) -> Result<(Url, String), String> {
+    fn parse(&self, text: &str) -> Result<(Url, String), Denied> {
         let scheme = self.scheme();
         let full = if text.contains("://") { text.to_owned() } else { format!("{scheme}://{text}") };
         let hint = format!("write it like 10.0.0.1:2379 or {scheme}://etcd-1.example:2379");
-        let url = Url::parse(&full).map_err(|error| format!("it is not an address ({error}); {hint}"))?;
+        let bad = |what: String| Err(Denied::NotATarget(what));
+        let url = match Url::parse(&full) {
+            Ok(url) => url,
+            Err(error) => return bad(format!("it is not an address ({error}); {hint}")),
+        };
         if url.scheme() != scheme {
-            return Err(format!("its scheme is {}, but the module's is {scheme}", url.scheme()));
+            return bad(format!("its scheme is {}, but the module's is {scheme}", url.scheme()));
         }
         if !url.username().is_empty() || url.password().is_some() || full.contains('@') {
-            return Err("it contains a user: credentials belong to the module".to_owned());
+            return bad("it contains a user: credentials belong to the module".to_owned());
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-            return Err(format!("it has more than a host and a port; {hint}"));
+            return bad(format!("it has more than a host and a port; {hint}"));
         }
         let written = full.split_once("://").map_or("", |(_, rest)| rest).trim_end_matches('/');
         // The text after an IPv6 address, or all of any other.
@@ -127,14 +162,14 @@ impl Allowed {
                 let authority = format!("{host}:{port}");
                 Ok((url, authority))
             }
-            _ => Err(format!("it has no port; {hint}")),
+            _ => bad(format!("it has no port; {hint}")),
         }
     }
 
     fn permits(&self, url: &Url) -> Result<(), Denied> {
         let port = url.port_or_known_default().unwrap_or_default();
-        if !self.ports.contains(&port) {
-            let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
+        if !self.allowed_ports.contains(&port) {
+            let ports: Vec<_> = self.allowed_ports.iter().map(u16::to_string).collect();
             let why = format!("its port is not among the module's allowed_ports: {}", ports.join(", "));
             return Err(Denied::Outside(why));
         }
@@ -153,7 +188,7 @@ impl Allowed {
     }
 
     fn permits_name(&self, name: &str) -> bool {
-        self.hosts.iter().any(|pattern| match pattern {
+        self.allowed_targets.iter().any(|pattern| match pattern {
             Pattern::Network(..) => false,
             Pattern::Name(allowed) => allowed == name,
             Pattern::Below(end) => name.len() > end.len() && name.ends_with(end.as_str()),
@@ -161,7 +196,7 @@ impl Allowed {
     }
 
     fn permits_address(&self, address: IpAddr) -> bool {
-        self.hosts.iter().any(|pattern| match *pattern {
+        self.allowed_targets.iter().any(|pattern| match *pattern {
             Pattern::Network(network, bits) => first_bits(network, bits) == first_bits(address, bits),
             Pattern::Name(_) | Pattern::Below(_) => false,
         })
@@ -182,77 +217,60 @@ fn first_bits(address: IpAddr, bits: u8) -> Option<IpAddr> {
     }
 }
 
-fn pattern(text: &str) -> Result<Pattern, String> {
-    let hint = "write an address, a network like 10.0.0.0/16, a name, or *.etcd.example";
-    if let Some((address, bits)) = text.split_once('/') {
-        let address: IpAddr = address.parse().map_err(|_| format!("{text:?} is not a network; {hint}"))?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.parse().ok().filter(|bits| *bits <= most);
-        return bits
-            .map(|bits| Pattern::Network(address, bits))
-            .ok_or_else(|| format!("{text:?} needs a number of bits from 0 to {most} after its slash"));
-    }
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(Pattern::Network(address, if address.is_ipv4() { 32 } else { 128 }));
-    }
-    let (below, name) = text.strip_prefix("*.").map_or((false, text), |name| (true, name));
-    // As in a URL: lower case, and no name that is an address in disguise.
-    match Host::parse(name) {
-        Ok(Host::Domain(name)) if !name.contains('*') && !name.is_empty() && !name.contains(':') => {
-            let name = name.trim_end_matches('.').to_owned();
-            Ok(if below { Pattern::Below(format!(".{name}")) } else { Pattern::Name(name) })
+impl Pattern {
+    fn parse(text: &str) -> Result<Self, BadPattern> {
+        let hint = "write an address, a network like 10.0.0.0/16, a name, or *.etcd.example";
+        let bad = |what: String| BadPattern(format!("{text:?} {what}"));
+        if let Some((address, bits)) = text.split_once('/') {
+            let address: IpAddr = address.parse().map_err(|_| bad(format!("is not a network; {hint}")))?;
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            let bits = bits.parse().ok().filter(|bits| *bits <= most);
+            return bits
+                .map(|bits| Self::Network(address, bits))
+                .ok_or_else(|| bad(format!("needs a number of bits from 0 to {most} after its slash")));
         }
-        _ => Err(format!("{text:?} is not a host; {hint}")),
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self::Network(address, if address.is_ipv4() { 32 } else { 128 }));
+        }
+        let (below, name) = text.strip_prefix("*.").map_or((false, text), |name| (true, name));
+        // As in a URL: lower case, and no name that is an address in disguise.
+        match Host::parse(name) {
+            Ok(Host::Domain(name)) if !name.contains('*') && !name.is_empty() && !name.contains(':') => {
+                let name = name.trim_end_matches('.').to_owned();
+                Ok(if below { Self::Below(format!(".{name}")) } else { Self::Name(name) })
+            }
+            _ => Err(bad(format!("is not a host; {hint}"))),
+        }
     }
 }
 
-/// All modules, by their names.
-pub(super) fn modules(
-    raw: BTreeMap<String, raw::modules::Module>,
-    problems: &mut Problems,
-) -> BTreeMap<String, ModuleSettings> {
-    let checked = raw.into_iter().map(|(name, raw)| (name.clone(), module(name, raw, problems)));
-    checked.collect()
-}
-
-fn module(name: String, raw: raw::modules::Module, problems: &mut Problems) -> ModuleSettings {
-    let at = format!("modules.{name}");
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if name.is_empty() || name.len() > 63 || !name.chars().all(plain) {
-        problems.add(&at, "a module's name must be 1 to 63 letters, digits, -, _ and .");
-    }
-    let scheme = raw.scheme.unwrap_or_default();
-    let has_tls = raw.tls.ca_file.is_some() || raw.tls.cert_file.is_some() || raw.tls.key_file.is_some();
-    if scheme == Scheme::Http && has_tls {
-        problems.add(format!("{at}.tls"), "has no effect with scheme: http");
-    }
-    if raw.allowed_targets.is_empty() {
-        let what =
-            "needs at least one address, network like 10.0.0.0/16, name or *.etcd.example: nothing else is dialled";
-        problems.add(format!("{at}.allowed_targets"), what);
-    }
-    let mut hosts = Vec::new();
-    for (index, text) in raw.allowed_targets.iter().enumerate() {
-        match pattern(text) {
-            Ok(pattern) => hosts.push(pattern),
-            Err(what) => problems.add(format!("{at}.allowed_targets[{index}]"), what),
+impl ModuleSettings {
+    /// Finds what is wrong. `name` is its key.
+    pub(super) fn check(&mut self, name: &str, mut at: At<'_>) {
+        name.clone_into(&mut self.name);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.len() > 63 || !name.chars().all(plain) {
+            at.add("", "a module's name must be 1 to 63 letters, digits, -, _ and .");
         }
-    }
-    let ports = raw.allowed_ports.unwrap_or_else(|| vec![CLIENT_PORT]);
-    if ports.is_empty() || ports.contains(&0) {
-        problems.add(format!("{at}.allowed_ports"), "needs ports from 1 to 65535; the default is [2379]");
-    }
-    if raw.auth.as_ref().is_some_and(|auth| auth.username.is_empty()) {
-        problems.add(format!("{at}.auth.username"), "must not be empty");
-    }
-    ModuleSettings {
-        ca_file: raw.tls.ca_file,
-        identity_files: validate::identity(&format!("{at}.tls"), raw.tls.cert_file, raw.tls.key_file, problems),
-        user: raw.auth.map(|auth| (auth.username, auth.password_file)),
-        metrics: metrics::settings(&format!("{at}.metrics"), raw.metrics, problems),
-        quota: metrics::quota(&format!("{at}.quota"), raw.quota, problems),
-        allowed: Allowed { scheme, hosts, ports },
-        name,
+        if self.scheme == Scheme::Http && self.tls != TlsFiles::default() {
+            at.add("tls", "has no effect with scheme: http");
+        }
+        if self.allowed_targets.is_empty() {
+            let what =
+                "needs at least one address, network like 10.0.0.0/16, name or *.etcd.example: nothing else is dialled";
+            at.add("allowed_targets", what);
+        }
+        if self.allowed_ports.is_empty() || self.allowed_ports.contains(&0) {
+            at.add("allowed_ports", "needs ports from 1 to 65535; the default is [2379]");
+        }
+        if let Some(user) = &self.auth {
+            user.check(at.key("auth"));
+        }
+        self.tls.check(at.key("tls"));
+        if let Some(page) = &self.metrics {
+            page.check(at.key("metrics"));
+        }
+        check_quota(self.quota, &mut at);
     }
 }
 

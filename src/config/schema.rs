@@ -1,15 +1,15 @@
-//! The JSON schemas of the configuration files, made of the very structures that read them: [`super::raw`] and
-//! [`super::web`]. Editors check and complete with them, and `docs/reference/configuration.md` is made of them.
+//! The JSON schemas of the configuration files, made of the very structures that read them: [`super::Settings`]
+//! and [`super::web`]. Editors check and complete with them, and `docs/reference/configuration.md` is made of them.
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::Value;
 
-use super::{raw, web};
+use super::{Settings, web};
 
 /// Of the configuration file. Beside the standard keywords, keys have `x-default` (words in place of a default), `x-range`
 /// (least and most, of durations and sizes) and `x-restart` (true, or in which case).
 pub fn file() -> Value {
-    of::<raw::File>()
+    of::<Settings>()
 }
 
 /// Of `--web.config.file`.

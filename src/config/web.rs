@@ -12,9 +12,9 @@ use std::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ConfigError, Problem, Source, validate::Problems};
+use super::{problem::ConfigError, source::Source};
 use crate::{
-    core::time::Time,
+    core::{check::Problems, time::Time},
     ports::web::{CIPHER_SUITES, CURVES, ClientAuth, PasswordHash, Pem, RateLimit, TlsVersion, WebConfig, WebTls},
 };
 
@@ -67,13 +67,13 @@ struct Tls {
     client_ca: String,
     /// PEM file with the server's certificate chain. It is read again when it changes, as all files here.
     #[schemars(extend("x-default" = "required without `cert`"))]
-    cert_file: String,
+    cert_file: PathBuf,
     /// PEM file with the certificate's private key.
     #[schemars(extend("x-default" = "required without `key`"))]
-    key_file: String,
+    key_file: PathBuf,
     /// PEM file with the authorities that sign the clients' certificates.
     #[schemars(extend("x-default" = "none"))]
-    client_ca_file: String,
+    client_ca_file: PathBuf,
     /// What is asked of clients, by Go's names. Those that verify need `client_ca_file`. Once it was
     /// `RequireAndVerifyClientCert`, weakening it needs a restart.
     #[schemars(extend("default" = "NoClientCert", "enum" = CLIENT_AUTH))]
@@ -123,24 +123,24 @@ struct Limit {
 
 /// Reads and checks the file. Relative paths in it start at its directory.
 pub fn from_file(path: &Path) -> Result<WebConfig, ConfigError> {
-    from_source(&mut Source::open(path)?, path.parent().unwrap_or(Path::new("")))
+    from_source(&mut Source::open(path)?)
 }
 
 /// Reads and checks the written form.
-pub fn from_source(source: &mut Source, dir: &Path) -> Result<WebConfig, ConfigError> {
+pub fn from_source(source: &mut Source) -> Result<WebConfig, ConfigError> {
     // An empty file is valid: plain HTTP without authentication.
     let file = if source.is_blank() { Some(File::default()) } else { source.read() };
     let Some(file) = file else { return Err(source.error(Vec::new())) };
     let mut problems = Problems::default();
-    let config = check(file, dir, &mut problems);
-    let problems: Vec<Problem> = problems.into();
-    source.judge(if problems.is_empty() { Ok(config) } else { Err(problems) })
+    let config = check(file, &mut problems);
+    source.judge(problems)?;
+    Ok(config)
 }
 
-fn check(file: File, dir: &Path, problems: &mut Problems) -> WebConfig {
+fn check(file: File, problems: &mut Problems) -> WebConfig {
     let http = file.http_server_config.unwrap_or_default();
     WebConfig {
-        tls: file.tls_server_config.and_then(|raw| tls(raw, dir, problems)),
+        tls: file.tls_server_config.and_then(|raw| tls(raw, problems)),
         http2: http.http2.unwrap_or(true),
         headers: headers(http.headers.unwrap_or_default(), problems),
         users: users(file.basic_auth_users.unwrap_or_default(), problems),
@@ -148,14 +148,15 @@ fn check(file: File, dir: &Path, problems: &mut Problems) -> WebConfig {
     }
 }
 
-fn tls(raw: Tls, dir: &Path, problems: &mut Problems) -> Option<WebTls> {
+fn tls(raw: Tls, problems: &mut Problems) -> Option<WebTls> {
     let at = |key: &str| format!("tls_server_config.{key}");
     let client_auth = client_auth(&raw.client_auth_type);
-    if let Err(what) = &client_auth {
+    if client_auth.is_none() {
+        let what = format!("{:?} is not one of {}", raw.client_auth_type, CLIENT_AUTH.join(", "));
         problems.add(at("client_auth_type"), what);
     }
-    let is = |judge: fn(ClientAuth) -> bool| client_auth.as_ref().is_ok_and(|auth| judge(*auth));
-    let is_not = |judge: fn(ClientAuth) -> bool| client_auth.as_ref().is_ok_and(|auth| !judge(*auth));
+    let is = |judge: fn(ClientAuth) -> bool| client_auth.is_some_and(judge);
+    let is_not = |judge: fn(ClientAuth) -> bool| client_auth.is_some_and(|auth| !judge(auth));
     let mut version = |key: &str, text: Option<&str>, default| match text {
         None | Some("") => default,
         Some("TLS12") => TlsVersion::Tls12,
@@ -180,10 +181,10 @@ fn tls(raw: Tls, dir: &Path, problems: &mut Problems) -> Option<WebTls> {
     known("cipher_suites", &cipher_suites, &CIPHER_SUITES);
     known("curve_preferences", &curve_preferences, &CURVES);
 
-    let mut pem = |key: &str, inline: String, file: String| match (inline.is_empty(), file.is_empty()) {
+    let mut pem = |key: &str, inline: String, file: PathBuf| match (inline.is_empty(), file.as_os_str().is_empty()) {
         (true, true) => None,
         (false, true) => Some(Pem::Inline(inline)),
-        (true, false) => Some(Pem::File(dir.join(PathBuf::from(file)))),
+        (true, false) => Some(Pem::File(file)),
         (false, false) => {
             problems.add(at(key), format!("cannot be used together with {key}_file"));
             Some(Pem::Inline(inline))
@@ -220,7 +221,7 @@ fn tls(raw: Tls, dir: &Path, problems: &mut Problems) -> Option<WebTls> {
         cert: cert?,
         key: key?,
         client_ca,
-        client_auth: client_auth.ok()?,
+        client_auth: client_auth?,
         client_allowed_sans,
         min_version,
         max_version,
@@ -230,16 +231,14 @@ fn tls(raw: Tls, dir: &Path, problems: &mut Problems) -> Option<WebTls> {
     })
 }
 
-fn client_auth(text: &str) -> Result<ClientAuth, String> {
-    Ok(match text {
+fn client_auth(text: &str) -> Option<ClientAuth> {
+    Some(match text {
         "" | "NoClientCert" => ClientAuth::None,
         "RequestClientCert" => ClientAuth::Request,
         "RequireAnyClientCert" | "RequireClientCert" => ClientAuth::RequireAny,
         "VerifyClientCertIfGiven" => ClientAuth::VerifyIfGiven,
         "RequireAndVerifyClientCert" => ClientAuth::RequireAndVerify,
-        other => {
-            return Err(format!("{other:?} is not one of {}", CLIENT_AUTH.join(", ")));
-        }
+        _ => return None,
     })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The real implementations are in [`crate::adapters`]; tests put fakes here, and nowhere else.
 
+pub mod access;
 pub mod clock;
 pub mod etcd;
 pub mod gate;

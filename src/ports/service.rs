@@ -303,6 +303,11 @@ fn known_modules(known: &[String]) -> String {
     }
 }
 
+/// Why the configuration was not applied, for people: one problem per line.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct ReloadError(pub String);
+
 /// The application, as the HTTP side sees it.
 pub trait Service: Overview {
     /// Writes all metrics in the OpenMetrics text format: members that have not answered within `budget` are shown as
@@ -363,8 +368,8 @@ pub trait Service: Overview {
     /// Counts an answer to a webhook request, whatever its status.
     fn count_webhook(&self, code: u16);
 
-    /// Reloads the configuration, and applies it if all of it is valid. The error is for people.
-    fn reload(&self) -> impl Future<Output = Result<(), String>> + Send;
+    /// Reloads the configuration, and applies it if all of it is valid.
+    fn reload(&self) -> impl Future<Output = Result<(), ReloadError>> + Send;
 
     /// The active configuration, without secrets.
     fn configuration(&self) -> serde_json::Value;

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use thiserror::Error;
+
 /// The supported TLS 1.2 and 1.3 suites, by Go's names, which exporter-toolkit uses.
 pub const CIPHER_SUITES: [&str; 9] = [
     "TLS_AES_128_GCM_SHA256",
@@ -130,12 +132,17 @@ pub struct RateLimit {
     pub burst: u32,
 }
 
+/// What is wrong with the file, for people: one problem per line.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct BadWebFile(pub String);
+
 /// The source of the configuration, which can be read again.
 pub trait WebSource: Send + Sync + 'static {
     fn path(&self) -> &Path;
 
-    /// Reads and checks the current file. The error is for people, one problem per line. May block.
-    fn load(&self) -> Result<WebConfig, String>;
+    /// Reads and checks the current file. May block.
+    fn load(&self) -> Result<WebConfig, BadWebFile>;
 
     /// The file was read again: `taken` says whether it is now active.
     fn reloaded(&self, taken: bool);

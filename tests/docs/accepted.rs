@@ -98,13 +98,13 @@ fn fill(file: &mut Value, schema: &Value, at: &str, path: &str, value: Option<&V
 type Read = fn(&Value) -> Result<String, Vec<Problem>>;
 
 fn read_file(file: &Value) -> Result<String, Vec<Problem>> {
-    let settings = Settings::from_source(&mut Source::from_text(file.to_string()), |_| ());
+    let settings = Settings::from_text(&file.to_string());
     // What is shown to people is what was written.
     settings.map(|settings| format!("{:?}", Settings { redacted: Value::Null, ..settings })).map_err(problems)
 }
 
 fn read_web_file(file: &Value) -> Result<String, Vec<Problem>> {
-    let config = web::from_source(&mut Source::from_text(file.to_string()), Path::new(""));
+    let config = web::from_source(&mut Source::from_text(file.to_string()));
     config.map(|config| format!("{config:?}")).map_err(problems)
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use defragd::{
     app::gates::gates,
-    config::{GateSettings, Settings, gates::CheckSettings, raw},
+    config::Settings,
     core::{expect::Samples, gate::Moment},
-    ports::gate::{CheckContext, Gate, Reading},
+    ports::gate::{CheckContext, Gate, GateSettings, Reading},
 };
 use serde_json::json;
 use testkit::{Alertmanager, Prometheus, Tools, until};
@@ -19,7 +19,7 @@ fn configured(list: &str) -> Vec<Gate> {
     // `defragd` itself does so in main.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let text = format!("clusters: [{{name: prod-a, endpoints: ['127.0.0.1:1'], gates: [{list}]}}]");
-    let settings = Settings::from_raw(raw::parse(&text).unwrap()).unwrap();
+    let settings = Settings::from_text(&text).unwrap();
     gates(&settings.clusters[0].gates).unwrap()
 }
 
@@ -132,12 +132,12 @@ async fn every_shipped_query_is_understood_and_fails_where_there_is_no_data() {
     let settings = Settings::from_file(file.as_ref()).unwrap();
     let mut queries = 0;
     for mut gate in settings.clusters[0].gates.clone() {
-        let CheckSettings::Promql(promql) = &mut gate.check else { continue };
+        let Some(promql) = &mut gate.promql else { continue };
         promql.url = prometheus.url().parse().unwrap();
-        promql.tries.attempts = 1;
+        promql.attempts = 1;
         queries += 1;
         let reading = check(&gates(&[gate.clone()]).unwrap()[0]).await;
-        assert!(!reading.passed && reading.detail.contains("returned nothing"), "{}: {reading:?}", gate.rule.name);
+        assert!(!reading.passed && reading.detail.contains("returned nothing"), "{}: {reading:?}", gate.name);
     }
     assert!(queries >= 4, "only {queries} queries were found");
 }
@@ -146,10 +146,7 @@ async fn every_shipped_query_is_understood_and_fails_where_there_is_no_data() {
 fn shipped_queries() -> Vec<(String, String, Samples)> {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/gates.yaml");
     let gates = Settings::from_file(file.as_ref()).unwrap().clusters.remove(0).gates;
-    let query = |gate: GateSettings| match gate.check {
-        CheckSettings::Promql(promql) => Some((gate.rule.name, promql.query, promql.expect)),
-        _ => None,
-    };
+    let query = |gate: GateSettings| gate.promql.map(|promql| (gate.name, promql.query, promql.expect));
     gates.into_iter().filter_map(query).collect()
 }
 

@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use defragd::{
     adapters::etcd::{CredentialFiles, EtcdCluster as Adapter, Sources},
     core::cluster::{Alarm, AlarmKind},
-    ports::etcd::{Etcd, Permitted},
+    ports::{
+        access::User,
+        etcd::{Etcd, Permitted},
+    },
 };
 use testkit::{Defragd, EtcdSpec, EtcdVersion, Transport, until};
 
@@ -29,7 +32,8 @@ async fn with_signed_tokens(version: EtcdVersion, dir: &Path) -> Rig {
 fn logged_in(rig: &Rig) -> Adapter {
     let password = rig.path("password");
     fs::write(&password, PASSWORD).unwrap();
-    let files = CredentialFiles { user: Some(("root".to_owned(), password)), ..CredentialFiles::default() };
+    let user = User { username: "root".to_owned(), password_file: password };
+    let files = CredentialFiles { user: Some(user), ..CredentialFiles::default() };
     Adapter::open(Sources { endpoints: rig.cluster.endpoints(), files, ..Sources::default() }).unwrap()
 }
 

@@ -7,9 +7,9 @@
 use std::time::{Duration, Instant};
 
 use defragd::{
-    adapters::gates::kubernetes::{PodsProbe, PodsSettings},
+    adapters::gates::kubernetes::PodsProbe,
     core::gate::Moment,
-    ports::gate::{CheckContext, GateProbe, Reading},
+    ports::gate::{CheckContext, GateProbe, KubernetesPodsGate, Reading},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -42,7 +42,7 @@ impl Kubernetes {
 
     fn probe(&self, token: &str, grace: Duration) -> PodsProbe {
         let kubeconfig = self.api.kubeconfig(self.dir.path().join("kubeconfig"), token).unwrap();
-        PodsProbe::new(PodsSettings {
+        PodsProbe::new(KubernetesPodsGate {
             kubeconfig: Some(kubeconfig),
             context: None,
             namespaces: Vec::new(),
@@ -104,7 +104,7 @@ async fn the_shipped_role_lets_the_gate_list_pods_and_do_nothing_else() {
         "users": [{"name": "x", "user": {"client-certificate": client.cert, "client-key": client.key}}]});
     std::fs::write(&kubeconfig, config.to_string()).unwrap();
     let grace = Duration::from_secs(1);
-    let nobody = PodsProbe::new(PodsSettings {
+    let nobody = PodsProbe::new(KubernetesPodsGate {
         kubeconfig: Some(kubeconfig),
         context: None,
         namespaces: vec!["default".to_owned()],

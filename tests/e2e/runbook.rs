@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use defragd::config::{Settings, raw};
+use defragd::config::Settings;
 use serde_json::{Value, json};
 use testkit::{DefragWatch, Defragd, EtcdVersion, KubeApiserver, Timeline, until};
 
@@ -46,7 +46,7 @@ fn every_line_of_configuration_in_the_runbook_is_valid() {
         };
         let endpoints = if keys.contains("endpoints:") { "" } else { "endpoints: ['127.0.0.1:2379'], " };
         let text = format!("clusters: [{{name: a, {endpoints}{keys}}}]");
-        Settings::from_raw(raw::parse(&text).unwrap()).unwrap_or_else(|error| panic!("{row}: {error}"));
+        Settings::from_text(&text).unwrap_or_else(|error| panic!("{row}: {error}"));
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use defragd::{
     adapters::etcd::read_gauges,
     app::gates::gates,
-    config::{Settings, Source},
+    config::Settings,
     core::gate::Moment,
     ports::gate::{CheckContext, Gate},
 };
@@ -89,7 +89,7 @@ impl Oracle {
             }
         });
         let text = format!("clusters: [{{name: a, endpoints: ['127.0.0.1:1'], gates: [{}]}}]", gates_of(&url));
-        let settings = Settings::from_source(&mut Source::from_text(text), |_| ()).unwrap();
+        let settings = Settings::from_text(&text).unwrap();
         let gates = gates(&settings.clusters[0].gates).map_err(|_| "gates").unwrap();
         Self { runtime, body, gates }
     }

@@ -1,6 +1,6 @@
 //! The configuration file, and that the messages about a bad one are right.
 
-use defragd::config::{ConfigError, Settings, Source};
+use defragd::config::{ConfigError, Settings};
 use serde_json::Value;
 
 use crate::target::Target;
@@ -108,7 +108,7 @@ fn whatever_the_configuration_is_it_is_read_or_refused_in_order() {
             std::fs::write(&path, bytes).unwrap();
             return is_sound(&"\n".repeat(bytes.len()), Settings::from_file(&path));
         };
-        let result = Settings::from_source(&mut Source::from_text(text), |_| ());
+        let result = Settings::from_text(text);
         if result.is_ok() {
             agrees_with_the_library(text)?;
         }
@@ -120,13 +120,13 @@ fn whatever_the_configuration_is_it_is_read_or_refused_in_order() {
 fn agrees_with_the_library(text: &str) -> Result<(), String> {
     let Ok(Value::Object(mut tree)) = serde_saphyr::from_str::<Value>(text) else { return Ok(()) };
     let again = serde_json::to_string(&tree).unwrap();
-    if Settings::from_source(&mut Source::from_text(again), |_| ()).is_err() {
+    if Settings::from_text(&again).is_err() {
         // Times, sizes and numbers may be written in ways that JSON has not.
         return Ok(());
     }
     tree.insert("zzz".to_owned(), Value::Null);
     let text = serde_json::to_string(&tree).unwrap();
-    match Settings::from_source(&mut Source::from_text(text), |_| ()) {
+    match Settings::from_text(&text) {
         Err(ConfigError::Invalid { problems, .. }) if problems.len() == 1 && problems[0].at == "zzz" => Ok(()),
         other => Err(format!("with one unknown key more: {other:?}")),
     }

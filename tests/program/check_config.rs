@@ -69,6 +69,38 @@ fn every_bad_web_file_is_answered_with_all_that_is_wrong_with_it() {
     each_is_answered_as_is_written_beside_it(&dir, ".yml", args);
 }
 
+/// From another directory, every kind of path: in a mapping, in a list, in another file.
+#[test]
+fn relative_paths_start_at_the_file_that_names_them() {
+    let temp = tempfile::tempdir().unwrap();
+    let conf = temp.path().join("conf");
+    fs::create_dir_all(conf.join("secrets")).unwrap();
+    fs::write(conf.join("secrets/password"), "password\n").unwrap();
+    fs::write(conf.join("header"), "value\n").unwrap();
+    let access = "{url: 'http://127.0.0.1:1', bearer_token_file: secrets/password, header_files: {X-Key: ./header}}";
+    let good = format!(
+        "clusters: [{{name: a, endpoints: ['127.0.0.1:1'], auth: {{username: u, password_file: secrets/password}}, \
+         match: [{{config_file: none}}], gates: [{{name: a, http: {access}}}]}}]\n\
+         modules: {{m: {{scheme: http, allowed_targets: [127.0.0.1], auth: {{username: u, password_file: header}}}}}}\n",
+    );
+    fs::write(conf.join("config.yaml"), good).unwrap();
+    let output = check(temp.path(), &["conf/config.yaml"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let bad = "clusters: [{name: a, endpoints: ['127.0.0.1:1'], tls: {ca_file: none.crt}, \
+               gates: [{name: a, kubernetes_pods: {kubeconfig: none.kubeconfig}}]}]\n\
+               lock: {kind: etcd, peers: {token_file: ../none.token}}\n";
+    fs::write(conf.join("bad.yaml"), bad).unwrap();
+    fs::write(conf.join("web.yml"), "tls_server_config: {cert_file: none.crt, key_file: none.key}\n").unwrap();
+    let output = check(temp.path(), &["conf/bad.yaml", "--web.config.file=conf/web.yml"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    for name in ["none.crt", "none.kubeconfig", "../none.token"] {
+        let whole = format!("cannot read {}: No such file", conf.join(name).display());
+        assert!(said.contains(&whole), "{whole:?} is not in:\n{said}");
+    }
+    assert!(said.lines().any(|line| line.contains("tls_server_config") && line.contains("conf/none.")), "{said}");
+}
+
 #[test]
 fn what_is_read_by_programs_says_the_same() {
     let dir = root().join("tests/config");

@@ -19,7 +19,6 @@ use defragd::{
     config::ClusterSettings,
     core::{
         admission::Ledger,
-        alert::Selector,
         cluster::AlarmKind,
         history::{AlertKey, Labels, Outcome, RunView},
         hold::{Hold, RequestView},
@@ -196,17 +195,10 @@ pub fn boot(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>)
 fn settings(sim: &Sim) -> ClusterSettings {
     ClusterSettings {
         name: "a".to_owned(),
-        endpoints: Vec::new(),
-        discovery: None,
-        ca_file: None,
-        identity_files: None,
-        user: None,
-        metrics: None,
-        quota: None,
-        selector: Selector { cluster: "a".to_owned(), any_of: Vec::new() },
+        // No alert concerns it by its labels.
+        matches: Some(Vec::new()),
         policy: sim.world().schedule.policy.clone(),
-        gates: Vec::new(),
-        by_flags: false,
+        ..ClusterSettings::default()
     }
 }
 

@@ -17,7 +17,7 @@ read_not_checked|crates/defragd-core/src/safety.rs|s/Some\(Err\(unknown\)\) => S
 unknown_counts_as_idle|crates/defragd-core/src/safety.rs|s/facts\.status\.as_ref\(\)\.err\(\)\.map/facts.status.as_ref().err().filter(|_| false).map/
 in_flight_not_followed|crates/defragd-core/src/run/defragment.rs|s/Some\(true\) => watch = Watch \{ seen_busy: true, \.\.Watch::begin\(now\) \},/Some(true) => { watch.seen_busy = true; watch.idle_since = watch.idle_since.or(Some(now)); }/
 goes_on_after_deadline|crates/defragd-core/src/run/defragment.rs|s/Ok\(\(\)\) => \{\n(\s+let times)/Ok(()) | Err(DefragError::Deadline) => {\n$1/
-journal_failure_ignored|crates/defragd-core/src/run/choose.rs|s/if let Err\(detail\) = written \{\n(\s+return self\.give_up)/if let (Err(detail), false) = (written, true) {\n$1/
+journal_failure_ignored|crates/defragd-core/src/run/choose.rs|s/if let Err\(NotRecorded\(detail\)\) = written \{\n(\s+return self\.give_up)/if let (Err(NotRecorded(detail)), false) = (written, true) {\n$1/
 retries_after_lost_connection|crates/defragd-core/src/run/defragment.rs|s/Err\(DefragError::Lost\(detail\)\) => Reason[^\n]*/Err(DefragError::Lost(_)) => {\n let member = intent.member_id;\n self.phase = Phase::Defragmenting { intent, sent_at };\n return Action::Defragment { member, deadline: self.brief.policy.defrag_deadline };\n }/
 stop_ignored|crates/defragd-core/src/run/mod.rs|s/self\.stop\.get_or_insert\(reason\);/let _ = reason;/
 members_not_checked|crates/defragd-core/src/run/mod.rs|s/\(!change\.is_empty\(\)\)\.then/(change.len() > 99).then/
@@ -52,7 +52,7 @@ compacted_again_after_a_restart|crates/defragd-core/src/run/resume.rs|s/RunStep:
 disarm_margin_ignored|crates/defragd-core/src/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
 disarmed_unasked|crates/defragd-core/src/run/choose.rs|s/let disarm = acts && self\.brief\.policy\.disarm_no_space && /let disarm = /
 no_last_look_before_a_step|crates/defragd-core/src/run/mod.rs|s/let against =\s+self\.blocking_reason\(facts\)\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
-step_without_a_record|crates/defragd-core/src/run/mod.rs|s/if let Err\(detail\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(detail), false) = (written, true) {$1/
+step_without_a_record|crates/defragd-core/src/run/mod.rs|s/if let Err\(NotRecorded\(detail\)\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(NotRecorded(detail)), false) = (written, true) {$1/
 window_ignored|crates/defragd-core/src/hold.rs|s/!any_time && !policy\.windows\.open_at\(now\)/any_time \&\& !policy.windows.open_at(now)/
 window_close_ignored|crates/defragd-core/src/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
 pause_ignored|crates/defragd-core/src/admission.rs|s/\.or\(unapproved\)\.or_else\(\|\| self\.paused\(now\)\)/.or(unapproved).or_else(|| self.paused(now).filter(|_| false))/

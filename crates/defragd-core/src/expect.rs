@@ -3,6 +3,8 @@
 use std::fmt;
 
 use regex::{Regex, RegexBuilder};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use thiserror::Error;
 
 /// A longer pattern is a program.
@@ -16,8 +18,33 @@ const MAX_COMPILED_BYTES: usize = 1 << 20;
 pub struct ExpectError(String);
 
 /// Some HTTP status codes: single ones, and classes like `2xx`. Never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(try_from = "Vec<Status>")]
+#[schemars(with = "Vec<Status>")]
 pub struct Statuses(Vec<Span>);
+
+/// A status code, or a class of them.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Status {
+    /// Like 200.
+    Code(i64),
+    /// Like `2xx`.
+    Class(String),
+}
+
+impl TryFrom<Vec<Status>> for Statuses {
+    type Error = ExpectError;
+
+    fn try_from(written: Vec<Status>) -> Result<Self, ExpectError> {
+        let word = |status| match status {
+            Status::Code(code) => code.to_string(),
+            Status::Class(class) => class,
+        };
+        let words: Vec<_> = written.into_iter().map(word).collect();
+        Self::parse(words.iter().map(String::as_str))
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
@@ -75,8 +102,18 @@ impl fmt::Display for Statuses {
 }
 
 /// A regular expression that must match somewhere in a text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(try_from = "String")]
+#[schemars(with = "String")]
 pub struct Pattern(Regex);
+
+impl TryFrom<String> for Pattern {
+    type Error = ExpectError;
+
+    fn try_from(text: String) -> Result<Self, ExpectError> {
+        Self::parse(&text)
+    }
+}
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
@@ -112,7 +149,8 @@ impl Pattern {
 }
 
 /// The expected result of a query.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Samples {
     /// No samples: the query selects bad states.
     #[default]

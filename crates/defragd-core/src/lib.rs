@@ -14,6 +14,7 @@
 pub mod admission;
 pub mod alert;
 pub mod backoff;
+pub mod check;
 pub mod cluster;
 pub mod estimate;
 pub mod expect;

@@ -3,10 +3,14 @@
 //! A member list contains what was once configured on the members. It fills in hosts, and never a scheme, a port or a
 //! path.
 
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 use url::{ParseError, Url};
 
-use super::cluster::MemberFacts;
+use super::{
+    check::{TEXT, from_text},
+    cluster::MemberFacts,
+};
 
 const HOST: &str = "{host}";
 const MEMBER: &str = "{member}";
@@ -58,6 +62,12 @@ pub enum NoPage {
 /// A URL with `{host}`, which is the host of a member's client URL, or `{member}`, its name, in its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageUrl(String);
+
+impl<'de> Deserialize<'de> for PageUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer, TEXT, Self::parse, || Self("https://".to_owned()))
+    }
+}
 
 impl PageUrl {
     pub fn parse(text: &str) -> Result<Self, BadPageUrl> {

@@ -6,7 +6,24 @@ use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{cluster::Status, reason::Reason, rule::Rule, schedule::Timetable, window::Schedule};
+use thiserror::Error;
+
+use super::{
+    check::{self, At, Size},
+    cluster::Status,
+    reason::Reason,
+    rule::Rule,
+    schedule::Timetable,
+    time::{self, Time},
+    window::Schedule,
+};
+
+/// Revisions younger than this cannot be distinguished by age: the cluster is sampled every few seconds.
+const MIN_COMPACTION_AGE: Duration = Duration::from_mins(1);
+/// etcd frees and uses pages of this size.
+const PAGE_BYTES: u64 = 4096;
+/// A longer deadline would not be a limit any more.
+const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
 
 /// What defragd may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -72,7 +89,8 @@ pub enum VerifyPolicy {
 
 /// Compaction of the history before the first member. Off by default: most clusters are already compacted (for example
 /// by the Kubernetes API server), and compacted revisions can no longer be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "CompactionKeys")]
 pub enum Compaction {
     /// This many revisions before the current one stay readable.
     KeepRevisions(u64),
@@ -81,59 +99,139 @@ pub enum Compaction {
     OlderThan(Duration),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+/// Compaction before a run.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct CompactionKeys {
+    /// How many of the newest revisions stay readable.
+    #[schemars(extend("x-default" = "none"))]
+    keep_revisions: Option<u64>,
+    /// What was written within this time stays readable. Nothing is compacted until defragd has observed the cluster for
+    /// as long.
+    #[schemars(extend("x-default" = "none", "x-range" = ["1m", "365d"]))]
+    older_than: Option<Time>,
+}
+
+/// Neither or both keys of `compaction`.
+#[derive(Debug, Error)]
+#[error("needs either keep_revisions, a number, or older_than, like 1h")]
+struct NotOneCompaction;
+
+impl TryFrom<CompactionKeys> for Compaction {
+    type Error = NotOneCompaction;
+
+    fn try_from(keys: CompactionKeys) -> Result<Self, NotOneCompaction> {
+        match (keys.keep_revisions, keys.older_than) {
+            (Some(keep), None) => Ok(Self::KeepRevisions(keep)),
+            (None, Some(age)) => Ok(Self::OlderThan(age.into())),
+            _ => Err(NotOneCompaction),
+        }
+    }
+}
+
+/// When to defragment, and how carefully. Durations like `10s`, `6h`, `1d12h`, `2w`; sizes like `100MiB`.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// What defragd may do.
+    /// `observe` plans runs and records them, and changes nothing. `approve` starts a run once an operator approves it
+    /// with `defragd approve RUN`. `enforce` starts runs by itself.
+    #[schemars(extend("default" = "observe"))]
     pub mode: Mode,
-    /// Defragment from this fragmentation ratio (0–1) on …
+    /// Defragment a member from this fragmentation ratio on (free part of its file), if `min_reclaimable` is reached,
+    /// too.
+    #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.45, "title" = "ratio"))]
     pub min_fragmentation_ratio: f64,
-    /// … if at least this much is reclaimable.
+    /// The least that a defragmentation must be able to free. 0, or at least one page of etcd's file.
+    #[schemars(with = "Size", extend("default" = "100MiB", "x-range" = ["4KiB", null]))]
+    #[serde(deserialize_with = "check::size")]
     pub min_reclaimable: ByteSize,
-    /// Or from this ratio of file size to quota (0–1) on …
+    /// Defragment a member whose file uses this much of its quota, if `quota_min_reclaimable` is reached, too.
+    #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.8, "title" = "ratio"))]
     pub quota_usage_ratio: f64,
-    /// … if at least this much is reclaimable.
+    /// As `min_reclaimable`, for members near their quota.
+    #[schemars(with = "Size", extend("default" = "32MiB", "x-range" = ["4KiB", null]))]
+    #[serde(deserialize_with = "check::size")]
     pub quota_min_reclaimable: ByteSize,
-    /// How long the recovery condition must hold before the next member.
+    /// How long the cluster must have been healthy after one member before the next one starts.
+    #[schemars(with = "Time", extend("default" = "10s", "x-range" = ["0s", "365d"]))]
+    #[serde(deserialize_with = "time::duration")]
     pub pause_between_members: Duration,
-    /// How long to wait for the answer to Defragment. The server continues after that, and is watched.
+    /// How long one defragmentation may take. Past it, it counts as failed and the run stops; etcd itself continues.
+    #[schemars(with = "Time", extend("default" = "10m", "x-range" = ["1s", "365d"]))]
+    #[serde(deserialize_with = "time::duration")]
     pub defrag_deadline: Duration,
-    /// How long a cluster may take to become healthy again after a member.
+    /// How long the cluster may take to be healthy again after a member.
+    #[schemars(with = "Time", extend("default" = "5m", "x-range" = ["1s", "365d"]))]
+    #[serde(deserialize_with = "time::duration")]
     pub recovery_timeout: Duration,
-    /// The wait before the next run of the cluster, after one that defragmented a member.
+    /// The least time between two runs of a cluster.
+    #[schemars(with = "Time", extend("default" = "6h", "x-range" = ["0s", "365d"]))]
+    #[serde(deserialize_with = "time::duration")]
     pub cooldown: Duration,
-    /// How to handle the leader.
+    /// What happens to the leader, once all others are done. `last`: it is defragmented as the leader.
+    /// `last_after_transfer`: leadership is transferred first. `auto`: leadership is transferred first if the leader is
+    /// expected to be unavailable for longer than `transfer_above`. `skip`: it is left alone.
+    #[schemars(extend("default" = "auto"))]
     pub leader: LeaderPolicy,
-    /// With [`LeaderPolicy::Auto`]: leadership is transferred first from this expected unavailability on.
+    /// With `leader: auto`, how long the leader may be expected to be unavailable without a leadership transfer.
+    #[schemars(with = "Time", extend("default" = "2s", "x-range" = ["0s", "365d"]))]
+    #[serde(deserialize_with = "time::duration")]
     pub transfer_above: Duration,
-    /// How long the liveness probe of the members' containers lets etcd hang before it is killed; only warned about.
+    /// How long the liveness probe of etcd's containers lets a member hang before the container is killed:
+    /// `failureThreshold` times `periodSeconds`, 80 s for kubeadm. A member that is expected to be unavailable for longer
+    /// is warned about.
+    #[schemars(with = "Option<Time>", extend("x-default" = "no warning", "x-range" = ["1s", "365d"]))]
+    #[serde(deserialize_with = "time::maybe_duration")]
     pub liveness_budget: Option<Duration>,
-    /// Nothing is started while a member that needs it is expected to be unavailable for longer.
+    /// Refuse a run while a member is expected to be unavailable for longer, unless NOSPACE is armed.
+    #[schemars(with = "Option<Time>", extend("x-default" = "no limit", "x-range" = ["1s", "365d"]))]
+    #[serde(deserialize_with = "time::maybe_duration")]
     pub max_expected_stall: Option<Duration>,
-    /// How to handle a member that is sending a snapshot.
+    /// A member that is sending a snapshot, such as a backup, cannot finish a defragmentation and serves nobody until the
+    /// snapshot ends. `wait` waits for the snapshot to end; `ignore` defragments the member all the same.
+    #[schemars(extend("default" = "wait"))]
     pub on_open_snapshot: OpenSnapshotPolicy,
-    /// Compact before the first member.
+    /// Compact the key history before the first member. Left out, nothing is compacted, which is right where another
+    /// program does it, as the Kubernetes API server. Exactly one of its keys must be set.
+    #[schemars(with = "Option<CompactionKeys>")]
     pub compaction: Option<Compaction>,
-    /// Whether the members' data is compared after a run.
+    /// After a run that changed something, `hash` compares the voters' data at one revision. If it differs, nothing is
+    /// started until `defragd resume`. Each voter reads its whole database for it, and serves nothing meanwhile.
+    #[schemars(extend("default" = "none"))]
     pub verify: VerifyPolicy,
-    /// Disarm NOSPACE after a run, once every member is well below its quota.
+    /// Whether NOSPACE is disarmed once every member's file is below 0.9 of its quota. Never while CORRUPT is armed.
+    #[schemars(extend("default" = true))]
+    #[serde(rename = "disarm_nospace")]
     pub disarm_no_space: bool,
-    /// Accept that clusters of one or two members stop serving during a defragmentation.
+    /// Accept clusters of one or two members, which stop serving while one of them is defragmented.
+    #[schemars(extend("default" = false))]
     pub allow_without_quorum_slack: bool,
-    // ---- admission ----
-    /// When a member needs a defragmentation, instead of the thresholds above. With NOSPACE it does in any case.
+    /// An expression that replaces the four thresholds, with the variables `dbSize`, `dbSizeInUse`, `dbSizeFree`,
+    /// `dbQuota` (bytes) and `dbQuotaUsage` (0 to 1), like `dbQuotaUsage > 0.8 || dbSizeFree > 200*1024*1024`.
+    #[schemars(with = "Option<String>", extend("x-default" = "the thresholds"))]
     pub rule: Option<Rule>,
+    /// Maintenance windows in which runs may start. When a window closes, a run under way starts no further member.
+    #[schemars(extend("x-default" = "always open"))]
     pub windows: Schedule,
-    /// When a run is requested without an alert.
+    /// Times at which a run is requested without an alert. As with an alert, nothing is done where nothing is needed.
+    #[schemars(extend("x-default" = "none"))]
     pub schedule: Timetable,
     /// Whether NOSPACE, or a file at 0.9 of its quota, overrides windows, cooldown and daily limit.
+    #[schemars(extend("default" = true))]
     pub emergency: bool,
-    /// The number of runs within 24 hours that touched a member, after which no further run starts.
+    /// Most runs within 24 hours that changed a member.
+    #[schemars(range(min = 1), extend("default" = 4))]
     pub max_runs_per_day: u32,
-    /// The number of failed runs in a row after which no further run starts until an operator resumes.
+    /// After this many failed runs in a row the breaker opens: no run starts until `defragd resume`.
+    #[schemars(range(min = 1), extend("default" = 3))]
     pub breaker_failures: u32,
-    /// One more attempt this long after the last failure, even if no operator resumed.
+    /// How long after the last failure an open breaker lets one more run try.
+    #[schemars(with = "Option<Time>", extend("x-default" = "never: only `defragd resume` closes it", "x-range" = ["1s", "365d"]))]
+    #[serde(deserialize_with = "time::maybe_duration")]
     pub breaker_reset_after: Option<Duration>,
-    /// How long a request waits for approval in mode approve.
+    /// With `mode: approve`, how long a request waits for an operator.
+    #[schemars(with = "Time", extend("default" = "24h", "x-range" = ["1s", "365d"]))]
+    #[serde(deserialize_with = "time::duration")]
     pub approval_timeout: Duration,
 }
 
@@ -194,6 +292,80 @@ pub enum Need {
 }
 
 impl Policy {
+    /// What a type alone does not find.
+    pub fn check(&self, mut at: At<'_>) {
+        // Exhaustive, so that no key is forgotten.
+        let Self {
+            mode: _,
+            min_fragmentation_ratio,
+            min_reclaimable,
+            quota_usage_ratio,
+            quota_min_reclaimable,
+            pause_between_members,
+            defrag_deadline,
+            recovery_timeout,
+            cooldown,
+            leader: _,
+            transfer_above,
+            liveness_budget,
+            max_expected_stall,
+            on_open_snapshot: _,
+            compaction,
+            verify: _,
+            disarm_no_space: _,
+            allow_without_quorum_slack: _,
+            rule: _,
+            windows,
+            schedule: _,
+            emergency: _,
+            max_runs_per_day,
+            breaker_failures,
+            breaker_reset_after,
+            approval_timeout,
+        } = self;
+        for (key, ratio) in
+            [("min_fragmentation_ratio", *min_fragmentation_ratio), ("quota_usage_ratio", *quota_usage_ratio)]
+        {
+            if !(0.0..=1.0).contains(&ratio) {
+                at.add(key, format!("is {ratio}, but must be between 0 and 1"));
+            }
+        }
+        for (key, size) in [("min_reclaimable", *min_reclaimable), ("quota_min_reclaimable", *quota_min_reclaimable)] {
+            if (1..PAGE_BYTES).contains(&size.0) {
+                let what = format!("is {} bytes, less than one page of etcd's file: write a unit, like {0}MiB", size.0);
+                at.add(key, what);
+            }
+        }
+        let second = Duration::from_secs(1);
+        for (key, least, time) in [
+            ("pause_between_members", Duration::ZERO, Some(*pause_between_members)),
+            ("defrag_deadline", second, Some(*defrag_deadline)),
+            ("recovery_timeout", second, Some(*recovery_timeout)),
+            ("cooldown", Duration::ZERO, Some(*cooldown)),
+            ("transfer_above", Duration::ZERO, Some(*transfer_above)),
+            ("liveness_budget", second, *liveness_budget),
+            ("max_expected_stall", second, *max_expected_stall),
+            ("breaker_reset_after", second, *breaker_reset_after),
+            ("approval_timeout", second, Some(*approval_timeout)),
+        ] {
+            if let Some(time) = time.filter(|time| !(least..=MAX_DURATION).contains(time)) {
+                let [time, least] = [time, least].map(Time::from);
+                at.add(key, format!("is {time}, but must be at least {least} and at most a year"));
+            }
+        }
+        for (key, count) in [("max_runs_per_day", *max_runs_per_day), ("breaker_failures", *breaker_failures)] {
+            if count == 0 {
+                at.add(key, "is 0, but must be at least 1; to prevent runs, use mode observe");
+            }
+        }
+        if let Some(Compaction::OlderThan(age)) = compaction
+            && !(MIN_COMPACTION_AGE..=MAX_DURATION).contains(age)
+        {
+            at.add("compaction.older_than", "must be at least 1m and at most a year");
+        }
+        windows.check(at.key("windows"));
+    }
+
     /// Whether a member needs a defragmentation, from a current measurement.
     pub fn need(&self, status: &Status, no_space: bool) -> Result<Need, Reason> {
         let reclaimable = status.reclaimable();
@@ -223,52 +395,5 @@ impl Policy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture;
-
-    #[test]
-    fn a_rule_replaces_the_thresholds_but_not_nospace() {
-        let rule = |text: &str| Policy { rule: Some(Rule::parse(text).expect("a rule")), ..Policy::default() };
-        // The thresholds would select the first and not the second.
-        let status = fixture::status(1);
-        assert_eq!(rule("dbSizeFree > 4e9").need(&status, false).map_err(|r| r.label()), Err("rule_not_met"));
-        assert_eq!(
-            rule("dbSize > 0").need(&Status { db_size_in_use: status.db_size, ..status.clone() }, false),
-            Ok(Need::Rule)
-        );
-        assert_eq!(rule("false").need(&status, true), Ok(Need::NoSpace));
-    }
-
-    #[test]
-    fn need_is_decided_at_the_thresholds() {
-        const MIB: u64 = 1 << 20;
-        // (file MiB, in use MiB, quota MiB, NOSPACE armed) -> expected
-        let table = [
-            ((1000, 550, None, false), Some(Need::Fragmented)),
-            ((1000, 551, None, false), None),
-            // The stock alert does not cover this one: little in use, much to reclaim.
-            ((2048, 90, None, false), Some(Need::Fragmented)),
-            // A high ratio alone is not worth a stall.
-            ((100, 1, None, false), None),
-            ((200, 100, None, false), Some(Need::Fragmented)),
-            ((800, 768, Some(1000), false), Some(Need::QuotaPressure)),
-            ((800, 769, Some(1000), false), None),
-            ((799, 700, Some(1000), false), None),
-            ((1000, 999, None, true), Some(Need::NoSpace)),
-            ((1000, 1000, None, true), None),
-            // The size in use may be from before the compaction.
-            ((1000, 1000, Some(1111), true), Some(Need::NoSpace)),
-            ((1000, 1000, Some(1112), true), None),
-            ((0, 0, Some(0), false), None),
-        ];
-        for ((size, in_use, quota, no_space), expected) in table {
-            let mut status = fixture::status(1);
-            status.db_size = ByteSize(size * MIB);
-            status.db_size_in_use = ByteSize(in_use * MIB);
-            status.quota = quota.map(|quota: u64| ByteSize(quota * MIB));
-            let need = Policy::default().need(&status, no_space).ok();
-            assert_eq!(need, expected, "{size} MiB, {in_use} in use, quota {quota:?}, NOSPACE {no_space}");
-        }
-    }
-}
+#[path = "policy_tests.rs"]
+mod tests;

@@ -12,6 +12,7 @@ use cel::{
     Context, Env, IdedExpr, Program, Value,
     common::ast::{CallExpr, Expr, LiteralValue, SourceInfo, operators},
 };
+use serde::Deserialize;
 use thiserror::Error;
 
 use super::{cluster::Status, reason::Reason};
@@ -49,7 +50,8 @@ pub struct RuleError {
 }
 
 /// A rule that was parsed and checked.
-#[derive(Clone)]
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Rule {
     text: String,
     expression: Arc<IdedExpr>,
@@ -100,6 +102,14 @@ fn deepest_bracket(text: &str) -> Result<usize, RuleError> {
         deepest = deepest.max(open.len());
     }
     Ok(deepest)
+}
+
+impl TryFrom<String> for Rule {
+    type Error = RuleError;
+
+    fn try_from(text: String) -> Result<Self, RuleError> {
+        Self::parse(&text)
+    }
 }
 
 impl Rule {

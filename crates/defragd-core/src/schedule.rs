@@ -19,11 +19,15 @@ use jiff::{
     civil::DateTime,
     tz::{AmbiguousOffset, Offset, TimeZone},
 };
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use super::{
     admission::{self, Ledger},
+    check::{TEXT, from_text},
     history::{AlertKey, RunView},
+    window,
 };
 
 /// For how long after a due time its request is still made, if defragd was down or did not hold the lock.
@@ -51,17 +55,39 @@ pub enum BadLine {
     NoSuchDay,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+/// Times at which a run is requested.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Line {
-    cron: Cron,
-    /// The same, one for each fixed time: croner accepts a list of times for a repeating line.
-    each: Vec<Cron>,
+    /// Five fields: minute, hour, day of month, month, day of week, like `0 3 * * sun`.
+    #[schemars(with = "String")]
+    cron: Fields,
+    /// IANA name of the time zone, like `Europe/Berlin`.
+    #[serde(default = "utc", deserialize_with = "window::timezone")]
+    #[schemars(with = "String", extend("default" = "UTC"))]
     timezone: TimeZone,
 }
 
-impl Line {
-    /// Reads five fields.
-    pub fn parse(text: &str, timezone: TimeZone) -> Result<Self, BadLine> {
+const fn utc() -> TimeZone {
+    TimeZone::UTC
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Fields {
+    text: String,
+    /// One for each fixed time: croner accepts a list of times for a repeating line.
+    each: Vec<Cron>,
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let parse = |text: &str| Self::parse(text).map_err(|error| format!("{text:?} {error}"));
+        from_text(deserializer, TEXT, parse, Self::default)
+    }
+}
+
+impl Fields {
+    fn parse(text: &str) -> Result<Self, BadLine> {
         let fields: Vec<_> = text.split_whitespace().collect();
         if fields.len() != FIELDS.len() {
             return Err(BadLine::NotFive);
@@ -84,19 +110,30 @@ impl Line {
         let times = hours.split(',').flat_map(|hour| minutes.split(',').map(move |minute| format!("{minute} {hour}")));
         let one = |time: String| parser.parse(&format!("{time} {}", fields[2..].join(" ")));
         let each = if is_fixed { times.map(one).collect() } else { Ok(vec![cron.clone()]) };
-        let line = Self { cron, each: each?, timezone };
-        // The calendar is the same in every 400 years.
-        line.next(Timestamp::UNIX_EPOCH).is_some().then_some(line).ok_or(BadLine::NoSuchDay)
+        let fields = Self { text: cron.as_str().to_owned(), each: each? };
+        // The calendar is the same in every 400 years, and in every time zone.
+        fields.next(Timestamp::UNIX_EPOCH, &TimeZone::UTC).is_some().then_some(fields).ok_or(BadLine::NoSuchDay)
     }
 
-    fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        let after = Local { at: after, timezone: &self.timezone };
+    fn next(&self, after: Timestamp, timezone: &TimeZone) -> Option<Timestamp> {
+        let after = Local { at: after, timezone };
         self.each.iter().filter_map(|cron| Some(cron.find_next_occurrence(&after, false).ok()?.at)).min()
     }
 }
 
+impl Line {
+    /// Reads five fields.
+    pub fn parse(text: &str, timezone: TimeZone) -> Result<Self, BadLine> {
+        Ok(Self { cron: Fields::parse(text)?, timezone })
+    }
+
+    fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        self.cron.next(after, &self.timezone)
+    }
+}
+
 /// All lines of a cluster.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct Timetable(pub Vec<Line>);
 
 impl Timetable {
@@ -121,7 +158,7 @@ impl Timetable {
     pub fn text(&self) -> String {
         let line = |line: &Line| {
             let zone = line.timezone.iana_name().unwrap_or("UTC");
-            format!("{} {zone}", line.cron.as_str())
+            format!("{} {zone}", line.cron.text)
         };
         self.0.iter().map(line).collect::<Vec<_>>().join("\n")
     }

@@ -9,13 +9,9 @@ use std::{
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{Error, Visitor},
-};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The name of a [`Time`] in errors. `config::source` has a longer text for it.
-pub const EXPECTED: &str = "a time";
+use super::check::{self, from_text};
 
 /// Like `90s`, `1h30m`, `2d` or `1w`: days have 24 hours here, as they have for Prometheus. Never negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,22 +64,18 @@ impl Serialize for Time {
 
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl Visitor<'_> for Text {
-            type Value = Time;
-
-            fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-                f.write_str(EXPECTED)
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Time, E> {
-                text.parse().map_err(E::custom)
-            }
-        }
-
-        deserializer.deserialize_str(Text)
+        from_text(deserializer, check::TIME, str::parse, Self::default)
     }
+}
+
+/// A key that is a duration, written as a [`Time`].
+pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Time::deserialize(deserializer).map(Duration::from)
+}
+
+/// The same, for a key without default.
+pub fn maybe_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    Ok(Option::<Time>::deserialize(deserializer)?.map(Duration::from))
 }
 
 impl JsonSchema for Time {

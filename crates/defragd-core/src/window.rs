@@ -8,21 +8,106 @@
 use jiff::{
     Timestamp,
     civil::{Date, DateTime, Time, Weekday},
-    tz::{AmbiguousOffset, TimeZone},
+    tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase},
 };
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+
+use super::check::{At, TEXT, from_text};
 
 /// How far to search for an opening. A window occurs at least weekly, unless a change of the clock skips it.
 const HORIZON_DAYS: i32 = 22;
 
-#[derive(Clone, Debug, PartialEq)]
+/// A weekly maintenance window.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Window {
-    /// The days on which it opens; none means every day.
+    /// Days on which it opens, like `sat` or `saturday`.
+    #[serde(default, deserialize_with = "days")]
+    #[schemars(with = "Vec<String>", extend("x-default" = "every day"))]
     pub days: Vec<Weekday>,
-    /// When it opens, in local time.
+    /// When it opens, like `"02:00"`.
+    #[serde(deserialize_with = "start")]
+    #[schemars(with = "String")]
     pub start: Time,
-    /// When it closes. At or before `start`: on the next day.
+    /// When it closes, like `"05:00"`. If it is before `start`, it is on the next day; `"24:00"` is the end of the day.
+    #[serde(deserialize_with = "end")]
+    #[schemars(with = "String")]
     pub end: Time,
+    /// IANA name of the time zone, like `Europe/Berlin`.
+    #[serde(deserialize_with = "timezone")]
+    #[schemars(with = "String")]
     pub timezone: TimeZone,
+}
+
+struct Day(Weekday);
+
+/// What is wrong with a part of a window, and what to write instead.
+#[derive(Debug, Error)]
+enum BadWindow {
+    #[error("{0:?} is not a day; write mon, tue, wed, thu, fri, sat or sun")]
+    Day(String),
+    #[error("{0:?} is not a time of day; write it like \"02:00\"")]
+    Clock(String),
+    #[error("{0:?} is not in the IANA time zone database; write it like Europe/Berlin or UTC")]
+    TimeZone(String),
+}
+
+impl<'de> Deserialize<'de> for Day {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer, TEXT, Self::parse, || Self(Weekday::Monday))
+    }
+}
+
+impl Day {
+    fn parse(text: &str) -> Result<Self, BadWindow> {
+        const DAYS: [(&str, Weekday); 7] = [
+            ("monday", Weekday::Monday),
+            ("tuesday", Weekday::Tuesday),
+            ("wednesday", Weekday::Wednesday),
+            ("thursday", Weekday::Thursday),
+            ("friday", Weekday::Friday),
+            ("saturday", Weekday::Saturday),
+            ("sunday", Weekday::Sunday),
+        ];
+        let word = text.trim().to_ascii_lowercase();
+        let day = DAYS.into_iter().find(|(name, _)| word == *name || word == name[..3]);
+        day.map(|(_, day)| Self(day)).ok_or_else(|| BadWindow::Day(text.to_owned()))
+    }
+}
+
+fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Weekday>, D::Error> {
+    Ok(Vec::<Day>::deserialize(deserializer)?.into_iter().map(|day| day.0).collect())
+}
+
+fn start<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+    from_text(deserializer, TEXT, clock, Time::midnight)
+}
+
+fn end<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+    // The end of a day is the next midnight.
+    let parse = |text: &str| if text.trim() == "24:00" { Ok(Time::midnight()) } else { clock(text) };
+    from_text(deserializer, TEXT, parse, Time::midnight)
+}
+
+fn clock(text: &str) -> Result<Time, BadWindow> {
+    let two_digits =
+        |part: &str| (part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit())).then(|| part.parse().ok())?;
+    let time = text
+        .trim()
+        .split_once(':')
+        .and_then(|(hour, minute)| Time::new(two_digits(hour)?, two_digits(minute)?, 0, 0).ok());
+    time.ok_or_else(|| BadWindow::Clock(text.to_owned()))
+}
+
+/// A time zone by its name.
+pub(super) fn timezone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TimeZone, D::Error> {
+    let parse = |name: &str| {
+        // The bundled database: the same result on every machine, even without an installed one.
+        TimeZoneDatabase::bundled().get(name.trim()).map_err(|_| BadWindow::TimeZone(name.to_owned()))
+    };
+    from_text(deserializer, TEXT, parse, || TimeZone::UTC)
 }
 
 impl Window {
@@ -61,10 +146,20 @@ impl Window {
 }
 
 /// All windows of a cluster.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct Schedule(pub Vec<Window>);
 
 impl Schedule {
+    pub fn check(&self, mut at: At<'_>) {
+        for (index, window) in self.0.iter().enumerate() {
+            // From midnight to midnight is the whole day.
+            if window.start == window.end && window.start != Time::midnight() {
+                let what = "is equal to start; for a whole day write 00:00 and 24:00";
+                at.add(&format!("[{index}].end"), what);
+            }
+        }
+    }
+
     /// Whether runs may begin. Without windows they always may.
     pub fn open_at(&self, now: Timestamp) -> bool {
         self.0.is_empty() || self.until(now).is_some()

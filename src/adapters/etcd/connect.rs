@@ -18,7 +18,6 @@ use super::{
     channel::{CONNECT_TIMEOUT, Dial, Link},
     credentials::{CredentialFiles, Credentials},
     denied::EtcdUser,
-    discovery::Discovery,
     error,
     handshake::{Dials, TlsHints},
     names::Names,
@@ -27,6 +26,7 @@ use super::{
 use crate::{
     adapters::tls::{self, Authorities, Trust},
     core::cluster::{Fact, Unknown, UnknownKind},
+    ports::access::DiscoverySrv,
 };
 
 /// How long a connection to a metrics page is kept for reuse: a run observes several times around a member.
@@ -74,12 +74,12 @@ impl Connection {
         let named = |builder: reqwest::ClientBuilder| {
             if names.nameserver.is_some() { builder.dns_resolver(Arc::new(names)) } else { builder }
         };
-        let server_name = discovery.and_then(Discovery::server_name).map(ToOwned::to_owned);
+        let server_name = discovery.and_then(DiscoverySrv::server_name).map(ToOwned::to_owned);
         let mut identity = None;
         let mut etcd_user =
             EtcdUser { user: credentials.user.as_ref().map(|(name, _)| name.clone()), common_name: None };
         let ca = credentials.ca.as_deref().map(|pem| {
-            let unusable = |detail| unusable("the CA certificate", files.ca.as_deref(), detail);
+            let unusable = |detail| unusable("the CA certificate", files.tls.ca_file.as_deref(), detail);
             // A bundle may contain certificates that this library does not accept; one accepted certificate is enough.
             Authorities::lenient(tls::certificates(pem).map_err(unusable)?).map_err(unusable)
         });
@@ -89,7 +89,7 @@ impl Connection {
             ca.transpose()?.map_or(Trust::System, Trust::Authorities)
         };
         if let Some((cert, key)) = &credentials.identity {
-            let path = files.identity.as_ref().map(|(cert, _)| cert.as_path());
+            let path = files.tls.cert_file.as_deref();
             let own =
                 Identity::new(cert, key).map_err(|detail| unusable("the client certificate or key", path, detail))?;
             etcd_user.common_name = own.common_name();

@@ -3,18 +3,16 @@
 //!
 //! It keeps only one version: users of an old version hold it themselves.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::connect::ConnectError;
+use crate::ports::access::{TlsFiles, User};
 
-/// The paths of the files, as etcdctl's `--cacert`, `--cert`, `--key` and `--password-file`.
+/// Where the secrets are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CredentialFiles {
-    /// Certificates of the CAs to trust; the system's if absent.
-    pub ca: Option<PathBuf>,
-    pub identity: Option<(PathBuf, PathBuf)>,
-    /// The user, and the file with the password.
-    pub user: Option<(String, PathBuf)>,
+    pub tls: TlsFiles,
+    pub user: Option<User>,
 }
 
 /// The content of the files. Without `Debug`: it is secret.
@@ -35,13 +33,14 @@ impl CredentialFiles {
 
     /// Blocks. Does not check yet whether the parts belong together.
     pub(super) fn read(&self) -> Result<Credentials, ConnectError> {
-        let ca = self.ca.as_deref().map(|path| read("the CA certificate", path)).transpose()?;
+        let ca = self.tls.ca_file.as_deref().map(|path| read("the CA certificate", path)).transpose()?;
         let identity = self
-            .identity
-            .as_ref()
+            .tls
+            .identity()
             .map(|(cert, key)| Ok((read("the client certificate", cert)?, read("the client key", key)?)))
             .transpose()?;
-        let user = self.user.as_ref().map(|(name, path)| Ok((name.clone(), password(path)?))).transpose()?;
+        let user = |user: &User| Ok((user.username.clone(), password(&user.password_file)?));
+        let user = self.user.as_ref().map(user).transpose()?;
         Ok(Credentials { ca, identity, user })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! While the name servers do not answer, the last result is used.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use hickory_resolver::{TokioResolver, proto::rr::RData};
 use tokio::{
@@ -11,28 +11,17 @@ use tokio::{
 };
 
 use super::names::Names;
-use crate::core::cluster::{Fact, Unknown, UnknownKind};
+use crate::{
+    core::cluster::{Fact, Unknown, UnknownKind},
+    ports::access::DiscoverySrv,
+};
 
 /// Records are changed by hand: one look-up in this time finds changes soon enough.
 const RECHECK_AFTER: Duration = Duration::from_secs(30);
 /// Leaves time for the members within a scrape.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// The look-up, like etcdctl's `--discovery-srv`, `--discovery-srv-name` and `--insecure-discovery`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Discovery {
-    /// The domain of the records.
-    pub domain: String,
-    /// The last part of the service's name, if a domain has several clusters.
-    pub name: Option<String>,
-    /// Whether endpoints without TLS are accepted, and servers may prove the names in the records; else they must
-    /// prove the domain.
-    pub insecure: bool,
-    /// The name server to query instead of the system's, also for the addresses.
-    pub nameserver: Option<SocketAddr>,
-}
-
-impl Discovery {
+impl DiscoverySrv {
     /// The name that servers must prove, if it is not the one they are dialled by.
     pub(super) fn server_name(&self) -> Option<&str> {
         (!self.insecure).then_some(self.domain.as_str())
@@ -88,12 +77,12 @@ async fn look_up(resolver: &TokioResolver, service: &str) -> Result<Vec<String>,
 /// The result, and when it was found.
 #[derive(Debug)]
 pub(super) struct Discovered {
-    discovery: Discovery,
+    discovery: DiscoverySrv,
     last: AsyncMutex<Option<(Instant, Fact<Vec<String>>)>>,
 }
 
 impl Discovered {
-    pub(super) fn new(discovery: Discovery) -> Self {
+    pub(super) fn new(discovery: DiscoverySrv) -> Self {
         Self { discovery, last: AsyncMutex::default() }
     }
 
@@ -139,8 +128,8 @@ mod tests {
     #[test]
     fn the_services_are_called_as_etcdctl_calls_them() {
         let mut discovery =
-            Discovery { domain: "example.com".to_owned(), name: None, insecure: true, nameserver: None };
-        let names = |discovery: &Discovery| discovery.services().map(|(name, scheme)| format!("{scheme} {name}"));
+            DiscoverySrv { domain: "example.com".to_owned(), name: None, insecure: true, nameserver: None };
+        let names = |discovery: &DiscoverySrv| discovery.services().map(|(name, scheme)| format!("{scheme} {name}"));
         assert_eq!(
             names(&discovery),
             ["https _etcd-client-ssl._tcp.example.com.", "http _etcd-client._tcp.example.com."]

@@ -36,9 +36,7 @@ use tokio::{sync::Mutex as AsyncMutex, time::sleep};
 
 pub use connect::ConnectError;
 pub use credentials::CredentialFiles;
-pub use discovery::Discovery;
 pub use gauges::read as read_gauges;
-pub use page::Pages;
 pub use sources::Sources;
 
 use crate::{
@@ -417,7 +415,8 @@ impl Etcd for EtcdCluster {
 
     async fn renew(&self) -> Renewal {
         let pages = self.sources.pages.as_ref();
-        if self.sources.files.is_empty() && pages.is_none_or(|pages| pages.files(&self.sources.files).is_empty()) {
+        if self.sources.files.is_empty() && pages.is_none_or(|pages| page::files(pages, &self.sources.files).is_empty())
+        {
             return Renewal::Unchanged;
         }
         let Ok(only_look) = Arc::clone(&self.looking).try_lock_owned() else {

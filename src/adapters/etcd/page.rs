@@ -3,36 +3,23 @@
 //! Of the cluster's credentials only the CAs are used there: no password is sent to a page, and a client certificate
 //! only if it is configured for the pages.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     CredentialFiles, Fence,
     connect::{ConnectError, Connection},
     sources::Sources,
 };
-use crate::core::{
-    cluster::{Fact, Member, Unknown, UnknownKind},
-    page::PageUrl,
+use crate::{
+    core::cluster::{Fact, Member, Unknown, UnknownKind},
+    ports::access::{MetricsPage, TlsFiles},
 };
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pages {
-    pub url: PageUrl,
-    /// The CAs to trust there; the cluster's if absent.
-    pub ca: Option<PathBuf>,
-    /// The client certificate and key for them.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-impl Pages {
-    /// The files, which are read together with those of the cluster.
-    pub(super) fn files(&self, cluster: &CredentialFiles) -> CredentialFiles {
-        CredentialFiles {
-            ca: self.ca.clone().or_else(|| cluster.ca.clone()),
-            identity: self.identity.clone(),
-            user: None,
-        }
-    }
+/// The files for the pages, which are read together with those of the cluster.
+pub(super) fn files(page: &MetricsPage, cluster: &CredentialFiles) -> CredentialFiles {
+    let own = page.tls.clone().unwrap_or_default();
+    let tls = TlsFiles { ca_file: own.ca_file.or_else(|| cluster.tls.ca_file.clone()), ..own };
+    CredentialFiles { tls, user: None }
 }
 
 /// The client for the pages, with the current content of the files; `None` if the pages are at the client URLs. Returns
@@ -41,8 +28,8 @@ pub(super) fn renewed(
     sources: &Sources,
     in_use: Option<&Arc<Connection>>,
 ) -> Result<Option<Arc<Connection>>, ConnectError> {
-    let Some(pages) = &sources.pages else { return Ok(None) };
-    let files = pages.files(&sources.files);
+    let Some(page) = &sources.pages else { return Ok(None) };
+    let files = files(page, &sources.files);
     let read = files.read()?;
     if let Some(same) = in_use.filter(|in_use| in_use.credentials == read) {
         return Ok(Some(Arc::clone(same)));
@@ -51,7 +38,7 @@ pub(super) fn renewed(
     Ok(Some(Arc::new(new)))
 }
 
-pub(super) fn url(pages: &Pages, fence: Option<&Fence>, client_url: &str, member: &Member) -> Fact<String> {
+pub(super) fn url(pages: &MetricsPage, fence: Option<&Fence>, client_url: &str, member: &Member) -> Fact<String> {
     let refused = |why| Unknown::new(UnknownKind::Other, why);
     let page = pages.url.of(client_url, &member.name).map_err(|why| refused(why.to_string()))?;
     if let Some(fence) = fence {
@@ -65,7 +52,11 @@ mod tests {
     use super::*;
     use crate::{
         adapters::etcd::EtcdCluster,
-        ports::etcd::{Etcd, Renewal},
+        core::page::PageUrl,
+        ports::{
+            access::User,
+            etcd::{Etcd, Renewal},
+        },
     };
 
     #[tokio::test]
@@ -80,10 +71,13 @@ mod tests {
             std::fs::copy(&from.key, &key).expect("copied");
         };
         put(old.client());
-        let pages = Pages {
+        let pages = MetricsPage {
             url: PageUrl::parse("https://{host}:1").expect("good"),
-            ca: Some(old.ca().to_owned()),
-            identity: Some((cert.clone(), key.clone())),
+            tls: Some(TlsFiles {
+                ca_file: Some(old.ca().to_owned()),
+                cert_file: Some(cert.clone()),
+                key_file: Some(key.clone()),
+            }),
         };
         let sources =
             Sources { endpoints: vec!["http://127.0.0.1:1".to_owned()], pages: Some(pages), ..Sources::default() };
@@ -105,9 +99,10 @@ mod tests {
         let (password, ca) = (dir.path().join("password"), dir.path().join("ca"));
         std::fs::write(&password, "one").expect("written");
         std::fs::copy(pki.ca(), &ca).expect("copied");
-        let pages =
-            Pages { url: PageUrl::parse("https://{host}:1").expect("good"), ca: Some(ca.clone()), identity: None };
-        let files = CredentialFiles { user: Some(("root".to_owned(), password.clone())), ..CredentialFiles::default() };
+        let tls = Some(TlsFiles { ca_file: Some(ca.clone()), ..TlsFiles::default() });
+        let pages = MetricsPage { url: PageUrl::parse("https://{host}:1").expect("good"), tls };
+        let user = User { username: "root".to_owned(), password_file: password.clone() };
+        let files = CredentialFiles { user: Some(user), ..CredentialFiles::default() };
         let endpoints = vec!["http://127.0.0.1:1".to_owned()];
         let sources = Sources { endpoints, files, pages: Some(pages), ..Sources::default() };
         let cluster = EtcdCluster::open(sources).expect("whole");

@@ -2,17 +2,18 @@
 
 use bytesize::ByteSize;
 
-use super::{CredentialFiles, Discovery, Pages};
+use super::CredentialFiles;
+use crate::ports::access::{DiscoverySrv, MetricsPage, TlsFiles};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     /// URLs with a scheme.
     pub endpoints: Vec<String>,
-    pub discovery: Option<Discovery>,
+    pub discovery: Option<DiscoverySrv>,
     /// Read when the cluster is opened, and again at each [`renew`](crate::ports::etcd::Etcd::renew).
     pub files: CredentialFiles,
     /// Where the metrics pages are; at the client URLs if absent.
-    pub pages: Option<Pages>,
+    pub pages: Option<MetricsPage>,
     /// The quota of members that do not report it.
     pub quota: Option<ByteSize>,
     /// Accepts any server certificate. Only for showing something to an operator, and never together with a user:
@@ -28,7 +29,7 @@ impl Sources {
     pub(super) fn is_tls(&self) -> bool {
         let with_tls = |url: &String| url.starts_with("https://");
         let found = self.discovery.as_ref().is_none_or(|discovery| !discovery.insecure);
-        self.files.ca.is_some() || self.files.identity.is_some() || (found && self.endpoints.iter().all(with_tls))
+        self.files.tls != TlsFiles::default() || (found && self.endpoints.iter().all(with_tls))
     }
 }
 
@@ -43,8 +44,9 @@ mod tests {
             ..Sources::default()
         };
         let found =
-            |insecure| Some(Discovery { domain: "example.test".to_owned(), name: None, insecure, nameserver: None });
-        let files = CredentialFiles { ca: Some("ca.crt".into()), ..CredentialFiles::default() };
+            |insecure| Some(DiscoverySrv { domain: "example.test".to_owned(), name: None, insecure, nameserver: None });
+        let tls = TlsFiles { ca_file: Some("ca.crt".into()), ..TlsFiles::default() };
+        let files = CredentialFiles { tls, ..CredentialFiles::default() };
         for (what, sources, is_tls) in [
             ("endpoints with TLS", endpoints(&["https://a:1", "https://b:1"]), true),
             ("endpoints without", endpoints(&["http://a:1"]), false),

@@ -3,45 +3,32 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use futures_util::future::{BoxFuture, FutureExt};
-use url::Url;
 
-use super::{Tries, failure, millis};
+use super::{access, failure, millis};
 use crate::{
-    adapters::outgoing::{Alertmanager, CallError, ClientSettings, detail, excerpt, shown},
+    adapters::outgoing::{Alertmanager, CallError, detail, excerpt, shown},
     core::story,
-    ports::gate::{CheckContext, GateProbe, Reading},
+    ports::gate::{AlertmanagerGate, CheckContext, GateProbe, Reading, Tries},
 };
 
 /// Enough to know where to look.
 const MAX_SHOWN_NAMES: usize = 10;
 
-/// Which alerts are checked, and where.
 #[derive(Clone, Debug)]
-pub struct AlertmanagerCheck {
-    /// The base, without query.
-    pub url: Url,
-    /// In Alertmanager's syntax.
-    pub matchers: Vec<String>,
-    /// Names of alerts that do not count as failures.
-    pub ignore: BTreeSet<String>,
-    pub access: ClientSettings,
-    pub tries: Tries,
-}
-
-#[derive(Clone, Debug)]
-pub struct AlertmanagerProbe {
+pub(super) struct AlertmanagerProbe {
     server: Alertmanager,
     url: String,
     matchers: Vec<String>,
-    ignore: BTreeSet<String>,
+    ignore: Vec<String>,
     tries: Tries,
 }
 
 impl AlertmanagerProbe {
     /// Checks that its files are usable.
-    pub fn new(check: AlertmanagerCheck) -> Result<Self, CallError> {
-        check.access.try_files(&check.url)?;
-        let AlertmanagerCheck { url, matchers, ignore, access, tries } = check;
+    pub(super) fn new(check: AlertmanagerGate) -> Result<Self, CallError> {
+        let (access, tries) = (access!(check), check.tries());
+        access.try_files(&check.url)?;
+        let AlertmanagerGate { url, matchers, ignore, .. } = check;
         Ok(Self { server: Alertmanager::checked(url.as_str(), access)?, url: shown(&url), matchers, ignore, tries })
     }
 

@@ -14,6 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
+use serde::de::DeserializeOwned;
 use testkit::{Identity, Pki};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -21,11 +22,9 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::Tries;
 use crate::{
-    adapters::outgoing::{ClientSettings, ClientTls, Credentials},
     core::gate::Moment,
-    ports::gate::{CheckContext, GateProbe, Reading},
+    ports::gate::{CheckContext, GateProbe, Reading, Tries},
 };
 
 /// For servers that answer, on a busy machine.
@@ -37,14 +36,20 @@ const fn tries(timeout: Duration, attempts: u32) -> Tries {
     Tries { timeout, attempts, interval: Duration::from_millis(50), hold: Duration::ZERO }
 }
 
-pub(super) fn access(tries: Tries) -> ClientSettings {
-    ClientSettings {
-        credentials: Credentials::default(),
-        tls: ClientTls::default(),
-        timeout: tries.timeout,
-        follow_redirects: false,
-    }
+/// A gate with these keys, as in a configuration.
+pub(super) fn read<T: DeserializeOwned>(keys: serde_json::Value) -> T {
+    serde_json::from_value(keys).expect("its keys")
 }
+
+/// Gives a gate its tries.
+macro_rules! tried {
+    ($check:expr, $tries:expr) => {{
+        let (mut check, tries) = ($check, $tries);
+        (check.timeout, check.attempts, check.interval) = (tries.timeout, tries.attempts, tries.interval);
+        check
+    }};
+}
+pub(super) use tried;
 
 pub(super) async fn check(probe: &dyn GateProbe) -> Reading {
     probe.check(CheckContext { moment: Moment::Before, baseline: None }).await

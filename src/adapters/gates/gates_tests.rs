@@ -1,38 +1,29 @@
 //! The probes against real servers: good ones, hostile ones, and ones that repeat what they received.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Instant};
+use std::{net::SocketAddr, path::Path};
 
 use serde_json::json;
 use testkit::Pki;
 
 use super::{
-    alertmanager::AlertmanagerCheck,
     fixture::{
-        HOSTILE, IMPATIENT, PATIENT, access, answer, answering, check, hostile, serve, site, tls_server, tls_site,
+        HOSTILE, IMPATIENT, PATIENT, answer, answering, check, hostile, read, serve, site, tls_server, tls_site, tried,
     },
-    http::HttpCheck,
-    promql::PromqlCheck,
-    tcp::TcpCheck,
     *,
 };
 use crate::{
-    adapters::outgoing::{ClientSettings, ClientTls, Credentials},
-    core::expect::{Pattern, Samples, Statuses},
-    ports::gate::GateProbe,
+    core::expect::{Pattern, Samples},
+    ports::{
+        access::{ClientTls, Credentials, Headers, User},
+        gate::{AlertmanagerGate, HttpGate, PromqlGate, TcpGate, Tries},
+    },
 };
 
-fn http(url: url::Url, tries: Tries) -> HttpCheck {
-    HttpCheck {
-        url,
-        method: "GET".to_owned(),
-        access: access(tries),
-        expect_status: Statuses::default(),
-        expect_body: Some(Pattern::parse("ready|ok").expect("valid")),
-        tries,
-    }
+fn http(url: url::Url, tries: Tries) -> HttpGate {
+    tried!(read::<HttpGate>(json!({ "url": String::from(url), "expect_body": "ready|ok" })), tries)
 }
 
-async fn ask(check: HttpCheck) -> Reading {
+async fn ask(check: HttpGate) -> Reading {
     super::fixture::check(&HttpProbe::new(check).expect("usable")).await
 }
 
@@ -41,27 +32,39 @@ fn promql(url: url::Url, tries: Tries) -> PromqlProbe {
 }
 
 fn expecting(expect: Samples, url: url::Url, tries: Tries) -> PromqlProbe {
-    let query = "up".to_owned();
-    PromqlProbe::new(PromqlCheck { url, query, expect, access: access(tries), tries }).expect("usable")
+    let check = PromqlGate { expect, ..read(json!({ "url": String::from(url), "query": "up" })) };
+    PromqlProbe::new(tried!(check, tries)).expect("usable")
 }
 
 fn alerts(url: url::Url, tries: Tries) -> AlertmanagerProbe {
-    let (matchers, ignore) = (vec!["severity=\"critical\"".to_owned()], BTreeSet::from(["Watchdog".to_owned()]));
-    AlertmanagerProbe::new(AlertmanagerCheck { url, matchers, ignore, access: access(tries), tries }).expect("usable")
+    let keys = json!({ "url": String::from(url), "matchers": ["severity=\"critical\""], "ignore": ["Watchdog"] });
+    AlertmanagerProbe::new(tried!(read::<AlertmanagerGate>(keys), tries)).expect("usable")
 }
 
 fn tcp(address: SocketAddr, tls: Option<ClientTls>, tries: Tries) -> TcpProbe {
-    let check = TcpCheck { host: address.ip().to_string(), port: address.port(), tls, tries };
-    TcpProbe::new(check).expect("usable")
+    let check = TcpGate { tls, ..read(json!({ "address": address.to_string() })) };
+    TcpProbe::new(tried!(check, tries)).expect("usable")
+}
+
+/// The gate with these credentials.
+macro_rules! with {
+    ($check:expr, $credentials:expr) => {{
+        let (mut check, credentials) = ($check, $credentials.clone());
+        check.headers = credentials.headers;
+        check.header_files = credentials.header_files;
+        check.bearer_token_file = credentials.bearer_token_file;
+        check.basic_auth = credentials.basic_auth;
+        check
+    }};
 }
 
 fn trusting(pki: &Pki) -> ClientTls {
     ClientTls { ca_file: Some(pki.ca().to_owned()), ..ClientTls::default() }
 }
 
-fn secure(address: SocketAddr, tls: ClientTls) -> HttpCheck {
+fn secure(address: SocketAddr, tls: ClientTls) -> HttpGate {
     let mut check = http(format!("https://{address}/").parse().expect("a URL"), PATIENT);
-    check.access.tls = tls;
+    check.tls = tls;
     check
 }
 
@@ -124,7 +127,7 @@ async fn a_reason_says_what_was_seen() {
 async fn a_good_answer_passes_with_its_evidence() {
     let site = site(200, "", "all\r\n  ok\u{202e}").await;
     let mut check = http(site.url("/readyz?verbose=1"), PATIENT);
-    check.access.credentials.headers = vec![("X-Scope-OrgID".to_owned(), "team-a".to_owned())];
+    check.headers.0 = [("X-Scope-OrgID".to_owned(), "team-a".to_owned())].into();
     let reading = ask(check).await;
     assert!(reading.passed, "{reading:?}");
     assert_eq!(reading.evidence["status"], 200);
@@ -168,17 +171,17 @@ async fn redirects_are_followed_only_if_configured_and_never_with_a_secret_to_an
     let reading = ask(check.clone()).await;
     assert!(!reading.passed && target.asked().is_empty());
     assert_eq!(reading.evidence["location"], target.url("/there").as_str());
-    check.access.follow_redirects = true;
+    check.follow_redirects = true;
     assert!(ask(check.clone()).await.passed);
     assert_eq!(target.asked().len(), 1);
-    check.access.credentials = Credentials::bearer(Some(token));
+    check.bearer_token_file = Some(token);
     let reading = ask(check).await;
     assert!(!reading.passed && reading.detail.contains("must not get our headers"), "{reading:?}");
     assert_eq!(target.asked().len(), 1, "the secret went elsewhere");
 
     let around = answering(|_| answer(302, "Location: /again\r\n", "")).await;
     let mut check = http(around.url("/"), PATIENT);
-    check.access.follow_redirects = true;
+    check.follow_redirects = true;
     let reading = ask(check).await;
     assert!(!reading.passed && reading.detail.contains("more than 5 redirects"), "{reading:?}");
     assert!(around.asked().len() <= 7);
@@ -191,7 +194,8 @@ async fn tls_is_verified_and_shows_our_certificate_where_it_is_asked_for() {
     let open = tls_site(&ours, None).await;
     let mutual = tls_site(&ours, Some(ours.ca())).await;
     let known = |identity: &testkit::Identity| ClientTls {
-        identity_files: Some((identity.cert.clone(), identity.key.clone())),
+        cert_file: Some(identity.cert.clone()),
+        key_file: Some(identity.key.clone()),
         ..trusting(&ours)
     };
     let named = |name: &str| ClientTls { server_name: Some(name.to_owned()), ..trusting(&ours) };
@@ -216,7 +220,7 @@ async fn tls_is_verified_and_shows_our_certificate_where_it_is_asked_for() {
     let reading = ask(renamed.clone()).await;
     assert_eq!(reading.evidence["body_excerpt"], format!("ready, says localhost to {open}"));
     assert_eq!(reading.evidence["url"], format!("https://{open}/"));
-    renamed.access.credentials.headers = vec![("Host".to_owned(), "shop.example".to_owned())];
+    renamed.headers.0 = [("Host".to_owned(), "shop.example".to_owned())].into();
     let reading = ask(renamed).await;
     assert_eq!(reading.evidence["body_excerpt"], "ready, says localhost to ***");
 }
@@ -258,21 +262,25 @@ async fn files_that_cannot_be_used_are_found_when_the_probe_is_made() {
     std::fs::write(&empty, "\n").expect("written");
     let address = "127.0.0.1:1".parse().expect("an address");
     let ca = |path: &Path| ClientTls { ca_file: Some(path.to_owned()), ..ClientTls::default() };
-    let swapped = (pki.client().key.clone(), pki.client().cert.clone());
+    let swapped = ClientTls {
+        cert_file: Some(pki.client().key.clone()),
+        key_file: Some(pki.client().cert.clone()),
+        ..trusting(&pki)
+    };
     for (tls, expected) in [
         (ca(&absent), "cannot read the certificate authorities"),
         (ca(&empty), "contains no PEM certificate"),
         (ca(dir.path()), "is not a regular file"),
-        (ClientTls { identity_files: Some(swapped), ..trusting(&pki) }, "contains no PEM certificate"),
+        (swapped, "contains no PEM certificate"),
     ] {
         let error = HttpProbe::new(secure(address, tls.clone())).expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");
-        let check = TcpCheck { host: "127.0.0.1".to_owned(), port: 1, tls: Some(tls), tries: PATIENT };
+        let check = TcpGate { tls: Some(tls), ..read(json!({ "address": "127.0.0.1:1" })) };
         assert!(TcpProbe::new(check).expect_err(expected).to_string().contains(expected));
     }
     for path in [&absent, &empty] {
         let mut check = http("http://127.0.0.1:1".parse().expect("a URL"), PATIENT);
-        check.access.credentials = Credentials::bearer(Some(path.clone()));
+        check.bearer_token_file = Some(path.clone());
         assert!(HttpProbe::new(check).expect_err("no token").to_string().contains("the token file"));
     }
 }
@@ -431,22 +439,24 @@ async fn no_secret_is_ever_shown() {
     };
     let site = parrot().await;
     let key = ("X-Key".to_owned(), file("key", "canary\"quoted\n"));
-    let bearer =
-        Credentials { header_files: vec![key.clone()], ..Credentials::bearer(Some(file("token", "canary-token\n"))) };
-    let basic =
-        Credentials { basic_auth: Some(("probe".to_owned(), file("pw", "canary-pw"))), ..Credentials::default() };
-    let plain = Credentials { headers: vec![("X-A".to_owned(), "canary-plain".to_owned())], ..Credentials::default() };
+    let bearer = Credentials {
+        header_files: [key.clone()].into(),
+        ..Credentials::bearer(Some(file("token", "canary-token\n")))
+    };
+    let user = User { username: "probe".to_owned(), password_file: file("pw", "canary-pw") };
+    let basic = Credentials { basic_auth: Some(user), ..Credentials::default() };
+    let headers = Headers([("X-A".to_owned(), "canary-plain".to_owned())].into());
+    let plain = Credentials { headers, ..Credentials::default() };
     let encoded = "cHJvYmU6Y2FuYXJ5LXB3";
     for (credentials, sent) in [(bearer, "Bearer canary-token"), (basic, encoded), (plain, "canary-plain")] {
-        let access = ClientSettings { credentials, ..access(PATIENT) };
-        let (mut http, url) = (http(site.url("/"), PATIENT), site.url("/"));
-        http.access = access.clone();
+        let url = site.url("/");
+        let mut http = with!(http(url.clone(), PATIENT), credentials);
         http.expect_body = Some(Pattern::parse("^$").expect("valid"));
-        let (query, expect) = ("up".to_owned(), Samples::Empty);
-        let promql = PromqlCheck { url: url.clone(), query, expect, access: access.clone(), tries: PATIENT };
-        let (matchers, ignore) = (vec!["a=b".to_owned()], BTreeSet::new());
-        let alerts = AlertmanagerCheck { url, matchers, ignore, access, tries: PATIENT };
-        let odd = AlertmanagerCheck { url: site.url("/odd"), ..alerts.clone() };
+        let promql: PromqlGate = read(json!({ "url": url.as_str(), "query": "up" }));
+        let promql = tried!(with!(promql, credentials), PATIENT);
+        let alerts: AlertmanagerGate = read(json!({ "url": url.as_str(), "matchers": ["a=b"] }));
+        let alerts = tried!(with!(alerts, credentials), PATIENT);
+        let odd = AlertmanagerGate { url: site.url("/odd"), ..alerts.clone() };
         let mut shown = vec![format!("{http:?} {promql:?} {alerts:?}")];
         let probes: [Arc<dyn GateProbe>; 4] = [
             Arc::new(HttpProbe::new(http).expect("usable")),
@@ -467,13 +477,13 @@ async fn no_secret_is_ever_shown() {
     // Nor in the errors about the files that hold them.
     for text in ["canary\nsecond line", "canary\u{1}"] {
         let mut check = http(site.url("/"), PATIENT);
-        check.access.credentials = Credentials::bearer(Some(file("bad", text)));
+        check.bearer_token_file = Some(file("bad", text));
         let error = HttpProbe::new(check).expect_err("no header");
         assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
     }
     let key_file = file("bad.key", "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n");
     let pki = pki(dir.path());
-    let tls = ClientTls { identity_files: Some((pki.client().cert.clone(), key_file)), ..trusting(&pki) };
+    let tls = ClientTls { cert_file: Some(pki.client().cert.clone()), key_file: Some(key_file), ..trusting(&pki) };
     let error = HttpProbe::new(secure(site.address, tls)).expect_err("no key");
     assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
 }
@@ -485,7 +495,7 @@ async fn a_secret_is_read_again_at_each_check() {
     std::fs::write(&token, "first").expect("written");
     let site = site(200, "", "ready").await;
     let mut settings = http(site.url("/"), PATIENT);
-    settings.access.credentials = Credentials::bearer(Some(token.clone()));
+    settings.bearer_token_file = Some(token.clone());
     let probe = HttpProbe::new(settings).expect("usable");
     assert!(check(&probe).await.passed);
     std::fs::write(&token, "second").expect("written");

@@ -4,50 +4,36 @@ use std::time::Instant;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::Method;
-use url::Url;
 
-use super::{Tries, failure, millis};
+use super::{access, failure, millis};
 use crate::{
     adapters::outgoing::{CallError, ClientSettings, excerpt, shown},
-    core::expect::{Pattern, Statuses},
-    ports::gate::{CheckContext, GateProbe, Reading},
+    ports::gate::{CheckContext, GateProbe, HttpGate, Reading},
 };
 
 /// Health pages are shorter; what follows is not checked.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
-/// The request, and the expected answer.
 #[derive(Clone, Debug)]
-pub struct HttpCheck {
-    pub url: Url,
-    /// Like `GET`.
-    pub method: String,
-    pub access: ClientSettings,
-    /// The statuses that pass.
-    pub expect_status: Statuses,
-    /// What the first 64 KiB of its body must contain.
-    pub expect_body: Option<Pattern>,
-    pub tries: Tries,
-}
-
-#[derive(Clone, Debug)]
-pub struct HttpProbe {
-    check: HttpCheck,
+pub(super) struct HttpProbe {
+    check: HttpGate,
     method: Method,
+    access: ClientSettings,
 }
 
 impl HttpProbe {
     /// Checks that its files are usable.
-    pub fn new(check: HttpCheck) -> Result<Self, CallError> {
+    pub(super) fn new(check: HttpGate) -> Result<Self, CallError> {
+        let access = access!(check, follow_redirects: check.follow_redirects);
         let bad = |detail: &str| CallError::Url { url: shown(&check.url), detail: detail.to_owned() };
         let method = check.method.parse().map_err(|_| bad("invalid method"))?;
-        check.access.try_files(&check.url)?;
-        Ok(Self { check, method })
+        access.try_files(&check.url)?;
+        Ok(Self { check, method, access })
     }
 
     async fn once(&self) -> Reading {
         let (check, began) = (&self.check, Instant::now());
-        let answer = match check.access.ask(self.method.clone(), &check.url, None, MAX_BODY_BYTES).await {
+        let answer = match self.access.ask(self.method.clone(), &check.url, None, MAX_BODY_BYTES).await {
             Ok(answer) => answer,
             Err(error) => return failure(&error, began),
         };
@@ -82,7 +68,7 @@ impl HttpProbe {
         if let Some(location) = location {
             reading = reading.with("location", location);
         }
-        if check.access.tls.insecure_skip_verify {
+        if check.tls.insecure_skip_verify {
             reading = reading.with("tls_verified", false);
         }
         reading
@@ -91,6 +77,6 @@ impl HttpProbe {
 
 impl GateProbe for HttpProbe {
     fn check<'a>(&'a self, _: CheckContext<'a>) -> BoxFuture<'a, Reading> {
-        self.check.tries.run(|| self.once()).boxed()
+        self.check.tries().run(|| self.once()).boxed()
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! They only read, fail if they cannot determine the state, and expose nothing that they sent. [`tries`] bounds them.
 
-pub mod alertmanager;
-pub mod http;
+mod alertmanager;
+mod http;
 pub mod kubernetes;
-pub mod promql;
-pub mod tcp;
-pub mod tries;
+mod promql;
+mod tcp;
+mod tries;
 
 #[cfg(test)]
 mod fixture;
@@ -15,16 +15,46 @@ mod fixture;
 #[path = "gates_tests.rs"]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-pub use alertmanager::AlertmanagerProbe;
-pub use http::HttpProbe;
-pub use promql::PromqlProbe;
-pub use tcp::TcpProbe;
-pub use tries::Tries;
-
+use self::{
+    alertmanager::AlertmanagerProbe, http::HttpProbe, kubernetes::PodsProbe, promql::PromqlProbe, tcp::TcpProbe,
+};
 use super::outgoing::CallError;
-use crate::ports::gate::Reading;
+use crate::ports::gate::{Gate, GateCheck, GateProbe, GateSettings, Reading};
+
+/// How to talk to the server of a kind that asks over HTTP.
+macro_rules! access {
+    ($check:expr) => {
+        access!($check, follow_redirects: false)
+    };
+    ($check:expr, follow_redirects: $follow:expr) => {
+        crate::adapters::outgoing::ClientSettings {
+            credentials: $check.credentials(),
+            tls: $check.tls.clone(),
+            timeout: $check.timeout,
+            follow_redirects: $follow,
+        }
+    };
+}
+use access;
+
+/// A configured gate, ready to be checked; `None` if it has no kind. Blocks while it reads its files, and checks that they
+/// are usable.
+pub fn gate(settings: &GateSettings) -> Result<Option<Gate>, CallError> {
+    let Some(check) = settings.checks().pop() else { return Ok(None) };
+    let (limit, probe): (Duration, Arc<dyn GateProbe>) = match check {
+        GateCheck::Http(http) => (http.tries().limit(), Arc::new(HttpProbe::new(http.clone())?)),
+        GateCheck::Tcp(tcp) => (tcp.tries().limit(), Arc::new(TcpProbe::new(tcp.clone())?)),
+        GateCheck::Promql(promql) => (promql.tries().limit(), Arc::new(PromqlProbe::new(promql.clone())?)),
+        GateCheck::Alertmanager(alerts) => (alerts.tries().limit(), Arc::new(AlertmanagerProbe::new(alerts.clone())?)),
+        GateCheck::KubernetesPods(pods) => (pods.limit(), Arc::new(PodsProbe::new(pods.clone()))),
+    };
+    Ok(Some(Gate { rule: settings.rule(check.kind()), limit, probe }))
+}
 
 /// Milliseconds, for the evidence.
 fn millis(time: Duration) -> u64 {

@@ -5,12 +5,11 @@ use std::{collections::BTreeMap, time::Instant};
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::Method;
 use serde_json::{Value, json};
-use url::Url;
 
-use super::{Tries, failure, millis};
+use super::{access, failure, millis};
 use crate::{
     adapters::outgoing::{
-        CallError, ClientSettings, Heard, Remote, excerpt,
+        CallError, Heard, Remote, excerpt,
         prometheus::{self, Data, number},
         shown,
     },
@@ -18,7 +17,7 @@ use crate::{
         expect::{SampleVerdict, Samples},
         story,
     },
-    ports::gate::{CheckContext, GateProbe, Reading},
+    ports::gate::{CheckContext, GateProbe, PromqlGate, Reading, Tries},
 };
 
 /// Some ten thousand samples. A query with a longer result is not a check.
@@ -26,20 +25,8 @@ const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// Enough to know where to look.
 const MAX_SHOWN_SAMPLES: usize = 5;
 
-/// The query, and the expected result.
 #[derive(Clone, Debug)]
-pub struct PromqlCheck {
-    /// The base, without query.
-    pub url: Url,
-    /// PromQL.
-    pub query: String,
-    pub expect: Samples,
-    pub access: ClientSettings,
-    pub tries: Tries,
-}
-
-#[derive(Clone, Debug)]
-pub struct PromqlProbe {
+pub(super) struct PromqlProbe {
     remote: Remote,
     query: String,
     expect: Samples,
@@ -54,10 +41,11 @@ struct Sample {
 
 impl PromqlProbe {
     /// Checks that its files are usable.
-    pub fn new(check: PromqlCheck) -> Result<Self, CallError> {
-        check.access.try_files(&check.url)?;
-        let remote = Remote::new(check.url.as_str(), check.access, MAX_ANSWER_BYTES)?;
-        Ok(Self { remote, query: check.query, expect: check.expect, tries: check.tries })
+    pub(super) fn new(check: PromqlGate) -> Result<Self, CallError> {
+        let access = access!(check);
+        access.try_files(&check.url)?;
+        let remote = Remote::new(check.url.as_str(), access, MAX_ANSWER_BYTES)?;
+        Ok(Self { remote, tries: check.tries(), query: check.query, expect: check.expect })
     }
 
     async fn once(&self) -> Reading {

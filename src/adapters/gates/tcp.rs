@@ -19,45 +19,35 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Tries, millis};
+use super::millis;
 use crate::{
-    adapters::outgoing::{CallError, ClientTls, detail},
-    ports::gate::{CheckContext, GateProbe, Reading},
+    adapters::outgoing::{CallError, detail},
+    ports::gate::{Address, CheckContext, GateProbe, Reading, TcpGate},
 };
 
 /// A round trip to the other end of the world; a server that has sent nothing by then waits for us, as it should.
 const WATCH: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Debug)]
-pub struct TcpCheck {
-    /// A name or an address, without brackets.
-    pub host: String,
-    pub port: u16,
-    /// A handshake too.
-    pub tls: Option<ClientTls>,
-    pub tries: Tries,
-}
-
-#[derive(Clone, Debug)]
-pub struct TcpProbe {
-    check: TcpCheck,
+pub(super) struct TcpProbe {
+    check: TcpGate,
 }
 
 impl TcpProbe {
     /// Checks that its files are usable.
-    pub fn new(check: TcpCheck) -> Result<Self, CallError> {
+    pub(super) fn new(check: TcpGate) -> Result<Self, CallError> {
         if let Some(tls) = &check.tls {
             tls.config()?;
-            check.name().map_err(|error| CallError::Tls(error.to_string()))?;
+            server_name(&check).map_err(|error| CallError::Tls(error.to_string()))?;
         }
         Ok(Self { check })
     }
 
     async fn once(&self) -> Reading {
-        let (began, limit) = (Instant::now(), self.check.tries.timeout);
-        let address = self.check.address();
+        let (began, limit) = (Instant::now(), self.check.timeout);
+        let address = address(&self.check.address);
         let late = || Err(io::Error::other(format!("not finished within {limit:?}")));
-        let result = timeout(limit, self.check.connect()).await.unwrap_or_else(|_| late());
+        let result = timeout(limit, connect(&self.check)).await.unwrap_or_else(|_| late());
         let latency = millis(began.elapsed());
         let what = if self.check.tls.is_some() { "a TLS connection" } else { "a connection" };
         let reading = match result {
@@ -70,26 +60,23 @@ impl TcpProbe {
     }
 }
 
-impl TcpCheck {
-    fn address(&self) -> String {
-        let host = &self.host;
-        if host.contains(':') { format!("[{host}]:{}", self.port) } else { format!("{host}:{}", self.port) }
-    }
+fn address(Address { host, port }: &Address) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
 
-    fn name(&self) -> Result<ServerName<'static>, rustls::pki_types::InvalidDnsNameError> {
-        let name = self.tls.as_ref().and_then(|tls| tls.server_name.as_ref()).unwrap_or(&self.host);
-        ServerName::try_from(name.trim_end_matches('.').to_owned())
-    }
+fn server_name(check: &TcpGate) -> Result<ServerName<'static>, rustls::pki_types::InvalidDnsNameError> {
+    let name = check.tls.as_ref().and_then(|tls| tls.server_name.as_ref()).unwrap_or(&check.address.host);
+    ServerName::try_from(name.trim_end_matches('.').to_owned())
+}
 
-    async fn connect(&self) -> io::Result<()> {
-        let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        let Some(tls) = self.tls.clone() else { return stays(&mut stream).await };
-        let config = spawn_blocking(move || tls.config()).await?.map_err(io::Error::other)?;
-        let name = self.name().map_err(io::Error::other)?;
-        let handshake = |error: io::Error| io::Error::other(format!("the TLS handshake failed: {error}"));
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(handshake)?;
-        stays(&mut stream).await
-    }
+async fn connect(check: &TcpGate) -> io::Result<()> {
+    let mut stream = TcpStream::connect((check.address.host.as_str(), check.address.port)).await?;
+    let Some(tls) = check.tls.clone() else { return stays(&mut stream).await };
+    let config = spawn_blocking(move || tls.config()).await?.map_err(io::Error::other)?;
+    let name = server_name(check).map_err(io::Error::other)?;
+    let handshake = |error: io::Error| io::Error::other(format!("the TLS handshake failed: {error}"));
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(handshake)?;
+    stays(&mut stream).await
 }
 
 /// Whether the server keeps the connection open. What it sends is discarded.
@@ -104,6 +91,6 @@ async fn stays(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
 
 impl GateProbe for TcpProbe {
     fn check<'a>(&'a self, _: CheckContext<'a>) -> BoxFuture<'a, Reading> {
-        self.check.tries.run(|| self.once()).boxed()
+        self.check.tries().run(|| self.once()).boxed()
     }
 }

@@ -4,33 +4,21 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 
-use crate::ports::gate::Reading;
+use crate::ports::gate::{Reading, Tries};
 
 /// For the time between the attempts, on a busy machine.
 const MARGIN: Duration = Duration::from_secs(5);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tries {
-    /// Of one attempt.
-    pub timeout: Duration,
-    /// At least one.
-    pub attempts: u32,
-    /// Between attempts.
-    pub interval: Duration,
-    /// How long it must keep succeeding after the first success, checked at every interval.
-    pub hold: Duration,
-}
-
 impl Tries {
     /// No check takes longer.
-    pub fn limit(&self) -> Duration {
+    pub(super) fn limit(&self) -> Duration {
         let each = self.timeout + self.interval;
         let held = if self.hold.is_zero() { Duration::ZERO } else { self.hold + each };
         each * self.attempts.max(1) + held + MARGIN
     }
 
     /// Cancel safety: nothing is stored between attempts, so the future may be dropped at any point.
-    pub(super) async fn run<F: Future<Output = Reading>>(&self, attempt: impl Fn() -> F) -> Reading {
+    pub(super) async fn run<F: Future<Output = Reading>>(self, attempt: impl Fn() -> F) -> Reading {
         let mut count = 0;
         let first = loop {
             count += 1;

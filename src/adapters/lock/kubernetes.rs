@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    adapters::gates::kubernetes::{Connection, PodsSettings},
+    adapters::gates::kubernetes::Connection,
     core::{
         cluster::{Fact, Unknown, UnknownKind},
         lock::{Holder, LockAnswer, Term},
@@ -89,16 +89,8 @@ impl KubernetesLock {
         if let Some(client) = known {
             return Ok(client);
         }
-        let settings = PodsSettings {
-            kubeconfig: self.settings.kubeconfig.clone(),
-            context: self.settings.context.clone(),
-            namespaces: Vec::new(),
-            label_selector: None,
-            field_selector: None,
-            grace: Duration::ZERO,
-            timeout: CALL_LIMIT,
-        };
-        let opened = Connection::open(&settings).await;
+        let (kubeconfig, context) = (self.settings.kubeconfig.as_deref(), self.settings.context.as_deref());
+        let opened = Connection::open(kubeconfig, context, CALL_LIMIT).await;
         let client = opened.map_err(|error| Unknown::new(UnknownKind::Other, error.to_string()))?.client;
         *self.cached() = Some((client.clone(), Instant::now()));
         Ok(client)

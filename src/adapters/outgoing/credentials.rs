@@ -9,29 +9,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
 use super::{CallError, file};
-
-/// Where the headers come from.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Credentials {
-    pub headers: Vec<(String, String)>,
-    /// Sent with the content of the files.
-    pub header_files: Vec<(String, PathBuf)>,
-    pub bearer_token_file: Option<PathBuf>,
-    /// The user and the file with its password.
-    pub basic_auth: Option<(String, PathBuf)>,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Credentials")
-            .field("headers", &names)
-            .field("header_files", &self.header_files)
-            .field("bearer_token_file", &self.bearer_token_file)
-            .field("basic_auth", &self.basic_auth)
-            .finish()
-    }
-}
+use crate::ports::access::{Credentials, User};
 
 /// The secrets that were sent, to be masked.
 #[derive(Clone, Default)]
@@ -49,16 +27,11 @@ impl Credentials {
         Self { bearer_token_file: token_file, ..Self::default() }
     }
 
-    /// Whether they contain anything that only the configured server may see.
-    pub(super) fn are_secret(&self) -> bool {
-        self.bearer_token_file.is_some() || self.basic_auth.is_some() || !self.header_files.is_empty()
-    }
-
     /// Reads the files. Blocks while it does so.
     pub(super) fn read(&self) -> Result<(HeaderMap, Secrets), CallError> {
         let mut headers = HeaderMap::new();
         let mut secrets = Secrets::default();
-        for (name, value) in &self.headers {
+        for (name, value) in &self.headers.0 {
             headers.insert(header_name(name)?, header_value(value).ok_or_else(|| bad_header(name))?);
             secrets.add(value);
         }
@@ -75,9 +48,9 @@ impl Credentials {
             headers.insert(AUTHORIZATION, value);
             secrets.add(&token);
         }
-        if let Some((user, path)) = &self.basic_auth {
+        if let Some(User { username, password_file: path }) = &self.basic_auth {
             let password = file::secret("the password file", path)?;
-            let encoded = STANDARD.encode(format!("{user}:{password}"));
+            let encoded = STANDARD.encode(format!("{username}:{password}"));
             headers.insert(
                 AUTHORIZATION,
                 header_value(&format!("Basic {encoded}")).ok_or_else(|| bad_header("Authorization"))?,

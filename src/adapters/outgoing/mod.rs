@@ -21,16 +21,15 @@ use serde_json::Value;
 use thiserror::Error;
 use url::Url;
 
+pub use crate::ports::access::{ClientTls, Credentials};
 pub use access::ClientSettings;
 pub use alertmanager::Alertmanager;
-pub use credentials::Credentials;
 pub(in crate::adapters) use credentials::Secrets;
 pub use defragd::{ControlClient, HealthClient};
-pub use notify::{NotifyFormat, NotifyTarget};
+pub use notify::NotifyTarget;
 pub use peers::HttpPeers;
 pub use prometheus::{Grid, Prometheus, RangeSeries, SeriesLabels};
 pub(in crate::adapters) use text::{detail, excerpt, shown};
-pub use tls::ClientTls;
 
 /// Long enough for an overloaded server, short enough for an operator at a terminal.
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -8,20 +8,11 @@ use url::Url;
 use super::{CallError, ClientSettings, excerpt, shown};
 use crate::{
     core::story,
-    ports::notifier::{End, Notice, Notifier, Undelivered},
+    ports::notifier::{End, Notice, Notifier, NotifyAccess, NotifyFormat, Undelivered},
 };
 
 /// Of an answer, for the error alone.
 const MAX_ANSWER_BYTES: usize = 1_024;
-
-/// What the target receives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotifyFormat {
-    /// Grafana's annotations API: one region per run, when it has ended.
-    Grafana,
-    /// The notice as it is.
-    Webhook,
-}
 
 #[derive(Debug)]
 pub struct NotifyTarget {
@@ -32,12 +23,18 @@ pub struct NotifyTarget {
 }
 
 impl NotifyTarget {
-    /// Checks that its files are usable. Blocks meanwhile. `url` is Grafana's base or the webhook itself.
-    pub fn new(name: String, format: NotifyFormat, url: &Url, access: ClientSettings) -> Result<Self, CallError> {
-        let mut url = url.clone();
+    /// Checks that its files are usable. Blocks meanwhile. The URL is Grafana's base or the webhook itself.
+    pub fn new(name: String, format: NotifyFormat, settings: &NotifyAccess) -> Result<Self, CallError> {
+        let mut url = settings.url.clone();
         if format == NotifyFormat::Grafana {
             url.set_path(&format!("{}/api/annotations", url.path().trim_end_matches('/')));
         }
+        let access = ClientSettings {
+            credentials: settings.credentials(),
+            tls: settings.tls.clone(),
+            timeout: settings.timeout,
+            follow_redirects: false,
+        };
         access.try_files(&url)?;
         Ok(Self { name, format, url, access })
     }

@@ -49,7 +49,7 @@ impl HttpPeers {
         let url = holder.url.as_ref().ok_or_else(|| PeerError::NoAddress(holder.name.clone()))?;
         let name: String = self.name.chars().filter(char::is_ascii_graphic).collect();
         let mut credentials = Credentials::bearer(token_file.cloned());
-        credentials.headers.push((FORWARDED_HEADER.to_owned(), name));
+        credentials.headers.0.insert(FORWARDED_HEADER.to_owned(), name);
         let access = ClientSettings { credentials, tls: self.tls.clone(), timeout: DEADLINE, follow_redirects: false };
         Remote::new(url, access, MAX_ANSWER_BYTES).map_err(|error| unreachable(holder, &error))
     }

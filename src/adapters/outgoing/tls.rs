@@ -2,23 +2,15 @@
 //!
 //! The files are read each time a configuration is made: certificates are renewed regularly.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustls::{ClientConfig, pki_types::CertificateDer};
 
 use super::{CallError, file};
-use crate::adapters::tls::{self, Authorities, Trust};
-
-/// The trusted CAs and our certificate.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientTls {
-    /// Certificates of the CAs to trust; the system's if absent.
-    pub ca_file: Option<PathBuf>,
-    pub identity_files: Option<(PathBuf, PathBuf)>,
-    /// The name to request and to verify, if it differs from the address.
-    pub server_name: Option<String>,
-    pub insecure_skip_verify: bool,
-}
+use crate::{
+    adapters::tls::{self, Authorities, Trust},
+    ports::access::ClientTls,
+};
 
 impl ClientTls {
     /// Reads the files. Blocks while it does so.
@@ -29,7 +21,7 @@ impl ClientTls {
             None => Trust::System,
         };
         let builder = tls::trusting(trust).map_err(CallError::Tls)?;
-        let Some((cert_path, key_path)) = &self.identity_files else { return Ok(builder.with_no_client_auth()) };
+        let Some((cert_path, key_path)) = self.identity() else { return Ok(builder.with_no_client_auth()) };
         let chain = certificates("the client certificate", cert_path)?;
         let what = "the client key";
         let key = tls::key(&file::read(what, key_path)?).map_err(|detail| file::error(what, key_path, &detail))?;

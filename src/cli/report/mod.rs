@@ -16,6 +16,7 @@ use crate::{
     adapters::outgoing::{ClientSettings, ClientTls, Credentials, Prometheus},
     app::report::{Question, report},
     core::time::Time,
+    ports::access::User,
     report,
 };
 
@@ -124,12 +125,16 @@ impl Source {
         let access = ClientSettings {
             credentials: Credentials {
                 bearer_token_file: self.token_file,
-                basic_auth: self.user.zip(self.password_file),
+                basic_auth: self
+                    .user
+                    .zip(self.password_file)
+                    .map(|(username, password_file)| User { username, password_file }),
                 ..Credentials::default()
             },
             tls: ClientTls {
                 ca_file: self.ca_file,
-                identity_files: self.cert_file.zip(self.key_file),
+                cert_file: self.cert_file,
+                key_file: self.key_file,
                 ..ClientTls::default()
             },
             timeout: DEADLINE,

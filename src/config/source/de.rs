@@ -11,10 +11,18 @@ use serde::{
 
 use super::{
     fault::{Fault, What},
+    files::Files,
     tree::{Key, Kind, Node},
 };
 
-pub(super) struct De<'a>(pub(super) &'a Node);
+/// What serde calls a `PathBuf`.
+const PATH: &str = "path string";
+
+#[derive(Clone, Copy)]
+pub(super) struct De<'a> {
+    pub(super) node: &'a Node,
+    pub(super) files: &'a Files,
+}
 
 enum Number {
     Unsigned(u64),
@@ -56,7 +64,7 @@ fn not(wanted: &dyn Expected) -> Fault {
 impl De<'_> {
     fn number<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let wanted = not(&visitor);
-        match &self.0.kind {
+        match &self.node.kind {
             Kind::Hole => visitor.visit_u64(0),
             Kind::Plain(text) => match number(text) {
                 Some(Number::Unsigned(value)) => visitor.visit_u64(value),
@@ -70,9 +78,17 @@ impl De<'_> {
 
     fn text<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let wanted = (&visitor as &dyn Expected).to_string();
-        match &self.0.kind {
+        match &self.node.kind {
             Kind::Hole => visitor.visit_str(""),
-            Kind::Plain(_) if self.0.is_null() => Err(not(&visitor)),
+            Kind::Blank => visitor.visit_none(),
+            Kind::Plain(_) if self.node.is_null() => Err(not(&visitor)),
+            Kind::Plain(text) | Kind::Quoted(text) if wanted == PATH => {
+                self.files.found.borrow_mut().insert(self.node.place);
+                match self.files.resolve(text).into_os_string().into_string() {
+                    Ok(path) => visitor.visit_string(path),
+                    Err(_) => Err(Fault::custom("is relative to a directory whose name is not UTF-8")),
+                }
+            }
             Kind::Plain(text) | Kind::Quoted(text) => visitor.visit_str(text),
             _ => Err(not(&visitor)),
         }
@@ -80,17 +96,17 @@ impl De<'_> {
     }
 
     fn list<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match &self.0.kind {
-            Kind::Hole => visitor.visit_seq(Items { items: &[], next: 0 }),
-            Kind::List(items) => visitor.visit_seq(Items { items, next: 0 }),
+        match &self.node.kind {
+            Kind::Hole => visitor.visit_seq(Items { nodes: &[], next: 0, files: self.files }),
+            Kind::List(items) => visitor.visit_seq(Items { nodes: items, next: 0, files: self.files }),
             _ => Err(not(&"a list")),
         }
     }
 
     fn map<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match &self.0.kind {
-            Kind::Hole => visitor.visit_map(Entries { entries: &[], next: 0 }),
-            Kind::Map(entries) => visitor.visit_map(Entries { entries, next: 0 }),
+        match &self.node.kind {
+            Kind::Hole => visitor.visit_map(Entries { pairs: &[], next: 0, files: self.files }),
+            Kind::Map(entries) => visitor.visit_map(Entries { pairs: entries, next: 0, files: self.files }),
             _ => Err(not(&"a mapping")),
         }
     }
@@ -106,9 +122,10 @@ impl<'de> Deserializer<'de> for De<'_> {
     type Error = Fault;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match &self.0.kind {
+        match &self.node.kind {
             Kind::Hole => visitor.visit_unit(),
-            Kind::Plain(_) if self.0.is_null() => visitor.visit_unit(),
+            Kind::Blank => visitor.visit_str(""),
+            Kind::Plain(_) if self.node.is_null() => visitor.visit_unit(),
             Kind::Plain(text) if matches!(text.as_str(), "true" | "false") => visitor.visit_bool(text == "true"),
             Kind::Plain(text) if number(text).is_some() => self.number(visitor),
             Kind::Plain(_) | Kind::Quoted(_) => self.text(visitor),
@@ -118,7 +135,7 @@ impl<'de> Deserializer<'de> for De<'_> {
     }
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match &self.0.kind {
+        match &self.node.kind {
             Kind::Hole => visitor.visit_bool(false),
             Kind::Plain(text) => match truth(text) {
                 Some(value) => visitor.visit_bool(value),
@@ -129,9 +146,9 @@ impl<'de> Deserializer<'de> for De<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match &self.0.kind {
+        match &self.node.kind {
             Kind::Hole => visitor.visit_none(),
-            _ if self.0.is_null() => visitor.visit_none(),
+            _ if self.node.is_null() => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
@@ -155,7 +172,7 @@ impl<'de> Deserializer<'de> for De<'_> {
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        match &self.0.kind {
+        match &self.node.kind {
             Kind::Hole => {
                 let first: StrDeserializer<'_, Fault> = known.first().copied().unwrap_or_default().into_deserializer();
                 visitor.visit_enum(first)
@@ -166,10 +183,12 @@ impl<'de> Deserializer<'de> for De<'_> {
                 visitor.visit_enum(word).map_err(|_| Fault::new(What::Word(known)))
             }
             Kind::Map(entries) => match entries.as_slice() {
-                [(key, value)] => visitor.visit_enum(Variant { key, value, known }),
+                [(key, value)] => {
+                    visitor.visit_enum(Variant { key, value: De { node: value, files: self.files }, known })
+                }
                 _ => Err(Fault::new(What::Word(known))),
             },
-            Kind::List(_) => Err(Fault::new(What::Word(known))),
+            Kind::List(_) | Kind::Blank => Err(Fault::new(What::Word(known))),
         }
     }
 
@@ -191,8 +210,9 @@ impl<'de> Deserializer<'de> for De<'_> {
 }
 
 struct Items<'a> {
-    items: &'a [Node],
+    nodes: &'a [Node],
     next: usize,
+    files: &'a Files,
 }
 
 impl<'de> SeqAccess<'de> for Items<'_> {
@@ -201,14 +221,15 @@ impl<'de> SeqAccess<'de> for Items<'_> {
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
         let index = self.next;
         self.next += 1;
-        let item = self.items.get(index).map(|item| seed.deserialize(De(item)).map_err(|fault| fault.within(index)));
-        item.transpose()
+        let item = self.nodes.get(index).map(|node| De { node, files: self.files });
+        item.map(|item| seed.deserialize(item).map_err(|fault| fault.within(index))).transpose()
     }
 }
 
 struct Entries<'a> {
-    entries: &'a [(Key, Node)],
+    pairs: &'a [(Key, Node)],
     next: usize,
+    files: &'a Files,
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {
@@ -220,21 +241,21 @@ impl<'de> MapAccess<'de> for Entries<'_> {
             let name: StrDeserializer<'_, Fault> = key.name.as_str().into_deserializer();
             seed.deserialize(name).map_err(|fault| fault.in_key(index))
         };
-        self.entries.get(index).map(read).transpose()
+        self.pairs.get(index).map(read).transpose()
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         let index = self.next;
         self.next += 1;
-        let (_, value) = self.entries.get(index).ok_or_else(|| Fault::custom("a value without a key"))?;
-        seed.deserialize(De(value)).map_err(|fault| fault.within(index))
+        let (_, node) = self.pairs.get(index).ok_or_else(|| Fault::custom("a value without a key"))?;
+        seed.deserialize(De { node, files: self.files }).map_err(|fault| fault.within(index))
     }
 }
 
 /// `{above: 1}`.
 struct Variant<'a> {
     key: &'a Key,
-    value: &'a Node,
+    value: De<'a>,
     known: &'static [&'static str],
 }
 
@@ -256,14 +277,14 @@ impl<'de> VariantAccess<'de> for Variant<'_> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
-        seed.deserialize(De(self.value)).map_err(|fault| fault.within(0))
+        seed.deserialize(self.value).map_err(|fault| fault.within(0))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
-        De(self.value).list(visitor).map_err(|fault| fault.within(0))
+        self.value.list(visitor).map_err(|fault| fault.within(0))
     }
 
     fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
-        De(self.value).map(visitor).map_err(|fault| fault.within(0))
+        self.value.map(visitor).map_err(|fault| fault.within(0))
     }
 }

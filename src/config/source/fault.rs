@@ -5,7 +5,7 @@ use std::fmt::Display;
 use serde::de::{Error, Expected, Unexpected};
 
 use super::tree::{Kind, Node};
-use crate::core::time::EXPECTED;
+use crate::core::check;
 
 /// Longer values are truncated in errors.
 const MAX_QUOTED: usize = 40;
@@ -68,8 +68,8 @@ fn wanted_words(wanted: &str) -> Option<&'static str> {
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
         "f32" | "f64" => "a number",
         "a string" | "path string" => "text",
-        EXPECTED => "a time like 10s, 5m, 1h30m or 2d",
-        "an integer or string" | "parsable string" | "integer overflow" => "a size like 100MiB or 2GiB",
+        check::TIME => "a time like 10s, 5m, 1h30m or 2d",
+        "an integer or string" | "parsable string" | "integer overflow" | check::SIZE => "a size like 100MiB or 2GiB",
         "a mapping" => "a mapping (key: value)",
         wanted if wanted.starts_with("struct ") || wanted == "a map" => "a mapping (key: value)",
         wanted if wanted.starts_with("a sequence") || wanted == "a list" => "a list",
@@ -135,7 +135,7 @@ fn is_what(node: &Node, quoted: bool) -> String {
         Kind::Plain(_) | Kind::Quoted(_) => "is a single value".to_owned(),
         Kind::List(_) => "is a list".to_owned(),
         Kind::Map(_) => "is a mapping".to_owned(),
-        Kind::Hole => "is missing".to_owned(),
+        Kind::Hole | Kind::Blank => "is missing".to_owned(),
     }
 }
 

@@ -1,23 +1,28 @@
 //! Reads a tree repeatedly: each problem is recorded and repaired, until the rest can be read.
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{
-    Place, Problem, Source,
+    Source,
     de::De,
     fault::{Fault, What, words},
     tree::{self, Key, Kind, Node, Parsed},
 };
+use crate::config::problem::{Place, Problem};
 
 /// With this many problems, the operator will check again anyway after fixing them.
 const MAX_PROBLEMS: usize = 50;
+/// Keys that hold secrets elsewhere. Here, all secrets are in files.
+const SECRETS: [&str; 4] = ["password", "bearer_token", "token", "admin_token"];
 /// Names that are less similar are not suggested.
 const MIN_LIKENESS: f64 = 0.75;
 
 /// Reads what is valid; problems and repairs are added to the source.
-pub(super) fn read<T: DeserializeOwned>(source: &mut Source) -> Option<T> {
+pub(super) fn read<T: DeserializeOwned>(source: &mut Source, over: &Value) -> Option<T> {
     let start = Place { line: 1, column: 1 };
     let parsed = match tree::parse(&source.text) {
+        _ if source.tree.is_some() => Parsed { root: source.tree.take()?, problems: vec![] },
         _ if source.is_blank() => {
             Parsed { root: Node { place: start, kind: Kind::Plain(String::new()) }, problems: vec![] }
         }
@@ -30,12 +35,12 @@ pub(super) fn read<T: DeserializeOwned>(source: &mut Source) -> Option<T> {
     source.problems.extend(parsed.problems);
     let mut root = parsed.root;
     if root.is_null() {
-        source.problems.push(Problem { at: String::new(), place: Some(root.place), what: "is empty".to_owned() });
         root.kind = Kind::Map(Vec::new());
     }
+    root.merge(over);
     let before = source.problems.len();
     let read = loop {
-        match T::deserialize(De(&root)) {
+        match T::deserialize(De { node: &root, files: &source.files }) {
             Ok(value) => break Some(value),
             Err(_) if source.problems.len() - before >= MAX_PROBLEMS => {
                 source.is_cut = true;
@@ -68,7 +73,7 @@ fn repair(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
                 tree::push_key(&mut path, &entries[*step].0.name);
                 &mut entries[*step].1
             }
-            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole => return false,
+            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole | Kind::Blank => return false,
         };
     }
     let said = words(&fault.what, node);
@@ -82,16 +87,29 @@ fn repair(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
             let meant = like(&name, free.into_iter().copied());
             let mut at = path.clone();
             tree::push_key(&mut at, &name);
-            let what = match meant {
-                Some(meant) => format!("is unknown; did you mean {meant}?"),
-                None => said,
+            // Most likely the content of a file, and a secret.
+            let file = meant.filter(|meant| meant.ends_with("_file") && !name.contains("fil")).map(str::to_owned);
+            let file = file.or_else(|| SECRETS.contains(&name.as_str()).then(|| format!("{name}_file")));
+            let what = match (&file, meant) {
+                (Some(file), _) => {
+                    format!("is not supported: put it into a file of its own, and write {file} with the path")
+                }
+                (None, Some(meant)) => format!("is unknown; did you mean {meant}?"),
+                (None, None) => said,
             };
             source.problems.push(Problem { at, place: Some(place), what });
-            source.disturbed.insert(path);
             match meant {
-                Some(meant) => meant.clone_into(&mut entries[index].0.name),
+                Some(meant) => {
+                    meant.clone_into(&mut entries[index].0.name);
+                    // Not the path of a file, which would be shown where it cannot be opened.
+                    if file.is_some() {
+                        entries[index].1.kind = Kind::Hole;
+                        source.holes.insert(format!("{path}.{meant}"));
+                    }
+                }
                 None => drop(entries.remove(index)),
             }
+            source.disturbed.insert(path);
             true
         }
         (What::MissingKey(name), Kind::Map(_) | Kind::Hole) => {
@@ -112,7 +130,7 @@ fn repair(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
         }
         // The replacement is wrong, too: some types can only be read from a text.
         (_, Kind::Hole) => {
-            node.kind = Kind::Quoted(String::new());
+            node.kind = Kind::Blank;
             true
         }
         _ if source.holes.contains(&path) => false,
@@ -126,8 +144,11 @@ fn repair(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
             let what = meant.map_or_else(|| said.clone(), |meant| format!("{said}; did you mean {meant}?"));
             let is_single = matches!(node.kind, Kind::Plain(_) | Kind::Quoted(_)) && !node.is_null();
             let place = is_single.then_some(node.place);
+            // Without what was removed from it, the value as a whole may be wrong, too.
+            if !(matches!(fault.what, What::Other(_)) && source.disturbed.contains(&path)) {
+                source.problems.push(Problem { at: path.clone(), place, what });
+            }
             node.kind = Kind::Hole;
-            source.problems.push(Problem { at: path.clone(), place, what });
             if let Some(parent) = super::above(&path).nth(1) {
                 source.disturbed.insert(parent.to_owned());
             }

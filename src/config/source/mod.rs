@@ -1,12 +1,12 @@
 //! A file that people wrote, with the positions of its values. Finds all structural problems at once (keys, types,
 //! spelling), so that [`crate::config`] can continue with what the values mean.
 //!
-//! Knows no key of any file: what is expected is asked of serde. A good file is read by the YAML library alone; the
-//! tree of this module is made only to explain a bad one. No value of a place where text is expected is ever shown: it
-//! may be a secret.
+//! Knows no key of any file: what is expected is asked of serde. No value of a place where text is expected is ever shown:
+//! it may be a secret. Relative paths, which are the values that are read as a `PathBuf`, start at the file's directory.
 
 mod de;
 mod fault;
+mod files;
 mod lenient;
 mod tree;
 
@@ -16,10 +16,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
-use self::tree::Node;
-use super::{ConfigError, Place, Problem};
+use self::{
+    de::De,
+    files::Files,
+    tree::{NOWHERE, Node},
+};
+use super::problem::{ConfigError, Place, Problem};
+use crate::core::check::Problems;
 
 /// A thousand clusters with all keys are some two megabytes.
 const MAX_BYTES: u64 = 16 << 20;
@@ -37,6 +43,7 @@ pub struct Source {
     /// There may be more problems.
     is_cut: bool,
     tree: Option<Node>,
+    files: Files,
 }
 
 impl Source {
@@ -55,8 +62,11 @@ impl Source {
                 format!("is longer than {MAX_BYTES} bytes: divide it among several defragd processes"),
             ));
         }
+        // Absolute: a path in an error is complete, and a later change of the working directory changes nothing.
+        let dir = std::path::absolute(path).map_err(unreadable)?.parent().map(Path::to_owned);
+        let files = Files { dir, ..Files::default() };
         match String::from_utf8(bytes) {
-            Ok(text) => Ok(Self { path: Some(path.to_owned()), ..Self::from_text(text) }),
+            Ok(text) => Ok(Self { path: Some(path.to_owned()), files, ..Self::from_text(text) }),
             Err(error) => {
                 let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
                 let line = good.split(|byte| *byte == b'\n').count();
@@ -71,6 +81,11 @@ impl Source {
         Self { text: text.into(), ..Self::default() }
     }
 
+    /// From flags: its values have no places.
+    pub fn from_flags(value: &Value) -> Self {
+        Self { tree: Some(Node::of(value)), ..Self::default() }
+    }
+
     /// Whether there are only comments.
     pub fn is_blank(&self) -> bool {
         let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
@@ -80,39 +95,38 @@ impl Source {
     /// The parsed value. If something is wrong, the valid rest of it; [`Source::judge`] reports the problems. None if
     /// nothing of it is usable.
     pub fn read<T: DeserializeOwned>(&mut self) -> Option<T> {
-        let error = match serde_saphyr::from_str(&self.text) {
-            Ok(value) => return Some(value),
-            Err(error) => error,
-        };
-        let before = self.problems.len();
-        let read = lenient::read(self);
-        if self.problems.len() == before {
-            // Errors that only the library finds. Its text after the first line quotes the file.
-            let what = error.to_string().lines().next().unwrap_or_default().to_owned();
-            let place = error.location().map(|at| Place {
-                line: usize::try_from(at.line()).unwrap_or_default(),
-                column: usize::try_from(at.column()).unwrap_or_default(),
-            });
-            self.problems.push(Problem { at: String::new(), place, what });
-        }
-        read
+        self.read_with(&Value::Null)
     }
 
-    /// The result, if there was no problem before either.
-    pub fn judge<T>(&mut self, result: Result<T, Vec<Problem>>) -> Result<T, ConfigError> {
-        match result {
-            Ok(value) if self.problems.is_empty() => Ok(value),
-            Ok(_) => Err(self.error(Vec::new())),
-            Err(problems) => Err(self.error(problems)),
+    /// The same, with the keys of `over` in place of those in the file. The only item of a list there stands for all items
+    /// of the file's list.
+    pub fn read_with<T: DeserializeOwned>(&mut self, over: &Value) -> Option<T> {
+        lenient::read(self, over)
+    }
+
+    /// What was read, as it is written, without absent values and without values of headers: those are often secrets.
+    pub fn redacted(&self) -> Value {
+        let read = |node| Value::deserialize(De { node, files: &self.files }).ok();
+        let mut value = self.tree.as_ref().and_then(read).unwrap_or_default();
+        redact(&mut value);
+        value
+    }
+
+    /// An error if there is a problem, in the structure or the meaning.
+    pub fn judge(&mut self, of_meaning: Problems) -> Result<(), ConfigError> {
+        if self.problems.is_empty() && of_meaning.0.is_empty() {
+            return Ok(());
         }
+        let problem = |(at, what)| Problem { at, place: None, what };
+        Err(self.error(of_meaning.0.into_iter().map(problem).collect()))
     }
 
     /// All problems, in the order of the file: in its structure and its meaning.
     pub fn error(&mut self, of_meaning: Vec<Problem>) -> ConfigError {
         let news: Vec<_> = of_meaning.into_iter().filter(|problem| !self.is_no_news(&problem.at)).collect();
         self.problems.extend(news);
-        let places = self.tree().map(Node::places).unwrap_or_default();
-        for problem in self.problems.iter_mut().filter(|problem| problem.place.is_none()) {
+        let places = self.tree.as_ref().map(Node::places).unwrap_or_default();
+        for problem in self.problems.iter_mut().filter(|problem| problem.place.is_none_or(|at| at == NOWHERE)) {
             problem.place = above(&problem.at).find_map(|at| places.get(at).copied());
         }
         self.problems.sort_by_key(|problem| problem.place);
@@ -124,20 +138,32 @@ impl Source {
         ConfigError::Invalid { path: self.path.clone(), problems }
     }
 
-    /// The values of all keys that name files: path in the file, and value.
-    pub fn named_files(&mut self) -> Vec<(String, String)> {
-        self.tree().map(Node::named_files).unwrap_or_default()
-    }
-
-    fn tree(&mut self) -> Option<&Node> {
-        if self.tree.is_none() {
-            self.tree = tree::parse(&self.text).ok().map(|parsed| parsed.root);
-        }
-        self.tree.as_ref()
+    /// All files that were named in what was read: path of the key, and path of the file.
+    pub fn named_files(&self) -> Vec<(String, PathBuf)> {
+        self.tree.as_ref().map(|tree| tree.named_files(&self.files)).unwrap_or_default()
     }
 
     fn is_no_news(&self, at: &str) -> bool {
         self.disturbed.contains(at) || above(at).any(|at| self.holes.contains(at))
+    }
+}
+
+/// Removes what is null or an empty mapping, and the values of headers.
+fn redact(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map.iter_mut() {
+                match value {
+                    Value::Object(headers) if name == "headers" => {
+                        headers.values_mut().for_each(|value| *value = "***".into());
+                    }
+                    value => redact(value),
+                }
+            }
+            map.retain(|_, value| !value.is_null() && value.as_object().is_none_or(|map| !map.is_empty()));
+        }
+        Value::Array(list) => list.iter_mut().for_each(redact),
+        _ => {}
     }
 }
 

@@ -1,10 +1,15 @@
 //! A YAML text as a tree with positions.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
+};
 
+use serde_json::Value;
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
-use super::{Place, Problem};
+use super::files::Files;
+use crate::config::problem::{Place, Problem};
 
 /// Deeper than any key.
 const MAX_DEPTH: usize = 64;
@@ -18,6 +23,9 @@ const HINTS: [(&str, &str); 4] = [
     ("tabs", "; indent with spaces"),
     ("unclosed quote", "; it begins here"),
 ];
+
+/// Where values are that are not in the file.
+pub(super) const NOWHERE: Place = Place { line: 0, column: 0 };
 
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -34,6 +42,8 @@ pub(super) enum Kind {
     Map(Vec<(Key, Node)>),
     /// Replaces a wrong or missing value: it reads as the smallest value of any type.
     Hole,
+    /// Replaces a hole that cannot be read either: see [`crate::core::wire::text`].
+    Blank,
 }
 
 /// The key of a value.
@@ -51,6 +61,43 @@ pub(super) struct Parsed {
 }
 
 impl Node {
+    /// From a flag.
+    pub(super) fn of(value: &Value) -> Self {
+        let key = |name: &String| Key { name: name.clone(), place: NOWHERE };
+        let kind = match value {
+            Value::Null => Kind::Plain(String::new()),
+            Value::Bool(_) | Value::Number(_) => Kind::Plain(value.to_string()),
+            Value::String(text) => Kind::Quoted(text.clone()),
+            Value::Array(items) => Kind::List(items.iter().map(Self::of).collect()),
+            Value::Object(map) => Kind::Map(map.iter().map(|(name, value)| (key(name), Self::of(value))).collect()),
+        };
+        Self { place: NOWHERE, kind }
+    }
+
+    /// See [`super::Source::read_with`]. What is of another type here stays, and is refused later.
+    pub(super) fn merge(&mut self, over: &Value) {
+        match (&mut self.kind, over) {
+            (Kind::List(items), Value::Array(over)) => {
+                for item in items {
+                    for over in over {
+                        item.merge(over);
+                    }
+                }
+            }
+            (Kind::Map(entries), Value::Object(over)) => {
+                for (name, over) in over {
+                    match entries.iter_mut().find(|(key, _)| key.name == *name) {
+                        Some((_, node)) if over.is_array() || over.is_object() => node.merge(over),
+                        Some((_, node)) => *node = Self::of(over),
+                        None if over.is_array() => {}
+                        None => entries.push((Key { name: name.clone(), place: NOWHERE }, Self::of(over))),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// An absent value, like that after `key:`.
     pub(super) fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Plain(text) if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
@@ -58,32 +105,34 @@ impl Node {
 
     /// Where a node is: at its key, if it has one and spans more than one line.
     pub(super) fn places(&self) -> HashMap<String, Place> {
-        let mut places = HashMap::from([(String::new(), self.place)]);
+        let mut places = HashMap::new();
+        if self.place != NOWHERE {
+            places.insert(String::new(), self.place);
+        }
         self.walk(&mut String::new(), &mut |path, key, node| {
             let place = match (&node.kind, key) {
                 (Kind::Plain(text), Some(key)) if text.is_empty() => key.place,
-                (Kind::List(_) | Kind::Map(_) | Kind::Hole, Some(key)) => key.place,
+                (Kind::List(_) | Kind::Map(_) | Kind::Hole | Kind::Blank, Some(key)) => key.place,
                 _ => node.place,
             };
-            places.insert(path.to_owned(), place);
+            if place != NOWHERE {
+                places.insert(path.to_owned(), place);
+            }
         });
         places
     }
 
-    /// See [`super::Source::named_files`]. By the names of keys: `…_file`, `…_files` of many, and `kubeconfig`.
-    pub(super) fn named_files(&self) -> Vec<(String, String)> {
-        let mut files = Vec::new();
-        self.walk(&mut String::new(), &mut |path, key, node| {
-            let mut names = path.rsplit('.');
-            let (last, above) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
-            let is_file = last.ends_with("_file") || last == "kubeconfig" || above.ends_with("_files");
-            if let (true, Some(_), Kind::Plain(text) | Kind::Quoted(text)) = (is_file, key, &node.kind)
-                && !node.is_null()
+    /// See [`super::Source::named_files`].
+    pub(super) fn named_files(&self, files: &Files) -> Vec<(String, PathBuf)> {
+        let (found, mut named) = (files.found.borrow(), Vec::new());
+        self.walk(&mut String::new(), &mut |path, _, node| {
+            if let Kind::Plain(text) | Kind::Quoted(text) = &node.kind
+                && found.contains(&node.place)
             {
-                files.push((path.to_owned(), text.clone()));
+                named.push((path.to_owned(), files.resolve(text)));
             }
         });
-        files
+        named
     }
 
     fn walk(&self, path: &mut String, visit: &mut impl FnMut(&str, Option<&Key>, &Node)) {
@@ -105,7 +154,7 @@ impl Node {
                     path.truncate(length);
                 }
             }
-            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole => {}
+            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole | Kind::Blank => {}
         }
     }
 }
@@ -275,7 +324,7 @@ impl Node {
         1 + match &self.kind {
             Kind::List(items) => items.iter().map(Self::size).sum(),
             Kind::Map(entries) => entries.iter().map(|(_, value)| value.size()).sum(),
-            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole => 0,
+            Kind::Plain(_) | Kind::Quoted(_) | Kind::Hole | Kind::Blank => 0,
         }
     }
 }

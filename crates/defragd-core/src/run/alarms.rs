@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Phase, Run};
+use super::{Action, Phase, Run, StepError};
 use crate::{
     cluster::{AlarmKind, ClusterFacts, Fact},
     history::{Outcome, RunStep},
@@ -39,11 +39,11 @@ impl Run {
         self.intend_step(RunStep::DisarmNoSpace { member_id, member })
     }
 
-    pub(super) fn disarmed(&mut self, now: Duration, member: String, answer: Result<(), String>) -> Action {
+    pub(super) fn disarmed(&mut self, now: Duration, member: String, answer: Result<(), StepError>) -> Action {
         match answer {
-            Err(detail) => {
+            Err(error) => {
                 let member = Some(member).filter(|member| !member.is_empty());
-                self.give_up(Reason::DisarmFailed { member, detail })
+                self.give_up(Reason::DisarmFailed { member, detail: error.to_string() })
             }
             Ok(()) => self.watch_alarms(now),
         }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Done, OBSERVE_INTERVAL, Phase, Run, SNAPSHOT_OBSERVE_INTERVAL, alarms,
-    known, sizes,
+    Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Done, NotRecorded, OBSERVE_INTERVAL, Phase, Run,
+    SNAPSHOT_OBSERVE_INTERVAL, alarms, known, sizes,
 };
 use crate::{
     cluster::{AlarmKind, ClusterFacts, Fact, MemberFacts},
@@ -117,8 +117,8 @@ impl Run {
         Action::RecordIntent(intent)
     }
 
-    pub(super) fn intended(&mut self, intent: Intent, written: Result<(), String>) -> Action {
-        if let Err(detail) = written {
+    pub(super) fn intended(&mut self, intent: Intent, written: Result<(), NotRecorded>) -> Action {
+        if let Err(NotRecorded(detail)) = written {
             return self.give_up(Reason::JournalFailed { detail });
         }
         self.phase = Phase::Confirming(intent);
@@ -161,7 +161,7 @@ impl Run {
         now: Duration,
         done: Option<Done>,
         then: Option<Outcome>,
-        written: Result<(), String>,
+        written: Result<(), NotRecorded>,
     ) -> Action {
         if let Some(done) = &done {
             self.past.done.insert(done.result.intent.member_id);
@@ -170,7 +170,7 @@ impl Run {
         }
         match (then, written, done) {
             (Some(outcome), _, _) => self.finish(outcome),
-            (None, Err(detail), _) => self.give_up(Reason::JournalFailed { detail }),
+            (None, Err(NotRecorded(detail)), _) => self.give_up(Reason::JournalFailed { detail }),
             (None, Ok(()), Some(_)) if self.has_gates(Moment::Between) => self.check_gates(Moment::Between),
             // One observation is enough here: the choice is confirmed by another one anyway.
             (None, Ok(()), Some(Done { seen_at, facts, .. })) if now.saturating_sub(seen_at) <= OBSERVE_INTERVAL => {

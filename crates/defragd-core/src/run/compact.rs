@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Action, Phase, Run};
+use super::{Action, Phase, Run, StepError};
 use crate::{
     cluster::{ClusterFacts, Fact, MemberId},
     history::Outcome,
@@ -42,9 +42,9 @@ impl Run {
         revision.filter(|revision| *revision > 0)
     }
 
-    pub(super) fn compacted_to(&mut self, now: Duration, revision: u64, answer: Result<(), String>) -> Action {
+    pub(super) fn compacted_to(&mut self, now: Duration, revision: u64, answer: Result<(), StepError>) -> Action {
         match answer {
-            Err(detail) => self.give_up(Reason::CompactionFailed { revision, detail }),
+            Err(error) => self.give_up(Reason::CompactionFailed { revision, detail: error.to_string() }),
             Ok(()) => self.observe_in(Phase::Settling(Settling::since(now))),
         }
     }

@@ -1,6 +1,6 @@
 //! The checks outside etcd: before the first member, after each, and at the end.
 
-use super::{Action, Phase, Run};
+use super::{Action, NotRecorded, Phase, Run};
 use crate::{
     gate::{GateResult, Moment},
     history::Outcome,
@@ -36,13 +36,13 @@ impl Run {
         &mut self,
         moment: Moment,
         results: &[GateResult],
-        written: Result<(), String>,
+        written: Result<(), NotRecorded>,
     ) -> Action {
         if let Some(reason) = self.stop.clone() {
             // Checks that a stop interrupted say nothing.
             return self.finish(Outcome::Stopped { reason });
         }
-        if let Err(detail) = written {
+        if let Err(NotRecorded(detail)) = written {
             return self.give_up(Reason::JournalFailed { detail });
         }
         if let Some(reason) = results.iter().find_map(GateResult::against) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Phase, Run};
+use super::{Action, Phase, Run, StepError};
 use crate::{
     cluster::{ClusterFacts, Fact, MemberFacts, MemberId},
     history::{Outcome, RunStep},
@@ -96,10 +96,10 @@ impl Run {
         now: Duration,
         from: MemberId,
         to: String,
-        answer: Result<(), String>,
+        answer: Result<(), StepError>,
     ) -> Action {
         // A lost answer says nothing: only what the members report afterwards counts.
-        let detail = answer.err().unwrap_or_else(|| "the leader did not change".to_owned());
+        let detail = answer.err().map_or_else(|| "the leader did not change".to_owned(), |error| error.to_string());
         self.observe_soon(
             Phase::Transfer(Transfer { from, to, detail, since: now, steady_since: None }),
             Duration::ZERO,

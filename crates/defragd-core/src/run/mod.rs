@@ -114,9 +114,9 @@ pub enum Event {
     /// The observation, complete with linearizable reads and the members' own metrics.
     Observed(Fact<ClusterFacts>),
     /// The journal stored the record, or did not.
-    Recorded(Result<(), String>),
+    Recorded(Result<(), NotRecorded>),
     /// The step was answered, or its answer did not come.
-    Performed(Result<(), String>),
+    Performed(Result<(), StepError>),
     /// The step was not sent: it was no longer permitted at the last moment.
     Withheld(Reason),
     /// Defragment was answered, or its answer can no longer come.
@@ -132,8 +132,27 @@ pub enum Event {
         /// One for each gate of the moment.
         results: Vec<GateResult>,
         /// Whether the journal stored them.
-        written: Result<(), String>,
+        written: Result<(), NotRecorded>,
     },
+}
+
+/// The journal did not store a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotRecorded(pub String);
+
+/// Why a step has no successful answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    #[error("no voter is known")]
+    NoVoter,
+    #[error("the member is unknown")]
+    UnknownMember,
+    /// The answer is an error, or cannot come any more.
+    #[error("{0}")]
+    Answered(String),
+    #[error("no answer within {} s", .0.as_secs())]
+    Deadline(Duration),
 }
 
 /// Why Defragment has no successful answer.
@@ -464,8 +483,8 @@ impl Run {
         Action::RecordStep(step)
     }
 
-    fn step_intended(&mut self, step: RunStep, written: Result<(), String>) -> Action {
-        if let Err(detail) = written {
+    fn step_intended(&mut self, step: RunStep, written: Result<(), NotRecorded>) -> Action {
+        if let Err(NotRecorded(detail)) = written {
             return self.give_up(Reason::JournalFailed { detail });
         }
         self.phase = Phase::StepConfirming(step);
@@ -502,7 +521,7 @@ impl Run {
         Action::Perform(step)
     }
 
-    fn performed(&mut self, now: Duration, step: RunStep, answer: Result<(), String>) -> Action {
+    fn performed(&mut self, now: Duration, step: RunStep, answer: Result<(), StepError>) -> Action {
         match step {
             RunStep::Compact { revision } => self.compacted_to(now, revision, answer),
             RunStep::MoveLeader { from, member, .. } => self.transfer_sent(now, from, member, answer),

@@ -259,7 +259,7 @@ fn a_stop_between_intent_and_rpc_sends_nothing_and_says_so() {
 fn an_intent_that_cannot_be_written_is_not_carried_out() {
     let mut bench = Bench::new(policy());
     bench.until(|action| matches!(action, Action::RecordIntent(_)));
-    bench.give(Event::Recorded(Err("disk full".to_owned())));
+    bench.give(Event::Recorded(Err(NotRecorded("disk full".to_owned()))));
     assert_eq!(bench.label(), ("refused", "journal_failed"));
 }
 
@@ -423,7 +423,9 @@ fn a_leader_hands_over_to_a_tight_voter_and_is_then_a_follower() {
 fn leadership_that_does_not_move_ends_the_run() {
     let mut bench = Bench::new(Policy { leader: LeaderPolicy::LastAfterTransfer, ..policy() });
     bench.until(|action| matches!(action, Action::Perform(_)));
-    bench.give(Event::Performed(Err("etcdserver: request timed out, leader transfer took too long".into())));
+    bench.give(Event::Performed(Err(StepError::Answered(
+        "etcdserver: request timed out, leader transfer took too long".into(),
+    ))));
     assert_eq!(bench.label(), ("failed", "transfer_failed"));
     assert_eq!(bench.order, [3, 2]);
 }
@@ -732,7 +734,7 @@ fn a_gate_without_an_answer_and_one_that_is_not_in_the_journal_let_nothing_pass(
     let mut unwritten = gated(None, OnFailure::Stop);
     unwritten.until(|action| matches!(action, Action::CheckGates { .. }));
     let results = vec![found(&gate(OnFailure::Stop), Moment::Before, true)];
-    unwritten.give(Event::GatesChecked { results, written: Err("full".to_owned()) });
+    unwritten.give(Event::GatesChecked { results, written: Err(NotRecorded("full".to_owned())) });
     assert_eq!(unwritten.label(), ("refused", "journal_failed"));
 }
 
@@ -990,7 +992,9 @@ fn with_auto_a_leader_that_leadership_does_not_leave_is_defragmented_as_the_lead
     let auto = Policy { leader: LeaderPolicy::Auto, transfer_above: Duration::ZERO, ..policy() };
     let mut bench = Bench::new(auto);
     bench.until(|action| matches!(action, Action::Perform(_)));
-    bench.give(Event::Performed(Err("etcdserver: request timed out, leader transfer took too long".into())));
+    bench.give(Event::Performed(Err(StepError::Answered(
+        "etcdserver: request timed out, leader transfer took too long".into(),
+    ))));
     bench.until(|action| matches!(action, Action::RecordIntent(_)));
     assert_eq!(bench.run.take_fallback().map(|reason| reason.label()), Some("transfer_failed"));
     assert_eq!(bench.label(), ("succeeded", ""));

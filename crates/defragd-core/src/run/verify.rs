@@ -1,7 +1,7 @@
 //! Comparing the members' data, when nothing is left to defragment. It comes before NOSPACE is disarmed and before the
 //! gates at the end: data that differs must not get writes, and matters more than what a gate finds.
 
-use super::{Action, Phase, Run};
+use super::{Action, NotRecorded, Phase, Run};
 use crate::{
     cluster::{ClusterFacts, Fact, MemberId, Unknown, UnknownKind},
     history::Outcome,
@@ -61,14 +61,14 @@ impl Run {
     }
 
     /// A failed comparison is recorded in the journal, and fails nothing: the defragmentation is done.
-    pub(super) fn verified(&mut self, verification: &Verification, written: Result<(), String>) -> Action {
+    pub(super) fn verified(&mut self, verification: &Verification, written: Result<(), NotRecorded>) -> Action {
         match (verification.mismatch(), written) {
             (Some(reason), _) => {
                 // A mismatch matters more than why the run failed before.
                 self.ending = None;
                 self.finish(Outcome::Mismatched { reason })
             }
-            (None, Err(detail)) => self.give_up(Reason::JournalFailed { detail }),
+            (None, Err(NotRecorded(detail))) => self.give_up(Reason::JournalFailed { detail }),
             (None, Ok(())) => {
                 (self.verified, self.comparison) = (true, Comparison::default());
                 self.choose_next()

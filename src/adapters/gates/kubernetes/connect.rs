@@ -6,7 +6,7 @@
 //! hangs longer than the time limit, but does not kill it either. No proxy is used. `insecure-skip-tls-verify` does
 //! what it says.
 
-use std::{path::Path, thread};
+use std::{path::Path, thread, time::Duration};
 
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioExecutor};
@@ -19,7 +19,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::{runtime::Handle, sync::oneshot};
 use tower::{BoxError, ServiceBuilder};
 
-use super::{PodsSettings, error, error::ListError};
+use super::{error, error::ListError};
 use crate::adapters::{outgoing::Secrets, tls::Authorities};
 
 /// A client, and the server that it is for, for messages.
@@ -33,9 +33,13 @@ pub(in crate::adapters) struct Connection {
 
 impl Connection {
     /// Reads files, and may run a credential plugin: the caller must bound it by a timeout.
-    pub(in crate::adapters) async fn open(settings: &PodsSettings) -> Result<Self, ListError> {
-        let mut config = match &settings.kubeconfig {
-            Some(path) => from_file(path, settings.context.clone()).await?,
+    pub(in crate::adapters) async fn open(
+        kubeconfig: Option<&Path>,
+        context: Option<&str>,
+        connect_timeout: Duration,
+    ) -> Result<Self, ListError> {
+        let mut config = match kubeconfig {
+            Some(path) => from_file(path, context.map(str::to_owned)).await?,
             None => Config::incluster()
                 .map_err(|inner| ListError::Config { kubeconfig: None, detail: error::chain(&inner) })?,
         };
@@ -43,7 +47,7 @@ impl Connection {
         config.proxy_url = None;
         // The listing as a whole has its limit, and the gate its own repetitions.
         config.default_retry = false;
-        config.connect_timeout = Some(settings.timeout);
+        config.connect_timeout = Some(connect_timeout);
         let url = &config.cluster_url;
         let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
         let server = format!("{}://{}{port}", url.scheme_str().unwrap_or("http"), url.host().unwrap_or_default());

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kube::{client::Body, core::params::ListParams};
 
 use super::{
-    PodsSettings,
+    KubernetesPodsGate,
     census::Census,
     connect::Connection,
     error::{self, ListError},
@@ -26,7 +26,7 @@ const MAX_PODS: usize = 20_000;
 const MAX_LISTINGS: u32 = 3;
 
 /// Counts all selected pods.
-pub(super) async fn count(connection: &Connection, settings: &PodsSettings) -> Result<Census, ListError> {
+pub(super) async fn count(connection: &Connection, settings: &KubernetesPodsGate) -> Result<Census, ListError> {
     for _ in 0..MAX_LISTINGS {
         if let Some(census) = once(connection, settings).await? {
             return Ok(census);
@@ -36,7 +36,7 @@ pub(super) async fn count(connection: &Connection, settings: &PodsSettings) -> R
 }
 
 /// All of them, or `None` if a continue token was too old and the listing must restart.
-async fn once(connection: &Connection, settings: &PodsSettings) -> Result<Option<Census>, ListError> {
+async fn once(connection: &Connection, settings: &KubernetesPodsGate) -> Result<Option<Census>, ListError> {
     let mut census = Census::new(Timestamp::now());
     if settings.namespaces.is_empty() {
         let all = list(connection, settings, "/api/v1/pods", "in all namespaces", &mut census);
@@ -59,7 +59,7 @@ async fn once(connection: &Connection, settings: &PodsSettings) -> Result<Option
 /// Whether the last page was reached.
 async fn list(
     connection: &Connection,
-    settings: &PodsSettings,
+    settings: &KubernetesPodsGate,
     path: &str,
     scope: &str,
     census: &mut Census,

@@ -24,7 +24,7 @@ mod list;
 mod patience;
 mod pod;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     core::{gate::Moment, story},
-    ports::gate::{CheckContext, GateProbe, Reading},
+    ports::gate::{CheckContext, GateProbe, KubernetesPodsGate, Reading},
 };
 
 /// Often enough to notice soon that a problem has ended, seldom enough for an API server.
@@ -46,28 +46,9 @@ const POLL: Duration = Duration::from_secs(3);
 /// As many names as fit in a line.
 const MAX_NAMES: usize = 10;
 
-/// What the gate checks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodsSettings {
-    /// How to reach the API server; without one, as the pod that defragd runs in.
-    pub kubeconfig: Option<PathBuf>,
-    /// Which of the kubeconfig's contexts; its `current-context` otherwise.
-    pub context: Option<String>,
-    /// Only these; all if empty.
-    pub namespaces: Vec<String>,
-    /// Only pods with such labels, like `kubectl get --selector`.
-    pub label_selector: Option<String>,
-    /// Only pods with such fields, like `kubectl get --field-selector`.
-    pub field_selector: Option<String>,
-    /// A new problem that ends within this time does not count.
-    pub grace: Duration,
-    /// For one listing, including connection, credentials and all pages.
-    pub timeout: Duration,
-}
-
-impl PodsSettings {
+impl KubernetesPodsGate {
     /// The limit within which a check ends by itself in any case.
-    pub fn limit(&self) -> Duration {
+    pub(in crate::adapters) fn limit(&self) -> Duration {
         // Two grace periods, see `patience` and `after`; a pause as long as a listing; and the last listing.
         2 * self.grace + 2 * self.timeout + POLL
     }
@@ -75,12 +56,12 @@ impl PodsSettings {
 
 #[derive(Debug)]
 pub struct PodsProbe {
-    settings: PodsSettings,
+    settings: KubernetesPodsGate,
 }
 
 impl PodsProbe {
     /// Nothing is read or sent before the first check.
-    pub fn new(settings: PodsSettings) -> Self {
+    pub fn new(settings: KubernetesPodsGate) -> Self {
         Self { settings }
     }
 
@@ -92,7 +73,10 @@ impl PodsProbe {
         let listing = async {
             let connection = match kept.take() {
                 Some(connection) => connection,
-                None => Connection::open(&self.settings).await?,
+                None => {
+                    let KubernetesPodsGate { kubeconfig, context, timeout, .. } = &self.settings;
+                    Connection::open(kubeconfig.as_deref(), context.as_deref(), *timeout).await?
+                }
             };
             server.clone_from(&connection.server);
             let census = list::count(&connection, &self.settings).await?;

@@ -145,7 +145,7 @@ impl Web {
 /// reading fails, so that the same invalid files are not read again and again.
 fn read(source: &dyn WebSource, watched: &mut Watched, old: Option<&Active>) -> Result<Active, String> {
     watched.stamps = stamps(&watched.files);
-    let config = source.load()?;
+    let config = source.load().map_err(|error| error.to_string())?;
     watched.files = files(source.path(), &config);
     watched.stamps = stamps(&watched.files);
     let tls = config.tls.as_ref().map(|tls| tls::server_config(tls, config.http2)).transpose()?;

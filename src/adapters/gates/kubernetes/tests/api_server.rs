@@ -28,7 +28,7 @@ use testkit::{Identity, Pki};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::super::{PodsProbe, PodsSettings};
+use super::super::{KubernetesPodsGate, PodsProbe};
 
 pub(super) const TOKEN: &str = "s3cret-bearer-token";
 
@@ -102,7 +102,7 @@ impl ApiServer {
     }
 
     /// With the client certificate.
-    pub(super) fn settings(&self) -> PodsSettings {
+    pub(super) fn settings(&self) -> KubernetesPodsGate {
         let client = self.pki.client();
         let user = format!(
             "{{client-certificate: {:?}, client-key: {:?}}}",
@@ -129,8 +129,8 @@ pub(super) fn write_kubeconfig(file: &Path, url: &str, ca: &Path, user: &str) ->
     file.to_owned()
 }
 
-pub(super) fn settings(kubeconfig: PathBuf) -> PodsSettings {
-    PodsSettings {
+pub(super) fn settings(kubeconfig: PathBuf) -> KubernetesPodsGate {
+    KubernetesPodsGate {
         kubeconfig: Some(kubeconfig),
         context: None,
         namespaces: Vec::new(),

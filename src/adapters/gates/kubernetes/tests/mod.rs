@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use testkit::Pki;
 
 use self::api_server::{ApiServer, TOKEN, settings, write_kubeconfig};
-use super::{PodsProbe, PodsSettings};
+use super::{KubernetesPodsGate, PodsProbe};
 use crate::{
     core::gate::Moment,
     ports::gate::{CheckContext, GateProbe, Reading},
@@ -55,7 +55,7 @@ async fn check(probe: &PodsProbe, moment: Moment, baseline: Option<&Value>) -> R
     reading
 }
 
-async fn before(settings: PodsSettings) -> Reading {
+async fn before(settings: KubernetesPodsGate) -> Reading {
     check(&PodsProbe::new(settings), Moment::Before, None).await
 }
 
@@ -86,7 +86,7 @@ async fn a_big_cluster_is_read_page_by_page_with_a_client_certificate() {
 #[tokio::test]
 async fn only_the_chosen_namespaces_and_selectors_are_asked_for() {
     let server = ApiServer::start(vec![good("a", "x"), crashing("b", "y"), crashing("c", "z")]).await;
-    let reading = before(PodsSettings {
+    let reading = before(KubernetesPodsGate {
         namespaces: vec!["a".to_owned(), "b".to_owned()],
         label_selector: Some("tier in (one,two)".to_owned()),
         field_selector: Some("status.phase!=Succeeded".to_owned()),
@@ -98,7 +98,7 @@ async fn only_the_chosen_namespaces_and_selectors_are_asked_for() {
     let selectors = "fieldSelector=status.phase%21%3DSucceeded&labelSelector=tier+in+%28one%2Ctwo%29&limit=500";
     let wanted = ["a", "b"].map(|namespace| format!("/api/v1/namespaces/{namespace}/pods?&{selectors}"));
     assert_eq!(server.behave().requests, wanted);
-    let odd = before(PodsSettings { namespaces: vec!["../nodes".to_owned()], ..server.settings() }).await;
+    let odd = before(KubernetesPodsGate { namespaces: vec!["../nodes".to_owned()], ..server.settings() }).await;
     fails(&odd, &["\"../nodes\" is not a valid namespace name"]);
 }
 
@@ -117,7 +117,7 @@ async fn a_continue_token_that_is_too_old_begins_the_listing_anew_but_not_for_ev
 #[tokio::test]
 async fn more_pods_than_a_gate_should_read_are_too_many() {
     let server = ApiServer::start((0..20_001).map(|n| good("a", &format!("p-{n}"))).collect()).await;
-    let settings = PodsSettings { timeout: Duration::from_mins(1), ..server.settings() };
+    let settings = KubernetesPodsGate { timeout: Duration::from_mins(1), ..server.settings() };
     fails(&before(settings).await, &["more than 20000 pods", "namespaces or selectors"]);
 }
 
@@ -184,7 +184,7 @@ fn a_credential_plugin_that_hangs_does_not_keep_the_process() {
     let servers = runtime();
     let server = servers.block_on(ApiServer::start(Vec::new()));
     let user = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: sleep, args: ['60']}}";
-    let slow = PodsSettings { timeout: Duration::from_millis(300), ..settings(server.kubeconfig(user)) };
+    let slow = KubernetesPodsGate { timeout: Duration::from_millis(300), ..settings(server.kubeconfig(user)) };
     let begin = Instant::now();
     let checks = runtime();
     fails(&checks.block_on(before(slow)), &["did not list the pods within 0.3 s"]);
@@ -199,9 +199,9 @@ async fn a_missing_permission_is_named() {
     server.behave().only = Some("a".to_owned());
     let reading = check(&server.probe(), Moment::Before, None).await;
     fails(&reading, &["permission to list pods in all namespaces is missing", "User \"viewer\"", "403"]);
-    let in_b = PodsSettings { namespaces: vec!["b".to_owned()], ..server.settings() };
+    let in_b = KubernetesPodsGate { namespaces: vec!["b".to_owned()], ..server.settings() };
     fails(&before(in_b).await, &["permission to list pods in the namespace b is missing"]);
-    let in_a = PodsSettings { namespaces: vec!["a".to_owned()], ..server.settings() };
+    let in_a = KubernetesPodsGate { namespaces: vec!["a".to_owned()], ..server.settings() };
     assert!(before(in_a).await.passed);
 }
 
@@ -226,7 +226,7 @@ async fn what_was_crash_looping_before_does_not_block_and_what_begins_to_does() 
 #[tokio::test]
 async fn trouble_that_ends_within_the_grace_is_none() {
     let server = ApiServer::start(vec![crashing("a", "web")]).await;
-    let probe = PodsProbe::new(PodsSettings { grace: Duration::from_secs(20), ..server.settings() });
+    let probe = PodsProbe::new(KubernetesPodsGate { grace: Duration::from_secs(20), ..server.settings() });
     let recovers = async {
         while server.behave().requests.is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -275,7 +275,7 @@ async fn no_server_a_foreign_one_and_one_that_never_answers_are_distinguished() 
         &["cannot reach the API server https://127.0.0.1:1: ", "Connection refused"],
     );
     server.behave().hangs = true;
-    let short = PodsSettings { timeout: Duration::from_millis(500), ..server.settings() };
+    let short = KubernetesPodsGate { timeout: Duration::from_millis(500), ..server.settings() };
     fails(&before(short).await, &["did not list the pods within 0.5 s", &server.url]);
 }
 
@@ -336,7 +336,7 @@ async fn a_kubeconfig_that_cannot_be_used_is_a_failure_with_its_path() {
         std::fs::write(&file, text).expect("written");
         fails(&before(settings(file.clone())).await, &[words, "broken"]);
     }
-    let context = PodsSettings { context: Some("elsewhere".to_owned()), ..server.settings() };
+    let context = KubernetesPodsGate { context: Some("elsewhere".to_owned()), ..server.settings() };
     fails(&before(context).await, &["it has no context \"elsewhere\""]);
     let no_ca = write_kubeconfig(&file, &server.url, &server.path("no-ca"), "{}");
     fails(&before(settings(no_ca)).await, &["cannot read the certificate authority", "no-ca"]);
@@ -351,7 +351,7 @@ async fn without_a_kubeconfig_it_is_the_service_account_of_a_pod() {
         return;
     }
     let server = ApiServer::start(Vec::new()).await;
-    let reading = before(PodsSettings { kubeconfig: None, ..server.settings() }).await;
+    let reading = before(KubernetesPodsGate { kubeconfig: None, ..server.settings() }).await;
     fails(&reading, &["the service account of a pod (no kubeconfig is set)"]);
 }
 

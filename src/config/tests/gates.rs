@@ -1,9 +1,14 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::*;
 use crate::{
-    config::{Settings, Source},
-    core::gate::OnFailure,
+    core::{
+        expect::{Samples, Statuses},
+        gate::{GateKind, Moment, OnFailure},
+    },
+    ports::{
+        access::{ClientTls, Credentials},
+        gate::{GateSettings, Tries},
+    },
 };
 
 fn file(gates: &str) -> String {
@@ -12,35 +17,31 @@ fn file(gates: &str) -> String {
 }
 
 fn read(gates: &str) -> Result<Vec<GateSettings>, String> {
-    let mut source = Source::from_text(file(gates));
-    let settings = Settings::from_source(&mut source, |_| ()).map_err(|error| error.to_string())?;
+    let settings = super::read(&file(gates))?;
     Ok(settings.clusters.into_iter().flat_map(|cluster| cluster.gates).collect())
 }
 
-fn one(gate: &str) -> Result<CheckSettings, String> {
-    read(&format!("- {{name: g, {gate}}}")).map(|mut gates| gates.remove(0).check)
+fn one(gate: &str) -> Result<GateSettings, String> {
+    read(&format!("- {{name: g, {gate}}}")).map(|mut gates| gates.remove(0))
 }
 
 #[test]
 fn what_is_left_out_has_a_careful_default() {
     let gates = read("- name: api\n  http: {url: 'https://10.0.0.1:6443/readyz'}").expect("valid");
-    let [GateSettings { rule, check: CheckSettings::Http(http) }] = gates.as_slice() else { panic!("{gates:?}") };
+    let [gate] = gates.as_slice() else { panic!("{gates:?}") };
+    let (rule, http) = (gate.rule(gate.checks()[0].kind()), gate.http.as_ref().expect("it is one"));
     assert_eq!((rule.name.as_str(), rule.kind, rule.on_failure), ("api", GateKind::Http, OnFailure::Stop));
     assert_eq!(rule.when, BTreeSet::from(Moment::ALL));
     assert_eq!((http.method.as_str(), http.follow_redirects), ("GET", false));
     assert_eq!((http.expect_status.clone(), http.expect_body.clone()), (Statuses::default(), None));
     let second = Duration::from_secs(1);
-    let tries = TrySettings { timeout: 5 * second, attempts: 3, interval: second, hold: Duration::ZERO };
-    assert_eq!(http.tries, tries);
-    assert_eq!(http.access, AccessSettings::default());
+    let tries = Tries { timeout: 5 * second, attempts: 3, interval: second, hold: Duration::ZERO };
+    assert_eq!(http.tries(), tries);
+    assert_eq!((http.credentials(), &http.tls), (Credentials::default(), &ClientTls::default()));
 
-    let CheckSettings::Promql(promql) = one("promql: {url: 'http://p:9090', query: up == 0}").expect("valid") else {
-        panic!("another kind")
-    };
+    let promql = one("promql: {url: 'http://p:9090', query: up == 0}").expect("valid").promql.expect("it is one");
     assert_eq!(promql.expect, Samples::Empty);
-    let CheckSettings::KubernetesPods(pods) = one("kubernetes_pods: {}").expect("valid") else {
-        panic!("another kind")
-    };
+    let pods = one("kubernetes_pods: {}").expect("valid").kubernetes_pods.expect("it is one");
     assert_eq!((pods.grace, pods.timeout), (60 * second, 10 * second));
     assert!(pods.kubeconfig.is_none() && pods.namespaces.is_empty());
 }
@@ -79,16 +80,19 @@ fn every_key_of_every_kind_is_taken() {
     )
     .expect("valid");
     assert_eq!(gates.len(), 9);
-    let CheckSettings::Http(http) = &gates[0].check else { panic!("{gates:?}") };
-    assert_eq!((http.method.as_str(), http.tries.hold), ("HEAD", Duration::from_secs(30)));
+    let http = gates[0].http.as_ref().expect("it is one");
+    assert_eq!((http.method.as_str(), http.hold), ("HEAD", Duration::from_secs(30)));
     assert!(http.expect_status.contains(302) && !http.expect_status.contains(201) && http.follow_redirects);
-    assert_eq!(http.access.tls.identity_files, Some(("/c.crt".into(), "/c.key".into())));
-    assert_eq!(gates[0].rule.when, BTreeSet::from([Moment::Before, Moment::After]));
-    let CheckSettings::Tcp(tcp) = &gates[2].check else { panic!("{gates:?}") };
-    assert_eq!((tcp.host.as_str(), tcp.port), ("::1", 443));
-    let CheckSettings::Promql(promql) = &gates[4].check else { panic!("{gates:?}") };
+    assert_eq!(
+        http.tls.cert_file.as_deref().zip(http.tls.key_file.as_deref()),
+        Some(("/c.crt".as_ref(), "/c.key".as_ref()))
+    );
+    assert_eq!(gates[0].rule(GateKind::Http).when, BTreeSet::from([Moment::Before, Moment::After]));
+    let tcp = gates[2].tcp.as_ref().expect("it is one");
+    assert_eq!((tcp.address.host.as_str(), tcp.address.port), ("::1", 443));
+    let promql = gates[4].promql.as_ref().expect("it is one");
     assert_eq!((promql.query.as_str(), promql.expect), (r#"x{a="prod-a"}"#, Samples::Below(0.05)));
-    let CheckSettings::Alertmanager(alerts) = &gates[7].check else { panic!("{gates:?}") };
+    let alerts = gates[7].alertmanager.as_ref().expect("it is one");
     assert_eq!(alerts.matchers, [r#"severity="critical""#, r#"a=~"b.*""#, "c!=d"]);
 }
 
@@ -249,13 +253,4 @@ fn unknown_keys_and_values_are_refused_with_their_line() {
         let error = one(gate).expect_err(gate);
         assert!(error.contains(expected) && error.starts_with("5:"), "{gate}: {error}");
     }
-}
-
-#[test]
-fn the_clusters_name_cannot_end_the_quotes_around_it() {
-    assert_eq!(escaped("prod-a"), "prod-a");
-    assert_eq!(escaped("a\"} or vector(1) #'`\\\n"), r"a\x22} or vector(1) #\x27\x60\\\n");
-    assert_eq!(variable(r#"x{a=~"b$"}"#), None);
-    assert_eq!(variable(r#"label_replace(x, "a", "$1", "b", "(.*)")"#), None);
-    assert_eq!(variable(r#"x{a="$name"}"#), Some("$name"));
 }

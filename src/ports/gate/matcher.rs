@@ -1,18 +1,30 @@
 //! Alertmanager's matchers. They are sent as they are written; what Alertmanager would reject is found here.
 
-use crate::core::expect::Pattern;
+use thiserror::Error;
+
+use crate::core::expect::{ExpectError, Pattern};
 
 const HINT: &str = "write one matcher, like 'severity=\"critical\"' or 'alertname=~\"etcd.*\"'";
 const OPERATORS: [&str; 4] = ["=~", "!~", "!=", "="];
 const MAX_BYTES: usize = 1_000;
 
-/// The matcher without surrounding blanks.
-pub(super) fn checked(text: &str) -> Result<String, String> {
-    let text = text.trim();
+/// What is wrong with a matcher, and what to write instead.
+#[derive(Debug, Error)]
+pub(super) enum BadMatcher {
+    #[error("must be one line of at most {MAX_BYTES} bytes")]
+    NotOneLine,
+    #[error("{text:?} {what}; {HINT}")]
+    Syntax { text: String, what: &'static str },
+    #[error("{text:?}: its value {error}")]
+    Pattern { text: String, error: ExpectError },
+}
+
+/// Checks a matcher, without surrounding blanks.
+pub(super) fn check(text: &str) -> Result<(), BadMatcher> {
     if text.len() > MAX_BYTES || text.chars().any(char::is_control) {
-        return Err(format!("must be one line of at most {MAX_BYTES} bytes"));
+        return Err(BadMatcher::NotOneLine);
     }
-    let bad = |what: &str| format!("{text:?} {what}; {HINT}");
+    let bad = |what: &'static str| BadMatcher::Syntax { text: text.to_owned(), what };
     let (name, rest) = if text.starts_with('"') {
         quoted(text).ok_or_else(|| bad("has a quote that does not end"))?
     } else {
@@ -44,9 +56,9 @@ pub(super) fn checked(text: &str) -> Result<String, String> {
         value.to_owned()
     };
     if operator.ends_with('~') && !value.is_empty() {
-        Pattern::parse(&value).map_err(|error| format!("{text:?}: its value {error}"))?;
+        Pattern::parse(&value).map_err(|error| BadMatcher::Pattern { text: text.to_owned(), error })?;
     }
-    Ok(text.to_owned())
+    Ok(())
 }
 
 /// The text between the quotes that `text` begins with, and the text after them.

@@ -3,12 +3,23 @@
 //! Contract for every probe: it only reads. It answers within its [`Gate::limit`], whatever its target does, and reads
 //! a bounded amount of what the target sends. If something cannot be determined, the check fails. Dropping the future
 //! ends the check. A result never contains a secret: no header, token, password, or URL with user information or query.
+//!
+//! [`GateSettings`] is a gate as it is configured, and has one structure for each kind ([`kinds`]), which reads its own keys.
+
+pub mod kinds;
+mod matcher;
+mod query;
+mod settings;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
+pub use self::{
+    kinds::{Address, AlertmanagerGate, HttpGate, KubernetesPodsGate, PromqlGate, TcpGate},
+    settings::{GateCheck, GateSettings, Tries},
+};
 use crate::core::gate::{GateRule, Moment};
 
 /// The circumstances of a check.

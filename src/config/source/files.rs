@@ -1,0 +1,25 @@
+//! The files that a configuration names.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use crate::config::problem::Place;
+
+/// The files that a tree names: the values that were read as a `PathBuf`.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    /// Where relative paths start; at the working directory if absent.
+    pub(super) dir: Option<PathBuf>,
+    /// Where the paths are.
+    pub(super) found: RefCell<BTreeSet<Place>>,
+}
+
+impl Files {
+    /// The path as it is opened. An empty one stays empty, and is reported as such.
+    pub(super) fn resolve(&self, text: &str) -> PathBuf {
+        self.dir.as_ref().filter(|_| !text.is_empty()).map_or_else(|| text.into(), |dir| dir.join(Path::new(text)))
+    }
+}

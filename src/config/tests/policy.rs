@@ -1,0 +1,138 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use super::read;
+use crate::core::policy::Policy;
+
+#[test]
+fn a_small_file_is_enough() {
+    let settings = read("clusters: [{name: a, endpoints: [10.0.0.1:2379]}]").expect("valid");
+    let cluster = &settings.clusters[0];
+    assert_eq!(cluster.endpoints, ["http://10.0.0.1:2379"]);
+    assert_eq!(cluster.policy, Policy::default());
+    assert_eq!(cluster.selector().any_of, [BTreeMap::from([("etcd_cluster".to_owned(), "a".to_owned())])]);
+}
+
+#[test]
+fn endpoints_may_be_found_by_srv_records_instead() {
+    let found = |keys: &str| read(&format!("clusters: [{{name: a, discovery_srv: {{{keys}}}}}]"));
+    let settings = found("domain: example.com., name: prod, insecure: false, nameserver: '127.0.0.1:8600'");
+    let discovery = settings.expect("valid").clusters[0].discovery_srv.clone().expect("it is there");
+    assert_eq!((discovery.domain.as_str(), discovery.insecure), ("example.com", false));
+    let settings = found("domain: example.com").expect("valid");
+    assert!(settings.clusters[0].discovery_srv.as_ref().is_some_and(|discovery| discovery.insecure), "as etcdctl");
+    for (keys, problem) in [
+        ("domain: ''", "clusters[0].discovery_srv.domain: \"\" is not a domain name"),
+        ("domain: a..b", "clusters[0].discovery_srv.domain"),
+        ("domain: a.b, name: c.d", "clusters[0].discovery_srv.name: must be one part"),
+        ("domain: a.b, nameserver: ns1", "socket address"),
+    ] {
+        let error = found(keys).expect_err(keys);
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn every_key_is_taken() {
+    let text = "
+clusters:
+  - name: prod-a
+    endpoints: [etcd-1.example:2379, 'https://[::1]:2379/']
+    tls: {ca_file: /ca.crt, cert_file: /c.crt, key_file: /c.key}
+    auth: {username: root, password_file: /pw}
+    match: [{job: kube-etcd, env: a}, {etcd_cluster: prod-a}]
+    policy:
+      mode: enforce
+      min_fragmentation_ratio: 0.3
+      min_reclaimable: 1 GiB
+      quota_usage_ratio: 0.7
+      quota_min_reclaimable: 64MiB
+      pause_between_members: 0s
+      defrag_deadline: 8m
+      recovery_timeout: 90s
+      cooldown: 1h30m
+      leader: last_after_transfer
+      compaction: {keep_revisions: 1000}
+      disarm_nospace: false
+      allow_without_quorum_slack: true
+      rule: dbQuotaUsage > 0.8 || dbSizeFree > 200*1024*1024
+      windows: [{days: [sat, sun], start: '02:00', end: '05:00', timezone: Europe/Berlin}]
+      emergency: true
+      max_runs_per_day: 2
+      breaker_failures: 5
+      breaker_reset_after: 1d12h
+      approval_timeout: 2w
+";
+    let settings = read(text).expect("valid");
+    let cluster = &settings.clusters[0];
+    assert!(cluster.policy.rule.is_some() && cluster.policy.windows.0.len() == 1);
+    assert_eq!(cluster.policy.breaker_reset_after, Some(Duration::from_hours(36)));
+    assert_eq!(cluster.policy.approval_timeout, Duration::from_hours(14 * 24));
+    assert_eq!(cluster.endpoints, ["https://etcd-1.example:2379", "https://[::1]:2379"]);
+    assert_eq!(cluster.policy.cooldown, Duration::from_mins(90));
+    assert_eq!(cluster.policy.min_reclaimable.0, 1 << 30);
+    assert_eq!(cluster.selector().any_of.len(), 2);
+}
+
+#[test]
+fn every_problem_is_reported_at_once_with_its_key_path() {
+    let text = "
+clusters:
+  - name: a
+    endpoints: []
+    tls: {cert_file: /c.crt}
+    policy: {min_fragmentation_ratio: 45, defrag_deadline: 0s, compaction: {}}
+  - name: a
+    endpoints: ['ftp://x:1', 'https://user:pw@x:2379', 'https://x:2379/v3']
+    match: [{}]
+    policy:
+      rule: dbsize > 1
+      max_runs_per_day: 0
+      compaction: {older_than: 1s}
+      windows: [{days: [caturday], start: '25:00', end: '05:00', timezone: Europe/Berln}, {start: '02:00', end: '02:00', timezone: UTC}]
+";
+    let error = read(text).expect_err("invalid");
+    for expected in [
+        "clusters[0].endpoints: needs at least one",
+        "clusters[0].tls.key_file: is missing",
+        "clusters[0].policy.min_fragmentation_ratio: is 45, but must be between 0 and 1",
+        "clusters[0].policy.defrag_deadline: is 0s",
+        "clusters[0].policy.compaction: needs either",
+        "clusters[1].policy.compaction.older_than: must be at least 1m",
+        "clusters[1].name: \"a\" is already the name of clusters[0]",
+        "clusters[1].endpoints[0]: \"ftp://x:1\" has the scheme ftp",
+        "clusters[1].endpoints[1]: contains a user or password",
+        "clusters[1].endpoints[2]: \"https://x:2379/v3\" has more than a host and a port",
+        "clusters[1].match[0]: an empty set of labels",
+        "clusters[1].policy.rule: line 1, column 1: there is no variable dbsize",
+        "clusters[1].policy.max_runs_per_day: is 0",
+        "clusters[1].policy.windows[0].days[0]: \"caturday\" is not a day",
+        "clusters[1].policy.windows[0].start: \"25:00\" is not a time of day",
+        "clusters[1].policy.windows[0].timezone: \"Europe/Berln\" is not in the IANA",
+        "clusters[1].policy.windows[1].end: is equal to start",
+    ] {
+        assert!(error.contains(expected), "{expected:?} is not in:\n{error}");
+    }
+    assert!(!error.contains("pw@"), "a password is in:\n{error}");
+}
+
+#[test]
+fn unknown_keys_and_bad_values_are_refused_with_their_line() {
+    for (text, expected) in [
+        ("clusters:\n  - name: a\n    endpoints: [x:1]\n    polcy: {}\n", "polcy"),
+        ("clusters:\n  - name: a\n    endpoints: [x:1]\n    policy: {mode: yolo}\n", "yolo"),
+        (
+            "clusters:\n  - name: a\n    endpoints: [x:1]\n    policy: {cooldown: soon}\n",
+            "4:24: clusters[0].policy.cooldown: is",
+        ),
+        (
+            "clusters:\n  - {name: a, endpoints: [x:1], policy: {min_reclaimable: lots}}\n",
+            "2:59: clusters[0].policy.min_reclaimable: is \"lots\", but must be a size",
+        ),
+        ("clusters: 7\n", "1:11: clusters: is a single value, but must be a list"),
+        ("", "clusters: needs at least one cluster"),
+        ("clusters: [\n", "is not YAML"),
+    ] {
+        let error = read(text).expect_err(text);
+        assert!(error.contains(expected), "{expected:?} is not in:\n{error}");
+    }
+}
