@@ -101,14 +101,18 @@ pub(super) fn awaits_approval(view: &ClusterView) -> Option<RunId> {
     view.summary.request.as_ref().filter(|request| request.awaits_approval())?.run
 }
 
+/// Why the last run failed, if it did.
+fn failure(view: &ClusterView) -> Option<&Reason> {
+    match &view.last.as_ref()?.outcome {
+        Outcome::Failed { reason } | Outcome::Interrupted { reason } => Some(reason),
+        _ => None,
+    }
+}
+
 /// What needs attention, and what to do about it.
 pub(super) fn problems(view: &ClusterView) -> Markup {
     let problems = &view.summary.state.problems;
-    let last = view.last.as_ref().and_then(|last| match &last.outcome {
-        Outcome::Failed { reason } | Outcome::Interrupted { reason } => Some(reason),
-        _ => None,
-    });
-    let causes = [last, view.summary.breaker.as_ref(), view.summary.hash_mismatch.as_ref()];
+    let causes = [failure(view), view.summary.breaker.as_ref(), view.summary.hash_mismatch.as_ref()];
     html! {
         @if !problems.is_empty() {
             ul.problems.foreign aria-label="Needs attention" { @for problem in problems { li { (problem) } } }
@@ -142,7 +146,7 @@ pub(super) fn request_line(view: &ClusterView, now: Timestamp, links: &Links) ->
             }
         }
         @match &summary.request {
-            Some(request) => (requested(request, now, links)),
+            Some(request) => (requested(request, failure(view), now, links)),
             None => p.foreign {
                 "No alert is requesting a run."
                 @if let Some(paused) = &summary.paused { " " (words::capital(&paused.to_string())) "." (words::to_do(paused)) }
@@ -158,10 +162,13 @@ pub(super) fn request_line(view: &ClusterView, now: Timestamp, links: &Links) ->
 }
 
 /// The request in the words of the API, the log and the command line, and what an operator can do about its hold.
-fn requested(request: &RequestView, now: Timestamp, links: &Links) -> Markup {
+/// `failure` is among the problems already.
+fn requested(request: &RequestView, failure: Option<&Reason>, now: Timestamp, links: &Links) -> Markup {
+    let known = failure.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let words = request.words().replacen(&known, "", 1);
     html! {
         p.request.foreign {
-            (request.words())
+            (words)
             @if let Some(until) = request.hold.as_ref().and_then(|hold| hold.until).filter(|until| *until > now) {
                 span.dim { " That is in " (words::span(words::between(now, until))) "." }
             }
