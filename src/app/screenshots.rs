@@ -162,7 +162,7 @@ async fn set(app: &FakeApp, name: &str, scene: Scene) {
         Scene::Idle | Scene::Fragmented => {}
         Scene::Running => {
             etcd.take(Duration::from_millis(400));
-            command(Command::Run).await.expect("taken");
+            command(Command::Run { members: Vec::new() }).await.expect("taken");
             until("the first member", MINUTE, || async {
                 anyhow::ensure!(!etcd.order().is_empty());
                 Ok(())
@@ -202,7 +202,8 @@ fn alert(cluster: &str) -> AlertKey {
 
 /// A run whose second member did not come back.
 async fn fail(journal: &FakeJournal, name: &str) {
-    let request = Request { cluster: name.to_owned(), trigger: Trigger::Alert, alerts: Vec::new() };
+    let request =
+        Request { cluster: name.to_owned(), trigger: Trigger::Alert, members: Vec::new(), alerts: Vec::new() };
     let run = journal.accept(request).await.expect("accepted");
     let intent = |id: u64| Intent {
         member_id: MemberId(id),

@@ -261,6 +261,7 @@ fn a_note_that_would_be_too_large_leaves_out_the_labels_of_alerts() {
     for (count, described) in [(1, true), (20, false)] {
         let request = StandingRequest {
             trigger: Trigger::Alert,
+            members: Vec::new(),
             alerts: alerts(count),
             approved_by: None,
             work: EarlierWork::default(),

@@ -89,7 +89,7 @@ async fn a_run_is_requested_and_cancelled_and_the_name_is_asked_once() {
 async fn a_long_error_is_on_a_page_once() {
     let site = open();
     let cluster = Arc::clone(&site.app.fleet().all()[0]);
-    let wish = Wish { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: key("f") };
+    let wish = Wish { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: key("f"), members: Vec::new() };
     let run = cluster.shared.journal.accept(wish).await.expect("accepted");
     let detail = "connection refused, and so on for many more words".to_owned();
     let reason = Reason::ClusterUnreachable { detail: detail.clone() };
