@@ -134,7 +134,7 @@ mod tests {
         let mut history = SizeHistory::default();
         let minutes = 30 * 24 * 60;
         for minute in 0..minutes {
-            history.record(at(minute * 60), &mib(u64::try_from(minute).expect("positive")));
+            history.record(at(i64::try_from(minute * 60).expect("small")), &mib(minute));
         }
         let points = history.of(MemberId(1));
         assert!(points.len() <= MAX_POINTS && points.len() > MAX_POINTS / 2, "{}", points.len());
@@ -146,7 +146,7 @@ mod tests {
         };
         assert!(widest(0..1) <= 3_600, "{}", widest(0..1));
         assert!(widest(0..7) <= 6 * 3_600 && widest(5..7) > widest(0..1), "{} {}", widest(0..7), widest(5..7));
-        assert_eq!(points[points.len() - 1].size(), ByteSize::mib(minutes as u64 - 1), "the last is the newest");
+        assert_eq!(points[points.len() - 1].size(), ByteSize::mib(minutes - 1), "the last is the newest");
         assert!(points.iter().all(|point| point.in_use() == ByteSize::mib(100)));
     }
 

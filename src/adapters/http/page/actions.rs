@@ -72,24 +72,16 @@ impl Forms<'_> {
             @if let Some(problem) = &self.typed.problem { p.problem #problem role="alert" { (problem) } }
             div.actions {
                 @if is_held {
-                    (self.one("resume", "Resume", &path("resume"), html! {
-                        p { "Ends a pause, closes the breaker, and allows automatic runs again after a failure that needs an operator." }
-                    }, html! { (self.reason("resume", "Reason (optional)", false)) }))
+                    (self.one("resume", "Resume", &path("resume"), "Ends a pause, closes the breaker, and allows automatic runs again after a failure that needs an operator.", &html! { (self.reason("resume", "Reason (optional)", false)) }))
                 }
                 @if !is_open {
-                    (self.one("run", "Run now", &path("run"), html! {
-                        p { "Defragments the members that need it, one after another, with all checks. Cooldown, daily limit and approval do not hold it; a pause, a closed window, gates and an unhealthy cluster do." }
-                    }, html! {}))
+                    (self.one("run", "Run now", &path("run"), "Defragments the members that need it, one after another, with all checks. Cooldown, daily limit and approval do not hold it; a pause, a closed window, gates and an unhealthy cluster do.", &html! {}))
                 }
                 @if is_open {
-                    (self.one("cancel", "Cancel", &path("cancel"), html! {
-                        p { "Ends the request. A member that is being defragmented is finished; no further one is started." }
-                    }, html! { (self.reason("cancel", "Reason (optional)", false)) }))
+                    (self.one("cancel", "Cancel", &path("cancel"), "Ends the request. A member that is being defragmented is finished; no further one is started.", &html! { (self.reason("cancel", "Reason (optional)", false)) }))
                 }
                 @if summary.paused.is_none() {
-                    (self.one("pause", "Pause", &path("pause"), html! {
-                        p { "No run starts, and a run in progress starts no further member. A member that is being defragmented is finished." }
-                    }, html! { (self.reason("pause", "Reason", true)) (self.lasts()) }))
+                    (self.one("pause", "Pause", &path("pause"), "No run starts, and a run in progress starts no further member. A member that is being defragmented is finished.", &html! { (self.reason("pause", "Reason", true)) (self.lasts()) }))
                 }
             }
         }
@@ -105,20 +97,18 @@ impl Forms<'_> {
                     (self.hidden()) (self.by("approve"))
                     button.primary type="submit" { "Approve run " (run) }
                 }
-                (self.one("reject", "Reject", &path("reject"), html! {
-                    p { "Ends the request. Its alerts request no other run until they fire anew or the cooldown has passed." }
-                }, html! { (self.reason("reject", "Reason", true)) }))
+                (self.one("reject", "Reject", &path("reject"), "Ends the request. Its alerts request no other run until they fire anew or the cooldown has passed.", &html! { (self.reason("reject", "Reason", true)) }))
             }
         }
     }
 
     /// One folded form, open if it is shown again.
-    fn one(&self, action: &'static str, words: &str, path: &str, what: Markup, fields: Markup) -> Markup {
+    fn one(&self, action: &'static str, words: &str, path: &str, what: &str, fields: &Markup) -> Markup {
         html! {
             details id=(action) name="action" open[self.typed.action == action] {
                 summary.button { (words) "…" }
                 form.order method="post" action=(self.links.to(path)) {
-                    (what) (self.hidden()) (fields) (self.by(action))
+                    p { (what) } (self.hidden()) (fields) (self.by(action))
                     button.primary type="submit" { (words) }
                 }
             }

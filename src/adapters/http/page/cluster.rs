@@ -63,7 +63,7 @@ pub(super) async fn show<S: Service>(
         p.crumbs { a href=(links.to("/")) { "All clusters" } }
         (actions::done_notice(done))
         div #head data-live="" {
-            (overview::head(&view, html! { h1.foreign { (name) } }, now, &links))
+            (overview::head(&view, &html! { h1.foreign { (name) } }, now, &links))
         }
         div #live data-live="" {
             @if let Some(one) = &view.live { h2 { "In progress" } (live::card(&view, one, now, &links)) }

@@ -196,7 +196,7 @@ fn card(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
     let title = html! { h3 { a.foreign href=(links.cluster(name)) { (name) } } };
     html! {
         article.card aria-label={ "Cluster " (name) } {
-            (head(view, title, now, links))
+            (head(view, &title, now, links))
             (members::table(view, &format!("Members of {name}")))
             (age(view.observation.as_ref()))
         }
@@ -204,7 +204,7 @@ fn card(view: &ClusterView, now: Timestamp, links: &Links) -> Markup {
 }
 
 /// What a reader must know first: the state, what is wrong, what comes next, and one large number.
-pub(super) fn head(view: &ClusterView, title: Markup, now: Timestamp, links: &Links) -> Markup {
+pub(super) fn head(view: &ClusterView, title: &Markup, now: Timestamp, links: &Links) -> Markup {
     html! {
         div.head {
             div.text {
