@@ -17,6 +17,8 @@ pub mod claims;
 pub mod cluster;
 mod config_changes;
 pub mod connect;
+mod decisions;
+mod detached;
 pub mod driver;
 pub mod fleet;
 pub mod forward;

@@ -9,8 +9,8 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     checks,
     cluster::{Cluster, Rules},
+    detached::to_its_end,
     observer,
-    requests::to_its_end,
 };
 use crate::{
     core::{

@@ -1,15 +1,15 @@
 //! The requests of a cluster: runs by alerts and by operators, approvals, pauses. Each is in the journal before it is
 //! acknowledged, and every decision is based on the journal, not on memory.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tracing::info;
 
-use super::{cluster::Cluster, ledger, log::LogProgress};
+use super::{cluster::Cluster, detached::to_its_end, ledger, log::LogProgress};
 use crate::{
     core::{
-        admission::{self, Ledger},
+        admission::Ledger,
         history::{AlertKey, Cancellation, Entry, Outcome, Request, RunId, RunView, Trigger},
         note::StandingRequest,
         order::Order,
@@ -89,18 +89,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     pub async fn resolve(self: &Arc<Self>, alerts: Vec<AlertKey>) -> Result<Option<RunId>, JournalError> {
         let cluster = Arc::clone(self);
         to_its_end(async move { cluster.resolve_now(&alerts).await }).await?
-    }
-
-    /// Approves the waiting run.
-    pub async fn approve(self: &Arc<Self>, run: RunId, by: String) -> Result<(), CommandError> {
-        let cluster = Arc::clone(self);
-        to_its_end(async move { cluster.approve_now(run, by).await }).await?
-    }
-
-    /// Ends a run that is waiting for approval: see [`Ledger::without_rejected`].
-    pub async fn reject(self: &Arc<Self>, run: RunId, by: String, reason: String) -> Result<(), CommandError> {
-        let cluster = Arc::clone(self);
-        to_its_end(async move { cluster.reject_now(run, by, reason).await }).await?
     }
 
     /// Executes an operator's action.
@@ -346,42 +334,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(())
     }
 
-    /// The run, if it waits. The caller holds the admission.
-    fn waiting_run<'a>(&self, ledger: &'a Ledger, run: RunId) -> Result<&'a RunView, CommandError> {
-        let view = ledger.run(run).ok_or(CommandError::UnknownRun(run))?;
-        match &view.outcome {
-            Some(outcome) => Err(CommandError::NotWaiting { run, state: outcome.label() }),
-            None if !self.requests.state.lock().waits(run) => Err(CommandError::NotWaiting { run, state: "running" }),
-            None => Ok(view),
-        }
-    }
-
-    async fn reject_now(&self, run: RunId, by: String, reason: String) -> Result<(), CommandError> {
-        let _one_at_a_time = self.requests.admission.lock().await;
-        let ledger = self.ledger().await?;
-        let view = self.waiting_run(&ledger, run)?;
-        if !admission::lacks_approval(view, &self.rules().policy) {
-            return Err(CommandError::NotWaiting {
-                run,
-                state: "not subject to approval; `defragd cancel` withdraws it",
-            });
-        }
-        info!(cluster = self.name(), run = run.0, by, reason, "rejected");
-        self.end_unbegun(view, Outcome::Stopped { reason: Reason::Rejected { by, reason } }).await?;
-        self.ledger().await?;
-        Ok(())
-    }
-
-    async fn approve_now(&self, run: RunId, by: String) -> Result<(), CommandError> {
-        let _one_at_a_time = self.requests.admission.lock().await;
-        let ledger = self.ledger().await?;
-        self.waiting_run(&ledger, run)?;
-        info!(cluster = self.name(), run = run.0, by, "approved");
-        self.shared.journal.append(run, Entry::Approved { by }).await?;
-        self.requests.wake.notify_one();
-        Ok(())
-    }
-
     async fn command_now(&self, by: String, command: Command) -> Result<Option<RunId>, CommandError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let cluster = self.name();
@@ -446,15 +398,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         Ok(run)
     }
-}
-
-/// Does the work in a separate task: if a client disconnects, the future that waits here is dropped, and that must not
-/// leave a request in the journal that is never served.
-pub(super) async fn to_its_end<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> Result<T, JournalError> {
-    let ended = tokio::spawn(work).await;
-    ended.map_err(|error| JournalError::Write(format!("the request was not accepted: {error}")))
 }
 
 #[cfg(test)]

@@ -47,7 +47,9 @@ impl<'a> RunLine<'a> {
 
 /// The lines of the last run that this process drove.
 #[derive(Clone, Default)]
-pub(super) struct RunLines(Arc<Mutex<Option<(RunId, Vec<ProgressLine>)>>>);
+pub(super) struct RunLines(Arc<Mutex<Option<LinesOfRun>>>);
+
+type LinesOfRun = (RunId, Vec<ProgressLine>);
 
 impl RunLines {
     /// Begins with a run, whose lines replace those of the last one.

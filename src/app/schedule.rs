@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use super::{cluster::Cluster, requests::to_its_end};
+use super::{cluster::Cluster, detached::to_its_end};
 use crate::{
     core::{history::AlertKey, policy::Policy, schedule},
     ports::{

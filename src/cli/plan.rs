@@ -84,9 +84,10 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let is_served = SqliteJournal::is_held(&data_dir);
     let has_lock = settings.lock.kind != LockKind::None;
     for cluster in settings.clusters {
-        let served = match asks_servers && args.connection.is_given() {
-            true => args.server.responsible(Some(&cluster), None, &data_dir).await?,
-            false => None,
+        let served = if asks_servers && args.connection.is_given() {
+            args.server.responsible(Some(&cluster), None, &data_dir).await?
+        } else {
+            None
         };
         if let Some(Responsible { server, cluster }) = served {
             let plan = server.plan(&cluster.name, args.as_manual).await?;

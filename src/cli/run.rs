@@ -37,6 +37,7 @@ use crate::{
         run_lines::{RunLine, TextProgress},
         serve::RENEWAL_INTERVAL,
     },
+    config::{ClusterSettings, LockSettings},
     core::{
         history::{Entry, MemberEnd, MemberResult, Outcome, Request, RunView, Trigger},
         policy::Mode,
@@ -121,14 +122,23 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
             }
         }
     }
-    let (cluster, lock_settings) = match given {
+    let (cluster, lock) = match given {
         Some(given) => given,
         None => own(&args)?,
     };
-    let etcd = connect(&cluster)?;
-    let gates = gates::of(&cluster)?;
-    let journal = match SqliteJournal::open(&data_dir, Arc::new(SystemClock)) {
-        Err(JournalError::InUse { .. }) => return refuse_journal(&data_dir),
+    Box::pin(in_this_process(args, &cluster, &lock, &data_dir)).await
+}
+
+async fn in_this_process(
+    args: Args,
+    cluster: &ClusterSettings,
+    lock: &LockSettings,
+    data_dir: &Path,
+) -> anyhow::Result<Exit> {
+    let etcd = connect(cluster)?;
+    let gates = gates::of(cluster)?;
+    let journal = match SqliteJournal::open(data_dir, Arc::new(SystemClock)) {
+        Err(JournalError::InUse { .. }) => return refuse_journal(data_dir),
         opened => opened?,
     };
     // This process now holds the journal alone, so an open manual run in it has lost its process.
@@ -150,7 +160,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let terminal = Terminal::start();
     let progress = TextProgress::new(|text| terminal.write(text));
     // Before the request is recorded: if the lock refuses it, there is no request.
-    let lock = match RunLock::take(&lock_settings, &cluster, |reason| progress.waiting(reason)).await? {
+    let lock = match RunLock::take(lock, cluster, |reason| progress.waiting(reason)).await? {
         Ok(lock) => lock,
         Err((reason, url)) => {
             terminal.flush();

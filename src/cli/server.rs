@@ -29,8 +29,9 @@ const OBSERVE_WITHIN: Duration = Duration::from_secs(5);
 /// The server, and who is acting.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Server")]
+#[expect(clippy::struct_field_names, reason = "clap's ids, which must differ from those of other flags")]
 pub(super) struct Server {
-    /// URL of the running `defragd serve` [default: http://127.0.0.1:9379]
+    /// URL of the running `defragd serve` [default: the one at 127.0.0.1:9379]
     #[arg(long = "server", env = "DEFRAGD_SERVER", value_name = "URL")]
     server_url: Option<String>,
     /// File with the server's bearer token

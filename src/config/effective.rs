@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn keys_have_their_value_or_their_default_and_differences_are_marked() {
-        let file = "clusters: [{name: demo, endpoints: ['http://a:1', 'http://b:1'], tls: {ca_file: /ca}, \
+        let file = "clusters: [{name: demo, endpoints: ['https://a:1', 'https://b:1'], tls: {ca_file: /ca}, \
                     policy: {cooldown: 6h, mode: approve, min_reclaimable: 50MiB}}]\nlock: {kind: etcd}\n";
         let sections = effective(&Settings::from_text(file).expect("valid").redacted);
         let [demo, lock] = sections.as_slice() else { panic!("{sections:?}") };
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(shown("policy.max_runs_per_day"), ("4", Some("4"), false));
         assert_eq!(shown("policy.windows"), ("always open", Some("always open"), false));
         assert_eq!(shown("tls.ca_file"), ("/ca", Some("the system's authorities"), true));
-        assert_eq!(shown("endpoints").0, "http://a:1, http://b:1");
+        assert_eq!(shown("endpoints").0, "https://a:1, https://b:1");
         assert!(demo.keys.iter().all(|key| !key.path.starts_with("auth")), "what is left out does nothing");
         assert!(key("policy.mode").description.len() > 10, "{:?}", key("policy.mode"));
     }

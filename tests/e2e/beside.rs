@@ -169,7 +169,7 @@ async fn an_observing_server_changes_nothing_and_leaves_a_run_by_hand_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_server_a_run_says_so_and_works_alone_when_told_to() {
+async fn without_its_server_a_run_says_so_and_works_alone_with_standalone() {
     let rig = Rig::fragmented(EtcdVersion::V3_6).await;
     let mut flags = own(&rig, &rig.path("journal"));
     flags.extend(["--min-reclaimable=4MiB", "--pause-between-members=1s"].map(str::to_owned));

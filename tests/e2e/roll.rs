@@ -81,7 +81,7 @@ async fn start_alertmanager(rig: &Rig, defragd: &Defragd) -> Alertmanager {
 async fn start_prometheus(rig: &Rig, defragd: &Defragd, alertmanager: &Alertmanager) -> Prometheus {
     // The shipped rules, with the waiting shortened and the size fitted to a small file.
     let rules = rig.path("defragd.rules.yml");
-    let text = testkit::shortened_rules(&shipped("defragd.rules.yml"));
+    let text = testkit::shortened_rules(&shipped("defragd.rules.yml")).unwrap();
     std::fs::write(&rules, text).unwrap();
     let config = format!(
         "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\

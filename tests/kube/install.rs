@@ -10,7 +10,7 @@ use testkit::until;
 async fn one_replica() {
     let rig = Rig::new().await;
     let notes = rig.install(&rig.values()).await;
-    // The first commands that somebody types are those of the notes.
+    // The first commands that an operator types are those of the notes.
     for line in notes.lines().filter_map(|line| line.trim().strip_prefix("kubectl ")) {
         let args: Vec<_> = line.split_whitespace().collect();
         let said = rig.lab.kubectl(&args).await.unwrap();

@@ -141,7 +141,7 @@ impl Rig {
 
     async fn prometheus(&self, url: &str, alertmanager: &Alertmanager) -> Prometheus {
         let rules = self.lab.dir().join("defragd.rules.yml");
-        std::fs::write(&rules, testkit::shortened_rules(&shipped("defragd.rules.yml"))).unwrap();
+        std::fs::write(&rules, testkit::shortened_rules(&shipped("defragd.rules.yml")).unwrap()).unwrap();
         let config = format!(
             "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: ['{}']\n\
              scrape_configs:\n  - job_name: defragd\n    static_configs: [{{targets: ['{}']}}]\n\

@@ -169,6 +169,10 @@ impl SimJournal {
 
 /// L4: there is one request at a time, and none is started after its need is gone.
 fn check_requests(world: &mut World, run: RunId, entry: &Entry, views: &[RunView]) {
+    if let Entry::Accepted(Request { alerts, .. }) | Entry::Joined { alerts } = entry {
+        let (now, orders) = (world.now, &mut world.watch.orders);
+        orders.recorded.extend(alerts.iter().map(|key| (key.fingerprint.clone(), now)));
+    }
     match entry {
         Entry::Accepted(_) => {
             if let Some(open) = views.iter().find(|view| view.outcome.is_none()) {

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -499,17 +499,23 @@ fn key_in_other_words(number: usize) -> AlertKey {
 
 /// Sends an alert once or twice, as the schedule has it.
 pub async fn alert(sim: &Sim, cluster: &Arc<Cluster<SimEtcd, SimJournal>>, number: usize) -> bool {
-    let fingerprint = key(number).fingerprint;
-    let resolved = sim.world().watch.orders.resolved.remove(&fingerprint);
-    let taken = cluster.request(vec![key(number)]).await.is_ok();
-    if let Some(at) = resolved.filter(|_| !taken) {
-        sim.world().watch.orders.resolved.insert(fingerprint, at);
-    }
+    let taken = send(sim, cluster, key(number)).await;
     let twice = sim.world().schedule.sent_twice;
     if taken && twice {
         let soon = sim.world().rng.millis(1, 2_000);
         sleep(soon).await;
-        let _ = cluster.request(vec![key_in_other_words(number)]).await;
+        // Also if the first one says meanwhile that it is over: for this one it fires.
+        send(sim, cluster, key_in_other_words(number)).await;
+    }
+    taken
+}
+
+async fn send(sim: &Sim, cluster: &Arc<Cluster<SimEtcd, SimJournal>>, key: AlertKey) -> bool {
+    let fingerprint = key.fingerprint.clone();
+    let resolved = sim.world().watch.orders.resolved.remove(&fingerprint);
+    let taken = cluster.request(vec![key]).await.is_ok();
+    if let Some(at) = resolved.filter(|_| !taken) {
+        sim.world().watch.orders.resolved.insert(fingerprint, at);
     }
     taken
 }
@@ -622,7 +628,12 @@ fn forgets_an_alert(sim: &Sim, ledger: &Ledger, shown: Option<&RequestView>) -> 
     let shown: BTreeSet<_> = shown.iter().flat_map(|shown| &shown.alerts).cloned().collect();
     // Of a request that is to be retried only its own alerts are shown.
     let is_missing = !fires.is_empty() && (shown.is_empty() || !is_held);
-    let is_over = shown.iter().any(|key| resolved.contains(&key.fingerprint));
+    // Notifications that overtake one another are believed in the order in which they are recorded.
+    let world = sim.world();
+    let orders = &world.watch.orders;
+    let since = |times: &BTreeMap<String, Duration>, key: &AlertKey| times.get(&key.fingerprint).copied();
+    let is_over =
+        shown.iter().any(|key| since(&orders.resolved, key).is_some_and(|at| since(&orders.recorded, key) < Some(at)));
     (is_missing || is_over).then(|| format!("{fires:?} fires, and {shown:?} is shown, held: {is_held}"))
 }
 

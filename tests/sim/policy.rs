@@ -48,6 +48,8 @@ pub struct Orders {
     pub withdrawn: bool,
     /// The alerts that no longer fire, and since when defragd knows.
     pub resolved: BTreeMap<String, Duration>,
+    /// When each alert was last written to the journal as firing.
+    pub recorded: BTreeMap<String, Duration>,
     /// The run under way began in an emergency.
     urgent: bool,
     /// Runs that ended after they touched a member.

@@ -41,4 +41,6 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
     (20819, "policy: an attempt without gain was tried again, as the clock was set back behind an inherited attempt"),
     (31445, "I6: a due time in the last holder's note was lost at a successor that had a request of its own"),
     (703, "policy: attempts after a resume were forgotten, as the clock was set back by a day behind the resume"),
+    (3033, "L3, of the simulator: another Alertmanager's copy of a resolved alert arrived late, and fires"),
+    (9186, "L3, of the simulator: with a slow journal, the resolved alert was recorded before the firing one"),
 ];

@@ -55,13 +55,13 @@ async fn details<S: Service>(service: &S, id: RunId) -> Result<Option<RunDetails
     let approvable = summary.as_ref().and_then(|summary| summary.request.as_ref());
     let approvable = approvable.is_some_and(|request| request.run == Some(id) && request.awaits_approval());
     let waiting_for = summary.filter(|summary| summary.queued_run == Some(id)).and_then(|summary| summary.waiting_for);
-    let (plan, plan_error) = match approvable {
-        false => (None, None),
-        true => match service.plan(&run.request.cluster, false).await {
-            Ok(plan) => (Some(plan), None),
-            Err(error) => (None, Some(error.to_string())),
-        },
-    };
+    let (mut plan, mut plan_error) = (None, None);
+    if approvable {
+        match service.plan(&run.request.cluster, false).await {
+            Ok(made) => plan = Some(made),
+            Err(error) => plan_error = Some(error.to_string()),
+        }
+    }
     let (records, progress) = (service.records(id).await?, service.progress(id));
     Ok(Some(RunDetails { run, waiting_for, plan, plan_error, progress, records }))
 }

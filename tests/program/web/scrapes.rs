@@ -84,7 +84,7 @@ async fn prefixes_compression_and_the_limit_of_scrapes_are_as_in_other_exporters
     let to = client.get(url("/")).send().await.unwrap();
     assert_eq!((to.status().as_u16(), &to.headers()["location"]), (307, &"/outside/".parse().unwrap()));
     let landing = client.get(url("/inside/")).send().await.unwrap().text().await.unwrap();
-    for link in ["metrics", "api/v1/clusters", "api/v1/runs", "config", "-/healthy", "-/ready"] {
+    for link in ["metrics", "api/v1/clusters", "api/v1/runs", "configuration", "-/healthy", "-/ready"] {
         assert!(landing.contains(&format!("href=\"/outside/{link}\"")), "{landing}");
         let head = client.head(url(&format!("/inside/{link}"))).header("x-prometheus-scrape-timeout-seconds", "0.2");
         assert_eq!(head.send().await.unwrap().status(), StatusCode::OK, "{link}");

@@ -47,7 +47,7 @@ impl Image {
         let names =
             ["sh", "sleep", "nc", "wget", "cat", "ls", "timeout", "httpd", "mkdir", "touch", "rm", "true", "false"];
         image.links = names.map(|name| (format!("/bin/{name}"), "/usr/local/bin/busybox".to_owned())).to_vec();
-        image.entrypoint = "/bin/sh".to_owned();
+        "/bin/sh".clone_into(&mut image.entrypoint);
         Ok(image)
     }
 

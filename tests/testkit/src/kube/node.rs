@@ -133,7 +133,9 @@ impl Drop for Cgroups {
             if left.is_empty() {
                 break;
             }
-            left.iter().for_each(|cgroup| remove(cgroup));
+            for cgroup in left {
+                remove(&cgroup);
+            }
             std::thread::sleep(Duration::from_millis(50));
         }
     }
