@@ -487,14 +487,17 @@ pub async fn approve(journal: &SimJournal, app: &Arc<App<SimEtcd, SimJournal>>) 
 }
 
 pub fn key(number: usize) -> AlertKey {
-    let labels = Labels::from([("alertname".to_owned(), format!("Alert{number}"))]);
-    let key = AlertKey::new(format!("alert-{number}"), "2026-09-21T14:00:00.12Z");
-    key.described(&labels, "much is free")
+    key_since(number, "2026-09-21T14:00:00.12Z")
 }
 
 /// The same as another Alertmanager writes it.
 fn key_in_other_words(number: usize) -> AlertKey {
-    AlertKey::new(format!("alert-{number}"), "2026-09-21T14:00:00.120Z")
+    key_since(number, "2026-09-21T14:00:00.120Z")
+}
+
+fn key_since(number: usize, starts_at: &str) -> AlertKey {
+    let labels = Labels::from([("alertname".to_owned(), format!("Alert{number}"))]);
+    AlertKey::new(format!("alert-{number}"), starts_at).described(&labels, "much is free")
 }
 
 /// Sends an alert once or twice, as the schedule has it.

@@ -43,4 +43,8 @@ pub const OF_REPLICAS: &[(u64, &str)] = &[
     (703, "policy: attempts after a resume were forgotten, as the clock was set back by a day behind the resume"),
     (3033, "L3, of the simulator: another Alertmanager's copy of a resolved alert arrived late, and fires"),
     (9186, "L3, of the simulator: with a slow journal, the resolved alert was recorded before the firing one"),
+    (
+        9792,
+        "L3: an alert that a run without labels had served, and that was resolved, fired again for the run before it",
+    ),
 ];

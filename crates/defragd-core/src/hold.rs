@@ -190,13 +190,13 @@ impl Ledger {
         let mut known = BTreeSet::new();
         let mut firing = Vec::new();
         // Journals of earlier versions lack the labels, and do not record that the alerts of an ended run are resolved.
-        let describes = |run: &&RunView| run.outcome.is_none() || run.request.alerts.iter().any(AlertKey::is_described);
-        for run in self.runs.iter().rev().filter(describes) {
+        let describes = |run: &RunView| run.outcome.is_none() || run.request.alerts.iter().any(AlertKey::is_described);
+        for run in self.runs.iter().rev() {
             let alerts = run.request.alerts.iter().filter(|key| key.due().is_none());
             // A later start of the same alert says that the earlier one is over.
             let new: Vec<_> = alerts.filter(|key| !known.contains(key.fingerprint.as_str())).collect();
             known.extend(new.iter().map(|key| key.fingerprint.as_str()));
-            let open = new.into_iter().filter(|key| !run.resolved.contains(key));
+            let open = new.into_iter().filter(|key| describes(run) && !run.resolved.contains(key));
             firing.extend(open.map(|key| (key.clone(), run.id)));
         }
         firing
