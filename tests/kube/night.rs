@@ -1,5 +1,5 @@
 //! A night: the control plane's own etcd fragments under the API server, Prometheus sees it, Alertmanager asks for a run, a
-//! pod breaks in the middle, the run stops, the pod is repaired, and the run is gone on with.
+//! pod breaks in the middle, the run stops, the pod is repaired, and another attempt does the rest.
 
 use serde_json::{Value, json};
 use testkit::{Alertmanager, Prometheus, until};
