@@ -8,6 +8,7 @@
 mod actions;
 mod fleet;
 mod forgery;
+mod night;
 mod report;
 mod rig;
 mod roll;
