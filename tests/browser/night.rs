@@ -111,7 +111,9 @@ async fn a_night_from_the_alert_to_the_end() {
     let approved = night.types(&["approve", "1", "--by=ann", "--yes"]).await;
     let text = said(&approved);
     assert_eq!(approved.status.code(), Some(0), "{text}");
-    for part in ["EtcdFragmentationHigh", "much of demo is free", "3 members would be defragmented", "Run 1 is approved"] {
+    for part in
+        ["EtcdFragmentationHigh", "much of demo is free", "3 members would be defragmented", "Run 1 is approved"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     night.shows("Now: ").await;

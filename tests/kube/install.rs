@@ -48,6 +48,11 @@ async fn one_replica() {
     assert_eq!(run["outcome"], "succeeded", "{run}");
     assert_eq!(run["members"].as_array().unwrap().len(), 3);
     rig.assert_tight().await;
+    // By hand, in the pod: the server there runs it.
+    let by_hand = rig.kubectl(&["exec", "deployment/defragd", "--", "defragd", "run", "--by", "anna"]).await;
+    assert!(by_hand.contains("Nothing to do"), "{by_hand}");
+    let runs = rig.get(&format!("{url}/api/v1/runs")).await;
+    assert!(runs.contains("\"anna\""), "{runs}");
 
     // A process that does not answer is replaced long before the pod's own grace period, which is for a run, is over.
     rig.signal_defragd("STOP");

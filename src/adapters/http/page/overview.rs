@@ -213,7 +213,7 @@ pub(super) fn head(view: &ClusterView, title: &Markup, now: Timestamp, links: &L
                 (condition::request_line(view, now, links))
             }
             @if let Some((member, file)) = select::worst(view) {
-                p.big { b { (words::percent(file.fragmentation())) } span.foreign { "fragmented: " (member.member.label()) } }
+                p.big { b { (words::percent(file.fragmentation())) } span.foreign { "fragmented: " span.whole { (member.member.label()) } } }
             }
         }
     }
