@@ -22,7 +22,13 @@ pub(super) fn site(names: &[&str], mode: Mode, access: AccessPolicy) -> (Arc<Fak
     let policy = Policy { mode, ..Policy::default() };
     let clusters = names.iter().map(|name| cluster_in(&world, name, policy.clone())).collect();
     let app = Arc::new(App::new(clusters, world));
-    let options = Options {
+    let router = router(Arc::clone(&app), options(access));
+    (app, router)
+}
+
+/// Plain HTTP, without prefixes.
+pub(super) fn options(access: AccessPolicy) -> Options {
+    Options {
         access,
         telemetry_path: "/metrics".to_owned(),
         timeout_offset: Duration::ZERO,
@@ -31,7 +37,5 @@ pub(super) fn site(names: &[&str], mode: Mode, access: AccessPolicy) -> (Arc<Fak
         link_prefix: String::new(),
         external_url: None,
         web: Arc::new(Web::plain()),
-    };
-    let router = router(Arc::clone(&app), options);
-    (app, router)
+    }
 }

@@ -14,10 +14,11 @@ use super::{
         tests::{cluster_in, shared},
     },
     fake::{FakeEtcd, FakeJournal},
+    fake_site,
     service::App,
 };
 use crate::{
-    adapters::http::{AccessPolicy, Options, Web, router},
+    adapters::http::{AccessPolicy, router},
     core::{
         cluster::{MemberId, Status},
         fixture,
@@ -115,17 +116,7 @@ async fn fleet(scenes: &[(String, Scene)]) -> Fleet {
     for (name, scene) in scenes {
         set(&app, name, *scene).await;
     }
-    let options = Options {
-        access: AccessPolicy::tokens(None, None),
-        telemetry_path: "/metrics".to_owned(),
-        timeout_offset: Duration::ZERO,
-        max_requests: 40,
-        route_prefix: String::new(),
-        link_prefix: String::new(),
-        external_url: None,
-        web: Arc::new(Web::plain()),
-    };
-    let router = router(Arc::clone(&app), options);
+    let router = router(Arc::clone(&app), fake_site::options(AccessPolicy::tokens(None, None)));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     tasks.spawn(async move { axum::serve(listener, router).await.expect("it serves") });

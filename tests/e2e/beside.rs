@@ -38,6 +38,11 @@ async fn act(rig: &Rig, defragd: &Defragd, args: &[&str]) {
     assert_eq!(done.status.code(), Some(0), "{}", text(&done));
 }
 
+async fn run_beside(defragd: &Defragd, flags: &[String]) -> Output {
+    let mut command = tokio::process::Command::new(binary());
+    command.arg("run").args(flags).env("DEFRAGD_SERVER", defragd.url()).output().await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_beside_a_server_is_run_by_the_server() {
     let rig = Rig::fragmented(EtcdVersion::V3_6).await;
@@ -68,13 +73,7 @@ async fn a_run_beside_a_server_is_run_by_the_server() {
     for data_dir in [rig.path("journal"), rig.path("other")] {
         let mut flags = own(&rig, &data_dir);
         flags.push("--standalone".to_owned());
-        let alone = tokio::process::Command::new(binary())
-            .arg("run")
-            .args(&flags)
-            .env("DEFRAGD_SERVER", defragd.url())
-            .output()
-            .await
-            .unwrap();
+        let alone = run_beside(&defragd, &flags).await;
         let said = text(&alone);
         assert_eq!(alone.status.code(), Some(3), "{said}");
         assert!(said.contains(&format!("defragd run --server {} --cluster demo", defragd.url())), "{said}");
@@ -157,13 +156,7 @@ async fn an_observing_server_changes_nothing_and_leaves_a_run_by_hand_alone() {
     let by_hand = rig.path("by-hand");
     let mut flags = own(&rig, &by_hand);
     flags.extend(["--mode=enforce", "--min-reclaimable=4MiB", "--pause-between-members=1s"].map(str::to_owned));
-    let output = tokio::process::Command::new(binary())
-        .arg("run")
-        .args(&flags)
-        .env("DEFRAGD_SERVER", defragd.url())
-        .output()
-        .await
-        .unwrap();
+    let output = run_beside(&defragd, &flags).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert_eq!(rig.defrags().await, [1, 1, 1]);
 }
