@@ -112,7 +112,12 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         let read = read_ledger(&data_dir, &cluster.name).await;
         let mut unknown_holds = Vec::new();
         if let Err(error) = &read {
-            unknown_holds.push(format!("pauses, cooldown, daily limit, breaker and earlier failures: {error}"));
+            let why = if data_dir.join(FILE_NAME).exists() {
+                error.clone()
+            } else {
+                format!("there is no journal in {} (--data-dir)", data_dir.display())
+            };
+            unknown_holds.push(format!("pauses, limits and earlier runs: {why}"));
         }
         if has_lock {
             unknown_holds.push("the cluster's lock: the running server knows who holds it".to_owned());

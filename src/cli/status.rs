@@ -1,6 +1,6 @@
 //! `defragd status`
 
-use std::{collections::BTreeMap, io::Write, path::PathBuf, time::Duration};
+use std::{io::Write, path::PathBuf, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -122,20 +122,7 @@ fn write_errors(out: &mut impl Write, facts: &ClusterFacts) -> std::io::Result<(
 
 /// Below a table: what is known against the versions that the members run.
 fn warn_of_versions(out: &mut impl Write, facts: &ClusterFacts) -> std::io::Result<()> {
-    let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for member in &facts.members {
-        if let Ok(status) = &member.status {
-            members.entry(&status.version).or_default().push(member.member.label());
-        }
-    }
-    for (version, names) in members {
-        let ended = version::support_ended(version).map(|since| format!("no fixes since {since}: upgrade it"));
-        let defects = version::warnings(version).into_iter().chain(version::refusal(version)).map(str::to_owned);
-        for warning in ended.into_iter().chain(defects) {
-            writeln!(out, "Warning: etcd {version} ({}): {warning}", names.join(", "))?;
-        }
-    }
-    Ok(())
+    version::of_cluster(facts).iter().try_for_each(|warning| writeln!(out, "Warning: {warning}"))
 }
 
 /// Below a table: the members whose metrics page cannot be read, so that some values are unknown.

@@ -1,7 +1,7 @@
 //! A cluster's plan as people read it before they decide: what would be done, for how long, and everything that holds
 //! it back now.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
@@ -109,7 +109,7 @@ impl PlanView {
         let found =
             found.chain(plan.blocked.clone()).chain(snapshots).chain(gates.iter().filter_map(GateResult::against));
         holds.extend(found.map(|reason| HoldView::new(reason, None)));
-        let warnings = plan.warnings.iter().map(ToString::to_string).chain(of_versions(facts)).collect();
+        let warnings = plan.warnings.iter().map(ToString::to_string).chain(version::of_cluster(facts)).collect();
         Self {
             cluster: cluster.to_owned(),
             at,
@@ -179,25 +179,6 @@ fn of_leader(plan: &Plan) -> String {
             )
         }
     }
-}
-
-/// What is known against the versions that the voters run, each with the members that run it.
-fn of_versions(facts: &ClusterFacts) -> Vec<String> {
-    let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for voter in facts.voters() {
-        if let Ok(status) = &voter.status {
-            members.entry(&status.version).or_default().push(voter.member.label());
-        }
-    }
-    let mut warnings = Vec::new();
-    for (version, members) in members {
-        let members = members.join(", ");
-        let ended = version::support_ended(version);
-        warnings.extend(ended.map(|since| format!("etcd {version} on {members} gets no more fixes since {since}")));
-        let defects = version::warnings(version).into_iter();
-        warnings.extend(defects.map(|defect| format!("etcd {version} on {members}: {defect}")));
-    }
-    warnings
 }
 
 #[cfg(test)]

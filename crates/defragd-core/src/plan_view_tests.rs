@@ -67,7 +67,7 @@ fn totals_the_leader_and_the_versions_are_named() {
     assert_eq!(order, ["etcd-3", "etcd-2", "etcd-1"]);
     assert!(view.leader.starts_with("etcd-1 is the leader and is defragmented last"), "{}", view.leader);
     assert!(
-        view.warnings[0].contains("etcd 3.5.16 on etcd-1, etcd-2, etcd-3: a snapshot applied"),
+        view.warnings[0].contains("etcd 3.5.16 (etcd-1, etcd-2, etcd-3): a snapshot applied"),
         "{:?}",
         view.warnings
     );

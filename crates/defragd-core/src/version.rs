@@ -2,7 +2,9 @@
 //!
 //! One table for each. What a release's answers show needs no entry here.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
+
+use super::cluster::ClusterFacts;
 
 /// `major.minor.patch` of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,6 +120,23 @@ pub fn warnings(version: &str) -> Vec<&'static str> {
 pub fn support_ended(version: &str) -> Option<&'static str> {
     let minor = Version::parse(version)?.minor();
     SUPPORT_ENDED.iter().find(|(last, _)| minor <= *last).map(|(_, since)| *since)
+}
+
+/// What is known against the versions that the members run, each with the members that run it.
+pub fn of_cluster(facts: &ClusterFacts) -> Vec<String> {
+    let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for member in &facts.members {
+        if let Ok(status) = &member.status {
+            members.entry(&status.version).or_default().push(member.member.label());
+        }
+    }
+    let known = members.into_iter().flat_map(|(version, names)| {
+        let ended = support_ended(version).map(|since| format!("no fixes since {since}: upgrade it"));
+        let defects = warnings(version).into_iter().chain(refusal(version)).map(str::to_owned);
+        let names = names.join(", ");
+        ended.into_iter().chain(defects).map(move |known| format!("etcd {version} ({names}): {known}"))
+    });
+    known.collect()
 }
 
 /// RPCs that only read, and whose required permission differs between releases. All others that defragd sends need root
