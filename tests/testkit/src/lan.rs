@@ -31,6 +31,13 @@ pub struct Lan {
     dir: tempfile::TempDir,
 }
 
+impl Drop for Lan {
+    fn drop(&mut self) {
+        // Another one may have the same number afterwards.
+        let _ = ip(&["link", "delete", &self.switch()]);
+    }
+}
+
 impl Lan {
     /// Makes it, all cables plugged in. Several can be there at once, with different numbers.
     pub async fn create(number: u8, machines: usize) -> Result<Self> {
