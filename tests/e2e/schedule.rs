@@ -55,7 +55,7 @@ async fn a_schedule_repairs_a_fragmented_cluster_without_any_alert() {
         let cluster = defragd.json("/api/v1/clusters").await?["clusters"][0].clone();
         anyhow::ensure!(cluster["next_scheduled"].as_str().is_some_and(|at| at.ends_with(":00Z")), "{cluster}");
         let page = defragd.get("/clusters/demo").await?.body;
-        anyhow::ensure!(page.contains("Next scheduled: "), "{page}");
+        anyhow::ensure!(page.contains("The schedule requests the next run at "), "{page}");
         Ok(())
     })
     .await
