@@ -446,8 +446,13 @@ pub async fn people(
             Person::Approve => approve(journal, app).await,
             Person::Reject => {
                 let waiting = journal.views().into_iter().rev().find(|view| view.outcome.is_none());
-                if let Some(view) = waiting {
-                    let _ = app.reject(view.id, "p".to_owned(), "r".to_owned(), false).await;
+                if let Some(view) = waiting
+                    && app.reject(view.id, "p".to_owned(), "r".to_owned(), false).await.is_ok()
+                {
+                    // What fires is sent again.
+                    for key in view.open_alerts().filter(|key| key.due().is_none()) {
+                        send(sim, cluster, key.clone()).await;
+                    }
                 }
             }
             Person::Run => {
