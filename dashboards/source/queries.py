@@ -107,7 +107,7 @@ CLUSTER_VARIABLE = variable(
 TOP_VARIABLE = choice(
     "top",
     "Clusters in graphs",
-    "Graphs show this many of the selected clusters, the most fragmented ones.",
+    "How many clusters, members or gates a graph shows: of the most fragmented clusters, or with the most extreme values.",
     ["5", "10", "20", "50"],
 )
 MEMBER_VARIABLE = variable(

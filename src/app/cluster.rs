@@ -14,7 +14,7 @@ use super::{
     live::{Changes, CurrentRun},
     lock::{Lock, Round},
     notify::Notifications,
-    observations::ObservationCache,
+    observations::{FleetObserver, ObservationCache},
     plans::PlanBasis,
     problems::ObservedProblems,
     run_lines::RunLines,
@@ -62,11 +62,9 @@ pub struct Shared<J> {
     /// Which etcd clusters runs work on.
     pub claims: Claims,
     pub changes: Changes,
+    pub fleet_observer: FleetObserver,
     pub notifications: Notifications,
 }
-
-/// The log names an unreachable cluster within 5 s of the start.
-const FIRST_OBSERVATION: Duration = Duration::from_secs(4);
 
 pub struct Cluster<E, J> {
     settings: Mutex<Arc<ClusterSettings>>,
@@ -322,12 +320,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             observation.facts.as_ref(),
         );
         observation
-    }
-
-    /// Observes once, so that a wrong endpoint or credential is logged before the first scrape. Never ends.
-    pub(super) async fn observe_at_start(&self) -> Infallible {
-        self.observe_for_scrape(FIRST_OBSERVATION).await;
-        std::future::pending().await
     }
 
     /// What a scrape exports of this cluster, within `budget`.

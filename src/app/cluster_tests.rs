@@ -21,6 +21,7 @@ pub(in crate::app) fn shared(slots: u32) -> Arc<Shared<FakeJournal>> {
         clock: Arc::new(clock),
         claims: Claims::default(),
         changes: Changes::default(),
+        fleet_observer: FleetObserver::default(),
         notifications: Notifications::default(),
         slots: Arc::new(Semaphore::new(slots as usize)),
         max_concurrent_runs: slots,

@@ -104,19 +104,10 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
 
     async fn brief(&self, view: &RunView) -> Result<Brief, JournalError> {
         let ledger = ledger::read(self.journal, &view.request.cluster).await?;
-        let mut past = PlanHistory::of(&ledger);
-        if view.request.trigger == Trigger::Manual {
-            // The operator knows of earlier attempts, but not whether one is still under way.
-            past.attempts.clear();
-            if !ledger.continues(view) {
-                past.work.done.clear();
-            }
-        }
-        past.requested.clone_from(&view.request.members);
         Ok(Brief {
             policy: self.policy.clone(),
             gates: self.gates.iter().map(|gate| gate.rule.clone()).collect(),
-            past,
+            past: PlanHistory::of_run(&ledger, view),
             only_compares: only_compares(view),
             snapshot_patience: self.snapshot_patience,
             old_revision: self.old_revision,

@@ -30,7 +30,7 @@ pub mod locks;
 pub mod log;
 pub mod note;
 pub mod notify;
-mod observations;
+pub mod observations;
 pub mod observer;
 mod overview;
 mod plans;

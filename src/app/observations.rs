@@ -37,15 +37,15 @@ struct StoredObservation {
     facts: Option<Arc<ClusterFacts>>,
 }
 
-/// Limits the observations for the page.
-pub(super) struct FleetObserver {
-    pub(super) places: Arc<Semaphore>,
+/// Limits the observations that no scrape makes.
+pub struct FleetObserver {
+    pub(super) places: Semaphore,
     pub(super) swept: Mutex<Option<Instant>>,
 }
 
 impl Default for FleetObserver {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(MAX_CONCURRENT_OBSERVATIONS)), swept: Mutex::default() }
+        Self { places: Semaphore::new(MAX_CONCURRENT_OBSERVATIONS), swept: Mutex::default() }
     }
 }
 

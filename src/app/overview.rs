@@ -2,14 +2,14 @@
 //!
 //! The observations of scrapes are used, too. A page view observes only the clusters that it shows, and only if the
 //! last observation is older than [`FRESH_FOR`]; the rest of the fleet, which determines the order on the page, once a
-//! minute while the page is viewed. Each cluster has at most one observation in progress, and the fleet
-//! [`LOOKS_AT_ONCE`].
-use std::{sync::Arc, time::Duration};
+//! minute while the page is viewed. Each cluster has at most one observation in progress, and the fleet a limited number
+//! (`observations`).
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{Instant, sleep, timeout},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
-        overview::{ClusterView, LastRun, Overview, ProgressLine},
+        overview::{ClusterView, LastRun, Live, Overview, ProgressLine},
     },
 };
 
@@ -29,22 +29,30 @@ const FRESH_FOR: Duration = Duration::from_secs(4);
 const SWEEP_AFTER: Duration = Duration::from_mins(1);
 /// How old an observation becomes while nothing scrapes and the page is not viewed: the charts need points.
 const CHART_EVERY: Duration = Duration::from_mins(10);
-/// Members that hang must not delay the observation of others for long.
+/// Members that hang must not delay the observation of others for long; and the log names an unreachable cluster
+/// within 5 s of the start.
 const OBSERVE_BUDGET: Duration = Duration::from_secs(4);
 /// How long a page waits for its observations: members nearby answer within milliseconds.
 const PATIENCE: Duration = Duration::from_millis(800);
-/// Observes the cluster, if the last observation is older than this and none is in progress.
-async fn refresh<E: Etcd, J: Journal>(cluster: Arc<Cluster<E, J>>, places: Arc<Semaphore>, limit: Duration) {
-    if !cluster.observations.is_older_than(limit) {
-        return;
-    }
-    let Some(_claim) = cluster.observations.claim() else { return };
-    let Ok(_place) = places.acquire().await else { return };
-    let _ = cluster.observe_for_scrape(OBSERVE_BUDGET).await;
-    cluster.shared.changes.announce();
-}
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
+    /// Observes the cluster, if the last observation is older than this and none is in progress.
+    async fn refresh(self: Arc<Self>, limit: Duration) {
+        if !self.observations.is_older_than(limit) {
+            return;
+        }
+        let Some(_claim) = self.observations.claim() else { return };
+        let Ok(_place) = self.shared.fleet_observer.places.acquire().await else { return };
+        let _ = self.observe_for_scrape(OBSERVE_BUDGET).await;
+        self.shared.changes.announce();
+    }
+
+    /// Observes once, so that a wrong endpoint or credential is logged before the first scrape. Never ends.
+    pub(super) async fn observe_at_start(self: &Arc<Self>) -> Infallible {
+        Arc::clone(self).refresh(FRESH_FOR).await;
+        std::future::pending().await
+    }
+
     fn view(&self) -> ClusterView {
         let summary = self.summary();
         let state = self.requests.state.lock();
@@ -69,21 +77,21 @@ impl<E: Etcd, J: Journal> App<E, J> {
             sleep(CHART_EVERY).await;
             for cluster in self.fleet().all() {
                 // One after another: there is no hurry.
-                refresh(cluster, Arc::clone(&self.fleet_observer.places), CHART_EVERY / 2).await;
+                cluster.refresh(CHART_EVERY / 2).await;
             }
         }
     }
 
     /// Observes the part of the fleet that is not on the page, in the background.
     fn sweep(&self) {
-        let mut swept = self.fleet_observer.swept.lock();
+        let mut swept = self.shared.fleet_observer.swept.lock();
         if swept.is_some_and(|at| at.elapsed() < SWEEP_AFTER) {
             return;
         }
         *swept = Some(Instant::now());
         for cluster in self.fleet().all() {
             // Each is limited in time, and all together by the permits.
-            drop(tokio::spawn(refresh(cluster, Arc::clone(&self.fleet_observer.places), SWEEP_AFTER)));
+            drop(tokio::spawn(cluster.refresh(SWEEP_AFTER)));
         }
     }
 }
@@ -98,11 +106,7 @@ impl<E: Etcd, J: Journal> Overview for App<E, J> {
         let shown = all.iter().filter(|cluster| clusters.iter().any(|name| name == cluster.name()));
         let stale = shown.filter(|cluster| cluster.observations.is_older_than(FRESH_FOR));
         // In separate tasks: if a client disconnects, the observation is still used.
-        let refreshes: Vec<_> = stale
-            .map(|cluster| {
-                tokio::spawn(refresh(Arc::clone(cluster), Arc::clone(&self.fleet_observer.places), FRESH_FOR))
-            })
-            .collect();
+        let refreshes: Vec<_> = stale.map(|cluster| tokio::spawn(Arc::clone(cluster).refresh(FRESH_FOR))).collect();
         self.sweep();
         // What has not arrived by then is shown as it was, with its age.
         let _ = timeout(PATIENCE, join_all(refreshes)).await;
@@ -110,6 +114,10 @@ impl<E: Etcd, J: Journal> Overview for App<E, J> {
 
     fn views(&self) -> Vec<ClusterView> {
         self.fleet().all().iter().map(|cluster| cluster.view()).collect()
+    }
+
+    fn live(&self) -> Vec<Live> {
+        self.fleet().all().iter().filter_map(|cluster| cluster.current_run.get()).collect()
     }
 
     fn view(&self, cluster: &str) -> Option<ClusterView> {

@@ -4,13 +4,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     checks,
     cluster::{Cluster, Rules},
     detached::to_its_end,
-    observer,
+    ledger, observer,
 };
 use crate::{
     core::{
@@ -41,12 +41,14 @@ pub(super) struct PlanBasis {
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// What would be done now, by an automatic run or by one that an operator requests. `Err` if the members cannot be
     /// observed.
-    pub(super) async fn plan(self: &Arc<Self>, as_manual: bool, places: Arc<Semaphore>) -> Result<PlanView, Reason> {
+    pub(super) async fn plan(self: &Arc<Self>, as_manual: bool) -> Result<PlanView, Reason> {
         let cluster = Arc::clone(self);
         // If a client disconnects, the observation is still used.
-        let basis = to_its_end(async move { cluster.plan_basis(&places).await }).await;
+        let basis = to_its_end(async move { cluster.plan_basis().await }).await;
         let basis = basis.map_err(|_| Reason::InternalError)??;
-        let ledger = self.ledger().await.map_err(|error| Reason::JournalFailed { detail: error.to_string() })?;
+        // Read without an announcement: a page that shows a plan would otherwise request itself again.
+        let read = ledger::read(&self.shared.journal, self.name()).await;
+        let ledger = read.map_err(|error| Reason::JournalFailed { detail: error.to_string() })?;
         let (queued, others) = self.other_holds(as_manual);
         Ok(PlanView::new(PlanInputs {
             cluster: self.name(),
@@ -79,7 +81,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         (queued, holds)
     }
 
-    async fn plan_basis(&self, places: &Semaphore) -> Result<PlanBasis, Reason> {
+    async fn plan_basis(&self) -> Result<PlanBasis, Reason> {
         // Concurrent requests wait for this observation.
         let mut last = self.plan_basis.lock().await;
         let rules = self.rules();
@@ -88,9 +90,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if let Some(basis) = fresh {
             return Ok(basis.clone());
         }
-        let _place = places.acquire().await;
         let (begun, at, etcd) = (Instant::now(), self.shared.clock.now(), self.target.etcd());
+        let place = self.shared.fleet_observer.places.acquire().await;
         let facts = observer::observe(&*etcd).await.map_err(|unknown| safety::no_member_list(&unknown))?;
+        drop(place);
         let gates = checks::run(&rules.gates, Moment::Before, &BTreeMap::new()).await;
         let basis = PlanBasis { begun, at, rules, facts: Arc::new(facts), gates };
         *last = Some(basis.clone());

@@ -1,5 +1,5 @@
-//! Lasting problems with a cluster, each logged once when it begins and once when it is over. Members that are merely
-//! down are not among them: their metrics show that.
+//! Lasting problems with a cluster, each logged once when it begins and once when it is over; an unreachable cluster at
+//! most once a minute. Members that are merely down are not among them: their metrics show that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +28,7 @@ pub(super) struct ObservedProblems {
     unread: BTreeMap<String, (UnknownKind, bool)>,
     /// The quotas that members report, where the configuration names another.
     quotas: BTreeMap<String, ByteSize>,
-    /// When it was last logged that no endpoint answers, and whether that still holds.
+    /// When it was last logged that no endpoint returns the member list, and whether that still holds.
     unreachable: Option<(Instant, bool)>,
     /// Versions of servers; each is checked once.
     versions: BTreeSet<String>,
@@ -99,7 +99,7 @@ impl ObservedProblems {
                 endpoints,
                 reason,
                 detail = unknown.detail,
-                "the cluster is unreachable: no endpoint answers"
+                "the cluster is unreachable: no endpoint returns the member list"
             );
             self.unreachable = Some((Instant::now(), true));
         }

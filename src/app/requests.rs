@@ -109,8 +109,6 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     async fn decide(&self, mut alerts: Vec<AlertKey>, taken_as: Option<RunId>) -> Result<AlertDecision, JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         alerts.truncate(MAX_ALERTS);
-        let bare = alerts.drain(alerts.len().min(AlertKey::MOST_DESCRIBED)..).map(AlertKey::bare).collect::<Vec<_>>();
-        alerts.extend(bare);
         let cluster = self.name().to_owned();
         if self.is_retired() {
             return Ok(AlertDecision::Ignored { cluster: Some(cluster), reason: Reason::Removed });
@@ -162,6 +160,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             // There is already a request. A new alert starts its next run at once.
             alerts = next.alerts.into_iter().chain(new).take(MAX_ALERTS).collect();
         }
+        let alerts = AlertKey::described_within(alerts, &[]);
         let run = self.accept(trigger, alerts, Vec::new()).await?;
         Ok(AlertDecision::Accepted { cluster, run })
     }
@@ -184,6 +183,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return Ok(Some((run, Reason::DuplicateAlert)));
         }
         if request.alerts.len() + new.len() <= MAX_ALERTS {
+            let new = AlertKey::described_within(new, &request.alerts);
             self.shared.journal.append(run, Entry::Joined { alerts: new.clone() }).await?;
             let mut state = self.requests.state.lock();
             let state = &mut *state;

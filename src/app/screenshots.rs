@@ -13,8 +13,8 @@ use super::{
         stop_channel,
         tests::{cluster_in, shared},
     },
-    fake::{FakeEtcd, FakeJournal},
-    fake_site,
+    fake::FakeJournal,
+    fake_site::{self, FakeApp},
     service::App,
 };
 use crate::{
@@ -91,11 +91,9 @@ impl Scene {
     }
 }
 
-type FakeApp = Arc<App<FakeEtcd, FakeJournal>>;
-
 /// A served fleet. Dropping it ends everything.
 struct Fleet {
-    app: FakeApp,
+    app: Arc<FakeApp>,
     url: String,
     _stop: watch::Sender<Option<Reason>>,
     _tasks: JoinSet<()>,

@@ -16,7 +16,6 @@ use tracing::{debug, error, info, warn};
 use super::{
     cluster::{Cluster, Shared},
     fleet::{ConfiguredClusters, Fleet},
-    observations::FleetObserver,
     probe::Probes,
     reload::{Connect, Equip, Reader},
 };
@@ -59,7 +58,6 @@ pub struct App<E, J> {
     pub(super) redacted: Mutex<serde_json::Value>,
     reloads: AsyncMutex<()>,
     pub(super) shared: Arc<Shared<J>>,
-    pub(super) fleet_observer: FleetObserver,
     phase: Mutex<Phase>,
     journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
 }
@@ -85,7 +83,6 @@ impl<E: Etcd, J: Journal> App<E, J> {
             redacted: Mutex::default(),
             reloads: AsyncMutex::default(),
             shared,
-            fleet_observer: FleetObserver::default(),
             phase,
             journal_seen: AsyncMutex::default(),
         }
@@ -410,8 +407,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     async fn plan(&self, cluster: &str, as_manual: bool) -> Result<PlanView, PlanError> {
         let found = self.fleet.all().into_iter().find(|found| found.name() == cluster);
         let found = found.ok_or_else(|| PlanError::UnknownCluster(cluster.to_owned()))?;
-        let places = Arc::clone(&self.fleet_observer.places);
-        found.plan(as_manual, places).await.map_err(PlanError::NotObserved)
+        found.plan(as_manual).await.map_err(PlanError::NotObserved)
     }
 
     async fn runs(&self, limit: usize) -> Result<Vec<RunView>, JournalError> {

@@ -203,7 +203,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             None => {}
         }
         if let Some(since) = ledger.waits_for_snapshot()
-            && let Some(reason) = self.snapshot_in_the_way(ledger, policy, since).await
+            && let Some(reason) = self.snapshot_in_the_way(ledger, view, policy, since).await
         {
             self.waits_for(view.id, reason);
             return WorkerAction::Wait(RECHECK_INTERVAL);
@@ -228,9 +228,15 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Whether an open snapshot still blocks everything that the run could do. A cluster without space does not wait: a
     /// run may be able to disarm the alarm.
-    async fn snapshot_in_the_way(&self, ledger: &Ledger, policy: &Policy, since: Timestamp) -> Option<Reason> {
+    async fn snapshot_in_the_way(
+        &self,
+        ledger: &Ledger,
+        view: &RunView,
+        policy: &Policy,
+        since: Timestamp,
+    ) -> Option<Reason> {
         let facts = self.target.observe().await?;
-        let plan = Plan::new(&facts, policy, &PlanHistory::of(ledger));
+        let plan = Plan::new(&facts, policy, &PlanHistory::of_run(ledger, view));
         if plan.blocked.is_some() || facts.has_alarm(AlarmKind::NoSpace) {
             return None;
         }

@@ -165,12 +165,15 @@ pub(super) struct PolicyArgs {
     emergency: Option<bool>,
 }
 
+/// Replaces both keys of the file.
 fn compaction(text: &str) -> Result<Value, String> {
     let keys = match text.split_once('=') {
         Some(("keep-revisions", number)) => {
-            number.parse::<u64>().ok().map(|number| json!({ "keep_revisions": number }))
+            number.parse::<u64>().ok().map(|number| json!({ "keep_revisions": number, "older_than": null }))
         }
-        Some(("older-than", time)) => time.parse::<Time>().ok().map(|time| json!({ "older_than": time })),
+        Some(("older-than", time)) => {
+            time.parse::<Time>().ok().map(|time| json!({ "older_than": time, "keep_revisions": null }))
+        }
         _ => None,
     };
     keys.ok_or_else(|| "write keep-revisions=10000, or older-than=1h".to_owned())
@@ -205,19 +208,14 @@ fn bytes<S: Serializer>(size: &Option<ByteSize>, serializer: S) -> Result<S::Ok,
 }
 
 impl Connection {
-    /// Whether a flag or etcdctl's environment says where the cluster is.
-    pub(super) fn has_endpoints(&self) -> bool {
-        !self.endpoints.is_empty() || self.discovery_srv.is_some()
+    /// Whether a file, a flag or etcdctl's environment says which cluster it is.
+    pub(super) fn is_given(&self) -> bool {
+        self.config.is_some() || !self.endpoints.is_empty() || self.discovery_srv.is_some()
     }
 
     /// The settings of the file, or of the flags, with the policy flags applied.
     pub(super) fn settings(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<Settings> {
         self.settings_with(policy, &LockArgs::default())
-    }
-
-    /// Whether neither a file nor an endpoint is given.
-    pub(super) fn is_empty(&self) -> bool {
-        self.config.is_none() && self.endpoints.is_empty() && self.discovery_srv.is_none()
     }
 
     /// The same for read-only commands, with the way to connect: these commands may accept any certificate.
@@ -285,7 +283,7 @@ impl Connection {
         let here = || vec!["127.0.0.1:2379".to_owned()];
         let mut cluster = json!({
             "name": self.cluster_name,
-            "endpoints": if self.is_empty() { here() } else { self.endpoints.clone() },
+            "endpoints": if self.is_given() { self.endpoints.clone() } else { here() },
             "tls": { "ca_file": self.cacert, "cert_file": self.cert, "key_file": self.key },
             "auth": auth,
         });
@@ -308,7 +306,7 @@ pub(super) fn typed_connection_flag() -> Option<String> {
 }
 
 /// The first of these flags that is on the command line itself, not in the environment.
-fn typed_flag(flags: &[&str]) -> Option<String> {
+pub(super) fn typed_flag(flags: &[&str]) -> Option<String> {
     let typed = |argument: String| argument.split('=').next().map(str::to_owned);
     std::env::args().filter_map(typed).find(|name| flags.contains(&name.as_str()))
 }

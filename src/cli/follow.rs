@@ -14,12 +14,15 @@ use tokio::{
 use super::{
     Exit,
     args::Output,
-    run::{exit_of, write_result},
+    run::{exit_of, refused, write_result},
     server::{Responsible, Server},
 };
 use crate::{
     adapters::outgoing::CallError,
-    core::history::{Outcome, Record, RunId, RunView},
+    core::{
+        history::{Outcome, Record, RunId, RunView},
+        reason::Reason,
+    },
     ports::overview::ProgressLine,
 };
 
@@ -44,7 +47,7 @@ struct Waiting {
 }
 
 /// The end of following.
-enum Seen {
+enum FollowEnd {
     Ended(Outcome),
     /// It has not started within the given time.
     Held(Waiting),
@@ -70,11 +73,14 @@ pub(super) async fn run(
             let url = cluster.lock.as_ref().and_then(|lock| lock.url.clone()).filter(|_| holder);
             (url.map_or_else(|| server.clone(), |url| server.at(&url)), RunId(run))
         }
-        Err(CallError::Refused { status: 409, detail, .. }) => {
+        Err(CallError::Refused { status: 409, detail, reason, .. }) => {
             let now = server.clusters().await?.into_iter().find(|now| now.name == *name);
-            let Some(run) = now.and_then(|now| now.active_run.or(now.queued_run)).filter(|_| members.is_empty()) else {
-                writeln!(std::io::stdout(), "Refused, nothing was touched: {detail}")?;
-                return Ok(Exit::Refused);
+            let open = now.and_then(|now| now.active_run.or(now.queued_run));
+            let requested_before = reason.as_deref() == Some(Reason::AlreadyRequested.label()) && members.is_empty();
+            let Some(run) = open.filter(|_| requested_before) else {
+                let advice =
+                    reason.map_or_else(|| "defragd plan".to_owned(), |reason| format!("defragd explain {reason}"));
+                return refused(output, &format!("Refused, nothing was touched: {detail}"), &advice);
             };
             eprintln!("defragd: run {run} was requested before; following it");
             (server, run)
@@ -82,15 +88,15 @@ pub(super) async fn run(
         Err(error) => return Err(error.into()),
     };
     let cancel = format!("defragd cancel --cluster {name} --server {}", server.url());
-    let (seen, answer) =
-        Follower { server: &server, run, printed: 0, said: String::new() }.follow(wait, &cancel).await?;
+    let (end, answer) =
+        Follower { server: &server, run, printed: 0, last_hold: String::new() }.follow(wait, &cancel).await?;
     let view = Followed::deserialize(&answer).ok().and_then(|run| RunView::fold(run.records).pop());
-    match seen {
-        Seen::Ended(outcome) => {
+    match end {
+        FollowEnd::Ended(outcome) => {
             write_result(output, view.as_ref(), &outcome, Some(&server))?;
             Ok(exit_of(&outcome))
         }
-        Seen::Held(waiting) => {
+        FollowEnd::Held(waiting) => {
             let mut out = std::io::stdout().lock();
             if output == Output::Json {
                 writeln!(out, "{:#}", json!({ "run": view, "waiting_for": answer["waiting_for"] }))?;
@@ -101,7 +107,7 @@ pub(super) async fn run(
             }
             Ok(Exit::Refused)
         }
-        Seen::Left(why) => {
+        FollowEnd::Left(why) => {
             eprintln!("{why}");
             Ok(Exit::Failed)
         }
@@ -114,11 +120,11 @@ struct Follower<'a> {
     /// How many lines of the run's progress are printed.
     printed: usize,
     /// The hold that was printed last.
-    said: String,
+    last_hold: String,
 }
 
 impl Follower<'_> {
-    async fn follow(&mut self, wait: Duration, cancel: &str) -> anyhow::Result<(Seen, Value)> {
+    async fn follow(&mut self, wait: Duration, cancel: &str) -> anyhow::Result<(FollowEnd, Value)> {
         let mut signals =
             [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal).into_iter();
         let mut next = || signals.next().context("three signals")?.map_err(anyhow::Error::from);
@@ -134,19 +140,19 @@ impl Follower<'_> {
                     self.print(&now);
                     last = answer;
                     if let Some(outcome) = outcome(&now.records) {
-                        return Ok((Seen::Ended(outcome), last));
+                        return Ok((FollowEnd::Ended(outcome), last));
                     }
                     if let Some(waiting) =
                         now.waiting_for.filter(|_| now.started_at.is_none() && begun.elapsed() >= wait)
                     {
-                        return Ok((Seen::Held(waiting), last));
+                        return Ok((FollowEnd::Held(waiting), last));
                     }
                 }
                 Err(error) if reached.elapsed() > OUT_OF_REACH => {
                     let why = format!(
                         "Stopped following: {error}. The server continues run {run} when it is back; to stop the run: {cancel}"
                     );
-                    return Ok((Seen::Left(why), last));
+                    return Ok((FollowEnd::Left(why), last));
                 }
                 Err(error) => self.hold(&format!("the server does not answer, trying again: {error}")),
             }
@@ -158,7 +164,7 @@ impl Follower<'_> {
             }
         }
         let why = format!("Stopped following; run {run} continues on the server. To stop it: {cancel}");
-        Ok((Seen::Left(why), last))
+        Ok((FollowEnd::Left(why), last))
     }
 
     fn print(&mut self, now: &Followed) {
@@ -178,9 +184,9 @@ impl Follower<'_> {
 
     /// Once for each text.
     fn hold(&mut self, text: &str) {
-        if self.said != text {
+        if self.last_hold != text {
             eprintln!("[ run {} ] {text}", self.run);
-            text.clone_into(&mut self.said);
+            text.clone_into(&mut self.last_hold);
         }
     }
 }

@@ -50,10 +50,10 @@ pub(super) const PLAN: &str = help!(
         "defragd plan --endpoints 10.0.0.1:2379 --min-fragmentation-ratio 0.3 --min-reclaimable 50MiB",
     ],
     [
-        "0  a run would start, or nothing is to be done",
+        "0  nothing holds a run back, whether or not a member needs it",
         "1  a cluster cannot be observed",
         "2  wrong usage or configuration",
-        "3  something holds a run back now",
+        "3  something holds a run back now (mode observe, too), whether or not a member needs it",
     ]
 );
 

@@ -41,7 +41,7 @@ enum Command {
     /// Export metrics, receive alerts, and defragment when they fire
     #[command(after_help = help::SERVE)]
     Serve(Box<serve::Args>),
-    /// Show every member: role, size, in use, fragmentation, quota, version; with `-o wide` all of etcdctl's columns
+    /// Show every member: role, size, in use, fragmentation, quota, version; with `-o wide` also id, raft term and indexes
     #[command(after_help = help::STATUS)]
     Status(status::Args),
     /// Show what a run would do: in which order, and why or why not for each member
@@ -102,6 +102,16 @@ enum Exit {
     Failed,
     Usage,
     Refused,
+}
+
+impl Exit {
+    /// Of two clusters: one that could not be observed counts most.
+    const fn worse(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Failed, _) | (_, Self::Done) => self,
+            _ => other,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {

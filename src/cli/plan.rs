@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Exit,
@@ -67,35 +67,26 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         // As for `defragd run`, which is what such a plan is about.
         args.policy.mode = Some("enforce".to_owned());
     }
-    if args::is_typed(&["--server"]) || (!args.connection.is_given() && asks_servers(&args)) {
-        let found = args.server.all(&args::data_dir(args.data_dir.clone())).await?;
-        if let Some((server, clusters)) = found {
-            return of_server(&args, &server, &clusters).await;
-        }
+    let data_dir = args::data_dir(args.data_dir.clone());
+    let is_typed = args::is_typed(&["--server"]);
+    let servers = if is_typed || asks_servers(&args) { args.server.candidates(&data_dir).await? } else { Vec::new() };
+    if let Some((server, clusters)) = servers.first().filter(|_| is_typed || !args.connection.is_given()) {
+        return of_server(&args, server, clusters).await;
     }
     let (settings, connect) = args.connection.settings_to_observe(Some(&args.policy))?;
-    let asks_servers = asks_servers(&args);
     let mut exit = Exit::Done;
     let mut json_plans = Vec::new();
     let mut out = std::io::stdout().lock();
     let several = settings.clusters.len() > 1;
-    let data_dir = args::data_dir(args.data_dir.clone());
     // A running server has more holds than its journal shows.
     let is_served = SqliteJournal::is_held(&data_dir);
     let has_lock = settings.lock.kind != LockKind::None;
     for cluster in settings.clusters {
-        let served = if asks_servers && args.connection.is_given() {
-            args.server.responsible(Some(&cluster), None, &data_dir).await?
-        } else {
-            None
-        };
-        if let Some(Responsible { server, cluster }) = served {
-            let plan = server.plan(&cluster.name, args.as_manual).await?;
-            exit = if plan.is_held() && exit == Exit::Done { Exit::Refused } else { exit };
-            match args.output {
-                Output::Json => json_plans.push(serde_json::to_value(&plan)?),
-                output => write_of_server(&mut out, output, &server, &plan)?,
-            }
+        if let Some(Responsible { server, cluster }) =
+            args.server.responsible_among(&servers, Some(&cluster), None).await?
+        {
+            let ended = show_plan_of(&mut out, &args, &server, &cluster, several, &mut json_plans).await?;
+            exit = exit.worse(ended);
             continue;
         }
         let facts = match Box::pin(observer::observe(&connect(&cluster)?)).await {
@@ -103,7 +94,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
             Err(unknown) if several => {
                 eprintln!("defragd: cluster {}: {}", cluster.name, unanswered(&unknown));
                 json_plans.push(json!({ "cluster": cluster.name, "error": unknown.detail }));
-                exit = Exit::Failed;
+                exit = exit.worse(Exit::Failed);
                 continue;
             }
             Err(unknown) => return Err(anyhow!(unanswered(&unknown))),
@@ -141,9 +132,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
             others: busy.into_iter().collect(),
             unknown_holds,
         });
-        if plan.is_held() && exit == Exit::Done {
-            exit = Exit::Refused;
-        }
+        exit = exit.worse(if plan.is_held() { Exit::Refused } else { Exit::Done });
         match args.output {
             Output::Json => json_plans.push(serde_json::to_value(&plan)?),
             output @ (Output::Table | Output::Wide) => {
@@ -168,23 +157,45 @@ fn asks_servers(args: &Args) -> bool {
 
 /// The plans of all clusters of a server.
 async fn of_server(args: &Args, server: &Server, clusters: &[ServedCluster]) -> anyhow::Result<Exit> {
-    if let Some(flag) = PolicyArgs::typed() {
+    if let Some(flag) = PolicyArgs::typed().or_else(|| args::typed_flag(&["--mode", "--standalone"])) {
         let what = format!("{flag} has no effect on a server, which has its own policy: leave out --server");
         return Err(UsageError(what).into());
     }
     let (mut exit, mut json_plans, mut out) = (Exit::Done, Vec::new(), std::io::stdout().lock());
     for cluster in clusters {
-        let plan = server.plan(&cluster.name, args.as_manual).await?;
-        exit = if plan.is_held() { Exit::Refused } else { exit };
-        match args.output {
-            Output::Json => json_plans.push(serde_json::to_value(&plan)?),
-            output => write_of_server(&mut out, output, server, &plan)?,
-        }
+        let several = clusters.len() > 1;
+        exit = exit.worse(show_plan_of(&mut out, args, server, cluster, several, &mut json_plans).await?);
     }
     if args.output == Output::Json {
         writeln!(out, "{:#}", json!({ "plans": json_plans }))?;
     }
     Ok(exit)
+}
+
+/// The plan of one cluster of a server. Of several, one that cannot be observed does not keep the others from being
+/// shown.
+async fn show_plan_of(
+    out: &mut impl Write,
+    args: &Args,
+    server: &Server,
+    cluster: &ServedCluster,
+    several: bool,
+    json_plans: &mut Vec<Value>,
+) -> anyhow::Result<Exit> {
+    let plan = match server.plan(&cluster.name, args.as_manual).await {
+        Ok(plan) => plan,
+        Err(error) if several => {
+            eprintln!("defragd: cluster {}: {error}", cluster.name);
+            json_plans.push(json!({ "cluster": cluster.name, "error": error.to_string() }));
+            return Ok(Exit::Failed);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match args.output {
+        Output::Json => json_plans.push(serde_json::to_value(&plan)?),
+        output => write_of_server(out, output, server, &plan)?,
+    }
+    Ok(if plan.is_held() { Exit::Refused } else { Exit::Done })
 }
 
 fn write_of_server(out: &mut impl Write, output: Output, server: &Server, plan: &PlanView) -> std::io::Result<()> {

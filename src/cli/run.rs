@@ -111,21 +111,27 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         }
         found => found?,
     };
+    let only_observes = given.as_ref().is_some_and(|(cluster, _)| cluster.policy.mode == Mode::Observe);
     if let Some(found) = found {
         let acts_itself = asked_mode.as_deref().is_some_and(|mode| mode != "observe");
         match found.cluster.mode {
             // It changes nothing by itself, so a run by hand cannot collide with one of its own.
             Mode::Observe if args.standalone || acts_itself => {}
-            _ if args.standalone => return refuse(&found),
+            _ if args.standalone => return refuse(args.output, &found),
             mode => {
-                through_a_server_only(asked_mode.as_deref(), mode)?;
+                through_a_server_only(only_observes || asked_mode.as_deref() == Some("observe"), mode)?;
                 return Box::pin(follow::run(found, &args.members, args.wait.into(), args.output)).await;
             }
         }
     }
-    let (cluster, lock) = match given {
-        Some(given) => given,
-        None => own(&args)?,
+    let (cluster, lock) = match (given, &args.cluster) {
+        (Some(given), _) => given,
+        (None, Some(name)) => {
+            let what =
+                format!("no server on this machine serves cluster {name:?}: pass --server URL, or --config FILE");
+            return Err(UsageError(what).into());
+        }
+        (None, None) => own(&args)?,
     };
     Box::pin(in_this_process(args, &cluster, &lock, &data_dir)).await
 }
@@ -139,7 +145,7 @@ async fn in_this_process(
     let etcd = connect(cluster)?;
     let gates = gates::of(cluster)?;
     let journal = match SqliteJournal::open(data_dir, Arc::new(SystemClock)) {
-        Err(JournalError::InUse { .. }) => return refuse_journal(data_dir),
+        Err(JournalError::InUse { .. }) => return refuse_journal(args.output, data_dir),
         opened => opened?,
     };
     // This process now holds the journal alone, so an open manual run in it has lost its process.
@@ -165,12 +171,12 @@ async fn in_this_process(
         Ok(lock) => lock,
         Err((reason, url)) => {
             terminal.flush();
-            write_result(Output::Table, None, &Outcome::Refused { reason }, None)?;
-            if let Some(url) = url {
-                let (url, name) = (url.trim_end_matches('/'), &cluster.name);
-                writeln!(std::io::stdout(), "What to do: defragd run --server {url} --cluster {name}")?;
-            }
-            return Ok(Exit::Refused);
+            let name = &cluster.name;
+            let advice = match url {
+                Some(url) => format!("defragd run --server {} --cluster {name}", url.trim_end_matches('/')),
+                None => reason.advice().to_owned(),
+            };
+            return refused(args.output, &sentence(&Outcome::Refused { reason }), &advice);
         }
     };
     let run_id = journal.accept(request).await?;
@@ -252,10 +258,10 @@ pub(super) fn exit_of(outcome: &Outcome) -> Exit {
 }
 
 /// The server's own policy decides, so flags that would change it are refused instead of ignored.
-fn through_a_server_only(asked: Option<&str>, mode: Mode) -> Result<(), UsageError> {
-    if asked == Some("observe") && mode != Mode::Observe {
-        let what =
-            "the server would change the cluster, and --mode says observe; to see what it would do: `defragd plan`";
+fn through_a_server_only(only_observes: bool, mode: Mode) -> Result<(), UsageError> {
+    if only_observes && mode != Mode::Observe {
+        let what = "the server would change the cluster, and --mode or the file says observe; to see what the server would do: \
+                    `defragd plan`; to request a run from it: --mode enforce";
         return Err(UsageError(what.to_owned()));
     }
     let typed = PolicyArgs::typed();
@@ -267,26 +273,37 @@ fn through_a_server_only(asked: Option<&str>, mode: Mode) -> Result<(), UsageErr
 }
 
 /// A server is responsible for the cluster, and this process must not act on it.
-fn refuse(found: &Responsible) -> anyhow::Result<Exit> {
-    let (url, name, mut out) = (found.server.url(), &found.cluster.name, std::io::stdout().lock());
-    writeln!(out, "Refused, nothing was touched: the server at {url} is responsible for this cluster, as {name}.")?;
-    writeln!(out, "What to do: defragd run --server {url} --cluster {name}")?;
-    Ok(Exit::Refused)
+fn refuse(output: Output, found: &Responsible) -> anyhow::Result<Exit> {
+    let (url, name) = (found.server.url(), &found.cluster.name);
+    let why = format!("Refused, nothing was touched: the server at {url} is responsible for this cluster, as {name}.");
+    refused(output, &why, &format!("defragd run --server {url} --cluster {name}"))
 }
 
-/// Another process holds the journal, and it does not serve this cluster, or does not answer.
-fn refuse_journal(data_dir: &Path) -> anyhow::Result<Exit> {
-    let (dir, mut out) = (data_dir.display(), std::io::stdout().lock());
-    if let Some(url) = SqliteJournal::url_of_holder(data_dir) {
-        writeln!(out, "Refused, nothing was touched: the server at {url} uses the journal in {dir}.")?;
-        writeln!(
-            out,
-            "What to do: defragd run --server {url} --cluster NAME. For a cluster on which that server does not act, pass \
-             another --data-dir."
-        )?;
-    } else {
-        writeln!(out, "Refused, nothing was touched: another defragd uses the journal in {dir}.")?;
-        writeln!(out, "What to do: wait until it ends. For another cluster, pass another --data-dir.")?;
+/// Another process holds the journal.
+fn refuse_journal(output: Output, data_dir: &Path) -> anyhow::Result<Exit> {
+    let dir = data_dir.display();
+    let (who, advice) = match SqliteJournal::url_of_holder(data_dir) {
+        Some(url) => {
+            let advice = format!(
+                "defragd run --server {url} --cluster NAME. For a cluster that this server does not serve or only observes, \
+                 pass another --data-dir."
+            );
+            (format!("the server at {url}"), advice)
+        }
+        None => (
+            "another defragd".to_owned(),
+            "wait until it ends. For another cluster, pass another --data-dir.".to_owned(),
+        ),
+    };
+    refused(output, &format!("Refused, nothing was touched: {who} uses the journal in {dir}."), &advice)
+}
+
+/// There is no run.
+pub(super) fn refused(output: Output, why: &str, advice: &str) -> anyhow::Result<Exit> {
+    let mut out = std::io::stdout().lock();
+    match output {
+        Output::Json => writeln!(out, "{:#}", json!({ "run": null, "error": why, "advice": advice }))?,
+        Output::Table | Output::Wide => writeln!(out, "{why}\nWhat to do: {advice}")?,
     }
     Ok(Exit::Refused)
 }

@@ -173,7 +173,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
-    if args.connection.is_empty() {
+    if !args.connection.is_given() {
         let what =
             "there is no cluster to watch: pass --config FILE, or --endpoints URL with the certificates of one cluster";
         return Err(UsageError(what.to_owned()).into());
@@ -256,8 +256,19 @@ fn prefixes(external_url: Option<&str>, route_prefix: Option<&str>) -> Result<(S
 }
 
 /// These paths are taken by other pages.
-const TAKEN: [&str; 10] =
-    ["/api", "/-", "/config", "/probe", "/events", "/assets", "/clusters", "/runs", "/login", "/logout"];
+const TAKEN: [&str; 11] = [
+    "/api",
+    "/-",
+    "/config",
+    "/configuration",
+    "/probe",
+    "/events",
+    "/assets",
+    "/clusters",
+    "/runs",
+    "/login",
+    "/logout",
+];
 
 fn is_plain_path(path: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);

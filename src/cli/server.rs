@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::args::{Connection, UsageError, is_typed};
+use super::args::{UsageError, is_typed};
 use crate::{
     adapters::{
         journal::SqliteJournal,
@@ -127,28 +127,46 @@ impl Server {
         name: Option<&str>,
         data_dir: &Path,
     ) -> anyhow::Result<Option<Responsible>> {
+        self.responsible_among(&self.candidates(data_dir).await?, own, name).await
+    }
+
+    /// The same, of servers that were asked already.
+    pub(super) async fn responsible_among(
+        &self,
+        candidates: &[(Self, Vec<ServedCluster>)],
+        own: Option<&ClusterSettings>,
+        name: Option<&str>,
+    ) -> anyhow::Result<Option<Responsible>> {
         // Typed, it replaces the connection; from the environment, it is a default like the others.
         let own = own.filter(|_| !is_typed(&["--server"]));
-        for (server, clusters) in self.candidates(data_dir).await? {
-            if let Some(found) = server.find(clusters, own, name).await? {
-                return Ok(Some(found));
+        let id = match own {
+            Some(own) if !candidates.is_empty() => id_of(own).await,
+            _ => None,
+        };
+        for (server, clusters) in candidates {
+            if let Some(found) = find(clusters, own.map(|own| (own, id)), name)? {
+                return Ok(Some(Responsible { server: server.clone(), cluster: found.clone() }));
             }
+        }
+        // A server that was chosen, and no other place where the cluster could be.
+        if let (None, Some(url)) = (own, &self.server_url) {
+            let name = name.map_or_else(|| "a cluster".to_owned(), |name| format!("cluster {name:?}"));
+            let serves = candidates.iter().flat_map(|(_, clusters)| names(clusters)).collect::<Vec<_>>().join(", ");
+            let serves = if serves.is_empty() { "it acts on none".to_owned() } else { format!("it serves: {serves}") };
+            return Err(UsageError(format!("the server at {url} starts no runs of {name}; {serves}")).into());
         }
         Ok(None)
     }
 
-    /// The first server, with all clusters on which it acts.
-    pub(super) async fn all(&self, data_dir: &Path) -> anyhow::Result<Option<(Self, Vec<ServedCluster>)>> {
-        Ok(self.candidates(data_dir).await?.into_iter().next())
-    }
-
     /// The servers that answer, with the clusters on which they act.
-    async fn candidates(&self, data_dir: &Path) -> anyhow::Result<Vec<(Self, Vec<ServedCluster>)>> {
+    pub(super) async fn candidates(&self, data_dir: &Path) -> anyhow::Result<Vec<(Self, Vec<ServedCluster>)>> {
         if self.server_url.is_some() {
             return Ok(vec![(self.clone(), self.clusters().await?)]);
         }
         let mut found = Vec::new();
-        for url in SqliteJournal::url_of_holder(data_dir).into_iter().chain([DEFAULT_URL.to_owned()]) {
+        let holder = SqliteJournal::url_of_holder(data_dir).map(|url| url.trim_end_matches('/').to_owned());
+        let default = Some(DEFAULT_URL.to_owned()).filter(|default| holder.as_ref() != Some(default));
+        for url in holder.into_iter().chain(default) {
             let there = self.at(&url);
             let Ok(clusters) = timeout(PATIENCE, there.clusters()).await else { continue };
             match clusters {
@@ -167,35 +185,32 @@ impl Server {
         }
         Ok(found)
     }
+}
 
-    async fn find(
-        &self,
-        mut clusters: Vec<ServedCluster>,
-        own: Option<&ClusterSettings>,
-        name: Option<&str>,
-    ) -> anyhow::Result<Option<Responsible>> {
-        let names = clusters.iter().map(|cluster| cluster.name.clone()).collect::<Vec<_>>().join(", ");
-        let found = match (own, name) {
-            (Some(own), _) => {
-                let id = id_of(own).await;
-                clusters.into_iter().find(|cluster| match (cluster.cluster_id, id) {
-                    (Some(theirs), Some(ours)) => theirs == ours,
-                    _ => cluster.endpoints.iter().any(|endpoint| own.endpoints.contains(endpoint)),
-                })
-            }
-            (None, Some(name)) => clusters.into_iter().find(|cluster| cluster.name == name),
-            (None, None) if clusters.len() > 1 => {
-                return Err(UsageError(format!("choose one cluster with --cluster: {names}")).into());
-            }
-            (None, None) => clusters.pop(),
-        };
-        if found.is_none() && own.is_none() && self.server_url.is_some() && is_typed(&["--server"]) {
-            let name = name.map_or_else(|| "a cluster".to_owned(), |name| format!("cluster {name:?}"));
-            let what = format!("the server at {} starts no runs of {name}; it serves: {names}", self.url());
-            return Err(UsageError(what).into());
+fn names(clusters: &[ServedCluster]) -> impl Iterator<Item = &str> {
+    clusters.iter().map(|cluster| cluster.name.as_str())
+}
+
+/// The cluster with etcd's id of the command's own one, or with a common endpoint while one of the ids is not known;
+/// else the one with this name; else the only one.
+fn find<'a>(
+    clusters: &'a [ServedCluster],
+    own: Option<(&ClusterSettings, Option<ClusterId>)>,
+    name: Option<&str>,
+) -> Result<Option<&'a ServedCluster>, UsageError> {
+    let found = match (own, name) {
+        (Some((own, id)), _) => clusters.iter().find(|cluster| match (cluster.cluster_id, id) {
+            (Some(theirs), Some(ours)) => theirs == ours,
+            _ => cluster.endpoints.iter().any(|endpoint| own.endpoints.contains(endpoint)),
+        }),
+        (None, Some(name)) => clusters.iter().find(|cluster| cluster.name == name),
+        (None, None) if clusters.len() > 1 => {
+            let names = names(clusters).collect::<Vec<_>>().join(", ");
+            return Err(UsageError(format!("choose one cluster with --cluster: {names}")));
         }
-        Ok(found.map(|cluster| Responsible { server: self.clone(), cluster }))
-    }
+        (None, None) => clusters.first(),
+    };
+    Ok(found)
 }
 
 /// etcd's id of the cluster, if a member answers.
@@ -203,11 +218,4 @@ async fn id_of(cluster: &ClusterSettings) -> Option<ClusterId> {
     let etcd = connect(cluster).ok()?;
     let observed = timeout(OBSERVE_WITHIN, Box::pin(observer::observe(&etcd))).await;
     observed.ok()?.ok().map(|facts| facts.cluster_id)
-}
-
-impl Connection {
-    /// Whether a file or a flag says which cluster it is.
-    pub(super) fn is_given(&self) -> bool {
-        self.config.is_some() || self.has_endpoints()
-    }
 }

@@ -134,6 +134,9 @@ pub trait Overview: Send + Sync + 'static {
     /// All clusters as they are known, in the order of the configuration. Sends no request.
     fn views(&self) -> Vec<ClusterView>;
 
+    /// The runs in progress.
+    fn live(&self) -> Vec<Live>;
+
     fn view(&self, cluster: &str) -> Option<ClusterView>;
 
     /// Changes whenever what is shown may have changed.

@@ -83,6 +83,20 @@ async fn a_run_beside_a_server_is_run_by_the_server() {
     let ignored = run(&rig, &defragd, &["--cooldown=1h"]).await;
     assert_eq!(ignored.status.code(), Some(2), "{}", text(&ignored));
     assert!(text(&ignored).contains("--cooldown has no effect on a server"), "{}", text(&ignored));
+
+    // A file that says observe is not the server's mode, and must not change anything.
+    let mut observes = rig.cluster_keys(&json!([]));
+    observes["policy"]["mode"] = json!("observe");
+    let file = rig.path("observes.yaml");
+    std::fs::write(&file, json!({"clusters": [observes]}).to_string()).unwrap();
+    let refused = run_beside(&defragd, &[format!("--config={}", file.display())]).await;
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    assert!(text(&refused).contains("--mode or the file says observe"), "{}", text(&refused));
+
+    // A server from the environment that does not have the cluster is not replaced by etcd's default address.
+    let other = run_beside(&defragd, &["--cluster=other".to_owned()]).await;
+    assert_eq!(other.status.code(), Some(2), "{}", text(&other));
+    assert!(text(&other).contains("starts no runs of cluster \"other\"; it serves: demo"), "{}", text(&other));
     assert_eq!(rig.defrags().await, [1, 1, 1]);
 }
 

@@ -131,6 +131,7 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_write() {
     for (args, expected) in [
         (vec!["serve", "--web.listen-address=0.0.0.0:0", here, &data], "--web.bearer-token-file"),
         (vec!["serve", "--web.listen-address=nonsense", here, &data], "ADDRESS:PORT"),
+        (vec!["serve", "--web.telemetry-path=/configuration", here, &data], "a plain path that is not used otherwise"),
         (vec!["serve", &data], "pass --config FILE, or --endpoints URL"),
         (vec!["status", "--user=root"], "--password-file"),
         (vec!["status", "--user=root:pw"], "--password-file"),

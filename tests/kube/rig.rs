@@ -104,7 +104,7 @@ impl Rig {
         })
     }
 
-    /// Installs the chart and waits until its pods are ready. How long that took, in words.
+    /// Installs the chart and waits until its pods are ready. Returns the chart's notes.
     pub(crate) async fn install(&self, values: &Value) -> String {
         let file = self.lab.dir().join("values.json");
         std::fs::write(&file, values.to_string()).unwrap();

@@ -14,6 +14,7 @@ use defragd::{
         cluster::{Cluster, ClusterChange, Shared, stop_channel},
         live::Changes,
         notify::Notifications,
+        observations::FleetObserver,
         service::App,
     },
     config::ClusterSettings,
@@ -177,6 +178,7 @@ pub fn boot(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>)
         max_concurrent_runs: 1,
         claims: Claims::default(),
         changes: Changes::default(),
+        fleet_observer: FleetObserver::default(),
         notifications: Notifications::default(),
     });
     let cluster =

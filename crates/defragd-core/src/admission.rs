@@ -237,9 +237,9 @@ impl Ledger {
         runs.filter(|run| tells_of_request(run)).take_while(|run| leaves_standing(run)).collect()
     }
 
-    /// Whether this run of an operator continues another one.
-    pub fn continues(&self, run: &RunView) -> bool {
-        self.chain(Some(run.id)).first().is_some_and(|last| last.request.trigger == Trigger::Manual)
+    /// Whether this run of an operator, or a new one, continues another one.
+    pub fn continues(&self, run: Option<RunId>) -> bool {
+        self.chain(run).first().is_some_and(|last| last.request.trigger == Trigger::Manual)
     }
 
     /// What was done under the standing request, also by the last lock holder.

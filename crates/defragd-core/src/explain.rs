@@ -66,7 +66,7 @@ impl Kind {
                 "the answer to the alert or the command; `defragd_webhook_alerts_total`; for requests that stand, the status page and `defragd_cluster_waiting`"
             }
             Self::HeldBack => {
-                "the status page, `waiting_for` in `GET /api/v1/clusters`, `defragd_cluster_waiting`, the log"
+                "the status page, `request.hold` in `GET /api/v1/clusters`, `defragd_cluster_waiting`, the log"
             }
             Self::Failed | Self::Ended => {
                 "the outcome of a run (`defragd run`, `defragd runs`, status page, log, notification); `defragd_decisions_total{decision=\"stop\"}`"

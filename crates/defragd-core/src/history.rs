@@ -145,6 +145,18 @@ impl AlertKey {
         Self { labels: Labels::new(), summary: String::new(), ..self }
     }
 
+    /// The same alerts with at most as many described as a request that has these already has room for.
+    pub fn described_within(alerts: Vec<Self>, before: &[Self]) -> Vec<Self> {
+        let described = before.iter().filter(|key| key.is_described()).count();
+        let mut room = Self::MOST_DESCRIBED.saturating_sub(described);
+        let cut = |key: Self| {
+            let keeps = room > 0;
+            room -= usize::from(keeps && key.is_described());
+            if keeps { key } else { key.bare() }
+        };
+        alerts.into_iter().map(cut).collect()
+    }
+
     pub fn is_described(&self) -> bool {
         !self.labels.is_empty()
     }

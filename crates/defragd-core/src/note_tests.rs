@@ -179,6 +179,19 @@ fn a_note_claims_no_version_whose_readers_do_not_know_its_trigger() {
 }
 
 #[test]
+fn a_note_with_chosen_members_is_not_for_a_release_that_would_defragment_all() {
+    let request = StandingRequest {
+        trigger: Trigger::Manual,
+        alerts: Vec::new(),
+        members: vec!["etcd-1".to_owned()],
+        approved_by: None,
+        work: EarlierWork::default(),
+    };
+    let note = Ledger::default().digest().write("one", Term(7), None, Some(request));
+    assert_eq!(SuccessionNote::read(&note).expect("readable").version, 3);
+}
+
+#[test]
 fn a_newer_note_is_refused_for_its_version_whatever_else_is_in_it() {
     let error = SuccessionNote::read(r#"{"version": 99, "request": {"trigger": "unheard of"}}"#).expect_err("newer");
     let error = error.to_string();

@@ -16,7 +16,7 @@ use super::{
     cluster::{AlarmKind, ClusterFacts, Member, MemberFacts, MemberId},
     estimate::{Estimate, Speeds},
     explain,
-    history::MemberResult,
+    history::{MemberResult, RunId, RunView, Trigger},
     note::EarlierWork,
     policy::{LeaderPolicy, Need, OpenSnapshotPolicy, Policy},
     reason::Reason,
@@ -50,6 +50,26 @@ impl PlanHistory {
         let non_blocking = attempts.values().filter(|last| last.intent.non_blocking);
         let non_blocking = non_blocking.map(|last| last.intent.member_id).collect();
         Self { attempts, non_blocking, speeds: ledger.speeds(), work: ledger.earlier_work(), ..Self::default() }
+    }
+
+    /// The same for one run.
+    pub fn of_run(ledger: &Ledger, run: &RunView) -> Self {
+        let past = match run.request.trigger {
+            Trigger::Manual => Self::of_operator(ledger, Some(run.id)),
+            Trigger::Alert | Trigger::Retry | Trigger::Schedule => Self::of(ledger),
+        };
+        Self { requested: run.request.members.clone(), ..past }
+    }
+
+    /// The same for a run that an operator requests: this one, or a new one.
+    pub fn of_operator(ledger: &Ledger, run: Option<RunId>) -> Self {
+        let mut past = Self::of(ledger);
+        // The operator knows of earlier attempts, but not whether one is still under way.
+        past.attempts.clear();
+        if !ledger.continues(run) {
+            past.work.done.clear();
+        }
+        past
     }
 
     fn is_requested(&self, member: &Member) -> bool {

@@ -90,14 +90,12 @@ pub struct PlanInputs<'a> {
 impl PlanView {
     pub fn new(inputs: PlanInputs<'_>) -> Self {
         let PlanInputs { cluster, at, facts, policy, ledger, run, as_manual, gates, others, unknown_holds } = inputs;
-        let mut past = PlanHistory::of(ledger);
-        if as_manual {
-            // As for the run itself: the operator knows of earlier attempts.
-            past.attempts.clear();
-            past.work.done.clear();
-        }
+        let (past, trigger) = match run {
+            _ if as_manual => (PlanHistory::of_operator(ledger, run.map(|run| run.id)), Trigger::Manual),
+            Some(run) => (PlanHistory::of_run(ledger, run), run.request.trigger),
+            None => (PlanHistory::of(ledger), Trigger::Alert),
+        };
         let plan = Plan::new(facts, policy, &past);
-        let trigger = if as_manual { Trigger::Manual } else { Trigger::Alert };
         let emergency = policy.emergency && plan.emergency;
         let mut holds = ledger.hold_views(run.filter(|_| !as_manual), trigger, policy, emergency, at);
         if policy.mode == Mode::Observe {

@@ -4,6 +4,7 @@ use crate::{
     cluster::Gauges,
     fixture,
     gate::{GateKind, Moment, OnFailure},
+    history::{Request, RunId},
     order::{Order, OrderRecord},
 };
 
@@ -50,6 +51,18 @@ fn everything_that_holds_a_run_back_is_listed_not_only_the_first_cause() {
     // What a server sends is what the command line shows.
     let json = serde_json::to_string(&view).expect("JSON");
     assert_eq!(serde_json::from_str::<PlanView>(&json).expect("a plan"), view);
+}
+
+#[test]
+fn the_plan_of_a_run_that_waits_is_about_the_members_that_its_operator_named() {
+    let facts = fixture::cluster(3);
+    let (policy, trigger) = (Policy::default(), Trigger::Manual);
+    let request = Request { cluster: "a".to_owned(), trigger, alerts: Vec::new(), members: vec!["etcd-2".to_owned()] };
+    let run = RunView::accepted(RunId(1), Timestamp::UNIX_EPOCH, request);
+    let ledger = Ledger { runs: vec![run.clone()], ..Ledger::default() };
+    let view = PlanView::new(PlanInputs { run: Some(&run), ..inputs(&facts, &policy, &ledger) });
+    let order: Vec<_> = view.pending().map(|step| step.planned.member.as_str()).collect();
+    assert_eq!(order, ["etcd-2"]);
 }
 
 #[test]

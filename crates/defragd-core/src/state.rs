@@ -11,7 +11,7 @@ use super::{
     reason::Reason,
 };
 
-/// How the cluster is. The most urgent one of those that apply, in this order.
+/// How the cluster is, in the order of urgency. One that cannot be reached is `Unreachable`, whatever its last facts say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumIter, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClusterCondition {

@@ -76,7 +76,7 @@ pub(crate) fn summary(report: &Report) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let need = if report.clusters.len() == 1 { "needs" } else { "need" };
+    let need = if urgent.len() == 1 { "needs" } else { "need" };
     let named = urgent[..urgent.len().min(MAX_IN_SUMMARY)].join(", ");
     format!("{} of {all} {need} attention: {named}{more}.", urgent.len())
 }

@@ -1,12 +1,14 @@
 //! How to connect to members: TLS, credentials, limits.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, LazyLock, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hyper::Uri;
+use parking_lot::Mutex;
 use rustls::{
     ClientConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
@@ -32,6 +34,10 @@ use crate::{
 /// How long a connection to a metrics page is kept for reuse: a run observes several times around a member.
 const KEPT_FOR: Duration = Duration::from_secs(5);
 
+/// How long the cause of a closed connection is used again: each diagnosis makes two more connections, and scrapes come
+/// every few seconds.
+const DIAGNOSED_FOR: Duration = Duration::from_mins(1);
+
 /// A TLS file or an endpoint is unusable.
 #[derive(Debug, Error)]
 pub enum ConnectError {
@@ -50,6 +56,8 @@ pub(super) struct Connection {
     pub(super) credentials: Credentials,
     pub(super) etcd_user: EtcdUser,
     pub(super) hints: TlsHints,
+    /// By URL, when and what was found.
+    diagnoses: Mutex<HashMap<String, (Instant, Option<String>)>>,
     server_name: Option<String>,
     tls: Arc<Lazy<Arc<ClientConfig>>>,
     names: Names,
@@ -119,7 +127,17 @@ impl Connection {
             has_ca: credentials.ca.is_some(),
             has_identity: credentials.identity.is_some(),
         };
-        Ok(Self { credentials, etcd_user, hints, server_name, tls, names, http_tls, http_plain })
+        Ok(Self {
+            credentials,
+            etcd_user,
+            hints,
+            diagnoses: Mutex::default(),
+            server_name,
+            tls,
+            names,
+            http_tls,
+            http_plain,
+        })
     }
 
     /// The connection to this address. Sends nothing yet.
@@ -137,6 +155,26 @@ impl Connection {
 
     /// The same, with the cause if the server at this address closed the connection without giving one.
     pub(super) async fn diagnosed(&self, url: &str, unknown: Unknown) -> Unknown {
+        const CLOSED: [&str; 5] = ["broken pipe", "eof", "reset", "closed", "frame"];
+        if unknown.kind != UnknownKind::Unreachable || !CLOSED.iter().any(|text| unknown.detail.contains(text)) {
+            return unknown;
+        }
+        let last = self.diagnoses.lock().get(url).filter(|(at, _)| at.elapsed() < DIAGNOSED_FOR).cloned();
+        let cause = match last {
+            Some((_, cause)) => cause,
+            None => {
+                let cause = self.diagnose(url).await;
+                self.diagnoses.lock().insert(url.to_owned(), (Instant::now(), cause.clone()));
+                cause
+            }
+        };
+        match cause {
+            Some(cause) => Unknown::new(UnknownKind::Tls, format!("{cause} ({})", unknown.detail)),
+            None => unknown,
+        }
+    }
+
+    async fn diagnose(&self, url: &str) -> Option<String> {
         let dials = || {
             let (address, is_tls) = (url.parse::<Uri>().ok()?, url.starts_with("https://"));
             let config =
@@ -144,10 +182,7 @@ impl Connection {
             let tls = Dial::tls(address.clone(), self.names, config.ok()?, self.server_name.as_deref()).ok()?;
             Some(Dials { plain: Dial::plain(address, self.names).ok()?, tls, is_tls })
         };
-        match dials() {
-            Some(dials) => Box::pin(self.hints.diagnose(dials, unknown)).await,
-            None => unknown,
-        }
+        Box::pin(self.hints.diagnose(dials()?)).await
     }
 
     /// The client for the metrics page at this address.

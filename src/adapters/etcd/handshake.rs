@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::channel::Dial;
-use crate::core::cluster::{Unknown, UnknownKind};
+use crate::core::{
+    cluster::{Unknown, UnknownKind},
+    story,
+};
 
 /// For the whole of a diagnosis: the server has just answered, or closed a connection.
 const DIAGNOSIS_LIMIT: Duration = Duration::from_secs(1);
@@ -59,10 +62,12 @@ impl TlsHints {
             let give = self.named("pass the CA's certificate with --cacert", "set tls.ca_file to the CA's certificate");
             format!("the server's certificate is signed by a CA that this machine does not trust: {give}")
         } else if has("certificate expired") {
-            let since = unix_time(said, "not valid after ").map_or(String::new(), |time| format!(" at {time:.0}"));
+            let since =
+                unix_time(said, "not valid after ").map_or(String::new(), |time| format!(" at {}", story::time(time)));
             format!("the server's certificate expired{since}: renew it")
         } else if has("not valid yet") {
-            let from = unix_time(said, "not valid before ").map_or(String::new(), |time| format!(" before {time:.0}"));
+            let from = unix_time(said, "not valid before ")
+                .map_or(String::new(), |time| format!(" before {}", story::time(time)));
             format!("the server's certificate is not valid{from}: check the clocks of both machines")
         } else if has("certificate not valid for name") {
             let endpoints = self.named("--endpoints", "endpoints");
@@ -111,18 +116,10 @@ impl TlsHints {
         Some(cause)
     }
 
-    /// The same, with the cause if the server closed the connection without giving one: the wrong scheme, or a certificate
+    /// The cause, if the server closed the connection without giving one: the wrong scheme, or a certificate
     /// that is required or rejected. Opens connections, and sends no secret.
-    pub(super) async fn diagnose(self, dials: Dials, unknown: Unknown) -> Unknown {
-        const CLOSED: [&str; 5] = ["broken pipe", "eof", "reset", "closed", "frame"];
-        if unknown.kind != UnknownKind::Unreachable || !CLOSED.iter().any(|text| unknown.detail.contains(text)) {
-            return unknown;
-        }
-        let found = timeout(DIAGNOSIS_LIMIT, self.find(dials)).await.ok().flatten();
-        match found {
-            Some(cause) => Unknown::new(UnknownKind::Tls, format!("{cause} ({})", unknown.detail)),
-            None => unknown,
-        }
+    pub(super) async fn diagnose(self, dials: Dials) -> Option<String> {
+        timeout(DIAGNOSIS_LIMIT, self.find(dials)).await.ok().flatten()
     }
 
     async fn find(self, Dials { plain, tls, is_tls }: Dials) -> Option<String> {
@@ -183,7 +180,7 @@ mod tests {
             1700000000 (95000000 seconds ago)";
         let explained = TlsHints::default().explain(Unknown::new(UnknownKind::Tls, said));
         assert!(
-            explained.detail.starts_with("the server's certificate expired at 2023-11-14T22:13:20Z: renew it ("),
+            explained.detail.starts_with("the server's certificate expired at 2023-11-14 22:13 UTC: renew it ("),
             "{explained}"
         );
     }

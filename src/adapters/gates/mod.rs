@@ -66,7 +66,7 @@ fn failure(error: &CallError, began: Instant) -> Reading {
     let reading = Reading::fail(error.to_string()).with("latency_ms", millis(began.elapsed()));
     match error {
         CallError::Unreachable { url, .. } | CallError::NotUnderstood { url, .. } => reading.with("url", url.as_str()),
-        CallError::Refused { url, status, detail } => {
+        CallError::Refused { url, status, detail, .. } => {
             reading.with("url", url.as_str()).with("status", *status).with("body_excerpt", detail.as_str())
         }
         CallError::File { .. } | CallError::Url { .. } | CallError::Tls(_) | CallError::Header(_) => reading,

@@ -114,7 +114,9 @@ async fn read_order<S>(site: &Site<S>, request: Request<Body>) -> Result<OrderBo
     let mut order_body = OrderBody::default();
     if !body.is_empty() {
         order_body = serde_json::from_slice(&body).map_err(|error| {
-            bad(&format!("the body must be {{\"by\": …, \"reason\": …, \"for\": \"2h\"}}: {error}"))
+            bad(&format!(
+                "the body must be {{\"by\": …, \"reason\": …, \"for\": \"2h\", \"members\": [\"etcd-1\"]}}: {error}"
+            ))
         })?;
     }
     if order_body.by.chars().count().max(order_body.reason.chars().count()) > MAX_TEXT_CHARS {

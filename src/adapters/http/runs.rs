@@ -49,8 +49,8 @@ pub(super) async fn show<S: Service>(State(site): State<Arc<Site<S>>>, Path(id):
 }
 
 async fn details<S: Service>(service: &S, id: RunId) -> Result<Option<RunDetails>, JournalError> {
-    // Before the records, so that a run that has ended is seen with its last line.
-    let Some(run) = service.run(id).await? else { return Ok(None) };
+    let records = service.records(id).await?;
+    let Some(run) = RunView::fold(records.clone()).pop() else { return Ok(None) };
     let summary = service.view(&run.request.cluster).map(|view| view.summary);
     let approvable = summary.as_ref().and_then(|summary| summary.request.as_ref());
     let approvable = approvable.is_some_and(|request| request.run == Some(id) && request.awaits_approval());
@@ -62,6 +62,7 @@ async fn details<S: Service>(service: &S, id: RunId) -> Result<Option<RunDetails
             Err(error) => plan_error = Some(error.to_string()),
         }
     }
-    let (records, progress) = (service.records(id).await?, service.progress(id));
+    // After the records, so that a run that has ended is seen with its last line.
+    let progress = service.progress(id);
     Ok(Some(RunDetails { run, waiting_for, plan, plan_error, progress, records }))
 }

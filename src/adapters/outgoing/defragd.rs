@@ -70,7 +70,7 @@ impl HealthClient {
         let said = excerpt(&answer.secrets.mask(&String::from_utf8_lossy(&answer.body)));
         match answer.status {
             200 => Ok(said),
-            status => Err(CallError::Refused { url: shown(&url), status, detail: said }),
+            status => Err(CallError::Refused { url: shown(&url), status, detail: said, reason: None }),
         }
     }
 }

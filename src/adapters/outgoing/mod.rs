@@ -65,6 +65,8 @@ pub enum CallError {
         /// HTTP status.
         status: u16,
         detail: String,
+        /// The code of defragd's reason, if it gave one.
+        reason: Option<String>,
     },
     /// An unexpected answer.
     #[error("{url} sent an unexpected answer: {detail}")]
@@ -143,12 +145,14 @@ impl Remote {
         let url = || shown(url);
         let json = serde_json::from_slice::<Value>(&answer.body);
         if !(200..300).contains(&answer.status) {
-            let said = json.ok().and_then(|json| Some(json.get("error")?.as_str()?.to_owned()));
+            let json = json.unwrap_or_default();
+            let said = json["error"].as_str().map(str::to_owned);
+            let reason = json["reason"]["code"].as_str().map(str::to_owned);
             let detail = match said {
                 Some(said) => detail(&answer.secrets.mask(&said)),
                 None => excerpt(&answer.secrets.mask(&String::from_utf8_lossy(&answer.body))),
             };
-            return Err(CallError::Refused { url: url(), status: answer.status, detail });
+            return Err(CallError::Refused { url: url(), status: answer.status, detail, reason });
         }
         if answer.is_cut {
             let detail = format!("it is longer than {} bytes", self.max_answer_bytes);

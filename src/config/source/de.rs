@@ -104,9 +104,13 @@ impl De<'_> {
     }
 
     fn map<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.map_of(&[], visitor)
+    }
+
+    fn map_of<'de, V: Visitor<'de>>(self, known: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
         match &self.node.kind {
-            Kind::Hole => visitor.visit_map(Entries { pairs: &[], next: 0, files: self.files }),
-            Kind::Map(entries) => visitor.visit_map(Entries { pairs: entries, next: 0, files: self.files }),
+            Kind::Hole => visitor.visit_map(Entries { pairs: &[], known, next: 0, files: self.files }),
+            Kind::Map(entries) => visitor.visit_map(Entries { pairs: entries, known, next: 0, files: self.files }),
             _ => Err(not(&"a mapping")),
         }
     }
@@ -160,10 +164,10 @@ impl<'de> Deserializer<'de> for De<'_> {
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        self.map(visitor)
+        self.map_of(known, visitor)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -228,6 +232,8 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 
 struct Entries<'a> {
     pairs: &'a [(Key, Node)],
+    /// Of these keys, one without a value has its default.
+    known: &'static [&'static str],
     next: usize,
     files: &'a Files,
 }
@@ -236,6 +242,8 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     type Error = Fault;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+        let is_unset = |(key, node): &&(Key, Node)| node.is_null() && self.known.contains(&key.name.as_str());
+        self.next += self.pairs.iter().skip(self.next).take_while(is_unset).count();
         let index = self.next;
         let read = |(key, _): &(Key, Node)| {
             let name: StrDeserializer<'_, Fault> = key.name.as_str().into_deserializer();
@@ -284,7 +292,7 @@ impl<'de> VariantAccess<'de> for Variant<'_> {
         self.value.list(visitor).map_err(|fault| fault.within(0))
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
-        self.value.map(visitor).map_err(|fault| fault.within(0))
+    fn struct_variant<V: Visitor<'de>>(self, known: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+        self.value.map_of(known, visitor).map_err(|fault| fault.within(0))
     }
 }

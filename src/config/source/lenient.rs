@@ -89,10 +89,15 @@ fn repair(root: &mut Node, mut fault: Fault, source: &mut Source) -> bool {
             tree::push_key(&mut at, &name);
             // Most likely the content of a file, and a secret.
             let file = meant.filter(|meant| meant.ends_with("_file") && !name.contains("fil")).map(str::to_owned);
-            let file = file.or_else(|| SECRETS.contains(&name.as_str()).then(|| format!("{name}_file")));
+            let is_secret = SECRETS.contains(&name.as_str());
+            let its_file = || Some(format!("{name}_file")).filter(|file| is_secret && known.contains(&file.as_str()));
+            let file = file.or_else(its_file);
             let what = match (&file, meant) {
                 (Some(file), _) => {
                     format!("is not supported: put it into a file of its own, and write {file} with the path")
+                }
+                (None, _) if is_secret => {
+                    "is not supported: secrets are read from files, such as auth.password_file".to_owned()
                 }
                 (None, Some(meant)) => format!("is unknown; did you mean {meant}?"),
                 (None, None) => said,

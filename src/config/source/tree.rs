@@ -87,7 +87,7 @@ impl Node {
             (Kind::Map(entries), Value::Object(over)) => {
                 for (name, over) in over {
                     match entries.iter_mut().find(|(key, _)| key.name == *name) {
-                        Some((_, node)) if over.is_array() || over.is_object() => node.merge(over),
+                        Some((_, node)) if over.is_array() || (over.is_object() && !node.is_null()) => node.merge(over),
                         Some((_, node)) => *node = Self::of(over),
                         None if over.is_array() => {}
                         None => entries.push((Key { name: name.clone(), place: NOWHERE }, Self::of(over))),

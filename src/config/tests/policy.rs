@@ -1,7 +1,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
+use serde_json::json;
+
 use super::read;
-use crate::core::policy::Policy;
+use crate::{
+    config::{Overrides, Settings, Source},
+    core::policy::{Compaction, Policy},
+};
 
 #[test]
 fn a_small_file_is_enough() {
@@ -10,6 +15,45 @@ fn a_small_file_is_enough() {
     assert_eq!(cluster.endpoints, ["http://10.0.0.1:2379"]);
     assert_eq!(cluster.policy, Policy::default());
     assert_eq!(cluster.selector().any_of, [BTreeMap::from([("etcd_cluster".to_owned(), "a".to_owned())])]);
+}
+
+#[test]
+fn a_key_without_a_value_has_its_default() {
+    let settings = read(
+        "lock: {kind: , ttl: , peers: }
+clusters:
+  - name: a
+    endpoints: [10.0.0.1:2379]
+    policy: {mode: , cooldown: , max_runs_per_day: , compaction: }
+    gates:
+",
+    );
+    assert_eq!(settings.expect("valid").clusters[0].policy, Policy::default());
+    let unknown = read("clusters: [{name: a, endpoints: [10.0.0.1:2379], colour: }]").expect_err("unknown");
+    assert!(unknown.contains("colour"), "{unknown}");
+    let needed = read("clusters: [{name: , endpoints: [10.0.0.1:2379]}]").expect_err("needed");
+    assert!(needed.contains("clusters[0]") && needed.contains("name"), "{needed}");
+}
+
+#[test]
+fn a_compaction_from_a_flag_replaces_the_one_in_the_file() {
+    for written in ["{keep_revisions: 10}", "{older_than: 2h}", ""] {
+        let text = format!("clusters: [{{name: a, endpoints: [10.0.0.1:2379], policy: {{compaction: {written}}}}}]");
+        for (key, other, value) in
+            [("keep_revisions", "older_than", json!(7)), ("older_than", "keep_revisions", json!("1h"))]
+        {
+            let policy = json!({"compaction": {key: value, other: null}});
+            let over = Overrides { policy: policy.as_object().expect("keys").clone(), ..Overrides::default() };
+            let settings = Settings::from_source(&mut Source::from_text(text.as_str()), &over).expect("valid");
+            let compaction = settings.clusters[0].policy.compaction.expect("set");
+            let expected = if key == "older_than" {
+                Compaction::OlderThan(Duration::from_hours(1))
+            } else {
+                Compaction::KeepRevisions(7)
+            };
+            assert_eq!(compaction, expected, "{written}");
+        }
+    }
 }
 
 #[test]

@@ -54,10 +54,6 @@ fn get() -> String {
     "GET".to_owned()
 }
 
-fn statuses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Statuses, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
 /// A kind that asks a server over HTTP: its own keys, and the keys that all of these kinds have. (serde cannot refuse unknown
 /// keys where a structure is flattened into another one.)
 macro_rules! over_http {
@@ -127,7 +123,7 @@ over_http! {
         #[serde(default = "get")]
         pub method: String,
         /// Status codes to accept, single ones or classes, like `[2xx, 401]`.
-        #[serde(default, deserialize_with = "statuses")]
+        #[serde(default)]
         #[schemars(extend("default" = ["2xx"]))]
         pub expect_status: Statuses,
         /// A regular expression that must be found in the first 64 KiB of the body.

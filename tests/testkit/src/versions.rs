@@ -39,6 +39,8 @@ macro_rules! on_each_version {
 pub async fn on_version<F: Future<Output = ()>>(version: EtcdVersion, scenario: impl FnOnce(EtcdVersion) -> F) {
     if Tools::find().expect("the tools to be installed").etcd_versions().contains(&version) {
         Box::pin(scenario(version)).await;
+    } else if let Some(only) = EtcdVersion::wanted() {
+        eprintln!("SKIPPED: DEFRAGD_ETCD={} selects another line than {version}", only.as_str());
     } else {
         eprintln!(
             "SKIPPED: there is no etcd {version} here; tests/testkit/tools builds 3.6 and later where there is Go"

@@ -120,7 +120,7 @@ async fn send(sender: &mpsc::Sender<Bytes>, text: String) -> Result<(), ReaderSt
 }
 
 fn event<S: Service>(service: &Arc<S>, version: u64) -> String {
-    let runs = service.views().into_iter().filter_map(|view| view.live).collect();
+    let runs = service.live();
     // JSON has no line breaks. It fails only for maps with keys that are not strings, and there are none.
     let data = serde_json::to_string(&StreamEvent { version, runs }).unwrap_or_default();
     format!("event: change\nid: {version}\ndata: {data}\n\n")

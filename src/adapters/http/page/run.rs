@@ -80,8 +80,9 @@ pub(super) async fn show<S: Service>(
         h1 { "Run " (id) " of " (run.request.cluster) }
         (actions::done_notice(done))
         div #live data-live="" { @match (&view, one) { (Some(view), Some(one)) => (live::card(view, one, now, &links)), _ => (facts(&run)) } }
-        @if let Some(plan) = &plan {
-            div #plan data-live="" {
+        // Always there: they become empty when another operator has decided.
+        div #plan data-live="" {
+            @if let Some(plan) = &plan {
                 h2 { "Alerts" }
                 @if run.request.alerts.iter().any(AlertKey::is_described) { (plan::alerts(&run.request.alerts, now)) }
                 @else { p { "The run was requested by " (story::requester(run.request.trigger)) " at " (words::at(run.accepted_at)) "." } }
@@ -91,8 +92,8 @@ pub(super) async fn show<S: Service>(
                     Err(error) => p.problem role="alert" { "There is no plan now: " (error) },
                 }
             }
-            (decide(id, form.as_ref(), visitor, typed, &links))
         }
+        div #decide data-live="" { @if waits { (decide(id, form.as_ref(), visitor, typed, &links)) } }
         section aria-labelledby="steps-title" {
             h2 #steps-title { "Step by step" }
             div #steps data-live="" { (steps(&records, run.outcome.as_ref().and_then(Outcome::reason))) }

@@ -137,7 +137,7 @@ pub(super) fn settings(kubeconfig: PathBuf) -> KubernetesPodsGate {
         label_selector: None,
         field_selector: None,
         grace: Duration::from_secs(1),
-        timeout: Duration::from_secs(10),
+        timeout: Duration::from_mins(1),
     }
 }
 
