@@ -99,6 +99,8 @@ missed_due_time_not_caught_up|crates/defragd-core/src/schedule.rs|s/CATCH_UP: Du
 due_time_requested_again|crates/defragd-core/src/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/until\.any\(\|until\| due <= until/until.any(|until| ledger.runs.len() > 99 \&\& due <= until/
 clock_set_back_repeats_due_times|crates/defragd-core/src/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/admission::has_been\(until, now\) \|\| /admission::has_been(until, now) \&\& /
 cooldown_ignored|crates/defragd-core/src/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
+a_failure_starts_the_cooldown|crates/defragd-core/src/admission.rs|s/counts_for_the_day\(run\) && !has_failed/counts_for_the_day(run) \&\& (!has_failed || run.starts > 0)/
+no_back_off_for_a_new_alert|crates/defragd-core/src/admission.rs|s/\(at > now\)\.then_some\(Reason::RetryPending \{ at \}\)/None::<Reason>.filter(|_| at > now)/
 mismatch_ignored|crates/defragd-core/src/run/verify.rs|s/\(Some\(reason\), _\) => \{/(Some(reason), Err(_)) => {/; s/\(None, Ok\(\(\)\)\) => \{/(_, Ok(())) => {/
 data_not_compared|crates/defragd-core/src/run/choose.rs|s/None if self\.has_to_verify\(disarm\) =>/None if self.observations > 99 =>/
 mismatch_holds_nothing|crates/defragd-core/src/hold.rs|s/once_with\(move \|\| self\.mismatch\(\)\)/once_with(move || self.mismatch().filter(|_| false))/

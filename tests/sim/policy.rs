@@ -27,6 +27,8 @@ const REST: Duration = Duration::from_secs(5);
 /// A difference below this is the clients' work, not the compaction's.
 const SAME_WITHIN_BYTES: u64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
+/// The shortest waits after the first, second, … failure in a row, in minutes; the last one repeats.
+const BACK_OFF_MINUTES: [u64; 4] = [1, 5, 15, 60];
 /// Between the look that finds an emergency and what is sent because of it there may be a slow network and journal.
 const EMERGENCY_SEEN_FOR: Duration = Duration::from_mins(2);
 
@@ -335,6 +337,7 @@ impl World {
                 let by_operator = self.watch.is_manual(run.0) || self.watch.orders.approved.contains(&run.0);
                 if fresh && steady && !by_operator && !self.overrides_limits() {
                     self.check_limits(run);
+                    self.check_back_off(run);
                 }
                 let since = self.now.saturating_sub(self.watch.orders.last_failure);
                 let open = self.watch.orders.failures >= policy.breaker_failures
@@ -471,10 +474,27 @@ impl World {
         if recent.len() as u64 >= u64::from(policy.max_runs_per_day) {
             self.violate("limits", format!("run {run} is taken after {} in a day", recent.len()));
         }
-        if let Some(since) = recent.values().max().map(|last| self.now - *last)
+        let has_failed = |run: &&i64| {
+            let outcome = self.watch.runs.get(*run).and_then(|log| log.outcome.as_ref());
+            matches!(outcome, Some(Outcome::Failed { .. } | Outcome::Interrupted { .. }))
+        };
+        let served = recent.iter().filter(|(run, _)| !has_failed(run)).map(|(_, at)| *at);
+        if let Some(since) = served.max().map(|last| self.now - last)
             && since < policy.cooldown
         {
             self.violate("limits", format!("run {run} is taken {since:?} after the last"));
+        }
+    }
+
+    /// Nothing that requests a run shortens the wait after a failure.
+    fn check_back_off(&mut self, run: RunId) {
+        let failures = self.watch.orders.failures as usize;
+        let Some(before) = failures.checked_sub(1) else { return };
+        let wait = Duration::from_mins(BACK_OFF_MINUTES[before.min(BACK_OFF_MINUTES.len() - 1)]);
+        let since = self.now.saturating_sub(self.watch.orders.last_failure);
+        // A run's end gets its time before it is on the disk.
+        if since + STILL_SENT < wait {
+            self.violate("limits", format!("run {run} begins {since:?} after failure {failures} in a row"));
         }
     }
 }

@@ -153,6 +153,7 @@ impl Ledger {
             .chain(once_with(move || self.breaker(policy, now)))
             .chain(once_with(move || self.paused(now)))
             .chain(once_with(move || is_limited.then(|| self.cooldown(policy, now)).flatten()))
+            .chain(once_with(move || is_limited.then(|| self.back_off(now)).flatten()))
             .chain(once_with(move || is_limited.then(|| self.daily_limit(policy, now)).flatten()))
             .chain(once_with(move || (!any_time && !policy.windows.open_at(now)).then(outside)));
         let waits = once_with(approval).flatten().chain(causes.flatten().map(Hold::wait));
@@ -238,11 +239,13 @@ impl Ledger {
             let at = self.run(run).and_then(|run| run.finished_at);
             HoldView { since: at, until: at.map(|at| after(at, policy.cooldown)), reason }
         });
-        let retry = next.as_ref().map(|next| Reason::RetryPending { at: next.at });
         let served = || Reason::Served { run: last.id, outcome: ended };
-        let holds = self.hold_views(Some(&run), trigger, policy, false, now);
+        let mut holds = self.hold_views(Some(&run), trigger, policy, false, now);
+        if let Some(next) = &next {
+            join_retry(&mut holds, next.at, last.finished_at);
+        }
         let hold = rejected.or_else(|| holds.into_iter().next());
-        let hold = hold.unwrap_or_else(|| HoldView::new(retry.unwrap_or_else(served), last.finished_at));
+        let hold = hold.unwrap_or_else(|| HoldView::new(served(), last.finished_at));
         Some(RequestView {
             phase: if next.is_some() { RequestPhase::Waiting } else { RequestPhase::Served },
             run: None,
@@ -271,6 +274,15 @@ impl Ledger {
             served_by: None,
             hold: waits_for.map(|(reason, since)| HoldView::new(reason.clone(), Some(since))),
         }
+    }
+}
+
+/// The cluster's back-off and the request's are one hold: the later one.
+pub(super) fn join_retry(holds: &mut Vec<HoldView>, at: Timestamp, since: Option<Timestamp>) {
+    let is_retry = |hold: &HoldView| matches!(hold.reason, Reason::RetryPending { .. });
+    if !holds.iter().any(|hold| is_retry(hold) && hold.until > Some(at)) {
+        holds.retain(|hold| !is_retry(hold));
+        holds.push(HoldView::new(Reason::RetryPending { at }, since));
     }
 }
 

@@ -58,6 +58,9 @@ pub struct SuccessionNote {
     /// When runs that touched a member ended.
     #[serde(default)]
     pub touched: BTreeSet<Timestamp>,
+    /// When the last run ended that starts a cooldown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_at: Option<Timestamp>,
     /// When runs failed, since the last success and the last resume.
     #[serde(default)]
     pub failures: BTreeSet<Timestamp>,
@@ -96,7 +99,7 @@ pub struct StandingRequest {
 /// What the earlier attempts at a request have done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EarlierWork {
-    /// The members that were defragmented under it, since the last cooldown.
+    /// The members that were defragmented under it, since the last failure: then all are measured again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub done: BTreeSet<MemberId>,
     /// A member was defragmented, and the members' data is to be compared yet.
@@ -134,6 +137,7 @@ impl SuccessionNote {
             order,
             resumed_at,
             touched: ledger.touched_of_its_own().collect(),
+            served_at: ledger.served_of_its_own().max(),
             failures: failures.into_iter().collect(),
             cleared_at: succeeded_at.max(resumed_at),
             mismatch: ledger.mismatch_of_its_own(),
@@ -175,6 +179,7 @@ impl SuccessionNote {
             request: self.request,
             resumed_at,
             touched: self.touched.union(&other.touched).copied().collect(),
+            served_at: self.served_at.max(other.served_at),
             failures,
             cleared_at,
             mismatch,
@@ -193,10 +198,14 @@ impl SuccessionNote {
     pub fn not_after(mut self, now: Timestamp) -> Self {
         let clamp = |times: BTreeSet<Timestamp>| times.into_iter().map(|at| at.min(now)).collect();
         (self.touched, self.failures) = (clamp(self.touched), clamp(self.failures));
-        for at in [&mut self.run_since, &mut self.resumed_at, &mut self.cleared_at, &mut self.scheduled_until]
-            .into_iter()
-            .flatten()
-        {
+        let times = [
+            &mut self.run_since,
+            &mut self.served_at,
+            &mut self.resumed_at,
+            &mut self.cleared_at,
+            &mut self.scheduled_until,
+        ];
+        for at in times.into_iter().flatten() {
             *at = now.min(*at);
         }
         for at in self

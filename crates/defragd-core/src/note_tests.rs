@@ -80,7 +80,8 @@ fn label(reason: Option<Reason>) -> Option<&'static str> {
 #[test]
 fn an_heir_keeps_the_pause_the_breaker_the_cooldown_and_the_attempts() {
     let policy = Policy { breaker_failures: 2, max_runs_per_day: 2, ..Policy::default() };
-    let ledger = Ledger { runs: vec![failed(1, 1), failed(2, 2)], orders: vec![pause(3)], inherited: None };
+    let runs = vec![succeeded(1, 0), failed(2, 1), failed(3, 2)];
+    let ledger = Ledger { runs, orders: vec![pause(3)], inherited: None };
     // And so does the successor's successor.
     for heir in [heir(&ledger), heir(&heir(&ledger))] {
         assert_eq!(label(heir.paused(at(4))), Some("paused"));
@@ -89,7 +90,14 @@ fn an_heir_keeps_the_pause_the_breaker_the_cooldown_and_the_attempts() {
         assert_eq!(label(heir.daily_limit(&policy, at(4))), Some("daily_limit"));
         assert_eq!(heir.attempts(), ledger.attempts());
     }
-    assert_eq!(label(heir(&ledger).cooldown(&policy, at(9))), None, "it ends as it would have");
+    assert_eq!(label(heir(&ledger).cooldown(&policy, at(6))), None, "it ends as it would have");
+    let failing = Ledger { runs: vec![failed(1, 1)], ..Ledger::default() };
+    for heir in [heir(&failing), heir(&heir(&failing))] {
+        assert_eq!(heir.cooldown(&policy, at(1)), None);
+        let minute = at(1) + jiff::SignedDuration::from_mins(1);
+        assert_eq!(heir.back_off(at(1)), Some(Reason::RetryPending { at: minute }));
+        assert_eq!(heir.back_off(minute), None);
+    }
 }
 
 #[test]

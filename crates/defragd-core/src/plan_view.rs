@@ -12,7 +12,7 @@ use super::{
     cluster::ClusterFacts,
     gate::GateResult,
     history::{RunView, Sizes, Trigger},
-    hold::HoldView,
+    hold::{self, HoldView},
     plan::{Decision, Plan, PlanHistory, PlannedMember},
     policy::{Mode, Policy},
     reason::Reason,
@@ -104,10 +104,12 @@ impl PlanView {
             holds.insert(0, HoldView::new(Reason::ObserveMode, None));
         }
         let retry = ledger.next_attempt(at).filter(|next| !as_manual && run.is_none() && next.at > at);
+        if let Some(next) = retry {
+            hold::join_retry(&mut holds, next.at, None);
+        }
         let snapshots = plan.pending().filter_map(|(step, _)| step.waits_for.clone());
-        let found = others.into_iter().chain(retry.map(|next| Reason::RetryPending { at: next.at }));
-        let found =
-            found.chain(plan.blocked.clone()).chain(snapshots).chain(gates.iter().filter_map(GateResult::against));
+        let found = others.into_iter().chain(plan.blocked.clone()).chain(snapshots);
+        let found = found.chain(gates.iter().filter_map(GateResult::against));
         holds.extend(found.map(|reason| HoldView::new(reason, None)));
         let warnings = plan.warnings.iter().map(ToString::to_string).chain(version::of_cluster(facts)).collect();
         Self {
