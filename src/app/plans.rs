@@ -51,6 +51,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(PlanView::new(PlanInputs {
             cluster: self.name(),
             at: basis.at,
+            now: self.shared.clock.now(),
             facts: &basis.facts,
             policy: &basis.rules.policy,
             ledger: &ledger,

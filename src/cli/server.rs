@@ -17,7 +17,7 @@ use crate::{
     },
     app::{connect::connect, observer},
     config::ClusterSettings,
-    core::{cluster::ClusterId, history::RunId, plan_view::PlanView, policy::Mode},
+    core::{cluster::ClusterId, history::RunId, plan_view::PlanView, policy::Mode, status_view::StatusView},
 };
 
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:9379";
@@ -51,7 +51,7 @@ pub(super) struct ServedCluster {
     pub(super) name: String,
     cluster_id: Option<ClusterId>,
     endpoints: Vec<String>,
-    acts: bool,
+    pub(super) acts: bool,
     pub(super) mode: Mode,
     pub(super) active_run: Option<RunId>,
     pub(super) queued_run: Option<RunId>,
@@ -106,7 +106,12 @@ impl Server {
         }
         let answer = self.get(&["clusters"]).await?;
         let answer = serde_json::from_value::<Answer>(answer).map_err(|error| self.not_understood(&error))?;
-        Ok(answer.clusters.into_iter().filter(|cluster| cluster.acts).collect())
+        Ok(answer.clusters)
+    }
+
+    pub(super) async fn status(&self, cluster: &str) -> Result<StatusView, CallError> {
+        let members = self.get(&["clusters", cluster, "members"]).await?;
+        serde_json::from_value(members).map_err(|error| self.not_understood(&error))
     }
 
     pub(super) async fn plan(&self, cluster: &str, as_manual: bool) -> Result<PlanView, CallError> {
@@ -137,12 +142,12 @@ impl Server {
         Ok(None)
     }
 
-    /// The first server, with all clusters on which it acts.
+    /// The first server, with all its clusters.
     pub(super) async fn all(&self, data_dir: &Path) -> anyhow::Result<Option<(Self, Vec<ServedCluster>)>> {
         Ok(self.candidates(data_dir).await?.into_iter().next())
     }
 
-    /// The servers that answer, with the clusters on which they act.
+    /// The servers that answer, with their clusters.
     async fn candidates(&self, data_dir: &Path) -> anyhow::Result<Vec<(Self, Vec<ServedCluster>)>> {
         if self.server_url.is_some() {
             return Ok(vec![(self.clone(), self.clusters().await?)]);
@@ -174,6 +179,7 @@ impl Server {
         own: Option<&ClusterSettings>,
         name: Option<&str>,
     ) -> anyhow::Result<Option<Responsible>> {
+        clusters.retain(|cluster| cluster.acts);
         let names = clusters.iter().map(|cluster| cluster.name.clone()).collect::<Vec<_>>().join(", ");
         let found = match (own, name) {
             (Some(own), _) => {

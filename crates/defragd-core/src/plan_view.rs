@@ -49,8 +49,11 @@ pub struct PlanTotals {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanView {
     pub cluster: String,
-    /// When the members were measured.
+    /// When the members and the gates were measured.
     pub at: Timestamp,
+    /// How old that is.
+    #[serde(rename = "age_seconds", with = "wire::seconds")]
+    pub age: Duration,
     pub mode: Mode,
     /// Whether it is about a run that an operator requests; otherwise about an automatic one.
     pub as_manual: bool,
@@ -73,7 +76,9 @@ pub struct PlanView {
 #[derive(Clone, Debug)]
 pub struct PlanInputs<'a> {
     pub cluster: &'a str,
+    /// When the members and the gates were measured.
     pub at: Timestamp,
+    pub now: Timestamp,
     pub facts: &'a ClusterFacts,
     pub policy: &'a Policy,
     pub ledger: &'a Ledger,
@@ -89,7 +94,8 @@ pub struct PlanInputs<'a> {
 
 impl PlanView {
     pub fn new(inputs: PlanInputs<'_>) -> Self {
-        let PlanInputs { cluster, at, facts, policy, ledger, run, as_manual, gates, others, unknown_holds } = inputs;
+        let PlanInputs { cluster, at, now, facts, policy, ledger, run, as_manual, gates, others, unknown_holds } =
+            inputs;
         let mut past = PlanHistory::of(ledger);
         if as_manual {
             // As for the run itself: the operator knows of earlier attempts.
@@ -99,11 +105,11 @@ impl PlanView {
         let plan = Plan::new(facts, policy, &past);
         let trigger = if as_manual { Trigger::Manual } else { Trigger::Alert };
         let emergency = policy.emergency && plan.emergency;
-        let mut holds = ledger.hold_views(run.filter(|_| !as_manual), trigger, policy, emergency, at);
+        let mut holds = ledger.hold_views(run.filter(|_| !as_manual), trigger, policy, emergency, now);
         if policy.mode == Mode::Observe {
             holds.insert(0, HoldView::new(Reason::ObserveMode, None));
         }
-        let retry = ledger.next_attempt(at).filter(|next| !as_manual && run.is_none() && next.at > at);
+        let retry = ledger.next_attempt(now).filter(|next| !as_manual && run.is_none() && next.at > now);
         if let Some(next) = retry {
             hold::join_retry(&mut holds, next.at, None);
         }
@@ -115,6 +121,7 @@ impl PlanView {
         Self {
             cluster: cluster.to_owned(),
             at,
+            age: Duration::try_from(now.duration_since(at)).unwrap_or_default(),
             mode: policy.mode,
             as_manual,
             totals: totals(&plan, facts, policy),
