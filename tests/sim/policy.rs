@@ -29,6 +29,8 @@ const SAME_WITHIN_BYTES: u64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
 /// The shortest waits after the first, second, … failure in a row, in minutes; the last one repeats.
 const BACK_OFF_MINUTES: [u64; 4] = [1, 5, 15, 60];
+/// A worker looks once a minute at what waits; a slow journal delays it.
+const ENDED_WITHIN: Duration = Duration::from_mins(2);
 /// Between the look that finds an emergency and what is sent because of it there may be a slow network and journal.
 const EMERGENCY_SEEN_FOR: Duration = Duration::from_mins(2);
 
@@ -46,6 +48,8 @@ pub struct Orders {
     cancelled: Option<(i64, Duration)>,
     /// The alerts that an operator rejected, and when.
     rejected: Vec<(AlertKey, Duration)>,
+    /// Those of them that another lock holder's note named, and since when.
+    inherited: Vec<(AlertKey, Duration)>,
     /// A request was cancelled at some time.
     pub withdrawn: bool,
     /// The alerts that no longer fire, and since when defragd knows.
@@ -69,6 +73,11 @@ pub struct Orders {
 }
 
 impl Orders {
+    /// The alerts that were rejected before this time.
+    pub fn rejected_before(&self, time: Duration) -> Vec<AlertKey> {
+        self.rejected.iter().filter(|(_, at)| *at < time).map(|(key, _)| key.clone()).collect()
+    }
+
     /// Whether all of these alerts were rejected within the cooldown.
     fn rejects(&self, alerts: &[AlertKey], now: Duration, cooldown: Duration) -> bool {
         let rejected = |key: &AlertKey| self.rejected.iter().any(|(other, at)| other == key && now < *at + cooldown);
@@ -125,6 +134,14 @@ impl World {
         }
         if digest.cleared_at.is_some() {
             self.watch.orders.failures = 0;
+        }
+        let wall = wall_clock(self);
+        for rejection in &digest.rejections {
+            // Others' clocks are not this one.
+            let age = Duration::try_from(wall.duration_since(rejection.at)).unwrap_or_default();
+            let at = now.saturating_sub(age);
+            self.watch.orders.rejected.extend(rejection.alerts.iter().map(|key| (key.clone(), at)));
+            self.watch.orders.inherited.extend(rejection.alerts.iter().map(|key| (key.clone(), now)));
         }
         for attempt in &digest.attempts {
             self.watch.inherit_attempt(attempt.at, &attempt.result);
@@ -293,7 +310,18 @@ impl World {
         let steady = self.clock_is_steady();
         let policy = self.schedule.policy.clone();
         match entry {
-            Entry::Approved { .. } => self.watch.orders.approved.push(run.0),
+            Entry::Approved { .. } => {
+                let alerts = self.watch.runs.get(&run.0).map(|log| log.alerts.clone()).unwrap_or_default();
+                let known_for = |key: &AlertKey| self.watch.orders.inherited.iter().find(|(other, _)| other == key);
+                let is_asked_again = |key: &AlertKey| {
+                    known_for(key).is_some_and(|(_, since)| self.now > *since + ENDED_WITHIN)
+                        && self.watch.orders.rejects(std::slice::from_ref(key), self.now, policy.cooldown)
+                };
+                if steady && !alerts.is_empty() && !self.watch.is_manual(run.0) && alerts.iter().all(is_asked_again) {
+                    self.violate("rejected", format!("run {run} waited for an approval that another holder was refused"));
+                }
+                self.watch.orders.approved.push(run.0);
+            }
             Entry::Cancelled(_) => self.watch.orders.cancelled = Some((run.0, self.now)),
             Entry::Accepted(request)
                 // Another replica may not have heard of it when the holder dies.
@@ -308,8 +336,7 @@ impl World {
                 self.watch.orders.rejected.extend(alerts.into_iter().map(|key| (key, self.now)));
             }
             Entry::Accepted(request)
-                // Another replica may not have heard of it when the holder dies.
-                if steady && self.lock.is_none() && self.watch.orders.rejects(&request.alerts, self.now, policy.cooldown) =>
+                if steady && self.watch.orders.rejects(&request.alerts, self.now, policy.cooldown) =>
             {
                 self.violate("rejected", format!("run {run} is accepted for alerts that an operator has just rejected"));
             }

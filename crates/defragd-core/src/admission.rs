@@ -311,28 +311,6 @@ impl Ledger {
         alerts
     }
 
-    /// Of these alerts, those that request a run; if an operator rejected all of them, the last such run and its reason.
-    /// A rejection lasts until the alert fires anew (then it has another start), and at most for the cooldown.
-    pub fn without_rejected(
-        &self,
-        alerts: Vec<AlertKey>,
-        policy: &Policy,
-        now: Timestamp,
-    ) -> Result<Vec<AlertKey>, (RunId, Reason)> {
-        let lasts = |run: &&RunView| {
-            let is_rejected = matches!(run.outcome, Some(Outcome::Stopped { reason: Reason::Rejected { .. } }));
-            is_rejected && run.finished_at.is_some_and(|at| has_been(at, now) && after(at, policy.cooldown) > now)
-        };
-        let rejected: Vec<_> = self.runs.iter().rev().filter(lasts).collect();
-        let by = |key: &AlertKey| rejected.iter().find(|run| run.request.alerts.contains(key)).copied();
-        let last = alerts.iter().find_map(by);
-        let left: Vec<_> = alerts.into_iter().filter(|key| by(key).is_none()).collect();
-        match last.and_then(|run| Some((run.id, run.outcome.as_ref()?.reason()?.clone()))) {
-            Some(rejection) if left.is_empty() => Err(rejection),
-            _ => Ok(left),
-        }
-    }
-
     /// The last conclusive attempt on each member since an operator last resumed: resuming permits another attempt. An
     /// attempt that a crash left open is not conclusive.
     pub fn attempts(&self) -> BTreeMap<MemberId, MemberResult> {

@@ -11,6 +11,7 @@ use super::{
     history::{AlertKey, Approval, Outcome, Request, RunId, RunView, Trigger},
     policy::{Mode, Policy},
     reason::Reason,
+    rejection::Rejection,
     story,
 };
 
@@ -131,6 +132,7 @@ impl Ledger {
         now: Timestamp,
     ) -> impl Iterator<Item = Hold> + 'a {
         let withdrawn = run.withdrawn().filter(|_| run.started_at.is_none());
+        let withdrawn = withdrawn.or_else(|| self.rejected(run, policy, now));
         let withdrawn = withdrawn.map(|reason| Hold::End(Outcome::Stopped { reason }));
         let lacks_approval = lacks_approval(run, policy);
         // A run that a crash interrupted continues: see [`Ledger::stop`]. A member that may be defragmenting is always
@@ -235,9 +237,10 @@ impl Ledger {
         }
         // Its notifications request nothing, whatever else holds.
         let rejected = self.without_rejected(alerts.clone(), policy, now).err().filter(|_| next.is_none());
-        let rejected = rejected.map(|(run, reason)| {
-            let at = self.run(run).and_then(|run| run.finished_at);
-            HoldView { since: at, until: at.map(|at| after(at, policy.cooldown)), reason }
+        let rejected = rejected.map(|Rejection { at, reason, .. }| HoldView {
+            since: Some(at),
+            until: Some(after(at, policy.cooldown)),
+            reason,
         });
         let served = || Reason::Served { run: last.id, outcome: ended };
         let mut holds = self.hold_views(Some(&run), trigger, policy, false, now);

@@ -18,6 +18,7 @@ use super::{
     lock::Term,
     order::{self, Order, OrderRecord},
     reason::Reason,
+    rejection::Rejection,
     schedule,
 };
 
@@ -36,6 +37,8 @@ const VERSION: u32 = 3;
 /// More than a day's runs and than any breaker counts; the newest are kept.
 const MAX_TIMES: usize = 100;
 
+/// Alerts of rejections, some 100 bytes each; the newest rejections are kept.
+const MAX_REJECTED: usize = 200;
 /// From this size on the labels of alerts are left out: all annotations of a Lease have room for 256 KiB.
 const MAX_BYTES: usize = 64 << 10;
 
@@ -67,6 +70,9 @@ pub struct SuccessionNote {
     /// When a run last succeeded, or an operator resumed: earlier failures do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleared_at: Option<Timestamp>,
+    /// What operators rejected, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejections: Vec<Rejection>,
     /// The mismatch of the members' data, if found since the last resume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mismatch: Option<Mismatch>,
@@ -140,6 +146,7 @@ impl SuccessionNote {
             served_at: ledger.served_of_its_own().max(),
             failures: failures.into_iter().collect(),
             cleared_at: succeeded_at.max(resumed_at),
+            rejections: ledger.rejections_of_its_own().collect(),
             mismatch: ledger.mismatch_of_its_own(),
             attempts: attempts.map(|(at, result)| Attempt { at, result }).collect(),
             scheduled_until: ledger.runs.iter().filter_map(schedule::decides_until).max(),
@@ -182,6 +189,7 @@ impl SuccessionNote {
             served_at: self.served_at.max(other.served_at),
             failures,
             cleared_at,
+            rejections: Rejection::merged(self.rejections, &other.rejections),
             mismatch,
             attempts: last.into_values().collect(),
             holder: self.holder,
@@ -212,6 +220,7 @@ impl SuccessionNote {
             .order
             .iter_mut()
             .map(|order| &mut order.at)
+            .chain(self.rejections.iter_mut().map(|one| &mut one.at))
             .chain(self.mismatch.iter_mut().map(|one| &mut one.at))
             .chain(self.attempts.iter_mut().map(|one| &mut one.at))
         {
@@ -236,6 +245,13 @@ impl SuccessionNote {
                 times.pop_first();
             }
         }
+        let mut alerts = 0;
+        let kept = self.rejections.iter().rev().take_while(|rejection| {
+            alerts += rejection.alerts.len();
+            alerts <= MAX_REJECTED
+        });
+        let older = self.rejections.len() - kept.count();
+        self.rejections.drain(..older);
         // It contains nothing that JSON cannot represent.
         let text = |note: &Self| serde_json::to_string(note).unwrap_or_default();
         let full = text(&self);

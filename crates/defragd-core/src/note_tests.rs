@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::{
-    history::{Intent, MemberEnd, Outcome, Request, RunId, RunView, Sizes, Trigger},
+    history::{Approval, Intent, MemberEnd, Outcome, Request, RunId, RunView, Sizes, Trigger},
+    hold::Hold,
     policy::{Need, Policy},
     reason::Reason,
 };
@@ -211,6 +212,37 @@ fn what_was_done_under_a_request_goes_to_the_next_holder_until_it_is_over() {
     assert_eq!(next.earlier_work(), both, "compared here since");
     next.runs.push(succeeded(2, 3));
     assert_eq!(next.earlier_work(), EarlierWork::default(), "the request is over");
+}
+
+#[test]
+fn a_rejection_is_known_to_every_later_holder() {
+    let key = AlertKey::new("1".to_owned(), "t");
+    let reason = Reason::Rejected { by: "ann".to_owned(), reason: "release".to_owned() };
+    let alert = |run: RunView| RunView { request: Request { alerts: vec![key.clone()], ..run.request.clone() }, ..run };
+    let rejected = alert(run(1, 1, Outcome::Stopped { reason: reason.clone() }, Vec::new()));
+    let policy = Policy { mode: crate::policy::Mode::Approve, ..Policy::default() };
+    let first = Ledger { runs: vec![rejected], ..Ledger::default() };
+    for heir in [heir(&first), heir(&heir(&first))] {
+        let left = |alerts: Vec<AlertKey>, hours| heir.without_rejected(alerts, &policy, at(hours));
+        assert_eq!(left(vec![key.clone()], 2).expect_err("rejected").reason, reason);
+        let anew = AlertKey::new("1".to_owned(), "later");
+        assert_eq!(left(vec![key.clone(), anew.clone()], 2), Ok(vec![anew]), "it fires anew");
+        assert_eq!(left(vec![key.clone()], 7), Ok(vec![key.clone()]), "the cooldown has passed");
+        // One that waits in the heir's own journal ends, unless it was approved there.
+        let waits = RunView {
+            finished_at: None,
+            outcome: None,
+            started_at: None,
+            ..alert(run(1, 0, Outcome::Succeeded, Vec::new()))
+        };
+        let ended = Hold::End(Outcome::Stopped { reason: reason.clone() });
+        assert_eq!(heir.hold(&waits, &policy, false, at(2)), Some(ended));
+        let approved = Approval { by: "bob".to_owned(), at: at(1) };
+        assert_eq!(heir.hold(&RunView { approved: Some(approved), ..waits }, &policy, false, at(2)), None);
+    }
+    // Back at the one who recorded it, it is one.
+    let back = Ledger { inherited: Some(heir(&first).digest()), ..first };
+    assert_eq!(back.digest().rejections.len(), 1);
 }
 
 #[test]
