@@ -29,7 +29,7 @@ use super::{
     cluster::{AlarmKind, ClusterFacts, MemberId},
     estimate::Speeds,
     history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
-    note::{EarlierWork, Mismatch, StandingRequest, SuccessionNote},
+    note::{Attempt, EarlierWork, Mismatch, StandingRequest, SuccessionNote},
     order::{self, Order, OrderRecord},
     policy::{Mode, Policy},
     reason::Reason,
@@ -122,7 +122,19 @@ impl Ledger {
 
     /// The combined state of this journal and those of other holders, for the next holder and for the checks below.
     pub fn digest(&self) -> SuccessionNote {
-        let own = SuccessionNote::of(self);
+        let mut own = SuccessionNote::of(self);
+        let attempts = self.attempts_of_its_own().into_values();
+        own.attempts = attempts.map(|(at, result)| Attempt { at, result }).collect();
+        own.rejections = self.rejections_of_its_own().collect();
+        self.with_inherited(own)
+    }
+
+    /// The same without attempts and rejections, which cost too much for every scrape.
+    fn limits(&self) -> SuccessionNote {
+        self.with_inherited(SuccessionNote::of(self))
+    }
+
+    fn with_inherited(&self, own: SuccessionNote) -> SuccessionNote {
         let Some(inherited) = &self.inherited else { return own };
         // If the clock was set back since, the times alone would give another order.
         let later = self.runs.iter().filter(|run| inherited.inherited_after.is_some_and(|newest| run.id > newest));
@@ -161,7 +173,7 @@ impl Ledger {
     fn failures(&self) -> Vec<Timestamp> {
         match self.inherited {
             None => self.failures_in_a_row().0,
-            Some(_) => self.digest().failures.into_iter().collect(),
+            Some(_) => self.limits().failures.into_iter().collect(),
         }
     }
 
@@ -180,7 +192,7 @@ impl Ledger {
     pub fn mismatch(&self) -> Option<Reason> {
         match self.inherited {
             None => self.mismatch_of_its_own().map(|found| found.reason),
-            Some(_) => self.digest().mismatch.map(|found| found.reason),
+            Some(_) => self.limits().mismatch.map(|found| found.reason),
         }
     }
 

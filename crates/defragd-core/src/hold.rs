@@ -31,6 +31,10 @@ impl Hold {
     fn wait(reason: Reason) -> Self {
         Self::Wait { until: reason.until(), reason }
     }
+
+    fn reason(self) -> Option<Reason> {
+        if let Self::Wait { reason, .. } = self { Some(reason) } else { None }
+    }
 }
 
 impl Reason {
@@ -174,8 +178,7 @@ impl Ledger {
         let request = Request { cluster: String::new(), trigger, alerts: Vec::new(), members: Vec::new() };
         let next = RunView::accepted(RunId(i64::MAX), now, request);
         let holds = self.holds(run.unwrap_or(&next), policy, emergency, now);
-        let waits = holds.filter_map(|hold| if let Hold::Wait { reason, .. } = hold { Some(reason) } else { None });
-        waits.map(|reason| self.hold_view(reason)).collect()
+        holds.filter_map(Hold::reason).map(|reason| self.hold_view(reason)).collect()
     }
 
     fn hold_view(&self, reason: Reason) -> HoldView {
@@ -243,12 +246,17 @@ impl Ledger {
             reason,
         });
         let served = || Reason::Served { run: last.id, outcome: ended };
-        let mut holds = self.hold_views(Some(&run), trigger, policy, false, now);
-        if let Some(next) = &next {
-            join_retry(&mut holds, next.at, last.finished_at);
-        }
-        let hold = rejected.or_else(|| holds.into_iter().next());
-        let hold = hold.unwrap_or_else(|| HoldView::new(served(), last.finished_at));
+        // Each scrape asks for the first hold, and only for that.
+        let mut reasons = self.holds(&run, policy, false, now).filter_map(Hold::reason);
+        let retry = next.as_ref().map(|next| next.at);
+        let reason = match (reasons.next(), retry) {
+            (Some(Reason::RetryPending { at }), Some(retry)) if at < retry => None,
+            (reason, _) => reason,
+        };
+        let hold = rejected.or_else(|| reason.map(|reason| self.hold_view(reason))).unwrap_or_else(|| {
+            let reason = retry.map_or_else(served, |at| Reason::RetryPending { at });
+            HoldView::new(reason, last.finished_at)
+        });
         Some(RequestView {
             phase: if next.is_some() { RequestPhase::Waiting } else { RequestPhase::Served },
             run: None,
@@ -281,11 +289,11 @@ impl Ledger {
 }
 
 /// The cluster's back-off and the request's are one hold: the later one.
-pub(super) fn join_retry(holds: &mut Vec<HoldView>, at: Timestamp, since: Option<Timestamp>) {
+pub(super) fn join_retry(holds: &mut Vec<HoldView>, at: Timestamp) {
     let is_retry = |hold: &HoldView| matches!(hold.reason, Reason::RetryPending { .. });
     if !holds.iter().any(|hold| is_retry(hold) && hold.until > Some(at)) {
         holds.retain(|hold| !is_retry(hold));
-        holds.push(HoldView::new(Reason::RetryPending { at }, since));
+        holds.push(HoldView::new(Reason::RetryPending { at }, None));
     }
 }
 

@@ -131,13 +131,12 @@ pub struct Attempt {
 }
 
 impl SuccessionNote {
-    /// From one journal, without what it inherited.
+    /// The limits from one journal, without what it inherited, and without what only the next holder needs.
     pub(super) fn of(ledger: &Ledger) -> Self {
         let order = order::in_force(&ledger.orders).cloned();
         let resumed = ledger.orders.iter().filter(|record| matches!(record.order, Order::Resume { .. }));
         let resumed_at = resumed.map(|record| record.at).max();
         let (failures, succeeded_at) = ledger.failures_in_a_row();
-        let attempts = ledger.attempts_of_its_own().into_values();
         Self {
             version: VERSION,
             order,
@@ -146,9 +145,7 @@ impl SuccessionNote {
             served_at: ledger.served_of_its_own().max(),
             failures: failures.into_iter().collect(),
             cleared_at: succeeded_at.max(resumed_at),
-            rejections: ledger.rejections_of_its_own().collect(),
             mismatch: ledger.mismatch_of_its_own(),
-            attempts: attempts.map(|(at, result)| Attempt { at, result }).collect(),
             scheduled_until: ledger.runs.iter().filter_map(schedule::decides_until).max(),
             ..Self::default()
         }

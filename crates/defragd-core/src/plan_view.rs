@@ -111,7 +111,7 @@ impl PlanView {
         }
         let retry = ledger.next_attempt(now).filter(|next| !as_manual && run.is_none() && next.at > now);
         if let Some(next) = retry {
-            hold::join_retry(&mut holds, next.at, None);
+            hold::join_retry(&mut holds, next.at);
         }
         let snapshots = plan.pending().filter_map(|(step, _)| step.waits_for.clone());
         let found = others.into_iter().chain(plan.blocked.clone()).chain(snapshots);
