@@ -29,6 +29,7 @@ use crate::{
         reason::Reason,
         run::{Action, Brief, DefragError, Event, NotRecorded, Run},
         verify::DataHash,
+        version,
     },
     ports::{
         etcd::{Etcd, Permit},
@@ -133,6 +134,7 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
                     if let Ok(facts) = &facts {
                         if members.is_empty() {
                             log::unread_pages(&view.request.cluster, view.id, facts);
+                            self.progress.versions(&version::of_cluster(facts));
                         }
                         if claim.as_ref().is_none_or(|claim: &Claim| claim.id() != facts.cluster_id) {
                             match self.claims.take(facts.cluster_id, &view.request.cluster) {

@@ -4,7 +4,10 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::{
-    app::fake::{FakeEtcd, FakeJournal},
+    app::{
+        fake::{FakeEtcd, FakeJournal},
+        run_lines::{RunLine, TextProgress},
+    },
     core::{
         history::{AlertKey, Request, Trigger},
         plan::Plan,
@@ -92,6 +95,27 @@ impl Progress for Joining<'_> {
             joined.expect("it is in memory").expect("the journal works");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_begins_with_what_is_known_against_the_versions() {
+    let (etcd, journal) = (FakeEtcd::new(3), FakeJournal::default());
+    etcd.report(|(id, status)| {
+        if *id == 2 {
+            status.version = "3.5.16".to_owned();
+        }
+    });
+    let (run, claims) = (accepted(&journal).await, Claims::default());
+    let lines = Mutex::new(Vec::new());
+    let progress = TextProgress::new(|line: RunLine<'_>| lines.lock().extend(line.kept().map(str::to_owned)));
+    let (_stop, stopped) = watch::channel(None);
+    let drive = Drive { progress: &progress, ..drive(run, &etcd, &journal, &claims) };
+    assert_eq!(drive.to_its_end(stopped).await, Outcome::Succeeded);
+    let lines = lines.lock();
+    let warns: Vec<_> = (0..lines.len()).filter(|at| lines[*at].contains("warning: etcd 3.5.16 (etcd-2): ")).collect();
+    let ordered = lines.iter().position(|line| line.starts_with("order: ")).expect("planned");
+    assert!(lines.iter().any(|line| line.contains("#20271")), "{lines:?}");
+    assert!(!warns.is_empty() && warns.iter().all(|at| *at < ordered), "before the plan: {lines:?}");
 }
 
 #[tokio::test(start_paused = true)]

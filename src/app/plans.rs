@@ -30,7 +30,9 @@ const FRESH_FOR: Duration = Duration::from_secs(4);
 /// What was observed for a plan.
 #[derive(Clone)]
 pub(super) struct PlanBasis {
-    begun: Instant,
+    done: Instant,
+    /// How long it stays usable: longer, if it took long.
+    fresh_for: Duration,
     at: Timestamp,
     /// Under which rules the gates were checked.
     rules: Arc<Rules>,
@@ -53,6 +55,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         Ok(PlanView::new(PlanInputs {
             cluster: self.name(),
             at: basis.at,
+            now: self.shared.clock.now(),
             facts: &basis.facts,
             policy: &basis.rules.policy,
             ledger: &ledger,
@@ -86,16 +89,18 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let mut last = self.plan_basis.lock().await;
         let rules = self.rules();
         let fresh =
-            last.as_ref().filter(|basis| basis.begun.elapsed() < FRESH_FOR && Arc::ptr_eq(&basis.rules, &rules));
+            last.as_ref().filter(|basis| basis.done.elapsed() < basis.fresh_for && Arc::ptr_eq(&basis.rules, &rules));
         if let Some(basis) = fresh {
             return Ok(basis.clone());
         }
-        let (begun, at, etcd) = (Instant::now(), self.shared.clock.now(), self.target.etcd());
         let place = self.shared.fleet_observer.places.acquire().await;
+        let (begun, at, etcd) = (Instant::now(), self.shared.clock.now(), self.target.etcd());
         let facts = observer::observe(&*etcd).await.map_err(|unknown| safety::no_member_list(&unknown))?;
         drop(place);
         let gates = checks::run(&rules.gates, Moment::Before, &BTreeMap::new()).await;
-        let basis = PlanBasis { begun, at, rules, facts: Arc::new(facts), gates };
+        let done = Instant::now();
+        let fresh_for = FRESH_FOR.max(done - begun);
+        let basis = PlanBasis { done, fresh_for, at, rules, facts: Arc::new(facts), gates };
         *last = Some(basis.clone());
         Ok(basis)
     }

@@ -149,3 +149,7 @@ impl ObservedProblems {
 fn needs_operator(kind: UnknownKind) -> bool {
     kind.is_denial() || matches!(kind, UnknownKind::Tls | UnknownKind::WrongMember)
 }
+
+#[cfg(test)]
+#[path = "problems_tests.rs"]
+mod tests;

@@ -14,6 +14,7 @@ use crate::{
         note::StandingRequest,
         order::Order,
         reason::Reason,
+        rejection::Rejection,
         schedule,
     },
     ports::{
@@ -126,7 +127,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         alerts = match ledger.without_rejected(alerts, &self.rules().policy, now) {
             Ok(alerts) => alerts,
-            Err((run, reason)) => return Ok(AlertDecision::Duplicate { cluster, run, reason }),
+            Err(Rejection { run, reason, .. }) => {
+                let run = run.or_else(|| ledger.last_ended()).unwrap_or(RunId(0));
+                return Ok(AlertDecision::Duplicate { cluster, run, reason });
+            }
         };
         if let Some(run) = taken_as {
             alerts = ledger.left_of_offer(alerts, run, now);
@@ -199,15 +203,20 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     }
 
     /// Adopts the request that the last lock holder left, unless there is already one here.
-    pub(super) async fn inherit_request(&self, left: StandingRequest) -> Result<(), JournalError> {
+    pub(super) async fn inherit_request(&self, mut left: StandingRequest) -> Result<(), JournalError> {
         let _one_at_a_time = self.requests.admission.lock().await;
         let ledger = self.ledger().await?;
         if self.is_retired() {
             return Ok(());
         }
-        let stands = self.standing_run(&ledger).is_some();
-        // The note may be older than the end of this replica's own run.
-        let (own, now) = (Ledger { inherited: None, ..ledger }, self.shared.clock.now());
+        let (stands, now) = (self.standing_run(&ledger).is_some(), self.shared.clock.now());
+        if left.approved_by.is_none() {
+            // The note may be older than a rejection here.
+            let Ok(alerts) = ledger.without_rejected(left.alerts, &self.rules().policy, now) else { return Ok(()) };
+            left.alerts = alerts;
+        }
+        // It may be older than the end of this replica's own run, too.
+        let own = Ledger { inherited: None, ..ledger };
         let is_over = |key: &AlertKey| key.due().is_some_and(|due| schedule::is_decided(&own, due, now));
         if stands {
             // Alerts are offered again by the replicas that have received them; a due time is known here alone.

@@ -95,6 +95,12 @@ impl<W: Fn(RunLine<'_>)> TextProgress<W> {
 }
 
 impl<W: Fn(RunLine<'_>) + Send + Sync> Progress for TextProgress<W> {
+    fn versions(&self, known: &[String]) {
+        for defect in known {
+            self.line(&format!("warning: {defect}"));
+        }
+    }
+
     fn planned(&self, plan: &Plan) {
         let order: Vec<_> = plan.pending().map(|(step, _)| step.member.as_str()).collect();
         for step in &plan.steps {

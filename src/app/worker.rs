@@ -170,7 +170,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let mut hold = ledger.hold(view, policy, false, now);
         let mut urgent = false;
         if let Some(Hold::Wait { reason, .. }) = &hold
-            && let Reason::Cooldown { .. } | Reason::DailyLimit { .. } | Reason::OutsideWindow { .. } = reason
+            && let Reason::Cooldown { .. }
+            | Reason::RetryPending { .. }
+            | Reason::DailyLimit { .. }
+            | Reason::OutsideWindow { .. } = reason
             && let Some(facts) = self.target.observe_status().await
         {
             if policy.emergency && emergency(&facts) {

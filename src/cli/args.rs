@@ -113,7 +113,7 @@ pub(super) struct PolicyArgs {
     /// How long the cluster may take to be healthy again after a member [default: 5m]
     #[arg(long, env = "DEFRAGD_RECOVERY_TIMEOUT", value_name = "TIME")]
     recovery_timeout: Option<Time>,
-    /// The least time between two runs of a cluster [default: 6h]
+    /// How long a cluster is left alone after a run that did its work [default: 6h]
     #[arg(long, env = "DEFRAGD_COOLDOWN", value_name = "TIME")]
     cooldown: Option<Time>,
     /// The leader, once all others are done: last (defragmented as the leader), last-after-transfer (leadership is

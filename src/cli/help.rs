@@ -39,6 +39,7 @@ pub(super) const STATUS: &str = help!(
         "defragd status --endpoints 10.0.0.1:2379",
         "defragd status --config config.yaml -o wide",
         "defragd status --config config.yaml -o json",
+        "defragd status --server https://defragd.example",
     ],
     ["0  every member answered", "1  a member or a cluster did not", "2  wrong usage or configuration"]
 );

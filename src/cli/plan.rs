@@ -120,9 +120,11 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         let open = ledger.runs.iter().rev().find(|run| run.outcome.is_none());
         let is_busy = open.is_some_and(|run| run.started_at.is_some() || run.request.trigger == Trigger::Manual);
         let busy = (is_served && is_busy && args.as_manual).then_some(Reason::AlreadyRequested);
+        let at = SystemClock.now();
         let plan = PlanView::new(PlanInputs {
             cluster: &cluster.name,
-            at: SystemClock.now(),
+            at,
+            now: at,
             facts: &facts,
             policy: &cluster.policy,
             ledger: &ledger,
@@ -162,8 +164,9 @@ async fn of_server(args: &Args, server: &Server, clusters: &[ServedCluster]) -> 
         return Err(UsageError(what).into());
     }
     let (mut exit, mut json_plans, mut out) = (Exit::Done, Vec::new(), std::io::stdout().lock());
+    let clusters: Vec<_> = clusters.iter().filter(|cluster| cluster.acts).collect();
+    let several = clusters.len() > 1;
     for cluster in clusters {
-        let several = clusters.len() > 1;
         exit = exit.worse(show_plan_of(&mut out, args, server, cluster, several, &mut json_plans).await?);
     }
     if args.output == Output::Json {
@@ -251,6 +254,9 @@ pub(super) fn write_plan(out: &mut impl Write, output: Output, plan: &PlanView) 
     }
     if plan.totals.members > 0 {
         writeln!(out, "{}", plan.leader)?;
+    }
+    if let Some(age) = story::measured(plan.age) {
+        writeln!(out, "{age}; a run measures everything again before each member.")?;
     }
     writeln!(out, "{}", summary(plan))?;
     if plan.is_held() {

@@ -33,7 +33,7 @@ use crate::{
         claims::Claims,
         cluster::stop_channel,
         connect::connect,
-        driver, gates, ledger, observer,
+        driver, gates, ledger,
         run_lines::{RunLine, TextProgress},
         serve::RENEWAL_INTERVAL,
     },
@@ -44,7 +44,6 @@ use crate::{
         reason::Reason,
         story,
         time::Time,
-        version,
     },
     ports::{
         etcd::Etcd,
@@ -181,11 +180,6 @@ async fn in_this_process(
     };
     let run_id = journal.accept(request).await?;
     progress.line(&format!("run {run_id} of cluster {}", cluster.name));
-    if let Ok(facts) = Box::pin(observer::observe(&etcd)).await {
-        for known in version::of_cluster(&facts) {
-            progress.line(&format!("warning: {known}"));
-        }
-    }
 
     let (stop, stopped) = stop_channel();
     let claims = Claims::default();

@@ -17,7 +17,7 @@ use crate::{
     },
     app::{connect::connect, observer},
     config::ClusterSettings,
-    core::{cluster::ClusterId, history::RunId, plan_view::PlanView, policy::Mode},
+    core::{cluster::ClusterId, history::RunId, plan_view::PlanView, policy::Mode, status_view::StatusView},
 };
 
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:9379";
@@ -51,7 +51,7 @@ pub(super) struct ServedCluster {
     pub(super) name: String,
     cluster_id: Option<ClusterId>,
     endpoints: Vec<String>,
-    acts: bool,
+    pub(super) acts: bool,
     pub(super) mode: Mode,
     pub(super) active_run: Option<RunId>,
     pub(super) queued_run: Option<RunId>,
@@ -106,7 +106,12 @@ impl Server {
         }
         let answer = self.get(&["clusters"]).await?;
         let answer = serde_json::from_value::<Answer>(answer).map_err(|error| self.not_understood(&error))?;
-        Ok(answer.clusters.into_iter().filter(|cluster| cluster.acts).collect())
+        Ok(answer.clusters)
+    }
+
+    pub(super) async fn status(&self, cluster: &str) -> Result<StatusView, CallError> {
+        let members = self.get(&["clusters", cluster, "members"]).await?;
+        serde_json::from_value(members).map_err(|error| self.not_understood(&error))
     }
 
     pub(super) async fn plan(&self, cluster: &str, as_manual: bool) -> Result<PlanView, CallError> {
@@ -158,7 +163,7 @@ impl Server {
         Ok(None)
     }
 
-    /// The servers that answer, with the clusters on which they act.
+    /// The servers that answer, with their clusters.
     pub(super) async fn candidates(&self, data_dir: &Path) -> anyhow::Result<Vec<(Self, Vec<ServedCluster>)>> {
         if self.server_url.is_some() {
             return Ok(vec![(self.clone(), self.clusters().await?)]);
@@ -187,8 +192,9 @@ impl Server {
     }
 }
 
-fn names(clusters: &[ServedCluster]) -> impl Iterator<Item = &str> {
-    clusters.iter().map(|cluster| cluster.name.as_str())
+/// Of those on which the server acts.
+fn names(clusters: &[ServedCluster]) -> Vec<&str> {
+    clusters.iter().filter(|cluster| cluster.acts).map(|cluster| cluster.name.as_str()).collect()
 }
 
 /// The cluster with etcd's id of the command's own one, or with a common endpoint while one of the ids is not known;
@@ -198,17 +204,18 @@ fn find<'a>(
     own: Option<(&ClusterSettings, Option<ClusterId>)>,
     name: Option<&str>,
 ) -> Result<Option<&'a ServedCluster>, UsageError> {
+    let mut acting = clusters.iter().filter(|cluster| cluster.acts);
     let found = match (own, name) {
-        (Some((own, id)), _) => clusters.iter().find(|cluster| match (cluster.cluster_id, id) {
+        (Some((own, id)), _) => acting.find(|cluster| match (cluster.cluster_id, id) {
             (Some(theirs), Some(ours)) => theirs == ours,
             _ => cluster.endpoints.iter().any(|endpoint| own.endpoints.contains(endpoint)),
         }),
-        (None, Some(name)) => clusters.iter().find(|cluster| cluster.name == name),
-        (None, None) if clusters.len() > 1 => {
-            let names = names(clusters).collect::<Vec<_>>().join(", ");
+        (None, Some(name)) => acting.find(|cluster| cluster.name == name),
+        (None, None) if names(clusters).len() > 1 => {
+            let names = names(clusters).join(", ");
             return Err(UsageError(format!("choose one cluster with --cluster: {names}")));
         }
-        (None, None) => clusters.first(),
+        (None, None) => acting.next(),
     };
     Ok(found)
 }

@@ -18,6 +18,7 @@ use crate::core::{
     history::{Intent, MemberResult, Outcome, Record, RunId, RunStep, RunView, Trigger},
     reason::Reason,
     sizes::SizeHistory,
+    status_view::StatusView,
 };
 
 /// One cluster, with everything that is known of it now.
@@ -36,6 +37,21 @@ pub struct ClusterView {
     pub pause_between_members: Duration,
     /// How large they were over the last days.
     pub sizes: Arc<SizeHistory>,
+}
+
+impl ClusterView {
+    /// Its members, as `defragd status` shows them.
+    pub fn status(&self) -> StatusView {
+        let seen = self.observation.as_ref();
+        StatusView::new(
+            &self.summary.name,
+            seen.map(|seen| seen.age).unwrap_or_default(),
+            seen.and_then(|seen| seen.error.as_ref()),
+            seen.and_then(|seen| seen.facts.as_deref()),
+            self.summary.state.left_alone.clone(),
+            &self.speeds,
+        )
+    }
 }
 
 /// One observation of a cluster.

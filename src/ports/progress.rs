@@ -15,6 +15,8 @@ use crate::core::{
 
 /// See the module's contract. Every method has an empty default: observers implement what they need.
 pub trait Progress: Send + Sync {
+    /// What is known against the versions of etcd that the members run.
+    fn versions(&self, _known: &[String]) {}
     /// The first plan of the run.
     fn planned(&self, _plan: &Plan) {}
     /// The step is in the journal, and its RPC is sent now.
@@ -43,6 +45,10 @@ pub trait Progress: Send + Sync {
 }
 
 impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
+    fn versions(&self, known: &[String]) {
+        self.0.versions(known);
+        self.1.versions(known);
+    }
     fn planned(&self, plan: &Plan) {
         self.0.planned(plan);
         self.1.planned(plan);

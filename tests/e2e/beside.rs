@@ -271,3 +271,35 @@ async fn only_the_named_members_are_defragmented_here_and_through_a_server() {
     // The second is compact already.
     assert_eq!(rig.defrags().await, [1, 1, 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_through_a_server_shows_what_etcd_says_in_the_same_shape() {
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
+    let defragd = rig.serve(&["--mode=observe"]).await;
+    let through = ["status", "--server", defragd.url()];
+    let table = command(&rig, &through).await;
+    let said = text(&table);
+    assert_eq!(table.status.code(), Some(0), "{said}");
+    assert!(said.contains(&format!("As the server at {} sees it:\n", defragd.url())), "{said}");
+    // Debian's 3.5.16.
+    for part in ["MEMBER", "FRAG", "etcd-1", "etcd-3", "(#20271)"] {
+        assert!(said.contains(part), "{part} is missing: {said}");
+    }
+    // Without an endpoint it is found by its journal, as for `plan`.
+    let found = command(&rig, &["status", &format!("--data-dir={}", rig.path("journal").display())]).await;
+    assert!(text(&found).contains(&format!("As the server at {}", defragd.url())), "{}", text(&found));
+
+    let json = |output: &Output| serde_json::from_slice::<Value>(&output.stdout).unwrap()["clusters"][0].clone();
+    let theirs = json(&command(&rig, &[&through[..], &["-o", "json"]].concat()).await);
+    let ours = json(&rig.command("status", &["-o", "json"]).await);
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&theirs), keys(&ours));
+    for (theirs, ours) in theirs["members"].as_array().unwrap().iter().zip(ours["members"].as_array().unwrap()) {
+        assert_eq!(keys(theirs), keys(ours));
+        for key in ["member", "member_id", "is_leader", "version", "db_size_bytes", "db_quota_bytes", "endpoint"] {
+            assert_eq!(theirs[key], ours[key], "{key}: {theirs}");
+        }
+    }
+    let unknown = defragd.get("/api/v1/clusters/other/members").await.unwrap();
+    assert_eq!(unknown.status, 404, "{}", unknown.body);
+}

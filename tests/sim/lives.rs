@@ -572,7 +572,7 @@ fn hold(sim: &Sim, ledger: &Ledger, open: &RunView, policy: &Policy, now: Timest
     let hold = ledger.hold(open, policy, emergency, now);
     if let Some(Hold::Wait { reason, .. }) = &hold
         && emergency
-        && matches!(reason.label(), "cooldown" | "daily_limit" | "outside_window")
+        && matches!(reason.label(), "cooldown" | "retry_pending" | "daily_limit" | "outside_window")
     {
         sim.world().violate("L2", format!("run {} waits without space: {reason}", open.id));
     }
@@ -593,6 +593,13 @@ fn check_limits(sim: &Sim, ledger: &Ledger, policy: &Policy, now: Timestamp) {
         _ => None,
     };
     let retry = ledger.next_attempt(now).map(|next| ("next run", next.at, LONGEST_RETRY));
+    if let Some((_, until, cooldown)) = cooldown {
+        let from = |run: &&RunView| run.finished_at.is_some_and(|ended| ended + cooldown == until);
+        let failed = |run: &&RunView| matches!(run.outcome, Some(Outcome::Failed { .. } | Outcome::Interrupted { .. }));
+        if let Some(run) = ledger.runs.iter().filter(from).find(failed) {
+            sim.world().violate("L2", format!("a cooldown follows run {}, which left its request unserved", run.id));
+        }
+    }
     for (what, until, longest) in [cooldown, daily, retry].into_iter().flatten() {
         if until.duration_since(now).as_secs_f64() > (longest + SLACK).as_secs_f64() {
             sim.world().violate("L2", format!("the {what} lasts until {until}, at {now}"));

@@ -73,7 +73,9 @@ what_is_over_is_offered_anew|crates/defragd-core/src/admission.rs|s/if self\.run
 joined_alert_not_offered|src/app/forward.rs|s/if \*run == view\.id && request\.alerts != view\.request\.alerts => \{/if *run == view.id \&\& request.alerts.len() > 99 => {/
 offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0 {/
 cancelled_and_gone_on_with|crates/defragd-core/src/admission.rs|s/withdrawn\.or\(unapproved\)/withdrawn.filter(|_| false).or(unapproved)/
-rejection_forgotten|crates/defragd-core/src/admission.rs|s/has_been\(at, now\) && after\(at, policy\.cooldown\) > now/has_been(at, now) \&\& after(at, policy.cooldown) > now \&\& run.starts > 99/
+rejection_forgotten|crates/defragd-core/src/rejection.rs|s/has_been\(rejection\.at, now\) && /has_been(rejection.at, now) \&\& self.runs.is_empty() \&\& /
+rejection_not_left_to_the_next_holder|crates/defragd-core/src/admission.rs|s/self\.rejections_of_its_own\(\)\.collect\(\);/self.rejections_of_its_own().filter(|_| false).collect();/
+rejected_by_another_holder_and_asked_again|crates/defragd-core/src/hold.rs|s/\.or_else\(\|\| self\.rejected\(run, policy, now\)\)/.or_else(|| self.rejected(run, policy, now).filter(|_| false))/
 cancelled_and_tried_again|crates/defragd-core/src/admission.rs|s/\(undone \|\| in_part\) && run\.cancelled\.is_none\(\)/undone/
 a_reload_changes_nothing|src/app/cluster.rs|s/self\.set_rules\(Rules \{ policy: settings\.policy\.clone\(\)/drop(Rules { policy: settings.policy.clone()/
 shutdown_forgets_the_request|crates/defragd-core/src/history.rs|s/\| Reason::ShuttingDown\n/\n/
@@ -99,6 +101,8 @@ missed_due_time_not_caught_up|crates/defragd-core/src/schedule.rs|s/CATCH_UP: Du
 due_time_requested_again|crates/defragd-core/src/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/until\.any\(\|until\| due <= until/until.any(|until| ledger.runs.len() > 99 \&\& due <= until/
 clock_set_back_repeats_due_times|crates/defragd-core/src/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/admission::has_been\(until, now\) \|\| /admission::has_been(until, now) \&\& /
 cooldown_ignored|crates/defragd-core/src/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
+a_failure_starts_the_cooldown|crates/defragd-core/src/admission.rs|s/counts_for_the_day\(run\) && !has_failed/counts_for_the_day(run) \&\& (!has_failed || run.starts > 0)/
+no_back_off_for_a_new_alert|crates/defragd-core/src/admission.rs|s/\(at > now\)\.then_some\(Reason::RetryPending \{ at \}\)/None::<Reason>.filter(|_| at > now)/
 mismatch_ignored|crates/defragd-core/src/run/verify.rs|s/\(Some\(reason\), _\) => \{/(Some(reason), Err(_)) => {/; s/\(None, Ok\(\(\)\)\) => \{/(_, Ok(())) => {/
 data_not_compared|crates/defragd-core/src/run/choose.rs|s/None if self\.has_to_verify\(disarm\) =>/None if self.observations > 99 =>/
 mismatch_holds_nothing|crates/defragd-core/src/hold.rs|s/once_with\(move \|\| self\.mismatch\(\)\)/once_with(move || self.mismatch().filter(|_| false))/

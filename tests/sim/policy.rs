@@ -27,6 +27,10 @@ const REST: Duration = Duration::from_secs(5);
 /// A difference below this is the clients' work, not the compaction's.
 const SAME_WITHIN_BYTES: u64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
+/// The shortest waits after the first, second, … failure in a row, in minutes; the last one repeats.
+const BACK_OFF_MINUTES: [u64; 4] = [1, 5, 15, 60];
+/// A worker looks once a minute at what waits; a slow journal delays it.
+const ENDED_WITHIN: Duration = Duration::from_mins(2);
 /// Between the look that finds an emergency and what is sent because of it there may be a slow network and journal.
 const EMERGENCY_SEEN_FOR: Duration = Duration::from_mins(2);
 
@@ -44,6 +48,8 @@ pub struct Orders {
     cancelled: Option<(i64, Duration)>,
     /// The alerts that an operator rejected, and when.
     rejected: Vec<(AlertKey, Duration)>,
+    /// Those of them that another lock holder's note named, and since when.
+    inherited: Vec<(AlertKey, Duration)>,
     /// A request was cancelled at some time.
     pub withdrawn: bool,
     /// The alerts that no longer fire, and since when defragd knows.
@@ -67,6 +73,11 @@ pub struct Orders {
 }
 
 impl Orders {
+    /// The alerts that were rejected before this time.
+    pub fn rejected_before(&self, time: Duration) -> Vec<AlertKey> {
+        self.rejected.iter().filter(|(_, at)| *at < time).map(|(key, _)| key.clone()).collect()
+    }
+
     /// Whether all of these alerts were rejected within the cooldown.
     fn rejects(&self, alerts: &[AlertKey], now: Duration, cooldown: Duration) -> bool {
         let rejected = |key: &AlertKey| self.rejected.iter().any(|(other, at)| other == key && now < *at + cooldown);
@@ -123,6 +134,14 @@ impl World {
         }
         if digest.cleared_at.is_some() {
             self.watch.orders.failures = 0;
+        }
+        let wall = wall_clock(self);
+        for rejection in &digest.rejections {
+            // Others' clocks are not this one.
+            let age = Duration::try_from(wall.duration_since(rejection.at)).unwrap_or_default();
+            let at = now.saturating_sub(age);
+            self.watch.orders.rejected.extend(rejection.alerts.iter().map(|key| (key.clone(), at)));
+            self.watch.orders.inherited.extend(rejection.alerts.iter().map(|key| (key.clone(), now)));
         }
         for attempt in &digest.attempts {
             self.watch.inherit_attempt(attempt.at, &attempt.result);
@@ -291,7 +310,18 @@ impl World {
         let steady = self.clock_is_steady();
         let policy = self.schedule.policy.clone();
         match entry {
-            Entry::Approved { .. } => self.watch.orders.approved.push(run.0),
+            Entry::Approved { .. } => {
+                let alerts = self.watch.runs.get(&run.0).map(|log| log.alerts.clone()).unwrap_or_default();
+                let known_for = |key: &AlertKey| self.watch.orders.inherited.iter().find(|(other, _)| other == key);
+                let is_asked_again = |key: &AlertKey| {
+                    known_for(key).is_some_and(|(_, since)| self.now > *since + ENDED_WITHIN)
+                        && self.watch.orders.rejects(std::slice::from_ref(key), self.now, policy.cooldown)
+                };
+                if steady && !alerts.is_empty() && !self.watch.is_manual(run.0) && alerts.iter().all(is_asked_again) {
+                    self.violate("rejected", format!("run {run} waited for an approval that another holder was refused"));
+                }
+                self.watch.orders.approved.push(run.0);
+            }
             Entry::Cancelled(_) => self.watch.orders.cancelled = Some((run.0, self.now)),
             Entry::Accepted(request)
                 // Another replica may not have heard of it when the holder dies.
@@ -306,8 +336,7 @@ impl World {
                 self.watch.orders.rejected.extend(alerts.into_iter().map(|key| (key, self.now)));
             }
             Entry::Accepted(request)
-                // Another replica may not have heard of it when the holder dies.
-                if steady && self.lock.is_none() && self.watch.orders.rejects(&request.alerts, self.now, policy.cooldown) =>
+                if steady && self.watch.orders.rejects(&request.alerts, self.now, policy.cooldown) =>
             {
                 self.violate("rejected", format!("run {run} is accepted for alerts that an operator has just rejected"));
             }
@@ -335,6 +364,7 @@ impl World {
                 let by_operator = self.watch.is_manual(run.0) || self.watch.orders.approved.contains(&run.0);
                 if fresh && steady && !by_operator && !self.overrides_limits() {
                     self.check_limits(run);
+                    self.check_back_off(run);
                 }
                 let since = self.now.saturating_sub(self.watch.orders.last_failure);
                 let open = self.watch.orders.failures >= policy.breaker_failures
@@ -471,10 +501,27 @@ impl World {
         if recent.len() as u64 >= u64::from(policy.max_runs_per_day) {
             self.violate("limits", format!("run {run} is taken after {} in a day", recent.len()));
         }
-        if let Some(since) = recent.values().max().map(|last| self.now - *last)
+        let has_failed = |run: &&i64| {
+            let outcome = self.watch.runs.get(*run).and_then(|log| log.outcome.as_ref());
+            matches!(outcome, Some(Outcome::Failed { .. } | Outcome::Interrupted { .. }))
+        };
+        let served = recent.iter().filter(|(run, _)| !has_failed(run)).map(|(_, at)| *at);
+        if let Some(since) = served.max().map(|last| self.now - last)
             && since < policy.cooldown
         {
             self.violate("limits", format!("run {run} is taken {since:?} after the last"));
+        }
+    }
+
+    /// Nothing that requests a run shortens the wait after a failure.
+    fn check_back_off(&mut self, run: RunId) {
+        let failures = self.watch.orders.failures as usize;
+        let Some(before) = failures.checked_sub(1) else { return };
+        let wait = Duration::from_mins(BACK_OFF_MINUTES[before.min(BACK_OFF_MINUTES.len() - 1)]);
+        let since = self.now.saturating_sub(self.watch.orders.last_failure);
+        // A run's end gets its time before it is on the disk.
+        if since + STILL_SENT < wait {
+            self.violate("limits", format!("run {run} begins {since:?} after failure {failures} in a row"));
         }
     }
 }

@@ -21,6 +21,9 @@ use crate::{journal::wall_clock, model::World, peers, policy::STILL_SENT};
 /// An answer may be written down this long after it was given: the process that heard it may have been stopped.
 const HEARD_BEFORE: Duration = Duration::from_mins(5);
 
+/// From what happens to the note that says so, with a slow journal.
+const NOTED_WITHIN: Duration = Duration::from_secs(30);
+
 /// How a holder came to hold no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum How {
@@ -169,6 +172,12 @@ impl World {
     pub fn on_note(&mut self, note: &str) {
         let digest = SuccessionNote::read(note).expect("a replica reads what it writes");
         let (now, resumed_at) = (self.now, self.watch.succession.resumed_at);
+        let rejected = self.watch.orders.rejected_before(now.saturating_sub(NOTED_WITHIN));
+        if let Some(key) =
+            rejected.into_iter().find(|key| !digest.rejections.iter().any(|one| one.alerts.contains(key)))
+        {
+            self.violate("lock", format!("the note does not say that {} was rejected", key.fingerprint));
+        }
         let paused = digest.order.filter(|record| resumed_at.is_none_or(|resumed| record.at > resumed));
         let until = paused.and_then(|record| match record.order {
             Order::Pause { until, .. } => Some(until),

@@ -10,7 +10,7 @@
 //! | members differ | waits for an operator; an operator's own request is refused | |
 //! | breaker open | waits for an operator, or until the reset; an operator's own request is refused | |
 //! | paused | waits | starts no new member |
-//! | cooldown, daily limit | waits, unless an operator started it or there is an emergency | |
+//! | cooldown, back-off, daily limit | waits, unless an operator started it or there is an emergency | |
 //! | no window is open | waits, unless there is an emergency | starts no new member |
 //!
 //! A request stays open until it is satisfied. A run that was refused, failed or stopped early (shutdown, lost lock,
@@ -29,7 +29,7 @@ use super::{
     cluster::{AlarmKind, ClusterFacts, MemberId},
     estimate::Speeds,
     history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
-    note::{EarlierWork, Mismatch, StandingRequest, SuccessionNote},
+    note::{Attempt, EarlierWork, Mismatch, StandingRequest, SuccessionNote},
     order::{self, Order, OrderRecord},
     policy::{Mode, Policy},
     reason::Reason,
@@ -94,11 +94,19 @@ impl Ledger {
         policy.windows.closes_at(now)
     }
 
-    /// The last run that touched a member is too recent.
+    /// The last run that did the work of its request is too recent. One that failed is held by [`Ledger::back_off`].
     pub fn cooldown(&self, policy: &Policy, now: Timestamp) -> Option<Reason> {
-        let ended = self.touched().filter(|ended| has_been(*ended, now)).max()?;
+        let inherited = self.inherited.as_ref().and_then(|inherited| inherited.served_at);
+        let ended = self.served_of_its_own().chain(inherited).filter(|ended| has_been(*ended, now)).max()?;
         let until = after(ended, policy.cooldown);
         (until > now).then_some(Reason::Cooldown { until })
+    }
+
+    /// The last run failed too recently, whatever requests the next one: longer with each failure in a row.
+    pub fn back_off(&self, now: Timestamp) -> Option<Reason> {
+        let failures: Vec<_> = self.failures().into_iter().filter(|ended| has_been(*ended, now)).collect();
+        let at = after(*failures.last()?, backoff::retry_after(failures.len() - 1));
+        (at > now).then_some(Reason::RetryPending { at })
     }
 
     /// As many runs as the policy allows touched a member within 24 hours.
@@ -114,7 +122,19 @@ impl Ledger {
 
     /// The combined state of this journal and those of other holders, for the next holder and for the checks below.
     pub fn digest(&self) -> SuccessionNote {
-        let own = SuccessionNote::of(self);
+        let mut own = SuccessionNote::of(self);
+        let attempts = self.attempts_of_its_own().into_values();
+        own.attempts = attempts.map(|(at, result)| Attempt { at, result }).collect();
+        own.rejections = self.rejections_of_its_own().collect();
+        self.with_inherited(own)
+    }
+
+    /// The same without attempts and rejections, which cost too much for every scrape.
+    fn limits(&self) -> SuccessionNote {
+        self.with_inherited(SuccessionNote::of(self))
+    }
+
+    fn with_inherited(&self, own: SuccessionNote) -> SuccessionNote {
         let Some(inherited) = &self.inherited else { return own };
         // If the clock was set back since, the times alone would give another order.
         let later = self.runs.iter().filter(|run| inherited.inherited_after.is_some_and(|newest| run.id > newest));
@@ -149,12 +169,17 @@ impl Ledger {
         (failures, succeeded)
     }
 
+    /// The same, with those of other lock holders, oldest first.
+    fn failures(&self) -> Vec<Timestamp> {
+        match self.inherited {
+            None => self.failures_in_a_row().0,
+            Some(_) => self.limits().failures.into_iter().collect(),
+        }
+    }
+
     /// Too many runs have failed in a row since an operator last resumed.
     pub fn breaker(&self, policy: &Policy, now: Timestamp) -> Option<Reason> {
-        let failures = match self.inherited {
-            None => self.failures_in_a_row().0,
-            Some(_) => self.digest().failures.into_iter().collect(),
-        };
+        let failures = self.failures();
         let since = failures.last().copied();
         let failures = u32::try_from(failures.len()).unwrap_or(u32::MAX);
         let since = since.filter(|_| failures >= policy.breaker_failures)?;
@@ -167,7 +192,7 @@ impl Ledger {
     pub fn mismatch(&self) -> Option<Reason> {
         match self.inherited {
             None => self.mismatch_of_its_own().map(|found| found.reason),
-            Some(_) => self.digest().mismatch.map(|found| found.reason),
+            Some(_) => self.limits().mismatch.map(|found| found.reason),
         }
     }
 
@@ -260,11 +285,11 @@ impl Ledger {
             Some((_, uncompared)) => work.uncompared |= uncompared,
             None => {}
         }
-        if attempts().any(starts_cooldown) {
+        if attempts().any(counts_for_the_day) {
             work.done.clear();
         }
         let done = |result: &&MemberResult| matches!(result.end, MemberEnd::Defragmented { .. });
-        let results = attempts().take_while(|run| !starts_cooldown(run)).flat_map(|run| &run.members);
+        let results = attempts().take_while(|run| !counts_for_the_day(run)).flat_map(|run| &run.members);
         work.done.extend(results.filter(done).map(|result| result.intent.member_id));
         work
     }
@@ -296,28 +321,6 @@ impl Ledger {
             alerts.retain(|key| standing.contains(key));
         }
         alerts
-    }
-
-    /// Of these alerts, those that request a run; if an operator rejected all of them, the last such run and its reason.
-    /// A rejection lasts until the alert fires anew (then it has another start), and at most for the cooldown.
-    pub fn without_rejected(
-        &self,
-        alerts: Vec<AlertKey>,
-        policy: &Policy,
-        now: Timestamp,
-    ) -> Result<Vec<AlertKey>, (RunId, Reason)> {
-        let lasts = |run: &&RunView| {
-            let is_rejected = matches!(run.outcome, Some(Outcome::Stopped { reason: Reason::Rejected { .. } }));
-            is_rejected && run.finished_at.is_some_and(|at| has_been(at, now) && after(at, policy.cooldown) > now)
-        };
-        let rejected: Vec<_> = self.runs.iter().rev().filter(lasts).collect();
-        let by = |key: &AlertKey| rejected.iter().find(|run| run.request.alerts.contains(key)).copied();
-        let last = alerts.iter().find_map(by);
-        let left: Vec<_> = alerts.into_iter().filter(|key| by(key).is_none()).collect();
-        match last.and_then(|run| Some((run.id, run.outcome.as_ref()?.reason()?.clone()))) {
-            Some(rejection) if left.is_empty() => Err(rejection),
-            _ => Ok(left),
-        }
     }
 
     /// The last conclusive attempt on each member since an operator last resumed: resuming permits another attempt. An
@@ -380,8 +383,12 @@ impl Ledger {
     pub(super) fn touched_of_its_own(&self) -> impl Iterator<Item = Timestamp> {
         self.runs
             .iter()
-            .filter(|run| run.outcome.is_none() && run.touched_a_member() || starts_cooldown(run))
+            .filter(|run| run.outcome.is_none() && run.touched_a_member() || counts_for_the_day(run))
             .map(|run| run.finished_at.unwrap_or(run.accepted_at))
+    }
+
+    pub(super) fn served_of_its_own(&self) -> impl Iterator<Item = Timestamp> {
+        self.runs.iter().filter(|run| starts_cooldown(run)).filter_map(|run| run.finished_at)
     }
 }
 
@@ -421,8 +428,14 @@ fn tells_of_request(run: &RunView) -> bool {
 }
 
 /// A run that was broken off costs nothing: the next one does the rest of its work.
-fn starts_cooldown(run: &RunView) -> bool {
+fn counts_for_the_day(run: &RunView) -> bool {
     run.outcome.is_some() && run.touched_a_member() && !run.is_broken_off()
+}
+
+/// After a failure the rest of the work is still needed.
+fn starts_cooldown(run: &RunView) -> bool {
+    let has_failed = matches!(run.outcome, Some(Outcome::Failed { .. } | Outcome::Interrupted { .. }));
+    counts_for_the_day(run) && !has_failed
 }
 
 /// Whether a run left its request open. One of some members did not do what the alerts that joined it want.

@@ -109,6 +109,35 @@ fn the_cooldown_follows_runs_that_touched_a_member_and_no_others() {
 }
 
 #[test]
+fn after_a_failure_the_back_off_holds_the_next_run_and_no_cooldown_does() {
+    let policy = Policy { mode: Mode::Enforce, breaker_failures: 9, max_runs_per_day: 9, ..Policy::default() };
+    let interrupted = || Outcome::Interrupted { reason: Reason::ProcessEnded };
+    for outcome in [failed(), interrupted()] {
+        let mut book = ledger(vec![run(Trigger::Alert, 0.0, outcome.clone(), true)]);
+        let hold = |book: &Ledger, trigger, emergency, hours| {
+            book.hold(&waiting(trigger, hours), &policy, emergency, at(hours))
+        };
+        let until = |at: Timestamp| Some(Hold::Wait { reason: Reason::RetryPending { at }, until: Some(at) });
+        let (before, after) = (0.5 / 60.0, 1.0 / 60.0);
+        // Also for an alert that is new: the failure was the cluster's.
+        for trigger in [Trigger::Alert, Trigger::Retry, Trigger::Schedule] {
+            assert_eq!(hold(&book, trigger, false, before), until(at(after)), "{outcome:?}");
+            assert_eq!(hold(&book, trigger, false, after), None, "{outcome:?}");
+        }
+        assert_eq!(hold(&book, Trigger::Alert, true, before), None, "an emergency does not wait");
+        assert_eq!(hold(&book, Trigger::Manual, false, before), None, "nor does an operator");
+        book.runs.push(RunView { id: RunId(2), ..run(Trigger::Retry, 1.0, failed(), true) });
+        assert_eq!(
+            hold(&book, Trigger::Retry, false, 1.0),
+            until(at(1.0) + 5 * Duration::from_mins(1)),
+            "longer with each failure"
+        );
+        book.runs.push(RunView { id: RunId(3), ..run(Trigger::Retry, 2.0, Outcome::Succeeded, true) });
+        assert_eq!(label_of(hold(&book, Trigger::Alert, false, 2.1)), Some("cooldown"), "now it is served");
+    }
+}
+
+#[test]
 fn a_time_that_lies_ahead_holds_nothing_back() {
     let policy = Policy { max_runs_per_day: 1, ..Policy::default() };
     let book = ledger(vec![run(Trigger::Alert, 1_000.0, Outcome::Succeeded, true)]);

@@ -295,9 +295,6 @@ impl Code {
             ),
             Self::DuplicateAlert => (NotAccepted, Nothing, "Nothing."),
             Self::AlreadyRequested => (NotAccepted, Nothing, "Nothing: one run serves all requests of the cluster."),
-            Self::RetryPending => {
-                (NotAccepted, Passes, "Fix the cause, which `defragd runs` shows. defragd tries again by itself.")
-            }
             Self::Served => (
                 HeldBack,
                 Passes,
@@ -316,6 +313,11 @@ impl Code {
                 HeldBack,
                 Passes,
                 "Nothing: the request waits; under NOSPACE or with a nearly full quota it does not. An operator's run starts at once: `defragd run --cluster NAME`.",
+            ),
+            Self::RetryPending => (
+                HeldBack,
+                Passes,
+                "Fix the cause, which `defragd runs` shows. defragd tries again by itself. An operator's run starts at once: `defragd run --cluster NAME`.",
             ),
             Self::Paused => (HeldBack, Operator, "`defragd resume --cluster NAME`, or wait until the pause ends."),
             Self::OutsideWindow => (

@@ -11,6 +11,7 @@ use super::{
     history::{AlertKey, Approval, Outcome, Request, RunId, RunView, Trigger},
     policy::{Mode, Policy},
     reason::Reason,
+    rejection::Rejection,
     story,
 };
 
@@ -29,6 +30,10 @@ pub enum Hold {
 impl Hold {
     fn wait(reason: Reason) -> Self {
         Self::Wait { until: reason.until(), reason }
+    }
+
+    fn reason(self) -> Option<Reason> {
+        if let Self::Wait { reason, .. } = self { Some(reason) } else { None }
     }
 }
 
@@ -131,6 +136,7 @@ impl Ledger {
         now: Timestamp,
     ) -> impl Iterator<Item = Hold> + 'a {
         let withdrawn = run.withdrawn().filter(|_| run.started_at.is_none());
+        let withdrawn = withdrawn.or_else(|| self.rejected(run, policy, now));
         let withdrawn = withdrawn.map(|reason| Hold::End(Outcome::Stopped { reason }));
         let lacks_approval = lacks_approval(run, policy);
         // A run that a crash interrupted continues: see [`Ledger::stop`]. A member that may be defragmenting is always
@@ -153,6 +159,7 @@ impl Ledger {
             .chain(once_with(move || self.breaker(policy, now)))
             .chain(once_with(move || self.paused(now)))
             .chain(once_with(move || is_limited.then(|| self.cooldown(policy, now)).flatten()))
+            .chain(once_with(move || is_limited.then(|| self.back_off(now)).flatten()))
             .chain(once_with(move || is_limited.then(|| self.daily_limit(policy, now)).flatten()))
             .chain(once_with(move || (!any_time && !policy.windows.open_at(now)).then(outside)));
         let waits = once_with(approval).flatten().chain(causes.flatten().map(Hold::wait));
@@ -171,8 +178,7 @@ impl Ledger {
         let request = Request { cluster: String::new(), trigger, alerts: Vec::new(), members: Vec::new() };
         let next = RunView::accepted(RunId(i64::MAX), now, request);
         let holds = self.holds(run.unwrap_or(&next), policy, emergency, now);
-        let waits = holds.filter_map(|hold| if let Hold::Wait { reason, .. } = hold { Some(reason) } else { None });
-        waits.map(|reason| self.hold_view(reason)).collect()
+        holds.filter_map(Hold::reason).map(|reason| self.hold_view(reason)).collect()
     }
 
     fn hold_view(&self, reason: Reason) -> HoldView {
@@ -234,15 +240,23 @@ impl Ledger {
         }
         // Its notifications request nothing, whatever else holds.
         let rejected = self.without_rejected(alerts.clone(), policy, now).err().filter(|_| next.is_none());
-        let rejected = rejected.map(|(run, reason)| {
-            let at = self.run(run).and_then(|run| run.finished_at);
-            HoldView { since: at, until: at.map(|at| after(at, policy.cooldown)), reason }
+        let rejected = rejected.map(|Rejection { at, reason, .. }| HoldView {
+            since: Some(at),
+            until: Some(after(at, policy.cooldown)),
+            reason,
         });
-        let retry = next.as_ref().map(|next| Reason::RetryPending { at: next.at });
         let served = || Reason::Served { run: last.id, outcome: ended };
-        let holds = self.hold_views(Some(&run), trigger, policy, false, now);
-        let hold = rejected.or_else(|| holds.into_iter().next());
-        let hold = hold.unwrap_or_else(|| HoldView::new(retry.unwrap_or_else(served), last.finished_at));
+        // Each scrape asks for the first hold, and only for that.
+        let mut reasons = self.holds(&run, policy, false, now).filter_map(Hold::reason);
+        let retry = next.as_ref().map(|next| next.at);
+        let reason = match (reasons.next(), retry) {
+            (Some(Reason::RetryPending { at }), Some(retry)) if at < retry => None,
+            (reason, _) => reason,
+        };
+        let hold = rejected.or_else(|| reason.map(|reason| self.hold_view(reason))).unwrap_or_else(|| {
+            let reason = retry.map_or_else(served, |at| Reason::RetryPending { at });
+            HoldView::new(reason, last.finished_at)
+        });
         Some(RequestView {
             phase: if next.is_some() { RequestPhase::Waiting } else { RequestPhase::Served },
             run: None,
@@ -271,6 +285,15 @@ impl Ledger {
             served_by: None,
             hold: waits_for.map(|(reason, since)| HoldView::new(reason.clone(), Some(since))),
         }
+    }
+}
+
+/// The cluster's back-off and the request's are one hold: the later one.
+pub(super) fn join_retry(holds: &mut Vec<HoldView>, at: Timestamp) {
+    let is_retry = |hold: &HoldView| matches!(hold.reason, Reason::RetryPending { .. });
+    if !holds.iter().any(|hold| is_retry(hold) && hold.until > Some(at)) {
+        holds.retain(|hold| !is_retry(hold));
+        holds.push(HoldView::new(Reason::RetryPending { at }, None));
     }
 }
 

@@ -6,9 +6,9 @@
 //! [`policy`] (what is wanted), [`admission`] and [`hold`] (whether and when a run may begin), [`schedule`] (when one is requested
 //! without an alert), [`safety`] (what forbids it, as a [`reason`], and [`explain`], what an operator does about it),
 //! [`backoff`] (when the last attempt forbids another), [`estimate`] (how long it will take), [`plan`] (which member is
-//! next) and [`plan_view`] (the same for people, with all holds), [`state`] (a cluster's state in a word), [`gate`] (checks
-//! outside etcd), [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which replica may), [`note`] (what
-//! its successor must know). Apart from them: [`page`], where metrics pages are, [`sizes`], for the charts of the status
+//! next) and [`plan_view`] (the same for people, with all holds), [`state`] (a cluster's state in a word) and
+//! [`status_view`] (its members for people), [`gate`] (checks outside etcd), [`run`] (the procedure), [`story`] (the same in sentences), [`lock`] (which replica may), [`note`] and
+//! [`rejection`] (what its successor must know). Apart from them: [`page`], where metrics pages are, [`sizes`], for the charts of the status
 //! page, and [`time`], how people write how long.
 
 pub mod admission;
@@ -30,12 +30,14 @@ pub mod plan;
 pub mod plan_view;
 pub mod policy;
 pub mod reason;
+pub mod rejection;
 pub mod rule;
 pub mod run;
 pub mod safety;
 pub mod schedule;
 pub mod sizes;
 pub mod state;
+pub mod status_view;
 pub mod story;
 pub mod time;
 pub mod verify;

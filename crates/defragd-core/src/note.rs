@@ -18,6 +18,7 @@ use super::{
     lock::Term,
     order::{self, Order, OrderRecord},
     reason::Reason,
+    rejection::Rejection,
     schedule,
 };
 
@@ -36,6 +37,8 @@ const VERSION: u32 = 3;
 /// More than a day's runs and than any breaker counts; the newest are kept.
 const MAX_TIMES: usize = 100;
 
+/// Alerts of rejections, some 100 bytes each; the newest rejections are kept.
+const MAX_REJECTED: usize = 200;
 /// From this size on the labels of alerts are left out: all annotations of a Lease have room for 256 KiB.
 const MAX_BYTES: usize = 64 << 10;
 
@@ -58,12 +61,18 @@ pub struct SuccessionNote {
     /// When runs that touched a member ended.
     #[serde(default)]
     pub touched: BTreeSet<Timestamp>,
+    /// When the last run ended that starts a cooldown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_at: Option<Timestamp>,
     /// When runs failed, since the last success and the last resume.
     #[serde(default)]
     pub failures: BTreeSet<Timestamp>,
     /// When a run last succeeded, or an operator resumed: earlier failures do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleared_at: Option<Timestamp>,
+    /// What operators rejected, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejections: Vec<Rejection>,
     /// The mismatch of the members' data, if found since the last resume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mismatch: Option<Mismatch>,
@@ -96,7 +105,7 @@ pub struct StandingRequest {
 /// What the earlier attempts at a request have done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EarlierWork {
-    /// The members that were defragmented under it, since the last cooldown.
+    /// The members that were defragmented under it, since the last failure: then all are measured again.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub done: BTreeSet<MemberId>,
     /// A member was defragmented, and the members' data is to be compared yet.
@@ -122,22 +131,21 @@ pub struct Attempt {
 }
 
 impl SuccessionNote {
-    /// From one journal, without what it inherited.
+    /// The limits from one journal, without what it inherited, and without what only the next holder needs.
     pub(super) fn of(ledger: &Ledger) -> Self {
         let order = order::in_force(&ledger.orders).cloned();
         let resumed = ledger.orders.iter().filter(|record| matches!(record.order, Order::Resume { .. }));
         let resumed_at = resumed.map(|record| record.at).max();
         let (failures, succeeded_at) = ledger.failures_in_a_row();
-        let attempts = ledger.attempts_of_its_own().into_values();
         Self {
             version: VERSION,
             order,
             resumed_at,
             touched: ledger.touched_of_its_own().collect(),
+            served_at: ledger.served_of_its_own().max(),
             failures: failures.into_iter().collect(),
             cleared_at: succeeded_at.max(resumed_at),
             mismatch: ledger.mismatch_of_its_own(),
-            attempts: attempts.map(|(at, result)| Attempt { at, result }).collect(),
             scheduled_until: ledger.runs.iter().filter_map(schedule::decides_until).max(),
             ..Self::default()
         }
@@ -175,8 +183,10 @@ impl SuccessionNote {
             request: self.request,
             resumed_at,
             touched: self.touched.union(&other.touched).copied().collect(),
+            served_at: self.served_at.max(other.served_at),
             failures,
             cleared_at,
+            rejections: Rejection::merged(self.rejections, &other.rejections),
             mismatch,
             attempts: last.into_values().collect(),
             holder: self.holder,
@@ -193,16 +203,21 @@ impl SuccessionNote {
     pub fn not_after(mut self, now: Timestamp) -> Self {
         let clamp = |times: BTreeSet<Timestamp>| times.into_iter().map(|at| at.min(now)).collect();
         (self.touched, self.failures) = (clamp(self.touched), clamp(self.failures));
-        for at in [&mut self.run_since, &mut self.resumed_at, &mut self.cleared_at, &mut self.scheduled_until]
-            .into_iter()
-            .flatten()
-        {
+        let times = [
+            &mut self.run_since,
+            &mut self.served_at,
+            &mut self.resumed_at,
+            &mut self.cleared_at,
+            &mut self.scheduled_until,
+        ];
+        for at in times.into_iter().flatten() {
             *at = now.min(*at);
         }
         for at in self
             .order
             .iter_mut()
             .map(|order| &mut order.at)
+            .chain(self.rejections.iter_mut().map(|one| &mut one.at))
             .chain(self.mismatch.iter_mut().map(|one| &mut one.at))
             .chain(self.attempts.iter_mut().map(|one| &mut one.at))
         {
@@ -227,6 +242,13 @@ impl SuccessionNote {
                 times.pop_first();
             }
         }
+        let mut alerts = 0;
+        let kept = self.rejections.iter().rev().take_while(|rejection| {
+            alerts += rejection.alerts.len();
+            alerts <= MAX_REJECTED
+        });
+        let older = self.rejections.len() - kept.count();
+        self.rejections.drain(..older);
         // It contains nothing that JSON cannot represent.
         let text = |note: &Self| serde_json::to_string(note).unwrap_or_default();
         let full = text(&self);

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::{
-    history::{Intent, MemberEnd, Outcome, Request, RunId, RunView, Sizes, Trigger},
+    history::{Approval, Intent, MemberEnd, Outcome, Request, RunId, RunView, Sizes, Trigger},
+    hold::Hold,
     policy::{Need, Policy},
     reason::Reason,
 };
@@ -80,7 +81,8 @@ fn label(reason: Option<Reason>) -> Option<&'static str> {
 #[test]
 fn an_heir_keeps_the_pause_the_breaker_the_cooldown_and_the_attempts() {
     let policy = Policy { breaker_failures: 2, max_runs_per_day: 2, ..Policy::default() };
-    let ledger = Ledger { runs: vec![failed(1, 1), failed(2, 2)], orders: vec![pause(3)], inherited: None };
+    let runs = vec![succeeded(1, 0), failed(2, 1), failed(3, 2)];
+    let ledger = Ledger { runs, orders: vec![pause(3)], inherited: None };
     // And so does the successor's successor.
     for heir in [heir(&ledger), heir(&heir(&ledger))] {
         assert_eq!(label(heir.paused(at(4))), Some("paused"));
@@ -89,7 +91,14 @@ fn an_heir_keeps_the_pause_the_breaker_the_cooldown_and_the_attempts() {
         assert_eq!(label(heir.daily_limit(&policy, at(4))), Some("daily_limit"));
         assert_eq!(heir.attempts(), ledger.attempts());
     }
-    assert_eq!(label(heir(&ledger).cooldown(&policy, at(9))), None, "it ends as it would have");
+    assert_eq!(label(heir(&ledger).cooldown(&policy, at(6))), None, "it ends as it would have");
+    let failing = Ledger { runs: vec![failed(1, 1)], ..Ledger::default() };
+    for heir in [heir(&failing), heir(&heir(&failing))] {
+        assert_eq!(heir.cooldown(&policy, at(1)), None);
+        let minute = at(1) + jiff::SignedDuration::from_mins(1);
+        assert_eq!(heir.back_off(at(1)), Some(Reason::RetryPending { at: minute }));
+        assert_eq!(heir.back_off(minute), None);
+    }
 }
 
 #[test]
@@ -216,6 +225,37 @@ fn what_was_done_under_a_request_goes_to_the_next_holder_until_it_is_over() {
     assert_eq!(next.earlier_work(), both, "compared here since");
     next.runs.push(succeeded(2, 3));
     assert_eq!(next.earlier_work(), EarlierWork::default(), "the request is over");
+}
+
+#[test]
+fn a_rejection_is_known_to_every_later_holder() {
+    let key = AlertKey::new("1".to_owned(), "t");
+    let reason = Reason::Rejected { by: "ann".to_owned(), reason: "release".to_owned() };
+    let alert = |run: RunView| RunView { request: Request { alerts: vec![key.clone()], ..run.request.clone() }, ..run };
+    let rejected = alert(run(1, 1, Outcome::Stopped { reason: reason.clone() }, Vec::new()));
+    let policy = Policy { mode: crate::policy::Mode::Approve, ..Policy::default() };
+    let first = Ledger { runs: vec![rejected], ..Ledger::default() };
+    for heir in [heir(&first), heir(&heir(&first))] {
+        let left = |alerts: Vec<AlertKey>, hours| heir.without_rejected(alerts, &policy, at(hours));
+        assert_eq!(left(vec![key.clone()], 2).expect_err("rejected").reason, reason);
+        let anew = AlertKey::new("1".to_owned(), "later");
+        assert_eq!(left(vec![key.clone(), anew.clone()], 2), Ok(vec![anew]), "it fires anew");
+        assert_eq!(left(vec![key.clone()], 7), Ok(vec![key.clone()]), "the cooldown has passed");
+        // One that waits in the heir's own journal ends, unless it was approved there.
+        let waits = RunView {
+            finished_at: None,
+            outcome: None,
+            started_at: None,
+            ..alert(run(1, 0, Outcome::Succeeded, Vec::new()))
+        };
+        let ended = Hold::End(Outcome::Stopped { reason: reason.clone() });
+        assert_eq!(heir.hold(&waits, &policy, false, at(2)), Some(ended));
+        let approved = Approval { by: "bob".to_owned(), at: at(1) };
+        assert_eq!(heir.hold(&RunView { approved: Some(approved), ..waits }, &policy, false, at(2)), None);
+    }
+    // Back at the one who recorded it, it is one.
+    let back = Ledger { inherited: Some(heir(&first).digest()), ..first };
+    assert_eq!(back.digest().rejections.len(), 1);
 }
 
 #[test]

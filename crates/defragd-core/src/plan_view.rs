@@ -12,7 +12,7 @@ use super::{
     cluster::ClusterFacts,
     gate::GateResult,
     history::{RunView, Sizes, Trigger},
-    hold::HoldView,
+    hold::{self, HoldView},
     plan::{Decision, Plan, PlanHistory, PlannedMember},
     policy::{Mode, Policy},
     reason::Reason,
@@ -49,8 +49,11 @@ pub struct PlanTotals {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanView {
     pub cluster: String,
-    /// When the members were measured.
+    /// When the members and the gates were measured.
     pub at: Timestamp,
+    /// How old that is.
+    #[serde(rename = "age_seconds", with = "wire::seconds")]
+    pub age: Duration,
     pub mode: Mode,
     /// Whether it is about a run that an operator requests; otherwise about an automatic one.
     pub as_manual: bool,
@@ -73,7 +76,9 @@ pub struct PlanView {
 #[derive(Clone, Debug)]
 pub struct PlanInputs<'a> {
     pub cluster: &'a str,
+    /// When the members and the gates were measured.
     pub at: Timestamp,
+    pub now: Timestamp,
     pub facts: &'a ClusterFacts,
     pub policy: &'a Policy,
     pub ledger: &'a Ledger,
@@ -89,7 +94,8 @@ pub struct PlanInputs<'a> {
 
 impl PlanView {
     pub fn new(inputs: PlanInputs<'_>) -> Self {
-        let PlanInputs { cluster, at, facts, policy, ledger, run, as_manual, gates, others, unknown_holds } = inputs;
+        let PlanInputs { cluster, at, now, facts, policy, ledger, run, as_manual, gates, others, unknown_holds } =
+            inputs;
         let (past, trigger) = match run {
             _ if as_manual => (PlanHistory::of_operator(ledger, run.map(|run| run.id)), Trigger::Manual),
             Some(run) => (PlanHistory::of_run(ledger, run), run.request.trigger),
@@ -97,20 +103,23 @@ impl PlanView {
         };
         let plan = Plan::new(facts, policy, &past);
         let emergency = policy.emergency && plan.emergency;
-        let mut holds = ledger.hold_views(run.filter(|_| !as_manual), trigger, policy, emergency, at);
+        let mut holds = ledger.hold_views(run.filter(|_| !as_manual), trigger, policy, emergency, now);
         if policy.mode == Mode::Observe {
             holds.insert(0, HoldView::new(Reason::ObserveMode, None));
         }
-        let retry = ledger.next_attempt(at).filter(|next| !as_manual && run.is_none() && next.at > at);
+        let retry = ledger.next_attempt(now).filter(|next| !as_manual && run.is_none() && next.at > now);
+        if let Some(next) = retry {
+            hold::join_retry(&mut holds, next.at);
+        }
         let snapshots = plan.pending().filter_map(|(step, _)| step.waits_for.clone());
-        let found = others.into_iter().chain(retry.map(|next| Reason::RetryPending { at: next.at }));
-        let found =
-            found.chain(plan.blocked.clone()).chain(snapshots).chain(gates.iter().filter_map(GateResult::against));
+        let found = others.into_iter().chain(plan.blocked.clone()).chain(snapshots);
+        let found = found.chain(gates.iter().filter_map(GateResult::against));
         holds.extend(found.map(|reason| HoldView::new(reason, None)));
         let warnings = plan.warnings.iter().map(ToString::to_string).chain(version::of_cluster(facts)).collect();
         Self {
             cluster: cluster.to_owned(),
             at,
+            age: Duration::try_from(now.duration_since(at)).unwrap_or_default(),
             mode: policy.mode,
             as_manual,
             totals: totals(&plan, facts, policy),

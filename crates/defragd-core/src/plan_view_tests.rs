@@ -12,6 +12,7 @@ fn inputs<'a>(facts: &'a ClusterFacts, policy: &'a Policy, ledger: &'a Ledger) -
     PlanInputs {
         cluster: "a",
         at: Timestamp::UNIX_EPOCH,
+        now: Timestamp::UNIX_EPOCH + Duration::from_secs(3),
         facts,
         policy,
         ledger,
@@ -51,6 +52,7 @@ fn everything_that_holds_a_run_back_is_listed_not_only_the_first_cause() {
     // What a server sends is what the command line shows.
     let json = serde_json::to_string(&view).expect("JSON");
     assert_eq!(serde_json::from_str::<PlanView>(&json).expect("a plan"), view);
+    assert!(json.contains("\"age_seconds\":3.0"), "{json}");
 }
 
 #[test]

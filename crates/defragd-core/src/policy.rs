@@ -164,7 +164,7 @@ pub struct Policy {
     #[schemars(with = "Time", extend("default" = "5m", "x-range" = ["1s", "365d"]))]
     #[serde(deserialize_with = "time::duration")]
     pub recovery_timeout: Duration,
-    /// The least time between two runs of a cluster.
+    /// How long a cluster is left alone after a run that did its work. A failed run is tried again sooner.
     #[schemars(with = "Time", extend("default" = "6h", "x-range" = ["0s", "365d"]))]
     #[serde(deserialize_with = "time::duration")]
     pub cooldown: Duration,

@@ -267,9 +267,6 @@ pub enum Reason {
     /// The cluster has an open request already; one run serves all its requests.
     #[error("a run of this cluster is requested already")]
     AlreadyRequested,
-    /// The last run was refused or failed. defragd tries again if the request still stands.
-    #[error("the last run did not finish the work; the next one starts at {} if the request still stands", story::time(*at))]
-    RetryPending { at: Timestamp },
     /// Another replica of defragd holds the cluster's lock, and with it acts on the cluster.
     #[error("replica {holder} holds the cluster's lock")]
     LockHeldElsewhere { holder: String },
@@ -281,6 +278,9 @@ pub enum Reason {
     /// The cluster was defragmented recently.
     #[error("the cluster was defragmented recently: cooling down until {}", story::time(*until))]
     Cooldown { until: Timestamp },
+    /// The last run was refused or failed. defragd tries again if the request still stands.
+    #[error("the last run did not finish the work; the next one starts at {} if the request still stands", story::time(*at))]
+    RetryPending { at: Timestamp },
     /// An operator paused the cluster.
     #[error("paused by {by}: {reason}{}", until.map_or(String::new(), |until| format!(" (until {})", story::time(until))))]
     Paused { by: String, reason: String, until: Option<Timestamp> },

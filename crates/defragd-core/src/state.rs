@@ -9,6 +9,7 @@ use super::{
     hold::{RequestPhase, RequestView},
     policy::Policy,
     reason::Reason,
+    story,
 };
 
 /// How the cluster is, in the order of urgency. One that cannot be reached is `Unreachable`, whatever its last facts say.
@@ -120,6 +121,9 @@ pub struct ClusterState {
     pub activity: ClusterActivity,
     /// What needs attention, each in a sentence without a full stop.
     pub problems: Vec<String>,
+    /// Why it is healthy although a file is fragmented: see [`left_alone`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_alone: Option<String>,
 }
 
 impl ClusterState {
@@ -141,7 +145,9 @@ impl ClusterState {
             Some(RequestPhase::Waiting) => ClusterActivity::Waiting,
             _ => ClusterActivity::Idle,
         };
-        Self { condition, activity, problems }
+        let seen = facts.observed.and_then(|(_, seen)| seen).filter(|_| condition == ClusterCondition::Healthy);
+        let left_alone = seen.and_then(|seen| left_alone(seen, facts.policy));
+        Self { condition, activity, problems, left_alone }
     }
 }
 
@@ -162,6 +168,23 @@ fn of_sizes(facts: &ClusterFacts, policy: &Policy) -> ClusterCondition {
         return ClusterCondition::Fragmented;
     }
     ClusterCondition::Healthy
+}
+
+/// Why nothing is defragmented although a voter's file is fragmented enough: too little would be freed. In a sentence
+/// without a full stop.
+pub fn left_alone(facts: &ClusterFacts, policy: &Policy) -> Option<String> {
+    let known = facts.voters().filter_map(|voter| voter.status.as_ref().ok());
+    let is_small = |status: &&Status| match policy.need(status, has_no_space(facts)) {
+        Err(Reason::NotNeeded { fragmentation_ratio, min_ratio, .. }) => fragmentation_ratio >= min_ratio,
+        _ => false,
+    };
+    let most = known.filter(is_small).max_by_key(|status| status.reclaimable())?;
+    Some(format!(
+        "{:.0} % fragmented, but a defragmentation would free only {} (it is wanted from {} on: min_reclaimable)",
+        most.fragmentation_ratio() * 100.0,
+        story::size(most.reclaimable()),
+        story::size(policy.min_reclaimable),
+    ))
 }
 
 fn problems(facts: &StateFacts<'_>) -> Vec<String> {
@@ -250,6 +273,16 @@ mod tests {
         ] {
             assert_eq!(state_of(&sized(size, in_use)), expected, "{size} MiB, {in_use} in use");
         }
+    }
+
+    #[test]
+    fn a_small_file_that_is_fragmented_is_shown_with_the_reason_why_it_is_left_alone() {
+        let of = |size, in_use| state(Some((true, Some(&sized(size, in_use)))), None).left_alone;
+        let expected = "98 % fragmented, but a defragmentation would free only 59.0 MiB (it is wanted from 100.0 MiB on: \
+             min_reclaimable)";
+        assert_eq!(of(60, 1).as_deref(), Some(expected));
+        assert_eq!(of(60, 50), None, "not fragmented");
+        assert_eq!(of(500, 10), None, "it will be defragmented");
     }
 
     #[test]

@@ -182,6 +182,11 @@ pub fn time_left(expected: Duration, elapsed: Duration) -> Option<String> {
     Some(format!("{} left", about_seconds(left)))
 }
 
+/// Like `Measured 3 s ago`; `None` within the first second.
+pub fn measured(age: Duration) -> Option<String> {
+    (age >= Duration::from_secs(1)).then(|| format!("Measured {} s ago", age.as_secs()))
+}
+
 fn intended(intent: &Intent) -> String {
     let why = match intent.need {
         Need::Fragmented => {

@@ -35,6 +35,7 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/probe"), get(scrape::probe::<S>))
         .route(&at("/api/v1/alerts"), post(webhook::receive::<S>))
         .route(&at("/api/v1/clusters"), get(clusters::<S>))
+        .route(&at("/api/v1/clusters/{name}/members"), get(members::<S>))
         .route(&at("/api/v1/clusters/{name}/plan"), get(plan::<S>))
         .route(&at("/api/v1/clusters/{name}/pause"), post(orders::pause::<S>))
         .route(&at("/api/v1/clusters/{name}/resume"), post(orders::resume::<S>))
@@ -92,6 +93,15 @@ async fn clusters<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
     let names: Vec<_> = site.service.clusters().into_iter().map(|cluster| cluster.name).collect();
     site.service.refresh(if names.len() <= MOST_OBSERVED { &names } else { &[] }).await;
     Json(serde_json::json!({ "clusters": site.service.clusters() })).into_response()
+}
+
+/// As measured some seconds ago, like the page.
+async fn members<S: Service>(State(site): State<Arc<Site<S>>>, Path(cluster): Path<String>) -> Response {
+    site.service.refresh(std::slice::from_ref(&cluster)).await;
+    match site.service.view(&cluster) {
+        Some(view) => Json(view.status()).into_response(),
+        None => problem(StatusCode::NOT_FOUND, &PlanError::UnknownCluster(cluster).to_string()),
+    }
 }
 
 #[derive(Deserialize)]

@@ -114,6 +114,7 @@ pub(super) fn problems(view: &ClusterView) -> Markup {
     let problems = &view.summary.state.problems;
     let causes = [failure(view), view.summary.breaker.as_ref(), view.summary.hash_mismatch.as_ref()];
     html! {
+        @if let Some(left_alone) = &view.summary.state.left_alone { p.dim { (words::capital(left_alone)) "." } }
         @if !problems.is_empty() {
             ul.problems.foreign aria-label="Needs attention" { @for problem in problems { li { (problem) } } }
             // One is enough: they rarely differ, and the others follow once it is dealt with.

@@ -1,0 +1,94 @@
+use std::{io::Write, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    app::{
+        cluster::{Cluster, tests::shared},
+        fake::{FakeEtcd, FakeJournal},
+    },
+    config::ClusterSettings,
+};
+const MINUTES: usize = 10;
+const SCRAPE_EVERY: Duration = Duration::from_secs(5);
+
+/// The lines that are logged in this thread.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Logged {
+    fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+        let logged = Self::default();
+        let writer = logged.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        (logged, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn lines(&self, text: &str) -> Vec<String> {
+        let all = String::from_utf8_lossy(&self.0.lock()).into_owned();
+        all.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+}
+
+fn cluster() -> Cluster<FakeEtcd, FakeJournal> {
+    let endpoints = vec!["http://10.0.0.1:2379".to_owned()];
+    let settings = ClusterSettings { name: "a".to_owned(), endpoints, ..ClusterSettings::default() };
+    Cluster::new(settings, FakeEtcd::new(1), shared(1))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_cluster_is_logged_within_5_s_of_the_start_with_endpoint_and_cause() {
+    let (logged, _guard) = Logged::begin();
+    let cluster = Arc::new(cluster());
+    cluster.target.etcd().hang(1);
+    // It never ends.
+    let _ = timeout(Duration::from_secs(5), cluster.observe_at_start()).await;
+    let lines = logged.lines("the cluster is unreachable");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in ["cluster=\"a\"", "endpoints=\"http://10.0.0.1:2379\"", "the member list: no answer within"] {
+        assert!(lines[0].contains(part), "{part} is missing: {}", lines[0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_cluster_is_logged_once_a_minute_however_often_it_is_scraped() {
+    let (logged, _guard) = Logged::begin();
+    let cluster = cluster();
+    let scrapes = MINUTES * 60 / 5;
+    cluster.target.etcd().hang(1);
+    for _ in 0..scrapes {
+        cluster.sample(Duration::from_secs(1)).await;
+        sleep(SCRAPE_EVERY - Duration::from_millis(500)).await;
+    }
+    assert_eq!(logged.lines("the cluster is unreachable").len(), MINUTES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_comes_and_goes_is_logged_no_more_often() {
+    let (logged, _guard) = Logged::begin();
+    let cluster = cluster();
+    for _ in 0..MINUTES * 60 / 10 {
+        cluster.target.etcd().hang(1);
+        cluster.sample(Duration::from_secs(1)).await;
+        sleep(SCRAPE_EVERY).await;
+        cluster.target.etcd().recover(1);
+        cluster.sample(Duration::from_secs(1)).await;
+        sleep(SCRAPE_EVERY).await;
+    }
+    for text in ["the cluster is unreachable", "the cluster is reachable again"] {
+        let lines = logged.lines(text);
+        assert!((2..=MINUTES + 1).contains(&lines.len()), "{} lines: {text}", lines.len());
+    }
+}
