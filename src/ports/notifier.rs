@@ -38,7 +38,7 @@ pub struct NotifySettings {
 #[serde(deny_unknown_fields)]
 pub struct NotifyAccess {
     /// Grafana's base URL, or the webhook's full URL. Only its scheme, host and port are ever shown. Excludes `url_file`.
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("x-default" = "required without `url_file`"))]
     pub url: Option<SecretUrl>,
     /// File with the URL, for services whose URL is a secret. It is read for each notification. Excludes `url`.
     #[schemars(extend("x-default" = "none"))]

@@ -122,9 +122,7 @@ mod tests {
         assert!(error.to_string().starts_with(url.strip_suffix("/prefix").expect("its path")), "{error}");
         let nobody = Alertmanager::new("http://127.0.0.1:1", None, None).expect("valid").firing().await;
         assert!(matches!(nobody, Err(CallError::Unreachable { .. })));
-        for bad in
-            ["ftp://x", "x", "http://user:secret@x", "ftp://user:secret@x", "http://x y/secret"]
-        {
+        for bad in ["ftp://x", "x", "http://user:secret@x", "ftp://user:secret@x", "http://x y/secret"] {
             let error = Alertmanager::new(bad, None, None).expect_err(bad).to_string();
             assert!(!error.contains("secret"), "{error}");
         }

@@ -1,4 +1,4 @@
-//! URLs that are secrets, as those of chat services' webhooks are: whoever knows the path may post.
+//! URLs that are secrets, as those of chat services' webhooks are: a client that knows the path may post.
 
 use std::{fmt, str::FromStr};
 
