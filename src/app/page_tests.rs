@@ -156,6 +156,41 @@ async fn only_the_admin_token_opens_a_session_and_signing_out_ends_it() {
 }
 
 #[tokio::test]
+async fn a_cookie_from_before_signing_in_opens_nothing_afterwards_and_signing_out_is_final() {
+    let site = guarded();
+    // As another program on this host could plant it.
+    let planted = format!("defragd={}", "5a".repeat(32));
+    let answer = site.post("/login", &planted, &format!("token={ADMIN}")).await;
+    let cookie = answer.cookie().expect("a session");
+    assert_ne!(cookie, planted, "a session has a number of its own");
+    assert!(site.get("/clusters/a", &planted).await.body.contains("/login"), "fixation");
+    let form = site.get("/clusters/a", &cookie).await.form();
+    let out = site.post("/logout", &cookie, &format!("form={form}")).await;
+    let cleared = out.headers[header::SET_COOKIE].to_str().expect("text").to_owned();
+    assert!(cleared.starts_with("defragd=;") && cleared.contains("Max-Age=0"), "{cleared}");
+    for replayed in [&cookie, &planted] {
+        assert!(site.get("/clusters/a", replayed).await.body.contains("/login"), "the copy of a cookie");
+        let again = site.post("/clusters/a/pause", replayed, &format!("by=eve&reason=x&form={form}")).await;
+        assert_eq!(again.status, 401);
+    }
+    assert_ne!(site.log_in().await, cookie, "a number is never used twice");
+}
+
+/// Replicas share no sessions and no count of tries: each allows as many as one alone.
+#[tokio::test]
+async fn each_replica_allows_its_own_tries_and_no_more() {
+    let replicas = [guarded(), guarded(), guarded()];
+    let mut tried = [0; 3];
+    for (site, tried) in replicas.iter().zip(&mut tried) {
+        while *tried < 100 && site.post("/login", "", "token=wrong-wrong-wrong").await.status == 401 {
+            *tried += 1;
+        }
+    }
+    // One more each second.
+    assert!(tried.iter().all(|tried| (10..100).contains(tried)), "{tried:?}");
+}
+
+#[tokio::test]
 async fn a_session_never_stands_in_for_another_process_or_another_cookie() {
     let (one, other) = (guarded(), guarded());
     let cookie = one.log_in().await;

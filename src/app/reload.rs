@@ -45,7 +45,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             problems.push("lock: restart defragd to change it".to_owned());
         }
         // The tasks of the targets are started only once.
-        if self.redacted.lock().get("notify") != settings.redacted.get("notify") {
+        if self.notify != settings.notify {
             problems.push("notify: restart defragd to change it".to_owned());
         }
         for new in settings.clusters {

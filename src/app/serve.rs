@@ -135,10 +135,10 @@ fn equip(lock: &LockSettings, exporter_only: bool) -> Equip<EtcdCluster, SqliteJ
 
 /// Who may do what; logs what may be surprising.
 fn access(options: &ServeOptions, listen: &[SocketAddr], web: &Web) -> anyhow::Result<AccessPolicy> {
-    if options.exporter_only {
-        return Ok(AccessPolicy::closed());
-    }
     let (webhook, admin) = (options.bearer_token_file.as_deref(), options.admin_token_file.as_deref());
+    if options.exporter_only {
+        return Ok(AccessPolicy::exporter_only(webhook, admin, listen)?);
+    }
     let access = AccessPolicy::new(webhook, admin, listen, web.authenticates())?;
     if access.orders_are_open_to_webhooks() {
         info!(
@@ -360,13 +360,13 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let addresses: Vec<_> = handed.iter().map(Listener::address).collect();
     let listen = if options.systemd_socket { &addresses } else { &options.listen };
     let access = access(&options, listen, &web)?;
-    let redacted = settings.redacted.clone();
+    let (redacted, notify) = (settings.redacted.clone(), settings.notify.clone());
     let connector: Connector<EtcdCluster> = Arc::new(connect_module);
     let probes = Arc::new(Probes::new(settings.modules.clone(), connector));
     let (lock, equip) = (settings.lock.clone(), equip(&settings.lock, options.exporter_only));
     let clusters = configured(settings, &shared, &equip)?;
     let journal = shared.journal.clone();
-    let app = App::new(clusters, shared).configured(redacted, reader, Arc::new(connect)).locking(lock, equip);
+    let app = App::new(clusters, shared).configured(redacted, notify, reader, Arc::new(connect)).locking(lock, equip);
     let app = Arc::new(app.probing(Arc::clone(&probes)));
     app.recover().await?;
 

@@ -31,6 +31,7 @@ use crate::{
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
+        notifier::NotifySettings,
         service::{
             AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, ConfigSection,
             PlanError, ProbeRefusal, ProbeRequest, ReloadError, ScrapePage, Service,
@@ -56,6 +57,8 @@ pub struct App<E, J> {
     pub(super) lock: Option<LockSettings>,
     pub(super) equip: Option<Equip<E, J>>,
     pub(super) redacted: Mutex<serde_json::Value>,
+    /// The targets, whose URLs are not in `redacted`.
+    pub(super) notify: Vec<NotifySettings>,
     reloads: AsyncMutex<()>,
     pub(super) shared: Arc<Shared<J>>,
     phase: Mutex<Phase>,
@@ -81,6 +84,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             lock: None,
             equip: None,
             redacted: Mutex::default(),
+            notify: Vec::new(),
             reloads: AsyncMutex::default(),
             shared,
             phase,
@@ -99,7 +103,14 @@ impl<E: Etcd, J: Journal> App<E, J> {
     /// The same, with a configuration that is exposed and may be reloaded. `connect` is for clusters
     /// that are added or get another connection.
     #[must_use]
-    pub fn configured(mut self, redacted: serde_json::Value, reader: Option<Reader>, connect: Connect<E>) -> Self {
+    pub fn configured(
+        mut self,
+        redacted: serde_json::Value,
+        notify: Vec<NotifySettings>,
+        reader: Option<Reader>,
+        connect: Connect<E>,
+    ) -> Self {
+        self.notify = notify;
         self.reader = reader;
         self.connect = Some(connect);
         self.redacted = Mutex::new(redacted);

@@ -178,7 +178,7 @@ fn configured(text: &str) -> Arc<FakeApp> {
         Arc::new(Cluster::new(settings, etcd, Arc::clone(&world)))
     };
     let clusters = settings(text).expect("good").clusters.into_iter().map(of).collect();
-    Arc::new(App::new(clusters, world).configured(Value::Null, None, connect))
+    Arc::new(App::new(clusters, world).configured(Value::Null, Vec::new(), None, connect))
 }
 
 async fn reload(app: &FakeApp, text: &str) -> Result<(), String> {

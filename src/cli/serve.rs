@@ -197,7 +197,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             Alertmanager::new(url, token, ca).map_err(|error| UsageError(format!("--alertmanager.url: {error}")))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    logging::init(args.log_level, args.log_format);
+    let _logging = logging::init(args.log_level, args.log_format);
     let options = ServeOptions {
         config: args.connection.config.clone(),
         listen,

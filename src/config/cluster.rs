@@ -164,6 +164,11 @@ fn endpoint(text: &str, secure: bool) -> Result<String, BadEndpoint> {
         None => format!("http://{text}"),
     };
     let hint = "write it like https://10.0.0.1:2379";
+    // Before anything is quoted.
+    if text.contains('@') {
+        let what = "contains a user or password: use auth.username and auth.password_file";
+        return Err(BadEndpoint(what.to_owned()));
+    }
     let bad = |what: String| Err(BadEndpoint(format!("{text:?} {what}")));
     let url = match Url::parse(&with_scheme) {
         Ok(url) => url,
@@ -171,10 +176,6 @@ fn endpoint(text: &str, secure: bool) -> Result<String, BadEndpoint> {
     };
     if !matches!(url.scheme(), "http" | "https") {
         return bad(format!("has the scheme {}; {hint}", url.scheme()));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        let what = "contains a user or password: use auth.username and auth.password_file";
-        return Err(BadEndpoint(what.to_owned()));
     }
     let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
         return bad(format!("has no host; {hint}"));

@@ -184,6 +184,7 @@ impl LockSettings {
                     }
                     *text = url.into();
                 }
+                _ if text.contains('@') => at.add("url", "must not contain a user, a password or a query"),
                 _ => at.add("url", format!("{text:?} is not a URL like https://10.0.0.1:9379")),
             }
         }

@@ -63,8 +63,8 @@ pub struct Settings {
     #[serde(default)]
     #[schemars(extend("x-restart" = true))]
     pub notify: Vec<NotifySettings>,
-    /// As it is exposed to clients: what is written, with the flags that override it, without values of headers. All other
-    /// secrets are in files, of which it has the paths.
+    /// As it is exposed to clients: what is written, with the flags that override it, without values of headers and what
+    /// follows the host in secret URLs. All other secrets are in files, of which it has the paths.
     #[serde(skip)]
     pub redacted: Value,
 }

@@ -9,10 +9,9 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use url::Url;
 
 use super::{
-    access::{ClientTls, Credentials, Headers, User, check_url, read_url},
+    access::{ClientTls, Credentials, Headers, SecretUrl, User, check_url},
     gate::kinds,
 };
 use crate::core::{
@@ -38,10 +37,12 @@ pub struct NotifySettings {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NotifyAccess {
-    /// Grafana's base URL, or the webhook's full URL.
-    #[serde(deserialize_with = "read_url")]
-    #[schemars(with = "String")]
-    pub url: Url,
+    /// Grafana's base URL, or the webhook's full URL. Only its scheme, host and port are ever shown. Excludes `url_file`.
+    #[schemars(with = "Option<String>", extend("x-default" = "required without `url_file`"))]
+    pub url: Option<SecretUrl>,
+    /// File with the URL, for services whose URL is a secret. It is read for each notification. Excludes `url`.
+    #[schemars(extend("x-default" = "none"))]
+    pub url_file: Option<PathBuf>,
     /// File with a bearer token, sent as `Authorization: Bearer …`. Excludes `basic_auth`.
     #[schemars(extend("x-default" = "none"))]
     pub bearer_token_file: Option<PathBuf>,
@@ -103,9 +104,13 @@ impl NotifyAccess {
     }
 
     fn check(&self, mut at: At<'_>, with_query: bool) {
-        check_url(at.key("url"), &self.url, with_query);
+        match (&self.url, &self.url_file) {
+            (Some(url), None) => check_url(at.key("url"), url, with_query),
+            (None, Some(_)) => {}
+            _ => at.add("", "needs exactly one of url and url_file"),
+        }
         at.time("timeout", self.timeout, kinds::TIMEOUTS);
-        self.credentials().check(at, &self.tls, &self.url);
+        self.credentials().check(at, &self.tls, self.url.as_ref());
     }
 }
 

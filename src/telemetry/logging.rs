@@ -1,9 +1,11 @@
 //! Log lines on standard error, as logfmt or JSON.
 
-use clap::ValueEnum;
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use std::sync::Arc;
 
-use super::json_lines::JsonLines;
+use clap::ValueEnum;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+use super::log_limit::{LimitLayer, LogLimit};
 
 /// Lowest level that is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -29,8 +31,17 @@ pub enum Format {
     Json,
 }
 
+/// Logging until it is dropped, which reports the lines that were suppressed last.
+pub struct Logging(Arc<LogLimit>);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.0.report();
+    }
+}
+
 /// Starts logging for the rest of the process. A second call does nothing.
-pub fn init(level: Level, format: Format) {
+pub fn init(level: Level, format: Format) -> Logging {
     let level = match level {
         Level::Debug => "debug",
         Level::Info => "info",
@@ -40,20 +51,10 @@ pub fn init(level: Level, format: Format) {
     // Libraries log from `warn` on: their `info` is not about etcd.
     // The Kubernetes client logs each failed request, which the gate reports itself, and sometimes whole answers.
     let filter = EnvFilter::new(format!("warn,kube_client=off,defragd={level}"));
-    let layer = match format {
-        Format::Logfmt => tracing_logfmt::builder()
-            .with_target(false)
-            .with_span_name(false)
-            .with_span_path(false)
-            .layer()
-            .with_writer(std::io::stderr)
-            .with_filter(filter)
-            .boxed(),
-        Format::Json => tracing_subscriber::fmt::layer()
-            .event_format(JsonLines)
-            .with_writer(std::io::stderr)
-            .with_filter(filter)
-            .boxed(),
-    };
-    let _ = tracing_subscriber::registry().with(layer).try_init();
+    let limit = Arc::<LogLimit>::default();
+    let lines = tracing_subscriber::fmt::layer().event_format(format).with_writer(std::io::stderr);
+    if tracing_subscriber::registry().with(filter).with(LimitLayer(Arc::clone(&limit))).with(lines).try_init().is_ok() {
+        Arc::clone(&limit).report_always();
+    }
+    Logging(limit)
 }

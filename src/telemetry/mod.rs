@@ -1,7 +1,8 @@
 //! Logs and metrics. Metric handles are owned by the code that updates them: there are no globals.
 
 pub mod counters;
-mod json_lines;
+mod log_limit;
+mod log_lines;
 pub mod logging;
 pub mod members;
 pub mod probe;

@@ -28,6 +28,9 @@ const ALERTMANAGER: &str = "canary-of-alertmanager-e04c";
 const BEARER: &str = "canary-of-bearer-2d68";
 const HEADER: &str = "canary-of-header-b7f5";
 const KUBERNETES: &str = "canary-of-kubernetes-38ca";
+/// In the paths and queries of URLs; the second and third are in files.
+const URLS: [&str; 4] =
+    ["canary-of-a-webhook-50ab", "canary-of-a-url-file-8e17", "canary-of-grafana-4c92", "canary-of-a-gate-1d3f"];
 /// With what JSON and URLs write otherwise.
 const BASIC: &str = r#"canary"of\basic+auth/66e1"#;
 /// What is sent of it: `defragd:` and the password, in base64.
@@ -118,7 +121,7 @@ fn gates(rig: &Rig, site: &Site) -> Value {
         {"name": "bearer", "on_failure": "warn", "http": http("/", "bearer_token_file", &json!(bearer))},
         {"name": "basic", "on_failure": "warn", "http": http("/", "basic_auth", &basic)},
         {"name": "basic-json", "on_failure": "warn", "http": http("/json", "basic_auth", &basic)},
-        {"name": "header", "on_failure": "warn", "http": http("/", "header_files", &header)},
+        {"name": "header", "on_failure": "warn", "http": http(&format!("/x/{}?y", URLS[3]), "header_files", &header)},
         {"name": "away", "on_failure": "warn",
             "http": other("/away", "bearer_token_file", &json!(bearer), &json!({"expect_status": [302]}))},
         {"name": "query", "on_failure": "warn", "promql": other("", "bearer_token_file", &json!(bearer), &above)},
@@ -127,6 +130,27 @@ fn gates(rig: &Rig, site: &Site) -> Value {
         {"name": "alerts-denied", "on_failure": "warn",
             "alertmanager": other("/denied", "bearer_token_file", &json!(bearer), &critical)},
         {"name": "pods", "kubernetes_pods": {"kubeconfig": kubeconfig, "grace": "1s"}},
+    ])
+}
+
+/// The targets of notifications, each with a URL that is a secret.
+fn targets(rig: &Rig, site: &Site) -> Value {
+    let [query, path, grafana, _] = URLS;
+    let file = |name: &str, path: String| {
+        fs::write(rig.path(name), format!("{}{path}\n", site.url)).unwrap();
+        rig.path(name)
+    };
+    let (tls, client) = (json!({"ca_file": site.pki.ca()}), site.pki.client());
+    let with = |key: &str, url: Value| {
+        let mut access = json!({"tls": tls, key: url});
+        access["tls"]["cert_file"] = json!(client.cert);
+        access["tls"]["key_file"] = json!(client.key);
+        access
+    };
+    json!([
+        {"name": "query", "webhook": with("url", json!(format!("{}/hook?room={query}", site.url)))},
+        {"name": "path", "webhook": with("url_file", json!(file("path.url", format!("/services/T0/{path}"))))},
+        {"name": "graphs", "grafana": with("url_file", json!(file("graphs.url", format!("/{grafana}/"))))},
     ])
 }
 
@@ -149,7 +173,7 @@ impl Planted {
         fs::write(rig.path("password"), ETCD).unwrap();
         cluster["auth"] = json!({"username": "root", "password_file": rig.path("password")});
         let config = rig.path("config.yaml");
-        fs::write(&config, json!({"clusters": [cluster]}).to_string()).unwrap();
+        fs::write(&config, json!({"clusters": [cluster], "notify": targets(&rig, &site)}).to_string()).unwrap();
         fs::write(rig.path("alertmanager-token"), ALERTMANAGER).unwrap();
         // A variable that makes many programs tell all they know.
         let chatty = rig.path("defragd");
@@ -162,6 +186,7 @@ impl Planted {
                 .to_vec();
         // As JSON and Debug write it.
         canaries.push(BASIC.replace('\\', r"\\").replace('"', "\\\""));
+        canaries.extend(URLS.map(str::to_owned));
         canaries.extend(lines_of(&site.pki.client().key));
         canaries.extend(lines_of(&rig.cluster.pki().unwrap().client().key));
         Self { rig, site, config, binary: chatty, canaries, heard: Vec::new() }
@@ -193,6 +218,10 @@ impl Planted {
             "/-/ready",
             "/-/healthy",
             "/config",
+            "/configuration",
+            "/clusters/demo",
+            "/runs/1",
+            "/runs/2",
             "/api/v1/config",
             "/debug",
             "/nothing",
@@ -252,12 +281,13 @@ impl Planted {
     /// Proves that the canaries were in places from which they could have leaked.
     fn assert_all_were_sent(&self) {
         let asked = self.site.asked().join("\n");
-        for canary in [ALERTMANAGER, BEARER, HEADER, KUBERNETES, BASIC_SENT, "client-certificate: shown"] {
+        let headers = [ALERTMANAGER, BEARER, HEADER, KUBERNETES, BASIC_SENT, "client-certificate: shown"];
+        for canary in headers.into_iter().chain(URLS) {
             assert!(asked.contains(canary), "{canary} was never sent");
         }
         let all: String = self.heard.iter().map(|(_, text)| text.as_str()).collect();
-        for masked in ["authorization: Bearer ***", "authorization: Basic ***", "x-api-key: ***", "received-Basic ***"]
-        {
+        let headers = ["authorization: Bearer ***", "authorization: Basic ***", "x-api-key: ***", "received-Basic ***"];
+        for masked in headers.into_iter().chain(["POST *** HTTP", "GET *** HTTP"]) {
             assert!(all.contains(masked), "nothing was said back: {masked:?} is nowhere");
         }
     }
@@ -293,7 +323,10 @@ async fn no_secret_comes_out_of_runs_whose_gates_pass_and_fail() {
     planted.ask(&second).await;
     planted.command().await;
     planted.read_files();
+    // Attempts to notify continue for a while.
+    second.logs("a notification failed; retrying", crate::rig::MINUTE).await.unwrap();
     assert!(second.terminate(crate::rig::MINUTE).await.unwrap().success());
+    planted.heard.push(("the whole log".to_owned(), second.log().unwrap()));
     let done = planted.rig.with_file(&planted.config, &["run"]).await;
     planted.heard.push(("run".to_owned(), said(&done)));
 

@@ -34,18 +34,18 @@ const LONG: Duration = Duration::from_secs(6);
 /// The whole server needs some 20 MiB; what the attacks send adds up to gigabytes.
 const MOST_GROWTH_KIB: u64 = 192 << 10;
 
-trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
 
-struct Arena {
+pub(crate) struct Arena {
     _home: Home,
     pki: Option<Pki>,
-    defragd: Defragd,
+    pub(crate) defragd: Defragd,
     client: Client,
 }
 
 impl Arena {
-    async fn new(with_tls: bool) -> Self {
+    pub(crate) async fn new(with_tls: bool) -> Self {
         let home = home();
         let mut flags = Home::nowhere();
         flags.push(home.flag("--web.bearer-token-file", "token"));
@@ -64,12 +64,12 @@ impl Arena {
         format!("{scheme}://{}{path}", self.defragd.target())
     }
 
-    async fn tcp(&self) -> Result<TcpStream> {
+    pub(crate) async fn tcp(&self) -> Result<TcpStream> {
         Ok(TcpStream::connect(self.defragd.target()).await?)
     }
 
     /// Over TLS with HTTP/2 if the arena has it.
-    async fn http2(&self) -> Result<Box<dyn Wire>> {
+    pub(crate) async fn http2(&self) -> Result<Box<dyn Wire>> {
         let roots = roots(self.pki.as_ref().unwrap());
         let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -265,7 +265,7 @@ async fn scrapes_are_served_while_others_misuse_http() {
 }
 
 /// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = vec![length[1], length[2], length[3], kind, flags];
     bytes.extend(stream.to_be_bytes());

@@ -83,3 +83,68 @@ async fn a_webhook_and_grafana_hear_of_a_run_while_another_target_hangs() {
     assert!(!defragd.log().unwrap().contains("a-secret-of-the-target"));
     assert!(defragd.terminate(Duration::from_secs(15)).await.unwrap().success(), "nor the end");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_in_a_file_is_read_for_each_notification_and_a_bad_one_is_not_repeated() {
+    let home = home();
+    let (heard, url) = listener().await;
+    home.write("chat-url", format!("{url}/services/first-s3cret\n")).unwrap();
+    home.write("graphs-url", format!("{url}/grafana-s3cret/")).unwrap();
+    let config = "clusters: [{name: demo, endpoints: [\"http://127.0.0.1:1\"]}]\nnotify:\n\
+                  - {name: chat, webhook: {url_file: chat-url}}\n- {name: graphs, grafana: {url_file: graphs-url}}\n";
+    home.write("config.yaml", config).unwrap();
+    let defragd = home.serve(&[home.flag("--config", "config.yaml")]).await.unwrap();
+    let alert = async |fingerprint: &str| {
+        let alert = json!({"status": "firing", "labels": {"etcd_cluster": "demo"}, "startsAt": fingerprint,
+            "fingerprint": fingerprint});
+        let accepted = defragd.post_alerts(&json!({"version": "4", "alerts": [alert]}), None).await.unwrap();
+        assert_eq!(accepted.status, 202, "{}", accepted.body);
+    };
+    let paths = || heard.lock().unwrap().iter().map(|(path, ..)| path.clone()).collect::<Vec<_>>();
+    let come = async |path: &str, times: usize| {
+        until(path, MINUTE, || async {
+            ensure!(paths().iter().filter(|heard| *heard == path).count() >= times, "{:?}", paths());
+            Ok(())
+        })
+        .await
+        .unwrap();
+    };
+    alert("a").await;
+    come("/services/first-s3cret", 2).await;
+    come("/grafana-s3cret/api/annotations", 1).await;
+    home.write("chat-url", format!("{url}/services/second-s3cret")).unwrap();
+    alert("b").await;
+    come("/services/second-s3cret", 2).await;
+    home.write("chat-url", "not-a-url/third-s3cret").unwrap();
+    alert("c").await;
+    defragd.logs("cannot read the URL in", MINUTE).await.unwrap();
+
+    let shown = defragd.json("/config").await.unwrap();
+    assert_eq!(shown["notify"][0]["webhook"]["url_file"], "chat-url", "{shown}");
+    defragd.terminate(MINUTE).await.unwrap();
+    let log = defragd.log().unwrap();
+    assert!(log.contains("chat-url") && !log.contains("s3cret"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_in_the_path_of_a_url_is_not_shown_and_a_changed_one_needs_a_restart() {
+    let home = home();
+    let write = |path: &str| {
+        let config = format!(
+            "clusters: [{{name: demo, endpoints: [\"http://127.0.0.1:1\"]}}]\nnotify:\n\
+             - {{name: chat, webhook: {{url: \"http://127.0.0.1:1/services/{path}?thread=s3cret\"}}}}\n"
+        );
+        home.write("config.yaml", config).unwrap();
+    };
+    write("s3cret");
+    let defragd = home.serve(&[home.flag("--config", "config.yaml")]).await.unwrap();
+    let shown = defragd.json("/config").await.unwrap();
+    assert_eq!(shown["notify"][0]["webhook"]["url"], "http://127.0.0.1:1/***", "{shown}");
+    let page = defragd.get("/configuration").await.unwrap().body;
+    assert!(page.contains("http://127.0.0.1:1/***") && !page.contains("s3cret"), "{page}");
+    assert_eq!(defragd.post("/-/reload", "", None).await.unwrap().status, 200);
+    write("other-s3cret");
+    let refused = defragd.post("/-/reload", "", None).await.unwrap();
+    assert!(refused.status == 500 && refused.body.contains("notify: restart defragd"), "{}", refused.body);
+    assert!(!refused.body.contains("s3cret") && !defragd.log().unwrap().contains("s3cret"));
+}

@@ -27,9 +27,10 @@ impl AlertmanagerProbe {
     /// Checks that its files are usable.
     pub(super) fn new(check: AlertmanagerGate) -> Result<Self, CallError> {
         let (access, tries) = (access!(check), check.tries());
-        access.try_files(&check.url)?;
+        access.try_files(check.url.expose())?;
         let AlertmanagerGate { url, matchers, ignore, .. } = check;
-        Ok(Self { server: Alertmanager::checked(url.as_str(), access)?, url: shown(&url), matchers, ignore, tries })
+        let url = url.expose();
+        Ok(Self { server: Alertmanager::checked(url.as_str(), access)?, url: shown(url), matchers, ignore, tries })
     }
 
     async fn once(&self) -> Reading {

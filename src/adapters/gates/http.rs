@@ -7,7 +7,7 @@ use reqwest::Method;
 
 use super::{access, failure, millis};
 use crate::{
-    adapters::outgoing::{CallError, ClientSettings, excerpt, shown},
+    adapters::outgoing::{CallError, ClientSettings, Secrets, excerpt, redirect_target, shown},
     ports::gate::{CheckContext, GateProbe, HttpGate, Reading},
 };
 
@@ -25,25 +25,27 @@ impl HttpProbe {
     /// Checks that its files are usable.
     pub(super) fn new(check: HttpGate) -> Result<Self, CallError> {
         let access = access!(check, follow_redirects: check.follow_redirects);
-        let bad = |detail: &str| CallError::Url { url: shown(&check.url), detail: detail.to_owned() };
+        let bad = |detail: &str| CallError::Url { url: check.url.to_string(), detail: detail.to_owned() };
         let method = check.method.parse().map_err(|_| bad("invalid method"))?;
-        access.try_files(&check.url)?;
+        access.try_files(check.url.expose())?;
         Ok(Self { check, method, access })
     }
 
     async fn once(&self) -> Reading {
         let (check, began) = (&self.check, Instant::now());
-        let answer = match self.access.ask(self.method.clone(), &check.url, None, MAX_BODY_BYTES).await {
+        let asked = check.url.expose();
+        let answer = match self.access.ask(self.method.clone(), asked, None, MAX_BODY_BYTES).await {
             Ok(answer) => answer,
             Err(error) => return failure(&error, began),
         };
-        let (url, status, method) = (shown(&check.url), answer.status, &self.method);
+        let (url, status, method) = (shown(asked), answer.status, &self.method);
         let text = String::from_utf8_lossy(&answer.body);
-        let body = excerpt(&answer.secrets.mask(&text));
+        let clean = |text: &str| excerpt(&Secrets::of_url(asked).mask(&answer.secrets.mask(text)));
+        let body = clean(&text);
         let latency = millis(began.elapsed());
         let sentence = format!("{method} {url} answered {status} in {latency} ms");
-        let location = answer.location.map(|location| match check.url.join(&location) {
-            Ok(target) => excerpt(&answer.secrets.mask(&shown(&target))),
+        let location = answer.location.map(|location| match asked.join(&location) {
+            Ok(target) => clean(&redirect_target(&target)),
             Err(_) => "nowhere".to_owned(),
         });
         let found = check.expect_body.as_ref().is_none_or(|pattern| pattern.is_in(&text));

@@ -43,8 +43,8 @@ impl PromqlProbe {
     /// Checks that its files are usable.
     pub(super) fn new(check: PromqlGate) -> Result<Self, CallError> {
         let access = access!(check);
-        access.try_files(&check.url)?;
-        let remote = Remote::new(check.url.as_str(), access, MAX_ANSWER_BYTES)?;
+        access.try_files(check.url.expose())?;
+        let remote = Remote::new(check.url.expose().as_str(), access, MAX_ANSWER_BYTES)?;
         Ok(Self { remote, tries: check.tries(), query: check.query, expect: check.expect })
     }
 

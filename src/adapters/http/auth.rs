@@ -74,8 +74,18 @@ pub struct AccessPolicy {
     receiver: bool,
     /// Whether clients without credentials are allowed where no token is configured.
     open: bool,
-    webhook: Option<String>,
-    admin: Option<String>,
+    webhook: Option<Token>,
+    admin: Option<Token>,
+}
+
+/// A secret that clients show. Constant time is the only way to compare it.
+#[derive(Clone)]
+struct Token(String);
+
+impl Token {
+    fn is(&self, shown: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(shown).into()
+    }
 }
 
 impl AccessPolicy {
@@ -84,9 +94,19 @@ impl AccessPolicy {
         Self::default()
     }
 
+    /// The same, but for reloads: they need what an action needs elsewhere.
+    pub fn exporter_only(
+        webhook_file: Option<&Path>,
+        admin_file: Option<&Path>,
+        listen: &[SocketAddr],
+    ) -> Result<Self, TokenError> {
+        // What is authenticated elsewhere is so here: nothing is open to the network.
+        Ok(Self { receiver: false, ..Self::new(webhook_file, admin_file, listen, true)? })
+    }
+
     /// Access by these tokens; what has no token is open to clients without credentials.
     pub fn tokens(webhook: Option<String>, admin: Option<String>) -> Self {
-        Self { receiver: true, open: true, webhook, admin }
+        Self { receiver: true, open: true, webhook: webhook.map(Token), admin: admin.map(Token) }
     }
 
     /// Reads the tokens, and refuses an open receiver on the network. `authenticated`: no client reaches a route
@@ -117,10 +137,10 @@ impl AccessPolicy {
         self.receiver && self.admin.is_none()
     }
 
-    fn token_for(&self, action: ProtectedAction) -> Option<&str> {
+    fn token_for(&self, action: ProtectedAction) -> Option<&Token> {
         match action {
-            ProtectedAction::Notify => self.webhook.as_deref(),
-            ProtectedAction::Order => self.admin.as_deref().or(self.webhook.as_deref()),
+            ProtectedAction::Notify => self.webhook.as_ref(),
+            ProtectedAction::Order => self.admin.as_ref().or(self.webhook.as_ref()),
         }
     }
 
@@ -137,7 +157,7 @@ impl AccessPolicy {
 
     /// Whether this is the token for actions.
     pub(super) fn is_order_token(&self, shown: &str) -> bool {
-        self.token_for(ProtectedAction::Order).is_some_and(|token| bool::from(token.as_bytes().ct_eq(shown.as_bytes())))
+        self.token_for(ProtectedAction::Order).is_some_and(|token| token.is(shown.as_bytes()))
     }
 
     /// Whether this is allowed only because all listeners are on loopback.
@@ -145,10 +165,14 @@ impl AccessPolicy {
         self.token_for(action).is_none() && !proof.password && !proof.certificate
     }
 
+    /// Whether only a token allows this, which no browser adds by itself.
+    pub(super) fn needs_token(&self, action: ProtectedAction) -> bool {
+        self.token_for(action).is_some()
+    }
+
     /// Whether the request carries the credentials that this needs.
     pub(super) fn allows(&self, action: ProtectedAction, headers: &HeaderMap, proof: Proof) -> bool {
         match self.token_for(action) {
-            _ if !self.receiver => false,
             Some(token) => shows(headers, token),
             None => self.open || proof.password || proof.certificate,
         }
@@ -174,10 +198,10 @@ fn token(path: &Path) -> Result<String, TokenError> {
     Ok(token.to_owned())
 }
 
-fn shows(headers: &HeaderMap, expected: &str) -> bool {
+fn shows(headers: &HeaderMap, expected: &Token) -> bool {
     let shown = headers.get(AUTHORIZATION).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
     let Some((scheme, token)) = shown.split_at_checked("Bearer ".len()) else { return false };
-    scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(token.ct_eq(expected.as_bytes()))
+    scheme.eq_ignore_ascii_case(b"Bearer ") && expected.is(token)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use tracing::{error, warn};
 use super::{
     auth::{Proof, ProtectedAction},
     body::{BodyError, discard, read},
-    origin::is_rebound,
+    origin::{is_of_another_site, is_rebound},
     site::{Site, problem},
 };
 use crate::{
@@ -71,12 +71,9 @@ pub(super) fn refuse<S>(site: &Site<S>, action: ProtectedAction, parts: &Parts) 
     (!is_json).then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"))
 }
 
-/// Refuses requests without the credentials that this needs. Without a receiver, no request can cause a write.
+/// Refuses requests without the credentials that this needs, and those of other sites' pages.
 pub(super) fn forbid<S>(site: &Site<S>, action: ProtectedAction, parts: &Parts) -> Option<Response> {
-    let (access, headers) = (&site.options.access, &parts.headers);
-    if access.is_closed() {
-        return None;
-    }
+    let (access, headers, external) = (&site.options.access, &parts.headers, site.options.external_url.as_ref());
     let proof = parts.extensions.get::<Proof>().copied().unwrap_or_default();
     if !access.allows(action, headers, proof) {
         warn!(path = parts.uri.path(), "request without a valid bearer token");
@@ -88,16 +85,16 @@ pub(super) fn forbid<S>(site: &Site<S>, action: ProtectedAction, parts: &Parts) 
             (challenge, problem(StatusCode::UNAUTHORIZED, "a valid bearer token is required")).into_response(),
         );
     }
-    // Otherwise a foreign web page whose DNS name points to 127.0.0.1 would be let in, whatever the content type.
-    if access.is_free(action, proof) && is_rebound(parts, site.options.external_url.as_ref()) {
-        warn!(
-            path = parts.uri.path(),
-            "refused a browser that used a host name other than loopback or --web.external-url"
-        );
-        let what = "without a token, browsers must use a loopback name or the host of --web.external-url";
-        return Some(problem(StatusCode::FORBIDDEN, what));
-    }
-    None
+    let what = if !access.needs_token(action) && is_of_another_site(parts, external) {
+        "the request comes from another site's page, or --web.external-url is not the URL of this one"
+    } else if access.is_free(action, proof) && is_rebound(parts, external) {
+        // Otherwise a foreign page whose DNS name points to 127.0.0.1 would be let in, whatever the content type.
+        "without a token, browsers must use a loopback name or the host of --web.external-url"
+    } else {
+        return None;
+    };
+    warn!(path = parts.uri.path(), why = what, "refused a browser");
+    Some(problem(StatusCode::FORBIDDEN, what))
 }
 
 async fn read_order<S>(site: &Site<S>, request: Request<Body>) -> Result<OrderBody, Response> {

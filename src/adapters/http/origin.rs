@@ -23,12 +23,21 @@ pub(super) fn is_foreign(parts: &Parts, external: Option<&Url>) -> Option<&'stat
     (!is_ours).then_some("The request comes from another site, or --web.external-url is not the URL of this page")
 }
 
-/// Whether a browser used a foreign host name to get here: only browsers say where a request comes from. For requests
-/// that are allowed only because everything is on loopback.
+/// Whether a browser sent the request: only browsers say where a request comes from.
+fn is_by_browser(parts: &Parts) -> bool {
+    text(&parts.headers, "sec-fetch-site").is_some() || text(&parts.headers, header::ORIGIN.as_str()).is_some()
+}
+
+/// Whether another site's page sent the request. For requests without a token, to which a browser adds what they need
+/// by itself: a password, a certificate, or that it is on this machine.
+pub(super) fn is_of_another_site(parts: &Parts, external: Option<&Url>) -> bool {
+    is_by_browser(parts) && is_foreign(parts, external).is_some()
+}
+
+/// Whether a browser used a foreign host name to get here. For requests that are allowed only because everything is on
+/// loopback.
 pub(super) fn is_rebound(parts: &Parts, external: Option<&Url>) -> bool {
-    let by_browser =
-        text(&parts.headers, "sec-fetch-site").is_some() || text(&parts.headers, header::ORIGIN.as_str()).is_some();
-    by_browser && !is_local(parts, external)
+    is_by_browser(parts) && !is_local(parts, external)
 }
 
 /// Whether the request was sent to a loopback name or address, or to the host of `--web.external-url`.

@@ -69,7 +69,7 @@ async fn ready<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
     }
 }
 
-/// Needs what actions need, except for the content type: Prometheus-style reload requests send none.
+/// Needs what actions need, also where there is no receiver, but no content type: Prometheus-style reload requests send none.
 async fn reload<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     if let Some(refusal) = orders::forbid(&site, ProtectedAction::Order, &parts) {

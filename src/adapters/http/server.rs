@@ -3,9 +3,9 @@
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, extract::Request};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::{body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use thiserror::Error;
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tower::util::ServiceExt;
-use tracing::{debug, warn};
+use tracing::{Instrument, Span, debug, error_span, warn};
 
 use super::{
     auth::Proof,
@@ -86,8 +86,8 @@ impl Listener {
                 Some(_) = connections.join_next() => continue,
                 () = &mut stop => break,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Most likely no file descriptors are left: give clients time to close some.
                     warn!(%error, "cannot accept a connection");
@@ -98,7 +98,9 @@ impl Listener {
             // All connections wait for answers: this one is closed, and the client may retry.
             let Some(permit) = limiter.enter() else { continue };
             let (router, web, stopped) = (router.clone(), Arc::clone(&web), stopped.clone());
-            connections.spawn(async move { greet(stream, &permit, router, &web, stopped).await });
+            // At the highest level, so that it is there whatever is logged: the log limits the lines of each peer.
+            let span = error_span!("connection", peer = %SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+            connections.spawn(async move { greet(stream, &permit, router, &web, stopped).await }.instrument(span));
         }
         drop(self.listener);
         drop(stopping);
@@ -106,6 +108,19 @@ impl Listener {
         if timeout(DRAIN, drained).await.is_err() {
             warn!("shutting down with unfinished answers");
         }
+    }
+}
+
+/// Runs the requests of an HTTP/2 connection, each in a task of its own, in that connection's span.
+#[derive(Clone)]
+struct InSpan(Span);
+
+impl<F> Executor<F> for InSpan
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, request: F) {
+        tokio::spawn(request.instrument(self.0.clone()));
     }
 }
 
@@ -159,7 +174,7 @@ async fn talk<I>(
             answer.map_err(|never: Infallible| never)
         }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(InSpan(Span::current()));
     // Chosen by ALPN, not guessed from the first bytes: the server would wait forever for a client that sends none.
     builder = if http2 { builder.http2_only() } else { builder.http1_only() };
     // The slot limits the time: see its module.

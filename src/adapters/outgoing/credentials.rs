@@ -7,9 +7,13 @@ use std::{fmt, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use url::Url;
 
 use super::{CallError, file};
 use crate::ports::access::{Credentials, User};
+
+/// Shorter parts of a URL's path are words, such as `hooks` and `alertmanager`.
+const MIN_TOKEN_CHARS: usize = 16;
 
 /// The secrets that were sent, to be masked.
 #[derive(Clone, Default)]
@@ -84,6 +88,19 @@ impl Secrets {
         let mut all = Self::default();
         secrets.into_iter().for_each(|secret| all.add(secret));
         all.in_order()
+    }
+
+    /// What a server may repeat of a URL that is a secret: path, query, and the parts of both that can be a token.
+    pub(in crate::adapters) fn of_url(url: &Url) -> Self {
+        let (path, query) = (url.path(), url.query().unwrap_or_default());
+        let is_token = |part: &&str| part.len() >= MIN_TOKEN_CHARS;
+        let parts = path.split('/').chain(query.split(['&', '='])).filter(is_token);
+        Self::of(
+            [&url[url::Position::BeforePath..url::Position::AfterQuery], path, query]
+                .into_iter()
+                .filter(|whole| *whole != "/")
+                .chain(parts),
+        )
     }
 
     /// A secret that contains another one is masked first, or its rest would stay.

@@ -29,7 +29,7 @@ pub use defragd::{ControlClient, HealthClient};
 pub use notify::NotifyTarget;
 pub use peers::HttpPeers;
 pub use prometheus::{Grid, Prometheus, RangeSeries, SeriesLabels};
-pub(in crate::adapters) use text::{detail, excerpt, shown};
+pub(in crate::adapters) use text::{detail, excerpt, redirect_target, shown};
 
 /// Long enough for an overloaded server, short enough for an operator at a terminal.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -110,15 +110,18 @@ impl Remote {
         access: ClientSettings,
         max_answer_bytes: usize,
     ) -> Result<Self, CallError> {
-        let bad = |detail: &str| CallError::Url { url: url.to_owned(), detail: detail.to_owned() };
+        let bad = |detail: &str| {
+            // A password or a path may be a secret, also in what is no URL.
+            let is_bare =
+                !url.contains('@') && url.split_once("://").is_none_or(|(_, rest)| !rest.contains(['/', '?']));
+            CallError::Url { url: if is_bare { url } else { "…" }.to_owned(), detail: detail.to_owned() }
+        };
         let mut base = Url::parse(url).map_err(|error| bad(&error.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
             return Err(bad("it needs the scheme http or https, and a host"));
         }
         if !base.username().is_empty() || base.password().is_some() {
-            // Not shown: the URL is in every error.
-            let url = format!("{}://…", base.scheme());
-            return Err(CallError::Url { url, detail: "it contains a user or password".to_owned() });
+            return Err(bad("it contains a user or password"));
         }
         // So that `join` keeps a route prefix.
         if !base.path().ends_with('/') {
@@ -129,8 +132,7 @@ impl Remote {
     }
 
     pub(in crate::adapters) fn url(&self, path: &str) -> Result<Url, CallError> {
-        let bad =
-            |error: url::ParseError| CallError::Url { url: format!("{}{path}", self.base), detail: error.to_string() };
+        let bad = |error: url::ParseError| CallError::Url { url: shown(&self.base), detail: error.to_string() };
         self.base.join(path).map_err(bad)
     }
 

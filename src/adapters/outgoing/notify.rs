@@ -1,14 +1,20 @@
 //! Sends notifications of runs: to Grafana, as annotations, and as JSON to any URL.
 
+use std::path::Path;
+
 use futures_util::future::BoxFuture;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{task::spawn_blocking, time::timeout};
 use url::Url;
 
-use super::{CallError, ClientSettings, excerpt, shown};
+use super::{CallError, ClientSettings, ClientTls, Secrets, excerpt, file, shown};
 use crate::{
     core::story,
-    ports::notifier::{End, Notice, Notifier, NotifyAccess, NotifyFormat, Undelivered},
+    ports::{
+        access::SecretUrl,
+        notifier::{End, Notice, Notifier, NotifyAccess, NotifyFormat, Undelivered},
+    },
 };
 
 /// Of an answer, for the error alone.
@@ -18,25 +24,35 @@ const MAX_ANSWER_BYTES: usize = 1_024;
 pub struct NotifyTarget {
     name: String,
     format: NotifyFormat,
-    url: Url,
+    settings: NotifyAccess,
     access: ClientSettings,
 }
 
 impl NotifyTarget {
     /// Checks that its files are usable. Blocks meanwhile. The URL is Grafana's base or the webhook itself.
     pub fn new(name: String, format: NotifyFormat, settings: &NotifyAccess) -> Result<Self, CallError> {
-        let mut url = settings.url.clone();
-        if format == NotifyFormat::Grafana {
-            url.set_path(&format!("{}/api/annotations", url.path().trim_end_matches('/')));
-        }
         let access = ClientSettings {
             credentials: settings.credentials(),
             tls: settings.tls.clone(),
             timeout: settings.timeout,
             follow_redirects: false,
         };
-        access.try_files(&url)?;
-        Ok(Self { name, format, url, access })
+        access.try_files(&url(format, settings)?)?;
+        Ok(Self { name, format, settings: settings.clone(), access })
+    }
+
+    /// Where to send to now.
+    async fn url(&self) -> Result<Url, CallError> {
+        let (format, settings) = (self.format, self.settings.clone());
+        let unreadable =
+            |detail: &str| file::error(URL_FILE, self.settings.url_file.as_deref().unwrap_or(Path::new("")), detail);
+        // On a dead network file system, reading never ends.
+        let reading = timeout(self.access.timeout, spawn_blocking(move || url(format, &settings))).await;
+        match reading {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => Err(unreadable(&error.to_string())),
+            Err(_) => Err(unreadable("it could not be read in time")),
+        }
     }
 
     async fn send(&self, notice: &Notice) -> Result<(), Undelivered> {
@@ -46,20 +62,51 @@ impl NotifyTarget {
             (NotifyFormat::Webhook, _) => serde_json::to_value(notice)
                 .map_err(|error| Undelivered { detail: error.to_string(), may_pass: false })?,
         };
-        let asked = self.access.ask(Method::POST, &self.url, Some(&body), MAX_ANSWER_BYTES).await;
-        let answer = asked.map_err(|error| Undelivered {
+        let asked = async {
+            let url = self.url().await?;
+            let answer = self.access.ask(Method::POST, &url, Some(&body), MAX_ANSWER_BYTES).await?;
+            Ok((url, answer))
+        };
+        let (url, answer) = asked.await.map_err(|error: CallError| Undelivered {
             may_pass: matches!(error, CallError::Unreachable { .. } | CallError::File { .. }),
             detail: error.to_string(),
         })?;
         if (200..300).contains(&answer.status) {
             return Ok(());
         }
-        let said = excerpt(&answer.secrets.mask(&String::from_utf8_lossy(&answer.body)));
+        let said = Secrets::of_url(&url).mask(&answer.secrets.mask(&String::from_utf8_lossy(&answer.body)));
         Err(Undelivered {
-            detail: format!("{} answered {}: {said}", shown(&self.url), answer.status),
+            detail: format!("{} answered {}: {}", shown(&url), answer.status, excerpt(&said)),
             may_pass: matches!(answer.status, 408 | 429 | 500..),
         })
     }
+}
+
+const URL_FILE: &str = "the URL in";
+
+/// Where to send to. Blocks while it reads the file.
+fn url(format: NotifyFormat, settings: &NotifyAccess) -> Result<Url, CallError> {
+    let mut url = match (&settings.url, &settings.url_file) {
+        (Some(url), _) => url.expose().clone(),
+        (None, path) => {
+            let path = path.as_deref().unwrap_or(Path::new(""));
+            let bad = |detail: &str| file::error(URL_FILE, path, detail);
+            // The parser's error does not quote it.
+            let read = file::secret(URL_FILE, path)?.parse::<SecretUrl>();
+            let url = read.map_err(|error| bad(&error.to_string()))?;
+            match url.problem() {
+                Some(problem) => return Err(bad(&format!("it {problem}"))),
+                None if url.expose().scheme() == "http" && settings.tls != ClientTls::default() => {
+                    return Err(bad("it begins with http://, but tls is set: write https://, or remove tls"));
+                }
+                None => url.expose().clone(),
+            }
+        }
+    };
+    if format == NotifyFormat::Grafana {
+        url.set_path(&format!("{}/api/annotations", url.path().trim_end_matches('/')));
+    }
+    Ok(url)
 }
 
 impl Notifier for NotifyTarget {

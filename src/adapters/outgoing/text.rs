@@ -34,15 +34,14 @@ fn is_invisible(c: char) -> bool {
         || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The URL without user information, query and fragment.
+/// The URL's scheme, host and port: everything else in it may be a secret.
 pub(in crate::adapters) fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.set_fragment(None);
-    // Fails only for URLs without a host, which have neither.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.into()
+    url.origin().ascii_serialization()
+}
+
+/// Where a redirect leads, without user information, query and fragment. It may repeat what was requested.
+pub(in crate::adapters) fn redirect_target(url: &Url) -> String {
+    format!("{}{}", shown(url), url.path())
 }
 
 /// An error with its causes: reqwest's own text often ends before the helpful one.
@@ -75,6 +74,7 @@ mod tests {
     #[test]
     fn a_url_is_shown_without_what_may_be_secret() {
         let url = Url::parse("https://user:pw@host:1/path?token=x#y").expect("valid");
-        assert_eq!(shown(&url), "https://host:1/path");
+        assert_eq!(shown(&url), "https://host:1");
+        assert_eq!(redirect_target(&url), "https://host:1/path");
     }
 }

@@ -14,6 +14,7 @@ use super::{
     files::Files,
     tree::{Key, Kind, Node},
 };
+use crate::ports::access::SecretUrl;
 
 /// What serde calls a `PathBuf`.
 const PATH: &str = "path string";
@@ -89,7 +90,12 @@ impl De<'_> {
                     Err(_) => Err(Fault::custom("is relative to a directory whose name is not UTF-8")),
                 }
             }
-            Kind::Plain(text) | Kind::Quoted(text) => visitor.visit_str(text),
+            Kind::Plain(text) | Kind::Quoted(text) => {
+                if wanted == SecretUrl::EXPECTED {
+                    self.files.secret_urls.borrow_mut().insert(self.node.place);
+                }
+                visitor.visit_str(text)
+            }
             _ => Err(not(&visitor)),
         }
         .map_err(|fault| fault.meant(&wanted))

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use serde::de::{Error, Expected, Unexpected};
 
 use super::tree::{Kind, Node};
-use crate::core::check;
+use crate::{core::check, ports::access::SecretUrl};
 
 /// Longer values are truncated in errors.
 const MAX_QUOTED: usize = 40;
@@ -102,8 +102,8 @@ pub(super) fn words(what: &What, node: &Node) -> String {
         What::Other(text) => text.lines().next().unwrap_or_default().to_owned(),
         What::Not(wanted) => {
             let words = wanted_words(wanted).unwrap_or(wanted);
-            // A value where text is expected may be a secret.
-            let quoted = !matches!(words, "text" | "a list" | "a mapping (key: value)");
+            // A value where text or a URL is expected may be a secret.
+            let quoted = !matches!(words, "text" | SecretUrl::EXPECTED | "a list" | "a mapping (key: value)");
             let hint = match &node.kind {
                 Kind::Plain(text) | Kind::Quoted(text) if is_bare_number(text) && words.starts_with("a time") => {
                     format!(": add a unit, like {0}s, {0}m or {0}h", text.trim())

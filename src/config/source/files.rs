@@ -1,4 +1,4 @@
-//! The files that a configuration names.
+//! The files that a configuration names, and the values that must not be shown.
 
 use std::{
     cell::RefCell,
@@ -8,13 +8,15 @@ use std::{
 
 use crate::config::problem::Place;
 
-/// The files that a tree names: the values that were read as a `PathBuf`.
+/// The values that were read as a `PathBuf` or as a [`crate::ports::access::SecretUrl`].
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// Where relative paths start; at the working directory if absent.
     pub(super) dir: Option<PathBuf>,
     /// Where the paths are.
     pub(super) found: RefCell<BTreeSet<Place>>,
+    /// Where the secret URLs are.
+    pub(super) secret_urls: RefCell<BTreeSet<Place>>,
 }
 
 impl Files {

@@ -104,9 +104,13 @@ impl Source {
         lenient::read(self, over)
     }
 
-    /// What was read, as it is written, without absent values and without values of headers: those are often secrets.
+    /// What was read, as it is written, without absent values, values of headers (those are often secrets), and what
+    /// follows the host in secret URLs.
     pub fn redacted(&self) -> Value {
-        let read = |node| Value::deserialize(De { node, files: &self.files }).ok();
+        let read = |tree: &Node| {
+            let tree = tree.redacted(&self.files.secret_urls.borrow());
+            Value::deserialize(De { node: &tree, files: &self.files }).ok()
+        };
         let mut value = self.tree.as_ref().and_then(read).unwrap_or_default();
         redact(&mut value);
         value

@@ -9,7 +9,10 @@ use serde_json::Value;
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
 use super::files::Files;
-use crate::config::problem::{Place, Problem};
+use crate::{
+    config::problem::{Place, Problem},
+    ports::access::SecretUrl,
+};
 
 /// Deeper than any key.
 const MAX_DEPTH: usize = 64;
@@ -133,6 +136,20 @@ impl Node {
             }
         });
         named
+    }
+
+    /// The same, with only the host of the secret URLs in these places.
+    pub(super) fn redacted(&self, secret_urls: &BTreeSet<Place>) -> Self {
+        let redacted = |node: &Self| node.redacted(secret_urls);
+        let kind = match &self.kind {
+            Kind::Plain(text) | Kind::Quoted(text) if secret_urls.contains(&self.place) => {
+                Kind::Quoted(text.parse::<SecretUrl>().map_or_else(|_| "***".to_owned(), |url| url.to_string()))
+            }
+            Kind::List(items) => Kind::List(items.iter().map(redacted).collect()),
+            Kind::Map(entries) => Kind::Map(entries.iter().map(|(key, node)| (key.clone(), redacted(node))).collect()),
+            other => other.clone(),
+        };
+        Self { place: self.place, kind }
     }
 
     fn walk(&self, path: &mut String, visit: &mut impl FnMut(&str, Option<&Key>, &Node)) {

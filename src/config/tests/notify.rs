@@ -22,6 +22,11 @@ fn good_targets_are_accepted_and_mistakes_reported_with_their_place() {
         ("- {name: a, webhook: {url: \"ftp://x/\"}}\n", "notify[0].webhook.url: must begin"),
         ("- {name: a, webhook: {url: \"http://u:p@x/\"}}\n", "notify[0].webhook.url: contains a user"),
         ("- {name: a, grafana: {url: \"http://x/?token=1\"}}\n", "notify[0].grafana.url: contains the parameter"),
+        ("- {name: a, webhook: {timeout: 2s}}\n", "notify[0].webhook: needs exactly one of url and url_file"),
+        (
+            "- {name: a, webhook: {url: \"http://x/\", url_file: f}}\n",
+            "notify[0].webhook: needs exactly one of url and",
+        ),
         ("- {name: a, webhook: {url: \"http://x/\", timeout: 2h}}\n", "notify[0].webhook.timeout: is"),
     ];
     for (text, expected) in table {

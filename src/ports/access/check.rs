@@ -6,11 +6,10 @@ use std::{
     path::PathBuf,
 };
 
-use serde::Deserializer;
 use url::Url;
 
-use super::{ClientTls, Credentials, DiscoverySrv, MetricsPage, TlsFiles, User};
-use crate::core::check::{At, TEXT, from_text};
+use super::{ClientTls, Credentials, DiscoverySrv, MetricsPage, SecretUrl, TlsFiles, User};
+use crate::core::check::At;
 
 const MAX_HEADERS: usize = 20;
 const MAX_HEADER_BYTES: usize = 1_000;
@@ -32,32 +31,19 @@ const SECRET_WORDS: [&str; 13] = [
     "credential",
 ];
 
-/// A URL. It never appears in a problem: it may contain a secret.
-pub(in crate::ports) fn read_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
-    let parse = |text: &str| {
-        let hint = "write it like https://10.0.0.1:6443/readyz";
-        Url::parse(text.trim()).map_err(|error| format!("is not a URL ({error}); {hint}"))
+pub(in crate::ports) fn check_url(mut at: At<'_>, url: &SecretUrl, with_query: bool) {
+    let query = |url: &Url| {
+        if let Some((name, _)) = url.query_pairs().find(|(name, _)| is_secret(name) || name == "key") {
+            let what = "which looks like a secret: send it as a header, with header_files";
+            Some(format!("contains the parameter {name:?}, {what}"))
+        } else {
+            (url.query().is_some() && !with_query)
+                .then(|| "has a query (?…): write only the base URL, with the route prefix if there is one".to_owned())
+        }
     };
-    from_text(deserializer, TEXT, parse, || Url::from_directory_path("/").expect("an absolute path"))
-}
-
-pub(in crate::ports) fn check_url(mut at: At<'_>, url: &Url, with_query: bool) {
-    let what = if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        "must begin with http:// or https:// and have a host".to_owned()
-    } else if !url.username().is_empty() || url.password().is_some() {
-        "contains a user or password: use basic_auth with username and password_file".to_owned()
-    } else if let Some((name, _)) = url.query_pairs().find(|(name, _)| is_secret(name) || name == "key") {
-        format!("contains the parameter {name:?}, which looks like a secret: send it as a header, with header_files")
-    } else if url.query().is_some() && !with_query {
-        "has a query (?…): write only the base URL, with the route prefix if there is one".to_owned()
-    } else if url.fragment().is_some() {
-        "has a fragment (#…), which is not sent to servers".to_owned()
-    } else if url.port() == Some(0) {
-        "has the port 0".to_owned()
-    } else {
-        return;
-    };
-    at.add("", what);
+    if let Some(what) = url.problem().map(str::to_owned).or_else(|| query(url.expose())) {
+        at.add("", what);
+    }
 }
 
 impl TlsFiles {
@@ -128,8 +114,8 @@ impl Credentials {
         self.bearer_token_file.is_some() || self.basic_auth.is_some() || !self.header_files.is_empty()
     }
 
-    /// With the TLS and the URL beside them.
-    pub fn check(&self, mut at: At<'_>, tls: &ClientTls, url: &Url) {
+    /// With the TLS and the URL beside them, if that is not in a file.
+    pub fn check(&self, mut at: At<'_>, tls: &ClientTls, url: Option<&SecretUrl>) {
         let mut names = BTreeSet::new();
         let all = self
             .headers
@@ -176,7 +162,7 @@ impl Credentials {
             );
         }
         tls.check(at.key("tls"));
-        if url.scheme() == "http" && *tls != ClientTls::default() {
+        if url.is_some_and(|url| url.expose().scheme() == "http") && *tls != ClientTls::default() {
             at.add("tls", "has no effect, because the URL begins with http://: write https://, or remove tls");
         }
     }

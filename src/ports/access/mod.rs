@@ -2,6 +2,7 @@
 //! `check` finds what is wrong with the values. Secrets are in files, which are read when they are needed.
 
 mod check;
+mod secret_url;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,8 @@ use std::{
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
-pub(in crate::ports) use self::check::{check_url, host_and_port, read_url};
+pub(in crate::ports) use self::check::{check_url, host_and_port};
+pub use self::secret_url::SecretUrl;
 use crate::core::page::PageUrl;
 
 /// TLS files of the members of an etcd cluster, and of the other replicas.

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
-use url::Url;
 
 use super::{matcher, query, settings::Tries};
 use crate::{
@@ -13,7 +12,7 @@ use crate::{
         expect::{Pattern, Samples, Statuses},
         time::{self, Time},
     },
-    ports::access::{ClientTls, Credentials, Headers, User, check_url, host_and_port, read_url},
+    ports::access::{ClientTls, Credentials, Headers, SecretUrl, User, check_url, host_and_port},
 };
 
 /// A shorter timeout fails just because a machine is busy.
@@ -106,7 +105,7 @@ macro_rules! over_http {
             fn check_access(&self, at: &mut At<'_>, with_query: bool) {
                 check_url(at.key("url"), &self.url, with_query);
                 self.tries().check(at);
-                self.credentials().check(at.key(""), &self.tls, &self.url);
+                self.credentials().check(at.key(""), &self.tls, Some(&self.url));
             }
         }
     };
@@ -116,9 +115,8 @@ over_http! {
     /// The answer of a URL.
     pub struct HttpGate {
         /// The URL to request.
-        #[serde(deserialize_with = "read_url")]
         #[schemars(with = "String")]
-        pub url: Url,
+        pub url: SecretUrl,
         /// `GET`, `HEAD`, `OPTIONS` or `POST`.
         #[serde(default = "get")]
         pub method: String,
@@ -166,9 +164,8 @@ over_http! {
     /// A query of Prometheus.
     pub struct PromqlGate {
         /// Base URL of Prometheus, with its route prefix if it has one.
-        #[serde(deserialize_with = "read_url")]
         #[schemars(with = "String")]
-        pub url: Url,
+        pub url: SecretUrl,
         /// A PromQL query. `$etcd_cluster` stands for this cluster's name.
         pub query: String,
         /// What the query must return: `empty` (no sample), `not_empty`, `{above: 1}` or `{below: 1}`. The last two need at
@@ -183,9 +180,8 @@ over_http! {
     /// Alerts.
     pub struct AlertmanagerGate {
         /// Base URL of Alertmanager, with its route prefix if it has one.
-        #[serde(deserialize_with = "read_url")]
         #[schemars(with = "String")]
-        pub url: Url,
+        pub url: SecretUrl,
         /// Matchers in Alertmanager's syntax, like `severity="critical"`. An active alert that all of them match fails the
         /// gate. They must not match the alert that requested the run.
         pub matchers: Vec<String>,

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink};
 
 use anyhow::{Result, ensure};
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode};
 use testkit::{Home, Pki, until};
 
 use super::{Site, hash, https};
@@ -164,4 +164,57 @@ async fn a_good_configuration_is_taken_over_by_signal_or_request_and_a_bad_one_i
     .await
     .unwrap();
     defragd.ensure_running().unwrap();
+}
+
+/// What a browser adds to a request of a page on this site, to a server of this name.
+fn browser(request: RequestBuilder, host: &str, site: &str, fetch: &str) -> RequestBuilder {
+    request.header("host", host).header("origin", site).header("sec-fetch-site", fetch)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_page_can_neither_reload_nor_act() {
+    let site = Site::new();
+    let users = format!("basic_auth_users:\n  ann: {}\n", hash());
+    let tokens = site.home.token_flags();
+    let client = client(None).build().unwrap();
+    // Without any credentials, with those that a browser adds by itself, and without a receiver.
+    for (config, flags) in [("", &[][..]), (&*users, &[]), ("", &["--exporter-only"])] {
+        let defragd = site.start(config, flags).await;
+        let post =
+            |path: &str| client.post(format!("{}{path}", defragd.url())).basic_auth("ann", Some("correct horse"));
+        let host = defragd.target();
+        let ours = format!("http://{host}");
+        for path in ["/-/reload", "/api/v1/clusters/demo/resume", "/api/v1/alerts"] {
+            for (host, page, fetch) in [
+                (host, "http://evil.example", "cross-site"),
+                (host, "http://127.0.0.1:1", "same-site"),
+                (host, "null", "cross-site"),
+            ] {
+                let sent = browser(post(path), host, page, fetch).header("content-type", "text/plain").send().await;
+                assert_eq!(sent.unwrap().status(), StatusCode::FORBIDDEN, "{flags:?}: {path} from {page}");
+            }
+        }
+        if config.is_empty() {
+            // A name of theirs that leads to 127.0.0.1.
+            let sent = browser(post("/-/reload"), "evil.example", "http://evil.example", "same-origin").send().await;
+            assert_eq!(sent.unwrap().status(), StatusCode::FORBIDDEN, "{flags:?}");
+        }
+        let own = browser(post("/-/reload"), host, &ours, "same-origin").send().await.unwrap();
+        assert_eq!(own.status(), StatusCode::OK, "{flags:?}: our own page");
+        assert_eq!(post("/-/reload").send().await.unwrap().status(), StatusCode::OK, "{flags:?}: a program");
+        defragd.kill().await.unwrap();
+    }
+
+    // Where only metrics are exported, a stranger on the network cannot reload either.
+    let flags = ["--exporter-only", "--web.listen-address=0.0.0.0:0"];
+    let reload = async |flags: &[&str], token: Option<&'static str>| {
+        let defragd = site.start("", flags).await;
+        let port = defragd.target().rsplit_once(':').unwrap().1.to_owned();
+        let request = client.post(format!("http://127.0.0.1:{port}/-/reload"));
+        token.into_iter().fold(request, RequestBuilder::bearer_auth).send().await.unwrap().status()
+    };
+    assert_eq!(reload(&flags, None).await, StatusCode::UNAUTHORIZED);
+    let flags = [flags[0], flags[1], &tokens[1]];
+    assert_eq!(reload(&flags, None).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(reload(&flags, Some(Home::ADMIN)).await, StatusCode::OK);
 }
