@@ -7,6 +7,7 @@ mod body;
 mod connections;
 mod exposition;
 mod guard;
+mod head;
 mod orders;
 mod origin;
 mod page;

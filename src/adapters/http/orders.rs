@@ -10,7 +10,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Path, State},
-    http::{Request, StatusCode, header, request::Parts},
+    http::{HeaderValue, Request, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -18,12 +18,12 @@ use tracing::{error, warn};
 
 use super::{
     auth::{Proof, ProtectedAction},
-    body::{BodyError, discard, read},
+    body::{discard, read},
     origin::is_rebound,
     site::{Site, problem},
 };
 use crate::{
-    core::{explain::Explained, history::RunId, time::Time},
+    core::{explain::Explained, history::RunId, time::Time, wire::Object},
     ports::{
         peers::FORWARDED_HEADER,
         service::{Command, CommandError, CommandOutcome, Service},
@@ -68,7 +68,12 @@ pub(super) fn refuse<S>(site: &Site<S>, action: ProtectedAction, parts: &Parts) 
     }
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-    (!is_json).then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"))
+    if !is_json {
+        return Some(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"));
+    }
+    let is_encoded = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+    let is_encoded = parts.headers.get_all(header::CONTENT_ENCODING).iter().any(is_encoded);
+    is_encoded.then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not supported"))
 }
 
 /// Refuses requests without the credentials that this needs. Without a receiver, no request can cause a write.
@@ -107,13 +112,11 @@ async fn read_order<S>(site: &Site<S>, request: Request<Body>) -> Result<OrderBo
         return Err(refusal);
     }
     let bad = |what: &str| problem(StatusCode::BAD_REQUEST, what);
-    let body = read(body, MAX_ORDER_BYTES).await.map_err(|error| match error {
-        BodyError::TimedOut => problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
-        BodyError::Unusable => problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long or incomplete"),
-    })?;
+    let body = read(body, MAX_ORDER_BYTES).await;
+    let body = body.map_err(|error| problem(error.status(), &error.to_string()))?;
     let mut order_body = OrderBody::default();
     if !body.is_empty() {
-        order_body = serde_json::from_slice(&body).map_err(|error| {
+        Object(order_body) = serde_json::from_slice(&body).map_err(|error| {
             bad(&format!("the body must be {{\"by\": …, \"reason\": …, \"for\": \"2h\"}}: {error}"))
         })?;
     }
