@@ -129,7 +129,7 @@ async fn greet(
         Err(error) => return debug!(%error, "TLS handshake failed"),
     };
     let connection = stream.get_ref().1;
-    let certificate = active.client_auth.verifies() && connection.peer_certificates().is_some();
+    let certificate = active.identifies_clients && connection.peer_certificates().is_some();
     let http2 = connection.alpn_protocol() == Some(b"h2");
     talk(stream, &permit.slot, router, Proof { certificate, password: false }, http2, stopped).await;
 }

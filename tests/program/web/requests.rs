@@ -101,6 +101,18 @@ async fn a_malformed_request_is_answered_with_what_is_wrong_with_it() {
         // Not a byte of the body is sent.
         ("a length above the limit", format!("{}content-length: 16777217\r\n\r\n", webhook()), 413, "16777216 bytes"),
         ("a time", post("", &alert("2026-11-23T10:00:00Z")), 202, "ignored"),
+        (
+            "a cluster's name with a control character",
+            post("", &alert("2026-11-23T10:00:00Z").replace("demo", "demo\\u001b[31m").replace("resolved", "firing")),
+            202,
+            "unknown_cluster",
+        ),
+        (
+            "the same in a probe",
+            "GET /probe?target=x:1&module=m&cluster=demo%1b HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+            400,
+            "control characters",
+        ),
         ("no time", post("", &alert("yesterday")), 400, "startsAt"),
         ("an array for the notification", post("", "[[], 0]"), 400, "expected an object"),
         (
