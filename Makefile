@@ -6,6 +6,7 @@ export PATH := $(TOOLS)/bin:$(TOOLS)/cargo/bin:$(HOME)/.cargo/bin:$(PATH)
 # If the machine has no protoc, tests/testkit/tools unpacks one.
 export PROTOC ?= $(shell PATH="$(PATH)" command -v protoc)
 CARGO_DENY_VERSION := 0.20.2
+CARGO_MACHETE_VERSION := 0.9.2
 # Not the newest: it has half as many crates again to build, for features that are not used here.
 NEXTEST_VERSION := 0.9.95
 
@@ -226,7 +227,7 @@ lint: tools words ## Words, formatting, clippy, whether the deliberate faults st
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	tests/sim/mutants.sh --check
 	$(MAKE) check-dashboards
-	$(MAKE) deny
+	$(MAKE) deny unused
 
 .PHONY: words
 words: $(PYTHON_VENV)/installed ## Misspellings, and what this project does not use: words (typos.toml) and phrases (.phrases)
@@ -239,6 +240,11 @@ deny: ## Licences, bans and sources of the dependencies
 	$(call cargo_tool,cargo-deny,$(CARGO_DENY_VERSION))
 	cargo fetch --locked
 	cargo deny --offline --locked check bans licenses sources
+
+.PHONY: unused
+unused: ## Dependencies that no code uses
+	$(call cargo_tool,cargo-machete,$(CARGO_MACHETE_VERSION))
+	cargo machete --skip-target-dir
 
 .PHONY: ci
 ci: ## Everything that .ci/run checks
