@@ -20,7 +20,7 @@ tools: ## Install what tests and demo run against: etcd 3.4/3.5/3.6/3.7, Prometh
 
 # $(call cargo_tool,NAME,VERSION,FLAGS) installs a cargo subcommand if it is missing, as a debug build, which is the fastest to build.
 define cargo_tool
-@cargo $(1:cargo-%=%) --version 2>/dev/null | grep -q '^$(1) $(2)\b' || { \
+@cargo $(1:cargo-%=%) --version 2>/dev/null | grep -Eq '^($(1) )?$(2)\b' || { \
   echo "installing $(1) $(2) into $(TOOLS)/cargo (some minutes)"; \
   CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root $(TOOLS)/cargo $(3) $(1)@$(2); }
 endef
@@ -120,6 +120,19 @@ bench-profile: bench-build ## A CPU profile of scrapes of 1,000 clusters; writes
 	  cargo build --release --locked --bin defragd --target-dir target/profile
 	$(FLEET) growth --defragd target/profile/release/defragd --sizes 1000 --scrapes 40 --tls-clusters 0 \
 	  --faults-per-mille 0 --profile benches/fleet/profile.txt
+
+# Beside the other Python tools: it needs many packages.
+SCHEMATHESIS_VERSION := 4.32.5
+SCHEMATHESIS := $(TOOLS)/schemathesis
+
+$(SCHEMATHESIS)/$(SCHEMATHESIS_VERSION): | tools
+	python3 -m venv $(SCHEMATHESIS)
+	$(SCHEMATHESIS)/bin/pip install --quiet --disable-pip-version-check schemathesis==$(SCHEMATHESIS_VERSION)
+	touch $@
+
+.PHONY: check-api
+check-api: $(SCHEMATHESIS)/$(SCHEMATHESIS_VERSION) ## Requests made of the OpenAPI document (schemathesis), on a real cluster
+	DEFRAGD_SCHEMATHESIS=$(SCHEMATHESIS)/bin/schemathesis cargo test --locked --test e2e schemathesis -- --nocapture
 
 .PHONY: fuzz
 fuzz: ## Hostile input for every parser of foreign data, FUZZ_CASES for each; failing cases are kept

@@ -19,6 +19,7 @@ use defragd::core::{explain::Kind, reason::Code};
 use strum::IntoEnumIterator as _;
 
 mod accepted;
+mod api;
 mod command_line;
 mod configuration;
 mod metrics;

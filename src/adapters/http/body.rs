@@ -15,18 +15,19 @@ use tokio::{sync::Semaphore, time::timeout};
 /// A group of twenty thousand alerts fits: Alertmanager does not resend what is refused for its length.
 pub(super) const MAX_BODY_BYTES: usize = 16 << 20;
 /// A client that takes longer to send its body occupies a connection that others need.
-const BODY_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const BODY_LIMIT: Duration = Duration::from_secs(10);
 /// How long an answer waits for the rest of a body that is not needed.
 const DISCARD_LIMIT: Duration = Duration::from_secs(1);
 /// How much of it is read: twice the longest body that any route accepts.
 const DISCARD_BYTES: usize = 2 * MAX_BODY_BYTES;
 
 /// Only a few bodies longer than this are kept in memory at once: a notification of some twenty alerts.
-const SMALL_BYTES: usize = 16 << 10;
+pub(super) const SMALL_BYTES: usize = 16 << 10;
 /// How many long bodies at once. Others wait, within their time.
-static LONG_BODIES: Semaphore = Semaphore::const_new(8);
+pub(super) const MAX_LONG_BODIES: usize = 8;
+static LONG_BODIES: Semaphore = Semaphore::const_new(MAX_LONG_BODIES);
 /// Only one body longer than this is kept in memory at once: a notification of some thousand alerts.
-const LONGEST_BYTES: usize = 2 << 20;
+pub(super) const LONGEST_BYTES: usize = 2 << 20;
 static LONGEST_BODY: Semaphore = Semaphore::const_new(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -11,7 +11,7 @@ use super::site::problem;
 /// Many times the size of tokens, passwords and trace headers. As HTTP/2 counts: names, values, and
 /// [`HEADER_OVERHEAD_BYTES`] for each header.
 pub(super) const MAX_HEADER_BYTES: u32 = 64 << 10;
-const HEADER_OVERHEAD_BYTES: usize = 32;
+pub(super) const HEADER_OVERHEAD_BYTES: usize = 32;
 /// Three times what a browser behind two proxies sends.
 pub(super) const MAX_HEADERS: usize = 100;
 

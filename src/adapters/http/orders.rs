@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderValue, Request, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -19,6 +19,7 @@ use tracing::{error, warn};
 use super::{
     auth::{Proof, ProtectedAction},
     body::{discard, read},
+    extract::Path,
     origin::is_rebound,
     site::{Site, problem},
 };
@@ -31,12 +32,12 @@ use crate::{
 };
 
 /// A name and a sentence.
-const MAX_ORDER_BYTES: usize = 16 << 10;
+pub(super) const MAX_ORDER_BYTES: usize = 16 << 10;
 /// Names and reasons go to the journal, the log and the API.
-const MAX_TEXT_CHARS: usize = 500;
+pub(super) const MAX_TEXT_CHARS: usize = 500;
 
 /// More than any cluster has.
-const MAX_MEMBERS: usize = 100;
+pub(super) const MAX_MEMBERS: usize = 100;
 
 /// The body; everything is optional but a pause's reason.
 #[derive(Debug, Default, Deserialize)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, Path, Query, State},
+    extract::{DefaultBodyLimit, State},
     http::{Request, StatusCode, header},
     middleware::from_fn_with_state,
     response::{IntoResponse, Redirect, Response},
@@ -16,7 +16,8 @@ use serde::Deserialize;
 use super::{
     auth::ProtectedAction,
     body::MAX_BODY_BYTES,
-    guard, orders, page, runs, scrape,
+    extract::{Path, Query},
+    guard, openapi, orders, page, runs, scrape,
     site::{Options, Site, problem},
     webhook,
 };
@@ -44,6 +45,7 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/api/v1/runs/{id}/reject"), post(orders::reject::<S>))
         .route(&at("/api/v1/runs"), get(list_runs::<S>))
         .route(&at("/api/v1/runs/{id}"), get(runs::show::<S>))
+        .route(&at("/api/v1/openapi.json"), get(openapi_document::<S>))
         .route(&at("/-/healthy"), get(|| async { "defragd is healthy\n" }))
         .route(&at("/-/ready"), get(ready::<S>))
         .route(&at("/config"), get(config::<S>))
@@ -85,6 +87,10 @@ async fn config<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
+}
+
+async fn openapi_document<S: Service>(State(site): State<Arc<Site<S>>>) -> Json<serde_json::Value> {
+    Json(openapi::document(&site.options.link_prefix, &site.options.telemetry_path))
 }
 
 async fn clusters<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {

@@ -30,7 +30,7 @@ use super::{
 /// How often an HTTP/2 client must show that it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Per HTTP/2 connection; Prometheus needs one.
-const MAX_STREAMS: u32 = 32;
+pub(super) const MAX_STREAMS: u32 = 32;
 /// How long answers in progress may take when the process ends.
 const DRAIN: Duration = Duration::from_secs(5);
 

@@ -20,7 +20,10 @@ use rustls::ServerConfig;
 use tracing::{error, info, warn};
 
 use self::users::Users;
-pub(super) use self::{limit::Bucket, users::Checked};
+pub(super) use self::{
+    limit::Bucket,
+    users::{Checked, MAX_CHECKS, MAX_WAIT},
+};
 use crate::ports::web::{ClientAuth, Pem, WebConfig, WebSource, WebTls};
 
 /// How old the active configuration may be when a file has changed. A check costs a few system calls.

@@ -19,11 +19,11 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::ports::web::PasswordHash;
 
 /// Password guesses must leave a core for the work.
-const MAX_CHECKS: usize = 2;
+pub(in crate::adapters::http) const MAX_CHECKS: usize = 2;
 /// For all configurations together: checks of one that was replaced may still run.
 static CHECKS: Semaphore = Semaphore::const_new(MAX_CHECKS);
 /// A client that waits longer gets an answer that too many others are waiting.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+pub(in crate::adapters::http) const MAX_WAIT: Duration = Duration::from_secs(5);
 /// A few scrapers with their passwords, and the latest guesses.
 const MAX_REMEMBERED: usize = 100;
 
