@@ -135,7 +135,7 @@ They hold for HTTP/1 and HTTP/2. `--web.max-requests` and the `rate_limit` of `-
 "
     .to_owned();
     for limit in limits() {
-        writeln!(page, "| {} | {} | {} |", limit.what, limit.limit, limit.beyond).unwrap();
+        writeln!(page, "| {} | {} | {} |", limit.what, limit.most, limit.beyond).unwrap();
     }
     held("docs/reference/limits.md", &page);
 }

@@ -52,7 +52,8 @@ async fn every_answer_about_a_real_run_is_as_the_openapi_document_says() {
     let pause = json!({"by": "ann", "reason": "maintenance", "for": "2h"});
     assert_eq!(post("/api/v1/clusters/demo/pause", pause).await.1["cluster"]["activity"], "paused");
     let plan = get("/api/v1/clusters/demo/plan").await;
-    assert_eq!(plan["holds"][0]["reason"]["code"], "paused", "{plan:#}");
+    let holds = plan["holds"].as_array().unwrap();
+    assert!(holds.iter().any(|hold| hold["reason"]["code"] == "paused"), "{plan:#}");
     assert_eq!(post("/api/v1/clusters/demo/run", json!({"by": "ann"})).await.0, 202);
     assert_eq!(post("/api/v1/clusters/demo/cancel", json!({"by": "ann", "reason": "not now"})).await.0, 200);
     assert_eq!(ended_run(&defragd, 2).await["outcome"], "stopped");
@@ -60,6 +61,15 @@ async fn every_answer_about_a_real_run_is_as_the_openapi_document_says() {
     assert_eq!(post("/api/v1/clusters/demo/resume", json!({})).await.0, 200);
     assert_eq!(get("/api/v1/runs?limit=1").await["runs"].as_array().unwrap().len(), 1);
 }
+
+const SETTINGS: &str = r#"
+[checks]
+not_a_server_error.enabled = false
+negative_data_rejection.expected-statuses = [400, 401, 403, 404, 405, 409, 413, 415]
+[[operations]]
+include-path = "/probe"
+checks.positive_data_acceptance.enabled = false
+"#;
 
 /// What `make check-api` installs.
 fn schemathesis() -> Option<PathBuf> {
@@ -74,10 +84,14 @@ async fn schemathesis_finds_no_answer_that_the_openapi_document_does_not_allow()
     let rig = Rig::new(EtcdVersion::V3_5).await;
     // Whatever it requests, nothing is changed in etcd.
     let defragd = rig.serve(&["--mode=observe"]).await;
+    // A probe needs a module, which this configuration does not have; a body above its limit is a 413 whatever is in it.
+    let settings = rig.path("schemathesis.toml");
+    std::fs::write(&settings, SETTINGS).unwrap();
     let mut command = Command::new(program);
+    command.arg("--config-file").arg(settings);
     command.args(["run", "--seed=1", "--max-examples=25", "--generation-database=none", "--no-color"]);
     // A plan of a cluster, or a reload without a file, may fail, as the document says: 503 and 500.
-    command.args(["--checks=all", "--exclude-checks=not_a_server_error", "--request-timeout=20"]);
+    command.args(["--request-timeout=20"]);
     command.arg(format!("--header=Authorization: Bearer {TOKEN}"));
     command.arg(format!("{}/api/v1/openapi.json", defragd.url()));
     let Output { status, stdout, stderr } =

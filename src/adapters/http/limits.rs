@@ -17,13 +17,14 @@ use crate::core::time::Time;
 /// A limit, and what happens beyond it.
 pub struct Limit {
     pub what: String,
-    pub limit: String,
+    /// With its unit.
+    pub most: String,
     pub beyond: &'static str,
 }
 
 /// All of them, in the order in which a request meets them.
 pub fn limits() -> Vec<Limit> {
-    let limit = |what: &str, limit: String, beyond| Limit { what: what.to_owned(), limit, beyond };
+    let limit = |what: &str, most: String, beyond| Limit { what: what.to_owned(), most, beyond };
     let size = |bytes: usize| ByteSize(bytes as u64).to_string();
     let time = |time| Time::from(time).to_string();
     let headers =

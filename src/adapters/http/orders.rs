@@ -124,6 +124,9 @@ async fn read_order<S>(site: &Site<S>, request: Request<Body>) -> Result<OrderBo
     if order_body.by.chars().count().max(order_body.reason.chars().count()) > MAX_TEXT_CHARS {
         return Err(bad(&format!("by and reason are limited to {MAX_TEXT_CHARS} characters each")));
     }
+    if order_body.members.len() > MAX_MEMBERS {
+        return Err(bad(&format!("members is limited to {MAX_MEMBERS} names")));
+    }
     if order_body.by.trim().is_empty() {
         "unknown user (API)".clone_into(&mut order_body.by);
     }
@@ -177,9 +180,6 @@ pub(super) async fn run<S: Service>(
     request: Request<Body>,
 ) -> Response {
     ordered(&site, &cluster, request, |order_body| {
-        if order_body.members.len() > MAX_MEMBERS {
-            return Err("members is limited to 100 names");
-        }
         Ok(Command::Run { members: std::mem::take(&mut order_body.members) })
     })
     .await

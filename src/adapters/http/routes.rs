@@ -26,7 +26,7 @@ use crate::ports::service::{PlanError, Service};
 /// Clusters that are observed for the list of clusters, if their last observation is some seconds old.
 const MOST_OBSERVED: usize = 32;
 /// The list of runs is meant for people.
-const MAX_RUNS: usize = 1_000;
+const MAX_RUNS: u32 = 1_000;
 
 pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
     let site = Arc::new(Site::new(service, options));
@@ -120,11 +120,11 @@ async fn plan<S: Service>(
 
 #[derive(Deserialize)]
 struct RunsQuery {
-    limit: Option<usize>,
+    limit: Option<u32>,
 }
 
 async fn list_runs<S: Service>(State(site): State<Arc<Site<S>>>, Query(query): Query<RunsQuery>) -> Response {
-    match site.service.runs(query.limit.unwrap_or(50).min(MAX_RUNS)).await {
+    match site.service.runs(query.limit.unwrap_or(50).min(MAX_RUNS) as usize).await {
         Ok(runs) => Json(serde_json::json!({ "runs": runs })).into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
