@@ -143,7 +143,7 @@ fn clients(
         }
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
         if is_of_system {
-            // As in Go: the client is not told the names of all these authorities.
+            // As in Go: the handshake does not list all these authorities.
             builder = builder.clear_root_hint_subjects();
         }
         signed = Some(builder.build().map_err(|error| match error {
