@@ -6,6 +6,7 @@ export PATH := $(TOOLS)/bin:$(TOOLS)/cargo/bin:$(HOME)/.cargo/bin:$(PATH)
 # If the machine has no protoc, tests/testkit/tools unpacks one.
 export PROTOC ?= $(shell PATH="$(PATH)" command -v protoc)
 CARGO_DENY_VERSION := 0.20.2
+CARGO_MACHETE_VERSION := 0.9.2
 # Not the newest: it has half as many crates again to build, for features that are not used here.
 NEXTEST_VERSION := 0.9.95
 
@@ -19,7 +20,7 @@ tools: ## Install what tests and demo run against: etcd 3.4/3.5/3.6/3.7, Prometh
 
 # $(call cargo_tool,NAME,VERSION,FLAGS) installs a cargo subcommand if it is missing, as a debug build, which is the fastest to build.
 define cargo_tool
-@cargo $(1:cargo-%=%) --version 2>/dev/null | grep -q '^$(1) $(2)\b' || { \
+@cargo $(1:cargo-%=%) --version 2>/dev/null | grep -Eq '^($(1) )?$(2)\b' || { \
   echo "installing $(1) $(2) into $(TOOLS)/cargo (some minutes)"; \
   CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root $(TOOLS)/cargo $(3) $(1)@$(2); }
 endef
@@ -119,6 +120,19 @@ bench-profile: bench-build ## A CPU profile of scrapes of 1,000 clusters; writes
 	  cargo build --release --locked --bin defragd --target-dir target/profile
 	$(FLEET) growth --defragd target/profile/release/defragd --sizes 1000 --scrapes 40 --tls-clusters 0 \
 	  --faults-per-mille 0 --profile benches/fleet/profile.txt
+
+# Beside the other Python tools: it needs many packages.
+SCHEMATHESIS_VERSION := 4.32.5
+SCHEMATHESIS := $(TOOLS)/schemathesis
+
+$(SCHEMATHESIS)/$(SCHEMATHESIS_VERSION): | tools
+	python3 -m venv $(SCHEMATHESIS)
+	$(SCHEMATHESIS)/bin/pip install --quiet --disable-pip-version-check schemathesis==$(SCHEMATHESIS_VERSION)
+	touch $@
+
+.PHONY: check-api
+check-api: $(SCHEMATHESIS)/$(SCHEMATHESIS_VERSION) ## Requests made of the OpenAPI document (schemathesis), on a real cluster
+	DEFRAGD_SCHEMATHESIS=$(SCHEMATHESIS)/bin/schemathesis cargo test --locked --test e2e schemathesis -- --nocapture
 
 .PHONY: fuzz
 fuzz: ## Hostile input for every parser of foreign data, FUZZ_CASES for each; failing cases are kept
@@ -226,7 +240,7 @@ lint: tools words ## Words, formatting, clippy, whether the deliberate faults st
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	tests/sim/mutants.sh --check
 	$(MAKE) check-dashboards
-	$(MAKE) deny
+	$(MAKE) deny unused
 
 .PHONY: words
 words: $(PYTHON_VENV)/installed ## Misspellings, and what this project does not use: words (typos.toml) and phrases (.phrases)
@@ -239,6 +253,11 @@ deny: ## Licences, bans and sources of the dependencies
 	$(call cargo_tool,cargo-deny,$(CARGO_DENY_VERSION))
 	cargo fetch --locked
 	cargo deny --offline --locked check bans licenses sources
+
+.PHONY: unused
+unused: ## Dependencies that no code uses
+	$(call cargo_tool,cargo-machete,$(CARGO_MACHETE_VERSION))
+	cargo machete --skip-target-dir
 
 .PHONY: ci
 ci: ## Everything that .ci/run checks

@@ -83,6 +83,8 @@ impl ClusterSettings {
     pub(super) fn check(&mut self, mut at: At<'_>) {
         if self.name.trim().is_empty() {
             at.add("name", "must not be empty");
+        } else if self.name.chars().any(char::is_control) {
+            at.add("name", "must not contain control characters");
         }
         if self.endpoints.is_empty() && self.discovery_srv.is_none() {
             at.add("endpoints", "needs at least one client URL, like https://10.0.0.1:2379");

@@ -18,8 +18,8 @@ use crate::{
     ports::web::{CIPHER_SUITES, CURVES, ClientAuth, PasswordHash, Pem, RateLimit, TlsVersion, WebConfig, WebTls},
 };
 
-/// bcrypt's time doubles with each step; at 16, one check takes some seconds.
-const MAX_BCRYPT_COST: u32 = 16;
+/// bcrypt's time doubles with each step; at 18, one check takes 10 to 20 seconds of a core.
+const MAX_BCRYPT_COST: u32 = 18;
 /// What may be asked of clients. `RequireClientCert`, the original's old name for the third, is read, too.
 const CLIENT_AUTH: [&str; 5] = [
     "NoClientCert",
@@ -45,8 +45,9 @@ pub(super) struct File {
     tls_server_config: Option<Tls>,
     /// Options of the HTTP server.
     http_server_config: Option<Http>,
-    /// Users by name, with the bcrypt hash of their password: `htpasswd -nBC 10 NAME`. Once it was set, taking it out needs
-    /// a restart.
+    /// Users by name, with the bcrypt hash of their password: `htpasswd -nBC 10 NAME`. The cost is 4 to 18; with each step
+    /// a check takes twice as long, and two run at once: above 12, clients wait for seconds. Once it was set, taking it out
+    /// needs a restart.
     #[schemars(extend("x-default" = "no password is asked for"))]
     basic_auth_users: Option<BTreeMap<String, String>>,
     /// A limit for all requests together; those above it are answered with 429.
@@ -72,10 +73,11 @@ struct Tls {
     #[schemars(extend("x-default" = "required without `key`"))]
     key_file: PathBuf,
     /// PEM file with the authorities that sign the clients' certificates.
-    #[schemars(extend("x-default" = "none"))]
+    #[schemars(extend("x-default" = "the system's, where `client_auth_type` verifies"))]
     client_ca_file: PathBuf,
-    /// What is asked of clients, by Go's names. Those that verify need `client_ca_file`. Once it was
-    /// `RequireAndVerifyClientCert`, weakening it needs a restart.
+    /// What is asked of clients, by Go's names. Where the system's authorities verify, a certificate allows no actions
+    /// unless `client_allowed_sans` names the clients. Once it was `RequireAndVerifyClientCert`, weakening it needs a
+    /// restart.
     #[schemars(extend("default" = "NoClientCert", "enum" = CLIENT_AUTH))]
     client_auth_type: String,
     /// Names of which a client's certificate must have one. Needs a `client_auth_type` that requires a certificate.
@@ -116,8 +118,8 @@ struct Limit {
     /// One request is allowed per interval, like `100ms`. 0 is no limit.
     #[schemars(extend("title" = "duration", "default" = "0s"))]
     interval: Option<String>,
-    /// How many requests may come at once.
-    #[schemars(range(min = 1), extend("x-default" = "required with `interval`"))]
+    /// How many requests may come at once. 0 refuses every request.
+    #[schemars(extend("default" = 0))]
     burst: Option<u32>,
 }
 
@@ -155,7 +157,6 @@ fn tls(raw: Tls, problems: &mut Problems) -> Option<WebTls> {
         let what = format!("{:?} is not one of {}", raw.client_auth_type, CLIENT_AUTH.join(", "));
         problems.add(at("client_auth_type"), what);
     }
-    let is = |judge: fn(ClientAuth) -> bool| client_auth.is_some_and(judge);
     let is_not = |judge: fn(ClientAuth) -> bool| client_auth.is_some_and(|auth| !judge(auth));
     let mut version = |key: &str, text: Option<&str>, default| match text {
         None | Some("") => default,
@@ -197,9 +198,6 @@ fn tls(raw: Tls, problems: &mut Problems) -> Option<WebTls> {
     if client_ca.is_some() && is_not(ClientAuth::verifies) {
         let what = "has no effect: client_auth_type must be VerifyClientCertIfGiven or RequireAndVerifyClientCert";
         problems.add(at("client_ca"), what);
-    }
-    if client_ca.is_none() && is(ClientAuth::verifies) {
-        problems.add(at("client_ca_file"), "is missing: name the CA that signs clients' certificates");
     }
     if sans_given && is_not(ClientAuth::requires) {
         let what = "needs client_auth_type RequireAndVerifyClientCert or RequireAnyClientCert";
@@ -298,11 +296,7 @@ fn rate_limit(raw: &Limit, problems: &mut Problems) -> Option<RateLimit> {
             return None;
         }
     };
-    let burst = raw.burst.unwrap_or_default();
-    if burst == 0 {
-        problems.add("rate_limit.burst", "must be at least 1, or every request would be refused");
-    }
-    Some(RateLimit { interval, burst })
+    Some(RateLimit { interval, burst: raw.burst.unwrap_or_default() })
 }
 
 #[cfg(test)]

@@ -34,6 +34,17 @@ fn every_key_means_what_exporter_toolkit_says() {
 }
 
 #[test]
+fn a_bcrypt_hash_may_cost_seconds_but_not_minutes() {
+    let costs = |cost: u32| {
+        let hash = format!("$2y${cost:02}$mDwo.lAisC94iLAyP81MCesa29IzH37oigHC/42V2pdJlUprsJPze");
+        let mut problems = Problems::default();
+        users([("ann".to_owned(), hash)].into(), &mut problems);
+        problems.0.is_empty()
+    };
+    assert_eq!([3, 4, 16, 17, 18, 19].map(costs), [false, true, true, true, true, false]);
+}
+
+#[test]
 fn no_secret_is_shown_when_a_configuration_is_printed() {
     let mut config = read("good_everything").expect("valid");
     config.tls.as_mut().expect("TLS").key = Pem::Inline("s3cret".to_owned());

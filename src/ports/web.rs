@@ -46,7 +46,7 @@ pub struct WebTls {
     /// The certificate chain.
     pub cert: Pem,
     pub key: Pem,
-    /// The CA that signs the clients' certificates.
+    /// The CA that signs the clients' certificates; the system's CAs if absent.
     pub client_ca: Option<Pem>,
     pub client_auth: ClientAuth,
     /// One of these must be among the names in a client's certificate, if any are listed.
@@ -60,6 +60,13 @@ pub struct WebTls {
     pub prefer_server_cipher_suites: bool,
     /// From [`CURVES`], in order of preference; all if empty.
     pub curve_preferences: Vec<String>,
+}
+
+impl WebTls {
+    /// Whether an accepted certificate says who the client is. One of the system's CAs does not: they sign for everybody.
+    pub fn identifies_clients(&self) -> bool {
+        self.client_auth.verifies() && (self.client_ca.is_some() || !self.client_allowed_sans.is_empty())
+    }
 }
 
 /// Text in PEM format: in the configuration itself, or in a file.
@@ -128,7 +135,7 @@ pub enum TlsVersion {
 pub struct RateLimit {
     /// A token is added this often; above 0.
     pub interval: Duration,
-    /// So many requests may come at once; at least 1.
+    /// So many requests may come at once; 0 refuses all.
     pub burst: u32,
 }
 

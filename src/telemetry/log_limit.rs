@@ -28,16 +28,16 @@ use tracing_subscriber::{
 };
 
 /// The time for which lines are counted.
-const WINDOW: Duration = Duration::from_mins(1);
+pub const WINDOW: Duration = Duration::from_mins(1);
 /// Enough to see what a client does.
-const MAX_LINES_PER_PEER: usize = 10;
+pub const MAX_LINES_PER_PEER: usize = 10;
 /// So that many peers cannot do together what each may not do alone. It also bounds the memory: peers beyond it are not
 /// kept.
-const MAX_LINES_PER_KIND: usize = 100;
+pub const MAX_LINES_PER_KIND: usize = 100;
 /// Of a field in a line that a client can cause, characters.
-const MAX_FIELD_CHARS: usize = 256;
+pub const MAX_FIELD_CHARS: usize = 256;
 /// Of any other field: lists of problems are longer.
-const MAX_OWN_FIELD_CHARS: usize = 4_096;
+pub const MAX_OWN_FIELD_CHARS: usize = 4_096;
 
 /// Our modules whose lines are about clients.
 const OF_CLIENTS: [&str; 2] = ["defragd::adapters::http", "defragd::app::probe"];

@@ -1,7 +1,7 @@
 //! Logs and metrics. Metric handles are owned by the code that updates them: there are no globals.
 
 pub mod counters;
-mod log_limit;
+pub mod log_limit;
 mod log_lines;
 pub mod logging;
 pub mod members;

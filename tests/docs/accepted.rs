@@ -47,9 +47,6 @@ fn file_with(schema: &Value, path: &str, value: Option<&Value>) -> (Value, Strin
     if let Some(kind) = ["etcd", "kubernetes"].into_iter().find(|kind| path.starts_with(&format!("lock.{kind}."))) {
         file["lock"] = json!({ "kind": kind });
     }
-    if path == "rate_limit.burst" {
-        file["rate_limit"] = json!({ "interval": "1s" });
-    }
     fill(&mut file, schema, "", path, value);
     // A gate needs a kind.
     if path.strip_prefix("clusters[].gates[].").is_some_and(|key| !key.contains('.')) {

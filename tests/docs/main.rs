@@ -5,7 +5,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod limits;
 mod names;
 
 use std::{
@@ -20,6 +19,7 @@ use defragd::core::{explain::Kind, reason::Code};
 use strum::IntoEnumIterator as _;
 
 mod accepted;
+mod api;
 mod command_line;
 mod configuration;
 mod metrics;

@@ -133,6 +133,7 @@ fn mistakes_on_the_command_line_are_answered_with_what_to_write() {
         (vec!["serve", "--web.listen-address=nonsense", here, &data], "ADDRESS:PORT"),
         (vec!["serve", "--web.telemetry-path=/configuration", here, &data], "a plain path that is not used otherwise"),
         (vec!["serve", &data], "pass --config FILE, or --endpoints URL"),
+        (vec!["serve", here, &data, "--cluster-name=a\u{1b}[31m"], "must not contain control characters"),
         (vec!["status", "--user=root"], "--password-file"),
         (vec!["status", "--user=root:pw"], "--password-file"),
         (vec!["status", "--cert=/nowhere.crt"], "key_file"),

@@ -51,7 +51,7 @@ async fn a_webhook_and_grafana_hear_of_a_run_while_another_target_hangs() {
         "--web.route-prefix=/".to_owned(),
     ];
     let defragd = home.serve(&flags).await.unwrap();
-    let alert = json!({"status": "firing", "labels": {"etcd_cluster": "demo"}, "startsAt": "t", "fingerprint": "f"});
+    let alert = json!({"status": "firing", "labels": {"etcd_cluster": "demo"}, "startsAt": "2026-11-23T10:00:00Z", "fingerprint": "f"});
     let accepted = defragd.post_alerts(&json!({"version": "4", "alerts": [alert]}), None).await.unwrap();
     assert_eq!(accepted.status, 202, "{}", accepted.body);
 

@@ -2,12 +2,14 @@
 //!
 //! Labels only select among the configured clusters: an address in a label is never used.
 
-use serde::{Deserialize, Serialize};
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 pub use super::history::Labels;
 use super::{
     history::{AlertKey, RunId},
     reason::Reason,
+    wire,
 };
 
 /// A label of an alert that another replica forwards: the name of the cluster that it concerns there.
@@ -18,6 +20,7 @@ pub const FORWARDED_CLUSTER: &str = "defragd_cluster";
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Notification {
     /// The alerts of the group. A firing group may contain resolved ones.
+    #[serde(deserialize_with = "wire::objects")]
     pub alerts: Vec<Alert>,
     /// How many alerts the sender omitted because of its limit.
     #[serde(rename = "truncatedAlerts", default)]
@@ -48,11 +51,19 @@ pub struct Alert {
     #[serde(default)]
     pub annotations: Labels,
     /// When it began to fire.
-    #[serde(rename = "startsAt")]
+    #[serde(rename = "startsAt", deserialize_with = "starts_at")]
     pub starts_at: String,
     /// Alertmanager's hash of the labels. Senders before 0.14 have none.
     #[serde(default)]
     pub fingerprint: String,
+}
+
+fn starts_at<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.parse::<Timestamp>() {
+        Ok(_) => Ok(text),
+        Err(_) => Err(D::Error::custom(format!("startsAt {text:?} is not a time like 2026-11-23T10:00:00Z"))),
+    }
 }
 
 impl Alert {

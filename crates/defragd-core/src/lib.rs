@@ -43,7 +43,7 @@ pub mod time;
 pub mod verify;
 pub mod version;
 pub mod window;
-mod wire;
+pub mod wire;
 
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 /// Shorter tokens can be guessed.
-const MIN_TOKEN_BYTES: usize = 16;
+pub(super) const MIN_TOKEN_BYTES: usize = 16;
 
 /// Why the server must not start with this configuration.
 #[derive(Debug, Error)]
@@ -32,7 +32,7 @@ pub enum TokenError {
     },
     /// Any client on the network could request a run.
     #[error(
-        "the webhook would be open to the network on {address}: pass --web.bearer-token-file, or --web.config.file with basic_auth_users or client_auth_type RequireAndVerifyClientCert, or listen on loopback only (--web.listen-address 127.0.0.1:{port}), or disable the receiver (--exporter-only)", port = address.port()
+        "the webhook would be open to the network on {address}: pass --web.bearer-token-file, or --web.config.file with basic_auth_users or a client_ca_file and client_auth_type RequireAndVerifyClientCert, or listen on loopback only (--web.listen-address 127.0.0.1:{port}), or disable the receiver (--exporter-only)", port = address.port()
     )]
     OpenToTheNetwork { address: SocketAddr },
 }
@@ -49,7 +49,7 @@ pub(super) enum ProtectedAction {
 /// How the connection and the guard have authenticated the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Proof {
-    /// A certificate that the client CA signed.
+    /// A certificate that says who the client is.
     pub(super) certificate: bool,
     pub(super) password: bool,
 }

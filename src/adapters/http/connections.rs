@@ -17,12 +17,12 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 /// Enough for scrapers, Alertmanagers and a few operators; well below the usual 1,024 file descriptors.
-const MAX_CONNECTIONS: usize = 512;
+pub(super) const MAX_CONNECTIONS: usize = 512;
 /// Twice Prometheus' default scrape interval, so that its connections are kept between scrapes.
-const MAX_IDLE: Duration = Duration::from_mins(2);
+pub(super) const MAX_IDLE: Duration = Duration::from_mins(2);
 /// How long a new connection has for the TLS handshake and its first request, and a request for its body before the
 /// connection counts as idle: on a busy machine this can take seconds even for a well-behaved client.
-const TO_BEGIN: Duration = Duration::from_secs(10);
+pub(super) const TO_BEGIN: Duration = Duration::from_secs(10);
 
 pub(super) struct ConnectionLimiter {
     max: usize,

@@ -9,8 +9,8 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
-    http::{Request, StatusCode, header, request::Parts},
+    extract::State,
+    http::{HeaderValue, Request, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -18,12 +18,13 @@ use tracing::{error, warn};
 
 use super::{
     auth::{Proof, ProtectedAction},
-    body::{BodyError, discard, read},
+    body::{discard, read},
+    extract::Path,
     origin::{is_of_another_site, is_rebound},
     site::{Site, problem},
 };
 use crate::{
-    core::{explain::Explained, history::RunId, time::Time},
+    core::{explain::Explained, history::RunId, time::Time, wire::Object},
     ports::{
         peers::FORWARDED_HEADER,
         service::{Command, CommandError, CommandOutcome, Service},
@@ -31,12 +32,12 @@ use crate::{
 };
 
 /// A name and a sentence.
-const MAX_ORDER_BYTES: usize = 16 << 10;
+pub(super) const MAX_ORDER_BYTES: usize = 16 << 10;
 /// Names and reasons go to the journal, the log and the API.
-const MAX_TEXT_CHARS: usize = 500;
+pub(super) const MAX_TEXT_CHARS: usize = 500;
 
 /// More than any cluster has.
-const MAX_MEMBERS: usize = 100;
+pub(super) const MAX_MEMBERS: usize = 100;
 
 /// The body; everything is optional but a pause's reason.
 #[derive(Debug, Default, Deserialize)]
@@ -68,7 +69,12 @@ pub(super) fn refuse<S>(site: &Site<S>, action: ProtectedAction, parts: &Parts) 
     }
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_json = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-    (!is_json).then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"))
+    if !is_json {
+        return Some(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type must be application/json"));
+    }
+    let is_encoded = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+    let is_encoded = parts.headers.get_all(header::CONTENT_ENCODING).iter().any(is_encoded);
+    is_encoded.then(|| problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is not supported"))
 }
 
 /// Refuses requests without the credentials that this needs, and those of other sites' pages.
@@ -104,13 +110,11 @@ async fn read_order<S>(site: &Site<S>, request: Request<Body>) -> Result<OrderBo
         return Err(refusal);
     }
     let bad = |what: &str| problem(StatusCode::BAD_REQUEST, what);
-    let body = read(body, MAX_ORDER_BYTES).await.map_err(|error| match error {
-        BodyError::TimedOut => problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
-        BodyError::Unusable => problem(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long or incomplete"),
-    })?;
+    let body = read(body, MAX_ORDER_BYTES).await;
+    let body = body.map_err(|error| problem(error.status(), &error.to_string()))?;
     let mut order_body = OrderBody::default();
     if !body.is_empty() {
-        order_body = serde_json::from_slice(&body).map_err(|error| {
+        Object(order_body) = serde_json::from_slice(&body).map_err(|error| {
             bad(&format!(
                 "the body must be {{\"by\": …, \"reason\": …, \"for\": \"2h\", \"members\": [\"etcd-1\"]}}: {error}"
             ))
@@ -118,6 +122,9 @@ async fn read_order<S>(site: &Site<S>, request: Request<Body>) -> Result<OrderBo
     }
     if order_body.by.chars().count().max(order_body.reason.chars().count()) > MAX_TEXT_CHARS {
         return Err(bad(&format!("by and reason are limited to {MAX_TEXT_CHARS} characters each")));
+    }
+    if order_body.members.len() > MAX_MEMBERS {
+        return Err(bad(&format!("members is limited to {MAX_MEMBERS} names")));
     }
     if order_body.by.trim().is_empty() {
         "unknown user (API)".clone_into(&mut order_body.by);
@@ -172,9 +179,6 @@ pub(super) async fn run<S: Service>(
     request: Request<Body>,
 ) -> Response {
     ordered(&site, &cluster, request, |order_body| {
-        if order_body.members.len() > MAX_MEMBERS {
-            return Err("members is limited to 100 names");
-        }
         Ok(Command::Run { members: std::mem::take(&mut order_body.members) })
     })
     .await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{DefaultBodyLimit, Path, Query, State},
+    extract::{DefaultBodyLimit, State},
     http::{Request, StatusCode, header},
     middleware::from_fn_with_state,
     response::{IntoResponse, Redirect, Response},
@@ -16,7 +16,8 @@ use serde::Deserialize;
 use super::{
     auth::ProtectedAction,
     body::MAX_BODY_BYTES,
-    guard, orders, page, runs, scrape,
+    extract::{Path, Query},
+    guard, openapi, orders, page, runs, scrape,
     site::{Options, Site, problem},
     webhook,
 };
@@ -25,7 +26,7 @@ use crate::ports::service::{PlanError, Service};
 /// Clusters that are observed for the list of clusters, if their last observation is some seconds old.
 const MOST_OBSERVED: usize = 32;
 /// The list of runs is meant for people.
-const MAX_RUNS: usize = 1_000;
+const MAX_RUNS: u32 = 1_000;
 
 pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
     let site = Arc::new(Site::new(service, options));
@@ -45,6 +46,7 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/api/v1/runs/{id}/reject"), post(orders::reject::<S>))
         .route(&at("/api/v1/runs"), get(list_runs::<S>))
         .route(&at("/api/v1/runs/{id}"), get(runs::show::<S>))
+        .route(&at("/api/v1/openapi.json"), get(openapi_document::<S>))
         .route(&at("/-/healthy"), get(|| async { "defragd is healthy\n" }))
         .route(&at("/-/ready"), get(ready::<S>))
         .route(&at("/config"), get(config::<S>))
@@ -88,6 +90,10 @@ async fn config<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
     }
 }
 
+async fn openapi_document<S: Service>(State(site): State<Arc<Site<S>>>) -> Json<serde_json::Value> {
+    Json(openapi::document(&site.options.link_prefix, &site.options.telemetry_path))
+}
+
 async fn clusters<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
     // A state must not be of long ago. As for a page: of a large fleet only what is old, in the background.
     let names: Vec<_> = site.service.clusters().into_iter().map(|cluster| cluster.name).collect();
@@ -124,11 +130,11 @@ async fn plan<S: Service>(
 
 #[derive(Deserialize)]
 struct RunsQuery {
-    limit: Option<usize>,
+    limit: Option<u32>,
 }
 
 async fn list_runs<S: Service>(State(site): State<Arc<Site<S>>>, Query(query): Query<RunsQuery>) -> Response {
-    match site.service.runs(query.limit.unwrap_or(50).min(MAX_RUNS)).await {
+    match site.service.runs(query.limit.unwrap_or(50).min(MAX_RUNS) as usize).await {
         Ok(runs) => Json(serde_json::json!({ "runs": runs })).into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
-use super::site::{Site, problem};
+use super::{
+    extract::Path,
+    site::{Site, problem},
+};
 use crate::{
     core::{
         explain,

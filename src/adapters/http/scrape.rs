@@ -25,11 +25,11 @@ const DEFAULT_SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Prometheus's usual interval is shorter; a longer timeout would only occupy a connection.
 const MAX_SCRAPE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Members of one cluster; etcd advises against more than seven.
-const MAX_TARGETS: usize = 16;
+pub(super) const MAX_TARGETS: usize = 16;
 /// Longer than a host name with a port can be.
 const MAX_TARGET_BYTES: usize = 270;
 /// Of a name that becomes a label.
-const MAX_NAME_BYTES: usize = 200;
+pub(super) const MAX_NAME_BYTES: usize = 200;
 /// nginx's number for a client that disconnected before the answer; the metric needs a code.
 const GONE: u16 = 499;
 

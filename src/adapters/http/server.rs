@@ -23,15 +23,14 @@ use tracing::{Instrument, Span, debug, error_span, warn};
 use super::{
     auth::Proof,
     connections::{ConnectionLimiter, ConnectionPermit, ConnectionSlot},
+    head::{self, MAX_HEADER_BYTES, MAX_HEADERS},
     web::Web,
 };
 
 /// How often an HTTP/2 client must show that it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// Many times the size of tokens, passwords and trace headers.
-const MAX_HEADER_BYTES: usize = 64 << 10;
 /// Per HTTP/2 connection; Prometheus needs one.
-const MAX_STREAMS: u32 = 32;
+pub(super) const MAX_STREAMS: u32 = 32;
 /// How long answers in progress may take when the process ends.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -145,7 +144,7 @@ async fn greet(
         Err(error) => return debug!(%error, "TLS handshake failed"),
     };
     let connection = stream.get_ref().1;
-    let certificate = active.client_auth.verifies() && connection.peer_certificates().is_some();
+    let certificate = active.identifies_clients && connection.peer_certificates().is_some();
     let http2 = connection.alpn_protocol() == Some(b"h2");
     talk(stream, &permit.slot, router, Proof { certificate, password: false }, http2, stopped).await;
 }
@@ -167,9 +166,12 @@ async fn talk<I>(
         request.extensions_mut().insert(proof);
         request.extensions_mut().insert(stopping.clone());
         request.extensions_mut().insert(Arc::clone(slot));
-        let answer = router.clone().oneshot(request);
+        let router = router.clone();
         async move {
-            let answer = answer.await;
+            let answer = match head::refuse(&request) {
+                Some(refusal) => Ok(refusal),
+                None => router.oneshot(request).await,
+            };
             drop(busy);
             answer.map_err(|never: Infallible| never)
         }
@@ -178,8 +180,13 @@ async fn talk<I>(
     // Chosen by ALPN, not guessed from the first bytes: the server would wait forever for a client that sends none.
     builder = if http2 { builder.http2_only() } else { builder.http1_only() };
     // The slot limits the time: see its module.
-    builder.http1().header_read_timeout(None).max_buf_size(MAX_HEADER_BYTES);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(PING_INTERVAL);
+    builder.http1().header_read_timeout(None).max_buf_size(MAX_HEADER_BYTES as usize).max_headers(MAX_HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .keep_alive_interval(PING_INTERVAL);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let over = slot.over();

@@ -17,12 +17,12 @@ use super::web::Bucket;
 use crate::ports::web::RateLimit;
 
 /// A working day.
-const LASTS: Duration = Duration::from_hours(8);
+pub(super) const LASTS: Duration = Duration::from_hours(8);
 /// More than there are operators; beyond that, the session that expires first ends.
-const MAX_SESSIONS: usize = 256;
+pub(super) const MAX_SESSIONS: usize = 256;
 /// Wrong tokens: this many at once, then one per second. A token of 16 bytes or more cannot be guessed at that rate,
 /// and a client that keeps the form busy on purpose does not affect the API.
-const WRONG_TRIES: RateLimit = RateLimit { interval: Duration::from_secs(1), burst: 10 };
+pub(super) const WRONG_TRIES: RateLimit = RateLimit { interval: Duration::from_secs(1), burst: 10 };
 /// Enough bytes that a number cannot be guessed.
 pub(super) const ID_BYTES: usize = 32;
 

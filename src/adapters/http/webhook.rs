@@ -14,11 +14,14 @@ use tracing::{error, warn};
 
 use super::{
     auth::ProtectedAction,
-    body::{BodyError, MAX_BODY_BYTES, discard, read},
+    body::{MAX_BODY_BYTES, discard, read},
     orders::{self, refuse},
     site::{Site, problem},
 };
-use crate::{core::alert::Notification, ports::service::Service};
+use crate::{
+    core::{alert::Notification, wire::Object},
+    ports::service::Service,
+};
 
 pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
@@ -28,14 +31,10 @@ pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, reques
     }
     let body = match read(body, MAX_BODY_BYTES).await {
         Ok(body) => body,
-        Err(BodyError::TimedOut) => return problem(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
-        Err(BodyError::Unusable) => {
-            let what = format!("the body is longer than {MAX_BODY_BYTES} bytes or incomplete");
-            return problem(StatusCode::PAYLOAD_TOO_LARGE, &what);
-        }
+        Err(error) => return problem(error.status(), &error.to_string()),
     };
-    let mut notification: Notification = match serde_json::from_slice(&body) {
-        Ok(notification) => notification,
+    let mut notification = match serde_json::from_slice(&body) {
+        Ok(Object::<Notification>(notification)) => notification,
         Err(error) => {
             let what = format!("the body is not an Alertmanager notification: {error}");
             warn!(%error, "refused a webhook request: the body is not an Alertmanager notification");

@@ -1,11 +1,11 @@
 //! Who is let in: passwords, tokens, client certificates and the rate limit; and the health command, which must get in.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use reqwest::StatusCode;
-use testkit::Home;
+use testkit::{Home, Pki};
 
-use super::{Site, hash, https};
+use super::{Site, hash, https, status};
 use crate::rig::{binary, client};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,6 +86,60 @@ async fn a_password_or_a_client_certificate_is_enough_off_loopback_and_nothing_i
     let resume = format!("https://127.0.0.1:{port}/api/v1/clusters/demo/resume");
     let answer = known.post(&resume).header("content-type", "application/json").body("{}").send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_client_ca_the_system_s_authorities_verify_clients_but_identify_none() {
+    let mut site = Site::new();
+    let stranger = Pki::create(&site.home.path("other")).unwrap();
+    // A machine whose only authority is that of these tests.
+    let program = site.home.path("on-a-machine");
+    fs::write(
+        &program,
+        format!("#!/bin/sh\nSSL_CERT_FILE={} exec {} \"$@\"\n", site.path("pki/ca.crt"), binary().display()),
+    )
+    .unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    site.home.run(&program);
+    let known = site.client().identity(Site::identity(site.pki.client())).build().unwrap();
+    let unknown = site.client().identity(Site::identity(stranger.client())).build().unwrap();
+    let anonymous = site.client().build().unwrap();
+    for (kind, expected) in
+        [("RequireAndVerifyClientCert", [true, false, false]), ("VerifyClientCertIfGiven", [true, false, true])]
+    {
+        let defragd = site.start(&Site::tls(&format!("client_auth_type: {kind}")), &[]).await;
+        let mut let_in = [false; 3];
+        for (client, entered) in [&known, &unknown, &anonymous].into_iter().zip(&mut let_in) {
+            *entered = status(client, &https(&defragd, "/-/healthy")).await == Some(StatusCode::OK);
+        }
+        assert_eq!(let_in, expected, "{kind}: the system's, a stranger's and nobody's certificate");
+        assert!(defragd.log().unwrap().contains("client_ca_file"), "a warning");
+        defragd.kill().await.unwrap();
+    }
+    // Such an authority signs for everybody.
+    let everywhere = "--web.listen-address=0.0.0.0:0";
+    let verified = Site::tls("client_auth_type: RequireAndVerifyClientCert");
+    let refused = site.try_start(&verified, &[everywhere]).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("the webhook would be open to the network"), "{refused:#}");
+    let named = format!("{verified}  client_allowed_sans: [localhost]\n");
+    site.start(&named, &[everywhere]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_without_a_burst_refuses_every_request() {
+    let site = Site::new();
+    let client = client(None).build().unwrap();
+    for config in ["rate_limit: {interval: 1ms, burst: 0}", "rate_limit: {interval: 1ms}"] {
+        let defragd = site.start(config, &[]).await;
+        for _ in 0..3 {
+            let answered = status(&client, &format!("{}/-/healthy", defragd.url())).await;
+            assert_eq!(answered, Some(StatusCode::TOO_MANY_REQUESTS), "{config}");
+        }
+        assert!(defragd.log().unwrap().contains("rate_limit.burst is 0"), "a warning");
+        defragd.kill().await.unwrap();
+    }
+    let defragd = site.start("rate_limit: {interval: 0s, burst: 0}", &[]).await;
+    assert_eq!(status(&client, &format!("{}/-/healthy", defragd.url())).await, Some(StatusCode::OK), "no limit");
 }
 
 #[tokio::test(flavor = "multi_thread")]

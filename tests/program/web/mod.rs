@@ -4,6 +4,7 @@
 mod access;
 mod crowd;
 mod reload;
+mod requests;
 mod scrapes;
 mod tls;
 

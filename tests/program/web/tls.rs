@@ -76,7 +76,7 @@ async fn a_client_s_certificate_that_is_its_own_authority_is_taken_if_it_is_in_t
 }
 
 /// TLS with these suites and groups, all where empty, and these protocols.
-async fn connect(
+pub(super) async fn connect(
     site: &Site,
     defragd: &Defragd,
     suites: &[CipherSuite],

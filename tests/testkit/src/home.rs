@@ -29,6 +29,11 @@ impl Home {
         Ok(home)
     }
 
+    /// Runs this program from now on.
+    pub fn run(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.binary);
+    }
+
     /// Where a file of this name is, or will be.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

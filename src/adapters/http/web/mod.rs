@@ -17,18 +17,23 @@ use std::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use self::users::Users;
-pub(super) use self::{limit::Bucket, users::Checked};
-use crate::ports::web::{ClientAuth, Pem, WebConfig, WebSource};
+pub(super) use self::{
+    limit::Bucket,
+    users::{Checked, MAX_CHECKS, MAX_WAIT},
+};
+use crate::ports::web::{ClientAuth, Pem, WebConfig, WebSource, WebTls};
 
 /// How old the active configuration may be when a file has changed. A check costs a few system calls.
 const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) struct Active {
     pub(super) tls: Option<Arc<ServerConfig>>,
-    pub(super) client_auth: ClientAuth,
+    client_auth: ClientAuth,
+    /// Whether an accepted certificate says who the client is.
+    pub(super) identifies_clients: bool,
     pub(super) headers: HeaderMap,
     pub(super) users: Option<Users>,
     pub(super) bucket: Option<Arc<Bucket>>,
@@ -61,8 +66,14 @@ struct Stamp {
 impl Web {
     /// Plain HTTP without authentication.
     pub fn plain() -> Self {
-        let active =
-            Active { tls: None, client_auth: ClientAuth::None, headers: HeaderMap::new(), users: None, bucket: None };
+        let active = Active {
+            tls: None,
+            client_auth: ClientAuth::None,
+            identifies_clients: false,
+            headers: HeaderMap::new(),
+            users: None,
+            bucket: None,
+        };
         Self::with(None, active, Watched::default())
     }
 
@@ -85,7 +96,7 @@ impl Web {
     /// Whether every client must authenticate.
     pub fn authenticates(&self) -> bool {
         let active = self.active();
-        active.users.is_some() || (active.tls.is_some() && active.client_auth == ClientAuth::RequireAndVerify)
+        active.users.is_some() || active.requires_identity()
     }
 
     pub fn is_tls(&self) -> bool {
@@ -156,18 +167,36 @@ fn read(source: &dyn WebSource, watched: &mut Watched, old: Option<&Active>) -> 
         };
         headers.insert(name, value);
     }
+    let identifies_clients = config.tls.as_ref().is_some_and(WebTls::identifies_clients);
+    let client_auth = config.tls.as_ref().map_or(ClientAuth::None, |tls| tls.client_auth);
+    if client_auth.verifies() && !identifies_clients {
+        warn!(
+            "there is no client_ca_file: a client certificate of any of the system's CAs is accepted, and none allows \
+             actions; set client_ca_file or client_allowed_sans"
+        );
+    }
     let bucket = config.rate_limit.map(|limit| {
+        if limit.burst == 0 {
+            warn!("rate_limit.burst is 0: every request is refused; set it to at least 1");
+        }
         // A changed configuration with the same limit does not refill the bucket.
         let kept = old.and_then(|old| old.bucket.clone()).filter(|bucket| bucket.limit() == limit);
         kept.unwrap_or_else(|| Arc::new(Bucket::new(limit)))
     });
     Ok(Active {
         tls: tls.map(Arc::new),
-        client_auth: config.tls.as_ref().map_or(ClientAuth::None, |tls| tls.client_auth),
+        client_auth,
+        identifies_clients,
         headers,
         users: (!config.users.is_empty()).then(|| Users::new(config.users)),
         bucket,
     })
+}
+
+impl Active {
+    fn requires_identity(&self) -> bool {
+        self.client_auth == ClientAuth::RequireAndVerify && self.identifies_clients
+    }
 }
 
 fn takes_no_lock_away(old: &Active, new: &Active) -> Result<(), String> {
@@ -177,6 +206,8 @@ fn takes_no_lock_away(old: &Active, new: &Active) -> Result<(), String> {
         "basic_auth_users"
     } else if old.client_auth == ClientAuth::RequireAndVerify && new.client_auth != ClientAuth::RequireAndVerify {
         "client_auth_type: RequireAndVerifyClientCert"
+    } else if old.requires_identity() && !new.requires_identity() {
+        "client_ca_file"
     } else {
         return Ok(());
     };

@@ -12,7 +12,7 @@ use rustls::{
     },
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
     server::{
-        WebPkiClientVerifier,
+        VerifierBuilderError, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     version::{TLS12, TLS13},
@@ -128,19 +128,31 @@ fn clients(
         return Ok(None);
     }
     let mut pinned = Pinned::default();
-    let signed = match ca {
-        Some(certificates) if tls.client_auth.verifies() => {
-            let bad = |error: String| format!("tls_server_config.client_ca: {error}");
-            let mut roots = RootCertStore::empty();
+    let mut signed = None;
+    if tls.client_auth.verifies() {
+        let bad = |error: &dyn std::fmt::Display| format!("tls_server_config.client_ca: {error}");
+        let mut roots = RootCertStore::empty();
+        let is_of_system = ca.is_none();
+        if let Some(certificates) = ca {
             for certificate in &certificates {
-                roots.add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
+                roots.add(certificate.clone()).map_err(|error| bad(&error))?;
             }
             pinned = Pinned(certificates);
-            let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-            Some(builder.build().map_err(|error| bad(error.to_string()))?)
+        } else {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
-        _ => None,
-    };
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+        if is_of_system {
+            // As in Go: the handshake does not list all these authorities.
+            builder = builder.clear_root_hint_subjects();
+        }
+        signed = Some(builder.build().map_err(|error| match error {
+            VerifierBuilderError::NoRootAnchors => {
+                bad(&"is missing, and this machine has no CAs of its own: set client_ca_file")
+            }
+            other => bad(&other),
+        })?);
+    }
     Ok(Some(Arc::new(Clients {
         signed,
         pinned,

@@ -19,9 +19,11 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::ports::web::PasswordHash;
 
 /// Password guesses must leave a core for the work.
-const MAX_CHECKS: usize = 2;
+pub(in crate::adapters::http) const MAX_CHECKS: usize = 2;
+/// For all configurations together: checks of one that was replaced may still run.
+static CHECKS: Semaphore = Semaphore::const_new(MAX_CHECKS);
 /// A client that waits longer gets an answer that too many others are waiting.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+pub(in crate::adapters::http) const MAX_WAIT: Duration = Duration::from_secs(5);
 /// A few scrapers with their passwords, and the latest guesses.
 const MAX_REMEMBERED: usize = 100;
 
@@ -41,48 +43,45 @@ pub(in crate::adapters::http) struct Users {
     hashes: BTreeMap<String, PasswordHash>,
     /// Used in place of the hash of an unknown user; the most expensive one.
     decoy: PasswordHash,
-    // Separate, so that guesses cannot displace known users.
+    results: Arc<Results>,
+}
+
+/// Separate, so that guesses cannot displace known users.
+#[derive(Default)]
+struct Results {
     known: Mutex<HashSet<Key>>,
     unknown: Mutex<HashSet<Key>>,
-    checks: Arc<Semaphore>,
 }
 
 impl Users {
     pub(super) fn new(hashes: BTreeMap<String, PasswordHash>) -> Self {
         // `$2y$10$…`: with the same prefix, the order of text is the order of cost.
         let decoy = hashes.values().max_by_key(|hash| hash.0.get(4..6).map(str::to_owned)).cloned();
-        Self {
-            hashes,
-            decoy: decoy.unwrap_or_else(|| PasswordHash(String::new())),
-            known: Mutex::default(),
-            unknown: Mutex::default(),
-            checks: Arc::new(Semaphore::new(MAX_CHECKS)),
-        }
+        Self { hashes, decoy: decoy.unwrap_or_else(|| PasswordHash(String::new())), results: Arc::default() }
     }
 
     /// Checks an `Authorization` header.
     pub(in crate::adapters::http) async fn check(&self, shown: Option<&HeaderValue>) -> Checked {
         let Some((user, password)) = shown.and_then(credentials) else { return Checked::Unknown };
         let found = self.hashes.get(&user);
-        let hash = found.unwrap_or(&self.decoy).0.clone();
+        let (is_user, hash) = (found.is_some(), found.unwrap_or(&self.decoy).0.clone());
         let key = key(&user, &hash, &password);
-        if self.known.lock().contains(&key) {
+        let results = Arc::clone(&self.results);
+        if results.known.lock().contains(&key) {
             return Checked::Known;
         }
-        if self.unknown.lock().contains(&key) {
+        if results.unknown.lock().contains(&key) {
             return Checked::Unknown;
         }
-        let Ok(Ok(permit)) = timeout(MAX_WAIT, Arc::clone(&self.checks).acquire_owned()).await else {
-            return Checked::Busy;
-        };
+        let Ok(Ok(permit)) = timeout(MAX_WAIT, CHECKS.acquire()).await else { return Checked::Busy };
+        // It ends even if the client leaves: a scraper whose timeout is shorter than the check finds its result next time.
         let checked = tokio::task::spawn_blocking(move || {
-            let right = bcrypt::verify(password, &hash).unwrap_or(false);
+            let right = bcrypt::verify(password, &hash).unwrap_or(false) && is_user;
+            remember(&mut if right { &results.known } else { &results.unknown }.lock(), key);
             drop(permit);
             right
         });
-        let right = checked.await.unwrap_or(false) && found.is_some();
-        remember(&mut if right { &self.known } else { &self.unknown }.lock(), key);
-        if right { Checked::Known } else { Checked::Unknown }
+        if checked.await.unwrap_or(false) { Checked::Known } else { Checked::Unknown }
     }
 }
 
@@ -121,6 +120,8 @@ fn credentials(header: &HeaderValue) -> Option<(String, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn header(user: &str, password: &str) -> HeaderValue {
@@ -156,7 +157,28 @@ mod tests {
         for guess in 0..MAX_REMEMBERED + 20 {
             users.check(Some(&header("eve", &guess.to_string()))).await;
         }
-        assert_eq!(users.unknown.lock().len(), MAX_REMEMBERED);
-        assert_eq!(users.known.lock().len(), 1);
+        assert_eq!(users.results.unknown.lock().len(), MAX_REMEMBERED);
+        assert_eq!(users.results.known.lock().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_passwords_are_checked_at_once_whatever_the_configuration() {
+        let (users, header) = (users(), header("ann", "p:w"));
+        let others = CHECKS.acquire_many(u32::try_from(MAX_CHECKS).expect("few")).await.expect("open");
+        assert_eq!(users.check(Some(&header)).await, Checked::Busy);
+        drop(others);
+        assert_eq!(users.check(Some(&header)).await, Checked::Known);
+    }
+
+    #[tokio::test]
+    async fn the_result_of_a_check_stays_if_the_client_leaves_before_it() {
+        let (users, header) = (users(), header("ann", "p:w"));
+        let found = async {
+            // Each client leaves at once; the last one finds the result of an earlier one's check.
+            while users.check(Some(&header)).now_or_never() != Some(Checked::Known) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_mins(1), found).await.expect("remembered");
     }
 }
