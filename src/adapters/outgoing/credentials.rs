@@ -7,7 +7,7 @@ use std::{fmt, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use url::Url;
+use url::{Position, Url};
 
 use super::{CallError, file};
 use crate::ports::access::{Credentials, User};
@@ -90,17 +90,12 @@ impl Secrets {
         all.in_order()
     }
 
-    /// What a server may repeat of a URL that is a secret: path, query, and the parts of both that can be a token.
+    /// What a server may repeat of a URL that is a secret: its path, and the parts of path and query that can be a token.
     pub(in crate::adapters) fn of_url(url: &Url) -> Self {
         let (path, query) = (url.path(), url.query().unwrap_or_default());
-        let is_token = |part: &&str| part.len() >= MIN_TOKEN_CHARS;
-        let parts = path.split('/').chain(query.split(['&', '='])).filter(is_token);
-        Self::of(
-            [&url[url::Position::BeforePath..url::Position::AfterQuery], path, query]
-                .into_iter()
-                .filter(|whole| *whole != "/")
-                .chain(parts),
-        )
+        let whole = [&url[Position::BeforePath..Position::AfterQuery], path].into_iter().filter(|whole| *whole != "/");
+        let parts = [query].into_iter().chain(path.split('/')).chain(query.split(['&', '=']));
+        Self::of(whole.chain(parts.filter(|part| part.len() >= MIN_TOKEN_CHARS)))
     }
 
     /// A secret that contains another one is masked first, or its rest would stay.
@@ -120,5 +115,21 @@ impl Secrets {
     /// The text without them.
     pub(in crate::adapters) fn mask(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_a_secret_in_a_url_is_masked_wherever_a_server_repeats_it_and_words_are_not() {
+        let url =
+            Url::parse("https://x.example/services/T0/s3cret-s3cret-s3cret?k=t0ken-t0ken-t0ken&v=1").expect("a URL");
+        let said = "POST /services/T0/s3cret-s3cret-s3cret?k=t0ken-t0ken-t0ken&v=1: no s3cret-s3cret-s3cret in services \
+                    of T0, /services/T0/s3cret-s3cret-s3cret, v=1, t0ken-t0ken-t0ken";
+        assert_eq!(Secrets::of_url(&url).mask(said), "POST ***: no *** in services of T0, ***, v=1, ***");
+        let bare = Url::parse("https://x.example/?y").expect("a URL");
+        assert_eq!(Secrets::of_url(&bare).mask("yes/no, why/?y"), "yes/no, why***");
     }
 }
