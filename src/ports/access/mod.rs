@@ -13,7 +13,7 @@ use std::{
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
-pub(in crate::ports) use self::check::{check_url, host_and_port, read_url};
+pub(in crate::ports) use self::check::{check_kubeconfig, check_url, host_and_port, read_url};
 use crate::core::page::PageUrl;
 
 /// TLS files of the members of an etcd cluster, and of the other replicas.
