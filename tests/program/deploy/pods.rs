@@ -166,8 +166,13 @@ fn nowhere(config: &str) -> String {
         let (before, after) = rest.split_at(at + 3);
         let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || ".:-{}".contains(c))).unwrap_or(after.len());
         changed.push_str(before);
-        changed.push_str("127.0.0.1:");
-        changed.push_str(&ports.next().unwrap().to_string());
+        if after.starts_with("{host}") {
+            // The host of a member, which is replaced where it is written.
+            changed.push_str(&after[..end]);
+        } else {
+            changed.push_str("127.0.0.1:");
+            changed.push_str(&ports.next().unwrap().to_string());
+        }
         rest = &after[end..];
     }
     changed + rest
