@@ -56,6 +56,7 @@ COPY LICENSE /usr/share/doc/defragd/LICENSE
 USER 65532:65532
 WORKDIR /var/lib/defragd
 EXPOSE 9379
+# Only in Docker's image format: OCI images drop it (deploy/README.md, Image).
 # Requests http://127.0.0.1:9379. For another address, TLS or a password set DEFRAGD_SERVER and what `defragd health --help` lists.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s CMD ["/usr/local/bin/defragd", "health"]
 ENTRYPOINT ["/usr/local/bin/defragd"]

@@ -5,6 +5,7 @@ pub mod etcd;
 pub mod gates;
 pub mod http;
 pub mod journal;
+pub mod kubernetes_event;
 pub mod lock;
 pub mod outgoing;
 pub mod systemd;

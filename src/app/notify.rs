@@ -16,14 +16,14 @@ use url::Url;
 
 use super::gates;
 use crate::{
-    adapters::outgoing::NotifyTarget,
+    adapters::{kubernetes_event::EventTarget, outgoing::NotifyTarget},
     core::{
         history::{MemberEnd, MemberResult, Outcome, Request, RunId, RunView},
         reason::Reason,
     },
     ports::{
         clock::Clock,
-        notifier::{End, Notice, Notifier, NotifySettings},
+        notifier::{End, Notice, Notifier, NotifyKind, NotifySettings},
         progress::Progress,
     },
     telemetry::counters::NotificationCounter,
@@ -50,12 +50,19 @@ struct Queue {
 }
 
 /// The targets of the configuration, or everything that is wrong with them. Blocks while it reads their files.
-pub fn targets(settings: &[NotifySettings]) -> anyhow::Result<Vec<NotifyTarget>> {
-    let target = |settings: &NotifySettings| {
-        let (format, access) = settings.target()?;
+pub fn targets(settings: &[NotifySettings]) -> anyhow::Result<Vec<Arc<dyn Notifier>>> {
+    let target = |settings: &NotifySettings| -> Option<anyhow::Result<Arc<dyn Notifier>>> {
+        let (format, access) = match settings.target()? {
+            NotifyKind::Http(format, access) => (format, access),
+            NotifyKind::KubernetesEvent(event) => {
+                return Some(Ok(Arc::new(EventTarget::new(settings.name.clone(), event))));
+            }
+        };
         gates::warn_unverified(&settings.name, &access.tls);
-        let target = NotifyTarget::new(settings.name.clone(), format, access);
-        Some(target.map_err(|error| anyhow::anyhow!("notify {}: {error}", settings.name)))
+        Some(match NotifyTarget::new(settings.name.clone(), format, access) {
+            Ok(target) => Ok(Arc::new(target)),
+            Err(error) => Err(anyhow::anyhow!("notify {}: {error}", settings.name)),
+        })
     };
     settings.iter().filter_map(target).collect()
 }

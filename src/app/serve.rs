@@ -46,7 +46,7 @@ use crate::{
     },
     config::{LockSettings, Settings},
     core::reason::Reason,
-    ports::{notifier::Notifier, peers::Peers, service::Service},
+    ports::{peers::Peers, service::Service},
     telemetry::counters::Counters,
 };
 
@@ -312,7 +312,7 @@ fn journal(options: &ServeOptions, clock: Arc<SystemClock>) -> anyhow::Result<Sq
 
 /// The targets of run notifications.
 fn notifications(settings: &Settings, options: &ServeOptions, counters: &Counters) -> anyhow::Result<Notifications> {
-    let targets = notify::targets(&settings.notify)?.into_iter().map(|target| Arc::new(target) as Arc<dyn Notifier>);
+    let targets = notify::targets(&settings.notify)?;
     Ok(Notifications::start(targets, counters.notifications(), options.external_url.as_ref()))
 }
 

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    access::{ClientTls, Credentials, Headers, SecretUrl, User, check_url},
+    access::{ClientTls, Credentials, Headers, SecretUrl, User, check_kubeconfig, check_url},
     gate::kinds,
 };
 use crate::core::{
@@ -26,11 +26,14 @@ use crate::core::{
 pub struct NotifySettings {
     /// The target's name, unique: letters, digits, - and _. It is the metric label `target`.
     pub name: String,
-    /// An annotation in Grafana over the time of each run that ended. Excludes `webhook`.
+    /// An annotation in Grafana over the time of each run that ended.
     pub grafana: Option<NotifyAccess>,
     /// JSON to a URL when a run starts and when it ends: event, cluster, run, outcome, reason, reclaimed bytes, members,
-    /// link. Excludes `grafana`.
+    /// link.
     pub webhook: Option<NotifyAccess>,
+    /// An Event in Kubernetes when a run starts (`RunStarted`) and when it ends (`RunFinished`, or `RunFailed` with the
+    /// type Warning).
+    pub kubernetes_event: Option<NotifyEvent>,
 }
 
 /// How to reach a target.
@@ -61,7 +64,48 @@ pub struct NotifyAccess {
     pub timeout: Duration,
 }
 
-/// What a target receives.
+/// How to record Events.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyEvent {
+    /// The kubeconfig of the Kubernetes cluster. Needs `regarding`.
+    #[schemars(extend("x-default" = "the cluster that defragd runs in, by its service account"))]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context in the kubeconfig.
+    #[schemars(extend("x-default" = "the current context"))]
+    pub context: Option<String>,
+    /// The object that the Events are about.
+    #[schemars(extend("x-default" = "the pod that defragd runs in: $POD_NAME, $POD_NAMESPACE, $POD_UID, which the chart sets"))]
+    pub regarding: Option<EventObject>,
+    /// How long one attempt may take.
+    #[serde(default = "kinds::default_timeout", deserialize_with = "time::duration")]
+    #[schemars(with = "Time", extend("default" = "5s", "x-range" = ["100ms", "1m"]))]
+    pub timeout: Duration,
+}
+
+/// An object of Kubernetes. It need not exist.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventObject {
+    /// As in a manifest: `v1`, `apps/v1`.
+    pub api_version: String,
+    /// As in a manifest: `Deployment`, `Node`.
+    pub kind: String,
+    /// As in `metadata.name`.
+    pub name: String,
+    /// Events are in the namespace of their object, and in `default` if it has none.
+    #[schemars(extend("x-default" = "none"))]
+    pub namespace: Option<String>,
+}
+
+/// What a target is.
+#[derive(Clone, Copy, Debug)]
+pub enum NotifyKind<'a> {
+    Http(NotifyFormat, &'a NotifyAccess),
+    KubernetesEvent(&'a NotifyEvent),
+}
+
+/// What an HTTP target receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotifyFormat {
     /// Grafana's annotations API: one region per run, when it has ended.
@@ -72,10 +116,11 @@ pub enum NotifyFormat {
 
 impl NotifySettings {
     /// `None` unless there is exactly one, as it is once the settings are checked.
-    pub fn target(&self) -> Option<(NotifyFormat, &NotifyAccess)> {
-        match (&self.grafana, &self.webhook) {
-            (Some(access), None) => Some((NotifyFormat::Grafana, access)),
-            (None, Some(access)) => Some((NotifyFormat::Webhook, access)),
+    pub fn target(&self) -> Option<NotifyKind<'_>> {
+        match (&self.grafana, &self.webhook, &self.kubernetes_event) {
+            (Some(access), None, None) => Some(NotifyKind::Http(NotifyFormat::Grafana, access)),
+            (None, Some(access), None) => Some(NotifyKind::Http(NotifyFormat::Webhook, access)),
+            (None, None, Some(event)) => Some(NotifyKind::KubernetesEvent(event)),
             _ => None,
         }
     }
@@ -86,9 +131,10 @@ impl NotifySettings {
             at.add("name", "must be letters, digits, - and _: it is a metric label");
         }
         match self.target() {
-            Some((NotifyFormat::Grafana, access)) => access.check(at.key("grafana"), false),
-            Some((NotifyFormat::Webhook, access)) => access.check(at.key("webhook"), true),
-            None => at.add("", "needs exactly one of grafana and webhook"),
+            Some(NotifyKind::Http(NotifyFormat::Grafana, access)) => access.check(at.key("grafana"), false),
+            Some(NotifyKind::Http(NotifyFormat::Webhook, access)) => access.check(at.key("webhook"), true),
+            Some(NotifyKind::KubernetesEvent(event)) => event.check(at.key("kubernetes_event")),
+            None => at.add("", "needs exactly one of grafana, webhook and kubernetes_event"),
         }
     }
 }
@@ -111,6 +157,37 @@ impl NotifyAccess {
         }
         at.time("timeout", self.timeout, kinds::TIMEOUTS);
         self.credentials().check(at, &self.tls, self.url.as_ref());
+    }
+}
+
+impl NotifyEvent {
+    fn check(&self, mut at: At<'_>) {
+        check_kubeconfig(&mut at, self.kubeconfig.as_deref(), self.context.as_deref());
+        if self.kubeconfig.is_some() && self.regarding.is_none() {
+            at.add(
+                "regarding",
+                "is required with kubeconfig: defragd may run outside that cluster, where it has no pod",
+            );
+        }
+        at.time("timeout", self.timeout, kinds::TIMEOUTS);
+        let Some(EventObject { api_version, kind, name, namespace }) = &self.regarding else { return };
+        // They are part of the request's path and of the Event's name.
+        let is_plain = |text: &str, others: &[char]| {
+            !text.is_empty()
+                && text.len() <= 253
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(&c))
+        };
+        let mut at = at.key("regarding");
+        for (key, value, others) in [
+            ("api_version", Some(api_version), &['/', '.', '-'][..]),
+            ("kind", Some(kind), &[]),
+            ("name", Some(name), &['.', '-']),
+            ("namespace", namespace.as_ref(), &['-']),
+        ] {
+            if let Some(value) = value.filter(|value| !is_plain(value, others)) {
+                at.add(key, format!("{value:?} is not valid in Kubernetes"));
+            }
+        }
     }
 }
 

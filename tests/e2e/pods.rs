@@ -15,15 +15,16 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, KubeApiserver, Tools, Transport};
 
-struct Kubernetes {
-    api: KubeApiserver,
-    etcd: EtcdCluster,
-    dir: TempDir,
+/// An API server of its own, without nodes.
+pub(crate) struct Kubernetes {
+    pub(crate) api: KubeApiserver,
+    pub(crate) etcd: EtcdCluster,
+    pub(crate) dir: TempDir,
 }
 
 impl Kubernetes {
     /// `None`, and a line that says so, if there is no kube-apiserver.
-    async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let tools = Tools::find().unwrap();
         if tools.kube_apiserver().is_none() {
             eprintln!("SKIPPED: no kube-apiserver here; `make tools-kube` builds one");
@@ -54,21 +55,28 @@ impl Kubernetes {
     }
 }
 
-/// What a newcomer does with the shipped manifest; gives a token of the account in it.
+/// What a newcomer does with the manifest for the pods gate; gives a token of the account in it.
 pub(crate) async fn apply_manifest(api: &KubeApiserver) -> String {
+    apply(api, include_str!("../../deploy/rbac/gate-pods.yaml")).await
+}
+
+/// What a newcomer does with a manifest in `deploy/rbac`; gives a token of the account in it.
+pub(crate) async fn apply(api: &KubeApiserver, manifest: &str) -> String {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "defragd"}});
     api.create("/api/v1/namespaces", &namespace).await.unwrap();
-    let manifest = include_str!("../../deploy/rbac/gate-pods.yaml");
-    let rbac = "/apis/rbac.authorization.k8s.io/v1";
-    let collections = [
-        "/api/v1/namespaces/defragd/serviceaccounts".to_owned(),
-        format!("{rbac}/clusterroles"),
-        format!("{rbac}/clusterrolebindings"),
-    ];
-    let documents: Vec<_> = manifest.split("\n---\n").collect();
-    assert_eq!(documents.len(), collections.len(), "one collection for each document");
-    for (collection, document) in collections.iter().zip(documents) {
-        api.create_yaml(collection, document).await.unwrap();
+    for document in manifest.split("\n---\n") {
+        let value = |key: &str| document.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        let namespace = value("  namespace: ");
+        let rbac = "/apis/rbac.authorization.k8s.io/v1";
+        let collection = match value("kind: ") {
+            "ServiceAccount" => format!("/api/v1/namespaces/{namespace}/serviceaccounts"),
+            "ClusterRole" => format!("{rbac}/clusterroles"),
+            "ClusterRoleBinding" => format!("{rbac}/clusterrolebindings"),
+            "Role" => format!("{rbac}/namespaces/{namespace}/roles"),
+            "RoleBinding" => format!("{rbac}/namespaces/{namespace}/rolebindings"),
+            other => panic!("a manifest has a {other:?}"),
+        };
+        api.create_yaml(&collection, document).await.unwrap();
     }
     api.token("defragd", "defragd").await.unwrap()
 }

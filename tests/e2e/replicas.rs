@@ -147,6 +147,24 @@ async fn an_alert_at_the_follower_is_a_run_of_the_holder_and_a_killed_holder_is_
     assert_eq!(watch.stop().await.max_in_flight(), 1);
 }
 
+/// The shipped configurations of Alertmanager send each alert to every replica.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_at_every_replica_is_one_run_of_the_holder() {
+    let rig = Rig::fragmented(newest()).await;
+    let one = Replica::start(&rig, "one").await;
+    one.holds().await;
+    let two = Replica::start(&rig, "two").await;
+    two.follows("one").await;
+
+    let (at_two, at_one) = tokio::join!(two.post(1), one.post(1));
+    let forwarded = two.ended(at_two).await;
+    assert_eq!((&forwarded["reason"]["code"], &forwarded["reason"]["run"]), (&json!("forwarded"), &json!(at_one)));
+    assert_eq!(one.ended(at_one).await["outcome"], "succeeded");
+    assert_eq!(received(&rig.cluster), [1, 1, 1]);
+    let runs = one.defragd.json("/api/v1/runs").await.unwrap();
+    assert_eq!(runs["runs"].as_array().map(Vec::len), Some(1), "{runs}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orderly_end_hands_the_lock_over_at_once() {
     let rig = Rig::new(EtcdVersion::V3_5).await;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::target::Target;
 
-const WORDS: [&str; 48] = [
+const WORDS: [&str; 49] = [
     "clusters",
     "name",
     "endpoints",
@@ -45,6 +45,7 @@ const WORDS: [&str; 48] = [
     "url",
     "https://x:1",
     "kubernetes_pods",
+    "kubernetes_nodes",
     "promql",
     "expect",
     "above",

@@ -59,6 +59,8 @@ pub enum OnFailure {
 pub enum GateKind {
     /// Pods that became unhealthy since the run began.
     KubernetesPods,
+    /// Nodes of the control plane.
+    KubernetesNodes,
     Http,
     /// A connection, with or without TLS.
     Tcp,
@@ -72,6 +74,7 @@ impl GateKind {
     pub const fn label(self) -> &'static str {
         match self {
             Self::KubernetesPods => "kubernetes_pods",
+            Self::KubernetesNodes => "kubernetes_nodes",
             Self::Http => "http",
             Self::Tcp => "tcp",
             Self::Promql => "promql",

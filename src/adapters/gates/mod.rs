@@ -21,7 +21,11 @@ use std::{
 };
 
 use self::{
-    alertmanager::AlertmanagerProbe, http::HttpProbe, kubernetes::PodsProbe, promql::PromqlProbe, tcp::TcpProbe,
+    alertmanager::AlertmanagerProbe,
+    http::HttpProbe,
+    kubernetes::{NodesProbe, PodsProbe},
+    promql::PromqlProbe,
+    tcp::TcpProbe,
 };
 use super::outgoing::CallError;
 use crate::ports::gate::{Gate, GateCheck, GateProbe, GateSettings, Reading};
@@ -52,6 +56,7 @@ pub fn gate(settings: &GateSettings) -> Result<Option<Gate>, CallError> {
         GateCheck::Promql(promql) => (promql.tries().limit(), Arc::new(PromqlProbe::new(promql.clone())?)),
         GateCheck::Alertmanager(alerts) => (alerts.tries().limit(), Arc::new(AlertmanagerProbe::new(alerts.clone())?)),
         GateCheck::KubernetesPods(pods) => (pods.limit(), Arc::new(PodsProbe::new(pods.clone()))),
+        GateCheck::KubernetesNodes(nodes) => (nodes.limit(), Arc::new(NodesProbe::new(nodes.clone()))),
     };
     Ok(Some(Gate { rule: settings.rule(check.kind()), limit, probe }))
 }

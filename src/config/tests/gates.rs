@@ -76,10 +76,12 @@ fn every_key_of_every_kind_is_taken() {
 - name: pods
   kubernetes_pods:
     {kubeconfig: /kc, context: prod, namespaces: [default, kube-system], label_selector: 'a in (b)', field_selector: x=y, grace: 2m, timeout: 5s}
+- {name: nodes, kubernetes_nodes: {kubeconfig: /kc, context: prod, label_selector: role=master, grace: 0s, timeout: 5s}}
+- {name: own-nodes, kubernetes_nodes: {}}
 "#,
     )
     .expect("valid");
-    assert_eq!(gates.len(), 9);
+    assert_eq!(gates.len(), 11);
     let http = gates[0].http.as_ref().expect("it is one");
     assert_eq!((http.method.as_str(), http.hold), ("HEAD", Duration::from_secs(30)));
     assert!(http.expect_status.contains(302) && !http.expect_status.contains(201) && http.follow_redirects);
@@ -94,6 +96,8 @@ fn every_key_of_every_kind_is_taken() {
     assert_eq!((promql.query.as_str(), promql.expect), (r#"x{a="prod-a"}"#, Samples::Below(0.05)));
     let alerts = gates[7].alertmanager.as_ref().expect("it is one");
     assert_eq!(alerts.matchers, [r#"severity="critical""#, r#"a=~"b.*""#, "c!=d"]);
+    let nodes = gates[10].kubernetes_nodes.as_ref().expect("it is one");
+    assert_eq!(nodes.label_selector, "node-role.kubernetes.io/control-plane");
 }
 
 /// A gate, and what is said of it.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv6Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use url::Url;
@@ -190,6 +190,16 @@ fn is_host(host: &str) -> bool {
         !label.is_empty() && label.len() <= 63 && label.chars().all(plain)
     };
     host.len() <= 253 && host.strip_suffix('.').unwrap_or(host).split('.').all(label)
+}
+
+/// A context without a kubeconfig is a mistake.
+pub(in crate::ports) fn check_kubeconfig(at: &mut At<'_>, kubeconfig: Option<&Path>, context: Option<&str>) {
+    if context.is_some() && kubeconfig.is_none() {
+        at.add("context", "needs kubeconfig: without it, the cluster is the one that defragd runs in");
+    }
+    if context.is_some_and(|context| context.trim().is_empty()) {
+        at.add("context", "must not be empty; remove it to use the kubeconfig's current context");
+    }
 }
 
 /// The host, without brackets, and the port of `host:port` or `[address]:port`.

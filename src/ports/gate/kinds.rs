@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use super::{matcher, query, settings::Tries};
+use super::{matcher, query};
 use crate::{
     core::{
         check::{At, TEXT, from_text},
@@ -22,12 +22,10 @@ pub const TIMEOUTS: (Duration, Duration) = (MIN_TIME, Duration::from_mins(1));
 /// For longer waits there is `for`.
 const INTERVALS: (Duration, Duration) = (MIN_TIME, Duration::from_mins(10));
 /// A longer check would delay a run by more than the run itself takes.
-const MAX_CHECK: Duration = Duration::from_hours(1);
+pub(super) const MAX_CHECK: Duration = Duration::from_hours(1);
 const MAX_ATTEMPTS: u32 = 100;
 /// The query is sent in a URL.
 const MAX_QUERY_BYTES: usize = 4_000;
-/// `label_selector` and `field_selector` are shorter than this.
-const MAX_SELECTOR_BYTES: usize = 1_000;
 
 pub const fn default_timeout() -> Duration {
     Duration::from_secs(5)
@@ -39,14 +37,6 @@ const fn default_attempts() -> u32 {
 
 const fn default_interval() -> Duration {
     Duration::from_secs(1)
-}
-
-const fn default_grace() -> Duration {
-    Duration::from_mins(1)
-}
-
-const fn default_pods_timeout() -> Duration {
-    Duration::from_secs(10)
 }
 
 fn get() -> String {
@@ -192,36 +182,6 @@ over_http! {
     }
 }
 
-/// Pods.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct KubernetesPodsGate {
-    /// The kubeconfig of the Kubernetes cluster.
-    #[schemars(extend("x-default" = "the cluster that defragd runs in, by its service account"))]
-    pub kubeconfig: Option<PathBuf>,
-    /// The context in the kubeconfig.
-    #[schemars(extend("x-default" = "the current context"))]
-    pub context: Option<String>,
-    /// Namespaces whose pods are observed.
-    #[serde(default)]
-    #[schemars(extend("x-default" = "all"))]
-    pub namespaces: Vec<String>,
-    /// As `kubectl get pods --selector`.
-    #[schemars(extend("x-default" = "all pods"))]
-    pub label_selector: Option<String>,
-    /// As `kubectl get pods --field-selector`.
-    #[schemars(extend("x-default" = "all pods"))]
-    pub field_selector: Option<String>,
-    /// How long an unhealthy pod may take to become healthy again.
-    #[serde(default = "default_grace", deserialize_with = "time::duration")]
-    #[schemars(with = "Time", extend("default" = "1m", "x-range" = ["0s", "1h"]))]
-    pub grace: Duration,
-    /// How long one request may take.
-    #[serde(default = "default_pods_timeout", deserialize_with = "time::duration")]
-    #[schemars(with = "Time", extend("default" = "10s", "x-range" = ["100ms", "1m"]))]
-    pub timeout: Duration,
-}
-
 /// `HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -239,6 +199,19 @@ impl<'de> Deserialize<'de> for Address {
         };
         from_text(deserializer, TEXT, parse, || Self { host: String::new(), port: 0 })
     }
+}
+
+/// How often and how long a check is attempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// Of one attempt.
+    pub timeout: Duration,
+    /// At least one.
+    pub attempts: u32,
+    /// Between attempts.
+    pub interval: Duration,
+    /// How long it must keep succeeding after the first success, checked at every interval.
+    pub hold: Duration,
 }
 
 impl Tries {
@@ -336,33 +309,5 @@ impl AlertmanagerGate {
             }
         }
         self.check_access(&mut at, false);
-    }
-}
-
-impl KubernetesPodsGate {
-    pub(super) fn check(&self, mut at: At<'_>) {
-        if self.context.is_some() && self.kubeconfig.is_none() {
-            at.add("context", "needs kubeconfig: without it, the cluster is the one that defragd runs in");
-        }
-        if self.context.as_ref().is_some_and(|context| context.trim().is_empty()) {
-            at.add("context", "must not be empty; remove it to use the kubeconfig's current context");
-        }
-        for (index, name) in self.namespaces.iter().enumerate() {
-            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-            let fits = (1..=63).contains(&name.len()) && name.chars().all(plain);
-            if !fits || name.starts_with('-') || name.ends_with('-') {
-                at.add(&format!("namespaces[{index}]"), format!("{name:?} is not a valid namespace name"));
-            }
-        }
-        for (key, selector) in [("label_selector", &self.label_selector), ("field_selector", &self.field_selector)] {
-            let bad = |text: &String| {
-                text.trim().is_empty() || text.len() > MAX_SELECTOR_BYTES || text.chars().any(char::is_control)
-            };
-            if selector.as_ref().is_some_and(bad) {
-                at.add(key, format!("must be one line of at most {MAX_SELECTOR_BYTES} bytes, and not empty"));
-            }
-        }
-        at.time("grace", self.grace, (Duration::ZERO, MAX_CHECK));
-        at.time("timeout", self.timeout, TIMEOUTS);
     }
 }

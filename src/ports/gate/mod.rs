@@ -4,9 +4,11 @@
 //! a bounded amount of what the target sends. If something cannot be determined, the check fails. Dropping the future
 //! ends the check. A result never contains a secret: no header, token, password, or URL with user information or query.
 //!
-//! [`GateSettings`] is a gate as it is configured, and has one structure for each kind ([`kinds`]), which reads its own keys.
+//! [`GateSettings`] is a gate as it is configured, and has one structure for each kind ([`kinds`], [`kubernetes`]), which
+//! reads its own keys.
 
 pub mod kinds;
+mod kubernetes;
 mod matcher;
 mod query;
 mod settings;
@@ -17,8 +19,9 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 pub use self::{
-    kinds::{Address, AlertmanagerGate, HttpGate, KubernetesPodsGate, PromqlGate, TcpGate},
-    settings::{GateCheck, GateSettings, Tries},
+    kinds::{Address, AlertmanagerGate, HttpGate, PromqlGate, TcpGate, Tries},
+    kubernetes::{KubernetesNodesGate, KubernetesPodsGate},
+    settings::{GateCheck, GateSettings},
 };
 use crate::core::gate::{GateRule, Moment};
 

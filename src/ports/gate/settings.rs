@@ -1,11 +1,14 @@
 //! A gate as it is configured: its rule, and one kind with its keys.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::kinds::{AlertmanagerGate, HttpGate, KubernetesPodsGate, PromqlGate, TcpGate};
+use super::{
+    kinds::{AlertmanagerGate, HttpGate, PromqlGate, TcpGate},
+    kubernetes::{KubernetesNodesGate, KubernetesPodsGate},
+};
 use crate::{
     core::{
         check::At,
@@ -40,6 +43,8 @@ pub struct GateSettings {
     pub alertmanager: Option<AlertmanagerGate>,
     /// Passes if no pod has become unhealthy since the run began. Needs `before` in `when`.
     pub kubernetes_pods: Option<KubernetesPodsGate>,
+    /// Passes if all control-plane nodes are Ready and not cordoned, and no upgrade of the control plane is in progress.
+    pub kubernetes_nodes: Option<KubernetesNodesGate>,
     /// Only here to be refused with an explanation, whatever its value.
     #[schemars(skip)]
     pub exec: Option<IgnoredAny>,
@@ -53,6 +58,7 @@ pub enum GateCheck<'a> {
     Promql(&'a PromqlGate),
     Alertmanager(&'a AlertmanagerGate),
     KubernetesPods(&'a KubernetesPodsGate),
+    KubernetesNodes(&'a KubernetesNodesGate),
 }
 
 impl GateCheck<'_> {
@@ -63,6 +69,7 @@ impl GateCheck<'_> {
             Self::Promql(_) => GateKind::Promql,
             Self::Alertmanager(_) => GateKind::Alertmanager,
             Self::KubernetesPods(_) => GateKind::KubernetesPods,
+            Self::KubernetesNodes(_) => GateKind::KubernetesNodes,
         }
     }
 }
@@ -75,7 +82,7 @@ impl<'a> GateCheck<'a> {
             Self::Tcp(gate) => gate.tls.as_ref(),
             Self::Promql(gate) => Some(&gate.tls),
             Self::Alertmanager(gate) => Some(&gate.tls),
-            Self::KubernetesPods(_) => None,
+            Self::KubernetesPods(_) | Self::KubernetesNodes(_) => None,
         }
     }
 }
@@ -83,13 +90,25 @@ impl<'a> GateCheck<'a> {
 impl GateSettings {
     /// All kinds that are written; exactly one, once the settings are checked.
     pub fn checks(&self) -> Vec<GateCheck<'_>> {
-        let Self { name: _, when: _, on_failure: _, exec: _, http, tcp, promql, alertmanager, kubernetes_pods } = self;
+        let Self {
+            name: _,
+            when: _,
+            on_failure: _,
+            exec: _,
+            http,
+            tcp,
+            promql,
+            alertmanager,
+            kubernetes_pods,
+            kubernetes_nodes,
+        } = self;
         let all = [
             http.as_ref().map(GateCheck::Http),
             tcp.as_ref().map(GateCheck::Tcp),
             promql.as_ref().map(GateCheck::Promql),
             alertmanager.as_ref().map(GateCheck::Alertmanager),
             kubernetes_pods.as_ref().map(GateCheck::KubernetesPods),
+            kubernetes_nodes.as_ref().map(GateCheck::KubernetesNodes),
         ];
         all.into_iter().flatten().collect()
     }
@@ -114,7 +133,18 @@ impl GateSettings {
             at.add("exec", what);
             return;
         }
-        let Self { name: _, when: _, on_failure: _, exec: _, http, tcp, promql, alertmanager, kubernetes_pods } = self;
+        let Self {
+            name: _,
+            when: _,
+            on_failure: _,
+            exec: _,
+            http,
+            tcp,
+            promql,
+            alertmanager,
+            kubernetes_pods,
+            kubernetes_nodes,
+        } = self;
         if let Some(gate) = http {
             gate.check(at.key("http"));
         }
@@ -130,9 +160,16 @@ impl GateSettings {
         if let Some(gate) = kubernetes_pods {
             gate.check(at.key("kubernetes_pods"));
         }
+        if let Some(gate) = kubernetes_nodes {
+            gate.check(at.key("kubernetes_nodes"));
+        }
         let checks = self.checks();
         match checks.as_slice() {
-            [] => at.add("", "has no check; write one of: http, tcp, promql, alertmanager, kubernetes_pods"),
+            [] => {
+                let what =
+                    "has no check; write one of: http, tcp, promql, alertmanager, kubernetes_pods, kubernetes_nodes";
+                at.add("", what);
+            }
             [GateCheck::KubernetesPods(_)]
                 if self.when.as_ref().is_some_and(|when| !when.is_empty() && !when.contains(&Moment::Before)) =>
             {
@@ -146,17 +183,4 @@ impl GateSettings {
             }
         }
     }
-}
-
-/// How often and how long a check is attempted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tries {
-    /// Of one attempt.
-    pub timeout: Duration,
-    /// At least one.
-    pub attempts: u32,
-    /// Between attempts.
-    pub interval: Duration,
-    /// How long it must keep succeeding after the first success, checked at every interval.
-    pub hold: Duration,
 }

@@ -3,6 +3,7 @@
 //! pods' own arguments. `make check-deploy` checks whether Kubernetes accepts the manifests.
 
 mod pods;
+mod values;
 
 use std::{
     collections::BTreeSet,
@@ -152,9 +153,24 @@ fn the_port_that_is_listened_on_is_the_one_that_is_opened_probed_and_served() {
             );
         }
         for config in file.of_kind("AlertmanagerConfig") {
-            let url = text(&config["spec"]["receivers"][0]["webhookConfigs"][0]["url"]);
+            let targets = array(&config["spec"]["receivers"][0]["webhookConfigs"]);
+            let urls: Vec<_> = targets.iter().map(|target| text(&target["url"]).to_owned()).collect();
             let (name, namespace) = (text(&service["metadata"]["name"]), text(&service["metadata"]["namespace"]));
-            assert_eq!(url, format!("http://{name}.{namespace}.svc:{port}/api/v1/alerts"), "{path}");
+            let workload = file.workload().unwrap();
+            let hosts: Vec<_> = match workload["spec"]["serviceName"].as_str() {
+                None => vec![format!("{name}.{namespace}.svc:{port}")],
+                // A StatefulSet: every replica, by the name that its headless Service gives it.
+                Some(headless) => {
+                    assert!(file.of_kind("Service").any(|service| service["metadata"]["name"] == headless), "{path}");
+                    let (pods, replicas) = (text(&workload["metadata"]["name"]), &workload["spec"]["replicas"]);
+                    let replicas = replicas.as_u64().unwrap();
+                    (0..replicas).map(|index| format!("{pods}-{index}.{headless}.{namespace}.svc:{listened}")).collect()
+                }
+            };
+            let expected: Vec<_> = hosts.iter().map(|host| format!("http://{host}/api/v1/alerts")).collect();
+            assert_eq!(urls, expected, "{path}");
+            let token = &targets[0]["httpConfig"];
+            assert!(targets.iter().all(|target| target["httpConfig"] == *token && token.is_object()), "{path}");
         }
     }
 }
@@ -178,22 +194,13 @@ fn a_pod_may_write_nothing_but_its_journal_and_is_nobody() {
         let arguments = arguments(pod);
         assert_eq!(writable, flag(&arguments, "--data-dir").into_iter().collect::<Vec<_>>(), "{path}");
         // Only who reads the keys of root's own must be root.
-        let root_reads =
-            array(&pod["volumes"]).iter().any(|volume| volume["hostPath"]["path"] == "/etc/kubernetes/pki/etcd");
+        let roots = ["/etc/kubernetes/pki/etcd", "/var/lib/rancher/"];
+        let root_reads = array(&pod["volumes"]).iter().any(|volume| {
+            volume["hostPath"]["path"].as_str().is_some_and(|path| roots.iter().any(|root| path.starts_with(root)))
+        });
         assert_eq!(pod["securityContext"]["runAsNonRoot"], !root_reads, "{path}");
         assert_eq!(pod["securityContext"]["runAsUser"] == 0, root_reads, "{path}");
-        // No token of Kubernetes without a right that needs it, and no right but that one.
-        let everywhere: Vec<_> = file.of_kind("ClusterRole").map(|role| &role["rules"]).collect();
-        let here: Vec<_> = file.of_kind("Role").map(|role| &role["rules"]).collect();
-        assert_eq!(pod["automountServiceAccountToken"], !(everywhere.is_empty() && here.is_empty()), "{path}");
-        let pods = serde_json::json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]);
-        assert!(everywhere.into_iter().all(|rules| *rules == pods), "{path}");
-        // Leases of one namespace, where the lock is made of them: what adapters/lock/kubernetes.rs asks for.
-        let verbs = ["get", "create", "update"];
-        let leases =
-            serde_json::json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": verbs}]);
-        let wanted = flag(&arguments, "--lock.kind") == Some("kubernetes");
-        assert_eq!(here, [&leases].into_iter().filter(|_| wanted).collect::<Vec<_>>(), "{path}");
+        pods::has_no_right_that_nothing_needs(&file);
     }
 }
 
@@ -308,7 +315,9 @@ fn a_cron_job_runs_the_program_with_the_credentials_of_the_pod_that_only_exports
             for (of, name) in [("volumes", "secret"), ("volumes", "hostPath"), ("volumeMounts", "mountPath")] {
                 assert_eq!(credentials(pod, of, name), credentials(exporter, of, name), "{path}: {of}");
             }
-            for same in ["securityContext", "serviceAccountName", "nodeSelector", "tolerations"] {
+            for same in
+                ["securityContext", "serviceAccountName", "nodeSelector", "tolerations", "hostNetwork", "dnsPolicy"]
+            {
                 assert_eq!(pod[same], exporter[same], "{path}: {same}");
             }
             let (own, its) = (&container["securityContext"], &exporter["containers"][0]["securityContext"]);

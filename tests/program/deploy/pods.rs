@@ -6,7 +6,7 @@ use serde_json::Value;
 use testkit::{Defragd, Pki};
 
 use super::{Rendered, arguments, array, flag, rendered, text, yaml};
-use crate::rig::binary;
+use crate::rig::{binary, root};
 
 /// Runs a Job's arguments on a cluster that is not there: they are understood, and the run is refused.
 pub(super) fn job_runs(arguments: &[String], path: &str) {
@@ -24,6 +24,54 @@ pub(super) fn job_runs(arguments: &[String], path: &str) {
     let answer: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{path}: {error}: {}", String::from_utf8_lossy(&output.stderr)));
     assert_eq!((&answer["run"]["cluster"], &answer["run"]["outcome"]), (&name.into(), &"refused".into()), "{path}");
+}
+
+/// No token of Kubernetes without a right that needs it, and no right but those that defragd's code uses.
+pub(super) fn has_no_right_that_nothing_needs(file: &Rendered) {
+    let (path, pod) = (file.path.display(), file.pod().unwrap());
+    let right = |group: &str, resource: &str, verbs: &[&str]| serde_json::json!([{"apiGroups": [group], "resources": [resource], "verbs": verbs}]);
+    let lists = |resource: &str| right("", resource, &["list"]);
+    let mut roles = 0;
+    for role in file.of_kind("ClusterRole").chain(file.of_kind("Role")) {
+        roles += 1;
+        let (rules, own) = (&role["rules"], role["metadata"]["namespace"].as_str());
+        let allowed = match own {
+            // adapters/gates/kubernetes
+            None => vec![lists("pods"), lists("nodes")],
+            Some("kube-system") => vec![lists("pods")],
+            // adapters/kubernetes_event.rs, adapters/lock/kubernetes.rs
+            Some(_) => vec![
+                right("events.k8s.io", "events", &["create"]),
+                right("coordination.k8s.io", "leases", &["get", "create", "update"]),
+            ],
+        };
+        assert!(allowed.contains(rules), "{path}: {own:?}: {rules}");
+    }
+    assert_eq!(pod["automountServiceAccountToken"], roles > 0, "{path}");
+    let has = |resource: &str| {
+        let mut roles = file.of_kind("Role");
+        roles.any(|role| role["rules"][0]["resources"][0] == resource)
+    };
+    let leases = flag(&arguments(pod), "--lock.kind") == Some("kubernetes");
+    assert_eq!(has("leases"), leases, "{path}");
+    // What the Events are about.
+    let variables: Vec<_> =
+        array(&pod["containers"][0]["env"]).iter().map(|variable| text(&variable["name"])).collect();
+    for name in ["POD_NAME", "POD_NAMESPACE", "POD_UID"] {
+        assert_eq!(variables.contains(&name), has("events"), "{path}: {name}");
+    }
+}
+
+#[test]
+fn no_overlay_moves_a_right_in_kube_system_into_its_own_namespace() {
+    let components = root().join("deploy/kustomize/components/nodes-gate/nodes-gate.yaml");
+    let placed = Rendered::read(components);
+    assert!(placed.of_kind("Role").all(|role| role["metadata"]["namespace"] == "kube-system"));
+    for overlay in fs::read_dir(root().join("deploy/kustomize/overlays")).unwrap() {
+        let path = overlay.unwrap().path().join("kustomization.yaml");
+        let overlay = yaml(&fs::read_to_string(&path).unwrap(), &path);
+        assert_eq!(overlay["namespace"], Value::Null, "{}: it applies to the Role, too", path.display());
+    }
 }
 
 /// Starts the program with a pod's arguments, below a directory that holds what the pod has mounted.
@@ -116,10 +164,15 @@ fn nowhere(config: &str) -> String {
     let mut rest = config;
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
-        let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || ".:-".contains(c))).unwrap_or(after.len());
+        let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || ".:-{}".contains(c))).unwrap_or(after.len());
         changed.push_str(before);
-        changed.push_str("127.0.0.1:");
-        changed.push_str(&ports.next().unwrap().to_string());
+        if after.starts_with("{host}") {
+            // The host of a member, which is replaced where it is written.
+            changed.push_str(&after[..end]);
+        } else {
+            changed.push_str("127.0.0.1:");
+            changed.push_str(&ports.next().unwrap().to_string());
+        }
         rest = &after[end..];
     }
     changed + rest

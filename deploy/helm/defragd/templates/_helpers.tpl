@@ -96,12 +96,59 @@ spec:
 {{- if and (include "defragd.lock" .) (eq .Values.lock.kind "kubernetes") -}}yes{{- end -}}
 {{- end -}}
 
+{{/* Whether the pods use Kubernetes' API; only then they have a token for it. */}}
+{{- define "defragd.apiToken" -}}
+{{- if or .Values.rbac.podsGate .Values.rbac.nodesGate .Values.rbac.events (include "defragd.leases" .) }}true{{ else }}false{{ end -}}
+{{- end -}}
+
+{{/* One permission of the service account, and its binding: in all namespaces with `everywhere`, else in `namespace` or its own. */}}
+{{- define "defragd.permission" -}}
+{{- $kind := ternary "ClusterRole" "Role" (hasKey . "everywhere") }}
+{{- $namespace := .namespace | default .root.Release.Namespace }}
+{{- $name := printf "%s-%s" (include "defragd.fullname" .root) .what }}
+{{- if or (hasKey . "everywhere") (ne $namespace .root.Release.Namespace) }}
+{{- $name = printf "%s-%s" .root.Release.Namespace $name }}
+{{- end }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}
+metadata:
+  name: {{ $name }}
+  {{- if eq $kind "Role" }}
+  namespace: {{ $namespace }}
+  {{- end }}
+  labels:
+    {{- include "defragd.labels" .root | nindent 4 }}
+rules:
+  - apiGroups: [{{ .group | default "" | quote }}]
+    resources: [{{ .resource }}]
+    verbs: [{{ join ", " .verbs }}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}Binding
+metadata:
+  name: {{ $name }}
+  {{- if eq $kind "Role" }}
+  namespace: {{ $namespace }}
+  {{- end }}
+  labels:
+    {{- include "defragd.labels" .root | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ $kind }}
+  name: {{ $name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "defragd.serviceAccountName" .root }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end -}}
+
 {{/* Whether there is a journal: an exporter has none. */}}
 {{- define "defragd.journal" -}}
 {{- if or (not .Values.exporterOnly) .Values.cronJob.enabled -}}yes{{- end -}}
 {{- end -}}
 
-{{/* The pods' user, and the Secrets to pull their image. */}}
+{{/* The pods' user, network, and the Secrets to pull their image. */}}
 {{- define "defragd.podSecurity" -}}
 securityContext:
   {{- $uid := include "defragd.runAsUser" . | int }}
@@ -113,6 +160,11 @@ securityContext:
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile:
     type: RuntimeDefault
+{{- if .Values.hostNetwork }}
+hostNetwork: true
+# Without it, names of Services would not be resolved.
+dnsPolicy: ClusterFirstWithHostNet
+{{- end }}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
@@ -209,7 +261,7 @@ capabilities:
 {{- end -}}
 {{- if not .Values.existingConfigMap -}}
 {{- if not .Values.config.clusters -}}
-{{- fail "config.clusters is empty: name at least one etcd cluster; deploy/helm/values/ has examples for kubeadm and kubespray" -}}
+{{- fail "config.clusters is empty: name at least one etcd cluster; deploy/helm/values/ has examples for kubeadm, kubespray, k3s and RKE2" -}}
 {{- end -}}
 {{- if and (eq .Values.persistence.type "emptyDir") (include "defragd.journal" .) -}}
 {{- range .Values.config.clusters -}}

@@ -8,25 +8,27 @@
 
 use std::{path::Path, thread, time::Duration};
 
+use axum::http::{HeaderValue, Request, header::USER_AGENT};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioExecutor};
 use kube::{
     Client, Config,
-    client::ConfigExt,
+    client::{Body, ConfigExt},
     config::{AuthInfo, ExecInteractiveMode, KubeConfigOptions, Kubeconfig},
 };
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::{runtime::Handle, sync::oneshot};
 use tower::{BoxError, ServiceBuilder};
 
-use super::{error, error::ListError};
+use super::{error, error::ApiError};
 use crate::adapters::{outgoing::Secrets, tls::Authorities};
 
 /// A client, and the server that it is for, for messages.
 pub(in crate::adapters) struct Connection {
     pub(in crate::adapters) client: Client,
     /// `scheme://host:port`, without anything that could be a secret.
-    pub(super) server: String,
+    pub(in crate::adapters) server: String,
     /// The secrets that are sent; empty if a credential plugin provides them, which the library keeps to itself.
     pub(super) secrets: Option<Secrets>,
 }
@@ -37,14 +39,17 @@ impl Connection {
         kubeconfig: Option<&Path>,
         context: Option<&str>,
         connect_timeout: Duration,
-    ) -> Result<Self, ListError> {
+    ) -> Result<Self, ApiError> {
         let mut config = match kubeconfig {
             Some(path) => from_file(path, context.map(str::to_owned)).await?,
             None => Config::incluster()
-                .map_err(|inner| ListError::Config { kubeconfig: None, detail: error::chain(&inner) })?,
+                .map_err(|inner| ApiError::Config { kubeconfig: None, detail: error::chain(&inner) })?,
         };
         // From the environment: a proxy in the kubeconfig was refused above.
         config.proxy_url = None;
+        // In the API server's audit log.
+        let product = HeaderValue::from_static(concat!("defragd/", env!("CARGO_PKG_VERSION")));
+        config.headers.push((USER_AGENT, product));
         // The listing as a whole has its limit, and the gate its own repetitions.
         config.default_retry = false;
         config.connect_timeout = Some(connect_timeout);
@@ -60,15 +65,38 @@ impl Connection {
         match made.await {
             Some(Ok((client, secrets))) => Ok(Self { client, server, secrets }),
             Some(Err(error)) => Err(error),
-            None => Err(ListError::Credentials { server, detail: "they cannot be read".to_owned() }),
+            None => Err(ApiError::Credentials { server, detail: "they cannot be read".to_owned() }),
         }
+    }
+
+    /// One exchange: the status and the body of the answer. `wanted` is the expected answer, such as `a list of pods`. The
+    /// client library's own `request` is not used: it reads bodies of any length, and logs those that it cannot parse.
+    pub(in crate::adapters) async fn send(
+        &self,
+        request: Request<Vec<u8>>,
+        max_bytes: usize,
+        wanted: &str,
+    ) -> Result<(u16, Vec<u8>), ApiError> {
+        let response = self.client.send(request.map(Body::from)).await;
+        let response = response.map_err(|inner| error::transport(&inner, &self.server))?;
+        let code = response.status().as_u16();
+        let body = Limited::new(response.into_body(), max_bytes).collect().await.map_err(|inner| {
+            let server = self.server.clone();
+            if inner.is::<LengthLimitError>() {
+                let detail = format!("it is longer than {max_bytes} bytes");
+                ApiError::NotUnderstood { server, wanted: wanted.to_owned(), detail }
+            } else {
+                ApiError::Unreachable { server, detail: error::chain(inner.as_ref()) }
+            }
+        })?;
+        Ok((code, body.to_bytes().to_vec()))
     }
 }
 
 /// The library's own client, except that it also accepts a server's certificate that is its own authority and is in the
 /// CA file, as kubectl does.
-fn client(config: &Config, server: &str) -> Result<Client, ListError> {
-    let unusable = |detail: String| ListError::Credentials { server: server.to_owned(), detail };
+fn client(config: &Config, server: &str) -> Result<Client, ApiError> {
+    let unusable = |detail: String| ApiError::Credentials { server: server.to_owned(), detail };
     let refused = |inner: kube::Error| error::client(&inner, server);
     let mut tls = config.rustls_client_config().map_err(refused)?;
     if let Some(certificates) = config.root_cert.as_ref().filter(|_| !config.accept_invalid_certs) {
@@ -111,9 +139,9 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 /// The library uses the content of a token file as it is, and no header can contain a line end.
-fn read_token(config: &mut Config, server: &str) -> Result<(), ListError> {
+fn read_token(config: &mut Config, server: &str) -> Result<(), ApiError> {
     if let Some(file) = config.auth_info.token_file.take() {
-        let token = std::fs::read_to_string(&file).map_err(|inner| ListError::Credentials {
+        let token = std::fs::read_to_string(&file).map_err(|inner| ApiError::Credentials {
             server: server.to_owned(),
             detail: format!("cannot read the token file {file}: {inner}"),
         })?;
@@ -129,8 +157,8 @@ fn secrets(auth: &AuthInfo) -> Option<Secrets> {
     (!plugin).then(|| Secrets::of(["token", "password"].iter().filter_map(|key| json.get(key)?.as_str())))
 }
 
-async fn from_file(path: &Path, context: Option<String>) -> Result<Config, ListError> {
-    let bad = |detail: String| ListError::Config { kubeconfig: Some(path.to_owned()), detail };
+async fn from_file(path: &Path, context: Option<String>) -> Result<Config, ApiError> {
+    let bad = |detail: String| ApiError::Config { kubeconfig: Some(path.to_owned()), detail };
     let file = path.to_owned();
     let mut kubeconfig = aside(move || Kubeconfig::read_from(file))
         .await

@@ -1,4 +1,4 @@
-//! Why the pods could not be listed, in words for the operator.
+//! Why a request to the API server failed, in words for the operator.
 //!
 //! None of these texts may contain a secret. The client library's own do: its error of a credential plugin contains the
 //! plugin's whole output, that of a kubeconfig may quote it. So neither is passed on unchecked.
@@ -17,9 +17,9 @@ use super::connect::Connection;
 /// The API server's own messages are a sentence; the answer of a proxy may be a page.
 const MAX_WORDS_CHARS: usize = 240;
 
-/// Why there is no list of pods.
+/// Why there is no answer that could be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(in crate::adapters) enum ListError {
+pub(in crate::adapters) enum ApiError {
     /// It is unclear how to reach the API server.
     #[error("cannot use {}: {detail}", source_of(kubeconfig.as_ref()))]
     Config { kubeconfig: Option<PathBuf>, detail: String },
@@ -29,25 +29,25 @@ pub(in crate::adapters) enum ListError {
     #[error("cannot reach the API server {server}: {detail}")]
     Unreachable { server: String, detail: String },
     /// No complete answer in time.
-    #[error("the API server {server} did not list the pods within {} s", after.as_secs_f64())]
-    TimedOut { server: String, after: Duration },
+    #[error("the API server {server} did not {task} within {} s", after.as_secs_f64())]
+    TimedOut { server: String, task: String, after: Duration },
     /// It does not know the client.
     #[error("the API server {server} does not accept the credentials (401)")]
     Unauthorized { server: String },
     /// The client lacks the permission.
-    #[error("the API server denies it (403): the permission to list pods {scope} is missing: {said}")]
-    Denied { scope: String, said: String },
+    #[error("the API server denies it (403): the permission to {task} is missing: {said}")]
+    Denied { task: String, said: String },
     /// Another error.
     #[error("the API server {server} answered {code}: {said}")]
     Refused { server: String, code: u16, said: String },
-    #[error("the API server {server} did not answer with a list of pods: {detail}")]
-    NotUnderstood { server: String, detail: String },
+    #[error("the API server {server} did not answer with {wanted}: {detail}")]
+    NotUnderstood { server: String, wanted: String, detail: String },
     /// The listing was too slow for the API server, repeatedly.
     #[error("the API server {server} aborted the listing {times} times before its last page (410)")]
     Expired { server: String, times: u32 },
-    /// There are more pods than a gate should read.
-    #[error("there are more than {limit} pods; choose namespaces or selectors")]
-    TooMany { limit: usize },
+    /// There are more than a gate should read.
+    #[error("there are more than {limit} {what}; choose namespaces or selectors")]
+    TooMany { what: &'static str, limit: usize },
 }
 
 fn source_of(kubeconfig: Option<&PathBuf>) -> String {
@@ -109,31 +109,31 @@ fn credentials(error: &(dyn StdError + 'static)) -> Option<String> {
 }
 
 /// Why a client could not be made.
-pub(super) fn client(error: &kube::Error, server: &str) -> ListError {
+pub(super) fn client(error: &kube::Error, server: &str) -> ApiError {
     let detail = credentials(error).unwrap_or_else(|| match error {
         kube::Error::RustlsTls(error) => chain(error),
         kube::Error::InferKubeconfig(error) => kubeconfig(error),
         _ => "they cannot be parsed".to_owned(),
     });
-    ListError::Credentials { server: server.to_owned(), detail }
+    ApiError::Credentials { server: server.to_owned(), detail }
 }
 
-pub(super) fn transport(error: &kube::Error, server: &str) -> ListError {
+pub(super) fn transport(error: &kube::Error, server: &str) -> ApiError {
     let server = server.to_owned();
     if let kube::Error::Service(inner) = error
         && let Some(detail) = credentials(inner.as_ref())
     {
-        return ListError::Credentials { server, detail };
+        return ApiError::Credentials { server, detail };
     }
     match error {
-        kube::Error::Service(inner) => ListError::Unreachable { server, detail: chain(inner.as_ref()) },
-        kube::Error::HyperError(inner) => ListError::Unreachable { server, detail: chain(inner) },
+        kube::Error::Service(inner) => ApiError::Unreachable { server, detail: chain(inner.as_ref()) },
+        kube::Error::HyperError(inner) => ApiError::Unreachable { server, detail: chain(inner) },
         other => client(other, &server),
     }
 }
 
-/// What an error status means.
-pub(super) fn answer(code: u16, body: &[u8], connection: &Connection, scope: &str) -> ListError {
+/// What an error status means. `task` is what was requested, such as `list pods in all namespaces`.
+pub(in crate::adapters) fn answer(code: u16, body: &[u8], connection: &Connection, task: &str) -> ApiError {
     let Connection { server, secrets, .. } = connection;
     // Only a Kubernetes Status is shown: any other answer is not the API server's. A server in front of it may repeat
     // what it was sent.
@@ -144,9 +144,9 @@ pub(super) fn answer(code: u16, body: &[u8], connection: &Connection, scope: &st
         (Some(said), Some(secrets)) => secrets.mask(&said).chars().take(MAX_WORDS_CHARS).collect(),
     };
     match code {
-        401 => ListError::Unauthorized { server: server.clone() },
-        403 => ListError::Denied { scope: scope.to_owned(), said },
-        _ => ListError::Refused { server: server.clone(), code, said },
+        401 => ApiError::Unauthorized { server: server.clone() },
+        403 => ApiError::Denied { task: task.to_owned(), said },
+        _ => ApiError::Refused { server: server.clone(), code, said },
     }
 }
 

@@ -1,124 +1,195 @@
-//! Lists pods, page by page, and counts them.
+//! Lists objects, page by page.
 //!
 //! Reads are consistent (no `resourceVersion=0`): an answer from the API server's cache could be older than the
-//! problem, and a read that goes through to etcd says something about etcd, too. The client library's own `request` is
-//! not used: it reads bodies of any length, and logs those that it cannot parse.
+//! problem, and a read that goes through to etcd says something about etcd, too.
 
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use jiff::Timestamp;
-use kube::{client::Body, core::params::ListParams};
+use std::{path::Path, time::Duration};
+
+use kube::core::{Request, params::ListParams};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
 use super::{
-    KubernetesPodsGate,
-    census::Census,
     connect::Connection,
-    error::{self, ListError},
-    pod::Page,
+    error::{self, ApiError},
 };
 
 /// The same as kubectl's.
-const PAGE_PODS: u32 = 500;
+const PAGE_ITEMS: u32 = 500;
 /// A page of that many pods has some megabytes; ten times as much is not a list of pods.
 const MAX_PAGE_BYTES: usize = 64 << 20;
-/// The largest clusters have more, but a gate that reads them all every few seconds would cause problems itself.
-const MAX_PODS: usize = 20_000;
+/// The largest clusters have more pods, but a gate that reads them all every few seconds would cause problems itself.
+const MAX_ITEMS: usize = 20_000;
 /// Continue tokens live for minutes. A listing that loses them repeatedly will not finish.
 const MAX_LISTINGS: u32 = 3;
 
-/// Counts all selected pods.
-pub(super) async fn count(connection: &Connection, settings: &KubernetesPodsGate) -> Result<Census, ListError> {
-    for _ in 0..MAX_LISTINGS {
-        if let Some(census) = once(connection, settings).await? {
-            return Ok(census);
-        }
-    }
-    Err(ListError::Expired { server: connection.server.clone(), times: MAX_LISTINGS })
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resource {
+    Pods,
+    Nodes,
 }
 
-/// All of them, or `None` if a continue token was too old and the listing must restart.
-async fn once(connection: &Connection, settings: &KubernetesPodsGate) -> Result<Option<Census>, ListError> {
-    let mut census = Census::new(Timestamp::now());
-    if settings.namespaces.is_empty() {
-        let all = list(connection, settings, "/api/v1/pods", "in all namespaces", &mut census);
-        return Ok(all.await?.then_some(census));
-    }
-    for namespace in &settings.namespaces {
-        if namespace.is_empty() || !namespace.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            let detail = format!("{namespace:?} is not a valid namespace name");
-            return Err(ListError::Config { kubeconfig: settings.kubeconfig.clone(), detail });
-        }
-        let path = format!("/api/v1/namespaces/{namespace}/pods");
-        let scope = format!("in the namespace {namespace}");
-        if !list(connection, settings, &path, &scope, &mut census).await? {
-            return Ok(None);
+impl Resource {
+    const fn plural(self) -> &'static str {
+        match self {
+            Self::Pods => "pods",
+            Self::Nodes => "nodes",
         }
     }
-    Ok(Some(census))
+
+    /// `kind` of a page: a proxy's `{}` is not an empty cluster.
+    const fn list_kind(self) -> &'static str {
+        match self {
+            Self::Pods => "PodList",
+            Self::Nodes => "NodeList",
+        }
+    }
 }
 
-/// Whether the last page was reached.
-async fn list(
-    connection: &Connection,
-    settings: &KubernetesPodsGate,
-    path: &str,
-    scope: &str,
-    census: &mut Census,
-) -> Result<bool, ListError> {
-    let mut params = ListParams {
-        label_selector: settings.label_selector.clone(),
-        field_selector: settings.field_selector.clone(),
-        limit: Some(PAGE_PODS),
-        ..ListParams::default()
-    };
-    loop {
-        let (code, body) = get(connection, path, &params).await?;
-        if code == 410 && params.continue_token.is_some() {
-            return Ok(false);
-        }
-        if code != 200 {
-            return Err(error::answer(code, &body, connection, scope));
-        }
-        let page = read(&body, &connection.server)?;
-        for pod in page.items.iter().flatten() {
-            if census.pods >= MAX_PODS {
-                return Err(ListError::TooMany { limit: MAX_PODS });
+/// What is listed.
+pub(super) struct Listing<'a> {
+    pub(super) resource: Resource,
+    /// The path of each collection, and its place in messages: `in all namespaces`.
+    pub(super) collections: Vec<(String, String)>,
+    pub(super) label_selector: Option<&'a str>,
+    pub(super) field_selector: Option<&'a str>,
+}
+
+/// A page of `GET /api/v1/pods`.
+#[derive(Debug, Deserialize)]
+struct Page<T> {
+    kind: String,
+    #[serde(default)]
+    metadata: PageMetadata,
+    /// Go writes an empty list as `null`, too.
+    items: Option<Vec<T>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PageMetadata {
+    #[serde(rename = "continue")]
+    token: Option<String>,
+}
+
+/// How to reach the API server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Api<'a> {
+    pub(super) kubeconfig: Option<&'a Path>,
+    pub(super) context: Option<&'a str>,
+    /// Of one listing.
+    pub(super) timeout: Duration,
+}
+
+impl Api<'_> {
+    /// One listing, within its limit: each item is added to what `begin` gives. The connection is kept until something
+    /// goes wrong with it.
+    pub(super) async fn list<T: DeserializeOwned, S>(
+        self,
+        kept: &mut Option<Connection>,
+        listing: &Listing<'_>,
+        begin: impl Fn() -> S,
+        add: impl Fn(&mut S, T),
+    ) -> Result<S, ApiError> {
+        // The server's name is unknown until the settings are read.
+        let mut server = kept.as_ref().map_or_else(|| "of the cluster".to_owned(), |kept| kept.server.clone());
+        let all = async {
+            let connection = match kept.take() {
+                Some(connection) => connection,
+                None => Connection::open(self.kubeconfig, self.context, self.timeout).await?,
+            };
+            server.clone_from(&connection.server);
+            for _ in 0..MAX_LISTINGS {
+                if let Some(found) = listing.once(&connection, &begin, &add).await? {
+                    return Ok((connection, found));
+                }
             }
-            census.count(pod);
-        }
-        match page.metadata.token.filter(|token| !token.is_empty()) {
-            Some(token) if params.continue_token.as_ref() == Some(&token) => {
-                let detail = "its pages do not end".to_owned();
-                return Err(ListError::NotUnderstood { server: connection.server.clone(), detail });
+            Err(ApiError::Expired { server: connection.server, times: MAX_LISTINGS })
+        };
+        match timeout(self.timeout, all).await {
+            Ok(Ok((connection, found))) => {
+                *kept = Some(connection);
+                Ok(found)
             }
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(true),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                let task = format!("list the {}", listing.resource.plural());
+                Err(ApiError::TimedOut { server, task, after: self.timeout })
+            }
         }
     }
 }
 
-async fn get(connection: &Connection, path: &str, params: &ListParams) -> Result<(u16, Vec<u8>), ListError> {
-    let server = connection.server.as_str();
-    let request = kube::core::Request::new(path)
-        .list(params)
-        .map_err(|inner| ListError::NotUnderstood { server: server.to_owned(), detail: error::chain(&inner) })?;
-    let sent = connection.client.send(request.map(Body::from)).await;
-    let response = sent.map_err(|inner| error::transport(&inner, server))?;
-    let code = response.status().as_u16();
-    let body = Limited::new(response.into_body(), MAX_PAGE_BYTES).collect().await.map_err(|inner| {
-        let (server, detail) = (server.to_owned(), error::chain(inner.as_ref()));
-        if inner.is::<LengthLimitError>() {
-            ListError::NotUnderstood { server, detail: format!("a page is longer than {MAX_PAGE_BYTES} bytes") }
+impl Listing<'_> {
+    /// All of them, or `None` if a continue token was too old and the listing must restart.
+    async fn once<T: DeserializeOwned, S>(
+        &self,
+        connection: &Connection,
+        begin: &impl Fn() -> S,
+        add: &impl Fn(&mut S, T),
+    ) -> Result<Option<S>, ApiError> {
+        let (mut found, mut items) = (begin(), 0);
+        for (path, place) in &self.collections {
+            let mut token = None;
+            loop {
+                let (code, body) = self.get(connection, path, token.as_deref()).await?;
+                if code == 410 && token.is_some() {
+                    return Ok(None);
+                }
+                if code != 200 {
+                    let task = format!("list {} {place}", self.resource.plural());
+                    return Err(error::answer(code, &body, connection, task.trim_end()));
+                }
+                let page = self.read::<T>(&body, connection)?;
+                for item in page.items.into_iter().flatten() {
+                    if items >= MAX_ITEMS {
+                        return Err(ApiError::TooMany { what: self.resource.plural(), limit: MAX_ITEMS });
+                    }
+                    items += 1;
+                    add(&mut found, item);
+                }
+                match page.metadata.token.filter(|token| !token.is_empty()) {
+                    Some(next) if token.as_ref() == Some(&next) => {
+                        return Err(self.not_understood(connection, "its pages do not end".to_owned()));
+                    }
+                    Some(next) => token = Some(next),
+                    None => break,
+                }
+            }
+        }
+        Ok(Some(found))
+    }
+
+    async fn get(&self, connection: &Connection, path: &str, token: Option<&str>) -> Result<(u16, Vec<u8>), ApiError> {
+        let params = ListParams {
+            label_selector: self.label_selector.map(str::to_owned),
+            field_selector: self.field_selector.map(str::to_owned),
+            limit: Some(PAGE_ITEMS),
+            continue_token: token.map(str::to_owned),
+            ..ListParams::default()
+        };
+        let request = Request::new(path).list(&params);
+        let request = request.map_err(|inner| self.not_understood(connection, error::chain(&inner)))?;
+        connection.send(request, MAX_PAGE_BYTES, &self.wanted()).await
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8], connection: &Connection) -> Result<Page<T>, ApiError> {
+        // serde's text may quote a value, so only the position is passed on.
+        let page: Page<T> = serde_json::from_slice(body).map_err(|inner| {
+            self.not_understood(connection, format!("line {} column {}", inner.line(), inner.column()))
+        })?;
+        if page.kind == self.resource.list_kind() {
+            Ok(page)
         } else {
-            ListError::Unreachable { server, detail }
+            Err(self.not_understood(connection, "it has another kind".to_owned()))
         }
-    })?;
-    Ok((code, body.to_bytes().to_vec()))
-}
+    }
 
-fn read(body: &[u8], server: &str) -> Result<Page, ListError> {
-    let no = |detail: String| ListError::NotUnderstood { server: server.to_owned(), detail };
-    // serde's text may quote a value, so only the position is passed on.
-    let page: Page =
-        serde_json::from_slice(body).map_err(|inner| no(format!("line {} column {}", inner.line(), inner.column())))?;
-    if page.kind == "PodList" { Ok(page) } else { Err(no("it has another kind".to_owned())) }
+    fn wanted(&self) -> String {
+        format!("a list of {}", self.resource.plural())
+    }
+
+    fn not_understood(&self, connection: &Connection, detail: String) -> ApiError {
+        ApiError::NotUnderstood { server: connection.server.clone(), wanted: self.wanted(), detail }
+    }
 }

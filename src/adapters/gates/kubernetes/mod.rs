@@ -18,23 +18,31 @@
 
 mod census;
 mod connect;
+mod control_plane;
 mod error;
 mod health;
 mod list;
+mod nodes;
 mod patience;
 mod pod;
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-pub(in crate::adapters) use self::connect::Connection;
+pub use self::nodes::NodesProbe;
 use self::{
     census::{Baseline, Census, Worse},
-    error::ListError,
+    list::{Api, Listing, Resource},
     patience::{GraceOutcome, Patience},
+    pod::Pod,
+};
+pub(in crate::adapters) use self::{
+    connect::Connection,
+    error::{ApiError, answer},
 };
 use crate::{
     core::{gate::Moment, story},
@@ -65,31 +73,12 @@ impl PodsProbe {
         Self { settings }
     }
 
-    /// One listing, within its limit. The connection is kept until something goes wrong with it.
-    async fn count(&self, kept: &mut Option<Connection>) -> Result<Census, ListError> {
-        let limit = self.settings.timeout;
-        // The server's name is unknown until the settings are read.
-        let mut server = kept.as_ref().map_or_else(|| "of the cluster".to_owned(), |kept| kept.server.clone());
-        let listing = async {
-            let connection = match kept.take() {
-                Some(connection) => connection,
-                None => {
-                    let KubernetesPodsGate { kubeconfig, context, timeout, .. } = &self.settings;
-                    Connection::open(kubeconfig.as_deref(), context.as_deref(), *timeout).await?
-                }
-            };
-            server.clone_from(&connection.server);
-            let census = list::count(&connection, &self.settings).await?;
-            Ok((connection, census))
-        };
-        match timeout(limit, listing).await {
-            Ok(Ok((connection, census))) => {
-                *kept = Some(connection);
-                Ok(census)
-            }
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(ListError::TimedOut { server, after: limit }),
-        }
+    /// One listing, within its limit.
+    async fn count(&self, kept: &mut Option<Connection>) -> Result<Census, ApiError> {
+        let KubernetesPodsGate { kubeconfig, context, timeout, .. } = &self.settings;
+        let api = Api { kubeconfig: kubeconfig.as_deref(), context: context.as_deref(), timeout: *timeout };
+        let listing = listing(&self.settings)?;
+        api.list(kept, &listing, || Census::new(Timestamp::now()), |census, pod: Pod| census.count(&pod)).await
     }
 
     async fn before(&self) -> Reading {
@@ -145,6 +134,26 @@ impl PodsProbe {
             sleep(look_begin.elapsed().max(POLL.min(grace / 4))).await;
         }
     }
+}
+
+fn listing(settings: &KubernetesPodsGate) -> Result<Listing<'_>, ApiError> {
+    let mut collections = Vec::new();
+    for namespace in &settings.namespaces {
+        if namespace.is_empty() || !namespace.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            let detail = format!("{namespace:?} is not a valid namespace name");
+            return Err(ApiError::Config { kubeconfig: settings.kubeconfig.clone(), detail });
+        }
+        collections.push((format!("/api/v1/namespaces/{namespace}/pods"), format!("in the namespace {namespace}")));
+    }
+    if collections.is_empty() {
+        collections.push(("/api/v1/pods".to_owned(), "in all namespaces".to_owned()));
+    }
+    Ok(Listing {
+        resource: Resource::Pods,
+        collections,
+        label_selector: settings.label_selector.as_deref(),
+        field_selector: settings.field_selector.as_deref(),
+    })
 }
 
 impl GateProbe for PodsProbe {

@@ -6,24 +6,6 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// A page of `GET /api/v1/pods`.
-#[derive(Debug, Deserialize)]
-pub(super) struct Page {
-    /// Must be `PodList`: a proxy's `{}` is not an empty cluster.
-    pub(super) kind: String,
-    #[serde(default)]
-    pub(super) metadata: PageMetadata,
-    /// Go writes an empty list as `null`, too.
-    pub(super) items: Option<Vec<Pod>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct PageMetadata {
-    #[serde(rename = "continue")]
-    pub(super) token: Option<String>,
-}
-
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Pod {
     pub(super) metadata: Metadata,
@@ -59,6 +41,22 @@ pub(super) struct Owner {
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Spec {
     pub(super) restart_policy: Option<String>,
+    pub(super) node_name: Option<String>,
+    containers: Option<Vec<ContainerSpec>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ContainerSpec {
+    image: String,
+}
+
+impl Spec {
+    /// The images of its containers.
+    pub(super) fn images(&self) -> String {
+        let images: Vec<_> = self.containers.iter().flatten().map(|container| container.image.as_str()).collect();
+        images.join(" and ")
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

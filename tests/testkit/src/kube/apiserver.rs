@@ -132,6 +132,11 @@ impl KubeApiserver {
         self.admin(Method::GET, path, "application/json", String::new()).await.map(drop)
     }
 
+    /// Reads an object or a collection, as an administrator.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        self.admin(Method::GET, path, "application/json", String::new()).await
+    }
+
     /// Creates an object in a collection, as an administrator.
     pub async fn create(&self, collection: &str, object: &Value) -> Result<Value> {
         self.admin(Method::POST, collection, "application/json", object.to_string()).await
@@ -140,6 +145,13 @@ impl KubeApiserver {
     /// Replaces an object, as an administrator, whatever version of it is there.
     pub async fn replace(&self, path: &str, object: &Value) -> Result<Value> {
         self.admin(Method::PUT, path, "application/json", object.to_string()).await
+    }
+
+    /// Deletes an object at once, as an administrator.
+    pub async fn delete(&self, path: &str) -> Result<()> {
+        self.admin(Method::DELETE, &format!("{path}?gracePeriodSeconds=0"), "application/json", String::new())
+            .await
+            .map(drop)
     }
 
     /// Creates one YAML document in a collection, as an administrator.
