@@ -24,7 +24,7 @@ async fn one_replica_under_pod_security_restricted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_replicas_with_leases_of_kubernetes() {
+async fn two_replicas_with_leases_of_kubernetes_and_with_etcd_s_lock() {
     on_a_node("replicas::two_replicas").await;
 }
 

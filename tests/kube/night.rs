@@ -1,7 +1,7 @@
 //! A night: the control plane's own etcd fragments under the API server, Prometheus sees it, Alertmanager asks for a run, a
 //! pod breaks in the middle, the run stops, the pod is repaired, and another attempt does the rest.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::{Alertmanager, Prometheus, until};
 
 use crate::rig::{MIB, MINUTE, Rig, TOKEN};
@@ -116,18 +116,6 @@ impl Rig {
         })
         .await
         .unwrap();
-    }
-
-    /// The newest run, once this is true of it.
-    async fn run_when(&self, url: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-        until(what, MINUTE * 4, || async {
-            let runs: Value = serde_json::from_str(&self.try_get(&format!("{url}/api/v1/runs")).await?)?;
-            let run = runs["runs"][0].clone();
-            anyhow::ensure!(is(&run), "{run}");
-            Ok(run)
-        })
-        .await
-        .unwrap()
     }
 
     async fn alertmanager(&self, url: &str) -> Alertmanager {

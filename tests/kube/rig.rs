@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -19,6 +20,7 @@ pub(crate) struct Rig {
     /// Beside the control plane's own.
     etcd: Option<EtcdCluster>,
     pub(crate) http: reqwest::Client,
+    alerts: AtomicU32,
 }
 
 impl Rig {
@@ -53,7 +55,7 @@ impl Rig {
             lab.shell(namespace, "shell").await.unwrap();
         }
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let rig = Self { lab, etcd: None, http };
+        let rig = Self { lab, etcd: None, http, alerts: AtomicU32::new(0) };
         let token = format!("--from-literal=token={TOKEN}");
         rig.kubectl(&["create", "secret", "generic", "defragd-webhook", &token]).await;
         rig
@@ -132,12 +134,13 @@ impl Rig {
         request.send().await?.error_for_status()?.text().await
     }
 
-    /// Posts an alert as Alertmanager does; the answer.
+    /// Posts an alert as Alertmanager does, each time one that began later; the answer.
     pub(crate) async fn alert(&self, url: &str) -> Value {
+        let began = format!("2026-11-23T10:{:02}:00Z", self.alerts.fetch_add(1, Ordering::Relaxed));
         let labels = json!({"alertname": "EtcdFragmentationHigh", "etcd_cluster": "apps"});
         let body = json!({"version": "4", "groupKey": "g", "truncatedAlerts": 0, "status": "firing",
             "receiver": "defragd", "groupLabels": {}, "commonLabels": labels, "commonAnnotations": {}, "externalURL": "",
-            "alerts": [{"status": "firing", "labels": labels, "annotations": {}, "startsAt": "2026-11-23T10:00:00Z",
+            "alerts": [{"status": "firing", "labels": labels, "annotations": {}, "startsAt": began,
                 "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "", "fingerprint": "f1"}]});
         let request = self.http.post(format!("{url}/api/v1/alerts")).bearer_auth(TOKEN).timeout(MINUTE);
         let answer = request.header("content-type", "application/json").body(body.to_string()).send().await.unwrap();
@@ -146,14 +149,24 @@ impl Rig {
 
     /// The newest run that this URL knows, once it has ended.
     pub(crate) async fn ended_run(&self, url: &str) -> Value {
-        until("a run to end", MINUTE * 2, || async {
-            let runs: Value = serde_json::from_str(&self.try_get(&format!("{url}/api/v1/runs")).await?)?;
-            let run = runs["runs"][0].clone();
-            anyhow::ensure!(run["outcome"].is_string(), "{run}");
+        self.run_when(url, "a run to end", |run| run["outcome"].is_string()).await
+    }
+
+    /// The newest run that this URL knows, once this is true of it.
+    pub(crate) async fn run_when(&self, url: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        until(what, MINUTE * 4, || async {
+            let run = self.runs(url).await?.into_iter().next().unwrap_or_default();
+            anyhow::ensure!(is(&run), "{run}");
             Ok(run)
         })
         .await
         .unwrap()
+    }
+
+    /// Its runs, the newest first.
+    pub(crate) async fn runs(&self, url: &str) -> anyhow::Result<Vec<Value>> {
+        let runs: Value = serde_json::from_str(&self.try_get(&format!("{url}/api/v1/runs")).await?)?;
+        Ok(runs["runs"].as_array().cloned().unwrap_or_default())
     }
 
     /// Sends a signal to every process that is a `defragd serve`: pods share the node's processes.
