@@ -34,7 +34,7 @@ kube-lab: tools tools-kube ## A real Kubernetes node with the chart on it, until
 	cargo test --locked --test kube keep_one_running -- --ignored --exact --nocapture
 
 .PHONY: test-kube-long
-test-kube-long: tools tools-kube nextest ## More of Kubernetes, one node after the other, some 15 minutes; needs root
+test-kube-long: tools tools-kube nextest ## More of Kubernetes, one node after the other, 20 minutes; needs root
 	tests/testkit/tools --deploy
 	cargo nextest run --locked -p defragd --test kube --run-ignored only -E 'test(/^long_/)' --no-capture
 

@@ -1,13 +1,13 @@
-//! What changes under a pod that serves: an upgrade and a rollback in the middle of a run, and renewed Secrets.
+//! What changes under a pod that serves: an upgrade and a rollback in the middle of a run, and a renewed Secret.
 
 use serde_json::{Value, json};
 use testkit::{DefragWatch, Identity, fragment, until};
 
-use crate::rig::{MIB, MINUTE, Rig, TOKEN};
+use crate::rig::{MIB, MINUTE, Rig};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "runs inside"]
-async fn upgrade_rollback_and_secrets() {
+async fn upgrade_rollback_and_certificate() {
     let rig = Rig::new().await;
     let mut values = rig.values();
     // Time to replace the pod between two members.
@@ -25,7 +25,6 @@ async fn upgrade_rollback_and_secrets() {
 
     let before = pod(&rig).await;
     renewed_certificate(&rig, &url).await;
-    renewed_token(&rig, &url).await;
     assert_eq!(pod(&rig).await, before, "it was restarted");
 }
 
@@ -74,24 +73,6 @@ async fn renewed_certificate(rig: &Rig, url: &str) {
         .await
         .unwrap();
     }
-}
-
-async fn renewed_token(rig: &Rig, url: &str) {
-    let renewed = TOKEN.to_uppercase();
-    let data = json!({"stringData": {"token": renewed}}).to_string();
-    let refused = async |token: &str| {
-        let request = rig.http.post(format!("{url}/api/v1/alerts")).bearer_auth(token).timeout(MINUTE);
-        request.send().await.map(|answer| answer.status().as_u16() == 401)
-    };
-    assert!(refused(&renewed).await.unwrap() && !refused(TOKEN).await.unwrap(), "before");
-    rig.kubectl(&["patch", "secret", "defragd-webhook", "-p", &data]).await;
-    until("the new token to be valid, and the old one not", MINUTE * 4, || async {
-        let now = (refused(&renewed).await?, refused(TOKEN).await?);
-        anyhow::ensure!(now == (false, true), "{now:?}");
-        Ok(())
-    })
-    .await
-    .unwrap();
 }
 
 /// The name of the one pod, and how often its container was restarted.

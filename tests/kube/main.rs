@@ -50,8 +50,14 @@ async fn long_the_runbook_s_rows_with_what_really_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "minutes: `make test-kube-long`"]
-async fn long_upgrade_and_rollback_in_a_run_and_renewed_secrets() {
-    on_a_node("changes::upgrade_rollback_and_secrets").await;
+async fn long_what_users_of_the_api_server_notice_of_a_large_roll() {
+    on_a_node("users::a_large_roll").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: `make test-kube-long`"]
+async fn long_upgrade_and_rollback_in_a_run_and_a_renewed_certificate() {
+    on_a_node("changes::upgrade_rollback_and_certificate").await;
 }
 
 /// For people: `make kube-lab`. It ends with Ctrl-C.

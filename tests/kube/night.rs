@@ -56,12 +56,7 @@ async fn a_night() {
     })
     .await
     .unwrap();
-    // How much they noticed depends on the machine; the figures are for docs/etcd.md.
-    let noticed = users.stop().await;
-    println!("what the API server's users noticed: {noticed}");
-    for done in ["elected", "writes", "watch_events"] {
-        assert!(noticed[done].as_u64().unwrap() > 0, "they were not served: {noticed}");
-    }
+    users.stop().await;
 }
 
 impl Rig {

@@ -43,10 +43,10 @@ async fn rows() {
         let patch = json!({"spec": {"selector": {"app": app}}}).to_string();
         rig.lab.kubectl(&["patch", "service", "web", "-p", &patch]).await.unwrap();
     };
-    stopped_by(&rig, &url, "ingress", select("nobody"), select("web")).await;
-    // P6: the API server hangs.
+    Box::pin(stopped_by(&rig, &url, &["ingress"], select("nobody"), select("web"))).await;
+    // P6: the API server hangs. Two gates ask it, and either may be the first that notices.
     let signal = async |signal: &str| rig.signal("/kube-apiserver\0", signal);
-    stopped_by(&rig, &url, "apiserver", signal("STOP"), signal("CONT")).await;
+    stopped_by(&rig, &url, &["apiserver", "pods"], signal("STOP"), signal("CONT")).await;
 }
 
 /// P1 to P6 of a run that nothing disturbs.
@@ -88,7 +88,7 @@ async fn all_is_well(rig: &Rig, url: &str) {
 async fn stopped_by(
     rig: &Rig,
     url: &str,
-    gate: &str,
+    gates: &[&str],
     breaks: impl Future<Output = ()>,
     repair: impl Future<Output = ()>,
 ) {
@@ -99,7 +99,8 @@ async fn stopped_by(
     rig.run_when(url, "its first member", |run| new(run) && run["members"][0]["member"].is_string()).await;
     breaks.await;
     let stopped = rig.run_when(url, "it to stop", |run| new(run) && run["outcome"].is_string()).await;
-    assert_eq!((&stopped["outcome"], &stopped["reason"]["gate"]), (&json!("failed"), &json!(gate)), "{stopped}");
+    assert_eq!(stopped["outcome"], "failed", "{stopped}");
+    assert!(gates.iter().any(|gate| stopped["reason"]["gate"] == *gate), "{stopped}");
     let done = stopped["members"].as_array().unwrap().len();
     assert!(done < 3, "{stopped}");
     repair.await;

@@ -3,11 +3,11 @@
 use std::process::Stdio;
 
 use anyhow::Context;
-use serde_json::Value;
-use testkit::until;
+use serde_json::{Value, json};
+use testkit::{fragment, until};
 use tokio::process::{Child, Command};
 
-use crate::rig::{MINUTE, Rig};
+use crate::rig::{MIB, MINUTE, Rig};
 
 /// A controller with client-go's leader election, a writer and a watcher.
 pub(crate) struct Users(Child);
@@ -32,11 +32,33 @@ impl Users {
         users
     }
 
-    /// Ends them; their figures.
-    pub(crate) async fn stop(self) -> Value {
+    /// Ends them, and prints their figures, which depend on the machine.
+    pub(crate) async fn stop(self) {
         // They end when their standard input does.
         let output = self.0.wait_with_output().await.unwrap();
         assert!(output.status.success(), "{output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
+        let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+        println!("what the API server's users noticed: {figures}");
+        for done in ["elected", "writes", "watch_events"] {
+            assert!(figures[done].as_u64().unwrap() > 0, "they were not served: {figures}");
+        }
+    }
+}
+
+/// A roll of the control plane's etcd whose members take seconds each.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "runs inside"]
+async fn a_large_roll() {
+    let rig = Rig::of_the_control_plane().await;
+    fragment(rig.etcd(), 1000 * MIB, 400 * MIB).await.unwrap();
+    rig.install(&rig.values()).await;
+    let url = rig.url().await;
+    let users = Users::start(&rig).await;
+    rig.alert(&url).await;
+    let run = rig.run_when(&url, "the run to end", |run| run["outcome"].is_string()).await;
+    users.stop().await;
+    assert_eq!((&run["outcome"], run["members"].as_array().unwrap().len()), (&json!("succeeded"), 3), "{run}");
+    for member in run["members"].as_array().unwrap() {
+        println!("{} took {} s", member["member"], member["took_seconds"]);
     }
 }
