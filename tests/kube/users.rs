@@ -45,12 +45,12 @@ impl Users {
     }
 }
 
-/// A roll of the control plane's etcd whose members take seconds each.
+/// A roll of the control plane's etcd with thirty times the data of the night.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "runs inside"]
 async fn a_large_roll() {
     let rig = Rig::of_the_control_plane().await;
-    fragment(rig.etcd(), 1000 * MIB, 400 * MIB).await.unwrap();
+    fragment(rig.etcd(), 400 * MIB, 150 * MIB).await.unwrap();
     rig.install(&rig.values()).await;
     let url = rig.url().await;
     let users = Users::start(&rig).await;
