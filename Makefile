@@ -34,6 +34,11 @@ kube-lab: tools tools-kube ## A real Kubernetes node with the chart on it, until
 	tests/testkit/tools --deploy
 	cargo test --locked --test kube keep_one_running -- --ignored --exact --nocapture
 
+.PHONY: test-kube-long
+test-kube-long: tools tools-kube nextest ## More of Kubernetes, one node after the other, 20 minutes; needs root
+	tests/testkit/tools --deploy
+	cargo nextest run --locked -p defragd --test kube --run-ignored only -E 'test(/^long_/)' --no-capture
+
 .PHONY: tools-browser
 tools-browser: ## Also get Chromium, its driver and axe-core, for tests/browser; without them, those tests are SKIPPED
 	tests/testkit/tools --browser

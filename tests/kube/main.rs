@@ -5,11 +5,14 @@
 
 use std::time::Duration;
 
+mod changes;
 mod install;
 mod keep;
 mod night;
 mod replicas;
 mod rig;
+mod runbook;
+mod users;
 
 /// Runs a test inside, by its full name, or says why it cannot.
 async fn on_a_node(test: &str) {
@@ -24,13 +27,37 @@ async fn one_replica_under_pod_security_restricted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_replicas_with_leases_of_kubernetes() {
+async fn two_replicas_with_leases_of_kubernetes_and_with_etcd_s_lock() {
     on_a_node("replicas::two_replicas").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_night_with_the_control_plane_s_own_etcd() {
     on_a_node("night::a_night").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: `make test-kube-long`"]
+async fn long_the_kustomize_overlay_for_kubeadm() {
+    on_a_node("install::with_kustomize").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: `make test-kube-long`"]
+async fn long_the_runbook_s_rows_with_what_really_fails() {
+    on_a_node("runbook::rows").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: `make test-kube-long`"]
+async fn long_what_users_of_the_api_server_notice_of_a_large_roll() {
+    on_a_node("users::a_large_roll").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes: `make test-kube-long`"]
+async fn long_upgrade_and_rollback_in_a_run_and_a_renewed_certificate() {
+    on_a_node("changes::upgrade_rollback_and_certificate").await;
 }
 
 /// For people: `make kube-lab`. It ends with Ctrl-C.

@@ -2,9 +2,11 @@
 
 use std::{
     path::Path,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use serde_json::{Value, json};
 use testkit::{EtcdCluster, EtcdSpec, EtcdVersion, Image, KubeLab, Placement, fragment, until};
 
@@ -12,6 +14,8 @@ pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 pub(crate) const NAMESPACE: &str = "defragd";
 pub(crate) const TOKEN: &str = "0123456789abcdef-test-token";
+/// How the command line of its process begins.
+pub(crate) const SERVE: &str = "/usr/local/bin/defragd\0serve\0";
 const IMAGE: &str = "localhost/defragd:lab";
 
 pub(crate) struct Rig {
@@ -19,6 +23,7 @@ pub(crate) struct Rig {
     /// Beside the control plane's own.
     etcd: Option<EtcdCluster>,
     pub(crate) http: reqwest::Client,
+    alerts: AtomicU32,
 }
 
 impl Rig {
@@ -41,7 +46,9 @@ impl Rig {
 
     /// Namespaces `defragd`, which is `restricted`, and `monitoring`; a pod `shell` in the latter and in `default`; volumes.
     async fn on(etcd: &EtcdSpec) -> Self {
-        let image = Image::of_program(IMAGE, Path::new(env!("CARGO_BIN_EXE_defragd"))).unwrap();
+        // Another build, for figures.
+        let program = std::env::var("DEFRAGD_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_defragd").to_owned());
+        let image = Image::of_program(IMAGE, Path::new(&program)).unwrap();
         let lab = KubeLab::start(etcd, &[image]).await.unwrap();
         lab.volumes(2).await.unwrap();
         for namespace in [NAMESPACE, "monitoring"] {
@@ -53,7 +60,7 @@ impl Rig {
             lab.shell(namespace, "shell").await.unwrap();
         }
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let rig = Self { lab, etcd: None, http };
+        let rig = Self { lab, etcd: None, http, alerts: AtomicU32::new(0) };
         let token = format!("--from-literal=token={TOKEN}");
         rig.kubectl(&["create", "secret", "generic", "defragd-webhook", &token]).await;
         rig
@@ -104,16 +111,37 @@ impl Rig {
         })
     }
 
-    /// Installs the chart and waits until its pods are ready. Returns the chart's notes.
-    pub(crate) async fn install(&self, values: &Value) -> String {
+    pub(crate) fn chart() -> String {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/helm/defragd").display().to_string()
+    }
+
+    /// The name of a file with these values.
+    pub(crate) fn write_values(&self, values: &Value) -> String {
         let file = self.lab.dir().join("values.json");
         std::fs::write(&file, values.to_string()).unwrap();
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/helm/defragd");
-        let (chart, file) = (chart.display().to_string(), file.display().to_string());
+        file.display().to_string()
+    }
+
+    /// Installs the chart and waits until its pods are ready; gives the notes. Prints how long that and the first scrape took.
+    pub(crate) async fn install(&self, values: &Value) -> String {
         let began = Instant::now();
+        let (chart, file) = (Self::chart(), self.write_values(values));
         let args = ["install", "defragd", &chart, "-n", NAMESPACE, "-f", &file, "--wait", "--timeout", "180s"];
         let notes = self.lab.helm(&args).await.unwrap();
-        println!("helm install, until ready: {:.1} s", began.elapsed().as_secs_f32());
+        let ready = began.elapsed();
+        let url = self.url().await;
+        until("a scrape with the cluster's state", MINUTE, || async {
+            let metrics = self.try_get(&format!("{url}/metrics")).await?;
+            anyhow::ensure!(metrics.contains("defragd_cluster_up{etcd_cluster=\"apps\"} 1"), "{metrics}");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        println!(
+            "after helm install: ready in {:.1} s, the first good scrape in {:.1} s",
+            ready.as_secs_f32(),
+            began.elapsed().as_secs_f32()
+        );
         notes
     }
 
@@ -132,12 +160,13 @@ impl Rig {
         request.send().await?.error_for_status()?.text().await
     }
 
-    /// Posts an alert as Alertmanager does; the answer.
+    /// Posts an alert as Alertmanager does, each time one that began later; the answer.
     pub(crate) async fn alert(&self, url: &str) -> Value {
+        let began = format!("2026-11-23T10:{:02}:00Z", self.alerts.fetch_add(1, Ordering::Relaxed));
         let labels = json!({"alertname": "EtcdFragmentationHigh", "etcd_cluster": "apps"});
         let body = json!({"version": "4", "groupKey": "g", "truncatedAlerts": 0, "status": "firing",
             "receiver": "defragd", "groupLabels": {}, "commonLabels": labels, "commonAnnotations": {}, "externalURL": "",
-            "alerts": [{"status": "firing", "labels": labels, "annotations": {}, "startsAt": "2026-11-23T10:00:00Z",
+            "alerts": [{"status": "firing", "labels": labels, "annotations": {}, "startsAt": began,
                 "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "", "fingerprint": "f1"}]});
         let request = self.http.post(format!("{url}/api/v1/alerts")).bearer_auth(TOKEN).timeout(MINUTE);
         let answer = request.header("content-type", "application/json").body(body.to_string()).send().await.unwrap();
@@ -146,31 +175,54 @@ impl Rig {
 
     /// The newest run that this URL knows, once it has ended.
     pub(crate) async fn ended_run(&self, url: &str) -> Value {
-        until("a run to end", MINUTE * 2, || async {
-            let runs: Value = serde_json::from_str(&self.try_get(&format!("{url}/api/v1/runs")).await?)?;
-            let run = runs["runs"][0].clone();
-            anyhow::ensure!(run["outcome"].is_string(), "{run}");
+        self.run_when(url, "a run to end", |run| run["outcome"].is_string()).await
+    }
+
+    /// The newest run that this URL knows, once this is true of it.
+    pub(crate) async fn run_when(&self, url: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        until(what, MINUTE * 4, || async {
+            let run = self.runs(url).await?.into_iter().next().unwrap_or_default();
+            anyhow::ensure!(is(&run), "{run}");
             Ok(run)
         })
         .await
         .unwrap()
     }
 
-    /// Sends a signal to every process that is a `defragd serve`: pods share the node's processes.
+    /// Its runs, the newest first.
+    pub(crate) async fn runs(&self, url: &str) -> anyhow::Result<Vec<Value>> {
+        let runs: Value = serde_json::from_str(&self.try_get(&format!("{url}/api/v1/runs")).await?)?;
+        Ok(runs["runs"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The one process whose command line, with a NUL after each argument, contains this: pods share the node's processes.
     #[allow(clippy::unused_self, reason = "only where there is a rig, all processes are the node's")]
-    pub(crate) fn signal_defragd(&self, signal: &str) {
-        let mut sent = 0;
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-            if command.starts_with("/usr/local/bin/defragd\0serve\0") {
-                let pid = entry.file_name().into_string().unwrap();
-                let status =
-                    std::process::Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().unwrap();
-                assert!(status.success());
-                sent += 1;
-            }
-        }
-        assert!(sent > 0, "there is no defragd");
+    fn process(&self, command: &str) -> String {
+        let all =
+            std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let line = |pid: &String| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let found: Vec<_> = all.filter(|pid| line(pid).contains(command)).collect();
+        let [pid] = found.as_slice() else { panic!("not one process is {command}: {found:?}") };
+        pid.clone()
+    }
+
+    /// Sends that process a signal.
+    pub(crate) fn signal(&self, command: &str, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.process(command));
+        assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// The memory of the pod in MiB, as `kubectl top` shows it.
+    pub(crate) async fn memory(&self) -> u64 {
+        until("the kubelet's figures of the pod", MINUTE * 2, || async {
+            let summary = self.lab.kubectl(&["get", "--raw", "/api/v1/nodes/node1/proxy/stats/summary"]).await?;
+            let summary: Value = serde_json::from_str(&summary)?;
+            let pods = summary["pods"].as_array().context("no pods")?;
+            let pod = pods.iter().find(|pod| pod["podRef"]["namespace"] == NAMESPACE).context("not this pod")?;
+            Ok(pod["memory"]["workingSetBytes"].as_u64().context("not its memory")? / MIB)
+        })
+        .await
+        .unwrap()
     }
 
     /// Whether a port answers a pod `shell` of a namespace.

@@ -165,7 +165,8 @@ impl KubeLab {
         search_path(&self.tools)
     }
 
-    async fn import(&self, image: &Image) -> Result<()> {
+    /// Makes an image known to the node, for pods with `imagePullPolicy: Never`.
+    pub async fn import(&self, image: &Image) -> Result<()> {
         let dir = self.dir.path().join("images");
         fs::create_dir_all(&dir)?;
         let archive = image.build(&dir)?;
@@ -344,6 +345,8 @@ fn kubelet_settings(dir: &Path) -> Value {
         "clusterDNS": ["198.19.0.10"],
         "clusterDomain": "cluster.local",
         "failSwapOn": false,
+        // Instead of a minute: tests wait for a changed Secret to be in its pods.
+        "syncFrequency": "10s",
         "podLogsDir": dir.join("pod-logs"),
         "resolvConf": dir.join("resolv.conf"),
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%",
