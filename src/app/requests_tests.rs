@@ -318,27 +318,6 @@ async fn a_refused_run_is_not_tried_again_once_its_alert_is_resolved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_run_that_changed_a_member_is_tried_again_after_a_minute_and_not_after_the_cooldown() {
-    let world = shared(1);
-    let cluster = cluster_in(&world, "a", Policy { defrag_deadline: Duration::from_secs(1), ..enforcing() });
-    cluster.target.etcd().take(Duration::from_secs(10));
-    cluster.request(key("1")).await.expect("taken");
-    let server_ends = async {
-        sleep(Duration::from_secs(20)).await;
-        cluster.target.etcd().set_busy(3, false);
-        cluster.target.etcd().take(Duration::from_millis(1));
-        // Another alert shortens nothing.
-        cluster.request(key("2")).await.expect("taken")
-    };
-    let ((), another) = tokio::join!(serve_for(&cluster, Duration::from_secs(50)), server_ends);
-    assert_eq!(label(&another).0, "accepted");
-    assert_eq!(outcomes(&world).await, [("failed", "deadline_exceeded"), ("open", "")]);
-    assert_eq!(waiting_for(&cluster), Some("retry_pending"));
-    serve_for(&cluster, 5 * MINUTE).await;
-    assert_eq!(outcomes(&world).await, [("failed", "deadline_exceeded"), ("succeeded", "")]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn the_breaker_prevents_runs_until_an_operator_resumes() {
     let world = shared(1);
     let policy = Policy { cooldown: Duration::ZERO, max_runs_per_day: 9, breaker_failures: 1, ..enforcing() };

@@ -24,9 +24,9 @@ const FOREIGN_FLAGS: &str = "
 /// Names in code style, with underscores, that are neither a reason nor a key: outcomes, fields of answers, labels, and
 /// what belongs to other programs.
 const OTHER_NAMES: &str = "
-    client_auth_type cluster_id continue_ credentials_file etcd_cluster external_labels group_wait login_missing login_refused
-    member_id next_scheduled nothing_to_do p1_ p7_ reclaimed_bytes repeat_interval runbook_url send_resolved
-    stops_grpc_on_defrag timed_out waiting_for
+    age_seconds client_auth_type cluster_id continue_ credentials_file etcd_cluster external_labels group_wait
+    login_missing login_refused member_id next_scheduled nothing_to_do p1_ p7_ reclaimed_bytes repeat_interval
+    runbook_url send_resolved stops_grpc_on_defrag timed_out waiting_for
 ";
 
 fn files(dir: &str, extension: &str) -> Vec<PathBuf> {
