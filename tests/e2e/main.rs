@@ -31,6 +31,7 @@ mod logins;
 mod logs;
 mod metrics_apart;
 mod nospace;
+mod oom;
 mod own_authority;
 mod partition;
 mod pods;

@@ -7,6 +7,7 @@ mod control;
 mod deploy;
 mod edge;
 mod fleet;
+mod machine;
 mod notify;
 mod rig;
 mod systemd;
