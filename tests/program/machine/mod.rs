@@ -3,12 +3,10 @@
 //!
 //! There is no etcd: every run is refused. `tests/e2e/oom.rs` and `tests/e2e/journal.rs` have runs on real members.
 
-use std::{collections::BTreeSet, fmt::Write, process::Command};
+use std::{collections::BTreeSet, fmt::Write};
 
 use serde_json::{Value, json};
 use testkit::{Defragd, Home};
-
-use crate::rig::binary;
 
 mod clock;
 mod descriptors;
@@ -40,15 +38,6 @@ async fn post(defragd: &Defragd, alert: &Value) -> (u16, Option<i64>) {
     let answer = defragd.post_alerts(alert, None).await.unwrap();
     let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     (answer.status, (answer.status == 202).then(|| body["alerts"][0]["run"].as_i64().unwrap()))
-}
-
-/// The runs in the journal, as `defragd runs` reads them.
-fn recorded(home: &Home) -> Vec<Value> {
-    let dir = home.flag("--data-dir", "journal");
-    let output = Command::new(binary()).args(["runs", &dir, "--limit=100000", "-o", "json"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let runs: Value = serde_json::from_slice(&output.stdout).unwrap();
-    runs["runs"].as_array().unwrap().clone()
 }
 
 /// Every alert that a 202 promised is in the journal.
