@@ -7,6 +7,7 @@ mod control;
 mod deploy;
 mod edge;
 mod fleet;
+mod load;
 mod machine;
 mod notify;
 mod rig;
