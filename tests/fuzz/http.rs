@@ -16,8 +16,10 @@ use defragd::{
         journal::SqliteJournal,
     },
     app::{
+        claims::Claims,
         cluster::{Cluster, Shared},
         connect::{connect, connect_module},
+        live::Changes,
         notify::Notifications,
         probe::Probes,
         service::App,
@@ -25,7 +27,7 @@ use defragd::{
     config::Settings,
     telemetry::counters::Counters,
 };
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Collected};
 use tokio::{runtime::Runtime, sync::Semaphore, time::timeout};
 use tower::ServiceExt;
 
@@ -133,8 +135,8 @@ fn site(access: AccessPolicy) -> Router {
         slots: Arc::new(Semaphore::new(1)),
         max_concurrent_runs: 1,
         clock,
-        claims: Default::default(),
-        changes: Default::default(),
+        claims: Claims::default(),
+        changes: Changes::default(),
         notifications,
     });
     let probes = Probes::<EtcdCluster>::new(settings.modules.clone(), Arc::new(connect_module));
@@ -191,7 +193,7 @@ fn judge(runtime: &Runtime, sites: &RefCell<Sites>, bytes: &[u8]) -> Result<(), 
         timeout(LONG, async {
             let answer = router.oneshot(request).await.unwrap();
             let (head, body) = answer.into_parts();
-            (head, body.collect().await.map(|body| body.to_bytes()))
+            (head, body.collect().await.map(Collected::to_bytes))
         })
         .await
     });

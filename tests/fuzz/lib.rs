@@ -24,8 +24,11 @@ mod webhook;
 
 pub use target::{Judge, Target};
 
+/// A target's name, and what makes it.
+pub type Maker = (&'static str, fn() -> Target);
+
 /// All targets, by name.
-pub const TARGETS: [(&str, fn() -> Target); 12] = [
+pub const TARGETS: [Maker; 12] = [
     ("alertmanager", answers::alertmanager),
     ("config", config::target),
     ("gauges", answers::gauges),

@@ -27,10 +27,10 @@ const WORDS: [&str; 5] = ["3.5.16", "3.6.0-rc.1", "etcdserver: no leader", "memb
 /// Protocol buffers' numbers, in groups of seven bits.
 fn varint(mut value: u64, into: &mut Vec<u8>) {
     while value >= 0x80 {
-        into.push(value as u8 | 0x80);
+        into.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
     }
-    into.push(value as u8);
+    into.push(value.to_le_bytes()[0]);
 }
 
 fn number(field: u64, value: u64, into: &mut Vec<u8>) {
