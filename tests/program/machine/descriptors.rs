@@ -9,7 +9,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use super::{alert, assert_recorded, clusters, fingerprint, post};
 use crate::rig::{MINUTE, binary, client, descriptors, home};
 
-const LIMIT: u64 = 64;
+const LIMIT: usize = 64;
 
 /// So many clients that say nothing, or begin a request and do not end it.
 async fn crowd(target: &str, size: usize) -> Vec<TcpStream> {
@@ -44,7 +44,7 @@ async fn clients_cannot_take_the_descriptors_that_the_rest_needs() {
         assert_eq!(status(&defragd, path).await, Some(200), "{path}");
     }
     assert_eq!(post(&defragd, &alert(0, 0)).await.0, 202);
-    assert!(descriptors(&defragd) < LIMIT as usize, "{} are open", descriptors(&defragd));
+    assert!(descriptors(&defragd) < LIMIT, "{} are open", descriptors(&defragd));
     drop(crowd);
     let log = defragd.log().unwrap();
     assert!(!log.contains("cannot accept"), "{log}");
