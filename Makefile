@@ -92,10 +92,11 @@ test-soak: tools nextest ## Repeat the tests: on a quiet machine, beside four bu
 	tests/soak
 
 .PHONY: soak
-soak: tools ## The long tests: a million simulated schedules, then hundreds of kills of defragd on real etcd
+soak: tools ## The long tests: a million simulated schedules, hundreds of kills, a million webhooks and scrapes; hours
 	SIM_SCHEDULES=$${SIM_SCHEDULES:-1000000} \
 	  cargo test --profile tools --locked --test sim every_schedule -- --nocapture
 	cargo test --locked --test e2e -- --ignored --nocapture soak_
+	cargo test --profile tools --locked --test program -- --ignored --nocapture soak_
 	$(MAKE) bench-soak
 
 # Figures of the release binary, in its own processes; load on the machine falsifies times, but little else.
@@ -140,8 +141,8 @@ check-api: $(SCHEMATHESIS)/$(SCHEMATHESIS_VERSION) ## Requests made of the OpenA
 	DEFRAGD_SCHEMATHESIS=$(SCHEMATHESIS)/bin/schemathesis cargo test --locked --test e2e schemathesis -- --nocapture
 
 .PHONY: fuzz
-fuzz: ## Hostile input for every parser of foreign data, FUZZ_CASES for each; failing cases are kept
-	FUZZ_CASES=$${FUZZ_CASES:-20000} cargo test --locked --test fuzz -- --nocapture
+fuzz: ## Coverage-guided hostile input for every parser of foreign data, SECONDS=60 for each; failing inputs are kept
+	FUZZ_SECONDS=$(or $(SECONDS),60) tests/fuzz/guided $(TARGETS)
 
 .PHONY: bench
 bench: build ## Compare a run of defragd with etcdctl under load; BENCH_RUNS=5 BENCH_LOADS=…; an hour or more in full

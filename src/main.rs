@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use defragd::cli::Cli;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tikv_jemallocator::Jemalloc;
 
 /// With a large fleet, it uses less memory and processor time than the system's allocator: `benches/FLEET.md`.
@@ -16,6 +17,7 @@ const MAX_WORKERS: usize = 4;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    raise_descriptor_limit();
     // One TLS library for all of gRPC and HTTP. It fails only if one is already installed, which is fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
@@ -31,4 +33,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// systemd's default of 1,024, which is for programs that use select(2), is too small for some hundred clusters.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

@@ -34,6 +34,7 @@ mod logs;
 mod metrics_apart;
 mod nodes;
 mod nospace;
+mod oom;
 mod own_authority;
 mod partition;
 mod pods;

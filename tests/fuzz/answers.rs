@@ -15,10 +15,9 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::target::Target;
+use crate::Target;
 
-#[test]
-fn whatever_a_metrics_page_says_its_sizes_are_sizes_or_not_known() {
+pub(crate) fn gauges() -> Target {
     const WORDS: [&str; 14] = [
         "etcd_disk_defrag_inflight ",
         "etcd_server_quota_backend_bytes ",
@@ -39,14 +38,20 @@ fn whatever_a_metrics_page_says_its_sizes_are_sizes_or_not_known() {
                 etcd_server_quota_backend_bytes 2.147483648e+09\netcd_mvcc_db_total_size_in_bytes 1.48e+09 1700000000000\n\
                 etcd_mvcc_db_total_size_in_use_in_bytes{a=\"b\"} 12\n";
     let seeds = vec![page.as_bytes().to_vec()];
-    Target { name: "gauges", seeds, trees: Vec::new(), words: &WORDS, cost: 1 }.attack(|bytes| {
+    let judge = |bytes: &[u8]| {
         let gauges = read_gauges(&String::from_utf8_lossy(bytes));
         let written = String::from_utf8_lossy(bytes);
         match gauges.quota {
             Some(_) if !written.contains("etcd_server_quota_backend_bytes") => Err("a quota from nowhere".to_owned()),
             _ => Ok(()),
         }
-    });
+    };
+    Target { name: "gauges", seeds, trees: Vec::new(), words: &WORDS, cost: 1, judge: Box::new(judge) }
+}
+
+#[test]
+fn whatever_a_metrics_page_says_its_sizes_are_sizes_or_not_known() {
+    gauges().attack();
     let long = "etcd_disk_defrag_inflight 0\n".repeat(300_000);
     assert_eq!(read_gauges(&long).defrag_in_flight, Some(false));
 }
@@ -111,8 +116,7 @@ impl Oracle {
     }
 }
 
-#[test]
-fn whatever_prometheus_answers_a_gate_passes_only_for_what_is_understood() {
+pub(crate) fn promql() -> Target {
     const WORDS: [&str; 18] = [
         "status",
         "success",
@@ -152,18 +156,23 @@ fn whatever_prometheus_answers_a_gate_passes_only_for_what_is_understood() {
         let json: Result<Value, _> = serde_json::from_slice(bytes);
         json.is_ok_and(|json| json["status"] == "success" && json["data"]["result"].is_array())
     };
-    Target { name: "promql", seeds, trees, words: &WORDS, cost: 4 }.attack(|bytes| {
+    let judge = move |bytes: &[u8]| {
         let passed = oracle.judge(bytes)?;
         if passed.contains(&true) && !understood(bytes) {
             return Err(format!("passed {passed:?}"));
         }
         // No sample, and a sample above: not both.
         if passed == [true, true] { Err("both pass".to_owned()) } else { Ok(()) }
-    });
+    };
+    Target { name: "promql", seeds, trees, words: &WORDS, cost: 4, judge: Box::new(judge) }
 }
 
 #[test]
-fn whatever_alertmanager_answers_a_gate_passes_only_for_a_list() {
+fn whatever_prometheus_answers_a_gate_passes_only_for_what_is_understood() {
+    promql().attack();
+}
+
+pub(crate) fn alertmanager() -> Target {
     const WORDS: [&str; 10] = [
         "labels",
         "alertname",
@@ -186,9 +195,15 @@ fn whatever_alertmanager_answers_a_gate_passes_only_for_a_list() {
             "{{name: a, alertmanager: {{url: '{url}', matchers: ['severity=\"critical\"'], attempts: 1, timeout: 10s}}}}"
         )
     });
-    Target { name: "alertmanager", seeds, trees, words: &WORDS, cost: 4 }.attack(|bytes| {
+    let judge = move |bytes: &[u8]| {
         let passed = oracle.judge(bytes)?;
         let is_list = serde_json::from_slice::<Value>(bytes).is_ok_and(|json| json.is_array());
         if passed == [true] && !is_list { Err("passed".to_owned()) } else { Ok(()) }
-    });
+    };
+    Target { name: "alertmanager", seeds, trees, words: &WORDS, cost: 4, judge: Box::new(judge) }
+}
+
+#[test]
+fn whatever_alertmanager_answers_a_gate_passes_only_for_a_list() {
+    alertmanager().attack();
 }

@@ -3,7 +3,7 @@
 use defragd::config::{ConfigError, Settings};
 use serde_json::Value;
 
-use crate::target::Target;
+use crate::{Target, repository};
 
 const WORDS: [&str; 49] = [
     "clusters",
@@ -59,7 +59,7 @@ const WORDS: [&str; 49] = [
 
 pub(crate) fn seeds() -> Vec<String> {
     let own = ["deploy/examples/config.yaml", "deploy/examples/gates.yaml", "deploy/examples/kubeadm.yaml"];
-    let read = |path: &str| std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let read = |path: &str| std::fs::read_to_string(repository(path)).unwrap();
     own.into_iter().chain(["tests/config/bad_merged.yaml", "tests/config/bad_types.yaml"]).map(read).collect()
 }
 
@@ -91,19 +91,11 @@ pub(crate) fn is_sound<T>(text: &str, result: Result<T, ConfigError>) -> Result<
     Ok(())
 }
 
-#[test]
-fn whatever_the_configuration_is_it_is_read_or_refused_in_order() {
+pub(crate) fn target() -> Target {
     let seeds = seeds();
     let trees = seeds.iter().take(3).map(|text| tree(text)).collect();
-    let target = Target {
-        name: "config",
-        seeds: seeds.into_iter().map(String::into_bytes).collect(),
-        trees,
-        words: &WORDS,
-        cost: 1,
-    };
     let dir = tempfile::tempdir().unwrap();
-    target.attack(|bytes| {
+    let judge = move |bytes: &[u8]| {
         let Ok(text) = std::str::from_utf8(bytes) else {
             let path = dir.path().join("config.yaml");
             std::fs::write(&path, bytes).unwrap();
@@ -114,7 +106,14 @@ fn whatever_the_configuration_is_it_is_read_or_refused_in_order() {
             agrees_with_the_library(text)?;
         }
         is_sound(text, result)
-    });
+    };
+    let seeds = seeds.into_iter().map(String::into_bytes).collect();
+    Target { name: "config", seeds, trees, words: &WORDS, cost: 1, judge: Box::new(judge) }
+}
+
+#[test]
+fn whatever_the_configuration_is_it_is_read_or_refused_in_order() {
+    target().attack();
 }
 
 /// The explanation of bad files must find nothing wrong in good ones: with one unknown key added, only that is reported.

@@ -22,7 +22,7 @@ use defragd::{
 };
 use serde_json::Value;
 
-use crate::target::Target;
+use crate::Target;
 
 const WORDS: [&str; 30] = [
     "kind",
@@ -111,11 +111,10 @@ fn look(views: &[RunView]) {
     }
 }
 
-#[test]
-fn whatever_the_entries_of_a_journal_are_they_make_runs_or_are_refused() {
+pub(crate) fn entries_target() -> Target {
     let trees = trees();
     let seeds = trees.iter().map(|tree| tree.to_string().into_bytes()).collect();
-    Target { name: "journal", seeds, trees, words: &WORDS, cost: 1 }.attack(|bytes| {
+    let judge = |bytes: &[u8]| {
         let mut records = Vec::new();
         for line in lines(bytes) {
             let _ = serde_json::from_str::<Order>(&line);
@@ -129,11 +128,16 @@ fn whatever_the_entries_of_a_journal_are_they_make_runs_or_are_refused() {
         }
         look(&RunView::fold(records));
         Ok(())
-    });
+    };
+    Target { name: "journal", seeds, trees, words: &WORDS, cost: 1, judge: Box::new(judge) }
 }
 
 #[test]
-fn whatever_is_in_the_journals_tables_it_is_read_or_refused() {
+fn whatever_the_entries_of_a_journal_are_they_make_runs_or_are_refused() {
+    entries_target().attack();
+}
+
+pub(crate) fn tables_target() -> Target {
     let trees = trees();
     let seeds = trees.iter().map(|tree| tree.to_string().into_bytes()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -142,7 +146,8 @@ fn whatever_is_in_the_journals_tables_it_is_read_or_refused() {
     let other = rusqlite::Connection::open(dir.path().join("journal.db")).unwrap();
     // For speed: there is no power failure here.
     other.pragma_update(None, "synchronous", "OFF").unwrap();
-    Target { name: "tables", seeds, trees, words: &WORDS, cost: 8 }.attack(|bytes| {
+    let judge = move |bytes: &[u8]| {
+        let _kept = &dir;
         other.execute_batch("DELETE FROM entry; DELETE FROM run; DELETE FROM person_order;").unwrap();
         let open = i64::from(bytes.len() % 2 == 1);
         other.execute("INSERT INTO run (id, cluster, open) VALUES (1, 'a', ?1)", [open]).unwrap();
@@ -159,5 +164,56 @@ fn whatever_is_in_the_journals_tables_it_is_read_or_refused() {
             let _ = journal.orders("a").await;
         });
         Ok(())
+    };
+    Target { name: "tables", seeds, trees, words: &WORDS, cost: 8, judge: Box::new(judge) }
+}
+
+#[test]
+fn whatever_is_in_the_journals_tables_it_is_read_or_refused() {
+    tables_target().attack();
+}
+
+/// The file itself, as a bad disk or another program leaves it.
+pub(crate) fn file_target() -> Target {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let journal = SqliteJournal::open(dir.path(), Arc::new(SystemClock)).unwrap();
+    runtime.block_on(async {
+        let request =
+            Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new(), members: Vec::new() };
+        let run = journal.accept(request).await.unwrap();
+        for entry in entries().into_iter().skip(1) {
+            journal.append(run, entry).await.unwrap();
+        }
     });
+    drop(journal);
+    // In one file: no log beside it.
+    let seed = std::fs::read(&path).unwrap();
+    let judge = move |bytes: &[u8]| {
+        for file in std::fs::read_dir(dir.path()).unwrap() {
+            std::fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let Ok(journal) = SqliteJournal::open(dir.path(), Arc::new(SystemClock)) else { return Ok(()) };
+        runtime.block_on(async {
+            let sound = journal.verify().await.is_ok();
+            look(&journal.open_runs().await.unwrap_or_default());
+            look(&journal.runs_of("a", 10).await.unwrap_or_default());
+            let request =
+                Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: Vec::new(), members: Vec::new() };
+            match journal.accept(request).await {
+                // What is accepted can be read.
+                Ok(_) if !sound => Err("a damaged journal accepts a request".to_owned()),
+                Ok(run) if journal.run(run).await.ok().flatten().is_none() => Err(format!("{run} is lost")),
+                _ => Ok(()),
+            }
+        })
+    };
+    Target { name: "journal-file", seeds: vec![seed], trees: Vec::new(), words: &[], cost: 8, judge: Box::new(judge) }
+}
+
+#[test]
+fn whatever_the_file_of_a_journal_is_it_is_read_or_refused() {
+    file_target().attack();
 }

@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 use defragd::core::{cluster::Status, fixture, rule::Rule};
 
-use crate::target::Target;
+use crate::Target;
 
 const WORDS: [&str; 34] = [
     "dbSize",
@@ -42,8 +42,7 @@ const WORDS: [&str; 34] = [
     "9223372036854775808",
 ];
 
-#[test]
-fn whatever_a_rule_is_it_is_decided_or_refused() {
+pub(crate) fn target() -> Target {
     let seeds = [
         "dbQuotaUsage > 0.8 || dbSizeFree > 200*1024*1024",
         "dbSize > dbQuota*80/100 && !(dbSizeInUse % 2 == 0)",
@@ -55,7 +54,7 @@ fn whatever_a_rule_is_it_is_decided_or_refused() {
     for deep in [".a", "[0]", "()", ".a()", " in a", "\n", "{}"] {
         seeds.push(["dbSize", &deep.repeat(990 / deep.len())].concat().into_bytes());
     }
-    Target { name: "rule", seeds, trees: Vec::new(), words: &WORDS, cost: 1 }.attack(|bytes| {
+    let judge = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
         let rule = match Rule::parse(&text) {
             Ok(rule) => rule,
@@ -71,7 +70,13 @@ fn whatever_a_rule_is_it_is_decided_or_refused() {
             }
         }
         Ok(())
-    });
+    };
+    Target { name: "rule", seeds, trees: Vec::new(), words: &WORDS, cost: 1, judge: Box::new(judge) }
+}
+
+#[test]
+fn whatever_a_rule_is_it_is_decided_or_refused() {
+    target().attack();
 }
 
 fn status(size: u64, in_use: u64, quota: Option<u64>) -> Status {

@@ -3,7 +3,7 @@
 use defragd::config::{Source, web};
 use serde_json::Value;
 
-use crate::{config::is_sound, target::Target};
+use crate::{Target, config::is_sound, repository};
 
 const WORDS: [&str; 30] = [
     "tls_server_config",
@@ -38,16 +38,19 @@ const WORDS: [&str; 30] = [
     "1s",
 ];
 
-#[test]
-fn whatever_the_web_configuration_is_it_is_read_or_refused_in_order() {
-    let read = |name: &str| {
-        std::fs::read_to_string(format!("{}/tests/config/web/{name}.yml", env!("CARGO_MANIFEST_DIR"))).unwrap()
-    };
+pub(crate) fn target() -> Target {
+    let read = |name: &str| std::fs::read_to_string(repository(&format!("tests/config/web/{name}.yml"))).unwrap();
     let seeds = ["good_everything", "bad_values", "bad_no_key"].map(read);
     let trees = seeds.iter().map(|text| serde_saphyr::from_str::<Value>(text).unwrap()).collect();
     let seeds = seeds.map(String::into_bytes).to_vec();
-    Target { name: "web", seeds, trees, words: &WORDS, cost: 1 }.attack(|bytes| {
+    let judge = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes);
         is_sound(&text, web::from_source(&mut Source::from_text(text.as_ref())))
-    });
+    };
+    Target { name: "web", seeds, trees, words: &WORDS, cost: 1, judge: Box::new(judge) }
+}
+
+#[test]
+fn whatever_the_web_configuration_is_it_is_read_or_refused_in_order() {
+    target().attack();
 }

@@ -1,9 +1,9 @@
 //! Notifications of Alertmanager and Grafana, as the receiver parses them. `tests/program/edge.rs` attacks the HTTP layer before it.
 
-use defragd::core::alert::{Notification, Selector, target};
+use defragd::core::alert::{self, Notification, Selector};
 use serde_json::{Value, json};
 
-use crate::target::Target;
+use crate::Target;
 
 const WORDS: [&str; 24] = [
     "version",
@@ -76,7 +76,7 @@ fn judge(bytes: &[u8]) -> Result<(), String> {
         if key.fingerprint.is_empty() && !alert.labels.is_empty() {
             return Err(format!("no identity: {alert:?}"));
         }
-        match target(alert, &selectors) {
+        match alert::target(alert, &selectors) {
             Ok(name) if alert.labels["etcd_cluster"] != name => return Err(format!("{alert:?} is for {name}")),
             _ => {}
         }
@@ -84,11 +84,15 @@ fn judge(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-#[test]
-fn whatever_a_notification_is_it_concerns_the_clusters_that_it_names_or_none() {
+pub(crate) fn target() -> Target {
     let trees = vec![alertmanager(), grafana()];
     let seeds = trees.iter().map(|tree| tree.to_string().into_bytes()).collect();
-    Target { name: "webhook", seeds, trees, words: &WORDS, cost: 1 }.attack(judge);
+    Target { name: "webhook", seeds, trees, words: &WORDS, cost: 1, judge: Box::new(judge) }
+}
+
+#[test]
+fn whatever_a_notification_is_it_concerns_the_clusters_that_it_names_or_none() {
+    target().attack();
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod deploy;
 mod edge;
 mod fleet;
 mod flood;
+mod load;
+mod machine;
 mod notify;
 mod rig;
 mod systemd;

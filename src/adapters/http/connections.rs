@@ -14,6 +14,7 @@ use std::{
 
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
+use rustix::process::{Resource, getrlimit};
 use tokio::{sync::Notify, time::Instant};
 
 /// Enough for scrapers, Alertmanagers and a few operators; well below the usual 1,024 file descriptors.
@@ -23,6 +24,8 @@ pub(super) const MAX_IDLE: Duration = Duration::from_mins(2);
 /// How long a new connection has for the TLS handshake and its first request, and a request for its body before the
 /// connection counts as idle: on a busy machine this can take seconds even for a well-behaved client.
 pub(super) const TO_BEGIN: Duration = Duration::from_secs(10);
+/// Evicted connections that may still be open. Each is closed when its task runs next.
+const MAX_CLOSING: usize = 8;
 
 pub(super) struct ConnectionLimiter {
     max: usize,
@@ -32,6 +35,9 @@ pub(super) struct ConnectionLimiter {
 #[derive(Default)]
 struct OpenConnections {
     next: u64,
+    /// Those with a place, and those that were evicted and are not closed yet.
+    sockets: usize,
+    closed: Arc<Notify>,
     taken: BTreeMap<u64, Arc<ConnectionSlot>>,
 }
 
@@ -71,11 +77,28 @@ pub(super) struct Body<B> {
 
 impl Default for ConnectionLimiter {
     fn default() -> Self {
-        Self { max: MAX_CONNECTIONS, open: Mutex::default() }
+        // Of a small limit, half is left for members, gates and the journal.
+        let descriptors = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
+        let max = descriptors.map_or(MAX_CONNECTIONS, |most| MAX_CONNECTIONS.min(most / 2));
+        Self { max, open: Mutex::default() }
     }
 }
 
 impl ConnectionLimiter {
+    /// Waits until evicted connections are closed: a burst of new ones must not take all descriptors. For one caller.
+    pub(super) async fn room(&self) {
+        loop {
+            let closed = {
+                let open = self.open.lock();
+                if open.sockets < self.max + MAX_CLOSING {
+                    return;
+                }
+                Arc::clone(&open.closed)
+            };
+            closed.notified().await;
+        }
+    }
+
     /// Takes a place; if all are taken, the one of the connection that has been idle or sending a request for the
     /// longest. None if all connections wait for answers. Connections that are new or have just begun to send are
     /// evicted last: a client whose connection ends between two requests opens a new one, but one whose request is on
@@ -91,6 +114,7 @@ impl ConnectionLimiter {
         }
         let number = open.next;
         open.next += 1;
+        open.sockets += 1;
         let state = Mutex::new(ConnectionState { active: 0, receiving: 0, served: false, since: Instant::now() });
         let slot = Arc::new(ConnectionSlot { state, evicted: Notify::new() });
         open.taken.insert(number, Arc::clone(&slot));
@@ -101,7 +125,10 @@ impl ConnectionLimiter {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.limiter.open.lock().taken.remove(&self.number);
+        let mut open = self.limiter.open.lock();
+        open.taken.remove(&self.number);
+        open.sockets -= 1;
+        open.closed.notify_one();
     }
 }
 

@@ -81,7 +81,7 @@ impl Listener {
         loop {
             // Cancel-safe: a connection that was not accepted stays in the kernel's queue, a finished task in the set.
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+                accepted = async { limiter.room().await; self.listener.accept().await } => accepted,
                 Some(_) = connections.join_next() => continue,
                 () = &mut stop => break,
             };

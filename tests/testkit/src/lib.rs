@@ -6,8 +6,8 @@
 //! [`fragment`] fills a cluster with reclaimable space, [`Writer`] is client load that must not be disturbed,
 //! [`DefragWatch`] reads from the servers' own logs which member was defragmented when, [`Prometheus`],
 //! [`Alertmanager`] and [`Defragd`] in its [`Home`] complete the loop, [`KubeApiserver`] is there for gates, [`KubeLab`] is
-//! a whole Kubernetes node, [`Browser`] opens pages. For faults there are [`HeldDefrags`], [`Island`], [`Lan`] and
-//! [`in_namespaces`]. [`on_each_version`] writes a test for each version.
+//! a whole Kubernetes node, [`Browser`] opens pages. For faults there are [`HeldDefrags`], [`Island`], [`Lan`],
+//! [`SmallDisk`], [`FailingDisk`], [`MemoryLimit`] and [`in_namespaces`]. [`on_each_version`] writes a test for each version.
 //!
 //! Nothing here uses defragd's code: the tests judge defragd by what the servers report.
 
@@ -26,6 +26,7 @@ mod home;
 mod http;
 mod kube;
 mod lan;
+mod memory;
 mod network;
 mod openapi;
 mod pki;
@@ -44,7 +45,7 @@ pub use alertmanager::{Alertmanager, PostedAlert};
 pub use browser::Browser;
 pub use defrag_log::DefragLog;
 pub use defragd::Defragd;
-pub use disk::SmallDisk;
+pub use disk::{FailingDisk, SmallDisk};
 pub use dns::Dns;
 pub use etcd::{EtcdCluster, EtcdSpec, Member, MemberStatus, Transport};
 pub use exposition::Exposition;
@@ -55,6 +56,7 @@ pub use home::Home;
 pub use http::Response;
 pub use kube::{Image, KubeApiserver, KubeLab, Placement, in_node, in_node_for};
 pub use lan::{Cut, Lan};
+pub use memory::MemoryLimit;
 pub use network::{Cable, Host, Island};
 pub use openapi::OpenApi;
 pub use pastey;

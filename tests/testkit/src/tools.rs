@@ -128,6 +128,11 @@ impl Tools {
         self.bin.join("amtool")
     }
 
+    /// The library that steps the clock of the program into which it is loaded; absent where there is no such package.
+    pub fn faketime(&self) -> Option<PathBuf> {
+        Some(self.bin.join("libfaketime.so.1")).filter(|library| library.is_file())
+    }
+
     /// Where the programs are.
     pub fn dir(&self) -> &Path {
         &self.bin

@@ -1,0 +1,76 @@
+//! Steps of the system's clock, as by an NTP daemon or an operator, under the real program: libfaketime answers for the
+//! clock on the wall, and the monotonic one is the machine's. The simulator has many more of them, at any moment.
+
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
+
+use anyhow::ensure;
+use serde_json::Value;
+use testkit::{Defragd, Home, Tools, until};
+
+use super::{alert, assert_recorded, clusters, fingerprint, post};
+use crate::rig::{MINUTE, binary, home};
+
+/// The cluster with this number.
+async fn cluster(defragd: &Defragd, number: usize) -> anyhow::Result<Value> {
+    Ok(defragd.json("/api/v1/clusters").await?["clusters"][number].clone())
+}
+
+async fn ended(defragd: &Defragd, run: i64) -> Value {
+    until("the run to end", MINUTE, || async {
+        let run = defragd.json(&format!("/api/v1/runs/{run}")).await?;
+        ensure!(run["outcome"].is_string(), "{run}");
+        Ok(run)
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_of_the_clock_lose_nothing_and_stop_nothing() {
+    let Some(library) = Tools::find().unwrap().faketime() else {
+        return eprintln!("SKIPPED: no libfaketime here: tests/testkit/tools");
+    };
+    let faked = home();
+    let offset = faked.write("offset", "+0").unwrap();
+    let script = format!(
+        "#!/bin/sh\nLD_PRELOAD={library:?} FAKETIME_TIMESTAMP_FILE={offset:?} FAKETIME_NO_CACHE=1 \
+         FAKETIME_DONT_FAKE_MONOTONIC=1 exec {:?} \"$@\"\n",
+        binary()
+    );
+    let script = faked.write("faked", script).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let home = Home::new(&script).unwrap();
+    let flags = [clusters(&home, 4)];
+    let mut defragd = home.serve(&flags).await.unwrap();
+    let mut promised = BTreeSet::new();
+    let began = jiff::Timestamp::now();
+    for (number, step) in ["+0", "-1d", "+400d", "+0", "-30d"].into_iter().enumerate() {
+        fs::write(&offset, step).unwrap();
+        let (status, run) = post(&defragd, &alert(number % 4, number)).await;
+        assert_eq!(status, 202, "at {step}");
+        promised.insert(fingerprint(number % 4, number));
+        let view = ended(&defragd, run.unwrap()).await;
+        assert_eq!(view["reason"]["code"], "cluster_unreachable", "{view}");
+        // Otherwise this test tests nothing.
+        let ended: jiff::Timestamp = view["finished_at"].as_str().unwrap().parse().unwrap();
+        let days = (ended.duration_since(began).as_hours() + 12).div_euclid(24);
+        assert_eq!(days, step.trim_end_matches('d').parse::<i64>().unwrap(), "{view}");
+        // The next attempt is soon, by the clock of now, and not where the clock was.
+        let cluster = cluster(&defragd, number % 4).await.unwrap();
+        let next: jiff::Timestamp =
+            cluster["retry_at"].as_str().unwrap_or_else(|| panic!("{cluster}")).parse().unwrap();
+        assert!(next.duration_since(ended).abs() < jiff::SignedDuration::from_hours(1), "{cluster}");
+        assert!(defragd.get("/metrics").await.unwrap().body.contains("defragd_build_info"));
+        if number == 2 {
+            defragd.kill().await.unwrap();
+            drop(defragd);
+            defragd = home.serve(&flags).await.unwrap();
+        }
+    }
+    assert_recorded(&home, &promised);
+    // What ended in a future that is not any more does not wait for it.
+    let third = cluster(&defragd, 2).await.unwrap();
+    let next: jiff::Timestamp = third["retry_at"].as_str().unwrap_or_else(|| panic!("{third}")).parse().unwrap();
+    assert!(next.duration_since(began).as_hours() < -29 * 24, "{third}");
+    assert!(!defragd.log().unwrap().contains("panicked"));
+}
