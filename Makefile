@@ -217,7 +217,7 @@ deploy-generated: ## Write the parts of deploy/kustomize that are generated from
 	deploy/generate
 
 .PHONY: dist
-dist: ## The files of a release in target/dist: static binaries, .deb, .rpm, image, chart, SBOMs; as root, half an hour
+dist: tools ## The files of a release in target/dist: static binaries, .deb, .rpm, image, chart, SBOMs; as root, half an hour
 	deploy/release
 
 .PHONY: check-dist
