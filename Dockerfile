@@ -1,4 +1,5 @@
-# defragd's image: Debian 12, one binary, user 65532. How far it is tested: deploy/README.md.
+# defragd's image: Debian 12, one binary, user 65532. How far it is tested: deploy/README.md. `make dist` builds the published
+# image from the last stage, on nothing instead of Debian, with static binaries in place of the first stage.
 #
 #   docker build --build-arg REVISION="$(git rev-parse HEAD)" -t defragd .
 #   docker run --rm --read-only --cap-drop ALL --security-opt no-new-privileges \
@@ -38,12 +39,13 @@ FROM ${BASE_IMAGE}
 
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ARG BASE_IMAGE
 LABEL org.opencontainers.image.title="defragd" \
       org.opencontainers.image.description="Exports the fragmentation of etcd clusters and runs rolling defragmentations" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.base.name="debian:12-slim"
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
 
 # Public CAs, for gates with a public URL. etcd's own CA comes with the configuration.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt

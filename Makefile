@@ -204,7 +204,7 @@ docs: $(PYTHON_VENV)/installed ## Build the documentation into target/site; a br
 	NO_MKDOCS_2_WARNING=1 $(PYTHON_VENV)/bin/mkdocs build --strict
 	cd $(DOCS_COPY) && $(abspath $(PYTHON_VENV))/bin/lychee --offline --no-progress --include-fragments '**/*.md'
 
-# What comes from PyPI, for `make words` and `make docs`.
+# What comes from PyPI, for `make words`, `make docs` and `make check-deploy`.
 $(PYTHON_VENV)/installed: docs/requirements.txt | tools
 	python3 -m venv $(PYTHON_VENV)
 	$(PYTHON_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
@@ -227,18 +227,22 @@ man: ## Write manual pages and completions into target/man, from a debug build
 	deploy/docs target/debug/defragd target/man
 
 .PHONY: check-deploy
-check-deploy: ## Render chart and kustomizations, validate them, compare them with the program; needs Go, else SKIPPED
+check-deploy: $(PYTHON_VENV)/installed ## Render chart and kustomizations, validate them, compare them with the program; needs Go, else SKIPPED
 	tests/testkit/tools --deploy
-	deploy/check
+	PYTHON_VENV=$(PYTHON_VENV) deploy/check
 
 .PHONY: deploy-generated
 deploy-generated: ## Write the parts of deploy/kustomize that are generated from the chart
 	tests/testkit/tools --deploy
 	deploy/generate
 
-.PHONY: release-dry-run
-release-dry-run: ## Make what release.yml makes, as far as this machine can, in target/dist, and check it; some minutes
-	deploy/release dry-run
+.PHONY: dist
+dist: tools ## The files of a release in target/dist: static binaries, .deb, .rpm, image, chart, SBOMs; as root, half an hour
+	deploy/release
+
+.PHONY: check-dist
+check-dist: tools ## Test what `make dist` made: with qemu, in new Debians with their systemd, as an image; needs root
+	deploy/check-dist
 
 .PHONY: lint
 lint: tools words ## Words, formatting, clippy, whether the deliberate faults still apply, dashboards, dependencies

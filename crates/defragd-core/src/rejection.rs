@@ -53,7 +53,7 @@ impl Ledger {
         alerts: Vec<AlertKey>,
         policy: &Policy,
         now: Timestamp,
-    ) -> Result<Vec<AlertKey>, Rejection> {
+    ) -> Result<Vec<AlertKey>, Box<Rejection>> {
         let lasts = |rejection: &Rejection| has_been(rejection.at, now) && after(rejection.at, policy.cooldown) > now;
         let inherited = self.inherited.iter().flat_map(|inherited| &inherited.rejections).cloned();
         let rejections: Vec<_> = self.rejections_of_its_own().chain(inherited).filter(lasts).collect();
@@ -61,7 +61,7 @@ impl Ledger {
             alerts.iter().filter_map(|key| newest(&rejections, key)).max_by_key(|rejection| rejection.at).cloned();
         let left: Vec<_> = alerts.into_iter().filter(|key| newest(&rejections, key).is_none()).collect();
         match last {
-            Some(rejection) if left.is_empty() => Err(rejection),
+            Some(rejection) if left.is_empty() => Err(Box::new(rejection)),
             _ => Ok(left),
         }
     }

@@ -2,6 +2,7 @@
 //! manifests in the folder `DEFRAGD_RENDERED`, where `make check-deploy` renders the chart; it starts the program with the
 //! pods' own arguments. `make check-deploy` checks whether Kubernetes accepts the manifests.
 
+mod packages;
 mod pods;
 mod values;
 
@@ -372,14 +373,4 @@ fn the_rules_of_the_operator_are_those_of_alerts() {
     for rule in rules {
         assert!(rule["spec"] == shipped, "the PrometheusRule has other rules than alerts/: make deploy-generated");
     }
-}
-
-#[test]
-fn the_version_is_the_programs() {
-    let version = env!("CARGO_PKG_VERSION");
-    let chart = yaml(&read("deploy/helm/defragd/Chart.yaml"), Path::new("Chart.yaml"));
-    assert_eq!(chart["appVersion"], version);
-    let label = format!("app.kubernetes.io/version: \"{version}\"");
-    assert!(read("deploy/kustomize/base/defragd.yaml").contains(&label), "make deploy-generated");
-    assert!(read("Dockerfile").contains(&format!("ARG VERSION={version}\n")));
 }
