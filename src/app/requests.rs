@@ -127,7 +127,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         alerts = match ledger.without_rejected(alerts, &self.rules().policy, now) {
             Ok(alerts) => alerts,
-            Err(Rejection { run, reason, .. }) => {
+            Err(rejection) => {
+                let Rejection { run, reason, .. } = *rejection;
                 let run = run.or_else(|| ledger.last_ended()).unwrap_or(RunId(0));
                 return Ok(AlertDecision::Duplicate { cluster, run, reason });
             }

@@ -21,6 +21,7 @@ use defragd::{
         connect::{connect, connect_module},
         live::Changes,
         notify::Notifications,
+        observations::FleetObserver,
         probe::Probes,
         service::App,
     },
@@ -137,6 +138,7 @@ fn site(access: AccessPolicy) -> Router {
         clock,
         claims: Claims::default(),
         changes: Changes::default(),
+        fleet_observer: FleetObserver::default(),
         notifications,
     });
     let probes = Probes::<EtcdCluster>::new(settings.modules.clone(), Arc::new(connect_module));

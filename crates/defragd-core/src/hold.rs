@@ -240,7 +240,7 @@ impl Ledger {
         }
         // Its notifications request nothing, whatever else holds.
         let rejected = self.without_rejected(alerts.clone(), policy, now).err().filter(|_| next.is_none());
-        let rejected = rejected.map(|Rejection { at, reason, .. }| HoldView {
+        let rejected = rejected.map(|rejection| *rejection).map(|Rejection { at, reason, .. }| HoldView {
             since: Some(at),
             until: Some(after(at, policy.cooldown)),
             reason,
