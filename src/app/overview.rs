@@ -41,7 +41,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         if !self.observations.is_older_than(limit) {
             return;
         }
-        let Some(_claim) = self.observations.claim() else { return };
+        let mut changes = self.shared.changes.watch();
+        let Some(_claim) = self.observations.claim() else {
+            // Before the first one, there is nothing to show.
+            while self.observations.seen().is_none() && changes.changed().await.is_ok() {}
+            return;
+        };
         let Ok(_place) = self.shared.fleet_observer.places.acquire().await else { return };
         let _ = self.observe_for_scrape(OBSERVE_BUDGET).await;
         self.shared.changes.announce();

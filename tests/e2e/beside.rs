@@ -276,6 +276,13 @@ async fn only_the_named_members_are_defragmented_here_and_through_a_server() {
 async fn status_through_a_server_shows_what_etcd_says_in_the_same_shape() {
     let rig = Rig::fragmented(EtcdVersion::V3_5).await;
     let defragd = rig.serve(&["--mode=observe"]).await;
+    until("the server has observed its members", MINUTE, || async {
+        let seen = defragd.json("/api/v1/clusters/demo/members").await?;
+        anyhow::ensure!(seen["members"].as_array().is_some_and(|members| members.len() == 3), "{seen}");
+        Ok(())
+    })
+    .await
+    .unwrap();
     let through = ["status", "--server", defragd.url()];
     let table = command(&rig, &through).await;
     let said = text(&table);
