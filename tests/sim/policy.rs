@@ -148,6 +148,11 @@ impl World {
         }
         // Its own note says nothing new, and its journal may be newer.
         if digest.holder != format!("replica-{}", self.watch.acting) {
+            // The request that this one worked on was served there.
+            let last = digest.attempts.iter().map(|attempt| attempt.at).max();
+            if digest.request.is_none() && digest.served_at.is_some() && last <= digest.served_at {
+                self.watch.done.clear();
+            }
             self.watch.done.extend(digest.request.iter().flat_map(|request| &request.work.done));
         }
     }

@@ -22,6 +22,10 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
 
 /// The same, played with several replicas.
 pub const OF_REPLICAS: &[(u64, &str)] = &[
+    (
+        567,
+        "again, of the simulator: another holder's mismatch ended the request, and its members count as done no more",
+    ),
     (1224, "I1: a member that answers at work and whose page is away was still at it when another replica began"),
     (1225, "I5: the same member got a second one from the next holder, which knew nothing of the first"),
     (
