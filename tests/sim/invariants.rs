@@ -141,6 +141,8 @@ pub struct Own {
     pub uncompared: bool,
     /// Those that were done when the last run ended.
     pub done_at_end: Vec<MemberId>,
+    /// What was in `done` when an operator's run was accepted.
+    done_before_operator: Vec<MemberId>,
 }
 
 /// The last attempt on a member, as far as a replica knows.
@@ -351,7 +353,9 @@ impl World {
                 }
             }
             Entry::Verified(_) => self.watch.uncompared = false,
-            Entry::Accepted(request) if request.trigger == Trigger::Manual => self.watch.done.clear(),
+            Entry::Accepted(request) if request.trigger == Trigger::Manual => {
+                self.watch.done_before_operator = std::mem::take(&mut self.watch.done);
+            }
             Entry::Intent(intent) => {
                 let id = intent.member_id;
                 let own = self.watch.runs.get(&run.0).is_some_and(|log| log.dealt_with.contains(&id));
@@ -371,6 +375,12 @@ impl World {
                 let idle = undone && !self.watch.runs.get(&run.0).is_some_and(|log| log.touched);
                 if !outcome.is_broken_off() && !idle || manual {
                     self.watch.done.clear();
+                }
+                // An operator's run that did nothing, and that no alert has joined, says nothing of a request that stands.
+                let log = self.watch.runs.get(&run.0);
+                if manual && undone && log.is_some_and(|log| log.alerts.is_empty()) {
+                    let before = std::mem::take(&mut self.watch.done_before_operator);
+                    self.watch.done.extend(before);
                 }
                 let stands =
                     matches!(outcome, Outcome::Failed { .. } | Outcome::Refused { .. } | Outcome::Interrupted { .. });
