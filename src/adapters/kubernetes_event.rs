@@ -54,19 +54,22 @@ impl Pod {
 
 impl EventTarget {
     /// Nothing is read or sent before the first notification.
-    pub fn new(name: String, settings: &NotifyEvent) -> Self {
-        Self { name, settings: settings.clone(), pod: Pod::of_environment() }
+    pub fn new(name: String, settings: &NotifyEvent) -> Result<Self, &'static str> {
+        Self::of(name, settings, Pod::of_environment())
+    }
+
+    fn of(name: String, settings: &NotifyEvent, pod: Pod) -> Result<Self, &'static str> {
+        if settings.regarding.is_none() && pod.name.is_none() {
+            return Err("the pod's name is unknown: set POD_NAME with the downward API, or `regarding`");
+        }
+        Ok(Self { name, settings: settings.clone(), pod })
     }
 
     async fn record(&self, notice: &Notice) -> Result<(), ApiError> {
         let NotifyEvent { kubeconfig, context, timeout, .. } = &self.settings;
         // A new one for each: a service account's token is replaced regularly.
         let connection = Connection::open(kubeconfig.as_deref(), context.as_deref(), *timeout).await?;
-        let event = event(notice, self.settings.regarding.as_ref(), &self.pod, connection.client.default_namespace())
-            .ok_or_else(|| ApiError::Config {
-            kubeconfig: kubeconfig.clone(),
-            detail: "the pod's name is unknown: set POD_NAME with the downward API, or `regarding`".to_owned(),
-        })?;
+        let event = event(notice, self.settings.regarding.as_ref(), &self.pod, connection.client.default_namespace());
         let namespace = event["metadata"]["namespace"].as_str().unwrap_or_default();
         let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
         let wanted = "an Event";
@@ -121,14 +124,15 @@ impl Notifier for EventTarget {
 }
 
 /// `None` if it is unknown what the Event is about. `own_namespace` is that of the service account.
-fn event(notice: &Notice, regarding: Option<&EventObject>, pod: &Pod, own_namespace: &str) -> Option<Value> {
+fn event(notice: &Notice, regarding: Option<&EventObject>, pod: &Pod, own_namespace: &str) -> Value {
     let (regarding, name, namespace) = match regarding {
         Some(EventObject { api_version, kind, name, namespace }) => {
             let object = json!({"apiVersion": api_version, "kind": kind, "name": name, "namespace": namespace});
-            (object, name, namespace.as_deref().unwrap_or("default"))
+            (object, name.as_str(), namespace.as_deref().unwrap_or("default"))
         }
         None => {
-            let (name, namespace) = (pod.name.as_ref()?, pod.namespace.as_deref().unwrap_or(own_namespace));
+            let (name, namespace) =
+                (pod.name.as_deref().unwrap_or_default(), pod.namespace.as_deref().unwrap_or(own_namespace));
             let uid = &pod.uid;
             let object = json!({"apiVersion": "v1", "kind": "Pod", "name": name, "namespace": namespace, "uid": uid});
             (object, name, namespace)
@@ -143,7 +147,7 @@ fn event(notice: &Notice, regarding: Option<&EventObject>, pod: &Pod, own_namesp
         Some(_) => ("RunFailed", "Warning"),
     };
     let prefix: String = name.chars().take(MAX_NAME_PREFIX).collect();
-    Some(json!({
+    json!({
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {
@@ -158,7 +162,7 @@ fn event(notice: &Notice, regarding: Option<&EventObject>, pod: &Pod, own_namesp
         "type": severity,
         "regarding": regarding,
         "note": note(notice),
-    }))
+    })
 }
 
 /// A sentence or two with the run's number, and the link to its page.
@@ -186,7 +190,7 @@ fn ended(end: &End) -> String {
     let why = end.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
     let reclaimed = (!end.members.is_empty()).then(|| {
         let size = story::size(bytesize::ByteSize(end.reclaimed_bytes));
-        format!("{size} reclaimed from {}.", end.members.join(", "))
+        format!("{size} reclaimed; attempted: {}.", end.members.join(", "))
     });
     let sentences = [Some(format!("{what}{why}.")), reclaimed, end.advice.map(str::to_owned)];
     sentences.into_iter().flatten().collect::<Vec<_>>().join(" ")
@@ -235,13 +239,14 @@ mod tests {
 
     #[test]
     fn without_an_object_it_is_about_the_pod_in_the_namespace_of_its_account() {
-        let event = event(&notice(None), None, &pod(), "ops").expect("an Event");
+        let event = event(&notice(None), None, &pod(), "ops");
         let regarding = json!({"apiVersion": "v1", "kind": "Pod", "name": "defragd-0", "namespace": "ops", "uid": "u"});
         assert_eq!((&event["regarding"], &event["metadata"]["namespace"]), (&regarding, &json!("ops")));
         assert_eq!(event["metadata"]["name"], "defragd-0.run-7.18eaf2d571194000");
         assert_eq!((&event["reason"], &event["type"]), (&json!("RunStarted"), &json!("Normal")));
         assert_eq!(event["note"], "Run 7 of the cluster prod started, requested by an alert. https://x/runs/7");
-        assert!(super::event(&notice(None), None, &Pod::default(), "ops").is_none());
+        let settings = serde_json::from_value(json!({})).expect("all have defaults");
+        assert!(EventTarget::of("events".to_owned(), &settings, Pod::default()).is_err(), "nobody knows the pod");
     }
 
     #[test]
@@ -252,22 +257,27 @@ mod tests {
             name: "n1".to_owned(),
             namespace: None,
         };
-        let event = event(&notice(None), Some(&node), &pod(), "ops").expect("an Event");
+        let event = event(&notice(None), Some(&node), &pod(), "ops");
         assert_eq!((&event["metadata"]["namespace"], &event["regarding"]["name"]), (&json!("default"), &json!("n1")));
     }
 
     #[test]
     fn only_a_run_that_did_what_it_should_is_normal() {
         let table = [
-            ("succeeded", None, "RunFinished", "succeeded. 3.0 MiB reclaimed from m1, m2."),
+            ("succeeded", None, "RunFinished", "succeeded. 3.0 MiB reclaimed; attempted: m1, m2."),
             ("stopped", Some("anna cancelled it"), "RunFinished", "was stopped: anna cancelled it. 3.0 MiB"),
-            ("failed", Some("no space"), "RunFailed", "failed: no space. 3.0 MiB reclaimed from m1, m2. Free space."),
+            (
+                "failed",
+                Some("no space"),
+                "RunFailed",
+                "failed: no space. 3.0 MiB reclaimed; attempted: m1, m2. Free space.",
+            ),
             ("refused", Some("m3 is down"), "RunFailed", "was refused, and nothing was changed: m3 is down."),
             ("mismatched", Some("m3 differs"), "RunFailed", "failed: m3 differs."),
             ("interrupted", Some("it was killed"), "RunFailed", "was interrupted: it was killed."),
         ];
         for (outcome, why, reason, words) in table {
-            let event = event(&notice(Some(end(outcome, why))), None, &pod(), "ops").expect("an Event");
+            let event = event(&notice(Some(end(outcome, why))), None, &pod(), "ops");
             let severity = if reason == "RunFailed" { "Warning" } else { "Normal" };
             assert_eq!((&event["reason"], &event["type"]), (&json!(reason), &json!(severity)), "{outcome}");
             let note = event["note"].as_str().expect("a note");

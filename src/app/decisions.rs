@@ -48,7 +48,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             });
         }
         info!(cluster = self.name(), run = run.0, by, reason, "rejected");
-        self.end_unbegun(view, Outcome::Stopped { reason: Reason::Rejected { by, reason } }).await?;
+        self.end_unbegun(view, Outcome::Stopped { reason: Reason::Rejected { by, reason, at: None } }).await?;
         self.ledger().await?;
         Ok(())
     }

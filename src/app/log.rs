@@ -35,12 +35,6 @@ impl LogProgress {
 }
 
 impl Progress for LogProgress {
-    fn versions(&self, known: &[String]) {
-        for defect in known {
-            warn!(cluster = self.cluster, run = self.run.0, defect, "known of a version of etcd that the members run");
-        }
-    }
-
     fn planned(&self, plan: &Plan) {
         let (cluster, run) = (&self.cluster, self.run.0);
         let order: Vec<_> = plan.pending().map(|(step, _)| step.member.as_str()).collect();

@@ -55,7 +55,10 @@ pub fn targets(settings: &[NotifySettings]) -> anyhow::Result<Vec<Arc<dyn Notifi
         let (format, access) = match settings.target()? {
             NotifyKind::Http(format, access) => (format, access),
             NotifyKind::KubernetesEvent(event) => {
-                return Some(Ok(Arc::new(EventTarget::new(settings.name.clone(), event))));
+                return Some(match EventTarget::new(settings.name.clone(), event) {
+                    Ok(target) => Ok(Arc::new(target)),
+                    Err(error) => Err(anyhow::anyhow!("notify {}: {error}", settings.name)),
+                });
             }
         };
         gates::warn_unverified(&settings.name, &access.tls);

@@ -277,7 +277,7 @@ async fn a_name_that_leads_to_loopback_opens_neither_the_page_nor_the_api() {
 
 #[tokio::test]
 async fn where_there_is_no_receiver_there_are_no_orders() {
-    let site = site_of(&["a"], AccessPolicy::closed());
+    let site = site_of(&["a"], AccessPolicy::exporter_only(None, None, &[]).expect("no files"));
     let page = site.get("/clusters/a", "").await;
     assert!(page.body.contains("there are no actions") && !page.body.contains("name=\"form\""), "{}", page.body);
     assert_eq!(site.post("/clusters/a/pause", "", "by=a&reason=x&form=0").await.status, 403);

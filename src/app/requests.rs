@@ -162,7 +162,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 let reason = Reason::RetryPending { at: next.at };
                 return Ok(AlertDecision::Duplicate { cluster, run: next.run, reason });
             }
-            // There is already a request. A new alert starts its next run at once.
+            // There is already a request. A new alert requests its next run now; after a failure, the back-off holds it.
             alerts = next.alerts.into_iter().chain(new).take(MAX_ALERTS).collect();
         }
         let alerts = AlertKey::described_within(alerts, &[]);

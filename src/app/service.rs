@@ -427,10 +427,6 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         Ok(runs)
     }
 
-    async fn run(&self, run: RunId) -> Result<Option<RunView>, JournalError> {
-        self.shared.journal.run(run).await
-    }
-
     async fn not_ready(&self) -> Option<String> {
         let phase = *self.phase.lock();
         match phase {

@@ -160,7 +160,7 @@ pub(super) struct PolicyArgs {
     /// In mode approve, how long a request waits for an operator [default: 24h]
     #[arg(long, env = "DEFRAGD_APPROVAL_TIMEOUT", value_name = "TIME")]
     approval_timeout: Option<Time>,
-    /// Whether NOSPACE, or a file at 0.9 of its quota, overrides windows, cooldown and daily limit [default: true]
+    /// Whether NOSPACE, or a file at 0.9 of its quota, overrides windows, cooldown, daily limit and the wait after a failure [default: true]
     #[arg(long, env = "DEFRAGD_EMERGENCY", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     emergency: Option<bool>,
 }

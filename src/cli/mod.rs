@@ -160,7 +160,9 @@ fn exit_for(error: &anyhow::Error) -> Exit {
     } else {
         eprintln!("defragd: {error:#}");
     }
-    if error.is::<ConfigError>() || error.is::<args::UsageError>() { Exit::Usage } else { Exit::Failed }
+    // A file that cannot be read may be readable later: the systemd unit starts the service again after that.
+    let is_invalid = matches!(error.downcast_ref(), Some(ConfigError::Invalid { .. }));
+    if is_invalid || error.is::<args::UsageError>() { Exit::Usage } else { Exit::Failed }
 }
 
 /// Lines that name a place in a file have no prefix: editors and CI jump to it.

@@ -70,7 +70,9 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let data_dir = args::data_dir(args.data_dir.clone());
     let is_typed = args::is_typed(&["--server"]);
     let servers = if is_typed || asks_servers(&args) { args.server.candidates(&data_dir).await? } else { Vec::new() };
-    if let Some((server, clusters)) = servers.first().filter(|_| is_typed || !args.connection.is_given()) {
+    let acts = |clusters: &[ServedCluster]| clusters.iter().any(|cluster| cluster.acts);
+    let chosen = servers.iter().find(|(_, clusters)| is_typed || acts(clusters));
+    if let Some((server, clusters)) = chosen.filter(|_| is_typed || !args.connection.is_given()) {
         return of_server(&args, server, clusters).await;
     }
     let (settings, connect) = args.connection.settings_to_observe(Some(&args.policy))?;
@@ -165,6 +167,9 @@ async fn of_server(args: &Args, server: &Server, clusters: &[ServedCluster]) -> 
     }
     let (mut exit, mut json_plans, mut out) = (Exit::Done, Vec::new(), std::io::stdout().lock());
     let clusters: Vec<_> = clusters.iter().filter(|cluster| cluster.acts).collect();
+    if clusters.is_empty() {
+        return Err(UsageError(format!("the server at {} acts on no cluster", server.url())).into());
+    }
     let several = clusters.len() > 1;
     for cluster in clusters {
         exit = exit.worse(show_plan_of(&mut out, args, server, cluster, several, &mut json_plans).await?);

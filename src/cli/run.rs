@@ -126,8 +126,10 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     let (cluster, lock) = match (given, &args.cluster) {
         (Some(given), _) => given,
         (None, Some(name)) => {
-            let what =
-                format!("no server on this machine serves cluster {name:?}: pass --server URL, or --config FILE");
+            let what = format!(
+                "no server was found that starts runs of cluster {name:?}: pass --server URL, or --config FILE or \
+                 --endpoints to run it in this process"
+            );
             return Err(UsageError(what).into());
         }
         (None, None) => own(&args)?,
@@ -254,8 +256,8 @@ pub(super) fn exit_of(outcome: &Outcome) -> Exit {
 /// The server's own policy decides, so flags that would change it are refused instead of ignored.
 fn through_a_server_only(only_observes: bool, mode: Mode) -> Result<(), UsageError> {
     if only_observes && mode != Mode::Observe {
-        let what = "the server would change the cluster, and --mode or the file says observe; to see what the server would do: \
-                    `defragd plan`; to request a run from it: --mode enforce";
+        let what = "the server would change the cluster, but the mode here is observe (the default of a file without \
+                    `mode`): see `defragd plan`, or pass --mode enforce to request a run from the server";
         return Err(UsageError(what.to_owned()));
     }
     let typed = PolicyArgs::typed();

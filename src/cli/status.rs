@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     Exit,
-    args::{self, Connection, Output},
+    args::{self, Connection, Output, UsageError},
     plan::{past, role},
     server::{ServedCluster, Server},
     table,
@@ -44,6 +44,9 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let is_typed = args::is_typed(&["--server"]);
+    if is_typed && args.standalone {
+        return Err(UsageError("--standalone has no effect with --server: leave out one of them".to_owned()).into());
+    }
     let data_dir = args::data_dir(args.data_dir.clone());
     if is_typed || (!args.standalone && !args.connection.is_given()) {
         match args.server.candidates(&data_dir).await {
@@ -76,13 +79,21 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
 /// The members of all clusters of a server, as it measured them.
 async fn of_server(output: Output, server: &Server, clusters: &[ServedCluster]) -> anyhow::Result<Exit> {
     let mut views = Vec::new();
-    for cluster in clusters {
-        views.push(server.status(&cluster.name).await?);
+    let mut exit = Exit::Done;
+    for (cluster, answer) in clusters.iter().zip(join_all(clusters.iter().map(|one| server.status(&one.name))).await) {
+        match answer {
+            Ok(view) => views.push(view),
+            Err(error) if clusters.len() > 1 => {
+                eprintln!("defragd: cluster {}: {error}", cluster.name);
+                exit = Exit::Failed;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     if output != Output::Json {
         writeln!(std::io::stdout(), "As the server at {} sees it:", server.url())?;
     }
-    write(output, &views)
+    Ok(exit.worse(write(output, &views)?))
 }
 
 fn write(output: Output, views: &[StatusView]) -> anyhow::Result<Exit> {
@@ -103,8 +114,11 @@ fn write_clusters(out: &mut impl Write, output: Output, views: &[StatusView]) ->
     }
     let mut rows = Vec::new();
     for view in views {
-        if let (Some(error), Some(advice)) = (&view.error, &view.advice) {
-            eprintln!("defragd: cluster {}: no endpoint answered: {error}\nWhat to do: {advice}", view.cluster);
+        if let Some(error) = &view.error {
+            eprintln!("defragd: cluster {}: {error}", view.cluster);
+        }
+        if let Some(advice) = &view.advice {
+            eprintln!("What to do: {advice}");
         }
         rows.extend(view.members.iter().map(|member| {
             let cluster = several.then(|| view.cluster.clone());

@@ -76,7 +76,7 @@ struct Tls {
     #[schemars(extend("x-default" = "the system's, where `client_auth_type` verifies"))]
     client_ca_file: PathBuf,
     /// What is asked of clients, by Go's names. Where the system's authorities verify, a certificate allows no actions
-    /// unless `client_allowed_sans` names the clients. Once it was `RequireAndVerifyClientCert`, weakening it needs a
+    /// unless, with `RequireAndVerifyClientCert`, `client_allowed_sans` names the clients. Once it was `RequireAndVerifyClientCert`, weakening it needs a
     /// restart.
     #[schemars(extend("default" = "NoClientCert", "enum" = CLIENT_AUTH))]
     client_auth_type: String,

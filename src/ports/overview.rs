@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{journal::JournalError, service::ClusterSummary};
 use crate::core::{
-    cluster::{ClusterFacts, Unknown, UnknownKind},
+    cluster::{ClusterFacts, Unknown},
     estimate::Speeds,
     gate::GateResult,
     history::{Intent, MemberResult, Outcome, Record, RunId, RunStep, RunView, Trigger},
@@ -43,15 +43,16 @@ impl ClusterView {
     /// Its members, as `defragd status` shows them.
     pub fn status(&self) -> StatusView {
         let seen = self.observation.as_ref();
-        let not_yet = seen.is_none().then(|| Unknown::new(UnknownKind::Other, "the server has not observed it yet"));
-        StatusView::new(
+        let view = StatusView::new(
             &self.summary.name,
             seen.map(|seen| seen.age).unwrap_or_default(),
-            not_yet.as_ref().or_else(|| seen?.error.as_ref()),
+            seen.and_then(|seen| seen.error.as_ref()),
             seen.and_then(|seen| seen.facts.as_deref()),
             self.summary.state.left_alone.clone(),
             &self.speeds,
-        )
+        );
+        let not_yet = seen.is_none().then(|| "the server has not observed it yet".to_owned());
+        StatusView { error: not_yet.or(view.error), ..view }
     }
 }
 

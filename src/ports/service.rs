@@ -386,8 +386,6 @@ pub trait Service: Overview {
     /// The newest runs, newest first.
     fn runs(&self, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
 
-    fn run(&self, run: RunId) -> impl Future<Output = Result<Option<RunView>, JournalError>> + Send;
-
     /// Why the process cannot do its work now; `None` if it can.
     fn not_ready(&self) -> impl Future<Output = Option<String>> + Send;
 }

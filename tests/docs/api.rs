@@ -144,7 +144,7 @@ They hold for HTTP/1 and HTTP/2. `--web.max-requests` and the `rate_limit` of `-
         "
 ## The log
 
-A client cannot fill the log with lines. Those about runs, members and decisions are never left out.
+A client that may not send alerts or actions cannot fill the log. Lines about runs, members and decisions are never left out.
 
 | what | at most | beyond it |
 |---|---|---|

@@ -91,7 +91,7 @@ async fn a_run_beside_a_server_is_run_by_the_server() {
     std::fs::write(&file, json!({"clusters": [observes]}).to_string()).unwrap();
     let refused = run_beside(&defragd, &[format!("--config={}", file.display())]).await;
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
-    assert!(text(&refused).contains("--mode or the file says observe"), "{}", text(&refused));
+    assert!(text(&refused).contains("but the mode here is observe"), "{}", text(&refused));
 
     // A server from the environment that does not have the cluster is not replaced by etcd's default address.
     let other = run_beside(&defragd, &["--cluster=other".to_owned()]).await;

@@ -95,7 +95,7 @@ async fn a_url_in_a_file_is_read_for_each_notification_and_a_bad_one_is_not_repe
     home.write("config.yaml", config).unwrap();
     let defragd = home.serve(&[home.flag("--config", "config.yaml")]).await.unwrap();
     let alert = async |fingerprint: &str| {
-        let alert = json!({"status": "firing", "labels": {"etcd_cluster": "demo"}, "startsAt": fingerprint,
+        let alert = json!({"status": "firing", "labels": {"etcd_cluster": "demo"}, "startsAt": "2026-11-23T10:00:00Z",
             "fingerprint": fingerprint});
         let accepted = defragd.post_alerts(&json!({"version": "4", "alerts": [alert]}), None).await.unwrap();
         assert_eq!(accepted.status, 202, "{}", accepted.body);

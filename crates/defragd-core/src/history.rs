@@ -157,6 +157,13 @@ impl AlertKey {
         alerts.into_iter().map(cut).collect()
     }
 
+    /// See [`Self::bare`].
+    #[must_use]
+    pub fn to_bare(&self) -> Self {
+        let (fingerprint, starts_at) = (self.fingerprint.clone(), self.starts_at.clone());
+        Self { fingerprint, starts_at, labels: Labels::new(), summary: String::new() }
+    }
+
     pub fn is_described(&self) -> bool {
         !self.labels.is_empty()
     }

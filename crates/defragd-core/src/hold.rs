@@ -239,7 +239,8 @@ impl Ledger {
             run.approved = Some(Approval { by: String::new(), at: now });
         }
         // Its notifications request nothing, whatever else holds.
-        let rejected = self.without_rejected(alerts.clone(), policy, now).err().filter(|_| next.is_none());
+        let asked = if next.is_none() { alerts.iter().map(AlertKey::to_bare).collect() } else { Vec::new() };
+        let rejected = self.without_rejected(asked, policy, now).err();
         let rejected = rejected.map(|rejection| *rejection).map(|Rejection { at, reason, .. }| HoldView {
             since: Some(at),
             until: Some(after(at, policy.cooldown)),

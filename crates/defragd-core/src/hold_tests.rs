@@ -82,7 +82,7 @@ fn an_alert_fires_until_it_is_resolved_however_its_run_ended() {
 
 #[test]
 fn a_rejected_alert_is_said_to_request_nothing_until_the_cooldown_has_passed() {
-    let rejected = Reason::Rejected { by: "anna".to_owned(), reason: "not now".to_owned() };
+    let rejected = Reason::Rejected { by: "anna".to_owned(), reason: "not now".to_owned(), at: None };
     let ended = Entry::Finished(Outcome::Stopped { reason: rejected });
     let ledger = ledger(vec![requested(1, 0, vec![alert("f1", "A")]), (1, 10, ended)]);
     let view = shown(&ledger, &Policy::default(), at(11)).expect("it fires");

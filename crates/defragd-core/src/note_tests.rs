@@ -230,7 +230,7 @@ fn what_was_done_under_a_request_goes_to_the_next_holder_until_it_is_over() {
 #[test]
 fn a_rejection_is_known_to_every_later_holder() {
     let key = AlertKey::new("1".to_owned(), "t");
-    let reason = Reason::Rejected { by: "ann".to_owned(), reason: "release".to_owned() };
+    let reason = Reason::Rejected { by: "ann".to_owned(), reason: "release".to_owned(), at: None };
     let alert = |run: RunView| RunView { request: Request { alerts: vec![key.clone()], ..run.request.clone() }, ..run };
     let rejected = alert(run(1, 1, Outcome::Stopped { reason: reason.clone() }, Vec::new()));
     let policy = Policy { mode: crate::policy::Mode::Approve, ..Policy::default() };

@@ -216,7 +216,7 @@ pub struct Policy {
     /// Times at which a run is requested without an alert. As with an alert, nothing is done where nothing is needed.
     #[schemars(extend("x-default" = "none"))]
     pub schedule: Timetable,
-    /// Whether NOSPACE, or a file at 0.9 of its quota, overrides windows, cooldown and daily limit.
+    /// Whether NOSPACE, or a file at 0.9 of its quota, overrides windows, cooldown, daily limit and the wait after a failure.
     #[schemars(extend("default" = true))]
     pub emergency: bool,
     /// Most runs within 24 hours that changed a member.

@@ -332,7 +332,13 @@ pub enum Reason {
     /// An operator rejected the request instead of approving it. Its alerts request no run again until they resolve and
     /// fire anew, or until the cluster's `cooldown` has passed.
     #[error("rejected by {by}{}", if reason.is_empty() { String::new() } else { format!(": {reason}") })]
-    Rejected { by: String, reason: String },
+    Rejected {
+        by: String,
+        reason: String,
+        /// When, if another lock holder recorded it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Timestamp>,
+    },
     /// The maintenance window closed during the run. No further member was started.
     #[error("the maintenance window closed at {}", story::time(*closed))]
     WindowClosed { closed: Timestamp },

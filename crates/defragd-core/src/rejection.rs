@@ -24,9 +24,12 @@ pub struct Rejection {
 
 impl Rejection {
     fn of(run: &RunView) -> Option<Self> {
-        let Some(Outcome::Stopped { reason: reason @ Reason::Rejected { .. } }) = &run.outcome else { return None };
-        let alerts = run.request.alerts.iter().cloned().map(AlertKey::bare).collect();
-        Some(Self { at: run.finished_at?, reason: reason.clone(), alerts, run: Some(run.id) })
+        let Some(Outcome::Stopped { reason: Reason::Rejected { by, reason, at } }) = &run.outcome else { return None };
+        let alerts = run.request.alerts.iter().map(AlertKey::to_bare).collect();
+        // A run that ended because of another holder's rejection does not make it last longer.
+        let (at, reason) =
+            (at.or(run.finished_at)?, Reason::Rejected { by: by.clone(), reason: reason.clone(), at: None });
+        Some(Self { at, reason, alerts, run: Some(run.id) })
     }
 
     /// Both, oldest first, without those that came back to the one who recorded them.
@@ -54,6 +57,9 @@ impl Ledger {
         policy: &Policy,
         now: Timestamp,
     ) -> Result<Vec<AlertKey>, Box<Rejection>> {
+        if alerts.is_empty() {
+            return Ok(alerts);
+        }
         let lasts = |rejection: &Rejection| has_been(rejection.at, now) && after(rejection.at, policy.cooldown) > now;
         let inherited = self.inherited.iter().flat_map(|inherited| &inherited.rejections).cloned();
         let rejections: Vec<_> = self.rejections_of_its_own().chain(inherited).filter(lasts).collect();
@@ -69,8 +75,12 @@ impl Ledger {
     /// Why a waiting run asks for nothing any more: all that it is for was rejected, here or by another lock holder.
     pub(super) fn rejected(&self, run: &RunView, policy: &Policy, now: Timestamp) -> Option<Reason> {
         let may_be = run.started_at.is_none() && run.approved.is_none() && run.request.trigger != Trigger::Manual;
-        let alerts: Vec<_> = run.open_alerts().filter(|_| may_be).cloned().collect();
-        self.without_rejected(alerts, policy, now).err().map(|rejection| rejection.reason)
+        let alerts: Vec<_> = run.open_alerts().filter(|_| may_be).map(AlertKey::to_bare).collect();
+        let rejection = self.without_rejected(alerts, policy, now).err()?;
+        match rejection.reason {
+            Reason::Rejected { by, reason, .. } => Some(Reason::Rejected { by, reason, at: Some(rejection.at) }),
+            other => Some(other),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use strum::EnumIter;
 
 use super::{
-    cluster::{AlarmKind, ClusterFacts, MemberFacts, MemberId, Status},
+    cluster::{AlarmKind, ClusterFacts, Member, MemberFacts, MemberId, Status},
     history::{Outcome, RunId},
     hold::{RequestPhase, RequestView},
     policy::Policy,
@@ -173,14 +173,18 @@ fn of_sizes(facts: &ClusterFacts, policy: &Policy) -> ClusterCondition {
 /// Why nothing is defragmented although a voter's file is fragmented enough: too little would be freed. In a sentence
 /// without a full stop.
 pub fn left_alone(facts: &ClusterFacts, policy: &Policy) -> Option<String> {
-    let known = facts.voters().filter_map(|voter| voter.status.as_ref().ok());
-    let is_small = |status: &&Status| match policy.need(status, has_no_space(facts)) {
+    if of_sizes(facts, policy) != ClusterCondition::Healthy {
+        return None;
+    }
+    let known = facts.voters().filter_map(|voter| Some((&voter.member, voter.status.as_ref().ok()?)));
+    let is_small = |(_, status): &(&Member, &Status)| match policy.need(status, has_no_space(facts)) {
         Err(Reason::NotNeeded { fragmentation_ratio, min_ratio, .. }) => fragmentation_ratio >= min_ratio,
         _ => false,
     };
-    let most = known.filter(is_small).max_by_key(|status| status.reclaimable())?;
+    let (member, most) = known.filter(is_small).max_by_key(|(_, status)| status.reclaimable())?;
     Some(format!(
-        "{:.0} % fragmented, but a defragmentation would free only {} (it is wanted from {} on: min_reclaimable)",
+        "{} is {:.0} % fragmented, but a defragmentation would free only {} (it is wanted from {} on: min_reclaimable)",
+        member.label(),
         most.fragmentation_ratio() * 100.0,
         story::size(most.reclaimable()),
         story::size(policy.min_reclaimable),

@@ -96,7 +96,7 @@ impl StatusView {
         Self {
             cluster: cluster.to_owned(),
             age,
-            error: error.map(|unknown| unknown.detail.clone()),
+            error: error.map(|unknown| safety::no_member_list(unknown).to_string()),
             advice: error.map(|unknown| safety::no_member_list(unknown).advice().to_owned()),
             cluster_id: facts.map(|facts| facts.cluster_id),
             alarms: alarms.map(|alarms| alarms.iter().map(AlarmView::from).collect()),

@@ -89,12 +89,7 @@ impl Token {
 }
 
 impl AccessPolicy {
-    /// The receiver is switched off.
-    pub fn closed() -> Self {
-        Self::default()
-    }
-
-    /// The same, but for reloads: they need what an action needs elsewhere.
+    /// The receiver is switched off. Reloads need what an action needs elsewhere.
     pub fn exporter_only(
         webhook_file: Option<&Path>,
         admin_file: Option<&Path>,

@@ -86,6 +86,10 @@ pub(super) fn forbid<S>(site: &Site<S>, action: ProtectedAction, parts: &Parts) 
         if access.knows(headers) {
             return Some(problem(StatusCode::FORBIDDEN, "this bearer token does not allow this action"));
         }
+        if !access.needs_token(action) {
+            let what = "no token is configured: pass --web.admin-token-file, or reload with SIGHUP";
+            return Some(problem(StatusCode::UNAUTHORIZED, what));
+        }
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
         return Some(
             (challenge, problem(StatusCode::UNAUTHORIZED, "a valid bearer token is required")).into_response(),

@@ -101,7 +101,7 @@ async fn clusters<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
     Json(serde_json::json!({ "clusters": site.service.clusters() })).into_response()
 }
 
-/// As measured some seconds ago, like the page.
+/// As observed for the page.
 async fn members<S: Service>(State(site): State<Arc<Site<S>>>, Path(cluster): Path<String>) -> Response {
     site.service.refresh(std::slice::from_ref(&cluster)).await;
     match site.service.view(&cluster) {

@@ -17,11 +17,12 @@ use super::{
     layout::{Links, Page, decorate},
     refusal, run,
     session::{Visitor, VisitorAccess},
+    words,
 };
 use crate::{
     adapters::http::{
         body::{discard, read},
-        orders::status,
+        orders::{MAX_ORDER_BYTES, status},
         origin,
         site::Site,
     },
@@ -29,8 +30,6 @@ use crate::{
     ports::service::{Command, Service},
 };
 
-/// A name, a sentence and a token, URL-encoded.
-const MAX_FORM_BYTES: usize = 16 << 10;
 const MAX_REASON_CHARS: usize = 500;
 /// Names are shorter.
 const MAX_NAME_CHARS: usize = 100;
@@ -108,8 +107,8 @@ async fn fields<S>(site: &Site<S>, parts: &Parts, body: Body) -> Result<Fields, 
         discard(body).await;
         return Err(refusal);
     }
-    let body = read(body, MAX_FORM_BYTES).await;
-    let body = body.map_err(|_| no(StatusCode::BAD_REQUEST, "The form is too long or incomplete"))?;
+    let body = read(body, MAX_ORDER_BYTES).await;
+    let body = body.map_err(|error| no(error.status(), &words::capital(&error.to_string())))?;
     Ok(url::form_urlencoded::parse(&body).into_owned().collect())
 }
 

@@ -172,7 +172,7 @@ fn read(source: &dyn WebSource, watched: &mut Watched, old: Option<&Active>) -> 
     if client_auth.verifies() && !identifies_clients {
         warn!(
             "there is no client_ca_file: a client certificate of any of the system's CAs is accepted, and none allows \
-             actions; set client_ca_file or client_allowed_sans"
+             actions; set client_ca_file, or, with RequireAndVerifyClientCert, client_allowed_sans"
         );
     }
     let bucket = config.rate_limit.map(|limit| {
@@ -207,7 +207,7 @@ fn takes_no_lock_away(old: &Active, new: &Active) -> Result<(), String> {
     } else if old.client_auth == ClientAuth::RequireAndVerify && new.client_auth != ClientAuth::RequireAndVerify {
         "client_auth_type: RequireAndVerifyClientCert"
     } else if old.requires_identity() && !new.requires_identity() {
-        "client_ca_file"
+        "what identifies clients (client_ca, client_ca_file or client_allowed_sans)"
     } else {
         return Ok(());
     };

@@ -90,8 +90,9 @@ fn missing() -> Option<String> {
         Ok(tools) => tools,
         Err(error) => return Some(error.to_string()),
     };
-    if tools.node_program("kubelet").is_none() || tools.node_program("containerd").is_none() {
-        return Some("there is no Kubernetes here: make tools-kube".to_owned());
+    let needed = ["kubelet", "containerd", "kube-users", "nginx"];
+    if let Some(program) = needed.into_iter().find(|program| tools.node_program(program).is_none()) {
+        return Some(format!("there is no {program} here: make tools-kube"));
     }
     let has = |program: &&str| {
         let dirs = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
