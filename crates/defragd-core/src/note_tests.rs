@@ -248,8 +248,14 @@ fn a_rejection_is_known_to_every_later_holder() {
             started_at: None,
             ..alert(run(1, 0, Outcome::Succeeded, Vec::new()))
         };
-        let ended = Hold::End(Outcome::Stopped { reason: reason.clone() });
-        assert_eq!(heir.hold(&waits, &policy, false, at(2)), Some(ended));
+        let elsewhere = Reason::Rejected { by: "ann".to_owned(), reason: "release".to_owned(), at: Some(at(1)) };
+        let outcome = Outcome::Stopped { reason: elsewhere };
+        assert_eq!(heir.hold(&waits, &policy, false, at(2)), Some(Hold::End(outcome.clone())));
+        // That end does not make the rejection last longer.
+        let ended = RunView { finished_at: Some(at(6)), outcome: Some(outcome), ..waits.clone() };
+        let later = Ledger { runs: vec![ended], ..Ledger::default() };
+        assert!(later.without_rejected(vec![key.clone()], &policy, at(6)).is_err());
+        assert_eq!(later.without_rejected(vec![key.clone()], &policy, at(7)), Ok(vec![key.clone()]));
         let approved = Approval { by: "bob".to_owned(), at: at(1) };
         assert_eq!(heir.hold(&RunView { approved: Some(approved), ..waits }, &policy, false, at(2)), None);
     }

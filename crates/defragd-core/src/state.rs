@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn a_small_file_that_is_fragmented_is_shown_with_the_reason_why_it_is_left_alone() {
         let of = |size, in_use| state(Some((true, Some(&sized(size, in_use)))), None).left_alone;
-        let expected = "98 % fragmented, but a defragmentation would free only 59.0 MiB (it is wanted from 100.0 MiB on: \
+        let expected = "etcd-3 is 98 % fragmented, but a defragmentation would free only 59.0 MiB (it is wanted from 100.0 MiB on: \
              min_reclaimable)";
         assert_eq!(of(60, 1).as_deref(), Some(expected));
         assert_eq!(of(60, 50), None, "not fragmented");
