@@ -30,6 +30,8 @@ const MAX_CLOSING: usize = 8;
 pub(super) struct ConnectionLimiter {
     max: usize,
     open: Mutex<OpenConnections>,
+    /// A connection was closed.
+    closed: Notify,
 }
 
 #[derive(Default)]
@@ -37,7 +39,6 @@ struct OpenConnections {
     next: u64,
     /// Those with a place, and those that were evicted and are not closed yet.
     sockets: usize,
-    closed: Arc<Notify>,
     taken: BTreeMap<u64, Arc<ConnectionSlot>>,
 }
 
@@ -80,22 +81,20 @@ impl Default for ConnectionLimiter {
         // Of a small limit, half is left for members, gates and the journal.
         let descriptors = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
         let max = descriptors.map_or(MAX_CONNECTIONS, |most| MAX_CONNECTIONS.min(most / 2));
-        Self { max, open: Mutex::default() }
+        Self { max, open: Mutex::default(), closed: Notify::new() }
     }
 }
 
 impl ConnectionLimiter {
-    /// Waits until evicted connections are closed: a burst of new ones must not take all descriptors. For one caller.
+    /// Waits until evicted connections are closed: a burst of new ones must not take all descriptors.
     pub(super) async fn room(&self) {
         loop {
-            let closed = {
-                let open = self.open.lock();
-                if open.sockets < self.max + MAX_CLOSING {
-                    return;
-                }
-                Arc::clone(&open.closed)
-            };
-            closed.notified().await;
+            // Made before the look, so that no end in between is missed.
+            let closed = self.closed.notified();
+            if self.open.lock().sockets < self.max + MAX_CLOSING {
+                return;
+            }
+            closed.await;
         }
     }
 
@@ -128,7 +127,8 @@ impl Drop for ConnectionPermit {
         let mut open = self.limiter.open.lock();
         open.taken.remove(&self.number);
         open.sockets -= 1;
-        open.closed.notify_one();
+        drop(open);
+        self.limiter.closed.notify_waiters();
     }
 }
 
@@ -239,7 +239,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_gives_way_and_the_busy_never_do() {
-        let limiter = Arc::new(ConnectionLimiter { max: 2, open: Mutex::default() });
+        let limiter = Arc::new(ConnectionLimiter { max: 2, ..ConnectionLimiter::default() });
         let first = limiter.enter().expect("a place");
         tokio::time::advance(Duration::from_secs(1)).await;
         let second = limiter.enter().expect("a place");
@@ -256,7 +256,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_new_connection_is_not_evicted_by_clients_that_reconnect_again_and_again() {
-        let limiter = Arc::new(ConnectionLimiter { max: 2, open: Mutex::default() });
+        let limiter = Arc::new(ConnectionLimiter { max: 2, ..ConnectionLimiter::default() });
         let asks = limiter.enter().expect("a place");
         let has_just_come = limiter.enter().expect("a place");
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -276,7 +276,7 @@ mod tests {
         use axum::body::Bytes;
         use http_body_util::Full;
         for has_been_served in [false, true] {
-            let limiter = Arc::new(ConnectionLimiter { max: 2, open: Mutex::default() });
+            let limiter = Arc::new(ConnectionLimiter { max: 2, ..ConnectionLimiter::default() });
             let sends = limiter.enter().expect("a place");
             if has_been_served {
                 drop(sends.slot.begin());
@@ -300,7 +300,7 @@ mod tests {
     async fn the_longest_sender_is_evicted_and_a_connection_that_waits_for_its_answer_is_not() {
         use axum::body::Bytes;
         use http_body_util::{BodyExt, Full};
-        let limiter = Arc::new(ConnectionLimiter { max: 3, open: Mutex::default() });
+        let limiter = Arc::new(ConnectionLimiter { max: 3, ..ConnectionLimiter::default() });
         let waits = limiter.enter().expect("a place");
         let _answer = waits.slot.begin();
         let whole = waits.slot.receive(Full::<Bytes>::from("whole")).collect().await.expect("it comes");

@@ -22,7 +22,7 @@ use tracing::{Instrument, Span, debug, error_span, warn};
 
 use super::{
     auth::Proof,
-    connections::{ConnectionLimiter, ConnectionPermit, ConnectionSlot},
+    connections::{ConnectionPermit, ConnectionSlot},
     head::{self, MAX_HEADER_BYTES, MAX_HEADERS},
     web::Web,
 };
@@ -74,7 +74,7 @@ impl Listener {
 
     /// Serves until `stop` is ready, then lets answers in progress finish.
     pub async fn serve(self, router: Router, web: Arc<Web>, stop: impl Future<Output = ()>) {
-        let limiter = Arc::new(ConnectionLimiter::default());
+        let limiter = Arc::clone(&web.connections);
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         tokio::pin!(stop);
@@ -218,7 +218,7 @@ mod tests {
         time::{Instant, timeout},
     };
 
-    use super::*;
+    use super::{super::connections::ConnectionLimiter, *};
 
     /// The client's end of a new connection, and the sender that ends the server when it is dropped.
     fn connect(limiter: &Arc<ConnectionLimiter>) -> (DuplexStream, watch::Sender<()>) {

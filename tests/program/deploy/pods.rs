@@ -74,6 +74,18 @@ fn no_overlay_moves_a_right_in_kube_system_into_its_own_namespace() {
     }
 }
 
+#[test]
+fn each_object_of_a_kustomization_says_its_namespace() {
+    let is_of_cluster = |kind: &str| kind == "Namespace" || kind.starts_with("Cluster");
+    for file in rendered() {
+        let name = file.path.file_name().unwrap().to_string_lossy().into_owned();
+        for object in file.objects.iter().filter(|object| !is_of_cluster(text(&object["kind"]))) {
+            let is_said = object["metadata"]["namespace"].is_string();
+            assert!(!name.starts_with("kustomize") || is_said, "{name}: {}", object["metadata"]);
+        }
+    }
+}
+
 /// Starts the program with a pod's arguments, below a directory that holds what the pod has mounted.
 async fn start(file: &Rendered, config: &str, dir: &Path, pki: &Pki) -> Defragd {
     let here = |path: &str| {

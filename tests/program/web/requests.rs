@@ -54,8 +54,15 @@ async fn over_http2(site: &Site, defragd: &Defragd, headers: &[(String, String)]
         request = request.header(name, value);
     }
     let request = request.body(Full::<Bytes>::default()).unwrap();
-    // What is above the limit that the server has announced is not sent at all.
-    sender.send_request(request).await.map_or(431, |answer| answer.status().as_u16())
+    let error = match sender.send_request(request).await {
+        Ok(answer) => return answer.status().as_u16(),
+        Err(error) => error,
+    };
+    // What is above the limit that the server has announced is not sent at all, and the connection still works.
+    let small = hyper::Request::get(super::https(defragd, "/-/healthy")).body(Full::<Bytes>::default()).unwrap();
+    let answer = sender.send_request(small).await.unwrap_or_else(|_| panic!("the connection has ended: {error}"));
+    assert_eq!(answer.status(), 200, "{error}");
+    431
 }
 
 #[tokio::test(flavor = "multi_thread")]

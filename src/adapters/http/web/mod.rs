@@ -24,6 +24,7 @@ pub(super) use self::{
     limit::Bucket,
     users::{Checked, MAX_CHECKS, MAX_WAIT},
 };
+use super::connections::ConnectionLimiter;
 use crate::ports::web::{ClientAuth, Pem, WebConfig, WebSource, WebTls};
 
 /// How old the active configuration may be when a file has changed. A check costs a few system calls.
@@ -44,6 +45,8 @@ pub struct Web {
     active: Mutex<Arc<Active>>,
     looked_at: Mutex<Instant>,
     watched: Mutex<Watched>,
+    /// Of all listeners together.
+    pub(super) connections: Arc<ConnectionLimiter>,
 }
 
 /// The files, and their stamps when they were last read.
@@ -90,6 +93,7 @@ impl Web {
             active: Mutex::new(Arc::new(active)),
             looked_at: Mutex::new(Instant::now()),
             watched: Mutex::new(watched),
+            connections: Arc::default(),
         }
     }
 
