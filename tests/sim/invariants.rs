@@ -62,6 +62,8 @@ pub struct RunLog {
     /// Those behind it, and those of them that were offered to another replica.
     pub alerts: Vec<AlertKey>,
     pub offered: Vec<AlertKey>,
+    /// Those that no longer fire.
+    resolved: Vec<AlertKey>,
     /// Requested by an operator: only danger holds it back.
     pub manual: bool,
     pub outcome: Option<Outcome>,
@@ -367,6 +369,15 @@ impl World {
                 let withdrawn = matches!(entry, Entry::Cancelled(_));
                 self.watch.uncompared &= !withdrawn;
                 self.watch.runs.entry(run.0).or_default().withdrawn = withdrawn;
+            }
+            Entry::Resolved { alerts } => {
+                let log = self.watch.runs.entry(run.0).or_default();
+                log.resolved.extend(alerts.iter().cloned());
+                let over = !log.alerts.is_empty() && log.alerts.iter().all(|key| log.resolved.contains(key));
+                // Between two attempts, that ends the request. A later alert is another one.
+                if over && log.outcome.is_some() && !log.manual {
+                    self.watch.done.clear();
+                }
             }
             Entry::Finished(outcome) => {
                 let manual = self.watch.is_manual(run.0);

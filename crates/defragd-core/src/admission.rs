@@ -285,11 +285,13 @@ impl Ledger {
             Some((_, uncompared)) => work.uncompared |= uncompared,
             None => {}
         }
-        if attempts().any(counts_for_the_day) {
+        // Those before such a run were for another request, or are measured again.
+        let is_last = |run: &RunView| counts_for_the_day(run) || was_withdrawn(run);
+        if attempts().any(is_last) {
             work.done.clear();
         }
         let done = |result: &&MemberResult| matches!(result.end, MemberEnd::Defragmented { .. });
-        let results = attempts().take_while(|run| !counts_for_the_day(run)).flat_map(|run| &run.members);
+        let results = attempts().take_while(|run| !is_last(run)).flat_map(|run| &run.members);
         work.done.extend(results.filter(done).map(|result| result.intent.member_id));
         work
     }
@@ -436,6 +438,12 @@ fn counts_for_the_day(run: &RunView) -> bool {
 fn starts_cooldown(run: &RunView) -> bool {
     let has_failed = matches!(run.outcome, Some(Outcome::Failed { .. } | Outcome::Interrupted { .. }));
     counts_for_the_day(run) && !has_failed
+}
+
+/// Whether all its alerts were resolved after it: that ended their request.
+fn was_withdrawn(run: &RunView) -> bool {
+    let had_alerts = !run.request.alerts.is_empty() && run.request.trigger != Trigger::Manual;
+    run.outcome.is_some() && had_alerts && run.open_alerts().next().is_none()
 }
 
 /// Whether a run left its request open. One of some members did not do what the alerts that joined it want.

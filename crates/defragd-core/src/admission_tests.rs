@@ -391,6 +391,28 @@ fn only_alerts_that_still_fire_are_tried_again() {
     assert_eq!(ledger(vec![before, last]).next_attempt(at(0.0)), None);
 }
 
+#[test]
+fn what_was_done_for_alerts_that_were_resolved_does_not_count_for_a_later_one() {
+    let stopped = || Outcome::Stopped { reason: Reason::ShuttingDown };
+    let before = run(Trigger::Alert, 0.0, stopped(), true);
+    let mut next = waiting(Trigger::Alert, 200.0);
+    (next.id, next.request.alerts) = (RunId(2), keys(&["2"]));
+    let done = |runs| ledger(runs).earlier_work().done.len();
+    assert_eq!(done(vec![before.clone(), next.clone()]), 1, "the same request goes on, and another alert joins it");
+    let resolved = RunView { resolved: keys(&["1"]), ..before };
+    assert_eq!(done(vec![resolved.clone(), next.clone()]), 0, "its request was over");
+    let mut inherited = SuccessionNote::default();
+    inherited.request = Some(StandingRequest {
+        trigger: Trigger::Alert,
+        alerts: keys(&["1"]),
+        members: Vec::new(),
+        approved_by: None,
+        work: EarlierWork { done: [MemberId(2)].into(), uncompared: false },
+    });
+    let heir = Ledger { inherited: Some(inherited), ..ledger(vec![resolved, next]) };
+    assert!(heir.earlier_work().done.is_empty(), "what another lock holder did for it, too");
+}
+
 fn snapshot_open() -> Outcome {
     let reason = Reason::SnapshotOpen { member: "etcd-3".to_owned(), open: 1, waited: Duration::ZERO };
     Outcome::Stopped { reason }
