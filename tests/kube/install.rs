@@ -119,7 +119,9 @@ impl Rig {
         let files = self.lab.tools().dir().with_file_name("prometheus-operator-crds");
         assert!(files.is_dir(), "not in {}: tests/testkit/tools --deploy", files.display());
         self.lab.kubectl(&["apply", "--server-side", "-f", files.to_str().unwrap()]).await.unwrap();
-        self.lab.kubectl(&["wait", "crd", "--all", "--for=condition=Established", "--timeout=60s"]).await.unwrap();
+        let wait = ["wait", "crd", "--all", "--for=condition=Established", "--timeout=60s"];
+        // kubectl fails at once for one that has no conditions yet.
+        until("the definitions are established", MINUTE, || self.lab.kubectl(&wait)).await.unwrap();
     }
 
     /// The folder of a copy of the overlay for kubeadm, with this node's addresses and image, and these tests' policy.
