@@ -7,14 +7,20 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use axum::http::{HeaderMap, header::AUTHORIZATION};
+use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
+use tracing::{error, info};
 
 /// Shorter tokens can be guessed.
 pub(super) const MIN_TOKEN_BYTES: usize = 16;
+/// How old a token may be when its file has changed.
+const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
 /// Why the server must not start with this configuration.
 #[derive(Debug, Error)]
@@ -76,15 +82,57 @@ pub struct AccessPolicy {
     open: bool,
     webhook: Option<Token>,
     admin: Option<Token>,
+    read_at: Arc<Mutex<Option<Instant>>>,
 }
 
 /// A secret that clients show. Constant time is the only way to compare it.
 #[derive(Clone)]
-struct Token(String);
+struct Token {
+    /// Where it comes from.
+    file: Option<PathBuf>,
+    now: Arc<Mutex<CurrentToken>>,
+}
+
+struct CurrentToken {
+    secret: String,
+    /// Why the changed file cannot be used, once it was logged.
+    problem: Option<String>,
+}
 
 impl Token {
+    fn new(secret: String, file: Option<&Path>) -> Self {
+        let now = Arc::new(Mutex::new(CurrentToken { secret, problem: None }));
+        Self { file: file.map(Path::to_owned), now }
+    }
+
     fn is(&self, shown: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(shown).into()
+        self.now.lock().secret.as_bytes().ct_eq(shown).into()
+    }
+
+    /// Reads the file again. Whether the token is another one now.
+    fn renew(&self) -> bool {
+        let Some(file) = &self.file else { return false };
+        let read = token(file);
+        let mut now = self.now.lock();
+        match read {
+            Ok(secret) => {
+                now.problem = None;
+                let changed = now.secret != secret;
+                if changed {
+                    now.secret = secret;
+                    info!(file = %file.display(), "bearer token reloaded");
+                }
+                changed
+            }
+            Err(problem) => {
+                let problem = problem.to_string();
+                if now.problem.as_ref() != Some(&problem) {
+                    error!(problem, "the changed bearer token cannot be used; keeping the previous one");
+                    now.problem = Some(problem);
+                }
+                false
+            }
+        }
     }
 }
 
@@ -101,7 +149,28 @@ impl AccessPolicy {
 
     /// Access by these tokens; what has no token is open to clients without credentials.
     pub fn tokens(webhook: Option<String>, admin: Option<String>) -> Self {
-        Self { receiver: true, open: true, webhook: webhook.map(Token), admin: admin.map(Token) }
+        let [webhook, admin] = [webhook, admin].map(|secret| secret.map(|secret| Token::new(secret, None)));
+        Self { receiver: true, open: true, webhook, admin, read_at: Arc::default() }
+    }
+
+    /// Reads the token files again, at most once a second: Kubernetes replaces them in a running pod. Whether one has
+    /// changed.
+    pub(super) async fn renew(&self) -> bool {
+        {
+            let mut read_at = self.read_at.lock();
+            if read_at.is_some_and(|at| at.elapsed() < RECHECK_AFTER) {
+                return false;
+            }
+            *read_at = Some(Instant::now());
+        }
+        let tokens: Vec<_> =
+            [&self.webhook, &self.admin].into_iter().flatten().filter(|token| token.file.is_some()).cloned().collect();
+        if tokens.is_empty() {
+            return false;
+        }
+        // An error means that it panicked: the tokens stay.
+        let renewed = tokio::task::spawn_blocking(move || tokens.iter().filter(|token| token.renew()).count()).await;
+        renewed.is_ok_and(|changed| changed > 0)
     }
 
     /// Reads the tokens, and refuses an open receiver on the network. `authenticated`: no client reaches a route
@@ -112,13 +181,14 @@ impl AccessPolicy {
         listen: &[SocketAddr],
         authenticated: bool,
     ) -> Result<Self, TokenError> {
-        let (webhook, admin) = (webhook_file.map(token).transpose()?, admin_file.map(token).transpose()?);
+        let read = |file: &Path| Ok(Token::new(token(file)?, Some(file)));
+        let (webhook, admin) = (webhook_file.map(read).transpose()?, admin_file.map(read).transpose()?);
         let network = listen.iter().find(|address| !address.ip().is_loopback());
         match network {
             Some(address) if webhook.is_none() && !authenticated => {
                 Err(TokenError::OpenToTheNetwork { address: *address })
             }
-            _ => Ok(Self { open: network.is_none(), ..Self::tokens(webhook, admin) }),
+            _ => Ok(Self { open: network.is_none(), webhook, admin, ..Self::tokens(None, None) }),
         }
     }
 

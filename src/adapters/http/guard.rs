@@ -1,5 +1,5 @@
 //! What every request passes before its route, whatever the path: the rate limit and the password check of
-//! `--web.config.file`. Adds the file's headers to every answer, and counts the answers to webhooks. Requests whose head
+//! `--web.config.file`, after a look at changed files. Adds the file's headers to every answer, and counts the answers to webhooks. Requests whose head
 //! is refused ([`super::head`]) do not come here, like those that hyper refuses.
 
 use std::{sync::Arc, time::Instant};
@@ -21,6 +21,9 @@ use crate::ports::service::Service;
 
 pub(super) async fn pass<S: Service>(State(site): State<Arc<Site<S>>>, request: Request, next: Next) -> Response {
     let active = site.options.web.current().await;
+    if site.options.access.renew().await {
+        site.sessions.close_all();
+    }
     let is_webhook = request.method() == Method::POST && request.uri().path() == site.path("/api/v1/alerts");
     let (mut parts, body) = request.into_parts();
     let mut response = match admit(&site, &active, &parts).await {

@@ -75,6 +75,11 @@ impl Sessions {
         self.names.lock().remove(&self.hash("name", id));
     }
 
+    /// Ends all of them: they were opened with a token that is no longer valid.
+    pub(super) fn close_all(&self) {
+        self.open.lock().clear();
+    }
+
     pub(super) fn remember(&self, id: &str, name: String, now: Instant) {
         let mut names = self.names.lock();
         names.retain(|_, known| known.ends > now);
@@ -139,6 +144,8 @@ mod tests {
         let others: Vec<_> = (1..=MAX_SESSIONS).map(|n| sessions.open(now + Duration::from_millis(n as u64))).collect();
         assert_eq!(sessions.open.lock().len(), MAX_SESSIONS);
         assert!(!sessions.is_open(&first, now) && others.iter().all(|id| sessions.is_open(id, now)));
+        sessions.close_all();
+        assert!(!others.iter().any(|id| sessions.is_open(id, now)), "the token has changed");
     }
 
     #[test]

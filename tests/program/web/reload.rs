@@ -172,6 +172,41 @@ fn browser(request: RequestBuilder, host: &str, site: &str, fetch: &str) -> Requ
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_renewed_token_is_taken_up_and_one_that_cannot_be_used_is_not() {
+    let site = Site::new();
+    let flags = site.home.token_flags();
+    let defragd = site.start("", &[&flags[0], &flags[1]]).await;
+    let client = client(None).build().unwrap();
+    let act = async |token: &str| {
+        let request = client.post(format!("{}/api/v1/clusters/demo/resume", defragd.url())).bearer_auth(token);
+        request.header("content-type", "application/json").send().await.unwrap().status()
+    };
+    let (renewed, file) = ("renewed-0123456789abcdef", flags[1].split_once('=').unwrap().1);
+    assert_eq!(act(Home::ADMIN).await, StatusCode::OK);
+    assert_eq!(act(renewed).await, StatusCode::UNAUTHORIZED);
+    fs::write(file, renewed).unwrap();
+    until("the renewed token to be accepted", MINUTE, || async {
+        let status = act(renewed).await;
+        ensure!(status == StatusCode::OK, "{status}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(act(Home::ADMIN).await, StatusCode::UNAUTHORIZED, "the token before");
+    fs::write(file, "short").unwrap();
+    until("the one that is too short to be noticed", MINUTE, || async {
+        let status = act(renewed).await;
+        ensure!(status == StatusCode::OK, "{status}");
+        let log = defragd.log()?;
+        ensure!(log.contains("the changed bearer token cannot be used; keeping the previous one"), "{log}");
+        ensure!(!log.contains(renewed), "a secret in the log");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_page_can_neither_reload_nor_act() {
     let site = Site::new();
     let users = format!("basic_auth_users:\n  ann: {}\n", hash());
