@@ -398,7 +398,7 @@ fn what_was_done_for_alerts_that_were_resolved_does_not_count_for_a_later_one() 
     let mut next = waiting(Trigger::Alert, 200.0);
     (next.id, next.request.alerts) = (RunId(2), keys(&["2"]));
     let done = |runs| ledger(runs).earlier_work().done.len();
-    assert_eq!(done(vec![before.clone(), next.clone()]), 1, "the same request goes on, and another alert joins it");
+    assert_eq!(done(vec![before.clone(), next.clone()]), 1, "the same request continues, and another alert joins it");
     let resolved = RunView { resolved: keys(&["1"]), ..before };
     assert_eq!(done(vec![resolved.clone(), next.clone()]), 0, "its request was over");
     let mut inherited = SuccessionNote::default();
