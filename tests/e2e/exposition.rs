@@ -96,5 +96,9 @@ async fn probed(rig: &Rig) -> String {
 /// Words like `defragd_member_up`. A name that ends in `_` stands for several, as in `defragd_member_…`.
 fn metric_names(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .filter(|word| word.starts_with("defragd_") && !word.ends_with('_'))
+        // Packages are called defragd_0.1.0.
+        .filter(|word| {
+            word.strip_prefix("defragd_").is_some_and(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+        })
+        .filter(|word| !word.ends_with('_'))
 }

@@ -134,7 +134,8 @@ pub(crate) fn firing() -> Value {
 
 /// The run with this number once it has ended.
 pub(crate) async fn ended_run(defragd: &Defragd, id: i64) -> Value {
-    until("the run to end", MINUTE, || async {
+    // A run after a failed one waits for a minute.
+    until("the run to end", 3 * MINUTE, || async {
         let run = defragd.json(&format!("/api/v1/runs/{id}")).await?;
         anyhow::ensure!(run["outcome"].is_string(), "it is under way: {run}");
         Ok(run)

@@ -334,7 +334,8 @@ async fn p7_an_ingress_that_fails_after_the_first_member_stops_the_run_and_the_e
 /// Status, an excerpt of the body and the latency.
 fn assert_evidence(check: &Value, ingress: &Site) {
     let evidence = &check["evidence"];
-    assert_eq!(evidence["url"], format!("{}/shop", ingress.url), "{check}");
+    // The path may be a secret.
+    assert_eq!(evidence["url"], ingress.url, "{check}");
     assert_eq!((&evidence["status"], &evidence["attempts"]), (&json!(503), &json!(2)), "{check}");
     assert_eq!(evidence["body_excerpt"], "no healthy upstream", "{check}");
     assert!(evidence["latency_ms"].is_number() && check["took_seconds"].as_f64().unwrap() > 0.2, "{check}");

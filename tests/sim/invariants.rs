@@ -211,6 +211,11 @@ impl Watch {
         }
     }
 
+    /// Whether a run in its journal may have changed a member.
+    pub fn has_touched(&self) -> bool {
+        self.runs.values().any(|run| run.touched)
+    }
+
     pub fn is_manual(&self, run: i64) -> bool {
         self.runs.get(&run).is_some_and(|run| run.manual)
     }

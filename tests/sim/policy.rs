@@ -146,8 +146,9 @@ impl World {
         for attempt in &digest.attempts {
             self.watch.inherit_attempt(attempt.at, &attempt.result);
         }
-        // Its own note says nothing new, and its journal may be newer.
-        if digest.holder != format!("replica-{}", self.watch.acting) {
+        // Its own note says nothing new, and its journal may be newer, unless the journal was lost since.
+        let is_own = digest.holder == format!("replica-{}", self.watch.acting);
+        if !is_own || !self.watch.has_touched() {
             // The request that this one worked on was served there.
             let last = digest.attempts.iter().map(|attempt| attempt.at).max();
             if digest.request.is_none() && digest.served_at.is_some() && last <= digest.served_at {

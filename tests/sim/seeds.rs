@@ -22,6 +22,7 @@ pub const REGRESSIONS: &[(u64, &str)] = &[
 
 /// The same, played with several replicas.
 pub const OF_REPLICAS: &[(u64, &str)] = &[
+    (4565, "I2, of the simulator: with its journal lost, a replica knows what was done from its own note"),
     (
         567,
         "again, of the simulator: another holder's mismatch ended the request, and its members count as done no more",
