@@ -75,7 +75,6 @@ offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0
 cancelled_and_gone_on_with|crates/defragd-core/src/admission.rs|s/withdrawn\.or\(unapproved\)/withdrawn.filter(|_| false).or(unapproved)/
 rejection_forgotten|crates/defragd-core/src/rejection.rs|s/has_been\(rejection\.at, now\) && /has_been(rejection.at, now) \&\& self.runs.is_empty() \&\& /
 rejection_not_left_to_the_next_holder|crates/defragd-core/src/admission.rs|s/self\.rejections_of_its_own\(\)\.collect\(\);/self.rejections_of_its_own().filter(|_| false).collect();/
-rejected_by_another_holder_and_asked_again|crates/defragd-core/src/hold.rs|s/\.or_else\(\|\| self\.rejected\(run, policy, now\)\)/.or_else(|| self.rejected(run, policy, now).filter(|_| false))/
 cancelled_and_tried_again|crates/defragd-core/src/admission.rs|s/\(undone \|\| in_part\) && run\.cancelled\.is_none\(\)/undone/
 a_reload_changes_nothing|src/app/cluster.rs|s/self\.set_rules\(Rules \{ policy: settings\.policy\.clone\(\)/drop(Rules { policy: settings.policy.clone()/
 shutdown_forgets_the_request|crates/defragd-core/src/history.rs|s/\| Reason::ShuttingDown\n/\n/
