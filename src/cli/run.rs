@@ -125,14 +125,14 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     }
     let (cluster, lock) = match (given, &args.cluster) {
         (Some(given), _) => given,
-        (None, Some(name)) => {
+        (None, Some(name)) if !args.connection.is_given() => {
             let what = format!(
                 "no server was found that starts runs of cluster {name:?}: pass --server URL, or --config FILE or \
                  --endpoints to run it in this process"
             );
             return Err(UsageError(what).into());
         }
-        (None, None) => own(&args)?,
+        (None, _) => own(&args)?,
     };
     Box::pin(in_this_process(args, &cluster, &lock, &data_dir)).await
 }
