@@ -275,7 +275,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.resolve_over(&ledger, standing, alerts).await?;
         let Some(run) = standing else { return Ok(None) };
         let Some(view) = ledger.run(run) else { return Ok(None) };
-        let open = view.open_alerts().cloned().map(AlertKey::bare);
+        let open = view.open_alerts().map(AlertKey::bare);
         let (gone, left): (Vec<_>, Vec<_>) = open.partition(|key| alerts.contains(key));
         if gone.is_empty() {
             return Ok(None);

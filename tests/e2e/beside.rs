@@ -174,7 +174,8 @@ async fn an_observing_server_changes_nothing_and_leaves_a_run_by_hand_alone() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert_eq!(rig.defrags().await, [1, 1, 1]);
     // Also where the server is named: it is asked, and the flags say where the cluster is.
-    flags.extend(["--cluster=demo".to_owned(), format!("--server={}", defragd.url())]);
+    let named = ["--cluster-name=demo".to_owned(), "--cluster=demo".to_owned(), format!("--server={}", defragd.url())];
+    flags.extend(named);
     let output = run_beside(&defragd, &flags).await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(text(&output).contains("Nothing to do"), "{}", text(&output));

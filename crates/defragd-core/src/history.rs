@@ -141,8 +141,9 @@ impl AlertKey {
 
     /// The same without what people read of it.
     #[must_use]
-    pub fn bare(self) -> Self {
-        Self { labels: Labels::new(), summary: String::new(), ..self }
+    pub fn bare(&self) -> Self {
+        let (fingerprint, starts_at) = (self.fingerprint.clone(), self.starts_at.clone());
+        Self { fingerprint, starts_at, labels: Labels::new(), summary: String::new() }
     }
 
     /// The same alerts with at most as many described as a request that has these already has room for.
@@ -155,13 +156,6 @@ impl AlertKey {
             if keeps { key } else { key.bare() }
         };
         alerts.into_iter().map(cut).collect()
-    }
-
-    /// See [`Self::bare`].
-    #[must_use]
-    pub fn to_bare(&self) -> Self {
-        let (fingerprint, starts_at) = (self.fingerprint.clone(), self.starts_at.clone());
-        Self { fingerprint, starts_at, labels: Labels::new(), summary: String::new() }
     }
 
     pub fn is_described(&self) -> bool {

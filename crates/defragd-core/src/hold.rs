@@ -239,7 +239,7 @@ impl Ledger {
             run.approved = Some(Approval { by: String::new(), at: now });
         }
         // Its notifications request nothing, whatever else holds.
-        let asked = if next.is_none() { alerts.iter().map(AlertKey::to_bare).collect() } else { Vec::new() };
+        let asked = if next.is_none() { alerts.iter().map(AlertKey::bare).collect() } else { Vec::new() };
         let rejected = self.without_rejected(asked, policy, now).err();
         let rejected = rejected.map(|rejection| *rejection).map(|Rejection { at, reason, .. }| HoldView {
             since: Some(at),

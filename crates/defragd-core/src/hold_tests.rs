@@ -168,5 +168,5 @@ fn labels_and_texts_of_alerts_are_bounded_and_do_not_identify_them() {
     let key = AlertKey::new("f".to_owned(), "t").described(&labels, &"é".repeat(1_000));
     assert_eq!((key.labels.len(), key.name(), key.summary.chars().count()), (20, Some("A"), 200));
     assert!(serde_json::to_string(&key).expect("JSON").len() < 10_000);
-    assert_eq!(key, key.clone().bare());
+    assert_eq!(key, key.bare());
 }

@@ -254,7 +254,7 @@ impl SuccessionNote {
         let full = text(&self);
         let Some(request) = self.request.as_mut().filter(|_| full.len() > MAX_BYTES) else { return full };
         for alert in &mut request.alerts {
-            *alert = alert.clone().bare();
+            *alert = alert.bare();
         }
         text(&self)
     }

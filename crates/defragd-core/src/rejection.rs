@@ -25,7 +25,7 @@ pub struct Rejection {
 impl Rejection {
     fn of(run: &RunView) -> Option<Self> {
         let Some(Outcome::Stopped { reason: Reason::Rejected { by, reason, at } }) = &run.outcome else { return None };
-        let alerts = run.request.alerts.iter().map(AlertKey::to_bare).collect();
+        let alerts = run.request.alerts.iter().map(AlertKey::bare).collect();
         // A run that ended because of another holder's rejection does not make it last longer.
         let (at, reason) =
             (at.or(run.finished_at)?, Reason::Rejected { by: by.clone(), reason: reason.clone(), at: None });
@@ -75,7 +75,7 @@ impl Ledger {
     /// Why a waiting run asks for nothing any more: all that it is for was rejected, here or by another lock holder.
     pub(super) fn rejected(&self, run: &RunView, policy: &Policy, now: Timestamp) -> Option<Reason> {
         let may_be = run.started_at.is_none() && run.approved.is_none() && run.request.trigger != Trigger::Manual;
-        let alerts: Vec<_> = run.open_alerts().filter(|_| may_be).map(AlertKey::to_bare).collect();
+        let alerts: Vec<_> = run.open_alerts().filter(|_| may_be).map(AlertKey::bare).collect();
         let rejection = self.without_rejected(alerts, policy, now).err()?;
         match rejection.reason {
             Reason::Rejected { by, reason, .. } => Some(Reason::Rejected { by, reason, at: Some(rejection.at) }),

@@ -8,7 +8,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use axum::http::{HeaderMap, header::AUTHORIZATION};
@@ -17,10 +16,10 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 use tracing::{error, info};
 
+use super::recheck::Recheck;
+
 /// Shorter tokens can be guessed.
 pub(super) const MIN_TOKEN_BYTES: usize = 16;
-/// How old a token may be when its file has changed.
-const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
 /// Why the server must not start with this configuration.
 #[derive(Debug, Error)]
@@ -75,14 +74,14 @@ pub(super) enum Orders {
 }
 
 /// The credentials that a request which may cause a write to etcd needs.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct AccessPolicy {
     receiver: bool,
     /// Whether clients without credentials are allowed where no token is configured.
     open: bool,
     webhook: Option<Token>,
     admin: Option<Token>,
-    read_at: Arc<Mutex<Option<Instant>>>,
+    recheck: Arc<Recheck>,
 }
 
 /// A secret that clients show. Constant time is the only way to compare it.
@@ -150,18 +149,14 @@ impl AccessPolicy {
     /// Access by these tokens; what has no token is open to clients without credentials.
     pub fn tokens(webhook: Option<String>, admin: Option<String>) -> Self {
         let [webhook, admin] = [webhook, admin].map(|secret| secret.map(|secret| Token::new(secret, None)));
-        Self { receiver: true, open: true, webhook, admin, read_at: Arc::default() }
+        Self { receiver: true, open: true, webhook, admin, recheck: Arc::new(Recheck::begun()) }
     }
 
     /// Reads the token files again, at most once a second: Kubernetes replaces them in a running pod. Whether one has
     /// changed.
     pub(super) async fn renew(&self) -> bool {
-        {
-            let mut read_at = self.read_at.lock();
-            if read_at.is_some_and(|at| at.elapsed() < RECHECK_AFTER) {
-                return false;
-            }
-            *read_at = Some(Instant::now());
+        if !self.recheck.is_due() {
+            return false;
         }
         let tokens: Vec<_> =
             [&self.webhook, &self.admin].into_iter().flatten().filter(|token| token.file.is_some()).cloned().collect();

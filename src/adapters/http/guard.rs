@@ -1,6 +1,6 @@
 //! What every request passes before its route, whatever the path: the rate limit and the password check of
-//! `--web.config.file`, after a look at changed files. Adds the file's headers to every answer, and counts the answers to webhooks. Requests whose head
-//! is refused ([`super::head`]) do not come here, like those that hyper refuses.
+//! `--web.config.file`, after a look at changed files. Adds the file's headers to every answer, and counts the answers
+//! to webhooks. Requests whose head is refused ([`super::head`]) do not come here, like those that hyper refuses.
 
 use std::{sync::Arc, time::Instant};
 

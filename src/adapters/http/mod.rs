@@ -14,6 +14,7 @@ mod openapi;
 mod orders;
 mod origin;
 mod page;
+mod recheck;
 mod routes;
 mod runs;
 mod scrape;

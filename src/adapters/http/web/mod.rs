@@ -11,7 +11,6 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -24,11 +23,8 @@ pub(super) use self::{
     limit::Bucket,
     users::{Checked, MAX_CHECKS, MAX_WAIT},
 };
-use super::connections::ConnectionLimiter;
+use super::{connections::ConnectionLimiter, recheck::Recheck};
 use crate::ports::web::{ClientAuth, Pem, WebConfig, WebSource, WebTls};
-
-/// How old the active configuration may be when a file has changed. A check costs a few system calls.
-const RECHECK_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) struct Active {
     pub(super) tls: Option<Arc<ServerConfig>>,
@@ -43,7 +39,7 @@ pub(super) struct Active {
 pub struct Web {
     source: Option<Box<dyn WebSource>>,
     active: Mutex<Arc<Active>>,
-    looked_at: Mutex<Instant>,
+    recheck: Recheck,
     watched: Mutex<Watched>,
     /// Of all listeners together.
     pub(super) connections: Arc<ConnectionLimiter>,
@@ -91,7 +87,7 @@ impl Web {
         Self {
             source,
             active: Mutex::new(Arc::new(active)),
-            looked_at: Mutex::new(Instant::now()),
+            recheck: Recheck::begun(),
             watched: Mutex::new(watched),
             connections: Arc::default(),
         }
@@ -109,7 +105,7 @@ impl Web {
 
     /// Loads what has changed, at most once a second, and returns the active configuration.
     pub(super) async fn current(self: &Arc<Self>) -> Arc<Active> {
-        if self.source.is_some() && self.is_due() {
+        if self.source.is_some() && self.recheck.is_due() {
             let web = Arc::clone(self);
             // An error means that it panicked: the active configuration stays.
             let _ = tokio::task::spawn_blocking(move || web.recheck()).await;
@@ -119,15 +115,6 @@ impl Web {
 
     fn active(&self) -> Arc<Active> {
         Arc::clone(&self.active.lock())
-    }
-
-    fn is_due(&self) -> bool {
-        let mut looked_at = self.looked_at.lock();
-        let due = looked_at.elapsed() >= RECHECK_AFTER;
-        if due {
-            *looked_at = Instant::now();
-        }
-        due
     }
 
     fn recheck(&self) {
