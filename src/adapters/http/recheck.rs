@@ -16,7 +16,7 @@ impl Recheck {
         Self(Mutex::new(Instant::now()))
     }
 
-    /// Whether it is time to look again. The caller that is told so looks.
+    /// Whether it is time to look again. Of several callers, one gets `true`, and looks.
     pub(super) fn is_due(&self) -> bool {
         let mut looked_at = self.0.lock();
         let due = looked_at.elapsed() >= RECHECK_AFTER;
