@@ -31,6 +31,7 @@ pub mod plan_view;
 pub mod policy;
 pub mod reason;
 pub mod rejection;
+mod request;
 pub mod rule;
 pub mod run;
 pub mod safety;
@@ -44,6 +45,7 @@ pub mod verify;
 pub mod version;
 pub mod window;
 pub mod wire;
+mod words;
 
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;

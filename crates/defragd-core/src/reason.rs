@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, EnumDiscriminants, EnumIter, EnumMessage, EnumString, IntoStaticStr};
 use thiserror::Error;
 
-use super::{gate::Moment, history::RunId, story, wire};
+use super::{gate::Moment, request::RunId, wire, words};
 
 /// Why a cluster or a member is not defragmented now, or why a run stopped.
 #[derive(Clone, Debug, PartialEq, Error, Serialize, Deserialize, EnumDiscriminants)]
@@ -116,7 +116,7 @@ pub enum Reason {
     #[error("members disagree on the leader: {detail}")]
     LeaderDisagreement { detail: String },
     /// The cluster has so few voting members that it has no quorum while one is being defragmented.
-    #[error("with {} the cluster has no quorum while one is being defragmented", story::count(*voters, "voting member"))]
+    #[error("with {} the cluster has no quorum while one is being defragmented", words::count(*voters, "voting member"))]
     NoQuorumSlack { voters: usize },
     /// The cluster does not answer which alarms are armed.
     #[error("the alarms are not known: {detail}")]
@@ -149,7 +149,7 @@ pub enum Reason {
     /// The member is sending a snapshot, mostly a backup. Its defragmentation would wait for the end of the snapshot, and
     /// the member would serve no client until then.
     #[error(
-        "member {member} is sending {}{}; its defragmentation waits until that ends", story::snapshots(*open), if waited.is_zero() { String::new() } else { format!(", for at least {:.0} s", waited.as_secs_f64()) }
+        "member {member} is sending {}{}; its defragmentation waits until that ends", words::snapshots(*open), if waited.is_zero() { String::new() } else { format!(", for at least {:.0} s", waited.as_secs_f64()) }
     )]
     SnapshotOpen {
         member: String,
@@ -276,23 +276,23 @@ pub enum Reason {
 
     // ---- the request is held back ----
     /// The cluster was defragmented recently.
-    #[error("the cluster was defragmented recently: cooling down until {}", story::time(*until))]
+    #[error("the cluster was defragmented recently: cooling down until {}", words::time(*until))]
     Cooldown { until: Timestamp },
     /// The last run was refused or failed. defragd tries again if the request still stands.
-    #[error("the last run did not finish the work; the next one starts at {} if the request still stands", story::time(*at))]
+    #[error("the last run did not finish the work; the next one starts at {} if the request still stands", words::time(*at))]
     RetryPending { at: Timestamp },
     /// An operator paused the cluster.
-    #[error("paused by {by}: {reason}{}", until.map_or(String::new(), |until| format!(" (until {})", story::time(until))))]
+    #[error("paused by {by}: {reason}{}", until.map_or(String::new(), |until| format!(" (until {})", words::time(until))))]
     Paused { by: String, reason: String, until: Option<Timestamp> },
     /// No maintenance window is open.
-    #[error("outside the maintenance windows; {}", opens.map_or("none will open".to_owned(), |opens| format!("the next opens at {}", story::time(opens))))]
+    #[error("outside the maintenance windows; {}", opens.map_or("none will open".to_owned(), |opens| format!("the next opens at {}", words::time(opens))))]
     OutsideWindow { opens: Option<Timestamp> },
     /// The cluster had as many runs within 24 hours as `max_runs_per_day` allows.
-    #[error("daily limit reached ({limit} of {limit}, max_runs_per_day), next run after {}", story::time(*until))]
+    #[error("daily limit reached ({limit} of {limit}, max_runs_per_day), next run after {}", words::time(*until))]
     DailyLimit { limit: u32, until: Timestamp },
     /// Several runs failed in a row, so the breaker stopped automatic runs.
     #[error(
-        "the breaker is open since {}: {} failed in a row{}", story::time(*since), story::count(*failures, "run"), until.map_or(String::new(), |until| format!("; one more attempt from {}", story::time(until)))
+        "the breaker is open since {}: {} failed in a row{}", words::time(*since), words::count(*failures, "run"), until.map_or(String::new(), |until| format!("; one more attempt from {}", words::time(until)))
     )]
     BreakerOpen {
         failures: u32,
@@ -302,7 +302,7 @@ pub enum Reason {
         until: Option<Timestamp>,
     },
     /// In mode approve, a run starts only after an operator approves it.
-    #[error("waiting for approval, until {}", story::time(*until))]
+    #[error("waiting for approval, until {}", words::time(*until))]
     AwaitingApproval { until: Timestamp },
     /// The last run for the alert ended, and the alert still fires. Its next notification requests another run.
     #[error("run {run} for the alert ended: {outcome}; the next notification of the alert requests another run")]
@@ -340,7 +340,7 @@ pub enum Reason {
         at: Option<Timestamp>,
     },
     /// The maintenance window closed during the run. No further member was started.
-    #[error("the maintenance window closed at {}", story::time(*closed))]
+    #[error("the maintenance window closed at {}", words::time(*closed))]
     WindowClosed { closed: Timestamp },
     /// No operator approved the run within `approval_timeout`.
     #[error("no operator approved the run within {:.0} h (approval_timeout)", waited.as_secs_f64() / 3600.0)]

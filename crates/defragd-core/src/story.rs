@@ -1,10 +1,10 @@
 //! The journal's entries as sentences, for an operator who checks what was done and why.
 
-use std::{collections::BTreeSet, fmt::Display, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use bytesize::ByteSize;
 use jiff::Timestamp;
 
+pub use super::words::{about_seconds, capital, count, measured, size, snapshots, time, time_left};
 use super::{
     gate::GateResult,
     history::{
@@ -134,57 +134,11 @@ pub const fn requester(trigger: Trigger) -> &'static str {
     }
 }
 
-/// A size with its unit, like `1.5 GiB`.
-pub fn size(size: ByteSize) -> String {
-    size.display().iec().to_string()
-}
-
 /// How long a defragmentation took, like `in 5.0 s`, and for how much of that the member did not answer, if that was
 /// measured separately.
 pub fn duration(took: Duration, unavailable: Option<Duration>) -> String {
     let apart = unavailable.map_or(String::new(), |time| format!(", unavailable for {:.1} s", time.as_secs_f64()));
     format!("in {:.1} s{apart}", took.as_secs_f64())
-}
-
-/// A time of day, like `2026-11-29 05:41 UTC`.
-pub fn time(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M UTC").to_string()
-}
-
-/// The text with a capital first letter.
-pub fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
-}
-
-/// A number with its noun, like `1 snapshot`, `2 snapshots`.
-pub fn count<N: Copy + Display + From<u8> + PartialEq>(number: N, noun: &str) -> String {
-    let ending = if number == N::from(1) { "" } else { "s" };
-    format!("{number} {noun}{ending}")
-}
-
-/// Like `1 snapshot`, `2 snapshots`.
-pub fn snapshots(number: u64) -> String {
-    count(number, "snapshot")
-}
-
-/// An expected time, like `about 12 s`.
-pub fn about_seconds(expected: Duration) -> String {
-    match expected.as_secs_f64().round() {
-        seconds if seconds < 1.0 => "less than 1 s".to_owned(),
-        seconds => format!("about {seconds} s"),
-    }
-}
-
-/// How much of the expected time is left, like `about 12 s left`; `None` once it is over.
-pub fn time_left(expected: Duration, elapsed: Duration) -> Option<String> {
-    let left = expected.checked_sub(elapsed)?;
-    Some(format!("{} left", about_seconds(left)))
-}
-
-/// Like `Measured 3 s ago`; `None` within the first second.
-pub fn measured(age: Duration) -> Option<String> {
-    (age >= Duration::from_secs(1)).then(|| format!("Measured {} s ago", age.as_secs()))
 }
 
 fn intended(intent: &Intent) -> String {

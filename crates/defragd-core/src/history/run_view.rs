@@ -1,0 +1,199 @@
+//! A run, put together from its entries.
+
+use std::collections::BTreeMap;
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::{
+    AlertKey, Approval, Cancellation, Entry, ForwardedRequest, Intent, MemberEnd, MemberResult, Outcome, Record, Request,
+    RunId, RunStep,
+};
+use crate::{explain::Explained, gate::GateResult, reason::Reason, verify::Verification};
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunView {
+    pub id: RunId,
+    /// The request that it serves.
+    #[serde(flatten)]
+    pub request: Request,
+    pub accepted_at: Timestamp,
+    /// The alerts of the request that no longer fire.
+    pub resolved: Vec<AlertKey>,
+    /// Who approved it, and when.
+    pub approved: Option<Approval>,
+    /// Who cancelled the request, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<Cancellation>,
+    #[serde(skip)]
+    pub cancelled_at: Option<Timestamp>,
+    /// The other replica that has it.
+    pub forwarded_to: Option<ForwardedRequest>,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    /// How it ended; `None` while it waits or runs.
+    #[serde(flatten, serialize_with = "explained")]
+    pub outcome: Option<Outcome>,
+    /// The intent that has no result yet: this member may be defragmenting.
+    pub open_intent: Option<Intent>,
+    /// The attempts, in order.
+    pub members: Vec<MemberResult>,
+    /// The other steps, in order.
+    pub steps: Vec<RunStep>,
+    /// The results of the gates, in order.
+    pub gates: Vec<GateResult>,
+    /// The result of the comparison of the members' data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
+    #[serde(skip)]
+    pub(crate) compares: bool,
+    /// Whether a member was defragmented whose data is to be compared and was not since; `None` if none was.
+    #[serde(skip)]
+    pub(crate) uncompared: Option<bool>,
+    /// How often it was begun: more than once after a crash.
+    pub starts: u32,
+    /// How many earlier runs had the same result, changed nothing, and were deleted.
+    pub repeats: u32,
+    /// When the first of them was accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeats_since: Option<Timestamp>,
+}
+
+/// With the reason explained; and with another name for the members of a run in mode observe, because `members` are the
+/// attempts.
+#[expect(clippy::ref_option, reason = "serde's signature")]
+fn explained<'a, S: Serializer>(outcome: &'a Option<Outcome>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        outcome: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<Explained<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        would_defragment: Option<&'a [String]>,
+    }
+    let shown = |outcome: &'a Outcome| Shown {
+        outcome: outcome.label(),
+        reason: outcome.reason().map(Explained::from),
+        would_defragment: if let Outcome::Observed { members } = outcome { Some(members) } else { None },
+    };
+    outcome.as_ref().map(shown).serialize(serializer)
+}
+
+impl RunView {
+    /// A run that has only been accepted.
+    pub(crate) fn accepted(id: RunId, accepted_at: Timestamp, request: Request) -> Self {
+        Self {
+            id,
+            request,
+            accepted_at,
+            resolved: Vec::new(),
+            approved: None,
+            cancelled: None,
+            cancelled_at: None,
+            forwarded_to: None,
+            started_at: None,
+            finished_at: None,
+            outcome: None,
+            open_intent: None,
+            members: Vec::new(),
+            steps: Vec::new(),
+            gates: Vec::new(),
+            verification: None,
+            compares: false,
+            uncompared: None,
+            starts: 0,
+            repeats: 0,
+            repeats_since: None,
+        }
+    }
+
+    /// Folds the records of one journal, in order, into its runs, in order.
+    pub fn fold(records: impl IntoIterator<Item = Record>) -> Vec<Self> {
+        let mut runs: Vec<Self> = Vec::new();
+        for Record { run, at, entry } in records {
+            if let Entry::Accepted(request) = entry {
+                runs.push(Self::accepted(run, at, request));
+                continue;
+            }
+            let Some(view) = runs.iter_mut().rev().find(|view| view.id == run) else { continue };
+            match entry {
+                Entry::Accepted(_) => {}
+                Entry::Joined { alerts } => {
+                    // Alerts that have fired since then are not part of the cancellation.
+                    view.cancelled = None;
+                    view.resolved.retain(|key| !alerts.contains(key));
+                    view.request.join(alerts);
+                }
+                Entry::Resolved { alerts } => view.resolved.extend(alerts),
+                // The first one counts.
+                Entry::Approved { by } => view.approved = view.approved.take().or(Some(Approval { by, at })),
+                Entry::Cancelled(cancellation) => {
+                    view.cancelled = view.cancelled.take().or(Some(cancellation));
+                    view.cancelled_at = Some(at);
+                }
+                Entry::Forwarded(to) => view.forwarded_to = Some(to),
+                Entry::Started { compares, .. } => {
+                    view.compares = compares;
+                    view.started_at = view.started_at.or(Some(at));
+                    view.starts += 1;
+                }
+                Entry::Step(step) => view.steps.push(step),
+                Entry::Gate(result) => view.gates.push(result),
+                Entry::Verified(verification) => {
+                    view.verification = Some(verification);
+                    view.uncompared = Some(false);
+                }
+                Entry::Intent(intent) => view.open_intent = Some(intent),
+                Entry::Result(result) => {
+                    view.open_intent = None;
+                    if view.compares && !matches!(result.end, MemberEnd::NotSent { .. }) {
+                        view.uncompared = Some(true);
+                    }
+                    view.members.push(result);
+                }
+                Entry::Finished(outcome) => {
+                    view.finished_at = Some(at);
+                    view.outcome = Some(outcome);
+                }
+                Entry::Repeats { times, since } => {
+                    view.repeats = times;
+                    view.repeats_since = Some(since);
+                }
+            }
+        }
+        runs
+    }
+
+    /// The reason if the request was cancelled or removed.
+    pub fn withdrawn(&self) -> Option<Reason> {
+        let Cancellation { by, reason } = self.cancelled.clone()?;
+        Some(Reason::Cancelled { by, reason })
+    }
+
+    /// The alerts behind it that are not known to be resolved.
+    pub fn open_alerts(&self) -> impl Iterator<Item = &AlertKey> {
+        self.request.alerts.iter().filter(|key| !self.resolved.contains(key))
+    }
+
+    /// The baselines that the gates recorded before the run.
+    pub fn baselines(&self) -> BTreeMap<String, serde_json::Value> {
+        let given = self.gates.iter().filter_map(|result| Some((result.gate.clone(), result.baseline.clone()?)));
+        given.collect()
+    }
+
+    /// Bytes by which the files of all members became smaller.
+    pub fn reclaimed(&self) -> ByteSize {
+        ByteSize(self.members.iter().map(|member| member.reclaimed().0).sum())
+    }
+
+    /// See [`Outcome::is_broken_off`].
+    pub fn is_broken_off(&self) -> bool {
+        self.outcome.as_ref().is_some_and(Outcome::is_broken_off)
+    }
+
+    /// Whether any member was defragmented.
+    pub fn touched_a_member(&self) -> bool {
+        self.members.iter().any(|member| !matches!(member.end, MemberEnd::NotSent { .. })) || self.open_intent.is_some()
+    }
+}
