@@ -24,12 +24,12 @@ use super::{
 use crate::{
     config::ClusterSettings,
     core::{
-        admission::Ledger,
         alert::Selector,
         cluster::MemberId,
         estimate::Speeds,
         history::{AlertKey, MemberEnd, Outcome, Request, RunId, RunView},
         hold::{OpenRun, RequestView},
+        ledger::Ledger,
         lock::{LockChange, Term},
         policy::{Compaction, Policy},
         reason::Reason,

@@ -7,8 +7,9 @@ use tracing::info;
 use super::{cluster::Cluster, detached::to_its_end};
 use crate::{
     core::{
-        admission::{self, Ledger},
+        admission,
         history::{Entry, Outcome, RunId, RunView},
+        ledger::Ledger,
         reason::Reason,
     },
     ports::{etcd::Etcd, journal::Journal, service::CommandError},

@@ -1,7 +1,7 @@
 //! Reads what the journal holds about one cluster, as the admission needs it.
 
 use crate::{
-    core::admission::Ledger,
+    core::ledger::Ledger,
     ports::journal::{Journal, JournalError},
 };
 

@@ -134,7 +134,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             .map_err(|unknown| unknown.detail)
     }
 
-    fn run_since(&self, ledger: &crate::core::admission::Ledger) -> Option<Timestamp> {
+    fn run_since(&self, ledger: &crate::core::ledger::Ledger) -> Option<Timestamp> {
         let active = self.requests.state.lock().active.as_ref().map(|(run, _)| *run)?;
         ledger.run(active)?.started_at
     }

@@ -9,13 +9,12 @@ use tracing::info;
 use super::{cluster::Cluster, detached::to_its_end, ledger, log::LogProgress};
 use crate::{
     core::{
-        admission::Ledger,
         history::{AlertKey, Cancellation, Entry, Outcome, Request, RunId, RunView, Trigger},
+        ledger::Ledger,
         note::StandingRequest,
         order::Order,
         reason::Reason,
         rejection::Rejection,
-        schedule,
     },
     ports::{
         etcd::Etcd,
@@ -116,9 +115,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         let (ledger, now) = (self.ledger().await?, self.shared.clock.now());
         let standing = ledger.standing_request(now).map(|request| request.alerts).unwrap_or_default();
-        let is_over = |key: &AlertKey| {
-            key.due().is_some_and(|due| schedule::is_decided(&ledger, due, now)) && !standing.contains(key)
-        };
+        let is_over =
+            |key: &AlertKey| key.due().is_some_and(|due| ledger.is_decided(due, now)) && !standing.contains(key);
         if !alerts.is_empty() && taken_as.is_none() && alerts.iter().all(is_over) {
             // Another replica had the lock when it was due, and lost it.
             let run = ledger.last_ended().unwrap_or(RunId(0));
@@ -218,7 +216,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         // It may be older than the end of this replica's own run, too.
         let own = Ledger { inherited: None, ..ledger };
-        let is_over = |key: &AlertKey| key.due().is_some_and(|due| schedule::is_decided(&own, due, now));
+        let is_over = |key: &AlertKey| key.due().is_some_and(|due| own.is_decided(due, now));
         if stands {
             // Alerts are offered again by the replicas that have received them; a due time is known here alone.
             let due = |key: &&AlertKey| key.due().is_some() && !is_over(key);

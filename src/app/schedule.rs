@@ -9,7 +9,7 @@ use tracing::{error, info};
 
 use super::{cluster::Cluster, detached::to_its_end};
 use crate::{
-    core::{history::AlertKey, policy::Policy, schedule},
+    core::{history::AlertKey, policy::Policy},
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
@@ -72,7 +72,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             // It joins that request, and is checked again when that is over.
             return Ok(Some(ScheduleCheck { next, decided }));
         }
-        if !schedule::is_decided(&ledger, due, now)
+        if !ledger.is_decided(due, now)
             && let AlertDecision::Accepted { run, .. } =
                 self.place(&ledger, vec![AlertKey::of_schedule(due)], now).await?
         {

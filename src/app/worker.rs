@@ -17,10 +17,11 @@ use super::{
 };
 use crate::{
     core::{
-        admission::{Ledger, emergency},
+        admission::emergency,
         cluster::{AlarmKind, ClusterFacts},
         history::{Outcome, Request, RunId, RunView},
         hold::{Hold, RequestPhase},
+        ledger::Ledger,
         lock::Term,
         plan::{Plan, PlanHistory},
         policy::{Policy, VerifyPolicy},

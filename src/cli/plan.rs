@@ -25,12 +25,12 @@ use crate::{
     app::{checks, gates, ledger, observer},
     config::LockKind,
     core::{
-        admission::Ledger,
         cluster::Unknown,
         explain::Severity,
         gate::Moment,
         history::Trigger,
         hold::HoldView,
+        ledger::Ledger,
         plan::{Decision, PlanHistory},
         plan_view::{PlanInputs, PlanStep, PlanView},
         policy::Mode,

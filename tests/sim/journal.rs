@@ -7,8 +7,8 @@ use std::{
 
 use defragd::{
     core::{
-        admission::Ledger,
         history::{Entry, Record, Request, RunId, RunView, Trigger},
+        ledger::Ledger,
         note::SuccessionNote,
         order::{Order, OrderRecord},
     },

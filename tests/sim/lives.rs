@@ -19,10 +19,10 @@ use defragd::{
     },
     config::ClusterSettings,
     core::{
-        admission::Ledger,
         cluster::AlarmKind,
         history::{AlertKey, Labels, Outcome, RunView},
         hold::{Hold, RequestView},
+        ledger::Ledger,
         policy::Policy,
         reason::Reason,
     },

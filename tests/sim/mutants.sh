@@ -51,8 +51,8 @@ keep_revisions_ignored|crates/defragd-core/src/run/compact.rs|s/facts\.oldest_re
 compacted_again_after_a_restart|crates/defragd-core/src/run/resume.rs|s/RunStep::Compact \{ \.\. \} => run\.compacted = true,/RunStep::Compact { .. } => {}/
 disarm_margin_ignored|crates/defragd-core/src/run/alarms.rs|s/usage >= QUOTA_MARGIN/usage >= 1.0/
 disarmed_unasked|crates/defragd-core/src/run/choose.rs|s/let disarm = acts && self\.brief\.policy\.disarm_no_space && /let disarm = /
-no_last_look_before_a_step|crates/defragd-core/src/run/mod.rs|s/let against =\s+self\.blocking_reason\(facts\)\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
-step_without_a_record|crates/defragd-core/src/run/mod.rs|s/if let Err\(NotRecorded\(detail\)\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(NotRecorded(detail)), false) = (written, true) {$1/
+no_last_look_before_a_step|crates/defragd-core/src/run/step.rs|s/let against =\s+self\.blocking_reason\(facts\)\.or_else/let against = self.blocking_reason(facts).filter(|_| false).or_else/
+step_without_a_record|crates/defragd-core/src/run/step.rs|s/if let Err\(NotRecorded\(detail\)\) = written \{(\s+return self\.give_up\(Reason::JournalFailed \{ detail \}\);\s+\}\s+self\.phase = Phase::StepConfirming)/if let (Err(NotRecorded(detail)), false) = (written, true) {$1/
 window_ignored|crates/defragd-core/src/hold.rs|s/!any_time && !policy\.windows\.open_at\(now\)/any_time \&\& !policy.windows.open_at(now)/
 window_close_ignored|crates/defragd-core/src/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
 pause_ignored|crates/defragd-core/src/admission.rs|s/\.or\(unapproved\)\.or_else\(\|\| self\.paused\(now\)\)/.or(unapproved).or_else(|| self.paused(now).filter(|_| false))/
@@ -67,25 +67,25 @@ lock_won_anew_counts_as_never_lost|crates/defragd-core/src/lock.rs|s/if self\.he
 lock_begins_at_once_after_a_takeover|src/app/lock.rs|s/me, SETTLING, LockState/me, SETTLING \/ 1000, LockState/
 lock_note_not_counted_in|src/app/note.rs|s/self\.shared\.journal\.inherit\(self\.name\(\), digest\)\.await\.map_err\(\|error\| error\.to_string\(\)\)\?;/drop(digest);/
 lock_begins_without_the_note|src/app/succession.rs|s/if !self\.lock\.is_needed\(\) \{\n(\s+return Ok\(term\))/if term > Term(0) {\n$1/
-forwarded_counts_as_done|crates/defragd-core/src/admission.rs|s/alerts\.retain\(\|key\| standing\.contains\(key\)\)/alerts.retain(|key| standing.contains(key) \&\& self.runs.is_empty())/
+forwarded_counts_as_done|crates/defragd-core/src/standing.rs|s/alerts\.retain\(\|key\| standing\.contains\(key\)\)/alerts.retain(|key| standing.contains(key) \&\& self.runs.is_empty())/
 forwarded_and_forgotten|src/app/forward.rs|s/OfferAnswer::Accepted\(run\) => \(run, what\.alerts\.clone\(\)\),/OfferAnswer::Accepted(run) => return Ok(over(run)),/
-what_is_over_is_offered_anew|crates/defragd-core/src/admission.rs|s/if self\.run\(run\)\.is_some_and\(\|taken\|/if self.run(run).filter(|_| false).is_some_and(|taken|/
+what_is_over_is_offered_anew|crates/defragd-core/src/standing.rs|s/if self\.run\(run\)\.is_some_and\(\|taken\|/if self.run(run).filter(|_| false).is_some_and(|taken|/
 joined_alert_not_offered|src/app/forward.rs|s/if \*run == view\.id && request\.alerts != view\.request\.alerts => \{/if *run == view.id \&\& request.alerts.len() > 99 => {/
 offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0 {/
 cancelled_and_gone_on_with|crates/defragd-core/src/admission.rs|s/withdrawn\.or\(unapproved\)/withdrawn.filter(|_| false).or(unapproved)/
-rejection_forgotten|crates/defragd-core/src/rejection.rs|s/has_been\(rejection\.at, now\) && /has_been(rejection.at, now) \&\& self.runs.is_empty() \&\& /
-rejection_not_left_to_the_next_holder|crates/defragd-core/src/admission.rs|s/self\.rejections_of_its_own\(\)\.collect\(\);/self.rejections_of_its_own().filter(|_| false).collect();/
-cancelled_and_tried_again|crates/defragd-core/src/admission.rs|s/\(undone \|\| in_part\) && run\.cancelled\.is_none\(\)/undone/
+rejection_forgotten|crates/defragd-core/src/admission.rs|s/has_been\(rejection\.at, now\) && /has_been(rejection.at, now) \&\& self.runs.is_empty() \&\& /
+rejection_not_left_to_the_next_holder|crates/defragd-core/src/ledger.rs|s/self\.rejections_of_its_own\(\)\.collect\(\);/self.rejections_of_its_own().filter(|_| false).collect();/
+cancelled_and_tried_again|crates/defragd-core/src/standing.rs|s/\(undone \|\| in_part\) && run\.cancelled\.is_none\(\)/undone/
 a_reload_changes_nothing|src/app/cluster.rs|s/self\.set_rules\(Rules \{ policy: settings\.policy\.clone\(\)/drop(Rules { policy: settings.policy.clone()/
-shutdown_forgets_the_request|crates/defragd-core/src/history.rs|s/\| Reason::ShuttingDown\n/\n/
-pause_forgets_the_request|crates/defragd-core/src/history.rs|s/\| Reason::Paused \{ \.\. \}\n(\s+\| Reason::AwaitingApproval)/\n$1/
-closed_window_forgets_the_request|crates/defragd-core/src/history.rs|s/\n\s+\| Reason::WindowClosed \{ \.\. \}(\n\s+\}\n\s+\))/$1/
-failure_forgets_the_request|crates/defragd-core/src/admission.rs|s/Refused \{ \.\. \} \| Failed \{ \.\. \} \| Interrupted \{ \.\. \}/Refused { .. } | Interrupted { .. }/; s/use Outcome::\{Failed, Interrupted, Refused\};/use Outcome::{Interrupted, Refused};/
+shutdown_forgets_the_request|crates/defragd-core/src/history/mod.rs|s/\| Reason::ShuttingDown\n/\n/
+pause_forgets_the_request|crates/defragd-core/src/history/mod.rs|s/\| Reason::Paused \{ \.\. \}\n(\s+\| Reason::AwaitingApproval)/\n$1/
+closed_window_forgets_the_request|crates/defragd-core/src/history/mod.rs|s/\n\s+\| Reason::WindowClosed \{ \.\. \}(\n\s+\}\n\s+\))/$1/
+failure_forgets_the_request|crates/defragd-core/src/standing.rs|s/Refused \{ \.\. \} \| Failed \{ \.\. \} \| Interrupted \{ \.\. \}/Refused { .. } | Interrupted { .. }/; s/use Outcome::\{Failed, Interrupted, Refused\};/use Outcome::{Interrupted, Refused};/
 emergency_waits_for_the_cooldown|crates/defragd-core/src/hold.rs|s/let is_limited = !by_operator && !emergency;/let is_limited = !by_operator;/
 stale_sizes_are_believed|crates/defragd-core/src/policy.rs|s/MIN_GAIN_UNDER_NO_SPACE \|\| too_large\(\)/MIN_GAIN_UNDER_NO_SPACE \|\| (too_large() \&\& reclaimable.0 > u64::MAX \/ 2)/
 failure_leaves_nospace_armed|crates/defragd-core/src/run/mod.rs|s/if self\.ending\.is_none\(\) && disarm/if self.ending.is_none() \&\& disarm \&\& self.observations > 99/
-times_ahead_count|crates/defragd-core/src/admission.rs|s/time <= after\(now, CLOCK_TOLERANCE\)/time <= after(now, CLOCK_TOLERANCE) || now < time/
-each_spelling_is_an_alert|crates/defragd-core/src/history.rs|s/starts_at\.parse::<Timestamp>\(\)\.map_or_else/starts_at.parse::<Timestamp>().map(|_| starts_at).map_or_else/
+times_ahead_count|crates/defragd-core/src/ledger.rs|s/time <= after\(now, CLOCK_TOLERANCE\)/time <= after(now, CLOCK_TOLERANCE) || now < time/
+each_spelling_is_an_alert|crates/defragd-core/src/request.rs|s/starts_at\.parse::<Timestamp>\(\)\.map_or_else/starts_at.parse::<Timestamp>().map(|_| starts_at).map_or_else/
 approval_of_a_run_under_way_not_asked_for|crates/defragd-core/src/hold.rs|s/run\.started_at\.is_some\(\) && \(!lacks_approval \|\| run\.open_intent\.is_some\(\)\)/run.started_at.is_some()/
 a_pause_replaces_all_pauses|crates/defragd-core/src/order.rs|s/pauses\.insert\(by, record\);/pauses.clear();\n                pauses.insert(by, record);/
 without_gain_no_heir|crates/defragd-core/src/run/leader.rs|s/\n\s+\| Reason::NoGain \{ \.\. \}//
@@ -97,10 +97,10 @@ nospace_waits_for_an_upgrade|crates/defragd-core/src/safety.rs|s/if facts\.has_a
 a_downgrade_is_no_danger|crates/defragd-core/src/safety.rs|s/status\.downgrade_to\.as_deref\(\)\?/status.downgrade_to.as_deref().filter(|_| false)?/
 schedule_not_kept|src/app/schedule.rs|s/timetable\.due\(since, now\)/timetable.due(since, now).filter(|_| false)/
 missed_due_time_not_caught_up|crates/defragd-core/src/schedule.rs|s/CATCH_UP: Duration = Duration::from_hours\(1\)/CATCH_UP: Duration = Duration::from_secs(75)/
-due_time_requested_again|crates/defragd-core/src/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/until\.any\(\|until\| due <= until/until.any(|until| ledger.runs.len() > 99 \&\& due <= until/
-clock_set_back_repeats_due_times|crates/defragd-core/src/schedule.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/admission::has_been\(until, now\) \|\| /admission::has_been(until, now) \&\& /
+due_time_requested_again|crates/defragd-core/src/due.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/until\.any\(\|until\| due <= until/until.any(|until| self.runs.len() > 99 \&\& due <= until/
+clock_set_back_repeats_due_times|crates/defragd-core/src/due.rs|s/alerts\.contains\(&own\)/alerts.contains(\&own) \&\& run.id.0 > 99/; s/has_been\(until, now\) \|\| /has_been(until, now) \&\& /
 cooldown_ignored|crates/defragd-core/src/admission.rs|s/\(until > now\)\.then_some\(Reason::Cooldown \{ until \}\)/None::<Reason>.filter(|_| until > now)/
-a_failure_starts_the_cooldown|crates/defragd-core/src/admission.rs|s/counts_for_the_day\(run\) && !has_failed/counts_for_the_day(run) \&\& (!has_failed || run.starts > 0)/
+a_failure_starts_the_cooldown|crates/defragd-core/src/ledger.rs|s/counts_for_the_day\(run\) && !has_failed/counts_for_the_day(run) \&\& (!has_failed || run.starts > 0)/
 no_back_off_for_a_new_alert|crates/defragd-core/src/admission.rs|s/\(at > now\)\.then_some\(Reason::RetryPending \{ at \}\)/None::<Reason>.filter(|_| at > now)/
 mismatch_ignored|crates/defragd-core/src/run/verify.rs|s/\(Some\(reason\), _\) => \{/(Some(reason), Err(_)) => {/; s/\(None, Ok\(\(\)\)\) => \{/(_, Ok(())) => {/
 data_not_compared|crates/defragd-core/src/run/choose.rs|s/None if self\.has_to_verify\(disarm\) =>/None if self.observations > 99 =>/

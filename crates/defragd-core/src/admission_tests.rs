@@ -4,93 +4,12 @@ use jiff::tz::TimeZone;
 use super::*;
 use crate::{
     fixture,
-    history::{Approval, Entry, Intent, MemberEnd, Record, Request, RunId, Sizes},
+    history::{Approval, MemberEnd, Outcome},
     hold::Hold,
-    plan::{Plan, PlanHistory},
-    policy::Need,
-    verify::{HashVerdict, Verification},
+    ledger::tests::{at, failed, label, ledger, pause, refused, result, resume, run, sizes, waiting},
+    order::OrderRecord,
     window::{Schedule, Window},
 };
-
-const HOUR: f64 = 3_600.0;
-
-/// Hours after a moment that is 2026-11-23 00:00 UTC.
-fn at(hours: f64) -> Timestamp {
-    #[expect(clippy::cast_possible_truncation, reason = "whole seconds")]
-    let seconds = (hours * HOUR) as i64;
-    Timestamp::from_second(1_795_392_000 + seconds).expect("in range")
-}
-
-fn sizes(size: u64, in_use: u64) -> Sizes {
-    Sizes { db_size: ByteSize::mib(size), db_size_in_use: ByteSize::mib(in_use) }
-}
-
-fn result(before: Sizes, end: MemberEnd) -> MemberResult {
-    let member_id = MemberId(1);
-    let intent = Intent {
-        member_id,
-        member: "etcd-1".to_owned(),
-        is_leader: false,
-        need: Need::Fragmented,
-        before,
-        expected: None,
-        non_blocking: false,
-    };
-    MemberResult { intent, end }
-}
-
-fn defragmented(before: Sizes, after: Sizes) -> MemberResult {
-    result(before, MemberEnd::Defragmented { after, took: Duration::from_secs(1), unavailable: None })
-}
-
-fn keys(names: &[&str]) -> Vec<AlertKey> {
-    let key = |name: &&str| AlertKey::new((*name).to_owned(), "t");
-    names.iter().map(key).collect()
-}
-
-/// A run that was accepted six minutes before it ended.
-fn run(trigger: Trigger, ended: f64, outcome: Outcome, touched: bool) -> RunView {
-    let members = if touched { vec![defragmented(sizes(1000, 100), sizes(100, 100))] } else { Vec::new() };
-    let request = Request { cluster: "a".to_owned(), trigger, alerts: keys(&["1"]), members: Vec::new() };
-    RunView {
-        finished_at: Some(at(ended)),
-        outcome: Some(outcome),
-        members,
-        ..RunView::accepted(RunId(1), at(ended - 0.1), request)
-    }
-}
-
-fn waiting(trigger: Trigger, accepted: f64) -> RunView {
-    let ended = run(trigger, accepted + 0.1, Outcome::Succeeded, false);
-    RunView { finished_at: None, outcome: None, accepted_at: at(accepted), ..ended }
-}
-
-fn failed() -> Outcome {
-    Outcome::Failed { reason: Reason::NoLeader { member: "etcd-1".to_owned() } }
-}
-
-fn refused() -> Outcome {
-    Outcome::Refused { reason: Reason::NoLeader { member: "etcd-1".to_owned() } }
-}
-
-fn ledger(runs: Vec<RunView>) -> Ledger {
-    Ledger { runs, ..Ledger::default() }
-}
-
-fn resume(last_ended: i64) -> OrderRecord {
-    let last_ended = Some(RunId(last_ended));
-    let order = Order::Resume { by: "ann".to_owned(), reason: "looked at it".to_owned(), last_ended };
-    OrderRecord { cluster: "a".to_owned(), at: at(0.0), order }
-}
-
-fn pause(hours: f64, until: Option<f64>) -> OrderRecord {
-    let order = Order::Pause { by: "ann".to_owned(), reason: "upgrade".to_owned(), until: until.map(at) };
-    OrderRecord { cluster: "a".to_owned(), at: at(hours), order }
-}
-
-fn label(reason: Option<Reason>) -> Option<&'static str> {
-    reason.map(|reason| reason.label())
-}
 
 #[test]
 fn the_cooldown_follows_runs_that_touched_a_member_and_no_others() {
@@ -148,43 +67,6 @@ fn a_time_that_lies_ahead_holds_nothing_back() {
     let policy = Policy { breaker_reset_after: Some(Duration::from_hours(24)), ..policy };
     let failing = ledger([1.0, 2.0, 1_000.0].map(|hours| run(Trigger::Alert, hours, failed(), true)).to_vec());
     assert_eq!(failing.breaker(&policy, at(3.0)), None);
-}
-
-#[test]
-fn a_run_that_was_broken_off_is_continued_at_once_and_costs_nothing() {
-    let paused = || Reason::Paused { by: "ann".to_owned(), reason: "upgrade".to_owned(), until: None };
-    let lost = || Reason::LockLost { detail: "another replica holds it".to_owned() };
-    for reason in [Reason::ShuttingDown, paused(), lost(), Reason::WindowClosed { closed: at(1.0) }] {
-        for trigger in [Trigger::Alert, Trigger::Retry, Trigger::Manual] {
-            let stopped = RunView {
-                approved: Some(Approval { by: "ann".to_owned(), at: at(0.9) }),
-                ..run(trigger, 1.0, Outcome::Stopped { reason: reason.clone() }, true)
-            };
-            let book = ledger(vec![stopped]);
-            let next = book.next_attempt(at(1.0)).unwrap_or_else(|| panic!("{reason}, {trigger:?}"));
-            assert_eq!(
-                (next.at, next.alerts.clone(), next.approved_by.as_deref()),
-                (at(1.0), keys(&["1"]), Some("ann"))
-            );
-            assert_eq!(next.trigger == Trigger::Manual, trigger == Trigger::Manual);
-            assert_eq!(book.cooldown(&Policy::default(), at(1.0)), None, "{reason}");
-        }
-    }
-    for reason in [Reason::Resolved, Reason::Removed, Reason::OperatorStop] {
-        let ended = run(Trigger::Alert, 1.0, Outcome::Stopped { reason: reason.clone() }, true);
-        assert_eq!(ledger(vec![ended]).next_attempt(at(1.0)), None, "{reason}");
-    }
-}
-
-#[test]
-fn alertmanagers_two_spellings_of_a_time_are_one() {
-    let key = |starts_at: &str| AlertKey::new("f".to_owned(), starts_at);
-    assert_eq!(key("2026-11-23T10:00:00.12Z"), key("2026-11-23T10:00:00.120Z"));
-    assert_eq!(key("2026-11-23T10:00:00Z"), key("2026-11-23T11:00:00.000+01:00"));
-    assert_ne!(key("2026-11-23T10:00:00.12Z"), key("2026-11-23T10:00:00.121Z"));
-    let journalled: AlertKey =
-        serde_json::from_str(r#"{"fingerprint": "f", "starts_at": "2026-11-23T10:00:00.120Z"}"#).expect("a key");
-    assert_eq!(journalled, key("2026-11-23T10:00:00.12Z"));
 }
 
 #[test]
@@ -342,166 +224,6 @@ fn a_request_that_meets_an_open_breaker_waits_for_an_operator_even_in_an_emergen
 }
 
 #[test]
-fn a_refused_run_is_tried_again_ever_more_slowly_while_its_alert_stands() {
-    let (alert, retry) = (|h| run(Trigger::Alert, h, refused(), false), |h| run(Trigger::Retry, h, refused(), false));
-    let minutes = |runs: Vec<RunView>| {
-        let ended = runs.last()?.finished_at?;
-        Some(ledger(runs).next_attempt(ended)?.at.duration_since(ended).as_mins())
-    };
-    assert_eq!(minutes(vec![alert(0.0)]), Some(1));
-    assert_eq!(minutes(vec![alert(0.0), retry(0.2)]), Some(5));
-    assert_eq!(minutes(vec![alert(0.0), retry(0.2), retry(0.4)]), Some(15));
-    assert_eq!(minutes(vec![alert(0.0), retry(0.2), retry(0.4), retry(1.0)]), Some(60));
-    assert_eq!(minutes(vec![alert(0.0), retry(0.2), retry(0.4), retry(1.0), retry(2.0)]), Some(60));
-    let succeeded = run(Trigger::Retry, 1.0, Outcome::Succeeded, true);
-    assert_eq!(minutes(vec![alert(0.0), succeeded.clone()]), None);
-    assert_eq!(minutes(vec![alert(0.0), succeeded, alert(9.0)]), Some(1), "a success begins anew");
-    let by_operator = |hours, outcome, touched| {
-        let mut run = run(Trigger::Manual, hours, outcome, touched);
-        run.request.alerts.clear();
-        run
-    };
-    assert_eq!(minutes(vec![by_operator(0.0, refused(), false)]), None, "an operator sees the refusal");
-    for (outcome, next) in [(refused(), Some(1)), (failed(), Some(1)), (Outcome::Succeeded, None)] {
-        let book = ledger(vec![alert(0.0), by_operator(0.2, outcome.clone(), true)]);
-        let next_at = book.next_attempt(at(0.0)).map(|next| next.at.duration_since(at(0.0)).as_mins());
-        assert_eq!(
-            next_at, next,
-            "the alert's request stands as before, unless the operator's run did the work: {outcome:?}"
-        );
-    }
-    assert_eq!(minutes(vec![alert(0.0), retry(100.0)]), Some(5), "however long ago the alert was received");
-    let many = RunView { repeats: 7, ..retry(0.2) };
-    assert_eq!(minutes(vec![alert(0.0), many]), Some(60), "deleted runs with the same result count");
-    let failure = |hours| run(Trigger::Alert, hours, failed(), true);
-    assert_eq!(minutes(vec![failure(0.0)]), Some(1), "what failed is still needed");
-    assert_eq!(minutes(vec![failure(0.0), retry(0.2), failure(0.4)]), Some(15));
-}
-
-#[test]
-fn only_alerts_that_still_fire_are_tried_again() {
-    let mut last = run(Trigger::Alert, 0.0, refused(), false);
-    last.request.alerts = keys(&["1", "2"]);
-    last.resolved = keys(&["1"]);
-    assert_eq!(ledger(vec![last.clone()]).next_attempt(at(0.0)).map(|next| next.alerts), Some(keys(&["2"])));
-    last.resolved = keys(&["1", "2"]);
-    assert_eq!(ledger(vec![last.clone()]).next_attempt(at(0.0)), None);
-    // What was resolved is not restored from an earlier run.
-    let before = RunView { resolved: Vec::new(), ..last.clone() };
-    assert_eq!(ledger(vec![before, last]).next_attempt(at(0.0)), None);
-}
-
-#[test]
-fn what_was_done_for_alerts_that_were_resolved_does_not_count_for_a_later_one() {
-    let stopped = || Outcome::Stopped { reason: Reason::ShuttingDown };
-    let before = run(Trigger::Alert, 0.0, stopped(), true);
-    let mut next = waiting(Trigger::Alert, 200.0);
-    (next.id, next.request.alerts) = (RunId(2), keys(&["2"]));
-    let done = |runs| ledger(runs).earlier_work().done.len();
-    assert_eq!(done(vec![before.clone(), next.clone()]), 1, "the same request continues, and another alert joins it");
-    let resolved = RunView { resolved: keys(&["1"]), ..before };
-    assert_eq!(done(vec![resolved.clone(), next.clone()]), 0, "its request was over");
-    let mut inherited = SuccessionNote::default();
-    inherited.request = Some(StandingRequest {
-        trigger: Trigger::Alert,
-        alerts: keys(&["1"]),
-        members: Vec::new(),
-        approved_by: None,
-        work: EarlierWork { done: [MemberId(2)].into(), uncompared: false },
-    });
-    let heir = Ledger { inherited: Some(inherited), ..ledger(vec![resolved, next]) };
-    assert!(heir.earlier_work().done.is_empty(), "what another lock holder did for it, too");
-}
-
-fn snapshot_open() -> Outcome {
-    let reason = Reason::SnapshotOpen { member: "etcd-3".to_owned(), open: 1, waited: Duration::ZERO };
-    Outcome::Stopped { reason }
-}
-
-#[test]
-fn a_request_stands_until_the_data_is_compared_although_its_alerts_are_resolved() {
-    let last =
-        RunView { uncompared: Some(true), resolved: keys(&["1"]), ..run(Trigger::Alert, 0.0, snapshot_open(), true) };
-    let of = |run: &RunView| ledger(vec![run.clone()]).next_attempt(at(0.0)).map(|next| next.alerts);
-    assert_eq!(of(&last), Some(Vec::new()));
-    assert_eq!(of(&RunView { uncompared: Some(false), ..last.clone() }), None);
-    let again = |uncompared| RunView { id: RunId(2), uncompared, ..run(Trigger::Retry, 1.0, refused(), false) };
-    assert!(ledger(vec![last.clone(), again(None)]).earlier_work().uncompared, "the newest that says something");
-    assert!(!ledger(vec![last.clone(), again(Some(false))]).earlier_work().uncompared);
-    let done = RunView { id: RunId(2), ..run(Trigger::Retry, 1.0, Outcome::NothingToDo, false) };
-    assert!(!ledger(vec![last, done]).earlier_work().uncompared, "the request is over");
-}
-
-#[test]
-fn the_journal_tells_whether_a_comparison_is_due() {
-    let request =
-        Request { cluster: "a".to_owned(), trigger: Trigger::Alert, alerts: keys(&["1"]), members: Vec::new() };
-    let verification = Verification { revision: 7, hashes: Vec::new(), verdict: HashVerdict::Equal };
-    let defragmented = || Entry::Result(defragmented(sizes(9, 1), sizes(1, 1)));
-    let not_sent = || Entry::Result(result(sizes(9, 1), MemberEnd::NotSent { reason: Reason::OperatorStop }));
-    let started = |compares| Entry::Started { mode: Mode::Enforce, term: None, compares };
-    for (entries, expected) in [
-        (vec![started(false), defragmented()], None),
-        (vec![started(true), not_sent()], None),
-        (vec![started(true), defragmented()], Some(true)),
-        (vec![started(true), defragmented(), Entry::Verified(verification.clone())], Some(false)),
-        (vec![started(true), Entry::Verified(verification.clone()), defragmented()], Some(true)),
-    ] {
-        let all = std::iter::once(Entry::Accepted(request.clone())).chain(entries.clone());
-        let view = RunView::fold(all.map(|entry| Record { run: RunId(1), at: at(0.0), entry })).remove(0);
-        assert_eq!(view.uncompared, expected, "{entries:?}");
-    }
-}
-
-#[test]
-fn members_that_a_broken_off_attempt_has_done_are_done_until_the_request_is_or_a_cooldown_begins() {
-    let first = run(Trigger::Alert, 0.0, snapshot_open(), true);
-    let next = |outcome, touched| RunView { id: RunId(2), ..run(Trigger::Retry, 1.0, outcome, touched) };
-    let waits = RunView { id: RunId(3), ..waiting(Trigger::Retry, 2.0) };
-    let done = |runs: Vec<RunView>| PlanHistory::of(&ledger(runs)).work.done;
-    let one = BTreeSet::from([MemberId(1)]);
-    assert_eq!(done(vec![first.clone()]), one);
-    assert_eq!(done(vec![first.clone(), waits.clone()]), one);
-    assert_eq!(done(vec![first.clone(), next(refused(), false), waits.clone()]), one);
-    assert_eq!(done(vec![first.clone(), next(failed(), true), waits.clone()]), BTreeSet::new(), "a cooldown follows");
-    assert_eq!(done(vec![first.clone(), next(Outcome::Succeeded, true), waits]), BTreeSet::new(), "another request");
-    let (book, mut facts) = (ledger(vec![first]), fixture::cluster(3));
-    let pending = |facts: &ClusterFacts, policy: &Policy| {
-        let plan = Plan::new(facts, policy, &PlanHistory::of(&book));
-        plan.pending().map(|(step, _)| step.member_id.0).collect::<Vec<_>>()
-    };
-    let policy = Policy { emergency: true, ..Policy::default() };
-    assert_eq!(pending(&facts, &policy), [3, 2]);
-    fixture::status_mut(&mut facts, 1).quota = Some(ByteSize::mib(1100));
-    assert_eq!(pending(&facts, &policy), [3, 2, 1], "a file is near its quota");
-    assert_eq!(pending(&facts, &Policy { emergency: false, ..policy }), [3, 2]);
-}
-
-#[test]
-fn the_last_attempt_is_the_newest_that_was_sent_since_an_operator_resumed() {
-    let mut first = run(Trigger::Alert, 0.0, Outcome::Succeeded, true);
-    first.members.push(result(sizes(7, 7), MemberEnd::NotSent { reason: Reason::OperatorStop }));
-    let mut book = ledger(vec![first.clone()]);
-    assert_eq!(book.attempts(), BTreeMap::from([(MemberId(1), first.members[0].clone())]));
-    let order = Order::Resume { by: "ann".to_owned(), reason: String::new(), last_ended: Some(RunId(1)) };
-    book.orders.push(OrderRecord { cluster: "a".to_owned(), at: Timestamp::MAX, order });
-    assert_eq!(book.attempts(), BTreeMap::new());
-}
-
-#[test]
-fn what_may_answer_while_it_defragments_is_what_the_last_attempt_says() {
-    let answering = |run: &mut RunView, non_blocking| run.members[0].intent.non_blocking = non_blocking;
-    let mut first = run(Trigger::Alert, 0.0, Outcome::Succeeded, true);
-    let mut second = RunView { id: RunId(2), ..run(Trigger::Alert, 1.0, Outcome::Succeeded, true) };
-    answering(&mut first, true);
-    assert_eq!(PlanHistory::of(&ledger(vec![first.clone()])).non_blocking, BTreeSet::from([MemberId(1)]));
-    assert_eq!(PlanHistory::of(&ledger(vec![first.clone(), second.clone()])).non_blocking, BTreeSet::new());
-    answering(&mut first, false);
-    answering(&mut second, true);
-    assert_eq!(PlanHistory::of(&ledger(vec![first, second])).non_blocking, BTreeSet::from([MemberId(1)]));
-}
-
-#[test]
 fn nospace_or_a_nearly_full_quota_is_an_emergency() {
     use crate::cluster::{Alarm, AlarmKind};
     let mut facts = fixture::cluster(3);
@@ -516,28 +238,6 @@ fn nospace_or_a_nearly_full_quota_is_an_emergency() {
     let mut facts = fixture::cluster(3);
     fixture::status_mut(&mut facts, 2).errors = vec!["memberID:77 alarm:NOSPACE ".to_owned()];
     assert!(emergency(&facts));
-}
-
-#[test]
-fn an_offer_that_comes_again_counts_for_what_still_stands() {
-    let offered = |runs: Vec<RunView>, alerts: &[&str], run: i64| {
-        let left = ledger(runs).left_of_offer(keys(alerts), RunId(run), at(12.0));
-        left.into_iter().map(|key| key.fingerprint).collect::<Vec<_>>()
-    };
-    let served = run(Trigger::Alert, 11.0, Outcome::Succeeded, true);
-    assert_eq!(offered(vec![served.clone()], &["1"], 1), [""; 0]);
-    assert_eq!(offered(vec![served.clone()], &["1", "2"], 1), [""; 0], "2 was in an earlier run, and not in this one");
-    assert_eq!(offered(vec![served.clone()], &["1"], 2), ["1"], "it was in another journal");
-    assert_eq!(offered(vec![served], &["3"], 1), ["3"], "the number is that of another journal's run");
-    let tried = run(Trigger::Alert, 11.9, refused(), false);
-    assert_eq!(offered(vec![tried.clone()], &["1"], 1), ["1"], "it is tried again");
-    let again = RunView { id: RunId(2), ..run(Trigger::Retry, 11.95, Outcome::Succeeded, true) };
-    assert_eq!(offered(vec![tried, again], &["1"], 1), [""; 0]);
-    let mut waits = waiting(Trigger::Alert, 11.0);
-    assert_eq!(offered(vec![waits.clone()], &["1"], 1), ["1"]);
-    waits.request.alerts = keys(&["1", "2"]);
-    waits.resolved = keys(&["1"]);
-    assert_eq!(offered(vec![waits], &["1"], 1), [""; 0], "it was resolved here");
 }
 
 #[test]

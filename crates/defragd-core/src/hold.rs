@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    admission::{Ledger, after, lacks_approval},
+    admission::lacks_approval,
     explain,
     history::{AlertKey, Approval, Outcome, Request, RunId, RunView, Trigger},
+    ledger::{Ledger, after},
     policy::{Mode, Policy},
     reason::Reason,
     rejection::Rejection,

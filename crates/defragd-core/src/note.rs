@@ -1,6 +1,6 @@
 //! What the next holder of a cluster's lock must know of actions and runs under the previous ones.
 //!
-//! It is a digest of a [`Ledger`] in times and facts, because run numbers are specific to a journal. The holder stores
+//! It is a digest of a [`Ledger`](super::ledger::Ledger) in times and facts, because run numbers are specific to a journal. The holder stores
 //! it beside the lock after every action and every run; a new holder records it in its journal and merges it. It
 //! includes what was inherited, so that it is passed on from holder to holder. Its times come from several machines:
 //! their clocks must agree to within minutes, as those of etcd's members should.
@@ -12,14 +12,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    admission::Ledger,
     cluster::MemberId,
     history::{AlertKey, MemberResult, RunId, Trigger},
     lock::Term,
-    order::{self, Order, OrderRecord},
+    order::OrderRecord,
     reason::Reason,
     rejection::Rejection,
-    schedule,
 };
 
 /// Why a note cannot be read.
@@ -33,7 +31,7 @@ pub enum NoteError {
 
 /// Raised with every change that an older release would misunderstand. A note has the lowest version whose readers
 /// understand it: see [`SuccessionNote::lowest_version`].
-const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 3;
 /// More than a day's runs and than any breaker counts; the newest are kept.
 const MAX_TIMES: usize = 100;
 
@@ -44,7 +42,7 @@ const MAX_BYTES: usize = 64 << 10;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SuccessionNote {
-    version: u32,
+    pub(super) version: u32,
     pub holder: String,
     pub term: Term,
     /// Since when it has had a run in progress, if there is one.
@@ -131,26 +129,6 @@ pub struct Attempt {
 }
 
 impl SuccessionNote {
-    /// The limits from one journal, without what it inherited, and without what only the next holder needs.
-    pub(super) fn of(ledger: &Ledger) -> Self {
-        let order = order::in_force(&ledger.orders).cloned();
-        let resumed = ledger.orders.iter().filter(|record| matches!(record.order, Order::Resume { .. }));
-        let resumed_at = resumed.map(|record| record.at).max();
-        let (failures, succeeded_at) = ledger.failures_in_a_row();
-        Self {
-            version: VERSION,
-            order,
-            resumed_at,
-            touched: ledger.touched_of_its_own().collect(),
-            served_at: ledger.served_of_its_own().max(),
-            failures: failures.into_iter().collect(),
-            cleared_at: succeeded_at.max(resumed_at),
-            mismatch: ledger.mismatch_of_its_own(),
-            scheduled_until: ledger.runs.iter().filter_map(schedule::decides_until).max(),
-            ..Self::default()
-        }
-    }
-
     /// Both combined, as if one journal had recorded it all.
     #[must_use]
     pub fn merged(self, other: &Self) -> Self {

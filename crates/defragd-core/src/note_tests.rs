@@ -6,6 +6,8 @@ use super::*;
 use crate::{
     history::{Approval, Intent, MemberEnd, Outcome, Request, RunId, RunView, Sizes, Trigger},
     hold::Hold,
+    ledger::Ledger,
+    order::Order,
     policy::{Need, Policy},
     reason::Reason,
 };

@@ -11,12 +11,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    admission::{Ledger, emergency},
+    admission::emergency,
     backoff,
     cluster::{AlarmKind, ClusterFacts, Member, MemberFacts, MemberId},
     estimate::{Estimate, Speeds},
     explain,
     history::{MemberResult, RunId, RunView, Trigger},
+    ledger::Ledger,
     note::EarlierWork,
     policy::{LeaderPolicy, Need, OpenSnapshotPolicy, Policy},
     reason::Reason,

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    admission::Ledger,
     cluster::ClusterFacts,
     gate::GateResult,
     history::{RunView, Sizes, Trigger},
     hold::{self, HoldView},
+    ledger::Ledger,
     plan::{Decision, Plan, PlanHistory, PlannedMember},
     policy::{Mode, Policy},
     reason::Reason,

@@ -1,10 +1,10 @@
 use super::*;
 use crate::{
-    admission::Ledger,
     cluster::Gauges,
     fixture,
     gate::{GateKind, Moment, OnFailure},
     history::{Request, RunId},
+    ledger::Ledger,
     order::{Order, OrderRecord},
 };
 

@@ -391,23 +391,6 @@ impl Reason {
     pub const fn ends_the_process(&self) -> bool {
         matches!(self, Self::ShuttingDown | Self::OperatorStop)
     }
-
-    /// Whether the trouble may pass within seconds, so that observing again is worth it: one lost answer or an election
-    /// must not refuse a run. Nothing is started while the trouble stands.
-    pub const fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            Self::ClusterUnreachable { .. }
-                | Self::MemberUnreachable { .. }
-                | Self::ReadFailed { .. }
-                | Self::NoLeader { .. }
-                | Self::LeaderDisagreement { .. }
-                | Self::AlarmsUnknown { .. }
-                | Self::DefragInFlight { .. }
-                | Self::DefragUnknown { .. }
-                | Self::RaftLag { .. }
-        )
-    }
 }
 
 fn on_member(member: Option<&str>) -> String {

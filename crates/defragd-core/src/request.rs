@@ -196,3 +196,19 @@ impl Request {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alertmanagers_two_spellings_of_a_time_are_one() {
+        let key = |starts_at: &str| AlertKey::new("f".to_owned(), starts_at);
+        assert_eq!(key("2026-11-23T10:00:00.12Z"), key("2026-11-23T10:00:00.120Z"));
+        assert_eq!(key("2026-11-23T10:00:00Z"), key("2026-11-23T11:00:00.000+01:00"));
+        assert_ne!(key("2026-11-23T10:00:00.12Z"), key("2026-11-23T10:00:00.121Z"));
+        let journalled: AlertKey =
+            serde_json::from_str(r#"{"fingerprint": "f", "starts_at": "2026-11-23T10:00:00.120Z"}"#).expect("a key");
+        assert_eq!(journalled, key("2026-11-23T10:00:00.12Z"));
+    }
+}

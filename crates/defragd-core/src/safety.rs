@@ -16,6 +16,25 @@ use super::{
 /// snapshot, which must never coincide with a defragmentation (#20271).
 pub const MAX_RAFT_LAG_ENTRIES: u64 = 1_000;
 
+impl Reason {
+    /// Whether the trouble may pass within seconds, so that observing again is worth it: one lost answer or an election
+    /// must not refuse a run. Nothing is started while the trouble stands.
+    pub(super) const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::ClusterUnreachable { .. }
+                | Self::MemberUnreachable { .. }
+                | Self::ReadFailed { .. }
+                | Self::NoLeader { .. }
+                | Self::LeaderDisagreement { .. }
+                | Self::AlarmsUnknown { .. }
+                | Self::DefragInFlight { .. }
+                | Self::DefragUnknown { .. }
+                | Self::RaftLag { .. }
+        )
+    }
+}
+
 /// Why no member of this cluster may be defragmented now, whichever it is.
 pub fn cluster_danger(facts: &ClusterFacts, policy: &Policy) -> Option<Reason> {
     quorum_slack(facts, policy)

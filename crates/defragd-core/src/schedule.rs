@@ -5,7 +5,7 @@
 //! over it, it is due once, at the first of the two. Any other line, like `*/15 * * * *`, follows the hours that really
 //! pass.
 //!
-//! Which due times are already decided is in the journal: see [`is_decided`].
+//! Which due times are already decided is in the journal: see [`super::due`].
 
 use std::{cmp::Ordering, time::Duration};
 
@@ -24,9 +24,7 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use super::{
-    admission::{self, Ledger},
     check::{TEXT, from_text},
-    history::{AlertKey, RunView},
     window,
 };
 
@@ -162,30 +160,6 @@ impl Timetable {
         };
         self.0.iter().map(line).collect::<Vec<_>>().join("\n")
     }
-}
-
-/// Whether a due time needs no request any more: one was made for it, it joined one, or the cluster was observed since.
-///
-/// A clock that is set back by less than a day repeats none. If it is set back further, what the journal contains is in
-/// the future and is ignored: the schedule must not rest until that time comes again.
-pub fn is_decided(ledger: &Ledger, due: Timestamp, now: Timestamp) -> bool {
-    let inherited = ledger.inherited.as_ref().and_then(|inherited| inherited.scheduled_until);
-    let mut until = ledger.runs.iter().filter_map(decides_until).chain(inherited);
-    let counts = |until: Timestamp| {
-        admission::has_been(until, now) || until.checked_sub(admission::DAY).is_ok_and(|before| before <= due)
-    };
-    // Its own request counts, whatever the clock said at its end.
-    let own = AlertKey::of_schedule(due);
-    ledger.runs.iter().any(|run| run.request.alerts.contains(&own)) || until.any(|until| due <= until && counts(until))
-}
-
-/// The due time up to which everything is decided after this run. What is due while a request of a schedule is open
-/// joins it.
-pub(super) fn decides_until(run: &RunView) -> Option<Timestamp> {
-    let due = run.request.alerts.iter().filter_map(AlertKey::due).max();
-    let looked = run.started_at.is_some() || admission::is_satisfied(run);
-    let over = run.finished_at.max(run.cancelled_at);
-    due.map(|due| due.max(over.unwrap_or(due))).or(looked.then_some(run.accepted_at))
 }
 
 /// A time on the clock of a time zone. croner's own support of jiff is for an earlier jiff.

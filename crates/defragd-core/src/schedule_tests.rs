@@ -2,11 +2,6 @@ use jiff::tz::TimeZoneDatabase;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    history::{Entry, Outcome, Record, Request, RunId, Trigger},
-    note::SuccessionNote,
-    reason::Reason,
-};
 
 fn line(text: &str, zone: &str) -> Line {
     Line::parse(text, TimeZoneDatabase::bundled().get(zone).expect("a zone")).unwrap_or_else(|error| panic!("{error}"))
@@ -163,79 +158,6 @@ fn what_was_missed_is_due_for_an_hour_and_only_its_last_time() {
     );
     let often = timetable(&[("*/10 * * * *", "UTC"), ("*/15 * * * *", "UTC")]);
     assert_eq!(often.due(long_known, at("2026-11-29T03:17:00Z")), Some(at("2026-11-29T03:15:00Z")));
-}
-
-fn run(accepted: &str, alerts: Vec<AlertKey>, ended: Option<(&str, Outcome)>) -> RunView {
-    let request = Request { cluster: "a".to_owned(), trigger: Trigger::Schedule, alerts, members: Vec::new() };
-    let record = |time: &str, entry| Record { run: RunId(1), at: at(time), entry };
-    let end = ended.map(|(time, outcome)| record(time, Entry::Finished(outcome)));
-    RunView::fold([record(accepted, Entry::Accepted(request))].into_iter().chain(end)).remove(0)
-}
-
-fn ledger(runs: Vec<RunView>) -> Ledger {
-    Ledger { runs, ..Ledger::default() }
-}
-
-fn due_at(time: &str) -> Vec<AlertKey> {
-    vec![AlertKey::of_schedule(at(time))]
-}
-
-#[test]
-fn a_due_time_is_decided_by_its_own_run_by_one_it_came_in_and_by_a_later_look() {
-    let (three, four) = (at("2026-11-29T03:00:00Z"), at("2026-11-29T04:00:00Z"));
-    let now = at("2026-11-29T04:10:00Z");
-    let refused = || Outcome::Refused { reason: Reason::CorruptAlarm };
-    let own = ledger(vec![run("2026-11-29T03:00:01Z", due_at("2026-11-29T03:00:00Z"), None)]);
-    assert!(is_decided(&own, three, now));
-    assert!(!is_decided(&own, four, now));
-    let long = Some(("2026-11-29T04:05:00Z", refused()));
-    let during = ledger(vec![run("2026-11-29T03:00:01Z", due_at("2026-11-29T03:00:00Z"), long)]);
-    assert!(is_decided(&during, four, now));
-    let alert = || vec![AlertKey::new("f1".to_owned(), "2026-11-29T02:00:00Z")];
-    let later = |outcome| ledger(vec![run("2026-11-29T03:30:00Z", alert(), Some(("2026-11-29T03:31:00Z", outcome)))]);
-    assert!(is_decided(&later(Outcome::NothingToDo), three, now), "measured since");
-    let forwarded = Outcome::Stopped { reason: Reason::Resolved };
-    assert!(!is_decided(&later(forwarded), three, now), "nothing was looked at");
-    assert!(!is_decided(&later(Outcome::NothingToDo), four, now));
-    let mut withdrawn =
-        run("2026-11-29T03:00:01Z", due_at("2026-11-29T03:00:00Z"), Some(("2026-11-29T03:01:00Z", refused())));
-    withdrawn.cancelled_at = Some(at("2026-11-29T04:01:00Z"));
-    assert!(is_decided(&ledger(vec![withdrawn]), four, now), "what joined a request is withdrawn with it");
-}
-
-#[test]
-fn a_clock_that_is_set_back_repeats_nothing_and_one_that_was_far_ahead_stops_nothing() {
-    let own = || {
-        ledger(vec![run(
-            "2026-11-29T03:00:01Z",
-            due_at("2026-11-29T03:00:00Z"),
-            Some(("2026-11-29T03:05:00Z", Outcome::Succeeded)),
-        )])
-    };
-    for now in ["2026-11-29T03:00:30Z", "2026-11-29T03:10:00Z"] {
-        assert!(is_decided(&own(), at("2026-11-29T03:00:00Z"), at(now)), "{now}");
-    }
-    // The clock was days ahead only when its run ended.
-    let ahead = Some(("2026-12-02T03:05:00Z", Outcome::Succeeded));
-    let ahead = ledger(vec![run("2026-11-29T03:00:01Z", due_at("2026-11-29T03:00:00Z"), ahead)]);
-    assert!(is_decided(&ahead, at("2026-11-29T03:00:00Z"), at("2026-11-29T03:10:00Z")));
-    // Set back by half an hour, the hour before is not served again either.
-    assert!(is_decided(&own(), at("2026-11-29T02:00:00Z"), at("2026-11-29T02:30:00Z")));
-    assert!(!is_decided(&own(), at("2026-11-20T03:00:00Z"), at("2026-11-20T03:00:00Z")), "nine days ahead");
-}
-
-#[test]
-fn the_next_lock_holder_knows_what_is_decided() {
-    let own = ledger(vec![run(
-        "2026-11-29T03:00:01Z",
-        due_at("2026-11-29T03:00:00Z"),
-        Some(("2026-11-29T03:05:00Z", Outcome::NothingToDo)),
-    )]);
-    let note = own.digest().write("one", crate::lock::Term(1), None, None);
-    let digest = SuccessionNote::read(&note).expect("ours").not_after(at("2026-11-29T03:10:00Z"));
-    let heir = Ledger { inherited: Some(digest), ..Ledger::default() };
-    assert!(is_decided(&heir, at("2026-11-29T03:00:00Z"), at("2026-11-29T03:10:00Z")));
-    assert!(!is_decided(&heir, at("2026-11-29T03:10:00Z"), at("2026-11-29T03:10:00Z")));
 }
 
 proptest! {

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::{
-    AlertKey, Approval, Cancellation, Entry, ForwardedRequest, Intent, MemberEnd, MemberResult, Outcome, Record, Request,
-    RunId, RunStep,
+    AlertKey, Approval, Cancellation, Entry, ForwardedRequest, Intent, MemberEnd, MemberResult, Outcome, Record,
+    Request, RunId, RunStep,
 };
 use crate::{explain::Explained, gate::GateResult, reason::Reason, verify::Verification};
 
@@ -195,5 +195,23 @@ impl RunView {
     /// Whether any member was defragmented.
     pub fn touched_a_member(&self) -> bool {
         self.members.iter().any(|member| !matches!(member.end, MemberEnd::NotSent { .. })) || self.open_intent.is_some()
+    }
+
+    /// Whether it found that nothing is left to do, or its mode allows nothing.
+    pub(crate) fn is_satisfied(&self) -> bool {
+        // After a mismatch the work of the run is done; the rest is the operator's.
+        matches!(
+            self.outcome,
+            Some(Outcome::Succeeded | Outcome::Mismatched { .. } | Outcome::NothingToDo | Outcome::Observed { .. })
+        )
+    }
+
+    /// The due time up to which everything is decided after this run. What is due while a request of a schedule is
+    /// open joins it.
+    pub(crate) fn decides_until(&self) -> Option<Timestamp> {
+        let due = self.request.alerts.iter().filter_map(AlertKey::due).max();
+        let looked = self.started_at.is_some() || self.is_satisfied();
+        let over = self.finished_at.max(self.cancelled_at);
+        due.map(|due| due.max(over.unwrap_or(due))).or(looked.then_some(self.accepted_at))
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Action, DEADLINES_TO_FOLLOW, DefragError, Done, IDLE_BEFORE_DONE, OBSERVE_INTERVAL, Phase, Run, Times, Watch, sizes,
+    Action, DEADLINES_TO_FOLLOW, DefragError, Done, IDLE_BEFORE_DONE, OBSERVE_INTERVAL, Phase, Run, Times, sizes,
 };
 use crate::{
     cluster::{ClusterFacts, Fact, UnknownKind},
@@ -12,6 +12,24 @@ use crate::{
     reason::Reason,
     safety,
 };
+
+/// Watches for the end of a defragmentation whose answer will not come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch {
+    /// When the member was last seen to be, or rightly suspected of, defragmenting.
+    pub(super) busy_at: Duration,
+    /// Whether its metrics page has shown it to defragment.
+    pub(super) seen_busy: bool,
+    pub(super) idle_since: Option<Duration>,
+    /// Since when it has been unreachable.
+    pub(super) gone_since: Option<Duration>,
+}
+
+impl Watch {
+    pub(super) const fn begin(now: Duration) -> Self {
+        Self { busy_at: now, seen_busy: false, idle_since: None, gone_since: None }
+    }
+}
 
 /// The open snapshot that blocks a member's defragmentation.
 pub(super) fn held_by_snapshot(intent: &Intent, facts: &Fact<ClusterFacts>) -> Option<Reason> {

@@ -19,22 +19,25 @@ mod alarms;
 mod choose;
 mod compact;
 mod defragment;
+mod exchange;
 mod gates;
 mod leader;
 mod resume;
+mod step;
 mod verify;
 
 use std::{collections::BTreeSet, time::Duration};
 
+use self::defragment::Watch;
+pub use self::exchange::{Action, Brief, DefragError, Event, NotRecorded, StepError};
 use super::{
-    cluster::{AlarmKind, ClusterFacts, ClusterId, Fact, MemberId, Unknown},
-    gate::{GateResult, GateRule, Moment},
+    cluster::{AlarmKind, ClusterFacts, ClusterId, Fact, MemberId},
+    gate::Moment,
     history::{Intent, MemberEnd, MemberResult, Outcome, RunStep, Sizes},
     plan::{Plan, PlanHistory},
-    policy::Policy,
     reason::Reason,
     safety,
-    verify::{Comparison, DataHash, Verification},
+    verify::{Comparison, Verification},
 };
 
 /// How often a temporary problem is observed before the run is refused or stopped for it.
@@ -53,133 +56,6 @@ const SNAPSHOT_OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 const IDLE_BEFORE_DONE: Duration = Duration::from_secs(3);
 /// A member that hangs without showing whether it defragments is watched for this many deadlines.
 const DEADLINES_TO_FOLLOW: u32 = 6;
-
-/// The task of a run, and what it must know of earlier ones.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Brief {
-    /// The owner's settings.
-    pub policy: Policy,
-    /// What is checked outside etcd, and when.
-    pub gates: Vec<GateRule>,
-    /// What is known of earlier runs. Without their attempts if an operator started the run, who knows of them.
-    pub past: PlanHistory,
-    /// The request's alerts are resolved, and only the comparison of the members' data is left of it.
-    pub only_compares: bool,
-    /// How long to wait for the end of a snapshot before the run ends and leaves the rest to the next one.
-    pub snapshot_patience: Duration,
-    /// The newest revision that is old enough to be compacted, for a policy that compacts by age.
-    pub old_revision: Option<u64>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Wait, then observe everything: answer with [`Event::Observed`].
-    Observe {
-        /// How long to wait first.
-        after: Duration,
-    },
-    /// Write the step to the journal: answer with [`Event::Recorded`].
-    RecordStep(RunStep),
-    /// Do the step, once: answer with [`Event::Performed`].
-    Perform(RunStep),
-    /// Write the intent to the journal: answer with [`Event::Recorded`].
-    RecordIntent(Intent),
-    /// Send Defragment to this member alone: answer with [`Event::DefragReturned`].
-    Defragment {
-        member: MemberId,
-        /// How long to wait for the answer.
-        deadline: Duration,
-    },
-    /// Write the result to the journal: answer with [`Event::Recorded`].
-    RecordResult(MemberResult),
-    /// Check all gates of this moment, all at once, and write the results to the journal: answer with
-    /// [`Event::GatesChecked`].
-    CheckGates { moment: Moment },
-    /// Read the hash of these members' data at this revision, one after the other: answer with [`Event::Hashed`].
-    Hash {
-        /// All of them have applied it.
-        revision: u64,
-        members: Vec<MemberId>,
-        /// How long each may take.
-        limit: Duration,
-    },
-    /// Write the comparison of the hashes to the journal: answer with [`Event::Recorded`].
-    RecordVerification(Verification),
-    /// The run has ended. No further action follows.
-    Finish(Outcome),
-}
-
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The observation, complete with linearizable reads and the members' own metrics.
-    Observed(Fact<ClusterFacts>),
-    /// The journal stored the record, or did not.
-    Recorded(Result<(), NotRecorded>),
-    /// The step was answered, or its answer did not come.
-    Performed(Result<(), StepError>),
-    /// The step was not sent: it was no longer permitted at the last moment.
-    Withheld(Reason),
-    /// Defragment was answered, or its answer can no longer come.
-    DefragReturned {
-        answer: Result<(), DefragError>,
-        /// How long the member did not answer `Status`, if that was watched.
-        unavailable: Option<Duration>,
-    },
-    /// The members returned their hashes, or did not. A stop interrupts that.
-    Hashed(Vec<(MemberId, Fact<DataHash>)>),
-    /// The gates were checked, or a stop interrupted that.
-    GatesChecked {
-        /// One for each gate of the moment.
-        results: Vec<GateResult>,
-        /// Whether the journal stored them.
-        written: Result<(), NotRecorded>,
-    },
-}
-
-/// The journal did not store a record.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NotRecorded(pub String);
-
-/// Why a step has no successful answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StepError {
-    #[error("no voter is known")]
-    NoVoter,
-    #[error("the member is unknown")]
-    UnknownMember,
-    /// The answer is an error, or cannot come any more.
-    #[error("{0}")]
-    Answered(String),
-    #[error("no answer within {} s", .0.as_secs())]
-    Deadline(Duration),
-}
-
-/// Why Defragment has no successful answer.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum DefragError {
-    /// The server answered with an error: it is not defragmenting.
-    #[error("{0}")]
-    Answered(String),
-    /// Nothing was sent: the last check of the member's identity failed.
-    #[error("{0}")]
-    NotSent(Unknown),
-    /// Nothing was sent: it was no longer permitted at the last moment.
-    #[error("{0}")]
-    Withheld(Reason),
-    /// The server refused the credentials.
-    #[error("{0}")]
-    Denied(String),
-    /// The server answered that its disk is full.
-    #[error("{0}")]
-    DiskFull(String),
-    /// The connection broke: the server may be defragmenting.
-    #[error("{0}")]
-    Lost(String),
-    /// No answer within the deadline: the server may be defragmenting.
-    #[error("no answer within the deadline")]
-    Deadline,
-}
 
 #[derive(Clone, Debug)]
 enum Phase {
@@ -246,24 +122,6 @@ struct Done {
 struct Times {
     took: Duration,
     unavailable: Option<Duration>,
-}
-
-/// Watches for the end of a defragmentation whose answer will not come.
-#[derive(Clone, Copy, Debug)]
-struct Watch {
-    /// When the member was last seen to be, or rightly suspected of, defragmenting.
-    busy_at: Duration,
-    /// Whether its metrics page has shown it to defragment.
-    seen_busy: bool,
-    idle_since: Option<Duration>,
-    /// Since when it has been unreachable.
-    gone_since: Option<Duration>,
-}
-
-impl Watch {
-    const fn begin(now: Duration) -> Self {
-        Self { busy_at: now, seen_busy: false, idle_since: None, gone_since: None }
-    }
 }
 
 /// A run in progress. Times are durations since any fixed moment, and never decrease.
@@ -477,58 +335,6 @@ impl Run {
         Action::Observe { after: Duration::ZERO }
     }
 
-    /// A step is to be sent: it is recorded first.
-    fn intend_step(&mut self, step: RunStep) -> Action {
-        self.phase = Phase::StepIntending(step.clone());
-        Action::RecordStep(step)
-    }
-
-    fn step_intended(&mut self, step: RunStep, written: Result<(), NotRecorded>) -> Action {
-        if let Err(NotRecorded(detail)) = written {
-            return self.give_up(Reason::JournalFailed { detail });
-        }
-        self.phase = Phase::StepConfirming(step);
-        Action::Observe { after: Duration::ZERO }
-    }
-
-    /// The last observation: while the record was written, CORRUPT may have been armed, or a member may have died.
-    fn confirm_step(&mut self, step: RunStep, facts: &Fact<ClusterFacts>) -> Action {
-        if let Some(reason) = self.stop.clone() {
-            return self.finish(Outcome::Stopped { reason });
-        }
-        let near_quota = || facts.as_ref().ok().and_then(alarms::near_quota);
-        let is_disarm = matches!(step, RunStep::DisarmNoSpace { .. });
-        let led_by_another = || leader::led_by_another(&step, facts.as_ref().ok()?);
-        let against =
-            self.blocking_reason(facts).or_else(|| near_quota().filter(|_| is_disarm)).or_else(led_by_another);
-        if let Some(reason) = against {
-            self.changes_of_mind += 1;
-            if !reason.may_pass() || self.changes_of_mind >= CHANGES_OF_MIND_BEFORE_GIVING_UP {
-                return self.give_up(reason);
-            }
-            match step {
-                RunStep::Compact { .. } => self.compacted = false,
-                RunStep::MoveLeader { .. } => self.transfers = self.transfers.saturating_sub(1),
-                RunStep::DisarmNoSpace { member_id, .. } => {
-                    self.disarmed.remove(&member_id);
-                }
-            }
-            self.waiting_for = Some(reason);
-            return self.observe_in(Phase::Choosing);
-        }
-        self.acted = true;
-        self.phase = Phase::StepPerforming(step.clone());
-        Action::Perform(step)
-    }
-
-    fn performed(&mut self, now: Duration, step: RunStep, answer: Result<(), StepError>) -> Action {
-        match step {
-            RunStep::Compact { revision } => self.compacted_to(now, revision, answer),
-            RunStep::MoveLeader { from, member, .. } => self.transfer_sent(now, from, member, answer),
-            RunStep::DisarmNoSpace { member, .. } => self.disarmed(now, member, answer),
-        }
-    }
-
     fn record(&mut self, intent: Intent, end: MemberEnd, then: Option<Outcome>) -> Action {
         // A member without a confirmed end is measured again before the next choice.
         self.phase = Phase::Recording { done: None, then };
@@ -575,7 +381,4 @@ fn sizes(facts: &ClusterFacts, member: MemberId) -> Option<Sizes> {
 }
 
 #[cfg(test)]
-#[path = "run_tests.rs"]
 mod tests;
-#[cfg(test)]
-mod verify_tests;

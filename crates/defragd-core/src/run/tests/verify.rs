@@ -1,9 +1,6 @@
 //! When the members' data is compared, and the consequences.
 
-use super::{
-    tests::{Bench, policy},
-    *,
-};
+use super::*;
 use crate::{
     cluster::Alarm,
     fixture,

@@ -1,0 +1,64 @@
+//! A step besides defragmenting: recorded, confirmed, then sent.
+
+use std::time::Duration;
+
+use super::{Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, NotRecorded, Phase, Run, StepError, alarms, leader};
+use crate::{
+    cluster::{ClusterFacts, Fact},
+    history::{Outcome, RunStep},
+    reason::Reason,
+};
+
+impl Run {
+    /// A step is to be sent: it is recorded first.
+    pub(super) fn intend_step(&mut self, step: RunStep) -> Action {
+        self.phase = Phase::StepIntending(step.clone());
+        Action::RecordStep(step)
+    }
+
+    pub(super) fn step_intended(&mut self, step: RunStep, written: Result<(), NotRecorded>) -> Action {
+        if let Err(NotRecorded(detail)) = written {
+            return self.give_up(Reason::JournalFailed { detail });
+        }
+        self.phase = Phase::StepConfirming(step);
+        Action::Observe { after: Duration::ZERO }
+    }
+
+    /// The last observation: while the record was written, CORRUPT may have been armed, or a member may have died.
+    pub(super) fn confirm_step(&mut self, step: RunStep, facts: &Fact<ClusterFacts>) -> Action {
+        if let Some(reason) = self.stop.clone() {
+            return self.finish(Outcome::Stopped { reason });
+        }
+        let near_quota = || facts.as_ref().ok().and_then(alarms::near_quota);
+        let is_disarm = matches!(step, RunStep::DisarmNoSpace { .. });
+        let led_by_another = || leader::led_by_another(&step, facts.as_ref().ok()?);
+        let against =
+            self.blocking_reason(facts).or_else(|| near_quota().filter(|_| is_disarm)).or_else(led_by_another);
+        if let Some(reason) = against {
+            self.changes_of_mind += 1;
+            if !reason.may_pass() || self.changes_of_mind >= CHANGES_OF_MIND_BEFORE_GIVING_UP {
+                return self.give_up(reason);
+            }
+            match step {
+                RunStep::Compact { .. } => self.compacted = false,
+                RunStep::MoveLeader { .. } => self.transfers = self.transfers.saturating_sub(1),
+                RunStep::DisarmNoSpace { member_id, .. } => {
+                    self.disarmed.remove(&member_id);
+                }
+            }
+            self.waiting_for = Some(reason);
+            return self.observe_in(Phase::Choosing);
+        }
+        self.acted = true;
+        self.phase = Phase::StepPerforming(step.clone());
+        Action::Perform(step)
+    }
+
+    pub(super) fn performed(&mut self, now: Duration, step: RunStep, answer: Result<(), StepError>) -> Action {
+        match step {
+            RunStep::Compact { revision } => self.compacted_to(now, revision, answer),
+            RunStep::MoveLeader { from, member, .. } => self.transfer_sent(now, from, member, answer),
+            RunStep::DisarmNoSpace { member, .. } => self.disarmed(now, member, answer),
+        }
+    }
+}

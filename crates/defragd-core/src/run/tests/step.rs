@@ -1,0 +1,181 @@
+//! What a run does besides defragmenting: leadership, compaction, the alarm.
+
+use super::*;
+
+#[test]
+fn a_leader_hands_over_to_a_tight_voter_and_is_then_a_follower() {
+    let mut bench = Bench::new(Policy { leader: LeaderPolicy::LastAfterTransfer, ..policy() });
+    bench.until(|action| matches!(action, Action::Perform(_)));
+    assert_eq!(bench.order, [3, 2]);
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [3, 2, 1]);
+    assert!(matches!(bench.steps[..], [RunStep::MoveLeader { from: MemberId(1), to: MemberId(3), .. }]));
+    assert_eq!(bench.facts.leader(), Some(MemberId(3)));
+}
+
+#[test]
+fn leadership_that_does_not_move_ends_the_run() {
+    let mut bench = Bench::new(Policy { leader: LeaderPolicy::LastAfterTransfer, ..policy() });
+    bench.until(|action| matches!(action, Action::Perform(_)));
+    bench.give(Event::Performed(Err(StepError::Answered(
+        "etcdserver: request timed out, leader transfer took too long".into(),
+    ))));
+    assert_eq!(bench.label(), ("failed", "transfer_failed"));
+    assert_eq!(bench.order, [3, 2]);
+}
+
+#[test]
+fn a_leader_that_is_skipped_is_left_alone() {
+    let mut bench = Bench::new(Policy { leader: LeaderPolicy::Skip, ..policy() });
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [3, 2]);
+}
+
+#[test]
+fn nospace_is_disarmed_after_every_member_is_well_below_its_quota() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [3, 2, 1]);
+    assert!(matches!(bench.steps[..], [RunStep::DisarmNoSpace { member_id: Some(MemberId(2)), .. }]));
+}
+
+#[test]
+fn nospace_stays_armed_while_a_member_is_near_its_quota_or_the_quota_is_not_known() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(110));
+    assert_eq!(bench.label(), ("failed", "still_near_quota"));
+    assert!(bench.steps.is_empty());
+
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    fixture::status_mut(&mut bench.facts, 0).quota = None;
+    assert_eq!(bench.label(), ("failed", "quota_unknown"));
+    assert!(bench.steps.is_empty());
+}
+
+#[test]
+fn nospace_that_comes_back_fails_the_run() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    bench.until(|action| matches!(action, Action::Perform(_)));
+    bench.step();
+    bench.step();
+    no_space(&mut bench, ByteSize::mib(1000));
+    assert_eq!(bench.label(), ("failed", "no_space_again"));
+}
+
+#[test]
+fn nospace_is_disarmed_after_a_failure_too_if_every_file_is_small_enough() {
+    // The quota, in MiB, of members with 1000 each, and how many alarms are disarmed.
+    for (quota, disarmed) in [(2000, 1), (1000, 0)] {
+        let mut bench = Bench::new(policy());
+        no_space(&mut bench, ByteSize::mib(quota));
+        bench.until_defragment();
+        bench.give(returned(Err(DefragError::Answered("no".to_owned()))));
+        assert_eq!(bench.label(), ("failed", "defrag_failed"));
+        assert_eq!((bench.order.len(), bench.steps.len()), (0, disarmed), "quota {quota} MiB");
+    }
+    // A stop counts at once.
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(2000));
+    bench.until_defragment();
+    bench.run.stop(Reason::ShuttingDown);
+    bench.give(returned(Err(DefragError::Answered("no".to_owned()))));
+    assert_eq!(bench.label(), ("failed", "defrag_failed"));
+    assert!(bench.steps.is_empty());
+}
+
+#[test]
+fn with_corrupt_armed_as_well_nothing_is_touched() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    bench.facts.alarms.as_mut().expect("known").push(Alarm { kind: AlarmKind::Corrupt, member: None });
+    assert_eq!(bench.label(), ("refused", "corrupt_alarm"));
+    assert!(bench.order.is_empty() && bench.steps.is_empty());
+}
+
+#[test]
+fn a_compaction_comes_first_and_its_end_is_awaited() {
+    let mut bench = Bench::new(Policy { compaction: Some(Compaction::KeepRevisions(1000)), ..policy() });
+    for index in 0..3 {
+        fixture::status_mut(&mut bench.facts, index).db_size_in_use = ByteSize::mib(990);
+    }
+    bench.until(|action| matches!(action, Action::Perform(_)));
+    bench.step();
+    assert_eq!(bench.steps, [RunStep::Compact { revision: 39_000 }]);
+    // Each member frees its pages in its own time.
+    for index in 0..3 {
+        bench.step();
+        bench.step();
+        fixture::status_mut(&mut bench.facts, index).db_size_in_use = ByteSize::mib(100);
+    }
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.order, [3, 2, 1]);
+}
+
+#[test]
+fn a_compaction_by_age_goes_up_to_the_revision_that_is_old_enough_and_without_one_there_is_none() {
+    let policy = Policy { compaction: Some(Compaction::OlderThan(Duration::from_hours(1))), ..policy() };
+    for (old_revision, steps) in [(Some(777), vec![RunStep::Compact { revision: 777 }]), (None, vec![])] {
+        let mut bench = Bench::with(Brief { policy: policy.clone(), old_revision, ..Brief::default() });
+        assert_eq!(bench.label(), ("succeeded", ""));
+        assert_eq!(bench.steps, steps);
+    }
+}
+
+#[test]
+fn corrupt_that_is_armed_while_the_disarm_is_written_down_keeps_it_from_being_sent() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    bench.until(|action| matches!(action, Action::RecordStep(_)));
+    bench.facts.alarms.as_mut().expect("known").push(Alarm { kind: AlarmKind::Corrupt, member: None });
+    assert_eq!(bench.label(), ("failed", "corrupt_alarm"));
+    assert!(bench.steps.is_empty());
+}
+
+#[test]
+fn a_trouble_that_passes_while_a_step_is_written_down_only_delays_it() {
+    let mut bench = Bench::new(policy());
+    no_space(&mut bench, ByteSize::mib(1000));
+    bench.until(|action| matches!(action, Action::RecordStep(_)));
+    bench.step();
+    bench.give(Event::Observed(Err(Unknown::new(UnknownKind::TimedOut, "hangs"))));
+    assert!(bench.steps.is_empty());
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!(bench.steps.len(), 1);
+}
+
+#[test]
+fn with_auto_the_leader_hands_over_only_where_it_would_be_unavailable_for_long() {
+    // 100 MiB in use, and 50 MiB a second in the two runs before it.
+    for (transfer_above, transfers) in [(S(1), 1), (S(30), 0)] {
+        let mut bench = Bench::new(Policy { leader: LeaderPolicy::Auto, transfer_above, ..policy() });
+        assert_eq!(bench.label(), ("succeeded", ""));
+        assert_eq!((bench.order.as_slice(), bench.steps.len()), ([3, 2, 1].as_slice(), transfers));
+    }
+}
+
+#[test]
+fn with_auto_a_leader_without_an_heir_is_defragmented_as_the_leader() {
+    let auto = Policy { leader: LeaderPolicy::Auto, transfer_above: Duration::ZERO, ..policy() };
+    let mut bench = Bench::new(Policy { allow_without_quorum_slack: true, ..auto });
+    bench.facts.members.truncate(1);
+    bench.until(|action| matches!(action, Action::RecordIntent(_)));
+    assert_eq!(bench.run.take_fallback(), Some(Reason::NoTransferTarget));
+    assert_eq!(bench.label(), ("succeeded", ""));
+}
+
+#[test]
+fn with_auto_a_leader_that_leadership_does_not_leave_is_defragmented_as_the_leader() {
+    let auto = Policy { leader: LeaderPolicy::Auto, transfer_above: Duration::ZERO, ..policy() };
+    let mut bench = Bench::new(auto);
+    bench.until(|action| matches!(action, Action::Perform(_)));
+    bench.give(Event::Performed(Err(StepError::Answered(
+        "etcdserver: request timed out, leader transfer took too long".into(),
+    ))));
+    bench.until(|action| matches!(action, Action::RecordIntent(_)));
+    assert_eq!(bench.run.take_fallback().map(|reason| reason.label()), Some("transfer_failed"));
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert_eq!((bench.order.as_slice(), bench.steps.len()), ([3, 2, 1].as_slice(), 0));
+}

@@ -1,0 +1,184 @@
+//! The request that is open: what wants a run, what was done under it, and when the next run starts.
+//!
+//! A request stays open until it is satisfied. A run that was refused, failed or stopped early (shutdown, lost lock,
+//! pause, closed window) leaves it open, and [`Ledger::next_attempt`] says when the next run starts. Each run has
+//! exactly one outcome.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    backoff,
+    history::{AlertKey, MemberEnd, MemberResult, Outcome, RunId, RunView, Trigger},
+    ledger::{Ledger, after, counts_for_the_day, has_been},
+    note::{EarlierWork, StandingRequest},
+    reason::Reason,
+};
+
+/// The wait after a run that an open snapshot ended. Other clusters get the slot in the meantime.
+const SNAPSHOT_RETRY_AFTER: Duration = Duration::from_mins(1);
+
+/// A request whose last run has ended without satisfying it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextAttempt {
+    pub run: RunId,
+    /// When the next run is created.
+    pub at: Timestamp,
+    /// An operator's run is continued as such.
+    pub trigger: Trigger,
+    pub alerts: Vec<AlertKey>,
+    /// As in [`Request`](super::history::Request).
+    pub members: Vec<String>,
+    /// Who approved the last run. The approval covers the next run, unless the last one failed.
+    pub approved_by: Option<String>,
+}
+
+impl Ledger {
+    /// The next run of an open request: due now or later.
+    pub fn next_attempt(&self, now: Timestamp) -> Option<NextAttempt> {
+        let chain = self.chain(None);
+        let last = *chain.first()?;
+        let ended = last.finished_at?;
+        let alerts = alerts_of(&chain);
+        // The approval does not cover another attempt at what failed.
+        let agreed = last.approved.as_ref().filter(|_| !matches!(last.outcome, Some(Outcome::Failed { .. })));
+        // Who requested some members has not approved the others.
+        let agreed = agreed.filter(|_| last.request.members.is_empty() || last.is_broken_off());
+        let approved_by = agreed.map(|approval| approval.by.clone());
+        let next =
+            |trigger, at, alerts| NextAttempt { run: last.id, at, trigger, alerts, members: Vec::new(), approved_by };
+        if last.request.trigger == Trigger::Manual && last.is_broken_off() {
+            let members = last.request.members.clone();
+            return Some(NextAttempt { members, ..next(Trigger::Manual, resumes_at(last, ended, now), alerts) });
+        }
+        let tries: usize = chain
+            .iter()
+            .filter(|run| !run.is_broken_off())
+            .map(|run| 1 + usize::try_from(run.repeats).unwrap_or(0))
+            .sum();
+        let at = match tries.checked_sub(1) {
+            Some(tries) if !last.is_broken_off() && has_been(ended, now) => after(ended, backoff::retry_after(tries)),
+            _ => resumes_at(last, ended, now),
+        };
+        (!alerts.is_empty() || self.earlier_work().uncompared).then(|| next(Trigger::Retry, at, alerts))
+    }
+
+    /// The ended attempts at the standing request before this run, newest first.
+    fn chain(&self, before: Option<RunId>) -> Vec<&RunView> {
+        let runs = self.runs.iter().rev().filter(|run| before.is_none_or(|before| run.id < before));
+        runs.filter(|run| tells_of_request(run)).take_while(|run| leaves_standing(run)).collect()
+    }
+
+    /// Whether this run of an operator, or a new one, continues another one.
+    pub fn continues(&self, run: Option<RunId>) -> bool {
+        self.chain(run).first().is_some_and(|last| last.request.trigger == Trigger::Manual)
+    }
+
+    /// What was done under the standing request, also by the last lock holder.
+    pub fn earlier_work(&self) -> EarlierWork {
+        let open = self.runs.iter().rev().find(|run| run.outcome.is_none());
+        let chain = self.chain(open.map(|run| run.id));
+        let attempts = || open.into_iter().chain(chain.iter().copied());
+        let inherited_after = self.inherited.as_ref().and_then(|inherited| inherited.inherited_after);
+        // One that was open when the note was read has started again since.
+        let is_later =
+            |run: &RunView| inherited_after.is_none_or(|after| run.id > after || (run.id == after && run.starts > 1));
+        let ended = |run: &&RunView| run.outcome.is_some() && is_later(run) && tells_of_request(run);
+        let is_over = self.runs.iter().filter(ended).any(|run| !leaves_standing(run));
+        let inherited = self.inherited.as_ref().and_then(|inherited| inherited.request.as_ref()).filter(|_| !is_over);
+        let mut work = inherited.map_or_else(EarlierWork::default, |request| request.work.clone());
+        match attempts().find_map(|run| Some((run, run.uncompared?))) {
+            Some((run, uncompared)) if is_later(run) => work.uncompared = uncompared,
+            Some((_, uncompared)) => work.uncompared |= uncompared,
+            None => {}
+        }
+        // Those before such a run were for another request, or are measured again.
+        let is_last = |run: &RunView| counts_for_the_day(run) || was_withdrawn(run);
+        if attempts().any(is_last) {
+            work.done.clear();
+        }
+        let done = |result: &&MemberResult| matches!(result.end, MemberEnd::Defragmented { .. });
+        let results = attempts().take_while(|run| !is_last(run)).flat_map(|run| &run.members);
+        work.done.extend(results.filter(done).map(|result| result.intent.member_id));
+        work
+    }
+
+    /// The open request, for the next lock holder.
+    pub fn standing_request(&self, now: Timestamp) -> Option<StandingRequest> {
+        if let Some(run) = self.runs.iter().rev().find(|run| run.outcome.is_none() && run.cancelled.is_none()) {
+            let mut work = self.earlier_work();
+            // The next holder may never learn how far a run has come that is under way now.
+            work.uncompared |= run.compares;
+            return Some(StandingRequest {
+                trigger: run.request.trigger,
+                alerts: run.open_alerts().cloned().collect(),
+                members: run.request.members.clone(),
+                approved_by: run.approved.as_ref().map(|approval| approval.by.clone()),
+                work,
+            });
+        }
+        let NextAttempt { trigger, alerts, members, approved_by, .. } = self.next_attempt(now)?;
+        Some(StandingRequest { trigger, alerts, members, approved_by, work: self.earlier_work() })
+    }
+
+    /// Of the alerts that another replica offers again, those that are still open: what was served or resolved since
+    /// `run` was to serve them is done, and the next offer must not request it again. If no such run of these alerts is
+    /// known, this is not the journal that contained it, and all of them count.
+    pub fn left_of_offer(&self, mut alerts: Vec<AlertKey>, run: RunId, now: Timestamp) -> Vec<AlertKey> {
+        if self.run(run).is_some_and(|taken| alerts.iter().any(|key| taken.request.alerts.contains(key))) {
+            let standing = self.standing_request(now).map(|request| request.alerts).unwrap_or_default();
+            alerts.retain(|key| standing.contains(key));
+        }
+        alerts
+    }
+}
+
+/// The unresolved alerts of the newest of these runs that has any. The runs are ordered newest first.
+fn alerts_of(chain: &[&RunView]) -> Vec<AlertKey> {
+    let mut resolved = Vec::new();
+    for run in chain {
+        let standing: Vec<_> = run.open_alerts().filter(|key| !resolved.contains(key)).cloned().collect();
+        if !standing.is_empty() {
+            return standing;
+        }
+        resolved.extend(&run.resolved);
+    }
+    Vec::new()
+}
+
+/// An operator saw how their own run ended. Unless it did the work, an alert's request stays open as before.
+fn tells_of_request(run: &RunView) -> bool {
+    let by_operator = run.request.trigger == Trigger::Manual && run.open_alerts().next().is_none();
+    let did_all = run.is_satisfied() && run.request.members.is_empty();
+    !by_operator || (run.is_broken_off() && run.approved.is_some()) || did_all
+}
+
+/// Whether all its alerts were resolved after it: that ended their request.
+fn was_withdrawn(run: &RunView) -> bool {
+    let had_alerts = !run.request.alerts.is_empty() && run.request.trigger != Trigger::Manual;
+    run.outcome.is_some() && had_alerts && run.open_alerts().next().is_none()
+}
+
+/// Whether a run left its request open. One of some members did not do what the alerts that joined it want.
+fn leaves_standing(run: &RunView) -> bool {
+    use Outcome::{Failed, Interrupted, Refused};
+    let undone =
+        matches!(run.outcome, Some(Refused { .. } | Failed { .. } | Interrupted { .. })) || run.is_broken_off();
+    let in_part = !run.request.members.is_empty() && run.open_alerts().next().is_some();
+    (undone || in_part) && run.cancelled.is_none()
+}
+
+/// When the next run of a request starts whose last run was stopped early.
+fn resumes_at(last: &RunView, ended: Timestamp, now: Timestamp) -> Timestamp {
+    match &last.outcome {
+        Some(Outcome::Stopped { reason: Reason::SnapshotOpen { .. } }) if has_been(ended, now) => {
+            after(ended, SNAPSHOT_RETRY_AFTER)
+        }
+        _ => now.min(ended),
+    }
+}
+
+#[cfg(test)]
+#[path = "standing_tests.rs"]
+mod tests;
