@@ -1,6 +1,6 @@
 //! Checks the direction of the layers, ports ← config, telemetry ← adapters ← app ← cli ← main, and that the files of
 //! a folder do not import each other in circles. The core and the report are crates of their own, so they cannot use
-//! any of the layers.
+//! any of the layers. No file is longer than [`MAX_LINES`], apart from those of [`LONGER`].
 //!
 //! It reads the paths in each file, so it sees imports and full paths alike. CONTRIBUTING.md says how to see it fail.
 
@@ -23,6 +23,11 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// The crates whose folders are checked for cycles.
 const CRATES: &[&str] = &["src", "crates/defragd-core/src", "crates/defragd-report/src"];
+
+/// A longer file is about two things.
+const MAX_LINES: usize = 400;
+/// Files that are still longer. Remove a file from here when it is shorter; the test says when. Add none.
+const LONGER: &[&str] = &[];
 
 /// A path from the crate's root, such as `["app", "driver", "Stop"]`; the root's is empty.
 type ModulePath = Vec<String>;
@@ -223,6 +228,18 @@ fn no_folder_has_a_cycle_of_more_than_two_files() {
     }
     assert!(wrong.is_empty(), "files that import each other in circles:\n{}", wrong.join("\n"));
     assert!(edges > 1_000, "only {edges} paths were found: the search is broken");
+}
+
+#[test]
+fn no_file_is_longer_than_the_limit_but_those_that_are_listed() {
+    let mut files = Vec::new();
+    for root in CRATES {
+        sources(&at(root), &mut files);
+    }
+    assert!(files.len() > 200, "only {} files were found: the search is broken", files.len());
+    let long = |file: &PathBuf| std::fs::read_to_string(file).unwrap().lines().count() > MAX_LINES;
+    let long = files.iter().filter(|file| long(file)).map(|file| file.strip_prefix(at("")).unwrap().to_str().unwrap());
+    assert_eq!(long.collect::<BTreeSet<_>>(), LONGER.iter().copied().collect(), "longer than {MAX_LINES} lines");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The real implementations of the ports: the only place for etcd-client, reqwest, axum, sockets and files.
 
+mod causes;
 pub mod clock;
 pub mod etcd;
 pub mod gates;

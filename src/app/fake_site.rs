@@ -1,11 +1,11 @@
 //! The real router over an application of fakes.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::Router;
 
 use crate::{
-    adapters::http::{AccessPolicy, Options, Web, router},
+    adapters::http::{AccessPolicy, Options, router},
     app::{
         cluster::tests::{cluster_in, shared},
         fake::{FakeEtcd, FakeJournal},
@@ -22,20 +22,6 @@ pub(super) fn site(names: &[&str], mode: Mode, access: AccessPolicy) -> (Arc<Fak
     let policy = Policy { mode, ..Policy::default() };
     let clusters = names.iter().map(|name| cluster_in(&world, name, policy.clone())).collect();
     let app = Arc::new(App::new(clusters, world));
-    let router = router(Arc::clone(&app), options(access));
+    let router = router(Arc::clone(&app), Options::plain(access));
     (app, router)
-}
-
-/// Plain HTTP, without prefixes.
-pub(super) fn options(access: AccessPolicy) -> Options {
-    Options {
-        access,
-        telemetry_path: "/metrics".to_owned(),
-        timeout_offset: Duration::ZERO,
-        max_requests: 40,
-        route_prefix: String::new(),
-        link_prefix: String::new(),
-        external_url: None,
-        web: Arc::new(Web::plain()),
-    }
 }

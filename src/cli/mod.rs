@@ -21,6 +21,7 @@ mod serve;
 mod server;
 mod status;
 mod table;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,7 +11,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use testkit::{Defragd, EtcdVersion};
+use testkit::{Defragd, EtcdVersion, wrap};
 
 use crate::{
     gated::{checked, defragd, said},
@@ -177,8 +176,7 @@ impl Planted {
         fs::write(rig.path("alertmanager-token"), ALERTMANAGER).unwrap();
         // A variable that makes many programs tell all they know.
         let chatty = rig.path("defragd");
-        fs::write(&chatty, format!("#!/bin/sh\nRUST_LOG=trace exec {} \"$@\"\n", binary().display())).unwrap();
-        fs::set_permissions(&chatty, fs::Permissions::from_mode(0o755)).unwrap();
+        wrap(binary(), "RUST_LOG=trace", &chatty).unwrap();
 
         let mut canaries: Vec<_> =
             [ETCD, WRONG_ETCD, WEBHOOK, ALERTMANAGER, BEARER, HEADER, KUBERNETES, BASIC_SENT, BASIC]

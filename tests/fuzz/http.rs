@@ -12,7 +12,7 @@ use defragd::{
     adapters::{
         clock::SystemClock,
         etcd::EtcdCluster,
-        http::{AccessPolicy, Options, Web, router},
+        http::{AccessPolicy, Options, router},
         journal::SqliteJournal,
     },
     app::{
@@ -145,17 +145,7 @@ fn site(access: AccessPolicy) -> Router {
     let cluster = settings.clusters[0].clone();
     let cluster = Cluster::new(cluster.clone(), connect(&cluster).unwrap(), Arc::clone(&shared));
     let app = App::new(vec![Arc::new(cluster)], shared).probing(Arc::new(probes));
-    let options = Options {
-        access,
-        telemetry_path: "/metrics".to_owned(),
-        timeout_offset: Duration::ZERO,
-        max_requests: 40,
-        route_prefix: String::new(),
-        link_prefix: String::new(),
-        external_url: None,
-        web: Arc::new(Web::plain()),
-    };
-    router(Arc::new(app), options)
+    router(Arc::new(app), Options::plain(access))
 }
 
 /// The first line names the site, the method and the path; headers follow, and after an empty line the body. None if the

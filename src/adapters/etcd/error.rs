@@ -9,24 +9,11 @@ use super::{
     channel,
     denied::{self, EtcdUser},
 };
+pub(super) use crate::adapters::causes::chain;
 use crate::core::{
     cluster::{Unknown, UnknownKind},
     run::DefragError,
 };
-
-/// The text of an error with its causes, each once: tonic's own text is only "transport error".
-pub(super) fn chain(error: &dyn StdError) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if parts.last().is_none_or(|last| !last.contains(&text)) {
-            parts.push(text);
-        }
-        next = error.source();
-    }
-    parts.join(": ")
-}
 
 /// A gRPC status for people: the message and its cause, without the dump of metadata.
 fn describe(status: &Status) -> String {

@@ -34,6 +34,22 @@ pub struct Options {
     pub web: Arc<Web>,
 }
 
+impl Options {
+    /// Plain HTTP, without prefixes.
+    pub fn plain(access: AccessPolicy) -> Self {
+        Self {
+            access,
+            telemetry_path: "/metrics".to_owned(),
+            timeout_offset: Duration::ZERO,
+            max_requests: 40,
+            route_prefix: String::new(),
+            link_prefix: String::new(),
+            external_url: None,
+            web: Arc::new(Web::plain()),
+        }
+    }
+}
+
 pub(super) struct Site<S> {
     pub(super) service: Arc<S>,
     pub(super) options: Options,

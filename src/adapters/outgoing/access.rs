@@ -14,9 +14,9 @@ use url::{Origin, Url};
 
 use super::{
     CallError, ClientTls, Credentials, Secrets,
-    text::{chain, detail, shown},
+    text::{detail, shown},
 };
-use crate::adapters::tls;
+use crate::adapters::{causes::chain, tls};
 
 /// As many as any reasonable site needs.
 const MAX_REDIRECTS: usize = 5;

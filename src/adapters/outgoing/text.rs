@@ -44,21 +44,6 @@ pub(in crate::adapters) fn redirect_target(url: &Url) -> String {
     format!("{}{}", shown(url), url.path())
 }
 
-/// An error with its causes: reqwest's own text often ends before the helpful one.
-pub(in crate::adapters) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Some errors only repeat the text of the error that they wrap.
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

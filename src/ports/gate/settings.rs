@@ -133,34 +133,22 @@ impl GateSettings {
             at.add("exec", what);
             return;
         }
-        let Self {
-            name: _,
-            when: _,
-            on_failure: _,
-            exec: _,
-            http,
-            tcp,
-            promql,
-            alertmanager,
-            kubernetes_pods,
-            kubernetes_nodes,
-        } = self;
-        if let Some(gate) = http {
+        if let Some(gate) = &mut self.http {
             gate.check(at.key("http"));
         }
-        if let Some(gate) = tcp {
+        if let Some(gate) = &self.tcp {
             gate.check(at.key("tcp"));
         }
-        if let Some(gate) = promql {
+        if let Some(gate) = &mut self.promql {
             gate.check(cluster, at.key("promql"));
         }
-        if let Some(gate) = alertmanager {
+        if let Some(gate) = &mut self.alertmanager {
             gate.check(at.key("alertmanager"));
         }
-        if let Some(gate) = kubernetes_pods {
+        if let Some(gate) = &self.kubernetes_pods {
             gate.check(at.key("kubernetes_pods"));
         }
-        if let Some(gate) = kubernetes_nodes {
+        if let Some(gate) = &self.kubernetes_nodes {
             gate.check(at.key("kubernetes_nodes"));
         }
         let checks = self.checks();

@@ -1,11 +1,11 @@
 //! Steps of the system's clock, as by an NTP daemon or an operator, under the real program: libfaketime answers for the
 //! clock on the wall, and the monotonic one is the machine's. The simulator has many more of them, at any moment.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeSet, fs};
 
 use anyhow::ensure;
 use serde_json::Value;
-use testkit::{Defragd, Home, Tools, until};
+use testkit::{Defragd, Home, Tools, until, wrap};
 
 use super::{alert, assert_recorded, clusters, fingerprint, post};
 use crate::rig::{MINUTE, binary, home};
@@ -32,13 +32,11 @@ async fn steps_of_the_clock_lose_nothing_and_stop_nothing() {
     };
     let faked = home();
     let offset = faked.write("offset", "+0").unwrap();
-    let script = format!(
-        "#!/bin/sh\nLD_PRELOAD={library:?} FAKETIME_TIMESTAMP_FILE={offset:?} FAKETIME_NO_CACHE=1 \
-         FAKETIME_DONT_FAKE_MONOTONIC=1 exec {:?} \"$@\"\n",
-        binary()
+    let variables = format!(
+        "LD_PRELOAD={library:?} FAKETIME_TIMESTAMP_FILE={offset:?} FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1"
     );
-    let script = faked.write("faked", script).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = faked.path("faked");
+    wrap(binary(), &variables, &script).unwrap();
     let home = Home::new(&script).unwrap();
     let flags = [clusters(&home, 4)];
     let mut defragd = home.serve(&flags).await.unwrap();

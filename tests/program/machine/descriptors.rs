@@ -1,9 +1,9 @@
 //! A small limit of file descriptors.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeSet, fs};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use testkit::{Defragd, Home, until};
+use testkit::{Defragd, Home, until, wrap};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{alert, assert_recorded, clusters, fingerprint, post};
@@ -33,9 +33,8 @@ async fn status(defragd: &Defragd, path: &str) -> Option<u16> {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_cannot_take_the_descriptors_that_the_rest_needs() {
     let limited = home();
-    let script = format!("#!/bin/sh\nulimit -n {LIMIT} && exec {:?} \"$@\"\n", binary());
-    let script = limited.write("limited", script).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = limited.path("limited");
+    wrap(binary(), &format!("ulimit -n {LIMIT} &&"), &script).unwrap();
     let home = Home::new(&script).unwrap();
     let flags = [clusters(&home, 2)];
     let defragd = home.serve(&flags).await.unwrap();
@@ -55,9 +54,8 @@ async fn clients_cannot_take_the_descriptors_that_the_rest_needs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_on_descriptors_is_raised_as_far_as_the_system_allows() {
     let home = home();
-    let script = format!("#!/bin/sh\nulimit -S -n {LIMIT} && exec {:?} \"$@\"\n", binary());
-    let script = home.write("limited", script).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = home.path("limited");
+    wrap(binary(), &format!("ulimit -S -n {LIMIT} &&"), &script).unwrap();
     let own = getrlimit(Resource::Nofile);
     let home = Home::new(&script).unwrap();
     let defragd = home.serve(&Home::nowhere()).await.unwrap();

@@ -1,9 +1,9 @@
 //! Who is let in: passwords, tokens, client certificates and the rate limit; and the health command, which must get in.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, path::Path};
 
 use reqwest::StatusCode;
-use testkit::{Home, Pki};
+use testkit::{Home, Pki, wrap};
 
 use super::{Site, hash, https, status};
 use crate::rig::{binary, client};
@@ -94,12 +94,7 @@ async fn without_a_client_ca_the_system_s_authorities_verify_clients_but_identif
     let stranger = Pki::create(&site.home.path("other")).unwrap();
     // A machine whose only authority is that of these tests.
     let program = site.home.path("on-a-machine");
-    fs::write(
-        &program,
-        format!("#!/bin/sh\nSSL_CERT_FILE={} exec {} \"$@\"\n", site.path("pki/ca.crt"), binary().display()),
-    )
-    .unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    wrap(binary(), &format!("SSL_CERT_FILE={}", site.path("pki/ca.crt")), &program).unwrap();
     site.home.run(&program);
     let known = site.client().identity(Site::identity(site.pki.client())).build().unwrap();
     let unknown = site.client().identity(Site::identity(stranger.client())).build().unwrap();

@@ -1,6 +1,7 @@
 //! A folder for one defragd: tokens, journal and log.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -67,4 +68,11 @@ impl Home {
         args.extend_from_slice(flags);
         Defragd::start(&self.binary, &args, &self.path("defragd.log")).await
     }
+}
+
+/// Writes a program that runs another one with the same arguments, under what the shell is given first: a variable such
+/// as `A=b`, or a command such as `ulimit -n 64 &&`.
+pub fn wrap(program: &Path, under: &str, at: &Path) -> Result<()> {
+    fs::write(at, format!("#!/bin/sh\n{under} exec {program:?} \"$@\"\n"))?;
+    Ok(fs::set_permissions(at, fs::Permissions::from_mode(0o755))?)
 }

@@ -52,7 +52,7 @@ pub use exposition::Exposition;
 pub use fragment::{Fragmented, MemberSize, exhaust_quota, exhaust_quota_with_stale_sizes, fragment, overwrite, sizes};
 pub use guarded::GuardedPrometheus;
 pub use hold::{HeldDefrags, OpenSnapshot};
-pub use home::Home;
+pub use home::{Home, wrap};
 pub use http::Response;
 pub use kube::{Image, KubeApiserver, KubeLab, Placement, in_node, in_node_for};
 pub use lan::{Cut, Lan};

@@ -13,6 +13,7 @@ use kube::{
 use thiserror::Error;
 
 use super::connect::Connection;
+use crate::adapters::causes;
 
 /// The API server's own messages are a sentence; the answer of a proxy may be a page.
 const MAX_WORDS_CHARS: usize = 240;
@@ -150,16 +151,7 @@ pub(in crate::adapters) fn answer(code: u16, body: &[u8], connection: &Connectio
     }
 }
 
-/// The text of an error with its causes, each once.
+/// The text of an error with its causes, cut.
 pub(super) fn chain(error: &dyn StdError) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if parts.last().is_none_or(|last| !last.contains(&text)) {
-            parts.push(text);
-        }
-        next = error.source();
-    }
-    parts.join(": ").chars().take(MAX_WORDS_CHARS).collect()
+    causes::chain(error).chars().take(MAX_WORDS_CHARS).collect()
 }
