@@ -171,6 +171,13 @@ fn etcd() -> FakeEtcd {
     FakeEtcd::new(3)
 }
 
+/// A healthy cluster, and both of [`World::start_both`].
+async fn both(mode: Mode) -> (World, Replica, Replica) {
+    let world = World::new(etcd());
+    let (first, second) = world.start_both(mode).await;
+    (world, first, second)
+}
+
 impl Replica {
     fn holds(&self) -> bool {
         self.cluster.summary().lock.is_some_and(|lock| lock.held)
@@ -230,8 +237,7 @@ async fn one_of_two_replicas_acts_and_its_journal_says_under_which_term() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_dies_is_succeeded_after_the_ttl_and_a_time_to_settle() {
-    let world = World::new(etcd());
-    let (first, second) = world.start_both(Mode::Enforce).await;
+    let (world, first, second) = both(Mode::Enforce).await;
     world.net.cut("one");
     first.kill();
     second.ask("1").await;
@@ -250,8 +256,7 @@ async fn a_replica_that_dies_is_succeeded_after_the_ttl_and_a_time_to_settle() {
 
 #[tokio::test(start_paused = true)]
 async fn an_orderly_end_hands_over_within_seconds() {
-    let world = World::new(etcd());
-    let (first, second) = world.start_both(Mode::Enforce).await;
+    let (_world, first, second) = both(Mode::Enforce).await;
     first.cluster.release_lock().await;
     assert!(!first.holds());
     first.kill();
@@ -318,8 +323,7 @@ async fn a_store_without_an_answer_keeps_requests_waiting_and_loses_none() {
 
 #[tokio::test(start_paused = true)]
 async fn a_candidate_from_before_takes_over_while_nothing_can_be_written() {
-    let world = World::new(etcd());
-    let (first, second) = world.start_both(Mode::Enforce).await;
+    let (world, first, second) = both(Mode::Enforce).await;
     world.locks.fill(true);
     first.kill();
     sleep(TTL + S * 10).await;

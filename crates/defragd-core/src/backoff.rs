@@ -69,27 +69,10 @@ fn no_gain(last: &MemberResult, status: &Status, least_gain: ByteSize) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        cluster::MemberId,
-        fixture,
-        history::{Intent, Sizes},
-    };
-
-    fn sizes(size: u64, in_use: u64) -> Sizes {
-        Sizes { db_size: ByteSize::mib(size), db_size_in_use: ByteSize::mib(in_use) }
-    }
+    use crate::fixture::{self, sizes};
 
     fn attempt(end: MemberEnd) -> MemberResult {
-        let intent = Intent {
-            member_id: MemberId(1),
-            member: "etcd-1".to_owned(),
-            is_leader: false,
-            need: Need::Fragmented,
-            before: sizes(1000, 100),
-            expected: None,
-            non_blocking: false,
-        };
-        MemberResult { intent, end }
+        fixture::attempt(1, sizes(1000, 100), end)
     }
 
     fn label(last: &MemberResult, status: &Status) -> Option<&'static str> {

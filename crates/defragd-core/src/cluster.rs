@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::version;
 
@@ -182,8 +183,9 @@ pub struct Alarm {
 }
 
 /// Why a fact is unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum UnknownKind {
     /// No connection: refused, reset, no route.
     Unreachable,
@@ -211,17 +213,8 @@ impl UnknownKind {
     }
 
     /// Stable, for metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Tls => "tls",
-            Self::TimedOut => "timed_out",
-            Self::Denied => "denied",
-            Self::LoginRefused => "login_refused",
-            Self::LoginMissing => "login_missing",
-            Self::WrongMember => "wrong_member",
-            Self::Other => "other",
-        }
+    pub fn label(self) -> &'static str {
+        self.into()
     }
 }
 

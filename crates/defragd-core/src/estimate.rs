@@ -105,23 +105,11 @@ fn bytes(size: ByteSize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        history::{Intent, Sizes},
-        policy::Need,
-    };
+    use crate::{fixture, history::Sizes};
 
     fn result(member: u64, in_use: ByteSize, took: Duration, unavailable: Option<Duration>) -> MemberResult {
         let sizes = Sizes { db_size: ByteSize::gib(4), db_size_in_use: in_use };
-        let intent = Intent {
-            member_id: MemberId(member),
-            member: format!("etcd-{member}"),
-            is_leader: false,
-            need: Need::Fragmented,
-            before: sizes,
-            expected: None,
-            non_blocking: false,
-        };
-        MemberResult { intent, end: MemberEnd::Defragmented { after: sizes, took, unavailable } }
+        fixture::attempt(member, sizes, MemberEnd::Defragmented { after: sizes, took, unavailable })
     }
 
     fn seconds(speeds: &Speeds, member: u64) -> f64 {

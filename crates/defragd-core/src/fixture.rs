@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use super::{
     cluster::{ClusterFacts, ClusterId, Member, MemberFacts, MemberId, Status},
     gate::{GateKind, GateResult, Moment, OnFailure},
-    history::{Intent, Sizes},
+    history::{Intent, MemberEnd, MemberResult, Sizes},
     policy::Need,
 };
 
@@ -84,4 +84,15 @@ pub fn intent() -> Intent {
         expected: None,
         non_blocking: false,
     }
+}
+
+/// MiB of a file, and how many are in use.
+pub fn sizes(size: u64, in_use: u64) -> Sizes {
+    Sizes { db_size: ByteSize::mib(size), db_size_in_use: ByteSize::mib(in_use) }
+}
+
+/// An attempt on the follower `etcd-ID`.
+pub fn attempt(id: u64, before: Sizes, end: MemberEnd) -> MemberResult {
+    let (member_id, member) = (MemberId(id), format!("etcd-{id}"));
+    MemberResult { intent: Intent { member_id, member, is_leader: false, before, ..intent() }, end }
 }

@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use strum::IntoStaticStr;
 
 use super::{reason::Reason, wire};
 
@@ -54,8 +55,9 @@ pub enum OnFailure {
 }
 
 /// What a gate checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum GateKind {
     /// Pods that became unhealthy since the run began.
     KubernetesPods,
@@ -71,15 +73,8 @@ pub enum GateKind {
 
 impl GateKind {
     /// As in the configuration, and the metric label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::KubernetesPods => "kubernetes_pods",
-            Self::KubernetesNodes => "kubernetes_nodes",
-            Self::Http => "http",
-            Self::Tcp => "tcp",
-            Self::Promql => "promql",
-            Self::Alertmanager => "alertmanager",
-        }
+    pub fn label(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -1,13 +1,10 @@
 use std::time::Duration;
 
-use bytesize::ByteSize;
-
 use super::*;
 use crate::{
-    cluster::MemberId,
-    history::{Entry, Intent, Labels, MemberEnd, MemberResult, Record, Sizes},
+    fixture::{self, sizes},
+    history::{Entry, Labels, MemberEnd, MemberResult, Record},
     order::{Order, OrderRecord},
-    policy::Need,
 };
 
 const START: i64 = 1_795_000_000;
@@ -35,18 +32,8 @@ fn requested(run: i64, seconds: i64, alerts: Vec<AlertKey>) -> (i64, i64, Entry)
 }
 
 fn defragmented() -> MemberResult {
-    let sizes = |mib| Sizes { db_size: ByteSize::mib(mib), db_size_in_use: ByteSize::mib(100) };
-    let intent = Intent {
-        member_id: MemberId(1),
-        member: "etcd-1".to_owned(),
-        is_leader: false,
-        need: Need::Fragmented,
-        before: sizes(1_000),
-        expected: None,
-        non_blocking: false,
-    };
-    let end = MemberEnd::Defragmented { after: sizes(100), took: Duration::from_secs(1), unavailable: None };
-    MemberResult { intent, end }
+    let end = MemberEnd::Defragmented { after: sizes(100, 100), took: Duration::from_secs(1), unavailable: None };
+    fixture::attempt(1, sizes(1_000, 100), end)
 }
 
 fn shown(ledger: &Ledger, policy: &Policy, now: Timestamp) -> Option<RequestView> {

@@ -1,10 +1,10 @@
-use bytesize::ByteSize;
-
 use super::*;
+pub(crate) use crate::fixture::sizes;
 use crate::{
-    history::{AlertKey, Entry, Intent, Record, Request, Sizes, Trigger},
+    fixture,
+    history::{AlertKey, Entry, Record, Request, Sizes, Trigger},
     plan::PlanHistory,
-    policy::{Mode, Need},
+    policy::Mode,
     verify::{HashVerdict, Verification},
 };
 
@@ -17,22 +17,8 @@ pub(crate) fn at(hours: f64) -> Timestamp {
     Timestamp::from_second(1_795_392_000 + seconds).expect("in range")
 }
 
-pub(crate) fn sizes(size: u64, in_use: u64) -> Sizes {
-    Sizes { db_size: ByteSize::mib(size), db_size_in_use: ByteSize::mib(in_use) }
-}
-
 pub(crate) fn result(before: Sizes, end: MemberEnd) -> MemberResult {
-    let member_id = MemberId(1);
-    let intent = Intent {
-        member_id,
-        member: "etcd-1".to_owned(),
-        is_leader: false,
-        need: Need::Fragmented,
-        before,
-        expected: None,
-        non_blocking: false,
-    };
-    MemberResult { intent, end }
+    fixture::attempt(1, before, end)
 }
 
 pub(crate) fn defragmented(before: Sizes, after: Sizes) -> MemberResult {

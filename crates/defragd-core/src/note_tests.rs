@@ -4,11 +4,12 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::{
-    history::{Approval, Intent, MemberEnd, Outcome, Request, RunId, RunView, Sizes, Trigger},
+    fixture::{self, sizes},
+    history::{Approval, MemberEnd, Outcome, Request, RunId, RunView, Trigger},
     hold::Hold,
     ledger::Ledger,
     order::Order,
-    policy::{Need, Policy},
+    policy::Policy,
     reason::Reason,
 };
 
@@ -16,25 +17,12 @@ fn at(hours: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + hours * 3600).expect("a time")
 }
 
-fn sizes(bytes: u64) -> Sizes {
-    Sizes { db_size: bytesize::ByteSize(bytes), db_size_in_use: bytesize::ByteSize(bytes / 2) }
-}
-
 fn attempt(member: u64, reason: Option<Reason>) -> MemberResult {
-    let intent = Intent {
-        member_id: MemberId(member),
-        member: format!("etcd-{member}"),
-        is_leader: false,
-        need: Need::Fragmented,
-        before: sizes(1000),
-        expected: None,
-        non_blocking: false,
-    };
     let end = match reason {
         Some(reason) => MemberEnd::Failed { reason, after: None, took: None },
-        None => MemberEnd::Defragmented { after: sizes(500), took: Duration::from_secs(1), unavailable: None },
+        None => MemberEnd::Defragmented { after: sizes(500, 250), took: Duration::from_secs(1), unavailable: None },
     };
-    MemberResult { intent, end }
+    fixture::attempt(member, sizes(1000, 500), end)
 }
 
 fn run(id: i64, ended: i64, outcome: Outcome, members: Vec<MemberResult>) -> RunView {

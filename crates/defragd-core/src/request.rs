@@ -9,6 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
+use strum::IntoStaticStr;
 
 /// The number of a run, given when its request is accepted. Never used twice in one journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,8 +23,9 @@ impl fmt::Display for RunId {
 }
 
 /// What requested a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Trigger {
     Alert,
     /// An operator: `defragd run`, or `POST /api/v1/clusters/{name}/run`.
@@ -39,13 +41,8 @@ impl Trigger {
     pub const ALL: [Self; 4] = [Self::Alert, Self::Manual, Self::Retry, Self::Schedule];
 
     /// A stable label for metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Alert => "alert",
-            Self::Manual => "manual",
-            Self::Retry => "retry",
-            Self::Schedule => "schedule",
-        }
+    pub fn label(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -1,7 +1,7 @@
 //! A cluster's state in a word, by its policy, and what is done with it.
 
 use serde::{Deserialize, Serialize};
-use strum::EnumIter;
+use strum::{EnumIter, IntoStaticStr};
 
 use super::{
     cluster::{AlarmKind, ClusterFacts, Member, MemberFacts, MemberId, Status},
@@ -13,8 +13,9 @@ use super::{
 };
 
 /// How the cluster is, in the order of urgency. One that cannot be reached is `Unreachable`, whatever its last facts say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumIter, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumIter, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ClusterCondition {
     /// NOSPACE is armed: the cluster accepts no writes.
     NoSpace,
@@ -33,16 +34,8 @@ pub enum ClusterCondition {
 
 impl ClusterCondition {
     /// As in the API.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::NoSpace => "no_space",
-            Self::Unreachable => "unreachable",
-            Self::NeedsAttention => "needs_attention",
-            Self::NearQuota => "near_quota",
-            Self::Fragmented => "fragmented",
-            Self::NotObserved => "not_observed",
-            Self::Healthy => "healthy",
-        }
+    pub fn label(self) -> &'static str {
+        self.into()
     }
 
     pub const fn words(self) -> &'static str {
@@ -59,8 +52,9 @@ impl ClusterCondition {
 }
 
 /// What defragd does with the cluster now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumIter, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EnumIter, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ClusterActivity {
     /// A run is in progress.
     Running,
@@ -75,14 +69,8 @@ pub enum ClusterActivity {
 
 impl ClusterActivity {
     /// As in the API.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::WaitingForApproval => "waiting_for_approval",
-            Self::Paused => "paused",
-            Self::Waiting => "waiting",
-            Self::Idle => "idle",
-        }
+    pub fn label(self) -> &'static str {
+        self.into()
     }
 
     pub const fn words(self) -> &'static str {

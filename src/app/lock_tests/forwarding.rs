@@ -4,8 +4,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_request_at_a_follower_is_served_by_the_holder_and_ends_with_it() {
-    let world = World::new(etcd());
-    let (first, second) = world.start_both(Mode::Enforce).await;
+    let (world, first, second) = both(Mode::Enforce).await;
     second.ask("1").await;
     sleep(S * 3).await;
     assert_eq!(first.outcomes().await, [("open", "")], "it is in the holder's journal");
@@ -18,8 +17,7 @@ async fn a_request_at_a_follower_is_served_by_the_holder_and_ends_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn an_alert_that_both_replicas_get_is_one_run() {
-    let world = World::new(etcd());
-    let (first, second) = world.start_both(Mode::Enforce).await;
+    let (world, first, second) = both(Mode::Enforce).await;
     first.ask("1").await;
     second.ask("1").await;
     sleep(S * 600).await;
@@ -61,8 +59,7 @@ async fn a_request_whose_holder_dies_is_served_by_the_replica_that_accepted_it()
 
 #[tokio::test(start_paused = true)]
 async fn actions_at_a_follower_are_forwarded_to_the_holder_and_its_answer_is_returned() {
-    let world = World::new(etcd());
-    let (first, second) = world.start_both(Mode::Enforce).await;
+    let (world, first, second) = both(Mode::Enforce).await;
     let pause = Command::Pause { reason: "upgrade".to_owned(), lasts: None };
     let carried = second.app.command("a", "ann".to_owned(), pause.clone(), false).await.expect("carried");
     assert!(matches!(carried, CommandOutcome::Forwarded { holder, .. } if holder == "one"));
@@ -90,8 +87,7 @@ async fn actions_at_a_follower_are_forwarded_to_the_holder_and_its_answer_is_ret
 
 #[tokio::test(start_paused = true)]
 async fn an_approval_at_a_follower_reaches_the_run_of_the_holder() {
-    let world = World::new(etcd());
-    let (first, second) = world.start_both(Mode::Approve).await;
+    let (_world, first, second) = both(Mode::Approve).await;
     second.ask("1").await;
     sleep(S * 20).await;
     assert_eq!(first.waits_for(), Some("awaiting_approval"));
@@ -103,8 +99,7 @@ async fn an_approval_at_a_follower_reaches_the_run_of_the_holder() {
 
 #[tokio::test(start_paused = true)]
 async fn an_alert_that_is_resolved_at_a_follower_is_cancelled_at_the_holder() {
-    let world = World::new(etcd());
-    let (first, second) = world.start_both(Mode::Approve).await;
+    let (_world, first, second) = both(Mode::Approve).await;
     second.ask("1").await;
     sleep(S * 20).await;
     second.cluster.resolve(key("1")).await.expect("taken");
@@ -115,8 +110,7 @@ async fn an_alert_that_is_resolved_at_a_follower_is_cancelled_at_the_holder() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_withdrawn_at_the_holder_is_not_requested_anew_by_a_follower() {
-    let world = World::new(etcd());
-    let (first, second) = world.start_both(Mode::Approve).await;
+    let (_world, first, second) = both(Mode::Approve).await;
     second.ask("1").await;
     sleep(S * 20).await;
     first.cluster.resolve(key("1")).await.expect("taken");
@@ -151,8 +145,7 @@ async fn a_follower_keeps_its_request_while_the_holder_tries_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_lost_its_journal_is_offered_the_request_anew() {
-    let world = World::new(etcd());
-    let (first, second) = world.start_both(Mode::Approve).await;
+    let (world, first, second) = both(Mode::Approve).await;
     second.ask("1").await;
     sleep(S * 20).await;
     assert_eq!(first.outcomes().await, [("open", "")]);
@@ -169,8 +162,7 @@ async fn a_holder_that_lost_its_journal_is_offered_the_request_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_the_holder_ignores_stands_and_says_so() {
-    let world = World::new(etcd());
-    let (first, second) = world.start_both(Mode::Enforce).await;
+    let (_world, first, second) = both(Mode::Enforce).await;
     first.cluster.retire();
     second.ask("1").await;
     sleep(S * 600).await;
@@ -180,8 +172,7 @@ async fn a_request_that_the_holder_ignores_stands_and_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_does_not_hold_the_lock_takes_nothing_that_another_passes_on() {
-    let world = World::new(etcd());
-    let (_first, second) = world.start_both(Mode::Enforce).await;
+    let (_world, _first, second) = both(Mode::Enforce).await;
     let labels = [("defragd_cluster".to_owned(), "a".to_owned())].into();
     let alert = crate::core::alert::Alert {
         status: crate::core::alert::AlertStatus::Firing,

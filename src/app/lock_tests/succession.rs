@@ -4,8 +4,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_and_what_was_done_go_to_the_next_holder_and_back() {
-    let world = World::new(etcd());
-    let (first, second) = world.start_both(Mode::Enforce).await;
+    let (world, first, second) = both(Mode::Enforce).await;
     first.ask("1").await;
     sleep(S * 300).await;
     assert_eq!(first.outcomes().await, [("succeeded", "")]);

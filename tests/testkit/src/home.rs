@@ -73,6 +73,6 @@ impl Home {
 /// Writes a program that runs another one with the same arguments, under what the shell is given first: a variable such
 /// as `A=b`, or a command such as `ulimit -n 64 &&`.
 pub fn wrap(program: &Path, under: &str, at: &Path) -> Result<()> {
-    fs::write(at, format!("#!/bin/sh\n{under} exec {program:?} \"$@\"\n"))?;
+    fs::write(at, format!("#!/bin/sh\n{under} exec '{}' \"$@\"\n", program.display()))?;
     Ok(fs::set_permissions(at, fs::Permissions::from_mode(0o755))?)
 }

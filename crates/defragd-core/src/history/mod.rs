@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 pub use self::run_view::RunView;
 pub use super::request::{AlertKey, Labels, Request, RunId, Trigger};
@@ -158,8 +159,9 @@ pub enum RunStep {
 }
 
 /// How a run ended. Each accepted request ends in exactly one of these.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoStaticStr)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     /// Every member that needed it was defragmented, and the cluster is healthy.
     Succeeded,
@@ -185,17 +187,8 @@ pub enum Outcome {
 
 impl Outcome {
     /// A stable label for metrics.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::NothingToDo => "nothing_to_do",
-            Self::Observed { .. } => "observed",
-            Self::Refused { .. } => "refused",
-            Self::Failed { .. } => "failed",
-            Self::Mismatched { .. } => "mismatched",
-            Self::Stopped { .. } => "stopped",
-            Self::Interrupted { .. } => "interrupted",
-        }
+    pub fn label(&self) -> &'static str {
+        self.into()
     }
 
     /// The values of [`Outcome::label`].

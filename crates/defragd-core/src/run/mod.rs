@@ -57,13 +57,14 @@ const IDLE_BEFORE_DONE: Duration = Duration::from_secs(3);
 /// A member that hangs without showing whether it defragments is watched for this many deadlines.
 const DEADLINES_TO_FOLLOW: u32 = 6;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 enum Phase {
     /// A Defragment of an earlier process may be in progress.
     Resuming {
         intent: Intent,
         watch: Watch,
     },
+    #[default]
     Choosing,
     StepIntending(RunStep),
     /// As for a member: one more observation after the record.
@@ -125,7 +126,7 @@ struct Times {
 }
 
 /// A run in progress. Times are durations since any fixed moment, and never decrease.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of the run that no other follows from")]
 pub struct Run {
     brief: Brief,
@@ -166,32 +167,7 @@ pub struct Run {
 impl Run {
     pub fn start(mut brief: Brief) -> (Self, Action) {
         let past = std::mem::take(&mut brief.past);
-        let run = Self {
-            brief,
-            phase: Phase::Choosing,
-            stop: None,
-            identity: None,
-            past,
-            entered: false,
-            acted: false,
-            compacted: false,
-            transfers: 0,
-            disarmed: BTreeSet::new(),
-            unproven: false,
-            no_space: false,
-            snapshot_since: None,
-            stays_leader: false,
-            verified: false,
-            comparison: Comparison::default(),
-            ending: None,
-            observations: 0,
-            changes_of_mind: 0,
-            exhausted: false,
-            forbidden: None,
-            plan: None,
-            waiting_for: None,
-            fell_back: None,
-        };
+        let run = Self { brief, past, ..Self::default() };
         (run, Action::Observe { after: Duration::ZERO })
     }
 

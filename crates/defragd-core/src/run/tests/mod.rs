@@ -19,7 +19,7 @@ use crate::{
     fixture,
     gate::{GateKind, GateResult, GateRule, OnFailure},
     history::{AlertKey, Request, RunId, RunView, Trigger},
-    policy::{Compaction, LeaderPolicy, Mode, Need, OpenSnapshotPolicy, Policy},
+    policy::{Compaction, LeaderPolicy, Mode, OpenSnapshotPolicy, Policy},
     verify::DataHash,
 };
 
@@ -184,16 +184,7 @@ fn returned(answer: Result<(), DefragError>) -> Event {
 }
 
 fn intent(id: u64) -> Intent {
-    let before = Sizes { db_size: ByteSize::mib(1000), db_size_in_use: ByteSize::mib(100) };
-    Intent {
-        member_id: MemberId(id),
-        member: format!("etcd-{id}"),
-        is_leader: false,
-        need: Need::Fragmented,
-        before,
-        expected: None,
-        non_blocking: false,
-    }
+    fixture::attempt(id, fixture::sizes(1000, 100), MemberEnd::Unconfirmed { after: None }).intent
 }
 
 fn resumed(view: &RunView) -> Bench {
