@@ -32,6 +32,14 @@ impl Rejection {
         Some(Self { at, reason, alerts, run: Some(run.id) })
     }
 
+    /// The reason for what waits elsewhere for the same alerts. With its time: that end makes the rejection last no longer.
+    pub fn reason_elsewhere(&self) -> Reason {
+        match self.reason.clone() {
+            Reason::Rejected { by, reason, .. } => Reason::Rejected { by, reason, at: Some(self.at) },
+            other => other,
+        }
+    }
+
     /// Both, oldest first, without those that came back to the one who recorded them.
     pub(super) fn merged(own: Vec<Self>, others: &[Self]) -> Vec<Self> {
         let mut all = own;
@@ -76,11 +84,7 @@ impl Ledger {
     pub(super) fn rejected(&self, run: &RunView, policy: &Policy, now: Timestamp) -> Option<Reason> {
         let may_be = run.started_at.is_none() && run.approved.is_none() && run.request.trigger != Trigger::Manual;
         let alerts: Vec<_> = run.open_alerts().filter(|_| may_be).map(AlertKey::bare).collect();
-        let rejection = self.without_rejected(alerts, policy, now).err()?;
-        match rejection.reason {
-            Reason::Rejected { by, reason, .. } => Some(Reason::Rejected { by, reason, at: Some(rejection.at) }),
-            other => Some(other),
-        }
+        self.without_rejected(alerts, policy, now).err().map(|rejection| rejection.reason_elsewhere())
     }
 }
 
