@@ -155,7 +155,7 @@ async fn a_run_without_a_server_is_reported_and_says_which_targets_it_cannot_use
     let home = home();
     let (heard, url) = listener().await;
     let config = format!(
-        "clusters: [{{name: demo, mode: enforce, endpoints: [\"http://127.0.0.1:1\"]}}]\nnotify:\n\
+        "clusters: [{{name: demo, policy: {{mode: enforce}}, endpoints: [\"http://127.0.0.1:1\"]}}]\nnotify:\n\
          - {{name: chat, webhook: {{url: \"{url}/hook\"}}}}\n\
          - {{name: gone, webhook: {{url: \"http://127.0.0.1:1/services/s3cret\"}}}}\n\
          - {{name: broken, webhook: {{url_file: no-such-file}}}}\n"
