@@ -141,7 +141,9 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         (None, _) => own(&args)?,
     };
     let (notifications, problems) = notifications(&own.notify);
-    problems.iter().for_each(|problem| eprintln!("defragd: warning: {problem}; this run is not reported there"));
+    for problem in problems {
+        eprintln!("defragd: warning: {problem}; this run is not reported there");
+    }
     let ended = Box::pin(in_this_process(args, &own, &data_dir, &notifications)).await;
     for undelivered in notifications.finish(TO_NOTIFY).await {
         eprintln!("defragd: warning: {undelivered}");
