@@ -159,8 +159,8 @@ impl Fleet {
         schedule.people.clear();
     }
 
-    /// Both replicas have an alert. An operator rejects it at the holder, which dies before the other one has heard of that;
-    /// the alert is sent again, and later another operator approves what still waits for it.
+    /// Both replicas have an alert. An operator rejects it at the holder, which dies before the other one has heard of
+    /// that; the alert is sent again, and later another operator approves what still waits for it.
     pub fn draw_rejected_elsewhere(schedule: &mut Schedule) {
         let mut rng = Rng::new(schedule.seed ^ 0x4e1e_e165);
         let Some(fleet) = schedule.fleet.as_mut().filter(|_| rng.percent(8)) else { return };
