@@ -132,6 +132,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 match peers.notify(holder, &offer).await? {
                     OfferAnswer::Accepted(run) => (run, what.alerts.clone()),
                     OfferAnswer::Ended(run) => return Ok(over(run)),
+                    OfferAnswer::Rejected(reason) => {
+                        return Ok(OfferOutcome::Ended(Outcome::Stopped { reason }));
+                    }
                     OfferAnswer::NotTheHolder => return Ok(OfferOutcome::NotTheHolder),
                 }
             }

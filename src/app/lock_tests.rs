@@ -69,9 +69,15 @@ impl Peers for Net {
             };
             let answers = app.notify(alerts.clone()).await.map_err(unwritten)?;
             match answers.into_iter().next().expect("an answer for each alert").decision {
-                AlertDecision::Duplicate { run, reason: Reason::Forwarded { .. }, .. } => Ok(OfferAnswer::Ended(run)),
+                AlertDecision::Duplicate { reason: reason @ Reason::Rejected { .. }, .. } => {
+                    Ok(OfferAnswer::Rejected(reason))
+                }
+                AlertDecision::Duplicate { run: Some(run), reason: Reason::Forwarded { .. }, .. } => {
+                    Ok(OfferAnswer::Ended(run))
+                }
+                AlertDecision::Duplicate { run: None, reason, .. } => panic!("without a run: {reason}"),
                 AlertDecision::Accepted { run, .. }
-                | AlertDecision::Duplicate { run, .. }
+                | AlertDecision::Duplicate { run: Some(run), .. }
                 | AlertDecision::Cancelled { run, .. } => Ok(OfferAnswer::Accepted(run)),
                 AlertDecision::Ignored { reason, .. } if reason.label().starts_with("lock_") => {
                     Ok(OfferAnswer::NotTheHolder)

@@ -38,7 +38,8 @@ const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(
 #[derive(Default)]
 pub struct Notifications {
     queues: Vec<Queue>,
-    deliveries: Mutex<Vec<JoinHandle<()>>>,
+    /// Each ends with the last notification that could not be delivered.
+    deliveries: Mutex<Vec<JoinHandle<Option<String>>>>,
     counter: NotificationCounter,
     /// Before `/runs/{id}`.
     external_url: Option<String>,
@@ -49,8 +50,8 @@ struct Queue {
     sender: Mutex<Option<Sender<Notice>>>,
 }
 
-/// The targets of the configuration, or everything that is wrong with them. Blocks while it reads their files.
-pub fn targets(settings: &[NotifySettings]) -> anyhow::Result<Vec<Arc<dyn Notifier>>> {
+/// The targets of the configuration, each or what is wrong with it. Blocks while it reads their files.
+pub fn targets(settings: &[NotifySettings]) -> Vec<anyhow::Result<Arc<dyn Notifier>>> {
     let target = |settings: &NotifySettings| -> Option<anyhow::Result<Arc<dyn Notifier>>> {
         let (format, access) = match settings.target()? {
             NotifyKind::Http(format, access) => (format, access),
@@ -101,19 +102,28 @@ impl Notifications {
         }
     }
 
-    /// At the end of the process: sends what is queued, within this time.
-    pub async fn finish(&self, limit: Duration) {
+    /// At the end of the process: sends what is queued, within this time. Returns what could not be delivered, as a
+    /// sentence for each target.
+    pub async fn finish(&self, limit: Duration) -> Vec<String> {
         for queue in &self.queues {
             drop(queue.sender.lock().take());
         }
         let deliveries = std::mem::take(&mut *self.deliveries.lock());
-        if timeout(limit, join_all(deliveries)).await.is_err() {
-            warn!("some notifications were not delivered before the process ended");
+        if let Ok(ended) = timeout(limit, join_all(deliveries)).await {
+            return ended.into_iter().filter_map(|undelivered| undelivered.ok()?).collect();
         }
+        let late = "some notifications were not delivered before the process ended";
+        warn!("{late}");
+        vec![late.to_owned()]
     }
 }
 
-async fn deliver(target: Arc<dyn Notifier>, mut queue: Receiver<Notice>, counter: NotificationCounter) {
+async fn deliver(
+    target: Arc<dyn Notifier>,
+    mut queue: Receiver<Notice>,
+    counter: NotificationCounter,
+) -> Option<String> {
+    let mut undelivered = None;
     while let Some(notice) = queue.recv().await {
         let mut waits = AGAIN_AFTER.into_iter();
         let (name, run) = (target.name(), notice.run.0);
@@ -126,16 +136,18 @@ async fn deliver(target: Arc<dyn Notifier>, mut queue: Receiver<Notice>, counter
                 }
                 (Err(failure), _) => {
                     warn!(target_name = name, run, detail = failure.detail, "could not deliver a notification");
+                    undelivered = Some(format!("could not deliver a notification to {name}: {}", failure.detail));
                     break "failed";
                 }
             }
         };
         counter.count(name, result);
     }
+    undelivered
 }
 
 /// Sends the notifications of one run.
-pub(super) struct NotifyProgress<'a> {
+pub struct NotifyProgress<'a> {
     notifications: &'a Notifications,
     clock: &'a dyn Clock,
     run: RunId,
@@ -146,7 +158,7 @@ pub(super) struct NotifyProgress<'a> {
 
 impl<'a> NotifyProgress<'a> {
     /// Sends the notification of its start. `view` is what an earlier process did in the run.
-    pub(super) fn begin(
+    pub fn begin(
         notifications: &'a Notifications,
         clock: &'a dyn Clock,
         (run, request): (RunId, &'a Request),

@@ -14,7 +14,6 @@ use crate::{
         note::StandingRequest,
         order::Order,
         reason::Reason,
-        rejection::Rejection,
     },
     ports::{
         etcd::Etcd,
@@ -121,13 +120,12 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             // Another replica had the lock when it was due, and lost it.
             let run = ledger.last_ended().unwrap_or(RunId(0));
             let reason = Reason::Forwarded { holder: self.succession.lock.me().to_owned(), run };
-            return Ok(AlertDecision::Duplicate { cluster, run, reason });
+            return Ok(AlertDecision::Duplicate { cluster, run: Some(run), reason });
         }
         alerts = match ledger.without_rejected(alerts, &self.rules().policy, now) {
             Ok(alerts) => alerts,
             Err(rejection) => {
-                let Rejection { run, reason, .. } = *rejection;
-                let run = run.or_else(|| ledger.last_ended()).unwrap_or(RunId(0));
+                let (run, reason) = (rejection.run, rejection.reason_elsewhere());
                 return Ok(AlertDecision::Duplicate { cluster, run, reason });
             }
         };
@@ -135,7 +133,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             alerts = ledger.left_of_offer(alerts, run, now);
             if alerts.is_empty() {
                 let reason = Reason::Forwarded { holder: self.succession.lock.me().to_owned(), run };
-                return Ok(AlertDecision::Duplicate { cluster, run, reason });
+                return Ok(AlertDecision::Duplicate { cluster, run: Some(run), reason });
             }
         }
         self.place(&ledger, alerts, now).await
@@ -152,13 +150,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let is_due = alerts.iter().all(|key| key.due().is_some());
         let trigger = if is_due { Trigger::Schedule } else { Trigger::Alert };
         if let Some((run, reason)) = self.join_open_request(ledger, &alerts).await? {
-            return Ok(AlertDecision::Duplicate { cluster, run, reason });
+            return Ok(AlertDecision::Duplicate { cluster, run: Some(run), reason });
         }
         if let Some(next) = ledger.next_attempt(now) {
             let new: Vec<_> = alerts.iter().filter(|key| !next.alerts.contains(key)).cloned().collect();
             if new.is_empty() {
                 let reason = Reason::RetryPending { at: next.at };
-                return Ok(AlertDecision::Duplicate { cluster, run: next.run, reason });
+                return Ok(AlertDecision::Duplicate { cluster, run: Some(next.run), reason });
             }
             // There is already a request. A new alert requests its next run now; after a failure, the back-off holds it.
             alerts = next.alerts.into_iter().chain(new).take(MAX_ALERTS).collect();

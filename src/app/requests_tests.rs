@@ -12,7 +12,9 @@ use crate::{
         fake::{FakeEtcd, FakeJournal},
     },
     core::{
+        note::SuccessionNote,
         policy::{Mode, Policy},
+        rejection::Rejection,
         window::{Schedule, Window},
     },
 };
@@ -430,6 +432,29 @@ async fn a_rejection_lasts_until_the_alert_fires_anew_or_the_cooldown_has_passed
     serve_for(&cluster, 30 * MINUTE).await;
     assert_eq!(label(&cluster.request(key("1")).await.expect("taken")).0, "accepted", "the cooldown has passed");
     assert_eq!(world.journal.runs(9).await.expect("read").len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_lock_holder_was_refused_names_no_run_of_this_journal() {
+    let world = shared(1);
+    let cluster = cluster_in(&world, "a", Policy { mode: Mode::Approve, ..Policy::default() });
+    let reason = || Reason::Rejected { by: "ann".to_owned(), reason: "release".to_owned(), at: None };
+    let mut note = SuccessionNote::default();
+    note.rejections.push(Rejection { at: world.clock.now(), reason: reason(), alerts: key("1"), run: None });
+    world.journal.inherit("a", note).await.expect("written");
+    let answer = async || {
+        let decision = cluster.request(key("1")).await.expect("taken");
+        assert_eq!(label(&decision), ("duplicate", "rejected"));
+        serde_json::to_value(&decision).expect("JSON")
+    };
+    let first = answer().await;
+    assert_eq!(first.get("run"), None, "the journal is empty: {first}");
+    assert_eq!(first["reason"]["message"], "rejected by ann: release");
+    let AlertDecision::Accepted { run, .. } = cluster.request(key("2")).await.expect("taken") else { panic!() };
+    cluster.reject(run, "bob".to_owned(), String::new()).await.expect("rejected");
+    assert_eq!(answer().await.get("run"), None, "run 1 was for another alert");
+    let own = cluster.request(key("2")).await.expect("taken");
+    assert!(matches!(own, AlertDecision::Duplicate { run: Some(RunId(1)), .. }), "{own:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -312,7 +312,7 @@ fn journal(options: &ServeOptions, clock: Arc<SystemClock>) -> anyhow::Result<Sq
 
 /// The targets of run notifications.
 fn notifications(settings: &Settings, options: &ServeOptions, counters: &Counters) -> anyhow::Result<Notifications> {
-    let targets = notify::targets(&settings.notify)?;
+    let targets: Vec<_> = notify::targets(&settings.notify).into_iter().collect::<anyhow::Result<_>>()?;
     Ok(Notifications::start(targets, counters.notifications(), options.external_url.as_ref()))
 }
 

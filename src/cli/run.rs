@@ -28,7 +28,12 @@ use super::{
 use crate::{
     adapters::{clock::SystemClock, journal::SqliteJournal, outgoing::CallError},
     app::{
-        claims::Claims, cluster::stop_channel, connect::connect, driver, gates, ledger, run_lines::TextProgress,
+        claims::Claims,
+        cluster::stop_channel,
+        connect::connect,
+        driver, gates, ledger,
+        notify::{self, Notifications, NotifyProgress},
+        run_lines::TextProgress,
         serve::RENEWAL_INTERVAL,
     },
     config::{ClusterSettings, LockSettings},
@@ -42,12 +47,16 @@ use crate::{
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
+        notifier::NotifySettings,
         progress::Progress,
     },
+    telemetry::counters::NotificationCounter,
 };
 
 /// Long enough for a backup to finish, but not for one that hangs.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(10);
+/// After the result is shown: as long as all attempts at a target that refuses both notifications.
+const TO_NOTIFY: Duration = Duration::from_secs(15);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -88,12 +97,13 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     }
     let own = |args: &Args| {
         let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
-        let lock = settings.lock.clone();
-        args::one_cluster(settings, args.cluster.as_deref()).map(|cluster| (cluster, lock))
+        let (lock, notify) = (settings.lock.clone(), settings.notify.clone());
+        let cluster = args::one_cluster(settings, args.cluster.as_deref())?;
+        anyhow::Ok(Own { cluster, lock, notify })
     };
     // `--server` replaces the connection.
     let given = if args.connection.is_given() && !args::is_typed(&["--server"]) { Some(own(&args)?) } else { None };
-    let cluster = given.as_ref().map(|(cluster, _)| cluster);
+    let cluster = given.as_ref().map(|own| &own.cluster);
     let found = match args.server.responsible(cluster, args.cluster.as_deref(), &data_dir).await {
         Err(error) if matches!(error.downcast_ref(), Some(CallError::Unreachable { .. })) => {
             if !args.standalone {
@@ -104,7 +114,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         }
         found => found?,
     };
-    let only_observes = given.as_ref().is_some_and(|(cluster, _)| cluster.policy.mode == Mode::Observe);
+    let only_observes = cluster.is_some_and(|cluster| cluster.policy.mode == Mode::Observe);
     if let Some(found) = found {
         let acts_itself = asked_mode.as_deref().is_some_and(|mode| mode != "observe");
         match found.cluster.mode {
@@ -117,7 +127,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
             }
         }
     }
-    let (cluster, lock) = match (given, &args.cluster) {
+    let own = match (given, &args.cluster) {
         (Some(given), _) => given,
         (None, Some(name)) if !args.connection.is_given() => {
             let what = format!(
@@ -128,14 +138,41 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         }
         (None, _) => own(&args)?,
     };
-    Box::pin(in_this_process(args, &cluster, &lock, &data_dir)).await
+    let (notifications, problems) = notifications(&own.notify);
+    for problem in problems {
+        eprintln!("defragd: warning: {problem}; this run is not reported there");
+    }
+    let ended = Box::pin(in_this_process(args, &own, &data_dir, &notifications)).await;
+    for undelivered in notifications.finish(TO_NOTIFY).await {
+        eprintln!("defragd: warning: {undelivered}");
+    }
+    ended
+}
+
+/// What this process needs to run it itself.
+struct Own {
+    cluster: ClusterSettings,
+    lock: LockSettings,
+    notify: Vec<NotifySettings>,
+}
+
+/// The targets that can be used, and what is wrong with the others: a run must not fail because of them.
+fn notifications(settings: &[NotifySettings]) -> (Notifications, Vec<anyhow::Error>) {
+    let (mut usable, mut problems) = (Vec::new(), Vec::new());
+    for target in notify::targets(settings) {
+        match target {
+            Ok(target) => usable.push(target),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    (Notifications::start(usable, NotificationCounter::default(), None), problems)
 }
 
 async fn in_this_process(
     args: Args,
-    cluster: &ClusterSettings,
-    lock: &LockSettings,
+    Own { cluster, lock, .. }: &Own,
     data_dir: &Path,
+    notifications: &Notifications,
 ) -> anyhow::Result<Exit> {
     let etcd = connect(cluster)?;
     let gates = gates::of(cluster)?;
@@ -152,8 +189,9 @@ async fn in_this_process(
         Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new(), members: args.members };
     let mismatch = ledger::read(&journal, &cluster.name).await?.mismatch();
     if let Some(reason) = mismatch.filter(|_| cluster.policy.mode != Mode::Observe) {
-        let (run, outcome) = (journal.accept(request).await?, Outcome::Refused { reason });
+        let (run, outcome) = (journal.accept(request.clone()).await?, Outcome::Refused { reason });
         journal.append(run, Entry::Finished(outcome.clone())).await?;
+        NotifyProgress::begin(notifications, &SystemClock, (run, &request), None).finished(&outcome, Duration::ZERO);
         write_result(args.output, journal.run(run).await?.as_ref(), &outcome, None)?;
         let (name, dir) = (&cluster.name, data_dir.display());
         eprintln!("Replace the member that differs, then run `defragd resume --cluster {name} --data-dir {dir}`.");
@@ -174,7 +212,9 @@ async fn in_this_process(
             return refused(args.output, &sentence(&Outcome::Refused { reason }), &advice);
         }
     };
-    let run_id = journal.accept(request).await?;
+    let run_id = journal.accept(request.clone()).await?;
+    let reported = NotifyProgress::begin(notifications, &SystemClock, (run_id, &request), None);
+    let observers = (&progress as &dyn Progress, &reported as &dyn Progress);
     progress.line(&format!("run {run_id} of cluster {}", cluster.name));
 
     let (stop, stopped) = stop_channel();
@@ -189,7 +229,7 @@ async fn in_this_process(
         snapshot_patience: SNAPSHOT_PATIENCE,
         etcd: &etcd,
         journal: &journal,
-        progress: &progress,
+        progress: &observers,
         claims: &claims,
         term: lock.term,
         permit: &permit,

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    access::{ClientTls, Credentials, Headers, SecretUrl, User, check_kubeconfig, check_url},
+    access::{ClientTls, Credentials, Headers, SecretUrl, User, check_kubeconfig, check_url_source},
     gate::kinds,
 };
 use crate::core::{
@@ -150,11 +150,7 @@ impl NotifyAccess {
     }
 
     fn check(&self, mut at: At<'_>, with_query: bool) {
-        match (&self.url, &self.url_file) {
-            (Some(url), None) => check_url(at.key("url"), url, with_query),
-            (None, Some(_)) => {}
-            _ => at.add("", "needs exactly one of url and url_file"),
-        }
+        check_url_source(&mut at, self.url.as_ref(), self.url_file.as_ref(), with_query);
         at.time("timeout", self.timeout, kinds::TIMEOUTS);
         self.credentials().check(at, &self.tls, self.url.as_ref());
     }

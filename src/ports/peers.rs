@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::core::{alert::Notification, history::RunId, lock::Holder};
+use crate::core::{alert::Notification, history::RunId, lock::Holder, reason::Reason};
 
 /// Marks a forwarded request; its value is the sender's name.
 pub const FORWARDED_HEADER: &str = "x-defragd-forwarded";
@@ -35,12 +35,14 @@ pub enum PeerError {
 }
 
 /// What a replica decided about the alerts behind one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum OfferAnswer {
     /// This run of it serves them.
     Accepted(RunId),
     /// It already had them in this run, which is finished.
     Ended(RunId),
+    /// An operator rejected them.
+    Rejected(Reason),
     /// It does not hold the lock either.
     NotTheHolder,
 }

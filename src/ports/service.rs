@@ -37,7 +37,9 @@ pub enum AlertDecision {
     /// A run that serves this alert was already requested.
     Duplicate {
         cluster: String,
-        run: RunId,
+        /// `None` if another lock holder had the run: its number means nothing here.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        run: Option<RunId>,
         /// The rule that decided so.
         #[serde(serialize_with = "explain::serialize")]
         reason: Reason,
@@ -57,9 +59,8 @@ impl AlertDecision {
     /// The cluster and the run that the alert concerns, if it concerns any.
     pub fn about(&self) -> (Option<&str>, Option<RunId>) {
         match self {
-            Self::Accepted { cluster, run }
-            | Self::Duplicate { cluster, run, .. }
-            | Self::Cancelled { cluster, run } => (Some(cluster), Some(*run)),
+            Self::Accepted { cluster, run } | Self::Cancelled { cluster, run } => (Some(cluster), Some(*run)),
+            Self::Duplicate { cluster, run, .. } => (Some(cluster), *run),
             Self::Ignored { cluster, .. } => (cluster.as_deref(), None),
         }
     }

@@ -27,9 +27,14 @@ const ALERTMANAGER: &str = "canary-of-alertmanager-e04c";
 const BEARER: &str = "canary-of-bearer-2d68";
 const HEADER: &str = "canary-of-header-b7f5";
 const KUBERNETES: &str = "canary-of-kubernetes-38ca";
-/// In the paths and queries of URLs; the second and third are in files.
-const URLS: [&str; 4] =
-    ["canary-of-a-webhook-50ab", "canary-of-a-url-file-8e17", "canary-of-grafana-4c92", "canary-of-a-gate-1d3f"];
+/// In the paths and queries of URLs; the second, the third and the last are in files.
+const URLS: [&str; 5] = [
+    "canary-of-a-webhook-50ab",
+    "canary-of-a-url-file-8e17",
+    "canary-of-grafana-4c92",
+    "canary-of-a-gate-1d3f",
+    "canary-of-a-gate-s-file-60ce",
+];
 /// With what JSON and URLs write otherwise.
 const BASIC: &str = r#"canary"of\basic+auth/66e1"#;
 /// What is sent of it: `defragd:` and the password, in base64.
@@ -113,6 +118,7 @@ fn gates(rig: &Rig, site: &Site) -> Value {
         check
     };
     let header = json!({"X-Api-Key": header});
+    let url_file = file("gate.url", &format!("{url}/x/{}?y", URLS[4]));
     let kubeconfig = site.kubeconfig(rig.path("kubeconfig"), KUBERNETES);
     let (above, critical) =
         (json!({"query": "up", "expect": {"above": 0}}), json!({"matchers": ["severity=critical"]}));
@@ -121,6 +127,7 @@ fn gates(rig: &Rig, site: &Site) -> Value {
         {"name": "basic", "on_failure": "warn", "http": http("/", "basic_auth", &basic)},
         {"name": "basic-json", "on_failure": "warn", "http": http("/json", "basic_auth", &basic)},
         {"name": "header", "on_failure": "warn", "http": http(&format!("/x/{}?y", URLS[3]), "header_files", &header)},
+        {"name": "filed", "on_failure": "warn", "http": {"url_file": url_file, "tls": tls, "attempts": 1}},
         {"name": "away", "on_failure": "warn",
             "http": other("/away", "bearer_token_file", &json!(bearer), &json!({"expect_status": [302]}))},
         {"name": "query", "on_failure": "warn", "promql": other("", "bearer_token_file", &json!(bearer), &above)},
@@ -134,7 +141,7 @@ fn gates(rig: &Rig, site: &Site) -> Value {
 
 /// The targets of notifications, each with a URL that is a secret.
 fn targets(rig: &Rig, site: &Site) -> Value {
-    let [query, path, grafana, _] = URLS;
+    let [query, path, grafana, ..] = URLS;
     let file = |name: &str, path: String| {
         fs::write(rig.path(name), format!("{}{path}\n", site.url)).unwrap();
         rig.path(name)
@@ -300,7 +307,9 @@ async fn no_secret_comes_out_of_runs_whose_gates_pass_and_fail() {
     first.post_alerts(&firing(), Some(WEBHOOK)).await.unwrap();
     let run = ended_run(&first, 1).await;
     assert_eq!(run["outcome"], "succeeded", "{run}");
-    for gate in ["bearer", "basic", "header", "away", "query", "query-denied", "alerts", "alerts-denied", "pods"] {
+    for gate in
+        ["bearer", "basic", "header", "filed", "away", "query", "query-denied", "alerts", "alerts-denied", "pods"]
+    {
         assert!(checked(&run, gate).iter().all(|(_, passed)| *passed), "{gate}: {run}");
     }
     planted.ask(&first).await;
@@ -315,7 +324,9 @@ async fn no_secret_comes_out_of_runs_whose_gates_pass_and_fail() {
     second.post_alerts(&again, Some(WEBHOOK)).await.unwrap();
     let run = ended_run(&second, 2).await;
     assert_eq!((&run["outcome"], &run["reason"]["gate"]), (&json!("refused"), &json!("pods")), "{run}");
-    for gate in ["bearer", "basic", "header", "away", "query", "query-denied", "alerts", "alerts-denied", "pods"] {
+    for gate in
+        ["bearer", "basic", "header", "filed", "away", "query", "query-denied", "alerts", "alerts-denied", "pods"]
+    {
         assert_eq!(checked(&run, gate), [("before".to_owned(), false)], "{gate}: {run}");
     }
     planted.ask(&second).await;

@@ -2,6 +2,7 @@
 //! run is refused, which is an end like any other.
 
 use std::{
+    process::Command,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use axum::{Json, Router, extract::State, http::HeaderMap, http::Uri, routing::an
 use serde_json::{Value, json};
 use testkit::until;
 
-use crate::rig::{MINUTE, home};
+use crate::rig::{MINUTE, binary, home};
 
 /// Path, bearer token, body.
 type Heard = Arc<Mutex<Vec<(String, String, Value)>>>;
@@ -147,4 +148,32 @@ async fn a_secret_in_the_path_of_a_url_is_not_shown_and_a_changed_one_needs_a_re
     let refused = defragd.post("/-/reload", "", None).await.unwrap();
     assert!(refused.status == 500 && refused.body.contains("notify: restart defragd"), "{}", refused.body);
     assert!(!refused.body.contains("s3cret") && !defragd.log().unwrap().contains("s3cret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_without_a_server_is_reported_and_says_which_targets_it_cannot_use() {
+    let home = home();
+    let (heard, url) = listener().await;
+    let config = format!(
+        "clusters: [{{name: demo, policy: {{mode: enforce}}, endpoints: [\"http://127.0.0.1:1\"]}}]\nnotify:\n\
+         - {{name: chat, webhook: {{url: \"{url}/hook\"}}}}\n\
+         - {{name: gone, webhook: {{url: \"http://127.0.0.1:1/services/s3cret\"}}}}\n\
+         - {{name: broken, webhook: {{url_file: no-such-file}}}}\n"
+    );
+    home.write("config.yaml", config).unwrap();
+    let flags = [home.flag("--config", "config.yaml"), home.flag("--data-dir", "data"), "--standalone".to_owned()];
+    let done = Command::new(binary()).arg("run").args(flags).output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(3), "{said}");
+    let heard = heard.lock().unwrap().clone();
+    let events: Vec<_> = heard.iter().map(|(_, _, body)| (&body["event"], &body["run"], &body["trigger"])).collect();
+    let of = |event: &str| (json!(event), json!(1), json!("manual"));
+    assert_eq!(events, [of("run_started"), of("run_finished")].each_ref().map(|(event, run, by)| (event, run, by)));
+    assert_eq!(heard[1].2["reason_code"], "cluster_unreachable", "{heard:?}");
+    for says in
+        ["warning: notify broken: cannot read the URL in", "warning: could not deliver a notification to gone: "]
+    {
+        assert!(said.contains(says), "no {says:?} in {said}");
+    }
+    assert!(!said.contains("s3cret"), "{said}");
 }

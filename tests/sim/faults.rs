@@ -308,6 +308,7 @@ impl Schedule {
         servers::draw_unknown_ends(&mut schedule);
         servers::draw_fragmenting(&mut schedule);
         requests::draw_rejections(&mut schedule);
+        requests::draw_resolved_between_attempts(&mut schedule);
         schedule
     }
 
@@ -316,6 +317,7 @@ impl Schedule {
         self.fleet = Fleet::draw(&self, percent);
         if self.fleet.is_some() {
             Fleet::put_off(&mut self);
+            Fleet::draw_rejected_elsewhere(&mut self);
         }
         self
     }

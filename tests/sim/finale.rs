@@ -110,7 +110,7 @@ async fn ask(
             match cluster.request(vec![key(number)]).await {
                 Ok(
                     AlertDecision::Accepted { run, .. }
-                    | AlertDecision::Duplicate { run, reason: Reason::AlreadyRequested, .. },
+                    | AlertDecision::Duplicate { run: Some(run), reason: Reason::AlreadyRequested, .. },
                 ) => Some(run),
                 _ => None,
             }

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use defragd::core::{policy::Mode, schedule::Timetable, window::Schedule as Windows};
+
 use crate::{
     faults::{Death, Fault, Schedule},
     people::Person,
@@ -15,6 +17,8 @@ use crate::{
 pub const SHARE_PERCENT: u64 = 10;
 /// A first holder keeps still for half a minute, so everything that meets runs is later by that.
 const HEAD_START: Duration = Duration::from_secs(34);
+/// The lock's lease, the next holder's time to settle, and two minutes in which it must have ended what was rejected.
+const TAKEN_OVER_BY: Duration = Duration::from_mins(4);
 /// Takeovers take time: the faults of the lock and of the replicas begin within this.
 const WITHIN_SECS: u64 = 150;
 
@@ -153,6 +157,46 @@ impl Fleet {
         schedule.repaired_at = over.max(schedule.repaired_at + HEAD_START);
         schedule.deaths.clear();
         schedule.people.clear();
+    }
+
+    /// Both replicas have an alert. An operator rejects it at the holder, which dies before the other one has heard of
+    /// that; the alert is sent again, and later another operator approves what still waits for it.
+    pub fn draw_rejected_elsewhere(schedule: &mut Schedule) {
+        let mut rng = Rng::new(schedule.seed ^ 0x4e1e_e165);
+        let Some(fleet) = schedule.fleet.as_mut().filter(|_| rng.percent(8)) else { return };
+        let policy = &mut schedule.policy;
+        (policy.mode, policy.windows) = (Mode::Approve, Windows::default());
+        (policy.cooldown, policy.approval_timeout) = (Duration::from_mins(30), Duration::from_mins(30));
+        (policy.schedule, schedule.cadence, schedule.gate) = (Timetable::default(), None, None);
+        (fleet.lock.ttl, fleet.lock.in_target) = (Duration::from_secs(10), false);
+        fleet.lock_faults.clear();
+        fleet.stops.clear();
+        schedule.faults.clear();
+        let fires = HEAD_START + rng.seconds(0, 10);
+        let rejected = fires + rng.seconds(5, 40);
+        let dies = rejected + rng.seconds(1, 12);
+        let again = dies + rng.seconds(20, 180);
+        let approved = dies + TAKEN_OVER_BY + rng.seconds(1, 60);
+        let (down, back) = (approved - dies, Back::WithItsJournal);
+        let death = Death { at: dies, after_send: None, ask_again: None, grace: None, down };
+        let skew_seconds = |index: usize| fleet.replicas.get(index).map_or(0, |replica| replica.skew_seconds);
+        fleet.replicas = vec![
+            Replica {
+                skew_seconds: skew_seconds(0),
+                deaths: vec![(death, back)],
+                alerts: vec![(fires, 0)],
+                people: vec![(rejected, Person::Reject)],
+                ..Replica::default()
+            },
+            Replica {
+                starts: Duration::from_secs(5),
+                skew_seconds: skew_seconds(1),
+                alerts: vec![(fires, 0), (again, 0)],
+                people: vec![(approved, Person::Approve)],
+                ..Replica::default()
+            },
+        ];
+        schedule.repaired_at = approved + Duration::from_secs(30);
     }
 
     pub fn fault_names(&self) -> Vec<String> {

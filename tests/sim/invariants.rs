@@ -86,6 +86,13 @@ pub struct RunLog {
     pub identity: Option<(ClusterId, Vec<MemberId>)>,
 }
 
+impl RunLog {
+    /// None of its alerts fires any more: a later alert is another request.
+    fn is_withdrawn(&self) -> bool {
+        !self.manual && !self.alerts.is_empty() && self.alerts.iter().all(|key| self.resolved.contains(key))
+    }
+}
+
 /// The cluster and its members.
 pub fn identity(membership: &Membership) -> (ClusterId, Vec<MemberId>) {
     let mut members: Vec<_> = membership.members.iter().map(|member| member.id).collect();
@@ -378,9 +385,8 @@ impl World {
             Entry::Resolved { alerts } => {
                 let log = self.watch.runs.entry(run.0).or_default();
                 log.resolved.extend(alerts.iter().cloned());
-                let over = !log.alerts.is_empty() && log.alerts.iter().all(|key| log.resolved.contains(key));
-                // Between two attempts, that ends the request. A later alert is another one.
-                if over && log.outcome.is_some() && !log.manual {
+                // Between two attempts, that ends the request.
+                if log.outcome.is_some() && log.is_withdrawn() {
                     self.watch.done.clear();
                 }
             }
@@ -389,7 +395,8 @@ impl World {
                 self.watch.done_at_end = self.watch.done.clone();
                 let undone = matches!(outcome, Outcome::Refused { .. } | Outcome::Failed { .. });
                 let idle = undone && !self.watch.runs.get(&run.0).is_some_and(|log| log.touched);
-                if !outcome.is_broken_off() && !idle || manual {
+                let withdrawn = self.watch.runs.get(&run.0).is_some_and(RunLog::is_withdrawn);
+                if !outcome.is_broken_off() && !idle || manual || withdrawn {
                     self.watch.done.clear();
                 }
                 // An operator's run that did nothing, and that no alert has joined, says nothing of a request that stands.
@@ -774,7 +781,10 @@ impl World {
                 log.accepted_at = now;
             }
             Entry::Gate(result) => log.gates.on_result(result),
-            Entry::Joined { alerts } => log.alerts.extend(alerts.iter().cloned()),
+            Entry::Joined { alerts } => {
+                log.resolved.retain(|key| !alerts.contains(key));
+                log.alerts.extend(alerts.iter().cloned());
+            }
             Entry::Forwarded(handed) => log.offered.clone_from(&handed.alerts),
             Entry::Step(_) | Entry::Resolved { .. } | Entry::Approved { .. } | Entry::Cancelled(_) => {}
             Entry::Verified(_) => log.verified = true,

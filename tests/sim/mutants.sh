@@ -75,6 +75,7 @@ offered_only_once|src/app/forward.rs|s/if !left\.is_zero\(\) \{/if failures == 0
 cancelled_and_gone_on_with|crates/defragd-core/src/admission.rs|s/withdrawn\.or\(unapproved\)/withdrawn.filter(|_| false).or(unapproved)/
 rejection_forgotten|crates/defragd-core/src/admission.rs|s/has_been\(rejection\.at, now\) && /has_been(rejection.at, now) \&\& self.runs.is_empty() \&\& /
 rejection_not_left_to_the_next_holder|crates/defragd-core/src/ledger.rs|s/self\.rejections_of_its_own\(\)\.collect\(\);/self.rejections_of_its_own().filter(|_| false).collect();/
+rejected_by_another_holder_and_asked_again|crates/defragd-core/src/hold.rs|s/\.or_else\(\|\| self\.rejected\(run, policy, now\)\)/.or_else(|| self.rejected(run, policy, now).filter(|_| false))/
 cancelled_and_tried_again|crates/defragd-core/src/standing.rs|s/\(undone \|\| in_part\) && run\.cancelled\.is_none\(\)/undone/
 a_reload_changes_nothing|src/app/cluster.rs|s/self\.set_rules\(Rules \{ policy: settings\.policy\.clone\(\)/drop(Rules { policy: settings.policy.clone()/
 shutdown_forgets_the_request|crates/defragd-core/src/history/mod.rs|s/\| Reason::ShuttingDown\n/\n/
@@ -107,6 +108,7 @@ data_not_compared|crates/defragd-core/src/run/choose.rs|s/None if self\.has_to_v
 mismatch_holds_nothing|crates/defragd-core/src/hold.rs|s/once_with\(move \|\| self\.mismatch\(\)\)/once_with(move || self.mismatch().filter(|_| false))/
 one_reading_condemns|crates/defragd-core/src/verify.rs|s/\(HashVerdict::Different, None\) => \{\n.*?\n {12}\}\n/(HashVerdict::Different, None) => Some(reading),\n/s
 comparison_forgotten_by_the_next_attempt|crates/defragd-core/src/run/verify.rs|s/self\.past\.work\.uncompared/(self.past.work.uncompared \&\& self.observations > 99)/
+done_for_resolved_alerts_counts_for_later_ones|crates/defragd-core/src/admission.rs|s/counts_for_the_day\(run\) \|\| was_withdrawn\(run\)/counts_for_the_day(run) || (was_withdrawn(run) \&\& self.runs.is_empty())/
 done_again_by_the_next_attempt|crates/defragd-core/src/plan.rs|s/past\.work\.done\.contains\(&member\.member\.id\)/past.work.done.contains(\&member.member.id) \&\& facts.members.len() > 99/
 LIST
 }

@@ -105,9 +105,15 @@ impl Peers for SimPeers {
                 return Err(PeerError::Ignored("no alert was left".to_owned()));
             };
             match answer.decision {
-                AlertDecision::Duplicate { run, reason: Reason::Forwarded { .. }, .. } => Ok(OfferAnswer::Ended(run)),
+                AlertDecision::Duplicate { reason: reason @ Reason::Rejected { .. }, .. } => {
+                    Ok(OfferAnswer::Rejected(reason))
+                }
+                AlertDecision::Duplicate { run: Some(run), reason: Reason::Forwarded { .. }, .. } => {
+                    Ok(OfferAnswer::Ended(run))
+                }
+                AlertDecision::Duplicate { run: None, reason, .. } => panic!("without a run: {reason}"),
                 AlertDecision::Accepted { run, .. }
-                | AlertDecision::Duplicate { run, .. }
+                | AlertDecision::Duplicate { run: Some(run), .. }
                 | AlertDecision::Cancelled { run, .. } => Ok(OfferAnswer::Accepted(run)),
                 AlertDecision::Ignored { reason, .. } if reason.label().starts_with("lock_") => {
                     Ok(OfferAnswer::NotTheHolder)

@@ -11,6 +11,7 @@ use defragd::core::{
     policy::{Compaction, LeaderPolicy, Mode},
     reason::Reason,
 };
+use jiff::Timestamp;
 
 use crate::{
     faults::Fault,
@@ -135,11 +136,8 @@ impl World {
         if digest.cleared_at.is_some() {
             self.watch.orders.failures = 0;
         }
-        let wall = wall_clock(self);
         for rejection in &digest.rejections {
-            // Others' clocks are not this one.
-            let age = Duration::try_from(wall.duration_since(rejection.at)).unwrap_or_default();
-            let at = now.saturating_sub(age);
+            let at = self.when(rejection.at);
             self.watch.orders.rejected.extend(rejection.alerts.iter().map(|key| (key.clone(), at)));
             self.watch.orders.inherited.extend(rejection.alerts.iter().map(|key| (key.clone(), now)));
         }
@@ -156,6 +154,11 @@ impl World {
             }
             self.watch.done.extend(digest.request.iter().flat_map(|request| &request.work.done));
         }
+    }
+
+    /// When it was so by the clock on the wall. Another replica's clock may be ahead of this one.
+    fn when(&self, time: Timestamp) -> Duration {
+        self.now.saturating_sub(Duration::try_from(wall_clock(self).duration_since(time)).unwrap_or_default())
     }
 
     /// The configuration says so from the next start, or from now, on.
@@ -337,9 +340,10 @@ impl World {
             {
                 self.violate("withdrawn", format!("run {run} is accepted, and the request was cancelled"));
             }
-            Entry::Finished(Outcome::Stopped { reason: Reason::Rejected { .. } }) => {
+            Entry::Finished(Outcome::Stopped { reason: Reason::Rejected { at, .. } }) => {
                 let alerts = self.watch.runs.get(&run.0).map(|log| log.alerts.clone()).unwrap_or_default();
-                self.watch.orders.rejected.extend(alerts.into_iter().map(|key| (key, self.now)));
+                let at = at.map_or(self.now, |at| self.when(at));
+                self.watch.orders.rejected.extend(alerts.into_iter().map(|key| (key, at)));
             }
             Entry::Accepted(request)
                 if steady && self.watch.orders.rejects(&request.alerts, self.now, policy.cooldown) =>

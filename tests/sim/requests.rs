@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use defragd::core::policy::Mode;
+use defragd::core::{
+    policy::{Mode, OpenSnapshotPolicy},
+    schedule::Timetable,
+    window::Schedule as Windows,
+};
 
 use crate::{
     faults::{Fault, Schedule, Seedling},
@@ -69,6 +73,30 @@ pub fn draw_rejections(schedule: &mut Schedule) {
         }
         schedule.people.sort_by_key(|(at, _)| *at);
     }
+}
+
+/// Alerts that are resolved between two attempts at their request, when most members are done; those are fragmented again,
+/// and another alert wants them defragmented.
+pub fn draw_resolved_between_attempts(schedule: &mut Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ 0x4e50_17ee);
+    if schedule.faults.is_empty() || schedule.no_space || !rng.percent(4) {
+        return;
+    }
+    let policy = &mut schedule.policy;
+    (policy.mode, policy.on_open_snapshot) = (Mode::Enforce, OpenSnapshotPolicy::Wait);
+    (policy.windows, policy.schedule, policy.max_runs_per_day) = (Windows::default(), Timetable::default(), u32::MAX);
+    (schedule.gate, schedule.cadence) = (None, None);
+    schedule.deaths.clear();
+    schedule.modes.clear();
+    // A run gives a backup a minute, and the next attempt comes a minute later.
+    let resolved = rng.seconds(75, 150);
+    let again = resolved + rng.seconds(1, 20);
+    let backup = Fault::Snapshot { node: schedule.leader, time: again + rng.seconds(5, 30) };
+    schedule.faults = vec![(Duration::ZERO, backup)];
+    schedule.faults.extend((0..schedule.members.len()).map(|node| (resolved, Fault::Fragments { node })));
+    schedule.people = vec![(resolved, Person::Resolve { alert: 0 })];
+    schedule.requests = vec![rng.millis(0, 2_000), again];
+    schedule.repaired_at = schedule.repaired_at.max(again + Duration::from_secs(60));
 }
 
 /// The members' version, and its change one member after the other.

@@ -135,11 +135,7 @@ impl Ledger {
     pub(super) fn rejected(&self, run: &RunView, policy: &Policy, now: Timestamp) -> Option<Reason> {
         let may_be = run.started_at.is_none() && run.approved.is_none() && run.request.trigger != Trigger::Manual;
         let alerts: Vec<_> = run.open_alerts().filter(|_| may_be).map(AlertKey::bare).collect();
-        let rejection = self.without_rejected(alerts, policy, now).err()?;
-        match rejection.reason {
-            Reason::Rejected { by, reason, .. } => Some(Reason::Rejected { by, reason, at: Some(rejection.at) }),
-            other => Some(other),
-        }
+        self.without_rejected(alerts, policy, now).err().map(|rejection| rejection.reason_elsewhere())
     }
 }
 

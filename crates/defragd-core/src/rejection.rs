@@ -30,6 +30,14 @@ impl Rejection {
         Some(Self { at, reason, alerts, run: Some(run.id) })
     }
 
+    /// The reason for what waits elsewhere for the same alerts. With its time: that end makes the rejection last no longer.
+    pub fn reason_elsewhere(&self) -> Reason {
+        match self.reason.clone() {
+            Reason::Rejected { by, reason, .. } => Reason::Rejected { by, reason, at: Some(self.at) },
+            other => other,
+        }
+    }
+
     /// Both, oldest first, without those that came back to the one who recorded them.
     pub(super) fn merged(own: Vec<Self>, others: &[Self]) -> Vec<Self> {
         let mut all = own;

@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, time::Instant};
 
 use futures_util::future::{BoxFuture, FutureExt};
 
-use super::{access, failure, millis};
+use super::{access, failure, millis, url_source};
 use crate::{
-    adapters::outgoing::{Alertmanager, CallError, detail, excerpt, shown},
+    adapters::outgoing::{Alertmanager, CallError, UrlSource, detail, excerpt, shown},
     core::story,
     ports::gate::{AlertmanagerGate, CheckContext, GateProbe, Reading, Tries},
 };
@@ -16,8 +16,8 @@ const MAX_SHOWN_NAMES: usize = 10;
 
 #[derive(Clone, Debug)]
 pub(super) struct AlertmanagerProbe {
+    url: UrlSource,
     server: Alertmanager,
-    url: String,
     matchers: Vec<String>,
     ignore: Vec<String>,
     tries: Tries,
@@ -27,15 +27,21 @@ impl AlertmanagerProbe {
     /// Checks that its files are usable.
     pub(super) fn new(check: AlertmanagerGate) -> Result<Self, CallError> {
         let (access, tries) = (access!(check), check.tries());
-        access.try_files(check.url.expose())?;
-        let AlertmanagerGate { url, matchers, ignore, .. } = check;
-        let url = url.expose();
-        Ok(Self { server: Alertmanager::checked(url.as_str(), access)?, url: shown(url), matchers, ignore, tries })
+        let source = url_source!(check);
+        let url = source.read()?;
+        access.try_files(&url)?;
+        let AlertmanagerGate { matchers, ignore, .. } = check;
+        Ok(Self { url: source, server: Alertmanager::checked(url.as_str(), access)?, matchers, ignore, tries })
     }
 
     async fn once(&self) -> Reading {
         let began = Instant::now();
-        let (alerts, secrets) = match self.server.active(&self.matchers).await {
+        let asked = async {
+            let url = self.url.current(self.tries.timeout).await?;
+            let (alerts, secrets) = self.server.at_secret(url.clone()).active(&self.matchers).await?;
+            Ok((shown(&url), alerts, secrets))
+        };
+        let (url, alerts, secrets) = match asked.await {
             Ok(found) => found,
             Err(error) => return failure(&error, began),
         };
@@ -53,7 +59,7 @@ impl AlertmanagerProbe {
             Reading::fail(format!("{} matching {matchers}: {names}{more}", story::count(count, "active alert")))
                 .with("alerts", shown)
         };
-        let reading = reading.with("url", self.url.as_str()).with("latency_ms", millis(began.elapsed()));
+        let reading = reading.with("url", url).with("latency_ms", millis(began.elapsed()));
         reading.with("active_alerts", count)
     }
 }

@@ -5,9 +5,9 @@ use std::time::Instant;
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::Method;
 
-use super::{access, failure, millis};
+use super::{access, failure, millis, url_source};
 use crate::{
-    adapters::outgoing::{CallError, ClientSettings, Secrets, excerpt, redirect_target, shown},
+    adapters::outgoing::{CallError, ClientSettings, Secrets, UrlSource, excerpt, redirect_target, shown},
     ports::gate::{CheckContext, GateProbe, HttpGate, Reading},
 };
 
@@ -17,6 +17,7 @@ const MAX_BODY_BYTES: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub(super) struct HttpProbe {
     check: HttpGate,
+    url: UrlSource,
     method: Method,
     access: ClientSettings,
 }
@@ -25,19 +26,26 @@ impl HttpProbe {
     /// Checks that its files are usable.
     pub(super) fn new(check: HttpGate) -> Result<Self, CallError> {
         let access = access!(check, follow_redirects: check.follow_redirects);
-        let bad = |detail: &str| CallError::Url { url: check.url.to_string(), detail: detail.to_owned() };
+        let source = url_source!(check);
+        let url = source.read()?;
+        let bad = |detail: &str| CallError::Url { url: shown(&url), detail: detail.to_owned() };
         let method = check.method.parse().map_err(|_| bad("invalid method"))?;
-        access.try_files(check.url.expose())?;
-        Ok(Self { check, method, access })
+        access.try_files(&url)?;
+        Ok(Self { check, url: source, method, access })
     }
 
     async fn once(&self) -> Reading {
         let (check, began) = (&self.check, Instant::now());
-        let asked = check.url.expose();
-        let answer = match self.access.ask(self.method.clone(), asked, None, MAX_BODY_BYTES).await {
-            Ok(answer) => answer,
+        let asked = async {
+            let url = self.url.current(check.timeout).await?;
+            let answer = self.access.ask(self.method.clone(), &url, None, MAX_BODY_BYTES).await?;
+            Ok((url, answer))
+        };
+        let (asked, answer) = match asked.await {
+            Ok(answered) => answered,
             Err(error) => return failure(&error, began),
         };
+        let asked = &asked;
         let (url, status, method) = (shown(asked), answer.status, &self.method);
         let text = String::from_utf8_lossy(&answer.body);
         let clean = |text: &str| excerpt(&Secrets::of_url(asked).mask(&answer.secrets.mask(text)));

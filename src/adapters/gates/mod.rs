@@ -46,6 +46,14 @@ macro_rules! access {
 }
 use access;
 
+/// Where that server is.
+macro_rules! url_source {
+    ($check:expr) => {
+        crate::adapters::outgoing::UrlSource::new($check.url.as_ref(), $check.url_file.as_ref(), &$check.tls)
+    };
+}
+use url_source;
+
 /// A configured gate, ready to be checked; `None` if it has no kind. Blocks while it reads its files, and checks that they
 /// are usable.
 pub fn gate(settings: &GateSettings) -> Result<Option<Gate>, CallError> {

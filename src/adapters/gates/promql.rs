@@ -6,10 +6,10 @@ use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{access, failure, millis};
+use super::{access, failure, millis, url_source};
 use crate::{
     adapters::outgoing::{
-        CallError, Heard, Remote, excerpt,
+        CallError, Heard, Remote, UrlSource, excerpt,
         prometheus::{self, Data, number},
         shown,
     },
@@ -27,6 +27,7 @@ const MAX_SHOWN_SAMPLES: usize = 5;
 
 #[derive(Clone, Debug)]
 pub(super) struct PromqlProbe {
+    url: UrlSource,
     remote: Remote,
     query: String,
     expect: Samples,
@@ -43,19 +44,22 @@ impl PromqlProbe {
     /// Checks that its files are usable.
     pub(super) fn new(check: PromqlGate) -> Result<Self, CallError> {
         let access = access!(check);
-        access.try_files(check.url.expose())?;
-        let remote = Remote::new(check.url.expose().as_str(), access, MAX_ANSWER_BYTES)?;
-        Ok(Self { remote, tries: check.tries(), query: check.query, expect: check.expect })
+        let source = url_source!(check);
+        let url = source.read()?;
+        access.try_files(&url)?;
+        let remote = Remote::new(url.as_str(), access, MAX_ANSWER_BYTES)?;
+        Ok(Self { url: source, remote, tries: check.tries(), query: check.query, expect: check.expect })
     }
 
     async fn once(&self) -> Reading {
         let began = Instant::now();
         let asked = async {
-            let mut url = self.remote.url("api/v1/query")?;
+            let remote = self.remote.at_secret(self.url.current(self.tries.timeout).await?);
+            let mut url = remote.url("api/v1/query")?;
             // So that Prometheus gives up when we do.
             let limit = format!("{}ms", self.tries.timeout.as_millis());
             url.query_pairs_mut().append_pair("query", &self.query).append_pair("timeout", &limit);
-            let heard = self.remote.call(Method::GET, &url, None).await?;
+            let heard = remote.call(Method::GET, &url, None).await?;
             Ok((shown(&url), heard))
         };
         match asked.await {

@@ -1,6 +1,6 @@
-//! What every request passes before its route, whatever the path: the rate limit and the password check of
-//! `--web.config.file`, after a look at changed files. Adds the file's headers to every answer, and counts the answers
-//! to webhooks. Requests whose head is refused ([`super::head`]) do not come here, like those that hyper refuses.
+//! What every request passes before its route, whatever the path: the rate limit of `--web.config.file`, the limits of
+//! a request's head ([`super::head`]) and the file's password check, after a look at changed files. Adds the file's
+//! headers to every answer, and counts the answers to webhooks. Only requests that hyper refuses do not come here.
 
 use std::{sync::Arc, time::Instant};
 
@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::{
     auth::Proof,
+    head,
     site::{Site, problem},
     web::{Active, Checked},
 };
@@ -48,6 +49,10 @@ async fn admit<S>(site: &Site<S>, active: &Active, request: &Parts) -> Result<Pr
         let refusal =
             problem(StatusCode::TOO_MANY_REQUESTS, "too many requests: see rate_limit in the web configuration");
         return Err((wait, refusal).into_response());
+    }
+    if let Some((status, what)) = head::problem(request) {
+        warn!(path = request.uri.path(), why = what, "refused a request for its head");
+        return Err(problem(status, &what));
     }
     let Some(users) = &active.users else { return Ok(proof) };
     if site.options.access.knows(&request.headers) {

@@ -23,7 +23,7 @@ use tracing::{Instrument, Span, debug, error_span, warn};
 use super::{
     auth::Proof,
     connections::{ConnectionPermit, ConnectionSlot},
-    head::{self, MAX_HEADER_BYTES, MAX_HEADERS},
+    head::{MAX_HEADER_BYTES, MAX_HEADERS},
     web::Web,
 };
 
@@ -168,10 +168,7 @@ async fn talk<I>(
         request.extensions_mut().insert(Arc::clone(slot));
         let router = router.clone();
         async move {
-            let answer = match head::refuse(&request) {
-                Some(refusal) => Ok(refusal),
-                None => router.oneshot(request).await,
-            };
+            let answer = router.oneshot(request).await;
             drop(busy);
             answer.map_err(|never: Infallible| never)
         }

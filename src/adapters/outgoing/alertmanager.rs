@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use reqwest::Method;
 use serde::Deserialize;
+use url::Url;
 
 use super::{CallError, ClientSettings, Remote, Secrets, excerpt, shown};
 use crate::core::alert::{Alert, AlertStatus, Labels, Notification};
@@ -43,6 +44,11 @@ impl Alertmanager {
     /// The same for a check, with everything that is needed to reach it.
     pub(in crate::adapters) fn checked(url: &str, access: ClientSettings) -> Result<Self, CallError> {
         Ok(Self { remote: Remote::new(url, access, MAX_CHECKED_BYTES)? })
+    }
+
+    /// The same at another address, which is a secret.
+    pub(in crate::adapters) fn at_secret(&self, url: Url) -> Self {
+        Self { remote: self.remote.at_secret(url) }
     }
 
     /// Its address, for the log.

@@ -98,6 +98,12 @@ impl Secrets {
         Self::of(whole.chain(parts.filter(|part| part.len() >= MIN_TOKEN_CHARS)))
     }
 
+    /// These and those.
+    pub(super) fn and(mut self, others: &Self) -> Self {
+        self.0.extend(others.0.iter().cloned());
+        self.in_order()
+    }
+
     /// A secret that contains another one is masked first, or its rest would stay.
     fn in_order(mut self) -> Self {
         self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));

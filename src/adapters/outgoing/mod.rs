@@ -13,6 +13,7 @@ mod peers;
 pub(in crate::adapters) mod prometheus;
 mod text;
 mod tls;
+mod url_source;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -30,6 +31,7 @@ pub use notify::NotifyTarget;
 pub use peers::HttpPeers;
 pub use prometheus::{Grid, Prometheus, RangeSeries, SeriesLabels};
 pub(in crate::adapters) use text::{detail, excerpt, redirect_target, shown};
+pub(in crate::adapters) use url_source::UrlSource;
 
 /// Long enough for an overloaded server, short enough for an operator at a terminal.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -81,6 +83,8 @@ pub enum CallError {
 #[derive(Clone, Debug)]
 pub(in crate::adapters) struct Remote {
     base: Url,
+    /// What answers must not show of the base, if that is a secret.
+    masked: Secrets,
     access: ClientSettings,
     max_answer_bytes: usize,
 }
@@ -123,12 +127,16 @@ impl Remote {
         if !base.username().is_empty() || base.password().is_some() {
             return Err(bad("it contains a user or password"));
         }
-        // So that `join` keeps a route prefix.
-        if !base.path().ends_with('/') {
-            base.set_path(&format!("{}/", base.path()));
-        }
+        keep_prefix(&mut base);
         access.try_tls(&base)?;
-        Ok(Self { base, access, max_answer_bytes })
+        Ok(Self { base, masked: Secrets::default(), access, max_answer_bytes })
+    }
+
+    /// The same at another base, which is a secret.
+    pub(in crate::adapters) fn at_secret(&self, mut base: Url) -> Self {
+        let masked = Secrets::of_url(&base);
+        keep_prefix(&mut base);
+        Self { base, masked, ..self.clone() }
     }
 
     pub(in crate::adapters) fn url(&self, path: &str) -> Result<Url, CallError> {
@@ -143,7 +151,8 @@ impl Remote {
         url: &Url,
         body: Option<&Value>,
     ) -> Result<Heard, CallError> {
-        let answer = self.access.ask(method, url, body, self.max_answer_bytes).await?;
+        let mut answer = self.access.ask(method, url, body, self.max_answer_bytes).await?;
+        answer.secrets = answer.secrets.and(&self.masked);
         let url = || shown(url);
         let json = serde_json::from_slice::<Value>(&answer.body);
         if !(200..300).contains(&answer.status) {
@@ -162,5 +171,12 @@ impl Remote {
         }
         let json = json.map_err(|error| CallError::NotUnderstood { url: url(), detail: error.to_string() })?;
         Ok(Heard { json, secrets: answer.secrets })
+    }
+}
+
+/// So that `join` keeps a route prefix.
+fn keep_prefix(base: &mut Url) {
+    if !base.path().ends_with('/') {
+        base.set_path(&format!("{}/", base.path()));
     }
 }

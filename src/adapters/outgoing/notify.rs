@@ -1,20 +1,14 @@
 //! Sends notifications of runs: to Grafana, as annotations, and as JSON to any URL.
 
-use std::path::Path;
-
 use futures_util::future::BoxFuture;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::{task::spawn_blocking, time::timeout};
 use url::Url;
 
-use super::{CallError, ClientSettings, ClientTls, Secrets, excerpt, file, shown};
+use super::{CallError, ClientSettings, Secrets, UrlSource, excerpt, shown};
 use crate::{
     core::story,
-    ports::{
-        access::SecretUrl,
-        notifier::{End, Notice, Notifier, NotifyAccess, NotifyFormat, Undelivered},
-    },
+    ports::notifier::{End, Notice, Notifier, NotifyAccess, NotifyFormat, Undelivered},
 };
 
 /// Of an answer, for the error alone.
@@ -24,7 +18,7 @@ const MAX_ANSWER_BYTES: usize = 1_024;
 pub struct NotifyTarget {
     name: String,
     format: NotifyFormat,
-    settings: NotifyAccess,
+    url: UrlSource,
     access: ClientSettings,
 }
 
@@ -37,22 +31,18 @@ impl NotifyTarget {
             timeout: settings.timeout,
             follow_redirects: false,
         };
-        access.try_files(&url(format, settings)?)?;
-        Ok(Self { name, format, settings: settings.clone(), access })
+        let url = UrlSource::new(settings.url.as_ref(), settings.url_file.as_ref(), &settings.tls);
+        let target = Self { name, format, url, access };
+        target.access.try_files(&target.endpoint(target.url.read()?))?;
+        Ok(target)
     }
 
-    /// Where to send to now.
-    async fn url(&self) -> Result<Url, CallError> {
-        let (format, settings) = (self.format, self.settings.clone());
-        let unreadable =
-            |detail: &str| file::error(URL_FILE, self.settings.url_file.as_deref().unwrap_or(Path::new("")), detail);
-        // On a dead network file system, reading never ends.
-        let reading = timeout(self.access.timeout, spawn_blocking(move || url(format, &settings))).await;
-        match reading {
-            Ok(Ok(read)) => read,
-            Ok(Err(error)) => Err(unreadable(&error.to_string())),
-            Err(_) => Err(unreadable("it could not be read in time")),
+    /// Grafana's API, or the webhook itself.
+    fn endpoint(&self, mut url: Url) -> Url {
+        if self.format == NotifyFormat::Grafana {
+            url.set_path(&format!("{}/api/annotations", url.path().trim_end_matches('/')));
         }
+        url
     }
 
     async fn send(&self, notice: &Notice) -> Result<(), Undelivered> {
@@ -63,7 +53,7 @@ impl NotifyTarget {
                 .map_err(|error| Undelivered { detail: error.to_string(), may_pass: false })?,
         };
         let asked = async {
-            let url = self.url().await?;
+            let url = self.endpoint(self.url.current(self.access.timeout).await?);
             let answer = self.access.ask(Method::POST, &url, Some(&body), MAX_ANSWER_BYTES).await?;
             Ok((url, answer))
         };
@@ -80,33 +70,6 @@ impl NotifyTarget {
             may_pass: matches!(answer.status, 408 | 429 | 500..),
         })
     }
-}
-
-const URL_FILE: &str = "the URL in";
-
-/// Where to send to. Blocks while it reads the file.
-fn url(format: NotifyFormat, settings: &NotifyAccess) -> Result<Url, CallError> {
-    let mut url = match (&settings.url, &settings.url_file) {
-        (Some(url), _) => url.expose().clone(),
-        (None, path) => {
-            let path = path.as_deref().unwrap_or(Path::new(""));
-            let bad = |detail: &str| file::error(URL_FILE, path, detail);
-            // The parser's error does not quote it.
-            let read = file::secret(URL_FILE, path)?.parse::<SecretUrl>();
-            let url = read.map_err(|error| bad(&error.to_string()))?;
-            match url.problem() {
-                Some(problem) => return Err(bad(&format!("it {problem}"))),
-                None if url.expose().scheme() == "http" && settings.tls != ClientTls::default() => {
-                    return Err(bad("it begins with http://, but tls is set: write https://, or remove tls"));
-                }
-                None => url.expose().clone(),
-            }
-        }
-    };
-    if format == NotifyFormat::Grafana {
-        url.set_path(&format!("{}/api/annotations", url.path().trim_end_matches('/')));
-    }
-    Ok(url)
 }
 
 impl Notifier for NotifyTarget {

@@ -90,9 +90,11 @@ impl HttpPeers {
         let reason = answer.reason.unwrap_or_default();
         let code = reason["code"].as_str().unwrap_or_default();
         match (answer.decision.as_str(), answer.run) {
-            ("duplicate", Some(run)) if matches!(code, "forwarded" | "handed_over" | "rejected") => {
-                Ok(OfferAnswer::Ended(run))
-            }
+            ("duplicate", _) if code == "rejected" => match serde_json::from_value(reason) {
+                Ok(reason) => Ok(OfferAnswer::Rejected(reason)),
+                Err(error) => Err(not_understood(to, &error.to_string())),
+            },
+            ("duplicate", Some(run)) if matches!(code, "forwarded" | "handed_over") => Ok(OfferAnswer::Ended(run)),
             ("accepted" | "duplicate" | "cancelled", Some(run)) => Ok(OfferAnswer::Accepted(run)),
             (_, _) if code.starts_with("lock_") => Ok(OfferAnswer::NotTheHolder),
             _ => Err(PeerError::Ignored(words(&reason).unwrap_or(answer.decision))),

@@ -31,7 +31,7 @@ const SECRET_WORDS: [&str; 13] = [
     "credential",
 ];
 
-pub(in crate::ports) fn check_url(mut at: At<'_>, url: &SecretUrl, with_query: bool) {
+fn check_url(mut at: At<'_>, url: &SecretUrl, with_query: bool) {
     let query = |url: &Url| {
         if let Some((name, _)) = url.query_pairs().find(|(name, _)| is_secret(name) || name == "key") {
             let what = "which looks like a secret: send it as a header, with header_files";
@@ -43,6 +43,20 @@ pub(in crate::ports) fn check_url(mut at: At<'_>, url: &SecretUrl, with_query: b
     };
     if let Some(what) = url.problem().map(str::to_owned).or_else(|| query(url.expose())) {
         at.add("", what);
+    }
+}
+
+/// Exactly one of `url` and `url_file`.
+pub(in crate::ports) fn check_url_source(
+    at: &mut At<'_>,
+    url: Option<&SecretUrl>,
+    file: Option<&PathBuf>,
+    with_query: bool,
+) {
+    match (url, file) {
+        (Some(url), None) => check_url(at.key("url"), url, with_query),
+        (None, Some(_)) => {}
+        _ => at.add("", "needs exactly one of url and url_file"),
     }
 }
 

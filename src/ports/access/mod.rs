@@ -14,7 +14,7 @@ use std::{
 use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 
-pub(in crate::ports) use self::check::{check_kubeconfig, check_url, host_and_port};
+pub(in crate::ports) use self::check::{check_kubeconfig, check_url_source, host_and_port};
 pub use self::secret_url::SecretUrl;
 use crate::core::page::PageUrl;
 

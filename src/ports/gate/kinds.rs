@@ -12,7 +12,7 @@ use crate::{
         expect::{Pattern, Samples, Statuses},
         time::{self, Time},
     },
-    ports::access::{ClientTls, Credentials, Headers, SecretUrl, User, check_url, host_and_port},
+    ports::access::{ClientTls, Credentials, Headers, SecretUrl, User, check_url_source, host_and_port},
 };
 
 /// A shorter timeout fails just because a machine is busy.
@@ -52,6 +52,9 @@ macro_rules! over_http {
         #[serde(deny_unknown_fields)]
         pub struct $name {
             $($(#[$of])* pub $key: $value,)*
+            /// File with the URL, if that is a secret. It is read for each attempt. Excludes `url`.
+            #[schemars(extend("x-default" = "none"))]
+            pub url_file: Option<PathBuf>,
             /// Headers to send, by name, at most 20. Never a secret.
             #[serde(default)]
             #[schemars(extend("x-default" = "none"))]
@@ -93,9 +96,9 @@ macro_rules! over_http {
             }
 
             fn check_access(&self, at: &mut At<'_>, with_query: bool) {
-                check_url(at.key("url"), &self.url, with_query);
+                check_url_source(at, self.url.as_ref(), self.url_file.as_ref(), with_query);
                 self.tries().check(at);
-                self.credentials().check(at.key(""), &self.tls, Some(&self.url));
+                self.credentials().check(at.key(""), &self.tls, self.url.as_ref());
             }
         }
     };
@@ -104,9 +107,9 @@ macro_rules! over_http {
 over_http! {
     /// The answer of a URL.
     pub struct HttpGate {
-        /// The URL to request.
-        #[schemars(with = "String")]
-        pub url: SecretUrl,
+        /// The URL to request. Only its scheme, host and port are ever shown. Excludes `url_file`.
+        #[schemars(with = "Option<String>", extend("x-default" = "required without `url_file`"))]
+        pub url: Option<SecretUrl>,
         /// `GET`, `HEAD`, `OPTIONS` or `POST`.
         #[serde(default = "get")]
         pub method: String,
@@ -153,9 +156,9 @@ pub struct TcpGate {
 over_http! {
     /// A query of Prometheus.
     pub struct PromqlGate {
-        /// Base URL of Prometheus, with its route prefix if it has one.
-        #[schemars(with = "String")]
-        pub url: SecretUrl,
+        /// Base URL of Prometheus, with its route prefix if it has one. Excludes `url_file`.
+        #[schemars(with = "Option<String>", extend("x-default" = "required without `url_file`"))]
+        pub url: Option<SecretUrl>,
         /// A PromQL query. `$etcd_cluster` stands for this cluster's name.
         pub query: String,
         /// What the query must return: `empty` (no sample), `not_empty`, `{above: 1}` or `{below: 1}`. The last two need at
@@ -169,9 +172,9 @@ over_http! {
 over_http! {
     /// Alerts.
     pub struct AlertmanagerGate {
-        /// Base URL of Alertmanager, with its route prefix if it has one.
-        #[schemars(with = "String")]
-        pub url: SecretUrl,
+        /// Base URL of Alertmanager, with its route prefix if it has one. Excludes `url_file`.
+        #[schemars(with = "Option<String>", extend("x-default" = "required without `url_file`"))]
+        pub url: Option<SecretUrl>,
         /// Matchers in Alertmanager's syntax, like `severity="critical"`. An active alert that all of them match fails the
         /// gate. They must not match the alert that requested the run.
         pub matchers: Vec<String>,

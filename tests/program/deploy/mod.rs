@@ -162,7 +162,8 @@ fn the_port_that_is_listened_on_is_the_one_that_is_opened_probed_and_served() {
                 None => vec![format!("{name}.{namespace}.svc:{port}")],
                 // A StatefulSet: every replica, by the name that its headless Service gives it.
                 Some(headless) => {
-                    assert!(file.of_kind("Service").any(|service| service["metadata"]["name"] == headless), "{path}");
+                    let service = file.of_kind("Service").find(|service| service["metadata"]["name"] == headless);
+                    assert_eq!(service.unwrap()["spec"]["clusterIP"], "None", "{path}");
                     let (pods, replicas) = (text(&workload["metadata"]["name"]), &workload["spec"]["replicas"]);
                     let replicas = replicas.as_u64().unwrap();
                     (0..replicas).map(|index| format!("{pods}-{index}.{headless}.{namespace}.svc:{listened}")).collect()
@@ -217,6 +218,11 @@ fn a_pod_waits_for_its_member_for_as_long_as_the_program_does() {
         };
         let grace: u64 = grace.strip_suffix('s').unwrap().parse().unwrap();
         assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() > grace, "{path}");
+        // One that is frozen is not waited for: it is replaced within 90 seconds.
+        let probe = &pod["containers"][0]["livenessProbe"];
+        let seconds = |key: &str| probe[key].as_u64().unwrap_or_else(|| panic!("{path}: no {key} in {probe}"));
+        let noticed = seconds("periodSeconds") * seconds("failureThreshold") + seconds("timeoutSeconds");
+        assert!(noticed + seconds("terminationGracePeriodSeconds") <= 90, "{path}: {probe}");
     }
     let unit = read("deploy/systemd/defragd.service");
     assert!(unit.contains("--shutdown-grace 10m") && unit.contains("\nTimeoutStopSec=11min"));

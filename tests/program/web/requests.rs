@@ -19,8 +19,14 @@ fn webhook() -> String {
     )
 }
 
-/// The status and the body of the answer to these bytes. The connection stays open for more.
+/// The status and the body of the answer to these bytes.
 async fn answer(defragd: &Defragd, request: &str) -> (u16, String) {
+    let (head, body) = exchange(defragd, request).await;
+    (head[9..12].parse().unwrap(), body)
+}
+
+/// The head and the body of the answer. The connection stays open for more.
+async fn exchange(defragd: &Defragd, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(defragd.target()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -35,7 +41,7 @@ async fn answer(defragd: &Defragd, request: &str) -> (u16, String) {
             };
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
             if body.len() >= length {
-                return (head[9..12].parse().unwrap(), body.to_owned());
+                return (head.to_owned(), body.to_owned());
             }
         }
     };
@@ -139,6 +145,30 @@ async fn a_malformed_request_is_answered_with_what_is_wrong_with_it() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_head_gets_the_configured_headers_and_is_counted_and_logged_like_other_refusals() {
+    let site = Site::new();
+    let flag = site.home.flag("--web.bearer-token-file", "token");
+    let defragd = site.start("http_server_config:\n  headers:\n    X-Frame-Options: deny\n", &[&flag]).await;
+    let hosts = "host: x\r\n".repeat(2);
+    let long = format!("x-long: {}\r\n", "x".repeat(66_000));
+    for (what, request, status) in [
+        ("two Hosts", format!("GET /metrics HTTP/1.1\r\n{hosts}\r\n"), 400),
+        ("two Hosts at the webhook", webhook().replacen("host: x\r\n", &hosts, 1) + "content-length: 0\r\n\r\n", 400),
+        ("a long header at the webhook", format!("{}{long}content-length: 0\r\n\r\n", webhook()), 431),
+    ] {
+        let (head, body) = exchange(&defragd, &request).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{what}: {head} {body}");
+        assert!(head.contains("\r\nx-frame-options: deny"), "{what}: {head}");
+    }
+    let metrics = defragd.metrics().await.unwrap();
+    let webhooks = |code| metrics.count("defragd_webhook_requests_total", &[("code", code)]);
+    assert_eq!([webhooks("400"), webhooks("431")], [Some(1), Some(1)]);
+    let log = defragd.log().unwrap();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("refused a request for its head")).collect();
+    assert!(lines.len() == 3 && lines.iter().all(|line| line.contains("peer=127.0.0.1:")), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,7 +62,7 @@ async fn no_secret_is_ever_shown() {
         let promql = tried!(with!(promql, credentials), PATIENT);
         let alerts: AlertmanagerGate = read(json!({ "url": url.as_str(), "matchers": ["a=b"] }));
         let alerts = tried!(with!(alerts, credentials), PATIENT);
-        let odd = AlertmanagerGate { url: site.url("/odd").as_str().parse().expect("a URL"), ..alerts.clone() };
+        let odd = AlertmanagerGate { url: site.url("/odd").as_str().parse().ok(), ..alerts.clone() };
         let mut shown = vec![format!("{http:?} {promql:?} {alerts:?}")];
         let probes: [Arc<dyn GateProbe>; 4] = [
             Arc::new(HttpProbe::new(http).expect("usable")),
@@ -92,6 +92,41 @@ async fn no_secret_is_ever_shown() {
     let tls = ClientTls { cert_file: Some(pki.client().cert.clone()), key_file: Some(key_file), ..trusting(&pki) };
     let error = HttpProbe::new(secure(site.address, tls)).expect_err("no key");
     assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_url_in_a_file_is_read_for_each_attempt_and_neither_it_nor_a_bad_one_is_shown() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("gate-url");
+    let site = parrot().await;
+    let write = |secret: &str| std::fs::write(&path, site.url(secret).as_str()).expect("written");
+    write("/canary-before-the-first-check");
+    let http: HttpGate = read(json!({ "url_file": path, "expect_body": "^$" }));
+    let promql: PromqlGate = read(json!({ "url_file": path, "query": "up" }));
+    let alerts: AlertmanagerGate = read(json!({ "url_file": path, "matchers": ["a=b"] }));
+    let probes: [Arc<dyn GateProbe>; 3] = [
+        Arc::new(HttpProbe::new(tried!(http.clone(), PATIENT)).expect("usable")),
+        Arc::new(PromqlProbe::new(tried!(promql, PATIENT)).expect("usable")),
+        Arc::new(AlertmanagerProbe::new(tried!(alerts, PATIENT)).expect("usable")),
+    ];
+    let mut shown = Vec::new();
+    for probe in &probes {
+        for secret in ["/canary-one-of-a-gate/", "/canary-two-of-a-gate/"] {
+            write(secret);
+            let reading = check(probe.as_ref()).await;
+            let last = site.asked().pop().expect("it was asked");
+            assert!(last.starts_with(&format!("GET {secret}")), "{last}");
+            assert!(!reading.passed && format!("{reading:?}").contains("***"), "nothing was repeated: {reading:?}");
+            shown.push(format!("{reading:?} {}", serde_json::to_string(&reading.evidence).expect("JSON")));
+        }
+    }
+    std::fs::write(&path, "canary: no URL").expect("written");
+    let reading = check(probes[0].as_ref()).await;
+    assert!(reading.detail.contains("cannot read the URL in") && reading.detail.contains("gate-url"), "{reading:?}");
+    let error = HttpProbe::new(http).expect_err("no URL");
+    shown.extend([format!("{reading:?}"), format!("{error} {error:?}")]);
+    let shown = shown.join(" ");
+    assert!(!shown.contains("canary"), "a secret is in {shown}");
 }
 
 #[tokio::test]
