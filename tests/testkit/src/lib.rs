@@ -54,7 +54,7 @@ pub use guarded::GuardedPrometheus;
 pub use hold::{HeldDefrags, OpenSnapshot};
 pub use home::Home;
 pub use http::Response;
-pub use kube::{Image, KubeApiserver, KubeLab, Placement, in_node, in_node_for};
+pub use kube::{GoClients, GoSample, Image, KubeApiserver, KubeLab, Placement, in_node, in_node_for};
 pub use lan::{Cut, Lan};
 pub use memory::MemoryLimit;
 pub use network::{Cable, Host, Island};

@@ -118,7 +118,7 @@ impl KubeApiserver {
     }
 
     /// Writes the administrator's kubeconfig.
-    pub(super) fn admin_kubeconfig(&self, file: PathBuf) -> Result<PathBuf> {
+    pub fn admin_kubeconfig(&self, file: PathBuf) -> Result<PathBuf> {
         self.kubeconfig(file, ADMIN)
     }
 
