@@ -37,6 +37,13 @@ pub(crate) struct Sample {
     pub(crate) error: String,
 }
 
+impl Go {
+    /// Whether an API server runs beside the cluster.
+    pub(crate) fn has_api_server(self) -> bool {
+        self != Self::Etcd
+    }
+}
+
 impl Spec {
     /// The time to live of each lease of a group of clients, seconds.
     fn leases(&self) -> impl Iterator<Item = i64> {
@@ -56,6 +63,8 @@ impl Sample {
 pub(crate) enum Go {
     /// Of an API server on the cluster.
     ApiServer,
+    /// The same, where the API server reaches the cluster through HAProxy.
+    ApiServerBehindProxy,
     /// etcd's own, with and without health checks.
     Etcd,
 }

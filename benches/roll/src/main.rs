@@ -9,6 +9,7 @@ mod contender;
 mod dataset;
 mod estimates;
 mod figures;
+mod history;
 mod load;
 mod markdown;
 mod needs;
@@ -102,7 +103,7 @@ async fn main() -> Result<()> {
     let temporary = tempfile::tempdir()?;
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let databases: Vec<_> = loads.iter().map(|load| args.database(load.size(), version)).collect();
-    let api_server = loads.iter().any(|load| load.load().go == Some(Go::ApiServer));
+    let api_server = loads.iter().any(|load| load.load().go.is_some_and(Go::has_api_server));
     let needs = Needs::of(&databases, &dir, api_server);
     eprintln!("{} MiB in use: this {needs}", args.large_in_use_mib);
     needs.check(&dir)?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use testkit::{EtcdVersion, Tools};
 
-use crate::{Args, Bench, contender::Contender};
+use crate::{Args, Bench, contender::Contender, history};
 
 /// What the program says of its version, if it is there.
 fn version_of(program: &Path, arg: &str) -> String {
@@ -44,11 +44,14 @@ pub(crate) fn write(bench: &Bench, args: &Args, version: EtcdVersion, contenders
         peers.push(version_of(Path::new("etcd-defrag"), "--version"));
     }
     let labels: Vec<_> = contenders.iter().map(|who| who.label()).collect();
+    let (commit, date) = (commit(), jiff::Timestamp::now().strftime("%Y-%m-%d").to_string());
+    let machine = format!("{} × {}", std::thread::available_parallelism()?, first("/proc/cpuinfo", "model name"));
+    let etcd = version_of(&tools.etcd(version), "--version");
     let fsync = if args.fsync { "files are synced (fsync)" } else { "`--unsafe-no-fsync`" };
     let mut page = format!(
         "# Rolling defragmentation by defragd and by the alternatives\n\n\
          Written by `{target}`; not edited by hand. {date}, commit {commit}, {minutes} min.\n\n\
-         - Machine: {cpus} × {model}, {memory}, load average {load} at the end\n\
+         - Machine: {machine}, {memory}, load average {load} at the end\n\
          - Members: three of {etcd}, mutual TLS, one machine, {fsync}\n\
          - Peers: {peers}; {labels}\n\
          - Large files: {file} MiB with {in_use} MiB in use\n\
@@ -58,14 +61,9 @@ pub(crate) fn write(bench: &Bench, args: &Args, version: EtcdVersion, contenders
          - Latencies count from when a request was due, so that a stalled client's waiting requests count too. A\n\
          \x20 failover client tries the next member after a second.\n\n",
         target = if args.fsync { "make bench-large" } else { "make bench" },
-        date = jiff::Timestamp::now().strftime("%Y-%m-%d"),
-        commit = commit(),
         minutes = bench.begin.elapsed().as_secs() / 60,
-        cpus = std::thread::available_parallelism()?,
-        model = first("/proc/cpuinfo", "model name"),
         memory = first("/proc/meminfo", "MemTotal"),
         load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default(),
-        etcd = version_of(&tools.etcd(version), "--version"),
         peers = peers.join(", "),
         labels = labels.join(", "),
         runs = args.runs,
@@ -82,5 +80,9 @@ pub(crate) fn write(bench: &Bench, args: &Args, version: EtcdVersion, contenders
         let _ = writeln!(page, "![Latency of writes through a roll]({name})\n");
     }
     page.push_str(&bench.text(args));
+    let before = std::fs::read_to_string(&args.results).unwrap_or_default();
+    let machine = format!("{machine}, {etcd}, {}", if args.fsync { "fsync" } else { "no fsync" });
+    let shared = history::Bench { commit: &commit, date: &date, machine: &machine };
+    page.push_str(&history::section(&before, &shared, &bench.results, &bench.measured(args), contenders));
     std::fs::write(&args.results, page).with_context(|| format!("failed to write {}", args.results.display()))
 }

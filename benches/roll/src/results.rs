@@ -58,6 +58,11 @@ impl Results {
         self.figures.keys().chain(self.failures.keys()).any(|(of, _)| *of == scenario)
     }
 
+    /// How many trials of this kind came to their end.
+    pub(crate) fn runs(&self, scenario: Scenario, who: Contender) -> usize {
+        self.figures.get(&(scenario, who)).map_or(0, Vec::len)
+    }
+
     /// The middle value of a figure.
     pub(crate) fn spread(&self, scenario: Scenario, who: Contender, name: &str) -> Option<Spread> {
         let trials = self.figures.get(&(scenario, who))?;
@@ -112,8 +117,7 @@ impl Results {
         let contenders: Vec<_> = self.figures.keys().filter(|(of, _)| *of == scenario).map(|(_, who)| *who).collect();
         let mut header = vec!["median (min–max)".to_owned()];
         for who in &contenders {
-            let runs = self.figures.get(&(scenario, *who)).map_or(0, Vec::len);
-            header.push(format!("{}, {runs} runs", who.label()));
+            header.push(format!("{}, {} runs", who.label(), self.runs(scenario, *who)));
         }
         let row = |name: String| {
             let figures = contenders.iter().map(|who| self.spread(scenario, *who, &name));

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use serde::Serialize;
-use testkit::{EtcdVersion, GoClients, Tools};
+use testkit::{EtcdVersion, GoClients, Haproxy, Tools};
 
 use crate::{
     dataset::Size,
@@ -28,6 +28,8 @@ pub(crate) enum Scenario {
     ApiServer,
     /// The same on members that report NOT_SERVING while they defragment.
     ApiServerGate,
+    /// The same clients, where the API server reaches etcd through a proxy that leaves out members that are not ready.
+    ApiServerProxy,
     /// etcd's own Go clients, with and without health checks, large files.
     GoClients,
     /// The same on members that report NOT_SERVING while they defragment.
@@ -46,6 +48,7 @@ impl Scenario {
             Self::Leases => "leases",
             Self::ApiServer => "api-server",
             Self::ApiServerGate => "api-server-gate",
+            Self::ApiServerProxy => "api-server-proxy",
             Self::GoClients => "go-clients",
             Self::GoClientsGate => "go-clients-gate",
         }
@@ -78,6 +81,10 @@ impl Scenario {
                  at a time, without a limit of its own"
             }
             Self::ApiServerGate => "the clients of api-server; members with StopGRPCServiceOnDefrag",
+            Self::ApiServerProxy => {
+                "the clients of api-server, which knows one address: HAProxy's, which asks each member for /readyz every 0.5 s \
+                 and closes all connections to one that does not answer within a second, twice"
+            }
             Self::GoClients => {
                 "large files; 4 writers and 4 readers of 10 requests a second each by etcd's Go client, balanced over all \
                  members, with a limit of 5 s; and as many that ask for health checks"
@@ -111,9 +118,10 @@ impl Scenario {
             return Some(format!("etcd {version} cannot report NOT_SERVING"));
         }
         let go = self.load().go?;
-        let api_server = (go == Go::ApiServer && tools.kube_apiserver().is_none())
+        let api_server = (go.has_api_server() && tools.kube_apiserver().is_none())
             .then(|| "there is no kube-apiserver here; `make tools-kube` builds it".to_owned());
-        api_server.or_else(|| GoClients::missing(tools))
+        let proxy = || (go == Go::ApiServerBehindProxy).then(|| Haproxy::missing(tools)).flatten();
+        api_server.or_else(proxy).or_else(|| GoClients::missing(tools))
     }
 
     /// What the clients do.
@@ -138,6 +146,7 @@ impl Scenario {
             Self::ShortLeases => Spec { puts: 15.0, failover: 15.0, leases: 10, lease_ttls_seconds: &[5], ..none },
             Self::Leases => Spec { puts: 15.0, failover: 15.0, leases: 5, lease_ttls_seconds: &[5, 15, 60], ..none },
             Self::ApiServer | Self::ApiServerGate => Spec { go: Some(Go::ApiServer), ..none },
+            Self::ApiServerProxy => Spec { go: Some(Go::ApiServerBehindProxy), ..none },
             Self::GoClients | Self::GoClientsGate => Spec { go: Some(Go::Etcd), ..none },
         }
     }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Result, ensure};
-use testkit::{EtcdCluster, GoClients, GoSample, KubeApiserver, Tools, until};
+use testkit::{EtcdCluster, GoClients, GoSample, Haproxy, KubeApiserver, Tools, until};
 use tokio::sync::Mutex;
 
 use super::{Go, Kind, Report, Sample};
@@ -23,28 +23,39 @@ pub(super) struct Groups {
     groups: Vec<Group>,
     // Ends after its clients.
     _api_server: Option<KubeApiserver>,
+    _proxy: Option<Haproxy>,
 }
 
 impl Groups {
     /// Starts them and waits until they are at work.
     pub(super) async fn start(go: Go, cluster: &EtcdCluster, tools: &Tools) -> Result<Self> {
         match go {
-            Go::ApiServer => {
+            Go::ApiServer | Go::ApiServerBehindProxy => {
                 let path = |name: &str| -> PathBuf { cluster.dir().join(name) };
-                let api_server = KubeApiserver::start(tools, cluster, &path("kube-apiserver.log")).await?;
+                let proxy = match go {
+                    Go::ApiServerBehindProxy => Some(Haproxy::start(tools, cluster).await?),
+                    _ => None,
+                };
+                let urls = proxy.as_ref().map_or_else(|| cluster.endpoints(), |proxy| vec![proxy.url().to_owned()]);
+                let log = path("kube-apiserver.log");
+                let api_server = KubeApiserver::start_behind(tools, cluster, &urls, &log).await?;
                 let kubeconfig = api_server.admin_kubeconfig(path("kubeconfig"))?;
                 let leaders = format!("--leaders={LEADERS}");
                 let flags = [&leaders, "--writers=4", "--listers=1", "--watchers=2"];
                 let clients = GoClients::of_api_server(tools, &kubeconfig, &flags)?;
                 let group = Group { clients, kinds: api }.at_work(LEADERS).await?;
-                Ok(Self { groups: vec![group], _api_server: Some(api_server) })
+                Ok(Self { groups: vec![group], _api_server: Some(api_server), _proxy: proxy })
             }
             Go::Etcd => {
                 let flags = ["--leaders=0", "--writers=4", "--listers=4", "--watchers=0", "--patience=5s"];
                 let checked = [&flags[..], &["--health-checks"]].concat();
                 let plain = Group { clients: GoClients::of_etcd(tools, cluster, &flags)?, kinds: plain };
                 let checked = Group { clients: GoClients::of_etcd(tools, cluster, &checked)?, kinds: checking };
-                Ok(Self { groups: vec![plain.at_work(0).await?, checked.at_work(0).await?], _api_server: None })
+                Ok(Self {
+                    groups: vec![plain.at_work(0).await?, checked.at_work(0).await?],
+                    _api_server: None,
+                    _proxy: None,
+                })
             }
         }
     }
