@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
@@ -75,6 +76,10 @@ func (e *etcd) lead(context.Context, int, *output) {}
 func (e *etcd) code(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return "timeout"
+	}
+	var own rpctypes.EtcdError
+	if errors.As(err, &own) {
+		return own.Code().String()
 	}
 	return status.Code(err).String()
 }
