@@ -63,7 +63,7 @@ impl Sample {
 pub(crate) enum Go {
     /// Of an API server on the cluster.
     ApiServer,
-    /// The same, where the API server reaches the cluster through HAProxy.
+    /// The same, where the API server reaches the cluster through `haproxy`.
     ApiServerBehindProxy,
     /// etcd's own, with and without health checks.
     Etcd,

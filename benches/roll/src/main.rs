@@ -97,8 +97,8 @@ async fn main() -> Result<()> {
     let args = Args::parse();
     let tools = Tools::find()?;
     let version = version(&args.etcd, &tools)?;
-    let contenders = available(&args.tools, |who| who.label(), |who| who.missing());
-    let loads = available(&args.loads, |load| load.label(), |load| load.missing(&tools, version));
+    let contenders = available(&args.tools, Contender::label, Contender::missing);
+    let loads = available(&args.loads, Scenario::label, |load| load.missing(&tools, version));
     ensure!(!contenders.is_empty() && !loads.is_empty() && args.runs > 0, "nothing to measure");
     let temporary = tempfile::tempdir()?;
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());

@@ -26,13 +26,13 @@ pub(crate) enum Scenario {
     Leases,
     /// The clients of a real API server on large files.
     ApiServer,
-    /// The same on members that report NOT_SERVING while they defragment.
+    /// The same on members that report `NOT_SERVING` while they defragment.
     ApiServerGate,
     /// The same clients, where the API server reaches etcd through a proxy that leaves out members that are not ready.
     ApiServerProxy,
     /// etcd's own Go clients, with and without health checks, large files.
     GoClients,
-    /// The same on members that report NOT_SERVING while they defragment.
+    /// The same on members that report `NOT_SERVING` while they defragment.
     GoClientsGate,
 }
 
@@ -102,7 +102,7 @@ impl Scenario {
         }
     }
 
-    /// Whether members report NOT_SERVING to health checks while they defragment.
+    /// Whether members report `NOT_SERVING` to health checks while they defragment.
     const fn gate(self) -> bool {
         matches!(self, Self::ApiServerGate | Self::GoClientsGate)
     }

@@ -1,5 +1,6 @@
-//! HAProxy in front of a cluster: one address for all members, of which it leaves those out that are not ready.
+//! `haproxy` in front of a cluster: one address for all members, of which it leaves those out that are not ready.
 
+use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::{Context, Result};
@@ -11,7 +12,7 @@ use crate::{EtcdCluster, Port, Tools, until};
 /// A start takes milliseconds; a loaded machine some more.
 const READY: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// A running HAProxy. Dropping it ends it.
+/// A running `haproxy`. Dropping it ends it.
 #[derive(Debug)]
 pub struct Haproxy {
     url: String,
@@ -47,7 +48,7 @@ impl Haproxy {
         );
         for member in etcd.members() {
             let address = member.client_url().trim_start_matches("https://");
-            config.push_str(&format!(" server {} {address}\n", member.name()));
+            writeln!(config, " server {} {address}", member.name())?;
         }
         let file = dir.path().join("haproxy.cfg");
         fs::write(&file, config)?;

@@ -36,7 +36,7 @@ impl EtcdVersion {
         Some(known.unwrap_or_else(|| panic!("DEFRAGD_ETCD={name} is no line of etcd that the tests know")))
     }
 
-    /// The argument that has a member report NOT_SERVING to health checks while it defragments; 3.4 has none.
+    /// The argument that has a member report `NOT_SERVING` to health checks while it defragments; 3.4 has none.
     pub fn stop_grpc_on_defrag(self) -> Option<&'static str> {
         match self {
             Self::V3_4 => None,

@@ -20,7 +20,7 @@ pub(super) struct Group {
 
 /// All groups, and what they need.
 pub(super) struct Groups {
-    groups: Vec<Group>,
+    all: Vec<Group>,
     // Ends after its clients.
     _api_server: Option<KubeApiserver>,
     _proxy: Option<Haproxy>,
@@ -44,7 +44,7 @@ impl Groups {
                 let flags = [&leaders, "--writers=4", "--listers=1", "--watchers=2"];
                 let clients = GoClients::of_api_server(tools, &kubeconfig, &flags)?;
                 let group = Group { clients, kinds: api }.at_work(LEADERS).await?;
-                Ok(Self { groups: vec![group], _api_server: Some(api_server), _proxy: proxy })
+                Ok(Self { all: vec![group], _api_server: Some(api_server), _proxy: proxy })
             }
             Go::Etcd => {
                 let flags = ["--leaders=0", "--writers=4", "--listers=4", "--watchers=0", "--patience=5s"];
@@ -52,7 +52,7 @@ impl Groups {
                 let plain = Group { clients: GoClients::of_etcd(tools, cluster, &flags)?, kinds: plain };
                 let checked = Group { clients: GoClients::of_etcd(tools, cluster, &checked)?, kinds: checking };
                 Ok(Self {
-                    groups: vec![plain.at_work(0).await?, checked.at_work(0).await?],
+                    all: vec![plain.at_work(0).await?, checked.at_work(0).await?],
                     _api_server: None,
                     _proxy: None,
                 })
@@ -62,7 +62,7 @@ impl Groups {
 
     /// Ends them; adds what they saw since `began` to the report.
     pub(super) async fn stop(self, began: jiff::Timestamp, report: &mut Report) -> Result<()> {
-        for group in self.groups {
+        for group in self.all {
             let samples = group.clients.stop().await?;
             report.count(began, group.kinds, samples);
         }
