@@ -112,9 +112,11 @@ async fn main() -> Result<()> {
     }
     let _lock = own(&dir)?;
 
-    let what = [page::commit(), args.etcd.clone(), args.large_file_mib.to_string(), args.large_in_use_mib.to_string()];
+    let commit = page::commit();
+    let what = [commit.clone(), args.etcd.clone(), args.large_file_mib.to_string(), args.large_in_use_mib.to_string()];
     let archive = Archive::open(&dir, &format!("{}{}", what.join("-"), if args.fsync { "-fsync" } else { "" }))?;
-    let mut bench = Bench { begin: Instant::now(), results: Results::default(), pictures: Vec::new(), latencies: None };
+    let (begin, results, pictures) = (Instant::now(), Results::default(), Vec::new());
+    let mut bench = Bench { begin, commit, results, pictures, latencies: None };
     let mut unmeasured = Vec::new();
     for (scenario, database) in loads.iter().zip(&databases) {
         if let Err(error) = Box::pin(bench.measure(&args, (*scenario, database), &contenders, (&dir, &archive))).await {
@@ -158,6 +160,8 @@ impl Args {
 /// What is measured so far.
 struct Bench {
     begin: Instant,
+    /// As it was at the beginning.
+    commit: String,
     results: Results,
     pictures: Vec<PathBuf>,
     latencies: Option<String>,

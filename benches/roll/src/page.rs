@@ -44,9 +44,9 @@ pub(crate) fn write(bench: &Bench, args: &Args, version: EtcdVersion, contenders
         peers.push(version_of(Path::new("etcd-defrag"), "--version"));
     }
     let labels: Vec<_> = contenders.iter().map(|who| who.label()).collect();
-    let (commit, date) = (commit(), jiff::Timestamp::now().strftime("%Y-%m-%d").to_string());
+    let (commit, date) = (&bench.commit, jiff::Timestamp::now().strftime("%Y-%m-%d").to_string());
     let machine = format!("{} × {}", std::thread::available_parallelism()?, first("/proc/cpuinfo", "model name"));
-    let etcd = version_of(&tools.etcd(version), "--version");
+    let etcd = version_of(&tools.etcd(version), "--version").replace(" Version:", "");
     let fsync = if args.fsync { "files are synced (fsync)" } else { "`--unsafe-no-fsync`" };
     let mut page = format!(
         "# Rolling defragmentation by defragd and by the alternatives\n\n\
@@ -82,7 +82,7 @@ pub(crate) fn write(bench: &Bench, args: &Args, version: EtcdVersion, contenders
     page.push_str(&bench.text(args));
     let before = std::fs::read_to_string(&args.results).unwrap_or_default();
     let machine = format!("{machine}, {etcd}, {}", if args.fsync { "fsync" } else { "no fsync" });
-    let shared = history::Bench { commit: &commit, date: &date, machine: &machine };
+    let shared = history::Bench { commit, date: &date, machine: &machine };
     page.push_str(&history::section(&before, &shared, &bench.results, &bench.measured(args), contenders));
     std::fs::write(&args.results, page).with_context(|| format!("failed to write {}", args.results.display()))
 }
