@@ -75,3 +75,27 @@ pub(crate) fn draw(path: &Path, title: &str, trials: &[(Contender, Trial)]) -> R
     std::fs::write(path, format!("{open}>\n{DARK}\n{rest}"))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{load::Sample, trial::example};
+
+    #[test]
+    fn each_colour_of_a_series_has_another_on_dark_pages() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("chart.svg");
+        for (kind, _, colour) in SERIES {
+            let at = Duration::from_secs(2);
+            let mut trial = example();
+            trial.clients.samples.push(Sample { kind, due: at, took: at, error: String::new() });
+            draw(&path, "a title", &[(Contender::Defragd, trial)]).expect("drawn");
+            let svg = std::fs::read_to_string(&path).expect("read");
+            let fill = format!("fill=\"#{:02X}{:02X}{:02X}\"", colour.0, colour.1, colour.2);
+            let (style, drawn) = svg.split_once("</style>").expect("a style");
+            assert!(style.contains(&fill) && drawn.contains(&fill), "{fill}: {svg}");
+        }
+    }
+}

@@ -117,7 +117,8 @@ impl Results {
         let contenders: Vec<_> = self.figures.keys().filter(|(of, _)| *of == scenario).map(|(_, who)| *who).collect();
         let mut header = vec!["median (min–max)".to_owned()];
         for who in &contenders {
-            header.push(format!("{}, {} runs", who.label(), self.runs(scenario, *who)));
+            let runs = self.runs(scenario, *who);
+            header.push(format!("{}, {runs} run{}", who.label(), if runs == 1 { "" } else { "s" }));
         }
         let row = |name: String| {
             let figures = contenders.iter().map(|who| self.spread(scenario, *who, &name));
