@@ -149,6 +149,22 @@ bench: build ## Compare a run of defragd with etcdctl under load; BENCH_RUNS=5 B
 	cargo build --profile tools --locked -p bench-roll
 	target/tools/bench-roll
 
+# How much of each member's file is in use, GiB; a quarter more is free. Finished trials stay in BENCH_DIR: the same command
+# continues a bench that was stopped.
+BENCH_LARGE_GIB ?= 4 8
+LARGE_LOADS := leases,api-server,api-server-gate,api-server-proxy,go-clients,go-clients-gate
+LARGE_TOOLS := etcdctl-loop,etcd-defrag,etcd-defrag-move-leader,defragd,defragd-transfer
+
+.PHONY: bench-large
+bench-large: build tools-kube ## The same on large members that sync their files, with a real API server; BENCH_DIR=… BENCH_LARGE_GIB=4 BENCH_RUNS=3; hours
+	cargo build --profile tools --locked -p bench-roll
+	@for check in --needs ''; do for gib in $(BENCH_LARGE_GIB); do \
+	  mib=$$(awk "BEGIN { printf \"%d\", $$gib * 1024 }"); \
+	  BENCH_DIR=$${BENCH_DIR:?name a directory on a disk with room} BENCH_FSYNC=true BENCH_ESTIMATES=false BENCH_WEBHOOKS=0 \
+	  BENCH_RUNS=$${BENCH_RUNS:-3} BENCH_LOADS=$${BENCH_LOADS:-$(LARGE_LOADS)} BENCH_TOOLS=$${BENCH_TOOLS:-$(LARGE_TOOLS)} \
+	  BENCH_LARGE_IN_USE_MIB=$$mib BENCH_LARGE_FILE_MIB=$$((mib * 5 / 4)) \
+	  BENCH_RESULTS=$${BENCH_RESULTS:-benches/LARGE-$$gib.md} target/tools/bench-roll $$check || exit 1; done; done
+
 .PHONY: bench-journal
 bench-journal: tools ## The journal after a year of 1,000 clusters; JOURNAL_CLUSTERS=… JOURNAL_DAYS=…
 	cargo bench --profile tools --locked --bench journal

@@ -19,7 +19,7 @@ const FOREIGN_FLAGS: &str = "
     --peer-urls --prefix --quota-backend-bytes --rev --auto-disalarm --compaction --continue-on-error
     --move-leader --wait-between-defrags --alertmanager.url --build-arg --config.file --data --fail --from-file
     --from-literal --header --load-restrictor --nocapture --test --namespace --now --raw --values
-    --all --package --repo
+    --all --package --repo --etcd-readycheck-timeout --etcd-servers --feature-gates --request-timeout
 ";
 
 /// Names in code style, with underscores, that are neither a reason nor a key: outcomes, fields of answers, labels, and

@@ -1,48 +1,61 @@
-//! What the users of an API server notice while its etcd is defragmented: `tests/testkit/kube/users`.
+//! What the users of an API server notice while its etcd is defragmented: `tests/testkit/kube/clients`.
 
-use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::Context;
-use serde_json::{Value, json};
-use testkit::{fragment, until};
-use tokio::process::{Child, Command};
+use serde_json::json;
+use testkit::{GoClients, GoSample, fragment, until};
 
 use crate::rig::{MIB, MINUTE, Rig};
 
 /// A controller with client-go's leader election, a writer and a watcher.
-pub(crate) struct Users(Child);
+pub(crate) struct Users(GoClients);
 
 impl Users {
-    /// Starts them, and waits until the controller leads and the writer writes.
+    /// Starts them, and waits until the controller leads, the writer writes and the watcher sees it.
     pub(crate) async fn start(rig: &Rig) -> Self {
-        let program =
-            rig.lab.tools().node_program("kube-users").context("there is no kube-users here: make tools-kube");
-        let mut command = Command::new(program.unwrap());
-        command.arg("--kubeconfig").arg(rig.lab.kubeconfig()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let users = Self(command.kill_on_drop(true).spawn().unwrap());
+        let clients = GoClients::of_api_server(rig.lab.tools(), rig.lab.kubeconfig(), &[]).unwrap();
+        let clients = tokio::sync::Mutex::new(clients);
         until("the users to be at work", MINUTE, || async {
-            let lease = ["get", "lease", "users", "-o=jsonpath={.spec.holderIdentity}"];
-            anyhow::ensure!(rig.lab.kubectl(&lease).await? == "users", "no leader");
-            let written = ["get", "configmap", "users", "-o=jsonpath={.data.writes}"];
-            anyhow::ensure!(!rig.lab.kubectl(&written).await?.is_empty(), "nothing is written");
+            let samples = clients.lock().await.so_far()?;
+            for kind in ["elected", "write", "watch"] {
+                anyhow::ensure!(ends(&samples, kind).next().is_some(), "no {kind} yet");
+            }
             Ok(())
         })
         .await
         .unwrap();
-        users
+        Self(clients.into_inner())
     }
 
     /// Ends them, and prints their figures, which depend on the machine.
     pub(crate) async fn stop(self) {
-        // They end when their standard input does.
-        let output = self.0.wait_with_output().await.unwrap();
-        assert!(output.status.success(), "{output:?}");
-        let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
-        println!("what the API server's users noticed: {figures}");
-        for done in ["elected", "writes", "watch_events"] {
-            assert!(figures[done].as_u64().unwrap() > 0, "they were not served: {figures}");
-        }
+        let samples = self.0.stop().await.unwrap();
+        let failed = |kind| samples.iter().filter(|sample| sample.kind == kind && !sample.error.is_empty()).count();
+        println!(
+            "what the API server's users noticed: {} writes, {} failed, longest gap {:?}; {} events, {} watches ended early, \
+             longest gap {:?}; {} elections lost",
+            ends(&samples, "write").count(),
+            failed("write"),
+            longest_gap(&samples, "write"),
+            ends(&samples, "watch").count(),
+            failed("watch_restart"),
+            longest_gap(&samples, "watch"),
+            failed("election_lost"),
+        );
     }
+}
+
+/// When each of this kind succeeded, microseconds since 1970.
+fn ends<'a>(samples: &'a [GoSample], kind: &'a str) -> impl Iterator<Item = i64> + 'a {
+    let of = samples.iter().filter(move |sample| sample.kind == kind && sample.error.is_empty());
+    of.map(|sample| sample.due + i64::try_from(sample.took).unwrap_or(i64::MAX))
+}
+
+fn longest_gap(samples: &[GoSample], kind: &str) -> Duration {
+    let mut ends: Vec<_> = ends(samples, kind).collect();
+    ends.sort_unstable();
+    let gaps = ends.windows(2).map(|pair| pair[1] - pair[0]);
+    Duration::from_micros(gaps.max().and_then(|gap| u64::try_from(gap).ok()).unwrap_or(0))
 }
 
 /// A roll of the control plane's etcd with thirty times the data of the night.

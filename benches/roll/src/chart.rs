@@ -2,10 +2,26 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use plotters::prelude::*;
 
 use crate::{contender::Contender, load::Kind, trial::Trial};
+
+/// For readers whose pages are dark: a picture in a page follows the page's colour scheme. Rules win over the attributes that
+/// are drawn; the colours are those of [`SERIES`], of the background and of the text.
+const DARK: &str = "<style>@media (prefers-color-scheme: dark) { \
+    [fill=\"#FFFFFF\"] { fill: #1e2129 } [fill=\"#000000\"] { fill: #dddddd } [stroke=\"#000000\"] { stroke: #dddddd } \
+    [fill=\"#C86E00\"] { fill: #ffa64d } [fill=\"#005AB4\"] { fill: #6cb6ff } }</style>";
+/// What is drawn of the clients that are there.
+const SERIES: [(Kind, &str, RGBColor); 5] = [
+    (Kind::Put, "puts, through one certain member", ORANGE),
+    (Kind::FailoverPut, "puts, failover clients", DEEP_BLUE),
+    (Kind::ApiWrite, "writes, through the API server", DEEP_BLUE),
+    (Kind::GoPut, "puts, Go client", ORANGE),
+    (Kind::CheckedPut, "puts, Go client with health checks", DEEP_BLUE),
+];
+const ORANGE: RGBColor = RGBColor(0xc8, 0x6e, 0);
+const DEEP_BLUE: RGBColor = RGBColor(0, 0x5a, 0xb4);
 
 const WIDTH: u32 = 900;
 const PANEL_HEIGHT: u32 = 220;
@@ -40,16 +56,46 @@ pub(crate) fn draw(path: &Path, title: &str, trials: &[(Contender, Trial)]) -> R
             Rectangle::new([(begin, FLOOR_MS), (end, most * 1.2)], RGBColor(120, 120, 120).mix(0.2).filled())
         });
         chart.draw_series(spans)?;
-        for (failover, colour) in [(false, RGBColor(200, 110, 0)), (true, RGBColor(0, 90, 180))] {
-            let of = |kind| if failover { kind == Kind::FailoverPut } else { kind == Kind::Put };
-            let points = trial.clients.samples.iter().filter(|sample| of(sample.kind));
+        for (kind, name, colour) in SERIES {
+            let mut points = trial.clients.samples.iter().filter(|sample| sample.kind == kind).peekable();
+            if points.peek().is_none() {
+                continue;
+            }
             let dots =
                 points.map(|sample| Circle::new((sample.due.as_secs_f64() - from, took(sample)), 2, colour.filled()));
-            let name = if failover { "puts, failover clients" } else { "puts, through one certain member" };
             chart.draw_series(dots)?.label(name).legend(move |(x, y)| Circle::new((x + 8, y), 3, colour.filled()));
         }
         chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
     }
     root.present()?;
+    drop(root);
+    // Right behind the opening tag.
+    let svg = std::fs::read_to_string(path)?;
+    let (open, rest) = svg.split_once(">\n").context("an SVG without an opening tag")?;
+    std::fs::write(path, format!("{open}>\n{DARK}\n{rest}"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{load::Sample, trial::example};
+
+    #[test]
+    fn each_colour_of_a_series_has_another_on_dark_pages() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("chart.svg");
+        for (kind, _, colour) in SERIES {
+            let at = Duration::from_secs(2);
+            let mut trial = example();
+            trial.clients.samples.push(Sample { kind, due: at, took: at, error: String::new() });
+            draw(&path, "a title", &[(Contender::Defragd, trial)]).expect("drawn");
+            let svg = std::fs::read_to_string(&path).expect("read");
+            let fill = format!("fill=\"#{:02X}{:02X}{:02X}\"", colour.0, colour.1, colour.2);
+            let (style, drawn) = svg.split_once("</style>").expect("a style");
+            assert!(style.contains(&fill) && drawn.contains(&fill), "{fill}: {svg}");
+        }
+    }
 }

@@ -7,6 +7,12 @@ use clap::ValueEnum;
 use testkit::{EtcdCluster, EtcdVersion, Tools};
 use tokio::process::Command;
 
+use crate::dataset::QUOTA_BYTES;
+
+/// What people use instead.
+pub(crate) const PEERS: [Contender; 4] =
+    [Contender::EtcdctlLoop, Contender::EtcdctlCluster, Contender::EtcdDefrag, Contender::EtcdDefragMoveLeader];
+
 /// A way to defragment a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Contender {
@@ -16,6 +22,8 @@ pub(crate) enum Contender {
     EtcdctlCluster,
     /// ahrtr's etcd-defrag, leader last.
     EtcdDefrag,
+    /// The same with `--move-leader`.
+    EtcdDefragMoveLeader,
     /// `defragd run --leader last`: the leader is defragmented in place.
     Defragd,
     /// `defragd run --leader last-after-transfer`: leadership is always transferred first.
@@ -37,6 +45,7 @@ impl Contender {
             Self::EtcdctlLoop => "etcdctl, loop",
             Self::EtcdctlCluster => "etcdctl --cluster",
             Self::EtcdDefrag => "etcd-defrag",
+            Self::EtcdDefragMoveLeader => "etcd-defrag --move-leader",
             Self::Defragd => "defragd",
             Self::DefragdTransfer => "defragd, transfer",
             Self::DefragdAutoBelow => "defragd, auto, below",
@@ -47,27 +56,29 @@ impl Contender {
     }
 
     /// Whether it is ours.
-    pub(crate) const fn is_ours(self) -> bool {
-        !matches!(self, Self::EtcdctlLoop | Self::EtcdctlCluster | Self::EtcdDefrag)
+    pub(crate) fn is_ours(self) -> bool {
+        !PEERS.contains(&self)
+    }
+
+    /// Whether it is etcd-defrag.
+    pub(crate) const fn is_etcd_defrag(self) -> bool {
+        matches!(self, Self::EtcdDefrag | Self::EtcdDefragMoveLeader)
     }
 
     /// Whether the goals are its: the others are there to learn from.
-    pub(crate) const fn has_goals(self) -> bool {
-        matches!(self, Self::Defragd | Self::DefragdAutoBelow) || self.transfers()
+    pub(crate) fn has_goals(self) -> bool {
+        matches!(self, Self::Defragd | Self::DefragdAutoBelow) || (self.is_ours() && self.transfers())
     }
 
     /// Whether leadership is transferred before the leader's turn.
     pub(crate) const fn transfers(self) -> bool {
-        matches!(self, Self::DefragdTransfer | Self::DefragdAutoAbove)
+        matches!(self, Self::EtcdDefragMoveLeader | Self::DefragdTransfer | Self::DefragdAutoAbove)
     }
 
     /// Why it is not available here, if so.
     pub(crate) fn missing(self) -> Option<String> {
-        (self == Self::EtcdDefrag && in_path("etcd-defrag").is_none()).then(|| {
-            "there is no etcd-defrag in PATH; `go install github.com/ahrtr/etcd-defrag@latest` brings it where the Go \
-             module proxy has it"
-                .to_owned()
-        })
+        (self.is_etcd_defrag() && in_path("etcd-defrag").is_none())
+            .then(|| "there is no etcd-defrag in PATH; benches/ROLL.md says how to build it".to_owned())
     }
 
     /// Its command line against this cluster.
@@ -86,7 +97,7 @@ impl Contender {
                 command
             }
             Self::EtcdctlCluster => Command::new(etcdctl),
-            Self::EtcdDefrag => Command::new("etcd-defrag"),
+            Self::EtcdDefrag | Self::EtcdDefragMoveLeader => Command::new("etcd-defrag"),
             _ => Command::new(defragd),
         };
         if self.is_ours() {
@@ -102,7 +113,12 @@ impl Contender {
         match self {
             Self::EtcdctlLoop => {}
             Self::EtcdctlCluster => drop(command.args(["defrag", "--cluster", "--command-timeout=600s"])),
-            Self::EtcdDefrag => drop(command.args(["--cluster", "--command-timeout=600s"])),
+            Self::EtcdDefrag | Self::EtcdDefragMoveLeader => {
+                // Its README wants the members' own quota; without a rule, it defragments every member.
+                let quota = format!("--etcd-storage-quota-bytes={QUOTA_BYTES}");
+                command.args(["--cluster", "--command-timeout=600s", &quota]);
+                command.args((self == Self::EtcdDefragMoveLeader).then_some("--move-leader"));
+            }
             _ => {
                 // Limits that no estimate is near, so that each column has its branch whatever the data.
                 let leader = match self {

@@ -51,7 +51,7 @@ pub(crate) async fn two_rolls(data: &Dataset, load: &Spec, tools: &Tools, defrag
     let journal = tempfile::tempdir()?;
     let mut estimates = Vec::new();
     for roll in [1, 2] {
-        trial::run(data, Contender::Defragd, load, tools, defragd, journal.path()).await?;
+        Box::pin(trial::run(data, Contender::Defragd, load, tools, defragd, journal.path())).await?;
         let output = Command::new(defragd)
             .args(["runs", "--limit=1", "-o", "json", "--data-dir"])
             .arg(journal.path())

@@ -1,16 +1,21 @@
 //! From samples to figures. Pure.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::Serialize;
 
 use crate::{
-    load::{Kind, Sample},
+    load::{Clients, Sample},
     trial::Trial,
 };
 
 /// A request that takes longer is slow.
 pub(crate) const SLOW: Duration = Duration::from_secs(1);
+/// Begins the name of a figure that only runs with such failures have: in the others it is 0.
+pub(crate) const FAILED_WITH: &str = "failed with ";
 
 /// One figure of one trial, for the rows of the table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,37 +35,50 @@ pub(crate) fn of(trial: &Trial) -> Vec<Figure> {
     add("roll / servers' sum", trial.roll.as_secs_f64() / trial.servers.as_secs_f64().max(1e-9));
     add("reclaimed, MiB", mib(trial.reclaimed));
     add("elections", count(trial.elections));
+    add("longest defragmentation, s", longest_defrag(trial).as_secs_f64());
     let samples: Vec<_> = trial.clients.samples.iter().filter(|sample| concerns(sample, trial.window)).collect();
     if samples.is_empty() {
         add("calls to etcd", count(trial.calls));
         add("bytes to etcd, KiB", count(trial.bytes_received) / 1024.0);
-    } else {
-        let failover = |sample: &&&Sample| {
-            matches!(sample.kind, Kind::FailoverPut | Kind::FailoverRange | Kind::FailoverKeepalive)
+    }
+    for clients in samples.iter().map(|sample| sample.kind.clients()).collect::<BTreeSet<_>>() {
+        let of = || samples.iter().filter(move |sample| sample.kind.clients() == clients);
+        let label = clients.label();
+        add(&format!("requests, {label}"), count(of().count()));
+        add(&format!("failed, {label}"), count(of().filter(|sample| !sample.ok()).count()));
+        let mut codes: BTreeMap<&str, u64> = BTreeMap::new();
+        for sample in of().filter(|sample| !sample.ok()) {
+            *codes.entry(&sample.error).or_default() += 1;
+        }
+        for (code, failed) in codes.into_iter().filter(|_| ![Clients::Pinned, Clients::Failover].contains(&clients)) {
+            add(&format!("{FAILED_WITH}{code}, {label}"), count(failed));
+        }
+        add(&format!("slower than 1 s, {label}"), count(of().filter(|sample| sample.took > SLOW).count()));
+        if clients != Clients::Pinned && of().any(|sample| sample.kind.is_write()) {
+            add(&format!("longest gap without a write, {label}, s"), longest_gap(trial, clients).as_secs_f64());
+        }
+        let leases: Vec<_> = trial.clients.leases.iter().filter(|lease| lease.clients == clients).collect();
+        let lost = |ttl: Option<i64>| {
+            let of = leases.iter().filter(|lease| lease.lost && ttl.is_none_or(|ttl| ttl == lease.ttl_seconds));
+            count(of.count())
         };
-        let failed = |only_failover: bool| {
-            let failed = samples.iter().filter(|sample| !sample.ok && failover(sample) == only_failover);
-            count(failed.count())
-        };
-        add("failed, pinned", failed(false));
-        add("failed, failover", failed(true));
-        let slow = |only_failover: bool| {
-            let slow = samples.iter().filter(|sample| sample.took > SLOW && failover(sample) == only_failover);
-            count(slow.count())
-        };
-        add("slower than 1 s, pinned", slow(false));
-        add("slower than 1 s, failover", slow(true));
-        add("longest gap without a write, failover, s", longest_gap(trial).as_secs_f64());
-        add("leases lost, pinned", count(trial.clients.pinned_leases_lost));
-        add("leases lost, failover", count(trial.clients.failover_leases_lost));
-        let kinds: BTreeSet<_> = samples.iter().map(|sample| sample.kind).collect();
-        for kind in kinds {
-            let mut took: Vec<_> =
-                samples.iter().filter(|sample| sample.kind == kind).map(|sample| sample.took).collect();
-            took.sort_unstable();
-            for (name, share) in [("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
-                add(&format!("{} {name}, ms", kind.label()), quantile(&took, share).as_secs_f64() * 1e3);
-            }
+        if !leases.is_empty() {
+            add(&format!("leases lost, {label}"), lost(None));
+        }
+        let ttls: BTreeSet<_> = leases.iter().map(|lease| lease.ttl_seconds).collect();
+        for ttl in ttls.iter().filter(|_| ttls.len() > 1) {
+            add(&format!("leases of {ttl} s lost, {label}"), lost(Some(*ttl)));
+        }
+        if clients == Clients::Api {
+            add("elections lost, API server", count(trial.clients.elections_lost));
+            add("watch restarts, API server", count(trial.clients.watch_restarts));
+        }
+    }
+    for kind in samples.iter().map(|sample| sample.kind).collect::<BTreeSet<_>>() {
+        let mut took: Vec<_> = samples.iter().filter(|sample| sample.kind == kind).map(|sample| sample.took).collect();
+        took.sort_unstable();
+        for (name, share) in [("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
+            add(&format!("{} {name}, ms", kind.label()), quantile(&took, share).as_secs_f64() * 1e3);
         }
     }
     add("calls of Maintenance and Cluster", count(trial.maintenance_calls));
@@ -76,15 +94,21 @@ fn concerns(sample: &Sample, (from, to): (Duration, Duration)) -> bool {
     sample.due <= to && sample.due + sample.took >= from
 }
 
-/// The longest time in which no put through a failover client succeeded.
-fn longest_gap(trial: &Trial) -> Duration {
+/// The longest time in which no write of these clients succeeded.
+fn longest_gap(trial: &Trial, clients: Clients) -> Duration {
     let (from, to) = trial.window;
-    let puts = trial.clients.samples.iter().filter(|sample| sample.kind == Kind::FailoverPut && sample.ok);
+    let of = |sample: &&Sample| sample.kind.is_write() && sample.kind.clients() == clients && sample.ok();
+    let writes = trial.clients.samples.iter().filter(of);
     let mut ends: Vec<_> =
-        puts.map(|sample| sample.due + sample.took).filter(|end| (from..=to).contains(end)).collect();
+        writes.map(|sample| sample.due + sample.took).filter(|end| (from..=to).contains(end)).collect();
     ends.extend([from, to]);
     ends.sort_unstable();
     ends.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
+}
+
+/// For how long one member was unavailable at most.
+fn longest_defrag(trial: &Trial) -> Duration {
+    trial.defrags.iter().map(|(begin, end)| end.saturating_sub(*begin)).max().unwrap_or_default()
 }
 
 /// The smallest value that is not below that share of all. `sorted` is not empty.
@@ -133,45 +157,62 @@ fn count<N: TryInto<u64>>(number: N) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Report;
+    use crate::{
+        load::{Kind, Lease, Report},
+        trial::example,
+    };
 
     fn put(due_ms: u64, took_ms: u64, ok: bool) -> Sample {
         let (due, took) = (Duration::from_millis(due_ms), Duration::from_millis(took_ms));
-        Sample { kind: Kind::FailoverPut, due, took, ok }
+        Sample { kind: Kind::FailoverPut, due, took, error: if ok { "" } else { "failed" }.to_owned() }
     }
 
     fn trial(samples: Vec<Sample>) -> Trial {
-        Trial {
-            roll: Duration::from_secs(2),
-            servers: Duration::from_secs(1),
-            defrags: Vec::new(),
-            window: (Duration::from_secs(1), Duration::from_secs(3)),
-            cpu: Duration::ZERO,
-            cpu_waiting: 0.0,
-            rss_kib: 0,
-            elections: 0,
-            maintenance_calls: 0,
-            calls: 0,
-            bytes_received: 0,
-            reclaimed: 0,
-            clients: Report { samples, ..Report::default() },
-        }
+        Trial { clients: Report { samples, ..Report::default() }, ..example() }
+    }
+
+    fn value(figures: &[Figure], name: &str) -> f64 {
+        figures.iter().find(|figure| figure.name == name).unwrap_or_else(|| panic!("no {name}: {figures:?}")).value
     }
 
     #[test]
     fn a_gap_ends_with_the_next_write_that_succeeds() {
         let samples = vec![put(1_000, 1, true), put(1_100, 1, true), put(1_200, 1, false), put(1_900, 100, true)];
         // 2.0 s to the end at 3 s is longer than 1.101 s to 2.0 s.
-        assert_eq!(longest_gap(&trial(samples)), Duration::from_millis(1_000));
-        assert_eq!(longest_gap(&trial(Vec::new())), Duration::from_secs(2));
+        let other = Sample { kind: Kind::ApiWrite, ..put(2_500, 1, true) };
+        let trial = trial(samples.into_iter().chain([other]).collect());
+        assert_eq!(longest_gap(&trial, Clients::Failover), Duration::from_millis(1_000));
+        assert_eq!(longest_gap(&trial, Clients::Go), Duration::from_secs(2));
     }
 
     #[test]
     fn requests_before_and_after_the_roll_do_not_count() {
         let samples = vec![put(100, 1, false), put(900, 200, false), put(2_000, 1, false), put(3_500, 1, false)];
         let figures = of(&trial(samples));
-        let failed = figures.iter().find(|figure| figure.name == "failed, failover").expect("is there");
-        assert!((failed.value - 2.0).abs() < f64::EPSILON);
+        assert!((value(&figures, "failed, failover") - 2.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn an_api_servers_errors_are_counted_by_code_and_leases_by_their_time() {
+        let api = |error: &str| Sample { kind: Kind::ApiWrite, error: error.to_owned(), ..put(1_500, 1, true) };
+        let lease = |ttl_seconds, lost| Lease { ttl_seconds, clients: Clients::Failover, lost };
+        let mut trial = trial(vec![put(1_500, 1, true), api("504"), api(""), api("504"), api("timeout")]);
+        trial.clients.leases = vec![lease(5, true), lease(5, true), lease(60, false)];
+        trial.clients.elections_lost = 3;
+        let figures = of(&trial);
+        for (name, wanted) in [
+            ("requests, API server", 4.0),
+            ("failed, API server", 3.0),
+            ("failed with 504, API server", 2.0),
+            ("failed with timeout, API server", 1.0),
+            ("elections lost, API server", 3.0),
+            ("failed, failover", 0.0),
+            ("leases lost, failover", 2.0),
+            ("leases of 5 s lost, failover", 2.0),
+            ("leases of 60 s lost, failover", 0.0),
+        ] {
+            assert!((value(&figures, name) - wanted).abs() < f64::EPSILON, "{name}: {figures:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! and a stall does not hide the requests that it delayed.
 
 mod client;
+mod go;
+mod kind;
 mod tasks;
 
 use std::{
@@ -10,8 +12,8 @@ use std::{
 };
 
 use anyhow::Result;
-use serde::Serialize;
-use testkit::EtcdCluster;
+use serde::{Deserialize, Serialize};
+use testkit::{EtcdCluster, Tools};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -20,46 +22,10 @@ use tokio::{
 
 use tasks::{Keeper, Watcher};
 
-/// What a request was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
-    /// A put through one certain member.
-    Put,
-    /// A transaction that compares and puts, through one certain member.
-    Txn,
-    /// A linearizable range of up to 100 keys, through one certain member.
-    Range,
-    /// A put's way to a watcher on each member.
-    Watch,
-    /// A keepalive through one certain member.
-    Keepalive,
-    /// A put through a client that tries the next member after a second.
-    FailoverPut,
-    /// A range through such a client.
-    FailoverRange,
-    /// A keepalive through such a client.
-    FailoverKeepalive,
-}
-
-impl Kind {
-    /// For tables.
-    pub(crate) const fn label(self) -> &'static str {
-        match self {
-            Self::Put => "put",
-            Self::Txn => "txn",
-            Self::Range => "range",
-            Self::Watch => "watch",
-            Self::Keepalive => "keepalive",
-            Self::FailoverPut => "put, failover",
-            Self::FailoverRange => "range, failover",
-            Self::FailoverKeepalive => "keepalive, failover",
-        }
-    }
-}
+pub(crate) use kind::{Clients, Kind};
 
 /// One request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sample {
     /// What it was.
     pub(crate) kind: Kind,
@@ -67,8 +33,40 @@ pub(crate) struct Sample {
     pub(crate) due: Duration,
     /// From when it was due to its end.
     pub(crate) took: Duration,
+    /// A status code, or `failed`; empty where it succeeded.
+    pub(crate) error: String,
+}
+
+impl Go {
+    /// Whether an API server runs beside the cluster.
+    pub(crate) fn has_api_server(self) -> bool {
+        self != Self::Etcd
+    }
+}
+
+impl Spec {
+    /// The time to live of each lease of a group of clients, seconds.
+    fn leases(&self) -> impl Iterator<Item = i64> {
+        self.lease_ttls_seconds.iter().flat_map(|ttl| std::iter::repeat_n(*ttl, self.leases as usize))
+    }
+}
+
+impl Sample {
     /// Whether it succeeded.
-    pub(crate) ok: bool,
+    pub(crate) fn ok(&self) -> bool {
+        self.error.is_empty()
+    }
+}
+
+/// Clients in Go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Go {
+    /// Of an API server on the cluster.
+    ApiServer,
+    /// The same, where the API server reaches the cluster through `haproxy`.
+    ApiServerBehindProxy,
+    /// etcd's own, with and without health checks.
+    Etcd,
 }
 
 /// Requests a second.
@@ -84,23 +82,38 @@ pub(crate) struct Spec {
     pub(crate) failover: f64,
     /// The size of a value, bytes.
     pub(crate) value_bytes: usize,
-    /// Leases kept through failover clients, and as many through each member.
+    /// Leases of each time to live kept through failover clients, and as many through each member.
     pub(crate) leases: u32,
-    /// Their time to live, seconds.
-    pub(crate) lease_ttl_seconds: i64,
+    /// Their times to live, seconds.
+    pub(crate) lease_ttls_seconds: &'static [i64],
     /// Whether a watcher sits on each member.
     pub(crate) watches: bool,
+    /// Clients in Go, besides.
+    pub(crate) go: Option<Go>,
+}
+
+/// A lease, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lease {
+    /// Its time to live, seconds.
+    pub(crate) ttl_seconds: i64,
+    /// Who kept it.
+    pub(crate) clients: Clients,
+    /// Whether it expired although they tried to keep it.
+    pub(crate) lost: bool,
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// Every request.
     pub(crate) samples: Vec<Sample>,
-    /// Leases that expired although a failover client tried to keep them.
-    pub(crate) failover_leases_lost: u32,
-    /// The same, through certain members.
-    pub(crate) pinned_leases_lost: u32,
+    /// Every lease.
+    pub(crate) leases: Vec<Lease>,
+    /// Elections that an API server's clients lost.
+    pub(crate) elections_lost: u32,
+    /// Watches of an API server that ended early.
+    pub(crate) watch_restarts: u32,
 }
 
 /// What the tasks share.
@@ -113,7 +126,8 @@ struct LoadContext {
 
 impl LoadContext {
     fn note(&self, kind: Kind, due: Instant, ok: bool) {
-        let sample = Sample { kind, due: due.duration_since(self.begin), took: due.elapsed(), ok };
+        let error = if ok { String::new() } else { "failed".to_owned() };
+        let sample = Sample { kind, due: due.duration_since(self.begin), took: due.elapsed(), error };
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
     }
 
@@ -127,7 +141,8 @@ pub(crate) struct Load {
     desk: LoadContext,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
-    keepers: JoinSet<Keeper>,
+    keepers: JoinSet<Lease>,
+    go: Option<(go::Groups, jiff::Timestamp)>,
 }
 
 /// After the end of the tool, a request that still hangs has this long.
@@ -135,7 +150,11 @@ const DRAIN: Duration = Duration::from_secs(60);
 
 impl Load {
     /// Starts it.
-    pub(crate) async fn start(cluster: &EtcdCluster, spec: &Spec) -> Result<Self> {
+    pub(crate) async fn start(cluster: &EtcdCluster, spec: &Spec, tools: &Tools) -> Result<Self> {
+        let go = match spec.go {
+            Some(go) => Some((Box::pin(go::Groups::start(go, cluster, tools)).await?, jiff::Timestamp::now())),
+            None => None,
+        };
         let (stop, stopped) = watch::channel(false);
         let desk = LoadContext { begin: Instant::now(), samples: Arc::default(), stop: stopped };
         let (mut tasks, mut keepers) = (JoinSet::new(), JoinSet::new());
@@ -150,9 +169,9 @@ impl Load {
                     tasks.spawn(tasks::paced(desk.clone(), kind, rate, client, spec.value_bytes));
                 }
             }
-            for _ in 0..spec.leases {
+            for ttl in spec.leases() {
                 let client = client::Pinned::connect(cluster, index).await?;
-                keepers.spawn(Keeper::new(client, spec.lease_ttl_seconds, desk.clone()).await?.run());
+                keepers.spawn(Keeper::new(client, ttl, desk.clone()).await?.run());
             }
         }
         for kind in [Kind::FailoverPut, Kind::FailoverRange] {
@@ -166,11 +185,11 @@ impl Load {
                 }
             }
         }
-        for first in 0..spec.leases {
-            let client = client::Failover::connect(cluster, usize::try_from(first)? % cluster.len()).await?;
-            keepers.spawn(Keeper::new(client, spec.lease_ttl_seconds, desk.clone()).await?.run());
+        for (first, ttl) in spec.leases().enumerate() {
+            let client = client::Failover::connect(cluster, first % cluster.len()).await?;
+            keepers.spawn(Keeper::new(client, ttl, desk.clone()).await?.run());
         }
-        Ok(Self { desk, stop, tasks, keepers })
+        Ok(Self { desk, stop, tasks, keepers, go })
     }
 
     /// The time since it began.
@@ -179,22 +198,22 @@ impl Load {
     }
 
     /// Ends it.
-    pub(crate) async fn stop(mut self) -> Report {
+    pub(crate) async fn stop(mut self) -> Result<Report> {
         self.stop.send_replace(true);
         let mut report = Report::default();
         let drained = async {
             while self.tasks.join_next().await.is_some() {}
             while let Some(keeper) = self.keepers.join_next().await {
-                if let Ok(keeper) = keeper {
-                    report.failover_leases_lost += u32::from(keeper.failover && keeper.lost);
-                    report.pinned_leases_lost += u32::from(!keeper.failover && keeper.lost);
-                }
+                report.leases.extend(keeper);
             }
         };
         if timeout(DRAIN, drained).await.is_err() {
             eprintln!("warning: requests of the load still hang a minute after its end; they are not counted");
         }
         report.samples = std::mem::take(&mut *self.desk.samples.lock().unwrap_or_else(PoisonError::into_inner));
-        report
+        if let Some((go, began)) = self.go {
+            go.stop(began, &mut report).await?;
+        }
+        Ok(report)
     }
 }

@@ -1,15 +1,19 @@
-//! `make bench`: a rolling defragmentation by defragd, compared with the alternatives, on real etcd under load. Prints
+//! `make bench` and `make bench-large`: a rolling defragmentation by defragd, compared with the alternatives, on real etcd under load. Prints
 //! tables and writes them with the machine and the versions to `benches/RESULTS.md`.
 //!
 //! Exits non-zero only if it could not measure: a missed goal is a result.
 
+mod archive;
 mod chart;
 mod contender;
 mod dataset;
 mod estimates;
 mod figures;
+mod history;
 mod load;
 mod markdown;
+mod needs;
+mod page;
 mod results;
 mod scenario;
 mod trial;
@@ -18,6 +22,7 @@ mod webhook;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    fs::File,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -26,8 +31,11 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use testkit::{EtcdVersion, Tools};
 
+use archive::Archive;
 use contender::Contender;
-use dataset::{Dataset, Size};
+use dataset::{Database, Dataset, Size};
+use load::Go;
+use needs::Needs;
 use results::Results;
 use scenario::Scenario;
 use trial::Trial;
@@ -41,9 +49,9 @@ struct Args {
     #[arg(long, env = "BENCH_LOADS", value_delimiter = ',', default_values = ["kubernetes", "idle", "write-heavy", "short-leases"])]
     loads: Vec<Scenario>,
     /// Which tools
-    #[arg(long, env = "BENCH_TOOLS", value_delimiter = ',', default_values = ["etcdctl-loop", "etcdctl-cluster", "etcd-defrag", "defragd", "defragd-transfer", "defragd-auto-below", "defragd-auto-above"])]
+    #[arg(long, env = "BENCH_TOOLS", value_delimiter = ',', default_values = ["etcdctl-loop", "etcdctl-cluster", "etcd-defrag", "etcd-defrag-move-leader", "defragd", "defragd-transfer", "defragd-auto-below", "defragd-auto-above"])]
     tools: Vec<Contender>,
-    /// Which etcd: 3.4, 3.5 or 3.6
+    /// Which etcd: 3.4 to 3.7
     #[arg(long, env = "BENCH_ETCD", default_value = "3.5")]
     etcd: String,
     /// How many webhooks are timed; 0 leaves that out
@@ -52,7 +60,13 @@ struct Args {
     /// Compare expected and taken times per member, on two more rolls under each load
     #[arg(long, env = "BENCH_ESTIMATES", default_value_t = true, action = clap::ArgAction::Set)]
     estimates: bool,
-    /// The file of each member under write-heavy and short-leases, MiB
+    /// Members sync their files, as in production
+    #[arg(long, env = "BENCH_FSYNC", default_value_t = false, action = clap::ArgAction::Set)]
+    fsync: bool,
+    /// Print what it needs of the machine, and whether that is there
+    #[arg(long)]
+    needs: bool,
+    /// The file of each member under the loads with large files, MiB
     #[arg(long, env = "BENCH_LARGE_FILE_MIB", default_value_t = 1500)]
     large_file_mib: u64,
     /// How much of it is in use, MiB
@@ -64,7 +78,7 @@ struct Args {
     /// Where the results go
     #[arg(long, env = "BENCH_RESULTS", default_value = "benches/RESULTS.md")]
     results: PathBuf,
-    /// Where the copies of the data go; some GiB
+    /// Where the members' data goes. Databases and finished trials stay there for the next bench; without it, nothing stays
     #[arg(long, env = "BENCH_DIR")]
     dir: Option<PathBuf>,
     /// How the results are printed
@@ -81,23 +95,33 @@ enum Output {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let dir = match &args.dir {
-        Some(dir) => tempfile::tempdir_in(dir)?,
-        None => tempfile::tempdir()?,
-    };
-    let contenders: Vec<_> = args.tools.iter().copied().filter(|who| available(*who)).collect();
-    ensure!(!contenders.is_empty() && args.runs > 0, "nothing to measure");
+    let tools = Tools::find()?;
+    let version = version(&args.etcd, &tools)?;
+    let contenders = available(&args.tools, Contender::label, Contender::missing);
+    let loads = available(&args.loads, Scenario::label, |load| load.missing(&tools, version));
+    ensure!(!contenders.is_empty() && !loads.is_empty() && args.runs > 0, "nothing to measure");
+    let temporary = tempfile::tempdir()?;
+    let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let databases: Vec<_> = loads.iter().map(|load| args.database(load.size(), version)).collect();
+    let api_server = loads.iter().any(|load| load.load().go.is_some_and(Go::has_api_server));
+    let needs = Needs::of(&databases, &dir, api_server);
+    eprintln!("{} MiB in use: this {needs}", args.large_in_use_mib);
+    needs.check(&dir)?;
+    if args.needs {
+        return Ok(());
+    }
+    let _lock = own(&dir)?;
 
-    let mut bench = Bench { begin: Instant::now(), results: Results::default(), pictures: Vec::new(), latencies: None };
+    let commit = page::commit();
+    let what = [commit.clone(), args.etcd.clone(), args.large_file_mib.to_string(), args.large_in_use_mib.to_string()];
+    let archive = Archive::open(&dir, &format!("{}{}", what.join("-"), if args.fsync { "-fsync" } else { "" }))?;
+    let (begin, results, pictures) = (Instant::now(), Results::default(), Vec::new());
+    let mut bench = Bench { begin, commit, results, pictures, latencies: None };
     let mut unmeasured = Vec::new();
-    for size in [Size::Small, Size::History, Size::Large] {
-        let scenarios: Vec<_> = args.loads.iter().copied().filter(|scenario| scenario.size() == size).collect();
-        if scenarios.is_empty() {
-            continue;
-        }
-        if let Err(error) = Box::pin(bench.measure(&args, (size, &scenarios), &contenders, dir.path())).await {
+    for (scenario, database) in loads.iter().zip(&databases) {
+        if let Err(error) = Box::pin(bench.measure(&args, (*scenario, database), &contenders, (&dir, &archive))).await {
             bench.say(&format!("FAILED: {error:#}"));
-            unmeasured.extend(scenarios.iter().map(|scenario| scenario.label()));
+            unmeasured.push(scenario.label());
         }
     }
     ensure!(bench.results.measured() > 0, "no trial came to its end");
@@ -109,77 +133,106 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
+/// Takes the directory for this bench alone: members' data go there too, and what a killed one left behind is removed.
+fn own(dir: &Path) -> Result<File> {
+    let lock = File::create(dir.join("lock")).with_context(|| format!("no directory {}", dir.display()))?;
+    lock.try_lock().with_context(|| format!("another bench uses {}", dir.display()))?;
+    let members = dir.join("members");
+    if members.exists() {
+        std::fs::remove_dir_all(&members)?;
+    }
+    std::fs::create_dir(&members)?;
+    tempfile::env::override_temp_dir(&members).map_err(|first| anyhow::anyhow!("it is {} already", first.display()))?;
+    Ok(lock)
+}
+
+impl Args {
+    /// What members have at the beginning.
+    fn database(&self, size: Size, version: EtcdVersion) -> Database {
+        let (file_mib, in_use_mib) = match size {
+            Size::Small | Size::History => (400, 60),
+            Size::Large => (self.large_file_mib, self.large_in_use_mib),
+        };
+        Database { version, size, file_mib, in_use_mib }
+    }
+}
+
 /// What is measured so far.
 struct Bench {
     begin: Instant,
+    /// As it was at the beginning.
+    commit: String,
     results: Results,
     pictures: Vec<PathBuf>,
     latencies: Option<String>,
 }
 
 impl Bench {
-    /// All loads on data of this size. What was measured is written after each: the large ones take long.
+    /// One load. What was measured is written afterwards: the large ones take long.
     async fn measure(
         &mut self,
         args: &Args,
-        (size, scenarios): (Size, &[Scenario]),
+        (scenario, database): (Scenario, &Database),
         contenders: &[Contender],
-        dir: &Path,
+        (dir, archive): (&Path, &Archive),
     ) -> Result<()> {
         let tools = Tools::find()?;
         let defragd = args.defragd.canonicalize().with_context(|| format!("no {}", args.defragd.display()))?;
-        self.say(&format!("filling a cluster of etcd {} ({size:?})", args.etcd));
-        let (file_mib, in_use_mib) = match size {
-            Size::Small | Size::History => (400, 60),
-            Size::Large => (args.large_file_mib, args.large_in_use_mib),
-        };
-        let amount = (size, file_mib, in_use_mib);
-        let data = Dataset::prepare(&tools, version(&args.etcd, &tools)?, amount, dir).await?;
-        let sizes: Vec<_> =
-            data.sizes.iter().map(|size| format!("{} of {} MiB in use", size.in_use >> 20, size.size >> 20)).collect();
-        self.say(&sizes.join(", "));
-        if size == Size::Small && args.webhooks > 0 {
+        let version = database.version;
+        self.say(&format!("{}: a cluster of etcd {version}, {:?}", scenario.label(), database.size));
+        let database = database.prepare(&tools, dir).await?;
+        let data = Dataset::start(&tools, (version, database), args.fsync, scenario.etcd_arg(version)).await?;
+        if scenario.size() == Size::Small && args.webhooks > 0 && self.latencies.is_none() {
             self.say("timing webhooks");
             self.latencies = Some(webhook::latencies(&data, &defragd, args.webhooks).await?);
         }
-        for scenario in scenarios {
-            let (load, mut last) = (scenario.load(), BTreeMap::new());
-            // Turn by turn, so that a slow minute of the machine meets all of them.
-            for run in 1..=args.runs {
-                for who in contenders {
-                    let journal = tempfile::tempdir()?;
-                    let trial = Box::pin(trial::run(&data, *who, &load, &tools, &defragd, journal.path())).await;
-                    let said = match &trial {
-                        Ok(trial) => {
-                            format!("{:.2} s, servers {:.2} s", trial.roll.as_secs_f64(), trial.servers.as_secs_f64())
-                        }
-                        Err(error) => format!("failed: {error:#}"),
-                    };
-                    self.say(&format!("{} {run}/{} {}: {said}", scenario.label(), args.runs, who.label()));
-                    match trial {
-                        Ok(trial) => {
-                            self.results.add(*scenario, *who, &trial);
-                            last.insert(*who, trial);
-                        }
-                        Err(error) => self.results.failed(*scenario, *who, format!("{error:#}")),
+        let (load, mut last) = (scenario.load(), BTreeMap::new());
+        // Turn by turn, so that a slow minute of the machine meets all of them.
+        for run in 1..=args.runs {
+            for who in contenders {
+                let known = archive.get(scenario, *who, run)?;
+                let again = if known.is_some() { " (measured before)" } else { "" };
+                let trial = match known {
+                    Some(trial) => Ok(trial),
+                    None => {
+                        let journal = tempfile::tempdir()?;
+                        Box::pin(trial::run(&data, *who, &load, &tools, &defragd, journal.path())).await
                     }
+                };
+                let said = match &trial {
+                    Ok(trial) => {
+                        format!(
+                            "{:.2} s, servers {:.2} s{again}",
+                            trial.roll.as_secs_f64(),
+                            trial.servers.as_secs_f64()
+                        )
+                    }
+                    Err(error) => format!("failed: {error:#}"),
+                };
+                self.say(&format!("{} {run}/{} {}: {said}", scenario.label(), args.runs, who.label()));
+                match trial {
+                    Ok(trial) => {
+                        archive.put(scenario, *who, run, &trial)?;
+                        self.results.add(scenario, *who, &trial);
+                        last.insert(*who, trial);
+                    }
+                    Err(error) => self.results.failed(scenario, *who, format!("{error:#}")),
                 }
             }
-            if args.estimates {
-                self.say(&format!("{}: expected and taken times on two rolls", scenario.label()));
-                let estimates = Box::pin(estimates::two_rolls(&data, &load, &tools, &defragd)).await?;
-                self.results.estimated(*scenario, estimates);
-            }
-            let trials: Vec<(Contender, Trial)> = last.into_iter().collect();
-            if trials.iter().any(|(_, trial)| !trial.clients.samples.is_empty()) {
-                let stem = args.results.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
-                let path = args.results.with_file_name(format!("{stem}-{}.svg", scenario.label()));
-                chart::draw(&path, &format!("Puts during a roll, load {}", scenario.label()), &trials)?;
-                self.pictures.push(path);
-            }
-            self.write(args, contenders)?;
         }
-        Ok(())
+        if args.estimates {
+            self.say(&format!("{}: expected and taken times on two rolls", scenario.label()));
+            let estimates = Box::pin(estimates::two_rolls(&data, &load, &tools, &defragd)).await?;
+            self.results.estimated(scenario, estimates);
+        }
+        let trials: Vec<(Contender, Trial)> = last.into_iter().collect();
+        if trials.iter().any(|(_, trial)| !trial.clients.samples.is_empty()) {
+            let stem = args.results.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+            let path = args.results.with_file_name(format!("{stem}-{}.svg", scenario.label()));
+            chart::draw(&path, &format!("Writes during a roll, load {}", scenario.label()), &trials)?;
+            self.pictures.push(path);
+        }
+        page::write(self, args, version, contenders)
     }
 
     fn say(&self, text: &str) {
@@ -202,71 +255,19 @@ impl Bench {
         let _ = writeln!(text, "{}", self.results.goals());
         text
     }
-
-    /// The results file: what was printed, with what it takes to do it again.
-    fn write(&self, args: &Args, contenders: &[Contender]) -> Result<()> {
-        let first = |path: &str, key: &str| -> String {
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            text.lines()
-                .find_map(|line| Some(line.strip_prefix(key)?.trim_start_matches([' ', '\t', ':']).to_owned()))
-                .unwrap_or_default()
-        };
-        let output = |program: &Path, arg: &str| -> String {
-            let output = std::process::Command::new(program).arg(arg).output();
-            output
-                .map(|output| String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
-                .unwrap_or_default()
-        };
-        let tools = Tools::find()?;
-        let etcd = output(&tools.etcd(version(&args.etcd, &tools)?), "--version");
-        let etcdctl = output(&tools.etcdctl(EtcdVersion::V3_5), "version");
-        let commit = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
-        let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-        let tools: Vec<_> = contenders.iter().map(|who| who.label()).collect();
-        let names: Vec<_> =
-            contenders.iter().filter_map(|who| Some(who.to_possible_value()?.get_name().to_owned())).collect();
-        let loads: Vec<_> = self.measured(args).iter().map(|scenario| scenario.label()).collect();
-        let mut page = format!(
-            "# Rolling defragmentation by defragd and by the alternatives\n\n\
-             Written by `make bench`; not edited by hand. {date}, commit {commit}, {minutes} min.\n\n\
-             - Machine: {cpus} × {model}, {memory}, load average {load} at the end\n\
-             - Members: three of {etcd}, mutual TLS, one machine, `--unsafe-no-fsync`\n\
-             - Peers: {etcdctl}; {tools}\n\
-             - write-heavy and short-leases: files of {file} MiB with {in_use} MiB in use\n\
-             - Command: `BENCH_RUNS={runs} BENCH_ETCD={version} BENCH_LOADS={loads} BENCH_TOOLS={names} \
-             BENCH_LARGE_FILE_MIB={file} BENCH_LARGE_IN_USE_MIB={in_use} make bench`\n\
-             - All three members, their clients and the tool share the machine's cores: compare columns, not machines.\n\
-             - Latencies count from when a request was due, so that a stalled client's waiting requests count too. A\n\
-             \x20 failover client tries the next member after a second.\n\n",
-            date = jiff::Timestamp::now().strftime("%Y-%m-%d"),
-            minutes = self.begin.elapsed().as_secs() / 60,
-            cpus = std::thread::available_parallelism()?,
-            model = first("/proc/cpuinfo", "model name"),
-            memory = first("/proc/meminfo", "MemTotal"),
-            load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default(),
-            tools = tools.join(", "),
-            runs = args.runs,
-            loads = loads.join(","),
-            names = names.join(","),
-            version = args.etcd,
-            file = args.large_file_mib,
-            in_use = args.large_in_use_mib,
-        );
-        for picture in &self.pictures {
-            let name = picture.file_name().unwrap_or_default().to_string_lossy();
-            let _ = writeln!(page, "![Latency of puts through a roll]({name})\n");
-        }
-        page.push_str(&self.text(args));
-        std::fs::write(&args.results, page).with_context(|| format!("failed to write {}", args.results.display()))
-    }
 }
 
-fn available(who: Contender) -> bool {
-    let missing = who.missing();
-    if let Some(why) = &missing {
-        eprintln!("{}: SKIPPED, {why}", who.label());
-    }
-    missing.is_none()
+/// Those that can be measured here; of the others, says why not.
+fn available<T: Copy>(all: &[T], label: fn(T) -> &'static str, missing: impl Fn(T) -> Option<String>) -> Vec<T> {
+    let mut available = all.to_vec();
+    available.retain(|one| {
+        let missing = missing(*one);
+        if let Some(why) = &missing {
+            eprintln!("{}: SKIPPED, {why}", label(*one));
+        }
+        missing.is_none()
+    });
+    available
 }
 
 fn version(text: &str, tools: &Tools) -> Result<EtcdVersion> {

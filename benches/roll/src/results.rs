@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use serde::Serialize;
 
 use crate::{
-    contender::Contender,
+    contender::{Contender, PEERS},
     estimates::{self, Estimate},
     figures::{self, Figure, Spread},
     markdown,
@@ -58,10 +58,18 @@ impl Results {
         self.figures.keys().chain(self.failures.keys()).any(|(of, _)| *of == scenario)
     }
 
+    /// How many trials of this kind came to their end.
+    pub(crate) fn runs(&self, scenario: Scenario, who: Contender) -> usize {
+        self.figures.get(&(scenario, who)).map_or(0, Vec::len)
+    }
+
     /// The middle value of a figure.
     pub(crate) fn spread(&self, scenario: Scenario, who: Contender, name: &str) -> Option<Spread> {
         let trials = self.figures.get(&(scenario, who))?;
-        let value = |trial: &Vec<Figure>| trial.iter().find(|figure| figure.name == name).map(|figure| figure.value);
+        let value = |trial: &Vec<Figure>| {
+            let found = trial.iter().find(|figure| figure.name == name).map(|figure| figure.value);
+            found.or_else(|| name.starts_with(figures::FAILED_WITH).then_some(0.0))
+        };
         Spread::of(trials.iter().filter_map(value))
     }
 
@@ -109,8 +117,8 @@ impl Results {
         let contenders: Vec<_> = self.figures.keys().filter(|(of, _)| *of == scenario).map(|(_, who)| *who).collect();
         let mut header = vec!["median (min–max)".to_owned()];
         for who in &contenders {
-            let runs = self.figures.get(&(scenario, *who)).map_or(0, Vec::len);
-            header.push(format!("{}, {runs} runs", who.label()));
+            let runs = self.runs(scenario, *who);
+            header.push(format!("{}, {runs} run{}", who.label(), if runs == 1 { "" } else { "s" }));
         }
         let row = |name: String| {
             let figures = contenders.iter().map(|who| self.spread(scenario, *who, &name));
@@ -173,10 +181,21 @@ impl Results {
                     Some(lost.max < 1.0),
                 );
             }
+            let api_gap = find("longest gap without a write, API server, s");
+            if let Some((gap, away)) = api_gap.zip(find("longest defragmentation, s")) {
+                let says = format!(
+                    "{at}: longest gap without a write through the API server {:.2} s, the longest defragmentation {:.2} s \
+                     (at most half of it)",
+                    gap.median, away.median
+                );
+                goal(says, Some(gap.median <= away.median / 2.0));
+            }
+            if let Some(lost) = find("elections lost, API server") {
+                goal(format!("{at}: at most {} elections lost (none)", lost.max), Some(lost.max < 1.0));
+            }
             let gap = "longest gap without a write, failover, s";
             if let Some(ours) = find(gap) {
-                let peers = [Contender::EtcdctlLoop, Contender::EtcdctlCluster, Contender::EtcdDefrag];
-                let best = peers.iter().filter_map(|peer| self.spread(*scenario, *peer, gap)).map(|gap| gap.median);
+                let best = PEERS.iter().filter_map(|peer| self.spread(*scenario, *peer, gap)).map(|gap| gap.median);
                 let best = best.min_by(f64::total_cmp);
                 let says = format!(
                     "{at}: longest gap without a write {:.2} s, best peer {} (below it)",

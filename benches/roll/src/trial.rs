@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
+use serde::{Deserialize, Serialize};
 use testkit::{Exposition, Tools, processor_time};
 use tokio::time::{sleep, timeout};
 
@@ -23,7 +24,7 @@ const LIMIT: Duration = Duration::from_mins(20);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// What was measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Trial {
     /// From the contender's start to its end.
     pub(crate) roll: Duration,
@@ -74,7 +75,7 @@ pub(crate) async fn run(
     data.restore().await?;
     let cluster = &data.cluster;
     let before = cluster.statuses().await?;
-    let load = Load::start(cluster, load).await?;
+    let load = Load::start(cluster, load, tools).await?;
     let began = jiff::Timestamp::now() - jiff::SignedDuration::try_from(load.now())?;
     sleep(WARM_UP).await;
     let term = cluster.status(0).await?.term;
@@ -107,7 +108,7 @@ pub(crate) async fn run(
     let ended_term = cluster.status(0).await?.term;
     ensure!(!who.transfers() || ended_term > term, "{}: leadership was not transferred", who.label());
     sleep(AFTER).await;
-    let clients = load.stop().await;
+    let clients = load.stop().await?;
     let sizes = cluster.statuses().await?;
     let members = u64::try_from(cluster.len())?;
     ensure!(
@@ -240,6 +241,26 @@ impl CpuUse {
             cpu += *used;
         }
         if time.is_zero() { 0.0 } else { cpu.as_secs_f64() / time.as_secs_f64() }
+    }
+}
+
+/// One with two seconds of roll, from 1 s to 3 s.
+#[cfg(test)]
+pub(crate) fn example() -> Trial {
+    Trial {
+        roll: Duration::from_secs(2),
+        servers: Duration::from_secs(1),
+        defrags: Vec::new(),
+        window: (Duration::from_secs(1), Duration::from_secs(3)),
+        cpu: Duration::ZERO,
+        cpu_waiting: 0.0,
+        rss_kib: 0,
+        elections: 0,
+        maintenance_calls: 0,
+        calls: 0,
+        bytes_received: 0,
+        reclaimed: 0,
+        clients: Report::default(),
     }
 }
 

@@ -18,6 +18,8 @@ const OPS_PER_TXN: u64 = 32;
 const WRITERS: u64 = 6;
 /// One transaction; an overloaded machine may take seconds.
 const TXN: Duration = Duration::from_secs(30);
+/// Bytes a second that the slowest disk writes.
+const SLOWEST: u64 = 5 << 20;
 /// Compacting is in the background, 1000 revisions at a time: of gigabytes, that takes minutes.
 const SETTLE: Duration = Duration::from_secs(60);
 const COMPACT: Duration = Duration::from_mins(10);
@@ -57,6 +59,7 @@ pub async fn fragment(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64)
 /// how many bytes were written.
 pub async fn overwrite(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64) -> Result<u64> {
     let begin = Instant::now();
+    let limit = Duration::from_secs(300 + target_bytes / SLOWEST);
     let keys = (live_bytes / VALUE_BYTES).max(OPS_PER_TXN);
     let batches = keys.div_ceil(OPS_PER_TXN);
     let next = std::sync::Arc::new(AtomicU64::new(0));
@@ -72,7 +75,7 @@ pub async fn overwrite(cluster: &EtcdCluster, target_bytes: u64, live_bytes: u64
         // could pass a quota.
         let smallest = smallest(cluster).await?.max(written);
         round = target_bytes.saturating_sub(smallest).div_ceil(OPS_PER_TXN * VALUE_BYTES);
-        ensure!(begin.elapsed() < Duration::from_secs(300), "not fragmented after five minutes");
+        ensure!(begin.elapsed() < limit, "not fragmented after {} s", limit.as_secs());
     }
     until("the members' files to have grown", Duration::from_secs(60), || async {
         let smallest = smallest(cluster).await?;

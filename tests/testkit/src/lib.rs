@@ -6,7 +6,7 @@
 //! [`fragment`] fills a cluster with reclaimable space, [`Writer`] is client load that must not be disturbed,
 //! [`DefragWatch`] reads from the servers' own logs which member was defragmented when, [`Prometheus`],
 //! [`Alertmanager`] and [`Defragd`] in its [`Home`] complete the loop, [`KubeApiserver`] is there for gates, [`KubeLab`] is
-//! a whole Kubernetes node, [`Browser`] opens pages. For faults there are [`HeldDefrags`], [`Island`], [`Lan`],
+//! a whole Kubernetes node, [`GoClients`] are clients of both, [`Haproxy`] stands in front of etcd, [`Browser`] opens pages. For faults there are [`HeldDefrags`], [`Island`], [`Lan`],
 //! [`SmallDisk`], [`FailingDisk`], [`MemoryLimit`] and [`in_namespaces`]. [`on_each_version`] writes a test for each version.
 //!
 //! Nothing here uses defragd's code: the tests judge defragd by what the servers report.
@@ -21,6 +21,7 @@ mod etcd;
 mod exposition;
 mod fragment;
 mod guarded;
+mod haproxy;
 mod hold;
 mod home;
 mod http;
@@ -51,10 +52,11 @@ pub use etcd::{EtcdCluster, EtcdSpec, Member, MemberStatus, Transport};
 pub use exposition::Exposition;
 pub use fragment::{Fragmented, MemberSize, exhaust_quota, exhaust_quota_with_stale_sizes, fragment, overwrite, sizes};
 pub use guarded::GuardedPrometheus;
+pub use haproxy::Haproxy;
 pub use hold::{HeldDefrags, OpenSnapshot};
 pub use home::{Home, wrap};
 pub use http::Response;
-pub use kube::{Image, KubeApiserver, KubeLab, Placement, in_node, in_node_for};
+pub use kube::{GoClients, GoSample, Image, KubeApiserver, KubeLab, Placement, in_node, in_node_for};
 pub use lan::{Cut, Lan};
 pub use memory::MemoryLimit;
 pub use network::{Cable, Host, Island};

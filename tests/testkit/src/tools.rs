@@ -36,6 +36,15 @@ impl EtcdVersion {
         Some(known.unwrap_or_else(|| panic!("DEFRAGD_ETCD={name} is no line of etcd that the tests know")))
     }
 
+    /// The argument that has a member report `NOT_SERVING` to health checks while it defragments; 3.4 has none.
+    pub fn stop_grpc_on_defrag(self) -> Option<&'static str> {
+        match self {
+            Self::V3_4 => None,
+            Self::V3_5 => Some("--experimental-stop-grpc-service-on-defrag=true"),
+            _ => Some("--feature-gates=StopGRPCServiceOnDefrag=true"),
+        }
+    }
+
     /// As the server's binary is called: `3.4` and so on.
     pub fn as_str(self) -> &'static str {
         match self {

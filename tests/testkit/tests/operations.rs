@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use testkit::{Alertmanager, EtcdCluster, EtcdSpec, EtcdVersion, Prometheus, Tools, Transport, until};
+use anyhow::{Context, Result, ensure};
+use testkit::{
+    Alertmanager, EtcdCluster, EtcdSpec, EtcdVersion, GoClients, Prometheus, Tools, Transport, fragment, until,
+};
+use tokio::sync::Mutex;
 
 /// Long for anything here, also on half a processor.
 const MINUTE: Duration = Duration::from_mins(1);
@@ -49,6 +52,51 @@ async fn a_small_quota_raises_nospace_on_the_members() -> Result<()> {
     assert!(full.contains("database space exceeded"), "{full}");
     let alarms = cluster.alarms().await?;
     assert_eq!(alarms, [(cluster.status(0).await?.id, "NOSPACE".to_owned())]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_restored_from_a_file_have_its_keys_and_its_free_pages() -> Result<()> {
+    let tools = Tools::find()?;
+    let spec = EtcdSpec::new(EtcdVersion::V3_5);
+    let one = EtcdCluster::start(&tools, &spec.clone().members(1)).await?;
+    fragment(&one, 20 << 20, 2 << 20).await?;
+    one.stop_all().await?;
+    let three = EtcdCluster::start(&tools, &spec).await?;
+    three.client(0).await?.put("earlier", "", None).await?;
+    three.restore(&one.member(0).data_dir().join("member/snap/db")).await?;
+    for index in 0..3 {
+        let mut client = three.client(index).await?;
+        assert_eq!(client.get("fragment/00000000", None).await?.count(), 1);
+        assert_eq!(client.get("earlier", None).await?.count(), 0);
+        let status = three.status(index).await?;
+        assert!(status.size >= 20 << 20 && status.in_use < 12 << 20, "{status:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn go_clients_write_read_and_watch() -> Result<()> {
+    let tools = Tools::find()?;
+    if let Some(why) = GoClients::missing(&tools) {
+        eprintln!("SKIPPED: {why}");
+        return Ok(());
+    }
+    let cluster = EtcdCluster::start(&tools, &EtcdSpec::new(EtcdVersion::V3_5)).await?;
+    for more in [&[][..], &["--health-checks"]] {
+        let flags = [&["--leaders=0", "--listers=1"], more].concat();
+        let clients = Mutex::new(GoClients::of_etcd(&tools, &cluster, &flags)?);
+        until("a write, a list and an event", MINUTE, || async {
+            let samples = clients.lock().await.so_far()?;
+            for kind in ["write", "list", "watch"] {
+                ensure!(samples.iter().any(|one| one.kind == kind && one.error.is_empty()), "no {kind} yet");
+            }
+            Ok(())
+        })
+        .await?;
+        assert!(!clients.into_inner().stop().await?.is_empty());
+    }
+    assert_eq!(cluster.client(0).await?.get("clients/0", None).await?.count(), 1);
     Ok(())
 }
 

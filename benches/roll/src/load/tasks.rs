@@ -7,7 +7,7 @@ use etcd_client::{Client, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp
 use testkit::EtcdCluster;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Kind, LoadContext, client::Sender};
+use super::{Kind, Lease, LoadContext, client::Sender};
 
 /// Each client overwrites so many keys of its own.
 const KEYS: u64 = 200;
@@ -90,20 +90,18 @@ impl Watcher {
 /// Keeps a lease with a key alive.
 pub(super) struct Keep<S> {
     sender: S,
+    ttl_seconds: i64,
     lease: i64,
     key: String,
     interval: Duration,
     desk: LoadContext,
 }
 
-/// What became of a lease.
-pub(super) struct Keeper {
-    pub(super) failover: bool,
-    pub(super) lost: bool,
-}
+/// Makes leases and their keys.
+pub(super) struct Keeper;
 
 impl Keeper {
-    #[expect(clippy::new_ret_no_self, reason = "what keeps becomes what was kept")]
+    #[expect(clippy::new_ret_no_self, reason = "the clients differ in type")]
     pub(super) async fn new<S: Sender>(mut sender: S, ttl_seconds: i64, desk: LoadContext) -> Result<Keep<S>> {
         let lease = sender.send(|mut client| async move { client.lease_grant(ttl_seconds, None).await }).await?.id();
         let key = format!("lease/{lease}");
@@ -114,12 +112,12 @@ impl Keeper {
         sender.send(bound).await.context("failed to put a lease's key")?;
         // As Go's client does.
         let interval = Duration::from_secs(u64::try_from(ttl_seconds)?) / 3;
-        Ok(Keep { sender, lease, key, interval, desk })
+        Ok(Keep { sender, ttl_seconds, lease, key, interval, desk })
     }
 }
 
 impl<S: Sender> Keep<S> {
-    pub(super) async fn run(mut self) -> Keeper {
+    pub(super) async fn run(mut self) -> Lease {
         let kind = if S::FAILOVER { Kind::FailoverKeepalive } else { Kind::Keepalive };
         let mut due = Instant::now() + self.interval;
         let mut lost = false;
@@ -140,7 +138,7 @@ impl<S: Sender> Keep<S> {
         let lease = self.lease;
         // Whatever comes of it: the trial is over.
         drop(self.sender.send(|mut client| async move { client.lease_revoke(lease).await }).await);
-        Keeper { failover: S::FAILOVER, lost }
+        Lease { ttl_seconds: self.ttl_seconds, clients: kind.clients(), lost }
     }
 }
 

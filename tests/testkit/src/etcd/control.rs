@@ -1,5 +1,6 @@
 //! Operations and faults of a cluster.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -122,6 +123,39 @@ impl EtcdCluster {
             member.start()?;
         }
         self.ready().await
+    }
+
+    /// Replaces all members' data with that of one database file of the same version, and starts them on it. Leadership,
+    /// members and the raft log are new; keys, revisions and free pages are the file's.
+    pub async fn restore(&self, database: &Path) -> Result<()> {
+        let running = (0..self.len()).filter(|index| self.member(*index).pid().is_some());
+        for index in running {
+            self.kill(index).await?;
+        }
+        let initial =
+            self.members().iter().map(|m| format!("{}={}", m.name(), m.peer_url())).collect::<Vec<_>>().join(",");
+        for member in self.members() {
+            match std::fs::remove_dir_all(member.data_dir()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("failed to remove the data of {}", member.name()));
+                }
+                _ => {}
+            }
+            let mut command = Command::new(&self.etcdctl);
+            command.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(database);
+            // It has no hash: it was copied, not downloaded.
+            command.args(["--skip-hash-check", "--name", member.name(), "--initial-cluster", &initial]);
+            command.args([
+                "--initial-cluster-token",
+                "defragd-test",
+                "--initial-advertise-peer-urls",
+                member.peer_url(),
+            ]);
+            let output = command.arg("--data-dir").arg(member.data_dir()).stdin(Stdio::null()).output().await?;
+            let error = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "etcdctl snapshot restore failed ({}): {error}", output.status);
+        }
+        self.start_all().await
     }
 
     /// Freezes a member (SIGSTOP): its connections stay open and nothing answers.

@@ -31,6 +31,11 @@ pub struct KubeApiserver {
 impl KubeApiserver {
     /// Starts it on that etcd (one member suffices), logging to a file, and waits until it is ready.
     pub async fn start(tools: &Tools, etcd: &EtcdCluster, log: &Path) -> Result<Self> {
+        Self::start_behind(tools, etcd, &etcd.endpoints(), log).await
+    }
+
+    /// The same, where it reaches etcd at these URLs.
+    pub async fn start_behind(tools: &Tools, etcd: &EtcdCluster, urls: &[String], log: &Path) -> Result<Self> {
         let alone = [
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
@@ -41,13 +46,13 @@ impl KubeApiserver {
             // It waits for accounts that a controller would make.
             "--disable-admission-plugins=ServiceAccount",
         ];
-        Self::start_with(tools, etcd, log, &alone.map(str::to_owned), "").await
+        Self::start_with(tools, (etcd, urls), log, &alone.map(str::to_owned), "").await
     }
 
     /// The same with these flags, and with these users besides the administrator: lines of `--token-auth-file`.
     pub(super) async fn start_with(
         tools: &Tools,
-        etcd: &EtcdCluster,
+        (etcd, urls): (&EtcdCluster, &[String]),
         log: &Path,
         flags: &[String],
         users: &str,
@@ -60,7 +65,7 @@ impl KubeApiserver {
         let mut port = Port::reserve()?;
         let path = |path: &Path| path.display().to_string();
         let mut args = vec![
-            format!("--etcd-servers={}", etcd.endpoints().join(",")),
+            format!("--etcd-servers={}", urls.join(",")),
             format!("--secure-port={}", port.number()),
             format!("--cert-dir={}", path(&dir.path().join("certs"))),
             format!("--tls-cert-file={}", path(&pki.server().cert)),
@@ -118,7 +123,7 @@ impl KubeApiserver {
     }
 
     /// Writes the administrator's kubeconfig.
-    pub(super) fn admin_kubeconfig(&self, file: PathBuf) -> Result<PathBuf> {
+    pub fn admin_kubeconfig(&self, file: PathBuf) -> Result<PathBuf> {
         self.kubeconfig(file, ADMIN)
     }
 

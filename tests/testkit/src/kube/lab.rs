@@ -62,7 +62,8 @@ impl KubeLab {
             // Instead of five minutes: tests wait for it.
             "--etcd-compaction-interval=10s".to_owned(),
         ];
-        let api = KubeApiserver::start_with(&tools, &etcd, &log("kube-apiserver"), &flags, USERS).await?;
+        let urls = etcd.endpoints();
+        let api = KubeApiserver::start_with(&tools, (&etcd, &urls), &log("kube-apiserver"), &flags, USERS).await?;
         let kubeconfig = api.admin_kubeconfig(dir.path().join("admin.kubeconfig"))?;
         let mut lab = Self { tools, dir, kubeconfig, etcd, api, containerd, others: Vec::new() };
         let pause = Image::pause(&lab.tools)?;

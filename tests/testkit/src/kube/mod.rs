@@ -6,11 +6,13 @@
 //! There is no DNS, no IPv6, and one node.
 
 mod apiserver;
+mod clients;
 mod image;
 mod lab;
 mod node;
 
 pub use apiserver::KubeApiserver;
+pub use clients::{GoClients, GoSample};
 pub use image::Image;
 pub use lab::KubeLab;
 pub use node::{Placement, in_node, in_node_for};

@@ -90,7 +90,7 @@ fn missing() -> Option<String> {
         Ok(tools) => tools,
         Err(error) => return Some(error.to_string()),
     };
-    let needed = ["kubelet", "containerd", "kube-users", "nginx"];
+    let needed = ["kubelet", "containerd", "kube-clients", "nginx"];
     if let Some(program) = needed.into_iter().find(|program| tools.node_program(program).is_none()) {
         return Some(format!("there is no {program} here: make tools-kube"));
     }
