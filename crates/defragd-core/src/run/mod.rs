@@ -21,13 +21,16 @@ mod compact;
 mod defragment;
 mod gates;
 mod leader;
+mod pages;
 mod resume;
 mod verify;
 
 use std::{collections::BTreeSet, time::Duration};
 
+pub use pages::Pages;
+
 use super::{
-    cluster::{AlarmKind, ClusterFacts, ClusterId, Fact, MemberId, Unknown},
+    cluster::{AlarmKind, ClusterFacts, ClusterId, Fact, MemberFacts, MemberId, Unknown},
     gate::{GateResult, GateRule, Moment},
     history::{Intent, MemberEnd, MemberResult, Outcome, RunStep, Sizes},
     plan::{Plan, PlanHistory},
@@ -73,10 +76,11 @@ pub struct Brief {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Wait, then observe everything: answer with [`Event::Observed`].
+    /// Wait, then observe: answer with [`Event::Observed`].
     Observe {
         /// How long to wait first.
         after: Duration,
+        pages: Pages,
     },
     /// Write the step to the journal: answer with [`Event::Recorded`].
     RecordStep(RunStep),
@@ -111,7 +115,7 @@ pub enum Action {
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The observation, complete with linearizable reads and the members' own metrics.
+    /// The observation, complete with linearizable reads and the metrics pages that were requested.
     Observed(Fact<ClusterFacts>),
     /// The journal stored the record, or did not.
     Recorded(Result<(), NotRecorded>),
@@ -301,6 +305,10 @@ pub struct Run {
     exhausted: bool,
     forbidden: Option<Reason>,
     plan: Option<Plan>,
+    /// Which pages the last observation included.
+    pages: Pages,
+    /// Whether a member was seen that may answer `Status` while it defragments.
+    may_answer: bool,
     waiting_for: Option<Reason>,
     fell_back: Option<Reason>,
 }
@@ -308,6 +316,7 @@ pub struct Run {
 impl Run {
     pub fn start(mut brief: Brief) -> (Self, Action) {
         let past = std::mem::take(&mut brief.past);
+        let may_answer = !past.non_blocking.is_empty();
         let run = Self {
             brief,
             phase: Phase::Choosing,
@@ -331,10 +340,12 @@ impl Run {
             exhausted: false,
             forbidden: None,
             plan: None,
+            pages: Pages::All,
+            may_answer,
             waiting_for: None,
             fell_back: None,
         };
-        (run, Action::Observe { after: Duration::ZERO })
+        (run, Action::Observe { after: Duration::ZERO, pages: Pages::All })
     }
 
     /// Requests an early end: no further member is started. The current one is watched until it is done.
@@ -383,6 +394,7 @@ impl Run {
         self.waiting_for = None;
         if let Event::Observed(Ok(facts)) = &event {
             self.past.record(facts);
+            self.may_answer |= facts.members.iter().any(MemberFacts::may_answer);
         }
         match (std::mem::replace(&mut self.phase, Phase::Finished), event) {
             (Phase::Resuming { intent, watch }, Event::Observed(facts)) => {
@@ -458,23 +470,23 @@ impl Run {
         }
         self.waiting_for = Some(reason);
         self.phase = Phase::Choosing;
-        Action::Observe { after: OBSERVE_INTERVAL }
+        self.observe(OBSERVE_INTERVAL)
     }
 
     fn observe_in(&mut self, phase: Phase) -> Action {
         self.phase = phase;
-        Action::Observe { after: OBSERVE_INTERVAL }
+        self.observe(OBSERVE_INTERVAL)
     }
 
     /// Like [`Run::observe_in`], but often at first, then less and less often.
     fn observe_soon(&mut self, phase: Phase, waited: Duration) -> Action {
         self.phase = phase;
-        Action::Observe { after: (waited / 2).clamp(FIRST_OBSERVE_INTERVAL, OBSERVE_INTERVAL) }
+        self.observe((waited / 2).clamp(FIRST_OBSERVE_INTERVAL, OBSERVE_INTERVAL))
     }
 
     fn choose_next(&mut self) -> Action {
         self.phase = Phase::Choosing;
-        Action::Observe { after: Duration::ZERO }
+        self.observe(Duration::ZERO)
     }
 
     /// A step is to be sent: it is recorded first.
@@ -488,7 +500,7 @@ impl Run {
             return self.give_up(Reason::JournalFailed { detail });
         }
         self.phase = Phase::StepConfirming(step);
-        Action::Observe { after: Duration::ZERO }
+        self.observe(Duration::ZERO)
     }
 
     /// The last observation: while the record was written, CORRUPT may have been armed, or a member may have died.

@@ -29,6 +29,8 @@ pub(super) struct Bench {
     pub(super) order: Vec<u64>,
     pub(super) steps: Vec<RunStep>,
     pub(super) moments: Vec<Moment>,
+    /// Which pages each observation included.
+    pub(super) pages: Vec<Pages>,
     /// When the gates fail.
     failing: Option<Moment>,
     /// What members answer to `HashKV`, by their id; else 7.
@@ -51,13 +53,14 @@ impl Bench {
             order: Vec::new(),
             steps: Vec::new(),
             moments: Vec::new(),
+            pages: Vec::new(),
             failing: None,
             hashes: BTreeMap::new(),
             verifications: Vec::new(),
         }
     }
 
-    fn give(&mut self, event: Event) -> &Action {
+    pub(super) fn give(&mut self, event: Event) -> &Action {
         self.action = self.run.next(self.now, event);
         &self.action
     }
@@ -65,7 +68,8 @@ impl Bench {
     /// Performs the action as a healthy cluster would.
     pub(super) fn step(&mut self) {
         let event = match self.action.clone() {
-            Action::Observe { after } => {
+            Action::Observe { after, pages } => {
+                self.pages.push(pages);
                 self.now += after;
                 Event::Observed(Ok(self.facts.clone()))
             }
@@ -788,7 +792,7 @@ fn a_disarm_of_an_earlier_process_is_watched_until_it_has_stayed_clear() {
     assert!(bench.now >= S(5), "it was watched");
     let mut again = resumed(&view);
     tight(&mut again);
-    again.until(|action| matches!(action, Action::Observe { after } if *after > Duration::ZERO));
+    again.until(|action| matches!(action, Action::Observe { after, .. } if *after > Duration::ZERO));
     again.step();
     again.facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: None }]);
     assert_eq!(again.label(), ("succeeded", ""));
@@ -818,7 +822,7 @@ fn a_member_that_sends_a_snapshot_lets_the_others_go_first_and_comes_when_it_end
     bench.until_defragment();
     bench.step();
     assert_eq!(bench.order, [2], "etcd-3 would be first");
-    bench.until(|action| matches!(action, Action::Observe { after } if *after == SNAPSHOT_OBSERVE_INTERVAL));
+    bench.until(|action| matches!(action, Action::Observe { after, .. } if *after == SNAPSHOT_OBSERVE_INTERVAL));
     let began = bench.now;
     bench.step();
     let waits = |bench: &Bench| bench.run.waiting_for().map(ToString::to_string).unwrap_or_default();
@@ -960,7 +964,7 @@ fn a_snapshot_that_was_seen_is_open_until_a_page_says_otherwise() {
     for member in &mut bench.facts.members {
         member.gauges = Some(Ok(page(|gauges| gauges.open_snapshots = Some(1))));
     }
-    bench.until(|action| matches!(action, Action::Observe { after } if *after == SNAPSHOT_OBSERVE_INTERVAL));
+    bench.until(|action| matches!(action, Action::Observe { after, .. } if *after == SNAPSHOT_OBSERVE_INTERVAL));
     for member in &mut bench.facts.members {
         member.gauges = Some(Err(Unknown::new(UnknownKind::TimedOut, "no answer")));
     }
@@ -981,7 +985,7 @@ fn without_space_a_member_that_waits_for_a_snapshot_does_not_keep_the_alarm_arme
     bench.facts.members[2].gauges = Some(Ok(page(|gauges| gauges.open_snapshots = Some(1))));
     bench.until(|action| matches!(action, Action::Perform(RunStep::DisarmNoSpace { .. })));
     assert_eq!(bench.order, [2], "the other follower was done, and the file of the third is below its quota");
-    bench.until(|action| matches!(action, Action::Observe { after } if *after == SNAPSHOT_OBSERVE_INTERVAL));
+    bench.until(|action| matches!(action, Action::Observe { after, .. } if *after == SNAPSHOT_OBSERVE_INTERVAL));
     bench.facts.members[2].gauges = Some(Ok(page(|_| ())));
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.order, [2, 3, 1]);
