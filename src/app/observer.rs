@@ -285,6 +285,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_page_of_a_member_that_does_not_answer_is_read_in_any_case() {
+        let etcd = FakeEtcd::new(3);
+        etcd.set_busy(2, true);
+        let quotas = Quotas::from([(MemberId(1), ByteSize::gib(8)), (MemberId(3), ByteSize::gib(8))]);
+        let facts = observe(&etcd, Pages::Only(MemberId(3)), &quotas).await.expect("observed");
+        let in_flight: Vec<_> = facts.members.iter().map(MemberFacts::defrag_in_flight).collect();
+        assert_eq!((in_flight, etcd.pages_asked()), (vec![Some(false), Some(true), Some(false)], 2));
+        assert!(facts.members[0].gauges.is_none(), "it answers, so it is idle");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quota_is_kept_only_while_its_page_is_not_requested() {
+        let etcd = FakeEtcd::new(3);
+        etcd.drop_pages(false);
+        let last = Quotas::from([(MemberId(1), ByteSize::gib(8)), (MemberId(3), ByteSize::gib(8))]);
+        let facts = observe(&etcd, Pages::Only(MemberId(3)), &last).await.expect("observed");
+        assert_eq!(quotas(&facts), Quotas::from([(MemberId(1), ByteSize::gib(8)), (MemberId(3), ByteSize::gib(2))]));
+        etcd.drop_pages(true);
+        let facts = observe(&etcd, Pages::Only(MemberId(3)), &last).await.expect("observed");
+        assert_eq!(quotas(&facts), Quotas::from([(MemberId(1), ByteSize::gib(8))]), "its page cannot be read any more");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_alarms_are_listed_through_another_voter_when_one_hangs() {
         let etcd = FakeEtcd::new(3);
         etcd.hang(1);
