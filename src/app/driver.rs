@@ -123,15 +123,17 @@ impl<E: Etcd, J: Journal> Drive<'_, E, J> {
         let mut baselines = view.baselines();
         let (mut run, mut action) = Run::resume(brief, &view);
         let mut members: BTreeMap<MemberId, Member> = BTreeMap::new();
+        let mut quotas = BTreeMap::new();
         let mut intent: Option<Intent> = view.open_intent.clone();
         let mut claim: Option<Claim> = None;
         let mut planned = false;
         loop {
             let event = match action {
-                Action::Observe { after } => {
+                Action::Observe { after, pages } => {
                     pause(after, stop).await;
-                    let facts = observer::observe(self.etcd).await;
+                    let facts = observer::observe(self.etcd, pages, &quotas).await;
                     if let Ok(facts) = &facts {
+                        quotas = observer::quotas(facts);
                         if members.is_empty() {
                             log::unread_pages(&view.request.cluster, view.id, facts);
                             self.progress.versions(&version::of_cluster(facts));

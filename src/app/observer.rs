@@ -1,17 +1,20 @@
 //! Queries every member at once and gathers what is known when the time is up. Never fails as a whole because one
 //! member does; a fact that did not arrive in time is unknown.
 
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use bytesize::ByteSize;
 use futures_util::future::{Either, join, join_all, select};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, oneshot},
     time::{Instant, timeout},
 };
 
 use crate::{
-    core::cluster::{Alarm, ClusterFacts, Fact, Gauges, Member, MemberFacts, Status, Unknown, UnknownKind},
+    core::{
+        cluster::{Alarm, ClusterFacts, Fact, Gauges, Member, MemberFacts, MemberId, Status, Unknown, UnknownKind},
+        run::Pages,
+    },
     ports::etcd::{Etcd, Membership, Visit},
 };
 
@@ -20,14 +23,26 @@ pub const OBSERVE_BUDGET: Duration = Duration::from_secs(5);
 /// How long each RPC of a full observation may take. Longer than an election takes, and shorter than etcd's own limit
 /// of 7 s for a request, so that the timeout is ours.
 const RPC_LIMIT: Duration = Duration::from_secs(5);
-/// On a scrape, the metrics page is requested as well from a member whose `Status` takes longer than this.
+/// The metrics page is requested as well from a member whose `Status` takes longer than this.
 const SUSPICIOUS_AFTER: Duration = Duration::from_millis(300);
 
-/// Everything that a run needs to know: `Status`, a linearizable read and the metrics page of each
-/// member, and the alarms.
-pub async fn observe<E: Etcd>(etcd: &E) -> Fact<ClusterFacts> {
+/// The quotas that an observation found.
+pub type Quotas = BTreeMap<MemberId, ByteSize>;
+
+/// Everything that a plan needs to know.
+pub async fn observe_all<E: Etcd>(etcd: &E) -> Fact<ClusterFacts> {
+    observe(etcd, Pages::All, &Quotas::new()).await
+}
+
+/// `Status` and a linearizable read of each member, these metrics pages, and the alarms. A member whose page is not
+/// requested keeps its quota of the last observation.
+pub async fn observe<E: Etcd>(etcd: &E, pages: Pages, last: &Quotas) -> Fact<ClusterFacts> {
     let membership = limited("the member list", RPC_LIMIT, etcd.members()).await?;
-    let members = join_all(membership.members.iter().map(|member| observe_member(etcd, member)));
+    let observe = |member: &Member| {
+        let quota = last.get(&member.id).copied();
+        observe_member(etcd, member.clone(), pages.include(member.id), quota)
+    };
+    let members = join_all(membership.members.iter().map(observe));
     let (members, alarms) = join(members, list_alarms(etcd, &membership)).await;
     let alarms = alarms.map(|alarms| with_reported(alarms, &members));
     let mut facts = ClusterFacts { cluster_id: membership.cluster_id, alarms, members };
@@ -35,29 +50,46 @@ pub async fn observe<E: Etcd>(etcd: &E) -> Fact<ClusterFacts> {
     Ok(facts)
 }
 
-async fn observe_member<E: Etcd>(etcd: &E, member: &Member) -> MemberFacts {
+/// Of the members that answered.
+pub fn quotas(facts: &ClusterFacts) -> Quotas {
+    facts.members.iter().filter_map(|facts| Some((facts.member.id, facts.status.as_ref().ok()?.quota?))).collect()
+}
+
+async fn observe_member<E: Etcd>(etcd: &E, member: Member, with_page: bool, quota: Option<ByteSize>) -> MemberFacts {
     let begun = Instant::now();
+    let (answered, answer) = oneshot::channel();
     let status = async {
-        let status = limited("Status", RPC_LIMIT, etcd.status(member)).await;
+        let status = limited("Status", RPC_LIMIT, etcd.status(&member)).await;
+        let _ = answered.send(status.is_ok());
         (status, begun.elapsed())
     };
-    let gauges = limited("the metrics page", RPC_LIMIT, etcd.gauges(member, Visit::Repeated));
+    let gauges = async {
+        if !with_page && matches!(timeout(SUSPICIOUS_AFTER, answer).await, Ok(Ok(true))) {
+            return None;
+        }
+        Some(limited("the metrics page", RPC_LIMIT, etcd.gauges(&member, Visit::Repeated)).await)
+    };
     // Learners serve no linearizable reads, and need not: they are not defragmented and do not vote.
     let read = async {
         if member.is_learner {
             None
         } else {
-            Some(limited("the read", RPC_LIMIT, etcd.linearizable_read(member)).await)
+            Some(limited("the read", RPC_LIMIT, etcd.linearizable_read(&member)).await)
         }
     };
     let ((status, probe_duration), (gauges, linearizable_read)) = join(status, join(gauges, read)).await;
-    let status = status.map(|status| with_quota(status, &gauges));
-    MemberFacts { member: member.clone(), status, gauges: Some(gauges), linearizable_read, probe_duration }
+    let status = status.map(|status| with_quota(status, gauges.as_ref(), quota));
+    MemberFacts { member, status, gauges, linearizable_read, probe_duration }
 }
 
-/// The quota in `Status`, since 3.6, takes precedence; before 3.6 it is only on the metrics page.
-fn with_quota(mut status: Status, gauges: &Fact<Gauges>) -> Status {
-    status.quota = status.quota.or_else(|| gauges.as_ref().ok()?.quota);
+/// The quota in `Status`, since 3.6, takes precedence; before 3.6 it is only on the metrics page. A page that was not
+/// requested leaves it as it was.
+fn with_quota(mut status: Status, gauges: Option<&Fact<Gauges>>, last: Option<ByteSize>) -> Status {
+    let other = || match gauges {
+        Some(gauges) => gauges.as_ref().ok()?.quota,
+        None => last,
+    };
+    status.quota = status.quota.or_else(other);
     status
 }
 
@@ -253,10 +285,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_page_of_a_member_that_does_not_answer_is_read_in_any_case() {
+        let etcd = FakeEtcd::new(3);
+        etcd.set_busy(2, true);
+        let quotas = Quotas::from([(MemberId(1), ByteSize::gib(8)), (MemberId(3), ByteSize::gib(8))]);
+        let facts = observe(&etcd, Pages::Only(MemberId(3)), &quotas).await.expect("observed");
+        let in_flight: Vec<_> = facts.members.iter().map(MemberFacts::defrag_in_flight).collect();
+        assert_eq!((in_flight, etcd.pages_asked()), (vec![Some(false), Some(true), Some(false)], 2));
+        assert!(facts.members[0].gauges.is_none(), "it answers, so it is idle");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quota_is_kept_only_while_its_page_is_not_requested() {
+        let etcd = FakeEtcd::new(3);
+        etcd.drop_pages(false);
+        let last = Quotas::from([(MemberId(1), ByteSize::gib(8)), (MemberId(3), ByteSize::gib(8))]);
+        let facts = observe(&etcd, Pages::Only(MemberId(3)), &last).await.expect("observed");
+        assert_eq!(quotas(&facts), Quotas::from([(MemberId(1), ByteSize::gib(8)), (MemberId(3), ByteSize::gib(2))]));
+        etcd.drop_pages(true);
+        let facts = observe(&etcd, Pages::Only(MemberId(3)), &last).await.expect("observed");
+        assert_eq!(quotas(&facts), Quotas::from([(MemberId(1), ByteSize::gib(8))]), "its page cannot be read any more");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_alarms_are_listed_through_another_voter_when_one_hangs() {
         let etcd = FakeEtcd::new(3);
         etcd.hang(1);
-        let facts = observe(&etcd).await.expect("observed");
+        let facts = observe_all(&etcd).await.expect("observed");
         assert_eq!(facts.alarms, Ok(Vec::new()));
     }
 }

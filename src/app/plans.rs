@@ -95,7 +95,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
         let place = self.shared.fleet_observer.places.acquire().await;
         let (begun, at, etcd) = (Instant::now(), self.shared.clock.now(), self.target.etcd());
-        let facts = observer::observe(&*etcd).await.map_err(|unknown| safety::no_member_list(&unknown))?;
+        let facts = observer::observe_all(&*etcd).await.map_err(|unknown| safety::no_member_list(&unknown))?;
         drop(place);
         let gates = checks::run(&rules.gates, Moment::Before, &BTreeMap::new()).await;
         let done = Instant::now();

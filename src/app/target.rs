@@ -212,7 +212,7 @@ impl<E: Etcd> ObservedCluster<E> {
     /// Everything that a run would observe; `None` if the member list does not arrive in time.
     pub(super) async fn observe(&self) -> Option<ClusterFacts> {
         let etcd = self.etcd();
-        Box::pin(observer::observe(&*etcd)).await.ok()
+        Box::pin(observer::observe_all(&*etcd)).await.ok()
     }
 
     /// Samples the cluster's revision for a compaction by age. Never ends, but does nothing if the policy does not

@@ -91,7 +91,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
             exit = exit.worse(ended);
             continue;
         }
-        let facts = match Box::pin(observer::observe(&connect(&cluster)?)).await {
+        let facts = match Box::pin(observer::observe_all(&connect(&cluster)?)).await {
             Ok(facts) => facts,
             Err(unknown) if several => {
                 eprintln!("defragd: cluster {}: {}", cluster.name, unanswered(&unknown));

@@ -223,6 +223,6 @@ fn find<'a>(
 /// etcd's id of the cluster, if a member answers.
 async fn id_of(cluster: &ClusterSettings) -> Option<ClusterId> {
     let etcd = connect(cluster).ok()?;
-    let observed = timeout(OBSERVE_WITHIN, Box::pin(observer::observe(&etcd))).await;
+    let observed = timeout(OBSERVE_WITHIN, Box::pin(observer::observe_all(&etcd))).await;
     observed.ok()?.ok().map(|facts| facts.cluster_id)
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use etcd_client::Client;
 use serde_json::Value;
 use testkit::{DefragWatch, EtcdSpec, EtcdVersion, Writer, fragment};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
     faults,
@@ -146,4 +148,54 @@ async fn the_second_time_the_expected_unavailability_is_by_the_first() {
         assert!((reported / expected - 1.0).abs() < 0.01, "{reported} s, {expected} s by {before}");
         eprintln!("{}: expected {reported:.2} s, took {:.2} s", member["member"], number(member, &["took_seconds"]));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_that_a_transfer_drops_waits_for_etcds_limit_unless_its_client_tries_again() {
+    let rig = Rig::new(EtcdVersion::V3_5).await;
+    let (stop, stopped) = watch::channel(false);
+    let (mut patient, mut impatient) = (JoinSet::new(), JoinSet::new());
+    for number in 0..12 {
+        let client = rig.cluster.client(number % 3).await.unwrap();
+        patient.spawn(put_until(client.clone(), format!("patient/{number}"), MINUTE, stopped.clone()));
+        // As long as a failover client gives a member.
+        let limit = Duration::from_secs(1);
+        impatient.spawn(put_until(client, format!("impatient/{number}"), limit, stopped.clone()));
+    }
+    let lost = async { patient.join_next().await.unwrap().unwrap() };
+    let transfers = async {
+        for to in (0..3).cycle() {
+            rig.cluster.move_leader(to).await.unwrap();
+        }
+    };
+    let lost = tokio::select! {
+        lost = timeout(MINUTE * 3, lost) => lost,
+        () = transfers => unreachable!(),
+    };
+    let lost = lost.expect("no put was dropped");
+    assert!(lost.as_ref().is_err_and(|error| error.contains("request timed out")), "{lost:?}");
+    stop.send_replace(true);
+    while let Some(ended) = impatient.join_next().await {
+        assert_eq!(ended.unwrap(), Ok(()), "each put succeeds, if not at the first try");
+    }
+}
+
+/// Puts one after the other, each try with this limit, until etcd itself gives one up.
+async fn put_until(
+    mut client: Client,
+    key: String,
+    limit: Duration,
+    stopped: watch::Receiver<bool>,
+) -> Result<(), String> {
+    let mut failed = 0;
+    while !*stopped.borrow() {
+        match timeout(limit, client.put(key.clone(), "value", None)).await {
+            Ok(Ok(_)) => failed = 0,
+            Ok(Err(error)) if error.to_string().contains("request timed out") => return Err(error.to_string()),
+            _ if failed == 20 => return Err("20 tries failed".to_owned()),
+            // No answer, or "raft proposal dropped" by the old leader.
+            _ => failed += 1,
+        }
+    }
+    Ok(())
 }

@@ -36,6 +36,7 @@ mod nodes;
 mod nospace;
 mod oom;
 mod own_authority;
+mod page_reads;
 mod partition;
 mod pods;
 mod probe;

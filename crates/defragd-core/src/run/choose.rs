@@ -45,6 +45,10 @@ impl Run {
             return self.observe_again(reason);
         }
         self.observations = 0;
+        // Another one is next than was expected, or its snapshot was open when its page was last read.
+        if next.as_ref().is_some_and(|(step, _)| !self.pages.include(step.member_id)) {
+            return self.choose_next();
+        }
         if next.as_ref().is_none_or(|(step, _)| step.waits_for.is_none()) {
             self.snapshot_since = None;
         }
@@ -92,7 +96,7 @@ impl Run {
         }
         self.waiting_for = Some(reason);
         self.phase = Phase::Choosing;
-        Action::Observe { after: SNAPSHOT_OBSERVE_INTERVAL }
+        self.observe(SNAPSHOT_OBSERVE_INTERVAL)
     }
 
     fn only_observed(&mut self, members: Vec<String>) -> Action {
@@ -122,7 +126,7 @@ impl Run {
             return self.give_up(Reason::JournalFailed { detail });
         }
         self.phase = Phase::Confirming(intent);
-        Action::Observe { after: Duration::ZERO }
+        self.observe(Duration::ZERO)
     }
 
     /// The last observation: recording the intent may have taken any time, and much can change in it.

@@ -78,7 +78,7 @@ impl Run {
             Ok(()) => {
                 let times = Times { took: now.saturating_sub(sent_at), unavailable };
                 self.phase = Phase::Recovering { intent, times, since: now, healthy_since: None };
-                return Action::Observe { after: Duration::ZERO };
+                return self.observe(Duration::ZERO);
             }
             Err(DefragError::Answered(detail)) => {
                 return self.fail(intent, Reason::DefragFailed { member, detail }, None);
@@ -200,7 +200,7 @@ impl Run {
                     return Action::RecordResult(result);
                 }
                 self.phase = Phase::Recovering { intent, times, since, healthy_since };
-                return Action::Observe { after: OBSERVE_INTERVAL.min(pause.saturating_sub(healthy_for)) };
+                return self.observe(OBSERVE_INTERVAL.min(pause.saturating_sub(healthy_for)));
             }
             (trouble, after, _) => {
                 healthy_since = None;

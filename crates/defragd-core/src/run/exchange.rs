@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::pages::Pages;
 use crate::{
     cluster::{ClusterFacts, Fact, MemberId, Unknown},
     gate::{GateResult, GateRule, Moment},
@@ -31,10 +32,11 @@ pub struct Brief {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Wait, then observe everything: answer with [`Event::Observed`].
+    /// Wait, then observe: answer with [`Event::Observed`].
     Observe {
         /// How long to wait first.
         after: Duration,
+        pages: Pages,
     },
     /// Write the step to the journal: answer with [`Event::Recorded`].
     RecordStep(RunStep),
@@ -69,7 +71,7 @@ pub enum Action {
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The observation, complete with linearizable reads and the members' own metrics.
+    /// The observation, complete with linearizable reads and the metrics pages that were requested.
     Observed(Fact<ClusterFacts>),
     /// The journal stored the record, or did not.
     Recorded(Result<(), NotRecorded>),

@@ -100,10 +100,8 @@ impl Run {
     ) -> Action {
         // A lost answer says nothing: only what the members report afterwards counts.
         let detail = answer.err().map_or_else(|| "the leader did not change".to_owned(), |error| error.to_string());
-        self.observe_soon(
-            Phase::Transfer(Transfer { from, to, detail, since: now, steady_since: None }),
-            Duration::ZERO,
-        )
+        self.phase = Phase::Transfer(Transfer { from, to, detail, since: now, steady_since: None });
+        self.observe(Duration::ZERO)
     }
 
     pub(super) fn follow_transfer(

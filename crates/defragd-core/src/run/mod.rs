@@ -22,6 +22,7 @@ mod defragment;
 mod exchange;
 mod gates;
 mod leader;
+mod pages;
 mod resume;
 mod step;
 mod verify;
@@ -29,9 +30,12 @@ mod verify;
 use std::{collections::BTreeSet, time::Duration};
 
 use self::defragment::Watch;
-pub use self::exchange::{Action, Brief, DefragError, Event, NotRecorded, StepError};
+pub use self::{
+    exchange::{Action, Brief, DefragError, Event, NotRecorded, StepError},
+    pages::Pages,
+};
 use super::{
-    cluster::{AlarmKind, ClusterFacts, ClusterId, Fact, MemberId},
+    cluster::{AlarmKind, ClusterFacts, ClusterId, Fact, MemberFacts, MemberId},
     gate::Moment,
     history::{Intent, MemberEnd, MemberResult, Outcome, RunStep, Sizes},
     plan::{Plan, PlanHistory},
@@ -160,6 +164,10 @@ pub struct Run {
     exhausted: bool,
     forbidden: Option<Reason>,
     plan: Option<Plan>,
+    /// Which pages the last observation included.
+    pages: Pages,
+    /// Whether a member was seen that may answer `Status` while it defragments.
+    may_answer: bool,
     waiting_for: Option<Reason>,
     fell_back: Option<Reason>,
 }
@@ -167,8 +175,9 @@ pub struct Run {
 impl Run {
     pub fn start(mut brief: Brief) -> (Self, Action) {
         let past = std::mem::take(&mut brief.past);
-        let run = Self { brief, past, ..Self::default() };
-        (run, Action::Observe { after: Duration::ZERO })
+        let may_answer = !past.non_blocking.is_empty();
+        let run = Self { brief, past, may_answer, ..Self::default() };
+        (run, Action::Observe { after: Duration::ZERO, pages: Pages::All })
     }
 
     /// Requests an early end: no further member is started. The current one is watched until it is done.
@@ -217,6 +226,7 @@ impl Run {
         self.waiting_for = None;
         if let Event::Observed(Ok(facts)) = &event {
             self.past.record(facts);
+            self.may_answer |= facts.members.iter().any(MemberFacts::may_answer);
         }
         match (std::mem::replace(&mut self.phase, Phase::Finished), event) {
             (Phase::Resuming { intent, watch }, Event::Observed(facts)) => {
@@ -292,23 +302,23 @@ impl Run {
         }
         self.waiting_for = Some(reason);
         self.phase = Phase::Choosing;
-        Action::Observe { after: OBSERVE_INTERVAL }
+        self.observe(OBSERVE_INTERVAL)
     }
 
     fn observe_in(&mut self, phase: Phase) -> Action {
         self.phase = phase;
-        Action::Observe { after: OBSERVE_INTERVAL }
+        self.observe(OBSERVE_INTERVAL)
     }
 
     /// Like [`Run::observe_in`], but often at first, then less and less often.
     fn observe_soon(&mut self, phase: Phase, waited: Duration) -> Action {
         self.phase = phase;
-        Action::Observe { after: (waited / 2).clamp(FIRST_OBSERVE_INTERVAL, OBSERVE_INTERVAL) }
+        self.observe((waited / 2).clamp(FIRST_OBSERVE_INTERVAL, OBSERVE_INTERVAL))
     }
 
     fn choose_next(&mut self) -> Action {
         self.phase = Phase::Choosing;
-        Action::Observe { after: Duration::ZERO }
+        self.observe(Duration::ZERO)
     }
 
     fn record(&mut self, intent: Intent, end: MemberEnd, then: Option<Outcome>) -> Action {

@@ -21,7 +21,7 @@ impl Run {
             return self.give_up(Reason::JournalFailed { detail });
         }
         self.phase = Phase::StepConfirming(step);
-        Action::Observe { after: Duration::ZERO }
+        self.observe(Duration::ZERO)
     }
 
     /// The last observation: while the record was written, CORRUPT may have been armed, or a member may have died.

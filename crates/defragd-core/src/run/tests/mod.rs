@@ -4,6 +4,7 @@
 mod choose;
 mod defragment;
 mod gates;
+mod pages;
 mod resume;
 mod snapshot;
 mod step;
@@ -39,6 +40,8 @@ struct Bench {
     order: Vec<u64>,
     steps: Vec<RunStep>,
     moments: Vec<Moment>,
+    /// Which pages each observation included.
+    pages: Vec<Pages>,
     /// When the gates fail.
     failing: Option<Moment>,
     /// What members answer to `HashKV`, by their id; else 7.
@@ -61,6 +64,7 @@ impl Bench {
             order: Vec::new(),
             steps: Vec::new(),
             moments: Vec::new(),
+            pages: Vec::new(),
             failing: None,
             hashes: BTreeMap::new(),
             verifications: Vec::new(),
@@ -75,7 +79,8 @@ impl Bench {
     /// Performs the action as a healthy cluster would.
     fn step(&mut self) {
         let event = match self.action.clone() {
-            Action::Observe { after } => {
+            Action::Observe { after, pages } => {
+                self.pages.push(pages);
                 self.now += after;
                 Event::Observed(Ok(self.facts.clone()))
             }

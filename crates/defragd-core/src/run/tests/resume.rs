@@ -85,7 +85,7 @@ fn a_disarm_of_an_earlier_process_is_watched_until_it_has_stayed_clear() {
     assert!(bench.now >= S(5), "it was watched");
     let mut again = resumed(&view);
     tight(&mut again);
-    again.until(|action| matches!(action, Action::Observe { after } if *after > Duration::ZERO));
+    again.until(|action| matches!(action, Action::Observe { after, .. } if *after > Duration::ZERO));
     again.step();
     again.facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: None }]);
     assert_eq!(again.label(), ("succeeded", ""));

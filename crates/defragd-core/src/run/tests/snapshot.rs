@@ -9,7 +9,7 @@ fn a_member_that_sends_a_snapshot_lets_the_others_go_first_and_comes_when_it_end
     bench.until_defragment();
     bench.step();
     assert_eq!(bench.order, [2], "etcd-3 would be first");
-    bench.until(|action| matches!(action, Action::Observe { after } if *after == SNAPSHOT_OBSERVE_INTERVAL));
+    bench.until(|action| matches!(action, Action::Observe { after, .. } if *after == SNAPSHOT_OBSERVE_INTERVAL));
     let began = bench.now;
     bench.step();
     let waits = |bench: &Bench| bench.run.waiting_for().map(ToString::to_string).unwrap_or_default();
@@ -55,7 +55,7 @@ fn a_snapshot_that_was_seen_is_open_until_a_page_says_otherwise() {
     for member in &mut bench.facts.members {
         member.gauges = Some(Ok(page(|gauges| gauges.open_snapshots = Some(1))));
     }
-    bench.until(|action| matches!(action, Action::Observe { after } if *after == SNAPSHOT_OBSERVE_INTERVAL));
+    bench.until(|action| matches!(action, Action::Observe { after, .. } if *after == SNAPSHOT_OBSERVE_INTERVAL));
     for member in &mut bench.facts.members {
         member.gauges = Some(Err(Unknown::new(UnknownKind::TimedOut, "no answer")));
     }
@@ -76,7 +76,7 @@ fn without_space_a_member_that_waits_for_a_snapshot_does_not_keep_the_alarm_arme
     bench.facts.members[2].gauges = Some(Ok(page(|gauges| gauges.open_snapshots = Some(1))));
     bench.until(|action| matches!(action, Action::Perform(RunStep::DisarmNoSpace { .. })));
     assert_eq!(bench.order, [2], "the other follower was done, and the file of the third is below its quota");
-    bench.until(|action| matches!(action, Action::Observe { after } if *after == SNAPSHOT_OBSERVE_INTERVAL));
+    bench.until(|action| matches!(action, Action::Observe { after, .. } if *after == SNAPSHOT_OBSERVE_INTERVAL));
     bench.facts.members[2].gauges = Some(Ok(page(|_| ())));
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.order, [2, 3, 1]);

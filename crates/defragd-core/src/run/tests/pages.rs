@@ -1,0 +1,82 @@
+//! Which metrics pages each observation reads.
+
+use super::*;
+use crate::history::MemberEnd;
+
+const fn only(member: u64) -> Pages {
+    Pages::Only(MemberId(member))
+}
+
+fn without_pause(leader: LeaderPolicy) -> Policy {
+    Policy { pause_between_members: Duration::ZERO, leader, ..policy() }
+}
+
+fn idle(open_snapshots: u64) -> Gauges {
+    Gauges { defrag_in_flight: Some(false), open_snapshots: Some(open_snapshots), ..Gauges::default() }
+}
+
+#[test]
+fn every_page_is_read_right_before_a_member_and_after_it_only_that_of_the_next_one() {
+    let mut bench = Bench::new(without_pause(LeaderPolicy::Last));
+    assert_eq!(bench.label(), ("succeeded", ""));
+    let around = |next| [Pages::All, next];
+    let expected = [&[Pages::All][..], &around(only(2)), &around(only(1)), &around(Pages::None)].concat();
+    assert_eq!((bench.pages, bench.order), (expected, vec![3, 2, 1]));
+
+    let mut bench = Bench::new(without_pause(LeaderPolicy::LastAfterTransfer));
+    assert_eq!(bench.label(), ("succeeded", ""));
+    // Before the transfer, and before the member.
+    assert_eq!(bench.pages[4..], [only(1), Pages::All, only(1), Pages::All, Pages::None]);
+}
+
+#[test]
+fn another_tools_defragmentation_on_any_member_is_seen_before_status_hangs() {
+    for index in 0..3 {
+        let mut bench = Bench::new(policy());
+        bench.until(|action| matches!(action, Action::RecordIntent(_)));
+        let busy = Gauges { defrag_in_flight: Some(true), ..idle(0) };
+        bench.facts.members[index].gauges = Some(Ok(busy));
+        let Action::RecordResult(result) = bench.until(|action| matches!(action, Action::RecordResult(_))) else {
+            unreachable!()
+        };
+        let MemberEnd::NotSent { reason } = result.end else { panic!("{:?}", result.end) };
+        let expected = ("defrag_in_flight", Some(&Pages::All), 0);
+        assert_eq!((reason.label(), bench.pages.last(), bench.order.len()), expected, "{reason}");
+    }
+}
+
+#[test]
+fn a_member_that_may_answer_at_work_has_its_page_read_each_time() {
+    let mut bench = Bench::new(policy());
+    bench.facts.members[0].gauges = Some(Ok(Gauges { non_blocking_defrag: Some(true), ..idle(0) }));
+    bench.step();
+    bench.facts.members[0].gauges = Some(Ok(idle(0)));
+    assert_eq!(bench.label(), ("succeeded", ""));
+    assert!(bench.pages.iter().all(|pages| *pages == Pages::All), "{:?}", bench.pages);
+}
+
+#[test]
+fn a_member_that_comes_next_unexpectedly_is_chosen_with_its_page() {
+    let mut bench = Bench::new(without_pause(LeaderPolicy::Last));
+    bench.until_defragment();
+    bench.facts.members[1].gauges = Some(Ok(idle(1)));
+    bench.until(|action| matches!(action, Action::RecordResult(_)));
+    assert_eq!(bench.pages.last(), Some(&only(2)));
+    // The leader would be next, but it waits for all followers, and the follower for the end of its snapshot.
+    bench.until(|action| matches!(action, Action::Observe { after, .. } if !after.is_zero()));
+    assert_eq!(bench.pages.last(), Some(&only(2)), "its page says that the snapshot is open");
+    bench.facts.members[1].gauges = Some(Err(Unknown::new(UnknownKind::TimedOut, "no answer")));
+    bench.step();
+    assert_eq!((bench.pages.last(), bench.order.len()), (Some(&Pages::All), 1));
+    bench.facts.members[1].gauges = Some(Ok(idle(0)));
+    assert_eq!((bench.label(), bench.order), (("succeeded", ""), vec![3, 2, 1]));
+}
+
+#[test]
+fn a_member_whose_answer_is_lost_is_watched_on_its_own_page() {
+    let mut bench = Bench::new(policy());
+    bench.until_defragment();
+    bench.give(Event::DefragReturned { answer: Err(DefragError::Deadline), unavailable: None });
+    bench.step();
+    assert_eq!(bench.pages.last(), Some(&only(3)));
+}
