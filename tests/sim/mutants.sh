@@ -57,7 +57,7 @@ step_without_a_record|crates/defragd-core/src/run/step.rs|s/if let Err\(NotRecor
 window_ignored|crates/defragd-core/src/hold.rs|s/!any_time && !policy\.windows\.open_at\(now\)/any_time \&\& !policy.windows.open_at(now)/
 window_close_ignored|crates/defragd-core/src/admission.rs|s/\(!open\)\.then_some\(Reason::WindowClosed/(!open \&\& emergency).then_some(Reason::WindowClosed/
 pause_ignored|crates/defragd-core/src/admission.rs|s/\.or\(unapproved\)\.or_else\(\|\| self\.paused\(now\)\)/.or(unapproved).or_else(|| self.paused(now).filter(|_| false))/
-approval_ignored|crates/defragd-core/src/admission.rs|s/&& run\.approved\.is_none\(\)/\&\& run.approved.is_none() \&\& emergency/
+approval_ignored|crates/defragd-core/src/admission.rs|s/Mode::Approve && run\.approved\.is_none\(\)/Mode::Approve \&\& run.approved.is_none() \&\& run.id.0 > 99/
 breaker_opens_late|crates/defragd-core/src/admission.rs|s/failures >= policy\.breaker_failures/failures > policy.breaker_failures/
 daily_limit_one_too_many|crates/defragd-core/src/admission.rs|s/recent\.len\(\)\.checked_sub\(/recent.len().saturating_sub(1).checked_sub(/
 lock_permit_always_granted|src/app/lock.rs|s/self\.view\.state\.borrow\(\)\.lost\(self\.term, self\.view\.now\(\)\)/self.view.state.borrow().lost(self.term, self.view.now()).filter(|_| false)/
