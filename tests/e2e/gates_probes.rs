@@ -133,7 +133,7 @@ async fn every_shipped_query_is_understood_and_fails_where_there_is_no_data() {
     let mut queries = 0;
     for mut gate in settings.clusters[0].gates.clone() {
         let Some(promql) = &mut gate.promql else { continue };
-        promql.url = prometheus.url().parse().unwrap();
+        promql.url = Some(prometheus.url().parse().unwrap());
         promql.attempts = 1;
         queries += 1;
         let reading = check(&gates(&[gate.clone()]).unwrap()[0]).await;
