@@ -149,7 +149,7 @@ pub struct Remembered {
 pub async fn observe_for_scrape<E: Etcd>(
     etcd: &E,
     budget: Duration,
-    known: Option<Membership>,
+    known: impl FnOnce() -> Option<Membership>,
     remembered: impl Fn(&Member) -> Remembered,
 ) -> (Fact<()>, Option<(Membership, ClusterFacts)>) {
     let begun = Instant::now();
@@ -160,7 +160,7 @@ pub async fn observe_for_scrape<E: Etcd>(
         Ok(membership) => (Ok(()), Some(membership)),
         Err(unknown) => (Err(unknown), None),
     };
-    let Some(membership) = listed.or(known) else { return (up, None) };
+    let Some(membership) = listed.or_else(known) else { return (up, None) };
     let members = membership.members.iter().map(|member| observe_member_status(etcd, member, rest, remembered(member)));
     let members = join_all(members).await;
     let facts = ClusterFacts { cluster_id: membership.cluster_id, alarms: reported_alarms(&members), members };
@@ -254,7 +254,7 @@ mod tests {
         let etcd = FakeEtcd::new(3);
         etcd.hang(2);
         let begun = Instant::now();
-        let (up, facts) = observe_for_scrape(&etcd, Duration::from_secs(9), None, |_| Remembered::default()).await;
+        let (up, facts) = observe_for_scrape(&etcd, Duration::from_secs(9), || None, |_| Remembered::default()).await;
         assert!(begun.elapsed() <= Duration::from_secs(9));
         let (_, facts) = facts.expect("the others answered");
         assert!(up.is_ok());
@@ -266,7 +266,7 @@ mod tests {
         let etcd = FakeEtcd::new(3);
         etcd.set_busy(2, true);
         let begun = Instant::now();
-        let (_, facts) = observe_for_scrape(&etcd, Duration::from_secs(9), None, |_| Remembered::default()).await;
+        let (_, facts) = observe_for_scrape(&etcd, Duration::from_secs(9), || None, |_| Remembered::default()).await;
         assert!(begun.elapsed() <= Duration::from_secs(1));
         assert_eq!(facts.expect("answered").1.members[1].defrag_in_flight(), Some(true));
     }
@@ -279,7 +279,7 @@ mod tests {
             etcd.hang(id);
         }
         let (up, facts) =
-            observe_for_scrape(&etcd, Duration::from_secs(9), Some(known), |_| Remembered::default()).await;
+            observe_for_scrape(&etcd, Duration::from_secs(9), || Some(known), |_| Remembered::default()).await;
         assert!(up.is_err());
         assert!(facts.expect("remembered").1.members.iter().all(|member| member.status.is_err()));
     }

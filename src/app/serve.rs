@@ -341,7 +341,11 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let inherited = if options.systemd_socket { systemd::sockets()? } else { Vec::new() };
     let clock = Arc::new(SystemClock);
     let journal = journal(&options, Arc::clone(&clock))?;
-    let counters = Counters::new(settings.clusters.iter().map(|cluster| cluster.name.as_str()));
+    let counters = if options.exporter_only {
+        Counters::without_runs()
+    } else {
+        Counters::new(settings.clusters.iter().map(|cluster| cluster.name.as_str()))
+    };
     let notifications = notifications(&settings, &options, &counters)?;
     let slots = usize::try_from(options.max_concurrent_runs).unwrap_or(1);
     let shared = Arc::new(Shared {

@@ -163,7 +163,7 @@ impl<E: Etcd> ObservedCluster<E> {
 
     /// A cheap observation of all members, within `budget`.
     pub(super) async fn observe_for_scrape(&self, budget: Duration) -> ScrapeObservation {
-        let known = self.memory.lock().membership.clone();
+        let known = || self.memory.lock().membership.clone();
         let remembered = |member: &Member| self.memory.lock().of(member.id);
         let etcd = self.etcd();
         let (listed, observed) = observer::observe_for_scrape(&*etcd, budget, known, remembered).await;

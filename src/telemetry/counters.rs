@@ -137,6 +137,8 @@ pub struct Counters {
     lock_errors: Family<ClusterLabels, Counter>,
     config_read: Gauge,
     config_read_at: Gauge<f64, AtomicU64>,
+    /// Whether there may be runs.
+    runs_happen: bool,
     cluster_series: Mutex<BTreeMap<String, ClusterSeries>>,
 }
 
@@ -151,6 +153,20 @@ impl Counters {
     /// Counters at 0 for these clusters: a counter that appears only with its first event hides that
     /// event from `rate()`.
     pub fn new<'a>(clusters: impl IntoIterator<Item = &'a str>) -> Self {
+        let counters = Self::registered(true);
+        for cluster in clusters {
+            counters.expect_cluster(cluster);
+        }
+        counters
+    }
+
+    /// For a process that starts no runs: no cluster has counters of runs. They would be half of a large fleet's page,
+    /// and stay at 0.
+    pub fn without_runs() -> Self {
+        Self::registered(false)
+    }
+
+    fn registered(runs_happen: bool) -> Self {
         // 1 s to 2 h 16 min: one tiny member to a fleet's largest cluster with long pauses.
         let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(1.0, 2.0, 14));
         let mut registry = Registry::with_prefix("defragd");
@@ -174,12 +190,10 @@ impl Counters {
             lock_errors: Family::default(),
             config_read: Gauge::default(),
             config_read_at: Gauge::default(),
+            runs_happen,
             cluster_series: Mutex::default(),
         };
         counters.register();
-        for cluster in clusters {
-            counters.expect_cluster(cluster);
-        }
         counters
     }
 
@@ -247,6 +261,9 @@ impl Counters {
 
     /// Starts the counters of one more cluster at 0.
     pub fn expect_cluster(&self, cluster: &str) {
+        if !self.runs_happen {
+            return;
+        }
         let etcd_cluster = || cluster.to_owned();
         for trigger in Trigger::ALL {
             for outcome in Outcome::LABELS {
@@ -337,7 +354,7 @@ impl Counters {
 
     /// Starts the counters of a cluster's gates at 0, for the moments at which they are checked.
     pub fn expect_gates<'a>(&self, cluster: &str, gates: impl IntoIterator<Item = &'a GateRule>) {
-        for gate in gates {
+        for gate in gates.into_iter().filter(|_| self.runs_happen) {
             self.cluster_series().entry(cluster.to_owned()).or_default().gates.insert(gate.name.clone());
             for (moment, result) in
                 gate.when.iter().flat_map(|moment| GateResult::LABELS.map(|result| (moment, result)))

@@ -328,9 +328,8 @@ impl MemberCollector {
 type Labels = [(&'static str, String); 3];
 
 /// The member's labels and those of one family.
-fn more<const N: usize>(labels: &Labels, own: [(&'static str, &str); N]) -> Vec<(&'static str, String)> {
-    let own = own.into_iter().map(|(name, value)| (name, value.to_owned()));
-    labels.iter().cloned().chain(own).collect()
+fn more<'a, const N: usize>(labels: &'a Labels, own: [(&'static str, &'a str); N]) -> Vec<(&'static str, &'a str)> {
+    labels.iter().map(|(name, value)| (*name, value.as_str())).chain(own).collect()
 }
 
 impl MemberCollector {

@@ -9,7 +9,13 @@ use std::{future::Future, time::Duration};
 use etcd_client::{Client, Error, ResponseHeader, StatusResponse};
 use tokio::time::timeout;
 
-use super::{Connected, EtcdCluster, channel, channel::Pipe, error, login::Login};
+use super::{
+    Connected, EtcdCluster,
+    channel::{self, OnPipe, Pipe},
+    error,
+    login::Login,
+    unary,
+};
 use crate::core::cluster::{Fact, Member, MemberId, Unknown, UnknownKind};
 
 /// How long a member has to identify itself before a call that changes a cluster is sent to it.
@@ -53,10 +59,18 @@ impl Again {
 }
 
 /// Sends nothing. etcd-client's client consists of eight clients, some kilobytes: it is made for each call, because a
-/// large fleet would otherwise keep many.
+/// large fleet would otherwise keep many. The calls of every scrape do without ([`unary`]).
 pub(super) async fn client(pipe: &Pipe, login: &Login) -> Fact<Client> {
-    let made = Client::from_channel(pipe.channel(login.token()), None).await;
+    let made = Client::from_channel(pipe.calls(login.token()).into(), None).await;
     made.map_err(|failure| Unknown::new(UnknownKind::Other, error::chain(&failure)))
+}
+
+/// The call, with a client that is made for it.
+async fn by_client<T, F>(calls: OnPipe, ask: impl Fn(Client) -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    ask(Client::from_channel(calls.into(), None).await?).await
 }
 
 impl EtcdCluster {
@@ -71,15 +85,16 @@ impl EtcdCluster {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        Ok(self.ask_on(to, rpc, header, ask).await?.0)
+        Ok(self.ask_on(to, rpc, header, |calls| by_client(calls, &ask)).await?.0)
     }
 
-    async fn ask_on<T, F>(
+    /// The same, and the connection on which it was answered.
+    pub(super) async fn ask_on<T, F>(
         &self,
         to: To<'_>,
         rpc: &str,
         header: fn(&T) -> Option<&ResponseHeader>,
-        ask: impl Fn(Client) -> F,
+        ask: impl Fn(OnPipe) -> F,
     ) -> Fact<(T, Line)>
     where
         F: Future<Output = Result<T, Error>>,
@@ -113,7 +128,7 @@ impl EtcdCluster {
             if !line.pipe.leads_to(member.id) {
                 (_, line) = self.identified(member).await?;
             }
-            match self.once(&connected, &line, rpc, &ask).await {
+            match self.once(&connected, &line, rpc, |calls| by_client(calls, &ask)).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) if again.allows(&failed) => {}
                 Err(failed) => return Err(failed.unknown),
@@ -131,9 +146,7 @@ impl EtcdCluster {
 
     pub(super) async fn status_on(&self, member: &Member) -> Fact<(StatusResponse, Line)> {
         let header = StatusResponse::header;
-        let (status, line) = self
-            .ask_on(To::Member(member), "Status", header, |mut client| async move { client.status().await })
-            .await?;
+        let (status, line) = self.ask_on(To::Member(member), "Status", header, unary::status).await?;
         // Every answer of etcd has one.
         if status.header().is_none() { Err(wrong_member(member, MemberId(0), &line.pipe)) } else { Ok((status, line)) }
     }
@@ -143,14 +156,12 @@ impl EtcdCluster {
         connected: &Connected,
         line: &Line,
         rpc: &str,
-        ask: impl Fn(Client) -> F,
+        ask: impl Fn(OnPipe) -> F,
     ) -> Result<T, Failed>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let client = client(&line.pipe, &line.login).await;
-        let client = client.map_err(|unknown| Failed { unknown, not_sent: false, login_unknown: false })?;
-        ask(client).await.map_err(|failure| Failed {
+        ask(line.pipe.calls(line.login.token())).await.map_err(|failure| Failed {
             unknown: connected.connection.hints.explain(error::unknown(rpc, &connected.connection.etcd_user, &failure)),
             not_sent: channel::was_not_sent(&failure),
             login_unknown: connected.denied(&line.login, &failure),

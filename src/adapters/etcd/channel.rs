@@ -23,7 +23,7 @@ use std::{
 use etcd_client::Channel;
 use futures_util::{
     FutureExt, TryFutureExt,
-    future::{BoxFuture, Shared, poll_fn},
+    future::{BoxFuture, Either, Shared, poll_fn, select},
 };
 use h2::{RecvStream, SendStream, client::SendRequest};
 use http_body_util::BodyExt;
@@ -31,25 +31,18 @@ use hyper::{
     Request, Response, Uri,
     body::{Body as HttpBody, Bytes, Frame},
     header::{HeaderName, HeaderValue, USER_AGENT},
-    http::uri::{Authority, Scheme},
 };
-use hyper_util::client::legacy::connect::HttpConnector;
 use parking_lot::Mutex;
-use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     sync::Notify,
     time::{sleep, timeout},
 };
-use tokio_rustls::client::TlsStream;
 use tonic::{Status, body::Body};
-use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+use tower::{Service, util::BoxCloneSyncService};
 
-use super::names::Names;
+use super::dial::{BoxError, Dial};
 use crate::core::cluster::MemberId;
-
-type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The header in which etcd expects the token of a login.
 const TOKEN: HeaderName = HeaderName::from_static("token");
@@ -61,79 +54,8 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// A peer that answers no ping within this time is down, however long its RPC may take.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
-/// What a member does not acknowledge within this time is never delivered. Otherwise the kernel would keep resending
-/// what was written to a broken connection, and a Defragment could begin long after its run has ended.
-const UNDELIVERED_AFTER: Duration = Duration::from_secs(20);
 /// Enough for a status with its text and details; a longer one does not come from etcd.
 const MAX_HEADERS_BYTES: u32 = 64 << 10;
-
-/// Where a member is, and how its identity is verified.
-pub(super) struct Dial {
-    address: Uri,
-    scheme: Scheme,
-    authority: Authority,
-    names: Names,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-}
-
-impl Dial {
-    /// Without TLS.
-    pub(super) fn plain(address: Uri, names: Names) -> Result<Self, String> {
-        let authority = address.authority().cloned().ok_or("it names no host")?;
-        Ok(Self { address, scheme: Scheme::HTTP, authority, names, tls: None })
-    }
-
-    /// With TLS; the certificate must be for `server_name`, if it differs from the address's host.
-    pub(super) fn tls(
-        address: Uri,
-        names: Names,
-        config: Arc<ClientConfig>,
-        server_name: Option<&str>,
-    ) -> Result<Self, String> {
-        let host = address.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let name = server_name.unwrap_or(host);
-        let name = ServerName::try_from(name).map_err(|error| format!("{name}: {error}"))?.to_owned();
-        Ok(Self { tls: Some((config, name)), scheme: Scheme::HTTPS, ..Self::plain(address, names)? })
-    }
-
-    /// The connection to it, which is dialled when first used.
-    pub(super) fn link(self) -> Link {
-        Link { dial: Arc::new(self), current: Mutex::default() }
-    }
-
-    pub(super) async fn socket(&self) -> Result<TcpStream, BoxError> {
-        let mut connector = HttpConnector::new_with_resolver(self.names);
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_tcp_user_timeout(Some(UNDELIVERED_AFTER));
-        Ok(connector.oneshot(self.address.clone()).await?.into_inner())
-    }
-
-    /// Only with TLS.
-    pub(super) async fn handshake(&self) -> Result<TlsStream<TcpStream>, BoxError> {
-        let (config, name) = self.tls.as_ref().ok_or("there is no TLS here")?;
-        let socket = self.socket().await?;
-        Ok(tokio_rustls::TlsConnector::from(Arc::clone(config)).connect(name.clone(), socket).await?)
-    }
-
-    async fn open(self: Arc<Self>) -> Result<Pipe, Failure> {
-        let opened = timeout(CONNECT_TIMEOUT, async {
-            if self.tls.is_none() {
-                return Pipe::begin(self.socket().await?, Arc::clone(&self)).await;
-            }
-            let secured = self.handshake().await?;
-            if secured.get_ref().1.alpn_protocol() != Some(b"h2") {
-                return Err("the server does not offer HTTP/2, as etcd does".into());
-            }
-            Pipe::begin(secured, Arc::clone(&self)).await
-        });
-        let opened = opened.await.unwrap_or_else(|_| {
-            let detail = format!("no connection within {:.1} s", CONNECT_TIMEOUT.as_secs_f64());
-            Err(io::Error::new(io::ErrorKind::TimedOut, detail).into())
-        });
-        opened.map_err(|error| Failure(error.into()))
-    }
-}
 
 /// Why there is no connection: one attempt may fail many calls. As an error of a call it means that nothing was sent.
 #[derive(Clone, Debug)]
@@ -183,6 +105,11 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Dialled when first used.
+    pub(super) fn new(dial: Dial) -> Self {
+        Self { dial: Arc::new(dial), current: Mutex::default() }
+    }
+
     /// The existing connection, or the one being opened: by one task for all calls, and to the end, even if all callers
     /// that wait for it give up earlier.
     fn opening(&self) -> Opening {
@@ -196,7 +123,7 @@ impl Link {
         if let Some(opening) = current.as_ref().filter(serves) {
             return opening.clone();
         }
-        let opening = Arc::clone(&self.dial).open().boxed().shared();
+        let opening = open(Arc::clone(&self.dial)).boxed().shared();
         tokio::spawn(opening.clone());
         *current = Some(opening.clone());
         opening
@@ -205,18 +132,36 @@ impl Link {
     /// A connection that accepts calls, unless it broke a moment ago.
     pub(super) async fn pipe(&self) -> Result<Pipe, Failure> {
         let pipe = self.opening().await?;
-        if pipe.sender.clone().ready().await.is_ok() {
+        if pipe.0.sender.clone().ready().await.is_ok() {
             return Ok(pipe);
         }
         // It was closed while it was unused.
-        pipe.traffic.over.store(true, Ordering::Relaxed);
+        pipe.0.traffic.over.store(true, Ordering::Relaxed);
         self.opening().await
     }
 }
 
+async fn open(dial: Arc<Dial>) -> Result<Pipe, Failure> {
+    let opened = timeout(CONNECT_TIMEOUT, async {
+        if !dial.is_tls() {
+            return Pipe::begin(dial.socket().await?, Arc::clone(&dial)).await;
+        }
+        let secured = dial.handshake().await?;
+        if secured.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err("the server does not offer HTTP/2, as etcd does".into());
+        }
+        Pipe::begin(secured, Arc::clone(&dial)).await
+    });
+    let opened = opened.await.unwrap_or_else(|_| {
+        let detail = format!("no connection within {:.1} s", CONNECT_TIMEOUT.as_secs_f64());
+        Err(io::Error::new(io::ErrorKind::TimedOut, detail).into())
+    });
+    opened.map_err(|error| Failure(error.into()))
+}
+
 /// Calls on one connection, with a user's token.
 #[derive(Clone)]
-struct OnPipe {
+pub(super) struct OnPipe {
     pipe: Pipe,
     token: Option<HeaderValue>,
 }
@@ -225,16 +170,22 @@ impl OnPipe {
     async fn call(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (mut parts, body) = request.into_parts();
         let mut uri = std::mem::take(&mut parts.uri).into_parts();
-        uri.scheme = Some(self.pipe.dial.scheme.clone());
-        uri.authority = Some(self.pipe.dial.authority.clone());
+        uri.scheme = Some(self.pipe.0.dial.scheme.clone());
+        uri.authority = Some(self.pipe.0.dial.authority.clone());
         parts.uri = Uri::from_parts(uri).map_err(broken)?;
         parts.headers.insert(USER_AGENT, US);
         if let Some(token) = self.token {
             parts.headers.insert(TOKEN, token);
         }
         let request = Request::from_parts(parts, ());
-        let sender = self.pipe.sender.clone().ready().await.map_err(nothing_sent)?;
+        let sender = self.pipe.0.sender.clone().ready().await.map_err(nothing_sent)?;
         self.pipe.send(sender, request, body).await
+    }
+}
+
+impl From<OnPipe> for Channel {
+    fn from(calls: OnPipe) -> Self {
+        Self::Custom(BoxCloneSyncService::new(calls))
     }
 }
 
@@ -265,7 +216,10 @@ struct Traffic {
 
 /// A connection. It is closed when the last handle and the last call are gone.
 #[derive(Clone)]
-pub(super) struct Pipe {
+pub(super) struct Pipe(Arc<Handle>);
+
+/// Shared, because to clone h2's part takes the connection's lock, and tonic's clients are cloned often.
+struct Handle {
     dial: Arc<Dial>,
     sender: SendRequest<Bytes>,
     traffic: Arc<Traffic>,
@@ -284,41 +238,45 @@ impl Pipe {
         let (sender, mut connection) = settings.handshake(socket).await?;
         let traffic = Arc::new(Traffic::default());
         let (pings, shared) = (connection.ping_pong(), Arc::clone(&traffic));
-        tokio::spawn(async move {
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection to a member broke");
-                },
-                // All its calls fail with the connection.
-                () = silence(pings, &shared) => tracing::debug!("a member answers no ping: closing the connection"),
+        let silence = Box::pin(silence(pings, Arc::clone(&traffic)));
+        // Not an async block with `select!`: that would hold the connection twice, and there is one for each member.
+        tokio::spawn(select(connection, silence).map(move |ended| {
+            match ended {
+                Either::Left((Ok(()), _)) => {}
+                Either::Left((Err(error), _)) => tracing::debug!(%error, "a connection to a member broke"),
+                Either::Right(((), connection)) => {
+                    tracing::debug!("a member answers no ping: closing the connection");
+                    // All its calls fail with it.
+                    drop(connection);
+                }
             }
             shared.over.store(true, Ordering::Relaxed);
-        });
-        Ok(Self { dial, sender, traffic })
+        }));
+        Ok(Self(Arc::new(Handle { dial, sender, traffic })))
     }
 
     /// For calls on this very connection. When it has ended, they fail and nothing is sent.
-    pub(super) fn channel(&self, token: Option<HeaderValue>) -> Channel {
-        Channel::Custom(BoxCloneSyncService::new(OnPipe { pipe: self.clone(), token }))
+    pub(super) fn calls(&self, token: Option<HeaderValue>) -> OnPipe {
+        OnPipe { pipe: self.clone(), token }
     }
 
     /// The URL, for messages.
     pub(super) fn url(&self) -> String {
-        format!("{}://{}", self.dial.scheme, self.dial.authority)
+        format!("{}://{}", self.0.dial.scheme, self.0.dial.authority)
     }
 
     /// Whether this member has answered on this very connection.
     pub(super) fn leads_to(&self, member: MemberId) -> bool {
-        self.traffic.peer.load(Ordering::Relaxed) == member.0
+        self.0.traffic.peer.load(Ordering::Relaxed) == member.0
     }
 
     /// Records that this member has answered on it.
     pub(super) fn answered_by(&self, member: MemberId) {
-        self.traffic.peer.store(member.0, Ordering::Relaxed);
+        self.0.traffic.peer.store(member.0, Ordering::Relaxed);
     }
 
     fn is_over(&self) -> bool {
-        self.traffic.over.load(Ordering::Relaxed)
+        self.0.traffic.over.load(Ordering::Relaxed)
     }
 
     async fn send(
@@ -327,7 +285,7 @@ impl Pipe {
         request: Request<()>,
         body: Body,
     ) -> Result<Response<Body>, Status> {
-        let call = Call::begin(&self.traffic);
+        let call = Call::begin(&self.0.traffic);
         let (answer, stream) = sender.send_request(request, body.is_end_stream()).map_err(nothing_sent)?;
         if !body.is_end_stream() {
             let mut sending = Box::pin(send_body(body, stream));
@@ -360,7 +318,7 @@ impl Drop for Call {
 }
 
 /// Returns when the member has not answered a ping in time. Sends pings only while calls are in progress.
-async fn silence(pings: Option<h2::PingPong>, traffic: &Traffic) {
+async fn silence(pings: Option<h2::PingPong>, traffic: Arc<Traffic>) {
     // The first caller always gets one.
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {

@@ -10,7 +10,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::*;
+use super::{super::names::Names, *};
+use crate::core::cluster::MemberId;
 
 fn request() -> Request<Body> {
     Request::builder().uri("/etcdserverpb.Maintenance/Status").body(Body::empty()).expect("a request")
@@ -24,7 +25,7 @@ fn dial(address: SocketAddr) -> Dial {
 /// One call on the existing connection, or on a new one.
 async fn call(link: &Link) -> Result<Response<Body>, Status> {
     let pipe = link.pipe().await.map_err(broken)?;
-    OnPipe { pipe, token: None }.call(request()).await
+    pipe.calls(None).call(request()).await
 }
 
 fn answer(mut respond: SendResponse<Bytes>) {
@@ -60,7 +61,7 @@ async fn an_answer_comes_with_its_data_and_its_trailers() {
         true
     })
     .await;
-    let link = dial(address).link();
+    let link = Link::new(dial(address));
     let collected = call(&link).await.expect("answered").into_body().collect().await.expect("whole");
     assert_eq!(collected.trailers().and_then(|trailers| trailers.get("grpc-status")), Some(&US));
     assert_eq!(&collected.to_bytes()[..], b"data");
@@ -78,7 +79,7 @@ async fn a_request_on_a_connection_that_breaks_fails_and_is_not_sent_again_and_t
         true
     })
     .await;
-    let link = dial(address).link();
+    let link = Link::new(dial(address));
     call(&link).await.expect("answered");
     let failed = call(&link).await.expect_err("its connection broke");
     assert!(StdError::source(&failed).is_some(), "it must not pass for an answer of the member: {failed}");
@@ -96,7 +97,7 @@ async fn a_member_that_is_not_there_is_said_to_be_unreachable_and_tried_again() 
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
     drop(listener);
-    let link = dial(address).link();
+    let link = Link::new(dial(address));
     let failed = call(&link).await.expect_err("nobody listens");
     let said = super::super::error::chain(StdError::source(&failed).expect("a cause"));
     assert!(said.contains("refused"), "{said}");
@@ -116,7 +117,7 @@ async fn a_peer_that_answers_no_ping_fails_its_calls_and_an_idle_one_is_not_ping
     assert!(!pipe.is_over(), "it was pinged without a call");
     let begun = Instant::now();
     let full = Request::builder().uri("http://member/path").body(()).expect("a request");
-    let sender = pipe.sender.clone().ready().await.expect("ready");
+    let sender = pipe.0.sender.clone().ready().await.expect("ready");
     assert!(pipe.send(sender, full, Body::empty()).await.is_err());
     let took = begun.elapsed();
     assert!(took >= KEEPALIVE_TIMEOUT && took <= KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT, "{took:?}");
@@ -132,9 +133,9 @@ async fn a_call_on_a_connection_that_is_over_is_not_sent_on_another_and_says_so(
         false
     })
     .await;
-    let link = dial(address).link();
+    let link = Link::new(dial(address));
     let pipe = link.pipe().await.expect("connected");
-    let on_pipe = OnPipe { pipe: pipe.clone(), token: None };
+    let on_pipe = pipe.calls(None);
     let _ = on_pipe.clone().call(request()).await;
     while !pipe.is_over() {
         sleep(Duration::from_millis(1)).await;

@@ -17,9 +17,10 @@ use rustls::{
 use thiserror::Error;
 
 use super::{
-    channel::{CONNECT_TIMEOUT, Dial, Link},
+    channel::{CONNECT_TIMEOUT, Link},
     credentials::{CredentialFiles, Credentials},
     denied::EtcdUser,
+    dial::Dial,
     error,
     handshake::{Dials, TlsHints},
     names::Names,
@@ -79,9 +80,6 @@ impl Connection {
     ) -> Result<Self, ConnectError> {
         let discovery = sources.discovery.as_ref();
         let names = Names { nameserver: discovery.and_then(|discovery| discovery.nameserver) };
-        let named = |builder: reqwest::ClientBuilder| {
-            if names.nameserver.is_some() { builder.dns_resolver(Arc::new(names)) } else { builder }
-        };
         let server_name = discovery.and_then(DiscoverySrv::server_name).map(ToOwned::to_owned);
         let mut identity = None;
         let mut etcd_user =
@@ -105,11 +103,12 @@ impl Connection {
         }
         let tls: Arc<Lazy<Arc<ClientConfig>>> =
             Arc::new(LazyLock::new(Box::new(move || client_config(trust, identity).map(Arc::new))));
-        let (http, config) = (named(http_builder()), Arc::clone(&tls));
+        let config = Arc::clone(&tls);
         let http_tls: Lazy<_> = LazyLock::new(Box::new(move || {
             let mut config = ClientConfig::clone((**config).as_ref().map_err(Clone::clone)?);
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
-            http.tls_backend_preconfigured(config).build().map_err(|e| error::chain(&e))
+            let http = named(http_builder(), names).tls_backend_preconfigured(config);
+            http.build().map_err(|failure| error::chain(&failure))
         }));
         if credentials.ca.is_some() || credentials.identity.is_some() {
             // It will most likely be needed, and problems with the files are better reported now.
@@ -117,7 +116,7 @@ impl Connection {
             made.map_err(|detail| ConnectError::Tls(detail.clone()))?;
         }
         let http_plain = if names.nameserver.is_some() {
-            let own = named(http_builder()).tls_certs_only([]).build();
+            let own = named(http_builder(), names).tls_certs_only([]).build();
             own.map_err(|failure| ConnectError::Tls(error::chain(&failure)))?
         } else {
             plain_http()?
@@ -150,7 +149,7 @@ impl Connection {
         } else {
             Dial::plain(address, self.names)
         };
-        Ok(dial.map_err(bad)?.link())
+        Ok(Link::new(dial.map_err(bad)?))
     }
 
     /// The same, with the cause if the server at this address closed the connection without giving one.
@@ -202,6 +201,10 @@ fn http_builder() -> reqwest::ClientBuilder {
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_max_idle_per_host(1)
         .pool_idle_timeout(KEPT_FOR)
+}
+
+fn named(builder: reqwest::ClientBuilder, names: Names) -> reqwest::ClientBuilder {
+    if names.nameserver.is_some() { builder.dns_resolver(Arc::new(names)) } else { builder }
 }
 
 /// One for all clusters: it depends on none. Without CAs, because it never uses TLS.

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::channel::Dial;
+use super::dial::Dial;
 use crate::core::{
     cluster::{Unknown, UnknownKind},
     story,

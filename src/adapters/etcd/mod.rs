@@ -10,6 +10,7 @@ mod channel;
 mod connect;
 mod credentials;
 mod denied;
+mod dial;
 mod discovery;
 mod error;
 mod gauges;
@@ -18,6 +19,7 @@ mod login;
 mod names;
 mod page;
 mod sources;
+mod unary;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -197,9 +199,8 @@ impl EtcdCluster {
 
     async fn members_from(&self, url: String) -> Fact<Membership> {
         let named = |unknown: Unknown| Unknown::new(unknown.kind, format!("{url}: {}", unknown.detail));
-        let list = |client: Client| async move { client.cluster_client().member_list().await };
-        let response = match self.call_at(&url, "MemberList", list).await {
-            Ok(response) => response,
+        let response = match self.ask_on(To::Url(&url), "MemberList", |_| None, unary::member_list).await {
+            Ok((response, _)) => response,
             Err(unknown) => return Err(named(self.connected().connection.diagnosed(&url, unknown).await)),
         };
         let cluster_id = response.header().map_or(0, ResponseHeader::cluster_id);
