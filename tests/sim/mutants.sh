@@ -109,7 +109,7 @@ data_not_compared|crates/defragd-core/src/run/choose.rs|s/None if self\.has_to_v
 mismatch_holds_nothing|crates/defragd-core/src/hold.rs|s/once_with\(move \|\| self\.mismatch\(\)\)/once_with(move || self.mismatch().filter(|_| false))/
 one_reading_condemns|crates/defragd-core/src/verify.rs|s/\(HashVerdict::Different, None\) => \{\n.*?\n {12}\}\n/(HashVerdict::Different, None) => Some(reading),\n/s
 comparison_forgotten_by_the_next_attempt|crates/defragd-core/src/run/verify.rs|s/self\.past\.work\.uncompared/(self.past.work.uncompared \&\& self.observations > 99)/
-done_for_resolved_alerts_counts_for_later_ones|crates/defragd-core/src/admission.rs|s/counts_for_the_day\(run\) \|\| was_withdrawn\(run\)/counts_for_the_day(run) || (was_withdrawn(run) \&\& self.runs.is_empty())/
+done_for_resolved_alerts_counts_for_later_ones|crates/defragd-core/src/standing.rs|s/counts_for_the_day\(run\) \|\| was_withdrawn\(run\)/counts_for_the_day(run) || (was_withdrawn(run) \&\& self.runs.is_empty())/
 done_again_by_the_next_attempt|crates/defragd-core/src/plan.rs|s/past\.work\.done\.contains\(&member\.member\.id\)/past.work.done.contains(\&member.member.id) \&\& facts.members.len() > 99/
 LIST
 }
