@@ -32,6 +32,21 @@ pub struct Notification {
     /// it counts for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_as: Option<RunId>,
+    /// What to do with alerts for clusters of other shards.
+    #[serde(skip)]
+    pub foreign: ForeignAlerts,
+}
+
+/// What a shard does with an alert for another shard's cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ForeignAlerts {
+    /// Forwards it there.
+    #[default]
+    Forward,
+    /// Ignores it: the other shard gets it in another way.
+    Ignore,
+    /// Refuses the notification: this shard has already forwarded it, so the two disagree on whose cluster it is.
+    Refuse { sender: String },
 }
 
 /// Whether an alert is firing.
