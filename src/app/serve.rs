@@ -33,6 +33,7 @@ use super::{
     reconcile::reconcile,
     reload::{Equip, Reader},
     service::App,
+    shards::{Shards, log_shard},
     web::WebFile,
 };
 use crate::{
@@ -360,6 +361,8 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let addresses: Vec<_> = handed.iter().map(Listener::address).collect();
     let listen = if options.systemd_socket { &addresses } else { &options.listen };
     let access = access(&options, listen, &web)?;
+    let (shards, elsewhere) = (Shards::of(&settings), settings.elsewhere.clone());
+    log_shard(shards.as_ref(), &settings, options.exporter_only);
     let (redacted, notify) = (settings.redacted.clone(), settings.notify.clone());
     let connector: Connector<EtcdCluster> = Arc::new(connect_module);
     let probes = Arc::new(Probes::new(settings.modules.clone(), connector));
@@ -367,7 +370,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let clusters = configured(settings, &shared, &equip)?;
     let journal = shared.journal.clone();
     let app = App::new(clusters, shared).configured(redacted, notify, reader, Arc::new(connect)).locking(lock, equip);
-    let app = Arc::new(app.probing(Arc::clone(&probes)));
+    let app = Arc::new(app.probing(Arc::clone(&probes)).sharded(shards, elsewhere));
     app.recover().await?;
 
     // Bound before anything runs: a second defragd must fail here, not later.
@@ -405,6 +408,8 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     watches.spawn(async move { probes.sweep().await });
     let charts = Arc::clone(&app);
     watches.spawn(async move { charts.keep_charts().await });
+    let moved = Arc::clone(&app);
+    watches.spawn(async move { moved.forward_moved().await });
     let mut reconciliations = JoinSet::new();
     for source in options.alertmanagers.iter().filter(|_| !options.exporter_only) {
         reconciliations.spawn(reconcile(Arc::clone(&app), source.clone(), stopped.clone()));

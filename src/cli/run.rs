@@ -25,6 +25,7 @@ use super::{
     lock::LockArgs,
     lock_run::RunLock,
     server::{Responsible, Server},
+    shards::ShardArgs,
     table,
 };
 use crate::{
@@ -93,14 +94,15 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         args.policy.mode = Some("enforce".to_owned());
     }
     let own = |args: &Args| {
-        let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
+        let settings = args.connection.settings_with(Some(&args.policy), &args.lock, ShardArgs::default())?;
         let lock = settings.lock.clone();
         args::one_cluster(settings, args.cluster.as_deref()).map(|cluster| (cluster, lock))
     };
     // `--server` replaces the connection.
     let given = if args.connection.is_given() && !args::is_typed(&["--server"]) { Some(own(&args)?) } else { None };
     let cluster = given.as_ref().map(|(cluster, _)| cluster);
-    let found = match args.server.responsible(cluster, args.cluster.as_deref(), &data_dir).await {
+    let server = args.server.of_owner(cluster);
+    let found = match server.responsible(cluster, args.cluster.as_deref(), &data_dir).await {
         Err(error) if matches!(error.downcast_ref(), Some(CallError::Unreachable { .. })) => {
             if !args.standalone {
                 anyhow::bail!("{error}. To run in this process instead: --standalone");

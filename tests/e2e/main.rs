@@ -51,6 +51,7 @@ mod rotation;
 mod runbook;
 mod schedule;
 mod secrets;
+mod shards;
 mod signals;
 mod site;
 mod snapshot;

@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn one_shard_more_takes_its_part_and_moves_nothing_else() {
         for total in [1, 2, 3, 9] {
-            let moved: Vec<_> = owners(total).into_iter().zip(owners(total + 1)).filter(|(old, new)| old != new).collect();
+            let moved: Vec<_> =
+                owners(total).into_iter().zip(owners(total + 1)).filter(|(old, new)| old != new).collect();
             assert!(moved.iter().all(|(_, new)| *new == total), "a cluster moved between old shards");
             let fair = (CLUSTERS / (total + 1)) as usize;
             assert!((fair * 9 / 10..=fair * 11 / 10).contains(&moved.len()), "{total}: {} moved", moved.len());
