@@ -18,6 +18,7 @@ pub mod cluster;
 mod config_changes;
 pub mod connect;
 mod decisions;
+mod descriptors;
 mod detached;
 pub mod driver;
 pub mod fleet;

@@ -22,6 +22,7 @@ use super::{
     claims::Claims,
     cluster::{Cluster, Shared, stop_channel},
     connect::{connect, connect_module},
+    descriptors,
     driver::Stop,
     fleet::ClusterTask,
     gates,
@@ -363,6 +364,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let access = access(&options, listen, &web)?;
     let (shards, elsewhere) = (Shards::of(&settings), settings.elsewhere.clone());
     log_shard(shards.as_ref(), &settings, options.exporter_only);
+    descriptors::warn_if_few(&settings.clusters, &settings.lock);
     let (redacted, notify) = (settings.redacted.clone(), settings.notify.clone());
     let connector: Connector<EtcdCluster> = Arc::new(connect_module);
     let probes = Arc::new(Probes::new(settings.modules.clone(), connector));

@@ -274,7 +274,7 @@ pub(super) fn target<'a>(
     selectors: &'a [alert::Selector],
 ) -> Result<&'a str, Reason> {
     match notification.foreign {
-        ForeignAlerts::Refuse { .. } => alert::forwarded_target(alert, selectors),
+        ForeignAlerts::Refuse => alert::forwarded_target(alert, selectors),
         _ if notification.forwarded => alert::forwarded_target(alert, selectors),
         _ => alert::target(alert, selectors),
     }

@@ -188,11 +188,12 @@ impl<E: Etcd, J: Journal> App<E, J> {
             ForeignAlerts::Ignore => return forwarded,
             // The replica keeps the request, and offers it again.
             _ if of_replica => return forwarded,
-            ForeignAlerts::Refuse { sender } => {
-                forwarded.failure = of_shards.into_values().flatten().next().map(|(_, to)| {
-                    let detail =
-                        format!("{sender} has forwarded it here: all shards need the same total and the same clusters");
-                    NotifyError::NotForwarded { to, detail }
+            ForeignAlerts::Refuse => {
+                forwarded.failure = of_shards.into_values().flatten().next().map(|(_, to)| NotifyError::NotForwarded {
+                    to,
+                    detail:
+                        "another shard has forwarded it here: all of them need the same total and the same clusters"
+                            .to_owned(),
                 });
                 return forwarded;
             }

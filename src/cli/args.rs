@@ -215,12 +215,12 @@ impl Connection {
 
     /// The settings of the file, or of the flags, with the policy flags applied.
     pub(super) fn settings(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<Settings> {
-        self.settings_with(policy, &LockArgs::default(), ShardArgs::default())
+        self.settings_with(policy, &LockArgs::default(), &ShardArgs::default())
     }
 
     /// The same for read-only commands, with the way to connect: these commands may accept any certificate.
     pub(super) fn settings_to_observe(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<(Settings, Connect)> {
-        let settings = self.read(policy, &LockArgs::default(), ShardArgs::default())?;
+        let settings = self.read(policy, &LockArgs::default(), &ShardArgs::default())?;
         if !self.insecure_skip_tls_verify {
             return Ok((settings, connect));
         }
@@ -233,7 +233,7 @@ impl Connection {
         &self,
         policy: Option<&PolicyArgs>,
         lock: &LockArgs,
-        shards: ShardArgs,
+        shards: &ShardArgs,
     ) -> anyhow::Result<Settings> {
         if self.insecure_skip_tls_verify {
             let what = "--insecure-skip-tls-verify only works with the read-only commands status and plan; for all others, \
@@ -243,7 +243,7 @@ impl Connection {
         self.read(policy, lock, shards)
     }
 
-    fn read(&self, policy: Option<&PolicyArgs>, lock: &LockArgs, shards: ShardArgs) -> anyhow::Result<Settings> {
+    fn read(&self, policy: Option<&PolicyArgs>, lock: &LockArgs, shards: &ShardArgs) -> anyhow::Result<Settings> {
         // Not again at each reload.
         static WARN: Once = Once::new();
         WARN.call_once(|| {

@@ -94,7 +94,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         args.policy.mode = Some("enforce".to_owned());
     }
     let own = |args: &Args| {
-        let settings = args.connection.settings_with(Some(&args.policy), &args.lock, ShardArgs::default())?;
+        let settings = args.connection.settings_with(Some(&args.policy), &args.lock, &ShardArgs::default())?;
         let lock = settings.lock.clone();
         args::one_cluster(settings, args.cluster.as_deref()).map(|cluster| (cluster, lock))
     };

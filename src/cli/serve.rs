@@ -181,7 +181,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             "there is no cluster to watch: pass --config FILE, or --endpoints URL with the certificates of one cluster";
         return Err(UsageError(what.to_owned()).into());
     }
-    let settings = args.connection.settings_with(Some(&args.policy), &args.lock, args.shards)?;
+    let settings = args.connection.settings_with(Some(&args.policy), &args.lock, &args.shards)?;
     let settings = settings.into_shard().map_err(UsageError)?;
     let listen = args.listen.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
     let offset = Duration::try_from_secs_f64(args.timeout_offset)
@@ -225,7 +225,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let reader = args.connection.config.is_some().then(|| {
         let (connection, policy, lock, shards) = (args.connection, args.policy, args.lock, args.shards);
         let read = move || {
-            let settings = connection.settings_with(Some(&policy), &lock, shards);
+            let settings = connection.settings_with(Some(&policy), &lock, &shards);
             settings.map_err(|error| format!("{error:#}"))?.into_shard()
         };
         Arc::new(read) as Reader

@@ -17,7 +17,9 @@ use crate::{
     },
     app::{connect::connect, observer},
     config::ClusterSettings,
-    core::{cluster::ClusterId, history::RunId, plan_view::PlanView, policy::Mode, status_view::StatusView},
+    core::{
+        cluster::ClusterId, history::RunId, plan_view::PlanView, policy::Mode, shard::Shard, status_view::StatusView,
+    },
 };
 
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:9379";
@@ -164,6 +166,13 @@ impl Server {
             return Err(UsageError(format!("the server at {url} starts no runs of {name}; {serves}")).into());
         }
         Ok(None)
+    }
+
+    /// Which part of the clusters it has, if they are divided.
+    pub(super) async fn shard(&self) -> Option<Shard> {
+        let shard = self.get(&["clusters"]).await.ok()?["shard"].take();
+        let number = |key: &str| shard[key].as_u64().and_then(|number| u32::try_from(number).ok());
+        Some(Shard { ordinal: number("ordinal")?, total: number("total")? })
     }
 
     /// The server's own words if the cluster belongs to another shard than the server.

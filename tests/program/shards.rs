@@ -24,9 +24,10 @@ impl Fleet {
     fn new(shards: &str) -> Self {
         let port = Port::reserve().unwrap();
         let homes = [home(), home()];
-        let clusters: Vec<_> = NAMES
-            .map(|name| format!("- {{name: {name}, endpoints: [\"http://127.0.0.1:1\"], policy: {{mode: approve}}}}"))
-            .into();
+        let cluster = |(number, name): (usize, &str)| {
+            format!("- {{name: {name}, endpoints: [\"http://127.0.1.{number}:1\"], policy: {{mode: approve}}}}")
+        };
+        let clusters: Vec<_> = NAMES.into_iter().enumerate().map(cluster).collect();
         for home in &homes {
             let url = format!("http://127.99.{{shard}}.1:{}", port.number());
             let token = home.path("token").display().to_string();
@@ -153,7 +154,7 @@ async fn shards_that_disagree_on_their_number_do_not_forward_in_circles() {
     let second = fleet.start(1).await;
     let (status, answer) = post(&first, &[OF_SECOND]).await;
     let error = answer["error"].as_str().unwrap_or_default();
-    assert!(status == 503 && error.contains("shard 0 (--total-shards=2) has forwarded it here"), "{answer}");
+    assert!(status == 503 && error.contains("another shard has forwarded it here"), "{answer}");
     assert_eq!((requested(&first).await, requested(&second).await), (vec![], vec![]));
 }
 
@@ -195,11 +196,24 @@ async fn a_shard_says_where_the_clusters_of_the_others_are() {
     let shard = first.json("/api/v1/clusters").await.unwrap()["shard"].clone();
     assert_eq!(shard, json!({"ordinal": 0, "total": 2}));
 
+    let status = Command::new(binary()).args(["status", &format!("--server={}", first.url())]).output().unwrap();
+    let said = String::from_utf8_lossy(&status.stdout);
+    assert!(said.contains("shard 0 (--total-shards=2)"), "{said}");
     let token = fleet.homes[0].flag("--token-file", "admin");
     let server = format!("--server={}", first.url());
     let run = Command::new(binary()).args(["run", &server, &token, "--cluster", OF_SECOND]).output().unwrap();
     let said = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.code() == Some(2) && said.contains(&at) && said.contains("pass --server"), "{said}");
+}
+
+#[test]
+fn check_config_counts_the_clusters_of_each_shard() {
+    let home = home();
+    let clusters = NAMES.map(|name| format!("{{name: {name}, endpoints: ['{name}:1']}}")).join(", ");
+    let file = home.write("config.yaml", format!("clusters: [{clusters}]\nshards: {{total: 3}}\n")).unwrap();
+    let checked = Command::new(binary()).arg("check-config").arg(file).output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(said.ends_with("shard 0: 2 clusters\nshard 1: 1 cluster\nshard 2: 1 cluster\n"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

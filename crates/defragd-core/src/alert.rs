@@ -46,7 +46,7 @@ pub enum ForeignAlerts {
     /// Ignores it: the other shard gets it in another way.
     Ignore,
     /// Refuses the notification: this shard has already forwarded it, so the two disagree on whose cluster it is.
-    Refuse { sender: String },
+    Refuse,
 }
 
 /// Whether an alert is firing.

@@ -27,9 +27,6 @@ use crate::{
     ports::{peers::SHARD_HEADER, service::Service},
 };
 
-/// Of another shard's name, which is shown.
-const MAX_NAME_CHARS: usize = 100;
-
 pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     if let Some(refusal) = refuse(&site, ProtectedAction::Notify, &parts) {
@@ -50,9 +47,8 @@ pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, reques
     };
     notification.forwarded = orders::is_forwarded(&parts);
     notification.taken_as.take_if(|_| !notification.forwarded);
-    if let Some(sender) = parts.headers.get(SHARD_HEADER) {
-        let sender = String::from_utf8_lossy(sender.as_bytes()).chars().take(MAX_NAME_CHARS).collect();
-        notification.foreign = ForeignAlerts::Refuse { sender };
+    if parts.headers.contains_key(SHARD_HEADER) {
+        notification.foreign = ForeignAlerts::Refuse;
     }
     match site.service.notify(notification).await {
         Ok(alerts) => (StatusCode::ACCEPTED, Json(serde_json::json!({ "alerts": alerts }))).into_response(),

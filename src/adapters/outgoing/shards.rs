@@ -17,7 +17,6 @@ const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 #[derive(Clone, Debug)]
 pub struct HttpShards {
-    /// Our own ordinal, for the other shards' logs.
     pub here: Shard,
     pub token_file: Option<PathBuf>,
     pub tls: ClientTls,
