@@ -111,6 +111,10 @@ bench-fleet: bench-build ## What a scrape of 10 to 1,000 simulated clusters cost
 	$(FLEET) growth --write benches/FLEET.md $(ARGS)
 	$(FLEET) idle --write benches/FLEET.md $(ARGS)
 
+.PHONY: bench-shards
+bench-shards: bench-build ## What 5,000 simulated clusters cost in one process, and 10,000 in several; writes benches/FLEET.md
+	$(FLEET) shards --write benches/FLEET.md $(ARGS)
+
 .PHONY: bench-idle
 bench-idle: bench-build ## Memory at rest and time to the first good scrape with one real cluster; writes benches/FLEET.md
 	$(FLEET) idle --write benches/FLEET.md $(ARGS)

@@ -34,6 +34,13 @@ impl<E: Etcd, J: Journal> ConfiguredClusters<E, J> {
         Self { clusters, selectors }
     }
 
+    /// The same; alerts that match these selectors concern clusters of other shards.
+    #[must_use]
+    pub fn beside(mut self, elsewhere: Vec<Selector>) -> Self {
+        self.selectors.extend(elsewhere);
+        self
+    }
+
     pub fn find(&self, name: &str) -> Option<&Arc<Cluster<E, J>>> {
         self.clusters.iter().find(|cluster| cluster.name() == name)
     }
@@ -99,6 +106,12 @@ impl<E: Etcd, J: Journal> Fleet<E, J> {
 
     pub fn now(&self) -> Arc<ConfiguredClusters<E, J>> {
         Arc::clone(&self.now.lock())
+    }
+
+    /// Which alerts concern clusters of other shards.
+    pub fn set_elsewhere(&self, elsewhere: Vec<Selector>) {
+        let mut now = self.now.lock();
+        *now = Arc::new(ConfiguredClusters::new(now.clusters.clone()).beside(elsewhere));
     }
 
     /// What is configured now, and what was removed but has not ended yet.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     core::{
-        alert::{Alert, AlertStatus, FORWARDED_CLUSTER, Labels, Notification},
+        alert::{Alert, AlertStatus, Notification},
         history::{AlertKey, Entry, ForwardedRequest, Outcome, RunId, RunView, Trigger},
         lock::Holder,
         reason::Reason,
@@ -189,15 +189,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
 
     /// Alerts in the form that the other replica accepts: our labels would select the same cluster there.
     fn forwarded(&self, alerts: Vec<AlertKey>, status: AlertStatus) -> Notification {
-        let labels = Labels::from([(FORWARDED_CLUSTER.to_owned(), self.name().to_owned())]);
-        let alert = |key: AlertKey| Alert {
-            status,
-            labels: key.labels.into_iter().chain(labels.clone()).collect(),
-            annotations: Labels::from([("summary".to_owned(), key.summary)]),
-            starts_at: key.starts_at,
-            fingerprint: key.fingerprint,
-        };
-        Notification { alerts: alerts.into_iter().map(alert).collect(), forwarded: true, ..Notification::default() }
+        let alerts = alerts.into_iter().map(|key| Alert::of(key, status).about(self.name()));
+        Notification { alerts: alerts.collect(), forwarded: true, ..Notification::default() }
     }
 
     /// Informs the holder that alerts of a request it already has no longer fire. Best effort: it measures anyway.

@@ -9,7 +9,7 @@
 //! side and `overview` the status page, with [`live`] for the run in progress, [`run_lines`] for its progress as text, and
 //! `observations` for what was last observed; [`web`] reloads the web configuration, [`reconcile`] queries Alertmanager
 //! at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
-//! replaces them, [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured,
+//! replaces them, [`shards`] forwards alerts for clusters of other processes, [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured,
 //! [`report`] reviews the past, and [`serve`] puts the real adapters together and shuts them down in order.
 
 pub mod checks;
@@ -18,6 +18,7 @@ pub mod cluster;
 mod config_changes;
 pub mod connect;
 mod decisions;
+mod descriptors;
 mod detached;
 pub mod driver;
 pub mod fleet;
@@ -46,6 +47,7 @@ pub mod run_lines;
 mod schedule;
 pub mod serve;
 pub mod service;
+pub mod shards;
 mod state_progress;
 mod succession;
 mod target;

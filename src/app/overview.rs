@@ -15,7 +15,10 @@ use tokio::{
 
 use super::{cluster::Cluster, service::App};
 use crate::{
-    core::history::{Record, RunId, RunView},
+    core::{
+        history::{Record, RunId, RunView},
+        shard::Elsewhere,
+    },
     ports::{
         etcd::Etcd,
         journal::{Journal, JournalError},
@@ -128,6 +131,10 @@ impl<E: Etcd, J: Journal> Overview for App<E, J> {
 
     fn view(&self, cluster: &str) -> Option<ClusterView> {
         self.fleet().all().iter().find(|found| found.name() == cluster).map(|cluster| cluster.view())
+    }
+
+    fn elsewhere(&self, cluster: &str) -> Option<Elsewhere> {
+        self.where_else(cluster)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -12,6 +12,7 @@ use super::{
     fleet::ConfiguredClusters,
     gates,
     service::{App, RUNS_TO_REMEMBER},
+    shards::Shards,
 };
 use crate::{
     config::{ClusterSettings, LockSettings, Settings},
@@ -44,6 +45,10 @@ impl<E: Etcd, J: Journal> App<E, J> {
         if self.lock.as_ref().is_some_and(moves) {
             problems.push("lock: restart defragd to change it".to_owned());
         }
+        // Clusters that move would be acted on by two shards until all are reloaded.
+        if !Shards::divides_like(self.shards.as_ref(), Shards::of(&settings).as_ref()) {
+            problems.push("shards: restart defragd to change it".to_owned());
+        }
         // The tasks of the targets are started only once.
         if self.notify != settings.notify {
             problems.push("notify: restart defragd to change it".to_owned());
@@ -73,7 +78,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
         let clusters = steps.into_iter().map(take).collect();
         self.probes.follow(settings.modules);
         let before = std::mem::replace(&mut *self.redacted.lock(), settings.redacted.clone());
-        self.fleet().swap(ConfiguredClusters::new(clusters));
+        self.fleet().swap(ConfiguredClusters::new(clusters).beside(settings.elsewhere));
         Ok(ConfigChanges::between(&before, &settings.redacted))
     }
 

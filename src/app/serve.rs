@@ -22,6 +22,7 @@ use super::{
     claims::Claims,
     cluster::{Cluster, Shared, stop_channel},
     connect::{connect, connect_module},
+    descriptors,
     driver::Stop,
     fleet::ClusterTask,
     gates,
@@ -33,6 +34,7 @@ use super::{
     reconcile::reconcile,
     reload::{Equip, Reader},
     service::App,
+    shards::{Shards, log_shard},
     web::WebFile,
 };
 use crate::{
@@ -364,6 +366,9 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let addresses: Vec<_> = handed.iter().map(Listener::address).collect();
     let listen = if options.systemd_socket { &addresses } else { &options.listen };
     let access = access(&options, listen, &web)?;
+    let (shards, elsewhere) = (Shards::of(&settings), settings.elsewhere.clone());
+    log_shard(shards.as_ref(), &settings, options.exporter_only);
+    descriptors::warn_if_few(&settings.clusters, &settings.lock);
     let (redacted, notify) = (settings.redacted.clone(), settings.notify.clone());
     let connector: Connector<EtcdCluster> = Arc::new(connect_module);
     let probes = Arc::new(Probes::new(settings.modules.clone(), connector));
@@ -371,7 +376,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let clusters = configured(settings, &shared, &equip)?;
     let journal = shared.journal.clone();
     let app = App::new(clusters, shared).configured(redacted, notify, reader, Arc::new(connect)).locking(lock, equip);
-    let app = Arc::new(app.probing(Arc::clone(&probes)));
+    let app = Arc::new(app.probing(Arc::clone(&probes)).sharded(shards, elsewhere));
     app.recover().await?;
 
     // Bound before anything runs: a second defragd must fail here, not later.
@@ -409,6 +414,8 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     watches.spawn(async move { probes.sweep().await });
     let charts = Arc::clone(&app);
     watches.spawn(async move { charts.keep_charts().await });
+    let moved = Arc::clone(&app);
+    watches.spawn(async move { moved.forward_moved().await });
     let mut reconciliations = JoinSet::new();
     for source in options.alertmanagers.iter().filter(|_| !options.exporter_only) {
         reconciliations.spawn(reconcile(Arc::clone(&app), source.clone(), stopped.clone()));

@@ -18,14 +18,16 @@ use super::{
     fleet::{ConfiguredClusters, Fleet},
     probe::Probes,
     reload::{Connect, Equip, Reader},
+    shards::Shards,
 };
 use crate::{
     config::{LockSettings, effective::effective},
     core::{
-        alert::{self, AlertStatus, Notification},
+        alert::{self, AlertStatus, ForeignAlerts, Notification},
         history::{AlertKey, RunId, RunView, Trigger},
         plan_view::PlanView,
         reason::Reason,
+        shard::Shard,
         story,
     },
     ports::{
@@ -34,7 +36,7 @@ use crate::{
         notifier::NotifySettings,
         service::{
             AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, ConfigSection,
-            PlanError, ProbeRefusal, ProbeRequest, ReloadError, ScrapePage, Service,
+            NotifyError, PlanError, ProbeRefusal, ProbeRequest, ReloadError, ScrapePage, Service,
         },
     },
     turn_limiter::TurnLimiter,
@@ -56,6 +58,7 @@ pub struct App<E, J> {
     pub(super) connect: Option<Connect<E>>,
     pub(super) lock: Option<LockSettings>,
     pub(super) equip: Option<Equip<E, J>>,
+    pub(super) shards: Option<Shards>,
     pub(super) redacted: Mutex<serde_json::Value>,
     /// The targets, whose URLs are not in `redacted`.
     pub(super) notify: Vec<NotifySettings>,
@@ -83,6 +86,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             connect: None,
             lock: None,
             equip: None,
+            shards: None,
             redacted: Mutex::default(),
             notify: Vec::new(),
             reloads: AsyncMutex::default(),
@@ -127,6 +131,9 @@ impl<E: Etcd, J: Journal> App<E, J> {
     /// One line for people: the clusters it serves, and the runs in progress.
     pub fn status_line(&self, addresses: &str) -> String {
         let mut line = format!("{} on {addresses}", story::count(self.fleet.now().clusters.len(), "cluster"));
+        if let Some(shards) = &self.shards {
+            let _ = write!(line, "; {}", shards.here);
+        }
         for summary in self.clusters() {
             let name = &summary.name;
             if let Some(run) = summary.active_run {
@@ -200,6 +207,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
                     cluster.requeue(view.id, view.request).await?;
                 }
                 Some(cluster) => cluster.close_interrupted(&view).await?,
+                None if self.is_for_another_shard(&view) => {}
                 None => {
                     let outcome = crate::core::history::Outcome::Stopped { reason: Reason::Removed };
                     warn!(
@@ -218,8 +226,13 @@ impl<E: Etcd, J: Journal> App<E, J> {
     async fn run_and_cluster(&self, run: RunId) -> Result<(RunView, Arc<Cluster<E, J>>), CommandError> {
         let view = self.shared.journal.run(run).await?.ok_or(CommandError::UnknownRun(run))?;
         let cluster = self.fleet.now().find(&view.request.cluster).cloned();
-        let cluster = cluster.ok_or_else(|| CommandError::UnknownCluster(view.request.cluster.clone()))?;
+        let cluster = cluster.ok_or_else(|| self.not_found(&view.request.cluster))?;
         Ok((view, cluster))
+    }
+
+    fn not_found(&self, cluster: &str) -> CommandError {
+        self.where_else(cluster)
+            .map_or_else(|| CommandError::UnknownCluster(cluster.to_owned()), CommandError::OtherShard)
     }
 
     /// One decision per cluster, for all alerts of the same status that concern it.
@@ -254,13 +267,17 @@ impl<E: Etcd, J: Journal> App<E, J> {
     }
 }
 
-/// Which cluster an alert concerns, whether Alertmanager or another replica sent it.
-fn target<'a>(
+/// Which cluster an alert concerns, whether Alertmanager, another replica or another shard sent it.
+pub(super) fn target<'a>(
     notification: &Notification,
     alert: &alert::Alert,
     selectors: &'a [alert::Selector],
 ) -> Result<&'a str, Reason> {
-    if notification.forwarded { alert::forwarded_target(alert, selectors) } else { alert::target(alert, selectors) }
+    match notification.foreign {
+        ForeignAlerts::Refuse => alert::forwarded_target(alert, selectors),
+        _ if notification.forwarded => alert::forwarded_target(alert, selectors),
+        _ => alert::target(alert, selectors),
+    }
 }
 
 impl<E: Etcd, J: Journal> Service for App<E, J> {
@@ -290,21 +307,23 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         self.shared.counters.scrapes.ended(page, code, took);
     }
 
-    async fn notify(&self, notification: Notification) -> Result<Vec<AlertAnswer>, JournalError> {
+    async fn notify(&self, notification: Notification) -> Result<Vec<AlertAnswer>, NotifyError> {
         // Firing alerts first: one that joins keeps the request of one that is resolved.
         let fleet = self.fleet.now();
         let firing = self.decide(&notification, &fleet, AlertStatus::Firing).await?;
         let resolved = self.decide(&notification, &fleet, AlertStatus::Resolved).await?;
+        let forwarded = self.forward_to_shards(&notification, &fleet).await;
         if notification.truncated_alerts > 0 {
             warn!(
                 alerts = notification.truncated_alerts,
                 "Alertmanager truncated the alerts: set max_alerts to 0 for this receiver"
             );
         }
-        let answer = |alert: &alert::Alert| {
+        let answer = |(index, alert): (usize, &alert::Alert)| {
             let target = target(&notification, alert, &fleet.selectors);
             let decisions = if alert.status == AlertStatus::Firing { &firing } else { &resolved };
             let decision = match target {
+                Ok(_) if forwarded.decisions.contains_key(&index) => forwarded.decisions[&index].clone(),
                 Err(reason) => AlertDecision::Ignored { cluster: None, reason },
                 Ok(cluster) => decisions.get(cluster).cloned().unwrap_or_else(|| AlertDecision::Ignored {
                     cluster: Some(cluster.to_owned()),
@@ -332,7 +351,8 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
             }
             AlertAnswer { fingerprint: alert.key().fingerprint, status: alert.status, decision }
         };
-        Ok(notification.alerts.iter().map(answer).collect())
+        let answers = notification.alerts.iter().enumerate().map(answer).collect();
+        forwarded.failure.map_or(Ok(answers), Err)
     }
 
     async fn command(
@@ -343,7 +363,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         forwarded: bool,
     ) -> Result<CommandOutcome, CommandError> {
         let fleet = self.fleet.now();
-        let found = fleet.find(cluster).ok_or_else(|| CommandError::UnknownCluster(cluster.to_owned()))?;
+        let found = fleet.find(cluster).ok_or_else(|| self.not_found(cluster))?;
         if let Some(passed) = found.forward_order(&by, &command, forwarded).await {
             return passed;
         }
@@ -415,9 +435,16 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         self.fleet.all().iter().map(|cluster| cluster.summary()).collect()
     }
 
+    fn shard(&self) -> Option<Shard> {
+        self.shards.as_ref().map(|shards| shards.here)
+    }
+
     async fn plan(&self, cluster: &str, as_manual: bool) -> Result<PlanView, PlanError> {
         let found = self.fleet.all().into_iter().find(|found| found.name() == cluster);
-        let found = found.ok_or_else(|| PlanError::UnknownCluster(cluster.to_owned()))?;
+        let found = found.ok_or_else(|| {
+            let elsewhere = self.where_else(cluster).map(PlanError::OtherShard);
+            elsewhere.unwrap_or_else(|| PlanError::UnknownCluster(cluster.to_owned()))
+        })?;
         found.plan(as_manual).await.map_err(PlanError::NotObserved)
     }
 

@@ -254,6 +254,7 @@ async fn a_reload_refuses_the_keys_that_the_schema_says_need_a_restart_and_no_ot
         ("lock", file(&[A]) + "\nlock: {kind: etcd}"),
         ("modules", file(&[A]) + "\nmodules: {m: {allowed_targets: [10.0.0.0/8]}}"),
         ("notify", file(&[A]) + "\nnotify: [{name: n, webhook: {url: 'http://127.0.0.1:1'}}]"),
+        ("shards", file(&[A]) + "\nshards: {ordinal: 0, total: 2}"),
     ];
     let schema = schema::file();
     let keys = schema["properties"].as_object().expect("keys");

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use super::{etcdctl, lock::LockArgs};
+use super::{etcdctl, lock::LockArgs, shards::ShardArgs};
 use crate::{
     adapters::etcd::EtcdCluster,
     app::connect::{connect, connect_unverified},
@@ -215,12 +215,12 @@ impl Connection {
 
     /// The settings of the file, or of the flags, with the policy flags applied.
     pub(super) fn settings(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<Settings> {
-        self.settings_with(policy, &LockArgs::default())
+        self.settings_with(policy, &LockArgs::default(), &ShardArgs::default())
     }
 
     /// The same for read-only commands, with the way to connect: these commands may accept any certificate.
     pub(super) fn settings_to_observe(&self, policy: Option<&PolicyArgs>) -> anyhow::Result<(Settings, Connect)> {
-        let settings = self.read(policy, &LockArgs::default())?;
+        let settings = self.read(policy, &LockArgs::default(), &ShardArgs::default())?;
         if !self.insecure_skip_tls_verify {
             return Ok((settings, connect));
         }
@@ -228,17 +228,22 @@ impl Connection {
         Ok((settings, connect_unverified))
     }
 
-    /// The same, with the lock flags applied too.
-    pub(super) fn settings_with(&self, policy: Option<&PolicyArgs>, lock: &LockArgs) -> anyhow::Result<Settings> {
+    /// The same, with the lock and shard flags applied too.
+    pub(super) fn settings_with(
+        &self,
+        policy: Option<&PolicyArgs>,
+        lock: &LockArgs,
+        shards: &ShardArgs,
+    ) -> anyhow::Result<Settings> {
         if self.insecure_skip_tls_verify {
             let what = "--insecure-skip-tls-verify only works with the read-only commands status and plan; for all others, \
             trust the members' certificate or its CA with --cacert (tls.ca_file)";
             return Err(UsageError(what.to_owned()).into());
         }
-        self.read(policy, lock)
+        self.read(policy, lock, shards)
     }
 
-    fn read(&self, policy: Option<&PolicyArgs>, lock: &LockArgs) -> anyhow::Result<Settings> {
+    fn read(&self, policy: Option<&PolicyArgs>, lock: &LockArgs, shards: &ShardArgs) -> anyhow::Result<Settings> {
         // Not again at each reload.
         static WARN: Once = Once::new();
         WARN.call_once(|| {
@@ -246,7 +251,8 @@ impl Connection {
                 eprintln!("defragd: warning: {line}");
             }
         });
-        let over = Overrides { policy: policy.map(PolicyArgs::keys).unwrap_or_default(), lock: lock.keys() };
+        let policy = policy.map(PolicyArgs::keys).unwrap_or_default();
+        let over = Overrides { policy, lock: lock.keys(), shards: shards.keys() };
         let Some(path) = &self.config else {
             let file = json!({ "clusters": [self.cluster()?] });
             let mut settings = Settings::from_source(&mut Source::from_flags(&file), &over)?;

@@ -18,7 +18,7 @@ use crate::{
         web::WebFile,
     },
     config::{ClusterSettings, ConfigError, Overrides, Problem, Settings, Source, schema, web},
-    core::story::count,
+    core::{shard::owner, story::count},
     ports::clock::Clock,
 };
 
@@ -64,18 +64,23 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     match args.output {
         Output::Json => {
             let problems: Vec<_> = errors.iter().flat_map(shown).collect();
-            let (clusters, modules) = counted.unzip();
             let result = json!({
-                "valid": errors.is_empty(), "clusters": clusters, "modules": modules, "problems": problems,
+                "valid": errors.is_empty(), "problems": problems,
+                "clusters": counted.as_ref().map(|counts| counts.clusters),
+                "modules": counted.as_ref().map(|counts| counts.modules),
+                "shards": counted.as_ref().map(|counts| &counts.of_shards),
                 "schedules": schedules.iter().map(Due::json).collect::<Vec<_>>(),
             });
             writeln!(std::io::stdout(), "{result:#}")?;
         }
         Output::Table | Output::Wide => {
             errors.iter().for_each(super::print_config_error);
-            if let (Some((clusters, modules)), Exit::Done) = (counted, exit) {
+            if let (Some(Counts { clusters, modules, of_shards }), Exit::Done) = (counted, exit) {
                 let modules = if modules == 0 { String::new() } else { format!(", {}", count(modules, "module")) };
                 writeln!(std::io::stdout(), "{}: valid, {}{modules}", file.display(), count(clusters, "cluster"))?;
+                for (ordinal, clusters) in of_shards.into_iter().enumerate() {
+                    writeln!(std::io::stdout(), "shard {ordinal}: {}", count(clusters, "cluster"))?;
+                }
                 for due in &schedules {
                     writeln!(std::io::stdout(), "{}: next scheduled runs {}", due.cluster, due.words())?;
                 }
@@ -118,8 +123,16 @@ impl Due {
     }
 }
 
+/// What is configured.
+struct Counts {
+    clusters: usize,
+    modules: usize,
+    /// The clusters of each shard; empty if they are not divided.
+    of_shards: Vec<usize>,
+}
+
 /// The numbers of clusters and modules, and the due times of the schedules.
-fn main_file(path: &Path, syntax_only: bool) -> Result<((usize, usize), Vec<Due>), ConfigError> {
+fn main_file(path: &Path, syntax_only: bool) -> Result<(Counts, Vec<Due>), ConfigError> {
     let mut source = Source::open(path)?;
     let settings = Settings::from_source(&mut source, &Overrides::default());
     if syntax_only {
@@ -157,8 +170,11 @@ fn main_file(path: &Path, syntax_only: bool) -> Result<((usize, usize), Vec<Due>
     }
 }
 
-fn counts(settings: &Settings) -> (usize, usize) {
-    (settings.clusters.len(), settings.modules.len())
+fn counts(settings: &Settings) -> Counts {
+    let total = settings.shards.total;
+    let of_shard = |ordinal| settings.clusters.iter().filter(|of| owner(&of.name, total) == ordinal).count();
+    let of_shards = if total > 1 { (0..total).map(of_shard).collect() } else { Vec::new() };
+    Counts { clusters: settings.clusters.len(), modules: settings.modules.len(), of_shards }
 }
 
 fn schedules(settings: &Settings) -> Vec<Due> {

@@ -19,6 +19,7 @@ mod run;
 mod runs;
 mod serve;
 mod server;
+mod shards;
 mod status;
 mod table;
 mod terminal;

@@ -115,6 +115,11 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         if has_lock {
             unknown_holds.push("the cluster's lock: the running server knows who holds it".to_owned());
         }
+        if let Some(url) = &cluster.served_at {
+            let name = &cluster.name;
+            unknown_holds
+                .push(format!("what the shard that serves it knows: defragd plan --server {url} --cluster {name}"));
+        }
         if is_served {
             unknown_holds.push("--max-concurrent-runs: the running server knows which runs are in progress".to_owned());
         }

@@ -22,6 +22,7 @@ use super::{
     lock::LockArgs,
     lock_run::RunLock,
     server::{Responsible, Server},
+    shards::ShardArgs,
     table,
     terminal::Terminal,
 };
@@ -96,7 +97,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         args.policy.mode = Some("enforce".to_owned());
     }
     let own = |args: &Args| {
-        let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
+        let settings = args.connection.settings_with(Some(&args.policy), &args.lock, &ShardArgs::default())?;
         let (lock, notify) = (settings.lock.clone(), settings.notify.clone());
         let cluster = args::one_cluster(settings, args.cluster.as_deref())?;
         anyhow::Ok(Own { cluster, lock, notify })
@@ -104,7 +105,8 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     // `--server` replaces the connection.
     let given = if args.connection.is_given() && !args::is_typed(&["--server"]) { Some(own(&args)?) } else { None };
     let cluster = given.as_ref().map(|own| &own.cluster);
-    let found = match args.server.responsible(cluster, args.cluster.as_deref(), &data_dir).await {
+    let server = args.server.of_owner(cluster);
+    let found = match server.responsible(cluster, args.cluster.as_deref(), &data_dir).await {
         Err(error) if matches!(error.downcast_ref(), Some(CallError::Unreachable { .. })) => {
             if !args.standalone {
                 anyhow::bail!("{error}. To run in this process instead: --standalone");

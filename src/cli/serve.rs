@@ -9,6 +9,7 @@ use super::{
     Exit,
     args::{self, Connection, PolicyArgs, UsageError},
     lock::LockArgs,
+    shards::ShardArgs,
 };
 use crate::{
     adapters::{journal::Retention, outgoing::Alertmanager},
@@ -169,6 +170,8 @@ pub(super) struct Args {
     #[command(flatten)]
     lock: LockArgs,
     #[command(flatten)]
+    shards: ShardArgs,
+    #[command(flatten)]
     connection: Connection,
 }
 
@@ -178,7 +181,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             "there is no cluster to watch: pass --config FILE, or --endpoints URL with the certificates of one cluster";
         return Err(UsageError(what.to_owned()).into());
     }
-    let settings = args.connection.settings_with(Some(&args.policy), &args.lock)?;
+    let settings = args.connection.settings_with(Some(&args.policy), &args.lock, &args.shards)?;
+    let settings = settings.into_shard().map_err(UsageError)?;
     let listen = args.listen.iter().map(|text| address(text)).collect::<Result<Vec<_>, _>>()?;
     let offset = Duration::try_from_secs_f64(args.timeout_offset)
         .map_err(|_| UsageError("--timeout-offset must be a number of seconds, 0 or more".to_owned()))?;
@@ -219,8 +223,11 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         shutdown_grace: args.shutdown_grace.into(),
     };
     let reader = args.connection.config.is_some().then(|| {
-        let (connection, policy, lock) = (args.connection, args.policy, args.lock);
-        let read = move || connection.settings_with(Some(&policy), &lock).map_err(|error| format!("{error:#}"));
+        let (connection, policy, lock, shards) = (args.connection, args.policy, args.lock, args.shards);
+        let read = move || {
+            let settings = connection.settings_with(Some(&policy), &lock, &shards);
+            settings.map_err(|error| format!("{error:#}"))?.into_shard()
+        };
         Arc::new(read) as Reader
     });
     serve(settings, options, reader).await?;

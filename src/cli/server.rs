@@ -17,7 +17,9 @@ use crate::{
     },
     app::{connect::connect, observer},
     config::ClusterSettings,
-    core::{cluster::ClusterId, history::RunId, plan_view::PlanView, policy::Mode, status_view::StatusView},
+    core::{
+        cluster::ClusterId, history::RunId, plan_view::PlanView, policy::Mode, shard::Shard, status_view::StatusView,
+    },
 };
 
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:9379";
@@ -155,12 +157,38 @@ impl Server {
         }
         // A server that was chosen, and no other place where the cluster could be.
         if let (None, Some(url)) = (own, &self.server_url) {
+            if let Some(elsewhere) = self.elsewhere(name).await {
+                return Err(UsageError(format!("{elsewhere}: pass --server with the URL of that shard")).into());
+            }
             let name = name.map_or_else(|| "a cluster".to_owned(), |name| format!("cluster {name:?}"));
             let serves = candidates.iter().flat_map(|(_, clusters)| names(clusters)).collect::<Vec<_>>().join(", ");
             let serves = if serves.is_empty() { "it acts on none".to_owned() } else { format!("it serves: {serves}") };
             return Err(UsageError(format!("the server at {url} starts no runs of {name}; {serves}")).into());
         }
         Ok(None)
+    }
+
+    /// Which part of the clusters it has, if they are divided.
+    pub(super) async fn shard(&self) -> Option<Shard> {
+        let shard = self.get(&["clusters"]).await.ok()?["shard"].take();
+        let number = |key: &str| shard[key].as_u64().and_then(|number| u32::try_from(number).ok());
+        Some(Shard { ordinal: number("ordinal")?, total: number("total")? })
+    }
+
+    /// The server's own words if the cluster belongs to another shard than the server.
+    async fn elsewhere(&self, name: Option<&str>) -> Option<String> {
+        match self.status(name?).await {
+            Err(CallError::Refused { status: 421, detail, .. }) => Some(detail),
+            _ => None,
+        }
+    }
+
+    /// The server of the shard that the cluster belongs to, if the configuration names one and no flag another.
+    pub(super) fn of_owner(&self, cluster: Option<&ClusterSettings>) -> Self {
+        match (&self.server_url, cluster.and_then(|cluster| cluster.served_at.as_ref())) {
+            (None, Some(url)) => self.at(url),
+            _ => self.clone(),
+        }
     }
 
     /// The servers that answer, with their clusters.

@@ -91,7 +91,8 @@ async fn of_server(output: Output, server: &Server, clusters: &[ServedCluster]) 
         }
     }
     if output != Output::Json {
-        writeln!(std::io::stdout(), "As the server at {} sees it:", server.url())?;
+        let shard = server.shard().await.map_or(String::new(), |here| format!(", {here},"));
+        writeln!(std::io::stdout(), "As the server at {}{shard} sees it:", server.url())?;
     }
     Ok(exit.worse(write(output, &views)?))
 }

@@ -15,6 +15,7 @@ mod lock;
 pub mod modules;
 mod problem;
 pub mod schema;
+mod shards;
 pub mod source;
 #[cfg(test)]
 mod tests;
@@ -34,9 +35,13 @@ pub use self::{
     lock::{LockKind, LockSettings},
     modules::ModuleSettings,
     problem::{ConfigError, Place, Problem},
+    shards::ShardSettings,
     source::Source,
 };
-use crate::{core::check::Problems, ports::notifier::NotifySettings};
+use crate::{
+    core::{alert::Selector, check::Problems, shard::owner},
+    ports::notifier::NotifySettings,
+};
 
 /// Each target has a queue and a task.
 const MAX_TARGETS: usize = 20;
@@ -54,6 +59,11 @@ pub struct Settings {
     #[serde(default)]
     #[schemars(extend("x-restart" = true))]
     pub lock: LockSettings,
+    /// How the clusters are divided among several processes that share this configuration. Left out, one process has
+    /// all of them.
+    #[serde(default)]
+    #[schemars(extend("x-restart" = true))]
+    pub shards: ShardSettings,
     /// How `GET /probe?module=NAME&target=HOST:PORT` connects to clusters that are not configured above. They are
     /// measured, never defragmented.
     #[serde(default)]
@@ -67,6 +77,9 @@ pub struct Settings {
     /// follows the host in secret URLs. All other secrets are in files, of which it has the paths.
     #[serde(skip)]
     pub redacted: Value,
+    /// Which alerts concern the clusters of other shards.
+    #[serde(skip)]
+    pub elsewhere: Vec<Selector>,
 }
 
 /// Keys that flags set, in place of those of the file.
@@ -75,6 +88,7 @@ pub struct Overrides {
     /// Of every cluster's policy.
     pub policy: serde_json::Map<String, Value>,
     pub lock: serde_json::Map<String, Value>,
+    pub shards: serde_json::Map<String, Value>,
 }
 
 impl Overrides {
@@ -84,8 +98,10 @@ impl Overrides {
         if !self.policy.is_empty() {
             file["clusters"] = json!([{ "policy": self.policy }]);
         }
-        if !self.lock.is_empty() {
-            file["lock"] = self.lock.clone().into();
+        for (key, keys) in [("lock", &self.lock), ("shards", &self.shards)] {
+            if !keys.is_empty() {
+                file[key] = keys.clone().into();
+            }
         }
         file
     }
@@ -135,5 +151,11 @@ impl Settings {
             module.check(name, problems.at(format!("modules.{name}")));
         }
         self.lock.check(problems.at("lock"));
+        self.shards.check(problems.at("shards"));
+        if self.shards.total > 1 {
+            for cluster in &mut self.clusters {
+                cluster.served_at = self.shards.url_of(owner(&cluster.name, self.shards.total));
+            }
+        }
     }
 }

@@ -17,6 +17,7 @@ use crate::core::{
     gate::GateResult,
     history::{Intent, MemberResult, Outcome, Record, RunId, RunStep, RunView, Trigger},
     reason::Reason,
+    shard::Elsewhere,
     sizes::SizeHistory,
     status_view::StatusView,
 };
@@ -156,6 +157,9 @@ pub trait Overview: Send + Sync + 'static {
     fn live(&self) -> Vec<Live>;
 
     fn view(&self, cluster: &str) -> Option<ClusterView>;
+
+    /// Where a configured cluster is, if it belongs to another shard.
+    fn elsewhere(&self, cluster: &str) -> Option<Elsewhere>;
 
     /// Changes whenever what is shown may have changed.
     fn changes(&self) -> watch::Receiver<u64>;

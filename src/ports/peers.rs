@@ -13,6 +13,9 @@ use crate::core::{alert::Notification, history::RunId, lock::Holder, reason::Rea
 /// Marks a forwarded request; its value is the sender's name.
 pub const FORWARDED_HEADER: &str = "x-defragd-forwarded";
 
+/// Marks a notification that another shard forwarded; its value is that shard.
+pub const SHARD_HEADER: &str = "x-defragd-shard";
+
 /// Why a call to a replica failed.
 #[derive(Clone, Debug, Error)]
 pub enum PeerError {

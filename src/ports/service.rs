@@ -15,6 +15,7 @@ use crate::core::{
     lock::Term,
     plan_view::PlanView,
     reason::Reason,
+    shard::{Elsewhere, Shard},
     state::ClusterState,
 };
 
@@ -46,6 +47,13 @@ pub enum AlertDecision {
     },
     /// The alert no longer fires, and it was the last one of a request that waited.
     Cancelled { cluster: String, run: RunId },
+    /// Another shard, to which the cluster belongs, decided.
+    Forwarded {
+        cluster: String,
+        shard: u32,
+        /// Its decision.
+        answer: serde_json::Value,
+    },
     /// Nothing is to be done.
     Ignored {
         /// The cluster, if the alert belongs to one.
@@ -61,6 +69,7 @@ impl AlertDecision {
         match self {
             Self::Accepted { cluster, run } | Self::Cancelled { cluster, run } => (Some(cluster), Some(*run)),
             Self::Duplicate { cluster, run, .. } => (Some(cluster), *run),
+            Self::Forwarded { cluster, .. } => (Some(cluster), None),
             Self::Ignored { cluster, .. } => (cluster.as_deref(), None),
         }
     }
@@ -70,10 +79,22 @@ impl AlertDecision {
         match self {
             Self::Accepted { .. } => ("accepted", "none"),
             Self::Cancelled { .. } => ("cancelled", "resolved"),
+            Self::Forwarded { .. } => ("forwarded", "none"),
             Self::Duplicate { reason, .. } => ("duplicate", reason.label()),
             Self::Ignored { reason, .. } => ("ignored", reason.label()),
         }
     }
+}
+
+/// Why a notification is not acknowledged: the sender must repeat it.
+#[derive(Debug, Error)]
+pub enum NotifyError {
+    /// The journal did not record a request.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The shard that the cluster belongs to did not accept an alert.
+    #[error("cannot forward an alert: {to}: {detail}")]
+    NotForwarded { to: Elsewhere, detail: String },
 }
 
 /// One configured cluster for the API and the status page.
@@ -191,6 +212,8 @@ pub enum CommandOutcome {
 pub enum CommandError {
     #[error("there is no cluster {0:?}")]
     UnknownCluster(String),
+    #[error("{0}")]
+    OtherShard(Elsewhere),
     #[error("there is no run {0}")]
     UnknownRun(RunId),
     /// The run is not waiting for approval.
@@ -226,6 +249,8 @@ pub enum CommandError {
 pub enum PlanError {
     #[error("there is no cluster {0:?}")]
     UnknownCluster(String),
+    #[error("{0}")]
+    OtherShard(Elsewhere),
     /// The members cannot be observed.
     #[error("{}", .0.with_advice())]
     NotObserved(Reason),
@@ -333,10 +358,9 @@ pub trait Service: Overview {
     /// The page was answered with this HTTP status; `took` is the time since the request.
     fn scrape_ended(&self, page: ScrapePage, code: u16, took: Duration);
 
-    /// Decides about every alert of a notification. `Err` only if the journal did not record a request; then the sender
-    /// must be asked to retry.
-    fn notify(&self, notification: Notification)
-    -> impl Future<Output = Result<Vec<AlertAnswer>, JournalError>> + Send;
+    /// Decides about every alert of a notification, and forwards those for other shards' clusters. After an `Err` the
+    /// sender must be asked to retry.
+    fn notify(&self, notification: Notification) -> impl Future<Output = Result<Vec<AlertAnswer>, NotifyError>> + Send;
 
     /// Executes an operator's action on a cluster, or forwards it to the replica that holds its lock, unless another
     /// one already forwarded it (`forwarded`). `by` is the operator's name, as given.
@@ -379,6 +403,9 @@ pub trait Service: Overview {
     fn effective_configuration(&self) -> Vec<ConfigSection>;
 
     fn clusters(&self) -> Vec<ClusterSummary>;
+
+    /// Which part of the configured clusters this process has; `None` if all.
+    fn shard(&self) -> Option<Shard>;
 
     /// What would be done with the cluster, and everything that holds it back now: an automatic run, or one that an
     /// operator requests (`as_manual`). Members and gates are asked at most every few seconds.

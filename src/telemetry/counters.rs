@@ -32,6 +32,7 @@ use crate::{
         plan::{Decision, Plan},
         policy::Need,
         reason::Reason,
+        shard::Shard,
     },
     ports::service::AlertDecision,
 };
@@ -135,6 +136,8 @@ pub struct Counters {
     web_config_read: Gauge,
     lock_transitions: Family<ClusterLabels, Counter>,
     lock_errors: Family<ClusterLabels, Counter>,
+    shard_ordinal: Gauge,
+    total_shards: Gauge,
     config_read: Gauge,
     config_read_at: Gauge<f64, AtomicU64>,
     /// Whether there may be runs.
@@ -188,6 +191,8 @@ impl Counters {
             web_config_read: Gauge::default(),
             lock_transitions: Family::default(),
             lock_errors: Family::default(),
+            shard_ordinal: Gauge::default(),
+            total_shards: Gauge::default(),
             config_read: Gauge::default(),
             config_read_at: Gauge::default(),
             runs_happen,
@@ -202,6 +207,11 @@ impl Counters {
         // defragd does not start with an invalid configuration.
         self.web_config_read.set(1);
         self.config_read.set(1);
+        self.total_shards.set(1);
+        let ordinal = "Which shard of the configured clusters this process has, counted from 0";
+        registry.register("shard_ordinal", ordinal, self.shard_ordinal.clone());
+        let total = "How many shards the configured clusters are divided among (--total-shards)";
+        registry.register("total_shards", total, self.total_shards.clone());
         registry.register(
             "config_last_reload_successful",
             "Whether the configuration was applied when it was last loaded",
@@ -363,6 +373,13 @@ impl Counters {
                 let _ = self.gate_checks.get_or_create(&CheckLabels { etcd_cluster, gate, moment, result });
             }
         }
+    }
+
+    /// Sets this process's shard; `None` if it has all clusters.
+    pub fn shard(&self, here: Option<Shard>) {
+        let Shard { ordinal, total } = here.unwrap_or(Shard { ordinal: 0, total: 1 });
+        self.shard_ordinal.set(ordinal.into());
+        self.total_shards.set(total.into());
     }
 
     /// Records a read of the configuration, with the time at which it was applied if it was valid.

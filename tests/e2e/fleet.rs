@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// An entry of the configuration; JSON is YAML.
-fn entry(name: &str, cluster: &EtcdCluster) -> Value {
+pub(crate) fn entry(name: &str, cluster: &EtcdCluster) -> Value {
     let policy = json!({
         "on_open_snapshot": "ignore",
         "mode": "enforce", "min_reclaimable": "4MiB", "pause_between_members": "1s", "recovery_timeout": "20s",

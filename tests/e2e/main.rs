@@ -52,6 +52,7 @@ mod rotation;
 mod runbook;
 mod schedule;
 mod secrets;
+mod shards;
 mod signals;
 mod site;
 mod snapshot;

@@ -13,5 +13,6 @@ mod load;
 mod machine;
 mod notify;
 mod rig;
+mod shards;
 mod systemd;
 mod web;

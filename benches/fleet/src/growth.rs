@@ -110,10 +110,10 @@ fn name(shape: Shape) -> String {
 
 async fn measure(args: &Args, shape: Shape) -> Result<Row> {
     let subject = Subject::start(&args.common.defragd, shape).await?;
-    let pid = subject.defragd.pid();
+    let pid = subject.defragd[0].pid();
     // Where all is well, the timeout must not cut anything off, however busy the machine.
     let timeout = if shape.hung > 0 { Duration::from_secs_f64(args.timeout) } else { Duration::from_secs(60) };
-    let mut scraper = Scraper::new(subject.defragd.url(), Duration::from_secs(10))?;
+    let mut scraper = Scraper::new(subject.defragd[0].url(), Duration::from_secs(10))?;
     let started = Usage::of(pid)?;
     let first = scraper.scrape().await?;
     let after_first = Usage::of(pid)?;

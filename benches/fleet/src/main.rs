@@ -10,6 +10,7 @@ mod idle;
 mod output;
 mod profile;
 mod scraper;
+mod shards;
 mod soak;
 mod subject;
 
@@ -33,6 +34,8 @@ enum Command {
     Members(Members),
     /// What a scrape costs, and how that grows with the fleet
     Growth(growth::Args),
+    /// Thousands of clusters, in one process and in several
+    Shards(shards::Args),
     /// One real etcd cluster: memory at rest, time to the first good scrape, size of the binary
     Idle(idle::Args),
     /// Many scrapes of an unhealthy fleet: does anything grow?
@@ -57,6 +60,12 @@ pub(crate) struct Common {
 struct Members {
     #[arg(long)]
     clusters: usize,
+    /// Only the members of the clusters from this one …
+    #[arg(long, default_value_t = 0)]
+    from: usize,
+    /// … up to, but not including, this one: the others are in other processes
+    #[arg(long, default_value_t = usize::MAX)]
+    to: usize,
     #[arg(long)]
     port: u16,
     /// Members that do not answer: frozen and busy in turn
@@ -86,6 +95,7 @@ fn main() -> Result<()> {
         match cli.command {
             Command::Members(args) => simulate(args).await,
             Command::Growth(args) => growth::run(args).await,
+            Command::Shards(args) => shards::run(args).await,
             Command::Idle(args) => idle::run(args).await,
             Command::Soak(args) => soak::run(args).await,
         }
@@ -104,7 +114,7 @@ fn raise_file_limit() -> Result<()> {
 
 async fn simulate(args: Members) -> Result<()> {
     let plan = Plan::new(args.clusters, args.port, args.tls, args.hung, args.refusing);
-    let mut fleet = Fleet::start(plan, &args.dir).await?;
+    let mut fleet = Fleet::start_part(plan, &args.dir, args.from..args.to).await?;
     println!("ready");
     std::io::stdout().flush()?;
     let restarts = async {

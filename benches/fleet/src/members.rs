@@ -2,7 +2,7 @@
 //!
 //! It must be cheap: it shares the machine's processors with the program that is measured.
 
-use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, ops::Range, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -53,10 +53,16 @@ impl Fleet {
     /// Starts all members of the plan. With TLS, writes what a client needs to `dir`: `ca.crt`, `client.crt` and
     /// `client.key`.
     pub async fn start(plan: Plan, dir: &Path) -> Result<Self> {
+        Self::start_part(plan, dir, 0..usize::MAX).await
+    }
+
+    /// The same of some of the clusters: a process may open only so many files.
+    pub async fn start_part(plan: Plan, dir: &Path, part: Range<usize>) -> Result<Self> {
         let pki = if plan.tls { Some(Pki::create(dir)?) } else { None };
         let plan = Arc::new(plan);
         let (mut members, mut tasks, mut frozen) = (Vec::new(), JoinSet::new(), Vec::new());
-        for (cluster, member) in (0..plan.clusters).flat_map(|cluster| (0..MEMBERS).map(move |m| (cluster, m))) {
+        let clusters = (0..plan.clusters).filter(|cluster| part.contains(cluster));
+        for (cluster, member) in clusters.flat_map(|cluster| (0..MEMBERS).map(move |m| (cluster, m))) {
             let address = SocketAddr::from((Plan::address(cluster, member), plan.port));
             let fault = plan.fault(cluster, member);
             let tls = match &pki {

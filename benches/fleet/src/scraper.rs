@@ -62,6 +62,11 @@ impl Scrape {
         self.values("defragd_member_up").filter(|(_, value)| *value > 0.5).count()
     }
 
+    /// How many clusters there are.
+    pub(crate) fn clusters(&self) -> usize {
+        self.values("defragd_cluster_up").count()
+    }
+
     /// How many members of clusters without a fault are not up.
     pub(crate) fn healthy_members_missing(&self, plan: &Plan) -> usize {
         let expected = (0..plan.clusters).filter(|cluster| plan.is_whole(*cluster)).count() * fleet::plan::MEMBERS;

@@ -81,14 +81,14 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         restart_every_ms: Some(args.restart_every_ms),
     };
     let subject = Subject::start(&args.common.defragd, shape).await?;
-    let pid = subject.defragd.pid();
+    let pid = subject.defragd[0].pid();
     let begun = Instant::now();
     let (done, failed, up) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
     let up = Arc::new(up);
     let mut scrapers = JoinSet::new();
     for _ in 0..args.scrapers {
         let (done, failed, up) = (Arc::clone(&done), Arc::clone(&failed), Arc::clone(&up));
-        let mut scraper = Scraper::new(subject.defragd.url(), SHORT_TIMEOUT)?;
+        let mut scraper = Scraper::new(subject.defragd[0].url(), SHORT_TIMEOUT)?;
         let wanted = args.scrapes;
         scrapers.spawn(async move {
             loop {
@@ -107,7 +107,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let mut samples: Vec<(usize, Usage, usize)> = Vec::new();
     loop {
         sleep(Duration::from_millis(200)).await;
-        subject.defragd.ensure_running()?;
+        subject.defragd[0].ensure_running()?;
         let at = done.load(Ordering::Relaxed).min(args.scrapes);
         samples.push((at, Usage::of(pid)?, up.load(Ordering::Relaxed)));
         if samples.len().is_multiple_of(150) {

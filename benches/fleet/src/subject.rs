@@ -16,6 +16,9 @@ use tokio::{
     process::{Child, Command},
 };
 
+/// Each member takes two files in its process, and the limit is often 20,000.
+const CLUSTERS_OF_A_PROCESS: usize = 2_500;
+
 /// What is simulated.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Shape {
@@ -29,25 +32,38 @@ pub(crate) struct Shape {
 /// Simulated members in a process of their own, and defragd.
 pub(crate) struct Subject {
     pub(crate) plan: Plan,
-    pub(crate) defragd: Defragd,
-    // Ends when its standard input does.
-    _members: Child,
+    /// One, or one for each shard.
+    pub(crate) defragd: Vec<Defragd>,
+    // Each ends when its standard input does.
+    _members: Vec<Child>,
     dir: tempfile::TempDir,
 }
 
 impl Subject {
     /// Starts both and waits until they listen.
     pub(crate) async fn start(binary: &Path, shape: Shape) -> Result<Self> {
+        Self::start_shards(binary, shape, 1).await
+    }
+
+    /// The same with the clusters divided among so many processes.
+    pub(crate) async fn start_shards(binary: &Path, shape: Shape, total: u32) -> Result<Self> {
         ensure!(binary.exists(), "{} is not there: `make build` makes it", binary.display());
         let dir = tempfile::tempdir()?;
         let mut port = Port::reserve()?;
         let plan = Plan::new(shape.clusters, port.number(), shape.tls, shape.hung, shape.refusing);
         port.release();
-        let members = start_members(&plan, shape, dir.path()).await?;
+        let mut members = Vec::new();
+        for from in (0..shape.clusters).step_by(CLUSTERS_OF_A_PROCESS) {
+            members.push(start_members(&plan, shape, dir.path(), from).await?);
+        }
         let config = dir.path().join("config.yaml");
         std::fs::write(&config, configuration(&plan, dir.path()))?;
-        let args = ["--exporter-only".to_owned(), format!("--config={}", config.display())];
-        let defragd = Defragd::start(binary, &args, &dir.path().join("defragd.log")).await?;
+        let mut defragd = Vec::new();
+        for ordinal in 0..total {
+            let mut args = vec!["--exporter-only".to_owned(), format!("--config={}", config.display())];
+            args.extend([format!("--shard={ordinal}"), format!("--total-shards={total}")]);
+            defragd.push(Defragd::start(binary, &args, &log(dir.path(), ordinal)).await?);
+        }
         Ok(Self { plan, defragd, _members: members, dir })
     }
 
@@ -61,15 +77,20 @@ impl Subject {
 
     /// Copies defragd's log out of the directory that is removed.
     pub(crate) fn keep_log(&self, to: &Path) -> Result<()> {
-        std::fs::copy(self.dir.path().join("defragd.log"), to)?;
+        std::fs::copy(log(self.dir.path(), 0), to)?;
         Ok(())
     }
 }
 
-async fn start_members(plan: &Plan, shape: Shape, dir: &Path) -> Result<Child> {
+fn log(dir: &Path, ordinal: u32) -> PathBuf {
+    dir.join(format!("defragd-{ordinal}.log"))
+}
+
+async fn start_members(plan: &Plan, shape: Shape, dir: &Path, from: usize) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(["members", "--clusters", &plan.clusters.to_string(), "--port", &plan.port.to_string()])
+        .args(["--from", &from.to_string(), "--to", &(from + CLUSTERS_OF_A_PROCESS).to_string()])
         .args(["--hung", &shape.hung.to_string(), "--refusing", &shape.refusing.to_string()])
         .arg("--dir")
         .arg(dir)

@@ -180,6 +180,7 @@ impl Code {
                 Operator,
                 "Change the clusters' `match` so that the alert's labels match one of them only.",
             ),
+            Self::OtherShard => (NotAccepted, Nothing, "Nothing: that shard serves the cluster."),
             Self::DuplicateAlert => (NotAccepted, Nothing, "Nothing."),
             Self::AlreadyRequested => (NotAccepted, Nothing, "Nothing: one run serves all requests of the cluster."),
             Self::Served => (

@@ -12,7 +12,7 @@ use super::{
     wire,
 };
 
-/// A label of an alert that another replica forwards: the name of the cluster that it concerns there.
+/// A label of an alert that another replica or shard forwards: the name of the cluster that it concerns there.
 pub const FORWARDED_CLUSTER: &str = "defragd_cluster";
 
 /// A notification in the format of Alertmanager's webhook (version 4) and Grafana's. Fields that no decision depends on
@@ -32,6 +32,21 @@ pub struct Notification {
     /// it counts for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken_as: Option<RunId>,
+    /// What to do with alerts for clusters of other shards.
+    #[serde(skip)]
+    pub foreign: ForeignAlerts,
+}
+
+/// What a shard does with an alert for another shard's cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ForeignAlerts {
+    /// Forwards it there.
+    #[default]
+    Forward,
+    /// Ignores it: the other shard gets it in another way.
+    Ignore,
+    /// Refuses the notification: this shard has already forwarded it, so the two disagree on whose cluster it is.
+    Refuse,
 }
 
 /// Whether an alert is firing.
@@ -67,16 +82,30 @@ fn starts_at<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
 }
 
 impl Alert {
+    /// The alert that has this key.
+    pub fn of(key: AlertKey, status: AlertStatus) -> Self {
+        let AlertKey { labels, starts_at, fingerprint, summary } = key;
+        let annotations = Labels::from([("summary".to_owned(), summary)]);
+        Self { status, labels, annotations, starts_at, fingerprint }
+    }
+
+    /// The same as it is forwarded: whatever its labels, it concerns this cluster.
+    #[must_use]
+    pub fn about(mut self, cluster: &str) -> Self {
+        self.labels.insert(FORWARDED_CLUSTER.to_owned(), cluster.to_owned());
+        self
+    }
+
     /// Identifies this firing across repetitions and peers.
     pub fn key(&self) -> AlertKey {
+        let own = || self.labels.iter().filter(|(name, _)| *name != FORWARDED_CLUSTER);
         let fingerprint = if self.fingerprint.is_empty() {
-            self.labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect::<Vec<_>>().join(",")
+            own().map(|(name, value)| format!("{name}={value:?}")).collect::<Vec<_>>().join(",")
         } else {
             self.fingerprint.clone()
         };
         let summary = ["summary", "description", "message"].iter().find_map(|name| self.annotations.get(*name));
-        let own = self.labels.iter().filter(|(name, _)| *name != FORWARDED_CLUSTER);
-        AlertKey::new(fingerprint, &self.starts_at).described(own, summary.map_or("", String::as_str))
+        AlertKey::new(fingerprint, &self.starts_at).described(own(), summary.map_or("", String::as_str))
     }
 }
 
@@ -145,6 +174,13 @@ mod tests {
         assert_eq!(found(&[("job", "kube-etcd")]), Err("unknown_cluster"));
         assert_eq!(found(&[("etcd_cluster", "b")]), Err("ambiguous_cluster"));
         assert_eq!(found(&[]), Err("unknown_cluster"));
+    }
+
+    #[test]
+    fn a_forwarded_alert_is_the_same_alert() {
+        let own = alert(&[("etcd_cluster", "b")]);
+        assert_eq!(own.clone().about("b").key(), own.key());
+        assert_eq!(Alert::of(own.key(), AlertStatus::Firing).key(), own.key());
     }
 
     #[test]

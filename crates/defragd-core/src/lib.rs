@@ -10,8 +10,8 @@
 //! (which member is next) and [`plan_view`] (the same for people, with all holds), [`state`] (a cluster's state in a
 //! word) and [`status_view`] (its members for people), [`gate`] (checks outside etcd), [`run`] (the procedure),
 //! [`story`] (the same in sentences), [`lock`] (which replica may), [`note`] and [`rejection`] (what its successor must
-//! know). Apart from them: [`page`], where metrics pages are, [`sizes`], for the charts of the status page, and
-//! [`time`], how people write how long.
+//! know). Apart from them: [`page`], where metrics pages are, [`shard`], which process a cluster belongs to,
+//! [`sizes`], for the charts of the status page, and [`time`], how people write how long.
 
 pub mod admission;
 mod advice;
@@ -41,6 +41,7 @@ pub mod rule;
 pub mod run;
 pub mod safety;
 pub mod schedule;
+pub mod shard;
 pub mod sizes;
 pub mod standing;
 pub mod state;

@@ -261,6 +261,9 @@ pub enum Reason {
     /// The alert's labels match several configured clusters.
     #[error("the alert's labels match several clusters ({clusters})")]
     AmbiguousCluster { clusters: String },
+    /// The cluster belongs to another shard (`--shard`, `--total-shards`).
+    #[error("the cluster belongs to shard {shard} (--total-shards={total})")]
+    OtherShard { shard: u32, total: u32 },
     /// The alert was received before, and its request is open or has just ended.
     #[error("this alert was accepted already")]
     DuplicateAlert,

@@ -275,6 +275,7 @@ fn refused(failure: &CommandError) -> Response {
 pub(super) fn status(failure: &CommandError) -> StatusCode {
     match failure {
         CommandError::UnknownCluster(_) | CommandError::UnknownRun(_) => StatusCode::NOT_FOUND,
+        CommandError::OtherShard(_) => StatusCode::MISDIRECTED_REQUEST,
         CommandError::NotWaiting { .. } | CommandError::NothingToCancel(_) | CommandError::Refused(_) => {
             StatusCode::CONFLICT
         }

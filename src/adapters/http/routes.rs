@@ -98,15 +98,17 @@ async fn clusters<S: Service>(State(site): State<Arc<Site<S>>>) -> Response {
     // A state must not be of long ago. As for a page: of a large fleet only what is old, in the background.
     let names: Vec<_> = site.service.clusters().into_iter().map(|cluster| cluster.name).collect();
     site.service.refresh(if names.len() <= MOST_OBSERVED { &names } else { &[] }).await;
-    Json(serde_json::json!({ "clusters": site.service.clusters() })).into_response()
+    let shard = site.service.shard().map(|here| serde_json::json!({ "ordinal": here.ordinal, "total": here.total }));
+    Json(serde_json::json!({ "clusters": site.service.clusters(), "shard": shard })).into_response()
 }
 
 /// As observed for the page.
 async fn members<S: Service>(State(site): State<Arc<Site<S>>>, Path(cluster): Path<String>) -> Response {
     site.service.refresh(std::slice::from_ref(&cluster)).await;
-    match site.service.view(&cluster) {
-        Some(view) => Json(view.status()).into_response(),
-        None => problem(StatusCode::NOT_FOUND, &PlanError::UnknownCluster(cluster).to_string()),
+    match (site.service.view(&cluster), site.service.elsewhere(&cluster)) {
+        (Some(view), _) => Json(view.status()).into_response(),
+        (None, Some(elsewhere)) => problem(StatusCode::MISDIRECTED_REQUEST, &elsewhere.to_string()),
+        (None, None) => problem(StatusCode::NOT_FOUND, &PlanError::UnknownCluster(cluster).to_string()),
     }
 }
 
@@ -123,6 +125,7 @@ async fn plan<S: Service>(
 ) -> Response {
     match site.service.plan(&cluster, query.as_manual).await {
         Ok(plan) => Json(plan).into_response(),
+        Err(error @ PlanError::OtherShard(_)) => problem(StatusCode::MISDIRECTED_REQUEST, &error.to_string()),
         Err(error @ PlanError::UnknownCluster(_)) => problem(StatusCode::NOT_FOUND, &error.to_string()),
         Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
     }

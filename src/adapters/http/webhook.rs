@@ -1,4 +1,5 @@
-//! `POST /api/v1/alerts`. Alertmanager repeats a notification only after 5xx, so 503 means "not recorded yet", and a
+//! `POST /api/v1/alerts`. Alertmanager repeats a notification only after 5xx, so 503 means "not recorded yet", here or by the shard
+//! that the cluster belongs to, and a
 //! notification that can never work gets a 4xx.
 
 use std::sync::Arc;
@@ -19,8 +20,11 @@ use super::{
     site::{Site, problem},
 };
 use crate::{
-    core::{alert::Notification, wire::Object},
-    ports::service::Service,
+    core::{
+        alert::{ForeignAlerts, Notification},
+        wire::Object,
+    },
+    ports::{peers::SHARD_HEADER, service::Service},
 };
 
 pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, request: Request<Body>) -> Response {
@@ -43,10 +47,13 @@ pub(super) async fn receive<S: Service>(State(site): State<Arc<Site<S>>>, reques
     };
     notification.forwarded = orders::is_forwarded(&parts);
     notification.taken_as.take_if(|_| !notification.forwarded);
+    if parts.headers.contains_key(SHARD_HEADER) {
+        notification.foreign = ForeignAlerts::Refuse;
+    }
     match site.service.notify(notification).await {
         Ok(alerts) => (StatusCode::ACCEPTED, Json(serde_json::json!({ "alerts": alerts }))).into_response(),
         Err(failure) => {
-            error!(error = %failure, "cannot record a request in the journal; answering 503 so that Alertmanager retries");
+            error!(error = %failure, "a notification is not acknowledged; answering 503 so that Alertmanager retries");
             problem(StatusCode::SERVICE_UNAVAILABLE, &failure.to_string())
         }
     }

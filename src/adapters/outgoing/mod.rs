@@ -11,6 +11,7 @@ mod file;
 mod notify;
 mod peers;
 pub(in crate::adapters) mod prometheus;
+mod shards;
 mod text;
 mod tls;
 mod url_source;
@@ -30,6 +31,7 @@ pub use defragd::{ControlClient, HealthClient};
 pub use notify::NotifyTarget;
 pub use peers::HttpPeers;
 pub use prometheus::{Grid, Prometheus, RangeSeries, SeriesLabels};
+pub use shards::HttpShards;
 pub(in crate::adapters) use text::{detail, excerpt, redirect_target, shown};
 pub(in crate::adapters) use url_source::UrlSource;
 

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The other replica only writes to its journal.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// A run with all its members and gates has some kilobytes.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 

@@ -57,6 +57,7 @@ fn only_values_whose_keys_are_kubernetes_own_or_the_users_accept_any_key() {
         // defragd check-config
         ".config.lock",
         ".config.modules",
+        ".config.shards",
         // Kubernetes' own, which its API checks.
         ".affinity.nodeAffinity",
         ".affinity.podAffinity",
@@ -89,7 +90,9 @@ fn the_schema_has_the_values_that_the_chart_has() {
         }
         let mut known = keys(&schema["properties"]);
         // Helm's own, and what is left out by default.
-        for optional in [".global", ".resources.claims", ".config.lock", ".config.modules", ".config.notify"] {
+        for optional in
+            [".global", ".resources.claims", ".config.lock", ".config.modules", ".config.notify", ".config.shards"]
+        {
             if let Some(name) = optional.strip_prefix(path).and_then(|rest| rest.strip_prefix('.')) {
                 known.remove(name);
             }

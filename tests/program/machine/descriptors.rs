@@ -52,6 +52,21 @@ async fn clients_cannot_take_the_descriptors_that_the_rest_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_is_too_low_for_the_clusters_is_logged() {
+    let limited = home();
+    let script = format!("#!/bin/sh\nulimit -n 256 && exec {:?} \"$@\"\n", binary());
+    let script = limited.write("limited", script).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    for (count, expected) in [(10, None), (30, Some("limit=256 needed=282 clusters=30"))] {
+        let home = Home::new(&script).unwrap();
+        let defragd = home.serve(&[clusters(&home, count)]).await.unwrap();
+        let log = defragd.log().unwrap();
+        assert_eq!(log.contains("the limit of open files is too low"), expected.is_some(), "{log}");
+        assert!(log.contains(expected.unwrap_or_default()), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_limit_on_descriptors_is_raised_as_far_as_the_system_allows() {
     let home = home();
     let script = home.path("limited");

@@ -81,9 +81,19 @@ spec:
       storage: {{ .Values.persistence.pvc.size }}
 {{- end -}}
 
-{{/* Whether several replicas may act, one at a time: then each has its own name and journal. */}}
+{{/* Whether the clusters are divided among the pods. */}}
+{{- define "defragd.sharded" -}}
+{{- if gt (int .Values.shards.total) 1 -}}yes{{- end -}}
+{{- end -}}
+
+{{/* Whether several pods may act, each with its own name and journal: replicas one at a time, shards on their own clusters. */}}
 {{- define "defragd.several" -}}
-{{- if and (gt (int .Values.replicas) 1) (not .Values.exporterOnly) -}}yes{{- end -}}
+{{- if and (or (gt (int .Values.replicas) 1) (include "defragd.sharded" .)) (not .Values.exporterOnly) -}}yes{{- end -}}
+{{- end -}}
+
+{{/* Whether the pods are numbered. */}}
+{{- define "defragd.numbered" -}}
+{{- if or (include "defragd.several" .) (include "defragd.sharded" .) -}}yes{{- end -}}
 {{- end -}}
 
 {{/* Whether there is a lock: an exporter has none. */}}
@@ -251,6 +261,12 @@ capabilities:
 
 {{/* Values that the chart refuses, each with what to set instead. */}}
 {{- define "defragd.refusals" -}}
+{{- if and (include "defragd.sharded" .) (gt (int .Values.replicas) 1) -}}
+{{- fail "shards: each shard is one pod of this release; set replicas to 1" -}}
+{{- end -}}
+{{- if and (include "defragd.sharded" .) (not .Values.exporterOnly) (not (include "defragd.lock" .)) -}}
+{{- fail "shards: while their number changes, the old and the new shard of a cluster both run; set lock.kind to etcd or kubernetes, or exporterOnly to true" -}}
+{{- end -}}
 {{- if include "defragd.several" . -}}
 {{- if not (include "defragd.lock" .) -}}
 {{- fail "replicas: without a lock, more than one defragd could defragment two members of one etcd at once; set lock.kind to etcd or kubernetes, or replicas to 1, or exporterOnly to true" -}}

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     adapters::http::site::Site,
+    core::story,
     ports::{overview::ClusterView, service::Service},
 };
 
@@ -53,8 +54,13 @@ pub(super) async fn show<S: Service>(
 ) -> Response {
     site.service.refresh(&[name.to_owned()]).await;
     let Some(view) = site.service.view(name) else {
-        let what = format!("There is no cluster {name:?} in the configuration.");
-        return refusal::answer(site, visitor, StatusCode::NOT_FOUND, "Cluster not found", &what);
+        let (status, what) = match site.service.elsewhere(name) {
+            Some(elsewhere) => {
+                (StatusCode::MISDIRECTED_REQUEST, format!("{}.", story::capital(&elsewhere.to_string())))
+            }
+            None => (StatusCode::NOT_FOUND, format!("There is no cluster {name:?} in the configuration.")),
+        };
+        return refusal::answer(site, visitor, status, "Cluster not found", &what);
     };
     let (now, links) = (site.service.now(), Links(&site.options.link_prefix));
     let runs = site.service.runs_of(name, RUNS).await;
