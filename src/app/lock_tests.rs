@@ -24,9 +24,9 @@ use crate::{
         schedule::{Line, Timetable},
     },
     ports::{
-        journal::{Journal, JournalError},
+        journal::Journal,
         peers::{OfferAnswer, PeerError, PeerOrder, Peers},
-        service::{AlertDecision, Command, CommandError, CommandOutcome, Service},
+        service::{AlertDecision, Command, CommandError, CommandOutcome, NotifyError, Service},
     },
 };
 
@@ -57,7 +57,7 @@ impl Peers for Net {
         Box::pin(async move {
             let app = self.find(to)?;
             assert!(alerts.forwarded);
-            let unwritten = |error: JournalError| PeerError::Refused {
+            let unwritten = |error: NotifyError| PeerError::Refused {
                 holder: to.name.clone(),
                 status: 503,
                 detail: error.to_string(),
@@ -72,6 +72,7 @@ impl Peers for Net {
                     Ok(OfferAnswer::NotTheHolder)
                 }
                 AlertDecision::Ignored { reason, .. } => Err(PeerError::Ignored(reason.to_string())),
+                AlertDecision::Forwarded { shard, .. } => panic!("there is no shard {shard}"),
             }
         })
     }
