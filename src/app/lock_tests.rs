@@ -29,9 +29,9 @@ use crate::{
         schedule::{Line, Timetable},
     },
     ports::{
-        journal::{Journal, JournalError},
+        journal::Journal,
         peers::{OfferAnswer, PeerError, PeerOrder, Peers},
-        service::{AlertDecision, Command, CommandError, CommandOutcome, Service},
+        service::{AlertDecision, Command, CommandError, CommandOutcome, NotifyError, Service},
     },
 };
 
@@ -62,7 +62,7 @@ impl Peers for Net {
         Box::pin(async move {
             let app = self.find(to)?;
             assert!(alerts.forwarded);
-            let unwritten = |error: JournalError| PeerError::Refused {
+            let unwritten = |error: NotifyError| PeerError::Refused {
                 holder: to.name.clone(),
                 status: 503,
                 detail: error.to_string(),
@@ -83,6 +83,7 @@ impl Peers for Net {
                     Ok(OfferAnswer::NotTheHolder)
                 }
                 AlertDecision::Ignored { reason, .. } => Err(PeerError::Ignored(reason.to_string())),
+                AlertDecision::Forwarded { shard, .. } => panic!("there is no shard {shard}"),
             }
         })
     }

@@ -9,7 +9,7 @@
 //! side and `overview` the status page, with [`live`] for the run in progress, [`run_lines`] for its progress as text, and
 //! `observations` for what was last observed; [`web`] reloads the web configuration, [`reconcile`] queries Alertmanager
 //! at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
-//! replaces them, [`shards`] forwards alerts for clusters of other processes, [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured,
+//! replaces them, [`shards`] knows which clusters other processes have, `foreign_alerts` forwards their alerts, [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured,
 //! [`report`] reviews the past, and [`serve`] puts the real adapters together and shuts them down in order.
 
 pub mod checks;
@@ -22,6 +22,7 @@ mod descriptors;
 mod detached;
 pub mod driver;
 pub mod fleet;
+mod foreign_alerts;
 pub mod forward;
 pub mod gates;
 pub mod ledger;

@@ -17,10 +17,10 @@ pub(super) struct ShardArgs {
     /// URL under which the shards reach each other, with {shard} in place of the ordinal; without it, alerts for other
     /// shards' clusters are answered with 503
     #[arg(long = "shards.url", env = "DEFRAGD_SHARDS_URL", value_name = "URL")]
-    url: Option<String>,
+    shards_url: Option<String>,
     /// File with the bearer token of the other shards' webhook
     #[arg(long = "shards.token-file", env = "DEFRAGD_SHARDS_TOKEN_FILE", value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    shards_token_file: Option<PathBuf>,
 }
 
 impl ShardArgs {
@@ -28,11 +28,11 @@ impl ShardArgs {
     pub(super) fn keys(&self) -> Map<String, Value> {
         // Relative to the working directory, not to the file's.
         let token_file =
-            self.token_file.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+            self.shards_token_file.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
         let keys = [
             ("ordinal", json!(self.shard)),
             ("total", json!(self.total_shards)),
-            ("url", json!(self.url)),
+            ("url", json!(self.shards_url)),
             ("token_file", json!(token_file)),
         ];
         keys.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.to_owned(), value)).collect()

@@ -114,7 +114,10 @@ fn what_is_read_by_programs_says_the_same() {
     assert_eq!(first["key"], "clusters[0].policy.pause_between_members");
     assert!(first["problem"].as_str().unwrap().contains("10s, 10m or 10h"), "{first}");
     let good = said(check(&dir, &["good_small.yaml", "-o", "json"]));
-    assert_eq!(good, serde_json::json!({"valid": true, "clusters": 1, "modules": 0, "problems": [], "schedules": []}));
+    assert_eq!(
+        good,
+        serde_json::json!({"valid": true, "clusters": 1, "modules": 0, "shards": [], "problems": [], "schedules": []})
+    );
     let file = dir.join("../../deploy/examples/config.yaml");
     let scheduled = said(check(&dir, &["--syntax-only", file.to_str().unwrap(), "-o", "json"]));
     let next: Vec<_> =
