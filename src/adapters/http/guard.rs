@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::{
     auth::Proof,
-    head,
+    head::HeadProblem,
     site::{Site, problem},
     web::{Active, Checked},
 };
@@ -50,9 +50,9 @@ async fn admit<S>(site: &Site<S>, active: &Active, request: &Parts) -> Result<Pr
             problem(StatusCode::TOO_MANY_REQUESTS, "too many requests: see rate_limit in the web configuration");
         return Err((wait, refusal).into_response());
     }
-    if let Some((status, what)) = head::problem(request) {
+    if let Some(HeadProblem { status, what }) = request.extensions.get() {
         warn!(path = request.uri.path(), why = what, "refused a request for its head");
-        return Err(problem(status, &what));
+        return Err(problem(*status, what));
     }
     let Some(users) = &active.users else { return Ok(proof) };
     if site.options.access.knows(&request.headers) {

@@ -23,7 +23,7 @@ use tracing::{Instrument, Span, debug, error_span, warn};
 use super::{
     auth::Proof,
     connections::{ConnectionPermit, ConnectionSlot},
-    head::{MAX_HEADER_BYTES, MAX_HEADERS},
+    head::{self, MAX_HEADER_BYTES, MAX_HEADERS},
     web::Web,
 };
 
@@ -163,6 +163,9 @@ async fn talk<I>(
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let busy = slot.begin();
         let mut request: Request = request.map(|body| axum::body::Body::new(slot.receive(body)));
+        if let Some(problem) = head::problem(&request) {
+            request.extensions_mut().insert(problem);
+        }
         request.extensions_mut().insert(proof);
         request.extensions_mut().insert(stopping.clone());
         request.extensions_mut().insert(Arc::clone(slot));
