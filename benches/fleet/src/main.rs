@@ -8,9 +8,12 @@ mod figures;
 mod growth;
 mod idle;
 mod output;
+mod past;
 mod profile;
+mod reload;
 mod scraper;
 mod soak;
+mod start;
 mod subject;
 
 use std::{io::Write, path::PathBuf, time::Duration};
@@ -35,6 +38,10 @@ enum Command {
     Growth(growth::Args),
     /// One real etcd cluster: memory at rest, time to the first good scrape, size of the binary
     Idle(idle::Args),
+    /// Time until it is ready and shows every member, with a full journal
+    Start(start::Args),
+    /// Time of a reload, with a full journal
+    Reload(reload::Args),
     /// Many scrapes of an unhealthy fleet: does anything grow?
     Soak(soak::Args),
 }
@@ -87,6 +94,8 @@ fn main() -> Result<()> {
             Command::Members(args) => simulate(args).await,
             Command::Growth(args) => growth::run(args).await,
             Command::Idle(args) => idle::run(args).await,
+            Command::Start(args) => start::run(args).await,
+            Command::Reload(args) => reload::run(args).await,
             Command::Soak(args) => soak::run(args).await,
         }
     });

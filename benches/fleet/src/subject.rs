@@ -26,29 +26,52 @@ pub(crate) struct Shape {
     pub(crate) restart_every_ms: Option<u64>,
 }
 
-/// Simulated members in a process of their own, and defragd.
-pub(crate) struct Subject {
+/// Simulated members in a process of their own, and the configuration that names them.
+pub(crate) struct Rig {
     pub(crate) plan: Plan,
-    pub(crate) defragd: Defragd,
     // Ends when its standard input does.
     _members: Child,
     dir: tempfile::TempDir,
+}
+
+impl Rig {
+    /// Starts the members, waits until they listen, and writes the configuration.
+    pub(crate) async fn start(shape: Shape) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut port = Port::reserve()?;
+        let plan = Plan::new(shape.clusters, port.number(), shape.tls, shape.hung, shape.refusing);
+        port.release();
+        let members = start_members(&plan, shape, dir.path()).await?;
+        let rig = Self { plan, _members: members, dir };
+        std::fs::write(rig.config(), configuration(&rig.plan, rig.dir()))?;
+        Ok(rig)
+    }
+
+    /// Removed at the end.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir().join("config.yaml")
+    }
+}
+
+/// The same, and defragd.
+pub(crate) struct Subject {
+    pub(crate) plan: Plan,
+    pub(crate) defragd: Defragd,
+    rig: Rig,
 }
 
 impl Subject {
     /// Starts both and waits until they listen.
     pub(crate) async fn start(binary: &Path, shape: Shape) -> Result<Self> {
         ensure!(binary.exists(), "{} is not there: `make build` makes it", binary.display());
-        let dir = tempfile::tempdir()?;
-        let mut port = Port::reserve()?;
-        let plan = Plan::new(shape.clusters, port.number(), shape.tls, shape.hung, shape.refusing);
-        port.release();
-        let members = start_members(&plan, shape, dir.path()).await?;
-        let config = dir.path().join("config.yaml");
-        std::fs::write(&config, configuration(&plan, dir.path()))?;
-        let args = ["--exporter-only".to_owned(), format!("--config={}", config.display())];
-        let defragd = Defragd::start(binary, &args, &dir.path().join("defragd.log")).await?;
-        Ok(Self { plan, defragd, _members: members, dir })
+        let rig = Rig::start(shape).await?;
+        let args = ["--exporter-only".to_owned(), format!("--config={}", rig.config().display())];
+        let defragd = Defragd::start(binary, &args, &rig.dir().join("defragd.log")).await?;
+        Ok(Self { plan: rig.plan.clone(), defragd, rig })
     }
 
     /// How many members answer.
@@ -61,7 +84,7 @@ impl Subject {
 
     /// Copies defragd's log out of the directory that is removed.
     pub(crate) fn keep_log(&self, to: &Path) -> Result<()> {
-        std::fs::copy(self.dir.path().join("defragd.log"), to)?;
+        std::fs::copy(self.rig.dir().join("defragd.log"), to)?;
         Ok(())
     }
 }
