@@ -119,6 +119,11 @@ bench-shards: bench-build ## What 5,000 simulated clusters cost in one process, 
 bench-idle: bench-build ## Memory at rest and time to the first good scrape with one real cluster; writes benches/FLEET.md
 	$(FLEET) idle --write benches/FLEET.md $(ARGS)
 
+.PHONY: bench-start
+bench-start: bench-build ## Start and reload with 1,000 clusters and a full journal; writes benches/FLEET.md; ARGS='--before OTHER-BINARY'
+	$(FLEET) start --write benches/FLEET.md $(ARGS)
+	$(FLEET) reload --write benches/FLEET.md $(ARGS)
+
 .PHONY: bench-soak
 bench-soak: bench-build ## 100,000 scrapes of members that hang, refuse and restart; writes benches/FLEET.md
 	$(FLEET) soak --write benches/FLEET.md $(ARGS)

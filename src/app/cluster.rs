@@ -27,7 +27,7 @@ use crate::{
         alert::Selector,
         cluster::MemberId,
         estimate::Speeds,
-        history::{AlertKey, MemberEnd, Outcome, Request, RunId, RunView},
+        history::{AlertKey, Outcome, Request, RunId, RunView},
         hold::{OpenRun, RequestView},
         ledger::Ledger,
         lock::{LockChange, Term},
@@ -64,6 +64,17 @@ pub struct Shared<J> {
     pub changes: Changes,
     pub fleet_observer: FleetObserver,
     pub notifications: Notifications,
+    pub idle_reads: IdleReads,
+}
+
+/// What nothing waits for is read from the journal one cluster after the other: a thousand at once would delay what does
+/// wait.
+pub struct IdleReads(pub(super) Semaphore);
+
+impl Default for IdleReads {
+    fn default() -> Self {
+        Self(Semaphore::new(1))
+    }
 }
 
 pub struct Cluster<E, J> {
@@ -113,6 +124,8 @@ pub(super) struct RequestState {
     pub(super) waiting_for: Option<(Reason, Timestamp)>,
     /// The ledger as last read: to be displayed, never to decide by.
     pub(super) ledger: Ledger,
+    /// The journal has not been read yet: what is derived from the ledger is unknown.
+    pub(super) unread: bool,
     /// From its runs, as the next field: a scrape must not go through all of them.
     pub(super) speeds: Speeds,
     pub(super) mismatch: Option<Reason>,
@@ -284,15 +297,9 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         self.target.name()
     }
 
-    /// Reads the last attempts on the members from the runs of earlier processes.
-    pub fn remember(&self, runs: &[RunView]) {
-        for run in runs.iter().filter(|run| run.request.cluster == self.name()) {
-            let Some(ended) = run.finished_at else { continue };
-            for result in run.members.iter().filter(|result| !matches!(result.end, MemberEnd::NotSent { .. })) {
-                let last = LastDefrag { at: ended, result: result.clone() };
-                self.requests.state.lock().last_defrags.insert(result.intent.member_id, last);
-            }
-        }
+    /// Leaves the journal to be read by the worker.
+    pub(super) fn leave_unread(&self) {
+        self.requests.state.lock().unread = true;
     }
 
     /// Closes a run that an earlier process started and left open.
@@ -339,13 +346,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             lock_held: self.held_term().is_some(),
             waiting_for: self.current_run.waits_for().or_else(|| state.hold(policy, now)),
         };
-        let (defragmenting, speeds) = (state.defragmenting, state.speeds.clone());
+        let (defragmenting, speeds, unread) = (state.defragmenting, state.speeds.clone(), state.unread);
         drop(state);
         let last = |id: MemberId| self.requests.state.lock().last_defrags.get(&id).cloned();
         let cluster_id = facts.as_ref().map(|facts| facts.cluster_id);
         let mut sample =
             ClusterSample::new(self.name().to_owned(), listed.is_ok(), facts, defragmenting, last, &speeds);
-        sample.admission = Some(admission);
+        sample.admission = Some(admission).filter(|_| !unread);
         sample.error = listed.err().map(|unknown| unknown.kind);
         sample.cluster_id = cluster_id;
         sample.is_duplicate = !self.shared.claims.same_as(self.name()).is_empty();
@@ -396,7 +403,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         };
         let idle = state.open().is_none();
         let request = state.request_view(policy, now);
-        let seen = self.observations.seen();
+        let seen = self.observations.seen().filter(|_| !state.unread);
         let (paused, breaker) = (state.ledger.paused(now), state.ledger.breaker(policy, now));
         ClusterSummary {
             name: self.name().to_owned(),

@@ -23,6 +23,7 @@ pub(in crate::app) fn shared(slots: u32) -> Arc<Shared<FakeJournal>> {
         changes: Changes::default(),
         fleet_observer: FleetObserver::default(),
         notifications: Notifications::default(),
+        idle_reads: IdleReads::default(),
         slots: Arc::new(Semaphore::new(slots as usize)),
         max_concurrent_runs: slots,
     })
@@ -119,7 +120,6 @@ async fn a_cooldown_is_remembered_over_a_restart() {
     first.request(key("1")).await.expect("taken");
     serve(&first).await;
     let second = cluster_in(&world, "a", policy);
-    second.remember(&world.journal.runs(10).await.expect("read"));
     assert_eq!(label(&second.request(key("2")).await.expect("taken")), ("accepted", "none"));
     serve(&second).await;
     assert_eq!(second.summary().waiting_for.map(|reason| reason.label()), Some("cooldown"));

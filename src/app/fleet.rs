@@ -5,10 +5,13 @@
 //! early. A cluster that is removed from the configuration *leaves*: its run in progress starts no further member and
 //! is finished, a waiting request ends, and until then its name cannot be reused.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::timeout,
+};
 use tracing::info;
 
 use super::{
@@ -25,13 +28,16 @@ pub struct ConfiguredClusters<E, J> {
     pub clusters: Vec<Arc<Cluster<E, J>>>,
     /// Which alerts concern them. Replaced together with the clusters, so that readers never see a mix of old and new.
     pub selectors: Vec<Selector>,
+    /// Where each name is in the list.
+    places: BTreeMap<String, usize>,
 }
 
 impl<E: Etcd, J: Journal> ConfiguredClusters<E, J> {
     /// These clusters, with their current selectors.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>) -> Self {
         let selectors = clusters.iter().map(|cluster| cluster.rules().selector.clone()).collect();
-        Self { clusters, selectors }
+        let places = clusters.iter().enumerate().map(|(place, cluster)| (cluster.name().to_owned(), place)).collect();
+        Self { clusters, selectors, places }
     }
 
     /// The same; alerts that match these selectors concern clusters of other shards.
@@ -42,7 +48,7 @@ impl<E: Etcd, J: Journal> ConfiguredClusters<E, J> {
     }
 
     pub fn find(&self, name: &str) -> Option<&Arc<Cluster<E, J>>> {
-        self.clusters.iter().find(|cluster| cluster.name() == name)
+        self.clusters.get(*self.places.get(name)?)
     }
 }
 
@@ -84,20 +90,28 @@ impl<E: Etcd, J: Journal> ClusterTask<E, J> {
 }
 
 pub struct Fleet<E, J> {
-    now: Mutex<Arc<ConfiguredClusters<E, J>>>,
-    leaving: Mutex<Vec<Arc<Cluster<E, J>>>>,
+    clusters: Mutex<FleetClusters<E, J>>,
+    /// A cluster that was removed has ended.
+    ended: Notify,
     stops: Mutex<BTreeMap<String, watch::Sender<Option<Reason>>>>,
     cluster_tasks: mpsc::UnboundedSender<ClusterTask<E, J>>,
     cluster_tasks_to_run: Mutex<Option<mpsc::UnboundedReceiver<ClusterTask<E, J>>>>,
+}
+
+/// Behind one mutex: a cluster that is removed must not be in both lists for any reader.
+struct FleetClusters<E, J> {
+    now: Arc<ConfiguredClusters<E, J>>,
+    leaving: Vec<Arc<Cluster<E, J>>>,
 }
 
 impl<E: Etcd, J: Journal> Fleet<E, J> {
     /// Of these clusters. Nothing runs yet.
     pub fn new(clusters: Vec<Arc<Cluster<E, J>>>) -> Self {
         let (cluster_tasks, to_run) = mpsc::unbounded_channel();
+        let now = Arc::new(ConfiguredClusters::new(clusters));
         Self {
-            now: Mutex::new(Arc::new(ConfiguredClusters::new(clusters))),
-            leaving: Mutex::default(),
+            clusters: Mutex::new(FleetClusters { now, leaving: Vec::new() }),
+            ended: Notify::new(),
             stops: Mutex::default(),
             cluster_tasks,
             cluster_tasks_to_run: Mutex::new(Some(to_run)),
@@ -105,25 +119,44 @@ impl<E: Etcd, J: Journal> Fleet<E, J> {
     }
 
     pub fn now(&self) -> Arc<ConfiguredClusters<E, J>> {
-        Arc::clone(&self.now.lock())
+        Arc::clone(&self.clusters.lock().now)
     }
 
     /// Which alerts concern clusters of other shards.
     pub fn set_elsewhere(&self, elsewhere: Vec<Selector>) {
-        let mut now = self.now.lock();
+        let now = &mut self.clusters.lock().now;
         *now = Arc::new(ConfiguredClusters::new(now.clusters.clone()).beside(elsewhere));
     }
 
     /// What is configured now, and what was removed but has not ended yet.
     pub fn all(&self) -> Vec<Arc<Cluster<E, J>>> {
-        let mut all = self.now().clusters.clone();
-        all.extend(self.leaving.lock().iter().cloned());
-        all
+        let clusters = self.clusters.lock();
+        clusters.now.clusters.iter().chain(&clusters.leaving).cloned().collect()
     }
 
-    /// Whether a cluster with this name was removed, but has not ended yet.
-    pub fn is_leaving(&self, name: &str) -> bool {
-        self.leaving.lock().iter().any(|cluster| cluster.name() == name)
+    /// The cluster with this name that was removed, but has not ended yet.
+    pub fn leaving(&self, name: &str) -> Option<Arc<Cluster<E, J>>> {
+        self.clusters.lock().leaving.iter().find(|cluster| cluster.name() == name).cloned()
+    }
+
+    /// Waits until each removed cluster of these names has ended, at most this long. Does not wait for a run in progress:
+    /// it may take hours.
+    pub async fn settle(&self, names: &[String], limit: Duration) {
+        let is_ending = || {
+            let leaving = names.iter().filter_map(|name| self.leaving(name));
+            leaving.filter(|cluster| cluster.summary().active_run.is_none()).count() > 0
+        };
+        let settled = async {
+            loop {
+                let ended = self.ended.notified();
+                if !is_ending() {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        // What has not ended by then is the caller's to notice.
+        let _ = timeout(limit, settled).await;
     }
 
     /// The units to run, now and whenever clusters are added. Only the first caller gets them.
@@ -141,33 +174,27 @@ impl<E: Etcd, J: Journal> Fleet<E, J> {
 
     /// Replaces the configured clusters. Those that are no longer among them leave.
     pub fn swap(&self, next: ConfiguredClusters<E, J>) {
-        let mut now = self.now.lock();
-        let gone: Vec<_> = now.clusters.iter().filter(|old| next.find(old.name()).is_none()).cloned().collect();
-        let come: Vec<_> = next.clusters.iter().filter(|new| now.find(new.name()).is_none()).cloned().collect();
-        for cluster in gone {
+        let mut clusters = self.clusters.lock();
+        let before = std::mem::replace(&mut clusters.now, Arc::new(next));
+        let now = Arc::clone(&clusters.now);
+        for cluster in before.clusters.iter().filter(|old| now.find(old.name()).is_none()) {
             info!(cluster = cluster.name(), "the cluster was removed from the configuration");
             cluster.retire();
-            self.leaving.lock().push(Arc::clone(&cluster));
+            clusters.leaving.push(Arc::clone(cluster));
             if let Some(stop) = self.stops.lock().get(cluster.name()) {
                 stop.send_replace(Some(Reason::Removed));
             }
         }
-        for cluster in &come {
+        for cluster in now.clusters.iter().filter(|new| before.find(new.name()).is_none()) {
             self.spawn(cluster);
         }
-        *now = Arc::new(next);
     }
 
-    /// The unit of a cluster ended. Returns whether that was expected, because the cluster was leaving.
-    pub fn ended(&self, name: &str) -> bool {
-        let mut leaving = self.leaving.lock();
-        let before = leaving.len();
-        leaving.retain(|cluster| cluster.name() != name);
-        let gone = leaving.len() < before;
-        if gone {
-            self.stops.lock().remove(name);
-        }
-        gone
+    /// A removed cluster has ended: its name is free again.
+    pub fn ended(&self, name: &str) {
+        self.clusters.lock().leaving.retain(|cluster| cluster.name() != name);
+        self.stops.lock().remove(name);
+        self.ended.notify_waiters();
     }
 
     /// Stops everything that runs.

@@ -52,6 +52,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             return;
         };
         let Ok(_place) = self.shared.fleet_observer.places.acquire().await else { return };
+        // A scrape may have been faster, as at the start of a large fleet.
+        if !self.observations.is_older_than(limit) {
+            return;
+        }
         let _ = self.observe_for_scrape(OBSERVE_BUDGET).await;
         self.shared.changes.announce();
     }

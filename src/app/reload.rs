@@ -4,14 +4,14 @@
 //! connections it began with; if its cluster is removed, it starts no further member. Everything that can fail is done
 //! before the first change.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     cluster::{Cluster, ClusterChange},
     config_changes::ConfigChanges,
     fleet::ConfiguredClusters,
     gates,
-    service::{App, RUNS_TO_REMEMBER},
+    service::App,
     shards::Shards,
 };
 use crate::{
@@ -28,16 +28,32 @@ pub type Connect<E> = Arc<dyn Fn(&ClusterSettings) -> anyhow::Result<E> + Send +
 /// Gives a new cluster its lock and the access to the other replicas. Sends nothing. May block.
 pub type Equip<E, J> = Arc<dyn Fn(Cluster<E, J>) -> anyhow::Result<Cluster<E, J>> + Send + Sync>;
 
+/// How long to wait for the end of a cluster that was just removed and is added again: longer than the release of its
+/// lock may take.
+const SETTLE_LIMIT: Duration = Duration::from_secs(15);
+
 /// What happens to one entry of the configuration.
 enum ReloadStep<E, J> {
-    Keep { cluster: Arc<Cluster<E, J>>, change: Box<ClusterChange<E>> },
+    Keep(Arc<Cluster<E, J>>),
+    Change { cluster: Arc<Cluster<E, J>>, change: Box<ClusterChange<E>> },
     Come(Arc<Cluster<E, J>>),
+}
+
+impl<E, J> ReloadStep<E, J> {
+    fn cluster(&self) -> &Arc<Cluster<E, J>> {
+        match self {
+            Self::Keep(cluster) | Self::Change { cluster, .. } | Self::Come(cluster) => cluster,
+        }
+    }
 }
 
 impl<E: Etcd, J: Journal> App<E, J> {
     /// Applies all of it, or nothing.
     pub(super) async fn apply_settings(&self, settings: Settings) -> Result<ConfigChanges, String> {
         let before = self.fleet().now();
+        let added = settings.clusters.iter().filter(|new| before.find(&new.name).is_none());
+        let added: Vec<_> = added.map(|new| new.name.clone()).collect();
+        self.fleet().settle(&added, SETTLE_LIMIT).await;
         let mut steps = Vec::new();
         let mut problems = Vec::new();
         // A lock that moves would be held in the old and the new place at once.
@@ -59,18 +75,22 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 Err(problem) => problems.push(problem),
             }
         }
-        if let Err(problem) = self.check_replaced(&steps).await {
-            problems.push(problem);
+        let come: Vec<_> =
+            steps.iter().filter(|step| matches!(step, ReloadStep::Come(_))).map(ReloadStep::cluster).collect();
+        // They may have been configured before.
+        if let Err(error) = self.read_ledgers(come).await {
+            problems.push(error.to_string());
         }
         if !problems.is_empty() {
             return Err(problems.join("\n"));
         }
         let take = |step| match step {
+            ReloadStep::Keep(cluster) => cluster,
             ReloadStep::Come(cluster) => {
                 self.shared.counters.expect_cluster(cluster.name());
                 cluster
             }
-            ReloadStep::Keep { cluster, change } => {
+            ReloadStep::Change { cluster, change } => {
                 cluster.follow(*change);
                 cluster
             }
@@ -83,6 +103,10 @@ impl<E: Etcd, J: Journal> App<E, J> {
     }
 
     fn step(&self, before: &ConfiguredClusters<E, J>, new: ClusterSettings) -> Result<ReloadStep<E, J>, String> {
+        let unchanged = before.find(&new.name).filter(|cluster| *cluster.settings() == new);
+        if let Some(cluster) = unchanged {
+            return Ok(ReloadStep::Keep(Arc::clone(cluster)));
+        }
         let gates = gates::of(&new).map_err(|error| format!("{error:#}"))?;
         let connect = || match &self.connect {
             Some(connect) => connect(&new).map_err(|error| format!("{error:#}")),
@@ -98,13 +122,12 @@ impl<E: Etcd, J: Journal> App<E, J> {
             }
             let etcd = (moves || is_measured_otherwise(&cluster.settings(), &new)).then(connect).transpose()?;
             let change = Box::new(ClusterChange { settings: new, gates, etcd });
-            return Ok(ReloadStep::Keep { cluster: Arc::clone(cluster), change });
+            return Ok(ReloadStep::Change { cluster: Arc::clone(cluster), change });
         }
-        if self.fleet().is_leaving(&new.name) {
+        if let Some(leaving) = self.fleet().leaving(&new.name) {
+            let what = if leaving.summary().active_run.is_some() { "its run has" } else { "its tasks have" };
             let name = &new.name;
-            return Err(format!(
-                "cluster {name}: was removed, but its run has not ended yet: reload again when it has"
-            ));
+            return Err(format!("cluster {name}: was removed, but {what} not ended yet: reload again later"));
         }
         let etcd = connect()?;
         let cluster = Cluster::new(new, etcd, Arc::clone(&self.shared)).with_gates(gates);
@@ -113,21 +136,6 @@ impl<E: Etcd, J: Journal> App<E, J> {
             None => cluster,
         };
         Ok(ReloadStep::Come(Arc::new(cluster)))
-    }
-
-    /// Reads the journal's records of added clusters: they may have been configured before.
-    async fn check_replaced(&self, steps: &[ReloadStep<E, J>]) -> Result<(), String> {
-        let come =
-            || steps.iter().filter_map(|step| if let ReloadStep::Come(cluster) = step { Some(cluster) } else { None });
-        if come().next().is_none() {
-            return Ok(());
-        }
-        let runs = self.shared.journal.runs(RUNS_TO_REMEMBER).await.map_err(|error| error.to_string())?;
-        for cluster in come() {
-            cluster.remember(&runs);
-            cluster.ledger().await.map_err(|error| error.to_string())?;
-        }
-        Ok(())
     }
 }
 

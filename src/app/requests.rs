@@ -9,7 +9,7 @@ use tracing::info;
 use super::{cluster::Cluster, detached::to_its_end, ledger, log::LogProgress};
 use crate::{
     core::{
-        history::{AlertKey, Cancellation, Entry, Outcome, Request, RunId, RunView, Trigger},
+        history::{AlertKey, Cancellation, Entry, MemberEnd, Outcome, Request, RunId, RunView, Trigger},
         ledger::Ledger,
         note::StandingRequest,
         order::Order,
@@ -21,6 +21,7 @@ use crate::{
         progress::Progress,
         service::{AlertDecision, Command, CommandError},
     },
+    telemetry::members::LastDefrag,
 };
 
 /// A group with more alerts about one cluster adds no information.
@@ -35,6 +36,14 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         let (speeds, mismatch, firing) = (ledger.speeds(), ledger.mismatch(), ledger.firing());
         {
             let mut state = self.requests.state.lock();
+            for (run, at) in ledger.runs.iter().rev().filter_map(|run| Some((run, run.finished_at?))) {
+                for result in run.members.iter().filter(|result| !matches!(result.end, MemberEnd::NotSent { .. })) {
+                    // An attempt by this process is already there.
+                    let last = state.last_defrags.entry(result.intent.member_id);
+                    last.or_insert_with(|| LastDefrag { at, result: result.clone() });
+                }
+            }
+            state.unread = false;
             (state.ledger, state.speeds, state.mismatch, state.firing) = (ledger.clone(), speeds, mismatch, firing);
         }
         // It is read after every change.

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use super::{
     claims::Claims,
-    cluster::{Cluster, Shared, stop_channel},
+    cluster::{Cluster, IdleReads, Shared, stop_channel},
     connect::{connect, connect_module},
     descriptors,
     driver::Stop,
@@ -226,7 +226,7 @@ struct Tasks {
 
 /// Until a signal to end, or until a task ends unexpectedly: `Some`.
 async fn observe_until_stopped(
-    app: &App<EtcdCluster, SqliteJournal>,
+    app: &Arc<App<EtcdCluster, SqliteJournal>>,
     manager: &Manager,
     addresses: &str,
     signals: &mut Signals,
@@ -235,6 +235,7 @@ async fn observe_until_stopped(
     let status = || app.status_line(addresses);
     manager.ready(&status());
     let mut ticks = manager.interval().map(interval);
+    let mut reloads = JoinSet::new();
     loop {
         // Part of this loop, so that the watchdog of systemd notices when this loop hangs.
         let tick = async {
@@ -247,12 +248,18 @@ async fn observe_until_stopped(
             () = tick => manager.alive(&status()),
             _ = signals.terminate.recv() => return None,
             _ = signals.interrupt.recv() => return None,
-            // Logged and counted in the call. Short: it reads some files.
+            // In a task: it may wait for the end of a removed cluster, which is noticed here.
             _ = signals.hang_up.recv() => {
                 manager.reloading();
-                let _ = app.reload().await;
-                manager.ready(&status());
+                let app = Arc::clone(app);
+                // Logged and counted in the call.
+                reloads.spawn(async move { drop(app.reload().await) });
             }
+            Some(reloaded) = reloads.join_next() => match reloaded {
+                Ok(()) if reloads.is_empty() => manager.ready(&status()),
+                Ok(()) => {}
+                Err(error) => return Some(Err(error)),
+            },
             // No task ends by itself before a stop: one that does has panicked, and the rest is incomplete.
             Some(ended) = tasks.servers.join_next() => return Some(ended.map(|()| "a listener".to_owned())),
             Some(ended) = tasks.workers.join_next() => match ended {
@@ -358,6 +365,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
         changes: Changes::default(),
         fleet_observer: FleetObserver::default(),
         notifications,
+        idle_reads: IdleReads::default(),
         slots: Arc::new(Semaphore::new(slots)),
         max_concurrent_runs: options.max_concurrent_runs,
     });

@@ -42,8 +42,8 @@ use crate::{
     turn_limiter::TurnLimiter,
 };
 
-/// More than any fleet has members with a last attempt; older ones are not shown.
-pub(super) const RUNS_TO_REMEMBER: usize = 1_000;
+/// After so many runs, the rest of the journal is read while requests are served: a large one takes seconds.
+const RUNS_READ_FIRST: usize = 2_000;
 /// How many clusters a scrape observes at the same time: more would not use two processors better, and the calls to a
 /// thousand clusters at once would take most of the process's memory permanently.
 const CLUSTERS_AT_ONCE: usize = 64;
@@ -180,10 +180,12 @@ impl<E: Etcd, J: Journal> App<E, J> {
     /// The task of a cluster ended. Returns whether that was expected, because the cluster was removed from the
     /// configuration.
     pub fn ended(&self, cluster: &str) -> bool {
-        let gone = self.fleet.ended(cluster);
+        let gone = self.fleet.leaving(cluster).is_some();
         if gone {
+            // Before a reload can use its name again.
             self.shared.claims.forget(cluster);
             self.shared.counters.forget_cluster(cluster);
+            self.fleet.ended(cluster);
             info!(cluster, "removed the cluster: all its tasks have ended");
         }
         gone
@@ -192,12 +194,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
     /// Continues where an earlier process ended: requests by alerts are started or resumed, a manual run is closed. The
     /// members are measured again before anything is done to them.
     pub async fn recover(&self) -> Result<(), JournalError> {
-        let runs = self.shared.journal.runs(RUNS_TO_REMEMBER).await?;
         let fleet = self.fleet.now();
-        for cluster in &fleet.clusters {
-            cluster.remember(&runs);
-            cluster.ledger().await?;
-        }
         for view in self.shared.journal.open_runs().await? {
             match fleet.find(&view.request.cluster) {
                 // An operator who typed `defragd run` sees that it ended, and decides anew; a request through the API
@@ -219,7 +216,25 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 }
             }
         }
+        self.read_ledgers(&fleet.clusters).await?;
         *self.phase.lock() = Phase::Serving;
+        Ok(())
+    }
+
+    /// Reads what the journal holds of these clusters, or of as many as can be read soon; the others read it themselves.
+    /// Until then, a cluster's limits and requests are not shown.
+    pub(super) async fn read_ledgers<'a>(
+        &self,
+        clusters: impl IntoIterator<Item = &'a Arc<Cluster<E, J>>>,
+    ) -> Result<(), JournalError> {
+        let mut runs = 0;
+        for cluster in clusters {
+            if runs < RUNS_READ_FIRST {
+                runs += cluster.ledger().await?.runs.len();
+            } else {
+                cluster.leave_unread();
+            }
+        }
         Ok(())
     }
 

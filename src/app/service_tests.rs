@@ -19,7 +19,13 @@ use crate::{
         fake_site::{FakeApp, site},
     },
     config::{ClusterSettings, LockSettings, Settings, schema},
-    core::{cluster::ClusterId, history::Outcome, policy::Mode},
+    core::{
+        cluster::ClusterId,
+        history::{self, Entry, Outcome},
+        order::Order,
+        policy::Mode,
+        state::ClusterCondition,
+    },
 };
 
 const TOKEN: &str = "0123456789abcdef";
@@ -318,6 +324,66 @@ async fn a_cluster_that_goes_ends_its_run_after_the_member_in_hand_and_its_serie
         assert!(!page.contains("etcd_cluster=\"a\""), "{page}");
         reload(&app, &file(&[A, B])).await.expect("its name is free again");
         assert_eq!(names(&app), ["a", "b"]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_was_just_removed_is_added_again_at_once() {
+    let app = configured(&file(&[A, B]));
+    with_units(&app, async {
+        for _ in 0..3 {
+            reload(&app, &file(&[B])).await.expect("good");
+            reload(&app, &file(&[A, B])).await.expect("waits for the end of its tasks");
+        }
+        assert_eq!(names(&app), ["a", "b"]);
+        let page = scrape(&app).await;
+        assert!(page.contains("defragd_reclaimed_bytes_total{etcd_cluster=\"a\"} 0"), "{page}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_leaves_clusters_alone_that_did_not_change() {
+    let app = configured(&file(&[A, B]));
+    let rules = || [0, 1].map(|number| app.fleet().now().clusters[number].rules());
+    let before = rules();
+    reload(&app, &file(&[&A.replace("enforce", "observe"), B])).await.expect("good");
+    let after = rules();
+    assert_eq!([0, 1].map(|number| Arc::ptr_eq(&before[number], &after[number])), [false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_with_a_long_past_is_served_before_all_of_it_is_read() {
+    let app = configured(&file(&[A, B]));
+    let journal = &app.shared.journal;
+    let asks = |cluster: &str| history::Request {
+        cluster: cluster.to_owned(),
+        trigger: Trigger::Alert,
+        alerts: Vec::new(),
+        members: Vec::new(),
+    };
+    for _ in 0..RUNS_READ_FIRST {
+        let run = journal.accept(asks("a")).await.expect("accepted");
+        journal.append(run, Entry::Finished(Outcome::NothingToDo)).await.expect("written");
+    }
+    let open = journal.accept(asks("b")).await.expect("accepted");
+    let pause = Order::Pause { by: "ann".to_owned(), reason: "upgrade".to_owned(), until: None };
+    journal.order("b", pause).await.expect("written");
+
+    app.recover().await.expect("recovered");
+    let series = |cluster: &str, value: u8| format!("defragd_cluster_paused{{etcd_cluster=\"{cluster}\"}} {value}");
+    let page = scrape(&app).await;
+    assert!(page.contains("defragd_cluster_up{etcd_cluster=\"b\"} 1"), "{page}");
+    assert!(page.contains(&series("a", 0)) && !page.contains("paused{etcd_cluster=\"b\"}"), "{page}");
+    let unread = &app.clusters()[1];
+    assert_eq!(unread.state.condition, ClusterCondition::NotObserved);
+    assert_eq!(unread.queued_run, Some(open), "an open run is known from the start");
+    with_units(&app, async {
+        while !scrape(&app).await.contains(&series("b", 1)) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(app.clusters()[1].queued_run, Some(open), "it is paused");
     })
     .await;
 }

@@ -4,7 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use tokio::{
+    sync::{OwnedSemaphorePermit, SemaphorePermit},
+    time::sleep,
+};
 use tracing::{error, info};
 
 use super::{
@@ -67,7 +70,18 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             if stop.borrow().is_some() {
                 return;
             }
-            let next = Box::pin(self.next(slot.is_some())).await;
+            let is_idle = self.requests.state.lock().queued.is_none();
+            // Other clusters must not wait for a cluster that waits itself.
+            slot = slot.filter(|_| !is_idle);
+            let turn = tokio::select! {
+                biased;
+                turn = self.shared.idle_reads.0.acquire(), if is_idle => turn.ok(),
+                () = self.requests.wake.notified(), if is_idle => continue,
+                // A closed channel means that the process is ending.
+                changed = stop.changed(), if is_idle => if changed.is_err() { return } else { continue },
+                else => None,
+            };
+            let next = Box::pin(self.next(slot.is_some(), turn)).await;
             let (time, wants_slot) = match next {
                 WorkerAction::Serve { run, request, emergency, term } => {
                     Box::pin(self.serve(run, &request, term, stop.clone(), emergency)).await;
@@ -93,7 +107,8 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         }
     }
 
-    async fn next(&self, has_slot: bool) -> WorkerAction {
+    /// `turn` is for the read.
+    async fn next(&self, has_slot: bool, turn: Option<SemaphorePermit<'_>>) -> WorkerAction {
         // Before the journal is read: it contains what is already queued, and a request that arrives later wakes again.
         let queued = self.requests.state.lock().queued.clone();
         let ledger = match self.ledger().await {
@@ -103,6 +118,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
                 return WorkerAction::Wait(JOURNAL_INTERVAL);
             }
         };
+        drop(turn);
         match queued {
             None => self.idle(&ledger).await,
             Some((run, _)) => match ledger.run(run) {

@@ -17,7 +17,7 @@ use defragd::{
     },
     app::{
         claims::Claims,
-        cluster::{Cluster, Shared},
+        cluster::{Cluster, IdleReads, Shared},
         connect::{connect, connect_module},
         live::Changes,
         notify::Notifications,
@@ -140,6 +140,7 @@ fn site(access: AccessPolicy) -> Router {
         changes: Changes::default(),
         fleet_observer: FleetObserver::default(),
         notifications,
+        idle_reads: IdleReads::default(),
     });
     let probes = Probes::<EtcdCluster>::new(settings.modules.clone(), Arc::new(connect_module));
     let cluster = settings.clusters[0].clone();

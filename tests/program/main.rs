@@ -12,6 +12,7 @@ mod flood;
 mod load;
 mod machine;
 mod notify;
+mod reload;
 mod rig;
 mod shards;
 mod systemd;

@@ -119,6 +119,7 @@ impl Peers for SimPeers {
                     Ok(OfferAnswer::NotTheHolder)
                 }
                 AlertDecision::Ignored { reason, .. } => Err(PeerError::Ignored(reason.to_string())),
+                AlertDecision::Forwarded { cluster, .. } => panic!("{cluster} is no other shard's"),
             }
         })
     }
@@ -162,6 +163,7 @@ async fn carry_out(app: &Replica, order: &PeerOrder) -> Result<CommandOutcome, C
 fn status(error: &CommandError) -> u16 {
     match error {
         CommandError::UnknownCluster(_) | CommandError::UnknownRun(_) => 404,
+        CommandError::OtherShard(_) => 421,
         CommandError::NotWaiting { .. } | CommandError::NothingToCancel(_) | CommandError::Refused(_) => 409,
         CommandError::Peer { status, .. } => *status,
         CommandError::NoHolder { .. } | CommandError::Journal(_) => 503,

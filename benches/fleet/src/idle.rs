@@ -144,7 +144,7 @@ async fn start(binary: &Path, cluster: &EtcdCluster, dir: &Path, full: bool) -> 
     Defragd::start(binary, &args, &dir.join("log")).await
 }
 
-async fn good_scrape(scraper: &Scraper, members: usize) -> Result<()> {
+pub(crate) async fn good_scrape(scraper: &Scraper, members: usize) -> Result<()> {
     let begun = Instant::now();
     loop {
         // One that fails is one that is not good.

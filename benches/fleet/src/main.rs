@@ -8,10 +8,13 @@ mod figures;
 mod growth;
 mod idle;
 mod output;
+mod past;
 mod profile;
+mod reload;
 mod scraper;
 mod shards;
 mod soak;
+mod start;
 mod subject;
 
 use std::{io::Write, path::PathBuf, time::Duration};
@@ -38,6 +41,10 @@ enum Command {
     Shards(shards::Args),
     /// One real etcd cluster: memory at rest, time to the first good scrape, size of the binary
     Idle(idle::Args),
+    /// Time until it is ready and shows every member, with a full journal
+    Start(start::Args),
+    /// Time of a reload, with a full journal
+    Reload(reload::Args),
     /// Many scrapes of an unhealthy fleet: does anything grow?
     Soak(soak::Args),
 }
@@ -97,6 +104,8 @@ fn main() -> Result<()> {
             Command::Growth(args) => growth::run(args).await,
             Command::Shards(args) => shards::run(args).await,
             Command::Idle(args) => idle::run(args).await,
+            Command::Start(args) => start::run(args).await,
+            Command::Reload(args) => reload::run(args).await,
             Command::Soak(args) => soak::run(args).await,
         }
     });

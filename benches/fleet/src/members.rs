@@ -2,12 +2,24 @@
 //!
 //! It must be cheap: it shares the machine's processors with the program that is measured.
 
-use std::{convert::Infallible, net::SocketAddr, ops::Range, path::Path, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    ops::Range,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper::{HeaderMap, Request, Response, StatusCode, body::Incoming, header::HeaderValue, service::service_fn};
+use hyper::{
+    HeaderMap, Request, Response, StatusCode, Version, body::Incoming, header::HeaderValue, service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -39,6 +51,8 @@ struct Member {
     fault: Fault,
     tls: Option<Arc<ServerConfig>>,
     plan: Arc<Plan>,
+    /// Connections that carried a gRPC call.
+    grpc_connections: AtomicUsize,
 }
 
 /// The running members. Dropping it ends them.
@@ -70,7 +84,8 @@ impl Fleet {
                 _ => None,
             };
             let speaker = Speaker { cluster, member };
-            let member = Arc::new(Member { speaker, address, fault, tls, plan: Arc::clone(&plan) });
+            let (plan, grpc_connections) = (Arc::clone(&plan), AtomicUsize::default());
+            let member = Arc::new(Member { speaker, address, fault, tls, plan, grpc_connections });
             let handle = match fault {
                 Fault::Refusing => None,
                 Fault::Frozen => {
@@ -82,6 +97,11 @@ impl Fleet {
             members.push((member, handle));
         }
         Ok(Self { members, tasks, _frozen: frozen })
+    }
+
+    /// How many connections with gRPC calls a member has accepted.
+    pub fn grpc_connections(&self, cluster: usize, member: usize) -> usize {
+        self.members[cluster * MEMBERS + member].0.grpc_connections.load(Ordering::Relaxed)
     }
 
     /// Restarts one member after the other, for ever: its connections break, for a moment its port is closed, and then it
@@ -134,7 +154,13 @@ async fn serve(listener: TcpListener, member: Arc<Member>) {
 }
 
 async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: I, member: Arc<Member>) {
-    let service = service_fn(move |request| answer(Arc::clone(&member), request));
+    let is_counted = AtomicBool::default();
+    let service = service_fn(move |request: Request<Incoming>| {
+        if request.version() == Version::HTTP_2 && !is_counted.swap(true, Ordering::Relaxed) {
+            member.grpc_connections.fetch_add(1, Ordering::Relaxed);
+        }
+        answer(Arc::clone(&member), request)
+    });
     // An error: the client is gone, or restarts are what this fleet is for.
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
 }

@@ -29,14 +29,46 @@ pub(crate) struct Shape {
     pub(crate) restart_every_ms: Option<u64>,
 }
 
-/// Simulated members in a process of their own, and defragd.
+/// Simulated members in a process of their own, and the configuration that names them.
+pub(crate) struct Rig {
+    pub(crate) plan: Plan,
+    // Each ends when its standard input does.
+    _members: Vec<Child>,
+    dir: tempfile::TempDir,
+}
+
+impl Rig {
+    /// Starts the members, waits until they listen, and writes the configuration.
+    pub(crate) async fn start(shape: Shape) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let mut port = Port::reserve()?;
+        let plan = Plan::new(shape.clusters, port.number(), shape.tls, shape.hung, shape.refusing);
+        port.release();
+        let mut members = Vec::new();
+        for from in (0..shape.clusters).step_by(CLUSTERS_OF_A_PROCESS) {
+            members.push(start_members(&plan, shape, dir.path(), from).await?);
+        }
+        let rig = Self { plan, _members: members, dir };
+        std::fs::write(rig.config(), configuration(&rig.plan, rig.dir()))?;
+        Ok(rig)
+    }
+
+    /// Removed at the end.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir().join("config.yaml")
+    }
+}
+
+/// The same, and defragd.
 pub(crate) struct Subject {
     pub(crate) plan: Plan,
     /// One, or one for each shard.
     pub(crate) defragd: Vec<Defragd>,
-    // Each ends when its standard input does.
-    _members: Vec<Child>,
-    dir: tempfile::TempDir,
+    rig: Rig,
 }
 
 impl Subject {
@@ -48,23 +80,14 @@ impl Subject {
     /// The same with the clusters divided among so many processes.
     pub(crate) async fn start_shards(binary: &Path, shape: Shape, total: u32) -> Result<Self> {
         ensure!(binary.exists(), "{} is not there: `make build` makes it", binary.display());
-        let dir = tempfile::tempdir()?;
-        let mut port = Port::reserve()?;
-        let plan = Plan::new(shape.clusters, port.number(), shape.tls, shape.hung, shape.refusing);
-        port.release();
-        let mut members = Vec::new();
-        for from in (0..shape.clusters).step_by(CLUSTERS_OF_A_PROCESS) {
-            members.push(start_members(&plan, shape, dir.path(), from).await?);
-        }
-        let config = dir.path().join("config.yaml");
-        std::fs::write(&config, configuration(&plan, dir.path()))?;
+        let rig = Rig::start(shape).await?;
         let mut defragd = Vec::new();
         for ordinal in 0..total {
-            let mut args = vec!["--exporter-only".to_owned(), format!("--config={}", config.display())];
+            let mut args = vec!["--exporter-only".to_owned(), format!("--config={}", rig.config().display())];
             args.extend([format!("--shard={ordinal}"), format!("--total-shards={total}")]);
-            defragd.push(Defragd::start(binary, &args, &log(dir.path(), ordinal)).await?);
+            defragd.push(Defragd::start(binary, &args, &log(rig.dir(), ordinal)).await?);
         }
-        Ok(Self { plan, defragd, _members: members, dir })
+        Ok(Self { plan: rig.plan.clone(), defragd, rig })
     }
 
     /// How many members answer.
@@ -77,7 +100,7 @@ impl Subject {
 
     /// Copies defragd's log out of the directory that is removed.
     pub(crate) fn keep_log(&self, to: &Path) -> Result<()> {
-        std::fs::copy(log(self.dir.path(), 0), to)?;
+        std::fs::copy(log(self.rig.dir(), 0), to)?;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::*;
 use crate::{

@@ -15,8 +15,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use tokio::sync::Mutex;
 
 pub use self::retention::Retention;
 use crate::{
@@ -167,8 +167,9 @@ impl SqliteJournal {
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> T + Send + 'static,
     {
-        let connection = Arc::clone(&self.connection);
-        let work = move || work(&mut connection.lock());
+        // Waits here, in turn, and not in a thread for each.
+        let mut connection = Arc::clone(&self.connection).lock_owned().await;
+        let work = move || work(&mut connection);
         match tokio::task::spawn_blocking(work).await {
             Ok(value) => value,
             Err(error) => std::panic::resume_unwind(error.into_panic()),

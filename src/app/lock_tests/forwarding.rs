@@ -186,3 +186,38 @@ async fn a_replica_that_does_not_hold_the_lock_takes_nothing_that_another_passes
     assert_eq!(answers[0].decision.labels(), ("ignored", "lock_held_elsewhere"));
     assert!(second.runs().await.is_empty());
 }
+
+/// Its journal may be used again weeks later, or never.
+#[tokio::test(start_paused = true)]
+async fn a_request_of_a_follower_that_is_gone_is_served_by_the_holder_and_ends_when_its_journal_is_used_again() {
+    let world = World::new(etcd());
+    let (first, second) = world.start_both(Mode::Enforce).await;
+    second.ask("1").await;
+    sleep(S * 3).await;
+    assert_eq!(first.outcomes().await, [("open", "")], "the holder has it");
+    let journal = second.kill();
+    sleep(S * 600).await;
+    assert_eq!(first.outcomes().await, [("succeeded", "")]);
+    let second = world.start_with("two", journal, Mode::Enforce);
+    assert_eq!(second.outcomes().await, [("open", "")]);
+    sleep(S * 60).await;
+    assert_eq!(second.outcomes().await, [("stopped", "forwarded")]);
+    assert_eq!(world.etcd.order(), [3, 2, 1], "nothing is done twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forwarded_request_whose_holder_is_gone_too_is_measured_again_before_anything_is_done() {
+    let world = World::new(etcd());
+    let (first, second) = world.start_both(Mode::Enforce).await;
+    second.ask("1").await;
+    sleep(S * 3).await;
+    let journal = second.kill();
+    sleep(S * 600).await;
+    first.kill();
+    // With another kind of lock, it knows nothing of the first one.
+    let other = World { etcd: Arc::clone(&world.etcd), ..World::new(etcd()) };
+    let second = other.start_with("two", journal, Mode::Enforce);
+    sleep(S * 600).await;
+    assert_eq!(second.outcomes().await, [("nothing_to_do", "")]);
+    assert_eq!(world.etcd.order(), [3, 2, 1]);
+}
