@@ -150,7 +150,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 Ok(decisions) => {
                     forwarded.decisions.extend(alerts.into_iter().zip(decisions).map(|((index, to), answer)| {
                         (index, AlertDecision::Forwarded { cluster: to.cluster, shard: to.owner, answer })
-                    }))
+                    }));
                 }
                 Err(failure) => forwarded.failure = Some(failure),
             }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
+use futures_util::future::join;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, mpsc::UnboundedReceiver, watch},
@@ -325,7 +326,7 @@ fn notifications(settings: &Settings, options: &ServeOptions, counters: &Counter
     Ok(Notifications::start(targets, counters.notifications(), options.external_url.as_ref()))
 }
 
-/// The first line of the log: what runs, with which configuration.
+/// The first lines of the log: what runs, with which configuration.
 fn log_start(settings: &Settings, options: &ServeOptions) {
     let clusters: Vec<_> = settings.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
     let modes: BTreeSet<_> = settings.clusters.iter().map(|cluster| cluster.policy.mode.label()).collect();
@@ -339,6 +340,8 @@ fn log_start(settings: &Settings, options: &ServeOptions) {
         mode,
         "starting defragd"
     );
+    log_shard(Shards::of(settings).as_ref(), settings, options.exporter_only);
+    descriptors::warn_if_few(&settings.clusters, &settings.lock);
 }
 
 /// Runs until a signal. Returns whether the shutdown was orderly.
@@ -375,8 +378,6 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let listen = if options.systemd_socket { &addresses } else { &options.listen };
     let access = access(&options, listen, &web)?;
     let (shards, elsewhere) = (Shards::of(&settings), settings.elsewhere.clone());
-    log_shard(shards.as_ref(), &settings, options.exporter_only);
-    descriptors::warn_if_few(&settings.clusters, &settings.lock);
     let (redacted, notify) = (settings.redacted.clone(), settings.notify.clone());
     let connector: Connector<EtcdCluster> = Arc::new(connect_module);
     let probes = Arc::new(Probes::new(settings.modules.clone(), connector));
@@ -421,9 +422,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let mut watches = JoinSet::new();
     watches.spawn(async move { probes.sweep().await });
     let charts = Arc::clone(&app);
-    watches.spawn(async move { charts.keep_charts().await });
-    let moved = Arc::clone(&app);
-    watches.spawn(async move { moved.forward_moved().await });
+    watches.spawn(async move { join(charts.keep_charts(), charts.forward_moved()).await.0 });
     let mut reconciliations = JoinSet::new();
     for source in options.alertmanagers.iter().filter(|_| !options.exporter_only) {
         reconciliations.spawn(reconcile(Arc::clone(&app), source.clone(), stopped.clone()));
