@@ -320,6 +320,14 @@ fn journal(options: &ServeOptions, clock: Arc<SystemClock>) -> anyhow::Result<Sq
     Ok(opened?)
 }
 
+fn counters(settings: &Settings, options: &ServeOptions) -> Counters {
+    if options.exporter_only {
+        Counters::without_runs()
+    } else {
+        Counters::new(settings.clusters.iter().map(|cluster| cluster.name.as_str()))
+    }
+}
+
 /// The targets of run notifications.
 fn notifications(settings: &Settings, options: &ServeOptions, counters: &Counters) -> anyhow::Result<Notifications> {
     let targets: Vec<_> = notify::targets(&settings.notify).into_iter().collect::<anyhow::Result<_>>()?;
@@ -353,11 +361,7 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let inherited = if options.systemd_socket { systemd::sockets()? } else { Vec::new() };
     let clock = Arc::new(SystemClock);
     let journal = journal(&options, Arc::clone(&clock))?;
-    let counters = if options.exporter_only {
-        Counters::without_runs()
-    } else {
-        Counters::new(settings.clusters.iter().map(|cluster| cluster.name.as_str()))
-    };
+    let counters = counters(&settings, &options);
     let notifications = notifications(&settings, &options, &counters)?;
     let slots = usize::try_from(options.max_concurrent_runs).unwrap_or(1);
     let shared = Arc::new(Shared {
