@@ -17,8 +17,6 @@ use crate::{
 const REMINDER: Duration = Duration::from_secs(5);
 /// How long a step may take. etcd's own limit for a proposal is 7 s.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
-/// How often the next leader is queried during a transfer.
-const LEADER_INTERVAL: Duration = Duration::from_millis(10);
 /// How often a member that may answer while it defragments is queried for its state.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 /// An answer within this time does not count as unavailability.
@@ -35,15 +33,7 @@ pub(super) async fn send<E: Etcd>(
     let sent = async {
         let answer = match step {
             RunStep::Compact { revision } => etcd.compact(voter()?, *revision).await,
-            RunStep::MoveLeader { from, to, .. } => {
-                let (from, to) = (member(from)?, member(to)?);
-                tokio::select! {
-                    biased;
-                    answer = etcd.move_leader(from, to) => answer,
-                    // Cancel-safe: the transfer has happened, and only its answer is lost.
-                    () = leads(etcd, to) => Ok(()),
-                }
-            }
+            RunStep::MoveLeader { from, to, .. } => etcd.move_leader(member(from)?, member(to)?).await,
             RunStep::DisarmNoSpace { member_id, .. } => {
                 etcd.disarm(voter()?, Alarm { kind: AlarmKind::NoSpace, member: *member_id }).await
             }
@@ -51,17 +41,6 @@ pub(super) async fn send<E: Etcd>(
         answer.map_err(|unknown| StepError::Answered(unknown.detail))
     };
     timeout(STEP_LIMIT, sent).await.unwrap_or(Err(StepError::Deadline(STEP_LIMIT)))
-}
-
-/// Returns when the member reports that it is the leader. etcd itself checks that only every tick (100 ms by default)
-/// before it answers `MoveLeader`, and the transfer takes some milliseconds.
-async fn leads<E: Etcd>(etcd: &E, member: &Member) {
-    loop {
-        sleep(LEADER_INTERVAL).await;
-        if etcd.status(member).await.is_ok_and(|status| status.leader == Some(member.id)) {
-            return;
-        }
-    }
 }
 
 /// Waits for the answer, and measures how long the member did not answer `Status`.

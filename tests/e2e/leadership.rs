@@ -9,7 +9,7 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
     faults,
-    rig::{MIB, Rig, TOKEN, ended_run, firing, first_defragmented, members_of},
+    rig::{MIB, MINUTE, Rig, TOKEN, ended_run, firing, first_defragmented, members_of},
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,8 +100,10 @@ impl Run {
     ) -> Action {
         // A lost answer says nothing: only what the members report afterwards counts.
         let detail = answer.err().map_or_else(|| "the leader did not change".to_owned(), |error| error.to_string());
-        self.phase = Phase::Transfer(Transfer { from, to, detail, since: now, steady_since: None });
-        self.observe(Duration::ZERO)
+        self.observe_soon(
+            Phase::Transfer(Transfer { from, to, detail, since: now, steady_since: None }),
+            Duration::ZERO,
+        )
     }
 
     pub(super) fn follow_transfer(
