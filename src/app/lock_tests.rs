@@ -83,7 +83,6 @@ impl Peers for Net {
                     Ok(OfferAnswer::NotTheHolder)
                 }
                 AlertDecision::Ignored { reason, .. } => Err(PeerError::Ignored(reason.to_string())),
-                AlertDecision::Forwarded { cluster, .. } => panic!("{cluster} is no other shard's"),
                 AlertDecision::Forwarded { shard, .. } => panic!("there is no shard {shard}"),
             }
         })

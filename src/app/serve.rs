@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use futures_util::future::join;
+use axum::Router;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, mpsc::UnboundedReceiver, watch},
@@ -181,6 +181,25 @@ async fn listeners(handed: Vec<Listener>, options: &ServeOptions) -> anyhow::Res
 }
 
 /// The URL for clients on this machine.
+/// Serves each of them until `http_ends`.
+fn servers(
+    listeners: Vec<Listener>,
+    router: &Router,
+    web: &Arc<Web>,
+    http_ends: &watch::Receiver<bool>,
+) -> JoinSet<()> {
+    let mut servers = JoinSet::new();
+    for listener in listeners {
+        info!(address = %listener.address(), tls = web.is_tls(), "listening");
+        let mut http_ends = http_ends.clone();
+        servers.spawn(listener.serve(router.clone(), Arc::clone(web), async move {
+            // An error means that the sender is gone, and the process with it.
+            let _ = http_ends.wait_for(|ends| *ends).await;
+        }));
+    }
+    servers
+}
+
 fn url_here(address: SocketAddr, is_tls: bool, route_prefix: &str) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -403,16 +422,8 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let (stop, stopped) = stop_channel();
     // The HTTP side outlives the runs: clients see the shutdown and the run's end.
     let (end_http, http_ends) = watch::channel(false);
-    let mut servers = JoinSet::new();
     let router = router(Arc::clone(&app), http_options(&options, access, Arc::clone(&web)));
-    for listener in listeners {
-        info!(address = %listener.address(), tls = web.is_tls(), "listening");
-        let mut http_ends = http_ends.clone();
-        servers.spawn(listener.serve(router.clone(), Arc::clone(&web), async move {
-            // An error means that the sender is gone, and the process with it.
-            let _ = http_ends.wait_for(|ends| *ends).await;
-        }));
-    }
+    let servers = servers(listeners, &router, &web, &http_ends);
     let mut workers = JoinSet::new();
     workers.spawn(keep_credentials(Arc::clone(&app), stopped.clone()));
     workers.spawn(tend(journal, options.retention, stopped.clone()));
@@ -426,7 +437,9 @@ pub async fn serve(settings: Settings, options: ServeOptions, reader: Option<Rea
     let mut watches = JoinSet::new();
     watches.spawn(async move { probes.sweep().await });
     let charts = Arc::clone(&app);
-    watches.spawn(async move { join(charts.keep_charts(), charts.forward_moved()).await.0 });
+    watches.spawn(async move { charts.keep_charts().await });
+    let moved = Arc::clone(&app);
+    watches.spawn(async move { moved.forward_moved().await });
     let mut reconciliations = JoinSet::new();
     for source in options.alertmanagers.iter().filter(|_| !options.exporter_only) {
         reconciliations.spawn(reconcile(Arc::clone(&app), source.clone(), stopped.clone()));

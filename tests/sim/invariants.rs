@@ -67,6 +67,8 @@ pub struct RunLog {
     /// Requested by an operator: only danger holds it back.
     pub manual: bool,
     pub outcome: Option<Outcome>,
+    /// A pause has asked it to stop, which a resume does not take back.
+    pub paused: bool,
     dealt_with: Vec<MemberId>,
     /// Whether Defragment was sent in it, or may have been.
     touched: bool,

@@ -99,14 +99,14 @@ fn what_was_done_for_alerts_that_were_resolved_does_not_count_for_a_later_one() 
     assert_eq!(done(vec![before.clone(), next.clone()]), 1, "the same request continues, and another alert joins it");
     let resolved = RunView { resolved: keys(&["1"]), ..before };
     assert_eq!(done(vec![resolved.clone(), next.clone()]), 0, "its request was over");
-    let mut inherited = SuccessionNote::default();
-    inherited.request = Some(StandingRequest {
+    let request = StandingRequest {
         trigger: Trigger::Alert,
         alerts: keys(&["1"]),
         members: Vec::new(),
         approved_by: None,
         work: EarlierWork { done: [MemberId(2)].into(), uncompared: false },
-    });
+    };
+    let inherited = SuccessionNote { request: Some(request), ..SuccessionNote::default() };
     let heir = Ledger { inherited: Some(inherited), ..ledger(vec![resolved, next]) };
     assert!(heir.earlier_work().done.is_empty(), "what another lock holder did for it, too");
 }

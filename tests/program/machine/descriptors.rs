@@ -54,9 +54,8 @@ async fn clients_cannot_take_the_descriptors_that_the_rest_needs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_is_too_low_for_the_clusters_is_logged() {
     let limited = home();
-    let script = format!("#!/bin/sh\nulimit -n 256 && exec {:?} \"$@\"\n", binary());
-    let script = limited.write("limited", script).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = limited.path("limited");
+    wrap(binary(), "ulimit -n 256 &&", &script).unwrap();
     for (count, expected) in [(10, None), (30, Some("limit=256 needed=282 clusters=30"))] {
         let home = Home::new(&script).unwrap();
         let defragd = home.serve(&[clusters(&home, count)]).await.unwrap();

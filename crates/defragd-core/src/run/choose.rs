@@ -7,7 +7,7 @@ use super::{
     SNAPSHOT_OBSERVE_INTERVAL, alarms, known, sizes,
 };
 use crate::{
-    cluster::{AlarmKind, ClusterFacts, Fact, MemberFacts},
+    cluster::{ClusterFacts, Fact, MemberFacts},
     gate::Moment,
     history::{Intent, MemberEnd, Outcome},
     plan::{Plan, PlannedMember},
@@ -34,7 +34,6 @@ impl Run {
         if let Some(reason) = self.other_cluster(facts) {
             return self.give_up(reason);
         }
-        self.no_space = facts.has_alarm(AlarmKind::NoSpace);
         let plan = Plan::new(facts, &self.brief.policy, &self.past);
         let blocked = plan.blocked.clone();
         let acts = !self.brief.only_compares;

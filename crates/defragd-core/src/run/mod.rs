@@ -226,6 +226,8 @@ impl Run {
         self.waiting_for = None;
         if let Event::Observed(Ok(facts)) = &event {
             self.past.record(facts);
+            // Also while a member is watched: the run may end with it.
+            self.no_space = facts.has_alarm(AlarmKind::NoSpace);
             self.may_answer |= facts.members.iter().any(MemberFacts::may_answer);
         }
         match (std::mem::replace(&mut self.phase, Phase::Finished), event) {

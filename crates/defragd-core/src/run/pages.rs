@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use super::{Action, Phase, Run};
-use crate::cluster::MemberId;
+use crate::{cluster::MemberId, plan::Plan};
 
 /// The metrics pages that an observation includes. Whatever is requested, the page of a member whose `Status` does not
 /// answer soon is always included: it shows whether the member is being defragmented.
@@ -51,14 +51,13 @@ impl Run {
             Phase::Recovering { intent, .. } => self.next_after(Some(intent.member_id)),
             Phase::Transfer(_) => self.next_after(None),
             Phase::Settling(_) => Pages::None,
-            Phase::Following { intent, .. } | Phase::Resuming { intent, .. } => Pages::Only(intent.member_id),
             _ => Pages::All,
         }
     }
 
     /// That of the member that is next by the last plan, once this one is done.
     fn next_after(&self, member: Option<MemberId>) -> Pages {
-        let mut pending = self.plan.iter().flat_map(|plan| plan.pending()).map(|(step, _)| step);
+        let mut pending = self.plan.iter().flat_map(Plan::pending).map(|(step, _)| step);
         let next = pending.find(|step| step.waits_for.is_none() && Some(step.member_id) != member);
         next.map_or(Pages::None, |step| Pages::Only(step.member_id))
     }

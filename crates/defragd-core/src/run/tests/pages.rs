@@ -71,12 +71,3 @@ fn a_member_that_comes_next_unexpectedly_is_chosen_with_its_page() {
     bench.facts.members[1].gauges = Some(Ok(idle(0)));
     assert_eq!((bench.label(), bench.order), (("succeeded", ""), vec![3, 2, 1]));
 }
-
-#[test]
-fn a_member_whose_answer_is_lost_is_watched_on_its_own_page() {
-    let mut bench = Bench::new(policy());
-    bench.until_defragment();
-    bench.give(Event::DefragReturned { answer: Err(DefragError::Deadline), unavailable: None });
-    bench.step();
-    assert_eq!(bench.pages.last(), Some(&only(3)));
-}
