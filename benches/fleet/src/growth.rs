@@ -208,13 +208,13 @@ fn goals(rows: &[Row]) -> Vec<Goal> {
     let largest = plain().map(|row| row.clusters).max().unwrap_or(0);
     let peak = plain().map(|row| row.peak_rss_bytes).max().unwrap_or(0);
     goals.push(Goal::new(
-        format!("RSS below 150 MB with {largest} clusters, at its peak"),
+        format!("RSS of at most 90 MiB with {largest} clusters, at its peak"),
         mebibytes(peak),
-        peak < 150_000_000,
+        peak <= 90 << 20,
     ));
     let dearest = plain().filter(|row| row.clusters == largest).map(|row| row.cpu_microseconds_per_member.median);
     let dearest = dearest.fold(0.0, f64::max);
-    goals.push(Goal::new("CPU below 200 µs a member and scrape", format!("{dearest:.0} µs"), dearest < 200.0));
+    goals.push(Goal::new("CPU of at most 80 µs a member and scrape", format!("{dearest:.0} µs"), dearest <= 80.0));
     for row in rows.iter().filter(|row| row.hung > 0) {
         let bound = Duration::from_secs_f64(row.scrape_timeout_seconds).saturating_sub(OFFSET);
         goals.push(Goal::new(

@@ -96,7 +96,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         eprintln!("measuring {name}");
         rows.extend(measure(&args, name, binary, &rig, &data_dir).await.with_context(|| name.to_owned())?);
     }
-    let slowest = rows.iter().filter(|row| row.binary == "now").map(|row| row.milliseconds.median).fold(0.0, f64::max);
+    let slowest = rows.iter().filter(|row| row.binary == "now").map(|row| row.milliseconds.highest).fold(0.0, f64::max);
     let wanted = format!("a reload of {} clusters in less than 300 ms, whatever it changes", args.clusters);
     let goals = vec![Goal::new(wanted, format!("{slowest:.0} ms at most"), slowest < GOAL_MILLISECONDS)];
     let table = table(&rows);

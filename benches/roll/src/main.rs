@@ -104,13 +104,14 @@ async fn main() -> Result<()> {
     let dir = args.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let databases: Vec<_> = loads.iter().map(|load| args.database(load.size(), version)).collect();
     let api_server = loads.iter().any(|load| load.load().go.is_some_and(Go::has_api_server));
+    // It also removes what a bench that was killed has left.
+    let _lock = own(&dir)?;
     let needs = Needs::of(&databases, &dir, api_server);
     eprintln!("{} MiB in use: this {needs}", args.large_in_use_mib);
     needs.check(&dir)?;
     if args.needs {
         return Ok(());
     }
-    let _lock = own(&dir)?;
 
     let commit = page::commit();
     let what = [commit.clone(), args.etcd.clone(), args.large_file_mib.to_string(), args.large_in_use_mib.to_string()];

@@ -1,6 +1,6 @@
 //! What a bench takes of the machine, before it writes anything.
 
-use std::{collections::BTreeSet, fmt, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::statvfs::statvfs;
@@ -27,10 +27,11 @@ impl Needs {
     /// To measure on these databases, some of which are there already. One cluster runs at a time.
     pub(crate) fn of(databases: &[Database], dir: &Path, api_server: bool) -> Self {
         let bytes = |mib: u64| mib << 20;
-        let missing: BTreeSet<_> = databases
+        // Several loads may have the same one.
+        let missing: BTreeMap<_, _> = databases
             .iter()
-            .filter(|database| !database.path(dir).exists())
-            .map(|database| bytes(database.file_mib))
+            .map(|database| (database.path(dir), bytes(database.file_mib)))
+            .filter(|(path, _)| !path.exists())
             .collect();
         // The members' files, and the copy that one of them makes.
         let cluster = |database: &Database| {
@@ -41,7 +42,7 @@ impl Needs {
         };
         let memory = |database: &Database| MEMBERS * (MEMBER_BYTES + bytes(database.in_use_mib) / 4);
         Self {
-            disk: missing.iter().sum::<u64>() + databases.iter().map(cluster).max().unwrap_or(0),
+            disk: missing.values().sum::<u64>() + databases.iter().map(cluster).max().unwrap_or(0),
             memory: databases.iter().map(memory).max().unwrap_or(0)
                 + if api_server { API_SERVER_BYTES } else { GIB / 2 },
         }
@@ -54,7 +55,7 @@ impl Needs {
         ensure!(
             free >= self.disk,
             "nothing was measured: {} has {:.1} GiB free, and {:.1} are needed; name another directory with BENCH_DIR, or \
-             measure less with BENCH_LARGE_IN_USE_MIB",
+             measure less (`make bench-large`: BENCH_LARGE_GIB; `make bench`: BENCH_LARGE_IN_USE_MIB)",
             dir.display(),
             gib(free),
             gib(self.disk)
@@ -62,8 +63,8 @@ impl Needs {
         let available = memory_available().context("/proc/meminfo has no MemAvailable")?;
         ensure!(
             available >= self.memory,
-            "nothing was measured: {:.1} GiB of memory are available, and {:.1} are needed; measure less with \
-             BENCH_LARGE_IN_USE_MIB",
+            "nothing was measured: {:.1} GiB of memory are available, and {:.1} are needed; measure less \
+             (`make bench-large`: BENCH_LARGE_GIB; `make bench`: BENCH_LARGE_IN_USE_MIB)",
             gib(available),
             gib(self.memory)
         );
@@ -84,7 +85,7 @@ fn memory_available() -> Option<u64> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-fn gib(bytes: u64) -> f64 {
+pub(crate) fn gib(bytes: u64) -> f64 {
     bytes as f64 / GIB as f64
 }
 

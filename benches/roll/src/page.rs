@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use testkit::{EtcdVersion, Tools};
 
-use crate::{Args, Bench, contender::Contender, history};
+use crate::{Args, Bench, contender::Contender, history, needs};
 
 /// What the program says of its version, if it is there.
 fn version_of(program: &Path, arg: &str) -> String {
@@ -55,8 +55,7 @@ pub(crate) fn write(bench: &Bench, args: &Args, version: EtcdVersion, contenders
          - Members: three of {etcd}, mutual TLS, one machine, {fsync}\n\
          - Peers: {peers}; {labels}\n\
          - Large files: {file} MiB with {in_use} MiB in use\n\
-         - Command: `BENCH_RUNS={runs} BENCH_ETCD={etcd_line} BENCH_FSYNC={sync} BENCH_LOADS={loads} BENCH_TOOLS={names} \
-         BENCH_LARGE_FILE_MIB={file} BENCH_LARGE_IN_USE_MIB={in_use} make bench`\n\
+         - Command: `BENCH_RUNS={runs} BENCH_ETCD={etcd_line} BENCH_LOADS={loads} BENCH_TOOLS={names} {size} {target}`\n\
          - All three members, their clients and the tool share the machine's cores: compare columns, not machines.\n\
          - Latencies count from when a request was due, so that a stalled client's waiting requests count too. A\n\
          \x20 failover client tries the next member after a second.\n\n",
@@ -68,7 +67,11 @@ pub(crate) fn write(bench: &Bench, args: &Args, version: EtcdVersion, contenders
         labels = labels.join(", "),
         runs = args.runs,
         etcd_line = args.etcd,
-        sync = args.fsync,
+        size = if args.fsync {
+            format!("BENCH_DIR=… BENCH_LARGE_GIB={}", needs::gib(args.large_in_use_mib << 20))
+        } else {
+            format!("BENCH_LARGE_FILE_MIB={} BENCH_LARGE_IN_USE_MIB={}", args.large_file_mib, args.large_in_use_mib)
+        },
         loads = names(&bench.measured(args)),
         names = names(contenders),
         file = args.large_file_mib,
