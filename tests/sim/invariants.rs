@@ -139,6 +139,8 @@ pub struct Own {
     pub orders: Orders,
     /// Members that the run under way saw sending a snapshot, and whose page has not shown its end since.
     sending: Vec<MemberId>,
+    /// What the pages said that the run under way has read.
+    pub quotas: BTreeMap<MemberId, ByteSize>,
     /// The last attempt on each member, and whether an operator has resumed since.
     attempts: BTreeMap<MemberId, LastAttempt>,
     intending: Option<i64>,
@@ -295,6 +297,9 @@ impl World {
         if let Ok(Gauges { open_snapshots: Some(open), .. }) = answer {
             self.watch.sending.retain(|id| *id != member);
             self.watch.sending.extend((*open > 0).then_some(member));
+        }
+        if let Ok(Gauges { quota: Some(quota), .. }) = answer {
+            self.watch.quotas.insert(member, *quota);
         }
     }
 
@@ -567,7 +572,7 @@ impl World {
         if !self.schedule.policy.allow_without_quorum_slack && voters.len() < 3 {
             return Some(format!("{} voters have no slack", voters.len()));
         }
-        if let Some(unhealthy) = seen.unhealthy() {
+        if let Some(unhealthy) = seen.unhealthy().or_else(|| seen.without_page()) {
             return Some(unhealthy);
         }
         let status = |voter: &&Member| seen.status.get(&voter.id).and_then(|status| status.as_ref().ok());
@@ -802,6 +807,7 @@ impl World {
                 log.gates.on_start();
                 self.watch.hashes.clear();
                 self.watch.sending.clear();
+                self.watch.quotas.clear();
             }
             Entry::Intent(intent) => {
                 if log.open.is_some() || !log.started {

@@ -167,6 +167,7 @@ fn fleet_report(world: &World) -> Option<FleetReport> {
 /// `peers` are the other replicas, where there are some.
 pub fn boot(sim: &Arc<Sim>, journal: &SimJournal, peers: Option<Arc<dyn Peers>>) -> Defragd {
     sim.world().watch.stop_asked = None;
+    sim.world().watch.quotas.clear();
     let now = sim.now();
     sim.world().watch.note(now, || "defragd starts".to_owned());
     let clock = Arc::new(SimClock(Arc::clone(sim)));

@@ -86,6 +86,15 @@ impl Deliveries {
     }
 }
 
+impl Deliveries {
+    /// Why nothing may be sent on this observation: another tool's work may be on a page that was not read.
+    pub fn without_page(&self) -> Option<String> {
+        let mut members = self.membership.as_ref()?.members.iter();
+        let unread = members.find(|member| !self.gauges.contains_key(&member.id))?;
+        Some(format!("the page of {} was not read", unread.id))
+    }
+}
+
 fn busy_or_behind(seen: &Deliveries, voters: &[&Member]) -> Option<String> {
     let in_flight = |fact: &Fact<Gauges>| matches!(fact, Ok(Gauges { defrag_in_flight: Some(true), .. }));
     if let Some((busy, _)) = seen.gauges.iter().find(|(_, fact)| in_flight(fact)) {

@@ -61,8 +61,7 @@ impl Again {
 /// Sends nothing. etcd-client's client consists of eight clients, some kilobytes: it is made for each call, because a
 /// large fleet would otherwise keep many. The calls of every scrape do without ([`unary`]).
 pub(super) async fn client(pipe: &Pipe, login: &Login) -> Fact<Client> {
-    let made = Client::from_channel(pipe.calls(login.token()).into(), None).await;
-    made.map_err(|failure| Unknown::new(UnknownKind::Other, error::chain(&failure)))
+    made(pipe.calls(login.token())).await.map_err(|failure| Unknown::new(UnknownKind::Other, error::chain(&failure)))
 }
 
 /// The call, with a client that is made for it.
@@ -70,7 +69,11 @@ async fn by_client<T, F>(calls: OnPipe, ask: impl Fn(Client) -> F) -> Result<T, 
 where
     F: Future<Output = Result<T, Error>>,
 {
-    ask(Client::from_channel(calls.into(), None).await?).await
+    ask(made(calls).await?).await
+}
+
+async fn made(calls: OnPipe) -> Result<Client, Error> {
+    Client::from_channel(calls.into(), None).await
 }
 
 impl EtcdCluster {

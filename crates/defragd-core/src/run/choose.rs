@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Done, NotRecorded, OBSERVE_INTERVAL, Phase, Run,
+    Action, CHANGES_OF_MIND_BEFORE_GIVING_UP, Done, NotRecorded, OBSERVE_INTERVAL, Pages, Phase, Run,
     SNAPSHOT_OBSERVE_INTERVAL, alarms, known, sizes,
 };
 use crate::{
@@ -44,15 +44,20 @@ impl Run {
             return self.observe_again(reason);
         }
         self.observations = 0;
-        // Another one is next than was expected, or its snapshot was open when its page was last read.
-        if next.as_ref().is_some_and(|(step, _)| !self.pages.include(step.member_id)) {
+        let disarm = acts && self.brief.policy.disarm_no_space && self.no_space;
+        let has_pages = match &next {
+            // Another one is next than was expected, or its snapshot was open when its page was last read.
+            Some((step, _)) => self.pages.include(step.member_id) && !(disarm && step.waits_for.is_some()),
+            // The hashes need voters that are idle, and NOSPACE is disarmed by all quotas.
+            None => !(disarm || self.has_to_verify(disarm)),
+        };
+        if !has_pages && self.pages != Pages::All {
             return self.choose_next();
         }
         if next.as_ref().is_none_or(|(step, _)| step.waits_for.is_none()) {
             self.snapshot_since = None;
         }
         let compact_to = self.revision_to_compact(facts).filter(|_| acts);
-        let disarm = acts && self.brief.policy.disarm_no_space && self.no_space;
         let has_work = compact_to.is_some() || next.is_some() || disarm;
         if has_work && !self.entered {
             let moment = self.moment_of_entry();

@@ -147,7 +147,7 @@ pub struct Run {
     disarmed: BTreeSet<Option<MemberId>>,
     /// Whether an earlier process disarmed NOSPACE and did not see it stay clear.
     unproven: bool,
-    /// Whether NOSPACE was armed at the last choice.
+    /// Whether NOSPACE was armed when the alarms were last read.
     no_space: bool,
     /// Since when everything that is left waits for the end of a snapshot.
     snapshot_since: Option<Duration>,
@@ -227,7 +227,9 @@ impl Run {
         if let Event::Observed(Ok(facts)) = &event {
             self.past.record(facts);
             // Also while a member is watched: the run may end with it.
-            self.no_space = facts.has_alarm(AlarmKind::NoSpace);
+            if facts.alarms.is_ok() {
+                self.no_space = facts.has_alarm(AlarmKind::NoSpace);
+            }
             self.may_answer |= facts.members.iter().any(MemberFacts::may_answer);
         }
         match (std::mem::replace(&mut self.phase, Phase::Finished), event) {

@@ -82,7 +82,13 @@ impl Bench {
             Action::Observe { after, pages } => {
                 self.pages.push(pages);
                 self.now += after;
-                Event::Observed(Ok(self.facts.clone()))
+                let mut facts = self.facts.clone();
+                for member in &mut facts.members {
+                    if member.status.is_ok() && !pages.include(member.member.id) {
+                        member.gauges = None;
+                    }
+                }
+                Event::Observed(Ok(facts))
             }
             Action::RecordVerification(verification) => {
                 self.verifications.push(verification);

@@ -1,7 +1,7 @@
 //! Which metrics pages each observation reads.
 
 use super::*;
-use crate::history::MemberEnd;
+use crate::{history::MemberEnd, policy::VerifyPolicy};
 
 const fn only(member: u64) -> Pages {
     Pages::Only(MemberId(member))
@@ -70,4 +70,14 @@ fn a_member_that_comes_next_unexpectedly_is_chosen_with_its_page() {
     assert_eq!((bench.pages.last(), bench.order.len()), (Some(&Pages::All), 1));
     bench.facts.members[1].gauges = Some(Ok(idle(0)));
     assert_eq!((bench.label(), bench.order), (("succeeded", ""), vec![3, 2, 1]));
+}
+
+#[test]
+fn hashes_and_a_disarming_are_decided_with_all_pages() {
+    for verify in [VerifyPolicy::Hash, VerifyPolicy::None] {
+        let mut bench = Bench::new(Policy { verify, ..without_pause(LeaderPolicy::Last) });
+        bench.facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: None }]);
+        bench.until(|action| matches!(action, Action::Hash { .. } | Action::RecordStep(RunStep::DisarmNoSpace { .. })));
+        assert_eq!((bench.order.len(), bench.pages.last()), (3, Some(&Pages::All)), "{verify:?}");
+    }
 }
