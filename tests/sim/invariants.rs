@@ -291,6 +291,10 @@ impl World {
         self.watch.seen.read.insert(member, good);
     }
 
+    pub fn request_page(&mut self, member: MemberId) {
+        self.watch.seen.requested.push(member);
+    }
+
     pub fn observe_gauges(&mut self, member: MemberId, answer: &Fact<Gauges>) {
         self.watch.seen.at = self.now;
         self.watch.seen.gauges.insert(member, answer.clone());

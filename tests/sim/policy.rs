@@ -494,11 +494,9 @@ impl World {
         let members = seen.membership.iter().flat_map(|membership| &membership.members);
         let small = members.into_iter().all(|member| {
             let Some(Ok(status)) = seen.status.get(&member.id) else { return false };
-            let reported = match seen.gauges.get(&member.id) {
-                Some(page) => page.as_ref().ok().and_then(|gauges| gauges.quota),
-                // It stays the same while a member runs.
-                None => self.watch.quotas.get(&member.id).copied(),
-            };
+            // It stays the same while a member runs.
+            let kept = || self.watch.quotas.get(&member.id).copied().filter(|_| !seen.requested.contains(&member.id));
+            let reported = seen.gauges.get(&member.id).and_then(|gauges| gauges.as_ref().ok()?.quota).or_else(kept);
             status.quota.or(reported).is_some_and(|quota| status.db_size.0 * 10 < quota.0 * 9)
         });
         if armed && small && seen.unhealthy().is_none() {

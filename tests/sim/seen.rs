@@ -25,6 +25,8 @@ pub struct Deliveries {
     pub membership: Option<Membership>,
     pub status: BTreeMap<MemberId, Fact<Status>>,
     pub read: BTreeMap<MemberId, bool>,
+    /// Those whose page was requested, whether or not it came.
+    pub requested: Vec<MemberId>,
     pub gauges: BTreeMap<MemberId, Fact<Gauges>>,
     pub alarms: Option<Vec<Alarm>>,
 }
@@ -87,11 +89,11 @@ impl Deliveries {
 }
 
 impl Deliveries {
-    /// Why nothing may be sent on this observation: another tool's work may be on a page that was not read.
+    /// Why nothing may be sent on this observation: another tool's work may be on a page that was not requested.
     pub fn without_page(&self) -> Option<String> {
         let mut members = self.membership.as_ref()?.members.iter();
-        let unread = members.find(|member| !self.gauges.contains_key(&member.id))?;
-        Some(format!("the page of {} was not read", unread.id))
+        let unread = members.find(|member| !self.requested.contains(&member.id))?;
+        Some(format!("the page of {} was not requested", unread.id))
     }
 }
 

@@ -277,6 +277,7 @@ impl Etcd for SimEtcd {
     }
 
     async fn gauges(&self, member: &Member, _: Visit) -> Fact<Gauges> {
+        self.sim.world().request_page(member.id);
         let answer = self
             .call(member, |world, node| {
                 let now = world.now;
