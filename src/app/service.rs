@@ -292,7 +292,7 @@ pub(super) fn target<'a>(
     match notification.foreign {
         ForeignAlerts::Refuse => alert::forwarded_target(alert, selectors),
         _ if notification.forwarded => alert::forwarded_target(alert, selectors),
-        _ => alert::target(alert, selectors),
+        ForeignAlerts::Forward => alert::target(alert, selectors),
     }
 }
 

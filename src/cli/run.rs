@@ -109,9 +109,12 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         Some(own) => args.server.of_owner(&own.shards, &own.cluster.name),
         None => args.server.clone(),
     };
-    // A name on the command line is only a label.
-    let in_file = cluster.filter(|_| args.connection.config.is_some()).map(|cluster| cluster.name.as_str());
-    let found = match server.responsible(cluster, in_file.or(args.cluster.as_deref()), &data_dir).await {
+    // A cluster that flags describe has no name that a server would know.
+    let name = match cluster {
+        Some(cluster) => args.connection.config.is_some().then_some(cluster.name.as_str()),
+        None => args.cluster.as_deref(),
+    };
+    let found = match server.responsible(cluster, name, &data_dir).await {
         Err(error) if matches!(error.downcast_ref(), Some(CallError::Unreachable { .. })) => {
             if !args.standalone {
                 anyhow::bail!("{error}. To run in this process instead: --standalone");
