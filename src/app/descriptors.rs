@@ -4,21 +4,23 @@
 use rustix::process::{Resource, getrlimit};
 use tracing::warn;
 
-use crate::config::{ClusterSettings, LockSettings};
+use crate::{
+    adapters::http::MAX_CONNECTIONS,
+    config::{ClusterSettings, LockSettings},
+};
 
 /// Most clusters have as many; the others are only known when they are observed.
 const MEMBERS: u64 = 3;
 /// The journal, gates, metrics pages that are being read, notifications.
 const OTHERS: u64 = 64;
-/// HTTP clients take half of a smaller limit.
-const CLIENTS: u64 = 512;
 
-pub(super) fn warn_if_few(clusters: &[ClusterSettings], lock: &LockSettings) {
+pub(super) fn warn_if_few(clusters: &[ClusterSettings], lock: &LockSettings, exporter_only: bool) {
     // The soft limit: `main` has raised it as far as possible.
     let Some(limit) = getrlimit(Resource::Nofile).current else { return };
     let members: u64 = clusters.iter().map(|cluster| MEMBERS.max(cluster.endpoints.len() as u64)).sum();
-    let connections = if lock.is_in_the_target() { members * 2 } else { members };
-    let needed = connections + CLIENTS.min(limit / 2) + OTHERS;
+    let connections = if lock.is_in_the_target() && !exporter_only { members * 2 } else { members };
+    // HTTP clients take half of a smaller limit.
+    let needed = connections + (MAX_CONNECTIONS as u64).min(limit / 2) + OTHERS;
     if needed > limit {
         warn!(
             limit,

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::{driver::Stop, service::App};
 use crate::{
     adapters::outgoing::Alertmanager,
-    core::{alert::ForeignAlerts, reason::Reason},
+    core::reason::Reason,
     ports::{etcd::Etcd, journal::Journal, service::Service},
 };
 
@@ -22,9 +22,9 @@ const RETRY_AFTER: [Duration; 4] =
 pub async fn reconcile<E: Etcd, J: Journal>(app: Arc<App<E, J>>, source: Alertmanager, mut stop: Stop) {
     for attempt in 0.. {
         let failure = match source.firing().await {
-            Ok(mut notification) => {
-                // Each shard reads them itself.
-                notification.foreign = ForeignAlerts::Ignore;
+            Ok(notification) => {
+                // Each shard reads its own.
+                let notification = app.own_alerts(notification);
                 let alerts = notification.alerts.len();
                 match app.notify(notification).await {
                     Ok(answers) => {

@@ -180,7 +180,6 @@ async fn listeners(handed: Vec<Listener>, options: &ServeOptions) -> anyhow::Res
     Ok(listeners)
 }
 
-/// The URL for clients on this machine.
 /// Serves each of them until `http_ends`.
 fn servers(
     listeners: Vec<Listener>,
@@ -200,6 +199,7 @@ fn servers(
     servers
 }
 
+/// The URL for clients on this machine.
 fn url_here(address: SocketAddr, is_tls: bool, route_prefix: &str) -> String {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -368,7 +368,7 @@ fn log_start(settings: &Settings, options: &ServeOptions) {
         "starting defragd"
     );
     log_shard(Shards::of(settings).as_ref(), settings, options.exporter_only);
-    descriptors::warn_if_few(&settings.clusters, &settings.lock);
+    descriptors::warn_if_few(&settings.clusters, &settings.lock, options.exporter_only);
 }
 
 /// Runs until a signal. Returns whether the shutdown was orderly.

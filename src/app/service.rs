@@ -204,7 +204,8 @@ impl<E: Etcd, J: Journal> App<E, J> {
                     cluster.requeue(view.id, view.request).await?;
                 }
                 Some(cluster) => cluster.close_interrupted(&view).await?,
-                None if self.is_for_another_shard(&view) => {}
+                // `forward_moved` ends it.
+                None if self.where_else(&view.request.cluster).is_some() => {}
                 None => {
                     let outcome = crate::core::history::Outcome::Stopped { reason: Reason::Removed };
                     warn!(
@@ -291,7 +292,7 @@ pub(super) fn target<'a>(
     match notification.foreign {
         ForeignAlerts::Refuse => alert::forwarded_target(alert, selectors),
         _ if notification.forwarded => alert::forwarded_target(alert, selectors),
-        _ => alert::target(alert, selectors),
+        ForeignAlerts::Forward => alert::target(alert, selectors),
     }
 }
 

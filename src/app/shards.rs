@@ -44,13 +44,26 @@ impl Shards {
         let failed = |detail: String| NotifyError::NotForwarded { to: to.clone(), detail };
         let url = to.url.as_ref().ok_or_else(|| failed("shards.url is not configured".to_owned()))?;
         let decisions = self.client.notify(url, &alerts).await.map_err(|error| failed(error.to_string()))?;
-        // With the same configuration it knows the cluster. Acknowledged now, the alert would be lost.
-        let is_unknown = |decision: &&Value| decision["decision"] == "ignored" && decision["cluster"].is_null();
-        let unknown = decisions.iter().find(is_unknown);
-        match unknown {
-            Some(decision) => Err(failed(format!("it ignores an alert: {}", decision["reason"]["message"]))),
+        match decisions.iter().find(|decision| !is_settled(decision)) {
+            Some(decision) => {
+                let (what, why) = (&decision["decision"], &decision["reason"]["message"]);
+                Err(failed(format!("it has not recorded an alert: decision {what}, reason {why}")))
+            }
             None => Ok(decisions),
         }
+    }
+}
+
+/// Whether the other shard has recorded the alert, or has decided about it for good. With the same configuration it knows
+/// the cluster: what it ignores because it does not would be lost if it were acknowledged.
+fn is_settled(decision: &Value) -> bool {
+    match decision["decision"].as_str() {
+        Some("accepted" | "duplicate" | "cancelled") => true,
+        Some("ignored") => {
+            let is_unknown = ["removed", "unknown_cluster"].iter().any(|code| decision["reason"]["code"] == *code);
+            decision["cluster"].is_string() && !is_unknown && decision["reason"]["code"].is_string()
+        }
+        _ => false,
     }
 }
 
@@ -69,5 +82,38 @@ pub fn log_shard(shards: Option<&Shards>, settings: &Settings, exporter_only: bo
         warn!(
             "shards.url is not configured: notifications with alerts for other shards' clusters are answered with 503"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_other_shard_has_recorded_or_decided_is_acknowledged() {
+        let ignored = |reason: &str| json!({"decision": "ignored", "cluster": "a", "reason": {"code": reason}});
+        let settled = [
+            json!({"decision": "accepted", "cluster": "a", "run": 1}),
+            json!({"decision": "duplicate", "cluster": "a", "run": 1, "reason": {"code": "duplicate_alert"}}),
+            json!({"decision": "cancelled", "cluster": "a", "run": 1}),
+            ignored("resolved"),
+        ];
+        for decision in settled {
+            assert!(is_settled(&decision), "{decision}");
+        }
+        let lost = [
+            ignored("removed"),
+            ignored("unknown_cluster"),
+            json!({"decision": "ignored", "cluster": null, "reason": {"code": "unknown_cluster"}}),
+            json!({"decision": "ignored", "cluster": "a"}),
+            json!({"decision": "forwarded", "cluster": "a", "shard": 2}),
+            json!({}),
+            json!("accepted"),
+        ];
+        for decision in lost {
+            assert!(!is_settled(&decision), "{decision}");
+        }
     }
 }

@@ -115,7 +115,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         if has_lock {
             unknown_holds.push("the cluster's lock: the running server knows who holds it".to_owned());
         }
-        if let Some(url) = &cluster.served_at {
+        if let Some(url) = settings.shards.owner_of(&cluster.name).and_then(|owner| settings.shards.url_of(owner)) {
             let name = &cluster.name;
             unknown_holds
                 .push(format!("what the shard that serves it knows: defragd plan --server {url} --cluster {name}"));

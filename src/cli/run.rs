@@ -37,7 +37,7 @@ use crate::{
         run_lines::TextProgress,
         serve::RENEWAL_INTERVAL,
     },
-    config::{ClusterSettings, LockSettings},
+    config::{ClusterSettings, LockSettings, ShardSettings},
     core::{
         history::{Entry, MemberEnd, MemberResult, Outcome, Request, RunView, Trigger},
         policy::Mode,
@@ -98,15 +98,23 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     }
     let own = |args: &Args| {
         let settings = args.connection.settings_with(Some(&args.policy), &args.lock, &ShardArgs::default())?;
-        let (lock, notify) = (settings.lock.clone(), settings.notify.clone());
+        let (lock, notify, shards) = (settings.lock.clone(), settings.notify.clone(), settings.shards.clone());
         let cluster = args::one_cluster(settings, args.cluster.as_deref())?;
-        anyhow::Ok(Own { cluster, lock, notify })
+        anyhow::Ok(Own { cluster, lock, notify, shards })
     };
     // `--server` replaces the connection.
     let given = if args.connection.is_given() && !args::is_typed(&["--server"]) { Some(own(&args)?) } else { None };
     let cluster = given.as_ref().map(|own| &own.cluster);
-    let server = args.server.of_owner(cluster);
-    let found = match server.responsible(cluster, args.cluster.as_deref(), &data_dir).await {
+    let server = match &given {
+        Some(own) => args.server.of_owner(&own.shards, &own.cluster.name),
+        None => args.server.clone(),
+    };
+    // A cluster that flags describe has no name that a server would know.
+    let name = match cluster {
+        Some(cluster) => args.connection.config.is_some().then_some(cluster.name.as_str()),
+        None => args.cluster.as_deref(),
+    };
+    let found = match server.responsible(cluster, name, &data_dir).await {
         Err(error) if matches!(error.downcast_ref(), Some(CallError::Unreachable { .. })) => {
             if !args.standalone {
                 anyhow::bail!("{error}. To run in this process instead: --standalone");
@@ -140,6 +148,14 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         }
         (None, _) => own(&args)?,
     };
+    if let (Some(owner), None, false) = (own.shards.owner_of(&own.cluster.name), &own.shards.url, args.standalone) {
+        let what = format!(
+            "cluster {:?} belongs to shard {owner} of {}, and shards.url is not configured: pass --server with the URL of \
+             that shard, or --standalone to run it in this process while that shard is stopped",
+            own.cluster.name, own.shards.total
+        );
+        return Err(UsageError(what).into());
+    }
     let (notifications, problems) = notifications(&own.notify);
     for problem in problems {
         eprintln!("defragd: warning: {problem}; this run is not reported there");
@@ -156,6 +172,7 @@ struct Own {
     cluster: ClusterSettings,
     lock: LockSettings,
     notify: Vec<NotifySettings>,
+    shards: ShardSettings,
 }
 
 /// The targets that can be used, and what is wrong with the others: a run must not fail because of them.

@@ -153,7 +153,7 @@ pub(super) struct Args {
         help_heading = "Alertmanager"
     )]
     alertmanager_ca_file: Option<PathBuf>,
-    /// How many clusters may have a run in progress at the same time
+    /// How many clusters of this process may have a run in progress at the same time
     #[arg(long, env = "DEFRAGD_MAX_CONCURRENT_RUNS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
     max_concurrent_runs: u32,
     /// After a signal, how long to wait for the member that is being defragmented

@@ -16,7 +16,7 @@ use crate::{
         outgoing::{CallError, ControlClient},
     },
     app::{connect::connect, observer},
-    config::ClusterSettings,
+    config::{ClusterSettings, ShardSettings},
     core::{
         cluster::ClusterId, history::RunId, plan_view::PlanView, policy::Mode, shard::Shard, status_view::StatusView,
     },
@@ -127,7 +127,8 @@ impl Server {
 
     /// The server that is responsible for a cluster, if there is one: that of `--server`; else the one that holds the
     /// journal in `data_dir`, or answers on loopback, if it serves this cluster. `own` is the cluster as the command's
-    /// flags or file describe it; without it, the cluster is named by `name`, or it is the server's only one.
+    /// flags or file describe it; without it, the cluster is named by `name`, or it is the server's only one. The error
+    /// says so if the cluster with this name belongs to another shard than the server.
     pub(super) async fn responsible(
         &self,
         own: Option<&ClusterSettings>,
@@ -155,11 +156,13 @@ impl Server {
                 return Ok(Some(Responsible { server: server.clone(), cluster: found.clone() }));
             }
         }
-        // A server that was chosen, and no other place where the cluster could be.
-        if let (None, Some(url)) = (own, &self.server_url) {
-            if let Some(elsewhere) = self.elsewhere(name).await {
+        for (server, _) in candidates {
+            if let Some(elsewhere) = server.elsewhere(name).await {
                 return Err(UsageError(format!("{elsewhere}: pass --server with the URL of that shard")).into());
             }
+        }
+        // A server that was chosen, and no other place where the cluster could be.
+        if let (None, Some(url)) = (own, &self.server_url) {
             let name = name.map_or_else(|| "a cluster".to_owned(), |name| format!("cluster {name:?}"));
             let serves = candidates.iter().flat_map(|(_, clusters)| names(clusters)).collect::<Vec<_>>().join(", ");
             let serves = if serves.is_empty() { "it acts on none".to_owned() } else { format!("it serves: {serves}") };
@@ -184,9 +187,12 @@ impl Server {
     }
 
     /// The server of the shard that the cluster belongs to, if the configuration names one and no flag another.
-    pub(super) fn of_owner(&self, cluster: Option<&ClusterSettings>) -> Self {
-        match (&self.server_url, cluster.and_then(|cluster| cluster.served_at.as_ref())) {
-            (None, Some(url)) => self.at(url),
+    pub(super) fn of_owner(&self, shards: &ShardSettings, cluster: &str) -> Self {
+        match (&self.server_url, shards.owner_of(cluster).and_then(|owner| shards.url_of(owner))) {
+            (None, Some(url)) => {
+                let server_ca_file = self.server_ca_file.clone().or_else(|| shards.tls.ca_file.clone());
+                Self { server_ca_file, ..self.at(&url) }
+            }
             _ => self.clone(),
         }
     }
@@ -253,4 +259,26 @@ async fn id_of(cluster: &ClusterSettings) -> Option<ClusterId> {
     let etcd = connect(cluster).ok()?;
     let observed = timeout(OBSERVE_WITHIN, Box::pin(observer::observe_all(&etcd))).await;
     observed.ok()?.ok().map(|facts| facts.cluster_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_of_a_shard_is_reached_with_the_shards_authority_unless_another_is_given() {
+        let nobody = Server { server_url: None, server_token_file: None, server_ca_file: None, by: None };
+        let mut shards = ShardSettings { total: 2, ..ShardSettings::default() };
+        assert_eq!(nobody.of_owner(&shards, "prod-2").url(), DEFAULT_URL);
+        shards.url = Some("https://defragd-{shard}:9379".to_owned());
+        shards.tls.ca_file = Some("shards.pem".into());
+        let of = |server: &Server| {
+            let there = server.of_owner(&shards, "prod-2");
+            (there.url().to_owned(), there.server_ca_file)
+        };
+        assert_eq!(of(&nobody), ("https://defragd-1:9379".to_owned(), Some("shards.pem".into())));
+        let given = Server { server_ca_file: Some("mine.pem".into()), ..nobody.clone() };
+        assert_eq!(of(&given), ("https://defragd-1:9379".to_owned(), Some("mine.pem".into())));
+        assert_eq!(of(&nobody.at("https://other:1")), ("https://other:1".to_owned(), None));
+    }
 }

@@ -70,9 +70,6 @@ pub struct ClusterSettings {
     /// Messages name flags instead of keys.
     #[serde(skip)]
     pub by_flags: bool,
-    /// The URL of the shard that it belongs to, if the clusters are divided and the URL is configured.
-    #[serde(skip)]
-    pub served_at: Option<String>,
 }
 
 impl ClusterSettings {

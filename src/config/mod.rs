@@ -39,7 +39,7 @@ pub use self::{
     source::Source,
 };
 use crate::{
-    core::{alert::Selector, check::Problems, shard::owner},
+    core::{alert::Selector, check::Problems},
     ports::notifier::NotifySettings,
 };
 
@@ -152,10 +152,5 @@ impl Settings {
         }
         self.lock.check(problems.at("lock"));
         self.shards.check(problems.at("shards"));
-        if self.shards.total > 1 {
-            for cluster in &mut self.clusters {
-                cluster.served_at = self.shards.url_of(owner(&cluster.name, self.shards.total));
-            }
-        }
     }
 }

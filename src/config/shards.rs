@@ -9,7 +9,10 @@ use url::Url;
 
 use super::Settings;
 use crate::{
-    core::{check::At, shard::Shard},
+    core::{
+        check::At,
+        shard::{Shard, owner},
+    },
     ports::access::TlsFiles,
 };
 
@@ -54,6 +57,11 @@ impl ShardSettings {
 
     pub fn url_of(&self, ordinal: u32) -> Option<String> {
         self.url.as_ref().map(|url| url.replace(PLACEHOLDER, &ordinal.to_string()))
+    }
+
+    /// The ordinal of the shard that a cluster belongs to; `None` if the clusters are not divided.
+    pub fn owner_of(&self, cluster: &str) -> Option<u32> {
+        (self.total > 1).then(|| owner(cluster, self.total))
     }
 
     pub(super) fn check(&self, mut at: At<'_>) {

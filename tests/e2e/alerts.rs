@@ -18,6 +18,7 @@
 //! | `DefragdReloadFailed` | a reload of a file that ends in the middle of a line |
 //! | `DefragdWebhookRejected` | a notification with another token |
 //! | `DefragdDown` | a defragd that is killed |
+//! | `DefragdShardsDisagree`, `DefragdShardMissing` | one of three shards in its place, beside processes without shards |
 //! | `DefragdClusterUnreachable` | all members stopped |
 //!
 //! Only times of the rules are changed, see [`hastened`]; the thresholds are the shipped ones.
@@ -283,6 +284,17 @@ impl Story {
         let gone = self.broken.target().to_owned();
         self.broken.kill().await.unwrap();
         self.fires_with("DefragdDown", "instance", &gone).await;
+        for name in ["DefragdShardsDisagree", "DefragdShardMissing"] {
+            assert!(!self.firing().await.iter().any(|alert| alert.labels["alertname"] == name), "{name}");
+        }
+        self.is_silent(&["DefragdClusterDuplicate"], ENFORCED).await;
+        let at = format!("--web.listen-address={gone}");
+        let _shard = serve(&self.rig, "shard", &["--shard=1", "--total-shards=3", &at]).await;
+        for name in ["DefragdShardsDisagree", "DefragdShardMissing"] {
+            self.fires_with(name, "severity", "warning").await;
+        }
+        // Now those of all processes are compared.
+        self.fires("DefragdClusterDuplicate", ENFORCED).await;
     }
 
     async fn the_cluster_goes_down(&mut self) {

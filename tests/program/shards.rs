@@ -18,6 +18,8 @@ struct Fleet {
     homes: [Home; 2],
     port: Port,
     total: u32,
+    /// In addition to the file.
+    flags: Vec<String>,
 }
 
 impl Fleet {
@@ -34,7 +36,7 @@ impl Fleet {
             let shards = shards.replace("URL", &url).replace("TOKEN", &token);
             home.write("config.yaml", format!("clusters:\n{}\nshards: {shards}\n", clusters.join("\n"))).unwrap();
         }
-        Self { homes, port, total: 2 }
+        Self { homes, port, total: 2, flags: Vec::new() }
     }
 
     async fn start(&mut self, ordinal: usize) -> Defragd {
@@ -47,8 +49,26 @@ impl Fleet {
             format!("--web.listen-address=127.99.{ordinal}.1:{}", self.port.number()),
         ];
         flags.extend(home.token_flags());
+        flags.extend_from_slice(&self.flags);
         home.serve(&flags).await.unwrap()
     }
+}
+
+/// `defragd run` for a cluster of the shared file, at the first shard's host, with these flags. `server` is what the
+/// environment says.
+fn run(fleet: &Fleet, cluster: &str, flags: &[String], server: Option<&Defragd>) -> (Option<i32>, String) {
+    let home = &fleet.homes[0];
+    let common = [
+        home.flag("--config", "config.yaml"),
+        home.flag("--token-file", "admin"),
+        format!("--cluster={cluster}"),
+        "--wait=0s".to_owned(),
+    ];
+    let mut command = Command::new(binary());
+    command.arg("run").args(common).args(flags).envs(server.map(|server| ("DEFRAGD_SERVER", server.url())));
+    let run = command.output().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+    (run.status.code(), said.into_owned())
 }
 
 const FORWARDING: &str = "{url: \"URL\", token_file: TOKEN}";
@@ -177,6 +197,68 @@ async fn a_request_of_a_cluster_that_moves_to_another_shard_goes_with_it() {
     .await
     .unwrap();
     assert_eq!(requested(&second).await, [OF_SECOND]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waits_for_its_next_attempt_moves_with_its_cluster_and_ends_where_it_was() {
+    let mut fleet = Fleet::new(FORWARDING);
+    fleet.total = 1;
+    // Its first run is refused: no member answers.
+    fleet.flags = vec!["--mode=enforce".to_owned()];
+    let only = fleet.start(0).await;
+    assert_eq!(post(&only, &[OF_SECOND]).await.0, 202);
+    let newest = async |defragd: &Defragd, wanted: &str| {
+        until(wanted, MINUTE, || async {
+            let runs = defragd.json("/api/v1/runs").await?;
+            anyhow::ensure!(runs["runs"][0]["reason"]["code"] == wanted, "{runs}");
+            Ok(runs["runs"].as_array().unwrap().len())
+        })
+        .await
+        .unwrap()
+    };
+    let before = newest(&only, "cluster_unreachable").await;
+    only.terminate(MINUTE).await.unwrap();
+    (fleet.total, fleet.flags) = (2, Vec::new());
+    let (second, first) = (fleet.start(1).await, fleet.start(0).await);
+    assert_eq!(newest(&first, "other_shard").await, before + 1, "the old attempt stays as it was");
+    assert_eq!(requested(&second).await, [OF_SECOND]);
+    // It does not move again.
+    first.terminate(MINUTE).await.unwrap();
+    let first = fleet.start(0).await;
+    assert_eq!(post(&first, &[OF_FIRST]).await.0, 202);
+    assert_eq!(requested(&first).await.iter().filter(|name| *name == OF_SECOND).count(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_from_the_command_line_goes_to_the_shard_that_its_cluster_belongs_to() {
+    let mut fleet = Fleet::new("{total: 2, url: \"URL\", token_file: TOKEN}");
+    let second = fleet.start(1).await;
+    let elsewhere = fleet.homes[0].flag("--data-dir", "elsewhere");
+    let (_, said) = run(&fleet, OF_SECOND, &[elsewhere], None);
+    assert_eq!(requested(&second).await, [OF_SECOND], "{said}");
+    assert!(!fs::exists(fleet.homes[0].path("elsewhere")).unwrap(), "it was not run here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_another_shards_cluster_does_not_begin_beside_that_shard() {
+    // The number of shards is known from flags only.
+    let mut fleet = Fleet::new(FORWARDING);
+    let first = fleet.start(0).await;
+    let [at, elsewhere] = ["journal", "elsewhere"].map(|name| fleet.homes[0].flag("--data-dir", name));
+    for (flags, server) in
+        [(vec![at.clone()], None), (vec![at, "--standalone".to_owned()], None), (vec![elsewhere], Some(&first))]
+    {
+        let (code, said) = run(&fleet, OF_SECOND, &flags, server);
+        let expected = format!("cluster \"{OF_SECOND}\" belongs to shard 1, at http://127.99.1.1");
+        assert!(code == Some(2) && said.contains(&expected) && said.contains("pass --server"), "{flags:?}: {said}");
+    }
+    assert!(!fs::exists(fleet.homes[0].path("elsewhere")).unwrap(), "nothing was opened");
+
+    // The file says it, but not where the shards are, and no server is there to ask.
+    let fleet = Fleet::new("{total: 2}");
+    let (code, said) = run(&fleet, OF_SECOND, &[fleet.homes[0].flag("--data-dir", "elsewhere")], None);
+    assert!(code == Some(2) && said.contains("belongs to shard 1 of 2") && said.contains("--standalone"), "{said}");
+    assert!(!fs::exists(fleet.homes[0].path("elsewhere")).unwrap(), "nothing was opened");
 }
 
 #[tokio::test(flavor = "multi_thread")]

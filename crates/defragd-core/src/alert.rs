@@ -43,8 +43,6 @@ pub enum ForeignAlerts {
     /// Forwards it there.
     #[default]
     Forward,
-    /// Ignores it: the other shard gets it in another way.
-    Ignore,
     /// Refuses the notification: this shard has already forwarded it, so the two disagree on whose cluster it is.
     Refuse,
 }

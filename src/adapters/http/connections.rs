@@ -18,7 +18,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::{sync::Notify, time::Instant};
 
 /// Enough for scrapers, Alertmanagers and a few operators; well below the usual 1,024 file descriptors.
-pub(super) const MAX_CONNECTIONS: usize = 512;
+pub const MAX_CONNECTIONS: usize = 512;
 /// Twice Prometheus' default scrape interval, so that its connections are kept between scrapes.
 pub(super) const MAX_IDLE: Duration = Duration::from_mins(2);
 /// How long a new connection has for the TLS handshake and its first request, and a request for its body before the

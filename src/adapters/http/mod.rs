@@ -26,6 +26,7 @@ mod web;
 mod webhook;
 
 pub use auth::{AccessPolicy, TokenError};
+pub use connections::MAX_CONNECTIONS;
 pub use limits::limits;
 pub use openapi::document as openapi;
 pub use routes::router;

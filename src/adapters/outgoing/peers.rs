@@ -77,8 +77,7 @@ impl HttpPeers {
     }
 
     async fn forward(&self, to: &Holder, alerts: &Notification) -> Result<OfferAnswer, PeerError> {
-        let mut body = json!(alerts);
-        body["version"] = json!("4");
+        let body = webhook_body(alerts);
         let path = ["alerts".to_owned()];
         let answer = self.call(to, self.token_file.as_ref(), Method::POST, &path, Some(&body)).await?;
         let answers: Answers =
@@ -100,6 +99,13 @@ impl HttpPeers {
             _ => Err(PeerError::Ignored(words(&reason).unwrap_or(answer.decision))),
         }
     }
+}
+
+/// As Alertmanager would send it.
+pub(super) fn webhook_body(alerts: &Notification) -> Value {
+    let mut body = json!(alerts);
+    body["version"] = json!("4");
+    body
 }
 
 impl Peers for HttpPeers {

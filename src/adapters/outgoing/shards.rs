@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{CallError, ClientSettings, ClientTls, Credentials, Remote, peers::DEADLINE};
+use super::{
+    CallError, ClientSettings, ClientTls, Credentials, Remote,
+    peers::{DEADLINE, webhook_body},
+};
 use crate::{
     core::{alert::Notification, shard::Shard},
     ports::peers::SHARD_HEADER,
@@ -36,8 +39,7 @@ impl HttpShards {
         credentials.headers.0.insert(SHARD_HEADER.to_owned(), self.here.to_string());
         let access = ClientSettings { credentials, tls: self.tls.clone(), timeout: DEADLINE, follow_redirects: false };
         let remote = Remote::new(url, access, MAX_ANSWER_BYTES)?;
-        let mut body = json!(alerts);
-        body["version"] = json!("4");
+        let body = webhook_body(alerts);
         let answer = remote.call(Method::POST, &remote.url("api/v1/alerts")?, Some(&body)).await?;
         let not_understood = |detail| CallError::NotUnderstood { url: url.to_owned(), detail };
         let decided: Decided =
