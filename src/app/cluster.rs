@@ -98,8 +98,8 @@ pub(super) struct Requests {
     // Held from the decision about a request to its record, so that of two webhooks only one creates a request, and a
     // request is not cancelled while it begins.
     pub(super) admission: AsyncMutex<()>,
-    /// Held while the journal is read for the desk.
-    pub(super) reading: AsyncMutex<()>,
+    /// Held while the journal is read: whether it has been read before.
+    pub(super) reading: AsyncMutex<bool>,
     /// Wakes the worker.
     pub(super) wake: Notify,
     /// Signals that the schedule may have changed.
@@ -146,6 +146,10 @@ impl RequestState {
     /// The run that waits or is in progress.
     pub(super) fn open(&self) -> Option<&(RunId, Request)> {
         self.queued.as_ref().or(self.active.as_ref())
+    }
+
+    fn active_run(&self) -> Option<RunId> {
+        self.active.as_ref().map(|(run, _)| *run)
     }
 
     /// What wants the cluster defragmented, and the one hold.
@@ -346,12 +350,13 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             lock_held: self.held_term().is_some(),
             waiting_for: self.current_run.waits_for().or_else(|| state.hold(policy, now)),
         };
-        let (defragmenting, speeds, unread) = (state.defragmenting, state.speeds.clone(), state.unread);
+        let (defragmenting, unread) = (state.defragmenting, state.unread);
+        let speeds = (!unread).then(|| state.speeds.clone());
         drop(state);
         let last = |id: MemberId| self.requests.state.lock().last_defrags.get(&id).cloned();
         let cluster_id = facts.as_ref().map(|facts| facts.cluster_id);
         let mut sample =
-            ClusterSample::new(self.name().to_owned(), listed.is_ok(), facts, defragmenting, last, &speeds);
+            ClusterSample::new(self.name().to_owned(), listed.is_ok(), facts, defragmenting, last, speeds.as_ref());
         sample.admission = Some(admission).filter(|_| !unread);
         sample.error = listed.err().map(|unknown| unknown.kind);
         sample.cluster_id = cluster_id;
@@ -392,6 +397,11 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         })
     }
 
+    /// The run in progress.
+    pub(super) fn active_run(&self) -> Option<RunId> {
+        self.requests.state.lock().active_run()
+    }
+
     /// For the API and the status page.
     pub fn summary(&self) -> ClusterSummary {
         let (now, rules) = (self.shared.clock.now(), self.rules());
@@ -402,7 +412,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             _ => None,
         };
         let idle = state.open().is_none();
-        let request = state.request_view(policy, now);
+        let request = state.request_view(policy, now).filter(|_| !state.unread);
         let seen = self.observations.seen().filter(|_| !state.unread);
         let (paused, breaker) = (state.ledger.paused(now), state.ledger.breaker(policy, now));
         ClusterSummary {
@@ -412,9 +422,10 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
             acts: self.succession.lock.is_needed() || self.held_term().is_some(),
             mode: policy.mode,
             state: Self::state(&state, seen.as_ref(), request.as_ref(), paused.is_some(), breaker.as_ref(), policy),
+            journal_read: !state.unread,
             observed_at: seen.and_then(|seen| now.checked_sub(seen.age).ok()),
             request,
-            active_run: state.active.as_ref().map(|(run, _)| *run),
+            active_run: state.active_run(),
             queued_run: state.queued.as_ref().map(|(run, _)| *run),
             waiting_for: state.waiting_for.as_ref().map(|(reason, _)| reason.clone()),
             cooldown_until,

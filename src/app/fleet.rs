@@ -79,6 +79,7 @@ impl<E: Etcd, J: Journal> ClusterTask<E, J> {
             tokio::select! {
                 // A closed channel says that the process is ending.
                 _ = stop.wait_for(Option::is_some) => {}
+                never = Box::pin(cluster.read_at_start()) => match never {},
                 never = Box::pin(cluster.observe_at_start()) => match never {},
             }
         }
@@ -144,7 +145,7 @@ impl<E: Etcd, J: Journal> Fleet<E, J> {
     pub async fn settle(&self, names: &[String], limit: Duration) {
         let is_ending = || {
             let leaving = names.iter().filter_map(|name| self.leaving(name));
-            leaving.filter(|cluster| cluster.summary().active_run.is_none()).count() > 0
+            leaving.filter(|cluster| cluster.active_run().is_none()).count() > 0
         };
         let settled = async {
             loop {

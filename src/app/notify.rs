@@ -38,8 +38,6 @@ const AGAIN_AFTER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(
 #[derive(Default)]
 pub struct Notifications {
     queues: Vec<Queue>,
-    /// Each ends with the last notification that could not be delivered.
-    deliveries: Mutex<Vec<JoinHandle<Option<String>>>>,
     counter: NotificationCounter,
     /// Before `/runs/{id}`.
     external_url: Option<String>,
@@ -48,6 +46,8 @@ pub struct Notifications {
 struct Queue {
     target: Arc<dyn Notifier>,
     sender: Mutex<Option<Sender<Notice>>>,
+    /// Ends with the last notification that could not be delivered.
+    delivery: Mutex<Option<JoinHandle<Option<String>>>>,
 }
 
 /// The targets of the configuration, each or what is wrong with it. Blocks while it reads their files.
@@ -78,15 +78,15 @@ impl Notifications {
         counter: NotificationCounter,
         external_url: Option<&Url>,
     ) -> Self {
-        let (mut queues, mut deliveries) = (Vec::new(), Vec::new());
-        for target in targets {
+        let queue = |target: Arc<dyn Notifier>| {
             counter.expect(target.name());
             let (sender, receiver) = channel(QUEUE);
-            deliveries.push(tokio::spawn(deliver(Arc::clone(&target), receiver, counter.clone())));
-            queues.push(Queue { target, sender: Mutex::new(Some(sender)) });
-        }
+            let delivery = tokio::spawn(deliver(Arc::clone(&target), receiver, counter.clone()));
+            Queue { target, sender: Mutex::new(Some(sender)), delivery: Mutex::new(Some(delivery)) }
+        };
+        let queues = targets.into_iter().map(queue).collect();
         let external_url = external_url.map(|url| url.as_str().trim_end_matches('/').to_owned());
-        Self { queues, deliveries: Mutex::new(deliveries), counter, external_url }
+        Self { queues, counter, external_url }
     }
 
     /// Queues it for the targets. Returns at once, whatever the targets do.
@@ -105,16 +105,22 @@ impl Notifications {
     /// At the end of the process: sends what is queued, within this time. Returns what could not be delivered, as a
     /// sentence for each target.
     pub async fn finish(&self, limit: Duration) -> Vec<String> {
-        for queue in &self.queues {
-            drop(queue.sender.lock().take());
-        }
-        let deliveries = std::mem::take(&mut *self.deliveries.lock());
-        if let Ok(ended) = timeout(limit, join_all(deliveries)).await {
-            return ended.into_iter().filter_map(|undelivered| undelivered.ok()?).collect();
-        }
-        let late = "some notifications were not delivered before the process ended";
-        warn!("{late}");
-        vec![late.to_owned()]
+        let finished = self.queues.iter().map(|queue| queue.finish(limit));
+        join_all(finished).await.into_iter().flatten().collect()
+    }
+}
+
+impl Queue {
+    async fn finish(&self, limit: Duration) -> Option<String> {
+        drop(self.sender.lock().take());
+        let delivery = self.delivery.lock().take()?;
+        let Ok(ended) = timeout(limit, delivery).await else {
+            let name = self.target.name();
+            let seconds = limit.as_secs();
+            warn!(target_name = name, seconds, "the process ends before all notifications are delivered");
+            return Some(format!("could not deliver all notifications to {name} within {seconds} s"));
+        };
+        ended.ok()?
     }
 }
 

@@ -99,7 +99,8 @@ async fn a_target_that_hangs_holds_up_no_run_and_others_hear_of_it() {
     assert_eq!(heard[1].link.as_deref(), Some("https://ops.example.org/defragd/runs/1"));
     // Nor does the end of the process wait for it longer than its limit.
     let begun = Instant::now();
-    world.notifications.finish(Duration::from_secs(3)).await;
+    let undelivered = world.notifications.finish(Duration::from_secs(3)).await;
+    assert_eq!(undelivered, ["could not deliver all notifications to hung within 3 s"]);
     assert!(begun.elapsed() <= Duration::from_secs(4));
 }
 
@@ -128,6 +129,18 @@ async fn what_may_pass_is_tried_three_times_and_what_cannot_once() {
     for (target, result) in [("busy", "failed"), ("gone", "failed"), ("late", "sent")] {
         assert!(counted(&world.counters, target, result), "{target}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_each_target_that_missed_something_is_named_although_one_hangs() {
+    let (hung, gone) = (Target::new("hung", |_| None), Target::new("gone", |_| Some(no(false))));
+    let good = Target::new("good", |_| Some(Ok(())));
+    let world = world(&[&gone, &hung, &good]);
+    world.notifications.enqueue(&notice(1));
+    let undelivered = world.notifications.finish(Duration::from_secs(3)).await;
+    let expected =
+        ["could not deliver a notification to gone: no", "could not deliver all notifications to hung within 3 s"];
+    assert_eq!(undelivered, expected);
 }
 
 #[tokio::test(start_paused = true)]

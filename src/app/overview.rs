@@ -69,7 +69,7 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
     fn view(&self) -> ClusterView {
         let summary = self.summary();
         let state = self.requests.state.lock();
-        let speeds = state.speeds.clone();
+        let speeds = (!state.unread).then(|| state.speeds.clone());
         let last = state.ledger.runs.iter().rev().find_map(|run| {
             let outcome = run.outcome.clone()?;
             Some(LastRun { run: run.id, outcome, at: run.finished_at, reclaimed: run.reclaimed() })

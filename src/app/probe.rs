@@ -157,7 +157,7 @@ async fn sample<E: Etcd>(target: &ObservedCluster<E>, name: String, module: &str
     {
         debug!(module, cluster = name, member, error = unknown, "probe: a member did not answer");
     }
-    let mut sample = ClusterSample::new(name, listed.is_ok(), facts, None, |_| None, &Speeds::default());
+    let mut sample = ClusterSample::new(name, listed.is_ok(), facts, None, |_| None, Some(&Speeds::default()));
     sample.error = listed.err().map(|unknown| unknown.kind);
     sample
 }

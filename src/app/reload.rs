@@ -50,11 +50,6 @@ impl<E, J> ReloadStep<E, J> {
 impl<E: Etcd, J: Journal> App<E, J> {
     /// Applies all of it, or nothing.
     pub(super) async fn apply_settings(&self, settings: Settings) -> Result<ConfigChanges, String> {
-        let before = self.fleet().now();
-        let added = settings.clusters.iter().filter(|new| before.find(&new.name).is_none());
-        let added: Vec<_> = added.map(|new| new.name.clone()).collect();
-        self.fleet().settle(&added, SETTLE_LIMIT).await;
-        let mut steps = Vec::new();
         let mut problems = Vec::new();
         // A lock that moves would be held in the old and the new place at once.
         let moves = |lock: &LockSettings| *lock != settings.lock;
@@ -69,6 +64,13 @@ impl<E: Etcd, J: Journal> App<E, J> {
         if self.notify != settings.notify {
             problems.push("notify: restart defragd to change it".to_owned());
         }
+        let before = self.fleet().now();
+        if problems.is_empty() {
+            let added = settings.clusters.iter().filter(|new| before.find(&new.name).is_none());
+            let added: Vec<_> = added.map(|new| new.name.clone()).collect();
+            self.fleet().settle(&added, SETTLE_LIMIT).await;
+        }
+        let mut steps = Vec::new();
         for new in settings.clusters {
             match self.step(&before, new) {
                 Ok(step) => steps.push(step),
@@ -125,7 +127,7 @@ impl<E: Etcd, J: Journal> App<E, J> {
             return Ok(ReloadStep::Change { cluster: Arc::clone(cluster), change });
         }
         if let Some(leaving) = self.fleet().leaving(&new.name) {
-            let what = if leaving.summary().active_run.is_some() { "its run has" } else { "its tasks have" };
+            let what = if leaving.active_run().is_some() { "its run has" } else { "its tasks have" };
             let name = &new.name;
             return Err(format!("cluster {name}: was removed, but {what} not ended yet: reload again later"));
         }

@@ -1,12 +1,18 @@
 //! The requests of a cluster: runs by alerts and by operators, approvals, pauses. Each is in the journal before it is
 //! acknowledged, and every decision is based on the journal, not on memory.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tracing::info;
+use tokio::time::sleep;
+use tracing::{info, warn};
 
-use super::{cluster::Cluster, detached::to_its_end, ledger, log::LogProgress};
+use super::{
+    cluster::{Cluster, RequestState},
+    detached::to_its_end,
+    ledger,
+    log::LogProgress,
+};
 use crate::{
     core::{
         history::{AlertKey, Cancellation, Entry, MemberEnd, Outcome, Request, RunId, RunView, Trigger},
@@ -26,22 +32,33 @@ use crate::{
 
 /// A group with more alerts about one cluster adds no information.
 const MAX_ALERTS: usize = 200;
+const READ_AGAIN_AFTER: Duration = Duration::from_mins(1);
+
+impl RequestState {
+    /// Adds the last attempt at each member, of earlier processes.
+    fn remember(&mut self, ledger: &Ledger) {
+        for (run, at) in ledger.runs.iter().rev().filter_map(|run| Some((run, run.finished_at?))) {
+            for result in run.members.iter().filter(|result| !matches!(result.end, MemberEnd::NotSent { .. })) {
+                // An attempt by this process is already there.
+                let last = self.last_defrags.entry(result.intent.member_id);
+                last.or_insert_with(|| LastDefrag { at, result: result.clone() });
+            }
+        }
+    }
+}
 
 impl<E: Etcd, J: Journal> Cluster<E, J> {
     /// Reads the current state from the journal.
     pub(super) async fn ledger(&self) -> Result<Ledger, JournalError> {
         // One after the other: an older state must not overwrite a newer one.
-        let _one_at_a_time = self.requests.reading.lock().await;
+        let mut was_read = self.requests.reading.lock().await;
         let ledger = ledger::read(&self.shared.journal, self.name()).await?;
         let (speeds, mismatch, firing) = (ledger.speeds(), ledger.mismatch(), ledger.firing());
         {
             let mut state = self.requests.state.lock();
-            for (run, at) in ledger.runs.iter().rev().filter_map(|run| Some((run, run.finished_at?))) {
-                for result in run.members.iter().filter(|result| !matches!(result.end, MemberEnd::NotSent { .. })) {
-                    // An attempt by this process is already there.
-                    let last = state.last_defrags.entry(result.intent.member_id);
-                    last.or_insert_with(|| LastDefrag { at, result: result.clone() });
-                }
+            // Later attempts are added when they end.
+            if !std::mem::replace(&mut *was_read, true) {
+                state.remember(&ledger);
             }
             state.unread = false;
             (state.ledger, state.speeds, state.mismatch, state.firing) = (ledger.clone(), speeds, mismatch, firing);
@@ -49,6 +66,19 @@ impl<E: Etcd, J: Journal> Cluster<E, J> {
         // It is read after every change.
         self.shared.changes.announce();
         Ok(ledger)
+    }
+
+    /// Reads the journal where no worker does, unless it has been read. Never ends.
+    pub(super) async fn read_at_start(&self) -> Infallible {
+        while self.requests.state.lock().unread {
+            let turn = self.shared.idle_reads.0.acquire().await;
+            if let Err(error) = self.ledger().await {
+                warn!(cluster = self.name(), %error, "cannot read the cluster's journal; retrying");
+                drop(turn);
+                sleep(READ_AGAIN_AFTER).await;
+            }
+        }
+        pending().await
     }
 
     /// Resumes a run that an earlier process accepted. There is at most one; should there be more, the first serves for

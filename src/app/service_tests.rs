@@ -7,6 +7,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, header},
 };
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 use tower::util::ServiceExt;
 
@@ -26,6 +27,7 @@ use crate::{
         policy::Mode,
         state::ClusterCondition,
     },
+    ports::overview::Overview,
 };
 
 const TOKEN: &str = "0123456789abcdef";
@@ -376,16 +378,45 @@ async fn a_fleet_with_a_long_past_is_served_before_all_of_it_is_read() {
     let page = scrape(&app).await;
     assert!(page.contains("defragd_cluster_up{etcd_cluster=\"b\"} 1"), "{page}");
     assert!(page.contains(&series("a", 0)) && !page.contains("paused{etcd_cluster=\"b\"}"), "{page}");
+    let is_expected =
+        |page: &str, cluster| page.contains(&format!("expected_defrag_seconds{{etcd_cluster=\"{cluster}\""));
+    assert!(is_expected(&page, "a") && !is_expected(&page, "b"), "what was measured is not known: {page}");
+    let members = app.view("b").expect("configured").status().members;
+    assert!(!members.is_empty() && members.iter().all(|member| member.expected_defrag.is_none()), "{members:?}");
     let unread = &app.clusters()[1];
     assert_eq!(unread.state.condition, ClusterCondition::NotObserved);
+    assert_eq!((unread.journal_read, &unread.request), (false, &None));
     assert_eq!(unread.queued_run, Some(open), "an open run is known from the start");
     with_units(&app, async {
         while !scrape(&app).await.contains(&series("b", 1)) {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        assert_eq!(app.clusters()[1].queued_run, Some(open), "it is paused");
+        let read = &app.clusters()[1];
+        assert_eq!((read.queued_run, read.journal_read), (Some(open), true), "it is paused");
+        assert!(is_expected(&scrape(&app).await, "b"));
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_is_only_observed_reads_its_journal_too() {
+    let app = configured(&file(&[A]));
+    let cluster = Arc::clone(&app.fleet().now().clusters[0]);
+    cluster.leave_unread();
+    app.fleet().spawn(&cluster);
+    let unit = app.fleet().cluster_tasks().expect("the first who asks").recv().await.expect("a unit");
+    let _ = tokio::time::timeout(Duration::from_mins(1), unit.live(false)).await;
+    assert!(cluster.summary().journal_read);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_needs_a_restart_is_refused_without_waiting_for_a_cluster_to_leave() {
+    let app = configured(&file(&[A, B]));
+    // No task runs its unit, so it never ends.
+    reload(&app, &file(&[B])).await.expect("good");
+    let text = format!("{}\nnotify: [{{name: chat, webhook: {{url: 'http://127.0.0.1:1/'}}}}]\n", file(&[A, B]));
+    let refused = reload(&app, &text).now_or_never().expect("at once").expect_err("notify");
+    assert!(refused.contains("notify: restart defragd to change it"), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]

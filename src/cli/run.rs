@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::json;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::sleep,
 };
 
@@ -160,11 +160,55 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
     for problem in problems {
         eprintln!("defragd: warning: {problem}; this run is not reported there");
     }
-    let ended = Box::pin(in_this_process(args, &own, &data_dir, &notifications)).await;
-    for undelivered in notifications.finish(TO_NOTIFY).await {
-        eprintln!("defragd: warning: {undelivered}");
+    let mut signals = Signals::new()?;
+    let ended = Box::pin(in_this_process(args, &own, &data_dir, &notifications, &mut signals)).await;
+    let ended = match ended {
+        Ok(None) => return Ok(Exit::Failed),
+        Ok(Some(exit)) => Ok(exit),
+        Err(error) => Err(error),
+    };
+    tokio::select! {
+        undelivered = notifications.finish(TO_NOTIFY) => for undelivered in undelivered {
+            eprintln!("defragd: warning: {undelivered}");
+        },
+        () = signals.end() => eprintln!("defragd: warning: stopped by a signal; the last notifications may be missing"),
     }
     ended
+}
+
+/// From here on, signals no longer end the process by themselves.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            // A dropped terminal connection must not stop the observation in the middle of a member.
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Ctrl-C or SIGTERM. Cancel-safe, as its parts are.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// The same, or a dropped terminal connection.
+    async fn end_or_hangup(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
 }
 
 /// What this process needs to run it itself.
@@ -187,16 +231,18 @@ fn notifications(settings: &[NotifySettings]) -> (Notifications, Vec<anyhow::Err
     (Notifications::start(usable, NotificationCounter::default(), None), problems)
 }
 
+/// Returns `None` if a signal asked to exit at once.
 async fn in_this_process(
     args: Args,
     Own { cluster, lock, .. }: &Own,
     data_dir: &Path,
     notifications: &Notifications,
-) -> anyhow::Result<Exit> {
+    signals: &mut Signals,
+) -> anyhow::Result<Option<Exit>> {
     let etcd = connect(cluster)?;
     let gates = gates::of(cluster)?;
     let journal = match SqliteJournal::open(data_dir, Arc::new(SystemClock)) {
-        Err(JournalError::InUse { .. }) => return refuse_journal(args.output, data_dir),
+        Err(JournalError::InUse { .. }) => return refuse_journal(args.output, data_dir).map(Some),
         opened => opened?,
     };
     // This process now holds the journal alone, so an open manual run in it has lost its process.
@@ -214,12 +260,20 @@ async fn in_this_process(
         write_result(args.output, journal.run(run).await?.as_ref(), &outcome, None)?;
         let (name, dir) = (&cluster.name, data_dir.display());
         eprintln!("Replace the member that differs, then run `defragd resume --cluster {name} --data-dir {dir}`.");
-        return Ok(Exit::Refused);
+        return Ok(Some(Exit::Refused));
     }
     let terminal = Terminal::start();
     let progress = TextProgress::new(|text| terminal.write(text));
     // Before the request is recorded: if the lock refuses it, there is no request.
-    let lock = match RunLock::take(lock, cluster, |reason| progress.waiting(reason)).await? {
+    let taken = tokio::select! {
+        taken = RunLock::take(lock, cluster, |reason| progress.waiting(reason)) => taken?,
+        () = signals.end_or_hangup() => {
+            progress.line("stopped by a signal while waiting for the lock: nothing was touched");
+            terminal.flush();
+            return Ok(None);
+        }
+    };
+    let lock = match taken {
         Ok(lock) => lock,
         Err((reason, url)) => {
             terminal.flush();
@@ -228,7 +282,7 @@ async fn in_this_process(
                 Some(url) => format!("defragd run --server {} --cluster {name}", url.trim_end_matches('/')),
                 None => reason.advice().to_owned(),
             };
-            return refused(args.output, &sentence(&Outcome::Refused { reason }), &advice);
+            return refused(args.output, &sentence(&Outcome::Refused { reason }), &advice).map(Some);
         }
     };
     let run_id = journal.accept(request.clone()).await?;
@@ -261,18 +315,12 @@ async fn in_this_process(
         }
     };
     tokio::pin!(driven);
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    // A dropped terminal connection must not stop the observation in the middle of a member.
-    let mut hangup = signal(SignalKind::hangup())?;
     let (mut asked, mut lost) = (false, false);
     let outcome = loop {
         tokio::select! {
             // Not cancelled by the other arms: it is pinned outside the loop.
             outcome = &mut driven => break outcome,
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            () = signals.end_or_hangup() => {}
             reason = view.lost(lock.acts_under()), if !lost => {
                 progress.line(&format!("{reason}: starting no further member, waiting for the current one"));
                 stop.send_if_modified(|stop| stop.is_none() && stop.replace(reason.clone()).is_none());
@@ -282,7 +330,8 @@ async fn in_this_process(
         }
         if asked {
             progress.line("second signal: exiting now. etcd continues a defragmentation that has begun: check with `defragd status`.");
-            return Ok(Exit::Failed);
+            terminal.flush();
+            return Ok(None);
         }
         asked = true;
         progress.line("stopping: starting no further member, waiting for the current one (signal again to exit now)");
@@ -292,7 +341,7 @@ async fn in_this_process(
     terminal.flush();
     let view = journal.run(run_id).await?;
     write_result(args.output, view.as_ref(), &outcome, None)?;
-    Ok(exit_of(&outcome))
+    Ok(Some(exit_of(&outcome)))
 }
 
 /// Of a run, here or on a server.

@@ -70,7 +70,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
         let (facts, past) = tokio::join!(observer::observe_with_gauges(etcd, BUDGET), past(&data_dir, &cluster.name));
         let (error, facts) = (facts.as_ref().err(), facts.as_ref().ok());
         let left_alone = facts.and_then(|facts| state::left_alone(facts, &cluster.policy));
-        StatusView::new(&cluster.name, Duration::ZERO, error, facts, left_alone, &past.speeds)
+        StatusView::new(&cluster.name, Duration::ZERO, error, facts, left_alone, Some(&past.speeds))
     }))
     .await;
     write(args.output, &views)
@@ -228,7 +228,7 @@ mod tests {
     fn shown(output: Output, clusters: &[(&str, ClusterFacts)]) -> String {
         let mut out = Vec::new();
         let view = |(name, facts): &(&str, ClusterFacts)| {
-            StatusView::new(name, Duration::ZERO, None, Some(facts), None, &Speeds::default())
+            StatusView::new(name, Duration::ZERO, None, Some(facts), None, Some(&Speeds::default()))
         };
         write_clusters(&mut out, output, &clusters.iter().map(view).collect::<Vec<_>>()).unwrap();
         String::from_utf8(out).unwrap()

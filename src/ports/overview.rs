@@ -32,8 +32,8 @@ pub struct ClusterView {
     pub live: Option<Live>,
     /// The last run that ended.
     pub last: Option<LastRun>,
-    /// How fast its members were defragmented.
-    pub speeds: Speeds,
+    /// How fast its members were defragmented; `None` until the journal is read.
+    pub speeds: Option<Speeds>,
     /// How long the cluster must be healthy after each member.
     pub pause_between_members: Duration,
     /// How large they were over the last days.
@@ -50,7 +50,7 @@ impl ClusterView {
             seen.and_then(|seen| seen.error.as_ref()),
             seen.and_then(|seen| seen.facts.as_deref()),
             self.summary.state.left_alone.clone(),
-            &self.speeds,
+            self.speeds.as_ref(),
         );
         let not_yet = seen.is_none().then(|| "the server has not observed it yet".to_owned());
         StatusView { error: not_yet.or(view.error), ..view }

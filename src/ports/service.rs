@@ -98,6 +98,7 @@ pub enum NotifyError {
 }
 
 /// One configured cluster for the API and the status page.
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of its own in the API")]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClusterSummary {
     pub name: String,
@@ -110,6 +111,9 @@ pub struct ClusterSummary {
     pub mode: crate::core::policy::Mode,
     #[serde(flatten)]
     pub state: ClusterState,
+    /// Whether the cluster's journal has been read since the start. Before that, `request` and what holds one are `None`,
+    /// whatever the journal says.
+    pub journal_read: bool,
     /// When the state was observed.
     pub observed_at: Option<jiff::Timestamp>,
     /// What wants it defragmented, and the one hold; `None` if nothing does.

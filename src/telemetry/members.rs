@@ -86,14 +86,15 @@ pub struct ClusterSample {
 }
 
 impl ClusterSample {
-    /// Builds a sample from an observation; `None` if no endpoint answered and nothing is remembered.
+    /// Builds a sample from an observation; `None` if no endpoint answered and nothing is remembered. `speeds` is `None`
+    /// while it is not known what was measured.
     pub fn new(
         cluster: String,
         up: bool,
         facts: Option<ClusterFacts>,
         defragmenting: Option<crate::core::cluster::MemberId>,
         last_defrag: impl Fn(crate::core::cluster::MemberId) -> Option<LastDefrag>,
-        speeds: &Speeds,
+        speeds: Option<&Speeds>,
     ) -> Self {
         let mut sample = Self {
             cluster,
@@ -131,7 +132,9 @@ impl ClusterSample {
                     alarms: alarms.as_ref().map(raised),
                     defragmenting: defragmenting == Some(id),
                     last_defrag: last_defrag(id),
-                    expected: sizes(&facts).map(|(_, in_use)| speeds.estimate(id, in_use).expected),
+                    expected: speeds
+                        .zip(sizes(&facts))
+                        .map(|(speeds, (_, in_use))| speeds.estimate(id, in_use).expected),
                     facts,
                 }
             })

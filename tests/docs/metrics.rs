@@ -98,7 +98,7 @@ fn cluster() -> ClusterSample {
         let end = MemberEnd::Defragmented { after: SIZES, took: Duration::from_secs(1), unavailable: None };
         Some(LastDefrag { at: Timestamp::UNIX_EPOCH, result: MemberResult { intent, end } })
     };
-    let mut sample = ClusterSample::new("a".to_owned(), true, Some(facts), None, last, &Speeds::default());
+    let mut sample = ClusterSample::new("a".to_owned(), true, Some(facts), None, last, Some(&Speeds::default()));
     sample.admission = Some(AdmissionSample {
         next_window: Some(Timestamp::UNIX_EPOCH),
         next_scheduled: Some(Timestamp::UNIX_EPOCH),

@@ -2,15 +2,22 @@
 //! run is refused, which is an end like any other.
 
 use std::{
-    process::Command,
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use anyhow::ensure;
 use axum::{Json, Router, extract::State, http::HeaderMap, http::Uri, routing::any};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use testkit::until;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpListener,
+    process::Child,
+    time::timeout,
+};
 
 use crate::rig::{MINUTE, binary, home};
 
@@ -176,4 +183,55 @@ async fn a_run_without_a_server_is_reported_and_says_which_targets_it_cannot_use
         assert!(said.contains(says), "no {says:?} in {said}");
     }
     assert!(!said.contains("s3cret"), "{said}");
+}
+
+/// Starts `defragd run` on a member that takes connections and never answers, with a target that does the same.
+async fn run_on_what_hangs(home: &testkit::Home) -> (Child, TcpListener, TcpListener) {
+    let (member, target) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let config = format!(
+        "clusters: [{{name: demo, policy: {{mode: enforce}}, endpoints: [\"http://{}\"]}}]\nnotify:\n\
+         - {{name: hung, webhook: {{url: \"http://{}/\", timeout: 1m}}}}\n",
+        member.local_addr().unwrap(),
+        target.local_addr().unwrap(),
+    );
+    home.write("config.yaml", config).unwrap();
+    let flags = [home.flag("--config", "config.yaml"), home.flag("--data-dir", "data"), "--standalone".to_owned()];
+    let mut command = tokio::process::Command::new(binary());
+    command.arg("run").args(flags).kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
+    (command.spawn().unwrap(), member, target)
+}
+
+fn send(run: &Child, signal: Signal) {
+    let pid = Pid::from_raw(run.id().unwrap().try_into().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_run_without_waiting_for_a_target_that_hangs() {
+    let home = home();
+    let (run, member, _target) = run_on_what_hangs(&home).await;
+    // It has asked the member, and is waiting for the answer.
+    let (_connection, _) = timeout(MINUTE, member.accept()).await.unwrap().unwrap();
+    send(&run, Signal::INT);
+    send(&run, Signal::TERM);
+    let ended = timeout(MINUTE, run.wait_with_output()).await.unwrap().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("second signal: exiting now") && !said.contains("notifications"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_after_a_run_ends_the_wait_for_a_target_that_hangs() {
+    let home = home();
+    let (mut run, member, _target) = run_on_what_hangs(&home).await;
+    drop(member);
+    let mut result = String::new();
+    let mut output = BufReader::new(run.stdout.take().unwrap());
+    timeout(MINUTE, output.read_line(&mut result)).await.unwrap().unwrap();
+    send(&run, Signal::TERM);
+    let ended = timeout(MINUTE, run.wait_with_output()).await.unwrap().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(3), "{result}{said}");
+    assert!(said.contains("stopped by a signal; the last notifications may be missing"), "{said}");
 }

@@ -79,14 +79,15 @@ pub struct MemberView {
 }
 
 impl StatusView {
-    /// From an observation; `error` is why no endpoint returned the member list.
+    /// From an observation; `error` is why no endpoint returned the member list. `speeds` is `None` while it is not known
+    /// what was measured.
     pub fn new(
         cluster: &str,
         age: Duration,
         error: Option<&Unknown>,
         facts: Option<&ClusterFacts>,
         left_alone: Option<String>,
-        speeds: &Speeds,
+        speeds: Option<&Speeds>,
     ) -> Self {
         let mut members: Vec<_> = facts.iter().flat_map(|facts| &facts.members).collect();
         members.sort_by_cached_key(|member| member.member.label());
@@ -119,7 +120,7 @@ impl From<&Alarm> for AlarmView {
 }
 
 impl MemberView {
-    fn new(facts: Option<&ClusterFacts>, member: &MemberFacts, speeds: &Speeds) -> Self {
+    fn new(facts: Option<&ClusterFacts>, member: &MemberFacts, speeds: Option<&Speeds>) -> Self {
         let id = member.member.id;
         let (status, unknown) = (member.status.as_ref().ok(), member.status.as_ref().err());
         let gauges = member.gauges.as_ref();
@@ -134,7 +135,7 @@ impl MemberView {
             open_snapshots: member.open_snapshots(),
             stops_grpc_on_defrag: gauges.and_then(|gauges| gauges.as_ref().ok()?.stop_grpc_on_defrag),
             metrics_page_error: gauges.and_then(|gauges| Some(gauges.as_ref().err()?.detail.clone())),
-            expected_defrag: status.map(|status| speeds.estimate(id, status.db_size_in_use)),
+            expected_defrag: speeds.zip(status).map(|(speeds, status)| speeds.estimate(id, status.db_size_in_use)),
             version: status.map(|status| status.version.clone()),
             storage_version: status.and_then(|status| status.storage_version.clone()),
             db_size: status.map(|status| status.db_size),

@@ -12,6 +12,27 @@ use crate::{
     ports::{journal::Journal, service::Service},
 };
 
+#[tokio::test]
+async fn until_a_clusters_journal_is_read_the_page_says_so_and_offers_no_action() {
+    let site = open();
+    let cluster = Arc::clone(&site.app.fleet().all()[0]);
+    cluster.leave_unread();
+    for path in ["/", "/clusters/a"] {
+        let page = site.get(path, "").await.body;
+        assert!(page.contains("The journal is still being read"), "{path}: {page}");
+        for claim in ["not observed yet", "No alert is requesting", "action=\"/clusters/a/pause\""] {
+            // The filter lists all states.
+            assert!(
+                !page.replace("<option value=\"not_observed\">not observed yet", "").contains(claim),
+                "{claim}: {page}"
+            );
+        }
+    }
+    cluster.ledger().await.expect("read");
+    let page = site.get("/clusters/a", "").await.body;
+    assert!(!page.contains("journal is still") && page.contains("action=\"/clusters/a/pause\""), "{page}");
+}
+
 /// Lets the workers act for some virtual time.
 async fn work(site: &Site, time: Duration) {
     let cluster = Arc::clone(&site.app.fleet().all()[0]);

@@ -133,22 +133,35 @@ impl GateSettings {
             at.add("exec", what);
             return;
         }
-        if let Some(gate) = &mut self.http {
+        // All are named, so that a new kind does not compile until it is checked.
+        let Self {
+            name: _,
+            when: _,
+            on_failure: _,
+            exec: _,
+            http,
+            tcp,
+            promql,
+            alertmanager,
+            kubernetes_pods,
+            kubernetes_nodes,
+        } = self;
+        if let Some(gate) = http {
             gate.check(at.key("http"));
         }
-        if let Some(gate) = &self.tcp {
+        if let Some(gate) = tcp {
             gate.check(at.key("tcp"));
         }
-        if let Some(gate) = &mut self.promql {
+        if let Some(gate) = promql {
             gate.check(cluster, at.key("promql"));
         }
-        if let Some(gate) = &mut self.alertmanager {
+        if let Some(gate) = alertmanager {
             gate.check(at.key("alertmanager"));
         }
-        if let Some(gate) = &self.kubernetes_pods {
+        if let Some(gate) = kubernetes_pods {
             gate.check(at.key("kubernetes_pods"));
         }
-        if let Some(gate) = &self.kubernetes_nodes {
+        if let Some(gate) = kubernetes_nodes {
             gate.check(at.key("kubernetes_nodes"));
         }
         let checks = self.checks();

@@ -4,8 +4,10 @@
 use maud::{Markup, html};
 
 use super::{
+    condition::Badge,
     layout::Links,
     session::{FormToken, Visitor, VisitorAccess},
+    words,
 };
 use crate::{core::history::RunId, ports::overview::ClusterView};
 
@@ -68,8 +70,12 @@ impl Forms<'_> {
         let path = |action: &str| format!("{}/{action}", Links("").cluster(&summary.name));
         let is_open = summary.active_run.is_some() || summary.queued_run.is_some();
         let is_held = summary.paused.is_some() || summary.breaker.is_some() || summary.hash_mismatch.is_some();
+        if !summary.journal_read {
+            let reading = words::capital(Badge::JOURNAL_UNREAD.words);
+            return html! { (self.problem()) p { (reading) ". Reload this page for the actions." } };
+        }
         html! {
-            @if let Some(problem) = &self.typed.problem { p.problem #problem role="alert" { (problem) } }
+            (self.problem())
             div.actions {
                 @if is_held {
                     (self.one("resume", "Resume", &path("resume"), "Ends a pause, closes the breaker, and allows automatic runs again after a failure that needs an operator.", &html! { (self.reason("resume", "Reason (optional)", false)) }))
@@ -91,7 +97,7 @@ impl Forms<'_> {
     pub(super) fn of_run(&self, run: RunId) -> Markup {
         let path = |action: &str| format!("{}/{action}", Links("").run(run));
         html! {
-            @if let Some(problem) = &self.typed.problem { p.problem #problem role="alert" { (problem) } }
+            (self.problem())
             div.actions.decide {
                 form #approve .order method="post" action=(self.links.to(&path("approve"))) {
                     (self.hidden()) (self.by("approve"))
@@ -100,6 +106,11 @@ impl Forms<'_> {
                 (self.one("reject", "Reject", &path("reject"), "Ends the request. Its alerts request no other run until they fire anew or the cooldown has passed.", &html! { (self.reason("reject", "Reason", true)) }))
             }
         }
+    }
+
+    /// Why the form that was sent had no effect.
+    fn problem(&self) -> Markup {
+        html! { @if let Some(problem) = &self.typed.problem { p.problem #problem role="alert" { (problem) } } }
     }
 
     /// One folded form, open if it is shown again.

@@ -21,7 +21,7 @@ use crate::{
 /// A state in a word. The mark is beside the word, so that colour is not the only difference.
 #[derive(Clone, Copy)]
 pub(super) struct Badge {
-    /// As in URLs and in the API.
+    /// As in URLs, and of conditions and activities as in the API.
     pub(super) label: &'static str,
     pub(super) words: &'static str,
     class: &'static str,
@@ -29,6 +29,10 @@ pub(super) struct Badge {
 }
 
 impl Badge {
+    /// In place of what depends on the journal.
+    pub(super) const JOURNAL_UNREAD: Self =
+        Self { label: "journal_unread", words: "the journal is still being read", class: "unknown", mark: "?" };
+
     pub(super) fn show(self) -> Markup {
         html! { span class={ "badge " (self.class) } { span aria-hidden="true" { (self.mark) " " } (self.words) } }
     }
@@ -36,14 +40,15 @@ impl Badge {
     /// All states that readers can ask for.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let active = ClusterActivity::iter().filter(|activity| *activity != ClusterActivity::Idle);
-        ClusterCondition::iter().map(Self::from).chain(active.map(Self::from))
+        ClusterCondition::iter().map(Self::from).chain([Self::JOURNAL_UNREAD]).chain(active.map(Self::from))
     }
 
     /// How the cluster is, and what is done with it.
     pub(super) fn of(view: &ClusterView) -> impl Iterator<Item = Self> {
         let state = &view.summary.state;
         let activity = Some(state.activity).filter(|activity| *activity != ClusterActivity::Idle);
-        [Self::from(state.condition)].into_iter().chain(activity.map(Self::from))
+        let condition = if view.summary.journal_read { state.condition.into() } else { Self::JOURNAL_UNREAD };
+        [condition].into_iter().chain(activity.map(Self::from))
     }
 }
 
@@ -148,6 +153,7 @@ pub(super) fn request_line(view: &ClusterView, now: Timestamp, links: &Links) ->
         }
         @match &summary.request {
             Some(request) => (requested(request, failure(view), now, links)),
+            None if !summary.journal_read => {},
             None => p.foreign {
                 "No alert is requesting a run."
                 @if let Some(paused) = &summary.paused { " " (words::capital(&paused.to_string())) "." (words::to_do(paused)) }

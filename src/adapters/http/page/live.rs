@@ -108,7 +108,7 @@ fn member<'a>(view: &'a ClusterView, name: &str) -> Option<&'a MemberFacts> {
 }
 
 fn expected(view: &ClusterView, member: &MemberFacts) -> Option<Duration> {
-    Some(view.speeds.estimate(member.member.id, File::of(member)?.in_use).expected)
+    Some(view.speeds.as_ref()?.estimate(member.member.id, File::of(member)?.in_use).expected)
 }
 
 fn members(view: &ClusterView, live: &Live) -> Markup {

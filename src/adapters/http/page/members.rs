@@ -9,6 +9,7 @@ use super::{
 use crate::{
     core::{
         cluster::{Alarm, ClusterFacts, MemberFacts},
+        estimate::Speeds,
         story,
     },
     ports::overview::ClusterView,
@@ -69,7 +70,7 @@ fn row(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> Markup
             }
             td.chart role="cell" data-label="Last days" { (sparkline(view.sizes.of(member.member.id))) }
             td.time role="cell" data-label="Unavailable" {
-                @if let Some(size) = size { (expected(view, member, size)) } @else { "–" }
+                @if let (Some(size), Some(speeds)) = (size, &view.speeds) { (expected(speeds, member, size)) } @else { "–" }
             }
             td role="cell" data-label="State" { (condition(view, facts, member)) }
         }
@@ -77,8 +78,8 @@ fn row(view: &ClusterView, facts: &ClusterFacts, member: &MemberFacts) -> Markup
 }
 
 /// How long the member would be unavailable.
-fn expected(view: &ClusterView, member: &MemberFacts, file: File) -> Markup {
-    let estimate = view.speeds.estimate(member.member.id, file.in_use);
+fn expected(speeds: &Speeds, member: &MemberFacts, file: File) -> Markup {
+    let estimate = speeds.estimate(member.member.id, file.in_use);
     let by = if estimate.measured { "measured in the last defragmentations" } else { "estimated at 100 MB per second" };
     let range = format!("{:.1} to {:.1} s, {by}", estimate.least.as_secs_f64(), estimate.most.as_secs_f64());
     html! { span title=(range) { (words::unbroken(&story::about_seconds(estimate.expected))) } }

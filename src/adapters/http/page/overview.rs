@@ -110,11 +110,13 @@ fn verdict(views: &[ClusterView]) -> Markup {
     let wrong: Vec<_> = views.iter().filter(|view| condition::is_wrong(view)).collect();
     let near = in_state(ClusterCondition::NearQuota);
     let (fragmented, unknown) = (in_state(ClusterCondition::Fragmented), in_state(ClusterCondition::NotObserved));
+    let unread = views.iter().filter(|view| !view.summary.journal_read).count();
     html! {
         @match wrong.as_slice() {
             [one] => b.bad { "Yes: " span.foreign { (one.summary.name) } " " (as_verb(one.summary.state.condition)) },
             [] if near > 0 => b.warn { "Soon: " (words::many(near, "cluster")) " near the quota" },
             [] if fragmented > 0 => b.warn { "No, but " (words::many(fragmented, "cluster")) @if fragmented == 1 { " is" } @else { " are" } " fragmented" },
+            [] if unread > 0 => b { (words::capital(Badge::JOURNAL_UNREAD.words)) },
             [] if unknown > 0 => b { (words::many(unknown, "cluster")) " not observed yet" },
             [] => b.good { "No" },
             many => b.bad { "Yes: " (words::many(many.len(), "cluster")) " need attention" },
