@@ -79,6 +79,12 @@ fn arguments(pod: &Value) -> Vec<String> {
     array(&pod["containers"][0]["args"]).iter().map(|argument| text(argument).to_owned()).collect()
 }
 
+/// Where a pod that is a shard has its ordinal from.
+fn shard(pod: &Value) -> Option<&Value> {
+    let env = pod["containers"][0]["env"].as_array()?;
+    env.iter().find(|variable| variable["name"] == "DEFRAGD_SHARD").map(|variable| &variable["valueFrom"])
+}
+
 /// The value of `--flag=value`.
 fn flag<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     arguments.iter().find_map(|argument| argument.strip_prefix(name)?.strip_prefix('='))
@@ -158,7 +164,11 @@ fn the_port_that_is_listened_on_is_the_one_that_is_opened_probed_and_served() {
             let urls: Vec<_> = targets.iter().map(|target| text(&target["url"]).to_owned()).collect();
             let (name, namespace) = (text(&service["metadata"]["name"]), text(&service["metadata"]["namespace"]));
             let workload = file.workload().unwrap();
-            let hosts: Vec<_> = match workload["spec"]["serviceName"].as_str() {
+            let hosts: Vec<_> = match workload["spec"]["serviceName"]
+                .as_str()
+                .filter(|_| shard(file.pod().unwrap()).is_none())
+            {
+                // A shard forwards what another one must do.
                 None => vec![format!("{name}.{namespace}.svc:{port}")],
                 // A StatefulSet: every replica, by the name that its headless Service gives it.
                 Some(headless) => {

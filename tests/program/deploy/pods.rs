@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use serde_json::Value;
 use testkit::{Defragd, Pki};
 
-use super::{Rendered, arguments, array, flag, rendered, text, yaml};
+use super::{Rendered, arguments, array, flag, rendered, shard, text, yaml};
 use crate::rig::{binary, root};
 
 /// Runs a Job's arguments on a cluster that is not there: they are understood, and the run is refused.
@@ -121,6 +121,11 @@ async fn start(file: &Rendered, config: &str, dir: &Path, pki: &Pki) -> Defragd 
     put("/etc/defragd/config/config.yaml", here(config).as_bytes());
     let mut arguments = arguments(pod);
     arguments.remove(0);
+    if let Some(from) = shard(pod) {
+        // The label that Kubernetes gives each pod of a StatefulSet, 0 for the first one.
+        assert_eq!(from["fieldRef"]["fieldPath"], "metadata.labels['apps.kubernetes.io/pod-index']");
+        arguments.push("--shard=0".to_owned());
+    }
     for argument in &mut arguments {
         let (name, value) =
             argument.split_once('=').map_or((argument.clone(), None), |(name, value)| (name.to_owned(), Some(value)));
