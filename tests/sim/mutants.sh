@@ -42,7 +42,6 @@ open_snapshot_ignored|crates/defragd-core/src/plan.rs|s/filter\(\|open\| \*open 
 open_snapshot_forgotten_without_a_page|crates/defragd-core/src/plan.rs|s/member\.open_snapshots\(\)\.or_else\(before\)/member.open_snapshots().or_else(|| before().filter(|_| false))/
 alarm_stays_armed_for_a_snapshot|crates/defragd-core/src/run/choose.rs|s/next\.filter\(\|_\| !\(waits && disarm/next.filter(|_| !(waits \&\& self.observations > 99 \&\& disarm/
 last_look_before_a_step_without_pages|crates/defragd-core/src/run/pages.rs|s/_ => Pages::All,/Phase::StepConfirming(_) => Pages::None,\n            _ => Pages::All,/
-disarmed_by_old_quotas|crates/defragd-core/src/run/choose.rs|s/None => !\(disarm \|\| self\.has_to_verify\(disarm\)\),/None => true,/
 last_look_without_pages|crates/defragd-core/src/run/pages.rs|s/_ => Pages::All,/Phase::Confirming(_) => Pages::None,\n            _ => Pages::All,/
 open_snapshot_not_looked_for_last|crates/defragd-core/src/run/choose.rs|s/plan\.blocked\.clone\(\)\.or_else\(\|\| step\.waits_for\.clone\(\)\)/plan.blocked.clone().or_else(|| step.waits_for.clone().filter(|_| false))/
 answering_counts_as_idle|crates/defragd-core/src/cluster.rs|s/if !may_answer && !self\.may_answer\(\) =>/if !may_answer || self.may_answer() =>/
