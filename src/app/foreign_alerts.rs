@@ -84,7 +84,9 @@ impl<E: Etcd, J: Journal> App<E, J> {
     pub async fn forward_moved(&self) {
         let Some(shards) = &self.shards else { return };
         let fleet = self.fleet().now();
-        let mut moved: Vec<_> = fleet.selectors.iter().filter_map(|of| self.where_else(&of.cluster)).collect();
+        let names = fleet.selectors.iter().map(|of| of.cluster.as_str());
+        let mut moved: Vec<_> =
+            names.filter(|name| !shards.here.owns(name)).map(|name| shards.owner_of(name)).collect();
         let mut wait = FIRST_RETRY;
         loop {
             let (mut left, mut failure) = (Vec::new(), String::new());
@@ -115,11 +117,15 @@ impl<E: Etcd, J: Journal> App<E, J> {
         let reason = Reason::OtherShard { shard: to.owner, total: to.here.total };
         let failed = |error: JournalError| error.to_string();
         let mut ledger = self.moved_ledger(&cluster).await.map_err(failed)?;
-        for view in ledger.runs.iter().filter(|run| run.outcome.is_none() && stays_here(run)) {
+        let staying: Vec<_> = ledger.runs.iter().filter(|run| run.outcome.is_none() && stays_here(run)).collect();
+        for view in &staying {
             warn!(cluster, run = view.id.0, %reason, "closing a run of a cluster that belongs to another shard now");
             self.end_moved(view.id, view.withdrawn().unwrap_or_else(|| reason.clone())).await.map_err(failed)?;
         }
-        ledger = self.moved_ledger(&cluster).await.map_err(failed)?;
+        // Most clusters have nothing here, and a fleet has many.
+        if !staying.is_empty() {
+            ledger = self.moved_ledger(&cluster).await.map_err(failed)?;
+        }
         let Some(standing) = ledger.standing_request(self.shared.clock.now()) else { return Ok(()) };
         let received = standing.alerts.iter().filter(|key| is_received(key)).cloned();
         let alerts: Vec<_> = received.map(|key| Alert::of(key, AlertStatus::Firing).about(&cluster)).collect();
