@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use super::keys;
 use crate::core::time::Time;
 
 /// Lock keys that override those of the file.
@@ -32,16 +33,13 @@ pub(super) struct LockArgs {
 impl LockArgs {
     /// As keys of the file.
     pub(super) fn keys(&self) -> Map<String, Value> {
-        // Relative to the working directory, not to the file's.
-        let token_file =
-            self.token_file.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
-        let keys = [
+        let token_file = self.token_file.as_deref().map(keys::from_here);
+        keys::given([
             ("kind", json!(self.kind)),
             ("ttl", json!(self.ttl)),
             ("name", json!(self.name)),
             ("url", json!(self.url)),
             ("peers", token_file.map_or(Value::Null, |path| json!({ "token_file": path }))),
-        ];
-        keys.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.to_owned(), value)).collect()
+        ])
     }
 }

@@ -11,6 +11,7 @@ mod gates;
 mod health;
 mod help;
 mod history;
+mod keys;
 mod lock;
 mod lock_run;
 mod plan;

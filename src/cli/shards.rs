@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use super::keys;
+
 /// The names are those of kube-state-metrics.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Shards (override the file)")]
@@ -26,15 +28,11 @@ pub(super) struct ShardArgs {
 impl ShardArgs {
     /// As keys of the file.
     pub(super) fn keys(&self) -> Map<String, Value> {
-        // Relative to the working directory, not to the file's.
-        let token_file =
-            self.shards_token_file.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
-        let keys = [
+        keys::given([
             ("ordinal", json!(self.shard)),
             ("total", json!(self.total_shards)),
             ("url", json!(self.shards_url)),
-            ("token_file", json!(token_file)),
-        ];
-        keys.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.to_owned(), value)).collect()
+            ("token_file", json!(self.shards_token_file.as_deref().map(keys::from_here))),
+        ])
     }
 }
