@@ -145,7 +145,7 @@ fn access(options: &ServeOptions, listen: &[SocketAddr], web: &Web) -> anyhow::R
     let access = AccessPolicy::new(webhook, admin, listen, web.authenticates())?;
     if access.orders_are_open_to_webhooks() {
         info!(
-            "webhook senders may also run, approve, pause, resume and cancel: pass --web.admin-token-file to separate the two"
+            "webhook senders may also run, approve, reject, pause, resume, cancel and reload: pass --web.admin-token-file to separate the two"
         );
     }
     Ok(access)

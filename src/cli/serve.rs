@@ -53,7 +53,7 @@ pub(super) struct Args {
         help_heading = "Web"
     )]
     bearer_token_file: Option<PathBuf>,
-    /// File with the bearer token for run, approve, pause, resume and cancel [default: the webhook senders' token]
+    /// File with the bearer token for run, approve, reject, pause, resume, cancel and reload [default: the webhook senders' token]
     #[arg(
         long = "web.admin-token-file",
         env = "DEFRAGD_WEB_ADMIN_TOKEN_FILE",

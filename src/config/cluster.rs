@@ -64,7 +64,8 @@ pub struct ClusterSettings {
     #[serde(default)]
     pub policy: Policy,
     /// Checks outside etcd, at most 50. A gate that fails before the first member refuses the run; one that fails later
-    /// stops it. A gate has exactly one kind: `http`, `tcp`, `promql`, `alertmanager` or `kubernetes_pods`.
+    /// stops it. A gate has exactly one kind: `http`, `tcp`, `promql`, `alertmanager`,
+    /// `kubernetes_pods` or `kubernetes_nodes`.
     #[serde(default)]
     pub gates: Vec<GateSettings>,
     /// Messages name flags instead of keys.

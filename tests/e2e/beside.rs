@@ -45,7 +45,7 @@ async fn run_beside(defragd: &Defragd, flags: &[String]) -> Output {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_beside_a_server_is_run_by_the_server() {
-    let rig = Rig::fragmented(EtcdVersion::V3_6).await;
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
     let defragd = rig.serve(&["--mode=enforce"]).await;
 
     // With the server's journal and no --server: it is found by the data directory.
@@ -127,7 +127,7 @@ async fn a_run_through_a_paused_server_waits_and_can_be_withdrawn() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_while_the_servers_own_run_settles_follows_that_one() {
-    let rig = Rig::fragmented(EtcdVersion::V3_6).await;
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
     let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=15s"]).await;
     let answer = defragd.post_alerts(&firing(), Some(TOKEN)).await.unwrap();
     assert_eq!(answer.status, 202, "{}", answer.body);
@@ -159,7 +159,7 @@ async fn a_run_while_the_servers_own_run_settles_follows_that_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_observing_server_changes_nothing_and_leaves_a_run_by_hand_alone() {
-    let rig = Rig::fragmented(EtcdVersion::V3_6).await;
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
     let defragd = rig.serve(&["--mode=observe"]).await;
     let observed = run(&rig, &defragd, &[]).await;
     let said = text(&observed);
@@ -183,7 +183,7 @@ async fn an_observing_server_changes_nothing_and_leaves_a_run_by_hand_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_server_a_run_says_so_and_works_alone_with_standalone() {
-    let rig = Rig::fragmented(EtcdVersion::V3_6).await;
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
     let mut flags = own(&rig, &rig.path("journal"));
     flags.extend(["--min-reclaimable=4MiB", "--pause-between-members=1s"].map(str::to_owned));
     for (extra, code, says) in
@@ -200,7 +200,7 @@ async fn without_its_server_a_run_says_so_and_works_alone_with_standalone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_the_following_and_not_the_run() {
-    let rig = Rig::fragmented(EtcdVersion::V3_6).await;
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
     let defragd = rig.serve(&["--mode=enforce", "--pause-between-members=5s"]).await;
     let mut command = tokio::process::Command::new(binary());
     command.args(["run", "--server", defragd.url()]).env("DEFRAGD_TOKEN_FILE", rig.path("token"));
@@ -225,7 +225,7 @@ async fn a_signal_ends_the_following_and_not_the_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_run_is_not_requested_again_by_the_same_alert() {
-    let rig = Rig::fragmented(EtcdVersion::V3_6).await;
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
     let defragd = rig.serve(&["--mode=approve"]).await;
     let alert = firing();
     let post = || defragd.post_alerts(&alert, Some(TOKEN));
@@ -259,7 +259,7 @@ async fn a_rejected_run_is_not_requested_again_by_the_same_alert() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_named_members_are_defragmented_here_and_through_a_server() {
-    let rig = Rig::fragmented(EtcdVersion::V3_6).await;
+    let rig = Rig::fragmented(EtcdVersion::V3_5).await;
     let here = rig.command("run", &["--member=etcd-2", "--compaction=keep-revisions=10"]).await;
     let said = text(&here);
     assert_eq!(here.status.code(), Some(0), "{said}");

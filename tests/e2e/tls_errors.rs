@@ -4,7 +4,10 @@ use std::path::Path;
 
 use testkit::{EtcdSpec, EtcdVersion, Identity, Pki, Port, Transport};
 
-use crate::rig::{Rig, binary};
+use crate::{
+    faults::versions,
+    rig::{Rig, binary},
+};
 
 /// One member that serves without TLS, and at a second address with this certificate. Returns both URLs.
 async fn served(version: EtcdVersion, server: &Identity, extra: &[&str]) -> (Rig, String, String) {
@@ -36,7 +39,7 @@ fn flag(name: &str, value: impl AsRef<Path>) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_or_foreign_client_certificate_is_named_with_the_flags_or_keys_to_set() {
-    for version in [EtcdVersion::V3_5, EtcdVersion::V3_6] {
+    for version in versions() {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::create(&dir.path().join("one")).unwrap();
         let other = Pki::create(&dir.path().join("two")).unwrap();
@@ -68,7 +71,7 @@ async fn a_missing_or_foreign_client_certificate_is_named_with_the_flags_or_keys
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wrong_scheme_is_named_in_both_directions() {
-    for version in [EtcdVersion::V3_4, EtcdVersion::V3_5, EtcdVersion::V3_6] {
+    for version in versions() {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::create(dir.path()).unwrap();
         let (_rig, plain, url) = served(version, pki.server(), &[]).await;

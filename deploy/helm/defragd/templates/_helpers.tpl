@@ -297,3 +297,10 @@ capabilities:
 {{- fail "podDisruptionBudget: with one replica it could only keep its node from being drained; leave it off" -}}
 {{- end -}}
 {{- end -}}
+
+{{- /* What Events are about. */}}
+{{- define "defragd.podEnv" -}}
+- {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+- {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+- {name: POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
+{{- end }}
