@@ -68,7 +68,6 @@ pub struct App<E, J> {
     journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
 }
 
-/// The phase of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Starting,
@@ -165,7 +164,6 @@ impl<E: Etcd, J: Journal> App<E, J> {
         }
     }
 
-    /// The configured clusters, and what runs for them.
     pub fn fleet(&self) -> &Fleet<E, J> {
         &self.fleet
     }

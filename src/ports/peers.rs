@@ -31,7 +31,6 @@ pub enum PeerError {
     #[error("replica {holder} answered {status}: {detail}")]
     Refused {
         holder: String,
-        /// HTTP status.
         status: u16,
         detail: String,
     },

@@ -290,7 +290,6 @@ impl Counters {
         let _ = self.lock_errors.get_or_create(&ClusterLabels { etcd_cluster: etcd_cluster() });
     }
 
-    /// Removes all series of a cluster.
     pub fn forget_cluster(&self, cluster: &str) {
         let cluster_series = self.cluster_series().remove(cluster).unwrap_or_default();
         let etcd_cluster = || cluster.to_owned();

@@ -16,7 +16,6 @@ use crate::core::{
 #[derive(Clone, Debug)]
 pub struct LastDefrag {
     pub at: Timestamp,
-    /// What came of it.
     pub result: MemberResult,
 }
 
@@ -30,7 +29,6 @@ pub struct MemberSample {
     pub alarms: Option<Vec<AlarmKind>>,
     /// Whether this process is defragmenting it, even if the member does not report that.
     pub defragmenting: bool,
-    /// The last attempt on it.
     pub last_defrag: Option<LastDefrag>,
     /// How long a defragmentation would make it unavailable; `None` while its size is unknown.
     pub expected: Option<Duration>,
@@ -40,19 +38,14 @@ pub struct MemberSample {
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a gauge of its own")]
 pub struct AdmissionSample {
-    /// Whether a run is in progress.
     pub run_active: bool,
-    /// How many requests wait.
     pub queue_depth: usize,
     /// Whether too many runs failed in a row.
     pub breaker_open: bool,
     /// Whether a run found that its members hold different data.
     pub hash_mismatch: bool,
-    /// Whether an operator paused it.
     pub paused: bool,
-    /// When the next maintenance window opens.
     pub next_window: Option<Timestamp>,
-    /// When the schedule next requests a run.
     pub next_scheduled: Option<Timestamp>,
     /// Whether this replica holds the cluster's lock, or there is none.
     pub lock_held: bool,

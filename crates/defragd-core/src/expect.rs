@@ -68,7 +68,6 @@ impl Statuses {
         Ok(Self(spans))
     }
 
-    /// Whether this code is one of them.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|span| (span.first..=span.last).contains(&status))
     }
@@ -142,7 +141,6 @@ impl Pattern {
         compiled.map(Self).map_err(|error| ExpectError(format!("is not a regular expression: {}", last(&error))))
     }
 
-    /// Whether it matches.
     pub fn is_in(&self, text: &str) -> bool {
         self.0.is_match(text)
     }

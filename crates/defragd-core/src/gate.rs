@@ -107,7 +107,6 @@ pub struct GateResult {
     /// The baseline of later checks of the run, for gates that compare. From the check before the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Value>,
-    /// How long it took.
     #[serde(rename = "took_seconds", with = "wire::seconds")]
     pub took: Duration,
 }

@@ -132,7 +132,6 @@ impl PlanView {
         }
     }
 
-    /// Whether anything holds a run back now.
     pub fn is_held(&self) -> bool {
         !self.holds.is_empty()
     }

@@ -283,11 +283,8 @@ pub(super) const MIN_GAIN_UNDER_NO_SPACE: ByteSize = ByteSize::mib(1);
 pub enum Need {
     /// Alarm NOSPACE is armed: the cluster accepts no writes.
     NoSpace,
-    /// The file nears its quota.
     QuotaPressure,
-    /// Much of the file is free pages.
     Fragmented,
-    /// The owner's rule matches.
     Rule,
 }
 

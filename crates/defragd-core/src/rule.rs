@@ -113,7 +113,6 @@ impl TryFrom<String> for Rule {
 }
 
 impl Rule {
-    /// Parses and checks a rule.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
         let start = |what: String| RuleError { line: 1, column: 1, what };
         if text.trim().is_empty() {

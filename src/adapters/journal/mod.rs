@@ -46,7 +46,6 @@ const LOCK_NAME: &str = "journal.lock";
 /// The pause between two steps of [`SqliteJournal::prune`], in which runs can use the journal.
 const STEP_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The journal of one data directory.
 #[derive(Clone)]
 pub struct SqliteJournal {
     connection: Arc<Mutex<Connection>>,

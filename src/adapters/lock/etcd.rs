@@ -44,7 +44,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// How often the cluster's member list is read for further addresses.
 const LEARN_EVERY: Duration = Duration::from_mins(5);
 
-/// The settings of the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdLockSettings {
     /// Prefix of the keys of all clusters, like `/defragd/lock/`.

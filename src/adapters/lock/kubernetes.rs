@@ -43,7 +43,6 @@ const HOLDER: &str = "defragd.io/holder";
 /// For the next holder.
 const NOTE: &str = "defragd.io/note";
 
-/// The settings of the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesLockSettings {
     /// How to reach the API server; without one, as the pod that defragd runs in.

@@ -23,10 +23,8 @@ use super::{
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
-    /// Of the file, bytes.
     #[serde(rename = "db_size_bytes", with = "wire::bytes")]
     pub db_size: ByteSize,
-    /// In use, bytes.
     #[serde(rename = "db_size_in_use_bytes", with = "wire::bytes")]
     pub db_size_in_use: ByteSize,
 }
@@ -104,7 +102,6 @@ pub struct MemberResult {
 }
 
 impl MemberResult {
-    /// The sizes afterwards, if known.
     pub fn after(&self) -> Option<Sizes> {
         match &self.end {
             MemberEnd::Defragmented { after, .. } => Some(*after),
@@ -113,7 +110,6 @@ impl MemberResult {
         }
     }
 
-    /// How much smaller the file became.
     pub fn reclaimed(&self) -> ByteSize {
         let after = self.after().map_or(self.intent.before.db_size, |after| after.db_size);
         ByteSize(self.intent.before.db_size.0.saturating_sub(after.0))
@@ -138,19 +134,16 @@ impl MemberResult {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum RunStep {
-    /// The history is compacted.
     Compact {
         /// Up to this revision.
         revision: u64,
     },
-    /// Leadership is transferred.
     MoveLeader {
         from: MemberId,
         /// The voter that becomes the leader.
         to: MemberId,
         member: String,
     },
-    /// An alarm NOSPACE is disarmed.
     DisarmNoSpace {
         member_id: Option<MemberId>,
         /// Its name, or its id if it is no longer a member.
@@ -210,7 +203,6 @@ impl Outcome {
         )
     }
 
-    /// Why, if there is a reason to give.
     pub const fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Refused { reason }
@@ -293,14 +285,12 @@ pub struct ForwardedRequest {
     pub alerts: Vec<AlertKey>,
 }
 
-/// The approval of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Approval {
     pub by: String,
     pub at: Timestamp,
 }
 
-/// The cancellation of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancellation {
     pub by: String,
