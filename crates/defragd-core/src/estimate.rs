@@ -29,12 +29,12 @@ const LEAST_MEASURED: ByteSize = ByteSize::mib(16);
 /// How long one member will be unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Estimate {
-    #[serde(rename = "seconds", with = "wire::seconds")]
+    #[serde(rename = "seconds", with = "wire::number")]
     pub expected: Duration,
-    #[serde(rename = "least_seconds", with = "wire::seconds")]
+    #[serde(rename = "least_seconds", with = "wire::number")]
     pub least: Duration,
     /// At most, unless the disk is very slow.
-    #[serde(rename = "most_seconds", with = "wire::seconds")]
+    #[serde(rename = "most_seconds", with = "wire::number")]
     pub most: Duration,
     /// Whether a defragmentation of this cluster was measured.
     pub measured: bool,

@@ -23,9 +23,9 @@ use super::{
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
-    #[serde(rename = "db_size_bytes", with = "wire::bytes")]
+    #[serde(rename = "db_size_bytes", with = "wire::number")]
     pub db_size: ByteSize,
-    #[serde(rename = "db_size_in_use_bytes", with = "wire::bytes")]
+    #[serde(rename = "db_size_in_use_bytes", with = "wire::number")]
     pub db_size_in_use: ByteSize,
 }
 
@@ -47,7 +47,7 @@ pub struct Intent {
     /// Measured just before.
     pub before: Sizes,
     /// How long the member was expected to be unavailable.
-    #[serde(default, rename = "expected_seconds", with = "wire::maybe_seconds")]
+    #[serde(default, rename = "expected_seconds", with = "wire::number")]
     pub expected: Option<Duration>,
     /// Whether the member may answer `Status` while it defragments: see [`super::cluster::MemberFacts::may_answer`].
     #[serde(default)]
@@ -63,10 +63,10 @@ pub enum MemberEnd {
         /// Measured after the recovery.
         after: Sizes,
         /// From sending Defragment to its answer.
-        #[serde(rename = "took_seconds", with = "wire::seconds")]
+        #[serde(rename = "took_seconds", with = "wire::number")]
         took: Duration,
         /// How long the member did not answer, if etcd defragments without blocking; otherwise all of the time.
-        #[serde(default, rename = "unavailable_seconds", with = "wire::maybe_seconds")]
+        #[serde(default, rename = "unavailable_seconds", with = "wire::number")]
         unavailable: Option<Duration>,
     },
     /// Something failed. The member may or may not have become smaller.
@@ -75,12 +75,7 @@ pub enum MemberEnd {
         /// The last measured sizes, if any.
         after: Option<Sizes>,
         /// From sending Defragment to its end, where the answer was lost and the member was seen to do it.
-        #[serde(
-            default,
-            rename = "took_seconds",
-            with = "wire::maybe_seconds",
-            skip_serializing_if = "Option::is_none"
-        )]
+        #[serde(default, rename = "took_seconds", with = "wire::number", skip_serializing_if = "Option::is_none")]
         took: Option<Duration>,
     },
     /// defragd exited during the defragmentation. The member was found idle afterwards; the sizes show whether the
