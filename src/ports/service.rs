@@ -3,6 +3,7 @@
 use std::{fmt, future::Future, time::Duration};
 
 use serde::Serialize;
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 use super::{journal::JournalError, overview::Overview};
@@ -202,7 +203,7 @@ pub enum CommandOutcome {
     Forwarded { holder: String, answer: serde_json::Value },
 }
 
-/// Why an action was not executed.
+/// Why an action was not executed, or a plan not made.
 #[derive(Clone, Debug, Error)]
 pub enum CommandError {
     #[error("there is no cluster {0:?}")]
@@ -236,19 +237,9 @@ pub enum CommandError {
     Journal(#[from] JournalError),
 }
 
-/// Why there is no plan.
-#[derive(Clone, Debug, PartialEq, Error)]
-pub enum PlanError {
-    #[error("there is no cluster {0:?}")]
-    UnknownCluster(String),
-    #[error("{0}")]
-    OtherShard(Elsewhere),
-    #[error("{}", .0.with_advice())]
-    NotObserved(Reason),
-}
-
 /// A page of metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum ScrapePage {
     /// `/metrics`: the configured clusters and the process.
     Metrics,
@@ -261,10 +252,7 @@ impl ScrapePage {
 
     /// Its stable label for metrics.
     pub fn label(self) -> &'static str {
-        match self {
-            Self::Metrics => "metrics",
-            Self::Probe => "probe",
-        }
+        self.into()
     }
 }
 
@@ -283,10 +271,7 @@ pub struct ProbeRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProbeRefusal {
     #[error("there is no module {name:?}; {}", known_modules(.known))]
-    UnknownModule {
-        name: String,
-        known: Vec<String>,
-    },
+    UnknownModule { name: String, known: Vec<String> },
     #[error("target {target:?}: {detail}")]
     BadTarget {
         /// As in the query, or its beginning.
@@ -393,7 +378,7 @@ pub trait Service: Overview {
 
     /// What would be done with the cluster, and everything that holds it back now: an automatic run, or one that an
     /// operator requests (`as_manual`). Members and gates are asked at most every few seconds.
-    fn plan(&self, cluster: &str, as_manual: bool) -> impl Future<Output = Result<PlanView, PlanError>> + Send;
+    fn plan(&self, cluster: &str, as_manual: bool) -> impl Future<Output = Result<PlanView, CommandError>> + Send;
 
     /// The newest runs, newest first.
     fn runs(&self, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;
