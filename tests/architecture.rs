@@ -28,20 +28,11 @@ const CRATES: &[&str] = &["src", "crates/defragd-core/src", "crates/defragd-repo
 const MAX_LINES: usize = 400;
 /// Files that are still longer. Remove a file from here when it is shorter; the test says when. Add none.
 const LONGER: &[&str] = &[
-    "crates/defragd-core/src/reason.rs",
-    "src/adapters/etcd/mod.rs",
-    "src/adapters/journal/mod.rs",
     "src/app/cluster.rs",
     "src/app/requests.rs",
     "src/app/requests_tests.rs",
     "src/app/serve.rs",
-    "src/app/service.rs",
-    "src/app/service_tests.rs",
     "src/app/worker.rs",
-    "src/cli/run.rs",
-    "src/ports/service.rs",
-    "src/telemetry/counters.rs",
-    "src/telemetry/members.rs",
 ];
 
 /// A path from the crate's root, such as `["app", "driver", "Stop"]`; the root's is empty.

@@ -82,7 +82,6 @@ impl Claims {
 }
 
 impl Claim {
-    /// The cluster that it is for.
     pub fn id(&self) -> ClusterId {
         self.id
     }

@@ -52,7 +52,6 @@ pub struct Drive<'a, E, J> {
     /// Its number; the request is already in the journal.
     pub run: RunId,
     pub policy: Policy,
-    /// The checks outside etcd.
     pub gates: &'a [Gate],
     /// The newest revision that is old enough to be compacted, for a policy that compacts by age.
     pub old_revision: Option<u64>,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::pending, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use crate::{
@@ -63,69 +63,65 @@ impl FakeEtcd {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, FakeEtcdState> {
-        self.state.lock()
-    }
-
     /// Changes what all members report.
     pub(crate) fn report(&self, change: impl FnMut((&u64, &mut Status))) {
-        self.state().statuses.iter_mut().for_each(change);
+        self.state.lock().statuses.iter_mut().for_each(change);
     }
 
     /// How long a defragmentation takes from now on.
     pub(crate) fn take(&self, time: Duration) {
-        self.state().takes = time;
+        self.state.lock().takes = time;
     }
 
     /// Whether all members send a snapshot.
     pub(crate) fn send_snapshots(&self, sending: bool) {
-        self.state().sending = sending;
+        self.state.lock().sending = sending;
     }
 
     pub(crate) fn hang(&self, id: u64) {
-        self.state().hung.insert(id, true);
+        self.state.lock().hung.insert(id, true);
     }
 
     pub(crate) fn recover(&self, id: u64) {
-        self.state().hung.remove(&id);
+        self.state.lock().hung.remove(&id);
     }
 
     pub(crate) fn arm_no_space(&self) {
-        for status in self.state().statuses.values_mut() {
+        for status in self.state.lock().statuses.values_mut() {
             status.errors = vec!["memberID:1 alarm:NOSPACE ".to_owned()];
         }
     }
 
     pub(crate) fn set_busy(&self, id: u64, busy: bool) {
-        self.state().busy.insert(id, busy);
+        self.state.lock().busy.insert(id, busy);
     }
 
     pub(crate) fn order(&self) -> Vec<u64> {
-        self.state().order.clone()
+        self.state.lock().order.clone()
     }
 
     /// As a member of 3.5, whose `Status` has no quota, with a metrics port that answers or whose packets are dropped.
     pub(crate) fn drop_pages(&self, dropped: bool) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.pages_dropped = dropped;
         state.statuses.values_mut().for_each(|status| status.quota = None);
     }
 
     pub(crate) fn pages_asked(&self) -> usize {
-        self.state().pages_asked
+        self.state.lock().pages_asked
     }
 
     pub(crate) fn times_listed(&self) -> usize {
-        self.state().listed
+        self.state.lock().listed
     }
 
     pub(crate) fn most_in_flight(&self) -> usize {
-        self.state().most_in_flight
+        self.state.lock().most_in_flight
     }
 
     async fn answering(&self, member: &Member) {
         let stuck = || {
-            let state = self.state();
+            let state = self.state.lock();
             let set = |map: &BTreeMap<u64, bool>| map.get(&member.id.0).copied().unwrap_or(false);
             set(&state.hung) || set(&state.busy)
         };
@@ -137,8 +133,8 @@ impl FakeEtcd {
 
 impl Etcd for FakeEtcd {
     async fn members(&self) -> Fact<Membership> {
-        self.state().listed += 1;
-        if self.state().hung.len() == self.members.len() {
+        self.state.lock().listed += 1;
+        if self.state.lock().hung.len() == self.members.len() {
             pending::<()>().await;
         }
         Ok(Membership { cluster_id: self.cluster_id, members: self.members.clone() })
@@ -146,7 +142,7 @@ impl Etcd for FakeEtcd {
 
     async fn status(&self, member: &Member) -> Fact<Status> {
         self.answering(member).await;
-        Ok(self.state().statuses[&member.id.0].clone())
+        Ok(self.state.lock().statuses[&member.id.0].clone())
     }
 
     async fn linearizable_read(&self, member: &Member) -> Fact<()> {
@@ -155,12 +151,12 @@ impl Etcd for FakeEtcd {
     }
 
     async fn gauges(&self, member: &Member, _: Visit) -> Fact<Gauges> {
-        self.state().pages_asked += 1;
-        if self.state().pages_dropped || self.state().hung.contains_key(&member.id.0) {
+        self.state.lock().pages_asked += 1;
+        if self.state.lock().pages_dropped || self.state.lock().hung.contains_key(&member.id.0) {
             pending::<()>().await;
         }
-        let busy = self.state().busy.get(&member.id.0).copied().unwrap_or(false);
-        let open_snapshots = Some(u64::from(self.state().sending));
+        let busy = self.state.lock().busy.get(&member.id.0).copied().unwrap_or(false);
+        let open_snapshots = Some(u64::from(self.state.lock().sending));
         Ok(Gauges { defrag_in_flight: Some(busy), quota: Some(ByteSize::gib(2)), open_snapshots, ..Gauges::default() })
     }
 
@@ -171,7 +167,7 @@ impl Etcd for FakeEtcd {
 
     async fn disarm(&self, via: &Member, _alarm: Alarm) -> Fact<()> {
         self.answering(via).await;
-        for status in self.state().statuses.values_mut() {
+        for status in self.state.lock().statuses.values_mut() {
             status.errors.clear();
         }
         Ok(())
@@ -184,7 +180,7 @@ impl Etcd for FakeEtcd {
 
     async fn move_leader(&self, leader: &Member, to: &Member) -> Fact<()> {
         self.answering(leader).await;
-        for status in self.state().statuses.values_mut() {
+        for status in self.state.lock().statuses.values_mut() {
             status.leader = Some(to.id);
         }
         Ok(())
@@ -203,15 +199,15 @@ impl Etcd for FakeEtcd {
             return Err(DefragError::Withheld(reason));
         }
         {
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.order.push(id);
             state.busy.insert(id, true);
             state.in_flight += 1;
             state.most_in_flight = state.most_in_flight.max(state.in_flight);
         }
-        let takes = self.state().takes;
+        let takes = self.state.lock().takes;
         sleep(takes).await;
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.in_flight -= 1;
         state.busy.insert(id, false);
         if let Some(status) = state.statuses.get_mut(&id) {

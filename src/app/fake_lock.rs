@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -44,37 +44,33 @@ impl FakeLocks {
         Arc::new(FakeLock { all: self.clone(), me: Holder { name: name.to_owned(), url } })
     }
 
-    fn state(&self) -> MutexGuard<'_, FakeLockState> {
-        self.0.lock()
-    }
-
     /// The replica's calls get no answer.
     pub(crate) fn cut(&self, name: &str) {
-        self.state().cut.insert(name.to_owned());
+        self.0.lock().cut.insert(name.to_owned());
     }
 
     pub(crate) fn reconnect(&self, name: &str) {
-        self.state().cut.remove(name);
+        self.0.lock().cut.remove(name);
     }
 
     /// NOSPACE: nothing new can be written.
     pub(crate) fn fill(&self, full: bool) {
-        self.state().full = full;
+        self.0.lock().full = full;
     }
 
     pub(crate) fn write_note(&self, note: &str) {
-        self.state().note = Some(note.to_owned());
+        self.0.lock().note = Some(note.to_owned());
     }
 
     pub(crate) fn note(&self) -> Option<String> {
-        self.state().note.clone()
+        self.0.lock().note.clone()
     }
 }
 
 impl FakeLock {
     async fn reach(&self) -> Fact<()> {
         sleep(Duration::from_millis(5)).await;
-        let cut = self.all.state().cut.contains(&self.me.name);
+        let cut = self.all.0.lock().cut.contains(&self.me.name);
         if cut {
             sleep(CUT_AFTER).await;
             return Err(Unknown::new(UnknownKind::TimedOut, "the store does not answer"));
@@ -91,7 +87,7 @@ impl LockStore for FakeLock {
     fn renew_candidacy(&self) -> BoxFuture<'_, Fact<LockAnswer>> {
         Box::pin(async {
             self.reach().await?;
-            let mut state = self.all.state();
+            let mut state = self.all.0.lock();
             let now = Instant::now();
             state.row.retain(|(_, _, ends)| *ends > now);
             if let Some((_, _, ends)) = state.row.iter_mut().find(|(_, who, _)| *who == self.me) {
@@ -111,7 +107,7 @@ impl LockStore for FakeLock {
     fn release(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             if self.reach().await.is_ok() {
-                self.all.state().row.retain(|(_, who, _)| *who != self.me);
+                self.all.0.lock().row.retain(|(_, who, _)| *who != self.me);
             }
         })
     }
@@ -119,7 +115,7 @@ impl LockStore for FakeLock {
     fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         Box::pin(async move {
             self.reach().await?;
-            let mut state = self.all.state();
+            let mut state = self.all.0.lock();
             if state.full {
                 return Err(full());
             }

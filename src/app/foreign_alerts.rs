@@ -7,12 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{
-    fleet::ConfiguredClusters,
-    ledger,
-    service::{App, target},
-    shards::Shards,
-};
+use super::{alerts::target, fleet::ConfiguredClusters, ledger, service::App, shards::Shards};
 use crate::{
     core::{
         alert::{self, Alert, AlertStatus, ForeignAlerts, Notification, Selector},

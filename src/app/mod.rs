@@ -1,17 +1,18 @@
 //! The application: observes clusters, drives runs, serves.
 //!
-//! [`observer`] gathers facts through the etcd port, [`driver`] performs what a run asks for, `rpc` its
-//! RPCs, [`gates`] builds a
-//! cluster's gates and [`checks`] checks them. [`cluster`] is one cluster, made of its `target` (the etcd), its
-//! requests and its `succession` (which replica acts); [`requests`] accepts requests, [`worker`] serves them one by
+//! [`observer`] gathers facts through the etcd port, [`driver`] performs what a run asks for, `rpc` its RPCs, [`gates`]
+//! builds a cluster's gates and [`checks`] checks them. [`cluster`] is one cluster, made of its `target` (the etcd),
+//! its requests and its `succession` (which replica acts); [`requests`] accepts requests, [`worker`] serves them one by
 //! one, [`ledger`] reads what the journal holds about the cluster. [`lock`] keeps the lock, [`locks`] builds the locks,
-//! [`forward`] forwards to the holder, [`note`] keeps the note for the next holder. [`service`] answers the HTTP
-//! side and `overview` the status page, with [`live`] for the run in progress, [`run_lines`] for its progress as text, and
-//! `observations` for what was last observed; [`web`] reloads the web configuration, [`reconcile`] queries Alertmanager
-//! at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
-//! replaces them, [`shards`] knows which clusters other processes have, `foreign_alerts` forwards their alerts, [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured,
-//! [`report`] reviews the past, and [`serve`] puts the real adapters together and shuts them down in order.
+//! [`forward`] forwards to the holder, [`note`] keeps the note for the next holder. [`service`] answers the HTTP side,
+//! `alerts` its notifications, and `overview` the status page, with [`live`] for the run in progress, [`run_lines`] for
+//! its progress as text, and `observations` for what was last observed; [`web`] reloads the web configuration,
+//! [`reconcile`] queries Alertmanager at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
+//! replaces them, [`shards`] knows which clusters other processes have, `foreign_alerts` forwards their alerts,
+//! [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured, [`report`] reviews the
+//! past, and [`serve`] puts the real adapters together and shuts them down in order.
 
+mod alerts;
 pub mod checks;
 pub mod claims;
 pub mod cluster;

@@ -1,7 +1,6 @@
 //! Answers the HTTP side: metrics, notifications, the API.
 
 use std::{
-    collections::BTreeMap,
     fmt::{self, Write},
     sync::Arc,
     time::Duration,
@@ -15,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     cluster::{Cluster, Shared},
-    fleet::{ConfiguredClusters, Fleet},
+    fleet::Fleet,
     probe::Probes,
     reload::{Connect, Equip, Reader},
     shards::Shards,
@@ -23,8 +22,8 @@ use super::{
 use crate::{
     config::{LockSettings, effective::effective},
     core::{
-        alert::{self, AlertStatus, ForeignAlerts, Notification},
-        history::{AlertKey, RunId, RunView, Trigger},
+        alert::Notification,
+        history::{Entry, Outcome, RunId, RunView, Trigger},
         plan_view::PlanView,
         reason::Reason,
         shard::Shard,
@@ -35,8 +34,8 @@ use crate::{
         journal::{Journal, JournalError},
         notifier::NotifySettings,
         service::{
-            AlertAnswer, AlertDecision, ClusterSummary, Command, CommandError, CommandOutcome, ConfigSection,
-            NotifyError, PlanError, ProbeRefusal, ProbeRequest, ReloadError, ScrapePage, Service,
+            AlertAnswer, ClusterSummary, Command, CommandError, CommandOutcome, ConfigSection, NotifyError,
+            ProbeRefusal, ProbeRequest, ReloadError, ScrapePage, Service,
         },
     },
     turn_limiter::TurnLimiter,
@@ -68,7 +67,6 @@ pub struct App<E, J> {
     journal_seen: AsyncMutex<Option<(Instant, Option<String>)>>,
 }
 
-/// The phase of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Starting,
@@ -165,7 +163,6 @@ impl<E: Etcd, J: Journal> App<E, J> {
         }
     }
 
-    /// The configured clusters, and what runs for them.
     pub fn fleet(&self) -> &Fleet<E, J> {
         &self.fleet
     }
@@ -207,13 +204,13 @@ impl<E: Etcd, J: Journal> App<E, J> {
                 // `forward_moved` ends it.
                 None if self.where_else(&view.request.cluster).is_some() => {}
                 None => {
-                    let outcome = crate::core::history::Outcome::Stopped { reason: Reason::Removed };
+                    let outcome = Outcome::Stopped { reason: Reason::Removed };
                     warn!(
                         cluster = view.request.cluster,
                         run = view.id.0,
                         "closing a run of a cluster that is no longer configured"
                     );
-                    self.shared.journal.append(view.id, crate::core::history::Entry::Finished(outcome)).await?;
+                    self.shared.journal.append(view.id, Entry::Finished(outcome)).await?;
                 }
             }
         }
@@ -250,50 +247,6 @@ impl<E: Etcd, J: Journal> App<E, J> {
         self.where_else(cluster)
             .map_or_else(|| CommandError::UnknownCluster(cluster.to_owned()), CommandError::OtherShard)
     }
-
-    /// One decision per cluster, for all alerts of the same status that concern it.
-    async fn decide(
-        &self,
-        notification: &Notification,
-        fleet: &ConfiguredClusters<E, J>,
-        status: AlertStatus,
-    ) -> Result<BTreeMap<String, AlertDecision>, JournalError> {
-        let mut wanted: BTreeMap<&str, Vec<AlertKey>> = BTreeMap::new();
-        for alert in notification.alerts.iter().filter(|alert| alert.status == status) {
-            if let Ok(cluster) = target(notification, alert, &fleet.selectors) {
-                wanted.entry(cluster).or_default().push(alert.key());
-            }
-        }
-        let mut decisions = BTreeMap::new();
-        for (name, keys) in wanted {
-            let Some(cluster) = fleet.find(name) else { continue };
-            let decision = match status {
-                _ if notification.forwarded && cluster.held_term().is_none() => {
-                    AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: cluster.succession.why_passive() }
-                }
-                AlertStatus::Firing => cluster.offered(keys, notification.taken_as).await?,
-                AlertStatus::Resolved => match cluster.resolve(keys).await? {
-                    Some(run) => AlertDecision::Cancelled { cluster: name.to_owned(), run },
-                    None => AlertDecision::Ignored { cluster: Some(name.to_owned()), reason: Reason::Resolved },
-                },
-            };
-            decisions.insert(name.to_owned(), decision);
-        }
-        Ok(decisions)
-    }
-}
-
-/// Which cluster an alert concerns, whether Alertmanager, another replica or another shard sent it.
-pub(super) fn target<'a>(
-    notification: &Notification,
-    alert: &alert::Alert,
-    selectors: &'a [alert::Selector],
-) -> Result<&'a str, Reason> {
-    match notification.foreign {
-        ForeignAlerts::Refuse => alert::forwarded_target(alert, selectors),
-        _ if notification.forwarded => alert::forwarded_target(alert, selectors),
-        ForeignAlerts::Forward => alert::target(alert, selectors),
-    }
 }
 
 impl<E: Etcd, J: Journal> Service for App<E, J> {
@@ -324,51 +277,7 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
     }
 
     async fn notify(&self, notification: Notification) -> Result<Vec<AlertAnswer>, NotifyError> {
-        // Firing alerts first: one that joins keeps the request of one that is resolved.
-        let fleet = self.fleet.now();
-        let firing = self.decide(&notification, &fleet, AlertStatus::Firing).await?;
-        let resolved = self.decide(&notification, &fleet, AlertStatus::Resolved).await?;
-        let forwarded = self.forward_to_shards(&notification, &fleet).await;
-        if notification.truncated_alerts > 0 {
-            warn!(
-                alerts = notification.truncated_alerts,
-                "Alertmanager truncated the alerts: set max_alerts to 0 for this receiver"
-            );
-        }
-        let answer = |(index, alert): (usize, &alert::Alert)| {
-            let target = target(&notification, alert, &fleet.selectors);
-            let decisions = if alert.status == AlertStatus::Firing { &firing } else { &resolved };
-            let decision = match target {
-                Ok(_) if forwarded.decisions.contains_key(&index) => forwarded.decisions[&index].clone(),
-                Err(reason) => AlertDecision::Ignored { cluster: None, reason },
-                Ok(cluster) => decisions.get(cluster).cloned().unwrap_or_else(|| AlertDecision::Ignored {
-                    cluster: Some(cluster.to_owned()),
-                    reason: Reason::UnknownCluster,
-                }),
-            };
-            self.shared.counters.alert(&decision);
-            let (decided, code) = decision.labels();
-            let code = Some(code).filter(|code| *code != "none");
-            let name = alert.labels.get("alertname").map_or("", String::as_str);
-            // Other replicas offer open requests repeatedly.
-            if notification.taken_as.is_some() {
-                debug!(fingerprint = alert.fingerprint, decision = decided, code, "alert offered again");
-            } else {
-                let (cluster, run) = decision.about();
-                info!(
-                    cluster,
-                    run = run.map(|run| run.0),
-                    alertname = name,
-                    fingerprint = alert.fingerprint,
-                    decision = decided,
-                    code,
-                    "alert received"
-                );
-            }
-            AlertAnswer { fingerprint: alert.key().fingerprint, status: alert.status, decision }
-        };
-        let answers = notification.alerts.iter().enumerate().map(answer).collect();
-        forwarded.failure.map_or(Ok(answers), Err)
+        self.answer_alerts(notification).await
     }
 
     async fn command(
@@ -455,13 +364,10 @@ impl<E: Etcd, J: Journal> Service for App<E, J> {
         self.shards.as_ref().map(|shards| shards.here)
     }
 
-    async fn plan(&self, cluster: &str, as_manual: bool) -> Result<PlanView, PlanError> {
+    async fn plan(&self, cluster: &str, as_manual: bool) -> Result<PlanView, CommandError> {
         let found = self.fleet.all().into_iter().find(|found| found.name() == cluster);
-        let found = found.ok_or_else(|| {
-            let elsewhere = self.where_else(cluster).map(PlanError::OtherShard);
-            elsewhere.unwrap_or_else(|| PlanError::UnknownCluster(cluster.to_owned()))
-        })?;
-        found.plan(as_manual).await.map_err(PlanError::NotObserved)
+        let found = found.ok_or_else(|| self.not_found(cluster))?;
+        found.plan(as_manual).await.map_err(CommandError::Refused)
     }
 
     async fn runs(&self, limit: usize) -> Result<Vec<RunView>, JournalError> {

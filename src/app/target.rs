@@ -105,12 +105,10 @@ impl<E: Etcd> ObservedCluster<E> {
         &self.name
     }
 
-    /// The current connection.
     pub(super) fn etcd(&self) -> Arc<E> {
         Arc::clone(&self.etcd.lock())
     }
 
-    /// Replaces the connection.
     pub(super) fn replace(&self, etcd: E) {
         let before = std::mem::replace(&mut *self.etcd.lock(), Arc::new(etcd));
         self.older.lock().push(Arc::downgrade(&before));

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Once};
 use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{ArgAction, Args, ValueEnum};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
@@ -14,7 +14,7 @@ use crate::{
     adapters::etcd::EtcdCluster,
     app::connect::{connect, connect_unverified},
     config::{ClusterSettings, Overrides, Settings, Source},
-    core::time::Time,
+    core::{time::Time, wire},
 };
 
 /// A usage error of the command line; exit code 2.
@@ -95,14 +95,14 @@ pub(super) struct PolicyArgs {
     min_fragmentation_ratio: Option<f64>,
     /// The least that a defragmentation must be able to free [default: 100MiB]
     #[arg(long, env = "DEFRAGD_MIN_RECLAIMABLE", value_name = "SIZE")]
-    #[serde(serialize_with = "bytes")]
+    #[serde(serialize_with = "wire::number::serialize")]
     min_reclaimable: Option<ByteSize>,
     /// Defragment a member that uses this much of its quota, if --quota-min-reclaimable is reached, too [default: 0.8]
     #[arg(long, env = "DEFRAGD_QUOTA_USAGE_RATIO", value_name = "RATIO")]
     quota_usage_ratio: Option<f64>,
     /// As --min-reclaimable, for members near their quota [default: 32MiB]
     #[arg(long, env = "DEFRAGD_QUOTA_MIN_RECLAIMABLE", value_name = "SIZE")]
-    #[serde(serialize_with = "bytes")]
+    #[serde(serialize_with = "wire::number::serialize")]
     quota_min_reclaimable: Option<ByteSize>,
     /// How long the cluster must have been healthy before the next member starts [default: 10s]
     #[arg(long, env = "DEFRAGD_PAUSE_BETWEEN_MEMBERS", value_name = "TIME")]
@@ -199,12 +199,6 @@ impl PolicyArgs {
         }
         keys
     }
-}
-
-/// Exactly; by itself, a size is rounded.
-#[expect(clippy::ref_option, reason = "serde's signature")]
-fn bytes<S: Serializer>(size: &Option<ByteSize>, serializer: S) -> Result<S::Ok, S::Error> {
-    size.map(|size| size.0).serialize(serializer)
 }
 
 impl Connection {

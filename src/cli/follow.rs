@@ -6,16 +6,14 @@ use anyhow::Context;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::{
     Exit,
     args::Output,
     run::{exit_of, refused, write_result},
     server::{Responsible, Server},
+    signals::Signals,
 };
 use crate::{
     adapters::outgoing::CallError,
@@ -125,10 +123,7 @@ struct Follower<'a> {
 
 impl Follower<'_> {
     async fn follow(&mut self, wait: Duration, cancel: &str) -> anyhow::Result<(FollowEnd, Value)> {
-        let mut signals =
-            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal).into_iter();
-        let mut next = || signals.next().context("three signals")?.map_err(anyhow::Error::from);
-        let (mut interrupt, mut terminate, mut hangup) = (next()?, next()?, next()?);
+        let mut signals = Signals::new()?;
         let run = self.run;
         let begun = Instant::now();
         let (mut reached, mut last) = (Instant::now(), Value::Null);
@@ -158,9 +153,7 @@ impl Follower<'_> {
             }
             tokio::select! {
                 () = sleep(POLL_INTERVAL) => {}
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
-                _ = hangup.recv() => break,
+                () = signals.end_or_hangup() => break,
             }
         }
         let why = format!("Stopped following; run {run} continues on the server. To stop it: {cancel}");

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, io::Write};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 
 use super::{
@@ -20,8 +21,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
     /// Check as at this moment of a run; gates that compare with the start of the run have no baseline here
-    #[arg(long, value_enum, default_value = "before")]
-    moment: MomentArg,
+    #[arg(long, value_parser = moments(), default_value = "before")]
+    moment: Moment,
     /// Output format
     #[arg(short, long, short_alias = 'w', alias = "write-out", value_enum, default_value_t)]
     output: Output,
@@ -29,22 +30,8 @@ pub(super) struct Args {
     connection: Connection,
 }
 
-/// [`Moment`] as a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum MomentArg {
-    Before,
-    Between,
-    After,
-}
-
-impl From<MomentArg> for Moment {
-    fn from(moment: MomentArg) -> Self {
-        match moment {
-            MomentArg::Before => Self::Before,
-            MomentArg::Between => Self::Between,
-            MomentArg::After => Self::After,
-        }
-    }
+fn moments() -> impl TypedValueParser<Value = Moment> {
+    PossibleValuesParser::new(Moment::ALL.map(Moment::label)).try_map(|text| text.parse::<Moment>())
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
@@ -60,7 +47,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
     let (mut exit, mut found) = (Exit::Done, Vec::new());
     let mut out = std::io::stdout().lock();
     for cluster in clusters {
-        let results = checks::run(&gates::of(&cluster)?, args.moment.into(), &BTreeMap::new()).await;
+        let results = checks::run(&gates::of(&cluster)?, args.moment, &BTreeMap::new()).await;
         if results.iter().any(|result| result.against().is_some()) {
             exit = Exit::Refused;
         }

@@ -21,6 +21,8 @@ mod runs;
 mod serve;
 mod server;
 mod shards;
+mod signals;
+mod standalone;
 mod status;
 mod table;
 mod terminal;

@@ -1,18 +1,8 @@
 //! `defragd run`
 
-use std::{
-    convert::Infallible,
-    io::Write,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io::Write, path::PathBuf};
 
 use serde_json::json;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::sleep,
-};
 
 use super::{
     Exit,
@@ -20,44 +10,20 @@ use super::{
     explain::write_advice,
     follow, history,
     lock::LockArgs,
-    lock_run::RunLock,
     server::{Responsible, Server},
     shards::ShardArgs,
+    standalone::{self, Own},
     table,
-    terminal::Terminal,
 };
 use crate::{
-    adapters::{clock::SystemClock, journal::SqliteJournal, outgoing::CallError},
-    app::{
-        claims::Claims,
-        cluster::stop_channel,
-        connect::connect,
-        driver, gates, ledger,
-        notify::{self, Notifications, NotifyProgress},
-        run_lines::TextProgress,
-        serve::RENEWAL_INTERVAL,
-    },
-    config::{ClusterSettings, LockSettings, ShardSettings},
+    adapters::outgoing::CallError,
     core::{
-        history::{Entry, MemberEnd, MemberResult, Outcome, Request, RunView, Trigger},
+        history::{MemberEnd, MemberResult, Outcome, RunView},
         policy::Mode,
-        reason::Reason,
         story,
         time::Time,
     },
-    ports::{
-        etcd::Etcd,
-        journal::{Journal, JournalError},
-        notifier::NotifySettings,
-        progress::Progress,
-    },
-    telemetry::counters::NotificationCounter,
 };
-
-/// Long enough for a backup to finish, but not for one that hangs.
-const SNAPSHOT_PATIENCE: Duration = Duration::from_mins(10);
-/// After the result is shown: as long as all attempts at a target that refuses both notifications.
-const TO_NOTIFY: Duration = Duration::from_secs(15);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -156,192 +122,7 @@ pub(super) async fn run(mut args: Args) -> anyhow::Result<Exit> {
         );
         return Err(UsageError(what).into());
     }
-    let (notifications, problems) = notifications(&own.notify);
-    for problem in problems {
-        eprintln!("defragd: warning: {problem}; this run is not reported there");
-    }
-    let mut signals = Signals::new()?;
-    let ended = Box::pin(in_this_process(args, &own, &data_dir, &notifications, &mut signals)).await;
-    let ended = match ended {
-        Ok(None) => return Ok(Exit::Failed),
-        Ok(Some(exit)) => Ok(exit),
-        Err(error) => Err(error),
-    };
-    tokio::select! {
-        undelivered = notifications.finish(TO_NOTIFY) => for undelivered in undelivered {
-            eprintln!("defragd: warning: {undelivered}");
-        },
-        () = signals.end() => eprintln!("defragd: warning: stopped by a signal; the last notifications may be missing"),
-    }
-    ended
-}
-
-/// From here on, signals no longer end the process by themselves.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            // A dropped terminal connection must not stop the observation in the middle of a member.
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Ctrl-C or SIGTERM. Cancel-safe, as its parts are.
-    async fn end(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    /// The same, or a dropped terminal connection.
-    async fn end_or_hangup(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
-    }
-}
-
-/// What this process needs to run it itself.
-struct Own {
-    cluster: ClusterSettings,
-    lock: LockSettings,
-    notify: Vec<NotifySettings>,
-    shards: ShardSettings,
-}
-
-/// The targets that can be used, and what is wrong with the others: a run must not fail because of them.
-fn notifications(settings: &[NotifySettings]) -> (Notifications, Vec<anyhow::Error>) {
-    let (mut usable, mut problems) = (Vec::new(), Vec::new());
-    for target in notify::targets(settings) {
-        match target {
-            Ok(target) => usable.push(target),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    (Notifications::start(usable, NotificationCounter::default(), None), problems)
-}
-
-/// Returns `None` if a signal asked to exit at once.
-async fn in_this_process(
-    args: Args,
-    Own { cluster, lock, .. }: &Own,
-    data_dir: &Path,
-    notifications: &Notifications,
-    signals: &mut Signals,
-) -> anyhow::Result<Option<Exit>> {
-    let etcd = connect(cluster)?;
-    let gates = gates::of(cluster)?;
-    let journal = match SqliteJournal::open(data_dir, Arc::new(SystemClock)) {
-        Err(JournalError::InUse { .. }) => return refuse_journal(args.output, data_dir).map(Some),
-        opened => opened?,
-    };
-    // This process now holds the journal alone, so an open manual run in it has lost its process.
-    for view in journal.open_runs().await?.iter().filter(|view| view.request.trigger == Trigger::Manual) {
-        let outcome = Outcome::Interrupted { reason: Reason::ProcessEnded };
-        journal.append(view.id, Entry::Finished(outcome)).await?;
-    }
-    let request =
-        Request { cluster: cluster.name.clone(), trigger: Trigger::Manual, alerts: Vec::new(), members: args.members };
-    let mismatch = ledger::read(&journal, &cluster.name).await?.mismatch();
-    if let Some(reason) = mismatch.filter(|_| cluster.policy.mode != Mode::Observe) {
-        let (run, outcome) = (journal.accept(request.clone()).await?, Outcome::Refused { reason });
-        journal.append(run, Entry::Finished(outcome.clone())).await?;
-        NotifyProgress::begin(notifications, &SystemClock, (run, &request), None).finished(&outcome, Duration::ZERO);
-        write_result(args.output, journal.run(run).await?.as_ref(), &outcome, None)?;
-        let (name, dir) = (&cluster.name, data_dir.display());
-        eprintln!("Replace the member that differs, then run `defragd resume --cluster {name} --data-dir {dir}`.");
-        return Ok(Some(Exit::Refused));
-    }
-    let terminal = Terminal::start();
-    let progress = TextProgress::new(|text| terminal.write(text));
-    // Before the request is recorded: if the lock refuses it, there is no request.
-    let taken = tokio::select! {
-        taken = RunLock::take(lock, cluster, |reason| progress.waiting(reason)) => taken?,
-        () = signals.end_or_hangup() => {
-            progress.line("stopped by a signal while waiting for the lock: nothing was touched");
-            terminal.flush();
-            return Ok(None);
-        }
-    };
-    let lock = match taken {
-        Ok(lock) => lock,
-        Err((reason, url)) => {
-            terminal.flush();
-            let name = &cluster.name;
-            let advice = match url {
-                Some(url) => format!("defragd run --server {} --cluster {name}", url.trim_end_matches('/')),
-                None => reason.advice().to_owned(),
-            };
-            return refused(args.output, &sentence(&Outcome::Refused { reason }), &advice).map(Some);
-        }
-    };
-    let run_id = journal.accept(request.clone()).await?;
-    let reported = NotifyProgress::begin(notifications, &SystemClock, (run_id, &request), None);
-    let observers = (&progress as &dyn Progress, &reported as &dyn Progress);
-    progress.line(&format!("run {run_id} of cluster {}", cluster.name));
-
-    let (stop, stopped) = stop_channel();
-    let claims = Claims::default();
-    let view = lock.view();
-    let permit = view.permit(lock.acts_under());
-    let drive = driver::Drive {
-        run: run_id,
-        policy: cluster.policy.clone(),
-        gates: &gates,
-        old_revision: None,
-        snapshot_patience: SNAPSHOT_PATIENCE,
-        etcd: &etcd,
-        journal: &journal,
-        progress: &observers,
-        claims: &claims,
-        term: lock.term,
-        permit: &permit,
-    };
-    let driven = async {
-        tokio::select! {
-            outcome = drive.to_its_end(stopped) => outcome,
-            // Cancel-safe: files are only read.
-            never = keep_credentials_fresh(&etcd) => match never {},
-        }
-    };
-    tokio::pin!(driven);
-    let (mut asked, mut lost) = (false, false);
-    let outcome = loop {
-        tokio::select! {
-            // Not cancelled by the other arms: it is pinned outside the loop.
-            outcome = &mut driven => break outcome,
-            () = signals.end_or_hangup() => {}
-            reason = view.lost(lock.acts_under()), if !lost => {
-                progress.line(&format!("{reason}: starting no further member, waiting for the current one"));
-                stop.send_if_modified(|stop| stop.is_none() && stop.replace(reason.clone()).is_none());
-                lost = true;
-                continue;
-            }
-        }
-        if asked {
-            progress.line("second signal: exiting now. etcd continues a defragmentation that has begun: check with `defragd status`.");
-            terminal.flush();
-            return Ok(None);
-        }
-        asked = true;
-        progress.line("stopping: starting no further member, waiting for the current one (signal again to exit now)");
-        stop.send_replace(Some(Reason::OperatorStop));
-    };
-    lock.release().await;
-    terminal.flush();
-    let view = journal.run(run_id).await?;
-    write_result(args.output, view.as_ref(), &outcome, None)?;
-    Ok(Some(exit_of(&outcome)))
+    standalone::run(own, args.members, &data_dir, args.output).await
 }
 
 /// Of a run, here or on a server.
@@ -377,25 +158,6 @@ fn refuse(output: Output, found: &Responsible) -> anyhow::Result<Exit> {
     refused(output, &why, &format!("defragd run --server {url} --cluster {name}"))
 }
 
-/// Another process holds the journal.
-fn refuse_journal(output: Output, data_dir: &Path) -> anyhow::Result<Exit> {
-    let dir = data_dir.display();
-    let (who, advice) = match SqliteJournal::url_of_holder(data_dir) {
-        Some(url) => {
-            let advice = format!(
-                "defragd run --server {url} --cluster NAME. For a cluster that this server does not serve or only observes, \
-                 pass another --data-dir."
-            );
-            (format!("the server at {url}"), advice)
-        }
-        None => (
-            "another defragd".to_owned(),
-            "wait until it ends. For another cluster, pass another --data-dir.".to_owned(),
-        ),
-    };
-    refused(output, &format!("Refused, nothing was touched: {who} uses the journal in {dir}."), &advice)
-}
-
 /// There is no run.
 pub(super) fn refused(output: Output, why: &str, advice: &str) -> anyhow::Result<Exit> {
     let mut out = std::io::stdout().lock();
@@ -404,14 +166,6 @@ pub(super) fn refused(output: Output, why: &str, advice: &str) -> anyhow::Result
         Output::Table | Output::Wide => writeln!(out, "{why}\nWhat to do: {advice}")?,
     }
     Ok(Exit::Refused)
-}
-
-/// A certificate may expire before a long run ends. Incompletely written files are read again next time.
-async fn keep_credentials_fresh(etcd: &impl Etcd) -> Infallible {
-    loop {
-        sleep(RENEWAL_INTERVAL).await;
-        let _ = etcd.renew().await;
-    }
 }
 
 /// `server` is the one that drove the run, if it was a server.

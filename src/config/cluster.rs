@@ -172,22 +172,17 @@ fn endpoint(text: &str, secure: bool) -> Result<String, BadEndpoint> {
         let what = "contains a user or password: use auth.username and auth.password_file";
         return Err(BadEndpoint(what.to_owned()));
     }
-    let bad = |what: String| Err(BadEndpoint(format!("{text:?} {what}")));
-    let url = match Url::parse(&with_scheme) {
-        Ok(url) => url,
-        Err(error) => return bad(format!("is not a URL ({error}); {hint}")),
-    };
+    let bad = |what: String| BadEndpoint(format!("{text:?} {what}"));
+    let url = Url::parse(&with_scheme).map_err(|error| bad(format!("is not a URL ({error}); {hint}")))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return bad(format!("has the scheme {}; {hint}", url.scheme()));
+        return Err(bad(format!("has the scheme {}; {hint}", url.scheme())));
     }
-    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
-        return bad(format!("has no host; {hint}"));
-    };
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| bad(format!("has no host; {hint}")))?;
     if url.path() != "/" || url.query().is_some() {
-        return bad(format!("has more than a host and a port; {hint}"));
+        return Err(bad(format!("has more than a host and a port; {hint}")));
     }
     if secure && url.scheme() == "http" {
-        return bad("begins with http://, but tls is set: write https://, or remove tls".to_owned());
+        return Err(bad("begins with http://, but tls is set: write https://, or remove tls".to_owned()));
     }
     let port = url.port().map_or(String::new(), |port| format!(":{port}"));
     Ok(format!("{}://{host}{port}", url.scheme()))

@@ -140,11 +140,9 @@ impl ModuleSettings {
         let scheme = self.scheme();
         let full = if text.contains("://") { text.to_owned() } else { format!("{scheme}://{text}") };
         let hint = format!("write it like 10.0.0.1:2379 or {scheme}://etcd-1.example:2379");
+        let not_an_address = |error| Denied::NotATarget(format!("it is not an address ({error}); {hint}"));
+        let url = Url::parse(&full).map_err(not_an_address)?;
         let bad = |what: String| Err(Denied::NotATarget(what));
-        let url = match Url::parse(&full) {
-            Ok(url) => url,
-            Err(error) => return bad(format!("it is not an address ({error}); {hint}")),
-        };
         if url.scheme() != scheme {
             return bad(format!("its scheme is {}, but the module's is {scheme}", url.scheme()));
         }

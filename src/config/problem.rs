@@ -11,7 +11,6 @@ pub struct Place {
     pub column: usize,
 }
 
-/// A problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The key path, like `clusters[0].policy.mode`; empty for the file as a whole.

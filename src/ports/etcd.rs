@@ -29,7 +29,6 @@ pub struct Membership {
 /// The result of reading the credentials again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Renewal {
-    /// They are unchanged.
     Unchanged,
     /// They changed, and new connections use them.
     Applied,

@@ -17,10 +17,8 @@ use crate::core::{
 /// Why a call failed. Nothing is half-written.
 #[derive(Clone, Debug, Error)]
 pub enum JournalError {
-    /// The store cannot be opened.
     #[error("cannot open the journal {path}: {detail}")]
     Open { path: String, detail: String },
-    /// Another process holds it.
     #[error("the journal {path} is in use by another defragd")]
     InUse { path: String },
     /// It was written by a newer defragd.
@@ -36,7 +34,6 @@ pub trait Journal: Send + Sync + 'static {
     /// Records a request and assigns a run number.
     fn accept(&self, request: Request) -> impl Future<Output = Result<RunId, JournalError>> + Send;
 
-    /// Adds an entry to a run.
     fn append(&self, run: RunId, entry: Entry) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// The newest `limit` runs, oldest first.

@@ -57,10 +57,8 @@ impl ClusterView {
     }
 }
 
-/// One observation of a cluster.
 #[derive(Clone, Debug)]
 pub struct Observation {
-    /// How old it is.
     pub age: Duration,
     /// Whether an endpoint returned the member list.
     pub up: bool,
@@ -70,13 +68,11 @@ pub struct Observation {
     pub facts: Option<Arc<ClusterFacts>>,
 }
 
-/// How the last run ended.
 #[derive(Clone, Debug)]
 pub struct LastRun {
     pub run: RunId,
     pub outcome: Outcome,
     pub at: Option<Timestamp>,
-    /// How much smaller the files became.
     pub reclaimed: ByteSize,
 }
 
@@ -137,7 +133,6 @@ pub enum RunActivity {
 }
 
 impl RunActivity {
-    /// The run waits for this reason.
     pub fn waiting(reason: &Reason) -> Self {
         Self::Waiting { code: reason.label(), reason: reason.to_string(), advice: reason.advice() }
     }
@@ -153,7 +148,6 @@ pub trait Overview: Send + Sync + 'static {
     /// All clusters as they are known, in the order of the configuration. Sends no request.
     fn views(&self) -> Vec<ClusterView>;
 
-    /// The runs in progress.
     fn live(&self) -> Vec<Live>;
 
     fn view(&self, cluster: &str) -> Option<ClusterView>;

@@ -29,12 +29,7 @@ pub enum PeerError {
     #[error("it ignores the alert: {0}")]
     Ignored(String),
     #[error("replica {holder} answered {status}: {detail}")]
-    Refused {
-        holder: String,
-        /// HTTP status.
-        status: u16,
-        detail: String,
-    },
+    Refused { holder: String, status: u16, detail: String },
 }
 
 /// What a replica decided about the alerts behind one request.

@@ -13,92 +13,49 @@ use crate::core::{
     verify::Verification,
 };
 
-/// See the module's contract. Every method has an empty default: observers implement what they need.
-pub trait Progress: Send + Sync {
-    /// What is known against the versions of etcd that the members run.
-    fn versions(&self, _known: &[String]) {}
-    /// The first plan of the run.
-    fn planned(&self, _plan: &Plan) {}
-    /// The step is in the journal, and its RPC is sent now.
-    fn step(&self, _step: &RunStep) {}
-    /// The intent is in the journal, and Defragment is sent now.
-    fn defragmenting(&self, _intent: &Intent) {}
-    /// Defragment has been in progress for this long.
-    fn still_defragmenting(&self, _intent: &Intent, _elapsed: Duration) {}
-    /// The server answered Defragment with success; whether the cluster is healthy is not known yet.
-    fn defragmented(&self, _intent: &Intent) {}
-    /// The defragmented member's cluster has been healthy for `healthy_for`, and must be for `pause`. Called about once
-    /// a second.
-    fn settling(&self, _healthy_for: Duration, _pause: Duration) {}
-    /// The run waits for this reason.
-    fn waiting(&self, _reason: &Reason) {}
-    /// The policy's first choice was not possible, for this reason.
-    fn fell_back(&self, _reason: &Reason) {}
-    /// The attempt on a member ended, and it is in the journal.
-    fn member_ended(&self, _result: &MemberResult) {}
-    fn gate(&self, _result: &GateResult) {}
-    /// The member computes the hash of its data.
-    fn hashing(&self, _member: &Member) {}
-    /// The members' data was compared, and the result is in the journal.
-    fn verified(&self, _verification: &Verification) {}
-    fn finished(&self, _outcome: &Outcome, _took: Duration) {}
+/// Each method once: two observers get the same calls.
+macro_rules! progress {
+    ($($(#[$about:meta])* fn $name:ident($($value:ident: $type:ty),*);)*) => {
+        /// See the module's contract. Every method has an empty default: observers implement what they need.
+        pub trait Progress: Send + Sync {
+            $($(#[$about])* fn $name(&self, $($value: $type),*) { let _ = ($($value,)*); })*
+        }
+
+        impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
+            $(fn $name(&self, $($value: $type),*) {
+                self.0.$name($($value),*);
+                self.1.$name($($value),*);
+            })*
+        }
+    };
 }
 
-impl<A: Progress + ?Sized, B: Progress + ?Sized> Progress for (&A, &B) {
-    fn versions(&self, known: &[String]) {
-        self.0.versions(known);
-        self.1.versions(known);
-    }
-    fn planned(&self, plan: &Plan) {
-        self.0.planned(plan);
-        self.1.planned(plan);
-    }
-    fn step(&self, step: &RunStep) {
-        self.0.step(step);
-        self.1.step(step);
-    }
-    fn defragmenting(&self, intent: &Intent) {
-        self.0.defragmenting(intent);
-        self.1.defragmenting(intent);
-    }
-    fn still_defragmenting(&self, intent: &Intent, elapsed: Duration) {
-        self.0.still_defragmenting(intent, elapsed);
-        self.1.still_defragmenting(intent, elapsed);
-    }
-    fn defragmented(&self, intent: &Intent) {
-        self.0.defragmented(intent);
-        self.1.defragmented(intent);
-    }
-    fn settling(&self, healthy_for: Duration, pause: Duration) {
-        self.0.settling(healthy_for, pause);
-        self.1.settling(healthy_for, pause);
-    }
-    fn waiting(&self, reason: &Reason) {
-        self.0.waiting(reason);
-        self.1.waiting(reason);
-    }
-    fn fell_back(&self, reason: &Reason) {
-        self.0.fell_back(reason);
-        self.1.fell_back(reason);
-    }
-    fn member_ended(&self, result: &MemberResult) {
-        self.0.member_ended(result);
-        self.1.member_ended(result);
-    }
-    fn gate(&self, result: &GateResult) {
-        self.0.gate(result);
-        self.1.gate(result);
-    }
-    fn hashing(&self, member: &Member) {
-        self.0.hashing(member);
-        self.1.hashing(member);
-    }
-    fn verified(&self, verification: &Verification) {
-        self.0.verified(verification);
-        self.1.verified(verification);
-    }
-    fn finished(&self, outcome: &Outcome, took: Duration) {
-        self.0.finished(outcome, took);
-        self.1.finished(outcome, took);
-    }
+progress! {
+    /// What is known against the versions of etcd that the members run.
+    fn versions(known: &[String]);
+    /// The first plan of the run.
+    fn planned(plan: &Plan);
+    /// The step is in the journal, and its RPC is sent now.
+    fn step(step: &RunStep);
+    /// The intent is in the journal, and Defragment is sent now.
+    fn defragmenting(intent: &Intent);
+    /// Defragment has been in progress for this long.
+    fn still_defragmenting(intent: &Intent, elapsed: Duration);
+    /// The server answered Defragment with success; whether the cluster is healthy is not known yet.
+    fn defragmented(intent: &Intent);
+    /// The defragmented member's cluster has been healthy for `healthy_for`, and must be for `pause`. Called about once
+    /// a second.
+    fn settling(healthy_for: Duration, pause: Duration);
+    /// The run waits for this reason.
+    fn waiting(reason: &Reason);
+    /// The policy's first choice was not possible, for this reason.
+    fn fell_back(reason: &Reason);
+    /// The attempt on a member ended, and it is in the journal.
+    fn member_ended(result: &MemberResult);
+    fn gate(result: &GateResult);
+    /// The member computes the hash of its data.
+    fn hashing(member: &Member);
+    /// The members' data was compared, and the result is in the journal.
+    fn verified(verification: &Verification);
+    fn finished(outcome: &Outcome, took: Duration);
 }

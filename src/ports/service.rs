@@ -3,6 +3,7 @@
 use std::{fmt, future::Future, time::Duration};
 
 use serde::Serialize;
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 use super::{journal::JournalError, overview::Overview};
@@ -89,7 +90,6 @@ impl AlertDecision {
 /// Why a notification is not acknowledged: the sender must repeat it.
 #[derive(Debug, Error)]
 pub enum NotifyError {
-    /// The journal did not record a request.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The shard that the cluster belongs to did not accept an alert.
@@ -114,12 +114,10 @@ pub struct ClusterSummary {
     /// Whether the cluster's journal has been read since the start. Before that, `request` and what holds one are `None`,
     /// whatever the journal says.
     pub journal_read: bool,
-    /// When the state was observed.
     pub observed_at: Option<jiff::Timestamp>,
     /// What wants it defragmented, and the one hold; `None` if nothing does.
     pub request: Option<RequestView>,
     pub active_run: Option<RunId>,
-    /// The run that waits.
     pub queued_run: Option<RunId>,
     #[serde(serialize_with = "explain::serialize_option")]
     pub waiting_for: Option<Reason>,
@@ -133,11 +131,9 @@ pub struct ClusterSummary {
     /// A run found that its members hold different data.
     #[serde(serialize_with = "explain::serialize_option")]
     pub hash_mismatch: Option<Reason>,
-    /// When the next maintenance window opens.
     pub next_window: Option<jiff::Timestamp>,
     /// Whether a maintenance window is open, or there are none.
     pub window_open: bool,
-    /// When the schedule next requests a run.
     pub next_scheduled: Option<jiff::Timestamp>,
     /// When the last run, which was refused, is tried again.
     pub retry_at: Option<jiff::Timestamp>,
@@ -157,7 +153,6 @@ pub struct LockSummary {
     pub term: Option<Term>,
     /// Which other replica, if known.
     pub holder: Option<String>,
-    /// The URL of that replica.
     pub url: Option<String>,
 }
 
@@ -176,7 +171,6 @@ pub struct ConfigKey {
     pub path: String,
     /// As in the file; the default if it is not set.
     pub value: String,
-    /// `None` if there is none.
     pub default: Option<String>,
     pub differs: bool,
     pub description: String,
@@ -193,7 +187,6 @@ pub enum Command {
     },
     /// Ends a pause and closes the breaker.
     Resume { reason: String },
-    /// Requests a run.
     Run {
         /// The only members to defragment, by name or id; all of them if empty.
         members: Vec<String>,
@@ -202,7 +195,6 @@ pub enum Command {
     Cancel { reason: String },
 }
 
-/// The result of an action.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CommandOutcome {
     /// It was executed. With the number of the run that it requested.
@@ -211,7 +203,7 @@ pub enum CommandOutcome {
     Forwarded { holder: String, answer: serde_json::Value },
 }
 
-/// Why an action was not executed.
+/// Why an action was not executed, or a plan not made.
 #[derive(Clone, Debug, Error)]
 pub enum CommandError {
     #[error("there is no cluster {0:?}")]
@@ -220,7 +212,6 @@ pub enum CommandError {
     OtherShard(Elsewhere),
     #[error("there is no run {0}")]
     UnknownRun(RunId),
-    /// The run is not waiting for approval.
     #[error("run {run} is not waiting for approval: it is {state}")]
     NotWaiting {
         run: RunId,
@@ -229,7 +220,6 @@ pub enum CommandError {
     },
     #[error("cluster {0} has no open request: there is nothing to cancel")]
     NothingToCancel(String),
-    /// A reason forbids it.
     #[error("{}", .0.with_advice())]
     Refused(Reason),
     /// The replica that holds the lock did not execute it.
@@ -243,25 +233,13 @@ pub enum CommandError {
     /// The replica that holds the lock is unknown or unreachable.
     #[error("this replica does not hold the cluster's lock and could not forward the action: {detail}")]
     NoHolder { detail: String },
-    /// The journal cannot record it.
     #[error(transparent)]
     Journal(#[from] JournalError),
 }
 
-/// Why there is no plan.
-#[derive(Clone, Debug, PartialEq, Error)]
-pub enum PlanError {
-    #[error("there is no cluster {0:?}")]
-    UnknownCluster(String),
-    #[error("{0}")]
-    OtherShard(Elsewhere),
-    /// The members cannot be observed.
-    #[error("{}", .0.with_advice())]
-    NotObserved(Reason),
-}
-
 /// A page of metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum ScrapePage {
     /// `/metrics`: the configured clusters and the process.
     Metrics,
@@ -274,10 +252,7 @@ impl ScrapePage {
 
     /// Its stable label for metrics.
     pub fn label(self) -> &'static str {
-        match self {
-            Self::Metrics => "metrics",
-            Self::Probe => "probe",
-        }
+        self.into()
     }
 }
 
@@ -295,22 +270,14 @@ pub struct ProbeRequest {
 /// Why a probe is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProbeRefusal {
-    /// The module is not configured.
     #[error("there is no module {name:?}; {}", known_modules(.known))]
-    UnknownModule {
-        /// The requested name.
-        name: String,
-        /// The configured modules.
-        known: Vec<String>,
-    },
-    /// The target is invalid.
+    UnknownModule { name: String, known: Vec<String> },
     #[error("target {target:?}: {detail}")]
     BadTarget {
         /// As in the query, or its beginning.
         target: String,
         detail: String,
     },
-    /// The configuration does not allow the target.
     #[error("target {target:?}: {detail}")]
     NotAllowed {
         /// The parsed target.
@@ -321,7 +288,6 @@ pub enum ProbeRefusal {
     /// The module's own files cannot be used.
     #[error("module {module}: {detail}")]
     Unusable { module: String, detail: String },
-    /// The limit of simultaneous probes is reached.
     #[error("too many clusters are being probed at the same time: try again later")]
     Full,
 }
@@ -376,7 +342,6 @@ pub trait Service: Overview {
         forwarded: bool,
     ) -> impl Future<Output = Result<CommandOutcome, CommandError>> + Send;
 
-    /// Approves a run.
     fn approve(
         &self,
         run: RunId,
@@ -413,7 +378,7 @@ pub trait Service: Overview {
 
     /// What would be done with the cluster, and everything that holds it back now: an automatic run, or one that an
     /// operator requests (`as_manual`). Members and gates are asked at most every few seconds.
-    fn plan(&self, cluster: &str, as_manual: bool) -> impl Future<Output = Result<PlanView, PlanError>> + Send;
+    fn plan(&self, cluster: &str, as_manual: bool) -> impl Future<Output = Result<PlanView, CommandError>> + Send;
 
     /// The newest runs, newest first.
     fn runs(&self, limit: usize) -> impl Future<Output = Result<Vec<RunView>, JournalError>> + Send;

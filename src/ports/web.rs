@@ -43,7 +43,6 @@ pub struct WebConfig {
 /// The server's side of TLS.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WebTls {
-    /// The certificate chain.
     pub cert: Pem,
     pub key: Pem,
     /// The CA that signs the clients' certificates; the system's CAs if absent.
@@ -121,12 +120,9 @@ impl ClientAuth {
     }
 }
 
-/// The supported versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {
-    /// TLS 1.2
     Tls12,
-    /// TLS 1.3
     Tls13,
 }
 

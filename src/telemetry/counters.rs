@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{
@@ -37,16 +37,14 @@ use crate::{
     ports::service::AlertDecision,
 };
 
+type ClusterLabel = [(&'static str, String); 1];
+type GateLabels = [(&'static str, String); 2];
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RunLabels {
     etcd_cluster: String,
     trigger: &'static str,
     outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ClusterLabels {
-    etcd_cluster: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -63,23 +61,11 @@ struct DecisionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct GateLabels {
-    etcd_cluster: String,
-    gate: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CheckLabels {
     etcd_cluster: String,
     gate: String,
     moment: &'static str,
     result: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AlertLabels {
-    decision: &'static str,
-    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -109,12 +95,50 @@ impl NotificationCounter {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CodeLabels {
-    code: u16,
+super::metrics! {
+    struct Metrics {
+        shard_ordinal: Gauge = "shard_ordinal",
+            "Which shard of the configured clusters this process has, counted from 0";
+        total_shards: Gauge = "total_shards",
+            "How many shards the configured clusters are divided among (--total-shards)";
+        config_read: Gauge = "config_last_reload_successful",
+            "Whether the configuration was applied when it was last loaded";
+        config_read_at: Gauge<f64, AtomicU64> = "config_last_reload_success_timestamp_seconds",
+            "When a configuration was last applied, as Unix time";
+        web_config_read: Gauge = "web_config_last_reload_successful",
+            "Whether --web.config.file and its certificates were valid when they last changed";
+        runs: Family<RunLabels, Counter> = "runs",
+            "Runs that ended, by what requested them and their outcome";
+        run_duration: Family<ClusterLabel, Histogram, fn() -> Histogram> = "run_duration_seconds",
+            "How long runs took, from the first observation to the end",
+            // 1 s to 2 h 16 min: one tiny member to a fleet's largest cluster with long pauses.
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 2.0, 14)));
+        reclaimed: Family<ClusterLabel, Counter> = "reclaimed_bytes",
+            "How much smaller the members' database files became in runs";
+        defrags: Family<ResultLabels, Counter> = "member_defrags",
+            "Attempts to defragment a member, by result";
+        decisions: Family<DecisionLabels, Counter> = "decisions",
+            "Decisions about members and runs, by reason";
+        gate_checks: Family<CheckLabels, Counter> = "gate_checks",
+            "Checks of the gate, by moment and result";
+        gate_passed: Family<GateLabels, Gauge> = "gate_passed",
+            "Whether the gate's last check passed";
+        gate_duration: Family<GateLabels, Gauge<f64, AtomicU64>> = "gate_duration_seconds",
+            "Duration of the gate's last check";
+        lock_transitions: Family<ClusterLabel, Counter> = "lock_transitions",
+            "How often this replica acquired or lost the cluster's lock";
+        lock_errors: Family<ClusterLabel, Counter> = "lock_errors",
+            "Failed renewals of the cluster's lock, and notes between its holders that could not be read or written";
+        webhook_requests: Family<[(&'static str, u16); 1], Counter> = "webhook_requests",
+            "Requests to the webhook, by HTTP status";
+        notifications: Family<NotificationLabels, Counter> = "notifications",
+            "Notifications of runs, by target and result";
+        webhook_alerts: Family<[(&'static str, &'static str); 2], Counter> = "webhook_alerts",
+            "Alerts that the webhook received, by decision and reason";
+        build: Family<[(&'static str, &'static str); 2], Gauge> = "build_info",
+            "Version of this program; always 1";
+    }
 }
-
-type Histograms = Family<ClusterLabels, Histogram, fn() -> Histogram>;
 
 /// All counters of the process, and the registry that exposes them.
 pub struct Counters {
@@ -122,24 +146,7 @@ pub struct Counters {
     pub scrapes: Scrapes,
     registry: Registry,
     process: Registry,
-    runs: Family<RunLabels, Counter>,
-    run_duration: Histograms,
-    reclaimed: Family<ClusterLabels, Counter>,
-    defrags: Family<ResultLabels, Counter>,
-    decisions: Family<DecisionLabels, Counter>,
-    gate_checks: Family<CheckLabels, Counter>,
-    gate_passed: Family<GateLabels, Gauge>,
-    gate_duration: Family<GateLabels, Gauge<f64, AtomicU64>>,
-    webhook_requests: Family<CodeLabels, Counter>,
-    notifications: NotificationCounter,
-    webhook_alerts: Family<AlertLabels, Counter>,
-    web_config_read: Gauge,
-    lock_transitions: Family<ClusterLabels, Counter>,
-    lock_errors: Family<ClusterLabels, Counter>,
-    shard_ordinal: Gauge,
-    total_shards: Gauge,
-    config_read: Gauge,
-    config_read_at: Gauge<f64, AtomicU64>,
+    metrics: Metrics,
     /// Whether there may be runs.
     runs_happen: bool,
     cluster_series: Mutex<BTreeMap<String, ClusterSeries>>,
@@ -152,11 +159,42 @@ struct ClusterSeries {
     gates: BTreeSet<String>,
 }
 
+fn cluster_label(cluster: &str) -> ClusterLabel {
+    [("etcd_cluster", cluster.to_owned())]
+}
+
+fn gate_labels(cluster: &str, gate: &str) -> GateLabels {
+    [("etcd_cluster", cluster.to_owned()), ("gate", gate.to_owned())]
+}
+
+fn run_labels(cluster: &str) -> impl Iterator<Item = RunLabels> {
+    let outcomes = Trigger::ALL.into_iter().flat_map(|trigger| Outcome::LABELS.map(|outcome| (trigger, outcome)));
+    outcomes.map(|(trigger, outcome)| RunLabels { etcd_cluster: cluster.to_owned(), trigger: trigger.label(), outcome })
+}
+
+fn result_labels(cluster: &str) -> [ResultLabels; MemberResult::LABELS.len()] {
+    MemberResult::LABELS.map(|result| ResultLabels { etcd_cluster: cluster.to_owned(), result })
+}
+
+fn check_labels(
+    cluster: &str,
+    gate: &str,
+    moments: impl IntoIterator<Item = Moment>,
+) -> impl Iterator<Item = CheckLabels> {
+    let results = moments.into_iter().flat_map(|moment| GateResult::LABELS.map(|result| (moment.label(), result)));
+    results.map(|(moment, result)| CheckLabels {
+        etcd_cluster: cluster.to_owned(),
+        gate: gate.to_owned(),
+        moment,
+        result,
+    })
+}
+
 impl Counters {
     /// Counters at 0 for these clusters: a counter that appears only with its first event hides that
     /// event from `rate()`.
     pub fn new<'a>(clusters: impl IntoIterator<Item = &'a str>) -> Self {
-        let counters = Self::registered(true);
+        let counters = Self::at_start(true);
         for cluster in clusters {
             counters.expect_cluster(cluster);
         }
@@ -166,107 +204,23 @@ impl Counters {
     /// For a process that starts no runs: no cluster has counters of runs. They would be half of a large fleet's page,
     /// and stay at 0.
     pub fn without_runs() -> Self {
-        Self::registered(false)
+        Self::at_start(false)
     }
 
-    fn registered(runs_happen: bool) -> Self {
-        // 1 s to 2 h 16 min: one tiny member to a fleet's largest cluster with long pauses.
-        let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(1.0, 2.0, 14));
+    fn at_start(runs_happen: bool) -> Self {
         let mut registry = Registry::with_prefix("defragd");
-        let mut counters = Self {
-            scrapes: Scrapes::new(&mut registry),
-            registry,
-            process: Registry::default(),
-            runs: Family::default(),
-            run_duration: Family::new_with_constructor(histogram),
-            reclaimed: Family::default(),
-            defrags: Family::default(),
-            decisions: Family::default(),
-            gate_checks: Family::default(),
-            gate_passed: Family::default(),
-            gate_duration: Family::default(),
-            webhook_requests: Family::default(),
-            notifications: NotificationCounter::default(),
-            webhook_alerts: Family::default(),
-            web_config_read: Gauge::default(),
-            lock_transitions: Family::default(),
-            lock_errors: Family::default(),
-            shard_ordinal: Gauge::default(),
-            total_shards: Gauge::default(),
-            config_read: Gauge::default(),
-            config_read_at: Gauge::default(),
-            runs_happen,
-            cluster_series: Mutex::default(),
-        };
-        counters.register();
-        counters
-    }
-
-    fn register(&mut self) {
-        let registry = &mut self.registry;
+        let (scrapes, metrics) = (Scrapes::at_zero(&mut registry), Metrics::registered(&mut registry));
         // defragd does not start with an invalid configuration.
-        self.web_config_read.set(1);
-        self.config_read.set(1);
-        self.total_shards.set(1);
-        let ordinal = "Which shard of the configured clusters this process has, counted from 0";
-        registry.register("shard_ordinal", ordinal, self.shard_ordinal.clone());
-        let total = "How many shards the configured clusters are divided among (--total-shards)";
-        registry.register("total_shards", total, self.total_shards.clone());
-        registry.register(
-            "config_last_reload_successful",
-            "Whether the configuration was applied when it was last loaded",
-            self.config_read.clone(),
-        );
-        registry.register(
-            "config_last_reload_success_timestamp_seconds",
-            "When a configuration was last applied, as Unix time",
-            self.config_read_at.clone(),
-        );
-        registry.register(
-            "web_config_last_reload_successful",
-            "Whether --web.config.file and its certificates were valid when they last changed",
-            self.web_config_read.clone(),
-        );
-        registry.register("runs", "Runs that ended, by what requested them and their outcome", self.runs.clone());
-        registry.register(
-            "run_duration_seconds",
-            "How long runs took, from the first observation to the end",
-            self.run_duration.clone(),
-        );
-        registry.register(
-            "reclaimed_bytes",
-            "How much smaller the members' database files became in runs",
-            self.reclaimed.clone(),
-        );
-        registry.register("member_defrags", "Attempts to defragment a member, by result", self.defrags.clone());
-        registry.register("decisions", "Decisions about members and runs, by reason", self.decisions.clone());
-        registry.register("gate_checks", "Checks of the gate, by moment and result", self.gate_checks.clone());
-        registry.register("gate_passed", "Whether the gate's last check passed", self.gate_passed.clone());
-        registry.register("gate_duration_seconds", "Duration of the gate's last check", self.gate_duration.clone());
-        registry.register(
-            "lock_transitions",
-            "How often this replica acquired or lost the cluster's lock",
-            self.lock_transitions.clone(),
-        );
-        registry.register(
-            "lock_errors",
-            "Failed renewals of the cluster's lock, and notes between its holders that could not be read or written",
-            self.lock_errors.clone(),
-        );
-        registry.register("webhook_requests", "Requests to the webhook, by HTTP status", self.webhook_requests.clone());
-        registry.register("notifications", "Notifications of runs, by target and result", self.notifications.0.clone());
-        registry.register(
-            "webhook_alerts",
-            "Alerts that the webhook received, by decision and reason",
-            self.webhook_alerts.clone(),
-        );
-        let build: Family<Vec<(&str, &str)>, Gauge> = Family::default();
+        metrics.web_config_read.set(1);
+        metrics.config_read.set(1);
+        metrics.total_shards.set(1);
         let version = env!("CARGO_PKG_VERSION");
         let revision = option_env!("DEFRAGD_REVISION").unwrap_or("unknown");
-        build.get_or_create(&vec![("version", version), ("revision", revision)]).set(1);
-        registry.register("build_info", "Version of this program; always 1", build);
-        self.registry.register_collector(Box::new(RuntimeCollector));
-        self.process.register_collector(Box::new(ProcessCollector));
+        metrics.build.get_or_create(&[("version", version), ("revision", revision)]).set(1);
+        registry.register_collector(Box::new(RuntimeCollector));
+        let mut process = Registry::default();
+        process.register_collector(Box::new(ProcessCollector));
+        Self { scrapes, registry, process, metrics, runs_happen, cluster_series: Mutex::default() }
     }
 
     /// Starts the counters of one more cluster at 0.
@@ -274,62 +228,47 @@ impl Counters {
         if !self.runs_happen {
             return;
         }
-        let etcd_cluster = || cluster.to_owned();
-        for trigger in Trigger::ALL {
-            for outcome in Outcome::LABELS {
-                let labels = RunLabels { etcd_cluster: etcd_cluster(), trigger: trigger.label(), outcome };
-                let _ = self.runs.get_or_create(&labels);
-            }
+        run_labels(cluster).for_each(|labels| drop(self.metrics.runs.get_or_create(&labels)));
+        result_labels(cluster).iter().for_each(|labels| drop(self.metrics.defrags.get_or_create(labels)));
+        let label = cluster_label(cluster);
+        let _ = self.metrics.run_duration.get_or_create(&label);
+        for counters in [&self.metrics.reclaimed, &self.metrics.lock_transitions, &self.metrics.lock_errors] {
+            let _ = counters.get_or_create(&label);
         }
-        for result in MemberResult::LABELS {
-            let _ = self.defrags.get_or_create(&ResultLabels { etcd_cluster: etcd_cluster(), result });
-        }
-        let _ = self.reclaimed.get_or_create(&ClusterLabels { etcd_cluster: etcd_cluster() });
-        let _ = self.run_duration.get_or_create(&ClusterLabels { etcd_cluster: etcd_cluster() });
-        let _ = self.lock_transitions.get_or_create(&ClusterLabels { etcd_cluster: etcd_cluster() });
-        let _ = self.lock_errors.get_or_create(&ClusterLabels { etcd_cluster: etcd_cluster() });
     }
 
-    /// Removes all series of a cluster.
     pub fn forget_cluster(&self, cluster: &str) {
-        let cluster_series = self.cluster_series().remove(cluster).unwrap_or_default();
-        let etcd_cluster = || cluster.to_owned();
-        for trigger in Trigger::ALL {
-            for outcome in Outcome::LABELS {
-                self.runs.remove(&RunLabels { etcd_cluster: etcd_cluster(), trigger: trigger.label(), outcome });
+        for labels in run_labels(cluster) {
+            self.metrics.runs.remove(&labels);
+        }
+        for labels in result_labels(cluster) {
+            self.metrics.defrags.remove(&labels);
+        }
+        let label = cluster_label(cluster);
+        self.metrics.run_duration.remove(&label);
+        for counters in [&self.metrics.reclaimed, &self.metrics.lock_transitions, &self.metrics.lock_errors] {
+            counters.remove(&label);
+        }
+        let ClusterSeries { decisions, gates } = self.cluster_series.lock().remove(cluster).unwrap_or_default();
+        for (decision, reason) in decisions {
+            self.metrics.decisions.remove(&DecisionLabels { etcd_cluster: cluster.to_owned(), decision, reason });
+        }
+        for gate in gates {
+            let labels = gate_labels(cluster, &gate);
+            self.metrics.gate_passed.remove(&labels);
+            self.metrics.gate_duration.remove(&labels);
+            for labels in check_labels(cluster, &gate, Moment::ALL) {
+                self.metrics.gate_checks.remove(&labels);
             }
         }
-        for result in MemberResult::LABELS {
-            self.defrags.remove(&ResultLabels { etcd_cluster: etcd_cluster(), result });
-        }
-        self.reclaimed.remove(&ClusterLabels { etcd_cluster: etcd_cluster() });
-        self.run_duration.remove(&ClusterLabels { etcd_cluster: etcd_cluster() });
-        self.lock_transitions.remove(&ClusterLabels { etcd_cluster: etcd_cluster() });
-        self.lock_errors.remove(&ClusterLabels { etcd_cluster: etcd_cluster() });
-        for (decision, reason) in cluster_series.decisions {
-            self.decisions.remove(&DecisionLabels { etcd_cluster: etcd_cluster(), decision, reason });
-        }
-        for gate in cluster_series.gates {
-            let labels = GateLabels { etcd_cluster: etcd_cluster(), gate: gate.clone() };
-            self.gate_passed.remove(&labels);
-            self.gate_duration.remove(&labels);
-            for moment in Moment::ALL.map(Moment::label) {
-                for result in GateResult::LABELS {
-                    let (etcd_cluster, gate) = (etcd_cluster(), gate.clone());
-                    self.gate_checks.remove(&CheckLabels { etcd_cluster, gate, moment, result });
-                }
-            }
-        }
-    }
-
-    // A panic elsewhere while the mutex was locked leaves the sets consistent.
-    fn cluster_series(&self) -> MutexGuard<'_, BTreeMap<String, ClusterSeries>> {
-        self.cluster_series.lock()
     }
 
     fn decide(&self, cluster: &str, decision: &'static str, reason: &'static str) {
-        self.cluster_series().entry(cluster.to_owned()).or_default().decisions.insert((decision, reason));
-        self.decisions.get_or_create(&DecisionLabels { etcd_cluster: cluster.to_owned(), decision, reason }).inc();
+        self.cluster_series.lock().entry(cluster.to_owned()).or_default().decisions.insert((decision, reason));
+        self.metrics
+            .decisions
+            .get_or_create(&DecisionLabels { etcd_cluster: cluster.to_owned(), decision, reason })
+            .inc();
     }
 
     /// Counts the members that a plan skips, by reason.
@@ -353,72 +292,61 @@ impl Counters {
 
     /// Counts a member that is started.
     pub fn started(&self, cluster: &str, need: Need) {
-        let reason = match need {
-            Need::NoSpace => "no_space",
-            Need::QuotaPressure => "quota_pressure",
-            Need::Fragmented => "fragmented",
-            Need::Rule => "rule",
-        };
-        self.decide(cluster, "start", reason);
+        self.decide(cluster, "start", need.into());
     }
 
     /// Starts the counters of a cluster's gates at 0, for the moments at which they are checked.
     pub fn expect_gates<'a>(&self, cluster: &str, gates: impl IntoIterator<Item = &'a GateRule>) {
         for gate in gates.into_iter().filter(|_| self.runs_happen) {
-            self.cluster_series().entry(cluster.to_owned()).or_default().gates.insert(gate.name.clone());
-            for (moment, result) in
-                gate.when.iter().flat_map(|moment| GateResult::LABELS.map(|result| (moment, result)))
-            {
-                let (etcd_cluster, gate, moment) = (cluster.to_owned(), gate.name.clone(), moment.label());
-                let _ = self.gate_checks.get_or_create(&CheckLabels { etcd_cluster, gate, moment, result });
-            }
+            self.cluster_series.lock().entry(cluster.to_owned()).or_default().gates.insert(gate.name.clone());
+            let checks = check_labels(cluster, &gate.name, gate.when.iter().copied());
+            checks.for_each(|labels| drop(self.metrics.gate_checks.get_or_create(&labels)));
         }
     }
 
     /// Sets this process's shard; `None` if it has all clusters.
     pub fn shard(&self, here: Option<Shard>) {
         let Shard { ordinal, total } = here.unwrap_or(Shard { ordinal: 0, total: 1 });
-        self.shard_ordinal.set(ordinal.into());
-        self.total_shards.set(total.into());
+        self.metrics.shard_ordinal.set(ordinal.into());
+        self.metrics.total_shards.set(total.into());
     }
 
     /// Records a read of the configuration, with the time at which it was applied if it was valid.
     pub fn config_read(&self, taken_over_at: Option<jiff::Timestamp>) {
-        self.config_read.set(i64::from(taken_over_at.is_some()));
+        self.metrics.config_read.set(i64::from(taken_over_at.is_some()));
         if let Some(at) = taken_over_at {
-            self.config_read_at.set(at.as_duration().as_secs_f64());
+            self.metrics.config_read_at.set(at.as_duration().as_secs_f64());
         }
     }
 
     /// Records a change of the web configuration, and whether it was applied.
     pub fn web_config_read(&self, taken: bool) {
-        self.web_config_read.set(i64::from(taken));
+        self.metrics.web_config_read.set(i64::from(taken));
     }
 
     pub fn gate(&self, cluster: &str, result: &GateResult) {
         let (moment, label) = (result.moment.label(), result.label());
-        let labels = GateLabels { etcd_cluster: cluster.to_owned(), gate: result.gate.clone() };
-        self.gate_passed.get_or_create(&labels).set(i64::from(result.passed));
-        self.gate_duration.get_or_create(&labels).set(result.took.as_secs_f64());
-        let GateLabels { etcd_cluster, gate } = labels;
-        self.gate_checks.get_or_create(&CheckLabels { etcd_cluster, gate, moment, result: label }).inc();
+        let labels = gate_labels(cluster, &result.gate);
+        self.metrics.gate_passed.get_or_create(&labels).set(i64::from(result.passed));
+        self.metrics.gate_duration.get_or_create(&labels).set(result.took.as_secs_f64());
+        let [(_, etcd_cluster), (_, gate)] = labels;
+        self.metrics.gate_checks.get_or_create(&CheckLabels { etcd_cluster, gate, moment, result: label }).inc();
     }
 
     /// Records the end of the attempt on a member.
     pub fn member_ended(&self, cluster: &str, result: &MemberResult) {
         let labels = ResultLabels { etcd_cluster: cluster.to_owned(), result: result.label() };
-        self.defrags.get_or_create(&labels).inc();
-        self.reclaimed.get_or_create(&ClusterLabels { etcd_cluster: cluster.to_owned() }).inc_by(result.reclaimed().0);
+        self.metrics.defrags.get_or_create(&labels).inc();
+        self.metrics.reclaimed.get_or_create(&cluster_label(cluster)).inc_by(result.reclaimed().0);
     }
 
     /// Records the end of a run. `took` is `None` for one that never began.
     pub fn run_ended(&self, cluster: &str, trigger: Trigger, outcome: &Outcome, took: Option<Duration>) {
         let etcd_cluster = cluster.to_owned();
         let labels = RunLabels { etcd_cluster, trigger: trigger.label(), outcome: outcome.label() };
-        self.runs.get_or_create(&labels).inc();
+        self.metrics.runs.get_or_create(&labels).inc();
         if let Some(took) = took {
-            let labels = ClusterLabels { etcd_cluster: cluster.to_owned() };
-            self.run_duration.get_or_create(&labels).observe(took.as_secs_f64());
+            self.metrics.run_duration.get_or_create(&cluster_label(cluster)).observe(took.as_secs_f64());
         }
         let decision = if matches!(outcome, Outcome::Refused { .. }) { "refuse" } else { "stop" };
         if let Some(reason) = outcome.reason().map(Reason::label) {
@@ -431,24 +359,24 @@ impl Counters {
 
     /// Records a renewal of the lock, failed or not, and whether the lock was acquired or lost.
     pub fn lock(&self, cluster: &str, changed: bool, failed: bool) {
-        let labels = ClusterLabels { etcd_cluster: cluster.to_owned() };
-        self.lock_transitions.get_or_create(&labels).inc_by(u64::from(changed));
-        self.lock_errors.get_or_create(&labels).inc_by(u64::from(failed));
+        let labels = cluster_label(cluster);
+        self.metrics.lock_transitions.get_or_create(&labels).inc_by(u64::from(changed));
+        self.metrics.lock_errors.get_or_create(&labels).inc_by(u64::from(failed));
     }
 
     pub fn notifications(&self) -> NotificationCounter {
-        self.notifications.clone()
+        NotificationCounter(self.metrics.notifications.clone())
     }
 
     /// Counts an answer to a webhook request.
     pub fn webhook(&self, code: u16) {
-        self.webhook_requests.get_or_create(&CodeLabels { code }).inc();
+        self.metrics.webhook_requests.get_or_create(&[("code", code)]).inc();
     }
 
     /// Counts a decision about an alert of a webhook request.
     pub fn alert(&self, decision: &AlertDecision) {
         let (decision, reason) = decision.labels();
-        self.webhook_alerts.get_or_create(&AlertLabels { decision, reason }).inc();
+        self.metrics.webhook_alerts.get_or_create(&[("decision", decision), ("reason", reason)]).inc();
     }
 
     /// Writes everything in the OpenMetrics text format, with one observation of the clusters, in small pieces: a large

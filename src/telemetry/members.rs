@@ -4,19 +4,22 @@ use std::{fmt, time::Duration};
 
 use bytesize::ByteSize;
 use jiff::Timestamp;
-use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, metrics::MetricType};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder},
+    metrics::MetricType,
+};
 
 use crate::core::{
-    cluster::{AlarmKind, ClusterFacts, ClusterId, MemberFacts, UnknownKind},
+    cluster::{Alarm, AlarmKind, ClusterFacts, ClusterId, MemberFacts, MemberId, Status, UnknownKind},
     estimate::Speeds,
-    history::MemberResult,
+    history::{MemberEnd, MemberResult},
 };
 
 /// The last attempt on a member, from the journal or this process.
 #[derive(Clone, Debug)]
 pub struct LastDefrag {
     pub at: Timestamp,
-    /// What came of it.
     pub result: MemberResult,
 }
 
@@ -30,7 +33,6 @@ pub struct MemberSample {
     pub alarms: Option<Vec<AlarmKind>>,
     /// Whether this process is defragmenting it, even if the member does not report that.
     pub defragmenting: bool,
-    /// The last attempt on it.
     pub last_defrag: Option<LastDefrag>,
     /// How long a defragmentation would make it unavailable; `None` while its size is unknown.
     pub expected: Option<Duration>,
@@ -40,19 +42,14 @@ pub struct MemberSample {
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a gauge of its own")]
 pub struct AdmissionSample {
-    /// Whether a run is in progress.
     pub run_active: bool,
-    /// How many requests wait.
     pub queue_depth: usize,
     /// Whether too many runs failed in a row.
     pub breaker_open: bool,
     /// Whether a run found that its members hold different data.
     pub hash_mismatch: bool,
-    /// Whether an operator paused it.
     pub paused: bool,
-    /// When the next maintenance window opens.
     pub next_window: Option<Timestamp>,
-    /// When the schedule next requests a run.
     pub next_scheduled: Option<Timestamp>,
     /// Whether this replica holds the cluster's lock, or there is none.
     pub lock_held: bool,
@@ -62,7 +59,7 @@ pub struct AdmissionSample {
 
 /// One cluster at one moment.
 #[expect(clippy::struct_excessive_bools, reason = "each is a metric of its own")]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ClusterSample {
     pub cluster: String,
     /// Whether an endpoint returned the member list.
@@ -92,23 +89,11 @@ impl ClusterSample {
         cluster: String,
         up: bool,
         facts: Option<ClusterFacts>,
-        defragmenting: Option<crate::core::cluster::MemberId>,
-        last_defrag: impl Fn(crate::core::cluster::MemberId) -> Option<LastDefrag>,
+        defragmenting: Option<MemberId>,
+        last_defrag: impl Fn(MemberId) -> Option<LastDefrag>,
         speeds: Option<&Speeds>,
     ) -> Self {
-        let mut sample = Self {
-            cluster,
-            up,
-            has_leader: false,
-            voters: 0,
-            learners: 0,
-            admission: None,
-            members: Vec::new(),
-            error: None,
-            cluster_id: None,
-            is_duplicate: false,
-            credentials_refused: false,
-        };
+        let mut sample = Self { cluster, up, ..Self::default() };
         let Some(facts) = facts else { return sample };
         let leader = facts.leader();
         sample.has_leader = leader.is_some();
@@ -120,12 +105,9 @@ impl ClusterSample {
             .into_iter()
             .map(|facts| {
                 let id = facts.member.id;
-                let raised = |alarms: &Vec<crate::core::cluster::Alarm>| {
-                    alarms
-                        .iter()
-                        .filter(|alarm| alarm.member.is_none_or(|by| by == id))
-                        .map(|alarm| alarm.kind)
-                        .collect()
+                let raised = |alarms: &Vec<Alarm>| {
+                    let own = alarms.iter().filter(|alarm| alarm.member.is_none_or(|by| by == id));
+                    own.map(|alarm| alarm.kind).collect()
                 };
                 MemberSample {
                     is_leader: leader == Some(id),
@@ -192,24 +174,13 @@ const MEMBER_GAUGES: &[(&str, &str, MemberValue)] = &[
         "When defragd's last attempt to defragment the member ended, as Unix time",
         |m| Some(m.last_defrag.as_ref()?.at.as_duration().as_secs_f64()),
     ),
-    ("member_last_defrag_duration_seconds", "How long defragd's last defragmentation of the member took", |m| match m
-        .last_defrag
-        .as_ref()?
-        .result
-        .end
-    {
-        crate::core::history::MemberEnd::Defragmented { took, .. } => Some(took.as_secs_f64()),
-        _ => None,
+    ("member_last_defrag_duration_seconds", "How long defragd's last defragmentation of the member took", |m| {
+        Some(m.last_times()?.0.as_secs_f64())
     }),
     (
         "member_last_defrag_unavailable_seconds",
         "How long the member did not answer during defragd's last defragmentation of it; shorter than the defragmentation only where etcd defragments without blocking",
-        |m| match m.last_defrag.as_ref()?.result.end {
-            crate::core::history::MemberEnd::Defragmented { took, unavailable, .. } => {
-                Some(unavailable.unwrap_or(took).as_secs_f64())
-            }
-            _ => None,
-        },
+        |m| Some(m.last_times()?.1.as_secs_f64()),
     ),
     (
         "member_expected_defrag_seconds",
@@ -270,13 +241,35 @@ const CLUSTER_GAUGES: &[(&str, &str, ClusterValue)] = &[
     ("queue_depth", "Requests for a run that wait to start", |c| Some(whole(c.admission?.queue_depth as u64))),
 ];
 
+/// A series of value 1 for each cluster that has a value of the label: name, help, label, its value.
+const CLUSTER_LABELS: &[(&str, &str, &str, fn(&ClusterSample) -> Option<String>)] = &[
+    ("cluster_error", "Why no endpoint answered with the member list; no series while one answers", "reason", |c| {
+        Some(c.error?.label().to_owned())
+    }),
+    ("cluster_info", "etcd's id of the cluster; always 1", "cluster_id", |c| Some(c.cluster_id?.to_string())),
+    (
+        "cluster_waiting",
+        "Why the cluster's request, its run in progress, or the next run for an alert that still fires waits; no series while none does",
+        "reason",
+        |c| Some(c.admission?.waiting_for?.to_owned()),
+    ),
+];
+
 impl MemberSample {
-    fn status(&self, value: impl Fn(&crate::core::cluster::Status) -> f64) -> Option<f64> {
+    fn status(&self, value: impl Fn(&Status) -> f64) -> Option<f64> {
         self.facts.status.as_ref().ok().map(value)
     }
 
     fn sizes(&self) -> Option<(f64, f64)> {
         sizes(&self.facts).map(|(total, in_use)| (whole(total.0), whole(in_use.0)))
+    }
+
+    /// How long its last successful defragmentation took, and made it unavailable.
+    fn last_times(&self) -> Option<(Duration, Duration)> {
+        match self.last_defrag.as_ref()?.result.end {
+            MemberEnd::Defragmented { took, unavailable, .. } => Some((took, unavailable.unwrap_or(took))),
+            _ => None,
+        }
     }
 
     /// Why its `Status` is unknown, as a label.
@@ -313,18 +306,15 @@ impl MemberCollector {
 
     // Built once for all families: for a large fleet, labels are most of the page.
     fn members(&self) -> Vec<(&MemberSample, Labels)> {
-        let of = |cluster: &ClusterSample, sample: &MemberSample| {
-            [
-                ("etcd_cluster", cluster.cluster.clone()),
-                ("member", sample.facts.member.label()),
-                ("member_id", sample.facts.member.id.to_string()),
-            ]
-        };
-        let members = |cluster| {
-            let cluster: &ClusterSample = cluster;
-            cluster.members.iter().map(move |sample| (sample, of(cluster, sample)))
-        };
-        self.clusters.iter().flat_map(members).collect()
+        let mut all = Vec::new();
+        for cluster in &self.clusters {
+            all.extend(cluster.members.iter().map(|sample| {
+                let (name, member) = (cluster.cluster.clone(), &sample.facts.member);
+                let id = member.id.to_string();
+                (sample, [("etcd_cluster", name), ("member", member.label()), ("member_id", id)])
+            }));
+        }
+        all
     }
 }
 
@@ -335,67 +325,24 @@ fn more<'a, const N: usize>(labels: &'a Labels, own: [(&'static str, &'a str); N
     labels.iter().map(|(name, value)| (*name, value.as_str())).chain(own).collect()
 }
 
-impl MemberCollector {
-    /// Why a member or cluster does not answer; no series if it does.
-    fn encode_errors(
-        &self,
-        encoder: &mut DescriptorEncoder,
-        members: &[(&MemberSample, Labels)],
-    ) -> Result<(), fmt::Error> {
-        let mut error = encoder.encode_descriptor(
-            "member_error",
-            "Why the member does not answer Status requests; no series for a member that answers",
-            None,
-            MetricType::Gauge,
-        )?;
-        for (sample, labels) in members {
-            let Some(reason) = sample.error() else { continue };
-            let labels = more(labels, [("reason", reason)]);
-            error.encode_family(&labels)?.encode_gauge(&1i64)?;
-        }
-        let help = "Why no endpoint answered with the member list; no series while one answers";
-        let mut error = encoder.encode_descriptor("cluster_error", help, None, MetricType::Gauge)?;
-        for cluster in &self.clusters {
-            let Some(reason) = cluster.error else { continue };
-            let labels = [("etcd_cluster", cluster.cluster.as_str()), ("reason", reason.label())];
-            error.encode_family(&labels)?.encode_gauge(&1i64)?;
-        }
-        let mut info =
-            encoder.encode_descriptor("cluster_info", "etcd's id of the cluster; always 1", None, MetricType::Gauge)?;
-        for cluster in &self.clusters {
-            let Some(id) = cluster.cluster_id else { continue };
-            let labels = [("etcd_cluster", cluster.cluster.clone()), ("cluster_id", id.to_string())];
-            info.encode_family(&labels)?.encode_gauge(&1i64)?;
-        }
-        Ok(())
-    }
-}
-
 impl Collector for MemberCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let members = self.members();
         for (name, help, value) in MEMBER_GAUGES {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            let mut metric = gauge(&mut encoder, name, help)?;
             for (sample, labels) in &members {
-                if let Some(value) = value(sample) {
-                    metric.encode_family(labels)?.encode_gauge(&value)?;
-                }
+                let Some(value) = value(sample) else { continue };
+                metric.encode_family(labels)?.encode_gauge(&value)?;
             }
         }
-        let mut info =
-            encoder.encode_descriptor("member_info", "Versions of the member; always 1", None, MetricType::Gauge)?;
+        let mut info = gauge(&mut encoder, "member_info", "Versions of the member; always 1")?;
         for (sample, labels) in &members {
             let Ok(status) = &sample.facts.status else { continue };
             let storage_version = status.storage_version.as_deref().unwrap_or_default();
             let labels = more(labels, [("version", &status.version), ("storage_version", storage_version)]);
             info.encode_family(&labels)?.encode_gauge(&1i64)?;
         }
-        let mut alarm = encoder.encode_descriptor(
-            "member_alarm",
-            "Whether the alarm is armed for the member",
-            None,
-            MetricType::Gauge,
-        )?;
+        let mut alarm = gauge(&mut encoder, "member_alarm", "Whether the alarm is armed for the member")?;
         for (sample, labels) in &members {
             let Some(armed) = &sample.alarms else { continue };
             for kind in [AlarmKind::NoSpace, AlarmKind::Corrupt] {
@@ -403,22 +350,28 @@ impl Collector for MemberCollector {
                 alarm.encode_family(&labels)?.encode_gauge(&i64::from(armed.contains(&kind)))?;
             }
         }
+        let help = "Why the member does not answer Status requests; no series for a member that answers";
+        let mut error = gauge(&mut encoder, "member_error", help)?;
+        for (sample, labels) in &members {
+            let Some(reason) = sample.error() else { continue };
+            error.encode_family(&more(labels, [("reason", reason)]))?.encode_gauge(&1i64)?;
+        }
         for (name, help, value) in CLUSTER_GAUGES {
-            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            let mut metric = gauge(&mut encoder, name, help)?;
             for cluster in &self.clusters {
                 let Some(value) = value(cluster) else { continue };
                 metric.encode_family(&[("etcd_cluster", cluster.cluster.as_str())])?.encode_gauge(&value)?;
             }
         }
-        self.encode_errors(&mut encoder, &members)?;
-        let help = "Why the cluster's request, its run in progress, or the next run for an alert that still fires waits; no series while none does";
-        let mut waiting = encoder.encode_descriptor("cluster_waiting", help, None, MetricType::Gauge)?;
-        for cluster in &self.clusters {
-            let Some(reason) = cluster.admission.and_then(|admission| admission.waiting_for) else { continue };
-            let labels = [("etcd_cluster", cluster.cluster.as_str()), ("reason", reason)];
-            waiting.encode_family(&labels)?.encode_gauge(&1i64)?;
+        for (name, help, label, value) in CLUSTER_LABELS {
+            let mut metric = gauge(&mut encoder, name, help)?;
+            for cluster in &self.clusters {
+                let Some(value) = value(cluster) else { continue };
+                let labels = [("etcd_cluster", cluster.cluster.as_str()), (*label, value.as_str())];
+                metric.encode_family(&labels)?.encode_gauge(&1i64)?;
+            }
         }
-        let mut members = encoder.encode_descriptor("cluster_members", "Members by role", None, MetricType::Gauge)?;
+        let mut members = gauge(&mut encoder, "cluster_members", "Members by role")?;
         for cluster in self.clusters.iter().filter(|cluster| !cluster.members.is_empty()) {
             for (role, count) in [("voter", cluster.voters), ("learner", cluster.learners)] {
                 let labels = [("etcd_cluster", cluster.cluster.as_str()), ("role", role)];
@@ -427,6 +380,10 @@ impl Collector for MemberCollector {
         }
         Ok(())
     }
+}
+
+fn gauge<'a>(encoder: &'a mut DescriptorEncoder, name: &'a str, help: &str) -> Result<MetricEncoder<'a>, fmt::Error> {
+    encoder.encode_descriptor(name, help, None, MetricType::Gauge)
 }
 
 fn unix_seconds(time: Timestamp) -> f64 {

@@ -13,10 +13,7 @@ use crate::ports::service::ScrapePage;
 /// From an idle cluster on loopback to the longest usual scrape timeout.
 const BUCKETS_SECONDS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PageLabels {
-    page: &'static str,
-}
+type PageLabel = [(&'static str, &'static str); 1];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabels {
@@ -24,57 +21,42 @@ struct CodeLabels {
     code: u16,
 }
 
-/// The metrics about the pages of metrics.
-pub struct Scrapes {
-    answered: Family<CodeLabels, Counter>,
-    duration: Family<PageLabels, Histogram, fn() -> Histogram>,
-    in_flight: Family<PageLabels, Gauge>,
+super::metrics! {
+    /// The metrics about the pages of metrics.
+    pub struct Scrapes {
+        answered: Family<CodeLabels, Counter> = "scrapes",
+            "Requests for metrics, by page and HTTP status; 499 means that the scraper disconnected before the answer";
+        duration: Family<PageLabel, Histogram, fn() -> Histogram> = "scrape_duration_seconds",
+            "How long requests for metrics took, excluding the current one",
+            Family::new_with_constructor(|| Histogram::new(BUCKETS_SECONDS));
+        in_flight: Family<PageLabel, Gauge> = "scrapes_in_flight",
+            "Requests for metrics under way, including the current one";
+    }
 }
 
 impl Scrapes {
-    /// At 0 for every page.
-    pub(super) fn new(registry: &mut Registry) -> Self {
-        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS_SECONDS);
-        let scrapes = Self {
-            answered: Family::default(),
-            duration: Family::new_with_constructor(histogram),
-            in_flight: Family::default(),
-        };
+    pub(super) fn at_zero(registry: &mut Registry) -> Self {
+        let scrapes = Self::registered(registry);
         for page in ScrapePage::ALL.map(ScrapePage::label) {
             for code in [200, 503] {
                 let _ = scrapes.answered.get_or_create(&CodeLabels { page, code });
             }
-            let _ = scrapes.duration.get_or_create(&PageLabels { page });
-            let _ = scrapes.in_flight.get_or_create(&PageLabels { page });
+            let _ = scrapes.duration.get_or_create(&[("page", page)]);
+            let _ = scrapes.in_flight.get_or_create(&[("page", page)]);
         }
-        registry.register(
-            "scrapes",
-            "Requests for metrics, by page and HTTP status; 499 means that the scraper disconnected before the answer",
-            scrapes.answered.clone(),
-        );
-        registry.register(
-            "scrape_duration_seconds",
-            "How long requests for metrics took, excluding the current one",
-            scrapes.duration.clone(),
-        );
-        registry.register(
-            "scrapes_in_flight",
-            "Requests for metrics under way, including the current one",
-            scrapes.in_flight.clone(),
-        );
         scrapes
     }
 
     /// A request is being answered.
     pub fn began(&self, page: ScrapePage) {
-        self.in_flight.get_or_create(&PageLabels { page: page.label() }).inc();
+        self.in_flight.get_or_create(&[("page", page.label())]).inc();
     }
 
     /// It was answered, or the client disconnected.
     pub fn ended(&self, page: ScrapePage, code: u16, took: Duration) {
         let page = page.label();
-        self.in_flight.get_or_create(&PageLabels { page }).dec();
+        self.in_flight.get_or_create(&[("page", page)]).dec();
         self.answered.get_or_create(&CodeLabels { page, code }).inc();
-        self.duration.get_or_create(&PageLabels { page }).observe(took.as_secs_f64());
+        self.duration.get_or_create(&[("page", page)]).observe(took.as_secs_f64());
     }
 }

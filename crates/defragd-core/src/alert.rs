@@ -40,19 +40,16 @@ pub struct Notification {
 /// What a shard does with an alert for another shard's cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ForeignAlerts {
-    /// Forwards it there.
     #[default]
     Forward,
     /// Refuses the notification: this shard has already forwarded it, so the two disagree on whose cluster it is.
     Refuse,
 }
 
-/// Whether an alert is firing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AlertStatus {
     Firing,
-    /// It no longer fires.
     Resolved,
 }
 
@@ -63,7 +60,6 @@ pub struct Alert {
     pub labels: Labels,
     #[serde(default)]
     pub annotations: Labels,
-    /// When it began to fire.
     #[serde(rename = "startsAt", deserialize_with = "starts_at")]
     pub starts_at: String,
     /// Alertmanager's hash of the labels. Senders before 0.14 have none.

@@ -224,17 +224,14 @@ impl UnknownKind {
 pub struct Unknown {
     /// The class, for decisions and metric labels.
     pub kind: UnknownKind,
-    /// The detail, for people.
     pub detail: String,
 }
 
 impl Unknown {
-    /// An unknown fact with its detail.
     pub fn new(kind: UnknownKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into() }
     }
 
-    /// No answer within `limit`.
     pub fn timed_out(what: &str, limit: Duration) -> Self {
         Self::new(UnknownKind::TimedOut, format!("{what}: no answer within {:.1} s", limit.as_secs_f64()))
     }
@@ -246,9 +243,7 @@ pub type Fact<T> = Result<T, Unknown>;
 /// All that was observed of one member.
 #[derive(Clone, Debug)]
 pub struct MemberFacts {
-    /// Its row in the member list.
     pub member: Member,
-    /// Its `Status`.
     pub status: Fact<Status>,
     /// Its own metrics page; not requested in every observation.
     pub gauges: Option<Fact<Gauges>>,
@@ -301,7 +296,6 @@ pub struct ClusterFacts {
 }
 
 impl ClusterFacts {
-    /// The members that vote.
     pub fn voters(&self) -> impl Iterator<Item = &MemberFacts> {
         self.members.iter().filter(|facts| !facts.member.is_learner)
     }
@@ -313,7 +307,6 @@ impl ClusterFacts {
         }
     }
 
-    /// The facts of one member.
     pub fn member(&self, id: MemberId) -> Option<&MemberFacts> {
         self.members.iter().find(|facts| facts.member.id == id)
     }

@@ -29,14 +29,12 @@ const LEAST_MEASURED: ByteSize = ByteSize::mib(16);
 /// How long one member will be unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// Most likely.
-    #[serde(rename = "seconds", with = "wire::seconds")]
+    #[serde(rename = "seconds", with = "wire::number")]
     pub expected: Duration,
-    /// At least.
-    #[serde(rename = "least_seconds", with = "wire::seconds")]
+    #[serde(rename = "least_seconds", with = "wire::number")]
     pub least: Duration,
     /// At most, unless the disk is very slow.
-    #[serde(rename = "most_seconds", with = "wire::seconds")]
+    #[serde(rename = "most_seconds", with = "wire::number")]
     pub most: Duration,
     /// Whether a defragmentation of this cluster was measured.
     pub measured: bool,
@@ -54,7 +52,6 @@ impl Speeds {
         speeds
     }
 
-    /// Adds the end of a member's attempt.
     pub fn record(&mut self, result: &MemberResult) {
         let copied = result.intent.before.db_size_in_use;
         let unavailable = match &result.end {
@@ -73,7 +70,6 @@ impl Speeds {
         }
     }
 
-    /// For a member with this size in use.
     pub fn estimate(&self, member: MemberId, in_use: ByteSize) -> Estimate {
         let own = self.0.get(&member).and_then(|speeds| middle(speeds.iter().copied()));
         // Members usually have the same disks.

@@ -68,7 +68,6 @@ impl Statuses {
         Ok(Self(spans))
     }
 
-    /// Whether this code is one of them.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|span| (span.first..=span.last).contains(&status))
     }
@@ -87,17 +86,12 @@ fn span(word: &str) -> Result<Span, ExpectError> {
 
 impl fmt::Display for Statuses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, span) in self.0.iter().enumerate() {
-            if index > 0 {
-                f.write_str(" or ")?;
-            }
-            if span.first == span.last {
-                write!(f, "{}", span.first)?;
-            } else {
-                write!(f, "{}xx", span.first / 100)?;
-            }
-        }
-        Ok(())
+        let spans = self.0.iter().map(
+            |Span { first, last }| {
+                if first == last { first.to_string() } else { format!("{}xx", first / 100) }
+            },
+        );
+        f.write_str(&spans.collect::<Vec<_>>().join(" or "))
     }
 }
 
@@ -142,24 +136,27 @@ impl Pattern {
         compiled.map(Self).map_err(|error| ExpectError(format!("is not a regular expression: {}", last(&error))))
     }
 
-    /// Whether it matches.
     pub fn is_in(&self, text: &str) -> bool {
         self.0.is_match(text)
     }
 }
 
 /// The expected result of a query.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema, strum::Display)]
 #[serde(rename_all = "snake_case")]
 pub enum Samples {
     /// No samples: the query selects bad states.
     #[default]
+    #[strum(to_string = "no sample")]
     Empty,
     /// At least one: the query selects good states.
+    #[strum(to_string = "at least one sample")]
     NotEmpty,
     /// At least one, and each above this.
+    #[strum(to_string = "samples above {0}, and at least one")]
     Above(f64),
     /// At least one, and each below this.
+    #[strum(to_string = "samples below {0}, and at least one")]
     Below(f64),
 }
 
@@ -186,17 +183,6 @@ impl Samples {
             Self::NotEmpty => SampleVerdict::Met,
             Self::Above(limit) => unmet(&|value| value > limit),
             Self::Below(limit) => unmet(&|value| value < limit),
-        }
-    }
-}
-
-impl fmt::Display for Samples {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("no sample"),
-            Self::NotEmpty => f.write_str("at least one sample"),
-            Self::Above(limit) => write!(f, "samples above {limit}, and at least one"),
-            Self::Below(limit) => write!(f, "samples below {limit}, and at least one"),
         }
     }
 }

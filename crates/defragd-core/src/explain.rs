@@ -41,7 +41,6 @@ impl Kind {
     pub const ALL: [Self; 6] =
         [Self::LeftOut, Self::Unsafe, Self::Failed, Self::NotAccepted, Self::HeldBack, Self::Ended];
 
-    /// A heading.
     pub const fn title(self) -> &'static str {
         match self {
             Self::LeftOut => "A member is left out",
@@ -101,7 +100,6 @@ impl Code {
         self.into()
     }
 
-    /// What it means, in sentences.
     pub fn meaning(self) -> String {
         // Of a doc comment with several lines, each ends with a line break.
         self.get_documentation().unwrap_or_default().trim_end().replace('\n', " ")

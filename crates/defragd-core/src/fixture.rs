@@ -53,7 +53,6 @@ pub fn cluster(size: u64) -> ClusterFacts {
     }
 }
 
-/// The status of the member at `index`, to change it.
 pub fn status_mut(facts: &mut ClusterFacts, index: usize) -> &mut Status {
     facts.members[index].status.as_mut().expect("the fixture's status is known")
 }

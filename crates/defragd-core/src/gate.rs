@@ -6,13 +6,28 @@ use std::{collections::BTreeSet, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use strum::IntoStaticStr;
+use strum::{EnumString, IntoStaticStr};
 
 use super::{reason::Reason, wire};
 
 /// When a gate is checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    EnumString,
+    IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Moment {
     /// Before anything is sent to the cluster.
     Before,
@@ -26,12 +41,8 @@ impl Moment {
     pub const ALL: [Self; 3] = [Self::Before, Self::Between, Self::After];
 
     /// As in the configuration, and the metric label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Before => "before",
-            Self::Between => "between",
-            Self::After => "after",
-        }
+    pub fn label(self) -> &'static str {
+        self.into()
     }
 
     pub const fn in_words(self) -> &'static str {
@@ -107,8 +118,7 @@ pub struct GateResult {
     /// The baseline of later checks of the run, for gates that compare. From the check before the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Value>,
-    /// How long it took.
-    #[serde(rename = "took_seconds", with = "wire::seconds")]
+    #[serde(rename = "took_seconds", with = "wire::number")]
     pub took: Duration,
 }
 

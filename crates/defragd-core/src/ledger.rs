@@ -33,12 +33,10 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// One of its runs.
     pub fn run(&self, id: RunId) -> Option<&RunView> {
         self.runs.iter().rev().find(|run| run.id == id)
     }
 
-    /// The newest run that has ended.
     pub fn last_ended(&self) -> Option<RunId> {
         self.runs.iter().filter(|run| run.finished_at.is_some()).map(|run| run.id).max()
     }

@@ -78,9 +78,7 @@ pub enum LockState {
 /// Whether the lock was acquired or lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockChange {
-    /// It was acquired.
     Gained(Term),
-    /// It was lost.
     Lost(Term),
     /// Held or not held as before.
     Same,

@@ -100,7 +100,6 @@ impl PageUrl {
         Ok(Self(format!("{scheme}://{authority}{path}")))
     }
 
-    /// Whether the pages are served by TLS.
     pub fn is_tls(&self) -> bool {
         self.0.starts_with("https://")
     }

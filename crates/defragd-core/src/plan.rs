@@ -141,7 +141,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans from what was observed, and from what happened before.
     pub fn new(facts: &ClusterFacts, policy: &Policy, past: &PlanHistory) -> Self {
         let leader = facts.leader();
         let mut steps: Vec<PlannedMember> = facts

@@ -35,13 +35,13 @@ pub struct PlanStep {
 pub struct PlanTotals {
     pub members: usize,
     /// How much space would be freed, at most.
-    #[serde(rename = "reclaimable_bytes", with = "wire::bytes")]
+    #[serde(rename = "reclaimable_bytes", with = "wire::number")]
     pub reclaimable: ByteSize,
     /// How long the members are unavailable, one after the other.
-    #[serde(rename = "unavailable_seconds", with = "wire::seconds")]
+    #[serde(rename = "unavailable_seconds", with = "wire::number")]
     pub unavailable: Duration,
     /// The same with the pauses between the members.
-    #[serde(rename = "run_seconds", with = "wire::seconds")]
+    #[serde(rename = "run_seconds", with = "wire::number")]
     pub run: Duration,
 }
 
@@ -52,7 +52,7 @@ pub struct PlanView {
     /// When the members and the gates were measured.
     pub at: Timestamp,
     /// How old that is.
-    #[serde(rename = "age_seconds", with = "wire::seconds")]
+    #[serde(rename = "age_seconds", with = "wire::number")]
     pub age: Duration,
     pub mode: Mode,
     /// Whether it is about a run that an operator requests; otherwise about an automatic one.
@@ -132,7 +132,6 @@ impl PlanView {
         }
     }
 
-    /// Whether anything holds a run back now.
     pub fn is_held(&self) -> bool {
         !self.holds.is_empty()
     }

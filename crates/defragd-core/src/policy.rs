@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 use super::{
@@ -26,8 +26,9 @@ const PAGE_BYTES: u64 = 4096;
 const MAX_DURATION: Duration = Duration::from_hours(24 * 365);
 
 /// What defragd may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Mode {
     /// Everything except the RPCs that change something; the decision is logged and counted.
     #[default]
@@ -39,12 +40,8 @@ pub enum Mode {
 
 impl Mode {
     /// As it is written in the configuration.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Observe => "observe",
-            Self::Approve => "approve",
-            Self::Enforce => "enforce",
-        }
+    pub fn label(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -278,16 +275,14 @@ pub(super) const QUOTA_MARGIN: f64 = 0.9;
 pub(super) const MIN_GAIN_UNDER_NO_SPACE: ByteSize = ByteSize::mib(1);
 
 /// Why a member needs a defragmentation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Need {
     /// Alarm NOSPACE is armed: the cluster accepts no writes.
     NoSpace,
-    /// The file nears its quota.
     QuotaPressure,
-    /// Much of the file is free pages.
     Fragmented,
-    /// The owner's rule matches.
     Rule,
 }
 

@@ -31,10 +31,10 @@ pub enum Reason {
     )]
     NotNeeded {
         fragmentation_ratio: f64,
-        #[serde(rename = "reclaimable_bytes", with = "wire::bytes")]
+        #[serde(rename = "reclaimable_bytes", with = "wire::number")]
         reclaimable: ByteSize,
         min_ratio: f64,
-        #[serde(rename = "min_reclaimable_bytes", with = "wire::bytes")]
+        #[serde(rename = "min_reclaimable_bytes", with = "wire::number")]
         min_reclaimable: ByteSize,
     },
     /// The member is a learner. etcd refuses Defragment on learners.
@@ -55,11 +55,11 @@ pub enum Reason {
     )]
     RuleNotMet {
         rule: String,
-        #[serde(rename = "db_size_bytes", with = "wire::bytes")]
+        #[serde(rename = "db_size_bytes", with = "wire::number")]
         db_size: ByteSize,
-        #[serde(rename = "db_size_in_use_bytes", with = "wire::bytes")]
+        #[serde(rename = "db_size_in_use_bytes", with = "wire::number")]
         db_size_in_use: ByteSize,
-        #[serde(rename = "db_quota_bytes", with = "wire::maybe_bytes")]
+        #[serde(rename = "db_quota_bytes", with = "wire::number")]
         quota: Option<ByteSize>,
     },
     /// The cluster's `rule` cannot be evaluated for the member, mostly because its quota is not known.
@@ -70,14 +70,14 @@ pub enum Reason {
         "the last defragmentation reclaimed {reclaimed} of {expected}; the next attempt needs {needed} reclaimable ({reclaimable} now)"
     )]
     NoGain {
-        #[serde(rename = "reclaimed_bytes", with = "wire::bytes")]
+        #[serde(rename = "reclaimed_bytes", with = "wire::number")]
         reclaimed: ByteSize,
         /// What was reclaimable before the last attempt.
-        #[serde(rename = "expected_bytes", with = "wire::bytes")]
+        #[serde(rename = "expected_bytes", with = "wire::number")]
         expected: ByteSize,
-        #[serde(rename = "reclaimable_bytes", with = "wire::bytes")]
+        #[serde(rename = "reclaimable_bytes", with = "wire::number")]
         reclaimable: ByteSize,
-        #[serde(rename = "needed_bytes", with = "wire::bytes")]
+        #[serde(rename = "needed_bytes", with = "wire::number")]
         needed: ByteSize,
     },
     /// The last attempt on the member failed in a way that may kill the member if it is repeated.
@@ -99,7 +99,7 @@ pub enum Reason {
     #[error("a linearizable read through member {member} fails: {detail}")]
     ReadFailed { member: String, detail: String },
     /// etcd rejects defragd's credentials, or its user lacks a permission.
-    #[error("etcd rejected the credentials{}: {detail}", on_member(member.as_deref()))]
+    #[error("etcd rejected the credentials{}: {detail}", words::on_member(member.as_deref()))]
     Denied {
         /// `None` if the member list itself was denied: no member is known then.
         #[serde(default)]
@@ -139,9 +139,9 @@ pub enum Reason {
     )]
     StallExceedsProbe {
         member: String,
-        #[serde(rename = "expected_seconds", with = "wire::seconds")]
+        #[serde(rename = "expected_seconds", with = "wire::number")]
         expected: Duration,
-        #[serde(rename = "limit_seconds", with = "wire::seconds")]
+        #[serde(rename = "limit_seconds", with = "wire::number")]
         limit: Duration,
         /// The policy's key that sets the limit.
         what: String,
@@ -155,7 +155,7 @@ pub enum Reason {
         member: String,
         open: u64,
         /// Since defragd saw them first; etcd does not report when they began.
-        #[serde(rename = "waited_seconds", with = "wire::seconds")]
+        #[serde(rename = "waited_seconds", with = "wire::number")]
         waited: Duration,
     },
     /// A member has not yet applied what the others have.
@@ -195,7 +195,7 @@ pub enum Reason {
     #[error("defragmenting member {member} took longer than the deadline of {:.0} s", deadline.as_secs_f64())]
     DeadlineExceeded {
         member: String,
-        #[serde(rename = "deadline_seconds", with = "wire::seconds")]
+        #[serde(rename = "deadline_seconds", with = "wire::number")]
         deadline: Duration,
     },
     /// The connection to the member broke while the member was being defragmented.
@@ -206,7 +206,7 @@ pub enum Reason {
     NotRecovered {
         /// The member that was defragmented last.
         member: String,
-        #[serde(rename = "waited_seconds", with = "wire::seconds")]
+        #[serde(rename = "waited_seconds", with = "wire::number")]
         waited: Duration,
         detail: String,
     },
@@ -237,7 +237,7 @@ pub enum Reason {
     #[error("NOSPACE stays armed: the quota of member {member} is not known")]
     QuotaUnknown { member: String },
     /// etcd did not disarm alarm NOSPACE.
-    #[error("disarming NOSPACE{} failed: {detail}", on_member(member.as_deref()))]
+    #[error("disarming NOSPACE{} failed: {detail}", words::on_member(member.as_deref()))]
     DisarmFailed {
         /// Its name, or its id if it is no longer a member; `None` if the alarm names no member.
         #[serde(default)]
@@ -321,7 +321,7 @@ pub enum Reason {
         "the cluster's lock was acquired just now; waiting {:.0} s until every RPC of its last holder has ended", left.as_secs_f64()
     )]
     LockSettling {
-        #[serde(rename = "left_seconds", with = "wire::seconds")]
+        #[serde(rename = "left_seconds", with = "wire::number")]
         left: Duration,
     },
 
@@ -348,7 +348,7 @@ pub enum Reason {
     /// No operator approved the run within `approval_timeout`.
     #[error("no operator approved the run within {:.0} h (approval_timeout)", waited.as_secs_f64() / 3600.0)]
     ApprovalExpired {
-        #[serde(rename = "waited_seconds", with = "wire::seconds")]
+        #[serde(rename = "waited_seconds", with = "wire::number")]
         waited: Duration,
     },
     /// The replica that holds the cluster's lock has the request in its journal, and its run serves it.
@@ -394,8 +394,4 @@ impl Reason {
     pub const fn ends_the_process(&self) -> bool {
         matches!(self, Self::ShuttingDown | Self::OperatorStop)
     }
-}
-
-fn on_member(member: Option<&str>) -> String {
-    member.map_or(String::new(), |member| format!(" on member {member}"))
 }

@@ -146,7 +146,6 @@ impl AlertKey {
         !self.labels.is_empty()
     }
 
-    /// The alert's name, if known.
     pub fn name(&self) -> Option<&str> {
         self.labels.get(ALERT_NAME).map(String::as_str)
     }

@@ -113,7 +113,6 @@ impl TryFrom<String> for Rule {
 }
 
 impl Rule {
-    /// Parses and checks a rule.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
         let start = |what: String| RuleError { line: 1, column: 1, what };
         if text.trim().is_empty() {
@@ -191,19 +190,12 @@ fn values(status: &Status) -> [(&'static str, Option<f64>); 5] {
     ]
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 enum Kind {
+    #[strum(to_string = "a number")]
     Number,
+    #[strum(to_string = "true or false")]
     Truth,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Number => "a number",
-            Self::Truth => "true or false",
-        })
-    }
 }
 
 /// Checks an expression and rewrites its numbers.

@@ -16,7 +16,6 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether a cluster belongs to it.
     pub fn owns(self, cluster: &str) -> bool {
         owner(cluster, self.total) == self.ordinal
     }
@@ -47,7 +46,6 @@ pub fn owner(cluster: &str, total: u32) -> u32 {
 pub struct Elsewhere {
     pub cluster: String,
     pub owner: u32,
-    /// The owner's URL, if configured.
     pub url: Option<String>,
     pub here: Shard,
 }

@@ -27,7 +27,6 @@ pub enum ClusterCondition {
     NearQuota,
     /// The policy wants a member defragmented.
     Fragmented,
-    /// It has not been observed yet.
     NotObserved,
     Healthy,
 }
@@ -56,11 +55,8 @@ impl ClusterCondition {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ClusterActivity {
-    /// A run is in progress.
     Running,
-    /// A run waits for an operator's approval.
     WaitingForApproval,
-    /// An operator paused the cluster.
     Paused,
     /// A request is held.
     Waiting,

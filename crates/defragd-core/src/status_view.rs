@@ -16,7 +16,7 @@ use super::{
 pub struct StatusView {
     pub cluster: String,
     /// How old the measurements are.
-    #[serde(rename = "age_seconds", with = "wire::seconds")]
+    #[serde(rename = "age_seconds", with = "wire::number")]
     pub age: Duration,
     /// Why no endpoint returned the member list. The members are then those of an earlier observation, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,11 +59,11 @@ pub struct MemberView {
     pub expected_defrag: Option<Estimate>,
     pub version: Option<String>,
     pub storage_version: Option<String>,
-    #[serde(rename = "db_size_bytes", with = "wire::maybe_bytes")]
+    #[serde(rename = "db_size_bytes", with = "wire::number")]
     pub db_size: Option<ByteSize>,
-    #[serde(rename = "db_size_in_use_bytes", with = "wire::maybe_bytes")]
+    #[serde(rename = "db_size_in_use_bytes", with = "wire::number")]
     pub db_size_in_use: Option<ByteSize>,
-    #[serde(rename = "db_quota_bytes", with = "wire::maybe_bytes")]
+    #[serde(rename = "db_quota_bytes", with = "wire::number")]
     pub db_quota: Option<ByteSize>,
     pub fragmentation_ratio: Option<f64>,
     pub quota_usage_ratio: Option<f64>,

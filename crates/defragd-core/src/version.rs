@@ -162,7 +162,6 @@ pub enum Caller {
 }
 
 impl ReadRpc {
-    /// Every one of them.
     pub const ALL: [Self; 3] = [Self::MemberList, Self::Status, Self::AlarmList];
 
     /// The name in errors and documentation.

@@ -37,64 +37,60 @@ pub(super) fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializ
     Ok(objects.into_iter().map(|Object(object)| object).collect())
 }
 
-/// Sizes as numbers of bytes; `ByteSize` by itself writes rounded text for people.
-pub(super) mod bytes {
+/// A size as a number of bytes, a time as one of seconds, for `with`. By itself, `ByteSize` writes rounded text for people.
+pub mod number {
+    use std::time::{Duration, TryFromFloatSecsError};
+
     use bytesize::ByteSize;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-    pub(crate) fn serialize<S: Serializer>(value: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(value.0)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
-        u64::deserialize(deserializer).map(ByteSize)
-    }
-}
-
-/// Sizes that may be unknown.
-pub(super) mod maybe_bytes {
-    use bytesize::ByteSize;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[expect(clippy::ref_option, reason = "serde's signature")]
-    pub(crate) fn serialize<S: Serializer>(value: &Option<ByteSize>, serializer: S) -> Result<S::Ok, S::Error> {
-        value.map(|size| size.0).serialize(serializer)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ByteSize>, D::Error> {
-        Ok(Option::<u64>::deserialize(deserializer)?.map(ByteSize))
-    }
-}
-
-/// Durations that may be unknown.
-pub(super) mod maybe_seconds {
-    use std::time::Duration;
-
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    #[expect(clippy::ref_option, reason = "serde's signature")]
-    pub(crate) fn serialize<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        value.map(|time| time.as_secs_f64()).serialize(serializer)
+    pub trait Number: Sized {
+        type Plain: Serialize + for<'de> Deserialize<'de>;
+        fn plain(&self) -> Self::Plain;
+        fn of(plain: Self::Plain) -> Result<Self, TryFromFloatSecsError>;
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        let seconds = Option::<f64>::deserialize(deserializer)?;
-        seconds.map(|seconds| Duration::try_from_secs_f64(seconds).map_err(D::Error::custom)).transpose()
-    }
-}
+    impl Number for ByteSize {
+        type Plain = u64;
 
-/// Durations as numbers of seconds.
-pub(super) mod seconds {
-    use std::time::Duration;
+        fn plain(&self) -> u64 {
+            self.0
+        }
 
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(crate) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(value.as_secs_f64())
+        fn of(bytes: u64) -> Result<Self, TryFromFloatSecsError> {
+            Ok(Self(bytes))
+        }
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    impl Number for Duration {
+        type Plain = f64;
+
+        fn plain(&self) -> f64 {
+            self.as_secs_f64()
+        }
+
+        fn of(seconds: f64) -> Result<Self, TryFromFloatSecsError> {
+            Self::try_from_secs_f64(seconds)
+        }
+    }
+
+    impl<T: Number> Number for Option<T> {
+        type Plain = Option<T::Plain>;
+
+        fn plain(&self) -> Self::Plain {
+            self.as_ref().map(T::plain)
+        }
+
+        fn of(plain: Self::Plain) -> Result<Self, TryFromFloatSecsError> {
+            plain.map(T::of).transpose()
+        }
+    }
+
+    pub fn serialize<T: Number, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        value.plain().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, T: Number, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        T::of(T::Plain::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }

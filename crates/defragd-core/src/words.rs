@@ -50,3 +50,8 @@ pub fn time_left(expected: Duration, elapsed: Duration) -> Option<String> {
 pub fn measured(age: Duration) -> Option<String> {
     (age >= Duration::from_secs(1)).then(|| format!("Measured {} s ago", age.as_secs()))
 }
+
+/// Behind what happened: empty if it concerns no one member.
+pub(crate) fn on_member(member: Option<&str>) -> String {
+    member.map_or(String::new(), |member| format!(" on member {member}"))
+}

@@ -260,7 +260,6 @@ impl Pipe {
         OnPipe { pipe: self.clone(), token }
     }
 
-    /// The URL, for messages.
     pub(super) fn url(&self) -> String {
         format!("{}://{}", self.0.dial.scheme, self.0.dial.authority)
     }

@@ -199,23 +199,7 @@ pub(super) async fn tls_site(pki: &Pki, clients: Option<&Path>) -> SocketAddr {
 
 /// The same with this certificate.
 pub(super) async fn tls_server(own: &Identity, clients: Option<&Path>) -> SocketAddr {
-    let pem = |path: &Path| std::fs::read(path).expect("a file");
-    let chain = vec![CertificateDer::from_pem_slice(&pem(&own.cert)).expect("a certificate")];
-    let key = PrivateKeyDer::from_pem_slice(&pem(&own.key)).expect("a key");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
-    let builder = builder.expect("versions");
-    let builder = match clients {
-        None => builder.with_no_client_auth(),
-        Some(ca) => {
-            let mut roots = RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_slice(&pem(ca)).expect("a certificate")).expect("an authority");
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.expect("a verifier"))
-        }
-    };
-    let config = builder.with_single_cert(chain, key).expect("a certificate with its key");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(own, clients, false)));
     serve(move |stream| {
         let acceptor = acceptor.clone();
         async move {
@@ -229,4 +213,26 @@ pub(super) async fn tls_server(own: &Identity, clients: Option<&Path>) -> Socket
         }
     })
     .await
+}
+
+/// With this certificate. Clients must have one of this CA, or may, if they are `optional`.
+pub(in crate::adapters::gates) fn server_config(
+    own: &Identity,
+    clients: Option<&Path>,
+    optional: bool,
+) -> ServerConfig {
+    let chain = vec![CertificateDer::from_pem_file(&own.cert).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_file(&own.key).expect("a key");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder = builder.expect("versions");
+    let Some(ca) = clients else {
+        return builder.with_no_client_auth().with_single_cert(chain, key).expect("a certificate with its key");
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).expect("a certificate")).expect("an authority");
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let verifier = if optional { verifier.allow_unauthenticated() } else { verifier };
+    let builder = builder.with_client_cert_verifier(verifier.build().expect("a verifier"));
+    builder.with_single_cert(chain, key).expect("a certificate with its key")
 }

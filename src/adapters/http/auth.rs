@@ -26,7 +26,6 @@ pub(super) const MIN_TOKEN_BYTES: usize = 16;
 pub enum TokenError {
     #[error("cannot read the bearer token file {}: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
-    /// The token is too short.
     #[error(
         "the bearer token in {} has {found} bytes and needs at least {MIN_TOKEN_BYTES}; generate one with: openssl rand -hex 32", path.display()
     )]
@@ -187,7 +186,6 @@ impl AccessPolicy {
         }
     }
 
-    /// Whether there is a receiver.
     pub fn is_closed(&self) -> bool {
         !self.receiver
     }

@@ -30,7 +30,6 @@ const MAX_CLOSING: usize = 8;
 pub(super) struct ConnectionLimiter {
     max: usize,
     open: Mutex<OpenConnections>,
-    /// A connection was closed.
     closed: Notify,
 }
 

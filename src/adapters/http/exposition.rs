@@ -10,7 +10,6 @@ use flate2::{Compression, write::GzEncoder};
 /// The compressor gets pieces of this size: one call per word would cost more than the compression itself.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// A supported format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExpositionFormat {
     OpenMetrics1,

@@ -12,6 +12,7 @@ use axum::{
     extract::State,
     http::{HeaderValue, Request, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
+    routing::{MethodRouter, post},
 };
 use serde::Deserialize;
 use tracing::{error, warn};
@@ -42,7 +43,7 @@ pub(super) const MAX_MEMBERS: usize = 100;
 /// The body; everything is optional but a pause's reason.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OrderBody {
+pub(super) struct OrderBody {
     #[serde(default)]
     by: String,
     #[serde(default)]
@@ -137,82 +138,58 @@ async fn read_order<S>(site: &Site<S>, request: Request<Body>) -> Result<OrderBo
     Ok(order_body)
 }
 
-pub(super) async fn pause<S: Service>(
-    State(site): State<Arc<Site<S>>>,
-    Path(cluster): Path<String>,
-    request: Request<Body>,
-) -> Response {
-    ordered(&site, &cluster, request, |order_body| {
-        if order_body.reason.trim().is_empty() {
-            return Err("a pause needs a reason");
-        }
-        let lasts = order_body.lasts.map(Duration::from);
-        if lasts.is_some_and(|lasts| lasts.is_zero()) {
-            return Err("for must be a duration above 0, such as 2h");
-        }
-        Ok(Command::Pause { reason: std::mem::take(&mut order_body.reason), lasts })
+/// A route for a command on a cluster.
+pub(super) fn command<S: Service>(build: BuildCommand) -> MethodRouter<Arc<Site<S>>> {
+    post(async move |State(site): State<Arc<Site<S>>>, Path(cluster): Path<String>, request: Request<Body>| {
+        ordered(&site, &cluster, request, build).await
     })
-    .await
 }
 
-pub(super) async fn resume<S: Service>(
-    State(site): State<Arc<Site<S>>>,
-    Path(cluster): Path<String>,
-    request: Request<Body>,
-) -> Response {
-    ordered(&site, &cluster, request, |order_body| {
-        Ok(Command::Resume { reason: std::mem::take(&mut order_body.reason) })
-    })
-    .await
+/// Makes a command of the body, or says what is wrong with the body.
+type BuildCommand = fn(&mut OrderBody) -> Result<Command, &'static str>;
+
+pub(super) fn pause(body: &mut OrderBody) -> Result<Command, &'static str> {
+    if body.reason.trim().is_empty() {
+        return Err("a pause needs a reason");
+    }
+    let lasts = body.lasts.map(Duration::from);
+    if lasts.is_some_and(|lasts| lasts.is_zero()) {
+        return Err("for must be a duration above 0, such as 2h");
+    }
+    Ok(Command::Pause { reason: std::mem::take(&mut body.reason), lasts })
 }
 
-pub(super) async fn cancel<S: Service>(
-    State(site): State<Arc<Site<S>>>,
-    Path(cluster): Path<String>,
-    request: Request<Body>,
-) -> Response {
-    ordered(&site, &cluster, request, |order_body| {
-        Ok(Command::Cancel { reason: std::mem::take(&mut order_body.reason) })
-    })
-    .await
+pub(super) fn resume(body: &mut OrderBody) -> Result<Command, &'static str> {
+    Ok(Command::Resume { reason: std::mem::take(&mut body.reason) })
 }
 
-pub(super) async fn run<S: Service>(
-    State(site): State<Arc<Site<S>>>,
-    Path(cluster): Path<String>,
-    request: Request<Body>,
-) -> Response {
-    ordered(&site, &cluster, request, |order_body| {
-        Ok(Command::Run { members: std::mem::take(&mut order_body.members) })
-    })
-    .await
+pub(super) fn cancel(body: &mut OrderBody) -> Result<Command, &'static str> {
+    Ok(Command::Cancel { reason: std::mem::take(&mut body.reason) })
+}
+
+pub(super) fn run(body: &mut OrderBody) -> Result<Command, &'static str> {
+    Ok(Command::Run { members: std::mem::take(&mut body.members) })
 }
 
 pub(super) async fn approve<S: Service>(
     State(site): State<Arc<Site<S>>>,
     Path(id): Path<i64>,
     request: Request<Body>,
-) -> Response {
-    let order_body = match read_order(&site, request).await {
-        Ok(order_body) => order_body,
-        Err(response) => return response,
-    };
-    decided(id, site.service.approve(RunId(id), order_body.by, order_body.forwarded).await)
+) -> Result<Response, Response> {
+    let OrderBody { by, forwarded, .. } = read_order(&site, request).await?;
+    Ok(decided(id, site.service.approve(RunId(id), by, forwarded).await))
 }
 
 pub(super) async fn reject<S: Service>(
     State(site): State<Arc<Site<S>>>,
     Path(id): Path<i64>,
     request: Request<Body>,
-) -> Response {
-    let OrderBody { by, reason, forwarded, .. } = match read_order(&site, request).await {
-        Ok(order_body) => order_body,
-        Err(response) => return response,
-    };
+) -> Result<Response, Response> {
+    let OrderBody { by, reason, forwarded, .. } = read_order(&site, request).await?;
     if reason.trim().is_empty() {
-        return problem(StatusCode::BAD_REQUEST, "a rejection needs a reason");
+        return Err(problem(StatusCode::BAD_REQUEST, "a rejection needs a reason"));
     }
-    decided(id, site.service.reject(RunId(id), by, reason, forwarded).await)
+    Ok(decided(id, site.service.reject(RunId(id), by, reason, forwarded).await))
 }
 
 fn decided(id: i64, outcome: Result<CommandOutcome, CommandError>) -> Response {
@@ -228,22 +205,15 @@ pub(super) fn is_forwarded(parts: &Parts) -> bool {
     parts.headers.contains_key(FORWARDED_HEADER)
 }
 
-/// Executes the command that `command` builds from the body; its error says what is wrong with the body.
 async fn ordered<S: Service>(
     site: &Site<S>,
     cluster: &str,
     request: Request<Body>,
-    command: impl FnOnce(&mut OrderBody) -> Result<Command, &'static str>,
-) -> Response {
-    let mut order_body = match read_order(site, request).await {
-        Ok(order_body) => order_body,
-        Err(response) => return response,
-    };
-    let command = match command(&mut order_body) {
-        Ok(command) => command,
-        Err(what) => return problem(StatusCode::BAD_REQUEST, what),
-    };
-    match site.service.command(cluster, order_body.by, command, order_body.forwarded).await {
+    build: BuildCommand,
+) -> Result<Response, Response> {
+    let mut order_body = read_order(site, request).await?;
+    let command = build(&mut order_body).map_err(|what| problem(StatusCode::BAD_REQUEST, what))?;
+    Ok(match site.service.command(cluster, order_body.by, command, order_body.forwarded).await {
         Ok(CommandOutcome::Forwarded { holder, answer }) => passed(&holder, answer),
         Ok(CommandOutcome::Done(Some(run))) => {
             (StatusCode::ACCEPTED, Json(serde_json::json!({ "run": run }))).into_response()
@@ -253,7 +223,7 @@ async fn ordered<S: Service>(
             Json(serde_json::json!({ "cluster": summary })).into_response()
         }
         Err(error) => refused(&error),
-    }
+    })
 }
 
 /// The lock holder's answer, with the holder's name added.

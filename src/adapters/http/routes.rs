@@ -21,7 +21,7 @@ use super::{
     site::{Options, Site, problem},
     webhook,
 };
-use crate::ports::service::{PlanError, Service};
+use crate::ports::service::{CommandError, Service};
 
 /// Clusters that are observed for the list of clusters, if their last observation is some seconds old.
 const MOST_OBSERVED: usize = 32;
@@ -38,10 +38,10 @@ pub fn router<S: Service>(service: Arc<S>, options: Options) -> Router {
         .route(&at("/api/v1/clusters"), get(clusters::<S>))
         .route(&at("/api/v1/clusters/{name}/members"), get(members::<S>))
         .route(&at("/api/v1/clusters/{name}/plan"), get(plan::<S>))
-        .route(&at("/api/v1/clusters/{name}/pause"), post(orders::pause::<S>))
-        .route(&at("/api/v1/clusters/{name}/resume"), post(orders::resume::<S>))
-        .route(&at("/api/v1/clusters/{name}/cancel"), post(orders::cancel::<S>))
-        .route(&at("/api/v1/clusters/{name}/run"), post(orders::run::<S>))
+        .route(&at("/api/v1/clusters/{name}/pause"), orders::command(orders::pause))
+        .route(&at("/api/v1/clusters/{name}/resume"), orders::command(orders::resume))
+        .route(&at("/api/v1/clusters/{name}/cancel"), orders::command(orders::cancel))
+        .route(&at("/api/v1/clusters/{name}/run"), orders::command(orders::run))
         .route(&at("/api/v1/runs/{id}/approve"), post(orders::approve::<S>))
         .route(&at("/api/v1/runs/{id}/reject"), post(orders::reject::<S>))
         .route(&at("/api/v1/runs"), get(list_runs::<S>))
@@ -108,7 +108,7 @@ async fn members<S: Service>(State(site): State<Arc<Site<S>>>, Path(cluster): Pa
     match (site.service.view(&cluster), site.service.elsewhere(&cluster)) {
         (Some(view), _) => Json(view.status()).into_response(),
         (None, Some(elsewhere)) => problem(StatusCode::MISDIRECTED_REQUEST, &elsewhere.to_string()),
-        (None, None) => problem(StatusCode::NOT_FOUND, &PlanError::UnknownCluster(cluster).to_string()),
+        (None, None) => problem(StatusCode::NOT_FOUND, &CommandError::UnknownCluster(cluster).to_string()),
     }
 }
 
@@ -125,9 +125,9 @@ async fn plan<S: Service>(
 ) -> Response {
     match site.service.plan(&cluster, query.as_manual).await {
         Ok(plan) => Json(plan).into_response(),
-        Err(error @ PlanError::OtherShard(_)) => problem(StatusCode::MISDIRECTED_REQUEST, &error.to_string()),
-        Err(error @ PlanError::UnknownCluster(_)) => problem(StatusCode::NOT_FOUND, &error.to_string()),
-        Err(error) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        // The members cannot be observed.
+        Err(error @ CommandError::Refused(_)) => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        Err(error) => problem(orders::status(&error), &error.to_string()),
     }
 }
 

@@ -3,12 +3,13 @@
 //! Every write is one transaction with full synchronisation: when it returns, it is on the disk. A lock file keeps a
 //! second process out, so that two defragd processes never use one data directory at the same time.
 
+mod lock_file;
 mod retention;
 mod schema;
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions, TryLockError},
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    fs::{DirBuilder, File, OpenOptions},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -40,13 +41,12 @@ const IMMEDIATE: TransactionBehavior = TransactionBehavior::Immediate;
 /// Of the files and the directory, if we create them: a client that can write them decides what we believe of the past.
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
-/// Held while the journal is open for writing.
-const LOCK_NAME: &str = "journal.lock";
-
 /// The pause between two steps of [`SqliteJournal::prune`], in which runs can use the journal.
 const STEP_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The journal of one data directory.
+/// What went wrong in a read or a write.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 #[derive(Clone)]
 pub struct SqliteJournal {
     connection: Arc<Mutex<Connection>>,
@@ -65,7 +65,7 @@ impl SqliteJournal {
         let path = data_dir.join(FILE_NAME);
         let made = DirBuilder::new().recursive(true).mode(DIR_MODE).create(data_dir);
         made.map_err(|error| open_error(data_dir, &error))?;
-        let lock = take_lock(data_dir, &path)?;
+        let lock = lock_file::take(data_dir, &path)?;
         // SQLite would create it by the umask; its other files get the mode of this one.
         own_file(&path).map_err(|error| open_error(&path, &error))?;
         let connection = Connection::open(&path).map_err(|error| open_error(&path, &error))?;
@@ -79,23 +79,6 @@ impl SqliteJournal {
         let connection = Connection::open_in_memory().map_err(|error| open_error(path, &error))?;
         schema::prepare(&connection, path)?;
         Ok(Self::over(connection, clock, None, None))
-    }
-
-    /// Whether a process holds the journal of this directory for writing.
-    pub fn is_held(data_dir: &Path) -> bool {
-        let file = OpenOptions::new().write(true).open(data_dir.join(LOCK_NAME));
-        file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
-    }
-
-    /// Writes into the lock file where the process that holds this journal serves, for commands on the same machine.
-    pub fn publish_url(&self, url: &str) -> std::io::Result<()> {
-        self.lock.as_ref().map_or(Ok(()), |lock| lock.write_all_at(url.as_bytes(), 0))
-    }
-
-    /// Where the process that holds the journal of this directory serves, if it is a server.
-    pub fn url_of_holder(data_dir: &Path) -> Option<String> {
-        let url = std::fs::read_to_string(data_dir.join(LOCK_NAME)).ok().filter(|url| !url.is_empty())?;
-        Self::is_held(data_dir).then_some(url)
     }
 
     /// Opens an existing journal for reading, also while another process writes it.
@@ -136,7 +119,7 @@ impl SqliteJournal {
         let (mut gone, mut cutting) = (0, false);
         loop {
             let now = self.clock.now();
-            let step = self.blocking(move |connection| {
+            let step = self.blocking(move |connection| -> rusqlite::Result<_> {
                 let size = retention::used(connection)?;
                 cutting = size > if cutting { retention::cut_size(&retention) } else { retention.size };
                 let limits = Retention { size: if cutting { 0 } else { retention.size }, ..retention };
@@ -176,15 +159,23 @@ impl SqliteJournal {
         }
     }
 
-    /// As [`Self::blocking`], for writes: fails if the file is damaged.
+    async fn reading<T, F>(&self, work: F) -> Result<T, JournalError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T, Failure> + Send + 'static,
+    {
+        self.blocking(work).await.map_err(read_error)
+    }
+
+    /// Fails if the file is damaged.
     async fn writing<T, F>(&self, work: F) -> Result<T, JournalError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Connection) -> Result<T, JournalError> + Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T, Failure> + Send + 'static,
     {
         match self.damage.get() {
             Some(detail) => Err(self.damaged(detail)),
-            None => self.blocking(work).await,
+            None => self.blocking(work).await.map_err(write_error),
         }
     }
 
@@ -202,20 +193,20 @@ impl SqliteJournal {
         let query = format!(
             "SELECT run, at, body, (SELECT open FROM run WHERE id = run) FROM entry WHERE {filter} ORDER BY seq"
         );
-        self.blocking(move |connection| {
-            let mut statement = connection.prepare_cached(&query).map_err(read_error)?;
-            let rows = statement
-                .query_map(parameters, |row| {
-                    Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, bool>(3)?))
-                })
-                .map_err(read_error)?;
+        self.reading(move |connection| {
+            let mut statement = connection.prepare_cached(&query)?;
+            let rows = statement.query_map(parameters, |row| {
+                Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, bool>(3)?))
+            })?;
             let mut records = Vec::new();
             for row in rows {
-                let (run, at, body, open) = row.map_err(read_error)?;
+                let (run, at, body, open) = row?;
                 match record(run, &at, &body) {
                     Ok(record) => records.push(record),
                     // Unreadable history of a newer version must not stop everything; an unreadable open run must.
-                    Err(error) if !open => tracing::warn!(run, %error, "leaving out an entry of the journal"),
+                    Err(error) if !open => {
+                        tracing::warn!(run, error = %read_error(error), "leaving out an entry of the journal");
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -229,13 +220,11 @@ impl Journal for SqliteJournal {
     async fn accept(&self, request: Request) -> Result<RunId, JournalError> {
         let at = self.clock.now().to_string();
         self.writing(move |connection| {
-            let transaction = connection.transaction_with_behavior(IMMEDIATE).map_err(write_error)?;
-            transaction
-                .execute("INSERT INTO run (cluster) VALUES (?1)", params![request.cluster])
-                .map_err(write_error)?;
+            let transaction = connection.transaction_with_behavior(IMMEDIATE)?;
+            transaction.execute("INSERT INTO run (cluster) VALUES (?1)", params![request.cluster])?;
             let run = RunId(transaction.last_insert_rowid());
             insert(&transaction, run, &at, &Entry::Accepted(request))?;
-            transaction.commit().map_err(write_error)?;
+            transaction.commit()?;
             Ok(run)
         })
         .await
@@ -244,15 +233,15 @@ impl Journal for SqliteJournal {
     async fn append(&self, run: RunId, entry: Entry) -> Result<(), JournalError> {
         let at = self.clock.now();
         self.writing(move |connection| {
-            let transaction = connection.transaction_with_behavior(IMMEDIATE).map_err(write_error)?;
+            let transaction = connection.transaction_with_behavior(IMMEDIATE)?;
             insert(&transaction, run, &at.to_string(), &entry)?;
             if let Entry::Finished(outcome) = &entry {
-                transaction.execute("UPDATE run SET open = 0 WHERE id = ?1", params![run.0]).map_err(write_error)?;
-                if let Some(repeats) = retention::collapse(&transaction, run.0, outcome, at).map_err(write_error)? {
+                transaction.execute("UPDATE run SET open = 0 WHERE id = ?1", params![run.0])?;
+                if let Some(repeats) = retention::collapse(&transaction, run.0, outcome, at)? {
                     insert(&transaction, run, &at.to_string(), &repeats)?;
                 }
             }
-            transaction.commit().map_err(write_error)
+            Ok(transaction.commit()?)
         })
         .await
     }
@@ -273,29 +262,26 @@ impl Journal for SqliteJournal {
 
     async fn order(&self, cluster: &str, order: Order) -> Result<(), JournalError> {
         let (cluster, at) = (cluster.to_owned(), self.clock.now().to_string());
-        let body = serde_json::to_string(&order).map_err(|error| JournalError::Write(error.to_string()))?;
         self.writing(move |connection| {
-            connection
-                .execute("INSERT INTO person_order (cluster, at, body) VALUES (?1, ?2, ?3)", params![cluster, at, body])
-                .map(|_| ())
-                .map_err(write_error)
+            let body = serde_json::to_string(&order)?;
+            let statement = "INSERT INTO person_order (cluster, at, body) VALUES (?1, ?2, ?3)";
+            connection.execute(statement, params![cluster, at, body])?;
+            Ok(())
         })
         .await
     }
 
     async fn orders(&self, cluster: &str) -> Result<Vec<OrderRecord>, JournalError> {
         let cluster = cluster.to_owned();
-        self.blocking(move |connection| {
-            let mut statement = connection
-                .prepare_cached("SELECT at, body FROM person_order WHERE cluster = ?1 ORDER BY seq")
-                .map_err(read_error)?;
-            let rows = statement
-                .query_map(params![cluster], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
-                .map_err(read_error)?;
+        self.reading(move |connection| {
+            let query = "SELECT at, body FROM person_order WHERE cluster = ?1 ORDER BY seq";
+            let mut statement = connection.prepare_cached(query)?;
+            let rows =
+                statement.query_map([&cluster], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
             let mut orders = Vec::new();
             for row in rows {
-                let (at, body) = row.map_err(read_error)?;
-                let unreadable = |error: &dyn std::fmt::Display| JournalError::Read(format!("action {body}: {error}"));
+                let (at, body) = row?;
+                let unreadable = |error: &dyn std::fmt::Display| format!("action {body}: {error}");
                 let order: Order = serde_json::from_str(&body).map_err(|error| unreadable(&error))?;
                 let at = at.parse().map_err(|error| unreadable(&error))?;
                 orders.push(OrderRecord { cluster: cluster.clone(), at, order });
@@ -307,28 +293,29 @@ impl Journal for SqliteJournal {
 
     async fn inherit(&self, cluster: &str, digest: SuccessionNote) -> Result<(), JournalError> {
         let (cluster, at) = (cluster.to_owned(), self.clock.now().to_string());
-        let body = serde_json::to_string(&digest).map_err(|error| JournalError::Write(error.to_string()))?;
         self.writing(move |connection| {
+            let body = serde_json::to_string(&digest)?;
             let statement = "INSERT INTO inherited (cluster, at, body) VALUES (?1, ?2, ?3) \
                              ON CONFLICT (cluster) DO UPDATE SET at = ?2, body = ?3";
-            connection.execute(statement, params![cluster, at, body]).map(|_| ()).map_err(write_error)
+            connection.execute(statement, params![cluster, at, body])?;
+            Ok(())
         })
         .await
     }
 
     async fn inherited(&self, cluster: &str) -> Result<Option<SuccessionNote>, JournalError> {
         let cluster = cluster.to_owned();
-        self.blocking(move |connection| {
+        self.reading(move |connection| {
             let query = "SELECT body FROM inherited WHERE cluster = ?1";
             let found = connection.query_row(query, params![cluster], |row| row.get::<_, String>(0)).optional();
             let found = match found {
                 // `defragd plan` reads journals of the previous version without migrating them.
                 Err(error) if error.to_string().contains("no such table: inherited") => return Ok(None),
-                found => found.map_err(read_error)?,
+                found => found?,
             };
             let Some(body) = found else { return Ok(None) };
             let digest = SuccessionNote::read(&body);
-            digest.map(Some).map_err(|error| JournalError::Read(format!("state left by other lock holders: {error}")))
+            Ok(Some(digest.map_err(|error| format!("state left by other lock holders: {error}"))?))
         })
         .await
     }
@@ -339,13 +326,13 @@ impl Journal for SqliteJournal {
             let query = "SELECT at FROM schedule WHERE cluster = ?1 AND body = ?2";
             let found =
                 connection.query_row(query, params![cluster, schedule], |row| row.get::<_, String>(0)).optional();
-            let since = found.map_err(read_error)?.and_then(|at| at.parse::<Timestamp>().ok());
+            let since = found?.and_then(|at| at.parse::<Timestamp>().ok());
             if let Some(since) = since.filter(|since| *since <= now) {
                 return Ok(since);
             }
             let statement = "INSERT INTO schedule (cluster, at, body) VALUES (?1, ?2, ?3) \
                              ON CONFLICT (cluster) DO UPDATE SET at = ?2, body = ?3";
-            connection.execute(statement, params![cluster, now.to_string(), schedule]).map_err(write_error)?;
+            connection.execute(statement, params![cluster, now.to_string(), schedule])?;
             Ok(now)
         })
         .await
@@ -364,32 +351,25 @@ impl Journal for SqliteJournal {
     }
 
     async fn writable(&self) -> Result<(), JournalError> {
-        self.writing(|connection| schema::touch(connection).map_err(write_error)).await
+        self.writing(|connection| Ok(schema::touch(connection)?)).await
     }
 }
 
-fn record(run: i64, at: &str, body: &str) -> Result<Record, JournalError> {
+fn record(run: i64, at: &str, body: &str) -> Result<Record, Failure> {
     let unreadable = |what: &str, error: &dyn std::fmt::Display| {
-        JournalError::Read(format!("run {run}: {what}: {error}; was it written by a newer defragd?"))
+        format!("run {run}: {what}: {error}; was it written by a newer defragd?")
     };
     let at = at.parse().map_err(|error| unreadable(at, &error))?;
     let entry: Entry = serde_json::from_str(body).map_err(|error| unreadable(body, &error))?;
     Ok(Record { run: RunId(run), at, entry })
 }
 
-fn insert(connection: &Connection, run: RunId, at: &str, entry: &Entry) -> Result<(), JournalError> {
-    let body = serde_json::to_string(entry).map_err(|error| JournalError::Write(error.to_string()))?;
-    let known = connection
-        .query_row("SELECT 1 FROM run WHERE id = ?1", params![run.0], |_| Ok(()))
-        .optional()
-        .map_err(write_error)?;
-    if known.is_none() {
-        return Err(JournalError::Write(format!("there is no run {run}")));
-    }
-    connection
-        .execute("INSERT INTO entry (run, at, body) VALUES (?1, ?2, ?3)", params![run.0, at, body])
-        .map(|_| ())
-        .map_err(write_error)
+fn insert(connection: &Connection, run: RunId, at: &str, entry: &Entry) -> Result<(), Failure> {
+    let known = connection.query_row("SELECT 1 FROM run WHERE id = ?1", params![run.0], |_| Ok(())).optional()?;
+    known.ok_or_else(|| format!("there is no run {run}"))?;
+    let body = serde_json::to_string(entry)?;
+    connection.execute("INSERT INTO entry (run, at, body) VALUES (?1, ?2, ?3)", params![run.0, at, body])?;
+    Ok(())
 }
 
 /// The file, created if it does not exist. The mode of an existing one is its owner's choice.
@@ -397,29 +377,16 @@ fn own_file(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(FILE_MODE).open(path)
 }
 
-fn take_lock(data_dir: &Path, journal: &Path) -> Result<File, JournalError> {
-    let path: PathBuf = data_dir.join(LOCK_NAME);
-    let file = own_file(&path).map_err(|error| open_error(&path, &error))?;
-    match file.try_lock() {
-        // The last holder's URL.
-        Ok(()) => file.set_len(0).map(|()| file).map_err(|error| open_error(&path, &error)),
-        Err(TryLockError::WouldBlock) => Err(JournalError::InUse { path: journal.display().to_string() }),
-        Err(TryLockError::Error(error)) => Err(open_error(&path, &error)),
-    }
-}
-
 fn open_error(path: &Path, detail: &dyn std::fmt::Display) -> JournalError {
     JournalError::Open { path: path.display().to_string(), detail: detail.to_string() }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
-fn write_error(error: rusqlite::Error) -> JournalError {
-    JournalError::Write(error.to_string())
+fn write_error(failure: impl Into<Failure>) -> JournalError {
+    JournalError::Write(failure.into().to_string())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
-fn read_error(error: rusqlite::Error) -> JournalError {
-    JournalError::Read(error.to_string())
+fn read_error(failure: Failure) -> JournalError {
+    JournalError::Read(failure.to_string())
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use etcd_client::{
     TxnOpResponse,
 };
 use futures_util::future::BoxFuture;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -44,7 +44,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// How often the cluster's member list is read for further addresses.
 const LEARN_EVERY: Duration = Duration::from_mins(5);
 
-/// The settings of the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdLockSettings {
     /// Prefix of the keys of all clusters, like `/defragd/lock/`.
@@ -78,11 +77,6 @@ impl EtcdLock {
         Self { etcd, settings, state: Mutex::default() }
     }
 
-    // A panic elsewhere while the mutex was locked leaves the state consistent.
-    fn state(&self) -> MutexGuard<'_, EtcdLockState> {
-        self.state.lock()
-    }
-
     fn candidates(&self) -> String {
         format!("{}{}/candidates/", self.settings.prefix, escaped(&self.settings.cluster))
     }
@@ -97,7 +91,7 @@ impl EtcdLock {
 
     /// The endpoints, the one that answered last first.
     fn endpoints(&self) -> Vec<String> {
-        let state = self.state();
+        let state = self.state.lock();
         let mut all = Vec::new();
         for url in state.good.iter().chain(self.etcd.endpoints()).chain(&state.learned) {
             if !all.contains(url) {
@@ -116,7 +110,7 @@ impl EtcdLock {
             let answer = timeout(CALL_LIMIT, asked).await.unwrap_or_else(|_| Err(Unknown::timed_out(what, CALL_LIMIT)));
             match answer {
                 Ok(answer) => {
-                    self.state().good = Some(url);
+                    self.state.lock().good = Some(url);
                     return Ok(answer);
                 }
                 Err(unknown) => {
@@ -137,7 +131,7 @@ impl EtcdLock {
 
     /// The addresses that the members publish: the only configured endpoint may be the member that is defragmented.
     async fn learn(&self) {
-        if self.state().learned_at.is_some_and(|at| at.elapsed() < LEARN_EVERY) {
+        if self.state.lock().learned_at.is_some_and(|at| at.elapsed() < LEARN_EVERY) {
             return;
         }
         let listed = self.call("the member list", |mut client| async move { client.member_list().await }).await;
@@ -145,7 +139,7 @@ impl EtcdLock {
             let urls = list.members().iter().filter(|member| !member.is_learner());
             let urls = urls.flat_map(|member| member.client_urls().to_vec());
             let urls = urls.filter(|url| self.etcd.may_dial(url).is_ok()).collect();
-            let mut state = self.state();
+            let mut state = self.state.lock();
             state.learned = urls;
             state.learned_at = Some(Instant::now());
         }
@@ -153,7 +147,7 @@ impl EtcdLock {
 
     /// Renews our lease, or gets a new one; returns its remaining time in any case.
     async fn renew(&self) -> Fact<(i64, Duration)> {
-        let lease = self.state().lease;
+        let lease = self.state.lock().lease;
         if let Some(lease) = lease {
             let renewed = self
                 .call("the renewal", move |mut client| async move {
@@ -171,20 +165,20 @@ impl EtcdLock {
             {
                 return Ok((lease, Duration::from_secs(left)));
             }
-            let mut state = self.state();
+            let mut state = self.state.lock();
             (state.lease, state.created) = (None, None);
         }
         let ttl = i64::try_from(self.settings.ttl.as_secs()).unwrap_or(i64::MAX);
         let granted =
             self.call("the lease", move |mut client| async move { client.lease_grant(ttl, None).await }).await?;
-        let mut state = self.state();
+        let mut state = self.state.lock();
         (state.lease, state.created) = (Some(granted.id()), None);
         Ok((granted.id(), Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0))))
     }
 
     /// Writes our key, unless it exists.
     async fn candidate(&self, lease: i64) -> Fact<i64> {
-        let created = self.state().created;
+        let created = self.state.lock().created;
         if let Some(created) = created {
             return Ok(created);
         }
@@ -209,7 +203,7 @@ impl EtcdLock {
             })
         };
         let created = created.filter(|revision| *revision > 0).ok_or_else(|| other("our candidacy has no revision"))?;
-        self.state().created = Some(created);
+        self.state.lock().created = Some(created);
         Ok(created)
     }
 
@@ -254,7 +248,7 @@ impl EtcdLock {
         if row.iter().all(|candidate| candidate.key() != ours.as_bytes() || candidate.create_revision() != created) {
             // It was deleted by hand. The next candidate may have begun: we start a new candidacy, at the end of the
             // queue.
-            self.state().created = None;
+            self.state.lock().created = None;
             return Err(other("our candidacy was deleted; starting a new one"));
         }
         self.learn().await;
@@ -276,8 +270,8 @@ impl LockStore for EtcdLock {
 
     fn release(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            let Some(lease) = self.state().lease.take() else { return };
-            self.state().created = None;
+            let Some(lease) = self.state.lock().lease.take() else { return };
+            self.state.lock().created = None;
             let revoked =
                 self.call("the end of the lease", move |mut client| async move { client.lease_revoke(lease).await });
             if let Err(unknown) = revoked.await {
@@ -289,7 +283,7 @@ impl LockStore for EtcdLock {
     fn write_note<'a>(&'a self, term: Term, note: &'a str) -> BoxFuture<'a, Fact<()>> {
         Box::pin(async move {
             let (lease, created) = {
-                let state = self.state();
+                let state = self.state.lock();
                 (state.lease, state.created)
             };
             let ours = created.filter(|created| u64::try_from(*created).is_ok_and(|created| created == term.0));

@@ -43,7 +43,6 @@ const HOLDER: &str = "defragd.io/holder";
 /// For the next holder.
 const NOTE: &str = "defragd.io/note";
 
-/// The settings of the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesLockSettings {
     /// How to reach the API server; without one, as the pod that defragd runs in.
@@ -79,20 +78,20 @@ impl KubernetesLock {
         Self { settings, identity, client: SyncMutex::default(), seen: Mutex::default() }
     }
 
-    fn cached(&self) -> parking_lot::MutexGuard<'_, Option<(kube::Client, Instant)>> {
-        self.client.lock()
-    }
-
     async fn client(&self) -> Fact<kube::Client> {
-        let known =
-            self.cached().as_ref().filter(|(_, made)| made.elapsed() < CLIENT_FOR).map(|(client, _)| client.clone());
+        let known = self
+            .client
+            .lock()
+            .as_ref()
+            .filter(|(_, made)| made.elapsed() < CLIENT_FOR)
+            .map(|(client, _)| client.clone());
         if let Some(client) = known {
             return Ok(client);
         }
         let (kubeconfig, context) = (self.settings.kubeconfig.as_deref(), self.settings.context.as_deref());
         let opened = Connection::open(kubeconfig, context, CALL_LIMIT).await;
         let client = opened.map_err(|error| Unknown::new(UnknownKind::Other, error.to_string()))?.client;
-        *self.cached() = Some((client.clone(), Instant::now()));
+        *self.client.lock() = Some((client.clone(), Instant::now()));
         Ok(client)
     }
 
@@ -119,7 +118,7 @@ impl KubernetesLock {
         let answer = sent.unwrap_or_else(|_| Err(Unknown::timed_out("the API server", CALL_LIMIT)));
         if !matches!(answer, Ok((200 | 201 | 404 | 409, _))) {
             // Its credentials may be old.
-            *self.cached() = None;
+            *self.client.lock() = None;
         }
         match answer? {
             (200 | 201, json) if json["kind"] != "Lease" => Err(other("the API server did not answer with a Lease")),

@@ -51,7 +51,6 @@ impl Alertmanager {
         Self { remote: self.remote.at_secret(url) }
     }
 
-    /// Its address, for the log.
     pub fn url(&self) -> String {
         shown(&self.remote.base)
     }

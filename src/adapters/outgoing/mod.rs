@@ -43,16 +43,12 @@ const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// Why a call failed.
 #[derive(Debug, Error)]
 pub enum CallError {
-    /// A file cannot be used.
     #[error("cannot read {what} {}: {detail}", path.display())]
     File { what: &'static str, path: PathBuf, detail: String },
-    /// TLS cannot be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(String),
-    /// A header is invalid.
     #[error("the header {0:?} has an invalid name or value")]
     Header(String),
-    /// The URL is invalid.
     #[error("{url:?} is not an http:// or https:// URL: {detail}")]
     Url { url: String, detail: String },
     #[error("cannot reach {url}: {detail}")]
@@ -66,13 +62,11 @@ pub enum CallError {
     Refused {
         /// Without credentials.
         url: String,
-        /// HTTP status.
         status: u16,
         detail: String,
         /// The code of defragd's reason, if it gave one.
         reason: Option<String>,
     },
-    /// An unexpected answer.
     #[error("{url} sent an unexpected answer: {detail}")]
     NotUnderstood {
         /// Without credentials.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use jiff::Timestamp;
 
 use super::{Exit, args::UsageError};
@@ -17,7 +18,7 @@ use crate::{
     app::report::{Question, report},
     core::time::Time,
     ports::access::User,
-    report,
+    report::Format,
 };
 
 /// After this long, the operator wants to see progress.
@@ -91,33 +92,21 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
     /// Output format
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, value_parser = formats(), default_value = "markdown")]
     output: Format,
     /// Write the report to this file instead of standard output
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
 }
 
-/// How the report is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    #[default]
-    #[value(alias = "table")]
-    Markdown,
-    Html,
-    Csv,
-    Json,
-}
-
-impl From<Format> for report::Format {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Markdown => Self::Markdown,
-            Format::Html => Self::Html,
-            Format::Csv => Self::Csv,
-            Format::Json => Self::Json,
-        }
-    }
+fn formats() -> impl TypedValueParser<Value = Format> {
+    let names = [PossibleValue::new("markdown").alias("table"), "html".into(), "csv".into(), "json".into()];
+    PossibleValuesParser::new(names).map(|name| match name.as_str() {
+        "html" => Format::Html,
+        "csv" => Format::Csv,
+        "json" => Format::Json,
+        _ => Format::Markdown,
+    })
 }
 
 impl Source {
@@ -168,7 +157,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<Exit> {
             args.range
         );
     }
-    let text = report.written(args.output.into())?;
+    let text = report.written(args.output)?;
     match args.output_file {
         Some(path) => {
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;

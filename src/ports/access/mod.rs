@@ -35,7 +35,6 @@ pub struct TlsFiles {
 }
 
 impl TlsFiles {
-    /// The client certificate and its key.
     pub fn identity(&self) -> Option<(&Path, &Path)> {
         self.cert_file.as_deref().zip(self.key_file.as_deref())
     }
@@ -63,7 +62,6 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// The client certificate and its key.
     pub fn identity(&self) -> Option<(&Path, &Path)> {
         self.cert_file.as_deref().zip(self.key_file.as_deref())
     }

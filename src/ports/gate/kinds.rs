@@ -270,11 +270,10 @@ impl PromqlGate {
         Tries { timeout: self.timeout, attempts: self.attempts, interval: self.interval, hold: Duration::ZERO }
     }
 
-    pub(super) fn check(&mut self, cluster: &str, mut at: At<'_>) {
+    pub(super) fn check(&self, mut at: At<'_>) {
         if self.query.trim().is_empty() {
             at.add("query", "must not be empty");
         }
-        self.query = query::filled(&self.query, cluster);
         if self.query.len() > MAX_QUERY_BYTES {
             at.add("query", format!("is longer than {MAX_QUERY_BYTES} bytes; use a recording rule instead"));
         } else if let Some(name) = query::variable(&self.query) {

@@ -25,7 +25,6 @@ pub use self::{
 };
 use crate::core::gate::{GateRule, Moment};
 
-/// The circumstances of a check.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckContext<'a> {
     pub moment: Moment,
@@ -55,7 +54,6 @@ impl Reading {
         Self { passed: false, detail: detail.into(), ..Self::default() }
     }
 
-    /// Adds one more piece of evidence.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.evidence.insert(key.to_owned(), value.into());

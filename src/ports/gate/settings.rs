@@ -8,6 +8,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use super::{
     kinds::{AlertmanagerGate, HttpGate, PromqlGate, TcpGate},
     kubernetes::{KubernetesNodesGate, KubernetesPodsGate},
+    query,
 };
 use crate::{
     core::{
@@ -50,28 +51,47 @@ pub struct GateSettings {
     pub exec: Option<IgnoredAny>,
 }
 
-/// What a gate checks.
-#[derive(Clone, Copy, Debug)]
-pub enum GateCheck<'a> {
-    Http(&'a HttpGate),
-    Tcp(&'a TcpGate),
-    Promql(&'a PromqlGate),
-    Alertmanager(&'a AlertmanagerGate),
-    KubernetesPods(&'a KubernetesPodsGate),
-    KubernetesNodes(&'a KubernetesNodesGate),
+/// Key, kind and settings of each kind.
+macro_rules! kinds {
+    ($($key:ident: $kind:ident($settings:ty),)*) => {
+        /// What a gate checks.
+        #[derive(Clone, Copy, Debug)]
+        pub enum GateCheck<'a> {
+            $($kind(&'a $settings),)*
+        }
+
+        impl GateCheck<'_> {
+            pub const fn kind(self) -> GateKind {
+                match self {
+                    $(Self::$kind(_) => GateKind::$kind,)*
+                }
+            }
+        }
+
+        impl GateSettings {
+            /// All kinds that are written; exactly one, once the settings are checked.
+            pub fn checks(&self) -> Vec<GateCheck<'_>> {
+                // All keys are named, so that a new kind does not compile until it is in the list.
+                let Self { name: _, when: _, on_failure: _, exec: _, $($key),* } = self;
+                [$($key.as_ref().map(GateCheck::$kind)),*].into_iter().flatten().collect()
+            }
+
+            fn check_kinds(&mut self, at: &mut At<'_>) {
+                $(if let Some(gate) = &mut self.$key {
+                    gate.check(at.key(stringify!($key)));
+                })*
+            }
+        }
+    };
 }
 
-impl GateCheck<'_> {
-    pub const fn kind(self) -> GateKind {
-        match self {
-            Self::Http(_) => GateKind::Http,
-            Self::Tcp(_) => GateKind::Tcp,
-            Self::Promql(_) => GateKind::Promql,
-            Self::Alertmanager(_) => GateKind::Alertmanager,
-            Self::KubernetesPods(_) => GateKind::KubernetesPods,
-            Self::KubernetesNodes(_) => GateKind::KubernetesNodes,
-        }
-    }
+kinds! {
+    http: Http(HttpGate),
+    tcp: Tcp(TcpGate),
+    promql: Promql(PromqlGate),
+    alertmanager: Alertmanager(AlertmanagerGate),
+    kubernetes_pods: KubernetesPods(KubernetesPodsGate),
+    kubernetes_nodes: KubernetesNodes(KubernetesNodesGate),
 }
 
 impl<'a> GateCheck<'a> {
@@ -88,31 +108,6 @@ impl<'a> GateCheck<'a> {
 }
 
 impl GateSettings {
-    /// All kinds that are written; exactly one, once the settings are checked.
-    pub fn checks(&self) -> Vec<GateCheck<'_>> {
-        let Self {
-            name: _,
-            when: _,
-            on_failure: _,
-            exec: _,
-            http,
-            tcp,
-            promql,
-            alertmanager,
-            kubernetes_pods,
-            kubernetes_nodes,
-        } = self;
-        let all = [
-            http.as_ref().map(GateCheck::Http),
-            tcp.as_ref().map(GateCheck::Tcp),
-            promql.as_ref().map(GateCheck::Promql),
-            alertmanager.as_ref().map(GateCheck::Alertmanager),
-            kubernetes_pods.as_ref().map(GateCheck::KubernetesPods),
-            kubernetes_nodes.as_ref().map(GateCheck::KubernetesNodes),
-        ];
-        all.into_iter().flatten().collect()
-    }
-
     pub fn rule(&self, kind: GateKind) -> GateRule {
         let when = self.when.clone().map_or_else(|| BTreeSet::from(Moment::ALL), BTreeSet::from_iter);
         GateRule { name: self.name.clone(), kind, when, on_failure: self.on_failure }
@@ -133,37 +128,10 @@ impl GateSettings {
             at.add("exec", what);
             return;
         }
-        // All are named, so that a new kind does not compile until it is checked.
-        let Self {
-            name: _,
-            when: _,
-            on_failure: _,
-            exec: _,
-            http,
-            tcp,
-            promql,
-            alertmanager,
-            kubernetes_pods,
-            kubernetes_nodes,
-        } = self;
-        if let Some(gate) = http {
-            gate.check(at.key("http"));
+        if let Some(gate) = &mut self.promql {
+            gate.query = query::filled(&gate.query, cluster);
         }
-        if let Some(gate) = tcp {
-            gate.check(at.key("tcp"));
-        }
-        if let Some(gate) = promql {
-            gate.check(cluster, at.key("promql"));
-        }
-        if let Some(gate) = alertmanager {
-            gate.check(at.key("alertmanager"));
-        }
-        if let Some(gate) = kubernetes_pods {
-            gate.check(at.key("kubernetes_pods"));
-        }
-        if let Some(gate) = kubernetes_nodes {
-            gate.check(at.key("kubernetes_nodes"));
-        }
+        self.check_kinds(&mut at);
         let checks = self.checks();
         match checks.as_slice() {
             [] => {

@@ -23,11 +23,9 @@ use super::{
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizes {
-    /// Of the file, bytes.
-    #[serde(rename = "db_size_bytes", with = "wire::bytes")]
+    #[serde(rename = "db_size_bytes", with = "wire::number")]
     pub db_size: ByteSize,
-    /// In use, bytes.
-    #[serde(rename = "db_size_in_use_bytes", with = "wire::bytes")]
+    #[serde(rename = "db_size_in_use_bytes", with = "wire::number")]
     pub db_size_in_use: ByteSize,
 }
 
@@ -49,7 +47,7 @@ pub struct Intent {
     /// Measured just before.
     pub before: Sizes,
     /// How long the member was expected to be unavailable.
-    #[serde(default, rename = "expected_seconds", with = "wire::maybe_seconds")]
+    #[serde(default, rename = "expected_seconds", with = "wire::number")]
     pub expected: Option<Duration>,
     /// Whether the member may answer `Status` while it defragments: see [`super::cluster::MemberFacts::may_answer`].
     #[serde(default)]
@@ -65,10 +63,10 @@ pub enum MemberEnd {
         /// Measured after the recovery.
         after: Sizes,
         /// From sending Defragment to its answer.
-        #[serde(rename = "took_seconds", with = "wire::seconds")]
+        #[serde(rename = "took_seconds", with = "wire::number")]
         took: Duration,
         /// How long the member did not answer, if etcd defragments without blocking; otherwise all of the time.
-        #[serde(default, rename = "unavailable_seconds", with = "wire::maybe_seconds")]
+        #[serde(default, rename = "unavailable_seconds", with = "wire::number")]
         unavailable: Option<Duration>,
     },
     /// Something failed. The member may or may not have become smaller.
@@ -77,12 +75,7 @@ pub enum MemberEnd {
         /// The last measured sizes, if any.
         after: Option<Sizes>,
         /// From sending Defragment to its end, where the answer was lost and the member was seen to do it.
-        #[serde(
-            default,
-            rename = "took_seconds",
-            with = "wire::maybe_seconds",
-            skip_serializing_if = "Option::is_none"
-        )]
+        #[serde(default, rename = "took_seconds", with = "wire::number", skip_serializing_if = "Option::is_none")]
         took: Option<Duration>,
     },
     /// defragd exited during the defragmentation. The member was found idle afterwards; the sizes show whether the
@@ -104,7 +97,6 @@ pub struct MemberResult {
 }
 
 impl MemberResult {
-    /// The sizes afterwards, if known.
     pub fn after(&self) -> Option<Sizes> {
         match &self.end {
             MemberEnd::Defragmented { after, .. } => Some(*after),
@@ -113,7 +105,6 @@ impl MemberResult {
         }
     }
 
-    /// How much smaller the file became.
     pub fn reclaimed(&self) -> ByteSize {
         let after = self.after().map_or(self.intent.before.db_size, |after| after.db_size);
         ByteSize(self.intent.before.db_size.0.saturating_sub(after.0))
@@ -138,19 +129,16 @@ impl MemberResult {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum RunStep {
-    /// The history is compacted.
     Compact {
         /// Up to this revision.
         revision: u64,
     },
-    /// Leadership is transferred.
     MoveLeader {
         from: MemberId,
         /// The voter that becomes the leader.
         to: MemberId,
         member: String,
     },
-    /// An alarm NOSPACE is disarmed.
     DisarmNoSpace {
         member_id: Option<MemberId>,
         /// Its name, or its id if it is no longer a member.
@@ -210,7 +198,6 @@ impl Outcome {
         )
     }
 
-    /// Why, if there is a reason to give.
     pub const fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Refused { reason }
@@ -293,14 +280,12 @@ pub struct ForwardedRequest {
     pub alerts: Vec<AlertKey>,
 }
 
-/// The approval of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Approval {
     pub by: String,
     pub at: Timestamp,
 }
 
-/// The cancellation of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancellation {
     pub by: String,

@@ -21,9 +21,7 @@ pub struct RunView {
     pub accepted_at: Timestamp,
     /// The alerts of the request that no longer fire.
     pub resolved: Vec<AlertKey>,
-    /// Who approved it, and when.
     pub approved: Option<Approval>,
-    /// Who cancelled the request, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<Cancellation>,
     #[serde(skip)]
@@ -39,11 +37,8 @@ pub struct RunView {
     pub open_intent: Option<Intent>,
     /// The attempts, in order.
     pub members: Vec<MemberResult>,
-    /// The other steps, in order.
     pub steps: Vec<RunStep>,
-    /// The results of the gates, in order.
     pub gates: Vec<GateResult>,
-    /// The result of the comparison of the members' data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification: Option<Verification>,
     #[serde(skip)]
@@ -192,7 +187,6 @@ impl RunView {
         self.outcome.as_ref().is_some_and(Outcome::is_broken_off)
     }
 
-    /// Whether any member was defragmented.
     pub fn touched_a_member(&self) -> bool {
         self.members.iter().any(|member| !matches!(member.end, MemberEnd::NotSent { .. })) || self.open_intent.is_some()
     }

@@ -17,7 +17,6 @@ const MIN_SHRINK_BYTES: f64 = 1_048_576.0;
 pub struct Fragmentation {
     /// The worst member's last ratio: 1 - in use / size.
     pub ratio: f64,
-    /// The highest ratio of any member.
     pub highest_ratio: f64,
     /// How the worst member's ratio changes per day, over the whole range and across defragmentations.
     pub trend: Option<Slope>,

@@ -18,7 +18,6 @@ const MAX_NAMES: usize = 10;
 pub(super) struct Census {
     now: Timestamp,
     workloads: BTreeMap<String, Workload>,
-    /// How many pods were counted.
     pub(super) pods: usize,
 }
 

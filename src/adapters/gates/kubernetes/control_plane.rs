@@ -13,13 +13,11 @@
 //! anyway, by their addresses. Distributions whose control plane is one process (k3s) have no static pods: there the
 //! kubelet's version is that of everything.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use thiserror::Error;
 
 use super::{
     health::{Health, judge},
@@ -74,69 +72,29 @@ pub(super) struct ControlPlane {
 }
 
 /// What is wrong with a control plane, or is being done to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(super) enum Trouble {
-    /// The selector chooses none.
+    #[error("no node matches label_selector: set it to a label of the control-plane nodes")]
     NoNodes,
-    /// With the reason of its condition.
-    NotReady {
-        node: String,
-        why: String,
-    },
-    Cordoned {
-        node: String,
-    },
-    BeingDeleted {
-        node: String,
-    },
+    #[error("the node {node} is not Ready ({why}): see `kubectl describe node {node}`")]
+    NotReady { node: String, why: String },
+    #[error("the node {node} is cordoned: `kubectl uncordon {node}` once its maintenance is done")]
+    Cordoned { node: String },
+    #[error("the node {node} is being deleted: wait until it is gone")]
+    BeingDeleted { node: String },
     /// Which version is on which nodes.
+    #[error("an upgrade is in progress: finish it; the kubelet is {}", places(.0))]
     KubeletsDiffer(BTreeMap<String, Vec<String>>),
-    PodNotReady {
-        component: String,
-        node: String,
-        why: String,
-    },
-    PodMissing {
-        component: String,
-        node: String,
-    },
-    /// Which images are on which nodes.
+    #[error("{component} on {node} is not ready ({why}): see `kubectl -n kube-system describe pod {component}-{node}`")]
+    PodNotReady { component: String, node: String, why: String },
+    #[error("{component} has no static pod on {node}: it is being replaced, or its manifest is gone")]
+    PodMissing { component: String, node: String },
+    #[error("a rollout is in progress: finish it; {component} is {}", places(images))]
     ImagesDiffer {
         component: String,
+        /// Which images are on which nodes.
         images: BTreeMap<String, Vec<String>>,
     },
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoNodes => {
-                f.write_str("no node matches label_selector: set it to a label of the control-plane nodes")
-            }
-            Self::NotReady { node, why } => {
-                write!(f, "the node {node} is not Ready ({why}): see `kubectl describe node {node}`")
-            }
-            Self::Cordoned { node } => {
-                write!(f, "the node {node} is cordoned: `kubectl uncordon {node}` once its maintenance is done")
-            }
-            Self::BeingDeleted { node } => write!(f, "the node {node} is being deleted: wait until it is gone"),
-            Self::KubeletsDiffer(versions) => {
-                write!(f, "an upgrade is in progress: finish it; the kubelet is {}", places(versions))
-            }
-            Self::PodNotReady { component, node, why } => {
-                write!(
-                    f,
-                    "{component} on {node} is not ready ({why}): see `kubectl -n kube-system describe pod {component}-{node}`"
-                )
-            }
-            Self::PodMissing { component, node } => {
-                write!(f, "{component} has no static pod on {node}: it is being replaced, or its manifest is gone")
-            }
-            Self::ImagesDiffer { component, images } => {
-                write!(f, "a rollout is in progress: finish it; {component} is {}", places(images))
-            }
-        }
-    }
 }
 
 /// `v1.34.2 on n1, v1.35.0 on n2 and n3`.

@@ -34,7 +34,6 @@ pub(super) enum Health {
     Restless(String),
     /// Failed permanently; whether that matters depends on later pods of its workload.
     Failed(String),
-    /// Unhealthy.
     Unhealthy(String),
 }
 

@@ -47,9 +47,7 @@ fn a_gate_without_an_answer_and_one_that_is_not_in_the_journal_let_nothing_pass(
 #[test]
 fn gates_are_not_asked_when_nothing_is_to_be_done() {
     let mut bench = gated(Some(Moment::Before), OnFailure::Stop);
-    for index in 0..3 {
-        fixture::status_mut(&mut bench.facts, index).db_size = ByteSize::mib(110);
-    }
+    bench.every(|status| status.db_size = ByteSize::mib(110));
     assert_eq!(bench.label(), ("nothing_to_do", ""));
 }
 

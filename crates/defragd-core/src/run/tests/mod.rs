@@ -16,7 +16,7 @@ use bytesize::ByteSize;
 
 use super::*;
 use crate::{
-    cluster::{Alarm, AlarmKind, Gauges, Unknown, UnknownKind},
+    cluster::{Alarm, AlarmKind, Gauges, Status, Unknown, UnknownKind},
     fixture,
     gate::{GateKind, GateResult, GateRule, OnFailure},
     history::{AlertKey, Request, RunId, RunView, Trigger},
@@ -168,13 +168,23 @@ impl Bench {
         let outcome = self.outcome();
         (outcome.label(), outcome.reason().map_or("", Reason::label))
     }
+
+    /// The run ends with this outcome and reason, after these members were defragmented.
+    #[track_caller]
+    fn ends<const N: usize>(&mut self, label: (&str, &str), order: [u64; N]) {
+        assert_eq!(self.label(), label);
+        assert_eq!(self.order, order);
+    }
+
+    /// Changes what all members report.
+    fn every(&mut self, change: impl FnMut(&mut Status)) {
+        self.facts.members.iter_mut().filter_map(|member| member.status.as_mut().ok()).for_each(change);
+    }
 }
 
 fn no_space(bench: &mut Bench, quota: ByteSize) {
     bench.facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(2)) }]);
-    for index in 0..3 {
-        fixture::status_mut(&mut bench.facts, index).quota = Some(quota);
-    }
+    bench.every(|status| status.quota = Some(quota));
 }
 
 /// What the journal holds of a run whose process ended.
@@ -231,8 +241,7 @@ fn page(change: impl Fn(&mut Gauges)) -> Gauges {
 #[test]
 fn a_healthy_cluster_is_defragmented_leader_last_with_a_pause_after_each_member() {
     let mut bench = Bench::new(policy());
-    assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [3, 2, 1]);
+    bench.ends(("succeeded", ""), [3, 2, 1]);
     assert_eq!(bench.now, S(3 * (2 + 10)));
 }
 
@@ -244,8 +253,7 @@ fn the_look_after_a_member_chooses_the_next_one_unless_it_is_old_by_then() {
         bench.now += write_takes;
         bench.step();
         assert_eq!(matches!(bench.action, Action::Observe { .. }), looks_again, "{:?}", bench.action);
-        assert_eq!(bench.label(), ("succeeded", ""));
-        assert_eq!(bench.order, [3, 2, 1]);
+        bench.ends(("succeeded", ""), [3, 2, 1]);
     }
 }
 
@@ -254,11 +262,8 @@ fn leadership_that_moves_in_the_run_is_followed() {
     let mut bench = Bench::new(policy());
     bench.until_defragment();
     bench.step();
-    for index in 0..3 {
-        fixture::status_mut(&mut bench.facts, index).leader = Some(MemberId(2));
-    }
-    assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [3, 1, 2]);
+    bench.every(|status| status.leader = Some(MemberId(2)));
+    bench.ends(("succeeded", ""), [3, 1, 2]);
 }
 
 #[test]
@@ -273,16 +278,13 @@ fn observe_mode_names_the_members_and_sends_nothing() {
 fn a_member_that_no_longer_needs_it_is_left_alone() {
     let mut bench = Bench::new(policy());
     fixture::status_mut(&mut bench.facts, 2).db_size = ByteSize::mib(110);
-    assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [2, 1]);
+    bench.ends(("succeeded", ""), [2, 1]);
 }
 
 #[test]
 fn nothing_is_done_when_no_member_needs_it() {
     let mut bench = Bench::new(policy());
-    for index in 0..3 {
-        fixture::status_mut(&mut bench.facts, index).db_size = ByteSize::mib(110);
-    }
+    bench.every(|status| status.db_size = ByteSize::mib(110));
     assert_eq!(bench.label(), ("nothing_to_do", ""));
 }
 
@@ -290,8 +292,7 @@ fn nothing_is_done_when_no_member_needs_it() {
 fn a_member_that_is_down_before_the_run_refuses_it() {
     let mut bench = Bench::new(policy());
     bench.facts.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
-    assert_eq!(bench.label(), ("refused", "member_unreachable"));
-    assert!(bench.order.is_empty());
+    bench.ends(("refused", "member_unreachable"), []);
 }
 
 #[test]
@@ -307,8 +308,7 @@ fn a_member_that_dies_during_the_run_stops_it() {
     bench.until_defragment();
     bench.step();
     bench.facts.members[1].status = Err(Unknown::new(UnknownKind::Unreachable, "refused"));
-    assert_eq!(bench.label(), ("failed", "not_recovered"));
-    assert_eq!(bench.order, [3]);
+    bench.ends(("failed", "not_recovered"), [3]);
     assert!(bench.now >= policy().recovery_timeout);
 }
 
@@ -317,8 +317,7 @@ fn a_stop_lets_the_current_member_finish_and_starts_no_other() {
     let mut bench = Bench::new(policy());
     bench.until_defragment();
     bench.run.stop(Reason::ShuttingDown);
-    assert_eq!(bench.label(), ("stopped", "shutting_down"));
-    assert_eq!(bench.order, [3]);
+    bench.ends(("stopped", "shutting_down"), [3]);
 }
 
 #[test]
@@ -330,8 +329,7 @@ fn a_stop_between_intent_and_rpc_sends_nothing_and_says_so() {
     bench.step();
     let Action::RecordResult(result) = &bench.action else { panic!("{:?}", bench.action) };
     assert_eq!(result.label(), "not_sent");
-    assert_eq!(bench.label(), ("stopped", "shutting_down"));
-    assert!(bench.order.is_empty());
+    bench.ends(("stopped", "shutting_down"), []);
 }
 
 #[test]
@@ -343,8 +341,7 @@ fn an_error_of_the_server_stops_the_run_at_once() {
         let mut bench = Bench::new(policy());
         bench.until_defragment();
         bench.give(returned(Err(error)));
-        assert_eq!(bench.label(), ("failed", label));
-        assert!(bench.order.is_empty());
+        bench.ends(("failed", label), []);
     }
 }
 

@@ -20,8 +20,7 @@ fn a_resumed_run_waits_for_the_member_that_may_be_busy_and_measures_it_again() {
 #[test]
 fn a_resumed_run_begins_again_with_a_member_that_was_killed_in_the_middle() {
     let mut bench = resumed(&view(Vec::new(), Some(intent(2))));
-    assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [3, 2, 1]);
+    bench.ends(("succeeded", ""), [3, 2, 1]);
 }
 
 #[test]
@@ -30,16 +29,14 @@ fn a_resumed_run_does_not_repeat_what_is_done_and_ends_what_had_failed() {
     let done =
         MemberResult { intent: intent(2), end: MemberEnd::Defragmented { after, took: S(1), unavailable: None } };
     let mut bench = resumed(&view(vec![done.clone()], None));
-    assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [3, 1]);
+    bench.ends(("succeeded", ""), [3, 1]);
 
     let failed = MemberResult {
         intent: intent(3),
         end: MemberEnd::Failed { reason: Reason::CorruptAlarm, after: None, took: None },
     };
     let mut bench = resumed(&view(vec![done, failed], None));
-    assert_eq!(bench.label(), ("failed", "corrupt_alarm"));
-    assert!(bench.order.is_empty());
+    bench.ends(("failed", "corrupt_alarm"), []);
 }
 
 #[test]
@@ -49,8 +46,7 @@ fn a_run_that_ends_process_after_process_is_ended_itself() {
 
     // The current member is still awaited, but no further one is started.
     let mut bench = resumed(&RunView { starts: 5, ..view(Vec::new(), Some(intent(2))) });
-    assert_eq!(bench.label(), ("interrupted", "process_ended"));
-    assert!(bench.order.is_empty());
+    bench.ends(("interrupted", "process_ended"), []);
 }
 
 #[test]
@@ -62,9 +58,7 @@ fn a_disarm_that_may_never_have_been_sent_is_sent_by_the_resumed_run() {
     let view = RunView { steps: vec![disarm.clone()], ..view([3, 2, 1].map(done).to_vec(), None) };
     let mut bench = resumed(&view);
     no_space(&mut bench, ByteSize::mib(1000));
-    for index in 0..3 {
-        fixture::status_mut(&mut bench.facts, index).db_size = ByteSize::mib(101);
-    }
+    bench.every(|status| status.db_size = ByteSize::mib(101));
     assert_eq!(bench.label(), ("succeeded", ""));
     assert_eq!(bench.steps, [disarm]);
     assert!(bench.order.is_empty());
@@ -75,9 +69,7 @@ fn a_disarm_of_an_earlier_process_is_watched_until_it_has_stayed_clear() {
     let mut view = view(Vec::new(), None);
     view.steps = vec![RunStep::DisarmNoSpace { member_id: Some(MemberId(1)), member: "etcd-1".to_owned() }];
     let tight = |bench: &mut Bench| {
-        for index in 0..3 {
-            fixture::status_mut(&mut bench.facts, index).db_size = ByteSize::mib(110);
-        }
+        bench.every(|status| status.db_size = ByteSize::mib(110));
     };
     let mut bench = resumed(&view);
     tight(&mut bench);

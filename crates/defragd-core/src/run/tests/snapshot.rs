@@ -15,8 +15,7 @@ fn a_member_that_sends_a_snapshot_lets_the_others_go_first_and_comes_when_it_end
     let waits = |bench: &Bench| bench.run.waiting_for().map(ToString::to_string).unwrap_or_default();
     assert!(waits(&bench).contains("etcd-3 is sending 1 snapshot, for at least 5 s"), "{}", waits(&bench));
     bench.facts.members[2].gauges = Some(Ok(page(|_| ())));
-    assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [2, 3, 1]);
+    bench.ends(("succeeded", ""), [2, 3, 1]);
     assert!(bench.now.saturating_sub(began) < S(60));
 }
 
@@ -34,8 +33,7 @@ fn a_snapshot_that_stays_open_ends_the_run_which_is_then_broken_off() {
     let ignoring = Policy { on_open_snapshot: OpenSnapshotPolicy::Ignore, ..policy() };
     let mut bench = Bench::new(ignoring);
     bench.facts.members[2].gauges = Some(Ok(page(|gauges| gauges.open_snapshots = Some(1))));
-    assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [3, 2, 1]);
+    bench.ends(("succeeded", ""), [3, 2, 1]);
 }
 
 #[test]
@@ -78,6 +76,5 @@ fn without_space_a_member_that_waits_for_a_snapshot_does_not_keep_the_alarm_arme
     assert_eq!(bench.order, [2], "the other follower was done, and the file of the third is below its quota");
     bench.until(|action| matches!(action, Action::Observe { after, .. } if *after == SNAPSHOT_OBSERVE_INTERVAL));
     bench.facts.members[2].gauges = Some(Ok(page(|_| ())));
-    assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [2, 3, 1]);
+    bench.ends(("succeeded", ""), [2, 3, 1]);
 }

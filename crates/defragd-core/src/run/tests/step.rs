@@ -7,8 +7,7 @@ fn a_leader_hands_over_to_a_tight_voter_and_is_then_a_follower() {
     let mut bench = Bench::new(Policy { leader: LeaderPolicy::LastAfterTransfer, ..policy() });
     bench.until(|action| matches!(action, Action::Perform(_)));
     assert_eq!(bench.order, [3, 2]);
-    assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [3, 2, 1]);
+    bench.ends(("succeeded", ""), [3, 2, 1]);
     assert!(matches!(bench.steps[..], [RunStep::MoveLeader { from: MemberId(1), to: MemberId(3), .. }]));
     assert_eq!(bench.facts.leader(), Some(MemberId(3)));
 }
@@ -20,23 +19,20 @@ fn leadership_that_does_not_move_ends_the_run() {
     bench.give(Event::Performed(Err(StepError::Answered(
         "etcdserver: request timed out, leader transfer took too long".into(),
     ))));
-    assert_eq!(bench.label(), ("failed", "transfer_failed"));
-    assert_eq!(bench.order, [3, 2]);
+    bench.ends(("failed", "transfer_failed"), [3, 2]);
 }
 
 #[test]
 fn a_leader_that_is_skipped_is_left_alone() {
     let mut bench = Bench::new(Policy { leader: LeaderPolicy::Skip, ..policy() });
-    assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [3, 2]);
+    bench.ends(("succeeded", ""), [3, 2]);
 }
 
 #[test]
 fn nospace_is_disarmed_after_every_member_is_well_below_its_quota() {
     let mut bench = Bench::new(policy());
     no_space(&mut bench, ByteSize::mib(1000));
-    assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [3, 2, 1]);
+    bench.ends(("succeeded", ""), [3, 2, 1]);
     assert!(matches!(bench.steps[..], [RunStep::DisarmNoSpace { member_id: Some(MemberId(2)), .. }]));
 }
 
@@ -98,9 +94,7 @@ fn with_corrupt_armed_as_well_nothing_is_touched() {
 #[test]
 fn a_compaction_comes_first_and_its_end_is_awaited() {
     let mut bench = Bench::new(Policy { compaction: Some(Compaction::KeepRevisions(1000)), ..policy() });
-    for index in 0..3 {
-        fixture::status_mut(&mut bench.facts, index).db_size_in_use = ByteSize::mib(990);
-    }
+    bench.every(|status| status.db_size_in_use = ByteSize::mib(990));
     bench.until(|action| matches!(action, Action::Perform(_)));
     bench.step();
     assert_eq!(bench.steps, [RunStep::Compact { revision: 39_000 }]);
@@ -110,8 +104,7 @@ fn a_compaction_comes_first_and_its_end_is_awaited() {
         bench.step();
         fixture::status_mut(&mut bench.facts, index).db_size_in_use = ByteSize::mib(100);
     }
-    assert_eq!(bench.label(), ("succeeded", ""));
-    assert_eq!(bench.order, [3, 2, 1]);
+    bench.ends(("succeeded", ""), [3, 2, 1]);
 }
 
 #[test]

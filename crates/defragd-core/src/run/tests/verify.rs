@@ -3,7 +3,6 @@
 use super::*;
 use crate::{
     cluster::Alarm,
-    fixture,
     history::{Request, RunId, RunView, Trigger},
     note::EarlierWork,
     policy::VerifyPolicy,
@@ -25,9 +24,7 @@ fn equal_data_is_recorded_once_after_the_last_member() {
     let mut bench = Bench::new(policy());
     assert_eq!((bench.label(), bench.verifications.len()), (("succeeded", ""), 0));
     let mut bench = Bench::new(verifying());
-    for index in 0..3 {
-        fixture::status_mut(&mut bench.facts, index).db_size = bytesize::ByteSize::mib(110);
-    }
+    bench.every(|status| status.db_size = bytesize::ByteSize::mib(110));
     assert_eq!((bench.label(), bench.verifications.len()), (("nothing_to_do", ""), 0));
 }
 
@@ -57,9 +54,7 @@ fn what_an_earlier_attempt_left_uncompared_is_compared_although_no_member_needs_
             past: PlanHistory { work: work.clone(), ..PlanHistory::default() },
             ..Brief::default()
         });
-        for index in 0..3 {
-            fixture::status_mut(&mut bench.facts, index).db_size = bytesize::ByteSize::mib(110);
-        }
+        bench.every(|status| status.db_size = bytesize::ByteSize::mib(110));
         assert_eq!((bench.label(), bench.verifications.len()), (("nothing_to_do", ""), comparisons));
     }
 }
@@ -122,9 +117,7 @@ fn what_is_not_learned_is_asked_for_again_and_then_left() {
 fn no_space_stays_armed_where_the_data_differs() {
     let armed = |bench: &mut Bench| {
         bench.facts.alarms = Ok(vec![Alarm { kind: AlarmKind::NoSpace, member: Some(MemberId(1)) }]);
-        for index in 0..3 {
-            fixture::status_mut(&mut bench.facts, index).quota = Some(bytesize::ByteSize::gib(2));
-        }
+        bench.every(|status| status.quota = Some(bytesize::ByteSize::gib(2)));
     };
     let mut bench = Bench::new(verifying());
     armed(&mut bench);

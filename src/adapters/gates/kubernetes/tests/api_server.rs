@@ -17,11 +17,6 @@ use axum::{
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use parking_lot::{Mutex, MutexGuard};
-use rustls::{
-    RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
-};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{Identity, Pki};
@@ -29,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::super::{KubernetesPodsGate, PodsProbe};
+use crate::adapters::gates::fixture::server_config;
 
 pub(super) const TOKEN: &str = "s3cret-bearer-token";
 
@@ -68,7 +64,7 @@ impl ApiServer {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let dir = tempfile::tempdir().expect("a directory");
         let pki = Pki::create(&dir.path().join("pki")).expect("certificates");
-        let acceptor = TlsAcceptor::from(Arc::new(tls(pki.ca(), &server(&pki, dir.path()))));
+        let acceptor = TlsAcceptor::from(Arc::new(server_config(&server(&pki, dir.path()), Some(pki.ca()), true)));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("https://{}", listener.local_addr().expect("an address"));
         let behaviour = Arc::new(Mutex::new(Behaviour { pods, ..Behaviour::default() }));
@@ -139,20 +135,6 @@ pub(super) fn settings(kubeconfig: PathBuf) -> KubernetesPodsGate {
         grace: Duration::from_secs(1),
         timeout: Duration::from_mins(1),
     }
-}
-
-fn tls(ca: &Path, server: &Identity) -> ServerConfig {
-    let mut roots = RootCertStore::empty();
-    for ca in CertificateDer::pem_file_iter(ca).expect("a CA") {
-        roots.add(ca.expect("PEM")).expect("a CA");
-    }
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build().expect("a verifier");
-    let chain = CertificateDer::pem_file_iter(&server.cert).expect("PEM").collect::<Result<Vec<_>, _>>();
-    let key = PrivateKeyDer::from_pem_file(&server.key).expect("a key");
-    ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain.expect("PEM"), key)
-        .expect("a certificate")
 }
 
 async fn answer(
