@@ -34,7 +34,6 @@ const LONGER: &[&str] = &[
     "src/app/cluster.rs",
     "src/app/requests.rs",
     "src/app/requests_tests.rs",
-    "src/app/serve.rs",
     "src/app/service.rs",
     "src/app/service_tests.rs",
     "src/app/worker.rs",

@@ -10,7 +10,8 @@
 //! `observations` for what was last observed; [`web`] reloads the web configuration, [`reconcile`] queries Alertmanager
 //! at start, [`fleet`] keeps the clusters and what runs for each, [`reload`]
 //! replaces them, [`shards`] knows which clusters other processes have, `foreign_alerts` forwards their alerts, [`notify`] sends notifications of runs, [`probe`] measures clusters that are not configured,
-//! [`report`] reviews the past, and [`serve`] puts the real adapters together and shuts them down in order.
+//! [`report`] reviews the past, [`serve`] puts the real adapters together and shuts them down in order, and [`supervise`]
+//! watches the tasks in between.
 
 pub mod checks;
 pub mod claims;
@@ -51,6 +52,7 @@ pub mod service;
 pub mod shards;
 mod state_progress;
 mod succession;
+pub mod supervise;
 mod target;
 pub mod web;
 pub mod worker;
