@@ -107,16 +107,7 @@ impl Connection {
             has_ca: credentials.ca.is_some(),
             has_identity: credentials.identity.is_some(),
         };
-        Ok(Self {
-            credentials,
-            etcd_user,
-            hints,
-            diagnoses: Mutex::default(),
-            server_name,
-            tls,
-            names,
-            http_plain,
-        })
+        Ok(Self { credentials, etcd_user, hints, diagnoses: Mutex::default(), server_name, tls, names, http_plain })
     }
 
     /// The connection to this address. Sends nothing yet.
@@ -156,8 +147,7 @@ impl Connection {
     async fn diagnose(&self, url: &str) -> Option<String> {
         let dials = || {
             let (address, is_tls) = (url.parse::<Uri>().ok()?, url.starts_with("https://"));
-            let config =
-                if is_tls { self.tls.config() } else { client_config(Trust::AnyServer, None).map(Arc::new) };
+            let config = if is_tls { self.tls.config() } else { client_config(Trust::AnyServer, None).map(Arc::new) };
             let tls = Dial::tls(address.clone(), self.names, config.ok()?, self.server_name.as_deref()).ok()?;
             Some(Dials { plain: Dial::plain(address, self.names).ok()?, tls, is_tls })
         };
@@ -215,11 +205,8 @@ impl TlsClients {
             // A bundle may contain certificates that this library does not accept; one accepted certificate is enough.
             Authorities::lenient(tls::certificates(pem).map_err(unusable)?).map_err(unusable)
         });
-        let trust = if skip_verify {
-            Trust::AnyServer
-        } else {
-            ca.transpose()?.map_or(Trust::System, Trust::Authorities)
-        };
+        let trust =
+            if skip_verify { Trust::AnyServer } else { ca.transpose()?.map_or(Trust::System, Trust::Authorities) };
         let identity = credentials.identity.as_ref().map(|(cert, key)| {
             let path = files.tls.cert_file.as_deref();
             Identity::new(cert, key).map_err(|detail| unusable("the client certificate or key", path, detail))
